@@ -1,0 +1,195 @@
+"""Every error that a user of the package can meet.
+
+::
+
+    AicoLabError
+    ├── WrongUse                    the request cannot be meant; exit code 2
+    │   ├── UnknownName             no source, notebook, parameter, table … of that name
+    │   └── InvalidValue            a value of the wrong type or out of range
+    ├── HomeError                   the folder of the lab
+    │   ├── HomeMissing
+    │   ├── HomeExists
+    │   └── HomeNotWritable
+    ├── KeyProblem                  what opens the home
+    │   ├── KeyMissing
+    │   ├── KeyFileExposed
+    │   └── WrongKey
+    ├── StorageError                a database; drivers' errors are translated to these
+    │   ├── NotADatabase
+    │   ├── CorruptDatabase
+    │   ├── DatabaseLocked          transient
+    │   ├── ConstraintViolated
+    │   ├── InvalidStatement
+    │   ├── UnstorableValue         the driver would change the value silently, so it is refused
+    │   ├── ConnectionIsClosed
+    │   ├── DiskFull
+    │   └── NotPermitted
+    ├── SchemaError
+    │   ├── SchemaTampered          a migration or the live schema is not what was applied
+    │   ├── SchemaTooNew
+    │   └── MigrationFailed
+    ├── SourceError                 a file to import
+    │   ├── SourceMissing
+    │   └── SourceUnreadable
+    ├── SyncError                   a projection could not be brought up to date
+    │   ├── SyncBusy                transient
+    │   └── NeverSynced
+    └── ReportError
+        ├── NotebookFailed
+        └── NotebookTimedOut
+
+The text of an error is one sentence that says what to do next; it never holds a key or a message.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class AicoLabError(Exception):
+    """Anything that went wrong and that we understand."""
+
+    exit_code: ClassVar[int] = 1
+    transient: ClassVar[bool] = False  # trying again later may help
+
+
+class WrongUse(AicoLabError):
+    """The request cannot be meant as it stands."""
+
+    exit_code = 2
+
+
+class UnknownName(WrongUse):
+    """There is nothing of that name."""
+
+
+class InvalidValue(WrongUse):
+    """A value has the wrong type or is out of range."""
+
+
+class HomeError(AicoLabError):
+    """The folder that holds a lab cannot be used."""
+
+
+class HomeMissing(HomeError):
+    """There is no lab in that folder."""
+
+
+class HomeExists(HomeError):
+    """There is a lab in that folder already."""
+
+
+class HomeNotWritable(HomeError):
+    """The folder, or something in it, cannot be written or read."""
+
+
+class KeyProblem(AicoLabError):
+    """The home cannot be unlocked."""
+
+
+class KeyMissing(KeyProblem):
+    """No key file or passphrase was found for this home."""
+
+
+class KeyFileExposed(KeyProblem):
+    """Other users of the machine can read the key file."""
+
+
+class WrongKey(KeyProblem):
+    """The key file or passphrase does not open this home."""
+
+
+class StorageError(AicoLabError):
+    """A database refused."""
+
+
+class NotADatabase(StorageError):
+    """The file is no database, or not one that this key opens."""
+
+
+class CorruptDatabase(StorageError):
+    """The file is damaged."""
+
+
+class DatabaseLocked(StorageError):
+    """Another connection held the database for longer than the busy timeout."""
+
+    transient = True
+
+
+class ConstraintViolated(StorageError):
+    """A UNIQUE, NOT NULL, CHECK or FOREIGN KEY rule of the schema refused a row."""
+
+
+class InvalidStatement(StorageError):
+    """The SQL cannot be run: its syntax, a name in it, or the number of its parameters."""
+
+
+class UnstorableValue(StorageError):
+    """The driver would lose or change this value silently."""
+
+
+class ConnectionIsClosed(StorageError):
+    """The connection was closed before this use."""
+
+
+class DiskFull(StorageError):
+    """There is no room left where the database lies."""
+
+
+class NotPermitted(StorageError):
+    """The operating system, or a read-only connection, does not allow it."""
+
+
+class SchemaError(AicoLabError):
+    """The schema of the primary database."""
+
+
+class SchemaTampered(SchemaError):
+    """A migration or the live schema differs from what was applied."""
+
+
+class SchemaTooNew(SchemaError):
+    """The database was migrated by a later version of this program."""
+
+
+class MigrationFailed(SchemaError):
+    """A migration was rolled back."""
+
+
+class SourceError(AicoLabError):
+    """A file to import."""
+
+
+class SourceMissing(SourceError):
+    """There is no such file."""
+
+
+class SourceUnreadable(SourceError):
+    """The file cannot be read as what it is said to be."""
+
+
+class SyncError(AicoLabError):
+    """A projection could not be brought up to date."""
+
+
+class SyncBusy(SyncError):
+    """Another process is syncing this home."""
+
+    transient = True
+
+
+class NeverSynced(SyncError):
+    """There is no published snapshot yet."""
+
+
+class ReportError(AicoLabError):
+    """A report could not be made."""
+
+
+class NotebookFailed(ReportError):
+    """A cell of the notebook raised."""
+
+
+class NotebookTimedOut(ReportError):
+    """The notebook ran for longer than allowed."""
