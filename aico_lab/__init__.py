@@ -15,7 +15,7 @@ __version__ = version("aico-lab")
 def __getattr__(name: str) -> Any:
     """Import `Lab` on first use, so that `aico-lab --help` does not wait for the databases."""
     if name == "Lab":
-        from aico_lab.lab import Lab  # noqa: PLC0415
+        from aico_lab.lab import Lab
 
         return Lab
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,97 @@
+"""What type each column of a table has on its way from libSQL through Arrow into DuckDB.
+
+The contract is read from the declared types of the live table, so the schema says it once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from aico_lab.adapters.libsql import Connection
+
+Kind = Literal["integer", "real", "text", "timestamp", "json", "boolean", "blob"]
+
+ARROW_TYPES: dict[Kind, pa.DataType] = {
+    "integer": pa.int64(),
+    "real": pa.float64(),
+    "text": pa.string(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+    "json": pa.string(),
+    "boolean": pa.bool_(),
+    "blob": pa.binary(),
+}
+
+DUCKDB_TYPES: dict[Kind, str] = {
+    "integer": "BIGINT",
+    "real": "DOUBLE",
+    "text": "VARCHAR",
+    "timestamp": "TIMESTAMP WITH TIME ZONE",
+    "json": "VARCHAR",
+    "boolean": "BOOLEAN",
+    "blob": "BLOB",
+}
+
+_PREFIXES: tuple[tuple[str, Kind], ...] = (
+    ("TIMESTAMP", "timestamp"),
+    ("JSON", "json"),
+    ("BOOLEAN", "boolean"),
+    ("INT", "integer"),
+    ("REAL", "real"),
+    ("DOUBLE", "real"),
+    ("FLOAT", "real"),
+    ("F32_BLOB", "blob"),
+    ("BLOB", "blob"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column and its kind."""
+
+    name: str
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """The columns of a table, in order, and which of them identify a row."""
+
+    table: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+
+    @property
+    def arrow_schema(self) -> pa.Schema:
+        """The table as Arrow carries it."""
+        return pa.schema([(column.name, ARROW_TYPES[column.kind]) for column in self.columns])
+
+    @property
+    def duckdb_types(self) -> list[tuple[str, str]]:
+        """The columns of the table in DuckDB, with their types."""
+        return [(column.name, DUCKDB_TYPES[column.kind]) for column in self.columns]
+
+
+def read_contract(connection: Connection, table: str, key: tuple[str, ...]) -> Contract:
+    """Read the contract of a table from its declared column types.
+
+    Args:
+        connection: The primary database.
+        table: The name of the table.
+        key: The columns that identify a row.
+    """
+    columns = tuple(
+        Column(str(name), _kind(str(declared)))
+        for name, declared in connection.fetch_all(
+            "SELECT name, type FROM pragma_table_xinfo(?) WHERE hidden = 0 ORDER BY cid", [table]
+        )
+    )
+    return Contract(table, columns, key)
+
+
+def _kind(declared: str) -> Kind:
+    upper = declared.upper()
+    return next((kind for prefix, kind in _PREFIXES if upper.startswith(prefix)), "text")

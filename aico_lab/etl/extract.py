@@ -1,0 +1,209 @@
+"""Read rows of libSQL as Arrow batches; set aside those that do not fit their table's contract.
+
+SQLite lets any column hold any type. Whole columns of a batch are converted at once; only where
+that fails are its values looked at one by one. Text is read as bytes and decoded by Arrow, since
+the driver truncates text at a NUL and panics on invalid UTF-8.
+"""
+
+from __future__ import annotations
+
+import gc
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aico_lab.etl.contract import ARROW_TYPES, Column, Contract
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from aico_lab.adapters.libsql import Connection, Value
+
+FETCH_ROWS = 10_000
+"""Rows fetched at a time: few enough to stay in the processor's cache."""
+
+SHOWN = 200
+"""Characters of a value that is set aside which are kept to recognise it by."""
+
+_REASONS = {
+    "integer": "is not an integer",
+    "real": "is not a number",
+    "text": "is not valid UTF-8 text",
+    "timestamp": "is not a UTC timestamp in ISO 8601",
+    "json": "is not valid JSON in UTF-8",
+    "boolean": "is neither 0 nor 1",
+    "blob": "is not a blob",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """A row that does not fit.
+
+    Attributes:
+        table: Its table.
+        row_key: What identifies it, several columns as text joined by a slash.
+        column: The first column that does not fit.
+        reason: Why.
+        value: The beginning of the value.
+    """
+
+    table: str
+    row_key: str
+    column: str
+    reason: str
+    value: str
+
+
+def extract(
+    connection: Connection, contract: Contract, *, since: int | None = None, until: int = 0
+) -> Iterator[tuple[pa.RecordBatch, list[Misfit]]]:
+    """Read a table, or those of its rows that changed.
+
+    Args:
+        connection: The primary database, inside `snapshot()`.
+        contract: The table.
+        since: Only rows that the change feed names after this sequence number; None for all.
+        until: The last sequence number to look at, with `since`.
+
+    Yields:
+        Rows that fit, and those that do not.
+    """
+    columns = ", ".join(_expression(column) for column in contract.columns)
+    if since is None:
+        query, parameters = f'SELECT {columns} FROM "{contract.table}" AS t', []
+    else:
+        keys = ", ".join(f"{expression} AS k{i}" for i, expression in enumerate(_log_key(contract)))
+        match = " AND ".join(f't."{name}" = k.k{i}' for i, name in enumerate(contract.key))
+        query = (
+            f"SELECT {columns} FROM (SELECT DISTINCT {keys} FROM change_log "
+            f"WHERE seq > ? AND seq <= ? AND table_name = ?) AS k "
+            f'CROSS JOIN "{contract.table}" AS t WHERE {match}'
+        )
+        parameters = [since, until, contract.table]
+    with _without_garbage_collector():
+        for rows in connection.fetch_batches(query, parameters, size=FETCH_ROWS):
+            yield _to_arrow(contract, list(zip(*rows, strict=True)))
+
+
+def changed_keys(connection: Connection, contract: Contract, *, since: int, until: int) -> pa.Table:
+    """Give the keys of all rows that the change feed names, one text column per key column.
+
+    Keys that were only inserted are among them: a foreign program's INSERT OR REPLACE logs nothing
+    but the insertion.
+    """
+    keys = ", ".join(f"CAST({key} AS TEXT)" for key in _log_key(contract))
+    rows = connection.fetch_all(
+        f"SELECT DISTINCT {keys} FROM change_log WHERE seq > ? AND seq <= ? AND table_name = ?",
+        [since, until, contract.table],
+    )
+    columns = list(zip(*rows, strict=True)) if rows else [() for _ in contract.key]
+    return pa.table(
+        {name: pa.array(list(values), pa.string())
+         for name, values in zip(contract.key, columns, strict=True)}
+    )  # fmt: skip
+
+
+def _log_key(contract: Contract) -> list[str]:
+    if len(contract.key) == 1:
+        return ["row_key"]
+    return [f"json_extract(row_key, '$[{i}]')" for i in range(len(contract.key))]
+
+
+def _expression(column: Column) -> str:
+    """Select a column so that a value of the wrong storage class shows; 0 stands for a misfit."""
+    name = f't."{column.name}"'
+    match column.kind:
+        case "text" | "timestamp":
+            return f"iif(typeof({name}) = 'blob', 0, CAST({name} AS BLOB))"
+        case "json":
+            return f"iif({name} IS NULL OR json_valid({name}), CAST({name} AS BLOB), 0)"
+        case "blob":
+            return f"iif(typeof({name}) IN ('blob', 'null'), {name}, 0)"
+        case _:
+            return name
+
+
+def _to_arrow(
+    contract: Contract, values: Sequence[Sequence[Value]]
+) -> tuple[pa.RecordBatch, list[Misfit]]:
+    try:
+        arrays = [
+            _convert(column, column_values)
+            for column, column_values in zip(contract.columns, values, strict=True)
+        ]
+        return pa.RecordBatch.from_arrays(arrays, schema=contract.arrow_schema), []
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return _sort_out(contract, values)
+
+
+def _sort_out(
+    contract: Contract, values: Sequence[Sequence[Value]]
+) -> tuple[pa.RecordBatch, list[Misfit]]:
+    """Find the rows of a batch that do not fit, and convert the others."""
+    first_misfit: dict[int, int] = {}
+    for position, column in enumerate(contract.columns):
+        for row, value in enumerate(values[position]):
+            if row not in first_misfit and not _fits(column, value):
+                first_misfit[row] = position
+    names = [column.name for column in contract.columns]
+    key_positions = [names.index(name) for name in contract.key]
+    misfits = [
+        Misfit(
+            table=contract.table,
+            row_key="/".join(_readable(values[key][row]) for key in key_positions),
+            column=names[position],
+            reason=_REASONS[contract.columns[position].kind],
+            value=_readable(values[position][row])[:SHOWN],
+        )
+        for row, position in sorted(first_misfit.items())
+    ]
+    fitting = [
+        [value for row, value in enumerate(column_values) if row not in first_misfit]
+        for column_values in values
+    ]
+    arrays = [
+        _convert(column, column_values)
+        for column, column_values in zip(contract.columns, fitting, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=contract.arrow_schema), misfits
+
+
+def _convert(column: Column, values: Sequence[Value]) -> pa.Array:
+    match column.kind:
+        case "text" | "json" | "timestamp":
+            return pa.array(values, pa.binary()).cast(pa.string()).cast(ARROW_TYPES[column.kind])
+        case "boolean":
+            integers = pa.array(values, pa.int64())
+            if not pc.all(pc.is_in(integers, value_set=pa.array([0, 1, None], pa.int64()))).as_py():
+                raise ValueError("neither 0 nor 1")
+            return integers.cast(pa.bool_())
+        case _:
+            return pa.array(values, ARROW_TYPES[column.kind])
+
+
+def _fits(column: Column, value: Value) -> bool:
+    try:
+        _convert(column, [value])
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def _readable(value: Value) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+@contextmanager
+def _without_garbage_collector() -> Iterator[None]:
+    """Spare the collector the search through millions of values that hold no references."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -1,0 +1,208 @@
+"""Bring the warehouse up to date with the primary database, exactly once.
+
+The first time the tables are read whole, afterwards only what the change feed names. Rows and the
+cursor of the feed commit in one DuckDB transaction, so a crash at any instant leaves either the
+state before or the state after, and the next sync goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import pyarrow as pa
+from filelock import FileLock, Timeout
+
+from aico_lab.errors import SyncBusy
+from aico_lab.etl import snapshots
+from aico_lab.etl.contract import read_contract
+from aico_lab.etl.extract import changed_keys, extract
+from aico_lab.etl.warehouse import ROW_GROUP, open_warehouse
+from aico_lab.home import os_errors
+from aico_lab.schema import feed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.etl.contract import Contract
+    from aico_lab.etl.warehouse import Warehouse
+    from aico_lab.home import Home
+
+CONSUMER = "warehouse"
+LOCK_SECONDS = 60
+
+Mode = Literal["full", "increment", "nothing"]
+
+Progress = Callable[[str, int, int], None]
+"""Told of a table, the rows that were moved, and the rows in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncResult:
+    """What a sync did.
+
+    Attributes:
+        mode: Whether the tables were read whole, or only what changed, or there was nothing to do.
+        generation: The snapshot that readers see now.
+        rows: Rows written, by table.
+        deleted: Rows removed, replaced ones included, by table.
+        quarantined: Rows set aside because they do not fit, by table.
+        seconds: How long it took.
+    """
+
+    mode: Mode
+    generation: int
+    rows: dict[str, int] = field(default_factory=dict)
+    deleted: dict[str, int] = field(default_factory=dict)
+    quarantined: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def sync(
+    primary: Connection,
+    home: Home,
+    key: str | None,
+    *,
+    full: bool = False,
+    progress: Progress | None = None,
+) -> SyncResult:
+    """Bring the warehouse up to date and publish a snapshot of it.
+
+    Args:
+        primary: The primary database.
+        home: The lab's folder.
+        key: DuckDB's key.
+        full: Read the tables whole even where the feed would do.
+        progress: Told of every batch.
+
+    Raises:
+        SyncBusy: Another process is syncing this home.
+        StorageError: A database refused; the warehouse is as it was.
+    """
+    writer = home.warehouse / "writer.duckdb"
+    folder = home.warehouse / "snapshots"
+    started = time.perf_counter()
+    with _lock(home), open_warehouse(writer, key, temporary=home.temporary) as warehouse:
+        run = _Run(primary, warehouse, progress or _silent)
+        published = snapshots.published(folder)
+        with primary.snapshot():
+            mode, target = run.load(full=full, after=max(published, default=0))
+        generation = warehouse.generation
+        if generation not in published:  # new, or a crash came between commit and publication
+            warehouse.close()
+            snapshots.publish(writer, folder, generation)
+        if mode != "nothing":
+            feed.acknowledge(primary, CONSUMER, target.seq)
+    return SyncResult(
+        mode, generation, run.rows, run.deleted, run.quarantined, time.perf_counter() - started
+    )
+
+
+@contextmanager
+def _lock(home: Home) -> Iterator[None]:
+    lock = FileLock(home.warehouse / "sync.lock", timeout=LOCK_SECONDS)
+    with os_errors(home.warehouse):
+        try:
+            lock.acquire()
+        except Timeout as busy:
+            raise SyncBusy(
+                "Another program is syncing this home: try again when it is done."
+            ) from busy
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class _Run:
+    """One sync, from one consistent view of the primary database."""
+
+    def __init__(self, primary: Connection, warehouse: Warehouse, progress: Progress) -> None:
+        self._primary = primary
+        self._warehouse = warehouse
+        self._progress = progress
+        self.rows: dict[str, int] = {}
+        self.deleted: dict[str, int] = {}
+        self.quarantined: dict[str, int] = {}
+
+    def load(self, *, full: bool, after: int) -> tuple[Mode, feed.Cursor]:
+        """Move what is to be moved, in one transaction together with the cursor.
+
+        The new generation's number is above every published one, even where the writer's file was
+        deleted to be rebuilt.
+        """
+        started = time.perf_counter()
+        target = feed.head(self._primary)
+        cursor = self._warehouse.cursor
+        if not full and cursor == target:
+            return "nothing", target
+        contracts = [
+            read_contract(self._primary, table, key)
+            for table, key in feed.tracked_tables(self._primary).items()
+        ]
+        since: int | None = None
+        if (
+            not full
+            and cursor
+            and feed.continues(self._primary, cursor)
+            and self._warehouse.has_tables_of(contracts)
+        ):
+            since = cursor.seq
+        mode: Mode = "full" if since is None else "increment"
+        with self._warehouse.transaction():
+            if since is None:
+                self._warehouse.create_tables(contracts)
+            for contract in contracts:
+                self._load_table(contract, since, target.seq)
+            self._warehouse.create_views()
+            changes = {
+                "rows": self.rows, "deleted": self.deleted, "quarantined": self.quarantined
+            }  # fmt: skip
+            seconds = time.perf_counter() - started
+            generation = max(self._warehouse.generation, after) + 1
+            self._warehouse.advance(target, generation, mode=mode, seconds=seconds, changes=changes)
+        return mode, target
+
+    def _load_table(self, contract: Contract, since: int | None, until: int) -> None:
+        table, total = contract.table, self._total(contract, since, until)
+        if not total:
+            return
+        if since is not None:
+            gone = changed_keys(self._primary, contract, since=since, until=until)
+            if gone.num_rows and (deleted := self._warehouse.delete(contract, gone)):
+                self.deleted[table] = deleted
+        waiting: list[pa.RecordBatch] = []
+        for batch, misfits in extract(self._primary, contract, since=since, until=until):
+            if misfits:
+                self._warehouse.quarantine(misfits)
+                self.quarantined[table] = self.quarantined.get(table, 0) + len(misfits)
+            waiting.append(batch)
+            if sum(waiting_batch.num_rows for waiting_batch in waiting) >= ROW_GROUP:
+                self._insert(contract, waiting, total)
+                waiting = []
+        self._insert(contract, waiting, total)
+
+    def _insert(self, contract: Contract, batches: list[pa.RecordBatch], total: int) -> None:
+        rows = pa.Table.from_batches(batches, schema=contract.arrow_schema)
+        if rows.num_rows:
+            self._warehouse.insert(contract, rows)
+            self.rows[contract.table] = self.rows.get(contract.table, 0) + rows.num_rows
+            self._progress(contract.table, self.rows[contract.table], total)
+
+    def _total(self, contract: Contract, since: int | None, until: int) -> int:
+        if since is None:
+            row = self._primary.fetch_one(f'SELECT count(*) FROM "{contract.table}"')
+        else:
+            row = self._primary.fetch_one(
+                "SELECT count(*) FROM change_log WHERE seq > ? AND seq <= ? AND table_name = ?",
+                [since, until, contract.table],
+            )
+        return int(str(row[0])) if row else 0
+
+
+def _silent(_table: str, _moved: int, _total: int) -> None:
+    """Say nothing."""

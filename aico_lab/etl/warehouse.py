@@ -1,0 +1,188 @@
+"""The writer's side of the DuckDB warehouse: its tables and its cursor, changed together."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from aico_lab.adapters import duckdb as duckdb_adapter
+from aico_lab.schema.feed import Cursor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    import duckdb
+    import pyarrow as pa
+
+    from aico_lab.etl.contract import Contract
+    from aico_lab.etl.extract import Misfit
+
+MEMORY_LIMIT = "300MB"
+"""What DuckDB may use while it writes; more is spilled, encrypted."""
+
+ROW_GROUP = 122_880
+"""Rows inserted at a time: DuckDB's own row group, which it compresses as one."""
+
+DEFINITIONS = (
+    "CREATE SCHEMA IF NOT EXISTS raw",
+    "CREATE SCHEMA IF NOT EXISTS quarantine",
+    "CREATE SCHEMA IF NOT EXISTS meta",
+    """CREATE TABLE IF NOT EXISTS quarantine.misfits (
+        table_name VARCHAR, row_key VARCHAR, column_name VARCHAR, reason VARCHAR, value VARCHAR
+    )""",
+    """CREATE TABLE IF NOT EXISTS meta.state (
+        generation BIGINT, database_id VARCHAR, seq BIGINT, anchor VARCHAR, synced_at TIMESTAMPTZ
+    )""",
+    """CREATE TABLE IF NOT EXISTS meta.runs (
+        generation BIGINT, mode VARCHAR, finished_at TIMESTAMPTZ, seconds DOUBLE, changes VARCHAR
+    )""",
+    # The source document's query uses date_sub(timestamp, interval), which DuckDB lacks; the
+    # second form keeps the meaning of the builtin of that name.
+    """CREATE OR REPLACE MACRO date_sub(ts, iv) AS ts - iv,
+        (part, startdate, enddate) AS datesub(part, startdate, enddate)""",
+)
+
+CONVERSATIONS = """CREATE OR REPLACE VIEW conversations AS
+    SELECT
+        user_id, content AS message, content, timestamp,
+        role = 'assistant' AS is_ai_response,
+        CASE WHEN sentiment_score >= 0.05 THEN 'positive'
+             WHEN sentiment_score <= -0.05 THEN 'negative'
+             WHEN sentiment_score IS NOT NULL THEN 'neutral' END AS sentiment,
+        sentiment_score,
+        -- As recorded; else the seconds since the other side's last message, for the message that
+        -- answers it. System messages neither answer nor are answered.
+        coalesce(response_time, CASE
+            WHEN role <> 'system' AND lag(role) OVER previous <> role
+            THEN epoch_us(timestamp - lag(timestamp) OVER previous) / 1e6 END) AS response_time,
+        message_id, conversation_id, channel_id, role
+    FROM raw.messages
+    WINDOW previous AS (
+        PARTITION BY conversation_id, role = 'system' ORDER BY timestamp, id
+    )"""
+"""The source document's view. Thresholds of the labels: Hutto and Gilbert (2014)."""
+
+
+class Warehouse:
+    """The writer's database; open it only while holding the sync lock."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+        for definition in DEFINITIONS:
+            connection.execute(definition)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what happens inside, or undo it when an exception leaves."""
+        self._connection.execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    @property
+    def generation(self) -> int:
+        """How often the content has changed."""
+        row = self._connection.execute("SELECT max(generation) FROM meta.state").fetchone()
+        return (row[0] or 0) if row else 0
+
+    @property
+    def cursor(self) -> Cursor | None:
+        """How far the change feed was read, or None before the first load."""
+        row = self._connection.execute("SELECT database_id, seq, anchor FROM meta.state").fetchone()
+        return Cursor(*row) if row else None
+
+    def has_tables_of(self, contracts: Iterable[Contract]) -> bool:
+        """Say whether every table is here with just the columns of its contract."""
+        found: dict[str, list[tuple[str, str]]] = {}
+        for table, column, kind in self._connection.execute(
+            "SELECT table_name, column_name, data_type FROM duckdb_columns() "
+            "WHERE schema_name = 'raw' AND database_name = current_database() "
+            "ORDER BY column_index"
+        ).fetchall():
+            found.setdefault(table, []).append((column, kind))
+        return found == {contract.table: contract.duckdb_types for contract in contracts}
+
+    def create_tables(self, contracts: Iterable[Contract]) -> None:
+        """Start anew with empty tables."""
+        self._connection.execute("DROP SCHEMA raw CASCADE")
+        self._connection.execute("CREATE SCHEMA raw")
+        self._connection.execute("DELETE FROM quarantine.misfits")
+        for contract in contracts:
+            columns = ", ".join(f'"{name}" {kind}' for name, kind in contract.duckdb_types)
+            self._connection.execute(f'CREATE TABLE raw."{contract.table}" ({columns})')
+
+    def create_views(self) -> None:
+        """Define the views over the raw tables."""
+        self._connection.execute(CONVERSATIONS)
+
+    def insert(self, contract: Contract, rows: pa.Table) -> None:
+        """Append rows that fit the contract."""
+        self._connection.register("incoming", rows)
+        self._connection.execute(f'INSERT INTO raw."{contract.table}" SELECT * FROM incoming')
+        self._connection.unregister("incoming")
+
+    def delete(self, contract: Contract, keys: pa.Table) -> int:
+        """Remove rows by their keys, from the table and from quarantine; say how many of both."""
+        self._connection.register("gone", keys)
+        match = " AND ".join(f'CAST(t."{name}" AS VARCHAR) = g."{name}"' for name in contract.key)
+        joined = " || '/' || ".join(f'"{name}"' for name in contract.key)
+        deleted = 0
+        for statement in (
+            f'DELETE FROM raw."{contract.table}" AS t USING gone AS g WHERE {match}',
+            f"""DELETE FROM quarantine.misfits WHERE table_name = '{contract.table}'
+                AND row_key IN (SELECT {joined} FROM gone)""",
+        ):
+            row = self._connection.execute(statement).fetchone()
+            deleted += row[0] if row else 0
+        self._connection.unregister("gone")
+        return deleted
+
+    def quarantine(self, misfits: Sequence[Misfit]) -> None:
+        """Keep the names of rows that do not fit, with the reason."""
+        if misfits:
+            self._connection.executemany(
+                "INSERT INTO quarantine.misfits VALUES (?, ?, ?, ?, ?)",
+                [[m.table, m.row_key, m.column, m.reason, m.value] for m in misfits],
+            )
+
+    def advance(
+        self, cursor: Cursor, generation: int, *, mode: str, seconds: float, changes: object
+    ) -> None:
+        """Note what was done and how far the feed was read."""
+        self._connection.execute("DELETE FROM meta.state")
+        self._connection.execute(
+            "INSERT INTO meta.state VALUES (?, ?, ?, ?, now())",
+            [generation, cursor.database_id, cursor.seq, cursor.anchor],
+        )
+        self._connection.execute(
+            "INSERT INTO meta.runs VALUES (?, ?, now(), ?, ?)",
+            [generation, mode, seconds, json.dumps(changes)],
+        )
+
+    def close(self) -> None:
+        """Bring everything into the one file, and release it, so that it can be copied."""
+        self._connection.execute("CHECKPOINT")
+        self._connection.close()
+
+
+@contextmanager
+def open_warehouse(path: Path, key: str | None, *, temporary: Path) -> Iterator[Warehouse]:
+    """Open the writer's database, and release its file at the end.
+
+    Raises:
+        StorageError: DuckDB cannot open the file, or refused something inside the block.
+    """
+    connection = duckdb_adapter.connect(
+        path, key, read_only=False, temporary=temporary, memory_limit=MEMORY_LIMIT
+    )
+    path.chmod(0o600)
+    try:
+        with duckdb_adapter.translated(path.name):
+            yield Warehouse(connection)
+    finally:
+        connection.close()

@@ -1,0 +1,149 @@
+"""The folder of a lab: what lies where, and the small file that makes a folder a lab."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aico_lab.errors import DiskFull, HomeExists, HomeMissing, HomeNotWritable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A lab's folder.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def marker(self) -> Path:
+        """The file that makes the folder a lab: its identity and how its key is wrapped."""
+        return self.path / "lab.json"
+
+    @property
+    def primary(self) -> Path:
+        """The libSQL database: the only source of truth."""
+        return self.path / "aico.db"
+
+    @property
+    def warehouse(self) -> Path:
+        """The folder of the DuckDB projection."""
+        return self.path / "warehouse"
+
+    @property
+    def temporary(self) -> Path:
+        """Where databases may spill; what lands here is encrypted."""
+        return self.path / "tmp"
+
+    @property
+    def reports(self) -> Path:
+        """One folder per report that ran."""
+        return self.path / "reports"
+
+    def read_marker(self) -> dict[str, object]:
+        """Read `lab.json`.
+
+        Raises:
+            HomeMissing: There is no lab here, or the file that says so is damaged.
+            HomeNotWritable: The folder cannot be read.
+        """
+        try:
+            marker = json.loads(self.marker.read_text(encoding="utf-8"))
+            if not isinstance(marker, dict) or marker.get("format") != FORMAT:
+                raise ValueError(f"format {marker!r}"[:60])
+        except (FileNotFoundError, NotADirectoryError) as missing:
+            raise HomeMissing(
+                f"There is no lab in {self.path}: run `aico-lab init` or `aico-lab demo`, "
+                "or name another folder with --home."
+            ) from missing
+        except OSError as refused:
+            raise HomeNotWritable(
+                f"{self.marker} cannot be read ({refused.strerror}): check its permissions."
+            ) from refused
+        except ValueError as damaged:
+            raise HomeMissing(
+                f"{self.marker} is damaged or of another version: restore it from a backup; "
+                "without it the home's key cannot be unwrapped."
+            ) from damaged
+        return marker
+
+    def prepare(self) -> None:
+        """Make the folder, for its owner alone.
+
+        Raises:
+            HomeExists: There is a lab in it already, or the remains of one.
+            HomeNotWritable: The folder cannot be made or written.
+        """
+        with os_errors(self.path):
+            if self.marker.exists():
+                raise HomeExists(f"There is a lab in {self.path} already: use it, or name another.")
+            if self.primary.exists():
+                raise HomeExists(
+                    f"{self.primary} lies there without the lab.json that opens it: "
+                    "restore that file, or name another folder with --home."
+                )
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not any(self.path.iterdir()):
+                self.path.chmod(0o700)
+            for folder in (self.warehouse, self.temporary, self.reports):
+                folder.mkdir(mode=0o700, exist_ok=True)
+
+    def write_marker(self, marker: Mapping[str, object]) -> None:
+        """Write `lab.json`; from now on the folder is a lab."""
+        with os_errors(self.path):
+            content = json.dumps({"format": FORMAT, **marker}, indent=2)
+            write_atomically(self.marker, content.encode() + b"\n")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read, whole or not at all, and durable on return."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in the folder survive a power cut, where the platform can say so."""
+    with contextlib.suppress(OSError):  # Windows opens no folders
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def os_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write below `path` into one sentence."""
+    try:
+        yield
+    except OSError as refused:
+        if refused.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"The disk that holds {path} is full: free some space.") from refused
+        raise HomeNotWritable(
+            f"{refused.filename or path} cannot be used ({refused.strerror}): "
+            "check its permissions or name another folder with --home."
+        ) from refused

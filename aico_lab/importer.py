@@ -1,0 +1,127 @@
+"""Write batches of records into the primary database, each in one transaction, without doubles."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from aico_lab.sources.records import (
+    ChannelRecord,
+    FeedbackRecord,
+    MessageRecord,
+    Rejected,
+    UserRecord,
+)
+from aico_lab.sources.sentiment import score
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.sources.records import Batch
+
+REJECTED_SHOWN = 1_000
+"""Rejected lines that are kept with their reason; all are counted."""
+
+
+@dataclass(slots=True)
+class ImportResult:
+    """What an import did.
+
+    Attributes:
+        read: Messages that were well formed.
+        added: Messages that were new.
+        known: Messages that were there already.
+        rejected: Lines that could not be taken.
+        examples: The first of them, with line number and reason.
+    """
+
+    read: int = 0
+    added: int = 0
+    known: int = 0
+    rejected: int = 0
+    examples: list[Rejected] = field(default_factory=list)
+
+
+def import_batches(
+    connection: Connection,
+    batches: Iterable[Batch],
+    *,
+    progress: Callable[[Batch], None] | None = None,
+) -> ImportResult:
+    """Add what is new in the batches.
+
+    A message, channel or user that is there already stays as it is. What was added before an
+    interruption stays, so running the same import again completes it.
+
+    Args:
+        connection: The primary database.
+        batches: What a source yields.
+        progress: Told of every batch that was committed.
+    """
+    result = ImportResult()
+    for batch in batches:
+        result.read += len(batch.messages)
+        result.rejected += len(batch.rejected)
+        result.examples += batch.rejected[: REJECTED_SHOWN - len(result.examples)]
+        with connection.transaction():
+            result.added += _write(connection, batch)
+        result.known = result.read - result.added
+        if progress:
+            progress(batch)
+    return result
+
+
+def _write(connection: Connection, batch: Batch) -> int:
+    """Add what is new of one batch; say how many messages that was."""
+    known = {
+        str(message_id)
+        for (message_id,) in connection.fetch_all(
+            "SELECT message_id FROM messages WHERE message_id IN (SELECT value FROM json_each(?))",
+            [json.dumps([message.message_id for message in batch.messages])],
+        )
+    }
+    new = {
+        message.message_id: message
+        for message in reversed(batch.messages)  # of equal ids the first one wins
+        if message.message_id not in known
+    }
+    messages = score(list(reversed(new.values())))
+    _insert_new(connection, "users", UserRecord._fields, "user_id", batch.users)
+    _insert_new(connection, "channels", ChannelRecord._fields, "channel_id", batch.channels)
+    connection.execute_many(_insert("messages", MessageRecord._fields), messages)
+    _insert_new(connection, "feedback_events", FeedbackRecord._fields, "event_id", batch.feedback)
+    _count(connection, messages)
+    return len(messages)
+
+
+def _count(connection: Connection, messages: list[MessageRecord]) -> None:
+    """Keep each channel's count of messages and its last activity right."""
+    counts = Counter(message.channel_id for message in messages)
+    last: dict[str, str] = {}
+    for message in messages:
+        last[message.channel_id] = max(message.timestamp, last.get(message.channel_id, ""))
+    connection.execute_many(
+        "UPDATE channels SET message_count = message_count + ?, "
+        "last_active = max(coalesce(last_active, ''), ?) WHERE channel_id = ?",
+        [(count, last[channel_id], channel_id) for channel_id, count in counts.items()],
+    )
+
+
+def _insert_new(
+    connection: Connection,
+    table: str,
+    columns: tuple[str, ...],
+    key: str,
+    records: Iterable[tuple[object, ...]],
+) -> None:
+    connection.execute_many(
+        f"{_insert(table, columns)} ON CONFLICT ({key}) DO NOTHING", list(records)
+    )
+
+
+def _insert(table: str, columns: tuple[str, ...]) -> str:
+    places = ", ".join("?" for _ in columns)
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})"

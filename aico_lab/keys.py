@@ -1,0 +1,194 @@
+"""One random master key per home, wrapped by a key file or a passphrase; one derived key per store.
+
+The master key never changes with the credential that wraps it, so a passphrase can be replaced
+without writing the databases anew. Wrapping is AES-256-GCM, which also tells a wrong credential
+before any database is touched; a passphrase is stretched with Argon2id (RFC 9106, its second
+recommended option); stores get their keys by HKDF-SHA256 (RFC 5869).
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from aico_lab.config import KEY_FILE_VARIABLE, PASSPHRASE_VARIABLE, usual_key_file
+from aico_lab.errors import (
+    HomeMissing,
+    InvalidValue,
+    KeyFileExposed,
+    KeyMissing,
+    WrongKey,
+)
+from aico_lab.home import os_errors, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    from aico_lab.config import Settings
+
+Protection = Literal["key-file", "passphrase", "none"]
+
+MASTER_BYTES = 32
+ARGON2 = {"time_cost": 3, "memory_cost": 65536, "parallelism": 4}  # memory in KiB
+LIMITS = {"time_cost": 16, "memory_cost": 1 << 21, "parallelism": 64}  # a marker may not ask more
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The opened keys of a home; each method gives one store's key, or None without encryption."""
+
+    master: bytes | None = field(repr=False)
+
+    def libsql(self) -> str | None:
+        """Give 32 URL-safe characters (192 bits): libSQL reads no more than 32 bytes of a key."""
+        derived = self._derive("libsql", 24)
+        return base64.urlsafe_b64encode(derived).decode() if derived else None
+
+    def duckdb(self) -> str | None:
+        """Give 256 bits as base64, the form in which DuckDB takes raw key bytes."""
+        derived = self._derive("duckdb", 32)
+        return base64.b64encode(derived).decode() if derived else None
+
+    def _derive(self, store: str, length: int) -> bytes | None:
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+        if self.master is None:
+            return None
+        info = f"aico-lab/{store}/v1".encode()
+        return HKDF(SHA256(), length=length, salt=None, info=info).derive(self.master)
+
+
+def create_keys(
+    home_id: str, protection: Protection, settings: Settings
+) -> tuple[Keys, dict[str, object]]:
+    """Make a master key and wrap it.
+
+    Returns:
+        The keys, and what the home's marker keeps of them.
+
+    Raises:
+        KeyMissing: A passphrase is to protect the home and none was given.
+        InvalidValue: The passphrase is too short to protect anything.
+    """
+    if protection == "none":
+        return Keys(None), {"kind": "none"}
+    slot: dict[str, object] = {"kind": protection}
+    if protection == "key-file":
+        file = settings.key_file or usual_key_file(home_id)
+        secret = _read_key_file(file) if file.exists() else _create_key_file(file)
+    else:
+        secret = _passphrase(settings)
+        if len(secret) < 8:  # noqa: PLR2004
+            raise InvalidValue("The passphrase is too short: choose one of 8 characters or more.")
+        slot |= {"salt": secrets.token_hex(16), **ARGON2}
+    master = secrets.token_bytes(MASTER_BYTES)
+    nonce = secrets.token_bytes(12)
+    cipher = _cipher(secret, slot)
+    slot["nonce"] = nonce.hex()
+    slot["wrapped"] = cipher.encrypt(nonce, master, home_id.encode()).hex()
+    return Keys(master), slot
+
+
+def open_keys(marker: Mapping[str, object], settings: Settings) -> Keys:
+    """Unwrap the master key of a home.
+
+    Args:
+        marker: The home's `lab.json`.
+        settings: Where the key file is, or the passphrase.
+
+    Raises:
+        KeyMissing: There is no key file, or no passphrase was given.
+        KeyFileExposed: Others can read the key file.
+        WrongKey: It opens another home, or none.
+        HomeMissing: The marker is damaged.
+    """
+    from cryptography.exceptions import InvalidTag
+
+    home_id = str(marker.get("home_id"))
+    slot = marker.get("key")
+    try:
+        if not isinstance(slot, dict):
+            raise TypeError("no key slot")
+        kind = slot["kind"]
+        if kind == "none":
+            return Keys(None)
+        if kind == "key-file":
+            file = settings.key_file or usual_key_file(home_id)
+            secret = _read_key_file(file)
+            hint, variable = f"The key file {file}", KEY_FILE_VARIABLE
+        else:
+            secret = _passphrase(settings)
+            hint, variable = "The passphrase", PASSPHRASE_VARIABLE
+        nonce, wrapped = bytes.fromhex(slot["nonce"]), bytes.fromhex(slot["wrapped"])
+        cipher = _cipher(secret, slot)
+    except (KeyError, TypeError, ValueError) as damaged:
+        raise HomeMissing(
+            f"The lab.json of {settings.home} is damaged: restore it from a backup; "
+            "without it the home's key cannot be unwrapped."
+        ) from damaged
+    try:
+        return Keys(cipher.decrypt(nonce, wrapped, home_id.encode()))
+    except InvalidTag:
+        raise WrongKey(
+            f"{hint} does not open {settings.home}: give the right one with {variable}."
+        ) from None
+
+
+def _passphrase(settings: Settings) -> bytes:
+    if not settings.passphrase:
+        raise KeyMissing(
+            f"{settings.home} is protected by a passphrase: set {PASSPHRASE_VARIABLE}, "
+            "or pass it to Lab.open()."
+        )
+    return settings.passphrase.encode()
+
+
+def _cipher(secret: bytes, slot: Mapping[str, object]) -> AESGCM:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    if slot["kind"] == "key-file":
+        return AESGCM(secret)
+    from argon2.low_level import Type, hash_secret_raw
+
+    cost = {name: int(str(slot[name])) for name in ARGON2}
+    if any(not 1 <= value <= LIMITS[name] for name, value in cost.items()):
+        raise ValueError("Argon2 parameters out of range")
+    salt = bytes.fromhex(str(slot["salt"]))
+    return AESGCM(hash_secret_raw(secret, salt, hash_len=32, type=Type.ID, **cost))
+
+
+def _create_key_file(file: Path) -> bytes:
+    secret = secrets.token_bytes(32)
+    with os_errors(file):
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomically(file, base64.urlsafe_b64encode(secret) + b"\n")
+    return secret
+
+
+def _read_key_file(file: Path) -> bytes:
+    with os_errors(file):
+        try:
+            mode = file.stat().st_mode
+            text = file.read_bytes()
+        except FileNotFoundError:
+            raise KeyMissing(
+                f"The key file {file} does not exist: restore it from your backup, or name it "
+                f"with --key-file or {KEY_FILE_VARIABLE}."
+            ) from None
+    if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise KeyFileExposed(f"Others can read the key file: run `chmod 600 {file}`.")
+    try:
+        secret = base64.urlsafe_b64decode(text.strip())
+    except ValueError:
+        secret = b""
+    if len(secret) != 32:  # noqa: PLR2004
+        raise WrongKey(f"{file} is not a key file of aico-lab: name the right one.")
+    return secret

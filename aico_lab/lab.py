@@ -1,0 +1,237 @@
+"""The lab: the one place where the parts are put together, and the object that notebooks use."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Self
+
+from aico_lab.adapters import duckdb as duckdb_adapter
+from aico_lab.adapters import libsql
+from aico_lab.config import Settings
+from aico_lab.errors import ConnectionIsClosed
+from aico_lab.etl import snapshots
+from aico_lab.etl.sync import SyncResult, sync
+from aico_lab.home import Home
+from aico_lab.keys import Keys, Protection, create_keys, open_keys
+from aico_lab.schema.core import CORE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import duckdb
+
+    from aico_lab.etl.sync import Progress
+    from aico_lab.importer import ImportResult
+    from aico_lab.sources.records import Batch
+
+
+class Lab:
+    """An opened home.
+
+    ::
+
+        with Lab.open() as lab:
+            lab.sync()
+            lab.sql("SELECT role, count(*) FROM conversations GROUP BY 1").pl()
+
+    Attributes:
+        home: Where its files lie.
+        timezone: In which days and hours of timestamps are counted by `sql`.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        keys: Keys,
+        settings: Settings,
+        *,
+        timezone: str = "UTC",
+        generation: int | None = None,
+    ) -> None:
+        self.home = home
+        self.timezone = timezone
+        self._keys = keys
+        self._settings = settings
+        self._pinned = generation
+        self._primary: libsql.Connection | None = None
+        self._reader: duckdb.DuckDBPyConnection | None = None
+        self._reader_generation = 0
+        self._closed = False
+
+    @classmethod
+    def create(
+        cls,
+        home: Path | str | None = None,
+        *,
+        protection: Protection = "key-file",
+        key_file: Path | str | None = None,
+        passphrase: str | None = None,
+        default_home: str = "aico-lab",
+    ) -> Lab:
+        """Make a new home with an empty primary database.
+
+        Args:
+            home: The folder; AICO_LAB_HOME or the platform's data folder where it is None.
+            protection: What opens the home: a key file, a passphrase, or nothing at all.
+            key_file: The key file; made where it does not exist.
+            passphrase: The passphrase.
+            default_home: Name of the folder in the platform's data folder.
+
+        Raises:
+            HomeExists: There is a lab in that folder already.
+            HomeNotWritable: The folder cannot be written.
+            KeyProblem: The key file or passphrase cannot be used.
+        """
+        settings = Settings.resolve(
+            home=home, key_file=key_file, passphrase=passphrase, default_home=default_home
+        )
+        folder = Home(settings.home)
+        folder.prepare()
+        home_id = secrets.token_hex(16)
+        keys, slot = create_keys(home_id, protection, settings)
+        with libsql.connect(folder.primary, keys.libsql(), create=True) as connection:
+            CORE.apply_core_schemas(connection)
+        folder.write_marker({"home_id": home_id, "key": slot})
+        return cls(folder, keys, settings)
+
+    @classmethod
+    def open(
+        cls,
+        home: Path | str | None = None,
+        *,
+        key_file: Path | str | None = None,
+        passphrase: str | None = None,
+        timezone: str = "UTC",
+        generation: int | None = None,
+        default_home: str = "aico-lab",
+    ) -> Lab:
+        """Open a home.
+
+        Args:
+            home: The folder; AICO_LAB_HOME or the platform's data folder where it is None.
+            key_file: The key file, if it is not in its usual place.
+            passphrase: The passphrase; AICO_LAB_PASSPHRASE where it is None.
+            timezone: An IANA name; days and hours of timestamps are counted in it.
+            generation: Read this snapshot rather than the newest one.
+            default_home: Name of the folder in the platform's data folder.
+
+        Raises:
+            HomeMissing: There is no lab in that folder.
+            KeyProblem: The key file or passphrase does not open it.
+        """
+        settings = Settings.resolve(
+            home=home, key_file=key_file, passphrase=passphrase, default_home=default_home
+        )
+        folder = Home(settings.home)
+        keys = open_keys(folder.read_marker(), settings)
+        return cls(folder, keys, settings, timezone=timezone, generation=generation)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the databases of this home are encrypted."""
+        return self._keys.master is not None
+
+    @property
+    def primary(self) -> libsql.Connection:
+        """A connection to the primary database, opened on first use, its schema up to date."""
+        self._check_open()
+        if self._primary is None:
+            connection = libsql.connect(self.home.primary, self._keys.libsql())
+            try:
+                CORE.apply_core_schemas(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._primary = connection
+        return self._primary
+
+    @property
+    def generation(self) -> int:
+        """The snapshot that `sql` reads now."""
+        return snapshots.find(self._snapshots, self._pinned)[0]
+
+    def import_from(
+        self,
+        source: str,
+        path: Path | None = None,
+        *,
+        limit: int | None = None,
+        progress: Callable[[Batch], None] | None = None,
+    ) -> ImportResult:
+        """Add the messages of a source to the primary database; the same ones twice add nothing.
+
+        Args:
+            source: A name of `aico_lab.sources.SOURCES`.
+            path: The file, for sources that read one.
+            limit: At most so many messages.
+            progress: Told of every batch that was committed.
+        """
+        from aico_lab.importer import import_batches
+        from aico_lab.sources import read
+
+        return import_batches(self.primary, read(source, path, limit=limit), progress=progress)
+
+    def sync(self, *, full: bool = False, progress: Progress | None = None) -> SyncResult:
+        """Bring the warehouse up to date and publish a snapshot.
+
+        Args:
+            full: Read the tables whole even where the change feed would do.
+            progress: Told of a table, the rows moved so far, and the rows in all.
+        """
+        self._check_open()
+        return sync(self.primary, self.home, self._keys.duckdb(), full=full, progress=progress)
+
+    def sql(self, query: str) -> duckdb.DuckDBPyRelation:
+        """Ask the newest snapshot, or the pinned one.
+
+        Args:
+            query: DuckDB's SQL; the view `conversations` and the tables of `raw` are there.
+
+        Returns:
+            A relation: `.pl()`, `.arrow()`, `.df()` or `.fetchall()` give its rows.
+
+        Raises:
+            NeverSynced: There is no snapshot yet.
+            InvalidStatement: DuckDB cannot run the query.
+        """
+        with duckdb_adapter.translated("The snapshot"):
+            return self._connection().sql(query)
+
+    def close(self) -> None:
+        """Release every file."""
+        self._closed = True
+        if self._primary is not None:
+            self._primary.close()
+        if self._reader is not None:
+            self._reader.close()
+        self._primary = self._reader = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @property
+    def _snapshots(self) -> Path:
+        return self.home.warehouse / "snapshots"
+
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        """Give a connection to the snapshot to be read; an older one lives on in its relations."""
+        self._check_open()
+        generation, path = snapshots.find(self._snapshots, self._pinned)
+        if self._reader is None or generation != self._reader_generation:
+            self._reader = duckdb_adapter.connect(
+                path,
+                self._keys.duckdb(),
+                read_only=True,
+                temporary=self.home.temporary,
+                timezone=self.timezone,
+            )
+            self._reader_generation = generation
+        return self._reader
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConnectionIsClosed("This lab was closed before: open it again with Lab.open().")

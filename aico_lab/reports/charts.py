@@ -1,0 +1,187 @@
+"""Draw Altair charts in JupyterLab and in exported HTML without a network.
+
+JupyterLab brings an older Vega-Lite than Altair writes, and Altair's own renderers load theirs
+from a CDN. Here a notebook carries the JavaScript once, as the output of `enable()`, and each
+chart is a picture that a script replaces by the interactive chart. Where scripts do not run (a
+notebook that is not trusted yet, a mail program) the picture stays.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any, Final
+
+import altair as alt
+import vl_convert
+from IPython.display import publish_display_data
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NAME: Final = "aico_lab"
+
+# Okabe and Ito's palette, which people with any of the usual colour deficiencies can tell apart.
+BLUE: Final = "#0072B2"
+VERMILION: Final = "#D55E00"
+GREEN: Final = "#009E73"
+GREY: Final = "#9AA5B1"
+
+_INK: Final = "#1F2933"
+_MUTED: Final = "#52606D"
+_FONT: Final = "system-ui, Helvetica Neue, Arial, Liberation Sans, sans-serif"
+_PICTURE_SCALE: Final = 2  # sharp on high-density screens and on paper
+
+# What the bundle adds to Vega. A chart's script may run before or after it (cells are run, moved
+# and re-run in any order), so charts wait in a list until the drawer takes the list's place.
+# "Open in the Vega editor" would send the data to a web site: it is left out.
+_DRAWER: Final = """
+const draw = async (host) => {
+  const picture = host.querySelector("img");
+  const view = document.createElement("div");
+  view.style.color = "initial";
+  host.append(view);
+  try {
+    const spec = JSON.parse(host.querySelector('script[type="application/json"]').textContent);
+    const actions = {export: true, source: false, compiled: false, editor: false};
+    await vegaEmbed(view, spec, {mode: "vega-lite", renderer: "svg", actions});
+    picture.remove();
+  } catch (error) {
+    view.remove();
+    console.error(error);
+  }
+};
+const waiting = window.aicoLabCharts || [];
+if (Array.isArray(waiting)) {
+  window.aicoLabCharts = {push: draw};
+  waiting.forEach(draw);
+}
+"""
+
+_QUEUE: Final = (
+    "(window.aicoLabCharts = window.aicoLabCharts || []).push(document.currentScript.parentElement)"
+)
+
+
+@dataclass(frozen=True)
+class Html:
+    """A fragment of HTML that notebooks show as it is."""
+
+    text: str
+
+    def _repr_html_(self) -> str:
+        return self.text
+
+
+def enable() -> None:
+    """Make every chart of this notebook draw itself offline.
+
+    Call it once, in the first code cell: each call puts a copy of the JavaScript (0.9 MB) into the
+    output of the cell that calls it.
+    """
+    alt.theme.enable(NAME)
+    alt.renderers.register(NAME, _render)
+    alt.renderers.enable(NAME)
+    vega_lite = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+    bundle = vl_convert.javascript_bundle(_DRAWER, vl_version=vega_lite)
+    publish_display_data(  # type: ignore[no-untyped-call]  # IPython has no annotation here
+        {"text/html": f"<script>{bundle}</script>", "text/plain": "Charts are ready."}
+    )
+
+
+def tiles(figures: Mapping[str, object]) -> Html:
+    """Show headline figures side by side.
+
+    Args:
+        figures: What is shown under each label; None shows as a dash.
+    """
+    cells = "".join(
+        '<div style="flex: 1 1 150px; padding: 12px 16px; border-radius: 8px;'
+        f' background: #F2F5F8; color: {_INK}; border-left: 4px solid {BLUE};">'
+        '<div style="font-size: 22px; line-height: 1.25; font-weight: 600; white-space: nowrap;">'
+        f"{'–' if value is None else escape(str(value))}</div>"  # noqa: RUF001
+        f'<div style="font-size: 13px; color: {_MUTED};">{escape(label)}</div></div>'
+        for label, value in figures.items()
+    )
+    style = f"display: flex; flex-wrap: wrap; gap: 12px; max-width: 760px; font-family: {_FONT};"
+    return Html(f'<div style="{style}">{cells}</div>')
+
+
+def _render(spec: dict[str, Any], **_options: Any) -> dict[str, str]:
+    """Turn a Vega-Lite specification into what a notebook stores as the chart's output."""
+    title = _title(spec)
+    datasets = spec.get("datasets", {})
+    if datasets and not any(datasets.values()):
+        sentence = f"“{title}” has nothing to draw: no rows match."
+        return {"text/plain": sentence, "text/html": f"<p><em>{escape(sentence)}</em></p>"}
+    spec = {"description": title, **spec}  # Vega makes it the chart's accessible name
+    # No base address is allowed: a chart whose data lie on the web is refused, not fetched.
+    picture = vl_convert.vegalite_to_png(spec, scale=_PICTURE_SCALE, allowed_base_urls=[])
+    width, height = (side // _PICTURE_SCALE for side in struct.unpack(">II", picture[16:24]))
+    source = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+    html = (
+        '<div class="aico-lab-chart" style="background: white; overflow-x: auto;">'
+        f'<img alt="{escape(spec["description"])}" src="{source}" width="{width}"'
+        f' height="{height}" style="max-width: 100%; height: auto;">'
+        f'<script type="application/json">{_json_for_html(spec)}</script>'
+        f"<script>{_QUEUE}</script></div>"
+    )
+    return {"text/plain": f"Chart: {title}", "text/html": html}
+
+
+def _title(spec: Mapping[str, Any]) -> str:
+    title = spec.get("title", "Chart")
+    text = title.get("text", "Chart") if isinstance(title, dict) else title
+    return " ".join(text) if isinstance(text, list) else str(text)
+
+
+def _json_for_html(value: object) -> str:
+    """Write JSON that no text inside it can end: `</script>` and `<!--` need a `<`."""
+    return json.dumps(value).replace("<", "\\u003c")
+
+
+@alt.theme.register(NAME, enable=False)
+def _theme() -> alt.theme.ThemeConfig:
+    return {
+        "config": {
+            "font": _FONT,
+            "background": "white",
+            "padding": {"left": 4, "right": 12, "top": 8, "bottom": 8},
+            "view": {"continuousWidth": 640, "continuousHeight": 240, "stroke": "transparent"},
+            "title": {
+                "anchor": "start",
+                "color": _INK,
+                "fontSize": 16,
+                "subtitleColor": _MUTED,
+                "subtitleFontSize": 13,
+                "subtitlePadding": 4,
+                "offset": 12,
+            },
+            "axis": {
+                "labelColor": _MUTED,
+                "labelFontSize": 12,
+                "titleColor": _INK,
+                "titleFontSize": 12,
+                "titleFontWeight": "normal",
+                "titlePadding": 8,
+                "gridColor": "#E4E7EB",
+                "domainColor": GREY,
+                "tickColor": GREY,
+            },
+            "axisX": {"grid": False},
+            "legend": {
+                "labelFontSize": 12,
+                "titleFontSize": 12,
+                "titleFontWeight": "normal",
+                "orient": "top",
+            },
+            "header": {"labelFontSize": 12, "titleFontSize": 12},
+            "range": {"category": [BLUE, VERMILION, GREEN, "#E69F00", "#CC79A7", "#56B4E9"]},
+            "bar": {"color": BLUE},
+            "line": {"color": BLUE, "strokeWidth": 2},
+            "point": {"color": BLUE, "filled": True, "size": 30},
+        },
+    }

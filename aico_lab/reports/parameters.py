@@ -1,0 +1,199 @@
+"""Read and check a notebook's parameters before its kernel starts.
+
+Papermill checks nothing: a word given for a number runs, an unknown name is a warning. The cell
+tagged `parameters` is the declaration here, one line for each parameter::
+
+    days: int = 30  # length of the window that ends with the last message
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import json
+import math
+import tokenize
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from aico_lab.errors import InvalidValue, UnknownName, WrongUse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_OPTIONAL: Final = " | None"
+_TYPES: Final = {"int": int, "float": float, "bool": bool, "str": str}
+_WORDS: Final = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+}
+_TRUTH: Final = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
+_NO_VALUE: Final = object()
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line of a notebook's parameters cell.
+
+    Attributes:
+        name: The variable's name.
+        type: The annotation: int, float, bool or str, optionally with `| None`.
+        default: The value that is used when none is given.
+        help: The comment at the end of the line.
+    """
+
+    name: str
+    type: str
+    default: object
+    help: str
+
+
+def read_parameters(notebook: Path) -> dict[str, Parameter]:
+    """Read the declarations in the cell tagged `parameters`.
+
+    Raises:
+        UnknownName: There is no such notebook.
+        WrongUse: It is no notebook, or its parameters cell is missing or holds something else than
+            simple declarations.
+    """
+    source = _parameters_cell(notebook)
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError as error:
+        raise WrongUse(
+            f"The parameters cell of {notebook.name} is not plain Python: {error.msg}, "
+            f"line {error.lineno}."
+        ) from error
+    comments = {
+        token.start[0]: token.string.removeprefix("#").strip()
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    found: dict[str, Parameter] = {}
+    for statement in statements:
+        parameter = _declaration(statement, source, comments, notebook.name)
+        if parameter.name in found:
+            raise WrongUse(f"{notebook.name} declares the parameter “{parameter.name}” twice.")
+        found[parameter.name] = parameter
+    return found
+
+
+def bind(parameters: Mapping[str, Parameter], given: Mapping[str, object]) -> dict[str, object]:
+    """Give every parameter its value: the one given, converted and checked, or the default.
+
+    Args:
+        parameters: What the notebook declares.
+        given: Values by name; text is converted as from a command line.
+
+    Raises:
+        UnknownName: The notebook has no parameter of that name.
+        InvalidValue: A value does not fit the parameter's type.
+    """
+    for name in given:
+        if name not in parameters:
+            known = ", ".join(sorted(parameters)) or "none"
+            raise UnknownName(
+                f"The notebook has no parameter “{name}”; its parameters are: {known}."
+            )
+    bound: dict[str, object] = {}
+    for name, parameter in parameters.items():
+        bound[name] = parameter.default
+        if name in given:
+            value = given[name]
+            if isinstance(value, str):
+                value = _parse(value, parameter.type)
+            bound[name] = _check(value, parameter.type)
+            if bound[name] is _NO_VALUE:
+                raise InvalidValue(
+                    f"The parameter “{name}” must be {_described(parameter.type)}, "
+                    f"not {given[name]!r}."
+                )
+    return bound
+
+
+def _parameters_cell(notebook: Path) -> str:
+    try:
+        content = json.loads(notebook.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UnknownName(f"There is no notebook {notebook}.") from error
+    except ValueError as error:
+        raise WrongUse(f"{notebook.name} is not a notebook: it is not JSON text.") from error
+    cells = content.get("cells") if isinstance(content, dict) else None
+    if not isinstance(cells, list):
+        raise WrongUse(f"{notebook.name} is not a notebook of format 4: it has no list of cells.")
+    for cell in cells:
+        if "parameters" in cell.get("metadata", {}).get("tags", []):
+            return "".join(cell["source"])
+    raise WrongUse(
+        f"{notebook.name} has no cell tagged “parameters”; add one, even an empty one, "
+        "so that it can run as a report."
+    )
+
+
+def _declaration(
+    statement: ast.stmt, source: str, comments: Mapping[int, str], notebook: str
+) -> Parameter:
+    text = (ast.get_source_segment(source, statement) or "").partition("\n")[0]
+    if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
+        raise WrongUse(
+            f"The parameters cell of {notebook} must hold only lines such as "
+            f"“days: int = 30  # what it is”, not “{text}”."
+        )
+    name, annotation = statement.target.id, ast.unparse(statement.annotation)
+    if annotation.removesuffix(_OPTIONAL) not in _TYPES:
+        raise WrongUse(
+            f"The parameter “{name}” of {notebook} is annotated “{annotation}”; use int, float, "
+            "bool or str, each optionally with “| None”."
+        )
+    default: object = _NO_VALUE
+    if statement.value is not None:
+        with contextlib.suppress(ValueError):  # an expression, which is refused below
+            default = _check(ast.literal_eval(statement.value), annotation)
+    if default is _NO_VALUE:
+        raise WrongUse(
+            f"The parameter “{name}” of {notebook} needs a default that is "
+            f"{_described(annotation)}, written as a plain value."
+        )
+    help_text = comments.get(statement.end_lineno or 0, "")
+    return Parameter(name=name, type=annotation, default=default, help=help_text)
+
+
+def _described(annotation: str) -> str:
+    kind = annotation.removesuffix(_OPTIONAL)
+    return _WORDS[kind] if kind == annotation else f"{_WORDS[kind]} or none"
+
+
+def _parse(text: str, annotation: str) -> object:
+    """Read a value as a command line gives it; `_NO_VALUE` says that it cannot be one."""
+    kind = annotation.removesuffix(_OPTIONAL)
+    if kind != annotation and text.lower() in ("", "none"):
+        return None
+    if kind == "str":
+        return text
+    if kind == "bool":
+        return _TRUTH.get(text.lower(), _NO_VALUE)
+    try:
+        return int(text) if kind == "int" else float(text)
+    except ValueError:
+        return _NO_VALUE
+
+
+def _check(value: object, annotation: str) -> object:
+    """Return a value that fits the annotation; `_NO_VALUE` says that it does not."""
+    kind = annotation.removesuffix(_OPTIONAL)
+    if value is None and kind != annotation:
+        return None
+    if kind == "float" and type(value) is int:
+        with contextlib.suppress(OverflowError):
+            return float(value)
+    # The exact type: True is an int to isinstance, and never a number that anyone means.
+    if type(value) is not _TYPES[kind] or (isinstance(value, float) and not math.isfinite(value)):
+        return _NO_VALUE
+    return value

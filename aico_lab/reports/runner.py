@@ -1,0 +1,267 @@
+"""Run a notebook as a report, and keep what it did whether it succeeds or not.
+
+The notebook is executed in a private folder beside its destination and comes out of it only when
+secrets and the names of this machine's folders are removed from it.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import logging
+import time
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Final
+
+import nbformat
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from traitlets import default
+
+from aico_lab.errors import NotebookFailed, NotebookTimedOut, ReportError
+from aico_lab.reports.html import export_html
+from aico_lab.reports.parameters import bind, read_parameters
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # deprecations in what papermill imports
+    from nbclient.exceptions import CellTimeoutError
+    from papermill import PapermillExecutionError, execute_notebook
+    from papermill.execute import ERROR_MARKER_TAG
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+_REDACTED: Final = "•••"
+_STARTING: Final = 60  # seconds within which a kernel answers on a busy machine
+_CHATTY: Final = ("papermill", "traitlets")  # loggers
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left.
+
+    Attributes:
+        notebook: The executed notebook.
+        html: The same as a page.
+        seconds: How long it took.
+    """
+
+    notebook: Path
+    html: Path
+    seconds: float
+
+
+def run_notebook(
+    notebook: Path,
+    *,
+    parameters: Mapping[str, object],
+    destination: Path,
+    title: str,
+    timeout: float,
+    secrets: Sequence[str] = (),
+    on_cell: Callable[[int, int], None] | None = None,
+) -> RunResult:
+    """Execute a notebook in a kernel of its own and write it with its page.
+
+    Args:
+        notebook: The notebook, which stays as it is.
+        parameters: Values for its parameters cell; the others keep their defaults.
+        destination: An existing folder for `<stem>.ipynb` and `<stem>.html`.
+        title: The page's title.
+        timeout: Seconds for all cells together.
+        secrets: Texts that must not stand in the outputs or in an error.
+        on_cell: Called with the number of code cells done and the number of all.
+
+    Raises:
+        UnknownName: There is no such notebook or parameter.
+        InvalidValue: A parameter's value does not fit its type.
+        WrongUse: It is no notebook, or its parameters cell is not understood.
+        NotebookFailed: A cell raised, or the kernel died; the notebook up to there is kept.
+        NotebookTimedOut: The time was over; the notebook up to there is kept.
+    """
+    values = bind(read_parameters(notebook), parameters)
+    redactor = _Redactor(secrets)
+    result = destination / notebook.name
+    page = result.with_suffix(".html")
+    began = time.monotonic()
+    with TemporaryDirectory(prefix=".run-", dir=destination) as private, _quiet():
+        executed = Path(private, notebook.name)
+        problem = _execute(notebook, executed, values, began + timeout, on_cell)
+        node = redactor.clean(_read(executed))
+        _forget_this_machine(node)
+        if problem is not None:
+            problem = type(problem)(redactor.redact(str(problem)))
+            _put_on_top(node, str(problem))
+        nbformat.write(node, executed)  # type: ignore[no-untyped-call]
+        export_html(executed, page, title=title)
+        executed.replace(result)
+    if problem is not None:
+        raise type(problem)(f"{problem}; the notebook up to there is {result}.")
+    return RunResult(result, page, time.monotonic() - began)
+
+
+def _execute(
+    notebook: Path,
+    executed: Path,
+    values: Mapping[str, object],
+    deadline: float,
+    on_cell: Callable[[int, int], None] | None,
+) -> ReportError | None:
+    """Run all cells into `executed`, which is written after each; return what stopped it."""
+    work = executed.parent / "work"  # empty: the kernel can import from its folder, and write to it
+    work.mkdir()
+    progress = _Progress(notebook, added=bool(values), on_cell=on_cell)
+
+    def left(_cell: object = None) -> float:
+        return max(deadline - time.monotonic(), 0.1)  # nbclient takes 0 for "as long as it likes"
+
+    try:
+        execute_notebook(
+            # Papermill fills in {placeholders} of a path; doubled braces are braces.
+            *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, executed)),
+            parameters=dict(values),
+            kernel_name="python3",
+            progress_bar=False,
+            start_timeout=max(1, min(_STARTING, int(left()))),
+            timeout_func=left,
+            extra_arguments=["--log-level=ERROR"],
+            kernel_manager_class=_Kernel,
+            resources={"metadata": {"path": str(work)}},
+            on_cell_start=progress.cell_started,
+        )
+    # Neither is chained to the error that is raised: they hold the cell's text and the traceback,
+    # in which a secret may stand.
+    except PapermillExecutionError as error:
+        said = error.evalue.strip().partition("\n")[0].rstrip(".")
+        what = f"{error.ename}: {said}" if said else error.ename
+        return NotebookFailed(f"{notebook.name} stopped in cell {progress.number}: {what}")
+    except CellTimeoutError:
+        return NotebookTimedOut(
+            f"{notebook.name} was stopped in cell {progress.number}: its time was over"
+        )
+    except RuntimeError as error:  # the kernel: DeadKernelError, or it did not start
+        if time.monotonic() >= deadline:
+            return NotebookTimedOut(f"{notebook.name} was stopped: its time was over")
+        said = str(error).strip().partition("\n")[0].rstrip(".")
+        return NotebookFailed(f"{notebook.name} lost its kernel in cell {progress.number}: {said}")
+    progress.finished()
+    return None
+
+
+class _Kernel(AsyncKernelManager):
+    """A kernel of this very Python.
+
+    A kernel that somebody installed as "python3" for their own use comes first otherwise, and may
+    be another Python, without this package.
+    """
+
+    @default("kernel_spec_manager")
+    def _only_ours(self) -> KernelSpecManager:
+        return KernelSpecManager(parent=self, kernel_dirs=[])
+
+
+class _Progress:
+    """Which cell runs, in the numbers that JupyterLab shows, and who is told."""
+
+    def __init__(
+        self, notebook: Path, *, added: bool, on_cell: Callable[[int, int], None] | None
+    ) -> None:
+        cells = _read(notebook).cells
+        self._total = sum(map(_runs, cells)) + added
+        self._on_cell = on_cell
+        self.number = 0
+
+    def cell_started(self, cell: nbformat.NotebookNode, cell_index: int) -> None:
+        del cell_index  # counts the text cells too
+        if _runs(cell):
+            self._tell()
+            self.number += 1
+
+    def finished(self) -> None:
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._on_cell is not None:
+            self._on_cell(self.number, self._total)
+
+
+def _read(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+
+
+def _runs(cell: nbformat.NotebookNode) -> bool:
+    return cell.cell_type == "code" and bool(cell.source.strip())
+
+
+class _Redactor:
+    """Replaces secrets by dots, also as Python, JSON or HTML would quote them."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        forms = {
+            form
+            for secret in secrets
+            for form in (
+                secret,
+                repr(secret)[1:-1],
+                json.dumps(secret)[1:-1],
+                json.dumps(secret).replace("<", "\\u003c")[1:-1],  # as charts.py writes it
+                html.escape(secret),
+            )
+            if secret
+        }
+        # The longest first, in case one secret is part of another.
+        self._forms = sorted(forms, key=len, reverse=True)
+
+    def redact(self, text: str) -> str:
+        for form in self._forms:
+            text = text.replace(form, _REDACTED)
+        return text
+
+    def clean(self, value: Any) -> Any:
+        """Redact every text in a notebook or a part of one, names included."""
+        if isinstance(value, str):
+            return self.redact(value)
+        if isinstance(value, list):
+            return [self.clean(item) for item in value]
+        if isinstance(value, dict):
+            return type(value)(
+                {self.redact(name): self.clean(item) for name, item in value.items()}
+            )
+        return value
+
+
+def _forget_this_machine(node: nbformat.NotebookNode) -> None:
+    for name in ("input_path", "output_path"):
+        path = node.metadata.papermill.get(name)
+        node.metadata.papermill[name] = Path(path).name
+
+
+def _put_on_top(node: nbformat.NotebookNode, sentence: str) -> None:
+    """Say in the notebook why it ends early, in place of papermill's own two banners."""
+    banner = nbformat.v4.new_markdown_cell(  # type: ignore[no-untyped-call]
+        '<div style="padding: 12px 16px; border-radius: 8px; background: #FDF0ED; color: #7A271A;'
+        f' border-left: 4px solid #D55E00;"><strong>{html.escape(sentence)}.</strong></div>',
+        metadata={"tags": [ERROR_MARKER_TAG]},  # papermill removes it when the copy is run again
+    )
+    kept = [cell for cell in node.cells if ERROR_MARKER_TAG not in cell.metadata.get("tags", [])]
+    node.cells = [banner, *kept]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the libraries' warnings and log lines to themselves: the error says what matters."""
+    loggers = [logging.getLogger(name) for name in _CHATTY]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
