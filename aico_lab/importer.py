@@ -77,7 +77,7 @@ def import_batches(
 def _write(connection: Connection, batch: Batch) -> int:
     """Add what is new of one batch; say how many messages that was."""
     known = {
-        str(message_id)
+        message_id
         for (message_id,) in connection.fetch_all(
             "SELECT message_id FROM messages WHERE message_id IN (SELECT value FROM json_each(?))",
             [json.dumps([message.message_id for message in batch.messages])],

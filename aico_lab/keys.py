@@ -97,6 +97,12 @@ def create_keys(
     return Keys(master), slot
 
 
+def protection_of(marker: Mapping[str, object]) -> str:
+    """Say what opens a home: 'key-file', 'passphrase' or 'none'."""
+    slot = marker.get("key")
+    return str(slot.get("kind")) if isinstance(slot, dict) else ""
+
+
 def open_keys(marker: Mapping[str, object], settings: Settings) -> Keys:
     """Unwrap the master key of a home.
 

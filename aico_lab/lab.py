@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import secrets
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
 from aico_lab.adapters import duckdb as duckdb_adapter
 from aico_lab.adapters import libsql
 from aico_lab.config import Settings
-from aico_lab.errors import ConnectionIsClosed
+from aico_lab.errors import AicoLabError, ConnectionIsClosed
 from aico_lab.etl import snapshots
 from aico_lab.etl.sync import SyncResult, sync
-from aico_lab.home import Home
+from aico_lab.home import Home, os_errors
 from aico_lab.keys import Keys, Protection, create_keys, open_keys
 from aico_lab.schema.core import CORE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import duckdb
 
     from aico_lab.etl.sync import Progress
     from aico_lab.importer import ImportResult
+    from aico_lab.reports.runner import RunResult
+    from aico_lab.reports.runs import ReportRun
     from aico_lab.sources.records import Batch
+
+REPORT_SECONDS = 600.0
 
 
 class Lab:
@@ -128,6 +133,11 @@ class Lab:
         return cls(folder, keys, settings, timezone=timezone, generation=generation)
 
     @property
+    def home_id(self) -> str:
+        """What this home is known by wherever it lies."""
+        return str(self.home.read_marker()["home_id"])
+
+    @property
     def encrypted(self) -> bool:
         """Whether the databases of this home are encrypted."""
         return self._keys.master is not None
@@ -198,6 +208,80 @@ class Lab:
         with duckdb_adapter.translated("The snapshot"):
             return self._connection().sql(query)
 
+    def run_report(
+        self,
+        name: str,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        timeout: float = REPORT_SECONDS,
+        on_cell: Callable[[int, int], None] | None = None,
+    ) -> RunResult:
+        """Execute a notebook on the newest snapshot and keep it, with one HTML file, as a record.
+
+        Args:
+            name: A notebook, such as 'pattern_analysis'.
+            parameters: Values for its parameters cell; `generation` is the newest by default.
+            timeout: Seconds after which it is stopped.
+            on_cell: Told of the number of cells that were executed, and of all.
+
+        Raises:
+            UnknownName: There is no such notebook or parameter.
+            InvalidValue: A parameter has the wrong type.
+            NeverSynced: There is no snapshot yet.
+            NotebookFailed: A cell raised; the partial notebook is kept.
+        """
+        from aico_lab.reports import runs
+        from aico_lab.reports.parameters import bind, read_parameters
+        from aico_lab.reports.runner import run_notebook
+
+        notebook = runs.find_notebook(name)
+        declared = read_parameters(notebook)
+        given = dict(parameters or {})
+        if "generation" in declared:
+            given.setdefault("generation", self.generation)
+        values = bind(declared, given)
+        now = datetime.now(UTC)
+        run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        destination = self.home.reports / name / run_id
+        with os_errors(self.home.reports):
+            destination.mkdir(parents=True)
+        runs.record_start(
+            self.primary,
+            run_id=run_id,
+            notebook=notebook,
+            parameters=values,
+            generation=self.generation,
+        )
+        error: str | None = "It was interrupted."
+        try:
+            with self._settings.exported():
+                result = run_notebook(
+                    notebook,
+                    parameters=values,
+                    destination=destination,
+                    title=f"{name.replace('_', ' ').capitalize()} · {now:%Y-%m-%d %H:%M} UTC",
+                    timeout=timeout,
+                    secrets=self._secrets(),
+                    on_cell=on_cell,
+                )
+            error = None
+        except AicoLabError as failed:
+            error = str(failed)
+            raise
+        finally:
+            runs.record_end(self.primary, run_id, error)
+        return result
+
+    def report_runs(self, name: str | None = None) -> list[ReportRun]:
+        """Give the runs of one report, or of all, newest first."""
+        from aico_lab.reports.runs import read_runs
+
+        return read_runs(self.primary, name)
+
+    def report_file(self, run: ReportRun, suffix: str = ".html") -> Path:
+        """Give the file that a run left, whether or not it is still there."""
+        return self.home.reports / run.report / run.run_id / f"{run.report}{suffix}"
+
     def close(self) -> None:
         """Release every file."""
         self._closed = True
@@ -231,6 +315,11 @@ class Lab:
             )
             self._reader_generation = generation
         return self._reader
+
+    def _secrets(self) -> list[str]:
+        """Give the texts that must not stand in anything that is written."""
+        texts = [self._settings.passphrase, self._keys.libsql(), self._keys.duckdb()]
+        return [text for text in texts if text]
 
     def _check_open(self) -> None:
         if self._closed:

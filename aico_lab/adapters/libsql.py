@@ -12,6 +12,7 @@ Text must be read as `CAST(column AS BLOB)` where a foreign program may have wri
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import re
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Value = int | float | str | bytes | None
-Row = tuple[Value, ...]
+Row = tuple[Any, ...]
 
 BUSY_TIMEOUT_MS = 10_000
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
@@ -63,6 +64,7 @@ _MESSAGES: tuple[tuple[str, type[AicoLabError], str], ...] = (
     ("already exists", InvalidStatement, "was given a statement that it cannot run"),
     ("incomplete input", InvalidStatement, "was given a statement that it cannot run"),
     ("unrecognized token", InvalidStatement, "was given a statement that it cannot run"),
+    ("values were supplied", InvalidStatement, "was given a statement that it cannot run"),
     ("values for", InvalidStatement, "was given a statement that it cannot run"),
     ("has no column", InvalidStatement, "was given a statement that it cannot run"),
     ("parameter", InvalidStatement, "was given a statement with other parameters than it needs"),
@@ -149,10 +151,13 @@ class Connection:
 
     def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run one statement for each row, in order; all in the transaction that is open."""
-        encoded = (encode(row) for row in rows)
+        raw = self._open_driver()
+        needed = _parameters(sql)
+        encoded = (_encode_exactly(row, needed, self.path.name) for row in rows)
         for wide, group in itertools.groupby(encoded, key=lambda item: item[1]):
+            batch = [values for values, _ in group]
             with self._translated():
-                self._raw.executemany(_cast_wide(sql, wide), [values for values, _ in group])
+                raw.executemany(_cast_wide(sql, wide), batch)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -208,11 +213,15 @@ class Connection:
         self.close()
 
     def _cursor(self, sql: str, parameters: Sequence[Any]) -> Any:
-        values, wide = encode(parameters)
+        raw = self._open_driver()
+        values, wide = _encode_exactly(parameters, _parameters(sql), self.path.name)
+        with self._translated():
+            return raw.execute(_cast_wide(sql, wide), values)
+
+    def _open_driver(self) -> Any:
         if self._raw is None:
             raise ConnectionIsClosed(f"The connection to {self.path.name} was closed before.")
-        with self._translated():
-            return self._raw.execute(_cast_wide(sql, wide), values)
+        return self._raw
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -276,13 +285,24 @@ def encode(row: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[int, ...]]:
         UnstorableValue: The driver would change or lose a value.
     """
     values = tuple(
-        value if (kind := type(value)) is _NONE else _ENCODERS.get(kind, _refuse)(value)
+        value if (kind := type(value)) is _NONE else _ENCODERS.get(kind, _encode_other)(value)
         for value in row
     )
     wide = tuple(position for position, value in enumerate(values) if type(value) is _WideInteger)
     if wide:
         values = tuple(str(v.value) if type(v) is _WideInteger else v for v in values)
     return values, wide
+
+
+def _encode_exactly(
+    row: Sequence[Any], needed: int, where: str
+) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+    """Encode as many values as the statement has parameters: the driver takes any number."""
+    if len(row) != needed:
+        raise InvalidStatement(
+            f"{where} was given {len(row)} values for a statement with {needed} parameters."
+        )
+    return encode(row)
 
 
 class _WideInteger:
@@ -319,7 +339,11 @@ def _encode_str(value: str) -> str:
     return value
 
 
-def _refuse(value: object) -> Any:
+def _encode_other(value: object) -> Any:
+    """Take an enumeration's member, or another subclass, for what it is at heart."""
+    for kind, encoder in _ENCODERS.items():
+        if isinstance(value, kind):
+            return encoder(kind(value))
     raise UnstorableValue(
         f"A {type(value).__name__} cannot be stored: give int, float, str, bytes or None."
     )
@@ -337,7 +361,7 @@ _ENCODERS: dict[type, Callable[[Any], Any]] = {
 }
 
 _TOKEN = re.compile(
-    r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | `[^`]*` | \[[^\]]*\] | --[^\n]* | /\*.*?\*/ | \?""",
+    r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | `[^`]*` | \[[^\]]*\] | --[^\n]* | /\*.*?\*/ | \?\d*""",
     re.VERBOSE | re.DOTALL,
 )
 
@@ -346,10 +370,28 @@ def _cast_wide(sql: str, positions: tuple[int, ...]) -> str:
     """Wrap the placeholders at these positions in CAST(? AS INTEGER)."""
     if not positions:
         return sql
-    counter = itertools.count()
+    parts, copied = [], 0
+    for start, end, position in _placeholders(sql):
+        if position in positions:
+            parts += [sql[copied:start], f"CAST({sql[start:end]} AS INTEGER)"]
+            copied = end
+    return "".join([*parts, sql[copied:]])
 
-    def replace(match: re.Match[str]) -> str:
+
+def _parameters(sql: str) -> int:
+    """Say how many values a statement needs."""
+    return max((position + 1 for _, _, position in _placeholders(sql)), default=0)
+
+
+@functools.lru_cache(maxsize=512)
+def _placeholders(sql: str) -> tuple[tuple[int, int, int], ...]:
+    """Find `?` and `?7` outside of strings, names and comments: start, end, and which value."""
+    found: list[tuple[int, int, int]] = []
+    largest = 0
+    for match in _TOKEN.finditer(sql):
         text = match.group()
-        return "CAST(? AS INTEGER)" if text == "?" and next(counter) in positions else text
-
-    return _TOKEN.sub(replace, sql)
+        if text.startswith("?"):
+            number = int(text[1:]) if len(text) > 1 else largest + 1
+            largest = max(largest, number)
+            found.append((match.start(), match.end(), number - 1))
+    return tuple(found)

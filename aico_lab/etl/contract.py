@@ -84,7 +84,7 @@ def read_contract(connection: Connection, table: str, key: tuple[str, ...]) -> C
         key: The columns that identify a row.
     """
     columns = tuple(
-        Column(str(name), _kind(str(declared)))
+        Column(name, _kind(declared))
         for name, declared in connection.fetch_all(
             "SELECT name, type FROM pragma_table_xinfo(?) WHERE hidden = 0 ORDER BY cid", [table]
         )

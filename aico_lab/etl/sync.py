@@ -201,7 +201,7 @@ class _Run:
                 "SELECT count(*) FROM change_log WHERE seq > ? AND seq <= ? AND table_name = ?",
                 [since, until, contract.table],
             )
-        return int(str(row[0])) if row else 0
+        return row[0] if row else 0
 
 
 def _silent(_table: str, _moved: int, _total: int) -> None:

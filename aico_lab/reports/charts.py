@@ -99,14 +99,14 @@ def tiles(figures: Mapping[str, object]) -> Html:
         figures: What is shown under each label; None shows as a dash.
     """
     cells = "".join(
-        '<div style="flex: 1 1 150px; padding: 12px 16px; border-radius: 8px;'
+        '<div style="padding: 12px 16px; border-radius: 8px;'
         f' background: #F2F5F8; color: {_INK}; border-left: 4px solid {BLUE};">'
         '<div style="font-size: 22px; line-height: 1.25; font-weight: 600; white-space: nowrap;">'
         f"{'–' if value is None else escape(str(value))}</div>"  # noqa: RUF001
         f'<div style="font-size: 13px; color: {_MUTED};">{escape(label)}</div></div>'
         for label, value in figures.items()
     )
-    style = f"display: flex; flex-wrap: wrap; gap: 12px; max-width: 760px; font-family: {_FONT};"
+    style = f"display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 12px; max-width: 760px; font-family: {_FONT};"
     return Html(f'<div style="{style}">{cells}</div>')
 
 
@@ -176,9 +176,16 @@ def _theme() -> alt.theme.ThemeConfig:
                 "labelFontSize": 12,
                 "titleFontSize": 12,
                 "titleFontWeight": "normal",
+                "labelLimit": 0,
                 "orient": "top",
             },
-            "header": {"labelFontSize": 12, "titleFontSize": 12},
+            "header": {
+                "labelFontSize": 13,
+                "labelFontWeight": "bold",
+                "labelAnchor": "start",
+                "labelOrient": "top",
+                "titleFontSize": 12,
+            },
             "range": {"category": [BLUE, VERMILION, GREEN, "#E69F00", "#CC79A7", "#56B4E9"]},
             "bar": {"color": BLUE},
             "line": {"color": BLUE, "strokeWidth": 2},

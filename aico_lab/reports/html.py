@@ -112,6 +112,7 @@ def export_html(notebook_path: Path, html_path: Path, *, title: str) -> None:
     exporter = HTMLExporter(  # type: ignore[no-untyped-call]
         config=Config({"CSSHTMLHeaderPreprocessor": {"style": "default"}}),
         raw_template=_TEMPLATE,
+        exclude_output_prompt=True,
         require_js_url="",
         mathjax_url="",
         mermaid_js_url="",

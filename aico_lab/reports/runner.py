@@ -14,6 +14,7 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
@@ -124,7 +125,8 @@ def _execute(
             # Papermill fills in {placeholders} of a path; doubled braces are braces.
             *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, executed)),
             parameters=dict(values),
-            kernel_name="python3",
+            kernel_name="python3",  # both names: a notebook need not have the metadata that says so
+            language="python",
             progress_bar=False,
             start_timeout=max(1, min(_STARTING, int(left()))),
             timeout_func=left,
@@ -138,7 +140,7 @@ def _execute(
     except PapermillExecutionError as error:
         said = error.evalue.strip().partition("\n")[0].rstrip(".")
         what = f"{error.ename}: {said}" if said else error.ename
-        return NotebookFailed(f"{notebook.name} stopped in cell {progress.number}: {what}")
+        return NotebookFailed(f"{notebook.name} stopped in cell {error.exec_count}: {what}")
     except CellTimeoutError:
         return NotebookTimedOut(
             f"{notebook.name} was stopped in cell {progress.number}: its time was over"
@@ -162,6 +164,13 @@ class _Kernel(AsyncKernelManager):
     @default("kernel_spec_manager")
     def _only_ours(self) -> KernelSpecManager:
         return KernelSpecManager(parent=self, kernel_dirs=[])
+
+    async def _async_start_kernel(self, **options: Any) -> None:
+        # A kernel repeats what its child processes print on its own standard output, which is
+        # ours, where a command may be writing JSON. The notebook has that text anyway.
+        await super()._async_start_kernel(stdout=DEVNULL, stderr=DEVNULL, **options)
+
+    start_kernel = _async_start_kernel
 
 
 class _Progress:
@@ -190,7 +199,8 @@ class _Progress:
 
 
 def _read(path: Path) -> nbformat.NotebookNode:
-    return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    node: nbformat.NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    return node
 
 
 def _runs(cell: nbformat.NotebookNode) -> bool:

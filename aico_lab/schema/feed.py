@@ -90,7 +90,7 @@ def track(connection: Connection, table: str, key_columns: Sequence[str]) -> Non
 def tracked_tables(connection: Connection) -> dict[str, tuple[str, ...]]:
     """Give the tables of the feed, each with the columns of its row key."""
     return {
-        str(table): tuple(json.loads(str(keys)))
+        table: tuple(json.loads(keys))
         for table, keys in connection.fetch_all(
             "SELECT table_name, key_columns FROM feed_tables ORDER BY table_name"
         )
@@ -100,10 +100,9 @@ def tracked_tables(connection: Connection) -> dict[str, tuple[str, ...]]:
 def head(connection: Connection) -> Cursor:
     """Give the cursor of a consumer that has read everything up to now."""
     rows = connection.fetch_all("SELECT value FROM system_state WHERE key = 'database_id'")
-    database_id = str(rows[0][0])
-    last = connection.fetch_one("SELECT max(seq) FROM change_log")
-    seq = int(str(last[0])) if last and last[0] is not None else 0
-    return Cursor(database_id, seq, _anchor(connection, seq))
+    last = connection.fetch_all("SELECT coalesce(max(seq), 0) FROM change_log")
+    seq = last[0][0]
+    return Cursor(rows[0][0], seq, _anchor(connection, seq))
 
 
 def continues(connection: Connection, cursor: Cursor) -> bool:

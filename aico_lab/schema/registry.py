@@ -163,7 +163,9 @@ def pending(registry: SchemaRegistry, connection: Connection) -> dict[str, int]:
     """
     if not connection.fetch_all("SELECT 1 FROM sqlite_master WHERE name = 'schema_metadata'"):
         return {schema.name: schema.newest for schema in registry if schema.kind == "core"}
-    current = dict(connection.fetch_all("SELECT schema_name, version FROM schema_metadata"))
+    current: dict[str, int] = dict(
+        connection.fetch_all("SELECT schema_name, version FROM schema_metadata")
+    )
     applied = {
         (name, version): checksum
         for name, version, checksum in connection.fetch_all(
@@ -175,7 +177,7 @@ def pending(registry: SchemaRegistry, connection: Connection) -> dict[str, int]:
     for schema in registry:
         if schema.kind != "core":
             continue
-        at = int(str(current.get(schema.name, 0)))
+        at = current.get(schema.name, 0)
         if at > schema.newest:
             raise SchemaTooNew(
                 f"The schema {schema.name!r} is at version {at} and this program knows only "
@@ -196,7 +198,7 @@ def _next_version(schema: Schema, connection: Connection) -> SchemaVersion | Non
     row = connection.fetch_one(
         "SELECT version FROM schema_metadata WHERE schema_name = ?", [schema.name]
     )
-    return schema.versions.get((int(str(row[0])) if row else 0) + 1)
+    return schema.versions.get((row[0] if row else 0) + 1)
 
 
 def _apply(schema: Schema, version: SchemaVersion, connection: Connection) -> bool:

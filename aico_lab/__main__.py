@@ -1,0 +1,5 @@
+"""`python -m aico_lab` is `aico-lab`."""
+
+from aico_lab.cli import main
+
+main()

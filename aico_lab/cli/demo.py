@@ -1,0 +1,82 @@
+"""The demo: real conversations in, a report out, and what to try next."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from aico_lab.cli.imports import import_with_progress
+from aico_lab.cli.output import Bar, emit, say
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aico_lab.lab import Lab
+
+REPORT = "pattern_analysis"
+
+HEADLINES = """
+    SELECT
+        count(*) AS messages,
+        count(DISTINCT conversation_id) AS conversations,
+        count(DISTINCT user_id) AS people,
+        min(timestamp)::VARCHAR AS first_message,
+        max(timestamp)::VARCHAR AS last_message,
+        round(avg(sentiment_score), 3) AS average_sentiment,
+        median(response_time) AS median_response_seconds
+    FROM conversations
+"""
+
+
+def run_demo(lab: Lab, *, limit: int | None, json: bool) -> None:
+    """Import, sync, report; what is done already is not done again."""
+    started = time.perf_counter()
+    imported = import_with_progress(lab, "chitchat", None, limit=limit)
+    with Bar("rows") as bar:
+        synced = lab.sync(progress=lambda table, rows, all_: bar.show(f"sync {table}", rows, all_))
+    report = _existing_report(lab, synced.generation)
+    if report is None:
+        with Bar("cells") as bar:
+            report = lab.run_report(
+                REPORT, on_cell=lambda done, all_: bar.show(f"report {REPORT}", done, all_)
+            ).html
+    relation = lab.sql(HEADLINES)
+    row = relation.fetchone() or ()
+    headlines = dict(zip(relation.columns, row, strict=True))
+    seconds = time.perf_counter() - started
+    if json:
+        emit(
+            {
+                **headlines,
+                "added": imported.added,
+                "quarantined": sum(synced.quarantined.values()),
+                "generation": synced.generation,
+                "seconds": round(seconds, 2),
+                "report": report,
+                "home": lab.home.path,
+            }
+        )
+        return
+    say(
+        f"{headlines['messages']:,} messages in {headlines['conversations']:,} conversations of "
+        f"{headlines['people']:,} people"
+    )
+    say(f"from {headlines['first_message'][:10]} to {headlines['last_message'][:10]} (UTC)")
+    say(f"average sentiment     {headlines['average_sentiment']:+.3f} (-1 to 1)")
+    say(f"median response time  {headlines['median_response_seconds'] or 0:.0f} s")
+    say(f"{imported.added:,} messages were new; this took {seconds:.1f} s")
+    say(f"\nReport: {report}")
+    home = lab.home.path
+    say("\nNext:")
+    say(f"  aico-lab sql --home {home} 'SELECT role, count(*) FROM conversations GROUP BY 1'")
+    say(f"  aico-lab report run {REPORT} -p days=7 -p timezone=America/Denver --home {home}")
+    say(f"  aico-lab import jsonl YOUR_MESSAGES.jsonl --home {home}")
+
+
+def _existing_report(lab: Lab, generation: int) -> Path | None:
+    """Give the demo's report of this snapshot, if it was made and is still there."""
+    for run in lab.report_runs(REPORT):
+        file = lab.report_file(run)
+        if run.status == "succeeded" and run.generation == generation and file.exists():
+            return file
+    return None

@@ -1,0 +1,64 @@
+"""What every test stands on: no lab, key or setting of the person who runs them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from aico_lab.lab import Lab
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AICO_LAB_HOME", "AICO_LAB_KEY_FILE", "AICO_LAB_PASSPHRASE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "APPDATA"):
+        monkeypatch.setenv(name, str(tmp_path / "person"))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A folder for a lab, not made yet."""
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def lab(home: Path) -> Iterator[Lab]:
+    """A new, encrypted, empty lab."""
+    with Lab.create(home) as created:
+        yield created
+
+
+@pytest.fixture
+def aico_lab(home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command line, in a process of its own, on `home`."""
+
+    def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "aico_lab", *arguments, "--home", str(home)],
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            timeout=240,
+            **options,
+        )
+
+    return run
+
+
+def plain_text_files(folder: Path, text: str) -> list[Path]:
+    """The files below a folder that hold a text readably, in any of the usual encodings."""
+    needles = [text.encode(encoding) for encoding in ("utf-8", "utf-16-le", "utf-32-le")]
+    return [
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and any(needle in path.read_bytes() for needle in needles)
+    ]

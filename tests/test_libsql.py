@@ -1,0 +1,391 @@
+"""The libSQL adapter: every trap of the driver, provoked, and what we make of it."""
+
+from __future__ import annotations
+
+import enum
+import math
+import os
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import libsql_experimental
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aico_lab.adapters import libsql
+from aico_lab.errors import (
+    ConnectionIsClosed,
+    ConstraintViolated,
+    CorruptDatabase,
+    DatabaseLocked,
+    HomeMissing,
+    InvalidStatement,
+    NotADatabase,
+    NotPermitted,
+    StorageError,
+    UnstorableValue,
+)
+from tests.conftest import plain_text_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+KEY = "k" * 32
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[libsql.Connection]:
+    with libsql.connect(tmp_path / "a.db", KEY, create=True) as opened:
+        opened.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, i INTEGER, a, s TEXT UNIQUE)")
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[libsql.Connection]:
+    with libsql.connect(tmp_path_factory.mktemp("m") / "a.db", KEY, create=True) as opened:
+        opened.execute("CREATE TABLE v (i INTEGER, a, r REAL, s TEXT, b BLOB)")
+        yield opened
+
+
+INT64 = st.integers(-(2**63), 2**63 - 1) | st.sampled_from(
+    [2**31 - 1, 2**31, -(2**31), -(2**31) - 1, 2**53, 2**53 + 1, 2**63 - 1, -(2**63)]
+)
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+
+
+@given(INT64, TEXT, st.floats(allow_nan=False), st.binary())
+@settings(max_examples=300)
+def test_every_value_comes_back_as_it_went_in(memory, integer, text, real, blob):
+    """int64, text, REAL and BLOB survive a column with affinity, one without, and none at all."""
+    memory.execute("DELETE FROM v")
+    memory.execute("INSERT INTO v VALUES (?, ?, ?, ?, ?)", [integer, integer, real, text, blob])
+    row = memory.fetch_one("SELECT i, typeof(i), a, typeof(a), r, s, b FROM v")
+    assert row == (integer, "integer", integer, "integer", real, text, blob)
+    assert memory.fetch_one("SELECT ?, typeof(?)", [integer, integer]) == (integer, "integer")
+    assert memory.fetch_one("SELECT count(*) FROM v WHERE i = ? AND a = ?", [integer, integer]) == (
+        1,
+    )
+
+
+@given(st.lists(st.tuples(INT64, st.none() | INT64 | TEXT | st.floats(allow_nan=False))))
+@settings(max_examples=100)
+def test_many_rows_of_mixed_types_come_back_in_order(memory, rows):
+    """A wide integer in one row does not change the text in the same place of the next."""
+    memory.execute("DELETE FROM v")
+    memory.execute_many("INSERT INTO v (i, a) VALUES (?, ?)", rows)
+    stored = memory.fetch_all("SELECT i, a FROM v ORDER BY rowid")
+    assert stored == rows
+    assert [type(a) for _, a in stored] == [type(a) for _, a in rows]
+
+
+def test_the_driver_still_changes_wide_integers_silently(tmp_path):
+    """When this fails the driver was mended, and the casts can go."""
+    raw = libsql_experimental.connect(str(tmp_path / "raw.db"))
+    assert raw.execute("SELECT ?", (1234567890123456789,)).fetchone() == (1234567890123456768.0,)
+    raw.close()
+
+
+def test_placeholders_in_strings_names_and_comments_are_not_counted(connection):
+    """Only real placeholders are cast."""
+    wide = 2**62 + 1
+    row = connection.fetch_one(
+        """SELECT '?', "i?" /* ? */, ? -- ?
+           , [j?], `k?`, 'it''s ?' FROM (SELECT 1 AS "i?", 2 AS [j?], 3 AS `k?`)""",
+        [wide],
+    )
+    assert row == ("?", 1, wide, 2, 3, "it's ?")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a\0b", "\ud800", math.nan, 2**63, -(2**63) - 1, object(), {"a": 1}],
+    ids=["NUL", "surrogate", "NaN", "2^63", "-2^63-1", "object", "dict"],
+)
+def test_a_value_that_the_driver_would_lose_is_refused(connection, value):
+    """Nothing is stored, and the sentence says why."""
+    with pytest.raises(UnstorableValue, match=r"cannot be stored.*[.]$"):
+        connection.execute("INSERT INTO t (a) VALUES (?)", [value])
+    with pytest.raises(UnstorableValue), connection.transaction():
+        connection.execute_many("INSERT INTO t (a) VALUES (?)", [[1], [value]])
+    assert connection.fetch_one("SELECT count(*) FROM t") == (0,)
+
+
+def test_enumerations_booleans_and_buffers_are_stored_for_what_they_are(connection):
+    """A StrEnum is text, an IntEnum an integer, a bytearray a blob."""
+
+    class Word(enum.StrEnum):
+        YES = "yes"
+
+    values = [Word.YES, enum.IntEnum("N", "A B").B, True, bytearray(b"x"), memoryview(b"y")]
+    stored = [connection.fetch_one("SELECT ?", [value])[0] for value in values]
+    assert stored == ["yes", 2, 1, b"x", b"y"]
+
+
+ERRORS = [
+    ("INSERT INTO t (id) VALUES (1)", ConstraintViolated),
+    ("INSERT INTO t (s) VALUES ('x')", ConstraintViolated),
+    ("SELEC 1", InvalidStatement),
+    ("SELECT * FROM nowhere", InvalidStatement),
+    ("SELECT nothing FROM t", InvalidStatement),
+    ("SELECT nofunction(1)", InvalidStatement),
+    ("INSERT INTO t (nothing) VALUES (1)", InvalidStatement),
+    ("INSERT INTO t VALUES (1, 2)", InvalidStatement),
+    ("CREATE TABLE t (id)", InvalidStatement),
+    ("SELECT (1", InvalidStatement),
+    ("SELECT 'open", InvalidStatement),
+]
+
+
+@pytest.mark.parametrize(("sql", "kind"), ERRORS, ids=[sql for sql, _ in ERRORS])
+def test_each_error_of_the_driver_has_a_class(connection, sql, kind):
+    """The driver raises a bare ValueError for all of these."""
+    connection.execute("INSERT INTO t (id, s) VALUES (1, 'x')")
+    with pytest.raises(kind) as caught:
+        connection.fetch_all(sql)
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert str(caught.value).startswith("a.db ")
+
+
+@pytest.mark.parametrize("values", [[], [1], [1, 2, 3]])
+def test_a_wrong_number_of_parameters_is_refused(connection, values):
+    """The driver binds NULL where one is missing and drops those that are too many."""
+    with pytest.raises(InvalidStatement, match="for a statement with 2 parameters"):
+        connection.fetch_all("SELECT ?, ?", values)
+    with pytest.raises(InvalidStatement), connection.transaction():
+        connection.execute_many("INSERT INTO t (i, a) VALUES (?, ?)", [[1, 2], values])
+    assert connection.fetch_one("SELECT count(*) FROM t") == (0,)
+
+
+def test_numbered_parameters_are_bound_by_their_number(connection):
+    """Wide integers among them too."""
+    wide = 2**62 + 1
+    assert connection.fetch_one("SELECT ?2, ?1, ?2, ?", [1, wide, 3]) == (wide, 1, wide, 3)
+
+
+def test_a_closed_connection_says_so(connection):
+    """The driver panics with a BaseException and prints a backtrace."""
+    connection.close()
+    connection.close()
+    for use in (connection.execute, connection.fetch_all, connection.fetch_one):
+        with pytest.raises(ConnectionIsClosed):
+            use("SELECT 1")
+    with pytest.raises(ConnectionIsClosed):
+        connection.execute_many("INSERT INTO t (a) VALUES (?)", [[1]])
+
+
+def test_text_that_is_not_utf_8_is_an_error_and_the_connection_lives_on(connection, capfd):
+    """The driver panics; only what is read as a blob can be seen."""
+    connection.execute("INSERT INTO t (s) VALUES (CAST(x'ff41' AS TEXT))")
+    with pytest.raises(CorruptDatabase):
+        connection.fetch_all("SELECT s FROM t")
+    assert "panicked" in capfd.readouterr().err
+    assert connection.fetch_all("SELECT CAST(s AS BLOB) FROM t") == [(b"\xffA",)]
+
+
+def test_text_with_a_nul_is_cut_by_the_driver_and_whole_as_a_blob(connection):
+    """Which is why the extraction reads text as blobs."""
+    connection.execute("INSERT INTO t (s) VALUES ('a' || char(0) || 'b')")
+    assert connection.fetch_one("SELECT s, CAST(s AS BLOB) FROM t") == ("a", b"a\0b")
+
+
+@pytest.mark.usefixtures("connection")
+def test_wrong_keys_and_other_files_are_no_database(tmp_path):
+    """A wrong key, no key, a text file, an empty key's file, a folder, no file."""
+    for key in ("j" * 32, None):
+        with pytest.raises(NotADatabase, match="is no database, or not one that this key opens"):
+            libsql.connect(tmp_path / "a.db", key)
+    (tmp_path / "text.db").write_text("hello " * 1000)
+    with pytest.raises(NotADatabase):
+        libsql.connect(tmp_path / "text.db", KEY)
+    with pytest.raises(HomeMissing):
+        libsql.connect(tmp_path / "none.db", KEY)
+    assert not (tmp_path / "none.db").exists()
+    with pytest.raises(StorageError):
+        libsql.connect(tmp_path, KEY)
+
+
+def test_a_truncated_file_is_an_error(tmp_path, connection):
+    """Half a database is not opened as a smaller one."""
+    rows = [[f"{i:>500}"] for i in range(2000)]
+    connection.execute_many("INSERT INTO t (s) VALUES (?)", rows)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    file = tmp_path / "a.db"
+    os.truncate(file, file.stat().st_size // 2)
+    with pytest.raises((CorruptDatabase, NotADatabase)):
+        libsql.connect(file, KEY).fetch_all("SELECT sum(length(s)) FROM t")
+
+
+def test_only_the_first_32_bytes_of_a_key_count(tmp_path):
+    """When this fails the driver was mended, and longer keys may be derived."""
+    libsql.connect(tmp_path / "k.db", KEY, create=True).close()
+    libsql.connect(tmp_path / "k.db", KEY + "x").close()
+
+
+def test_neither_file_nor_log_holds_plain_text(tmp_path, connection):
+    """Nor does a file of SQLite's own temporary storage appear."""
+    secret = "the time I felt homesick"
+    connection.execute_many("INSERT INTO t (s) VALUES (?)", [[f"{secret} {i}"] for i in range(999)])
+    connection.fetch_all("SELECT s FROM t ORDER BY substr(s, 5), s DESC")
+    assert (tmp_path / "a.db-wal").stat().st_size
+    assert plain_text_files(tmp_path, secret) == []
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert plain_text_files(tmp_path, secret) == []
+    assert not (tmp_path / "a.db").read_bytes().startswith(b"SQLite format 3\0")
+    assert (tmp_path / "a.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_connections_are_set_up(connection):
+    """WAL, foreign keys, a busy timeout, and temporary tables in memory only."""
+    asked = ("journal_mode", "foreign_keys", "busy_timeout", "temp_store", "recursive_triggers")
+    found = {name: connection.fetch_one(f"PRAGMA {name}")[0] for name in asked}
+    assert found == {
+        "journal_mode": "wal",
+        "foreign_keys": 1,
+        "busy_timeout": libsql.BUSY_TIMEOUT_MS,
+        "temp_store": 2,
+        "recursive_triggers": 1,
+    }
+
+
+def test_a_transaction_commits_whole_or_not_at_all(tmp_path, connection):
+    """Seen through a second connection."""
+    with libsql.connect(tmp_path / "a.db", KEY) as other:
+        count = lambda: other.fetch_one("SELECT count(*) FROM t")[0]  # noqa: E731
+        with connection.transaction():
+            connection.execute("INSERT INTO t (a) VALUES (1)")
+            assert count() == 0
+        assert count() == 1
+        with pytest.raises(ZeroDivisionError), connection.transaction():
+            connection.execute("REPLACE INTO t (id, a) VALUES (1, 2)")
+            connection.execute("/* c */ INSERT INTO t (a) VALUES (3)")
+            connection.execute("WITH w AS (SELECT 4) INSERT INTO t (a) SELECT * FROM w")
+            1 / 0  # noqa: B018
+        assert other.fetch_all("SELECT a FROM t") == [(1,)]
+
+
+def test_transactions_nest_as_savepoints(connection):
+    """An inner failure undoes the inner part alone."""
+    with connection.transaction():
+        connection.execute("INSERT INTO t (a) VALUES (1)")
+        with pytest.raises(ConstraintViolated), connection.transaction():
+            connection.execute("INSERT INTO t (a) VALUES (2)")
+            connection.execute("INSERT INTO t (id) VALUES (1)")
+        with connection.transaction():
+            connection.execute("INSERT INTO t (a) VALUES (3)")
+    assert connection.fetch_all("SELECT a FROM t") == [(1,), (3,)]
+
+
+def test_a_snapshot_sees_one_state_and_blocks_no_writer(tmp_path, connection):
+    """A write of another connection shows only after it."""
+    with libsql.connect(tmp_path / "a.db", KEY) as other, connection.snapshot():
+        assert connection.fetch_one("SELECT count(*) FROM t") == (0,)
+        other.execute("INSERT INTO t (a) VALUES (1)")
+        assert connection.fetch_one("SELECT count(*) FROM t") == (0,)
+    assert connection.fetch_one("SELECT count(*) FROM t") == (1,)
+
+
+def test_a_locked_database_is_waited_for_and_then_named(tmp_path, connection):
+    """A short lock is waited out; a long one is a transient error."""
+    other = libsql.connect(tmp_path / "a.db", KEY, busy_timeout_ms=50)
+    with connection.transaction():
+        connection.execute("INSERT INTO t (a) VALUES (1)")
+        with pytest.raises(DatabaseLocked, match="try again") as caught:
+            other.execute("INSERT INTO t (a) VALUES (2)")
+        assert caught.value.transient
+    other.close()
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from aico_lab.adapters import libsql
+with libsql.connect(Path(sys.argv[1]), "k" * 32) as connection, connection.transaction():
+    connection.execute("INSERT INTO t (a) VALUES (1)")
+    print("held", flush=True)
+    time.sleep(0.5)
+"""
+
+
+def test_a_short_lock_of_another_process_is_waited_out(tmp_path, connection):
+    """The busy timeout, which the driver leaves at 0."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "a.db")], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        connection.execute("INSERT INTO t (a) VALUES (2)")
+    assert connection.fetch_one("SELECT count(*) FROM t") == (2,)
+
+
+def test_a_connection_may_move_between_threads(connection):
+    """One at a time."""
+    thread = threading.Thread(target=connection.execute, args=("INSERT INTO t (a) VALUES (1)",))
+    thread.start()
+    thread.join()
+    assert connection.fetch_one("SELECT count(*) FROM t") == (1,)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everything")
+def test_a_file_that_may_not_be_written_says_so(tmp_path, connection):
+    """Permissions."""
+    connection.close()
+    (tmp_path / "a.db").chmod(0o400)
+    with pytest.raises(NotPermitted):
+        libsql.connect(tmp_path / "a.db", KEY).execute("INSERT INTO t (a) VALUES (1)")
+
+
+def test_foreign_keys_are_enforced_and_replaced_rows_fire_their_triggers(connection):
+    """Both are off in SQLite unless asked for."""
+    connection.execute("CREATE TABLE child (t INTEGER REFERENCES t)")
+    with pytest.raises(ConstraintViolated):
+        connection.execute("INSERT INTO child VALUES (99)")
+    connection.execute("CREATE TABLE gone (id)")
+    connection.execute(
+        "CREATE TRIGGER log AFTER DELETE ON t BEGIN INSERT INTO gone VALUES (OLD.id); END"
+    )
+    connection.execute("INSERT INTO t (id, s) VALUES (1, 'x')")
+    connection.execute("INSERT OR REPLACE INTO t (id, s) VALUES (2, 'x')")
+    assert connection.fetch_all("SELECT id FROM gone") == [(1,)]
+
+
+def test_batches_give_every_row_once(connection):
+    """In lists of the size that was asked for."""
+    connection.execute_many("INSERT INTO t (a) VALUES (?)", ([i] for i in range(25)))
+    batches = list(connection.fetch_batches("SELECT a FROM t ORDER BY a", size=10))
+    assert [len(batch) for batch in batches] == [10, 10, 5]
+    assert [a for batch in batches for (a,) in batch] == list(range(25))
+
+
+def test_an_acknowledged_commit_survives_sigkill(tmp_path, connection):
+    """And what was not committed does not."""
+    program = (
+        "import sys, itertools\nfrom pathlib import Path\nfrom aico_lab.adapters import libsql\n"
+        "connection = libsql.connect(Path(sys.argv[1]), 'k' * 32)\n"
+        "for i in itertools.count():\n"
+        "    with connection.transaction():\n"
+        "        connection.execute('INSERT INTO t (a) VALUES (?)', [2 * i])\n"
+        "        connection.execute('INSERT INTO t (a) VALUES (?)', [2 * i + 1])\n"
+        "    print(i, flush=True)\n"
+    )
+    for round_ in range(5):
+        connection.execute("DELETE FROM t")
+        with subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path / "a.db")],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as writer:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            time.sleep(0.02 * round_)
+            writer.kill()
+            acknowledged = [0, *(int(line) for line in writer.stdout if line.endswith("\n"))]
+        rows = [a for (a,) in connection.fetch_all("SELECT a FROM t ORDER BY a")]
+        assert len(rows) % 2 == 0
+        assert rows == list(range(len(rows)))
+        assert len(rows) // 2 in (len(acknowledged), len(acknowledged) + 1)
