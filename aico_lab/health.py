@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from aico_lab.schema.core import CORE
 from aico_lab.schema.registry import pending
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from aico_lab.config import Settings
@@ -48,7 +48,7 @@ def describe(lab: Lab) -> dict[str, dict[str, object]]:
     return {
         "home": {
             "path": str(lab.home.path),
-            "encrypted": lab.encrypted,
+            "encrypted": "yes" if lab.encrypted else "no",
         },
         "versions": {name: version(name) for name in PACKAGES},
         "bytes": {

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 ALIAS = "lab"
 
+_DAMAGED = "is damaged: delete it and run `aico-lab sync --full`"
+
 _MESSAGES: tuple[tuple[str, type[AicoLabError], str], ...] = (
     ("wrong encryption key", NotADatabase, "is no database that this key opens"),
     ("without a key", NotADatabase, "is encrypted and no key was given"),
@@ -40,9 +42,10 @@ _MESSAGES: tuple[tuple[str, type[AicoLabError], str], ...] = (
     ("max_temp_directory_size", DiskFull, "needs more temporary space than the disk has"),
     ("permission denied", NotPermitted, "may not be opened: check its permissions"),
     ("read-only", NotPermitted, "is read-only: snapshots answer questions and take no changes"),
-    ("corrupt", CorruptDatabase, "is damaged: delete it and run `aico-lab sync --full`"),
-    ("checksum", CorruptDatabase, "is damaged: delete it and run `aico-lab sync --full`"),
-    ("decrypt", CorruptDatabase, "is damaged: delete it and run `aico-lab sync --full`"),
+    ("could not read enough", CorruptDatabase, _DAMAGED),
+    ("corrupt", CorruptDatabase, _DAMAGED),
+    ("checksum", CorruptDatabase, _DAMAGED),
+    ("decrypt", CorruptDatabase, _DAMAGED),
 )
 
 
@@ -59,7 +62,9 @@ def translate(error: duckdb.Error, where: str) -> AicoLabError:
         if words in lowered:
             return kind(f"{where} {meaning}.")
     if isinstance(error, duckdb.ProgrammingError | duckdb.DataError | duckdb.NotSupportedError):
-        return InvalidStatement(text)  # DuckDB's own words point at the place in the query
+        said = " ".join(text.partition("\nLINE ")[0].split()).partition(": ")[2]
+        stop = "" if said.endswith((".", "!", "?")) else "."
+        return InvalidStatement(f"The query cannot be run: {said}{stop}")
     if isinstance(error, duckdb.InternalException | duckdb.FatalException):
         return CorruptDatabase(f"{where} is damaged: delete it and run `aico-lab sync --full`.")
     return StorageError(f"{where} refused: {text.splitlines()[0]}.")

@@ -16,6 +16,7 @@ import functools
 import itertools
 import math
 import re
+import shutil
 from typing import TYPE_CHECKING, Any, Self
 
 import libsql_experimental
@@ -43,6 +44,7 @@ Value = int | float | str | bytes | None
 Row = tuple[Any, ...]
 
 BUSY_TIMEOUT_MS = 10_000
+ROOM = 1 << 20  # bytes; with less, a disk counts as full
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
@@ -71,15 +73,17 @@ _MESSAGES: tuple[tuple[str, type[AicoLabError], str], ...] = (
 )
 
 
-def translate(error: BaseException, where: str) -> AicoLabError:
+def translate(error: BaseException, path: Path) -> AicoLabError:
     """Give our error for one of the driver's, by its message.
 
     Args:
         error: What the driver raised, panics included.
-        where: The database, as a person knows it.
+        path: The database's file.
     """
-    text = str(error)
+    text, where = str(error), path.name
     lowered = text.lower()
+    if "disk i/o error" in lowered and _is_full(path.parent):
+        lowered = "full"  # what SQLite says where there is no room even for its shared memory
     for words, kind, meaning in _MESSAGES:
         if words in lowered:
             detail = "" if kind in (NotADatabase, DatabaseLocked, DiskFull) else f" ({text})"
@@ -87,6 +91,13 @@ def translate(error: BaseException, where: str) -> AicoLabError:
     if _is_panic(error):
         return CorruptDatabase(f"{where} holds something that its driver cannot read.")
     return StorageError(f"{where} refused: {text}.")
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < ROOM
+    except OSError:
+        return False
 
 
 def _is_panic(error: BaseException) -> bool:
@@ -228,10 +239,10 @@ class Connection:
         try:
             yield
         except ValueError as error:
-            raise translate(error, self.path.name) from error
+            raise translate(error, self.path) from error
         except BaseException as error:
             if _is_panic(error):  # a BaseException that `except Exception` would let through
-                raise translate(error, self.path.name) from None
+                raise translate(error, self.path) from None
             raise
 
 

@@ -176,13 +176,21 @@ def _convert(column: Column, values: Sequence[Value]) -> pa.Array:
     match column.kind:
         case "text" | "json" | "timestamp":
             return pa.array(values, pa.binary()).cast(pa.string()).cast(ARROW_TYPES[column.kind])
+        case "integer":
+            return _integers(values)
         case "boolean":
-            integers = pa.array(values, pa.int64())
+            integers = _integers(values)
             if not pc.all(pc.is_in(integers, value_set=pa.array([0, 1, None], pa.int64()))).as_py():
                 raise ValueError("neither 0 nor 1")
             return integers.cast(pa.bool_())
         case _:
             return pa.array(values, ARROW_TYPES[column.kind])
+
+
+def _integers(values: Sequence[Value]) -> pa.Array:
+    if not {*map(type, values)} <= {int, type(None)}:
+        raise TypeError("not an integer")  # Arrow would cut off the fraction of a float
+    return pa.array(values, pa.int64())
 
 
 def _fits(column: Column, value: Value) -> bool:

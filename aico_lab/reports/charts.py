@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import altair as alt
 import vl_convert
-from IPython.display import publish_display_data
+from IPython.core.getipython import get_ipython
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,9 +87,10 @@ def enable() -> None:
     alt.renderers.enable(NAME)
     vega_lite = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
     bundle = vl_convert.javascript_bundle(_DRAWER, vl_version=vega_lite)
-    publish_display_data(  # type: ignore[no-untyped-call]  # IPython has no annotation here
-        {"text/html": f"<script>{bundle}</script>", "text/plain": "Charts are ready."}
-    )
+    if (shell := get_ipython()) is not None:  # nobody looks at the outputs of a plain script
+        shell.display_pub.publish(
+            {"text/html": f"<script>{bundle}</script>", "text/plain": "Charts are ready."}
+        )
 
 
 def tiles(figures: Mapping[str, object]) -> Html:
@@ -106,7 +107,10 @@ def tiles(figures: Mapping[str, object]) -> Html:
         f'<div style="font-size: 13px; color: {_MUTED};">{escape(label)}</div></div>'
         for label, value in figures.items()
     )
-    style = f"display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 12px; max-width: 760px; font-family: {_FONT};"
+    style = (
+        "display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 12px;"
+        f" max-width: 760px; font-family: {_FONT};"
+    )
     return Html(f'<div style="{style}">{cells}</div>')
 
 
@@ -171,11 +175,12 @@ def _theme() -> alt.theme.ThemeConfig:
                 "domainColor": GREY,
                 "tickColor": GREY,
             },
-            "axisX": {"grid": False},
+            "axisX": {"grid": False, "labelSeparation": 8},
             "legend": {
                 "labelFontSize": 12,
                 "titleFontSize": 12,
                 "titleFontWeight": "normal",
+                "titlePadding": 8,
                 "labelLimit": 0,
                 "orient": "top",
             },
@@ -187,6 +192,7 @@ def _theme() -> alt.theme.ThemeConfig:
                 "titleFontSize": 12,
             },
             "range": {"category": [BLUE, VERMILION, GREEN, "#E69F00", "#CC79A7", "#56B4E9"]},
+            "mark": {"tooltip": True},
             "bar": {"color": BLUE},
             "line": {"color": BLUE, "strokeWidth": 2},
             "point": {"color": BLUE, "filled": True, "size": 30},

@@ -13,6 +13,7 @@ import contextlib
 import io
 import json
 import math
+import reprlib
 import tokenize
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -113,7 +114,7 @@ def bind(parameters: Mapping[str, Parameter], given: Mapping[str, object]) -> di
             if bound[name] is _NO_VALUE:
                 raise InvalidValue(
                     f"The parameter “{name}” must be {_described(parameter.type)}, "
-                    f"not {given[name]!r}."
+                    f"not {reprlib.repr(given[name])}."
                 )
     return bound
 

@@ -1,0 +1,1 @@
+"""Measure ourselves against the best peers, on the same data, in one run."""

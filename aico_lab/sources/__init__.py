@@ -1,0 +1,128 @@
+"""Where messages come from: every source gives the same batches.
+
+A source is a module with `read(path, *, limit)` and `total(path, limit)`, and one line here. The
+module is imported when it is used, so that naming the sources costs nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+from aico_lab.errors import InvalidValue, UnknownName, WrongUse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from aico_lab.sources.records import Batch
+
+__all__ = ["SOURCES", "Source", "get_source", "read"]
+
+
+class _Reader(Protocol):
+    def read(self, path: Path | None, *, limit: int | None) -> Iterator[Batch]: ...
+    def total(self, path: Path | None, limit: int | None) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kind of input.
+
+    Attributes:
+        name: What people call it on the command line.
+        description: One line for people who choose.
+        module: Of this package, which reads it.
+        needs_path: Whether it reads a file that the user names.
+        unit: What `total` and a batch's `progress` count.
+    """
+
+    name: str
+    description: str
+    module: str
+    needs_path: bool
+    unit: str
+
+    def read(self, path: Path | None = None, *, limit: int | None = None) -> Iterator[Batch]:
+        """Read the messages in their order.
+
+        Args:
+            path: The file; None for a source that needs none.
+            limit: At most so many messages.
+
+        Raises:
+            WrongUse: At once, if a file is missing or too much, or the limit is below 1.
+            SourceError: With the first batch, if the input cannot be read.
+        """
+        self._check(path, limit)
+        return self._reader().read(path, limit=limit)
+
+    def total(self, path: Path | None = None, limit: int | None = None) -> int | None:
+        """Return how much there is to read, in `unit`; None where that cannot be known before.
+
+        Raises:
+            WrongUse: As `read` does.
+        """
+        self._check(path, limit)
+        return self._reader().total(path, limit)
+
+    def _check(self, path: Path | None, limit: int | None) -> None:
+        if self.needs_path and path is None:
+            raise WrongUse(f"The source {self.name} reads a file; name it after the source.")
+        if not self.needs_path and path is not None:
+            raise WrongUse(f"The source {self.name} brings its own data; leave the file out.")
+        if limit is not None and limit < 1:
+            raise InvalidValue("The limit must be at least 1 message.")
+
+    def _reader(self) -> _Reader:
+        return cast("_Reader", import_module(f"{__name__}.{self.module}"))
+
+
+SOURCES: Final[Mapping[str, Source]] = MappingProxyType(
+    {
+        source.name: source
+        for source in (
+            Source(
+                name="chitchat",
+                description="7,168 real conversations between people (2018); needs no file",
+                module="chitchat",
+                needs_path=False,
+                unit="messages",
+            ),
+            Source(
+                name="csv",
+                description="a CSV file whose header names content and timestamp",
+                module="csv_file",
+                needs_path=True,
+                unit="bytes",
+            ),
+            Source(
+                name="jsonl",
+                description="one JSON object a line, with content and timestamp",
+                module="jsonl",
+                needs_path=True,
+                unit="bytes",
+            ),
+        )
+    }
+)
+
+
+def get_source(name: str) -> Source:
+    """Return the source of that name.
+
+    Raises:
+        UnknownName: If there is none.
+    """
+    try:
+        return SOURCES[name]
+    except KeyError:
+        known = ", ".join(SOURCES)
+        raise UnknownName(f"There is no source of that name; choose one of {known}.") from None
+
+
+def read(name: str, path: Path | None = None, *, limit: int | None = None) -> Iterator[Batch]:
+    """Read the messages of a source by its name; see `Source.read`."""
+    return get_source(name).read(path, limit=limit)

@@ -1,0 +1,195 @@
+"""Messages from a CSV file: commas, quotes doubled within quotes, and a header.
+
+An empty cell is a missing value; in the column `content` it is a blank message. A column without
+a name is called by its place, `column_3`.
+
+A row that is no message is rejected by the number of the line where it starts. Where a quote was
+left open, a reader would take the lines up to the next quote for one cell; so of such a row only
+the first line is given up, and reading goes on with the second. A quote in a cell without quotes
+is refused too: it may be the end of such a row, which is nobody's message.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import deque
+from typing import TYPE_CHECKING, Final, Self
+
+from aico_lab.errors import SourceUnreadable
+from aico_lab.sources.files import MAX_LINE, Lines, batches, open_text
+from aico_lab.sources.files import size as total
+from aico_lab.sources.records import Batch, MessageRecord, Rejected
+from aico_lab.sources.rules import NotAMessageError, Occurrences, parse_object, to_record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["read", "total"]
+
+_REQUIRED: Final = ("content", "timestamp")
+_NUMBERS: Final = ("sentiment_score", "response_time")
+_NUMBER: Final = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
+_CELL: Final = rb'(?:"(?:[^"]++|"")*+"|[^",\r\n]*+)'
+_WELL_QUOTED: Final = re.compile(rb"%b(?:,%b)*+[\r\n]*" % (_CELL, _CELL))
+# Without a header the first line is somebody's message, which an error must not quote.
+_NAME: Final = re.compile(r"[\w.;:-]{1,64}")
+
+
+def read(path: Path, *, limit: int | None = None) -> Iterator[Batch]:
+    """Read a CSV file in constant memory.
+
+    Args:
+        path: The file, in UTF-8.
+        limit: At most so many messages.
+
+    Raises:
+        SourceMissing: If there is no such file.
+        SourceUnreadable: If it is not text, may not be read, or has no header with `content` and
+            `timestamp`.
+    """
+    # The module's limit holds for the whole process: it is only ever raised.
+    csv.field_size_limit(max(MAX_LINE, csv.field_size_limit()))
+    with open_text(path) as stream:
+        lines = Lines(stream)
+        rows = _Rows(lines)
+        header = _header(path, rows)
+        yield from batches(_outcomes(rows, header), lines, limit)
+
+
+class _Rows:
+    """The rows of the file, each with the line where it starts."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._feed = _Feed(lines)
+        self._reader = csv.reader(self._feed, strict=True)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> tuple[int, list[str] | NotAMessageError]:
+        cells: list[str] = []
+        while not cells:  # a blank line is no row
+            self._feed.begin_row()
+            try:
+                cells = next(self._reader)
+            except csv.Error as error:
+                self._feed.take_back()
+                return self._feed.start, NotAMessageError(f"the row is not valid CSV: {error}")
+            except NotAMessageError as error:
+                self._feed.take_back()
+                return self._feed.start, error
+        if self._feed.broken:
+            return self._feed.start, NotAMessageError("the row is not UTF-8")
+        if not self._feed.well_quoted():
+            return self._feed.start, NotAMessageError("the row has a quote in an unquoted cell")
+        return self._feed.start, cells
+
+
+class _Feed:
+    """Gives the CSV reader its lines as text, and remembers those of the present row.
+
+    Attributes:
+        start: The number of the row's first line.
+        broken: A line of the row is not UTF-8.
+    """
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+        self._row: list[tuple[int, bytes | None]] = []
+        self._waiting: deque[tuple[int, bytes | None]] = deque()
+        self._size = 0
+        self.start = 0
+        self.broken = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        if self._waiting:
+            number, line = self._waiting.popleft()
+        else:
+            line = next(self._lines)
+            number = self._lines.number
+        if not self._row:
+            self.start = number
+        self._row.append((number, line))
+        self._size += MAX_LINE + 1 if line is None else len(line)
+        if line is None or self._size > MAX_LINE:
+            raise NotAMessageError(f"the row is longer than {MAX_LINE:,} bytes")
+        try:
+            return line.decode()
+        except UnicodeDecodeError:
+            self.broken = True
+            return line.decode(errors="replace")
+
+    def begin_row(self) -> None:
+        """Forget the row before."""
+        self._row.clear()
+        self._size = 0
+        self.broken = False
+
+    def well_quoted(self) -> bool:
+        """Say whether every quote of this row stands where CSV has quotes."""
+        row = b"".join(line for _, line in self._row if line is not None)
+        return b'"' not in row or _WELL_QUOTED.fullmatch(row) is not None
+
+    def take_back(self) -> None:
+        """Give all lines of this row but the first again."""
+        self._waiting.extendleft(reversed(self._row[1:]))
+
+
+def _header(path: Path, rows: _Rows) -> list[str]:
+    _, cells = next(rows, (0, []))
+    if isinstance(cells, NotAMessageError):
+        raise SourceUnreadable(
+            f"The first line of {path} is no header ({cells}); it must name the columns, "
+            "content and timestamp among them."
+        )
+    header = [cell.strip() or f"column_{place}" for place, cell in enumerate(cells, 1)]
+    missing = [name for name in _REQUIRED if name not in header]
+    if missing:
+        found = ", ".join(name for name in header if _NAME.fullmatch(name)) or "none"
+        raise SourceUnreadable(
+            f"The first line of {path} must name its columns, separated by commas, and lacks "
+            f"{' and '.join(missing)} (columns found: {found})."
+        )
+    if len(set(header)) < len(header):
+        twice = sorted({name for name in header if header.count(name) > 1})
+        raise SourceUnreadable(
+            f"The header of {path} names a column twice; rename one of each: {', '.join(twice)}."
+        )
+    return header
+
+
+def _outcomes(rows: _Rows, header: list[str]) -> Iterator[MessageRecord | Rejected]:
+    occurrences = Occurrences()
+    for start, cells in rows:
+        outcome: MessageRecord | Rejected
+        try:
+            if isinstance(cells, NotAMessageError):
+                raise cells
+            outcome = to_record(_fields(header, cells), occurrences)
+        except NotAMessageError as refusal:
+            outcome = Rejected(start, str(refusal))
+        yield outcome
+
+
+def _fields(header: list[str], cells: list[str]) -> dict[str, object]:
+    """Give the cells the types of JSON."""
+    if len(cells) != len(header):
+        raise NotAMessageError(f"the row has {len(cells)} columns, the header has {len(header)}")
+    fields: dict[str, object] = {
+        name: cell for name, cell in zip(header, cells, strict=True) if cell or name == "content"
+    }
+    for name in _NUMBERS:
+        text = fields.get(name)
+        if isinstance(text, str):
+            if not _NUMBER.fullmatch(text):
+                raise NotAMessageError(f"{name} must be a number")
+            fields[name] = float(text)
+    metadata = fields.get("metadata")
+    if isinstance(metadata, str):
+        fields["metadata"] = parse_object("metadata", metadata)
+    return fields

@@ -1,0 +1,175 @@
+"""Read a text file of any size line by line, and put what its lines hold into batches."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO, Final, Self
+
+from aico_lab.errors import SourceMissing, SourceUnreadable
+from aico_lab.sources.records import (
+    BATCH_MESSAGES,
+    Batch,
+    ChannelRecord,
+    MessageRecord,
+    Rejected,
+    UserRecord,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+MAX_LINE: Final = 16 * 1024 * 1024
+"""Bytes of the longest line that is read; a longer one is passed over in pieces."""
+
+BATCH_BYTES: Final = 16 * 1024 * 1024
+"""A batch ends here even when it has few messages, so that long ones do not fill the memory."""
+
+_HEAD: Final = 4096
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_GZIP: Final = b"\x1f\x8b"
+# Characters that no text has; a stray one is the fault of its line, many of them that of the file.
+_BINARY: Final = bytes([*range(9), *range(14, 27), *range(28, 32)])
+_BINARY_SHARE: Final = 0.05
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that is said to be text.
+
+    Raises:
+        SourceMissing: If there is no such file.
+        SourceUnreadable: If it is a folder, may not be read, is compressed, or is no text.
+    """
+    try:
+        with path.open("rb") as stream:
+            _refuse_binary(path, stream.peek(_HEAD)[:_HEAD])
+            yield stream
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise SourceMissing(f"There is no file {path}; check its name.") from error
+    except OSError as error:
+        if path.is_dir():
+            raise SourceUnreadable(f"{path} is a folder; name a file in it.") from error
+        if isinstance(error, PermissionError):
+            raise SourceUnreadable(
+                f"You may not read {path}; change its permissions or copy it."
+            ) from error
+        raise SourceUnreadable(
+            f"{path} could not be read ({error.strerror}); check the disk, then try again."
+        ) from error
+
+
+def size(path: Path, limit: int | None) -> int | None:
+    """Return how many bytes will be read; None where a limit or a pipe leaves that open."""
+    try:
+        return path.stat().st_size if limit is None and path.is_file() else None
+    except OSError:
+        return None  # reading it gives the better error
+
+
+class Lines:
+    """The lines of a file as bytes, with their ends; None stands for one that is too long.
+
+    Attributes:
+        number: Of the line that was read last, counted from 1.
+        position: How many bytes were used up.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.number = 0
+        self.position = 0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes | None:
+        line = self._stream.readline(MAX_LINE)
+        if not line:
+            raise StopIteration
+        self.number += 1
+        self.position += len(line)
+        if len(line) == MAX_LINE and not line.endswith(b"\n"):
+            self._pass_over()
+            return None
+        return line.removeprefix(_BYTE_ORDER_MARK) if self.number == 1 else line
+
+    def _pass_over(self) -> None:
+        while piece := self._stream.readline(MAX_LINE):
+            self.position += len(piece)
+            if piece.endswith(b"\n"):
+                break
+
+
+def batches(
+    outcomes: Iterable[MessageRecord | Rejected], lines: Lines, limit: int | None
+) -> Iterator[Batch]:
+    """Gather what the lines hold into batches.
+
+    Args:
+        outcomes: What the lines hold, in their order, read from `lines` as they are asked for.
+        lines: Tells how far the reading has come.
+        limit: Stop after so many messages.
+    """
+    messages: list[MessageRecord] = []
+    rejected: list[Rejected] = []
+    number = position = 0
+
+    def batch() -> Batch:
+        channels, users = _named_by(messages)
+        return Batch(
+            messages=messages,
+            channels=channels,
+            users=users,
+            feedback=[],
+            rejected=rejected,
+            lines_read=lines.number - number,
+            progress=lines.position - position,
+        )
+
+    for outcome in outcomes:
+        if isinstance(outcome, Rejected):
+            rejected.append(outcome)
+        else:
+            messages.append(outcome)
+            if limit is not None:
+                limit -= 1
+        if (
+            len(messages) + len(rejected) == BATCH_MESSAGES
+            or lines.position - position >= BATCH_BYTES
+            or limit == 0
+        ):
+            yield batch()
+            messages, rejected = [], []
+            number, position = lines.number, lines.position
+        if limit == 0:
+            return
+    if lines.number > number:
+        yield batch()
+
+
+def _refuse_binary(path: Path, head: bytes) -> None:
+    if head.startswith(_GZIP):
+        raise SourceUnreadable(f"{path} is compressed; unpack it (gunzip) and import the result.")
+    binary = len(head) - len(head.translate(None, _BINARY))
+    if b"\0" in head and binary > _BINARY_SHARE * len(head):
+        raise SourceUnreadable(
+            f"{path} is not text in UTF-8; export the messages as JSONL or CSV in UTF-8."
+        )
+
+
+def _named_by(messages: list[MessageRecord]) -> tuple[list[ChannelRecord], list[UserRecord]]:
+    """Return the channels and the users that the messages name, as old as their first message."""
+    channels: dict[str, str] = {}
+    users: dict[str, str] = {}
+    for message in messages:
+        timestamp = message.timestamp
+        if timestamp < channels.get(message.channel_id, "~"):
+            channels[message.channel_id] = timestamp
+        user_id = message.user_id
+        if user_id is not None and timestamp < users.get(user_id, "~"):
+            users[user_id] = timestamp
+    return (
+        [ChannelRecord(key, None, "direct", since, None) for key, since in channels.items()],
+        [UserRecord(key, None, since, None) for key, since in users.items()],
+    )

@@ -1,0 +1,291 @@
+"""The rules that a message has to meet, whatever file it comes from.
+
+A refusal never quotes a value: where the columns of a file are mixed up, any field may hold what
+somebody wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from aico_lab.sources.records import MessageRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_CONTENT: Final = 1_000_000
+MAX_ID: Final = 512
+
+ROLES: Final = ("user", "assistant", "system")
+
+_KNOWN: Final = frozenset(
+    {
+        "message_id",
+        "channel_id",
+        "conversation_id",
+        "user_id",
+        "role",
+        "content",
+        "timestamp",
+        "sentiment_score",
+        "response_time",
+        "reply_to",
+        "metadata",
+    }
+)
+
+_TIMESTAMP: Final = re.compile(
+    r"(?P<date>\d{4}-\d\d-\d\d)[T ](?P<minute>\d\d:\d\d)"
+    r"(?::(?P<second>\d\d)(?:[.,](?P<fraction>\d+))?)?"
+    r"(?P<zone>Z|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)?",
+    re.ASCII | re.IGNORECASE,
+)
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_LEAP_SECOND: Final = "60"
+
+# JSON text writes NUL as an escape; an even number of backslashes before it leaves it one.
+_ESCAPED_NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+class NotAMessageError(ValueError):
+    """The object is refused; the text is a short reason without any of its values."""
+
+
+class Occurrences:
+    """Counts how often a message was seen lately, in bounded memory.
+
+    Two generations of 50,000 messages are kept. An exact duplicate that comes later than that
+    counts as the first of its kind again, gets the same derived id, and is stored once.
+    """
+
+    GENERATION: Final = 50_000
+
+    def __init__(self) -> None:
+        self._current: dict[bytes, int] = {}
+        self._previous: dict[bytes, int] = {}
+
+    def next(self, key: bytes) -> int:
+        """Return how often `key` came before, and count it."""
+        seen = self._current.get(key)
+        if seen is None:
+            seen = self._previous.get(key, 0)
+        self._current[key] = seen + 1
+        if len(self._current) >= self.GENERATION:
+            self._previous, self._current = self._current, {}
+        return seen
+
+
+def to_record(fields: Mapping[str, object], occurrences: Occurrences) -> MessageRecord:
+    """Make a message of one loose object.
+
+    `content` and `timestamp` are required. A missing conversation is the channel, a missing
+    channel the conversation, and both are 'default' where neither is given. A missing role is
+    'user'; a missing author is 'me', and nobody for the role 'system'. `None` counts as missing.
+    Fields of other names are kept in `metadata` under their names.
+
+    A missing `message_id` is derived from what identifies the message, so that reading a file
+    again gives the same ids, and equal messages of one moment are told apart by their order.
+
+    Args:
+        fields: The object; values are text, numbers, and whatever JSON allows within `metadata`.
+        occurrences: The messages without an id that were seen before in the same file.
+
+    Raises:
+        NotAMessageError: If a rule is broken.
+    """
+    get = fields.get
+    content = _content(get("content"))
+    timestamp = to_timestamp(get("timestamp"))
+    conversation_id = _identifier("conversation_id", get("conversation_id"))
+    channel_id = _identifier("channel_id", get("channel_id"))
+    if conversation_id is None:
+        conversation_id = channel_id or "default"
+    if channel_id is None:
+        channel_id = conversation_id
+    role = get("role")
+    if role is None:
+        role = "user"
+    elif not isinstance(role, str) or role not in ROLES:
+        raise NotAMessageError("role must be one of user, assistant, system")
+    user_id = _identifier("user_id", get("user_id"))
+    if user_id is None and role != "system":
+        user_id = "me"
+    score = _number("sentiment_score", get("sentiment_score"), -1.0, 1.0)
+    message_id = _identifier("message_id", get("message_id"))
+    if message_id is None:
+        message_id = _derive_id(
+            (conversation_id, channel_id, user_id or "", role, timestamp, content), occurrences
+        )
+    return MessageRecord(
+        message_id,
+        channel_id,
+        conversation_id,
+        user_id,
+        role,
+        content,
+        timestamp,
+        score,
+        None if score is None else "given",
+        _number("response_time", get("response_time"), 0.0, math.inf),
+        _identifier("reply_to", get("reply_to")),
+        _metadata(get("metadata"), {k: fields[k] for k in fields.keys() - _KNOWN}),
+    )
+
+
+def to_timestamp(value: object) -> str:
+    """Bring an ISO 8601 date and time to UTC and to the fixed width of the database.
+
+    Without a zone it is UTC. Fractions beyond the microsecond are cut off.
+
+    Raises:
+        NotAMessageError: If it is missing, no text, no date with a time, or out of range.
+    """
+    if value is None:
+        raise NotAMessageError("timestamp is missing")
+    match = _TIMESTAMP.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        if isinstance(value, str) and _DATE.fullmatch(value):
+            raise NotAMessageError("timestamp is a date without a time")
+        raise NotAMessageError(
+            "timestamp is not an ISO 8601 date and time such as 2024-05-01T12:30:00Z"
+        )
+    date, minute, second, fraction, zone = match.groups()
+    if second == _LEAP_SECOND:
+        raise NotAMessageError("timestamp is a leap second (:60), which cannot be stored")
+    moment = f"{date}T{minute}:{second or '00'}"
+    micros = fraction[:6].ljust(6, "0") if fraction else "000000"
+    try:
+        parsed = datetime.fromisoformat(moment if zone in {None, "Z", "z"} else moment + zone)
+        if parsed.tzinfo is not None:
+            moment = parsed.astimezone(UTC).replace(tzinfo=None).isoformat()
+    except OverflowError:
+        raise NotAMessageError("timestamp lies outside the years 1 to 9999 in UTC") from None
+    except ValueError:
+        raise NotAMessageError(
+            "timestamp holds a date or a time that does not exist (years are 1 to 9999)"
+        ) from None
+    return f"{moment}.{micros}Z"
+
+
+def parse_object(name: str, text: str) -> dict[str, object]:
+    """Read a JSON object.
+
+    Args:
+        name: What to call the text in a refusal.
+        text: The JSON.
+
+    Raises:
+        NotAMessageError: If it is no JSON, or not an object.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise NotAMessageError(f"{name} is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        where = f"{error.msg}, character {error.pos + 1}"
+        raise NotAMessageError(f"{name} is not valid JSON ({where})") from None
+    except ValueError:  # of more digits than Python converts
+        raise NotAMessageError(f"{name} holds a number that is too long") from None
+    if not isinstance(value, dict):
+        raise NotAMessageError(f"{name} is not a JSON object")
+    return value
+
+
+def to_metadata(value: Mapping[str, object]) -> str:
+    """Write an object as compact JSON with sorted keys.
+
+    Raises:
+        NotAMessageError: If it holds text or numbers that the database cannot hold.
+    """
+    try:
+        text = _encode_json(value)
+    except RecursionError:
+        raise NotAMessageError("metadata is nested too deeply") from None
+    except ValueError:
+        raise NotAMessageError("metadata holds NaN or an infinite number") from None
+    if _ESCAPED_NUL.search(text):
+        raise NotAMessageError("metadata holds a NUL character, which cannot be stored")
+    return _storable("metadata", text)
+
+
+_encode_json: Final = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
+).encode
+
+
+def _storable(name: str, text: str) -> str:
+    if "\0" in text:
+        raise NotAMessageError(f"{name} holds a NUL character, which cannot be stored")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise NotAMessageError(
+                f"{name} holds half of a surrogate pair, which is no character"
+            ) from None
+    return text
+
+
+def _content(value: object) -> str:
+    if value is None:
+        raise NotAMessageError("content is missing")
+    if not isinstance(value, str):
+        raise NotAMessageError("content must be text")
+    if len(value) > MAX_CONTENT:
+        raise NotAMessageError(f"content is longer than {MAX_CONTENT:,} characters")
+    return _storable("content", value)
+
+
+def _identifier(name: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise NotAMessageError(f"{name} must be text or a whole number")
+    if not value:
+        raise NotAMessageError(f"{name} is empty")
+    if len(value) > MAX_ID:
+        raise NotAMessageError(f"{name} is longer than {MAX_ID} characters")
+    return _storable(name, value)
+
+
+def _number(name: str, value: object, low: float, high: float) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise NotAMessageError(f"{name} must be a number")
+    try:
+        number = float(value)
+    except OverflowError:  # JSON's whole numbers have no largest
+        number = math.inf
+    if not math.isfinite(number):
+        raise NotAMessageError(f"{name} must be a finite number")
+    if not low <= number <= high:
+        span = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+        raise NotAMessageError(f"{name} must be {span}")
+    return number
+
+
+def _metadata(value: object, extra: dict[str, object]) -> str | None:
+    if value is None:
+        value = {}
+    elif not isinstance(value, dict):
+        raise NotAMessageError("metadata must be an object")
+    for key in value.keys() & extra.keys():
+        if value[key] != extra[key]:
+            raise NotAMessageError("metadata and a field of the same name differ")
+    merged = value | extra
+    return to_metadata(merged) if merged else None
+
+
+def _derive_id(parts: tuple[str, ...], occurrences: Occurrences) -> str:
+    # No part can hold a NUL, so that different parts never join to the same text.
+    digest = hashlib.sha256("\0".join(parts).encode())
+    digest.update(b"\0%d" % occurrences.next(digest.digest()))
+    return "x-" + digest.hexdigest()[:32]

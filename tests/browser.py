@@ -1,0 +1,83 @@
+"""A real browser that cannot reach the network, for what only a reader's browser can show."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Page, Route
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+OPTIONS = (
+    "--no-sandbox",
+    "--headless",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@dataclass
+class Visit:
+    """One page and what happened on it.
+
+    Attributes:
+        page: Playwright's page.
+        requests: Addresses outside the allowed ones that it asked for; none was answered.
+        errors: Exceptions of its scripts, and what it logged as an error.
+    """
+
+    page: Page
+    requests: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def visit(
+    address: str, *, javascript: bool = True, timezone: str = "UTC", width: int = 1100
+) -> Iterator[Visit]:
+    """Open an address in a new profile; whatever does not begin with its origin is refused."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    executable = next(filter(None, map(shutil.which, NAMES)), None)
+    if executable is None:
+        pytest.skip("There is no Chromium on this machine: install one to test reports in it.")
+    origin = "file://" if address.startswith("file://") else "/".join(address.split("/")[:3]) + "/"
+    allowed = (origin, origin.replace("http://", "ws://"), "data:", "blob:")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=list(OPTIONS))
+        context = browser.new_context(
+            java_script_enabled=javascript,
+            timezone_id=timezone,
+            viewport={"width": width, "height": 900},
+        )
+        seen = Visit(context.new_page())
+
+        # What a page's own policy stops never comes here: it does not leave the browser.
+        def leaving(route: Route) -> None:
+            if route.request.url.startswith(allowed):
+                route.continue_()
+            else:
+                seen.requests.append(route.request.url)
+                route.abort()
+
+        context.route("**/*", leaving)
+        seen.page.on("pageerror", lambda error: seen.errors.append(str(error)))
+        seen.page.on(
+            "console",
+            lambda message: seen.errors.append(message.text) if message.type == "error" else None,
+        )
+        try:
+            seen.page.goto(address)
+            yield seen
+        finally:
+            browser.close()

@@ -1,0 +1,54 @@
+"""Made-up messages for tests; what looks like a conversation here is none."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aico_lab.adapters.libsql import Connection
+
+START = "2024-03-01T12:00:00.000000Z"
+COLUMNS = (
+    "message_id", "channel_id", "conversation_id", "user_id", "role", "content", "timestamp",
+    "sentiment_score", "response_time", "metadata",
+)  # fmt: skip
+
+
+def at(second: int) -> str:
+    """So many seconds after noon of 1 March 2024, in the database's form."""
+    moment = datetime(2024, 3, 1, 12, tzinfo=UTC) + timedelta(seconds=second)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def message(number: int, **changes: Any) -> dict[str, Any]:
+    """A message of a conversation that alternates between its two sides, one a second."""
+    return {
+        "message_id": f"m{number}",
+        "channel_id": "c",
+        "conversation_id": "c",
+        "user_id": "u",
+        "role": "assistant" if number % 2 else "user",
+        "content": f"the time I felt homesick {number}",
+        "timestamp": at(number),
+        "sentiment_score": (number % 20) / 10 - 1,
+        "response_time": None,
+        "metadata": None,
+    } | changes
+
+
+def add(connection: Connection, *messages: dict[str, Any]) -> None:
+    """Write messages, with their channels and people, in one transaction."""
+    with connection.transaction():
+        connection.execute_many(
+            "INSERT OR IGNORE INTO users (user_id, created_at) VALUES (?, ?)",
+            {(m["user_id"], START) for m in messages if m["user_id"]},
+        )
+        connection.execute_many(
+            "INSERT OR IGNORE INTO channels (channel_id, created_at) VALUES (?, ?)",
+            {(m["channel_id"], START) for m in messages},
+        )
+        connection.execute_many(
+            f"INSERT INTO messages ({', '.join(COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [[m[column] for column in COLUMNS] for m in messages],
+        )

@@ -1,0 +1,165 @@
+"""The offline chart renderer, looked at from the outputs that it puts into a notebook."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, date, datetime
+from html import escape
+
+import altair as alt
+import nbformat
+import polars as pl
+import pytest
+
+from aico_lab.reports import charts
+from aico_lab.reports.html import export_html
+from aico_lab.reports.runner import run_notebook
+from tests.notebooks import write_notebook
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _enabled():
+    renderer, theme = alt.renderers.active, alt.theme.active
+    charts.enable()
+    yield
+    alt.renderers.enable(renderer)
+    alt.theme.enable(theme)
+
+
+def chart(**columns):
+    frame = pl.DataFrame(columns or {"x": [1, 2], "y": [3, 4]})
+    return alt.Chart(frame, title="Is it so?").mark_bar().encode(x="x", y="y")
+
+
+def html_of(drawing):
+    return drawing._repr_mimebundle_()["text/html"]
+
+
+def specification(html):
+    found = re.search(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)
+    return json.loads(found[1])
+
+
+def test_a_chart_is_a_picture_with_the_chart_beside_it():
+    html = html_of(chart())
+    assert re.search(r'<img alt="Is it so\?" src="data:image/png;base64,[\w+/=]+" width="\d', html)
+    assert specification(html)["description"] == "Is it so?"
+    assert "http" not in html.replace(specification(html)["$schema"], "")
+
+
+@pytest.mark.parametrize(
+    ("title", "text"),
+    [
+        (alt.Title("One", subtitle="Two"), "One"),
+        (["Two", "lines"], "Two lines"),
+        ('a "b" & <c>', 'a "b" & <c>'),
+    ],
+)
+def test_the_title_is_the_alternative_text(title, text):
+    html = html_of(chart().properties(title=title))
+    assert specification(html)["description"] == text
+    assert f'<img alt="{escape(text)}"' in html
+
+
+def test_a_description_of_its_own_comes_before_the_title():
+    html = html_of(chart().properties(description="Bars that rise"))
+    assert '<img alt="Bars that rise"' in html
+    assert specification(html)["description"] == "Bars that rise"
+
+
+def test_text_in_the_data_cannot_end_the_script_it_stands_in():
+    nasty = "</script><script>alert(1)</script><!--"
+    html = html_of(chart(x=[nasty], y=[1]))
+    assert html.count("</script>") == 2
+    assert "<!--" not in html
+    (rows,) = specification(html)["datasets"].values()
+    assert rows == [{"x": nasty, "y": 1}]
+
+
+def test_a_chart_without_rows_is_a_sentence():
+    html = html_of(chart(x=pl.Series(dtype=pl.Int64), y=pl.Series(dtype=pl.Int64)))
+    assert html == "<p><em>“Is it so?” has nothing to draw: no rows match.</em></p>"
+
+
+def test_a_chart_of_data_on_the_web_is_refused():
+    drawing = alt.Chart("https://example.org/x.csv").mark_bar().encode(x="x:Q")
+    with pytest.raises(ValueError, match=r"[Aa]ccess denied|not allowed|allowed"):
+        drawing._repr_mimebundle_()
+
+
+def test_nothing_is_fetched_to_draw_the_picture(monkeypatch):
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+    assert "data:image/png" in html_of(chart())
+
+
+def test_local_times_are_written_without_a_zone_so_that_every_browser_shows_them_as_they_are():
+    html = html_of(chart(x=[date(2018, 4, 1)], y=[1]))
+    (rows,) = specification(html)["datasets"].values()
+    assert rows[0]["x"].startswith("2018-04-01T00:00:00")
+    # The trap: with a zone, the browser's own zone decides which day it is.
+    aware = html_of(chart(x=[datetime(2018, 4, 1, tzinfo=UTC)], y=[1]))
+    (rows,) = specification(aware)["datasets"].values()
+    assert rows[0]["x"] != "2018-04-01T00:00:00"
+
+
+def test_tiles_show_what_they_are_given_as_text():
+    html = charts.tiles({"Messages": "1,234", "Mean": None, "<b>": "a & b"})._repr_html_()
+    assert ">1,234</div>" in html
+    assert ">–</div>" in html  # noqa: RUF001
+    assert "&lt;b&gt;" in html
+    assert "a &amp; b" in html
+
+
+def test_a_notebook_carries_the_javascript_once_however_many_charts_it_has(tmp_path):
+    draw = (
+        "alt.Chart(pl.DataFrame({'x': [1], 'y': [2]}), title='T').mark_bar().encode(x='x', y='y')"
+    )
+    notebook = write_notebook(
+        tmp_path / "n.ipynb",
+        "import altair as alt, polars as pl\nfrom aico_lab.reports import charts\ncharts.enable()",
+        draw,
+        f"from IPython.display import display\ndisplay({draw})\n{draw}",
+    )
+    (tmp_path / "out").mkdir()
+    result = run_notebook(
+        notebook, parameters={}, destination=tmp_path / "out", title="T", timeout=60
+    )
+    for path in (result.notebook, result.html):
+        text = path.read_text(encoding="utf-8")
+        assert len(re.findall(r"aicoLabCharts\s*=\s*\{", text)) == 1
+        assert text.count('class=\\"aico-lab-chart\\"') + text.count('class="aico-lab-chart"') == 3
+        assert len(text) < 1_500_000
+
+
+LOADS = re.compile(
+    r"""<(?:script|img|iframe|source|video|audio|embed)\b[^>]*\ssrc=(?!["']?data:)"""
+    r"""|<link\b|<object\b|@import|url\((?!["']?(?:data:|\#))|\bimport\s*\(\s*["']http""",
+    re.IGNORECASE,
+)
+
+
+def test_a_page_names_nothing_that_a_browser_would_fetch(tmp_path):
+    cell = nbformat.v4.new_code_cell("1", execution_count=1)
+    cell.outputs = [
+        nbformat.v4.new_output("display_data", {"text/html": html_of(chart())}),
+        nbformat.v4.new_output("display_data", {"text/latex": "$x^2$"}),
+    ]
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell("# T\n\n$x^2$"), cell],
+        metadata={
+            "widgets": {"application/vnd.jupyter.widget-state+json": {"state": {}}},
+            "title": "not this one",
+        },
+    )
+    nbformat.write(notebook, tmp_path / "n.ipynb")
+    export_html(tmp_path / "n.ipynb", tmp_path / "n.html", title="A <title>")
+    page = (tmp_path / "n.html").read_text(encoding="utf-8")
+
+    assert LOADS.findall(page) == []
+    assert "cdnjs" not in page
+    assert "unpkg" not in page
+    assert "<title>A &lt;title&gt;</title>" in page
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
+    assert "widgets" in nbformat.read(tmp_path / "n.ipynb", as_version=4).metadata

@@ -1,0 +1,214 @@
+"""What opens a home, what does not, and that no key stands where it should not."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+import os
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from aico_lab.config import Settings, usual_key_file
+from aico_lab.errors import (
+    HomeExists,
+    HomeMissing,
+    HomeNotWritable,
+    InvalidValue,
+    KeyFileExposed,
+    KeyMissing,
+    NotADatabase,
+    WrongKey,
+)
+from aico_lab.keys import Keys
+from aico_lab.lab import Lab
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PASSPHRASE = "correct horse battery"
+
+
+def test_each_store_has_a_key_of_its_own_of_the_size_that_it_can_use():
+    """LibSQL reads 32 bytes of a key; DuckDB takes base64 of 32."""
+    keys, others = Keys(b"a" * 32), Keys(b"b" * 32)
+    assert len(keys.libsql()) == 32
+    assert len(set(keys.libsql())) > 12
+    assert len(keys.duckdb()) == 44
+    assert len({keys.libsql(), keys.duckdb(), others.libsql(), others.duckdb()}) == 4
+    assert Keys(None).libsql() is None
+    assert Keys(None).duckdb() is None
+
+
+def test_derived_keys_never_change():
+    """HKDF-SHA256, computed here from RFC 5869: another value would lock every home."""
+
+    def derive(info: bytes) -> bytes:
+        extracted = hmac.digest(bytes(32), bytes(range(32)), "sha256")
+        return hmac.digest(extracted, info + b"\x01", "sha256")
+
+    keys = Keys(bytes(range(32)))
+    assert keys.libsql() == "V4jr-b2cwUNfyv3Gb7AzT-2LGYF3WXOg"
+    assert base64.urlsafe_b64decode(keys.libsql()) == derive(b"aico-lab/libsql/v1")[:24]
+    assert base64.b64decode(keys.duckdb()) == derive(b"aico-lab/duckdb/v1")
+
+
+def test_a_key_file_opens_its_home_and_no_other(home, tmp_path):
+    """The key lies outside the home, for its owner alone."""
+    with Lab.create(home) as lab:
+        file = usual_key_file(lab.home_id)
+    assert not file.is_relative_to(home)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    Lab.open(home).close()
+    with Lab.create(tmp_path / "other") as other:
+        wrong = usual_key_file(other.home_id)
+    with pytest.raises(WrongKey, match="give the right one"):
+        Lab.open(home, key_file=wrong)
+
+
+def test_a_named_key_file_is_made_once_and_used_again(home, tmp_path, monkeypatch):
+    """Also through the environment."""
+    file = tmp_path / "keys" / "my.key"
+    Lab.create(home, key_file=file).close()
+    content = file.read_bytes()
+    Lab.create(tmp_path / "second", key_file=file).close()
+    assert file.read_bytes() == content
+    with pytest.raises(KeyMissing, match="AICO_LAB_KEY_FILE"):
+        Lab.open(home)
+    monkeypatch.setenv("AICO_LAB_KEY_FILE", str(file))
+    Lab.open(home).close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
+def test_a_key_file_that_others_can_read_is_refused(home):
+    """As ssh does."""
+    with Lab.create(home) as lab:
+        file = usual_key_file(lab.home_id)
+    file.chmod(0o644)
+    with pytest.raises(KeyFileExposed, match="chmod 600"):
+        Lab.open(home)
+
+
+@pytest.mark.parametrize("content", [b"", b"not base64 \xff", b"c2hvcnQ="])
+def test_a_file_that_is_no_key_file_is_refused(home, content):
+    """Empty, garbage, too short."""
+    with Lab.create(home) as lab:
+        file = usual_key_file(lab.home_id)
+    file.write_bytes(content)
+    with pytest.raises(WrongKey, match="is not a key file"):
+        Lab.open(home)
+
+
+def test_a_passphrase_opens_its_home(home, monkeypatch):
+    """Given, or by the environment; a wrong one or none is refused."""
+    Lab.create(home, protection="passphrase", passphrase=PASSPHRASE).close()
+    Lab.open(home, passphrase=PASSPHRASE).close()
+    with pytest.raises(KeyMissing, match="AICO_LAB_PASSPHRASE"):
+        Lab.open(home)
+    with pytest.raises(WrongKey):
+        Lab.open(home, passphrase=PASSPHRASE + " ")
+    monkeypatch.setenv("AICO_LAB_PASSPHRASE", PASSPHRASE)
+    Lab.open(home).close()
+
+
+def test_a_short_passphrase_is_refused_and_leaves_no_home(home):
+    """Nothing half made."""
+    with pytest.raises(InvalidValue, match="8 characters"):
+        Lab.create(home, protection="passphrase", passphrase="short")
+    with pytest.raises(HomeMissing):
+        Lab.open(home)
+    Lab.create(home, protection="passphrase", passphrase=PASSPHRASE).close()
+
+
+def test_no_secret_stands_in_the_home_or_in_a_repr(home):
+    """Neither passphrase nor any derived key."""
+    with Lab.create(home, protection="passphrase", passphrase=PASSPHRASE) as lab:
+        secrets = [PASSPHRASE, lab._keys.libsql(), lab._keys.duckdb()]
+        assert not any(secret in repr(vars(lab)) for secret in secrets)
+        lab.sync()
+    for file in home.rglob("*"):
+        content = file.read_bytes() if file.is_file() else b""
+        assert not any(secret.encode() in content for secret in secrets)
+    assert PASSPHRASE not in repr(Settings.resolve(passphrase=PASSPHRASE))
+
+
+def test_without_encryption_is_only_for_those_who_say_so(home):
+    """Then the file is plain SQLite, and needs no key."""
+    Lab.create(home, protection="none").close()
+    assert (home / "aico.db").read_bytes().startswith(b"SQLite format 3\0")
+    with Lab.open(home) as lab:
+        assert not lab.encrypted
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda marker: marker.pop("key"),
+        lambda marker: marker["key"].pop("nonce"),
+        lambda marker: marker["key"].update(wrapped="zz"),
+        lambda marker: marker.update(format=99),
+        lambda marker: marker["key"].update(memory_cost=1 << 40),
+    ],
+)
+def test_a_damaged_marker_is_named(home, damage):
+    """One sentence, no traceback, and no attempt to spend a terabyte on Argon2."""
+    Lab.create(home, protection="passphrase", passphrase=PASSPHRASE).close()
+    file = home / "lab.json"
+    marker = json.loads(file.read_text())
+    damage(marker)
+    file.write_text(json.dumps(marker))
+    with pytest.raises(HomeMissing, match="damaged"):
+        Lab.open(home, passphrase=PASSPHRASE)
+
+
+def test_a_home_is_made_once(home):
+    """And the remains of one are not overwritten."""
+    Lab.create(home).close()
+    with pytest.raises(HomeExists):
+        Lab.create(home)
+    (home / "lab.json").unlink()
+    with pytest.raises(HomeExists, match="lies there without"):
+        Lab.create(home)
+
+
+def test_a_home_whose_database_was_taken_away_is_not_made_anew_in_silence(home):
+    """An empty lab in place of a lost one would look like success."""
+    Lab.create(home).close()
+    (home / "aico.db").unlink()
+    with Lab.open(home) as lab, pytest.raises(HomeMissing, match="restore it from a backup"):
+        lab.sync()
+    assert not (home / "aico.db").exists()
+
+
+def test_a_database_of_another_home_is_not_opened(home, tmp_path):
+    """The key belongs to the home."""
+    Lab.create(home).close()
+    Lab.create(tmp_path / "other").close()
+    for suffix in ("", "-wal", "-shm"):
+        (home / f"aico.db{suffix}").unlink(missing_ok=True)
+    (tmp_path / "other" / "aico.db").rename(home / "aico.db")
+    with Lab.open(home) as lab, pytest.raises(NotADatabase):
+        lab.sync()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    """A file in the way, for one."""
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(HomeNotWritable, match="another folder"):
+        Lab.create(tmp_path / "file" / "home")
+    with pytest.raises(HomeMissing, match="aico-lab init"):
+        Lab.open(tmp_path / "file")
+
+
+def test_settings_take_what_was_given_then_the_environment_then_the_usual_place(tmp_path: Path):
+    """In this order."""
+    environment = {"AICO_LAB_HOME": "/from/environment"}
+    given = Settings.resolve(home=tmp_path, environment=environment).home
+    assert given == tmp_path
+    assert str(Settings.resolve(environment=environment).home).endswith("environment")
+    assert Settings.resolve(environment={}).home.name == "aico-lab"
+    assert Settings.resolve(default_home="aico-lab-demo", environment={}).home.name == (
+        "aico-lab-demo"
+    )

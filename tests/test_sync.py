@@ -1,0 +1,566 @@
+"""The path from libSQL into DuckDB: exact, resumable, encrypted, and never half done."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import duckdb
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aico_lab.adapters.duckdb import translated
+from aico_lab.errors import (
+    ConnectionIsClosed,
+    CorruptDatabase,
+    InvalidStatement,
+    InvalidValue,
+    NeverSynced,
+    NotADatabase,
+    NotPermitted,
+    SyncBusy,
+    UnknownName,
+)
+from aico_lab.etl import snapshots
+from aico_lab.etl import sync as sync_module
+from aico_lab.lab import Lab
+from aico_lab.schema import feed
+from tests.conftest import plain_text_files
+from tests.messages import add, at, message
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DOCUMENT_QUERY = """
+    SELECT
+        date_trunc('day', timestamp) as day,
+        count(*) as message_count,
+        avg(sentiment_score) as avg_sentiment,
+        approx_quantile(response_time, 0.95) as p95_response_time
+    FROM conversations
+    WHERE timestamp > date_sub(now(), interval 30 day)
+    GROUP BY 1
+    ORDER BY 1 DESC
+"""
+"""The source document's analytical query, as printed there."""
+
+
+def contents(lab: Lab) -> dict[str, list[tuple[object, ...]]]:
+    """Every tracked table as DuckDB holds it, with times as text."""
+    return {
+        table: sorted(lab.sql(f'SELECT * FROM raw."{table}"').fetchall(), key=repr)
+        for table in feed.tracked_tables(lab.primary)
+    }
+
+
+def assert_equal_stores(lab: Lab) -> None:
+    """Compare every value of every tracked table, read by each database's own means."""
+    for table in feed.tracked_tables(lab.primary):
+        columns = [
+            name for (name,) in lab.primary.fetch_all("SELECT name FROM pragma_table_info(?)",
+                                                      [table])
+        ]  # fmt: skip
+        there = lab.sql(f'SELECT * FROM raw."{table}"')
+        assert there.columns == columns
+        texts = ", ".join(
+            f"strftime(\"{name}\", '%Y-%m-%dT%H:%M:%S.%fZ')"
+            if str(kind) == "TIMESTAMP WITH TIME ZONE"
+            else f'"{name}"::INTEGER'
+            if str(kind) == "BOOLEAN"
+            else f'"{name}"'
+            for name, kind in zip(there.columns, there.types, strict=True)
+        )
+        here = lab.primary.fetch_all(f'SELECT * FROM "{table}"')
+        rows = lab.sql(f'SELECT {texts} FROM raw."{table}"').fetchall()
+        assert sorted(rows, key=repr) == sorted(here, key=repr), table
+
+
+def test_a_first_sync_moves_everything_and_an_increment_what_changed(lab):
+    """Inserts, updates, deletes, changed keys, several tables."""
+    add(lab.primary, *map(message, range(500)))
+    first = lab.sync()
+    assert (first.mode, first.rows["messages"]) == ("full", 500)
+    assert_equal_stores(lab)
+    add(lab.primary, message(500, timestamp=at(3)), message(501, content=""))
+    lab.primary.execute("UPDATE messages SET content = 'changed' WHERE id <= 3")
+    lab.primary.execute("DELETE FROM messages WHERE id BETWEEN 10 AND 19")
+    lab.primary.execute("UPDATE messages SET message_id = 'moved' WHERE message_id = 'm30'")
+    lab.primary.execute("INSERT INTO preferences VALUES ('u', 'tone', '\"warm\"', ?)", [at(0)])
+    second = lab.sync()
+    assert second.mode == "increment"
+    assert second.rows == {"messages": 6, "preferences": 1}
+    assert_equal_stores(lab)
+    third = lab.sync()
+    assert (third.mode, third.generation) == ("nothing", second.generation)
+    assert lab.sync(full=True).mode == "full"
+    assert_equal_stores(lab)
+
+
+def test_a_key_of_several_columns_is_followed(lab):
+    """Logged as JSON, joined by its parts."""
+    add(lab.primary, message(0))
+    rows = [["u", key, "1", at(0)] for key in ("a", 'quo"te', "slash/", "ünï", "\U0001f600", "[1]")]
+    lab.primary.execute_many("INSERT INTO preferences VALUES (?, ?, ?, ?)", rows)
+    lab.sync()
+    lab.primary.execute("UPDATE preferences SET value = '2'")
+    lab.primary.execute("DELETE FROM preferences WHERE preference_key = 'a'")
+    assert lab.sync().mode == "increment"
+    assert_equal_stores(lab)
+
+
+INT64 = st.integers(-(2**63), 2**63 - 1)
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+
+
+@given(
+    rows=st.lists(
+        st.tuples(
+            TEXT,
+            st.none() | st.floats(allow_nan=False),
+            st.none() | st.dictionaries(TEXT, INT64 | TEXT | st.booleans()),
+            INT64,
+            st.none() | st.datetimes(),
+            st.binary(max_size=1024).map(lambda b: (b * 1024)[:1024] or bytes(1024)),
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_every_value_arrives_bit_for_bit(lab, rows):
+    """int64, REAL, BLOB, JSON, NULL, empty and astral text, times with microseconds."""
+    for table in ("embeddings", "messages", "channels", "users"):
+        lab.primary.execute(f"DELETE FROM {table}")
+    messages = [
+        message(i, content=text, sentiment_score=real,
+                metadata=None if data is None else json.dumps(data, ensure_ascii=False),
+                timestamp=(moment or sync_datetime()).strftime("%Y-%m-%dT%H:%M:%S.%fZ").zfill(27))
+        for i, (text, real, data, _, moment, _) in enumerate(rows)
+    ]  # fmt: skip
+    add(lab.primary, *messages)
+    lab.primary.execute_many(
+        "UPDATE channels SET message_count = ? WHERE ? IS NOT NULL", [[row[3], 1] for row in rows]
+    )
+    lab.primary.execute_many(
+        "INSERT INTO embeddings VALUES (?, NULL, NULL, 'm', ?, ?)",
+        [[str(i), row[5], at(0)] for i, row in enumerate(rows)],
+    )
+    lab.sync()
+    assert_equal_stores(lab)
+    bits = lab.sql("SELECT sentiment_score FROM raw.messages ORDER BY id").fetchall()
+    assert [b.hex() if b is not None else b for (b,) in bits] == [
+        row[1].hex() if row[1] is not None else None for row in rows
+    ]
+
+
+def sync_datetime():
+    from datetime import datetime
+
+    return datetime(1, 1, 1)  # noqa: DTZ001 - strategies make naive ones too
+
+
+MISFITS = [
+    ("content", "CAST(x'ff41' AS TEXT)", "is not valid UTF-8 text"),
+    ("content", "x'00ff'", "is not valid UTF-8 text"),
+    ("sentiment_score", "'good'", "is not a number"),
+    ("sentiment_score", "x'01'", "is not a number"),
+    ("timestamp", "'yesterday'", "is not a UTC timestamp in ISO 8601"),
+    ("timestamp", "'2024-02-30T00:00:00.000000Z'", "is not a UTC timestamp in ISO 8601"),
+    ("timestamp", "''", "is not a UTC timestamp in ISO 8601"),
+    ("metadata", "'{'", "is not valid JSON in UTF-8"),
+    ("metadata", "'{\"a\":' || CAST(x'22ff22' AS TEXT) || '}'", "is not valid JSON in UTF-8"),
+]
+
+
+@pytest.mark.parametrize(("column", "value", "reason"), MISFITS, ids=[m[1] for m in MISFITS])
+@pytest.mark.parametrize("full", [True, False], ids=["full", "increment"])
+def test_a_row_that_does_not_fit_is_set_aside_and_the_rest_goes_in(
+    lab, column, value, reason, full
+):
+    """Counted, named with its reason, and taken in once it is mended."""
+    add(lab.primary, *map(message, range(9)))
+    if not full:
+        lab.sync()
+    lab.primary.execute(f"UPDATE messages SET {column} = {value} WHERE message_id = 'm4'")
+    result = lab.sync()
+    assert (result.mode, result.quarantined) == (
+        "full" if full else "increment",
+        {"messages": 1},
+    )
+    assert lab.sql("SELECT count(*) FROM raw.messages").fetchone() == (8,)
+    assert lab.sql(
+        "SELECT table_name, row_key, column_name, reason FROM quarantine.misfits"
+    ).fetchall() == [("messages", "m4", column, reason)]
+    lab.primary.execute(
+        "UPDATE messages SET content = 'x', sentiment_score = NULL, timestamp = ?, metadata = NULL "
+        "WHERE message_id = 'm4'",
+        [at(4)],
+    )
+    assert lab.sync().quarantined == {}
+    assert lab.sql("SELECT count(*) FROM quarantine.misfits").fetchone() == (0,)
+    assert_equal_stores(lab)
+
+
+def test_integers_and_truth_values_that_are_none_are_set_aside(lab):
+    """A fraction, a text, a 2."""
+    add(lab.primary, message(0), message(1, channel_id="d"), message(2, channel_id="e"))
+    lab.primary.execute("UPDATE channels SET message_count = 1.5 WHERE channel_id = 'c'")
+    lab.primary.execute("UPDATE channels SET message_count = 'x' WHERE channel_id = 'd'")
+    for device, trusted in (("a", 0), ("b", 1), ("c", 2)):
+        lab.primary.execute(
+            "INSERT INTO devices VALUES (?, 'n', 'k', ?, ?, NULL)", [device, trusted, at(0)]
+        )
+    assert lab.sync().quarantined == {"channels": 2, "devices": 1}
+    assert lab.sql("SELECT device_id, trusted FROM raw.devices ORDER BY 1").fetchall() == [
+        ("a", False),
+        ("b", True),
+    ]
+
+
+def test_text_with_a_nul_that_another_program_wrote_arrives_whole(lab):
+    """The driver alone would cut it."""
+    add(lab.primary, message(0))
+    lab.primary.execute("UPDATE messages SET content = 'a' || char(0) || 'b'")
+    lab.sync()
+    assert lab.sql("SELECT content FROM raw.messages").fetchone() == ("a\0b",)
+
+
+def test_a_foreign_program_that_replaces_rows_leaves_no_doubles(lab):
+    """Without recursive triggers its REPLACE logs nothing but an insertion."""
+    add(lab.primary, message(0), message(1))
+    lab.sync()
+    lab.primary.execute("PRAGMA recursive_triggers = OFF")
+    lab.primary.execute(
+        "REPLACE INTO messages (id, message_id, channel_id, conversation_id, role, content, "
+        "timestamp) VALUES (1, 'm0', 'c', 'c', 'user', 'new', ?)",
+        [at(9)],
+    )
+    lab.sync()
+    assert_equal_stores(lab)
+
+
+def test_the_documents_query_runs_as_printed_and_equals_an_independent_computation(lab):
+    """On messages of the last days; the answer's p95 is approximate by its own definition."""
+    days = 40
+    add(lab.primary, *map(message, range(2000)))
+    lab.primary.execute(
+        "UPDATE messages SET timestamp = strftime('%Y-%m-%dT%H:%M:%f', 'now', "
+        "'-' || (id % ?) || ' days', '-' || id || ' seconds') || '000Z', response_time = id % 97",
+        [days],
+    )
+    lab.sync()
+    answer = lab.sql(DOCUMENT_QUERY).fetchall()
+    expected = lab.primary.fetch_all(
+        "SELECT substr(timestamp, 1, 10), count(*), avg(sentiment_score) FROM messages "
+        "WHERE timestamp > strftime('%Y-%m-%dT%H:%M:%f', 'now', '-30 days') || '000Z' "
+        "GROUP BY 1 ORDER BY 1 DESC"
+    )
+    assert [(str(row[0])[:10], row[1]) for row in answer] == [row[:2] for row in expected]
+    assert [row[2] for row in answer] == pytest.approx([row[2] for row in expected])
+    assert all(85 <= row[3] <= 96 for row in answer)
+    assert len(answer) >= 30
+
+
+def test_response_times_are_those_recorded_else_since_the_other_sides_last_message(lab):
+    """Own messages in a row, system messages, ties and another conversation between."""
+    add(
+        lab.primary,
+        message(0, role="user", timestamp=at(0)),
+        message(1, role="user", timestamp=at(5)),
+        message(2, role="system", timestamp=at(6)),
+        message(3, role="assistant", timestamp=at(8)),
+        message(4, role="assistant", timestamp=at(9)),
+        message(5, role="user", timestamp=at(9)),
+        message(6, role="assistant", timestamp=at(10), response_time=0.25),
+        message(7, role="user", timestamp=at(11), conversation_id="d"),
+    )
+    lab.sync()
+    found = lab.sql("SELECT message_id, response_time FROM conversations ORDER BY 1").fetchall()
+    assert [time for _, time in found] == [None, None, None, 3.0, None, 0.0, 0.25, None]
+
+
+def test_both_databases_show_the_same_view(lab):
+    """Under the source document's names."""
+    add(lab.primary, *(message(i, response_time=float(i)) for i in range(40)))
+    lab.sync()
+    columns = "user_id, message, content, is_ai_response, sentiment, sentiment_score, response_time"
+    here = lab.primary.fetch_all(f"SELECT {columns} FROM conversations ORDER BY message_id")
+    there = lab.sql(f"SELECT {columns} FROM conversations ORDER BY message_id").fetchall()
+    assert there == here
+
+
+def test_date_sub_keeps_the_meaning_of_duckdbs_own(lab):
+    """The macro has both forms."""
+    lab.sync()
+    row = lab.sql(
+        "SELECT date_sub('month', DATE '2024-01-31', DATE '2024-03-30'), "
+        "date_sub(TIMESTAMP '2024-03-30', INTERVAL 1 DAY)::VARCHAR"
+    ).fetchone()
+    assert row == (1, "2024-03-29 00:00:00")
+
+
+def test_a_reader_keeps_its_generation_and_a_new_question_sees_the_next(lab):
+    """An open notebook blocks no sync and is not changed under its reader's eyes."""
+    add(lab.primary, message(0))
+    generation = lab.sync().generation
+    before = lab.sql("SELECT count(*) FROM raw.messages")
+    pinned = Lab.open(lab.home.path, generation=generation)
+    for i in range(1, 3):
+        add(lab.primary, message(i))
+        lab.sync()
+    assert before.fetchone() == (1,)
+    assert lab.sql("SELECT count(*) FROM raw.messages").fetchone() == (3,)
+    assert pinned.sql("SELECT count(*) FROM raw.messages").fetchone() == (1,)
+    assert pinned.generation == generation
+    add(lab.primary, message(3))
+    lab.sync()
+    assert list(snapshots.published(lab.home.warehouse / "snapshots")) == [
+        generation + 1, generation + 2, generation + 3,
+    ]  # fmt: skip
+    with pytest.raises(UnknownName, match="is not kept"):
+        pinned.sql("SELECT 1")
+    pinned.close()
+
+
+def test_a_snapshot_takes_no_changes(lab):
+    """Nor does the query's mistake end in a traceback of DuckDB's."""
+    with pytest.raises(NeverSynced, match="aico-lab sync"):
+        lab.sql("SELECT 1")
+    lab.sync()
+    with pytest.raises(NotPermitted, match="read-only"):
+        lab.sql("DELETE FROM raw.messages")
+    for query in ("SELEC", "SELECT * FROM nowhere", "SELECT nothing FROM conversations"):
+        with pytest.raises(InvalidStatement):
+            lab.sql(query)
+    lab.close()
+    with pytest.raises(ConnectionIsClosed):
+        lab.sql("SELECT 1")
+
+
+def test_days_are_counted_in_the_zone_that_was_asked_for(lab):
+    """Across a change to summer time."""
+    add(lab.primary, message(0, timestamp="2024-03-30T23:30:00.000000Z"))
+    lab.sync()
+    query = "SELECT date_trunc('day', timestamp)::DATE::VARCHAR, hour(timestamp) FROM conversations"
+    assert lab.sql(query).fetchone() == ("2024-03-30", 23)
+    with Lab.open(lab.home.path, timezone="Europe/Berlin") as berlin:
+        assert berlin.sql(query).fetchone() == ("2024-03-31", 0)
+    with (
+        Lab.open(lab.home.path, timezone="Mars/Olympus") as nowhere,
+        pytest.raises(InvalidValue, match="IANA"),
+    ):
+        nowhere.sql(query)
+
+
+def test_nothing_below_the_home_is_readable(lab):
+    """Neither the databases, their logs, nor the snapshots."""
+    secret = "the time I felt homesick"
+    add(lab.primary, *map(message, range(3000)))
+    lab.sync()
+    add(lab.primary, *map(message, range(3000, 3100)))
+    lab.sync()
+    lab.primary.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert lab.sql(f"SELECT count(*) FROM conversations WHERE content LIKE '{secret}%'").fetchone()
+    assert plain_text_files(lab.home.path, secret) == []
+
+
+def test_what_is_spilled_is_not_readable(lab):
+    """DuckDB writes plain text into its temporary files unless told otherwise."""
+    add(lab.primary, message(0))
+    lab.sync()
+    lab.sql("SELECT 1")
+    connection = lab._connection()
+    connection.execute("SET memory_limit = '60MB'; SET threads = 1")
+    seen: list[bytes] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            for file in lab.home.temporary.rglob("*"):
+                try:
+                    seen.append(file.read_bytes()[: 1 << 22])
+                except OSError:
+                    continue
+            time.sleep(0.01)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    connection.execute(
+        "SELECT count(*) FROM (SELECT 'the time I felt homesick ' || range AS s FROM "
+        "range(3_000_000) ORDER BY hash(range)) WHERE s <> ''"
+    ).fetchall()
+    connection.execute(
+        "CREATE TEMP TABLE big AS SELECT 'the time I felt homesick ' || hash(range) AS s "
+        "FROM range(2_000_000) ORDER BY hash(range)"
+    )
+    done.set()
+    watcher.join()
+    assert sum(map(len, seen)) > 1 << 20, "nothing was spilled: the test shows nothing"
+    assert not any(b"homesick" in content for content in seen)
+
+
+def test_a_snapshot_is_encrypted_for_everybody_else(lab):
+    """DuckDB without the key cannot open it."""
+    lab.sync()
+    _, path = snapshots.find(lab.home.warehouse / "snapshots")
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(duckdb.Error):
+        duckdb.connect(str(path), read_only=True)
+
+
+def test_an_unencrypted_home_works_the_same(tmp_path):
+    """For those who said so."""
+    with Lab.create(tmp_path / "plain", protection="none") as lab:
+        add(lab.primary, *map(message, range(10)))
+        lab.sync()
+        assert_equal_stores(lab)
+
+
+def test_damaged_snapshots_and_warehouses_are_named_and_can_be_made_anew(lab):
+    """A projection is never the last copy."""
+    add(lab.primary, *map(message, range(3000)))
+    lab.sync()
+    _, path = snapshots.find(lab.home.warehouse / "snapshots")
+    content = bytearray(path.read_bytes())
+    path.write_bytes(content[: len(content) // 3])
+    with Lab.open(lab.home.path) as reader, pytest.raises(
+        CorruptDatabase
+    ), translated("The snapshot"):
+        reader.sql("SELECT sum(length(content)) FROM raw.messages").fetchone()
+    path.write_bytes(b"no database at all " * 1000)
+    with Lab.open(lab.home.path) as reader, pytest.raises((NotADatabase, CorruptDatabase)):
+        reader.sql("SELECT 1")
+    writer = lab.home.warehouse / "writer.duckdb"
+    writer.write_bytes(b"no database at all " * 1000)
+    add(lab.primary, message(3000))
+    with pytest.raises((NotADatabase, CorruptDatabase)):
+        lab.sync()
+    writer.unlink()
+    assert lab.sync().mode == "full"
+    assert_equal_stores(lab)
+
+
+def test_a_source_that_was_exchanged_is_read_anew(lab, home):
+    """A restored backup has other changes behind the same numbers."""
+    add(lab.primary, *map(message, range(10)))
+    lab.primary.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    backup = (home / "aico.db").read_bytes()
+    add(lab.primary, message(10))
+    lab.sync()
+    lab.close()
+    for suffix in ("-wal", "-shm"):
+        (home / f"aico.db{suffix}").unlink(missing_ok=True)
+    (home / "aico.db").write_bytes(backup)
+    with Lab.open(home) as restored:
+        add(restored.primary, message(11))
+        assert restored.sync().mode == "full"
+        assert_equal_stores(restored)
+
+
+def test_two_syncs_at_once_wait_for_each_other(lab, monkeypatch):
+    """And one that waits too long says who is in the way."""
+    add(lab.primary, message(0))
+    monkeypatch.setattr(sync_module, "LOCK_SECONDS", 0.1)
+    with sync_module._lock(lab.home), pytest.raises(SyncBusy, match="try again") as caught:
+        lab.sync()
+    assert caught.value.transient
+    assert lab.sync().mode == "full"
+
+
+def test_an_error_in_the_middle_leaves_the_warehouse_as_it_was(lab, monkeypatch):
+    """And the snapshot readable."""
+    add(lab.primary, *map(message, range(10)))
+    lab.sync()
+    before = contents(lab)
+    add(lab.primary, *map(message, range(10, 20)))
+    with monkeypatch.context() as patch:
+        patch.setattr(sync_module, "extract", lambda *_a, **_k: iter([1 / 0]))
+        with pytest.raises(ZeroDivisionError):
+            lab.sync()
+    assert contents(lab) == before
+    assert lab.sync().mode == "increment"
+    assert_equal_stores(lab)
+
+
+SYNC = "import sys; from aico_lab import Lab; Lab.open(sys.argv[1]).sync(full=len(sys.argv) > 2)"
+
+
+@pytest.mark.slow
+def test_a_sync_killed_at_any_instant_is_completed_by_the_next(lab):
+    """SIGKILL in extraction, load, commit, checkpoint and publication: nothing lost or doubled."""
+    add(lab.primary, *map(message, range(40_000)))
+    lab.sync()
+    chance = random.Random(7)
+    number = 40_000
+    killed = 0
+    for round_ in range(12):
+        add(lab.primary, *map(message, range(number, number + 500)))
+        lab.primary.execute("DELETE FROM messages WHERE id % 997 = ?", [round_])
+        lab.primary.execute("UPDATE messages SET content = ? WHERE id % 499 = 3", [f"r{round_}"])
+        number += 500
+        arguments = [sys.executable, "-c", SYNC, str(lab.home.path), *(["full"] * (round_ % 2))]
+        started = time.perf_counter()
+        with subprocess.Popen(arguments) as process:
+            try:
+                process.wait(0.35 + 0.6 * chance.random())
+            except subprocess.TimeoutExpired:
+                process.kill()
+                killed += 1
+        assert time.perf_counter() - started < 30
+        with Lab.open(lab.home.path) as reader:  # what readers see is always whole
+            reader.sql("SELECT sum(length(content)) FROM raw.messages").fetchone()
+        if chance.random() < 0.5:
+            lab.sync()
+            assert_equal_stores(lab)
+    assert killed >= 3
+    lab.sync()
+    assert_equal_stores(lab)
+    kept = sorted(path.name for path in (lab.home.warehouse / "snapshots").iterdir())
+    assert len(kept) == snapshots.KEPT
+    assert all(name.endswith(".duckdb") and not name.startswith(".") for name in kept)
+
+
+def test_a_crash_between_commit_and_publication_is_made_up_for(lab, monkeypatch):
+    """The next sync has nothing to load, and publishes."""
+    add(lab.primary, message(0))
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshots, "publish", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            lab.sync()
+    with pytest.raises(NeverSynced):
+        lab.sql("SELECT 1")
+    assert lab.sync().mode == "nothing"
+    assert_equal_stores(lab)
+
+
+def test_the_log_is_pruned_after_a_sync(lab):
+    """It does not grow without bound."""
+    add(lab.primary, *map(message, range(1000)))
+    lab.sync()
+    assert lab.primary.fetch_one("SELECT count(*) FROM change_log") == (1,)
+
+
+def test_progress_is_told_in_rows(lab):
+    """Up to the number of rows that there are."""
+    add(lab.primary, *map(message, range(300)))
+    told: list[tuple[str, int, int]] = []
+    lab.sync(progress=lambda *what: told.append(what))
+    assert ("messages", 300, 300) in told
+
+
+def test_the_writers_folder_is_free_of_partial_files(lab, tmp_path: Path):
+    """A leftover of a killed publication goes with the next one."""
+    folder = lab.home.warehouse / "snapshots"
+    folder.mkdir()
+    (folder / ".00000009.partial").write_bytes(b"half")
+    lab.sync()
+    assert [path.name for path in folder.iterdir()] == ["00000001.duckdb"]
+    assert tmp_path.exists()
