@@ -431,9 +431,11 @@ def test_damaged_snapshots_and_warehouses_are_named_and_can_be_made_anew(lab):
     _, path = snapshots.find(lab.home.warehouse / "snapshots")
     content = bytearray(path.read_bytes())
     path.write_bytes(content[: len(content) // 3])
-    with Lab.open(lab.home.path) as reader, pytest.raises(
-        CorruptDatabase
-    ), translated("The snapshot"):
+    with (
+        Lab.open(lab.home.path) as reader,
+        pytest.raises(CorruptDatabase),
+        translated("The snapshot"),
+    ):
         reader.sql("SELECT sum(length(content)) FROM raw.messages").fetchone()
     path.write_bytes(b"no database at all " * 1000)
     with Lab.open(lab.home.path) as reader, pytest.raises((NotADatabase, CorruptDatabase)):

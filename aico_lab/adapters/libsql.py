@@ -59,7 +59,7 @@ _MESSAGES: tuple[tuple[str, type[AicoLabError], str], ...] = (
     ("full", DiskFull, "lies on a full disk: free some space"),
     ("disk i/o error", CorruptDatabase, "cannot be read or written: check the disk"),
     ("readonly database", NotPermitted, "may not be written: check its permissions"),
-    ("unable to open", NotPermitted, "cannot be opened: check that its folder exists, with access"),
+    ("unable to open", NotPermitted, "cannot be opened: check its permissions and its folder's"),
     ("unable to resolve", InvalidStatement, "was given a statement that it cannot run"),
     ("syntax error", InvalidStatement, "was given a statement that it cannot run"),
     ("no such", InvalidStatement, "was given a statement that it cannot run"),
@@ -296,7 +296,7 @@ def encode(row: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[int, ...]]:
         UnstorableValue: The driver would change or lose a value.
     """
     values = tuple(
-        value if (kind := type(value)) is _NONE else _ENCODERS.get(kind, _encode_other)(value)
+        value if value is None else _ENCODERS.get(type(value), _encode_other)(value)
         for value in row
     )
     wide = tuple(position for position, value in enumerate(values) if type(value) is _WideInteger)
@@ -352,15 +352,14 @@ def _encode_str(value: str) -> str:
 
 def _encode_other(value: object) -> Any:
     """Take an enumeration's member, or another subclass, for what it is at heart."""
-    for kind, encoder in _ENCODERS.items():
+    for kind in (int, float, str):
         if isinstance(value, kind):
-            return encoder(kind(value))
+            return _ENCODERS[kind](kind(value))
     raise UnstorableValue(
         f"A {type(value).__name__} cannot be stored: give int, float, str, bytes or None."
     )
 
 
-_NONE = type(None)
 _ENCODERS: dict[type, Callable[[Any], Any]] = {
     int: _encode_int,
     bool: int,

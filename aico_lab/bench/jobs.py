@@ -10,7 +10,6 @@ import shutil
 import sqlite3
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ from aico_lab.sources import read
 from aico_lab.sources.records import MessageRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 DATA_SET = 250_000
 COLUMNS = (

@@ -100,6 +100,6 @@ def read_runs(connection: Connection, report: str | None = None) -> list[ReportR
         [report],
     )
     return [
-        ReportRun(run_id, name, json.loads(parameters), *rest)  # type: ignore[arg-type]
+        ReportRun(run_id, name, json.loads(parameters), *rest)
         for run_id, name, parameters, *rest in rows
     ]
