@@ -350,7 +350,7 @@ def _encode_str(value: str) -> str:
     return value
 
 
-def _encode_other(value: object) -> Any:
+def _encode_other(value: Any) -> Any:
     """Take an enumeration's member, or another subclass, for what it is at heart."""
     for kind in (int, float, str):
         if isinstance(value, kind):

@@ -25,7 +25,7 @@ _POLICY: Final = (
 _STYLE: Final = """
 body { margin: 0; background: #fff; color: #1f2933;
   font: 16px/1.6 system-ui, "Helvetica Neue", Arial, "Liberation Sans", sans-serif; }
-main { max-width: 780px; margin: 0 auto; padding: 32px 24px 64px; }
+main { max-width: 800px; margin: 0 auto; padding: 32px 24px 64px; }
 h1, h2, h3 { line-height: 1.25; margin: 1.6em 0 0.5em; }
 h1 { font-size: 28px; margin-top: 0; } h2 { font-size: 21px; } h3 { font-size: 17px; }
 a { color: #0072b2; } a.anchor-link { display: none; }

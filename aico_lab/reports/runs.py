@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from aico_lab.errors import UnknownName
+from aico_lab.shipped import shipped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
 
@@ -46,12 +46,7 @@ class ReportRun:
 
 def notebooks() -> dict[str, Path]:
     """Give the notebooks that can be run as reports, by name."""
-    package = Path(str(files("aico_lab")))
-    # Installed, they lie inside the package; in a checkout beside it.
-    for folder in (package / "notebooks", package.parent / "notebooks"):
-        if folder.is_dir():
-            return {path.stem: path for path in sorted(folder.glob("*.ipynb"))}
-    return {}
+    return shipped("notebooks", ".ipynb")
 
 
 def find_notebook(name: str) -> Path:
