@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -142,7 +143,7 @@ def test_every_value_arrives_bit_for_bit(lab, rows):
     messages = [
         message(i, content=text, sentiment_score=real,
                 metadata=None if data is None else json.dumps(data, ensure_ascii=False),
-                timestamp=(moment or sync_datetime()).strftime("%Y-%m-%dT%H:%M:%S.%fZ").zfill(27))
+                timestamp=(moment or EARLIEST).strftime("%Y-%m-%dT%H:%M:%S.%fZ").zfill(27))
         for i, (text, real, data, _, moment, _) in enumerate(rows)
     ]  # fmt: skip
     add(lab.primary, *messages)
@@ -161,10 +162,7 @@ def test_every_value_arrives_bit_for_bit(lab, rows):
     ]
 
 
-def sync_datetime():
-    from datetime import datetime
-
-    return datetime(1, 1, 1)  # noqa: DTZ001 - strategies make naive ones too
+EARLIEST = datetime(1, 1, 1)  # noqa: DTZ001 - the strategy's times are naive too
 
 
 MISFITS = [
@@ -328,6 +326,20 @@ def test_a_reader_keeps_its_generation_and_a_new_question_sees_the_next(lab):
     with pytest.raises(UnknownName, match="is not kept"):
         pinned.sql("SELECT 1")
     pinned.close()
+
+
+def test_an_answer_is_what_each_library_wants(lab):
+    """Arrow, polars, pandas, tuples; times keep their zone."""
+    add(lab.primary, message(0))
+    lab.sync()
+    relation = lab.sql("SELECT timestamp, sentiment_score, user_id FROM conversations")
+    moment = datetime(2024, 3, 1, 12, tzinfo=UTC)
+    assert relation.fetchall() == [(moment, -1.0, "u")]
+    assert relation.pl().row(0) == (moment, -1.0, "u")
+    assert relation.df()["timestamp"][0].to_pydatetime() == moment
+    assert relation.arrow().read_all().to_pylist() == [
+        {"timestamp": moment, "sentiment_score": -1.0, "user_id": "u"}
+    ]
 
 
 def test_a_snapshot_takes_no_changes(lab):
