@@ -127,6 +127,14 @@ def test_nothing_of_this_machine_stands_in_the_executed_notebook(run, tmp_path):
     assert json.loads(text)["metadata"]["papermill"]["input_path"] == "report.ipynb"
 
 
+def test_nor_in_the_traceback_of_one_that_failed(run, tmp_path):
+    with pytest.raises(NotebookFailed, match="JSONDecodeError"):
+        run("import altair as alt; alt.Chart.from_json('{')")
+    text = (tmp_path / "out" / "report.ipynb").read_text(encoding="utf-8")
+    assert "altair" in text
+    assert sys.prefix not in text
+
+
 def test_a_cell_that_raises_is_named_and_what_ran_before_it_is_kept(run, tmp_path):
     with pytest.raises(NotebookFailed) as caught:
         run("print('before')", "raise ValueError('no rows.\\nsecond line')", "print('after')")

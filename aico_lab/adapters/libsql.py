@@ -12,15 +12,13 @@ Text must be read as `CAST(column AS BLOB)` where a foreign program may have wri
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
-import math
-import re
 import shutil
 from typing import TYPE_CHECKING, Any, Self
 
 import libsql_experimental
 
+from aico_lab.adapters.libsql_values import cast_wide, encode_exactly, parameters_of
 from aico_lab.errors import (
     AicoLabError,
     ConnectionIsClosed,
@@ -33,20 +31,19 @@ from aico_lab.errors import (
     NotADatabase,
     NotPermitted,
     StorageError,
-    UnstorableValue,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-Value = int | float | str | bytes | None
 Row = tuple[Any, ...]
+
+NOW = "strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z'"
+"""SQL for the present time in the form of every timestamp of the database."""
 
 BUSY_TIMEOUT_MS = 10_000
 ROOM = 1 << 20  # bytes; with less, a disk counts as full
-INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
-INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 # The driver's only word on what went wrong is its message; SQLite's wording is stable.
 _MESSAGES: tuple[tuple[str, type[AicoLabError], str], ...] = (
@@ -163,12 +160,12 @@ class Connection:
     def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run one statement for each row, in order; all in the transaction that is open."""
         raw = self._open_driver()
-        needed = _parameters(sql)
-        encoded = (_encode_exactly(row, needed, self.path.name) for row in rows)
+        needed = parameters_of(sql)
+        encoded = (encode_exactly(row, needed, self.path.name) for row in rows)
         for wide, group in itertools.groupby(encoded, key=lambda item: item[1]):
             batch = [values for values, _ in group]
             with self._translated():
-                raw.executemany(_cast_wide(sql, wide), batch)
+                raw.executemany(cast_wide(sql, wide), batch)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -225,9 +222,9 @@ class Connection:
 
     def _cursor(self, sql: str, parameters: Sequence[Any]) -> Any:
         raw = self._open_driver()
-        values, wide = _encode_exactly(parameters, _parameters(sql), self.path.name)
+        values, wide = encode_exactly(parameters, parameters_of(sql), self.path.name)
         with self._translated():
-            return raw.execute(_cast_wide(sql, wide), values)
+            return raw.execute(cast_wide(sql, wide), values)
 
     def _open_driver(self) -> Any:
         if self._raw is None:
@@ -280,128 +277,3 @@ def connect(
         connection.close()
         raise
     return connection
-
-
-# --- values
-
-
-def encode(row: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[int, ...]]:
-    """Make values ready for the driver.
-
-    Returns:
-        The values, and the positions of integers beyond 32 bits, which the driver would bind as
-        floating point: they become text and the statement casts them back, exactly.
-
-    Raises:
-        UnstorableValue: The driver would change or lose a value.
-    """
-    values = tuple(
-        value if value is None else _ENCODERS.get(type(value), _encode_other)(value)
-        for value in row
-    )
-    wide = tuple(position for position, value in enumerate(values) if type(value) is _WideInteger)
-    if wide:
-        values = tuple(str(v.value) if type(v) is _WideInteger else v for v in values)
-    return values, wide
-
-
-def _encode_exactly(
-    row: Sequence[Any], needed: int, where: str
-) -> tuple[tuple[Any, ...], tuple[int, ...]]:
-    """Encode as many values as the statement has parameters: the driver takes any number."""
-    if len(row) != needed:
-        raise InvalidStatement(
-            f"{where} was given {len(row)} values for a statement with {needed} parameters."
-        )
-    return encode(row)
-
-
-class _WideInteger:
-    __slots__ = ("value",)
-
-    def __init__(self, value: int) -> None:
-        self.value = value
-
-
-def _encode_int(value: int) -> int | _WideInteger:
-    if INT32_MIN <= value <= INT32_MAX:
-        return value
-    if INT64_MIN <= value <= INT64_MAX:
-        return _WideInteger(value)
-    raise UnstorableValue("An integer beyond 64 bits cannot be stored: store it as text.")
-
-
-def _encode_float(value: float) -> float:
-    if math.isnan(value):
-        raise UnstorableValue("NaN cannot be stored: the database would make it NULL; use None.")
-    return value
-
-
-def _encode_str(value: str) -> str:
-    if "\0" in value:
-        raise UnstorableValue("Text with a NUL character cannot be stored: remove it.")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as lone:
-            raise UnstorableValue(
-                "Text with half of a surrogate pair cannot be stored: it is not valid Unicode."
-            ) from lone
-    return value
-
-
-def _encode_other(value: Any) -> Any:
-    """Take an enumeration's member, or another subclass, for what it is at heart."""
-    for kind in (int, float, str):
-        if isinstance(value, kind):
-            return _ENCODERS[kind](kind(value))
-    raise UnstorableValue(
-        f"A {type(value).__name__} cannot be stored: give int, float, str, bytes or None."
-    )
-
-
-_ENCODERS: dict[type, Callable[[Any], Any]] = {
-    int: _encode_int,
-    bool: int,
-    float: _encode_float,
-    str: _encode_str,
-    bytes: bytes,
-    bytearray: bytes,
-    memoryview: bytes,
-}
-
-_TOKEN = re.compile(
-    r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | `[^`]*` | \[[^\]]*\] | --[^\n]* | /\*.*?\*/ | \?\d*""",
-    re.VERBOSE | re.DOTALL,
-)
-
-
-def _cast_wide(sql: str, positions: tuple[int, ...]) -> str:
-    """Wrap the placeholders at these positions in CAST(? AS INTEGER)."""
-    if not positions:
-        return sql
-    parts, copied = [], 0
-    for start, end, position in _placeholders(sql):
-        if position in positions:
-            parts += [sql[copied:start], f"CAST({sql[start:end]} AS INTEGER)"]
-            copied = end
-    return "".join([*parts, sql[copied:]])
-
-
-def _parameters(sql: str) -> int:
-    """Say how many values a statement needs."""
-    return max((position + 1 for _, _, position in _placeholders(sql)), default=0)
-
-
-@functools.lru_cache(maxsize=512)
-def _placeholders(sql: str) -> tuple[tuple[int, int, int], ...]:
-    """Find `?` and `?7` outside of strings, names and comments: start, end, and which value."""
-    found: list[tuple[int, int, int]] = []
-    largest = 0
-    for match in _TOKEN.finditer(sql):
-        text = match.group()
-        if text.startswith("?"):
-            number = int(text[1:]) if len(text) > 1 else largest + 1
-            largest = max(largest, number)
-            found.append((match.start(), match.end(), number - 1))
-    return tuple(found)

@@ -20,7 +20,8 @@ from aico_lab.etl.contract import ARROW_TYPES, Column, Contract
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from aico_lab.adapters.libsql import Connection, Value
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.adapters.libsql_values import Value
 
 FETCH_ROWS = 10_000
 """Rows fetched at a time: few enough to stay in the processor's cache."""

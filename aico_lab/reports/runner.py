@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import json
 import logging
+import sys
 import time
 import warnings
 from contextlib import contextmanager
@@ -246,15 +247,19 @@ class _Redactor:
 
 def _forget_this_machine(node: nbformat.NotebookNode) -> None:
     for name in ("input_path", "output_path"):
-        path = node.metadata.papermill.get(name)
-        node.metadata.papermill[name] = Path(path).name
+        node.metadata.papermill[name] = Path(node.metadata.papermill[name]).name
+    for cell in node.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                output.traceback = [line.replace(sys.prefix, "…") for line in output.traceback]
 
 
 def _put_on_top(node: nbformat.NotebookNode, sentence: str) -> None:
     """Say in the notebook why it ends early, in place of papermill's own two banners."""
     banner = nbformat.v4.new_markdown_cell(  # type: ignore[no-untyped-call]
         '<div style="padding: 12px 16px; border-radius: 8px; background: #FDF0ED; color: #7A271A;'
-        f' border-left: 4px solid #D55E00;"><strong>{html.escape(sentence)}.</strong></div>',
+        ' border-left: 4px solid #D55E00; margin-bottom: 24px;">'
+        f"<strong>{html.escape(sentence)}.</strong></div>",
         metadata={"tags": [ERROR_MARKER_TAG]},  # papermill removes it when the copy is run again
     )
     kept = [cell for cell in node.cells if ERROR_MARKER_TAG not in cell.metadata.get("tags", [])]

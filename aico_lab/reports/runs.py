@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from aico_lab.adapters.libsql import NOW
 from aico_lab.errors import UnknownName
 from aico_lab.shipped import shipped
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
-
-NOW = "strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z'"
 
 
 @dataclass(frozen=True, slots=True)

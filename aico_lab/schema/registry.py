@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from aico_lab.adapters.libsql import NOW
 from aico_lab.errors import (
     InvalidValue,
     MigrationFailed,
@@ -43,9 +44,6 @@ BOOKKEEPING = (
         at TIMESTAMP TEXT NOT NULL
     )""",
 )
-
-NOW = "strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z'"
-"""SQL for the present time in the form of every timestamp of the database."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,144 @@
+"""Values on their way into libSQL: as they were given, or refused.
+
+The driver binds integers beyond 32 bits as floating point, makes NaN NULL, cuts text at a NUL when
+it is read back, and takes any number of parameters. This module knows no connection.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from aico_lab.errors import InvalidStatement, UnstorableValue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Value = int | float | str | bytes | None
+
+INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+
+
+def encode(row: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+    """Make values ready for the driver.
+
+    Returns:
+        The values, and the positions of integers beyond 32 bits, which the driver would bind as
+        floating point: they become text and the statement casts them back, exactly.
+
+    Raises:
+        UnstorableValue: The driver would change or lose a value.
+    """
+    values = tuple(
+        value if value is None else _ENCODERS.get(type(value), _encode_other)(value)
+        for value in row
+    )
+    wide = tuple(position for position, value in enumerate(values) if type(value) is _WideInteger)
+    if wide:
+        values = tuple(str(v.value) if type(v) is _WideInteger else v for v in values)
+    return values, wide
+
+
+def encode_exactly(
+    row: Sequence[Any], needed: int, where: str
+) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+    """Encode as many values as the statement has parameters: the driver takes any number."""
+    if len(row) != needed:
+        raise InvalidStatement(
+            f"{where} was given {len(row)} values for a statement with {needed} parameters."
+        )
+    return encode(row)
+
+
+class _WideInteger:
+    __slots__ = ("value",)
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+
+def _encode_int(value: int) -> int | _WideInteger:
+    if INT32_MIN <= value <= INT32_MAX:
+        return value
+    if INT64_MIN <= value <= INT64_MAX:
+        return _WideInteger(value)
+    raise UnstorableValue("An integer beyond 64 bits cannot be stored: store it as text.")
+
+
+def _encode_float(value: float) -> float:
+    if math.isnan(value):
+        raise UnstorableValue("NaN cannot be stored: the database would make it NULL; use None.")
+    return value
+
+
+def _encode_str(value: str) -> str:
+    if "\0" in value:
+        raise UnstorableValue("Text with a NUL character cannot be stored: remove it.")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as lone:
+            raise UnstorableValue(
+                "Text with half of a surrogate pair cannot be stored: it is not valid Unicode."
+            ) from lone
+    return value
+
+
+def _encode_other(value: Any) -> Any:
+    """Take an enumeration's member, or another subclass, for what it is at heart."""
+    for kind in (int, float, str):
+        if isinstance(value, kind):
+            return _ENCODERS[kind](kind(value))
+    raise UnstorableValue(
+        f"A {type(value).__name__} cannot be stored: give int, float, str, bytes or None."
+    )
+
+
+_ENCODERS: dict[type, Callable[[Any], Any]] = {
+    int: _encode_int,
+    bool: int,
+    float: _encode_float,
+    str: _encode_str,
+    bytes: bytes,
+    bytearray: bytes,
+    memoryview: bytes,
+}
+
+_TOKEN = re.compile(
+    r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | `[^`]*` | \[[^\]]*\] | --[^\n]* | /\*.*?\*/ | \?\d*""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def cast_wide(sql: str, positions: tuple[int, ...]) -> str:
+    """Wrap the placeholders at these positions in CAST(? AS INTEGER)."""
+    if not positions:
+        return sql
+    parts, copied = [], 0
+    for start, end, position in _placeholders(sql):
+        if position in positions:
+            parts += [sql[copied:start], f"CAST({sql[start:end]} AS INTEGER)"]
+            copied = end
+    return "".join([*parts, sql[copied:]])
+
+
+def parameters_of(sql: str) -> int:
+    """Say how many values a statement needs."""
+    return max((position + 1 for _, _, position in _placeholders(sql)), default=0)
+
+
+@functools.lru_cache(maxsize=512)
+def _placeholders(sql: str) -> tuple[tuple[int, int, int], ...]:
+    """Find `?` and `?7` outside of strings, names and comments: start, end, and which value."""
+    found: list[tuple[int, int, int]] = []
+    largest = 0
+    for match in _TOKEN.finditer(sql):
+        text = match.group()
+        if text.startswith("?"):
+            number = int(text[1:]) if len(text) > 1 else largest + 1
+            largest = max(largest, number)
+            found.append((match.start(), match.end(), number - 1))
+    return tuple(found)

@@ -1,0 +1,44 @@
+"""What all commands share: their common options, and opening the home that they name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from aico_lab.lab import Lab
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", help="The lab's folder; else AICO_LAB_HOME, else the usual one."),
+]
+KeyFileOption = Annotated[
+    Path | None,
+    typer.Option(help="The key file; else AICO_LAB_KEY_FILE, else the home's usual one."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
+
+
+def open_lab(home: Path | None, key_file: Path | None, *, timezone: str = "UTC") -> Lab:
+    """Open the home of a command; ask for its passphrase where that is needed."""
+    from aico_lab.lab import Lab
+
+    return Lab.open(home, key_file=key_file, passphrase=ask_passphrase(home), timezone=timezone)
+
+
+def ask_passphrase(home: Path | None, default_home: str = "aico-lab") -> str | None:
+    """Ask for the passphrase of a home that needs one, where somebody is there to answer."""
+    import sys
+
+    from aico_lab.config import Settings
+    from aico_lab.home import Home
+    from aico_lab.keys import protection_of
+
+    settings = Settings.resolve(home=home, default_home=default_home)
+    if settings.passphrase or not sys.stdin.isatty() or not Home(settings.home).marker.exists():
+        return settings.passphrase
+    if protection_of(Home(settings.home).read_marker()) != "passphrase":
+        return None
+    return str(typer.prompt("Passphrase", hide_input=True, err=True))

@@ -1,0 +1,47 @@
+"""`aico-lab pipeline`: several steps as one job."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
+from aico_lab.cli.output import Bar, emit, say
+
+pipeline = typer.Typer(help="Run several steps as one job.", no_args_is_help=True)
+
+
+@pipeline.command("run")
+def pipeline_run(
+    name: Annotated[str, typer.Argument(help="A pipeline of the package, or a .toml file.")],
+    *,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Run the steps of a pipeline; the first that fails ends it."""
+    from aico_lab.pipeline import load_pipeline, run_pipeline
+
+    steps = load_pipeline(name)
+    with open_lab(home, key_file) as lab, Bar("steps") as bar:
+        results = run_pipeline(lab, steps, on_step=bar.show)
+    if json:
+        emit(results)
+        return
+    for result in results:
+        say(f"{result.run:<8} done in {result.seconds:.1f} s")
+
+
+@pipeline.command("list")
+def pipeline_list(*, json: JsonOption = False) -> None:
+    """Show the pipelines that come with the package."""
+    from aico_lab.pipeline import load_pipeline
+    from aico_lab.shipped import shipped
+
+    pipelines = {name: load_pipeline(name) for name in shipped("pipelines", ".toml")}
+    if json:
+        emit(pipelines)
+        return
+    for name, steps in pipelines.items():
+        say(f"{name:<12} {steps.description}")

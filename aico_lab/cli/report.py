@@ -1,0 +1,106 @@
+"""`aico-lab report`: notebooks as reports."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
+from aico_lab.cli.output import Bar, emit, say
+
+report = typer.Typer(help="Run notebooks as reports.", no_args_is_help=True)
+
+
+@report.command("run")
+def report_run(
+    name: Annotated[str, typer.Argument(help="A notebook, such as pattern_analysis.")],
+    *,
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE, as often as needed.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds after which it stops.")] = 600,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Execute a notebook and write it, with one HTML file, into the home's reports."""
+    from aico_lab.errors import InvalidValue
+
+    parameters: dict[str, object] = {}
+    for pair in parameter or []:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise InvalidValue(f"-p takes NAME=VALUE, and {pair!r} has no '='.")
+        parameters[key.strip()] = value
+    with open_lab(home, key_file) as lab, Bar("cells") as bar:
+        result = lab.run_report(
+            name,
+            parameters,
+            timeout=timeout,
+            on_cell=lambda done, all_: bar.show(name, done, all_),
+        )
+        last = lab.report_runs(name)[0]
+    if json:
+        emit(
+            {
+                "status": last.status,
+                "notebook": result.notebook,
+                "html": result.html,
+                "generation": last.generation,
+                "seconds": result.seconds,
+            }
+        )
+    else:
+        say(f"Report: {result.html}")
+
+
+@report.command("list")
+def report_list(
+    *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
+) -> None:
+    """Show the reports that can be run and the runs there were."""
+    from aico_lab.reports.runs import notebooks
+
+    with open_lab(home, key_file) as lab:
+        runs = lab.report_runs()
+    if json:
+        emit({"reports": list(notebooks()), "runs": runs})
+        return
+    say(f"Reports: {', '.join(notebooks())}")
+    for run in runs:
+        say(f"{run.run_id}  {run.status:<9}  {run.report}  snapshot {run.generation}")
+
+
+@report.command("show")
+def report_show(
+    name: Annotated[str, typer.Argument(help="A report, or the name of one of its runs.")],
+    *,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show a run of a report, the newest by default: its parameters, its end, its files."""
+    from aico_lab.errors import UnknownName
+
+    with open_lab(home, key_file) as lab:
+        runs = [run for run in lab.report_runs() if name in (run.report, run.run_id)]
+        if not runs:
+            raise UnknownName(f"Nothing named {name!r} ran yet: see `aico-lab report list`.")
+        run, html = runs[0], lab.report_file(runs[0])
+    facts = {
+        "run": run.run_id,
+        "report": run.report,
+        "status": run.status,
+        "started": run.started_at,
+        "finished": run.finished_at,
+        "snapshot": run.generation,
+        "parameters": run.parameters,
+        "error": run.error,
+        "html": html,
+    }
+    if json:
+        emit(facts)
+        return
+    for fact, value in facts.items():
+        say(f"{fact:<12} {'' if value is None else value}")
