@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from aico_lab.cli import main
 from aico_lab.lab import Lab
 
 if TYPE_CHECKING:
@@ -52,6 +54,34 @@ def aico_lab(home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture
+def in_process(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command line without the second that a process of its own takes to start."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["aico-lab", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.StringIO())
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        code = left.value.code
+        return subprocess.CompletedProcess(
+            arguments, code if isinstance(code, int) else 0, *capfd.readouterr()
+        )
+
+    return run
+
+
+@pytest.fixture
+def cli(
+    in_process: Callable[..., subprocess.CompletedProcess[str]], home: Path
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The same, on `home`."""
+    return lambda *arguments: in_process(*arguments, "--home", str(home))
 
 
 def plain_text_files(folder: Path, text: str) -> list[Path]:

@@ -75,45 +75,43 @@ def test_a_persons_own_messages_go_in_and_answers_come_out(aico_lab, tmp_path):
     assert {"primary database", "warehouse", "encryption"} <= {f["check"] for f in doctor}
 
 
-def test_text_output_is_for_people(aico_lab, tmp_path):
+def test_text_output_is_for_people(cli, tmp_path):
     """The same commands without --json."""
-    assert "back it up" in aico_lab("init").stdout
+    assert "back it up" in cli("init").stdout
     file = write_jsonl(tmp_path / "m.jsonl", *LINES)
-    assert aico_lab("import", "jsonl", str(file)).stdout == (
-        "2 messages added, 0 were there already.\n"
-    )
-    assert aico_lab("sync").stdout.startswith("Snapshot 1: ")
-    assert aico_lab("sync").stdout == "Nothing changed; snapshot 1 is up to date.\n"
-    assert "│ hello there" in aico_lab("sql", "SELECT content FROM conversations").stdout
-    assert "messages                 2" in aico_lab("info").stdout
-    assert "FAIL" not in aico_lab("doctor").stdout
-    assert "pattern_analysis" in aico_lab("report", "list").stdout
+    assert cli("import", "jsonl", str(file)).stdout == ("2 messages added, 0 were there already.\n")
+    assert cli("sync").stdout.startswith("Snapshot 1: ")
+    assert cli("sync").stdout == "Nothing changed; snapshot 1 is up to date.\n"
+    assert "│ hello there" in cli("sql", "SELECT content FROM conversations").stdout
+    assert "messages                 2" in cli("info").stdout
+    assert "FAIL" not in cli("doctor").stdout
+    assert "pattern_analysis" in cli("report", "list").stdout
 
 
-def test_csv_is_taken_as_jsonl_is(aico_lab, tmp_path):
+def test_csv_is_taken_as_jsonl_is(cli, tmp_path):
     """The same message from either is the same message."""
-    aico_lab("init")
+    cli("init")
     with (tmp_path / "m.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["content", "timestamp", "role"])
         writer.writeheader()
         writer.writerows({"role": "user", **line} for line in LINES)
     path = str(tmp_path / "m.csv")
-    assert json.loads(aico_lab("import", "csv", path, "--json").stdout)["added"] == 2
+    assert json.loads(cli("import", "csv", path, "--json").stdout)["added"] == 2
     path = str(write_jsonl(tmp_path / "m.jsonl", *LINES))
-    assert json.loads(aico_lab("import", "jsonl", path, "--json").stdout)["known"] == 2
+    assert json.loads(cli("import", "jsonl", path, "--json").stdout)["known"] == 2
 
 
-def test_broken_lines_are_named_and_the_rest_goes_in(aico_lab, tmp_path):
+def test_broken_lines_are_named_and_the_rest_goes_in(cli, tmp_path):
     """By number and reason; a file of which nothing can be taken fails."""
-    aico_lab("init")
+    cli("init")
     broken = ['{"content": "x"', {"content": "no time"}, '{"content": "\\u0000", "timestamp": "x"}']
     file = write_jsonl(tmp_path / "m.jsonl", LINES[0], *broken, LINES[1])
-    process = aico_lab("import", "jsonl", str(file))
+    process = cli("import", "jsonl", str(file))
     assert process.returncode == 0
     assert process.stdout == "2 messages added, 0 were there already.\n"
     assert process.stderr.startswith("3 lines could not be taken:\n  line 2: ")
     assert all(f"line {number}: " in process.stderr for number in (2, 3, 4))
-    nothing = aico_lab("import", "jsonl", str(write_jsonl(tmp_path / "n.jsonl", *broken)))
+    nothing = cli("import", "jsonl", str(write_jsonl(tmp_path / "n.jsonl", *broken)))
     assert nothing.returncode == 1
 
 
@@ -127,9 +125,9 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "code", "word"), WRONG, ids=[" ".join(w[0]) for w in WRONG])
-def test_a_missing_home_is_one_sentence(aico_lab, home, arguments, code, word):
+def test_a_missing_home_is_one_sentence(in_process, home, arguments, code, word):
     """And none is made."""
-    assert failed(aico_lab(*arguments), code, word, str(home))
+    assert failed(in_process(*arguments, "--home", str(home)), code, word, str(home))
     assert not home.exists()
 
 
@@ -166,13 +164,12 @@ def synced_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "code", "word"), WRONG_ON_A_HOME, ids=[" ".join(w[0]) for w in WRONG_ON_A_HOME]
 )
-def test_wrong_input_is_one_sentence_that_says_what_to_do(synced_home, arguments, code, word):
+def test_wrong_input_is_one_sentence_that_says_what_to_do(
+    in_process, synced_home, arguments, code, word
+):
     """And nothing of the home is touched."""
     before = {path: path.stat().st_size for path in synced_home.rglob("*.duckdb")}
-    process = subprocess.run(
-        [sys.executable, "-m", "aico_lab", *arguments, "--home", str(synced_home)],
-        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    process = in_process(*arguments, "--home", str(synced_home))
     assert failed(process, code, word)
     assert {path: path.stat().st_size for path in synced_home.rglob("*.duckdb")} == before
     with Lab.open(synced_home) as lab:
@@ -180,26 +177,26 @@ def test_wrong_input_is_one_sentence_that_says_what_to_do(synced_home, arguments
         assert lab.report_runs() == []
 
 
-def test_unknown_commands_and_options_exit_with_2(aico_lab):
+def test_unknown_commands_and_options_exit_with_2(cli):
     """Typer says which there are."""
-    assert aico_lab("nope").returncode == 2
-    assert aico_lab("sync", "--nope").returncode == 2
-    assert aico_lab("demo", "--limit", "0").returncode == 2
+    assert cli("nope").returncode == 2
+    assert cli("sync", "--nope").returncode == 2
+    assert cli("demo", "--limit", "0").returncode == 2
 
 
-def test_debug_shows_where_an_error_came_from(aico_lab):
+def test_debug_shows_where_an_error_came_from(cli):
     """Wherever it stands among the arguments."""
-    process = aico_lab("sync", "--debug")
+    process = cli("sync", "--debug")
     assert process.returncode == 1
     assert "Traceback" in process.stderr
     assert "HomeMissing" in process.stderr
 
 
-def test_a_wrong_key_and_damaged_files_are_one_sentence(aico_lab, home, tmp_path):
+def test_a_wrong_key_and_damaged_files_are_one_sentence(cli, home, tmp_path):
     """Key file of another home, a text file as database, half a database, a damaged marker."""
-    aico_lab("init")
+    cli("init")
     Lab.create(tmp_path / "other", key_file=tmp_path / "other.key").close()
-    wrong = aico_lab("sync", "--key-file", str(tmp_path / "other.key"))
+    wrong = cli("sync", "--key-file", str(tmp_path / "other.key"))
     assert failed(wrong, 1, "does not open")
     database = home / "aico.db"
     content = database.read_bytes()
@@ -207,14 +204,14 @@ def test_a_wrong_key_and_damaged_files_are_one_sentence(aico_lab, home, tmp_path
         (home / f"aico.db{suffix}").unlink(missing_ok=True)
     for damaged in (b"text " * 2000, content[:100], content[: len(content) // 2], b"\0" * 9000):
         database.write_bytes(damaged)
-        assert failed(aico_lab("sync"), 1, "aico.db")
-        doctor = aico_lab("doctor")
+        assert failed(cli("sync"), 1, "aico.db")
+        doctor = cli("doctor")
         assert doctor.returncode == 1
         assert "FAIL" in doctor.stdout
     database.write_bytes(content)
-    assert aico_lab("sync").returncode == 0
+    assert cli("sync").returncode == 0
     (home / "lab.json").write_text("{")
-    assert failed(aico_lab("sync"), 1, "damaged")
+    assert failed(cli("sync"), 1, "damaged")
 
 
 def mount(folder: Path, options: str, request: pytest.FixtureRequest) -> None:
@@ -249,6 +246,7 @@ def test_a_folder_that_may_not_be_written_is_one_sentence(tmp_path, request):
         assert lab.sql("SELECT count(*) FROM conversations").fetchone() == (10,)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's mount")
 def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path, request):
     """A small file system in memory: the import stops, what was committed stays."""
@@ -283,15 +281,15 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path, request):
     assert run("sync", "--full").returncode == 0
 
 
-def test_a_passphrase_is_asked_for_on_a_terminal_only(aico_lab, home, monkeypatch):
+def test_a_passphrase_is_asked_for_on_a_terminal_only(cli, home, monkeypatch):
     """Elsewhere the sentence names the variable; the passphrase is never an argument."""
     monkeypatch.setenv("AICO_LAB_PASSPHRASE", "correct horse battery")
-    assert aico_lab("init", "--passphrase").returncode == 0
-    assert aico_lab("sync").returncode == 0
+    assert cli("init", "--passphrase").returncode == 0
+    assert cli("sync").returncode == 0
     monkeypatch.delenv("AICO_LAB_PASSPHRASE")
-    assert failed(aico_lab("sync"), 1, "AICO_LAB_PASSPHRASE")
+    assert failed(cli("sync"), 1, "AICO_LAB_PASSPHRASE")
     monkeypatch.setenv("AICO_LAB_PASSPHRASE", "wrong horse battery")
-    assert failed(aico_lab("sync"), 1, "AICO_LAB_PASSPHRASE", str(home))
+    assert failed(cli("sync"), 1, "AICO_LAB_PASSPHRASE", str(home))
 
 
 def test_help_is_quick_and_imports_no_database(aico_lab):
