@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from aico_lab.adapters import duckdb as duckdb_adapter
 from aico_lab.adapters import libsql
+from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.config import Settings
 from aico_lab.errors import AicoLabError, ConnectionIsClosed
 from aico_lab.etl import snapshots
@@ -95,7 +96,7 @@ class Lab:
         folder.prepare()
         home_id = secrets.token_hex(16)
         keys, slot = create_keys(home_id, protection, settings)
-        with libsql.connect(folder.primary, keys.libsql(), create=True) as connection:
+        with LibSQLAdapter(folder.primary, keys.libsql()).connect() as connection:
             CORE.apply_core_schemas(connection)
         folder.write_marker({"home_id": home_id, "key": slot})
         return cls(folder, keys, settings)
@@ -147,7 +148,9 @@ class Lab:
         """A connection to the primary database, opened on first use, its schema up to date."""
         self._check_open()
         if self._primary is None:
-            connection = libsql.connect(self.home.primary, self._keys.libsql())
+            connection = LibSQLAdapter(
+                self.home.primary, self._keys.libsql(), create=False
+            ).connect()
             try:
                 CORE.apply_core_schemas(connection)
             except BaseException:

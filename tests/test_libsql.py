@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aico_lab.adapters import libsql
+from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.errors import (
     ConnectionIsClosed,
     ConstraintViolated,
@@ -40,14 +41,14 @@ KEY = "k" * 32
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[libsql.Connection]:
-    with libsql.connect(tmp_path / "a.db", KEY, create=True) as opened:
+    with LibSQLAdapter(tmp_path / "a.db", KEY).connect() as opened:
         opened.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, i INTEGER, a, s TEXT UNIQUE)")
         yield opened
 
 
 @pytest.fixture(scope="module")
 def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[libsql.Connection]:
-    with libsql.connect(tmp_path_factory.mktemp("m") / "a.db", KEY, create=True) as opened:
+    with LibSQLAdapter(tmp_path_factory.mktemp("m") / "a.db", KEY).connect() as opened:
         opened.execute("CREATE TABLE v (i INTEGER, a, r REAL, s TEXT, b BLOB)")
         yield opened
 
@@ -198,15 +199,15 @@ def test_wrong_keys_and_other_files_are_no_database(tmp_path):
     """A wrong key, no key, a text file, an empty key's file, a folder, no file."""
     for key in ("j" * 32, None):
         with pytest.raises(NotADatabase, match="is no database, or not one that this key opens"):
-            libsql.connect(tmp_path / "a.db", key)
+            LibSQLAdapter(tmp_path / "a.db", key, create=False).connect()
     (tmp_path / "text.db").write_text("hello " * 1000)
     with pytest.raises(NotADatabase):
-        libsql.connect(tmp_path / "text.db", KEY)
+        LibSQLAdapter(tmp_path / "text.db", KEY, create=False).connect()
     with pytest.raises(HomeMissing):
-        libsql.connect(tmp_path / "none.db", KEY)
+        LibSQLAdapter(tmp_path / "none.db", KEY, create=False).connect()
     assert not (tmp_path / "none.db").exists()
     with pytest.raises(StorageError):
-        libsql.connect(tmp_path, KEY)
+        LibSQLAdapter(tmp_path, KEY, create=False).connect()
 
 
 def test_a_truncated_file_is_an_error(tmp_path, connection):
@@ -218,13 +219,13 @@ def test_a_truncated_file_is_an_error(tmp_path, connection):
     file = tmp_path / "a.db"
     os.truncate(file, file.stat().st_size // 2)
     with pytest.raises((CorruptDatabase, NotADatabase)):
-        libsql.connect(file, KEY).fetch_all("SELECT sum(length(s)) FROM t")
+        LibSQLAdapter(file, KEY, create=False).connect().fetch_all("SELECT sum(length(s)) FROM t")
 
 
 def test_only_the_first_32_bytes_of_a_key_count(tmp_path):
     """When this fails the driver was mended, and longer keys may be derived."""
-    libsql.connect(tmp_path / "k.db", KEY, create=True).close()
-    libsql.connect(tmp_path / "k.db", KEY + "x").close()
+    LibSQLAdapter(tmp_path / "k.db", KEY).connect().close()
+    LibSQLAdapter(tmp_path / "k.db", KEY + "x", create=False).connect().close()
 
 
 def test_neither_file_nor_log_holds_plain_text(tmp_path, connection):
@@ -247,7 +248,7 @@ def test_connections_are_set_up(connection):
     assert found == {
         "journal_mode": "wal",
         "foreign_keys": 1,
-        "busy_timeout": libsql.BUSY_TIMEOUT_MS,
+        "busy_timeout": libsql.SQLITE_BUSY_MS,
         "temp_store": 2,
         "recursive_triggers": 1,
     }
@@ -255,7 +256,7 @@ def test_connections_are_set_up(connection):
 
 def test_a_transaction_commits_whole_or_not_at_all(tmp_path, connection):
     """Seen through a second connection."""
-    with libsql.connect(tmp_path / "a.db", KEY) as other:
+    with LibSQLAdapter(tmp_path / "a.db", KEY, create=False).connect() as other:
         count = lambda: other.fetch_one("SELECT count(*) FROM t")[0]  # noqa: E731
         with connection.transaction():
             connection.execute("INSERT INTO t (a) VALUES (1)")
@@ -283,7 +284,10 @@ def test_transactions_nest_as_savepoints(connection):
 
 def test_a_snapshot_sees_one_state_and_blocks_no_writer(tmp_path, connection):
     """A write of another connection shows only after it."""
-    with libsql.connect(tmp_path / "a.db", KEY) as other, connection.snapshot():
+    with (
+        LibSQLAdapter(tmp_path / "a.db", KEY, create=False).connect() as other,
+        connection.snapshot(),
+    ):
         assert connection.fetch_one("SELECT count(*) FROM t") == (0,)
         other.execute("INSERT INTO t (a) VALUES (1)")
         assert connection.fetch_one("SELECT count(*) FROM t") == (0,)
@@ -292,7 +296,7 @@ def test_a_snapshot_sees_one_state_and_blocks_no_writer(tmp_path, connection):
 
 def test_a_locked_database_is_waited_for_and_then_named(tmp_path, connection):
     """A short lock is waited out; a long one is a transient error."""
-    other = libsql.connect(tmp_path / "a.db", KEY, busy_timeout_ms=50)
+    other = LibSQLAdapter(tmp_path / "a.db", KEY, busy_timeout=0.05, create=False).connect()
     with connection.transaction():
         connection.execute("INSERT INTO t (a) VALUES (1)")
         with pytest.raises(DatabaseLocked, match="try again") as caught:
@@ -304,12 +308,33 @@ def test_a_locked_database_is_waited_for_and_then_named(tmp_path, connection):
 HOLD = """
 import sys, time
 from pathlib import Path
-from aico_lab.adapters import libsql
-with libsql.connect(Path(sys.argv[1]), "k" * 32) as connection, connection.transaction():
+from aico_lab.adapters.libsql import LibSQLAdapter
+adapter = LibSQLAdapter(Path(sys.argv[1]), "k" * 32)
+with adapter.connect() as connection, connection.transaction():
     connection.execute("INSERT INTO t (a) VALUES (1)")
     print("held", flush=True)
     time.sleep(0.5)
 """
+
+
+def test_threads_of_one_process_wait_for_each_other(tmp_path, connection):
+    """SQLite's own waiting holds the interpreter lock, so the holder could never let go."""
+    held = threading.Event()
+
+    def hold() -> None:
+        with LibSQLAdapter(tmp_path / "a.db", KEY).connect() as other, other.transaction():
+            other.execute("INSERT INTO t (a) VALUES (1)")
+            held.set()
+            time.sleep(0.3)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    started = time.perf_counter()
+    connection.execute("INSERT INTO t (a) VALUES (2)")
+    assert 0.1 < time.perf_counter() - started < 3
+    thread.join()
+    assert connection.fetch_one("SELECT count(*) FROM t") == (2,)
 
 
 def test_a_short_lock_of_another_process_is_waited_out(tmp_path, connection):
@@ -337,7 +362,9 @@ def test_a_file_that_may_not_be_written_says_so(tmp_path, connection):
     connection.close()
     (tmp_path / "a.db").chmod(0o400)
     with pytest.raises(NotPermitted):
-        libsql.connect(tmp_path / "a.db", KEY).execute("INSERT INTO t (a) VALUES (1)")
+        LibSQLAdapter(tmp_path / "a.db", KEY, create=False).connect().execute(
+            "INSERT INTO t (a) VALUES (1)"
+        )
 
 
 def test_foreign_keys_are_enforced_and_replaced_rows_fire_their_triggers(connection):
@@ -365,8 +392,9 @@ def test_batches_give_every_row_once(connection):
 def test_an_acknowledged_commit_survives_sigkill(tmp_path, connection):
     """And what was not committed does not."""
     program = (
-        "import sys, itertools\nfrom pathlib import Path\nfrom aico_lab.adapters import libsql\n"
-        "connection = libsql.connect(Path(sys.argv[1]), 'k' * 32)\n"
+        "import sys, itertools\nfrom pathlib import Path\n"
+        "from aico_lab.adapters.libsql import LibSQLAdapter\n"
+        "connection = LibSQLAdapter(Path(sys.argv[1]), 'k' * 32).connect()\n"
         "for i in itertools.count():\n"
         "    with connection.transaction():\n"
         "        connection.execute('INSERT INTO t (a) VALUES (?)', [2 * i])\n"

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from aico_lab.adapters import libsql
+from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.errors import InvalidValue, MigrationFailed, SchemaTampered, SchemaTooNew
 from aico_lab.schema import feed
 from aico_lab.schema.core import CORE
@@ -18,6 +18,8 @@ from aico_lab.schema.registry import SchemaRegistry, SchemaVersion, pending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from aico_lab.adapters import libsql
 
 CORE_TABLES = {
     "users", "user_profiles", "preferences", "relationships", "channels", "messages",
@@ -30,7 +32,7 @@ TIME = "2018-05-02T19:38:15.000000Z"
 
 @pytest.fixture
 def connection(tmp_path) -> Iterator[libsql.Connection]:
-    with libsql.connect(tmp_path / "a.db", None, create=True) as opened:
+    with LibSQLAdapter(tmp_path / "a.db", None).connect() as opened:
         yield opened
 
 
@@ -209,12 +211,12 @@ def test_a_restored_or_replaced_database_does_not_continue_a_cursor(tmp_path, co
     connection.execute("INSERT INTO one VALUES ('b', NULL)")
     cursor = feed.head(connection)
     (tmp_path / "b.db").write_bytes(backup)
-    with libsql.connect(tmp_path / "b.db", None) as restored:
+    with LibSQLAdapter(tmp_path / "b.db", None, create=False).connect() as restored:
         assert not feed.continues(restored, cursor)
         restored.execute("INSERT INTO one VALUES ('c', NULL)")
         assert feed.head(restored).seq == cursor.seq
         assert not feed.continues(restored, cursor)
-    with libsql.connect(tmp_path / "c.db", None, create=True) as other:
+    with LibSQLAdapter(tmp_path / "c.db", None).connect() as other:
         registry(TRACKED).apply_core_schemas(other)
         assert not feed.continues(other, cursor)
 
@@ -232,7 +234,7 @@ class FeedMachine(RuleBasedStateMachine):
         from pathlib import Path
 
         self.folder = tempfile.TemporaryDirectory()
-        self.connection = libsql.connect(Path(self.folder.name) / "a.db", None, create=True)
+        self.connection = LibSQLAdapter(Path(self.folder.name) / "a.db", None).connect()
         self.connection.execute("PRAGMA synchronous = OFF")
         registry(TRACKED).apply_core_schemas(self.connection)
         self.copy: dict[str, str | None] = {}

@@ -13,11 +13,15 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import random
 import shutil
-from typing import TYPE_CHECKING, Any, Self
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import libsql_experimental
 
+from aico_lab.adapters.base import DatabaseAdapter
 from aico_lab.adapters.libsql_values import cast_wide, encode_exactly, parameters_of
 from aico_lab.errors import (
     AicoLabError,
@@ -34,15 +38,17 @@ from aico_lab.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 Row = tuple[Any, ...]
+Result = TypeVar("Result")
 
 NOW = "strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z'"
 """SQL for the present time in the form of every timestamp of the database."""
 
-BUSY_TIMEOUT_MS = 10_000
+BUSY_TIMEOUT = 30.0  # seconds
+SQLITE_BUSY_MS = 5  # SQLite's own waiting holds the interpreter lock: see Connection._patiently
+PAUSE = 0.015  # seconds between two tries, at most
 ROOM = 1 << 20  # bytes; with less, a disk counts as full
 
 # The driver's only word on what went wrong is its message; SQLite's wording is stable.
@@ -107,8 +113,9 @@ class Connection:
     Every statement commits by itself, except inside `transaction()`.
     """
 
-    def __init__(self, path: Path, key: str | None, *, busy_timeout_ms: int) -> None:
+    def __init__(self, path: Path, key: str | None, *, busy_timeout: float) -> None:
         self.path = path
+        self._busy_timeout = busy_timeout
         self._depth = 0
         self._raw: Any = None
         with self._translated():
@@ -119,7 +126,7 @@ class Connection:
             )
         try:
             # First of all: without it, a writer elsewhere makes even these pragmas fail.
-            self.execute(f"PRAGMA busy_timeout = {busy_timeout_ms:d}")
+            self.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_MS}")
             self.execute("PRAGMA foreign_keys = ON")
             # Else rows that INSERT OR REPLACE removes never reach the change feed's triggers.
             self.execute("PRAGMA recursive_triggers = ON")
@@ -131,14 +138,18 @@ class Connection:
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
         """Run one statement."""
-        self._cursor(sql, parameters)
+        self._patiently(lambda: self._start(sql, parameters))
 
     def fetch_all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """Run one query and give all its rows."""
-        cursor = self._cursor(sql, parameters)
-        with self._translated():
-            rows: list[Row] = cursor.fetchall()
-        return rows
+
+        def run() -> list[Row]:
+            cursor = self._start(sql, parameters)
+            with self._translated():
+                rows: list[Row] = cursor.fetchall()
+            return rows
+
+        return self._patiently(run)
 
     def fetch_one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
         """Run one query and give its first row, or None."""
@@ -149,7 +160,7 @@ class Connection:
         self, sql: str, parameters: Sequence[Any] = (), *, size: int
     ) -> Iterator[list[Row]]:
         """Run one query and give its rows in lists of at most `size`."""
-        cursor = self._cursor(sql, parameters)
+        cursor = self._start(sql, parameters)
         while True:
             with self._translated():
                 rows: list[Row] = cursor.fetchmany(size)
@@ -158,14 +169,15 @@ class Connection:
             yield rows
 
     def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Run one statement for each row, in order; all in the transaction that is open."""
-        raw = self._open_driver()
-        needed = parameters_of(sql)
-        encoded = (encode_exactly(row, needed, self.path.name) for row in rows)
-        for wide, group in itertools.groupby(encoded, key=lambda item: item[1]):
-            batch = [values for values, _ in group]
-            with self._translated():
-                raw.executemany(cast_wide(sql, wide), batch)
+        """Run one statement for each row, in order, in one transaction."""
+        with self.transaction() if self._depth == 0 else contextlib.nullcontext():
+            raw = self._open_driver()
+            needed = parameters_of(sql)
+            encoded = (encode_exactly(row, needed, self.path.name) for row in rows)
+            for wide, group in itertools.groupby(encoded, key=lambda item: item[1]):
+                batch = [values for values, _ in group]
+                with self._translated():
+                    raw.executemany(cast_wide(sql, wide), batch)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -207,6 +219,11 @@ class Connection:
             with contextlib.suppress(StorageError):
                 self.execute("ROLLBACK")
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction or a snapshot is open."""
+        return self._depth > 0
+
     def close(self) -> None:
         """Release the file; a second call does nothing."""
         raw, self._raw = self._raw, None
@@ -220,7 +237,23 @@ class Connection:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _cursor(self, sql: str, parameters: Sequence[Any]) -> Any:
+    def _patiently(self, run: Callable[[], Result]) -> Result:
+        """Try again while another connection holds the lock, with pauses.
+
+        SQLite's own busy handler waits with Python's interpreter lock held, so that a thread of
+        this process which has the database's lock could never give it back. Inside a transaction
+        there is nothing to wait for: it holds the lock already.
+        """
+        deadline = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                return run()
+            except DatabaseLocked:
+                if self._depth or time.monotonic() > deadline:
+                    raise
+            time.sleep(random.uniform(0.001, PAUSE))  # noqa: S311 - no secret, only a pause
+
+    def _start(self, sql: str, parameters: Sequence[Any]) -> Any:
         raw = self._open_driver()
         values, wide = encode_exactly(parameters, parameters_of(sql), self.path.name)
         with self._translated():
@@ -243,37 +276,66 @@ class Connection:
             raise
 
 
-def connect(
-    path: Path,
-    key: str | None,
-    *,
-    create: bool = False,
-    busy_timeout_ms: int = BUSY_TIMEOUT_MS,
-) -> Connection:
-    """Open a libSQL database.
+class LibSQLAdapter(DatabaseAdapter[Connection]):
+    """Opens connections to one libSQL file."""
 
-    Args:
-        path: The file.
-        key: 32 characters, or None for a database that is not encrypted.
-        create: Make the file where there is none.
-        busy_timeout_ms: How long a statement waits for another connection, in milliseconds.
+    def __init__(
+        self,
+        database_path: Path | str,
+        encryption_key: str | None = None,
+        *,
+        create: bool = True,
+        busy_timeout: float = BUSY_TIMEOUT,
+    ) -> None:
+        """Remember what to open.
 
-    Raises:
-        HomeMissing: There is no such file, and it was not to be made.
-        NotADatabase: The file is something else, or the key is not its key.
-        CorruptDatabase: The file is damaged.
-    """
-    if not create and not path.exists():
-        raise HomeMissing(
-            f"The database {path} does not exist: restore it from a backup or create a new home."
-        )
-    connection = Connection(path, key, busy_timeout_ms=busy_timeout_ms)
-    try:
-        connection.fetch_all("SELECT count(*) FROM sqlite_master")  # opening is lazy: read a page
-        if create:
-            path.chmod(0o600)  # the write-ahead log beside it takes the same mode
-            connection.execute("PRAGMA journal_mode = WAL")
-    except BaseException:
+        Args:
+            database_path: The file.
+            encryption_key: 32 characters, or None for a database that is not encrypted.
+            create: Make the file where there is none.
+            busy_timeout: Seconds that a statement waits for another connection.
+        """
+        self.path = Path(database_path)
+        self._key = encryption_key
+        self._create = create
+        self._busy_timeout = busy_timeout
+
+    def connect(self) -> Connection:
+        """Open a connection.
+
+        Raises:
+            HomeMissing: There is no such file, and it was not to be made.
+            NotADatabase: The file is something else, or the key is not its key.
+            CorruptDatabase: The file is damaged.
+        """
+        new = not self.path.exists()
+        if new and not self._create:
+            raise HomeMissing(
+                f"The database {self.path} does not exist: restore it from a backup or create a "
+                "new home."
+            )
+        connection = Connection(self.path, self._key, busy_timeout=self._busy_timeout)
+        try:
+            # Opening is lazy: only reading a page shows whether the key is right.
+            connection.fetch_all("SELECT count(*) FROM sqlite_master")
+            if new:
+                self.path.chmod(0o600)  # the write-ahead log beside it takes the same mode
+                connection.execute("PRAGMA journal_mode = WAL")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def disconnect(self, connection: Connection) -> None:
+        """Close a connection."""
         connection.close()
-        raise
-    return connection
+
+    def health(self, connection: Connection) -> None:
+        """Read a page, outside of any transaction.
+
+        Raises:
+            StorageError: The connection is closed, left inside a transaction, or broken.
+        """
+        if connection.in_transaction:
+            raise StorageError(f"A connection to {self.path.name} was left inside a transaction.")
+        connection.fetch_all("SELECT count(*) FROM sqlite_master")
