@@ -238,11 +238,14 @@ class Lab:
         from aico_lab.reports.runner import run_notebook
 
         notebook = runs.find_notebook(name)
-        declared = read_parameters(notebook)
-        given = dict(parameters or {})
-        if "generation" in declared:
-            given.setdefault("generation", self.generation)
-        values = bind(declared, given)
+        values = bind(read_parameters(notebook), parameters or {})
+        # 0 means the newest: name it, so that a sync meanwhile changes nothing of this run.
+        wanted = values.get("generation")
+        generation, _ = snapshots.find(
+            self._snapshots, wanted if isinstance(wanted, int) and wanted else self._pinned
+        )
+        if "generation" in values:
+            values["generation"] = generation
         now = datetime.now(UTC)
         run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         destination = self.home.reports / name / run_id
@@ -253,7 +256,7 @@ class Lab:
             run_id=run_id,
             notebook=notebook,
             parameters=values,
-            generation=self.generation,
+            generation=generation,
         )
         error: str | None = "It was interrupted."
         try:
