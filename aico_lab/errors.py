@@ -23,17 +23,32 @@
     │   ├── UnstorableValue         the driver would change the value silently, so it is refused
     │   ├── ConnectionIsClosed
     │   ├── DiskFull
-    │   └── NotPermitted
+    │   ├── NotPermitted
+    │   ├── PoolExhausted           transient
+    │   ├── LayerClosed
+    │   ├── OperationTimedOut       transient
+    │   └── LibraryMissing          an optional part was asked for and is not installed
+    ├── DomainError                 what the companion's own rules refuse
+    │   ├── InvalidEntity           a field of the wrong type or out of range
+    │   ├── TextTooLong
+    │   ├── UnknownUser
+    │   └── DuplicateId
     ├── SchemaError
     │   ├── SchemaTampered          a migration or the live schema is not what was applied
     │   ├── SchemaTooNew
-    │   └── MigrationFailed
+    │   ├── MigrationFailed
+    │   ├── MigrationBusy           transient
+    │   ├── DowngradeImpossible
+    │   └── StatementForbidden      a plugin's statement reaches beyond its own tables
     ├── SourceError                 a file to import
     │   ├── SourceMissing
     │   └── SourceUnreadable
     ├── SyncError                   a projection could not be brought up to date
     │   ├── SyncBusy                transient
     │   └── NeverSynced
+    ├── BusError
+    │   ├── InvalidTopic
+    │   └── HandlerFailed
     └── ReportError
         ├── NotebookFailed
         └── NotebookTimedOut
@@ -141,6 +156,46 @@ class NotPermitted(StorageError):
     """The operating system, or a read-only connection, does not allow it."""
 
 
+class PoolExhausted(StorageError):
+    """No connection came free within the time allowed."""
+
+    transient = True
+
+
+class LayerClosed(StorageError):
+    """The data access layer was closed before this use."""
+
+
+class OperationTimedOut(StorageError):
+    """An operation took longer than allowed, and was undone."""
+
+    transient = True
+
+
+class LibraryMissing(StorageError):
+    """A part that is optional was asked for, and its library is not installed."""
+
+
+class DomainError(AicoLabError):
+    """The companion's own rules refuse it."""
+
+
+class InvalidEntity(DomainError):
+    """A field has the wrong type or is out of range."""
+
+
+class TextTooLong(DomainError):
+    """A text is longer than can be kept."""
+
+
+class UnknownUser(DomainError):
+    """Nobody has that user id."""
+
+
+class DuplicateId(DomainError):
+    """Something with that id is there already."""
+
+
 class SchemaError(AicoLabError):
     """The schema of the primary database."""
 
@@ -155,6 +210,20 @@ class SchemaTooNew(SchemaError):
 
 class MigrationFailed(SchemaError):
     """A migration was rolled back."""
+
+
+class MigrationBusy(SchemaError):
+    """Another process is migrating this database."""
+
+    transient = True
+
+
+class DowngradeImpossible(SchemaError):
+    """There is no version to go back to."""
+
+
+class StatementForbidden(SchemaError):
+    """A statement of a plugin reaches beyond the plugin's own tables."""
 
 
 class SourceError(AicoLabError):
@@ -181,6 +250,18 @@ class SyncBusy(SyncError):
 
 class NeverSynced(SyncError):
     """There is no published snapshot yet."""
+
+
+class BusError(AicoLabError):
+    """The message bus."""
+
+
+class InvalidTopic(BusError):
+    """A topic, or a pattern of topics, is malformed."""
+
+
+class HandlerFailed(BusError):
+    """A subscriber could not handle a message, however often it was tried."""
 
 
 class ReportError(AicoLabError):

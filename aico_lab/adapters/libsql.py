@@ -151,6 +151,17 @@ class Connection:
 
         return self._patiently(run)
 
+    def fetch_dicts(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """Run one query and give all its rows by the names of their columns."""
+
+        def run() -> list[dict[str, Any]]:
+            cursor = self._start(sql, parameters)
+            with self._translated():
+                names = [column[0] for column in cursor.description or ()]
+                return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+        return self._patiently(run)
+
     def fetch_one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
         """Run one query and give its first row, or None."""
         rows = self.fetch_all(sql, parameters)

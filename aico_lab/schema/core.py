@@ -109,10 +109,11 @@ CORE.register(
                     message_count INTEGER NOT NULL DEFAULT 0,
                     metadata JSON TEXT
                 )""",
-                # `id` is the order of arrival: the tie-breaker between messages of one second.
+                # `id` is the order of arrival: the tie-breaker between messages of one second. It
+                # is never used twice, so what was indexed up to an id stays so.
                 # No foreign key to users: a system message has no author.
                 """CREATE TABLE messages (
-                    id INTEGER PRIMARY KEY,
+                    id INTEGER PRIMARY KEY AUTOINCREMENT,
                     message_id TEXT NOT NULL UNIQUE,
                     channel_id TEXT NOT NULL REFERENCES channels ON DELETE CASCADE,
                     conversation_id TEXT NOT NULL,
