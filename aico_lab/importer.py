@@ -89,10 +89,15 @@ def _write(connection: Connection, batch: Batch) -> int:
         if message.message_id not in known
     }
     messages = score(list(reversed(new.values())))
-    _insert_new(connection, "users", UserRecord._fields, "user_id", batch.users)
-    _insert_new(connection, "channels", ChannelRecord._fields, "channel_id", batch.channels)
-    connection.execute_many(_insert("messages", MessageRecord._fields), messages)
-    _insert_new(connection, "feedback_events", FeedbackRecord._fields, "event_id", batch.feedback)
+    known_stay = "ON CONFLICT DO NOTHING"
+    connection.insert_many("users", UserRecord._fields, batch.users, on_conflict=known_stay)
+    connection.insert_many(
+        "channels", ChannelRecord._fields, batch.channels, on_conflict=known_stay
+    )
+    connection.insert_many("messages", MessageRecord._fields, messages)
+    connection.insert_many(
+        "feedback_events", FeedbackRecord._fields, batch.feedback, on_conflict=known_stay
+    )
     _count(connection, messages)
     return len(messages)
 
@@ -108,20 +113,3 @@ def _count(connection: Connection, messages: list[MessageRecord]) -> None:
         "last_active = max(coalesce(last_active, ''), ?) WHERE channel_id = ?",
         [(count, last[channel_id], channel_id) for channel_id, count in counts.items()],
     )
-
-
-def _insert_new(
-    connection: Connection,
-    table: str,
-    columns: tuple[str, ...],
-    key: str,
-    records: Iterable[tuple[object, ...]],
-) -> None:
-    connection.execute_many(
-        f"{_insert(table, columns)} ON CONFLICT ({key}) DO NOTHING", list(records)
-    )
-
-
-def _insert(table: str, columns: tuple[str, ...]) -> str:
-    places = ", ".join("?" for _ in columns)
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})"

@@ -381,6 +381,30 @@ def test_foreign_keys_are_enforced_and_replaced_rows_fire_their_triggers(connect
     assert connection.fetch_all("SELECT id FROM gone") == [(1,)]
 
 
+@given(st.lists(st.tuples(INT64, st.none() | INT64 | TEXT), max_size=120))
+@settings(max_examples=50, deadline=None)
+def test_many_rows_in_few_statements_are_the_same_rows(memory, rows):
+    """In their order, with wide integers wherever they stand, and whole or not at all."""
+    memory.execute("DELETE FROM v")
+    memory.insert_many("v", ["i", "a"], rows)
+    assert memory.fetch_all("SELECT i, a FROM v ORDER BY rowid") == rows
+    with pytest.raises(UnstorableValue):
+        memory.insert_many("v", ["i", "a"], [*rows, (1, "a\0b")])
+    with pytest.raises(InvalidStatement):
+        memory.insert_many("v", ["i", "a"], [*rows, (1,)])
+    assert memory.fetch_one("SELECT count(*) FROM v") == (len(rows),)
+
+
+def test_rows_that_are_there_can_be_passed_over(connection):
+    """With an upsert clause."""
+    for _ in range(2):
+        connection.insert_many(
+            "t", ["id", "s"], [(i, str(i)) for i in range(130)],
+            on_conflict="ON CONFLICT (id) DO NOTHING",
+        )  # fmt: skip
+    assert connection.fetch_one("SELECT count(*), sum(id) FROM t") == (130, sum(range(130)))
+
+
 def test_batches_give_every_row_once(connection):
     """In lists of the size that was asked for."""
     connection.execute_many("INSERT INTO t (a) VALUES (?)", ([i] for i in range(25)))

@@ -48,6 +48,9 @@ NOW = "strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z'"
 
 BUSY_TIMEOUT = 30.0  # seconds
 SQLITE_BUSY_MS = 5  # SQLite's own waiting holds the interpreter lock: see Connection._patiently
+# A table with triggers costs SQLite a journal of every page that a *statement* touches, so that the
+# statement alone can be undone: with a row in each, twice the time of the insertion itself.
+ROWS_A_STATEMENT = 50
 PAUSE = 0.015  # seconds between two tries, at most
 ROOM = 1 << 20  # bytes; with less, a disk counts as full
 
@@ -189,6 +192,34 @@ class Connection:
                 batch = [values for values, _ in group]
                 with self._translated():
                     raw.executemany(cast_wide(sql, wide), batch)
+
+    def insert_many(
+        self,
+        table: str,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[Any]],
+        *,
+        on_conflict: str = "",
+    ) -> None:
+        """Insert rows, in order, in one transaction, faster than `execute_many`.
+
+        Args:
+            table: The table.
+            columns: What each row gives.
+            rows: The values.
+            on_conflict: An upsert clause, such as 'ON CONFLICT (user_id) DO NOTHING'.
+        """
+        row_places = f"({', '.join('?' * len(columns))})"
+        with self.transaction() if self._depth == 0 else contextlib.nullcontext():
+            remaining = iter(rows)
+            while chunk := list(itertools.islice(remaining, ROWS_A_STATEMENT)):
+                if any(len(row) != len(columns) for row in chunk):
+                    raise InvalidStatement(f"A row for {table} has not {len(columns)} values.")
+                self.execute(
+                    f"INSERT INTO {table} ({', '.join(columns)}) "
+                    f"VALUES {', '.join([row_places] * len(chunk))} {on_conflict}",
+                    [value for row in chunk for value in row],
+                )
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
