@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import duckdb
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -569,6 +570,16 @@ def test_progress_is_told_in_rows(lab):
     told: list[tuple[str, int, int]] = []
     lab.sync(progress=lambda *what: told.append(what))
     assert ("messages", 300, 300) in told
+
+
+def test_memory_does_not_grow_with_the_number_of_rows(lab, monkeypatch):
+    """What was inserted is let go at once, not with the transaction's end."""
+    monkeypatch.setattr(sync_module, "ROW_GROUP", 10_000)
+    add(lab.primary, *map(message, range(80_000)))
+    held = []
+    lab.sync(progress=lambda *_: held.append(pa.total_allocated_bytes()))
+    assert len(held) >= 8
+    assert max(held) < 2.5 * held[1]
 
 
 def test_the_writers_folder_is_free_of_partial_files(lab, tmp_path: Path):

@@ -120,26 +120,26 @@ class Warehouse:
         """Define the views over the raw tables."""
         self._connection.execute(CONVERSATIONS)
 
-    def insert(self, contract: Contract, rows: pa.Table) -> None:
-        """Append rows that fit the contract."""
-        self._connection.register("incoming", rows)
-        self._connection.execute(f'INSERT INTO raw."{contract.table}" SELECT * FROM incoming')
-        self._connection.unregister("incoming")
+    def insert(self, contract: Contract, incoming_rows: pa.Table) -> None:  # noqa: ARG002
+        """Append rows that fit the contract.
 
-    def delete(self, contract: Contract, keys: pa.Table) -> int:
+        DuckDB finds the argument by its name. A registered view would keep its rows in memory until
+        the transaction ends, even after it was unregistered.
+        """
+        self._connection.execute(f'INSERT INTO raw."{contract.table}" SELECT * FROM incoming_rows')
+
+    def delete(self, contract: Contract, gone_keys: pa.Table) -> int:  # noqa: ARG002
         """Remove rows by their keys, from the table and from quarantine; say how many of both."""
-        self._connection.register("gone", keys)
         match = " AND ".join(f'CAST(t."{name}" AS VARCHAR) = g."{name}"' for name in contract.key)
         joined = " || '/' || ".join(f'"{name}"' for name in contract.key)
         deleted = 0
         for statement in (
-            f'DELETE FROM raw."{contract.table}" AS t USING gone AS g WHERE {match}',
+            f'DELETE FROM raw."{contract.table}" AS t USING gone_keys AS g WHERE {match}',
             f"""DELETE FROM quarantine.misfits WHERE table_name = '{contract.table}'
-                AND row_key IN (SELECT {joined} FROM gone)""",
+                AND row_key IN (SELECT {joined} FROM gone_keys)""",
         ):
             row = self._connection.execute(statement).fetchone()
             deleted += row[0] if row else 0
-        self._connection.unregister("gone")
         return deleted
 
     def quarantine(self, misfits: Sequence[Misfit]) -> None:
