@@ -47,10 +47,14 @@ NOW = "strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z'"
 """SQL for the present time in the form of every timestamp of the database."""
 
 BUSY_TIMEOUT = 30.0  # seconds
-SQLITE_BUSY_MS = 5  # SQLite's own waiting holds the interpreter lock: see Connection._patiently
+# SQLite's own waiting holds the interpreter lock, so there is none: see Connection._patiently.
+# Measured with 16 threads that write: 690 transactions a second; with only 5 ms of it, 4.
+SQLITE_BUSY_MS = 0
 # A table with triggers costs SQLite a journal of every page that a *statement* touches, so that the
 # statement alone can be undone: with a row in each, twice the time of the insertion itself.
 ROWS_A_STATEMENT = 50
+CACHE_KIB = 16_384
+CHECKPOINT_PAGES = 10_000  # the write-ahead log grows to about 40 MB
 PAUSE = 0.015  # seconds between two tries, at most
 ROOM = 1 << 20  # bytes; with less, a disk counts as full
 
@@ -118,7 +122,8 @@ class Connection:
 
     def __init__(self, path: Path, key: str | None, *, busy_timeout: float) -> None:
         self.path = path
-        self._busy_timeout = busy_timeout
+        self.busy_timeout = busy_timeout  # seconds; another thread may shorten it during a wait
+        self._key = key
         self._depth = 0
         self._raw: Any = None
         with self._translated():
@@ -128,13 +133,16 @@ class Connection:
                 else libsql_experimental.connect(str(path), isolation_level=None)
             )
         try:
-            # First of all: without it, a writer elsewhere makes even these pragmas fail.
             self.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_MS}")
             self.execute("PRAGMA foreign_keys = ON")
             # Else rows that INSERT OR REPLACE removes never reach the change feed's triggers.
             self.execute("PRAGMA recursive_triggers = ON")
             # SQLite's own temporary files are not encrypted: keep them in memory.
             self.execute("PRAGMA temp_store = MEMORY")
+            # Every page that leaves the cache is encrypted, and decrypted when it is read again.
+            self.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            # Pages that many commits change are copied back into the database once, not each time.
+            self.fetch_all(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         except BaseException:
             self.close()
             raise
@@ -149,8 +157,8 @@ class Connection:
         def run() -> list[Row]:
             cursor = self._start(sql, parameters)
             with self._translated():
-                rows: list[Row] = cursor.fetchall()
-            return rows
+                rows: list[Row] | None = cursor.fetchall()
+            return rows or []  # None for a statement that is no query
 
         return self._patiently(run)
 
@@ -161,7 +169,7 @@ class Connection:
             cursor = self._start(sql, parameters)
             with self._translated():
                 names = [column[0] for column in cursor.description or ()]
-                return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+                return [dict(zip(names, row, strict=True)) for row in cursor.fetchall() or ()]
 
         return self._patiently(run)
 
@@ -209,17 +217,21 @@ class Connection:
             rows: The values.
             on_conflict: An upsert clause, such as 'ON CONFLICT (user_id) DO NOTHING'.
         """
-        row_places = f"({', '.join('?' * len(columns))})"
+        places = f"({', '.join('?' * len(columns))})"
+        insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES "
+        checked = list(rows)
+        if any(len(row) != len(columns) for row in checked):
+            raise InvalidStatement(f"A row for {table} has not {len(columns)} values.")
+        whole = len(checked) - len(checked) % ROWS_A_STATEMENT
         with self.transaction() if self._depth == 0 else contextlib.nullcontext():
-            remaining = iter(rows)
-            while chunk := list(itertools.islice(remaining, ROWS_A_STATEMENT)):
-                if any(len(row) != len(columns) for row in chunk):
-                    raise InvalidStatement(f"A row for {table} has not {len(columns)} values.")
-                self.execute(
-                    f"INSERT INTO {table} ({', '.join(columns)}) "
-                    f"VALUES {', '.join([row_places] * len(chunk))} {on_conflict}",
-                    [value for row in chunk for value in row],
-                )
+            self.execute_many(
+                f"{insert}{', '.join([places] * ROWS_A_STATEMENT)} {on_conflict}",
+                (
+                    list(itertools.chain.from_iterable(checked[at : at + ROWS_A_STATEMENT]))
+                    for at in range(0, whole, ROWS_A_STATEMENT)
+                ),
+            )
+            self.execute_many(f"{insert}{places} {on_conflict}", checked[whole:])
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -253,18 +265,26 @@ class Connection:
     def snapshot(self) -> Iterator[None]:
         """Let every query inside see the same state of the database, without blocking writers."""
         self.execute("BEGIN")
-        self._depth += 1
         try:
-            yield
+            # Fixes the state that is seen, and waits where somebody keeps even readers out.
+            self.fetch_all("SELECT count(*) FROM sqlite_master")
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
         finally:
-            self._depth -= 1
             with contextlib.suppress(StorageError):
                 self.execute("ROLLBACK")
 
     @property
     def in_transaction(self) -> bool:
-        """Whether a transaction or a snapshot is open."""
-        return self._depth > 0
+        """Whether a transaction or a snapshot is open, be it by a plain `BEGIN`."""
+        return self._depth > 0 or (self._raw is not None and self._raw.in_transaction)
+
+    def open_beside(self, path: Path) -> Connection:
+        """Open another file that has the key of this one, such as a copy of it."""
+        return Connection(path, self._key, busy_timeout=self.busy_timeout)
 
     def close(self) -> None:
         """Release the file; a second call does nothing."""
@@ -286,12 +306,12 @@ class Connection:
         this process which has the database's lock could never give it back. Inside a transaction
         there is nothing to wait for: it holds the lock already.
         """
-        deadline = time.monotonic() + self._busy_timeout
+        start = time.monotonic()
         while True:
             try:
                 return run()
             except DatabaseLocked:
-                if self._depth or time.monotonic() > deadline:
+                if self._depth or time.monotonic() - start >= self.busy_timeout:
                     raise
             time.sleep(random.uniform(0.001, PAUSE))  # noqa: S311 - no secret, only a pause
 
@@ -340,7 +360,7 @@ class LibSQLAdapter(DatabaseAdapter[Connection]):
         self.path = Path(database_path)
         self._key = encryption_key
         self._create = create
-        self._busy_timeout = busy_timeout
+        self.busy_timeout = busy_timeout
 
     def connect(self) -> Connection:
         """Open a connection.
@@ -356,7 +376,7 @@ class LibSQLAdapter(DatabaseAdapter[Connection]):
                 f"The database {self.path} does not exist: restore it from a backup or create a "
                 "new home."
             )
-        connection = Connection(self.path, self._key, busy_timeout=self._busy_timeout)
+        connection = Connection(self.path, self._key, busy_timeout=self.busy_timeout)
         try:
             # Opening is lazy: only reading a page shows whether the key is right.
             connection.fetch_all("SELECT count(*) FROM sqlite_master")

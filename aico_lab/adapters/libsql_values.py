@@ -36,10 +36,10 @@ def encode(row: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[int, ...]]:
         value if value is None else _ENCODERS.get(type(value), _encode_other)(value)
         for value in row
     )
+    if _WideInteger not in set(map(type, values)):
+        return values, ()
     wide = tuple(position for position, value in enumerate(values) if type(value) is _WideInteger)
-    if wide:
-        values = tuple(str(v.value) if type(v) is _WideInteger else v for v in values)
-    return values, wide
+    return tuple(str(v.value) if type(v) is _WideInteger else v for v in values), wide
 
 
 def encode_exactly(

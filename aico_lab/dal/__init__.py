@@ -1,0 +1,7 @@
+"""Data access: SQL from async code, on pooled connections, in transactions; it knows no domain."""
+
+from aico_lab.dal.access import DataAccessLayer
+from aico_lab.dal.connection import PooledConnection
+from aico_lab.dal.pool import ConnectionPool
+
+__all__ = ["ConnectionPool", "DataAccessLayer", "PooledConnection"]

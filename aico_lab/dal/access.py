@@ -1,0 +1,134 @@
+"""The data access layer: SQL from async code, on pooled connections, in transactions.
+
+**Transactions** belong to the task that opened them: whatever that task does with the layer inside
+takes part, so repositories join a unit of work without knowing of it. A task that is started inside
+(`gather`, `create_task`, and `wait_for` before Python 3.12; not `asyncio.timeout`) does not take
+part: it sees what is committed and writes after the transaction. Awaiting such a writer inside is
+waiting for oneself; it ends with `DatabaseLocked`.
+
+**Time.** Waiting for a connection ends after `acquire_timeout`, waiting for other writers after the
+adapter's busy timeout, and either wait can be cancelled. The driver cannot be interrupted and
+stalls the whole process during a statement. What ends after `operation_timeout` is undone, and
+reported as `OperationTimedOut` when the driver returns (only `PRAGMA` and `VACUUM` cannot be
+undone). An operation that was interrupted spoils its transaction, which can then only be rolled
+back. As with every database, a task that is cancelled during the commit itself may have committed.
+
+A layer may be used from several event loops in several threads; it does not survive a fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from aico_lab.dal.operations import Operations, check
+from aico_lab.dal.pool import ACQUIRE_TIMEOUT, ConnectionPool
+from aico_lab.errors import InvalidValue
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from aico_lab.adapters.libsql import Connection, LibSQLAdapter
+    from aico_lab.dal.connection import PooledConnection
+
+Result = TypeVar("Result")
+
+# Reading is wrongly taken for writing where such a word stands in it, which does no harm.
+_WRITES = re.compile(r"\b(insert|update|delete|replace|create|drop|alter)\b", re.IGNORECASE)
+
+
+class DataAccessLayer(Operations):
+    """Runs SQL on one database."""
+
+    def __init__(
+        self,
+        adapter: LibSQLAdapter,
+        *,
+        max_connections: int = 10,
+        acquire_timeout: float = ACQUIRE_TIMEOUT,
+        operation_timeout: float | None = None,
+    ) -> None:
+        """Open nothing yet.
+
+        Args:
+            adapter: Opens connections to a database that has its schema.
+            max_connections: How many are open at a time.
+            acquire_timeout: Seconds that an operation waits for one.
+            operation_timeout: Seconds that an operation may take, waiting for other writers
+                included and for a connection not; None for no limit.
+
+        Raises:
+            InvalidValue: There would be no connection, or no time.
+        """
+        if operation_timeout is not None and not operation_timeout > 0:
+            raise InvalidValue("The operation timeout must be above zero, or None for no limit.")
+        self.adapter = adapter
+        self.connection_pool = ConnectionPool(
+            adapter, max_connections=max_connections, acquire_timeout=acquire_timeout
+        )
+        self._operation_timeout = operation_timeout
+        self._transactions: weakref.WeakKeyDictionary[Any, PooledConnection] = (
+            weakref.WeakKeyDictionary()  # by task
+        )
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Self]:
+        """Commit what this task does inside, or undo it when an exception leaves; nests.
+
+        The outermost one takes the write lock at once, so that it cannot fail for another writer
+        later. An inner one that fails undoes only itself, if its exception is caught.
+
+        Raises:
+            DatabaseLocked: Others kept on writing for longer than the busy timeout.
+            PoolExhausted: No connection came free within the acquire timeout.
+            LayerClosed: The layer was closed.
+            OperationTimedOut: An operation in it was interrupted, and all of it is undone.
+        """
+        deadline = self._deadline()
+        outer = self._joined()
+        if outer is not None:
+            async with outer.level(deadline=deadline):
+                yield self
+            return
+        task = asyncio.current_task()
+        loan = self.connection_pool.acquire(write=True, deadline=deadline)
+        async with loan as connection, connection.level(deadline=deadline):
+            self._transactions[task] = connection
+            try:
+                yield self
+            finally:
+                self._transactions.pop(task, None)
+
+    async def close(self) -> None:
+        """Refuse new use, wait for the present one, and close; a second call does nothing."""
+        await self.connection_pool.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def _operate(
+        self, query: str, job: Callable[[Connection], Result], *, many: bool = False
+    ) -> Result:
+        check(query)
+        deadline = self._deadline()
+        joined = self._joined()
+        if joined is not None:
+            return await joined.run(job, atomic=many, deadline=deadline)
+        write = many or _WRITES.search(query) is not None
+        async with self.connection_pool.acquire(write=write, deadline=deadline) as connection:
+            return await connection.run(job, atomic=write, deadline=deadline)
+
+    def _joined(self) -> PooledConnection | None:
+        """The connection of the transaction that this task has opened."""
+        return self._transactions.get(asyncio.current_task())
+
+    def _deadline(self) -> float | None:
+        limit = self._operation_timeout
+        return None if limit is None else time.monotonic() + limit

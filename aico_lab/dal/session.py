@@ -1,0 +1,169 @@
+"""A connection and the thread in which all of its work happens, in order.
+
+The driver blocks, so nothing of it may run in an event loop's thread. It also holds Python's
+interpreter lock during a statement and cannot be interrupted: a long statement still stalls the
+process, and a limit of time can be checked only when the statement is over. What waits for another
+connection's lock, on the other hand, waits in Python and can be told to stop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from aico_lab.errors import DatabaseLocked, OperationTimedOut, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from aico_lab.adapters.libsql import Connection, LibSQLAdapter
+
+Result = TypeVar("Result")
+
+
+class Session:
+    """A connection that opens when it is first needed; to be lent to one task at a time."""
+
+    def __init__(self, adapter: LibSQLAdapter) -> None:
+        self._adapter = adapter
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="aico-lab-dal")
+        self._last: Future[Any] | None = None
+        self._connection: Connection | None = None
+        self._checked = False
+        self._hurried = False
+        self._levels: list[AbstractContextManager[None]] = []
+
+    def submit(
+        self, job: Callable[[Connection], Result], *, atomic: bool, deadline: float | None
+    ) -> Future[Result]:
+        """Do something with the connection, in its thread, after what it is doing already.
+
+        Args:
+            job: What to do; it fails with `OperationTimedOut` if it ends after the deadline.
+            atomic: Undo all of it if it fails.
+            deadline: In `time.monotonic()` seconds.
+        """
+        future = self._thread.submit(self._perform, job, atomic=atomic, deadline=deadline)
+        self._last = future
+        return future
+
+    def hurry(self) -> None:
+        """Stop waiting for other connections' locks, until the session is cleaned or resumed."""
+        self._hurried = True
+        if self._connection is not None:
+            self._connection.busy_timeout = 0.0
+
+    def resume(self) -> None:
+        """Wait for locks again; for when nothing is running."""
+        self._hurried = False
+
+    @property
+    def depth(self) -> int:
+        """How many transactions are open, each in the one before; for when nothing is running."""
+        return len(self._levels)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is running and nothing is open."""
+        return (self._last is None or self._last.done()) and not self._levels
+
+    def begin(self, connection: Connection) -> None:
+        """Open a transaction, or a savepoint in the one that is open; a job."""
+        level = connection.transaction()
+        level.__enter__()
+        self._levels.append(level)
+
+    def end(self, *, keep: bool) -> Future[None]:
+        """Commit or undo the innermost transaction, in the thread; this is always carried out."""
+        self._last = self._thread.submit(self._end, keep=keep)
+        return self._last
+
+    def clean_up(self, then: Callable[[Future[None]], None]) -> None:
+        """Undo whatever is open, behind what is running, and call back from the thread."""
+        self.hurry()
+        self._thread.submit(self._undo_all).add_done_callback(then)
+
+    def lent_again(self) -> None:
+        """Look whether the connection still works before the next job."""
+        self._checked = False
+
+    def close(self) -> Future[None]:
+        """Close the connection and, after that, let the thread end."""
+        closed = self._thread.submit(self._disconnect)
+        self._thread.shutdown(wait=False)
+        return closed
+
+    def _perform(
+        self, job: Callable[[Connection], Result], *, atomic: bool, deadline: float | None
+    ) -> Result:
+        self._check(deadline)
+        connection = self._ready(patience_until(deadline, self._adapter.busy_timeout))
+        try:
+            with connection.transaction() if atomic else contextlib.nullcontext():
+                result = job(connection)
+                self._check(deadline)  # before the commit: what comes too late is undone
+        except DatabaseLocked:
+            self._check(deadline)  # it was the deadline that ended the waiting
+            raise
+        return result
+
+    def _check(self, deadline: float | None) -> None:
+        check_deadline(-math.inf if self._hurried else deadline)
+
+    def _ready(self, patience: float) -> Connection:
+        """Give the connection: a new one where there is none or where it does not work."""
+        if self._connection is not None and not self._checked:
+            self._connection.busy_timeout = patience
+            try:
+                self._adapter.health(self._connection)
+            except DatabaseLocked:
+                raise
+            except StorageError:
+                self._disconnect()
+        if self._connection is None:
+            self._connection = self._adapter.connect()
+        self._checked = True
+        self._connection.busy_timeout = patience
+        if self._hurried:  # perhaps just now
+            self._connection.busy_timeout = 0.0
+        return self._connection
+
+    def _end(self, *, keep: bool) -> None:
+        level = self._levels.pop()
+        if keep:
+            level.__exit__(None, None, None)
+        else:
+            level.__exit__(StorageError, StorageError("rolled back"), None)
+
+    def _undo_all(self) -> None:
+        while self._levels:
+            with contextlib.suppress(StorageError):
+                self._end(keep=False)
+        self._hurried = False
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(StorageError):
+                self._adapter.disconnect(connection)
+
+
+def patience_until(deadline: float | None, most: float) -> float:
+    """Seconds to wait for something: those to the deadline, but not more than `most`."""
+    return most if deadline is None else min(most, max(deadline - time.monotonic(), 0.0))
+
+
+def check_deadline(deadline: float | None) -> None:
+    """Do nothing if there is time left.
+
+    Raises:
+        OperationTimedOut: There is none.
+    """
+    if deadline is not None and time.monotonic() >= deadline:
+        raise OperationTimedOut(
+            "The operation took longer than its limit and was undone: try again, or allow it more."
+        )
