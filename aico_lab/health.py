@@ -8,12 +8,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from aico_lab.adapters import duckdb as duckdb_adapter
-from aico_lab.errors import AicoLabError, CorruptDatabase, DiskFull
+from aico_lab.errors import AicoLabError, CorruptDatabase, DiskFull, SchemaTampered
 from aico_lab.etl import snapshots
 from aico_lab.lab import Lab
 from aico_lab.schema import feed
 from aico_lab.schema.core import CORE
-from aico_lab.schema.registry import pending
+from aico_lab.schema.status import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,7 +117,9 @@ def _check_primary(lab: Lab) -> str:
 
 
 def _check_schema(lab: Lab) -> str:
-    pending(CORE, lab.primary)
+    found = verify(CORE, lab.primary)
+    if not found.ok:
+        raise SchemaTampered("The schema is not what was applied: see `aico-lab schema verify`.")
     return f"{len(list(CORE))} schemas up to date, unchanged since they were applied"
 
 

@@ -491,6 +491,16 @@ def test_two_syncs_at_once_wait_for_each_other(lab, monkeypatch):
     assert lab.sync().mode == "full"
 
 
+def test_a_new_column_reaches_the_warehouse_with_the_next_sync(lab):
+    """Even where no row changed since."""
+    add(lab.primary, message(0))
+    lab.sync()
+    lab.primary.execute("ALTER TABLE users ADD COLUMN nickname TEXT")
+    assert lab.sync().mode == "full"
+    assert_equal_stores(lab)
+    assert lab.sync().mode == "nothing"
+
+
 def test_an_error_in_the_middle_leaves_the_warehouse_as_it_was(lab, monkeypatch):
     """And the snapshot readable."""
     add(lab.primary, *map(message, range(10)))

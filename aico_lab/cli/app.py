@@ -12,6 +12,7 @@ from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, ask_passp
 from aico_lab.cli.output import Bar, emit, say
 from aico_lab.cli.pipeline import pipeline
 from aico_lab.cli.report import report
+from aico_lab.cli.schema import schema
 
 if TYPE_CHECKING:
     from aico_lab.keys import Protection
@@ -24,6 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(report, name="report")
+app.add_typer(schema, name="schema")
 app.add_typer(pipeline, name="pipeline")
 app.add_typer(bench, name="bench")
 

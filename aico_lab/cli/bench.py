@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aico_lab.cli.common import JsonOption
 from aico_lab.cli.output import Bar, emit, say
 
+if TYPE_CHECKING:
+    from aico_lab.bench.harness import Outcome
+
 bench = typer.Typer(help="Compare with the best peers on the same data.", no_args_is_help=True)
+
+
+RowsOption = Annotated[int, typer.Option("--rows", min=1000, help="Real messages, repeated.")]
+RepeatOption = Annotated[
+    int, typer.Option("--repeat", min=1, help="Runs of each; medians are quoted.")
+]
 
 
 @bench.command("etl")
 def bench_etl(
-    *,
-    rows: Annotated[
-        int, typer.Option(min=1000, help="Messages, repeated from real ones.")
-    ] = 250_000,
-    repeat: Annotated[int, typer.Option(min=1, help="Runs of each; medians are quoted.")] = 3,
-    json: JsonOption = False,
+    *, rows: RowsOption = 250_000, repeat: RepeatOption = 3, json: JsonOption = False
 ) -> None:
     """Time loading the warehouse, and peers doing the same job in plain text."""
     from aico_lab.bench.etl import run_bench
 
+    _show(run_bench, rows, repeat, json=json)
+
+
+@bench.command("storage")
+def bench_storage(
+    *, rows: RowsOption = 100_000, repeat: RepeatOption = 3, json: JsonOption = False
+) -> None:
+    """Time writing messages in bulk and one by one, and the bare driver doing as much."""
+    from aico_lab.bench.storage import run_bench
+
+    _show(run_bench, rows, repeat, json=json)
+
+
+def _show(
+    run_bench: Callable[[int, int, Callable[[str, int, int | None], None]], Outcome],
+    rows: int,
+    repeat: int,
+    *,
+    json: bool,
+) -> None:
     with Bar("runs") as bar:
         outcome = run_bench(rows, repeat, bar.show)
     if json:

@@ -138,20 +138,16 @@ class _Run:
         started = time.perf_counter()
         target = feed.head(self._primary)
         cursor = self._warehouse.cursor
-        if not full and cursor == target:
-            return "nothing", target
         contracts = [
             read_contract(self._primary, table, key)
             for table, key in feed.tracked_tables(self._primary).items()
         ]
         since: int | None = None
-        if (
-            not full
-            and cursor
-            and feed.continues(self._primary, cursor)
-            and self._warehouse.has_tables_of(contracts)
-        ):
-            since = cursor.seq
+        if not full and cursor and self._warehouse.has_tables_of(contracts):
+            if cursor == target:
+                return "nothing", target
+            if feed.continues(self._primary, cursor):
+                since = cursor.seq
         mode: Mode = "full" if since is None else "increment"
         with self._warehouse.transaction():
             if since is None:

@@ -177,9 +177,10 @@ def open_warehouse(path: Path, key: str | None, *, temporary: Path) -> Iterator[
     Raises:
         StorageError: DuckDB cannot open the file, or refused something inside the block.
     """
-    connection = duckdb_adapter.connect(
+    adapter = duckdb_adapter.DuckDBAdapter(
         path, key, read_only=False, temporary=temporary, memory_limit=MEMORY_LIMIT
     )
+    connection = adapter.connect()
     path.chmod(0o600)
     try:
         with duckdb_adapter.translated(path.name):

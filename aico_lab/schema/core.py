@@ -305,3 +305,83 @@ CORE.register(
     },
     priority=5,
 )
+
+CORE.register(
+    "bus",
+    "core",
+    {
+        1: SchemaVersion(
+            version=1,
+            name="Message bus",
+            description="How far every consumer has come in the outbox, and what it gave up.",
+            sql_statements=[
+                # `position` is the last outbox.seq that the consumer handled, gave up or did not
+                # want: numbers are given in commit order, so one number tells all that is done.
+                # `attempts` and `due_at` belong to the message after it that failed last.
+                """CREATE TABLE bus_consumers (
+                    consumer TEXT PRIMARY KEY NOT NULL,
+                    patterns JSON TEXT NOT NULL,
+                    position INTEGER NOT NULL DEFAULT 0,
+                    attempts INTEGER NOT NULL DEFAULT 0,
+                    due_at TIMESTAMP TEXT
+                )""",
+                """CREATE TABLE dead_letters (
+                    consumer TEXT NOT NULL,
+                    seq INTEGER NOT NULL,
+                    topic TEXT NOT NULL,
+                    payload JSON TEXT NOT NULL,
+                    created_at TIMESTAMP TEXT NOT NULL,
+                    attempts INTEGER NOT NULL,
+                    error TEXT NOT NULL,
+                    reason TEXT NOT NULL,
+                    died_at TIMESTAMP TEXT NOT NULL,
+                    PRIMARY KEY (consumer, seq)
+                )""",
+            ],
+            rollback_statements=["DROP TABLE dead_letters", "DROP TABLE bus_consumers"],
+        )
+    },
+    priority=6,
+)
+
+CORE.register(
+    "search",
+    "core",
+    {
+        1: SchemaVersion(
+            version=1,
+            name="Full-text search",
+            description="An index of the words of messages; see repositories/full_text.py.",
+            sql_statements=[
+                # It holds words and where they are, and no second copy of any message.
+                """CREATE VIRTUAL TABLE messages_search USING fts5 (
+                    content, content = '', contentless_delete = 1,
+                    tokenize = 'unicode61 remove_diacritics 2'
+                )""",
+                # One row: messages up to this id are in the index. No trigger adds new ones, since
+                # that would make writing them five times slower.
+                """CREATE TABLE search_state (
+                    only_row INTEGER PRIMARY KEY NOT NULL CHECK (only_row = 1),
+                    indexed_through INTEGER NOT NULL
+                )""",
+                "INSERT INTO search_state VALUES (1, 0)",
+                """CREATE TRIGGER search_messages_delete AFTER DELETE ON messages
+                    WHEN OLD.id <= (SELECT indexed_through FROM search_state) BEGIN
+                        DELETE FROM messages_search WHERE rowid = OLD.id;
+                    END""",
+                """CREATE TRIGGER search_messages_update AFTER UPDATE OF content ON messages
+                    WHEN OLD.content IS NOT NEW.content
+                        AND OLD.id <= (SELECT indexed_through FROM search_state) BEGIN
+                        UPDATE messages_search SET content = NEW.content WHERE rowid = OLD.id;
+                    END""",
+            ],
+            rollback_statements=[
+                "DROP TRIGGER search_messages_update",
+                "DROP TRIGGER search_messages_delete",
+                "DROP TABLE search_state",
+                "DROP TABLE messages_search",
+            ],
+        )
+    },
+    priority=7,
+)

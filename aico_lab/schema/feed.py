@@ -35,6 +35,10 @@ TABLES = (
     )""",
 )
 
+_MARK = """INSERT INTO change_log (table_name, row_key, op, at)
+    VALUES ('feed_tables', '', 'update', CAST(unixepoch('subsec') * 1000 AS INTEGER))"""
+"""Logs that the feed itself changed, and not a row: consumers see that there is something to do."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
@@ -52,7 +56,11 @@ class Cursor:
 
 
 def track(connection: Connection, table: str, key_columns: Sequence[str]) -> None:
-    """Write the triggers that log every change of a table.
+    """Write the triggers that log every change of a table, where they are not there yet.
+
+    Rows that are in the table already are logged as new ones. A table that was in the feed and has
+    lost its triggers was rebuilt: nobody knows which of its rows changed, so every consumer has to
+    start anew.
 
     Args:
         connection: Inside the transaction that made the table.
@@ -78,13 +86,55 @@ def track(connection: Connection, table: str, key_columns: Sequence[str]) -> Non
         "update": log("OLD", "delete", moved) + log("NEW", "update"),
         "delete": log("OLD", "delete"),
     }
+    known = tracked_tables(connection).get(table)
+    if known == tuple(key_columns) and _has_triggers(connection, table):
+        return
     for event, body in bodies.items():
+        connection.execute(f"DROP TRIGGER IF EXISTS feed_{table}_{event}")
         connection.execute(
             f"CREATE TRIGGER feed_{table}_{event} AFTER {event.upper()} ON {table} BEGIN {body} END"
         )
     connection.execute(
-        "INSERT INTO feed_tables VALUES (?, ?)", [table, json.dumps(list(key_columns))]
+        "INSERT INTO feed_tables VALUES (?, ?) ON CONFLICT (table_name) "
+        "DO UPDATE SET key_columns = excluded.key_columns",
+        [table, json.dumps(list(key_columns))],
     )
+    if known:
+        _break_off(connection)
+    else:
+        connection.execute(log(table, "insert", f"FROM {table}"))
+
+
+def _has_triggers(connection: Connection, table: str) -> bool:
+    found = connection.fetch_all(
+        "SELECT 1 FROM sqlite_master WHERE type = 'trigger' AND name = ? AND tbl_name = ?",
+        [f"feed_{table}_insert", table],
+    )
+    return bool(found)
+
+
+def untrack(connection: Connection, table: str) -> None:
+    """Take a table out of the feed, whether or not it still exists.
+
+    Its rows' keys leave the log too; their numbers stay, so that the log has no gap.
+
+    Args:
+        connection: Inside the transaction that removes the table.
+        table: Its name.
+    """
+    for event in ("insert", "update", "delete"):
+        connection.execute(f"DROP TRIGGER IF EXISTS feed_{table}_{event}")
+    if table in tracked_tables(connection):
+        connection.execute("DELETE FROM feed_tables WHERE table_name = ?", [table])
+        connection.execute("UPDATE change_log SET row_key = '' WHERE table_name = ?", [table])
+        connection.execute(_MARK)
+
+
+def _break_off(connection: Connection) -> None:
+    """Forget every change and leave a gap in the numbers, so that no cursor can be continued."""
+    connection.execute(_MARK)
+    connection.execute("DELETE FROM change_log")
+    connection.execute(_MARK)
 
 
 def tracked_tables(connection: Connection) -> dict[str, tuple[str, ...]]:
@@ -114,6 +164,8 @@ def continues(connection: Connection, cursor: Cursor) -> bool:
     """
     if head(connection).database_id != cursor.database_id:
         return False
+    if cursor.seq == 0:  # nothing was read yet: the log must reach back to its beginning
+        return connection.fetch_one("SELECT min(seq) FROM change_log") in ((None,), (1,))
     return cursor.anchor == _anchor(connection, cursor.seq)
 
 

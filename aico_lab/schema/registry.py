@@ -6,92 +6,76 @@ leaves the version before it. A checksum of what was applied tells an edited mig
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+import re
+from contextlib import ExitStack, suppress
+from typing import (
+    TYPE_CHECKING,
+    ClassVar,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    TypeVar,
+    cast,
+    get_args,
+)
 
-from aico_lab.adapters.libsql import NOW
 from aico_lab.errors import (
+    DowngradeImpossible,
     InvalidValue,
-    MigrationFailed,
     SchemaTampered,
     SchemaTooNew,
-    StorageError,
+    UnknownName,
 )
-from aico_lab.schema import feed
+from aico_lab.schema.authorizer import RESERVED, Guard
+from aico_lab.schema.drift import Drift, Twin
+from aico_lab.schema.migrate import Migration, exclusive, known_steps
+from aico_lab.schema.versions import (
+    Kind,
+    Schema,
+    SchemaVersion,
+    applied_checksums,
+    current_versions,
+    prepare,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
+    from aico_lab.schema.migrate import Step
 
-Kind = Literal["core", "plugin"]
+__all__ = ["SchemaRegistry", "SchemaVersion", "pending"]
 
-BOOKKEEPING = (
-    """CREATE TABLE IF NOT EXISTS schema_metadata (
-        schema_name TEXT PRIMARY KEY NOT NULL,
-        kind TEXT NOT NULL,
-        version INTEGER NOT NULL,
-        updated_at TIMESTAMP TEXT NOT NULL
-    )""",
-    """CREATE TABLE IF NOT EXISTS schema_migration_history (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        schema_name TEXT NOT NULL,
-        version INTEGER NOT NULL,
-        direction TEXT NOT NULL CHECK (direction IN ('apply', 'rollback')),
-        checksum TEXT NOT NULL,
-        at TIMESTAMP TEXT NOT NULL
-    )""",
-)
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class SchemaVersion:
-    """One step of a schema.
+class _OrDefault(Generic[Parameters, Result]):
+    """A method that works on the default registry where the class itself is asked."""
 
-    Attributes:
-        version: 1, 2, 3 …
-        name: What it is called where people read it.
-        description: What it changes.
-        sql_statements: What brings the version before it to this one, one statement each.
-        rollback_statements: What undoes them.
-        tracked: The tables of this version whose changes go into the change feed, each with the
-            columns that identify a row on every device.
-    """
+    def __init__(self, method: Callable[Concatenate[SchemaRegistry, Parameters], Result]) -> None:
+        self._method = method
+        self.__doc__ = method.__doc__
 
-    version: int
-    name: str
-    description: str
-    sql_statements: Sequence[str]
-    rollback_statements: Sequence[str]
-    tracked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-    @property
-    def checksum(self) -> str:
-        """SHA-256 over everything that reaches the database."""
-        tracked = {table: list(keys) for table, keys in sorted(self.tracked.items())}
-        applied = [list(self.sql_statements), list(self.rollback_statements), tracked]
-        return hashlib.sha256(json.dumps(applied).encode()).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Schema:
-    """All versions of one schema."""
-
-    name: str
-    kind: Kind
-    versions: Mapping[int, SchemaVersion]
-    priority: int
-
-    @property
-    def newest(self) -> int:
-        """The highest version."""
-        return max(self.versions)
+    def __get__(
+        self, registry: SchemaRegistry | None, kind: type[SchemaRegistry]
+    ) -> Callable[Parameters, Result]:
+        bound = self._method.__get__(kind.default if registry is None else registry)
+        return cast("Callable[Parameters, Result]", bound)
 
 
 class SchemaRegistry:
-    """An explicit set of schemas."""
+    """An explicit set of schemas.
+
+    What is asked of the class itself, such as `SchemaRegistry.apply_core_schemas(connection)`, is
+    asked of the default registry.
+
+    Attributes:
+        default: This package's own schemas, and the plugins that were registered nowhere else.
+    """
+
+    default: ClassVar[SchemaRegistry]
 
     def __init__(self) -> None:
         self._schemas: dict[str, Schema] = {}
@@ -107,16 +91,24 @@ class SchemaRegistry:
         """Add a schema.
 
         Args:
-            name: Unique among all schemas.
+            name: Unique among all schemas. A plugin's is one word of small letters and digits,
+                since it is also the prefix of all its tables.
             kind: Whose it is: this package's, or a plugin's.
             versions: By number, 1 to n without a gap.
             priority: Lower ones are applied first; equal ones by name.
 
         Raises:
-            InvalidValue: The name is taken, or the versions have a gap.
+            InvalidValue: The name is taken or no name, or the versions have a gap.
         """
         if name in self._schemas:
             raise InvalidValue(f"A schema named {name!r} is registered already: choose another.")
+        if kind not in get_args(Kind):
+            raise InvalidValue(f"The schema {name!r} is either 'core' or 'plugin', not {kind!r}.")
+        # An underscore would let the prefix of one plugin begin that of another.
+        if kind == "plugin" and (name in RESERVED or not re.fullmatch("[a-z][a-z0-9]*", name)):
+            raise InvalidValue(
+                f"{name!r} cannot name a plugin: choose one word of small letters and digits."
+            )
         numbers = [version.version for version in versions.values()]
         if not versions or numbers != list(versions) or numbers != [*range(1, len(versions) + 1)]:
             raise InvalidValue(f"The versions of schema {name!r} must be numbered 1, 2, 3 …")
@@ -126,102 +118,199 @@ class SchemaRegistry:
         """Give the schemas in the order in which they are applied."""
         return iter(sorted(self._schemas.values(), key=lambda s: (s.priority, s.name)))
 
+    def __getitem__(self, name: str) -> Schema:
+        """Give a schema by its name.
+
+        Raises:
+            UnknownName: There is none.
+        """
+        if name not in self._schemas:
+            raise UnknownName(f"No schema is named {name!r}: see `aico-lab schema status`.")
+        return self._schemas[name]
+
+    @_OrDefault
     def apply_core_schemas(self, connection: Connection) -> dict[str, int]:
         """Bring every core schema to its newest version.
+
+        Args:
+            connection: A connection that is in no transaction.
 
         Returns:
             The schemas that changed, with the version that they have now.
 
         Raises:
             SchemaTooNew: The database was migrated by a later version of this program.
-            SchemaTampered: A version that was applied differs from the one registered now.
+            SchemaTampered: A version that was applied, or the live schema, is not as registered.
+            CorruptDatabase: The database is damaged; nothing was changed.
+            MigrationBusy: Another program is migrating the database.
             MigrationFailed: A version did not apply; the database stands at the one before it.
         """
-        if not pending(self, connection):  # the usual case needs no write lock
-            return {}
-        with connection.transaction():
-            for statement in (*BOOKKEEPING, *feed.TABLES):
-                connection.execute(statement)
-        applied: dict[str, int] = {}
-        for schema in self:
-            if schema.kind != "core":
-                continue
-            while (version := _next_version(schema, connection)) is not None:
-                if _apply(schema, version, connection):
-                    applied[schema.name] = version.version
-        return applied
+        core = [schema for schema in self if schema.kind == "core"]
+        return {step.schema: step.version for step in self._apply(core, connection)}
+
+    @_OrDefault
+    def apply_plugin_schema(self, plugin_name: str, connection: Connection) -> int:
+        """Activate a plugin: bring its schema to its newest version.
+
+        Args:
+            plugin_name: A registered plugin.
+            connection: A connection that is in no transaction.
+
+        Returns:
+            The version that it has now.
+
+        Raises:
+            UnknownName: No such plugin is registered.
+            StatementForbidden: It reaches beyond its own tables; nothing was changed.
+            SchemaError: As `apply_core_schemas` has it.
+        """
+        schema = self[plugin_name]
+        if schema.kind != "plugin":
+            raise UnknownName(f"{plugin_name!r} is no plugin: name one.")
+        self._apply([schema], connection)
+        return schema.newest
+
+    @_OrDefault
+    def remove_plugin_schema(self, plugin_name: str, connection: Connection) -> Path | None:
+        """Deactivate a plugin: remove all that it has in the database, registered here or not.
+
+        Only the history says afterwards that it was there.
+
+        Args:
+            plugin_name: An active plugin.
+            connection: A connection that is in no transaction.
+
+        Returns:
+            The backup that was made before, where the plugin had rows.
+
+        Raises:
+            UnknownName: No such plugin is active.
+            SchemaError: It could not be removed; nothing was changed.
+        """
+        with exclusive(connection):
+            if current_versions(connection).get(plugin_name, ("core", 0))[0] != "plugin":
+                raise UnknownName(f"No plugin named {plugin_name!r} is active.")
+            others = [schema for schema in self if schema.name != plugin_name]
+            with Migration(connection, others) as migration:
+                return migration.remove(plugin_name)
+
+    def upgrade(self, connection: Connection, *, dry_run: bool = False) -> list[Step]:
+        """Bring every core schema and every active plugin to its newest version.
+
+        Args:
+            connection: A connection that is in no transaction.
+            dry_run: Undo everything: it has then been executed, on the real rows, and would work.
+
+        Returns:
+            What was applied, or would be.
+
+        Raises:
+            SchemaError: As `apply_core_schemas` has it.
+        """
+        return self._apply(self.wanted(connection), connection, dry_run=dry_run)
+
+    def rollback(self, name: str, to_version: int, connection: Connection) -> list[Step]:
+        """Take a schema back to an earlier version.
+
+        This program brings core schemas forward again when it opens a lab: roll back before an
+        earlier one is installed.
+
+        Args:
+            name: The schema.
+            to_version: The version that it is to have; 0 removes it.
+            connection: A connection that is in no transaction.
+
+        Returns:
+            What was rolled back, newest first, each with the backup that was made before.
+
+        Raises:
+            UnknownName: There is no such schema.
+            DowngradeImpossible: There is no such earlier version, or other schemas need this one.
+            SchemaError: As `apply_core_schemas` has it.
+        """
+        schema = self[name]
+        with exclusive(connection):
+            _behind([schema], connection)
+            at = current_versions(connection).get(name, (schema.kind, 0))[1]
+            if not 0 <= to_version < at:
+                raise DowngradeImpossible(
+                    f"The schema {name!r} is at version {at}: it can go back to "
+                    + (f"0 … {at - 1}." if at else "nothing.")
+                )
+            with Migration(connection, list(self)) as migration:
+                return migration.roll_back(schema, to_version)
+
+    def drift(self, connection: Connection) -> Drift:
+        """Compare the live schema with what its versions make of an empty database.
+
+        Schemas whose applied versions are not those that are registered cannot be compared: see
+        `pending`. Objects of plugins that are not registered are left out.
+        """
+        steps = known_steps(connection, list(self))
+        known = {schema.name for schema, _ in steps}
+        unknown = [
+            Guard(name)
+            for name, (kind, _) in current_versions(connection).items()
+            if kind == "plugin" and name not in known
+        ]
+        with Twin(steps) as twin:
+            return twin.compare(connection, without=unknown)
+
+    def wanted(self, connection: Connection) -> list[Schema]:
+        """Give the schemas that a database is to have: the core and the active plugins."""
+        active = current_versions(connection)
+        return [schema for schema in self if schema.kind == "core" or schema.name in active]
+
+    def _apply(
+        self, schemas: list[Schema], connection: Connection, *, dry_run: bool = False
+    ) -> list[Step]:
+        steps: list[Step] = []
+        if not _behind(schemas, connection):  # the usual case needs no lock
+            return steps
+        with exclusive(connection), suppress(_Undo), ExitStack() as outermost:
+            if dry_run:
+                outermost.enter_context(connection.transaction())
+            with connection.transaction():
+                prepare(connection)
+            _behind(schemas, connection)  # another process may have been here meanwhile
+            with Migration(connection, list(self), dry_run=dry_run) as migration:
+                for schema in schemas:
+                    steps += migration.apply(schema)
+            if dry_run:
+                raise _Undo
+        return steps
+
+
+class _Undo(Exception):
+    """Leaves a transaction that is not to be committed."""
 
 
 def pending(registry: SchemaRegistry, connection: Connection) -> dict[str, int]:
-    """Say which core schemas have versions that are not applied, and how many.
+    """Say which core schemas and active plugins have versions to be applied, and how many.
 
     Raises:
         SchemaTooNew: The database was migrated by a later version of this program.
         SchemaTampered: A version that was applied differs from the one registered now.
     """
-    if not connection.fetch_all("SELECT 1 FROM sqlite_master WHERE name = 'schema_metadata'"):
-        return {schema.name: schema.newest for schema in registry if schema.kind == "core"}
-    current: dict[str, int] = dict(
-        connection.fetch_all("SELECT schema_name, version FROM schema_metadata")
-    )
-    applied = {
-        (name, version): checksum
-        for name, version, checksum in connection.fetch_all(
-            "SELECT schema_name, version, checksum FROM schema_migration_history "
-            "WHERE direction = 'apply' ORDER BY id"
-        )
-    }
-    behind = {}
-    for schema in registry:
-        if schema.kind != "core":
-            continue
-        at = current.get(schema.name, 0)
+    return _behind(registry.wanted(connection), connection)
+
+
+def _behind(schemas: Iterable[Schema], connection: Connection) -> dict[str, int]:
+    current, behind = current_versions(connection), {}
+    applied = applied_checksums(connection) if current else {}
+    for schema in schemas:
+        at = current.get(schema.name, (schema.kind, 0))[1]
         if at > schema.newest:
             raise SchemaTooNew(
                 f"The schema {schema.name!r} is at version {at} and this program knows only "
-                f"{schema.newest}: install a newer aico-lab."
+                f"{schema.newest}: install a newer one."
             )
         for number in range(1, at + 1):
             if applied.get((schema.name, number)) != schema.versions[number].checksum:
                 raise SchemaTampered(
                     f"Version {number} of the schema {schema.name!r} is not the one that was "
-                    "applied: install the aico-lab that made this home."
+                    "applied: install the version that applied it."
                 )
         if at < schema.newest:
             behind[schema.name] = schema.newest - at
     return behind
-
-
-def _next_version(schema: Schema, connection: Connection) -> SchemaVersion | None:
-    row = connection.fetch_one(
-        "SELECT version FROM schema_metadata WHERE schema_name = ?", [schema.name]
-    )
-    return schema.versions.get((row[0] if row else 0) + 1)
-
-
-def _apply(schema: Schema, version: SchemaVersion, connection: Connection) -> bool:
-    """Apply one version; False where another process did it meanwhile."""
-    try:
-        with connection.transaction():
-            following = _next_version(schema, connection)  # now under the write lock
-            if following is None or following.version != version.version:
-                return False
-            for statement in version.sql_statements:
-                connection.execute(statement)
-            for table, key_columns in version.tracked.items():
-                feed.track(connection, table, key_columns)
-            connection.execute(
-                f"INSERT INTO schema_metadata VALUES (?, ?, ?, {NOW}) ON CONFLICT (schema_name) "
-                "DO UPDATE SET version = excluded.version, updated_at = excluded.updated_at",
-                [schema.name, schema.kind, version.version],
-            )
-            connection.execute(
-                "INSERT INTO schema_migration_history "
-                f"(schema_name, version, direction, checksum, at) VALUES (?, ?, 'apply', ?, {NOW})",
-                [schema.name, version.version, version.checksum],
-            )
-    except StorageError as failed:
-        raise MigrationFailed(
-            f"Version {version.version} of the schema {schema.name!r} was rolled back ({failed})"
-        ) from failed
-    return True

@@ -1,0 +1,136 @@
+"""`aico-lab schema`: the versions of the primary database."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
+from aico_lab.cli.output import emit, note, say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.schema.migrate import Step
+
+schema = typer.Typer(help="See and change the versions of the database.", no_args_is_help=True)
+
+
+@contextmanager
+def _as_it_is(home: Path | None, key_file: Path | None) -> Iterator[Connection]:
+    """Open the primary database without bringing its schemas up to date."""
+    from aico_lab.schema.discovery import discover
+
+    discover()
+    with open_lab(home, key_file) as lab, lab.adapter.connect() as connection:
+        yield connection
+
+
+@schema.command()
+def status(
+    *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
+) -> None:
+    """Show the version of every schema, and what waits to be applied."""
+    from aico_lab.schema import SchemaRegistry
+    from aico_lab.schema.status import read_status
+
+    with _as_it_is(home, key_file) as connection:
+        found = read_status(SchemaRegistry.default, connection)
+    if json:
+        emit(found)
+        return
+    for one in found:
+        newest = "" if one.newest in (None, one.version) else f" of {one.newest}"
+        say(f"{one.name:<16} {one.kind:<7} {f'{one.version}{newest}':<8} {one.state}")
+
+
+@schema.command()
+def migrate(
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Execute everything, undo it, and show it.")
+    ] = False,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Bring every core schema and every active plugin to its newest version."""
+    from aico_lab.schema import SchemaRegistry
+
+    with _as_it_is(home, key_file) as connection:
+        steps = SchemaRegistry.default.upgrade(connection, dry_run=dry_run)
+    if json:
+        emit({"dry_run": dry_run, "steps": steps})
+        return
+    _say_steps(steps, "Would apply" if dry_run else "Applied")
+    if dry_run:
+        for statement in (text for step in steps for text in step.statements):
+            say(f"{statement};")
+    if not steps:
+        say("Every schema is up to date.")
+
+
+@schema.command()
+def rollback(
+    name: Annotated[str, typer.Argument(help="A schema: see `aico-lab schema status`.")],
+    *,
+    to: Annotated[int, typer.Option(help="The version that it is to have; 0 removes it.")],
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Take a schema back to an earlier version; rows that are lost are backed up before."""
+    from aico_lab.schema import SchemaRegistry
+
+    with _as_it_is(home, key_file) as connection:
+        steps = SchemaRegistry.default.rollback(name, to, connection)
+    if json:
+        emit({"schema": name, "version": to, "steps": steps})
+        return
+    _say_steps(steps, "Rolled back")
+    if SchemaRegistry.default[name].kind == "core":
+        note(
+            "This version of aico-lab brings it forward again when it opens the home: "
+            "install the earlier one first."
+        )
+
+
+@schema.command()
+def verify(
+    *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
+) -> None:
+    """Check that the database is sound and has the schema that its versions make."""
+    from aico_lab.schema import SchemaRegistry
+    from aico_lab.schema.status import verify as verify_schema
+
+    with _as_it_is(home, key_file) as connection:
+        result = verify_schema(SchemaRegistry.default, connection)
+    if json:
+        emit(result)
+    else:
+        for words, names in (
+            ("is not of any schema", result.drift.added),
+            ("is missing", result.drift.missing),
+            ("is not as it was made", result.drift.changed),
+        ):
+            for name in names:
+                say(f"FAIL {name} {words}")
+        for problem in result.problems:
+            say(f"FAIL {problem}")
+        for name, count in result.pending.items():
+            say(f"{name}: {count} to be applied by `aico-lab schema migrate`")
+        if result.ok:
+            say("ok   The database is sound and has the schema that its versions make.")
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+def _say_steps(steps: list[Step], done: str) -> None:
+    for step in steps:
+        say(f"{done} version {step.version} of {step.schema}: {step.name}")
+        if step.backup:
+            say(f"  Backup: {step.backup}")

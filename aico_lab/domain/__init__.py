@@ -1,0 +1,58 @@
+"""The companion's world and its rules: entities, what they ask of stores, services.
+
+Standard library only. Everything of it is imported from here.
+"""
+
+from aico_lab.domain.entities import (
+    Conversation,
+    Device,
+    Memory,
+    MemoryType,
+    Relationship,
+    User,
+    UserPreferences,
+)
+from aico_lab.domain.interfaces import (
+    ConversationRepository,
+    DeviceRepository,
+    MemoryRepository,
+    PreferencesRepository,
+    Publisher,
+    RelationshipRepository,
+    Responder,
+    SystemStateRepository,
+    UserRepository,
+    VectorIndex,
+)
+from aico_lab.domain.services import (
+    ConversationService,
+    MemoryService,
+    PreferenceService,
+    UserOnboardingService,
+    reflect,
+)
+
+__all__ = [
+    "Conversation",
+    "ConversationRepository",
+    "ConversationService",
+    "Device",
+    "DeviceRepository",
+    "Memory",
+    "MemoryRepository",
+    "MemoryService",
+    "MemoryType",
+    "PreferenceService",
+    "PreferencesRepository",
+    "Publisher",
+    "Relationship",
+    "RelationshipRepository",
+    "Responder",
+    "SystemStateRepository",
+    "User",
+    "UserOnboardingService",
+    "UserPreferences",
+    "UserRepository",
+    "VectorIndex",
+    "reflect",
+]

@@ -1,0 +1,45 @@
+"""Where the domain's entities are kept: on libSQL and in a vector index, or in memory."""
+
+from aico_lab.repositories.chroma import ChromaDBMemoryRepository, ChromaMemoryRepository
+from aico_lab.repositories.full_text import empty_index
+from aico_lab.repositories.in_memory import (
+    InMemoryConversationRepository,
+    InMemoryDatabase,
+    InMemoryDeviceRepository,
+    InMemoryMemoryRepository,
+    InMemoryPreferencesRepository,
+    InMemoryRelationshipRepository,
+    InMemorySystemStateRepository,
+    InMemoryUserRepository,
+)
+from aico_lab.repositories.libsql import (
+    LibSQLConversationRepository,
+    LibSQLDeviceRepository,
+    LibSQLPreferencesRepository,
+    LibSQLRelationshipRepository,
+    LibSQLSystemStateRepository,
+    LibSQLUserRepository,
+)
+from aico_lab.repositories.unit_of_work import InMemoryUnitOfWork, UnitOfWork
+
+__all__ = [
+    "ChromaDBMemoryRepository",
+    "ChromaMemoryRepository",
+    "InMemoryConversationRepository",
+    "InMemoryDatabase",
+    "InMemoryDeviceRepository",
+    "InMemoryMemoryRepository",
+    "InMemoryPreferencesRepository",
+    "InMemoryRelationshipRepository",
+    "InMemorySystemStateRepository",
+    "InMemoryUnitOfWork",
+    "InMemoryUserRepository",
+    "LibSQLConversationRepository",
+    "LibSQLDeviceRepository",
+    "LibSQLPreferencesRepository",
+    "LibSQLRelationshipRepository",
+    "LibSQLSystemStateRepository",
+    "LibSQLUserRepository",
+    "UnitOfWork",
+    "empty_index",
+]

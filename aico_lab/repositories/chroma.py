@@ -1,0 +1,104 @@
+"""Memories: their truth in libSQL, their meaning in a vector index."""
+# ruff: noqa: D102 - the interface says it
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+from aico_lab.domain import Memory, MemoryRepository, values
+from aico_lab.errors import ConstraintViolated, DuplicateId, WrongUse
+from aico_lab.repositories.libsql import metadata_column, require_user
+
+if TYPE_CHECKING:
+    from aico_lab.dal import DataAccessLayer
+    from aico_lab.domain import VectorIndex
+
+
+class ChromaMemoryRepository(MemoryRepository):
+    """Memories: rows of `memories`, found through ChromaDB, or whatever else is the index.
+
+    The index follows the change feed, so it is *eventually* consistent. What it says is never taken
+    for the truth: a memory that was deleted, or that is another's, is not given, and one that was
+    changed is given as it is now. A memory that was saved since the index last followed is not
+    found yet; `catch_up` brings the index up to date, as does the lab's sync.
+    """
+
+    def __init__(self, data_access: DataAccessLayer, index: VectorIndex | None = None) -> None:
+        """Remember what to use.
+
+        Args:
+            data_access: The primary database.
+            index: Finds memories by meaning; without it everything else works.
+        """
+        self.dal = data_access
+        self._index = index
+
+    async def save(self, memory: Memory) -> None:
+        try:
+            saved = await self.dal.fetch_one(
+                "INSERT INTO memories (memory_id, user_id, content, memory_type, importance, "
+                "created_at, metadata) VALUES (?, ?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT (memory_id) DO UPDATE SET content = excluded.content, "
+                "memory_type = excluded.memory_type, importance = excluded.importance, "
+                "created_at = excluded.created_at, metadata = excluded.metadata "
+                "WHERE user_id = excluded.user_id RETURNING memory_id",
+                [
+                    memory.id,
+                    memory.user_id,
+                    memory.content,
+                    memory.memory_type,
+                    memory.importance,
+                    values.to_timestamp(memory.created_at),
+                    metadata_column(memory.metadata),
+                ],
+            )
+        except ConstraintViolated:
+            await require_user(self.dal, memory.user_id)
+            raise
+        if saved is None:
+            raise DuplicateId("Somebody else's memory has that id: give another.")
+
+    async def get_by_id(self, memory_id: str) -> Memory | None:
+        row = await self.dal.fetch_one("SELECT * FROM memories WHERE memory_id = ?", [memory_id])
+        return None if row is None else Memory.from_dict(row)
+
+    async def get_by_context(
+        self, text: str, limit: int = 5, *, user_id: str | None = None
+    ) -> list[Memory]:
+        wanted = asked = values.limit(limit)
+        index = self._required()
+        while wanted:
+            hits = await asyncio.to_thread(index.query, text, asked, user_id)
+            found = await self._present([memory_id for memory_id, _ in hits], user_id)
+            if len(found) >= wanted or len(hits) < asked:
+                return found[:wanted]
+            asked *= 2  # the index still holds what was deleted: look behind it
+        return []
+
+    async def delete(self, memory_id: str) -> None:
+        await self.dal.execute("DELETE FROM memories WHERE memory_id = ?", [memory_id])
+
+    async def catch_up(self) -> None:
+        """Let the index take in every memory that was committed; not inside a unit of work."""
+        await asyncio.to_thread(self._required().catch_up)
+
+    def _required(self) -> VectorIndex:
+        if self._index is None:
+            raise WrongUse("Memories are found by meaning with a vector index only: give one.")
+        return self._index
+
+    async def _present(self, ids: list[str], user_id: str | None) -> list[Memory]:
+        """Give those that there are, in this order."""
+        rows = await self.dal.fetch_all(
+            "SELECT memories.* FROM json_each(?1) AS hit "
+            "JOIN memories ON memories.memory_id = hit.value "
+            "WHERE ?2 IS NULL OR user_id = ?2 ORDER BY hit.key",
+            [json.dumps(ids), user_id],
+        )
+        return [Memory.from_dict(row) for row in rows]
+
+
+ChromaDBMemoryRepository = ChromaMemoryRepository
+"""The name in the data layer's document."""

@@ -1,0 +1,58 @@
+"""The full-text index over messages, filled when somebody searches and not when somebody writes.
+
+Messages arrive in large batches and are searched seldom, and an index that is kept by a trigger
+makes writing five times slower. Ids of messages grow and are never used twice, so one number says
+what is indexed; what came after it is added right before a search. Only changes and deletions,
+which are rare, reach the index at once, by triggers (schema `search`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from aico_lab.dal import DataAccessLayer
+
+BATCH: Final = 20_000  # messages in one transaction: others can write in between
+
+_BEHIND = "SELECT 1 FROM messages WHERE id > (SELECT indexed_through FROM search_state) LIMIT 1"
+_REACH = """
+    SELECT max(id) AS id FROM (
+        SELECT id FROM messages WHERE id > (SELECT indexed_through FROM search_state)
+        ORDER BY id LIMIT ?
+    )
+"""
+_ADD = """
+    INSERT INTO messages_search (rowid, content)
+    SELECT id, content FROM messages
+    WHERE id > (SELECT indexed_through FROM search_state) AND id <= ?
+"""
+
+
+async def index_new_messages(dal: DataAccessLayer) -> None:
+    """Bring the index up to date; each batch and the mark that it is indexed are one transaction.
+
+    Args:
+        dal: The primary database.
+    """
+    while await dal.fetch_one(_BEHIND):  # the usual case needs no write lock
+        async with dal.transaction():
+            reached = await dal.fetch_one(_REACH, [BATCH])
+            if reached is None or reached["id"] is None:
+                return  # another search was faster
+            await dal.execute(_ADD, [reached["id"]])
+            await dal.execute("UPDATE search_state SET indexed_through = ?", [reached["id"]])
+
+
+async def empty_index(dal: DataAccessLayer) -> None:
+    """Remove everything from the index; the next search fills it again.
+
+    A deleted message is not found any more, but its words stay in the (encrypted) pages of the
+    index until those are merged. Whoever erases what somebody said calls this, too.
+
+    Args:
+        dal: The primary database.
+    """
+    async with dal.transaction():
+        await dal.execute("INSERT INTO messages_search (messages_search) VALUES ('delete-all')")
+        await dal.execute("UPDATE search_state SET indexed_through = 0")

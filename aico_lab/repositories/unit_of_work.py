@@ -1,0 +1,194 @@
+"""Everything or nothing: rows, change feed and events of one piece of work, in one transaction."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from aico_lab.errors import WrongUse
+from aico_lab.repositories import in_memory, libsql, outbox
+from aico_lab.repositories.chroma import ChromaMemoryRepository
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+    from aico_lab.dal import DataAccessLayer
+    from aico_lab.domain import (
+        ConversationRepository,
+        DeviceRepository,
+        MemoryRepository,
+        PreferencesRepository,
+        RelationshipRepository,
+        SystemStateRepository,
+        UserRepository,
+        VectorIndex,
+    )
+    from aico_lab.repositories.in_memory import InMemoryDatabase
+
+
+class AbstractUnitOfWork(ABC):
+    """What is done inside is kept by `commit()`, and by nothing else.
+
+    ::
+
+        async with UnitOfWork(dal) as uow:
+            user = await uow.users.get_by_id(user_id)
+            memory = await uow.memories.create(content, user_id)
+            await uow.commit()
+
+    Left without a commit, or by an exception, it is undone. After the commit it is over: what comes
+    next belongs into another. One inside another of the same task is undone with the outer one.
+    Other repositories on the same data access layer take part, too, when the same task uses them.
+    """
+
+    users: UserRepository
+    preferences: PreferencesRepository
+    relationships: RelationshipRepository
+    conversations: ConversationRepository
+    memories: MemoryRepository
+    devices: DeviceRepository
+    system_state: SystemStateRepository
+
+    _transaction: AbstractAsyncContextManager[object] | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._transaction is not None:
+            raise WrongUse("This unit of work is open already: make another.")
+        transaction = self._begin()
+        await transaction.__aenter__()
+        self._transaction = transaction
+        vars(self).update(self._repositories())
+        return self
+
+    async def commit(self) -> None:
+        """Keep everything that was done.
+
+        Raises:
+            WrongUse: There is nothing open.
+            StorageError: It could not be kept, and is undone.
+        """
+        await self._close().__aexit__(None, None, None)
+
+    async def publish(self, topic: str, payload: dict[str, Any]) -> None:
+        """Send an event when, and only when, this is committed; it is delivered afterwards.
+
+        Args:
+            topic: What happened.
+            payload: What is to be known of it, as JSON can say it.
+
+        Raises:
+            InvalidTopic: The topic is malformed.
+            InvalidEntity: The payload is no JSON object.
+            WrongUse: There is nothing open.
+        """
+        if self._transaction is None:
+            raise WrongUse(_OVER)
+        await self._enqueue(topic, payload)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._transaction is None:
+            return  # it was committed
+        transaction = self._close()
+        if error is not None:
+            await transaction.__aexit__(kind, error, traceback)
+            return
+        undone = _LeftWithoutCommitError()
+        try:
+            await transaction.__aexit__(type(undone), undone, None)
+        except _LeftWithoutCommitError:
+            return
+
+    def __getattr__(self, name: str) -> Any:
+        # Only where it is not open is a repository missing.
+        raise (
+            WrongUse(_OVER) if name in AbstractUnitOfWork.__annotations__ else AttributeError(name)
+        )
+
+    def _close(self) -> AbstractAsyncContextManager[object]:
+        transaction = self._transaction
+        if transaction is None:
+            raise WrongUse(_OVER)
+        self._transaction = None
+        for name in self._repositories():
+            delattr(self, name)
+        return transaction
+
+    @abstractmethod
+    def _begin(self) -> AbstractAsyncContextManager[object]:
+        """Give a transaction, not entered yet."""
+
+    @abstractmethod
+    def _repositories(self) -> dict[str, object]:
+        """Give the repositories that take part in it, by their names here."""
+
+    @abstractmethod
+    async def _enqueue(self, topic: str, payload: dict[str, Any]) -> None:
+        """Add an event to the outbox."""
+
+
+class UnitOfWork(AbstractUnitOfWork):
+    """A unit of work on libSQL."""
+
+    def __init__(self, dal: DataAccessLayer, index: VectorIndex | None = None) -> None:
+        """Open nothing yet.
+
+        Args:
+            dal: The primary database.
+            index: Finds memories by meaning; needed for `memories.get_by_context` only.
+        """
+        self._dal = dal
+        self._index = index
+
+    def _begin(self) -> AbstractAsyncContextManager[object]:
+        return self._dal.transaction()
+
+    def _repositories(self) -> dict[str, object]:
+        return {
+            "users": libsql.LibSQLUserRepository(self._dal),
+            "preferences": libsql.LibSQLPreferencesRepository(self._dal),
+            "relationships": libsql.LibSQLRelationshipRepository(self._dal),
+            "conversations": libsql.LibSQLConversationRepository(self._dal),
+            "memories": ChromaMemoryRepository(self._dal, self._index),
+            "devices": libsql.LibSQLDeviceRepository(self._dal),
+            "system_state": libsql.LibSQLSystemStateRepository(self._dal),
+        }
+
+    async def _enqueue(self, topic: str, payload: dict[str, Any]) -> None:
+        await outbox.enqueue(self._dal, topic, payload)
+
+
+class InMemoryUnitOfWork(AbstractUnitOfWork):
+    """A unit of work in memory, for tests."""
+
+    def __init__(self, database: InMemoryDatabase) -> None:
+        self._database = database
+
+    def _begin(self) -> AbstractAsyncContextManager[object]:
+        return self._database.transaction()
+
+    def _repositories(self) -> dict[str, object]:
+        return {
+            "users": in_memory.InMemoryUserRepository(self._database),
+            "preferences": in_memory.InMemoryPreferencesRepository(self._database),
+            "relationships": in_memory.InMemoryRelationshipRepository(self._database),
+            "conversations": in_memory.InMemoryConversationRepository(self._database),
+            "memories": in_memory.InMemoryMemoryRepository(self._database),
+            "devices": in_memory.InMemoryDeviceRepository(self._database),
+            "system_state": in_memory.InMemorySystemStateRepository(self._database),
+        }
+
+    async def _enqueue(self, topic: str, payload: dict[str, Any]) -> None:
+        self._database.tables.outbox.append(outbox.event(topic, payload))
+
+
+class _LeftWithoutCommitError(Exception):
+    """Makes a transaction undo itself."""
+
+
+_OVER: Final = "This unit of work is not open: use it inside `async with`, before its commit."

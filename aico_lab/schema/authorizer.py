@@ -1,0 +1,87 @@
+"""What SQLite's authorizer answers when a statement of a plugin is compiled."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from dataclasses import dataclass, field
+
+# Prefixes that the database, the change feed or the rules below use themselves.
+RESERVED = frozenset(
+    {"sqlite", "libsql", "pragma", "vector", "feed", "schema", "idx", "temp", "main"}
+)
+VERBS = frozenset({"create", "drop", "alter", "insert", "replace", "update", "delete", "with"})
+
+_DEFINES = (("create",), ("drop",), ("alter",))
+_MASTERS = frozenset({"sqlite_master", "sqlite_sequence"})
+_FORBIDDEN_FUNCTIONS = frozenset({"load_extension", "fts3_tokenizer"})
+_ROWS = frozenset(
+    {sqlite3.SQLITE_READ, sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE}
+)
+_TABLES_AND_VIEWS = frozenset(
+    {
+        sqlite3.SQLITE_CREATE_TABLE,
+        sqlite3.SQLITE_CREATE_VIEW,
+        sqlite3.SQLITE_DROP_TABLE,
+        sqlite3.SQLITE_DROP_VIEW,
+    }
+)
+_INDEXES = frozenset({sqlite3.SQLITE_CREATE_INDEX, sqlite3.SQLITE_DROP_INDEX})
+
+
+@dataclass
+class Guard:
+    """The answers for one plugin.
+
+    Attributes:
+        plugin: Its name; what it owns is named `<plugin>_…`.
+        verb: The first two words of the statement that is compiled.
+        denied: What was denied first, in words.
+    """
+
+    plugin: str
+    verb: tuple[str, ...] = ()
+    denied: str = field(default="", init=False)
+
+    def allow(
+        self, action: int, first: str | None, second: str | None, database: str | None, _by: object
+    ) -> int:
+        """Answer; the arguments are those of `sqlite3_set_authorizer`."""
+        names = first or "", second or ""
+        # Renaming is the one action that names its database first.
+        if action == sqlite3.SQLITE_ALTER_TABLE:
+            allowed = names[0] == "main" and self.is_own(names[1])
+        elif database == "temp":  # where SQLite looks for other mentions of what is renamed
+            allowed = self.verb[:1] == ("alter",) and names[0] == "sqlite_temp_master"
+        else:
+            allowed = database in (None, "main") and self._allows(action, *names)
+        if not allowed:
+            what = ", ".join(name for name in (first, second) if name) or "a forbidden query"
+            self.denied = self.denied or f"it reaches for {what}"
+        return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+
+    def is_own(self, name: str) -> bool:
+        """Say whether a name has the plugin's prefix and nothing that needs quoting."""
+        pattern = rf"{self.plugin}_[a-z0-9_]+"
+        return bool(re.fullmatch(pattern, name, re.ASCII | re.IGNORECASE))
+
+    def _allows(self, action: int, first: str, second: str) -> bool:
+        verb, own = self.verb[:1], self.is_own
+        match action:
+            case sqlite3.SQLITE_SELECT:  # CREATE TABLE … AS would read the masters
+                allowed = verb != ("create",)
+            case sqlite3.SQLITE_FUNCTION:
+                allowed = second not in _FORBIDDEN_FUNCTIONS
+            case sqlite3.SQLITE_REINDEX:
+                allowed = verb == ("create",)
+            case sqlite3.SQLITE_CREATE_TRIGGER:
+                allowed = own(first) and own(second)
+            case sqlite3.SQLITE_DROP_TRIGGER:  # the feed's triggers go with their table
+                allowed = own(second) and (own(first) or self.verb == ("drop", "table"))
+            case _ if action in _INDEXES:
+                allowed = own(second)
+            case _ if action in _ROWS:  # SQLite writes its own tables while it defines something
+                allowed = own(first) or (verb in _DEFINES and first in _MASTERS)
+            case _:
+                allowed = action in _TABLES_AND_VIEWS and own(first)
+        return allowed

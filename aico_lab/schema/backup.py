@@ -1,0 +1,120 @@
+"""A verified copy of the database before something in it is lost."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from aico_lab.errors import CorruptDatabase, DiskFull, NotPermitted
+from aico_lab.home import os_errors, sync_folder
+from aico_lab.schema.drift import quoted, tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from aico_lab.adapters.libsql import Connection
+
+_COPY = """
+import os, shutil, sys
+os.umask(0o077)
+for source, target in zip(sys.argv[1::2], sys.argv[2::2]):
+    if os.path.exists(source):
+        shutil.copyfile(source, target)
+        with open(target, "rb+") as file:
+            os.fsync(file.fileno())
+"""
+
+
+def loses_data(connection: Connection, statements: Iterable[str]) -> bool:
+    """Say whether statements drop a table or column that has rows, or delete rows."""
+    tables = {
+        name.lower(): name
+        for (name,) in connection.fetch_all("SELECT name FROM sqlite_master WHERE type = 'table'")
+    }
+    return any(
+        connection.fetch_one(f"SELECT 1 FROM {quoted(tables[table])} LIMIT 1")
+        for table in _emptied(statements)
+        if table in tables
+    )
+
+
+def _emptied(statements: Iterable[str]) -> Iterator[str]:
+    for statement in statements:
+        skipped = (";", "if", "exists", "main", ".")
+        words = [word for word in tokens(statement) if word not in skipped]
+        match words:
+            case ["drop", "table", table, *_] | ["delete", "from", table, *_]:
+                yield table.strip("\"'`[]").lower()
+            case ["alter", "table", table, "drop", *_]:
+                yield table.strip("\"'`[]").lower()
+
+
+def back_up(connection: Connection, reason: str) -> Path:
+    """Copy the database into the folder `backups` beside it, and prove that the copy is good.
+
+    `VACUUM INTO` is no choice: libSQL writes an encrypted database in plain text by it.
+
+    Args:
+        connection: In a transaction that keeps other writers out and has written nothing yet.
+        reason: A part of the file's name.
+
+    Returns:
+        The copy, which has the key of the database.
+
+    Raises:
+        StorageError: The copy could not be made, or is not equal to the database.
+    """
+    source = connection.path
+    folder = source.parent / "backups"
+    target = folder / f"{source.stem}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z-{reason}.db"
+    with os_errors(folder):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        _copy(source, target)
+        _verify(connection, target)
+        sync_folder(folder)
+    except BaseException:
+        for file in folder.glob(f"{target.name}*"):
+            file.unlink()
+        raise
+    return target
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy the file with its write-ahead log, in another process.
+
+    Closing a file releases every lock that the process has on it, also those of the open database.
+    A checkpoint meanwhile does no harm: only a writer could take pages out of the log.
+    """
+    files = [source, source.with_name(f"{source.name}-wal")]
+    size = sum(file.stat().st_size for file in files if file.exists())
+    if shutil.disk_usage(target.parent).free < size:
+        raise DiskFull(f"There is no room for a backup in {target.parent}: free {size >> 20} MB.")
+    pairs = []
+    for file in files:
+        pairs += [str(file), str(target.with_name(file.name.replace(source.name, target.name)))]
+    copied = subprocess.run(  # noqa: S603 - this interpreter, and our own paths
+        [sys.executable, "-I", "-S", "-c", _COPY, *pairs], check=False, capture_output=True
+    )
+    if copied.returncode:
+        raise NotPermitted(f"No backup could be written into {target.parent}: check that folder.")
+
+
+def _verify(connection: Connection, target: Path) -> None:
+    with connection.open_beside(target) as copy:
+        sound = copy.fetch_all("PRAGMA quick_check") == [("ok",)]
+        if not sound or _counts(copy) != _counts(connection):
+            raise CorruptDatabase(f"The backup {target} is not equal to the database: try again.")
+        copy.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _counts(connection: Connection) -> dict[str, int]:
+    tables = connection.fetch_all("SELECT name FROM sqlite_master WHERE type = 'table'")
+    return {
+        name: connection.fetch_all(f"SELECT count(*) FROM {quoted(name)}")[0][0]
+        for (name,) in tables
+    }

@@ -1,0 +1,97 @@
+"""Register schemas where they are written, and find those that other packages bring."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from functools import partial
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from aico_lab.errors import AicoLabError, InvalidValue, SchemaError
+from aico_lab.schema.registry import SchemaRegistry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aico_lab.schema.versions import Kind
+
+GROUP = "aico_lab.schemas"
+
+Given = TypeVar("Given")
+
+
+def register_schema(
+    name: str, kind: Kind, *, priority: int = 100, registry: SchemaRegistry | None = None
+) -> Callable[[Given], Given]:
+    """Register what is called or decorated with the result.
+
+    ::
+
+        register_schema("calendar", "plugin")({1: SchemaVersion(...)})
+
+        @register_schema("calendar", "plugin")
+        def calendar() -> dict[int, SchemaVersion]: ...
+
+        @register_schema("calendar", "plugin")
+        class Calendar:
+            versions = {1: SchemaVersion(...)}
+
+    Args:
+        name: See `SchemaRegistry.register`.
+        kind: 'core' or 'plugin'.
+        priority: Lower ones are applied first.
+        registry: Where it is registered, if not in the default registry.
+
+    Returns:
+        A function that takes the versions, a function that gives them, or a class that has them as
+        `versions`, and gives back what it took.
+
+    Raises:
+        InvalidValue: See `SchemaRegistry.register`.
+    """
+
+    def register(given: Given) -> Given:
+        versions: Any = given
+        if isinstance(given, type):
+            versions = getattr(given, "versions", None)
+        elif callable(given):
+            versions = given()
+        if not isinstance(versions, Mapping):
+            raise InvalidValue(f"The schema {name!r} has no versions: give them by number.")
+        chosen = SchemaRegistry.default if registry is None else registry
+        chosen.register(name, kind, versions, priority=priority)
+        return given
+
+    return register
+
+
+def discover(*modules: str) -> list[str]:
+    """Import modules that call `register_schema`; a second time changes nothing.
+
+    Args:
+        modules: Names of modules; by default those that installed packages name as entry points of
+            the group `aico_lab.schemas`.
+
+    Returns:
+        The names of what was imported.
+
+    Raises:
+        SchemaError: One of them cannot be imported.
+    """
+    found: list[tuple[str, Callable[[], object]]] = [
+        (name, partial(importlib.import_module, name)) for name in modules
+    ]
+    if not modules:
+        found = [(entry.name, entry.load) for entry in entry_points(group=GROUP)]
+    for name, load in found:
+        try:
+            load()
+        except AicoLabError:
+            raise
+        except Exception as error:  # whatever a foreign module does while it is imported
+            raise SchemaError(
+                f"The plugin {name!r} cannot be imported ({type(error).__name__}: {error}): "
+                "repair or uninstall it."
+            ) from error
+    return [name for name, _ in found]

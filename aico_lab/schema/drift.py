@@ -1,0 +1,190 @@
+"""Compare the live schema with what its versions make of an empty database in memory."""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from aico_lab.adapters.libsql import Connection
+from aico_lab.errors import StorageError
+from aico_lab.schema import versions
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+
+    from aico_lab.schema.authorizer import Guard
+    from aico_lab.schema.versions import Schema
+
+_TOKEN = re.compile(
+    r"""(?P<nothing>\s+|--[^\n]*|/\*.*?(?:\*/|\Z))
+    |'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]
+    |(?P<word>[\w$]+)|.""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def tokens(sql: str) -> Iterator[str]:
+    """Give the tokens of a statement without blanks and comments, words in lower case."""
+    for token in _TOKEN.finditer(sql):
+        if token.lastgroup == "word":
+            yield token[0].lower()
+        elif token.lastgroup != "nothing":
+            yield token[0]
+
+
+@functools.lru_cache(maxsize=1024)
+def normalised(sql: str) -> str:
+    """Give a definition in one form, however it was written."""
+    return " ".join(tokens(sql))
+
+
+def quoted(name: str) -> str:
+    """Give a name as SQL takes any name."""
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaObject:
+    """A table, index, trigger or view, equal to another one that was written differently.
+
+    Attributes:
+        table: What it belongs to; its own name for a table or view.
+        sql: Its definition in tokens.
+    """
+
+    table: str
+    sql: str
+
+
+def structure(connection: Connection) -> dict[str, SchemaObject]:
+    """Give the objects of a database by kind and name, such as 'table messages'."""
+    return {
+        f"{kind} {name}": SchemaObject(table, normalised(sql))
+        for kind, name, table, sql in connection.fetch_all(
+            "SELECT type, name, tbl_name, sql FROM sqlite_master "
+            "WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'"
+        )
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How a live schema differs from its versions; each object as 'table messages'.
+
+    Attributes:
+        added: Objects that no version makes.
+        missing: Objects that a version makes and that are not there.
+        changed: Objects that are defined otherwise.
+    """
+
+    added: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """What a migration cannot build on: an added object is in nobody's way."""
+        return (*(f"{name} is missing" for name in self.missing),
+                *(f"{name} is changed" for name in self.changed))  # fmt: skip
+
+
+class Twin:
+    """What versions make of an empty database: nobody's data, the same engine, in memory."""
+
+    def __init__(self, steps: Iterable[tuple[Schema, int]]) -> None:
+        """Apply versions 1 to the number given of each schema, in the order given."""
+        self._connection = Connection(Path(":memory:"), None, busy_timeout=0)
+        self._connection.path = Path("the schema")  # as which it stands in errors
+        try:
+            versions.prepare(self._connection)
+            for schema, reached in steps:
+                for number in range(1, reached + 1):
+                    self._apply(schema, number)
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, schema: Schema, number: int) -> str | None:
+        """Apply one version.
+
+        Returns:
+            A sentence where something cannot be used any more: see `dangling`.
+        """
+        before = self.structure()
+        self._apply(schema, number)
+        after = self.structure()
+        changed = any(after.get(name) != what for name, what in before.items())
+        return self.dangling(after if changed else after.keys() - before.keys())
+
+    def _apply(self, schema: Schema, number: int) -> None:
+        self._connection.execute("PRAGMA foreign_keys = OFF")
+        versions.run(self._connection, schema, number, "apply")
+        self._connection.execute("PRAGMA foreign_keys = ON")
+
+    def structure(self) -> dict[str, SchemaObject]:
+        """Give its objects."""
+        return structure(self._connection)
+
+    def compare(self, live: Connection, *, without: Collection[Guard] = ()) -> Drift:
+        """Say how a live database differs; what belongs to the plugins of `without` is left out."""
+        found, expected = structure(live), self.structure()
+        added = [
+            name
+            for name in found.keys() - expected.keys()
+            if not any(guard.is_own(found[name].table) for guard in without)
+        ]
+        return Drift(
+            added=tuple(sorted(added)),
+            missing=tuple(sorted(expected.keys() - found.keys())),
+            changed=tuple(
+                sorted(n for n in found.keys() & expected.keys() if found[n] != expected[n])
+            ),
+        )
+
+    def dangling(self, names: Iterable[str] | None = None) -> str | None:
+        """Name a table or view that cannot be used, since something that it refers to is gone.
+
+        SQLite finds such a reference in a view, a trigger or a foreign key only when a statement
+        that needs it is compiled, so one of each kind is compiled here.
+
+        Args:
+            names: The objects to look at; all of them by default.
+        """
+        for name in self.structure() if names is None else names:
+            kind, _, table = name.partition(" ")
+            for statement in _uses(self._connection, kind, table):
+                try:
+                    self._connection.fetch_all(f"EXPLAIN {statement}")
+                except StorageError as error:
+                    return f"{name} cannot be used: {error}"
+        return None
+
+    def close(self) -> None:
+        """Forget it."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def _uses(connection: Connection, kind: str, name: str) -> list[str]:
+    table = quoted(name)
+    if kind == "view":
+        return [f"SELECT * FROM {table}"]
+    if kind != "table":
+        return []
+    # Hidden columns are generated, or arguments of a virtual table.
+    columns = [quoted(column) for (column,) in connection.fetch_all(
+        "SELECT name FROM pragma_table_info(?)", [name])]  # fmt: skip
+    return [
+        f"INSERT INTO {table} DEFAULT VALUES",
+        f"UPDATE {table} SET {' = NULL, '.join(columns)} = NULL",
+        f"DELETE FROM {table}",
+    ]

@@ -1,0 +1,256 @@
+"""Let a plugin's statements touch the plugin's own tables, and nothing else.
+
+libSQL's driver has no authorizer, and reading SQL with expressions is a guess. So the statements
+run first on SQLite itself, in memory, against a copy of the live schema without a row of data,
+where an authorizer is asked about every table, column and function of every compiled statement. It
+allows what is named here and denies the rest. Bodies of triggers and views are compiled only when
+they are used, so each of them is used once.
+
+What a plugin may do:
+
+- create, alter, drop, fill, change and empty tables named `<plugin>_…`, and views, triggers and
+  indexes of the same prefix on them; an index may also be named `idx_…`;
+- use libSQL's vector columns and vector indexes on its own tables.
+
+What it may not, though it would not always do harm:
+
+- virtual tables and table-valued functions: some of them read every page of the database;
+- `CREATE TABLE … AS SELECT`, recursive queries, temporary objects, and any PRAGMA;
+- foreign keys to tables that are not its own: they tell which keys exist there, and could forbid
+  that a person is forgotten.
+
+This protects the data from a plugin's schema. It does not protect from a plugin's Python code.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+from aico_lab.errors import StatementForbidden
+from aico_lab.schema.authorizer import VERBS, Guard
+from aico_lab.schema.drift import normalised, quoted, tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.schema.versions import Direction, Schema, SchemaVersion
+
+VECTOR_FUNCTIONS = (
+    "libsql_vector_idx", "vector", "vector32", "vector64", "vector_extract",
+    "vector_distance_cos", "vector_distance_l2",
+)  # fmt: skip
+LONGEST = 10_000_000  # bytes of one value or statement
+STEPS, MOST_STEPS = 1_000_000, 50  # SQLite's virtual machine is looked at so often, at most
+
+_IDX = re.compile(r"idx_[a-z0-9_]+", re.ASCII | re.IGNORECASE)
+_EVENTS = ("INSERT", "UPDATE", "DELETE")
+
+
+def check(connection: Connection, schema: Schema, number: int, direction: Direction) -> None:
+    """Do nothing if one version of a plugin touches only what is the plugin's own.
+
+    Applying it also proves that its rollback statements restore what was there.
+
+    Args:
+        connection: The live database, in the transaction in which the version will run.
+        schema: The plugin's schema.
+        number: The version.
+        direction: Whether it is to be applied or rolled back.
+
+    Raises:
+        StatementForbidden: It does not.
+    """
+    version = schema.versions[number]
+    scratch = _Scratch(schema.name)
+    try:
+        scratch.build(connection)
+        if direction == "apply":
+            if number == 1 and (taken := sorted(name for *_, name in scratch.objects())):
+                raise _Refused(f"{taken[0]} is there already")
+            scratch.apply(version)
+        else:
+            scratch.run(version.rollback_statements)
+    except (_Refused, sqlite3.Error, sqlite3.Warning, ValueError, TypeError) as refused:
+        reason = scratch.denied or str(refused)
+        raise StatementForbidden(
+            f"Version {number} of the plugin {schema.name!r} is not allowed, and nothing was "
+            f"changed ({scratch.position}{reason}): a plugin may touch only tables, views, "
+            f"triggers and indexes of its own, named {schema.name}_…"
+        ) from refused
+    finally:
+        scratch.close()
+
+
+class _Refused(Exception):
+    """A rule that SQLite's authorizer cannot know."""
+
+
+class _Scratch:
+    """The live schema in memory: the plugin's own objects whole, of all others the outlines."""
+
+    def __init__(self, plugin: str) -> None:
+        self.position = ""
+        self._guard = Guard(plugin)
+        self._foreign: set[str] = set()
+        self._ticks = 0
+        self._sqlite = sqlite3.connect(":memory:", isolation_level=None)
+        self._sqlite.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
+        self._sqlite.set_progress_handler(self._tick, STEPS)
+        for function in VECTOR_FUNCTIONS:
+            self._sqlite.create_function(function, -1, lambda *_: None, deterministic=True)
+
+    @property
+    def denied(self) -> str:
+        """What the authorizer denied first."""
+        return self._guard.denied
+
+    def close(self) -> None:
+        self._sqlite.close()
+
+    def build(self, live: Connection) -> None:
+        """Copy the structure of the live database.
+
+        Objects of others are there for their names alone: without them, `DROP INDEX IF EXISTS`
+        would find nothing to ask the authorizer about.
+        """
+        # An authorizer could not tell this table of SQLite's own from one that a plugin makes.
+        self._rows("CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT)")
+        self._rows("DROP TABLE t")
+        master = live.fetch_all(
+            "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite!_%' "
+            "ESCAPE '!' ORDER BY instr('table view index trigger', type)"
+        )
+        # libSQL keeps a vector index in tables of its own, which come and go with it.
+        shadows = {
+            f"{name}_shadow{end}" for kind, name, _, _ in master if kind == "index"
+            for end in ("", "_idx")
+        }  # fmt: skip
+        views = {name for kind, name, _, _ in master if kind == "view"}
+        for kind, name, table, sql in master:
+            of_own = self._guard.is_own(table)
+            if of_own and name in shadows:
+                continue
+            if of_own and (kind != "trigger" or self._guard.is_own(name)):
+                self._sqlite.execute(sql)
+                continue
+            self._foreign.add(name)
+            columns = [
+                column
+                for (column,) in live.fetch_all("SELECT name FROM pragma_table_xinfo(?)", [table])
+            ]
+            self._sqlite.execute(_outline(kind, name, table, columns, views))
+
+    def apply(self, version: SchemaVersion) -> None:
+        """Run a version, and then its rollback, which has to restore what was there."""
+        before = self.objects()
+        self.run(version.sql_statements)
+        for table, keys in version.tracked.items():
+            known = {name for name in self._columns(table) if re.fullmatch(r"\w+", name, re.ASCII)}
+            if not self._guard.is_own(table) or not keys or not known.issuperset(keys):
+                raise _Refused(f"the change feed cannot follow {table} by {', '.join(keys)}")
+        if not version.rollback_statements:
+            return
+        self.run(version.rollback_statements)
+        if left := {name for *_, name in before ^ self.objects()}:
+            raise _Refused(f"its rollback does not restore {', '.join(sorted(left))}")
+
+    def run(self, statements: Sequence[str]) -> None:
+        """Run statements under the authorizer, and look at what they made."""
+        for number, statement in enumerate(statements, 1):
+            self.position = f"statement {number}: "
+            verb = tuple(itertools.islice(tokens(statement), 2))
+            if verb[:1] and verb[0] not in VERBS:
+                raise _Refused(f"{verb[0].upper()} is none of {', '.join(sorted(VERBS))}")
+            self._guarded(statement, verb)
+            for kind, _, name in self.objects():
+                if not self._guard.is_own(name) and not (kind == "index" and _IDX.fullmatch(name)):
+                    raise _Refused(f"{name} has another prefix")
+        self.position = ""
+        for kind, _, name in sorted(self.objects()):
+            if kind in ("table", "view"):
+                self._use(kind, name)
+
+    def objects(self) -> set[tuple[str, str, str]]:
+        """Give kind, definition and name of what is the plugin's own."""
+        rows = self._rows(
+            "SELECT type, sql, name FROM sqlite_master WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'"
+        )
+        return {
+            (kind, normalised(sql), name) for kind, sql, name in rows if name not in self._foreign
+        }
+
+    def _use(self, kind: str, name: str) -> None:
+        """Compile every use of a table or view, and with it the bodies of its triggers."""
+        parents = self._rows(f"SELECT \"table\" FROM pragma_foreign_key_list('{name}')")
+        if others := [parent for (parent,) in parents if not self._guard.is_own(parent)]:
+            raise _Refused(f"{name} has a foreign key to {others[0]}")
+        if kind == "view":
+            self._guarded(f'EXPLAIN SELECT * FROM "{name}"')
+            for event in _EVENTS:  # a view that has no trigger cannot be written at all
+                self._rows(
+                    f'CREATE TRIGGER "probe {event}" INSTEAD OF {event} ON "{name}" '
+                    "BEGIN SELECT 1; END"
+                )
+        columns = self._columns(name)
+        for (definition,) in self._rows(
+            f"SELECT sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = '{name}'"
+        ):
+            if unknown := _updated_columns(definition) - {column.lower() for column in columns}:
+                raise _Refused(f"{name} has no column {min(unknown)} for a trigger to watch")
+        written = [quoted(column) for column, generated in columns.items() if not generated]
+        self._guarded(f'EXPLAIN INSERT INTO "{name}" DEFAULT VALUES')
+        self._guarded(f'EXPLAIN UPDATE "{name}" SET {" = NULL, ".join(written)} = NULL')
+        self._guarded(f'EXPLAIN DELETE FROM "{name}"')
+        if kind == "view":
+            for event in _EVENTS:
+                self._rows(f'DROP TRIGGER "probe {event}"')
+
+    def _columns(self, table: str) -> dict[str, int]:
+        """Give the columns of a table, and whether each is generated."""
+        return dict(self._rows(f"SELECT name, hidden FROM pragma_table_xinfo('{table}')"))
+
+    def _guarded(self, statement: str, verb: tuple[str, ...] = ()) -> None:
+        self._guard.verb = verb
+        self._ticks = 0
+        self._sqlite.set_authorizer(self._guard.allow)
+        try:
+            self._sqlite.execute(statement).fetchall()
+        finally:
+            self._sqlite.set_authorizer(None)
+
+    def _rows(self, query: str) -> list[tuple[Any, ...]]:
+        return self._sqlite.execute(query).fetchall()
+
+    def _tick(self) -> int:
+        self._ticks += 1
+        return self._ticks > MOST_STEPS
+
+
+def _updated_columns(definition: str) -> set[str]:
+    """Give the columns that a trigger watches: SQLite takes any name, and `rowid` by three."""
+    words = list(tokens(definition))
+    for at, pair in enumerate(itertools.pairwise(words)):
+        if pair == ("update", "of"):
+            names = itertools.takewhile(lambda word: word != "on", words[at + 2 :])
+            return {name.strip("\"'`[]").lower() for name in names if name != ","}
+        if pair[0] in ("begin", "when"):
+            break
+    return set()
+
+
+def _outline(kind: str, name: str, table: str, columns: list[str], views: set[str]) -> str:
+    names = [quoted(column) for column in columns]
+    match kind:
+        case "table":
+            return f"CREATE TABLE {quoted(name)} ({', '.join(names)})"
+        case "view":
+            selected = ", ".join(f"NULL AS {column}" for column in names)
+            return f"CREATE VIEW {quoted(name)} AS SELECT {selected}"
+        case "index":
+            return f"CREATE INDEX {quoted(name)} ON {quoted(table)} ({names[0]})"
+    when = "INSTEAD OF" if table in views else "AFTER"
+    return f"CREATE TRIGGER {quoted(name)} {when} INSERT ON {quoted(table)} BEGIN SELECT 1; END"

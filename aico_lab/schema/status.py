@@ -1,0 +1,89 @@
+"""How a database stands to the schemas that are registered, without changing anything in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from aico_lab.errors import SchemaError, StorageError
+from aico_lab.schema.drift import Drift
+from aico_lab.schema.migrate import check_sound
+from aico_lab.schema.registry import pending
+from aico_lab.schema.versions import current_versions
+
+if TYPE_CHECKING:
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.schema.registry import SchemaRegistry
+    from aico_lab.schema.versions import Kind
+
+State = Literal["up to date", "behind", "ahead", "not active", "not installed"]
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaStatus:
+    """One schema.
+
+    Attributes:
+        name: Its name.
+        kind: Whose it is.
+        version: What the database has; 0 is nothing.
+        newest: What is registered; None where the schema is not.
+        state: The one compared with the other.
+    """
+
+    name: str
+    kind: Kind
+    version: int
+    newest: int | None
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Whether a database is what its schemas make, and sound.
+
+    Attributes:
+        ok: Nothing below says otherwise; versions that wait to be applied are no fault.
+        pending: How many versions wait, by schema.
+        drift: How the live schema differs.
+        problems: What else is wrong, each a sentence.
+    """
+
+    ok: bool
+    pending: dict[str, int]
+    drift: Drift
+    problems: tuple[str, ...]
+
+
+def read_status(registry: SchemaRegistry, connection: Connection) -> list[SchemaStatus]:
+    """Give every schema that is registered or that the database has."""
+    current = current_versions(connection)
+    found = []
+    for schema in registry:
+        _, version = current.pop(schema.name, (schema.kind, 0))
+        state: State = "up to date"
+        if version > schema.newest:
+            state = "ahead"
+        elif version == 0 and schema.kind == "plugin":
+            state = "not active"
+        elif version < schema.newest:
+            state = "behind"
+        found.append(SchemaStatus(schema.name, schema.kind, version, schema.newest, state))
+    return found + [
+        SchemaStatus(name, kind, version, None, "not installed")
+        for name, (kind, version) in sorted(current.items())
+    ]
+
+
+def verify(registry: SchemaRegistry, connection: Connection) -> Verification:
+    """Check versions, checksums, the live schema, and the soundness of the database."""
+    waiting: dict[str, int] = {}
+    drift = Drift()
+    problems: list[str] = []
+    try:
+        check_sound(connection)
+        drift = registry.drift(connection)
+        waiting = pending(registry, connection)
+    except (SchemaError, StorageError) as error:
+        problems.append(str(error))
+    return Verification(drift == Drift() and not problems, waiting, drift, tuple(problems))

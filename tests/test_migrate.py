@@ -1,0 +1,605 @@
+"""Migrations: proved before, undone whole, backed up where rows are lost, one at a time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from aico_lab.adapters.encrypted import EncryptedLibSQLConnection
+from aico_lab.adapters.libsql import LibSQLAdapter
+from aico_lab.errors import (
+    CorruptDatabase,
+    DowngradeImpossible,
+    HomeNotWritable,
+    InvalidValue,
+    KeyMissing,
+    MigrationBusy,
+    MigrationFailed,
+    SchemaTampered,
+    UnknownName,
+    WrongKey,
+)
+from aico_lab.schema import CORE, SchemaRegistry, SchemaVersion, feed, migrate, register_schema
+from aico_lab.schema.drift import Drift
+from aico_lab.schema.status import read_status, verify
+from tests.conftest import plain_text_files
+from tests.messages import START, add, message
+from tests.test_plugins import KEY, everything, master
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from aico_lab.adapters.libsql import Connection
+
+SECRET = "the time I felt homesick"
+NOTES = SchemaVersion(
+    1,
+    "Notes",
+    "",
+    [
+        "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT, colour TEXT)",
+        "CREATE INDEX notes_by_text ON notes (text)",
+    ],
+    ["DROP INDEX notes_by_text", "DROP TABLE notes"],
+    {"notes": ("id",)},
+)
+
+
+def version(number: int, *statements: str, undo: tuple[str, ...] = ()) -> SchemaVersion:
+    return SchemaVersion(number, f"v{number}", "", list(statements), list(undo))
+
+
+def registry(*versions: SchemaVersion) -> SchemaRegistry:
+    """The core schemas, and one more that is called `notes`."""
+    made = SchemaRegistry()
+    for schema in CORE:
+        made.register(schema.name, schema.kind, schema.versions, priority=schema.priority)
+    made.register("notes", "core", {v.version: v for v in (NOTES, *versions)})
+    return made
+
+
+@pytest.fixture
+def connection(tmp_path) -> Iterator[Connection]:
+    """An encrypted database at version 1 of everything."""
+    with LibSQLAdapter(tmp_path / "a.db", KEY).connect() as opened:
+        registry().apply_core_schemas(opened)
+        yield opened
+
+
+def fill(connection: Connection) -> None:
+    add(connection, *[message(number) for number in range(10)])
+    connection.execute("INSERT INTO notes VALUES (1, ?, 'red'), (2, 'b', 'red')", [SECRET])
+
+
+def test_drift_is_reported_by_name(connection):
+    """What was added, what is missing, what is otherwise than it was made."""
+    notes = registry()
+    assert notes.drift(connection) == Drift()
+    connection.execute("CREATE TRIGGER spy AFTER INSERT ON messages BEGIN SELECT 1; END")
+    connection.execute("CREATE TABLE mine (a)")
+    connection.execute("DROP INDEX messages_by_user")
+    connection.execute("DROP VIEW conversations")
+    connection.execute("CREATE VIEW conversations AS SELECT * FROM messages")
+    connection.execute("ALTER TABLE notes ADD COLUMN spy TEXT")
+    drift = notes.drift(connection)
+    assert drift.added == ("table mine", "trigger spy")
+    assert drift.missing == ("index messages_by_user",)
+    assert drift.changed == ("table notes", "view conversations")
+    assert not verify(notes, connection).ok
+
+
+def test_the_same_definition_written_otherwise_is_no_drift(connection):
+    """Blanks, comments and the case of words are no part of it; literals are."""
+    connection.execute("DROP INDEX notes_by_text")
+    connection.execute("create  INDEX notes_by_text /* a comment */ on NOTES(\n text ) -- another")
+    assert registry().drift(connection) == Drift()
+    connection.execute("DROP INDEX notes_by_text")
+    connection.execute("CREATE INDEX notes_by_text ON notes (text) WHERE text <> 'A'")
+    assert registry().drift(connection).changed == ("index notes_by_text",)
+
+
+def test_nothing_is_migrated_on_top_of_a_schema_that_was_tampered_with(connection):
+    """What somebody added is in nobody's way."""
+    notes = registry(version(2, "CREATE TABLE more (a)"))
+    connection.execute("DROP INDEX messages_by_user")
+    before = everything(connection)
+    with pytest.raises(SchemaTampered, match="index messages_by_user is missing"):
+        notes.apply_core_schemas(connection)
+    assert everything(connection) == before
+    connection.execute("CREATE INDEX messages_by_user ON messages (user_id, timestamp)")
+    connection.execute("CREATE TABLE mine (a)")
+    assert notes.apply_core_schemas(connection) == {"notes": 2}
+
+
+@pytest.mark.parametrize(
+    ("statements", "reason"),
+    [
+        (("CREATE TABLE more (a)", "SELECT oops"), "no such column"),
+        (("CREATE TABLE more (a)", "DROP TABLE messages"), "no such table: main.messages"),
+        (("ALTER TABLE notes RENAME text TO words", "CREATE VIEW v AS SELECT text FROM notes"),
+         "view v cannot be used"),
+        (("CREATE UNIQUE INDEX one_colour ON notes (colour)",), "UNIQUE constraint failed"),
+        (("CREATE TABLE more (m TEXT REFERENCES messages (message_id))",
+          "INSERT INTO more SELECT id FROM notes"), "refer to rows that are not there"),
+        (("DELETE FROM users",), "refer to rows that are not there"),
+        (("COMMIT",), "cannot commit"),
+    ],
+)  # fmt: skip
+def test_a_version_that_fails_leaves_nothing(statements, reason, connection):
+    """However late it fails: nothing of it is there, and nothing else happened."""
+    fill(connection)
+    before = everything(connection)
+    for dry_run in (True, False):
+        with pytest.raises(MigrationFailed, match=reason):
+            registry(version(2, *statements)).upgrade(connection, dry_run=dry_run)
+        assert everything(connection) == before
+        assert not connection.in_transaction
+        assert connection.fetch_all("PRAGMA foreign_keys") == [(1,)]
+
+
+def test_a_database_that_is_not_sound_is_not_migrated(connection):
+    """A reference to nowhere would be blamed on the migration."""
+    fill(connection)
+    connection.execute("PRAGMA foreign_keys = OFF")
+    connection.execute("DELETE FROM users")
+    connection.execute("PRAGMA foreign_keys = ON")
+    with pytest.raises(CorruptDatabase, match=r"10 rows of a\.db refer to .* messages"):
+        registry(version(2, "CREATE TABLE more (a)")).apply_core_schemas(connection)
+
+
+def test_a_dry_run_executes_everything_and_changes_nothing(connection, tmp_path):
+    """Not a byte of what others see, not a backup, not a version."""
+    fill(connection)
+    notes = registry(
+        version(2, "ALTER TABLE notes DROP COLUMN colour"), version(3, "CREATE TABLE more (a)")
+    )
+    before = everything(connection)
+    steps = notes.upgrade(connection, dry_run=True)
+    assert [(step.schema, step.version, step.statements, step.backup) for step in steps] == [
+        ("notes", 2, ("ALTER TABLE notes DROP COLUMN colour",), None),
+        ("notes", 3, ("CREATE TABLE more (a)",), None),
+    ]
+    assert everything(connection) == before
+    assert not (tmp_path / "backups").exists()
+    with LibSQLAdapter(tmp_path / "empty.db", KEY).connect() as empty:
+        assert len(CORE.upgrade(empty, dry_run=True)) == len(list(CORE))
+        assert master(empty) == []
+
+
+def test_rows_that_are_lost_are_in_a_backup(connection, tmp_path):
+    """Which has the same key, for its owner alone, and what was only in the log of the file."""
+    fill(connection)
+    log = tmp_path / "a.db-wal"
+    assert log.stat().st_size  # the rows are not in the file itself
+    before = everything(connection)
+    drops = version(2, "ALTER TABLE notes DROP COLUMN colour")
+    (step,) = registry(drops).upgrade(connection)
+    assert step.backup is not None
+    assert [path.name for path in (tmp_path / "backups").iterdir()] == [step.backup.name]
+    assert step.backup.name.endswith("before-notes-2.db")
+    if sys.platform != "win32":
+        assert step.backup.stat().st_mode & 0o077 == 0
+        assert step.backup.parent.stat().st_mode & 0o077 == 0
+    assert plain_text_files(tmp_path, "homesick") == []
+    with LibSQLAdapter(step.backup, KEY, create=False).connect() as copy:
+        assert everything(copy) == before
+        assert registry().apply_core_schemas(copy) == {}
+    assert connection.fetch_all("SELECT * FROM notes") == [(1, SECRET), (2, "b")]
+
+
+@pytest.mark.parametrize(
+    ("statements", "lost"),
+    [
+        (("DROP TABLE notes",), True),
+        (('; DROP /**/ TABLE IF EXISTS main."NOTES"',), True),
+        (("alter table notes drop colour",), True),
+        (("DELETE FROM notes",), True),
+        (("DROP INDEX notes_by_text",), False),
+        (("DROP TABLE relationships",), False),
+        (
+            ("CREATE TABLE t (a)", "INSERT INTO t VALUES ('DROP TABLE notes')", "DROP TABLE t"),
+            False,
+        ),
+    ],
+)
+def test_a_backup_is_made_only_where_rows_are_lost(statements, lost, connection):
+    """Not for an empty table, an index, or what the version made itself."""
+    fill(connection)
+    (step,) = registry(version(2, *statements)).upgrade(connection)
+    assert bool(step.backup) == lost
+
+
+def test_without_a_backup_nothing_is_lost(connection, tmp_path, monkeypatch):
+    """A folder that cannot be written stops the version, and so does a copy that fails."""
+    from aico_lab.schema import backup
+
+    fill(connection)
+    drops = registry(version(2, "DROP TABLE notes"))
+    (tmp_path / "backups").write_text("in the way")
+    before = everything(connection)
+    with pytest.raises(HomeNotWritable, match="backups cannot be used"):
+        drops.upgrade(connection)
+    (tmp_path / "backups").unlink()
+    monkeypatch.setattr(backup, "_COPY", "raise SystemExit(1)")
+    with pytest.raises(MigrationFailed, match="No backup could be written"):
+        drops.upgrade(connection)
+    assert everything(connection) == before
+
+
+def test_a_backup_that_is_not_equal_is_none(connection, tmp_path, monkeypatch):
+    """It is opened and counted; a bad one is removed and stops the version."""
+    from aico_lab.schema import backup
+
+    fill(connection)
+    before = everything(connection)
+    counts = backup._counts
+    for spoil in (
+        lambda one: counts(one) | ({"notes": 1} if "backups" in str(one.path) else {}),
+        lambda one: one.execute("not SQL"),
+    ):
+        monkeypatch.setattr(backup, "_counts", spoil)
+        with pytest.raises(MigrationFailed, match="was rolled back"):
+            registry(version(2, "DROP TABLE notes")).upgrade(connection)
+        assert everything(connection) == before
+        assert list((tmp_path / "backups").iterdir()) == []
+
+
+def test_why_the_backup_is_no_vacuum(connection, tmp_path):
+    """The driver's `VACUUM INTO` writes an encrypted database in plain text."""
+    fill(connection)
+    connection.execute(f"VACUUM INTO '{tmp_path / 'plain.db'}'")
+    assert plain_text_files(tmp_path, "homesick") == [tmp_path / "plain.db"]
+
+
+def test_a_schema_goes_back_a_version_and_the_history_says_so(connection):
+    """Its rows of the feed too, with a backup of what was lost."""
+    fill(connection)
+    notes = registry(version(2, "CREATE TABLE more (a)", undo=("DROP TABLE more",)))
+    notes.apply_core_schemas(connection)
+    (back,) = notes.rollback("notes", 1, connection)
+    assert (back.version, back.direction, back.backup) == (2, "rollback", None)
+    assert registry().drift(connection) == Drift()
+    assert notes.apply_core_schemas(connection) == {"notes": 2}
+    second, first = notes.rollback("notes", 0, connection)
+    assert (second.backup, first.backup is None) == (None, False)
+    assert CORE.drift(connection) == Drift()
+    assert "notes" not in feed.tracked_tables(connection)
+    history = connection.fetch_all(
+        "SELECT version, direction FROM schema_migration_history WHERE schema_name = 'notes'"
+    )
+    assert history == [(1, "apply"), (2, "apply"), (2, "rollback"), (2, "apply"),
+                       (2, "rollback"), (1, "rollback")]  # fmt: skip
+    status = {one.name: one for one in read_status(notes, connection)}
+    assert (status["notes"].version, status["notes"].state) == (0, "behind")
+
+
+def test_a_schema_cannot_go_where_there_is_nothing(connection):
+    """Below 0, to where it is, forward, or to a version that nothing undoes."""
+    notes = registry(version(2, "CREATE TABLE more (a)"))
+    notes.apply_core_schemas(connection)
+    for to in (-1, 2, 3):
+        with pytest.raises(DowngradeImpossible, match=r"at version 2: it can go back to 0 … 1"):
+            notes.rollback("notes", to, connection)
+    with pytest.raises(DowngradeImpossible, match="has no rollback statements"):
+        notes.rollback("notes", 0, connection)
+    with pytest.raises(UnknownName):
+        notes.rollback("nothing", 0, connection)
+    with pytest.raises(InvalidValue, match="Leave the transaction"), connection.transaction():
+        notes.rollback("notes", 1, connection)
+
+
+def test_a_schema_that_others_need_stays(connection):
+    """Dropping `users` would leave references to nothing, and with them no way to write."""
+    fill(connection)
+    before = everything(connection)
+    with pytest.raises(DowngradeImpossible, match="is needed by others"):
+        registry().rollback("users", 0, connection)
+    assert everything(connection) == before
+
+
+def test_the_core_goes_back_to_nothing(connection):
+    """In reverse order, with rows; only the tables of the registry and the feed stay."""
+    fill(connection)
+    notes = registry()
+    for schema in reversed(list(notes)):
+        notes.rollback(schema.name, 0, connection)
+    with LibSQLAdapter(connection.path.with_name("b.db"), KEY).connect() as other:
+        from aico_lab.schema.versions import prepare
+
+        prepare(other)
+        assert [row[:2] for row in master(connection)] == [row[:2] for row in master(other)]
+    assert feed.tracked_tables(connection) == {}
+    notes.apply_core_schemas(connection)
+    assert notes.drift(connection) == Drift()
+
+
+def test_a_rollback_that_forgets_something_is_undone(connection):
+    """What it leaves is named."""
+    notes = registry(
+        version(2, "CREATE TABLE more (a)", "CREATE TABLE yet (a)", undo=("DROP TABLE more",))
+    )
+    notes.apply_core_schemas(connection)
+    before = everything(connection)
+    with pytest.raises(MigrationFailed, match=r"was not undone .*table yet is left"):
+        notes.rollback("notes", 1, connection)
+    assert everything(connection) == before
+
+
+def test_nothing_that_refers_to_a_dropped_table_is_deleted_with_it(connection):
+    """Foreign keys do not act while tables are rebuilt."""
+    fill(connection)
+    rebuilt = version(
+        2,
+        "CREATE TABLE users_new (user_id TEXT PRIMARY KEY NOT NULL, name TEXT, "
+        "created_at TIMESTAMP TEXT NOT NULL, metadata JSON TEXT)",
+        "INSERT INTO users_new SELECT * FROM users",
+        "DROP TABLE users",
+        "ALTER TABLE users_new RENAME TO users",
+    )
+    made = SchemaRegistry()
+    for schema in registry():
+        versions = dict(schema.versions) | ({2: rebuilt} if schema.name == "users" else {})
+        made.register(schema.name, schema.kind, versions, priority=schema.priority)
+    cursor = feed.head(connection)
+    assert made.apply_core_schemas(connection) == {"users": 2}
+    assert connection.fetch_all("SELECT count(*) FROM messages") == [(10,)]
+    assert not feed.continues(connection, cursor)  # nobody knows what the rebuilding changed
+    connection.execute("DELETE FROM users")
+    assert connection.fetch_all("SELECT count(*) FROM messages") == [(0,)]
+
+
+CHILD = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from aico_lab.adapters.libsql import LibSQLAdapter
+from tests.test_migrate import KEY, exclusive, registry, version
+with LibSQLAdapter(Path({path!r}), KEY).connect() as connection:
+    {action}
+"""
+
+
+def exclusive(connection: Connection) -> Any:
+    return migrate.exclusive(connection)
+
+
+def child(path: Path, action: str) -> subprocess.Popen[str]:
+    from pathlib import Path as RealPath
+
+    root = RealPath(__file__).parents[1]
+    source = CHILD.format(root=str(root), path=str(path), action=action)
+    return subprocess.Popen(
+        [sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_a_second_migrator_is_told_of_the_first(connection, monkeypatch):
+    """And goes on when that one is gone, even if it was killed."""
+    monkeypatch.setattr(migrate, "LOCK_SECONDS", 0.05)
+    notes = registry(version(2, "CREATE TABLE more (a)", undo=("DROP TABLE more",)))
+    action = "with exclusive(connection): print('ready', flush=True); sys.stdin.read()"
+    with child(connection.path, action) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
+        for attempt in (
+            lambda: notes.apply_core_schemas(connection),
+            lambda: notes.upgrade(connection, dry_run=True),
+            lambda: notes.rollback("notes", 0, connection),
+            lambda: notes.remove_plugin_schema("calendar", connection),
+        ):
+            with pytest.raises(MigrationBusy, match=f"by process {other.pid}"):
+                attempt()
+        assert registry().apply_core_schemas(connection) == {}  # nothing to do: nothing to wait for
+        other.kill()
+        other.wait()
+    assert notes.apply_core_schemas(connection) == {"notes": 2}
+    assert not connection.path.with_name("a.db.migration").exists()
+
+
+def test_two_migrators_at_once_apply_every_version_once(tmp_path):
+    """Each of them is content, and neither does what the other did."""
+    path = tmp_path / "both.db"
+    LibSQLAdapter(path, KEY).connect().close()
+    action = "print('ready', flush=True); sys.stdin.readline(); print(len(registry()."
+    action += "apply_core_schemas(connection)))"
+    processes = [child(path, action) for _ in range(2)]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    results = []
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+        results.append(int(out))
+    assert sorted(results) == [0, len(list(registry()))]
+    with LibSQLAdapter(path, KEY).connect() as connection:
+        assert registry().drift(connection) == Drift()
+        twice = connection.fetch_all(
+            "SELECT schema_name FROM schema_migration_history GROUP BY 1 HAVING count(*) > 1"
+        )
+        assert twice == []
+
+
+def test_a_migrator_that_is_killed_leaves_the_version_before(connection):
+    """The next one applies it."""
+    action = """with exclusive(connection), connection.transaction():
+        connection.execute("CREATE TABLE half (a)")
+        print('ready', flush=True)
+        sys.stdin.read()"""
+    before = everything(connection)
+    with child(connection.path, action) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
+        other.kill()
+        other.wait()
+    assert everything(connection) == before
+    notes = registry(version(2, "CREATE TABLE half (a)"))
+    assert notes.apply_core_schemas(connection) == {"notes": 2}
+    assert notes.drift(connection) == Drift()
+
+
+@pytest.fixture
+def _behind(lab, monkeypatch) -> None:
+    """A home whose database lacks what this program knows."""
+    add(lab.primary, message(1))
+    lab.close()
+    restored = ("ALTER TABLE notes ADD COLUMN colour TEXT",)
+    second = version(2, "ALTER TABLE notes DROP COLUMN colour", undo=restored)
+    made = registry(second)
+    monkeypatch.setattr(SchemaRegistry, "default", made)
+
+
+@pytest.mark.usefixtures("_behind")
+def test_the_command_line_shows_applies_and_takes_back(cli):
+    """Looking changes nothing; each step says what it did."""
+
+    def answer(*arguments: str) -> Any:
+        done = cli("schema", *arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def at() -> tuple[int, str]:
+        (found,) = [one for one in answer("status") if one["name"] == "notes"]
+        return found["version"], found["state"]
+
+    assert at() == (0, "behind")
+    planned = answer("migrate", "--dry-run")
+    assert planned["dry_run"]
+    assert [step["version"] for step in planned["steps"]] == [1, 2]
+    assert at() == (0, "behind")
+    assert answer("verify")["pending"] == {"notes": 2}
+    applied = answer("migrate")["steps"]
+    assert [step["statements"] for step in applied] == [
+        step["statements"] for step in planned["steps"]
+    ]
+    assert at() == (2, "up to date")
+    assert answer("verify") == {
+        "ok": True, "pending": {}, "problems": [],
+        "drift": {"added": [], "missing": [], "changed": []},
+    }  # fmt: skip
+    assert answer("migrate")["steps"] == []
+    assert answer("rollback", "notes", "--to", "1")["steps"][0]["version"] == 2
+    assert at() == (1, "behind")
+
+
+@pytest.mark.usefixtures("_behind")
+def test_the_command_line_says_it_in_words(cli, home):
+    """The statements of a dry run, what is wrong, and where the backup lies."""
+    assert "notes" in cli("schema", "status").stdout
+    planned = cli("schema", "migrate", "--dry-run").stdout
+    assert "Would apply version 1 of notes: Notes" in planned
+    assert "CREATE INDEX notes_by_text ON notes (text);" in planned
+    assert "Applied version 2 of notes: v2" in cli("schema", "migrate").stdout
+    assert cli("schema", "migrate").stdout == "Every schema is up to date.\n"
+    assert cli("schema", "verify").stdout.startswith("ok ")
+    from aico_lab.lab import Lab
+
+    with Lab.open(home) as lab, lab.adapter.connect() as connection:
+        connection.execute("INSERT INTO notes VALUES (1, 'a')")
+        connection.execute("CREATE TABLE mine (a)")
+    wrong = cli("schema", "verify")
+    assert (wrong.returncode, wrong.stdout) == (1, "FAIL table mine is not of any schema\n")
+    back = cli("schema", "rollback", "notes", "--to", "0")
+    assert "Rolled back version 1 of notes" in back.stdout
+    assert f"Backup: {home / 'backups'}" in back.stdout
+    assert "brings it forward again" in back.stderr
+    refused = cli("schema", "rollback", "users", "--to", "0")
+    assert refused.returncode == 1
+    assert "is needed by others" in refused.stderr
+    assert cli("schema", "rollback", "nothing", "--to", "0").returncode == 2
+
+
+def test_the_example_of_the_design_document(tmp_path, monkeypatch):
+    """Core schemas are applied on an encrypted connection, through the class itself."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    said: list[str] = []
+
+    class logger:  # noqa: N801 - as it is printed
+        info = said.append
+
+    def get_master_password() -> str:
+        return "correct horse battery staple"
+
+    def initialize_database():
+        conn = EncryptedLibSQLConnection(
+            db_path="~/.aico/user.db",
+            master_password=get_master_password()
+        )  # fmt: skip
+
+        # Automatically applies all registered core schemas in priority order
+        applied_versions = SchemaRegistry.apply_core_schemas(conn)
+
+        logger.info(f"Applied {len(applied_versions)} core schemas: {applied_versions}")
+        return conn
+
+    with initialize_database() as conn:
+        add(conn, message(1))
+    with initialize_database() as conn:
+        assert conn.fetch_all("SELECT count(*) FROM conversations") == [(1,)]
+    assert said[0].startswith(f"Applied {len(list(CORE))} core schemas: {{'system': 1, 'users'")
+    assert said[1] == "Applied 0 core schemas: {}"
+    assert plain_text_files(tmp_path / ".aico", "homesick") == []
+
+
+CONVERSATION_SCHEMA = {
+    1: SchemaVersion(
+        version=1,
+        name="Conversation System",
+        description="Core conversation storage and retrieval",
+        sql_statements=[
+            "CREATE TABLE conversations (conversation_id TEXT PRIMARY KEY, user_id TEXT)",
+            "CREATE INDEX idx_conversations_user_id ON conversations(user_id)",
+        ],
+        rollback_statements=[
+            "DROP INDEX IF EXISTS idx_conversations_user_id",
+            "DROP TABLE IF EXISTS conversations",
+        ],
+    )
+}
+
+
+def test_the_other_example_of_the_design_document(tmp_path):
+    """An application with a core schema of its own: in a registry of its own."""
+    own = SchemaRegistry()
+    register_schema("conversations", "core", priority=1, registry=own)(CONVERSATION_SCHEMA)
+    with LibSQLAdapter(tmp_path / "own.db", None).connect() as connection:
+        assert own.apply_core_schemas(connection) == {"conversations": 1}
+        assert own.drift(connection) == Drift()
+        own.rollback("conversations", 0, connection)
+
+
+def test_only_the_master_password_opens_the_file(tmp_path):
+    """With the salt beside it; without one of them nobody does, and nothing is made anew."""
+    path = tmp_path / "user.db"
+    with EncryptedLibSQLConnection(path, master_password="correct horse") as connection:
+        connection.execute("CREATE TABLE t (a)")
+        connection.execute("INSERT INTO t VALUES (?)", [f"{SECRET} {START}"])
+    slot = tmp_path / "user.db.key.json"
+    assert set(json.loads(slot.read_text())["key"]) >= {"salt", "time_cost", "memory_cost"}
+    with pytest.raises(WrongKey, match="does not open"):
+        EncryptedLibSQLConnection(path, master_password="wrong horse")
+    with pytest.raises(KeyMissing):
+        EncryptedLibSQLConnection(path, master_password="")
+    with pytest.raises(InvalidValue, match="8 characters"):
+        EncryptedLibSQLConnection(tmp_path / "new.db", master_password="short")
+    kept = slot.read_text()
+    slot.write_text("{")
+    with pytest.raises(KeyMissing, match="damaged"):
+        EncryptedLibSQLConnection(path, master_password="correct horse")
+    slot.unlink()
+    with pytest.raises(KeyMissing, match="restore it"):
+        EncryptedLibSQLConnection(path, master_password="correct horse")
+    slot.write_text(kept)
+    with EncryptedLibSQLConnection(path, master_password="correct horse") as connection:
+        assert connection.fetch_all("SELECT count(*) FROM t") == [(1,)]
+    assert plain_text_files(tmp_path, "homesick") == []

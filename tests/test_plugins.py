@@ -1,0 +1,587 @@
+"""Plugins: activated, upgraded and removed without a trace, and kept within their own tables."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from aico_lab.adapters.libsql import LibSQLAdapter
+from aico_lab.errors import InvalidValue, SchemaError, StatementForbidden, UnknownName
+from aico_lab.schema import CORE, SchemaRegistry, SchemaVersion, feed, register_schema
+from aico_lab.schema.discovery import discover
+from aico_lab.schema.drift import Drift
+from tests.messages import add, message
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.lab import Lab
+
+KEY = "k" * 32
+EVENTS = "CREATE TABLE calendar_events (id INTEGER PRIMARY KEY, user_id TEXT, title TEXT)"
+
+
+def version(number: int, *statements: str, undo: tuple[str, ...] = (), **options) -> SchemaVersion:
+    return SchemaVersion(number, f"v{number}", "", list(statements), list(undo), **options)
+
+
+def plugin(*versions: SchemaVersion, name: str = "calendar") -> SchemaRegistry:
+    """A registry with the core schemas and one plugin."""
+    made = SchemaRegistry()
+    for schema in CORE:
+        made.register(schema.name, schema.kind, schema.versions, priority=schema.priority)
+    made.register(name, "plugin", {v.version: v for v in versions})
+    return made
+
+
+@pytest.fixture
+def connection(tmp_path) -> Iterator[Connection]:
+    """An encrypted database with the core schemas and a message."""
+    with LibSQLAdapter(tmp_path / "a.db", KEY).connect() as opened:
+        CORE.apply_core_schemas(opened)
+        add(opened, message(1))
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def unharmed(tmp_path_factory) -> Iterator[Connection]:
+    """The same for all attempts, since each must leave it as it was."""
+    with LibSQLAdapter(tmp_path_factory.mktemp("unharmed") / "a.db", KEY).connect() as opened:
+        CORE.apply_core_schemas(opened)
+        add(opened, message(1))
+        yield opened
+
+
+def everything(connection: Connection) -> dict[str, list[Any]]:
+    """Every definition and every row."""
+    master = connection.fetch_all("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY 2")
+    return {"": master} | {
+        name: connection.fetch_all(f'SELECT * FROM "{name}"')
+        for kind, name, *_ in master
+        if kind == "table"
+    }
+
+
+def master(connection: Connection) -> list[Any]:
+    return everything(connection)[""]
+
+
+CALENDAR = (
+    version(
+        1,
+        EVENTS,
+        "CREATE INDEX idx_events_user_id ON calendar_events(user_id)",
+        undo=("DROP INDEX idx_events_user_id", "DROP TABLE calendar_events"),
+        tracked={"calendar_events": ("id",)},
+    ),
+    version(
+        2,
+        "ALTER TABLE calendar_events ADD COLUMN place TEXT",
+        "CREATE VIEW calendar_titles AS SELECT title FROM calendar_events",
+        "CREATE TABLE calendar_log (id INTEGER PRIMARY KEY AUTOINCREMENT, title TEXT)",
+        "CREATE TRIGGER calendar_added AFTER INSERT ON calendar_events "
+        "BEGIN INSERT INTO calendar_log (title) VALUES (NEW.title); END",
+        "INSERT INTO calendar_events (title) VALUES ('seed')",
+        undo=(
+            "DROP TRIGGER calendar_added",
+            "DROP TABLE calendar_log",
+            "DROP VIEW calendar_titles",
+            "ALTER TABLE calendar_events DROP COLUMN place",
+        ),
+    ),
+)
+
+
+def test_a_plugin_is_activated_upgraded_and_removed_without_a_trace(connection):
+    """Tables, index, view, triggers, feed and metadata; only the history says it was there."""
+    before = everything(connection)
+    assert plugin(CALENDAR[0]).apply_plugin_schema("calendar", connection) == 1
+    registry = plugin(*CALENDAR)
+    assert registry.apply_plugin_schema("calendar", connection) == 2
+    assert registry.apply_plugin_schema("calendar", connection) == 2  # again: nothing
+    assert connection.fetch_all("SELECT title FROM calendar_log") == [("seed",)]
+    assert feed.tracked_tables(connection)["calendar_events"] == ("id",)
+    assert registry.drift(connection) == Drift()
+    backup = registry.remove_plugin_schema("calendar", connection)
+    after = everything(connection)
+    assert after[""] == before[""]
+    history = after.pop("schema_migration_history")[len(before.pop("schema_migration_history")) :]
+    assert [row[1:4] for row in history] == [
+        ("calendar", 1, "apply"), ("calendar", 2, "apply"),
+        ("calendar", 2, "rollback"), ("calendar", 1, "rollback"),
+    ]  # fmt: skip
+    log = after.pop("change_log")[len(before.pop("change_log")) :]
+    assert {(row[1], row[2]) for row in log} == {("calendar_events", ""), ("feed_tables", "")}
+    for volatile in ("sqlite_sequence",):
+        after.pop(volatile)
+        before.pop(volatile)
+    assert after == before
+    assert backup is not None
+    with LibSQLAdapter(backup, KEY, create=False).connect() as copy:
+        assert copy.fetch_all("SELECT title FROM calendar_events") == [("seed",)]
+    assert registry.apply_plugin_schema("calendar", connection) == 2  # and it may come back
+
+
+def test_a_plugin_that_is_not_installed_any_more_can_be_removed(connection):
+    """By its prefix, with a vector index, and without a backup where it has no rows."""
+    before = master(connection)
+    plugin(
+        version(
+            1,
+            "CREATE TABLE calendar_vectors (id INTEGER PRIMARY KEY, v F32_BLOB(3))",
+            "CREATE INDEX idx_near ON calendar_vectors (libsql_vector_idx(v))",
+            "CREATE INDEX calendar_near ON calendar_vectors (libsql_vector_idx(v))",
+        )
+    ).apply_plugin_schema("calendar", connection)
+    assert CORE.drift(connection).added[-1:] in ((), ("table libsql_vector_meta_shadow",))
+    assert CORE.remove_plugin_schema("calendar", connection) is None
+    assert master(connection) == before
+    with pytest.raises(UnknownName, match="active"):
+        CORE.remove_plugin_schema("calendar", connection)
+    with pytest.raises(UnknownName, match="active"):
+        CORE.remove_plugin_schema("conversations", connection)
+
+
+def test_vectors_of_a_plugin_can_be_searched_and_upgraded(connection):
+    """What only libSQL knows passes a sandbox that is SQLite."""
+    first = version(
+        1,
+        "CREATE TABLE calendar_vectors (id INTEGER PRIMARY KEY, v F32_BLOB(3))",
+        "CREATE INDEX calendar_near ON calendar_vectors (libsql_vector_idx(v))",
+        "INSERT INTO calendar_vectors VALUES (7, vector('[1,2,3]'))",
+        undo=("DROP TABLE calendar_vectors",),
+    )
+    plugin(first).apply_plugin_schema("calendar", connection)
+    found = connection.fetch_all("SELECT id FROM vector_top_k('calendar_near', '[1,2,3]', 1)")
+    assert found == [(7,)]
+    second = version(
+        2, "ALTER TABLE calendar_vectors ADD COLUMN t", undo=("DROP INDEX calendar_near",)
+    )
+    with pytest.raises(StatementForbidden, match="does not restore"):
+        plugin(first, second).apply_plugin_schema("calendar", connection)
+    good = version(2, "CREATE TABLE calendar_more (a)", undo=("DROP TABLE calendar_more",))
+    registry = plugin(first, good)
+    assert registry.apply_plugin_schema("calendar", connection) == 2
+    assert registry.drift(connection) == Drift()
+    registry.rollback("calendar", 0, connection)
+
+
+def test_a_removed_plugins_rows_leave_the_warehouse(lab: Lab):
+    """The feed says that there is something to do, though no row of the core changed."""
+    registry = plugin(*CALENDAR)
+    registry.apply_plugin_schema("calendar", lab.primary)
+    lab.sync()
+    assert lab.sql("SELECT title FROM raw.calendar_events").fetchall() == [("seed",)]
+    registry.remove_plugin_schema("calendar", lab.primary)
+    assert lab.sync().mode == "full"
+    tables = lab.sql("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'raw'").fetchall()
+    assert ("calendar_events",) not in tables
+    assert ("messages",) in tables
+
+
+REBUILD = (
+    "CREATE TABLE calendar_new (id INTEGER PRIMARY KEY, title TEXT NOT NULL)",
+    "INSERT INTO calendar_new SELECT id, upper(title) FROM calendar_events",
+    "DROP TABLE calendar_events",
+    "ALTER TABLE calendar_new RENAME TO calendar_events",
+)
+
+
+def test_a_rebuilt_table_stays_in_the_feed_and_consumers_start_anew(connection):
+    """Dropping a table drops its triggers, which nobody would notice."""
+    first = version(1, EVENTS, tracked={"calendar_events": ("id",)})
+    plugin(first).apply_plugin_schema("calendar", connection)
+    connection.execute("INSERT INTO calendar_events (id, title) VALUES (1, 'a')")
+    cursor = feed.head(connection)
+    plugin(first, version(2, *REBUILD)).apply_plugin_schema("calendar", connection)
+    assert connection.fetch_all("SELECT * FROM calendar_events") == [(1, "A")]
+    assert not feed.continues(connection, cursor)
+    now = feed.head(connection)
+    assert feed.continues(connection, now)
+    connection.execute("UPDATE calendar_events SET title = 'b'")
+    assert feed.head(connection).seq == now.seq + 1
+    assert feed.continues(connection, now)
+
+
+def test_rows_that_were_there_before_a_table_was_tracked_are_in_the_feed(connection):
+    """As new ones."""
+    first = version(1, EVENTS, "INSERT INTO calendar_events (id) VALUES (5)")
+    plugin(first).apply_plugin_schema("calendar", connection)
+    before = feed.head(connection).seq
+    second = version(2, tracked={"calendar_events": ("id",)})
+    plugin(first, second).apply_plugin_schema("calendar", connection)
+    assert connection.fetch_all(
+        "SELECT table_name, row_key, op FROM change_log WHERE seq > ?", [before]
+    ) == [("calendar_events", "5", "insert")]
+
+
+OWN = "CREATE TABLE calendar_x (a TEXT, b TEXT)"
+VIEW = "CREATE VIEW calendar_v AS SELECT a FROM calendar_x"
+
+ATTEMPTS: dict[str, tuple[str, ...]] = {
+    "reads in a view": ("CREATE VIEW calendar_v AS SELECT content FROM messages",),
+    "reads in a view over a view": ("CREATE VIEW calendar_v AS SELECT content FROM conversations",),
+    "counts only": ("CREATE VIEW calendar_v AS SELECT count(*) AS n FROM messages",),
+    "copies a table": ("CREATE TABLE calendar_x AS SELECT * FROM messages",),
+    "copies rows": (OWN, "INSERT INTO calendar_x SELECT content, '' FROM messages"),
+    "hides it in a CTE": (
+        OWN,
+        ("WITH calendar_c AS (SELECT content FROM messages) "
+        "INSERT INTO calendar_x SELECT content, '' FROM calendar_c"),
+    ),
+    "hides it in a subquery": (OWN, "DELETE FROM calendar_x WHERE a IN (SELECT name FROM users)"),
+    "joins in an update": (OWN, "UPDATE calendar_x SET a = content FROM messages"),
+    "returns": (OWN, "INSERT INTO calendar_x VALUES (1, 2) RETURNING (SELECT name FROM users)"),
+    "an UPSERT": (
+        "CREATE TABLE calendar_x (a UNIQUE)",
+        "INSERT INTO calendar_x VALUES (1) ON CONFLICT DO UPDATE SET a = (SELECT 1 FROM users)",
+    ),
+    "writes a core table": ("UPDATE messages SET content = ''",),
+    "inserts a message": ("INSERT INTO users (user_id, created_at) VALUES ('x', '')",),
+    "forges the metadata": ("DELETE FROM schema_metadata",),
+    "forges the feed": ("DELETE FROM change_log",),
+    "resets numbers": ("DELETE FROM sqlite_sequence",),
+    "drops a core table": ("DROP TABLE memories",),
+    "drops, if it exists": ("DROP TABLE IF EXISTS memories",),
+    "drops a core index, if it exists": ("DROP INDEX IF EXISTS messages_by_user",),
+    "drops a core view": ("DROP VIEW IF EXISTS conversations",),
+    "drops the feed's trigger": ("DROP TRIGGER IF EXISTS feed_messages_insert",),
+    "alters a core table": ("ALTER TABLE messages ADD COLUMN spy TEXT",),
+    "renames a core table": ("ALTER TABLE messages RENAME TO calendar_messages",),
+    "renames out of its prefix": (OWN, "ALTER TABLE calendar_x RENAME TO stolen"),
+    "renames to another plugin": (OWN, "ALTER TABLE calendar_x RENAME TO weather_x"),
+    "another prefix": ("CREATE TABLE weather_x (a)",),
+    "no prefix": ("CREATE TABLE events (a)",),
+    "its name alone": ("CREATE TABLE calendar (a)",),
+    "a letter that only looks like its own": ('CREATE TABLE "\u0441alendar_x" (a)',),
+    "a letter that folds to its own": ('CREATE TABLE "calendar_\u212a" (a)',),
+    "a quoted name": ('CREATE TABLE "calendar_x; DROP TABLE users" (a)',),
+    "an index on a core table": ("CREATE INDEX calendar_i ON messages (content)",),
+    "an index that takes a name": (OWN, "CREATE INDEX memories_by_time ON calendar_x (a)"),
+    "a trigger on a core table": (
+        OWN,
+        ("CREATE TRIGGER calendar_t AFTER INSERT ON messages "
+        "BEGIN INSERT INTO calendar_x VALUES (NEW.content, ''); END"),
+    ),
+    "a trigger of the feed's name": (
+        OWN, "CREATE TRIGGER feed_calendar AFTER INSERT ON calendar_x BEGIN SELECT 1; END",
+    ),
+    "a trigger's body": (
+        OWN, "CREATE TRIGGER calendar_t AFTER INSERT ON calendar_x BEGIN DELETE FROM users; END",
+    ),
+    "a trigger's condition": (
+        OWN,
+        ("CREATE TRIGGER calendar_t AFTER DELETE ON calendar_x "
+        "WHEN (SELECT count(*) FROM users) > 1 BEGIN SELECT 1; END"),
+    ),
+    "a trigger of one column": (
+        OWN,
+        "CREATE TRIGGER calendar_t AFTER UPDATE OF b ON calendar_x BEGIN DELETE FROM users; END",
+    ),
+    "a trigger of the row's number": (
+        OWN,
+        ('CREATE TRIGGER calendar_t AFTER UPDATE /**/ OF a, "ROWID" ON calendar_x '
+        "BEGIN SELECT 1; END"),
+    ),
+    "a trigger of a trigger": (
+        OWN,
+        "CREATE TABLE calendar_y (a)",
+        "CREATE TRIGGER calendar_t AFTER INSERT ON calendar_y BEGIN DELETE FROM users; END",
+        ("CREATE TRIGGER calendar_u AFTER INSERT ON calendar_x "
+        "BEGIN INSERT INTO calendar_y VALUES (1); END"),
+    ),
+    "a trigger of a view": (
+        OWN, VIEW,
+        "CREATE TRIGGER calendar_t INSTEAD OF DELETE ON calendar_v BEGIN DELETE FROM users; END",
+    ),
+    "a trigger of a core view": (
+        "CREATE TRIGGER calendar_t INSTEAD OF INSERT ON conversations BEGIN SELECT 1; END",
+    ),
+    "a trigger behind an odd column": (
+        'CREATE TABLE calendar_x ("a"" = NULL --" TEXT, b TEXT)',
+        "CREATE TRIGGER calendar_t AFTER UPDATE OF b ON calendar_x BEGIN DELETE FROM users; END",
+    ),
+    "a table that does not exist yet": (
+        OWN,
+        "CREATE TRIGGER calendar_t AFTER INSERT ON calendar_x BEGIN DELETE FROM diaries; END",
+    ),
+    "a view of what does not exist yet": ("CREATE VIEW calendar_v AS SELECT * FROM diaries",),
+    "a foreign key": ("CREATE TABLE calendar_x (u TEXT REFERENCES users ON DELETE CASCADE)",),
+    "a temporary table": ("CREATE TEMP TABLE calendar_x (a)",),
+    "a temporary table by its schema": ("CREATE TABLE temp.calendar_x (a)",),
+    "a temporary trigger": (
+        OWN, "CREATE TEMP TRIGGER calendar_t AFTER INSERT ON main.calendar_x BEGIN SELECT 1; END",
+    ),
+    "a virtual table": ("CREATE VIRTUAL TABLE calendar_x USING fts5(a, content='messages')",),
+    "raw pages": ("CREATE VIRTUAL TABLE calendar_x USING sqlite_dbpage",),
+    "raw pages in a view": ("CREATE VIEW calendar_v AS SELECT data FROM sqlite_dbpage",),
+    "a pragma as a table": ("CREATE VIEW calendar_v AS SELECT * FROM pragma_table_info('users')",),
+    "the list of tables": ("CREATE VIEW calendar_v AS SELECT sql FROM sqlite_master",),
+    "the list of tables as a table": ("CREATE TABLE calendar_x AS SELECT * FROM sqlite_master",),
+    "another name of that list": (OWN, "INSERT INTO calendar_x SELECT name, 1 FROM sqlite_schema"),
+    "the writable list": ("PRAGMA writable_schema = ON",),
+    "writes that list": ("UPDATE sqlite_master SET sql = ''",),
+    "foreign keys off": ("PRAGMA foreign_keys = OFF",),
+    "attaches a file": ("ATTACH 'stolen.db' AS calendar_x",),
+    "copies the file in plain text": ("VACUUM INTO 'stolen.db'",),
+    "loads code": (OWN, "INSERT INTO calendar_x SELECT load_extension('evil'), 1"),
+    "commits": (OWN, "COMMIT"),
+    "rolls back": ("ROLLBACK",),
+    "releases a savepoint": ("RELEASE level_0",),
+    "behind a comment": ("/* CREATE TABLE */ -- x\n PRAGMA writable_schema = ON",),
+    "two statements": ("CREATE TABLE calendar_x (a); DROP TABLE users",),
+    "behind a NUL": ("CREATE TABLE calendar_x (a)\0; DROP TABLE users",),
+    "half a character": ("CREATE TABLE calendar_x (a DEFAULT '\ud800')",),
+    "a bomb": (
+        OWN,
+        ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
+        "INSERT INTO calendar_x SELECT i, i FROM n"),
+    ),
+    "a long value": (OWN, "INSERT INTO calendar_x VALUES (zeroblob(900000000), 1)"),
+    "analyses": ("ANALYZE",),
+    "no SQL": ("CREATE TABL calendar_x (a)",),
+}  # fmt: skip
+
+
+def refused(registry: SchemaRegistry, connection: Connection) -> None:
+    before = everything(connection)
+    with pytest.raises(StatementForbidden, match="nothing was changed"):
+        registry.apply_plugin_schema("calendar", connection)
+    assert everything(connection) == before
+    assert not connection.in_transaction
+
+
+@pytest.mark.parametrize("statements", ATTEMPTS.values(), ids=ATTEMPTS.keys())
+def test_a_plugin_cannot_reach_beyond_its_own_tables(statements, unharmed):
+    """Not when it is applied, and nothing of it stays."""
+    refused(plugin(version(1, *statements)), unharmed)
+
+
+@pytest.mark.parametrize("name", ["reads in a view", "a trigger's body", "drops a core table"])
+def test_nor_in_a_later_version(name, connection):
+    """Which leaves the one before it."""
+    first = version(1, "CREATE TABLE calendar_first (a)")
+    plugin(first).apply_plugin_schema("calendar", connection)
+    refused(plugin(first, version(2, *ATTEMPTS[name])), connection)
+
+
+@pytest.mark.parametrize(
+    "undo",
+    [
+        ("DROP TABLE calendar_x", "DROP TABLE users"),
+        ("DROP TABLE calendar_x", "PRAGMA writable_schema = ON"),
+        ("DROP TABLE IF EXISTS calendar_other",),
+    ],
+)
+def test_nor_when_it_is_rolled_back(undo, unharmed):
+    """And its rollback has to be whole."""
+    refused(plugin(version(1, OWN, undo=undo)), unharmed)
+
+
+@pytest.mark.parametrize(
+    "tracked",
+    [
+        {"messages": ("message_id",)},
+        {"calendar_y": ("a",)},
+        {"calendar_x": ()},
+        {"calendar_x": ("c",)},
+        {"calendar_x": ('o"d',)},
+        {"calendar_x BEGIN DELETE FROM users; END --": ("a",)},
+    ],
+)
+def test_nor_through_the_change_feed(tracked, unharmed):
+    """Whose triggers are written from what the plugin names."""
+    own = 'CREATE TABLE calendar_x (a TEXT, b TEXT, "o""d" TEXT)'
+    refused(plugin(version(1, own, tracked=tracked)), unharmed)
+
+
+def test_what_a_plugin_may_do(connection):
+    """Nearly everything, with its own tables."""
+    registry = plugin(
+        version(
+            1,
+            EVENTS,
+            "CREATE TABLE calendar_notes (n TEXT PRIMARY KEY, "
+            "e INTEGER REFERENCES calendar_events ON DELETE CASCADE) WITHOUT ROWID",
+            "CREATE UNIQUE INDEX calendar_by_title ON calendar_events (lower(title)) "
+            "WHERE title IS NOT NULL",
+            "CREATE TABLE calendar_sums (a INTEGER, b INTEGER GENERATED ALWAYS AS (a + 1))",
+            "CREATE VIEW calendar_all AS SELECT e.title, n.n FROM calendar_events e "
+            "JOIN calendar_notes n ON n.e = e.id",
+            "CREATE TRIGGER calendar_add INSTEAD OF INSERT ON calendar_all "
+            "BEGIN INSERT INTO calendar_events (title) VALUES (NEW.title); END",
+            "CREATE TRIGGER calendar_count AFTER UPDATE OF title ON calendar_events "
+            "BEGIN UPDATE calendar_sums SET a = (SELECT count(*) FROM calendar_events); END",
+            "INSERT INTO calendar_sums (a) VALUES (1), (2)",
+            "WITH calendar_c AS (SELECT 3 AS a) INSERT INTO calendar_sums (a) "
+            "SELECT a FROM calendar_c",
+            "UPDATE calendar_sums SET a = a + 1 WHERE a IN (SELECT a FROM calendar_sums)",
+            "DELETE FROM calendar_sums WHERE a = 2",
+            "ALTER TABLE calendar_sums RENAME COLUMN a TO c",
+        ),
+        version(2, "DROP TABLE calendar_sums", "DROP TRIGGER calendar_count"),
+    )
+    assert registry.apply_plugin_schema("calendar", connection) == 2
+    connection.execute("INSERT INTO calendar_all (title) VALUES ('t')")
+    assert connection.fetch_all("SELECT title FROM calendar_events") == [("t",)]
+    assert registry.drift(connection) == Drift()
+
+
+def test_a_plugins_prefix_is_nobody_elses(connection):
+    """Whatever it does not own stays where it is when it goes."""
+    for name in ("user", "conversation", "segment"):  # user_profiles, segment_messages …
+        registry = plugin(version(1, f"CREATE TABLE {name}_x (a)"), name=name)
+        with pytest.raises(StatementForbidden, match="is there already"):
+            registry.apply_plugin_schema(name, connection)
+    for name in ("sqlite", "feed", "schema", "a_b", "A", "", "1a", "a-b", "\u0441alendar"):
+        with pytest.raises(InvalidValue, match="cannot name a plugin"):
+            plugin(version(1, OWN), name=name)
+
+
+def test_plugins_keep_out_of_each_other(connection):
+    """One cannot read, change or drop what the other has."""
+    both = plugin(version(1, OWN))
+    both.register("weather", "plugin", {1: version(1, "CREATE VIEW weather_v AS SELECT a "
+                                                      "FROM calendar_x")})  # fmt: skip
+    both.apply_plugin_schema("calendar", connection)
+    with pytest.raises(StatementForbidden, match="reaches for calendar_x, a"):
+        both.apply_plugin_schema("weather", connection)
+
+
+def test_the_sandbox_asks_about_everything_that_sqlite_can_do():
+    """A library that knows more actions than we do denies them, since only known ones pass."""
+    from aico_lab.schema.authorizer import Guard
+
+    guard = Guard("calendar")
+    passing = {
+        action
+        for action in range(200)
+        for verb in ("create", "drop", "alter", "insert", "explain")
+        if setattr(guard, "verb", (verb,)) is None
+        and guard.allow(action, "messages", "users", "main", None) == sqlite3.SQLITE_OK
+    }
+    assert passing == {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_REINDEX}
+
+
+CALENDAR_EXAMPLE = {
+    1: SchemaVersion(
+        version=1,
+        name="Calendar Plugin",
+        description="Calendar events and scheduling",
+        sql_statements=[
+            "CREATE TABLE calendar_events (event_id TEXT PRIMARY KEY, user_id TEXT)",
+            "CREATE INDEX idx_events_user_id ON calendar_events(user_id)",
+        ],
+        rollback_statements=[
+            "DROP INDEX IF EXISTS idx_events_user_id",
+            "DROP TABLE IF EXISTS calendar_events",
+        ],
+    )
+}
+
+
+def test_the_example_of_the_design_document(connection, monkeypatch):
+    """Registered, activated and deactivated through the class itself."""
+    monkeypatch.setattr(SchemaRegistry, "default", plugin(version(1, OWN), name="other"))
+    assert register_schema("calendar", "plugin")(CALENDAR_EXAMPLE) is CALENDAR_EXAMPLE
+    said: list[str] = []
+
+    class logger:  # noqa: N801 - as it is printed
+        info = said.append
+
+    def activate_plugin(plugin_name: str, connection):
+        # Automatically finds and applies registered plugin schema
+        version = SchemaRegistry.apply_plugin_schema(plugin_name, connection)
+        logger.info(f"Plugin {plugin_name} activated at schema version {version}")
+
+    def deactivate_plugin(plugin_name: str, connection):
+        # Automatically removes plugin schema
+        SchemaRegistry.remove_plugin_schema(plugin_name, connection)
+        logger.info(f"Plugin {plugin_name} schema removed")
+
+    before = master(connection)
+    activate_plugin("calendar", connection)
+    assert master(connection) != before
+    deactivate_plugin("calendar", connection)
+    assert master(connection) == before
+    assert said == ["Plugin calendar activated at schema version 1",
+                    "Plugin calendar schema removed"]  # fmt: skip
+
+
+def test_versions_are_registered_by_call_function_or_class():
+    """Each gives back what it took; what has no versions is refused, and so is the same name."""
+    registry = SchemaRegistry()
+
+    @register_schema("weather", "plugin", registry=registry)
+    def weather() -> dict[int, SchemaVersion]:
+        return {1: version(1, "CREATE TABLE weather_x (a)")}
+
+    @register_schema("notes", "plugin", priority=1, registry=registry)
+    class Notes:
+        versions = {1: version(1, "CREATE TABLE notes_x (a)")}  # noqa: RUF012
+
+    register_schema("calendar", "plugin", registry=registry)(CALENDAR_EXAMPLE)
+    assert [schema.name for schema in registry] == ["notes", "calendar", "weather"]
+    assert list(weather()) == list(Notes.versions) == [1]
+    with pytest.raises(InvalidValue, match="registered already"):
+        register_schema("calendar", "plugin", registry=registry)(CALENDAR_EXAMPLE)
+    with pytest.raises(InvalidValue, match="no versions"):
+        register_schema("empty", "plugin", registry=registry)(Notes())
+    with pytest.raises(InvalidValue, match="not 'user'"):
+        register_schema("kind", "user", registry=registry)(CALENDAR_EXAMPLE)
+
+
+PLUGIN_MODULE = """
+from aico_lab.schema import SchemaVersion, register_schema
+
+register_schema("tides", "plugin")({
+    1: SchemaVersion(1, "Tides", "High and low", ["CREATE TABLE tides_x (a)"],
+                     ["DROP TABLE tides_x"]),
+})
+"""
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that Python imports from, and a default registry that forgets what was found."""
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(SchemaRegistry, "default", plugin(version(1, OWN)))
+    return folder
+
+
+def install(folder: Path, module: str, source: str) -> None:
+    (folder / f"{module}.py").write_text(source)
+    info = folder / f"{module}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[aico_lab.schemas]\n{module} = {module}\n")
+
+
+def test_installed_plugins_are_found_by_their_entry_points(packages, connection):
+    """Twice finds the same."""
+    install(packages, "tides_by_entry", PLUGIN_MODULE)
+    assert "tides_by_entry" in discover()
+    assert "tides_by_entry" in discover()
+    assert SchemaRegistry.apply_plugin_schema("tides", connection) == 1
+
+
+def test_a_module_can_be_named(packages, connection):
+    """Without a package around it."""
+    (packages / "tides_by_name.py").write_text(PLUGIN_MODULE)
+    assert discover("tides_by_name") == ["tides_by_name"]
+    assert SchemaRegistry.apply_plugin_schema("tides", connection) == 1
+
+
+def test_a_broken_plugin_is_named(packages):
+    """And what to do about it."""
+    install(packages, "tides_broken", "1 / 0")
+    with pytest.raises(SchemaError, match="'tides_broken' cannot be imported"):
+        discover()
+    with pytest.raises(SchemaError, match="'tides_nowhere' cannot be imported"):
+        discover("tides_nowhere")

@@ -1,0 +1,354 @@
+"""What the companion does, on both worlds; and the source document's own code."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Dict, List  # noqa: UP035 - the document's
+
+import pytest
+
+from aico_lab.domain import (
+    Conversation,
+    ConversationRepository,
+    ConversationService,
+    Memory,
+    MemoryRepository,
+    MemoryService,
+    MemoryType,
+    PreferenceService,
+    User,
+    UserOnboardingService,
+    UserPreferences,
+    UserRepository,
+)
+from aico_lab.errors import InvalidEntity, TextTooLong, UnknownUser
+from tests.worlds import InMemoryWorld, LibSQLWorld
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.worlds import World
+
+
+@pytest.fixture(params=["libsql", "in memory"])
+async def world(request, tmp_path) -> AsyncIterator[World]:
+    made = LibSQLWorld(tmp_path) if request.param == "libsql" else InMemoryWorld()
+    await made.users.save(User("Ada", id="ada"))
+    await made.users.save(User("Bo", id="bo"))
+    yield made
+    await made.close()
+
+
+class Bus:
+    """Remembers what was published."""
+
+    def __init__(self) -> None:
+        self.published: list[tuple[str, dict[str, Any]]] = []
+
+    async def publish(self, topic: str, payload: dict[str, Any]) -> None:
+        self.published.append((topic, payload))
+
+
+async def test_a_message_is_answered_and_both_are_kept(world):
+    """With the time that the answer took, and from this person's memories only."""
+    tea = await world.memories.create("Ada likes tea", "ada")
+    await world.memories.create("Bo likes tea", "bo")
+    await world.settle()
+    heard: list[tuple[str, list[Memory]]] = []
+
+    async def answer(message: str, memories: list[Memory]) -> str:
+        heard.append((message, memories))
+        await asyncio.sleep(0.05)
+        return "Tea, then."
+
+    service = ConversationService(world.conversations, world.memories, responder=answer)
+    assert await service.process_user_message("ada", "What shall I drink?") == "Tea, then."
+    assert heard == [("What shall I drink?", [tea])]
+    answered, asked = await world.conversations.get_by_user("ada")
+    assert (asked.message, asked.is_ai_response, asked.response_time) == (
+        "What shall I drink?", False, None,
+    )  # fmt: skip
+    assert (answered.message, answered.is_ai_response) == ("Tea, then.", True)
+    assert 0.05 <= answered.response_time < 10
+    assert answered.channel_id == asked.channel_id
+    assert asked.timestamp <= answered.timestamp
+
+
+async def test_without_a_language_model_the_companion_says_so(world):
+    """And gives back what it remembers."""
+    service = ConversationService(world.conversations, world.memories)
+    assert "no language model" in await service.process_user_message("ada", "hello")
+    await world.memories.create("Ada likes tea", "ada")
+    await world.settle()
+    answer = await service.process_user_message("ada", "tea?")
+    assert "no language model" in answer
+    assert "Ada likes tea" in answer
+
+
+async def test_a_stranger_is_not_answered(world):
+    """Nothing is kept."""
+    service = ConversationService(world.conversations, world.memories)
+    with pytest.raises(UnknownUser):
+        await service.process_user_message("nobody", "hello")
+    assert await world.count("messages") == 0
+
+
+async def test_a_message_that_cannot_be_kept_is_refused(world):
+    """Before anything is stored or answered."""
+    service = ConversationService(world.conversations, world.memories)
+    for message, error in (("x" * 1_000_001, TextTooLong), ("a\0", InvalidEntity)):
+        with pytest.raises(error):
+            await service.process_user_message("ada", message)
+    assert await world.count("messages") == 0
+
+
+async def test_when_the_answer_fails_the_message_is_kept(world):
+    """Unless the service works in a unit of work: then it is all or nothing."""
+
+    async def fail(message: str, memories: list[Memory]) -> str:
+        raise RuntimeError(message, memories)
+
+    service = ConversationService(world.conversations, world.memories, responder=fail)
+    with pytest.raises(RuntimeError):
+        await service.process_user_message("ada", "hello")
+    assert await world.count("messages") == 1
+    with pytest.raises(RuntimeError):
+        async with world.unit_of_work() as uow:
+            service = ConversationService(uow.conversations, uow.memories, responder=fail)
+            await service.process_user_message("ada", "hello again")
+    assert await world.count("messages") == 1
+
+
+async def test_a_very_long_memory_does_not_break_the_default_answer(world):
+    """It is cut to what can be kept."""
+    for _ in range(2):
+        await world.memories.create("tea " * 200_000, "ada")
+    await world.settle()
+    answer = await ConversationService(
+        world.conversations, world.memories
+    ).process_user_message("ada", "tea")  # fmt: skip
+    assert len(answer) == 1_000_000
+
+
+async def test_onboarding_creates_a_person_a_memory_and_a_welcome(world):
+    """With the preferences that were given, and the usual ones for the rest."""
+    service = UserOnboardingService(world.users, world.memories, world.conversations)
+    user = await service.onboard_new_user({"name": "Zoë", "language": "de", "style": "terse"})
+    assert await world.users.get_by_id(user.id) == user
+    assert user.preferences == UserPreferences("de", "terse", "standard")
+    await world.settle()
+    (memory,) = await world.memories.get_by_context("joined", user_id=user.id)
+    assert (memory.content, memory.memory_type, memory.importance) == (
+        "User Zoë joined AICO", MemoryType.SYSTEM, 0.8,
+    )  # fmt: skip
+    (welcome,) = await world.conversations.get_by_user(user.id)
+    assert welcome.is_ai_response
+    assert "Zoë" in welcome.message
+
+
+@pytest.mark.parametrize(
+    "data", [{}, {"name": None}, {"name": 7}, {"name": "Zoë", "language": 7}, {"name": "a\0"}]
+)
+async def test_somebody_who_cannot_be_onboarded_leaves_nothing(world, data):
+    """No person without a welcome."""
+    service = UserOnboardingService(world.users, world.memories, world.conversations)
+    with pytest.raises(InvalidEntity):
+        await service.onboard_new_user(data)
+    assert (await world.count("users"), await world.count("messages")) == (2, 0)
+
+
+async def test_a_requested_memory_is_stored_and_reported(world):
+    """To whoever publishes: a bus, or a unit of work with its commit."""
+    bus = Bus()
+    payload = {"user_id": "ada", "content": "likes tea", "importance": 0.9}
+    memory = await MemoryService(world.memories, bus).store(payload)
+    assert await world.memories.get_by_id(memory.id) == memory
+    assert bus.published == [
+        ("memory.store.complete", {"memory_id": memory.id, "status": "success"})
+    ]
+    async with world.unit_of_work() as uow:
+        await MemoryService(uow.memories, uow).store(payload)
+    assert (await world.count("memories"), await world.outbox()) == (1, [])
+
+
+async def test_a_set_preference_is_reported(world):
+    """In a unit of work the event is kept with the value, or neither."""
+    async with world.unit_of_work() as uow:
+        await PreferenceService(uow.preferences, uow).set("ada", "theme", "dark")
+        await uow.commit()
+    assert await world.preferences.get("ada", "theme") == "dark"
+    assert await world.outbox() == [
+        ("user.preferences.changed",
+         {"user_id": "ada", "preference_key": "theme", "new_value": "dark"})
+    ]  # fmt: skip
+    bus = Bus()
+    with pytest.raises(UnknownUser):
+        await PreferenceService(world.preferences, bus).set("nobody", "theme", "dark")
+    assert bus.published == []
+
+
+# The source document's examples, as printed in data_layer.md
+# ruff: noqa: D415, DTZ005, UP006, D202
+
+
+class DocumentConversationService:
+    def __init__(self, conversation_repo: ConversationRepository, memory_repo: MemoryRepository):
+        self.conversation_repo = conversation_repo
+        self.memory_repo = memory_repo
+
+    async def process_user_message(self, user_id: str, message: str) -> str:
+        """Business logic: process message and generate response"""
+        # Store the conversation
+        conversation = Conversation(user_id=user_id, message=message, timestamp=datetime.now())
+        await self.conversation_repo.save(conversation)
+
+        # Retrieve relevant memories for context
+        memories = await self.memory_repo.get_by_context(message, limit=5)
+
+        # Generate AI response (business logic)
+        response = self._generate_response(message, memories)
+
+        # Store the response
+        response_conv = Conversation(
+            user_id=user_id, message=response, is_ai_response=True, timestamp=datetime.now()
+        )
+        await self.conversation_repo.save(response_conv)
+
+        return response
+
+    def _generate_response(self, message: str, memories: List[Memory]) -> str:  # not printed
+        return f"{message}: {len(memories)}"
+
+
+class DocumentUserOnboardingService:
+    def __init__(
+        self,
+        user_repo: UserRepository,
+        memory_repo: MemoryRepository,
+        conversation_repo: ConversationRepository,
+    ):
+        self.user_repo = user_repo
+        self.memory_repo = memory_repo
+        self.conversation_repo = conversation_repo
+
+    async def onboard_new_user(self, user_data: Dict) -> User:
+        """Business logic: complete user onboarding process"""
+
+        # 1. Create user entity (domain logic)
+        user = User(
+            name=user_data["name"],
+            preferences=self._initialize_preferences(user_data),
+            created_at=datetime.now(),
+        )
+
+        # 2. Save user through repository (clean interface)
+        await self.user_repo.save(user)
+
+        # 3. Create initial memory context (business rule)
+        initial_memory = Memory(
+            user_id=user.id,
+            content=f"User {user.name} joined AICO",
+            memory_type=MemoryType.SYSTEM,
+            importance=0.8,
+        )
+        await self.memory_repo.save(initial_memory)
+
+        # 4. Log welcome conversation (business logic)
+        welcome_message = self._generate_welcome_message(user)
+        conversation = Conversation(
+            user_id=user.id, message=welcome_message, is_ai_response=True, timestamp=datetime.now()
+        )
+        await self.conversation_repo.save(conversation)
+
+        return user
+
+    def _initialize_preferences(self, user_data: Dict) -> UserPreferences:
+        """Pure business logic - no database concerns"""
+        return UserPreferences(
+            language=user_data.get("language", "en"),
+            personality_style=user_data.get("style", "friendly"),
+            privacy_level=user_data.get("privacy", "standard"),
+        )
+
+    def _generate_welcome_message(self, user: User) -> str:  # not printed
+        return f"Welcome, {user.name}"
+
+
+class LibSQLDocumentRepository:
+    """The reading half of the document's LibSQLConversationRepository."""
+
+    def __init__(self, data_access):
+        self.dal = data_access
+
+    async def get_by_user(self, user_id: str, limit: int = 50) -> List[Conversation]:
+        """Retrieve user conversations with domain logic"""
+        query = """
+            SELECT * FROM conversations
+            WHERE user_id = ?
+            ORDER BY timestamp DESC
+            LIMIT ?
+        """
+        rows = await self.dal.fetch_all(query, [user_id, limit])
+        return [Conversation.from_dict(row) for row in rows]
+
+
+async def test_the_document_s_services_run_as_printed(world):
+    """Conversation and onboarding."""
+    onboarding = DocumentUserOnboardingService(world.users, world.memories, world.conversations)
+    user = await onboarding.onboard_new_user({"name": "Zoë"})
+    await world.settle()
+    service = DocumentConversationService(world.conversations, world.memories)
+    assert await service.process_user_message(user.id, "who joined") == "who joined: 1"
+    assert await world.users.get_by_id(user.id) == user
+    found = await world.conversations.get_by_user(user.id)
+    assert [turn.message for turn in found] == ["who joined: 1", "who joined", "Welcome, Zoë"]
+    now = datetime.now().astimezone()
+    between = await world.conversations.get_between(now - timedelta(minutes=1), now)
+    assert len(between) == 3
+
+
+async def test_the_document_s_repository_reads_as_printed(tmp_path):
+    """From the view, through our data access layer, into our entities."""
+    world = LibSQLWorld(tmp_path)
+    await world.users.save(User("Ada", id="ada"))
+    turn = Conversation("ada", "hello", datetime.now())
+    await world.conversations.save(turn)
+    assert await LibSQLDocumentRepository(world.dal).get_by_user("ada") == [turn]
+    await world.close()
+
+
+@dataclass
+class Message:
+    payload: dict[str, Any]
+
+
+async def test_the_document_s_handlers_run_as_printed(world):
+    """Storing a memory that was asked for, and a preference."""
+    message_bus = Bus()
+    memory_repository = world.memories
+    preferences_repository = world.preferences
+
+    async def handle_memory_storage(message):
+        memory = Memory.from_dict(message.payload)
+        await memory_repository.save(memory)
+        await message_bus.publish(
+            "memory.store.complete", {"memory_id": memory.id, "status": "success"}
+        )
+
+    async def save_user_preference(user_id, preference_key, value):
+        await preferences_repository.set(user_id, preference_key, value)
+        await message_bus.publish(
+            "user.preferences.changed",
+            {"user_id": user_id, "preference_key": preference_key, "new_value": value},
+        )
+
+    await handle_memory_storage(Message({"user_id": "ada", "content": "likes tea"}))
+    await save_user_preference("ada", "theme", "dark")
+    assert [topic for topic, _ in message_bus.published] == [
+        "memory.store.complete", "user.preferences.changed",
+    ]  # fmt: skip
+    memory_id = message_bus.published[0][1]["memory_id"]
+    assert (await world.memories.get_by_id(memory_id)).content == "likes tea"
+    assert await world.preferences.get("ada", "theme") == "dark"
