@@ -1,0 +1,118 @@
+"""The change feed as messages: `data.<table>.<op>` for every change of a tracked table.
+
+Changes are moved from the log to the outbox, in order, and delivered from there like every other
+event. The rows of the outbox and the cursor are in one database and move in one transaction, so a
+change is moved exactly once. What is acknowledged to the feed is therefore the cursor itself.
+
+A message names the changed row and never holds its values. Where changes are missing from the log,
+`data.resync` names every tracked table instead: whoever keeps something made from them builds it
+anew.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from aico_lab.adapters.libsql import NOW
+from aico_lab.bus.topics import matches
+
+if TYPE_CHECKING:
+    from aico_lab.dal import DataAccessLayer
+
+CONSUMER = "bus"
+RESYNC = "data.resync"
+BATCH = 1000  # changes that are moved in one transaction
+
+_STATE = """
+    SELECT
+        coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'change_log'), 0) AS head,
+        (SELECT min(seq) FROM change_log) AS oldest,
+        (SELECT acknowledged FROM feed_consumers WHERE consumer = ?) AS moved
+"""
+
+
+async def move_changes(dal: DataAccessLayer) -> int:
+    """Put the changes that somebody is subscribed to into the outbox, at most `BATCH` of them.
+
+    The first call begins with the oldest change in the log, or with `data.resync` where the log was
+    pruned before. While nobody is subscribed, the log is not held back for the bus.
+
+    Args:
+        dal: The primary database.
+
+    Returns:
+        By how many changes the cursor moved on; 0 when there is nothing left to do.
+    """
+    patterns = await _patterns(dal)
+    state = await dal.fetch_one(_STATE, [CONSUMER])
+    if not patterns:
+        if state and state["moved"] is not None:
+            await dal.execute("DELETE FROM feed_consumers WHERE consumer = ?", [CONSUMER])
+        return 0
+    if state and state["moved"] == state["head"]:  # the usual case needs no write lock
+        return 0
+    async with dal.transaction():
+        return await _move(dal, patterns)
+
+
+async def _patterns(dal: DataAccessLayer) -> set[str]:
+    """Give what all consumers want of the feed, those of other processes included."""
+    rows = await dal.fetch_all("SELECT patterns FROM bus_consumers")
+    patterns = {pattern for row in rows for pattern in json.loads(row["patterns"])}
+    return {pattern for pattern in patterns if pattern.split(".")[0] in ("data", "*", "#")}
+
+
+async def _move(dal: DataAccessLayer, patterns: set[str]) -> int:
+    state = await dal.fetch_one(_STATE, [CONSUMER])
+    assert state is not None  # noqa: S101 - the query has exactly one row
+    head: int = state["head"]
+    moved: int = state["moved"] or 0
+    oldest = head + 1 if state["oldest"] is None else state["oldest"]
+    if oldest <= moved + 1 <= head + 1:  # numbers have no gaps, so nothing is missing in between
+        rows = await dal.fetch_all(
+            "SELECT seq, table_name, row_key, op, at, "
+            "table_name IN (SELECT table_name FROM feed_tables) AS tracked "
+            "FROM change_log WHERE seq > ? ORDER BY seq LIMIT ?",
+            [moved, BATCH],
+        )
+        messages = [
+            (
+                f"data.{row['table_name']}.{row['op']}".lower(),
+                {
+                    "table": row["table_name"],
+                    "key": row["row_key"],
+                    "seq": row["seq"],
+                    "at": row["at"],
+                },
+            )
+            for row in rows
+            if row["tracked"]  # else the feed's own mark, or a plugin's that was removed
+        ]
+        reached: int = rows[-1]["seq"] if rows else moved
+    else:
+        tables = await dal.fetch_all("SELECT table_name FROM feed_tables ORDER BY table_name")
+        messages = [(RESYNC, {"tables": [row["table_name"] for row in tables]})]
+        reached = head
+    await dal.execute_many(
+        f"INSERT INTO outbox (topic, payload, created_at) VALUES (?, ?, {NOW})",
+        [
+            (topic, json.dumps(payload))
+            for topic, payload in messages
+            if any(matches(pattern, topic) for pattern in patterns)
+        ],
+    )
+    await _acknowledge(dal, reached)
+    return max(1, abs(reached - moved))
+
+
+async def _acknowledge(dal: DataAccessLayer, seq: int) -> None:
+    """Do what `aico_lab.schema.feed.acknowledge` does, in the transaction that is open."""
+    await dal.execute(
+        "INSERT INTO feed_consumers VALUES (?, ?) ON CONFLICT (consumer) "
+        "DO UPDATE SET acknowledged = excluded.acknowledged",
+        [CONSUMER, seq],
+    )
+    await dal.execute(
+        "DELETE FROM change_log WHERE seq < (SELECT min(acknowledged) FROM feed_consumers)"
+    )

@@ -1,0 +1,189 @@
+"""Messages as people of the channel memory see them, and the way to and from the table's rows.
+
+What a message has to meet is said once, in `aico_lab.sources.rules`, for imports and for this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from aico_lab.errors import CorruptDatabase, InvalidEntity, TextTooLong
+from aico_lab.sources.records import Batch, ChannelRecord, UserRecord
+from aico_lab.sources.rules import (
+    MAX_CONTENT,
+    MAX_ID,
+    NotAMessageError,
+    Occurrences,
+    to_metadata,
+    to_record,
+    to_timestamp,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from aico_lab.adapters.libsql import Row
+    from aico_lab.sources.records import MessageRecord
+
+Id = str | int
+"""An id is text; whole numbers, as chat services give them, are taken for their digits."""
+
+REQUIRED = ("message_id", "channel_id", "content", "timestamp")
+FIELDS = (
+    *REQUIRED, "user_id", "role", "conversation_id", "sentiment_score", "response_time",
+    "reply_to", "metadata",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as it is stored.
+
+    Attributes:
+        message_id: Unique among all messages.
+        channel_id: Where it was said.
+        content: The text.
+        timestamp: When, in UTC.
+        user_id: Who said it; nobody, for the role `system`.
+        role: `user`, `assistant` or `system`.
+        conversation_id: The thread of talk within the channel; the channel's id, if it has none.
+        sentiment_score: -1 to 1; VADER's, where none was given; None for a blank text.
+        response_time: Seconds since what it answers.
+        reply_to: The id of the message that it answers.
+        metadata: Whatever else was stored with it.
+    """
+
+    message_id: str
+    channel_id: str
+    content: str
+    timestamp: datetime
+    user_id: str | None
+    role: str
+    conversation_id: str
+    sentiment_score: float | None
+    response_time: float | None
+    reply_to: str | None
+    metadata: dict[str, Any]
+
+
+COLUMNS = ", ".join(f"m.{name}" for name in Message.__slots__)
+"""The columns of `messages AS m` that `from_row` takes, in its order."""
+
+
+def from_row(row: Row) -> Message:
+    """Make a message of a row of `COLUMNS`.
+
+    Raises:
+        CorruptDatabase: Another program wrote a time or JSON in a form that is not the table's.
+    """
+    fields = dict(zip(Message.__slots__, row, strict=True))
+    try:
+        fields["timestamp"] = datetime.fromisoformat(to_timestamp(fields["timestamp"]))
+        fields["metadata"] = json.loads(fields["metadata"] or "{}")
+    except (TypeError, ValueError) as foreign:
+        raise CorruptDatabase(
+            "A message's timestamp or metadata is not in the form of this database: mend or remove "
+            "what another program wrote to the table messages."
+        ) from foreign
+    return Message(**fields)
+
+
+def check_message(fields: Mapping[str, Any]) -> MessageRecord:
+    """Make a row of one message's fields.
+
+    Args:
+        fields: The arguments of `DatabaseManager.store_message`, by name.
+
+    Raises:
+        InvalidEntity: A field is missing, of another name, of the wrong type or out of range.
+        TextTooLong: The content has more than 1,000,000 characters.
+    """
+    if unknown := fields.keys() - set(FIELDS):
+        raise InvalidEntity(f"A message has no field {min(unknown)!r}: put it into metadata.")
+    required = REQUIRED if fields.get("role") == "system" else (*REQUIRED, "user_id")
+    if missing := [name for name in required if fields.get(name) is None]:
+        raise InvalidEntity(f"A message needs {', '.join(missing)}.")
+    content = fields["content"]
+    if isinstance(content, str) and len(content) > MAX_CONTENT:
+        raise TextTooLong(
+            f"A message holds at most {MAX_CONTENT:,} characters: shorten or part it."
+        )
+    with refusals("The message"):
+        return to_record({**fields, "timestamp": to_moment(fields["timestamp"])}, Occurrences())
+
+
+def to_batch(records: list[MessageRecord]) -> Batch:
+    """Name the channels and authors too, each as old as its first message."""
+    latest_first = sorted(records, key=lambda record: record.timestamp, reverse=True)
+    channels = {record.channel_id: record.timestamp for record in latest_first}
+    users = {record.user_id: record.timestamp for record in latest_first if record.user_id}
+    return Batch(
+        messages=records,
+        channels=[ChannelRecord(key, None, "direct", at, None) for key, at in channels.items()],
+        users=[UserRecord(key, None, at, None) for key, at in users.items()],
+        feedback=[],
+        rejected=[],
+        lines_read=0,
+        progress=0,
+    )
+
+
+def to_moment(value: datetime | str) -> str:
+    """Bring a time into the form of the database: UTC, ISO 8601, microseconds, `Z`.
+
+    Args:
+        value: A datetime (a naive one is local time, as `datetime.now()` gives it), or ISO 8601
+            text (without a zone it is UTC, as in a file that is imported).
+
+    Raises:
+        InvalidEntity: It is no moment of the years 1 to 9999.
+    """
+    with refusals("The time"):
+        if not isinstance(value, datetime):
+            return to_timestamp(value)
+        try:
+            utc = value.astimezone(UTC).replace(tzinfo=None)
+        except (OverflowError, OSError, ValueError):
+            raise NotAMessageError("timestamp lies outside the years 1 to 9999 in UTC") from None
+        return f"{utc.isoformat(timespec='microseconds')}Z"
+
+
+def to_id(value: Id) -> str:
+    """Bring an id into the form of the database.
+
+    Raises:
+        InvalidEntity: It is empty, too long, or neither text nor a whole number.
+    """
+    text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    if not 0 < len(text) <= MAX_ID:
+        raise InvalidEntity(f"An id is text of 1 to {MAX_ID} characters, or a whole number.")
+    return text
+
+
+def to_json(value: dict[str, Any]) -> str:
+    """Write an object as the database keeps JSON.
+
+    Raises:
+        InvalidEntity: It holds what JSON or the database cannot.
+    """
+    with refusals("A value"):
+        return to_metadata(value)
+
+
+@contextlib.contextmanager
+def refusals(what: str) -> Iterator[None]:
+    """Turn what the rules of messages refuse into the domain's error."""
+    try:
+        yield
+    except NotAMessageError as refused:
+        raise InvalidEntity(f"{what} cannot be stored: {refused}.") from refused
+    except TypeError as refused:
+        # The encoder's own words name no value, only a type; ours need not repeat them.
+        raise InvalidEntity(
+            f"{what} cannot be stored: JSON has text, numbers, booleans, lists and objects "
+            "with text as keys."
+        ) from refused

@@ -1,0 +1,100 @@
+"""The people of the channels, and what is remembered of each."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from aico_lab.adapters.libsql import NOW
+from aico_lab.channel_memory.messages import to_id, to_json
+from aico_lab.errors import UnknownUser
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aico_lab.channel_memory.database import DatabaseManager
+    from aico_lab.channel_memory.messages import Id
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Somebody who takes part in channels.
+
+    Attributes:
+        user_id: Unique.
+        name: What they are called, if that is known.
+        created_at: Since when they are known, in UTC.
+    """
+
+    user_id: str
+    name: str | None
+    created_at: datetime
+
+
+class UserManager:
+    """Reads and writes `users` and `user_profiles` of a channel memory."""
+
+    def __init__(self, database: DatabaseManager) -> None:
+        self._database = database
+
+    def get_or_create_user(self, user_id: Id, name: str | None = None) -> User:
+        """Give a user, who is made if new.
+
+        Args:
+            user_id: Their id.
+            name: What they are called; kept if no name is known yet.
+        """
+        with self._database.get_connection() as connection:
+            connection.execute(
+                f"INSERT INTO users (user_id, name, created_at) VALUES (?, ?, {NOW}) "
+                "ON CONFLICT (user_id) DO UPDATE SET name = excluded.name "
+                "WHERE name IS NULL AND excluded.name IS NOT NULL",
+                [to_id(user_id), name],
+            )
+            [(stored_name, created_at)] = connection.fetch_all(
+                "SELECT name, created_at FROM users WHERE user_id = ?", [to_id(user_id)]
+            )
+        return User(to_id(user_id), stored_name, datetime.fromisoformat(created_at))
+
+    def get_profile(self, user_id: Id) -> dict[str, Any]:
+        """Give what is remembered of a user; nothing yet, for a new one.
+
+        Raises:
+            UnknownUser: Nobody has this id.
+        """
+        rows = self._database.read(
+            "SELECT profile FROM users LEFT JOIN user_profiles USING (user_id) WHERE user_id = ?",
+            [to_id(user_id)],
+        )
+        if not rows:
+            raise UnknownUser("There is no user with this id: call get_or_create_user first.")
+        profile: dict[str, Any] = json.loads(rows[0][0] or "{}")
+        return profile
+
+    def update_profile(self, user_id: Id, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Set some keys of a user's profile and leave the others.
+
+        Two updates at once both count, unless they set the same key.
+
+        Args:
+            user_id: Whose.
+            changes: The new values by key; anything that JSON can hold.
+
+        Returns:
+            The whole profile as it is now.
+
+        Raises:
+            UnknownUser: Nobody has this id.
+            InvalidEntity: A value is nothing that JSON can hold.
+        """
+        with self._database.get_connection() as connection:
+            profile = to_json({**self.get_profile(user_id), **changes})
+            connection.execute(
+                f"INSERT INTO user_profiles VALUES (?, ?, {NOW}) ON CONFLICT (user_id) "
+                "DO UPDATE SET profile = excluded.profile, updated_at = excluded.updated_at",
+                [to_id(user_id), profile],
+            )
+        updated: dict[str, Any] = json.loads(profile)
+        return updated

@@ -1,0 +1,733 @@
+"""The channel memory: what its document says of it, and what many threads at once do to it."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aico_lab.adapters.libsql import LibSQLAdapter
+from aico_lab.channel_memory import DatabaseManager, UserManager
+from aico_lab.errors import (
+    ConnectionIsClosed,
+    CorruptDatabase,
+    DatabaseLocked,
+    DuplicateId,
+    InvalidEntity,
+    InvalidValue,
+    NotADatabase,
+    NotPermitted,
+    TextTooLong,
+    UnknownUser,
+)
+from aico_lab.schema.core import CORE
+from aico_lab.schema.registry import pending
+from tests.conftest import plain_text_files
+from tests.messages import at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from aico_lab.adapters import libsql
+
+KEY = "k" * 32
+NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[DatabaseManager]:
+    with DatabaseManager(tmp_path / "memory.db", KEY) as opened:
+        yield opened
+
+
+@pytest.fixture
+def outside(memory: DatabaseManager) -> Iterator[libsql.Connection]:
+    """Another connection to the same file."""
+    with LibSQLAdapter(memory.path, KEY).connect() as connection:
+        yield connection
+
+
+def fields(number: int, **changes: object) -> dict[str, object]:
+    return {
+        "message_id": f"m{number}",
+        "channel_id": "general",
+        "user_id": "ada",
+        "content": f"the time I felt homesick {number}",
+        "timestamp": NOON + timedelta(seconds=number),
+    } | changes
+
+
+def in_thread(run: Callable[[], object]) -> object:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(run).result()
+
+
+def counts(connection: libsql.Connection) -> dict[str, tuple[int, str | None]]:
+    rows = connection.fetch_all("SELECT channel_id, message_count, last_active FROM channels")
+    return {channel: (count, last) for channel, count, last in rows}
+
+
+def counted(connection: libsql.Connection) -> dict[str, tuple[int, str | None]]:
+    """What `counts` has to be, by the messages themselves."""
+    rows = connection.fetch_all(
+        "SELECT channel_id, count(*), max(timestamp) FROM messages GROUP BY 1"
+    )
+    return {channel: (count, last) for channel, count, last in rows}
+
+
+# What the document says of the manager itself.
+
+
+def test_the_folder_of_the_file_is_made(tmp_path):
+    """However deep."""
+    with DatabaseManager(str(tmp_path / "a" / "b" / "memory.db")) as memory:
+        assert memory.path == tmp_path / "a" / "b" / "memory.db"
+        assert memory.path.exists()
+
+
+def test_a_relative_path_stays_where_it_was(tmp_path, monkeypatch):
+    """A thread that comes after a change of the working folder opens the same file."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with DatabaseManager("memory.db") as memory:
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        in_thread(lambda: memory.store_message(**fields(1)))
+        assert len(memory.get_messages()) == 1
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    """In one sentence."""
+    (tmp_path / "file").touch()
+    with pytest.raises(NotPermitted, match=r"cannot be made .*[.]$"):
+        DatabaseManager(tmp_path / "file" / "memory.db")
+
+
+@pytest.mark.usefixtures("memory")
+def test_the_schema_is_that_of_every_lab(outside):
+    """No second one: the core schemas are applied whole, with the indexes the queries need."""
+    assert pending(CORE, outside) == {}
+    tables = {
+        "channels", "messages", "embeddings", "users", "user_profiles", "conversation_segments",
+        "segment_messages",
+    }  # fmt: skip
+    names = {name for (name,) in outside.fetch_all("SELECT name FROM sqlite_master")}
+    assert tables | {"messages_by_channel"} <= names
+    plan = outside.fetch_all(
+        "EXPLAIN QUERY PLAN SELECT * FROM messages WHERE channel_id = 'c' AND timestamp >= 't' "
+        "ORDER BY timestamp DESC, id DESC"
+    )
+    assert [detail for *_, detail in plan] == [
+        "SEARCH messages USING INDEX messages_by_channel (channel_id=? AND timestamp>?)"
+    ]
+
+
+def test_opening_again_keeps_what_is_stored(memory):
+    """A second manager on the same file sees it, and changes nothing."""
+    memory.store_message(**fields(1))
+    with DatabaseManager(memory.path, KEY) as again:
+        assert again.get_messages() == memory.get_messages()
+
+
+def test_the_user_manager_is_made_when_first_asked_for(memory):
+    """And is the same one from then on."""
+    assert not any(isinstance(value, UserManager) for value in vars(memory).values())
+    assert isinstance(memory.user_manager, UserManager)
+    assert memory.user_manager is memory.user_manager
+
+
+def test_each_thread_has_a_connection_of_its_own(memory):
+    """The same one every time within a thread, and never another thread's."""
+    barrier = threading.Barrier(8)
+
+    def mine() -> libsql.Connection:
+        with memory.get_connection() as first:
+            pass
+        barrier.wait(30)
+        with memory.get_connection() as second:
+            assert second is first
+        return first
+
+    with ThreadPoolExecutor(8) as pool:
+        connections = [future.result() for future in [pool.submit(mine) for _ in range(8)]]
+    assert len({id(connection) for connection in connections}) == 8
+
+
+def test_connections_of_threads_that_ended_are_closed(tmp_path, monkeypatch):
+    """Also where the system gives their identity to another thread."""
+    opened: list[libsql.Connection] = []
+    connect = LibSQLAdapter.connect
+
+    def noting(adapter: LibSQLAdapter) -> libsql.Connection:
+        opened.append(connect(adapter))
+        return opened[-1]
+
+    monkeypatch.setattr(LibSQLAdapter, "connect", noting)
+    idents: list[int] = []
+
+    def use(memory: DatabaseManager) -> None:
+        idents.append(threading.get_ident())
+        with memory.get_connection() as connection:
+            connection.execute("SELECT 1")
+
+    with DatabaseManager(tmp_path / "memory.db") as memory:
+        for _ in range(500):
+            thread = threading.Thread(target=use, args=(memory,))
+            thread.start()
+            thread.join()
+            if len(idents) >= 30 and len(set(idents)) < len(idents):
+                break
+        assert len(opened) == 1 + len(idents), "a thread never takes over the connection of another"
+        *left, last = opened[1:]
+        for connection in left:
+            with pytest.raises(ConnectionIsClosed):
+                connection.execute("SELECT 1")
+        assert last.fetch_one("SELECT 1") == (1,)
+        with memory.get_connection() as own:
+            assert own is opened[0]
+
+
+def test_get_connection_commits_on_success(memory, outside):
+    """Seen from another connection, and not before the end."""
+    with memory.get_connection() as connection:
+        connection.execute("INSERT INTO users (user_id, created_at) VALUES ('u', ?)", [at(0)])
+        assert outside.fetch_all("SELECT user_id FROM users") == []
+    assert outside.fetch_all("SELECT user_id FROM users") == [("u",)]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_get_connection_rolls_back_on_error(memory, outside, error):
+    """Whatever the error, and the connection can be used again."""
+    with pytest.raises(error), memory.get_connection() as connection:
+        connection.execute("INSERT INTO users (user_id, created_at) VALUES ('u', ?)", [at(0)])
+        memory.store_message(**fields(1))
+        raise error
+    assert outside.fetch_all("SELECT user_id FROM users") == []
+    assert counts(outside) == {}
+    memory.store_message(**fields(1))
+    assert counts(outside) == counted(outside) == {"general": (1, at(1))}
+
+
+def test_get_connection_nests(memory, outside):
+    """An inner one undoes only its own part, and the manager's methods take part."""
+    with memory.get_connection():
+        memory.store_message(**fields(1))
+        with pytest.raises(DuplicateId):
+            memory.add_messages([fields(2), fields(1)])
+        with pytest.raises(RuntimeError), memory.get_connection():
+            memory.store_message(**fields(3))
+            raise RuntimeError
+        memory.store_message(**fields(4))
+        assert [m.message_id for m in memory.get_messages()] == ["m1", "m4"]
+        assert outside.fetch_one("SELECT count(*) FROM messages") == (0,)
+    assert outside.fetch_all("SELECT message_id FROM messages") == [("m1",), ("m4",)]
+    assert counts(outside) == counted(outside)
+
+
+def test_reading_does_not_wait_for_who_writes(memory):
+    """Another thread's open transaction neither blocks a reader nor shows in what it reads."""
+    memory.store_message(**fields(1))
+    with memory.get_connection():
+        memory.store_message(**fields(2))
+        assert in_thread(lambda: len(memory.get_messages())) == 1
+        assert in_thread(lambda: len(memory.get_messages_by_ids(["m1", "m2"]))) == 1
+
+
+def test_a_thread_that_never_ends_its_transaction_is_not_waited_for_forever(memory, monkeypatch):
+    """The others are told."""
+    monkeypatch.setattr("aico_lab.channel_memory.database.BUSY_TIMEOUT", 0.05)
+    with memory.get_connection(), pytest.raises(DatabaseLocked, match=r"Another thread.*[.]$"):
+        in_thread(lambda: memory.store_message(**fields(1)))
+    memory.store_message(**fields(1))
+
+
+def test_nothing_works_after_close(memory):
+    """In any thread; closing twice is nothing."""
+    memory.store_message(**fields(1))
+    memory.close()
+    memory.close()
+    memory.path.unlink()
+    for use in (
+        memory.get_messages,
+        lambda: memory.store_message(**fields(2)),
+        lambda: memory.user_manager.get_profile("ada"),
+        lambda: in_thread(memory.get_messages),
+    ):
+        with pytest.raises(ConnectionIsClosed, match=r"closed: open another[.]$"):
+            use()
+    assert not memory.path.exists()
+
+
+def test_closing_undoes_what_a_thread_has_not_committed(memory, outside):
+    """The thread is told."""
+    begun, closed = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with memory.get_connection() as connection:
+            memory.store_message(**fields(1))
+            begun.set()
+            assert closed.wait(30)
+            connection.execute("SELECT 1")
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        assert begun.wait(30)
+        memory.close()
+        closed.set()
+        with pytest.raises(ConnectionIsClosed):
+            writing.result()
+    assert outside.fetch_one("SELECT count(*) FROM messages") == (0,)
+
+
+def test_an_encrypted_file_holds_no_plain_text(memory):
+    """Neither the file nor its log, and another key does not open it."""
+    memory.store_message(**fields(1, metadata={"place": "a harbour town"}))
+    memory.user_manager.update_profile("ada", {"likes": "cardamom buns"})
+    for text in ("homesick", "harbour town", "cardamom", "SQLite format 3", "general"):
+        assert plain_text_files(memory.path.parent, text) == []
+    assert (memory.path.stat().st_mode & 0o077) == 0
+    with pytest.raises(NotADatabase):
+        DatabaseManager(memory.path, "x" * 32)
+    with DatabaseManager(memory.path.with_name("open.db")) as plain:
+        plain.store_message(**fields(1))
+    assert plain_text_files(memory.path.parent, "homesick"), "the search finds what is there"
+
+
+# Messages.
+
+
+def test_a_message_comes_back_as_it_was_stored(memory):
+    """Every field of it."""
+    given = fields(
+        1,
+        role="assistant",
+        conversation_id="thread 7",
+        sentiment_score=-0.25,
+        response_time=1.5,
+        reply_to="m0",
+        metadata={"edited": True, "tags": ["é", "\U0001f600"]},
+    )
+    memory.store_message(**given)
+    [stored] = memory.get_messages()
+    assert asdict(stored) == given
+
+
+def test_what_is_left_out_is_filled_in(memory, outside):
+    """The conversation is the channel, and the sentiment is VADER's, as for imported messages."""
+    memory.store_message("m", "general", "ada", "I love this wonderful day!", NOON)
+    [stored] = memory.get_messages()
+    assert (stored.conversation_id, stored.role, stored.metadata) == ("general", "user", {})
+    assert stored.sentiment_score > 0.8
+    assert "vader" in outside.fetch_one("SELECT sentiment_source FROM messages")[0]
+    assert outside.fetch_one("SELECT user_id, created_at FROM users") == ("ada", at(0))
+    assert outside.fetch_one("SELECT created_at FROM channels") == (at(0),)
+
+
+def test_ids_that_are_numbers_are_taken_for_their_digits(memory):
+    """As chat services give them, beyond what a float can tell apart."""
+    big = 1234567890123456789
+    memory.store_message(big, big + 1, big + 2, "hello", NOON)
+    [stored] = memory.get_messages(big + 1, user_id=big + 2)
+    assert (stored.message_id, stored.channel_id, stored.user_id) == (
+        str(big), str(big + 1), str(big + 2),
+    )  # fmt: skip
+    assert memory.get_messages_by_ids([big]) == [stored]
+    assert memory.get_messages(big) == []
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="Windows cannot change its zone for a test")
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        (datetime(2024, 7, 1, 12, 0, 0, 5), "2024-07-01T10:00:00.000005Z"),  # noqa: DTZ001
+        (datetime(2024, 1, 1, 12), "2024-01-01T11:00:00.000000Z"),  # noqa: DTZ001
+        # The hour that happens twice when summer time ends.
+        (datetime(2024, 10, 27, 2, 30), "2024-10-27T00:30:00.000000Z"),  # noqa: DTZ001
+        (datetime(2024, 10, 27, 2, 30, fold=1), "2024-10-27T01:30:00.000000Z"),  # noqa: DTZ001
+        (datetime(900, 1, 1, tzinfo=UTC), "0900-01-01T00:00:00.000000Z"),
+        (
+            datetime(2024, 1, 1, 12, tzinfo=timezone(timedelta(hours=-5))),
+            "2024-01-01T17:00:00.000000Z",
+        ),
+        ("2024-07-01 12:00", "2024-07-01T12:00:00.000000Z"),
+        ("2024-07-01T12:00:00+02:00", "2024-07-01T10:00:00.000000Z"),
+    ],
+)
+def test_times_are_stored_in_utc_at_a_fixed_width(memory, outside, monkeypatch, given, stored):
+    """A naive datetime is local time, here Berlin's; text without a zone is UTC."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        memory.store_message(**fields(1, timestamp=given))
+        [message] = memory.get_messages(start=given)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert outside.fetch_one("SELECT timestamp FROM messages") == (stored,)
+    assert message.timestamp == datetime.fromisoformat(stored)
+    assert message.timestamp.utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"message_id": None},
+        {"message_id": ""},
+        {"message_id": "i" * 513},
+        {"message_id": True},
+        {"channel_id": None},
+        {"user_id": None},
+        {"user_id": None, "role": "assistant"},
+        {"content": None},
+        {"content": b"secret"},
+        {"content": "secret \0"},
+        {"content": "secret \ud800"},
+        {"timestamp": None},
+        {"timestamp": 1_700_000_000},
+        {"timestamp": "yesterday"},
+        {"timestamp": datetime.max.replace(tzinfo=timezone(timedelta(hours=-1)))},
+        {"role": "secret"},
+        {"sentiment_score": 1.5},
+        {"sentiment_score": float("nan")},
+        {"response_time": -1.0},
+        {"metadata": "secret"},
+        {"metadata": {"secret": float("inf")}},
+        {"metadata": {"secret": NOON}},
+        {"metadata": {1: "secret", "1": "secret"}},
+        {"colour": "secret"},
+    ],
+    ids=repr,
+)
+def test_a_message_that_breaks_a_rule_is_refused_and_so_are_those_beside_it(
+    memory, outside, changes
+):
+    """Nothing is written, and the sentence quotes no value."""
+    with pytest.raises(InvalidEntity, match=r"[.]$") as refused:
+        memory.add_messages([fields(1), fields(2, **changes)])
+    assert "secret" not in str(refused.value)
+    assert outside.fetch_one("SELECT count(*) FROM messages") == (0,)
+    assert counts(outside) == {}
+
+
+def test_a_message_is_as_long_as_a_million_characters_at_most(memory):
+    """One more is too long."""
+    memory.store_message(**fields(1, content=" " * 1_000_000))
+    with pytest.raises(TextTooLong, match=r"1,000,000 characters.*[.]$"):
+        memory.store_message(**fields(2, content=" " * 1_000_001))
+
+
+def test_a_system_message_needs_no_author(memory):
+    """Nobody is made up for it."""
+    memory.store_message("m", "general", None, "ada joined", NOON, role="system")
+    assert memory.get_messages()[0].user_id is None
+
+
+def test_an_id_that_is_taken_is_refused(memory, outside):
+    """The stored message stays as it is, its channel's count too."""
+    memory.store_message(**fields(1))
+    with pytest.raises(DuplicateId, match=r"1 of 1 messages have an id that is taken.*[.]$"):
+        memory.store_message(**fields(1, content="other", channel_id="random"))
+    assert counts(outside) == {"general": (1, at(1))}
+    assert memory.get_messages()[0].content == "the time I felt homesick 1"
+
+
+@pytest.mark.parametrize("again", [2, 1], ids=["twice in the batch", "stored before"])
+def test_many_messages_are_stored_all_or_none(memory, outside, again):
+    """One bad id among them, and no message, channel or person is added."""
+    memory.store_message(**fields(1))
+    batch = [fields(2), fields(3, channel_id="random", user_id="bob"), fields(again, content="x")]
+    with pytest.raises(DuplicateId, match="1 of 3"):
+        memory.add_messages(batch)
+    assert counts(outside) == {"general": (1, at(1))}
+    assert outside.fetch_all("SELECT user_id FROM users") == [("ada",)]
+    memory.add_messages(iter(batch[:2]))
+    memory.add_messages([])
+    assert counts(outside) == counted(outside) == {"general": (2, at(2)), "random": (1, at(3))}
+
+
+def test_a_channel_and_a_person_are_as_old_as_the_first_message_that_made_them(memory, outside):
+    """Whatever the order in the batch."""
+    memory.add_messages([fields(5), fields(3), fields(4)])
+    for table in ("channels", "users"):
+        assert outside.fetch_all(f"SELECT created_at FROM {table}") == [(at(3),)]
+
+
+def test_an_older_message_does_not_turn_the_last_activity_back(memory, outside):
+    """It counts all the same."""
+    memory.add_messages([fields(9), fields(3)])
+    memory.store_message(**fields(5))
+    assert counts(outside) == {"general": (3, at(9))}
+
+
+SECONDS = st.integers(0, 6)  # few, so that many messages are of one second
+PLACES = st.sampled_from(["a", "b", "c"])
+
+
+@given(
+    stored=st.lists(st.tuples(PLACES, PLACES, SECONDS), max_size=20),
+    channel=st.none() | PLACES,
+    user=st.none() | PLACES,
+    between=st.tuples(st.none() | SECONDS, st.none() | SECONDS),
+    limit=st.none() | st.integers(0, 8),
+)
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_messages_are_found_by_channel_person_and_time(
+    memory, *, stored, channel, user, between, limit
+):
+    """The latest ones, by time and then arrival, as a list of Python's would give them."""
+    with memory.get_connection() as connection:
+        connection.execute("DELETE FROM messages")
+    memory.add_messages(
+        fields(number, channel_id=c, user_id=u, timestamp=at(second), sentiment_score=0.0)
+        for number, (c, u, second) in enumerate(stored)
+    )
+    start, end = between
+    expected = [
+        f"m{number}"
+        for number, (c, u, second) in sorted(enumerate(stored), key=lambda item: item[1][2])
+        if channel in (None, c)
+        and user in (None, u)
+        and (start is None or second >= start)
+        and (end is None or second < end)
+    ]
+    if limit is not None:
+        expected = expected[max(0, len(expected) - limit) :]
+    found = memory.get_messages(
+        channel,
+        user_id=user,
+        start=None if start is None else NOON + timedelta(seconds=start),
+        end=None if end is None else at(end),
+        limit=limit,
+    )
+    assert [m.message_id for m in found] == expected
+
+
+def test_a_negative_limit_is_refused(memory):
+    """It would mean all of them."""
+    with pytest.raises(InvalidValue):
+        memory.get_messages(limit=-1)
+
+
+def test_thousands_of_messages_are_given_in_the_order_of_their_ids(memory):
+    """More than a statement takes parameters; ids of no message are passed over."""
+    memory.add_messages([fields(number, sentiment_score=0.0) for number in range(5_000)])
+    ids = [f"m{number}" for number in range(7_000)] * 10
+    random.Random(1).shuffle(ids)
+    began = time.perf_counter()
+    found = memory.get_messages_by_ids(ids)
+    assert time.perf_counter() - began < 10
+    assert [m.message_id for m in found] == [i for i in ids if int(i[1:]) < 5_000]
+    assert memory.get_messages_by_ids([]) == []
+    assert memory.get_messages_by_ids(['") OR 1=1 --', "m\0", "\ud800"]) == []
+
+
+def test_what_another_program_removes_is_gone(memory, outside):
+    """Its segments and vectors go with it."""
+    memory.add_messages([fields(1), fields(2)])
+    segment = memory.create_conversation_segment("general", at(1), at(2))
+    memory.add_message_to_segment(segment, "m1")
+    memory.add_message_to_segment(segment, "m2")
+    outside.execute("DELETE FROM messages WHERE message_id = 'm1'")
+    assert [m.message_id for m in memory.get_messages()] == ["m2"]
+    assert [m.message_id for m in memory.get_segment_messages(segment)] == ["m2"]
+
+
+@pytest.mark.parametrize("change", ["timestamp = 'noon'", "timestamp = 7", "metadata = '{'"])
+def test_what_another_program_wrote_wrongly_is_named(memory, outside, change):
+    """Rather than shown as something else."""
+    memory.store_message(**fields(1))
+    outside.execute(f"UPDATE messages SET {change}")
+    with pytest.raises(CorruptDatabase, match=r"mend or remove .*[.]$"):
+        memory.get_messages()
+
+
+def test_a_time_that_another_program_wrote_without_a_zone_is_utc(memory, outside):
+    """As in a file that is imported."""
+    memory.store_message(**fields(1))
+    outside.execute("UPDATE messages SET timestamp = '2024-03-01 12:00'")
+    assert [m.timestamp for m in memory.get_messages()] == [NOON]
+
+
+def test_what_is_stored_in_a_labs_database_reaches_its_warehouse(lab):
+    """The tables are the same, so the change feed and the reports see it."""
+    with DatabaseManager(lab.home.primary, lab._keys.libsql()) as memory:
+        memory.store_message(**fields(1))
+    lab.sync()
+    assert lab.sql("SELECT user_id, message, channel_id FROM conversations").fetchall() == [
+        ("ada", "the time I felt homesick 1", "general")
+    ]
+
+
+# Segments.
+
+
+def test_a_segment_holds_messages_in_the_order_in_which_they_were_put_in(memory, outside):
+    """Putting one in again leaves it where it is."""
+    memory.add_messages([fields(number) for number in range(4)])
+    segment = memory.create_conversation_segment(
+        "general", NOON, at(3), summary="homesick", metadata={"topic": "home"}
+    )
+    for number in (2, 0, 3, 2):
+        memory.add_message_to_segment(segment, f"m{number}")
+    assert [m.message_id for m in memory.get_segment_messages(segment)] == ["m2", "m0", "m3"]
+    assert outside.fetch_all("SELECT * FROM conversation_segments") == [
+        (segment, "general", at(0), at(3), "homesick", '{"topic":"home"}')
+    ]
+    assert memory.get_segment_messages("no such segment") == []
+
+
+def test_a_segment_that_breaks_a_rule_is_refused(memory):
+    """Each with a sentence of its own."""
+    memory.add_messages([fields(1), fields(2, channel_id="random")])
+    segment = memory.create_conversation_segment("general", at(1), at(1), segment_id="s")
+    assert segment == "s"
+    with pytest.raises(DuplicateId, match="segment with this id"):
+        memory.create_conversation_segment("general", at(1), at(2), segment_id="s")
+    with pytest.raises(InvalidEntity, match="before it starts"):
+        memory.create_conversation_segment("general", at(2), at(1))
+    with pytest.raises(InvalidEntity, match="no such channel"):
+        memory.create_conversation_segment("nowhere", at(1), at(2))
+    for missing in (("s", "m9"), ("s9", "m1")):
+        with pytest.raises(InvalidEntity, match="no such segment or message"):
+            memory.add_message_to_segment(*missing)
+    with pytest.raises(InvalidEntity, match="own channel"):
+        memory.add_message_to_segment("s", "m2")
+
+
+# People.
+
+
+def test_a_user_is_made_once(memory, outside):
+    """A name that becomes known later is kept, and a known one is not replaced."""
+    memory.store_message(**fields(1))
+    assert memory.user_manager.get_or_create_user("ada").name is None
+    ada = memory.user_manager.get_or_create_user("ada", "Ada")
+    assert ada == memory.user_manager.get_or_create_user("ada", "Eve")
+    assert (ada.user_id, ada.name, ada.created_at) == ("ada", "Ada", NOON + timedelta(seconds=1))
+    seven = memory.user_manager.get_or_create_user(7)
+    assert abs(datetime.now(UTC) - seven.created_at) < timedelta(minutes=1)
+    assert outside.fetch_all("SELECT user_id, name FROM users") == [("ada", "Ada"), ("7", None)]
+    for nobody in ("", None, True):
+        with pytest.raises(InvalidEntity, match="An id is text"):
+            memory.user_manager.get_or_create_user(nobody)
+
+
+def test_a_profile_is_changed_key_by_key(memory):
+    """What was not named stays."""
+    users = memory.user_manager
+    users.get_or_create_user("ada")
+    assert users.get_profile("ada") == {}
+    users.update_profile("ada", {"tone": "warm", "topics": ["home"]})
+    whole = users.update_profile("ada", {"tone": "dry", "age": 36})
+    assert whole == users.get_profile("ada") == {"tone": "dry", "topics": ["home"], "age": 36}
+    with pytest.raises(InvalidEntity, match=r"cannot be stored.*[.]$"):
+        users.update_profile("ada", {"met": NOON})
+    assert users.get_profile("ada") == whole
+    for use in (users.get_profile, lambda user_id: users.update_profile(user_id, {"a": 1})):
+        with pytest.raises(UnknownUser, match=r"[.]$"):
+            use("nobody")
+
+
+def test_no_update_of_a_profile_is_lost(memory):
+    """Eight threads set a key of their own each, at once."""
+    memory.user_manager.get_or_create_user("ada")
+    barrier = threading.Barrier(8)
+
+    def update(number: int) -> None:
+        barrier.wait(30)
+        for turn in range(5):
+            memory.user_manager.update_profile("ada", {f"{number}.{turn}": number})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(update, range(8)))
+    assert len(memory.user_manager.get_profile("ada")) == 40
+
+
+# Many at once.
+
+
+def work(memory: DatabaseManager, number: int, turns: int) -> None:
+    """Store one by one and in batches, provoke refusals, and read in between."""
+    chance = random.Random(number)
+    for turn in range(turns):
+        base = (number * turns + turn) * 4
+        channels = [f"c{chance.randrange(3)}" for _ in range(4)]
+        times = [at(chance.randrange(100_000)) for _ in range(4)]
+        one, *others = [
+            fields(base + i, channel_id=channels[i], timestamp=times[i], user_id=f"u{number}")
+            for i in range(4)
+        ]
+        memory.store_message(**one)
+        memory.add_messages(others)
+        with pytest.raises(DuplicateId):
+            memory.add_messages([fields(-base - 1, channel_id=channels[0]), one])
+        ids = [f"m{base + i}" for i in range(4)]
+        assert [m.message_id for m in memory.get_messages_by_ids(ids)] == ids
+        latest = memory.get_messages(channels[0], limit=20)
+        assert [m.timestamp for m in latest] == sorted(m.timestamp for m in latest)
+
+
+def check_nothing_was_lost(outside: libsql.Connection, messages: int) -> None:
+    expected = {f"m{number}" for number in range(messages)}
+    found = [message_id for (message_id,) in outside.fetch_all("SELECT message_id FROM messages")]
+    assert len(found) == messages
+    assert set(found) == expected
+    assert counts(outside) == counted(outside)
+    assert outside.fetch_one("PRAGMA integrity_check") == ("ok",)
+
+
+@pytest.mark.parametrize("turns", [8, pytest.param(100, marks=pytest.mark.slow)])
+def test_sixteen_threads_store_and_read_at_once(memory, outside, turns):
+    """No message is lost or doubled, and counts and last activities are exact."""
+    with ThreadPoolExecutor(16) as pool:
+        for done in [pool.submit(work, memory, number, turns) for number in range(16)]:
+            done.result()
+    check_nothing_was_lost(outside, 16 * turns * 4)
+
+
+WORKER = """
+import sys, threading
+from pathlib import Path
+from aico_lab.channel_memory import DatabaseManager
+from tests.test_channel_memory import KEY, work
+
+path, first = sys.argv[1], int(sys.argv[2])
+with DatabaseManager(path, KEY) as memory:
+    threads = [threading.Thread(target=work, args=(memory, first + i, 10)) for i in range(3)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_store_and_read_at_once(tmp_path):
+    """Both make the same new file at the same time, too."""
+    path = tmp_path / "memory.db"
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, path, str(first)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for first in (0, 3)
+    ]
+    for worker in workers:
+        _, trouble = worker.communicate(timeout=120)
+        assert (worker.returncode, trouble) == (0, "")
+    with LibSQLAdapter(path, KEY).connect() as outside:
+        check_nothing_was_lost(outside, 6 * 10 * 4)
