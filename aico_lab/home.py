@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from aico_lab.errors import DiskFull, HomeExists, HomeMissing, HomeNotWritable
 
@@ -43,6 +43,16 @@ class Home:
     def warehouse(self) -> Path:
         """The folder of the DuckDB projection."""
         return self.path / "warehouse"
+
+    @property
+    def vectors(self) -> Path:
+        """The ChromaDB projection: this folder, or one encrypted file beside it."""
+        return self.path / "vectors"
+
+    @property
+    def cache(self) -> Path:
+        """The RocksDB cache."""
+        return self.path / "cache"
 
     @property
     def temporary(self) -> Path:
@@ -111,11 +121,18 @@ class Home:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file that only its owner can read, whole or not at all, and durable on return."""
+    with open_atomically(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def open_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Write a file in pieces; it takes its place, durably, when the block ends without an error."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)

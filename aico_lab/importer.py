@@ -89,6 +89,18 @@ def _write(connection: Connection, batch: Batch) -> int:
         if message.message_id not in known
     }
     messages = score(list(reversed(new.values())))
+    write_batch(connection, batch, messages)
+    return len(messages)
+
+
+def write_batch(connection: Connection, batch: Batch, messages: list[MessageRecord]) -> None:
+    """Add messages that are new, with whatever else of their batch is new.
+
+    Args:
+        connection: Inside a transaction.
+        batch: The channels, people and feedback.
+        messages: Those of its messages that are not there yet.
+    """
     known_stay = "ON CONFLICT DO NOTHING"
     connection.insert_many("users", UserRecord._fields, batch.users, on_conflict=known_stay)
     connection.insert_many(
@@ -99,7 +111,6 @@ def _write(connection: Connection, batch: Batch) -> int:
         "feedback_events", FeedbackRecord._fields, batch.feedback, on_conflict=known_stay
     )
     _count(connection, messages)
-    return len(messages)
 
 
 def _count(connection: Connection, messages: list[MessageRecord]) -> None:
@@ -108,8 +119,10 @@ def _count(connection: Connection, messages: list[MessageRecord]) -> None:
     last: dict[str, str] = {}
     for message in messages:
         last[message.channel_id] = max(message.timestamp, last.get(message.channel_id, ""))
-    connection.execute_many(
-        "UPDATE channels SET message_count = message_count + ?, "
-        "last_active = max(coalesce(last_active, ''), ?) WHERE channel_id = ?",
-        [(count, last[channel_id], channel_id) for channel_id, count in counts.items()],
+    # All in one statement: see ROWS_A_STATEMENT of the adapter.
+    connection.execute(
+        "UPDATE channels SET message_count = message_count + (new.value ->> 1), "
+        "last_active = max(coalesce(last_active, ''), new.value ->> 2) "
+        "FROM json_each(?) AS new WHERE channel_id = new.value ->> 0",
+        [json.dumps([(channel, count, last[channel]) for channel, count in counts.items()])],
     )

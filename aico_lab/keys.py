@@ -26,7 +26,7 @@ from aico_lab.errors import (
 from aico_lab.home import os_errors, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 Protection = Literal["key-file", "passphrase", "none"]
 
 MASTER_BYTES = 32
+BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
+BECH32_GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 ARGON2 = {"time_cost": 3, "memory_cost": 65536, "parallelism": 4}  # memory in KiB
 LIMITS = {"time_cost": 16, "memory_cost": 1 << 21, "parallelism": 64}  # a marker may not ask more
 
@@ -55,6 +57,15 @@ class Keys:
         """Give 256 bits as base64, the form in which DuckDB takes raw key bytes."""
         derived = self._derive("duckdb", 32)
         return base64.b64encode(derived).decode() if derived else None
+
+    def chroma(self) -> str | None:
+        """Give an age identity (X25519) of 256 bits, the form in which pyrage takes a key."""
+        derived = self._derive("chroma", 32)
+        return bech32("age-secret-key-", derived).upper() if derived else None
+
+    def rocksdb(self) -> bytes | None:
+        """Give 256 bits, of which the adapter makes one key for keys and one for values."""
+        return self._derive("rocksdb", 32)
 
     def _derive(self, store: str, length: int) -> bytes | None:
         from cryptography.hazmat.primitives.hashes import SHA256
@@ -146,6 +157,33 @@ def open_keys(marker: Mapping[str, object], settings: Settings) -> Keys:
         raise WrongKey(
             f"{hint} does not open {settings.home}: give the right one with {variable}."
         ) from None
+
+
+def bech32(prefix: str, content: bytes) -> str:
+    """Write bytes as BIP-173 text, in which age writes its keys.
+
+    Args:
+        prefix: The human-readable part, in lower case.
+        content: At most 32 bytes are usual; the last five-bit group is padded with zeros.
+    """
+    bits = "".join(f"{byte:08b}" for byte in content)
+    groups = [int(bits[i : i + 5].ljust(5, "0"), 2) for i in range(0, len(bits), 5)]
+    expanded = [ord(c) >> 5 for c in prefix] + [0] + [ord(c) & 31 for c in prefix]
+    checksum = _polymod([*expanded, *groups, *[0] * 6]) ^ 1
+    groups += [checksum >> shift & 31 for shift in range(25, -1, -5)]
+    return f"{prefix}1" + "".join(BECH32[group] for group in groups)
+
+
+def _polymod(groups: Iterable[int]) -> int:
+    """Give the BCH checksum of BIP-173."""
+    state = 1
+    for group in groups:
+        top = state >> 25
+        state = (state & 0x1FFFFFF) << 5 ^ group
+        for bit, generator in enumerate(BECH32_GENERATOR):
+            if top >> bit & 1:
+                state ^= generator
+    return state
 
 
 def _passphrase(settings: Settings) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
@@ -10,7 +11,7 @@ from aico_lab.adapters import duckdb as duckdb_adapter
 from aico_lab.adapters import libsql
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.config import Settings
-from aico_lab.errors import AicoLabError, ConnectionIsClosed
+from aico_lab.errors import AicoLabError, ConnectionIsClosed, DatabaseLocked
 from aico_lab.etl import snapshots
 from aico_lab.etl.sync import SyncResult, sync
 from aico_lab.home import Home, os_errors
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
 
     import duckdb
 
+    from aico_lab.cache.store import KeyValueStore
+    from aico_lab.dal import DataAccessLayer
+    from aico_lab.embeddings.index import VectorIndex
     from aico_lab.etl.sync import Progress
     from aico_lab.importer import ImportResult
+    from aico_lab.projections.result import Projected
     from aico_lab.reports.runner import RunResult
     from aico_lab.reports.runs import ReportRun
     from aico_lab.sources.records import Batch
@@ -63,6 +68,8 @@ class Lab:
         self._primary: libsql.Connection | None = None
         self._reader: duckdb.DuckDBPyConnection | None = None
         self._reader_generation = 0
+        self._index: VectorIndex | None = None
+        self._caches: dict[bool, KeyValueStore] = {}  # by whether it was opened to be read only
         self._closed = False
 
     @classmethod
@@ -144,13 +151,16 @@ class Lab:
         return self._keys.master is not None
 
     @property
+    def adapter(self) -> LibSQLAdapter:
+        """Opens further connections to the primary database."""
+        return LibSQLAdapter(self.home.primary, self._keys.libsql(), create=False)
+
+    @property
     def primary(self) -> libsql.Connection:
         """A connection to the primary database, opened on first use, its schema up to date."""
         self._check_open()
         if self._primary is None:
-            connection = LibSQLAdapter(
-                self.home.primary, self._keys.libsql(), create=False
-            ).connect()
+            connection = self.adapter.connect()
             try:
                 CORE.apply_core_schemas(connection)
             except BaseException:
@@ -158,6 +168,13 @@ class Lab:
                 raise
             self._primary = connection
         return self._primary
+
+    def data_access(self) -> DataAccessLayer:
+        """Open a data access layer on the primary database; close it, or use it as a context."""
+        from aico_lab.dal import DataAccessLayer
+
+        self.primary  # noqa: B018 - brings the schema up to date
+        return DataAccessLayer(self.adapter)
 
     @property
     def generation(self) -> int:
@@ -186,14 +203,89 @@ class Lab:
         return import_batches(self.primary, read(source, path, limit=limit), progress=progress)
 
     def sync(self, *, full: bool = False, progress: Progress | None = None) -> SyncResult:
-        """Bring the warehouse up to date and publish a snapshot.
+        """Bring every projection up to date, and publish a snapshot of the warehouse.
+
+        A cache that another process holds is left to that process.
 
         Args:
             full: Read the tables whole even where the change feed would do.
             progress: Told of a table, the rows moved so far, and the rows in all.
+
+        Returns:
+            What was done to the warehouse.
         """
         self._check_open()
+        with contextlib.suppress(DatabaseLocked):
+            self.sync_cache()  # first: the warehouse prunes the feed, the cache does not hold it
+        result = self.sync_warehouse(full=full, progress=progress)
+        self.sync_vectors(full=full)
+        return result
+
+    def sync_warehouse(self, *, full: bool = False, progress: Progress | None = None) -> SyncResult:
+        """Bring the warehouse alone up to date and publish a snapshot; arguments as for `sync`."""
+        self._check_open()
         return sync(self.primary, self.home, self._keys.duckdb(), full=full, progress=progress)
+
+    def sync_vectors(self, *, full: bool = False) -> Projected:
+        """Bring the vectors of the memories up to date.
+
+        Args:
+            full: Write all of them anew.
+
+        Raises:
+            DatabaseLocked: Another process is writing them.
+        """
+        from aico_lab.adapters.chroma import ChromaDBAdapter
+        from aico_lab.embeddings.encoder import Encoder
+        from aico_lab.projections.vectors import project_memories
+
+        adapter = ChromaDBAdapter(self.home.vectors, self._keys.chroma())
+        return project_memories(self.primary, adapter, Encoder(), full=full)
+
+    def sync_cache(self) -> Projected:
+        """Remove rows that changed from the cache, where there is one.
+
+        Raises:
+            DatabaseLocked: Another process holds the cache.
+        """
+        from aico_lab.cache.store import open_cache
+        from aico_lab.projections.cache import invalidate
+        from aico_lab.projections.result import Projected
+
+        if False in self._caches:
+            return invalidate(self.primary, self._caches[False])
+        if not self.home.cache.exists():
+            return Projected("nothing")
+        with contextlib.closing(open_cache(self.home, self._keys)) as store:
+            return invalidate(self.primary, store)
+
+    def vectors(self) -> VectorIndex:
+        """Give what finds memories by meaning, as of the last sync; it closes with the lab."""
+        from aico_lab.adapters.chroma import ChromaDBAdapter
+        from aico_lab.embeddings.encoder import Encoder
+        from aico_lab.embeddings.index import VectorIndex
+
+        self._check_open()
+        if self._index is None:
+            adapter = ChromaDBAdapter(self.home.vectors, self._keys.chroma(), read_only=True)
+            self._index = VectorIndex(adapter, Encoder())
+        return self._index
+
+    def cache(self, *, read_only: bool = False) -> KeyValueStore:
+        """Give the cache; it closes with the lab.
+
+        Args:
+            read_only: Look into it beside the process that holds it.
+
+        Raises:
+            DatabaseLocked: Another process holds it, and it is to be written.
+        """
+        from aico_lab.cache.store import open_cache
+
+        self._check_open()
+        if read_only not in self._caches:
+            self._caches[read_only] = open_cache(self.home, self._keys, read_only=read_only)
+        return self._caches[read_only]
 
     def sql(self, query: str) -> duckdb.DuckDBPyRelation:
         """Ask the newest snapshot, or the pinned one.
@@ -295,7 +387,12 @@ class Lab:
             self._primary.close()
         if self._reader is not None:
             self._reader.close()
-        self._primary = self._reader = None
+        if self._index is not None:
+            self._index.close()
+        for store in self._caches.values():
+            store.close()
+        self._primary = self._reader = self._index = None
+        self._caches = {}
 
     def __enter__(self) -> Self:
         return self
@@ -312,19 +409,20 @@ class Lab:
         self._check_open()
         generation, path = snapshots.find(self._snapshots, self._pinned)
         if self._reader is None or generation != self._reader_generation:
-            self._reader = duckdb_adapter.connect(
+            self._reader = duckdb_adapter.DuckDBAdapter(
                 path,
                 self._keys.duckdb(),
                 read_only=True,
                 temporary=self.home.temporary,
                 timezone=self.timezone,
-            )
+            ).connect()
             self._reader_generation = generation
         return self._reader
 
     def _secrets(self) -> list[str]:
         """Give the texts that must not stand in anything that is written."""
-        texts = [self._settings.passphrase, self._keys.libsql(), self._keys.duckdb()]
+        keys = self._keys
+        texts = [self._settings.passphrase, keys.libsql(), keys.duckdb(), keys.chroma()]
         return [text for text in texts if text]
 
     def _check_open(self) -> None:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
+from aico_lab.adapters.base import DatabaseAdapter
 from aico_lab.errors import (
     AicoLabError,
+    ConnectionIsClosed,
     CorruptDatabase,
     DatabaseLocked,
     DiskFull,
@@ -37,6 +39,7 @@ _MESSAGES: tuple[tuple[str, type[AicoLabError], str], ...] = (
     ("without a key", NotADatabase, "is encrypted and no key was given"),
     ("not a valid duckdb", NotADatabase, "is no DuckDB database"),
     ("not encrypted", NotADatabase, "is not encrypted, and this home's databases are"),
+    ("already closed", ConnectionIsClosed, "was closed before: open it again"),
     ("conflicting lock", DatabaseLocked, "is in use by another program: try again later"),
     ("no space left", DiskFull, "lies on a full disk: free some space"),
     ("max_temp_directory_size", DiskFull, "needs more temporary space than the disk has"),
@@ -79,58 +82,91 @@ def translated(where: str) -> Iterator[None]:
         raise translate(error, where) from error
 
 
-def connect(
-    path: Path,
-    key: str | None,
-    *,
-    read_only: bool,
-    temporary: Path,
-    timezone: str = "UTC",
-    memory_limit: str | None = None,
-) -> duckdb.DuckDBPyConnection:
-    """Open a DuckDB file as the database `lab` of a new in-memory instance, and use it.
+class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
+    """Opens connections to one DuckDB file, each the database `lab` of an instance of its own."""
 
-    Args:
-        path: The file; made where it does not exist and `read_only` is False.
-        key: Base64 of 32 bytes, or None for a database that is not encrypted.
-        read_only: Many readers may open a file at once, and a writer only alone.
-        temporary: The folder for what does not fit into memory; it is encrypted there.
-        timezone: In which days and hours of TIMESTAMPTZ values are counted.
-        memory_limit: Such as '400MB'; DuckDB's own default otherwise.
+    def __init__(
+        self,
+        path: Path,
+        key: str | None = None,
+        *,
+        read_only: bool,
+        temporary: Path,
+        timezone: str = "UTC",
+        memory_limit: str | None = None,
+    ) -> None:
+        """Remember what to open.
 
-    Raises:
-        InvalidValue: There is no such time zone.
-        NotADatabase: The file is something else, or the key is not its key.
-        DatabaseLocked: Another process has it open.
-    """
-    with translated(path.name):
-        connection = duckdb.connect(
-            ":memory:",
-            config={
-                "autoinstall_known_extensions": "false",
-                "autoload_known_extensions": "false",
-                "temp_directory": str(temporary),
-                "temp_file_encryption": "true",  # else what is spilled is plain text
-                **({"memory_limit": memory_limit} if memory_limit else {}),
-            },
-        )
-    try:
-        _set_timezone(connection, timezone)
-        options = ["READ_ONLY"] if read_only else []
-        if key is not None:
+        Args:
+            path: The file; made where it does not exist and `read_only` is False.
+            key: Base64 of 32 bytes, or None for a database that is not encrypted.
+            read_only: Many readers may open a file at once, and a writer only alone.
+            temporary: The folder for what does not fit into memory; it is encrypted there.
+            timezone: In which days and hours of TIMESTAMPTZ values are counted.
+            memory_limit: Such as '400MB'; DuckDB's own default otherwise.
+        """
+        self.path = path
+        self._key = key
+        self._read_only = read_only
+        self._temporary = temporary
+        self._timezone = timezone
+        self._memory_limit = memory_limit
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """Open the file as the database `lab` of a new in-memory instance, and use it.
+
+        Raises:
+            InvalidValue: There is no such time zone.
+            NotADatabase: The file is something else, or the key is not its key.
+            DatabaseLocked: Another process has it open.
+        """
+        limit = {"memory_limit": self._memory_limit} if self._memory_limit else {}
+        with translated(self.path.name):
+            connection = duckdb.connect(
+                ":memory:",
+                config={
+                    "autoinstall_known_extensions": "false",
+                    "autoload_known_extensions": "false",
+                    "temp_directory": str(self._temporary),
+                    "temp_file_encryption": "true",  # else what is spilled is plain text
+                    **limit,
+                },
+            )
+        try:
+            _set_timezone(connection, self._timezone)
+            self._attach(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def disconnect(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Close a connection; what relations of it hold open is released with them."""
+        connection.close()
+
+    def health(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Ask for the tables of the file.
+
+        Raises:
+            StorageError: The connection is closed or broken.
+        """
+        with translated(self.path.name):
+            connection.execute(
+                f"SELECT count(*) FROM duckdb_tables() WHERE database_name = '{ALIAS}'"
+            )
+
+    def _attach(self, connection: duckdb.DuckDBPyConnection) -> None:
+        options = ["READ_ONLY"] if self._read_only else []
+        if self._key is not None:
             _load_openssl(connection)
-            options.append(f"ENCRYPTION_KEY {_literal(key)}")
+            options.append(f"ENCRYPTION_KEY {_literal(self._key)}")
         clause = f" ({', '.join(options)})" if options else ""
         try:
-            connection.execute(f"ATTACH {_literal(str(path))} AS {ALIAS}{clause}")
+            connection.execute(f"ATTACH {_literal(str(self.path))} AS {ALIAS}{clause}")
         except duckdb.Error as error:
             # Not chained: DuckDB's own text may quote the statement, and the key is in it.
-            raise translate(error, path.name) from None
+            raise translate(error, self.path.name) from None
         connection.execute(f"USE {ALIAS}")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 def _set_timezone(connection: duckdb.DuckDBPyConnection, timezone: str) -> None:

@@ -1,0 +1,183 @@
+"""ChromaDB, sealed as one encrypted file where a key is given, and never reaching for the network.
+
+Vectors are brought along: Chroma's own embedding function, which downloads a model, is never used.
+Chroma must not be written by two processes at once (chroma #5925, #7090), so a writer holds a lock,
+and readers open a private copy of what was sealed last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from aico_lab.adapters import sealed
+from aico_lab.adapters.base import DatabaseAdapter
+from aico_lab.adapters.chroma_store import STATE, Connection, parse_state, read_state
+from aico_lab.errors import DatabaseLocked, NotADatabase
+from aico_lab.home import os_errors, sync_folder, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+BUSY_TIMEOUT = 60.0  # seconds
+
+
+class ChromaDBAdapter(DatabaseAdapter[Connection]):
+    """Opens connections to one store of vectors.
+
+    With a key, the folder lies on disk only as the file `<folder>.age`.
+    """
+
+    def __init__(
+        self,
+        persist_directory: Path | str | None = None,
+        encryption_key: str | None = None,
+        *,
+        read_only: bool = False,
+        busy_timeout: float = BUSY_TIMEOUT,
+    ) -> None:
+        """Remember what to open.
+
+        Args:
+            persist_directory: The folder; None for memory, anew with every connection.
+            encryption_key: An age identity, or None for a folder that is not encrypted.
+            read_only: Open a private copy; nothing that is written to it is kept.
+            busy_timeout: Seconds to wait for a writer elsewhere.
+        """
+        self.path = None if persist_directory is None else Path(persist_directory)
+        self._key = encryption_key
+        self._read_only = read_only
+        self._busy_timeout = busy_timeout
+
+    def connect(self) -> Connection:
+        """Open a connection. ChromaDB itself is imported on first use, which takes seconds.
+
+        Raises:
+            NotADatabase: What lies there is something else, or the key is not its key.
+            CorruptDatabase: It is damaged.
+            DatabaseLocked: Another connection writes, for longer than the timeout.
+        """
+        with contextlib.ExitStack() as stack:
+            if self.path is None:
+                return Connection("The vectors in memory", None, None, stack.pop_all())
+            self._check_kind(self.path)
+            if self._read_only:
+                folder = self._copy(self.path, stack)
+                return Connection(self.path.name, folder, None, stack.pop_all())
+            stack.enter_context(self._lock(self.path))
+            if self._key is None:
+                folder = self.path
+                with os_errors(folder):
+                    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            else:
+                for leftover in self.path.parent.glob(f".{self._file(self.path).name}.*"):
+                    leftover.unlink(missing_ok=True)  # of a writer that was killed
+                folder = self._copy(self.path, stack)
+            return Connection(self.path.name, folder, self._keeper(folder), stack.pop_all())
+
+    def disconnect(self, connection: Connection) -> None:
+        """Seal and close a connection."""
+        connection.close()
+
+    def health(self, connection: Connection) -> None:
+        """Ask Chroma for something small."""
+        connection.check()
+
+    def peek_state(self) -> dict[str, Any] | None:
+        """Read the state that was kept last, without opening the store.
+
+        Raises:
+            NotADatabase: What lies there is something else, or the key is not its key.
+            CorruptDatabase: It is damaged.
+        """
+        if self.path is None or self.version() is None:
+            return None
+        self._check_kind(self.path)
+        if self._key is None:
+            return read_state(self.path / STATE)
+        return parse_state(sealed.peek(self._file(self.path), self._key) or b"")
+
+    def version(self) -> tuple[int, int, int] | None:
+        """Give something that is another one after every change that was kept; None for nothing."""
+        if self.path is None:
+            return None
+        file = self.path / STATE if self._key is None else self._file(self.path)
+        try:
+            found = file.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+    def _file(self, path: Path) -> Path:
+        return path.with_name(f"{path.name}.age")
+
+    def _check_kind(self, path: Path) -> None:
+        if self._key is None and self._file(path).exists():
+            raise NotADatabase(f"{path.name} is encrypted and no key was given.")
+        if self._key is not None and path.exists():
+            raise NotADatabase(f"{path.name} is not encrypted, and this home's databases are.")
+        if path.exists() and not path.is_dir():
+            raise NotADatabase(f"{path.name} is not a folder of ChromaDB.")
+
+    @contextlib.contextmanager
+    def _lock(self, path: Path) -> Iterator[None]:
+        lock = FileLock(path.with_name(f"{path.name}.lock"), timeout=self._busy_timeout)
+        with os_errors(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire()
+            except Timeout as busy:
+                raise DatabaseLocked(
+                    f"{path.name} is in use by another program: try again when it is done."
+                ) from busy
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _copy(self, path: Path, stack: contextlib.ExitStack) -> Path:
+        """Open what is kept in a private folder, which the stack will remove."""
+        private = sealed.PrivateFolder()
+        stack.callback(private.remove)
+        folder = private.path / path.name
+        if self._key is None and path.exists():
+            with self._lock(path), os_errors(folder):
+                shutil.copytree(path, folder)
+        else:
+            folder.mkdir()
+            if self._key is not None and self._file(path).exists():
+                sealed.unseal(self._file(path), folder, self._key)
+        return folder
+
+    def _keeper(self, folder: Path) -> Callable[[bytes], None]:
+        key, file = self._key, self._file(folder if self.path is None else self.path)
+
+        def keep(state: bytes) -> None:
+            if key is None:
+                _sync_files(folder)
+                write_atomically(folder / STATE, state)  # last: it vouches for the rest
+            else:
+                (folder / STATE).write_bytes(state)
+                sealed.seal(folder, file, key, first=STATE)
+
+        return keep
+
+
+def _sync_files(folder: Path) -> None:
+    """Make every file of a folder survive a power cut."""
+    with os_errors(folder):
+        for path in folder.rglob("*"):
+            if path.is_file():
+                descriptor = os.open(path, os.O_RDWR)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+            else:
+                sync_folder(path)
+        sync_folder(folder)

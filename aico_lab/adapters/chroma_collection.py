@@ -1,0 +1,155 @@
+"""A collection of vectors with the texts and metadata that belong to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aico_lab.errors import InvalidValue, UnstorableValue
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from aico_lab.adapters.chroma_store import Connection
+
+Metadata = dict[str, str | int | float | bool]
+
+MAX_BATCH = 5461
+"""Entries that Chroma takes at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is stored with a vector."""
+
+    id: str
+    text: str | None
+    metadata: Metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """An entry that a query found; `score` is the cosine similarity, -1 to 1."""
+
+    id: str
+    score: float
+    text: str | None
+    metadata: Metadata
+
+
+class Collection:
+    """Vectors of one length under one name, compared by cosine similarity."""
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        self.name = name
+        self._connection = connection
+
+    def upsert(
+        self,
+        ids: Sequence[str],
+        vectors: ArrayLike,
+        documents: Sequence[str] | None = None,
+        metadatas: Sequence[Mapping[str, str | int | float | bool]] | None = None,
+    ) -> None:
+        """Add entries, or replace those that have the same id.
+
+        Args:
+            ids: No id twice.
+            vectors: One for each id, all of one length.
+            documents: The texts that they stand for.
+            metadatas: What `query` may filter by; none may be empty.
+
+        Raises:
+            UnstorableValue: A vector is zero or not finite: it has no direction to compare.
+            InvalidValue: The lengths differ, or an id comes twice.
+        """
+        array = _checked(vectors, len(ids))
+        with self._connection.writing(self.name) as driver:
+            for start in range(0, len(ids), MAX_BATCH):
+                part = slice(start, start + MAX_BATCH)
+                driver.upsert(
+                    ids=list(ids[part]),
+                    embeddings=array[part],
+                    documents=None if documents is None else list(documents[part]),
+                    metadatas=None if metadatas is None else [dict(m) for m in metadatas[part]],
+                )
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove entries; ids that are not there are passed over.
+
+        Their texts stay in Chroma's own files until `Connection.clear` (chroma #3793, #7659).
+        """
+        with self._connection.writing(self.name) as driver:
+            for start in range(0, len(ids), MAX_BATCH):
+                driver.delete(ids=list(ids[start : start + MAX_BATCH]))
+
+    def get(self, ids: Sequence[str]) -> dict[str, Entry]:
+        """Give the entries that are there, by id."""
+        found: dict[str, Entry] = {}
+        with self._connection.reading(self.name) as driver:
+            for start in range(0, len(ids), MAX_BATCH):
+                result = driver.get(
+                    ids=list(ids[start : start + MAX_BATCH]), include=["documents", "metadatas"]
+                )
+                for id_, text, metadata in zip(
+                    result["ids"], result["documents"], result["metadatas"], strict=True
+                ):
+                    found[id_] = Entry(id_, text, dict(metadata or {}))
+        return found
+
+    def ids(self) -> list[str]:
+        """Give the ids of all entries."""
+        with self._connection.reading(self.name) as driver:
+            return list(driver.get(include=[])["ids"])
+
+    def count(self) -> int:
+        """Give the number of entries."""
+        with self._connection.reading(self.name) as driver:
+            return int(driver.count())
+
+    def query(
+        self, vector: ArrayLike, k: int, where: Mapping[str, Any] | None = None
+    ) -> list[Match]:
+        """Give the nearest entries, nearest first, equal ones by id.
+
+        Args:
+            vector: What to compare with.
+            k: How many, at most.
+            where: A condition on the metadata, in Chroma's form, such as `{"user_id": "u"}`.
+
+        Raises:
+            InvalidValue: `k` is below 1, or the vector or the condition cannot be compared.
+        """
+        array = _checked(np.asarray(vector)[np.newaxis], 1)
+        with self._connection.reading(self.name) as driver:
+            result = driver.query(
+                query_embeddings=array,
+                n_results=k,
+                where=None if where is None else dict(where),
+                include=["documents", "metadatas", "distances"],
+            )
+        columns = (result[column][0] for column in ("ids", "distances", "documents", "metadatas"))
+        matches = [
+            Match(id_, 1.0 - float(distance), text, dict(metadata or {}))
+            for id_, distance, text, metadata in zip(*columns, strict=True)
+        ]
+        return sorted(matches, key=lambda match: (-match.score, match.id))
+
+
+def _checked(vectors: ArrayLike, expected: int) -> NDArray[np.float32]:
+    try:
+        array = np.asarray(vectors, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidValue("Vectors must be numbers, as many in each.") from error
+    if expected == 0 and array.size == 0:
+        return array
+    if array.ndim != 2 or len(array) != expected:  # noqa: PLR2004 - rows and columns
+        raise InvalidValue(f"{expected} entries need as many vectors, and got {len(array)}.")
+    lengths = np.linalg.norm(array, axis=1)
+    if not (np.isfinite(lengths) & (lengths > 0)).all():
+        raise UnstorableValue("A vector is zero or not finite: leave out what has no words.")
+    return array

@@ -1,0 +1,201 @@
+"""An open store of vectors: its collections, and when its files are made durable."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from typing import TYPE_CHECKING, Any, Self
+
+from aico_lab.adapters.chroma_collection import Collection
+from aico_lab.adapters.chroma_driver import folder_client, memory_client, translated
+from aico_lab.errors import ConnectionIsClosed, InvalidValue
+from aico_lab.home import os_errors, sync_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+STATE = "state.json"
+
+
+class Connection:
+    """An open store; not to be shared between threads at the same time.
+
+    What was written is kept by `seal` or `close`. A `with` block that an exception leaves keeps
+    nothing of an encrypted store's changes since the last `seal`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path | None,
+        keep: Callable[[bytes], None] | None,
+        resources: contextlib.ExitStack,
+    ) -> None:
+        """Take over what `ChromaDBAdapter.connect` prepared.
+
+        Args:
+            name: The store, as a person knows it.
+            folder: Where Chroma's files are to be opened, or None for memory.
+            keep: Makes the folder durable, together with the given state; None where nothing is.
+            resources: What to let go of at the end.
+        """
+        self.name = name
+        self._folder = folder
+        self._keep = keep
+        self._resources = resources
+        self._driver: Any = None
+        self._collections: dict[str, Any] = {}
+        self._changed = False
+        self._closed = False
+        self._state = None if folder is None else read_state(folder / STATE)
+
+    @property
+    def client(self) -> Any:
+        """ChromaDB's own client; its errors are its own, and `seal` and `clear` end it."""
+        self._changed = True
+        return self._open()
+
+    @property
+    def state(self) -> dict[str, Any] | None:
+        """A small JSON object that is kept together with the vectors, such as a cursor."""
+        return self._state
+
+    @state.setter
+    def state(self, value: dict[str, Any] | None) -> None:
+        self._check_open()
+        self._state, self._changed = value, True
+
+    def collection(self, name: str) -> Collection:
+        """Give a collection; it is made where it does not exist.
+
+        Args:
+            name: 3 to 512 letters, digits, `.`, `_` or `-`; the ends are a letter or digit.
+
+        Raises:
+            InvalidValue: The name is none, or the collection compares by something else.
+        """
+        with self.reading(name):
+            return Collection(self, name)
+
+    def clear(self) -> None:
+        """Remove everything, so that nothing of what was deleted before remains in any file."""
+        self._check_open()
+        self._stop()
+        self._state, self._changed = None, True
+        if self._folder is not None:
+            with os_errors(self._folder):
+                # First of all: after a crash, a cursor would vouch for what is no longer there.
+                (self._folder / STATE).unlink(missing_ok=True)
+                sync_folder(self._folder)
+                for path in self._folder.iterdir():
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def seal(self) -> None:
+        """Make everything durable; does nothing where nothing changed, or in memory.
+
+        Raises:
+            DiskFull: There is no room; an encrypted store is as it was sealed before.
+        """
+        self._check_open()
+        if self._keep is None or not self._changed:
+            return
+        self._stop()  # so that nothing writes meanwhile
+        self._keep(json.dumps(self._state).encode())
+        self._changed = False
+
+    def close(self) -> None:
+        """Seal, and release every file; a second call does nothing."""
+        if not self._closed:
+            try:
+                self.seal()
+            finally:
+                self._release()
+
+    def check(self) -> None:
+        """Ask Chroma for something small.
+
+        Raises:
+            StorageError: It cannot answer.
+        """
+        with translated(self.name):
+            self._open().count_collections()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._release()
+
+    @contextlib.contextmanager
+    def reading(self, collection: str) -> Iterator[Any]:
+        """Give Chroma's own collection, and translate its errors inside the block."""
+        with translated(self.name):
+            if collection not in self._collections:
+                self._collections[collection] = self._find(collection)
+            yield self._collections[collection]
+
+    @contextlib.contextmanager
+    def writing(self, collection: str) -> Iterator[Any]:
+        """Do the same for a block that changes something."""
+        self._changed = True
+        with self.reading(collection) as driver:
+            yield driver
+
+    def _find(self, name: str) -> Any:
+        found = self._open().get_or_create_collection(
+            name, embedding_function=None, configuration={"hnsw": {"space": "cosine"}}
+        )
+        if found.configuration_json["hnsw"]["space"] != "cosine":
+            raise InvalidValue(
+                f"The collection {name} was made without cosine similarity: choose another name."
+            )
+        return found
+
+    def _open(self) -> Any:
+        self._check_open()
+        if self._driver is None:
+            with translated(self.name):
+                self._driver = (
+                    memory_client() if self._folder is None else folder_client(self._folder)
+                )
+        return self._driver
+
+    def _stop(self) -> None:
+        """Let Chroma close its files; it is opened again by the next use."""
+        self._collections.clear()
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            driver.close()
+
+    def _release(self) -> None:
+        self._closed = True
+        try:
+            self._stop()
+        finally:
+            self._resources.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConnectionIsClosed(f"The connection to {self.name} was closed before.")
+
+
+def read_state(path: Path) -> dict[str, Any] | None:
+    """Read the state of a folder, or None where there is none."""
+    try:
+        return parse_state(path.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def parse_state(content: bytes) -> dict[str, Any] | None:
+    """Read a state, or None where it is none."""
+    try:
+        state = json.loads(content)
+    except ValueError:
+        return None
+    return state if isinstance(state, dict) else None

@@ -1,0 +1,267 @@
+"""RocksDB as an encrypted store of keys and values.
+
+RocksDB has no hook for encryption, and its tables and log hold what they are given. Here a stored
+key is a keyed hash of the true one, and a stored value is AES-256-GCM over the true key and value,
+bound to its stored key. What a file still shows: how many entries there are, their sizes, which of
+them share a namespace, and when they were written.
+
+The library is optional: `pip install 'aico-lab[cache]'`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from aico_lab.adapters.base import DatabaseAdapter
+from aico_lab.adapters.rocksdb_codec import MARK, PlainCodec, SealingCodec, namespace_of
+from aico_lab.errors import (
+    AicoLabError,
+    ConnectionIsClosed,
+    CorruptDatabase,
+    DatabaseLocked,
+    DiskFull,
+    InvalidValue,
+    LibraryMissing,
+    NotADatabase,
+    NotPermitted,
+    StorageError,
+)
+from aico_lab.home import os_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+# The driver's only word on what went wrong is its message; RocksDB's wording is stable.
+_MESSAGES: tuple[tuple[str, type[AicoLabError], str], ...] = (
+    ("lock hold by current process", DatabaseLocked, "is open already: close it first"),
+    ("while lock file", DatabaseLocked, "is in use by another program: open it read-only"),
+    ("no space left", DiskFull, "lies on a full disk: free some space"),
+    ("secondary mode", NotPermitted, "was opened to be read and takes no changes"),
+    ("permission denied", NotPermitted, "may not be opened: check its permissions"),
+    ("read-only file system", NotPermitted, "may not be written: check its permissions"),
+    ("file exists", NotADatabase, "is no folder of RocksDB"),
+    ("does not exist", NotADatabase, "is no folder of RocksDB"),
+    ("current file", NotADatabase, "is no folder of RocksDB"),
+    ("corruption", CorruptDatabase, "is damaged: delete it, a cache loses nothing"),
+)
+
+
+def translate(error: BaseException, where: str) -> AicoLabError:
+    """Give our error for one of rocksdict's, by its message.
+
+    Args:
+        error: What the driver raised: a bare `Exception`, mostly.
+        where: The store, as a person knows it.
+    """
+    if type(error).__name__ == "DbClosedError":
+        return ConnectionIsClosed(f"The connection to {where} was closed before.")
+    text = str(error)
+    for words, kind, meaning in _MESSAGES:
+        if words in text.lower():
+            return kind(f"{where} {meaning}.")
+    return StorageError(f"{where} refused: {text}.")
+
+
+@contextlib.contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Turn rocksdict's errors inside the block into ours."""
+    try:
+        yield
+    except (AicoLabError, GeneratorExit):
+        raise
+    except Exception as error:
+        raise translate(error, where) from error
+
+
+class Connection:
+    """An open store; it may be shared between threads.
+
+    A key's namespace is what stands before its first colon: `session` of `session:active_context`.
+    """
+
+    def __init__(self, name: str, driver: Any, key: bytes | None, scratch: Path | None) -> None:
+        """Take over what `RocksDBAdapter.connect` opened.
+
+        Args:
+            name: The store, as a person knows it.
+            driver: The opened store.
+            key: 32 bytes, or None for a store that is not encrypted.
+            scratch: A reader's own folder, to be removed at the end.
+        """
+        self.name = name
+        self._driver = driver
+        self._codec = PlainCodec() if key is None else SealingCodec(key)
+        self._scratch = scratch
+
+    def get(self, key: bytes) -> bytes | None:
+        """Give the value of a key, or None."""
+        stored_key = self._codec.stored_key(_checked(key))
+        with translated(self.name):
+            stored = self._driver.get(stored_key)
+        return None if stored is None else self._codec.open(stored_key, stored)[1]
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Store a value; it survives the process, and `write` also a power cut."""
+        stored_key = self._codec.stored_key(_checked(key))
+        with translated(self.name):
+            self._driver.put(stored_key, self._codec.seal(stored_key, key, _checked(value)))
+
+    def delete(self, key: bytes) -> None:
+        """Remove a key; one that is not there is passed over."""
+        with translated(self.name):
+            self._driver.delete(self._codec.stored_key(_checked(key)))
+
+    def items(self, namespace: bytes | None = None) -> list[tuple[bytes, bytes]]:
+        """Give the keys and values of a namespace, or all of them, in order of the keys."""
+        prefix = b"" if namespace is None else self._codec.prefix(_checked(namespace))
+        with translated(self.name):
+            # All at once: an iterator that somebody keeps would hold the files open.
+            found = [
+                self._codec.open(stored_key, stored)
+                for stored_key, stored in itertools.takewhile(
+                    lambda item: item[0].startswith(prefix),
+                    self._driver.items(from_key=prefix or None),
+                )
+                if stored_key != MARK
+            ]
+        return sorted(item for item in found if namespace in (None, namespace_of(item[0])))
+
+    def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
+        """Remove and store several keys at once, all or none, and durably."""
+        import rocksdict
+
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        for key in deletes:
+            batch.delete(self._codec.stored_key(_checked(key)))
+        for key, value in puts.items():
+            stored_key = self._codec.stored_key(_checked(key))
+            batch.put(stored_key, self._codec.seal(stored_key, key, _checked(value)))
+        options = rocksdict.WriteOptions()
+        options.sync = True
+        with translated(self.name):
+            self._driver.write(batch, options)
+
+    def refresh(self) -> None:
+        """Let a reader see what the writer has written since; does nothing for the writer."""
+        if self._scratch is not None:
+            with translated(self.name):
+                self._driver.try_catch_up_with_primary()
+
+    def check(self) -> None:
+        """Read the store's mark.
+
+        Raises:
+            NotADatabase: It is none of ours, or not one that this key opens.
+        """
+        with translated(self.name):
+            mark = self._driver.get(MARK)
+            empty = mark is None and next(iter(self._driver.keys()), None) is None
+            if empty and self._scratch is None:
+                self._driver.put(MARK, self._codec.mark)
+        if not empty and (mark is None or not self._codec.recognises(mark)):
+            raise NotADatabase(f"{self.name} is none of this program's stores, or of another key.")
+
+    def close(self) -> None:
+        """Release the files; a second call does nothing."""
+        with contextlib.suppress(ConnectionIsClosed), translated(self.name):
+            self._driver.close()
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def _checked(content: bytes) -> bytes:
+    if not isinstance(content, bytes):
+        raise InvalidValue(f"The cache takes bytes, not {type(content).__name__}: encode it.")
+    return content
+
+
+class RocksDBAdapter(DatabaseAdapter[Connection]):
+    """Opens connections to one folder of RocksDB."""
+
+    def __init__(
+        self, path: Path | str, encryption_key: bytes | None = None, *, read_only: bool = False
+    ) -> None:
+        """Remember what to open.
+
+        Args:
+            path: The folder; made where it does not exist.
+            encryption_key: 32 bytes, or None for a store that is not encrypted.
+            read_only: Open beside a writer; see `Connection.refresh`.
+        """
+        self.path = Path(path)
+        self._key = encryption_key
+        self._read_only = read_only
+
+    def connect(self) -> Connection:
+        """Open a connection.
+
+        Raises:
+            LibraryMissing: rocksdict is not installed.
+            NotADatabase: The folder is something else, or the key is not its key.
+            DatabaseLocked: Another connection has it open, here or in another process.
+        """
+        try:
+            import rocksdict
+        except ImportError as missing:
+            raise LibraryMissing(
+                "RocksDB is not installed: run `pip install 'aico-lab[cache]'`."
+            ) from missing
+        options = rocksdict.Options(raw_mode=True)
+        options.create_if_missing(not self._read_only)
+        options.set_keep_log_file_num(2)
+        if self._key is not None:  # what is encrypted does not compress
+            options.set_compression_type(rocksdict.DBCompressionType.none())
+        scratch = self._prepare()
+        try:
+            access = (
+                rocksdict.AccessType.secondary(str(scratch))
+                if scratch
+                else rocksdict.AccessType.read_write()
+            )
+            with translated(self.path.name):
+                driver = rocksdict.Rdict(str(self.path), options, access_type=access)
+        except BaseException:
+            if scratch is not None:
+                shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        connection = Connection(self.path.name, driver, self._key, scratch)
+        try:
+            connection.check()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def disconnect(self, connection: Connection) -> None:
+        """Close a connection."""
+        connection.close()
+
+    def health(self, connection: Connection) -> None:
+        """Read the store's mark."""
+        connection.check()
+
+    def _prepare(self) -> Path | None:
+        """Make the folder of a writer, or give the one that a reader needs for its own log.
+
+        Opening read-only beside a writer is unsafe (rocksdb #9967); a secondary is made for it.
+        """
+        if self._read_only:
+            if not (self.path / "CURRENT").exists():  # the driver would make a folder
+                raise NotADatabase(f"{self.path.name} is no folder of RocksDB.")
+            return Path(tempfile.mkdtemp(prefix="aico-lab-"))
+        with os_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if not self.path.exists():
+                self.path.mkdir(mode=0o700)
+        return None

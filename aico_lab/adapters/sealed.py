@@ -1,0 +1,196 @@
+"""Folders that lie on disk only as one encrypted file, and are opened where only their owner reads.
+
+ChromaDB writes plain files and has no encryption of its own. At rest its folder is one age file
+(X25519 and ChaCha20-Poly1305, so a damaged or exchanged file is refused); it is opened in a private
+folder in RAM where the platform has one, which Linux does. Elsewhere it is a private folder among
+the temporary files, whose plain text may reach the disk: a limit that the README names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import io
+import os
+import secrets
+import shutil
+import stat
+import tarfile
+import tempfile
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyrage
+from filelock import FileLock, Timeout
+
+from aico_lab.errors import CorruptDatabase, InvalidValue, NotADatabase, NotPermitted
+from aico_lab.home import open_atomically, os_errors
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+RAM = Path("/dev/shm")  # noqa: S108 - a private folder is made in it
+HEADER = b"age-encryption.org/v1\n"
+CHUNK = 1 << 16  # bytes; age decrypts and checks so many at a time
+
+
+class PrivateFolder:
+    """A folder of this process alone, gone with `remove()` or with the process.
+
+    A lock file beside it is held as long as its owner lives. Whoever opens the next folder removes
+    those whose owner was killed: their locks are free.
+    """
+
+    def __init__(self) -> None:
+        root = _private_root()
+        _sweep(root)
+        name = secrets.token_hex(8)
+        lock = FileLock(root / f"{name}.lock", timeout=0)
+        with os_errors(root):
+            lock.acquire()  # before the folder is there, so that nobody sees it without its owner
+            self.path = root / name
+            self.path.mkdir(mode=0o700)
+        self._finalizer = weakref.finalize(self, _remove, self.path, lock, os.getpid())
+
+    def remove(self) -> None:
+        """Remove the folder; a second call does nothing."""
+        self._finalizer()
+
+
+def _remove(folder: Path, lock: FileLock, owner: int) -> None:
+    if os.getpid() != owner:  # a fork that ends, and its parent goes on
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
+
+
+def _private_root() -> Path:
+    user = str(os.getuid()) if os.name == "posix" else getpass.getuser()
+    parent = RAM if os.access(RAM, os.W_OK) else Path(tempfile.gettempdir())
+    root = parent / f"aico-lab-{user}"
+    with os_errors(root):
+        root.mkdir(mode=0o700, exist_ok=True)
+        found = root.lstat()
+    if os.name == "posix" and (
+        not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077
+    ):
+        raise NotPermitted(f"{root} is not a folder of yours alone: remove it and try again.")
+    return root
+
+
+def _sweep(root: Path) -> None:
+    for folder in root.iterdir():
+        if folder.suffix == ".lock":
+            continue
+        lock = FileLock(root / f"{folder.name}.lock", timeout=0)
+        try:
+            lock.acquire()
+        except (Timeout, OSError):
+            continue
+        _remove(folder, lock, os.getpid())
+
+
+def seal(folder: Path, target: Path, identity: str, *, first: str) -> None:
+    """Write a folder as one encrypted file, whole or not at all, and durable on return.
+
+    Args:
+        folder: In a private folder; nothing may be writing to it.
+        target: The encrypted file.
+        identity: What opens it.
+        first: A file of the folder that `peek` is to find.
+
+    Raises:
+        DiskFull: There is no room, on the disk or in memory; the file is as it was.
+    """
+    recipient = _identity(identity).to_public()
+    archive = folder.with_name("archive.tar")  # beside it, in the private folder
+    try:
+        with os_errors(folder), tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as tar:
+            for path in sorted(folder.iterdir(), key=lambda path: path.name != first):
+                tar.add(path, arcname=path.name)
+        with os_errors(target), archive.open("rb") as plain, open_atomically(target) as file:
+            pyrage.encrypt_io(plain, file, [recipient])
+    finally:
+        archive.unlink(missing_ok=True)
+
+
+def unseal(source: Path, folder: Path, identity: str) -> None:
+    """Open an encrypted file into an empty folder in a private one.
+
+    Raises:
+        NotADatabase: It is no such file, or this identity does not open it.
+        CorruptDatabase: It is damaged.
+    """
+    archive = folder.with_name("archive.tar")
+    try:
+        with os_errors(source), source.open("rb") as file, os_errors(folder):
+            with archive.open("xb") as plain:
+                _decrypt(source, file, plain, identity)
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder, filter="data")
+    finally:
+        archive.unlink(missing_ok=True)
+
+
+def peek(source: Path, identity: str) -> bytes | None:
+    """Read the first file of a sealed folder without opening the rest.
+
+    Returns:
+        Its content, or None where it does not lie in the first 64 KiB.
+
+    Raises:
+        NotADatabase: It is no such file, or this identity does not open it.
+        CorruptDatabase: It is damaged.
+    """
+    beginning = _Beginning()
+    with os_errors(source), source.open("rb") as file, contextlib.suppress(_Enough):
+        _decrypt(source, file, beginning, identity)
+    beginning.seek(0)
+    try:
+        with tarfile.open(fileobj=beginning) as tar:
+            member = tar.next()
+            content = tar.extractfile(member) if member else None
+            return content.read() if content else None
+    except tarfile.TarError:
+        return None
+
+
+class _Enough(Exception):
+    """The first chunk was decrypted."""
+
+
+class _Beginning(io.BytesIO):
+    """Takes what is decrypted until it has a chunk of it."""
+
+    def write(self, content: ReadableBuffer, /) -> int:
+        if self.tell() >= CHUNK:
+            raise _Enough
+        return super().write(content)
+
+
+def _decrypt(source: Path, file: io.BufferedReader, into: io.IOBase, identity: str) -> None:
+    opener = _identity(identity)
+    begins_as_age = file.read(len(HEADER)) == HEADER
+    file.seek(0)
+    try:
+        pyrage.decrypt_io(file, into, [opener])
+    except (pyrage.DecryptError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the operating system's own; else it is the cipher's, of a later chunk
+        if begins_as_age and "No matching keys" not in str(error):
+            raise CorruptDatabase(
+                f"{source.name} is damaged: delete it and run `aico-lab sync`."
+            ) from error
+        raise NotADatabase(
+            f"{source.name} is not one of this program's files, or not one that this key opens."
+        ) from error
+
+
+def _identity(identity: str) -> pyrage.x25519.Identity:
+    try:
+        return pyrage.x25519.Identity.from_str(identity)
+    except pyrage.IdentityError:
+        # Not chained: the driver's words are about the key.
+        raise InvalidValue("The key for ChromaDB must be an age identity (X25519).") from None

@@ -1,0 +1,124 @@
+"""Run the jobs of a benchmark, each in a process of its own, in turns, and take medians.
+
+A process of its own keeps one job from warming another's caches of memory, and lets the peak of its
+memory be its own. A job prints one JSON object: its seconds, without the start of Python, and its
+peak in MB.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aico_lab.config import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was measured.
+
+    Attributes:
+        rows: How many rows each job had.
+        seconds: Median seconds of each job.
+        peak_mb: The largest peak of memory of each job, in MB.
+        ratios: Our time divided by a peer's; below 1 is faster.
+    """
+
+    rows: int
+    seconds: dict[str, float]
+    peak_mb: dict[str, float]
+    ratios: dict[str, float]
+
+    def describe(self) -> str:
+        """Give the table that people read."""
+        lines = [f"{self.rows:,} messages, medians", f"{'job':<24}{'seconds':>10}{'peak MB':>10}"]
+        lines += [
+            f"{job:<24}{seconds:>10.3f}{self.peak_mb[job]:>10.0f}"
+            for job, seconds in self.seconds.items()
+        ]
+        lines += ["", "ratio of times (below 1 is faster)"]
+        lines += [f"{pair:<56}{ratio:>8.2f}" for pair, ratio in self.ratios.items()]
+        return "\n".join(lines)
+
+
+def measure(
+    module: str,
+    *,
+    setup: Sequence[str],
+    jobs: Sequence[str],
+    ratios: Mapping[str, tuple[str, str]],
+    rows: int,
+    repeat: int,
+    progress: Callable[[str, int, int | None], None],
+) -> Outcome:
+    """Run the setup once and every job `repeat` times, in turns.
+
+    Args:
+        module: Runs a job as `python -m module JOB FOLDER ROWS`.
+        setup: Jobs that prepare the data.
+        jobs: Jobs that are measured.
+        ratios: What each ratio is called, and the two jobs whose medians it divides.
+        rows: How many rows.
+        repeat: How often each job runs.
+        progress: Told of the runs done, and of the runs in all.
+    """
+    seconds: dict[str, list[float]] = {}
+    peaks: dict[str, float] = {}
+    total = len(setup) + repeat * len(jobs)
+    done = 0
+    with tempfile.TemporaryDirectory(prefix="aico-lab-bench-") as folder:
+        for round_ in range(repeat + 1):
+            for job in setup if round_ == 0 else jobs:
+                progress("bench", done, total)
+                measured = _run(module, job, Path(folder), rows)
+                if round_ > 0:
+                    seconds.setdefault(job, []).append(measured["seconds"])
+                    peaks[job] = max(peaks.get(job, 0), measured["peak_mb"])
+                done += 1
+        progress("bench", done, total)
+    medians = {job: statistics.median(times) for job, times in seconds.items()}
+    divided = {name: round(medians[a] / medians[b], 3) for name, (a, b) in ratios.items()}
+    return Outcome(rows, medians, peaks, divided)
+
+
+def run_job(jobs: Mapping[str, Callable[[Path, int], float]]) -> None:
+    """Do what the arguments of this process ask for, and print what it took."""
+    job, folder, rows = sys.argv[1:]
+    seconds = jobs[job](Path(folder), int(rows))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak_mb = peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    sys.stdout.write(json.dumps({"seconds": seconds, "peak_mb": peak_mb}))
+
+
+def expect(found: int, expected: int) -> None:
+    """Fail where a job did not do all of its work."""
+    if found != expected:
+        raise RuntimeError(f"{found} rows came through, and {expected} were meant to")
+
+
+def _run(module: str, job: str, folder: Path, rows: int) -> dict[str, float]:
+    """Run a job in a process of its own, on a lab whose key dies with the folder."""
+    settings = Settings(home=folder / "home", key_file=folder / "bench.key")
+    with settings.exported():
+        finished = subprocess.run(  # noqa: S603 - our own module
+            [sys.executable, "-m", module, job, str(folder), str(rows)],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=os.environ,
+        )
+    if finished.returncode != 0:
+        raise RuntimeError(f"{job}: {(finished.stderr.splitlines() or ['it failed'])[-1]}")
+    measured: dict[str, float] = json.loads(finished.stdout)
+    return measured

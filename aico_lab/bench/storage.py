@@ -1,0 +1,123 @@
+"""Writing messages: in bulk and one by one, against the bare driver."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from aico_lab.bench.harness import Outcome, expect, measure, run_job
+from aico_lab.bench.real import INSERT_BARE, batches, insert_bare, messages, open_bare
+from aico_lab.dal import DataAccessLayer
+from aico_lab.domain import Conversation, User
+from aico_lab.importer import write_batch
+from aico_lab.lab import Lab
+from aico_lab.repositories.full_text import index_new_messages
+from aico_lab.repositories.libsql import LibSQLConversationRepository, LibSQLUserRepository
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SAVES = 2_000
+RATIOS = {
+    "bulk, with feed and full text / bare executemany": ("bulk", "bare-executemany"),
+    "single save / bare autocommit insert": ("save", "bare-autocommit"),
+}
+
+
+def run_bench(rows: int, repeat: int, progress: Callable[[str, int, int | None], None]) -> Outcome:
+    """Measure bulk insertion and single saves, and the bare driver doing as much.
+
+    Args:
+        rows: How many messages in bulk; single saves are 2,000.
+        repeat: How often each job runs.
+        progress: Told of the runs done, and of the runs in all.
+    """
+    return measure(
+        "aico_lab.bench.storage",
+        setup=(),
+        jobs=("bulk", "bare-executemany", "save", "bare-autocommit"),
+        ratios=RATIOS,
+        rows=rows,
+        repeat=repeat,
+        progress=progress,
+    )
+
+
+def bulk(folder: Path, rows: int) -> float:
+    """Write messages, people and channels with their change feed, then fill the full-text index."""
+    made = list(batches(rows))
+    with _new_lab(folder) as lab:
+        started = time.perf_counter()
+        for batch in made:
+            with lab.primary.transaction():
+                write_batch(lab.primary, batch, batch.messages)
+        asyncio.run(_index(lab))
+        seconds = time.perf_counter() - started
+        counted = lab.primary.fetch_one("SELECT count(*) FROM messages")
+        expect(counted[0] if counted else 0, rows)
+    return seconds
+
+
+def save(folder: Path, _rows: int) -> float:
+    """Save turns one by one through the repository: each durable on return, with its feed row."""
+    texts = [message.content or "…" for message in messages(SAVES)]
+    with _new_lab(folder) as lab:
+        return asyncio.run(_save(lab, texts))
+
+
+def bare_executemany(folder: Path, rows: int) -> float:
+    """The bare driver, into one plain table without index, key or trigger."""
+    made = list(batches(rows))
+    started = time.perf_counter()
+    insert_bare(folder / "bare.db", made)
+    return time.perf_counter() - started
+
+
+def bare_autocommit(folder: Path, _rows: int) -> float:
+    """The bare driver, one row and one commit at a time."""
+    made = list(messages(SAVES))
+    bare = open_bare(folder / "bare.db")
+    started = time.perf_counter()
+    for row in made:
+        bare.execute(INSERT_BARE, row)
+    seconds = time.perf_counter() - started
+    bare.close()
+    return seconds
+
+
+def _new_lab(folder: Path) -> Lab:
+    shutil.rmtree(folder / "home", ignore_errors=True)
+    return Lab.create()
+
+
+async def _index(lab: Lab) -> None:
+    async with DataAccessLayer(lab.adapter) as dal:
+        await index_new_messages(dal)
+
+
+async def _save(lab: Lab, texts: list[str]) -> float:
+    async with DataAccessLayer(lab.adapter) as dal:
+        await LibSQLUserRepository(dal).save(User(name="Ada", id="ada"))
+        repository = LibSQLConversationRepository(dal)
+        turns = [
+            Conversation(user_id="ada", message=text, timestamp=datetime.now(UTC)) for text in texts
+        ]
+        started = time.perf_counter()
+        for turn in turns:
+            await repository.save(turn)
+        return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    run_job(
+        {
+            "bulk": bulk,
+            "bare-executemany": bare_executemany,
+            "save": save,
+            "bare-autocommit": bare_autocommit,
+        }
+    )

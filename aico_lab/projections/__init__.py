@@ -1,0 +1,1 @@
+"""Consumers of the change feed besides the warehouse: the vectors of memories, and the cache."""

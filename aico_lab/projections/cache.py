@@ -1,0 +1,74 @@
+"""Remove rows from the cache when they change in the primary database.
+
+The cursor of the change feed is a key of the cache, written together with the removals. The cache
+does not hold back the pruning of the feed: where the feed no longer goes on from its cursor, it
+forgets all rows, which costs a reading and loses nothing.
+
+A row that was read before a change and is put into the cache after the removal would stay until it
+changes again: put a row at once after reading it, and do not cache what may never be stale.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from aico_lab.projections.result import Projected
+from aico_lab.schema import feed
+
+if TYPE_CHECKING:
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.cache.store import KeyValueStore
+
+CURSOR = b"projection:cache"
+
+CACHED_TABLES = ("users", "user_profiles", "preferences")
+"""The tables whose rows may be cached; see `aico_lab.cache.store.row_key`."""
+
+
+def invalidate(primary: Connection, store: KeyValueStore) -> Projected:
+    """Remove every cached row that changed since the last time.
+
+    Args:
+        primary: The primary database.
+        store: The cache, opened for writing.
+
+    Raises:
+        StorageError: A database refused; the cache is as it was.
+    """
+    started = time.perf_counter()
+    with primary.snapshot():
+        target = feed.head(primary)
+        cursor = _cursor(store.get(CURSOR))
+        if cursor == target:
+            return Projected("nothing")
+        following = cursor is not None and feed.continues(primary, cursor)
+        if cursor is not None and following:
+            gone = _changed(primary, cursor.seq, target.seq)
+        else:
+            gone = [key for table in CACHED_TABLES for key, _ in store.items(table.encode())]
+    cached = [key for key in gone if store.get(key) is not None]
+    store.write({CURSOR: json.dumps(asdict(target)).encode()}, cached)
+    return Projected(
+        "increment" if following else "full",
+        deleted=len(cached),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _changed(primary: Connection, since: int, until: int) -> list[bytes]:
+    marks = ", ".join("?" for _ in CACHED_TABLES)
+    return [
+        table.encode() + b":" + key
+        for table, key in primary.fetch_all(
+            "SELECT DISTINCT table_name, CAST(row_key AS BLOB) FROM change_log "
+            f"WHERE seq > ? AND seq <= ? AND table_name IN ({marks})",
+            [since, until, *CACHED_TABLES],
+        )
+    ]
+
+
+def _cursor(stored: bytes | None) -> feed.Cursor | None:
+    return None if stored is None else feed.Cursor(**json.loads(stored))

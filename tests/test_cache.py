@@ -1,0 +1,208 @@
+"""The cache: RocksDB's store and the one in memory do the same."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aico_lab.adapters.libsql import LibSQLAdapter
+from aico_lab.adapters.rocksdb import Connection, RocksDBAdapter
+from aico_lab.cache.store import MemoryStore, open_cache, row_key
+from aico_lab.errors import ConnectionIsClosed, DatabaseLocked, InvalidValue
+from aico_lab.home import Home
+from aico_lab.keys import Keys
+from tests.conftest import plain_text_files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from aico_lab.adapters import libsql
+    from aico_lab.cache.store import KeyValueStore
+
+KEYS = Keys(b"m" * 32)
+
+
+@pytest.fixture(params=["memory", "encrypted", "plain"])
+def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], KeyValueStore]:
+    """Opens a new, empty store of each kind at every call."""
+    numbers = iter(range(1_000_000))
+    if request.param == "memory":
+        return MemoryStore
+    pytest.importorskip("rocksdict")
+    key = KEYS.rocksdb() if request.param == "encrypted" else None
+    return lambda: RocksDBAdapter(tmp_path / f"cache{next(numbers)}", key).connect()
+
+
+@pytest.fixture
+def store(opener: Callable[[], KeyValueStore]) -> Iterator[KeyValueStore]:
+    opened = opener()
+    yield opened
+    opened.close()
+
+
+def test_what_is_put_is_there(store: KeyValueStore) -> None:
+    """Until it is replaced or deleted; what is not there is None."""
+    assert store.get(b"session:a") is None
+    store.put(b"session:a", b"1")
+    store.put(b"session:a", b"")
+    assert store.get(b"session:a") == b""
+    store.delete(b"session:a")
+    store.delete(b"session:a")
+    assert store.get(b"session:a") is None
+
+
+def test_namespaces_are_what_stands_before_the_first_colon(store: KeyValueStore) -> None:
+    """One is no part of a longer one."""
+    store.write({
+        b"s:a": b"1", b"s:b:c": b"2", b"session:a": b"3", b"plain": b"4", b":x": b"5", b"s": b"6"
+    })  # fmt: skip
+    assert store.items(b"s") == [(b"s:a", b"1"), (b"s:b:c", b"2")]
+    assert store.items(b"session") == [(b"session:a", b"3")]
+    assert store.items(b"") == [(b":x", b"5"), (b"plain", b"4"), (b"s", b"6")]
+    assert store.items(b"nothing") == []
+    assert [key for key, _ in store.items()] == [
+        b":x", b"plain", b"s", b"s:a", b"s:b:c", b"session:a"
+    ]  # fmt: skip
+
+
+def test_a_batch_is_written_whole_or_not_at_all(store: KeyValueStore) -> None:
+    """Removals come first, so that a key may be in both."""
+    store.put(b"a", b"1")
+    store.put(b"b", b"2")
+    store.write({b"b": b"new", b"c": b"3"}, [b"a", b"b", b"not there"])
+    assert store.items() == [(b"b", b"new"), (b"c", b"3")]
+    with pytest.raises(InvalidValue):
+        store.write({b"d": b"4", b"e": "text"}, [b"b"])  # type: ignore[dict-item]
+    assert store.items() == [(b"b", b"new"), (b"c", b"3")]
+
+
+def test_only_bytes_are_taken(store: KeyValueStore) -> None:
+    """Text would need an encoding; and what is refused is not repeated."""
+    for use in (
+        lambda: store.put("k", b"v"),
+        lambda: store.put(b"k", "secret"),
+        lambda: store.get("k"),
+        lambda: store.delete("k"),
+        lambda: store.put(b"k", None),
+    ):
+        with pytest.raises(InvalidValue, match="takes bytes") as refused:
+            use()
+        assert "secret" not in str(refused.value)
+    assert store.items() == []
+
+
+def test_use_after_close_is_refused(opener: Callable[[], KeyValueStore]) -> None:
+    """Closing twice is not."""
+    store = opener()
+    store.refresh()
+    store.close()
+    store.close()
+    for use in (
+        lambda: store.get(b"k"),
+        lambda: store.put(b"k", b"v"),
+        lambda: store.delete(b"k"),
+        store.items,
+        lambda: store.write({b"k": b"v"}),
+    ):
+        with pytest.raises(ConnectionIsClosed):
+            use()
+
+
+KEY_BYTES = st.binary(max_size=12) | st.sampled_from([b"s:a", b"s:b", b"s", b":", b"t:a"])
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["put", "delete", "write"]), KEY_BYTES, st.binary(max_size=50)),
+        max_size=20,
+    )
+)
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_sequence_of_operations_equals_a_dict(
+    opener: Callable[[], KeyValueStore], steps: list[tuple[str, bytes, bytes]]
+) -> None:
+    """Whatever the bytes."""
+    store, expected = opener(), {}
+    for step, key, value in steps:
+        if step == "put":
+            store.put(key, value)
+            expected[key] = value
+        elif step == "delete":
+            store.delete(key)
+            expected.pop(key, None)
+        else:
+            store.write({key: value}, [b"s:a"])
+            expected.pop(b"s:a", None)
+            expected[key] = value
+    assert store.items() == sorted(expected.items())
+    for namespace in (b"s", b"", b"t"):
+        assert store.items(namespace) == [
+            item for item in store.items()
+            if (item[0].split(b":")[0] if b":" in item[0] else b"") == namespace
+        ]  # fmt: skip
+    store.close()
+
+
+@pytest.fixture
+def primary(tmp_path: Path) -> Iterator[libsql.Connection]:
+    with LibSQLAdapter(tmp_path / "aico.db").connect() as connection:
+        yield connection
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], min_codepoint=1)), min_size=2))
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_the_key_of_a_row_is_the_feeds(primary: libsql.Connection, key: list[str]) -> None:
+    """Several columns are written just as SQLite's json_array does it."""
+    marks = ", ".join("?" for _ in key)
+    (written,) = primary.fetch_one(f"SELECT json_array({marks})", key) or ()
+    assert json.loads(written) == key
+    assert row_key("preferences", *key) == f"preferences:{written}".encode()
+
+
+def test_the_key_of_a_row_with_one_column_is_plain() -> None:
+    """As in the change feed."""
+    assert row_key("users", "ü:1") == "users:ü:1".encode()
+
+
+def test_the_cache_of_a_home_is_encrypted(tmp_path: Path) -> None:
+    """And readable only with its keys."""
+    pytest.importorskip("rocksdict")
+    home = Home(tmp_path)
+    store = open_cache(home, KEYS)
+    assert isinstance(store, Connection)
+    store.put(b"session:active_context", b"the time I felt homesick")
+    with pytest.raises(DatabaseLocked):
+        open_cache(home, KEYS)
+    beside = open_cache(home, KEYS, read_only=True)
+    assert beside.get(b"session:active_context") == b"the time I felt homesick"
+    beside.close()
+    store.close()
+    assert plain_text_files(tmp_path, "homesick") == []
+
+
+def test_without_rocksdb_the_cache_is_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is optional, and loses nothing that matters."""
+    monkeypatch.setitem(sys.modules, "rocksdict", None)
+    store = open_cache(Home(tmp_path), KEYS)
+    store.put(b"k", b"v")
+    assert store.get(b"k") == b"v"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_looking_into_a_cache_that_is_not_there_makes_none(tmp_path: Path) -> None:
+    """It is empty."""
+    store = open_cache(Home(tmp_path), KEYS, read_only=True)
+    assert store.items() == []
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,520 @@
+"""Projections of the change feed: the vectors of memories, and the invalidation of the cache."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from aico_lab.adapters import sealed
+from aico_lab.adapters.chroma import ChromaDBAdapter
+from aico_lab.adapters.libsql import LibSQLAdapter
+from aico_lab.cache.store import MemoryStore, row_key
+from aico_lab.embeddings.encoder import Encoder
+from aico_lab.embeddings.index import MEMORIES, VectorIndex
+from aico_lab.errors import ConnectionIsClosed, DatabaseLocked, DiskFull
+from aico_lab.keys import Keys
+from aico_lab.lab import Lab
+from aico_lab.projections import vectors
+from aico_lab.projections.cache import CACHED_TABLES, invalidate
+from aico_lab.projections.vectors import project_memories
+from aico_lab.schema import feed
+from aico_lab.schema.core import CORE
+from tests.conftest import plain_text_files
+from tests.messages import START, add, message
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from aico_lab.adapters.libsql import Connection
+
+KEYS = Keys(b"p" * 32)
+SECRET = "the time I felt homesick in Reykjavik"
+
+
+@pytest.fixture(autouse=True)
+def ram(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What stands for the RAM disk, so that tests side by side see only their own folders."""
+    folder = tmp_path / "ram"
+    folder.mkdir()
+    monkeypatch.setattr(sealed, "RAM", folder)
+    return folder
+
+
+@pytest.fixture
+def primary(tmp_path: Path) -> Iterator[Connection]:
+    (tmp_path / "home").mkdir()
+    with LibSQLAdapter(tmp_path / "home" / "aico.db", KEYS.libsql()).connect() as connection:
+        CORE.apply_core_schemas(connection)
+        yield connection
+
+
+@pytest.fixture(params=["encrypted", "plain"])
+def adapter(request: pytest.FixtureRequest, tmp_path: Path) -> ChromaDBAdapter:
+    key = KEYS.chroma() if request.param == "encrypted" else None
+    return ChromaDBAdapter(tmp_path / "home" / "vectors", key, busy_timeout=0.1)
+
+
+@pytest.fixture
+def sealing(tmp_path: Path) -> ChromaDBAdapter:
+    return ChromaDBAdapter(tmp_path / "home" / "vectors", KEYS.chroma(), busy_timeout=0.1)
+
+
+def remember(primary: Connection, *memories: tuple[str, str], user: str = "u") -> None:
+    with primary.transaction():
+        primary.execute(
+            "INSERT OR IGNORE INTO users (user_id, created_at) VALUES (?, ?)", [user, START]
+        )
+        primary.execute_many(
+            "INSERT INTO memories VALUES (?, ?, ?, 'episodic', 0.5, ?, NULL) ON CONFLICT "
+            "(memory_id) DO UPDATE SET content = excluded.content, importance = importance + 0.1",
+            [(memory_id, user, content, START) for memory_id, content in memories],
+        )
+
+
+def table(primary: Connection) -> dict[str, tuple[str, str, float]]:
+    return {
+        memory_id: (content, user, importance)
+        for memory_id, content, user, importance in primary.fetch_all(
+            "SELECT memory_id, content, user_id, importance FROM memories"
+        )
+        if content.strip()
+    }
+
+
+def projected(adapter: ChromaDBAdapter) -> dict[str, tuple[Any, ...]]:
+    """Everything that the vectors say, each vector compared with the one of its text."""
+    with adapter.connect() as store:
+        result = store.client.get_collection(MEMORIES).get(
+            include=["documents", "metadatas", "embeddings"]
+        )
+    if result["ids"]:
+        expected = Encoder().encode(result["documents"])
+        assert np.allclose(result["embeddings"], expected, atol=1e-6)
+    return {
+        id_: (text, metadata["user_id"], metadata["importance"])
+        for id_, text, metadata in zip(
+            result["ids"], result["documents"], result["metadatas"], strict=True
+        )
+    }
+
+
+def test_the_vectors_follow_the_table(primary: Connection, adapter: ChromaDBAdapter) -> None:
+    """First whole, then only what changed; and nothing where nothing did."""
+    remember(primary, ("a", SECRET), ("b", "onion soup"))
+    first = project_memories(primary, adapter, Encoder())
+    assert (first.mode, first.written, first.deleted) == ("full", 2, 0)
+    assert projected(adapter) == table(primary)
+    assert project_memories(primary, adapter, Encoder()).mode == "nothing"
+
+    remember(primary, ("c", "a new cat"))
+    second = project_memories(primary, adapter, Encoder())
+    assert (second.mode, second.written) == ("increment", 1)
+    primary.execute("UPDATE memories SET importance = 0.9 WHERE memory_id = 'a'")
+    third = project_memories(primary, adapter, Encoder())
+    assert (third.mode, third.written) == ("increment", 1)
+    assert projected(adapter) == table(primary)
+
+
+def test_what_is_forgotten_is_gone_from_the_disk(primary: Connection, tmp_path: Path) -> None:
+    """Deleted and rewritten texts leave Chroma's files too: seen here without encryption."""
+    adapter = ChromaDBAdapter(tmp_path / "home" / "vectors")
+    remember(primary, ("a", SECRET), ("b", "onion soup"), ("c", "my sister Ragnhildur"))
+    project_memories(primary, adapter, Encoder())
+    folder = tmp_path / "home" / "vectors"
+    assert plain_text_files(folder, SECRET)
+    primary.execute("DELETE FROM memories WHERE memory_id = 'a'")
+    remember(primary, ("c", "my sister"))
+    done = project_memories(primary, adapter, Encoder())
+    assert (done.mode, done.written, done.deleted) == ("full", 2, 1)
+    assert projected(adapter) == table(primary)
+    assert plain_text_files(folder, SECRET) == []
+    assert plain_text_files(folder, "Ragnhildur") == []
+
+
+def test_deleting_a_person_deletes_their_memories(
+    primary: Connection, sealing: ChromaDBAdapter
+) -> None:
+    """The table's foreign key does it, and the feed says so."""
+    remember(primary, ("a", "mine"))
+    remember(primary, ("b", "yours"), user="v")
+    project_memories(primary, sealing, Encoder())
+    primary.execute("DELETE FROM users WHERE user_id = 'u'")
+    project_memories(primary, sealing, Encoder())
+    assert projected(sealing).keys() == {"b"}
+
+
+def test_blank_memories_have_no_vector(primary: Connection, sealing: ChromaDBAdapter) -> None:
+    """They are counted; one that gets words gets a vector."""
+    remember(primary, ("a", " \n"), ("b", "onion soup"))
+    first = project_memories(primary, sealing, Encoder())
+    assert (first.written, first.skipped) == (1, 1)
+    remember(primary, ("a", "words"), ("b", ""))
+    second = project_memories(primary, sealing, Encoder())
+    assert (second.written, second.skipped) == (1, 1)
+    assert projected(sealing) == table(primary)
+
+
+def test_a_foreign_programs_bad_text_stops_nobody(
+    primary: Connection, sealing: ChromaDBAdapter
+) -> None:
+    """The driver would panic on it, or cut it."""
+    remember(primary, ("a", "onion soup"), ("b", "x"), ("c", "x"))
+    for memory_id, content in (("b", "ff"), ("c", "610062")):
+        primary.execute(
+            f"UPDATE memories SET content = CAST(x'{content}' AS TEXT) WHERE memory_id = ?",
+            [memory_id],
+        )
+    done = project_memories(primary, sealing, Encoder())
+    assert (done.written, done.skipped) == (2, 1)
+    assert projected(sealing)["c"][0] == "a\0b"
+
+
+def test_full_makes_everything_anew(primary: Connection, adapter: ChromaDBAdapter) -> None:
+    """Also what somebody else changed in the vectors."""
+    remember(primary, ("a", "onion soup"))
+    project_memories(primary, adapter, Encoder())
+    with adapter.connect() as store:
+        store.collection(MEMORIES).upsert(["zombie"], [[1.0] * 256], ["x"])
+    assert project_memories(primary, adapter, Encoder(), full=True).mode == "full"
+    assert projected(adapter) == table(primary)
+
+
+def test_deleted_vectors_are_made_again(primary: Connection, sealing: ChromaDBAdapter) -> None:
+    """A projection can be thrown away."""
+    remember(primary, ("a", "onion soup"))
+    project_memories(primary, sealing, Encoder())
+    assert sealing.path is not None
+    sealing.path.with_name("vectors.age").unlink()
+    assert project_memories(primary, sealing, Encoder()).mode == "full"
+    assert projected(sealing) == table(primary)
+
+
+@pytest.mark.parametrize("which", ["primary", "vectors"])
+def test_a_restored_backup_is_noticed(
+    primary: Connection, sealing: ChromaDBAdapter, tmp_path: Path, which: str
+) -> None:
+    """Of either side, also where no memory changed after the backup of the other."""
+    home, backup = tmp_path / "home", tmp_path / "backup"
+    remember(primary, ("a", "onion soup"))
+    project_memories(primary, sealing, Encoder())
+    primary.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copytree(home, backup)
+    remember(primary, ("b", "a new cat"))
+    project_memories(primary, sealing, Encoder())
+    feed.acknowledge(primary, vectors.CONSUMER, feed.head(primary).seq)
+    primary.close()
+    names = ("aico.db", "aico.db-wal", "aico.db-shm") if which == "primary" else ("vectors.age",)
+    for name in names:
+        (home / name).unlink(missing_ok=True)
+        if (backup / name).exists():
+            shutil.copy(backup / name, home / name)
+    with LibSQLAdapter(home / "aico.db", KEYS.libsql()).connect() as restored:
+        assert project_memories(restored, sealing, Encoder()).mode != "nothing"
+        assert projected(sealing) == table(restored)
+
+
+def test_a_pruned_feed_means_starting_anew(primary: Connection, sealing: ChromaDBAdapter) -> None:
+    """And the vectors' own acknowledgement keeps what they have not read."""
+    remember(primary, ("a", "onion soup"))
+    project_memories(primary, sealing, Encoder())
+    remember(primary, ("b", "a new cat"))
+    feed.acknowledge(primary, "another", feed.head(primary).seq)
+    assert project_memories(primary, sealing, Encoder()).mode == "increment"
+    remember(primary, ("c", "rain"))
+    primary.execute("DELETE FROM feed_consumers WHERE consumer = ?", [vectors.CONSUMER])
+    remember(primary, ("d", "snow"))
+    feed.acknowledge(primary, "another", feed.head(primary).seq)
+    assert project_memories(primary, sealing, Encoder()).mode == "full"
+    assert projected(sealing) == table(primary)
+
+
+def test_changes_of_other_tables_move_only_the_cursor(
+    primary: Connection, sealing: ChromaDBAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And that only after many, so that the feed can be pruned without sealing every time."""
+    monkeypatch.setattr(vectors, "QUIET", 20)
+    remember(primary, ("a", "onion soup"))
+    project_memories(primary, sealing, Encoder())
+    version = sealing.version()
+    add(primary, *(message(number) for number in range(10)))
+    assert project_memories(primary, sealing, Encoder()).mode == "nothing"
+    assert sealing.version() == version
+    add(primary, *(message(number) for number in range(10, 30)))
+    assert project_memories(primary, sealing, Encoder()).mode == "nothing"
+    assert sealing.version() != version
+    acknowledged = primary.fetch_one("SELECT acknowledged FROM feed_consumers")
+    assert acknowledged == (feed.head(primary).seq,)
+    assert primary.fetch_one("SELECT count(*) FROM change_log") == (1,)
+    assert projected(sealing) == table(primary)
+
+
+def test_a_crash_before_the_acknowledgement_is_replayed(
+    primary: Connection, sealing: ChromaDBAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sealed cursor is the one that counts."""
+    remember(primary, ("a", "onion soup"))
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feed, "acknowledge", crash)
+        with pytest.raises(KeyboardInterrupt):
+            project_memories(primary, sealing, Encoder())
+    assert project_memories(primary, sealing, Encoder()).mode == "nothing"
+    assert projected(sealing) == table(primary)
+
+
+def test_a_failure_before_sealing_changes_nothing(
+    primary: Connection, sealing: ChromaDBAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run does it again."""
+    remember(primary, ("a", "onion soup"))
+    project_memories(primary, sealing, Encoder())
+    before = projected(sealing)
+    remember(primary, ("b", "a new cat"))
+
+    def full(*_: object, **__: object) -> None:
+        raise DiskFull("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sealed, "seal", full)
+        with pytest.raises(DiskFull):
+            project_memories(primary, sealing, Encoder())
+    assert projected(sealing) == before
+    assert project_memories(primary, sealing, Encoder()).mode == "increment"
+    assert projected(sealing) == table(primary)
+
+
+KILLED = """if True:
+    import os, signal, sys, time
+    from pathlib import Path
+    import chromadb
+    from aico_lab.adapters import sealed
+    from aico_lab.adapters.chroma import ChromaDBAdapter
+    from aico_lab.adapters.libsql import LibSQLAdapter
+    from aico_lab.embeddings.encoder import Encoder
+    from aico_lab.projections.vectors import project_memories
+
+    home, ram, libsql_key, chroma_key, *delays = sys.argv[1:]
+    sealed.RAM = Path(ram)
+    Encoder().encode(["warm"])
+    for number, delay in enumerate(delays):
+        child = os.fork()
+        if not child:
+            with LibSQLAdapter(home + "/aico.db", libsql_key).connect() as primary:
+                primary.execute(
+                    "INSERT INTO memories SELECT 'k' || ? || '-' || value, 'u', "
+                    "'number ' || value || ' of round ' || ?, 'episodic', 0.5, '', NULL "
+                    "FROM json_each(?)",
+                    [number, number, str(list(range(300)))],
+                )
+                if number % 3 == 2:
+                    primary.execute("DELETE FROM memories WHERE memory_id LIKE '%7'")
+                project_memories(primary, ChromaDBAdapter(home + "/vectors", chroma_key), Encoder())
+            os._exit(0)
+        time.sleep(float(delay))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        print(status, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_a_kill_at_any_instant_loses_nothing(
+    primary: Connection, tmp_path: Path, ram: Path, *, encrypted: bool
+) -> None:
+    """Whatever was killed, the next run brings the vectors to the state of the table."""
+    remember(primary, ("a", SECRET))
+    key = KEYS.chroma() if encrypted else None
+    adapter = ChromaDBAdapter(tmp_path / "home" / "vectors", key)
+    delays = [f"{random.uniform(0.02, 1.2):.3f}" for _ in range(12)]
+    code = KILLED if encrypted else KILLED.replace("chroma_key), Encoder", "None), Encoder")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "home"), str(ram), KEYS.libsql() or "",
+         KEYS.chroma() or "", *delays],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    statuses = done.stdout.split()
+    assert str(int(signal.SIGKILL)) in statuses, f"nothing was killed with {delays}"
+    project_memories(primary, adapter, Encoder())
+    assert projected(adapter) == table(primary), f"after {delays}: {statuses}"
+    assert [path for path in ram.rglob("*") if path.is_dir() and path.parent.parent == ram] == []
+    if encrypted:
+        assert plain_text_files(tmp_path, "of round") == []
+
+
+def test_the_index_finds_by_meaning(primary: Connection, sealing: ChromaDBAdapter) -> None:
+    """Nearest first, one person's or everybody's; and it sees what is projected later."""
+    index = VectorIndex(ChromaDBAdapter(sealing.path, KEYS.chroma(), read_only=True), Encoder())
+    assert index.query("missing my family", 5) == []
+    remember(primary, ("home", SECRET), ("soup", "a recipe for onion soup"))
+    remember(primary, ("abroad", "homesick for my family"), user="v")
+    project_memories(primary, sealing, Encoder())
+    found = index.query("missing my family", 5)
+    assert {memory_id for memory_id, _ in found} == {"home", "soup", "abroad"}
+    assert found[0][0] == "abroad"
+    assert found[-1][0] == "soup"
+    vectors_ = Encoder().encode(["missing my family", "homesick for my family"])
+    assert found[0][1] == pytest.approx(float(vectors_[0] @ vectors_[1]), abs=1e-5)
+    assert index.query("missing my family", 1, user_id="u")[0][0] == "home"
+    assert index.query("missing my family", 5, user_id="nobody") == []
+    assert index.query("  ", 5) == []
+    remember(primary, ("new", "missing my family"))
+    project_memories(primary, sealing, Encoder())
+    (match,) = index.search("missing my family", 1)
+    assert (match.id, match.text, match.metadata["user_id"]) == ("new", "missing my family", "u")
+    index.close()
+    assert index.query("missing my family", 1)[0][0] == "new"
+    index.close()
+
+
+def test_one_persons_memories_are_the_same_however_they_are_looked_for(
+    primary: Connection, sealing: ChromaDBAdapter
+) -> None:
+    """Few among many of others, or nearly all."""
+    remember(primary, *((f"u{number}", f"number {number}") for number in range(60)))
+    remember(primary, *((f"v{number}", f"soup {number}") for number in range(3)), user="v")
+    project_memories(primary, sealing, Encoder())
+    texts = primary.fetch_all("SELECT memory_id, content, user_id FROM memories")
+    encoder = Encoder()
+    reading = ChromaDBAdapter(sealing.path, KEYS.chroma(), read_only=True)
+    with VectorIndex(reading, encoder) as index:
+        for user in ("u", "v"):
+            ids = [memory_id for memory_id, _, whose in texts if whose == user]
+            theirs = encoder.encode([text for _, text, whose in texts if whose == user])
+            scores = theirs @ encoder.encode(["number 7 soup"])[0]
+            expected = sorted(zip(ids, scores.tolist(), strict=True), key=lambda pair: -pair[1])[:5]
+            found = index.query("number 7 soup", 5, user_id=user)
+            assert [score for _, score in found] == pytest.approx(
+                [score for _, score in expected], abs=1e-5
+            )
+            assert {memory_id for memory_id, _ in found} <= set(ids)
+
+
+def test_nothing_readable_remains(
+    primary: Connection, sealing: ChromaDBAdapter, tmp_path: Path
+) -> None:
+    """Neither under the home nor in memory, once everything is closed."""
+    remember(primary, ("a", SECRET))
+    project_memories(primary, sealing, Encoder())
+    reading = ChromaDBAdapter(sealing.path, KEYS.chroma(), read_only=True)
+    with VectorIndex(reading, Encoder()) as index:
+        assert index.query("homesick", 1)
+        assert plain_text_files(tmp_path / "ram", SECRET)
+    primary.close()
+    assert plain_text_files(tmp_path, SECRET) == []
+
+
+def set_preference(primary: Connection, key: str, value: str) -> None:
+    with primary.transaction():
+        primary.execute(
+            "INSERT OR IGNORE INTO users (user_id, created_at) VALUES ('u', ?)", [START]
+        )
+        primary.execute(
+            "INSERT OR REPLACE INTO preferences VALUES ('u', ?, ?, ?)", [key, value, START]
+        )
+
+
+def test_rows_that_change_leave_the_cache(primary: Connection) -> None:
+    """And nothing else does."""
+    store = MemoryStore()
+    set_preference(primary, "language", '"en"')
+    set_preference(primary, "style", '"friendly"')
+    invalidate(primary, store)
+    mine, other = row_key("preferences", "u", "language"), row_key("preferences", "u", "style")
+    kept = {other: b"friendly", b"session:active_context": b"x", row_key("users", "u"): b"{}"}
+    store.write({mine: b"en", **kept})
+    assert invalidate(primary, store).mode == "nothing"
+    set_preference(primary, "language", '"de"')
+    done = invalidate(primary, store)
+    assert (done.mode, done.deleted) == ("increment", 1)
+    assert store.get(mine) is None
+    assert {key: store.get(key) for key in kept} == kept
+    primary.execute("DELETE FROM users")
+    assert invalidate(primary, store).deleted == 2
+    assert store.get(b"session:active_context") == b"x"
+
+
+def test_a_cache_that_fell_behind_forgets_all_rows(primary: Connection) -> None:
+    """It does not hold back the feed; and a new one has no cursor at all."""
+    store = MemoryStore()
+    store.write({row_key("users", "u"): b"{}", b"session:a": b"x"})
+    assert invalidate(primary, store).mode == "full"
+    assert store.get(row_key("users", "u")) is None
+    store.put(row_key("users", "u"), b"{}")
+    set_preference(primary, "language", '"en"')
+    set_preference(primary, "style", '"en"')
+    feed.acknowledge(primary, "warehouse", feed.head(primary).seq)
+    assert primary.fetch_all("SELECT consumer FROM feed_consumers") == [("warehouse",)]
+    done = invalidate(primary, store)
+    assert (done.mode, done.deleted) == ("full", 1)
+    assert store.get(b"session:a") == b"x"
+
+
+def test_what_may_be_cached_is_in_the_feed(primary: Connection) -> None:
+    """Else it would stay stale for ever."""
+    assert set(CACHED_TABLES) <= feed.tracked_tables(primary).keys()
+
+
+def test_a_lab_syncs_everything(lab: Lab, tmp_path: Path) -> None:
+    """Warehouse, vectors and cache with one call, and nothing readable is left."""
+    remember(lab.primary, ("a", SECRET))
+    key = row_key("users", "u")
+    lab.cache().put(key, b"the name of somebody")
+    assert lab.sync().rows["memories"] == 1
+    assert lab.cache().get(key) is None
+    assert lab.vectors().query("homesick", 1)[0][0] == "a"
+    assert lab.sync().mode == "nothing"
+    lab.cache().put(key, b"the name of somebody")
+    lab.primary.execute("UPDATE users SET name = 'x' WHERE user_id = 'u'")
+    assert lab.sync_cache().deleted == 1
+    assert lab.sync_vectors().mode == "nothing"
+    lab.close()
+    for text in (SECRET, "the name of somebody"):
+        assert plain_text_files(tmp_path, text) == []
+    with pytest.raises(ConnectionIsClosed):
+        lab.cache()
+    with pytest.raises(ConnectionIsClosed):
+        lab.vectors()
+
+
+def test_a_cache_that_is_held_elsewhere_stops_no_sync(lab: Lab, home: Path) -> None:
+    """Whoever holds it removes what changed; one can look into it meanwhile."""
+    pytest.importorskip("rocksdict")
+    with Lab.open(home) as other:
+        other.cache().put(b"session:active_context", b"x")
+        lab.sync()
+        with pytest.raises(DatabaseLocked):
+            lab.sync_cache()
+        assert lab.cache(read_only=True).get(b"session:active_context") == b"x"
+
+
+def test_a_sync_without_memories_does_not_import_chromadb(lab: Lab, home: Path) -> None:
+    """It takes seconds; nor is an empty store made, or a change logged for it."""
+    add(lab.primary, message(1))
+    code = f"""if True:
+        import sys
+        from aico_lab import Lab
+        with Lab.open({str(home)!r}) as lab:
+            lab.sync()
+            lab.sync()
+        print([name for name in ("chromadb", "wordllama", "rocksdict") if name in sys.modules])
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert done.stdout == "[]\n"
+    assert not list(home.glob("vectors*"))
+    assert not (home / "cache").exists()
+    assert lab.primary.fetch_one("SELECT count(*) FROM change_log") == (1,)

@@ -1,0 +1,199 @@
+"""RocksDB: nothing readable in its files, one writer, readers beside it."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from aico_lab.adapters.rocksdb import RocksDBAdapter
+from aico_lab.adapters.rocksdb_codec import MARK
+from aico_lab.errors import (
+    CorruptDatabase,
+    DatabaseLocked,
+    LibraryMissing,
+    NotADatabase,
+    NotPermitted,
+)
+from tests.conftest import plain_text_files
+
+rocksdict = pytest.importorskip("rocksdict")
+
+KEY = b"k" * 32
+SECRET = "the time I felt homesick in Reykjavik"
+PATIENT = "patients:somebody with a name"
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> RocksDBAdapter:
+    return RocksDBAdapter(tmp_path / "cache", KEY)
+
+
+def fill(adapter: RocksDBAdapter) -> None:
+    with adapter.connect() as store:
+        store.put(PATIENT.encode(), SECRET.encode())
+        store.write({b"quarrels:Berlin": SECRET.encode() * 100})
+
+
+def test_the_documents_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As printed, with the adapter in place of `rocksdb.DB` and its options."""
+    monkeypatch.chdir(tmp_path)
+    context_data = b'{"topic": "machine learning"}'
+    with RocksDBAdapter("aico_cache.rdb", KEY).connect() as db:
+        # Fast key-value operations
+        db.put(b"session:active_context", context_data)
+        current_context = db.get(b"session:active_context")
+        assert current_context == context_data
+
+
+def test_no_key_and_no_value_is_readable_in_any_file(
+    adapter: RocksDBAdapter, tmp_path: Path
+) -> None:
+    """Neither in the log of a store that is open, nor in its tables, nor in RocksDB's own log."""
+    with adapter.connect() as store:
+        store.put(PATIENT.encode(), SECRET.encode())
+        for text in (SECRET, PATIENT, "patients", "somebody"):
+            assert plain_text_files(tmp_path, text) == []
+    fill(adapter)
+    assert [path for path in (tmp_path / "cache").iterdir() if path.suffix == ".sst"]
+    for text in (SECRET, PATIENT, "patients", "somebody", "quarrels", "Berlin"):
+        assert plain_text_files(tmp_path, text) == []
+    plain = RocksDBAdapter(tmp_path / "plain")
+    fill(plain)
+    assert plain_text_files(tmp_path, SECRET)  # the search finds what is there
+    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_value_cannot_be_moved_to_another_key(adapter: RocksDBAdapter) -> None:
+    """It is bound to where it was stored; nor can it be changed."""
+    fill(adapter)
+    options = rocksdict.Options(raw_mode=True)
+    raw = rocksdict.Rdict(str(adapter.path), options)
+    (one, _), (other, value) = [item for item in raw.items() if item[0] != MARK]
+    raw.put(one, value)
+    raw.put(other, value[:-1] + bytes([value[-1] ^ 1]))
+    raw.close()
+    with adapter.connect() as store:
+        for key in (PATIENT.encode(), b"quarrels:Berlin"):
+            with pytest.raises(CorruptDatabase, match="delete the cache"):
+                store.get(key)
+        with pytest.raises(CorruptDatabase):
+            store.items()
+    adapter.connect().close()  # an error that is still held keeps no file open
+
+
+def test_equal_values_look_different(adapter: RocksDBAdapter) -> None:
+    """No nonce is used twice."""
+    with adapter.connect() as store:
+        store.write({b"a": b"same", b"b": b"same"})
+        store.put(b"a", b"same")
+    raw = rocksdict.Rdict(str(adapter.path), rocksdict.Options(raw_mode=True))
+    values = [value for key, value in raw.items() if key != MARK]
+    raw.close()
+    assert len({value[:12] for value in values}) == 2
+
+
+def test_a_second_opening_is_refused_here_and_elsewhere(adapter: RocksDBAdapter) -> None:
+    """The lock is the operating system's; after closing it is free."""
+    code = f"""if True:
+        from aico_lab.adapters.rocksdb import RocksDBAdapter
+        try:
+            RocksDBAdapter({str(adapter.path)!r}, {KEY!r}).connect()
+        except Exception as error:
+            print(type(error).__name__)
+    """
+    with adapter.connect():
+        with pytest.raises(DatabaseLocked, match="close it first"):
+            adapter.connect()
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == "DatabaseLocked\n"
+    adapter.connect().close()
+
+
+def test_a_reader_sees_what_the_writer_wrote(adapter: RocksDBAdapter, tmp_path: Path) -> None:
+    """As of its opening, and of every `refresh`; it changes nothing, and leaves nothing."""
+    scratch = set(Path(tempfile.gettempdir()).glob("aico-lab-*"))
+    with adapter.connect() as writer:
+        writer.put(b"session:a", b"1")
+        with RocksDBAdapter(adapter.path, KEY, read_only=True).connect() as reader:
+            assert reader.get(b"session:a") == b"1"
+            writer.put(b"session:a", b"2")
+            writer.put(b"session:b", b"3")
+            reader.refresh()
+            assert reader.items(b"session") == [(b"session:a", b"2"), (b"session:b", b"3")]
+            with pytest.raises(NotPermitted, match="takes no changes"):
+                reader.put(b"session:a", b"4")
+    assert set(Path(tempfile.gettempdir()).glob("aico-lab-*")) == scratch
+    with pytest.raises(NotADatabase):
+        RocksDBAdapter(tmp_path / "nothing", KEY, read_only=True).connect()
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_what_was_put_survives_a_kill(adapter: RocksDBAdapter) -> None:
+    """It is in the write-ahead log at once."""
+    code = f"""if True:
+        import os, signal
+        from aico_lab.adapters.rocksdb import RocksDBAdapter
+        store = RocksDBAdapter({str(adapter.path)!r}, {KEY!r}).connect()
+        for number in range(1000):
+            store.put(b"session:%d" % number, b"v%d" % number)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    killed = subprocess.run([sys.executable, "-c", code], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    with adapter.connect() as store:
+        assert len(store.items(b"session")) == 1000
+        assert store.get(b"session:999") == b"v999"
+
+
+def test_another_programs_store_is_refused(tmp_path: Path, adapter: RocksDBAdapter) -> None:
+    """It is neither read nor written."""
+    raw = rocksdict.Rdict(str(tmp_path / "theirs"), rocksdict.Options(raw_mode=True))
+    raw.put(b"a", b"1")
+    raw.close()
+    for key in (KEY, None):
+        with pytest.raises(NotADatabase):
+            RocksDBAdapter(tmp_path / "theirs", key).connect()
+    fill(adapter)
+    with pytest.raises(NotADatabase):
+        RocksDBAdapter(adapter.path).connect()
+    fill(RocksDBAdapter(tmp_path / "plain"))
+    with pytest.raises(NotADatabase):
+        RocksDBAdapter(tmp_path / "plain", KEY).connect()
+
+
+def test_damage_is_told(adapter: RocksDBAdapter) -> None:
+    """A cache may simply be deleted, and the error says so."""
+    fill(adapter)
+    for table in adapter.path.glob("*.sst"):
+        table.write_bytes(b"x" * table.stat().st_size)
+    with pytest.raises(CorruptDatabase, match="a cache loses nothing"), adapter.connect() as store:
+        store.items()
+    shutil.rmtree(adapter.path)
+    adapter.connect().close()
+
+
+def test_the_stores_own_entry_is_out_of_reach(tmp_path: Path) -> None:
+    """No key of a user is taken for it, nor it for one of theirs."""
+    with RocksDBAdapter(tmp_path / "plain").connect() as store:
+        assert store.items() == []
+        store.put(MARK, b"x")
+    with RocksDBAdapter(tmp_path / "plain").connect() as store:
+        assert store.items() == [(MARK, b"x")]
+
+
+def test_without_the_library_there_is_a_sentence(
+    adapter: RocksDBAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is optional."""
+    monkeypatch.setitem(sys.modules, "rocksdict", None)
+    with pytest.raises(LibraryMissing, match=r"aico-lab\[cache\]"):
+        adapter.connect()
+    assert not adapter.path.exists()
