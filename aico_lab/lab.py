@@ -11,7 +11,7 @@ from aico_lab.adapters import duckdb as duckdb_adapter
 from aico_lab.adapters import libsql
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.config import Settings
-from aico_lab.errors import AicoLabError, ConnectionIsClosed, DatabaseLocked
+from aico_lab.errors import ConnectionIsClosed, DatabaseLocked
 from aico_lab.etl import snapshots
 from aico_lab.etl.sync import SyncResult, sync
 from aico_lab.home import Home, os_errors
@@ -343,32 +343,19 @@ class Lab:
         destination = self.home.reports / name / run_id
         with os_errors(self.home.reports):
             destination.mkdir(parents=True)
-        runs.record_start(
-            self.primary,
-            run_id=run_id,
-            notebook=notebook,
-            parameters=values,
-            generation=generation,
-        )
-        error: str | None = "It was interrupted."
-        try:
-            with self._settings.exported():
-                result = run_notebook(
-                    notebook,
-                    parameters=values,
-                    destination=destination,
-                    title=f"{name.replace('_', ' ').capitalize()} · {now:%Y-%m-%d %H:%M} UTC",
-                    timeout=timeout,
-                    secrets=self._secrets(),
-                    on_cell=on_cell,
-                )
-            error = None
-        except AicoLabError as failed:
-            error = str(failed)
-            raise
-        finally:
-            runs.record_end(self.primary, run_id, error)
-        return result
+        with (
+            runs.recorded(self.primary, run_id, notebook, values, generation),
+            self._settings.exported(),
+        ):
+            return run_notebook(
+                notebook,
+                parameters=values,
+                destination=destination,
+                title=f"{name.replace('_', ' ').capitalize()} · {now:%Y-%m-%d %H:%M} UTC",
+                timeout=timeout,
+                secrets=self._secrets(),
+                on_cell=on_cell,
+            )
 
     def report_runs(self, name: str | None = None) -> list[ReportRun]:
         """Give the runs of one report, or of all, newest first."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from aico_lab.adapters.libsql import NOW
-from aico_lab.errors import UnknownName
+from aico_lab.errors import AicoLabError, UnknownName
 from aico_lab.shipped import shipped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
@@ -60,15 +61,23 @@ def find_notebook(name: str) -> Path:
     return known[name]
 
 
-def record_start(
+@contextmanager
+def recorded(
     connection: Connection,
-    *,
     run_id: str,
     notebook: Path,
     parameters: Mapping[str, object],
     generation: int,
-) -> None:
-    """Note that a run begins."""
+) -> Iterator[None]:
+    """Note that a run begins, and how it ends.
+
+    Args:
+        connection: The primary database.
+        run_id: The name of the run.
+        notebook: What is run.
+        parameters: With what.
+        generation: On which snapshot.
+    """
     digest = hashlib.sha256(notebook.read_bytes()).hexdigest()
     connection.execute(
         "INSERT INTO report_runs "
@@ -76,14 +85,18 @@ def record_start(
         f"VALUES (?, ?, ?, ?, ?, 'running', {NOW})",
         [run_id, notebook.stem, json.dumps(dict(parameters)), generation, digest],
     )
-
-
-def record_end(connection: Connection, run_id: str, error: str | None) -> None:
-    """Note how a run ended."""
-    connection.execute(
-        f"UPDATE report_runs SET status = ?, finished_at = {NOW}, error = ? WHERE run_id = ?",
-        ["failed" if error else "succeeded", error, run_id],
-    )
+    error: str | None = "It was interrupted."
+    try:
+        yield
+        error = None
+    except AicoLabError as failed:
+        error = str(failed)
+        raise
+    finally:
+        connection.execute(
+            f"UPDATE report_runs SET status = ?, finished_at = {NOW}, error = ? WHERE run_id = ?",
+            ["failed" if error else "succeeded", error, run_id],
+        )
 
 
 def read_runs(connection: Connection, report: str | None = None) -> list[ReportRun]:
