@@ -225,7 +225,8 @@ def test_a_truncated_file_is_an_error(tmp_path, connection):
 def test_only_the_first_32_bytes_of_a_key_count(tmp_path):
     """When this fails the driver was mended, and longer keys may be derived."""
     LibSQLAdapter(tmp_path / "k.db", KEY).connect().close()
-    LibSQLAdapter(tmp_path / "k.db", KEY + "x", create=False).connect().close()
+    with LibSQLAdapter(tmp_path / "k.db", KEY + "x", create=False).connect() as opened:
+        assert opened.fetch_one("SELECT count(*) FROM sqlite_master") == (0,)
 
 
 def test_neither_file_nor_log_holds_plain_text(tmp_path, connection):

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -22,18 +21,13 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import libsql_experimental
 
 from aico_lab.adapters.base import DatabaseAdapter
+from aico_lab.adapters.libsql_errors import is_panic, translate
 from aico_lab.adapters.libsql_values import cast_wide, encode_exactly, parameters_of
 from aico_lab.errors import (
-    AicoLabError,
     ConnectionIsClosed,
-    ConstraintViolated,
-    CorruptDatabase,
     DatabaseLocked,
-    DiskFull,
     HomeMissing,
     InvalidStatement,
-    NotADatabase,
-    NotPermitted,
     StorageError,
 )
 
@@ -56,62 +50,6 @@ ROWS_A_STATEMENT = 50
 CACHE_KIB = 16_384
 CHECKPOINT_PAGES = 10_000  # the write-ahead log grows to about 40 MB
 PAUSE = 0.015  # seconds between two tries, at most
-ROOM = 1 << 20  # bytes; with less, a disk counts as full
-
-# The driver's only word on what went wrong is its message; SQLite's wording is stable.
-_MESSAGES: tuple[tuple[str, type[AicoLabError], str], ...] = (
-    ("file is not a database", NotADatabase, "is no database, or not one that this key opens"),
-    ("malformed", CorruptDatabase, "is damaged: restore it from a backup"),
-    ("file is encrypted", NotADatabase, "is no database, or not one that this key opens"),
-    ("is locked", DatabaseLocked, "is in use by another program: try again when it is done"),
-    ("database is busy", DatabaseLocked, "is in use by another program: try again when it is done"),
-    ("constraint failed", ConstraintViolated, "refused a row"),
-    ("full", DiskFull, "lies on a full disk: free some space"),
-    ("disk i/o error", CorruptDatabase, "cannot be read or written: check the disk"),
-    ("readonly database", NotPermitted, "may not be written: check its permissions"),
-    ("unable to open", NotPermitted, "cannot be opened: check its permissions and its folder's"),
-    ("unable to resolve", InvalidStatement, "was given a statement that it cannot run"),
-    ("syntax error", InvalidStatement, "was given a statement that it cannot run"),
-    ("no such", InvalidStatement, "was given a statement that it cannot run"),
-    ("already exists", InvalidStatement, "was given a statement that it cannot run"),
-    ("incomplete input", InvalidStatement, "was given a statement that it cannot run"),
-    ("unrecognized token", InvalidStatement, "was given a statement that it cannot run"),
-    ("values were supplied", InvalidStatement, "was given a statement that it cannot run"),
-    ("values for", InvalidStatement, "was given a statement that it cannot run"),
-    ("has no column", InvalidStatement, "was given a statement that it cannot run"),
-    ("parameter", InvalidStatement, "was given a statement with other parameters than it needs"),
-)
-
-
-def translate(error: BaseException, path: Path) -> AicoLabError:
-    """Give our error for one of the driver's, by its message.
-
-    Args:
-        error: What the driver raised, panics included.
-        path: The database's file.
-    """
-    text, where = str(error), path.name
-    lowered = text.lower()
-    if "disk i/o error" in lowered and _is_full(path.parent):
-        lowered = "full"  # what SQLite says where there is no room even for its shared memory
-    for words, kind, meaning in _MESSAGES:
-        if words in lowered:
-            detail = "" if kind in (NotADatabase, DatabaseLocked, DiskFull) else f" ({text})"
-            return kind(f"{where} {meaning}{detail}.")
-    if _is_panic(error):
-        return CorruptDatabase(f"{where} holds something that its driver cannot read.")
-    return StorageError(f"{where} refused: {text}.")
-
-
-def _is_full(folder: Path) -> bool:
-    try:
-        return shutil.disk_usage(folder).free < ROOM
-    except OSError:
-        return False
-
-
-def _is_panic(error: BaseException) -> bool:
-    return type(error).__name__ == "PanicException"
 
 
 class Connection:
@@ -333,7 +271,7 @@ class Connection:
         except ValueError as error:
             raise translate(error, self.path) from error
         except BaseException as error:
-            if _is_panic(error):  # a BaseException that `except Exception` would let through
+            if is_panic(error):  # a BaseException that `except Exception` would let through
                 raise translate(error, self.path) from None
             raise
 

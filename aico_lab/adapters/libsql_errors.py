@@ -1,0 +1,81 @@
+"""What went wrong in libSQL: the driver raises a bare `ValueError` for everything, or panics."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from aico_lab.errors import (
+    AicoLabError,
+    ConstraintViolated,
+    CorruptDatabase,
+    DatabaseLocked,
+    DiskFull,
+    InvalidStatement,
+    NotADatabase,
+    NotPermitted,
+    StorageError,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROOM = 1 << 20  # bytes; with less, a disk counts as full
+
+# The driver's only word on what went wrong is its message; SQLite's wording is stable.
+_UNRUNNABLE = "was given a statement that it cannot run"
+
+_MESSAGES: tuple[tuple[str, type[AicoLabError], str], ...] = (
+    ("file is not a database", NotADatabase, "is no database, or not one that this key opens"),
+    ("malformed", CorruptDatabase, "is damaged: restore it from a backup"),
+    ("file is encrypted", NotADatabase, "is no database, or not one that this key opens"),
+    ("is locked", DatabaseLocked, "is in use by another program: try again when it is done"),
+    ("database is busy", DatabaseLocked, "is in use by another program: try again when it is done"),
+    ("constraint failed", ConstraintViolated, "refused a row"),
+    ("full", DiskFull, "lies on a full disk: free some space"),
+    ("disk i/o error", CorruptDatabase, "cannot be read or written: check the disk"),
+    ("readonly database", NotPermitted, "may not be written: check its permissions"),
+    ("unable to open", NotPermitted, "cannot be opened: check its permissions and its folder's"),
+    ("unable to resolve", InvalidStatement, _UNRUNNABLE),
+    ("syntax error", InvalidStatement, _UNRUNNABLE),
+    ("no such", InvalidStatement, _UNRUNNABLE),
+    ("already exists", InvalidStatement, _UNRUNNABLE),
+    ("incomplete input", InvalidStatement, _UNRUNNABLE),
+    ("unrecognized token", InvalidStatement, _UNRUNNABLE),
+    ("values were supplied", InvalidStatement, _UNRUNNABLE),
+    ("values for", InvalidStatement, _UNRUNNABLE),
+    ("has no column", InvalidStatement, _UNRUNNABLE),
+    ("parameter", InvalidStatement, "was given a statement with other parameters than it needs"),
+)
+
+
+def translate(error: BaseException, path: Path) -> AicoLabError:
+    """Give our error for one of the driver's, by its message.
+
+    Args:
+        error: What the driver raised, panics included.
+        path: The database's file.
+    """
+    text, where = str(error), path.name
+    lowered = text.lower()
+    if "disk i/o error" in lowered and _is_full(path.parent):
+        lowered = "full"  # what SQLite says where there is no room even for its shared memory
+    for words, kind, meaning in _MESSAGES:
+        if words in lowered:
+            detail = "" if kind in (NotADatabase, DatabaseLocked, DiskFull) else f" ({text})"
+            return kind(f"{where} {meaning}{detail}.")
+    if is_panic(error):
+        return CorruptDatabase(f"{where} holds something that its driver cannot read.")
+    return StorageError(f"{where} refused: {text}.")
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < ROOM
+    except OSError:
+        return False
+
+
+def is_panic(error: BaseException) -> bool:
+    """Say whether the driver panicked, by a BaseException that nobody can import."""
+    return type(error).__name__ == "PanicException"
