@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 import libsql_experimental
@@ -114,6 +115,19 @@ def test_a_value_that_the_driver_would_lose_is_refused(connection, value):
     with pytest.raises(UnstorableValue), connection.transaction():
         connection.execute_many("INSERT INTO t (a) VALUES (?)", [[1], [value]])
     assert connection.fetch_one("SELECT count(*) FROM t") == (0,)
+
+
+def test_a_datetime_is_stored_as_utc_of_fixed_width(connection):
+    """So that text order is time order; one without a zone is local time."""
+    berlin = datetime(2024, 3, 31, 3, 30, 0, 5, tzinfo=timezone(timedelta(hours=2)))
+    local = datetime(2024, 1, 1, 12)  # noqa: DTZ001 - the case
+    early = datetime(33, 4, 3, 15, tzinfo=UTC)
+    stored = [connection.fetch_one("SELECT ?", [value])[0] for value in (berlin, local, early)]
+    assert stored == [
+        "2024-03-31T01:30:00.000005Z",
+        local.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "0033-04-03T15:00:00.000000Z",
+    ]
 
 
 def test_enumerations_booleans_and_buffers_are_stored_for_what_they_are(connection):

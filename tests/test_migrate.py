@@ -88,7 +88,7 @@ def test_drift_is_reported_by_name(connection):
     connection.execute("ALTER TABLE notes ADD COLUMN spy TEXT")
     drift = notes.drift(connection)
     assert drift.added == ("table mine", "trigger spy")
-    assert drift.missing == ("index messages_by_user",)
+    assert drift.missing == ("index messages_by_user", "trigger conversations_insert")
     assert drift.changed == ("table notes", "view conversations")
     assert not verify(notes, connection).ok
 

@@ -277,10 +277,24 @@ class DocumentUserOnboardingService:
 
 
 class LibSQLDocumentRepository:
-    """The reading half of the document's LibSQLConversationRepository."""
+    """The document's LibSQLConversationRepository."""
 
     def __init__(self, data_access):
         self.dal = data_access
+
+    async def save(self, conversation: Conversation) -> None:
+        """Domain-specific save operation"""
+        query = """
+            INSERT INTO conversations (user_id, message, timestamp, is_ai_response)
+            VALUES (?, ?, ?, ?)
+        """
+        params = [
+            conversation.user_id,
+            conversation.message,
+            conversation.timestamp,
+            conversation.is_ai_response,
+        ]
+        await self.dal.execute(query, params)
 
     async def get_by_user(self, user_id: str, limit: int = 50) -> List[Conversation]:
         """Retrieve user conversations with domain logic"""
@@ -309,13 +323,30 @@ async def test_the_document_s_services_run_as_printed(world):
     assert len(between) == 3
 
 
-async def test_the_document_s_repository_reads_as_printed(tmp_path):
-    """From the view, through our data access layer, into our entities."""
+async def test_the_document_s_repository_runs_as_printed(tmp_path):
+    """Into the view and from it, through our data access layer, with our entities."""
     world = LibSQLWorld(tmp_path)
     await world.users.save(User("Ada", id="ada"))
+    repository = LibSQLDocumentRepository(world.dal)
     turn = Conversation("ada", "hello", datetime.now())
     await world.conversations.save(turn)
-    assert await LibSQLDocumentRepository(world.dal).get_by_user("ada") == [turn]
+    assert await repository.get_by_user("ada") == [turn]
+    answer = Conversation("ada", "hi", datetime.now(), is_ai_response=True)
+    await repository.save(answer)
+    saved, _ = await world.conversations.get_by_user("ada")
+    assert (saved.message, saved.is_ai_response) == ("hi", True)
+    assert saved.timestamp == answer.timestamp
+    assert saved.channel_id == turn.channel_id
+    (channel,) = await world.dal.fetch_all("SELECT message_count, last_active FROM channels")
+    assert channel["message_count"] == 2
+    await world.dal.execute(
+        "INSERT INTO conversations (timestamp, content, sentiment) VALUES (?, ?, ?)",
+        [datetime.now(), "nobody in particular", 0.7],
+    )
+    (row,) = await world.dal.fetch_all(
+        "SELECT sentiment, sentiment_score, is_ai_response FROM conversations WHERE user_id IS NULL"
+    )
+    assert row == {"sentiment": "positive", "sentiment_score": 0.7, "is_ai_response": 0}
     await world.close()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from aico_lab.errors import InvalidStatement, UnstorableValue
@@ -87,13 +88,18 @@ def _encode_str(value: str) -> str:
     return value
 
 
+def _encode_datetime(value: datetime) -> str:
+    """Write a time as every timestamp of the database; one without a zone is local time."""
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").zfill(27)
+
+
 def _encode_other(value: Any) -> Any:
     """Take an enumeration's member, or another subclass, for what it is at heart."""
     for kind in (int, float, str):
         if isinstance(value, kind):
             return _ENCODERS[kind](kind(value))
     raise UnstorableValue(
-        f"A {type(value).__name__} cannot be stored: give int, float, str, bytes or None."
+        f"A {type(value).__name__} cannot be stored: give int, float, str, bytes, datetime or None."
     )
 
 
@@ -105,6 +111,7 @@ _ENCODERS: dict[type, Callable[[Any], Any]] = {
     bytes: bytes,
     bytearray: bytes,
     memoryview: bytes,
+    datetime: _encode_datetime,
 }
 
 _TOKEN = re.compile(

@@ -139,6 +139,32 @@ CORE.register(
                         sentiment_score, response_time,
                         message_id, conversation_id, channel_id, role
                     FROM messages""",
+                # So that the source document's INSERT works as printed: what it leaves out is what
+                # a turn of a direct conversation is, and a number as sentiment is its score.
+                """CREATE TRIGGER conversations_insert INSTEAD OF INSERT ON conversations BEGIN
+                    INSERT INTO channels (channel_id, created_at, last_active, message_count)
+                    VALUES (
+                        coalesce(NEW.channel_id, 'direct:' || coalesce(NEW.user_id, '')),
+                        NEW.timestamp, NEW.timestamp, 1
+                    ) ON CONFLICT (channel_id) DO UPDATE SET
+                        message_count = message_count + 1,
+                        last_active = max(coalesce(last_active, ''), excluded.last_active);
+                    INSERT INTO messages (
+                        message_id, channel_id, conversation_id, user_id, role, content, timestamp,
+                        sentiment_score, sentiment_source, response_time
+                    ) SELECT
+                        coalesce(NEW.message_id, lower(hex(randomblob(16)))),
+                        place, coalesce(NEW.conversation_id, place), NEW.user_id,
+                        coalesce(NEW.role, iif(NEW.is_ai_response, 'assistant', 'user')),
+                        coalesce(NEW.content, NEW.message), NEW.timestamp,
+                        score, iif(score IS NULL, NULL, 'given'), NEW.response_time
+                    FROM (SELECT
+                        coalesce(NEW.channel_id, 'direct:' || coalesce(NEW.user_id, '')) AS place,
+                        coalesce(
+                            NEW.sentiment_score,
+                            iif(typeof(NEW.sentiment) IN ('real', 'integer'), NEW.sentiment, NULL)
+                        ) AS score);
+                END""",
                 """CREATE TABLE conversation_segments (
                     segment_id TEXT PRIMARY KEY NOT NULL,
                     channel_id TEXT NOT NULL REFERENCES channels ON DELETE CASCADE,
