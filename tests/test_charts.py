@@ -17,6 +17,8 @@ from aico_lab.reports.html import export_html
 from aico_lab.reports.runner import run_notebook
 from tests.notebooks import write_notebook
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _enabled():

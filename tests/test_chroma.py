@@ -34,6 +34,8 @@ from tests.conftest import plain_text_files
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow
+
 KEY = Keys(b"k" * 32).chroma()
 SECRET = "the time I felt homesick in Reykjavik"
 VECTORS = np.eye(4, dtype=np.float32)

@@ -849,3 +849,22 @@ def test_a_task_cancelled_at_any_point_leaves_nothing_open_and_nothing_half_done
         own = [row.split()[1] for row in rows if row.split()[0] == name]
         allowed = [[], ["1", "2", "3"], ["1", "2", "3", "4"]] if cancelled else [list("1234")]
         assert own in allowed
+
+
+async def test_several_statements_are_one(path):
+    """All of them or none, also inside a transaction that goes on."""
+    async with DataAccessLayer(LibSQLAdapter(path, KEY)) as dal:
+        await dal.execute_all([
+            ("CREATE TABLE pairs (n INTEGER PRIMARY KEY)", []),
+            ("INSERT INTO pairs VALUES (?)", [1]),
+        ])  # fmt: skip
+        twice = [("INSERT INTO pairs VALUES (?)", [2]), ("INSERT INTO pairs VALUES (?)", [1])]
+        with pytest.raises(ConstraintViolated):
+            await dal.execute_all(twice)
+        async with dal.transaction():
+            with pytest.raises(ConstraintViolated):
+                await dal.execute_all(twice)
+            await dal.execute("INSERT INTO pairs VALUES (3)")
+        with pytest.raises(InvalidStatement):
+            await dal.execute_all([("COMMIT", [])])
+        assert await dal.fetch_all("SELECT n FROM pairs ORDER BY n") == [{"n": 1}, {"n": 3}]

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from aico_lab.lab import Lab
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 8.0  # for each of the two loads
 KILLS = 100
 ROLES = {"q": "user", "a": "assistant"}

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 KEY = "k" * 32
 DIMENSIONS = 256
 CHANNELS = ("general", "random", "music")

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters.libsql import Connection
 
+pytestmark = pytest.mark.slow
+
 SECRET = "the time I felt homesick"
 NOTES = SchemaVersion(
     1,

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters.libsql import Connection
 
+pytestmark = pytest.mark.slow
+
 KEYS = Keys(b"p" * 32)
 SECRET = "the time I felt homesick in Reykjavik"
 

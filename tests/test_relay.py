@@ -365,6 +365,7 @@ async def test_run_finishes_the_message_in_hand(dal, registry, outside):
     assert waiting(outside) == 3 - 1
 
 
+@pytest.mark.slow
 async def test_run_delivers_what_comes_later_and_is_cheap_when_idle(dal, registry, outside):
     """An idle second costs a few queries; a message is handled soon after it was enqueued."""
     stop = asyncio.Event()

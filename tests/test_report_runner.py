@@ -17,6 +17,8 @@ from aico_lab.errors import InvalidValue, NotebookFailed, NotebookTimedOut, Unkn
 from aico_lab.reports.runner import run_notebook
 from tests.notebooks import outputs, write_notebook
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(tmp_path):

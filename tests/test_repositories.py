@@ -292,6 +292,7 @@ async def _filled(folder, messages: list[str]) -> tuple[LibSQLWorld, InMemoryWor
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(messages=st.lists(phrases, max_size=8), queries=st.lists(phrases, min_size=1, max_size=5))
+@pytest.mark.slow
 def test_both_implementations_find_the_same(tmp_path_factory, messages, queries):
     """In the same order, for messages and queries made of words and of what FTS5 takes for more."""
 
@@ -315,6 +316,7 @@ def searchable(tmp_path_factory) -> LibSQLWorld:
 
 @settings(max_examples=150, deadline=None)
 @given(query=st.text(max_size=40) | st.text(st.characters(codec=None), max_size=20) | phrases)
+@pytest.mark.slow
 def test_no_query_is_an_error(searchable, query):
     """Whatever a keyboard can produce, and more."""
 

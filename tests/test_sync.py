@@ -138,6 +138,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+@pytest.mark.slow
 def test_every_value_arrives_bit_for_bit(lab, rows):
     """int64, REAL, BLOB, JSON, NULL, empty and astral text, times with microseconds."""
     for table in ("embeddings", "messages", "channels", "users"):
@@ -386,6 +387,7 @@ def test_nothing_below_the_home_is_readable(lab):
     assert plain_text_files(lab.home.path, secret) == []
 
 
+@pytest.mark.slow
 def test_what_is_spilled_is_not_readable(lab):
     """DuckDB writes plain text into its temporary files unless told otherwise."""
     add(lab.primary, message(0))
@@ -582,6 +584,7 @@ def test_progress_is_told_in_rows(lab):
     assert ("messages", 300, 300) in told
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_rows(lab, monkeypatch):
     """What was inserted is let go at once, not with the transaction's end."""
     monkeypatch.setattr(sync_module, "ROW_GROUP", 10_000)

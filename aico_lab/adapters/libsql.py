@@ -338,4 +338,4 @@ class LibSQLAdapter(DatabaseAdapter[Connection]):
         """
         if connection.in_transaction:
             raise StorageError(f"A connection to {self.path.name} was left inside a transaction.")
-        connection.fetch_all("SELECT count(*) FROM sqlite_master")
+        connection.fetch_all("SELECT 1 FROM sqlite_master LIMIT 1")

@@ -47,6 +47,24 @@ class Operations(ABC):
             query, lambda connection: connection.execute_many(query, map(_values, rows)), many=True
         )
 
+    async def execute_all(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> None:
+        """Run several statements in order, all or none of them, in one trip to the database.
+
+        Args:
+            statements: Each with its values.
+
+        Raises:
+            StorageError: As `execute`.
+        """
+        for query, _ in statements:
+            check(query)
+
+        def run(connection: Connection) -> None:
+            for query, params in statements:
+                connection.execute(query, _values(params))
+
+        await self._operate("", run, many=True)
+
     async def fetch_all(
         self, query: str, params: Sequence[Any] | None = ()
     ) -> list[dict[str, Any]]:

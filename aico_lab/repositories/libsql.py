@@ -51,38 +51,42 @@ class LibSQLConversationRepository(ConversationRepository):
 
     async def save(self, conversation: Conversation) -> None:
         timestamp = values.to_timestamp(conversation.timestamp)
-        async with self.dal.transaction():
-            await self.dal.execute(
+        channel = (
+            (
                 "INSERT INTO channels (channel_id, created_at, last_active, message_count) "
                 "VALUES (?1, ?2, ?2, 1) ON CONFLICT (channel_id) DO UPDATE SET "
                 "message_count = message_count + 1, "
-                "last_active = max(coalesce(last_active, ''), excluded.last_active)",
-                [conversation.channel_id, timestamp],
+                "last_active = max(coalesce(last_active, ''), excluded.last_active)"
+            ),
+            [conversation.channel_id, timestamp],
+        )
+        message = (
+            (
+                "INSERT INTO messages (message_id, channel_id, conversation_id, user_id, role, "
+                "content, timestamp, sentiment_score, sentiment_source, response_time, "
+                "metadata) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            ),
+            [
+                conversation.id,
+                conversation.channel_id,
+                conversation.conversation_id,
+                conversation.user_id,
+                "assistant" if conversation.is_ai_response else "user",
+                conversation.message,
+                timestamp,
+                conversation.sentiment_score,
+                None if conversation.sentiment_score is None else "given",
+                conversation.response_time,
+                metadata_column(conversation.metadata),
+            ],
+        )
+        try:
+            await self.dal.execute_all([channel, message])
+        except ConstraintViolated as refused:
+            await require_user(self.dal, conversation.user_id)
+            raise DuplicateId("A message with that id is there already: save it once.") from (
+                refused
             )
-            try:
-                await self.dal.execute(
-                    "INSERT INTO messages (message_id, channel_id, conversation_id, user_id, role, "
-                    "content, timestamp, sentiment_score, sentiment_source, response_time, "
-                    "metadata) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    [
-                        conversation.id,
-                        conversation.channel_id,
-                        conversation.conversation_id,
-                        conversation.user_id,
-                        "assistant" if conversation.is_ai_response else "user",
-                        conversation.message,
-                        timestamp,
-                        conversation.sentiment_score,
-                        None if conversation.sentiment_score is None else "given",
-                        conversation.response_time,
-                        metadata_column(conversation.metadata),
-                    ],
-                )
-            except ConstraintViolated as refused:
-                await require_user(self.dal, conversation.user_id)
-                raise DuplicateId("A message with that id is there already: save it once.") from (
-                    refused
-                )
 
     async def get_by_user(self, user_id: str, limit: int = 50) -> list[Conversation]:
         return await self._turns(
