@@ -48,7 +48,7 @@ SQLITE_BUSY_MS = 0
 # statement alone can be undone: with a row in each, twice the time of the insertion itself.
 ROWS_A_STATEMENT = 50
 CACHE_KIB = 16_384
-CHECKPOINT_PAGES = 10_000  # the write-ahead log grows to about 40 MB
+CHECKPOINT_PAGES = 4_000  # the write-ahead log grows to about 16 MB
 PAUSE = 0.015  # seconds between two tries, at most
 
 
@@ -64,12 +64,10 @@ class Connection:
         self._key = key
         self._depth = 0
         self._raw: Any = None
-        with self._translated():
-            self._raw = (
-                libsql_experimental.connect(str(path), encryption_key=key, isolation_level=None)
-                if key is not None
-                else libsql_experimental.connect(str(path), isolation_level=None)
-            )
+        encryption = {} if key is None else {"encryption_key": key}
+        self._raw = self._call(
+            libsql_experimental.connect, str(path), isolation_level=None, **encryption
+        )
         try:
             self.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_MS}")
             self.execute("PRAGMA foreign_keys = ON")
@@ -79,7 +77,7 @@ class Connection:
             self.execute("PRAGMA temp_store = MEMORY")
             # Every page that leaves the cache is encrypted, and decrypted when it is read again.
             self.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-            # Pages that many commits change are copied back into the database once, not each time.
+            # Fewer checkpoints help bulk insertion; a longer log costs every single commit more.
             self.fetch_all(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         except BaseException:
             self.close()
@@ -93,9 +91,7 @@ class Connection:
         """Run one query and give all its rows."""
 
         def run() -> list[Row]:
-            cursor = self._start(sql, parameters)
-            with self._translated():
-                rows: list[Row] | None = cursor.fetchall()
+            rows: list[Row] | None = self._call(self._start(sql, parameters).fetchall)
             return rows or []  # None for a statement that is no query
 
         return self._patiently(run)
@@ -105,9 +101,8 @@ class Connection:
 
         def run() -> list[dict[str, Any]]:
             cursor = self._start(sql, parameters)
-            with self._translated():
-                names = [column[0] for column in cursor.description or ()]
-                return [dict(zip(names, row, strict=True)) for row in cursor.fetchall() or ()]
+            names = [column[0] for column in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in self._call(cursor.fetchall) or ()]
 
         return self._patiently(run)
 
@@ -122,8 +117,7 @@ class Connection:
         """Run one query and give its rows in lists of at most `size`."""
         cursor = self._start(sql, parameters)
         while True:
-            with self._translated():
-                rows: list[Row] = cursor.fetchmany(size)
+            rows: list[Row] = self._call(cursor.fetchmany, size)
             if not rows:
                 return
             yield rows
@@ -136,8 +130,7 @@ class Connection:
             encoded = (encode_exactly(row, needed, self.path.name) for row in rows)
             for wide, group in itertools.groupby(encoded, key=lambda item: item[1]):
                 batch = [values for values, _ in group]
-                with self._translated():
-                    raw.executemany(cast_wide(sql, wide), batch)
+                self._call(raw.executemany, cast_wide(sql, wide), batch)
 
     def insert_many(
         self,
@@ -216,6 +209,11 @@ class Connection:
                 self.execute("ROLLBACK")
 
     @property
+    def is_open(self) -> bool:
+        """Whether `close` was not called yet."""
+        return self._raw is not None
+
+    @property
     def in_transaction(self) -> bool:
         """Whether a transaction or a snapshot is open, be it by a plain `BEGIN`."""
         return self._depth > 0 or (self._raw is not None and self._raw.in_transaction)
@@ -228,8 +226,7 @@ class Connection:
         """Release the file; a second call does nothing."""
         raw, self._raw = self._raw, None
         if raw is not None:
-            with self._translated():
-                raw.close()
+            self._call(raw.close)
 
     def __enter__(self) -> Self:
         return self
@@ -256,18 +253,16 @@ class Connection:
     def _start(self, sql: str, parameters: Sequence[Any]) -> Any:
         raw = self._open_driver()
         values, wide = encode_exactly(parameters, parameters_of(sql), self.path.name)
-        with self._translated():
-            return raw.execute(cast_wide(sql, wide), values)
+        return self._call(raw.execute, cast_wide(sql, wide), values)
 
     def _open_driver(self) -> Any:
         if self._raw is None:
             raise ConnectionIsClosed(f"The connection to {self.path.name} was closed before.")
         return self._raw
 
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _call(self, driver: Callable[..., Any], *args: Any, **options: Any) -> Any:
         try:
-            yield
+            return driver(*args, **options)
         except ValueError as error:
             raise translate(error, self.path) from error
         except BaseException as error:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+FRESH = 1.0  # seconds after its last use for which a connection is taken to work
+
 
 class Session:
     """A connection that opens when it is first needed; to be lent to one task at a time."""
@@ -34,6 +36,7 @@ class Session:
         self._last: Future[Any] | None = None
         self._connection: Connection | None = None
         self._checked = False
+        self._used = -math.inf  # when, in `time.monotonic()` seconds
         self._hurried = False
         self._levels: list[AbstractContextManager[None]] = []
 
@@ -102,10 +105,12 @@ class Session:
     ) -> Result:
         self._check(deadline)
         connection = self._ready(patience_until(deadline, self._adapter.busy_timeout))
+        self._used = -math.inf  # until it worked again
         try:
             with connection.transaction() if atomic else contextlib.nullcontext():
                 result = job(connection)
                 self._check(deadline)  # before the commit: what comes too late is undone
+            self._used = time.monotonic()
         except DatabaseLocked:
             self._check(deadline)  # it was the deadline that ended the waiting
             raise
@@ -118,12 +123,7 @@ class Session:
         """Give the connection: a new one where there is none or where it does not work."""
         if self._connection is not None and not self._checked:
             self._connection.busy_timeout = patience
-            try:
-                self._adapter.health(self._connection)
-            except DatabaseLocked:
-                raise
-            except StorageError:
-                self._disconnect()
+            self._check_health(self._connection)
         if self._connection is None:
             self._connection = self._adapter.connect()
         self._checked = True
@@ -131,6 +131,18 @@ class Session:
         if self._hurried:  # perhaps just now
             self._connection.busy_timeout = 0.0
         return self._connection
+
+    def _check_health(self, connection: Connection) -> None:
+        """Give the connection up if it does not work; one that just worked is spared the query."""
+        fresh = time.monotonic() - self._used < FRESH
+        if fresh and connection.is_open and not connection.in_transaction:
+            return
+        try:
+            self._adapter.health(connection)
+        except DatabaseLocked:
+            raise
+        except StorageError:
+            self._disconnect()
 
     def _end(self, *, keep: bool) -> None:
         level = self._levels.pop()
