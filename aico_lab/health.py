@@ -40,11 +40,10 @@ def describe(lab: Lab) -> dict[str, dict[str, object]]:
     primary = lab.primary
     head = feed.head(primary)
     waiting, generation = head.seq, None
-    kept = snapshots.published(lab.home.warehouse / "snapshots")
+    kept = snapshots.published(lab.home.snapshots)
     if kept:
         generation = max(kept)
-        row = lab.sql("SELECT seq FROM meta.state").fetchone()
-        waiting = head.seq - (row[0] if row else 0)
+        waiting = head.seq - _ask(lab, "SELECT seq FROM meta.state")
     return {
         "home": {
             "path": str(lab.home.path),
@@ -133,21 +132,21 @@ def _check_encryption(lab: Lab) -> str:
 
 
 def _check_warehouse(lab: Lab) -> str:
-    kept = snapshots.published(lab.home.warehouse / "snapshots")
+    kept = snapshots.published(lab.home.snapshots)
     if not kept:
         return "no snapshot yet; run `aico-lab sync`"
     head = feed.head(lab.primary)
     with duckdb_adapter.translated("The snapshot"):
-        row = lab.sql("SELECT seq FROM meta.state").fetchone()
-        if row != (head.seq,):
+        if _ask(lab, "SELECT seq FROM meta.state") != head.seq:
             return f"snapshot {max(kept)} opens; `aico-lab sync` will add what changed since"
         for table in feed.tracked_tables(lab.primary):
             here = _first(lab.primary.fetch_one(f'SELECT count(*) FROM "{table}"'))
-            there = lab.sql(
+            there = _ask(
+                lab,
                 f"""SELECT (SELECT count(*) FROM raw."{table}") + (
-                    SELECT count(*) FROM quarantine.misfits WHERE table_name = '{table}')"""
-            ).fetchone()
-            if there != (here,):
+                    SELECT count(*) FROM quarantine.misfits WHERE table_name = '{table}')""",
+            )
+            if there != here:
                 raise CorruptDatabase(
                     f"{table} has {here} rows in aico.db and {there} in snapshot {max(kept)}: "
                     "run `aico-lab sync --full`."
@@ -157,6 +156,12 @@ def _check_warehouse(lab: Lab) -> str:
 
 def _size(folder: Path, pattern: str) -> int:
     return sum(path.stat().st_size for path in folder.glob(pattern) if path.is_file())
+
+
+def _ask(lab: Lab, query: str) -> int:
+    """Give the one number that a query of the snapshot asks for."""
+    answer = lab.sql(query)
+    return _first(answer.fetchone() if answer else None)
 
 
 def _first(row: tuple[int, ...] | None) -> int:

@@ -45,6 +45,16 @@ class Home:
         return self.path / "warehouse"
 
     @property
+    def writer(self) -> Path:
+        """The DuckDB file that a sync writes; nobody else opens it."""
+        return self.warehouse / "writer.duckdb"
+
+    @property
+    def snapshots(self) -> Path:
+        """The copies of it that are read, one file per generation."""
+        return self.warehouse / "snapshots"
+
+    @property
     def vectors(self) -> Path:
         """The ChromaDB projection: this folder, or one encrypted file beside it."""
         return self.path / "vectors"

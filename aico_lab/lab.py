@@ -7,8 +7,6 @@ import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
-from aico_lab.adapters import duckdb as duckdb_adapter
-from aico_lab.adapters import libsql
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.config import Settings
 from aico_lab.errors import ConnectionIsClosed, DatabaseLocked
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
+    from aico_lab.adapters import libsql
     from aico_lab.cache.store import KeyValueStore
     from aico_lab.dal import DataAccessLayer
     from aico_lab.embeddings.index import VectorIndex
@@ -66,8 +65,7 @@ class Lab:
         self._settings = settings
         self._pinned = generation
         self._primary: libsql.Connection | None = None
-        self._reader: duckdb.DuckDBPyConnection | None = None
-        self._reader_generation = 0
+        self._reader = snapshots.Reader(home, keys.duckdb(), timezone=timezone, pinned=generation)
         self._index: VectorIndex | None = None
         self._caches: dict[bool, KeyValueStore] = {}  # by whether it was opened to be read only
         self._closed = False
@@ -179,7 +177,7 @@ class Lab:
     @property
     def generation(self) -> int:
         """The snapshot that `sql` reads now."""
-        return snapshots.find(self._snapshots, self._pinned)[0]
+        return self._reader.generation
 
     def import_from(
         self,
@@ -287,21 +285,22 @@ class Lab:
             self._caches[read_only] = open_cache(self.home, self._keys, read_only=read_only)
         return self._caches[read_only]
 
-    def sql(self, query: str) -> duckdb.DuckDBPyRelation:
+    def sql(self, query: str) -> duckdb.DuckDBPyRelation | None:
         """Ask the newest snapshot, or the pinned one.
 
         Args:
             query: DuckDB's SQL; the view `conversations` and the tables of `raw` are there.
 
         Returns:
-            A relation: `.pl()`, `.arrow()`, `.df()` or `.fetchall()` give its rows.
+            A relation: `.pl()`, `.arrow()`, `.df()` or `.fetchall()` give its rows. None for a
+            statement that has no result, such as SET.
 
         Raises:
             NeverSynced: There is no snapshot yet.
             InvalidStatement: DuckDB cannot run the query.
         """
-        with duckdb_adapter.translated("The snapshot"):
-            return self._connection().sql(query)
+        self._check_open()
+        return self._reader.sql(query)
 
     def run_report(
         self,
@@ -334,7 +333,7 @@ class Lab:
         # 0 means the newest: name it, so that a sync meanwhile changes nothing of this run.
         wanted = values.get("generation")
         generation, _ = snapshots.find(
-            self._snapshots, wanted if isinstance(wanted, int) and wanted else self._pinned
+            self.home.snapshots, wanted if isinstance(wanted, int) and wanted else self._pinned
         )
         if "generation" in values:
             values["generation"] = generation
@@ -372,13 +371,12 @@ class Lab:
         self._closed = True
         if self._primary is not None:
             self._primary.close()
-        if self._reader is not None:
-            self._reader.close()
+        self._reader.close()
         if self._index is not None:
             self._index.close()
         for store in self._caches.values():
             store.close()
-        self._primary = self._reader = self._index = None
+        self._primary = self._index = None
         self._caches = {}
 
     def __enter__(self) -> Self:
@@ -386,25 +384,6 @@ class Lab:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-    @property
-    def _snapshots(self) -> Path:
-        return self.home.warehouse / "snapshots"
-
-    def _connection(self) -> duckdb.DuckDBPyConnection:
-        """Give a connection to the snapshot to be read; an older one lives on in its relations."""
-        self._check_open()
-        generation, path = snapshots.find(self._snapshots, self._pinned)
-        if self._reader is None or generation != self._reader_generation:
-            self._reader = duckdb_adapter.DuckDBAdapter(
-                path,
-                self._keys.duckdb(),
-                read_only=True,
-                temporary=self.home.temporary,
-                timezone=self.timezone,
-            ).connect()
-            self._reader_generation = generation
-        return self._reader
 
     def _secrets(self) -> list[str]:
         """Give the texts that must not stand in anything that is written."""

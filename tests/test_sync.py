@@ -323,7 +323,7 @@ def test_a_reader_keeps_its_generation_and_a_new_question_sees_the_next(lab):
     assert pinned.generation == generation
     add(lab.primary, message(3))
     lab.sync()
-    assert list(snapshots.published(lab.home.warehouse / "snapshots")) == [
+    assert list(snapshots.published(lab.home.snapshots)) == [
         generation + 1, generation + 2, generation + 3,
     ]  # fmt: skip
     with pytest.raises(UnknownName, match="is not kept"):
@@ -393,7 +393,7 @@ def test_what_is_spilled_is_not_readable(lab):
     add(lab.primary, message(0))
     lab.sync()
     lab.sql("SELECT 1")
-    connection = lab._connection()
+    connection = lab._reader.connection()
     connection.execute("SET memory_limit = '60MB'; SET threads = 1")
     seen: list[bytes] = []
     done = threading.Event()
@@ -426,7 +426,7 @@ def test_what_is_spilled_is_not_readable(lab):
 def test_a_snapshot_is_encrypted_for_everybody_else(lab):
     """DuckDB without the key cannot open it."""
     lab.sync()
-    _, path = snapshots.find(lab.home.warehouse / "snapshots")
+    _, path = snapshots.find(lab.home.snapshots)
     assert path.stat().st_mode & 0o777 == 0o600
     with pytest.raises(duckdb.Error):
         duckdb.connect(str(path), read_only=True)
@@ -444,7 +444,7 @@ def test_damaged_snapshots_and_warehouses_are_named_and_can_be_made_anew(lab):
     """A projection is never the last copy."""
     add(lab.primary, *map(message, range(3000)))
     lab.sync()
-    _, path = snapshots.find(lab.home.warehouse / "snapshots")
+    _, path = snapshots.find(lab.home.snapshots)
     content = bytearray(path.read_bytes())
     path.write_bytes(content[: len(content) // 3])
     with (
@@ -456,7 +456,7 @@ def test_damaged_snapshots_and_warehouses_are_named_and_can_be_made_anew(lab):
     path.write_bytes(b"no database at all " * 1000)
     with Lab.open(lab.home.path) as reader, pytest.raises((NotADatabase, CorruptDatabase)):
         reader.sql("SELECT 1")
-    writer = lab.home.warehouse / "writer.duckdb"
+    writer = lab.home.writer
     writer.write_bytes(b"no database at all " * 1000)
     add(lab.primary, message(3000))
     with pytest.raises((NotADatabase, CorruptDatabase)):
@@ -551,7 +551,7 @@ def test_a_sync_killed_at_any_instant_is_completed_by_the_next(lab):
     assert killed >= 3
     lab.sync()
     assert_equal_stores(lab)
-    kept = sorted(path.name for path in (lab.home.warehouse / "snapshots").iterdir())
+    kept = sorted(path.name for path in (lab.home.snapshots).iterdir())
     assert len(kept) == snapshots.KEPT
     assert all(name.endswith(".duckdb") and not name.startswith(".") for name in kept)
 
@@ -597,9 +597,26 @@ def test_memory_does_not_grow_with_the_number_of_rows(lab, monkeypatch):
 
 def test_the_writers_folder_is_free_of_partial_files(lab, tmp_path: Path):
     """A leftover of a killed publication goes with the next one."""
-    folder = lab.home.warehouse / "snapshots"
+    folder = lab.home.snapshots
     folder.mkdir()
     (folder / ".00000009.partial").write_bytes(b"half")
     lab.sync()
     assert [path.name for path in folder.iterdir()] == ["00000001.duckdb"]
     assert tmp_path.exists()
+
+
+def test_a_closed_lab_holds_no_snapshot_open_not_even_one_that_was_superseded(lab):
+    """An answer that lives on keeps its snapshot; the lab's end is the end of all of them."""
+    add(lab.primary, message(0))
+    lab.sync()
+    older = lab.sql("SELECT count(*) FROM raw.messages")
+    add(lab.primary, message(1))
+    lab.sync()
+    newer = lab.sql("SELECT count(*) FROM raw.messages")
+    assert (older.fetchone(), newer.fetchone()) == ((1,), (2,))
+    lab.close()
+    for answer in (older, newer):
+        with pytest.raises(duckdb.ConnectionException):
+            answer.execute()
+    with pytest.raises(ConnectionIsClosed):
+        lab.sql("SELECT 1")

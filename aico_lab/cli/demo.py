@@ -41,6 +41,7 @@ def run_demo(lab: Lab, *, limit: int | None, json: bool) -> None:
                 REPORT, on_cell=lambda done, all_: bar.show(f"report {REPORT}", done, all_)
             ).html
     relation = lab.sql(HEADLINES)
+    assert relation is not None  # noqa: S101 - a SELECT has an answer
     row = relation.fetchone() or ()
     headlines = dict(zip(relation.columns, row, strict=True))
     seconds = time.perf_counter() - started

@@ -10,13 +10,19 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import weakref
 from typing import TYPE_CHECKING
 
+from aico_lab.adapters.duckdb import DuckDBAdapter, translated
 from aico_lab.errors import NeverSynced, UnknownName
 from aico_lab.home import os_errors, sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import duckdb
+
+    from aico_lab.home import Home
 
 KEPT = 3
 """How many generations stay."""
@@ -83,3 +89,66 @@ def publish(writer: Path, folder: Path, generation: int) -> Path:
             except PermissionError:  # Windows keeps a file that is open; next time
                 continue
     return target
+
+
+class Reader:
+    """Asks the newest snapshot, or one and the same; for one thread.
+
+    Answers are read lazily, so a snapshot stays open for as long as somebody holds an answer of it.
+    """
+
+    def __init__(
+        self, home: Home, key: str | None, *, timezone: str, pinned: int | None = None
+    ) -> None:
+        """Open nothing yet.
+
+        Args:
+            home: The lab's folder.
+            key: DuckDB's key.
+            timezone: In which days and hours of timestamps are counted.
+            pinned: Read this generation rather than the newest.
+        """
+        self._home = home
+        self._key = key
+        self._timezone = timezone
+        self._pinned = pinned
+        self._open: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
+        self._newest: duckdb.DuckDBPyConnection | None = None
+        self._generation = 0
+
+    @property
+    def generation(self) -> int:
+        """The snapshot that is read now."""
+        return find(self._home.snapshots, self._pinned)[0]
+
+    def sql(self, query: str) -> duckdb.DuckDBPyRelation | None:
+        """Give the answer, or None for a statement that has none.
+
+        Raises:
+            NeverSynced: There is no snapshot yet.
+            InvalidStatement: DuckDB cannot run the query.
+        """
+        connection = self.connection()
+        with translated("The snapshot"):
+            return connection.sql(query)
+
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """Give a connection to the snapshot to be read; an older one lives on in its answers."""
+        generation, path = find(self._home.snapshots, self._pinned)
+        if self._newest is None or generation != self._generation:
+            adapter = DuckDBAdapter(
+                path,
+                self._key,
+                read_only=True,
+                temporary=self._home.temporary,
+                timezone=self._timezone,
+            )
+            self._newest, self._generation = adapter.connect(), generation
+            self._open.add(self._newest)
+        return self._newest
+
+    def close(self) -> None:
+        """Release every snapshot; answers that were not read yet can not be read any more."""
+        self._newest = None
+        for connection in list(self._open):
+            connection.close()

@@ -83,18 +83,16 @@ def sync(
         SyncBusy: Another process is syncing this home.
         StorageError: A database refused; the warehouse is as it was.
     """
-    writer = home.warehouse / "writer.duckdb"
-    folder = home.warehouse / "snapshots"
     started = time.perf_counter()
-    with _lock(home), open_warehouse(writer, key, temporary=home.temporary) as warehouse:
+    with _lock(home), open_warehouse(home.writer, key, temporary=home.temporary) as warehouse:
         run = _Run(primary, warehouse, progress or _silent)
-        published = snapshots.published(folder)
+        published = snapshots.published(home.snapshots)
         with primary.snapshot():
             mode, target = run.load(full=full, after=max(published, default=0))
         generation = warehouse.generation
         if generation not in published:  # new, or a crash came between commit and publication
             warehouse.close()
-            snapshots.publish(writer, folder, generation)
+            snapshots.publish(home.writer, home.snapshots, generation)
         if mode != "nothing":
             feed.acknowledge(primary, CONSUMER, target.seq)
     return SyncResult(
