@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import re
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -50,6 +51,19 @@ _MESSAGES: tuple[tuple[str, type[AicoLabError], str], ...] = (
     ("checksum", CorruptDatabase, _DAMAGED),
     ("decrypt", CorruptDatabase, _DAMAGED),
 )
+_ABOUT_THE_QUERY = (
+    duckdb.ParserException,
+    duckdb.SyntaxException,
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.DataError,
+    duckdb.NotSupportedError,
+)
+# From the first quotation mark to the last one, apostrophes apart: a value may hold any. Where a
+# format does not fit, the value stands in the lines below once more.
+_QUOTED = re.compile(
+    r"""(?<!\w)(?:(?<=parse\ string\ )".*|(["']).*\1(?!\w))""", re.DOTALL | re.VERBOSE
+)
 
 
 def translate(error: duckdb.Error, where: str) -> AicoLabError:
@@ -60,10 +74,12 @@ def translate(error: duckdb.Error, where: str) -> AicoLabError:
         where: The database, as a person knows it.
     """
     text = str(error).strip()
-    lowered = text.lower()
-    for words, kind, meaning in _MESSAGES:
-        if words in lowered:
-            return kind(f"{where} {meaning}.")
+    if isinstance(error, duckdb.DataError | duckdb.InvalidInputException):
+        text = _QUOTED.sub("…", text)  # it is somebody's message that does not fit
+    # Such an error repeats the query, whose names may be any words.
+    of_the_file = None if isinstance(error, _ABOUT_THE_QUERY) else _by_words(text, where)
+    if of_the_file:
+        return of_the_file
     if isinstance(error, duckdb.ProgrammingError | duckdb.DataError | duckdb.NotSupportedError):
         said = " ".join(text.partition("\nLINE ")[0].split()).partition(": ")[2]
         stop = "" if said.endswith((".", "!", "?")) else "."
@@ -71,6 +87,14 @@ def translate(error: duckdb.Error, where: str) -> AicoLabError:
     if isinstance(error, duckdb.InternalException | duckdb.FatalException):
         return CorruptDatabase(f"{where} is damaged: delete it and run `aico-lab sync --full`.")
     return StorageError(f"{where} refused: {text.splitlines()[0]}.")
+
+
+def _by_words(text: str, where: str) -> AicoLabError | None:
+    lowered = text.lower()
+    for words, kind, meaning in _MESSAGES:
+        if words in lowered:
+            return kind(f"{where} {meaning}.")
+    return None
 
 
 @contextlib.contextmanager
@@ -165,7 +189,8 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
             connection.execute(f"ATTACH {_literal(str(self.path))} AS {ALIAS}{clause}")
         except duckdb.Error as error:
             # Not chained: DuckDB's own text may quote the statement, and the key is in it.
-            raise translate(error, self.path.name) from None
+            where = self.path.name
+            raise _by_words(str(error), where) or translate(error, where) from None
         connection.execute(f"USE {ALIAS}")
 
 

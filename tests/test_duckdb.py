@@ -1,0 +1,71 @@
+"""What goes wrong in DuckDB is said as it is: of the query, or of the file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from aico_lab.adapters.duckdb import DuckDBAdapter, translated
+from aico_lab.errors import InvalidStatement, NotPermitted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import duckdb
+
+MESSAGE = 'it\'s my "private" diary\nof two lines'
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    adapter = DuckDBAdapter(tmp_path / "w.duckdb", read_only=False, temporary=tmp_path)
+    opened = adapter.connect()
+    opened.execute("CREATE TABLE t (content VARCHAR)")
+    opened.execute("INSERT INTO t VALUES (?)", [MESSAGE])
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT checksum FROM t",
+        "FROM corrupt_rows",
+        "SELECT decrypt(content) FROM t",
+        "FROM t WHERE content::INTEGER = 1 -- checksum",
+        "SELECT 'read-only' 'corrupt' FROM",
+    ],
+)
+def test_a_mistake_in_a_query_is_no_damage_of_the_file(connection, query: str) -> None:
+    """Whatever words are in it: who believes it, deletes a good warehouse."""
+    with pytest.raises(InvalidStatement), translated("The snapshot"):
+        connection.execute(query)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "content::INTEGER",
+        "content::DATE",
+        "content::DECIMAL(3, 2)",
+        "content::INTEGER[]",
+        "date_trunc(content, now())",
+        "strptime(content, '%d')",
+        "content::BOOLEAN",
+    ],
+)
+def test_an_error_repeats_no_value_of_a_row(connection, value: str) -> None:
+    """It may be what somebody wrote in confidence."""
+    with pytest.raises(InvalidStatement) as refused, translated("The snapshot"):
+        connection.execute(f"SELECT {value} FROM t")
+    assert not any(word in str(refused.value) for word in ("private", "diary", "lines"))
+
+
+def test_writing_to_a_snapshot_is_told_from_a_mistake(connection, tmp_path: Path) -> None:
+    """By the driver's words, since it has one class for both."""
+    connection.close()
+    adapter = DuckDBAdapter(tmp_path / "w.duckdb", read_only=True, temporary=tmp_path)
+    with adapter.connect() as reader, pytest.raises(NotPermitted), translated("The snapshot"):
+        reader.execute("DELETE FROM t")
