@@ -200,7 +200,32 @@ def test_rows_that_are_lost_are_in_a_backup(connection, tmp_path):
         (("DROP TABLE notes",), True),
         (('; DROP /**/ TABLE IF EXISTS main."NOTES"',), True),
         (("alter table notes drop colour",), True),
+        (('DROP TABLE "main"."notes"',), True),
         (("DELETE FROM notes",), True),
+        (
+            ("WITH odd AS (SELECT 1 AS id) DELETE FROM notes WHERE id IN (SELECT id FROM odd)",),
+            True,
+        ),
+        (("UPDATE notes SET colour = NULL",), True),
+        (
+            (
+                "ALTER TABLE notes RENAME TO old",
+                "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT, colour TEXT)",
+                "INSERT INTO notes SELECT * FROM old WHERE id = 1",
+                "DROP TABLE old",
+                "CREATE INDEX notes_by_text ON notes (text)",
+            ),
+            True,
+        ),
+        (
+            (
+                "CREATE VIEW v AS SELECT id FROM notes",
+                "CREATE TRIGGER w INSTEAD OF DELETE ON v BEGIN DELETE FROM notes; END",
+                "DELETE FROM v WHERE id = 1",
+            ),
+            True,
+        ),
+        (("ALTER TABLE notes ADD COLUMN size INTEGER",), False),
         (("DROP INDEX notes_by_text",), False),
         (("DROP TABLE relationships",), False),
         (

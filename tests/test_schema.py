@@ -108,6 +108,13 @@ def test_an_edited_version_is_found_out(connection):
         registry(version(1, "CREATE TABLE t (a TEXT, b TEXT)")).apply_core_schemas(connection)
 
 
+def test_a_version_that_was_only_laid_out_anew_is_the_same(connection):
+    """Blanks and comments reach nobody's data."""
+    registry(version(1, "CREATE TABLE t (a TEXT)")).apply_core_schemas(connection)
+    anew = registry(version(1, "CREATE TABLE t (\n    a TEXT -- what it is\n)"))
+    assert anew.apply_core_schemas(connection) == {}
+
+
 def test_a_database_of_a_later_program_is_left_alone(connection):
     """Rather than misread."""
     first, second = version(1, "CREATE TABLE t (a)"), version(2, "CREATE TABLE u (a)")
@@ -185,9 +192,9 @@ def test_the_log_is_pruned_behind_the_slowest_consumer(connection):
     registry(TRACKED).apply_core_schemas(connection)
     start = feed.head(connection)
     for i in range(10):
+        if feed.head(connection).seq == 5:
+            fifth = feed.head(connection)
         connection.execute("INSERT INTO one VALUES (?, NULL)", [str(i)])
-    fifth = feed.Cursor(start.database_id, 5, json.dumps(connection.fetch_one(
-        "SELECT table_name, row_key, op, at FROM change_log WHERE seq = 5")))  # fmt: skip
     head = feed.head(connection)
     assert feed.continues(connection, fifth)
     feed.acknowledge(connection, "slow", 3)
@@ -219,6 +226,20 @@ def test_a_restored_or_replaced_database_does_not_continue_a_cursor(tmp_path, co
     with LibSQLAdapter(tmp_path / "c.db", None).connect() as other:
         registry(TRACKED).apply_core_schemas(other)
         assert not feed.continues(other, cursor)
+
+
+@pytest.mark.parametrize("key", [b"\xff\x00", "CAST(x'ff' AS TEXT)"], ids=["bytes", "bad text"])
+def test_a_key_that_is_no_text_stops_no_consumer(connection, key):
+    """A foreign program wrote it last."""
+    registry(TRACKED).apply_core_schemas(connection)
+    if isinstance(key, bytes):
+        connection.execute("INSERT INTO one VALUES (?, NULL)", [key])
+    else:
+        connection.execute(f"INSERT INTO one VALUES ({key}, NULL)")
+    cursor = feed.head(connection)
+    assert feed.continues(connection, cursor)
+    connection.execute("UPDATE change_log SET row_key = 'another' WHERE seq = ?", [cursor.seq])
+    assert not feed.continues(connection, cursor)
 
 
 KEYS = st.sampled_from("abcde")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from aico_lab.errors import CorruptDatabase, DiskFull, NotPermitted
 from aico_lab.home import os_errors, sync_folder
-from aico_lab.schema.drift import quoted, tokens
+from aico_lab.schema.sql import named, quoted, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
@@ -30,27 +30,41 @@ for source, target in zip(sys.argv[1::2], sys.argv[2::2]):
 
 
 def loses_data(connection: Connection, statements: Iterable[str]) -> bool:
-    """Say whether statements drop a table or column that has rows, or delete rows."""
-    tables = {
-        name.lower(): name
-        for (name,) in connection.fetch_all("SELECT name FROM sqlite_master WHERE type = 'table'")
+    """Say whether statements may lose rows, or values of them.
+
+    What a statement does to rows, only SQLite knows; so every one that names a table with rows, or
+    a view, is taken to lose some, unless it only creates something or adds a column.
+    """
+    found = {
+        name.lower(): (kind, name)
+        for kind, name in connection.fetch_all(
+            "SELECT type, name FROM sqlite_master WHERE type IN ('table', 'view')"
+        )
     }
+    mentioned = {named(token) for token in _risky(statements)}
     return any(
-        connection.fetch_one(f"SELECT 1 FROM {quoted(tables[table])} LIMIT 1")
-        for table in _emptied(statements)
-        if table in tables
+        kind == "view" or connection.fetch_one(f"SELECT 1 FROM {quoted(name)} LIMIT 1")
+        for lower, (kind, name) in found.items()
+        if lower in mentioned
     )
 
 
-def _emptied(statements: Iterable[str]) -> Iterator[str]:
+def _risky(statements: Iterable[str]) -> list[str]:
+    """Give the tokens of what may change rows, and of the triggers that it may set off."""
+    risky: list[str] = []
+    triggers: list[str] = []
     for statement in statements:
-        skipped = (";", "if", "exists", "main", ".")
-        words = [word for word in tokens(statement) if word not in skipped]
+        words = [word for word in tokens(statement) if word != ";"]
         match words:
-            case ["drop", "table", table, *_] | ["delete", "from", table, *_]:
-                yield table.strip("\"'`[]").lower()
-            case ["alter", "table", table, "drop", *_]:
-                yield table.strip("\"'`[]").lower()
+            case ["create", "trigger", *_]:
+                triggers += words
+            case ["create", *_] | ["drop", "view" | "index" | "trigger", *_]:
+                pass
+            case ["alter", "table", _, "add", *_] | ["alter", "table", _, ".", _, "add", *_]:
+                pass
+            case _:
+                risky += words
+    return risky + triggers if risky else []
 
 
 def back_up(connection: Connection, reason: str) -> Path:

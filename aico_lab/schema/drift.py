@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -11,40 +9,13 @@ from typing import TYPE_CHECKING, Self
 from aico_lab.adapters.libsql import Connection
 from aico_lab.errors import StorageError
 from aico_lab.schema import versions
+from aico_lab.schema.sql import normalised, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable
 
     from aico_lab.schema.authorizer import Guard
     from aico_lab.schema.versions import Schema
-
-_TOKEN = re.compile(
-    r"""(?P<nothing>\s+|--[^\n]*|/\*.*?(?:\*/|\Z))
-    |'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]
-    |(?P<word>[\w$]+)|.""",
-    re.VERBOSE | re.DOTALL,
-)
-
-
-def tokens(sql: str) -> Iterator[str]:
-    """Give the tokens of a statement without blanks and comments, words in lower case."""
-    for token in _TOKEN.finditer(sql):
-        if token.lastgroup == "word":
-            yield token[0].lower()
-        elif token.lastgroup != "nothing":
-            yield token[0]
-
-
-@functools.lru_cache(maxsize=1024)
-def normalised(sql: str) -> str:
-    """Give a definition in one form, however it was written."""
-    return " ".join(tokens(sql))
-
-
-def quoted(name: str) -> str:
-    """Give a name as SQL takes any name."""
-    escaped = name.replace('"', '""')
-    return f'"{escaped}"'
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,7 +185,8 @@ def acknowledge(connection: Connection, consumer: str, seq: int) -> None:
 def _anchor(connection: Connection, seq: int) -> str:
     if seq == 0:
         return ""
+    # The key in hexadecimal digits: another program may have given it bytes that are no text.
     row = connection.fetch_one(
-        "SELECT table_name, row_key, op, at FROM change_log WHERE seq = ?", [seq]
+        "SELECT json_array(table_name, hex(row_key), op, at) FROM change_log WHERE seq = ?", [seq]
     )
-    return "pruned" if row is None else json.dumps(row)
+    return "pruned" if row is None else str(row[0])

@@ -29,7 +29,8 @@ from aico_lab.home import os_errors
 from aico_lab.schema import feed, sandbox, versions
 from aico_lab.schema.authorizer import Guard
 from aico_lab.schema.backup import back_up, loses_data
-from aico_lab.schema.drift import Twin, quoted, structure
+from aico_lab.schema.drift import Twin, structure
+from aico_lab.schema.sql import quoted
 from aico_lab.schema.versions import applied_checksums, current_versions
 
 if TYPE_CHECKING:

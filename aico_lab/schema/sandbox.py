@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from aico_lab.errors import StatementForbidden
 from aico_lab.schema.authorizer import VERBS, Guard
-from aico_lab.schema.drift import normalised, quoted, tokens
+from aico_lab.schema.sql import named, normalised, quoted, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -236,7 +236,7 @@ def _updated_columns(definition: str) -> set[str]:
     for at, pair in enumerate(itertools.pairwise(words)):
         if pair == ("update", "of"):
             names = itertools.takewhile(lambda word: word != "on", words[at + 2 :])
-            return {name.strip("\"'`[]").lower() for name in names if name != ","}
+            return {named(name) for name in names if name != ","}
         if pair[0] in ("begin", "when"):
             break
     return set()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from aico_lab.adapters.libsql import NOW
 from aico_lab.schema import feed
+from aico_lab.schema.sql import normalised
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,9 +60,11 @@ class SchemaVersion:
 
     @property
     def checksum(self) -> str:
-        """SHA-256 over everything that reaches the database."""
+        """SHA-256 over everything that reaches the database, blanks and comments apart."""
         tracked = {table: list(keys) for table, keys in sorted(self.tracked.items())}
-        applied = [list(self.sql_statements), list(self.rollback_statements), tracked]
+        statements = [[*map(normalised, self.sql_statements)],
+                      [*map(normalised, self.rollback_statements)]]  # fmt: skip
+        applied = [*statements, tracked]
         return hashlib.sha256(json.dumps(applied).encode()).hexdigest()
 
 
