@@ -7,6 +7,7 @@ import contextlib
 import gc
 import itertools
 import math
+import os
 import threading
 import time
 import weakref
@@ -317,6 +318,32 @@ async def test_tasks_of_their_own_have_transactions_of_their_own(dal, outside):
     assert outside.rows() == [f"{n} {side}" for n in range(0, 10, 2) for side in "ab"]
 
 
+READS = [
+    "SELECT a FROM t WHERE a = 'delete'",
+    "/* INSERT */ -- update\n SELECT replace(a, 'x', 'y') AS a FROM t",
+    "WITH w AS (SELECT a FROM t WHERE a <> 'insert') SELECT replace(a, 'x', 'y') AS a FROM w",
+    "VALUES ('delete')",
+    "EXPLAIN QUERY PLAN DELETE FROM t",
+    "PRAGMA table_info('update')",
+]
+
+
+@pytest.mark.parametrize("query", READS)
+async def test_reading_waits_for_no_writer_whatever_words_stand_in_it(path, query):
+    """Not even in a task that was started inside a transaction, which would wait for itself."""
+    adapter = Counting(path, busy_timeout=0.2)
+    async with DataAccessLayer(adapter) as dal, dal.transaction():
+        await dal.execute(INSERT, ["first"])
+        await asyncio.create_task(dal.fetch_all(query))
+
+
+async def test_vacuum_is_no_part_of_a_transaction(dal, outside):
+    """SQLite refuses it inside of one."""
+    await dal.execute(INSERT, ["first"])
+    await dal.execute("VACUUM")
+    assert outside.rows() == ["first"]
+
+
 async def test_waiting_writers_do_not_keep_readers_from_connections(dal):
     """Of three connections, one writes; however many writers wait, the others can be read from."""
     async with dal.transaction():
@@ -349,8 +376,21 @@ WRONG = {
     "twice": (INSERT, ["first"], ConstraintViolated),
     **{
         word: (word, [], InvalidStatement)
-        for word in ("BEGIN", "commit", " END", "ROLLBACK", "savepoint x", "RELEASE x")
+        for word in (
+            "BEGIN",
+            "commit",
+            " END",
+            "ROLLBACK",
+            "savepoint x",
+            "RELEASE x",
+            "/* */ COMMIT",
+            "-- x\nCOMMIT",
+            ";COMMIT",
+            "/* ; */;;\n-- BEGIN\nROLLBACK",
+        )
     },
+    "two statements": (f"{INSERT}; DELETE FROM t", ["second"], InvalidStatement),
+    "a name": ("INSERT INTO t (a) VALUES (:a)", [], InvalidStatement),
 }
 
 
@@ -367,6 +407,28 @@ async def test_wrong_input_has_a_class_and_changes_nothing(dal, outside, query, 
         await dal.execute(INSERT, ["second"])
     assert outside.rows() == ["first", "second"]
     assert outside.can_write()
+
+
+@pytest.mark.parametrize(
+    "pragma",
+    [
+        "PRAGMA foreign_keys = OFF",
+        "/* x */ pragma main.foreign_keys(0)",
+        'PRAGMA "foreign_keys"=0',
+        "PRAGMA journal_mode = DELETE",
+        "PRAGMA busy_timeout = 9000",
+        "PRAGMA temp_store = FILE",
+    ],
+)
+async def test_nobody_changes_how_the_connections_of_the_pool_are_set(dal, pragma):
+    """The next to borrow it would have no foreign keys; asking how it is set is allowed."""
+    async with dal.connection_pool.acquire() as connection:
+        for target in (dal, connection):
+            with pytest.raises(InvalidStatement, match="leave this PRAGMA out"):
+                await target.execute(pragma)
+            with pytest.raises(InvalidStatement, match="leave this PRAGMA out"):
+                await target.execute_all([(pragma, ())])
+        assert await connection.fetch_one("PRAGMA foreign_keys") == {"foreign_keys": 1}
 
 
 @pytest.mark.parametrize(
@@ -849,6 +911,36 @@ def test_a_task_cancelled_at_any_point_leaves_nothing_open_and_nothing_half_done
         own = [row.split()[1] for row in rows if row.split()[0] == name]
         allowed = [[], ["1", "2", "3"], ["1", "2", "3", "4"]] if cancelled else [list("1234")]
         assert own in allowed
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_in_a_forked_process_a_layer_says_that_it_is_of_no_use(path, outside):
+    """Its threads are not there: whoever waits for them waits for ever."""
+
+    async def use(layer: DataAccessLayer, value: str) -> None:
+        await layer.execute(INSERT, [value])
+
+    async def use_another() -> None:
+        async with DataAccessLayer(Counting(path)) as own:
+            await use(own, "child")
+
+    layer = DataAccessLayer(Counting(path))
+    asyncio.run(use(layer, "parent"))
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            with pytest.raises(ConnectionIsClosed, match="make one after it"):
+                asyncio.run(asyncio.wait_for(use(layer, "lost"), 2))
+            asyncio.run(asyncio.wait_for(layer.close(), 2))
+            asyncio.run(use_another())
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    asyncio.run(use(layer, "parent again"))
+    asyncio.run(layer.close())
+    assert outside.rows() == ["parent", "child", "parent again"]
 
 
 async def test_several_statements_are_one(path):

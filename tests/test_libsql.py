@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 import libsql_experimental
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ from aico_lab.errors import (
     ConstraintViolated,
     CorruptDatabase,
     DatabaseLocked,
+    DiskFull,
     HomeMissing,
     InvalidStatement,
     NotADatabase,
@@ -103,10 +105,13 @@ def test_placeholders_in_strings_names_and_comments_are_not_counted(connection):
     assert row == ("?", 1, wide, 2, 3, "it's ?")
 
 
+TOO_LATE = datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-2)))
+
+
 @pytest.mark.parametrize(
     "value",
-    ["a\0b", "\ud800", math.nan, 2**63, -(2**63) - 1, object(), {"a": 1}],
-    ids=["NUL", "surrogate", "NaN", "2^63", "-2^63-1", "object", "dict"],
+    ["a\0b", "\ud800", math.nan, 2**63, -(2**63) - 1, object(), {"a": 1}, TOO_LATE, pd.NaT],
+    ids=["NUL", "surrogate", "NaN", "2^63", "-2^63-1", "object", "dict", "year 10000", "NaT"],
 )
 def test_a_value_that_the_driver_would_lose_is_refused(connection, value):
     """Nothing is stored, and the sentence says why."""
@@ -128,6 +133,15 @@ def test_a_datetime_is_stored_as_utc_of_fixed_width(connection):
         local.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "0033-04-03T15:00:00.000000Z",
     ]
+
+
+def test_a_timestamp_of_pandas_is_a_datetime(connection):
+    """Its nanoseconds are cut off; one without a zone is local time, too."""
+    values = [pd.Timestamp("2024-03-31T03:30:00.000005009", tz="Europe/Berlin")]
+    values.append(pd.Timestamp("2024-01-01T12:00:00"))
+    stored = [connection.fetch_one("SELECT ?", [value])[0] for value in values]
+    local = datetime(2024, 1, 1, 12).astimezone(UTC)
+    assert stored == ["2024-03-31T01:30:00.000005Z", local.strftime("%Y-%m-%dT%H:%M:%S.%fZ")]
 
 
 def test_enumerations_booleans_and_buffers_are_stored_for_what_they_are(connection):
@@ -152,6 +166,11 @@ ERRORS = [
     ("INSERT INTO t VALUES (1, 2)", InvalidStatement),
     ("CREATE TABLE t (id)", InvalidStatement),
     ("SELECT (1", InvalidStatement),
+    ("SELECT fullname FROM t", InvalidStatement),
+    ("SELECT * FROM nofull", InvalidStatement),
+    ("SELECT malformed FROM t", InvalidStatement),
+    ('SELEC "database is locked"', InvalidStatement),
+    ("SELECT json('{')", InvalidStatement),
     ("SELECT 'open", InvalidStatement),
 ]
 
@@ -180,6 +199,63 @@ def test_numbered_parameters_are_bound_by_their_number(connection):
     """Wide integers among them too."""
     wide = 2**62 + 1
     assert connection.fetch_one("SELECT ?2, ?1, ?2, ?", [1, wide, 3]) == (wide, 1, wide, 3)
+
+
+TWO = [
+    "INSERT INTO t (a) VALUES (1); DELETE FROM t",
+    "INSERT INTO t (a) VALUES (1); -- and\n DELETE FROM t",
+    "; INSERT INTO t (a) VALUES (1)",
+    "CREATE TRIGGER x AFTER DELETE ON t BEGIN DELETE FROM t; END; DELETE FROM t",
+    "/* first */ CREATE TEMP TRIGGER x AFTER DELETE ON t BEGIN SELECT 1; END; SELECT 2",
+]
+
+
+@pytest.mark.parametrize("sql", TWO)
+def test_a_text_of_two_statements_is_refused(connection, sql):
+    """The driver would run the first and drop the other."""
+    for use in (connection.execute, connection.fetch_all):
+        with pytest.raises(InvalidStatement, match="run one at a time"):
+            use(sql)
+    with pytest.raises(InvalidStatement, match="run one at a time"):
+        connection.execute_many(sql, [()])
+    assert connection.fetch_one("SELECT count(*) FROM t") == (0,)
+
+
+ONE = [
+    "INSERT INTO t (a) VALUES ('a;b') ; ",
+    "INSERT INTO t (a) VALUES (1); -- done; really\n;",
+    'INSERT INTO t (a) SELECT 1 AS "a;b" /* ; */ ;/* no end ;',
+    "INSERT INTO t (a) SELECT 1 AS [;] UNION ALL SELECT 2 AS `;`",
+]
+
+
+@pytest.mark.parametrize("sql", ONE)
+def test_a_semicolon_that_ends_nothing_may_stand_in_a_statement(connection, sql):
+    """In a string, a name or a comment, and at the end."""
+    connection.execute(sql)
+    assert connection.fetch_one("SELECT count(*) > 0 FROM t") == (1,)
+
+
+def test_the_body_of_a_trigger_has_semicolons_and_ends(connection):
+    """The statement is over at the END that follows one."""
+    connection.execute(
+        """CREATE TRIGGER x AFTER INSERT ON t WHEN NEW.a = 1 BEGIN
+            UPDATE t SET a = CASE WHEN a = 1 THEN 2 END /* ; END; */ WHERE id = NEW.id;
+            INSERT INTO t (a) VALUES ('; END;');
+        END;"""
+    )
+    connection.execute("INSERT INTO t (a) VALUES (1)")
+    assert connection.fetch_all("SELECT a FROM t") == [(2,), ("; END;",)]
+
+
+@pytest.mark.parametrize("name", [":v", "@v", "$v"])
+def test_a_parameter_with_a_name_is_refused(connection, name):
+    """The driver would make it NULL."""
+    with pytest.raises(InvalidStatement, match=r"put [?] in their places"):
+        connection.execute(f"INSERT INTO t (a) VALUES ({name})")
+    assert connection.fetch_one("SELECT count(*) FROM t") == (0,)
+    row = connection.fetch_one(f"SELECT '{name}', i$v -- {name}\n FROM (SELECT 1 AS i$v)")
+    assert row == (name, 1)
 
 
 def test_a_closed_connection_says_so(connection):
@@ -295,6 +371,94 @@ def test_transactions_nest_as_savepoints(connection):
         with connection.transaction():
             connection.execute("INSERT INTO t (a) VALUES (3)")
     assert connection.fetch_all("SELECT a FROM t") == [(1,), (3,)]
+
+
+UNDOING = {
+    "a full disk": ("INSERT INTO t (a) VALUES (zeroblob(9000000))", DiskFull),
+    "OR ROLLBACK": ("INSERT OR ROLLBACK INTO t (id) VALUES (1)", ConstraintViolated),
+    "RAISE": ("DELETE FROM t", StorageError),
+}
+
+
+@pytest.mark.parametrize(("sql", "kind"), UNDOING.values(), ids=UNDOING)
+def test_nothing_is_kept_of_a_transaction_that_the_database_itself_undid(
+    tmp_path, connection, sql, kind
+):
+    """What follows would commit by itself, each statement alone."""
+    connection.execute(
+        "CREATE TRIGGER x BEFORE DELETE ON t BEGIN SELECT RAISE(ROLLBACK, 'never'); END"
+    )
+    connection.fetch_all("PRAGMA max_page_count = 50")
+
+    def everything() -> None:
+        with connection.transaction():
+            connection.execute("INSERT INTO t (id) VALUES (1)")
+            with pytest.raises(kind), connection.transaction():
+                connection.execute(sql)
+            for use in (
+                lambda: connection.execute("INSERT INTO t (id) VALUES (2)"),
+                lambda: connection.execute_many("INSERT INTO t (id) VALUES (?)", [[3]]),
+                lambda: connection.fetch_all("INSERT INTO t (id) VALUES (4) RETURNING id"),
+            ):
+                with pytest.raises(StorageError, match="undone by the database"):
+                    use()
+
+    with pytest.raises(StorageError, match="undone by the database"):
+        everything()
+    with LibSQLAdapter(tmp_path / "a.db", KEY).connect() as other:
+        assert other.fetch_all("SELECT id FROM t") == []
+        connection.execute("INSERT INTO t (id) VALUES (5)")
+        assert other.fetch_all("SELECT id FROM t") == [(5,)]
+
+
+def test_a_snapshot_refuses_to_write(connection):
+    """It would not be kept, and nobody would know."""
+    insert = "WITH w AS (SELECT 4) INSERT INTO t (a) SELECT * FROM w"
+    with connection.snapshot():
+        for use in (
+            lambda: connection.execute(insert),
+            lambda: connection.fetch_all(f"{insert} RETURNING a"),
+            lambda: connection.execute_many("INSERT INTO t (a) VALUES (?)", [[1]]),
+            lambda: connection.transaction().__enter__(),
+        ):
+            with pytest.raises(InvalidStatement, match="A snapshot only reads"):
+                use()
+        delete = "WITH w AS (SELECT 'delete' AS op) SELECT replace(op, 'e', '') FROM w"
+        assert connection.fetch_one(delete) == ("dlt",)
+    connection.execute(insert)
+    assert connection.fetch_all("SELECT a FROM t") == [(4,)]
+
+
+def test_a_database_that_was_not_finished_when_it_was_made_is_finished(tmp_path):
+    """Out of the write-ahead mode a snapshot would keep every writer out."""
+    raw = libsql_experimental.connect(str(tmp_path / "b.db"), encryption_key=KEY)
+    raw.execute("CREATE TABLE t (a)")
+    raw.close()
+    adapter = LibSQLAdapter(tmp_path / "b.db", KEY, busy_timeout=0.2)
+    with adapter.connect() as reader, adapter.connect() as writer:
+        with reader.snapshot():
+            writer.execute("INSERT INTO t VALUES (1)")
+            assert reader.fetch_all("SELECT a FROM t") == []
+        assert reader.fetch_all("SELECT a FROM t") == [(1,)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_is_told_to_open_a_connection_of_its_own(tmp_path, connection):
+    """SQLite's locks belong to the process that took them."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            with pytest.raises(ConnectionIsClosed, match="open another one"):
+                connection.execute("INSERT INTO t (a) VALUES (1)")
+            connection.close()
+            with LibSQLAdapter(tmp_path / "a.db", KEY).connect() as own:
+                own.execute("INSERT INTO t (a) VALUES (2)")
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert connection.fetch_all("SELECT a FROM t") == [(2,)]
 
 
 def test_a_snapshot_sees_one_state_and_blocks_no_writer(tmp_path, connection):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import random
 import time
 from pathlib import Path
@@ -22,7 +23,8 @@ import libsql_experimental
 
 from aico_lab.adapters.base import DatabaseAdapter
 from aico_lab.adapters.libsql_errors import is_panic, translate
-from aico_lab.adapters.libsql_values import cast_wide, encode_exactly, parameters_of
+from aico_lab.adapters.libsql_statements import cast_wide, kind_of, parameters_of
+from aico_lab.adapters.libsql_values import encode_exactly
 from aico_lab.errors import (
     ConnectionIsClosed,
     DatabaseLocked,
@@ -63,6 +65,8 @@ class Connection:
         self.busy_timeout = busy_timeout  # seconds; another thread may shorten it during a wait
         self._key = key
         self._depth = 0
+        self._reading = False  # inside a snapshot
+        self._process = os.getpid()
         self._raw: Any = None
         encryption = {} if key is None else {"encryption_key": key}
         self._raw = self._call(
@@ -125,7 +129,7 @@ class Connection:
     def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run one statement for each row, in order, in one transaction."""
         with self.transaction() if self._depth == 0 else contextlib.nullcontext():
-            raw = self._open_driver()
+            raw = self._ready(sql)
             needed = parameters_of(sql)
             encoded = (encode_exactly(row, needed, self.path.name) for row in rows)
             for wide, group in itertools.groupby(encoded, key=lambda item: item[1]):
@@ -170,7 +174,12 @@ class Connection:
 
         The outermost level takes the write lock at once (`BEGIN IMMEDIATE`), so that a transaction
         which has begun can not fail for another writer.
+
+        Raises:
+            InvalidStatement: A snapshot is open, which ends without keeping anything.
         """
+        if self._reading:
+            raise _only_reading()
         level = self._depth
         begin, commit, undo = (
             (f"SAVEPOINT level_{level}", f"RELEASE level_{level}",
@@ -194,15 +203,21 @@ class Connection:
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Let every query inside see the same state of the database, without blocking writers."""
+        """Let every query inside see the same state of the database, without blocking writers.
+
+        Raises:
+            InvalidStatement: For what would write inside: a snapshot ends without keeping anything.
+        """
         self.execute("BEGIN")
         try:
             # Fixes the state that is seen, and waits where somebody keeps even readers out.
             self.fetch_all("SELECT count(*) FROM sqlite_master")
             self._depth += 1
+            self._reading = True
             try:
                 yield
             finally:
+                self._reading = False
                 self._depth -= 1
         finally:
             with contextlib.suppress(StorageError):
@@ -223,7 +238,9 @@ class Connection:
         return Connection(path, self._key, busy_timeout=self.busy_timeout)
 
     def close(self) -> None:
-        """Release the file; a second call does nothing."""
+        """Release the file; a second call does nothing, nor does one in a forked process."""
+        if self._process != os.getpid():  # the file is still open in the other process
+            return
         raw, self._raw = self._raw, None
         if raw is not None:
             self._call(raw.close)
@@ -251,14 +268,28 @@ class Connection:
             time.sleep(random.uniform(0.001, PAUSE))  # noqa: S311 - no secret, only a pause
 
     def _start(self, sql: str, parameters: Sequence[Any]) -> Any:
-        raw = self._open_driver()
+        raw = self._ready(sql)
         values, wide = encode_exactly(parameters, parameters_of(sql), self.path.name)
         return self._call(raw.execute, cast_wide(sql, wide), values)
 
-    def _open_driver(self) -> Any:
-        if self._raw is None:
+    def _ready(self, sql: str) -> Any:
+        """Give the driver's connection, where the statement may run on it now."""
+        raw = self._raw
+        if raw is None:
             raise ConnectionIsClosed(f"The connection to {self.path.name} was closed before.")
-        return self._raw
+        if self._process != os.getpid():
+            raise ConnectionIsClosed(
+                f"The connection to {self.path.name} was opened before this process was forked: "
+                "open another one in it."
+            )
+        # A full disk, or RAISE(ROLLBACK), ends all levels; what follows would commit by itself.
+        if self._depth and not raw.in_transaction:
+            raise StorageError(
+                f"The transaction on {self.path.name} was undone by the database: start it again."
+            )
+        if self._reading and kind_of(sql) == "write":
+            raise _only_reading()
+        return raw
 
     def _call(self, driver: Callable[..., Any], *args: Any, **options: Any) -> Any:
         try:
@@ -269,6 +300,10 @@ class Connection:
             if is_panic(error):  # a BaseException that `except Exception` would let through
                 raise translate(error, self.path) from None
             raise
+
+
+def _only_reading() -> InvalidStatement:
+    return InvalidStatement("A snapshot only reads, and keeps nothing: write before or after it.")
 
 
 class LibSQLAdapter(DatabaseAdapter[Connection]):
@@ -315,7 +350,9 @@ class LibSQLAdapter(DatabaseAdapter[Connection]):
             connection.fetch_all("SELECT count(*) FROM sqlite_master")
             if new:
                 self.path.chmod(0o600)  # the write-ahead log beside it takes the same mode
-                connection.execute("PRAGMA journal_mode = WAL")
+            # Else readers would keep writers out. Of a file that is in this mode already nothing
+            # is written, nor is anybody waited for; one that was being made may not be.
+            connection.fetch_all("PRAGMA journal_mode = WAL")
         except BaseException:
             connection.close()
             raise

@@ -22,29 +22,35 @@ if TYPE_CHECKING:
 
 ROOM = 1 << 20  # bytes; with less, a disk counts as full
 
-# The driver's only word on what went wrong is its message; SQLite's wording is stable.
 _UNRUNNABLE = "was given a statement that it cannot run"
+_WRONG_KEY = "is no database, or not one that this key opens"
+_DAMAGED = "is damaged: restore it from a backup"
+_BUSY = "is in use by another program: try again when it is done"
 
+# The driver's only word on what went wrong is its message; SQLite's wording is stable. Those that
+# quote a statement or a name of the schema come first: what they quote may be any words below.
 _MESSAGES: tuple[tuple[str, type[AicoLabError], str], ...] = (
-    ("file is not a database", NotADatabase, "is no database, or not one that this key opens"),
-    ("malformed", CorruptDatabase, "is damaged: restore it from a backup"),
-    ("file is encrypted", NotADatabase, "is no database, or not one that this key opens"),
-    ("is locked", DatabaseLocked, "is in use by another program: try again when it is done"),
-    ("database is busy", DatabaseLocked, "is in use by another program: try again when it is done"),
+    ("no such", InvalidStatement, _UNRUNNABLE),
+    ("syntax error", InvalidStatement, _UNRUNNABLE),
+    ("unrecognized token", InvalidStatement, _UNRUNNABLE),
     ("constraint failed", ConstraintViolated, "refused a row"),
-    ("full", DiskFull, "lies on a full disk: free some space"),
+    ("already exists", InvalidStatement, _UNRUNNABLE),
+    ("has no column", InvalidStatement, _UNRUNNABLE),
+    ("values were supplied", InvalidStatement, _UNRUNNABLE),
+    ("values for", InvalidStatement, _UNRUNNABLE),
+    ("malformed json", InvalidStatement, _UNRUNNABLE),
+    ("incomplete input", InvalidStatement, _UNRUNNABLE),
+    ("unable to resolve", InvalidStatement, _UNRUNNABLE),
+    ("file is not a database", NotADatabase, _WRONG_KEY),
+    ("file is encrypted", NotADatabase, _WRONG_KEY),
+    ("disk image is malformed", CorruptDatabase, _DAMAGED),
+    ("malformed database schema", CorruptDatabase, _DAMAGED),
+    ("is locked", DatabaseLocked, _BUSY),
+    ("database is busy", DatabaseLocked, _BUSY),
+    ("database or disk is full", DiskFull, "lies on a full disk: free some space"),
     ("disk i/o error", CorruptDatabase, "cannot be read or written: check the disk"),
     ("readonly database", NotPermitted, "may not be written: check its permissions"),
     ("unable to open", NotPermitted, "cannot be opened: check its permissions and its folder's"),
-    ("unable to resolve", InvalidStatement, _UNRUNNABLE),
-    ("syntax error", InvalidStatement, _UNRUNNABLE),
-    ("no such", InvalidStatement, _UNRUNNABLE),
-    ("already exists", InvalidStatement, _UNRUNNABLE),
-    ("incomplete input", InvalidStatement, _UNRUNNABLE),
-    ("unrecognized token", InvalidStatement, _UNRUNNABLE),
-    ("values were supplied", InvalidStatement, _UNRUNNABLE),
-    ("values for", InvalidStatement, _UNRUNNABLE),
-    ("has no column", InvalidStatement, _UNRUNNABLE),
     ("parameter", InvalidStatement, "was given a statement with other parameters than it needs"),
 )
 
@@ -59,7 +65,8 @@ def translate(error: BaseException, path: Path) -> AicoLabError:
     text, where = str(error), path.name
     lowered = text.lower()
     if "disk i/o error" in lowered and _is_full(path.parent):
-        lowered = "full"  # what SQLite says where there is no room even for its shared memory
+        # What SQLite says where there is no room even for its shared memory.
+        lowered = "database or disk is full"
     for words, kind, meaning in _MESSAGES:
         if words in lowered:
             detail = "" if kind in (NotADatabase, DatabaseLocked, DiskFull) else f" ({text})"

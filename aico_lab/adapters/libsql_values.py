@@ -6,9 +6,8 @@ it is read back, and takes any number of parameters. This module knows no connec
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import math
-import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +109,12 @@ def _encode_str(value: str) -> str:
 
 def _encode_datetime(value: datetime) -> str:
     """Write a time as every timestamp of the database; one without a zone is local time."""
-    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").zfill(27)
+    try:
+        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").zfill(27)
+    except (OverflowError, ValueError, OSError) as error:
+        raise UnstorableValue(
+            "A datetime outside the years 1 to 9999 in UTC cannot be stored: store it as text."
+        ) from error
 
 
 def _encode_other(value: Any) -> Any:
@@ -118,6 +122,9 @@ def _encode_other(value: Any) -> Any:
     for kind in (int, float, str):
         if isinstance(value, kind):
             return _ENCODERS[kind](kind(value))
+    if isinstance(value, datetime):  # pandas' Timestamp, or its NaT, which has no parts
+        with contextlib.suppress(ValueError):
+            return _encode_datetime(datetime.combine(value.date(), value.timetz()))
     raise UnstorableValue(
         f"A {type(value).__name__} cannot be stored: give int, float, str, bytes, datetime or None."
     )
@@ -133,40 +140,3 @@ _ENCODERS: dict[type, Callable[[Any], Any]] = {
     memoryview: bytes,
     datetime: _encode_datetime,
 }
-
-_TOKEN = re.compile(
-    r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | `[^`]*` | \[[^\]]*\] | --[^\n]* | /\*.*?\*/ | \?\d*""",
-    re.VERBOSE | re.DOTALL,
-)
-
-
-def cast_wide(sql: str, positions: tuple[int, ...]) -> str:
-    """Wrap the placeholders at these positions in CAST(? AS INTEGER)."""
-    if not positions:
-        return sql
-    parts, copied = [], 0
-    for start, end, position in _placeholders(sql):
-        if position in positions:
-            parts += [sql[copied:start], f"CAST({sql[start:end]} AS INTEGER)"]
-            copied = end
-    return "".join([*parts, sql[copied:]])
-
-
-@functools.lru_cache(maxsize=512)
-def parameters_of(sql: str) -> int:
-    """Say how many values a statement needs."""
-    return max((position + 1 for _, _, position in _placeholders(sql)), default=0)
-
-
-@functools.lru_cache(maxsize=512)
-def _placeholders(sql: str) -> tuple[tuple[int, int, int], ...]:
-    """Find `?` and `?7` outside of strings, names and comments: start, end, and which value."""
-    found: list[tuple[int, int, int]] = []
-    largest = 0
-    for match in _TOKEN.finditer(sql):
-        text = match.group()
-        if text.startswith("?"):
-            number = int(text[1:]) if len(text) > 1 else largest + 1
-            largest = max(largest, number)
-            found.append((match.start(), match.end(), number - 1))
-    return tuple(found)

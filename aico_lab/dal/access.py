@@ -13,18 +13,19 @@ reported as `OperationTimedOut` when the driver returns (only `PRAGMA` and `VACU
 undone). An operation that was interrupted spoils its transaction, which can then only be rolled
 back. As with every database, a task that is cancelled during the commit itself may have committed.
 
-A layer may be used from several event loops in several threads; it does not survive a fork.
+A layer may be used from several event loops in several threads; in a process that was forked since
+it was made it raises `ConnectionIsClosed`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from aico_lab.adapters.libsql_statements import kind_of
 from aico_lab.dal.operations import Operations, check
 from aico_lab.dal.pool import ACQUIRE_TIMEOUT, ConnectionPool
 from aico_lab.errors import InvalidValue
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
     from aico_lab.dal.connection import PooledConnection
 
 Result = TypeVar("Result")
-
-# Reading is wrongly taken for writing where such a word stands in it, which does no harm.
-_WRITES = re.compile(r"\b(insert|update|delete|replace|create|drop|alter)\b", re.IGNORECASE)
 
 
 class DataAccessLayer(Operations):
@@ -121,7 +119,7 @@ class DataAccessLayer(Operations):
         joined = self._joined()
         if joined is not None:
             return await joined.run(job, atomic=many, deadline=deadline)
-        write = many or _WRITES.search(query) is not None
+        write = many or kind_of(query) == "write"
         async with self.connection_pool.acquire(write=write, deadline=deadline) as connection:
             return await connection.run(job, atomic=write, deadline=deadline)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from aico_lab.adapters.libsql_statements import kind_of
 from aico_lab.errors import InvalidStatement
 
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
 
 Result = TypeVar("Result")
-
-_CONTROL = re.compile(r"\s*(begin|commit|end|rollback|savepoint|release)\b", re.IGNORECASE)
 
 
 class Operations(ABC):
@@ -95,15 +93,18 @@ class Operations(ABC):
 
 
 def check(query: str) -> None:
-    """Refuse what is no statement, and what would end or open a transaction behind our back.
+    """Refuse what is no statement, and what the next to borrow the connection would suffer from.
 
     Raises:
         InvalidStatement: It is refused.
     """
     if not isinstance(query, str):
         raise InvalidStatement(f"A {type(query).__name__} is no statement: give SQL as text.")
-    if _CONTROL.match(query):
+    kind = kind_of(query)
+    if kind == "control":
         raise InvalidStatement("A transaction is opened and closed by `transaction()`, not by SQL.")
+    if kind == "setting":
+        raise InvalidStatement("Every connection of a pool is set the same: leave this PRAGMA out.")
 
 
 def _values(params: Sequence[Any] | None) -> Sequence[Any]:

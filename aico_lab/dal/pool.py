@@ -8,12 +8,13 @@ else can have it. A pool may be used from several event loops in several threads
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any, cast
 
 from aico_lab.dal.connection import PooledConnection
-from aico_lab.dal.session import Session, check_deadline, patience_until
+from aico_lab.dal.session import Session, check_deadline, patience_until, refuse_forked
 from aico_lab.dal.turns import FairSemaphore, write_gate
 from aico_lab.errors import (
     DatabaseLocked,
@@ -79,6 +80,7 @@ class ConnectionPool:
         self._max_connections = max_connections
         self._permits = FairSemaphore(max_connections)
         self._gate = write_gate(adapter.path)
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._idle: list[Session] = []
         self._lent: set[PooledConnection] = set()
@@ -98,6 +100,7 @@ class ConnectionPool:
             DatabaseLocked: Other writers were at work for longer than the adapter's busy timeout.
             OperationTimedOut: They were until the deadline.
             LayerClosed: The pool was closed.
+            ConnectionIsClosed: This process was forked since the pool was made.
         """
         return Loan(self, write=write, deadline=deadline)
 
@@ -107,6 +110,7 @@ class ConnectionPool:
 
     async def lend(self, *, write: bool, deadline: float | None) -> PooledConnection:
         """Do what `acquire` promises."""
+        refuse_forked(self._process)
         self._look()
         if not write:
             return await self._lend()
@@ -144,8 +148,11 @@ class ConnectionPool:
         """Refuse new use, wait for the present one, and close every connection.
 
         Who has not finished within the timeout loses the connection, and what was open is undone;
-        so does the task that calls this. A second call does nothing.
+        so does the task that calls this. A second call does nothing, nor does one in a forked
+        process: the connections are the other's.
         """
+        if self._process != os.getpid():
+            return
         with self._lock:
             self._closed = True
         deadline = time.monotonic() + self._acquire_timeout

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aico_lab.errors import DatabaseLocked, OperationTimedOut, StorageError
+from aico_lab.errors import ConnectionIsClosed, DatabaseLocked, OperationTimedOut, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +33,7 @@ class Session:
 
     def __init__(self, adapter: LibSQLAdapter) -> None:
         self._adapter = adapter
+        self._process = os.getpid()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="aico-lab-dal")
         self._last: Future[Any] | None = None
         self._connection: Connection | None = None
@@ -49,7 +51,11 @@ class Session:
             job: What to do; it fails with `OperationTimedOut` if it ends after the deadline.
             atomic: Undo all of it if it fails.
             deadline: In `time.monotonic()` seconds.
+
+        Raises:
+            ConnectionIsClosed: This process was forked since, and the thread is not in it.
         """
+        refuse_forked(self._process)
         future = self._thread.submit(self._perform, job, atomic=atomic, deadline=deadline)
         self._last = future
         return future
@@ -162,6 +168,18 @@ class Session:
         if connection is not None:
             with contextlib.suppress(StorageError):
                 self._adapter.disconnect(connection)
+
+
+def refuse_forked(process: int) -> None:
+    """Do nothing in the process of that number.
+
+    Raises:
+        ConnectionIsClosed: This is another one, forked from it.
+    """
+    if process != os.getpid():
+        raise ConnectionIsClosed(
+            "This data access layer was made before the process was forked: make one after it."
+        )
 
 
 def patience_until(deadline: float | None, most: float) -> float:

@@ -1,0 +1,130 @@
+"""The text of a statement: what it does, and which values it needs.
+
+The driver runs the first statement of a text and drops the others, and binds NULL to a parameter
+that has a name, both silently: such texts are refused here. Everything is remembered by the text,
+so a statement is looked at once however often it runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import TYPE_CHECKING, Final, Literal
+
+from aico_lab.errors import InvalidStatement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Kind = Literal["read", "write", "control", "setting", "other"]
+
+REMEMBERED: Final = 512  # texts
+
+_TOKEN: Final = re.compile(
+    r"""(?P<quoted> '(?:[^']|'')*' | "(?:[^"]|"")*" | `[^`]*` | \[[^\]]*\] )
+    | (?P<comment> --[^\n]* | /\*.*?(?:\*/|\Z) )
+    | (?P<value> \?\d* )
+    | (?P<named> [:@$]\w+ )
+    | (?P<word> [^\W\d][\w$]* )
+    | (?P<mark> [;()] )""",
+    re.VERBOSE | re.DOTALL,
+)
+_FIRST_WORD: Final = re.compile(r"[\s;]*(\w+)")
+_TRIGGER: Final = re.compile(
+    r"[\s;]*(explain\s+(query\s+plan\s+)?)?create\s+(temp(orary)?\s+)?trigger\b", re.IGNORECASE
+)
+_SETTING: Final = (
+    re.compile(  # those that `Connection` sets, and everybody who borrows it counts on
+        r"""[\s;]*pragma\b\s*(["'`\[]?\w+["'`\]]?\s*\.\s*)?["'`\[]?
+    (busy_timeout|cache_size|foreign_keys|journal_mode|recursive_triggers|temp_store
+    |wal_autocheckpoint)["'`\]]?\s*[=(]""",
+        re.IGNORECASE | re.VERBOSE,
+    )
+)
+_KINDS: Final[dict[str, Kind]] = {
+    **dict.fromkeys(("select", "values", "explain", "pragma"), "read"),
+    **dict.fromkeys(("insert", "update", "delete", "replace", "create", "drop", "alter"), "write"),
+    **dict.fromkeys(("begin", "commit", "end", "rollback", "savepoint", "release"), "control"),
+}
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def kind_of(sql: str) -> Kind:
+    """Say what a statement does.
+
+    Returns:
+        'read' or 'write'; 'control' for one that opens or ends a transaction; 'setting' for a
+        PRAGMA that changes what every connection is set to; 'other' for the rest, such as VACUUM.
+    """
+    bare = _without_comments(sql)
+    if _SETTING.match(bare):
+        return "setting"
+    word = _FIRST_WORD.match(bare)
+    first = word[1].lower() if word else ""
+    if first == "with":  # what it does comes after its tables, which are in parentheses
+        first = next((found for found in _outer_words(sql) if found in _KINDS), "")
+    return _KINDS.get(first, "other")
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def parameters_of(sql: str) -> int:
+    """Say how many values a statement needs.
+
+    Raises:
+        InvalidStatement: There is more than one statement, or a parameter has a name.
+    """
+    if _without_comments(sql[_end_of(sql) :]).strip("; \t\r\n\f"):
+        raise InvalidStatement("There is text after the statement's end: run one at a time.")
+    if any(token["named"] for token in _TOKEN.finditer(sql)):
+        raise InvalidStatement("Parameters have no names here: put ? in their places.")
+    return max((position + 1 for _, _, position in _placeholders(sql)), default=0)
+
+
+def cast_wide(sql: str, positions: tuple[int, ...]) -> str:
+    """Wrap the placeholders at these positions in CAST(? AS INTEGER)."""
+    if not positions:
+        return sql
+    parts, copied = [], 0
+    for start, end, position in _placeholders(sql):
+        if position in positions:
+            parts += [sql[copied:start], f"CAST({sql[start:end]} AS INTEGER)"]
+            copied = end
+    return "".join([*parts, sql[copied:]])
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def _placeholders(sql: str) -> tuple[tuple[int, int, int], ...]:
+    """Find `?` and `?7` outside of strings, names and comments: start, end, and which value."""
+    found: list[tuple[int, int, int]] = []
+    largest = 0
+    for token in _TOKEN.finditer(sql):
+        text = token["value"]
+        if text:
+            number = int(text[1:]) if len(text) > 1 else largest + 1
+            largest = max(largest, number)
+            found.append((token.start(), token.end(), number - 1))
+    return tuple(found)
+
+
+def _end_of(sql: str) -> int:
+    """Give the place of the semicolon that ends the statement; a trigger's body holds others."""
+    ending = [";", "end", ";"] if _TRIGGER.match(_without_comments(sql)) else [";"]
+    last: list[str] = []
+    for token in _TOKEN.finditer(sql):
+        if not token["comment"]:
+            last = [*last, token[0].lower()][-len(ending) :]
+            if last == ending:
+                return token.start()
+    return len(sql)
+
+
+def _outer_words(sql: str) -> Iterator[str]:
+    depth = 0
+    for token in _TOKEN.finditer(sql):
+        depth += (token[0] == "(") - (token[0] == ")")
+        if token["word"] and depth == 0:
+            yield token[0].lower()
+
+
+def _without_comments(sql: str) -> str:
+    return _TOKEN.sub(lambda token: " " if token["comment"] else token[0], sql)
