@@ -16,6 +16,7 @@ import itertools
 import os
 import random
 import time
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -66,12 +67,13 @@ class Connection:
         self._key = key
         self._depth = 0
         self._reading = False  # inside a snapshot
-        self._process = os.getpid()
+        self._forked = False
         self._raw: Any = None
         encryption = {} if key is None else {"encryption_key": key}
         self._raw = self._call(
             libsql_experimental.connect, str(path), isolation_level=None, **encryption
         )
+        _opened.add(self)
         try:
             self.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_MS}")
             self.execute("PRAGMA foreign_keys = ON")
@@ -238,12 +240,15 @@ class Connection:
         return Connection(path, self._key, busy_timeout=self.busy_timeout)
 
     def close(self) -> None:
-        """Release the file; a second call does nothing, nor does one in a forked process."""
-        if self._process != os.getpid():  # the file is still open in the other process
-            return
+        """Release the file; a second call does nothing."""
         raw, self._raw = self._raw, None
         if raw is not None:
             self._call(raw.close)
+
+    def leave_behind(self) -> None:
+        """Give the file up without touching it: it is open in the process that was forked."""
+        _left_behind.append(self._raw)  # for if the driver let it go, it would close the file
+        self._raw, self._forked = None, True
 
     def __enter__(self) -> Self:
         return self
@@ -275,13 +280,13 @@ class Connection:
     def _ready(self, sql: str) -> Any:
         """Give the driver's connection, where the statement may run on it now."""
         raw = self._raw
-        if raw is None:
-            raise ConnectionIsClosed(f"The connection to {self.path.name} was closed before.")
-        if self._process != os.getpid():
+        if raw is None and self._forked:
             raise ConnectionIsClosed(
                 f"The connection to {self.path.name} was opened before this process was forked: "
                 "open another one in it."
             )
+        if raw is None:
+            raise ConnectionIsClosed(f"The connection to {self.path.name} was closed before.")
         # A full disk, or RAISE(ROLLBACK), ends all levels; what follows would commit by itself.
         if self._depth and not raw.in_transaction:
             raise StorageError(
@@ -300,6 +305,21 @@ class Connection:
             if is_panic(error):  # a BaseException that `except Exception` would let through
                 raise translate(error, self.path) from None
             raise
+
+
+_opened: weakref.WeakSet[Connection] = weakref.WeakSet()
+_left_behind: list[Any] = []
+
+
+def _after_fork() -> None:
+    """SQLite's locks belong to the process that took them, and this one took none."""
+    for connection in list(_opened):
+        if connection.is_open:
+            connection.leave_behind()
+
+
+if hasattr(os, "register_at_fork"):  # asking for the process's number costs a call of the system
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _only_reading() -> InvalidStatement:
