@@ -198,7 +198,7 @@ def test_rows_that_are_lost_are_in_a_backup(connection, tmp_path):
     ("statements", "lost"),
     [
         (("DROP TABLE notes",), True),
-        (('; DROP /**/ TABLE IF EXISTS main."NOTES"',), True),
+        (('DROP /**/ TABLE IF EXISTS main."NOTES"',), True),
         (("alter table notes drop colour",), True),
         (('DROP TABLE "main"."notes"',), True),
         (("DELETE FROM notes",), True),

@@ -219,6 +219,58 @@ def test_rows_that_were_there_before_a_table_was_tracked_are_in_the_feed(connect
     ) == [("calendar_events", "5", "insert")]
 
 
+@pytest.mark.parametrize(
+    ("statement", "tracked"),
+    [
+        ("ALTER TABLE calendar_events RENAME COLUMN id TO key", {}),
+        ("ALTER TABLE calendar_events RENAME TO calendar_dates", {}),
+        ("ALTER TABLE calendar_events RENAME TO calendar_dates", {"calendar_events": ("id",)}),
+    ],
+)
+def test_a_version_cannot_lose_a_table_out_of_the_feed(statement, tracked, connection):
+    """Every later sync would fail, or nobody would notice that rows are missing."""
+    first = version(1, EVENTS, tracked={"calendar_events": ("id",)})
+    plugin(first).apply_plugin_schema("calendar", connection)
+    with pytest.raises(SchemaError, match="the change feed cannot follow calendar_events by id"):
+        plugin(first, version(2, statement, tracked=tracked)).apply_plugin_schema(
+            "calendar", connection
+        )
+    connection.execute("INSERT INTO calendar_events (id) VALUES (7)")
+    assert last_change(connection) == ("calendar_events", "7")
+
+
+def test_what_is_renamed_with_its_tracking_stays_in_the_feed(connection):
+    """A key, there and back, and a table."""
+    first = version(1, EVENTS, tracked={"calendar_events": ("id",)})
+    renamed = version(
+        2,
+        "ALTER TABLE calendar_events RENAME COLUMN id TO key",
+        undo=("ALTER TABLE calendar_events RENAME COLUMN key TO id",),
+        tracked={"calendar_events": ("key",)},
+    )
+    moved = version(
+        2,
+        "ALTER TABLE calendar_events RENAME TO calendar_dates",
+        tracked={"calendar_dates": ("id",)},
+    )
+    plugin(first, renamed).apply_plugin_schema("calendar", connection)
+    connection.execute("INSERT INTO calendar_events (key) VALUES (7)")
+    assert last_change(connection) == ("calendar_events", "7")
+    plugin(first, renamed).rollback("calendar", 1, connection)
+    connection.execute("INSERT INTO calendar_events (id) VALUES (8)")
+    assert last_change(connection) == ("calendar_events", "8")
+    plugin(first, moved).apply_plugin_schema("calendar", connection)
+    connection.execute("INSERT INTO calendar_dates (id) VALUES (9)")
+    assert last_change(connection) == ("calendar_dates", "9")
+    assert "calendar_events" not in feed.tracked_tables(connection)
+
+
+def last_change(connection: Connection) -> tuple[str, str]:
+    return connection.fetch_all(
+        "SELECT table_name, row_key FROM change_log ORDER BY seq DESC LIMIT 1"
+    )[0]
+
+
 OWN = "CREATE TABLE calendar_x (a TEXT, b TEXT)"
 VIEW = "CREATE VIEW calendar_v AS SELECT a FROM calendar_x"
 
@@ -390,6 +442,7 @@ def test_nor_when_it_is_rolled_back(undo, unharmed):
         {"calendar_x": ()},
         {"calendar_x": ("c",)},
         {"calendar_x": ('o"d',)},
+        {"calendar_X": ("a",)},
         {"calendar_x BEGIN DELETE FROM users; END --": ("a",)},
     ],
 )
@@ -433,10 +486,13 @@ def test_what_a_plugin_may_do(connection):
 
 def test_a_plugins_prefix_is_nobody_elses(connection):
     """Whatever it does not own stays where it is when it goes."""
-    for name in ("user", "conversation", "segment"):  # user_profiles, segment_messages …
-        registry = plugin(version(1, f"CREATE TABLE {name}_x (a)"), name=name)
-        with pytest.raises(StatementForbidden, match="is there already"):
-            registry.apply_plugin_schema(name, connection)
+    connection.execute("CREATE TABLE calendar_mine (a)")
+    with pytest.raises(StatementForbidden, match="is there already"):
+        plugin(version(1, OWN)).apply_plugin_schema("calendar", connection)
+    for name in {name.partition("_")[0] for _, name, *_ in master(connection) if "_" in name}:
+        if name != "calendar":
+            with pytest.raises(InvalidValue, match="cannot name a plugin"):
+                SchemaRegistry().register(name, "plugin", {1: version(1, OWN)})
     for name in ("sqlite", "feed", "schema", "a_b", "A", "", "1a", "a-b", "\u0441alendar"):
         with pytest.raises(InvalidValue, match="cannot name a plugin"):
             plugin(version(1, OWN), name=name)
@@ -450,6 +506,24 @@ def test_plugins_keep_out_of_each_other(connection):
     both.apply_plugin_schema("calendar", connection)
     with pytest.raises(StatementForbidden, match="reaches for calendar_x, a"):
         both.apply_plugin_schema("weather", connection)
+
+
+def test_what_another_schema_made_is_not_the_plugins(connection):
+    """Even if it came later, and begins as the plugin's own."""
+    seed = "INSERT INTO calendar_shared VALUES (1)"
+
+    def registry(*versions: SchemaVersion) -> SchemaRegistry:
+        made = plugin(*versions)
+        made.register(
+            "dates", "core", {1: version(1, "CREATE TABLE calendar_shared (a INTEGER)", seed)}
+        )
+        return made
+
+    first = version(1, OWN)
+    registry(first).apply_plugin_schema("calendar", connection)
+    registry(first).apply_core_schemas(connection)
+    for reach in ("UPDATE calendar_shared SET a = 2", "DROP TABLE Calendar_Shared"):
+        refused(registry(first, version(2, reach)), connection)
 
 
 def test_the_sandbox_asks_about_everything_that_sqlite_can_do():

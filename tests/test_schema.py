@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -190,7 +189,6 @@ def test_rows_that_a_cascade_deletes_are_in_the_feed(connection):
 def test_the_log_is_pruned_behind_the_slowest_consumer(connection):
     """And a consumer that fell behind the pruning is told to start anew."""
     registry(TRACKED).apply_core_schemas(connection)
-    start = feed.head(connection)
     for i in range(10):
         if feed.head(connection).seq == 5:
             fifth = feed.head(connection)

@@ -5,10 +5,18 @@ from __future__ import annotations
 import re
 import sqlite3
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-# Prefixes that the database, the change feed or the rules below use themselves.
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+# Prefixes that the database, the change feed or the rules below use themselves, and those of the
+# core's tables, indexes and triggers: a plugin may be there before the core's newest versions.
 RESERVED = frozenset(
     {"sqlite", "libsql", "pragma", "vector", "feed", "schema", "idx", "temp", "main"}
+    | {"bus", "change", "conversation", "conversations", "dead", "embeddings", "feedback"}
+    | {"memories", "messages", "personality", "relationships", "report", "search", "segment"}
+    | {"segments", "system", "user"}
 )
 VERBS = frozenset({"create", "drop", "alter", "insert", "replace", "update", "delete", "with"})
 
@@ -35,11 +43,13 @@ class Guard:
 
     Attributes:
         plugin: Its name; what it owns is named `<plugin>_…`.
+        foreign: What has such a name, and another schema made it; in lower case.
         verb: The first two words of the statement that is compiled.
         denied: What was denied first, in words.
     """
 
     plugin: str
+    foreign: Collection[str] = ()
     verb: tuple[str, ...] = ()
     denied: str = field(default="", init=False)
 
@@ -63,7 +73,8 @@ class Guard:
     def is_own(self, name: str) -> bool:
         """Say whether a name has the plugin's prefix and nothing that needs quoting."""
         pattern = rf"{self.plugin}_[a-z0-9_]+"
-        return bool(re.fullmatch(pattern, name, re.ASCII | re.IGNORECASE))
+        prefixed = re.fullmatch(pattern, name, re.ASCII | re.IGNORECASE)
+        return bool(prefixed) and name.lower() not in self.foreign
 
     def _allows(self, action: int, first: str, second: str) -> bool:
         verb, own = self.verb[:1], self.is_own

@@ -54,7 +54,7 @@ def _risky(statements: Iterable[str]) -> list[str]:
     risky: list[str] = []
     triggers: list[str] = []
     for statement in statements:
-        words = [word for word in tokens(statement) if word != ";"]
+        words = list(tokens(statement))
         match words:
             case ["create", "trigger", *_]:
                 triggers += words

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from aico_lab.adapters.libsql import Connection
 
@@ -111,6 +111,26 @@ def _has_triggers(connection: Connection, table: str) -> bool:
         [f"feed_{table}_insert", table],
     )
     return bool(found)
+
+
+def can_follow(connection: Connection, table: str, key_columns: Sequence[str]) -> bool:
+    """Say whether a table is there under exactly this name, with these columns."""
+    columns = connection.fetch_all(
+        "SELECT c.name FROM sqlite_master AS t, pragma_table_xinfo(t.name) AS c "
+        "WHERE t.type = 'table' AND t.name = ?",
+        [table],
+    )
+    return bool(key_columns) and {name for (name,) in columns}.issuperset(key_columns)
+
+
+def is_over(connection: Connection, table: str, tracked: Container[str]) -> bool:
+    """Say whether a table was dropped, or has a new name that is among those to be tracked."""
+    found = connection.fetch_all(
+        "SELECT tbl_name FROM sqlite_master WHERE (type = 'table' AND lower(name) = lower(?)) "
+        "OR (type = 'trigger' AND name = ?)",
+        [table, f"feed_{table}_insert"],
+    )
+    return all(name in tracked for (name,) in found)
 
 
 def untrack(connection: Connection, table: str) -> None:

@@ -224,7 +224,8 @@ class Migration:
         failed = f"Version {number} of the schema {schema.name!r} was {done}"
         with _failing(failed), connection.transaction():
             if schema.kind == "plugin":
-                sandbox.check(connection, schema, number, direction)
+                foreign = self._made_by_others(schema)
+                sandbox.check(connection, schema, number, direction, foreign=foreign)
             if not applying:
                 self._replace_twin(self._steps | {schema: reached})
             elif dangling := self._twin.run(schema, number):
@@ -236,6 +237,10 @@ class Migration:
             self._check_after()
         self._steps[schema] = reached
         return Step(schema.name, number, version.name, direction, tuple(statements), backup)
+
+    def _made_by_others(self, schema: Schema) -> set[str]:
+        with Twin((other, at) for other, at in self._steps.items() if other != schema) as others:
+            return {what.partition(" ")[2].lower() for what in others.structure()}
 
     def _replace_twin(self, steps: dict[Schema, int]) -> None:
         self._twin.close()

@@ -107,7 +107,8 @@ class SchemaRegistry:
         # An underscore would let the prefix of one plugin begin that of another.
         if kind == "plugin" and (name in RESERVED or not re.fullmatch("[a-z][a-z0-9]*", name)):
             raise InvalidValue(
-                f"{name!r} cannot name a plugin: choose one word of small letters and digits."
+                f"{name!r} cannot name a plugin: choose one word of small letters and digits "
+                "with which no table of this program begins."
             )
         numbers = [version.version for version in versions.values()]
         if not versions or numbers != list(versions) or numbers != [*range(1, len(versions) + 1)]:

@@ -34,10 +34,10 @@ from aico_lab.schema.authorizer import VERBS, Guard
 from aico_lab.schema.sql import named, normalised, quoted, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.schema.versions import Direction, Schema, SchemaVersion
+    from aico_lab.schema.versions import Direction, Schema
 
 VECTOR_FUNCTIONS = (
     "libsql_vector_idx", "vector", "vector32", "vector64", "vector_extract",
@@ -50,7 +50,14 @@ _IDX = re.compile(r"idx_[a-z0-9_]+", re.ASCII | re.IGNORECASE)
 _EVENTS = ("INSERT", "UPDATE", "DELETE")
 
 
-def check(connection: Connection, schema: Schema, number: int, direction: Direction) -> None:
+def check(
+    connection: Connection,
+    schema: Schema,
+    number: int,
+    direction: Direction,
+    *,
+    foreign: Collection[str],
+) -> None:
     """Do nothing if one version of a plugin touches only what is the plugin's own.
 
     Applying it also proves that its rollback statements restore what was there.
@@ -60,20 +67,20 @@ def check(connection: Connection, schema: Schema, number: int, direction: Direct
         schema: The plugin's schema.
         number: The version.
         direction: Whether it is to be applied or rolled back.
+        foreign: The names of what other schemas made, in lower case.
 
     Raises:
         StatementForbidden: It does not.
     """
-    version = schema.versions[number]
-    scratch = _Scratch(schema.name)
+    scratch = _Scratch(Guard(schema.name, foreign))
     try:
         scratch.build(connection)
         if direction == "apply":
             if number == 1 and (taken := sorted(name for *_, name in scratch.objects())):
                 raise _Refused(f"{taken[0]} is there already")
-            scratch.apply(version)
+            scratch.apply(schema, number)
         else:
-            scratch.run(version.rollback_statements)
+            scratch.run(schema.versions[number].rollback_statements)
     except (_Refused, sqlite3.Error, sqlite3.Warning, ValueError, TypeError) as refused:
         reason = scratch.denied or str(refused)
         raise StatementForbidden(
@@ -92,9 +99,9 @@ class _Refused(Exception):
 class _Scratch:
     """The live schema in memory: the plugin's own objects whole, of all others the outlines."""
 
-    def __init__(self, plugin: str) -> None:
+    def __init__(self, guard: Guard) -> None:
         self.position = ""
-        self._guard = Guard(plugin)
+        self._guard = guard
         self._foreign: set[str] = set()
         self._ticks = 0
         self._sqlite = sqlite3.connect(":memory:", isolation_level=None)
@@ -144,13 +151,17 @@ class _Scratch:
             ]
             self._sqlite.execute(_outline(kind, name, table, columns, views))
 
-    def apply(self, version: SchemaVersion) -> None:
+    def apply(self, schema: Schema, number: int) -> None:
         """Run a version, and then its rollback, which has to restore what was there."""
-        before = self.objects()
+        before, version = self.objects(), schema.versions[number]
         self.run(version.sql_statements)
-        for table, keys in version.tracked.items():
+        tables = {name.lower(): name for kind, _, name in self.objects() if kind == "table"}
+        for table, keys in schema.tracked(number).items():
+            found = tables.get(table.lower())
+            if not found and table not in version.tracked:
+                continue  # it was dropped
             known = {name for name in self._columns(table) if re.fullmatch(r"\w+", name, re.ASCII)}
-            if not self._guard.is_own(table) or not keys or not known.issuperset(keys):
+            if found != table or not keys or not known.issuperset(keys):
                 raise _Refused(f"the change feed cannot follow {table} by {', '.join(keys)}")
         if not version.rollback_statements:
             return

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from aico_lab.adapters.libsql import NOW
+from aico_lab.errors import InvalidStatement
 from aico_lab.schema import feed
 from aico_lab.schema.sql import normalised
 
@@ -137,6 +138,9 @@ def run(connection: Connection, schema: Schema, number: int, direction: Directio
         schema: The schema.
         number: The version that is applied or rolled back.
         direction: Which of the two.
+
+    Raises:
+        InvalidStatement: The change feed would silently lose sight of a table.
     """
     version = schema.versions[number]
     if direction == "apply":
@@ -148,6 +152,14 @@ def run(connection: Connection, schema: Schema, number: int, direction: Directio
     # A rebuilt table has lost its triggers, and a dropped one has left its name in the feed.
     tables = {name for (name,) in connection.fetch_all("SELECT name FROM sqlite_master")}
     wanted, fresh = schema.tracked(reached), version.tracked if direction == "apply" else {}
+    for table, keys in wanted.items():
+        if not feed.can_follow(connection, table, keys) and not (
+            table not in fresh and feed.is_over(connection, table, fresh)
+        ):
+            raise InvalidStatement(
+                f"the change feed cannot follow {table} by {', '.join(keys)}: give its name and "
+                "key as they are after this version in `tracked`"
+            )
     for table in schema.tracked(number):
         if table in fresh or (table in wanted and table in tables):
             feed.track(connection, table, wanted[table])
