@@ -1,0 +1,21 @@
+"""The core tables of a lab: the data model of both source documents in one set of tables.
+
+Declared types are the contract of the ETL and keep SQLite's affinity: `TIMESTAMP TEXT` is UTC,
+ISO 8601 with microseconds and `Z` (fixed width, so that text order is time order), `JSON TEXT` is
+JSON, `BOOLEAN INTEGER` is 0 or 1.
+"""
+
+from aico_lab.schema.core import conversations, operations, people
+from aico_lab.schema.registry import SchemaRegistry
+
+CORE = SchemaRegistry()
+"""The registry of this package's own schemas."""
+
+CORE.register("system", "core", people.SYSTEM, priority=0)
+CORE.register("users", "core", people.USERS, priority=1)
+CORE.register("conversations", "core", conversations.CONVERSATIONS, priority=2)
+CORE.register("memories", "core", people.MEMORIES, priority=3)
+CORE.register("personality", "core", people.PERSONALITY, priority=4)
+CORE.register("operations", "core", operations.OPERATIONS, priority=5)
+CORE.register("bus", "core", operations.BUS, priority=6)
+CORE.register("search", "core", conversations.SEARCH, priority=7)

@@ -1,0 +1,203 @@
+"""Channels and their messages, vectors of them, and the index of their words."""
+
+from __future__ import annotations
+
+from aico_lab.schema.versions import SchemaVersion
+
+CONVERSATIONS = {
+    1: SchemaVersion(
+        version=1,
+        name="Conversations",
+        description="Channels, their messages, segments of them, and vectors of either.",
+        sql_statements=[
+            """CREATE TABLE channels (
+                channel_id TEXT PRIMARY KEY NOT NULL,
+                name TEXT,
+                kind TEXT NOT NULL DEFAULT 'direct',
+                created_at TIMESTAMP TEXT NOT NULL,
+                last_active TIMESTAMP TEXT,
+                message_count INTEGER NOT NULL DEFAULT 0,
+                metadata JSON TEXT
+            )""",
+            # `id` is the order of arrival: the tie-breaker between messages of one second. It
+            # is never used twice, so what was indexed up to an id stays so.
+            # No foreign key to users: a system message has no author.
+            """CREATE TABLE messages (
+                id INTEGER PRIMARY KEY AUTOINCREMENT,
+                message_id TEXT NOT NULL UNIQUE,
+                channel_id TEXT NOT NULL REFERENCES channels ON DELETE CASCADE,
+                conversation_id TEXT NOT NULL,
+                user_id TEXT REFERENCES users ON DELETE CASCADE,
+                role TEXT NOT NULL CHECK (role IN ('user', 'assistant', 'system')),
+                content TEXT NOT NULL,
+                timestamp TIMESTAMP TEXT NOT NULL,
+                sentiment_score REAL,
+                sentiment_source TEXT,
+                response_time REAL,
+                reply_to TEXT,
+                metadata JSON TEXT
+            )""",
+            "CREATE INDEX messages_by_channel ON messages (channel_id, timestamp)",
+            "CREATE INDEX messages_by_user ON messages (user_id, timestamp)",
+            """CREATE VIEW conversations AS
+                SELECT
+                    user_id, content AS message, content, timestamp,
+                    role = 'assistant' AS is_ai_response,
+                    CASE WHEN sentiment_score >= 0.05 THEN 'positive'
+                         WHEN sentiment_score <= -0.05 THEN 'negative'
+                         WHEN sentiment_score IS NOT NULL THEN 'neutral' END AS sentiment,
+                    sentiment_score, response_time,
+                    message_id, conversation_id, channel_id, role
+                FROM messages""",
+            # So that the source document's INSERT works as printed: what it leaves out is what
+            # a turn of a direct conversation is, and a number as sentiment is its score.
+            #
+            # An OR IGNORE or OR REPLACE of the statement holds in here too, and for every rule of
+            # the table: so the values are checked before, and a message of a known id is counted
+            # off before and on again after, wherever the statement has put it or left it.
+            """CREATE TRIGGER conversations_insert INSTEAD OF INSERT ON conversations BEGIN
+                SELECT CASE
+                    WHEN typeof(NEW.timestamp) <> 'text'
+                        OR NEW.timestamp NOT GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T'
+                            || '[0-9][0-9]:[0-9][0-9]:[0-9][0-9].'
+                            || '[0-9][0-9][0-9][0-9][0-9][0-9]Z'
+                        OR NEW.timestamp < '0001'
+                        OR substr(NEW.timestamp, 1, 19) IS NOT strftime(
+                            '%Y-%m-%dT%H:%M:%S', substr(NEW.timestamp, 1, 19), '+0 days')
+                        THEN RAISE(ABORT,
+    'CHECK constraint failed: give the timestamp in UTC, as 2024-05-01T12:30:00.000000Z')
+                    WHEN typeof(coalesce(NEW.content, NEW.message)) <> 'text'
+                        OR length(coalesce(NEW.content, NEW.message)) > 1000000
+                        THEN RAISE(ABORT,
+    'CHECK constraint failed: give the message as text of at most 1,000,000 characters')
+                    WHEN '' IN (
+                        ifnull(NEW.message_id, 0), ifnull(NEW.conversation_id, 0),
+                        ifnull(NEW.channel_id, 0), ifnull(NEW.user_id, 0))
+                        THEN RAISE(ABORT, 'CHECK constraint failed: an id is empty')
+                    WHEN coalesce(NEW.role, 'user') NOT IN ('user', 'assistant', 'system')
+                        THEN RAISE(ABORT,
+                            'CHECK constraint failed: the role is user, assistant or system')
+                    WHEN NEW.sentiment_score IS NOT NULL
+                        AND typeof(NEW.sentiment_score) NOT IN ('real', 'integer')
+                        OR coalesce(NEW.sentiment_score, iif(
+                            typeof(NEW.sentiment) IN ('real', 'integer'), NEW.sentiment, NULL
+                        )) NOT BETWEEN -1 AND 1
+                        THEN RAISE(ABORT,
+                            'CHECK constraint failed: the sentiment is a number from -1 to 1')
+                    WHEN NEW.response_time IS NOT NULL
+                        AND (typeof(NEW.response_time) NOT IN ('real', 'integer')
+                            OR NEW.response_time NOT BETWEEN 0 AND 1e308)
+                        THEN RAISE(ABORT,
+    'CHECK constraint failed: the response time is a number of seconds, 0 or more')
+                END;
+                INSERT INTO channels (channel_id, created_at) VALUES (
+                    coalesce(NEW.channel_id, 'direct:' || coalesce(NEW.user_id, '')), NEW.timestamp
+                ) ON CONFLICT (channel_id) DO NOTHING;
+                UPDATE channels SET message_count = message_count - 1 WHERE channel_id = (
+                    SELECT channel_id FROM messages WHERE message_id = NEW.message_id);
+                INSERT INTO messages (
+                    message_id, channel_id, conversation_id, user_id, role, content, timestamp,
+                    sentiment_score, sentiment_source, response_time
+                ) SELECT
+                    coalesce(NEW.message_id, lower(hex(randomblob(16)))),
+                    place, coalesce(NEW.conversation_id, place), NEW.user_id,
+                    coalesce(NEW.role, iif(NEW.is_ai_response, 'assistant', 'user')),
+                    coalesce(NEW.content, NEW.message), NEW.timestamp,
+                    score, iif(score IS NULL, NULL, 'given'), NEW.response_time
+                FROM (SELECT
+                    coalesce(NEW.channel_id, 'direct:' || coalesce(NEW.user_id, '')) AS place,
+                    coalesce(
+                        NEW.sentiment_score,
+                        iif(typeof(NEW.sentiment) IN ('real', 'integer'), NEW.sentiment, NULL)
+                    ) AS score);
+                UPDATE channels SET
+                    message_count = message_count + 1,
+                    last_active = max(coalesce(last_active, ''), coalesce(
+                        (SELECT timestamp FROM messages WHERE message_id = NEW.message_id),
+                        NEW.timestamp))
+                WHERE channel_id = coalesce(
+                    (SELECT channel_id FROM messages WHERE message_id = NEW.message_id),
+                    NEW.channel_id, 'direct:' || coalesce(NEW.user_id, ''));
+            END""",
+            """CREATE TABLE conversation_segments (
+                segment_id TEXT PRIMARY KEY NOT NULL,
+                channel_id TEXT NOT NULL REFERENCES channels ON DELETE CASCADE,
+                started_at TIMESTAMP TEXT NOT NULL,
+                ended_at TIMESTAMP TEXT NOT NULL,
+                summary TEXT,
+                metadata JSON TEXT
+            )""",
+            "CREATE INDEX segments_by_channel ON conversation_segments (channel_id)",
+            """CREATE TABLE segment_messages (
+                segment_id TEXT NOT NULL
+                    REFERENCES conversation_segments ON DELETE CASCADE,
+                message_id TEXT NOT NULL REFERENCES messages (message_id) ON DELETE CASCADE,
+                position INTEGER NOT NULL,
+                PRIMARY KEY (segment_id, message_id)
+            )""",
+            "CREATE INDEX segment_messages_by_message ON segment_messages (message_id)",
+            """CREATE TABLE embeddings (
+                embedding_id TEXT PRIMARY KEY NOT NULL,
+                message_id TEXT REFERENCES messages (message_id) ON DELETE CASCADE,
+                segment_id TEXT REFERENCES conversation_segments ON DELETE CASCADE,
+                model TEXT NOT NULL,
+                vector F32_BLOB(256) NOT NULL,
+                created_at TIMESTAMP TEXT NOT NULL
+            )""",
+            "CREATE INDEX embeddings_by_message ON embeddings (message_id)",
+            "CREATE INDEX embeddings_by_segment ON embeddings (segment_id)",
+        ],
+        rollback_statements=[
+            "DROP TABLE embeddings",
+            "DROP TABLE segment_messages",
+            "DROP TABLE conversation_segments",
+            "DROP VIEW conversations",
+            "DROP TABLE messages",
+            "DROP TABLE channels",
+        ],
+        tracked={
+            "channels": ("channel_id",),
+            "messages": ("message_id",),
+            "conversation_segments": ("segment_id",),
+            "segment_messages": ("segment_id", "message_id"),
+            "embeddings": ("embedding_id",),
+        },
+    )
+}
+
+SEARCH = {
+    1: SchemaVersion(
+        version=1,
+        name="Full-text search",
+        description="An index of the words of messages; see repositories/full_text.py.",
+        sql_statements=[
+            # It holds words and where they are, and no second copy of any message.
+            """CREATE VIRTUAL TABLE messages_search USING fts5 (
+                content, content = '', contentless_delete = 1,
+                tokenize = 'unicode61 remove_diacritics 2'
+            )""",
+            # One row: messages up to this id are in the index. No trigger adds new ones, since
+            # that would make writing them five times slower.
+            """CREATE TABLE search_state (
+                only_row INTEGER PRIMARY KEY NOT NULL CHECK (only_row = 1),
+                indexed_through INTEGER NOT NULL
+            )""",
+            "INSERT INTO search_state VALUES (1, 0)",
+            """CREATE TRIGGER search_messages_delete AFTER DELETE ON messages
+                WHEN OLD.id <= (SELECT indexed_through FROM search_state) BEGIN
+                    DELETE FROM messages_search WHERE rowid = OLD.id;
+                END""",
+            """CREATE TRIGGER search_messages_update AFTER UPDATE OF content ON messages
+                WHEN OLD.content IS NOT NEW.content
+                    AND OLD.id <= (SELECT indexed_through FROM search_state) BEGIN
+                    UPDATE messages_search SET content = NEW.content WHERE rowid = OLD.id;
+                END""",
+        ],
+        rollback_statements=[
+            "DROP TRIGGER search_messages_update",
+            "DROP TRIGGER search_messages_delete",
+            "DROP TABLE search_state",
+            "DROP TABLE messages_search",
+        ],
+    )
+}

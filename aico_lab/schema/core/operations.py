@@ -1,0 +1,81 @@
+"""Devices, reports that ran, and the message bus."""
+
+from __future__ import annotations
+
+from aico_lab.schema.versions import SchemaVersion
+
+OPERATIONS = {
+    1: SchemaVersion(
+        version=1,
+        name="Operations",
+        description="Trusted devices, events waiting for the message bus, reports that ran.",
+        sql_statements=[
+            """CREATE TABLE devices (
+                device_id TEXT PRIMARY KEY NOT NULL,
+                name TEXT NOT NULL,
+                public_key TEXT NOT NULL,
+                trusted BOOLEAN INTEGER NOT NULL DEFAULT 0,
+                added_at TIMESTAMP TEXT NOT NULL,
+                last_seen_at TIMESTAMP TEXT
+            )""",
+            """CREATE TABLE outbox (
+                seq INTEGER PRIMARY KEY AUTOINCREMENT,
+                topic TEXT NOT NULL,
+                payload JSON TEXT NOT NULL,
+                created_at TIMESTAMP TEXT NOT NULL,
+                attempts INTEGER NOT NULL DEFAULT 0
+            )""",
+            """CREATE TABLE report_runs (
+                run_id TEXT PRIMARY KEY NOT NULL,
+                report TEXT NOT NULL,
+                parameters JSON TEXT NOT NULL,
+                generation INTEGER NOT NULL,
+                notebook_sha256 TEXT NOT NULL,
+                status TEXT NOT NULL CHECK (status IN ('running', 'succeeded', 'failed')),
+                started_at TIMESTAMP TEXT NOT NULL,
+                finished_at TIMESTAMP TEXT,
+                error TEXT
+            )""",
+            "CREATE INDEX report_runs_by_report ON report_runs (report, started_at)",
+        ],
+        rollback_statements=[
+            "DROP TABLE report_runs",
+            "DROP TABLE outbox",
+            "DROP TABLE devices",
+        ],
+        tracked={"devices": ("device_id",)},
+    )
+}
+
+BUS = {
+    1: SchemaVersion(
+        version=1,
+        name="Message bus",
+        description="How far every consumer has come in the outbox, and what it gave up.",
+        sql_statements=[
+            # `position` is the last outbox.seq that the consumer handled, gave up or did not
+            # want: numbers are given in commit order, so one number tells all that is done.
+            # `attempts` and `due_at` belong to the message after it that failed last.
+            """CREATE TABLE bus_consumers (
+                consumer TEXT PRIMARY KEY NOT NULL,
+                patterns JSON TEXT NOT NULL,
+                position INTEGER NOT NULL DEFAULT 0,
+                attempts INTEGER NOT NULL DEFAULT 0,
+                due_at TIMESTAMP TEXT
+            )""",
+            """CREATE TABLE dead_letters (
+                consumer TEXT NOT NULL,
+                seq INTEGER NOT NULL,
+                topic TEXT NOT NULL,
+                payload JSON TEXT NOT NULL,
+                created_at TIMESTAMP TEXT NOT NULL,
+                attempts INTEGER NOT NULL,
+                error TEXT NOT NULL,
+                reason TEXT NOT NULL,
+                died_at TIMESTAMP TEXT NOT NULL,
+                PRIMARY KEY (consumer, seq)
+            )""",
+        ],
+        rollback_statements=["DROP TABLE dead_letters", "DROP TABLE bus_consumers"],
+    )
+}
