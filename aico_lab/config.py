@@ -39,7 +39,6 @@ class Settings:
         home: Path | str | None = None,
         key_file: Path | str | None = None,
         passphrase: str | None = None,
-        default_home: str = "aico-lab",
         environment: Mapping[str, str] | None = None,
     ) -> Settings:
         """Take what was given, else the environment, else the platform's usual folder.
@@ -48,11 +47,10 @@ class Settings:
             home: The lab's folder.
             key_file: A key file.
             passphrase: A passphrase.
-            default_home: Name of the folder in the platform's data folder, where none was named.
             environment: Variables to read; the process's own by default.
         """
         env = os.environ if environment is None else environment
-        named_home = home or env.get(HOME_VARIABLE) or platformdirs.user_data_path(default_home)
+        named_home = home or env.get(HOME_VARIABLE) or usual_home()
         named_key_file = key_file or env.get(KEY_FILE_VARIABLE)
         return cls(
             home=Path(named_home).expanduser().absolute(),
@@ -86,6 +84,11 @@ def _set_variables(values: Mapping[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+def usual_home(name: str = "aico-lab") -> Path:
+    """Give a home's place in the platform's data folder, where none was named."""
+    return platformdirs.user_data_path(name)
 
 
 def usual_key_file(home_id: str) -> Path:

@@ -78,7 +78,6 @@ class Lab:
         protection: Protection = "key-file",
         key_file: Path | str | None = None,
         passphrase: str | None = None,
-        default_home: str = "aico-lab",
     ) -> Lab:
         """Make a new home with an empty primary database.
 
@@ -87,16 +86,13 @@ class Lab:
             protection: What opens the home: a key file, a passphrase, or nothing at all.
             key_file: The key file; made where it does not exist.
             passphrase: The passphrase.
-            default_home: Name of the folder in the platform's data folder.
 
         Raises:
             HomeExists: There is a lab in that folder already.
             HomeNotWritable: The folder cannot be written.
             KeyProblem: The key file or passphrase cannot be used.
         """
-        settings = Settings.resolve(
-            home=home, key_file=key_file, passphrase=passphrase, default_home=default_home
-        )
+        settings = Settings.resolve(home=home, key_file=key_file, passphrase=passphrase)
         folder = Home(settings.home)
         folder.prepare()
         home_id = secrets.token_hex(16)
@@ -115,7 +111,6 @@ class Lab:
         passphrase: str | None = None,
         timezone: str = "UTC",
         generation: int | None = None,
-        default_home: str = "aico-lab",
     ) -> Lab:
         """Open a home.
 
@@ -125,15 +120,12 @@ class Lab:
             passphrase: The passphrase; AICO_LAB_PASSPHRASE where it is None.
             timezone: An IANA name; days and hours of timestamps are counted in it.
             generation: Read this snapshot rather than the newest one.
-            default_home: Name of the folder in the platform's data folder.
 
         Raises:
             HomeMissing: There is no lab in that folder.
             KeyProblem: The key file or passphrase does not open it.
         """
-        settings = Settings.resolve(
-            home=home, key_file=key_file, passphrase=passphrase, default_home=default_home
-        )
+        settings = Settings.resolve(home=home, key_file=key_file, passphrase=passphrase)
         folder = Home(settings.home)
         keys = open_keys(folder.read_marker(), settings)
         return cls(folder, keys, settings, timezone=timezone, generation=generation)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
+import typer
 
 from aico_lab.lab import Lab
 from tests.conftest import plain_text_files
@@ -144,7 +147,7 @@ WRONG_ON_A_HOME = [
     (["report", "show", "pattern_analysis"], 2, "report list"),
     (["sql", "SELEC 1"], 1, "syntax error"),
     (["sql", "SELECT * FROM conversation"], 1, "conversations"),
-    (["sql", "SELECT CAST('x' AS INTEGER)"], 1, "x"),
+    (["sql", "SELECT CAST('x' AS INTEGER)"], 1, "INT32"),
     (["sql", "SELECT 1", "--timezone", "Mars/Olympus"], 2, "IANA"),
     (["init"], 1, "already"),
     (["init", "--passphrase", "--no-encryption"], 2, "only one"),
@@ -290,6 +293,60 @@ def test_a_passphrase_is_asked_for_on_a_terminal_only(cli, home, monkeypatch):
     assert failed(cli("sync"), 1, "AICO_LAB_PASSPHRASE")
     monkeypatch.setenv("AICO_LAB_PASSPHRASE", "wrong horse battery")
     assert failed(cli("sync"), 1, "AICO_LAB_PASSPHRASE", str(home))
+
+
+def test_doctor_asks_for_the_passphrase_as_the_others_do(cli, monkeypatch):
+    """On a terminal; without it nothing could be checked."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("AICO_LAB_PASSPHRASE", "correct horse battery")
+    cli("init", "--passphrase")
+    monkeypatch.delenv("AICO_LAB_PASSPHRASE")
+    monkeypatch.setattr(io, "StringIO", Terminal)
+    monkeypatch.setattr(typer, "prompt", lambda *_, **__: "correct horse battery")
+    assert "FAIL" not in cli("doctor").stdout
+
+
+def test_init_names_the_key_file_that_it_made(cli, monkeypatch, tmp_path):
+    """Who backs another one up has nothing."""
+    file = tmp_path / "keys" / "mine.key"
+    monkeypatch.setenv("AICO_LAB_KEY_FILE", str(file))
+    assert json.loads(cli("init", "--json").stdout)["key_file"] == str(file)
+    assert file.exists()
+
+
+def test_the_demo_has_a_home_of_its_own(in_process, lab, monkeypatch):
+    """Strangers' messages do not get among one's own, whatever the environment names."""
+    monkeypatch.setenv("AICO_LAB_HOME", str(lab.home.path))
+    homes = []
+    monkeypatch.setattr("aico_lab.cli.demo.run_demo", lambda lab, **_: homes.append(lab.home.path))
+    in_process("demo")
+    in_process("demo", "--home", str(lab.home.path))
+    assert [path.name for path in homes] == ["aico-lab-demo", "home"]
+
+
+def test_columns_of_one_name_are_all_in_the_json(in_process, synced_home):
+    """They are numbered; a name that is there already is not taken."""
+    query = "SELECT 1 AS n, 2 AS n, 3 AS n_1, 4 AS n"
+    answer = in_process("sql", "--json", query, "--home", str(synced_home))
+    assert json.loads(answer.stdout) == [{"n": 1, "n_2": 2, "n_1": 3, "n_3": 4}]
+
+
+@pytest.mark.usefixtures("lab")
+def test_a_report_that_ran_is_not_taken_for_another(cli, monkeypatch, tmp_path):
+    """A second run of it may have begun later and not be done."""
+    own = SimpleNamespace(notebook=tmp_path / "first" / "r.ipynb", html="r.html", seconds=1.0)
+    runs = [
+        SimpleNamespace(run_id="second", status="running", generation=9),
+        SimpleNamespace(run_id="first", status="succeeded", generation=8),
+    ]
+    monkeypatch.setattr(Lab, "run_report", lambda *_, **__: own)
+    monkeypatch.setattr(Lab, "report_runs", lambda *_: runs)
+    told = json.loads(cli("report", "run", "r", "--json").stdout)
+    assert (told["status"], told["generation"]) == ("succeeded", 8)
 
 
 def test_help_is_quick_and_imports_no_database(aico_lab):

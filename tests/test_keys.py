@@ -209,6 +209,3 @@ def test_settings_take_what_was_given_then_the_environment_then_the_usual_place(
     assert given == tmp_path
     assert str(Settings.resolve(environment=environment).home).endswith("environment")
     assert Settings.resolve(environment={}).home.name == "aico-lab"
-    assert Settings.resolve(default_home="aico-lab-demo", environment={}).home.name == (
-        "aico-lab-demo"
-    )

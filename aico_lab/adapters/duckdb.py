@@ -62,7 +62,7 @@ _ABOUT_THE_QUERY = (
 # From the first quotation mark to the last one, apostrophes apart: a value may hold any. Where a
 # format does not fit, the value stands in the lines below once more.
 _QUOTED = re.compile(
-    r"""(?<!\w)(?:(?<=parse\ string\ )".*|(["']).*\1(?!\w))""", re.DOTALL | re.VERBOSE
+    r"""(?<!\w)(?:(?<=parse\ string\ )".*|(["'])(?:.*\1(?!\w)|.*))""", re.DOTALL | re.VERBOSE
 )
 
 
@@ -75,7 +75,8 @@ def translate(error: duckdb.Error, where: str) -> AicoLabError:
     """
     text = str(error).strip()
     if isinstance(error, duckdb.DataError | duckdb.InvalidInputException):
-        text = _QUOTED.sub("…", text)  # it is somebody's message that does not fit
+        # It is somebody's message that does not fit.
+        text = _QUOTED.sub("…", text.partition("\nLINE ")[0])
     # Such an error repeats the query, whose names may be any words.
     of_the_file = None if isinstance(error, _ABOUT_THE_QUERY) else _by_words(text, where)
     if of_the_file:

@@ -9,7 +9,7 @@ import typer
 
 from aico_lab.cli.bench import bench
 from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, ask_passphrase, open_lab
-from aico_lab.cli.output import Bar, emit, say
+from aico_lab.cli.output import Bar, distinct, emit, say
 from aico_lab.cli.pipeline import pipeline
 from aico_lab.cli.report import report
 from aico_lab.cli.schema import schema
@@ -52,13 +52,16 @@ def demo(
 ) -> None:
     """Import real conversations, analyse them, and write a report."""
     from aico_lab.cli.demo import run_demo
+    from aico_lab.config import usual_home
     from aico_lab.errors import HomeMissing
     from aico_lab.lab import Lab
 
+    # Never the home that the environment names: strangers' messages would get among one's own.
+    folder = home or usual_home(DEMO_HOME)
     try:
-        lab = Lab.open(home, passphrase=ask_passphrase(home, DEMO_HOME), default_home=DEMO_HOME)
+        lab = Lab.open(folder, passphrase=ask_passphrase(folder))
     except HomeMissing:
-        lab = Lab.create(home, default_home=DEMO_HOME)
+        lab = Lab.create(folder)
     with lab:
         run_demo(lab, limit=limit, json=json)
 
@@ -89,8 +92,9 @@ def init(
             "Passphrase", hide_input=True, confirmation_prompt=True, err=True
         )
     protection: Protection = "passphrase" if passphrase else "none" if no_encryption else "key-file"
+    named = Settings.resolve(key_file=key_file).key_file
     with Lab.create(home, protection=protection, key_file=key_file, passphrase=secret) as lab:
-        file = str(key_file or usual_key_file(lab.home_id)) if protection == "key-file" else None
+        file = str(named or usual_key_file(lab.home_id)) if protection == "key-file" else None
         result = {"home": str(lab.home.path), "protection": protection, "key_file": file}
     if json:
         emit(result)
@@ -171,7 +175,8 @@ def sql(
             return
         with translated("The snapshot"):
             if json:
-                emit([dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()])
+                names = distinct(relation.columns)
+                emit([dict(zip(names, row, strict=True)) for row in relation.fetchall()])
             else:
                 say(str(relation))
 
@@ -199,10 +204,16 @@ def doctor(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
     """Check the home, its key, every store and what reads them."""
+    import contextlib
+
     from aico_lab.config import Settings
+    from aico_lab.errors import HomeError
     from aico_lab.health import diagnose
 
-    settings = Settings.resolve(home=home, key_file=key_file)
+    passphrase = None
+    with contextlib.suppress(HomeError):  # it will be among the findings
+        passphrase = ask_passphrase(home)
+    settings = Settings.resolve(home=home, key_file=key_file, passphrase=passphrase)
     findings = diagnose(settings)
     if json:
         emit(findings)

@@ -28,7 +28,7 @@ def open_lab(home: Path | None, key_file: Path | None, *, timezone: str = "UTC")
     return Lab.open(home, key_file=key_file, passphrase=ask_passphrase(home), timezone=timezone)
 
 
-def ask_passphrase(home: Path | None, default_home: str = "aico-lab") -> str | None:
+def ask_passphrase(home: Path | None) -> str | None:
     """Ask for the passphrase of a home that needs one, where somebody is there to answer."""
     import sys
 
@@ -36,7 +36,7 @@ def ask_passphrase(home: Path | None, default_home: str = "aico-lab") -> str | N
     from aico_lab.home import Home
     from aico_lab.keys import protection_of
 
-    settings = Settings.resolve(home=home, default_home=default_home)
+    settings = Settings.resolve(home=home)
     if settings.passphrase or not sys.stdin.isatty() or not Home(settings.home).marker.exists():
         return settings.passphrase
     if protection_of(Home(settings.home).read_marker()) != "passphrase":

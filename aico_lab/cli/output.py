@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import itertools
 import json
 import math
 import sys
@@ -30,6 +31,16 @@ def note(text: str) -> None:
 def emit(value: object) -> None:
     """Print one JSON value."""
     say(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False))
+
+
+def distinct(names: list[str]) -> list[str]:
+    """Number names that come again, as `n`, `n_1`, so that JSON's objects lose no column."""
+    given: list[str] = []
+    for name in names:
+        numbered = (f"{name}_{number}" for number in itertools.count(1))
+        taken = {*given, *names}
+        given.append(next(n for n in numbered if n not in taken) if name in given else name)
+    return given
 
 
 def _plain(value: Any) -> Any:  # noqa: C901, PLR0911 - one line a type

@@ -40,7 +40,8 @@ def report_run(
             timeout=timeout,
             on_cell=lambda done, all_: bar.show(name, done, all_),
         )
-        last = lab.report_runs(name)[0]
+        run_id = result.notebook.parent.name  # another run may be newer by now
+        last = next(run for run in lab.report_runs(name) if run.run_id == run_id)
     if json:
         emit(
             {
