@@ -630,3 +630,14 @@ def test_only_the_master_password_opens_the_file(tmp_path):
     with EncryptedLibSQLConnection(path, master_password="correct horse") as connection:
         assert connection.fetch_all("SELECT count(*) FROM t") == [(1,)]
     assert plain_text_files(tmp_path, "homesick") == []
+
+
+@pytest.mark.parametrize("slot", ['{"kind": "none"}', '{"kind": "key-file"}', "[]", "null"])
+def test_a_file_without_encryption_is_not_taken_for_the_one_with_the_password(tmp_path, slot):
+    """Somebody who exchanged both would read what is written from then on."""
+    path = tmp_path / "user.db"
+    LibSQLAdapter(path, None).connect().close()
+    for marker in (f'{{"home_id": "x", "key": {slot}}}', slot):
+        (tmp_path / "user.db.key.json").write_text(marker)
+        with pytest.raises(KeyMissing, match="damaged"):
+            EncryptedLibSQLConnection(path, master_password="correct horse")

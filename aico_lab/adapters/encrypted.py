@@ -12,7 +12,7 @@ from aico_lab.adapters.libsql import BUSY_TIMEOUT, Connection, LibSQLAdapter
 from aico_lab.config import Settings
 from aico_lab.errors import HomeMissing, KeyMissing, WrongKey
 from aico_lab.home import os_errors, write_atomically
-from aico_lab.keys import create_keys, open_keys
+from aico_lab.keys import create_keys, open_keys, protection_of
 
 
 class EncryptedLibSQLConnection(Connection):
@@ -63,11 +63,13 @@ def _open(path: Path, slot: Path, settings: Settings) -> str | None:
         marker = json.loads(slot.read_text(encoding="utf-8"))
     except ValueError:
         marker = {}
+    damaged = KeyMissing(f"{slot} is damaged: restore it, it holds the key of {path.name}.")
+    # Anything else would open a file that somebody exchanged for one without encryption.
+    if not isinstance(marker, dict) or protection_of(marker) != "passphrase":
+        raise damaged
     try:
         return open_keys(marker, settings).libsql()
     except WrongKey:
         raise WrongKey(f"The master password does not open {path}: give the right one.") from None
     except HomeMissing:
-        raise KeyMissing(
-            f"{slot} is damaged: restore it, it holds the key of {path.name}."
-        ) from None
+        raise damaged from None
