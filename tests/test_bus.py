@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aico_lab.adapters.libsql import LibSQLAdapter
-from aico_lab.bus import HandlerRegistry, Message, MessageBus, Relay, enqueue
+from aico_lab.bus import HandlerRegistry, Message, MessageBus, Relay
 from aico_lab.bus import services as bus_services
 from aico_lab.bus.messages import HANDLERS
 from aico_lab.bus.messages import subscribe as default_subscribe
@@ -21,8 +21,9 @@ from aico_lab.dal import DataAccessLayer
 from aico_lab.domain import values
 from aico_lab.domain.entities import Memory
 from aico_lab.errors import HandlerFailed, InvalidTopic, InvalidValue
-from aico_lab.repositories.chroma import ChromaMemoryRepository
 from aico_lab.repositories.libsql import LibSQLPreferencesRepository
+from aico_lab.repositories.memories import LibSQLMemoryRepository
+from aico_lab.repositories.outbox import enqueue
 from aico_lab.schema.core import CORE
 
 if TYPE_CHECKING:
@@ -225,7 +226,7 @@ def test_the_default_registry_is_the_one_that_subscribe_fills():
 async def test_the_documents_subscriber_runs_as_printed(registry, dal):
     """A request to store a memory stores it, and its completion is published."""
     memory_repository, message_bus, subscribe = (
-        ChromaMemoryRepository(dal),
+        LibSQLMemoryRepository(dal),
         MessageBus(registry),
         registry.subscribe,
     )
@@ -267,7 +268,7 @@ async def test_the_documents_publisher_runs_as_printed(registry, dal):
 
 async def test_a_stored_memory_and_its_event_commit_together(registry, dal):
     """Through the outbox a request becomes a memory and a completion, or neither."""
-    bus_services.store_memories(registry, ChromaMemoryRepository(dal), dal)
+    bus_services.store_memories(registry, dal)
     heard = listen(registry, "memory.store.complete")
     relay = Relay(dal, registry, attempts=1)
     for memory_id, user in (("m1", "u"), ("m2", "nobody"), ("m3", "u")):
@@ -282,12 +283,11 @@ async def test_a_stored_memory_and_its_event_commit_together(registry, dal):
 
 async def test_a_set_preference_and_its_event_commit_together(registry, dal):
     """The event waits in the outbox from the moment that the preference is set."""
-    save_user_preference = bus_services.preference_setter(LibSQLPreferencesRepository(dal), dal)
     heard = listen(registry, "user.preferences.changed")
-    await save_user_preference("u", "style", ["calm"])
+    await bus_services.save_user_preference(dal, "u", "style", ["calm"])
     with pytest.raises(RuntimeError):
         async with dal.transaction():
-            await save_user_preference("u", "style", ["loud"])
+            await bus_services.save_user_preference(dal, "u", "style", ["loud"])
             raise RuntimeError
     await Relay(dal, registry).run_once()
     assert [message.payload for message in heard] == [

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 )
 
 from aico_lab.adapters.libsql import LibSQLAdapter
-from aico_lab.bus import HandlerRegistry, Message, MessageBus, Relay, dead_letters, enqueue, forget
+from aico_lab.bus import HandlerRegistry, Message, MessageBus, Relay, dead_letters, forget
 from aico_lab.bus.changes import RESYNC
 from aico_lab.bus.relay import LONGEST_BACKOFF, pause_before
 from aico_lab.dal import DataAccessLayer
@@ -36,6 +36,7 @@ from aico_lab.errors import (
     LayerClosed,
     UnknownName,
 )
+from aico_lab.repositories.outbox import enqueue
 from aico_lab.schema import feed
 from aico_lab.schema.core import CORE
 
@@ -206,7 +207,7 @@ async def test_a_consumer_waits_for_the_message_that_fails(dal, registry, outsid
     relay = Relay(dal, registry, backoff=0)
     await relay.run_once()
     assert (effects(outside), effects(outside, "other")) == ([0], [0, 1, 2, 3])
-    assert outside.fetch_all("SELECT attempts FROM outbox ORDER BY seq") == [(1,), (0,), (0,)]
+    assert outside.fetch_all("SELECT attempts FROM bus_consumers ORDER BY consumer") == [(0,), (1,)]
     await drain(relay)
     assert (effects(outside), effects(outside, "other")) == ([0, 1, 2, 3], [0, 1, 2, 3])
     assert await dead_letters(dal) == []
@@ -277,6 +278,48 @@ def test_the_pause_doubles_within_bounds(failures, backoff):
     """At least half of the doubled pause, and never more than the longest."""
     full = min(LONGEST_BACKOFF, backoff * 2 ** (failures - 1))
     assert full / 2 <= pause_before(failures, backoff) <= full <= LONGEST_BACKOFF
+
+
+async def test_the_attempts_of_a_message_that_is_not_wanted_any_more_are_not_the_next_ones(
+    path, outside
+):
+    """The consumer comes back with other patterns, and every message has all of its attempts."""
+    for pattern, topic in (("x", "x"), ("y", "y")):
+        async with DataAccessLayer(LibSQLAdapter(path, KEY)) as dal:
+            registry = HandlerRegistry()
+
+            @registry.subscribe(pattern, consumer="worker")
+            async def handle(_: Message) -> None:
+                raise ValueError
+
+            await enqueue(dal, topic, {})
+            relay = Relay(dal, registry, attempts=3, backoff=0)
+            for _ in range(2):
+                await relay.run_once()
+    assert outside.fetch_all("SELECT attempts FROM bus_consumers") == [(2,)]
+    assert outside.fetch_all("SELECT seq FROM dead_letters") == []
+
+
+async def test_the_attempts_of_a_message_that_another_relay_passed_over_are_gone(dal, outside):
+    """One that wants less for the same consumer."""
+
+    async def handle(_: Message) -> None:
+        raise ValueError
+
+    relays = []
+    for pattern in ("y", "x"):
+        registry = HandlerRegistry()
+        registry.subscribe(pattern, consumer="worker")(handle)
+        relays.append(Relay(dal, registry, attempts=3, backoff=0))
+        await relays[-1].run_once()
+    less, more = relays
+    attempts = []
+    for _ in range(2):
+        await enqueue(dal, "x", {})
+        await more.run_once()
+        attempts += outside.fetch_all("SELECT attempts FROM bus_consumers")
+        await less.run_once()
+    assert attempts == [(1,), (1,)]
 
 
 async def test_queue_and_attempts_survive_a_restart(path, outside):

@@ -21,7 +21,7 @@ from aico_lab.domain import (
     UserPreferences,
 )
 from aico_lab.errors import DuplicateId, InvalidEntity, InvalidValue, UnknownUser, WrongUse
-from aico_lab.repositories import ChromaDBMemoryRepository, ChromaMemoryRepository, empty_index
+from aico_lab.repositories import ChromaDBMemoryRepository, LibSQLMemoryRepository, empty_index
 from tests.messages import add, message
 from tests.worlds import InMemoryWorld, LibSQLWorld
 
@@ -486,17 +486,17 @@ async def test_a_changed_memory_is_given_as_it_is_now(world):
 
 
 async def test_a_new_memory_is_found_once_the_index_has_caught_up(libsql):
-    """Eventually, and on demand."""
+    """Eventually."""
     memory = await libsql.memories.create("likes tea", "ada")
     assert await libsql.memories.get_by_context("tea") == []
-    await libsql.memories.catch_up()
+    await libsql.settle()
     assert await libsql.memories.get_by_context("tea") == [memory]
 
 
 async def test_without_an_index_only_meaning_is_missing(libsql):
     """It is said, and no empty answer given."""
     memories = ChromaDBMemoryRepository(libsql.dal)
-    assert ChromaDBMemoryRepository is ChromaMemoryRepository
+    assert ChromaDBMemoryRepository is LibSQLMemoryRepository
     memory = await memories.create("likes tea", "ada")
     assert await memories.get_by_id(memory.id) == memory
     with pytest.raises(WrongUse):

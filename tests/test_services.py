@@ -347,6 +347,11 @@ async def test_the_document_s_repository_runs_as_printed(tmp_path):
         "SELECT sentiment, sentiment_score, is_ai_response FROM conversations WHERE user_id IS NULL"
     )
     assert row == {"sentiment": "positive", "sentiment_score": 0.7, "is_ai_response": 0}
+    # It is nobody's turn, and in nobody's way.
+    day = timedelta(days=1)
+    between = await world.conversations.get_between(turn.timestamp - day, turn.timestamp + day)
+    assert between == [turn, saved]
+    assert await world.conversations.search_by_content("particular") == []
     await world.close()
 
 

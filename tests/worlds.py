@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.dal import DataAccessLayer
 from aico_lab.repositories import (
-    ChromaMemoryRepository,
     InMemoryConversationRepository,
     InMemoryDatabase,
     InMemoryDeviceRepository,
@@ -21,6 +20,7 @@ from aico_lab.repositories import (
     InMemoryUserRepository,
     LibSQLConversationRepository,
     LibSQLDeviceRepository,
+    LibSQLMemoryRepository,
     LibSQLPreferencesRepository,
     LibSQLRelationshipRepository,
     LibSQLSystemStateRepository,
@@ -71,7 +71,7 @@ class LibSQLWorld:
         self.preferences = LibSQLPreferencesRepository(self.dal)
         self.relationships = LibSQLRelationshipRepository(self.dal)
         self.conversations = LibSQLConversationRepository(self.dal)
-        self.memories = ChromaMemoryRepository(self.dal, self.index)
+        self.memories = LibSQLMemoryRepository(self.dal, self.index)
         self.devices = LibSQLDeviceRepository(self.dal)
         self.system_state = LibSQLSystemStateRepository(self.dal)
 
@@ -79,7 +79,7 @@ class LibSQLWorld:
         return UnitOfWork(self.dal, self.index)
 
     async def settle(self) -> None:
-        await self.memories.catch_up()
+        self.index.catch_up()
 
     async def outside(self, sql: str) -> list[tuple[Any, ...]]:
         """Ask through a connection of its own."""

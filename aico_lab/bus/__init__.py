@@ -2,10 +2,10 @@
 
 ::
 
-    publish ─────────────────────────▶ handlers    at once, in this process, not kept
-    enqueue ───▶ outbox ──▶ Relay ───▶ handlers    at least once, in order, survives a crash
-                   ▲
-    change_log ────┘
+    MessageBus.publish ──────────────────────▶ handlers    at once, in this process, not kept
+    UnitOfWork.publish ──▶ outbox ──▶ Relay ─▶ handlers    at least once, in order, survives a crash
+                             ▲
+    change_log ──────────────┘
 """
 
 from aico_lab.bus.messages import (
@@ -16,9 +16,8 @@ from aico_lab.bus.messages import (
     Subscription,
     subscribe,
 )
-from aico_lab.bus.outbox import DeadLetter, Outbox, dead_letters, forget
+from aico_lab.bus.outbox import DeadLetter, dead_letters, forget
 from aico_lab.bus.relay import Relay
-from aico_lab.repositories.outbox import enqueue
 
 __all__ = [
     "HANDLERS",
@@ -26,11 +25,9 @@ __all__ = [
     "HandlerRegistry",
     "Message",
     "MessageBus",
-    "Outbox",
     "Relay",
     "Subscription",
     "dead_letters",
-    "enqueue",
     "forget",
     "subscribe",
 ]

@@ -14,8 +14,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from aico_lab.adapters.libsql import NOW
 from aico_lab.bus.topics import matches
+from aico_lab.repositories import outbox
+from aico_lab.schema import feed
 
 if TYPE_CHECKING:
     from aico_lab.dal import DataAccessLayer
@@ -95,24 +96,18 @@ async def _move(dal: DataAccessLayer, patterns: set[str]) -> int:
         messages = [(RESYNC, {"tables": [row["table_name"] for row in tables]})]
         reached = head
     await dal.execute_many(
-        f"INSERT INTO outbox (topic, payload, created_at) VALUES (?, ?, {NOW})",
+        outbox.INSERT,
         [
             (topic, json.dumps(payload))
             for topic, payload in messages
             if any(matches(pattern, topic) for pattern in patterns)
         ],
     )
-    await _acknowledge(dal, reached)
-    return max(1, abs(reached - moved))
-
-
-async def _acknowledge(dal: DataAccessLayer, seq: int) -> None:
-    """Do what `aico_lab.schema.feed.acknowledge` does, in the transaction that is open."""
+    # Not as `feed.acknowledge` does it: after a resync the cursor may have to go back.
     await dal.execute(
         "INSERT INTO feed_consumers VALUES (?, ?) ON CONFLICT (consumer) "
         "DO UPDATE SET acknowledged = excluded.acknowledged",
-        [CONSUMER, seq],
+        [CONSUMER, reached],
     )
-    await dal.execute(
-        "DELETE FROM change_log WHERE seq < (SELECT min(acknowledged) FROM feed_consumers)"
-    )
+    await dal.execute(feed.PRUNE)
+    return max(1, abs(reached - moved))

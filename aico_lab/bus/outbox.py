@@ -1,35 +1,16 @@
-"""Events that must not be lost: written to libSQL in the transaction of what they tell of.
-
-The queue lies in libSQL and not in a store of its own because only there an event and its cause
-commit together: there is no moment at which one is kept and the other is not. `Relay` delivers it.
-"""
+"""What became of events: what was given up, and who is not waited for any more."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from aico_lab.repositories.outbox import enqueue
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from aico_lab.dal import DataAccessLayer
 
 REASON_LENGTH = 200  # characters
 _KEYLIKE = re.compile(r"[A-Za-z0-9_=-]{32,}")  # every key of ours is at least this long
-
-
-class Outbox:
-    """The outbox as the domain's `Publisher`: takes the place of the bus in a transaction."""
-
-    def __init__(self, dal: DataAccessLayer) -> None:
-        self._dal = dal
-
-    async def publish(self, topic: str, payload: Mapping[str, Any]) -> None:
-        """Write an event to the outbox; see `enqueue`."""
-        await enqueue(self._dal, topic, payload)
 
 
 @dataclass(frozen=True, slots=True)

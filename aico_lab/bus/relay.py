@@ -163,8 +163,10 @@ class Relay:
             if self._known.get(subscription.consumer) == subscription.patterns:
                 continue
             await self._dal.execute(
+                # What failed last may not be wanted any more, and its attempts are nobody else's.
                 "INSERT INTO bus_consumers (consumer, patterns) VALUES (?, ?) "
-                "ON CONFLICT (consumer) DO UPDATE SET patterns = excluded.patterns",
+                "ON CONFLICT (consumer) DO UPDATE SET patterns = excluded.patterns, "
+                "attempts = 0, due_at = NULL WHERE patterns <> excluded.patterns",
                 [subscription.consumer, json.dumps(subscription.patterns)],
             )
             self._known[subscription.consumer] = subscription.patterns
@@ -187,7 +189,9 @@ class Relay:
         if last != position:
             done += 1
             await self._dal.execute(
-                "UPDATE bus_consumers SET position = ? WHERE consumer = ? AND position = ?",
+                # Where another relay wants more for this consumer, one of these may have failed.
+                "UPDATE bus_consumers SET position = ?, attempts = 0, due_at = NULL "
+                "WHERE consumer = ? AND position = ?",
                 [last, subscription.consumer, position],
             )
         return done
@@ -242,9 +246,6 @@ class Relay:
             if state is None:  # another relay has dealt with it meanwhile
                 return
             attempts = state["attempts"]
-            await self._dal.execute(
-                "UPDATE outbox SET attempts = attempts + 1 WHERE seq = ?", [seq]
-            )
             due_at = "strftime('%Y-%m-%dT%H:%M:%f', 'now', ?) || '000Z'"
             if attempts < self._attempts:
                 await self._dal.execute(

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aico_lab.bus.outbox import Outbox
 from aico_lab.domain.services import MemoryService, PreferenceService
+from aico_lab.repositories.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from aico_lab.bus.messages import HandlerRegistry, Message
     from aico_lab.dal import DataAccessLayer
-    from aico_lab.domain.interfaces import MemoryRepository, PreferencesRepository
 
 
-def store_memories(
-    registry: HandlerRegistry, memory_repo: MemoryRepository, dal: DataAccessLayer
-) -> None:
+def store_memories(registry: HandlerRegistry, dal: DataAccessLayer) -> None:
     """Subscribe to `memory.store.request`, whose payload is a memory.
 
     The memory and the event `memory.store.complete` (`memory_id`, `status`) commit together. A
@@ -25,33 +20,34 @@ def store_memories(
 
     Args:
         registry: Who subscribes.
-        memory_repo: Stores memories through `dal`.
         dal: The primary database.
     """
-    service = MemoryService(memory_repo, Outbox(dal))
 
     @registry.subscribe("memory.store.request", consumer="aico_lab.store_memories")
     async def handle_memory_storage(message: Message) -> None:
-        async with dal.transaction():
-            await service.store(message.payload)
+        async with UnitOfWork(dal) as uow:
+            await MemoryService(uow.memories, uow).store(message.payload)
+            await uow.commit()
 
 
-def preference_setter(
-    preferences_repo: PreferencesRepository, dal: DataAccessLayer
-) -> Callable[[str, str, Any], Awaitable[None]]:
-    """Give the function that sets a preference of a user: user id, key, value.
+async def save_user_preference(
+    dal: DataAccessLayer, user_id: str, preference_key: str, value: Any
+) -> None:
+    """Set a preference of a user.
 
     The preference and the event `user.preferences.changed` (`user_id`, `preference_key`,
     `new_value`) commit together.
 
     Args:
-        preferences_repo: Stores preferences through `dal`.
         dal: The primary database.
+        user_id: Whose it is.
+        preference_key: Which.
+        value: Whatever JSON knows.
+
+    Raises:
+        UnknownUser: Nobody has that user id.
+        InvalidEntity: JSON does not know the value.
     """
-    service = PreferenceService(preferences_repo, Outbox(dal))
-
-    async def save_user_preference(user_id: str, preference_key: str, value: Any) -> None:
-        async with dal.transaction():
-            await service.set(user_id, preference_key, value)
-
-    return save_user_preference
+    async with UnitOfWork(dal) as uow:
+        await PreferenceService(uow.preferences, uow).set(user_id, preference_key, value)
+        await uow.commit()

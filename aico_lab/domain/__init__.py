@@ -15,6 +15,7 @@ from aico_lab.domain.entities import (
 from aico_lab.domain.interfaces import (
     ConversationRepository,
     DeviceRepository,
+    MemoryIndex,
     MemoryRepository,
     PreferencesRepository,
     Publisher,
@@ -22,7 +23,6 @@ from aico_lab.domain.interfaces import (
     Responder,
     SystemStateRepository,
     UserRepository,
-    VectorIndex,
 )
 from aico_lab.domain.services import (
     ConversationService,
@@ -39,6 +39,7 @@ __all__ = [
     "Device",
     "DeviceRepository",
     "Memory",
+    "MemoryIndex",
     "MemoryRepository",
     "MemoryService",
     "MemoryType",
@@ -53,6 +54,5 @@ __all__ = [
     "UserOnboardingService",
     "UserPreferences",
     "UserRepository",
-    "VectorIndex",
     "reflect",
 ]

@@ -206,7 +206,7 @@ class SystemStateRepository(ABC):
         """Set a fact."""
 
 
-class VectorIndex(Protocol):
+class MemoryIndex(Protocol):
     """Finds memories by meaning; may be behind the primary database."""
 
     def query(
@@ -216,9 +216,6 @@ class VectorIndex(Protocol):
 
         Called outside of the event loop's thread.
         """
-
-    def catch_up(self) -> object:
-        """Take in every change that was committed; called outside of the event loop's thread."""
 
 
 class Publisher(Protocol):

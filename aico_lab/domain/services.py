@@ -56,7 +56,9 @@ class ConversationService:
     async def process_user_message(self, user_id: str, message: str) -> str:
         """Store what a person said, answer it from the person's memories, store the answer.
 
-        Where the responder fails, the person's message is stored all the same.
+        Where the responder fails, the person's message is stored all the same, unless this happens
+        inside a unit of work: that undoes both, and keeps every other writer waiting while the
+        responder thinks. So a slow responder belongs outside of one.
 
         Returns:
             The answer; the time that it took is stored with it.

@@ -1,6 +1,5 @@
 """Where the domain's entities are kept: on libSQL and in a vector index, or in memory."""
 
-from aico_lab.repositories.chroma import ChromaDBMemoryRepository, ChromaMemoryRepository
 from aico_lab.repositories.full_text import empty_index
 from aico_lab.repositories.in_memory import (
     InMemoryConversationRepository,
@@ -20,11 +19,11 @@ from aico_lab.repositories.libsql import (
     LibSQLSystemStateRepository,
     LibSQLUserRepository,
 )
+from aico_lab.repositories.memories import ChromaDBMemoryRepository, LibSQLMemoryRepository
 from aico_lab.repositories.unit_of_work import InMemoryUnitOfWork, UnitOfWork
 
 __all__ = [
     "ChromaDBMemoryRepository",
-    "ChromaMemoryRepository",
     "InMemoryConversationRepository",
     "InMemoryDatabase",
     "InMemoryDeviceRepository",
@@ -36,6 +35,7 @@ __all__ = [
     "InMemoryUserRepository",
     "LibSQLConversationRepository",
     "LibSQLDeviceRepository",
+    "LibSQLMemoryRepository",
     "LibSQLPreferencesRepository",
     "LibSQLRelationshipRepository",
     "LibSQLSystemStateRepository",

@@ -30,13 +30,14 @@ if TYPE_CHECKING:
 
     from aico_lab.dal import DataAccessLayer
 
-# A system message is no turn of either side, and no Conversation.
+# A system message is no turn of either side, and no Conversation. Nor is what names no person: the
+# view takes it, for analysis.
 _TURNS = """
     SELECT
         message_id, user_id, messages.content AS message, timestamp,
         role = 'assistant' AS is_ai_response, sentiment_score, response_time,
         conversation_id, channel_id, metadata
-    FROM messages {joined} WHERE role <> 'system' AND
+    FROM messages {joined} WHERE role <> 'system' AND user_id IS NOT NULL AND
 """
 _ALL_TURNS = _TURNS.format(joined="")
 _FOUND_TURNS = _TURNS.format(joined="JOIN messages_search ON messages_search.rowid = messages.id")

@@ -1,8 +1,12 @@
-"""The outbox: events that commit with what they tell of; the bus delivers them afterwards."""
+"""The outbox: events that commit with what they tell of; the bus delivers them afterwards.
+
+The queue lies in libSQL and not in a store of its own because only there an event and its cause
+commit together: there is no moment at which one is kept and the other is not.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.libsql import NOW
 from aico_lab.domain import values
@@ -11,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aico_lab.dal import DataAccessLayer
+
+
+INSERT: Final = f"INSERT INTO outbox (topic, payload, created_at) VALUES (?, ?, {NOW})"
 
 
 async def enqueue(dal: DataAccessLayer, topic: str, payload: Mapping[str, Any]) -> None:
@@ -25,10 +32,7 @@ async def enqueue(dal: DataAccessLayer, topic: str, payload: Mapping[str, Any]) 
         InvalidTopic: The topic is malformed.
         InvalidEntity: The payload is no JSON object.
     """
-    await dal.execute(
-        f"INSERT INTO outbox (topic, payload, created_at) VALUES (?, ?, {NOW})",
-        event(topic, payload),
-    )
+    await dal.execute(INSERT, event(topic, payload))
 
 
 def event(topic: str, payload: Mapping[str, Any]) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from aico_lab.errors import WrongUse
 from aico_lab.repositories import in_memory, libsql, outbox
-from aico_lab.repositories.chroma import ChromaMemoryRepository
+from aico_lab.repositories.memories import LibSQLMemoryRepository
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from aico_lab.domain import (
         ConversationRepository,
         DeviceRepository,
+        MemoryIndex,
         MemoryRepository,
         PreferencesRepository,
         RelationshipRepository,
         SystemStateRepository,
         UserRepository,
-        VectorIndex,
     )
     from aico_lab.repositories.in_memory import InMemoryDatabase
 
@@ -50,7 +50,8 @@ class AbstractUnitOfWork(ABC):
     devices: DeviceRepository
     system_state: SystemStateRepository
 
-    _transaction: AbstractAsyncContextManager[object] | None = None
+    def __init__(self) -> None:
+        self._transaction: AbstractAsyncContextManager[object] | None = None
 
     async def __aenter__(self) -> Self:
         if self._transaction is not None:
@@ -106,16 +107,14 @@ class AbstractUnitOfWork(ABC):
 
     def __getattr__(self, name: str) -> Any:
         # Only where it is not open is a repository missing.
-        raise (
-            WrongUse(_OVER) if name in AbstractUnitOfWork.__annotations__ else AttributeError(name)
-        )
+        raise WrongUse(_OVER) if name in REPOSITORIES else AttributeError(name)
 
     def _close(self) -> AbstractAsyncContextManager[object]:
         transaction = self._transaction
         if transaction is None:
             raise WrongUse(_OVER)
         self._transaction = None
-        for name in self._repositories():
+        for name in REPOSITORIES:
             delattr(self, name)
         return transaction
 
@@ -132,16 +131,21 @@ class AbstractUnitOfWork(ABC):
         """Add an event to the outbox."""
 
 
+REPOSITORIES: Final = tuple(AbstractUnitOfWork.__annotations__)
+
+
 class UnitOfWork(AbstractUnitOfWork):
     """A unit of work on libSQL."""
 
-    def __init__(self, dal: DataAccessLayer, index: VectorIndex | None = None) -> None:
+    def __init__(self, dal: DataAccessLayer, index: MemoryIndex | None = None) -> None:
         """Open nothing yet.
 
         Args:
             dal: The primary database.
-            index: Finds memories by meaning; needed for `memories.get_by_context` only.
+            index: Finds memories by meaning, such as `lab.vectors()`; needed for
+                `memories.get_by_context` only.
         """
+        super().__init__()
         self._dal = dal
         self._index = index
 
@@ -154,7 +158,7 @@ class UnitOfWork(AbstractUnitOfWork):
             "preferences": libsql.LibSQLPreferencesRepository(self._dal),
             "relationships": libsql.LibSQLRelationshipRepository(self._dal),
             "conversations": libsql.LibSQLConversationRepository(self._dal),
-            "memories": ChromaMemoryRepository(self._dal, self._index),
+            "memories": LibSQLMemoryRepository(self._dal, self._index),
             "devices": libsql.LibSQLDeviceRepository(self._dal),
             "system_state": libsql.LibSQLSystemStateRepository(self._dal),
         }
@@ -167,6 +171,7 @@ class InMemoryUnitOfWork(AbstractUnitOfWork):
     """A unit of work in memory, for tests."""
 
     def __init__(self, database: InMemoryDatabase) -> None:
+        super().__init__()
         self._database = database
 
     def _begin(self) -> AbstractAsyncContextManager[object]:

@@ -39,6 +39,9 @@ _MARK = """INSERT INTO change_log (table_name, row_key, op, at)
     VALUES ('feed_tables', '', 'update', CAST(unixepoch('subsec') * 1000 AS INTEGER))"""
 """Logs that the feed itself changed, and not a row: consumers see that there is something to do."""
 
+PRUNE = "DELETE FROM change_log WHERE seq < (SELECT min(acknowledged) FROM feed_consumers)"
+"""Removes what every consumer holds; the last change that all of them have stays as an anchor."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
@@ -197,9 +200,7 @@ def acknowledge(connection: Connection, consumer: str, seq: int) -> None:
             "DO UPDATE SET acknowledged = max(acknowledged, excluded.acknowledged)",
             [consumer, seq],
         )
-        connection.execute(
-            "DELETE FROM change_log WHERE seq < (SELECT min(acknowledged) FROM feed_consumers)"
-        )
+        connection.execute(PRUNE)
 
 
 def _anchor(connection: Connection, seq: int) -> str:

@@ -13,24 +13,25 @@ from aico_lab.repositories.libsql import metadata_column, require_user
 
 if TYPE_CHECKING:
     from aico_lab.dal import DataAccessLayer
-    from aico_lab.domain import VectorIndex
+    from aico_lab.domain import MemoryIndex
 
 
-class ChromaMemoryRepository(MemoryRepository):
+class LibSQLMemoryRepository(MemoryRepository):
     """Memories: rows of `memories`, found through ChromaDB, or whatever else is the index.
 
     The index follows the change feed, so it is *eventually* consistent. What it says is never taken
     for the truth: a memory that was deleted, or that is another's, is not given, and one that was
     changed is given as it is now. A memory that was saved since the index last followed is not
-    found yet; `catch_up` brings the index up to date, as does the lab's sync.
+    found yet: the lab's `sync` brings the index up to date.
     """
 
-    def __init__(self, data_access: DataAccessLayer, index: VectorIndex | None = None) -> None:
+    def __init__(self, data_access: DataAccessLayer, index: MemoryIndex | None = None) -> None:
         """Remember what to use.
 
         Args:
             data_access: The primary database.
-            index: Finds memories by meaning; without it everything else works.
+            index: Finds memories by meaning, such as `lab.vectors()`; without it everything else
+                works.
         """
         self.dal = data_access
         self._index = index
@@ -80,11 +81,7 @@ class ChromaMemoryRepository(MemoryRepository):
     async def delete(self, memory_id: str) -> None:
         await self.dal.execute("DELETE FROM memories WHERE memory_id = ?", [memory_id])
 
-    async def catch_up(self) -> None:
-        """Let the index take in every memory that was committed; not inside a unit of work."""
-        await asyncio.to_thread(self._required().catch_up)
-
-    def _required(self) -> VectorIndex:
+    def _required(self) -> MemoryIndex:
         if self._index is None:
             raise WrongUse("Memories are found by meaning with a vector index only: give one.")
         return self._index
@@ -100,5 +97,5 @@ class ChromaMemoryRepository(MemoryRepository):
         return [Memory.from_dict(row) for row in rows]
 
 
-ChromaDBMemoryRepository = ChromaMemoryRepository
+ChromaDBMemoryRepository = LibSQLMemoryRepository
 """The name in the data layer's document."""
