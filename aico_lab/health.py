@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -11,9 +12,9 @@ from aico_lab.adapters import duckdb as duckdb_adapter
 from aico_lab.errors import AicoLabError, CorruptDatabase, DiskFull, SchemaTampered
 from aico_lab.etl import snapshots
 from aico_lab.lab import Lab
-from aico_lab.schema import feed
-from aico_lab.schema.core import CORE
-from aico_lab.schema.status import verify
+from aico_lab.schema import SchemaRegistry, feed
+from aico_lab.schema.discovery import discover
+from aico_lab.schema.drift import Drift
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("aico-lab", "libsql-experimental", "duckdb", "polars", "pyarrow", "altair", "papermill")
 PLAIN_HEADER = b"SQLite format 3\0"
+CURSOR = "database_id, seq, anchor"
 ROOM = 1 << 28  # bytes; below it, a sync of a small home may fail
 
 
@@ -38,12 +40,14 @@ class Finding:
 def describe(lab: Lab) -> dict[str, dict[str, object]]:
     """Give versions, sizes in bytes, rows by table, and how far the warehouse has come."""
     primary = lab.primary
-    head = feed.head(primary)
-    waiting, generation = head.seq, None
     kept = snapshots.published(lab.home.snapshots)
-    if kept:
-        generation = max(kept)
-        waiting = head.seq - _ask(lab, "SELECT seq FROM meta.state")
+    with primary.snapshot():
+        head = feed.head(primary)
+        cursor = _cursor(lab) if kept else None
+        waiting: int | str = head.seq - (cursor.seq if cursor else 0)
+        if cursor and not feed.continues(primary, cursor):
+            waiting = "all: aico.db was restored or exchanged"
+        rows: dict[str, object] = {**_rows(lab)}
     return {
         "home": {
             "path": str(lab.home.path),
@@ -53,14 +57,13 @@ def describe(lab: Lab) -> dict[str, dict[str, object]]:
         "bytes": {
             "primary": _size(lab.home.path, "aico.db*"),
             "warehouse": _size(lab.home.warehouse, "**/*"),
+            "vectors": _size(lab.home.path, "vectors.age") + _size(lab.home.vectors, "**/*"),
+            "cache": _size(lab.home.cache, "**/*"),
             "reports": _size(lab.home.reports, "**/*"),
         },
-        "rows": {
-            table: _first(primary.fetch_one(f'SELECT count(*) FROM "{table}"'))
-            for table in feed.tracked_tables(primary)
-        },
+        "rows": rows,
         "warehouse": {
-            "snapshot": generation if generation is not None else "none; run `aico-lab sync`",
+            "snapshot": max(kept) if kept else "none; run `aico-lab sync`",
             "snapshots kept": ", ".join(map(str, kept)) or "none",
             "changes not yet synced": waiting,
         },
@@ -94,6 +97,8 @@ def diagnose(settings: Settings) -> list[Finding]:
             check("schema", lambda: _check_schema(lab))
             check("encryption", lambda: _check_encryption(lab))
             check("warehouse", lambda: _check_warehouse(lab))
+        check("vectors", lambda: _check_vectors(lab))
+        check("cache", lambda: _check_cache(lab))
     return findings
 
 
@@ -116,10 +121,16 @@ def _check_primary(lab: Lab) -> str:
 
 
 def _check_schema(lab: Lab) -> str:
-    found = verify(CORE, lab.primary)
-    if not found.ok:
+    discover()  # the plugins of installed packages: what they made is no drift
+    registry = SchemaRegistry.default
+    waiting = registry.pending(lab.primary)
+    if registry.drift(lab.primary) != Drift():
         raise SchemaTampered("The schema is not what was applied: see `aico-lab schema verify`.")
-    return f"{len(list(CORE))} schemas up to date, unchanged since they were applied"
+    if waiting:
+        return f"as it was applied; `aico-lab schema migrate` will update {', '.join(waiting)}"
+    return (
+        f"{len(registry.wanted(lab.primary))} schemas up to date, unchanged since they were applied"
+    )
 
 
 def _check_encryption(lab: Lab) -> str:
@@ -135,34 +146,66 @@ def _check_warehouse(lab: Lab) -> str:
     kept = snapshots.published(lab.home.snapshots)
     if not kept:
         return "no snapshot yet; run `aico-lab sync`"
-    head = feed.head(lab.primary)
-    with duckdb_adapter.translated("The snapshot"):
-        if _ask(lab, "SELECT seq FROM meta.state") != head.seq:
-            return f"snapshot {max(kept)} opens; `aico-lab sync` will add what changed since"
-        for table in feed.tracked_tables(lab.primary):
-            here = _first(lab.primary.fetch_one(f'SELECT count(*) FROM "{table}"'))
-            there = _ask(
-                lab,
-                f"""SELECT (SELECT count(*) FROM raw."{table}") + (
-                    SELECT count(*) FROM quarantine.misfits WHERE table_name = '{table}')""",
+    with lab.primary.snapshot():
+        head, here = feed.head(lab.primary), _rows(lab)
+    behind = f"snapshot {max(kept)} opens; `aico-lab sync` will bring it up to date"
+    if _cursor(lab) != head:
+        return behind
+    counts = ", ".join(
+        f"""(SELECT count(*) FROM raw."{table}")
+            + (SELECT count(*) FROM quarantine.misfits WHERE table_name = '{table}')"""
+        for table in here
+    )
+    # The cursor once more, in the same query: a sync may have published another one meanwhile.
+    cursor, there = _ask(lab, f"SELECT {CURSOR}, {counts} FROM meta.state")
+    if cursor != head:
+        return behind
+    for (table, rows), found in zip(here.items(), there, strict=True):
+        if rows != found:
+            raise CorruptDatabase(
+                f"{table} has {rows} rows in aico.db and {found} in snapshot {max(kept)}: "
+                "run `aico-lab sync --full`."
             )
-            if there != here:
-                raise CorruptDatabase(
-                    f"{table} has {here} rows in aico.db and {there} in snapshot {max(kept)}: "
-                    "run `aico-lab sync --full`."
-                )
     return f"snapshot {max(kept)} has as many rows as aico.db in every table"
 
 
+def _check_vectors(lab: Lab) -> str:
+    return f"{lab.vectors().count():,} memories can be found by meaning"
+
+
+def _check_cache(lab: Lab) -> str:
+    if not lab.home.cache.exists():
+        return "none"
+    return f"{len(lab.cache(read_only=True).items()):,} entries, each as it was written"
+
+
+def _rows(lab: Lab) -> dict[str, int]:
+    """Count the rows of the tables that the warehouse follows."""
+    tables = feed.tracked_tables(lab.primary)
+    counts = ", ".join(f'(SELECT count(*) FROM "{table}")' for table in tables)
+    return dict(zip(tables, lab.primary.fetch_all(f"SELECT {counts}")[0], strict=True))
+
+
+def _cursor(lab: Lab) -> feed.Cursor:
+    """Give what the newest snapshot holds of the change feed."""
+    return _ask(lab, f"SELECT {CURSOR} FROM meta.state")[0]
+
+
+def _ask(lab: Lab, query: str) -> tuple[feed.Cursor, list[int]]:
+    with duckdb_adapter.translated("The snapshot"):
+        relation = lab.sql(query)
+        row = relation.fetchone() if relation else None
+    if row is None:
+        raise CorruptDatabase(
+            "The snapshot does not say what it holds: run `aico-lab sync --full`."
+        )
+    database_id, seq, anchor, *more = row
+    return feed.Cursor(database_id, seq, anchor), more
+
+
 def _size(folder: Path, pattern: str) -> int:
-    return sum(path.stat().st_size for path in folder.glob(pattern) if path.is_file())
-
-
-def _ask(lab: Lab, query: str) -> int:
-    """Give the one number that a query of the snapshot asks for."""
-    answer = lab.sql(query)
-    return _first(answer.fetchone() if answer else None)
-
-
-def _first(row: tuple[int, ...] | None) -> int:
-    return row[0] if row else 0
+    total = 0
+    for path in folder.glob(pattern):
+        with contextlib.suppress(FileNotFoundError):  # a sync is at work
+            total += path.stat().st_size if path.is_file() else 0
+    return total

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 
 from aico_lab.adapters.encrypted import EncryptedLibSQLConnection
 from aico_lab.adapters.libsql import LibSQLAdapter
@@ -32,7 +34,6 @@ from tests.test_plugins import KEY, everything, master
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
 
@@ -426,6 +427,16 @@ def test_a_second_migrator_is_told_of_the_first(connection, monkeypatch):
         other.wait()
     assert notes.apply_core_schemas(connection) == {"notes": 2}
     assert not connection.path.with_name("a.db.migration").exists()
+
+
+def test_a_migrator_that_is_done_meanwhile_has_no_name(connection, monkeypatch):
+    """Its note is gone between two looks; that is no matter of permissions."""
+    monkeypatch.setattr(migrate, "LOCK_SECONDS", 0.01)
+    monkeypatch.setattr(Path, "exists", lambda _: True)
+    more = registry(version(2, "CREATE TABLE more (a)"))
+    busy = pytest.raises(MigrationBusy, match="by another program")
+    with FileLock(f"{connection.path}.migration.lock"), busy:
+        more.apply_core_schemas(connection)
 
 
 def test_two_migrators_at_once_apply_every_version_once(tmp_path):

@@ -13,7 +13,7 @@ from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.errors import InvalidValue, MigrationFailed, SchemaTampered, SchemaTooNew
 from aico_lab.schema import feed
 from aico_lab.schema.core import CORE
-from aico_lab.schema.registry import SchemaRegistry, SchemaVersion, pending
+from aico_lab.schema.registry import SchemaRegistry, SchemaVersion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +58,7 @@ def test_the_core_schemas_make_every_table_of_the_design(connection):
     assert set(CORE.apply_core_schemas(connection).values()) == {1}
     assert tables(connection) >= CORE_TABLES | {"feed_tables", "feed_consumers"}
     assert CORE.apply_core_schemas(connection) == {}
-    assert pending(CORE, connection) == {}
+    assert CORE.pending(connection) == {}
     recorded = connection.fetch_one("SELECT count(*), sum(direction = 'apply') FROM "
                                     "schema_migration_history")  # fmt: skip
     assert recorded == (len(list(CORE)), len(list(CORE)))
@@ -82,7 +82,7 @@ def test_later_versions_are_applied_to_what_is_there(connection):
     registry(first).apply_core_schemas(connection)
     second = version(2, "ALTER TABLE t ADD COLUMN b TEXT", "CREATE TABLE u (a TEXT)")
     both = registry(first, second)
-    assert pending(both, connection) == {"s": 1}
+    assert both.pending(connection) == {"s": 1}
     assert both.apply_core_schemas(connection) == {"s": 2}
     connection.execute("INSERT INTO t (a, b) VALUES (1, 2)")
 

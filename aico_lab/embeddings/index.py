@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from aico_lab.adapters.chroma import ChromaDBAdapter
-    from aico_lab.adapters.chroma_collection import Match
     from aico_lab.adapters.chroma_store import Connection
     from aico_lab.embeddings.encoder import Encoder
 
@@ -46,25 +45,26 @@ class VectorIndex:
             limit: How many, at most.
             user_id: Only this person's.
         """
-        return [(match.id, match.score) for match in self.search(text, limit, user_id)]
-
-    def search(self, text: str, limit: int, user_id: str | None = None) -> list[Match]:
-        """Do the same, and give the texts and metadata too."""
         with self._lock:
             connection = self._current()
             vectors, _ = self._encoder.encode_usable([text])
             if connection is None or not len(vectors):
                 return []
             memories = connection.collection(MEMORIES)
-            if user_id is None:
-                return memories.query(vectors[0], limit)
-            # Chroma takes ten times as long with a condition that most entries fulfil, as in a
-            # home of one person: look among everybody's first.
-            nearest = memories.query(vectors[0], limit * MARGIN)
-            theirs = [match for match in nearest if match.metadata["user_id"] == user_id]
-            if len(theirs) >= limit:
-                return theirs[:limit]
-            return memories.query(vectors[0], limit, {"user_id": user_id})
+            matches = memories.query(vectors[0], limit if user_id is None else limit * MARGIN)
+            if user_id is not None:
+                # Chroma takes ten times as long with a condition that most entries fulfil, as in a
+                # home of one person: look among everybody's first.
+                matches = [one for one in matches if one.metadata["user_id"] == user_id][:limit]
+                if len(matches) < limit:
+                    matches = memories.query(vectors[0], limit, {"user_id": user_id})
+            return [(match.id, match.score) for match in matches]
+
+    def count(self) -> int:
+        """Give the number of memories that can be found."""
+        with self._lock:
+            connection = self._current()
+            return 0 if connection is None else connection.collection(MEMORIES).count()
 
     def close(self) -> None:
         """Remove the opened copy; the next query would open it again."""

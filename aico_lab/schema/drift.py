@@ -12,10 +12,13 @@ from aico_lab.schema import versions
 from aico_lab.schema.sql import normalised, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from aico_lab.schema.authorizer import Guard
     from aico_lab.schema.versions import Schema
+
+VECTOR_TABLE = "libsql_vector_meta_shadow"
+"""libSQL's own list of vector indexes: there as soon as anybody makes one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,8 @@ class Twin:
         added = [
             name
             for name in found.keys() - expected.keys()
-            if not any(guard.is_own(found[name].table) for guard in without)
+            if name != f"table {VECTOR_TABLE}"
+            and not any(guard.is_own(_owner(found, name)) for guard in without)
         ]
         return Drift(
             added=tuple(sorted(added)),
@@ -143,6 +147,13 @@ class Twin:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def _owner(objects: Mapping[str, SchemaObject], name: str) -> str:
+    """Give the table to which an object belongs; libSQL keeps a vector index in one of its own."""
+    table = objects[name].table
+    index = objects.get(f"index {table.removesuffix('_shadow')}")
+    return index.table if index and table.endswith("_shadow") else table
 
 
 def _uses(connection: Connection, kind: str, name: str) -> list[str]:

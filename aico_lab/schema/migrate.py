@@ -29,7 +29,7 @@ from aico_lab.home import os_errors
 from aico_lab.schema import feed, sandbox, versions
 from aico_lab.schema.authorizer import Guard
 from aico_lab.schema.backup import back_up, loses_data
-from aico_lab.schema.drift import Twin, structure
+from aico_lab.schema.drift import VECTOR_TABLE, Twin, structure
 from aico_lab.schema.sql import quoted
 from aico_lab.schema.versions import applied_checksums, current_versions
 
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from aico_lab.schema.versions import Direction, Schema
 
 LOCK_SECONDS = 30.0  # for which a second migrator waits
-_VECTOR_TABLE = "libsql_vector_meta_shadow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,9 @@ def exclusive(connection: Connection) -> Iterator[None]:
         try:
             lock.acquire()
         except Timeout as busy:
-            who = holder.read_text() if holder.exists() else "another program"
+            who = "another program"
+            with contextlib.suppress(FileNotFoundError):  # it is done just now
+                who = holder.read_text()
             raise MigrationBusy(
                 f"{connection.path.name} is being migrated by {who}: try again when it is done."
             ) from busy
@@ -210,8 +211,7 @@ class Migration:
                 connection.execute(f"DROP {kind} IF EXISTS {quoted(name)}")
             for number in range(reached, 0, -1):
                 checksum = checksums.get((plugin, number), "")
-                version = versions.Recorded(plugin, "plugin", number, checksum)
-                versions.record(connection, version, "rollback")
+                versions.record(connection, plugin, "plugin", number, "rollback", checksum=checksum)
             self._check_after()
         return backup
 
@@ -232,8 +232,9 @@ class Migration:
                 raise InvalidStatement(dangling)
             backup = self._back_up(statements, f"before-{schema.name}-{reached}")
             versions.run(connection, schema, number, direction)
-            recorded = versions.Recorded(schema.name, schema.kind, number, version.checksum)
-            versions.record(connection, recorded, direction)
+            versions.record(
+                connection, schema.name, schema.kind, number, direction, checksum=version.checksum
+            )
             self._check_after()
         self._steps[schema] = reached
         return Step(schema.name, number, version.name, direction, tuple(statements), backup)
@@ -287,13 +288,13 @@ class Migration:
 
     def _drop_vector_table(self) -> None:
         """Drop the list of vector indexes that libSQL leaves when the last one is gone."""
-        what, connection = f"table {_VECTOR_TABLE}", self._connection
+        what, connection = f"table {VECTOR_TABLE}", self._connection
         if (
             what in structure(connection)
             and what not in self._twin.structure()
-            and not connection.fetch_all(f"SELECT 1 FROM {_VECTOR_TABLE} LIMIT 1")
+            and not connection.fetch_all(f"SELECT 1 FROM {VECTOR_TABLE} LIMIT 1")
         ):
-            connection.execute(f"DROP TABLE {_VECTOR_TABLE}")
+            connection.execute(f"DROP TABLE {VECTOR_TABLE}")
 
 
 @contextlib.contextmanager

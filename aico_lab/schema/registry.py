@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
     from aico_lab.schema.migrate import Step
 
-__all__ = ["SchemaRegistry", "SchemaVersion", "pending"]
+__all__ = ["SchemaRegistry", "SchemaVersion"]
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -257,6 +257,15 @@ class SchemaRegistry:
         with Twin(steps) as twin:
             return twin.compare(connection, without=unknown)
 
+    def pending(self, connection: Connection) -> dict[str, int]:
+        """Say which core schemas and active plugins have versions to be applied, and how many.
+
+        Raises:
+            SchemaTooNew: The database was migrated by a later version of this program.
+            SchemaTampered: A version that was applied differs from the one registered now.
+        """
+        return _behind(self.wanted(connection), connection)
+
     def wanted(self, connection: Connection) -> list[Schema]:
         """Give the schemas that a database is to have: the core and the active plugins."""
         active = current_versions(connection)
@@ -284,16 +293,6 @@ class SchemaRegistry:
 
 class _Undo(Exception):
     """Leaves a transaction that is not to be committed."""
-
-
-def pending(registry: SchemaRegistry, connection: Connection) -> dict[str, int]:
-    """Say which core schemas and active plugins have versions to be applied, and how many.
-
-    Raises:
-        SchemaTooNew: The database was migrated by a later version of this program.
-        SchemaTampered: A version that was applied differs from the one registered now.
-    """
-    return _behind(registry.wanted(connection), connection)
 
 
 def _behind(schemas: Iterable[Schema], connection: Connection) -> dict[str, int]:

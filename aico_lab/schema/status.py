@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 from aico_lab.errors import SchemaError, StorageError
 from aico_lab.schema.drift import Drift
 from aico_lab.schema.migrate import check_sound
-from aico_lab.schema.registry import pending
 from aico_lab.schema.versions import current_versions
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def verify(registry: SchemaRegistry, connection: Connection) -> Verification:
     try:
         check_sound(connection)
         drift = registry.drift(connection)
-        waiting = pending(registry, connection)
+        waiting = registry.pending(connection)
     except (SchemaError, StorageError) as error:
         problems.append(str(error))
     return Verification(drift == Drift() and not problems, waiting, drift, tuple(problems))

@@ -91,16 +91,6 @@ class Schema:
         return tables
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """A version as the history keeps it; of an unknown plugin there is nothing else."""
-
-    schema: str
-    kind: Kind
-    version: int
-    checksum: str
-
-
 def prepare(connection: Connection) -> None:
     """Make the tables of the registry and of the change feed, where they are missing."""
     for statement in (*BOOKKEEPING, *feed.TABLES):
@@ -167,19 +157,27 @@ def run(connection: Connection, schema: Schema, number: int, direction: Directio
             feed.untrack(connection, table)
 
 
-def record(connection: Connection, what: Recorded, direction: Direction) -> None:
+def record(
+    connection: Connection,
+    schema: str,
+    kind: Kind,
+    version: int,
+    direction: Direction,
+    *,
+    checksum: str,
+) -> None:
     """Note in the metadata where a schema stands now, and in the history how it came there."""
-    reached = what.version if direction == "apply" else what.version - 1
+    reached = version if direction == "apply" else version - 1
     if reached:
         connection.execute(
             f"INSERT INTO schema_metadata VALUES (?, ?, ?, {NOW}) ON CONFLICT (schema_name) "
             "DO UPDATE SET version = excluded.version, updated_at = excluded.updated_at",
-            [what.schema, what.kind, reached],
+            [schema, kind, reached],
         )
     else:
-        connection.execute("DELETE FROM schema_metadata WHERE schema_name = ?", [what.schema])
+        connection.execute("DELETE FROM schema_metadata WHERE schema_name = ?", [schema])
     connection.execute(
         "INSERT INTO schema_migration_history "
         f"(schema_name, version, direction, checksum, at) VALUES (?, ?, ?, ?, {NOW})",
-        [what.schema, what.version, direction, what.checksum],
+        [schema, version, direction, checksum],
     )

@@ -1,0 +1,135 @@
+"""What doctor and info find: faults where there are some, and no others."""
+
+from __future__ import annotations
+
+import shutil
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from aico_lab.adapters.rocksdb import RocksDBAdapter
+from aico_lab.config import Settings
+from aico_lab.health import describe, diagnose
+from aico_lab.lab import Lab
+from aico_lab.schema import SchemaRegistry, discovery, feed
+from tests.messages import START, add, message
+from tests.test_plugins import plugin, version
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VECTORS = (
+    "CREATE TABLE todo_items (id INTEGER PRIMARY KEY, v F32_BLOB(2))",
+    "CREATE INDEX idx_todo_items ON todo_items (libsql_vector_idx(v))",
+    "INSERT INTO todo_items (v) VALUES (vector32('[1, 2]'))",
+)
+
+
+@pytest.fixture
+def synced(lab: Lab) -> Lab:
+    """With two messages that are in the warehouse."""
+    add(lab.primary, message(0), message(1))
+    lab.sync_warehouse()
+    return lab
+
+
+def faults(lab: Lab) -> dict[str, str]:
+    """What is wrong, by check."""
+    found = diagnose(Settings.resolve(home=lab.home.path))
+    return {finding.check: finding.detail for finding in found if not finding.ok}
+
+
+def test_a_sound_home_has_no_faults(synced):
+    """Every store is looked at, also those that are not there yet."""
+    checks = [finding.check for finding in diagnose(Settings.resolve(home=synced.home.path))]
+    assert {"primary database", "schema", "warehouse", "vectors", "cache"} <= set(checks)
+    assert faults(synced) == {}
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_plugin_with_vectors_is_no_fault(synced, monkeypatch, installed):
+    """Whether or not its package is still installed."""
+    registry = plugin(version(1, *VECTORS), name="todo")
+    registry.apply_plugin_schema("todo", synced.primary)
+    if installed:
+        core = plugin(version(1, "SELECT 1"), name="other")
+        monkeypatch.setattr(SchemaRegistry, "default", core)
+        entry = SimpleNamespace(
+            name="todo", load=lambda: core.register("todo", "plugin", registry["todo"].versions)
+        )
+        monkeypatch.setattr(discovery, "entry_points", lambda **_: [entry])
+    assert faults(synced) == {}
+
+
+def test_rows_that_come_while_they_are_counted_are_no_fault(synced, monkeypatch):
+    """The bot goes on writing."""
+    tracked = feed.tracked_tables
+
+    def busy(connection):
+        with Lab.open(synced.home.path) as other:
+            add(
+                other.primary,
+                message(other.primary.fetch_all("SELECT count(*) FROM messages")[0][0]),
+            )
+        return tracked(connection)
+
+    monkeypatch.setattr(feed, "tracked_tables", busy)
+    assert faults(synced) == {}
+
+
+def test_rows_that_are_missing_are_a_fault(synced):
+    """Both numbers are said."""
+    (trigger,) = synced.primary.fetch_one(
+        "SELECT sql FROM sqlite_master WHERE name = 'feed_messages_delete'"
+    )
+    synced.primary.execute("DROP TRIGGER feed_messages_delete")
+    synced.primary.execute("DELETE FROM messages WHERE message_id = 'm1'")
+    synced.primary.execute(trigger)
+    assert faults(synced) == {
+        "warehouse": "messages has 1 rows in aico.db and 2 in snapshot 1: "
+        "run `aico-lab sync --full`."
+    }
+
+
+def test_what_was_synced_before_a_restore_does_not_count(synced, tmp_path: Path):
+    """Rather than as fewer than no changes."""
+    file = synced.home.primary
+    synced.primary.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copy(file, tmp_path / "backup.db")
+    add(synced.primary, *[message(number) for number in range(2, 9)])
+    assert describe(synced)["warehouse"]["changes not yet synced"] == 7
+    synced.sync_warehouse()
+    synced.close()
+    file.with_name("aico.db-wal").unlink(missing_ok=True)
+    file.with_name("aico.db-shm").unlink(missing_ok=True)
+    shutil.copy(tmp_path / "backup.db", file)
+    with Lab.open(synced.home.path) as restored:
+        assert "restored" in describe(restored)["warehouse"]["changes not yet synced"]
+
+
+@pytest.mark.slow
+def test_damaged_vectors_and_a_foreign_cache_are_faults(synced):
+    """The primary database being sound; info counts their bytes."""
+    pytest.importorskip("rocksdict")
+    synced.primary.execute(
+        "INSERT INTO memories VALUES ('a', 'u', 'likes tea', 'fact', 0.5, ?, NULL)", [START]
+    )
+    synced.sync()
+    synced.cache().put(b"a", b"b")
+    synced.close()
+    assert faults(synced) == {}
+    with Lab.open(synced.home.path) as lab:
+        sizes = describe(lab)["bytes"]
+        assert sizes["vectors"] > 1000
+        assert sizes["cache"] > 100
+    sealed = synced.home.vectors.with_name("vectors.age")
+    content = bytearray(sealed.read_bytes())
+    content[-100] ^= 1
+    sealed.write_bytes(content)
+    shutil.rmtree(synced.home.cache)
+    RocksDBAdapter(synced.home.cache, b"w" * 32).connect().close()
+    found = faults(synced)
+    assert set(found) == {"vectors", "cache"}
+    assert "damaged" in found["vectors"]
+    assert "another key" in found["cache"]
