@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from aico_lab.adapters.base import DatabaseAdapter
+from aico_lab.adapters.base import DatabaseAdapter, by_words
 from aico_lab.errors import (
     AicoLabError,
     ConnectionIsClosed,
@@ -31,11 +31,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from aico_lab.adapters.base import Meanings
+
 ALIAS = "lab"
 
 _DAMAGED = "is damaged: delete it and run `aico-lab sync --full`"
 
-_MESSAGES: tuple[tuple[str, type[AicoLabError], str], ...] = (
+_MESSAGES: Meanings = (
     ("wrong encryption key", NotADatabase, "is no database that this key opens"),
     ("without a key", NotADatabase, "is encrypted and no key was given"),
     ("not a valid duckdb", NotADatabase, "is no DuckDB database"),
@@ -78,7 +80,7 @@ def translate(error: duckdb.Error, where: str) -> AicoLabError:
         # It is somebody's message that does not fit.
         text = _QUOTED.sub("…", text.partition("\nLINE ")[0])
     # Such an error repeats the query, whose names may be any words.
-    of_the_file = None if isinstance(error, _ABOUT_THE_QUERY) else _by_words(text, where)
+    of_the_file = None if isinstance(error, _ABOUT_THE_QUERY) else by_words(text, where, _MESSAGES)
     if of_the_file:
         return of_the_file
     if isinstance(error, duckdb.ProgrammingError | duckdb.DataError | duckdb.NotSupportedError):
@@ -88,14 +90,6 @@ def translate(error: duckdb.Error, where: str) -> AicoLabError:
     if isinstance(error, duckdb.InternalException | duckdb.FatalException):
         return CorruptDatabase(f"{where} is damaged: delete it and run `aico-lab sync --full`.")
     return StorageError(f"{where} refused: {text.splitlines()[0]}.")
-
-
-def _by_words(text: str, where: str) -> AicoLabError | None:
-    lowered = text.lower()
-    for words, kind, meaning in _MESSAGES:
-        if words in lowered:
-            return kind(f"{where} {meaning}.")
-    return None
 
 
 @contextlib.contextmanager
@@ -152,6 +146,9 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
                 config={
                     "autoinstall_known_extensions": "false",
                     "autoload_known_extensions": "false",
+                    # The one extension comes with a package, as this code does. To check its
+                    # signature takes longer than all the rest of opening a database: 45 ms.
+                    "allow_unsigned_extensions": "true",
                     "temp_directory": str(self._temporary),
                     "temp_file_encryption": "true",  # else what is spilled is plain text
                     **limit,
@@ -191,7 +188,7 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
         except duckdb.Error as error:
             # Not chained: DuckDB's own text may quote the statement, and the key is in it.
             where = self.path.name
-            raise _by_words(str(error), where) or translate(error, where) from None
+            raise by_words(str(error), where, _MESSAGES) or translate(error, where) from None
         connection.execute(f"USE {ALIAS}")
 
 

@@ -3,28 +3,38 @@
 SQLite lets any column hold any type. Whole columns of a batch are converted at once; only where
 that fails are its values looked at one by one. Text is read as bytes and decoded by Arrow, since
 the driver truncates text at a NUL and panics on invalid UTF-8.
+
+A large table is read by pages when all of it is read, and else by rows.
 """
 
 from __future__ import annotations
 
 import gc
+import json
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from aico_lab.etl.contract import ARROW_TYPES, Column, Contract
+from aico_lab.etl.pages import Layout, read_columns, read_layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.adapters.libsql_values import Value
 
 FETCH_ROWS = 10_000
 """Rows fetched at a time: few enough to stay in the processor's cache."""
+
+PAGEWISE = 8_192
+"""Leaf pages (32 MB) from which on a table is read by pages: before, Numba would only cost time."""
 
 SHOWN = 200
 """Characters of a value that is set aside which are kept to recognise it by."""
@@ -59,9 +69,15 @@ class Misfit:
     value: str
 
 
+Extracted: TypeAlias = tuple[pa.RecordBatch, list[Misfit]]
+Values: TypeAlias = "Sequence[Value] | pa.Array"
+
+_DOES_NOT_FIT = (pa.ArrowException, TypeError, ValueError, OverflowError)
+
+
 def extract(
     connection: Connection, contract: Contract, *, since: int | None = None, until: int = 0
-) -> Iterator[tuple[pa.RecordBatch, list[Misfit]]]:
+) -> Iterator[Extracted]:
     """Read a table, or those of its rows that changed.
 
     Args:
@@ -73,21 +89,80 @@ def extract(
     Yields:
         Rows that fit, and those that do not.
     """
-    columns = ", ".join(_expression(column) for column in contract.columns)
-    if since is None:
-        query, parameters = f'SELECT {columns} FROM "{contract.table}" AS t', []
-    else:
+    if since is not None:
         keys = ", ".join(f"{expression} AS k{i}" for i, expression in enumerate(_log_key(contract)))
         match = " AND ".join(f't."{name}" = k.k{i}' for i, name in enumerate(contract.key))
-        query = (
-            f"SELECT {columns} FROM (SELECT DISTINCT {keys} FROM change_log "
-            f"WHERE seq > ? AND seq <= ? AND table_name = ?) AS k "
-            f'CROSS JOIN "{contract.table}" AS t WHERE {match}'
+        changed = (
+            f"(SELECT DISTINCT {keys} FROM change_log "
+            f"WHERE seq > ? AND seq <= ? AND table_name = ?) AS k CROSS JOIN"
         )
-        parameters = [since, until, contract.table]
+        yield from _by_rows(
+            connection, contract, changed, f"WHERE {match}", [since, until, contract.table]
+        )
+        return
+    layout = read_layout(connection, contract.table)
+    if layout is None or len(layout.leaves) < PAGEWISE:
+        yield from _by_rows(connection, contract)
+    else:
+        yield from _by_pages(connection, contract, layout)
+
+
+def _by_rows(
+    connection: Connection,
+    contract: Contract,
+    chosen: str = "",
+    condition: str = "",
+    parameters: Sequence[Any] = (),
+) -> Iterator[Extracted]:
+    """Select rows of the table `t`: all, or those that what stands before it chooses."""
+    columns = ", ".join(_expression(column) for column in contract.columns)
+    query = f'SELECT {columns} FROM {chosen} "{contract.table}" AS t {condition}'
     with _without_garbage_collector():
         for rows in connection.fetch_batches(query, parameters, size=FETCH_ROWS):
-            yield _to_arrow(contract, list(zip(*rows, strict=True)))
+            values = list(zip(*rows, strict=True))
+            try:
+                yield _to_batch(contract, values), []
+            except _DOES_NOT_FIT:
+                yield _sort_out(contract, values)
+
+
+def _by_pages(connection: Connection, contract: Contract, layout: Layout) -> Iterator[Extracted]:
+    """Decode pages; what they do not give, and where something does not fit, select it."""
+    for arrays, rowids, left in read_columns(connection, contract, layout):
+        unread = left
+        try:
+            _refuse_invalid_json(connection, contract, arrays, rowids)
+            yield _to_batch(contract, arrays), []
+        except _DOES_NOT_FIT:
+            unread = np.concatenate([rowids, left])
+        if len(unread):
+            yield from _by_rows(
+                connection,
+                contract,
+                "json_each(?) AS unread CROSS JOIN",
+                "WHERE t.rowid = unread.value",
+                [json.dumps(unread.tolist())],
+            )
+
+
+def _refuse_invalid_json(
+    connection: Connection,
+    contract: Contract,
+    arrays: Sequence[pa.Array],
+    rowids: NDArray[np.int64],
+) -> None:
+    """Leave it to SQLite to say what is JSON, as where rows are selected."""
+    documents = [
+        f'NOT coalesce(json_valid("{column.name}"), true)'
+        for column, array in zip(contract.columns, arrays, strict=True)
+        if column.kind == "json" and array.null_count < len(array)
+    ]
+    if documents and connection.fetch_one(
+        f'SELECT 1 FROM "{contract.table}" WHERE rowid BETWEEN ? AND ? '
+        f"AND ({' OR '.join(documents)}) LIMIT 1",
+        [int(rowids[0]), int(rowids[-1])],
+    ):
+        raise ValueError("not JSON")
 
 
 def changed_keys(connection: Connection, contract: Contract, *, since: int, until: int) -> pa.Table:
@@ -128,22 +203,14 @@ def _expression(column: Column) -> str:
             return name
 
 
-def _to_arrow(
-    contract: Contract, values: Sequence[Sequence[Value]]
-) -> tuple[pa.RecordBatch, list[Misfit]]:
-    try:
-        arrays = [
-            _convert(column, column_values)
-            for column, column_values in zip(contract.columns, values, strict=True)
-        ]
-        return pa.RecordBatch.from_arrays(arrays, schema=contract.arrow_schema), []
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        return _sort_out(contract, values)
+def _to_batch(contract: Contract, columns: Sequence[Values]) -> pa.RecordBatch:
+    arrays = [
+        _convert(column, values) for column, values in zip(contract.columns, columns, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=contract.arrow_schema)
 
 
-def _sort_out(
-    contract: Contract, values: Sequence[Sequence[Value]]
-) -> tuple[pa.RecordBatch, list[Misfit]]:
+def _sort_out(contract: Contract, values: Sequence[Sequence[Value]]) -> Extracted:
     """Find the rows of a batch that do not fit, and convert the others."""
     first_misfit: dict[int, int] = {}
     for position, column in enumerate(contract.columns):
@@ -166,17 +233,13 @@ def _sort_out(
         [value for row, value in enumerate(column_values) if row not in first_misfit]
         for column_values in values
     ]
-    arrays = [
-        _convert(column, column_values)
-        for column, column_values in zip(contract.columns, fitting, strict=True)
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=contract.arrow_schema), misfits
+    return _to_batch(contract, fitting), misfits
 
 
-def _convert(column: Column, values: Sequence[Value]) -> pa.Array:
+def _convert(column: Column, values: Values) -> pa.Array:
     match column.kind:
         case "text" | "json" | "timestamp":
-            return pa.array(values, pa.binary()).cast(pa.string()).cast(ARROW_TYPES[column.kind])
+            return _array(values, pa.binary()).cast(pa.string()).cast(ARROW_TYPES[column.kind])
         case "integer":
             return _integers(values)
         case "boolean":
@@ -185,19 +248,23 @@ def _convert(column: Column, values: Sequence[Value]) -> pa.Array:
                 raise ValueError("neither 0 nor 1")
             return integers.cast(pa.bool_())
         case _:
-            return pa.array(values, ARROW_TYPES[column.kind])
+            return _array(values, ARROW_TYPES[column.kind])
 
 
-def _integers(values: Sequence[Value]) -> pa.Array:
-    if not {*map(type, values)} <= {int, type(None)}:
+def _integers(values: Values) -> pa.Array:
+    if not isinstance(values, pa.Array) and not {*map(type, values)} <= {int, type(None)}:
         raise TypeError("not an integer")  # Arrow would cut off the fraction of a float
-    return pa.array(values, pa.int64())
+    return _array(values, pa.int64())
+
+
+def _array(values: Values, type_: pa.DataType) -> pa.Array:
+    return values if isinstance(values, pa.Array) else pa.array(values, type_)
 
 
 def _fits(column: Column, value: Value) -> bool:
     try:
         _convert(column, [value])
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+    except _DOES_NOT_FIT:
         return False
     return True
 

@@ -7,11 +7,13 @@ state before or the state after, and the next sync goes on from there.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import pyarrow as pa
 from filelock import FileLock, Timeout
@@ -25,17 +27,23 @@ from aico_lab.home import os_errors
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.etl.contract import Contract
+    from aico_lab.etl.extract import Extracted, Misfit
     from aico_lab.etl.warehouse import Warehouse
     from aico_lab.home import Home
 
 CONSUMER = "warehouse"
 LOCK_SECONDS = 60
 
+ROW_GROUPS = min(max(os.cpu_count() or 1, 2), 4)
+"""Row groups inserted at a time: one for each processor, but not more than fit into memory."""
+
 Mode = Literal["full", "increment", "nothing"]
+
+Item = TypeVar("Item")
 
 Progress = Callable[[str, int, int], None]
 """Told of a table, the rows that were moved, and the rows in all."""
@@ -169,23 +177,15 @@ class _Run:
             gone = changed_keys(self._primary, contract, since=since, until=until)
             if gone.num_rows and (deleted := self._warehouse.delete(contract, gone)):
                 self.deleted[table] = deleted
-        waiting: list[pa.RecordBatch] = []
-        for batch, misfits in extract(self._primary, contract, since=since, until=until):
+        extracted = extract(self._primary, contract, since=since, until=until)
+        for rows, misfits in _ahead(_portions(contract, extracted)):
             if misfits:
                 self._warehouse.quarantine(misfits)
                 self.quarantined[table] = self.quarantined.get(table, 0) + len(misfits)
-            waiting.append(batch)
-            if sum(waiting_batch.num_rows for waiting_batch in waiting) >= ROW_GROUP:
-                self._insert(contract, waiting, total)
-                waiting = []
-        self._insert(contract, waiting, total)
-
-    def _insert(self, contract: Contract, batches: list[pa.RecordBatch], total: int) -> None:
-        rows = pa.Table.from_batches(batches, schema=contract.arrow_schema)
-        if rows.num_rows:
-            self._warehouse.insert(contract, rows)
-            self.rows[contract.table] = self.rows.get(contract.table, 0) + rows.num_rows
-            self._progress(contract.table, self.rows[contract.table], total)
+            if rows.num_rows:
+                self._warehouse.insert(contract, rows)
+                self.rows[table] = self.rows.get(table, 0) + rows.num_rows
+                self._progress(table, self.rows[table], total)
 
     def _total(self, contract: Contract, since: int | None, until: int) -> int:
         if since is None:
@@ -196,6 +196,39 @@ class _Run:
                 [since, until, contract.table],
             )
         return row[0] if row else 0
+
+
+def _portions(
+    contract: Contract, extracted: Iterable[Extracted]
+) -> Iterator[tuple[pa.Table, list[Misfit]]]:
+    """Gather rows into portions of a few record batches, each a row group of DuckDB.
+
+    DuckDB inserts the record batches of a table in parallel, and writes a whole row group once.
+    """
+    schema = contract.arrow_schema
+    portion: list[pa.RecordBatch] = []
+    misfits: list[Misfit] = []
+    waiting = schema.empty_table()
+    for batch, set_aside in extracted:
+        misfits += set_aside
+        waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])
+        while waiting.num_rows >= ROW_GROUP:
+            portion += waiting.slice(0, ROW_GROUP).combine_chunks().to_batches()
+            waiting = waiting.slice(ROW_GROUP)
+        if len(portion) >= ROW_GROUPS or len(misfits) >= ROW_GROUP:
+            yield pa.Table.from_batches(portion, schema), misfits
+            portion, misfits = [], []
+    portion += waiting.combine_chunks().to_batches()
+    yield pa.Table.from_batches(portion, schema), misfits
+
+
+def _ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """Make the next item in another thread while the present one is being used."""
+    with ThreadPoolExecutor(1, thread_name_prefix="aico-lab-extract") as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
 
 
 def _silent(_table: str, _moved: int, _total: int) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING
+
+import pyarrow as pa
 
 from aico_lab.adapters import duckdb as duckdb_adapter
 from aico_lab.schema.feed import Cursor
@@ -14,12 +17,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import duckdb
-    import pyarrow as pa
 
     from aico_lab.etl.contract import Contract
     from aico_lab.etl.extract import Misfit
 
-MEMORY_LIMIT = "300MB"
+MEMORY_LIMIT = "150MB"
 """What DuckDB may use while it writes; more is spilled, encrypted."""
 
 ROW_GROUP = 122_880
@@ -144,11 +146,11 @@ class Warehouse:
 
     def quarantine(self, misfits: Sequence[Misfit]) -> None:
         """Keep the names of rows that do not fit, with the reason."""
-        if misfits:
-            self._connection.executemany(
-                "INSERT INTO quarantine.misfits VALUES (?, ?, ?, ?, ?)",
-                [[m.table, m.row_key, m.column, m.reason, m.value] for m in misfits],
-            )
+        set_aside = pa.Table.from_pylist([asdict(misfit) for misfit in misfits])  # noqa: F841
+        self._connection.execute(
+            'INSERT INTO quarantine.misfits SELECT "table", row_key, "column", reason, value '
+            "FROM set_aside"
+        )
 
     def advance(
         self, cursor: Cursor, generation: int, *, mode: str, seconds: float, changes: object
