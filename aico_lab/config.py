@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import platformdirs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 HOME_VARIABLE = "AICO_LAB_HOME"
 KEY_FILE_VARIABLE = "AICO_LAB_KEY_FILE"
@@ -58,9 +57,8 @@ class Settings:
             passphrase=passphrase or env.get(PASSPHRASE_VARIABLE),
         )
 
-    @contextmanager
-    def exported(self) -> Iterator[None]:
-        """Let processes that are started inside resolve the same settings.
+    def environment(self) -> dict[str, str]:
+        """Give the environment in which another process resolves the same settings.
 
         A key must not be a notebook's parameter, since those are written into the executed
         notebook; a variable of the environment is not.
@@ -70,20 +68,8 @@ class Settings:
             KEY_FILE_VARIABLE: str(self.key_file) if self.key_file else None,
             PASSPHRASE_VARIABLE: self.passphrase,
         }
-        before = {name: os.environ.get(name) for name in given}
-        _set_variables(given)
-        try:
-            yield
-        finally:
-            _set_variables(before)
-
-
-def _set_variables(values: Mapping[str, str | None]) -> None:
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+        others = {name: value for name, value in os.environ.items() if name not in given}
+        return others | {name: value for name, value in given.items() if value is not None}
 
 
 def usual_home(name: str = "aico-lab") -> Path:

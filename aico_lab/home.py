@@ -102,7 +102,7 @@ class Home:
         return marker
 
     def prepare(self) -> None:
-        """Make the folder, for its owner alone.
+        """Make the folder, for its owner alone, and in it the primary database as an empty file.
 
         Raises:
             HomeExists: There is a lab in it already, or the remains of one.
@@ -111,16 +111,23 @@ class Home:
         with os_errors(self.path):
             if self.marker.exists():
                 raise HomeExists(f"There is a lab in {self.path} already: use it, or name another.")
-            if self.primary.exists():
-                raise HomeExists(
-                    f"{self.primary} lies there without the lab.json that opens it: "
-                    "restore that file, or name another folder with --home."
-                )
             self.path.mkdir(parents=True, exist_ok=True)
             if not any(self.path.iterdir()):
                 self.path.chmod(0o700)
             for folder in (self.warehouse, self.temporary, self.reports):
                 folder.mkdir(mode=0o700, exist_ok=True)
+            try:  # of two programs that make the same home at once, one goes on
+                os.close(os.open(self.primary, os.O_CREAT | os.O_EXCL, 0o600))
+            except FileExistsError:
+                raise HomeExists(
+                    f"{self.primary} lies there without the lab.json that opens it: "
+                    "restore that file, or name another folder with --home."
+                ) from None
+
+    def discard_primary(self) -> None:
+        """Remove the primary database of a home that could not be finished: nothing opens it."""
+        for suffix in ("", "-wal", "-shm"):
+            self.primary.with_name(f"{self.primary.name}{suffix}").unlink(missing_ok=True)
 
     def write_marker(self, marker: Mapping[str, object]) -> None:
         """Write `lab.json`; from now on the folder is a lab."""

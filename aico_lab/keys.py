@@ -9,6 +9,7 @@ recommended option); stores get their keys by HKDF-SHA256 (RFC 5869).
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import secrets
 import stat
@@ -47,6 +48,8 @@ class Keys:
     """The opened keys of a home; each method gives one store's key, or None without encryption."""
 
     master: bytes | None = field(repr=False)
+    credential: bytes | None = field(default=None, repr=False)
+    """What unwrapped it: the passphrase, or what the key file holds."""
 
     def libsql(self) -> str | None:
         """Give 32 URL-safe characters (192 bits): libSQL reads no more than 32 bytes of a key."""
@@ -66,6 +69,14 @@ class Keys:
     def rocksdb(self) -> bytes | None:
         """Give 256 bits, of which the adapter makes one key for keys and one for values."""
         return self._derive("rocksdb", 32)
+
+    def texts(self) -> set[str]:
+        """Give every text that would tell a secret, and so must not stand in anything written."""
+        texts = {text for text in (self.libsql(), self.duckdb(), self.chroma()) if text}
+        for secret in (self.master, self.credential, self.rocksdb()):
+            if secret:
+                texts |= _spellings(secret)
+        return texts
 
     def _derive(self, store: str, length: int) -> bytes | None:
         from cryptography.hazmat.primitives.hashes import SHA256
@@ -105,7 +116,7 @@ def create_keys(
     cipher = _cipher(secret, slot)
     slot["nonce"] = nonce.hex()
     slot["wrapped"] = cipher.encrypt(nonce, master, home_id.encode()).hex()
-    return Keys(master), slot
+    return Keys(master, secret), slot
 
 
 def protection_of(marker: Mapping[str, object]) -> str:
@@ -152,7 +163,7 @@ def open_keys(marker: Mapping[str, object], settings: Settings) -> Keys:
             "without it the home's key cannot be unwrapped."
         ) from damaged
     try:
-        return Keys(cipher.decrypt(nonce, wrapped, home_id.encode()))
+        return Keys(cipher.decrypt(nonce, wrapped, home_id.encode()), secret)
     except InvalidTag:
         raise WrongKey(
             f"{hint} does not open {settings.home}: give the right one with {variable}."
@@ -184,6 +195,19 @@ def _polymod(groups: Iterable[int]) -> int:
             if top >> bit & 1:
                 state ^= generator
     return state
+
+
+def _spellings(secret: bytes) -> set[str]:
+    """Give the texts as which bytes are usually printed."""
+    found = {
+        repr(secret)[2:-1],
+        secret.hex(),
+        base64.b64encode(secret).decode(),
+        base64.urlsafe_b64encode(secret).decode(),
+    }
+    with contextlib.suppress(UnicodeDecodeError):
+        found.add(secret.decode())
+    return found
 
 
 def _passphrase(settings: Settings) -> bytes:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
 from aico_lab.adapters.libsql import LibSQLAdapter
-from aico_lab.config import Settings
+from aico_lab.config import Settings, usual_key_file
 from aico_lab.errors import ConnectionIsClosed, DatabaseLocked
-from aico_lab.etl import snapshots
+from aico_lab.etl.snapshots import Reader
 from aico_lab.etl.sync import SyncResult, sync
-from aico_lab.home import Home, os_errors
+from aico_lab.home import Home
 from aico_lab.keys import Keys, Protection, create_keys, open_keys
 from aico_lab.schema.core import CORE
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from aico_lab.embeddings.index import VectorIndex
     from aico_lab.etl.sync import Progress
     from aico_lab.importer import ImportResult
-    from aico_lab.projections.result import Projected
     from aico_lab.reports.runner import RunResult
     from aico_lab.reports.runs import ReportRun
     from aico_lab.sources.records import Batch
@@ -37,7 +35,7 @@ REPORT_SECONDS = 600.0
 
 
 class Lab:
-    """An opened home.
+    """An opened home; for one thread.
 
     ::
 
@@ -65,9 +63,11 @@ class Lab:
         self._settings = settings
         self._pinned = generation
         self._primary: libsql.Connection | None = None
-        self._reader = snapshots.Reader(home, keys.duckdb(), timezone=timezone, pinned=generation)
         self._index: VectorIndex | None = None
         self._caches: dict[bool, KeyValueStore] = {}  # by whether it was opened to be read only
+        self._reader = Reader(home, keys.duckdb(), timezone=timezone, pinned=generation)
+        self._opened = contextlib.ExitStack()
+        self._opened.callback(self._reader.close)
         self._closed = False
 
     @classmethod
@@ -94,12 +94,20 @@ class Lab:
         """
         settings = Settings.resolve(home=home, key_file=key_file, passphrase=passphrase)
         folder = Home(settings.home)
-        folder.prepare()
         home_id = secrets.token_hex(16)
-        keys, slot = create_keys(home_id, protection, settings)
-        with LibSQLAdapter(folder.primary, keys.libsql()).connect() as connection:
-            CORE.apply_core_schemas(connection)
-        folder.write_marker({"home_id": home_id, "key": slot})
+        file = settings.key_file or usual_key_file(home_id)
+        is_new = protection == "key-file" and not file.exists()
+        folder.prepare()
+        try:
+            keys, slot = create_keys(home_id, protection, settings)
+            with LibSQLAdapter(folder.primary, keys.libsql()).connect() as connection:
+                CORE.apply_core_schemas(connection)
+            folder.write_marker({"home_id": home_id, "key": slot})
+        except BaseException:
+            folder.discard_primary()
+            if is_new:
+                file.unlink(missing_ok=True)
+            raise
         return cls(folder, keys, settings)
 
     @classmethod
@@ -148,23 +156,34 @@ class Lab:
     @property
     def primary(self) -> libsql.Connection:
         """A connection to the primary database, opened on first use, its schema up to date."""
-        self._check_open()
-        if self._primary is None:
-            connection = self.adapter.connect()
-            try:
-                CORE.apply_core_schemas(connection)
-            except BaseException:
-                connection.close()
-                raise
-            self._primary = connection
-        return self._primary
+        return self._ensure_schema()
 
-    def data_access(self) -> DataAccessLayer:
-        """Open a data access layer on the primary database; close it, or use it as a context."""
+    def data_access(
+        self,
+        *,
+        max_connections: int = 10,
+        acquire_timeout: float = 30.0,
+        operation_timeout: float | None = None,
+    ) -> DataAccessLayer:
+        """Open a data access layer on the primary database; close it, or use it as a context.
+
+        Args:
+            max_connections: How many are open at a time.
+            acquire_timeout: Seconds that an operation waits for one.
+            operation_timeout: Seconds that an operation may take; None for no limit.
+
+        Raises:
+            InvalidValue: There would be no connection, or no time.
+        """
         from aico_lab.dal import DataAccessLayer
 
-        self.primary  # noqa: B018 - brings the schema up to date
-        return DataAccessLayer(self.adapter)
+        self._ensure_schema()
+        return DataAccessLayer(
+            self.adapter,
+            max_connections=max_connections,
+            acquire_timeout=acquire_timeout,
+            operation_timeout=operation_timeout,
+        )
 
     @property
     def generation(self) -> int:
@@ -204,61 +223,24 @@ class Lab:
         Returns:
             What was done to the warehouse.
         """
-        self._check_open()
+        from aico_lab.projections.cache import sync_cache
+        from aico_lab.projections.vectors import sync_vectors
+
+        primary = self.primary
+        # The cache first: the warehouse prunes the feed, which the cache does not hold back.
         with contextlib.suppress(DatabaseLocked):
-            self.sync_cache()  # first: the warehouse prunes the feed, the cache does not hold it
-        result = self.sync_warehouse(full=full, progress=progress)
-        self.sync_vectors(full=full)
+            sync_cache(primary, self.home, self._keys, self._caches.get(False))
+        result = sync(primary, self.home, self._keys.duckdb(), full=full, progress=progress)
+        sync_vectors(primary, self.home, self._keys, full=full)
         return result
-
-    def sync_warehouse(self, *, full: bool = False, progress: Progress | None = None) -> SyncResult:
-        """Bring the warehouse alone up to date and publish a snapshot; arguments as for `sync`."""
-        self._check_open()
-        return sync(self.primary, self.home, self._keys.duckdb(), full=full, progress=progress)
-
-    def sync_vectors(self, *, full: bool = False) -> Projected:
-        """Bring the vectors of the memories up to date.
-
-        Args:
-            full: Write all of them anew.
-
-        Raises:
-            DatabaseLocked: Another process is writing them.
-        """
-        from aico_lab.adapters.chroma import ChromaDBAdapter
-        from aico_lab.embeddings.encoder import Encoder
-        from aico_lab.projections.vectors import project_memories
-
-        adapter = ChromaDBAdapter(self.home.vectors, self._keys.chroma())
-        return project_memories(self.primary, adapter, Encoder(), full=full)
-
-    def sync_cache(self) -> Projected:
-        """Remove rows that changed from the cache, where there is one.
-
-        Raises:
-            DatabaseLocked: Another process holds the cache.
-        """
-        from aico_lab.cache.store import open_cache
-        from aico_lab.projections.cache import invalidate
-        from aico_lab.projections.result import Projected
-
-        if False in self._caches:
-            return invalidate(self.primary, self._caches[False])
-        if not self.home.cache.exists():
-            return Projected("nothing")
-        with contextlib.closing(open_cache(self.home, self._keys)) as store:
-            return invalidate(self.primary, store)
 
     def vectors(self) -> VectorIndex:
         """Give what finds memories by meaning, as of the last sync; it closes with the lab."""
-        from aico_lab.adapters.chroma import ChromaDBAdapter
-        from aico_lab.embeddings.encoder import Encoder
-        from aico_lab.embeddings.index import VectorIndex
+        from aico_lab.projections.vectors import open_index
 
         self._check_open()
         if self._index is None:
-            adapter = ChromaDBAdapter(self.home.vectors, self._keys.chroma(), read_only=True)
-            self._index = VectorIndex(adapter, Encoder())
+            self._index = self._opened.enter_context(open_index(self.home, self._keys))
         return self._index
 
     def cache(self, *, read_only: bool = False) -> KeyValueStore:
@@ -274,7 +256,8 @@ class Lab:
 
         self._check_open()
         if read_only not in self._caches:
-            self._caches[read_only] = open_cache(self.home, self._keys, read_only=read_only)
+            store = open_cache(self.home, self._keys, read_only=read_only)
+            self._caches[read_only] = self._opened.enter_context(contextlib.closing(store))
         return self._caches[read_only]
 
     def sql(self, query: str) -> duckdb.DuckDBPyRelation | None:
@@ -306,7 +289,8 @@ class Lab:
 
         Args:
             name: A notebook, such as 'pattern_analysis'.
-            parameters: Values for its parameters cell; `generation` is the newest by default.
+            parameters: Values for its parameters cell. By default `generation` is the newest, or
+                this lab's, and `timezone` is this lab's.
             timeout: Seconds after which it is stopped.
             on_cell: Told of the number of cells that were executed, and of all.
 
@@ -317,36 +301,19 @@ class Lab:
             NotebookFailed: A cell raised; the partial notebook is kept.
         """
         from aico_lab.reports import runs
-        from aico_lab.reports.parameters import bind, read_parameters
-        from aico_lab.reports.runner import run_notebook
 
-        notebook = runs.find_notebook(name)
-        values = bind(read_parameters(notebook), parameters or {})
-        # 0 means the newest: name it, so that a sync meanwhile changes nothing of this run.
-        wanted = values.get("generation")
-        generation, _ = snapshots.find(
-            self.home.snapshots, wanted if isinstance(wanted, int) and wanted else self._pinned
+        return runs.run_report(
+            name,
+            parameters or {},
+            primary=self.primary,
+            home=self.home,
+            generation=self._pinned,
+            timezone=self.timezone,
+            timeout=timeout,
+            environment=self._settings.environment(),
+            known_secrets=self._keys.texts() | {self._settings.passphrase or ""},
+            on_cell=on_cell,
         )
-        if "generation" in values:
-            values["generation"] = generation
-        now = datetime.now(UTC)
-        run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-        destination = self.home.reports / name / run_id
-        with os_errors(self.home.reports):
-            destination.mkdir(parents=True)
-        with (
-            runs.recorded(self.primary, run_id, notebook, values, generation),
-            self._settings.exported(),
-        ):
-            return run_notebook(
-                notebook,
-                parameters=values,
-                destination=destination,
-                title=f"{name.replace('_', ' ').capitalize()} · {now:%Y-%m-%d %H:%M} UTC",
-                timeout=timeout,
-                secrets=self._secrets(),
-                on_cell=on_cell,
-            )
 
     def report_runs(self, name: str | None = None) -> list[ReportRun]:
         """Give the runs of one report, or of all, newest first."""
@@ -354,22 +321,18 @@ class Lab:
 
         return read_runs(self.primary, name)
 
-    def report_file(self, run: ReportRun, suffix: str = ".html") -> Path:
-        """Give the file that a run left, whether or not it is still there."""
-        return self.home.reports / run.report / run.run_id / f"{run.report}{suffix}"
+    def report_file(self, run: ReportRun) -> Path:
+        """Give the page that a run left, whether or not it is still there."""
+        from aico_lab.reports.runs import page_of
+
+        return page_of(self.home, run)
 
     def close(self) -> None:
-        """Release every file."""
+        """Release every file, whatever one of them may raise; a second call does nothing."""
         self._closed = True
-        if self._primary is not None:
-            self._primary.close()
-        self._reader.close()
-        if self._index is not None:
-            self._index.close()
-        for store in self._caches.values():
-            store.close()
         self._primary = self._index = None
         self._caches = {}
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self
@@ -377,11 +340,17 @@ class Lab:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _secrets(self) -> list[str]:
-        """Give the texts that must not stand in anything that is written."""
-        keys = self._keys
-        texts = [self._settings.passphrase, keys.libsql(), keys.duckdb(), keys.chroma()]
-        return [text for text in texts if text]
+    def _ensure_schema(self) -> libsql.Connection:
+        self._check_open()
+        if self._primary is None:
+            connection = self.adapter.connect()
+            try:
+                CORE.apply_core_schemas(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._primary = self._opened.enter_context(connection)
+        return self._primary
 
     def _check_open(self) -> None:
         if self._closed:

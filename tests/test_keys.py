@@ -42,6 +42,19 @@ def test_each_store_has_a_key_of_its_own_of_the_size_that_it_can_use():
     assert Keys(None).duckdb() is None
 
 
+def test_every_spelling_of_a_secret_is_known_to_who_has_to_hide_it(home):
+    """As text, as the bytes are printed, in hexadecimal digits and in base64."""
+    with Lab.create(home, protection="passphrase", passphrase=PASSPHRASE) as lab:
+        keys = lab._keys
+    assert {PASSPHRASE, keys.libsql(), keys.duckdb(), keys.chroma()} <= keys.texts()
+    for secret in (keys.master, keys.rocksdb()):
+        texts = {secret.hex(), repr(secret)[2:-1], base64.b64encode(secret).decode()}
+        assert texts <= keys.texts()
+    with Lab.create(home.with_name("b"), key_file=home.with_name("own.key")) as lab:
+        assert home.with_name("own.key").read_text().strip() in lab._keys.texts()
+    assert Keys(None).texts() == set()
+
+
 def test_derived_keys_never_change():
     """HKDF-SHA256, computed here from RFC 5869: another value would lock every home."""
 
@@ -209,3 +222,14 @@ def test_settings_take_what_was_given_then_the_environment_then_the_usual_place(
     assert given == tmp_path
     assert str(Settings.resolve(environment=environment).home).endswith("environment")
     assert Settings.resolve(environment={}).home.name == "aico-lab"
+
+
+def test_another_process_resolves_the_same_settings(tmp_path: Path, monkeypatch):
+    """And nothing that this one's environment names besides; which itself stays as it is."""
+    monkeypatch.setenv("AICO_LAB_KEY_FILE", "elsewhere.key")
+    monkeypatch.setenv("KEPT", "x")
+    settings = Settings(tmp_path, passphrase=PASSPHRASE)
+    given = settings.environment()
+    assert Settings.resolve(environment=given) == settings
+    assert given["KEPT"] == "x"
+    assert "AICO_LAB_PASSPHRASE" not in os.environ

@@ -8,7 +8,6 @@ peak in MB.
 from __future__ import annotations
 
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -110,14 +109,13 @@ def expect(found: int, expected: int) -> None:
 def _run(module: str, job: str, folder: Path, rows: int) -> dict[str, float]:
     """Run a job in a process of its own, on a lab whose key dies with the folder."""
     settings = Settings(home=folder / "home", key_file=folder / "bench.key")
-    with settings.exported():
-        finished = subprocess.run(  # noqa: S603 - our own module
-            [sys.executable, "-m", module, job, str(folder), str(rows)],
-            check=False,
-            capture_output=True,
-            text=True,
-            env=os.environ,
-        )
+    finished = subprocess.run(  # noqa: S603 - our own module
+        [sys.executable, "-m", module, job, str(folder), str(rows)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=settings.environment(),
+    )
     if finished.returncode != 0:
         raise RuntimeError(f"{job}: {(finished.stderr.splitlines() or ['it failed'])[-1]}")
     measured: dict[str, float] = json.loads(finished.stdout)

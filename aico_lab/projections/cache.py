@@ -10,22 +10,45 @@ changes again: put a row at once after reading it, and do not cache what may nev
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from aico_lab.cache.store import CACHED_TABLES, open_cache
 from aico_lab.projections.result import Projected
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
     from aico_lab.cache.store import KeyValueStore
+    from aico_lab.home import Home
+    from aico_lab.keys import Keys
 
 CURSOR = b"projection:cache"
 
-CACHED_TABLES = ("users", "user_profiles", "preferences")
-"""The tables whose rows may be cached; see `aico_lab.cache.store.row_key`."""
+
+def sync_cache(
+    primary: Connection, home: Home, keys: Keys, opened: KeyValueStore | None
+) -> Projected:
+    """Remove rows that changed from the cache of a home, where it has one.
+
+    Args:
+        primary: The primary database.
+        home: The lab's folder.
+        keys: Its opened keys.
+        opened: The cache, where this process has it open for writing.
+
+    Raises:
+        DatabaseLocked: Another process holds the cache.
+    """
+    if opened is not None:
+        return invalidate(primary, opened)
+    if not home.cache.exists():
+        return Projected("nothing")
+    with contextlib.closing(open_cache(home, keys)) as store:
+        return invalidate(primary, store)
 
 
 def invalidate(primary: Connection, store: KeyValueStore) -> Projected:

@@ -12,18 +12,20 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from aico_lab.embeddings.index import MEMORIES
+from aico_lab.adapters.chroma import ChromaDBAdapter
+from aico_lab.embeddings.encoder import Encoder
+from aico_lab.embeddings.index import MEMORIES, VectorIndex
 from aico_lab.projections.result import Mode, Projected
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aico_lab.adapters.chroma import ChromaDBAdapter
     from aico_lab.adapters.chroma_collection import Metadata
     from aico_lab.adapters.chroma_store import Connection as Store
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.embeddings.encoder import Encoder
+    from aico_lab.home import Home
+    from aico_lab.keys import Keys
 
 CONSUMER = "vectors"
 BATCH = 2_000
@@ -44,6 +46,18 @@ _NAMED_KEYS = f"SELECT CAST(row_key AS BLOB) FROM ({_NAMED})"
 _CHANGED = (
     f"SELECT {_COLUMNS} FROM ({_NAMED}) AS k CROSS JOIN memories AS m WHERE m.memory_id = k.row_key"
 )
+
+
+def sync_vectors(primary: Connection, home: Home, keys: Keys, *, full: bool = False) -> Projected:
+    """Bring the vectors of a home up to date; see `project_memories`."""
+    return project_memories(
+        primary, ChromaDBAdapter(home.vectors, keys.chroma()), Encoder(), full=full
+    )
+
+
+def open_index(home: Home, keys: Keys) -> VectorIndex:
+    """Give what finds memories by meaning in the vectors of a home, as of the last sync."""
+    return VectorIndex(ChromaDBAdapter(home.vectors, keys.chroma(), read_only=True), Encoder())
 
 
 def project_memories(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import nbformat
 from jupyter_client.kernelspec import KernelSpecManager
@@ -35,7 +35,7 @@ with warnings.catch_warnings():
     from papermill.execute import ERROR_MARKER_TAG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
 _REDACTED: Final = "•••"
 _STARTING: Final = 60  # seconds within which a kernel answers on a busy machine
@@ -64,7 +64,8 @@ def run_notebook(
     destination: Path,
     title: str,
     timeout: float,
-    secrets: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    secrets: Collection[str] = (),
     on_cell: Callable[[int, int], None] | None = None,
 ) -> RunResult:
     """Execute a notebook in a kernel of its own and write it with its page.
@@ -75,6 +76,7 @@ def run_notebook(
         destination: An existing folder for `<stem>.ipynb` and `<stem>.html`.
         title: The page's title.
         timeout: Seconds for all cells together.
+        environment: The kernel's; this process's by default.
         secrets: Texts that must not stand in the outputs or in an error.
         on_cell: Called with the number of code cells done and the number of all.
 
@@ -92,7 +94,14 @@ def run_notebook(
     began = time.monotonic()
     with TemporaryDirectory(prefix=".run-", dir=destination) as private, _quiet():
         executed = Path(private, notebook.name)
-        problem = _execute(notebook, executed, values, began + timeout, on_cell)
+        problem = _execute(
+            notebook,
+            executed,
+            values,
+            deadline=began + timeout,
+            kernel=type("_Kernel", (_Kernel,), {"environment": environment}),
+            on_cell=on_cell,
+        )
         node = redactor.clean(_read(executed))
         _forget_this_machine(node)
         if problem is not None:
@@ -110,7 +119,9 @@ def _execute(
     notebook: Path,
     executed: Path,
     values: Mapping[str, object],
+    *,
     deadline: float,
+    kernel: type[_Kernel],
     on_cell: Callable[[int, int], None] | None,
 ) -> ReportError | None:
     """Run all cells into `executed`, which is written after each; return what stopped it."""
@@ -132,7 +143,7 @@ def _execute(
             start_timeout=max(1, min(_STARTING, int(left()))),
             timeout_func=left,
             extra_arguments=["--log-level=ERROR"],
-            kernel_manager_class=_Kernel,
+            kernel_manager_class=kernel,
             resources={"metadata": {"path": str(work)}},
             on_cell_start=progress.cell_started,
         )
@@ -162,6 +173,8 @@ class _Kernel(AsyncKernelManager):
     be another Python, without this package.
     """
 
+    environment: ClassVar[Mapping[str, str] | None] = None
+
     @default("kernel_spec_manager")
     def _only_ours(self) -> KernelSpecManager:
         return KernelSpecManager(parent=self, kernel_dirs=[])
@@ -169,6 +182,8 @@ class _Kernel(AsyncKernelManager):
     async def _async_start_kernel(self, **options: Any) -> None:
         # A kernel repeats what its child processes print on its own standard output, which is
         # ours, where a command may be writing JSON. The notebook has that text anyway.
+        if self.environment is not None:
+            options["env"] = dict(self.environment)
         await super()._async_start_kernel(stdout=DEVNULL, stderr=DEVNULL, **options)
 
     start_kernel = _async_start_kernel
@@ -211,7 +226,7 @@ def _runs(cell: nbformat.NotebookNode) -> bool:
 class _Redactor:
     """Replaces secrets by dots, also as Python, JSON or HTML would quote them."""
 
-    def __init__(self, secrets: Sequence[str]) -> None:
+    def __init__(self, secrets: Collection[str]) -> None:
         forms = {
             form
             for secret in secrets

@@ -1,22 +1,28 @@
-"""The record of every report that ran: with what, on which snapshot, and how it ended."""
+"""Reports by name, and the record of every one that ran: with what, and how it ended."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from aico_lab.adapters.libsql import NOW
 from aico_lab.errors import AicoLabError, UnknownName
+from aico_lab.etl import snapshots
+from aico_lab.home import os_errors
 from aico_lab.shipped import shipped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
+    from aico_lab.home import Home
+    from aico_lab.reports.runner import RunResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,80 @@ def find_notebook(name: str) -> Path:
     if name not in known:
         raise UnknownName(f"There is no report {name!r}; these are: {', '.join(known) or 'none'}.")
     return known[name]
+
+
+def page_of(home: Home, run: ReportRun) -> Path:
+    """Give the page that a run left, whether or not it is still there."""
+    return _folder(home, run.report, run.run_id) / f"{run.report}.html"
+
+
+def _folder(home: Home, report: str, run_id: str) -> Path:
+    return home.reports / report / run_id
+
+
+def run_report(
+    name: str,
+    parameters: Mapping[str, object],
+    *,
+    primary: Connection,
+    home: Home,
+    generation: int | None,
+    timezone: str,
+    timeout: float,
+    environment: Mapping[str, str],
+    known_secrets: Collection[str],
+    on_cell: Callable[[int, int], None] | None = None,
+) -> RunResult:
+    """Execute a notebook on a snapshot and keep it, with one HTML file, as a record.
+
+    Args:
+        name: The notebook's.
+        parameters: Values for its parameters cell.
+        primary: The primary database, which holds the records.
+        home: The lab's folder.
+        generation: The snapshot, where the parameters name none; None for the newest.
+        timezone: The same for the time zone.
+        timeout: Seconds after which it is stopped.
+        environment: In which its kernel finds the lab and what opens it.
+        known_secrets: Texts that must not stand in what is kept.
+        on_cell: Told of the number of cells that were executed, and of all.
+
+    Raises:
+        UnknownName: There is no such notebook or parameter.
+        InvalidValue: A parameter has the wrong type.
+        NeverSynced: There is no snapshot yet.
+        ReportError: A cell raised, or the time was over; the partial notebook is kept.
+    """
+    from aico_lab.reports.parameters import bind, read_parameters
+    from aico_lab.reports.runner import run_notebook
+
+    notebook = find_notebook(name)
+    declared = read_parameters(notebook)
+    given = {"timezone": timezone} if "timezone" in declared else {}
+    values = bind(declared, given | dict(parameters))
+    # 0 means the newest: name it, so that a sync meanwhile changes nothing of this run.
+    wanted = values.get("generation")
+    generation, _ = snapshots.find(
+        home.snapshots, wanted if isinstance(wanted, int) and wanted else generation
+    )
+    if "generation" in values:
+        values["generation"] = generation
+    now = datetime.now(UTC)
+    run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    destination = _folder(home, name, run_id)
+    with os_errors(home.reports):
+        destination.mkdir(parents=True)
+    with recorded(primary, run_id, notebook, values, generation):
+        return run_notebook(
+            notebook,
+            parameters=values,
+            destination=destination,
+            title=f"{name.replace('_', ' ').capitalize()} · {now:%Y-%m-%d %H:%M} UTC",
+            timeout=timeout,
+            environment=environment,
+            secrets=known_secrets,
+            on_cell=on_cell,
+        )
 
 
 @contextmanager

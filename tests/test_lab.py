@@ -1,0 +1,141 @@
+"""The lab as a whole: how it is made, what it hands on, and what is left when it is closed."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+from unittest.mock import Mock
+
+import pytest
+
+from aico_lab.domain import Memory, User
+from aico_lab.errors import ConnectionIsClosed, HomeExists, PoolExhausted
+from aico_lab.home import Home
+from aico_lab.lab import Lab
+from aico_lab.repositories import UnitOfWork
+from tests.notebooks import outputs, write_notebook
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PASSPHRASE = "a long passphrase"
+
+
+def fail(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["a key file of one's own", "the usual one"])
+def test_a_home_that_was_interrupted_while_it_was_made_is_in_nobodys_way(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named
+):
+    """It is made again as if it had never been; the key that opens nothing is gone, too."""
+    key_file = tmp_path / "own.key" if named else None
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Home, "write_marker", fail)
+        Lab.create(home, key_file=key_file)
+    assert not any((home / f"aico.db{end}").exists() for end in ("", "-wal", "-shm"))
+    assert list(tmp_path.rglob("*.key")) == []
+    Lab.create(home, key_file=key_file).close()
+    with Lab.open(home, key_file=key_file) as lab:
+        assert lab.primary.fetch_one("SELECT count(*) FROM users") == (0,)
+
+
+def test_a_key_file_that_was_there_before_stays_there(home: Path, tmp_path: Path, monkeypatch):
+    """It opens other homes."""
+    key_file = tmp_path / "own.key"
+    Lab.create(tmp_path / "other", key_file=key_file).close()
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Home, "write_marker", fail)
+        Lab.create(home, key_file=key_file)
+    Lab.open(tmp_path / "other", key_file=key_file).close()
+
+
+def test_of_two_who_make_the_same_home_at_once_one_is_told(home: Path):
+    """And takes nothing of the other's away."""
+    Home(home).prepare()
+    with pytest.raises(HomeExists, match="without the lab"):
+        Lab.create(home)
+    assert (home / "aico.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_closing_releases_everything_even_where_a_part_cannot_be_closed(lab: Lab, monkeypatch):
+    """What went wrong is said afterwards."""
+    lab.sync()
+    primary, cache, answer = lab.primary, lab.cache(), lab.sql("SELECT 1")
+    index = lab.vectors()
+    closed = Mock()
+    monkeypatch.setattr(type(index), "close", closed)
+    monkeypatch.setattr(type(cache), "close", fail)
+    with pytest.raises(KeyboardInterrupt):
+        lab.close()
+    closed.assert_called_once()
+    assert not primary.is_open
+    assert answer is not None
+    with pytest.raises(Exception, match="closed"):
+        answer.execute()
+    monkeypatch.undo()
+    cache.close()
+    lab.close()
+    with pytest.raises(ConnectionIsClosed):
+        lab.data_access()
+
+
+async def test_the_limits_of_a_data_access_layer_can_be_set(lab: Lab):
+    """How many connections there are, and how long one is waited for."""
+    async with lab.data_access(max_connections=1, acquire_timeout=0.05) as dal:
+        async with dal.connection_pool.acquire():
+            with pytest.raises(PoolExhausted, match=r"All 1 connections.*0\.05 s"):
+                await dal.fetch_all("SELECT 1")
+        assert await dal.fetch_all("SELECT 1 AS one") == [{"one": 1}]
+
+
+async def test_a_unit_of_work_finds_memories_by_meaning_in_the_labs_own_vectors(lab: Lab):
+    """Those of the last sync."""
+    memory = Memory("ada", "My cat sleeps all day")
+    async with lab.data_access() as dal:
+        async with UnitOfWork(dal) as uow:
+            await uow.users.save(User("Ada", id="ada"))
+            await uow.memories.save(memory)
+            await uow.memories.save(Memory("ada", "The train leaves at nine"))
+            await uow.commit()
+        lab.sync()
+        async with UnitOfWork(dal, lab.vectors()) as uow:
+            assert await uow.memories.get_by_context("tired pets", limit=1) == [memory]
+
+
+TELLING = """
+from aico_lab import Lab
+lab = Lab.open()
+keys = lab._keys
+print(lab.timezone, "and", timezone, "in", lab.sql("SELECT current_setting('TimeZone')").fetchone())
+print(lab._settings.passphrase, keys.libsql(), keys.duckdb(), keys.chroma(), keys.rocksdb())
+print(keys.master, keys.master.hex(), keys.rocksdb().hex())
+"""
+
+
+@pytest.mark.slow
+def test_a_report_has_the_labs_time_zone_and_its_own_environment(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The passphrase is in its kernel's only, and no secret in what is kept."""
+    declared = 'timezone: str = "UTC"  # an IANA name'
+    notebook = write_notebook(tmp_path / "telling.ipynb", TELLING, parameters=declared)
+    monkeypatch.setattr("aico_lab.reports.runs.notebooks", lambda: {"telling": notebook})
+    seen: list[str | None] = []
+    Lab.create(home, protection="passphrase", passphrase=PASSPHRASE).close()
+    with Lab.open(home, passphrase=PASSPHRASE, timezone="Europe/Berlin") as lab:
+        lab.sync()
+        result = lab.run_report(
+            "telling", on_cell=lambda *_: seen.append(os.environ.get("AICO_LAB_PASSPHRASE"))
+        )
+        (run,) = lab.report_runs()
+        secrets = [PASSPHRASE, lab._keys.libsql(), lab._keys.duckdb(), lab._keys.chroma()]
+        secrets += [repr(key)[2:-1] for key in (lab._keys.master, lab._keys.rocksdb())]
+        assert run.parameters == {"timezone": "Europe/Berlin"}
+        assert lab.report_file(run) == result.html
+    assert set(seen) == {None}
+    printed = outputs(result.notebook)
+    assert "UTC and Europe/Berlin in" in printed
+    assert printed.count("•••") >= 8
+    assert not any(secret in printed for secret in secrets)
