@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.adapters.rocksdb import Connection, RocksDBAdapter
-from aico_lab.cache.store import MemoryStore, open_cache, row_key
+from aico_lab.cache.store import CACHED_TABLES, MemoryStore, open_cache, row_key
 from aico_lab.errors import ConnectionIsClosed, DatabaseLocked, InvalidValue
 from aico_lab.home import Home
 from aico_lab.keys import Keys
@@ -172,6 +172,14 @@ def test_the_key_of_a_row_is_the_feeds(primary: libsql.Connection, key: list[str
 def test_the_key_of_a_row_with_one_column_is_plain() -> None:
     """As in the change feed."""
     assert row_key("users", "ü:1") == "users:ü:1".encode()
+
+
+def test_only_rows_that_are_looked_after_have_a_key() -> None:
+    """Others would stay in the cache whatever became of them."""
+    for table in CACHED_TABLES:
+        assert row_key(table, "x") == f"{table}:x".encode()
+    with pytest.raises(InvalidValue, match="take users, user_profiles, preferences"):
+        row_key("messages", "m")
 
 
 def test_the_cache_of_a_home_is_encrypted(tmp_path: Path) -> None:

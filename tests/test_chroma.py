@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,16 @@ def test_the_key_is_an_age_identity() -> None:
     assert str(x25519.Identity.from_str(KEY)) == KEY
     assert Keys(b"l" * 32).chroma() != KEY
     assert Keys(None).chroma() is None
+
+
+def test_a_connection_may_be_closed_by_another_thread(adapter: ChromaDBAdapter, ram: Path) -> None:
+    """Who comes next is not locked out, and no file of the first stays open."""
+    with ThreadPoolExecutor(1) as elsewhere:
+        connection = elsewhere.submit(adapter.connect).result()
+        connection.close()
+        adapter.connect().close()
+    opened = [file.resolve() for file in Path("/proc/self/fd").glob("*")]  # none but on Linux
+    assert [file for file in opened if file.is_relative_to(ram)] == []
 
 
 @given(st.binary(min_size=32, max_size=32))
@@ -148,7 +159,7 @@ def test_what_a_killed_process_left_open_is_removed(
     partial.write_bytes(b"what a killed writer had begun")
     with adapter.connect() as store:
         assert plain_text_files(ram, SECRET) == []
-        assert store.collection("memories").ids() == ["a", "b"]
+        assert set(store.collection("memories").get(["a", "b", "c"])) == {"a", "b"}
         assert not partial.exists()
 
 
@@ -181,7 +192,7 @@ def test_one_writer_at_a_time_and_readers_beside_it(adapter: ChromaDBAdapter) ->
         assert adapter.version() != version
         writer.collection("memories").upsert(["e"], VECTORS[3:], ["after sealing"])
     with reading.connect() as reader:
-        assert reader.collection("memories").ids() == ["a", "b", "c", "e"]
+        assert set(reader.collection("memories").get([*"abcdef"])) == set("abce")
 
 
 def test_an_exception_keeps_nothing(adapter: ChromaDBAdapter) -> None:

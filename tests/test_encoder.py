@@ -6,19 +6,28 @@ import logging
 import socket
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from aico_lab.embeddings.encoder import DIMENSIONS, MAX_TOKENS, Encoder
-from aico_lab.errors import InvalidValue, UnstorableValue
+from aico_lab.embeddings import DIMENSIONS
+from aico_lab.embeddings.encoder import MAX_TOKENS, Encoder
+from aico_lab.errors import UnstorableValue
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 TEXTS = ["the time I felt homesick", "I missed my family abroad", "a recipe for onion soup"]
 
 
+def encode(texts: list[str]) -> NDArray[np.float32]:
+    return Encoder().encode_usable(texts)[0]
+
+
 def test_vectors_have_length_one() -> None:
     """Cosine similarity is then the product of two vectors."""
-    vectors = Encoder().encode(TEXTS)
+    vectors = encode(TEXTS)
     assert vectors.shape == (3, DIMENSIONS)
     assert vectors.dtype == np.float32
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
@@ -26,49 +35,47 @@ def test_vectors_have_length_one() -> None:
 
 def test_what_means_the_same_is_nearer() -> None:
     """Homesickness is nearer to missing a family than to soup."""
-    homesick, family, soup = Encoder().encode(TEXTS)
+    homesick, family, soup = encode(TEXTS)
     assert homesick @ family > homesick @ soup
 
 
 def test_a_vector_depends_on_its_text_alone() -> None:
     """A replay writes the very same bytes, whatever the batch was."""
-    together = Encoder().encode([*TEXTS * 50, "long " * 300])
-    alone = np.vstack([Encoder().encode([text]) for text in TEXTS])
+    together = encode([*TEXTS * 50, "long " * 300])
+    alone = np.vstack([encode([text]) for text in TEXTS])
     assert np.array_equal(together[:3], alone)
     code = (
         "import sys; from aico_lab.embeddings.encoder import Encoder;"
-        f"sys.stdout.buffer.write(Encoder().encode({TEXTS!r}).tobytes())"
+        f"sys.stdout.buffer.write(Encoder().encode_usable({TEXTS!r})[0].tobytes())"
     )
     elsewhere = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert elsewhere.stdout == alone.tobytes()
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\n\t  ", "\u00a0"])
-def test_a_blank_text_is_refused_or_left_out(blank: str) -> None:
+def test_a_blank_text_is_left_out(blank: str) -> None:
     """WordLlama itself gives NaN, or a vector of the spaces."""
-    with pytest.raises(InvalidValue, match="Text 2 of 3"):
-        Encoder().encode(["one", blank, "two"])
     vectors, usable = Encoder().encode_usable(["one", blank, "two"])
     assert usable == [True, False, True]
-    assert np.array_equal(vectors, Encoder().encode(["one", "two"]))
+    assert np.array_equal(vectors, encode(["one", "two"]))
 
 
 def test_nothing_gives_nothing() -> None:
     """No texts, no vectors, and no model is loaded for it."""
-    assert Encoder().encode([]).shape == (0, DIMENSIONS)
+    assert encode([]).shape == (0, DIMENSIONS)
 
 
 def test_a_huge_text_needs_no_huge_memory() -> None:
     """Only its beginning counts; a whole batch is padded to its longest text."""
     huge = "word " * 200_000
-    vectors = Encoder().encode([huge, *TEXTS])
-    assert np.array_equal(vectors[0], Encoder().encode(["word " * (MAX_TOKENS + 100)])[0])
+    vectors = encode([huge, *TEXTS])
+    assert np.array_equal(vectors[0], encode(["word " * (MAX_TOKENS + 100)])[0])
 
 
 def test_half_a_surrogate_pair_is_refused() -> None:
     """It is no text, and the error does not repeat it."""
     with pytest.raises(UnstorableValue, match="not valid Unicode"):
-        Encoder().encode(["\ud800"])
+        encode(["\ud800"])
 
 
 def test_nothing_is_downloaded_and_logging_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,11 +88,12 @@ def test_nothing_is_downloaded_and_logging_is_left_alone(monkeypatch: pytest.Mon
     monkeypatch.setattr(socket.socket, "connect", refuse)
     encoder._model.cache_clear()
     before = list(logging.getLogger().handlers), logging.getLogger().level
-    Encoder().encode(["hello"])
+    encode(["hello"])
     assert (list(logging.getLogger().handlers), logging.getLogger().level) == before
     code = (
         "import logging; from aico_lab.embeddings.encoder import Encoder;"
-        "Encoder().encode(['x']); print(logging.getLogger().handlers, logging.getLogger().level)"
+        "Encoder().encode_usable(['x']);"
+        "print(logging.getLogger().handlers, logging.getLogger().level)"
     )
     fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert fresh.stdout.split() == ["[]", "30"]

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from aico_lab.errors import AicoLabError
 
 ConnectionType = TypeVar("ConnectionType")
+Meanings = tuple[tuple[str, type["AicoLabError"], str], ...]
+"""Words of a driver, in lower case, with our error for them and how its sentence goes on."""
 
 
 class DatabaseAdapter(ABC, Generic[ConnectionType]):
@@ -30,3 +35,18 @@ class DatabaseAdapter(ABC, Generic[ConnectionType]):
         Raises:
             StorageError: It cannot.
         """
+
+
+def by_words(text: str, where: str, meanings: Meanings) -> AicoLabError | None:
+    """Give our error for the first words that are in a driver's message, or None.
+
+    Args:
+        text: What the driver said.
+        where: The database, as a person knows it: the beginning of the sentence.
+        meanings: The words to look for, in this order.
+    """
+    lowered = text.lower()
+    for words, kind, meaning in meanings:
+        if words in lowered:
+            return kind(f"{where} {meaning}.")
+    return None

@@ -126,7 +126,11 @@ class ChromaDBAdapter(DatabaseAdapter[Connection]):
 
     @contextlib.contextmanager
     def _lock(self, path: Path) -> Iterator[None]:
-        lock = FileLock(path.with_name(f"{path.name}.lock"), timeout=self._busy_timeout)
+        lock = FileLock(
+            path.with_name(f"{path.name}.lock"),
+            timeout=self._busy_timeout,
+            thread_local=False,  # any thread may close the connection
+        )
         with os_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:

@@ -10,11 +10,12 @@ import numpy as np
 from aico_lab.errors import InvalidValue, UnstorableValue
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from numpy.typing import ArrayLike, NDArray
 
-    from aico_lab.adapters.chroma_store import Connection
+    Block = Callable[[], AbstractContextManager[Any]]
 
 Metadata = dict[str, str | int | float | bool]
 
@@ -44,9 +45,17 @@ class Match:
 class Collection:
     """Vectors of one length under one name, compared by cosine similarity."""
 
-    def __init__(self, connection: Connection, name: str) -> None:
+    def __init__(self, name: str, reading: Block, writing: Block) -> None:
+        """Remember how to reach it.
+
+        Args:
+            name: Its name.
+            reading: Gives Chroma's own collection, and translates its errors inside the block.
+            writing: Does the same for a block that changes something.
+        """
         self.name = name
-        self._connection = connection
+        self._reading = reading
+        self._writing = writing
 
     def upsert(
         self,
@@ -68,7 +77,7 @@ class Collection:
             InvalidValue: The lengths differ, or an id comes twice.
         """
         array = _checked(vectors, len(ids))
-        with self._connection.writing(self.name) as driver:
+        with self._writing() as driver:
             for start in range(0, len(ids), MAX_BATCH):
                 part = slice(start, start + MAX_BATCH)
                 driver.upsert(
@@ -83,14 +92,14 @@ class Collection:
 
         Their texts stay in Chroma's own files until `Connection.clear` (chroma #3793, #7659).
         """
-        with self._connection.writing(self.name) as driver:
+        with self._writing() as driver:
             for start in range(0, len(ids), MAX_BATCH):
                 driver.delete(ids=list(ids[start : start + MAX_BATCH]))
 
     def get(self, ids: Sequence[str]) -> dict[str, Entry]:
         """Give the entries that are there, by id."""
         found: dict[str, Entry] = {}
-        with self._connection.reading(self.name) as driver:
+        with self._reading() as driver:
             for start in range(0, len(ids), MAX_BATCH):
                 result = driver.get(
                     ids=list(ids[start : start + MAX_BATCH]), include=["documents", "metadatas"]
@@ -101,14 +110,9 @@ class Collection:
                     found[id_] = Entry(id_, text, dict(metadata or {}))
         return found
 
-    def ids(self) -> list[str]:
-        """Give the ids of all entries."""
-        with self._connection.reading(self.name) as driver:
-            return list(driver.get(include=[])["ids"])
-
     def count(self) -> int:
         """Give the number of entries."""
-        with self._connection.reading(self.name) as driver:
+        with self._reading() as driver:
             return int(driver.count())
 
     def query(
@@ -125,7 +129,7 @@ class Collection:
             InvalidValue: `k` is below 1, or the vector or the condition cannot be compared.
         """
         array = _checked(np.asarray(vector)[np.newaxis], 1)
-        with self._connection.reading(self.name) as driver:
+        with self._reading() as driver:
             result = driver.query(
                 query_embeddings=array,
                 n_results=k,

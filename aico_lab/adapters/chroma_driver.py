@@ -6,6 +6,7 @@ import contextlib
 import secrets
 from typing import TYPE_CHECKING, Any
 
+from aico_lab.adapters.base import by_words
 from aico_lab.errors import (
     AicoLabError,
     CorruptDatabase,
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from aico_lab.adapters.base import Meanings
+
 _DAMAGED = "is damaged: delete it and run `aico-lab sync`"
 
 # What Chroma's Rust half says of SQLite, of its index and of the operating system.
-_MESSAGES: tuple[tuple[str, type[AicoLabError], str], ...] = (
+_MESSAGES: Meanings = (
     ("file is not a database", NotADatabase, "is no store of ChromaDB"),
     ("file exists", NotADatabase, "is no folder of ChromaDB"),
     ("malformed", CorruptDatabase, _DAMAGED),
@@ -64,9 +67,8 @@ def translate(error: BaseException, where: str) -> AicoLabError:
             f"{where} cannot do that: check the number of results, the ids, the metadata and the "
             "condition."
         )
-    for words, kind, meaning in _MESSAGES:
-        if words in text.lower():
-            return kind(f"{where} {meaning}.")
+    if found := by_words(text, where, _MESSAGES):
+        return found
     if type(error).__name__ == "PanicException":
         return CorruptDatabase(f"{where} {_DAMAGED}.")
     return StorageError(f"{where} refused: {text.rstrip('.')}.")

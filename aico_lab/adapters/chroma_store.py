@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from aico_lab.adapters.chroma_collection import Collection
@@ -76,8 +77,8 @@ class Connection:
         Raises:
             InvalidValue: The name is none, or the collection compares by something else.
         """
-        with self.reading(name):
-            return Collection(self, name)
+        with self._reading(name):
+            return Collection(name, partial(self._reading, name), partial(self._writing, name))
 
     def clear(self) -> None:
         """Remove everything, so that nothing of what was deleted before remains in any file."""
@@ -132,7 +133,7 @@ class Connection:
             self._release()
 
     @contextlib.contextmanager
-    def reading(self, collection: str) -> Iterator[Any]:
+    def _reading(self, collection: str) -> Iterator[Any]:
         """Give Chroma's own collection, and translate its errors inside the block."""
         with translated(self.name):
             if collection not in self._collections:
@@ -140,10 +141,10 @@ class Connection:
             yield self._collections[collection]
 
     @contextlib.contextmanager
-    def writing(self, collection: str) -> Iterator[Any]:
+    def _writing(self, collection: str) -> Iterator[Any]:
         """Do the same for a block that changes something."""
         self._changed = True
-        with self.reading(collection) as driver:
+        with self._reading(collection) as driver:
             yield driver
 
     def _find(self, name: str) -> Any:

@@ -17,15 +17,20 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from aico_lab.adapters.base import DatabaseAdapter
-from aico_lab.adapters.rocksdb_codec import MARK, PlainCodec, SealingCodec, namespace_of
+from aico_lab.adapters.base import DatabaseAdapter, by_words
+from aico_lab.adapters.rocksdb_codec import (
+    MARK,
+    PlainCodec,
+    SealingCodec,
+    checked,
+    namespace_of,
+)
 from aico_lab.errors import (
     AicoLabError,
     ConnectionIsClosed,
     CorruptDatabase,
     DatabaseLocked,
     DiskFull,
-    InvalidValue,
     LibraryMissing,
     NotADatabase,
     NotPermitted,
@@ -36,8 +41,10 @@ from aico_lab.home import os_errors
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from aico_lab.adapters.base import Meanings
+
 # The driver's only word on what went wrong is its message; RocksDB's wording is stable.
-_MESSAGES: tuple[tuple[str, type[AicoLabError], str], ...] = (
+_MESSAGES: Meanings = (
     ("lock hold by current process", DatabaseLocked, "is open already: close it first"),
     ("while lock file", DatabaseLocked, "is in use by another program: open it read-only"),
     ("no space left", DiskFull, "lies on a full disk: free some space"),
@@ -61,10 +68,7 @@ def translate(error: BaseException, where: str) -> AicoLabError:
     if type(error).__name__ == "DbClosedError":
         return ConnectionIsClosed(f"The connection to {where} was closed before.")
     text = str(error)
-    for words, kind, meaning in _MESSAGES:
-        if words in text.lower():
-            return kind(f"{where} {meaning}.")
-    return StorageError(f"{where} refused: {text}.")
+    return by_words(text, where, _MESSAGES) or StorageError(f"{where} refused: {text}.")
 
 
 @contextlib.contextmanager
@@ -100,25 +104,25 @@ class Connection:
 
     def get(self, key: bytes) -> bytes | None:
         """Give the value of a key, or None."""
-        stored_key = self._codec.stored_key(_checked(key))
+        stored_key = self._codec.stored_key(checked(key))
         with translated(self.name):
             stored = self._driver.get(stored_key)
         return None if stored is None else self._codec.open(stored_key, stored)[1]
 
     def put(self, key: bytes, value: bytes) -> None:
         """Store a value; it survives the process, and `write` also a power cut."""
-        stored_key = self._codec.stored_key(_checked(key))
+        stored_key = self._codec.stored_key(checked(key))
         with translated(self.name):
-            self._driver.put(stored_key, self._codec.seal(stored_key, key, _checked(value)))
+            self._driver.put(stored_key, self._codec.seal(stored_key, key, checked(value)))
 
     def delete(self, key: bytes) -> None:
         """Remove a key; one that is not there is passed over."""
         with translated(self.name):
-            self._driver.delete(self._codec.stored_key(_checked(key)))
+            self._driver.delete(self._codec.stored_key(checked(key)))
 
     def items(self, namespace: bytes | None = None) -> list[tuple[bytes, bytes]]:
         """Give the keys and values of a namespace, or all of them, in order of the keys."""
-        prefix = b"" if namespace is None else self._codec.prefix(_checked(namespace))
+        prefix = b"" if namespace is None else self._codec.prefix(checked(namespace))
         with translated(self.name):
             # All at once: an iterator that somebody keeps would hold the files open.
             found = [
@@ -137,10 +141,10 @@ class Connection:
 
         batch = rocksdict.WriteBatch(raw_mode=True)
         for key in deletes:
-            batch.delete(self._codec.stored_key(_checked(key)))
+            batch.delete(self._codec.stored_key(checked(key)))
         for key, value in puts.items():
-            stored_key = self._codec.stored_key(_checked(key))
-            batch.put(stored_key, self._codec.seal(stored_key, key, _checked(value)))
+            stored_key = self._codec.stored_key(checked(key))
+            batch.put(stored_key, self._codec.seal(stored_key, key, checked(value)))
         options = rocksdict.WriteOptions()
         options.sync = True
         with translated(self.name):
@@ -178,12 +182,6 @@ class Connection:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-
-def _checked(content: bytes) -> bytes:
-    if not isinstance(content, bytes):
-        raise InvalidValue(f"The cache takes bytes, not {type(content).__name__}: encode it.")
-    return content
 
 
 class RocksDBAdapter(DatabaseAdapter[Connection]):

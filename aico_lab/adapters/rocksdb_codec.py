@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import os
 
-from aico_lab.errors import CorruptDatabase
+from aico_lab.errors import CorruptDatabase, InvalidValue
 
 MARK = b"\0aico-lab"
 """The stored key of an entry by which the right key, or a store without one, is known."""
@@ -18,6 +18,17 @@ def namespace_of(key: bytes) -> bytes:
     """Give what stands before a key's first colon; nothing where it has none."""
     before, colon, _ = key.partition(b":")
     return before if colon else b""
+
+
+def checked(content: bytes) -> bytes:
+    """Give a key or value as it is.
+
+    Raises:
+        InvalidValue: It is not bytes.
+    """
+    if not isinstance(content, bytes):
+        raise InvalidValue(f"The cache takes bytes, not {type(content).__name__}: encode it.")
+    return content
 
 
 class PlainCodec:

@@ -46,7 +46,8 @@ class PrivateFolder:
         root = _private_root()
         _sweep(root)
         name = secrets.token_hex(8)
-        lock = FileLock(root / f"{name}.lock", timeout=0)
+        # Any thread may let go of it, the garbage collector's among them.
+        lock = FileLock(root / f"{name}.lock", timeout=0, thread_local=False)
         with os_errors(root):
             lock.acquire()  # before the folder is there, so that nobody sees it without its owner
             self.path = root / name

@@ -1,8 +1,8 @@
 """A store of keys and values: RocksDB's where it is installed, else one in memory.
 
 Values are bytes; who writes one knows how to read it. A key's namespace is what stands before its
-first colon, `session` in `session:active_context`. Rows of the primary database are kept under
-`row_key`, and are removed when the row changes: see `aico_lab.projections.cache`.
+first colon, `session` in `session:active_context`. Rows of some tables of the primary database may
+be kept under `row_key`; those that changed are removed by the next sync, and not before.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Protocol
 
 from aico_lab.adapters.rocksdb import RocksDBAdapter
-from aico_lab.adapters.rocksdb_codec import namespace_of
+from aico_lab.adapters.rocksdb_codec import checked, namespace_of
 from aico_lab.errors import ConnectionIsClosed, InvalidValue, LibraryMissing
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class MemoryStore:
 
     def get(self, key: bytes) -> bytes | None:
         """Give the value of a key, or None."""
-        return self._open().get(_checked(key))
+        return self._open().get(checked(key))
 
     def put(self, key: bytes, value: bytes) -> None:
         """Store a value."""
@@ -77,8 +77,8 @@ class MemoryStore:
 
     def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
         """Remove and store several keys at once, all or none."""
-        gone = [_checked(key) for key in deletes]
-        new = {_checked(key): _checked(value) for key, value in puts.items()}
+        gone = [checked(key) for key in deletes]
+        new = {checked(key): checked(value) for key, value in puts.items()}
         with self._lock:
             values = self._open()
             for key in gone:
@@ -98,19 +98,22 @@ class MemoryStore:
         return self._values
 
 
-def _checked(content: bytes) -> bytes:
-    if not isinstance(content, bytes):
-        raise InvalidValue(f"The cache takes bytes, not {type(content).__name__}: encode it.")
-    return content
+CACHED_TABLES = ("users", "user_profiles", "preferences")
+"""The tables whose rows may be cached: those that `aico_lab.projections.cache` looks after."""
 
 
 def row_key(table: str, *key: str) -> bytes:
     """Give the cache's key of a row, in the form in which the change feed names it.
 
     Args:
-        table: Such as 'preferences'.
+        table: One of `CACHED_TABLES`.
         key: The values of the columns that identify the row.
+
+    Raises:
+        InvalidValue: The rows of that table may not be cached: nothing would remove them.
     """
+    if table not in CACHED_TABLES:
+        raise InvalidValue(f"Rows of {table!r} are not cached: take {', '.join(CACHED_TABLES)}.")
     # As SQLite's json_array writes several columns.
     named = key[0] if len(key) == 1 else json.dumps(key, ensure_ascii=False, separators=(",", ":"))
     return f"{table}:{named}".encode()

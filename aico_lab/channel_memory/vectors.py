@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from aico_lab.adapters.libsql import NOW
 from aico_lab.channel_memory.messages import to_id
+from aico_lab.embeddings import DIMENSIONS
 from aico_lab.errors import ConstraintViolated, InvalidEntity, InvalidValue
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from aico_lab.channel_memory.database import DatabaseManager
     from aico_lab.channel_memory.messages import Id
 
-DIMENSIONS = 256
 _PACKED = struct.Struct(f"<{DIMENSIONS}f")
 
 

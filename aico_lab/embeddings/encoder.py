@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aico_lab.errors import InvalidValue, UnstorableValue
+from aico_lab.embeddings import DIMENSIONS
+from aico_lab.errors import UnstorableValue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MODEL = "wordllama-0.4-256"
-DIMENSIONS = 256
 
 MAX_TOKENS = 1024
 """Of a longer text, the first so many tokens count: memory is needed for all of a batch at once."""
@@ -32,29 +32,13 @@ BATCH = 64
 class Encoder:
     """Gives texts their vectors; equal texts get equal ones, whatever is encoded beside them."""
 
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Give each text a vector of length 1.
-
-        Args:
-            texts: None may be blank; see `encode_usable` for those that are not known to be.
-
-        Returns:
-            An array of `len(texts)` rows and 256 columns.
-
-        Raises:
-            InvalidValue: A text is blank: its vector would have no direction.
-            UnstorableValue: A text is not valid Unicode.
-        """
-        vectors, usable = self.encode_usable(texts)
-        if not all(usable):
-            raise InvalidValue(f"Text {usable.index(False) + 1} of {len(texts)} has no words.")
-        return vectors
-
     def encode_usable(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], list[bool]]:
         """Give a vector to each text that has something to encode.
 
+        A blank text has nothing, and its vector would have no direction.
+
         Returns:
-            The vectors of the usable texts, in order, and which texts these are.
+            The vectors of the usable texts, in order, each of length 1, and which texts these are.
 
         Raises:
             UnstorableValue: A text is not valid Unicode.
