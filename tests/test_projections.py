@@ -99,7 +99,7 @@ def projected(adapter: ChromaDBAdapter) -> dict[str, tuple[Any, ...]]:
             include=["documents", "metadatas", "embeddings"]
         )
     if result["ids"]:
-        expected = Encoder().encode(result["documents"])
+        expected = Encoder().encode_usable(result["documents"])[0]
         assert np.allclose(result["embeddings"], expected, atol=1e-6)
     return {
         id_: (text, metadata["user_id"], metadata["importance"])
@@ -309,7 +309,7 @@ KILLED = """if True:
 
     home, ram, libsql_key, chroma_key, *delays = sys.argv[1:]
     sealed.RAM = Path(ram)
-    Encoder().encode(["warm"])
+    Encoder().encode_usable(["warm"])
     for number, delay in enumerate(delays):
         child = os.fork()
         if not child:
@@ -367,7 +367,7 @@ def test_the_index_finds_by_meaning(primary: Connection, sealing: ChromaDBAdapte
     assert {memory_id for memory_id, _ in found} == {"home", "soup", "abroad"}
     assert found[0][0] == "abroad"
     assert found[-1][0] == "soup"
-    vectors_ = Encoder().encode(["missing my family", "homesick for my family"])
+    vectors_ = Encoder().encode_usable(["missing my family", "homesick for my family"])[0]
     assert found[0][1] == pytest.approx(float(vectors_[0] @ vectors_[1]), abs=1e-5)
     assert index.query("missing my family", 1, user_id="u")[0][0] == "home"
     assert index.query("missing my family", 5, user_id="nobody") == []
@@ -393,8 +393,8 @@ def test_one_persons_memories_are_the_same_however_they_are_looked_for(
     with VectorIndex(reading, encoder) as index:
         for user in ("u", "v"):
             ids = [memory_id for memory_id, _, whose in texts if whose == user]
-            theirs = encoder.encode([text for _, text, whose in texts if whose == user])
-            scores = theirs @ encoder.encode(["number 7 soup"])[0]
+            theirs = encoder.encode_usable([text for _, text, whose in texts if whose == user])[0]
+            scores = theirs @ encoder.encode_usable(["number 7 soup"])[0][0]
             expected = sorted(zip(ids, scores.tolist(), strict=True), key=lambda pair: -pair[1])[:5]
             found = index.query("number 7 soup", 5, user_id=user)
             assert [score for _, score in found] == pytest.approx(
