@@ -8,16 +8,17 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import chromadb
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 from pyrage import x25519
 
-from aico_lab.adapters import sealed
+from aico_lab.adapters import chroma, sealed
 from aico_lab.adapters.chroma import ChromaDBAdapter
 from aico_lab.errors import (
     ConnectionIsClosed,
@@ -72,14 +73,24 @@ def test_the_key_is_an_age_identity() -> None:
     assert Keys(None).chroma() is None
 
 
-def test_a_connection_may_be_closed_by_another_thread(adapter: ChromaDBAdapter, ram: Path) -> None:
+def test_a_connection_may_be_closed_by_another_thread(
+    adapter: ChromaDBAdapter, ram: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who comes next is not locked out, and no file of the first stays open."""
+    locks: list[FileLock] = []  # kept, so that the garbage collector lets go of none of them
+
+    def lock(*args: Any, **options: Any) -> FileLock:
+        locks.append(FileLock(*args, **options))
+        return locks[-1]
+
+    monkeypatch.setattr(chroma, "FileLock", lock)
+    monkeypatch.setattr(sealed, "FileLock", lock)
     with ThreadPoolExecutor(1) as elsewhere:
         connection = elsewhere.submit(adapter.connect).result()
         connection.close()
+        opened = [file.resolve() for file in Path("/proc/self/fd").glob("*")]  # none but on Linux
+        assert [file for file in opened if file.is_relative_to(ram)] == []
         adapter.connect().close()
-    opened = [file.resolve() for file in Path("/proc/self/fd").glob("*")]  # none but on Linux
-    assert [file for file in opened if file.is_relative_to(ram)] == []
 
 
 @given(st.binary(min_size=32, max_size=32))
@@ -137,7 +148,7 @@ def test_what_a_killed_process_left_open_is_removed(
     code = f"""if True:
         import os, signal
         from pathlib import Path
-        from aico_lab.adapters import sealed
+        from aico_lab.adapters import chroma, sealed
         from aico_lab.adapters.chroma import ChromaDBAdapter
         sealed.RAM = Path({str(ram)!r})
         store = ChromaDBAdapter({str(adapter.path)!r}, {KEY!r}).connect()
@@ -167,7 +178,7 @@ def test_a_process_that_forgets_to_close_leaves_nothing(ram: Path, tmp_path: Pat
     """The folder in memory goes with the process; what was not sealed is not kept."""
     code = f"""if True:
         from pathlib import Path
-        from aico_lab.adapters import sealed
+        from aico_lab.adapters import chroma, sealed
         from aico_lab.adapters.chroma import ChromaDBAdapter
         sealed.RAM = Path({str(ram)!r})
         store = ChromaDBAdapter({str(tmp_path / "vectors")!r}, {KEY!r}).connect()
