@@ -7,6 +7,7 @@ import json
 import math
 from datetime import UTC, datetime, timedelta, timezone
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +50,19 @@ def test_a_moment_without_a_zone_is_local_time():
     assert abs(Conversation("u", "x", datetime.now()).timestamp - datetime.now(UTC)) < (  # noqa: DTZ005
         timedelta(minutes=1)
     )
+
+
+def test_a_timestamp_of_pandas_is_a_moment():
+    """With a zone and without; what is no time at all is none."""
+    for moment in (
+        pd.Timestamp("2024-03-01 12:00", tz="Europe/Berlin"),
+        pd.Timestamp("2024-03-01"),
+    ):
+        kept = Conversation("u", "x", moment).timestamp
+        assert kept == datetime.fromisoformat(str(moment)).astimezone(UTC)
+        assert type(kept) is datetime
+    with pytest.raises(InvalidEntity):
+        Conversation("u", "x", pd.NaT)
 
 
 def test_a_moment_of_another_zone_becomes_utc():

@@ -23,6 +23,13 @@ Taken = TypeVar("Taken")
 MAX_TEXT: Final = 1_000_000
 """The most characters of a message or a memory."""
 
+_TOPIC: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+
+compact_json: Final = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
+).encode
+"""Writes a value as every column of JSON holds it."""
+
 
 def now() -> datetime:
     """Give the present time in UTC."""
@@ -40,7 +47,7 @@ def text(field: str, value: object) -> str:
         raise InvalidEntity(f"{field} must be text, not {type(value).__name__}.")
     if len(value) > MAX_TEXT:
         raise TextTooLong(f"{field} has more than {MAX_TEXT:,} characters: shorten or divide it.")
-    return _storable(field, str(value))
+    return storable(field, str(value))
 
 
 def identifier(field: str, value: object) -> str:
@@ -86,6 +93,8 @@ def moment(field: str, value: object) -> datetime:
     if not isinstance(value, datetime):
         raise InvalidEntity(f"{field} must be a datetime, not {type(value).__name__}.")
     try:
+        if type(value) is not datetime:  # pandas' Timestamp converts itself in another way
+            value = datetime.combine(value.date(), value.timetz())
         return value.astimezone(UTC)
     except (OverflowError, ValueError, OSError) as error:
         raise InvalidEntity(f"{field} lies outside the years 1 to 9999 in UTC.") from error
@@ -107,15 +116,40 @@ def to_json(field: str, value: object) -> str:
             (a NUL, half of a surrogate pair).
     """
     try:
-        written = _encode(value)
+        written = compact_json(value)
         unchanged = json.loads(written) == value
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidEntity(f"{field} must be made of what JSON knows.") from error
     if not unchanged:
         raise InvalidEntity(f"{field} must have text for keys, and lists instead of tuples.")
-    if "\\u0000" in written.replace("\\\\", ""):
+    return storable_json(field, written)
+
+
+def storable_json(field: str, written: str) -> str:
+    """Take JSON text that every store can hold.
+
+    Raises:
+        InvalidEntity: It holds a NUL, be it as an escape, or half of a surrogate pair.
+    """
+    if "\\u0000" in written.replace("\\\\", ""):  # behind a whole backslash it is none
         raise InvalidEntity(f"{field} holds a NUL character: remove it.")
-    return _storable(field, written)
+    return storable(field, written)
+
+
+def storable(field: str, value: str) -> str:
+    """Take text, however long, that every store can hold.
+
+    Raises:
+        InvalidEntity: It holds a NUL, or half of a surrogate pair.
+    """
+    if "\0" in value:
+        raise InvalidEntity(f"{field} holds a NUL character: remove it.")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidEntity(f"{field} holds half of a surrogate pair: remove it.") from error
+    return value
 
 
 def to_timestamp(value: datetime) -> str:
@@ -162,22 +196,4 @@ def limit(value: object) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise InvalidValue("The limit must be a whole number, 0 or more.")
-    return value
-
-
-_TOPIC: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
-
-_encode: Final = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
-).encode
-
-
-def _storable(field: str, value: str) -> str:
-    if "\0" in value:
-        raise InvalidEntity(f"{field} holds a NUL character: remove it.")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidEntity(f"{field} holds half of a surrogate pair: remove it.") from error
     return value

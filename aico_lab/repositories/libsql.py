@@ -51,7 +51,8 @@ class LibSQLConversationRepository(ConversationRepository):
         self.dal = data_access
 
     async def save(self, conversation: Conversation) -> None:
-        timestamp = values.to_timestamp(conversation.timestamp)
+        timestamp = values.to_timestamp(conversation.timestamp)  # once, for both statements
+        # The importer and the view `conversations` count the messages of a channel likewise.
         channel = (
             (
                 "INSERT INTO channels (channel_id, created_at, last_active, message_count) "
@@ -117,8 +118,8 @@ class LibSQLConversationRepository(ConversationRepository):
         channel_id: str | None = None,
     ) -> list[Conversation]:
         asked: dict[str, Any] = {
-            "timestamp >= ?": values.to_timestamp(values.moment("start", start)),
-            "timestamp < ?": values.to_timestamp(values.moment("end", end)),
+            "timestamp >= ?": values.moment("start", start),
+            "timestamp < ?": values.moment("end", end),
             "user_id = ?": user_id,
             "channel_id = ?": channel_id,
         }
@@ -138,20 +139,19 @@ class LibSQLUserRepository(UserRepository):
         self.dal = data_access
 
     async def save(self, user: User) -> None:
-        async with self.dal.transaction():
-            await self.dal.execute(
+        person = (
+            (
                 "INSERT INTO users (user_id, name, created_at) VALUES (?, ?, ?) "
                 "ON CONFLICT (user_id) DO UPDATE SET "
-                "name = excluded.name, created_at = excluded.created_at",
-                [user.id, user.name, values.to_timestamp(user.created_at)],
-            )
-            await self.dal.execute_many(
-                _SET_PREFERENCE,
-                [
-                    (user.id, key, values.to_json(key, value), values.to_timestamp(values.now()))
-                    for key, value in user.preferences.to_dict().items()
-                ],
-            )
+                "name = excluded.name, created_at = excluded.created_at"
+            ),
+            [user.id, user.name, user.created_at],
+        )
+        preferences = [
+            (_SET_PREFERENCE, [user.id, key, values.to_json(key, value), values.now()])
+            for key, value in user.preferences.to_dict().items()
+        ]
+        await self.dal.execute_all([person, *preferences])
 
     async def get_by_id(self, user_id: str) -> User | None:
         row = await self.dal.fetch_one(
@@ -191,9 +191,9 @@ class LibSQLPreferencesRepository(PreferencesRepository):
         values.identifier("preference_key", preference_key)
         UserPreferences.of({preference_key: value})
         written = values.to_json("value", value)
-        at = values.to_timestamp(values.now())
+        row = [user_id, preference_key, written, values.now()]
         try:
-            await self.dal.execute(_SET_PREFERENCE, [user_id, preference_key, written, at])
+            await self.dal.execute(_SET_PREFERENCE, row)
         except ConstraintViolated:
             await require_user(self.dal, user_id)
             raise
@@ -229,7 +229,7 @@ class LibSQLRelationshipRepository(RelationshipRepository):
                     relationship.kind,
                     relationship.strength,
                     relationship.notes,
-                    values.to_timestamp(relationship.updated_at),
+                    relationship.updated_at,
                 ],
             )
         except ConstraintViolated:
@@ -264,8 +264,8 @@ class LibSQLDeviceRepository(DeviceRepository):
                 device.name,
                 device.public_key,
                 device.trusted,
-                values.to_timestamp(device.added_at),
-                device.last_seen_at and values.to_timestamp(device.last_seen_at),
+                device.added_at,
+                device.last_seen_at,
             ],
         )
         if saved is None:
@@ -296,11 +296,7 @@ class LibSQLSystemStateRepository(SystemStateRepository):
         await self.dal.execute(
             "INSERT INTO system_state VALUES (?, ?, ?) ON CONFLICT (key) "
             "DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at",
-            [
-                values.identifier("key", key),
-                values.text("value", value),
-                values.to_timestamp(values.now()),
-            ],
+            [values.identifier("key", key), values.text("value", value), values.now()],
         )
 
 

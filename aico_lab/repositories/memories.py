@@ -51,7 +51,7 @@ class LibSQLMemoryRepository(MemoryRepository):
                     memory.content,
                     memory.memory_type,
                     memory.importance,
-                    values.to_timestamp(memory.created_at),
+                    memory.created_at,
                     metadata_column(memory.metadata),
                 ],
             )

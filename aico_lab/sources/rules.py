@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from aico_lab.domain import values
+from aico_lab.errors import DomainError
 from aico_lab.sources.records import MessageRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MAX_CONTENT: Final = 1_000_000
+MAX_CONTENT: Final = values.MAX_TEXT
 MAX_ID: Final = 512
 
 ROLES: Final = ("user", "assistant", "system")
@@ -47,9 +48,6 @@ _TIMESTAMP: Final = re.compile(
 )
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _LEAP_SECOND: Final = "60"
-
-# JSON text writes NUL as an escape; an even number of backslashes before it leaves it one.
-_ESCAPED_NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class NotAMessageError(ValueError):
@@ -98,6 +96,13 @@ def to_record(fields: Mapping[str, object], occurrences: Occurrences) -> Message
     Raises:
         NotAMessageError: If a rule is broken.
     """
+    try:
+        return _record(fields, occurrences)
+    except DomainError as refused:
+        raise _refusal(refused) from None
+
+
+def _record(fields: Mapping[str, object], occurrences: Occurrences) -> MessageRecord:
     get = fields.get
     content = _content(get("content"))
     timestamp = to_timestamp(get("timestamp"))
@@ -115,7 +120,7 @@ def to_record(fields: Mapping[str, object], occurrences: Occurrences) -> Message
     user_id = _identifier("user_id", get("user_id"))
     if user_id is None and role != "system":
         user_id = "me"
-    score = _number("sentiment_score", get("sentiment_score"), -1.0, 1.0)
+    score = values.optional(values.number, "sentiment_score", get("sentiment_score"), -1, 1)
     message_id = _identifier("message_id", get("message_id"))
     if message_id is None:
         message_id = _derive_id(
@@ -131,7 +136,7 @@ def to_record(fields: Mapping[str, object], occurrences: Occurrences) -> Message
         timestamp,
         score,
         None if score is None else "given",
-        _number("response_time", get("response_time"), 0.0, math.inf),
+        values.optional(values.number, "response_time", get("response_time"), 0),
         _identifier("reply_to", get("reply_to")),
         _metadata(get("metadata"), {k: fields[k] for k in fields.keys() - _KNOWN}),
     )
@@ -203,42 +208,25 @@ def to_metadata(value: Mapping[str, object]) -> str:
         NotAMessageError: If it holds text or numbers that the database cannot hold.
     """
     try:
-        text = _encode_json(value)
+        text = values.compact_json(value)
     except RecursionError:
         raise NotAMessageError("metadata is nested too deeply") from None
     except ValueError:
         raise NotAMessageError("metadata holds NaN or an infinite number") from None
-    if _ESCAPED_NUL.search(text):
-        raise NotAMessageError("metadata holds a NUL character, which cannot be stored")
-    return _storable("metadata", text)
+    try:
+        return values.storable_json("metadata", text)
+    except DomainError as refused:
+        raise _refusal(refused) from None
 
 
-_encode_json: Final = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
-).encode
-
-
-def _storable(name: str, text: str) -> str:
-    if "\0" in text:
-        raise NotAMessageError(f"{name} holds a NUL character, which cannot be stored")
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise NotAMessageError(
-                f"{name} holds half of a surrogate pair, which is no character"
-            ) from None
-    return text
+def _refusal(refused: DomainError) -> NotAMessageError:
+    return NotAMessageError(str(refused).removesuffix("."))
 
 
 def _content(value: object) -> str:
     if value is None:
         raise NotAMessageError("content is missing")
-    if not isinstance(value, str):
-        raise NotAMessageError("content must be text")
-    if len(value) > MAX_CONTENT:
-        raise NotAMessageError(f"content is longer than {MAX_CONTENT:,} characters")
-    return _storable("content", value)
+    return values.text("content", value)
 
 
 def _identifier(name: str, value: object) -> str | None:
@@ -252,24 +240,7 @@ def _identifier(name: str, value: object) -> str | None:
         raise NotAMessageError(f"{name} is empty")
     if len(value) > MAX_ID:
         raise NotAMessageError(f"{name} is longer than {MAX_ID} characters")
-    return _storable(name, value)
-
-
-def _number(name: str, value: object, low: float, high: float) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise NotAMessageError(f"{name} must be a number")
-    try:
-        number = float(value)
-    except OverflowError:  # JSON's whole numbers have no largest
-        number = math.inf
-    if not math.isfinite(number):
-        raise NotAMessageError(f"{name} must be a finite number")
-    if not low <= number <= high:
-        span = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-        raise NotAMessageError(f"{name} must be {span}")
-    return number
+    return values.storable(name, value)
 
 
 def _metadata(value: object, extra: dict[str, object]) -> str | None:
