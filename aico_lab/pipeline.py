@@ -1,4 +1,6 @@
-"""Pipelines: the steps of a job as a TOML file, checked whole before the first step runs.
+"""Pipelines: the steps of a job as a TOML file, every option checked before the first step runs.
+
+Whether the files that it imports are there, only the step itself can know.
 
 ::
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
     from aico_lab.lab import Lab
 
-# What each kind of step takes, and the types of its values; the first one is required.
+# What each kind of step takes, and the types of its values.
 _OPTIONS: dict[str, dict[str, type]] = {
     "import": {"source": str, "path": str, "limit": int},
     "sync": {"full": bool},
@@ -89,7 +91,8 @@ def load_pipeline(name: str) -> Pipeline:
 
     Raises:
         UnknownName: There is no such pipeline, or a step or option of it is unknown.
-        InvalidValue: The file is no TOML, or a value has the wrong type.
+        WrongUse: The file is no TOML, a value has the wrong type or is out of range, or an option
+            is missing or too much.
     """
     path = Path(name) if name.endswith(".toml") else shipped("pipelines", ".toml").get(name)
     if path is None or not path.is_file():
@@ -161,10 +164,12 @@ def _check(number: int, step: object, folder: Path) -> Step:
     if required and required not in options:
         raise InvalidValue(f"Step {number} ({kind}) needs {required!r}.")
     if kind == "import":
-        get_source(options["source"])
         if "path" in options:
             options["path"] = folder / options["path"]
+        get_source(options["source"]).check(options.get("path"), options.get("limit"))
     if kind == "report":
+        if options.get("timeout", 1) < 1:
+            raise InvalidValue(f"'timeout' of step {number} (report) must be at least 1 second.")
         from aico_lab.reports.parameters import bind, read_parameters
         from aico_lab.reports.runs import find_notebook
 

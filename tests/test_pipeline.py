@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from aico_lab.errors import InvalidValue, SourceMissing, UnknownName
+from aico_lab.errors import InvalidValue, SourceMissing, UnknownName, WrongUse
 from aico_lab.pipeline import load_pipeline, run_pipeline
 from aico_lab.shipped import shipped
 from tests.messages import add, message
@@ -62,6 +62,14 @@ WRONG = [
     ("[[steps]]\nrun = 'sync'\nfull = 'yes'", InvalidValue, "of type bool"),
     ("[[steps]]\nrun = 'import'", InvalidValue, "needs 'source'"),
     ("[[steps]]\nrun = 'import'\nsource = 'nope'", UnknownName, "chitchat"),
+    ("[[steps]]\nrun = 'import'\nsource = 'jsonl'", WrongUse, "name it after the source"),
+    ("[[steps]]\nrun = 'import'\nsource = 'chitchat'\npath = 'x'", WrongUse, "leave the file out"),
+    ("[[steps]]\nrun = 'import'\nsource = 'chitchat'\nlimit = 0", InvalidValue, "at least 1"),
+    (
+        "[[steps]]\nrun = 'report'\nname = 'pattern_analysis'\ntimeout = 0",
+        InvalidValue,
+        "at least 1 second",
+    ),
     ("[[steps]]\nrun = 'report'\nname = 'nope'", UnknownName, "pattern_analysis"),
     (
         (

@@ -56,7 +56,7 @@ class Source:
             WrongUse: At once, if a file is missing or too much, or the limit is below 1.
             SourceError: With the first batch, if the input cannot be read.
         """
-        self._check(path, limit)
+        self.check(path, limit)
         return self._reader().read(path, limit=limit)
 
     def total(self, path: Path | None = None, limit: int | None = None) -> int | None:
@@ -65,10 +65,15 @@ class Source:
         Raises:
             WrongUse: As `read` does.
         """
-        self._check(path, limit)
+        self.check(path, limit)
         return self._reader().total(path, limit)
 
-    def _check(self, path: Path | None, limit: int | None) -> None:
+    def check(self, path: Path | None, limit: int | None) -> None:
+        """Do nothing if these can be meant; whether there is such a file is another question.
+
+        Raises:
+            WrongUse: If a file is missing or too much, or the limit is below 1.
+        """
         if self.needs_path and path is None:
             raise WrongUse(f"The source {self.name} reads a file; name it after the source.")
         if not self.needs_path and path is not None:
