@@ -65,8 +65,8 @@ def test_closing_releases_everything_even_where_a_part_cannot_be_closed(lab: Lab
     primary, cache, answer = lab.primary, lab.cache(), lab.sql("SELECT 1")
     index = lab.vectors()
     closed = Mock()
-    monkeypatch.setattr(type(index), "close", closed)
-    monkeypatch.setattr(type(cache), "close", fail)
+    monkeypatch.setattr(type(index), "close", fail)
+    monkeypatch.setattr(type(cache), "close", closed)
     with pytest.raises(KeyboardInterrupt):
         lab.close()
     closed.assert_called_once()
@@ -76,6 +76,7 @@ def test_closing_releases_everything_even_where_a_part_cannot_be_closed(lab: Lab
         answer.execute()
     monkeypatch.undo()
     cache.close()
+    index.close()
     lab.close()
     with pytest.raises(ConnectionIsClosed):
         lab.data_access()
