@@ -244,7 +244,8 @@ def _convert(column: Column, values: Values) -> pa.Array:
             return _integers(values)
         case "boolean":
             integers = _integers(values)
-            if not pc.all(pc.is_in(integers, value_set=pa.array([0, 1, None], pa.int64()))).as_py():
+            known = pc.is_in(integers, value_set=pa.array([0, 1, None], pa.int64()))
+            if not pc.all(known, min_count=0).as_py():
                 raise ValueError("neither 0 nor 1")
             return integers.cast(pa.bool_())
         case _:

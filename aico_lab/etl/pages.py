@@ -71,12 +71,15 @@ def read_layout(connection: Connection, table: str) -> Layout | None:
         [table],
     )
     columns = connection.fetch_all(
-        "SELECT name, upper(type), pk, dflt_value IS NULL, hidden FROM pragma_table_xinfo(?) "
-        "ORDER BY cid",
+        "SELECT name, pk, dflt_value IS NULL, hidden FROM pragma_table_xinfo(?) ORDER BY cid",
         [table],
     )
-    keys = [(name, declared) for name, declared, pk, *_ in columns if pk]
-    rowid = keys[0][0] if len(keys) == 1 and keys[0][1] == "INTEGER" else None
+    # A primary key that is the row id needs no index.
+    indexed = connection.fetch_all(
+        "SELECT 1 FROM pragma_index_list(?) WHERE origin = 'pk'", [table]
+    )
+    keys = [name for name, pk, *_ in columns if pk]
+    rowid = keys[0] if keys and not indexed else None
     hides_rowid = any(name.lower() == "rowid" and name != rowid for name, *_ in columns)
     if found is None or hides_rowid or any(hidden for *_, hidden in columns):
         return None

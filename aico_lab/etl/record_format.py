@@ -77,13 +77,15 @@ def decode(
     words = np.zeros((len(kinds), rows), np.int64)
     lengths = np.full((len(kinds), rows), -1, np.int32)
     odd = np.zeros(rows, np.bool_)
-    _decode_rows(
+    if not _decode_rows(
         pages, layout.page_size, layout.usable, kinds, np.array(layout.may_be_short),
         rowids, words, words.view(np.float64), lengths, odd,
-    )  # fmt: skip
+    ):  # fmt: skip
+        raise damaged(contract.table)
     left = rowids[odd]
     if len(left):
-        rowids, words, lengths = rowids[~odd], words[:, ~odd], lengths[:, ~odd]
+        rowids = rowids[~odd]
+        words, lengths = (np.compress(~odd, values, axis=1) for values in (words, lengths))
     arrays = [
         _array(pages, kind, words[column], lengths[column]) for column, kind in enumerate(kinds)
     ]
@@ -157,8 +159,8 @@ def _decode_rows(  # noqa: C901, PLR0912, PLR0917 - one pass over every cell, ca
     reals: NDArray[np.float64],
     lengths: NDArray[np.int32],
     odd: NDArray[np.bool_],
-) -> None:
-    """Decode every row of some leaf pages.
+) -> bool:
+    """Decode every row of some leaf pages; False where one is not to be found in its page.
 
     Args:
         pages: The bytes of the pages, and then so many more as `PADDING` says.
@@ -180,6 +182,8 @@ def _decode_rows(  # noqa: C901, PLR0912, PLR0917 - one pass over every cell, ca
         for cell in range((int(pages[base + 3]) << 8) | int(pages[base + 4])):
             pointer = base + 8 + 2 * cell
             at = base + ((int(pages[pointer]) << 8) | int(pages[pointer + 1]))
+            if at >= base + usable:
+                return False
             payload, at = _varint(pages, at)
             rowids[row], at = _varint(pages, at)
             header_size, types_at = _varint(pages, at)
@@ -225,6 +229,7 @@ def _decode_rows(  # noqa: C901, PLR0912, PLR0917 - one pass over every cell, ca
                         odd[row] |= kind != INTEGER
                 at += size
             row += 1
+    return True
 
 
 @numba.njit(cache=True, nogil=True)
