@@ -266,7 +266,9 @@ def test_the_documents_query_runs_as_printed_and_equals_an_independent_computati
     )
     assert [(str(row[0])[:10], row[1]) for row in answer] == [row[:2] for row in expected]
     assert [row[2] for row in answer] == pytest.approx([row[2] for row in expected])
-    assert all(85 <= row[3] <= 96 for row in answer)
+    full_days = [row for row in answer if row[1] >= 40]  # the first and last may be parts of days
+    assert len(full_days) >= 28
+    assert all(85 <= row[3] <= 96 for row in full_days)
     assert len(answer) >= 30
 
 

@@ -85,7 +85,8 @@ def decode(
     left = rowids[odd]
     if len(left):
         rowids = rowids[~odd]
-        words, lengths = (np.compress(~odd, values, axis=1) for values in (words, lengths))
+        words = np.compress(~odd, words, axis=1)
+        lengths = np.compress(~odd, lengths, axis=1)
     arrays = [
         _array(pages, kind, words[column], lengths[column]) for column, kind in enumerate(kinds)
     ]
