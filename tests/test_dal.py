@@ -33,6 +33,7 @@ from aico_lab.errors import (
     NotADatabase,
     OperationTimedOut,
     PoolExhausted,
+    StorageError,
     UnstorableValue,
 )
 
@@ -256,6 +257,22 @@ async def test_a_commit_that_fails_undoes_the_transaction(dal, outside):
         async with dal.transaction():
             await dal.execute(INSERT, ["one"])
             await dal.execute("INSERT INTO after_t VALUES (77)")
+    assert outside.rows() == []
+    assert outside.can_write()
+
+
+async def test_a_transaction_that_the_database_undid_is_over(dal, outside):
+    """Nothing more is written, and nothing is said to be kept."""
+    again = "INSERT OR ROLLBACK INTO t (a) VALUES ('first')"
+    with pytest.raises(StorageError, match="undone by the database"):
+        async with dal.transaction():
+            await dal.execute(INSERT, ["first"])
+            with pytest.raises(ConstraintViolated):
+                async with dal.transaction():
+                    await dal.execute(again)
+            for write in (dal.execute(INSERT, ["second"]), dal.execute_many(INSERT, [["third"]])):
+                with pytest.raises(StorageError, match="undone by the database"):
+                    await write
     assert outside.rows() == []
     assert outside.can_write()
 

@@ -1,8 +1,8 @@
 """Messages, who wants them, and delivery within this process.
 
 `MessageBus.publish` delivers at once and remembers nothing: an event that must survive a crash goes
-through the outbox instead (see `aico_lab.bus.outbox` and `aico_lab.bus.relay`). Both deliver to the
-same subscriptions.
+through the outbox instead (see `aico_lab.repositories.outbox` and `aico_lab.bus.relay`). Both
+deliver to the same subscriptions.
 """
 
 from __future__ import annotations
