@@ -24,15 +24,14 @@ from aico_lab.errors import (
     CorruptDatabase,
     DatabaseLocked,
     DuplicateId,
+    HomeNotWritable,
     InvalidEntity,
     InvalidValue,
     NotADatabase,
-    NotPermitted,
     TextTooLong,
     UnknownUser,
 )
 from aico_lab.schema.core import CORE
-from aico_lab.schema.registry import pending
 from tests.conftest import plain_text_files
 from tests.messages import at
 
@@ -111,14 +110,14 @@ def test_a_relative_path_stays_where_it_was(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     """In one sentence."""
     (tmp_path / "file").touch()
-    with pytest.raises(NotPermitted, match=r"cannot be made .*[.]$"):
+    with pytest.raises(HomeNotWritable, match=r"file cannot be used .*[.]$"):
         DatabaseManager(tmp_path / "file" / "memory.db")
 
 
 @pytest.mark.usefixtures("memory")
 def test_the_schema_is_that_of_every_lab(outside):
     """No second one: the core schemas are applied whole, with the indexes the queries need."""
-    assert pending(CORE, outside) == {}
+    assert CORE.pending(outside) == {}
     tables = {
         "channels", "messages", "embeddings", "users", "user_profiles", "conversation_segments",
         "segment_messages",
@@ -247,7 +246,7 @@ def test_reading_does_not_wait_for_who_writes(memory):
 
 def test_a_thread_that_never_ends_its_transaction_is_not_waited_for_forever(memory, monkeypatch):
     """The others are told."""
-    monkeypatch.setattr("aico_lab.channel_memory.database.BUSY_TIMEOUT", 0.05)
+    monkeypatch.setattr("aico_lab.channel_memory.connections.BUSY_TIMEOUT", 0.05)
     with memory.get_connection(), pytest.raises(DatabaseLocked, match=r"Another thread.*[.]$"):
         in_thread(lambda: memory.store_message(**fields(1)))
     memory.store_message(**fields(1))
@@ -624,6 +623,24 @@ def test_a_user_is_made_once(memory, outside):
     for nobody in ("", None, True):
         with pytest.raises(InvalidEntity, match="An id is text"):
             memory.user_manager.get_or_create_user(nobody)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE users SET created_at = 'once upon a time'",
+        "UPDATE users SET created_at = x'ff'",
+        "INSERT INTO user_profiles VALUES ('ada', 'warm', '2024-03-01T12:00:00.000000Z')",
+        "INSERT INTO user_profiles VALUES ('ada', '[1]', '2024-03-01T12:00:00.000000Z')",
+    ],
+)
+def test_what_a_foreign_program_wrote_of_a_user_is_named(memory, outside, change):
+    """With the table to look into."""
+    memory.user_manager.get_or_create_user("ada")
+    outside.execute(change)
+    with pytest.raises(CorruptDatabase, match=r"mend or remove .* user\w+[.]$"):
+        memory.user_manager.get_or_create_user("ada")
+        memory.user_manager.get_profile("ada")
 
 
 def test_a_profile_is_changed_key_by_key(memory):

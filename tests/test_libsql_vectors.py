@@ -134,6 +134,15 @@ def test_a_message_has_one_vector_of_each_model_the_latest(memory, vectors):
         ) == [("m1", "large", 1024), ("m1", "small", 1024), ("m2", "small", 1024)]
 
 
+def test_a_vector_is_stored_under_any_id_that_a_message_may_have(memory, vectors):
+    """A whole number is taken for its digits, and what is no id is refused."""
+    memory.store_message(7, "general", "ada", "hello", at(99))
+    vectors.store({7: axis(3)}, model="m")
+    assert vectors.nearest(axis(3), model="m") == [Neighbour("7", NOTHING)]
+    with pytest.raises(InvalidEntity, match="An id is text"):
+        vectors.store({"": axis(3)}, model="m")
+
+
 def test_a_vector_goes_with_its_message(memory, vectors):
     """Also where another program removes the message."""
     vectors.store({"m1": axis(0), "m2": axis(1)}, model="m")

@@ -5,15 +5,13 @@ Each thread has a connection of its own to one libSQL file, in the core schemas 
 
 from __future__ import annotations
 
-import contextlib
 import json
-import threading
 import uuid
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from aico_lab.adapters.libsql import BUSY_TIMEOUT, LibSQLAdapter
+from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.channel_memory.connections import ThreadConnections
 from aico_lab.channel_memory.messages import (
     COLUMNS,
@@ -27,17 +25,17 @@ from aico_lab.channel_memory.messages import (
 from aico_lab.channel_memory.users import UserManager
 from aico_lab.errors import (
     ConstraintViolated,
-    DatabaseLocked,
     DuplicateId,
     InvalidEntity,
     InvalidValue,
-    NotPermitted,
 )
+from aico_lab.home import os_errors
 from aico_lab.importer import import_batches
 from aico_lab.schema.core import CORE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from datetime import datetime
 
     from aico_lab.adapters.libsql import Connection, Row
@@ -64,21 +62,15 @@ class DatabaseManager:
             encryption_key: 32 characters, or None for a database that is not encrypted.
 
         Raises:
-            NotPermitted: Its folder cannot be made.
+            HomeNotWritable: Its folder cannot be made.
             NotADatabase: The file is something else, or the key is not its key.
             SchemaTooNew: A later version of this program made it.
         """
         # Absolute, since connections are opened later too, and a program may change its folder.
         self.path = Path(db_path).expanduser().absolute()
         self._connections = ThreadConnections(LibSQLAdapter(self.path, encryption_key))
-        try:
+        with os_errors(self.path.parent):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as refused:
-            raise NotPermitted(
-                f"The folder {self.path.parent} cannot be made ({refused.strerror}): check its "
-                "permissions or choose another."
-            ) from refused
-        self._writing = threading.RLock()
         self._initialize_database()
 
     def _initialize_database(self) -> None:
@@ -91,10 +83,9 @@ class DatabaseManager:
     @cached_property
     def user_manager(self) -> UserManager:
         """The people of the channels; made when first asked for."""
-        return UserManager(self)
+        return UserManager(self._connections)
 
-    @contextlib.contextmanager
-    def get_connection(self) -> Iterator[Connection]:
+    def get_connection(self) -> AbstractContextManager[Connection]:
         """Give this thread's connection, within a transaction.
 
         What happens inside is committed at its end, or undone when an exception leaves. It nests:
@@ -103,20 +94,10 @@ class DatabaseManager:
 
         Raises:
             ConnectionIsClosed: The manager was closed.
-            DatabaseLocked: Another thread or process kept writing for longer than 30 seconds.
+            DatabaseLocked: Another thread, or another process, kept writing for longer than 30
+                seconds; who has waited for a thread waits anew for a process.
         """
-        connection = self._connections.mine()
-        # The threads of this process queue up here: trying again and again for the file's lock, as
-        # with other processes, sixteen of them stored a quarter as much, and waited up to 2 s.
-        if not self._writing.acquire(timeout=BUSY_TIMEOUT):
-            raise DatabaseLocked(
-                "Another thread keeps its transaction open: try again when it is done."
-            )
-        try:
-            with connection.transaction():
-                yield connection
-        finally:
-            self._writing.release()
+        return self._connections.transaction()
 
     def read(self, query: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """Run one query on this thread's connection, without waiting for those who write.
@@ -124,7 +105,7 @@ class DatabaseManager:
         Raises:
             ConnectionIsClosed: The manager was closed.
         """
-        return self._connections.mine().fetch_all(query, parameters)
+        return self._connections.read(query, parameters)
 
     def store_message(
         self,

@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from aico_lab.domain import values
 from aico_lab.errors import CorruptDatabase, InvalidEntity, TextTooLong
-from aico_lab.sources.records import Batch, ChannelRecord, UserRecord
+from aico_lab.sources.records import Batch, ChannelRecord, MessageRecord, UserRecord
 from aico_lab.sources.rules import (
     MAX_CONTENT,
     MAX_ID,
@@ -27,16 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from aico_lab.adapters.libsql import Row
-    from aico_lab.sources.records import MessageRecord
 
 Id = str | int
 """An id is text; whole numbers, as chat services give them, are taken for their digits."""
 
 REQUIRED = ("message_id", "channel_id", "content", "timestamp")
-FIELDS = (
-    *REQUIRED, "user_id", "role", "conversation_id", "sentiment_score", "response_time",
-    "reply_to", "metadata",
-)  # fmt: skip
+FIELDS = frozenset(MessageRecord._fields) - {"sentiment_source"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +78,39 @@ def from_row(row: Row) -> Message:
         CorruptDatabase: Another program wrote a time or JSON in a form that is not the table's.
     """
     fields = dict(zip(Message.__slots__, row, strict=True))
+    with foreign_forms("messages"):
+        fields["timestamp"] = from_moment(fields["timestamp"])
+        fields["metadata"] = from_json(fields["metadata"])
+    return Message(**fields)
+
+
+def from_moment(stored: object) -> datetime:
+    """Read a time of the database, where `foreign_forms` waits for one that is none."""
+    return datetime.fromisoformat(to_timestamp(stored))
+
+
+def from_json(stored: str | None) -> dict[str, Any]:
+    """Read an object of the database, where `foreign_forms` waits for one that is none."""
+    read = json.loads(stored or "{}")
+    if not isinstance(read, dict):
+        raise TypeError("no object")
+    return read
+
+
+@contextlib.contextmanager
+def foreign_forms(table: str) -> Iterator[None]:
+    """Say whose fault it is where a time or JSON of a table cannot be read.
+
+    Raises:
+        CorruptDatabase: It cannot.
+    """
     try:
-        fields["timestamp"] = datetime.fromisoformat(to_timestamp(fields["timestamp"]))
-        fields["metadata"] = json.loads(fields["metadata"] or "{}")
+        yield
     except (TypeError, ValueError) as foreign:
         raise CorruptDatabase(
-            "A message's timestamp or metadata is not in the form of this database: mend or remove "
-            "what another program wrote to the table messages."
+            "A time or JSON is not in the form of this database: mend or remove what another "
+            f"program wrote to the table {table}."
         ) from foreign
-    return Message(**fields)
 
 
 def check_message(fields: Mapping[str, Any]) -> MessageRecord:
@@ -102,7 +123,7 @@ def check_message(fields: Mapping[str, Any]) -> MessageRecord:
         InvalidEntity: A field is missing, of another name, of the wrong type or out of range.
         TextTooLong: The content has more than 1,000,000 characters.
     """
-    if unknown := fields.keys() - set(FIELDS):
+    if unknown := fields.keys() - FIELDS:
         raise InvalidEntity(f"A message has no field {min(unknown)!r}: put it into metadata.")
     required = REQUIRED if fields.get("role") == "system" else (*REQUIRED, "user_id")
     if missing := [name for name in required if fields.get(name) is None]:
@@ -146,10 +167,9 @@ def to_moment(value: datetime | str) -> str:
         if not isinstance(value, datetime):
             return to_timestamp(value)
         try:
-            utc = value.astimezone(UTC).replace(tzinfo=None)
+            return values.to_timestamp(value)
         except (OverflowError, OSError, ValueError):
             raise NotAMessageError("timestamp lies outside the years 1 to 9999 in UTC") from None
-        return f"{utc.isoformat(timespec='microseconds')}Z"
 
 
 def to_id(value: Id) -> str:

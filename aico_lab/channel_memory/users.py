@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from aico_lab.adapters.libsql import NOW
-from aico_lab.channel_memory.messages import to_id, to_json
+from aico_lab.channel_memory.messages import (
+    foreign_forms,
+    from_json,
+    from_moment,
+    to_id,
+    to_json,
+)
 from aico_lab.errors import UnknownUser
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
-    from aico_lab.channel_memory.database import DatabaseManager
+    from aico_lab.channel_memory.connections import ThreadConnections
     from aico_lab.channel_memory.messages import Id
 
 
@@ -36,8 +41,8 @@ class User:
 class UserManager:
     """Reads and writes `users` and `user_profiles` of a channel memory."""
 
-    def __init__(self, database: DatabaseManager) -> None:
-        self._database = database
+    def __init__(self, connections: ThreadConnections) -> None:
+        self._connections = connections
 
     def get_or_create_user(self, user_id: Id, name: str | None = None) -> User:
         """Give a user, who is made if new.
@@ -45,8 +50,11 @@ class UserManager:
         Args:
             user_id: Their id.
             name: What they are called; kept if no name is known yet.
+
+        Raises:
+            CorruptDatabase: Another program wrote a time in a form that is not the table's.
         """
-        with self._database.get_connection() as connection:
+        with self._connections.transaction() as connection:
             connection.execute(
                 f"INSERT INTO users (user_id, name, created_at) VALUES (?, ?, {NOW}) "
                 "ON CONFLICT (user_id) DO UPDATE SET name = excluded.name "
@@ -56,22 +64,24 @@ class UserManager:
             [(stored_name, created_at)] = connection.fetch_all(
                 "SELECT name, created_at FROM users WHERE user_id = ?", [to_id(user_id)]
             )
-        return User(to_id(user_id), stored_name, datetime.fromisoformat(created_at))
+        with foreign_forms("users"):
+            return User(to_id(user_id), stored_name, from_moment(created_at))
 
     def get_profile(self, user_id: Id) -> dict[str, Any]:
         """Give what is remembered of a user; nothing yet, for a new one.
 
         Raises:
             UnknownUser: Nobody has this id.
+            CorruptDatabase: Another program wrote a profile that is no JSON.
         """
-        rows = self._database.read(
+        rows = self._connections.read(
             "SELECT profile FROM users LEFT JOIN user_profiles USING (user_id) WHERE user_id = ?",
             [to_id(user_id)],
         )
         if not rows:
             raise UnknownUser("There is no user with this id: call get_or_create_user first.")
-        profile: dict[str, Any] = json.loads(rows[0][0] or "{}")
-        return profile
+        with foreign_forms("user_profiles"):
+            return from_json(rows[0][0])
 
     def update_profile(self, user_id: Id, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Set some keys of a user's profile and leave the others.
@@ -89,12 +99,11 @@ class UserManager:
             UnknownUser: Nobody has this id.
             InvalidEntity: A value is nothing that JSON can hold.
         """
-        with self._database.get_connection() as connection:
+        with self._connections.transaction() as connection:
             profile = to_json({**self.get_profile(user_id), **changes})
             connection.execute(
                 f"INSERT INTO user_profiles VALUES (?, ?, {NOW}) ON CONFLICT (user_id) "
                 "DO UPDATE SET profile = excluded.profile, updated_at = excluded.updated_at",
                 [to_id(user_id), profile],
             )
-        updated: dict[str, Any] = json.loads(profile)
-        return updated
+        return from_json(profile)

@@ -48,7 +48,12 @@ class MessageVectors:
     def __init__(self, database: DatabaseManager) -> None:
         self._database = database
 
-    def store(self, vectors: Mapping[str, Sequence[float]], *, model: str) -> None:
+    def store(
+        self,
+        vectors: Mapping[str, Sequence[float]] | Mapping[int, Sequence[float]],
+        *,
+        model: str,
+    ) -> None:
         """Keep all of these vectors, or none; a message has one of each model, the latest.
 
         They are kept at unit length: a cosine does not depend on it.
@@ -61,7 +66,7 @@ class MessageVectors:
             InvalidEntity: A vector has another number of dimensions, a number that is not finite,
                 or no direction; or there is no such message.
         """
-        packed = {message_id: _pack(vector) for message_id, vector in vectors.items()}
+        packed = {to_id(message_id): _pack(vector) for message_id, vector in vectors.items()}
         with self._database.get_connection() as connection:
             connection.execute_many(
                 "DELETE FROM embeddings WHERE message_id = ? AND model = ?",
