@@ -1,7 +1,7 @@
 """Move a database between the versions of its schemas, each step in one transaction.
 
 A step is proved before it touches a row: its statements run on a twin of the database in memory
-(see `aico_lab.schema.drift`), a plugin's in the sandbox before. Where rows would be lost, a backup
+(see `aico_lab.schema.drift`), a plugin's in the sandbox before. Where rows may be lost, a backup
 comes first. Afterwards the database must be sound, and look like the twin; else nothing happened.
 """
 
@@ -53,7 +53,7 @@ class Step:
         name: What the version is called.
         direction: Whether it was applied or rolled back.
         statements: What was executed.
-        backup: The copy that was made before, where rows were lost.
+        backup: The copy that was made before, where rows might be lost.
     """
 
     schema: str

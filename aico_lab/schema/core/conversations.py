@@ -4,6 +4,83 @@ from __future__ import annotations
 
 from aico_lab.schema.versions import SchemaVersion
 
+_CHANNEL = "coalesce(NEW.channel_id, 'direct:' || coalesce(NEW.user_id, ''))"
+_CONTENT = "coalesce(NEW.content, NEW.message)"
+_ROLE = "coalesce(NEW.role, iif(NEW.is_ai_response, 'assistant', 'user'))"
+_SCORE = """coalesce(NEW.sentiment_score,
+    iif(typeof(NEW.sentiment) IN ('real', 'integer'), NEW.sentiment, NULL))"""
+_DIGITS = "[0-9][0-9]"
+_MOMENT = f"{_DIGITS * 2}-{_DIGITS}-{_DIGITS}T{_DIGITS}:{_DIGITS}:{_DIGITS}.{_DIGITS * 3}Z"
+
+
+def _beyond(value: str, low: str, high: str) -> str:
+    return f"""{value} IS NOT NULL AND (
+        typeof({value}) NOT IN ('real', 'integer') OR {value} NOT BETWEEN {low} AND {high})"""
+
+
+_REFUSALS = (
+    (
+        # SQLite takes 30 February for 1 March, and has a year 0.
+        f"""typeof(NEW.timestamp) <> 'text' OR NEW.timestamp NOT GLOB '{_MOMENT}'
+            OR NEW.timestamp < '0001' OR substr(NEW.timestamp, 1, 19) IS NOT
+                strftime('%Y-%m-%dT%H:%M:%S', substr(NEW.timestamp, 1, 19), '+0 days')""",
+        "give the timestamp in UTC, as 2024-05-01T12:30:00.000000Z",
+    ),
+    (
+        f"typeof({_CONTENT}) <> 'text' OR length({_CONTENT}) > 1000000",
+        "give the message as text of at most 1,000,000 characters",
+    ),
+    (
+        """'' IN (ifnull(NEW.message_id, 0), ifnull(NEW.conversation_id, 0),
+            ifnull(NEW.channel_id, 0), ifnull(NEW.user_id, 0))""",
+        "an id is empty",
+    ),
+    (
+        f"{_ROLE} NOT IN ('user', 'assistant', 'system')",
+        "the role is user, assistant or system",
+    ),
+    (_beyond(_SCORE, "-1", "1"), "the sentiment is a number from -1 to 1"),
+    (
+        _beyond("NEW.response_time", "0", "1e308"),
+        "the response time is a number of seconds, 0 or more",
+    ),
+)
+
+# So that the source document's INSERT works as printed: what it leaves out is what a turn of a
+# direct conversation is, and a number as sentiment is its score.
+#
+# An OR IGNORE or OR REPLACE of the statement holds in here too, and for every rule of the tables:
+# so the values are checked before, and a message of a known id is counted off before and on again
+# after, wherever the statement has put it or left it.
+_WAY_IN = f"""CREATE TRIGGER conversations_insert INSTEAD OF INSERT ON conversations BEGIN
+    SELECT CASE
+        {
+    "".join(
+        f"WHEN {refused} THEN RAISE(ABORT, 'CHECK constraint failed: {sentence}') "
+        for refused, sentence in _REFUSALS
+    )
+}
+    END;
+    INSERT INTO channels (channel_id, created_at) VALUES ({_CHANNEL}, NEW.timestamp)
+        ON CONFLICT (channel_id) DO NOTHING;
+    UPDATE channels SET message_count = message_count - 1
+        WHERE channel_id = (SELECT channel_id FROM messages WHERE message_id = NEW.message_id);
+    INSERT INTO messages (
+        message_id, channel_id, conversation_id, user_id, role, content, timestamp,
+        sentiment_score, sentiment_source, response_time
+    ) VALUES (
+        coalesce(NEW.message_id, lower(hex(randomblob(16)))), {_CHANNEL},
+        coalesce(NEW.conversation_id, {_CHANNEL}), NEW.user_id, {_ROLE}, {_CONTENT}, NEW.timestamp,
+        {_SCORE}, iif({_SCORE} IS NULL, NULL, 'given'), NEW.response_time
+    );
+    UPDATE channels SET
+        message_count = message_count + 1,
+        last_active = max(coalesce(last_active, ''), coalesce(
+            (SELECT timestamp FROM messages WHERE message_id = NEW.message_id), NEW.timestamp))
+        WHERE channel_id = coalesce(
+            (SELECT channel_id FROM messages WHERE message_id = NEW.message_id), {_CHANNEL});
+END"""
+
 CONVERSATIONS = {
     1: SchemaVersion(
         version=1,
@@ -49,76 +126,7 @@ CONVERSATIONS = {
                     sentiment_score, response_time,
                     message_id, conversation_id, channel_id, role
                 FROM messages""",
-            # So that the source document's INSERT works as printed: what it leaves out is what
-            # a turn of a direct conversation is, and a number as sentiment is its score.
-            #
-            # An OR IGNORE or OR REPLACE of the statement holds in here too, and for every rule of
-            # the table: so the values are checked before, and a message of a known id is counted
-            # off before and on again after, wherever the statement has put it or left it.
-            """CREATE TRIGGER conversations_insert INSTEAD OF INSERT ON conversations BEGIN
-                SELECT CASE
-                    WHEN typeof(NEW.timestamp) <> 'text'
-                        OR NEW.timestamp NOT GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T'
-                            || '[0-9][0-9]:[0-9][0-9]:[0-9][0-9].'
-                            || '[0-9][0-9][0-9][0-9][0-9][0-9]Z'
-                        OR NEW.timestamp < '0001'
-                        OR substr(NEW.timestamp, 1, 19) IS NOT strftime(
-                            '%Y-%m-%dT%H:%M:%S', substr(NEW.timestamp, 1, 19), '+0 days')
-                        THEN RAISE(ABORT,
-    'CHECK constraint failed: give the timestamp in UTC, as 2024-05-01T12:30:00.000000Z')
-                    WHEN typeof(coalesce(NEW.content, NEW.message)) <> 'text'
-                        OR length(coalesce(NEW.content, NEW.message)) > 1000000
-                        THEN RAISE(ABORT,
-    'CHECK constraint failed: give the message as text of at most 1,000,000 characters')
-                    WHEN '' IN (
-                        ifnull(NEW.message_id, 0), ifnull(NEW.conversation_id, 0),
-                        ifnull(NEW.channel_id, 0), ifnull(NEW.user_id, 0))
-                        THEN RAISE(ABORT, 'CHECK constraint failed: an id is empty')
-                    WHEN coalesce(NEW.role, 'user') NOT IN ('user', 'assistant', 'system')
-                        THEN RAISE(ABORT,
-                            'CHECK constraint failed: the role is user, assistant or system')
-                    WHEN NEW.sentiment_score IS NOT NULL
-                        AND typeof(NEW.sentiment_score) NOT IN ('real', 'integer')
-                        OR coalesce(NEW.sentiment_score, iif(
-                            typeof(NEW.sentiment) IN ('real', 'integer'), NEW.sentiment, NULL
-                        )) NOT BETWEEN -1 AND 1
-                        THEN RAISE(ABORT,
-                            'CHECK constraint failed: the sentiment is a number from -1 to 1')
-                    WHEN NEW.response_time IS NOT NULL
-                        AND (typeof(NEW.response_time) NOT IN ('real', 'integer')
-                            OR NEW.response_time NOT BETWEEN 0 AND 1e308)
-                        THEN RAISE(ABORT,
-    'CHECK constraint failed: the response time is a number of seconds, 0 or more')
-                END;
-                INSERT INTO channels (channel_id, created_at) VALUES (
-                    coalesce(NEW.channel_id, 'direct:' || coalesce(NEW.user_id, '')), NEW.timestamp
-                ) ON CONFLICT (channel_id) DO NOTHING;
-                UPDATE channels SET message_count = message_count - 1 WHERE channel_id = (
-                    SELECT channel_id FROM messages WHERE message_id = NEW.message_id);
-                INSERT INTO messages (
-                    message_id, channel_id, conversation_id, user_id, role, content, timestamp,
-                    sentiment_score, sentiment_source, response_time
-                ) SELECT
-                    coalesce(NEW.message_id, lower(hex(randomblob(16)))),
-                    place, coalesce(NEW.conversation_id, place), NEW.user_id,
-                    coalesce(NEW.role, iif(NEW.is_ai_response, 'assistant', 'user')),
-                    coalesce(NEW.content, NEW.message), NEW.timestamp,
-                    score, iif(score IS NULL, NULL, 'given'), NEW.response_time
-                FROM (SELECT
-                    coalesce(NEW.channel_id, 'direct:' || coalesce(NEW.user_id, '')) AS place,
-                    coalesce(
-                        NEW.sentiment_score,
-                        iif(typeof(NEW.sentiment) IN ('real', 'integer'), NEW.sentiment, NULL)
-                    ) AS score);
-                UPDATE channels SET
-                    message_count = message_count + 1,
-                    last_active = max(coalesce(last_active, ''), coalesce(
-                        (SELECT timestamp FROM messages WHERE message_id = NEW.message_id),
-                        NEW.timestamp))
-                WHERE channel_id = coalesce(
-                    (SELECT channel_id FROM messages WHERE message_id = NEW.message_id),
-                    NEW.channel_id, 'direct:' || coalesce(NEW.user_id, ''));
-            END""",
+            _WAY_IN,
             """CREATE TABLE conversation_segments (
                 segment_id TEXT PRIMARY KEY NOT NULL,
                 channel_id TEXT NOT NULL REFERENCES channels ON DELETE CASCADE,
