@@ -30,7 +30,7 @@ VECTORS = (
 def synced(lab: Lab) -> Lab:
     """With two messages that are in the warehouse."""
     add(lab.primary, message(0), message(1))
-    lab.sync_warehouse()
+    lab.sync()
     return lab
 
 
@@ -98,7 +98,7 @@ def test_what_was_synced_before_a_restore_does_not_count(synced, tmp_path: Path)
     shutil.copy(file, tmp_path / "backup.db")
     add(synced.primary, *[message(number) for number in range(2, 9)])
     assert describe(synced)["warehouse"]["changes not yet synced"] == 7
-    synced.sync_warehouse()
+    synced.sync()
     synced.close()
     file.with_name("aico.db-wal").unlink(missing_ok=True)
     file.with_name("aico.db-shm").unlink(missing_ok=True)
