@@ -45,6 +45,7 @@
     │   └── SourceUnreadable
     ├── SyncError                   a projection could not be brought up to date
     │   ├── SyncBusy                transient
+    │   ├── SchemaChanged           the warehouse would lose a table, a column or a type
     │   └── NeverSynced
     ├── BusError
     │   ├── InvalidTopic
@@ -246,6 +247,10 @@ class SyncBusy(SyncError):
     """Another process is syncing this home."""
 
     transient = True
+
+
+class SchemaChanged(SyncError):
+    """The primary database's tables have changed, and the warehouse would lose something."""
 
 
 class NeverSynced(SyncError):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from aico_lab.cache.store import KeyValueStore
     from aico_lab.dal import DataAccessLayer
     from aico_lab.embeddings.index import VectorIndex
+    from aico_lab.etl.evolution import OnChange
     from aico_lab.etl.sync import Progress
     from aico_lab.importer import ImportResult
     from aico_lab.reports.runner import RunResult
@@ -211,17 +212,28 @@ class Lab:
 
         return import_batches(self.primary, read(source, path, limit=limit), progress=progress)
 
-    def sync(self, *, full: bool = False, progress: Progress | None = None) -> SyncResult:
+    def sync(
+        self,
+        *,
+        full: bool = False,
+        on_change: OnChange | None = None,
+        progress: Progress | None = None,
+    ) -> SyncResult:
         """Bring every projection up to date, and publish a snapshot of the warehouse.
 
         A cache that another process holds is left to that process.
 
         Args:
             full: Read the tables whole even where the change feed would do.
+            on_change: What to do where the warehouse would lose a table, a column or a type:
+                'evolve' to lose it, 'ignore' to keep it, 'freeze' to leave that table as it is.
             progress: Told of a table, the rows moved so far, and the rows in all.
 
         Returns:
             What was done to the warehouse.
+
+        Raises:
+            SchemaChanged: The warehouse would lose something; say `on_change`.
         """
         from aico_lab.projections.cache import sync_cache
         from aico_lab.projections.vectors import sync_vectors
@@ -230,7 +242,14 @@ class Lab:
         # The cache first: the warehouse prunes the feed, which the cache does not hold back.
         with contextlib.suppress(DatabaseLocked):
             sync_cache(primary, self.home, self._keys, self._caches.get(False))
-        result = sync(primary, self.home, self._keys.duckdb(), full=full, progress=progress)
+        result = sync(
+            primary,
+            self.home,
+            self._keys.duckdb(),
+            full=full,
+            on_change=on_change,
+            progress=progress,
+        )
         sync_vectors(primary, self.home, self._keys, full=full)
         return result
 

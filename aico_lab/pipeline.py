@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 # What each kind of step takes, and the types of its values.
 _OPTIONS: dict[str, dict[str, type]] = {
     "import": {"source": str, "path": str, "limit": int},
-    "sync": {"full": bool},
+    "sync": {"full": bool, "on_change": str},
     "report": {"name": str, "parameters": dict, "timeout": int},
 }
 _REQUIRED = {"import": "source", "report": "name"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -137,11 +137,18 @@ def sync(
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     full: Annotated[bool, typer.Option("--full", help="Read every table whole.")] = False,
+    on_change: Annotated[
+        Literal["evolve", "freeze", "ignore"] | None,
+        typer.Option(
+            help="Where a table, column or type is lost: evolve loses it here too, ignore keeps "
+            "it, freeze leaves that table as it is."
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Bring the warehouse up to date and publish a snapshot of it."""
     with open_lab(home, key_file) as lab, Bar("rows") as bar:
-        result = lab.sync(full=full, progress=bar.show)
+        result = lab.sync(full=full, on_change=on_change, progress=bar.show)
     if json:
         emit(result)
         return

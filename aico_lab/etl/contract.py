@@ -50,10 +50,11 @@ _PREFIXES: tuple[tuple[str, Kind], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column and its kind."""
+    """A column and its kind; one that is not stored any more is NULL."""
 
     name: str
     kind: Kind
+    stored: bool = True
 
 
 @dataclass(frozen=True, slots=True)

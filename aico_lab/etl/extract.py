@@ -100,11 +100,25 @@ def extract(
             connection, contract, changed, f"WHERE {match}", [since, until, contract.table]
         )
         return
-    layout = read_layout(connection, contract.table)
+    layout = read_layout(connection, contract)
     if layout is None or len(layout.leaves) < PAGEWISE:
         yield from _by_rows(connection, contract)
     else:
         yield from _by_pages(connection, contract, layout)
+
+
+def extract_where(
+    connection: Connection, contract: Contract, condition: str, parameters: Sequence[Any]
+) -> Iterator[Extracted]:
+    """Read the rows of a table `t` for which a condition holds.
+
+    Args:
+        connection: Inside `snapshot()`.
+        contract: The table.
+        condition: SQL.
+        parameters: The values of its placeholders.
+    """
+    return _by_rows(connection, contract, "", f"WHERE {condition}", parameters)
 
 
 def _by_rows(
@@ -191,7 +205,7 @@ def _log_key(contract: Contract) -> list[str]:
 
 def _expression(column: Column) -> str:
     """Select a column so that a value of the wrong storage class shows; 0 stands for a misfit."""
-    name = f't."{column.name}"'
+    name = f't."{column.name}"' if column.stored else "NULL"
     match column.kind:
         case "text" | "timestamp":
             return f"iif(typeof({name}) = 'blob', 0, CAST({name} AS BLOB))"
@@ -222,10 +236,10 @@ def _sort_out(contract: Contract, values: Sequence[Sequence[Value]]) -> Extracte
     misfits = [
         Misfit(
             table=contract.table,
-            row_key="/".join(_readable(values[key][row]) for key in key_positions),
+            row_key="/".join(readable(values[key][row]) for key in key_positions),
             column=names[position],
             reason=_REASONS[contract.columns[position].kind],
-            value=_readable(values[position][row])[:SHOWN],
+            value=readable(values[position][row])[:SHOWN],
         )
         for row, position in sorted(first_misfit.items())
     ]
@@ -270,7 +284,8 @@ def _fits(column: Column, value: Value) -> bool:
     return True
 
 
-def _readable(value: Value) -> str:
+def readable(value: Value) -> str:
+    """Write a value as the keys of rows in quarantine are written."""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 

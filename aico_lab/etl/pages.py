@@ -52,16 +52,18 @@ class Layout:
     may_be_short: tuple[bool, ...]
 
 
-def read_layout(connection: Connection, table: str) -> Layout | None:
+def read_layout(connection: Connection, contract: Contract) -> Layout | None:
     """Say how a table lies in its file; None where only SQL can read it.
 
     Args:
         connection: The primary database, inside `snapshot()`.
-        table: A table without rowid, or with generated columns, can only be read by SQL.
+        contract: A table without rowid, with generated columns, or with other columns than are to
+            be read, can only be read by SQL.
 
     Raises:
         CorruptDatabase: The pages do not form a tree.
     """
+    table = contract.table
     found = connection.fetch_one(
         "SELECT rootpage, page_size FROM pragma_table_list AS list "
         "JOIN sqlite_master AS master ON master.name = list.name AND master.type = list.type "
@@ -81,7 +83,9 @@ def read_layout(connection: Connection, table: str) -> Layout | None:
     keys = [name for name, pk, *_ in columns if pk]
     rowid = keys[0] if keys and not indexed else None
     hides_rowid = any(name.lower() == "rowid" and name != rowid for name, *_ in columns)
-    if found is None or hides_rowid or any(hidden for *_, hidden in columns):
+    generated = any(hidden for *_, hidden in columns)
+    others = [name for name, *_ in columns] != [column.name for column in contract.columns]
+    if found is None or hides_rowid or generated or others:
         return None
     root, page_size = found
     reserved = _fetch(connection, [1])[0][20]

@@ -19,7 +19,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from aico_lab.errors import SyncBusy
-from aico_lab.etl import snapshots
+from aico_lab.etl import evolution, snapshots
 from aico_lab.etl.contract import read_contract
 from aico_lab.etl.extract import changed_keys, extract
 from aico_lab.etl.warehouse import ROW_GROUP, open_warehouse
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.etl.contract import Contract
+    from aico_lab.etl.evolution import OnChange
     from aico_lab.etl.extract import Extracted, Misfit
     from aico_lab.etl.warehouse import Warehouse
     from aico_lab.home import Home
@@ -76,6 +77,7 @@ def sync(
     key: str | None,
     *,
     full: bool = False,
+    on_change: OnChange | None = None,
     progress: Progress | None = None,
 ) -> SyncResult:
     """Bring the warehouse up to date and publish a snapshot of it.
@@ -85,27 +87,45 @@ def sync(
         home: The lab's folder.
         key: DuckDB's key.
         full: Read the tables whole even where the feed would do.
+        on_change: What to do where the warehouse would lose a table, a column or a type.
         progress: Told of every batch.
 
     Raises:
+        SchemaChanged: The warehouse would lose something, and `on_change` does not say what to do.
         SyncBusy: Another process is syncing this home.
         StorageError: A database refused; the warehouse is as it was.
     """
     started = time.perf_counter()
-    with _lock(home), open_warehouse(home.writer, key, temporary=home.temporary) as warehouse:
-        run = _Run(primary, warehouse, progress or _silent)
-        published = snapshots.published(home.snapshots)
+    with publishing(home, key) as (warehouse, published):
+        run = _Run(primary, warehouse, progress or silent)
         with primary.snapshot():
-            mode, target = run.load(full=full, after=max(published, default=0))
+            mode, target = run.load(full=full, on_change=on_change, after=published)
+        generation = warehouse.generation
+    if mode != "nothing":
+        feed.acknowledge(primary, CONSUMER, target.seq)
+    return SyncResult(
+        mode, generation, run.rows, run.deleted, run.quarantined, time.perf_counter() - started
+    )
+
+
+@contextmanager
+def publishing(home: Home, key: str | None) -> Iterator[tuple[Warehouse, int]]:
+    """Write the warehouse alone, and publish a snapshot at the end if there is a new generation.
+
+    Yields:
+        The writer's database, and the newest generation that is published.
+
+    Raises:
+        SyncBusy: Another process is writing it.
+        StorageError: DuckDB cannot open it, or refused something inside the block.
+    """
+    with _lock(home), open_warehouse(home.writer, key, temporary=home.temporary) as warehouse:
+        published = snapshots.published(home.snapshots)
+        yield warehouse, max(published, default=0)
         generation = warehouse.generation
         if generation not in published:  # new, or a crash came between commit and publication
             warehouse.close()
             snapshots.publish(home.writer, home.snapshots, generation)
-        if mode != "nothing":
-            feed.acknowledge(primary, CONSUMER, target.seq)
-    return SyncResult(
-        mode, generation, run.rows, run.deleted, run.quarantined, time.perf_counter() - started
-    )
 
 
 @contextmanager
@@ -135,7 +155,9 @@ class _Run:
         self.deleted: dict[str, int] = {}
         self.quarantined: dict[str, int] = {}
 
-    def load(self, *, full: bool, after: int) -> tuple[Mode, feed.Cursor]:
+    def load(
+        self, *, full: bool, on_change: OnChange | None, after: int
+    ) -> tuple[Mode, feed.Cursor]:
         """Move what is to be moved, in one transaction together with the cursor.
 
         The new generation's number is above every published one, even where the writer's file was
@@ -144,23 +166,34 @@ class _Run:
         started = time.perf_counter()
         target = feed.head(self._primary)
         cursor = self._warehouse.cursor
-        contracts = [
-            read_contract(self._primary, table, key)
-            for table, key in feed.tracked_tables(self._primary).items()
-        ]
-        since: int | None = None
-        if not full and cursor and self._warehouse.has_tables_of(contracts):
-            if cursor == target:
-                return "nothing", target
-            if feed.continues(self._primary, cursor):
-                since = cursor.seq
-        mode: Mode = "full" if since is None else "increment"
+        same = cursor is not None and cursor.database_id == target.database_id
+        plan = evolution.plan(
+            [
+                read_contract(self._primary, table, key)
+                for table, key in feed.tracked_tables(self._primary).items()
+            ],
+            self._warehouse.tables() if same else {},
+            self._warehouse.frozen,
+            on_change,
+        )
+        anew = plan.anew
+        if full or cursor is None or not feed.continues(self._primary, cursor):
+            anew = {contract.table for contract in plan.contracts}
+        elif cursor == target and not anew and not plan.dropped:
+            return "nothing", target
+        mode: Mode = "full" if len(anew) == len(plan.contracts) else "increment"
         with self._warehouse.transaction():
-            if since is None:
-                self._warehouse.create_tables(contracts)
-            for contract in contracts:
-                self._load_table(contract, since, target.seq)
+            self._warehouse.drop_tables(plan.dropped if same else self._warehouse.tables())
+            for contract in plan.contracts:
+                if contract.table in anew:
+                    self._warehouse.create_table(contract)
+                self._load_table(
+                    contract,
+                    None if cursor is None or contract.table in anew else cursor.seq,
+                    target.seq,
+                )
             self._warehouse.create_views()
+            self._warehouse.freeze(plan.frozen)
             changes = {
                 "rows": self.rows, "deleted": self.deleted, "quarantined": self.quarantined
             }  # fmt: skip
@@ -178,7 +211,7 @@ class _Run:
             if gone.num_rows and (deleted := self._warehouse.delete(contract, gone)):
                 self.deleted[table] = deleted
         extracted = extract(self._primary, contract, since=since, until=until)
-        for rows, misfits in _ahead(_portions(contract, extracted)):
+        for rows, misfits in portions(contract, extracted):
             if misfits:
                 self._warehouse.quarantine(misfits)
                 self.quarantined[table] = self.quarantined.get(table, 0) + len(misfits)
@@ -196,6 +229,18 @@ class _Run:
                 [since, until, contract.table],
             )
         return row[0] if row else 0
+
+
+def portions(
+    contract: Contract, extracted: Iterable[Extracted]
+) -> Iterator[tuple[pa.Table, list[Misfit]]]:
+    """Gather rows into portions to be inserted, each made while the one before is being used.
+
+    Args:
+        contract: Their table.
+        extracted: The rows that fit, and those that do not.
+    """
+    return _ahead(_portions(contract, extracted))
 
 
 def _portions(
@@ -231,5 +276,5 @@ def _ahead(items: Iterator[Item]) -> Iterator[Item]:
             yield item
 
 
-def _silent(_table: str, _moved: int, _total: int) -> None:
+def silent(_table: str, _moved: int, _total: int) -> None:
     """Say nothing."""

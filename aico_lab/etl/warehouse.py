@@ -40,6 +40,11 @@ DEFINITIONS = (
     """CREATE TABLE IF NOT EXISTS meta.runs (
         generation BIGINT, mode VARCHAR, finished_at TIMESTAMPTZ, seconds DOUBLE, changes VARCHAR
     )""",
+    "CREATE TABLE IF NOT EXISTS meta.frozen (table_name VARCHAR)",
+    """CREATE TABLE IF NOT EXISTS meta.watermarks (
+        source VARCHAR, "table" VARCHAR, "column" VARCHAR, value VARCHAR, key_columns VARCHAR,
+        file VARCHAR, loaded_at TIMESTAMPTZ
+    )""",
     # The source document's query uses date_sub(timestamp, interval), which DuckDB lacks; the
     # second form keeps the meaning of the builtin of that name.
     """CREATE OR REPLACE MACRO date_sub(ts, iv) AS ts - iv,
@@ -87,6 +92,11 @@ class Warehouse:
         self._connection.execute("COMMIT")
 
     @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """For what is written beside the tables of `raw`, inside `transaction()`."""
+        return self._connection
+
+    @property
     def generation(self) -> int:
         """How often the content has changed."""
         row = self._connection.execute("SELECT max(generation) FROM meta.state").fetchone()
@@ -98,8 +108,8 @@ class Warehouse:
         row = self._connection.execute("SELECT database_id, seq, anchor FROM meta.state").fetchone()
         return Cursor(*row) if row else None
 
-    def has_tables_of(self, contracts: Iterable[Contract]) -> bool:
-        """Say whether every table is here with just the columns of its contract."""
+    def tables(self) -> dict[str, list[tuple[str, str]]]:
+        """Give the tables of `raw`, each with its columns in order and their types."""
         found: dict[str, list[tuple[str, str]]] = {}
         for table, column, kind in self._connection.execute(
             "SELECT table_name, column_name, data_type FROM duckdb_columns() "
@@ -107,16 +117,35 @@ class Warehouse:
             "ORDER BY column_index"
         ).fetchall():
             found.setdefault(table, []).append((column, kind))
-        return found == {contract.table: contract.duckdb_types for contract in contracts}
+        return found
 
-    def create_tables(self, contracts: Iterable[Contract]) -> None:
-        """Start anew with empty tables."""
-        self._connection.execute("DROP SCHEMA raw CASCADE")
-        self._connection.execute("CREATE SCHEMA raw")
-        self._connection.execute("DELETE FROM quarantine.misfits")
-        for contract in contracts:
-            columns = ", ".join(f'"{name}" {kind}' for name, kind in contract.duckdb_types)
-            self._connection.execute(f'CREATE TABLE raw."{contract.table}" ({columns})')
+    @property
+    def frozen(self) -> set[str]:
+        """Tables that stayed behind the cursor, because their columns had changed."""
+        return {
+            table
+            for (table,) in self._connection.execute(
+                "SELECT table_name FROM meta.frozen"
+            ).fetchall()
+        }
+
+    def freeze(self, tables: Iterable[str]) -> None:
+        """Note which tables stay behind."""
+        self._connection.execute("DELETE FROM meta.frozen")
+        for table in tables:
+            self._connection.execute("INSERT INTO meta.frozen VALUES (?)", [table])
+
+    def drop_tables(self, tables: Iterable[str]) -> None:
+        """Remove tables, and what of them is in quarantine."""
+        for table in tables:
+            self._connection.execute(f'DROP TABLE IF EXISTS raw."{table}"')
+            self._connection.execute("DELETE FROM quarantine.misfits WHERE table_name = ?", [table])
+
+    def create_table(self, contract: Contract) -> None:
+        """Start a table anew, empty."""
+        self.drop_tables([contract.table])
+        columns = ", ".join(f'"{name}" {kind}' for name, kind in contract.duckdb_types)
+        self._connection.execute(f'CREATE TABLE raw."{contract.table}" ({columns})')
 
     def create_views(self) -> None:
         """Define the views over the raw tables."""

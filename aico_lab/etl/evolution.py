@@ -1,0 +1,129 @@
+"""Decide what becomes of the warehouse when the tables of the primary database have changed.
+
+What loses nothing is followed: a new table, a new column, a wider type. What would lose something
+stops the sync until a person has said what is meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal, TypeAlias, get_args
+
+from aico_lab.errors import InvalidValue, SchemaChanged
+from aico_lab.etl.contract import DUCKDB_TYPES, Column, Contract, Kind
+
+OnChange = Literal["evolve", "freeze", "ignore"]
+"""What to do about changed tables.
+
+'evolve' follows whatever is lost; 'freeze' leaves them as they were at the last sync; 'ignore'
+keeps their columns and goes on loading rows: new columns are left out, lost ones are NULL, and a
+row that does not fit the old type is quarantined.
+"""
+
+Types: TypeAlias = Sequence[tuple[str, str]]
+"""The columns of a table of the warehouse, in order, each with its DuckDB type."""
+
+_WIDER: Final[Mapping[str, Collection[str]]] = {
+    "BOOLEAN": ("BIGINT", "DOUBLE", "VARCHAR"),
+    "BIGINT": ("DOUBLE", "VARCHAR"),
+    "DOUBLE": ("VARCHAR",),
+    "TIMESTAMP WITH TIME ZONE": ("VARCHAR",),
+}
+_KINDS: Final[Mapping[str, Kind]] = {
+    type_: kind for kind, type_ in DUCKDB_TYPES.items() if kind != "json"
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a sync does about each table.
+
+    Attributes:
+        contracts: The tables to load.
+        anew: Those of them that are made and read anew.
+        dropped: Tables to remove.
+        frozen: Tables that stay behind.
+    """
+
+    contracts: list[Contract]
+    anew: set[str]
+    dropped: set[str]
+    frozen: set[str]
+
+
+def plan(
+    contracts: Sequence[Contract],
+    found: Mapping[str, Types],
+    frozen: Collection[str],
+    on_change: OnChange | None,
+) -> Plan:
+    """Compare the primary database's tables with the warehouse's.
+
+    Args:
+        contracts: The tables of the primary database.
+        found: Those of the warehouse.
+        frozen: Which of these stayed behind the others until now.
+        on_change: What to do about changes; None follows those that lose nothing.
+
+    Raises:
+        InvalidValue: `on_change` is none of these.
+        SchemaChanged: Something would be lost, or can not be followed.
+    """
+    if on_change not in (None, *get_args(OnChange)):
+        raise InvalidValue(
+            f"on_change is one of {', '.join(get_args(OnChange))}, not {on_change!r}."
+        )
+    gone = set(found).difference(contract.table for contract in contracts)
+    changed = {
+        contract.table
+        for contract in contracts
+        if list(found.get(contract.table, ())) != contract.duckdb_types
+    }
+    if on_change == "freeze":
+        stay = (changed & set(found)) | gone
+        loaded = [contract for contract in contracts if contract.table not in stay]
+        return Plan(loaded, (set(frozen) | changed) - stay, set(), stay)
+    if on_change == "ignore":
+        loaded = [_as_found(c, found[c.table]) for c in contracts if c.table in found or not found]
+        return Plan(loaded, set(frozen), set(), set())
+    losses = [f"the table {table}" for table in sorted(gone)]
+    for contract in contracts:
+        losses += _losses(contract, found.get(contract.table, ()))
+    if losses and on_change is None:
+        raise SchemaChanged(
+            f"The primary database has no longer {', '.join(losses)}: sync with --on-change evolve "
+            "to lose this in the warehouse too, ignore to keep it, or freeze to leave changed "
+            "tables as they are."
+        )
+    return Plan(list(contracts), changed | set(frozen), gone, set())
+
+
+def _losses(contract: Contract, found: Types) -> list[str]:
+    now = dict(contract.duckdb_types)
+    return [
+        f"the column {contract.table}.{name}" if name not in now
+        else f"{contract.table}.{name} as {type_}"
+        for name, type_ in found
+        if name not in now or (now[name] != type_ and now[name] not in _WIDER.get(type_, ()))
+    ]  # fmt: skip
+
+
+def _as_found(contract: Contract, found: Types) -> Contract:
+    """The contract with just the columns that the warehouse has."""
+    live = {column.name: column for column in contract.columns}
+    columns = []
+    for name, type_ in found:
+        column = live.get(name)
+        if column is None:
+            column = Column(name, _KINDS[type_], stored=False)
+        elif DUCKDB_TYPES[column.kind] != type_:
+            column = replace(column, kind=_KINDS[type_])
+        columns.append(column)
+    kept = replace(contract, columns=tuple(columns))
+    if not {column.name for column in columns if column.stored}.issuperset(contract.key):
+        raise SchemaChanged(
+            f"The columns that identify a row of {contract.table} have changed, which can not be "
+            "ignored: sync with --on-change evolve or freeze."
+        )
+    return kept

@@ -1,0 +1,148 @@
+"""Tables that change: what loses nothing is followed; what would lose something is asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from aico_lab.errors import InvalidValue, SchemaChanged
+from aico_lab.schema import feed
+
+
+@pytest.fixture
+def things(lab):
+    """A lab with a table of two columns and three rows, synced."""
+    lab.primary.execute("CREATE TABLE things (id TEXT PRIMARY KEY, size INTEGER, note TEXT)")
+    with lab.primary.transaction():
+        feed.track(lab.primary, "things", ("id",))
+    lab.primary.execute("INSERT INTO things VALUES ('a', 1, 'x'), ('b', 2, 'y'), ('c', 3, NULL)")
+    lab.sync()
+    return lab
+
+
+def rows(lab, columns: str = "*"):
+    """What the warehouse holds, by key."""
+    return lab.sql(f"SELECT {columns} FROM raw.things ORDER BY id").fetchall()
+
+
+def rebuild(lab, columns: str, kept: str) -> None:
+    """Give the table other columns, in the way SQLite's documentation recommends."""
+    with lab.primary.transaction():
+        lab.primary.execute("ALTER TABLE things RENAME TO old")
+        lab.primary.execute(f"CREATE TABLE things ({columns})")
+        lab.primary.execute(f"INSERT INTO things SELECT {kept} FROM old")
+        lab.primary.execute("DROP TABLE old")
+        feed.track(lab.primary, "things", ("id",))
+
+
+def test_a_new_column_is_followed_with_its_default_in_older_rows(things):
+    """The feed does not name them: the table is read anew, and the others are not."""
+    things.primary.execute("ALTER TABLE things ADD COLUMN later TEXT")
+    things.primary.execute("ALTER TABLE things ADD COLUMN rated REAL NOT NULL DEFAULT 0.5")
+    result = things.sync()
+    assert (result.mode, result.rows) == ("increment", {"things": 3})
+    assert rows(things, "later, rated") == [(None, 0.5)] * 3
+    things.primary.execute("UPDATE things SET later = 'now' WHERE id = 'b'")
+    assert things.sync().rows == {"things": 1}
+    assert rows(things, "later") == [(None,), ("now",), (None,)]
+
+
+def test_a_new_table_is_followed(things):
+    """With the rows that it has."""
+    things.primary.execute("CREATE TABLE more (id INTEGER PRIMARY KEY)")
+    with things.primary.transaction():
+        things.primary.execute("INSERT INTO more VALUES (7)")
+        feed.track(things.primary, "more", ("id",))
+    things.sync()
+    assert things.sql("FROM raw.more").fetchall() == [(7,)]
+
+
+def test_a_wider_type_is_followed(things):
+    """Integers become numbers, numbers become text."""
+    rebuild(things, "id TEXT PRIMARY KEY, size REAL, note TEXT", "id, size + 0.5, note")
+    things.sync()
+    assert rows(things, "size, typeof(size)") == [(1.5, "DOUBLE"), (2.5, "DOUBLE"), (3.5, "DOUBLE")]
+
+
+LOSSES = {
+    "a column": ("id TEXT PRIMARY KEY, size INTEGER", "id, size", "things.note"),
+    "a type": ("id TEXT PRIMARY KEY, size INTEGER, note INTEGER", "id, size, 1", "things.note"),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_loss_stops_the_sync_with_the_warehouse_as_it_was(things, loss):
+    """The sentence says what would be lost, and what can be done."""
+    columns, kept, named = LOSSES[loss]
+    before = rows(things)
+    rebuild(things, columns, kept)
+    for full in (False, True):
+        with pytest.raises(SchemaChanged, match=rf"{named}.*evolve.*ignore.*freeze"):
+            things.sync(full=full)
+    assert rows(things) == before
+    assert things.sync(on_change="evolve").rows["things"] == 3
+    assert things.sql("FROM raw.things").columns[-1] == ("size" if loss == "a column" else "note")
+
+
+def test_a_table_that_is_gone_stops_the_sync(things):
+    """And goes from the warehouse when that is meant."""
+    with things.primary.transaction():
+        things.primary.execute("DROP TABLE things")
+        feed.untrack(things.primary, "things")
+    with pytest.raises(SchemaChanged, match="the table things"):
+        things.sync()
+    things.sync(on_change="ignore")
+    assert len(rows(things)) == 3
+    things.sync(on_change="evolve")
+    assert "things" not in str(things.sql("SELECT table_name FROM duckdb_tables()").fetchall())
+
+
+def test_ignoring_keeps_the_columns_and_goes_on_loading(things):
+    """A lost column is NULL, a new one is left out, what does not fit the old type is set aside."""
+    rebuild(things, "id TEXT PRIMARY KEY, size TEXT, fresh TEXT", "id, size, 'new'")
+    things.sync(on_change="ignore")  # tracked anew, so the table is read anew
+    assert things.sql("FROM raw.things").columns == ["id", "size", "note"]
+    assert rows(things) == []
+    assert things.sql("SELECT row_key, column_name FROM quarantine.misfits").fetchall() == [
+        ("a", "size"), ("b", "size"), ("c", "size"),
+    ]  # fmt: skip
+    rebuild(
+        things, "id TEXT PRIMARY KEY, size INTEGER, fresh TEXT", "id, CAST(size AS INTEGER), fresh"
+    )
+    things.sync(on_change="ignore")
+    assert rows(things) == [("a", 1, None), ("b", 2, None), ("c", 3, None)]
+    things.primary.execute("INSERT INTO things VALUES ('d', 4, 'new')")
+    assert things.sync(on_change="ignore").rows == {"things": 1}
+    assert rows(things)[-1] == ("d", 4, None)
+
+
+def test_a_key_that_is_lost_cannot_be_ignored(things):
+    """Rows could not be found any more."""
+    with things.primary.transaction():
+        things.primary.execute("CREATE TABLE other (name TEXT PRIMARY KEY)")
+        things.primary.execute("DROP TABLE things")
+        things.primary.execute("ALTER TABLE other RENAME TO things")
+        feed.track(things.primary, "things", ("name",))
+    with pytest.raises(SchemaChanged, match="identify a row of things"):
+        things.sync(on_change="ignore")
+
+
+def test_frozen_tables_stay_behind_and_are_caught_up_with(things):
+    """The others go on; what a frozen one missed is read when it is no longer frozen."""
+    things.primary.execute("ALTER TABLE things DROP COLUMN note")
+    things.primary.execute("UPDATE things SET size = 9 WHERE id = 'a'")
+    things.primary.execute("INSERT INTO users (user_id, created_at) VALUES ('new', "
+                           "'2026-01-01T00:00:00.000000Z')")  # fmt: skip
+    result = things.sync(on_change="freeze")
+    assert result.rows == {"users": 1}
+    assert rows(things)[0] == ("a", 1, "x")
+    assert things.sync(on_change="freeze").mode == "nothing"
+    things.primary.execute("ALTER TABLE things ADD COLUMN note TEXT")  # as it was, to look at
+    assert things.sync().rows == {"things": 3}
+    assert rows(things)[0] == ("a", 9, None)
+    assert things.sync().mode == "nothing"
+
+
+def test_an_unknown_mode_is_refused(things):
+    """With the ones there are."""
+    with pytest.raises(InvalidValue, match="evolve, freeze, ignore"):
+        things.sync(on_change="whatever")
