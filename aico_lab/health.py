@@ -176,7 +176,7 @@ def _check_vectors(lab: Lab) -> str:
 def _check_cache(lab: Lab) -> str:
     if not lab.home.cache.exists():
         return "none"
-    return f"{len(lab.cache(read_only=True).items()):,} entries, each as it was written"
+    return f"{len(lab.cache(read_only=True).items()):,} entries can be read"
 
 
 def _rows(lab: Lab) -> dict[str, int]:
