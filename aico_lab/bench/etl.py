@@ -7,36 +7,45 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aico_lab.bench.etl_jobs import JOBS, SETUP
+from aico_lab.bench.etl_peers import PEERS, require_peers
 from aico_lab.bench.harness import Outcome, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+OURS = "aico_lab.bench.etl_jobs"
 RATIOS = {
     "full load / sqlite-scanner (plain text)": ("full", "sqlite-scanner"),
+    "full load / ADBC (plain text)": ("full", "adbc"),
+    "full load / connectorx (plain text)": ("full", "connectorx"),
+    "full load / pandas (plain text)": ("full", "pandas"),
     "full load / rows through Python (plain text)": ("full", "rows"),
+    "full load / dlt (plain text)": ("full", "dlt"),
     "import / bare executemany (plain text)": ("import", "bare-executemany"),
     "increment of 1,000 / full load": ("increment", "full"),
+    "a process's first increment of 1,000 / full load": ("first-increment", "full"),
     "sync with nothing to do / full load": ("nothing", "full"),
 }
 
 
 def run_bench(rows: int, repeat: int, progress: Callable[[str, int, int | None], None]) -> Outcome:
-    """Measure an import, a full load, an increment, a sync with nothing to do, and the peers.
+    """Measure an import, a full load, increments, a sync with nothing to do, and the peers.
 
     Args:
-        rows: How many messages.
+        rows: How many messages; at least 1,000, since so many change.
         repeat: How often each job runs.
         progress: Told of the runs done, and of the runs in all.
+
+    Raises:
+        LibraryMissing: A peer is not installed.
     """
+    require_peers()
     return measure(
-        "aico_lab.bench.etl_jobs",
-        setup=("write-input", "plain-copy"),
-        jobs=(
-            "import", "full", "increment", "nothing", "sqlite-scanner", "rows", "bare-executemany",
-        ),
+        setup=dict.fromkeys(SETUP, OURS),
+        jobs=dict.fromkeys(JOBS, OURS) | dict.fromkeys(PEERS, "aico_lab.bench.etl_peers"),
         ratios=RATIOS,
         rows=rows,
         repeat=repeat,
         progress=progress,
-    )  # fmt: skip
+    )

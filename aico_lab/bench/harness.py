@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from aico_lab.config import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +52,9 @@ class Outcome:
 
 
 def measure(
-    module: str,
     *,
-    setup: Sequence[str],
-    jobs: Sequence[str],
+    setup: Mapping[str, str],
+    jobs: Mapping[str, str],
     ratios: Mapping[str, tuple[str, str]],
     rows: int,
     repeat: int,
@@ -64,8 +63,8 @@ def measure(
     """Run the setup once and every job `repeat` times, in turns.
 
     Args:
-        module: Runs a job as `python -m module JOB FOLDER ROWS`.
-        setup: Jobs that prepare the data.
+        setup: Jobs that prepare the data, each with the module that runs it as
+            `python -m MODULE JOB FOLDER ROWS`.
         jobs: Jobs that are measured.
         ratios: What each ratio is called, and the two jobs whose medians it divides.
         rows: How many rows.
@@ -78,7 +77,7 @@ def measure(
     done = 0
     with tempfile.TemporaryDirectory(prefix="aico-lab-bench-") as folder:
         for round_ in range(repeat + 1):
-            for job in setup if round_ == 0 else jobs:
+            for job, module in (setup if round_ == 0 else jobs).items():
                 progress("bench", done, total)
                 measured = _run(module, job, Path(folder), rows)
                 if round_ > 0:

@@ -37,9 +37,8 @@ def run_bench(rows: int, repeat: int, progress: Callable[[str, int, int | None],
         progress: Told of the runs done, and of the runs in all.
     """
     return measure(
-        "aico_lab.bench.storage",
-        setup=(),
-        jobs=("bulk", "bare-executemany", "save", "bare-autocommit"),
+        setup={},
+        jobs=dict.fromkeys(JOBS, "aico_lab.bench.storage"),
         ratios=RATIOS,
         rows=rows,
         repeat=repeat,
@@ -89,6 +88,14 @@ def bare_autocommit(folder: Path, _rows: int) -> float:
     return seconds
 
 
+JOBS: dict[str, Callable[[Path, int], float]] = {
+    "bulk": bulk,
+    "bare-executemany": bare_executemany,
+    "save": save,
+    "bare-autocommit": bare_autocommit,
+}
+
+
 def _new_lab(folder: Path) -> Lab:
     shutil.rmtree(folder / "home", ignore_errors=True)
     return Lab.create()
@@ -113,11 +120,4 @@ async def _save(lab: Lab, texts: list[str]) -> float:
 
 
 if __name__ == "__main__":
-    run_job(
-        {
-            "bulk": bulk,
-            "bare-executemany": bare_executemany,
-            "save": save,
-            "bare-autocommit": bare_autocommit,
-        }
-    )
+    run_job(JOBS)

@@ -1,0 +1,84 @@
+"""The benchmark: peers do the same job as we do, and what is shown is what was measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import duckdb
+import pytest
+
+from aico_lab.bench import etl_peers
+from aico_lab.bench.etl import RATIOS, run_bench
+from aico_lab.bench.etl_peers import PEERS
+from aico_lab.config import Settings
+from aico_lab.errors import LibraryMissing
+from aico_lab.lab import Lab
+
+ROWS = 2_000
+COLUMNS = ", ".join(etl_peers.TYPES)
+
+
+def run(module, job, folder):
+    settings = Settings(home=folder / "home", key_file=folder / "bench.key")
+    command = [sys.executable, "-m", f"aico_lab.bench.{module}", job, str(folder), str(ROWS)]
+    finished = subprocess.run(
+        command, check=False, capture_output=True, text=True, env=settings.environment()
+    )
+    assert finished.returncode == 0, finished.stderr
+    return json.loads(finished.stdout)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder as the measured jobs find it, and our own warehouse in it."""
+    folder = tmp_path_factory.mktemp("bench")
+    for job in ("write-input", "plain-copy", "full"):
+        run("etl_jobs", job, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ours(folder):
+    """What our own full load brought into the warehouse."""
+    with Lab.open(folder / "home", key_file=folder / "bench.key") as lab:
+        return lab.sql(f"SELECT {COLUMNS} FROM raw.messages ORDER BY id").fetchall()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("peer", PEERS)
+def test_a_peer_leaves_the_rows_that_we_do_in_its_file(peer, folder, ours):
+    """The same columns, types and values, and all of them in the file rather than in a log."""
+    measured = run("etl_peers", peer, folder)
+    assert measured["seconds"] > 0
+    assert measured["peak_mb"] > 0
+    assert not (folder / "peer.duckdb.wal").exists()
+    with duckdb.connect(str(folder / "peer.duckdb"), read_only=True) as connection:
+        connection.execute("SET timezone = 'UTC'")
+        described = connection.execute("DESCRIBE messages").fetchall()
+        theirs = connection.execute(f"SELECT {COLUMNS} FROM messages ORDER BY id").fetchall()
+    types = {"TIMESTAMP WITH TIME ZONE": "TIMESTAMPTZ"}
+    assert {name: types.get(kind, kind) for name, kind, *_ in described} == etl_peers.TYPES
+    assert len(ours) == ROWS
+    assert theirs == ours
+
+
+@pytest.mark.slow
+def test_the_etl_benchmark_prints_the_times_peaks_and_ratios_of_every_job(in_process):
+    """As one JSON value; the ratios are those of the medians."""
+    printed = in_process("bench", "etl", "--rows", "1000", "--repeat", "1", "--json").stdout
+    shown = json.loads(printed)
+    ours = {"import", "full", "first-increment", "increment", "nothing", "bare-executemany"}
+    assert shown["rows"] == 1000
+    assert set(shown["seconds"]) == set(shown["peak_mb"]) == ours | set(PEERS)
+    for name, (job, other) in RATIOS.items():
+        expected = shown["seconds"][job] / shown["seconds"][other]
+        assert shown["ratios"][name] == pytest.approx(expected, abs=0.001)
+
+
+def test_a_peer_that_is_not_installed_is_missed_before_any_work(monkeypatch):
+    """In one sentence that says what to install."""
+    monkeypatch.setattr(etl_peers, "LIBRARIES", ("json", "no_such_peer"))
+    with pytest.raises(LibraryMissing, match=r"with no-such-peer, .* `pip install .*\[bench\]'`"):
+        run_bench(1000, 1, lambda *_: pytest.fail("it began"))
