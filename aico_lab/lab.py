@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from aico_lab.embeddings.index import VectorIndex
     from aico_lab.etl.evolution import OnChange
     from aico_lab.etl.sync import Progress
+    from aico_lab.etl.verify import Proof
     from aico_lab.importer import ImportResult
     from aico_lab.reports.runner import RunResult
     from aico_lab.reports.runs import ReportRun
@@ -252,6 +253,20 @@ class Lab:
         )
         sync_vectors(primary, self.home, self._keys, full=full)
         return result
+
+    def verify(self, *, progress: Callable[[str, int, int | None], None] | None = None) -> Proof:
+        """Compare every value of the newest snapshot, or the pinned one, with the primary database.
+
+        Args:
+            progress: Told of the next table, how many were compared, and of all.
+
+        Raises:
+            NeverSynced: There is no snapshot yet.
+        """
+        from aico_lab.etl.verify import verify
+
+        self._check_open()
+        return verify(self.primary, self._reader, progress=progress)
 
     def vectors(self) -> VectorIndex:
         """Give what finds memories by meaning, as of the last sync; it closes with the lab."""

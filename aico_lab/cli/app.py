@@ -164,6 +164,25 @@ def sync(
 
 
 @app.command()
+def verify(
+    *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
+) -> None:
+    """Compare every value of the newest snapshot with the primary database."""
+    with open_lab(home, key_file) as lab, Bar("tables") as bar:
+        proof = lab.verify(progress=bar.show)
+    if json:
+        emit(proof)
+    else:
+        for table, one in proof.tables.items():
+            say(f"{'ok  ' if one.ok else 'FAIL'} {table:<24} {one.describe()}")
+            for difference in one.differences:
+                say(f"       {difference.describe()}")
+        say(f"Snapshot {proof.generation} {'is' if proof.ok else 'is NOT'} what it should be.")
+    if not proof.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
 def sql(
     query: Annotated[str, typer.Argument(help="DuckDB's SQL, on the newest snapshot.")],
     *,

@@ -96,13 +96,13 @@ def extract(
             f"(SELECT DISTINCT {keys} FROM change_log "
             f"WHERE seq > ? AND seq <= ? AND table_name = ?) AS k CROSS JOIN"
         )
-        yield from _by_rows(
+        yield from extract_by_rows(
             connection, contract, changed, f"WHERE {match}", [since, until, contract.table]
         )
         return
     layout = read_layout(connection, contract)
     if layout is None or len(layout.leaves) < PAGEWISE:
-        yield from _by_rows(connection, contract)
+        yield from extract_by_rows(connection, contract)
     else:
         yield from _by_pages(connection, contract, layout)
 
@@ -118,17 +118,28 @@ def extract_where(
         condition: SQL.
         parameters: The values of its placeholders.
     """
-    return _by_rows(connection, contract, "", f"WHERE {condition}", parameters)
+    return extract_by_rows(connection, contract, "", f"WHERE {condition}", parameters)
 
 
-def _by_rows(
+def extract_by_rows(
     connection: Connection,
     contract: Contract,
     chosen: str = "",
     condition: str = "",
     parameters: Sequence[Any] = (),
 ) -> Iterator[Extracted]:
-    """Select rows of the table `t`: all, or those that what stands before it chooses."""
+    """Read a table, or a part of it, by SQL alone.
+
+    Args:
+        connection: The primary database, inside `snapshot()`.
+        contract: The table, which the query names `t`.
+        chosen: What it is joined with, and how, to choose some of its rows.
+        condition: The WHERE clause of that.
+        parameters: The values of both.
+
+    Yields:
+        Rows that fit, and those that do not.
+    """
     columns = ", ".join(_expression(column) for column in contract.columns)
     query = f'SELECT {columns} FROM {chosen} "{contract.table}" AS t {condition}'
     with _without_garbage_collector():
@@ -150,7 +161,7 @@ def _by_pages(connection: Connection, contract: Contract, layout: Layout) -> Ite
         except _DOES_NOT_FIT:
             unread = np.concatenate([rowids, left])
         if len(unread):
-            yield from _by_rows(
+            yield from extract_by_rows(
                 connection,
                 contract,
                 "json_each(?) AS unread CROSS JOIN",

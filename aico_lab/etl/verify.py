@@ -1,0 +1,314 @@
+"""Prove that the warehouse holds what the primary database holds.
+
+Of every column a digest is taken that does not depend on the order of the rows: the sum, modulo
+2^64, of a hash of each value together with its row's key. The primary database is read by SQL and
+never by pages, so that the fast way of loading is checked by another one. Where digests differ, the
+rows are compared, and those that differ are named.
+
+What changed after the snapshot's cursor, a sync has still to bring; those rows are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import numpy as np
+import polars as pl
+
+from aico_lab.adapters.duckdb import translated
+from aico_lab.errors import SchemaChanged
+from aico_lab.etl.contract import read_contract
+from aico_lab.etl.extract import changed_keys, extract_by_rows
+from aico_lab.schema import feed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    import duckdb
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.etl.contract import Contract
+    from aico_lab.etl.snapshots import Reader
+
+NAMED: Final = 20
+"""How many differing keys are named."""
+
+BATCH_ROWS: Final = 50_000
+
+_ODD: Final = np.uint64(0x9E3779B97F4A7C15)
+
+Hashes: TypeAlias = "NDArray[np.uint64]"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A row that is not the same in both databases.
+
+    Attributes:
+        key: What identifies it, several columns joined by a slash.
+        found_in: 'both', 'primary' or 'warehouse'.
+        columns: The columns that differ, for a row that is in both.
+    """
+
+    key: str
+    found_in: str
+    columns: tuple[str, ...]
+
+    def describe(self) -> str:
+        """Say it in a line."""
+        if self.found_in == "both":
+            return f"{self.key}: {', '.join(self.columns)}"
+        return f"{self.key}: only in the {self.found_in}"
+
+
+@dataclass(frozen=True, slots=True)
+class TableProof:
+    """How a table compares.
+
+    Attributes:
+        ok: Whether everything is the same.
+        rows: Rows in the primary database that fit, and in the warehouse.
+        quarantined: Rows in the primary database that do not fit, and in quarantine.
+        digests: Of each column, in the primary database and in the warehouse.
+        pending: Rows that changed since the snapshot; they were left out.
+        differing: How many rows differ.
+        differences: The first of them.
+    """
+
+    ok: bool
+    rows: tuple[int, int]
+    quarantined: tuple[int, int]
+    digests: dict[str, tuple[str, str]]
+    pending: int = 0
+    differing: int = 0
+    differences: list[Difference] = field(default_factory=list)
+
+    def describe(self) -> str:
+        """Say it in a line."""
+        here, there = self.rows
+        said = [f"{here:,} rows" if here == there else f"{here:,} rows, {there:,} in the warehouse"]
+        if not self.ok and not self.differing:
+            said.append("other columns than in the warehouse")
+        if self.differing:
+            said.append(f"{self.differing:,} differ")
+        if any(self.quarantined):
+            said.append(f"{self.quarantined[0]:,} quarantined")
+        if self.pending:
+            said.append(f"{self.pending:,} not synced yet")
+        return ", ".join(said)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """How a snapshot compares with the primary database.
+
+    Attributes:
+        ok: Whether every table is the same.
+        generation: The snapshot.
+        tables: Each table.
+    """
+
+    ok: bool
+    generation: int
+    tables: dict[str, TableProof]
+
+
+def verify(
+    primary: Connection,
+    reader: Reader,
+    *,
+    progress: Callable[[str, int, int | None], None] | None = None,
+) -> Proof:
+    """Compare every table of a snapshot with the primary database.
+
+    Args:
+        primary: The primary database.
+        reader: Reads the snapshot.
+        progress: Told of the next table, how many were compared, and of all.
+
+    Raises:
+        NeverSynced: There is no snapshot.
+        StorageError: A database cannot be read.
+    """
+    warehouse = reader.connection()
+    generation = reader.generation
+    proofs = {}
+    with primary.snapshot(), translated("The snapshot"):
+        found = warehouse.execute("SELECT database_id, seq, anchor FROM meta.state").fetchone()
+        cursor, target = feed.Cursor(*(found or ("", 0, ""))), feed.head(primary)
+        if cursor.database_id != target.database_id:
+            raise SchemaChanged(
+                "The warehouse is that of another database: run `aico-lab sync` first."
+            )
+        tracked = feed.tracked_tables(primary)
+        for number, (table, key) in enumerate(tracked.items()):
+            if progress:
+                progress(table, number, len(tracked))
+            contract = read_contract(primary, table, key)
+            pending = changed_keys(primary, contract, since=cursor.seq, until=target.seq)
+            proofs[table] = _Comparison(primary, warehouse, contract, pending).prove()
+        if progress:
+            progress("verify", len(tracked), len(tracked))
+    return Proof(all(proof.ok for proof in proofs.values()), generation, proofs)
+
+
+class _Comparison:
+    """One table in both databases."""
+
+    def __init__(
+        self,
+        primary: Connection,
+        warehouse: duckdb.DuckDBPyConnection,
+        contract: Contract,
+        pending: pa.Table,
+    ) -> None:
+        self._primary = primary
+        self._warehouse = warehouse
+        self._live = contract
+        self._pending = pl.DataFrame(pending)
+        found = dict(
+            warehouse.execute(
+                "SELECT column_name, data_type FROM duckdb_columns() WHERE schema_name = 'raw' "
+                "AND table_name = ? AND database_name = current_database()",
+                [contract.table],
+            ).fetchall()
+        )
+        self._common = [name for name, type_ in contract.duckdb_types if found.get(name) == type_]
+        self._alike = self._common == [name for name, _ in contract.duckdb_types] and len(
+            self._common
+        ) == len(found)
+        self._misfits: set[tuple[str, str]] = set()
+
+    def prove(self) -> TableProof:
+        if not set(self._live.key).issubset(self._common):
+            return TableProof(False, (0, 0), (0, 0), {}, self._pending.height)
+        here_rows, here = self._digest(self._in_primary())
+        there_rows, there = self._digest(self._in_warehouse())
+        quarantined = self._quarantined()
+        differences: list[Difference] = []
+        differing = 0
+        if here != there or here_rows != there_rows:
+            differing, differences = self._differences()
+        astray = self._misfits ^ quarantined
+        differences += [
+            Difference(key, "primary" if (key, column) in self._misfits else "warehouse", (column,))
+            for key, column in sorted(astray)[: NAMED - len(differences)]
+        ]
+        return TableProof(
+            ok=self._alike and here == there and here_rows == there_rows and not astray,
+            rows=(here_rows, there_rows),
+            quarantined=(len(self._misfits), len(quarantined)),
+            digests={
+                name: (f"{a:016x}", f"{b:016x}")
+                for name, a, b in zip(self._common, here, there, strict=True)
+            },
+            pending=self._pending.height,
+            differing=differing + len(astray),
+            differences=differences,
+        )
+
+    def _in_primary(self) -> Iterator[pl.DataFrame]:
+        self._misfits.clear()
+        waiting = {"/".join(row) for row in self._pending.iter_rows()}
+        for batch, misfits in extract_by_rows(self._primary, self._live):
+            self._misfits |= {(m.row_key, m.column) for m in misfits if m.row_key not in waiting}
+            yield self._settled(pl.DataFrame(batch).select(self._common))
+
+    def _in_warehouse(self) -> Iterator[pl.DataFrame]:
+        columns = ", ".join(f'"{name}"' for name in self._common)
+        relation = self._warehouse.sql(f'SELECT {columns} FROM raw."{self._live.table}"')
+        for batch in relation.to_arrow_reader(BATCH_ROWS):
+            yield self._settled(pl.DataFrame(batch))
+
+    def _quarantined(self) -> set[tuple[str, str]]:
+        waiting = {"/".join(row) for row in self._pending.iter_rows()}
+        return {
+            (key, column)
+            for key, column in self._warehouse.execute(
+                "SELECT row_key, column_name FROM quarantine.misfits WHERE table_name = ?",
+                [self._live.table],
+            ).fetchall()
+            if key not in waiting
+        }
+
+    def _settled(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Leave out what changed since."""
+        if self._pending.is_empty():
+            return rows
+        texts = [pl.col(name).cast(pl.String, strict=False) for name in self._live.key]
+        return rows.join(self._pending, left_on=texts, right_on=list(self._live.key), how="anti")
+
+    def _digest(self, frames: Iterable[pl.DataFrame]) -> tuple[int, list[int]]:
+        """Count the rows, and give the digest of each column."""
+        count = 0
+        sums = np.zeros(len(self._common), np.uint64)
+        for rows in frames:
+            count += rows.height
+            _, hashes = self._hashes(rows)
+            sums += hashes.sum(axis=1, dtype=np.uint64)
+        return count, sums.tolist()
+
+    def _hashes(self, rows: pl.DataFrame) -> tuple[Hashes, Hashes]:
+        """Hash the key of each row, and each value with its row's key: (columns, rows)."""
+        key = np.zeros(rows.height, np.uint64)
+        for name in self._live.key:
+            key = _mix(key, _hash(rows[name]))
+        return key, np.array([_mix(key, _hash(rows[name])) for name in self._common])
+
+    def _differences(self) -> tuple[int, list[Difference]]:
+        """Find the rows that differ, by a hash of each; say how many, and name the first."""
+        here, there = (self._by_row(f) for f in (self._in_primary(), self._in_warehouse()))
+        differing = here.join(there, on="key", how="full", coalesce=True).filter(
+            pl.col("sum").ne_missing(pl.col("sum_right"))
+            | pl.col("count").ne_missing(pl.col("count_right"))
+        )
+        keys = differing["key"].sort().head(NAMED)
+        one = self._chosen(self._in_primary(), keys)
+        other = self._chosen(self._in_warehouse(), keys)
+        named = []
+        for key in keys:
+            a, b = one.get(key), other.get(key)
+            name = (a or b or ("", ()))[0]
+            if a and b:
+                unlike = [c for c, x, y in zip(self._common, a[1], b[1], strict=True) if x != y]
+                named.append(Difference(name, "both", tuple(unlike)))
+            else:
+                named.append(Difference(name, "primary" if a else "warehouse", ()))
+        return differing.height, sorted(named, key=lambda difference: difference.key)
+
+    def _by_row(self, frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
+        """One row for each key: a hash of all its values, and how many rows have it."""
+        parts = []
+        for rows in frames:
+            key, hashes = self._hashes(rows)
+            parts.append(pl.DataFrame({"key": key, "sum": hashes.sum(axis=0, dtype=np.uint64)}))
+        whole = pl.concat(parts) if parts else pl.DataFrame(schema=_BY_ROW)
+        return whole.group_by("key").agg(pl.col("sum").sum(), pl.len().alias("count"))
+
+    def _chosen(
+        self, frames: Iterable[pl.DataFrame], keys: pl.Series
+    ) -> dict[int, tuple[str, tuple[int, ...]]]:
+        """Give the rows whose keys have these hashes: each key as text, and its values' hashes."""
+        chosen = {}
+        for rows in frames:
+            key, hashes = self._hashes(rows)
+            for row in np.flatnonzero(np.isin(key, keys.to_numpy())).tolist():
+                name = "/".join(str(rows[column][row]) for column in self._live.key)
+                chosen[int(key[row])] = (name, tuple(hashes[:, row].tolist()))
+        return chosen
+
+
+_BY_ROW = {"key": pl.UInt64, "sum": pl.UInt64}
+
+
+def _hash(values: pl.Series) -> Hashes:
+    return values.to_physical().hash(seed=0).to_numpy()
+
+
+def _mix(key: Hashes, value: Hashes) -> Hashes:
+    """Make one hash of two, so that a value counts only together with its key."""
+    mixed = (key ^ (value * _ODD)) * _ODD
+    return mixed ^ (mixed >> np.uint64(32))
