@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aico_lab.adapters.libsql import LibSQLAdapter
-from aico_lab.errors import InvalidValue, SchemaError, StatementForbidden, UnknownName
+from aico_lab.errors import (
+    InvalidValue,
+    SchemaChanged,
+    SchemaError,
+    StatementForbidden,
+    UnknownName,
+)
 from aico_lab.schema import CORE, SchemaRegistry, SchemaVersion, feed, register_schema
 from aico_lab.schema.discovery import discover
 from aico_lab.schema.drift import Drift
@@ -171,13 +177,15 @@ def test_vectors_of_a_plugin_can_be_searched_and_upgraded(connection):
 
 
 def test_a_removed_plugins_rows_leave_the_warehouse(lab: Lab):
-    """The feed says that there is something to do, though no row of the core changed."""
+    """When that is what somebody wants; the feed says that there is something to do."""
     registry = plugin(*CALENDAR)
     registry.apply_plugin_schema("calendar", lab.primary)
     lab.sync()
     assert lab.sql("SELECT title FROM raw.calendar_events").fetchall() == [("seed",)]
     registry.remove_plugin_schema("calendar", lab.primary)
-    assert lab.sync().mode == "full"
+    with pytest.raises(SchemaChanged, match="calendar_events"):
+        lab.sync()
+    assert lab.sync(on_change="evolve").mode == "full"
     tables = lab.sql("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'raw'").fetchall()
     assert ("calendar_events",) not in tables
     assert ("messages",) in tables
