@@ -45,6 +45,12 @@ TYPES = {
 TYPED = ", ".join(f"{name}::{type_} AS {name}" for name, type_ in TYPES.items())
 QUERY = "SELECT * FROM messages"
 BATCH_ROWS = 65_536  # ADBC guesses types by the first batch, and its recipes advise large ones
+# Its guide advises as many partitions as there are cores.
+CONNECTORX: dict[str, Any] = {
+    "return_type": "arrow_stream",
+    "partition_on": "id",
+    "partition_num": os.cpu_count(),
+}
 
 
 def require_peers() -> None:
@@ -98,13 +104,7 @@ def connectorx(folder: Path, rows: int) -> float:
     import pyarrow as pa  # noqa: F401 - else connectorx imports it on the clock
 
     def load(connection: duckdb.DuckDBPyConnection) -> None:
-        incoming = connectorx.read_sql(
-            f"sqlite://{folder / 'plain.db'}",
-            QUERY,
-            return_type="arrow_stream",
-            partition_on="id",
-            partition_num=os.cpu_count(),
-        )
+        incoming = connectorx.read_sql(f"sqlite://{folder / 'plain.db'}", QUERY, **CONNECTORX)
         _create(connection, incoming)
 
     with _new_file(folder) as connection:
@@ -163,7 +163,7 @@ def dlt(folder: Path, rows: int) -> float:
         f"sqlite:///{folder / 'plain.db'}",
         table="messages",
         backend="connectorx",
-        backend_kwargs={"conn": f"sqlite://{folder / 'plain.db'}", "return_type": "arrow_stream"},
+        backend_kwargs={"conn": f"sqlite://{folder / 'plain.db'}", **CONNECTORX},
     )
     table.apply_hints(columns={"timestamp": {"data_type": "timestamp"}})
     loading.run(table, write_disposition="replace")

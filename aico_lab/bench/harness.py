@@ -47,7 +47,7 @@ class Outcome:
             for job, seconds in self.seconds.items()
         ]
         lines += ["", "ratio of times (below 1 is faster)"]
-        lines += [f"{pair:<56}{ratio:>8.2f}" for pair, ratio in self.ratios.items()]
+        lines += [f"{pair:<56}{ratio:>8.3f}" for pair, ratio in self.ratios.items()]
         return "\n".join(lines)
 
 
