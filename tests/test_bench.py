@@ -80,5 +80,5 @@ def test_the_etl_benchmark_prints_the_times_peaks_and_ratios_of_every_job(in_pro
 def test_a_peer_that_is_not_installed_is_missed_before_any_work(monkeypatch):
     """In one sentence that says what to install."""
     monkeypatch.setattr(etl_peers, "LIBRARIES", ("json", "no_such_peer"))
-    with pytest.raises(LibraryMissing, match=r"with no-such-peer, .* `pip install .*\[bench\]'`"):
+    with pytest.raises(LibraryMissing, match=r"needs no-such-peer to .*`pip install .*\[bench\]'`"):
         run_bench(1000, 1, lambda *_: pytest.fail("it began"))

@@ -63,8 +63,7 @@ def require_peers() -> None:
     if missing:
         names = ", ".join(name.replace("_", "-") for name in missing)
         raise LibraryMissing(
-            f"The benchmark compares with {names}, which is not installed: "
-            "run `pip install 'aico-lab[bench]'`."
+            f"The benchmark needs {names} to compare with: run `pip install 'aico-lab[bench]'`."
         )
 
 
