@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
@@ -17,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aico_lab.adapters.duckdb import translated
+from aico_lab.adapters.duckdb import DuckDBAdapter, translated
 from aico_lab.errors import (
     ConnectionIsClosed,
     CorruptDatabase,
@@ -29,15 +28,12 @@ from aico_lab.errors import (
     SyncBusy,
     UnknownName,
 )
-from aico_lab.etl import snapshots
+from aico_lab.etl import snapshots, warehouse
 from aico_lab.etl import sync as sync_module
 from aico_lab.lab import Lab
 from aico_lab.schema import feed
 from tests.conftest import plain_text_files
 from tests.messages import add, at, message
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DOCUMENT_QUERY = """
     SELECT
@@ -328,8 +324,10 @@ def test_a_reader_keeps_its_generation_and_a_new_question_sees_the_next(lab):
     assert list(snapshots.published(lab.home.snapshots)) == [
         generation + 1, generation + 2, generation + 3,
     ]  # fmt: skip
+    assert pinned.sql("SELECT count(*) FROM raw.messages").fetchone() == (1,)
+    late = Lab.open(lab.home.path, generation=generation)
     with pytest.raises(UnknownName, match="is not kept"):
-        pinned.sql("SELECT 1")
+        late.sql("SELECT 1")
     pinned.close()
 
 
@@ -553,7 +551,7 @@ def test_a_sync_killed_at_any_instant_is_completed_by_the_next(lab):
     assert killed >= 3
     lab.sync()
     assert_equal_stores(lab)
-    kept = sorted(path.name for path in (lab.home.snapshots).iterdir())
+    kept = {path.name.removesuffix(".wal") for path in lab.home.snapshots.iterdir()}
     assert len(kept) == snapshots.KEPT
     assert all(name.endswith(".duckdb") and not name.startswith(".") for name in kept)
 
@@ -598,14 +596,67 @@ def test_memory_does_not_grow_with_the_number_of_rows(lab, monkeypatch):
     assert max(held) < 2.5 * held[1]
 
 
-def test_the_writers_folder_is_free_of_partial_files(lab, tmp_path: Path):
+def test_the_writers_folder_is_free_of_partial_files(lab):
     """A leftover of a killed publication goes with the next one."""
     folder = lab.home.snapshots
     folder.mkdir()
-    (folder / ".00000009.partial").write_bytes(b"half")
+    (folder / ".00000009.duckdb.partial").write_bytes(b"half")
+    (folder / "00000009.duckdb.wal").write_bytes(b"alone")
     lab.sync()
-    assert [path.name for path in folder.iterdir()] == ["00000001.duckdb"]
-    assert tmp_path.exists()
+    assert {path.name.removesuffix(".wal") for path in folder.iterdir()} == {"00000001.duckdb"}
+
+
+def test_a_small_change_is_published_without_copying_the_warehouse(lab):
+    """The file is linked, and its log copied, until the log is large; each reader sees its own."""
+    add(lab.primary, *map(message, range(2_000)))
+    lab.sync(full=True)
+    readers, seen = [], []
+    for number in range(60):
+        add(lab.primary, *[message(2_000 + 40 * number + i, content="x" * 900) for i in range(40)])
+        lab.primary.execute("DELETE FROM messages WHERE id = ?", [number + 1])
+        generation = lab.sync().generation
+        readers.append(Lab.open(lab.home.path, generation=generation))
+        seen.append(readers[-1].sql("SELECT count(*), max(id) FROM raw.messages").fetchone())
+        newest = max(snapshots.published(lab.home.snapshots).values())
+        log = snapshots.log(newest)
+        assert not log.exists() or log.stat().st_size < 1.2 * warehouse.LARGEST_LOG
+    assert seen == [(2_000 + 39 * n, 2_000 + 40 * n) for n in range(1, 61)]
+    for reader, then in zip(readers, seen, strict=True):
+        with reader:
+            now = reader.sql("SELECT count(*), max(id) FROM raw.messages").fetchone()
+        assert now == then
+    assert_equal_stores(lab)
+    files = [path.stat() for path in snapshots.published(lab.home.snapshots).values()]
+    assert len({file.st_ino for file in files}) < len(files)
+
+
+def test_a_snapshot_that_is_removed_while_it_is_opened_is_not_read_without_its_log(
+    lab, monkeypatch
+):
+    """The reader looks again, and finds the newest."""
+    add(lab.primary, message(0))
+    lab.sync()
+    add(lab.primary, message(1))
+    lab.sync()
+    removed = []
+
+    class Slow(DuckDBAdapter):
+        def connect(self):
+            if not removed:
+                for generation in range(2):
+                    add(lab.primary, message(2 + generation))
+                    lab.sync()
+                monkeypatch.setattr(snapshots, "KEPT", 1)
+                add(lab.primary, message(9))
+                lab.sync()
+                removed.append(self.path)
+                assert not self.path.exists()
+            return super().connect()
+
+    with Lab.open(lab.home.path) as reader:
+        monkeypatch.setattr(snapshots, "DuckDBAdapter", Slow)
+        assert reader.sql("SELECT count(*) FROM raw.messages").fetchone() == (5,)
+    assert removed
 
 
 def test_a_closed_lab_holds_no_snapshot_open_not_even_one_that_was_superseded(lab):

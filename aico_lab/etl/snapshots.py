@@ -1,8 +1,12 @@
-"""Immutable copies of the warehouse for readers, one file per generation.
+"""Immutable copies of the warehouse for readers, one per generation.
 
 DuckDB lets one process write a file and nobody else open it meanwhile, so readers never open the
 writer's file. A snapshot is written beside and renamed, never changed, and removed when newer ones
 have come; a reader that has it open keeps what it sees.
+
+A small change stays in the writer's write-ahead log, and the writer's file as it was: then a
+snapshot is another link to the file of the one before, with a copy of that log. What it costs to
+publish does not depend on the size of the warehouse.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 from aico_lab.adapters.duckdb import DuckDBAdapter, translated
-from aico_lab.errors import NeverSynced, UnknownName
+from aico_lab.errors import NeverSynced, StorageError, UnknownName
 from aico_lab.home import os_errors, sync_folder
 
 if TYPE_CHECKING:
@@ -57,38 +61,83 @@ def find(folder: Path, generation: int | None = None) -> tuple[int, Path]:
 
 
 def publish(writer: Path, folder: Path, generation: int) -> Path:
-    """Copy the writer's closed file as a new generation, and remove what is too old.
+    """Make a new generation of the writer's closed files, and remove what is too old.
 
     Args:
-        writer: The writer's file, with nothing left in its write-ahead log.
+        writer: The writer's file; there may be a write-ahead log beside it.
         folder: Where snapshots lie.
         generation: The number of the new one.
     """
     target = folder / f"{generation:08d}.duckdb"
     with os_errors(folder):
         folder.mkdir(mode=0o700, exist_ok=True)
-        for leftover in folder.glob(".*.partial"):
-            leftover.unlink(missing_ok=True)
-        partial = folder / f".{generation:08d}.partial"
-        try:
-            shutil.copyfile(writer, partial)
+        _clear_up(folder)
+        before = [path for path in published(folder).values() if _is_unchanged(writer, path)]
+        log(target).unlink(missing_ok=True)
+        if log(writer).exists():
+            _copy(log(writer), log(target))
+        _copy(writer, target, same_as=before[-1] if before else None)
+        sync_folder(folder)
+        for old in list(published(folder).values())[:-KEPT]:
+            try:
+                old.unlink(missing_ok=True)
+                log(old).unlink(missing_ok=True)
+            except PermissionError:  # Windows keeps a file that is open; next time
+                continue
+    return target
+
+
+def log(database: Path) -> Path:
+    """Give the write-ahead log of a DuckDB file."""
+    return database.with_name(f"{database.name}.wal")
+
+
+def _is_unchanged(writer: Path, snapshot: Path) -> bool:
+    """Whether the writer's file is still what a snapshot was made of; see `_copy`."""
+    one, other = writer.stat(), snapshot.stat()
+    return (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
+
+
+def _copy(source: Path, target: Path, *, same_as: Path | None = None) -> None:
+    """Copy a file, with its time, so that its name appears when it is whole and on the disk.
+
+    Args:
+        source: What to copy.
+        target: Where to.
+        same_as: A file of the same content, to link to where the file system can.
+    """
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        if same_as is None or not _link(same_as, partial):
+            shutil.copyfile(source, partial)
             partial.chmod(0o600)
+            shutil.copystat(source, partial)
             descriptor = os.open(partial, os.O_RDWR)
             try:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            partial.replace(target)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-        sync_folder(folder)
-        for old in list(published(folder).values())[:-KEPT]:
-            try:
-                old.unlink(missing_ok=True)
-            except PermissionError:  # Windows keeps a file that is open; next time
-                continue
-    return target
+        partial.replace(target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _link(existing: Path, new: Path) -> bool:
+    try:
+        os.link(existing, new)
+    except OSError:  # some file systems know no links
+        return False
+    return True
+
+
+def _clear_up(folder: Path) -> None:
+    """Remove what a publication that was killed left behind."""
+    for partial in folder.glob(".*.partial"):
+        partial.unlink(missing_ok=True)
+    for alone in folder.glob("*.wal"):
+        if not alone.with_suffix("").exists():
+            alone.unlink(missing_ok=True)
 
 
 class Reader:
@@ -134,18 +183,30 @@ class Reader:
 
     def connection(self) -> duckdb.DuckDBPyConnection:
         """Give a connection to the snapshot to be read; an older one lives on in its answers."""
-        generation, path = find(self._home.snapshots, self._pinned)
-        if self._newest is None or generation != self._generation:
-            adapter = DuckDBAdapter(
-                path,
-                self._key,
-                read_only=True,
-                temporary=self._home.temporary,
-                timezone=self._timezone,
-            )
-            self._newest, self._generation = adapter.connect(), generation
-            self._open.add(self._newest)
-        return self._newest
+        if self._newest is not None and self._pinned is not None:
+            return self._newest  # though it may be kept no longer
+        while True:
+            generation, path = find(self._home.snapshots, self._pinned)
+            if self._newest is not None and generation == self._generation:
+                return self._newest
+            try:
+                connection = self._connect(path)
+            except StorageError:
+                if path.exists():
+                    raise
+                continue
+            self._open.add(connection)
+            if path.exists():  # else its log may have been removed before it was read
+                self._newest, self._generation = connection, generation
+
+    def _connect(self, path: Path) -> duckdb.DuckDBPyConnection:
+        return DuckDBAdapter(
+            path,
+            self._key,
+            read_only=True,
+            temporary=self._home.temporary,
+            timezone=self._timezone,
+        ).connect()
 
     def close(self) -> None:
         """Release every snapshot; answers that were not read yet can not be read any more."""

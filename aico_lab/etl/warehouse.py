@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from aico_lab.adapters import duckdb as duckdb_adapter
+from aico_lab.etl import snapshots
 from aico_lab.schema.feed import Cursor
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ MEMORY_LIMIT = "150MB"
 
 ROW_GROUP = 122_880
 """Rows inserted at a time: DuckDB's own row group, which it compresses as one."""
+
+LARGEST_LOG = 1_000_000
+"""Bytes of the write-ahead log, which everybody reads who opens the file: 15 ms."""
 
 DEFINITIONS = (
     "CREATE SCHEMA IF NOT EXISTS raw",
@@ -75,8 +79,10 @@ CONVERSATIONS = """CREATE OR REPLACE VIEW conversations AS
 class Warehouse:
     """The writer's database; open it only while holding the sync lock."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         self._connection = connection
+        self._path = path
+        self._opened = path.stat().st_mtime_ns
         for definition in DEFINITIONS:
             connection.execute(definition)
 
@@ -196,8 +202,15 @@ class Warehouse:
         )
 
     def close(self) -> None:
-        """Bring everything into the one file, and release it, so that it can be copied."""
-        self._connection.execute("CHECKPOINT")
+        """Release the file, so that it can be copied.
+
+        What little changed is left in the write-ahead log; see `aico_lab.etl.snapshots`.
+        """
+        log = snapshots.log(self._path)
+        if self._path.stat().st_mtime_ns != self._opened or (
+            log.exists() and log.stat().st_size > LARGEST_LOG
+        ):
+            self._connection.execute("CHECKPOINT")
         self._connection.close()
 
 
@@ -215,6 +228,9 @@ def open_warehouse(path: Path, key: str | None, *, temporary: Path) -> Iterator[
     path.chmod(0o600)
     try:
         with duckdb_adapter.translated(path.name):
-            yield Warehouse(connection)
+            # It is `close` that decides when the log goes into the file.
+            connection.execute("PRAGMA disable_checkpoint_on_shutdown")
+            connection.execute("SET wal_autocheckpoint = '1TB'")
+            yield Warehouse(connection, path)
     finally:
         connection.close()
