@@ -16,6 +16,9 @@ HOME_VARIABLE = "AICO_LAB_HOME"
 KEY_FILE_VARIABLE = "AICO_LAB_KEY_FILE"
 PASSPHRASE_VARIABLE = "AICO_LAB_PASSPHRASE"  # noqa: S105 - the name of a variable, not a secret
 
+SOURCE_KEY_VARIABLE = "AICO_LAB_SOURCE_KEY"
+"""The key of another program's encrypted database."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -67,9 +70,15 @@ class Settings:
             HOME_VARIABLE: str(self.home),
             KEY_FILE_VARIABLE: str(self.key_file) if self.key_file else None,
             PASSPHRASE_VARIABLE: self.passphrase,
+            SOURCE_KEY_VARIABLE: None,  # a notebook reads the warehouse only
         }
         others = {name: value for name, value in os.environ.items() if name not in given}
         return others | {name: value for name, value in given.items() if value is not None}
+
+
+def source_key() -> str | None:
+    """Give the key of another program's encrypted database, or None where none was set."""
+    return os.environ.get(SOURCE_KEY_VARIABLE) or None
 
 
 def usual_home(name: str = "aico-lab") -> Path:

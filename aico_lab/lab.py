@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from aico_lab.adapters.libsql import LibSQLAdapter
-from aico_lab.config import Settings, usual_key_file
-from aico_lab.errors import ConnectionIsClosed, DatabaseLocked
+from aico_lab.config import Settings, source_key, usual_key_file
+from aico_lab.errors import ConnectionIsClosed, DatabaseLocked, NeverSynced
 from aico_lab.etl.snapshots import Reader
 from aico_lab.etl.sync import SyncResult, sync
 from aico_lab.home import Home
@@ -16,8 +17,7 @@ from aico_lab.keys import Keys, Protection, create_keys, open_keys
 from aico_lab.schema.core import CORE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Mapping, Sequence
 
     import duckdb
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from aico_lab.dal import DataAccessLayer
     from aico_lab.embeddings.index import VectorIndex
     from aico_lab.etl.evolution import OnChange
+    from aico_lab.etl.foreign import LoadResult
     from aico_lab.etl.sync import Progress
     from aico_lab.etl.verify import Proof
     from aico_lab.importer import ImportResult
@@ -267,6 +268,70 @@ class Lab:
 
         self._check_open()
         return verify(self.primary, self._reader, progress=progress)
+
+    def load(
+        self,
+        path: Path | str,
+        table: str,
+        *,
+        name: str | None = None,
+        key: Sequence[str] | None = None,
+        watermark: str = "rowid",
+        lag: float = 0,
+        deletes: bool = False,
+        full: bool = False,
+        progress: Progress | None = None,
+    ) -> LoadResult:
+        """Bring a table of another program's database into the warehouse, as `"<name>"."<table>"`.
+
+        The first time it is read whole, afterwards from its watermark on. A row that came late, or
+        changed, below the watermark and its lag is not seen until a load is `full`. Rows without a
+        value in the watermark's column are read every time. The row id is no key of a table that
+        VACUUM may number anew: name one where rows are deleted.
+
+        Args:
+            path: A SQLite or libSQL file, which is only read; the key of an encrypted one is in the
+                environment variable AICO_LAB_SOURCE_KEY.
+            table: A table of it, or a view.
+            name: The schema in the warehouse; the file's name without its ending by default.
+            key: The columns that identify a row; else the primary key, else the row id.
+            watermark: A column of numbers or times that grows with every row, or 'rowid'.
+            lag: How far below the watermark to look again: row ids, seconds of a time, or whatever
+                the column counts.
+            deletes: Find the rows that are gone from the table, and remove them.
+            full: Read the table whole, and keep nothing else.
+            progress: Told of the table, the rows read so far, and the rows in all.
+
+        Raises:
+            WrongUse: An argument cannot be meant; the message says what there is.
+            SourceError: There is no such file, or its schema cannot be taken.
+            StorageError: The file is damaged, in use, or its key another one.
+        """
+        from aico_lab.etl.foreign import load_foreign
+
+        self._check_open()
+
+        def load() -> LoadResult:
+            return load_foreign(
+                self.home,
+                self._keys.duckdb(),
+                Path(path).expanduser().absolute(),
+                table,
+                name=name,
+                key_columns=key,
+                watermark=watermark,
+                lag=lag,
+                deletes=deletes,
+                full=full,
+                source_key=source_key(),
+                progress=progress,
+            )
+
+        try:
+            return load()
+        except NeverSynced:  # a snapshot has the tables and views of the primary database, too
+            self.sync()
+            return load()
 
     def vectors(self) -> VectorIndex:
         """Give what finds memories by meaning, as of the last sync; it closes with the lab."""

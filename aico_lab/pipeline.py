@@ -1,6 +1,6 @@
 """Pipelines: the steps of a job as a TOML file, every option checked before the first step runs.
 
-Whether the files that it imports are there, only the step itself can know.
+Whether the files that it reads are there, only the step itself can know.
 
 ::
 
@@ -13,6 +13,13 @@ Whether the files that it imports are there, only the step itself can know.
 
     [[steps]]
     run = "sync"
+
+    [[steps]]
+    run = "load"                 # a table of another program's database
+    path = "shop.db"
+    table = "orders"
+    watermark = "created_at"
+    lag = 3600
 
     [[steps]]
     run = "report"
@@ -41,9 +48,19 @@ if TYPE_CHECKING:
 _OPTIONS: dict[str, dict[str, type]] = {
     "import": {"source": str, "path": str, "limit": int},
     "sync": {"full": bool, "on_change": str},
+    "load": {
+        "path": str,
+        "table": str,
+        "name": str,
+        "key": list,
+        "watermark": str,
+        "lag": int,
+        "deletes": bool,
+        "full": bool,
+    },
     "report": {"name": str, "parameters": dict, "timeout": int},
 }
-_REQUIRED = {"import": "source", "report": "name"}
+_REQUIRED = {"import": ("source",), "load": ("path", "table"), "report": ("name",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +68,7 @@ class Step:
     """One step, checked.
 
     Attributes:
-        run: 'import', 'sync' or 'report'.
+        run: 'import', 'sync', 'load' or 'report'.
         options: What it takes.
     """
 
@@ -142,6 +159,8 @@ def _run(lab: Lab, kind: str, options: dict[str, Any]) -> object:
             return lab.import_from(**options)
         case "sync":
             return lab.sync(**options)
+        case "load":
+            return lab.load(**options)
         case _:
             return lab.run_report(**options)
 
@@ -160,12 +179,22 @@ def _check(number: int, step: object, folder: Path) -> Step:
             raise InvalidValue(
                 f"{name!r} of step {number} ({kind}) must be of type {allowed[name].__name__}."
             )
-    required = _REQUIRED.get(kind)
-    if required and required not in options:
-        raise InvalidValue(f"Step {number} ({kind}) needs {required!r}.")
+    for required in _REQUIRED.get(kind, ()):
+        if required not in options:
+            raise InvalidValue(f"Step {number} ({kind}) needs {required!r}.")
+    if "path" in options:
+        options["path"] = folder / options["path"]
+    _check_meaning(number, kind, options)
+    return Step(kind, options)
+
+
+def _check_meaning(number: int, kind: str, options: dict[str, Any]) -> None:
+    """Refuse what the step itself would refuse."""
+    if kind == "load":
+        from aico_lab.etl.foreign import check_load
+
+        check_load(options["path"], options.get("name"), options.get("lag", 0))
     if kind == "import":
-        if "path" in options:
-            options["path"] = folder / options["path"]
         get_source(options["source"]).check(options.get("path"), options.get("limit"))
     if kind == "report":
         if options.get("timeout", 1) < 1:
@@ -174,4 +203,3 @@ def _check(number: int, step: object, folder: Path) -> Step:
         from aico_lab.reports.runs import find_notebook
 
         bind(read_parameters(find_notebook(options["name"])), options.get("parameters", {}))
-    return Step(kind, options)

@@ -61,7 +61,9 @@ class Connection:
     Every statement commits by itself, except inside `transaction()`.
     """
 
-    def __init__(self, path: Path, key: str | None, *, busy_timeout: float) -> None:
+    def __init__(
+        self, path: Path, key: str | None, *, busy_timeout: float, uri: str | None = None
+    ) -> None:
         self.path = path
         self.busy_timeout = busy_timeout  # seconds; another thread may shorten it during a wait
         self._key = key
@@ -71,7 +73,7 @@ class Connection:
         self._raw: Any = None
         encryption = {} if key is None else {"encryption_key": key}
         self._raw = self._call(
-            libsql_experimental.connect, str(path), isolation_level=None, **encryption
+            libsql_experimental.connect, uri or str(path), isolation_level=None, **encryption
         )
         _opened.add(self)
         try:

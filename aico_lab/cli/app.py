@@ -183,6 +183,53 @@ def verify(
 
 
 @app.command()
+def load(
+    path: Annotated[Path, typer.Argument(help="A SQLite or libSQL file, which is only read.")],
+    *,
+    table: Annotated[str, typer.Option(help="A table of it, or a view.")],
+    name: Annotated[
+        str | None, typer.Option(help="The schema in the warehouse; else the file's name.")
+    ] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(help="A column that identifies a row; else the primary key or the row id."),
+    ] = None,
+    watermark: Annotated[
+        str, typer.Option(help="A column of numbers or times that grows with every row.")
+    ] = "rowid",
+    lag: Annotated[
+        float, typer.Option(min=0, help="How far below it to look again: row ids, or seconds.")
+    ] = 0,
+    deletes: Annotated[
+        bool, typer.Option("--deletes", help="Find and remove rows that are gone from the table.")
+    ] = False,
+    full: Annotated[bool, typer.Option("--full", help="Read the table whole.")] = False,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Bring a table of another database into the warehouse; its key is in AICO_LAB_SOURCE_KEY."""
+    from aico_lab.cli.imports import say_loaded
+
+    with open_lab(home, key_file) as lab, Bar("rows") as bar:
+        result = lab.load(
+            path,
+            table,
+            name=name,
+            key=key,
+            watermark=watermark,
+            lag=lag,
+            deletes=deletes,
+            full=full,
+            progress=bar.show,
+        )
+    if json:
+        emit(result)
+    else:
+        say_loaded(result)
+
+
+@app.command()
 def sql(
     query: Annotated[str, typer.Argument(help="DuckDB's SQL, on the newest snapshot.")],
     *,

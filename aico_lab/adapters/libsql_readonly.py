@@ -1,0 +1,130 @@
+"""Open somebody else's SQLite or libSQL file, so that nothing is written into it or beside it.
+
+Even a reader writes beside a file in WAL mode: the shared memory in which readers and writers see
+each other. So a file that nobody has open is read as one that cannot change, and checked not to
+have changed; one whose writer crashed, so that its log must be applied, is read from a copy. Where
+a program has the file open, its shared memory is there already, and is used.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Final
+
+from aico_lab.adapters.libsql import BUSY_TIMEOUT, Connection
+from aico_lab.config import SOURCE_KEY_VARIABLE
+from aico_lab.errors import DatabaseLocked, NotADatabase, NotPermitted, SourceMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LOGS: Final = ("-wal", "-journal")
+_IMMUTABLE: Final = "?mode=ro&immutable=1"
+
+
+@contextmanager
+def open_readonly(path: Path, key: str | None) -> Iterator[Connection]:
+    """Open a file for the block, which sees one and the same state of it.
+
+    Args:
+        path: The file.
+        key: Its key; not used for a file that is not encrypted.
+
+    Raises:
+        SourceMissing: There is no such file.
+        NotPermitted: It may not be read.
+        NotADatabase: It is something else, or the key is not its key.
+        CorruptDatabase: It is damaged or cut short.
+        DatabaseLocked: A program holds it for too long, or wrote it while it was being read.
+    """
+    if not path.is_file():
+        raise SourceMissing(f"There is no file {path}: name one that exists.")
+    before = _state(path)
+    if not _is_closed_wal(path, key):
+        with _follow(path, key) as connection, connection.snapshot():
+            yield connection
+    elif _size(path, "-wal"):
+        with TemporaryDirectory(prefix="aico-lab-") as folder:
+            copy = _copy(path, Path(folder))
+            with _connect(path, key, "?mode=rw", file=copy) as connection, connection.snapshot():
+                yield connection
+    else:
+        with _connect(path, key, _IMMUTABLE) as connection, connection.snapshot():
+            yield connection
+        if _state(path) != before:
+            raise _changed(path)
+
+
+def _is_closed_wal(path: Path, key: str | None) -> bool:
+    """Say whether a file is in WAL mode and nobody has it open.
+
+    Only SQLite itself may look into the file: were this process to open and close it beside
+    SQLite, the locks of its other connections to that file would be gone.
+    """
+    if any(path.with_name(f"{path.name}{suffix}").exists() for suffix in ("-shm", "-journal")):
+        return False
+    with _connect(path, key, _IMMUTABLE) as connection:
+        header = connection.fetch_one("SELECT data FROM sqlite_dbpage WHERE pgno = 1")
+    return header is not None and header[0][18:19] == b"\2"
+
+
+@contextmanager
+def _follow(path: Path, key: str | None) -> Iterator[Connection]:
+    """Open a file that somebody may be writing, or a copy where a log must be applied first."""
+    with ExitStack() as opened:
+        try:
+            connection = _connect(path, key, "?mode=ro")
+        except NotPermitted:
+            if not any(_size(path, log) for log in _LOGS):
+                raise
+            folder = opened.enter_context(TemporaryDirectory(prefix="aico-lab-"))
+            connection = _connect(path, key, "?mode=rw", file=_copy(path, Path(folder)))
+        yield opened.enter_context(connection)
+
+
+def _connect(path: Path, key: str | None, how: str, *, file: Path | None = None) -> Connection:
+    uri = f"{(file or path).absolute().as_uri()}{how}"
+    for candidate in (None, key) if key else (None,):
+        with suppress(NotADatabase):
+            connection = Connection(path, candidate, busy_timeout=BUSY_TIMEOUT, uri=uri)
+            try:
+                # Opening is lazy: only reading a page shows whether the key is right.
+                connection.fetch_all("SELECT count(*) FROM sqlite_master")
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+    raise NotADatabase(
+        f"{path.name} is no SQLite database, or an encrypted one whose key is not in "
+        f"{SOURCE_KEY_VARIABLE}: set that variable, or name another file."
+    )
+
+
+def _copy(path: Path, folder: Path) -> Path:
+    before = _state(path), *(_size(path, log) for log in _LOGS)
+    for suffix in ("", *_LOGS):
+        if not suffix or _size(path, suffix):
+            name = f"{path.name}{suffix}"
+            shutil.copyfile(path.with_name(name), folder / name)
+    if before != (_state(path), *(_size(path, log) for log in _LOGS)):
+        raise _changed(path)
+    return folder / path.name
+
+
+def _size(path: Path, suffix: str) -> int:
+    beside = path.with_name(f"{path.name}{suffix}")
+    return beside.stat().st_size if beside.exists() else 0
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _changed(path: Path) -> DatabaseLocked:
+    return DatabaseLocked(
+        f"{path.name} was written by another program while it was read: try again."
+    )

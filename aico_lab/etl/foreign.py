@@ -1,0 +1,234 @@
+"""Load a table of another program's database, which has no change feed, by a watermark.
+
+Rows and watermark commit in one DuckDB transaction. The rows of the lag's window are read again
+each time and merged by key, so that what came late is found and nothing is there twice.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from aico_lab.adapters.libsql_readonly import open_readonly
+from aico_lab.errors import InvalidValue, NeverSynced
+from aico_lab.etl.foreign_source import ROWID, read_source
+from aico_lab.etl.foreign_table import ForeignTable
+from aico_lab.etl.sync import portions, publishing, silent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from aico_lab.etl.extract import Misfit
+    from aico_lab.etl.foreign_source import Mark, Source
+    from aico_lab.etl.sync import Mode, Progress
+    from aico_lab.home import Home
+
+RESERVED: Final = frozenset(
+    {"raw", "meta", "quarantine", "mart", "main", "lab", "temp", "system", "memory",
+     "information_schema", "pg_catalog"}
+)  # fmt: skip
+"""Schemas of the warehouse or of DuckDB, and its databases, which would hide a schema."""
+
+_LOWEST: Final = -(2**63)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """What a load did.
+
+    Attributes:
+        table: Where the rows are now, such as 'shop.orders'.
+        mode: Whether the table was read whole, or only what is new, or there was nothing to do.
+        generation: The snapshot that readers see now.
+        rows: Rows that are new or other than before.
+        deleted: Rows removed, replaced ones included.
+        quarantined: Rows that do not fit, among those that were read.
+        watermark: How far the table was read: a number, the seconds of a time, or None.
+        seconds: How long it took.
+    """
+
+    table: str
+    mode: Mode
+    generation: int
+    rows: int
+    deleted: int
+    quarantined: int
+    watermark: Mark
+    seconds: float
+
+
+def load_foreign(
+    home: Home,
+    key: str | None,
+    file: Path,
+    table: str,
+    *,
+    name: str | None = None,
+    key_columns: Sequence[str] | None = None,
+    watermark: str = ROWID,
+    lag: float = 0,
+    deletes: bool = False,
+    full: bool = False,
+    source_key: str | None = None,
+    progress: Progress | None = None,
+) -> LoadResult:
+    """Bring a table of the warehouse up to date with one of another file, and publish a snapshot.
+
+    Args:
+        home: The lab's folder.
+        key: DuckDB's key.
+        file: A SQLite or libSQL file; nothing is written into it, or beside it.
+        table: The table.
+        name: The schema for it; the file's name without its ending by default.
+        key_columns: What identifies a row; else the primary key, else the row id.
+        watermark: The column that tells what is new, or 'rowid'.
+        lag: How far below the watermark to read again, in its unit: row ids, or seconds of a time.
+        deletes: Find the rows that are gone from the table, and remove them.
+        full: Read the table whole.
+        source_key: The file's key, if it is encrypted.
+        progress: Told of every batch.
+
+    Raises:
+        WrongUse: An argument cannot be meant; the message says what there is.
+        SourceError: There is no such file, or its schema cannot be taken.
+        NeverSynced: The warehouse was not made yet.
+        SyncBusy: Another process is writing the warehouse.
+        StorageError: A database refused; the warehouse is as it was.
+    """
+    started = time.perf_counter()
+    schema = check_load(file, name, lag)
+    with publishing(home, key) as (warehouse, published):
+        if warehouse.cursor is None:
+            raise NeverSynced("There is no warehouse yet: run `aico-lab sync` first.")
+        # The file is closed, and seen to be unchanged, before anything commits.
+        with warehouse.transaction(), open_readonly(file, source_key) as connection:
+            source = read_source(connection, table, key=key_columns, watermark=watermark)
+            target = ForeignTable(warehouse, schema, source.contract)
+            load = _Load(source, target, progress or silent)
+            load.run(file.resolve(), lag, deletes=deletes, full=full, named=name is not None)
+            if load.mode != "nothing":
+                changes = {
+                    kind: {target.label: count}
+                    for kind, count in (("rows", load.rows), ("deleted", load.deleted),
+                                        ("quarantined", load.quarantined))
+                }  # fmt: skip
+                warehouse.advance(
+                    warehouse.cursor,
+                    max(warehouse.generation, published) + 1,
+                    mode=f"load {load.mode}",
+                    seconds=time.perf_counter() - started,
+                    changes=changes,
+                )
+        generation = warehouse.generation
+    return LoadResult(
+        table=target.label,
+        mode=load.mode,
+        generation=generation,
+        rows=load.rows,
+        deleted=load.deleted,
+        quarantined=load.quarantined,
+        watermark=load.newest,
+        seconds=time.perf_counter() - started,
+    )
+
+
+class _Load:
+    """One load, from one consistent view of the file, inside a transaction of the warehouse."""
+
+    def __init__(self, source: Source, target: ForeignTable, progress: Progress) -> None:
+        self._source = source
+        self._target = target
+        self._progress = progress
+        self.mode: Mode = "nothing"
+        self.newest: Mark = source.newest()
+        self.rows = self.deleted = self.quarantined = 0
+
+    def run(self, file: Path, lag: float, *, deletes: bool, full: bool, named: bool) -> None:
+        source, known = self._source, self._target.watermark()
+        if known and known.file != str(file) and not named and not full:
+            raise InvalidValue(
+                f"{self._target.label} was loaded from {known.file}: give this other file a --name "
+                "of its own, or name the same one to go on with it."
+            )
+        how = (source.watermark, source.contract.key)
+        fell = known is not None and _is_below(self.newest, known.value)
+        if known is None or full or (known.column, known.key) != how:
+            self._load_anew()
+        elif fell and source.keyed_by_rowid:
+            self._load_anew()  # the ids were given anew, as VACUUM does: they name other rows now
+        else:
+            self._merge(None if fell else _minus(known.value, lag), deletes=deletes)
+        if self.mode != "nothing" or known is None or known.value != self.newest:
+            self._target.advance(source.watermark, self.newest, file)
+
+    def _load_anew(self) -> None:
+        self.mode = "full"
+        self._target.create()
+        total = self._source.count(None)
+        for rows, misfits in portions(self._source.contract, self._source.rows(None)):
+            if misfits:
+                self._target.quarantine(misfits)
+                self.quarantined += len(misfits)
+            self._target.insert(rows, into="table")
+            self.rows += rows.num_rows
+            self._progress(self._target.label, self.rows, total)
+
+    def _merge(self, since: Mark, *, deletes: bool) -> None:
+        target, misfits = self._target, self._stage(since)
+        self.rows, self.deleted = target.merge()
+        changed = False
+        if misfits or target.has_misfits():
+            target.stage_keys("window", self._source.keys(since))
+            changed, removed = target.exchange_misfits(misfits)
+            self.deleted += removed
+            self.quarantined = len(misfits)
+        if deletes:
+            target.stage_keys("present", self._source.keys(None))
+            self.deleted += target.delete_others()
+        if changed or self.rows or self.deleted:
+            self.mode = "increment"
+
+    def _stage(self, since: Mark) -> list[Misfit]:
+        self._target.create_staging()
+        total, read = self._source.count(since), 0
+        found: list[Misfit] = []
+        for rows, misfits in portions(self._source.contract, self._source.rows(since)):
+            found += misfits
+            self._target.insert(rows, into="staging")
+            read += rows.num_rows
+            self._progress(self._target.label, read, total)
+        return found
+
+
+def check_load(file: Path, name: str | None, lag: float) -> str:
+    """Give the schema that a file is loaded into.
+
+    Raises:
+        InvalidValue: It cannot have that name, or the lag is below 0.
+    """
+    if not 0 <= lag < math.inf:
+        raise InvalidValue("The lag must be 0 or more.")
+    schema = (name or file.stem).lower()
+    if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", schema) or schema in RESERVED:
+        raise InvalidValue(
+            f"{schema!r} cannot name a schema of the warehouse: give a --name of letters, digits "
+            f"and _ that is none of {', '.join(sorted(RESERVED))}."
+        )
+    return schema
+
+
+def _is_below(newest: Mark, known: Mark) -> bool:
+    return known is not None and (newest is None or newest < known)
+
+
+def _minus(known: Mark, lag: float) -> Mark:
+    """Go back by the lag, exactly where both are whole numbers."""
+    if known is None:
+        return None
+    if isinstance(known, int):
+        return max(known - math.ceil(lag), _LOWEST)
+    return known - lag

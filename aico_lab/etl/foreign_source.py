@@ -1,0 +1,237 @@
+"""A table of another program's database: its contract, its key, and what of it is new.
+
+Nothing tells what changed there, so a watermark does: the highest row id, or the highest number or
+time in a column, that was seen. A later load reads the rows from there on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aico_lab.errors import InvalidValue, SourceUnreadable, UnknownName
+from aico_lab.etl.contract import Column, Contract, Kind, read_contract
+from aico_lab.etl.extract import extract, extract_where, readable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.etl.extract import Extracted
+
+ROWID: Final = "rowid"
+NAMED: Final = 20
+"""Tables or columns that an error lists, at most."""
+
+Mark = int | float | None
+"""How far a watermark has come."""
+
+# Keys as quarantine writes them: as they are stored, and not as their kind would have them.
+_STORED: Final[dict[Kind, Kind]] = {"timestamp": "text", "json": "text", "boolean": "integer"}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A table that can be loaded.
+
+    Attributes:
+        connection: To its file, inside `snapshot()`.
+        contract: The table; its first column is the row id where that is its key.
+        watermark: The column that tells what is new, or 'rowid'.
+        keyed_by_rowid: Whether nothing but the row id identifies a row.
+        mark: SQL that gives a row's mark: a number, the seconds of a time, or NULL.
+    """
+
+    connection: Connection
+    contract: Contract
+    watermark: str
+    keyed_by_rowid: bool
+    mark: str
+
+    def newest(self) -> Mark:
+        """Give the highest mark; a time in the future counts as the present one.
+
+        Raises:
+            InvalidValue: The column holds something, but neither numbers nor times.
+        """
+        mark, column, table = self.mark, f't."{self.watermark}"', f'"{self.contract.table}" AS t'
+        if mark.startswith("CASE"):
+            now = "unixepoch('now', 'subsec')"
+            mark = f"iif(typeof({column}) = 'text', min({mark}, {now}), {mark})"
+        row = self.connection.fetch_one(f"SELECT max({mark}) FROM {table}")
+        newest: Mark = row[0] if row else None
+        if newest is None and self.connection.fetch_one(
+            f"SELECT 1 FROM {table} WHERE {column} IS NOT NULL LIMIT 1"
+        ):
+            raise InvalidValue(
+                f"{self.watermark} of {self.contract.table} holds neither numbers nor times: "
+                "name another column with --watermark."
+            )
+        return newest
+
+    def count(self, since: Mark) -> int:
+        """Count the rows that `rows` reads."""
+        condition, parameters = self._from(since)
+        row = self.connection.fetch_one(
+            f'SELECT count(*) FROM "{self.contract.table}" AS t WHERE {condition}', parameters
+        )
+        return row[0] if row else 0
+
+    def rows(self, since: Mark) -> Iterator[Extracted]:
+        """Read the rows whose mark is NULL or not below `since`, or all of them for None."""
+        if since is None:
+            return extract(self.connection, self.contract)
+        return extract_where(self.connection, self.contract, *self._from(since))
+
+    def keys(self, since: Mark) -> Iterator[tuple[pa.Table, pa.Array]]:
+        """Read the keys of the rows that `rows` reads, in the form in which they are stored.
+
+        Yields:
+            The keys that fit, and all of them as quarantine writes them.
+        """
+        kinds = {column.name: column.kind for column in self.contract.columns}
+        columns = tuple(Column(k, _STORED.get(kinds[k], kinds[k])) for k in self.contract.key)
+        stored = Contract(self.contract.table, columns, self.contract.key)
+        for batch, misfits in extract_where(self.connection, stored, *self._from(since)):
+            texts = _texts(stored, batch)
+            others = pa.array([misfit.row_key for misfit in misfits], pa.string())
+            yield pa.Table.from_batches([batch]), pa.concat_arrays([texts, others])
+
+    def _from(self, since: Mark) -> tuple[str, list[Mark]]:
+        if since is None:
+            return "true", []
+        if self.mark.startswith("CASE"):
+            return f"coalesce(({self.mark}) >= ?, true)", [since]
+        return f"{self.mark} >= ?", [since]  # so that SQLite seeks the row id
+
+
+def read_source(
+    connection: Connection, table: str, *, key: Sequence[str] | None, watermark: str
+) -> Source:
+    """Say how a table is to be read.
+
+    Args:
+        connection: The file, inside `snapshot()`.
+        table: The table, or a view.
+        key: The columns that identify a row; else the primary key, else the row id.
+        watermark: A column, or 'rowid'.
+
+    Raises:
+        UnknownName: There is no such table or column.
+        InvalidValue: The table has nothing that identifies a row, or the key does not, or there is
+            no row id to be the watermark.
+        SourceUnreadable: The file's texts or names cannot be taken.
+    """
+    name, has_rowid = _find_table(connection, table)
+    columns = read_contract(connection, name, ()).columns
+    _refuse_unreadable(connection, name, columns)
+    own_key = connection.fetch_all(
+        "SELECT name, upper(type) FROM pragma_table_xinfo(?) WHERE pk ORDER BY pk", [name]
+    )
+    names = {column.name.lower(): column.name for column in columns}
+    hidden = {lower for lower in names if own_key != [(names[lower], "INTEGER")]}
+    rowid = next((r for r in (ROWID, "_rowid_", "oid") if has_rowid and r not in hidden), None)
+    if key:
+        chosen = tuple(_column(connection, name, names, column) for column in key)
+        _refuse_repeated(connection, name, chosen)
+    elif own_key:
+        chosen = tuple(column for column, _ in own_key)
+        empty = " OR ".join(f'"{column}" IS NULL' for column in chosen)
+        _refuse_repeated(connection, name, chosen, f"WHERE {empty}")
+    elif rowid:
+        chosen, columns = (rowid,), (Column(rowid, "integer"), *columns)
+    else:
+        raise InvalidValue(
+            f"{name} has neither a primary key nor a row id: name the columns that identify "
+            "a row with --key."
+        )
+    contract = Contract(name, columns, chosen)
+    by_rowid = not key and not own_key
+    if watermark.lower() == ROWID and rowid and ROWID not in names:
+        return Source(connection, contract, ROWID, by_rowid, f't."{rowid}"')
+    if watermark.lower() == ROWID and ROWID not in names:
+        raise InvalidValue(f"{name} has no row id: name a column with --watermark.")
+    column = _column(connection, name, names, watermark)
+    return Source(connection, contract, column, by_rowid, _mark(f't."{column}"'))
+
+
+def _mark(column: str) -> str:
+    """Give SQL for a number as it is, and for a text that is a time its seconds since 1970.
+
+    SQLite takes a text of digits for the number of a day, and 'now' for a time.
+    """
+    return (
+        f"CASE typeof({column}) WHEN 'integer' THEN {column} "
+        f"WHEN 'real' THEN iif(abs({column}) < 9e999, {column}, NULL) "
+        f"WHEN 'text' THEN iif({column} GLOB '[0-9][0-9][0-9][0-9]-*', "
+        f"unixepoch({column}, 'subsec'), NULL) END"
+    )
+
+
+def _find_table(connection: Connection, table: str) -> tuple[str, bool]:
+    """Give the table's own spelling, and whether its rows have ids."""
+    found = connection.fetch_all(
+        "SELECT name, type <> 'view' AND NOT wr FROM pragma_table_list WHERE schema = 'main' "
+        "AND type IN ('table', 'view', 'virtual') AND name NOT GLOB 'sqlite_*' ORDER BY name"
+    )
+    for name, has_rowid in found:
+        if name.lower() == table.lower():
+            return name, bool(has_rowid)
+    raise UnknownName(
+        f"{connection.path.name} has no table {table!r}; it has {_list([n for n, _ in found])}."
+    )
+
+
+def _column(connection: Connection, table: str, names: dict[str, str], wanted: str) -> str:
+    if wanted.lower() not in names:
+        raise UnknownName(
+            f"{table} of {connection.path.name} has no column {wanted!r}; "
+            f"it has {_list(list(names.values()))}."
+        )
+    return names[wanted.lower()]
+
+
+def _list(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}" if names else "none at all"
+
+
+def _refuse_unreadable(connection: Connection, table: str, columns: tuple[Column, ...]) -> None:
+    if connection.fetch_one("PRAGMA encoding") != ("UTF-8",):
+        raise SourceUnreadable(
+            f"{connection.path.name} stores its texts as UTF-16: copy its tables into a new "
+            "database, which will be UTF-8, and load that."
+        )
+    for name in (table, *(column.name for column in columns)):
+        if not name or '"' in name:
+            raise SourceUnreadable(
+                f"{name!r} of {connection.path.name} is no name that the warehouse can take: "
+                "load a view that gives it another one."
+            )
+
+
+def _refuse_repeated(
+    connection: Connection, table: str, key: tuple[str, ...], condition: str = ""
+) -> None:
+    columns = ", ".join(f'"{column}"' for column in key)
+    if connection.fetch_one(
+        f'SELECT 1 FROM "{table}" {condition} GROUP BY {columns} HAVING count(*) > 1 LIMIT 1'
+    ):
+        raise InvalidValue(
+            f"Several rows of {table} have the same {', '.join(key)}: "
+            "name the columns that identify a row with --key."
+        )
+
+
+def _texts(contract: Contract, batch: pa.RecordBatch) -> pa.Array:
+    """Write keys as `Misfit.row_key` does."""
+    parts = []
+    for column, array in zip(contract.columns, batch.columns, strict=True):
+        if column.kind in ("integer", "text"):
+            parts.append(pc.fill_null(array.cast(pa.string()), readable(None)))
+        else:
+            parts.append(pa.array(map(readable, array.to_pylist()), pa.string()))
+    return pc.binary_join_element_wise(*parts, "/")

@@ -1,0 +1,198 @@
+"""The warehouse's side of a foreign table: rows are merged by their keys, inside a transaction."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import pyarrow as pa
+
+from aico_lab.etl.contract import DUCKDB_TYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from aico_lab.etl.contract import Contract
+    from aico_lab.etl.extract import Misfit
+    from aico_lab.etl.foreign_source import Mark
+    from aico_lab.etl.warehouse import Warehouse
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """How far a table was read, and how.
+
+    Attributes:
+        column: Whose highest value it is.
+        value: That value; None where there was none.
+        key: The columns by which rows were merged.
+        file: The file that was read.
+    """
+
+    column: str
+    value: Mark
+    key: tuple[str, ...]
+    file: str
+
+
+class ForeignTable:
+    """One table of a schema that is named after its source."""
+
+    def __init__(self, warehouse: Warehouse, source: str, contract: Contract) -> None:
+        self._warehouse = warehouse
+        self._connection = warehouse.connection
+        self._source = source
+        self._contract = contract
+        self.label = f"{source}.{contract.table}"
+        self._name = f'"{source}"."{contract.table}"'
+        self._columns = ", ".join(f'"{name}" {kind}' for name, kind in contract.duckdb_types)
+
+    def watermark(self) -> Watermark | None:
+        """Give how far this table was read; None where it is not here, or has other columns."""
+        columns = self._connection.execute(
+            "SELECT column_name, data_type FROM duckdb_columns() WHERE schema_name = ? "
+            "AND table_name = ? AND database_name = current_database() ORDER BY column_index",
+            [self._source, self._contract.table],
+        ).fetchall()
+        row = self._connection.execute(
+            'SELECT "column", value, key_columns, file FROM meta.watermarks '
+            'WHERE source = ? AND "table" = ?',
+            [self._source, self._contract.table],
+        ).fetchone()
+        if row is None or columns != self._contract.duckdb_types:
+            return None
+        column, value, key, file = row
+        return Watermark(column, json.loads(value), tuple(json.loads(key)), file)
+
+    def advance(self, column: str, value: Mark, file: Path) -> None:
+        """Note how far the table was read."""
+        identity = [self._source, self._contract.table]
+        self._connection.execute(
+            'DELETE FROM meta.watermarks WHERE source = ? AND "table" = ?', identity
+        )
+        self._connection.execute(
+            "INSERT INTO meta.watermarks VALUES (?, ?, ?, ?, ?, ?, now())",
+            [*identity, column, json.dumps(value), json.dumps(self._contract.key), str(file)],
+        )
+
+    def create(self) -> None:
+        """Start anew with an empty table."""
+        self._connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{self._source}"')
+        self._connection.execute(f"CREATE OR REPLACE TABLE {self._name} ({self._columns})")
+        self._connection.execute(
+            "DELETE FROM quarantine.misfits WHERE table_name = ?", [self.label]
+        )
+
+    def create_staging(self) -> None:
+        """Make a temporary table for the rows that are to be merged."""
+        self._connection.execute(f"CREATE TEMP TABLE incoming ({self._columns})")
+
+    def insert(self, rows: pa.Table, *, into: Literal["table", "staging"]) -> None:  # noqa: ARG002
+        """Append rows; DuckDB finds the argument by its name."""
+        target = self._name if into == "table" else "temp.incoming"
+        self._connection.execute(f"INSERT INTO {target} SELECT * FROM rows")
+
+    def merge(self) -> tuple[int, int]:
+        """Bring in those staged rows that are new or other than here.
+
+        Returns:
+            How many there are, and how many they replaced.
+        """
+        same = " AND ".join(
+            f'i."{column.name}" IS NOT DISTINCT FROM t."{column.name}"'
+            for column in self._contract.columns
+        )
+        self._connection.execute(
+            "CREATE TEMP TABLE fresh AS SELECT i.* FROM temp.incoming AS i "
+            f"ANTI JOIN {self._name} AS t ON {same}"
+        )
+        replaced = self._count(
+            f"DELETE FROM {self._name} AS t USING temp.fresh AS f WHERE {self._match('f')}"
+        )
+        written = self._count(f"INSERT INTO {self._name} SELECT * FROM temp.fresh")
+        return written, replaced
+
+    def stage_keys(self, name: str, portions: Iterable[tuple[pa.Table, pa.Array]]) -> None:
+        """Make a temporary table of keys, and another one of the same keys as text.
+
+        Args:
+            name: What the tables' names begin with.
+            portions: Keys as they are stored, and as quarantine writes them.
+        """
+        kinds = {column.name: DUCKDB_TYPES[column.kind] for column in self._contract.columns}
+        typed = {key: f'TRY_CAST("{key}" AS {kinds[key]})' for key in self._contract.key}
+        columns = ", ".join(f'"{key}" {kinds[key]}' for key in typed)
+        fits = " AND ".join(f'({cast} IS NULL) = ("{key}" IS NULL)' for key, cast in typed.items())
+        self._connection.execute(f"CREATE TEMP TABLE {name}_keys ({columns})")
+        self._connection.execute(f"CREATE TEMP TABLE {name}_texts (row_key VARCHAR)")
+        for keys, texts in portions:
+            self._insert_keys(name, f"{', '.join(typed.values())} FROM keys WHERE {fits}", keys)
+            self._insert_texts(name, pa.table({"row_key": texts}))
+
+    def _insert_keys(self, name: str, selected: str, keys: pa.Table) -> None:  # noqa: ARG002
+        self._connection.execute(f"INSERT INTO temp.{name}_keys SELECT {selected}")
+
+    def _insert_texts(self, name: str, texts: pa.Table) -> None:  # noqa: ARG002
+        self._connection.execute(f"INSERT INTO temp.{name}_texts FROM texts")
+
+    def has_misfits(self) -> bool:
+        """Say whether rows of this table are in quarantine."""
+        return bool(
+            self._connection.execute(
+                "SELECT 1 FROM quarantine.misfits WHERE table_name = ? LIMIT 1", [self.label]
+            ).fetchone()
+        )
+
+    def quarantine(self, misfits: Sequence[Misfit]) -> None:
+        """Keep the names of rows that do not fit."""
+        self._warehouse.quarantine([replace(misfit, table=self.label) for misfit in misfits])
+
+    def exchange_misfits(self, misfits: Sequence[Misfit]) -> tuple[bool, int]:
+        """Let quarantine hold these misfits and no others of the keys staged as `window`.
+
+        Returns:
+            Whether that changed it, and how many rows of the table do not fit any more.
+        """
+        of_window = "table_name = ? AND row_key IN (SELECT row_key FROM temp.window_texts)"
+        known = self._connection.execute(
+            f"SELECT row_key, column_name, reason, value FROM quarantine.misfits WHERE {of_window}",
+            [self.label],
+        ).fetchall()
+        changed = sorted(known) != sorted((m.row_key, m.column, m.reason, m.value) for m in misfits)
+        if changed:
+            self._connection.execute(f"DELETE FROM quarantine.misfits WHERE {of_window}",
+                                     [self.label])  # fmt: skip
+            if misfits:
+                self.quarantine(misfits)
+        removed = self._count(
+            f"DELETE FROM {self._name} AS t "
+            f"WHERE EXISTS (SELECT 1 FROM temp.window_keys AS k WHERE {self._match('k')}) "
+            f"AND NOT EXISTS (SELECT 1 FROM temp.incoming AS i WHERE {self._match('i')})"
+        )
+        return changed, removed
+
+    def delete_others(self) -> int:
+        """Remove the rows, in quarantine too, whose keys are not among those staged as `present`.
+
+        Returns:
+            How many there were.
+        """
+        return self._count(
+            f"DELETE FROM {self._name} AS t "
+            f"WHERE NOT EXISTS (SELECT 1 FROM temp.present_keys AS k WHERE {self._match('k')})"
+        ) + self._count(
+            "DELETE FROM quarantine.misfits WHERE table_name = ? "
+            "AND row_key NOT IN (SELECT row_key FROM temp.present_texts)",
+            [self.label],
+        )
+
+    def _match(self, other: str) -> str:
+        return " AND ".join(
+            f't."{key}" IS NOT DISTINCT FROM {other}."{key}"' for key in self._contract.key
+        )
+
+    def _count(self, statement: str, parameters: Sequence[str] = ()) -> int:
+        row = self._connection.execute(statement, list(parameters)).fetchone()
+        return row[0] if row else 0
