@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import sys
 import threading
 import time
 from datetime import UTC, datetime
+from unittest.mock import ANY
 
 import duckdb
 import pyarrow as pa
@@ -30,6 +32,7 @@ from aico_lab.errors import (
 )
 from aico_lab.etl import snapshots, warehouse
 from aico_lab.etl import sync as sync_module
+from aico_lab.etl.sync import SyncResult
 from aico_lab.lab import Lab
 from aico_lab.schema import feed
 from tests.conftest import plain_text_files
@@ -674,3 +677,46 @@ def test_a_closed_lab_holds_no_snapshot_open_not_even_one_that_was_superseded(la
             answer.execute()
     with pytest.raises(ConnectionIsClosed):
         lab.sql("SELECT 1")
+
+
+def test_a_sync_with_nothing_to_do_opens_no_warehouse(lab, monkeypatch):
+    """The note beside the snapshots says what the newest holds, and names no key of a row."""
+    add(lab.primary, message(0))
+    done = lab.sync()
+    monkeypatch.setattr(sync_module, "open_warehouse", lambda *_, **__: 1 / 0)
+    assert lab.sync() == SyncResult("nothing", done.generation, seconds=ANY)
+    note = (lab.home.warehouse / sync_module.NOTE).read_text()
+    assert re.fullmatch(r"1 [0-9a-f]{64}", note)
+    with pytest.raises(ZeroDivisionError):
+        lab.sync(full=True)
+    lab.primary.execute("UPDATE messages SET content = 'new'")
+    with pytest.raises(ZeroDivisionError):
+        lab.sync()
+
+
+def test_without_the_note_the_warehouse_is_asked(lab):
+    """It is only a note: it can be lost, or be that of another snapshot."""
+    add(lab.primary, message(0))
+    lab.sync()
+    note = lab.home.warehouse / sync_module.NOTE
+    right = note.read_text()
+    for content in ("", "7 " + right[2:], "1 " + "0" * 64):
+        note.write_text(content)
+        assert lab.sync().mode == "nothing"
+        assert note.read_text() == right
+    note.unlink()
+    assert lab.sync().mode == "nothing"
+    assert note.read_text() == right
+
+
+def test_views_of_another_version_of_the_package_are_made_anew(lab, monkeypatch):
+    """Though no row has changed."""
+    add(lab.primary, message(0))
+    first = lab.sync()
+    changed = warehouse.CONVERSATIONS.replace("message_id, conv", "1 AS one, message_id, conv")
+    for module in (warehouse, sync_module):
+        monkeypatch.setattr(module, "CONVERSATIONS", changed)
+    second = lab.sync()
+    assert (second.mode, second.generation) == ("increment", first.generation + 1)
+    assert lab.sql("SELECT one FROM conversations").fetchone() == (1,)
+    assert lab.sync().mode == "nothing"

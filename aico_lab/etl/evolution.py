@@ -52,6 +52,18 @@ class Plan:
     frozen: set[str]
 
 
+def check(on_change: str | None) -> None:
+    """Refuse what is none of the modes.
+
+    Raises:
+        InvalidValue: It is none of them.
+    """
+    if on_change not in (None, *get_args(OnChange)):
+        raise InvalidValue(
+            f"on_change is one of {', '.join(get_args(OnChange))}, not {on_change!r}."
+        )
+
+
 def plan(
     contracts: Sequence[Contract],
     found: Mapping[str, Types],
@@ -67,13 +79,8 @@ def plan(
         on_change: What to do about changes; None follows those that lose nothing.
 
     Raises:
-        InvalidValue: `on_change` is none of these.
         SchemaChanged: Something would be lost, or can not be followed.
     """
-    if on_change not in (None, *get_args(OnChange)):
-        raise InvalidValue(
-            f"on_change is one of {', '.join(get_args(OnChange))}, not {on_change!r}."
-        )
     gone = set(found).difference(contract.table for contract in contracts)
     changed = {
         contract.table

@@ -7,6 +7,7 @@ state before or the state after, and the next sync goes on from there.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -22,12 +23,12 @@ from aico_lab.errors import SyncBusy
 from aico_lab.etl import evolution, snapshots
 from aico_lab.etl.contract import read_contract
 from aico_lab.etl.extract import changed_keys, extract
-from aico_lab.etl.warehouse import ROW_GROUP, open_warehouse
+from aico_lab.etl.warehouse import CONVERSATIONS, DEFINITIONS, ROW_GROUP, open_warehouse
 from aico_lab.home import os_errors
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.etl.contract import Contract
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 CONSUMER = "warehouse"
 LOCK_SECONDS = 60
+
+NOTE = "published"
+"""The file that says what the newest snapshot holds, for a sync with nothing to do."""
 
 ROW_GROUPS = min(max(os.cpu_count() or 1, 2), 4)
 """Row groups inserted at a time: one for each processor, but not more than fit into memory."""
@@ -91,21 +95,58 @@ def sync(
         progress: Told of every batch.
 
     Raises:
+        InvalidValue: There is no such `on_change`.
         SchemaChanged: The warehouse would lose something, and `on_change` does not say what to do.
         SyncBusy: Another process is syncing this home.
         StorageError: A database refused; the warehouse is as it was.
     """
     started = time.perf_counter()
+    evolution.check(on_change)
+    if not full and (newest := _up_to_date(primary, home)):
+        return SyncResult("nothing", newest, seconds=time.perf_counter() - started)
     with publishing(home, key) as (warehouse, published):
         run = _Run(primary, warehouse, progress or silent)
         with primary.snapshot():
             mode, target = run.load(full=full, on_change=on_change, after=published)
         generation = warehouse.generation
+    if run.followed:
+        _note(home, generation, _state(target, run.followed))
     if mode != "nothing":
         feed.acknowledge(primary, CONSUMER, target.seq)
     return SyncResult(
         mode, generation, run.rows, run.deleted, run.quarantined, time.perf_counter() - started
     )
+
+
+def _up_to_date(primary: Connection, home: Home) -> int | None:
+    """Give the newest generation if nothing has changed since, without opening the warehouse."""
+    newest = max(snapshots.published(home.snapshots), default=0)
+    try:
+        noted = (home.warehouse / NOTE).read_text(encoding="ascii")
+    except FileNotFoundError:
+        return None
+    with primary.snapshot():
+        state = _state(feed.head(primary), _contracts(primary))
+    return newest if noted == f"{newest} {state}" else None
+
+
+def _note(home: Home, generation: int, state: str) -> None:
+    partial = home.warehouse / f".{NOTE}.partial"
+    with os_errors(home.warehouse):
+        partial.write_text(f"{generation} {state}", encoding="ascii")
+        partial.replace(home.warehouse / NOTE)
+
+
+def _state(cursor: feed.Cursor, contracts: Sequence[Contract]) -> str:
+    """Name what a warehouse that is up to date holds: a hash, for keys of rows are private."""
+    held = repr((cursor, contracts, DEFINITIONS, CONVERSATIONS))
+    return hashlib.sha256(held.encode()).hexdigest()
+
+
+def _contracts(primary: Connection) -> list[Contract]:
+    return [
+        read_contract(primary, table, key) for table, key in feed.tracked_tables(primary).items()
+    ]
 
 
 @contextmanager
@@ -119,13 +160,28 @@ def publishing(home: Home, key: str | None) -> Iterator[tuple[Warehouse, int]]:
         SyncBusy: Another process is writing it.
         StorageError: DuckDB cannot open it, or refused something inside the block.
     """
-    with _lock(home), open_warehouse(home.writer, key, temporary=home.temporary) as warehouse:
+    with (
+        _lock(home),
+        _thrifty_arrow(),
+        open_warehouse(home.writer, key, temporary=home.temporary) as warehouse,
+    ):
         published = snapshots.published(home.snapshots)
         yield warehouse, max(published, default=0)
         generation = warehouse.generation
         if generation not in published:  # new, or a crash came between commit and publication
             warehouse.close()
             snapshots.publish(home.writer, home.snapshots, generation)
+
+
+@contextmanager
+def _thrifty_arrow() -> Iterator[None]:
+    """Let Arrow give back to the system what it frees: its own allocator keeps 70 MB more."""
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)
 
 
 @contextmanager
@@ -154,6 +210,7 @@ class _Run:
         self.rows: dict[str, int] = {}
         self.deleted: dict[str, int] = {}
         self.quarantined: dict[str, int] = {}
+        self.followed: list[Contract] = []  # all of the primary database's, or none
 
     def load(
         self, *, full: bool, on_change: OnChange | None, after: int
@@ -167,19 +224,23 @@ class _Run:
         target = feed.head(self._primary)
         cursor = self._warehouse.cursor
         same = cursor is not None and cursor.database_id == target.database_id
+        contracts = _contracts(self._primary)
         plan = evolution.plan(
-            [
-                read_contract(self._primary, table, key)
-                for table, key in feed.tracked_tables(self._primary).items()
-            ],
+            contracts,
             self._warehouse.tables() if same else {},
             self._warehouse.frozen,
             on_change,
         )
+        self.followed = contracts if on_change in (None, "evolve") else []
         anew = plan.anew
         if full or cursor is None or not feed.continues(self._primary, cursor):
             anew = {contract.table for contract in plan.contracts}
-        elif cursor == target and not anew and not plan.dropped:
+        elif (
+            cursor == target
+            and not anew
+            and not plan.dropped
+            and self._warehouse.is_of_this_version
+        ):
             return "nothing", target
         mode: Mode = "full" if len(anew) == len(plan.contracts) else "increment"
         with self._warehouse.transaction():

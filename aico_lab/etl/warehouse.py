@@ -28,8 +28,8 @@ MEMORY_LIMIT = "150MB"
 ROW_GROUP = 122_880
 """Rows inserted at a time: DuckDB's own row group, which it compresses as one."""
 
-LARGEST_LOG = 1_000_000
-"""Bytes of the write-ahead log, which everybody reads who opens the file: 15 ms."""
+LARGEST_LOG = 2_000_000
+"""Bytes of the write-ahead log, which everybody reads who opens the file: 30 ms at most."""
 
 DEFINITIONS = (
     "CREATE SCHEMA IF NOT EXISTS raw",
@@ -39,7 +39,8 @@ DEFINITIONS = (
         table_name VARCHAR, row_key VARCHAR, column_name VARCHAR, reason VARCHAR, value VARCHAR
     )""",
     """CREATE TABLE IF NOT EXISTS meta.state (
-        generation BIGINT, database_id VARCHAR, seq BIGINT, anchor VARCHAR, synced_at TIMESTAMPTZ
+        generation BIGINT, database_id VARCHAR, seq BIGINT, anchor VARCHAR, synced_at TIMESTAMPTZ,
+        definitions VARCHAR
     )""",
     """CREATE TABLE IF NOT EXISTS meta.runs (
         generation BIGINT, mode VARCHAR, finished_at TIMESTAMPTZ, seconds DOUBLE, changes VARCHAR
@@ -113,6 +114,12 @@ class Warehouse:
         """How far the change feed was read, or None before the first load."""
         row = self._connection.execute("SELECT database_id, seq, anchor FROM meta.state").fetchone()
         return Cursor(*row) if row else None
+
+    @property
+    def is_of_this_version(self) -> bool:
+        """Whether the views are those that this version of the package defines."""
+        row = self._connection.execute("SELECT definitions FROM meta.state").fetchone()
+        return row == (CONVERSATIONS,)
 
     def tables(self) -> dict[str, list[tuple[str, str]]]:
         """Give the tables of `raw`, each with its columns in order and their types."""
@@ -193,8 +200,8 @@ class Warehouse:
         """Note what was done and how far the feed was read."""
         self._connection.execute("DELETE FROM meta.state")
         self._connection.execute(
-            "INSERT INTO meta.state VALUES (?, ?, ?, ?, now())",
-            [generation, cursor.database_id, cursor.seq, cursor.anchor],
+            "INSERT INTO meta.state VALUES (?, ?, ?, ?, now(), ?)",
+            [generation, cursor.database_id, cursor.seq, cursor.anchor, CONVERSATIONS],
         )
         self._connection.execute(
             "INSERT INTO meta.runs VALUES (?, ?, now(), ?, ?)",
