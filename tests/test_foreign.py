@@ -109,6 +109,24 @@ def test_values_arrive_with_the_types_that_sync_gives_them(lab, shop):
     ]
 
 
+@pytest.mark.parametrize("pagewise", [0, 10**9], ids=["by pages", "by rows"])
+def test_columns_are_understood_as_other_programs_declare_them(lab, shop, monkeypatch, pagewise):
+    """Integers of every size, and times without a zone, which are UTC as SQLite's own are."""
+    monkeypatch.setattr(extract_module, "PAGEWISE", pagewise)
+    write(
+        shop,
+        "CREATE TABLE t (id BIGINT PRIMARY KEY, n unsigned big int, at TIMESTAMP)",
+        "INSERT INTO t VALUES (1, 2, '2024-05-01 10:00:00'), (2, NULL, '2024-05-01T10:00:00.5'), "
+        "(3, 4, '2024-05-01T12:00:00+02:00'), (4, 5, '2024-05-01'), (5, 6, NULL)",
+    )
+    lab.load(shop, "t", watermark="at")
+    assert rows(lab, 'SELECT id, n, epoch_us("at") % 60000000 FROM shop.t ORDER BY id') == [
+        (1, 2, 0), (2, None, 500000), (3, 4, 0), (5, 6, None)
+    ]  # fmt: skip
+    assert rows(lab, 'SELECT DISTINCT hour("at") FROM shop.t WHERE "at" IS NOT NULL') == [(10,)]
+    assert rows(lab, "SELECT row_key FROM quarantine.misfits") == [("4",)]
+
+
 def test_a_row_that_comes_late_within_the_lag_is_found(lab, shop):
     """And those that are read again are not there twice."""
     write(shop, order(1, "10:00:00"), order(2, "11:00:00"))

@@ -50,11 +50,19 @@ _PREFIXES: tuple[tuple[str, Kind], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column and its kind; one that is not stored any more is NULL."""
+    """A column and its kind.
+
+    Attributes:
+        name: Its name.
+        kind: What its values are.
+        stored: False for one that is not stored any more, and is NULL.
+        zoneless: Whether times of it may lack a zone, and are UTC then.
+    """
 
     name: str
     kind: Kind
     stored: bool = True
+    zoneless: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,9 @@ class Misfit:
 Extracted: TypeAlias = tuple[pa.RecordBatch, list[Misfit]]
 Values: TypeAlias = "Sequence[Value] | pa.Array"
 
+_ZONELESS = r"^(\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)$"
+"""A time without a zone, such as SQLite's own CURRENT_TIMESTAMP."""
+
 _DOES_NOT_FIT = (pa.ArrowException, TypeError, ValueError, OverflowError)
 
 
@@ -264,7 +267,10 @@ def _sort_out(contract: Contract, values: Sequence[Sequence[Value]]) -> Extracte
 def _convert(column: Column, values: Values) -> pa.Array:
     match column.kind:
         case "text" | "json" | "timestamp":
-            return _array(values, pa.binary()).cast(pa.string()).cast(ARROW_TYPES[column.kind])
+            texts = _array(values, pa.binary()).cast(pa.string())
+            if column.zoneless:
+                texts = pc.replace_substring_regex(texts, _ZONELESS, r"\1Z")
+            return texts.cast(ARROW_TYPES[column.kind])
         case "integer":
             return _integers(values)
         case "boolean":

@@ -6,7 +6,7 @@ time in a column, that was seen. A later load reads the rows from there on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -126,7 +126,7 @@ def read_source(
         SourceUnreadable: The file's texts or names cannot be taken.
     """
     name, has_rowid = _find_table(connection, table)
-    columns = read_contract(connection, name, ()).columns
+    columns = _columns(connection, name)
     _refuse_unreadable(connection, name, columns)
     own_key = connection.fetch_all(
         "SELECT name, upper(type) FROM pragma_table_xinfo(?) WHERE pk ORDER BY pk", [name]
@@ -156,6 +156,19 @@ def read_source(
         raise InvalidValue(f"{name} has no row id: name a column with --watermark.")
     column = _column(connection, name, names, watermark)
     return Source(connection, contract, column, by_rowid, _mark(f't."{column}"'))
+
+
+def _columns(connection: Connection, table: str) -> tuple[Column, ...]:
+    """Read the columns, with the spellings of other programs: BIGINT, and times without a zone."""
+    integers = connection.fetch_all(
+        "SELECT name FROM pragma_table_xinfo(?) WHERE upper(type) GLOB '*[GLYM ]INT*'", [table]
+    )
+    return tuple(
+        replace(column, kind="integer")
+        if (column.name,) in integers
+        else replace(column, zoneless=column.kind == "timestamp")
+        for column in read_contract(connection, table, ()).columns
+    )
 
 
 def _mark(column: str) -> str:
