@@ -243,6 +243,18 @@ def test_deleted_rows_vanish_on_request_only(lab, shop):
     assert lab.load(shop, "orders", deletes=True).mode == "nothing"
 
 
+def test_a_table_that_was_emptied_goes_on(lab, shop):
+    """Its watermark starts again with it."""
+    write(shop, order(1), order(2))
+    lab.load(shop, "orders")
+    write(shop, "DELETE FROM orders")
+    assert lab.load(shop, "orders", deletes=True).deleted == 2
+    assert lab.load(shop, "orders", deletes=True).mode == "nothing"
+    write(shop, order(1))
+    assert lab.load(shop, "orders", deletes=True).rows == 1
+    assert ids(lab) == [1]
+
+
 def test_a_key_may_have_several_columns_of_any_type(lab, shop):
     """A text, a time and a blob, one of them NULL, with slashes and quotes."""
     write(
