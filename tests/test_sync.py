@@ -599,6 +599,15 @@ def test_memory_does_not_grow_with_the_number_of_rows(lab, monkeypatch):
     assert max(held) < 2.5 * held[1]
 
 
+@pytest.mark.slow
+def test_long_texts_need_more_memory_and_get_it(lab):
+    """DuckDB would fail with what it may use for short ones."""
+    add(lab.primary, *[message(i, content=random.Random(i).randbytes(75_000).hex())
+                       for i in range(800)])  # fmt: skip
+    assert lab.sync().rows["messages"] == 800
+    assert lab.verify().ok
+
+
 def test_the_writers_folder_is_free_of_partial_files(lab):
     """A leftover of a killed publication goes with the next one."""
     folder = lab.home.snapshots
@@ -609,6 +618,7 @@ def test_the_writers_folder_is_free_of_partial_files(lab):
     assert {path.name.removesuffix(".wal") for path in folder.iterdir()} == {"00000001.duckdb"}
 
 
+@pytest.mark.slow
 def test_a_small_change_is_published_without_copying_the_warehouse(lab):
     """The file is linked, and its log copied, until the log is large; each reader sees its own."""
     add(lab.primary, *map(message, range(2_000)))

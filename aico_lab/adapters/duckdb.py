@@ -155,6 +155,8 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
                 },
             )
         try:
+            # DuckDB's own progress bar goes to stdout, where answers go.
+            connection.execute("SET enable_progress_bar = false")
             _set_timezone(connection, self._timezone)
             self._attach(connection)
         except BaseException:

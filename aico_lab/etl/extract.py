@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
     from aico_lab.adapters.libsql_values import Value
 
-FETCH_ROWS = 10_000
+FETCH_ROWS = 2_000
 """Rows fetched at a time: few enough to stay in the processor's cache."""
 
 PAGEWISE = 8_192

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 
 from aico_lab.etl.contract import DUCKDB_TYPES
+from aico_lab.etl.warehouse import make_room
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -89,8 +90,9 @@ class ForeignTable:
         """Make a temporary table for the rows that are to be merged."""
         self._connection.execute(f"CREATE TEMP TABLE incoming ({self._columns})")
 
-    def insert(self, rows: pa.Table, *, into: Literal["table", "staging"]) -> None:  # noqa: ARG002
+    def insert(self, rows: pa.Table, *, into: Literal["table", "staging"]) -> None:
         """Append rows; DuckDB finds the argument by its name."""
+        make_room(self._connection, rows)
         target = self._name if into == "table" else "temp.incoming"
         self._connection.execute(f"INSERT INTO {target} SELECT * FROM rows")
 

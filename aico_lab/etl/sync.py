@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 CONSUMER = "warehouse"
 LOCK_SECONDS = 60
 
+BATCH_BYTES = 48_000_000
+
 NOTE = "published"
 """The file that says what the newest snapshot holds, for a sync with nothing to do."""
 
@@ -310,6 +312,7 @@ def _portions(
     """Gather rows into portions of a few record batches, each a row group of DuckDB.
 
     DuckDB inserts the record batches of a table in parallel, and writes a whole row group once.
+    Where texts are long, a batch is smaller, so as to fit into memory.
     """
     schema = contract.arrow_schema
     portion: list[pa.RecordBatch] = []
@@ -318,7 +321,7 @@ def _portions(
     for batch, set_aside in extracted:
         misfits += set_aside
         waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])
-        while waiting.num_rows >= ROW_GROUP:
+        while waiting.num_rows >= ROW_GROUP or waiting.nbytes >= BATCH_BYTES:
             portion += waiting.slice(0, ROW_GROUP).combine_chunks().to_batches()
             waiting = waiting.slice(ROW_GROUP)
         if len(portion) >= ROW_GROUPS or len(misfits) >= ROW_GROUP:

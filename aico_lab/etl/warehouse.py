@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from aico_lab.etl.contract import Contract
     from aico_lab.etl.extract import Misfit
 
-MEMORY_LIMIT = "150MB"
+MEMORY_LIMIT = "80MB"
 """What DuckDB may use while it writes; more is spilled, encrypted."""
+
+LONG_ROW = 500  # bytes
+MEMORY_LIMIT_OF_LONG_ROWS = "400MB"
+"""DuckDB fails where it cannot hold the long texts of a transaction's last row group."""
 
 ROW_GROUP = 122_880
 """Rows inserted at a time: DuckDB's own row group, which it compresses as one."""
@@ -75,6 +79,12 @@ CONVERSATIONS = """CREATE OR REPLACE VIEW conversations AS
         PARTITION BY conversation_id, role = 'system' ORDER BY timestamp, id
     )"""
 """The source document's view. Thresholds of the labels: Hutto and Gilbert (2014)."""
+
+
+def make_room(connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
+    """Let DuckDB use more memory where the rows that are to be inserted are long."""
+    if rows.nbytes > LONG_ROW * rows.num_rows:
+        connection.execute(f"SET memory_limit = '{MEMORY_LIMIT_OF_LONG_ROWS}'")
 
 
 class Warehouse:
@@ -164,12 +174,13 @@ class Warehouse:
         """Define the views over the raw tables."""
         self._connection.execute(CONVERSATIONS)
 
-    def insert(self, contract: Contract, incoming_rows: pa.Table) -> None:  # noqa: ARG002
+    def insert(self, contract: Contract, incoming_rows: pa.Table) -> None:
         """Append rows that fit the contract.
 
         DuckDB finds the argument by its name. A registered view would keep its rows in memory until
         the transaction ends, even after it was unregistered.
         """
+        make_room(self._connection, incoming_rows)
         self._connection.execute(f'INSERT INTO raw."{contract.table}" SELECT * FROM incoming_rows')
 
     def delete(self, contract: Contract, gone_keys: pa.Table) -> int:  # noqa: ARG002
