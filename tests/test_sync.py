@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from aico_lab.adapters.duckdb import DuckDBAdapter, translated
 from aico_lab.errors import (
     ConnectionIsClosed,
+    ConstraintViolated,
     CorruptDatabase,
     InvalidStatement,
     InvalidValue,
@@ -730,3 +732,34 @@ def test_views_of_another_version_of_the_package_are_made_anew(lab, monkeypatch)
     assert (second.mode, second.generation) == ("increment", first.generation + 1)
     assert lab.sql("SELECT one FROM conversations").fetchone() == (1,)
     assert lab.sync().mode == "nothing"
+
+
+@pytest.mark.slow
+def test_any_changes_between_two_syncs_are_followed(lab):
+    """New rows, other values, keys that change places, row ids given again, replaced rows."""
+    chance = random.Random(5)
+    add(lab.primary, *map(message, range(200)))
+    lab.sync()
+    statements = (
+        "UPDATE messages SET content = ?1 WHERE id % 7 = ?2 % 7",
+        "DELETE FROM messages WHERE id % 31 = ?2 % 31 AND ?1 <> ''",
+        "UPDATE messages SET message_id = message_id || ?1 WHERE id % 29 = ?2 % 29",
+        "UPDATE messages SET id = id + 10000 WHERE id % 23 = ?2 % 23 AND ?1 <> ''",
+        "UPDATE messages SET id = id - 10000 WHERE id > 10000 AND id % 3 = ?2 % 3 AND ?1 <> ''",
+        """INSERT OR REPLACE INTO messages (id, message_id, channel_id, conversation_id, user_id,
+            role, content, timestamp) SELECT id + 1, message_id, channel_id, conversation_id,
+            user_id, role, ?1, timestamp FROM messages WHERE id % 37 = ?2 % 37""",
+        "UPDATE messages SET sentiment_score = iif(id % 2, 'x' || ?1, 0.5) WHERE id % 41 = ?2 % 41",
+    )
+    done = set()
+    for round_ in range(25):
+        for _ in range(chance.randrange(1, 5)):
+            statement = chance.choice(statements)
+            with contextlib.suppress(ConstraintViolated):  # two rows with one id
+                lab.primary.execute(statement, [f"-{round_}", chance.randrange(1_000)])
+                done.add(statement)
+        add(lab.primary, *[message(1_000 + 10 * round_ + i) for i in range(chance.randrange(4))])
+        lab.sync()
+        proof = lab.verify()
+        assert proof.ok, proof
+    assert done == set(statements)

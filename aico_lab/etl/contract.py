@@ -67,11 +67,19 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """The columns of a table, in order, and which of them identify a row."""
+    """A table.
+
+    Attributes:
+        table: Its name.
+        columns: Its columns, in order.
+        key: Those of them that identify a row.
+        rowid: The one that is SQLite's row id, if there is one and it is known.
+    """
 
     table: str
     columns: tuple[Column, ...]
     key: tuple[str, ...]
+    rowid: str | None = None
 
     @property
     def arrow_schema(self) -> pa.Schema:
@@ -98,7 +106,17 @@ def read_contract(connection: Connection, table: str, key: tuple[str, ...]) -> C
             "SELECT name, type FROM pragma_table_xinfo(?) WHERE hidden = 0 ORDER BY cid", [table]
         )
     )
-    return Contract(table, columns, key)
+    return Contract(table, columns, key, rowid_column(connection, table))
+
+
+def rowid_column(connection: Connection, table: str) -> str | None:
+    """Give the column that is another name of the row id; such a primary key needs no index."""
+    found = connection.fetch_one(
+        "SELECT name FROM pragma_table_xinfo(?1) WHERE pk "
+        "AND NOT EXISTS (SELECT 1 FROM pragma_index_list(?1) WHERE origin = 'pk')",
+        [table],
+    )
+    return found[0] if found else None
 
 
 def _kind(declared: str) -> Kind:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from aico_lab.errors import CorruptDatabase
+from aico_lab.etl.contract import rowid_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -73,15 +74,9 @@ def read_layout(connection: Connection, contract: Contract) -> Layout | None:
         [table],
     )
     columns = connection.fetch_all(
-        "SELECT name, pk, dflt_value IS NULL, hidden FROM pragma_table_xinfo(?) ORDER BY cid",
-        [table],
+        "SELECT name, dflt_value IS NULL, hidden FROM pragma_table_xinfo(?) ORDER BY cid", [table]
     )
-    # A primary key that is the row id needs no index.
-    indexed = connection.fetch_all(
-        "SELECT 1 FROM pragma_index_list(?) WHERE origin = 'pk'", [table]
-    )
-    keys = [name for name, pk, *_ in columns if pk]
-    rowid = keys[0] if keys and not indexed else None
+    rowid = rowid_column(connection, table)
     hides_rowid = any(name.lower() == "rowid" and name != rowid for name, *_ in columns)
     generated = any(hidden for *_, hidden in columns)
     others = [name for name, *_ in columns] != [column.name for column in contract.columns]

@@ -269,12 +269,15 @@ class _Run:
         table, total = contract.table, self._total(contract, since, until)
         if not total:
             return
+        gone: pa.Table | None = None
         if since is not None:
             gone = changed_keys(self._primary, contract, since=since, until=until)
-            if gone.num_rows and (deleted := self._warehouse.delete(contract, gone)):
-                self.deleted[table] = deleted
         extracted = extract(self._primary, contract, since=since, until=until)
         for rows, misfits in portions(contract, extracted):
+            if gone is not None:
+                if deleted := self._warehouse.delete(contract, gone, rows):
+                    self.deleted[table] = deleted
+                gone = None
             if misfits:
                 self._warehouse.quarantine(misfits)
                 self.quarantined[table] = self.quarantined.get(table, 0) + len(misfits)
