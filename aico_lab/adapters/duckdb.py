@@ -155,8 +155,10 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
                 },
             )
         try:
-            # DuckDB's own progress bar goes to stdout, where answers go.
-            connection.execute("SET enable_progress_bar = false")
+            # DuckDB's own progress bar goes to stdout, where answers go. In Jupyter without
+            # ipywidgets there is none, and it cannot be turned off.
+            with contextlib.suppress(duckdb.InvalidInputException):
+                connection.execute("SET enable_progress_bar = false")
             _set_timezone(connection, self._timezone)
             self._attach(connection)
         except BaseException:
