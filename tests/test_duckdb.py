@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -69,3 +72,22 @@ def test_writing_to_a_snapshot_is_told_from_a_mistake(connection, tmp_path: Path
     adapter = DuckDBAdapter(tmp_path / "w.duckdb", read_only=True, temporary=tmp_path)
     with adapter.connect() as reader, pytest.raises(NotPermitted), translated("The snapshot"):
         reader.execute("DELETE FROM t")
+
+
+@pytest.mark.slow
+def test_a_long_query_draws_no_bar_among_the_answers(tmp_path):
+    """DuckDB draws one on stdout after two seconds."""
+    asked = f"""
+from pathlib import Path
+from aico_lab.adapters.duckdb import DuckDBAdapter
+folder = Path({str(tmp_path)!r})
+connection = DuckDBAdapter(folder / "a.duckdb", read_only=False, temporary=folder).connect()
+connection.execute("SET threads = 1")
+connection.execute(
+    "SELECT count(*) FROM range(100000) AS a, range(4000) AS b WHERE a.range * b.range % 7 = 3"
+).fetchall()
+"""
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - started > 2.5
+    assert done.stdout == ""
