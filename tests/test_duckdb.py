@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -87,7 +86,5 @@ connection.execute(
     "SELECT count(*) FROM range(100000) AS a, range(4000) AS b WHERE a.range * b.range % 7 = 3"
 ).fetchall()
 """
-    started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
-    assert time.perf_counter() - started > 2.5
     assert done.stdout == ""
