@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aico_lab.etl.contract import ARROW_TYPES, Column, Contract
-from aico_lab.etl.pages import Layout, read_columns, read_layout
+from aico_lab.etl.pages import Layout, can_decode, read_columns, read_layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -104,7 +104,7 @@ def extract(
         )
         return
     layout = read_layout(connection, contract)
-    if layout is None or len(layout.leaves) < PAGEWISE:
+    if layout is None or len(layout.leaves) < PAGEWISE or not can_decode():
         yield from extract_by_rows(connection, contract)
     else:
         yield from _by_pages(connection, contract, layout)
