@@ -9,12 +9,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aico_lab import keys
 from aico_lab.cli import main
-from aico_lab.lab import Lab
+from tests.databases import Homes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from aico_lab.lab import Lab
+
+
+@pytest.fixture(autouse=True)
+def _cheap_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stretching one as it should be takes 0.1 s and 64 MiB."""
+    monkeypatch.setattr(keys, "ARGON2", {"time_cost": 1, "memory_cost": 8, "parallelism": 1})
 
 
 @pytest.fixture(autouse=True)
@@ -31,11 +40,17 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Homes:
+    """Where copies of new homes come from."""
+    return Homes(tmp_path_factory.mktemp("homes"))
+
+
 @pytest.fixture
-def lab(home: Path) -> Iterator[Lab]:
+def lab(home: Path, homes: Homes) -> Iterator[Lab]:
     """A new, encrypted, empty lab."""
-    with Lab.create(home) as created:
-        yield created
+    with homes.open(home) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.bus import HandlerRegistry, Message, MessageBus, Relay
 from aico_lab.bus import services as bus_services
 from aico_lab.bus.messages import HANDLERS
@@ -24,7 +23,7 @@ from aico_lab.errors import HandlerFailed, InvalidTopic, InvalidValue
 from aico_lab.repositories.libsql import LibSQLPreferencesRepository
 from aico_lab.repositories.memories import LibSQLMemoryRepository
 from aico_lab.repositories.outbox import enqueue
-from aico_lab.schema.core import CORE
+from tests.databases import with_core_schemas
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -42,9 +41,8 @@ def registry() -> HandlerRegistry:
 @pytest.fixture
 async def dal(tmp_path: Path) -> AsyncIterator[DataAccessLayer]:
     """The data access layer of a database with one user, u."""
-    adapter = LibSQLAdapter(tmp_path / "a.db", KEY)
+    adapter = with_core_schemas(tmp_path / "a.db", KEY)
     with adapter.connect() as connection:
-        CORE.apply_core_schemas(connection)
         connection.execute(
             "INSERT INTO users (user_id, created_at) VALUES ('u', '2024-03-01T12:00:00.000000Z')"
         )

@@ -33,6 +33,7 @@ from aico_lab.errors import (
 )
 from aico_lab.schema.core import CORE
 from tests.conftest import plain_text_files
+from tests.databases import with_core_schemas
 from tests.messages import at
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
 
 @pytest.fixture
 def memory(tmp_path: Path) -> Iterator[DatabaseManager]:
+    with_core_schemas(tmp_path / "memory.db", KEY)
     with DatabaseManager(tmp_path / "memory.db", KEY) as opened:
         yield opened
 
@@ -114,20 +116,21 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         DatabaseManager(tmp_path / "file" / "memory.db")
 
 
-@pytest.mark.usefixtures("memory")
-def test_the_schema_is_that_of_every_lab(outside):
+def test_the_schema_is_that_of_every_lab(tmp_path):
     """No second one: the core schemas are applied whole, with the indexes the queries need."""
-    assert CORE.pending(outside) == {}
+    path = tmp_path / "memory.db"
+    with DatabaseManager(path, KEY), LibSQLAdapter(path, KEY).connect() as outside:
+        assert CORE.pending(outside) == {}
+        names = {name for (name,) in outside.fetch_all("SELECT name FROM sqlite_master")}
+        plan = outside.fetch_all(
+            "EXPLAIN QUERY PLAN SELECT * FROM messages WHERE channel_id = 'c' AND timestamp >= 't' "
+            "ORDER BY timestamp DESC, id DESC"
+        )
     tables = {
         "channels", "messages", "embeddings", "users", "user_profiles", "conversation_segments",
         "segment_messages",
     }  # fmt: skip
-    names = {name for (name,) in outside.fetch_all("SELECT name FROM sqlite_master")}
     assert tables | {"messages_by_channel"} <= names
-    plan = outside.fetch_all(
-        "EXPLAIN QUERY PLAN SELECT * FROM messages WHERE channel_id = 'c' AND timestamp >= 't' "
-        "ORDER BY timestamp DESC, id DESC"
-    )
     assert [detail for *_, detail in plan] == [
         "SEARCH messages USING INDEX messages_by_channel (channel_id=? AND timestamp>?)"
     ]
@@ -290,18 +293,20 @@ def test_closing_undoes_what_a_thread_has_not_committed(memory, outside):
     assert outside.fetch_one("SELECT count(*) FROM messages") == (0,)
 
 
-def test_an_encrypted_file_holds_no_plain_text(memory):
+def test_an_encrypted_file_holds_no_plain_text(tmp_path):
     """Neither the file nor its log, and another key does not open it."""
-    memory.store_message(**fields(1, metadata={"place": "a harbour town"}))
-    memory.user_manager.update_profile("ada", {"likes": "cardamom buns"})
-    for text in ("homesick", "harbour town", "cardamom", "SQLite format 3", "general"):
-        assert plain_text_files(memory.path.parent, text) == []
-    assert (memory.path.stat().st_mode & 0o077) == 0
-    with pytest.raises(NotADatabase):
-        DatabaseManager(memory.path, "x" * 32)
-    with DatabaseManager(memory.path.with_name("open.db")) as plain:
+    path = tmp_path / "memory.db"
+    with DatabaseManager(path, KEY) as memory:
+        memory.store_message(**fields(1, metadata={"place": "a harbour town"}))
+        memory.user_manager.update_profile("ada", {"likes": "cardamom buns"})
+        for text in ("homesick", "harbour town", "cardamom", "SQLite format 3", "general"):
+            assert plain_text_files(tmp_path, text) == []
+        assert (path.stat().st_mode & 0o077) == 0
+        with pytest.raises(NotADatabase):
+            DatabaseManager(path, "x" * 32)
+    with DatabaseManager(tmp_path / "open.db") as plain:
         plain.store_message(**fields(1))
-    assert plain_text_files(memory.path.parent, "homesick"), "the search finds what is there"
+    assert plain_text_files(tmp_path, "homesick"), "the search finds what is there"
 
 
 # Messages.

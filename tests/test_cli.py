@@ -48,8 +48,12 @@ def failed(process: subprocess.CompletedProcess[str], code: int, *words: str) ->
     return True
 
 
-def test_a_persons_own_messages_go_in_and_answers_come_out(aico_lab, tmp_path):
+@pytest.mark.parametrize(
+    "command", ["cli", pytest.param("aico_lab", marks=pytest.mark.slow)], ids=["here", "processes"]
+)
+def test_a_persons_own_messages_go_in_and_answers_come_out(command, request, tmp_path):
     """init, import, sync, sql, info, doctor, each as one JSON value."""
+    aico_lab = request.getfixturevalue(command)
     assert json.loads(aico_lab("init", "--json").stdout)["protection"] == "key-file"
     file = write_jsonl(tmp_path / "m.jsonl", *LINES)
     imported = json.loads(aico_lab("import", "jsonl", str(file), "--json").stdout)
@@ -230,7 +234,7 @@ def mount(folder: Path, options: str, request: pytest.FixtureRequest) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's mount")
-def test_a_folder_that_may_not_be_written_is_one_sentence(tmp_path, request):
+def test_a_folder_that_may_not_be_written_is_one_sentence(in_process, tmp_path, request):
     """A file system that is read-only, which binds even root."""
     disk = tmp_path / "disk"
     mount(disk, "size=50m", request)
@@ -240,11 +244,7 @@ def test_a_folder_that_may_not_be_written_is_one_sentence(tmp_path, request):
         lab.sync()
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     for arguments in (["init", "--home", str(disk / "new")], ["sync", "--home", str(home)]):
-        process = subprocess.run(
-            [sys.executable, "-m", "aico_lab", *arguments, "--key-file", str(key)],
-            capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-        assert failed(process, 1, "permissions")
+        assert failed(in_process(*arguments, "--key-file", str(key)), 1, "permissions")
     with Lab.open(home, key_file=key) as lab:  # the snapshot can be read all the same
         assert lab.sql("SELECT count(*) FROM conversations").fetchone() == (10,)
 

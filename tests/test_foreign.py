@@ -35,11 +35,10 @@ KEY = "k" * 32
 
 
 @pytest.fixture
-def lab(home):
+def lab(home, homes):
     """A lab without encryption, synced: what is tested here does not depend on its key."""
-    with Lab.create(home, protection="none") as created:
-        created.sync()
-        yield created
+    with homes.open(home, "none", synced=True) as opened:
+        yield opened
 
 
 @pytest.fixture

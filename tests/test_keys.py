@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aico_lab import keys as keys_module
 from aico_lab.config import Settings, usual_key_file
 from aico_lab.errors import (
     HomeExists,
@@ -22,7 +23,7 @@ from aico_lab.errors import (
     NotADatabase,
     WrongKey,
 )
-from aico_lab.keys import Keys
+from aico_lab.keys import ARGON2, Keys
 from aico_lab.lab import Lab
 
 if TYPE_CHECKING:
@@ -95,20 +96,18 @@ def test_a_named_key_file_is_made_once_and_used_again(home, tmp_path, monkeypatc
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
-def test_a_key_file_that_others_can_read_is_refused(home):
+def test_a_key_file_that_others_can_read_is_refused(home, lab):
     """As ssh does."""
-    with Lab.create(home) as lab:
-        file = usual_key_file(lab.home_id)
+    file = usual_key_file(lab.home_id)
     file.chmod(0o644)
     with pytest.raises(KeyFileExposed, match="chmod 600"):
         Lab.open(home)
 
 
 @pytest.mark.parametrize("content", [b"", b"not base64 \xff", b"c2hvcnQ="])
-def test_a_file_that_is_no_key_file_is_refused(home, content):
+def test_a_file_that_is_no_key_file_is_refused(home, lab, content):
     """Empty, garbage, too short."""
-    with Lab.create(home) as lab:
-        file = usual_key_file(lab.home_id)
+    file = usual_key_file(lab.home_id)
     file.write_bytes(content)
     with pytest.raises(WrongKey, match="is not a key file"):
         Lab.open(home)
@@ -124,6 +123,21 @@ def test_a_passphrase_opens_its_home(home, monkeypatch):
         Lab.open(home, passphrase=PASSPHRASE + " ")
     monkeypatch.setenv("AICO_LAB_PASSPHRASE", PASSPHRASE)
     Lab.open(home).close()
+
+
+def test_a_passphrase_is_stretched_as_rfc_9106_recommends(home, monkeypatch):
+    """Its second option: 64 MiB, three passes, four lanes."""
+    monkeypatch.setattr(keys_module, "ARGON2", ARGON2)  # which other tests make cheap
+    Lab.create(home, protection="passphrase", passphrase=PASSPHRASE).close()
+    marker = json.loads((home / "lab.json").read_text())
+    slot = marker["key"]
+    assert (slot["memory_cost"], slot["time_cost"], slot["parallelism"]) == (64 * 1024, 3, 4)
+    assert len(bytes.fromhex(slot["salt"])) == 16
+    Lab.open(home, passphrase=PASSPHRASE).close()
+    slot["memory_cost"] //= 2  # it is what the key depends on, and no mere note
+    (home / "lab.json").write_text(json.dumps(marker))
+    with pytest.raises(WrongKey):
+        Lab.open(home, passphrase=PASSPHRASE)
 
 
 def test_a_short_passphrase_is_refused_and_leaves_no_home(home):

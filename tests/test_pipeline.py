@@ -90,10 +90,10 @@ def test_a_mistake_anywhere_shows_before_anything_runs(tmp_path, text, kind, wor
         load_pipeline(write(tmp_path, text))
 
 
-def test_the_command_line_runs_a_pipeline(aico_lab, lab, tmp_path):
+def test_the_command_line_runs_a_pipeline(cli, lab, tmp_path):
     """And says which there are."""
     add(lab.primary, message(0))
     file = write(tmp_path, "[[steps]]\nrun = 'sync'")
-    result = json.loads(aico_lab("pipeline", "run", file, "--json").stdout)
+    result = json.loads(cli("pipeline", "run", file, "--json").stdout)
     assert result[0]["result"]["rows"]["messages"] == 1
-    assert aico_lab("pipeline", "run", "nope").returncode == 2
+    assert cli("pipeline", "run", "nope").returncode == 2

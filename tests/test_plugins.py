@@ -18,6 +18,7 @@ from aico_lab.errors import (
 from aico_lab.schema import CORE, SchemaRegistry, SchemaVersion, feed, register_schema
 from aico_lab.schema.discovery import discover
 from aico_lab.schema.drift import Drift
+from tests.databases import with_core_schemas
 from tests.messages import add, message
 
 if TYPE_CHECKING:
@@ -47,8 +48,7 @@ def plugin(*versions: SchemaVersion, name: str = "calendar") -> SchemaRegistry:
 @pytest.fixture
 def connection(tmp_path) -> Iterator[Connection]:
     """An encrypted database with the core schemas and a message."""
-    with LibSQLAdapter(tmp_path / "a.db", KEY).connect() as opened:
-        CORE.apply_core_schemas(opened)
+    with with_core_schemas(tmp_path / "a.db", KEY).connect() as opened:
         add(opened, message(1))
         yield opened
 
@@ -56,8 +56,7 @@ def connection(tmp_path) -> Iterator[Connection]:
 @pytest.fixture(scope="module")
 def unharmed(tmp_path_factory) -> Iterator[Connection]:
     """The same for all attempts, since each must leave it as it was."""
-    with LibSQLAdapter(tmp_path_factory.mktemp("unharmed") / "a.db", KEY).connect() as opened:
-        CORE.apply_core_schemas(opened)
+    with with_core_schemas(tmp_path_factory.mktemp("unharmed") / "a.db", KEY).connect() as opened:
         add(opened, message(1))
         yield opened
 

@@ -26,8 +26,8 @@ from aico_lab.projections import vectors
 from aico_lab.projections.cache import CACHED_TABLES, invalidate, sync_cache
 from aico_lab.projections.vectors import project_memories
 from aico_lab.schema import feed
-from aico_lab.schema.core import CORE
 from tests.conftest import plain_text_files
+from tests.databases import with_core_schemas
 from tests.messages import START, add, message
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def ram(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def primary(tmp_path: Path) -> Iterator[Connection]:
     (tmp_path / "home").mkdir()
-    with LibSQLAdapter(tmp_path / "home" / "aico.db", KEYS.libsql()).connect() as connection:
-        CORE.apply_core_schemas(connection)
+    with with_core_schemas(tmp_path / "home" / "aico.db", KEYS.libsql()).connect() as connection:
         yield connection
 
 

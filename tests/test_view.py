@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.errors import ConstraintViolated
-from aico_lab.schema import CORE
+from tests.databases import with_core_schemas
 from tests.messages import START, at
 
 if TYPE_CHECKING:
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def connection(tmp_path) -> Iterator[Connection]:
-    with LibSQLAdapter(tmp_path / "a.db").connect() as opened:
-        CORE.apply_core_schemas(opened)
+    with with_core_schemas(tmp_path / "a.db").connect() as opened:
         opened.execute("INSERT INTO users (user_id, created_at) VALUES ('u', ?)", [START])
         yield opened
 

@@ -28,7 +28,7 @@ from aico_lab.repositories import (
     UnitOfWork,
 )
 from aico_lab.repositories.in_memory import overlap
-from aico_lab.schema.core import CORE
+from tests.databases import with_core_schemas
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,9 +62,8 @@ class LibSQLWorld:
     """Everything on an encrypted libSQL file."""
 
     def __init__(self, folder: Path) -> None:
-        self.adapter = LibSQLAdapter(folder / "primary.db", KEY)
-        with self.adapter.connect() as connection:
-            CORE.apply_core_schemas(connection)
+        path = folder / "primary.db"
+        self.adapter = LibSQLAdapter(path, KEY) if path.exists() else with_core_schemas(path, KEY)
         self.dal = DataAccessLayer(self.adapter)
         self.index = WordIndex(self.adapter)
         self.users = LibSQLUserRepository(self.dal)

@@ -1,0 +1,60 @@
+"""Primary databases and homes made once and then copied, since a schema takes its time to apply."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aico_lab.adapters.libsql import LibSQLAdapter
+from aico_lab.config import usual_key_file
+from aico_lab.lab import Lab
+from aico_lab.schema import CORE
+
+if TYPE_CHECKING:
+    from aico_lab.keys import Protection
+
+
+@functools.cache
+def _core_schemas(key: str | None) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "core.db"
+        with LibSQLAdapter(path, key).connect() as connection:
+            CORE.apply_core_schemas(connection)
+        return path.read_bytes()
+
+
+def with_core_schemas(path: Path, key: str | None = None) -> LibSQLAdapter:
+    """Put a database that has the core schemas and no row at a path where there is none."""
+    with path.open("xb") as file:
+        file.write(_core_schemas(key))
+    return LibSQLAdapter(path, key)
+
+
+class Homes:
+    """New homes, with or without a warehouse, each as `Lab.create` and `sync` leave it.
+
+    Args:
+        folder: Where those lie that are copied.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def open(self, home: Path, protection: Protection = "key-file", *, synced: bool = False) -> Lab:
+        """Put a home at a path where there is none, and its key in its usual place."""
+        model = self._folder / f"{protection}-{synced}"
+        key = model.with_suffix(".key")
+        if not model.exists():
+            with Lab.create(model, protection=protection, key_file=key) as lab:
+                if synced:
+                    lab.sync()
+        shutil.copytree(model, home)
+        if key.exists():
+            usual = usual_key_file(json.loads((home / "lab.json").read_text())["home_id"])
+            usual.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(key, usual)
+        return Lab.open(home)
