@@ -204,8 +204,10 @@ def _ask(lab: Lab, query: str) -> tuple[feed.Cursor, list[int]]:
 
 
 def _size(folder: Path, pattern: str) -> int:
-    total = 0
+    sizes = {}  # by file: a snapshot may be another link to one
     for path in folder.glob(pattern):
         with contextlib.suppress(FileNotFoundError):  # a sync is at work
-            total += path.stat().st_size if path.is_file() else 0
-    return total
+            if path.is_file():
+                file = path.stat()
+                sizes[file.st_dev, file.st_ino] = file.st_size
+    return sum(sizes.values())

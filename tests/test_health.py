@@ -132,3 +132,14 @@ def test_damaged_vectors_and_a_foreign_cache_are_faults(synced):
     assert set(found) == {"vectors", "cache"}
     assert "damaged" in found["vectors"]
     assert "another key" in found["cache"]
+
+
+def test_a_linked_snapshot_takes_its_place_on_the_disk_once(synced):
+    """Two names of one file are not two files."""
+    add(synced.primary, message(2))
+    synced.sync()
+    first, second = sorted(synced.home.snapshots.glob("*.duckdb"))
+    assert first.stat().st_ino == second.stat().st_ino
+    each = sum(path.stat().st_size for path in synced.home.warehouse.glob("**/*") if path.is_file())
+    counted = describe(synced)["bytes"]["warehouse"]
+    assert counted == each - first.stat().st_size
