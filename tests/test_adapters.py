@@ -103,11 +103,16 @@ def test_what_is_written_is_read_by_the_next_connection(kind: Kind, path: Path) 
 
 
 def test_a_connection_can_be_released_twice(kind: Kind, path: Path) -> None:
-    """The second time does nothing."""
+    """The second time does nothing, not even to a connection that came after it."""
     adapter = kind.adapter(path, RIGHT)
     connection = adapter.connect()
+    kind.write(connection)
     adapter.disconnect(connection)
+    after = adapter.connect()
     adapter.disconnect(connection)
+    adapter.health(after)
+    assert kind.read(after) == SECRET
+    adapter.disconnect(after)
 
 
 def test_a_released_connection_is_not_healthy(kind: Kind, path: Path) -> None:

@@ -351,7 +351,9 @@ async def test_reading_waits_for_no_writer_whatever_words_stand_in_it(path, quer
     adapter = Counting(path, busy_timeout=0.2)
     async with DataAccessLayer(adapter) as dal, dal.transaction():
         await dal.execute(INSERT, ["first"])
-        await asyncio.create_task(dal.fetch_all(query))
+        found = await asyncio.create_task(dal.fetch_all(query))
+        assert adapter.opened == 2
+    assert "first" not in [row.get("a") for row in found]
 
 
 async def test_vacuum_is_no_part_of_a_transaction(dal, outside):
@@ -886,6 +888,7 @@ def layer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DataAccess
 numbers = itertools.count()
 
 
+@pytest.mark.slow
 @given(
     delays=st.lists(st.floats(0, 0.008), min_size=1, max_size=4),
     again=st.booleans(),

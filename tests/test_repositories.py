@@ -307,22 +307,24 @@ def test_both_implementations_find_the_same(tmp_path_factory, messages, queries)
 
 
 @pytest.fixture(scope="module")
-def searchable(tmp_path_factory) -> LibSQLWorld:
+def searchable(tmp_path_factory) -> tuple[LibSQLWorld, InMemoryWorld]:
     with asyncio.Runner() as runner:
-        made, _ = runner.run(_filled(tmp_path_factory.mktemp("any"), ["rain", "tea", "☔"]))
+        made, memory = runner.run(_filled(tmp_path_factory.mktemp("any"), ["rain", "tea", "☔"]))
         runner.run(made.close())
-    return made
+    return made, memory
 
 
 @settings(max_examples=150, deadline=None)
 @given(query=st.text(max_size=40) | st.text(st.characters(codec=None), max_size=20) | phrases)
 @pytest.mark.slow
 def test_no_query_is_an_error(searchable, query):
-    """Whatever a keyboard can produce, and more."""
+    """Whatever a keyboard can produce, and more: it finds what it finds in memory."""
+    libsql, memory = searchable
 
     async def search() -> None:
-        world = LibSQLWorld(searchable.adapter.path.parent)
-        await world.conversations.search_by_content(query)
+        world = LibSQLWorld(libsql.adapter.path.parent)
+        found = await world.conversations.search_by_content(query)
+        assert found == await memory.conversations.search_by_content(query)
         await world.close()
 
     asyncio.run(search())
