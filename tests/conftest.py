@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from aico_lab import keys
 from aico_lab.cli import main
+from tests import effort
 from tests.databases import Homes
 
 if TYPE_CHECKING:
@@ -18,6 +20,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aico_lab.lab import Lab
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if "not slow" in config.option.markexpr:
+        effort.be_quick()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what was imported stays: to look through it again and again takes seconds
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ from aico_lab.errors import ConnectionIsClosed, DatabaseLocked, InvalidValue
 from aico_lab.home import Home
 from aico_lab.keys import Keys
 from tests.conftest import plain_text_files
+from tests.effort import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -124,7 +125,9 @@ KEY_BYTES = st.binary(max_size=12) | st.sampled_from([b"s:a", b"s:b", b"s", b":"
     )
 )
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(25),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_any_sequence_of_operations_equals_a_dict(
     opener: Callable[[], KeyValueStore], steps: list[tuple[str, bytes, bytes]]
@@ -159,7 +162,9 @@ def primary(tmp_path: Path) -> Iterator[libsql.Connection]:
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], min_codepoint=1)), min_size=2))
 @settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(100),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_the_key_of_a_row_is_the_feeds(primary: libsql.Connection, key: list[str]) -> None:
     """Several columns are written just as SQLite's json_array does it."""

@@ -34,6 +34,7 @@ from aico_lab.errors import (
 from aico_lab.schema.core import CORE
 from tests.conftest import plain_text_files
 from tests.databases import with_core_schemas
+from tests.effort import examples
 from tests.messages import at
 
 if TYPE_CHECKING:
@@ -487,7 +488,9 @@ PLACES = st.sampled_from(["a", "b", "c"])
     limit=st.none() | st.integers(0, 8),
 )
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_messages_are_found_by_channel_person_and_time(
     memory, *, stored, channel, user, between, limit
@@ -528,13 +531,13 @@ def test_a_negative_limit_is_refused(memory):
 
 def test_thousands_of_messages_are_given_in_the_order_of_their_ids(memory):
     """More than a statement takes parameters; ids of no message are passed over."""
-    memory.add_messages([fields(number, sentiment_score=0.0) for number in range(5_000)])
-    ids = [f"m{number}" for number in range(7_000)] * 10
+    memory.add_messages([fields(number, sentiment_score=0.0) for number in range(3_000)])
+    ids = [f"m{number}" for number in range(4_000)] * 10
     random.Random(1).shuffle(ids)
     began = time.perf_counter()
     found = memory.get_messages_by_ids(ids)
     assert time.perf_counter() - began < 10
-    assert [m.message_id for m in found] == [i for i in ids if int(i[1:]) < 5_000]
+    assert [m.message_id for m in found] == [i for i in ids if int(i[1:]) < 3_000]
     assert memory.get_messages_by_ids([]) == []
     assert memory.get_messages_by_ids(['") OR 1=1 --', "m\0", "\ud800"]) == []
 
@@ -712,7 +715,7 @@ def check_nothing_was_lost(outside: libsql.Connection, messages: int) -> None:
     assert outside.fetch_one("PRAGMA integrity_check") == ("ok",)
 
 
-@pytest.mark.parametrize("turns", [8, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("turns", [4, pytest.param(100, marks=pytest.mark.slow)])
 def test_sixteen_threads_store_and_read_at_once(memory, outside, turns):
     """No message is lost or doubled, and counts and last activities are exact."""
     with ThreadPoolExecutor(16) as pool:

@@ -770,6 +770,7 @@ def slow_rows() -> Iterator[list[str]]:
         yield [name]
 
 
+@pytest.mark.slow
 async def test_a_statement_that_takes_too_long_is_undone(path, outside):
     """The error comes when the driver returns, for a write, for many rows and for a query."""
     async with DataAccessLayer(Counting(path), operation_timeout=0.05) as dal:

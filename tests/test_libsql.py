@@ -34,6 +34,7 @@ from aico_lab.errors import (
     UnstorableValue,
 )
 from tests.conftest import plain_text_files
+from tests.effort import examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +64,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 
 
 @given(INT64, TEXT, st.floats(allow_nan=False), st.binary())
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_every_value_comes_back_as_it_went_in(memory, integer, text, real, blob):
     """int64, text, REAL and BLOB survive a column with affinity, one without, and none at all."""
     memory.execute("DELETE FROM v")
@@ -77,7 +78,7 @@ def test_every_value_comes_back_as_it_went_in(memory, integer, text, real, blob)
 
 
 @given(st.lists(st.tuples(INT64, st.none() | INT64 | TEXT | st.floats(allow_nan=False))))
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_many_rows_of_mixed_types_come_back_in_order(memory, rows):
     """A wide integer in one row does not change the text in the same place of the next."""
     memory.execute("DELETE FROM v")
@@ -561,7 +562,7 @@ def test_foreign_keys_are_enforced_and_replaced_rows_fire_their_triggers(connect
 
 
 @given(st.lists(st.tuples(INT64, st.none() | INT64 | TEXT), max_size=120))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_many_rows_in_few_statements_are_the_same_rows(memory, rows):
     """In their order, with wide integers wherever they stand, and whole or not at all."""
     memory.execute("DELETE FROM v")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.channel_memory import DatabaseManager, MessageVectors, Neighbour
 from aico_lab.errors import InvalidEntity, InvalidValue, StorageError
+from tests.effort import examples
 from tests.messages import at
 
 if TYPE_CHECKING:
@@ -91,7 +92,9 @@ VECTORS = st.builds(vector, HEADS, st.integers(0, 3), SCALES)
     channel=st.none() | st.sampled_from(CHANNELS),
 )
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_the_nearest_are_those_of_an_independent_computation(
     memory, vectors, *, stored, query, k, channel

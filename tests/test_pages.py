@@ -17,6 +17,7 @@ from aico_lab.etl import extract as extract_module
 from aico_lab.etl import pages
 from aico_lab.etl.contract import read_contract
 from aico_lab.etl.extract import extract
+from tests.effort import examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +87,9 @@ MISFIT = st.tuples(*[ANYTHING] * 7)
     data=st.data(),
 )
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_every_value_is_the_same_by_pages_and_by_rows(connection, ids, data):
     """Whatever the types, the lengths, the keys and the misfits among them."""

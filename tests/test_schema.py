@@ -14,6 +14,7 @@ from aico_lab.errors import InvalidValue, MigrationFailed, SchemaTampered, Schem
 from aico_lab.schema import feed
 from aico_lab.schema.core import CORE
 from aico_lab.schema.registry import SchemaRegistry, SchemaVersion
+from tests.effort import examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -304,4 +305,6 @@ class FeedMachine(RuleBasedStateMachine):
 
 
 TestFeedMachine = FeedMachine.TestCase
-TestFeedMachine.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestFeedMachine.settings = settings(
+    max_examples=examples(40), stateful_step_count=25, deadline=None
+)
