@@ -182,32 +182,36 @@ MISFITS = [
 ]
 
 
-@pytest.mark.parametrize(("column", "value", "reason"), MISFITS, ids=[m[1] for m in MISFITS])
 @pytest.mark.parametrize("full", [True, False], ids=["full", "increment"])
-def test_a_row_that_does_not_fit_is_set_aside_and_the_rest_goes_in(
-    lab, column, value, reason, full
-):
-    """Counted, named with its reason, and taken in once it is mended."""
-    add(lab.primary, *map(message, range(9)))
+def test_rows_that_do_not_fit_are_set_aside_and_the_rest_goes_in(lab, full):
+    """Counted, each named with its own reason, and taken in one by one as they are mended."""
+    add(lab.primary, *map(message, range(len(MISFITS) + 3)))
     if not full:
         lab.sync()
-    lab.primary.execute(f"UPDATE messages SET {column} = {value} WHERE message_id = 'm4'")
+    for number, (column, value, _) in enumerate(MISFITS):
+        lab.primary.execute(
+            f"UPDATE messages SET {column} = {value} WHERE message_id = 'm{number}'"
+        )
     result = lab.sync()
     assert (result.mode, result.quarantined) == (
         "full" if full else "increment",
-        {"messages": 1},
+        {"messages": len(MISFITS)},
     )
-    assert lab.sql("SELECT count(*) FROM raw.messages").fetchone() == (8,)
-    assert lab.sql(
-        "SELECT table_name, row_key, column_name, reason FROM quarantine.misfits"
-    ).fetchall() == [("messages", "m4", column, reason)]
-    lab.primary.execute(
-        "UPDATE messages SET content = 'x', sentiment_score = NULL, timestamp = ?, metadata = NULL "
-        "WHERE message_id = 'm4'",
-        [at(4)],
-    )
-    assert lab.sync().quarantined == {}
-    assert lab.sql("SELECT count(*) FROM quarantine.misfits").fetchone() == (0,)
+    assert lab.sql("SELECT count(*) FROM raw.messages").fetchone() == (3,)
+    query = "SELECT table_name, row_key, column_name, reason FROM quarantine.misfits ORDER BY ALL"
+    expected = [
+        ("messages", f"m{number}", column, reason)
+        for number, (column, _, reason) in enumerate(MISFITS)
+    ]
+    assert lab.sql(query).fetchall() == expected
+    for which, left in (("= 'm0'", expected[1:]), ("<> 'm0'", [])):
+        lab.primary.execute(
+            "UPDATE messages SET content = 'x', sentiment_score = NULL, timestamp = ?, "
+            f"metadata = NULL WHERE message_id {which}",
+            [at(4)],
+        )
+        assert lab.sync().quarantined == {}
+        assert lab.sql(query).fetchall() == left
     assert_equal_stores(lab)
 
 
