@@ -8,13 +8,18 @@ import json
 import os
 import secrets
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO
+
+from filelock import FileLock, Timeout
 
 from aico_lab.errors import DiskFull, HomeExists, HomeMissing, HomeNotWritable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+    from aico_lab.errors import AicoLabError
 
 FORMAT = 1
 
@@ -167,6 +172,36 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def held(lock: Path, seconds: float, busy: Callable[[str], AicoLabError]) -> Iterator[None]:
+    """Hold a lock for which other programs wait; a file beside it says who has it.
+
+    Args:
+        lock: The lock's file, which has an ending; the holder's has none.
+        seconds: How long to wait.
+        busy: Gives the error for having waited in vain, from words for the holder.
+    """
+    waiting, holder = FileLock(lock, timeout=seconds), lock.with_suffix("")
+    with os_errors(lock.parent):
+        try:
+            waiting.acquire()
+        except Timeout as timeout:
+            who = ""
+            with contextlib.suppress(FileNotFoundError):  # it is done just now
+                who = holder.read_text(encoding="ascii")
+            raise busy(who or "another program") from timeout
+    try:
+        with os_errors(lock.parent):
+            now = datetime.now(UTC)
+            holder.write_text(
+                f"process {os.getpid()} since {now:%Y-%m-%d %H:%M:%S} UTC", encoding="ascii"
+            )
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        waiting.release()
 
 
 @contextlib.contextmanager

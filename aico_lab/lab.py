@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Self
 
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.config import Settings, source_key, usual_key_file
-from aico_lab.errors import ConnectionIsClosed, DatabaseLocked, NeverSynced
+from aico_lab.errors import ConnectionIsClosed, DatabaseLocked, NeverSynced, NotADatabase
 from aico_lab.etl.snapshots import Reader
 from aico_lab.etl.sync import SyncResult, sync
 from aico_lab.home import Home
 from aico_lab.keys import Keys, Protection, create_keys, open_keys
 from aico_lab.schema.core import CORE
+from aico_lab.schema.versions import current_versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -444,6 +445,11 @@ class Lab:
         if self._primary is None:
             connection = self.adapter.connect()
             try:
+                if not current_versions(connection):  # else a sync would empty the warehouse
+                    raise NotADatabase(
+                        f"{self.home.primary} is empty, or not the database of a home: "
+                        "restore it from a backup or create a new home."
+                    )
                 CORE.apply_core_schemas(connection)
             except BaseException:
                 connection.close()

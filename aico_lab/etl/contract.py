@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
+from aico_lab.errors import SchemaTampered
+
 if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
 
@@ -99,6 +101,9 @@ def read_contract(connection: Connection, table: str, key: tuple[str, ...]) -> C
         connection: The primary database.
         table: The name of the table.
         key: The columns that identify a row.
+
+    Raises:
+        SchemaTampered: The table is not there, or a column of its key.
     """
     columns = tuple(
         Column(name, _kind(declared))
@@ -106,6 +111,12 @@ def read_contract(connection: Connection, table: str, key: tuple[str, ...]) -> C
             "SELECT name, type FROM pragma_table_xinfo(?) WHERE hidden = 0 ORDER BY cid", [table]
         )
     )
+    gone = set(key).difference(column.name for column in columns)
+    if gone:
+        raise SchemaTampered(
+            f"{connection.path.name} has no longer {table}.{min(gone)}, by which the change feed "
+            "names rows: restore the database from a backup."
+        )
     return Contract(table, columns, key, rowid_column(connection, table))
 
 

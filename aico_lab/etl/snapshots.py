@@ -73,10 +73,13 @@ def publish(writer: Path, folder: Path, generation: int) -> Path:
         folder.mkdir(mode=0o700, exist_ok=True)
         _clear_up(folder)
         before = [path for path in published(folder).values() if _is_unchanged(writer, path)]
-        log(target).unlink(missing_ok=True)
-        if log(writer).exists():
-            _copy(log(writer), log(target))
-        _copy(writer, target, same_as=before[-1] if before else None)
+        try:
+            if log(writer).exists():
+                _copy(log(writer), log(target))
+            _copy(writer, target, same_as=before[-1] if before else None)
+        except BaseException:
+            _clear_up(folder)
+            raise
         sync_folder(folder)
         for old in list(published(folder).values())[:-KEPT]:
             try:
@@ -107,20 +110,16 @@ def _copy(source: Path, target: Path, *, same_as: Path | None = None) -> None:
         same_as: A file of the same content, to link to where the file system can.
     """
     partial = target.with_name(f".{target.name}.partial")
-    try:
-        if same_as is None or not _link(same_as, partial):
-            shutil.copyfile(source, partial)
-            partial.chmod(0o600)
-            shutil.copystat(source, partial)
-            descriptor = os.open(partial, os.O_RDWR)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        partial.replace(target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    if same_as is None or not _link(same_as, partial):
+        shutil.copyfile(source, partial)
+        shutil.copystat(source, partial)
+        partial.chmod(0o600)
+        descriptor = os.open(partial, os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    partial.replace(target)
 
 
 def _link(existing: Path, new: Path) -> bool:
@@ -132,7 +131,7 @@ def _link(existing: Path, new: Path) -> bool:
 
 
 def _clear_up(folder: Path) -> None:
-    """Remove what a publication that was killed left behind."""
+    """Remove what a publication that was killed, or failed, left behind."""
     for partial in folder.glob(".*.partial"):
         partial.unlink(missing_ok=True)
     for alone in folder.glob("*.wal"):

@@ -12,19 +12,18 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import pyarrow as pa
-from filelock import FileLock, Timeout
 
-from aico_lab.errors import SyncBusy
+from aico_lab.errors import DatabaseLocked, SyncBusy
 from aico_lab.etl import evolution, snapshots
 from aico_lab.etl.contract import read_contract
 from aico_lab.etl.extract import changed_keys, extract
 from aico_lab.etl.warehouse import CONVERSATIONS, DEFINITIONS, ROW_GROUP, open_warehouse
-from aico_lab.home import os_errors
+from aico_lab.home import held, os_errors
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
@@ -111,10 +110,11 @@ def sync(
         with primary.snapshot():
             mode, target = run.load(full=full, on_change=on_change, after=published)
         generation = warehouse.generation
-    if run.followed:
-        _note(home, generation, _state(target, run.followed))
+        if run.followed:
+            _note(home, generation, _state(target, run.followed))
     if mode != "nothing":
-        feed.acknowledge(primary, CONSUMER, target.seq)
+        with suppress(DatabaseLocked):  # the next sync that has something to do prunes the feed
+            feed.acknowledge(primary, CONSUMER, target.seq)
     return SyncResult(
         mode, generation, run.rows, run.deleted, run.quarantined, time.perf_counter() - started
     )
@@ -133,10 +133,8 @@ def _up_to_date(primary: Connection, home: Home) -> int | None:
 
 
 def _note(home: Home, generation: int, state: str) -> None:
-    partial = home.warehouse / f".{NOTE}.partial"
-    with os_errors(home.warehouse):
-        partial.write_text(f"{generation} {state}", encoding="ascii")
-        partial.replace(home.warehouse / NOTE)
+    with os_errors(home.warehouse):  # what a crash or a full disk leaves half written is not true
+        (home.warehouse / NOTE).write_text(f"{generation} {state}", encoding="ascii")
 
 
 def _state(cursor: feed.Cursor, contracts: Sequence[Contract]) -> str:
@@ -163,10 +161,13 @@ def publishing(home: Home, key: str | None) -> Iterator[tuple[Warehouse, int]]:
         StorageError: DuckDB cannot open it, or refused something inside the block.
     """
     with (
-        _lock(home),
+        held(home.warehouse / "sync.lock", LOCK_SECONDS, _busy),
         _thrifty_arrow(),
         open_warehouse(home.writer, key, temporary=home.temporary) as warehouse,
     ):
+        # Else a load that commits, and crashes before its publication, would not be made up for.
+        with os_errors(home.warehouse):
+            (home.warehouse / NOTE).unlink(missing_ok=True)
         published = snapshots.published(home.snapshots)
         yield warehouse, max(published, default=0)
         generation = warehouse.generation
@@ -186,20 +187,8 @@ def _thrifty_arrow() -> Iterator[None]:
         pa.set_memory_pool(before)
 
 
-@contextmanager
-def _lock(home: Home) -> Iterator[None]:
-    lock = FileLock(home.warehouse / "sync.lock", timeout=LOCK_SECONDS)
-    with os_errors(home.warehouse):
-        try:
-            lock.acquire()
-        except Timeout as busy:
-            raise SyncBusy(
-                "Another program is syncing this home: try again when it is done."
-            ) from busy
-    try:
-        yield
-    finally:
-        lock.release()
+def _busy(who: str) -> SyncBusy:
+    return SyncBusy(f"The warehouse is being written by {who}: try again when it is done.")
 
 
 class _Run:

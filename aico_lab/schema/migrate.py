@@ -8,11 +8,8 @@ comes first. Afterwards the database must be sound, and look like the twin; else
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
-
-from filelock import FileLock, Timeout
 
 from aico_lab.errors import (
     CorruptDatabase,
@@ -25,7 +22,7 @@ from aico_lab.errors import (
     SchemaTampered,
     StorageError,
 )
-from aico_lab.home import os_errors
+from aico_lab.home import held
 from aico_lab.schema import feed, sandbox, versions
 from aico_lab.schema.authorizer import Guard
 from aico_lab.schema.backup import back_up, loses_data
@@ -74,21 +71,12 @@ def exclusive(connection: Connection) -> Iterator[None]:
     """
     if connection.in_transaction:
         raise InvalidValue("Leave the transaction before migrating: each version has its own.")
-    lock = FileLock(_beside(connection, ".migration.lock"), timeout=LOCK_SECONDS)
-    holder = _beside(connection, ".migration")
-    with os_errors(connection.path.parent):
-        try:
-            lock.acquire()
-        except Timeout as busy:
-            who = "another program"
-            with contextlib.suppress(FileNotFoundError):  # it is done just now
-                who = holder.read_text()
-            raise MigrationBusy(
-                f"{connection.path.name} is being migrated by {who}: try again when it is done."
-            ) from busy
-    try:
-        with os_errors(connection.path.parent):
-            holder.write_text(f"process {os.getpid()}")
+    name = connection.path.name
+
+    def busy(who: str) -> MigrationBusy:
+        return MigrationBusy(f"{name} is being migrated by {who}: try again when it is done.")
+
+    with held(connection.path.with_name(f"{name}.migration.lock"), LOCK_SECONDS, busy):
         # Else dropping a table would delete the rows that refer to it. It has no effect inside a
         # transaction; instead, each one checks every reference before it commits.
         connection.execute("PRAGMA foreign_keys = OFF")
@@ -96,13 +84,6 @@ def exclusive(connection: Connection) -> Iterator[None]:
             yield
         finally:
             connection.execute("PRAGMA foreign_keys = ON")
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
-
-
-def _beside(connection: Connection, suffix: str) -> Path:
-    return connection.path.with_name(f"{connection.path.name}{suffix}")
 
 
 def known_steps(connection: Connection, schemas: Sequence[Schema]) -> list[tuple[Schema, int]]:
