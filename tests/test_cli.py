@@ -365,6 +365,7 @@ def test_help_is_quick_and_imports_no_database(aico_lab):
     assert aico_lab("import").returncode == 2
 
 
+@pytest.mark.slow
 def test_the_output_can_be_piped_into_a_reader_that_stops(synced_home):
     """`aico-lab sql … | head -1` ends without a traceback."""
     command = f'{sys.executable} -m aico_lab sql "FROM range(100000)" --json --home {synced_home}'

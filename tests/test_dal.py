@@ -788,6 +788,7 @@ async def test_a_statement_that_takes_too_long_is_undone(path, outside):
         assert outside.rows() == ["after"]
 
 
+@pytest.mark.slow
 async def test_waiting_for_other_writers_is_bounded(path, outside):
     """By the operation's limit, else by the adapter's; readers are not concerned."""
     async with (
@@ -810,6 +811,7 @@ async def test_waiting_for_other_writers_is_bounded(path, outside):
     assert outside.rows() == []
 
 
+@pytest.mark.slow
 async def test_an_interrupted_operation_spoils_its_transaction(path, outside):
     """Who swallows the interruption cannot commit half; an inner transaction takes it away."""
     async with DataAccessLayer(Counting(path), operation_timeout=0.05) as dal:

@@ -86,6 +86,7 @@ def test_nothing_is_downloaded_and_logging_is_left_alone(monkeypatch: pytest.Mon
     assert (list(logging.getLogger().handlers), logging.getLogger().level) == before
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_and_its_logging_is_left_alone() -> None:
     """Nothing depends on what was encoded or imported before."""
     code = (

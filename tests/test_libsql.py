@@ -517,6 +517,7 @@ def test_threads_of_one_process_wait_for_each_other(tmp_path, connection):
     assert connection.fetch_one("SELECT count(*) FROM t") == (2,)
 
 
+@pytest.mark.slow
 def test_a_short_lock_of_another_process_is_waited_out(tmp_path, connection):
     """The busy timeout, which the driver leaves at 0."""
     with subprocess.Popen(
