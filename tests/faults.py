@@ -86,7 +86,6 @@ POINTS = {
     "rows deleted": dies(Warehouse, "delete", after=True),
     "rows inserted": dies(Warehouse, "insert", after=True),
     "cursor written": dies(Warehouse, "advance", after=True),
-    "before the note": dies(sync, "_note"),
     "after the note": dies(sync, "_note", after=True),
     "committed": dies(Warehouse, "close"),
     "half of the checkpoint": _half_checkpointed,
