@@ -473,3 +473,27 @@ def test_a_copy_for_which_there_is_no_room_leaves_no_log_either(lab, home, monke
     (home / "warehouse" / "filler").unlink()
     assert lab.sync().generation == 2
     digests(lab)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protection", ["key-file", "none"])
+def test_what_two_programs_spill_does_not_get_into_one_anothers_way(home, protection):
+    """Each has a folder of its own, which is gone when it is closed."""
+    with Lab.create(home, protection=protection) as lab:
+        (home / "tmp" / "writer").mkdir()
+        (home / "tmp" / "writer" / "of one that was killed").touch()
+        lab.sync()
+    assert not list((home / "tmp" / "writer").iterdir())
+    (home / "tmp" / "writer").rmdir()
+    readers = [Lab.open(home) for _ in range(2)]
+    for reader in readers:
+        reader.sql("SET memory_limit = '40MB'")
+        reader.sql(
+            "CREATE TEMP TABLE big AS SELECT 'x' || hash(range) AS s FROM range(600_000) "
+            "ORDER BY hash(range)"
+        )
+    assert len(list((home / "tmp").iterdir())) == 2
+    for reader in readers:
+        with reader:
+            assert reader.sql("SELECT count(s) FROM big WHERE s >= 'x'").fetchone() == (600_000,)
+    assert not list((home / "tmp").iterdir())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import re
+import secrets
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -149,8 +150,11 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
                     # The one extension comes with a package, as this code does. To check its
                     # signature takes longer than all the rest of opening a database: 45 ms.
                     "allow_unsigned_extensions": "true",
-                    "temp_directory": str(self._temporary),
-                    "temp_file_encryption": "true",  # else what is spilled is plain text
+                    # Of its own: instances that share one overwrite each other's files. DuckDB
+                    # makes it when something is spilled, and removes it.
+                    "temp_directory": str(self._temporary / secrets.token_hex(8)),
+                    # Else what is spilled is plain text; without a key DuckDB could not encrypt.
+                    "temp_file_encryption": "false" if self._key is None else "true",
                     **limit,
                 },
             )

@@ -163,7 +163,7 @@ def publishing(home: Home, key: str | None) -> Iterator[tuple[Warehouse, int]]:
     with (
         held(home.warehouse / "sync.lock", LOCK_SECONDS, _busy),
         _thrifty_arrow(),
-        open_warehouse(home.writer, key, temporary=home.temporary) as warehouse,
+        open_warehouse(home.writer, key, temporary=home.temporary / "writer") as warehouse,
     ):
         # Else a load that commits, and crashes before its publication, would not be made up for.
         with os_errors(home.warehouse):

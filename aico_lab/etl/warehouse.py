@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from aico_lab.adapters import duckdb as duckdb_adapter
 from aico_lab.etl import snapshots
+from aico_lab.home import os_errors
 from aico_lab.schema.feed import Cursor
 
 if TYPE_CHECKING:
@@ -263,6 +265,9 @@ def open_warehouse(path: Path, key: str | None, *, temporary: Path) -> Iterator[
     Raises:
         StorageError: DuckDB cannot open the file, or refused something inside the block.
     """
+    with os_errors(temporary):  # a writer that was killed could not remove what it had spilled
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(mode=0o700, parents=True)
     adapter = duckdb_adapter.DuckDBAdapter(
         path, key, read_only=False, temporary=temporary, memory_limit=MEMORY_LIMIT
     )
