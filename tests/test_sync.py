@@ -33,7 +33,7 @@ from aico_lab.errors import (
     SyncBusy,
     UnknownName,
 )
-from aico_lab.etl import snapshots, warehouse
+from aico_lab.etl import portions, snapshots, warehouse
 from aico_lab.etl import sync as sync_module
 from aico_lab.etl.sync import SyncResult
 from aico_lab.lab import Lab
@@ -598,8 +598,8 @@ def test_progress_is_told_in_rows(lab):
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_rows(lab, monkeypatch):
     """What was inserted is let go at once, not with the transaction's end."""
-    monkeypatch.setattr(sync_module, "ROW_GROUP", 10_000)
-    monkeypatch.setattr(sync_module, "ROW_GROUPS", 1)
+    monkeypatch.setattr(portions, "ROW_GROUP", 10_000)
+    monkeypatch.setattr(portions, "ROW_GROUPS", 1)
     add(lab.primary, *map(message, range(80_000)))
     held = []
     lab.sync(progress=lambda *_: held.append(pa.total_allocated_bytes()))

@@ -16,7 +16,8 @@ from aico_lab.adapters.libsql_readonly import open_readonly
 from aico_lab.errors import InvalidValue, NeverSynced
 from aico_lab.etl.foreign_source import ROWID, read_source
 from aico_lab.etl.foreign_table import ForeignTable
-from aico_lab.etl.sync import portions, publishing, silent
+from aico_lab.etl.portions import portions
+from aico_lab.etl.sync import publishing, silent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -159,4 +159,4 @@ def _fetch(connection: Connection, numbers: Sequence[int]) -> list[bytes]:
 
 def damaged(what: str) -> CorruptDatabase:
     """Give the error for pages that are not what they should be."""
-    return CorruptDatabase(f"{what} of the primary database is damaged: restore it from a backup.")
+    return CorruptDatabase(f"{what} is damaged in its database: restore that from a backup.")

@@ -64,7 +64,7 @@ def decode(
     headers = pages[: len(content)].reshape(-1, layout.page_size)[:, :8]
     cells = headers[:, 3].astype(np.int64) << 8 | headers[:, 4]
     if (headers[:, 0] != LEAF).any() or (cells * 2 + 8 > layout.page_size).any():
-        raise damaged(contract.table)
+        raise damaged(f"The table {contract.table}")
     kinds = np.array(
         [
             ROWID if column.name == layout.rowid else _STORED_AS[column.kind]
@@ -81,7 +81,7 @@ def decode(
         pages, layout.page_size, layout.usable, kinds, np.array(layout.may_be_short),
         rowids, words, words.view(np.float64), lengths, odd,
     ):  # fmt: skip
-        raise damaged(contract.table)
+        raise damaged(f"The table {contract.table}")
     left = rowids[odd]
     if len(left):
         rowids = rowids[~odd]

@@ -8,13 +8,11 @@ state before or the state after, and the next sync goes on from there.
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
@@ -22,34 +20,27 @@ from aico_lab.errors import DatabaseLocked, SyncBusy
 from aico_lab.etl import evolution, snapshots
 from aico_lab.etl.contract import read_contract
 from aico_lab.etl.extract import changed_keys, extract
-from aico_lab.etl.warehouse import CONVERSATIONS, DEFINITIONS, ROW_GROUP, open_warehouse
+from aico_lab.etl.portions import portions
+from aico_lab.etl.warehouse import CONVERSATIONS, DEFINITIONS, open_warehouse
 from aico_lab.home import held, os_errors
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.etl.contract import Contract
     from aico_lab.etl.evolution import OnChange
-    from aico_lab.etl.extract import Extracted, Misfit
     from aico_lab.etl.warehouse import Warehouse
     from aico_lab.home import Home
 
 CONSUMER = "warehouse"
 LOCK_SECONDS = 60
 
-BATCH_BYTES = 48_000_000
-
 NOTE = "published"
 """The file that says what the newest snapshot holds, for a sync with nothing to do."""
 
-ROW_GROUPS = min(max(os.cpu_count() or 1, 2), 4)
-"""Row groups inserted at a time: one for each processor, but not more than fit into memory."""
-
 Mode = Literal["full", "increment", "nothing"]
-
-Item = TypeVar("Item")
 
 Progress = Callable[[str, int, int], None]
 """Told of a table, the rows that were moved, and the rows in all."""
@@ -284,52 +275,6 @@ class _Run:
                 [since, until, contract.table],
             )
         return row[0] if row else 0
-
-
-def portions(
-    contract: Contract, extracted: Iterable[Extracted]
-) -> Iterator[tuple[pa.Table, list[Misfit]]]:
-    """Gather rows into portions to be inserted, each made while the one before is being used.
-
-    Args:
-        contract: Their table.
-        extracted: The rows that fit, and those that do not.
-    """
-    return _ahead(_portions(contract, extracted))
-
-
-def _portions(
-    contract: Contract, extracted: Iterable[Extracted]
-) -> Iterator[tuple[pa.Table, list[Misfit]]]:
-    """Gather rows into portions of a few record batches, each a row group of DuckDB.
-
-    DuckDB inserts the record batches of a table in parallel, and writes a whole row group once.
-    Where texts are long, a batch is smaller, so as to fit into memory.
-    """
-    schema = contract.arrow_schema
-    portion: list[pa.RecordBatch] = []
-    misfits: list[Misfit] = []
-    waiting = schema.empty_table()
-    for batch, set_aside in extracted:
-        misfits += set_aside
-        waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])
-        while waiting.num_rows >= ROW_GROUP or waiting.nbytes >= BATCH_BYTES:
-            portion += waiting.slice(0, ROW_GROUP).combine_chunks().to_batches()
-            waiting = waiting.slice(ROW_GROUP)
-        if len(portion) >= ROW_GROUPS or len(misfits) >= ROW_GROUP:
-            yield pa.Table.from_batches(portion, schema), misfits
-            portion, misfits = [], []
-    portion += waiting.combine_chunks().to_batches()
-    yield pa.Table.from_batches(portion, schema), misfits
-
-
-def _ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """Make the next item in another thread while the present one is being used."""
-    with ThreadPoolExecutor(1, thread_name_prefix="aico-lab-extract") as thread:
-        coming = thread.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
-            yield item
 
 
 def silent(_table: str, _moved: int, _total: int) -> None:

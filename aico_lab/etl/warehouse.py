@@ -31,9 +31,6 @@ LONG_ROW = 500  # bytes
 MEMORY_LIMIT_OF_LONG_ROWS = "400MB"
 """DuckDB fails where it cannot hold the long texts of a transaction's last row group."""
 
-ROW_GROUP = 122_880
-"""Rows inserted at a time: DuckDB's own row group, which it compresses as one."""
-
 LARGEST_LOG = 2_000_000
 """Bytes of the write-ahead log, which everybody reads who opens the file: 30 ms at most."""
 

@@ -1,0 +1,71 @@
+"""Gather extracted rows as DuckDB takes them best, in another thread while it takes them."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from aico_lab.etl.contract import Contract
+    from aico_lab.etl.extract import Extracted, Misfit
+
+ROW_GROUP: Final = 122_880
+"""Rows of a record batch: DuckDB's own row group, which it compresses as one."""
+
+ROW_GROUPS: Final = min(max(os.cpu_count() or 1, 2), 4)
+"""Batches of a portion: one for each processor, but not more than fit into memory."""
+
+BATCH_BYTES: Final = 48_000_000
+
+Item = TypeVar("Item")
+
+
+def portions(
+    contract: Contract, extracted: Iterable[Extracted]
+) -> Iterator[tuple[pa.Table, list[Misfit]]]:
+    """Gather rows into portions to be inserted, each made while the one before is being used.
+
+    Args:
+        contract: Their table.
+        extracted: The rows that fit, and those that do not.
+    """
+    return _ahead(_portions(contract, extracted))
+
+
+def _portions(
+    contract: Contract, extracted: Iterable[Extracted]
+) -> Iterator[tuple[pa.Table, list[Misfit]]]:
+    """Gather rows into portions of a few record batches, each a row group of DuckDB.
+
+    DuckDB inserts the record batches of a table in parallel, and writes a whole row group once.
+    Where texts are long, a batch is smaller, so as to fit into memory.
+    """
+    schema = contract.arrow_schema
+    portion: list[pa.RecordBatch] = []
+    misfits: list[Misfit] = []
+    waiting = schema.empty_table()
+    for batch, set_aside in extracted:
+        misfits += set_aside
+        waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])
+        while waiting.num_rows >= ROW_GROUP or waiting.nbytes >= BATCH_BYTES:
+            portion += waiting.slice(0, ROW_GROUP).combine_chunks().to_batches()
+            waiting = waiting.slice(ROW_GROUP)
+        if len(portion) >= ROW_GROUPS or len(misfits) >= ROW_GROUP:
+            yield pa.Table.from_batches(portion, schema), misfits
+            portion, misfits = [], []
+    portion += waiting.combine_chunks().to_batches()
+    yield pa.Table.from_batches(portion, schema), misfits
+
+
+def _ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """Make the next item in another thread while the present one is being used."""
+    with ThreadPoolExecutor(1, thread_name_prefix="aico-lab-extract") as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
