@@ -107,6 +107,8 @@ def expect(found: int, expected: int) -> None:
 
 def _run(module: str, job: str, folder: Path, rows: int) -> dict[str, float]:
     """Run a job in a process of its own, on a lab whose key dies with the folder."""
+    if hasattr(os, "sync"):
+        os.sync()  # else a job waits for the disk to take what the one before it wrote
     settings = Settings(home=folder / "home", key_file=folder / "bench.key")
     finished = subprocess.run(  # noqa: S603 - our own module
         [sys.executable, "-m", module, job, str(folder), str(rows)],
