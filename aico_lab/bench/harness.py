@@ -8,6 +8,7 @@ peak in MB.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import statistics
 import subprocess
