@@ -769,3 +769,17 @@ def test_any_changes_between_two_syncs_are_followed(lab):
         proof = lab.verify()
         assert proof.ok, proof
     assert done == set(statements)
+
+
+def test_the_log_that_everybody_has_read_is_emptied_but_for_its_last_change(lab):
+    """As it stood, though its key be no text; and the numbers go on."""
+    add(lab.primary, *map(message, range(50)))
+    lab.primary.execute("UPDATE messages SET message_id = CAST(x'ff' AS TEXT) WHERE id = 7")
+    last = "SELECT seq, table_name, hex(row_key), typeof(row_key), op, at FROM change_log"
+    before = lab.primary.fetch_all(f"{last} ORDER BY seq")[-1]
+    lab.sync()
+    assert lab.primary.fetch_all(last) == [before]
+    assert lab.sync().mode == "nothing"
+    lab.primary.execute("UPDATE messages SET content = 'new' WHERE id = 1")
+    assert lab.primary.fetch_all(f"{last} ORDER BY seq")[-1][0] == before[0] + 1
+    assert lab.sync().mode == "increment"

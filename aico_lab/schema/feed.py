@@ -200,7 +200,27 @@ def acknowledge(connection: Connection, consumer: str, seq: int) -> None:
             "DO UPDATE SET acknowledged = max(acknowledged, excluded.acknowledged)",
             [consumer, seq],
         )
+        _prune(connection)
+
+
+def _prune(connection: Connection) -> None:
+    """Remove what every consumer holds; where that is all, at once and not row by row.
+
+    SQLite empties a table without looking at its rows; after the first load of a large home the
+    log has as many of them as the home has.
+    """
+    all_held = (
+        "FROM change_log WHERE seq = (SELECT max(seq) FROM change_log) "
+        "AND seq <= (SELECT min(acknowledged) FROM feed_consumers)"
+    )
+    if connection.fetch_one(f"SELECT 1 {all_held}") is None:
         connection.execute(PRUNE)
+        return
+    connection.execute("DROP TABLE IF EXISTS temp.last_change")
+    connection.execute(f"CREATE TEMP TABLE last_change AS SELECT * {all_held}")
+    connection.execute("DELETE FROM change_log")
+    connection.execute("INSERT INTO change_log SELECT * FROM temp.last_change")
+    connection.execute("DROP TABLE temp.last_change")
 
 
 def _anchor(connection: Connection, seq: int) -> str:
