@@ -115,6 +115,20 @@ def test_ignoring_keeps_the_columns_and_goes_on_loading(things):
     assert rows(things)[-1] == ("d", 4, None)
 
 
+def test_a_new_column_that_is_the_row_id_is_left_out_too(things):
+    """Changed rows are found by their key, since the warehouse does not have that column."""
+    rebuild(
+        things,
+        "number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, size INTEGER, note TEXT",
+        "NULL, id, size, note",
+    )
+    things.sync(on_change="ignore")
+    things.primary.execute("UPDATE things SET size = 9 WHERE id = 'b'")
+    things.primary.execute("DELETE FROM things WHERE id = 'c'")
+    assert things.sync(on_change="ignore").deleted == {"things": 2}
+    assert rows(things) == [("a", 1, "x"), ("b", 9, "y")]
+
+
 def test_a_key_that_is_lost_cannot_be_ignored(things):
     """Rows could not be found any more."""
     with things.primary.transaction():

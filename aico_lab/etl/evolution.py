@@ -127,10 +127,11 @@ def _as_found(contract: Contract, found: Types) -> Contract:
         elif DUCKDB_TYPES[column.kind] != type_:
             column = replace(column, kind=_KINDS[type_])
         columns.append(column)
-    kept = replace(contract, columns=tuple(columns))
-    if not {column.name for column in columns if column.stored}.issuperset(contract.key):
+    stored = {column.name for column in columns if column.stored}
+    if not stored.issuperset(contract.key):
         raise SchemaChanged(
             f"The columns that identify a row of {contract.table} have changed, which can not be "
             "ignored: sync with --on-change evolve or freeze."
         )
-    return kept
+    rowid = contract.rowid if contract.rowid in stored else None
+    return replace(contract, columns=tuple(columns), rowid=rowid)
