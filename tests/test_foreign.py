@@ -25,7 +25,7 @@ from aico_lab.errors import (
     UnknownName,
 )
 from aico_lab.etl import extract as extract_module
-from aico_lab.etl import snapshots
+from aico_lab.etl import snapshots, views
 from aico_lab.etl.foreign_table import ForeignTable
 from aico_lab.lab import Lab
 from aico_lab.pipeline import load_pipeline, run_pipeline
@@ -347,6 +347,16 @@ def test_a_sync_leaves_what_was_loaded_and_its_quarantine_alone(lab, shop):
     lab.sync(full=True)
     assert ids(lab) == [1]
     assert rows(lab, "SELECT row_key FROM quarantine.misfits") == [("2",)]
+
+
+def test_a_load_does_not_hide_that_the_views_are_of_another_version(lab, shop, monkeypatch):
+    """It leaves them as they are; the sync that follows makes them anew."""
+    changed = "CREATE OR REPLACE VIEW conversations AS SELECT 1 AS one FROM raw.messages"
+    monkeypatch.setattr(views, "VIEWS", (changed,))
+    lab.load(shop, "orders")
+    assert lab.sync().mode == "increment"
+    assert lab.sql("FROM conversations").columns == ["one"]
+    assert lab.sync().mode == "nothing"
 
 
 def test_changed_columns_make_the_table_anew(lab, shop):

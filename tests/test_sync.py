@@ -33,7 +33,7 @@ from aico_lab.errors import (
     SyncBusy,
     UnknownName,
 )
-from aico_lab.etl import portions, snapshots, warehouse
+from aico_lab.etl import portions, snapshots, views, warehouse
 from aico_lab.etl import sync as sync_module
 from aico_lab.etl.sync import SyncResult
 from aico_lab.lab import Lab
@@ -731,13 +731,35 @@ def test_views_of_another_version_of_the_package_are_made_anew(lab, monkeypatch)
     """Though no row has changed."""
     add(lab.primary, message(0))
     first = lab.sync()
-    changed = warehouse.CONVERSATIONS.replace("message_id, conv", "1 AS one, message_id, conv")
-    for module in (warehouse, sync_module):
-        monkeypatch.setattr(module, "CONVERSATIONS", changed)
+    changed = views.CONVERSATIONS.replace("message_id, conv", "1 AS one, message_id, conv")
+    monkeypatch.setattr(views, "VIEWS", (changed,))
     second = lab.sync()
     assert (second.mode, second.generation) == ("increment", first.generation + 1)
     assert lab.sql("SELECT one FROM conversations").fetchone() == (1,)
     assert lab.sync().mode == "nothing"
+
+
+def test_what_else_another_version_of_the_package_defines_is_published(lab, monkeypatch):
+    """Though the views are the same, and no row has changed."""
+    lab.sync()
+    fresh = "CREATE OR REPLACE MACRO seven() AS 7"
+    monkeypatch.setattr(views, "DEFINITIONS", (*views.DEFINITIONS, fresh))
+    assert lab.sync().mode == "increment"
+    assert lab.sql("SELECT seven()").fetchone() == (7,)
+    assert lab.sync().mode == "nothing"
+
+
+def test_to_open_the_warehouse_writes_nothing_into_its_log(lab):
+    """Else a sync that only looks would make it longer each time."""
+    add(lab.primary, message(0))
+    lab.sync()
+    add(lab.primary, message(1))
+    lab.sync()
+    log = snapshots.log(lab.home.writer)
+    before = log.read_bytes()
+    (lab.home.warehouse / sync_module.NOTE).unlink()
+    assert lab.sync().mode == "nothing"
+    assert log.read_bytes() == before
 
 
 @pytest.mark.slow

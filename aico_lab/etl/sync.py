@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 
 from aico_lab.errors import DatabaseLocked, SyncBusy
-from aico_lab.etl import evolution, snapshots
+from aico_lab.etl import evolution, snapshots, views
 from aico_lab.etl.contract import read_contract
 from aico_lab.etl.extract import changed_keys, extract
 from aico_lab.etl.portions import portions
-from aico_lab.etl.warehouse import CONVERSATIONS, DEFINITIONS, open_warehouse
+from aico_lab.etl.warehouse import open_warehouse
 from aico_lab.home import held, os_errors
 from aico_lab.schema import feed
 
@@ -130,7 +130,7 @@ def _note(home: Home, generation: int, state: str) -> None:
 
 def _state(cursor: feed.Cursor, contracts: Sequence[Contract]) -> str:
     """Name what a warehouse that is up to date holds: a hash, for keys of rows are private."""
-    held = repr((cursor, contracts, DEFINITIONS, CONVERSATIONS))
+    held = repr((cursor, contracts, views.version()))
     return hashlib.sha256(held.encode()).hexdigest()
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from aico_lab.adapters import duckdb as duckdb_adapter
-from aico_lab.etl import snapshots
+from aico_lab.etl import snapshots, views
 from aico_lab.home import os_errors
 from aico_lab.schema.feed import Cursor
 
@@ -34,51 +34,6 @@ MEMORY_LIMIT_OF_LONG_ROWS = "400MB"
 LARGEST_LOG = 2_000_000
 """Bytes of the write-ahead log, which everybody reads who opens the file: 30 ms at most."""
 
-DEFINITIONS = (
-    "CREATE SCHEMA IF NOT EXISTS raw",
-    "CREATE SCHEMA IF NOT EXISTS quarantine",
-    "CREATE SCHEMA IF NOT EXISTS meta",
-    """CREATE TABLE IF NOT EXISTS quarantine.misfits (
-        table_name VARCHAR, row_key VARCHAR, column_name VARCHAR, reason VARCHAR, value VARCHAR
-    )""",
-    """CREATE TABLE IF NOT EXISTS meta.state (
-        generation BIGINT, database_id VARCHAR, seq BIGINT, anchor VARCHAR, synced_at TIMESTAMPTZ,
-        definitions VARCHAR
-    )""",
-    """CREATE TABLE IF NOT EXISTS meta.runs (
-        generation BIGINT, mode VARCHAR, finished_at TIMESTAMPTZ, seconds DOUBLE, changes VARCHAR
-    )""",
-    "CREATE TABLE IF NOT EXISTS meta.frozen (table_name VARCHAR)",
-    """CREATE TABLE IF NOT EXISTS meta.watermarks (
-        source VARCHAR, "table" VARCHAR, "column" VARCHAR, value VARCHAR, key_columns VARCHAR,
-        file VARCHAR, loaded_at TIMESTAMPTZ
-    )""",
-    # The source document's query uses date_sub(timestamp, interval), which DuckDB lacks; the
-    # second form keeps the meaning of the builtin of that name.
-    """CREATE OR REPLACE MACRO date_sub(ts, iv) AS ts - iv,
-        (part, startdate, enddate) AS datesub(part, startdate, enddate)""",
-)
-
-CONVERSATIONS = """CREATE OR REPLACE VIEW conversations AS
-    SELECT
-        user_id, content AS message, content, timestamp,
-        role = 'assistant' AS is_ai_response,
-        CASE WHEN sentiment_score >= 0.05 THEN 'positive'
-             WHEN sentiment_score <= -0.05 THEN 'negative'
-             WHEN sentiment_score IS NOT NULL THEN 'neutral' END AS sentiment,
-        sentiment_score,
-        -- As recorded; else the seconds since the other side's last message, for the message that
-        -- answers it. System messages neither answer nor are answered.
-        coalesce(response_time, CASE
-            WHEN role <> 'system' AND lag(role) OVER previous <> role
-            THEN epoch_us(timestamp - lag(timestamp) OVER previous) / 1e6 END) AS response_time,
-        message_id, conversation_id, channel_id, role
-    FROM raw.messages
-    WINDOW previous AS (
-        PARTITION BY conversation_id, role = 'system' ORDER BY timestamp, id
-    )"""
-"""The source document's view. Thresholds of the labels: Hutto and Gilbert (2014)."""
-
 
 def make_room(connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
     """Let DuckDB use more memory where the rows that are to be inserted are long."""
@@ -98,8 +53,9 @@ class Warehouse:
         self._connection = connection
         self._path = path
         self._opened = path.stat().st_mtime_ns
-        for definition in DEFINITIONS:
-            connection.execute(definition)
+        if not self.is_of_this_version:  # each time it would be written into the log once more
+            for definition in views.DEFINITIONS:
+                connection.execute(definition)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -132,8 +88,11 @@ class Warehouse:
     @property
     def is_of_this_version(self) -> bool:
         """Whether the views are those that this version of the package defines."""
-        row = self._connection.execute("SELECT definitions FROM meta.state").fetchone()
-        return row == (CONVERSATIONS,)
+        row = self._connection.execute(
+            "SELECT comment FROM duckdb_views() WHERE database_name = current_database() "
+            "AND schema_name = 'main' AND view_name = 'conversations'"
+        ).fetchone()
+        return row == (views.version(),)
 
     def tables(self) -> dict[str, list[tuple[str, str]]]:
         """Give the tables of `raw`, each with its columns in order and their types."""
@@ -175,8 +134,10 @@ class Warehouse:
         self._connection.execute(f'CREATE TABLE raw."{contract.table}" ({columns})')
 
     def create_views(self) -> None:
-        """Define the views over the raw tables."""
-        self._connection.execute(CONVERSATIONS)
+        """Define the views over the raw tables, and note of which version they are."""
+        for view in views.VIEWS:
+            self._connection.execute(view)
+        self._connection.execute(f"COMMENT ON VIEW conversations IS '{views.version()}'")
 
     def insert(self, contract: Contract, incoming_rows: pa.Table) -> None:
         """Append rows that fit the contract.
@@ -234,8 +195,9 @@ class Warehouse:
         """Note what was done and how far the feed was read."""
         self._connection.execute("DELETE FROM meta.state")
         self._connection.execute(
-            "INSERT INTO meta.state VALUES (?, ?, ?, ?, now(), ?)",
-            [generation, cursor.database_id, cursor.seq, cursor.anchor, CONVERSATIONS],
+            "INSERT INTO meta.state (generation, database_id, seq, anchor, synced_at) "
+            "VALUES (?, ?, ?, ?, now())",
+            [generation, cursor.database_id, cursor.seq, cursor.anchor],
         )
         self._connection.execute(
             "INSERT INTO meta.runs VALUES (?, ?, now(), ?, ?)",

@@ -1,0 +1,58 @@
+"""What the warehouse has beside its tables of rows: schemas, notes, a macro and the views."""
+
+from __future__ import annotations
+
+import hashlib
+
+DEFINITIONS = (
+    "CREATE SCHEMA IF NOT EXISTS raw",
+    "CREATE SCHEMA IF NOT EXISTS quarantine",
+    "CREATE SCHEMA IF NOT EXISTS meta",
+    """CREATE TABLE IF NOT EXISTS quarantine.misfits (
+        table_name VARCHAR, row_key VARCHAR, column_name VARCHAR, reason VARCHAR, value VARCHAR
+    )""",
+    """CREATE TABLE IF NOT EXISTS meta.state (
+        generation BIGINT, database_id VARCHAR, seq BIGINT, anchor VARCHAR, synced_at TIMESTAMPTZ
+    )""",
+    """CREATE TABLE IF NOT EXISTS meta.runs (
+        generation BIGINT, mode VARCHAR, finished_at TIMESTAMPTZ, seconds DOUBLE, changes VARCHAR
+    )""",
+    "CREATE TABLE IF NOT EXISTS meta.frozen (table_name VARCHAR)",
+    """CREATE TABLE IF NOT EXISTS meta.watermarks (
+        source VARCHAR, "table" VARCHAR, "column" VARCHAR, value VARCHAR, key_columns VARCHAR,
+        file VARCHAR, loaded_at TIMESTAMPTZ
+    )""",
+    # The source document's query uses date_sub(timestamp, interval), which DuckDB lacks; the
+    # second form keeps the meaning of the builtin of that name.
+    """CREATE OR REPLACE MACRO date_sub(ts, iv) AS ts - iv,
+        (part, startdate, enddate) AS datesub(part, startdate, enddate)""",
+)
+"""What must be there before rows are loaded; each may be run again."""
+
+CONVERSATIONS = """CREATE OR REPLACE VIEW conversations AS
+    SELECT
+        user_id, content AS message, content, timestamp,
+        role = 'assistant' AS is_ai_response,
+        CASE WHEN sentiment_score >= 0.05 THEN 'positive'
+             WHEN sentiment_score <= -0.05 THEN 'negative'
+             WHEN sentiment_score IS NOT NULL THEN 'neutral' END AS sentiment,
+        sentiment_score,
+        -- As recorded; else the seconds since the other side's last message, for the message that
+        -- answers it. System messages neither answer nor are answered.
+        coalesce(response_time, CASE
+            WHEN role <> 'system' AND lag(role) OVER previous <> role
+            THEN epoch_us(timestamp - lag(timestamp) OVER previous) / 1e6 END) AS response_time,
+        message_id, conversation_id, channel_id, role
+    FROM raw.messages
+    WINDOW previous AS (
+        PARTITION BY conversation_id, role = 'system' ORDER BY timestamp, id
+    )"""
+"""The source document's view. Thresholds of the labels: Hutto and Gilbert (2014)."""
+
+VIEWS = (CONVERSATIONS,)
+"""Over the tables of `raw`, which must be there before."""
+
+
+def version() -> str:
+    """Name what is defined here: another version of the package has another name for it."""
+    return hashlib.sha256(repr((DEFINITIONS, VIEWS)).encode()).hexdigest()
