@@ -100,7 +100,7 @@ def extract(
             f"WHERE seq > ? AND seq <= ? AND table_name = ?) AS k CROSS JOIN"
         )
         yield from extract_by_rows(
-            connection, contract, changed, f"WHERE {match}", [since, until, contract.table]
+            connection, contract, match, [since, until, contract.table], chosen=changed
         )
         return
     layout = read_layout(connection, contract)
@@ -110,41 +110,28 @@ def extract(
         yield from _by_pages(connection, contract, layout)
 
 
-def extract_where(
-    connection: Connection, contract: Contract, condition: str, parameters: Sequence[Any]
-) -> Iterator[Extracted]:
-    """Read the rows of a table `t` for which a condition holds.
-
-    Args:
-        connection: Inside `snapshot()`.
-        contract: The table.
-        condition: SQL.
-        parameters: The values of its placeholders.
-    """
-    return extract_by_rows(connection, contract, "", f"WHERE {condition}", parameters)
-
-
 def extract_by_rows(
     connection: Connection,
     contract: Contract,
-    chosen: str = "",
-    condition: str = "",
+    condition: str = "true",
     parameters: Sequence[Any] = (),
+    *,
+    chosen: str = "",
 ) -> Iterator[Extracted]:
     """Read a table, or a part of it, by SQL alone.
 
     Args:
         connection: The primary database, inside `snapshot()`.
         contract: The table, which the query names `t`.
-        chosen: What it is joined with, and how, to choose some of its rows.
-        condition: The WHERE clause of that.
-        parameters: The values of both.
+        condition: SQL that holds for the rows to read.
+        parameters: The values of the placeholders.
+        chosen: What the table is joined with, and how, to choose some of its rows.
 
     Yields:
         Rows that fit, and those that do not.
     """
     columns = ", ".join(_expression(column) for column in contract.columns)
-    query = f'SELECT {columns} FROM {chosen} "{contract.table}" AS t {condition}'
+    query = f'SELECT {columns} FROM {chosen} "{contract.table}" AS t WHERE {condition}'
     with _without_garbage_collector():
         for rows in connection.fetch_batches(query, parameters, size=FETCH_ROWS):
             values = list(zip(*rows, strict=True))
@@ -167,9 +154,9 @@ def _by_pages(connection: Connection, contract: Contract, layout: Layout) -> Ite
             yield from extract_by_rows(
                 connection,
                 contract,
-                "json_each(?) AS unread CROSS JOIN",
-                "WHERE t.rowid = unread.value",
+                "t.rowid = unread.value",
                 [json.dumps(unread.tolist())],
+                chosen="json_each(?) AS unread CROSS JOIN",
             )
 
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from aico_lab.errors import InvalidValue, SourceUnreadable, UnknownName
 from aico_lab.etl.contract import Column, Contract, Kind, read_contract
-from aico_lab.etl.extract import extract, extract_where, readable
+from aico_lab.etl.extract import extract, extract_by_rows, readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -84,7 +84,7 @@ class Source:
         """Read the rows whose mark is NULL or not below `since`, or all of them for None."""
         if since is None:
             return extract(self.connection, self.contract)
-        return extract_where(self.connection, self.contract, *self._from(since))
+        return extract_by_rows(self.connection, self.contract, *self._from(since))
 
     def keys(self, since: Mark) -> Iterator[tuple[pa.Table, pa.Array]]:
         """Read the keys of the rows that `rows` reads, in the form in which they are stored.
@@ -95,7 +95,7 @@ class Source:
         kinds = {column.name: column.kind for column in self.contract.columns}
         columns = tuple(Column(k, _STORED.get(kinds[k], kinds[k])) for k in self.contract.key)
         stored = Contract(self.contract.table, columns, self.contract.key)
-        for batch, misfits in extract_where(self.connection, stored, *self._from(since)):
+        for batch, misfits in extract_by_rows(self.connection, stored, *self._from(since)):
             texts = _texts(stored, batch)
             others = pa.array([misfit.row_key for misfit in misfits], pa.string())
             yield pa.Table.from_batches([batch]), pa.concat_arrays([texts, others])
