@@ -126,6 +126,19 @@ def test_columns_are_understood_as_other_programs_declare_them(lab, shop, monkey
     assert rows(lab, "SELECT row_key FROM quarantine.misfits") == [("4",)]
 
 
+def test_columns_of_any_name_are_taken(lab, shop):
+    """SQLite takes `true` for a column that has this name."""
+    write(
+        shop,
+        'CREATE TABLE t (id INTEGER PRIMARY KEY, "true" INTEGER, "select" TIMESTAMP)',
+        "INSERT INTO t VALUES (1, 0, '2024-05-01 10:00'), (2, NULL, NULL), "
+        "(3, 1, '2024-05-02 10:00')",
+    )
+    for _ in range(2):
+        lab.load(shop, "t", watermark="select", deletes=True)
+        assert rows(lab, 'SELECT id, "true" FROM shop.t ORDER BY id') == [(1, 0), (2, None), (3, 1)]
+
+
 def test_a_row_that_comes_late_within_the_lag_is_found(lab, shop):
     """And those that are read again are not there twice."""
     write(shop, order(1, "10:00:00"), order(2, "11:00:00"))

@@ -113,7 +113,7 @@ def extract(
 def extract_by_rows(
     connection: Connection,
     contract: Contract,
-    condition: str = "true",
+    condition: str = "1",
     parameters: Sequence[Any] = (),
     *,
     chosen: str = "",
@@ -168,7 +168,7 @@ def _refuse_invalid_json(
 ) -> None:
     """Leave it to SQLite to say what is JSON, as where rows are selected."""
     documents = [
-        f'NOT coalesce(json_valid("{column.name}"), true)'
+        f'NOT coalesce(json_valid("{column.name}"), 1)'
         for column, array in zip(contract.columns, arrays, strict=True)
         if column.kind == "json" and array.null_count < len(array)
     ]

@@ -102,9 +102,9 @@ class Source:
 
     def _from(self, since: Mark) -> tuple[str, list[Mark]]:
         if since is None:
-            return "true", []
+            return "1", []  # not `true`, which may be a column
         if self.mark.startswith("CASE"):
-            return f"coalesce(({self.mark}) >= ?, true)", [since]
+            return f"coalesce(({self.mark}) >= ?, 1)", [since]
         return f"{self.mark} >= ?", [since]  # so that SQLite seeks the row id
 
 
