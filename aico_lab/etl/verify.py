@@ -169,6 +169,7 @@ class _Comparison:
         self._warehouse = warehouse
         self._live = contract
         self._pending = pl.DataFrame(pending)
+        self._waiting = {"/".join(row) for row in self._pending.iter_rows()}  # as quarantine has it
         found = dict(
             warehouse.execute(
                 "SELECT column_name, data_type FROM duckdb_columns() WHERE schema_name = 'raw' "
@@ -212,9 +213,10 @@ class _Comparison:
 
     def _in_primary(self) -> Iterator[pl.DataFrame]:
         self._misfits.clear()
-        waiting = {"/".join(row) for row in self._pending.iter_rows()}
         for batch, misfits in extract_by_rows(self._primary, self._live):
-            self._misfits |= {(m.row_key, m.column) for m in misfits if m.row_key not in waiting}
+            self._misfits |= {
+                (m.row_key, m.column) for m in misfits if m.row_key not in self._waiting
+            }
             yield self._settled(pl.DataFrame(batch).select(self._common))
 
     def _in_warehouse(self) -> Iterator[pl.DataFrame]:
@@ -224,14 +226,13 @@ class _Comparison:
             yield self._settled(pl.DataFrame(batch))
 
     def _quarantined(self) -> set[tuple[str, str]]:
-        waiting = {"/".join(row) for row in self._pending.iter_rows()}
         return {
             (key, column)
             for key, column in self._warehouse.execute(
                 "SELECT row_key, column_name FROM quarantine.misfits WHERE table_name = ?",
                 [self._live.table],
             ).fetchall()
-            if key not in waiting
+            if key not in self._waiting
         }
 
     def _settled(self, rows: pl.DataFrame) -> pl.DataFrame:
