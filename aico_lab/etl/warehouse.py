@@ -47,10 +47,14 @@ def _count(changed: duckdb.DuckDBPyConnection) -> int:
 
 
 class Warehouse:
-    """The writer's database; open it only while holding the sync lock."""
+    """The writer's database; open it only while holding the sync lock.
+
+    Attributes:
+        connection: For what is written beside the tables of `raw`, inside `transaction()`.
+    """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-        self._connection = connection
+        self.connection = connection
         self._path = path
         self._opened = path.stat().st_mtime_ns
         if not self.is_of_this_version:  # each time it would be written into the log once more
@@ -60,35 +64,30 @@ class Warehouse:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit what happens inside, or undo it when an exception leaves."""
-        self._connection.execute("BEGIN")
+        self.connection.execute("BEGIN")
         try:
             yield
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            self.connection.execute("ROLLBACK")
             raise
-        self._connection.execute("COMMIT")
-
-    @property
-    def connection(self) -> duckdb.DuckDBPyConnection:
-        """For what is written beside the tables of `raw`, inside `transaction()`."""
-        return self._connection
+        self.connection.execute("COMMIT")
 
     @property
     def generation(self) -> int:
         """How often the content has changed."""
-        row = self._connection.execute("SELECT max(generation) FROM meta.state").fetchone()
+        row = self.connection.execute("SELECT max(generation) FROM meta.state").fetchone()
         return (row[0] or 0) if row else 0
 
     @property
     def cursor(self) -> Cursor | None:
         """How far the change feed was read, or None before the first load."""
-        row = self._connection.execute("SELECT database_id, seq, anchor FROM meta.state").fetchone()
+        row = self.connection.execute("SELECT database_id, seq, anchor FROM meta.state").fetchone()
         return Cursor(*row) if row else None
 
     @property
     def is_of_this_version(self) -> bool:
         """Whether the views are those that this version of the package defines."""
-        row = self._connection.execute(
+        row = self.connection.execute(
             "SELECT comment FROM duckdb_views() WHERE database_name = current_database() "
             "AND schema_name = 'main' AND view_name = 'conversations'"
         ).fetchone()
@@ -97,7 +96,7 @@ class Warehouse:
     def tables(self) -> dict[str, list[tuple[str, str]]]:
         """Give the tables of `raw`, each with its columns in order and their types."""
         found: dict[str, list[tuple[str, str]]] = {}
-        for table, column, kind in self._connection.execute(
+        for table, column, kind in self.connection.execute(
             "SELECT table_name, column_name, data_type FROM duckdb_columns() "
             "WHERE schema_name = 'raw' AND database_name = current_database() "
             "ORDER BY column_index"
@@ -110,34 +109,32 @@ class Warehouse:
         """Tables that stayed behind the cursor, because their columns had changed."""
         return {
             table
-            for (table,) in self._connection.execute(
-                "SELECT table_name FROM meta.frozen"
-            ).fetchall()
+            for (table,) in self.connection.execute("SELECT table_name FROM meta.frozen").fetchall()
         }
 
     def freeze(self, tables: Iterable[str]) -> None:
         """Note which tables stay behind."""
-        self._connection.execute("DELETE FROM meta.frozen")
+        self.connection.execute("DELETE FROM meta.frozen")
         for table in tables:
-            self._connection.execute("INSERT INTO meta.frozen VALUES (?)", [table])
+            self.connection.execute("INSERT INTO meta.frozen VALUES (?)", [table])
 
     def drop_tables(self, tables: Iterable[str]) -> None:
         """Remove tables, and what of them is in quarantine."""
         for table in tables:
-            self._connection.execute(f'DROP TABLE IF EXISTS raw."{table}"')
-            self._connection.execute("DELETE FROM quarantine.misfits WHERE table_name = ?", [table])
+            self.connection.execute(f'DROP TABLE IF EXISTS raw."{table}"')
+            self.connection.execute("DELETE FROM quarantine.misfits WHERE table_name = ?", [table])
 
     def create_table(self, contract: Contract) -> None:
         """Start a table anew, empty."""
         self.drop_tables([contract.table])
         columns = ", ".join(f'"{name}" {kind}' for name, kind in contract.duckdb_types)
-        self._connection.execute(f'CREATE TABLE raw."{contract.table}" ({columns})')
+        self.connection.execute(f'CREATE TABLE raw."{contract.table}" ({columns})')
 
     def create_views(self) -> None:
         """Define the views over the raw tables, and note of which version they are."""
         for view in views.VIEWS:
-            self._connection.execute(view)
-        self._connection.execute(f"COMMENT ON VIEW conversations IS '{views.version()}'")
+            self.connection.execute(view)
+        self.connection.execute(f"COMMENT ON VIEW conversations IS '{views.version()}'")
 
     def insert(self, contract: Contract, incoming_rows: pa.Table) -> None:
         """Append rows that fit the contract.
@@ -145,8 +142,8 @@ class Warehouse:
         DuckDB finds the argument by its name. A registered view would keep its rows in memory until
         the transaction ends, even after it was unregistered.
         """
-        make_room(self._connection, incoming_rows)
-        self._connection.execute(f'INSERT INTO raw."{contract.table}" SELECT * FROM incoming_rows')
+        make_room(self.connection, incoming_rows)
+        self.connection.execute(f'INSERT INTO raw."{contract.table}" SELECT * FROM incoming_rows')
 
     def delete(self, contract: Contract, gone_keys: pa.Table, present: pa.Table) -> int:  # noqa: ARG002
         """Remove rows by their keys, from the table and from quarantine.
@@ -166,16 +163,16 @@ class Warehouse:
             # A row id is a number: this reads a twentieth of what looking for the keys does.
             same = f't."{contract.rowid}" = p."{contract.rowid}"'
             deleted += _count(
-                self._connection.execute(f"DELETE FROM {table} t USING present p WHERE {same}")
+                self.connection.execute(f"DELETE FROM {table} t USING present p WHERE {same}")
             )
         if deleted < gone_keys.num_rows:
             same = " AND ".join(f'CAST(t."{k}" AS VARCHAR) = g."{k}"' for k in contract.key)
             deleted += _count(
-                self._connection.execute(f"DELETE FROM {table} t USING gone_keys g WHERE {same}")
+                self.connection.execute(f"DELETE FROM {table} t USING gone_keys g WHERE {same}")
             )
         key = " || '/' || ".join(f'"{name}"' for name in contract.key)
         return deleted + _count(
-            self._connection.execute(
+            self.connection.execute(
                 f"DELETE FROM quarantine.misfits WHERE table_name = '{contract.table}' "
                 f"AND row_key IN (SELECT {key} FROM gone_keys)"
             )
@@ -184,7 +181,7 @@ class Warehouse:
     def quarantine(self, misfits: Sequence[Misfit]) -> None:
         """Keep the names of rows that do not fit, with the reason."""
         set_aside = pa.Table.from_pylist([asdict(misfit) for misfit in misfits])  # noqa: F841
-        self._connection.execute(
+        self.connection.execute(
             'INSERT INTO quarantine.misfits SELECT "table", row_key, "column", reason, value '
             "FROM set_aside"
         )
@@ -193,13 +190,13 @@ class Warehouse:
         self, cursor: Cursor, generation: int, *, mode: str, seconds: float, changes: object
     ) -> None:
         """Note what was done and how far the feed was read."""
-        self._connection.execute("DELETE FROM meta.state")
-        self._connection.execute(
+        self.connection.execute("DELETE FROM meta.state")
+        self.connection.execute(
             "INSERT INTO meta.state (generation, database_id, seq, anchor, synced_at) "
             "VALUES (?, ?, ?, ?, now())",
             [generation, cursor.database_id, cursor.seq, cursor.anchor],
         )
-        self._connection.execute(
+        self.connection.execute(
             "INSERT INTO meta.runs VALUES (?, ?, now(), ?, ?)",
             [generation, mode, seconds, json.dumps(changes)],
         )
@@ -213,8 +210,8 @@ class Warehouse:
         if self._path.stat().st_mtime_ns != self._opened or (
             log.exists() and log.stat().st_size > LARGEST_LOG
         ):
-            self._connection.execute("CHECKPOINT")
-        self._connection.close()
+            self.connection.execute("CHECKPOINT")
+        self.connection.close()
 
 
 @contextmanager
