@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from aico_lab.errors import AicoLabError
 
-ConnectionType = TypeVar("ConnectionType")
+
+class Closable(Protocol):
+    """What a connection is, whatever the driver."""
+
+    def close(self) -> None:
+        """Release what it holds; a second call does nothing."""
+
+
+ConnectionType = TypeVar("ConnectionType", bound=Closable)
 Meanings = tuple[tuple[str, type["AicoLabError"], str], ...]
 """Words of a driver, in lower case, with our error for them and how its sentence goes on."""
 
@@ -24,9 +32,9 @@ class DatabaseAdapter(ABC, Generic[ConnectionType]):
             StorageError: The database cannot be opened.
         """
 
-    @abstractmethod
     def disconnect(self, connection: ConnectionType) -> None:
         """Release what a connection holds; a second call does nothing."""
+        connection.close()
 
     @abstractmethod
     def health(self, connection: ConnectionType) -> None:

@@ -80,10 +80,6 @@ class ChromaDBAdapter(DatabaseAdapter[Connection]):
                 folder = self._copy(self.path, stack)
             return Connection(self.path.name, folder, self._keeper(folder), stack.pop_all())
 
-    def disconnect(self, connection: Connection) -> None:
-        """Seal and close a connection."""
-        connection.close()
-
     def health(self, connection: Connection) -> None:
         """Ask Chroma for something small."""
         connection.check()

@@ -170,10 +170,6 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
             raise
         return connection
 
-    def disconnect(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Close a connection; what relations of it hold open is released with them."""
-        connection.close()
-
     def health(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Ask for the tables of the file.
 

@@ -380,10 +380,6 @@ class LibSQLAdapter(DatabaseAdapter[Connection]):
             raise
         return connection
 
-    def disconnect(self, connection: Connection) -> None:
-        """Close a connection."""
-        connection.close()
-
     def health(self, connection: Connection) -> None:
         """Read a page, outside of any transaction.
 

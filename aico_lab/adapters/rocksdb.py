@@ -241,10 +241,6 @@ class RocksDBAdapter(DatabaseAdapter[Connection]):
             raise
         return connection
 
-    def disconnect(self, connection: Connection) -> None:
-        """Close a connection."""
-        connection.close()
-
     def health(self, connection: Connection) -> None:
         """Read the store's mark."""
         connection.check()
