@@ -406,7 +406,7 @@ ATTEMPTS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def refused(registry: SchemaRegistry, connection: Connection) -> None:
+def assert_refused(registry: SchemaRegistry, connection: Connection) -> None:
     before = everything(connection)
     with pytest.raises(StatementForbidden, match="nothing was changed"):
         registry.apply_plugin_schema("calendar", connection)
@@ -417,7 +417,7 @@ def refused(registry: SchemaRegistry, connection: Connection) -> None:
 @pytest.mark.parametrize("statements", ATTEMPTS.values(), ids=ATTEMPTS.keys())
 def test_a_plugin_cannot_reach_beyond_its_own_tables(statements, unharmed):
     """Not when it is applied, and nothing of it stays."""
-    refused(plugin(version(1, *statements)), unharmed)
+    assert_refused(plugin(version(1, *statements)), unharmed)
 
 
 @pytest.mark.parametrize("name", ["reads in a view", "a trigger's body", "drops a core table"])
@@ -425,7 +425,7 @@ def test_nor_in_a_later_version(name, connection):
     """Which leaves the one before it."""
     first = version(1, "CREATE TABLE calendar_first (a)")
     plugin(first).apply_plugin_schema("calendar", connection)
-    refused(plugin(first, version(2, *ATTEMPTS[name])), connection)
+    assert_refused(plugin(first, version(2, *ATTEMPTS[name])), connection)
 
 
 @pytest.mark.parametrize(
@@ -438,7 +438,7 @@ def test_nor_in_a_later_version(name, connection):
 )
 def test_nor_when_it_is_rolled_back(undo, unharmed):
     """And its rollback has to be whole."""
-    refused(plugin(version(1, OWN, undo=undo)), unharmed)
+    assert_refused(plugin(version(1, OWN, undo=undo)), unharmed)
 
 
 @pytest.mark.parametrize(
@@ -456,7 +456,7 @@ def test_nor_when_it_is_rolled_back(undo, unharmed):
 def test_nor_through_the_change_feed(tracked, unharmed):
     """Whose triggers are written from what the plugin names."""
     own = 'CREATE TABLE calendar_x (a TEXT, b TEXT, "o""d" TEXT)'
-    refused(plugin(version(1, own, tracked=tracked)), unharmed)
+    assert_refused(plugin(version(1, own, tracked=tracked)), unharmed)
 
 
 def test_what_a_plugin_may_do(connection):
@@ -530,7 +530,7 @@ def test_what_another_schema_made_is_not_the_plugins(connection):
     registry(first).apply_plugin_schema("calendar", connection)
     registry(first).apply_core_schemas(connection)
     for reach in ("UPDATE calendar_shared SET a = 2", "DROP TABLE Calendar_Shared"):
-        refused(registry(first, version(2, reach)), connection)
+        assert_refused(registry(first, version(2, reach)), connection)
 
 
 def test_the_sandbox_asks_about_everything_that_sqlite_can_do():

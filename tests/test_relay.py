@@ -841,7 +841,7 @@ class Deliveries(RuleBasedStateMachine):
         self.runner.close()
 
 
-def run_machine(folder: Path, template: Path, examples: int, steps: int) -> None:
+def assert_machine_holds(folder: Path, template: Path, examples: int, steps: int) -> None:
     """Run it, and see that it had anything to see."""
     machine = type("Here", (Deliveries,), {"folder": folder, "template": template})
     run_state_machine_as_test(
@@ -859,13 +859,13 @@ def run_machine(folder: Path, template: Path, examples: int, steps: int) -> None
 
 def test_any_interleaving_handles_every_message_once(tmp_path, empty):
     """Every consumer has each message it wants once in effect, in order, or as a dead letter."""
-    run_machine(tmp_path, empty, 12, 15)
+    assert_machine_holds(tmp_path, empty, 12, 15)
 
 
 @pytest.mark.slow
 def test_many_interleavings_handle_every_message_once(tmp_path, empty):
     """The same, for longer."""
-    run_machine(tmp_path, empty, 200, 40)
+    assert_machine_holds(tmp_path, empty, 200, 40)
 
 
 PROCESS = """
