@@ -22,8 +22,7 @@ OPERATIONS = {
                 seq INTEGER PRIMARY KEY AUTOINCREMENT,
                 topic TEXT NOT NULL,
                 payload JSON TEXT NOT NULL,
-                created_at TIMESTAMP TEXT NOT NULL,
-                attempts INTEGER NOT NULL DEFAULT 0
+                created_at TIMESTAMP TEXT NOT NULL
             )""",
             """CREATE TABLE report_runs (
                 run_id TEXT PRIMARY KEY NOT NULL,
