@@ -23,6 +23,7 @@ from aico_lab.etl.extract import changed_keys, extract
 from aico_lab.etl.portions import portions
 from aico_lab.etl.warehouse import open_warehouse
 from aico_lab.home import held, os_errors
+from aico_lab.mart import refresh
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
@@ -235,6 +236,8 @@ class _Run:
                     None if cursor is None or contract.table in anew else cursor.seq,
                     target.seq,
                 )
+            if "messages" in anew or "messages" in self.rows or "messages" in self.deleted:
+                refresh.rebuild(self._warehouse.connection)
             self._warehouse.create_views()
             self._warehouse.freeze(plan.frozen)
             changes = {

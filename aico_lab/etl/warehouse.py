@@ -13,6 +13,7 @@ import pyarrow as pa
 from aico_lab.adapters import duckdb as duckdb_adapter
 from aico_lab.etl import snapshots, views
 from aico_lab.home import os_errors
+from aico_lab.mart import views as mart_views
 from aico_lab.schema.feed import Cursor
 
 if TYPE_CHECKING:
@@ -132,7 +133,8 @@ class Warehouse:
 
     def create_views(self) -> None:
         """Define the views over the raw tables, and note of which version they are."""
-        for view in views.VIEWS:
+        tables = {table: dict(columns) for table, columns in self.tables().items()}
+        for view in (*views.VIEWS, *mart_views.views_of(tables)):
             self.connection.execute(view)
         self.connection.execute(f"COMMENT ON VIEW conversations IS '{views.version()}'")
 

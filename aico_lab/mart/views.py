@@ -1,0 +1,59 @@
+"""What `mart` shows of rows that lie in `raw` already: no text is stored twice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from aico_lab.mart.refresh import WORD
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+WORDS: Final = f"""CREATE OR REPLACE VIEW mart.words AS
+    SELECT
+        m.id, m.conversation_id, m.channel_id, m.user_id, m.role, m.ts_ms, m.turn_idx,
+        m.session_idx,
+        unnest(regexp_extract_all(replace(lower(r.content), '’', ''''), $word${WORD}$word$)) AS word
+    FROM mart.messages m JOIN raw.messages r USING (id)"""  # noqa: RUF001
+"""Every word of every message, in small letters."""
+
+TRAITS: Final = """CREATE OR REPLACE VIEW mart.traits AS
+    SELECT
+        profile_id, p.user_id AS profile_user_id, version, t.key AS trait,
+        CAST(t.value AS DOUBLE) AS level, epoch_ms(active_from) AS active_from_ms,
+        epoch_ms(active_until) AS active_until_ms
+    FROM raw.personality_profiles p, json_each(p.traits) t
+    WHERE json_type(p.traits) = 'OBJECT'
+        AND json_type(t.value) IN ('BIGINT', 'UBIGINT', 'DOUBLE')"""
+"""The traits of every version of a companion's personality that are numbers; still valid where
+`active_until_ms` is NULL."""
+
+FEEDBACK: Final = """CREATE OR REPLACE VIEW mart.feedback AS
+    SELECT
+        event_id, user_id, conversation_id, message_id, kind, name, value,
+        epoch_ms(timestamp) AS ts_ms
+    FROM raw.feedback_events"""
+"""What people said about messages and conversations."""
+
+VIEWS: Final = (
+    (WORDS, "messages", {"id", "content"}),
+    (
+        TRAITS,
+        "personality_profiles",
+        {"profile_id", "user_id", "version", "traits", "active_from", "active_until"},
+    ),
+    (
+        FEEDBACK,
+        "feedback_events",
+        {"event_id", "user_id", "conversation_id", "message_id", "kind", "name", "value"}
+        | {"timestamp"},
+    ),
+)
+"""Each with the table and the columns of `raw` that it needs."""
+
+
+def views_of(tables: Mapping[str, Collection[str]]) -> Iterator[str]:
+    """Give the views that the tables of `raw` allow: another program may have changed them."""
+    for view, table, needed in VIEWS:
+        if needed.issubset(tables.get(table, ())):
+            yield view
