@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from aico_lab.etl.sync import Progress
     from aico_lab.etl.verify import Proof
     from aico_lab.importer import ImportResult
+    from aico_lab.metrics.catalogue import Metrics
     from aico_lab.reports.runner import RunResult
     from aico_lab.reports.runs import ReportRun
     from aico_lab.sources.records import Batch
@@ -376,6 +378,20 @@ class Lab:
         """
         self._check_open()
         return self._reader.sql(query)
+
+    @functools.cached_property
+    def metrics(self) -> Metrics:
+        """The catalogue of metrics, asked of the newest snapshot, or the pinned one.
+
+        ::
+
+            lab.metrics.reply_latency(since="30d", timezone="Europe/Berlin").plot()
+
+        """
+        from aico_lab.metrics.catalogue import Metrics
+
+        self._check_open()
+        return Metrics(self._reader, timezone=self.timezone)
 
     def run_report(
         self,

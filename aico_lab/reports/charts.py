@@ -85,9 +85,9 @@ def enable() -> None:
     alt.theme.enable(NAME)
     alt.renderers.register(NAME, _render)
     alt.renderers.enable(NAME)
-    vega_lite = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    bundle = vl_convert.javascript_bundle(_DRAWER, vl_version=vega_lite)
     if (shell := get_ipython()) is not None:  # nobody looks at the outputs of a plain script
+        vega_lite = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+        bundle = vl_convert.javascript_bundle(_DRAWER, vl_version=vega_lite)
         shell.display_pub.publish(
             {"text/html": f"<script>{bundle}</script>", "text/plain": "Charts are ready."}
         )

@@ -1,0 +1,1 @@
+"""A catalogue of metrics of conversations, each declared once; `lab.metrics` asks them."""

@@ -1,0 +1,186 @@
+"""The answer of a metric: a typed table that shows itself, converts, and draws itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from html import escape
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+
+from aico_lab.metrics.registry import N
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    import pyarrow as pa
+
+    from aico_lab.metrics.filters import Filters
+    from aico_lab.metrics.registry import Chart, Column, Metric
+
+SHOWN: Final = 30
+"""How many rows show."""
+
+TYPES: Final = {
+    "text": pl.String(),
+    "integer": pl.Int64(),
+    "number": pl.Float64(),
+    "truth": pl.Boolean(),
+    "date": pl.Date(),
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a metric found.
+
+    Attributes:
+        metric: What was asked.
+        parameters: With which values.
+        filters: About which part of the conversations.
+        generation: The snapshot that it was computed from.
+        left_out: How many rows rested on fewer observations than `min_cell`.
+    """
+
+    metric: Metric
+    parameters: dict[str, Any]
+    filters: Filters
+    generation: int
+    left_out: int
+    _rows: pl.DataFrame = field(repr=False)
+
+    def pl(self) -> pl.DataFrame:
+        """Give the rows as a polars frame."""
+        return self._rows
+
+    def arrow(self) -> pa.Table:
+        """Give the rows as an Arrow table; each field's metadata has its `meaning` and `unit`."""
+        import pyarrow as pa
+
+        table = self._rows.to_arrow()
+        described = [
+            table.schema.field(column.name).with_metadata(
+                {"meaning": column.meaning, "unit": column.unit}
+            )
+            for column in self.metric.columns
+        ]
+        return table.cast(pa.schema(described))
+
+    def df(self) -> pd.DataFrame:
+        """Give the rows as a pandas frame."""
+        frame: pd.DataFrame = self.arrow().to_pandas()
+        return frame
+
+    def plot(self) -> Chart:
+        """Draw it.
+
+        An answer without rows gives a chart that says so.
+        """
+        import altair as alt
+
+        from aico_lab.reports import charts
+
+        if alt.renderers.active != charts.NAME:
+            charts.enable()
+        title = alt.Title(self.finding, subtitle=[self.metric.question, self.caption])
+        if self._rows.is_empty():
+            empty = alt.Chart(pl.DataFrame({"x": []})).mark_point()
+            return empty.properties(title=title, height=20)
+        return self.metric.chart(self).properties(title=title)
+
+    @property
+    def finding(self) -> str:
+        """What the answer is, in a sentence."""
+        if self._rows.is_empty():
+            return "Nothing matches."
+        return self.metric.finding(self._rows)
+
+    @property
+    def caption(self) -> str:
+        """What it rests on: filters, zone, parameters, snapshot."""
+        said = [f"{name} {value}" for name, value in self.parameters.items()]
+        filters = self.filters
+        limits = {name: getattr(filters, name) for name in ("since", "until", "role")}
+        said += [f"{name} {value}" for name, value in limits.items() if value is not None]
+        for name, chosen in (("user", filters.users), ("channel", filters.channels)):
+            if chosen:
+                said.append(chosen[0] if len(chosen) == 1 else f"{len(chosen)} {name}s")
+        said += [f"days and hours of {filters.timezone}", f"snapshot {self.generation}"]
+        if self.left_out:
+            said.append(f"{self.left_out:,} rows of fewer than {filters.min_cell} left out")
+        return ", ".join(said)
+
+    def __len__(self) -> int:
+        return self._rows.height
+
+    def __str__(self) -> str:
+        with pl.Config(
+            tbl_rows=SHOWN, tbl_cols=-1, tbl_hide_dataframe_shape=True,
+            tbl_hide_column_data_types=True, tbl_formatting="NOTHING", tbl_width_chars=200,
+            fmt_str_lengths=60,
+        ):  # fmt: skip
+            table = str(pl.DataFrame(self._texts(), schema=self._headings(), orient="row"))
+        return "\n".join([self.finding, self.caption, "", table, *self._more()])
+
+    def _repr_html_(self) -> str:
+        heads = "".join(
+            f'<th style="text-align: {_side(column)};" title="{escape(column.meaning)}">'
+            f"{escape(heading)}</th>"
+            for column, heading in zip(self.metric.columns, self._headings(), strict=True)
+        )
+        rows = "".join(
+            "<tr>"
+            + "".join(
+                f'<td style="text-align: {_side(column)};">{escape(text)}</td>'
+                for column, text in zip(self.metric.columns, row, strict=True)
+            )
+            + "</tr>"
+            for row in self._texts()
+        )
+        more = "".join(f"<p>{escape(line)}</p>" for line in self._more())
+        return (
+            f"<p><strong>{escape(self.finding)}</strong><br>"
+            f"<small>{escape(self.metric.question)} {escape(self.caption)}</small></p>"
+            f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{more}"
+        )
+
+    def _headings(self) -> list[str]:
+        return [
+            f"{column.name} ({column.unit})" if column.unit else column.name
+            for column in self.metric.columns
+        ]
+
+    def _texts(self) -> list[list[str]]:
+        return [[_text(value) for value in row] for row in self._rows.head(SHOWN).iter_rows()]
+
+    def _more(self) -> Sequence[str]:
+        left = self._rows.height - SHOWN
+        return [f"… and {left:,} more rows; .pl() gives all."] if left > 0 else []
+
+
+def typed(rows: pl.DataFrame, columns: Sequence[Column]) -> pl.DataFrame:
+    """Give rows the declared columns, in their order and with their types."""
+    return rows.select(pl.col(column.name).cast(TYPES[column.type]) for column in columns)
+
+
+def without_small_cells(rows: pl.DataFrame, smallest: int) -> pl.DataFrame:
+    """Leave out rows that rest on few observations; one that rests on none tells nothing."""
+    return rows.filter(pl.col(N).is_null() | (pl.col(N) == 0) | (pl.col(N) >= smallest))
+
+
+def _side(column: Column) -> str:
+    return "left" if column.type in ("text", "date", "truth") else "right"
+
+
+def _text(value: object) -> str:
+    match value:
+        case None:
+            return "–"  # noqa: RUF001 - a dash, as in tables
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"  # noqa: PLR2004
+    return str(value)

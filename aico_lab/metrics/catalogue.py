@@ -1,0 +1,165 @@
+"""Ask metrics: compile the expression, run it where the data are, finish it, type it."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import ibis
+import polars as pl
+
+from aico_lab.adapters.duckdb import translated
+from aico_lab.errors import InvalidValue, NeverSynced, UnknownName
+from aico_lab.metrics import conversation, interaction, personality, temporal, usage
+from aico_lab.metrics.answer import Answer, typed, without_small_cells
+from aico_lab.metrics.filters import Filters
+from aico_lab.metrics.registry import CATALOGUE
+from aico_lab.metrics.talk import Talk
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import duckdb
+
+    from aico_lab.etl.snapshots import Reader
+    from aico_lab.metrics.filters import Moment, Role
+    from aico_lab.metrics.registry import Metric
+
+DOMAINS = (conversation, interaction, temporal, personality, usage)
+"""The modules that declare metrics; to import one is to declare them."""
+
+
+class Metrics:
+    """The metrics of a lab, by name.
+
+    ::
+
+        lab.metrics.reply_latency(since="30d", timezone="Europe/Berlin")
+    """
+
+    def __init__(self, reader: Reader, *, timezone: str) -> None:
+        self._reader = reader
+        self._timezone = timezone
+
+    def __getattr__(self, name: str) -> Question:
+        if name.startswith("_"):  # what notebooks look for, such as _repr_png_
+            raise AttributeError(name)
+        return Question(CATALOGUE[name], self._reader, self._timezone)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *CATALOGUE]
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = "".join(
+            f'<tr><td style="text-align: left;">{metric.domain}</td>'
+            f'<td style="text-align: left;"><code>{metric.name}</code></td>'
+            f'<td style="text-align: left;">{escape(metric.question)}</td></tr>'
+            for metric in map(CATALOGUE.__getitem__, CATALOGUE)
+        )
+        return f"<table><tbody>{rows}</tbody></table>"
+
+
+class Question:
+    """One metric of a lab, to be called."""
+
+    def __init__(self, metric: Metric, reader: Reader, timezone: str) -> None:
+        self.metric = metric
+        self._reader = reader
+        self._timezone = timezone
+        self.__doc__ = f"{metric.question}\n\n{metric.definition}\n\nSource: {metric.source}"
+
+    def __call__(
+        self,
+        *,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        user: str | Sequence[str] | None = None,
+        channel: str | Sequence[str] | None = None,
+        role: Role | None = None,
+        timezone: str | None = None,
+        min_cell: int = 1,
+        **parameters: object,
+    ) -> Answer:
+        """Ask it of the newest snapshot; see `aico_lab.metrics.filters.Filters`.
+
+        Args:
+            since: The first day or moment that counts, or how far back: '30d'.
+            until: The last day, or the moment from which on nothing counts.
+            user: Only these people.
+            channel: Only these channels.
+            role: Only what this side wrote.
+            timezone: In which days and hours are counted; the lab's where it is None.
+            min_cell: Leave out rows that rest on fewer observations.
+            parameters: Those of the metric.
+
+        Raises:
+            WrongUse: A filter or parameter cannot be meant; the message says what there is.
+            NeverSynced: There is no snapshot yet, or one without the tables of metrics.
+        """
+        filters = Filters(
+            since=since,
+            until=until,
+            user=user if isinstance(user, str | None) else tuple(user),
+            channel=channel if isinstance(channel, str | None) else tuple(channel),
+            role=role,
+            timezone=timezone or self._timezone,
+            min_cell=min_cell,
+        )
+        return ask(self.metric, self._reader, filters, self.metric.check(parameters))
+
+
+def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, Any]) -> Answer:
+    """Compute a metric on the snapshot of a reader."""
+    if filters.role and metric.role == "none":
+        raise InvalidValue(f"{metric.name} is about both sides: leave out the role.")
+    connection, generation = reader.connection(), reader.generation
+    with translated("The snapshot"):
+        first_ms, last_ms = _range(connection)
+        _check_names(connection, filters)
+        talk = Talk(filters, first_ms, last_ms, by_side=metric.role == "input")
+        query = compile_query(metric.name, talk, tuple(sorted(parameters.items())))
+        rows = pl.DataFrame(connection.execute(query).to_arrow_table())
+    if metric.finish:
+        rows = metric.finish(rows, talk, **parameters)
+    answer = typed(rows, metric.columns)
+    if filters.role and metric.role == "answer":
+        answer = answer.filter(pl.col("role") == filters.role)
+    kept = without_small_cells(answer, filters.min_cell)
+    return Answer(metric, parameters, filters, generation, answer.height - kept.height, kept)
+
+
+@functools.lru_cache(maxsize=512)
+def compile_query(name: str, talk: Talk, parameters: tuple[tuple[str, Any], ...]) -> str:
+    """Give a metric's expression as DuckDB's SQL; a notebook asks the same questions often."""
+    expression = CATALOGUE[name].expression(talk, **dict(parameters))
+    return str(ibis.to_sql(expression, dialect="duckdb"))
+
+
+def _range(connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
+    """Give when the first and the last message was written, or something was said of one."""
+    found = connection.execute(
+        "SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'mart' "
+        "AND database_name = current_database()"
+    ).fetchone()
+    if found == (0,):
+        raise NeverSynced("The snapshot has no tables for metrics yet: run `aico-lab sync`.")
+    first_ms, last_ms = connection.execute(
+        "SELECT min(ts_ms), max(ts_ms) FROM mart.messages"
+    ).fetchone() or (None, None)
+    return first_ms or 0, last_ms or 0
+
+
+def _check_names(connection: duckdb.DuckDBPyConnection, filters: Filters) -> None:
+    for column, names in (("user_id", filters.users), ("channel_id", filters.channels)):
+        for name in names:
+            found = connection.execute(
+                f"SELECT 1 FROM mart.messages WHERE {column} = ? LIMIT 1", [name]
+            ).fetchone()
+            if found is None:
+                what = column.removesuffix("_id")
+                raise UnknownName(
+                    f"No message has the {what} {name!r}: "
+                    f'`aico-lab sql "SELECT DISTINCT {column} FROM mart.messages"` names all.'
+                )

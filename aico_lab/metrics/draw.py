@@ -1,0 +1,73 @@
+"""Charts that several metrics draw alike.
+
+Every value is aggregated already; a chart has as many marks as the answer has rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import altair as alt
+
+from aico_lab.reports import charts
+
+if TYPE_CHECKING:
+    from aico_lab.metrics.answer import Answer
+    from aico_lab.metrics.registry import Chart
+
+SIDES = alt.Scale(domain=["user", "assistant"], range=[charts.BLUE, charts.VERMILION])
+"""Each side has one colour in every chart."""
+
+WIDTH = 640
+LINE = 26
+"""Height of a category, in pixels."""
+
+
+def label(answer: Answer, name: str) -> str:
+    """Give the title of an axis: what a column means, and its unit."""
+    column = next(column for column in answer.metric.columns if column.name == name)
+    meaning = column.meaning[:1].upper() + column.meaning[1:]
+    return f"{meaning} ({column.unit})" if column.unit else meaning
+
+
+def dots(
+    answer: Answer,
+    value: str,
+    category: str,
+    *,
+    colour: str | None = "role",
+    zero: bool = False,
+    reference: float | None = None,
+) -> Chart:
+    """Draw one value for each category as a dot, with its interval as a bar.
+
+    Args:
+        answer: What to draw; it has `VALUE_low` and `VALUE_high`.
+        value: The column.
+        category: The column that names the rows.
+        colour: A column of sides.
+        zero: Whether the axis begins at 0.
+        reference: A value to compare with, drawn as a line.
+    """
+    rows = answer.pl()
+    names = rows[category].unique(maintain_order=True).to_list()
+    extra: dict[str, Any] = {}
+    if colour:
+        extra = {"color": side(colour), "yOffset": alt.YOffset(f"{colour}:N")}
+    base = alt.Chart(rows).encode(y=alt.Y(f"{category}:N", title=None, sort=names), **extra)
+    scale = alt.Scale(zero=zero)
+    ends = alt.X(f"{value}_low:Q", title=label(answer, value), scale=scale)
+    layers = [
+        base.mark_rule(strokeWidth=3, opacity=0.45).encode(ends, alt.X2(f"{value}_high:Q")),
+        base.mark_point(size=70, opacity=1).encode(alt.X(f"{value}:Q", scale=scale)),
+    ]
+    if reference is not None:
+        rule = alt.Chart(rows.head(1)).mark_rule(color=charts.GREY, strokeDash=[4, 4])
+        layers.insert(0, rule.encode(x=alt.XDatum(reference)))
+    lines = rows.select(category, *([colour] if colour else [])).n_unique()
+    return alt.layer(*layers).properties(width=WIDTH, height=max(60, LINE * lines))
+
+
+def side(column: str | None) -> alt.Color:
+    """Colour by side."""
+    return alt.Color(f"{column}:N", title=None, scale=SIDES)

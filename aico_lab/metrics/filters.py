@@ -1,0 +1,145 @@
+"""What part of the conversations a question is about; the same for every metric."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+
+from aico_lab.errors import InvalidValue
+from aico_lab.metrics.zones import get_zone, to_local, to_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from zoneinfo import ZoneInfo
+
+Role = Literal["user", "assistant"]
+Moment: TypeAlias = "str | date | datetime"
+
+_BACK: Final = re.compile(r"(\d{1,6})\s*(h|d|w)")
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What part of the conversations counts.
+
+    Attributes:
+        since: The first day or moment. '30d' means 30 days that end with the day of the last
+            message, '4w' weeks of seven such days, and '12h' hours back from the last message.
+        until: The last day, or the moment from which on nothing counts.
+        user: Only these people.
+        channel: Only these channels.
+        role: Only what this side wrote.
+        timezone: An IANA name; days, weeks and hours are counted in it.
+        min_cell: Rows that rest on fewer observations (their column `n`) are left out.
+    """
+
+    since: Moment | None = None
+    until: Moment | None = None
+    user: str | tuple[str, ...] | None = None
+    channel: str | tuple[str, ...] | None = None
+    role: Role | None = None
+    timezone: str = "UTC"
+    min_cell: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("user", "channel"):
+            object.__setattr__(self, name, _names(name, getattr(self, name)))
+        if self.role not in (None, *get_args(Role)):
+            raise InvalidValue(f"The role is 'user' or 'assistant', not {self.role!r}.")
+        if isinstance(self.min_cell, bool) or not isinstance(self.min_cell, int):
+            raise InvalidValue(f"min_cell is a whole number, not {self.min_cell!r}.")
+        if self.min_cell < 1:
+            raise InvalidValue("min_cell is the fewest observations of a row: 1 or more.")
+        get_zone(self.timezone)
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """The people, or none for all."""
+        return self.user if isinstance(self.user, tuple) else ()
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The channels, or none for all."""
+        return self.channel if isinstance(self.channel, tuple) else ()
+
+    def bounds(self, last_ms: int) -> tuple[int | None, int | None]:
+        """Give the period in UTC milliseconds, from the first on and before the second.
+
+        Args:
+            last_ms: When the last message was written.
+
+        Raises:
+            InvalidValue: One of them is no time, or the period ends before it begins.
+        """
+        zone = get_zone(self.timezone)
+        since = None if self.since is None else _start(self.since, zone, last_ms)
+        until = None if self.until is None else _end(self.until, zone)
+        if since is not None and until is not None and since >= until:
+            raise InvalidValue(
+                f"The period ends before it begins: since is {self.since}, until is {self.until}."
+            )
+        return since, until
+
+
+def _names(what: str, given: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    names = (given,) if isinstance(given, str) else tuple(given)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise InvalidValue(f"Give {what} as one id or a list of ids, not {given!r}.")
+    return names
+
+
+def _start(given: Moment, zone: ZoneInfo, last_ms: int) -> int:
+    if isinstance(given, str) and (back := _BACK.fullmatch(given.strip())):
+        number, unit = int(back[1]), back[2]
+        if number == 0:
+            raise InvalidValue(f"since={given!r} is no time at all: go back by at least 1{unit}.")
+        if unit == "h":
+            return last_ms - number * 3_600_000
+        last_day = to_local(last_ms, zone).date()
+        try:
+            first_day = last_day - timedelta(days=number * (7 if unit == "w" else 1) - 1)
+        except OverflowError:
+            raise InvalidValue(f"since={given!r} goes back beyond the calendar.") from None
+        return _midnight(first_day, zone)
+    parsed = _parse("since", given)
+    return _exactly(parsed, zone) if isinstance(parsed, datetime) else _midnight(parsed, zone)
+
+
+def _end(given: Moment, zone: ZoneInfo) -> int:
+    parsed = _parse("until", given)
+    if isinstance(parsed, datetime):
+        return _exactly(parsed, zone)
+    try:
+        return _midnight(parsed + timedelta(days=1), zone)
+    except OverflowError:
+        raise InvalidValue(f"until={given} is the end of the calendar: leave it out.") from None
+
+
+def _parse(name: str, given: Moment) -> date | datetime:
+    if isinstance(given, date):  # and so is every datetime
+        return given
+    try:
+        text = given.strip()
+        return (
+            date.fromisoformat(text)
+            if len(text) == len("2024-05-01")
+            else (datetime.fromisoformat(text))
+        )
+    except (ValueError, AttributeError):
+        also = ", or how far back as '30d', '4w', '12h'" if name == "since" else ""
+        raise InvalidValue(
+            f"{name}={given!r} is no time: give a day as '2024-05-01', a moment as "
+            f"'2024-05-01T12:30'{also}."
+        ) from None
+
+
+def _midnight(day: date, zone: ZoneInfo) -> int:
+    return to_ms(datetime.combine(day, time(), zone))
+
+
+def _exactly(moment: datetime, zone: ZoneInfo) -> int:
+    return to_ms(moment if moment.tzinfo else moment.replace(tzinfo=zone))

@@ -1,0 +1,1 @@
+"""Interaction metrics: how much is written, by how many people, and who comes back."""

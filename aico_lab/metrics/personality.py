@@ -1,0 +1,1 @@
+"""Personality adaptation insights: what came of the versions of the companion's personality."""

@@ -1,0 +1,276 @@
+"""What a metric is: declared once, with its question, its definition, its columns and its chart."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from dataclasses import dataclass, field
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Literal,
+    TypeAlias,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from aico_lab.errors import InvalidValue, UnknownName
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import ibis.expr.types as ir
+    import polars as pl
+
+    from aico_lab.metrics.answer import Answer
+
+Domain = Literal["conversation", "interaction", "time", "personality", "usage"]
+"""The domains of the source document: conversation patterns, interaction metrics, temporal
+behaviour, personality adaptation insights, usage and preferences."""
+
+Chart: TypeAlias = Any
+"""One of Altair's charts, which have no type in common."""
+
+Type = Literal["text", "integer", "number", "truth", "date"]
+
+Expression: TypeAlias = "Callable[..., ir.Table]"
+"""From a `Talk` and parameters to a table."""
+
+Finish: TypeAlias = "Callable[..., pl.DataFrame]"
+"""From the rows of the expression, a `Talk` and parameters to the rows of the answer."""
+
+N: Final = "n"
+"""The column that says how many observations a row rests on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of an answer.
+
+    Attributes:
+        name: Its name.
+        type: What its values are.
+        meaning: What they tell.
+        unit: In which unit, such as 's' or '%'; empty for names and counts.
+    """
+
+    name: str
+    type: Type
+    meaning: str
+    unit: str = ""
+
+
+def interval(name: str, unit: str = "") -> tuple[Column, Column]:
+    """Give the columns of the 95 % interval of a column."""
+    return (
+        Column(f"{name}_low", "number", f"lower end of the 95 % interval of {name}", unit),
+        Column(f"{name}_high", "number", f"upper end of the 95 % interval of {name}", unit),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of a metric.
+
+    Attributes:
+        name: Its name.
+        type: int, float or str.
+        default: Its value where none is given.
+        choices: The values that it may have; empty for any.
+        meaning: What it is for.
+    """
+
+    name: str
+    type: type
+    default: Any
+    choices: tuple[str, ...]
+    meaning: str
+
+    def check(self, value: object) -> Any:
+        """Give the value as its type; text is read, as the command line has nothing else.
+
+        Raises:
+            InvalidValue: It is none of that type, or none of the choices.
+        """
+        wanted = f"one of {', '.join(self.choices)}" if self.choices else _NAMES[self.type]
+        refused = InvalidValue(f"{self.name} is {wanted}, not {value!r}.")
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise refused
+        try:
+            taken = self.type(value)
+        except (ValueError, OverflowError):
+            raise refused from None
+        if self.type is int and float(value) != taken:
+            raise refused
+        if self.type is float and not abs(taken) < float("inf"):
+            raise refused
+        if self.choices and taken not in self.choices:
+            raise refused
+        return taken
+
+
+_NAMES: Final = {int: "a whole number", float: "a number", str: "text"}
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A question that the conversations answer.
+
+    Attributes:
+        name: As `lab.metrics` calls it.
+        domain: What it is about.
+        question: What it answers.
+        definition: How, from the docstring.
+        source: The paper or document that the definition is from.
+        parameters: What can be chosen, besides the filters.
+        columns: The columns of the answer.
+        role: What the filter of that name does: it chooses rows of the answer that have a `role`,
+            restricts what is counted, or makes no sense.
+        expression: The Ibis expression.
+        finish: What is computed from its rows in Python, if anything.
+        finding: One sentence that says what the answer is, for an answer that has rows.
+        chart: Draws an answer that has rows.
+    """
+
+    name: str
+    domain: Domain
+    question: str
+    definition: str
+    source: str
+    parameters: tuple[Parameter, ...]
+    columns: tuple[Column, ...]
+    role: Literal["answer", "input", "none"]
+    expression: Expression = field(repr=False)
+    finish: Finish | None = field(repr=False)
+    finding: Callable[[pl.DataFrame], str] = field(repr=False)
+    chart: Callable[[Answer], Chart] = field(repr=False)
+
+    def check(self, given: Mapping[str, object]) -> dict[str, Any]:
+        """Give every parameter its value.
+
+        Raises:
+            UnknownName: There is no such parameter.
+            InvalidValue: A value has the wrong type.
+        """
+        known = {parameter.name: parameter for parameter in self.parameters}
+        for name in given:
+            if name not in known:
+                have = f"has {', '.join(known)}" if known else "has none of its own"
+                raise UnknownName(f"{self.name} has no parameter {name!r}: it {have}.")
+        return {
+            name: parameter.check(given[name]) if name in given else parameter.default
+            for name, parameter in known.items()
+        }
+
+
+class Catalogue:
+    """Metrics by name, in the order in which they were declared."""
+
+    def __init__(self) -> None:
+        self._metrics: dict[str, Metric] = {}
+
+    def metric(
+        self,
+        *,
+        domain: Domain,
+        question: str,
+        source: str,
+        columns: Sequence[Column | tuple[Column, ...]],
+        finding: Callable[[pl.DataFrame], str],
+        chart: Callable[[Answer], Chart],
+        finish: Finish | None = None,
+        role: Literal["answer", "input", "none"] | None = None,
+    ) -> Callable[[Expression], Expression]:
+        """Register the function below as a metric of its name.
+
+        Its first argument is the `Talk`; keyword-only ones with defaults are the parameters, and
+        the docstring is the definition, whose `Args` say what the parameters are for.
+
+        Raises:
+            ValueError: There is one of that name, or the declaration is not complete.
+        """
+        nested = (c if isinstance(c, tuple) else (c,) for c in columns)
+        flat = tuple(itertools.chain.from_iterable(nested))
+
+        def register(expression: Expression) -> Expression:
+            name = expression.__name__
+            if name in self._metrics:
+                raise ValueError(f"there are two metrics {name}")
+            if N not in [column.name for column in flat]:
+                raise ValueError(f"{name} has no column {N}, by which small cells are left out")
+            definition, meanings = _read_docstring(expression)
+            has_role = "role" in [column.name for column in flat]
+            self._metrics[name] = Metric(
+                name=name,
+                domain=domain,
+                question=question,
+                definition=definition,
+                source=source,
+                parameters=_parameters(expression, meanings),
+                columns=flat,
+                role=role or ("answer" if has_role else "input"),
+                expression=expression,
+                finish=finish,
+                finding=finding,
+                chart=chart,
+            )
+            return expression
+
+        return register
+
+    def __getitem__(self, name: str) -> Metric:
+        if name not in self._metrics:
+            raise UnknownName(
+                f"There is no metric {name!r}: see `aico-lab metrics list` or `lab.metrics`."
+            )
+        return self._metrics[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._metrics)
+
+    def __len__(self) -> int:
+        return len(self._metrics)
+
+
+def _read_docstring(function: Expression) -> tuple[str, dict[str, str]]:
+    """Give the definition, and what each argument is for."""
+    text = inspect.getdoc(function) or ""
+    definition, _, arguments = text.partition("\nArgs:\n")
+    meanings: dict[str, str] = {}
+    name = ""
+    for line in arguments.splitlines():
+        if line.startswith("    ") and not line.startswith("     "):
+            name, _, meaning = line.strip().partition(": ")
+            meanings[name] = meaning
+        elif name and line.strip():
+            meanings[name] += f" {line.strip()}"
+    return definition.strip(), meanings
+
+
+def _parameters(function: Expression, meanings: Mapping[str, str]) -> tuple[Parameter, ...]:
+    from aico_lab.metrics import talk
+
+    hints = get_type_hints(function, localns={"Talk": talk.Talk, "ir": _Anything})
+    found = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            continue
+        hint = hints[name]
+        choices = get_args(hint) if get_origin(hint) is Literal else ()
+        type_ = str if choices else hint
+        if type_ not in _NAMES or name not in meanings:
+            raise ValueError(f"{function.__name__}({name}) lacks a simple type or a description")
+        found.append(Parameter(name, type_, parameter.default, choices, meanings[name]))
+    return tuple(found)
+
+
+class _Anything:
+    """Stands for modules that only annotations name."""
+
+    Table = object
+
+
+CATALOGUE: Final = Catalogue()
+"""The metrics of this package."""

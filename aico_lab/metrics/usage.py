@@ -1,0 +1,1 @@
+"""Usage and preferences: mood, vocabulary, languages, and what people set."""

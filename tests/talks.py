@@ -1,0 +1,186 @@
+"""Conversations for the tests of metrics: made-up ones in memory, and the real ones.
+
+A `World` has the tables of the warehouse in a DuckDB of its own, made by the code that makes them
+in a sync, and stands where metrics expect the reader of a snapshot.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import polars as pl
+from hypothesis import strategies as st
+
+from aico_lab.etl import views
+from aico_lab.mart import refresh
+from aico_lab.mart import views as mart_views
+from aico_lab.metrics.catalogue import ask
+from aico_lab.metrics.filters import Filters
+from aico_lab.metrics.registry import CATALOGUE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aico_lab.metrics.answer import Answer
+
+MESSAGES = {
+    "id": pl.Int64,
+    "message_id": pl.String,
+    "channel_id": pl.String,
+    "conversation_id": pl.String,
+    "user_id": pl.String,
+    "role": pl.String,
+    "content": pl.String,
+    "timestamp": pl.Datetime("us", "UTC"),
+    "sentiment_score": pl.Float64,
+    "response_time": pl.Float64,
+}
+OTHERS = {
+    "feedback_events": {
+        "event_id": pl.String, "user_id": pl.String, "conversation_id": pl.String,
+        "message_id": pl.String, "kind": pl.String, "name": pl.String, "value": pl.Float64,
+        "timestamp": pl.Datetime("us", "UTC"), "metadata": pl.String,
+    },
+    "personality_profiles": {
+        "profile_id": pl.String, "user_id": pl.String, "version": pl.Int64, "traits": pl.String,
+        "active_from": pl.Datetime("us", "UTC"), "active_until": pl.Datetime("us", "UTC"),
+    },
+}  # fmt: skip
+
+
+class World:
+    """A warehouse in memory.
+
+    Attributes:
+        messages: What is in `raw.messages`.
+        generation: As a reader has one.
+    """
+
+    generation = 7
+
+    def __init__(self, messages: pl.DataFrame, **others: pl.DataFrame) -> None:
+        """Make the warehouse.
+
+        Args:
+            messages: Rows of `MESSAGES`; see `talk`.
+            others: Rows of `OTHERS`, by table.
+        """
+        self.messages = messages
+        self._connection = duckdb.connect(":memory:")
+        self._connection.execute("SET TimeZone = 'UTC'")
+        for definition in views.DEFINITIONS:
+            self._connection.execute(definition)
+        self._fill("messages", messages)
+        for table, columns in OTHERS.items():
+            self._fill(table, others.get(table, pl.DataFrame(schema=columns)))
+        refresh.rebuild(self._connection)
+        for view in mart_views.views_of({"messages": MESSAGES, **OTHERS}):
+            self._connection.execute(view)
+
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """As a reader has one."""
+        return self._connection
+
+    def ask(self, name: str, *, filters: dict[str, Any] | None = None, **parameters: Any) -> Answer:
+        """Ask a metric."""
+        metric = CATALOGUE[name]
+        return ask(metric, self, Filters(**(filters or {})), metric.check(parameters))
+
+    def close(self) -> None:
+        """Forget it."""
+        self._connection.close()
+
+    def _fill(self, table: str, rows: pl.DataFrame) -> None:
+        incoming = rows.to_arrow()  # noqa: F841 - DuckDB finds it by its name
+        self._connection.execute(f"CREATE TABLE raw.{table} AS SELECT * FROM incoming")
+
+
+@contextmanager
+def world(messages: pl.DataFrame, **others: pl.DataFrame) -> Iterator[World]:
+    """A warehouse in memory that is gone after the block."""
+    made = World(messages, **others)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+START = datetime(2024, 3, 30, 22, tzinfo=UTC)  # the night in which Europe's summer time begins
+
+
+def said(
+    seconds: float,
+    role: str = "user",
+    content: str = "hello there",
+    *,
+    conversation: str = "c",
+    user: str | None = "u",
+    sentiment: float | None = 0.0,
+    response_time: float | None = None,
+) -> dict[str, Any]:
+    """A message so many seconds after `START`; `talk` gives it the rest."""
+    return {
+        "channel_id": conversation,
+        "conversation_id": conversation,
+        "user_id": user,
+        "role": role,
+        "content": content,
+        "timestamp": START + timedelta(seconds=seconds),
+        "sentiment_score": sentiment,
+        "response_time": response_time,
+    }
+
+
+def talk(*messages: dict[str, Any]) -> pl.DataFrame:
+    """Messages in the order of their arrival, as `World` takes them."""
+    rows = [
+        {"id": number, "message_id": f"m{number}", **message}
+        for number, message in enumerate(messages, 1)
+    ]
+    return pl.DataFrame(rows, schema=MESSAGES, orient="row")
+
+
+TEXTS = (
+    "hello there", "why?", "I am not sure, are you? Yes.", "the cat and the dog", "wonderful!",
+    "", "…", "don't", "see http://a.b/?q=1", "Was für ein schöner Tag?", "of course of course",
+)  # fmt: skip
+
+_GAPS = (0, 0, 1, 5, 59, 60, 1799, 1800, 1801, 3600, 43_200, 43_201, 86_400, 90_000, 604_800)
+
+_messages = st.fixed_dictionaries(
+    {
+        "gap": st.sampled_from(_GAPS),
+        "conversation": st.sampled_from(["c", "c", "c", "d", "e"]),
+        "role": st.sampled_from(["user", "user", "assistant", "assistant", "system"]),
+        "content": st.sampled_from(TEXTS),
+        "sentiment": st.sampled_from([None, -1.0, -0.6, -0.05, 0.0, 0.049, 0.3, 0.75, 1.0]),
+        "response_time": st.sampled_from([None, None, None, 0.0, 2.5]),
+    }
+)
+
+
+@st.composite
+def talks(draw: st.DrawFn, max_size: int = 30) -> pl.DataFrame:
+    """Conversations of three channels, one of them between two people and the companion.
+
+    Ties, single messages, silences of about half an hour, midnight and a change to summer time, a
+    companion that speaks first, people who never write, and messages in any order of arrival.
+    """
+    second, made = 0, []
+    for drawn in draw(st.lists(_messages, max_size=max_size)):
+        second += drawn.pop("gap")
+        conversation = drawn["conversation"]
+        people = ["u", "v"] if conversation == "e" else ["u" if conversation == "c" else "w"]
+        user = draw(st.sampled_from(people)) if drawn["role"] == "user" else None
+        if drawn["role"] == "assistant":  # the source document stores the person; others do not
+            user = draw(st.sampled_from([None, people[0]]))
+        made.append(said(second, user=user, **drawn))
+    return talk(*draw(st.permutations(made)))
+
+
+def shuffled(messages: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
+    """The same rows, stored in another order."""
+    return messages.sample(fraction=1, shuffle=True, seed=seed)
