@@ -1,0 +1,215 @@
+"""Turns, sessions, people and times of reply, by plain Python from raw messages.
+
+It follows the definitions in words (`aico_lab.mart.definitions`) and none of their code, so that
+metrics can be compared with it. Words and questions are found by other expressions than DuckDB's.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import defaultdict
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import polars as pl
+
+from aico_lab.sources import chitchat
+from aico_lab.sources.sentiment import score
+from tests.talks import MESSAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable, Iterator
+
+HALF_AN_HOUR = 30 * 60_000
+
+_WORD = re.compile("[^\\W_]+(?:['\N{RIGHT SINGLE QUOTATION MARK}][^\\W_]+)*")
+_ASKS = re.compile("[?？؟](?=[\\t\\n\\f\\r !?\"')\\]…]|\\Z)")  # noqa: RUF001
+
+T = TypeVar("T")
+Key = TypeVar("Key", bound="Hashable")
+
+
+class Said(NamedTuple):
+    """A message in its place; `person` is who talks with the companion."""
+
+    id: int
+    conversation: str
+    channel: str
+    person: str | None
+    role: str
+    ts_ms: int
+    turn: int
+    session: int
+    gap_ms: int | None
+    reply_ms: int | None
+    words: tuple[str, ...]
+    asks: bool
+    sentiment: float | None
+
+
+class Turn(NamedTuple):
+    """What one side wrote at a time."""
+
+    conversation: str
+    turn: int
+    session: int
+    person: str | None
+    role: str
+    started_ms: int
+    ended_ms: int
+    reply_ms: int | None
+    messages: tuple[Said, ...]
+
+
+class Session(NamedTuple):
+    """Messages without a long silence between them."""
+
+    conversation: str
+    session: int
+    person: str | None
+    started_ms: int
+    ended_ms: int
+    started_by: str
+    ended_by: str
+    n_turns: int
+    messages: tuple[Said, ...]
+
+
+def messages_of(raw: pl.DataFrame, gap_ms: int = HALF_AN_HOUR) -> list[Said]:
+    """What people and the companion said, by conversation and in order.
+
+    Args:
+        raw: Rows of `tests.talks.MESSAGES`, in any order.
+        gap_ms: A longer silence begins a session. Turns end after half an hour whatever it is.
+    """
+    talked = [row for row in raw.iter_rows(named=True) if row["role"] != "system"]
+    talked.sort(key=lambda row: (row["conversation_id"], row["timestamp"], row["id"]))
+    return [
+        message
+        for _, rows in grouped(talked, lambda row: row["conversation_id"])
+        for message in _in_places(rows, gap_ms)
+    ]
+
+
+def turns_of(messages: Iterable[Said]) -> list[Turn]:
+    """The turns of messages."""
+    return [
+        Turn(
+            conversation,
+            turn,
+            said[0].session,
+            min((m.person for m in said if m.person is not None), default=None),
+            said[0].role,
+            said[0].ts_ms,
+            said[-1].ts_ms,
+            said[0].reply_ms,
+            tuple(said),
+        )
+        for (conversation, turn), said in grouped(messages, lambda m: (m.conversation, m.turn))
+    ]
+
+
+def sessions_of(messages: Iterable[Said]) -> list[Session]:
+    """The sessions of messages, for the gap with which these were made."""
+    return [
+        Session(
+            conversation,
+            session,
+            min(
+                (m.person for m in said if m.role == "user" and m.person is not None),
+                default=min((m.person for m in said if m.person is not None), default=None),
+            ),
+            said[0].ts_ms,
+            said[-1].ts_ms,
+            said[0].role,
+            said[-1].role,
+            len({m.turn for m in said}),
+            tuple(said),
+        )
+        for (conversation, session), said in grouped(
+            messages, lambda m: (m.conversation, m.session)
+        )
+    ]
+
+
+def grouped(rows: Iterable[T], key: Callable[[T], Key]) -> Iterator[tuple[Key, list[T]]]:
+    """Rows by a key, in the order in which each key and each row came first."""
+    groups: defaultdict[Key, list[T]] = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(row)
+    yield from groups.items()
+
+
+def smallest_reaching(values: Iterable[int], share: float) -> int | None:
+    """The smallest value that is at least as large as a share of all of them."""
+    ordered = sorted(values)
+    reaching = (v for i, v in enumerate(ordered, 1) if i >= share * len(ordered) - 1e-9)
+    return next(reaching, None)
+
+
+def words_of(content: str) -> tuple[str, ...]:
+    """Words in small letters, with a plain apostrophe."""
+    plain = content.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    return tuple(_WORD.findall(plain))
+
+
+@functools.cache
+def real_messages(limit: int = 20_000) -> pl.DataFrame:
+    """The first of the real conversations, as `tests.talks.World` takes them."""
+    records = [record for batch in chitchat.read(limit=limit) for record in batch.messages]
+    columns = [name for name in MESSAGES if name not in {"id", "timestamp"}]
+    rows = [
+        {
+            "id": number,
+            "timestamp": record.timestamp,
+            **{name: getattr(record, name) for name in columns},
+        }
+        for number, record in enumerate(score(records), 1)
+    ]
+    return pl.DataFrame(rows, schema={**MESSAGES, "timestamp": pl.String}).with_columns(
+        pl.col("timestamp").str.to_datetime(time_unit="us", time_zone="UTC")
+    )
+
+
+def _in_places(rows: list[dict[str, Any]], gap_ms: int) -> Iterator[Said]:
+    """Messages of one conversation, in their order."""
+    times = [int(row["timestamp"].timestamp() * 1000 + 0.0005) for row in rows]
+    gaps = [None, *(after - before for before, after in pairwise(times))]
+    turn = session = -1
+    for place, (row, gap) in enumerate(zip(rows, gaps, strict=True)):
+        before = rows[place - 1] if place else None
+        other_side = before is not None and before["role"] != row["role"]
+        other_person = (
+            before is not None and row["role"] == "user" and before["user_id"] != row["user_id"]
+        )
+        begins = gap is None or gap > HALF_AN_HOUR or other_side or other_person
+        turn += begins
+        session += gap is None or gap > gap_ms
+        reply = None
+        if begins:
+            recorded = row["response_time"]
+            reply = gap if other_side else None
+            reply = round(recorded * 1000) if recorded is not None else reply
+        yield Said(
+            id=row["id"],
+            conversation=row["conversation_id"],
+            channel=row["channel_id"],
+            person=_person(rows, place),
+            role=row["role"],
+            ts_ms=times[place],
+            turn=turn,
+            session=session,
+            gap_ms=gap,
+            reply_ms=reply,
+            words=words_of(row["content"]),
+            asks=_ASKS.search(row["content"]) is not None,
+            sentiment=row["sentiment_score"],
+        )
+
+
+def _person(rows: list[dict[str, Any]], place: int) -> str | None:
+    """Who wrote last on the user's side, else whoever the message is stored with."""
+    back = (rows[at] for at in range(place, -1, -1))
+    last = next((row for row in back if row["role"] == "user"), None)
+    return (last and last["user_id"]) or rows[place]["user_id"]
