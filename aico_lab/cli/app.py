@@ -9,6 +9,8 @@ import typer
 
 from aico_lab.cli.bench import bench
 from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, ask_passphrase, open_lab
+from aico_lab.cli.lab import open_jupyterlab
+from aico_lab.cli.metrics import metrics
 from aico_lab.cli.output import Bar, distinct, emit, say
 from aico_lab.cli.pipeline import pipeline
 from aico_lab.cli.report import report
@@ -28,6 +30,8 @@ app.add_typer(report, name="report")
 app.add_typer(schema, name="schema")
 app.add_typer(pipeline, name="pipeline")
 app.add_typer(bench, name="bench")
+app.add_typer(metrics, name="metrics")
+app.command("lab")(open_jupyterlab)
 
 DEMO_HOME = "aico-lab-demo"
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from aico_lab.metrics.filters import Moment, Role
     from aico_lab.metrics.registry import Metric
 
+__all__ = ["CATALOGUE", "Metrics", "Question", "ask"]
+
 DOMAINS = (conversation, interaction, temporal, personality, usage)
 """The modules that declare metrics; to import one is to declare them."""
 

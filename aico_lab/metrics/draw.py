@@ -64,7 +64,7 @@ def dots(
     if reference is not None:
         rule = alt.Chart(rows.head(1)).mark_rule(color=charts.GREY, strokeDash=[4, 4])
         layers.insert(0, rule.encode(x=alt.XDatum(reference)))
-    lines = rows.select(category, *([colour] if colour else [])).n_unique()
+    lines = rows.select({category, colour or category}).n_unique()
     return alt.layer(*layers).properties(width=WIDTH, height=max(60, LINE * lines))
 
 

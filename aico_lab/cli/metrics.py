@@ -1,0 +1,168 @@
+"""`aico-lab metrics`: the catalogue, and its answers as tables or pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
+from aico_lab.cli.output import emit, note, say
+
+if TYPE_CHECKING:
+    from aico_lab.metrics.answer import Answer
+    from aico_lab.metrics.registry import Metric
+
+metrics = typer.Typer(help="Ask the catalogue of metrics.", no_args_is_help=True)
+
+PICTURES = (".png", ".svg", ".html")
+
+
+@metrics.command("list")
+def metrics_list(
+    name: Annotated[
+        str | None, typer.Argument(help="A metric, for its definition and parameters.")
+    ] = None,
+    *,
+    json: JsonOption = False,
+) -> None:
+    """Show what can be asked; with a name, how it is defined."""
+    from aico_lab.metrics.catalogue import CATALOGUE
+
+    chosen = [CATALOGUE[name]] if name else [CATALOGUE[each] for each in CATALOGUE]
+    if json:
+        emit([_facts(metric) for metric in chosen])
+        return
+    if name:
+        _describe(chosen[0])
+        return
+    domain = ""
+    for metric in sorted(chosen, key=lambda metric: metric.domain):
+        if metric.domain != domain:
+            domain = metric.domain
+            say(f"{domain}:")
+        say(f"  {metric.name:<24} {metric.question}")
+
+
+@metrics.command("show")
+def metrics_show(
+    name: Annotated[str, typer.Argument(help="A metric, such as reply_latency.")],
+    *,
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE, as often as needed.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(help="The first day or moment; or how far back: 30d, 4w, 12h.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="The last day, or the moment from which on nothing counts.")
+    ] = None,
+    user: Annotated[
+        list[str] | None, typer.Option(help="Only this person; may be repeated.")
+    ] = None,
+    channel: Annotated[
+        list[str] | None, typer.Option(help="Only this channel, or several.")
+    ] = None,
+    role: Annotated[
+        Literal["user", "assistant"] | None, typer.Option(help="Only what this side wrote.")
+    ] = None,
+    timezone: Annotated[str, typer.Option(help="IANA name, for days and hours.")] = "UTC",
+    min_cell: Annotated[
+        int, typer.Option(min=1, help="Leave out rows that rest on fewer observations.")
+    ] = 1,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw it into this file too: .png, .svg or .html.")
+    ] = None,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Answer one question from the newest snapshot."""
+    from aico_lab.errors import InvalidValue
+
+    given: dict[str, Any] = {}
+    for pair in parameter or []:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise InvalidValue(f"-p takes NAME=VALUE, and {pair!r} has no '='.")
+        given[key.strip()] = value
+    if filters := given.keys() & {"since", "until", "user", "channel", "role", "timezone"}:
+        raise InvalidValue(f"{min(filters)} is no parameter of a metric: give --{min(filters)}.")
+    if plot and plot.suffix.lower() not in PICTURES:
+        raise InvalidValue(f"{plot.name} is no picture: its name ends in {', '.join(PICTURES)}.")
+    with open_lab(home, key_file, timezone=timezone) as lab:
+        answer: Answer = getattr(lab.metrics, name)(
+            since=since,
+            until=until,
+            user=user or None,
+            channel=channel or None,
+            role=role,
+            min_cell=min_cell,
+            **given,
+        )
+    if plot:
+        _draw(answer, plot)
+    if json:
+        emit(
+            {
+                "metric": name,
+                "question": answer.metric.question,
+                "finding": answer.finding,
+                "parameters": answer.parameters,
+                "filters": answer.filters,
+                "generation": answer.generation,
+                "left_out": answer.left_out,
+                "columns": answer.metric.columns,
+                "rows": answer.pl().to_dicts(),
+            }
+        )
+    else:
+        say(str(answer))
+
+
+def _draw(answer: Answer, file: Path) -> None:
+    from aico_lab.errors import InvalidValue
+
+    how = {"inline": True} if file.suffix.lower() == ".html" else {"scale_factor": 2}
+    try:
+        answer.plot().save(str(file), **how)
+    except OSError as refused:
+        raise InvalidValue(f"{file} cannot be written: {refused.strerror}.") from refused
+    note(f"Drawn into {file}.")
+
+
+def _facts(metric: Metric) -> dict[str, Any]:
+    return {
+        "name": metric.name,
+        "domain": metric.domain,
+        "question": metric.question,
+        "definition": metric.definition,
+        "source": metric.source,
+        "parameters": [
+            {
+                "name": parameter.name,
+                "type": parameter.type.__name__,
+                "default": parameter.default,
+                "choices": parameter.choices,
+                "meaning": parameter.meaning,
+            }
+            for parameter in metric.parameters
+        ],
+        "columns": metric.columns,
+    }
+
+
+def _describe(metric: Metric) -> None:
+    say(f"{metric.name}: {metric.question}")
+    say(f"\n{metric.definition}\n\nSource: {metric.source}")
+    if metric.parameters:
+        say("\nParameters (-p NAME=VALUE):")
+    for parameter in metric.parameters:
+        choices = f"; {', '.join(parameter.choices)}" if parameter.choices else ""
+        said = f"{parameter.name}={parameter.default}"
+        say(f"  {said:<24} {parameter.meaning}{choices}")
+    say("\nColumns:")
+    for column in metric.columns:
+        unit = f" ({column.unit})" if column.unit else ""
+        say(f"  {column.name:<24} {column.meaning}{unit}")

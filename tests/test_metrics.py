@@ -1,0 +1,233 @@
+"""What holds for every metric of the catalogue, whatever it measures."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+
+from aico_lab.errors import InvalidValue, NeverSynced, UnknownName
+from aico_lab.metrics.answer import SHOWN, TYPES
+from aico_lab.metrics.catalogue import DOMAINS, Metrics
+from aico_lab.metrics.registry import CATALOGUE, Catalogue, Column
+from tests.effort import examples
+from tests.talks import World, said, shuffled, talk, talks, world
+
+EVERY = list(CATALOGUE)
+
+A_DAY = talk(
+    said(0, content="Are you there?"),
+    said(4, "assistant", "I am here, as always.", user=None, sentiment=0.6),
+    said(60, content="that is sad", sentiment=-0.5),
+    said(75, "assistant", "why?", user=None, sentiment=None),
+    said(90, content="I do not know", sentiment=0.2),
+    said(90_000, conversation="d", user="w", content="good morning"),
+)
+
+
+@pytest.fixture(scope="module")
+def nobody():
+    with world(talk()) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def a_day():
+    with world(A_DAY) as made:
+        yield made
+
+
+def has_declared_types(answer):
+    assert answer.pl().schema == {c.name: TYPES[c.type] for c in answer.metric.columns}
+    assert answer.arrow().schema.names == answer.pl().columns
+    return True
+
+
+def assert_equal(one, other, what=""):
+    left, right = one.pl(), other.pl()
+    assert left.height == right.height, what
+    for column in left.columns:
+        if left[column].dtype == pl.Float64:
+            a, b = left[column].to_list(), right[column].to_list()
+            assert a == pytest.approx(b, rel=1e-9, abs=1e-12, nan_ok=True), (what, column)
+        else:
+            assert left[column].to_list() == right[column].to_list(), (what, column)
+
+
+def test_every_domain_of_the_source_document_has_metrics():
+    assert {CATALOGUE[name].domain for name in EVERY} == {
+        "conversation", "interaction", "time", "personality", "usage"
+    }  # fmt: skip
+    assert len({module.__name__ for module in DOMAINS}) == len(DOMAINS)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_it_says_what_it_answers_how_and_from_where(name):
+    metric = CATALOGUE[name]
+    assert metric.question.endswith("?")
+    assert len(metric.definition.split()) >= 8
+    assert metric.source
+    assert all(column.meaning for column in metric.columns)
+    numbers = [c for c in metric.columns if c.type == "number"]
+    ends = {c.name for c in numbers if c.name.endswith(("_low", "_high"))}
+    assert {end.rpartition("_")[0] for end in ends} <= {c.name for c in numbers}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_without_messages_the_answer_is_typed_and_tells_nothing(nobody, name):
+    answer = nobody.ask(name)
+    assert has_declared_types(answer)
+    measured = [c.name for c in answer.metric.columns if c.type == "number"]
+    assert all(answer.pl()[column].drop_nulls().is_empty() for column in measured)
+    assert answer.pl()["n"].sum() == 0
+    assert "table" in answer._repr_html_()
+    answer.plot().to_dict()
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("role", ["user", "assistant", "system"])
+def test_a_single_message_is_enough(name, role):
+    with world(talk(said(0, role))) as one:
+        answer = one.ask(name)
+        assert has_declared_types(answer)
+        assert answer.finding
+        answer.plot().to_dict()
+        ends = [c.name for c in answer.metric.columns if c.name.endswith(("_low", "_high"))]
+        assert all(answer.pl()[end].drop_nulls().is_empty() for end in ends)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_without_any_sentiment_nothing_is_made_up(name):
+    with world(A_DAY.with_columns(sentiment_score=pl.lit(None, pl.Float64))) as mute:
+        answer = mute.ask(name)
+        assert has_declared_types(answer)
+        assert answer.finding
+        answer.plot().to_dict()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_it_shows_and_draws_itself(a_day, name):
+    answer = a_day.ask(name)
+    html = answer._repr_html_()
+    assert answer.metric.question.replace("'", "&#x27;") in html
+    assert "snapshot 7" in html
+    assert answer.finding in str(answer)
+    drawn = answer.plot().to_dict()
+    assert drawn["title"]["text"] == answer.finding
+    assert answer.df().shape == answer.pl().shape
+    assert str(a_day.messages["content"][2]) not in html  # an answer quotes nobody
+
+
+@settings(max_examples=examples(10), deadline=None)
+@given(talks())
+def test_the_order_in_which_rows_are_stored_does_not_matter(messages):
+    with world(messages) as stored, world(shuffled(messages)) as mixed:
+        for name in EVERY:
+            assert_equal(stored.ask(name), mixed.ask(name), name)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_filters_restrict_every_metric(a_day, name):
+    nothing = a_day.ask(name, filters={"since": "2030-01-01"})
+    assert has_declared_types(nothing)
+    assert nothing.pl()["n"].sum() == 0
+    for filters in (
+        {"since": "2024-03-31", "until": "2024-03-31"},
+        {"user": "u"},
+        {"user": ("u", "w"), "channel": "d"},
+        {"timezone": "Asia/Kathmandu"},
+    ):
+        assert has_declared_types(a_day.ask(name, filters=filters))
+    if CATALOGUE[name].role == "none":
+        with pytest.raises(InvalidValue, match="both sides"):
+            a_day.ask(name, filters={"role": "user"})
+    else:
+        answer = a_day.ask(name, filters={"role": "user"})
+        if "role" in answer.pl().columns:
+            assert set(answer.pl()["role"]) <= {"user"}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_rows_that_rest_on_little_are_left_out_and_counted(a_day, name):
+    everything = a_day.ask(name)
+    small = everything.pl().filter(pl.col("n").is_between(1, 2)).height
+    answer = a_day.ask(name, filters={"min_cell": 3})
+    assert answer.left_out == small
+    assert answer.pl().height == everything.pl().height - small
+    assert answer.pl().filter(pl.col("n").is_between(1, 2)).is_empty()
+    assert ("left out" in answer.caption) == (small > 0)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_parameters_of_the_wrong_type_are_refused_in_a_sentence(a_day, name):
+    with pytest.raises(UnknownName, match=f"{name} has no parameter 'nonsense'"):
+        a_day.ask(name, nonsense=1)
+    for parameter in CATALOGUE[name].parameters:
+        bad = "nonsense" if parameter.type is not str or parameter.choices else None
+        with pytest.raises(InvalidValue, match=parameter.name):
+            a_day.ask(name, **{parameter.name: bad})
+        if parameter.type is not str:
+            with pytest.raises(InvalidValue, match=r"\w"):
+                a_day.ask(name, **{parameter.name: -1})
+
+
+def test_text_of_the_command_line_is_read_as_the_type(a_day):
+    one = a_day.ask("reply_latency", cutoff_hours="0.5")
+    assert one.parameters == {"cutoff_hours": 0.5}
+    assert_equal(one, a_day.ask("reply_latency", cutoff_hours=0.5))
+
+
+def test_a_lab_names_its_metrics(a_day):
+    metrics = Metrics(a_day, timezone="Europe/Berlin")
+    assert set(EVERY) <= set(dir(metrics))
+    assert metrics.turns().filters.timezone == "Europe/Berlin"
+    assert metrics.turns(timezone="UTC").filters.timezone == "UTC"
+    assert metrics.turns(user=["u"]).filters.users == ("u",)
+    assert "reply_latency" in metrics._repr_html_()
+    assert metrics.turns.__doc__.startswith(CATALOGUE["turns"].question)
+    with pytest.raises(UnknownName, match="There is no metric 'turnz'"):
+        metrics.turnz()
+    with pytest.raises(UnknownName, match="No message has the user 'x'"):
+        metrics.turns(user="x")
+    with pytest.raises(UnknownName, match="No message has the channel 'x'"):
+        metrics.turns(channel=["d", "x"])
+    with pytest.raises(InvalidValue, match="one id or a list"):
+        metrics.turns(user=[])
+
+
+def test_long_answers_show_their_beginning(a_day):
+    answer = a_day.ask("week_heatmap")
+    assert len(answer) == 168
+    assert f"and {168 - SHOWN} more rows" in str(answer)
+    assert answer._repr_html_().count("<tr>") == SHOWN + 1
+
+
+def test_two_metrics_of_one_name_are_an_error_of_the_program():
+    catalogue = Catalogue()
+
+    def declare(columns):
+        return catalogue.metric(
+            domain="usage", question="?", source="none", columns=columns,
+            finding=lambda _rows: "", chart=lambda _answer: None,
+        )  # fmt: skip
+
+    def once(_talk):
+        """What it is."""
+
+    declare([Column("n", "integer", "things")])(once)
+    with pytest.raises(ValueError, match="two metrics once"):
+        declare([Column("n", "integer", "things")])(once)
+
+    def without(_talk):
+        """What it is."""
+
+    with pytest.raises(ValueError, match="no column n"):
+        declare([Column("x", "integer", "things")])(without)
+
+
+def test_a_world_without_the_tables_of_metrics_says_what_to_do():
+    bare = World(talk())
+    bare.connection().execute("DROP SCHEMA mart CASCADE")
+    with pytest.raises(NeverSynced, match="run `aico-lab sync`"):
+        bare.ask("turns")
+    bare.close()
