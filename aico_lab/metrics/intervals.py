@@ -62,7 +62,7 @@ def bootstrap(
     rows = rows.sort(*by, unit, nulls_last=False)
     groups = rows.select(by).unique(maintain_order=True) if by else pl.DataFrame({"_": [0]})
     keyed = rows.with_columns(
-        pl.col(unit).rank("dense").fill_null(0).cast(pl.Int64).alias("_unit"),
+        pl.col(unit).fill_null("").rank("dense").sub(1).cast(pl.Int64).alias("_unit"),
         (pl.struct(by).rle_id() if by else pl.lit(0)).cast(pl.Int64).alias("_group"),
     )
     table = _Table(
