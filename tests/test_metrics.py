@@ -113,7 +113,7 @@ def test_it_shows_and_draws_itself(a_day, name):
     assert "snapshot 7" in html
     assert answer.finding in str(answer)
     drawn = answer.plot().to_dict()
-    assert drawn["title"]["text"] == answer.finding
+    assert " ".join(drawn["title"]["text"]) in (answer.finding, answer.metric.question)
     assert answer.df().shape == answer.pl().shape
     assert str(a_day.messages["content"][2]) not in html  # an answer quotes nobody
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
@@ -83,11 +84,14 @@ class Answer:
 
         if alt.renderers.active != charts.NAME:
             charts.enable()
-        title = alt.Title(self.finding, subtitle=[self.metric.question, self.caption])
+        question, caption = self.metric.question, textwrap.wrap(self.caption, 100)
         if self._rows.is_empty():
             empty = alt.Chart(pl.DataFrame({"x": []})).mark_point()
-            return empty.properties(title=title, height=20)
-        return self.metric.chart(self).properties(title=title)
+            return empty.properties(title=alt.Title(question, subtitle=caption), height=20)
+        finding = textwrap.wrap(self.finding, 75)
+        return self.metric.chart(self).properties(
+            title=alt.Title(finding, subtitle=[question, *caption])
+        )
 
     @property
     def finding(self) -> str:

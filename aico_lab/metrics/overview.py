@@ -1,0 +1,86 @@
+"""How much conversation there is at all: what headline figures are made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import altair as alt
+import ibis
+import polars as pl
+from ibis import _
+
+from aico_lab.metrics import draw
+from aico_lab.metrics.registry import CATALOGUE, Column
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.answer import Answer
+    from aico_lab.metrics.registry import Chart
+    from aico_lab.metrics.talk import Talk
+
+
+def _finish(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
+    return rows.filter(pl.col("n") > 0)
+
+
+def _finding(rows: pl.DataFrame) -> str:
+    row = rows.row(0, named=True)
+    return (
+        f"{row['n']:,} messages in {row['conversations']:,} conversations with {row['users']:,} "
+        f"people, from {row['first_day']} to {row['last_day']}"
+    )
+
+
+def _draw(answer: Answer) -> Chart:
+    row = answer.pl().row(0, named=True)
+    sides = pl.DataFrame(
+        {
+            "role": ["user", "assistant"],
+            "messages": [row["n"] - row["by_assistant"], row["by_assistant"]],
+        }
+    )
+    bars = alt.Chart(sides).mark_bar().encode(
+        alt.X("messages:Q", title="Messages"),
+        alt.Y("role:N", title=None, sort=None),
+        draw.side("role"),
+    )  # fmt: skip
+    return bars.properties(width=draw.WIDTH, height=2 * draw.LINE)
+
+
+@CATALOGUE.metric(
+    domain="interaction",
+    question="How much conversation is there?",
+    source="AICO's data layer, interaction metrics and statistics",
+    columns=[
+        Column("n", "integer", "messages"),
+        Column("by_assistant", "integer", "messages by the companion"),
+        Column("conversations", "integer", "conversations"),
+        Column("users", "integer", "people who wrote"),
+        Column("words", "integer", "words"),
+        Column("days", "integer", "days on which somebody wrote"),
+        Column("first_day", "date", "day of the first message"),
+        Column("last_day", "date", "day of the last message"),
+        Column("sentiment", "number", "mean sentiment score, from -1 to 1"),
+    ],
+    finish=_finish,
+    finding=_finding,
+    chart=_draw,
+)
+def overview(talk: Talk) -> ir.Table:
+    """Plain counts of all messages of both sides; what the system wrote is left out.
+
+    People are those who wrote as user. The mean sentiment is that of all messages with a score.
+    """
+    day = _.local_ts.date()
+    return talk.messages.agg(
+        n=_.count(),
+        by_assistant=(_.role == "assistant").cast("int64").sum(),
+        conversations=_.conversation_id.nunique(),
+        users=ibis.ifelse(_.role == "user", _.user_id, ibis.null("string")).nunique(),
+        words=_.n_words.sum(),
+        days=day.nunique(),
+        first_day=day.min(),
+        last_day=day.max(),
+        sentiment=_.sentiment_score.mean(),
+    )
