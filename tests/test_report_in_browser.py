@@ -1,14 +1,6 @@
-"""Reports and notebooks as their readers see them, in a browser without a network."""
+"""Reports as their readers see them, in a browser without a network."""
 
 from __future__ import annotations
-
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from contextlib import closing
 
 import nbformat
 import pytest
@@ -17,25 +9,9 @@ from aico_lab.reports.html import export_html
 from aico_lab.reports.runner import run_notebook
 from tests.browser import visit
 from tests.notebooks import write_notebook
+from tests.two_charts import BARS, CHART, DAYS, DRAWN, PICTURE, SETUP
 
 pytestmark = pytest.mark.slow
-
-SETUP = "import altair as alt, polars as pl\nfrom aico_lab.reports import charts\ncharts.enable()"
-BARS = """
-frame = pl.DataFrame({"x": ["a", "</script><b>"], "y": [1, 2]})
-alt.Chart(frame, title="Bars").mark_bar().encode(x="x:N", y="y:Q")
-"""
-DAYS = """
-from datetime import date
-frame = pl.DataFrame({"day": [date(2018, 4, 1), date(2018, 4, 2)], "y": [1, 2]})
-alt.Chart(frame, title="Days").mark_bar().encode(
-    alt.X("yearmonthdate(day):O").axis(format="%Y-%m-%d"), y="y:Q"
-)
-"""
-
-CHART = ".aico-lab-chart"
-DRAWN = f"{CHART} .vega-embed svg.marks"
-PICTURE = f"{CHART} > img"
 
 
 @pytest.fixture(scope="module")
@@ -117,94 +93,3 @@ def test_whatever_a_cell_shows_the_page_asks_the_network_for_nothing(tmp_path):
     with visit((tmp_path / "open.html").as_uri()) as seen:
         seen.page.wait_for_timeout(1000)
     assert len(seen.requests) >= 6  # and this proves that it was the policy
-
-
-@pytest.fixture
-def jupyterlab(tmp_path):
-    """Start JupyterLab on a folder; gives the folder and the address of a notebook in it."""
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tmp_path / "notebooks"
-    folder.mkdir()
-    config = {
-        "--ServerApp.port": port,
-        "--ServerApp.root_dir": folder,
-        "--IdentityProvider.token": "",
-        "--LabApp.news_url": "",
-        "--LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
-        "--LabApp.extension_manager": "readonly",
-    }
-    environment = {name: text for name, text in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
-    server = subprocess.Popen(
-        [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
-        + [f"{name}={value}" for name, value in config.items()],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-    )
-    address = f"http://127.0.0.1:{port}/lab/tree/"
-    try:
-        wait_for(address)
-        yield folder, address
-    finally:
-        server.terminate()
-        try:
-            server.wait(timeout=15)
-        except subprocess.TimeoutExpired:  # a server that was asked while it opens a session hangs
-            server.kill()
-            server.wait()
-
-
-def wait_for(address, seconds=60):
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            with urllib.request.urlopen(address, timeout=5):  # noqa: S310
-                return
-        except OSError:
-            assert time.monotonic() < end, "JupyterLab did not start"
-            time.sleep(0.2)
-
-
-def run_all(page):
-    page.get_by_text("| Idle").wait_for(timeout=60_000)  # before it, Lab asks for a kernel
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-
-
-def test_jupyterlab_draws_charts_offline_and_again_when_a_cell_is_run_again(jupyterlab):
-    folder, address = jupyterlab
-    notebook = write_notebook(folder / "charts.ipynb", SETUP, BARS, DAYS)
-    content = nbformat.read(notebook, as_version=4)
-    content.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(content, notebook)
-    with visit(address + "charts.ipynb") as seen:
-        page = seen.page
-        run_all(page)
-        page.locator(DRAWN).nth(1).wait_for(timeout=60_000)
-        assert page.locator(PICTURE).count() == 0
-
-        # The first chart once more, after everything else: out of the notebook's order.
-        page.locator(DRAWN).first.evaluate("chart => chart.classList.add('old')")
-        page.get_by_text('title="Bars"').first.click()
-        page.keyboard.press("Control+Enter")
-        page.wait_for_function(
-            "drawn => document.querySelectorAll(drawn).length == 2"
-            " && !document.querySelector('.old')",
-            arg=DRAWN,
-            timeout=60_000,
-        )
-        assert page.locator(PICTURE).count() == 0
-    assert seen.requests == []
-
-
-def test_jupyterlab_shows_pictures_of_a_notebook_that_is_not_trusted(jupyterlab, report):
-    folder, address = jupyterlab
-    (folder / "other.ipynb").write_bytes(report.notebook.read_bytes())
-    with visit(address + "other.ipynb") as seen:
-        pictures = seen.page.locator(".jp-OutputArea img[alt]")
-        pictures.nth(1).wait_for(timeout=60_000)
-        assert pictures.count() == 2
-        assert seen.page.locator(DRAWN).count() == 0
-    assert seen.requests == []

@@ -1,0 +1,44 @@
+"""`aico-lab lab`: the notebooks in JupyterLab."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from aico_lab.cli.common import HomeOption, KeyFileOption, ask_passphrase
+from aico_lab.cli.output import note
+
+
+def open_jupyterlab(
+    *,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Where to listen; else one that is free.")
+    ] = None,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Only print the address.")
+    ] = False,
+) -> None:
+    """Open your own copies of the notebooks in JupyterLab; their outputs are plain text."""
+    from aico_lab.config import Settings
+    from aico_lab.lab import Lab
+    from aico_lab.shipped import shipped
+    from aico_lab.working_copies import renew
+
+    settings = Settings.resolve(home=home, key_file=key_file, passphrase=ask_passphrase(home))
+    # What does not open here would only be told in a notebook.
+    Lab.open(settings.home, key_file=settings.key_file, passphrase=settings.passphrase).close()
+    from aico_lab.jupyter import check_port, serve  # a second, after what is quickly told
+
+    if port is not None:
+        check_port(port)
+    notebooks = settings.home / "notebooks"
+    for copy in renew(notebooks, shipped("notebooks", ".ipynb").values()):
+        note(
+            f"You changed {copy.name}, so it stays although there is a newer one: "
+            "rename yours to get that too."
+        )
+    note(f"Notebooks: {notebooks} (Control-C stops JupyterLab)")
+    serve(settings, notebooks, port=port, browser=not no_browser)
