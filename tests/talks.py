@@ -76,7 +76,9 @@ class World:
         self._fill("messages", messages)
         for table, columns in OTHERS.items():
             self._fill(table, others.get(table, pl.DataFrame(schema=columns)))
-        refresh.rebuild(self._connection)
+        changes = refresh.Changes(self._connection, anew=True)
+        changes.came(messages.to_arrow())
+        changes.apply()
         for view in mart_views.views_of({"messages": MESSAGES, **OTHERS}):
             self._connection.execute(view)
 
