@@ -8,8 +8,10 @@ from hypothesis import given, settings
 
 from aico_lab.errors import InvalidValue, NeverSynced, UnknownName
 from aico_lab.metrics.answer import SHOWN, TYPES
-from aico_lab.metrics.catalogue import DOMAINS, Metrics
+from aico_lab.metrics.catalogue import DOMAINS, Metrics, compile_query
+from aico_lab.metrics.filters import Filters
 from aico_lab.metrics.registry import CATALOGUE, Catalogue, Column
+from aico_lab.metrics.talk import Talk
 from tests.effort import examples
 from tests.talks import World, said, shuffled, talk, talks, world
 
@@ -48,7 +50,7 @@ def assert_equal(one, other, what=""):
     assert left.height == right.height, what
     for column in left.columns:
         if left[column].dtype == pl.Float64:
-            a, b = left[column].to_list(), right[column].to_list()
+            a, b = (f[column].fill_null(float("nan")).to_list() for f in (left, right))
             assert a == pytest.approx(b, rel=1e-9, abs=1e-12, nan_ok=True), (what, column)
         else:
             assert left[column].to_list() == right[column].to_list(), (what, column)
@@ -118,6 +120,21 @@ def test_it_shows_and_draws_itself(a_day, name):
     assert str(a_day.messages["content"][2]) not in html  # an answer quotes nobody
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_it_is_compiled_once_for_all_data(name):
+    """A question that is asked again after a sync is not compiled again: it may not need to be."""
+    parameters = tuple(sorted(CATALOGUE[name].check({}).items()))
+    filters = Filters(since="2024-03-01", timezone="Europe/Berlin")
+    day = 86_400_000
+    queries = {
+        compile_query.__wrapped__(name, Talk(filters, day, last * day), parameters)
+        for last in (10, 11, 12)
+    }
+    assert len(queries) == 1
+    assert Talk(filters, 0, day) == Talk(filters, day, 3 * day)
+
+
+@pytest.mark.slow
 @settings(max_examples=examples(10), deadline=None)
 @given(talks())
 def test_the_order_in_which_rows_are_stored_does_not_matter(messages):

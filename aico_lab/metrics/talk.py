@@ -6,14 +6,15 @@ whole, one that began before it does not count.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal
 
 import ibis
+from ibis import _
 
 from aico_lab.mart import definitions, refresh
-from aico_lab.metrics.zones import get_zone, local_ms, to_local
+from aico_lab.metrics.zones import get_zone, local_ms, offsets, to_local
 
 if TYPE_CHECKING:
     from datetime import date
@@ -68,15 +69,27 @@ class Talk:
 
     Attributes:
         filters: What counts.
-        first_ms: When the first message of all was written, in UTC milliseconds.
+        first_ms: When the first message of all was written, in UTC milliseconds. Neither this nor
+            the last one is for expressions, which are compiled once for all data.
         last_ms: When the last one was.
         by_side: Whether `role` restricts these tables, rather than the rows of the answer.
+        bounds: The period of the filters in UTC milliseconds, from the first on, before the second.
+        shifts: What the zone adds to UTC while messages were written; see `zones.offsets`.
     """
 
     filters: Filters
-    first_ms: int
-    last_ms: int
+    first_ms: int = field(compare=False)
+    last_ms: int = field(compare=False)
     by_side: bool = False
+    bounds: tuple[int | None, int | None] = field(init=False)
+    shifts: tuple[tuple[int, int], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        days = self.first_ms // _MS_OF_A_DAY, self.last_ms // _MS_OF_A_DAY + 1
+        shifts = offsets(self.filters.timezone, *days)
+        object.__setattr__(self, "bounds", self.filters.bounds(self.last_ms))
+        # When the first one begins does not matter, and is another day for other data.
+        object.__setattr__(self, "shifts", ((0, shifts[0][1]), *shifts[1:]))
 
     @cached_property
     def messages(self) -> ir.Table:
@@ -102,6 +115,15 @@ class Talk:
     def traits(self) -> ir.Table:
         """One row for each trait of each version of the companion's personality, unrestricted."""
         return self._view("traits")
+
+    @cached_property
+    def beginnings(self) -> ir.Table:
+        """When each person first wrote, of all data: only `user` of the filters restricts these."""
+        said = self._stored("messages").filter(_.role == "user", _.user_id.notnull())
+        firsts = said.group_by("user_id").agg(ts_ms=_.ts_ms.min())
+        if self.filters.users:
+            firsts = firsts.filter(_.user_id.isin(self.filters.users))
+        return firsts.mutate(local_ts=self._local(firsts.ts_ms))
 
     def sessions(self, gap_ms: int = definitions.SESSION_GAP_MS) -> ir.Table:
         """Stretches of conversation without a longer silence; `local_ts` is its beginning.
@@ -139,11 +161,6 @@ class Talk:
         return definitions.daily(messages, midnight.date()).rename(date="day")
 
     @cached_property
-    def bounds(self) -> tuple[int | None, int | None]:
-        """The period of the filters in UTC milliseconds."""
-        return self.filters.bounds(self.last_ms)
-
-    @cached_property
     def first_day(self) -> date:
         """The local day on which the period begins, or the first message was written."""
         since = self.bounds[0]
@@ -175,8 +192,10 @@ class Talk:
             table = table.filter(table.channel_id.isin(self.filters.channels))
         if self.by_side and self.filters.role and "role" in table.columns:
             table = table.filter(table.role == self.filters.role)
-        shifted = local_ms(table[time], self.filters.timezone, self.first_ms, self.last_ms)
-        return table.mutate(local_ts=shifted.as_timestamp("ms"))
+        return table.mutate(local_ts=self._local(table[time]))
+
+    def _local(self, ts_ms: ir.IntegerValue) -> ir.TimestampValue:
+        return local_ms(ts_ms, self.shifts).as_timestamp("ms")
 
 
 def period(local_ts: ir.TimestampValue, unit: Unit) -> ir.DateValue:

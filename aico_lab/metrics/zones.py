@@ -7,7 +7,7 @@ offsets that a zone had while the messages were written are looked up once, and 
 from __future__ import annotations
 
 import functools
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -16,6 +16,8 @@ import ibis
 from aico_lab.errors import InvalidValue
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import ibis.expr.types as ir
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -46,16 +48,22 @@ def to_local(ms: int, zone: ZoneInfo) -> datetime:
     return (_EPOCH + timedelta(milliseconds=ms)).astimezone(zone)
 
 
-def local_ms(ts_ms: ir.IntegerValue, zone: str, first_ms: int, last_ms: int) -> ir.IntegerValue:
+def midnight(day: date, zone: str) -> int:
+    """Give when a day begins in a zone, in milliseconds since 1970.
+
+    Where clocks leap over midnight, that is the moment at which they do.
+    """
+    return to_ms(datetime.combine(day, time(), get_zone(zone)))
+
+
+def local_ms(ts_ms: ir.IntegerValue, shifts: Sequence[tuple[int, int]]) -> ir.IntegerValue:
     """Shift UTC milliseconds to a zone's local time.
 
     Args:
-        ts_ms: UTC milliseconds, from `first_ms` to `last_ms`.
-        zone: An IANA name.
-        first_ms: The first moment that occurs.
-        last_ms: The last one.
+        ts_ms: UTC milliseconds.
+        shifts: What the zone adds, as `offsets` gives it for these times.
     """
-    start, *changes = offsets(zone, first_ms // _DAY, last_ms // _DAY + 1)
+    start, *changes = shifts
     if not changes:
         return ts_ms + start[1]
     branches = [
