@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 from aico_lab.errors import InvalidValue
-from aico_lab.metrics.zones import get_zone, to_local, to_ms
+from aico_lab.metrics.zones import get_zone, midnight, to_local, to_ms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,9 +104,9 @@ def _start(given: Moment, zone: ZoneInfo, last_ms: int) -> int:
             first_day = last_day - timedelta(days=number * (7 if unit == "w" else 1) - 1)
         except OverflowError:
             raise InvalidValue(f"since={given!r} goes back beyond the calendar.") from None
-        return _midnight(first_day, zone)
+        return midnight(first_day, zone.key)
     parsed = _parse("since", given)
-    return _exactly(parsed, zone) if isinstance(parsed, datetime) else _midnight(parsed, zone)
+    return _exactly(parsed, zone) if isinstance(parsed, datetime) else midnight(parsed, zone.key)
 
 
 def _end(given: Moment, zone: ZoneInfo) -> int:
@@ -114,7 +114,7 @@ def _end(given: Moment, zone: ZoneInfo) -> int:
     if isinstance(parsed, datetime):
         return _exactly(parsed, zone)
     try:
-        return _midnight(parsed + timedelta(days=1), zone)
+        return midnight(parsed + timedelta(days=1), zone.key)
     except OverflowError:
         raise InvalidValue(f"until={given} is the end of the calendar: leave it out.") from None
 
@@ -135,10 +135,6 @@ def _parse(name: str, given: Moment) -> date | datetime:
             f"{name}={given!r} is no time: give a day as '2024-05-01', a moment as "
             f"'2024-05-01T12:30'{also}."
         ) from None
-
-
-def _midnight(day: date, zone: ZoneInfo) -> int:
-    return to_ms(datetime.combine(day, time(), zone))
 
 
 def _exactly(moment: datetime, zone: ZoneInfo) -> int:
