@@ -24,6 +24,7 @@ from aico_lab.etl.portions import portions
 from aico_lab.etl.warehouse import open_warehouse
 from aico_lab.home import held, os_errors
 from aico_lab.mart import refresh
+from aico_lab.mart.refresh import Changes
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
@@ -225,8 +226,11 @@ class _Run:
             and self._warehouse.is_of_this_version
         ):
             return "nothing", target
+        if not self._warehouse.is_of_this_version:  # the mart is made while messages are read
+            anew = anew | {"messages"}.intersection(contract.table for contract in plan.contracts)
         mode: Mode = "full" if len(anew) == len(plan.contracts) else "increment"
         with self._warehouse.transaction():
+            self._messages = Changes(self._warehouse.connection, anew="messages" in anew)
             self._warehouse.drop_tables(plan.dropped if same else self._warehouse.tables())
             for contract in plan.contracts:
                 if contract.table in anew:
@@ -236,8 +240,8 @@ class _Run:
                     None if cursor is None or contract.table in anew else cursor.seq,
                     target.seq,
                 )
-            if "messages" in anew or "messages" in self.rows or "messages" in self.deleted:
-                refresh.rebuild(self._warehouse.connection)
+            with self._warehouse.memory(refresh.MEMORY_LIMIT):
+                self._messages.apply()
             self._warehouse.create_views()
             self._warehouse.freeze(plan.frozen)
             changes = {
@@ -250,6 +254,7 @@ class _Run:
 
     def _load_table(self, contract: Contract, since: int | None, until: int) -> None:
         table, total = contract.table, self._total(contract, since, until)
+        messages = self._messages if table == "messages" else None
         if not total:
             return
         gone: pa.Table | None = None
@@ -258,7 +263,7 @@ class _Run:
         extracted = extract(self._primary, contract, since=since, until=until)
         for rows, misfits in portions(contract, extracted):
             if gone is not None:
-                if deleted := self._warehouse.delete(contract, gone, rows):
+                if deleted := self._warehouse.delete(contract, gone, rows, messages):
                     self.deleted[table] = deleted
                 gone = None
             if misfits:
@@ -266,6 +271,8 @@ class _Run:
                 self.quarantined[table] = self.quarantined.get(table, 0) + len(misfits)
             if rows.num_rows:
                 self._warehouse.insert(contract, rows)
+                if messages:
+                    messages.came(rows)
                 self.rows[table] = self.rows.get(table, 0) + rows.num_rows
                 self._progress(table, self.rows[table], total)
 

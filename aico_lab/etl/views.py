@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 
+from aico_lab.mart import refresh
+
 DEFINITIONS = (
     "CREATE SCHEMA IF NOT EXISTS raw",
     "CREATE SCHEMA IF NOT EXISTS quarantine",
     "CREATE SCHEMA IF NOT EXISTS meta",
+    "CREATE SCHEMA IF NOT EXISTS mart",
     """CREATE TABLE IF NOT EXISTS quarantine.misfits (
         table_name VARCHAR, row_key VARCHAR, column_name VARCHAR, reason VARCHAR, value VARCHAR
     )""",
@@ -26,6 +29,7 @@ DEFINITIONS = (
     # second form keeps the meaning of the builtin of that name.
     """CREATE OR REPLACE MACRO date_sub(ts, iv) AS ts - iv,
         (part, startdate, enddate) AS datesub(part, startdate, enddate)""",
+    *refresh.empty_tables(),
 )
 """What must be there before rows are loaded; each may be run again."""
 
@@ -55,4 +59,4 @@ VIEWS = (CONVERSATIONS,)
 
 def version() -> str:
     """Name what is defined here: another version of the package has another name for it."""
-    return hashlib.sha256(repr((DEFINITIONS, VIEWS)).encode()).hexdigest()
+    return hashlib.sha256(repr((DEFINITIONS, VIEWS, refresh.version())).encode()).hexdigest()

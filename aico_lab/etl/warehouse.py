@@ -14,6 +14,7 @@ from aico_lab.adapters import duckdb as duckdb_adapter
 from aico_lab.etl import snapshots, views
 from aico_lab.home import os_errors
 from aico_lab.mart import views as mart_views
+from aico_lab.mart.refresh import PLACED_BY
 from aico_lab.schema.feed import Cursor
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from aico_lab.etl.contract import Contract
     from aico_lab.etl.extract import Misfit
+    from aico_lab.mart.refresh import Changes
 
 MEMORY_LIMIT = "80MB"
 """What DuckDB may use while it writes; more is spilled, encrypted."""
@@ -45,6 +47,14 @@ def make_room(connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
 def _count(changed: duckdb.DuckDBPyConnection) -> int:
     row = changed.fetchone()
     return row[0] if row else 0
+
+
+def _removed(deleted: duckdb.DuckDBPyConnection, messages: Changes | None) -> int:
+    if messages is None:
+        return _count(deleted)
+    gone = deleted.to_arrow_table()
+    messages.went(gone)
+    return int(gone.num_rows)
 
 
 class Warehouse:
@@ -72,6 +82,14 @@ class Warehouse:
             self.connection.execute("ROLLBACK")
             raise
         self.connection.execute("COMMIT")
+
+    @contextmanager
+    def memory(self, limit: str) -> Iterator[None]:
+        """Let DuckDB use so much memory inside."""
+        row = self.connection.execute("SELECT current_setting('memory_limit')").fetchone()
+        self.connection.execute(f"SET memory_limit = '{limit}'")
+        yield
+        self.connection.execute("SET memory_limit = ?", row)
 
     @property
     def generation(self) -> int:
@@ -147,30 +165,44 @@ class Warehouse:
         make_room(self.connection, incoming_rows)
         self.connection.execute(f'INSERT INTO raw."{contract.table}" SELECT * FROM incoming_rows')
 
-    def delete(self, contract: Contract, gone_keys: pa.Table, present: pa.Table) -> int:  # noqa: ARG002
+    def delete(
+        self,
+        contract: Contract,
+        gone_keys: pa.Table,
+        present: pa.Table,  # noqa: ARG002
+        messages: Changes | None = None,
+    ) -> int:
         """Remove rows by their keys, from the table and from quarantine.
 
         Args:
             contract: Their table.
             gone_keys: The keys, as text.
             present: Rows of the primary database that have these keys now, not all of them perhaps.
+            messages: Told where the removed rows were, if these are messages.
 
         Returns:
             How many were removed from both.
         """
         table = f'raw."{contract.table}"'
         # DuckDB finds `present` and `gone_keys` by their names, in this very function.
+        returning = f"RETURNING {PLACED_BY}" if messages else ""
         deleted = 0
         if contract.rowid is not None:
             # A row id is a number: this reads a twentieth of what looking for the keys does.
             same = f't."{contract.rowid}" = p."{contract.rowid}"'
-            deleted += _count(
-                self.connection.execute(f"DELETE FROM {table} t USING present p WHERE {same}")
+            deleted += _removed(
+                self.connection.execute(
+                    f"DELETE FROM {table} t USING present p WHERE {same} {returning}"
+                ),
+                messages,
             )
         if deleted < gone_keys.num_rows:
             same = " AND ".join(f'CAST(t."{k}" AS VARCHAR) = g."{k}"' for k in contract.key)
-            deleted += _count(
-                self.connection.execute(f"DELETE FROM {table} t USING gone_keys g WHERE {same}")
+            deleted += _removed(
+                self.connection.execute(
+                    f"DELETE FROM {table} t USING gone_keys g WHERE {same} {returning}"
+                ),
+                messages,
             )
         key = " || '/' || ".join(f'"{name}"' for name in contract.key)
         return deleted + _count(

@@ -1,7 +1,7 @@
 """What questions about conversations start from, each table declared once for every engine.
 
-An engine gives the table `source` (see `SOURCE`), since words are counted differently everywhere;
-from there on these are Ibis expressions, of operations that are equal on DuckDB and on Spark.
+An engine gives the messages as `SOURCE`, and counts their words; from there on these are Ibis
+expressions, of operations that are equal on DuckDB and on Spark.
 """
 
 from __future__ import annotations
@@ -26,17 +26,12 @@ SOURCE: Final = {
     "ts_us": "int64",
     "ts_ms": "int64",
     "response_ms": "int64",
-    # The last message before these in their conversation, where only its end is made anew.
-    "before_ms": "int64",
-    "before_by_user": "boolean",
-    "before_author": "int64",
-    "before_person": "int64",
-    "before_msg_idx": "int64",
-    "before_turn_idx": "int64",
-    "before_session_idx": "int64",
 }
-"""Messages of the user's and the companion's side (what the system wrote is no talk), narrow since
-all of them pass through several windows: conversations and people are numbers."""
+"""Messages of the user's and the companion's side; what the system wrote is no talk.
+
+All of them pass through windows, so they are narrow: conversations and people are numbers, these
+below 2^32 and 0 where nobody is named. `response_ms` is NULL where it was not recorded.
+"""
 
 MESSAGES: Final = {
     "id": "int64",
@@ -55,59 +50,63 @@ MESSAGES: Final = {
     "is_question": "boolean",
     "sentiment_score": "float64",
 }
-"""Messages, measured.
+"""Messages of the user's and the companion's side, measured.
 
-`user_id` is the person: of the companion's messages, the one who wrote last before. `msg_idx`,
-`turn_idx` and `session_idx` count from 0 in each conversation. `gap_ms` is the silence before the
-message. `reply_ms` is the time until a reply, for the message with which a turn answers the other
-side: as recorded, else that silence.
+They are in order of their time, and of their arrival within a microsecond; `msg_idx`, `turn_idx`
+and `session_idx` count from 0 in each conversation.
+
+`user_id` is the person: of a message of the companion, who wrote last before; until somebody has
+written, whom the conversation's first message names.
+
+A session begins with the first message, and after a silence longer than `SESSION_GAP_MS`. A turn
+begins with a session, with a change of side, and where another person goes on. `gap_ms` is the
+silence before the message.
+
+`reply_ms`, of a message that begins a turn, is how long its author took: as recorded, else the
+silence before it if the other side wrote last.
 """
+
+_PEOPLE: Final = 1 << 32
 
 
 def places(source: ir.Table) -> ir.Table:
-    """Give every message its place: the person, the turn, the session, the silence before it."""
+    """Give every message of `SOURCE` its place: the person, the turn, the session, the silence."""
     in_order = ibis.window(group_by="conversation", order_by=["ts_us", "id"])
-    up_to_here = ibis.window(
-        group_by="conversation", order_by=["ts_us", "id"], preceding=None, following=0
-    )
     first = source.mutate(
-        gap_ms=source.ts_ms - ibis.coalesce(source.ts_ms.lag().over(in_order), source.before_ms),
-        was_by_user=ibis.coalesce(source.by_user.lag().over(in_order), source.before_by_user),
-        was_author=ibis.coalesce(source.author.lag().over(in_order), source.before_author),
-        msg_idx=ibis.row_number().over(in_order) + ibis.coalesce(source.before_msg_idx + 1, 0),
-        by_users_so_far=source.by_user.cast("int64").sum().over(up_to_here),
+        msg_idx=ibis.row_number().over(in_order),
+        gap_ms=source.ts_ms - source.ts_ms.lag().over(in_order),
+        answers=source.by_user != source.by_user.lag().over(in_order),
+        other_author=source.author != source.author.lag().over(in_order),
     )
     starts_session = starts_session_after(first.gap_ms, SESSION_GAP_MS)
-    other_side = first.by_user != first.was_by_user
-    other_person = first.by_user & (first.author.fill_null(-1) != first.was_author.fill_null(-1))
-    # Each block begins with a person's message, and has no other one.
-    block = ibis.window(group_by=["conversation", "by_users_so_far"])
-    second = first.mutate(
-        person=ibis.coalesce(
-            ibis.ifelse(first.by_user, first.author, ibis.null("int64")).max().over(block),
-            first.before_person,
-            first.author,
-        ),
-        starts_session=starts_session,
-        starts_turn=starts_session | other_side | other_person,
-        answers=ibis.coalesce(other_side, False),
-    )
+    starts_turn = starts_session | first.answers | (first.by_user & first.other_author)
+    names_a_person = first.by_user | (first.msg_idx == 0)
     nothing = ibis.null("int64")
-    answered_ms = ibis.ifelse(second.answers, second.gap_ms, nothing)
+    second = first.select(
+        "id",
+        "conversation",
+        "msg_idx",
+        "gap_ms",
+        # Grows with every message that names a person: the largest so far is the last one's.
+        named=ibis.ifelse(names_a_person, first.msg_idx * _PEOPLE + first.author, nothing),
+        starts_session=starts_session.cast("int64"),
+        starts_turn=starts_turn.cast("int64"),
+        reply_ms=ibis.ifelse(
+            starts_turn,
+            ibis.coalesce(first.response_ms, ibis.ifelse(first.answers, first.gap_ms, nothing)),
+            nothing,
+        ),
+    )
+    so_far = ibis.window(group_by="conversation", order_by="msg_idx", preceding=None, following=0)
     return second.select(
         "id",
         "conversation",
-        "person",
-        "ts_ms",
         "msg_idx",
         "gap_ms",
-        session_idx=second.starts_session.cast("int64").sum().over(up_to_here)
-        + ibis.coalesce(second.before_session_idx, -1),
-        turn_idx=second.starts_turn.cast("int64").sum().over(up_to_here)
-        + ibis.coalesce(second.before_turn_idx, -1),
-        reply_ms=ibis.ifelse(
-            second.starts_turn, ibis.coalesce(second.response_ms, answered_ms), nothing
-        ),
+        "reply_ms",
+        person=second.named.max().over(so_far) % _PEOPLE,
+        session_idx=second.starts_session.sum().over(so_far) - 1,
+        turn_idx=second.starts_turn.sum().over(so_far) - 1,
     )
 
 
@@ -117,9 +116,9 @@ def starts_session_after(gap_ms: ir.IntegerValue, longest_ms: int) -> ir.Boolean
 
 
 def turns(messages: ir.Table) -> ir.Table:
-    """What one side wrote before the other one, or a long silence: `turn_idx` of `messages`.
+    """What one side wrote before the other one, or a long silence: `turn_idx` of `MESSAGES`.
 
-    `reply_ms` is the time since the other side's last message, where the turn answers it.
+    `reply_ms` is that of its first message.
     """
     return messages.group_by("conversation_id", "turn_idx").agg(
         session_idx=messages.session_idx.min(),
@@ -134,9 +133,10 @@ def turns(messages: ir.Table) -> ir.Table:
 
 
 def sessions(messages: ir.Table) -> ir.Table:
-    """Messages of a conversation without a long silence between them: `session_idx` of `messages`.
+    """Messages of a conversation without a long silence between them: `session_idx` of `MESSAGES`.
 
-    In a channel of several people `user_id` is the first of them by name.
+    In a channel of several people `user_id` is the first by name of those who wrote; it is whom
+    the companion wrote to where nobody did.
     """
     by_user = messages.role == "user"
     first, last = messages.msg_idx.min(), messages.msg_idx.max()

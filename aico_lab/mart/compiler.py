@@ -1,0 +1,70 @@
+"""Write the definitions as DuckDB's SQL into a file, so that a sync need not import Ibis.
+
+That takes a second, and most syncs are done in less. A test says that the file is up to date;
+`python -m aico_lab.mart.compiler` makes it so.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import ibis
+
+from aico_lab.mart import definitions
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+FILE: Final = Path(__file__).with_name("compiled.sql")
+
+_MS_OF_A_DAY: Final = 86_400_000
+_DUCKDB_TYPES: Final = {
+    "int64": "BIGINT",
+    "string": "VARCHAR",
+    "boolean": "BOOLEAN",
+    "float64": "DOUBLE",
+}
+
+
+@functools.cache
+def tables() -> dict[str, ir.Table]:
+    """Give the tables of `mart`, out of messages that are called `slice`."""
+    messages = ibis.table(definitions.MESSAGES, name="slice")
+    return {
+        "messages": messages,
+        "turns": definitions.turns(messages),
+        "sessions": definitions.sessions(messages),
+        "daily": definitions.daily(messages, messages.ts_ms // _MS_OF_A_DAY),
+    }
+
+
+@functools.cache
+def schemas() -> dict[str, dict[str, str]]:
+    """Give the columns of every table of `mart`, with their types as Ibis names them."""
+    return {
+        name: {column: str(type_).removeprefix("!") for column, type_ in table.schema().items()}
+        for name, table in tables().items()
+    }
+
+
+def compiled() -> str:
+    """Give what belongs into the file: each table's columns, and the query that fills it."""
+    queries = {
+        "places": definitions.places(ibis.table(definitions.SOURCE, name="slice")),
+        **{name: table for name, table in tables().items() if name != "messages"},
+    }
+    sections = {
+        f"columns of {name}": ",\n".join(f"{column} {_DUCKDB_TYPES[type_]}"
+                                         for column, type_ in columns.items())
+        for name, columns in schemas().items()
+    } | {
+        f"query of {name}": str(ibis.to_sql(table, dialect="duckdb"))
+        for name, table in queries.items()
+    }  # fmt: skip
+    return "\n".join(f"-- {title}\n{text}\n" for title, text in sections.items())
+
+
+if __name__ == "__main__":
+    FILE.write_text(compiled(), encoding="utf-8")
