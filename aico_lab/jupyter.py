@@ -68,7 +68,7 @@ def check_port(port: int) -> None:
 def serve(settings: Settings, notebooks: Path, *, port: int | None, browser: bool) -> None:
     """Run JupyterLab until it is told to stop, by a signal or in its menu.
 
-    It becomes this process, whose environment and working folder are Jupyter's afterwards.
+    It becomes this process, whose environment is Jupyter's afterwards.
 
     Args:
         settings: The home, and what opens it in a kernel.
@@ -101,7 +101,7 @@ def serve(settings: Settings, notebooks: Path, *, port: int | None, browser: boo
 
         server = LabApp.initialize_server(
             [f"--{name}={value}" for name, value in options.items()],
-            kernel_spec_manager_class=_OnlyOurs,
+            kernel_spec_manager_class=OnlyOurs,
             session_manager_class=Sessions,
         )
 
@@ -116,7 +116,7 @@ def serve(settings: Settings, notebooks: Path, *, port: int | None, browser: boo
         pass
 
 
-class _OnlyOurs(KernelSpecManager):
+class OnlyOurs(KernelSpecManager):
     """Knows the kernel of this very Python; another "python3" may be without this package."""
 
     @default("kernel_dirs")
@@ -131,7 +131,6 @@ def _move_into(own: Path, environment: dict[str, str]) -> None:
         (own / "config" / "labconfig").mkdir(parents=True, exist_ok=True)
         defaults = own / "config" / "labconfig" / "default_setting_overrides.json"
         write_atomically(defaults, json.dumps(_SETTINGS).encode())
-        os.chdir(own)  # a configuration file of the working folder is read, too
     os.environ.clear()
     os.environ.update(
         {name: text for name, text in environment.items() if not name.startswith("JUPYTER")},

@@ -23,6 +23,7 @@ import nbformat
 import psutil
 import pytest
 
+from aico_lab.jupyter import OnlyOurs
 from aico_lab.lab import Lab
 from aico_lab.reports.runner import run_notebook
 from aico_lab.shipped import shipped
@@ -99,14 +100,14 @@ def until(condition: Any, seconds: float = 60) -> Any:
 
 @contextmanager
 def jupyterlab_on(
-    home: Path, folder: Path, *, passphrase: str | None = None, **environment: str
+    home: Path, folder: Path, *options: str, passphrase: str | None = None, **environment: str
 ) -> Iterator[Running]:
     """Start the command in a working folder outside the checkout; a passphrase is typed."""
     errors = folder / "stderr"
     terminal, typed = pty.openpty()
     with errors.open("wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "aico_lab", "lab", "--home", str(home), "--no-browser"],
+            [sys.executable, "-m", "aico_lab", "lab", "--home", str(home), *options],
             stdin=typed if passphrase else subprocess.DEVNULL,
             stdout=stderr,
             stderr=stderr,
@@ -161,7 +162,9 @@ def jupyterlab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             f'#!/bin/sh\necho "{tool} $YARN_ENABLE_TELEMETRY" >> "{folder}/tools.log"\n'
         )
         (tools / tool).chmod(0o700)
-    home = folder / "home"
+    (tools / "browser").write_text(f'#!/bin/sh\nenv > "{folder}/browser.log"\n')
+    (tools / "browser").chmod(0o700)
+    home = folder / "a höme"
     with Lab.create(home, protection="passphrase", passphrase=PASSPHRASE) as lab:
         add(lab.primary, *(message(n, timestamp=at(n * 7000)) for n in range(600)))
         lab.sync()
@@ -170,6 +173,7 @@ def jupyterlab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         "XDG_DATA_HOME": "",
         "XDG_CONFIG_HOME": "",
         "JUPYTER_CONFIG_PATH": str(person / ".jupyter"),
+        "BROWSER": f"{tools / 'browser'} %s",
         "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
     }
     with jupyterlab_on(home, folder, passphrase=PASSPHRASE, **environment) as running:
@@ -287,21 +291,34 @@ def test_a_persons_own_jupyter_and_tools_that_call_home_are_left_alone(jupyterla
 
 @pytest.mark.slow
 def test_kernels_have_the_passphrase_and_nothing_else_has(jupyterlab):
-    """Neither an argument, nor a terminal, nor the server itself, from which a browser inherits."""
+    """Neither an argument, nor the server, nor a terminal or the browser that it starts."""
     kernel, terminal = jupyterlab.start_kernel(), jupyterlab.start_terminal()
     server = psutil.Process(jupyterlab.process.pid)
     assert kernel.environ()["AICO_LAB_PASSPHRASE"] == PASSPHRASE
     assert terminal.environ()["AICO_LAB_HOME"] == str(jupyterlab.home)
     assert PASSPHRASE not in terminal.environ().values()
     assert PASSPHRASE not in server.environ().values()
+    browser = jupyterlab.home.parent / "browser.log"
+    assert PASSPHRASE not in until(lambda: browser.exists() and browser.read_text())
     assert all(PASSPHRASE not in process.cmdline() for process in (server, kernel, terminal))
     assert kernel.exe() == server.exe()
+
+
+def test_the_kernel_is_that_of_this_python_whatever_kernels_are_installed(tmp_path, monkeypatch):
+    for name in ("python3", "other"):
+        spec = tmp_path / "kernels" / name / "kernel.json"
+        spec.parent.mkdir(parents=True)
+        spec.write_text(json.dumps({"argv": ["false"], "display_name": "Theirs"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    kernels = OnlyOurs()
+    assert list(kernels.find_kernel_specs()) == ["python3"]
+    assert kernels.get_kernel_spec("python3").argv[0] == sys.executable
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
 def test_control_c_ends_it_and_its_kernels_without_a_question(times, lab, tmp_path):
-    with jupyterlab_on(lab.home.path, tmp_path) as running:
+    with jupyterlab_on(lab.home.path, tmp_path, "--no-browser") as running:
         kernel = running.start_kernel()
         for _ in range(times):
             running.process.send_signal(signal.SIGINT)
