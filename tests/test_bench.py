@@ -7,9 +7,10 @@ import subprocess
 import sys
 
 import duckdb
+import polars as pl
 import pytest
 
-from aico_lab.bench import etl_peers
+from aico_lab.bench import etl_peers, metrics_jobs
 from aico_lab.bench.etl import RATIOS, run_bench
 from aico_lab.bench.etl_peers import PEERS
 from aico_lab.config import Settings
@@ -82,3 +83,18 @@ def test_a_peer_that_is_not_installed_is_missed_before_any_work(monkeypatch):
     monkeypatch.setattr(etl_peers, "LIBRARIES", ("json", "no_such_peer"))
     with pytest.raises(LibraryMissing, match=r"needs no-such-peer to .*`pip install .*\[bench\]'`"):
         run_bench(1000, 1, lambda *_: pytest.fail("it began"))
+
+
+@pytest.mark.slow
+def test_metrics_sql_and_pandas_find_the_same_rows(tmp_path):
+    """A job fails where its rows are not those of the SQL; the clock only runs if they are."""
+    run("metrics_jobs", "prepare", tmp_path)
+    for job in ("metrics", "sql", "pandas", "first-metrics", "catalogue"):
+        assert run("metrics_jobs", job, tmp_path)["seconds"] > 0
+
+
+def test_rows_that_differ_stop_the_benchmark():
+    rows = pl.DataFrame({"n": [1, 2], "mean": [0.5, None]})
+    metrics_jobs._compare("same", rows, rows.reverse())
+    with pytest.raises(RuntimeError, match="turns is not the same"):
+        metrics_jobs._compare("turns", rows, rows.with_columns(n=pl.lit(1)))

@@ -42,6 +42,16 @@ def bench_storage(
     _show(run_bench, rows, repeat, json=json)
 
 
+@bench.command("metrics")
+def bench_metrics(
+    *, rows: RowsOption = 250_000, repeat: RepeatOption = 3, json: JsonOption = False
+) -> None:
+    """Time the catalogue of metrics, and some of it against SQL by hand and pandas."""
+    from aico_lab.bench.metrics import run_bench
+
+    _show(run_bench, rows, repeat, json=json)
+
+
 def _show(
     run_bench: Callable[[int, int, Callable[[str, int, int | None], None]], Outcome],
     rows: int,

@@ -30,7 +30,7 @@ def metrics_list(
     """Show what can be asked; with a name, how it is defined."""
     from aico_lab.metrics.catalogue import CATALOGUE
 
-    chosen = [CATALOGUE[name]] if name else [CATALOGUE[each] for each in CATALOGUE]
+    chosen = [CATALOGUE[name]] if name else CATALOGUE.by_domain()
     if json:
         emit([_facts(metric) for metric in chosen])
         return
@@ -38,7 +38,7 @@ def metrics_list(
         _describe(chosen[0])
         return
     domain = ""
-    for metric in sorted(chosen, key=lambda metric: metric.domain):
+    for metric in chosen:
         if metric.domain != domain:
             domain = metric.domain
             say(f"{domain}:")

@@ -227,6 +227,11 @@ class Catalogue:
             )
         return self._metrics[name]
 
+    def by_domain(self) -> list[Metric]:
+        """Give all metrics, domain by domain in the order of the source document."""
+        domains = get_args(Domain)
+        return sorted(self._metrics.values(), key=lambda metric: domains.index(metric.domain))
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._metrics)
 
