@@ -10,7 +10,16 @@ import polars as pl
 
 from aico_lab.adapters.duckdb import translated
 from aico_lab.errors import InvalidValue, NeverSynced, UnknownName
-from aico_lab.metrics import conversation, interaction, overview, personality, temporal, usage
+from aico_lab.metrics import (
+    concentration,
+    conversation,
+    interaction,
+    overview,
+    people,
+    personality,
+    temporal,
+    usage,
+)
 from aico_lab.metrics.answer import Answer, typed, without_small_cells
 from aico_lab.metrics.filters import Filters
 from aico_lab.metrics.registry import CATALOGUE
@@ -27,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CATALOGUE", "Metrics", "Question", "ask"]
 
-DOMAINS = (overview, conversation, interaction, temporal, personality, usage)
+DOMAINS = (overview, conversation, interaction, people, concentration, temporal, personality, usage)
 """The modules that declare metrics; to import one is to declare them."""
 
 

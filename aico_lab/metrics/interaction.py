@@ -1,1 +1,185 @@
-"""Interaction metrics: how much is written, by how many people, and who comes back."""
+"""Interaction metrics: how much is written and by how many people."""
+
+from __future__ import annotations
+
+import functools
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+import altair as alt
+import polars as pl
+from ibis import _
+
+from aico_lab.metrics import draw, periods
+from aico_lab.metrics.intervals import bootstrap, ratio
+from aico_lab.metrics.registry import CATALOGUE, Column, interval
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.answer import Answer
+    from aico_lab.metrics.registry import Chart, Expression
+    from aico_lab.metrics.talk import Talk, Unit
+
+_ACTIVITY: Final = [
+    Column("start", "date", "first day of the period"),
+    Column("n", "integer", "messages"),
+    Column("users", "integer", "people who wrote"),
+    Column("conversations", "integer", "conversations in which something was written"),
+    Column("complete", "truth", "whether the period is over, and not cut by the filters"),
+]
+
+
+def _activity(talk: Talk, unit: Unit) -> ir.Table:
+    days = talk.daily.mutate(start=periods.start_of(talk.daily, unit))
+    return days.group_by("start").agg(
+        n=days.n_messages.sum(),
+        users=days.user_id.nunique(where=days.role == "user"),
+        conversations=days.conversation_id.nunique(),
+    )
+
+
+def _describe_activity(rows: pl.DataFrame, unit: Unit) -> str:
+    top = rows.row(rows["n"].arg_max() or 0, named=True)
+    when = {"day": "on", "week": "in the week from", "month": "in the month from"}[unit]
+    return (
+        f"Most was written {when} {top['start']}: {top['n']:,} messages by {top['users']:,} people "
+        f"in {top['conversations']:,} conversations"
+    )
+
+
+def _draw_activity(answer: Answer, unit: Unit) -> Chart:
+    panels = (periods.bars(answer, unit, value, height=130) for value in ("n", "users"))
+    return alt.vconcat(*panels).resolve_scale(x="shared")
+
+
+def _finish_activity(rows: pl.DataFrame, talk: Talk, unit: Unit) -> pl.DataFrame:
+    return periods.on_calendar(rows, talk, unit)
+
+
+def _declare(unit: Unit) -> Callable[[Expression], Expression]:
+    return CATALOGUE.metric(
+        domain="interaction",
+        question=f"How much is written in each {unit}, and by how many people?",
+        source="Active users of usage analytics; the unfinished last period as in chat-analytics",
+        columns=_ACTIVITY,
+        finish=functools.partial(_finish_activity, unit=unit),
+        finding=functools.partial(_describe_activity, unit=unit),
+        chart=functools.partial(_draw_activity, unit=unit),
+    )
+
+
+@_declare("day")
+def daily_activity(talk: Talk) -> ir.Table:
+    """Messages, people and conversations of each local day, from the first to the last one.
+
+    Days on which nobody wrote are 0. People are those who wrote themselves (role user) and are
+    known. A day is complete unless the data or the filters end in it, or `since` lies in it; the
+    very first one counts as complete, although the data begin in it.
+    """
+    return _activity(talk, "day")
+
+
+@_declare("week")
+def weekly_activity(talk: Talk) -> ir.Table:
+    """Messages, people and conversations of each week from Monday, from the first to the last one.
+
+    Weeks in which nobody wrote are 0. People are those who wrote themselves (role user) and are
+    known; who wrote on several days counts once. A week is complete unless the data or the filters
+    end in it, or `since` lies in it; the very first one counts as complete, although the data begin
+    in it.
+    """
+    return _activity(talk, "week")
+
+
+@_declare("month")
+def monthly_activity(talk: Talk) -> ir.Table:
+    """Messages, people and conversations of each calendar month, from the first to the last one.
+
+    Months in which nobody wrote are 0. People are those who wrote themselves (role user) and are
+    known; who wrote on several days counts once. A month is complete unless the data or the filters
+    end in it, or `since` lies in it; the very first one counts as complete, although the data begin
+    in it.
+    """
+    return _activity(talk, "month")
+
+
+def _finish_stickiness(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
+    found = bootstrap(
+        rows.with_columns(people=pl.lit(1)),
+        by=["start"],
+        unit="user_id",
+        statistics={"days_of_one": ratio("days_active", "people")},
+    ).drop("people")
+    months = periods.on_calendar(found, talk, "month").with_columns(
+        days=(
+            pl.min_horizontal("end", pl.lit(talk.last_day + timedelta(days=1)))
+            - pl.max_horizontal("start", pl.lit(talk.first_day))
+        ).dt.total_days()
+    )
+    return months.with_columns(
+        daily=pl.col("days_active").fill_null(0) / pl.col("days"),
+        **{
+            f"stickiness{end}": pl.col(f"days_of_one{end}") * 100 / pl.col("days")
+            for end in ("", "_low", "_high")
+        },
+    )
+
+
+def _describe_stickiness(rows: pl.DataFrame) -> str:
+    known = rows.filter(pl.col("stickiness").is_not_null())
+    if known.is_empty():
+        return "In no month did enough people write"
+    last = known.filter("complete").tail(1)
+    row = (known.tail(1) if last.is_empty() else last).row(0, named=True)
+    return (
+        f"In {row['start']:%B %Y} a person who wrote at all did so on {row['stickiness']:.1f} % "
+        f"of the days: {row['daily']:.1f} of {row['n']:,} people on an average day"
+    )
+
+
+def _draw_stickiness(answer: Answer) -> Chart:
+    rows = periods.recent(answer, "month").with_columns(middle=pl.col("start").dt.offset_by("14d"))
+    ends = alt.Y("stickiness_low:Q", title="Daily of monthly active people (%)")
+    base = alt.Chart(rows).encode(
+        periods.axis(answer, "month", "middle").scale(padding=20), color=periods.COLOUR
+    )
+    return alt.layer(
+        base.mark_rule(strokeWidth=3, opacity=0.45).encode(
+            ends.scale(zero=True), alt.Y2("stickiness_high:Q")
+        ),
+        base.mark_point(size=70, opacity=1).encode(alt.Y("stickiness:Q")),
+    ).properties(width=draw.WIDTH, height=200)
+
+
+@CATALOGUE.metric(
+    domain="interaction",
+    question="How often do people who write in a month come by?",
+    source="DAU/MAU, the ratio of daily to monthly active users of usage analytics",
+    columns=[
+        Column("start", "date", "first day of the month"),
+        Column("n", "integer", "people who wrote in the month"),
+        Column("daily", "number", "mean of the people who wrote on a day"),
+        Column("stickiness", "number", "daily of monthly active people", "%"),
+        interval("stickiness", "%"),
+        Column("complete", "truth", "whether the month is over, and not cut by the filters"),
+    ],
+    finish=_finish_stickiness,
+    finding=_describe_stickiness,
+    chart=_draw_stickiness,
+    role="none",
+)
+def stickiness(talk: Talk) -> ir.Table:
+    """Mean daily active people of a month, divided by the people who were active in it (DAU/MAU).
+
+    Active is who wrote (role user) and is known. The mean is over all local days of the month that
+    lie between the first and the last day of the data and the filters, also those on which nobody
+    wrote. The same number is the share of these days on which a person of the month wrote, in the
+    mean over people; so the interval resamples people. Months of few days are not comparable with
+    whole ones: the fewer days, the larger the ratio.
+    """
+    people = talk.daily.filter(_.role == "user", _.user_id.notnull())
+    people = people.mutate(start=periods.start_of(people, "month"))
+    return people.group_by("start", "user_id").agg(days_active=_.date.nunique())

@@ -1,0 +1,227 @@
+"""Interaction metrics of people: who comes back, and for how many days in a row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal
+
+import altair as alt
+import ibis
+import polars as pl
+from ibis import _
+
+from aico_lab.metrics import draw, periods
+from aico_lab.metrics.registry import CATALOGUE, Column, interval
+from aico_lab.metrics.talk import period as period_of
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.answer import Answer
+    from aico_lab.metrics.registry import Chart
+    from aico_lab.metrics.talk import Talk
+
+_Z: Final = 1.959963984540054  # of 95 %
+_TRIANGLE: Final = 26
+"""How many cohorts, and how many periods of each, fit into a chart."""
+
+
+def with_wilson(rows: pl.DataFrame, part: str, whole: str, name: str) -> pl.DataFrame:
+    """Add the share of people, in percent, with the interval of Wilson (1927).
+
+    A person is in or out, so a share of people is a proportion, whose interval needs no bootstrap.
+
+    Args:
+        rows: To add it to.
+        part: The column that counts those who are in.
+        whole: The column that counts all.
+        name: What the share is called.
+    """
+    share, n = pl.col(part) / pl.col(whole), pl.col(whole)
+    several = pl.when(n > 1)  # as with the bootstrap, one person makes no interval
+    middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * (share * (1 - share) / n + _Z**2 / (4 * n**2)).sqrt()
+    return rows.with_columns(
+        (share * 100).alias(name),
+        several.then((middle - half) * 100).clip(0, 100).alias(f"{name}_low"),
+        several.then((middle + half) * 100).clip(0, 100).alias(f"{name}_high"),
+    )
+
+
+def _number(column: str, period: Literal["week", "month"]) -> pl.Expr:
+    """Count periods, from whenever on."""
+    day = pl.col(column)
+    if period == "week":
+        return day.cast(pl.Int64) // 7
+    return day.dt.year().cast(pl.Int64) * 12 + day.dt.month()
+
+
+def _finish_retention(
+    rows: pl.DataFrame, talk: Talk, period: Literal["week", "month"]
+) -> pl.DataFrame:
+    rows = rows.with_columns(pl.col("cohort", "start").cast(pl.Date))
+    cells = (
+        rows.select("cohort", "n")
+        .unique()
+        .join(periods.calendar(talk, period).select("start", "complete"), how="cross")
+        .filter(pl.col("start") >= pl.col("cohort"))
+        .join(rows.select("cohort", "start", "active"), on=["cohort", "start"], how="left")
+        .with_columns(
+            pl.col("active").fill_null(0),
+            since=_number("start", period) - _number("cohort", period),
+        )
+    )
+    return with_wilson(cells.sort("cohort", "start"), "active", "n", "share")
+
+
+def _describe_retention(rows: pl.DataFrame) -> str:
+    later = rows.filter(pl.col("complete") & (pl.col("since") > 0)).sort("since")
+    if later.is_empty():
+        return "No period is over in which people of an earlier one could come back"
+    first = later.filter(pl.col("since") == later["since"][0])
+    active, people = int(first["active"].sum()), int(first["n"].sum())
+    since = first["since"][0]
+    when = "in the next period" if since == 1 else f"{since} periods later"
+    return f"Of {people:,} people {active:,} ({active * 100 / people:.0f} %) wrote again {when}"
+
+
+def _draw_retention(answer: Answer) -> Chart:
+    unit = answer.parameters["period"]
+    cohorts = answer.pl()["cohort"].unique().sort().tail(_TRIANGLE)
+    cut = f", of the last {_TRIANGLE}" if answer.pl()["cohort"].n_unique() > _TRIANGLE else ""
+    name = pl.col("cohort").dt.strftime("%Y-%m" if unit == "month" else "%Y-%m-%d")
+    rows = answer.pl().filter(
+        pl.col("cohort").is_in(cohorts.implode()), pl.col("since") < _TRIANGLE
+    )
+    rows = rows.with_columns(
+        row=name + pl.format(" ({})", pl.col("n")),
+        text=pl.format("{}{}", pl.col("share").round().cast(pl.Int64), periods.MARK),
+    )
+    base = alt.Chart(rows).encode(
+        alt.X("since:O", title=f"{unit.capitalize()}s since the first one (*: unfinished)").axis(
+            labelAngle=0
+        ),
+        alt.Y("row:N", title=f"First {unit} (people){cut}", sort="ascending"),
+    )
+    # All are there in the first period; colours are for the others.
+    later = rows.filter(pl.col("since") > 0)
+    most = max([1.0, *later["share"].to_list()])
+    filled = base.mark_rect(stroke="white").encode(
+        alt.Color("share:Q", title="Active (%)")
+        .scale(scheme="blues", domain=[0, most], clamp=True)
+        .legend(orient="right")
+    )
+    dark = alt.datum.share > most * 0.55
+    text = base.mark_text(fontSize=10).encode(
+        alt.Text("text:N"), color=alt.condition(dark, alt.value("white"), alt.value("black"))
+    )
+    return alt.layer(filled, text).properties(width=draw.WIDTH - 60, height=alt.Step(19))
+
+
+@CATALOGUE.metric(
+    domain="interaction",
+    question="How many people come back, so long after their first message?",
+    source="Cohort analysis; intervals: Wilson (1927)",
+    columns=[
+        Column("cohort", "date", "first day of the period of the first message"),
+        Column("since", "integer", "periods since then"),
+        Column("start", "date", "first day of the period in question"),
+        Column("n", "integer", "people of the cohort"),
+        Column("active", "integer", "of these, people who wrote in the period in question"),
+        Column("share", "number", "active people of the cohort", "%"),
+        interval("share", "%"),
+        Column("complete", "truth", "whether the period is over, and not cut by the filters"),
+    ],
+    finish=_finish_retention,
+    finding=_describe_retention,
+    chart=_draw_retention,
+    role="none",
+)
+def retention(talk: Talk, *, period: Literal["week", "month"] = "week") -> ir.Table:
+    """Of the people whose first message fell into a period, the share that wrote in a later one.
+
+    A person is one who wrote (role user) and is known, and belongs to the period of the first
+    message of all: filters other than `user` restrict in which messages people count as active,
+    and which periods there are, not who belongs to which cohort. Periods in which nobody began have
+    no rows, and neither have those after the last message. Intervals are Wilson's: each person is
+    one observation.
+
+    Args:
+        period: A week from Monday, or a calendar month.
+    """
+    firsts = talk.beginnings
+    firsts = firsts.select("user_id", cohort=period_of(firsts.local_ts, period))
+    days = talk.daily.filter(_.role == "user", _.user_id.notnull())
+    active = days.select("user_id", start=periods.start_of(days, period)).distinct()
+    together = firsts.join(active, "user_id")
+    counted = together.group_by("cohort", "start").agg(active=_.count())
+    cohorts = firsts.group_by("cohort").agg(n=_.count())
+    found = cohorts.left_join(counted, "cohort")
+    return found.select("cohort", "n", "start", "active")
+
+
+def _finish_streaks(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
+    found = rows.sort("days").with_columns(
+        people=pl.col("n").sum(), longer=pl.col("n").cum_sum(reverse=True)
+    )
+    return with_wilson(with_wilson(found, "n", "people", "share"), "longer", "people", "at_least")
+
+
+def _describe_streaks(rows: pl.DataFrame) -> str:
+    longest = rows.row(-1, named=True)["days"]
+    several = rows.filter(pl.col("days") > 1)
+    share = 0.0 if several.is_empty() else several.row(0, named=True)["at_least"]
+    return (
+        f"{share:.0f} % of the people wrote on two or more consecutive days; the longest streak "
+        f"had {longest:,} day{'s' if longest > 1 else ''}"
+    )
+
+
+def _draw_streaks(answer: Answer) -> Chart:
+    base = alt.Chart(answer.pl()).encode(
+        alt.X("days:Q", title=f"Consecutive days ({answer.filters.timezone})").scale(
+            domainMin=1, nice=False
+        )
+    )
+    ends = alt.Y("at_least_low:Q", title="People with a streak of at least so many days (%)")
+    return alt.layer(
+        base.mark_area(opacity=0.25, interpolate="step-before").encode(
+            ends.scale(domain=[0, 100]), alt.Y2("at_least_high:Q")
+        ),
+        base.mark_line(interpolate="step-before", point=True).encode(alt.Y("at_least:Q")),
+    ).properties(width=draw.WIDTH, height=220)
+
+
+@CATALOGUE.metric(
+    domain="interaction",
+    question="On how many days in a row do people write?",
+    source="Streaks of usage analytics; intervals: Wilson (1927)",
+    columns=[
+        Column("days", "integer", "consecutive days of a person's longest streak"),
+        Column("n", "integer", "people"),
+        Column("share", "number", "share of all people", "%"),
+        interval("share", "%"),
+        Column("at_least", "number", "people with a streak of so many days or more", "%"),
+        interval("at_least", "%"),
+    ],
+    finish=_finish_streaks,
+    finding=_describe_streaks,
+    chart=_draw_streaks,
+    role="none",
+)
+def streaks(talk: Talk) -> ir.Table:
+    """A streak is consecutive local days on each of which a person wrote; each person's longest.
+
+    People who wrote at all (role user) and are known, in the period of the filters: a streak that
+    began before it is cut, and one that goes on at its end is counted as long as it is until then.
+    Lengths that are nobody's longest streak have no row.
+    """
+    days = talk.daily.filter(_.role == "user", _.user_id.notnull())
+    days = days.select("user_id", "date").distinct()
+    in_order = ibis.window(group_by="user_id", order_by="date")
+    up_to_here = ibis.window(group_by="user_id", order_by="date", preceding=None, following=0)
+    before = days.date.lag().over(in_order)
+    marked = days.mutate(begins=ibis.coalesce(before + ibis.interval(days=1) != days.date, True))
+    numbered = marked.mutate(streak=marked.begins.cast("int64").sum().over(up_to_here))
+    each = numbered.group_by("user_id", "streak").agg(days=_.count())
+    longest = each.group_by("user_id").agg(days=_.days.max())
+    return longest.group_by("days").agg(n=_.count())

@@ -1,0 +1,144 @@
+"""Days, weeks and months as rows: a calendar without holes, and which of its periods are whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import altair as alt
+import polars as pl
+import polars.selectors as cs
+
+from aico_lab.metrics import draw
+from aico_lab.metrics.talk import period
+from aico_lab.metrics.zones import midnight
+from aico_lab.reports import charts
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.answer import Answer
+    from aico_lab.metrics.registry import Chart
+    from aico_lab.metrics.talk import Talk, Unit
+
+STEP: Final = {"day": "1d", "week": "1w", "month": "1mo"}
+"""A period, as polars writes it."""
+
+DRAWN: Final = 400
+"""How many periods fit into a chart; of more, the last ones are drawn."""
+
+STATE: Final = (
+    pl.when("complete").then(pl.lit("complete")).otherwise(pl.lit("unfinished")).alias("state")
+)
+"""In words, what `complete` says."""
+
+MARK: Final = pl.when("complete").then(pl.lit("")).otherwise(pl.lit("*"))
+"""Where there is no room for the state."""
+
+COLOUR: Final = alt.Color(
+    "state:N",
+    title=None,
+    scale=alt.Scale(domain=["complete", "unfinished"], range=[charts.BLUE, charts.GREY]),
+)
+"""Unfinished periods are grey."""
+
+
+def start_of(days: ir.Table, unit: Unit) -> ir.DateValue:
+    """Give the period of each row of `Talk.daily`: the day, the Monday, or the first of a month."""
+    return period(days.date.cast("timestamp"), unit)
+
+
+def calendar(talk: Talk, unit: Unit) -> pl.DataFrame:
+    """Give every period from the first to the last one of the data and the filters.
+
+    Returns:
+        `start` and `end` (the day after the last one), `ms` (how long it is), `complete` and
+        `whole`. A period is not complete where `since` or `until` cut it, or where the data end in
+        it; it is not whole where they begin in it, either.
+    """
+    since, until = talk.bounds
+    known_until = talk.last_ms if until is None else min(until, talk.last_ms)
+    whole_since = talk.first_ms if since is None else max(since, talk.first_ms)
+    first = pl.select(pl.lit(talk.first_day, pl.Date).dt.truncate(STEP[unit])).item()
+    starts = pl.date_range(first, talk.last_day, STEP[unit], eager=True).alias("start")
+    made = starts.to_frame().with_columns(end=pl.col("start").dt.offset_by(STEP[unit]))
+
+    def moments(name: str) -> pl.Series:
+        days: list[date] = made[name].to_list()
+        return pl.Series([midnight(d, talk.filters.timezone) for d in days], dtype=pl.Int64)
+
+    begins, ends = moments("start"), moments("end")
+    in_time = ends <= known_until
+    return made.with_columns(
+        ms=ends - begins,
+        complete=in_time & (begins >= (begins if since is None else since)),
+        whole=in_time & (begins >= whole_since),
+    )
+
+
+def on_calendar(rows: pl.DataFrame, talk: Talk, unit: Unit) -> pl.DataFrame:
+    """Give a row for every period, with zeros for counts and nulls for numbers where none was.
+
+    Args:
+        rows: At most one row for each `start`; without any there is no calendar.
+        talk: What the rows are from.
+        unit: How long a period is.
+    """
+    periods = calendar(talk, unit)
+    if rows.is_empty():
+        periods = periods.clear()
+    # A sum of DuckDB's is a decimal.
+    rows = rows.with_columns(pl.col("start").cast(pl.Date), cs.decimal().cast(pl.Int64))
+    joined = periods.join(rows, on="start", how="left", maintain_order="left")
+    return joined.with_columns(pl.col(pl.Int64).fill_null(0))
+
+
+def bars(answer: Answer, unit: Unit, value: str, *, height: int = 150) -> Chart:
+    """Draw a value of every period as a bar as wide as the period, unfinished ones in grey.
+
+    Args:
+        answer: What to draw; it has `start` and `complete`.
+        unit: How long a period is.
+        value: The column.
+        height: In pixels.
+    """
+    rows = recent(answer, unit)
+    return (
+        alt.Chart(rows)
+        .mark_bar(stroke="white", strokeWidth=0.5 if rows.height < DRAWN // 4 else 0)
+        .encode(
+            axis(answer, unit),
+            alt.X2("end:T"),
+            alt.Y(f"{value}:Q", title=draw.label(answer, value)),
+            alt.Y2Datum(0),
+            COLOUR,
+            tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), f"{value}:Q", "state:N"],
+        )
+        .properties(width=draw.WIDTH, height=height)
+    )
+
+
+def recent(answer: Answer, unit: Unit) -> pl.DataFrame:
+    """Give the last rows of an answer of periods, as many as can be drawn.
+
+    Returns:
+        Besides, their `end` (the day after) and their `state` in words.
+    """
+    rows = answer.pl().tail(DRAWN)
+    return rows.with_columns(STATE, end=pl.col("start").dt.offset_by(STEP[unit]))
+
+
+def axis(answer: Answer, unit: Unit, column: str = "start") -> alt.X:
+    """Give an axis of days.
+
+    Altair writes a date as its midnight without a zone, which a browser takes for its own: so the
+    days are the same wherever the reader is.
+    """
+    cut = f", the last {DRAWN} of {len(answer):,}" if len(answer) > DRAWN else ""
+    name = {"day": "Day", "week": "Week from Monday", "month": "Month"}[unit]
+    title = f"{name} ({answer.filters.timezone}{cut})"
+    pattern = "%b %Y" if unit == "month" else "%-d %b %Y"
+    return alt.X(f"{column}:T", title=title).axis(
+        format=pattern, labelAngle=0, labelOverlap=True, tickCount=8
+    )

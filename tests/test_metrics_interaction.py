@@ -1,0 +1,453 @@
+"""Who writes how much, who comes back: as counted by plain Python from the raw messages."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aico_lab.errors import InvalidValue
+from tests.effort import examples
+from tests.talks import START, World, said, talk, talks, world
+from tests.talks_by_hand import real_messages
+
+BERLIN, KOLKATA, SAO_PAULO = "Europe/Berlin", "Asia/Kolkata", "America/Sao_Paulo"
+ZONES = pytest.mark.parametrize("zone", ["UTC", BERLIN, KOLKATA, SAO_PAULO])
+DAY = timedelta(days=1)
+PEOPLE = ("stickiness", "retention", "streaks", "concentration")
+
+
+@pytest.fixture(scope="module")
+def real():
+    with world(real_messages()) as made:
+        yield made
+
+
+def spoken(made: World) -> list[dict]:
+    """Messages of the two sides."""
+    return [row for row in made.messages.iter_rows(named=True) if row["role"] != "system"]
+
+
+def by_people(made: World) -> list[dict]:
+    """What known people wrote themselves."""
+    return [row for row in spoken(made) if row["role"] == "user" and row["user_id"]]
+
+
+def day_of(row: dict, zone: str) -> date:
+    return row["timestamp"].astimezone(ZoneInfo(zone)).date()
+
+
+def start_of(day: date, unit: str) -> date:
+    if unit == "week":
+        return day - timedelta(days=day.weekday())
+    return day.replace(day=1) if unit == "month" else day
+
+
+def following(start: date, unit: str) -> date:
+    if unit == "month":
+        return (start + timedelta(days=31)).replace(day=1)
+    return start + timedelta(days=7 if unit == "week" else 1)
+
+
+def starts(made: World, zone: str, unit: str) -> list[date]:
+    """All periods of the data."""
+    days = sorted(day_of(row, zone) for row in spoken(made))
+    found = [start_of(days[0], unit)] if days else []
+    while found and following(found[-1], unit) <= days[-1]:
+        found.append(following(found[-1], unit))
+    return found
+
+
+def days_by_person(made: World, zone: str) -> dict[str, set[date]]:
+    found = defaultdict(set)
+    for row in by_people(made):
+        found[row["user_id"]].add(day_of(row, zone))
+    return found
+
+
+def assert_is_activity(made: World, zone: str, unit: str) -> None:
+    name = {"day": "daily", "week": "weekly", "month": "monthly"}[unit]
+    written = defaultdict(list)
+    for row in spoken(made):
+        written[start_of(day_of(row, zone), unit)].append(row)
+    expected = []
+    for start in starts(made, zone, unit):
+        rows = written[start]
+        people = {row["user_id"] for row in rows if row["role"] == "user" and row["user_id"]}
+        conversations = {row["conversation_id"] for row in rows}
+        expected.append((start, len(rows), len(people), len(conversations), True))
+    if expected:
+        expected[-1] = (*expected[-1][:-1], False)
+    assert made.ask(f"{name}_activity", filters={"timezone": zone}).pl().rows() == expected
+
+
+@pytest.mark.slow
+@ZONES
+@pytest.mark.parametrize("unit", ["day", "week", "month"])
+def test_activity_of_real_conversations(real, unit, zone):
+    assert_is_activity(real, zone, unit)
+
+
+def test_days_on_which_nobody_wrote_are_there_as_zeros():
+    with world(talk(said(0), said(3 * 86_400, "assistant"))) as made:
+        assert made.ask("daily_activity").pl().rows() == [
+            (date(2024, 3, 30), 1, 1, 1, True),
+            (date(2024, 3, 31), 0, 0, 0, True),
+            (date(2024, 4, 1), 0, 0, 0, True),
+            (date(2024, 4, 2), 1, 0, 1, False),
+        ]
+
+
+def test_a_day_of_23_hours_is_one_day():
+    """In the night to 31 March 2024 Berlin's clocks leap from 2 to 3: 22:59 UTC is 23:59."""
+    minutes = [59, 60, 60 + 22 * 60 + 59, 60 + 23 * 60]  # after 22:00 UTC
+    with world(talk(*(said(minute * 60) for minute in minutes))) as made:
+        found = made.ask("daily_activity", filters={"timezone": BERLIN}).pl()
+    assert found.select("start", "n").rows() == [
+        (date(2024, 3, 30), 1), (date(2024, 3, 31), 2), (date(2024, 4, 1), 1),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "complete"),
+    [
+        (None, None, [True, True, True, False]),
+        ("2024-03-31", None, [True, True, False]),
+        ("2024-03-31T00:00:01", None, [False, True, False]),
+        (None, "2024-04-01", [True, True, True]),
+        (None, "2024-04-01T23:59:59", [True, True, False]),
+        (None, "2024-04-02", [True, True, True, False]),
+        (None, "2025-01-01", [True, True, True, False]),
+        ("2024-03-01", "2024-03-31", [True, True]),
+        ("20h", None, [False, False]),
+        ("2d", None, [True, False]),
+    ],
+)
+def test_a_day_that_the_data_or_the_filters_cut_is_not_complete(since, until, complete):
+    days = [said(day * 86_400 + hour * 3600) for day in range(3) for hour in range(2, 20, 4)]
+    with world(talk(said(0), *days)) as made:
+        found = made.ask("daily_activity", filters={"since": since, "until": until}).pl()
+    assert found["complete"].to_list() == complete
+
+
+def test_a_message_at_midnight_ends_the_day_before():
+    at_midnight = (datetime(2024, 4, 1, tzinfo=UTC) - START).total_seconds()
+    with world(talk(said(0), said(at_midnight))) as made:
+        found = made.ask("daily_activity").pl()
+    assert found["complete"].to_list() == [True, True, False]
+
+
+def test_who_is_not_known_is_nobody_and_the_companion_is_no_person():
+    with world(talk(said(0, user=None), said(1, "assistant", user="u"), said(2, user="v"))) as made:
+        assert made.ask("daily_activity").pl().row(0)[1:4] == (3, 1, 1)
+        found = made.ask("daily_activity", filters={"role": "assistant"})
+        assert found.pl().row(0)[1:4] == (1, 0, 1)
+        found = made.ask("daily_activity", filters={"user": "v"}).pl()
+        assert found.select("n", "users").row(0) == (1, 1)
+
+
+@pytest.mark.parametrize("name", PEOPLE)
+def test_what_is_about_people_takes_no_role(name):
+    with world(talk(said(0))) as made, pytest.raises(InvalidValue, match="leave out the role"):
+        made.ask(name, filters={"role": "user"})
+
+
+@pytest.mark.parametrize("name", PEOPLE)
+def test_where_nobody_is_known_nothing_matches(name):
+    with world(talk(said(0, user=None), said(5, "assistant", user=None))) as made:
+        answer = made.ask(name)
+    assert len(answer) == 0
+    assert answer.finding == "Nothing matches."
+
+
+def assert_is_stickiness(made: World, zone: str) -> None:
+    people = days_by_person(made, zone)
+    days = {day_of(row, zone) for row in spoken(made)}
+    found = made.ask("stickiness", filters={"timezone": zone}).pl()
+    assert found["start"].to_list() == (starts(made, zone, "month") if people else [])
+    for row in found.iter_rows(named=True):
+        month = row["start"]
+        in_it = {u: [d for d in on if start_of(d, "month") == month] for u, on in people.items()}
+        active = [len(on) for on in in_it.values() if on]
+        first, last = max(month, min(days)), min(following(month, "month"), max(days) + DAY)
+        assert row["n"] == len(active)
+        assert row["daily"] == pytest.approx(sum(active) / (last - first).days)
+        if active:
+            expected = sum(active) / (last - first).days / len(active) * 100
+            assert row["stickiness"] == pytest.approx(expected)
+        else:
+            assert row["stickiness"] is None
+        if len(active) > 1:
+            assert row["stickiness_low"] <= row["stickiness"] <= row["stickiness_high"]
+        else:
+            assert row["stickiness_low"] is None
+
+
+@pytest.mark.slow
+@ZONES
+def test_stickiness_of_real_people(real, zone):
+    assert_is_stickiness(real, zone)
+
+
+def test_two_people_of_april_of_whom_one_writes_every_day():
+    """30 and 3 days of 30: 33 / 30 = 1.1 people on an average day, of 2 in the month."""
+
+    def seconds(day: int) -> float:
+        return (datetime(2024, 4, day, 12, tzinfo=UTC) - START).total_seconds()
+
+    every = [said(seconds(day)) for day in range(1, 31)]
+    some = [said(seconds(day) + 1, user="v") for day in (1, 2, 7)]
+    may = said(seconds(30) + 86_400)
+    with world(talk(*every, *some, may)) as made:
+        row = made.ask("stickiness").pl().row(0, named=True)
+    assert (row["n"], row["daily"], row["complete"]) == (2, pytest.approx(1.1), True)
+    assert row["stickiness"] == pytest.approx(55)
+    assert row["stickiness_low"] == pytest.approx(10)  # drawn twice: the one of 3 days
+    assert row["stickiness_high"] == pytest.approx(100)
+
+
+def wilson(active: int, n: int) -> tuple[float | None, float | None]:
+    """The two shares p whose distance to the observed one is 1.96 of their standard errors."""
+    if n == 1:
+        return None, None
+    p, z2 = active / n, 1.959963984540054**2
+    roots = np.roots([n + z2, -(2 * n * p + z2), n * p * p])
+    return min(roots) * 100, max(roots) * 100
+
+
+def assert_is_retention(made: World, zone: str, unit: str, **filters: str) -> None:
+    firsts: dict[str, date] = {}
+    for row in sorted(by_people(made), key=lambda row: row["timestamp"]):
+        firsts.setdefault(row["user_id"], start_of(day_of(row, zone), unit))
+    active = {
+        (user, start_of(day, unit))
+        for user, days in days_by_person(made, zone).items()
+        for day in days
+    }
+    periods = starts(made, zone, unit)
+    expected = []
+    for cohort, n in sorted(Counter(firsts.values()).items()):
+        later = [start for start in periods if start >= cohort]
+        for since, start in enumerate(later):
+            came = sum(at == cohort and (user, start) in active for user, at in firsts.items())
+            ends = wilson(came, n)
+            complete = start != periods[-1]
+            expected.append((cohort, since, start, n, came, came / n * 100, *ends, complete))
+    found = made.ask("retention", period=unit, filters={"timezone": zone, **filters}).pl()
+    assert found.height == len(expected)
+    for row, wanted in zip(found.rows(), expected, strict=True):
+        assert same(row, wanted)
+
+
+def same(row: tuple, wanted: tuple) -> bool:
+    return all(
+        a == pytest.approx(b, abs=1e-6) if isinstance(b, float) else a == b
+        for a, b in zip(row, wanted, strict=True)
+    )
+
+
+@pytest.mark.slow
+@ZONES
+@pytest.mark.parametrize("unit", ["week", "month"])
+def test_retention_of_real_people(real, unit, zone):
+    assert_is_retention(real, zone, unit)
+
+
+WEEK = 7 * 86_400
+COMING = [said(0), said(WEEK), said(0, user="v"), said(2 * WEEK, user="v", conversation="d"),
+          said(WEEK, user="w"), said(3 * WEEK, "assistant")]  # fmt: skip
+
+
+def cells(answer) -> list[tuple]:
+    return answer.pl().select("cohort", "since", "n", "active", "complete").rows()
+
+
+FIRST, SECOND = date(2024, 3, 25), date(2024, 4, 1)
+
+
+def test_retention_of_three_people():
+    with world(talk(*COMING)) as made:
+        assert cells(made.ask("retention")) == [
+            (FIRST, 0, 2, 2, True), (FIRST, 1, 2, 1, True), (FIRST, 2, 2, 1, True),
+            (FIRST, 3, 2, 0, False),
+            (SECOND, 0, 1, 1, True), (SECOND, 1, 1, 0, True), (SECOND, 2, 1, 0, False),
+        ]  # fmt: skip
+
+
+def test_who_began_before_the_filters_is_still_of_the_cohort_of_then():
+    with world(talk(*COMING)) as made:
+        assert cells(made.ask("retention", filters={"since": "2024-04-08"})) == [
+            (FIRST, 2, 2, 1, True), (FIRST, 3, 2, 0, False),
+            (SECOND, 1, 1, 0, True), (SECOND, 2, 1, 0, False),
+        ]  # fmt: skip
+        assert cells(made.ask("retention", filters={"until": "2024-04-07"})) == [
+            (FIRST, 0, 2, 2, True), (FIRST, 1, 2, 1, True), (SECOND, 0, 1, 1, True),
+        ]  # fmt: skip
+        assert cells(made.ask("retention", filters={"channel": "d"}))[:3] == [
+            (FIRST, 0, 2, 0, True), (FIRST, 1, 2, 0, True), (FIRST, 2, 2, 1, True),
+        ]  # fmt: skip
+        assert cells(made.ask("retention", filters={"user": "v"})) == [
+            (FIRST, 0, 1, 1, True), (FIRST, 1, 1, 0, True), (FIRST, 2, 1, 1, True),
+            (FIRST, 3, 1, 0, False),
+        ]  # fmt: skip
+
+
+def test_a_cohort_is_of_days_in_the_zone():
+    """22:00 UTC of Sunday is Monday in Berlin's summer, 31 March to 1 April 2024."""
+    sunday = (datetime(2024, 3, 31, 22, 30, tzinfo=UTC) - START).total_seconds()
+    with world(talk(said(sunday))) as made:
+        assert cells(made.ask("retention"))[0][0] == FIRST
+        assert cells(made.ask("retention", filters={"timezone": BERLIN}))[0][0] == SECOND
+
+
+def test_a_period_is_a_week_or_a_month():
+    with world(talk(said(0))) as made, pytest.raises(InvalidValue, match="week, month"):
+        made.ask("retention", period="day")
+
+
+def longest_streak(days: set[date]) -> int:
+    in_order = sorted(days)
+    longest = now = 1
+    for before, after in pairwise(in_order):
+        now = now + 1 if after - before == DAY else 1
+        longest = max(longest, now)
+    return longest
+
+
+def assert_is_streaks(made: World, zone: str) -> None:
+    lengths = Counter(longest_streak(days) for days in days_by_person(made, zone).values())
+    people = lengths.total()
+    found = made.ask("streaks", filters={"timezone": zone}).pl()
+    assert found.select("days", "n").rows() == sorted(lengths.items())
+    for row in found.iter_rows(named=True):
+        n = lengths[row["days"]]
+        reached = sum(count for days, count in lengths.items() if days >= row["days"])
+        share = (row["share"], row["share_low"], row["share_high"])
+        assert share == pytest.approx((n / people * 100, *wilson(n, people)), abs=1e-6)
+        at_least = (row["at_least"], row["at_least_low"], row["at_least_high"])
+        assert at_least == pytest.approx((reached / people * 100, *wilson(reached, people)),
+                                         abs=1e-6)  # fmt: skip
+
+
+@pytest.mark.slow
+@ZONES
+def test_streaks_of_real_people(real, zone):
+    assert_is_streaks(real, zone)
+
+
+def test_the_longest_streak_of_a_person_counts():
+    """u: 2 days, a hole, 3 days. v: one day, twice."""
+    days = [said(day * 86_400) for day in (0, 1, 3, 4, 5)]
+    with world(talk(*days, said(0, user="v"), said(5, user="v"))) as made:
+        answer = made.ask("streaks")
+    assert answer.pl().select("days", "n", "share", "at_least").rows() == [
+        (1, 1, 50.0, 100.0),
+        (3, 1, 50.0, 50.0),
+    ]
+    assert answer.finding.startswith("50 % of the people wrote on two or more consecutive days")
+
+
+def test_two_messages_an_hour_apart_are_a_streak_of_two_days_where_midnight_is_between():
+    with world(talk(said(1800), said(5400))) as made:  # 22:30 and 23:30 UTC, 23:30 and 0:30 there
+        assert made.ask("streaks").pl()["days"].to_list() == [1]
+        there = made.ask("streaks", filters={"timezone": BERLIN})
+    assert there.pl()["days"].to_list() == [2]
+
+
+def gini(counts: list[int]) -> float:
+    """Half the mean difference of all pairs of people, by the mean."""
+    values = np.array(counts, dtype=float)
+    return np.abs(values[:, None] - values).mean() / (2 * values.mean())
+
+
+def top_share(counts: list[int], top: int) -> tuple[int, int]:
+    people = int(np.ceil(round(len(counts) * top / 100, 6)))
+    return people, sum(sorted(counts, reverse=True)[:people])
+
+
+def assert_is_concentration(made: World) -> None:
+    counts = list(Counter(row["user_id"] for row in by_people(made)).values())
+    found = made.ask("concentration").pl()
+    assert found["top"].to_list() == ([1, 5, 10, 20, 50, 100] if counts else [])
+    for row in found.iter_rows(named=True):
+        assert (row["n"], row["messages"]) == top_share(counts, row["top"])
+        assert row["share"] == pytest.approx(row["messages"] / sum(counts) * 100)
+        assert row["gini"] == pytest.approx(gini(counts))
+        if len(counts) == 1:
+            assert row["gini_low"] is None
+            assert row["share_high"] is None
+
+
+@pytest.mark.slow
+def test_concentration_of_real_people(real):
+    assert_is_concentration(real)
+
+
+@pytest.mark.slow
+def test_the_interval_of_concentration_is_that_of_people_who_are_drawn(real):
+    """The bootstrap written out; ends of two are as far apart as chance makes them."""
+    counts = np.array(list(Counter(row["user_id"] for row in by_people(real)).values()))
+    rng = np.random.default_rng(1)
+    drawn = [rng.choice(counts, len(counts)) for _ in range(2000)]
+    row = real.ask("concentration").pl().row(2, named=True)
+    ginis = np.percentile([gini(list(d)) for d in drawn], [2.5, 97.5])
+    assert (row["gini_low"], row["gini_high"]) == pytest.approx(ginis, abs=0.006)
+    shares = [top_share(list(d), 10)[1] / d.sum() * 100 for d in drawn]
+    ends = np.percentile(shares, [2.5, 97.5])
+    assert (row["share_low"], row["share_high"]) == pytest.approx(ends, abs=2)
+
+
+def test_four_people_of_whom_one_writes_most():
+    """1, 1, 2 and 4 messages: Gini is (-3 * 1 - 1 * 1 + 1 * 2 + 3 * 4) / (4 * 8) = 10 / 32."""
+    wrote = {"a": 1, "b": 1, "c": 2, "d": 4}
+    messages = [said(i, user=user) for user, times in wrote.items() for i in range(times)]
+    with world(talk(*messages, said(9, "assistant", user="a"))) as made:
+        answer = made.ask("concentration")
+    found = answer.pl()
+    assert found["gini"].unique().to_list() == [10 / 32]
+    assert found["n"].to_list() == [1, 1, 1, 1, 2, 4]
+    assert found["messages"].to_list() == [4, 4, 4, 4, 6, 8]
+    assert "10 % of the people wrote 50 %" in answer.finding
+
+
+def test_small_groups_of_people_are_left_out():
+    messages = [said(i, user=f"u{i % 40}") for i in range(100)]
+    with world(talk(*messages)) as made:
+        answer = made.ask("concentration", filters={"min_cell": 5})
+    assert answer.pl()["top"].to_list() == [20, 50, 100]
+    assert "20 %" in answer.finding
+
+
+def test_charts_draw_the_last_periods_of_long_data():
+    with world(talk(said(0), said(1000 * 86_400))) as made:
+        chart = made.ask("daily_activity").plot().to_dict()
+    assert "the last 400 of 1,001" in str(chart)
+    assert max(len(rows) for rows in chart["datasets"].values()) == 400
+
+
+def test_the_days_of_a_chart_are_without_a_zone():
+    """A browser then takes them for its own midnight, so that they are the same everywhere."""
+    with world(talk(said(0), said(86_400))) as made:
+        chart = made.ask("daily_activity").plot().to_dict()
+    rows = next(iter(chart["datasets"].values()))
+    assert [row["start"] for row in rows] == ["2024-03-30T00:00:00", "2024-03-31T00:00:00"]
+    assert [row["state"] for row in rows] == ["complete", "unfinished"]
+
+
+@given(messages=talks(), zone=st.sampled_from(["UTC", BERLIN, SAO_PAULO]))
+@settings(max_examples=examples(30), deadline=None)
+def test_all_of_it_of_made_up_conversations(messages, zone):
+    with world(messages) as made:
+        for unit in ("day", "week", "month"):
+            assert_is_activity(made, zone, unit)
+        for unit in ("week", "month"):
+            assert_is_retention(made, zone, unit)
+        assert_is_stickiness(made, zone)
+        assert_is_streaks(made, zone)
+        assert_is_concentration(made)
