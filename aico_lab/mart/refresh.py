@@ -13,6 +13,8 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import duckdb
     import pyarrow as pa
 
@@ -64,78 +66,106 @@ _NOTES: Final = """
         response_time DOUBLE
     )"""
 
-_ALL_STALE: Final = """CREATE OR REPLACE TEMP TABLE stale AS
-    SELECT
-        row_number() OVER () AS conversation, conversation_id,
-        0 AS msg_idx, 0 AS turn_idx, 0 AS session_idx
-    FROM (SELECT DISTINCT conversation_id FROM raw.messages)"""
+_MADE: Final = (
+    "measured", "came", "went", "changed", "numbered", "stale", "was", "people", "fresh",
+    "touched",
+)  # fmt: skip
 
-_STALE: Final = f"""CREATE OR REPLACE TEMP TABLE stale AS
+_NEVER: Final = "9e18::BIGINT"
+
+BATCH = 500_000
+"""About how many messages are placed at a time: DuckDB cannot spill all that windows need."""
+
+_EVERYTHING: Final = f"""CREATE OR REPLACE TEMP TABLE changed AS
+    SELECT
+        conversation_id, -{_NEVER} AS since_ms, NULL::BIGINT AS last_ms,
+        NULL::VARCHAR AS last_role, NULL::VARCHAR AS last_user_id,
+        0 AS msg_idx, 0 AS turn_idx, 0 AS session_idx, count(*) AS n_messages
+    FROM raw.messages GROUP BY conversation_id"""
+
+_CHANGED: Final = f"""CREATE OR REPLACE TEMP TABLE changed AS
     WITH
-        moved AS (
-            (SELECT {PLACED_BY} FROM came EXCEPT FROM went)
-            UNION ALL (FROM went EXCEPT SELECT {PLACED_BY} FROM came)
+        noted AS (
+            SELECT *, count(*) OVER (PARTITION BY {PLACED_BY}) = 1 AS moved
+            FROM (SELECT {PLACED_BY} FROM came UNION ALL FROM went)
         ),
         since AS (
-            SELECT conversation_id, min(epoch_ms(timestamp)) AS since_ms
-            FROM moved WHERE role <> 'system' GROUP BY conversation_id
+            SELECT
+                conversation_id, count(*) AS n_noted,
+                coalesce(min(epoch_ms(timestamp)) FILTER (moved), {_NEVER}) AS since_ms
+            FROM noted WHERE role <> 'system' GROUP BY conversation_id
         ),
         last AS (
             SELECT
-                conversation_id, max(ts_ms) AS ts_ms, max(msg_idx) AS msg_idx,
+                conversation_id, max(ts_ms) AS last_ms, max(msg_idx) AS msg_idx,
                 max(turn_idx) AS turn_idx, max(session_idx) AS session_idx,
                 arg_max({{'role': role, 'user_id': user_id}}, msg_idx) AS side
             FROM mart.messages JOIN since USING (conversation_id)
-            WHERE ts_ms < since_ms GROUP BY conversation_id
+            WHERE ts_ms < since_ms AND since_ms < {_NEVER} GROUP BY conversation_id
+        ),
+        later AS (
+            SELECT conversation_id, sum(n_messages) AS n_later
+            FROM mart.sessions JOIN since USING (conversation_id)
+            WHERE ended_ms >= since_ms GROUP BY conversation_id
         )
     SELECT
-        row_number() OVER () AS conversation, conversation_id, since_ms,
-        ts_ms AS last_ms, side.role AS last_role, side.user_id AS last_user_id,
+        conversation_id, since_ms, last_ms, side.role AS last_role, side.user_id AS last_user_id,
         coalesce(msg_idx, 0) AS msg_idx, coalesce(turn_idx, 0) AS turn_idx,
-        coalesce(session_idx, 0) AS session_idx
-    FROM since LEFT JOIN last USING (conversation_id)"""
-"""Conversations with messages that came, went or moved, the time of the first of these, and the
-last message before it."""
+        coalesce(session_idx, 0) AS session_idx, n_noted + coalesce(n_later, 0) AS n_messages
+    FROM since LEFT JOIN last USING (conversation_id) LEFT JOIN later USING (conversation_id)"""
+"""Conversations with changed messages; the time of the first that came, went or moved, and the last
+message before it; about how many messages there are to be made."""
 
-_TALK: Final = """CREATE OR REPLACE TEMP TABLE talk AS
+_NUMBERED: Final = """CREATE OR REPLACE TEMP TABLE numbered AS
+    SELECT
+        *, row_number() OVER w AS conversation, (sum(n_messages) OVER w) // ? AS batch
+    FROM changed WINDOW w AS (ORDER BY conversation_id ROWS UNBOUNDED PRECEDING)"""
+
+_BATCH_OF_CHANGED: Final = """CREATE OR REPLACE TEMP TABLE stale AS
+    FROM numbered WHERE batch = ?"""
+
+_TALK: Final = """talk AS
     SELECT
         id, conversation_id, user_id, role, timestamp, response_time, channel_id, sentiment_score
     FROM raw.messages JOIN stale USING (conversation_id)
-    WHERE epoch_ms(timestamp) >= since_ms"""
-"""What is to be placed anew."""
+    WHERE role <> 'system' AND epoch_ms(timestamp) >= since_ms"""
+"""What is to be placed."""
 
 _WAS: Final = """CREATE OR REPLACE TEMP TABLE was AS
     SELECT m.rowid AS row, m.*
-    FROM mart.messages m JOIN stale USING (conversation_id) WHERE ts_ms >= since_ms
-    UNION ALL
-    SELECT m.rowid, m.*
-    FROM mart.messages m SEMI JOIN came USING (id) LEFT JOIN stale USING (conversation_id)
-    WHERE ts_ms < coalesce(since_ms, 9e18::BIGINT)"""
-"""Messages as they were that are to be placed anew, or were edited and keep their place."""
+    FROM mart.messages m JOIN stale USING (conversation_id)
+    WHERE ts_ms >= since_ms OR id IN (SELECT id FROM came)"""
+"""Rows that are to be replaced: of messages to be placed, and of edited ones."""
 
-_WRITERS: Final = """(
-    SELECT user_id FROM talk UNION ALL SELECT last_user_id FROM stale)"""
+_KNOWN: Final = """INSERT INTO measured
+    SELECT id, n_words, n_chars, is_question FROM was ANTI JOIN measured USING (id)"""
+"""Texts that did not change."""
+
+_PEOPLE: Final = """CREATE OR REPLACE TEMP TABLE people AS
+    SELECT row_number() OVER () AS person, user_id
+    FROM (SELECT user_id FROM talk UNION SELECT last_user_id FROM stale)
+    WHERE user_id IS NOT NULL"""
+
+_SOURCE: Final = """
+    SELECT
+        id, conversation, coalesce(person, 0) AS author, role = 'user' AS by_user,
+        epoch_us(timestamp) AS ts_us, epoch_ms(timestamp) AS ts_ms,
+        TRY_CAST(round(response_time * 1000) AS BIGINT) AS response_ms
+    FROM talk JOIN stale USING (conversation_id) LEFT JOIN people USING (user_id)
+    UNION ALL
+    SELECT
+        NULL, conversation, coalesce(person, 0), last_role = 'user', last_ms * 1000, last_ms, NULL
+    FROM stale LEFT JOIN people ON user_id = last_user_id WHERE last_ms IS NOT NULL"""
+"""`SOURCE` of the definitions; with the last messages before, from which one counts on."""
 
 _EDITED: Final = """
-    UNION ALL
     SELECT was.* EXCLUDE (row) REPLACE (
         came.channel_id AS channel_id, came.sentiment_score AS sentiment_score,
         measured.n_words AS n_words, measured.n_chars AS n_chars,
         measured.is_question AS is_question
     )
-    FROM was JOIN came USING (id) JOIN measured USING (id) ANTI JOIN talk USING (id)"""
-
-
-_LAST: Final = """
-    UNION ALL
-    SELECT
-        NULL, conversation, coalesce(person, 0), last_role = 'user', last_ms * 1000, last_ms, NULL
-    FROM stale LEFT JOIN people ON user_id = last_user_id WHERE last_ms IS NOT NULL"""
-"""The last messages before, from which one counts on."""
-
-_KNOWN: Final = """INSERT INTO measured
-    SELECT id, n_words, n_chars, is_question FROM was ANTI JOIN measured USING (id)"""
-"""Texts that did not change."""
+    FROM was JOIN stale USING (conversation_id) JOIN came USING (id) JOIN measured USING (id)
+    WHERE ts_ms < since_ms"""
 
 
 class Changes:
@@ -173,49 +203,54 @@ class Changes:
         """Bring the tables up to date; `raw.messages` is as it will be."""
         if self._anew:
             self._begin()
-            self._rebuild()
-        elif self._noted:
-            self._refresh()
+            for table in TABLES:
+                self._run(f"CREATE OR REPLACE TABLE mart.{table} ({_columns(table)})")
+        elif not self._noted:
+            return
+        # Some messages are kept, to be read once; with all of them that would take longer.
+        kind = "VIEW" if self._anew else "TABLE"
+        self._run(_EVERYTHING if self._anew else _CHANGED)
+        self._run(_NUMBERED, [BATCH])
+        batches = self._run("SELECT DISTINCT batch FROM numbered ORDER BY batch").fetchall()
+        for batch in batches:
+            self._run(_BATCH_OF_CHANGED, batch)
+            self._run(f"CREATE OR REPLACE TEMP {kind} {_TALK}")
+            self._run(_PEOPLE)
+            if self._anew:
+                self._run(f"INSERT INTO mart.messages {_placed()}")
+            else:
+                self._replace()
+        if self._anew:
+            for table in GROUPS:
+                self._run(
+                    f"INSERT INTO mart.{table} WITH slice AS (FROM mart.messages) {_query(table)}"
+                )
+        self._run(f"DROP {kind} IF EXISTS temp.talk")
+        for made in _MADE:
+            self._run(f"DROP TABLE IF EXISTS temp.{made}")
 
     def _begin(self) -> None:
         if not self._noted:
-            self._connection.execute(_NOTES)
+            self._run(_NOTES)
             self._noted = True
 
-    def _rebuild(self) -> None:
-        for table in TABLES:
-            self._connection.execute(f"CREATE OR REPLACE TABLE mart.{table} ({_columns(table)})")
-        self._connection.execute(_ALL_STALE)
-        self._connection.execute(_people("raw.messages"))
-        self._connection.execute(f"INSERT INTO mart.messages {_placed('raw.messages')}")
-        for table in GROUPS:
-            self._connection.execute(
-                f"INSERT INTO mart.{table} WITH slice AS (FROM mart.messages) {_query(table)}"
-            )
-        self._forget("measured", "came", "went", "stale", "people")
-
-    def _refresh(self) -> None:
-        self._connection.execute(_STALE)
-        self._connection.execute(_TALK)
-        self._connection.execute(_WAS)
-        self._connection.execute(_KNOWN)
-        self._connection.execute(_people(_WRITERS))
-        self._connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE fresh AS {_placed('talk', _LAST)}{_EDITED}"
-        )
-        self._connection.execute("DELETE FROM mart.messages WHERE rowid IN (SELECT row FROM was)")
-        self._connection.execute("INSERT INTO mart.messages FROM fresh")
+    def _replace(self) -> None:
+        self._run(_WAS)
+        self._run(_KNOWN)
+        self._run(f"CREATE OR REPLACE TEMP TABLE fresh AS ({_placed()}) UNION ALL ({_EDITED})")
+        self._run("DELETE FROM mart.messages WHERE rowid IN (SELECT row FROM was)")
+        self._run("INSERT INTO mart.messages FROM fresh")
         for table, (column, group) in GROUPS.items():
-            self._connection.execute(
+            self._run(
                 f"""CREATE OR REPLACE TEMP TABLE touched AS
                 SELECT conversation_id, {group} AS nth FROM was
                 UNION SELECT conversation_id, {group} FROM fresh"""
             )
-            self._connection.execute(
+            self._run(
                 f"""DELETE FROM mart.{table} t USING touched
                 WHERE t.conversation_id = touched.conversation_id AND t.{column} = nth"""
             )
-            self._connection.execute(
+            self._run(
                 f"""INSERT INTO mart.{table}
                 WITH slice AS (
                     SELECT m.* FROM mart.messages m JOIN touched
@@ -223,13 +258,9 @@ class Changes:
                 )
                 {_query(table)}"""
             )
-        self._forget(
-            "measured", "came", "went", "stale", "people", "talk", "was", "fresh", "touched"
-        )
 
-    def _forget(self, *tables: str) -> None:
-        for table in tables:
-            self._connection.execute(f"DROP TABLE temp.{table}")
+    def _run(self, statement: str, values: Sequence[object] = ()) -> duckdb.DuckDBPyConnection:
+        return self._connection.execute(statement, values)
 
 
 def empty_tables() -> list[str]:
@@ -252,32 +283,18 @@ def schemas() -> dict[str, dict[str, str]]:
     return compiler.schemas()
 
 
-def _people(messages: str) -> str:
-    """Number those who wrote messages."""
-    return f"""CREATE OR REPLACE TEMP TABLE people AS
-        SELECT row_number() OVER () AS person, user_id
-        FROM (SELECT DISTINCT user_id FROM {messages} WHERE user_id IS NOT NULL)"""
-
-
-def _placed(messages: str, last: str = "") -> str:
-    """Make rows of `mart.messages` out of messages of the conversations of `stale`."""
+def _placed() -> str:
+    """Make rows of `mart.messages` out of `talk`."""
     return f"""
     WITH
-        slice AS (
-            SELECT
-                id, conversation, coalesce(person, 0) AS author, role = 'user' AS by_user,
-                epoch_us(timestamp) AS ts_us, epoch_ms(timestamp) AS ts_ms,
-                TRY_CAST(round(response_time * 1000) AS BIGINT) AS response_ms
-            FROM {messages} JOIN stale USING (conversation_id) LEFT JOIN people USING (user_id)
-            WHERE role <> 'system'{last}
-        ),
+        slice AS ({_SOURCE}),
         places AS ({_query("places")})
     SELECT
         id, m.conversation_id, channel_id, people.user_id, role, epoch_ms(timestamp) AS ts_ms,
         s.msg_idx + p.msg_idx AS msg_idx, s.turn_idx + p.turn_idx AS turn_idx,
         s.session_idx + p.session_idx AS session_idx, gap_ms, reply_ms, n_words, n_chars,
         is_question, sentiment_score
-    FROM {messages} m JOIN places p USING (id) JOIN stale s USING (conversation)
+    FROM talk m JOIN places p USING (id) JOIN stale s USING (conversation)
         JOIN measured USING (id) LEFT JOIN people USING (person)"""
 
 
