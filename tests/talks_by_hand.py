@@ -209,7 +209,6 @@ def _in_places(rows: list[dict[str, Any]], gap_ms: int) -> Iterator[Said]:
 
 
 def _person(rows: list[dict[str, Any]], place: int) -> str | None:
-    """Who wrote last on the user's side, else whoever the message is stored with."""
+    """Who wrote last on the user's side; before that, whom the first message names."""
     back = (rows[at] for at in range(place, -1, -1))
-    last = next((row for row in back if row["role"] == "user"), None)
-    return (last and last["user_id"]) or rows[place]["user_id"]
+    return next((row for row in back if row["role"] == "user"), rows[0])["user_id"]

@@ -8,10 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import altair as alt
+import polars as pl
 
 from aico_lab.reports import charts
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aico_lab.metrics.answer import Answer
     from aico_lab.metrics.registry import Chart
 
@@ -53,7 +56,9 @@ def dots(
     names = rows[category].unique(maintain_order=True).to_list()
     extra: dict[str, Any] = {}
     if colour:
-        extra = {"color": side(colour), "yOffset": alt.YOffset(f"{colour}:N")}
+        extra = {"color": side(colour)}
+        if colour != category:
+            extra["yOffset"] = alt.YOffset(f"{colour}:N")
     base = alt.Chart(rows).encode(y=alt.Y(f"{category}:N", title=None, sort=names), **extra)
     scale = alt.Scale(zero=zero)
     ends = alt.X(f"{value}_low:Q", title=label(answer, value), scale=scale)
@@ -66,6 +71,36 @@ def dots(
         layers.insert(0, rule.encode(x=alt.XDatum(reference)))
     lines = rows.select({category, colour or category}).n_unique()
     return alt.layer(*layers).properties(width=WIDTH, height=max(60, LINE * lines))
+
+
+def side_by_side(
+    answer: Answer, columns: Mapping[str, str], title: str, *, reference: float | None = None
+) -> Chart:
+    """Draw several values of each side, that compare with each other, each with its interval.
+
+    Args:
+        answer: What to draw; it has `role`, and for each column `COLUMN_low` and `COLUMN_high`.
+        columns: What each column is called in the chart.
+        title: The title of the axis, with its unit.
+        reference: A value to compare with, drawn as a line.
+    """
+    rows = answer.pl()
+    long = pl.concat(
+        rows.select("role", what=pl.lit(name), value=at, low=f"{at}_low", high=f"{at}_high")
+        for at, name in columns.items()
+    )
+    y = alt.Y("what:N", title=None, sort=list(columns.values())).axis(labelLimit=0)
+    base = alt.Chart(long).encode(y, side("role"), yOffset="role:N")
+    scale = alt.Scale(zero=False)
+    low = alt.X("low:Q", title=title, scale=scale)
+    layers = [
+        base.mark_rule(strokeWidth=3, opacity=0.45).encode(low, alt.X2("high:Q")),
+        base.mark_point(size=70, opacity=1).encode(alt.X("value:Q", scale=scale)),
+    ]
+    if reference is not None:
+        rule = alt.Chart(rows.head(1)).mark_rule(color=charts.GREY, strokeDash=[4, 4])
+        layers.insert(0, rule.encode(x=alt.XDatum(reference)))
+    return alt.layer(*layers).properties(width=WIDTH, height=LINE * len(columns) * rows.height)
 
 
 def side(column: str | None) -> alt.Color:

@@ -33,6 +33,11 @@ def ratio(numerator: str, denominator: str) -> Statistic:
     return lambda sums: sums[numerator] / sums[denominator]
 
 
+def percent(numerator: str, denominator: str) -> Statistic:
+    """The share of one sum in another, in percent."""
+    return lambda sums: 100 * sums[numerator] / sums[denominator]
+
+
 def bootstrap(
     rows: pl.DataFrame,
     *,
