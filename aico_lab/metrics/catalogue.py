@@ -14,6 +14,7 @@ from aico_lab.metrics import (
     concentration,
     conversation,
     interaction,
+    mood,
     overview,
     people,
     personality,

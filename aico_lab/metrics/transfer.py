@@ -1,0 +1,174 @@
+"""Whether the mood of one side goes with that of the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import altair as alt
+import ibis
+import numpy as np
+import polars as pl
+from ibis import _
+
+from aico_lab.metrics import draw
+from aico_lab.metrics.intervals import bootstrap
+from aico_lab.metrics.registry import CATALOGUE, Column, interval
+from aico_lab.reports import charts
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+    from numpy.typing import NDArray
+
+    from aico_lab.metrics.answer import Answer
+    from aico_lab.metrics.intervals import Sums
+    from aico_lab.metrics.registry import Chart
+    from aico_lab.metrics.talk import Talk
+
+
+def _covariance(sums: Sums, count: str, one: str, other: str) -> NDArray[np.float64]:
+    """Give the mean product of deviations from the mean; of equal values only, nothing."""
+    n = sums[count]
+    found: NDArray[np.float64] = sums[f"{one}_{other}"] / n - sums[one] / n * (sums[other] / n)
+    if one == other:  # what is left of equal values is the rounding of sums
+        return np.where(found > 1e-12, found, np.nan)  # noqa: PLR2004
+    return found
+
+
+def _slope(sums: Sums) -> NDArray[np.float64]:
+    slope: NDArray[np.float64] = _covariance(sums, "pairs", "x", "y") / _covariance(
+        sums, "pairs", "x", "x"
+    )
+    return slope
+
+
+def _r(sums: Sums) -> NDArray[np.float64]:
+    spread = _covariance(sums, "pairs", "x", "x") * _covariance(sums, "pairs", "y", "y")
+    r: NDArray[np.float64] = np.clip(_covariance(sums, "pairs", "x", "y") / np.sqrt(spread), -1, 1)
+    return r
+
+
+def _slope_given_own(sums: Sums) -> NDArray[np.float64]:
+    """Least squares of y on x and z, the coefficient of x."""
+    xx, zz = _covariance(sums, "triples", "a", "a"), _covariance(sums, "triples", "c", "c")
+    xz = _covariance(sums, "triples", "a", "c")
+    xy, zy = _covariance(sums, "triples", "a", "b"), _covariance(sums, "triples", "c", "b")
+    independent = xx * zz - xz * xz
+    with_both = np.where(independent > 1e-9 * xx * zz, independent, np.nan)
+    slope: NDArray[np.float64] = (xy * zz - zy * xz) / with_both
+    return slope
+
+
+def _finish_transfer(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
+    found = bootstrap(
+        rows,
+        by=["role"],
+        unit="conversation_id",
+        statistics={"r": _r, "slope": _slope, "slope_given_own": _slope_given_own},
+    )
+    return found.rename({"n": "conversations", "pairs": "n"})
+
+
+_TRANSFERS: Final = {
+    "r": "Correlation",
+    "slope": "Slope",
+    "slope_given_own": "Slope, given the own previous turn",
+}
+
+
+def _draw_transfer(answer: Answer) -> Chart:
+    rows = answer.pl()
+    long = pl.concat(
+        rows.select(
+            "role",
+            pl.lit(meaning).alias("measure"),
+            value=name,
+            value_low=f"{name}_low",
+            value_high=f"{name}_high",
+        )
+        for name, meaning in _TRANSFERS.items()
+    )
+    base = alt.Chart(long).encode(
+        alt.Y("measure:N", title=None, sort=list(_TRANSFERS.values())).axis(labelLimit=260),
+        color=draw.side("role"),
+        yOffset="role:N",
+    )
+    x = alt.X("value:Q", title="Association with the other side's previous turn")
+    zero = alt.Chart(long.head(1)).mark_rule(color=charts.GREY, strokeDash=[4, 4])
+    ends = base.mark_rule(strokeWidth=3, opacity=0.45).encode(
+        alt.X("value_low:Q"), alt.X2("value_high:Q")
+    )
+    points = base.mark_point(size=70, opacity=1).encode(x)
+    layers = alt.layer(zero.encode(x=alt.XDatum(0)), ends, points)
+    return layers.properties(width=draw.WIDTH - 120, height=draw.LINE * len(_TRANSFERS) * 2)
+
+
+def _transferred(rows: pl.DataFrame) -> str:
+    return "; ".join(
+        f"{row['role']} after the other side: r = "
+        + ("not defined" if row["r"] is None else f"{row['r']:.2f}")
+        for row in rows.iter_rows(named=True)
+    )
+
+
+@CATALOGUE.metric(
+    domain="usage",
+    question="Does the mood of one side follow that of the other?",
+    source="Butler (2011), temporal interpersonal emotion systems: association at lag 1",
+    columns=[
+        Column("role", "text", "the side that answers"),
+        Column("n", "integer", "pairs of a scored turn and the other side's scored turn before it"),
+        Column("conversations", "integer", "conversations they are from"),
+        Column("r", "number", "Pearson's correlation of the two turns"),
+        interval("r"),
+        Column("slope", "number", "change of the answer's score for 1 in the turn before"),
+        interval("slope"),
+        Column("triples", "integer", "pairs whose answerer has a scored turn right before the two"),
+        Column("slope_given_own", "number", "slope among those, given the own turn before"),
+        interval("slope_given_own"),
+    ],
+    finish=_finish_transfer,
+    finding=_transferred,
+    chart=_draw_transfer,
+)
+def sentiment_transfer(talk: Talk) -> ir.Table:
+    """How the mood of a turn goes with that of the other side's turn right before it.
+
+    The mood of a turn is the mean score of its messages. Pairs are adjacent turns of two sides in
+    one session; turns without a score make no pair. `r` is Pearson's correlation, `slope` that of
+    least squares; `slope_given_own` has the answerer's own turn before the two as a second
+    predictor, which takes out how stable the answerer's mood is. Intervals resample conversations.
+
+    It shows that moods go together, and in which order; not that one makes the other. Both may
+    follow the topic, or the words that one takes up from the other.
+    """
+    turns = talk.turns
+    turns = turns.mutate(mood=turns.sentiment_sum / turns.n_scored.nullif(0))
+    before = ibis.window(group_by=["conversation_id", "session_idx"], order_by="turn_idx")
+    placed = turns.mutate(
+        x=turns.mood.lag().over(before),
+        x_role=turns.role.lag().over(before),
+        x_idx=turns.turn_idx.lag().over(before),
+        z=turns.mood.lag(2).over(before),
+        z_role=turns.role.lag(2).over(before),
+        z_idx=turns.turn_idx.lag(2).over(before),
+    )
+    # Filters may have left out turns between, of other people in the same channel.
+    pairs = placed.filter(
+        placed.mood.notnull()
+        & placed.x.notnull()
+        & (placed.x_role != placed.role)
+        & (placed.x_idx == placed.turn_idx - 1)
+    )
+    x, y = pairs.x, pairs.mood
+    own = pairs.z.notnull() & (pairs.z_role == pairs.role) & (pairs.z_idx == pairs.turn_idx - 2)
+    nothing = ibis.null("float64")
+    a, b, c = (ibis.ifelse(own, value, nothing) for value in (x, y, pairs.z))
+    of_pairs = {"x": x, "y": y, "x_x": x * x, "x_y": x * y, "y_y": y * y}
+    of_triples = {"a": a, "b": b, "c": c, "a_a": a * a, "c_c": c * c}
+    of_triples |= {"a_b": a * b, "c_b": c * b, "a_c": a * c}
+    sums = {**of_pairs, **of_triples}
+    return pairs.group_by("role", "conversation_id").agg(
+        pairs=_.count(),
+        triples=own.cast("int64").sum(),
+        **{name: ibis.coalesce(value.sum(), 0.0) for name, value in sums.items()},
+    )
