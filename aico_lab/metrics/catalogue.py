@@ -19,6 +19,7 @@ from aico_lab.metrics import (
     people,
     personality,
     temporal,
+    transfer,
     usage,
 )
 from aico_lab.metrics.answer import Answer, typed, without_small_cells
@@ -37,7 +38,18 @@ if TYPE_CHECKING:
 
 __all__ = ["CATALOGUE", "Metrics", "Question", "ask"]
 
-DOMAINS = (overview, conversation, interaction, people, concentration, temporal, personality, usage)
+DOMAINS = (
+    overview,
+    conversation,
+    interaction,
+    people,
+    concentration,
+    temporal,
+    personality,
+    mood,
+    transfer,
+    usage,
+)
 """The modules that declare metrics; to import one is to declare them."""
 
 
