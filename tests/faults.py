@@ -14,6 +14,7 @@ import duckdb
 from aico_lab.etl import extract, snapshots, sync
 from aico_lab.etl.warehouse import Warehouse
 from aico_lab.lab import Lab
+from aico_lab.mart.refresh import Changes
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ POINTS = {
     "a later batch": dies(extract, "_to_batch", number=2),
     "rows deleted": dies(Warehouse, "delete", after=True),
     "rows inserted": dies(Warehouse, "insert", after=True),
+    "before the mart": dies(Changes, "apply"),
+    "mart written": dies(Changes, "apply", after=True),
     "cursor written": dies(Warehouse, "advance", after=True),
     "after the note": dies(sync, "_note", after=True),
     "committed": dies(Warehouse, "close"),

@@ -239,7 +239,9 @@ COLUMNS = {
 }
 ROWS = st.fixed_dictionaries(COLUMNS)
 EDITS = st.dictionaries(
-    st.integers(0, 14), st.tuples(st.sampled_from([*COLUMNS, "all"]), ROWS), max_size=4
+    st.integers(0, 14),
+    st.tuples(st.sampled_from([*COLUMNS, "content", "content", "sentiment_score", "all"]), ROWS),
+    max_size=4,
 )
 CHANGES = st.tuples(st.sets(st.integers(0, 14), max_size=3), EDITS, st.lists(ROWS, max_size=3))
 
@@ -353,6 +355,9 @@ def test_a_sync_keeps_the_mart_up_to_date(lab):
     assert_right_in(lab)
     gone = lab.sql("SELECT count(*) FROM mart.messages WHERE id % 10 = 3").fetchone()
     assert gone == (0,)
+    lab.primary.execute("UPDATE messages SET content = 'edited?', sentiment_score = 1 WHERE id = 9")
+    assert lab.sync().rows == {"messages": 1}
+    assert_right_in(lab)
     lab.primary.execute("DELETE FROM messages")
     lab.sync()
     for table in (*refresh.TABLES, "words"):
