@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import polars as pl
+import pytest
 
 from aico_lab.sources import chitchat
 from aico_lab.sources.sentiment import score
@@ -20,6 +21,8 @@ from tests.talks import MESSAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
+
+    from aico_lab.metrics.answer import Answer
 
 HALF_AN_HOUR = 30 * 60_000
 
@@ -152,6 +155,25 @@ def words_of(content: str) -> tuple[str, ...]:
     """Words in small letters, with a plain apostrophe."""
     plain = content.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
     return tuple(_WORD.findall(plain))
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """The mean, or None of nothing."""
+    taken = list(values)
+    return sum(taken) / len(taken) if taken else None
+
+
+def assert_rows(answer: Answer, expected: list[dict[str, Any]]) -> None:
+    """Assert that an answer has these rows, in the columns that they have."""
+    columns = list(expected[0]) if expected else []
+    found = answer.pl().select(columns).to_dicts() if expected else answer.pl().to_dicts()
+    assert len(found) == len(expected), (answer.metric.name, found, expected)
+    for one, other in zip(found, expected, strict=True):
+        for name in columns:
+            value = other[name]
+            if isinstance(value, float):
+                value = pytest.approx(value, rel=1e-9, abs=1e-12)
+            assert one[name] == value, (answer.metric.name, name, one, other)
 
 
 @functools.cache

@@ -13,14 +13,17 @@ from aico_lab.errors import InvalidValue, NeverSynced, UnknownName
 from aico_lab.metrics import (
     concentration,
     conversation,
+    exchange,
     interaction,
     mood,
     overview,
     people,
     personality,
+    sessions,
     temporal,
     transfer,
     usage,
+    wording,
 )
 from aico_lab.metrics.answer import Answer, typed, without_small_cells
 from aico_lab.metrics.filters import Filters
@@ -41,6 +44,9 @@ __all__ = ["CATALOGUE", "Metrics", "Question", "ask"]
 DOMAINS = (
     overview,
     conversation,
+    sessions,
+    exchange,
+    wording,
     interaction,
     people,
     concentration,
@@ -80,7 +86,7 @@ class Metrics:
             f'<tr><td style="text-align: left;">{metric.domain}</td>'
             f'<td style="text-align: left;"><code>{metric.name}</code></td>'
             f'<td style="text-align: left;">{escape(metric.question)}</td></tr>'
-            for metric in map(CATALOGUE.__getitem__, CATALOGUE)
+            for metric in CATALOGUE.by_domain()
         )
         return f"<table><tbody>{rows}</tbody></table>"
 

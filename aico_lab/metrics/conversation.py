@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import altair as alt
 import ibis
+import polars as pl
 from ibis import _
 
 from aico_lab.metrics import draw
+from aico_lab.metrics.checks import more_than_nothing
 from aico_lab.metrics.intervals import bootstrap, ratio
-from aico_lab.metrics.quantiles import quantiles
+from aico_lab.metrics.quantiles import median_interval, quantiles
 from aico_lab.metrics.registry import CATALOGUE, Column, interval
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
-    import polars as pl
 
     from aico_lab.metrics.answer import Answer
     from aico_lab.metrics.registry import Chart
     from aico_lab.metrics.talk import Talk
+
+_MS_OF_AN_HOUR: Final = 3_600_000
+_HOURS_OF_A_YEAR: Final = 8_760
 
 
 def _finish_turns(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
@@ -62,65 +66,165 @@ def _draw_turns(answer: Answer) -> Chart:
 def turns(talk: Talk) -> ir.Table:
     """A turn is what one side writes until the other one does, or until 30 minutes of silence.
 
-    Means of all turns of the side; intervals resample conversations.
+    In a channel of several people a turn also ends where another person goes on. Means are of all
+    turns of the side; intervals resample conversations.
     """
     return talk.turns.group_by("role", "conversation_id").agg(
         n_turns=_.count(), n_messages=_.n_messages.sum(), n_words=_.n_words.sum()
     )
 
 
-def _draw_latency(answer: Answer) -> Chart:
-    long = answer.pl().unpivot(
-        ["p50", "p95", "p99"], index="role", variable_name="percentile", value_name="seconds"
+def _finish_latency(rows: pl.DataFrame, talk: Talk, *, cutoff_hours: float) -> pl.DataFrame:
+    until = talk.bounds[1]
+    known_until = talk.last_ms if until is None else min(until, talk.last_ms)
+    waiting, replies = (
+        rows.filter(pl.col("ended_ms").is_null() == known) for known in (False, True)
     )
-    x = alt.X("seconds:Q", title="Time until the reply (s, logarithmic)").scale(type="log")
+    decided = pl.col("ended_ms") + round(cutoff_hours * _MS_OF_AN_HOUR) <= known_until
+    unanswered = waiting.group_by("role").agg(pl.col("times").filter(decided).sum())
     return (
-        alt.Chart(long.filter(long["seconds"] > 0))
-        .mark_point(size=80)
-        .encode(x, alt.Y("percentile:N", title=None), color=draw.side("role"))
-        .properties(width=draw.WIDTH, height=100)
+        replies.drop("times")
+        .join(unanswered, on="role", how="full", coalesce=True)
+        .with_columns(pl.col("n", "late", "times").fill_null(0))
+        .rename({"times": "unanswered"})
+        .sort("role")
     )
+
+
+def _duration(seconds: float | None) -> str:
+    """Give a time as people say it."""
+    if seconds is None:
+        return "no time"
+    for unit, name in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds:.3g} s"
+
+
+_TICKS: Final = (0, 1, 3, 10, 30, 60, 180, 600, 1_800, 3_600, 10_800, 36_000, 86_400, 604_800)
+_TICK: Final = (
+    "datum.value < 60 ? datum.value + ' s' : datum.value < 3600 ? datum.value / 60 + ' min'"
+    " : datum.value / 3600 + ' h'"
+)
+
+
+def _draw_latency(answer: Answer) -> Chart:
+    rows = answer.pl().filter(pl.col("p50").is_not_null())
+    names = {"p50": "median", "p95": "95 %", "p99": "99 %"}
+    points = pl.DataFrame(
+        [
+            {"role": row["role"], "seconds": row[p], "text": f"{name}: {_duration(row[p])}"}
+            for row in rows.iter_rows(named=True)
+            for p, name in names.items()
+        ],
+        schema={"role": pl.String, "seconds": pl.Float64, "text": pl.String},
+    )
+    # A reply within no time has a place on this axis, and has none on a logarithmic one.
+    scale = alt.Scale(type="symlog", constant=1, nice=False, domainMin=0)
+    title = "Time until the reply (logarithmic)"
+    axis = alt.Axis(values=_TICKS, labelExpr=_TICK, grid=True)
+    y, colour = alt.Y("role:N", title=None), draw.side("role").legend(None)
+    base = alt.Chart(points).encode(
+        alt.X("seconds:Q", title=title, scale=scale, axis=axis), y, colour
+    )
+    median = alt.Chart(rows).encode(alt.X("p50_low:Q"), alt.X2("p50_high:Q"), y, colour)
+    return alt.layer(
+        base.mark_line(strokeWidth=1, opacity=0.6),
+        median.mark_rule(strokeWidth=8, opacity=0.35),
+        base.mark_point(size=80, opacity=1),
+        base.mark_text(dy=-14, fontSize=12).encode(text="text:N"),
+    ).properties(width=draw.WIDTH, height=56 * max(rows.height, 1))
 
 
 @CATALOGUE.metric(
     domain="conversation",
     question="How long does each side take to reply?",
-    source="Percentiles: Hyndman and Fan (1996), type 1",
+    source="Percentiles: Hyndman and Fan (1996), type 1; interval of the median: Woodruff (1952)",
     columns=[
         Column("role", "text", "the side that replied"),
         Column("n", "integer", "replies in time"),
         Column("p50", "number", "median time until the reply", "s"),
+        interval("p50", "s"),
         Column("p95", "number", "95th percentile", "s"),
         Column("p99", "number", "99th percentile", "s"),
         Column("late", "integer", "replies that took longer than the cutoff, left out"),
+        Column("unanswered", "integer", "turns of the other side without a reply in time"),
     ],
+    finish=_finish_latency,
     finding=lambda rows: "; ".join(
-        f"{row['role']}: {row['p50']:,.0f} s in the median, {row['p95']:,.0f} s at the 95th "
-        "percentile"
+        f"{row['role']}: {_duration(row['p50'])} in the median, {_duration(row['p95'])} at the "
+        "95th percentile" if row["n"] else f"{row['role']}: no reply in time"
         for row in rows.iter_rows(named=True)
     ),
     chart=_draw_latency,
-)
+)  # fmt: skip
 def reply_latency(talk: Talk, *, cutoff_hours: float = 12.0) -> ir.Table:
     """The time from the other side's last message to the first one of the turn that answers it.
 
+    Where the time was recorded with the message, it is the recorded one. Percentiles are exact and
+    are times that occurred. The interval of the median takes conversations as its units.
+
     Censoring: a reply after the cutoff counts as a new beginning, not as a reply; it is left out of
-    the percentiles and counted as late. Percentiles are exact and are times that occurred.
+    the percentiles and counted as late. A turn of the other side is unanswered if the cutoff has
+    passed since its end, in the data and in the period that was asked for, and no turn of this side
+    began before that. Of two turns before one reply, both are answered by it.
 
     Args:
         cutoff_hours: A longer time is no reply time.
     """
+    more_than_nothing("cutoff_hours", cutoff_hours, most=_HOURS_OF_A_YEAR)
+    cutoff_ms = round(cutoff_hours * _MS_OF_AN_HOUR)
     replies = talk.turns.filter(_.reply_ms.notnull())
-    in_time = replies.reply_ms <= int(cutoff_hours * 3_600_000)
+    in_time = replies.filter(_.reply_ms <= cutoff_ms)
     percentiles = quantiles(
-        replies.filter(in_time), "reply_ms", by=["role"],
-        per_mille={"p50": 500, "p95": 950, "p99": 990},
-    )  # fmt: skip
-    late = replies.group_by("role").agg(late=(~in_time).cast("int64").sum())
-    found = late.left_join(percentiles, "role")
-    return found.select(
+        in_time, "reply_ms", by=["role"], per_mille={"p50": 500, "p95": 950, "p99": 990}
+    )
+    ends = median_interval(in_time, "reply_ms", by=["role"], unit="conversation_id")
+    late = replies.group_by("role").agg(late=(_.reply_ms > cutoff_ms).cast("int64").sum())
+    found = late.left_join(percentiles, "role").drop("role_right").left_join(ends, "role")
+    of_replies = found.select(
         "role",
         "late",
-        n=ibis.coalesce(found.n, 0),
+        "n",
         **{name: found[name] / 1000 for name in ("p50", "p95", "p99")},
-    ).order_by("role")
+        p50_low=found.low / 1000,
+        p50_high=found.high / 1000,
+        ended_ms=ibis.null("int64"),
+        times=ibis.null("int64"),
+    )
+    nothing = {"late": "int64", "n": "int64"} | dict.fromkeys(
+        ("p50", "p95", "p99", "p50_low", "p50_high"), "float64"
+    )
+    waiting = _without_reply(talk.turns, cutoff_ms)
+    return of_replies.union(
+        waiting.mutate(**{name: ibis.null(type_) for name, type_ in nothing.items()}).select(
+            of_replies.columns
+        )
+    )
+
+
+def _without_reply(turns: ir.Table, cutoff_ms: int) -> ir.Table:
+    """Count turns after which the other side did not begin one in time, by when they ended.
+
+    When they ended is for `finish`, which knows until when the data go: one row a conversation, or
+    few more. Sides that could have replied have a row at least.
+    """
+    onwards = ibis.window(
+        group_by="conversation_id", order_by=ibis.desc("turn_idx"), preceding=None, following=0
+    )
+    next_of = {
+        role: ibis.ifelse(turns.role == role, turns.started_ms, ibis.null("int64"))
+        .min()
+        .over(onwards)
+        for role in ("user", "assistant")
+    }
+    other = ibis.ifelse(turns.role == "user", "assistant", "user")
+    reply_at = ibis.ifelse(turns.role == "user", next_of["assistant"], next_of["user"])
+    seen = turns.select(
+        role=other,
+        ended_ms=turns.ended_ms,
+        in_time=ibis.coalesce(reply_at <= turns.ended_ms + cutoff_ms, False),
+    )
+    return seen.group_by("role", ended_ms=ibis.ifelse(seen.in_time, 0, seen.ended_ms)).agg(
+        times=(~seen.in_time).cast("int64").sum()
+    )

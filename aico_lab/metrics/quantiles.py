@@ -45,7 +45,7 @@ def median_interval(rows: ir.Table, value: str, *, by: Sequence[str], unit: str)
     values up to the median has a standard error, here that of a ratio of sums over units; the
     interval reaches from the value at half less 1.96 such errors to the one at half and as many.
     Nothing is drawn at random and nothing but sums leaves the engine, however many values there
-    are. Where all values are from one unit there is no interval.
+    are. A group whose values are all from one unit has no interval.
 
     Args:
         rows: Where the values are; those without one do not count.
@@ -54,7 +54,7 @@ def median_interval(rows: ir.Table, value: str, *, by: Sequence[str], unit: str)
         unit: The column that names whose values they are: a conversation, or a person.
 
     Returns:
-        One row a group: `by`, `low` and `high`, two values that occur.
+        One row a group that has an interval: `by`, `low` and `high`, two values that occur.
     """
     known = rows.filter(rows[value].notnull())
     median = quantiles(known, value, by=by, per_mille={"median": 500})
@@ -70,9 +70,10 @@ def median_interval(rows: ir.Table, value: str, *, by: Sequence[str], unit: str)
         nb=(_.n * _.below).sum(),
         bb=(_.below * _.below).sum(),
     )
+    sums = sums.filter(_.units > 1)
     share = sums.below / sums.n
     squares = sums.bb - 2 * share * sums.nb + share * share * sums.nn
-    variance = squares * sums.units / (sums.units - 1).nullif(0) / (sums.n * sums.n)
+    variance = squares * sums.units / (sums.units - 1) / (sums.n * sums.n)
     reach = sums.select(*by, reach=1.96 * ibis.greatest(variance, 0.0).sqrt())
     ranked = _ranked(known, value, by).join(reach, list(by))
     # The largest value has a share of 1, so that both ends are there.

@@ -1,0 +1,314 @@
+"""Conversation patterns: who has how much of the talk, who asks, and what follows a bad moment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import altair as alt
+import ibis
+import polars as pl
+from ibis import _
+
+from aico_lab.metrics import draw
+from aico_lab.metrics.intervals import bootstrap, percent, ratio
+from aico_lab.metrics.quantiles import quantiles
+from aico_lab.metrics.registry import CATALOGUE, Column, interval
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.answer import Answer
+    from aico_lab.metrics.registry import Chart
+    from aico_lab.metrics.talk import Talk
+
+_MEASURES: Final = ("turns", "messages", "words")
+
+_NEGATIVE: Final = -0.05
+_ROUNDING: Final = 1e-9
+"""Engines add numbers in any order; a mean that is -0.05 must be negative in each."""
+
+
+def _finish_balance(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
+    one_sided = rows.filter(
+        (pl.col("users_turns") == 0) | (pl.col("users_turns") == pl.col("turns"))
+    )
+    both = rows.join(one_sided.select("conversation_id"), on="conversation_id", how="anti")
+    measured = [
+        both.select(
+            "conversation_id",
+            measure=pl.lit(place),
+            of_all=pl.col(name).cast(pl.Int64),
+            of_users=pl.col(f"users_{name}").cast(pl.Int64),
+        )
+        for place, name in enumerate(_MEASURES)
+    ]
+    found = bootstrap(
+        pl.concat(measured),
+        by=["measure"],
+        unit="conversation_id",
+        statistics={"share": percent("of_users", "of_all")},
+    )
+    places = pl.DataFrame({"measure": range(len(_MEASURES) if rows.height else 0)})
+    return (
+        places.cast(pl.Int32)
+        .join(found, on="measure", how="left", maintain_order="left")
+        .rename({"n": "conversations", "of_all": "n"})
+        .with_columns(
+            pl.col("measure").replace_strict(dict(enumerate(_MEASURES)), return_dtype=pl.String),
+            pl.col("n", "conversations").fill_null(0),
+            one_sided=pl.lit(one_sided.height),
+        )
+    )
+
+
+def _describe_balance(rows: pl.DataFrame) -> str:
+    said = (
+        f"{row['share']:.1f} % of the {row['measure']}"
+        for row in rows.iter_rows(named=True)
+        if row["share"] is not None
+    )
+    row = rows.row(0, named=True)
+    return (
+        f"The user's side has {', '.join(said) or 'nothing'} in {row['conversations']:,} "
+        f"conversations of two sides; {row['one_sided']:,} are one-sided"
+    )
+
+
+def _draw_balance(answer: Answer) -> Chart:
+    return draw.dots(answer, "share", "measure", colour=None, reference=50)
+
+
+@CATALOGUE.metric(
+    domain="conversation",
+    question="How is the talk divided between the two sides?",
+    source="Shares of turns, messages and words, as in conversation analysis",
+    columns=[
+        Column("measure", "text", "what is divided: turns, messages or words"),
+        Column("n", "integer", "how many of them there are, of both sides"),
+        Column("share", "number", "share of the user's side", "%"),
+        interval("share", "%"),
+        Column("conversations", "integer", "conversations with both sides, which count here"),
+        Column("one_sided", "integer", "conversations in which only one side wrote, left out"),
+    ],
+    finish=_finish_balance,
+    finding=_describe_balance,
+    chart=_draw_balance,
+    role="none",
+)
+def balance(talk: Talk) -> ir.Table:
+    """The user's part of all turns, messages and words; half of each would be an even talk.
+
+    Only of conversations in which both sides wrote in the period; the others are counted as
+    one-sided. The share is that of all of them together, so that long conversations weigh more.
+    Intervals resample conversations.
+    """
+    by_user = (talk.turns.role == "user").cast("int64")
+    amounts = {"turns": 1, "messages": talk.turns.n_messages, "words": talk.turns.n_words}
+    return talk.turns.group_by("conversation_id").agg(
+        **{f"users_{name}": (by_user * amount).sum() for name, amount in amounts.items()},
+        turns=_.count(),
+        messages=_.n_messages.sum(),
+        words=_.n_words.sum(),
+    )
+
+
+def _finish_questions(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
+    found = bootstrap(
+        rows,
+        by=["role"],
+        unit="conversation_id",
+        statistics={"share": percent("questions", "messages")},
+    )
+    return found.drop("n").rename({"messages": "n"})
+
+
+def _draw_questions(answer: Answer) -> Chart:
+    return draw.dots(answer, "share", "role", zero=True)
+
+
+@CATALOGUE.metric(
+    domain="conversation",
+    question="How often does each side ask something?",
+    source="Messages with a question mark at the end of a sentence",
+    columns=[
+        Column("role", "text", "the side that wrote"),
+        Column("n", "integer", "messages"),
+        Column("questions", "integer", "messages that ask something"),
+        Column("share", "number", "share of messages that ask something", "%"),
+        interval("share", "%"),
+    ],
+    finish=_finish_questions,
+    finding=lambda rows: "; ".join(
+        f"{row['role']}: {row['share']:.1f} % of the messages ask something"
+        for row in rows.iter_rows(named=True)
+    ),
+    chart=_draw_questions,
+)
+def questions(talk: Talk) -> ir.Table:
+    """A message asks something if a question mark ends one of its sentences.
+
+    That is one that a space, a quotation mark, a closing bracket, another end of a sentence or the
+    end of the message follows, so that the one in an address does not count; the marks of Chinese
+    and Arabic do. Questions without a mark are missed, and rhetorical ones count. Intervals
+    resample conversations.
+    """
+    return talk.messages.group_by("role", "conversation_id").agg(
+        messages=_.count(), questions=_.is_question.cast("int64").sum()
+    )
+
+
+def _finish_message_length(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
+    exact = rows.group_by("role").agg(pl.col("p50", "p95").first())
+    found = bootstrap(
+        rows.drop("p50", "p95"),
+        by=["role"],
+        unit="conversation_id",
+        statistics={"words": ratio("n_words", "messages")},
+    )
+    return (
+        found.drop("n")
+        .rename({"messages": "n"})
+        .join(exact, on="role", how="left", maintain_order="left")
+    )
+
+
+def _draw_message_length(answer: Answer) -> Chart:
+    rows = answer.pl()
+    percentiles = rows.unpivot(["p50", "p95"], index="role", value_name="length")
+    y, colour = alt.Y("role:N", title=None), draw.side("role").legend(None)
+    means = alt.Chart(rows).encode(alt.X("words:Q", title="Words of a message"), y, colour)
+    base = alt.Chart(percentiles).encode(alt.X("length:Q"), y, colour)
+    names = "{p50: 'median', p95: '95 %'}"
+    return alt.layer(
+        means.mark_rule(strokeWidth=3, opacity=0.45).encode(
+            alt.X("words_low:Q"), alt.X2("words_high:Q")
+        ),
+        means.mark_point(size=70, opacity=1),
+        means.mark_text(dy=18, fontSize=12).encode(text=alt.Text("words:Q", format=".1f")),
+        base.mark_tick(thickness=2, size=16, opacity=1),
+        base.transform_calculate(label=f"{names}[datum.variable] + ': ' + datum.length")
+        .mark_text(dy=-16, fontSize=12)
+        .encode(text="label:N"),
+    ).properties(width=draw.WIDTH, height=60 * len(answer))
+
+
+@CATALOGUE.metric(
+    domain="conversation",
+    question="How long are messages?",
+    source="Percentiles: Hyndman and Fan (1996), type 1",
+    columns=[
+        Column("role", "text", "the side that wrote"),
+        Column("n", "integer", "messages"),
+        Column("words", "number", "mean words of a message"),
+        interval("words"),
+        Column("p50", "number", "words of the median message"),
+        Column("p95", "number", "95th percentile of the words"),
+    ],
+    finish=_finish_message_length,
+    finding=lambda rows: "; ".join(
+        f"{row['role']}: {row['words']:.1f} words a message in the mean, {row['p50']:.0f} in the "
+        "median"
+        for row in rows.iter_rows(named=True)
+    ),
+    chart=_draw_message_length,
+)
+def message_length(talk: Talk) -> ir.Table:
+    """Words of a message: stretches of letters and digits, with the apostrophes inside them.
+
+    Messages without any word count, with 0. In languages without spaces a word is a stretch between
+    two punctuation marks, so that lengths compare within a language only. Percentiles are exact and
+    are lengths that occurred. Intervals resample conversations.
+    """
+    exact = quantiles(talk.messages, "n_words", by=["role"], per_mille={"p50": 500, "p95": 950})
+    amounts = talk.messages.group_by("role", "conversation_id").agg(
+        messages=_.count(), n_words=_.n_words.sum()
+    )
+    return amounts.join(exact.drop("n"), "role")
+
+
+def _finish_repair(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
+    recovered, usual = percent("recovered", "n_negative"), percent("not_negative", "n_followed")
+    found = bootstrap(
+        rows,
+        by=["role"],
+        unit="conversation_id",
+        statistics={
+            "repaired": recovered,
+            "baseline": usual,
+            "lift": lambda sums: recovered(sums) / usual(sums),
+        },
+    )
+    return found.drop("n").rename({"n_negative": "n"})
+
+
+def _describe_repair(rows: pl.DataFrame) -> str:
+    said = (
+        f"{row['role']}: {row['repaired']:.1f} % of the turns after a negative one are not, of all "
+        f"turns {row['baseline']:.1f} %"
+        for row in rows.iter_rows(named=True)
+        if row["repaired"] is not None
+    )
+    return "; ".join(said) or "No negative turn has a next one"
+
+
+def _draw_repair(answer: Answer) -> Chart:
+    names = {"repaired": "after a negative turn", "baseline": "after any turn"}
+    return draw.side_by_side(answer, names, "The side's next turn is not negative (% of turns)")
+
+
+@CATALOGUE.metric(
+    domain="conversation",
+    question="After a negative turn, does the mood of that side recover with its next one?",
+    source="Threshold of VADER's compound score: Hutto and Gilbert (2014)",
+    columns=[
+        Column("role", "text", "the side whose turns these are"),
+        Column("n", "integer", "negative turns with a next one"),
+        Column("repaired", "number", "share of them whose next turn is not negative", "%"),
+        interval("repaired", "%"),
+        Column("baseline", "number", "the same share of all turns with a next one", "%"),
+        interval("baseline", "%"),
+        Column("lift", "number", "the first share divided by the second"),
+        interval("lift"),
+    ],
+    finish=_finish_repair,
+    finding=_describe_repair,
+    chart=_draw_repair,
+)
+def repair(talk: Talk) -> ir.Table:
+    """How often the turn after the next one is not negative, where a turn is.
+
+    A turn is negative if the mean score of its scored messages is -0.05 or less. Its next one is
+    that of the same side in the same session, with exactly one turn of the other side between them;
+    both must have a score. The baseline is the share of turns that are not negative among the next
+    turns of all scored turns of the side, negative or not.
+
+    Regression to the mean alone makes most turns after a negative one less negative, whatever was
+    said in between: so the share by itself shows no repair. It is to be compared with the baseline,
+    and a lift of 1 says that a negative turn tells nothing of the next one; below 1, moods last.
+    Nothing here shows that the turn in between was the cause. Intervals resample conversations.
+    """
+    order = ibis.window(group_by="conversation_id", order_by="turn_idx")
+    scored = talk.turns.mutate(
+        # Without division, which rounds.
+        negative=_.sentiment_sum <= _.n_scored * _NEGATIVE + _ROUNDING,
+    )
+    pairs = scored.select(
+        "role",
+        "conversation_id",
+        "negative",
+        counts=(scored.n_scored > 0)
+        & (scored.n_scored.lead(2).over(order) > 0)
+        # Filters may have left out turns of other people.
+        & (scored.turn_idx.lead(2).over(order) == scored.turn_idx + 2)
+        & (scored.session_idx.lead(2).over(order) == scored.session_idx)
+        & (scored.role.lead(1).over(order) != scored.role)
+        & (scored.role.lead(2).over(order) == scored.role),
+        next_negative=scored.negative.lead(2).over(order),
+    )
+    pairs = pairs.filter(pairs.counts)
+    return pairs.group_by("role", "conversation_id").agg(
+        n_followed=_.count(),
+        not_negative=(~_.next_negative).cast("int64").sum(),
+        n_negative=_.negative.cast("int64").sum(),
+        recovered=(_.negative & ~_.next_negative).cast("int64").sum(),
+    )

@@ -1,0 +1,352 @@
+"""Turns, times of reply and sessions, against plain Python from raw messages."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aico_lab.errors import InvalidValue
+from tests.effort import examples
+from tests.talks import START, said, talk, talks, world
+from tests.talks_by_hand import (
+    HALF_AN_HOUR,
+    assert_rows,
+    grouped,
+    mean,
+    messages_of,
+    real_messages,
+    sessions_of,
+    smallest_reaching,
+    turns_of,
+)
+
+GAPS = (1.0, 30.0, 720.0)
+ALL = 258_145
+
+
+def turns_by_hand(raw):
+    rows = []
+    for role, turns in sorted(grouped(turns_of(messages_of(raw)), lambda t: t.role)):
+        rows.append(
+            {
+                "role": role,
+                "n": len(turns),
+                "conversations": len({t.conversation for t in turns}),
+                "messages": mean(len(t.messages) for t in turns),
+                "words": mean(sum(len(m.words) for m in t.messages) for t in turns),
+            }
+        )
+    return rows
+
+
+def median_interval_by_hand(replies):
+    """Woodruff's, of pairs of a conversation and a time."""
+    times = [ms for _, ms in replies]
+    units = [[ms for _, ms in found] for _, found in grouped(replies, lambda reply: reply[0])]
+    if len(units) < 2:
+        return None, None
+    median = smallest_reaching(times, 0.5)
+    share = mean(ms <= median for ms in times)
+    residuals = [sum(ms <= median for ms in unit) - share * len(unit) for unit in units]
+    variance = len(units) / (len(units) - 1) * sum(r * r for r in residuals) / len(times) ** 2
+    reach = 1.96 * variance**0.5
+    ends = (smallest_reaching(times, min(max(0.5 + r, 0), 1)) for r in (-reach, reach))
+    return tuple(end / 1000 for end in ends)
+
+
+def latency_by_hand(raw, cutoff_hours):
+    cutoff = round(cutoff_hours * 3_600_000)
+    turns = turns_of(messages_of(raw))
+    last_ms = max((t.ended_ms for t in turns), default=0)
+    replies, late, unanswered = defaultdict(list), defaultdict(int), defaultdict(int)
+    for _, of_conversation in grouped(turns, lambda t: t.conversation):
+        for place, turn in enumerate(of_conversation):
+            if turn.reply_ms is not None and turn.reply_ms <= cutoff:
+                replies[turn.role].append((turn.conversation, turn.reply_ms))
+            elif turn.reply_ms is not None:
+                late[turn.role] += 1
+            other = "assistant" if turn.role == "user" else "user"
+            later = next((t for t in of_conversation[place:] if t.role == other), None)
+            in_time = later is not None and later.started_ms <= turn.ended_ms + cutoff
+            unanswered[other] += not in_time and turn.ended_ms + cutoff <= last_ms
+    rows = []
+    for role in sorted({*replies, *late, *unanswered}):
+        times = [ms for _, ms in replies[role]]
+        low, high = median_interval_by_hand(replies[role])
+        row = {"role": role, "n": len(times), "late": late[role], "unanswered": unanswered[role]}
+        for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
+            row[name] = smallest_reaching(times, share) / 1000 if times else None
+        rows.append(row | {"p50_low": low, "p50_high": high})
+    return rows
+
+
+def local_day(ms, zone="UTC"):
+    return datetime.fromtimestamp(ms // 1000, UTC).astimezone(ZoneInfo(zone)).date()
+
+
+def weeks_by_hand(raw, gap_minutes, zone):
+    messages = messages_of(raw, int(gap_minutes * 60_000))
+    if not messages:
+        return []
+    last_ms = max(m.ts_ms for m in messages)
+    first, last = (local_day(f(m.ts_ms for m in messages), zone) for f in (min, max))
+    by_week = defaultdict(list)
+    for session in sessions_of(messages):
+        day = local_day(session.started_ms, zone)
+        by_week[day - timedelta(days=day.weekday())].append(session)
+    rows, monday = [], first - timedelta(days=first.weekday())
+    while monday <= last:
+        found = by_week[monday]
+        end = datetime.combine(monday + timedelta(days=7), datetime.min.time(), ZoneInfo(zone))
+        rows.append(
+            {
+                "start": monday,
+                "n": len(found),
+                "minutes": mean((s.ended_ms - s.started_ms) / 60_000 for s in found),
+                "messages": mean(len(s.messages) for s in found),
+                "turns": mean(s.n_turns for s in found),
+                "complete": end.timestamp() * 1000 <= last_ms,
+            }
+        )
+        monday += timedelta(days=7)
+    return rows
+
+
+CLASSES = {
+    "under 1 min": (0, 1), "1 to 5 min": (1, 5), "5 to 15 min": (5, 15), "15 to 30 min": (15, 30),
+    "30 to 60 min": (30, 60), "1 to 2 h": (60, 120), "2 to 6 h": (120, 360),
+    "6 h and more": (360, float("inf")),
+}  # fmt: skip
+
+
+def lengths_by_hand(raw, gap_minutes):
+    sessions = sessions_of(messages_of(raw, int(gap_minutes * 60_000)))
+    rows = []
+    for name, (low, high) in CLASSES.items() if sessions else ():
+        found = [s for s in sessions if low <= (s.ended_ms - s.started_ms) / 60_000 < high]
+        rows.append(
+            {
+                "duration": name,
+                "n": len(found),
+                "share": 100 * len(found) / len(sessions),
+                "messages": mean(len(s.messages) for s in found),
+            }
+        )
+    return rows
+
+
+def initiative_by_hand(raw, gap_minutes):
+    sessions = sessions_of(messages_of(raw, int(gap_minutes * 60_000)))
+    return [
+        {
+            "role": role,
+            "n": len(sessions),
+            "share_started": 100 * mean(s.started_by == role for s in sessions),
+            "share_ended": 100 * mean(s.ended_by == role for s in sessions),
+        }
+        for role in (("assistant", "user") if sessions else ())
+    ]
+
+
+def assert_all_as_by_hand(made, gap_minutes, cutoff_hours, zone):
+    raw, filters = made.messages, {"timezone": zone}
+    assert_rows(made.ask("turns"), turns_by_hand(raw))
+    assert_rows(
+        made.ask("reply_latency", cutoff_hours=cutoff_hours), latency_by_hand(raw, cutoff_hours)
+    )
+    weeks = made.ask("sessions", filters=filters, gap_minutes=gap_minutes)
+    assert_rows(weeks, weeks_by_hand(raw, gap_minutes, zone))
+    for name, by_hand in (("session_length", lengths_by_hand), ("initiative", initiative_by_hand)):
+        assert_rows(made.ask(name, gap_minutes=gap_minutes), by_hand(raw, gap_minutes))
+
+
+@settings(max_examples=examples(32), deadline=None)
+@given(
+    talks(),
+    st.sampled_from(GAPS),
+    st.sampled_from([0.25, 12.0]),
+    st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu"]),
+)
+def test_they_are_what_plain_python_finds(messages, gap_minutes, cutoff_hours, zone):
+    with world(messages) as made:
+        assert_all_as_by_hand(made, gap_minutes, cutoff_hours, zone)
+
+
+@pytest.mark.parametrize(
+    ("count", "gap_minutes"),
+    [(2_000, 1.0), (2_000, 720.0), pytest.param(ALL, 30.0, marks=pytest.mark.slow)],
+)
+def test_they_are_what_plain_python_finds_in_real_conversations(count, gap_minutes):
+    with world(real_messages(count)) as made:
+        assert_all_as_by_hand(made, gap_minutes, 12.0, "America/Denver")
+
+
+def test_a_turn_ends_with_the_other_side_or_with_half_an_hour_of_silence():
+    with world(
+        talk(
+            said(0, content="one two"),
+            said(60, content="three"),
+            said(70, "assistant", "four", user=None),
+            said(80, content="five"),
+            said(80 + 1800, content="six"),
+            said(80 + 3601, content="seven"),
+        )
+    ) as made:
+        rows = made.ask("turns").pl().to_dicts()
+    assert [(row["role"], row["n"]) for row in rows] == [("assistant", 1), ("user", 3)]
+    assert rows[1]["messages"] == 5 / 3
+    assert rows[1]["words"] == 2
+    assert rows[1]["messages_low"] is None  # one conversation has no interval
+
+
+DAY = 86_400
+CENSORED = talk(
+    said(0),
+    said(10, "assistant", user=None),  # a reply of 10 s
+    said(20),
+    said(20 + 12 * 3600 + 1, "assistant", user=None),  # late: of the user's turn nobody took notice
+    said(2 * DAY),  # and late again
+    said(2 * DAY + 3600),  # a second turn before one reply
+    said(2 * DAY + 3660, "assistant", user=None),
+    said(4 * DAY, conversation="d"),  # nobody knows yet
+)
+
+
+def test_late_replies_are_no_replies_and_what_got_none_in_time_is_counted():
+    with world(CENSORED) as made:
+        rows = made.ask("reply_latency").pl().rows_by_key("role", named=True, unique=True)
+        assistant, user = rows["assistant"], rows["user"]
+        assert (assistant["n"], assistant["late"], assistant["unanswered"]) == (2, 1, 1)
+        assert (assistant["p50"], assistant["p95"]) == (10, 60)
+        # Of the companion's turns the last but one, and the last one.
+        assert (user["n"], user["p50"], user["late"], user["unanswered"]) == (1, 10, 1, 2)
+        patient = made.ask("reply_latency", cutoff_hours=24).pl()
+        assert patient["late"].to_list() == [0, 1]
+        assert patient["unanswered"].to_list() == [0, 2]
+
+
+def test_a_turn_is_not_unanswered_before_the_cutoff_has_passed():
+    """Neither at the end of the data, nor at the end of the period that was asked for."""
+    with world(CENSORED) as made:
+
+        def unanswered(**filters):
+            found = made.ask("reply_latency", filters=filters).pl()
+            return dict(found.select("role", "unanswered").rows())
+
+        assert unanswered() == {"assistant": 1, "user": 2}
+        until = START + timedelta(seconds=20 + 12 * 3600)
+        assert unanswered(until=until) == {"assistant": 1, "user": 0}
+        assert unanswered(until=until - timedelta(seconds=1)) == {"assistant": 0, "user": 0}
+
+
+def test_who_never_replies_has_a_row_and_who_is_never_asked_has_none():
+    with world(talk(said(0), said(DAY))) as made:
+        answer = made.ask("reply_latency")
+    assert answer.pl().select("role", "n", "unanswered").rows() == [("assistant", 0, 1)]
+    assert answer.finding == "assistant: no reply in time"
+    answer.plot().to_dict()
+
+
+@pytest.mark.slow
+def test_the_interval_of_the_median_is_that_of_a_bootstrap_of_conversations():
+    """Woodruff's interval against 400 draws of whole conversations, on times that differ."""
+    rng = np.random.default_rng(5)
+    per_conversation = rng.lognormal(3, 1, 300)
+    messages, start = [], 0.0
+    for number, typical in enumerate(per_conversation):
+        for _ in range(4):
+            messages.append(said(start, conversation=f"c{number}"))
+            start += round(typical * rng.lognormal(0, 0.3), 3)
+            messages.append(said(start, "assistant", conversation=f"c{number}", user=None))
+            start += 4000  # another session
+    with world(talk(*messages)) as made:
+        row = made.ask("reply_latency", cutoff_hours=24).pl().row(0, named=True)
+    units = [
+        [t.reply_ms for t in found if t.role == "assistant"]
+        for _, found in grouped(turns_of(messages_of(talk(*messages))), lambda t: t.conversation)
+    ]
+    times = np.array(units)
+    drawn = [np.median(times[rng.integers(0, 300, 300)]) / 1000 for _ in range(400)]
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    assert row["p50_low"] == pytest.approx(low, rel=0.05)
+    assert row["p50_high"] == pytest.approx(high, rel=0.05)
+
+
+def test_a_session_counts_in_the_week_in_which_it_begins_where_people_are():
+    """Sunday 2024-03-31 23:59:59 in Berlin, on the day on which the summer time began."""
+    monday = datetime(2024, 4, 1, tzinfo=ZoneInfo("Europe/Berlin"))
+    second = (monday.astimezone(UTC) - START).total_seconds()
+    with world(
+        talk(said(second - 1), said(second + 60), said(second + 3600), said(second + 7 * DAY))
+    ) as made:
+        berlin = made.ask("sessions", filters={"timezone": "Europe/Berlin"}).pl()
+        assert berlin.select("start", "n", "complete").rows() == [
+            (date(2024, 3, 25), 1, True),
+            (date(2024, 4, 1), 1, True),
+            (date(2024, 4, 8), 1, False),
+        ]
+        assert berlin["minutes"].to_list() == [61 / 60, 0, 0]
+        utc = made.ask("sessions").pl()
+        assert utc["n"].to_list() == [2, 1]
+        assert utc["complete"].to_list() == [True, False]
+        cut = made.ask("sessions", filters={"since": "2024-04-03"}).pl()
+        assert cut.select("n", "complete").rows() == [(1, False)]
+
+
+def test_a_silence_of_exactly_the_gap_does_not_end_a_session():
+    with world(talk(said(0), said(600), said(1201))) as made:
+        assert made.ask("sessions", gap_minutes=10).pl()["n"].sum() == 2
+        assert made.ask("sessions", gap_minutes=10.5).pl()["n"].sum() == 1
+        assert made.ask("sessions").pl()["n"].sum() == 1
+
+
+def test_a_session_of_exactly_a_minute_is_in_the_second_class():
+    with world(talk(said(0), said(60), said(5000), said(5059.999))) as made:
+        answer = made.ask("session_length")
+        assert answer.pl()["n"].to_list()[:3] == [1, 1, 0]
+        assert answer.pl()["share"].to_list()[:3] == [50, 50, 0]
+        assert answer.pl()["messages"].to_list()[:3] == [2, 2, None]
+        alone = made.ask("session_length", filters={"user": "u"})
+        assert alone.pl().equals(answer.pl())
+
+
+def test_who_comes_back_after_a_silence_begins_a_session():
+    with world(
+        talk(
+            said(0),
+            said(5, "assistant", user=None),
+            said(4000, "assistant", user=None),
+            said(9000, conversation="d", user="w"),
+        )
+    ) as made:
+        rows = made.ask("initiative").pl()
+        assert rows["n"].to_list() == [3, 3]
+        assert rows["share_started"].to_list() == pytest.approx([100 / 3, 200 / 3])
+        assert rows["share_ended"].to_list() == pytest.approx([200 / 3, 100 / 3])
+        users = made.ask("initiative", filters={"role": "user", "user": "w"}).pl()
+        assert users.select("role", "n", "share_started").rows() == [("user", 1, 100)]
+
+
+@pytest.mark.parametrize("name", ["sessions", "session_length", "initiative"])
+@pytest.mark.parametrize("gap", [0, -1, 1e-6, 1e12])
+def test_a_gap_that_is_no_silence_is_refused(name, gap):
+    with world(talk(said(0))) as made, pytest.raises(InvalidValue, match="gap_minutes is"):
+        made.ask(name, gap_minutes=gap)
+
+
+@pytest.mark.parametrize("cutoff", [0, -3, 1e9])
+def test_a_cutoff_that_cuts_everything_or_nothing_is_refused(cutoff):
+    with world(talk(said(0))) as made, pytest.raises(InvalidValue, match="cutoff_hours is"):
+        made.ask("reply_latency", cutoff_hours=cutoff)
+
+
+def test_half_an_hour_is_what_the_stored_sessions_are_made_with():
+    """The stored ones and those that are made with the question are the same."""
+    messages = real_messages(2_000)
+    assert sessions_of(messages_of(messages)) == sessions_of(messages_of(messages, HALF_AN_HOUR))
