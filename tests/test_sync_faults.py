@@ -48,8 +48,9 @@ WHERE = {
     "full, by pages": ("the first batch", "half of the checkpoint"),
     "a small change": (
         "the first batch", "rows deleted", "before the mart", "mart written", "cursor written",
-        "committed", "half of a copy", "log copied", "before the link", "after the link", "published",
-        "half of the oldest removed", "before the feed is told", "after the feed is told",
+        "committed", "half of a copy", "log copied", "before the link", "after the link",
+        "published", "half of the oldest removed", "before the feed is told",
+        "after the feed is told",
     ),
     "a large change": (
         "after the note", "half of the checkpoint", "checkpointed", "before the name",

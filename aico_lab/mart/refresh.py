@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import duckdb
     import pyarrow as pa
@@ -67,7 +67,7 @@ _NOTES: Final = """
     )"""
 
 _MADE: Final = (
-    "measured", "came", "went", "changed", "numbered", "stale", "was", "people", "fresh",
+    "measured", "came", "went", "changed", "numbered", "stale", "talk", "was", "people", "fresh",
     "touched",
 )  # fmt: skip
 
@@ -121,7 +121,7 @@ _NUMBERED: Final = """CREATE OR REPLACE TEMP TABLE numbered AS
         *, row_number() OVER w AS conversation, (sum(n_messages) OVER w) // ? AS batch
     FROM changed WINDOW w AS (ORDER BY conversation_id ROWS UNBOUNDED PRECEDING)"""
 
-_BATCH_OF_CHANGED: Final = """CREATE OR REPLACE TEMP TABLE stale AS
+_STALE: Final = """CREATE OR REPLACE TEMP TABLE stale AS
     FROM numbered WHERE batch = ?"""
 
 _TALK: Final = """talk AS
@@ -166,6 +166,7 @@ _EDITED: Final = """
     )
     FROM was JOIN stale USING (conversation_id) JOIN came USING (id) JOIN measured USING (id)
     WHERE ts_ms < since_ms"""
+"""Messages that keep their place."""
 
 
 class Changes:
@@ -203,31 +204,37 @@ class Changes:
         """Bring the tables up to date; `raw.messages` is as it will be."""
         if self._anew:
             self._begin()
-            for table in TABLES:
-                self._run(f"CREATE OR REPLACE TABLE mart.{table} ({_columns(table)})")
-        elif not self._noted:
-            return
-        # Some messages are kept, to be read once; with all of them that would take longer.
-        kind = "VIEW" if self._anew else "TABLE"
-        self._run(_EVERYTHING if self._anew else _CHANGED)
-        self._run(_NUMBERED, [BATCH])
-        batches = self._run("SELECT DISTINCT batch FROM numbered ORDER BY batch").fetchall()
-        for batch in batches:
-            self._run(_BATCH_OF_CHANGED, batch)
-            self._run(f"CREATE OR REPLACE TEMP {kind} {_TALK}")
-            self._run(_PEOPLE)
-            if self._anew:
-                self._run(f"INSERT INTO mart.messages {_placed()}")
-            else:
+            self._make_anew()
+        elif self._noted:
+            for _ in self._batches(_CHANGED):
+                self._run(f"CREATE OR REPLACE TEMP TABLE {_TALK}")  # to read them once
+                self._run(_PEOPLE)
                 self._replace()
-        if self._anew:
-            for table in GROUPS:
-                self._run(
-                    f"INSERT INTO mart.{table} WITH slice AS (FROM mart.messages) {_query(table)}"
-                )
-        self._run(f"DROP {kind} IF EXISTS temp.talk")
+        else:
+            return
         for made in _MADE:
             self._run(f"DROP TABLE IF EXISTS temp.{made}")
+
+    def _make_anew(self) -> None:
+        for table in TABLES:
+            self._run(f"CREATE OR REPLACE TABLE mart.{table} ({_columns(table)})")
+        for _ in self._batches(_EVERYTHING):
+            self._run(f"CREATE OR REPLACE TEMP VIEW {_TALK}")  # so many would only be spilled
+            self._run(_PEOPLE)
+            self._run(f"INSERT INTO mart.messages {_placed()}")
+        self._run("DROP VIEW IF EXISTS temp.talk")
+        for table in GROUPS:
+            self._run(
+                f"INSERT INTO mart.{table} WITH slice AS (FROM mart.messages) {_query(table)}"
+            )
+
+    def _batches(self, conversations: str) -> Iterator[None]:
+        """Let `stale` be some of the conversations at a time."""
+        self._run(conversations)
+        self._run(_NUMBERED, [BATCH])
+        for batch in self._run("SELECT DISTINCT batch FROM numbered ORDER BY batch").fetchall():
+            self._run(_STALE, batch)
+            yield
 
     def _begin(self) -> None:
         if not self._noted:

@@ -11,11 +11,29 @@ if TYPE_CHECKING:
 
 WORDS: Final = f"""CREATE OR REPLACE VIEW mart.words AS
     SELECT
-        m.id, m.conversation_id, m.channel_id, m.user_id, m.role, m.ts_ms, m.turn_idx,
-        m.session_idx,
-        unnest(regexp_extract_all(replace(lower(r.content), '’', ''''), $word${WORD}$word$)) AS word
-    FROM mart.messages m JOIN raw.messages r USING (id)"""  # noqa: RUF001
-"""Every word of every message, in small letters."""
+        id, conversation_id, channel_id, user_id, role, ts_ms, turn_idx, session_idx,
+        generate_subscripts(words, 1) - 1 AS position, unnest(words) AS word
+    FROM (
+        SELECT
+            m.*,
+            regexp_extract_all(replace(lower(r.content), '’', ''''), $word${WORD}$word$) AS words
+        FROM mart.messages m JOIN raw.messages r USING (id)
+    )"""  # noqa: RUF001
+"""Every word of every message, in small letters; `position` counts from 0 in each message."""
+
+TEXTS: Final = """CREATE OR REPLACE VIEW mart.texts AS
+    SELECT
+        m.id, m.conversation_id, m.channel_id, m.user_id, m.role, m.ts_ms, m.msg_idx, r.content
+    FROM mart.messages m JOIN raw.messages r USING (id)"""
+"""What was written, for what is not found by words alone."""
+
+PROFILES: Final = """CREATE OR REPLACE VIEW mart.profiles AS
+    SELECT
+        profile_id, user_id AS profile_user_id, version, epoch_ms(active_from) AS active_from_ms,
+        epoch_ms(active_until) AS active_until_ms
+    FROM raw.personality_profiles"""
+"""Every version of a companion's personality, whatever its traits; for everybody where
+`profile_user_id` is NULL, and still valid where `active_until_ms` is."""
 
 TRAITS: Final = """CREATE OR REPLACE VIEW mart.traits AS
     SELECT
@@ -35,8 +53,19 @@ FEEDBACK: Final = """CREATE OR REPLACE VIEW mart.feedback AS
     FROM raw.feedback_events"""
 """What people said about messages and conversations."""
 
+PREFERENCES: Final = """CREATE OR REPLACE VIEW mart.preference_changes AS
+    SELECT change_id, user_id, preference_key, value, epoch_ms(changed_at) AS ts_ms
+    FROM raw.preference_changes"""
+"""What people set their preferences to, in the order of `change_id`; NULL where one was removed."""
+
 VIEWS: Final = (
     (WORDS, "messages", {"id", "content"}),
+    (TEXTS, "messages", {"id", "content"}),
+    (
+        PROFILES,
+        "personality_profiles",
+        {"profile_id", "user_id", "version", "active_from", "active_until"},
+    ),
     (
         TRAITS,
         "personality_profiles",
@@ -47,6 +76,11 @@ VIEWS: Final = (
         "feedback_events",
         {"event_id", "user_id", "conversation_id", "message_id", "kind", "name", "value"}
         | {"timestamp"},
+    ),
+    (
+        PREFERENCES,
+        "preference_changes",
+        {"change_id", "user_id", "preference_key", "value", "changed_at"},
     ),
 )
 """Each with the table and the columns of `raw` that it needs."""
