@@ -48,6 +48,10 @@ OTHERS = {
         "profile_id": pl.String, "user_id": pl.String, "version": pl.Int64, "traits": pl.String,
         "active_from": pl.Datetime("us", "UTC"), "active_until": pl.Datetime("us", "UTC"),
     },
+    "preference_changes": {
+        "change_id": pl.Int64, "user_id": pl.String, "preference_key": pl.String,
+        "old_value": pl.String, "value": pl.String, "changed_at": pl.Datetime("us", "UTC"),
+    },
 }  # fmt: skip
 
 

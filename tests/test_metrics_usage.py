@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import hashlib
+from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
 from aico_lab.errors import InvalidValue
+from aico_lab.metrics.languages import language_of
 from tests.effort import examples
 from tests.talks import World, said, talk, talks, world
 from tests.talks_by_hand import grouped, messages_of, real_messages, turns_of
@@ -228,3 +230,175 @@ def test_turns_of_other_people_are_no_neighbours_when_they_are_filtered_away():
         only_u = made.ask("sentiment_transfer", filters={"user": "u"}).pl()
     assert dict(everybody.select("role", "n").rows()) == {"assistant": 2, "user": 1}
     assert dict(only_u.select("role", "n").rows()) == {"assistant": 1}
+
+
+# Vocabulary
+
+
+def factors_by_hand(words):
+    """McCarthy and Jarvis (2010), section "Calculating MTLD", read word by word."""
+    factors, seen, so_far = 0.0, set(), 0
+    for word in words:
+        so_far += 1
+        seen.add(word)
+        if len(seen) / so_far <= 0.72:
+            factors, seen, so_far = factors + 1, set(), 0
+    if so_far:
+        factors += (1 - len(seen) / so_far) / (1 - 0.72)
+    return factors
+
+
+def mtld_by_hand(words):
+    forward, backward = factors_by_hand(words), factors_by_hand(words[::-1])
+    if not (forward and backward):
+        return None
+    return (len(words) / forward + len(words) / backward) / 2
+
+
+def diversity_by_hand(raw, min_words):
+    texts = defaultdict(list)
+    for m in sorted(messages_of(raw), key=lambda m: (m.ts_ms, m.conversation)):
+        if m.person is not None:
+            texts[m.role, m.person] += m.words
+    found = defaultdict(list)
+    for (role, _), words in sorted(texts.items()):
+        value = mtld_by_hand(words) if len(words) >= min_words else None
+        if value is not None:
+            found[role].append((len(words), value))
+    return [
+        (role, len(people), sum(n for n, _ in people), mean(value for _, value in people))
+        for role, people in sorted(found.items())
+    ]
+
+
+def assert_diversity(made, min_words):
+    answer = made.ask("lexical_diversity", min_words=min_words)
+    found = answer.pl().select("role", "n", "words", "mean").rows()
+    assert same(found, diversity_by_hand(made.messages, min_words))
+    assert is_inside_its_interval(answer, "mean")
+
+
+@settings(max_examples=examples(25), deadline=None)
+@given(talks())
+def test_words_are_read_in_the_order_in_which_they_were_written(messages):
+    with world(messages) as made:
+        for min_words in (1, 10):
+            assert_diversity(made, min_words)
+
+
+def test_the_vocabulary_of_real_people(real):
+    assert_diversity(real, 100)
+
+
+def test_a_factor_ends_where_the_paper_ends_it():
+    """Its example: of the people by the people | for the people; the share falls to 4 of 6.
+
+    Forward: one factor of six words, and "for the people", all different, is no part of another:
+    9 / 1. Backward: "people the for people the" has 3 of 5, a factor; "by people the of" has 4
+    different ones, nothing: 9 / 1.
+    """
+    with world(talk(said(0, content="Of the people by the"), said(0, content="people"),
+                    said(1, content="for the people"))) as made:  # fmt: skip
+        answer = made.ask("lexical_diversity", min_words=9).pl()
+        assert answer.select("role", "n", "words", "mean").rows() == [("user", 1, 9, 9.0)]
+        assert made.ask("lexical_diversity", min_words=10).pl().is_empty()
+
+
+def test_what_is_left_at_the_end_is_part_of_a_factor():
+    """Of a b c d a 4 of 5 are different, (1 - 0.8) / 0.28 = 0.714 factors, so 7 words a factor."""
+    with world(
+        talk(said(0, content="a b c d a"), said(1, "assistant", "a b c", user=None))
+    ) as made:
+        answer = made.ask("lexical_diversity", min_words=1).pl()
+        assert same(answer.select("role", "n", "mean").rows(), [("user", 1, 7.0)])
+        for few in (0, -1):
+            with pytest.raises(InvalidValue, match="min_words is 1 or more"):
+                made.ask("lexical_diversity", min_words=few)
+
+
+def test_a_share_of_exactly_the_threshold_ends_a_factor():
+    """18 different words among 25."""
+    words = [f"w{i}" for i in range(18)] + ["w0"] * 7
+    assert factors_by_hand(words[:24]) < 1
+    with world(talk(said(0, content=" ".join(words)))) as made:
+        found = made.ask("lexical_diversity", min_words=1).pl()["mean"][0]
+    assert found == pytest.approx(mtld_by_hand(words))
+    assert factors_by_hand(words) == 1
+
+
+# Languages
+
+ENGLISH = "I have been waiting for you all day long, where were you?"
+GERMAN = "Ich habe den ganzen Tag auf dich gewartet, wo bist du gewesen?"
+RUSSIAN = "Я ждал тебя весь день, где ты был?"
+CHINESE = "我等了你一整天，你去哪里了呢？"  # noqa: RUF001
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        (ENGLISH, "en"), (GERMAN, "de"), (RUSSIAN, "ru"), (CHINESE, "zh"),
+        ("Te he estado esperando todo el día, ¿dónde estabas?", "es"),
+        ("hello", "unknown"), ("", "unknown"), ("12345 67890 :-) !!! 1234567890", "unknown"),
+    ],
+)  # fmt: skip
+def test_a_language_is_guessed_from_enough_letters(text, language):
+    assert language_of(text) == language
+
+
+def test_each_side_of_a_conversation_has_one_language():
+    """What it wrote first counts: a second language after a thousand characters changes nothing."""
+    spoken = [said(0, content="Ich habe den ganzen"), said(1, content=GERMAN)]
+    spoken += [said(2 + i, content="noch ein deutscher Satz über das Wetter") for i in range(30)]
+    spoken += [said(90, content=ENGLISH * 50), said(91, "assistant", ENGLISH, user=None)]
+    spoken += [said(0, conversation=f"e{i}", user="v", content=ENGLISH) for i in range(2)]
+    with world(talk(*spoken, said(0, conversation="s", content="hi"))) as made:
+        answer = made.ask("languages")
+        rows = answer.pl().select("role", "language", "n", "share").rows()
+        assert rows == [
+            ("assistant", "en", 1, 100), ("user", "en", 2, 50), ("user", "de", 1, 25),
+            ("user", "unknown", 1, 25),
+        ]  # fmt: skip
+        assert "user: en in 50.0 % of 4 conversations" in answer.finding
+        assert made.ask("languages", filters={"user": "v"}).pl()["language"].to_list() == ["en"]
+        for few in (0, -1):
+            with pytest.raises(InvalidValue, match="sample is 1 or more"):
+                made.ask("languages", sample=few)
+
+
+def languages_by_hand(raw, sample):
+    contents = dict(raw.select("id", "content").rows())
+    texts = defaultdict(str)
+    for m in messages_of(raw):
+        texts[m.conversation, m.role] += " " + contents[m.id]
+    conversations = sorted({c for c, _ in texts}, key=lambda c: hashlib.md5(c.encode()).hexdigest())  # noqa: S324
+    counted = Counter(
+        (role, language_of(text[1:1001]))
+        for (conversation, role), text in texts.items()
+        if conversation in conversations[:sample]
+    )
+    sides = Counter(role for role, _ in counted.elements())
+    rows = [(role, name, n, 100 * n / sides[role]) for (role, name), n in counted.items()]
+    return sorted(rows, key=lambda row: (row[0], -row[2], row[1]))
+
+
+def test_the_languages_of_real_people(real):
+    """Of all, and of a sample; which is the same every time."""
+    raw = real.messages
+    for sample in (40, 2000):
+        answer = real.ask("languages", sample=sample)
+        found = answer.pl().select("role", "language", "n", "share").rows()
+        assert same(found, languages_by_hand(raw, sample))
+        assert is_inside_its_interval(answer, "share")
+    told = [row for row in found if row[1] != "unknown"]
+    assert sum(n for _, name, n, _ in told if name == "en") > 0.98 * sum(row[2] for row in told)
+
+
+@settings(max_examples=examples(25), deadline=None)
+@given(talks())
+def test_every_side_of_a_conversation_counts_once(messages):
+    with world(messages) as made:
+        for sample in (1, 10):
+            found = made.ask("languages", sample=sample).pl()
+            rows = found.select("role", "language", "n", "share").rows()
+            assert same(rows, languages_by_hand(messages, sample))

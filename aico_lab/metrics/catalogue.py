@@ -15,6 +15,7 @@ from aico_lab.metrics import (
     conversation,
     exchange,
     interaction,
+    languages,
     mood,
     overview,
     people,
@@ -23,6 +24,7 @@ from aico_lab.metrics import (
     temporal,
     transfer,
     usage,
+    vocabulary,
     wording,
 )
 from aico_lab.metrics.answer import Answer, typed, without_small_cells
@@ -54,6 +56,8 @@ DOMAINS = (
     personality,
     mood,
     transfer,
+    vocabulary,
+    languages,
     usage,
 )
 """The modules that declare metrics; to import one is to declare them."""

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 POSITIVE: Final = 0.05
 """Hutto and Gilbert's: a compound score of at least so much is positive, below -0.05 negative."""
 
-_MOODS: Final = {"negative": charts.VERMILION, "neutral": "#CBD2D9", "positive": charts.BLUE}
+# Other colours than those of the sides.
+_MOODS: Final = {"negative": "#CC79A7", "neutral": "#CBD2D9", "positive": charts.GREEN}
 
 
 def _percent(numerator: str, denominator: str) -> Statistic:
@@ -57,7 +58,7 @@ def _draw_sentiment(answer: Answer) -> Chart:
         .mark_bar()
         .encode(
             alt.X("share:Q", title="Share of scored messages (%)").scale(domain=[0, 100]),
-            alt.Y("role:N", title=None, sort=["user", "assistant"]),
+            alt.Y("role:N", title=None, sort=rows["role"].to_list()),
             alt.Color("mood:N", title=None).scale(
                 domain=list(_MOODS), range=list(_MOODS.values())
             ),

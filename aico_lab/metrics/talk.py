@@ -38,7 +38,18 @@ VIEWS: Final = {
         "ts_ms": "int64",
         "turn_idx": "int64",
         "session_idx": "int64",
+        "position": "int64",
         "word": "string",
+    },
+    "texts": {
+        "id": "int64",
+        "conversation_id": "string",
+        "channel_id": "string",
+        "user_id": "string",
+        "role": "string",
+        "ts_ms": "int64",
+        "msg_idx": "int64",
+        "content": "string",
     },
     "feedback": {
         "event_id": "string",
@@ -48,6 +59,20 @@ VIEWS: Final = {
         "kind": "string",
         "name": "string",
         "value": "float64",
+        "ts_ms": "int64",
+    },
+    "profiles": {
+        "profile_id": "string",
+        "profile_user_id": "string",
+        "version": "int64",
+        "active_from_ms": "int64",
+        "active_until_ms": "int64",
+    },
+    "preference_changes": {
+        "change_id": "int64",
+        "user_id": "string",
+        "preference_key": "string",
+        "value": "string",
         "ts_ms": "int64",
     },
     "traits": {
@@ -107,6 +132,11 @@ class Talk:
         return self._restricted(self._view("words"), "ts_ms")
 
     @cached_property
+    def texts(self) -> ir.Table:
+        """What was written, for what no count of words tells: no answer may quote it."""
+        return self._restricted(self._view("texts"), "ts_ms")
+
+    @cached_property
     def feedback(self) -> ir.Table:
         """What people said of conversations and messages; in no channel, and of no side."""
         return self._restricted(self._view("feedback"), "ts_ms")
@@ -115,6 +145,19 @@ class Talk:
     def traits(self) -> ir.Table:
         """One row for each trait of each version of the companion's personality, unrestricted."""
         return self._view("traits")
+
+    @cached_property
+    def profiles(self) -> ir.Table:
+        """One row for each version of the companion's personality, unrestricted."""
+        return self._view("profiles")
+
+    @cached_property
+    def preference_changes(self) -> ir.Table:
+        """What people set their preferences to, of all time: only `user` restricts these."""
+        changes = self._view("preference_changes")
+        if self.filters.users:
+            changes = changes.filter(_.user_id.isin(self.filters.users))
+        return changes
 
     @cached_property
     def beginnings(self) -> ir.Table:
