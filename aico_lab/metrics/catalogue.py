@@ -11,6 +11,8 @@ import polars as pl
 from aico_lab.adapters.duckdb import translated
 from aico_lab.errors import InvalidValue, NeverSynced, UnknownName
 from aico_lab.metrics import (
+    bursts,
+    change,
     concentration,
     conversation,
     exchange,
@@ -53,6 +55,8 @@ DOMAINS = (
     people,
     concentration,
     temporal,
+    bursts,
+    change,
     personality,
     mood,
     transfer,

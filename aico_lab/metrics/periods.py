@@ -94,13 +94,14 @@ def on_calendar(rows: pl.DataFrame, talk: Talk, unit: Unit) -> pl.DataFrame:
     return joined.with_columns(pl.col(pl.Int64).fill_null(0))
 
 
-def bars(answer: Answer, unit: Unit, value: str, *, height: int = 150) -> Chart:
+def bars(answer: Answer, unit: Unit, value: str, *, title: str = "", height: int = 150) -> Chart:
     """Draw a value of every period as a bar as wide as the period, unfinished ones in grey.
 
     Args:
         answer: What to draw; it has `start` and `complete`.
         unit: How long a period is.
         value: The column.
+        title: What it is, if not what the column means.
         height: In pixels.
     """
     rows = recent(answer, unit)
@@ -110,7 +111,7 @@ def bars(answer: Answer, unit: Unit, value: str, *, height: int = 150) -> Chart:
         .encode(
             axis(answer, unit),
             alt.X2("end:T"),
-            alt.Y(f"{value}:Q", title=draw.label(answer, value)),
+            alt.Y(f"{value}:Q", title=title or draw.label(answer, value)),
             alt.Y2Datum(0),
             COLOUR,
             tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), f"{value}:Q", "state:N"],

@@ -1,0 +1,119 @@
+"""Temporal behaviour of single people: whether they write evenly, at random, or in bursts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import ibis
+import polars as pl
+from ibis import _
+
+from aico_lab.errors import InvalidValue
+from aico_lab.metrics import draw
+from aico_lab.metrics.intervals import bootstrap, ratio
+from aico_lab.metrics.registry import CATALOGUE, Column, interval
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.answer import Answer
+    from aico_lab.metrics.registry import Chart
+    from aico_lab.metrics.talk import Talk
+
+
+def _finish_burstiness(rows: pl.DataFrame, _talk: Talk, min_intervals: int) -> pl.DataFrame:  # noqa: ARG001
+    spread = pl.col("deviation") / pl.col("mean")
+    n = pl.col("n_intervals")
+    corrected = ((n + 1).sqrt() * spread - (n - 1).sqrt()) / (
+        ((n + 1).sqrt() - 2) * spread + (n - 1).sqrt()
+    )
+    each = rows.filter(pl.col("mean") > 0).select(
+        "role",
+        "user_id",
+        n_intervals=n.cast(pl.Int64),
+        people=pl.lit(1),
+        b=(spread - 1) / (spread + 1),
+        b_n=corrected,
+        with_memory=pl.col("memory").is_not_null().cast(pl.Int64),
+        m=pl.col("memory").fill_null(0.0),
+    )
+    found = bootstrap(
+        each,
+        by=["role"],
+        unit="user_id",
+        statistics={
+            "burstiness": ratio("b", "people"),
+            "corrected": ratio("b_n", "people"),
+            "memory": ratio("m", "with_memory"),
+        },
+    )
+    return found.rename({"n_intervals": "intervals"})
+
+
+def _describe_burstiness(rows: pl.DataFrame) -> str:
+    def tells(row: dict[str, float | None]) -> str:
+        b, m = row["burstiness"], row["memory"]
+        memory = "" if m is None else f", M = {m:.2f}"
+        return f"{row['role']}: B = {b:.2f}{memory} in the mean of {row['n']:,} people"
+
+    return "; ".join(tells(row) for row in rows.iter_rows(named=True))
+
+
+def _draw_burstiness(answer: Answer) -> Chart:
+    named = {"burstiness": "B", "corrected": "B, corrected", "memory": "Memory M"}
+    return draw.side_by_side(answer, named, "Mean over people, from -1 to 1", reference=0)
+
+
+@CATALOGUE.metric(
+    domain="time",
+    question="Do people write evenly, at random or in bursts?",
+    source="Goh and Barabasi (2008); corrected: Kim and Jo (2016)",
+    columns=[
+        Column("role", "text", "the side that wrote"),
+        Column("n", "integer", "people"),
+        Column("intervals", "integer", "times between two of their messages"),
+        Column("burstiness", "number", "mean B: -1 evenly, 0 at random, 1 in bursts"),
+        interval("burstiness"),
+        Column("corrected", "number", "mean B, corrected for few intervals"),
+        interval("corrected"),
+        Column("memory", "number", "mean M, correlation of an interval with the one before"),
+        interval("memory"),
+    ],
+    finish=_finish_burstiness,
+    finding=_describe_burstiness,
+    chart=_draw_burstiness,
+)
+def burstiness(talk: Talk, *, min_intervals: int = 20) -> ir.Table:
+    """Of the times between successive messages of a person: burstiness B, and memory M.
+
+    B = (sigma - mu) / (sigma + mu), with the mean mu and the standard deviation sigma (by n) of a
+    person's n intervals, in all conversations; the companion's messages are those to one person. It
+    cannot reach 1 where intervals are few, so B is also given corrected by Kim and Jo:
+    (sqrt(n + 1) r - sqrt(n - 1)) / ((sqrt(n + 1) - 2) r + sqrt(n - 1)), r = sigma / mu. M is
+    Pearson's correlation of the intervals but the last with those but the first; who has none,
+    since all are equal, does not count for it. Values are means over people, each of whom counts
+    once; intervals of the means resample people. Left out are people with fewer intervals, who are
+    not known, or whose messages are all of one moment.
+
+    Args:
+        min_intervals: The fewest intervals of a person, 2 or more.
+    """
+    if min_intervals < 2:  # noqa: PLR2004
+        raise InvalidValue(f"min_intervals is 2 or more, not {min_intervals}.")
+    known = talk.messages.filter(_.user_id.notnull())
+    in_order = ibis.window(group_by=["role", "user_id"], order_by=["ts_ms", "id"])
+    before, before_that = (known.ts_ms.lag(steps).over(in_order) for steps in (1, 2))
+    pairs = known.select(
+        "role", "user_id", now=(known.ts_ms - before) / 1000, last=(before - before_that) / 1000
+    )
+    paired = pairs.last.notnull()
+    each = pairs.group_by("role", "user_id").agg(
+        n_intervals=pairs.now.count(),
+        mean=pairs.now.mean(),
+        deviation=pairs.now.std(how="pop"),
+        correlation=pairs.now.corr(pairs.last, where=paired, how="pop"),
+        varied=(pairs.now.std(where=paired, how="pop") > 0) & (pairs.last.std(how="pop") > 0),
+    )
+    found = each.filter(each.n_intervals >= min_intervals)
+    memory = ibis.ifelse(found.varied, found.correlation, ibis.null("float64"))
+    return found.mutate(memory=memory).drop("varied", "correlation")

@@ -1,0 +1,459 @@
+"""Rhythms, bursts, directions and changes: as computed by plain Python from the raw messages."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from datetime import UTC, date, datetime, timedelta
+from itertools import combinations, pairwise
+from math import sqrt
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
+import ruptures
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aico_lab.errors import InvalidValue
+from aico_lab.metrics.change import _segments
+from tests.effort import examples
+from tests.talks import START, World, said, talk, talks, world
+from tests.talks_by_hand import messages_of, real_messages
+
+BERLIN, KOLKATA, SAO_PAULO = "Europe/Berlin", "Asia/Kolkata", "America/Sao_Paulo"
+ZONES = pytest.mark.parametrize("zone", ["UTC", BERLIN, KOLKATA, SAO_PAULO])
+WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+DAY = timedelta(days=1)
+MONDAY = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def real():
+    with world(real_messages()) as made:
+        yield made
+
+
+def at(moment: datetime, **others) -> dict:
+    """A message at a time."""
+    return said((moment - START).total_seconds(), **others)
+
+
+def per_day(counts: list[int], start: datetime = MONDAY) -> list[dict]:
+    """So many messages on each day, around noon."""
+    return [
+        at(start + day * DAY + timedelta(hours=12, seconds=number))
+        for day, count in enumerate(counts)
+        for number in range(count)
+    ]
+
+
+def spoken(made: World) -> list[dict]:
+    return [row for row in made.messages.iter_rows(named=True) if row["role"] != "system"]
+
+
+def local(row: dict, zone: str) -> datetime:
+    return row["timestamp"].astimezone(ZoneInfo(zone))
+
+
+def assert_is_heatmap(made: World, zone: str) -> None:
+    counts = Counter((local(r, zone).weekday(), local(r, zone).hour) for r in spoken(made))
+    slots = [(day, hour) for day in range(7) for hour in range(24)]
+    found = made.ask("week_heatmap", filters={"timezone": zone}).pl()
+    if not counts:
+        assert found.is_empty()
+        return
+    assert found.select("weekday", "hour", "n").rows() == [
+        (WEEKDAYS[day], hour, counts[day, hour]) for day, hour in slots
+    ]
+    shares = [counts[slot] * 100 / counts.total() for slot in slots]
+    assert found["share"].to_list() == pytest.approx(shares)
+
+
+def start_of(day: date, unit: str) -> date:
+    if unit == "week":
+        return day - timedelta(days=day.weekday())
+    return day.replace(day=1) if unit == "month" else day
+
+
+def following(start: date, unit: str) -> date:
+    if unit == "month":
+        return (start + timedelta(days=31)).replace(day=1)
+    return start + timedelta(days=7 if unit == "week" else 1)
+
+
+def starts(made: World, zone: str, unit: str) -> list[date]:
+    days = sorted(local(row, zone).date() for row in spoken(made))
+    found = [start_of(days[0], unit)] if days else []
+    while found and following(found[-1], unit) <= days[-1]:
+        found.append(following(found[-1], unit))
+    return found
+
+
+def whole(made: World, zone: str, unit: str) -> list[date]:
+    """Periods in which the data neither begin nor end."""
+    times = [row["timestamp"] for row in spoken(made)]
+
+    def begins(day: date) -> datetime:
+        return datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone)).astimezone(UTC)
+
+    return [
+        start
+        for start in starts(made, zone, unit)
+        if begins(start) >= min(times) and begins(following(start, unit)) <= max(times)
+    ]
+
+
+def values(made: World, zone: str, unit: str, measure: str) -> dict[date, float | None]:
+    rows = defaultdict(list)
+    for row in spoken(made):
+        rows[start_of(local(row, zone).date(), unit)].append(row)
+    found: dict[date, float | None] = {}
+    for start in starts(made, zone, unit):
+        said_then = rows[start]
+        if measure == "messages":
+            found[start] = len(said_then)
+        elif measure == "users":
+            found[start] = len({r["user_id"] for r in said_then if r["role"] == "user"} - {None})
+        else:
+            scores = [r["sentiment_score"] for r in said_then]
+            scores = [score for score in scores if score is not None]
+            found[start] = sum(scores) / len(scores) if scores else None
+    return found
+
+
+def sen(series: list[float]) -> tuple[float, float, float]:
+    """Sen (1968): the median of all slopes, and those so many places from it as Kendall's S is."""
+    n = len(series)
+    slopes = sorted((series[b] - series[a]) / (b - a) for a, b in combinations(range(n), 2))
+    ties = Counter(series).values()
+    variance = (n * (n - 1) * (2 * n + 5) - sum(t * (t - 1) * (2 * t + 5) for t in ties)) / 18
+    away = 1.959963984540054 * sqrt(variance)
+    low = max(round((len(slopes) - away) / 2) - 1, 0)
+    high = min(round((len(slopes) + away) / 2), len(slopes) - 1)
+    return float(np.median(slopes)), slopes[low], slopes[high]
+
+
+def assert_is_trend(made: World, zone: str, unit: str, measure: str) -> None:
+    expected, counted = values(made, zone, unit, measure), values(made, zone, unit, "messages")
+    used = whole(made, zone, unit)
+    found = made.ask("trend", measure=measure, period=unit, filters={"timezone": zone}).pl()
+    assert found.select("start", "n", "value", "complete").rows() == [
+        (start, counted[start], value, start in used) for start, value in expected.items()
+    ]
+    series = [expected[start] for start in used]
+    smooth = {
+        start: sum(series[place - 2 : place + 3]) / 5
+        for place, start in enumerate(used)
+        if 2 <= place < len(used) - 2
+    }
+    for start, value in found.select("start", "smooth").rows():
+        assert value == pytest.approx(smooth.get(start))
+    slopes = found.select("slope", "slope_low", "slope_high").unique().rows()
+    if len(series) < 5:
+        assert slopes in ([], [(None, None, None)])
+    else:
+        assert slopes == [pytest.approx(sen(series))]
+
+
+def test_five_weeks_that_grow_by_two_messages():
+    """Whole weeks of 10, 12, 14, 16 and 18; one day before them, and one after."""
+    days = [1] + [n for week in range(5) for n in (4 + 2 * week, 1, 1, 1, 1, 1, 1)] + [1]
+    with world(talk(*per_day(days, MONDAY - DAY))) as made:
+        answer = made.ask("trend")
+        rows = answer.pl()
+    assert rows["n"].to_list() == [1, 10, 12, 14, 16, 18, 1]
+    assert rows["complete"].to_list() == [False, *[True] * 5, False]
+    assert rows["smooth"].to_list() == [None, None, None, 14.0, None, None, None]
+    assert rows["slope"].unique().to_list() == [2.0]
+    assert answer.finding == "It goes up: +2 a period (+2 to +2)"
+
+
+@pytest.mark.parametrize(
+    ("counts", "says"),
+    [
+        (range(30, 2, -2), "It goes down: -2 a period"),
+        ([5, 9] * 7, "No clear change"),
+        ([3, 4, 5], "Fewer than 5 complete periods"),
+    ],
+)
+def test_a_trend_says_in_which_direction_it_goes(counts, says):
+    with world(talk(*per_day([1, *counts, 1]))) as made:
+        assert made.ask("trend", period="day").finding.startswith(says)
+
+
+def test_a_trend_of_too_many_days_asks_for_longer_periods():
+    with world(talk(said(0), said(4000 * 86_400))) as made:
+        with pytest.raises(InvalidValue, match="take longer periods"):
+            made.ask("trend", period="day")
+        assert len(made.ask("trend", period="week")) > 500
+        assert len(made.ask("trend", period="day", filters={"since": "300d"})) == 300
+
+
+def von_neumann_segments(signal: list[float], shortest: int, penalty: float) -> list[int]:
+    """Ends of the best segmentation by trying all: the usual O(n^2) recursion."""
+    n = len(signal)
+    noise = sum((b - a) ** 2 for a, b in pairwise(signal)) / (n - 1) / 2 if n > 1 else 0
+    if n < 2 * shortest or noise == 0:
+        return [n]
+    price = penalty * noise * np.log(n)
+    costs, before = {0: -price}, {}
+    for end in range(shortest, n + 1):
+        options = []
+        for begin in [0, *range(shortest, end - shortest + 1)]:
+            part = np.array(signal[begin:end])
+            if end - begin >= shortest and begin in costs:
+                options.append((costs[begin] + ((part - part.mean()) ** 2).sum() + price, begin))
+        costs[end], before[end] = min(options)
+    ends = [n]
+    while before[ends[0]]:
+        ends.insert(0, before[ends[0]])
+    return ends
+
+
+def assert_is_changes(made: World, zone: str, unit: str, measure: str) -> None:
+    series = values(made, zone, unit, measure)
+    used = [start for start in whole(made, zone, unit) if series[start] is not None]
+    found = made.ask("change_points", measure=measure, period=unit, filters={"timezone": zone})
+    if not used:
+        assert len(found) == 0
+        return
+    levels = [series[start] for start in used]
+    signal = levels if measure == "sentiment" else list(np.log1p(levels))
+    ends = von_neumann_segments(signal, {"day": 7, "week": 3}[unit], 3.0)
+    expected = [
+        (used[a], following(used[b - 1], unit) - DAY, b - a, pytest.approx(np.mean(levels[a:b])))
+        for a, b in pairwise([0, *ends])
+    ]
+    assert found.pl().rows() == expected
+
+
+def test_a_silence_and_a_new_beginning_are_two_changes():
+    weeks = [20, 22, 19, 21, 20, 22] + [0] * 6 + [5, 6, 5, 7, 5, 6]
+    days = [1] + [day for week in weeks for day in (week, 0, 0, 0, 0, 0, 0)] + [1]
+    with world(talk(*per_day(days, MONDAY - DAY))) as made:
+        answer = made.ask("change_points")
+    assert answer.pl().rows() == [
+        (date(2024, 1, 1), date(2024, 2, 11), 6, pytest.approx(124 / 6)),
+        (date(2024, 2, 12), date(2024, 3, 24), 6, 0.0),
+        (date(2024, 3, 25), date(2024, 5, 5), 6, pytest.approx(34 / 6)),
+    ]
+    assert answer.finding.startswith("3 phases, in the mean of a period: 20.7 from 2024-01-01")
+
+
+def test_noise_alone_is_seldom_taken_for_a_change():
+    rng = np.random.default_rng(5)
+    made = [np.log1p(rng.poisson(20, 104)) for _ in range(200)]
+    found = [len(_segments(series, 3, 3.0)) for series in made]
+    assert np.mean(np.array(found) > 1) < 0.05
+
+
+def test_a_change_of_a_third_is_found_in_a_year_of_weeks():
+    rng = np.random.default_rng(5)
+    rates = np.repeat([20, 30], 26)
+    found = [_segments(np.log1p(rng.poisson(rates)), 3, 3.0) for _ in range(100)]
+    assert np.mean([len(ends) == 2 and abs(ends[0] - 26) <= 4 for ends in found]) > 0.8
+
+
+def test_the_fast_search_is_that_of_pelt():
+    rng = np.random.default_rng(2)
+    signal = rng.normal(size=120) + np.repeat([0, 2, -1], 40)
+    noise = np.mean(np.diff(signal) ** 2) / 2
+    slow = ruptures.Pelt(model="l2", min_size=7, jump=1).fit(signal)
+    expected = slow.predict(pen=3 * noise * np.log(120))
+    assert _segments(signal, 7, 3.0) == expected == [40, 80, 120]
+
+
+@pytest.mark.parametrize("penalty", [0, -1, float("nan"), float("inf")])
+def test_a_penalty_is_more_than_zero(penalty):
+    with world(talk(said(0))) as made, pytest.raises(InvalidValue, match="penalty"):
+        made.ask("change_points", penalty=penalty)
+
+
+def assert_is_seasonality(made: World, zone: str, cycle: str) -> None:
+    counts = Counter()
+    for row in spoken(made):
+        then = local(row, zone)
+        place = then.weekday() if cycle == "week" else then.hour
+        counts[start_of(then.date(), cycle), place] += 1
+    cycles = whole(made, zone, cycle)
+    if cycle == "day":
+        midnight = {d: datetime(d.year, d.month, d.day, tzinfo=ZoneInfo(zone)).astimezone(UTC)
+                    for start in cycles for d in (start, start + DAY)}  # fmt: skip
+        cycles = [start for start in cycles if midnight[start + DAY] - midnight[start] == DAY]
+    names = WEEKDAYS if cycle == "week" else [f"{hour:02d}:00" for hour in range(24)]
+    found = made.ask("seasonality", cycle=cycle, filters={"timezone": zone}).pl()
+    if not cycles:
+        assert found.is_empty()
+        return
+    table = np.array([[counts[c, place] for place in range(len(names))] for c in cycles], float)
+    assert found["slot"].to_list() == list(names)
+    assert found["n"].to_list() == list(table.sum(axis=0))
+    assert found["cycles"].unique().to_list() == [len(cycles)]
+    if table.sum() == 0:
+        assert found["index"].null_count() == len(names)
+        return
+    assert found["index"].to_list() == pytest.approx(table.mean(axis=0) / table.mean())
+    apart = table - table.mean(axis=1, keepdims=True)
+    strength = (apart.mean(axis=0) ** 2).mean() / (apart**2).mean() * 100
+    assert found["strength"][0] == pytest.approx(strength)
+
+
+def test_mondays_of_twice_as_many_messages_as_other_days():
+    """The mean of a day is (14 + 6 * 7) / 7 = 8: Monday's index is 1.75, others' 0.875."""
+    days = [3, 1, *[14, 7, 7, 7, 7, 7, 7] * 3, 14, 5]
+    with world(talk(*per_day(days, MONDAY - 2 * DAY))) as made:
+        answer = made.ask("seasonality")
+    rows = answer.pl()
+    assert rows["index"].to_list() == [1.75, *[0.875] * 6]
+    assert rows["index_low"].to_list() == rows["index_high"].to_list() == rows["index"].to_list()
+    assert rows["strength"].unique().to_list() == [pytest.approx(100)]
+    assert rows["cycles"].unique().to_list() == [3]
+    assert answer.finding.startswith("Mon has the most: 1.75 times the mean")
+
+
+def test_the_interval_of_a_season_is_that_of_weeks_that_are_drawn():
+    rng = np.random.default_rng(3)
+    table = rng.poisson([3, 3, 3, 3, 3, 9, 6], size=(12, 7))
+    with world(talk(*per_day([1, *table.ravel(), 1], MONDAY - DAY))) as made:
+        rows = made.ask("seasonality").pl()
+    picked = table[rng.integers(0, 12, (4000, 12))]
+    drawn = picked.sum(axis=1) / picked.sum(axis=(1, 2))[:, None] * 7
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+    assert rows["index_low"].to_list() == pytest.approx(low, abs=0.06)
+    assert rows["index_high"].to_list() == pytest.approx(high, abs=0.06)
+
+
+def test_a_day_of_23_hours_has_no_place_among_days_of_hours():
+    """Berlin's 31 March 2024 has no hour from 2 to 3."""
+    messages = [said(hour * 3600) for hour in range(-48, 72)]
+    with world(talk(*messages)) as made:
+        utc = made.ask("seasonality", cycle="day").pl()
+        there = made.ask("seasonality", cycle="day", filters={"timezone": BERLIN}).pl()
+    assert utc["index"].to_list() == [1.0] * 24
+    assert there["index"].to_list() == [1.0] * 24
+    assert (utc["cycles"][0], there["cycles"][0]) == (4, 3)
+
+
+def gaps_of(made: World) -> dict[tuple[str, str], list[float]]:
+    """Seconds between messages, by side and person; a companion's are those to a person."""
+    times = defaultdict(list)
+    for message in messages_of(made.messages):
+        if message.person is not None:
+            times[message.role, message.person].append(message.ts_ms / 1000)
+    return {who: list(np.diff(sorted(then))) for who, then in times.items()}
+
+
+def goh_barabasi(gaps: list[float]) -> tuple[float, float, float | None]:
+    """B, B corrected, and M, by the papers' formulas."""
+    tau = np.array(gaps, dtype=float)
+    n, mu, sigma = len(tau), tau.mean(), tau.std()
+    r = sigma / mu
+    corrected = (sqrt(n + 1) * r - sqrt(n - 1)) / ((sqrt(n + 1) - 2) * r + sqrt(n - 1))
+    first, second = tau[:-1], tau[1:]
+    memory = None
+    if first.std() > 0 and second.std() > 0:
+        products = (first - first.mean()) * (second - second.mean())
+        memory = products.sum() / (n - 1) / (first.std() * second.std())
+    return (sigma - mu) / (sigma + mu), corrected, memory
+
+
+def mean(known: list[float | None]) -> float | None:
+    there = [value for value in known if value is not None]
+    return pytest.approx(sum(there) / len(there), abs=1e-9) if there else None
+
+
+def assert_is_burstiness(made: World, fewest: int) -> None:
+    by_side = defaultdict(list)
+    for (role, _), gaps in sorted(gaps_of(made).items()):
+        if len(gaps) >= fewest and sum(gaps) > 0:
+            by_side[role].append(gaps)
+    found = made.ask("burstiness", min_intervals=fewest).pl()
+    assert found["role"].to_list() == sorted(by_side)
+    for row in found.iter_rows(named=True):
+        people = by_side[row["role"]]
+        each = [goh_barabasi(gaps) for gaps in people]
+        assert (row["n"], row["intervals"]) == (len(people), sum(map(len, people)))
+        assert row["burstiness"] == mean([b for b, _, _ in each])
+        assert row["corrected"] == mean([c for _, c, _ in each])
+        assert row["memory"] == mean([m for _, _, m in each])
+        if len(people) > 1:
+            assert row["burstiness_low"] <= row["burstiness"] <= row["burstiness_high"]
+        else:
+            assert row["burstiness_low"] is None
+
+
+def burst(*gaps: float, fewest: int = 2, **others) -> dict:
+    times = np.cumsum([0, *gaps])
+    with world(talk(*(said(float(time), **others) for time in times))) as made:
+        return made.ask("burstiness", min_intervals=fewest).pl().row(0, named=True)
+
+
+def test_intervals_that_are_all_equal_have_a_burstiness_of_minus_one():
+    row = burst(*[10.0] * 30)
+    assert (row["burstiness"], row["corrected"], row["memory"]) == (-1.0, -1.0, None)
+    assert row["intervals"] == 30
+
+
+def test_burstiness_by_hand():
+    """1, 1, 1, 5: mu 2, sigma sqrt(3). B = (sqrt(3) - 2) / (sqrt(3) + 2)."""
+    row = burst(1, 1, 1, 5)
+    assert row["burstiness"] == pytest.approx((sqrt(3) - 2) / (sqrt(3) + 2))
+    # As far as four intervals can be from even: the correction makes it 1.
+    assert burst(0, 0, 0, 5)["corrected"] == pytest.approx(1)
+    assert row["memory"] is None  # the first three are equal
+
+
+def test_memory_by_hand():
+    """1, 2, 1, 2, 1: each interval is the other one than before."""
+    assert burst(1, 2, 1, 2, 1)["memory"] == pytest.approx(-1)
+
+
+def test_random_times_have_a_burstiness_of_about_zero():
+    gaps = np.random.default_rng(1).exponential(1000, 2000).round()
+    row = burst(*gaps)
+    assert row["burstiness"] == pytest.approx(0, abs=0.03)
+    assert row["corrected"] == pytest.approx(0, abs=0.03)
+    assert row["memory"] == pytest.approx(0, abs=0.05)
+
+
+def test_equal_intervals_of_months_are_equal_to_the_last_digit():
+    row = burst(*[31 * 86_400 + 1] * 40)
+    assert row["burstiness"] == -1.0
+
+
+def test_people_of_few_intervals_are_left_out():
+    gaps = np.arange(1, 21)
+    assert burst(*gaps, fewest=20)["n"] == 1
+    with world(talk(*(said(float(t)) for t in np.cumsum(gaps)))) as made:
+        assert len(made.ask("burstiness")) == 0
+        with pytest.raises(InvalidValue, match="2 or more, not 1"):
+            made.ask("burstiness", min_intervals=1)
+
+
+@pytest.mark.slow
+@ZONES
+def test_all_of_it_of_real_conversations(real, zone):
+    assert_is_heatmap(real, zone)
+    for cycle in ("week", "day"):
+        assert_is_seasonality(real, zone, cycle)
+    for unit in ("day", "week"):
+        for measure in ("messages", "users", "sentiment"):
+            assert_is_changes(real, zone, unit, measure)
+        for measure in ("messages", "users"):
+            assert_is_trend(real, zone, unit, measure)
+    assert_is_burstiness(real, 20)
+
+
+@given(messages=talks(), zone=st.sampled_from(["UTC", BERLIN, SAO_PAULO]))
+@settings(max_examples=examples(30), deadline=None)
+def test_all_of_it_of_made_up_conversations(messages, zone):
+    with world(messages) as made:
+        assert_is_heatmap(made, zone)
+        for cycle in ("week", "day"):
+            assert_is_seasonality(made, zone, cycle)
+        for measure in ("messages", "sentiment"):
+            assert_is_changes(made, zone, "day", measure)
+            assert_is_changes(made, zone, "week", measure)
+        for unit in ("day", "week", "month"):
+            assert_is_trend(made, zone, unit, "users")
+        assert_is_burstiness(made, 2)
