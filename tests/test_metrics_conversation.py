@@ -166,7 +166,7 @@ def assert_all_as_by_hand(made, gap_minutes, cutoff_hours, zone):
         assert_rows(made.ask(name, gap_minutes=gap_minutes), by_hand(raw, gap_minutes))
 
 
-@settings(max_examples=examples(32), deadline=None)
+@settings(max_examples=examples(24), deadline=None)
 @given(
     talks(),
     st.sampled_from(GAPS),

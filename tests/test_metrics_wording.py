@@ -101,7 +101,7 @@ def assert_words(answer, expected):
             assert found[row["word"]] == pytest.approx(row)
 
 
-@settings(max_examples=examples(32), deadline=None)
+@settings(max_examples=examples(24), deadline=None)
 @given(talks(60))
 def test_they_are_what_plain_python_finds(messages):
     with world(messages) as made:

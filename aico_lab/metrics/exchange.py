@@ -184,7 +184,9 @@ def _draw_message_length(answer: Answer) -> Chart:
             alt.X("words_low:Q"), alt.X2("words_high:Q")
         ),
         means.mark_point(size=70, opacity=1),
-        means.mark_text(dy=18, fontSize=12).encode(text=alt.Text("words:Q", format=".1f")),
+        means.transform_calculate(label="'mean: ' + format(datum.words, '.1f')")
+        .mark_text(dy=18, fontSize=12)
+        .encode(text="label:N"),
         base.mark_tick(thickness=2, size=16, opacity=1),
         base.transform_calculate(label=f"{names}[datum.variable] + ': ' + datum.length")
         .mark_text(dy=-16, fontSize=12)
