@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from aico_lab.adapters import libsql
 
 CORE_TABLES = {
-    "users", "user_profiles", "preferences", "relationships", "channels", "messages",
+    "users", "user_profiles", "preferences", "preference_changes", "relationships", "channels",
+    "messages",
     "conversation_segments", "segment_messages", "embeddings", "memories", "devices",
     "personality_profiles", "feedback_events", "system_state", "change_log", "outbox",
     "report_runs", "schema_metadata", "schema_migration_history",

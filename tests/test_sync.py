@@ -98,7 +98,7 @@ def test_a_first_sync_moves_everything_and_an_increment_what_changed(lab):
     lab.primary.execute("INSERT INTO preferences VALUES ('u', 'tone', '\"warm\"', ?)", [at(0)])
     second = lab.sync()
     assert second.mode == "increment"
-    assert second.rows == {"messages": 6, "preferences": 1}
+    assert second.rows == {"messages": 6, "preferences": 1, "preference_changes": 1}
     assert_equal_stores(lab)
     third = lab.sync()
     assert (third.mode, third.generation) == ("nothing", second.generation)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 RESERVED = frozenset(
     {"sqlite", "libsql", "pragma", "vector", "feed", "schema", "idx", "temp", "main"}
     | {"bus", "change", "conversation", "conversations", "dead", "embeddings", "feedback"}
-    | {"memories", "messages", "personality", "relationships", "report", "search", "segment"}
-    | {"segments", "system", "user"}
+    | {"memories", "messages", "personality", "preference", "preferences", "relationships"}
+    | {"report", "search", "segment", "segments", "system", "user"}
 )
 VERBS = frozenset({"create", "drop", "alter", "insert", "replace", "update", "delete", "with"})
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from aico_lab.schema.versions import SchemaVersion
 
+_HAPPENED = "INSERT INTO preference_changes (user_id, preference_key, old_value, value, changed_at)"
+_NOW = "strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z'"
+
 SYSTEM = {
     1: SchemaVersion(
         version=1,
@@ -16,8 +19,7 @@ SYSTEM = {
                 updated_at TIMESTAMP TEXT NOT NULL
             )""",
             # 16 random bytes: a projection knows by it that its source was replaced.
-            """INSERT INTO system_state VALUES ('database_id', lower(hex(randomblob(16))),
-                strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z')""",
+            f"INSERT INTO system_state VALUES ('database_id', lower(hex(randomblob(16))), {_NOW})",
         ],
         rollback_statements=["DROP TABLE system_state"],
     )
@@ -47,6 +49,31 @@ USERS = {
                 updated_at TIMESTAMP TEXT NOT NULL,
                 PRIMARY KEY (user_id, preference_key)
             )""",
+            # What `preferences` held before: the first value has no old one, a removal no new one.
+            """CREATE TABLE preference_changes (
+                change_id INTEGER PRIMARY KEY AUTOINCREMENT,
+                user_id TEXT NOT NULL REFERENCES users ON DELETE CASCADE,
+                preference_key TEXT NOT NULL,
+                old_value JSON TEXT,
+                value JSON TEXT,
+                changed_at TIMESTAMP TEXT NOT NULL
+            )""",
+            "CREATE INDEX preference_changes_by_user ON preference_changes (user_id)",
+            f"""CREATE TRIGGER preferences_insert AFTER INSERT ON preferences BEGIN
+                {_HAPPENED} VALUES
+                    (NEW.user_id, NEW.preference_key, NULL, NEW.value, NEW.updated_at);
+            END""",
+            # A program that changes the value and not `updated_at` has changed it now.
+            f"""CREATE TRIGGER preferences_update AFTER UPDATE OF value ON preferences
+                WHEN OLD.value IS NOT NEW.value BEGIN
+                {_HAPPENED} VALUES (NEW.user_id, NEW.preference_key, OLD.value, NEW.value,
+                    iif(NEW.updated_at IS OLD.updated_at, {_NOW}, NEW.updated_at));
+            END""",
+            # Of a person who is erased nothing is kept, and so nothing is added.
+            f"""CREATE TRIGGER preferences_delete AFTER DELETE ON preferences
+                WHEN EXISTS (SELECT 1 FROM users WHERE user_id = OLD.user_id) BEGIN
+                {_HAPPENED} VALUES (OLD.user_id, OLD.preference_key, OLD.value, NULL, {_NOW});
+            END""",
             """CREATE TABLE relationships (
                 relationship_id TEXT PRIMARY KEY NOT NULL,
                 user_id TEXT NOT NULL REFERENCES users ON DELETE CASCADE,
@@ -61,6 +88,7 @@ USERS = {
         rollback_statements=[
             "DROP TABLE relationships",
             "DROP TABLE preferences",
+            "DROP TABLE preference_changes",
             "DROP TABLE user_profiles",
             "DROP TABLE users",
         ],
@@ -68,6 +96,7 @@ USERS = {
             "users": ("user_id",),
             "user_profiles": ("user_id",),
             "preferences": ("user_id", "preference_key"),
+            "preference_changes": ("change_id",),
             "relationships": ("relationship_id",),
         },
     )
