@@ -24,7 +24,7 @@ WORD: Final = r"[\p{L}\p{N}]+(?:['’][\p{L}\p{N}]+)*"  # noqa: RUF001
 QUESTION: Final = r"""[?？؟](?:[\s!?"')\]…]|$)"""  # noqa: RUF001
 """A question mark that ends a sentence, and is no part of an address."""
 
-MEMORY_LIMIT: Final = "300MB"
+MEMORY_LIMIT: Final = "200MB"
 """What DuckDB may use for windows over all messages of a large home; more is spilled."""
 
 _DAY: Final = "floor(ts_ms / 86400000)"
@@ -73,7 +73,7 @@ _MADE: Final = (
 
 _NEVER: Final = "9e18::BIGINT"
 
-BATCH = 500_000
+BATCH = 200_000
 """About how many messages are placed at a time: DuckDB cannot spill all that windows need."""
 
 _EVERYTHING: Final = f"""CREATE OR REPLACE TEMP TABLE changed AS
