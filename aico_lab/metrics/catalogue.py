@@ -139,8 +139,8 @@ class Question:
         filters = Filters(
             since=since,
             until=until,
-            user=user if isinstance(user, str | None) else tuple(user),
-            channel=channel if isinstance(channel, str | None) else tuple(channel),
+            user=user,
+            channel=channel,
             role=role,
             timezone=timezone or self._timezone,
             min_cell=min_cell,

@@ -37,8 +37,8 @@ class Filters:
 
     since: Moment | None = None
     until: Moment | None = None
-    user: str | tuple[str, ...] | None = None
-    channel: str | tuple[str, ...] | None = None
+    user: str | Sequence[str] | None = None
+    channel: str | Sequence[str] | None = None
     role: Role | None = None
     timezone: str = "UTC"
     min_cell: int = 1
@@ -86,7 +86,10 @@ class Filters:
 def _names(what: str, given: str | Sequence[str] | None) -> tuple[str, ...] | None:
     if given is None:
         return None
-    names = (given,) if isinstance(given, str) else tuple(given)
+    try:
+        names = (given,) if isinstance(given, str) else tuple(given)
+    except TypeError:
+        names = ()
     if not names or not all(isinstance(name, str) for name in names):
         raise InvalidValue(f"Give {what} as one id or a list of ids, not {given!r}.")
     return names
@@ -129,7 +132,7 @@ def _parse(name: str, given: Moment) -> date | datetime:
             if len(text) == len("2024-05-01")
             else (datetime.fromisoformat(text))
         )
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError):
         also = ", or how far back as '30d', '4w', '12h'" if name == "since" else ""
         raise InvalidValue(
             f"{name}={given!r} is no time: give a day as '2024-05-01', a moment as "

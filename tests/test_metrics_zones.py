@@ -1,0 +1,146 @@
+"""Local times are those of Python's zone data, and of DuckDB's where theirs are of one mind."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo, available_timezones
+
+import duckdb
+import ibis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aico_lab.errors import InvalidValue
+from aico_lab.metrics.zones import get_zone, local_ms, midnight, offsets, to_local, to_ms
+
+FIRST, LAST = datetime(1970, 1, 2, tzinfo=UTC), datetime(2037, 12, 30, tzinfo=UTC)
+DAYS = FIRST.toordinal() - 719_163, LAST.toordinal() - 719_163 + 1
+HOUR = 3_600_000
+
+UNUSUAL = (
+    "Africa/Casablanca",  # summer time all year but in Ramadan
+    "Australia/Lord_Howe",  # summer time of half an hour
+    "Asia/Kathmandu",  # +5:45
+    "Pacific/Apia",  # 30 December 2011 did not take place
+    "America/Sao_Paulo",  # clocks changed at midnight
+    "Europe/Berlin",
+    "Asia/Kolkata",
+    "America/St_Johns",  # at one minute after midnight
+    "Africa/Monrovia",  # -0:44:30 until 1972
+    "Asia/Pyongyang",
+    "Antarctica/Troll",  # two hours
+    "UTC",
+)
+
+
+def instants(zone: str, count: int = 60) -> list[int]:
+    """Random moments, and the milliseconds around every change of the zone's clocks."""
+    rng = random.Random(zone)
+    found = [rng.randrange(to_ms(FIRST), to_ms(LAST)) for _ in range(count)]
+    for change, _ in offsets(zone, *DAYS)[1:]:
+        found += [change - 1, change, change + 1]
+    return sorted(found)
+
+
+def shifted(ts_ms: list[int], zone: str) -> list[int]:
+    """As the expression of a metric gives it."""
+    table = ibis.memtable({"ts_ms": ts_ms, "place": range(len(ts_ms))})
+    shifts = offsets(zone, ts_ms[0] // (24 * HOUR), ts_ms[-1] // (24 * HOUR) + 1)
+    expression = table.select("place", local=local_ms(table.ts_ms, shifts)).order_by("place")
+    return ibis.duckdb.connect().to_pyarrow(expression)["local"].to_pylist()
+
+
+def wall_clock(ts_ms: int, zone: str) -> int:
+    """What a clock there shows, as milliseconds since a 1 January 1970 of its own."""
+    return to_ms(to_local(ts_ms, ZoneInfo(zone)).replace(tzinfo=UTC))
+
+
+@pytest.mark.parametrize("zone", UNUSUAL)
+def test_a_metric_sees_the_time_that_a_clock_there_shows(zone):
+    moments = instants(zone)
+    assert shifted(moments, zone) == [wall_clock(moment, zone) for moment in moments]
+
+
+@pytest.mark.parametrize("zone", UNUSUAL)
+def test_it_is_the_time_that_duckdb_gives(zone):
+    moments = instants(zone)
+    with duckdb.connect() as connection:
+        found = connection.execute(
+            "SELECT epoch_ms(timezone(?, make_timestamptz(ts * 1000))) "
+            "FROM (SELECT unnest(?::BIGINT[]) AS ts)",
+            [zone, moments],
+        ).fetchall()
+    expected = dict(zip(moments, shifted(moments, zone), strict=True))
+    different = [
+        moment for moment, (local,) in zip(moments, found, strict=True) if expected[moment] != local
+    ]
+    assert different == []
+
+
+@pytest.mark.slow
+def test_no_change_of_a_zone_is_missed():
+    """The offset every six hours, compared with Python's, in any thirty zones."""
+    for zone in random.Random(8).sample(sorted(available_timezones()), 30):
+        info = ZoneInfo(zone)
+        changes = offsets(zone, *DAYS)
+        place, wrong = 0, []
+        for hour in range(DAYS[0] * 24, DAYS[1] * 24, 6):
+            while place + 1 < len(changes) and changes[place + 1][0] <= hour * HOUR:
+                place += 1
+            offset = to_local(hour * HOUR, info).utcoffset() // timedelta(milliseconds=1)
+            if offset != changes[place][1]:
+                wrong.append((zone, hour))
+        assert wrong == []
+
+
+def test_a_zone_without_changes_has_one_offset():
+    assert offsets("Asia/Kathmandu", 18_000, 20_000) == (
+        (18_000 * 24 * HOUR, 5 * HOUR + 2_700_000),
+    )
+
+
+def test_a_change_is_found_to_the_millisecond():
+    """Berlin's clocks leapt at 2024-03-31 01:00 UTC, and fell back at 2024-10-27 01:00 UTC."""
+    days = (date(2024, 1, 1).toordinal() - 719_163, date(2025, 1, 1).toordinal() - 719_163)
+    assert offsets("Europe/Berlin", *days)[1:] == (
+        (to_ms(datetime(2024, 3, 31, 1, tzinfo=UTC)), 2 * HOUR),
+        (to_ms(datetime(2024, 10, 27, 1, tzinfo=UTC)), HOUR),
+    )
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "begins"),
+    [
+        ("Europe/Berlin", date(2024, 7, 1), "2024-06-30T22:00Z"),
+        # Clocks leapt from 0:00 to 1:00.
+        ("America/Sao_Paulo", date(2018, 11, 4), "2018-11-04T03:00Z"),
+        # They fell from 0:00 to 23:00: the day begins when they show midnight for good.
+        ("America/Sao_Paulo", date(2018, 2, 18), "2018-02-18T03:00Z"),
+        # They fell from 1:00 to 0:00: the day begins when they first show midnight.
+        ("America/Havana", date(2023, 11, 5), "2023-11-05T04:00Z"),
+        # There was no 30 December: it is as long as nothing.
+        ("Pacific/Apia", date(2011, 12, 30), "2011-12-30T10:00Z"),
+        ("Pacific/Apia", date(2011, 12, 31), "2011-12-30T10:00Z"),
+    ],
+)
+def test_a_day_begins_with_its_first_moment(zone, day, begins):
+    assert midnight(day, zone) == to_ms(datetime.fromisoformat(begins))
+    assert to_local(midnight(day, zone), ZoneInfo(zone)).date() >= day
+    assert to_local(midnight(day, zone) - 1, ZoneInfo(zone)).date() < day
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_milliseconds_are_cut_and_not_rounded(moment):
+    ms = to_ms(moment)
+    there = to_local(ms, ZoneInfo("UTC"))
+    assert timedelta(0) <= moment - there < timedelta(milliseconds=1)
+
+
+@pytest.mark.parametrize(
+    "name", ["Mars/Olympus", "", "/etc/passwd", "../etc", "Europe", "a\0b", "ä"]
+)
+def test_a_zone_that_is_none_is_refused_in_a_sentence(name):
+    with pytest.raises(InvalidValue, match=r"There is no time zone .* give an IANA name"):
+        get_zone(name)
