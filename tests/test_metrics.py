@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 import pytest
+import vl_convert
 from hypothesis import given, settings
 
 from aico_lab.errors import InvalidValue, NeverSynced, UnknownName
@@ -43,6 +44,12 @@ def has_declared_types(answer):
     assert answer.pl().schema == {c.name: TYPES[c.type] for c in answer.metric.columns}
     assert answer.arrow().schema.names == answer.pl().columns
     return True
+
+
+def drawing(answer):
+    """The chart, as a reader would see it: that a specification can be made does not say it can."""
+    specification = answer.plot().to_dict()
+    return vl_convert.vegalite_to_png(specification, allowed_base_urls=[])
 
 
 def assert_equal(one, other, what=""):
@@ -93,7 +100,7 @@ def test_a_single_message_is_enough(name, role):
         answer = one.ask(name)
         assert has_declared_types(answer)
         assert answer.finding
-        answer.plot().to_dict()
+        assert drawing(answer).startswith(b"\x89PNG")
         ends = [c.name for c in answer.metric.columns if c.name.endswith(("_low", "_high"))]
         assert all(answer.pl()[end].drop_nulls().is_empty() for end in ends)
 
@@ -104,7 +111,7 @@ def test_without_any_sentiment_nothing_is_made_up(name):
         answer = mute.ask(name)
         assert has_declared_types(answer)
         assert answer.finding
-        answer.plot().to_dict()
+        assert drawing(answer).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("name", EVERY)

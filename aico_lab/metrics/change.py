@@ -103,8 +103,11 @@ def _draw_trend(answer: Answer) -> Chart:
         middle=pl.col("start").cast(pl.Datetime("ms")).dt.offset_by(half),
         line=pl.lit(f"mean of {_SMOOTHED} {unit}s"),
     )
+    smooth = rows.filter(pl.col("smooth").is_not_null())
+    if smooth.is_empty():  # a legend of nothing has no size
+        return bars
     line = (
-        alt.Chart(rows.filter(pl.col("smooth").is_not_null()))
+        alt.Chart(smooth)
         .mark_line(strokeWidth=2.5)
         .encode(
             alt.X("middle:T"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import altair as alt
 import polars as pl
@@ -140,6 +140,7 @@ def axis(answer: Answer, unit: Unit, column: str = "start") -> alt.X:
     name = {"day": "Day", "week": "Week from Monday", "month": "Month"}[unit]
     title = f"{name} ({answer.filters.timezone}{cut})"
     pattern = "%b %Y" if unit == "month" else "%-d %b %Y"
+    ticks: Any = "month" if unit == "month" else 8  # else a month is named several times
     return alt.X(f"{column}:T", title=title).axis(
-        format=pattern, labelAngle=0, labelOverlap=True, tickCount=8
+        format=pattern, labelAngle=0, labelOverlap=True, tickCount=ticks
     )
