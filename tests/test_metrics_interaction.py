@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -9,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
+import vl_convert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -451,3 +453,15 @@ def test_all_of_it_of_made_up_conversations(messages, zone):
         assert_is_stickiness(made, zone)
         assert_is_streaks(made, zone)
         assert_is_concentration(made)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [("daily_activity", ["30 Mar 2024", "31 Mar 2024"]), ("monthly_activity", ["Mar 2024"])],
+)
+def test_a_short_axis_names_each_period_once(name, labels):
+    with world(talk(said(0), said(90_000))) as made:
+        picture = vl_convert.vegalite_to_svg(made.ask(name).plot().to_dict())
+    found = re.findall(r">((?:\d+ )?\w{3} 20\d\d)<", picture)
+    assert set(labels) <= set(found)
+    assert max(Counter(found).values()) == 2  # once for each of the two panels

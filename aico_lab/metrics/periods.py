@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import altair as alt
 import polars as pl
@@ -27,6 +27,8 @@ STEP: Final = {"day": "1d", "week": "1w", "month": "1mo"}
 
 DRAWN: Final = 400
 """How many periods fit into a chart; of more, the last ones are drawn."""
+
+_FEW: Final = 10
 
 STATE: Final = (
     pl.when("complete").then(pl.lit("complete")).otherwise(pl.lit("unfinished")).alias("state")
@@ -140,7 +142,8 @@ def axis(answer: Answer, unit: Unit, column: str = "start") -> alt.X:
     name = {"day": "Day", "week": "Week from Monday", "month": "Month"}[unit]
     title = f"{name} ({answer.filters.timezone}{cut})"
     pattern = "%b %Y" if unit == "month" else "%-d %b %Y"
-    ticks: Any = "month" if unit == "month" else 8  # else a month is named several times
+    # A short axis has finer ticks than periods, and would say the same one several times.
+    ticks = 8 if unit == "week" or len(answer) > _FEW else unit
     return alt.X(f"{column}:T", title=title).axis(
         format=pattern, labelAngle=0, labelOverlap=True, tickCount=ticks
     )
