@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from aico_lab.errors import InvalidValue
 from aico_lab.metrics.languages import language_of
 from tests.effort import examples
-from tests.talks import World, said, talk, talks, world
-from tests.talks_by_hand import grouped, messages_of, real_messages, turns_of
+from tests.talks import OTHERS, START, World, said, talk, talks, world
+from tests.talks_by_hand import (
+    grouped,
+    messages_of,
+    real_messages,
+    smallest_reaching,
+    turns_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -402,3 +411,90 @@ def test_every_side_of_a_conversation_counts_once(messages):
             found = made.ask("languages", sample=sample).pl()
             rows = found.select("role", "language", "n", "share").rows()
             assert same(rows, languages_by_hand(messages, sample))
+
+
+# Preferences
+
+_DAY = 86_400
+
+
+def preference(seconds, value, *, key="tone", user="u"):
+    return {"user_id": user, "preference_key": key, "value": value,
+            "changed_at": START + timedelta(seconds=seconds)}  # fmt: skip
+
+
+def changes(*rows):
+    made = [{"change_id": i, "old_value": None, **row} for i, row in enumerate(rows, 1)]
+    return pl.DataFrame(made, schema=OTHERS["preference_changes"], orient="row")
+
+
+def preferences_by_hand(rows, since=None):
+    first, changed, lasted = defaultdict(set), defaultdict(Counter), defaultdict(list)
+    held = {}
+    for row in rows.filter(pl.col("value").is_not_null()).iter_rows(named=True):
+        key, user, at = row["preference_key"], row["user_id"], row["changed_at"]
+        before = held.get((key, user))
+        if before and before[0] == row["value"]:
+            continue
+        held[key, user] = (row["value"], at)
+        if since is None or at >= since:
+            first[key].add(user)
+            if before:
+                changed[key][user] += 1
+                lasted[key].append((at - before[1]) // timedelta(milliseconds=1))
+    return [
+        (
+            key, len(people), changed[key].total(), len(changed[key]),
+            100 * len(changed[key]) / len(people),
+            smallest_reaching(lasted[key], 0.5) / 86_400_000 if lasted[key] else None,
+        )
+        for key, people in sorted(first.items())
+    ]  # fmt: skip
+
+
+PREFERENCES = ["preference", "n", "changes", "changed", "share", "median_days"]
+
+_settings = st.lists(
+    st.tuples(
+        st.sampled_from([0, 1, 60, _DAY, 3 * _DAY]),
+        st.sampled_from(["1", '"x"', "2", None]),
+        st.sampled_from(["tone", "language"]),
+        st.sampled_from(["u", "v", "w"]),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=examples(25), deadline=None)
+@given(_settings)
+def test_another_value_than_before_is_a_change(drawn):
+    second, rows = 0, []
+    for gap, value, key, user in drawn:
+        second += gap
+        rows.append(preference(second, value, key=key, user=user))
+    noon = datetime(2024, 4, 1, 12, tzinfo=UTC)
+    with world(talk(), preference_changes=changes(*rows)) as made:
+        answer = made.ask("preference_changes")
+        assert same(answer.pl().select(PREFERENCES).rows(), preferences_by_hand(changes(*rows)))
+        assert is_inside_its_interval(answer, "share")
+        later = made.ask("preference_changes", filters={"since": noon}).pl()
+        assert same(later.select(PREFERENCES).rows(), preferences_by_hand(changes(*rows), noon))
+
+
+def test_who_thinks_again_and_after_how_long():
+    """A removal is no change; what is set after it is compared with what was there before it."""
+    rows = changes(
+        preference(0, '"warm"'), preference(_DAY, '"dry"'), preference(2 * _DAY, None),
+        preference(3 * _DAY, '"dry"'), preference(5 * _DAY, '"warm"'),
+        preference(0, '"warm"', user="v"), preference(0, '"de"', key="language", user="v"),
+    )  # fmt: skip
+    with world(talk(said(0), said(0, user="v")), preference_changes=rows) as made:
+        answer = made.ask("preference_changes")
+        assert answer.pl().select(PREFERENCES).rows() == [
+            ("language", 1, 0, 0, 0, None), ("tone", 2, 2, 1, 50, 1),
+        ]  # fmt: skip
+        assert answer.finding == "What is changed most is tone: by 1 of 2 people (50 %)"
+        answer.plot().to_dict()
+        of_v = made.ask("preference_changes", filters={"user": "v"}).pl()
+        assert of_v["changes"].to_list() == [0, 0]
+        assert made.ask("preference_changes", filters={"min_cell": 2}).left_out == 1

@@ -1,1 +1,300 @@
-"""Personality adaptation insights: what came of the versions of the companion's personality."""
+"""Personality adaptation insights: how conversations went under which version and style.
+
+People were not given versions at random, so what goes with a version need not come from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import altair as alt
+import ibis
+import polars as pl
+from ibis import _
+
+from aico_lab.metrics import draw
+from aico_lab.metrics.filters import Filters
+from aico_lab.metrics.intervals import bootstrap, ratio
+from aico_lab.metrics.quantiles import quantiles
+from aico_lab.metrics.registry import CATALOGUE, Column, interval
+from aico_lab.reports import charts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.answer import Answer
+    from aico_lab.metrics.registry import Chart
+    from aico_lab.metrics.talk import Talk
+
+_MS_OF_A_MINUTE: Final = 60_000
+_PARTS: Final = ["low", "middle", "high"]
+
+_VALUES: Final = (
+    Column("outcome", "text", "what was measured"),
+    Column("n", "integer", "sessions, or ratings"),
+    Column("people", "integer", "people they are of"),
+    Column("value", "number", "mean of the outcome"),
+    *interval("value"),
+)
+
+
+def _with_profile(moments: ir.Table, talk: Talk, *, key: Sequence[str]) -> ir.Table:
+    """Give each moment the version that held for its person then; without one it is left out.
+
+    Args:
+        moments: With `user_id` and `at_ms`.
+        talk: Where the versions are.
+        key: What identifies a moment.
+    """
+    profiles = talk.profiles
+    own = moments.join(profiles, moments.user_id == profiles.profile_user_id)
+    shared = moments.cross_join(profiles.filter(profiles.profile_user_id.isnull()))
+    both = own.mutate(is_own=True).union(shared.mutate(is_own=False))
+    active = both.filter(
+        (both.at_ms >= both.active_from_ms)
+        & (both.active_until_ms.isnull() | (both.at_ms < both.active_until_ms))
+    )
+    best_first = ibis.window(
+        group_by=key,
+        order_by=[
+            ibis.desc("is_own"), ibis.desc("active_from_ms"), ibis.desc("version"), "profile_id",
+        ],
+    )  # fmt: skip
+    placed = active.mutate(place=ibis.row_number().over(best_first))
+    return placed.filter(placed.place == 0).mutate(
+        whose=ibis.ifelse(placed.is_own, "own", "everybody")
+    )
+
+
+def _outcomes(talk: Talk) -> ir.Table:
+    """Give the sum and number of every outcome by profile and person."""
+    # A session that began in the period counts whole, and a rating whoever began its conversation.
+    everything = replace(talk, filters=Filters(timezone=talk.filters.timezone))
+    moods = (
+        everything.messages.filter(_.role == "user")
+        .group_by("conversation_id", "session_idx")
+        .agg(total=_.sentiment_score.sum(), scored=_.sentiment_score.count())
+    )
+    sessions = talk.sessions().filter(_.user_id.notnull()).mutate(at_ms=_.started_ms)
+    place = ["conversation_id", "session_idx"]
+    sessions = sessions.left_join(moods, place).select(
+        *place,
+        "user_id",
+        "at_ms",
+        "n_user_messages",
+        minutes=(_.ended_ms - _.started_ms) / _MS_OF_A_MINUTE,
+        mood=_.total / _.scored.nullif(0),
+    )
+    held = _with_profile(sessions, talk, key=place)
+    measured = {
+        "sentiment of the user": held.mood,
+        "messages of the user": held.n_user_messages.cast("float64"),
+        "minutes": held.minutes,
+    }
+    columns = ["whose", "version", "profile_id", "user_id"]
+    tables = [
+        held.select(*columns, outcome=ibis.literal(name), value=value)
+        for name, value in measured.items()
+    ]
+    people = everything.sessions().group_by("conversation_id").agg(person=_.user_id.min())
+    said = talk.feedback.left_join(people, "conversation_id")
+    ratings = said.select(
+        "event_id",
+        "name",
+        "value",
+        user_id=ibis.coalesce(said.user_id, said.person),
+        at_ms=said.ts_ms,
+    ).filter(_.user_id.notnull())
+    rated = _with_profile(ratings, talk, key=["event_id"])
+    tables.append(
+        rated.select(*columns, outcome=ibis.literal("feedback: ") + rated.name, value=rated.value)
+    )
+    long = ibis.union(*tables)
+    return (
+        long.filter(long.value.notnull())
+        .group_by(*columns, "outcome")
+        .agg(total=_.value.sum(), n=_.value.count())
+    )
+
+
+def _means(rows: pl.DataFrame, by: list[str]) -> pl.DataFrame:
+    rows = rows.rename({"n": "times"})
+    found = bootstrap(rows, by=by, unit="user_id", statistics={"value": ratio("total", "times")})
+    return found.rename({"n": "people", "times": "n"})
+
+
+def _draw_outcomes(rows: pl.DataFrame, row: str, order: list[str]) -> Chart:
+    base = alt.Chart(rows).encode(alt.Y(f"{row}:N", title=None, sort=order))
+    x = alt.X("value:Q", title=None).scale(zero=False)
+    ends = base.mark_rule(strokeWidth=3, opacity=0.45, color=charts.BLUE).encode(
+        alt.X("value_low:Q", title=None), alt.X2("value_high:Q")
+    )
+    points = base.mark_point(size=70, opacity=1, color=charts.BLUE).encode(x)
+    height = max(40, draw.LINE * len(order))
+    panels = (ends + points).properties(width=draw.WIDTH // 2 - 70, height=height)
+    return panels.facet(alt.Facet("outcome:N", title=None), columns=2).resolve_scale(
+        x="independent"
+    )
+
+
+def _draw_profiles(answer: Answer) -> Chart:
+    rows = answer.pl().with_columns(
+        profile=pl.format("{}, version {}", pl.col("whose"), pl.col("version"))
+    )
+    return _draw_outcomes(rows, "profile", rows["profile"].unique(maintain_order=True).to_list())
+
+
+@CATALOGUE.metric(
+    domain="personality",
+    question="How did conversations go under each version of the companion's personality?",
+    source="AICO's data layer, personality adaptation insights",
+    columns=[
+        Column("whose", "text", "'own': made for the person; 'everybody': for all without one"),
+        Column("version", "integer", "version of the profile"),
+        *_VALUES,
+    ],
+    role="none",
+    finish=lambda rows, _talk: _means(rows, ["whose", "version", "outcome"]),
+    finding=lambda rows: (
+        f"{rows.select('whose', 'version').n_unique()} versions with sessions or ratings; "
+        "differences are associations, not effects"
+    ),
+    chart=_draw_profiles,
+)
+def outcomes_by_profile(talk: Talk) -> ir.Table:
+    """Means over the sessions that began, and the ratings given, while a version was active.
+
+    The version that holds for a person is their own; without one it is that for everybody. Of
+    several at the same time it is the one that became active last. Outcomes: the mean score of
+    what the user wrote in the session, how many messages that are, the minutes from its first to
+    its last message, and the value of each kind of feedback, whose person is the one it names, else
+    that of its conversation. Every session and every rating weighs the same; intervals resample
+    people. Sessions of nobody known, and those under no version, are left out.
+
+    These are associations, not effects: nobody drew at random who gets which version, and a later
+    version also means a later time, and people who stayed.
+    """
+    return (
+        _outcomes(talk)
+        .group_by("whose", "version", "outcome", "user_id")
+        .agg(total=_.total.sum(), n=_.n.sum())
+    )
+
+
+def _finish_styles(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
+    found = _means(rows, ["trait", "part", "outcome"])
+    return found.sort("trait", pl.col("part").cast(pl.Enum(_PARTS)), "outcome")
+
+
+def _draw_styles(answer: Answer) -> Chart:
+    rows = answer.pl().with_columns(style=pl.format("{}: {}", "trait", "part"))
+    return _draw_outcomes(rows, "style", rows["style"].unique(maintain_order=True).to_list())
+
+
+@CATALOGUE.metric(
+    domain="personality",
+    question="How did conversations go with how much of each trait?",
+    source="AICO's data layer, personality adaptation insights",
+    columns=[
+        Column("trait", "text", "trait of the profile"),
+        Column("part", "text", "how much of it: low, middle or high"),
+        *_VALUES,
+    ],
+    role="none",
+    finish=_finish_styles,
+    finding=lambda rows: (
+        f"{rows['trait'].n_unique()} traits; differences are associations, not effects"
+    ),
+    chart=_draw_styles,
+)
+def outcomes_by_style(talk: Talk) -> ir.Table:
+    """The outcomes of `outcomes_by_profile`, by the level of each trait of the version.
+
+    Levels from 0 to 1 are low below 1/3, and high from 2/3 on. Where a trait has levels outside 0
+    to 1, its range is that from its lowest to its highest level in all versions; where it has only
+    one level, that is the middle. Traits that are no numbers are left out.
+
+    These are associations, not effects: nobody drew at random who gets which style, and traits
+    change together from version to version.
+    """
+    traits = talk.traits
+    of_trait = ibis.window(group_by="trait")
+    traits = traits.mutate(least=traits.level.min().over(of_trait),
+                           most=traits.level.max().over(of_trait))  # fmt: skip
+    usual = (traits.least >= 0) & (traits.most <= 1)
+    lowest = ibis.ifelse(usual, 0.0, traits.least)
+    width = ibis.ifelse(usual, 1.0, traits.most - traits.least)
+    share = ibis.coalesce((traits.level - lowest) / width.nullif(0), 0.5)
+    low, middle, high = _PARTS
+    part = ibis.cases((share < 1 / 3, low), (share < 2 / 3, middle), else_=high)
+    styles = traits.select("profile_id", "trait", part=part)
+    return (
+        _outcomes(talk)
+        .join(styles, "profile_id")
+        .group_by("trait", "part", "outcome", "user_id")
+        .agg(total=_.total.sum(), n=_.n.sum())
+    )
+
+
+def _finish_feedback(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
+    spread = ["q25", "median", "q75"]
+    middles = rows.group_by("name").agg(pl.col(spread).first())
+    found = bootstrap(
+        rows.drop(spread), by=["name"], unit="unit", statistics={"mean": ratio("total", "times")}
+    )
+    found = found.rename({"n": "conversations", "times": "n"})
+    return found.join(middles, "name", how="left", maintain_order="left")
+
+
+def _draw_feedback(answer: Answer) -> Chart:
+    base = alt.Chart(answer.pl()).encode(alt.Y("name:N", title=None))
+    middle = base.mark_bar(color=charts.GREY, opacity=0.5, size=14).encode(
+        alt.X("q25:Q", title="Value: mean with interval, and the middle half of ratings (grey)"),
+        alt.X2("q75:Q"),
+    )
+    ends = base.mark_rule(strokeWidth=3, color=charts.BLUE).encode(
+        alt.X("mean_low:Q"), alt.X2("mean_high:Q")
+    )
+    points = base.mark_point(size=70, opacity=1, color=charts.BLUE).encode(alt.X("mean:Q"))
+    return alt.layer(middle, ends, points).properties(
+        width=draw.WIDTH, height=max(60, draw.LINE * len(answer))
+    )
+
+
+@CATALOGUE.metric(
+    domain="personality",
+    question="How do people rate their conversations?",
+    source="AICO's data layer, personality adaptation insights; quantiles: Hyndman and Fan (1996)",
+    columns=[
+        Column("name", "text", "what was rated"),
+        Column("n", "integer", "ratings"),
+        Column("conversations", "integer", "conversations they are of"),
+        Column("mean", "number", "mean value"),
+        interval("mean"),
+        Column("q25", "number", "a quarter of the values are at most this"),
+        Column("median", "number", "half of the values are at most this"),
+        Column("q75", "number", "three quarters of the values are at most this"),
+    ],
+    role="none",
+    finish=_finish_feedback,
+    finding=lambda rows: "Mean value: " + "; ".join(
+        f"{row['name']} {row['mean']:.2f}" for row in rows.iter_rows(named=True)
+    ),
+    chart=_draw_feedback,
+)  # fmt: skip
+def feedback(talk: Talk) -> ir.Table:
+    """The values that people gave to what was rated; feedback without a value is left out.
+
+    A rating is of the period in which it was given. Only people who cared to rate are in it.
+    Intervals resample conversations, or people where a rating names no conversation.
+    """
+    rated = talk.feedback.filter(_.value.notnull())
+    rated = rated.mutate(unit=ibis.coalesce(rated.conversation_id, rated.user_id, rated.event_id))
+    spread = quantiles(
+        rated, "value", by=["name"], per_mille={"q25": 250, "median": 500, "q75": 750}
+    )
+    by_unit = rated.group_by("name", "unit").agg(total=_.value.sum(), times=_.count())
+    return by_unit.left_join(spread.drop("n"), "name").drop("name_right")

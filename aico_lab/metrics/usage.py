@@ -1,1 +1,98 @@
-"""Usage and preferences: mood, vocabulary, languages, and what people set."""
+"""Usage and preferences: what people set, and how often they think again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import altair as alt
+import ibis
+import polars as pl
+from ibis import _
+
+from aico_lab.metrics import draw
+from aico_lab.metrics.intervals import bootstrap
+from aico_lab.metrics.quantiles import quantiles
+from aico_lab.metrics.registry import CATALOGUE, Column, interval
+from aico_lab.reports import charts
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.answer import Answer
+    from aico_lab.metrics.registry import Chart
+    from aico_lab.metrics.talk import Talk
+
+_MS_OF_A_DAY = 86_400_000
+
+
+def _finish(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
+    medians = rows.group_by("preference").agg(
+        median_days=pl.col("median_ms").cast(pl.Float64).first() / _MS_OF_A_DAY
+    )
+    found = bootstrap(
+        rows.drop("median_ms").with_columns(people=1, changed=pl.col("changes") > 0),
+        by=["preference"],
+        unit="user_id",
+        statistics={"share": lambda sums: 100 * sums["changed"] / sums["people"]},
+    )
+    return found.join(medians, "preference", how="left", maintain_order="left")
+
+
+def _draw(answer: Answer) -> Chart:
+    base = alt.Chart(answer.pl()).encode(alt.Y("preference:N", title=None, sort="-x"))
+    title = draw.label(answer, "share")
+    bars = base.mark_bar(color=charts.BLUE).encode(
+        alt.X("share:Q", title=title).scale(domain=[0, 100])
+    )
+    ends = base.mark_rule(strokeWidth=2).encode(alt.X("share_low:Q"), alt.X2("share_high:Q"))
+    return (bars + ends).properties(width=draw.WIDTH, height=max(60, draw.LINE * len(answer)))
+
+
+def _finding(rows: pl.DataFrame) -> str:
+    top = rows.sort("share", "preference", descending=[True, False]).row(0, named=True)
+    return (
+        f"What is changed most is {top['preference']}: by {top['changed']:,} of {top['n']:,} "
+        f"people ({top['share']:.0f} %)"
+    )
+
+
+@CATALOGUE.metric(
+    domain="usage",
+    question="How often do people change which preference?",
+    source="AICO's data layer, usage and preferences",
+    columns=[
+        Column("preference", "text", "what is set"),
+        Column("n", "integer", "people who set it"),
+        Column("changes", "integer", "other values that they set later"),
+        Column("changed", "integer", "people who set another value at least once"),
+        Column("share", "number", "share of people who changed it", "%"),
+        interval("share", "%"),
+        Column("median_days", "number", "median time for which a changed value had held", "days"),
+    ],
+    role="none",
+    finish=_finish,
+    finding=_finding,
+    chart=_draw,
+)
+def preference_changes(talk: Talk) -> ir.Table:
+    """A change is a value other than the one that the same person had set before.
+
+    The first value is no change, nor is a removal; a value that is set after a removal is compared
+    with the one before it. Of a period, what was set in it counts, compared with all that was set
+    before. The median is that of values which were changed, and so too short: those that still hold
+    have no end. Of people who were erased nothing is known. Intervals resample people.
+    """
+    said = talk.preference_changes.filter(_.value.notnull())
+    in_order = ibis.window(group_by=["user_id", "preference_key"], order_by="change_id")
+    said = said.mutate(before=said.value.lag().over(in_order))
+    other = said.filter(said.before.isnull() | (said.before != said.value))
+    other = other.mutate(lasted_ms=other.ts_ms - other.ts_ms.lag().over(in_order))
+    since, until = talk.bounds
+    if since is not None:
+        other = other.filter(other.ts_ms >= since)
+    if until is not None:
+        other = other.filter(other.ts_ms < until)
+    other = other.rename(preference="preference_key")
+    lasted = quantiles(other, "lasted_ms", by=["preference"], per_mille={"median_ms": 500})
+    people = other.group_by("preference", "user_id").agg(changes=_.lasted_ms.count())
+    return people.left_join(lasted.drop("n"), "preference").drop("preference_right")
