@@ -165,7 +165,7 @@ def test_filters_restrict_every_metric(a_day, name):
     ):
         assert has_declared_types(a_day.ask(name, filters=filters))
     if CATALOGUE[name].role == "none":
-        with pytest.raises(InvalidValue, match="both sides"):
+        with pytest.raises(InvalidValue, match="leave out the role"):
             a_day.ask(name, filters={"role": "user"})
     else:
         answer = a_day.ask(name, filters={"role": "user"})

@@ -74,10 +74,10 @@ WRONG = [
     (
         (
             "[[steps]]\nrun = 'sync'\n[[steps]]\nrun = 'report'\nname = 'pattern_analysis'\n"
-            "parameters = { dayz = 1 }"
+            "parameters = { gap = 1 }"
         ),
         UnknownName,
-        "days",
+        "gap_minutes",
     ),
     ("[[steps", InvalidValue, "not valid TOML"),
 ]

@@ -151,7 +151,7 @@ class Question:
 def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, Any]) -> Answer:
     """Compute a metric on the snapshot of a reader."""
     if filters.role and metric.role == "none":
-        raise InvalidValue(f"{metric.name} is about both sides: leave out the role.")
+        raise InvalidValue(f"{metric.name} is not about one of the sides: leave out the role.")
     connection, generation = reader.connection(), reader.generation
     with translated("The snapshot"):
         first_ms, last_ms = _range(connection)
