@@ -148,7 +148,7 @@ def test_of_two_sides_each_has_its_share_and_monologues_are_counted_apart():
         assert alone.pl().select("n", "share", "one_sided").rows() == [(0, None, 1)] * 3
         assert "1 are one-sided" in alone.finding
         alone.plot().to_dict()
-        with pytest.raises(InvalidValue, match="both sides"):
+        with pytest.raises(InvalidValue, match="leave out the role"):
             made.ask("balance", filters={"role": "user"})
 
 
