@@ -139,9 +139,9 @@ def languages(talk: Talk, *, sample: int = 2000) -> ir.Table:
 
     Of all conversations only a sample is looked at: those with the smallest MD5 of their id, so the
     same ones every time, whose choice has nothing to do with what was written. Texts with fewer
-    than 20 bytes of letters are 'unknown'; on the real data the guess was right for all English
-    texts that were longer. A side that changes its language has one. Intervals resample
-    conversations, those of the sample.
+    than 20 bytes of letters are 'unknown'; of 2,601 longer ones of the Chit-Chat data, all English,
+    two were taken for another language. A side that changes its language has one. Intervals
+    resample the conversations of the sample.
 
     Args:
         sample: How many conversations at most.
