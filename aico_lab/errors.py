@@ -254,7 +254,7 @@ class SchemaChanged(SyncError):
 
 
 class NeverSynced(SyncError):
-    """There is no published snapshot yet."""
+    """There is no published snapshot yet, or none that this version made."""
 
 
 class BusError(AicoLabError):

@@ -55,15 +55,15 @@ OTHERS = {
 }  # fmt: skip
 
 
+GENERATION = 7
+
+
 class World:
     """A warehouse in memory.
 
     Attributes:
         messages: What is in `raw.messages`.
-        generation: As a reader has one.
     """
-
-    generation = 7
 
     def __init__(self, messages: pl.DataFrame, **others: pl.DataFrame) -> None:
         """Make the warehouse.
@@ -83,8 +83,10 @@ class World:
         changes = refresh.Changes(self._connection, anew=True)
         changes.came(messages.to_arrow())
         changes.apply()
-        for view in mart_views.views_of({"messages": MESSAGES, **OTHERS}):
+        for view in (*views.VIEWS, *mart_views.views_of({"messages": MESSAGES, **OTHERS})):
             self._connection.execute(view)
+        self._connection.execute(f"COMMENT ON VIEW conversations IS '{views.version()}'")
+        self._connection.execute(f"INSERT INTO meta.state (generation) VALUES ({GENERATION})")
 
     def connection(self) -> duckdb.DuckDBPyConnection:
         """As a reader has one."""

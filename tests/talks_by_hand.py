@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections import defaultdict
+from collections import defaultdict, deque
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -79,6 +79,10 @@ class Session(NamedTuple):
     messages: tuple[Said, ...]
 
 
+_RECENT: deque[tuple[pl.DataFrame, int, list[Said]]] = deque(maxlen=4)
+"""The real conversations are asked many questions."""
+
+
 def messages_of(raw: pl.DataFrame, gap_ms: int = HALF_AN_HOUR) -> list[Said]:
     """What people and the companion said, by conversation and in order.
 
@@ -86,13 +90,18 @@ def messages_of(raw: pl.DataFrame, gap_ms: int = HALF_AN_HOUR) -> list[Said]:
         raw: Rows of `tests.talks.MESSAGES`, in any order.
         gap_ms: A longer silence begins a session. Turns end after half an hour whatever it is.
     """
+    for known, its_gap_ms, messages in _RECENT:
+        if known is raw and its_gap_ms == gap_ms:
+            return messages
     talked = [row for row in raw.iter_rows(named=True) if row["role"] != "system"]
     talked.sort(key=lambda row: (row["conversation_id"], row["timestamp"], row["id"]))
-    return [
+    messages = [
         message
         for _, rows in grouped(talked, lambda row: row["conversation_id"])
         for message in _in_places(rows, gap_ms)
     ]
+    _RECENT.append((raw, gap_ms, messages))
+    return messages
 
 
 def turns_of(messages: Iterable[Said]) -> list[Turn]:

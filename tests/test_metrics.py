@@ -14,7 +14,7 @@ from aico_lab.metrics.filters import Filters
 from aico_lab.metrics.registry import CATALOGUE, Catalogue, Column
 from aico_lab.metrics.talk import Talk
 from tests.effort import examples
-from tests.talks import World, said, shuffled, talk, talks, world
+from tests.talks import said, shuffled, talk, talks, world
 
 EVERY = list(CATALOGUE)
 
@@ -93,6 +93,7 @@ def test_without_messages_the_answer_is_typed_and_tells_nothing(nobody, name):
     answer.plot().to_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("role", ["user", "assistant", "system"])
 def test_a_single_message_is_enough(name, role):
@@ -105,6 +106,7 @@ def test_a_single_message_is_enough(name, role):
         assert all(answer.pl()[end].drop_nulls().is_empty() for end in ends)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_without_any_sentiment_nothing_is_made_up(name):
     with world(A_DAY.with_columns(sentiment_score=pl.lit(None, pl.Float64))) as mute:
@@ -114,6 +116,7 @@ def test_without_any_sentiment_nothing_is_made_up(name):
         assert drawing(answer).startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_it_shows_and_draws_itself(a_day, name):
     answer = a_day.ask(name)
@@ -152,6 +155,7 @@ def test_the_order_in_which_rows_are_stored_does_not_matter(messages):
             assert_equal(stored.ask(name), mixed.ask(name), name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_filters_restrict_every_metric(a_day, name):
     nothing = a_day.ask(name, filters={"since": "2030-01-01"})
@@ -251,9 +255,9 @@ def test_two_metrics_of_one_name_are_an_error_of_the_program():
         declare([Column("x", "integer", "things")])(without)
 
 
-def test_a_world_without_the_tables_of_metrics_says_what_to_do():
-    bare = World(talk())
-    bare.connection().execute("DROP SCHEMA mart CASCADE")
-    with pytest.raises(NeverSynced, match="run `aico-lab sync`"):
-        bare.ask("turns")
-    bare.close()
+def test_a_snapshot_of_another_version_is_not_asked():
+    """A word, or a turn, may have been something else in it."""
+    with world(talk(said(0))) as old:
+        old.connection().execute("COMMENT ON VIEW conversations IS 'another'")
+        with pytest.raises(NeverSynced, match=r"another version.*run `aico-lab sync`"):
+            old.ask("turns")

@@ -166,7 +166,8 @@ def assert_all_as_by_hand(made, gap_minutes, cutoff_hours, zone):
         assert_rows(made.ask(name, gap_minutes=gap_minutes), by_hand(raw, gap_minutes))
 
 
-@settings(max_examples=examples(24), deadline=None)
+@pytest.mark.slow
+@settings(max_examples=examples(15), deadline=None)
 @given(
     talks(),
     st.sampled_from(GAPS),

@@ -117,7 +117,8 @@ def assert_all_as_by_hand(raw):
             assert_rows(made.ask(name), by_hand(messages))
 
 
-@settings(max_examples=examples(24), deadline=None)
+@pytest.mark.slow
+@settings(max_examples=examples(15), deadline=None)
 @given(talks(60))
 def test_they_are_what_plain_python_finds(messages):
     assert_all_as_by_hand(messages)

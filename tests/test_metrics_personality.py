@@ -130,7 +130,8 @@ _ratings = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=examples(40), deadline=None)
+@pytest.mark.slow
+@settings(max_examples=examples(23), deadline=None)
 @given(talks(), _profiles, _ratings)
 def test_sessions_and_ratings_belong_to_the_version_of_their_time(messages, drawn, said_of_it):
     profiles = [

@@ -21,7 +21,7 @@ from tests.talks import START, World, said, talk, talks, world
 from tests.talks_by_hand import messages_of, real_messages
 
 BERLIN, KOLKATA, SAO_PAULO = "Europe/Berlin", "Asia/Kolkata", "America/Sao_Paulo"
-ZONES = pytest.mark.parametrize("zone", ["UTC", BERLIN, KOLKATA, SAO_PAULO])
+ZONES = pytest.mark.parametrize("zone", [KOLKATA, SAO_PAULO])
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 DAY = timedelta(days=1)
 MONDAY = datetime(2024, 1, 1, tzinfo=UTC)
@@ -445,7 +445,8 @@ def test_all_of_it_of_real_conversations(real, zone):
 
 
 @given(messages=talks(), zone=st.sampled_from(["UTC", BERLIN, SAO_PAULO]))
-@settings(max_examples=examples(30), deadline=None)
+@pytest.mark.slow
+@settings(max_examples=examples(18), deadline=None)
 def test_all_of_it_of_made_up_conversations(messages, zone):
     with world(messages) as made:
         assert_is_heatmap(made, zone)

@@ -81,7 +81,8 @@ def assert_sentiment(made):
     assert is_inside_its_interval(answer, "mean", "positive", "negative")
 
 
-@settings(max_examples=examples(25), deadline=None)
+@pytest.mark.slow
+@settings(max_examples=examples(15), deadline=None)
 @given(talks())
 def test_the_mood_is_the_mean_of_what_is_scored(messages):
     with world(messages) as made:
@@ -126,7 +127,8 @@ def assert_trajectory(made, steps):
     assert is_inside_its_interval(answer, "mean")
 
 
-@settings(max_examples=examples(25), deadline=None)
+@pytest.mark.slow
+@settings(max_examples=examples(15), deadline=None)
 @given(talks())
 def test_turns_are_put_into_equal_parts(messages):
     with world(messages) as made:
@@ -193,7 +195,8 @@ def assert_transfer(made):
     assert is_inside_its_interval(answer, "r", "slope", "slope_given_own")
 
 
-@settings(max_examples=examples(40), deadline=None)
+@pytest.mark.slow
+@settings(max_examples=examples(23), deadline=None)
 @given(talks(max_size=40))
 def test_a_turn_goes_with_the_turn_before_it(messages):
     with world(messages) as made:
@@ -287,7 +290,8 @@ def assert_diversity(made, min_words):
     assert is_inside_its_interval(answer, "mean")
 
 
-@settings(max_examples=examples(25), deadline=None)
+@pytest.mark.slow
+@settings(max_examples=examples(15), deadline=None)
 @given(talks())
 def test_words_are_read_in_the_order_in_which_they_were_written(messages):
     with world(messages) as made:
@@ -403,7 +407,8 @@ def test_the_languages_of_real_people(real):
     assert sum(n for _, name, n, _ in told if name == "en") > 0.98 * sum(row[2] for row in told)
 
 
-@settings(max_examples=examples(25), deadline=None)
+@pytest.mark.slow
+@settings(max_examples=examples(15), deadline=None)
 @given(talks())
 def test_every_side_of_a_conversation_counts_once(messages):
     with world(messages) as made:
@@ -465,7 +470,8 @@ _settings = st.lists(
 )
 
 
-@settings(max_examples=examples(25), deadline=None)
+@pytest.mark.slow
+@settings(max_examples=examples(15), deadline=None)
 @given(_settings)
 def test_another_value_than_before_is_a_change(drawn):
     second, rows = 0, []

@@ -101,7 +101,8 @@ def assert_words(answer, expected):
             assert found[row["word"]] == pytest.approx(row)
 
 
-@settings(max_examples=examples(24), deadline=None)
+@pytest.mark.slow
+@settings(max_examples=examples(15), deadline=None)
 @given(talks(60))
 def test_they_are_what_plain_python_finds(messages):
     with world(messages) as made:

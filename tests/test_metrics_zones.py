@@ -81,8 +81,8 @@ def test_it_is_the_time_that_duckdb_gives(zone):
 
 @pytest.mark.slow
 def test_no_change_of_a_zone_is_missed():
-    """The offset every six hours, compared with Python's, in any thirty zones."""
-    for zone in random.Random(8).sample(sorted(available_timezones()), 30):
+    """The offset every six hours, compared with Python's, in any ten zones."""
+    for zone in random.Random(8).sample(sorted(available_timezones()), 10):
         info = ZoneInfo(zone)
         changes = offsets(zone, *DAYS)
         place, wrong = 0, []

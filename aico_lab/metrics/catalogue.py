@@ -10,6 +10,7 @@ import polars as pl
 
 from aico_lab.adapters.duckdb import translated
 from aico_lab.errors import InvalidValue, NeverSynced, UnknownName
+from aico_lab.etl import views
 from aico_lab.metrics import (
     bursts,
     change,
@@ -152,9 +153,9 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
     """Compute a metric on the snapshot of a reader."""
     if filters.role and metric.role == "none":
         raise InvalidValue(f"{metric.name} is not about one of the sides: leave out the role.")
-    connection, generation = reader.connection(), reader.generation
+    connection = reader.connection()
     with translated("The snapshot"):
-        first_ms, last_ms = _range(connection)
+        generation, first_ms, last_ms = _describe(connection)
         _check_names(connection, filters)
         talk = Talk(filters, first_ms, last_ms, by_side=metric.role == "input")
         query = compile_query(metric.name, talk, tuple(sorted(parameters.items())))
@@ -175,18 +176,21 @@ def compile_query(name: str, talk: Talk, parameters: tuple[tuple[str, Any], ...]
     return str(ibis.to_sql(expression, dialect="duckdb"))
 
 
-def _range(connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
-    """Give when the first and the last message was written, or something was said of one."""
-    found = connection.execute(
-        "SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'mart' "
-        "AND database_name = current_database()"
+def _describe(connection: duckdb.DuckDBPyConnection) -> tuple[int, int, int]:
+    """Give the snapshot's generation, and when its first and its last message were written."""
+    made_by = connection.execute(
+        "SELECT comment FROM duckdb_views() "
+        "WHERE view_name = 'conversations' AND database_name = current_database()"
     ).fetchone()
-    if found == (0,):
-        raise NeverSynced("The snapshot has no tables for metrics yet: run `aico-lab sync`.")
-    first_ms, last_ms = connection.execute(
-        "SELECT min(ts_ms), max(ts_ms) FROM mart.messages"
-    ).fetchone() or (None, None)
-    return first_ms or 0, last_ms or 0
+    if made_by != (views.version(),):  # what a metric counts may mean something else there
+        raise NeverSynced(
+            "The snapshot was made by another version of aico_lab: run `aico-lab sync` first."
+        )
+    found = connection.execute(
+        "SELECT (SELECT max(generation) FROM meta.state), "
+        "coalesce(min(ts_ms), 0), coalesce(max(ts_ms), 0) FROM mart.messages"
+    ).fetchone()
+    return found or (0, 0, 0)
 
 
 def _check_names(connection: duckdb.DuckDBPyConnection, filters: Filters) -> None:
