@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ import pytest
 import typer
 
 from aico_lab.lab import Lab
+from aico_lab.reports.parameters import bind, read_parameters
+from aico_lab.reports.runs import notebooks
 from tests.conftest import plain_text_files
 from tests.messages import add, message
 
@@ -380,7 +383,7 @@ def test_the_output_can_be_piped_into_a_reader_that_stops(synced_home):
 
 
 @pytest.mark.slow
-def test_the_demo_shows_insight_from_real_conversations(aico_lab, home):
+def test_the_demo_shows_insight_from_real_conversations(aico_lab, in_process, home):
     """Import, sync, report; again it adds nothing and is quick; nothing private is readable."""
     first = aico_lab("demo", "--limit", "5000", "--json")
     assert first.returncode == 0, first.stderr
@@ -395,7 +398,16 @@ def test_the_demo_shows_insight_from_real_conversations(aico_lab, home):
     assert time.perf_counter() - started < 20
     assert (again["added"], again["report"]) == (0, report)
     text = aico_lab("demo", "--limit", "5000").stdout
-    assert text.count("  aico-lab ") == 3
+    proposed = [
+        shlex.split(line)[1:] for line in text.splitlines() if line.startswith("  aico-lab")
+    ]
+    assert {command[0] for command in proposed} == {"sql", "metrics", "report", "lab", "import"}
+    for command in proposed:
+        if command[0] in ("sql", "metrics"):
+            assert in_process(*command).returncode == 0
+        if command[0] == "report":
+            given = dict(pair.split("=") for pair in command if "=" in pair)
+            bind(read_parameters(notebooks()[command[2]]), given)
     with Lab.open(home) as lab:
         (sentence,) = lab.sql(
             "SELECT content FROM conversations WHERE length(content) BETWEEN 60 AND 90 "

@@ -70,7 +70,9 @@ def run_demo(lab: Lab, *, limit: int | None, json: bool) -> None:
     home = lab.home.path
     say("\nNext:")
     say(f"  aico-lab sql --home {home} 'SELECT role, count(*) FROM conversations GROUP BY 1'")
-    say(f"  aico-lab report run {REPORT} -p days=7 -p timezone=America/Denver --home {home}")
+    say(f"  aico-lab metrics show reply_latency --since 30d --home {home}")
+    say(f"  aico-lab report run {REPORT} -p since=7d -p timezone=America/Denver --home {home}")
+    say(f"  aico-lab lab --home {home}")
     say(f"  aico-lab import jsonl YOUR_MESSAGES.jsonl --home {home}")
 
 
