@@ -54,7 +54,7 @@ SQL: Final = {
     "sentiment": """
         SELECT
             role, conversation_id, count(*) AS n_messages, count(sentiment_score) AS n_scored,
-            sum(sentiment_score) AS total,
+            coalesce(sum(sentiment_score), 0) AS total,
             count(*) FILTER (sentiment_score >= 0.05) AS n_positive,
             count(*) FILTER (sentiment_score <= -0.05) AS n_negative
         FROM mart.messages GROUP BY ALL""",
@@ -185,7 +185,8 @@ def _compare(name: str, one: pl.DataFrame, other: pl.DataFrame) -> None:
     try:
         assert_frame_equal(*same, check_dtypes=False, rel_tol=1e-6, abs_tol=1e-9)
     except AssertionError as differs:
-        raise RuntimeError(f"{name} is not the same: {differs}") from differs
+        what = str(differs).splitlines()[0]
+        raise RuntimeError(f"{name} is not the same: {what}") from differs
 
 
 def _by_pandas(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
