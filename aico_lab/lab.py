@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -379,7 +378,7 @@ class Lab:
         self._check_open()
         return self._reader.sql(query)
 
-    @functools.cached_property
+    @property
     def metrics(self) -> Metrics:
         """The catalogue of metrics, asked of the newest snapshot, or the pinned one.
 

@@ -7,6 +7,7 @@ import struct
 
 import pytest
 
+from aico_lab.errors import ConnectionIsClosed
 from aico_lab.metrics.registry import CATALOGUE
 from tests.browser import visit
 from tests.messages import add, at, message
@@ -118,4 +119,6 @@ def test_before_the_first_sync_it_says_what_to_do(lab, cli):
     refused = cli("metrics", "show", "turns")
     assert refused.returncode == 1
     assert "aico-lab sync" in refused.stderr
-    assert lab.metrics  # and it is there already
+    lab.close()
+    with pytest.raises(ConnectionIsClosed):
+        _ = lab.metrics
