@@ -189,7 +189,7 @@ def assert_same(found: list[Row], wanted: list[Row]) -> None:
 
     def settled(rows: list[Row]) -> list[list[tuple[str, str]]]:
         return sorted(
-            sorted((name, repr(round(v + 0.0, 9) if isinstance(v, float) else v))
+            sorted((name, repr(round(v, 9) + 0.0 if isinstance(v, float) else v))
                    for name, v in (row | _sum_as_float(row)).items())
             for row in rows
         )  # fmt: skip

@@ -72,7 +72,7 @@ def held(lab: Lab) -> list[tuple[object, ...]]:
     """Every value of the warehouse, in a number for each table, as DuckDB hashes them."""
     tables = [f"raw.{table}" for table in TABLES] + [
         # The order of summands is no promise.
-        "mart.messages", *[f"(SELECT * REPLACE (round(sentiment_sum, 9) AS sentiment_sum) "
+        "mart.messages", *[f"(SELECT * REPLACE (round(sentiment_sum, 9) + 0.0 AS sentiment_sum) "
                            f"FROM mart.{table})" for table in GROUPS],
     ]  # fmt: skip
     return [
