@@ -161,7 +161,21 @@ class Lab:
     @property
     def primary(self) -> libsql.Connection:
         """A connection to the primary database, opened on first use, its schema up to date."""
-        return self._ensure_schema()
+        self._check_open()
+        if self._primary is None:
+            connection = self.adapter.connect()
+            try:
+                if not current_versions(connection):  # else a sync would empty the warehouse
+                    raise NotADatabase(
+                        f"{self.home.primary} is empty, or not the database of a home: "
+                        "restore it from a backup or create a new home."
+                    )
+                CORE.apply_core_schemas(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._primary = self._opened.enter_context(connection)
+        return self._primary
 
     def data_access(
         self,
@@ -182,7 +196,7 @@ class Lab:
         """
         from aico_lab.dal import DataAccessLayer
 
-        self._ensure_schema()
+        _ = self.primary  # which brings the schema up to date
         return DataAccessLayer(
             self.adapter,
             max_connections=max_connections,
@@ -454,23 +468,6 @@ class Lab:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-    def _ensure_schema(self) -> libsql.Connection:
-        self._check_open()
-        if self._primary is None:
-            connection = self.adapter.connect()
-            try:
-                if not current_versions(connection):  # else a sync would empty the warehouse
-                    raise NotADatabase(
-                        f"{self.home.primary} is empty, or not the database of a home: "
-                        "restore it from a backup or create a new home."
-                    )
-                CORE.apply_core_schemas(connection)
-            except BaseException:
-                connection.close()
-                raise
-            self._primary = self._opened.enter_context(connection)
-        return self._primary
 
     def _check_open(self) -> None:
         if self._closed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import defaultdict, deque
+from datetime import timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -21,6 +22,7 @@ from tests.talks import MESSAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
+    from datetime import date
 
     from aico_lab.metrics.answer import Answer
 
@@ -158,6 +160,20 @@ def smallest_reaching(values: Iterable[int], share: float) -> int | None:
     ordered = sorted(values)
     reaching = (v for i, v in enumerate(ordered, 1) if i >= share * len(ordered) - 1e-9)
     return next(reaching, None)
+
+
+def start_of(day: date, unit: str) -> date:
+    """The day, the Monday, or the first of the month."""
+    if unit == "week":
+        return day - timedelta(days=day.weekday())
+    return day.replace(day=1) if unit == "month" else day
+
+
+def following(start: date, unit: str) -> date:
+    """The beginning of the next period."""
+    if unit == "month":
+        return (start + timedelta(days=31)).replace(day=1)
+    return start + timedelta(days=7 if unit == "week" else 1)
 
 
 def words_of(content: str) -> tuple[str, ...]:

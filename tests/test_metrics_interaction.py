@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from aico_lab.errors import InvalidValue
 from tests.effort import examples
 from tests.talks import START, World, said, talk, talks, world
-from tests.talks_by_hand import real_messages
+from tests.talks_by_hand import following, real_messages, start_of
 
 BERLIN, KOLKATA, SAO_PAULO = "Europe/Berlin", "Asia/Kolkata", "America/Sao_Paulo"
 ZONES = pytest.mark.parametrize("zone", ["UTC", BERLIN, KOLKATA, SAO_PAULO])
@@ -43,18 +43,6 @@ def by_people(made: World) -> list[dict]:
 
 def day_of(row: dict, zone: str) -> date:
     return row["timestamp"].astimezone(ZoneInfo(zone)).date()
-
-
-def start_of(day: date, unit: str) -> date:
-    if unit == "week":
-        return day - timedelta(days=day.weekday())
-    return day.replace(day=1) if unit == "month" else day
-
-
-def following(start: date, unit: str) -> date:
-    if unit == "month":
-        return (start + timedelta(days=31)).replace(day=1)
-    return start + timedelta(days=7 if unit == "week" else 1)
 
 
 def starts(made: World, zone: str, unit: str) -> list[date]:

@@ -18,7 +18,7 @@ from aico_lab.errors import InvalidValue
 from aico_lab.metrics.change import _segments
 from tests.effort import examples
 from tests.talks import START, World, said, talk, talks, world
-from tests.talks_by_hand import messages_of, real_messages
+from tests.talks_by_hand import following, messages_of, real_messages, start_of
 
 BERLIN, KOLKATA, SAO_PAULO = "Europe/Berlin", "Asia/Kolkata", "America/Sao_Paulo"
 ZONES = pytest.mark.parametrize("zone", [KOLKATA, SAO_PAULO])
@@ -67,18 +67,6 @@ def assert_is_heatmap(made: World, zone: str) -> None:
     ]
     shares = [counts[slot] * 100 / counts.total() for slot in slots]
     assert found["share"].to_list() == pytest.approx(shares)
-
-
-def start_of(day: date, unit: str) -> date:
-    if unit == "week":
-        return day - timedelta(days=day.weekday())
-    return day.replace(day=1) if unit == "month" else day
-
-
-def following(start: date, unit: str) -> date:
-    if unit == "month":
-        return (start + timedelta(days=31)).replace(day=1)
-    return start + timedelta(days=7 if unit == "week" else 1)
 
 
 def starts(made: World, zone: str, unit: str) -> list[date]:

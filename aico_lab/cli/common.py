@@ -10,6 +10,9 @@ import typer
 if TYPE_CHECKING:
     from aico_lab.lab import Lab
 
+ParameterOption = Annotated[
+    list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE, as often as needed.")
+]
 HomeOption = Annotated[
     Path | None,
     typer.Option("--home", help="The lab's folder; else AICO_LAB_HOME, else the usual one."),
@@ -26,6 +29,19 @@ def open_lab(home: Path | None, key_file: Path | None, *, timezone: str = "UTC")
     from aico_lab.lab import Lab
 
     return Lab.open(home, key_file=key_file, passphrase=ask_passphrase(home), timezone=timezone)
+
+
+def read_pairs(pairs: list[str] | None) -> dict[str, object]:
+    """Give the parameters of `-p NAME=VALUE`, as text."""
+    from aico_lab.errors import InvalidValue
+
+    given: dict[str, object] = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise InvalidValue(f"-p takes NAME=VALUE, and {pair!r} has no '='.")
+        given[name.strip()] = value
+    return given
 
 
 def ask_passphrase(home: Path | None) -> str | None:

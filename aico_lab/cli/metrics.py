@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
+from aico_lab.cli.common import (
+    HomeOption,
+    JsonOption,
+    KeyFileOption,
+    ParameterOption,
+    open_lab,
+    read_pairs,
+)
 from aico_lab.cli.output import emit, note, say
 
 if TYPE_CHECKING:
@@ -49,9 +56,7 @@ def metrics_list(
 def metrics_show(
     name: Annotated[str, typer.Argument(help="A metric, such as reply_latency.")],
     *,
-    parameter: Annotated[
-        list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE, as often as needed.")
-    ] = None,
+    parameter: ParameterOption = None,
     since: Annotated[
         str | None, typer.Option(help="The first day or moment; or how far back: 30d, 4w, 12h.")
     ] = None,
@@ -81,12 +86,7 @@ def metrics_show(
     """Answer one question from the newest snapshot."""
     from aico_lab.errors import InvalidValue
 
-    given: dict[str, Any] = {}
-    for pair in parameter or []:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise InvalidValue(f"-p takes NAME=VALUE, and {pair!r} has no '='.")
-        given[key.strip()] = value
+    given = read_pairs(parameter)
     if filters := given.keys() & {"since", "until", "user", "channel", "role", "timezone"}:
         raise InvalidValue(f"{min(filters)} is no parameter of a metric: give --{min(filters)}.")
     if plot and plot.suffix.lower() not in PICTURES:

@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
+from aico_lab.cli.common import (
+    HomeOption,
+    JsonOption,
+    KeyFileOption,
+    ParameterOption,
+    open_lab,
+    read_pairs,
+)
 from aico_lab.cli.output import Bar, emit, say
 
 report = typer.Typer(help="Run notebooks as reports.", no_args_is_help=True)
@@ -16,23 +23,14 @@ report = typer.Typer(help="Run notebooks as reports.", no_args_is_help=True)
 def report_run(
     name: Annotated[str, typer.Argument(help="A notebook, such as pattern_analysis.")],
     *,
-    parameter: Annotated[
-        list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE, as often as needed.")
-    ] = None,
+    parameter: ParameterOption = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds after which it stops.")] = 600,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
     """Execute a notebook and write it, with one HTML file, into the home's reports."""
-    from aico_lab.errors import InvalidValue
-
-    parameters: dict[str, object] = {}
-    for pair in parameter or []:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise InvalidValue(f"-p takes NAME=VALUE, and {pair!r} has no '='.")
-        parameters[key.strip()] = value
+    parameters = read_pairs(parameter)
     with open_lab(home, key_file) as lab, Bar("cells") as bar:
         result = lab.run_report(
             name,

@@ -23,8 +23,7 @@ from aico_lab.etl.extract import changed_keys, extract
 from aico_lab.etl.portions import portions
 from aico_lab.etl.warehouse import open_warehouse
 from aico_lab.home import held, os_errors
-from aico_lab.mart import refresh
-from aico_lab.mart.refresh import Changes
+from aico_lab.mart.refresh import MEMORY_LIMIT, Changes
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
@@ -240,7 +239,7 @@ class _Run:
                     None if cursor is None or contract.table in anew else cursor.seq,
                     target.seq,
                 )
-            with self._warehouse.memory(refresh.MEMORY_LIMIT):
+            with self._warehouse.memory(MEMORY_LIMIT):
                 self._messages.apply()
             self._warehouse.create_views()
             self._warehouse.freeze(plan.frozen)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 from aico_lab.mart import refresh
+
+if TYPE_CHECKING:
+    import duckdb
 
 DEFINITIONS = (
     "CREATE SCHEMA IF NOT EXISTS raw",
@@ -55,6 +59,15 @@ CONVERSATIONS = """CREATE OR REPLACE VIEW conversations AS
 
 VIEWS = (CONVERSATIONS,)
 """Over the tables of `raw`, which must be there before."""
+
+
+def are_of_this_version(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether the views of a warehouse are those that this version of the package defines."""
+    made_by = connection.execute(
+        "SELECT comment FROM duckdb_views() WHERE database_name = current_database() "
+        "AND schema_name = 'main' AND view_name = 'conversations'"
+    ).fetchone()
+    return made_by == (version(),)
 
 
 def version() -> str:

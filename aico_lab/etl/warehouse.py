@@ -106,11 +106,7 @@ class Warehouse:
     @property
     def is_of_this_version(self) -> bool:
         """Whether the views are those that this version of the package defines."""
-        row = self.connection.execute(
-            "SELECT comment FROM duckdb_views() WHERE database_name = current_database() "
-            "AND schema_name = 'main' AND view_name = 'conversations'"
-        ).fetchone()
-        return row == (views.version(),)
+        return views.are_of_this_version(self.connection)
 
     def tables(self) -> dict[str, list[tuple[str, str]]]:
         """Give the tables of `raw`, each with its columns in order and their types."""

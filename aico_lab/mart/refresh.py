@@ -283,13 +283,6 @@ def version() -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def schemas() -> dict[str, dict[str, str]]:
-    """Give the columns of every table, with their types as Ibis names them."""
-    from aico_lab.mart import compiler
-
-    return compiler.schemas()
-
-
 def _placed() -> str:
     """Make rows of `mart.messages` out of `talk`."""
     return f"""

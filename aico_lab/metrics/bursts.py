@@ -8,8 +8,8 @@ import ibis
 import polars as pl
 from ibis import _
 
-from aico_lab.errors import InvalidValue
 from aico_lab.metrics import draw
+from aico_lab.metrics.checks import at_least
 from aico_lab.metrics.intervals import bootstrap, ratio
 from aico_lab.metrics.registry import CATALOGUE, Column, interval
 
@@ -98,8 +98,7 @@ def burstiness(talk: Talk, *, min_intervals: int = 20) -> ir.Table:
     Args:
         min_intervals: The fewest intervals of a person, 2 or more.
     """
-    if min_intervals < 2:  # noqa: PLR2004
-        raise InvalidValue(f"min_intervals is 2 or more, not {min_intervals}.")
+    at_least("min_intervals", min_intervals, 2)
     known = talk.messages.filter(_.user_id.notnull())
     in_order = ibis.window(group_by=["role", "user_id"], order_by=["ts_ms", "id"])
     before, before_that = (known.ts_ms.lag(steps).over(in_order) for steps in (1, 2))

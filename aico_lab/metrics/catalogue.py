@@ -178,11 +178,8 @@ def compile_query(name: str, talk: Talk, parameters: tuple[tuple[str, Any], ...]
 
 def _describe(connection: duckdb.DuckDBPyConnection) -> tuple[int, int, int]:
     """Give the snapshot's generation, and when its first and its last message were written."""
-    made_by = connection.execute(
-        "SELECT comment FROM duckdb_views() "
-        "WHERE view_name = 'conversations' AND database_name = current_database()"
-    ).fetchone()
-    if made_by != (views.version(),):  # what a metric counts may mean something else there
+    # What a metric counts may mean something else in another version.
+    if not views.are_of_this_version(connection):
         raise NeverSynced(
             "The snapshot was made by another version of aico_lab: run `aico-lab sync` first."
         )

@@ -60,17 +60,10 @@ def dots(
         if colour != category:
             extra["yOffset"] = alt.YOffset(f"{colour}:N")
     base = alt.Chart(rows).encode(y=alt.Y(f"{category}:N", title=None, sort=names), **extra)
-    scale = alt.Scale(zero=zero)
-    ends = alt.X(f"{value}_low:Q", title=label(answer, value), scale=scale)
-    layers = [
-        base.mark_rule(strokeWidth=3, opacity=0.45).encode(ends, alt.X2(f"{value}_high:Q")),
-        base.mark_point(size=70, opacity=1).encode(alt.X(f"{value}:Q", scale=scale)),
-    ]
-    if reference is not None:
-        rule = alt.Chart(rows.head(1)).mark_rule(color=charts.GREY, strokeDash=[4, 4])
-        layers.insert(0, rule.encode(x=alt.XDatum(reference)))
+    ends = f"{value}_low", f"{value}_high"
+    chart = _with_ends(base, value, ends, label(answer, value), zero=zero, reference=reference)
     lines = rows.select({category, colour or category}).n_unique()
-    return alt.layer(*layers).properties(width=WIDTH, height=max(60, LINE * lines))
+    return chart.properties(width=WIDTH, height=max(60, LINE * lines))
 
 
 def side_by_side(
@@ -91,18 +84,33 @@ def side_by_side(
     )
     y = alt.Y("what:N", title=None, sort=list(columns.values())).axis(labelLimit=0)
     base = alt.Chart(long).encode(y, side("role"), yOffset="role:N")
-    scale = alt.Scale(zero=False)
-    low = alt.X("low:Q", title=title, scale=scale)
+    chart = _with_ends(base, "value", ("low", "high"), title, zero=False, reference=reference)
+    return chart.properties(width=WIDTH, height=LINE * len(columns) * rows.height)
+
+
+def _with_ends(
+    base: alt.Chart,
+    value: str,
+    ends: tuple[str, str],
+    title: str,
+    *,
+    zero: bool,
+    reference: float | None,
+) -> Chart:
+    """Draw a dot for each row of a chart, its interval as a bar, and a line to compare with."""
+    scale = alt.Scale(zero=zero)
+    low = alt.X(f"{ends[0]}:Q", title=title, scale=scale)
     layers = [
-        base.mark_rule(strokeWidth=3, opacity=0.45).encode(low, alt.X2("high:Q")),
-        base.mark_point(size=70, opacity=1).encode(alt.X("value:Q", scale=scale)),
+        base.mark_rule(strokeWidth=3, opacity=0.45).encode(low, alt.X2(f"{ends[1]}:Q")),
+        base.mark_point(size=70, opacity=1).encode(alt.X(f"{value}:Q", scale=scale)),
     ]
     if reference is not None:
-        rule = alt.Chart(rows.head(1)).mark_rule(color=charts.GREY, strokeDash=[4, 4])
+        rule = alt.Chart(pl.DataFrame({"at": [reference]}))
+        rule = rule.mark_rule(color=charts.GREY, strokeDash=[4, 4])
         layers.insert(0, rule.encode(x=alt.XDatum(reference)))
-    return alt.layer(*layers).properties(width=WIDTH, height=LINE * len(columns) * rows.height)
+    return alt.layer(*layers)
 
 
-def side(column: str | None) -> alt.Color:
+def side(column: str) -> alt.Color:
     """Colour by side."""
     return alt.Color(f"{column}:N", title=None, scale=SIDES)

@@ -55,17 +55,13 @@ def _draw_activity(answer: Answer, unit: Unit) -> Chart:
     return alt.vconcat(*panels).resolve_scale(x="shared")
 
 
-def _finish_activity(rows: pl.DataFrame, talk: Talk, unit: Unit) -> pl.DataFrame:
-    return periods.on_calendar(rows, talk, unit)
-
-
 def _declare(unit: Unit) -> Callable[[Expression], Expression]:
     return CATALOGUE.metric(
         domain="interaction",
         question=f"How much is written in each {unit}, and by how many people?",
         source="Active users of usage analytics; the unfinished last period as in chat-analytics",
         columns=_ACTIVITY,
-        finish=functools.partial(_finish_activity, unit=unit),
+        finish=functools.partial(periods.on_calendar, unit=unit),
         finding=functools.partial(_describe_activity, unit=unit),
         chart=functools.partial(_draw_activity, unit=unit),
     )

@@ -11,7 +11,7 @@ from ibis import _
 
 from aico_lab.errors import InvalidValue
 from aico_lab.metrics import draw
-from aico_lab.metrics.intervals import bootstrap, ratio
+from aico_lab.metrics.intervals import bootstrap, percent, ratio
 from aico_lab.metrics.registry import CATALOGUE, Column, interval
 from aico_lab.reports import charts
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
 
     from aico_lab.metrics.answer import Answer
-    from aico_lab.metrics.intervals import Statistic
     from aico_lab.metrics.registry import Chart
     from aico_lab.metrics.talk import Talk
 
@@ -30,10 +29,6 @@ POSITIVE: Final = 0.05
 _MOODS: Final = {"negative": "#CC79A7", "neutral": "#CBD2D9", "positive": charts.GREEN}
 
 
-def _percent(numerator: str, denominator: str) -> Statistic:
-    return lambda sums: 100 * sums[numerator] / sums[denominator]
-
-
 def _finish_sentiment(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
     found = bootstrap(
         rows,
@@ -41,9 +36,9 @@ def _finish_sentiment(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
         unit="conversation_id",
         statistics={
             "mean": ratio("total", "n_scored"),
-            "positive": _percent("n_positive", "n_scored"),
-            "negative": _percent("n_negative", "n_scored"),
-            "scored": _percent("n_scored", "n_messages"),
+            "positive": percent("n_positive", "n_scored"),
+            "negative": percent("n_negative", "n_scored"),
+            "scored": percent("n_scored", "n_messages"),
         },
     )
     return found.rename({"n": "conversations", "n_scored": "n"})

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import ibis
 from ibis import _
 
-from aico_lab.mart import definitions, refresh
+from aico_lab.mart import compiler, definitions
 from aico_lab.metrics.zones import get_zone, local_ms, offsets, to_local
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ class Talk:
         return to_local(last_ms, get_zone(self.filters.timezone)).date()
 
     def _stored(self, table: str) -> ir.Table:
-        return ibis.table(refresh.schemas()[table], name=table, database="mart")
+        return ibis.table(compiler.schemas()[table], name=table, database="mart")
 
     def _view(self, name: str) -> ir.Table:
         return ibis.table(VIEWS[name], name=name, database="mart")

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import altair as alt
 import ibis
 import numpy as np
-import polars as pl
 from ibis import _
 
 from aico_lab.metrics import draw
 from aico_lab.metrics.intervals import bootstrap
 from aico_lab.metrics.registry import CATALOGUE, Column, interval
-from aico_lab.reports import charts
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
+    import polars as pl
     from numpy.typing import NDArray
 
     from aico_lab.metrics.answer import Answer
@@ -76,30 +74,8 @@ _TRANSFERS: Final = {
 
 
 def _draw_transfer(answer: Answer) -> Chart:
-    rows = answer.pl()
-    long = pl.concat(
-        rows.select(
-            "role",
-            pl.lit(meaning).alias("measure"),
-            value=name,
-            value_low=f"{name}_low",
-            value_high=f"{name}_high",
-        )
-        for name, meaning in _TRANSFERS.items()
-    )
-    base = alt.Chart(long).encode(
-        alt.Y("measure:N", title=None, sort=list(_TRANSFERS.values())).axis(labelLimit=260),
-        color=draw.side("role"),
-        yOffset="role:N",
-    )
-    x = alt.X("value:Q", title="Association with the other side's previous turn")
-    zero = alt.Chart(long.head(1)).mark_rule(color=charts.GREY, strokeDash=[4, 4])
-    ends = base.mark_rule(strokeWidth=3, opacity=0.45).encode(
-        alt.X("value_low:Q"), alt.X2("value_high:Q")
-    )
-    points = base.mark_point(size=70, opacity=1).encode(x)
-    layers = alt.layer(zero.encode(x=alt.XDatum(0)), ends, points)
-    return layers.properties(width=draw.WIDTH - 120, height=draw.LINE * len(_TRANSFERS) * 2)
+    title = "Association with the other side's previous turn"
+    return draw.side_by_side(answer, _TRANSFERS, title, reference=0)
 
 
 def _transferred(rows: pl.DataFrame) -> str:

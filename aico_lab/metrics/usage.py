@@ -10,7 +10,7 @@ import polars as pl
 from ibis import _
 
 from aico_lab.metrics import draw
-from aico_lab.metrics.intervals import bootstrap
+from aico_lab.metrics.intervals import bootstrap, percent
 from aico_lab.metrics.quantiles import quantiles
 from aico_lab.metrics.registry import CATALOGUE, Column, interval
 from aico_lab.reports import charts
@@ -33,7 +33,7 @@ def _finish(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
         rows.drop("median_ms").with_columns(people=1, changed=pl.col("changes") > 0),
         by=["preference"],
         unit="user_id",
-        statistics={"share": lambda sums: 100 * sums["changed"] / sums["people"]},
+        statistics={"share": percent("changed", "people")},
     )
     return found.join(medians, "preference", how="left", maintain_order="left")
 
