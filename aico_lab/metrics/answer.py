@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from aico_lab.metrics.claims import counted
+from aico_lab.metrics.intervals import FEW, FEWEST, UNIT, UNITS
 from aico_lab.metrics.registry import N
 
 if TYPE_CHECKING:
@@ -41,7 +43,8 @@ class Answer:
         parameters: With which values.
         filters: About which part of the conversations.
         generation: The snapshot that it was computed from.
-        left_out: How many rows rested on fewer observations than `min_cell`.
+        left_out: How many rows rested on fewer observations than `min_cell`, or on fewer people
+            than `min_people`.
     """
 
     metric: Metric
@@ -52,14 +55,14 @@ class Answer:
     _rows: pl.DataFrame = field(repr=False)
 
     def pl(self) -> pl.DataFrame:
-        """Give the rows as a polars frame."""
-        return self._rows
+        """Return the rows as a polars frame."""
+        return self._rows.select(column.name for column in self.metric.columns)
 
     def arrow(self) -> pa.Table:
         """Give the rows as an Arrow table; each field's metadata has its `meaning` and `unit`."""
         import pyarrow as pa
 
-        table = self._rows.to_arrow()
+        table = self.pl().to_arrow()
         described = [
             table.schema.field(column.name).with_metadata(
                 {"meaning": column.meaning, "unit": column.unit}
@@ -96,9 +99,26 @@ class Answer:
     @property
     def finding(self) -> str:
         """What the answer is, in a sentence."""
-        if self._rows.is_empty():
-            return "Nothing matches."
-        return self.metric.finding(self._rows)
+        if self._rows.is_empty() and not self.left_out:
+            return self.metric.nothing
+        if not self.left_out:
+            return self.metric.finding(self._rows)
+        if self._rows.filter(pl.col(N).is_null() | (pl.col(N) > 0)).is_empty():
+            return f"Too little data: {self._left_out}"
+        return f"Of the rows that are shown: {self.metric.finding(self._rows)}"
+
+    @property
+    def notes(self) -> list[str]:
+        """What the intervals rest on, and where there is none for lack of people."""
+        if UNITS not in self._rows.columns or self._rows.is_empty():
+            return []
+        unit, units = self._rows[UNIT][0], self._rows.filter(pl.col(UNITS) > 0)[UNITS]
+        notes = [f"95 % intervals over {unit}"]
+        if (units < FEWEST).any():
+            notes.append(f"none below {FEWEST} {unit}")
+        if units.is_between(FEWEST, FEW - 1).any():
+            notes.append(f"rough below {FEW} {unit}")
+        return notes
 
     @property
     def caption(self) -> str:
@@ -111,9 +131,17 @@ class Answer:
             if chosen:
                 said.append(chosen[0] if len(chosen) == 1 else f"{len(chosen)} {name}s")
         said += [f"days and hours of {filters.timezone}", f"snapshot {self.generation}"]
+        said += self.notes
         if self.left_out:
-            said.append(f"{self.left_out:,} rows of fewer than {filters.min_cell} left out")
+            said.append(self._left_out)
         return ", ".join(said)
+
+    @property
+    def _left_out(self) -> str:
+        fewest_people = self.filters.min_people or self.metric.min_people
+        limits = [f"{self.filters.min_cell} observations"] if self.filters.min_cell > 1 else []
+        limits += [counted(fewest_people, "people")] if fewest_people > 1 else []
+        return f"{counted(self.left_out, 'rows')} of fewer than {' or '.join(limits)} left out"
 
     def __len__(self) -> int:
         return self._rows.height
@@ -156,7 +184,7 @@ class Answer:
         ]
 
     def _texts(self) -> list[list[str]]:
-        return [[_text(value) for value in row] for row in self._rows.head(SHOWN).iter_rows()]
+        return [[_text(value) for value in row] for row in self.pl().head(SHOWN).iter_rows()]
 
     def _more(self) -> Sequence[str]:
         left = self._rows.height - SHOWN
@@ -164,13 +192,27 @@ class Answer:
 
 
 def typed(rows: pl.DataFrame, columns: Sequence[Column]) -> pl.DataFrame:
-    """Give rows the declared columns, in their order and with their types."""
-    return rows.select(pl.col(column.name).cast(TYPES[column.type]) for column in columns)
+    """Return the declared columns in their order and with their types, and those of intervals."""
+    return rows.select(
+        *(pl.col(column.name).cast(TYPES[column.type]) for column in columns),
+        *(name for name in (UNITS, UNIT) if name in rows.columns),
+    )
 
 
-def without_small_cells(rows: pl.DataFrame, smallest: int) -> pl.DataFrame:
-    """Leave out rows that rest on few observations; one that rests on none tells nothing."""
-    return rows.filter(pl.col(N).is_null() | (pl.col(N) == 0) | (pl.col(N) >= smallest))
+def without_small_cells(
+    rows: pl.DataFrame, people: str, min_cell: int, min_people: int
+) -> pl.DataFrame:
+    """Leave out rows of few observations or about few people; a row of none tells nothing.
+
+    Args:
+        rows: Of an answer.
+        people: The column that counts people.
+        min_cell: The fewest observations of a row that stays.
+        min_people: The fewest people of a row that stays.
+    """
+    n = pl.col(N).fill_null(0)
+    enough = (n >= min_cell) & (pl.col(people).fill_null(0) >= min_people)
+    return rows.filter((n == 0) | enough)
 
 
 def _side(column: Column) -> str:

@@ -8,9 +8,9 @@ import ibis
 import polars as pl
 from ibis import _
 
-from aico_lab.metrics import draw
+from aico_lab.metrics import claims, draw
 from aico_lab.metrics.checks import at_least
-from aico_lab.metrics.intervals import bootstrap, ratio
+from aico_lab.metrics.intervals import estimate, mean
 from aico_lab.metrics.registry import CATALOGUE, Column, interval
 
 if TYPE_CHECKING:
@@ -29,34 +29,35 @@ def _finish_burstiness(rows: pl.DataFrame, _talk: Talk, min_intervals: int) -> p
     )
     each = rows.filter(pl.col("mean") > 0).select(
         "role",
-        "user_id",
+        known=True,
         n_intervals=n.cast(pl.Int64),
-        people=pl.lit(1),
+        n=pl.lit(1),
         b=(spread - 1) / (spread + 1),
         b_n=corrected,
         with_memory=pl.col("memory").is_not_null().cast(pl.Int64),
         m=pl.col("memory").fill_null(0.0),
     )
-    found = bootstrap(
+    found = estimate(
         each,
         by=["role"],
-        unit="user_id",
+        unit="people",
         statistics={
-            "burstiness": ratio("b", "people"),
-            "corrected": ratio("b_n", "people"),
-            "memory": ratio("m", "with_memory"),
+            "burstiness": mean("b", "n"),
+            "corrected": mean("b_n", "n"),
+            "memory": mean("m", "with_memory"),
         },
     )
     return found.rename({"n_intervals": "intervals"})
 
 
 def _describe_burstiness(rows: pl.DataFrame) -> str:
-    def tells(row: dict[str, float | None]) -> str:
+    def tells(row: claims.Row) -> str:
         b, m = row["burstiness"], row["memory"]
         memory = "" if m is None else f", M = {m:.2f}"
-        return f"{row['role']}: B = {b:.2f}{memory} in the mean of {row['n']:,} people"
+        people = claims.counted(row["n"], "people")
+        return f"{row['role']}: B = {b:.2f}{memory} in the mean of {people}"
 
-    return "; ".join(tells(row) for row in rows.iter_rows(named=True))
+    return claims.each(rows, tells)
 
 
 def _draw_burstiness(answer: Answer) -> Chart:
@@ -79,6 +80,7 @@ def _draw_burstiness(answer: Answer) -> Chart:
         Column("memory", "number", "mean M, correlation of an interval with the one before"),
         interval("memory"),
     ],
+    people="n",
     finish=_finish_burstiness,
     finding=_describe_burstiness,
     chart=_draw_burstiness,
@@ -92,8 +94,8 @@ def burstiness(talk: Talk, *, min_intervals: int = 20) -> ir.Table:
     (sqrt(n + 1) r - sqrt(n - 1)) / ((sqrt(n + 1) - 2) r + sqrt(n - 1)), r = sigma / mu. M is
     Pearson's correlation of the intervals but the last with those but the first; who has none,
     since all are equal, does not count for it. Values are means over people, each of whom counts
-    once; intervals of the means resample people. Left out are people with fewer intervals, who are
-    not known, or whose messages are all of one moment.
+    once. Left out are people with fewer intervals, who are not known, or whose messages are all of
+    one moment.
 
     Args:
         min_intervals: The fewest intervals of a person, 2 or more.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import ibis
@@ -119,6 +120,7 @@ class Question:
         role: Role | None = None,
         timezone: str | None = None,
         min_cell: int = 1,
+        min_people: int | None = None,
         **parameters: object,
     ) -> Answer:
         """Ask it of the newest snapshot; see `aico_lab.metrics.filters.Filters`.
@@ -131,6 +133,7 @@ class Question:
             role: Only what this side wrote.
             timezone: In which days and hours are counted; the lab's where it is None.
             min_cell: Leave out rows that rest on fewer observations.
+            min_people: Leave out rows about fewer people; the metric's own number where it is None.
             parameters: Those of the metric.
 
         Raises:
@@ -145,6 +148,7 @@ class Question:
             role=role,
             timezone=timezone or self._timezone,
             min_cell=min_cell,
+            min_people=min_people,
         )
         return ask(self.metric, self._reader, filters, self.metric.check(parameters))
 
@@ -158,6 +162,7 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
         generation, first_ms, last_ms = _describe(connection)
         _check_names(connection, filters)
         talk = Talk(filters, first_ms, last_ms, by_side=metric.role == "input")
+        talk = replace(talk, by_person=_names_several_people(connection, talk))
         query = compile_query(metric.name, talk, tuple(sorted(parameters.items())))
         rows = pl.DataFrame(connection.execute(query).to_arrow_table())
     if metric.finish:
@@ -165,7 +170,8 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
     answer = typed(rows, metric.columns)
     if filters.role and metric.role == "answer":
         answer = answer.filter(pl.col("role") == filters.role)
-    kept = without_small_cells(answer, filters.min_cell)
+    fewest_people = filters.min_people or metric.min_people
+    kept = without_small_cells(answer, metric.people, filters.min_cell, fewest_people)
     return Answer(metric, parameters, filters, generation, answer.height - kept.height, kept)
 
 
@@ -188,6 +194,25 @@ def _describe(connection: duckdb.DuckDBPyConnection) -> tuple[int, int, int]:
         "coalesce(min(ts_ms), 0), coalesce(max(ts_ms), 0) FROM mart.messages"
     ).fetchone()
     return found or (0, 0, 0)
+
+
+def _names_several_people(connection: duckdb.DuckDBPyConnection, talk: Talk) -> bool:
+    """Whether what the filters leave is of more than one person who is named."""
+    since, until = talk.bounds
+    chosen = talk.filters
+    found = connection.execute(
+        """SELECT min(user_id) <> max(user_id) FROM mart.turns
+        WHERE ($since IS NULL OR started_ms >= $since) AND ($until IS NULL OR started_ms < $until)
+            AND (len($users) = 0 OR user_id IN (SELECT unnest($users)))
+            AND (len($channels) = 0 OR channel_id IN (SELECT unnest($channels)))""",
+        {
+            "since": since,
+            "until": until,
+            "users": list(chosen.users),
+            "channels": list(chosen.channels),
+        },
+    ).fetchone()
+    return bool(found and found[0])
 
 
 def _check_names(connection: duckdb.DuckDBPyConnection, filters: Filters) -> None:

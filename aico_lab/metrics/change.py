@@ -10,7 +10,7 @@ import polars as pl
 
 from aico_lab.errors import InvalidValue
 from aico_lab.metrics import draw, periods
-from aico_lab.metrics.registry import CATALOGUE, Column, interval
+from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column, interval
 from aico_lab.reports import charts
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ def _series(talk: Talk, measure: str, unit: Unit) -> ir.Table:
         "users": days.user_id.nunique(where=days.role == "user"),
         "sentiment": days.sentiment_sum.sum() / days.n_scored.sum().nullif(0),
     }
-    return days.group_by("start").agg(n=days.n_messages.sum(), value=measures[measure])
+    return days.group_by("start").agg(
+        n=days.n_messages.sum(), people=days.user_id.nunique(), value=measures[measure]
+    )
 
 
 def _finish_trend(rows: pl.DataFrame, talk: Talk, measure: str, period: Unit) -> pl.DataFrame:  # noqa: ARG001
@@ -125,6 +127,7 @@ def _draw_trend(answer: Answer) -> Chart:
     columns=[
         Column("start", "date", "first day of the period"),
         Column("n", "integer", "messages"),
+        PEOPLE,
         Column("value", "number", "messages or people of the period"),
         Column("smooth", "number", f"mean of the {_SMOOTHED} complete periods around it"),
         Column("slope", "number", "change of value from one period to the next, in every row"),
@@ -173,6 +176,7 @@ def _finish_changes(
         pl.col("start").first(),
         pl.col("end").last().dt.offset_by("-1d"),
         n=pl.len(),
+        people=pl.col("people").max(),
         level=pl.col("value").mean(),
     )
 
@@ -231,6 +235,7 @@ def _draw_changes(answer: Answer) -> Chart:
         Column("start", "date", "first day of the segment"),
         Column("end", "date", "last day of the segment"),
         Column("n", "integer", "periods"),
+        Column("people", "integer", "people of its period with the most of them"),
         Column("level", "number", "mean of the measure in a period"),
     ],
     finish=_finish_changes,

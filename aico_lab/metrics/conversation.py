@@ -9,11 +9,11 @@ import ibis
 import polars as pl
 from ibis import _
 
-from aico_lab.metrics import draw
+from aico_lab.metrics import claims, draw
 from aico_lab.metrics.checks import more_than_nothing
-from aico_lab.metrics.intervals import bootstrap, ratio
+from aico_lab.metrics.intervals import UNIT, UNITS, estimate, mean
 from aico_lab.metrics.quantiles import median_interval, quantiles
-from aico_lab.metrics.registry import CATALOGUE, Column, interval
+from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column, interval
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -26,17 +26,17 @@ _MS_OF_AN_HOUR: Final = 3_600_000
 _HOURS_OF_A_YEAR: Final = 8_760
 
 
-def _finish_turns(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
-    found = bootstrap(
+def _finish_turns(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
+    found = estimate(
         rows,
         by=["role"],
-        unit="conversation_id",
+        unit=talk.units,
         statistics={
-            "messages": ratio("n_messages", "n_turns"),
-            "words": ratio("n_words", "n_turns"),
+            "messages": mean("n_messages", "n_turns", scale="log"),
+            "words": mean("n_words", "n_turns", scale="log"),
         },
     )
-    return found.rename({"n": "conversations", "n_turns": "n"})
+    return found.rename({"n_turns": "n"})
 
 
 def _draw_turns(answer: Answer) -> Chart:
@@ -50,16 +50,18 @@ def _draw_turns(answer: Answer) -> Chart:
     columns=[
         Column("role", "text", "the side that wrote"),
         Column("n", "integer", "turns"),
-        Column("conversations", "integer", "conversations they are from"),
+        PEOPLE,
         Column("messages", "number", "mean messages of a turn"),
         interval("messages"),
         Column("words", "number", "mean words of a turn"),
         interval("words"),
     ],
     finish=_finish_turns,
-    finding=lambda rows: "; ".join(
-        f"{row['role']}: {row['words']:.1f} words in {row['messages']:.2f} messages a turn"
-        for row in rows.iter_rows(named=True)
+    finding=lambda rows: claims.each(
+        rows,
+        lambda row: (
+            f"{row['role']}: {row['words']:.1f} words in {row['messages']:.2f} messages a turn"
+        ),
     ),
     chart=_draw_turns,
 )
@@ -67,10 +69,14 @@ def turns(talk: Talk) -> ir.Table:
     """A turn is what one side writes until the other one does, or until 30 minutes of silence.
 
     In a channel of several people a turn also ends where another person goes on. Means are of all
-    turns of the side; intervals resample conversations.
+    turns of the side.
     """
-    return talk.turns.group_by("role", "conversation_id").agg(
-        n_turns=_.count(), n_messages=_.n_messages.sum(), n_words=_.n_words.sum()
+    return talk.by_unit(
+        talk.turns,
+        "role",
+        n_turns=_.count(),
+        n_messages=_.n_messages.sum(),
+        n_words=_.n_words.sum(),
     )
 
 
@@ -80,12 +86,16 @@ def _finish_latency(rows: pl.DataFrame, talk: Talk, *, cutoff_hours: float) -> p
     waiting, replies = (
         rows.filter(pl.col("ended_ms").is_null() == known) for known in (False, True)
     )
+    replies = replies.with_columns(pl.lit(talk.units).alias(UNIT))
     decided = pl.col("ended_ms") + round(cutoff_hours * _MS_OF_AN_HOUR) <= known_until
     unanswered = waiting.group_by("role").agg(pl.col("times").filter(decided).sum())
     return (
         replies.drop("times")
         .join(unanswered, on="role", how="full", coalesce=True)
-        .with_columns(pl.col("n", "late", "times").fill_null(0))
+        .with_columns(
+            pl.col("n", "late", "times", "people", UNITS).fill_null(0),
+            pl.col(UNIT).fill_null(talk.units),
+        )
         .rename({"times": "unanswered"})
         .sort("role")
     )
@@ -143,6 +153,7 @@ def _draw_latency(answer: Answer) -> Chart:
     columns=[
         Column("role", "text", "the side that replied"),
         Column("n", "integer", "replies in time"),
+        PEOPLE,
         Column("p50", "number", "median time until the reply", "s"),
         interval("p50", "s"),
         Column("p95", "number", "95th percentile", "s"),
@@ -151,13 +162,17 @@ def _draw_latency(answer: Answer) -> Chart:
         Column("unanswered", "integer", "turns of the other side without a reply in time"),
     ],
     finish=_finish_latency,
-    finding=lambda rows: "; ".join(
-        f"{row['role']}: {_duration(row['p50'])} in the median, {_duration(row['p95'])} at the "
-        "95th percentile" if row["n"] else f"{row['role']}: no reply in time"
-        for row in rows.iter_rows(named=True)
+    finding=lambda rows: claims.each(
+        rows,
+        lambda row: (
+            f"{row['role']}: {_duration(row['p50'])} in the median, {_duration(row['p95'])} at the "
+            "95th percentile"
+            if row["n"]
+            else f"{row['role']}: no reply in time"
+        ),
     ),
     chart=_draw_latency,
-)  # fmt: skip
+)
 def reply_latency(talk: Talk, *, cutoff_hours: float = 12.0) -> ir.Table:
     """The time from the other side's last message to the first one of the turn that answers it.
 
@@ -179,7 +194,9 @@ def reply_latency(talk: Talk, *, cutoff_hours: float = 12.0) -> ir.Table:
     percentiles = quantiles(
         in_time, "reply_ms", by=["role"], per_mille={"p50": 500, "p95": 950, "p99": 990}
     )
-    ends = median_interval(in_time, "reply_ms", by=["role"], unit="conversation_id")
+    in_time = in_time.mutate(unit=talk.unit(in_time))
+    ends = median_interval(in_time, "reply_ms", by=["role"])
+    ends = ends.rename(_units="units")
     late = replies.group_by("role").agg(late=(_.reply_ms > cutoff_ms).cast("int64").sum())
     found = late.left_join(percentiles, "role").drop("role_right").left_join(ends, "role")
     of_replies = found.select(
@@ -189,10 +206,12 @@ def reply_latency(talk: Talk, *, cutoff_hours: float = 12.0) -> ir.Table:
         **{name: found[name] / 1000 for name in ("p50", "p95", "p99")},
         p50_low=found.low / 1000,
         p50_high=found.high / 1000,
+        people=found.people,
+        _units=found._units,  # noqa: SLF001 - a column
         ended_ms=ibis.null("int64"),
         times=ibis.null("int64"),
     )
-    nothing = {"late": "int64", "n": "int64"} | dict.fromkeys(
+    nothing = dict.fromkeys(("late", "n", "people", UNITS), "int64") | dict.fromkeys(
         ("p50", "p95", "p99", "p50_low", "p50_high"), "float64"
     )
     waiting = _without_reply(talk.turns, cutoff_ms)

@@ -9,10 +9,10 @@ import ibis
 import polars as pl
 from ibis import _
 
-from aico_lab.metrics import draw
-from aico_lab.metrics.intervals import bootstrap, percent, ratio
+from aico_lab.metrics import claims, draw
+from aico_lab.metrics.intervals import Statistic, estimate, mean, percent
 from aico_lab.metrics.quantiles import quantiles
-from aico_lab.metrics.registry import CATALOGUE, Column, interval
+from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column, interval
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -28,49 +28,45 @@ _ROUNDING: Final = 1e-9
 """Engines add numbers in any order; a mean that is -0.05 must be negative in each."""
 
 
-def _finish_balance(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
-    one_sided = rows.filter(
-        (pl.col("users_turns") == 0) | (pl.col("users_turns") == pl.col("turns"))
-    )
-    both = rows.join(one_sided.select("conversation_id"), on="conversation_id", how="anti")
+def _finish_balance(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
+    two_sided, one_sided = (int(rows[name].sum()) for name in ("two_sided", "one_sided"))
     measured = [
-        both.select(
-            "conversation_id",
+        rows.select(
+            "known",
             measure=pl.lit(place),
             of_all=pl.col(name).cast(pl.Int64),
             of_users=pl.col(f"users_{name}").cast(pl.Int64),
         )
         for place, name in enumerate(_MEASURES)
     ]
-    found = bootstrap(
+    found = estimate(
         pl.concat(measured),
         by=["measure"],
-        unit="conversation_id",
+        unit=talk.units,
         statistics={"share": percent("of_users", "of_all")},
     )
-    places = pl.DataFrame({"measure": range(len(_MEASURES) if rows.height else 0)})
-    return (
-        places.cast(pl.Int32)
-        .join(found, on="measure", how="left", maintain_order="left")
-        .rename({"n": "conversations", "of_all": "n"})
-        .with_columns(
-            pl.col("measure").replace_strict(dict(enumerate(_MEASURES)), return_dtype=pl.String),
-            pl.col("n", "conversations").fill_null(0),
-            one_sided=pl.lit(one_sided.height),
-        )
+    return found.rename({"of_all": "n"}).with_columns(
+        pl.col("measure").replace_strict(dict(enumerate(_MEASURES)), return_dtype=pl.String),
+        conversations=pl.lit(two_sided),
+        one_sided=pl.lit(one_sided),
     )
 
 
 def _describe_balance(rows: pl.DataFrame) -> str:
-    said = (
-        f"{row['share']:.1f} % of the {row['measure']}"
-        for row in rows.iter_rows(named=True)
-        if row["share"] is not None
-    )
     row = rows.row(0, named=True)
+    if not row["conversations"]:
+        return (
+            f"Too little data: {claims.counted(row['one_sided'], 'conversations')}, all one-sided"
+        )
+    said = claims.each(
+        rows,
+        lambda row: (
+            None if row["share"] is None else f"{row['share']:.1f} % of the {row['measure']}"
+        ),
+    )
     return (
-        f"The user's side has {', '.join(said) or 'nothing'} in {row['conversations']:,} "
-        f"conversations of two sides; {row['one_sided']:,} are one-sided"
+        f"The user's side has: {said}; {claims.counted(row['conversations'], 'conversations')} of "
+        f"two sides, {row['one_sided']:,} one-sided"
     )
 
 
@@ -85,6 +81,7 @@ def _draw_balance(answer: Answer) -> Chart:
     columns=[
         Column("measure", "text", "what is divided: turns, messages or words"),
         Column("n", "integer", "how many of them there are, of both sides"),
+        PEOPLE,
         Column("share", "number", "share of the user's side", "%"),
         interval("share", "%"),
         Column("conversations", "integer", "conversations with both sides, which count here"),
@@ -100,26 +97,38 @@ def balance(talk: Talk) -> ir.Table:
 
     Only of conversations in which both sides wrote in the period; the others are counted as
     one-sided. The share is that of all of them together, so that long conversations weigh more.
-    Intervals resample conversations.
     """
     by_user = (talk.turns.role == "user").cast("int64")
-    amounts = {"turns": 1, "messages": talk.turns.n_messages, "words": talk.turns.n_words}
-    return talk.turns.group_by("conversation_id").agg(
-        **{f"users_{name}": (by_user * amount).sum() for name, amount in amounts.items()},
-        turns=_.count(),
-        messages=_.n_messages.sum(),
-        words=_.n_words.sum(),
+    sides = talk.turns.group_by("conversation_id").agg(users=by_user.sum(), turns=_.count())
+    one_sided = sides.mutate(one_sided=(sides.users == 0) | (sides.users == sides.turns))
+    turns = talk.turns.join(one_sided.drop("users", "turns"), "conversation_id")
+    counts, users = (~turns.one_sided).cast("int64"), (turns.role == "user").cast("int64")
+    amounts = {
+        "turns": counts,
+        "messages": counts * turns.n_messages,
+        "words": counts * turns.n_words,
+    }
+    first = turns.turn_idx == turns.turn_idx.min().over(ibis.window(group_by="conversation_id"))
+    turns = turns.mutate(
+        **amounts,
+        **{f"users_{name}": users * amount for name, amount in amounts.items()},
+        two_sided=(first & ~turns.one_sided).cast("int64"),
+        alone=(first & turns.one_sided).cast("int64"),
+    )
+    sums = [*amounts, *(f"users_{name}" for name in amounts), "two_sided"]
+    return talk.by_unit(
+        turns, **{name: turns[name].sum() for name in sums}, one_sided=turns.alone.sum()
     )
 
 
-def _finish_questions(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
-    found = bootstrap(
+def _finish_questions(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
+    found = estimate(
         rows,
         by=["role"],
-        unit="conversation_id",
+        unit=talk.units,
         statistics={"share": percent("questions", "messages")},
     )
-    return found.drop("n").rename({"messages": "n"})
+    return found.rename({"messages": "n"})
 
 
 def _draw_questions(answer: Answer) -> Chart:
@@ -133,14 +142,14 @@ def _draw_questions(answer: Answer) -> Chart:
     columns=[
         Column("role", "text", "the side that wrote"),
         Column("n", "integer", "messages"),
+        PEOPLE,
         Column("questions", "integer", "messages that ask something"),
         Column("share", "number", "share of messages that ask something", "%"),
         interval("share", "%"),
     ],
     finish=_finish_questions,
-    finding=lambda rows: "; ".join(
-        f"{row['role']}: {row['share']:.1f} % of the messages ask something"
-        for row in rows.iter_rows(named=True)
+    finding=lambda rows: claims.each(
+        rows, lambda row: f"{row['role']}: {row['share']:.1f} % of the messages ask something"
     ),
     chart=_draw_questions,
 )
@@ -149,27 +158,22 @@ def questions(talk: Talk) -> ir.Table:
 
     That is one that a space, a quotation mark, a closing bracket, another end of a sentence or the
     end of the message follows, so that the one in an address does not count; the marks of Chinese
-    and Arabic do. Questions without a mark are missed, and rhetorical ones count. Intervals
-    resample conversations.
+    and Arabic do. Questions without a mark are missed, and rhetorical ones count.
     """
-    return talk.messages.group_by("role", "conversation_id").agg(
-        messages=_.count(), questions=_.is_question.cast("int64").sum()
+    return talk.by_unit(
+        talk.messages, "role", messages=_.count(), questions=_.is_question.cast("int64").sum()
     )
 
 
-def _finish_message_length(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
+def _finish_message_length(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
     exact = rows.group_by("role").agg(pl.col("p50", "p95").first())
-    found = bootstrap(
+    found = estimate(
         rows.drop("p50", "p95"),
         by=["role"],
-        unit="conversation_id",
-        statistics={"words": ratio("n_words", "messages")},
+        unit=talk.units,
+        statistics={"words": mean("n_words", "messages", scale="log")},
     )
-    return (
-        found.drop("n")
-        .rename({"messages": "n"})
-        .join(exact, on="role", how="left", maintain_order="left")
-    )
+    return found.rename({"messages": "n"}).join(exact, on="role", maintain_order="left")
 
 
 def _draw_message_length(answer: Answer) -> Chart:
@@ -201,16 +205,19 @@ def _draw_message_length(answer: Answer) -> Chart:
     columns=[
         Column("role", "text", "the side that wrote"),
         Column("n", "integer", "messages"),
+        PEOPLE,
         Column("words", "number", "mean words of a message"),
         interval("words"),
         Column("p50", "number", "words of the median message"),
         Column("p95", "number", "95th percentile of the words"),
     ],
     finish=_finish_message_length,
-    finding=lambda rows: "; ".join(
-        f"{row['role']}: {row['words']:.1f} words a message in the mean, {row['p50']:.0f} in the "
-        "median"
-        for row in rows.iter_rows(named=True)
+    finding=lambda rows: claims.each(
+        rows,
+        lambda row: (
+            f"{row['role']}: {row['words']:.1f} words a message in the mean, {row['p50']:.0f} in "
+            "the median"
+        ),
     ),
     chart=_draw_message_length,
 )
@@ -219,28 +226,30 @@ def message_length(talk: Talk) -> ir.Table:
 
     Messages without any word count, with 0. In languages without spaces a word is a stretch between
     two punctuation marks, so that lengths compare within a language only. Percentiles are exact and
-    are lengths that occurred. Intervals resample conversations.
+    are lengths that occurred.
     """
     exact = quantiles(talk.messages, "n_words", by=["role"], per_mille={"p50": 500, "p95": 950})
-    amounts = talk.messages.group_by("role", "conversation_id").agg(
-        messages=_.count(), n_words=_.n_words.sum()
-    )
+    amounts = talk.by_unit(talk.messages, "role", messages=_.count(), n_words=_.n_words.sum())
     return amounts.join(exact.drop("n"), "role")
 
 
-def _finish_repair(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
+def _finish_repair(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
     recovered, usual = percent("recovered", "n_negative"), percent("not_negative", "n_followed")
-    found = bootstrap(
+    found = estimate(
         rows,
         by=["role"],
-        unit="conversation_id",
+        unit=talk.units,
         statistics={
             "repaired": recovered,
             "baseline": usual,
-            "lift": lambda sums: recovered(sums) / usual(sums),
+            "lift": Statistic(
+                lambda sums: recovered.function(sums) / usual.function(sums),
+                ("n_negative", "n_followed"),
+                "log",
+            ),
         },
     )
-    return found.drop("n").rename({"n_negative": "n"})
+    return found.rename({"n_negative": "n"})
 
 
 def _describe_repair(rows: pl.DataFrame) -> str:
@@ -265,6 +274,7 @@ def _draw_repair(answer: Answer) -> Chart:
     columns=[
         Column("role", "text", "the side whose turns these are"),
         Column("n", "integer", "negative turns with a next one"),
+        PEOPLE,
         Column("repaired", "number", "share of them whose next turn is not negative", "%"),
         interval("repaired", "%"),
         Column("baseline", "number", "the same share of all turns with a next one", "%"),
@@ -287,7 +297,7 @@ def repair(talk: Talk) -> ir.Table:
     Regression to the mean alone makes most turns after a negative one less negative, whatever was
     said in between: so the share by itself shows no repair. It is to be compared with the baseline,
     and a lift of 1 says that a negative turn tells nothing of the next one; below 1, moods last.
-    Nothing here shows that the turn in between was the cause. Intervals resample conversations.
+    Nothing here shows that the turn in between was the cause.
     """
     order = ibis.window(group_by="conversation_id", order_by="turn_idx")
     scored = talk.turns.mutate(
@@ -296,6 +306,7 @@ def repair(talk: Talk) -> ir.Table:
     )
     pairs = scored.select(
         "role",
+        "user_id",
         "conversation_id",
         "negative",
         counts=(scored.n_scored > 0)
@@ -308,7 +319,9 @@ def repair(talk: Talk) -> ir.Table:
         next_negative=scored.negative.lead(2).over(order),
     )
     pairs = pairs.filter(pairs.counts)
-    return pairs.group_by("role", "conversation_id").agg(
+    return talk.by_unit(
+        pairs,
+        "role",
         n_followed=_.count(),
         not_negative=(~_.next_negative).cast("int64").sum(),
         n_negative=_.negative.cast("int64").sum(),

@@ -33,6 +33,8 @@ class Filters:
         role: Only what this side wrote.
         timezone: An IANA name; days, weeks and hours are counted in it.
         min_cell: Rows that rest on fewer observations (their column `n`) are left out.
+        min_people: Rows about fewer people are left out; None leaves it to the metric, which is 1,
+            but 5 where an answer holds words.
     """
 
     since: Moment | None = None
@@ -42,16 +44,16 @@ class Filters:
     role: Role | None = None
     timezone: str = "UTC"
     min_cell: int = 1
+    min_people: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("user", "channel"):
             object.__setattr__(self, name, _names(name, getattr(self, name)))
         if self.role not in (None, *get_args(Role)):
             raise InvalidValue(f"The role is 'user' or 'assistant', not {self.role!r}.")
-        if isinstance(self.min_cell, bool) or not isinstance(self.min_cell, int):
-            raise InvalidValue(f"min_cell is a whole number, not {self.min_cell!r}.")
-        if self.min_cell < 1:
-            raise InvalidValue("min_cell is the fewest observations of a row: 1 or more.")
+        _check_least("min_cell", "observations", self.min_cell)
+        if self.min_people is not None:
+            _check_least("min_people", "people", self.min_people)
         get_zone(self.timezone)
 
     @property
@@ -81,6 +83,13 @@ class Filters:
                 f"The period ends before it begins: since is {self.since}, until is {self.until}."
             )
         return since, until
+
+
+def _check_least(name: str, what: str, least: object) -> None:
+    if isinstance(least, bool) or not isinstance(least, int):
+        raise InvalidValue(f"{name} is a whole number, not {least!r}.")
+    if least < 1:
+        raise InvalidValue(f"{name} is the fewest {what} of a row: 1 or more.")
 
 
 def _names(what: str, given: str | Sequence[str] | None) -> tuple[str, ...] | None:

@@ -10,8 +10,8 @@ import altair as alt
 import polars as pl
 from ibis import _
 
-from aico_lab.metrics import draw, periods
-from aico_lab.metrics.intervals import bootstrap, ratio
+from aico_lab.metrics import claims, draw, periods
+from aico_lab.metrics.intervals import FEWEST, UNITS, estimate, percent
 from aico_lab.metrics.registry import CATALOGUE, Column, interval
 
 if TYPE_CHECKING:
@@ -42,11 +42,21 @@ def _activity(talk: Talk, unit: Unit) -> ir.Table:
 
 
 def _describe_activity(rows: pl.DataFrame, unit: Unit) -> str:
-    top = rows.row(rows["n"].arg_max() or 0, named=True)
+    wrote = rows.filter(pl.col("n") > 0)
+    if wrote.is_empty():
+        return f"Too little data: nothing was written in the {unit}s that are shown"
+    top = wrote.row(wrote["n"].arg_max() or 0, named=True)
     when = {"day": "on", "week": "in the week from", "month": "in the month from"}[unit]
+    which = f"Most was written {when} {claims.leading(wrote, 'n', 'start')}"
+    if wrote.height == 1:
+        which = f"All was written {when} {top['start']}"
+    elif (wrote["n"] == top["n"]).sum() > 1:
+        return f"{which} {claims.counted(top['n'], 'messages')}"
+    unfinished = "" if top["complete"] else f" (the {unit} is unfinished)"
     return (
-        f"Most was written {when} {top['start']}: {top['n']:,} messages by {top['users']:,} people "
-        f"in {top['conversations']:,} conversations"
+        f"{which}: {claims.counted(top['n'], 'messages')} by "
+        f"{claims.counted(top['users'], 'people')} in "
+        f"{claims.counted(top['conversations'], 'conversations')}{unfinished}"
     )
 
 
@@ -61,6 +71,7 @@ def _declare(unit: Unit) -> Callable[[Expression], Expression]:
         question=f"How much is written in each {unit}, and by how many people?",
         source="Active users of usage analytics; the unfinished last period as in chat-analytics",
         columns=_ACTIVITY,
+        people="users",
         finish=functools.partial(periods.on_calendar, unit=unit),
         finding=functools.partial(_describe_activity, unit=unit),
         chart=functools.partial(_draw_activity, unit=unit),
@@ -103,36 +114,38 @@ def monthly_activity(talk: Talk) -> ir.Table:
 
 
 def _finish_stickiness(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
-    found = bootstrap(
-        rows.with_columns(people=pl.lit(1)),
+    days = (
+        pl.min_horizontal(
+            pl.col("start").dt.offset_by("1mo"), pl.lit(talk.last_day + timedelta(days=1))
+        )
+        - pl.max_horizontal("start", pl.lit(talk.first_day))
+    ).dt.total_days()
+    people = rows.drop("user_id").with_columns(pl.col("start").cast(pl.Date))
+    found = estimate(
+        people.with_columns(known=True, n=pl.lit(1), possible=days),
         by=["start"],
-        unit="user_id",
-        statistics={"days_of_one": ratio("days_active", "people")},
-    ).drop("people")
-    months = periods.on_calendar(found, talk, "month").with_columns(
-        days=(
-            pl.min_horizontal("end", pl.lit(talk.last_day + timedelta(days=1)))
-            - pl.max_horizontal("start", pl.lit(talk.first_day))
-        ).dt.total_days()
+        unit="people",
+        statistics={"stickiness": percent("days_active", "possible")},
     )
-    return months.with_columns(
-        daily=pl.col("days_active").fill_null(0) / pl.col("days"),
-        **{
-            f"stickiness{end}": pl.col(f"days_of_one{end}") * 100 / pl.col("days")
-            for end in ("", "_low", "_high")
-        },
-    )
+    months = periods.on_calendar(found, talk, "month").with_columns(days=days)
+    return months.with_columns(daily=pl.col("days_active").fill_null(0) / pl.col("days"))
 
 
 def _describe_stickiness(rows: pl.DataFrame) -> str:
     known = rows.filter(pl.col("stickiness").is_not_null())
+    finished = known.filter("complete", pl.col(UNITS) >= FEWEST).tail(1)
     if known.is_empty():
-        return "In no month did enough people write"
-    last = known.filter("complete").tail(1)
-    row = (known.tail(1) if last.is_empty() else last).row(0, named=True)
+        return "Too little data: nobody wrote in the months that are shown"
+    if finished.is_empty():
+        return (
+            f"Too little data: {claims.counted(known.height, 'months')}, none of them finished "
+            f"and with {FEWEST} people"
+        )
+    row = finished.row(0, named=True)
     return (
         f"In {row['start']:%B %Y} a person who wrote at all did so on {row['stickiness']:.1f} % "
-        f"of the days: {row['daily']:.1f} of {row['n']:,} people on an average day"
+        f"of the days: {row['daily']:.1f} of {claims.counted(row['n'], 'people')} on an average "
+        f"day{claims.doubt(row[UNITS], 'people')}"
     )
 
 
@@ -162,6 +175,7 @@ def _draw_stickiness(answer: Answer) -> Chart:
         interval("stickiness", "%"),
         Column("complete", "truth", "whether the month is over, and not cut by the filters"),
     ],
+    people="n",
     finish=_finish_stickiness,
     finding=_describe_stickiness,
     chart=_draw_stickiness,
@@ -173,7 +187,7 @@ def stickiness(talk: Talk) -> ir.Table:
     Active is who wrote (role user) and is known. The mean is over all local days of the month that
     lie between the first and the last day of the data and the filters, also those on which nobody
     wrote. The same number is the share of these days on which a person of the month wrote, in the
-    mean over people; so the interval resamples people. Months of few days are not comparable with
+    mean over people. Months of few days are not comparable with
     whole ones: the fewer days, the larger the ratio.
     """
     people = talk.daily.filter(_.role == "user", _.user_id.notnull())

@@ -1,15 +1,25 @@
-"""Intervals by the bootstrap, which resamples people or conversations and not messages.
+"""95 % intervals of statistics of sums, by the jackknife over people or conversations.
 
-What one person writes is alike, so messages are no independent observations: whole people, or
-whole conversations, are drawn with replacement (the cluster bootstrap: Davison and Hinkley,
-"Bootstrap Methods and their Application", 1997, section 3.8), and the interval is that of the
-percentiles (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13). The seed
-is fixed, so that the same data give the same interval.
+What one person writes is alike, so messages are no independent observations: the units are whole
+people, or whole conversations where nobody or only one person is named. Each unit is left out in
+turn; the spread of the statistic without it gives the standard error (Efron and Stein, "The
+jackknife estimate of variance", 1981), which for sums of clusters is the estimator that MacKinnon,
+Nielsen and Webb (2023) recommend for few clusters. Means of amounts are handled on the logarithmic
+scale and shares on the logit scale, where their distribution is closer to a normal one.
+
+A few units often carry most of the spread. So the quantile is Student's with Satterthwaite's
+degrees of freedom, those of a variance that is estimated from n values of kurtosis k:
+2 n / (k - (n - 3) / (n - 1)), and at most n - 1.
+
+`tests/test_metrics_coverage.py` simulates how often these intervals cover the truth: 92 to 97 % at
+50 and more units of skewed sizes, where percentiles of the bootstrap covered 88 to 95 %. Nothing is
+drawn at random, and time and memory grow with the units only as those of a few sums do.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -19,131 +29,277 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Sums: TypeAlias = Mapping[str, NDArray[np.float64]]
-    Statistic: TypeAlias = Callable[[Sums], NDArray[np.float64]]
+    Numbers: TypeAlias = NDArray[np.float64]
+    Sums: TypeAlias = Mapping[str, Numbers]
 
-REPLICATES: Final = 1_000
-SEED: Final = 20_250_730
-LEVEL: Final = (2.5, 97.5)  # percent
-_AT_ONCE: Final = 50
+Scale: TypeAlias = Literal["identity", "log", "logit", "atanh"]
+
+FEWEST: Final = 10
+"""Below so many units no interval is given: in simulations it would cover too rarely."""
+
+FEW: Final = 30
+"""Below so many units an interval is rough, and a finding uncertain."""
+
+UNITS: Final = "_units"
+UNIT: Final = "_unit"
+"""Columns beside those of an answer: how many units a row rests on, and what a unit is."""
+
+_AT_ONCE: Final = 500_000
+"""Rows that are handled at a time, so that memory hardly grows with them."""
 
 
-def ratio(numerator: str, denominator: str) -> Statistic:
-    """The ratio of two sums, such as words by messages: a mean."""
-    return lambda sums: sums[numerator] / sums[denominator]
+@dataclass(frozen=True, slots=True)
+class Statistic:
+    """A function of sums, and how its interval is made.
+
+    Attributes:
+        function: From sums, each an array of any shape, to the values of the statistic.
+        of: The sums without which a unit contributes nothing, such as the denominator.
+        scale: On which scale the statistic is nearly normal.
+        whole: What 1 is written as: 100 for percent.
+    """
+
+    function: Callable[[Sums], Numbers]
+    of: tuple[str, ...]
+    scale: Scale = "identity"
+    whole: float = 1.0
 
 
-def percent(numerator: str, denominator: str) -> Statistic:
-    """The share of one sum in another, in percent."""
-    return lambda sums: 100 * sums[numerator] / sums[denominator]
+def mean(total: str, count: str, *, scale: Scale = "identity") -> Statistic:
+    """Return the statistic total / count; amounts that are never negative take the scale 'log'."""
+    return Statistic(lambda sums: sums[total] / sums[count], (count,), scale)
 
 
-def bootstrap(
+def percent(part: str, whole: str) -> Statistic:
+    """Return the share of one sum in another, in percent."""
+    return Statistic(lambda sums: sums[part] / sums[whole], (whole,), "logit", whole=100.0)
+
+
+def estimate(
     rows: pl.DataFrame,
     *,
     by: Sequence[str],
     unit: str,
     statistics: Mapping[str, Statistic],
+    silent: int = 0,
 ) -> pl.DataFrame:
-    """Give statistics of sums for each group, each with its interval.
+    """Compute statistics of sums for each group, each with its 95 % interval.
 
     Args:
-        rows: Sums for each group and unit; all columns but `by` and `unit` are summed.
+        rows: One row for each group and unit, in any order: sums, and `known`, which says whether
+            the unit is a person who is named, or a conversation with one.
         by: The columns of the groups; none for one group of all.
-        unit: The column that names what is drawn: a person, or a conversation.
-        statistics: What each is called, and its function of sums, each an array of any shape.
+        unit: What a unit is, in the plural: 'people', 'conversations', 'weeks'.
+        statistics: Each by its name.
+        silent: Units without a row, whose sums are all 0.
 
     Returns:
-        One row a group, in their order: `by`, `n` (units), the sums, and for each statistic `NAME`,
-        `NAME_low` and `NAME_high`. Where a group has fewer than two units there is no interval;
-        where a statistic is 0/0 it is null.
+        One row for each group, in their order: `by`, the sums, `people` (those who are named),
+        `_unit`, and for each statistic `NAME`, `NAME_low`, `NAME_high`, and the units and people
+        that it rests on as `_units_NAME` and `_people_NAME`; `_units` are those of the first. A
+        statistic that is 0/0 is null. Its interval is null where fewer than `FEWEST` units
+        contribute, and where all units are equal.
     """
-    sums = [name for name in rows.columns if name not in {*by, unit}]
+    sums = [name for name in rows.columns if name not in {*by, "known"}]
     if rows.is_empty():
-        numbers = [*sums, *(n + end for n in statistics for end in ("", "_low", "_high"))]
-        return rows.select(*by).with_columns(
-            pl.lit(0, pl.Int64).alias("n"), *(pl.lit(None, pl.Float64).alias(x) for x in numbers)
-        )
-    rows = rows.sort(*by, unit, nulls_last=False)
-    groups = rows.select(by).unique(maintain_order=True) if by else pl.DataFrame({"_": [0]})
-    keyed = rows.with_columns(
-        pl.col(unit).fill_null("").rank("dense").sub(1).cast(pl.Int64).alias("_unit"),
-        (pl.struct(by).rle_id() if by else pl.lit(0)).cast(pl.Int64).alias("_group"),
+        return _nothing(rows, by, sums, statistics)
+    # Sums depend on the order of what is added: the same rows always have the same one.
+    rows = rows.with_columns(
+        pl.col(sums).cast(pl.Float64).fill_null(0), pl.col("known").cast(pl.Boolean)
+    ).sort(*by, "known", *sums, nulls_last=False)
+    group = _numbered(rows, by)
+    values = {name: rows[name].to_numpy() for name in sums}
+    found: dict[str, Numbers] = {
+        name: np.bincount(group, weights=column).astype(np.float64)
+        for name, column in values.items()
+    }
+    known = rows["known"].to_numpy()
+    given = _Units(values, group, found, known, silent)
+    people = np.bincount(group[known], minlength=int(group[-1]) + 1)
+    made: dict[str, Numbers | NDArray[np.int64]] = {
+        **found,
+        "people": people if unit == "people" else np.minimum(people, 1),
+    }
+    for name, statistic in statistics.items():
+        spread = _Spread(statistic, given)
+        low, high = spread.interval()
+        made.setdefault(UNITS, spread.contributing)
+        made |= {f"{UNITS}_{name}": spread.contributing, f"_people_{name}": spread.people}
+        made |= {name: spread.value * statistic.whole}
+        made |= {f"{name}_low": low * statistic.whole, f"{name}_high": high * statistic.whole}
+    table = pl.DataFrame(made).with_columns(pl.lit(unit).alias(UNIT))
+    if by:
+        table = rows.select(by).unique(maintain_order=True).hstack(table)
+    return table.with_columns(pl.col(pl.Float64).fill_nan(None))
+
+
+def _numbered(rows: pl.DataFrame, by: Sequence[str]) -> NDArray[np.int64]:
+    """Return the number of each row's group, from 0 in their order."""
+    if not by:
+        return np.zeros(rows.height, np.int64)
+    return rows.select(pl.struct(by).rle_id().cast(pl.Int64)).to_series().to_numpy()
+
+
+def _nothing(
+    rows: pl.DataFrame, by: Sequence[str], sums: Sequence[str], statistics: Mapping[str, Statistic]
+) -> pl.DataFrame:
+    numbers = [*sums, *(n + end for n in statistics for end in ("", "_low", "_high"))]
+    return rows.select(*by).with_columns(
+        *(pl.lit(None, pl.Float64).alias(name) for name in numbers),
+        pl.lit(0, pl.Int64).alias("people"),
+        *(pl.lit(0, pl.Int64).alias(n) for n in (UNITS, *(f"{UNITS}_{x}" for x in statistics))),
+        pl.lit("", pl.String).alias(UNIT),
     )
-    table = _Table(
-        keyed["_unit"].to_numpy(),
-        keyed["_group"].to_numpy(),
-        keyed.select(pl.col(sums).cast(pl.Float64).fill_null(0)).to_numpy(),
-        sums,
-    )
-    units = np.bincount(table.group, minlength=groups.height)
-    found = {"n": units, **{name: totals[0] for name, totals in table.totals(None).items()}}
-    observed = _compute(statistics, table.totals(None))
-    drawn: dict[str, list[NDArray[np.float64]]] = {name: [] for name in statistics}
-    rng = np.random.default_rng(SEED)
-    for _ in range(0, REPLICATES, _AT_ONCE):
-        replicate = _compute(statistics, table.totals(rng))
-        for name, values in replicate.items():
-            drawn[name].append(values)
-    for name in statistics:
-        low, high = _percentiles(np.concatenate(drawn[name]))
-        few = (units < 2) | np.isnan(observed[name][0])  # noqa: PLR2004
-        low[few] = high[few] = np.nan
-        found |= {name: observed[name][0], f"{name}_low": low, f"{name}_high": high}
-    made = groups.select(by).hstack(pl.DataFrame(found)) if by else pl.DataFrame(found)
-    return made.with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
-class _Table:
-    """Sums of units in groups, and what comes out when units are drawn."""
+@dataclass(frozen=True, slots=True)
+class _Units:
+    """The sums of every unit.
 
-    def __init__(
-        self,
-        unit: NDArray[np.int64],
-        group: NDArray[np.int64],
-        values: NDArray[np.float64],
-        names: Sequence[str],
-    ) -> None:
-        from scipy import sparse
+    Attributes:
+        values: Arrays of a value for each unit and group.
+        group: The group of each.
+        sums: Arrays of a value for each group.
+        known: Whether the unit is a person who is named.
+        silent: Further units in each group, whose sums are all 0.
+    """
 
-        self.group = group
-        self._names = names
-        self._groups = int(group.max()) + 1
-        self._units = int(unit.max()) + 1
-        columns = len(names)
-        cells = (group[:, None] * columns + np.arange(columns)).ravel()
-        self._matrix = sparse.csr_matrix(
-            (values.ravel(), (cells, np.repeat(unit, columns))),
-            shape=(self._groups * columns, self._units),
-        )
-
-    def totals(self, rng: np.random.Generator | None) -> dict[str, NDArray[np.float64]]:
-        """Sum over all units once, or over a few draws of them: arrays of (draws, groups)."""
-        if rng is None:
-            times = np.ones((1, self._units))
-        else:
-            times = np.stack(
-                [
-                    np.bincount(rng.integers(0, self._units, self._units), minlength=self._units)
-                    for _ in range(_AT_ONCE)
-                ]
-            ).astype(np.float64)
-        summed = (self._matrix @ times.T).T.reshape(len(times), self._groups, len(self._names))
-        return {name: summed[:, :, place] for place, name in enumerate(self._names)}
+    values: Mapping[str, Numbers]
+    group: NDArray[np.int64]
+    sums: Mapping[str, Numbers]
+    known: NDArray[np.bool_]
+    silent: int
 
 
-def _compute(statistics: Mapping[str, Statistic], sums: Sums) -> dict[str, NDArray[np.float64]]:
+class _Spread:
+    """How much a statistic changes when each unit is left out.
+
+    Attributes:
+        value: The statistic of each group, on its own scale.
+        contributing: How many units each group's statistic rests on.
+        people: How many units that name a person contribute to it.
+    """
+
+    def __init__(self, statistic: Statistic, units: _Units) -> None:
+        values, group, sums = units.values, units.group, units.sums
+        self._statistic = statistic
+        self.value = _compute(statistic, sums)
+        groups = len(self.value)
+        counts = [np.bincount(group[values[of] != 0], minlength=groups) for of in statistic.of]
+        self.contributing: NDArray[np.int64] = np.min(counts, axis=0) + units.silent
+        part = np.any([values[of] != 0 for of in statistic.of], axis=0)
+        self.people: NDArray[np.int64] = np.bincount(group[part & units.known], minlength=groups)
+        self._n = np.bincount(group[part], minlength=groups).astype(float) + units.silent
+        # On the scale of the statistic, and as it is: the sums of squares, of fourth powers.
+        self._scaled, self._plain = np.zeros((2, groups)), np.zeros((2, groups))
+        transformed = _to_scale(statistic.scale, self.value)
+        for start in range(0, len(group), _AT_ONCE):
+            chosen = slice(start, start + _AT_ONCE)
+            mine, counts_here = group[chosen], part[chosen]
+            left = {name: sums[name][mine] - column[chosen] for name, column in values.items()}
+            without = _compute(statistic, left)
+            for powers, scale, all_of in (
+                (self._scaled, statistic.scale, transformed),
+                (self._plain, "identity", self.value),
+            ):
+                with np.errstate(invalid="ignore"):  # at the end of a scale: inf - inf
+                    deviation = _to_scale(scale, without) - all_of[mine]
+                squared = np.where(counts_here, deviation, 0.0) ** 2
+                powers[0] += np.bincount(mine, weights=squared, minlength=groups)
+                powers[1] += np.bincount(mine, weights=squared**2, minlength=groups)
+
+    def interval(self) -> tuple[Numbers, Numbers]:
+        """Return both ends for each group, from 0 to 1 for a share; NaN where there is none."""
+        scale = self._statistic.scale
+        middle = _to_scale(scale, self.value)
+        reach = self._reach(self._scaled)
+        with np.errstate(invalid="ignore"):
+            low, high = _from_scale(scale, middle - reach), _from_scale(scale, middle + reach)
+        if scale != "identity":
+            # One unit decides whether the statistic is at the end of its scale.
+            plain = self._at_the_end()
+            low, high = (
+                np.where(np.isfinite(reach), end, other)
+                for end, other in zip((low, high), plain, strict=True)
+            )
+        none = (self.contributing < FEWEST) | np.isnan(self.value)
+        low[none] = high[none] = np.nan
+        return low, high
+
+    def _reach(self, powers: Numbers) -> Numbers:
+        """Return half the width of the interval; NaN where it cannot be known."""
+        squares, fourths = powers
+        n = self._n
+        with np.errstate(all="ignore"):
+            variance = (n - 1) / n * squares
+            kurtosis = n * fourths / squares**2
+            freedom = np.clip(2 * n / (kurtosis - (n - 3) / (n - 1)), 1, n - 1)
+            reach = student(freedom) * np.sqrt(variance)
+        return np.where(np.isfinite(reach) & (squares > 0), reach, np.nan)
+
+    def _at_the_end(self) -> tuple[Numbers, Numbers]:
+        if self._statistic.scale != "logit":
+            reach = self._reach(self._plain)
+            least = 0.0 if self._statistic.scale == "log" else -1.0
+            most = np.inf if self._statistic.scale == "log" else 1.0
+            return np.clip(self.value - reach, least, most), np.clip(
+                self.value + reach, least, most
+            )
+        with np.errstate(all="ignore"):
+            variance = (self._n - 1) / self._n * self._plain[0]
+            independent = self.value * (1 - self.value) / variance
+        independent = np.where(np.isfinite(independent), independent, self._n)
+        return wilson(self.value, independent, student(np.maximum(self._n - 1, 1)))
+
+
+def wilson(share: Numbers, n: Numbers, quantile: Numbers) -> tuple[Numbers, Numbers]:
+    """Return the interval of Wilson (1927) of a share of `n` independent observations.
+
+    Args:
+        share: From 0 to 1.
+        n: So many observations.
+        quantile: Of the normal distribution, or of Student's.
+    """
+    with np.errstate(all="ignore"):
+        squared = quantile**2 / n
+        middle = (share + squared / 2) / (1 + squared)
+        half = np.sqrt(share * (1 - share) / n + squared / n / 4) * quantile / (1 + squared)
+    return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
+
+
+def student(freedom: Numbers) -> Numbers:
+    """Return the 97.5 % quantile of Student's distribution."""
+    from scipy import special
+
+    quantile: Numbers = special.stdtrit(freedom, 0.975)
+    return quantile
+
+
+def _compute(statistic: Statistic, sums: Sums) -> Numbers:
     with np.errstate(divide="ignore", invalid="ignore"):
-        made = {name: statistic(sums) for name, statistic in statistics.items()}
-    return {name: np.where(np.isfinite(values), values, np.nan) for name, values in made.items()}
+        values = statistic.function(sums)
+    return np.where(np.isfinite(values), values, np.nan)
 
 
-def _percentiles(drawn: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give the ends of the interval, of the draws for which there is a value."""
-    low = np.full(drawn.shape[1], np.nan)
-    high = low.copy()
-    for group, values in enumerate(drawn.T):
-        known = values[~np.isnan(values)]
-        if known.size:
-            low[group], high[group] = np.percentile(known, LEVEL)
-    return low, high
+def _to_scale(scale: Scale, values: Numbers) -> Numbers:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        match scale:
+            case "log":
+                return np.log(values)
+            case "logit":
+                return np.log(values / (1 - values))
+            case "atanh":
+                return np.arctanh(values)
+    return values
+
+
+def _from_scale(scale: Scale, values: Numbers) -> Numbers:
+    with np.errstate(over="ignore", invalid="ignore"):
+        match scale:
+            case "log":
+                return np.exp(values)
+            case "logit":
+                return 1 / (1 + np.exp(-values))
+            case "atanh":
+                return np.tanh(values)
+    return values.copy()

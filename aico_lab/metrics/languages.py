@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Any, Final
 import altair as alt
 import ibis
 import polars as pl
-from ibis import _
 
-from aico_lab.metrics import draw
+from aico_lab.metrics import claims, draw
 from aico_lab.metrics.checks import at_least
-from aico_lab.metrics.intervals import bootstrap
-from aico_lab.metrics.registry import CATALOGUE, Column, interval
+from aico_lab.metrics.intervals import UNIT, UNITS, estimate, percent
+from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column, interval
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
     from aico_lab.metrics.answer import Answer
-    from aico_lab.metrics.intervals import Statistic
     from aico_lab.metrics.registry import Chart
     from aico_lab.metrics.talk import Talk
 
@@ -50,52 +48,74 @@ def _identifier() -> Any:
     return LanguageIdentifier.from_model_file(MODEL_FILE)
 
 
-def _finish(rows: pl.DataFrame, _talk: Talk, *, sample: int) -> pl.DataFrame:  # noqa: ARG001
-    texts = rows.sort("conversation_id", "role", "msg_idx").group_by(
-        "role", "conversation_id", maintain_order=True
-    ).agg(pl.col("text").str.join(" ").str.slice(0, CHARACTERS))  # fmt: skip
-    guessed = texts.select(
-        "role",
-        "conversation_id",
-        language=pl.Series([language_of(text) for text in texts["text"]], dtype=pl.String),
-    )
-    names = guessed["language"].unique().sort().to_list()
-    one_hot = guessed.select(
-        "role",
-        "conversation_id",
-        *(pl.col("language").eq(name).cast(pl.Int64).alias(name) for name in names),
-    )
-    found = bootstrap(
-        one_hot,
-        by=["role"],
-        unit="conversation_id",
-        statistics={f"share of {name}": _share(name, names) for name in names},
-    )
-    made = [
-        found.select(
-            "role",
-            language=pl.lit(name),
-            n=pl.col(name).cast(pl.Int64),
-            **{f"share{end}": f"share of {name}{end}" for end in ("", "_low", "_high")},
+def _finish(rows: pl.DataFrame, talk: Talk, *, sample: int) -> pl.DataFrame:  # noqa: ARG001
+    texts = (
+        rows.sort("conversation_id", "role", "msg_idx")
+        .group_by("role", "conversation_id", maintain_order=True)
+        .agg(
+            pl.col("text").str.join(" ").str.slice(0, CHARACTERS),
+            # A side of a conversation has one language, and belongs to whoever comes first.
+            pl.col("unit", "known").first(),
         )
-        for name in names
-    ]
-    empty = {"role": pl.String, "language": pl.String, "n": pl.Int64}
-    empty |= dict.fromkeys(("share", "share_low", "share_high"), pl.Float64)
-    answer = pl.concat([pl.DataFrame(schema=empty), *made]).filter(pl.col("n") > 0)
-    return answer.sort("role", "n", "language", descending=[False, True, False])
+    )
+    guessed = texts.with_columns(
+        code=pl.Series([language_of(text) for text in texts["text"]], dtype=pl.String)
+    )
+    told = guessed.filter(pl.col("code") != UNKNOWN)
+    codes = told["code"].unique().sort().to_list()
+    by_unit = told.group_by("role", "unit").agg(
+        pl.col("known").any(),
+        told=pl.len(),
+        **{f"in {code}": (pl.col("code") == code).sum() for code in codes},
+    )
+    found = estimate(
+        by_unit.drop("unit"),
+        by=["role"],
+        unit=talk.units,
+        statistics={code: percent(f"in {code}", "told") for code in codes},
+    )
+    people = guessed.group_by("role", "code").agg(
+        n=pl.len(), people=pl.col("unit").filter("known").n_unique() if talk.by_person
+        else pl.col("known").any().cast(pl.Int64),
+    )  # fmt: skip
+    shares = [
+        found.select(
+            "role", UNIT,
+            pl.col(f"{UNITS}_{code}").alias(UNITS),
+            code=pl.lit(code),
+            **{f"share{end}": f"{code}{end}" for end in ("", "_low", "_high")},
+        )
+        for code in codes
+    ]  # fmt: skip
+    nothing = {"role": pl.String, UNIT: pl.String, UNITS: pl.Int64, "code": pl.String}
+    nothing |= dict.fromkeys(("share", "share_low", "share_high"), pl.Float64)
+    answer = people.join(
+        pl.concat([pl.DataFrame(schema=nothing), *shares]), on=["role", "code"], how="left"
+    ).with_columns(pl.col(UNITS).fill_null(0), pl.col(UNIT).fill_null(talk.units))
+    named = pl.Series([_name(code) for code in answer["code"]], dtype=pl.String)
+    return answer.with_columns(language=named).sort(
+        "role",
+        pl.col("code") == UNKNOWN,
+        pl.col("n"),
+        "code",
+        descending=[False, False, True, False],
+    )
 
 
-def _share(name: str, names: list[str]) -> Statistic:
-    return lambda sums: 100 * sums[name] / sum(sums[other] for other in names)
+def _name(code: str) -> str:
+    """Return the English name of a language."""
+    from babel import Locale
+
+    name: str = Locale("en").languages.get(code, code)
+    return name
 
 
 def _draw(answer: Answer) -> Chart:
-    rows = answer.pl()
+    rows = answer.pl().filter(pl.col("share").is_not_null())
     order = rows.group_by("language").agg(pl.col("n").sum()).sort("n", "language", descending=True)
     shown = order["language"].head(12).to_list()
     base = alt.Chart(rows.filter(pl.col("language").is_in(shown))).encode(
-        alt.Y("language:N", title="Language (ISO 639)", sort=shown),
+        alt.Y("language:N", title="Language", sort=shown),
         yOffset="role:N",
     )
     bars = base.mark_bar().encode(
@@ -103,20 +123,28 @@ def _draw(answer: Answer) -> Chart:
         draw.side("role"),
     )
     ends = base.mark_rule(strokeWidth=2).encode(alt.X("share_low:Q"), alt.X2("share_high:Q"))
-    return (bars + ends).properties(width=draw.WIDTH, height=draw.LINE * 2 * len(shown))
+    return (bars + ends).properties(width=draw.WIDTH, height=draw.LINE * 2 * max(len(shown), 1))
 
 
 def _finding(rows: pl.DataFrame) -> str:
-    most = rows.unique("role", keep="first", maintain_order=True)
-    return "; ".join(
-        f"{row['role']}: {row['language']} in {row['share']:.1f} % of {row['conversations']:,} "
-        "conversations"
-        for row in most.join(
-            rows.group_by("role").agg(conversations=pl.col("n").sum()),
-            "role",
-            maintain_order="left",
-        ).iter_rows(named=True)
-    )
+    unknown = dict(rows.filter(pl.col("code") == UNKNOWN).select("role", "n").iter_rows())
+    told = rows.filter(pl.col("share").is_not_null())
+    totals = dict(told.group_by("role").agg(pl.col("n").sum()).iter_rows())
+    most = told.unique("role", keep="first", maintain_order=True)
+
+    def says(row: claims.Row) -> str:
+        tied = told.filter(role=row["role"], n=row["n"])
+        untold = unknown.get(row["role"], 0)
+        apart = f"; {untold:,} too short to tell" if untold else ""
+        return (
+            f"{row['role']}: {claims.leading(tied, 'n', 'language')} in {row['share']:.1f} % of "
+            f"{claims.counted(totals[row['role']], 'conversations')}{apart}"
+        )
+
+    if most.is_empty():
+        total = sum(unknown.values())
+        return f"Too little data: {claims.counted(total, 'texts')}, all too short to tell"
+    return claims.each(most, says)
 
 
 @CATALOGUE.metric(
@@ -125,9 +153,11 @@ def _finding(rows: pl.DataFrame) -> str:
     source="Lui and Baldwin (2012), langid.py, as py3langid",
     columns=[
         Column("role", "text", "the side that wrote"),
-        Column("language", "text", "language, as an ISO 639 code"),
+        Column("language", "text", "language, or 'unknown' where a text is too short to tell"),
+        Column("code", "text", "its ISO 639 code"),
         Column("n", "integer", "conversations whose side is in the language"),
-        Column("share", "number", "share of conversations", "%"),
+        PEOPLE,
+        Column("share", "number", "share of the conversations whose language can be told", "%"),
         interval("share", "%"),
     ],
     finish=_finish,
@@ -140,8 +170,8 @@ def languages(talk: Talk, *, sample: int = 2000) -> ir.Table:
     Of all conversations only a sample is looked at: those with the smallest MD5 of their id, so the
     same ones every time, whose choice has nothing to do with what was written. Texts with fewer
     than 20 bytes of letters are 'unknown'; of 2,601 longer ones of the Chit-Chat data, all English,
-    two were taken for another language. A side that changes its language has one. Intervals
-    resample the conversations of the sample.
+    two were taken for another language. A side that changes its language has one. Shares
+    are of the texts whose language can be told.
 
     Args:
         sample: How many conversations at most.
@@ -160,6 +190,12 @@ def languages(talk: Talk, *, sample: int = 2000) -> ir.Table:
     length = texts.content.length()
     so_far = texts.mutate(length=length, read=length.sum().over(before))
     # Messages leave the engine, as only Python can guess; as few as make up the text.
-    return so_far.filter(_.read - _.length < CHARACTERS).select(
-        "conversation_id", "role", "msg_idx", text=_.content.left(CHARACTERS)
+    read = so_far.filter(so_far.read - so_far.length < CHARACTERS)
+    return read.select(
+        "conversation_id",
+        "role",
+        "msg_idx",
+        text=read.content.left(CHARACTERS),
+        unit=talk.unit(read),
+        known=read.user_id.notnull(),
     )

@@ -10,9 +10,9 @@ import polars as pl
 from ibis import _
 
 from aico_lab.errors import InvalidValue
-from aico_lab.metrics import draw
-from aico_lab.metrics.intervals import bootstrap, percent, ratio
-from aico_lab.metrics.registry import CATALOGUE, Column, interval
+from aico_lab.metrics import claims, draw
+from aico_lab.metrics.intervals import FEWEST, UNIT, UNITS, estimate, mean, percent
+from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column, interval
 from aico_lab.reports import charts
 
 if TYPE_CHECKING:
@@ -29,19 +29,19 @@ POSITIVE: Final = 0.05
 _MOODS: Final = {"negative": "#CC79A7", "neutral": "#CBD2D9", "positive": charts.GREEN}
 
 
-def _finish_sentiment(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
-    found = bootstrap(
+def _finish_sentiment(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
+    found = estimate(
         rows,
         by=["role"],
-        unit="conversation_id",
+        unit=talk.units,
         statistics={
-            "mean": ratio("total", "n_scored"),
+            "mean": mean("total", "n_scored"),
             "positive": percent("n_positive", "n_scored"),
             "negative": percent("n_negative", "n_scored"),
             "scored": percent("n_scored", "n_messages"),
         },
     )
-    return found.rename({"n": "conversations", "n_scored": "n"})
+    return found.rename({"n_scored": "n"})
 
 
 def _draw_sentiment(answer: Answer) -> Chart:
@@ -65,10 +65,6 @@ def _draw_sentiment(answer: Answer) -> Chart:
     return alt.vconcat(means, bars).resolve_scale(color="independent")
 
 
-def _level(value: float | None) -> str:
-    return "no scores" if value is None else f"{value:+.3f}"
-
-
 @CATALOGUE.metric(
     domain="usage",
     question="What is the mood of each side?",
@@ -76,7 +72,7 @@ def _level(value: float | None) -> str:
     columns=[
         Column("role", "text", "the side that wrote"),
         Column("n", "integer", "messages with a sentiment score"),
-        Column("conversations", "integer", "conversations they are from"),
+        PEOPLE,
         Column("mean", "number", "mean sentiment score, from -1 to 1"),
         interval("mean"),
         Column("positive", "number", "share of scores of 0.05 or more", "%"),
@@ -86,20 +82,28 @@ def _level(value: float | None) -> str:
         Column("scored", "number", "share of messages that have a score", "%"),
     ],
     finish=_finish_sentiment,
-    finding=lambda rows: "Mean sentiment: " + "; ".join(
-        f"{row['role']} {_level(row['mean'])}" for row in rows.iter_rows(named=True)
+    finding=lambda rows: (
+        claims.each(
+            rows,
+            lambda row: (
+                None if row["mean"] is None else f"{row['role']}: mean sentiment {row['mean']:+.3f}"
+            ),
+        )
+        or "Too little data: no message has a score"
     ),
     chart=_draw_sentiment,
-)  # fmt: skip
+)
 def sentiment(talk: Talk) -> ir.Table:
     """The mean of all scored messages of a side, and the shares of positive and negative ones.
 
     Scores are those that came with the messages, else VADER's, an English word list that knows no
     irony: the column `sentiment_source` of `raw.messages` says which. Messages without a score are
-    in no mean; `scored` says how many messages have one. Intervals resample conversations.
+    in no mean; `scored` says how many messages have one.
     """
     score = talk.messages.sentiment_score
-    return talk.messages.group_by("role", "conversation_id").agg(
+    return talk.by_unit(
+        talk.messages,
+        "role",
         n_messages=_.count(),
         n_scored=score.count(),
         total=ibis.coalesce(score.sum(), 0.0),
@@ -108,16 +112,14 @@ def sentiment(talk: Talk) -> ir.Table:
     )
 
 
-def _finish_trajectory(rows: pl.DataFrame, _talk: Talk, *, steps: int) -> pl.DataFrame:
-    found = bootstrap(
+def _finish_trajectory(rows: pl.DataFrame, talk: Talk, *, steps: int) -> pl.DataFrame:
+    found = estimate(
         rows,
         by=["role", "step"],
-        unit="conversation_id",
-        statistics={"mean": ratio("total", "n_scored")},
+        unit=talk.units,
+        statistics={"mean": mean("total", "n_scored")},
     )
-    return found.rename({"n": "conversations", "n_scored": "n"}).with_columns(
-        begins=(pl.col("step") - 1) * 100 / steps
-    )
+    return found.rename({"n_scored": "n"}).with_columns(begins=(pl.col("step") - 1) * 100 / steps)
 
 
 def _draw_trajectory(answer: Answer) -> Chart:
@@ -135,9 +137,18 @@ def _draw_trajectory(answer: Answer) -> Chart:
 def _course(rows: pl.DataFrame) -> str:
     sentences = []
     for (role,), course in rows.drop_nulls("mean").group_by("role", maintain_order=True):
-        first, last = course["mean"][0], course["mean"][-1]
-        sentences.append(f"{role}: mean sentiment from {first:+.3f} to {last:+.3f}")
-    return "; ".join(sentences) or "No scores"
+        units, unit = int(course[UNITS].min()), course[UNIT][0]  # type: ignore[arg-type]
+        if units < FEWEST or course.height == 1:
+            sentences.append(f"{role}: {claims.too_little(units, unit).lower()}")
+            continue
+        first, last = course.row(0, named=True), course.row(-1, named=True)
+        apart = first["mean_high"] < last["mean_low"] or last["mean_high"] < first["mean_low"]
+        change = "" if apart else ", no clear change"
+        sentences.append(
+            f"{role}: mean sentiment from {first['mean']:+.3f} to {last['mean']:+.3f}{change}"
+            f"{claims.doubt(units, unit)}"
+        )
+    return "; ".join(sentences) or "Too little data: no conversation with scores has enough turns"
 
 
 @CATALOGUE.metric(
@@ -149,7 +160,7 @@ def _course(rows: pl.DataFrame) -> str:
         Column("step", "integer", "part of the conversation, from 1"),
         Column("begins", "number", "where the part begins, of all turns", "%"),
         Column("n", "integer", "messages with a sentiment score"),
-        Column("conversations", "integer", "conversations with turns of the side in this part"),
+        PEOPLE,
         Column("mean", "number", "mean sentiment score, from -1 to 1"),
         interval("mean"),
     ],
@@ -162,8 +173,8 @@ def sentiment_trajectory(talk: Talk, *, steps: int = 10) -> ir.Table:
 
     The turns of a conversation, of both sides, are numbered from 0 and cut into equal parts: turn
     `i` of `k` is in part `floor(i * steps / k) + 1`. Conversations with fewer turns than parts are
-    left out, so every conversation reaches every part, though not with turns of both sides.
-    Intervals resample conversations. Long conversations weigh more, as they have more messages.
+    left out, so every conversation reaches every part, though not with turns of both sides. Long
+    conversations weigh more, as they have more messages.
 
     Args:
         steps: How many parts.
@@ -177,8 +188,10 @@ def sentiment_trajectory(talk: Talk, *, steps: int = 10) -> ir.Table:
         place=ibis.row_number().over(in_order), of=turns.turn_idx.count().over(conversation)
     )
     long = placed.filter(placed.of >= steps)
-    return (
-        long.mutate(step=long.place * steps // long.of + 1)
-        .group_by("role", "step", "conversation_id")
-        .agg(n_scored=_.n_scored.sum(), total=_.sentiment_sum.sum())
+    return talk.by_unit(
+        long.mutate(step=long.place * steps // long.of + 1),
+        "role",
+        "step",
+        n_scored=_.n_scored.sum(),
+        total=_.sentiment_sum.sum(),
     )

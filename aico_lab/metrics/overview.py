@@ -9,7 +9,7 @@ import ibis
 import polars as pl
 from ibis import _
 
-from aico_lab.metrics import draw
+from aico_lab.metrics import claims, draw
 from aico_lab.metrics.registry import CATALOGUE, Column
 
 if TYPE_CHECKING:
@@ -26,9 +26,13 @@ def _finish(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
 
 def _finding(rows: pl.DataFrame) -> str:
     row = rows.row(0, named=True)
+    days = f"from {row['first_day']} to {row['last_day']}"
+    if row["first_day"] == row["last_day"]:
+        days = f"on {row['first_day']}"
     return (
-        f"{row['n']:,} messages in {row['conversations']:,} conversations with {row['users']:,} "
-        f"people, from {row['first_day']} to {row['last_day']}"
+        f"{claims.counted(row['n'], 'messages')} in "
+        f"{claims.counted(row['conversations'], 'conversations')} with "
+        f"{claims.counted(row['users'], 'people')}, {days}"
     )
 
 
@@ -63,6 +67,7 @@ def _draw(answer: Answer) -> Chart:
         Column("last_day", "date", "day of the last message"),
         Column("sentiment", "number", "mean sentiment score, from -1 to 1"),
     ],
+    people="users",
     finish=_finish,
     finding=_finding,
     chart=_draw,

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import altair as alt
 import ibis
+import numpy as np
 import polars as pl
 from ibis import _
 
-from aico_lab.metrics import draw, periods
+from aico_lab.metrics import claims, draw, periods
+from aico_lab.metrics.intervals import FEWEST, UNIT, UNITS, wilson
 from aico_lab.metrics.registry import CATALOGUE, Column, interval
 from aico_lab.metrics.talk import period as period_of
 
@@ -28,7 +30,8 @@ _TRIANGLE: Final = 26
 def with_wilson(rows: pl.DataFrame, part: str, whole: str, name: str) -> pl.DataFrame:
     """Add the share of people, in percent, with the interval of Wilson (1927).
 
-    A person is in or out, so a share of people is a proportion, whose interval needs no bootstrap.
+    A person is in or out, so a share of people is a proportion of independent observations. As
+    with other intervals there is none below `FEWEST` people.
 
     Args:
         rows: To add it to.
@@ -36,14 +39,16 @@ def with_wilson(rows: pl.DataFrame, part: str, whole: str, name: str) -> pl.Data
         whole: The column that counts all.
         name: What the share is called.
     """
-    share, n = pl.col(part) / pl.col(whole), pl.col(whole)
-    several = pl.when(n > 1)  # as with the bootstrap, one person makes no interval
-    middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * (share * (1 - share) / n + _Z**2 / (4 * n**2)).sqrt()
+    n = rows[whole].cast(pl.Float64).to_numpy()
+    share = rows.select(pl.col(part) / pl.col(whole)).to_series().to_numpy()
+    low, high = wilson(share, n, np.full(len(n), _Z))
+    enough = pl.when(pl.col(whole) >= FEWEST)
     return rows.with_columns(
-        (share * 100).alias(name),
-        several.then((middle - half) * 100).clip(0, 100).alias(f"{name}_low"),
-        several.then((middle + half) * 100).clip(0, 100).alias(f"{name}_high"),
+        pl.Series(name, share * 100),
+        enough.then(pl.Series(low * 100)).alias(f"{name}_low"),
+        enough.then(pl.Series(high * 100)).alias(f"{name}_high"),
+        pl.col(whole).cast(pl.Int64).alias(UNITS),
+        pl.lit("people").alias(UNIT),
     )
 
 
@@ -74,14 +79,19 @@ def _finish_retention(
 
 
 def _describe_retention(rows: pl.DataFrame) -> str:
-    later = rows.filter(pl.col("complete") & (pl.col("since") > 0)).sort("since")
+    later = rows.filter(pl.col("complete") & (pl.col("since") > 0) & (pl.col("n") > 0))
     if later.is_empty():
-        return "No period is over in which people of an earlier one could come back"
-    first = later.filter(pl.col("since") == later["since"][0])
+        return "Too little data: no period is over in which people of an earlier one could return"
+    first = later.filter(pl.col("since") == pl.col("since").min())
     active, people = int(first["active"].sum()), int(first["n"].sum())
     since = first["since"][0]
     when = "in the next period" if since == 1 else f"{since} periods later"
-    return f"Of {people:,} people {active:,} ({active * 100 / people:.0f} %) wrote again {when}"
+    if people < FEWEST:
+        return claims.too_little(people, "people")
+    return (
+        f"Of {claims.counted(people, 'people')} {active:,} ({active * 100 / people:.0f} %) wrote "
+        f"again {when}{claims.doubt(people, 'people')}"
+    )
 
 
 def _draw_retention(answer: Answer) -> Chart:
@@ -131,6 +141,7 @@ def _draw_retention(answer: Answer) -> Chart:
         interval("share", "%"),
         Column("complete", "truth", "whether the period is over, and not cut by the filters"),
     ],
+    people="n",
     finish=_finish_retention,
     finding=_describe_retention,
     chart=_draw_retention,
@@ -167,12 +178,19 @@ def _finish_streaks(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
 
 
 def _describe_streaks(rows: pl.DataFrame) -> str:
+    people = int(rows["people"][0])
     longest = rows.row(-1, named=True)["days"]
-    several = rows.filter(pl.col("days") > 1)
-    share = 0.0 if several.is_empty() else several.row(0, named=True)["at_least"]
+    said = f"the longest streak had {claims.counted(longest, 'days')}"
+    several = rows.filter(pl.col("days") > 1).head(1)
+    if several.is_empty():
+        least, share = 2, 0.0
+    else:
+        least, share = several["days"][0], several["at_least"][0]
+    if people < FEWEST:
+        return f"{claims.too_little(people, 'people')}; {said}"
     return (
-        f"{share:.0f} % of the people wrote on two or more consecutive days; the longest streak "
-        f"had {longest:,} day{'s' if longest > 1 else ''}"
+        f"{share:.0f} % of {claims.counted(people, 'people')} wrote on {least} or more consecutive "
+        f"days; {said}{claims.doubt(people, 'people')}"
     )
 
 
@@ -198,11 +216,13 @@ def _draw_streaks(answer: Answer) -> Chart:
     columns=[
         Column("days", "integer", "consecutive days of a person's longest streak"),
         Column("n", "integer", "people"),
+        Column("people", "integer", "all people, in every row"),
         Column("share", "number", "share of all people", "%"),
         interval("share", "%"),
         Column("at_least", "number", "people with a streak of so many days or more", "%"),
         interval("at_least", "%"),
     ],
+    people="n",
     finish=_finish_streaks,
     finding=_describe_streaks,
     chart=_draw_streaks,

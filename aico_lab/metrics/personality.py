@@ -13,11 +13,11 @@ import ibis
 import polars as pl
 from ibis import _
 
-from aico_lab.metrics import draw
+from aico_lab.metrics import claims, draw
 from aico_lab.metrics.filters import Filters
-from aico_lab.metrics.intervals import bootstrap, ratio
+from aico_lab.metrics.intervals import FEWEST, estimate, mean
 from aico_lab.metrics.quantiles import quantiles
-from aico_lab.metrics.registry import CATALOGUE, Column, interval
+from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column, interval
 from aico_lab.reports import charts
 
 if TYPE_CHECKING:
@@ -121,9 +121,13 @@ def _outcomes(talk: Talk) -> ir.Table:
 
 
 def _means(rows: pl.DataFrame, by: list[str]) -> pl.DataFrame:
-    rows = rows.rename({"n": "times"})
-    found = bootstrap(rows, by=by, unit="user_id", statistics={"value": ratio("total", "times")})
-    return found.rename({"n": "people", "times": "n"})
+    found = estimate(
+        rows.drop("user_id").with_columns(known=True),
+        by=by,
+        unit="people",
+        statistics={"value": mean("total", "n")},
+    )
+    return found.with_columns(pl.col("n").cast(pl.Int64))
 
 
 def _draw_outcomes(rows: pl.DataFrame, row: str, order: list[str]) -> Chart:
@@ -137,6 +141,16 @@ def _draw_outcomes(rows: pl.DataFrame, row: str, order: list[str]) -> Chart:
     panels = (ends + points).properties(width=draw.WIDTH // 2 - 70, height=height)
     return panels.facet(alt.Facet("outcome:N", title=None), columns=2).resolve_scale(
         x="independent"
+    )
+
+
+def _describe_outcomes(rows: pl.DataFrame, compared: str) -> str:
+    people = int(rows["people"].max() or 0)  # type: ignore[arg-type]
+    if people < FEWEST:
+        return f"{claims.too_little(people, 'people')} under a version; {compared}"
+    return (
+        f"{compared} with sessions or ratings; differences are associations, not effects"
+        f"{claims.doubt(people, 'people')}"
     )
 
 
@@ -158,9 +172,8 @@ def _draw_profiles(answer: Answer) -> Chart:
     ],
     role="none",
     finish=lambda rows, _talk: _means(rows, ["whose", "version", "outcome"]),
-    finding=lambda rows: (
-        f"{rows.select('whose', 'version').n_unique()} versions with sessions or ratings; "
-        "differences are associations, not effects"
+    finding=lambda rows: _describe_outcomes(
+        rows, claims.counted(rows.select("whose", "version").n_unique(), "versions")
     ),
     chart=_draw_profiles,
 )
@@ -171,8 +184,8 @@ def outcomes_by_profile(talk: Talk) -> ir.Table:
     several at the same time it is the one that became active last. Outcomes: the mean score of
     what the user wrote in the session, how many messages that are, the minutes from its first to
     its last message, and the value of each kind of feedback, whose person is the one it names, else
-    that of its conversation. Every session and every rating weighs the same; intervals resample
-    people. Sessions of nobody known, and those under no version, are left out.
+    that of its conversation. Every session and every rating weighs the same. Sessions of nobody
+    known, and those under no version, are left out.
 
     These are associations, not effects: nobody drew at random who gets which version, and a later
     version also means a later time, and people who stayed.
@@ -205,8 +218,8 @@ def _draw_styles(answer: Answer) -> Chart:
     ],
     role="none",
     finish=_finish_styles,
-    finding=lambda rows: (
-        f"{rows['trait'].n_unique()} traits; differences are associations, not effects"
+    finding=lambda rows: _describe_outcomes(
+        rows, claims.counted(rows["trait"].n_unique(), "traits")
     ),
     chart=_draw_styles,
 )
@@ -242,10 +255,13 @@ def outcomes_by_style(talk: Talk) -> ir.Table:
 def _finish_feedback(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
     spread = ["q25", "median", "q75"]
     middles = rows.group_by("name").agg(pl.col(spread).first())
-    found = bootstrap(
-        rows.drop(spread), by=["name"], unit="unit", statistics={"mean": ratio("total", "times")}
+    found = estimate(
+        rows.drop(*spread, "unit").with_columns(known=True),
+        by=["name"],
+        unit="people",
+        statistics={"mean": mean("total", "times")},
     )
-    found = found.rename({"n": "conversations", "times": "n"})
+    found = found.rename({"times": "n"})
     return found.join(middles, "name", how="left", maintain_order="left")
 
 
@@ -271,7 +287,7 @@ def _draw_feedback(answer: Answer) -> Chart:
     columns=[
         Column("name", "text", "what was rated"),
         Column("n", "integer", "ratings"),
-        Column("conversations", "integer", "conversations they are of"),
+        PEOPLE,
         Column("mean", "number", "mean value"),
         interval("mean"),
         Column("q25", "number", "a quarter of the values are at most this"),
@@ -280,11 +296,11 @@ def _draw_feedback(answer: Answer) -> Chart:
     ],
     role="none",
     finish=_finish_feedback,
-    finding=lambda rows: "Mean value: " + "; ".join(
-        f"{row['name']} {row['mean']:.2f}" for row in rows.iter_rows(named=True)
+    finding=lambda rows: claims.each(
+        rows, lambda row: f"{row['name']}: {row['mean']:.2f} in the mean"
     ),
     chart=_draw_feedback,
-)  # fmt: skip
+)
 def feedback(talk: Talk) -> ir.Table:
     """The values that people gave to what was rated; feedback without a value is left out.
 

@@ -70,6 +70,9 @@ def interval(name: str, unit: str = "") -> tuple[Column, Column]:
     )
 
 
+PEOPLE: Final = Column("people", "integer", "people whom these observations are of")
+
+
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """A parameter of a metric.
@@ -128,6 +131,9 @@ class Metric:
         columns: The columns of the answer.
         role: What the filter of that name does: it chooses rows of the answer that have a `role`,
             restricts what is counted, or makes no sense.
+        people: The column that counts the people whom a row is about.
+        min_people: Rows about fewer people are left out, unless the filters name another number.
+        nothing: The finding of an answer without rows.
         expression: The Ibis expression.
         finish: What is computed from its rows in Python, if anything.
         finding: One sentence that says what the answer is, for an answer that has rows.
@@ -142,6 +148,9 @@ class Metric:
     parameters: tuple[Parameter, ...]
     columns: tuple[Column, ...]
     role: Literal["answer", "input", "none"]
+    people: str
+    min_people: int
+    nothing: str
     expression: Expression = field(repr=False)
     finish: Finish | None = field(repr=False)
     finding: Callable[[pl.DataFrame], str] = field(repr=False)
@@ -182,6 +191,9 @@ class Catalogue:
         chart: Callable[[Answer], Chart],
         finish: Finish | None = None,
         role: Literal["answer", "input", "none"] | None = None,
+        people: str = "people",
+        min_people: int = 1,
+        nothing: str = "Nothing matches",
     ) -> Callable[[Expression], Expression]:
         """Register the function below as a metric of its name.
 
@@ -198,8 +210,9 @@ class Catalogue:
             name = expression.__name__
             if name in self._metrics:
                 raise ValueError(f"there are two metrics {name}")
-            if N not in [column.name for column in flat]:
-                raise ValueError(f"{name} has no column {N}, by which small cells are left out")
+            for needed in (N, people):
+                if needed not in [column.name for column in flat]:
+                    raise ValueError(f"{name} has no column {needed} to leave out small cells by")
             definition, meanings = _read_docstring(expression)
             has_role = "role" in [column.name for column in flat]
             self._metrics[name] = Metric(
@@ -211,6 +224,9 @@ class Catalogue:
                 parameters=_parameters(expression, meanings),
                 columns=flat,
                 role=role or ("answer" if has_role else "input"),
+                people=people,
+                min_people=min_people,
+                nothing=nothing,
                 expression=expression,
                 finish=finish,
                 finding=finding,

@@ -8,10 +8,10 @@ import altair as alt
 import polars as pl
 from ibis import _
 
-from aico_lab.metrics import draw, periods
+from aico_lab.metrics import claims, draw, periods
 from aico_lab.metrics.checks import to_gap_ms
-from aico_lab.metrics.intervals import bootstrap, percent, ratio
-from aico_lab.metrics.registry import CATALOGUE, Column, interval
+from aico_lab.metrics.intervals import FEWEST, UNIT, UNITS, estimate, mean, percent
+from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column, interval
 from aico_lab.metrics.talk import period
 
 if TYPE_CHECKING:
@@ -38,28 +38,32 @@ _LENGTHS: Final = {
 
 def _finish_sessions(rows: pl.DataFrame, talk: Talk, *, gap_minutes: float) -> pl.DataFrame:
     del gap_minutes  # the expression's
-    found = bootstrap(
-        rows,
+    found = estimate(
+        rows.with_columns(minutes_of_all=pl.col("ms").cast(pl.Float64) / _MS_OF_A_MINUTE),
         by=["start"],
-        unit="conversation_id",
+        unit=talk.units,
         statistics={
-            "minutes": lambda sums: sums["ms"] / sums["sessions"] / _MS_OF_A_MINUTE,
-            "messages": ratio("n_messages", "sessions"),
-            "turns": ratio("n_turns", "sessions"),
+            "minutes": mean("minutes_of_all", "sessions", scale="log"),
+            "messages": mean("n_messages", "sessions", scale="log"),
+            "turns": mean("n_turns", "sessions", scale="log"),
         },
     )
-    found = found.drop("n").rename({"sessions": "n"}).with_columns(pl.col("n").cast(pl.Int64))
+    found = found.rename({"sessions": "n"}).with_columns(pl.col("n").cast(pl.Int64))
     return periods.on_calendar(found, talk, "week")
 
 
 def _describe_sessions(rows: pl.DataFrame) -> str:
-    known = [row for row in rows.iter_rows(named=True) if row["minutes"] is not None]
-    total = sum(row["n"] for row in known)
-    minutes = sum(row["n"] * row["minutes"] for row in known) / total
-    top = max(known, key=lambda row: row["n"])
-    return (
-        f"{total:,} sessions of {minutes:.1f} minutes in the mean; most in the week from "
-        f"{top['start']}: {top['n']:,}"
+    known = rows.filter(pl.col("minutes").is_not_null())
+    if known.is_empty():
+        return "Too little data: no session begins in these weeks"
+    total = int(known["n"].sum())
+    minutes = float((known["n"] * known["minutes"]).sum()) / total
+    said = f"{claims.counted(total, 'sessions')} of {minutes:.1f} minutes in the mean"
+    top = claims.leading(known, "n", "start")
+    if known.height == 1:
+        return f"{said}, all in the week from {top}"
+    return f"{said}; most in the week from {top} {max(known['n'].to_list()):,}".replace(
+        "equally, ", ""
     )
 
 
@@ -81,6 +85,7 @@ def _draw_sessions(answer: Answer) -> Chart:
     columns=[
         Column("start", "date", "the Monday of the week"),
         Column("n", "integer", "sessions that began in the week"),
+        PEOPLE,
         Column("minutes", "number", "mean duration of a session", "min"),
         interval("minutes", "min"),
         Column("messages", "number", "mean messages of a session"),
@@ -99,13 +104,16 @@ def sessions(talk: Talk, *, gap_minutes: float = 30.0) -> ir.Table:
 
     It counts in the week of its first message, by the local time; weeks without one are 0. It lasts
     from its first message to its last one, so that a session of a single message lasts no time at
-    all: how long it was read is not known. Intervals resample conversations.
+    all: how long it was read is not known.
 
     Args:
         gap_minutes: A longer silence begins a new session; turns are those of 30 minutes.
     """
     made = talk.sessions(to_gap_ms(gap_minutes))
-    return made.group_by("conversation_id", start=period(made.local_ts, "week")).agg(
+    made = made.mutate(start=period(made.local_ts, "week"))
+    return talk.by_unit(
+        made,
+        "start",
         sessions=_.count(),
         ms=(_.ended_ms - _.started_ms).sum(),
         n_messages=_.n_messages.sum(),
@@ -113,26 +121,35 @@ def sessions(talk: Talk, *, gap_minutes: float = 30.0) -> ir.Table:
     )
 
 
-def _finish_length(rows: pl.DataFrame, _talk: Talk, *, gap_minutes: float) -> pl.DataFrame:
+def _finish_length(rows: pl.DataFrame, talk: Talk, *, gap_minutes: float) -> pl.DataFrame:
     del gap_minutes  # the expression's
     places = range(len(_LENGTHS))
-    found = bootstrap(
+    found = estimate(
         rows,
         by=[],
-        unit="conversation_id",
+        unit=talk.units,
         statistics={
             **{f"share{at}": percent(f"n{at}", "sessions") for at in places},
-            **{f"messages{at}": ratio(f"messages_of{at}", f"n{at}") for at in places},
+            **{f"messages{at}": mean(f"messages_of{at}", f"n{at}", scale="log") for at in places},
         },
     )
     numbers = [(what, end) for what in ("share", "messages") for end in ("", "_low", "_high")]
+    shared = [UNITS, UNIT]
     return pl.DataFrame(
         [
-            (name, row[f"n{at}"], *(row[f"{what}{at}{end}"] for what, end in numbers))
+            (
+                name,
+                row[f"n{at}"],
+                row[f"_people_messages{at}"]
+                if talk.by_person
+                else min(row["people"], row[f"n{at}"]),
+                *(row[column] for column in shared),
+                *(row[f"{what}{at}{end}"] for what, end in numbers),
+            )
             for row in (found if rows.height else found.clear()).iter_rows(named=True)
             for at, name in enumerate(_LENGTHS)
         ],
-        schema=["duration", "n", *(what + end for what, end in numbers)],
+        schema=["duration", "n", "people", *shared, *(what + end for what, end in numbers)],
         orient="row",
         infer_schema_length=None,
     )
@@ -140,9 +157,13 @@ def _finish_length(rows: pl.DataFrame, _talk: Talk, *, gap_minutes: float) -> pl
 
 def _describe_length(rows: pl.DataFrame) -> str:
     top = rows.row(rows["n"].arg_max() or 0, named=True)
+    total = int(rows["n"].sum())
+    if top[UNITS] < FEWEST:
+        return f"{claims.too_little(top[UNITS], top[UNIT])}; {claims.counted(total, 'sessions')}"
+    lengths = claims.leading(rows, "n", "duration")
     return (
-        f"The most frequent of {rows['n'].sum():,} sessions last {top['duration']}: "
-        f"{top['share']:.1f} %"
+        f"Of {claims.counted(total, 'sessions')} most last {lengths} {top['share']:.1f} %"
+        f"{claims.doubt(top[UNITS], top[UNIT])}"
     )
 
 
@@ -163,6 +184,7 @@ def _draw_length(answer: Answer) -> Chart:
     columns=[
         Column("duration", "text", "from the first message to the last one"),
         Column("n", "integer", "sessions"),
+        PEOPLE,
         Column("share", "number", "share of all sessions", "%"),
         interval("share", "%"),
         Column("messages", "number", "mean messages of these sessions"),
@@ -177,7 +199,7 @@ def session_length(talk: Talk, *, gap_minutes: float = 30.0) -> ir.Table:
     """How many sessions last how long, in fixed classes; each begins where the one before ends.
 
     A session lasts from its first message to its last one, so that those of a single message are
-    among those under a minute. Intervals resample conversations.
+    among those under a minute.
 
     Args:
         gap_minutes: A longer silence begins a new session.
@@ -193,14 +215,14 @@ def session_length(talk: Talk, *, gap_minutes: float = 30.0) -> ir.Table:
             low = high
         counts[f"n{at}"] = inside.cast("int64").sum()
         counts[f"messages_of{at}"] = (inside.cast("int64") * made.n_messages).sum()
-    return made.group_by("conversation_id").agg(sessions=_.count(), **counts)
+    return talk.by_unit(made, sessions=_.count(), **counts)
 
 
-def _finish_initiative(rows: pl.DataFrame, _talk: Talk, *, gap_minutes: float) -> pl.DataFrame:
+def _finish_initiative(rows: pl.DataFrame, talk: Talk, *, gap_minutes: float) -> pl.DataFrame:
     del gap_minutes  # the expression's
     sides = [
         rows.select(
-            "conversation_id",
+            "known",
             "sessions",
             role=pl.lit(role),
             started=started,
@@ -215,25 +237,26 @@ def _finish_initiative(rows: pl.DataFrame, _talk: Talk, *, gap_minutes: float) -
             ("user", pl.col("started"), pl.col("ended")),
         )
     ]
-    found = bootstrap(
+    found = estimate(
         pl.concat(sides),
         by=["role"],
-        unit="conversation_id",
+        unit=talk.units,
         statistics={
             "share_started": percent("started", "sessions"),
             "share_ended": percent("ended", "sessions"),
         },
     )
-    return found.drop("n").rename({"sessions": "n"})
+    return found.rename({"sessions": "n"})
 
 
 def _describe_initiative(rows: pl.DataFrame) -> str:
-    said = (
-        f"{row['role']}: starts {row['share_started']:.1f} % of the sessions and ends "
-        f"{row['share_ended']:.1f} %"
-        for row in rows.iter_rows(named=True)
+    return claims.each(
+        rows,
+        lambda row: (
+            f"{row['role']}: starts {row['share_started']:.1f} % of the sessions and ends "
+            f"{row['share_ended']:.1f} %"
+        ),
     )
-    return "; ".join(said)
 
 
 def _draw_initiative(answer: Answer) -> Chart:
@@ -248,6 +271,7 @@ def _draw_initiative(answer: Answer) -> Chart:
     columns=[
         Column("role", "text", "the side"),
         Column("n", "integer", "sessions"),
+        PEOPLE,
         Column("share_started", "number", "share of the sessions that it starts", "%"),
         interval("share_started", "%"),
         Column("share_ended", "number", "share of the sessions that it ends", "%"),
@@ -261,14 +285,14 @@ def initiative(talk: Talk, *, gap_minutes: float = 30.0) -> ir.Table:
     """Which side wrote the first and which the last message of sessions.
 
     A session of a single message is begun and ended by the same side. Who comes back after a
-    silence is who begins a session, also in the middle of a conversation. Intervals resample
-    conversations.
+    silence is who begins a session, also in the middle of a conversation.
 
     Args:
         gap_minutes: A longer silence begins a new session.
     """
     made = talk.sessions(to_gap_ms(gap_minutes))
-    return made.group_by("conversation_id").agg(
+    return talk.by_unit(
+        made,
         sessions=_.count(),
         started=(_.started_by == "user").cast("int64").sum(),
         ended=(_.ended_by == "user").cast("int64").sum(),

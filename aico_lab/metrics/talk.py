@@ -98,6 +98,7 @@ class Talk:
             the last one is for expressions, which are compiled once for all data.
         last_ms: When the last one was.
         by_side: Whether `role` restricts these tables, rather than the rows of the answer.
+        by_person: Whether several people are named, so that people are the units of intervals.
         bounds: The period of the filters in UTC milliseconds, from the first on, before the second.
         shifts: What the zone adds to UTC while messages were written; see `zones.offsets`.
     """
@@ -106,6 +107,7 @@ class Talk:
     first_ms: int = field(compare=False)
     last_ms: int = field(compare=False)
     by_side: bool = False
+    by_person: bool = True
     bounds: tuple[int | None, int | None] = field(init=False)
     shifts: tuple[tuple[int, int], ...] = field(init=False)
 
@@ -115,6 +117,33 @@ class Talk:
         object.__setattr__(self, "bounds", self.filters.bounds(self.last_ms))
         # When the first one begins does not matter, and is another day for other data.
         object.__setattr__(self, "shifts", ((0, shifts[0][1]), *shifts[1:]))
+
+    @property
+    def units(self) -> str:
+        """What intervals take for independent: whole people, or whole conversations."""
+        return "people" if self.by_person else "conversations"
+
+    def unit(self, table: ir.Table) -> ir.StringValue:
+        """Return the unit of each row: the person, else the conversation.
+
+        Args:
+            table: With `user_id`, which is the person, and `conversation_id`.
+        """
+        conversation = ibis.literal("c") + table.conversation_id
+        if not self.by_person:
+            return conversation
+        return ibis.ifelse(table.user_id.notnull(), ibis.literal("p") + table.user_id, conversation)
+
+    def by_unit(self, table: ir.Table, *by: str, **sums: ir.Value | ir.Deferred) -> ir.Table:
+        """Sum a table for each group and unit, as `intervals.estimate` takes it.
+
+        Args:
+            table: With `user_id` and `conversation_id`.
+            by: The columns of the groups.
+            sums: What is summed, by name.
+        """
+        known = table.user_id.notnull().max()
+        return table.group_by(*by, unit=self.unit(table)).agg(known=known, **sums).drop("unit")
 
     @cached_property
     def messages(self) -> ir.Table:
@@ -167,6 +196,15 @@ class Talk:
         if self.filters.users:
             firsts = firsts.filter(_.user_id.isin(self.filters.users))
         return firsts.mutate(local_ts=self._local(firsts.ts_ms))
+
+    @cached_property
+    def everybody(self) -> ir.Table:
+        """One row: how many people there are in all, whatever the filters; who is not named is one.
+
+        What protects people must not be switched off by a filter.
+        """
+        messages = self._stored("messages")
+        return messages.aggregate(everybody=ibis.coalesce(messages.user_id, "").nunique())
 
     def sessions(self, gap_ms: int = definitions.SESSION_GAP_MS) -> ir.Table:
         """Stretches of conversation without a longer silence; `local_ts` is its beginning.

@@ -7,19 +7,28 @@ from typing import TYPE_CHECKING, Final, Literal
 import altair as alt
 import polars as pl
 from ibis import _
+from scipy import special
 
-from aico_lab.metrics import draw, periods
-from aico_lab.metrics.intervals import bootstrap
-from aico_lab.metrics.registry import CATALOGUE, Column, interval
+from aico_lab.metrics import claims, draw, periods
+from aico_lab.metrics.intervals import UNIT, UNITS, Statistic, estimate
+from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column, interval
 from aico_lab.metrics.talk import period as period_of
 from aico_lab.reports import charts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import ibis.expr.types as ir
+    import numpy as np
+    from numpy.typing import NDArray
 
     from aico_lab.metrics.answer import Answer
+    from aico_lab.metrics.intervals import Sums
     from aico_lab.metrics.registry import Chart
     from aico_lab.metrics.talk import Talk
+
+_FEWEST_MESSAGES: Final = 168
+"""Below one message for each hour of the week, the busiest hour is chance."""
 
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
@@ -35,7 +44,7 @@ def _finish_heatmap(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
     filled = slots.join(rows, on=["day", "hour"], how="left", maintain_order="left")
     return filled.with_columns(
         pl.col("day").replace_strict(dict(enumerate(WEEKDAYS))).alias("weekday"),
-        pl.col("n").fill_null(0),
+        pl.col("n", "people").fill_null(0),
         share=pl.col("n").fill_null(0) * 100 / pl.col("n").sum(),
     )
 
@@ -55,13 +64,24 @@ def _draw_heatmap(answer: Answer) -> Chart:
 
 
 def _busiest(rows: pl.DataFrame) -> str:
-    top = rows.row(rows["n"].arg_max() or 0, named=True)  # the first of the week, where several are
-    if top["n"] == 0:
-        return "In no hour of the week enough is written"
-    first, last = f"{top['hour']:02d}:00", f"{top['hour'] + 1:02d}:00"
+    wrote = rows.filter(pl.col("n") > 0)
+    total = int(wrote["n"].sum())
+    if total < _FEWEST_MESSAGES:
+        return claims.too_little(total, "messages", _FEWEST_MESSAGES)
+    top = wrote.filter(pl.col("n") == pl.col("n").max())
+    hours = top.with_columns(
+        name=pl.format(
+            "{} from {}:00 to {}:00", "weekday",
+            pl.col("hour").cast(pl.String).str.zfill(2),
+            (pl.col("hour") + 1).cast(pl.String).str.zfill(2),
+        )
+    )  # fmt: skip
+    row = hours.row(0, named=True)
+    of_one = " by 1 person" if row["people"] == 1 else ""
     return (
-        f"Most is written on {top['weekday']} from {first} to {last} "
-        f"({top['n']:,} messages, {top['share']:.1f} %)"
+        f"Most was written on {claims.leading(hours, 'n', 'name').removesuffix(',')}: "
+        f"{claims.counted(row['n'], 'messages')}{of_one}, {row['share']:.1f} % of "
+        f"{total:,}"
     )
 
 
@@ -73,6 +93,7 @@ def _busiest(rows: pl.DataFrame) -> str:
         Column("weekday", "text", "day of the week"),
         Column("hour", "integer", "hour of the day, from 0 to 23"),
         Column("n", "integer", "messages"),
+        PEOPLE,
         Column("share", "number", "share of all messages", "%"),
     ],
     finish=_finish_heatmap,
@@ -87,9 +108,11 @@ def week_heatmap(talk: Talk) -> ir.Table:
     missing.
     """
     return talk.messages.group_by(day=_.local_ts.day_of_week.index(), hour=_.local_ts.hour()).agg(
-        n=_.count()
+        n=_.count(), people=_.user_id.nunique()
     )
 
+
+_CYCLES: Final = {"week": "weeks", "day": "days"}
 
 _SLOTS: Final = {"week": WEEKDAYS, "day": tuple(f"{hour:02d}:00" for hour in range(24))}
 
@@ -97,50 +120,92 @@ _SLOTS: Final = {"week": WEEKDAYS, "day": tuple(f"{hour:02d}:00" for hour in ran
 def _finish_seasonality(
     rows: pl.DataFrame, talk: Talk, cycle: Literal["week", "day"]
 ) -> pl.DataFrame:
-    names = pl.DataFrame({"slot": _SLOTS[cycle]}).with_row_index("place")
+    slots = _SLOTS[cycle]
     whole = periods.calendar(talk, cycle).filter("whole")
     if cycle == "day":
         whole = whole.filter(pl.col("ms") == 24 * 3_600_000)
-    whole = whole.clear() if rows.is_empty() else whole
-    wrote = rows.with_columns(pl.col("start").cast(pl.Date), pl.col("place").cast(pl.UInt32))
-    cells = (
-        whole.select("start")
-        .join(names.select("place"), how="cross")
-        .join(wrote, on=["start", "place"], how="left")
-        .select("place", "start", n_messages=pl.col("n_messages").cast(pl.Int64).fill_null(0))
+    people = dict(rows.select(pl.col("place").cast(pl.Int64), "people").unique().iter_rows())
+    wrote = rows.select(
+        pl.col("start").cast(pl.Date), pl.col("place", "n_messages").cast(pl.Int64)
+    ).join(whole.select("start"), on="start", how="semi")
+    # Only cycles in which somebody wrote: there may be thousands of years of others.
+    cycles = wrote.group_by("start").agg(
+        pl.when(pl.col("place") == place).then("n_messages").otherwise(0).sum().alias(f"n{place}")
+        for place in range(len(slots))
     )
-    found = bootstrap(
-        cells,
-        by=["place"],
-        unit="start",
-        statistics={"index": lambda x: x["n_messages"] / x["n_messages"].mean(-1, keepdims=True)},
+    silent = 0 if cycles.is_empty() else whole.height - cycles.height
+    counts = cycles.drop("start")
+    found = estimate(
+        counts.with_columns(total=pl.sum_horizontal(counts.columns), known=False),
+        by=[],
+        unit=_CYCLES[cycle],
+        statistics={
+            f"index{place}": Statistic(_index_of(place, len(slots)), ("total",), "log")
+            for place in range(len(slots))
+        },
+        silent=silent,
     )
-    return (
-        found.rename({"n": "cycles", "n_messages": "n"})
-        .join(names, on="place", maintain_order="left")
-        .with_columns(strength=pl.lit(_strength(cells), pl.Float64))
+    strength = _strength(counts.to_numpy(), silent)
+    ends = ("", "_low", "_high")
+    return pl.DataFrame(
+        [
+            (
+                name,
+                row[f"n{place}"],
+                people.get(place, 0),
+                cycles.height + silent,
+                strength,
+                *(row[column] for column in (UNITS, UNIT)),
+                *(row[f"index{place}{end}"] for end in ends),
+            )
+            for row in found.iter_rows(named=True)
+            for place, name in enumerate(slots)
+        ],
+        schema=["slot", "n", "people", "cycles", "strength", UNITS, UNIT]
+        + [f"index{end}" for end in ends],
+        orient="row",
+        infer_schema_length=None,
     )
 
 
-def _strength(cells: pl.DataFrame) -> float | None:
-    """Give the share of the variance within cycles that is between the slots, in percent."""
-    within = pl.col("n_messages") - pl.col("n_messages").mean().over("start")
-    apart = cells.select("place", within=within)
-    of_slot = apart.select(pl.col("within").mean().over("place"))["within"]
-    total = float((apart["within"] ** 2).sum())
-    return float((of_slot**2).sum()) / total * 100 if total else None
+def _index_of(place: int, slots: int) -> Callable[[Sums], NDArray[np.float64]]:
+    return lambda sums: sums[f"n{place}"] * slots / sums["total"]
+
+
+def _strength(counts: NDArray[np.int64], silent: int) -> float | None:
+    """Return the share of the variance within cycles that is between the slots, in percent.
+
+    Args:
+        counts: Messages of each cycle in which somebody wrote (rows) in each slot (columns).
+        silent: How many further cycles there are, all zeros.
+    """
+    if not counts.size:
+        return None
+    within = counts - counts.mean(axis=1, keepdims=True)
+    total = float((within**2).sum())
+    of_slots = within.sum(axis=0) / (len(counts) + silent)
+    return float((of_slots**2).sum()) * (len(counts) + silent) / total * 100 if total else None
 
 
 def _describe_seasonality(rows: pl.DataFrame) -> str:
     known = rows.filter(pl.col("index").is_not_null())
+    slot = "weekday" if known.is_empty() or known[UNIT][0] == "weeks" else "hour"
     if known.is_empty():
-        return "Nothing was written in whole cycles"
+        return "Too little data: nothing was written in whole weeks or days"
     top = known.row(known["index"].arg_max() or 0, named=True)
-    between = ""
-    if top["index_low"] is not None:
-        between = f" ({top['index_low']:.2f} to {top['index_high']:.2f})"
-    explained = "" if top["strength"] is None else f"; the cycle explains {top['strength']:.0f} %"
-    return f"{top['slot']} has the most: {top['index']:.2f} times the mean{between}{explained}"
+    if top["index_low"] is None:
+        return claims.too_little(top[UNITS], top[UNIT])
+    # The largest of many is above 1 by chance: the interval is that of all together (Bonferroni).
+    wider = float(special.ndtri(1 - 0.025 / len(rows)) / special.ndtri(0.975))
+    low = top["index"] * (top["index_low"] / top["index"]) ** wider
+    doubt = claims.doubt(top[UNITS], top[UNIT])
+    if low <= 1:
+        return f"No {slot} clearly stands out in {claims.counted(top['cycles'], top[UNIT])}{doubt}"
+    return (
+        f"{claims.leading(known, 'index', 'slot')} has {top['index']:.2f} times the mean "
+        f"({top['index_low']:.2f} to {top['index_high']:.2f}); the {slot} explains "
+        f"{top['strength']:.0f} % of the variance{doubt}"
+    )
 
 
 def _draw_seasonality(answer: Answer) -> Chart:
@@ -151,7 +216,7 @@ def _draw_seasonality(answer: Answer) -> Chart:
             labelAngle=0, labelExpr="split(datum.label, ':')[0]"
         )
     )
-    ends = alt.Y("index_low:Q", title="Messages, by the mean of all").scale(zero=True)
+    ends = alt.Y("index_low:Q", title="Messages, divided by the mean of all").scale(zero=True)
     mean = alt.Chart(answer.pl().head(1)).mark_rule(color=charts.GREY, strokeDash=[4, 4])
     return alt.layer(
         mean.encode(y=alt.YDatum(1)),
@@ -169,8 +234,9 @@ def _draw_seasonality(answer: Answer) -> Chart:
     columns=[
         Column("slot", "text", "day of the week, or hour of the day"),
         Column("n", "integer", "messages in it"),
+        Column("people", "integer", "people whose messages, or answers to whom, these are"),
         Column("cycles", "integer", "whole weeks or days that count"),
-        Column("index", "number", "mean messages in it, by the mean of all days or hours"),
+        Column("index", "number", "mean messages in it, divided by the mean of all days or hours"),
         interval("index"),
         Column("strength", "number", "variance within cycles that it explains, in every row", "%"),
     ],
@@ -179,13 +245,13 @@ def _draw_seasonality(answer: Answer) -> Chart:
     chart=_draw_seasonality,
 )
 def seasonality(talk: Talk, *, cycle: Literal["week", "day"] = "week") -> ir.Table:
-    """The mean of messages on each local weekday, or in each hour, by the mean of all of them.
+    """The mean of messages on each local weekday, or in each hour, divided by the mean of all.
 
     Only whole cycles count: not the week or day in which the data or the filters begin or end, and
     for hours no day of 23 or 25 hours. Those in which nobody wrote are 0. The index is 1 where a
-    weekday or hour is like the others; its interval resamples whole weeks or days. The strength is
-    the share of the variance, of counts less the mean of their own week or day, that is between the
-    weekdays or hours; by chance alone it is 1 by the number of cycles.
+    weekday or hour is like the others; its interval takes whole weeks or days as units. The
+    strength is the share of the variance, of counts less the mean of their own week or day, that is
+    between the weekdays or hours; by chance alone it is 1 divided by the number of cycles.
 
     Args:
         cycle: A week of weekdays, or a day of hours.
@@ -196,8 +262,11 @@ def seasonality(talk: Talk, *, cycle: Literal["week", "day"] = "week") -> ir.Tab
             start=periods.start_of(days, "week"),
             place=days.date.cast("timestamp").day_of_week.index(),
         )
-        return slots.group_by("start", "place").agg(n_messages=_.n_messages.sum())
-    by_hour = talk.messages.mutate(
-        start=period_of(talk.messages.local_ts, "day"), place=_.local_ts.hour()
-    )
-    return by_hour.group_by("start", "place").agg(n_messages=_.count())
+    else:
+        messages = talk.messages
+        slots = messages.mutate(
+            start=period_of(messages.local_ts, "day"), place=messages.local_ts.hour(), n_messages=1
+        )
+    people = slots.group_by("place").agg(people=_.user_id.nunique())
+    counts = slots.group_by("start", "place").agg(n_messages=_.n_messages.sum())
+    return counts.join(people, "place")

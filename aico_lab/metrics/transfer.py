@@ -8,9 +8,9 @@ import ibis
 import numpy as np
 from ibis import _
 
-from aico_lab.metrics import draw
-from aico_lab.metrics.intervals import bootstrap
-from aico_lab.metrics.registry import CATALOGUE, Column, interval
+from aico_lab.metrics import claims, draw
+from aico_lab.metrics.intervals import Statistic, estimate
+from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column, interval
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -56,14 +56,18 @@ def _slope_given_own(sums: Sums) -> NDArray[np.float64]:
     return slope
 
 
-def _finish_transfer(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
-    found = bootstrap(
+def _finish_transfer(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
+    found = estimate(
         rows,
         by=["role"],
-        unit="conversation_id",
-        statistics={"r": _r, "slope": _slope, "slope_given_own": _slope_given_own},
+        unit=talk.units,
+        statistics={
+            "r": Statistic(_r, ("pairs",), "atanh"),
+            "slope": Statistic(_slope, ("pairs",)),
+            "slope_given_own": Statistic(_slope_given_own, ("triples",)),
+        },
     )
-    return found.rename({"n": "conversations", "pairs": "n"})
+    return found.rename({"pairs": "n"})
 
 
 _TRANSFERS: Final = {
@@ -79,11 +83,14 @@ def _draw_transfer(answer: Answer) -> Chart:
 
 
 def _transferred(rows: pl.DataFrame) -> str:
-    return "; ".join(
-        f"{row['role']} after the other side: r = "
-        + ("not defined" if row["r"] is None else f"{row['r']:.2f}")
-        for row in rows.iter_rows(named=True)
-    )
+    def says(row: claims.Row) -> str | None:
+        if row["r"] is None:
+            return None
+        text = f"{row['role']} after the other side: r = {row['r']:.2f}"
+        unclear = row["r_low"] is not None and row["r_low"] <= 0 <= row["r_high"]
+        return f"{text}, not clearly other than 0" if unclear else text
+
+    return claims.each(rows, says) or "Too little data: no correlation is defined"
 
 
 @CATALOGUE.metric(
@@ -93,7 +100,7 @@ def _transferred(rows: pl.DataFrame) -> str:
     columns=[
         Column("role", "text", "the side that answers"),
         Column("n", "integer", "pairs of a scored turn and the other side's scored turn before it"),
-        Column("conversations", "integer", "conversations they are from"),
+        PEOPLE,
         Column("r", "number", "Pearson's correlation of the two turns"),
         interval("r"),
         Column("slope", "number", "change of the answer's score for 1 in the turn before"),
@@ -112,7 +119,7 @@ def sentiment_transfer(talk: Talk) -> ir.Table:
     The mood of a turn is the mean score of its messages. Pairs are adjacent turns of two sides in
     one session; turns without a score make no pair. `r` is Pearson's correlation, `slope` that of
     least squares; `slope_given_own` has the answerer's own turn before the two as a second
-    predictor, which takes out how stable the answerer's mood is. Intervals resample conversations.
+    predictor, which takes out how stable the answerer's mood is.
 
     It shows that moods go together, and in which order; not that one makes the other. Both may
     follow the topic, or the words that one takes up from the other.
@@ -143,7 +150,9 @@ def sentiment_transfer(talk: Talk) -> ir.Table:
     of_triples = {"a": a, "b": b, "c": c, "a_a": a * a, "c_c": c * c}
     of_triples |= {"a_b": a * b, "c_b": c * b, "a_c": a * c}
     sums = {**of_pairs, **of_triples}
-    return pairs.group_by("role", "conversation_id").agg(
+    return talk.by_unit(
+        pairs,
+        "role",
         pairs=_.count(),
         triples=own.cast("int64").sum(),
         **{name: ibis.coalesce(value.sum(), 0.0) for name, value in sums.items()},

@@ -9,8 +9,8 @@ import ibis
 import polars as pl
 from ibis import _
 
-from aico_lab.metrics import draw
-from aico_lab.metrics.intervals import bootstrap, percent
+from aico_lab.metrics import claims, draw
+from aico_lab.metrics.intervals import FEWEST, UNITS, estimate, percent
 from aico_lab.metrics.quantiles import quantiles
 from aico_lab.metrics.registry import CATALOGUE, Column, interval
 from aico_lab.reports import charts
@@ -29,11 +29,13 @@ def _finish(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
     medians = rows.group_by("preference").agg(
         median_days=pl.col("median_ms").cast(pl.Float64).first() / _MS_OF_A_DAY
     )
-    found = bootstrap(
-        rows.drop("median_ms").with_columns(people=1, changed=pl.col("changes") > 0),
+    found = estimate(
+        rows.drop("median_ms", "user_id").with_columns(
+            n=1, changed=pl.col("changes") > 0, known=True
+        ),
         by=["preference"],
-        unit="user_id",
-        statistics={"share": percent("changed", "people")},
+        unit="people",
+        statistics={"share": percent("changed", "n")},
     )
     return found.join(medians, "preference", how="left", maintain_order="left")
 
@@ -49,10 +51,17 @@ def _draw(answer: Answer) -> Chart:
 
 
 def _finding(rows: pl.DataFrame) -> str:
-    top = rows.sort("share", "preference", descending=[True, False]).row(0, named=True)
+    enough = rows.filter(pl.col(UNITS) >= FEWEST)
+    if enough.is_empty():
+        return claims.too_little(int(rows["n"].max() or 0), "people")  # type: ignore[arg-type]
+    top = enough.row(enough["share"].arg_max() or 0, named=True)
+    if not top["changed"]:
+        return f"Nobody changed a preference{claims.doubt(top[UNITS], 'people')}"
+    name = claims.leading(enough, "share", "preference")
     return (
-        f"What is changed most is {top['preference']}: by {top['changed']:,} of {top['n']:,} "
-        f"people ({top['share']:.0f} %)"
+        f"What is changed most is {name}: by {top['changed']:,} of "
+        f"{claims.counted(top['n'], 'people')} ({top['share']:.0f} %)"
+        f"{claims.doubt(top[UNITS], 'people')}"
     )
 
 
@@ -70,6 +79,7 @@ def _finding(rows: pl.DataFrame) -> str:
         Column("median_days", "number", "median time for which a changed value had held", "days"),
     ],
     role="none",
+    people="n",
     finish=_finish,
     finding=_finding,
     chart=_draw,
@@ -80,7 +90,7 @@ def preference_changes(talk: Talk) -> ir.Table:
     The first value is no change, nor is a removal; a value that is set after a removal is compared
     with the one before it. Of a period, what was set in it counts, compared with all that was set
     before. The median is that of values which were changed, and so too short: those that still hold
-    have no end. Of people who were erased nothing is known. Intervals resample people.
+    have no end. Of people who were erased nothing is known.
     """
     said = talk.preference_changes.filter(_.value.notnull())
     in_order = ibis.window(group_by=["user_id", "preference_key"], order_by="change_id")

@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 from ibis import _
 
-from aico_lab.metrics import draw
+from aico_lab.metrics import claims, draw
 from aico_lab.metrics.checks import at_least
-from aico_lab.metrics.intervals import bootstrap, ratio
+from aico_lab.metrics.intervals import estimate, mean
 from aico_lab.metrics.registry import CATALOGUE, Column, interval
 
 if TYPE_CHECKING:
@@ -120,14 +120,17 @@ def _finish(rows: pl.DataFrame, _talk: Talk, *, min_words: int) -> pl.DataFrame:
             person=pl.col("side") // 2,
             words="words",
             mtld="mtld",
-            people=1,
+            texts=1,
         )
         .drop_nulls("mtld")
     )
-    found = bootstrap(
-        people, by=["role"], unit="person", statistics={"mean": ratio("mtld", "people")}
+    found = estimate(
+        people.drop("person").with_columns(known=True),
+        by=["role"],
+        unit="people",
+        statistics={"mean": mean("mtld", "texts", scale="log")},
     )
-    return found.select("role", "n", "words", "mean", "mean_low", "mean_high")
+    return found.rename({"texts": "n"})
 
 
 def _draw(answer: Answer) -> Chart:
@@ -146,10 +149,13 @@ def _draw(answer: Answer) -> Chart:
         interval("mean", "words"),
     ],
     finish=_finish,
-    finding=lambda rows: "; ".join(
-        f"{row['role']}: MTLD {row['mean']:.0f}, over {row['n']:,} people"
-        for row in rows.iter_rows(named=True)
+    finding=lambda rows: claims.each(
+        rows,
+        lambda row: (
+            f"{row['role']}: MTLD {row['mean']:.0f}, over {claims.counted(row['n'], 'people')}"
+        ),
     ),
+    people="n",
     chart=_draw,
 )
 def lexical_diversity(talk: Talk, *, min_words: int = 100) -> ir.Table:
@@ -162,8 +168,8 @@ def lexical_diversity(talk: Talk, *, min_words: int = 100) -> ir.Table:
     different words it hardly depends on the length of a text, if that has 100 words or more.
 
     Words are forms as written, in small letters, not lemmas. Texts without any repeated word have
-    no value. The answer is the mean over people, who weigh the same; intervals resample people.
-    What languages differ in, and what people copy, differs here too.
+    no value. The answer is the mean over people, who weigh the same. What languages differ in, and
+    what people copy, differs here too.
 
     Args:
         min_words: Texts of fewer words are left out.

@@ -9,14 +9,17 @@ import ibis
 import numpy as np
 import polars as pl
 from ibis import _
+from scipy import special
 
-from aico_lab.metrics import draw
+from aico_lab.metrics import claims, draw
 from aico_lab.metrics.checks import at_least, more_than_nothing
-from aico_lab.metrics.intervals import bootstrap, ratio
+from aico_lab.metrics.intervals import FEWEST, UNIT, UNITS, estimate, mean
 from aico_lab.metrics.markers import MARKERS
 from aico_lab.metrics.registry import CATALOGUE, Column, interval
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import ibis.expr.types as ir
     from numpy.typing import NDArray
 
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 _ALL: Final = "all classes"
 _CLASSES: Final = tuple(enumerate(MARKERS))
 _PRIOR_MAX: Final = 1e12
+
+MIN_PEOPLE: Final = 5
+"""A word of fewer people is not shown, unless the filters name another number."""
 
 
 def _finish_coordination(rows: pl.DataFrame, _talk: Talk, *, min_exchanges: int) -> pl.DataFrame:
@@ -48,28 +54,35 @@ def _finish_coordination(rows: pl.DataFrame, _talk: Talk, *, min_exchanges: int)
     overall = of_people.join(enough, on=["role", "user_id"], nulls_equal=True).select(
         "role", "user_id", seen="exchanges", marker=pl.lit(_ALL), value="value"
     )
-    found = bootstrap(
-        pl.concat([overall, of_classes]).with_columns(people=pl.lit(1)),
+    found = estimate(
+        pl.concat([overall, of_classes])
+        .with_columns(pairs=pl.lit(1), known=pl.col("user_id").is_not_null())
+        .drop("user_id"),
         by=["role", "marker"],
-        unit="user_id",
-        statistics={"coordination": ratio("value", "people")},
+        unit="people",
+        statistics={"coordination": mean("value", "pairs")},
     )
     places = {_ALL: 0, **{name: at + 1 for at, name in _CLASSES}}
-    return (
-        found.drop("n")
-        .rename({"seen": "n"})
-        .sort("role", pl.col("marker").replace_strict(places, return_dtype=pl.Int64))
+    return found.rename({"seen": "n"}).sort(
+        "role", pl.col("marker").replace_strict(places, return_dtype=pl.Int64)
     )
 
 
 def _describe_coordination(rows: pl.DataFrame) -> str:
-    said = (
-        f"{row['role']}: {100 * row['coordination']:+.1f} percentage points"
-        f" ({row['people']:,} people)"
-        for row in rows.filter(pl.col("marker") == _ALL).iter_rows(named=True)
-        if row["coordination"] is not None
-    )
-    return f"Coordination of the replies: {'; '.join(said) or 'unknown'}"
+    def says(row: claims.Row) -> str | None:
+        if row["coordination"] is None:
+            return None
+        unclear = row["coordination_low"] is not None and (
+            row["coordination_low"] <= 0 <= row["coordination_high"]
+        )
+        return (
+            f"{row['role']}: replies coordinate by {100 * row['coordination']:+.1f} percentage "
+            f"points ({claims.counted(row['people'], 'people')})"
+            f"{', not clearly other than 0' if unclear else ''}"
+        )
+
+    said = claims.each(rows.filter(pl.col("marker") == _ALL), says)
+    return said or "Too little data: nobody has enough exchanges"
 
 
 def _draw_coordination(answer: Answer) -> Chart:
@@ -168,30 +181,43 @@ def _classes() -> ir.Table:
     return table.select(marker=table.listed["marker"], bits=table.listed["bits"])
 
 
-def _finish_words(
-    rows: pl.DataFrame, _talk: Talk, *, top: int, prior: float, min_people: int
-) -> pl.DataFrame:
+def _finish_words(rows: pl.DataFrame, talk: Talk, *, top: int, prior: float) -> pl.DataFrame:
     if rows.is_empty():
-        return rows.select("word", role=pl.lit(None, pl.String)).with_columns(
-            pl.lit(None).alias(name)
-            for name in ("n", "by_user", "by_assistant", "people", "log_odds", "z")
+        names = ("role", "n", "by_user", "by_assistant", "people", "top_share", "log_odds", "z")
+        return rows.select("word").with_columns(
+            *(pl.lit(None).alias(name) for name in names), pl.lit(None).alias("clear")
         )
-    del min_people  # the expression's
-    rows = rows.with_columns(pl.exclude("word").cast(pl.Int64)).sort("word")
-    all_user, all_assistant = rows["all_user"][0], rows["all_assistant"][0]
-    user, assistant = (rows[name].to_numpy().astype(float) for name in ("by_user", "by_assistant"))
-    pseudo = prior * (user + assistant) / (all_user + all_assistant)
-
-    def log_odds(times: NDArray[np.float64], of_all: int) -> NDArray[np.float64]:
-        odds = (times + pseudo) / (of_all + prior - times - pseudo)
-        return np.asarray(np.log(odds))
-
+    sums = rows.select(pl.exclude("word").cast(pl.Float64))
+    c: dict[str, NDArray[np.float64]] = {name: sums[name].to_numpy() for name in sums.columns}
+    pseudo = prior * (c["user"] + c["assistant"]) / (c["all_user"] + c["all_assistant"])
+    odds, slopes = {}, {}
     with np.errstate(divide="ignore", invalid="ignore"):  # where a side has but one word
-        difference = log_odds(user, all_user) - log_odds(assistant, all_assistant)
-    z = difference / np.sqrt(1 / (user + pseudo) + 1 / (assistant + pseudo))
-    scored = rows.with_columns(
-        n=pl.col("by_user") + pl.col("by_assistant"), log_odds=difference, z=z
-    ).filter(pl.col("z").is_finite() & (pl.col("z") != 0))
+        for side in ("user", "assistant"):
+            uses, others = c[side] + pseudo, c[f"all_{side}"] + prior - c[side] - pseudo
+            odds[side] = np.log(uses / others)
+            # How the log-odds change with one more use, and with one more word of any kind.
+            slopes[side] = 1 / uses + 1 / others, -1 / others
+        difference = odds["user"] - odds["assistant"]
+        independent = 1 / (c["user"] + pseudo) + 1 / (c["assistant"] + pseudo)
+        variance = np.maximum(independent, _variance_between(c, slopes))
+        z = difference / np.sqrt(variance)
+    # Of so many words some differ by chance: clear is what holds for all of them (Bonferroni).
+    limit = float(special.ndtri(1 - 0.025 / len(z)))
+    scored = (
+        rows.select("word", pl.lit(talk.units).alias(UNIT))
+        .with_columns(
+            pl.Series(UNITS, c["units"].astype(np.int64)),
+            n=pl.Series(c["user"] + c["assistant"]),
+            by_user=pl.Series(c["user"]),
+            by_assistant=pl.Series(c["assistant"]),
+            people=pl.Series(c["people"]),
+            top_share=pl.Series(100 * c["most_of_one"] / (c["user"] + c["assistant"])),
+            log_odds=pl.Series(difference),
+            z=pl.Series(z),
+            clear=pl.Series(np.abs(z) > limit),
+        )
+        .filter(pl.col("z").is_finite() & (pl.col("z") != 0))
+    )
     return (
         scored.with_columns(
             role=pl.when(pl.col("z") > 0).then(pl.lit("user")).otherwise(pl.lit("assistant"))
@@ -202,13 +228,42 @@ def _finish_words(
     )
 
 
+def _variance_between(
+    c: Mapping[str, NDArray[np.float64]],
+    slopes: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]],
+) -> NDArray[np.float64]:
+    """Return the variance of the difference of log-odds, by how it differs between people.
+
+    By linearisation: each person adds the slopes times their uses of the word and their words; the
+    sum over people of the squares follows from sums of squares and products that the engine makes.
+    """
+    (use, word), (use_2, word_2) = slopes["user"], slopes["assistant"]
+    terms = {"u": use, "a": -use_2, "nu": word, "na": -word_2}
+    names = list(terms)
+    squares = sum(
+        terms[one] * terms[other] * c["_".join(sorted((one, other)))]
+        for one in names
+        for other in names
+    )
+    totals = {"u": "user", "a": "assistant", "nu": "all_user", "na": "all_assistant"}
+    mean = sum(terms[name] * c[total] for name, total in totals.items()) / c["units"]
+    spread = squares - c["units"] * mean * mean
+    found: NDArray[np.float64] = np.maximum(spread, 0) * c["units"] / np.maximum(c["units"] - 1, 1)
+    return found
+
+
 def _describe_words(rows: pl.DataFrame) -> str:
+    units, unit = rows[UNITS][0], rows[UNIT][0]
+    if units < FEWEST:
+        return claims.too_little(units, unit)
     said = []
     for role in ("user", "assistant"):
-        words = rows.filter(pl.col("role") == role)["word"].head(3).to_list()
+        words = rows.filter(pl.col("role") == role, "clear")["word"].head(3).to_list()
         if words:
             said.append(f"{role}: {', '.join(words)}")
-    return f"Words that tell the sides apart: {'; '.join(said)}"
+    if not said:
+        return f"No word clearly tells the sides apart{claims.doubt(units, unit)}"
+    return f"Words that tell the sides apart: {'; '.join(said)}{claims.doubt(units, unit)}"
 
 
 def _draw_words(answer: Answer) -> Chart:
@@ -238,53 +293,71 @@ def _draw_words(answer: Answer) -> Chart:
         Column("by_user", "integer", "how often the user's side did"),
         Column("by_assistant", "integer", "how often the assistant's side did"),
         Column("people", "integer", "people in whose conversations it occurs"),
+        Column("top_share", "number", "uses in the conversations of the one with the most", "%"),
         Column("log_odds", "number", "log-odds ratio, above 0 for the user's words"),
         Column("z", "number", "log-odds ratio divided by its standard error"),
+        Column("clear", "truth", "whether that is more than chance makes of so many words"),
     ],
     finish=_finish_words,
     finding=_describe_words,
     chart=_draw_words,
+    min_people=MIN_PEOPLE,
+    nothing=f"No word of both sides occurs in the conversations of enough people ({MIN_PEOPLE}, "
+    "unless min_people says otherwise)",
 )
-def distinguishing_words(
-    talk: Talk, *, top: int = 20, prior: float = 500.0, min_people: int = 5
-) -> ir.Table:
+def distinguishing_words(talk: Talk, *, top: int = 20, prior: float = 500.0) -> ir.Table:
     """The log-odds ratio of each word with an informative Dirichlet prior, and its z-score.
 
     With y the times a side used the word, n all its words, and a the word's share in the words of
     both sides times `prior` (A): log((y + a) / (n + A - y - a)) of the user less that of the
-    assistant, divided by the square root of 1 / (y + a) of the user plus that of the assistant.
-    The prior draws rare words towards no difference, so that they do not lead the list. Words count
-    as often as they occur; the z-scores take them for independent, which those of one message or
-    person are not: they rank words, and are no test. Without words of both sides there is no
-    answer.
+    assistant. The prior draws rare words towards no difference, so that they do not lead the list.
+    The z-score divides it by its standard error: the larger one of the paper's, which takes words
+    for independent, and of that between people (linearised, each person with all their words), so
+    that one person's habit does not make a difference of the sides. `clear` are those that would be
+    found by chance in one of twenty such lists. Without words of both sides there is no answer.
 
-    A word that few people use may say who they are: those that occur in the conversations of fewer
-    than `min_people` different people are left out, though they are in the totals. Where fewer
-    people are in question at all, as in the home of one person, nothing is left out.
+    A word that few people use may say who they are. Those that occur in the conversations of fewer
+    than `min_people` people (5, where it is not given) are left out, though they are in the totals;
+    filters do not change that. A word of one person only is shown where the home has no other
+    person, and `min_people` is 1.
 
     Args:
         top: So many words for each side.
         prior: How many words the prior is worth.
-        min_people: Words of fewer different people are left out, where there are as many.
     """
     at_least("top", top, 1)
-    at_least("min_people", min_people, 1)
     more_than_nothing("prior", prior, most=_PRIOR_MAX)
-    words = talk.words.mutate(person=ibis.coalesce(talk.words.user_id, ""))
-    by_user = (words.role == "user").cast("int64")
-    counted = words.group_by("word").agg(
-        by_user=by_user.sum(), by_assistant=(1 - by_user).sum(), people=words.person.nunique()
+    words = talk.words.mutate(
+        person=ibis.coalesce(talk.words.user_id, ""),
+        unit=talk.unit(talk.words),
+        u=(talk.words.role == "user").cast("int64"),
     )
-    everything = ibis.window()
-    totals = counted.mutate(
-        all_user=counted.by_user.sum().over(everything),
-        all_assistant=counted.by_assistant.sum().over(everything),
+    units = words.group_by("unit").agg(nu=words.u.sum(), na=(1 - words.u).sum())
+    totals = units.aggregate(
+        units=units.count(),
+        all_user=units.nu.sum(),
+        all_assistant=units.na.sum(),
+        nu_nu=(units.nu * units.nu).sum(),
+        na_na=(units.na * units.na).sum(),
+        na_nu=(units.na * units.nu).sum(),
     )
-    messages = talk.messages
-    everybody = messages.aggregate(everybody=ibis.coalesce(messages.user_id, "").nunique())
-    shown = totals.cross_join(everybody)
+    by_unit = words.group_by("word", "unit").agg(u=words.u.sum(), a=(1 - words.u).sum())
+    each = by_unit.join(units, "unit")
+    products = {
+        f"{one}_{other}": (each[one] * each[other]).sum()
+        for one, other in (
+            ("u", "u"), ("a", "a"), ("a", "u"), ("nu", "u"), ("na", "u"), ("a", "nu"), ("a", "na"),
+        )
+    }  # fmt: skip
+    counted = each.group_by("word").agg(
+        user=each.u.sum(), assistant=each.a.sum(), most_of_one=(each.u + each.a).max(), **products
+    )
+    people = words.group_by("word").agg(people=words.person.nunique())
+    shown = counted.join(people, "word").cross_join(totals).cross_join(talk.everybody)
+    least = talk.filters.min_people or MIN_PEOPLE
     return shown.filter(
-        (shown.people >= min_people) | (shown.everybody < min_people),
+        shown.people >= least,
+        (shown.people > 1) | (shown.everybody == 1),
         shown.all_user > 0,
         shown.all_assistant > 0,
     ).drop("everybody")

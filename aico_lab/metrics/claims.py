@@ -1,0 +1,90 @@
+"""How much a sentence may claim: that depends on how many people or conversations it rests on.
+
+The title of a chart is what people remember. So one rule holds for all findings: a value that rests
+on `FEW` units or more is stated, one that rests on `FEWEST` or more is called uncertain, and below
+that a sentence says that there is too little data, and describes at most what was observed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+
+from aico_lab.metrics.intervals import FEW, FEWEST, UNIT, UNITS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Row = Mapping[str, Any]
+
+_SINGULAR: Final = {"people": "person", "series": "series"}
+_NAMED: Final = 3
+
+
+def counted(number: int, plural: str) -> str:
+    """Return a number with its noun: '1 person', '2 people'.
+
+    Args:
+        number: How many.
+        plural: The noun, in the plural.
+    """
+    singular = _SINGULAR.get(plural) or plural.removesuffix("s")
+    return f"{number:,} {singular if number == 1 else plural}"
+
+
+def too_little(number: int, plural: str, needed: int = FEWEST) -> str:
+    """Return the sentence that stands where a finding would claim too much."""
+    return f"Too little data: {counted(number, plural)}, where {needed} are needed"
+
+
+def each(rows: pl.DataFrame, say: Callable[[Row], str | None]) -> str:
+    """Return one sentence about all rows, each as sure as its number of units allows.
+
+    Args:
+        rows: Of an answer, with the columns `_units` and `_unit`.
+        say: Returns what a row says, or None where it says nothing.
+
+    Returns:
+        What the rows say, separated by semicolons; empty where they say nothing.
+    """
+    sure, thin = [], []
+    for row in rows.iter_rows(named=True):
+        text = say(row)
+        if text is None:
+            continue
+        units = counted(row[UNITS], row[UNIT])
+        if row[UNITS] < FEWEST:
+            thin.append((text, units))
+        else:
+            sure.append(text if row[UNITS] >= FEW else f"{text} (uncertain: {units})")
+    if sure:
+        return "; ".join([*sure, *(f"{text} (too little data: {units})" for text, units in thin)])
+    if not thin:
+        return ""
+    fewest = min(thin, key=lambda said: len(said[1]))[1]
+    return f"Too little data ({fewest}) for more than a description: " + "; ".join(
+        text for text, _units in thin
+    )
+
+
+def doubt(units: int, unit: str) -> str:
+    """Return what follows a claim that rests on few units; empty where they are enough."""
+    return f" (uncertain: {counted(units, unit)})" if units < FEW else ""
+
+
+def leading(rows: pl.DataFrame, value: str, name: str) -> str:
+    """Return the name of the row with the largest value; the names of all, where several tie.
+
+    Args:
+        rows: At least one, with a value.
+        value: The column of the values.
+        name: The column of the names.
+    """
+    top = rows.filter(pl.col(value) == pl.col(value).max())
+    names = [str(one) for one in top[name].to_list()]
+    if len(names) == 1:
+        return names[0]
+    if len(names) <= _NAMED:
+        return f"{', '.join(names[:-1])} and {names[-1]}, equally,"
+    return f"{names[0]} and {len(names) - 1:,} others, equally,"
