@@ -211,7 +211,9 @@ def without_small_cells(
         min_people: The fewest people of a row that stays.
     """
     n = pl.col(N).fill_null(0)
-    enough = (n >= min_cell) & (pl.col(people).fill_null(0) >= min_people)
+    enough = n >= min_cell
+    if min_people > 1:  # a row about nobody who is named is one about perhaps one person
+        enough &= pl.col(people).fill_null(0) >= min_people
     return rows.filter((n == 0) | enough)
 
 

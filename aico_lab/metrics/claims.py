@@ -54,10 +54,12 @@ def each(rows: pl.DataFrame, say: Callable[[Row], str | None]) -> str:
         if text is None:
             continue
         units = counted(row[UNITS], row[UNIT])
-        if row[UNITS] < FEWEST:
+        if not row[UNITS]:  # that there is nothing is a fact
+            sure.append(text)
+        elif row[UNITS] < FEWEST:
             thin.append((text, units))
         else:
-            sure.append(text if row[UNITS] >= FEW else f"{text} (uncertain: {units})")
+            sure.append(text + doubt(row[UNITS], row[UNIT]))
     if sure:
         return "; ".join([*sure, *(f"{text} (too little data: {units})" for text, units in thin)])
     if not thin:

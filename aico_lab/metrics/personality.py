@@ -147,7 +147,7 @@ def _draw_outcomes(rows: pl.DataFrame, row: str, order: list[str]) -> Chart:
 def _describe_outcomes(rows: pl.DataFrame, compared: str) -> str:
     people = int(rows["people"].max() or 0)  # type: ignore[arg-type]
     if people < FEWEST:
-        return f"{claims.too_little(people, 'people')} under a version; {compared}"
+        return f"{claims.too_little(people, 'people')}; {compared}"
     return (
         f"{compared} with sessions or ratings; differences are associations, not effects"
         f"{claims.doubt(people, 'people')}"

@@ -193,7 +193,7 @@ class Catalogue:
         role: Literal["answer", "input", "none"] | None = None,
         people: str = "people",
         min_people: int = 1,
-        nothing: str = "Nothing matches",
+        nothing: str = "Nothing matches.",
     ) -> Callable[[Expression], Expression]:
         """Register the function below as a metric of its name.
 
