@@ -11,7 +11,7 @@ from aico_lab.errors import InvalidValue, NeverSynced, UnknownName
 from aico_lab.metrics.answer import SHOWN, TYPES
 from aico_lab.metrics.catalogue import DOMAINS, Metrics, compile_query
 from aico_lab.metrics.filters import Filters
-from aico_lab.metrics.registry import CATALOGUE, Catalogue, Column
+from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Catalogue, Column
 from aico_lab.metrics.talk import Talk
 from tests.effort import examples
 from tests.talks import said, shuffled, talk, talks, world
@@ -244,15 +244,17 @@ def test_two_metrics_of_one_name_are_an_error_of_the_program():
     def once(_talk):
         """What it is."""
 
-    declare([Column("n", "integer", "things")])(once)
+    things = [Column("n", "integer", "things"), PEOPLE]
+    declare(things)(once)
     with pytest.raises(ValueError, match="two metrics once"):
-        declare([Column("n", "integer", "things")])(once)
+        declare(things)(once)
 
     def without(_talk):
         """What it is."""
 
-    with pytest.raises(ValueError, match="no column n"):
-        declare([Column("x", "integer", "things")])(without)
+    for missing, kept in (("n", things[1:]), ("people", things[:1])):
+        with pytest.raises(ValueError, match=f"no column {missing} "):
+            declare(kept)(without)
 
 
 def test_a_snapshot_of_another_version_is_not_asked():

@@ -37,7 +37,7 @@ def turns_by_hand(raw):
             {
                 "role": role,
                 "n": len(turns),
-                "conversations": len({t.conversation for t in turns}),
+                "people": len({t.person for t in turns if t.person is not None}),
                 "messages": mean(len(t.messages) for t in turns),
                 "words": mean(sum(len(m.words) for m in t.messages) for t in turns),
             }

@@ -147,7 +147,7 @@ def test_of_two_sides_each_has_its_share_and_monologues_are_counted_apart():
         ]
         alone = made.ask("balance", filters={"user": "w"})
         assert alone.pl().select("n", "share", "one_sided").rows() == [(0, None, 1)] * 3
-        assert "1 are one-sided" in alone.finding
+        assert alone.finding == "Too little data: 1 conversation, all one-sided"
         alone.plot().to_dict()
         with pytest.raises(InvalidValue, match="leave out the role"):
             made.ask("balance", filters={"role": "user"})

@@ -1,6 +1,10 @@
-"""Quantiles and intervals, against numpy's own and a bootstrap that is written out."""
+"""Quantiles and intervals, against numpy's own and a jackknife that is written out."""
 
 from __future__ import annotations
+
+import math
+import subprocess
+import sys
 
 import duckdb
 import ibis
@@ -9,13 +13,15 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special, stats
 
-from aico_lab.metrics import intervals
-from aico_lab.metrics.intervals import bootstrap, ratio
-from aico_lab.metrics.quantiles import quantiles
+from aico_lab.metrics.intervals import estimate, mean, percent
+from aico_lab.metrics.quantiles import median_interval, quantiles
 from tests.effort import examples
 
-MEAN = {"mean": ratio("total", "count")}
+MEAN = {"mean": mean("total", "count")}
+STATISTICS_OF_SHARES = {"share": percent("part", "count")}
+STATISTICS = {**MEAN, **STATISTICS_OF_SHARES, "amount": mean("total", "count", scale="log")}
 SHARES = {"p1": 1, "p50": 500, "p95": 950, "p99": 990, "p100": 1000}
 
 values = st.lists(
@@ -59,7 +65,13 @@ def sums(seed=3, units=40):
     rng = np.random.default_rng(seed)
     return pl.DataFrame(
         [
-            {"side": side, "who": f"u{unit}", "total": float(rng.normal(5, 2)), "count": 1}
+            {
+                "side": side,
+                "known": bool(unit % 3),
+                "total": float(rng.gamma(4, 2)),
+                "part": float(rng.integers(0, 4)),
+                "count": float(4 + unit % 5),
+            }
             for side in ("x", "y")
             for unit in range(units)
             if side == "x" or unit % 2
@@ -67,70 +79,206 @@ def sums(seed=3, units=40):
     )
 
 
-def test_a_ratio_is_that_of_all_sums_and_its_interval_that_of_drawn_units():
+def by_leaving_out(rows, numerator, to, back):
+    """The interval of a ratio, written out: each unit is left out in turn."""
+    total, count = rows[numerator].sum(), rows["count"].sum()
+    n = rows.height
+    without = [
+        to((total - row[numerator]) / (count - row["count"])) for row in rows.iter_rows(named=True)
+    ]
+    apart = np.array(without) - to(total / count)
+    squares = (apart**2).sum()
+    # Satterthwaite: the variance of a variance of n values, by their kurtosis.
+    kurtosis = n * (apart**4).sum() / squares**2
+    freedom = min(n - 1, 2 * n / (kurtosis - (n - 3) / (n - 1)))
+    reach = stats.t.ppf(0.975, freedom) * math.sqrt(squares * (n - 1) / n)
+    return back(to(total / count) - reach), back(to(total / count) + reach)
+
+
+def test_a_ratio_is_that_of_all_sums_and_its_interval_leaves_out_each_unit_in_turn():
     rows = sums()
-    found = bootstrap(rows, by=["side"], unit="who", statistics=MEAN)
-    names = sorted(rows["who"].unique())
-    rng = np.random.default_rng(intervals.SEED)
-    draws = [rng.integers(0, len(names), len(names)) for _ in range(intervals.REPLICATES)]
+    found = estimate(rows, by=["side"], unit="people", statistics=STATISTICS)
     for side in ("x", "y"):
-        mine = {row["who"]: row for row in rows.filter(side=side).to_dicts()}
-        total = sum(row["total"] for row in mine.values())
-        line = found.filter(side=side).row(0, named=True)
-        assert line["n"] == len(mine)
-        assert line["mean"] == pytest.approx(total / len(mine))
-        means = []
-        for draw in draws:
-            drawn = [mine[names[u]] for u in draw if names[u] in mine]
-            means.append(sum(r["total"] for r in drawn) / len(drawn))
-        low, high = np.percentile(means, intervals.LEVEL)
-        assert (line["mean_low"], line["mean_high"]) == pytest.approx((low, high))
+        mine, line = rows.filter(side=side), found.filter(side=side).row(0, named=True)
+        assert (line["people"], line["_units"]) == (mine["known"].sum(), mine.height)
+        for name, numerator, to, back in (
+            ("mean", "total", float, float),
+            ("amount", "total", math.log, math.exp),
+            ("share", "part", special.logit, special.expit),
+        ):
+            whole = 100 if name == "share" else 1
+            low, high = by_leaving_out(mine, numerator, to, back)
+            assert line[name] == pytest.approx(whole * mine[numerator].sum() / mine["count"].sum())
+            assert line[f"{name}_low"] == pytest.approx(whole * low)
+            assert line[f"{name}_high"] == pytest.approx(whole * high)
 
 
-@pytest.mark.slow
-def test_an_interval_covers_the_truth_about_as_often_as_it_says():
-    covered = 0
-    for seed in range(200):
-        rows = sums(seed, units=60).filter(side="x")
-        line = bootstrap(rows, by=["side"], unit="who", statistics=MEAN).row(0, named=True)
-        covered += line["mean_low"] <= 5 <= line["mean_high"]
-    assert 180 <= covered <= 199
+def test_units_count_whole():
+    """Messages of one person that are all alike are one observation and not a hundred."""
+    rows = pl.DataFrame({"part": [0.0, 100.0] * 10, "count": [100.0] * 20, "known": True})
+    line = estimate(rows, by=[], unit="people", statistics=STATISTICS_OF_SHARES).row(0, named=True)
+    assert line["share"] == 50
+    assert line["share_high"] - line["share_low"] > 40
+    alone = estimate(
+        pl.DataFrame({"part": [0.0, 1.0] * 1000, "count": [1.0] * 2000, "known": True}),
+        by=[], unit="people", statistics=STATISTICS_OF_SHARES,
+    ).row(0, named=True)  # fmt: skip
+    assert alone["share_high"] - alone["share_low"] < 5
 
 
-def test_units_are_drawn_whole():
-    """Ten messages of one person that are all alike are one observation and not ten."""
-    rows = pl.DataFrame(
-        {"who": ["a", "b"], "total": [0.0, 100.0], "count": [100, 100]}
-    )  # a wrote only zeros, b only ones
-    line = bootstrap(rows, by=[], unit="who", statistics=MEAN).row(0, named=True)
-    assert (line["mean"], line["mean_low"], line["mean_high"]) == (0.5, 0.0, 1.0)
+@pytest.mark.parametrize(("part", "least", "most"), [(0.0, 0, 20), (5.0, 80, 100)])
+def test_a_share_of_nothing_or_everything_has_an_interval_too(part, least, most):
+    rows = pl.DataFrame({"part": [part] * 20, "count": [5.0] * 20, "known": True})
+    line = estimate(rows, by=[], unit="people", statistics=STATISTICS_OF_SHARES).row(0, named=True)
+    assert least <= line["share_low"] < line["share_high"] <= most
+    one = rows.with_columns(part=pl.Series([1.0] + [0.0] * 19))
+    line = estimate(one, by=[], unit="people", statistics=STATISTICS_OF_SHARES).row(0, named=True)
+    assert 0 <= line["share_low"] < 1 < line["share_high"] < 15
+
+
+def test_people_who_contribute_nothing_are_not_counted():
+    rows = sums(units=30).filter(side="x").drop("side").with_columns(
+        count=pl.when(pl.col("count") > 4).then("count").otherwise(0),
+        total=pl.when(pl.col("count") > 4).then("total").otherwise(0),
+    )  # fmt: skip
+    line = estimate(rows, by=[], unit="people", statistics=MEAN).row(0, named=True)
+    others = estimate(rows.filter(pl.col("count") > 0), by=[], unit="people", statistics=MEAN)
+    assert line["_units"] == 24
+    assert line["mean_low"] == pytest.approx(others["mean_low"][0])
+
+
+def test_silent_units_are_units_whose_sums_are_0():
+    """A week in which nobody wrote changes no ratio when it is left out, but is a week."""
+    rows = sums(units=30).filter(side="x").drop("side")
+    found = estimate(rows, by=[], unit="weeks", statistics=MEAN, silent=8).row(0, named=True)
+    ratio = rows["total"].sum() / rows["count"].sum()
+    left = (rows["total"].sum() - rows["total"]) / (rows["count"].sum() - rows["count"]) - ratio
+    apart = np.append(left.to_numpy(), np.zeros(8))
+    kurtosis = 38 * (apart**4).sum() / (apart**2).sum() ** 2
+    freedom = min(37, 2 * 38 / (kurtosis - 35 / 37))
+    reach = stats.t.ppf(0.975, freedom) * math.sqrt((apart**2).sum() * 37 / 38)
+    assert found["_units"] == 38
+    assert found["mean_high"] == pytest.approx(ratio + reach)
+
+
+def test_one_unit_with_much_of_everything_is_noticed():
+    rows = pl.DataFrame({"total": [1.0] * 19 + [81.0], "count": [1.0] * 19 + [81.0]})
+    line = estimate(
+        rows.with_columns(known=True), by=[], unit="people", statistics=MEAN
+    ).row(0, named=True)  # fmt: skip
+    assert line["_most"] == 81
 
 
 def test_the_same_rows_in_another_order_have_the_same_interval():
     rows = sums()
-    one = bootstrap(rows, by=["side"], unit="who", statistics=MEAN)
-    other = bootstrap(
-        rows.sample(fraction=1, shuffle=True, seed=1), by=["side"], unit="who", statistics=MEAN
-    )
-    assert one.equals(other)
+    one = estimate(rows, by=["side"], unit="people", statistics=STATISTICS)
+    for seed in range(5):
+        other = rows.sample(fraction=1, shuffle=True, seed=seed)
+        assert estimate(other, by=["side"], unit="people", statistics=STATISTICS).equals(one)
 
 
 def test_what_cannot_be_known_is_null():
-    rows = pl.DataFrame(
+    few = pl.DataFrame(
         {
             "side": ["alone", "none", "none", None],
-            "who": ["a", "a", "b", None],
+            "known": [True, True, False, False],
             "total": [3.0, 0.0, 0.0, 1.0],
             "count": [2, 0, 0, 1],
         }
     )
-    found = bootstrap(rows, by=["side"], unit="who", statistics=MEAN)
+    found = estimate(few, by=["side"], unit="people", statistics=MEAN)
     lines = {row["side"]: row for row in found.to_dicts()}
     assert lines["alone"]["mean"] == 1.5
     assert lines["alone"]["mean_low"] is None
     assert lines["none"]["mean"] is None
     assert lines["none"]["mean_high"] is None
+    assert lines["none"]["people"] == 1
     assert lines[None]["mean"] == 1
-    empty = bootstrap(rows.head(0), by=["side"], unit="who", statistics=MEAN)
+    alike = pl.DataFrame({"total": [2.0] * 40, "count": [1.0] * 40, "known": True})
+    same = estimate(alike, by=[], unit="people", statistics=MEAN).row(0, named=True)
+    assert (same["mean"], same["mean_low"]) == (2, None)
+    empty = estimate(few.head(0), by=["side"], unit="people", statistics=MEAN)
     assert empty.is_empty()
-    assert empty.schema == found.schema
+    assert set(empty.columns) >= {"side", "mean", "mean_low", "mean_high", "people", "_units"}
+
+
+def woodruff_by_hand(values, units):
+    """The interval of the median of values by their units, written out."""
+    ordered = np.sort(values)
+    median = ordered[math.ceil(len(values) / 2) - 1]
+    below = (values <= median).mean()
+    apart = np.array(
+        [((values[units == u] <= median) - below).sum() for u in np.unique(units)], float
+    )
+    n = len(apart)
+    kurtosis = n * (apart**4).sum() / (apart**2).sum() ** 2
+    freedom = min(n - 1, max(2, 2 * n / (kurtosis - (n - 3) / (n - 1))))
+    error = math.sqrt((apart**2).sum() * n / (n - 1)) / len(values)
+    reach = stats.t.ppf(0.975, freedom) * error
+
+    def value_at(share):
+        return ordered[max(math.ceil(share * len(values) - 1e-9), 1) - 1]
+
+    return value_at(max(0.5 - reach, 0)), value_at(min(0.5 + reach, 1))
+
+
+def median_of(rows, by=("side",)):
+    schema = {"side": "string", "unit": "string", "user_id": "string", "v": "int64"}
+    table = ibis.table(schema, name="incoming")
+    query = str(ibis.to_sql(median_interval(table, "v", by=list(by)), dialect="duckdb"))
+    with duckdb.connect() as connection:
+        connection.register("incoming", rows.to_arrow())
+        return connection.sql(query).pl()
+
+
+def people_with_values(rng, people, side="x"):
+    levels, counts = rng.normal(100, 20, people), np.ceil(rng.lognormal(1.5, 1, people)).astype(int)
+    values = [rng.normal(level, 30, n) for level, n in zip(levels, counts, strict=True)]
+    unit = np.repeat(np.arange(people), counts)
+    return pl.DataFrame(
+        {"side": side, "unit": unit, "user_id": unit, "v": np.concatenate(values).round()},
+        schema={"side": pl.String, "unit": pl.String, "user_id": pl.String, "v": pl.Int64},
+        strict=False,
+    )
+
+
+def test_the_interval_of_a_median_is_woodruffs():
+    for seed, people in ((1, 12), (2, 40), (3, 150)):
+        rows = people_with_values(np.random.default_rng(seed), people)
+        line = median_of(rows).row(0, named=True)
+        expected = woodruff_by_hand(rows["v"].to_numpy(), rows["unit"].to_numpy())
+        assert (line["low"], line["high"]) == expected
+        assert (line["units"], line["people"]) == (people, people)
+    few = median_of(people_with_values(np.random.default_rng(4), 9)).row(0, named=True)
+    assert (few["low"], few["high"], few["units"]) == (None, None, 9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("people", [50, 300])
+def test_the_interval_of_a_median_covers_it_about_as_often_as_it_says(people):
+    rng = np.random.default_rng(people)
+    drawn = [people_with_values(rng, people, side=str(at)) for at in range(400)]
+    found = median_of(pl.concat(drawn))
+    covered = ((found["low"] <= 100) & (found["high"] >= 100)).mean()
+    assert 0.92 - 0.027 <= covered <= 0.97 + 0.02
+
+
+@pytest.mark.slow
+def test_five_million_units_need_little_memory():
+    """Measured in a process of its own, beyond what the rows themselves need."""
+    program = """
+import resource, numpy as np, polars as pl
+from aico_lab.metrics.intervals import estimate, mean, percent
+rng = np.random.default_rng(0)
+n = 5_000_000
+rows = pl.DataFrame({"side": np.arange(n) % 2, "part": rng.integers(0, 4, n),
+                     "count": rng.integers(4, 9, n), "known": np.ones(n, bool)})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+estimate(rows, by=["side"], unit="people", statistics={
+    "share": percent("part", "count"), "mean": mean("part", "count", scale="log")})
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert int(ran.stdout) < 500

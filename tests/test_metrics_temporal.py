@@ -13,6 +13,7 @@ import pytest
 import ruptures
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from aico_lab.errors import InvalidValue
 from aico_lab.metrics.change import _segments
@@ -293,22 +294,54 @@ def test_mondays_of_twice_as_many_messages_as_other_days():
         answer = made.ask("seasonality")
     rows = answer.pl()
     assert rows["index"].to_list() == [1.75, *[0.875] * 6]
-    assert rows["index_low"].to_list() == rows["index_high"].to_list() == rows["index"].to_list()
+    assert rows["index_low"].null_count() == 7  # of three weeks
     assert rows["strength"].unique().to_list() == [pytest.approx(100)]
     assert rows["cycles"].unique().to_list() == [3]
-    assert answer.finding.startswith("Mon has the most: 1.75 times the mean")
+    assert answer.finding == "Too little data: 3 weeks, where 10 are needed"
 
 
-def test_the_interval_of_a_season_is_that_of_weeks_that_are_drawn():
+def test_the_interval_of_a_season_leaves_out_each_week_in_turn():
     rng = np.random.default_rng(3)
     table = rng.poisson([3, 3, 3, 3, 3, 9, 6], size=(12, 7))
     with world(talk(*per_day([1, *table.ravel(), 1], MONDAY - DAY))) as made:
-        rows = made.ask("seasonality").pl()
-    picked = table[rng.integers(0, 12, (4000, 12))]
-    drawn = picked.sum(axis=1) / picked.sum(axis=(1, 2))[:, None] * 7
-    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
-    assert rows["index_low"].to_list() == pytest.approx(low, abs=0.06)
-    assert rows["index_high"].to_list() == pytest.approx(high, abs=0.06)
+        answer = made.ask("seasonality")
+    rows = answer.pl()
+    index = table.sum(axis=0) / table.sum() * 7
+    left = table.sum(axis=0) - table
+    apart = np.log(left / left.sum(axis=1, keepdims=True) * 7) - np.log(index)
+    squares = (apart**2).sum(axis=0)
+    kurtosis = 12 * (apart**4).sum(axis=0) / squares**2
+    freedom = np.minimum(11, 2 * 12 / (kurtosis - 9 / 11))
+    reach = stats.t.ppf(0.975, freedom) * np.sqrt(squares * 11 / 12)
+    assert rows["index_low"].to_list() == pytest.approx(index * np.exp(-reach))
+    assert rows["index_high"].to_list() == pytest.approx(index * np.exp(reach))
+    assert answer.finding.startswith("Sat has ")
+    assert answer.finding.endswith("of the variance (uncertain: 12 weeks)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weeks", [50, 150])
+def test_the_interval_of_a_season_covers_it_though_weeks_are_alike_in_level(weeks):
+    """The level of the weeks wanders (an autocorrelation of 0.6): the index is a share of each."""
+    rng = np.random.default_rng(weeks)
+    true = np.array([1, 1, 1, 1, 1, 1.3, 0.7])
+    covered = []
+    for _ in range(60):
+        level = np.zeros(weeks)
+        for week in range(1, weeks):
+            level[week] = 0.6 * level[week - 1] + rng.normal(0, 0.3)
+        table = rng.poisson(2 * np.exp(level)[:, None] * true)
+        with world(talk(*per_day([1, *table.ravel(), 1], MONDAY - DAY))) as made:
+            rows = made.ask("seasonality").pl()
+        covered += ((rows["index_low"] <= true) & (rows["index_high"] >= true)).to_list()
+    assert 0.92 - 0.03 <= np.mean(covered) <= 0.97 + 0.02
+
+
+def test_no_weekday_stands_out_where_all_are_alike():
+    rng = np.random.default_rng(5)
+    table = rng.poisson(4, size=(30, 7))
+    with world(talk(*per_day([1, *table.ravel(), 1], MONDAY - DAY))) as made:
+        assert made.ask("seasonality").finding == "No weekday clearly stands out in 30 weeks"
 
 
 def test_a_day_of_23_hours_has_no_place_among_days_of_hours():

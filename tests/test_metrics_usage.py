@@ -115,14 +115,13 @@ def trajectory_by_hand(raw, steps):
     rows = []
     for (role, step), turns in sorted(found.items()):
         scores = [m.sentiment for t in turns for m in t.messages if m.sentiment is not None]
-        conversations = len({t.conversation for t in turns})
-        rows.append((role, step, len(scores), conversations, mean(scores)))
+        rows.append((role, step, len(scores), mean(scores)))
     return rows
 
 
 def assert_trajectory(made, steps):
     answer = made.ask("sentiment_trajectory", steps=steps)
-    columns = ["role", "step", "n", "conversations", "mean"]
+    columns = ["role", "step", "n", "mean"]
     assert same(answer.pl().select(columns).rows(), trajectory_by_hand(made.messages, steps))
     assert is_inside_its_interval(answer, "mean")
 
@@ -367,13 +366,16 @@ def test_each_side_of_a_conversation_has_one_language():
     spoken += [said(0, conversation=f"e{i}", user="v", content=ENGLISH) for i in range(2)]
     with world(talk(*spoken, said(0, conversation="s", content="hi"))) as made:
         answer = made.ask("languages")
-        rows = answer.pl().select("role", "language", "n", "share").rows()
+        rows = answer.pl().select("role", "language", "code", "n", "share").rows()
         assert rows == [
-            ("assistant", "en", 1, 100), ("user", "en", 2, 50), ("user", "de", 1, 25),
-            ("user", "unknown", 1, 25),
-        ]  # fmt: skip
-        assert "user: en in 50.0 % of 4 conversations" in answer.finding
-        assert made.ask("languages", filters={"user": "v"}).pl()["language"].to_list() == ["en"]
+            ("assistant", "English", "en", 1, 100),
+            ("user", "English", "en", 2, pytest.approx(200 / 3)),
+            ("user", "German", "de", 1, pytest.approx(100 / 3)),
+            ("user", "unknown", "unknown", 1, None),
+        ]
+        assert answer.finding.startswith("Too little data (")
+        assert "user: English in 66.7 % of 3 conversations; 1 too short to tell" in answer.finding
+        assert made.ask("languages", filters={"user": "v"}).pl()["code"].to_list() == ["en"]
         for few in (0, -1):
             with pytest.raises(InvalidValue, match="sample is 1 or more"):
                 made.ask("languages", sample=few)
@@ -390,9 +392,12 @@ def languages_by_hand(raw, sample):
         for (conversation, role), text in texts.items()
         if conversation in conversations[:sample]
     )
-    sides = Counter(role for role, _ in counted.elements())
-    rows = [(role, name, n, 100 * n / sides[role]) for (role, name), n in counted.items()]
-    return sorted(rows, key=lambda row: (row[0], -row[2], row[1]))
+    sides = Counter(role for role, name in counted.elements() if name != "unknown")
+    rows = [
+        (role, name, n, None if name == "unknown" else 100 * n / sides[role])
+        for (role, name), n in counted.items()
+    ]
+    return sorted(rows, key=lambda row: (row[0], row[1] == "unknown", -row[2], row[1]))
 
 
 def test_the_languages_of_real_people(real):
@@ -400,7 +405,7 @@ def test_the_languages_of_real_people(real):
     raw = real.messages
     for sample in (40, 2000):
         answer = real.ask("languages", sample=sample)
-        found = answer.pl().select("role", "language", "n", "share").rows()
+        found = answer.pl().select("role", "code", "n", "share").rows()
         assert same(found, languages_by_hand(raw, sample))
         assert is_inside_its_interval(answer, "share")
     told = [row for row in found if row[1] != "unknown"]
@@ -499,7 +504,7 @@ def test_who_thinks_again_and_after_how_long():
         assert answer.pl().select(PREFERENCES).rows() == [
             ("language", 1, 0, 0, 0, None), ("tone", 2, 2, 1, 50, 1),
         ]  # fmt: skip
-        assert answer.finding == "What is changed most is tone: by 1 of 2 people (50 %)"
+        assert answer.finding == "Too little data: 2 people, where 10 are needed"
         answer.plot().to_dict()
         of_v = made.ask("preference_changes", filters={"user": "v"}).pl()
         assert of_v["changes"].to_list() == [0, 0]

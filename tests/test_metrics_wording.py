@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter, defaultdict
 from itertools import pairwise
 
@@ -59,30 +60,51 @@ def coordination_by_hand(raw, min_exchanges):
 
 
 def words_by_hand(raw, top, prior, min_people):
+    """By formula, with the variance between people as a sum over people, written out."""
     times = {"user": Counter(), "assistant": Counter()}
+    units = defaultdict(lambda: {"user": Counter(), "assistant": Counter()})
     people, everybody = defaultdict(set), set()
-    for message in messages_of(raw):
+    messages = messages_of(raw)
+    several = len({m.person for m in messages if m.person is not None}) > 1
+    for message in messages:
+        named = several and message.person is not None
+        unit = ("p", message.person) if named else ("c", message.conversation)
         times[message.role].update(message.words)
+        units[unit][message.role].update(message.words)
         everybody.add(message.person or "")
         for word in message.words:
             people[word].add(message.person or "")
+    units = [unit for unit in units.values() if sum(c.total() for c in unit.values())]
     totals = {role: counted.total() for role, counted in times.items()}
     if not all(totals.values()):
         return []
     rows = []
     for word, known_to in people.items():
-        if len(known_to) < min_people <= len(everybody):
+        if len(known_to) < min_people or (len(known_to) == 1 < len(everybody)):
             continue
-        user, assistant = (times[role][word] for role in ("user", "assistant"))
-        alpha = prior * (user + assistant) / sum(totals.values())
-        odds = []
-        for role, y in (("user", user), ("assistant", assistant)):
-            rest = totals[role] + prior - y - alpha
-            odds.append(math.log((y + alpha) / rest) if rest > 0 else math.nan)
-        difference = odds[0] - odds[1]
-        z = difference / math.sqrt(1 / (user + alpha) + 1 / (assistant + alpha))
-        row = {"word": word, "n": user + assistant, "by_user": user, "by_assistant": assistant}
-        rows.append(row | {"people": len(known_to), "log_odds": difference, "z": z})
+        alpha = prior * sum(counted[word] for counted in times.values()) / sum(totals.values())
+        odds, slopes = {}, {}
+        for role, counted in times.items():
+            uses, rest = counted[word] + alpha, totals[role] + prior - counted[word] - alpha
+            odds[role] = math.log(uses / rest) if rest > 0 else math.nan
+            slopes[role] = 1 / uses + 1 / rest, 1 / rest
+        influences = []
+        for unit in units:
+            one = {
+                role: use * unit[role][word] - rest * unit[role].total()
+                for role, (use, rest) in slopes.items()
+            }
+            influences.append(one["user"] - one["assistant"])
+        apart = [value - mean(influences) for value in influences]
+        between = sum(a * a for a in apart) * len(units) / max(len(units) - 1, 1)
+        independent = sum(1 / (counted[word] + alpha) for counted in times.values())
+        difference = odds["user"] - odds["assistant"]
+        n = sum(counted[word] for counted in times.values())
+        most = max(sum(c[word] for c in unit.values()) for unit in units)
+        row = {"word": word, "n": n, "by_user": times["user"][word]}
+        row |= {"by_assistant": times["assistant"][word], "people": len(known_to)}
+        row |= {"top_share": 100 * most / n, "log_odds": difference}
+        rows.append(row | {"z": difference / math.sqrt(max(independent, between))})
     users = sorted((r for r in rows if r["z"] > 1e-9), key=lambda r: (-r["z"], r["word"]))
     others = sorted((r for r in rows if r["z"] < -1e-9), key=lambda r: (r["z"], r["word"]))
     return [{"role": "assistant"} | r for r in others[:top]] + [
@@ -98,7 +120,11 @@ def assert_words(answer, expected):
     found = {row["word"]: row for row in answer.pl().to_dicts()}
     for row in expected:
         if row["word"] in found:
-            assert found[row["word"]] == pytest.approx(row)
+            clear = found[row["word"]].pop("clear")
+            assert clear in (True, False)
+            for name, value in row.items():
+                text = isinstance(value, str)
+                assert found[row["word"]][name] == (value if text else pytest.approx(value))
 
 
 @pytest.mark.slow
@@ -108,7 +134,7 @@ def test_they_are_what_plain_python_finds(messages):
     with world(messages) as made:
         coordinated = made.ask("coordination", min_exchanges=2)
         assert_rows(coordinated, coordination_by_hand(messages, 2))
-        words = made.ask("distinguishing_words", top=4, prior=10, min_people=3)
+        words = made.ask("distinguishing_words", filters={"min_people": 3}, top=4, prior=10)
         assert_words(words, words_by_hand(messages, 4, 10, 3))
 
 
@@ -166,8 +192,7 @@ def test_every_person_weighs_the_same_however_much_they_write():
         articles = found.row(1, named=True)
         assert (articles["marker"], articles["people"], articles["n"]) == ("articles", 2, 9)
         assert articles["coordination"] == pytest.approx((1 / 2 + 0) / 2)
-        assert articles["coordination_low"] == 0
-        assert articles["coordination_high"] == 1 / 2
+        assert articles["coordination_low"] is None  # of two people
         one = made.ask("coordination", min_exchanges=2, filters={"user": "u"}).pl()
         assert set(one["people"]) == {1}
 
@@ -202,42 +227,102 @@ SPOKEN = talk(
 )
 
 
+ALONE = {"min_people": 1}
+
+
 def test_log_odds_and_z_are_the_papers():
-    """By hand: 4 words of the user (hello 3), 2 of the companion (hello 1); a prior of 6 words."""
+    """By hand: 4 words of the user (hello 3), 2 of the companion (hello 1); a prior of 6 words.
+
+    One conversation has no variance between conversations, so z is the paper's.
+    """
     with world(SPOKEN) as made:
-        rows = made.ask("distinguishing_words", prior=6.0).pl().rows_by_key("word", named=True)
+        answer = made.ask("distinguishing_words", prior=6.0, filters=ALONE)
+        rows = answer.pl().rows_by_key("word", named=True)
         hello = rows["hello"][0]
         # Its share in all 6 words is 4/6, so that 4 of the prior's 6 words are "hello".
         expected = math.log((3 + 4) / (4 + 6 - 3 - 4)) - math.log((1 + 4) / (2 + 6 - 1 - 4))
         assert hello["log_odds"] == pytest.approx(expected)
         assert hello["z"] == pytest.approx(expected / math.sqrt(1 / 7 + 1 / 5))
         assert (hello["role"], hello["n"], hello["people"]) == ("user", 4, 1)
+        assert hello["top_share"] == 100
         assert rows["there"][0]["role"] == "assistant"
         assert rows["there"][0]["z"] < 0
-        assert len(made.ask("distinguishing_words", top=1)) == 2
-        users = made.ask("distinguishing_words", filters={"role": "user"}).pl()
+        assert answer.finding == "Too little data: 1 conversation, where 10 are needed"
+        assert len(made.ask("distinguishing_words", top=1, filters=ALONE)) == 2
+        users = made.ask("distinguishing_words", filters={"role": "user", **ALONE}).pl()
         assert set(users["word"]) == {"hello", "world"}
 
 
 def test_a_larger_prior_says_less():
     with world(SPOKEN) as made:
-        z = [made.ask("distinguishing_words", prior=p).pl()["z"].abs().max() for p in (1, 10, 1e4)]
+        z = [
+            made.ask("distinguishing_words", prior=p, filters=ALONE).pl()["z"].abs().max()
+            for p in (1, 10, 1e4)
+        ]
     assert z == sorted(z, reverse=True)
 
 
-def test_what_few_people_say_stays_theirs_unless_there_are_few():
+def test_one_persons_habit_does_not_make_a_difference_of_the_sides():
+    """40 people and their companions write alike, and one of them writes `a` all the time."""
+    rng = random.Random(4)
+    words = [f"w{n}" for n in range(20)] + ["a"]
+    spoken = []
+    for number in range(40):
+        for turn in range(10):
+            text, reply = (" ".join(rng.choices(words, k=8)) for _ in range(2))
+            spoken += exchange(turn, text, reply, user=f"p{number}")
+    spoken += [said(5000 + n, content="a " * 40, user="p0", conversation="p0") for n in range(40)]
+    with world(talk(*spoken)) as made:
+        answer = made.ask("distinguishing_words", filters={"role": "user"})
+        found = answer.pl().rows_by_key("word", named=True)
+        assert found["a"][0]["log_odds"] > 1
+        a = found["a"][0]
+        # Were all words independent, it would be far beyond chance.
+        assert a["log_odds"] / (1 / a["by_user"] + 1 / a["by_assistant"]) ** 0.5 > 10
+        assert a["z"] < 3
+        assert a["top_share"] > 80
+        assert answer.finding == "No word clearly tells the sides apart"
+
+
+def test_a_word_that_all_people_use_more_than_the_companion_is_found():
+    spoken = []
+    for number in range(40):
+        spoken += exchange(0, "well cats are nice", "dogs are nice", user=f"p{number}")
+    with world(talk(*spoken)) as made:
+        answer = made.ask("distinguishing_words", prior=10.0)
+        assert answer.pl().filter("clear")["word"].to_list() == ["dogs", "cats", "well"]
+        assert (
+            answer.finding == "Words that tell the sides apart: user: cats, well; assistant: dogs"
+        )
+
+
+def test_what_few_people_say_stays_theirs_whatever_the_filters_are():
     people = [
         message
         for number, person in enumerate("abcde")
         for message in exchange(number, f"common only{person}", "fine", user=person)
     ]
     with world(talk(*people)) as made:
-        assert made.ask("distinguishing_words").pl()["word"].to_list() == ["fine", "common"]
-        few = made.ask("distinguishing_words", filters={"user": ["a", "b", "c", "d"]}).pl()
-        assert "onlya" in few["word"].to_list()
-        assert "onlya" in made.ask("distinguishing_words", min_people=1).pl()["word"].to_list()
-        counts = made.ask("distinguishing_words").pl()["n"].to_list()
-        assert counts == [5, 5]
+
+        def words(**filters):
+            return made.ask("distinguishing_words", filters=filters).pl()["word"].to_list()
+
+        assert words() == ["fine", "common"]
+        assert made.ask("distinguishing_words").pl()["n"].to_list() == [5, 5]
+        assert words(user=["a", "b", "c", "d"]) == words(user="a") == []
+        finding = made.ask("distinguishing_words", filters={"user": "a"}).finding
+        assert finding.startswith("No word of both sides occurs")
+        # Asked for by name; a word of one person stays theirs all the same.
+        assert words(user=["a", "b", "c", "d"], min_people=2) == ["fine", "common"]
+        assert words(min_people=1) == ["fine", "common"]
+        assert words(user="a", min_people=1) == []
+
+
+def test_who_is_alone_in_a_home_sees_their_own_words_when_they_ask_for_them():
+    with world(talk(*exchange(0, "common onlyme", "fine", user="a"))) as made:
+        assert made.ask("distinguishing_words").pl().is_empty()
+        mine = made.ask("distinguishing_words", filters=ALONE).pl()
+        assert set(mine["word"]) == {"fine", "common", "onlyme"}
 
 
 def test_one_side_alone_is_compared_with_nothing():
@@ -253,7 +338,6 @@ def test_one_side_alone_is_compared_with_nothing():
     [
         ("coordination", {"min_exchanges": 0}),
         ("distinguishing_words", {"top": 0}),
-        ("distinguishing_words", {"min_people": 0}),
         ("distinguishing_words", {"prior": 0}),
     ],
 )

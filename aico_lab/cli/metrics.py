@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -76,6 +77,10 @@ def metrics_show(
     min_cell: Annotated[
         int, typer.Option(min=1, help="Leave out rows that rest on fewer observations.")
     ] = 1,
+    min_people: Annotated[
+        int | None,
+        typer.Option(min=1, help="Leave out rows about fewer people; 1, or 5 where words show."),
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw it into this file too: .png, .svg or .html.")
     ] = None,
@@ -85,10 +90,12 @@ def metrics_show(
 ) -> None:
     """Answer one question from the newest snapshot."""
     from aico_lab.errors import InvalidValue
+    from aico_lab.metrics.filters import Filters
 
     given = read_pairs(parameter)
-    if filters := given.keys() & {"since", "until", "user", "channel", "role", "timezone"}:
-        raise InvalidValue(f"{min(filters)} is no parameter of a metric: give --{min(filters)}.")
+    if filters := sorted(given.keys() & {field.name for field in fields(Filters)}):
+        option = filters[0].replace("_", "-")
+        raise InvalidValue(f"{filters[0]} is no parameter of a metric: give --{option}.")
     if plot and plot.suffix.lower() not in PICTURES:
         raise InvalidValue(f"{plot.name} is no picture: its name ends in {', '.join(PICTURES)}.")
     with open_lab(home, key_file, timezone=timezone) as lab:
@@ -99,6 +106,7 @@ def metrics_show(
             channel=channel or None,
             role=role,
             min_cell=min_cell,
+            min_people=min_people,
             **given,
         )
     if plot:
@@ -113,6 +121,7 @@ def metrics_show(
                 "filters": answer.filters,
                 "generation": answer.generation,
                 "left_out": answer.left_out,
+                "notes": answer.notes,
                 "columns": answer.metric.columns,
                 "rows": answer.pl().to_dicts(),
             }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from aico_lab.metrics.claims import counted
-from aico_lab.metrics.intervals import FEW, FEWEST, UNIT, UNITS
+from aico_lab.metrics.intervals import FEW, FEWEST, MOST, UNIT, UNITS
 from aico_lab.metrics.registry import N
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from aico_lab.metrics.filters import Filters
     from aico_lab.metrics.registry import Chart, Column, Metric
+
+_MUCH: Final = 10
+"""A unit with a larger share, in percent, is named: samples without it would look different."""
 
 SHOWN: Final = 30
 """How many rows show."""
@@ -118,6 +121,10 @@ class Answer:
             notes.append(f"none below {FEWEST} {unit}")
         if units.is_between(FEWEST, FEW - 1).any():
             notes.append(f"rough below {FEW} {unit}")
+        if MOST in self._rows.columns:
+            most = self._rows.filter(pl.col(UNITS) >= FEWEST)[MOST].max()
+            if isinstance(most, float) and most > _MUCH:
+                notes.append(f"{counted(1, unit)} has {most:.0f} % of what is counted")
         return notes
 
     @property
@@ -195,7 +202,7 @@ def typed(rows: pl.DataFrame, columns: Sequence[Column]) -> pl.DataFrame:
     """Return the declared columns in their order and with their types, and those of intervals."""
     return rows.select(
         *(pl.col(column.name).cast(TYPES[column.type]) for column in columns),
-        *(name for name in (UNITS, UNIT) if name in rows.columns),
+        *(name for name in (UNITS, UNIT, MOST) if name in rows.columns),
     )
 
 

@@ -61,12 +61,14 @@ def _describe_balance(rows: pl.DataFrame) -> str:
     said = claims.each(
         rows,
         lambda row: (
-            None if row["share"] is None else f"{row['share']:.1f} % of the {row['measure']}"
+            None
+            if row["share"] is None
+            else f"the user's side has {row['share']:.1f} % of the {row['measure']}"
         ),
     )
     return (
-        f"The user's side has: {said}; {claims.counted(row['conversations'], 'conversations')} of "
-        f"two sides, {row['one_sided']:,} one-sided"
+        f"{said[:1].upper()}{said[1:]}; {claims.counted(row['conversations'], 'conversations')} "
+        f"of two sides, {row['one_sided']:,} one-sided"
     )
 
 

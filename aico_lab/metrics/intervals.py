@@ -42,7 +42,9 @@ FEW: Final = 30
 
 UNITS: Final = "_units"
 UNIT: Final = "_unit"
-"""Columns beside those of an answer: how many units a row rests on, and what a unit is."""
+MOST: Final = "_most"
+"""Columns beside those of an answer: how many units a row rests on, what a unit is, and the share
+of the largest one, in percent, of what is counted."""
 
 _AT_ONCE: Final = 500_000
 """Rows that are handled at a time, so that memory hardly grows with them."""
@@ -96,7 +98,8 @@ def estimate(
     Returns:
         One row for each group, in their order: `by`, the sums, `people` (those who are named),
         `_unit`, and for each statistic `NAME`, `NAME_low`, `NAME_high`, and the units and people
-        that it rests on as `_units_NAME` and `_people_NAME`; `_units` are those of the first. A
+        that it rests on as `_units_NAME` and `_people_NAME`; `_units` and `_most` (the largest
+        unit's share of what is counted, in percent) are those of the first. A
         statistic that is 0/0 is null. Its interval is null where fewer than `FEWEST` units
         contribute, and where all units are equal.
     """
@@ -124,6 +127,7 @@ def estimate(
         spread = _Spread(statistic, given)
         low, high = spread.interval()
         made.setdefault(UNITS, spread.contributing)
+        made.setdefault(MOST, 100 * spread.largest)
         made |= {f"{UNITS}_{name}": spread.contributing, f"_people_{name}": spread.people}
         made |= {name: spread.value * statistic.whole}
         made |= {f"{name}_low": low * statistic.whole, f"{name}_high": high * statistic.whole}
@@ -148,6 +152,7 @@ def _nothing(
         *(pl.lit(None, pl.Float64).alias(name) for name in numbers),
         pl.lit(0, pl.Int64).alias("people"),
         *(pl.lit(0, pl.Int64).alias(n) for n in (UNITS, *(f"{UNITS}_{x}" for x in statistics))),
+        pl.lit(None, pl.Float64).alias(MOST),
         pl.lit("", pl.String).alias(UNIT),
     )
 
@@ -178,6 +183,7 @@ class _Spread:
         value: The statistic of each group, on its own scale.
         contributing: How many units each group's statistic rests on.
         people: How many units that name a person contribute to it.
+        largest: The largest unit's share of what the statistic is divided by.
     """
 
     def __init__(self, statistic: Statistic, units: _Units) -> None:
@@ -190,6 +196,10 @@ class _Spread:
         part = np.any([values[of] != 0 for of in statistic.of], axis=0)
         self.people: NDArray[np.int64] = np.bincount(group[part & units.known], minlength=groups)
         self._n = np.bincount(group[part], minlength=groups).astype(float) + units.silent
+        largest = np.zeros(groups)
+        np.maximum.at(largest, group, values[statistic.of[0]])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            self.largest: Numbers = largest / sums[statistic.of[0]]
         # On the scale of the statistic, and as it is: the sums of squares, of fourth powers.
         self._scaled, self._plain = np.zeros((2, groups)), np.zeros((2, groups))
         transformed = _to_scale(statistic.scale, self.value)

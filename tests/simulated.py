@@ -1,0 +1,72 @@
+"""A made-up population whose people differ as real ones do, to see how often intervals are right.
+
+Each person has habits: how often, how long and how gladly they write, what they ask, how they
+feel, how long they take. Numbers of conversations are log-normal, so that a few people write much
+of everything, and what one person says is alike. The words are no language.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tests.talks import talk
+
+if TYPE_CHECKING:
+    import polars as pl
+
+PEOPLE = 2_500
+START_MS = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp() * 1000)
+DAY_MS = 86_400_000
+_COMMON = ("the", "i", "and", "you", "with", "some", "really", "it", "was", "a")
+_RARE = tuple(f"{first}{second}o" for first in "bdfgklmnprstv" for second in "aeiou")
+
+
+def population(*, people: int = PEOPLE, spread: float = 1.0, seed: int = 1) -> pl.DataFrame:
+    """Return the messages of people and their companion.
+
+    Args:
+        people: How many there are.
+        spread: The standard deviation of the logarithm of a person's number of conversations.
+        seed: Other seeds make other people.
+    """
+    rng = np.random.default_rng(seed)
+    rows = []
+    for person in range(people):
+        habits = rng.gamma(4, 2), rng.beta(2, 6), rng.normal(0.15, 0.2), rng.normal(3, 0.7)
+        pauses, asks_twice = rng.beta(1, 12), rng.beta(1, 4)
+        conversations = min(int(np.ceil(rng.lognormal(0.5, spread))), 80)
+        moments = np.sort(rng.integers(0, 120 * DAY_MS, conversations))
+        for number, moment in enumerate(moments):
+            at = START_MS + int(moment)
+            for turn in range(2 * int(rng.integers(1, 5))):
+                role = "assistant" if turn % 2 else "user"
+                for _ in range(1 + int(rng.random() < asks_twice)):
+                    slow = rng.random() < pauses
+                    at += 3_600_000 if slow else 1000 * int(rng.lognormal(habits[3], 0.8) + 1)
+                    rows.append(
+                        {
+                            "conversation_id": f"p{person}-{number}",
+                            "channel_id": f"p{person}",
+                            "user_id": f"p{person}",
+                            "role": role,
+                            "timestamp": datetime.fromtimestamp(at / 1000, UTC),
+                            "response_time": None,
+                            **_said(rng, habits),
+                        }
+                    )
+    return talk(*rows)
+
+
+def _said(rng: np.random.Generator, habits: tuple[float, float, float, float]) -> dict[str, object]:
+    length = 1 + int(rng.poisson(habits[0]))
+    common = rng.random(length) < 0.2 + habits[1]
+    words = [
+        _COMMON[int(10 * a)] if often else _RARE[int(len(_RARE) * b**2)]
+        for often, a, b in zip(common, rng.random(length), rng.random(length), strict=True)
+    ]
+    mark = "?" if rng.random() < habits[1] else "."
+    mood = float(np.clip(rng.normal(habits[2], 0.4), -1, 1))
+    return {"content": " ".join(words) + mark, "sentiment_score": mood}

@@ -1,0 +1,154 @@
+"""What findings claim: of 0, 1, 2, 5, 20 and 40 people, of one week, of ties, with every filter."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+
+from aico_lab.metrics import claims
+from aico_lab.metrics.catalogue import CATALOGUE
+from aico_lab.metrics.intervals import FEW, FEWEST, UNIT, UNITS
+from tests.talks import OTHERS, World, said, talk
+
+EVERY = list(CATALOGUE)
+WEEK = 7 * 86_400
+FIRST = datetime(2024, 3, 30, 22, tzinfo=UTC)
+
+FACTS = {
+    "overview",
+    "daily_activity",
+    "weekly_activity",
+    "monthly_activity",
+    "sessions",
+    "retention",
+}
+"""Metrics that count, which is true of any number, or add up rows."""
+
+WRONG = re.compile(
+    r"\b1 (people|conversations|messages|sessions|days|weeks|months|hours|periods|rows|versions|"
+    r"traits|texts|phases|turns)\b|\bnan\b|\bNone\b|\binf\b|  "
+)
+
+
+def people(number: int, weeks: int = 13) -> World:
+    """So many people, each with a conversation every week, a rating, a preference, a profile."""
+    spoken, ratings, settings = [], [], []
+    for person in range(number):
+        user = f"u{person}"
+        settings.append(
+            (person, user, "tone", None, f'"{person % 3}"', FIRST),
+        )
+        for week in range(weeks):
+            start = week * WEEK + 3600 * person
+            name = f"{user}-{week}"
+            lines = ["I am so happy today, are you?", "No, that is a bad and sad day.", "Why not"]
+            for turn in range(6):
+                role = ("user", "assistant")[turn % 2]
+                mood = (person + 2 * turn + week) % 7 / 3 - 1
+                content = " ".join([lines[(turn + person) % 3]] * (1 + (person + week) % 3))
+                spoken.append(
+                    said(start + 50 * turn, role, content, conversation=name, user=user,
+                         sentiment=mood)
+                )  # fmt: skip
+            ratings.append(
+                (f"r{name}", user, name, None, "rating", "witty", float((person + week) % 5),
+                 FIRST + timedelta(seconds=start), None)
+            )  # fmt: skip
+    rows = {
+        "feedback_events": ratings,
+        "preference_changes": settings,
+        "personality_profiles": [("p", None, 1, '{"warmth": 0.9}', FIRST, None)],
+    }
+    tables = {
+        name: pl.DataFrame(values, schema=OTHERS[name], orient="row")
+        for name, values in rows.items()
+    }
+    return World(talk(*spoken), **tables)
+
+
+@pytest.fixture(scope="module")
+def worlds():
+    made = {number: people(number) for number in (0, 1, 2, 5, 20, 40)}
+    made["one week"] = people(20, weeks=1)
+    yield made
+    for world in made.values():
+        world.close()
+
+
+def assert_is_plain(finding: str) -> None:
+    assert finding
+    assert not WRONG.search(finding), finding
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_finding_claims_what_its_amount_of_data_supports(worlds, name):
+    for number, world in worlds.items():
+        answer = world.ask(name)
+        assert_is_plain(answer.finding)
+        assert_is_plain(answer.caption)
+        rows = answer._rows
+        ends = [c.name for c in answer.metric.columns if c.name.endswith("_low")]
+        if UNITS not in rows.columns or name in FACTS:
+            continue
+        few = rows.filter(pl.col(UNITS) < FEWEST)
+        assert all(few[end].null_count() == few.height for end in ends if end != "slope_low")
+        most = rows[UNITS].max() or 0
+        if 0 < most < FEWEST:
+            assert answer.finding.startswith("Too little data"), (number, answer.finding)
+            assert f"none below {FEWEST} {rows[UNIT][0]}" in answer.caption
+        elif FEWEST <= most < FEW:
+            sure = not answer.finding.startswith(("Too little data", "No "))
+            assert ("uncertain" in answer.finding) == sure, (number, answer.finding)
+            assert f"rough below {FEW}" in answer.caption
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_finding_is_true_with_every_filter(worlds, name):
+    """No filter makes it fail, and rows that are left out are not spoken of."""
+    filters = [
+        {"min_cell": 2}, {"min_cell": 10}, {"min_cell": 100_000}, {"min_people": 2},
+        {"min_people": 30}, {"min_people": 1000}, {"since": "2024-05-01"},
+        {"until": "2024-04-02"}, {"since": "1d"}, {"user": "u1"}, {"channel": "u1-0"},
+    ]  # fmt: skip
+    if CATALOGUE[name].role != "none":
+        filters += [{"role": "user"}, {"role": "assistant", "min_people": 5}]
+    for number in (2, 20, "one week"):
+        for chosen in filters:
+            answer = worlds[number].ask(name, filters=chosen)
+            assert_is_plain(answer.finding)
+            n, kept = answer.pl()["n"].fill_null(0), answer.pl()[answer.metric.people].fill_null(0)
+            assert ((n == 0) | (n >= chosen.get("min_cell", 1))).all()
+            least = chosen.get("min_people", 1)
+            assert ((n == 0) | (kept >= least) | (least == 1)).all()
+            if answer.left_out:
+                assert answer.finding.startswith(("Of the rows that are shown", "Too little data"))
+
+
+def test_a_value_of_few_people_is_uncertain_and_of_fewer_is_no_finding():
+    def rows(*units: int) -> pl.DataFrame:
+        return pl.DataFrame({"value": range(len(units)), UNITS: units, UNIT: "people"})
+
+    def say(row: claims.Row) -> str:
+        return f"value {row['value']}"
+
+    assert claims.each(rows(30), say) == "value 0"
+    assert claims.each(rows(29), say) == "value 0 (uncertain: 29 people)"
+    assert claims.each(rows(1), say) == (
+        "Too little data (1 person) for more than a description: value 0"
+    )
+    assert claims.each(rows(50, 3), say) == "value 0; value 1 (too little data: 3 people)"
+    assert claims.each(rows(), say) == ""
+
+
+def test_ties_are_named_and_numbers_have_their_nouns():
+    rows = pl.DataFrame({"day": ["Mon", "Tue", "Wed", "Thu", "Fri"], "n": [3, 3, 1, 3, 3]})
+    assert claims.leading(rows, "n", "day") == "Mon and 3 others, equally,"
+    assert claims.leading(rows.head(3), "n", "day") == "Mon and Tue, equally,"
+    assert claims.leading(rows.tail(3).head(2), "n", "day") == "Thu"
+    assert [claims.counted(n, "people") for n in (0, 1, 2000)] == [
+        "0 people", "1 person", "2,000 people",
+    ]  # fmt: skip
+    assert claims.counted(1, "conversations") == "1 conversation"
