@@ -50,12 +50,14 @@ SQL: Final = {
         FROM mart.daily GROUP BY ALL""",
     "turns": """
         SELECT
-            role, count(user_id) > 0 AS known, count(*) AS n_turns, sum(n_messages)::BIGINT AS n_messages,
+            role, count(user_id) > 0 AS known, count(*) AS n_turns,
+            sum(n_messages)::BIGINT AS n_messages,
             sum(n_words)::BIGINT AS n_words
         FROM mart.turns GROUP BY role, user_id""",
     "sentiment": """
         SELECT
-            role, count(user_id) > 0 AS known, count(*) AS n_messages, count(sentiment_score) AS n_scored,
+            role, count(user_id) > 0 AS known, count(*) AS n_messages,
+            count(sentiment_score) AS n_scored,
             coalesce(sum(sentiment_score), 0) AS total,
             count(*) FILTER (sentiment_score >= 0.05) AS n_positive,
             count(*) FILTER (sentiment_score <= -0.05) AS n_negative
