@@ -145,8 +145,8 @@ def test_a_value_of_few_people_is_uncertain_and_of_fewer_is_no_finding():
 
 def test_ties_are_named_and_numbers_have_their_nouns():
     rows = pl.DataFrame({"day": ["Mon", "Tue", "Wed", "Thu", "Fri"], "n": [3, 3, 1, 3, 3]})
-    assert claims.leading(rows, "n", "day") == "Mon and 3 others, equally,"
-    assert claims.leading(rows.head(3), "n", "day") == "Mon and Tue, equally,"
+    assert claims.leading(rows, "n", "day") == "Mon and 3 others alike"
+    assert claims.leading(rows.head(3), "n", "day") == "Mon and Tue alike"
     assert claims.leading(rows.tail(3).head(2), "n", "day") == "Thu"
     assert [claims.counted(n, "people") for n in (0, 1, 2000)] == [
         "0 people", "1 person", "2,000 people",

@@ -70,6 +70,19 @@ def each(rows: pl.DataFrame, say: Callable[[Row], str | None]) -> str:
     )
 
 
+def described(text: str, units: int, unit: str) -> str:
+    """Return one sentence, as sure as the number of its units allows.
+
+    Args:
+        text: What was found, with a small letter at the beginning.
+        units: How many people or conversations it rests on.
+        unit: What they are, in the plural.
+    """
+    if units < FEWEST:
+        return f"Too little data ({counted(units, unit)}) for more than a description: {text}"
+    return f"{text[:1].upper()}{text[1:]}{doubt(units, unit)}"
+
+
 def doubt(units: int, unit: str) -> str:
     """Return what follows a claim that rests on few units; empty where they are enough."""
     return f" (uncertain: {counted(units, unit)})" if units < FEW else ""
@@ -88,5 +101,5 @@ def leading(rows: pl.DataFrame, value: str, name: str) -> str:
     if len(names) == 1:
         return names[0]
     if len(names) <= _NAMED:
-        return f"{', '.join(names[:-1])} and {names[-1]}, equally,"
-    return f"{names[0]} and {len(names) - 1:,} others, equally,"
+        return f"{', '.join(names[:-1])} and {names[-1]} alike"
+    return f"{names[0]} and {len(names) - 1:,} others alike"

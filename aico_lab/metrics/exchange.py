@@ -10,7 +10,7 @@ import polars as pl
 from ibis import _
 
 from aico_lab.metrics import claims, draw
-from aico_lab.metrics.intervals import Statistic, estimate, mean, percent
+from aico_lab.metrics.intervals import UNIT, UNITS, Statistic, estimate, mean, percent
 from aico_lab.metrics.quantiles import quantiles
 from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column, interval
 
@@ -58,18 +58,18 @@ def _describe_balance(rows: pl.DataFrame) -> str:
         return (
             f"Too little data: {claims.counted(row['one_sided'], 'conversations')}, all one-sided"
         )
-    said = claims.each(
-        rows,
-        lambda row: (
-            None
-            if row["share"] is None
-            else f"the user's side has {row['share']:.1f} % of the {row['measure']}"
-        ),
+    units, unit = row[UNITS], row[UNIT]
+    shares = [
+        f"{share:.1f} % of the {what}"
+        for what, share in rows["measure", "share"].iter_rows()
+        if share is not None
+    ]
+    two_sided = claims.counted(row["conversations"], "conversations")
+    said = (
+        f"the user's side has {', '.join(shares)} in {two_sided} of two sides; "
+        f"{row['one_sided']:,} one-sided"
     )
-    return (
-        f"{said[:1].upper()}{said[1:]}; {claims.counted(row['conversations'], 'conversations')} "
-        f"of two sides, {row['one_sided']:,} one-sided"
-    )
+    return claims.described(said, units, unit)
 
 
 def _draw_balance(answer: Answer) -> Chart:

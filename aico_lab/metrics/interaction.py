@@ -51,7 +51,7 @@ def _describe_activity(rows: pl.DataFrame, unit: Unit) -> str:
     if wrote.height == 1:
         which = f"All was written {when} {top['start']}"
     elif (wrote["n"] == top["n"]).sum() > 1:
-        return f"{which} {claims.counted(top['n'], 'messages')}"
+        return f"{which}: {claims.counted(top['n'], 'messages')}"
     unfinished = "" if top["complete"] else f" (the {unit} is unfinished)"
     return (
         f"{which}: {claims.counted(top['n'], 'messages')} by "

@@ -62,9 +62,8 @@ def _describe_sessions(rows: pl.DataFrame) -> str:
     top = claims.leading(known, "n", "start")
     if known.height == 1:
         return f"{said}, all in the week from {top}"
-    return f"{said}; most in the week from {top} {max(known['n'].to_list()):,}".replace(
-        "equally, ", ""
-    )
+    most = max(known["n"].to_list())
+    return f"{said}; most, {most:,}, in the week from {top}"
 
 
 def _draw_sessions(answer: Answer) -> Chart:
@@ -162,7 +161,7 @@ def _describe_length(rows: pl.DataFrame) -> str:
         return f"{claims.too_little(top[UNITS], top[UNIT])}; {claims.counted(total, 'sessions')}"
     lengths = claims.leading(rows, "n", "duration")
     return (
-        f"Of {claims.counted(total, 'sessions')} most last {lengths} {top['share']:.1f} %"
+        f"Most of {claims.counted(total, 'sessions')} last {lengths}: {top['share']:.1f} %"
         f"{claims.doubt(top[UNITS], top[UNIT])}"
     )
 
