@@ -42,6 +42,7 @@ class Answer:
         filters: About which part of the conversations.
         generation: The snapshot that it was computed from.
         left_out: How many rows rested on fewer observations than `min_cell`.
+        begins: When the period begins, where `since` says how far back.
     """
 
     metric: Metric
@@ -50,6 +51,7 @@ class Answer:
     generation: int
     left_out: int
     _rows: pl.DataFrame = field(repr=False)
+    begins: str | None = None
 
     def pl(self) -> pl.DataFrame:
         """Give the rows as a polars frame."""
@@ -106,6 +108,8 @@ class Answer:
         said = [f"{name} {value}" for name, value in self.parameters.items()]
         filters = self.filters
         limits = {name: getattr(filters, name) for name in ("since", "until", "role")}
+        if self.begins is not None:
+            limits["since"] = f"{filters.since} (from {self.begins})"
         said += [f"{name} {value}" for name, value in limits.items() if value is not None]
         for name, chosen in (("user", filters.users), ("channel", filters.channels)):
             if chosen:

@@ -11,7 +11,8 @@ from ibis import _
 from aico_lab.metrics import draw, periods
 from aico_lab.metrics.intervals import bootstrap
 from aico_lab.metrics.registry import CATALOGUE, Column, interval
-from aico_lab.metrics.talk import period as period_of
+from aico_lab.metrics.talk import as_date, hour_of_day, hours_of, weekday
+from aico_lab.metrics.zones import odd_days
 from aico_lab.reports import charts
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def _finish_heatmap(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
         )
     slots = pl.DataFrame({"day": [d for d in range(7) for _ in range(24)],
                           "hour": list(range(24)) * 7})  # fmt: skip
-    rows = rows.with_columns(pl.col("day", "hour").cast(pl.Int64))
+    rows = rows.with_columns(pl.col("day", "hour", "n").cast(pl.Int64))
     filled = slots.join(rows, on=["day", "hour"], how="left", maintain_order="left")
     return filled.with_columns(
         pl.col("day").replace_strict(dict(enumerate(WEEKDAYS))).alias("weekday"),
@@ -86,9 +87,13 @@ def week_heatmap(talk: Talk) -> ir.Table:
     not whole. Where summer time ends, one hour of a night occurs twice, and where it begins, one is
     missing.
     """
-    return talk.messages.group_by(day=_.local_ts.day_of_week.index(), hour=_.local_ts.hour()).agg(
-        n=_.count()
-    )
+    slots = _by_hour(talk).group_by(day=weekday(_.hours // 24), hour=hour_of_day(_.hours))
+    return slots.agg(n=_.n_messages.sum())
+
+
+def _by_hour(talk: Talk) -> ir.Table:
+    """Give the messages of each hour: `hours` since 1970, and `n_messages`."""
+    return talk.messages.group_by(hours=hours_of(_.local_ms)).agg(n_messages=_.count())
 
 
 _SLOTS: Final = {"week": WEEKDAYS, "day": tuple(f"{hour:02d}:00" for hour in range(24))}
@@ -98,13 +103,16 @@ def _finish_seasonality(
     rows: pl.DataFrame, talk: Talk, cycle: Literal["week", "day"]
 ) -> pl.DataFrame:
     names = pl.DataFrame({"slot": _SLOTS[cycle]}).with_row_index("place")
-    whole = periods.calendar(talk, cycle).filter("whole")
+    cycles = periods.calendar(talk, cycle).filter("complete").select("start")
     if cycle == "day":
-        whole = whole.filter(pl.col("ms") == 24 * 3_600_000)
-    whole = whole.clear() if rows.is_empty() else whole
+        odd = odd_days(talk.filters.timezone, talk.first_day, talk.last_day)
+        cycles = cycles.filter(~pl.col("start").is_in(pl.Series(odd, dtype=pl.Date).implode()))
+    cycles = cycles.clear() if rows.is_empty() else cycles
     wrote = rows.with_columns(pl.col("start").cast(pl.Date), pl.col("place").cast(pl.UInt32))
+    # Cycles in which nobody wrote change no index, and there may be millions of them.
+    busy = cycles.join(wrote, on="start", how="semi")
     cells = (
-        whole.select("start")
+        (cycles.head(1) if busy.is_empty() else busy)
         .join(names.select("place"), how="cross")
         .join(wrote, on=["start", "place"], how="left")
         .select("place", "start", n_messages=pl.col("n_messages").cast(pl.Int64).fill_null(0))
@@ -116,19 +124,28 @@ def _finish_seasonality(
         statistics={"index": lambda x: x["n_messages"] / x["n_messages"].mean(-1, keepdims=True)},
     )
     return (
-        found.rename({"n": "cycles", "n_messages": "n"})
+        found.drop("n")
+        .rename({"n_messages": "n"})
         .join(names, on="place", maintain_order="left")
-        .with_columns(strength=pl.lit(_strength(cells), pl.Float64))
+        .with_columns(
+            cycles=pl.lit(cycles.height),
+            strength=pl.lit(_strength(cells, cycles.height), pl.Float64),
+        )
     )
 
 
-def _strength(cells: pl.DataFrame) -> float | None:
-    """Give the share of the variance within cycles that is between the slots, in percent."""
+def _strength(cells: pl.DataFrame, cycles: int) -> float | None:
+    """Give the share of the variance within cycles that is between the slots, in percent.
+
+    Args:
+        cells: Those of cycles in which somebody wrote.
+        cycles: How many cycles there are with the others.
+    """
     within = pl.col("n_messages") - pl.col("n_messages").mean().over("start")
     apart = cells.select("place", within=within)
-    of_slot = apart.select(pl.col("within").mean().over("place"))["within"]
+    of_slot = apart.group_by("place").agg(pl.col("within").sum())["within"] / (cycles or 1)
     total = float((apart["within"] ** 2).sum())
-    return float((of_slot**2).sum()) / total * 100 if total else None
+    return float((of_slot**2).sum()) * cycles / total * 100 if total else None
 
 
 def _describe_seasonality(rows: pl.DataFrame) -> str:
@@ -183,21 +200,17 @@ def seasonality(talk: Talk, *, cycle: Literal["week", "day"] = "week") -> ir.Tab
 
     Only whole cycles count: not the week or day in which the data or the filters begin or end, and
     for hours no day of 23 or 25 hours. Those in which nobody wrote are 0. The index is 1 where a
-    weekday or hour is like the others; its interval resamples whole weeks or days. The strength is
-    the share of the variance, of counts less the mean of their own week or day, that is between the
-    weekdays or hours; by chance alone it is 1 by the number of cycles.
+    weekday or hour is like the others; its interval resamples the whole weeks or days in which
+    somebody wrote, since the others say nothing of it. The strength is the share of the variance,
+    of counts less the mean of their own week or day, that is between the weekdays or hours; by
+    chance alone it is 1 by the number of cycles.
 
     Args:
         cycle: A week of weekdays, or a day of hours.
     """
     if cycle == "week":
         days = talk.daily
-        slots = days.mutate(
-            start=periods.start_of(days, "week"),
-            place=days.date.cast("timestamp").day_of_week.index(),
-        )
+        slots = days.mutate(start=periods.start_of(days, "week"), place=weekday(days.day))
         return slots.group_by("start", "place").agg(n_messages=_.n_messages.sum())
-    by_hour = talk.messages.mutate(
-        start=period_of(talk.messages.local_ts, "day"), place=_.local_ts.hour()
-    )
-    return by_hour.group_by("start", "place").agg(n_messages=_.count())
+    made = _by_hour(talk)
+    return made.select("n_messages", start=as_date(made.hours // 24), place=hour_of_day(made.hours))
