@@ -53,7 +53,7 @@ def _finish_sessions(rows: pl.DataFrame, talk: Talk, *, gap_minutes: float) -> p
 
 
 def _describe_sessions(rows: pl.DataFrame) -> str:
-    known = [row for row in rows.iter_rows(named=True) if row["minutes"] is not None]
+    known = rows.filter(pl.col("minutes").is_not_null()).rows(named=True)
     total = sum(row["n"] for row in known)
     minutes = sum(row["n"] * row["minutes"] for row in known) / total
     top = max(known, key=lambda row: row["n"])
