@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import re
 from collections import defaultdict, deque
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
@@ -174,6 +175,15 @@ def following(start: date, unit: str) -> date:
     if unit == "month":
         return (start + timedelta(days=31)).replace(day=1)
     return start + timedelta(days=7 if unit == "week" else 1)
+
+
+def is_complete(start: date, unit: str, zone: str, first: datetime, last: datetime) -> bool:
+    """Whether a period begins no earlier than a moment, and ends no later than another."""
+
+    def begins(day: date) -> datetime:
+        return datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone)).astimezone(UTC)
+
+    return begins(start) >= first and begins(following(start, unit)) <= last
 
 
 def words_of(content: str) -> tuple[str, ...]:

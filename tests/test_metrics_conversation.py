@@ -18,6 +18,7 @@ from tests.talks_by_hand import (
     HALF_AN_HOUR,
     assert_rows,
     grouped,
+    is_complete,
     mean,
     messages_of,
     real_messages,
@@ -94,7 +95,9 @@ def weeks_by_hand(raw, gap_minutes, zone):
     messages = messages_of(raw, int(gap_minutes * 60_000))
     if not messages:
         return []
-    last_ms = max(m.ts_ms for m in messages)
+    times = [m.ts_ms for m in messages]
+    ends = [datetime.fromtimestamp(ms // 1000, UTC) + timedelta(milliseconds=ms % 1000)
+            for ms in (min(times), max(times))]  # fmt: skip
     first, last = (local_day(f(m.ts_ms for m in messages), zone) for f in (min, max))
     by_week = defaultdict(list)
     for session in sessions_of(messages):
@@ -103,7 +106,6 @@ def weeks_by_hand(raw, gap_minutes, zone):
     rows, monday = [], first - timedelta(days=first.weekday())
     while monday <= last:
         found = by_week[monday]
-        end = datetime.combine(monday + timedelta(days=7), datetime.min.time(), ZoneInfo(zone))
         rows.append(
             {
                 "start": monday,
@@ -111,7 +113,7 @@ def weeks_by_hand(raw, gap_minutes, zone):
                 "minutes": mean((s.ended_ms - s.started_ms) / 60_000 for s in found),
                 "messages": mean(len(s.messages) for s in found),
                 "turns": mean(s.n_turns for s in found),
-                "complete": end.timestamp() * 1000 <= last_ms,
+                "complete": is_complete(monday, "week", zone, *ends),
             }
         )
         monday += timedelta(days=7)
@@ -288,14 +290,14 @@ def test_a_session_counts_in_the_week_in_which_it_begins_where_people_are():
     ) as made:
         berlin = made.ask("sessions", filters={"timezone": "Europe/Berlin"}).pl()
         assert berlin.select("start", "n", "complete").rows() == [
-            (date(2024, 3, 25), 1, True),
+            (date(2024, 3, 25), 1, False),
             (date(2024, 4, 1), 1, True),
             (date(2024, 4, 8), 1, False),
         ]
         assert berlin["minutes"].to_list() == [61 / 60, 0, 0]
         utc = made.ask("sessions").pl()
         assert utc["n"].to_list() == [2, 1]
-        assert utc["complete"].to_list() == [True, False]
+        assert utc["complete"].to_list() == [False, False]
         cut = made.ask("sessions", filters={"since": "2024-04-03"}).pl()
         assert cut.select("n", "complete").rows() == [(1, False)]
 

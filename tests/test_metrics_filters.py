@@ -140,6 +140,56 @@ def test_the_ends_of_the_calendar_are_times(zone, since):
     assert isinstance(bounds(since=since, timezone=zone)[0], int)
 
 
+@given(
+    st.dates(),
+    st.sampled_from(["%Y-%m-%d", "%Y%m%d", "%G-W%V-%u", "%GW%V%u"]),
+    st.sampled_from(["", " "]),
+)
+def test_every_spelling_of_a_day_is_the_day(day, spelling, space):
+    """The issue's case: until 20240305 was the moment at which that day begins."""
+    year = f"{day.year if '%Y' in spelling else day.isocalendar().year:04d}"
+    written = day.strftime(spelling.replace("%Y", year).replace("%G", year))
+    text = f"{space}{written}{space}"
+    assert bounds(since=text) == bounds(since=day)
+    if day < date.max:
+        assert bounds(until=text) == bounds(until=day)
+
+
+@given(
+    st.datetimes(timezones=st.sampled_from([None, UTC, timezone(timedelta(hours=9))])),
+    st.sampled_from(["T", " "]),
+)
+def test_a_time_of_a_day_is_a_moment(moment, between):
+    moment = moment.replace(microsecond=0)
+    text = moment.isoformat(between)
+    for name in ("since", "until"):
+        assert bounds(**{name: text}) == bounds(**{name: moment})
+        assert bounds(**{name: text.replace("-", "", 2).replace(":", "", 2)}) == bounds(
+            **{name: text}
+        )
+
+
+def test_a_week_is_no_day():
+    """Python reads it as the week's Monday, with which nobody means to end a period."""
+    with pytest.raises(InvalidValue, match="until='2024-W10' is no time"):
+        bounds(until="2024-W10")
+
+
+@pytest.mark.parametrize(
+    ("since", "zone", "begins"),
+    [
+        ("30d", "UTC", "2024-10-05"),
+        ("2d", "Pacific/Auckland", "2024-11-03"),
+        ("12h", NEW_YORK, "2024-11-02 20:30"),
+        ("2024-05-01", "UTC", None),
+        (None, "UTC", None),
+    ],
+)
+def test_a_period_that_goes_back_says_from_when(since, zone, begins):
+    filters = Filters(since=since, timezone=zone)
+    assert filters.begins(filters.bounds(int(LAST.timestamp() * 1000))[0]) == begins
+
+
 @given(st.text(max_size=12))
 def test_any_text_is_a_time_or_refused(text):
     for name in ("since", "until"):
@@ -211,6 +261,7 @@ def test_filters_choose_messages():
     assert asked(until="2024-03-30T23:00") == [("Sat", 22, 1)]
     assert asked(since="2024-03-30T23:00", until="2024-03-31") == [("Sat", 23, 1), ("Sun", 0, 1)]
     assert asked(since="1d") == [("Mon", 0, 1)]
+    assert asked(until="20240330") == asked(until="2024-W13-6") == asked(until="2024-03-30")
     assert asked(since="24h") == [("Mon", 0, 1), ("Sun", 0, 1)]
     assert asked(role="user") == [("Sat", 23, 1)]
     # The companion's message at midnight is to the person who wrote last.

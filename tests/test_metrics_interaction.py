@@ -18,7 +18,7 @@ from aico_lab.errors import InvalidValue
 from aico_lab.metrics.intervals import FEWEST
 from tests.effort import examples
 from tests.talks import START, World, said, talk, talks, world
-from tests.talks_by_hand import following, real_messages, start_of
+from tests.talks_by_hand import following, is_complete, real_messages, start_of
 
 BERLIN, KOLKATA, SAO_PAULO = "Europe/Berlin", "Asia/Kolkata", "America/Sao_Paulo"
 ZONES = pytest.mark.parametrize("zone", ["UTC", BERLIN, KOLKATA, SAO_PAULO])
@@ -62,6 +62,12 @@ def days_by_person(made: World, zone: str) -> dict[str, set[date]]:
     return found
 
 
+def ends_of(made: World) -> tuple[datetime, datetime]:
+    """When the data begin and end."""
+    times = [row["timestamp"] for row in spoken(made)]
+    return min(times), max(times)
+
+
 def assert_is_activity(made: World, zone: str, unit: str) -> None:
     name = {"day": "daily", "week": "weekly", "month": "monthly"}[unit]
     written = defaultdict(list)
@@ -72,9 +78,8 @@ def assert_is_activity(made: World, zone: str, unit: str) -> None:
         rows = written[start]
         people = {row["user_id"] for row in rows if row["role"] == "user" and row["user_id"]}
         conversations = {row["conversation_id"] for row in rows}
-        expected.append((start, len(rows), len(people), len(conversations), True))
-    if expected:
-        expected[-1] = (*expected[-1][:-1], False)
+        complete = is_complete(start, unit, zone, *ends_of(made))
+        expected.append((start, len(rows), len(people), len(conversations), complete))
     assert made.ask(f"{name}_activity", filters={"timezone": zone}).pl().rows() == expected
 
 
@@ -88,7 +93,7 @@ def test_activity_of_real_conversations(real, unit, zone):
 def test_days_on_which_nobody_wrote_are_there_as_zeros():
     with world(talk(said(0), said(3 * 86_400, "assistant"))) as made:
         assert made.ask("daily_activity").pl().rows() == [
-            (date(2024, 3, 30), 1, 1, 1, True),
+            (date(2024, 3, 30), 1, 1, 1, False),
             (date(2024, 3, 31), 0, 0, 0, True),
             (date(2024, 4, 1), 0, 0, 0, True),
             (date(2024, 4, 2), 1, 0, 1, False),
@@ -108,14 +113,14 @@ def test_a_day_of_23_hours_is_one_day():
 @pytest.mark.parametrize(
     ("since", "until", "complete"),
     [
-        (None, None, [True, True, True, False]),
+        (None, None, [False, True, True, False]),
         ("2024-03-31", None, [True, True, False]),
         ("2024-03-31T00:00:01", None, [False, True, False]),
-        (None, "2024-04-01", [True, True, True]),
-        (None, "2024-04-01T23:59:59", [True, True, False]),
-        (None, "2024-04-02", [True, True, True, False]),
-        (None, "2025-01-01", [True, True, True, False]),
-        ("2024-03-01", "2024-03-31", [True, True]),
+        (None, "2024-04-01", [False, True, True]),
+        (None, "2024-04-01T23:59:59", [False, True, False]),
+        (None, "2024-04-02", [False, True, True, False]),
+        (None, "2025-01-01", [False, True, True, False]),
+        ("2024-03-01", "2024-03-31", [False, True]),
         ("20h", None, [False, False]),
         ("2d", None, [True, False]),
     ],
@@ -131,7 +136,30 @@ def test_a_message_at_midnight_ends_the_day_before():
     at_midnight = (datetime(2024, 4, 1, tzinfo=UTC) - START).total_seconds()
     with world(talk(said(0), said(at_midnight))) as made:
         found = made.ask("daily_activity").pl()
-    assert found["complete"].to_list() == [True, True, False]
+    assert found["complete"].to_list() == [False, True, False]
+
+
+def test_a_message_at_midnight_begins_a_complete_day():
+    at_midnight = (datetime(2024, 3, 31, tzinfo=UTC) - START).total_seconds()
+    with world(talk(said(at_midnight), said(at_midnight + 90_000))) as made:
+        found = made.ask("daily_activity").pl()
+    assert found["complete"].to_list() == [True, False]
+
+
+@pytest.mark.slow
+@ZONES
+@pytest.mark.parametrize("unit", ["day", "week", "month"])
+def test_every_metric_means_the_same_by_a_complete_period(real, unit, zone):
+    """The week from 2018-04-09, in which the real data begin, was complete for some."""
+    asked = {f"{'dai' if unit == 'day' else unit}ly_activity": {}, "trend": {"period": unit}}
+    asked |= {"sessions": {}} if unit == "week" else {}
+    asked |= {"stickiness": {}} if unit == "month" else {}
+    found = {
+        tuple(made.pl().select("start", "complete").rows())
+        for made in (real.ask(name, filters={"timezone": zone}, **p) for name, p in asked.items())
+    }
+    assert len(found) == 1
+    assert next(complete for _, complete in found.pop()) is False
 
 
 def test_who_is_not_known_is_nobody_and_the_companion_is_no_person():
@@ -194,9 +222,9 @@ def test_two_people_of_april_of_whom_one_writes_every_day():
 
     every = [said(seconds(day)) for day in range(1, 31)]
     some = [said(seconds(day) + 1, user="v") for day in (1, 2, 7)]
-    may = said(seconds(30) + 86_400)
-    with world(talk(*every, *some, may)) as made:
-        row = made.ask("stickiness").pl().row(0, named=True)
+    march, may = said(seconds(1) - 86_400), said(seconds(30) + 86_400)
+    with world(talk(march, *every, *some, may)) as made:
+        row = made.ask("stickiness").pl().row(1, named=True)
     assert (row["n"], row["daily"], row["complete"]) == (2, pytest.approx(1.1), True)
     assert row["stickiness"] == pytest.approx(55)
     assert row["stickiness_low"] is None  # of two people
@@ -227,7 +255,7 @@ def assert_is_retention(made: World, zone: str, unit: str, **filters: str) -> No
         for since, start in enumerate(later):
             came = sum(at == cohort and (user, start) in active for user, at in firsts.items())
             ends = wilson(came, n)
-            complete = start != periods[-1]
+            complete = all(is_complete(at, unit, zone, *ends_of(made)) for at in (cohort, start))
             expected.append((cohort, since, start, n, came, came / n * 100, *ends, complete))
     found = made.ask("retention", period=unit, filters={"timezone": zone, **filters}).pl()
     assert found.height == len(expected)
@@ -264,26 +292,42 @@ FIRST, SECOND = date(2024, 3, 25), date(2024, 4, 1)
 def test_retention_of_three_people():
     with world(talk(*COMING)) as made:
         assert cells(made.ask("retention")) == [
-            (FIRST, 0, 2, 2, True), (FIRST, 1, 2, 1, True), (FIRST, 2, 2, 1, True),
+            (FIRST, 0, 2, 2, False), (FIRST, 1, 2, 1, False), (FIRST, 2, 2, 1, False),
             (FIRST, 3, 2, 0, False),
             (SECOND, 0, 1, 1, True), (SECOND, 1, 1, 0, True), (SECOND, 2, 1, 0, False),
         ]  # fmt: skip
 
 
+def test_the_first_cohort_of_an_export_may_hold_people_of_before():
+    """So that its rows are not complete, and the finding is of the others: w did not come back."""
+    with world(talk(*COMING)) as made:
+        finding = made.ask("retention").finding
+        until_then = made.ask("retention", filters={"until": "2024-04-07"})
+    assert finding == "Of 1 people 0 (0 %) wrote again in the next period"
+    assert until_then.finding == "No complete period follows another one in which people began"
+
+
+def test_a_cohort_is_followed_for_ten_years():
+    with world(talk(said(0), said(520 * WEEK), said(521 * WEEK, user="v"))) as made:
+        found = cells(made.ask("retention"))
+    assert [cell[1] for cell in found] == [*range(521), 0]
+    assert found[520] == (FIRST, 520, 1, 1, False)
+
+
 def test_who_began_before_the_filters_is_still_of_the_cohort_of_then():
     with world(talk(*COMING)) as made:
         assert cells(made.ask("retention", filters={"since": "2024-04-08"})) == [
-            (FIRST, 2, 2, 1, True), (FIRST, 3, 2, 0, False),
+            (FIRST, 2, 2, 1, False), (FIRST, 3, 2, 0, False),
             (SECOND, 1, 1, 0, True), (SECOND, 2, 1, 0, False),
         ]  # fmt: skip
         assert cells(made.ask("retention", filters={"until": "2024-04-07"})) == [
-            (FIRST, 0, 2, 2, True), (FIRST, 1, 2, 1, True), (SECOND, 0, 1, 1, True),
+            (FIRST, 0, 2, 2, False), (FIRST, 1, 2, 1, False), (SECOND, 0, 1, 1, True),
         ]  # fmt: skip
         assert cells(made.ask("retention", filters={"channel": "d"}))[:3] == [
-            (FIRST, 0, 2, 0, True), (FIRST, 1, 2, 0, True), (FIRST, 2, 2, 1, True),
+            (FIRST, 0, 2, 0, False), (FIRST, 1, 2, 0, False), (FIRST, 2, 2, 1, False),
         ]  # fmt: skip
         assert cells(made.ask("retention", filters={"user": "v"})) == [
-            (FIRST, 0, 1, 1, True), (FIRST, 1, 1, 0, True), (FIRST, 2, 1, 1, True),
+            (FIRST, 0, 1, 1, False), (FIRST, 1, 1, 0, False), (FIRST, 2, 1, 1, False),
             (FIRST, 3, 1, 0, False),
         ]  # fmt: skip
 
@@ -422,7 +466,8 @@ def test_charts_draw_the_last_periods_of_long_data():
 
 def test_the_days_of_a_chart_are_without_a_zone():
     """A browser then takes them for its own midnight, so that they are the same everywhere."""
-    with world(talk(said(0), said(86_400))) as made:
+    midnight = (datetime(2024, 3, 30, tzinfo=UTC) - START).total_seconds()
+    with world(talk(said(midnight), said(86_400))) as made:
         chart = made.ask("daily_activity").plot().to_dict()
     rows = next(iter(chart["datasets"].values()))
     assert [row["start"] for row in rows] == ["2024-03-30T00:00:00", "2024-03-31T00:00:00"]

@@ -48,6 +48,7 @@ class Answer:
         generation: The snapshot that it was computed from.
         left_out: How many rows rested on fewer observations than `min_cell`, or on fewer people
             than `min_people`.
+        begins: When the period begins, where `since` says how far back.
     """
 
     metric: Metric
@@ -56,6 +57,7 @@ class Answer:
     generation: int
     left_out: int
     _rows: pl.DataFrame = field(repr=False)
+    begins: str | None = None
 
     def pl(self) -> pl.DataFrame:
         """Return the rows as a polars frame."""
@@ -133,6 +135,8 @@ class Answer:
         said = [f"{name} {value}" for name, value in self.parameters.items()]
         filters = self.filters
         limits = {name: getattr(filters, name) for name in ("since", "until", "role")}
+        if self.begins is not None:
+            limits["since"] = f"{filters.since} (from {self.begins})"
         said += [f"{name} {value}" for name, value in limits.items() if value is not None]
         for name, chosen in (("user", filters.users), ("channel", filters.channels)):
             if chosen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -159,9 +160,9 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
         raise InvalidValue(f"{metric.name} is not about one of the sides: leave out the role.")
     connection = reader.connection()
     with translated("The snapshot"):
-        generation, first_ms, last_ms = _describe(connection)
+        generation, times = _describe(connection)
         _check_names(connection, filters)
-        talk = Talk(filters, first_ms, last_ms, by_side=metric.role == "input")
+        talk = Talk(filters, by_side=metric.role == "input", **times)
         talk = replace(talk, by_person=_names_several_people(connection, talk))
         query = compile_query(metric.name, talk, tuple(sorted(parameters.items())))
         rows = pl.DataFrame(connection.execute(query).to_arrow_table())
@@ -172,7 +173,8 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
         answer = answer.filter(pl.col("role") == filters.role)
     fewest_people = filters.min_people or metric.min_people
     kept = without_small_cells(answer, metric.people, filters.min_cell, fewest_people)
-    return Answer(metric, parameters, filters, generation, answer.height - kept.height, kept)
+    left_out, begins = answer.height - kept.height, filters.begins(talk.bounds[0])
+    return Answer(metric, parameters, filters, generation, left_out, kept, begins)
 
 
 @functools.lru_cache(maxsize=512)
@@ -182,18 +184,22 @@ def compile_query(name: str, talk: Talk, parameters: tuple[tuple[str, Any], ...]
     return str(ibis.to_sql(expression, dialect="duckdb"))
 
 
-def _describe(connection: duckdb.DuckDBPyConnection) -> tuple[int, int, int]:
-    """Give the snapshot's generation, and when its first and its last message were written."""
+def _describe(connection: duckdb.DuckDBPyConnection) -> tuple[int, dict[str, Any]]:
+    """Give the snapshot's generation, and the times of its messages, as `Talk` takes them."""
     # What a metric counts may mean something else in another version.
     if not views.are_of_this_version(connection):
         raise NeverSynced(
             "The snapshot was made by another version of aico_lab: run `aico-lab sync` first."
         )
-    found = connection.execute(
-        "SELECT (SELECT max(generation) FROM meta.state), "
-        "coalesce(min(ts_ms), 0), coalesce(max(ts_ms), 0) FROM mart.messages"
-    ).fetchone()
-    return found or (0, 0, 0)
+    now_ms = time.time_ns() // 1_000_000
+    generation, first_ms, last_ms, recent_ms, years = connection.execute(
+        "SELECT (SELECT max(generation) FROM meta.state), coalesce(min(ts_ms), 0), "
+        "coalesce(max(ts_ms), 0), max(ts_ms) FILTER (ts_ms <= ?), "
+        "list_sort(list(DISTINCT year(make_timestamp(ts_ms * 1000)))) FROM mart.messages",
+        [now_ms],
+    ).fetchall()[0]
+    times = {"first_ms": first_ms, "last_ms": last_ms, "recent_ms": recent_ms}
+    return generation or 0, {**times, "years": tuple(years or ())}
 
 
 def _names_several_people(connection: duckdb.DuckDBPyConnection, talk: Talk) -> bool:

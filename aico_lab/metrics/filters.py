@@ -18,6 +18,7 @@ Role = Literal["user", "assistant"]
 Moment: TypeAlias = "str | date | datetime"
 
 _BACK: Final = re.compile(r"(\d{1,6})\s*(h|d|w)")
+_WEEK: Final = re.compile(r"\d{4}-?W\d{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,8 @@ class Filters:
 
     Attributes:
         since: The first day or moment. '30d' means 30 days that end with the day of the last
-            message, '4w' weeks of seven such days, and '12h' hours back from the last message.
+            message, '4w' weeks of seven such days, and '12h' hours back from the last message; the
+            last one is the last that is not of the future.
         until: The last day, or the moment from which on nothing counts.
         user: Only these people.
         channel: Only these channels.
@@ -66,23 +68,39 @@ class Filters:
         """The channels, or none for all."""
         return self.channel if isinstance(self.channel, tuple) else ()
 
-    def bounds(self, last_ms: int) -> tuple[int | None, int | None]:
+    def bounds(self, recent_ms: int) -> tuple[int | None, int | None]:
         """Give the period in UTC milliseconds, from the first on and before the second.
 
         Args:
-            last_ms: When the last message was written.
+            recent_ms: When the last message was written that is not of the future.
 
         Raises:
             InvalidValue: One of them is no time, or the period ends before it begins.
         """
         zone = get_zone(self.timezone)
-        since = None if self.since is None else _start(self.since, zone, last_ms)
+        since = None if self.since is None else _start(self.since, zone, recent_ms)
         until = None if self.until is None else _end(self.until, zone)
         if since is not None and until is not None and since >= until:
             raise InvalidValue(
                 f"The period ends before it begins: since is {self.since}, until is {self.until}."
             )
         return since, until
+
+    def begins(self, since_ms: int | None) -> str | None:
+        """Say when the period begins, if `since` does not: it may count back from a message.
+
+        Args:
+            since_ms: When it begins, as `bounds` gives it.
+        """
+        back = _counts_back(self.since)
+        if back is None or since_ms is None:
+            return None
+        there = to_local(since_ms, get_zone(self.timezone))
+        return f"{there:%Y-%m-%d %H:%M}" if back[2] == "h" else there.date().isoformat()
+
+
+def _counts_back(given: Moment | None) -> re.Match[str] | None:
+    return _BACK.fullmatch(given.strip()) if isinstance(given, str) else None
 
 
 def _check_least(name: str, what: str, least: object) -> None:
@@ -104,14 +122,14 @@ def _names(what: str, given: str | Sequence[str] | None) -> tuple[str, ...] | No
     return names
 
 
-def _start(given: Moment, zone: ZoneInfo, last_ms: int) -> int:
-    if isinstance(given, str) and (back := _BACK.fullmatch(given.strip())):
+def _start(given: Moment, zone: ZoneInfo, recent_ms: int) -> int:
+    if back := _counts_back(given):
         number, unit = int(back[1]), back[2]
         if number == 0:
             raise InvalidValue(f"since={given!r} is no time at all: go back by at least 1{unit}.")
         if unit == "h":
-            return last_ms - number * 3_600_000
-        last_day = to_local(last_ms, zone).date()
+            return recent_ms - number * 3_600_000
+        last_day = to_local(recent_ms, zone).date()
         try:
             first_day = last_day - timedelta(days=number * (7 if unit == "w" else 1) - 1)
         except OverflowError:
@@ -136,11 +154,12 @@ def _parse(name: str, given: Moment) -> date | datetime:
         return given
     try:
         text = given.strip()
-        return (
-            date.fromisoformat(text)
-            if len(text) == len("2024-05-01")
-            else (datetime.fromisoformat(text))
-        )
+        if _WEEK.fullmatch(text):  # Python takes it for the week's Monday
+            raise ValueError(text)
+        try:
+            return date.fromisoformat(text)
+        except ValueError:
+            return datetime.fromisoformat(text)
     except (ValueError, AttributeError, TypeError):
         also = ", or how far back as '30d', '4w', '12h'" if name == "since" else ""
         raise InvalidValue(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import altair as alt
@@ -28,7 +27,7 @@ _ACTIVITY: Final = [
     Column("n", "integer", "messages"),
     Column("users", "integer", "people who wrote"),
     Column("conversations", "integer", "conversations in which something was written"),
-    Column("complete", "truth", "whether the period is over, and not cut by the filters"),
+    periods.COMPLETE,
 ]
 
 
@@ -69,7 +68,7 @@ def _declare(unit: Unit) -> Callable[[Expression], Expression]:
     return CATALOGUE.metric(
         domain="interaction",
         question=f"How much is written in each {unit}, and by how many people?",
-        source="Active users of usage analytics; the unfinished last period as in chat-analytics",
+        source="Active users of usage analytics; the unfinished periods as in chat-analytics",
         columns=_ACTIVITY,
         people="users",
         finish=functools.partial(periods.on_calendar, unit=unit),
@@ -83,8 +82,7 @@ def daily_activity(talk: Talk) -> ir.Table:
     """Messages, people and conversations of each local day, from the first to the last one.
 
     Days on which nobody wrote are 0. People are those who wrote themselves (role user) and are
-    known. A day is complete unless the data or the filters end in it, or `since` lies in it; the
-    very first one counts as complete, although the data begin in it.
+    known. A day is complete unless the data or the filters begin or end in it.
     """
     return _activity(talk, "day")
 
@@ -95,8 +93,7 @@ def weekly_activity(talk: Talk) -> ir.Table:
 
     Weeks in which nobody wrote are 0. People are those who wrote themselves (role user) and are
     known; who wrote on several days counts once. A week is complete unless the data or the filters
-    end in it, or `since` lies in it; the very first one counts as complete, although the data begin
-    in it.
+    begin or end in it.
     """
     return _activity(talk, "week")
 
@@ -107,8 +104,7 @@ def monthly_activity(talk: Talk) -> ir.Table:
 
     Months in which nobody wrote are 0. People are those who wrote themselves (role user) and are
     known; who wrote on several days counts once. A month is complete unless the data or the filters
-    end in it, or `since` lies in it; the very first one counts as complete, although the data begin
-    in it.
+    begin or end in it.
     """
     return _activity(talk, "month")
 
@@ -116,7 +112,7 @@ def monthly_activity(talk: Talk) -> ir.Table:
 def _finish_stickiness(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
     days = (
         pl.min_horizontal(
-            pl.col("start").dt.offset_by("1mo"), pl.lit(talk.last_day + timedelta(days=1))
+            pl.col("start").dt.offset_by("1mo"), pl.lit(talk.last_day).dt.offset_by("1d")
         )
         - pl.max_horizontal("start", pl.lit(talk.first_day))
     ).dt.total_days()
@@ -173,7 +169,7 @@ def _draw_stickiness(answer: Answer) -> Chart:
         Column("daily", "number", "mean of the people who wrote on a day"),
         Column("stickiness", "number", "daily of monthly active people", "%"),
         interval("stickiness", "%"),
-        Column("complete", "truth", "whether the month is over, and not cut by the filters"),
+        periods.COMPLETE,
     ],
     people="n",
     finish=_finish_stickiness,
@@ -187,8 +183,8 @@ def stickiness(talk: Talk) -> ir.Table:
     Active is who wrote (role user) and is known. The mean is over all local days of the month that
     lie between the first and the last day of the data and the filters, also those on which nobody
     wrote. The same number is the share of these days on which a person of the month wrote, in the
-    mean over people. Months of few days are not comparable with
-    whole ones: the fewer days, the larger the ratio.
+    mean over people. Months in which the data or the filters begin or end are not complete, nor
+    comparable with others: the fewer days, the larger the ratio.
     """
     people = talk.daily.filter(_.role == "user", _.user_id.notnull())
     people = people.mutate(start=periods.start_of(people, "month"))

@@ -11,6 +11,7 @@ from ibis import _
 
 from aico_lab.metrics import claims, draw
 from aico_lab.metrics.registry import CATALOGUE, Column
+from aico_lab.metrics.talk import as_date, days_of
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -77,8 +78,8 @@ def overview(talk: Talk) -> ir.Table:
 
     People are those who wrote as user. The mean sentiment is that of all messages with a score.
     """
-    day = _.local_ts.date()
-    return talk.messages.agg(
+    day = days_of(_.local_ms)
+    found = talk.messages.agg(
         n=_.count(),
         by_assistant=(_.role == "assistant").cast("int64").sum(),
         conversations=_.conversation_id.nunique(),
@@ -89,3 +90,4 @@ def overview(talk: Talk) -> ir.Table:
         last_day=day.max(),
         sentiment=_.sentiment_score.mean(),
     )
+    return found.mutate(first_day=as_date(found.first_day), last_day=as_date(found.last_day))

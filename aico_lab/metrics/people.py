@@ -26,6 +26,9 @@ _Z: Final = 1.959963984540054  # of 95 %
 _TRIANGLE: Final = 26
 """How many cohorts, and how many periods of each, fit into a chart."""
 
+_LONGEST: Final = 520
+"""For how many periods a cohort is followed: the last message may be of another millennium."""
+
 
 def with_wilson(rows: pl.DataFrame, part: str, whole: str, name: str) -> pl.DataFrame:
     """Add the share of people, in percent, with the interval of Wilson (1927).
@@ -64,16 +67,19 @@ def _finish_retention(
     rows: pl.DataFrame, talk: Talk, period: Literal["week", "month"]
 ) -> pl.DataFrame:
     rows = rows.with_columns(pl.col("cohort", "start").cast(pl.Date))
+    times = periods.calendar(talk, period).select("start", "complete", at=_number("start", period))
+    # Of the first cohort of all some may have written before the data begin.
+    known = periods.is_complete(
+        talk, period, known_since=talk.first_ms, known_until=talk.last_ms, start="cohort"
+    )
     cells = (
-        rows.select("cohort", "n")
+        rows.select("cohort", "n", known=known)
         .unique()
-        .join(periods.calendar(talk, period).select("start", "complete"), how="cross")
-        .filter(pl.col("start") >= pl.col("cohort"))
+        .join(pl.select(since=pl.int_range(_LONGEST + 1, dtype=pl.Int64)), how="cross")
+        .with_columns(at=_number("cohort", period) + pl.col("since"))
+        .join(times, on="at")
         .join(rows.select("cohort", "start", "active"), on=["cohort", "start"], how="left")
-        .with_columns(
-            pl.col("active").fill_null(0),
-            since=_number("start", period) - _number("cohort", period),
-        )
+        .with_columns(pl.col("active").fill_null(0), complete=pl.col("complete") & pl.col("known"))
     )
     return with_wilson(cells.sort("cohort", "start"), "active", "n", "share")
 
@@ -81,7 +87,7 @@ def _finish_retention(
 def _describe_retention(rows: pl.DataFrame) -> str:
     later = rows.filter(pl.col("complete") & (pl.col("since") > 0) & (pl.col("n") > 0))
     if later.is_empty():
-        return "Too little data: no period is over in which people of an earlier one could return"
+        return "Too little data: no complete period follows another one in which people began"
     first = later.filter(pl.col("since") == pl.col("since").min())
     active, people = int(first["active"].sum()), int(first["n"].sum())
     since = first["since"][0]
@@ -139,7 +145,11 @@ def _draw_retention(answer: Answer) -> Chart:
         Column("active", "integer", "of these, people who wrote in the period in question"),
         Column("share", "number", "active people of the cohort", "%"),
         interval("share", "%"),
-        Column("complete", "truth", "whether the period is over, and not cut by the filters"),
+        Column(
+            "complete",
+            "truth",
+            "whether neither the period nor that of the cohort is cut by the data or the filters",
+        ),
     ],
     people="n",
     finish=_finish_retention,
@@ -153,8 +163,10 @@ def retention(talk: Talk, *, period: Literal["week", "month"] = "week") -> ir.Ta
     A person is one who wrote (role user) and is known, and belongs to the period of the first
     message of all: filters other than `user` restrict in which messages people count as active,
     and which periods there are, not who belongs to which cohort. Periods in which nobody began have
-    no rows, and neither have those after the last message. Intervals are Wilson's: each person is
-    one observation.
+    no rows, and neither have those after the last message, nor those more than 520 periods after
+    the first one. Of the cohort in whose period the data begin some may have written before, so
+    none of its rows is complete; the finding is of complete rows. Intervals are Wilson's: each
+    person is one observation.
 
     Args:
         period: A week from Monday, or a calendar month.

@@ -1,7 +1,8 @@
-"""Days, weeks and months as rows: a calendar without holes, and which of its periods are whole."""
+"""Days, weeks and months as rows: a calendar without holes, and which of them are complete."""
 
 from __future__ import annotations
 
+from datetime import date
 from typing import TYPE_CHECKING, Final
 
 import altair as alt
@@ -9,13 +10,12 @@ import polars as pl
 import polars.selectors as cs
 
 from aico_lab.metrics import draw
+from aico_lab.metrics.registry import Column
 from aico_lab.metrics.talk import period
-from aico_lab.metrics.zones import midnight
+from aico_lab.metrics.zones import first_day_from
 from aico_lab.reports import charts
 
 if TYPE_CHECKING:
-    from datetime import date
-
     import ibis.expr.types as ir
 
     from aico_lab.metrics.answer import Answer
@@ -38,6 +38,10 @@ STATE: Final = (
 MARK: Final = pl.when("complete").then(pl.lit("")).otherwise(pl.lit("*"))
 """Where there is no room for the state."""
 
+COMPLETE: Final = Column(
+    "complete", "truth", "whether neither the data nor the filters begin or end in the period"
+)
+
 COLOUR: Final = alt.Color(
     "state:N",
     title=None,
@@ -55,28 +59,40 @@ def calendar(talk: Talk, unit: Unit) -> pl.DataFrame:
     """Give every period from the first to the last one of the data and the filters.
 
     Returns:
-        `start` and `end` (the day after the last one), `ms` (how long it is), `complete` and
-        `whole`. A period is not complete where `since` or `until` cut it, or where the data end in
-        it; it is not whole where they begin in it, either.
+        `start` and `end` (the day after the last one), and `complete`: a period is not complete
+        where `since` or `until` cut it, or where the data begin or end in it. `whole` is the same.
     """
     since, until = talk.bounds
-    known_until = talk.last_ms if until is None else min(until, talk.last_ms)
-    whole_since = talk.first_ms if since is None else max(since, talk.first_ms)
     first = pl.select(pl.lit(talk.first_day, pl.Date).dt.truncate(STEP[unit])).item()
     starts = pl.date_range(first, talk.last_day, STEP[unit], eager=True).alias("start")
-    made = starts.to_frame().with_columns(end=pl.col("start").dt.offset_by(STEP[unit]))
-
-    def moments(name: str) -> pl.Series:
-        days: list[date] = made[name].to_list()
-        return pl.Series([midnight(d, talk.filters.timezone) for d in days], dtype=pl.Int64)
-
-    begins, ends = moments("start"), moments("end")
-    in_time = ends <= known_until
-    return made.with_columns(
-        ms=ends - begins,
-        complete=in_time & (begins >= (begins if since is None else since)),
-        whole=in_time & (begins >= whole_since),
+    complete = is_complete(
+        talk,
+        unit,
+        known_since=talk.first_ms if since is None else max(since, talk.first_ms),
+        known_until=talk.last_ms if until is None else min(until, talk.last_ms),
     )
+    end = pl.col("start").dt.offset_by(STEP[unit])
+    made = starts.to_frame().with_columns(end=end, complete=complete)
+    return made.with_columns(whole="complete")
+
+
+def is_complete(
+    talk: Talk, unit: Unit, *, known_since: int, known_until: int, start: str = "start"
+) -> pl.Expr:
+    """Say whether a period lies within a time of which all messages are known.
+
+    Args:
+        talk: Says where days begin.
+        unit: How long a period is.
+        known_since: When that time begins, in UTC milliseconds.
+        known_until: When it ends.
+        start: The column of the period's first day.
+    """
+    zone = talk.filters.timezone
+    first = first_day_from(known_since, zone)
+    end = first_day_from(known_until + 1, zone) - 1  # the last day that has begun by then
+    begins, ends = pl.col(start), pl.col(start).dt.offset_by(STEP[unit])
+    return (begins.cast(pl.Int32) >= first) & (ends.cast(pl.Int32) <= end)
 
 
 def on_calendar(rows: pl.DataFrame, talk: Talk, unit: Unit) -> pl.DataFrame:
@@ -129,7 +145,8 @@ def recent(answer: Answer, unit: Unit) -> pl.DataFrame:
         Besides, their `end` (the day after) and their `state` in words.
     """
     rows = answer.pl().tail(DRAWN)
-    return rows.with_columns(STATE, end=pl.col("start").dt.offset_by(STEP[unit]))
+    end = pl.col("start").dt.offset_by(STEP[unit])
+    return rows.with_columns(STATE, end=pl.min_horizontal(end, pl.lit(date.max)))
 
 
 def axis(answer: Answer, unit: Unit, column: str = "start") -> alt.X:

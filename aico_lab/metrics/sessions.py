@@ -91,7 +91,7 @@ def _draw_sessions(answer: Answer) -> Chart:
         interval("messages"),
         Column("turns", "number", "mean turns of a session"),
         interval("turns"),
-        Column("complete", "truth", "whether the week is over, and not cut by the filters"),
+        periods.COMPLETE,
     ],
     finish=_finish_sessions,
     finding=_describe_sessions,
@@ -101,9 +101,10 @@ def _draw_sessions(answer: Answer) -> Chart:
 def sessions(talk: Talk, *, gap_minutes: float = 30.0) -> ir.Table:
     """A session is a stretch of a conversation without a longer silence than `gap_minutes`.
 
-    It counts in the week of its first message, by the local time; weeks without one are 0. It lasts
-    from its first message to its last one, so that a session of a single message lasts no time at
-    all: how long it was read is not known.
+    It counts in the week of its first message, by the local time; weeks without one are 0, and a
+    week is complete unless the data or the filters begin or end in it. A session lasts from its
+    first message to its last one, so that a session of a single message lasts no time at all: how
+    long it was read is not known.
 
     Args:
         gap_minutes: A longer silence begins a new session; turns are those of 30 minutes.

@@ -14,7 +14,7 @@ import ibis
 from ibis import _
 
 from aico_lab.mart import compiler, definitions
-from aico_lab.metrics.zones import get_zone, local_ms, offsets, to_local
+from aico_lab.metrics.zones import get_zone, local_ms, offsets, to_local, year_of
 
 if TYPE_CHECKING:
     from datetime import date
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 Unit = Literal["day", "week", "month"]
 
 _MS_OF_A_DAY: Final = 86_400_000
+_MS_OF_AN_HOUR: Final = 3_600_000
+_DAYS_BEFORE: Final = 719_162
+"""Days from 0001-01-01, a Monday, to 1970: a negative number has a negative remainder."""
+
+_BEGINNING: Final = ibis.timestamp("1970-01-01 00:00:00")
 _TRUNCATE: Final = {"day": "D", "week": "W", "month": "M"}
 
 VIEWS: Final = {
@@ -94,9 +99,13 @@ class Talk:
 
     Attributes:
         filters: What counts.
-        first_ms: When the first message of all was written, in UTC milliseconds. Neither this nor
-            the last one is for expressions, which are compiled once for all data.
+        first_ms: When the first message of all was written, in UTC milliseconds. None of these
+            times is for expressions, which are compiled once for all data.
         last_ms: When the last one was.
+        recent_ms: When the last one was that is not of the future, from which `since` goes back;
+            `last_ms` where it is None.
+        years: In which years of UTC messages were written, in ascending order; all from the first
+            message to the last one where it is None.
         by_side: Whether `role` restricts these tables, rather than the rows of the answer.
         by_person: Whether several people are named, so that people are the units of intervals.
         bounds: The period of the filters in UTC milliseconds, from the first on, before the second.
@@ -108,14 +117,17 @@ class Talk:
     last_ms: int = field(compare=False)
     by_side: bool = False
     by_person: bool = True
+    recent_ms: int | None = field(default=None, compare=False)
+    years: tuple[int, ...] | None = field(default=None, compare=False)
     bounds: tuple[int | None, int | None] = field(init=False)
     shifts: tuple[tuple[int, int], ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        days = self.first_ms // _MS_OF_A_DAY, self.last_ms // _MS_OF_A_DAY + 1
-        shifts = offsets(self.filters.timezone, *days)
-        object.__setattr__(self, "bounds", self.filters.bounds(self.last_ms))
-        # When the first one begins does not matter, and is another day for other data.
+        recent_ms = self.last_ms if self.recent_ms is None else self.recent_ms
+        years = self.years or range(year_of(self.first_ms), year_of(self.last_ms) + 1)
+        shifts = offsets(self.filters.timezone, years)
+        object.__setattr__(self, "bounds", self.filters.bounds(recent_ms))
+        # When the first one begins does not matter, and is another year for other data.
         object.__setattr__(self, "shifts", ((0, shifts[0][1]), *shifts[1:]))
 
     @property
@@ -147,7 +159,7 @@ class Talk:
 
     @cached_property
     def messages(self) -> ir.Table:
-        """`aico_lab.mart.definitions.MESSAGES`, and `local_ts` in the zone of the question."""
+        """`aico_lab.mart.definitions.MESSAGES`, and `local_ms` and `local_ts` in the zone."""
         return self._restricted(self._stored("messages"), "ts_ms")
 
     @cached_property
@@ -195,7 +207,7 @@ class Talk:
         firsts = said.group_by("user_id").agg(ts_ms=_.ts_ms.min())
         if self.filters.users:
             firsts = firsts.filter(_.user_id.isin(self.filters.users))
-        return firsts.mutate(local_ts=self._local(firsts.ts_ms))
+        return self._with_local(firsts, "ts_ms")
 
     @cached_property
     def everybody(self) -> ir.Table:
@@ -229,17 +241,16 @@ class Talk:
 
     @cached_property
     def daily(self) -> ir.Table:
-        """What each side of a conversation wrote on a local day; `date` is the day."""
+        """What each side of a conversation wrote on a local day: `date`, or `day` since 1970."""
         since, until = self.bounds
         whole_days = all(bound is None or bound % _MS_OF_A_DAY == 0 for bound in (since, until))
         if self.filters.timezone == "UTC" and whole_days:
             days = self._stored("daily")
             days = days.mutate(started_ms=days.day * _MS_OF_A_DAY)
-            return self._restricted(days, "started_ms").mutate(date=lambda t: t.local_ts.date())
-        messages = self.messages
-        midnight = messages.local_ts.truncate("D")
-        # The same table, of another zone's days; `date` in the place of a number.
-        return definitions.daily(messages, midnight.date()).rename(date="day")
+            days = self._restricted(days, "started_ms")
+        else:  # the same table, of another zone's days
+            days = definitions.daily(self.messages, days_of(self.messages.local_ms))
+        return days.mutate(date=as_date(days.day))
 
     @cached_property
     def first_day(self) -> date:
@@ -273,10 +284,36 @@ class Talk:
             table = table.filter(table.channel_id.isin(self.filters.channels))
         if self.by_side and self.filters.role and "role" in table.columns:
             table = table.filter(table.role == self.filters.role)
-        return table.mutate(local_ts=self._local(table[time]))
+        return self._with_local(table, time)
 
-    def _local(self, ts_ms: ir.IntegerValue) -> ir.TimestampValue:
-        return local_ms(ts_ms, self.shifts).as_timestamp("ms")
+    def _with_local(self, table: ir.Table, time: str) -> ir.Table:
+        table = table.mutate(local_ms=local_ms(table[time], self.shifts))
+        return table.mutate(local_ts=_BEGINNING + (table.local_ms // 1000).as_interval("s"))
+
+
+def hours_of(local_ms: ir.IntegerValue) -> ir.IntegerValue:
+    """Give the whole hours since 1970."""
+    return local_ms // _MS_OF_AN_HOUR
+
+
+def hour_of_day(hours: ir.IntegerValue) -> ir.IntegerValue:
+    """Give the hour of the day, from 0 to 23, of hours since 1970."""
+    return (hours + _DAYS_BEFORE * 24) % 24
+
+
+def days_of(local_ms: ir.IntegerValue) -> ir.IntegerValue:
+    """Give the whole days since 1970."""
+    return local_ms // _MS_OF_A_DAY
+
+
+def weekday(days: ir.IntegerValue) -> ir.IntegerValue:
+    """Give the day of the week, from 0 for Monday, of days since 1970."""
+    return (days + _DAYS_BEFORE) % 7
+
+
+def as_date(days: ir.IntegerValue) -> ir.DateValue:
+    """Give the date of days since 1970."""
+    return (_BEGINNING + days.as_interval("D")).date()
 
 
 def period(local_ts: ir.TimestampValue, unit: Unit) -> ir.DateValue:

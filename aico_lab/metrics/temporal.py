@@ -12,7 +12,8 @@ from scipy import special
 from aico_lab.metrics import claims, draw, periods
 from aico_lab.metrics.intervals import UNIT, UNITS, Statistic, estimate
 from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column, interval
-from aico_lab.metrics.talk import period as period_of
+from aico_lab.metrics.talk import as_date, hour_of_day, hours_of, weekday
+from aico_lab.metrics.zones import odd_days
 from aico_lab.reports import charts
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def _finish_heatmap(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
         )
     slots = pl.DataFrame({"day": [d for d in range(7) for _ in range(24)],
                           "hour": list(range(24)) * 7})  # fmt: skip
-    rows = rows.with_columns(pl.col("day", "hour").cast(pl.Int64))
+    rows = rows.with_columns(pl.col("day", "hour", "n").cast(pl.Int64))
     filled = slots.join(rows, on=["day", "hour"], how="left", maintain_order="left")
     return filled.with_columns(
         pl.col("day").replace_strict(dict(enumerate(WEEKDAYS))).alias("weekday"),
@@ -107,9 +108,9 @@ def week_heatmap(talk: Talk) -> ir.Table:
     not whole. Where summer time ends, one hour of a night occurs twice, and where it begins, one is
     missing.
     """
-    return talk.messages.group_by(day=_.local_ts.day_of_week.index(), hour=_.local_ts.hour()).agg(
-        n=_.count(), people=_.user_id.nunique()
-    )
+    hours = hours_of(talk.messages.local_ms)
+    slots = talk.messages.group_by(day=weekday(hours // 24), hour=hour_of_day(hours))
+    return slots.agg(n=_.count(), people=_.user_id.nunique())
 
 
 _CYCLES: Final = {"week": "weeks", "day": "days"}
@@ -121,9 +122,10 @@ def _finish_seasonality(
     rows: pl.DataFrame, talk: Talk, cycle: Literal["week", "day"]
 ) -> pl.DataFrame:
     slots = _SLOTS[cycle]
-    whole = periods.calendar(talk, cycle).filter("whole")
+    whole = periods.calendar(talk, cycle).filter("complete")
     if cycle == "day":
-        whole = whole.filter(pl.col("ms") == 24 * 3_600_000)
+        odd = odd_days(talk.filters.timezone, talk.first_day, talk.last_day)
+        whole = whole.filter(~pl.col("start").is_in(pl.Series(odd, dtype=pl.Date).implode()))
     people = dict(rows.select(pl.col("place").cast(pl.Int64), "people").unique().iter_rows())
     wrote = rows.select(
         pl.col("start").cast(pl.Date), pl.col("place", "n_messages").cast(pl.Int64)
@@ -258,14 +260,11 @@ def seasonality(talk: Talk, *, cycle: Literal["week", "day"] = "week") -> ir.Tab
     """
     if cycle == "week":
         days = talk.daily
-        slots = days.mutate(
-            start=periods.start_of(days, "week"),
-            place=days.date.cast("timestamp").day_of_week.index(),
-        )
+        slots = days.mutate(start=periods.start_of(days, "week"), place=weekday(days.day))
     else:
-        messages = talk.messages
-        slots = messages.mutate(
-            start=period_of(messages.local_ts, "day"), place=messages.local_ts.hour(), n_messages=1
+        hours = hours_of(talk.messages.local_ms)
+        slots = talk.messages.mutate(
+            start=as_date(hours // 24), place=hour_of_day(hours), n_messages=1
         )
     people = slots.group_by("place").agg(people=_.user_id.nunique())
     counts = slots.group_by("start", "place").agg(n_messages=_.n_messages.sum())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from datetime import UTC, date, datetime, time, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
 
 import ibis
@@ -16,12 +16,27 @@ import ibis
 from aico_lab.errors import InvalidValue
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import ibis.expr.types as ir
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_DAY = 86_400_000
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY: Final = 86_400_000
+
+_FIRST_MS: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+_LAST_MS: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+_LAST_DAY: Final = _LAST_MS // _DAY
+"""The ends of the calendar, which has the years 1 to 9999."""
+
+_UNCHANGED: Final = 1800
+"""Before this year no zone has changed its clocks."""
+
+_RULES: Final = 2100
+"""From this year on zones follow yearly rules, so that the calendar's cycle is theirs, too; what
+the zone data foretell year by year, as for Morocco, ends before."""
+
+_CYCLE: Final = 400  # years
+_CYCLE_MS: Final = 146_097 * _DAY
 
 
 def get_zone(name: str) -> ZoneInfo:
@@ -44,8 +59,16 @@ def to_ms(moment: datetime) -> int:
 
 
 def to_local(ms: int, zone: ZoneInfo) -> datetime:
-    """Give the time of day in a zone, at so many milliseconds since 1970."""
-    return (_EPOCH + timedelta(milliseconds=ms)).astimezone(zone)
+    """Give the time of day in a zone, at so many milliseconds since 1970.
+
+    In the first or the last hours of the calendar a zone's clock may show a time outside of it:
+    then this is the time of UTC. A moment outside the calendar is taken for the nearest in it.
+    """
+    moment = _EPOCH + timedelta(milliseconds=min(max(ms, _FIRST_MS), _LAST_MS))
+    try:
+        return moment.astimezone(zone)
+    except OverflowError:
+        return moment
 
 
 def midnight(day: date, zone: str) -> int:
@@ -56,43 +79,96 @@ def midnight(day: date, zone: str) -> int:
     return to_ms(datetime.combine(day, time(), get_zone(zone)))
 
 
+def first_day_from(ms: int, zone: str) -> int:
+    """Give the first day that begins in a zone at a moment or later, in days since 1970."""
+    day = to_local(ms, get_zone(zone)).toordinal() - _EPOCH.toordinal()
+    while _begins(day, zone) < ms:
+        day += 1
+    return day
+
+
+def odd_days(zone: str, first: date, last: date) -> list[date]:
+    """Give the days from one to another that do not have 24 hours in a zone."""
+    # A day may lie in two years of UTC.
+    years = range(max(first.year - 1, date.min.year), min(last.year + 1, date.max.year) + 1)
+    changes = [begins // _DAY for begins, _ in offsets(zone, years)[1:]]
+    near = {day + apart for day in changes for apart in (-1, 0, 1)}
+    start = _EPOCH.toordinal()
+    inside = range(first.toordinal() - start, last.toordinal() - start + 1)
+    return [
+        date.fromordinal(day + start)
+        for day in sorted(near)
+        if day in inside and _begins(day + 1, zone) - _begins(day, zone) != _DAY
+    ]
+
+
+def _begins(day: int, zone: str) -> int:
+    """Give when a day begins, which may be one after the calendar's last."""
+    known = min(day, _LAST_DAY)
+    begins = midnight(date.fromordinal(known + _EPOCH.toordinal()), zone)
+    return begins + (day - known) * _DAY
+
+
 def local_ms(ts_ms: ir.IntegerValue, shifts: Sequence[tuple[int, int]]) -> ir.IntegerValue:
     """Shift UTC milliseconds to a zone's local time.
 
     Args:
         ts_ms: UTC milliseconds.
-        shifts: What the zone adds, as `offsets` gives it for these times.
+        shifts: What the zone adds, as `offsets` gives it for the years of these times.
     """
-    start, *changes = shifts
-    if not changes:
-        return ts_ms + start[1]
-    branches = [
-        (ts_ms < until, offset)
-        for (_, offset), (until, _) in zip([start, *changes[:-1]], changes, strict=True)
-    ]
-    return ts_ms + ibis.cases(*branches, else_=changes[-1][1])
+
+    def offset(among: Sequence[tuple[int, int]]) -> ir.IntegerValue:
+        if len(among) == 1:
+            return ibis.literal(among[0][1], "int64")
+        middle = len(among) // 2  # in halves: the ends of the calendar are thousands of shifts away
+        return ibis.ifelse(ts_ms < among[middle][0], offset(among[:middle]), offset(among[middle:]))
+
+    return ts_ms + offset(shifts)
 
 
-@functools.lru_cache(maxsize=64)
-def offsets(zone: str, first_day: int, last_day: int) -> tuple[tuple[int, int], ...]:
-    """Give what a zone adds to UTC, and from when on.
+def year_of(ms: int) -> int:
+    """Give the year of UTC, at so many milliseconds since 1970."""
+    return (_EPOCH + timedelta(milliseconds=ms)).year
+
+
+def offsets(zone: str, years: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """Give what a zone adds to UTC in some years, and from when on.
+
+    As the offset of a time that `to_local` gives as that of UTC, it is 0.
 
     Args:
         zone: An IANA name.
-        first_day: Days since 1970.
-        last_day: Days since 1970.
+        years: Of UTC, in ascending order; for a time in another year this says nothing.
 
     Returns:
         Pairs of UTC milliseconds and the offset that holds from then on, in milliseconds.
     """
+    found: list[tuple[int, int]] = []
+    for year in years:
+        for begins, offset in _offsets_in(year, zone):
+            if not found or offset != found[-1][1]:
+                found.append((begins, offset))
+    return tuple(found)
+
+
+@functools.lru_cache(maxsize=4096)
+def _offsets_in(year: int, zone: str) -> tuple[tuple[int, int], ...]:
+    """Give the offset at the beginning of a year, and each to which the zone changes in it."""
+    if _RULES + _CYCLE <= year < date.max.year:
+        cycles = (year - _RULES) // _CYCLE
+        like = _offsets_in(year - cycles * _CYCLE, zone)
+        return tuple((begins + cycles * _CYCLE_MS, offset) for begins, offset in like)
     info = get_zone(zone)
 
     def offset(ms: int) -> int:
         return (to_local(ms, info).utcoffset() or timedelta()) // timedelta(milliseconds=1)
 
-    found = [(first_day * _DAY, offset(first_day * _DAY))]
-    for day in range(first_day, last_day):
-        low, high = day * _DAY, (day + 1) * _DAY
+    first = to_ms(datetime(year, 1, 1, tzinfo=UTC))
+    last = to_ms(datetime(year, 12, 31, tzinfo=UTC))
+    found = [(first, offset(first))]
+    step = last - first if date.min.year < year < _UNCHANGED else _DAY
+    for begins in range(first, last + 1, step):
+        low, high = begins, begins + _DAY
         if (after := offset(high)) == found[-1][1]:
             continue
         while high - low > 1:  # the change lies in (low, high]
