@@ -149,7 +149,11 @@ class Placing:
             else:  # which is almost always so
                 new[message_id] = message
         self.new = [self._with_reply(message) for message in new.values()]
-        self.edits = [self._with_reply(message) for message in self._edits.values()]
+        self.edits = [
+            self._with_reply(message)
+            for message_id, message in self._edits.items()
+            if _said(message) != stored[message_id].said  # else the file took its edit back
+        ]
 
     def _look_up(self, messages: list[MessageRecord], elsewhere: list[str]) -> None:
         """Read who has the ids that messages of the batch may get, or answer."""

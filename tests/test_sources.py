@@ -634,6 +634,138 @@ def test_a_missing_header_does_not_put_a_message_into_the_error(tmp_path):
     assert "nobody" not in str(caught.value)
 
 
+# Who wrote, and where
+
+
+def said(content, **fields):
+    """A line without a conversation."""
+    return {"content": content, "timestamp": NOON} | fields
+
+
+def people(source, tmp_path, lines):
+    """Who wrote each line, and in which conversation, which is also the channel."""
+    if source == "jsonl":
+        path = write_jsonl(tmp_path / "a.jsonl", lines)
+    else:
+        names = sorted({name for line in lines for name in line})
+        cells = [[line.get(name) or "" for name in names] for line in lines]
+        path = write_csv(tmp_path / "a.csv", [names, *cells])
+    got = messages(read(source, path))
+    assert all(message.channel_id == message.conversation_id for message in got)
+    return [(message.user_id, message.conversation_id) for message in got]
+
+
+both = pytest.mark.parametrize("source", ["jsonl", "csv"])
+
+
+@both
+def test_a_missing_user_is_nobody_where_a_file_names_users(source, tmp_path):
+    """Deleted accounts of an export do not become one person, wherever the first name stands."""
+    lines = [said(str(number), user_id=None) for number in range(3)]
+    lines += [said("3", user_id="ada"), said("4", user_id=None)]
+    users = [user for user, _ in people(source, tmp_path, lines)]
+    assert users == [None, None, None, "ada", None]
+
+
+@both
+def test_a_companion_that_names_a_user_names_users_too(source, tmp_path):
+    """It is enough that one message of any role does."""
+    lines = [said("a"), said("b", role="assistant", user_id="ada")]
+    assert people(source, tmp_path, lines) == [(None, "default"), ("ada", "direct:ada")]
+
+
+@both
+def test_a_file_that_names_nobody_is_of_one_person(source, tmp_path):
+    """All its messages are one conversation, and the batch says how many were taken so."""
+    lines = [said("hello", role="system"), said("a"), said("b", role="assistant")]
+    assert people(source, tmp_path, [{**line, "user_id": None} for line in lines]) == [
+        (None, "direct:me"),
+        ("me", "direct:me"),
+        ("me", "direct:me"),
+    ]
+    suffix = "a.jsonl" if source == "jsonl" else "a.csv"
+    (batch,) = read(source, tmp_path / suffix)
+    assert batch.assumed_me == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"a": {"user_id": "ada"}, "content": "x", "timestamp": "2024-05-01T12:00:00Z"}',
+        b'{"content": "\\"user_id\\": \\"ada\\"", "timestamp": "2024-05-01T12:00:00Z"}',
+        b'{"content": "x", "timestamp": "2024-05-01T12:00:00Z", "user_id" : null}',
+        b'{"user_id": "ada"',
+        b'{"user_id": "\xff", "content": "x", "timestamp": "2024-05-01T12:00:00Z"}',
+        b'["user_id": "ada"]',
+    ],
+)
+def test_what_only_looks_like_a_users_name_is_none(tmp_path, line):
+    """Only a message that could be read, and its own field, name a user."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(line + b"\n" + json.dumps(said("y")).encode())
+    assert messages(jsonl.read(path))[-1].user_id == "me"
+
+
+@both
+def test_without_conversations_each_person_has_one(source, tmp_path):
+    """A companion's message belongs to the user that it names, else to whom it follows."""
+    lines = [
+        (said("rules", role="system"), None, "default"),
+        (said("early", role="assistant"), None, "default"),
+        (said("a", user_id="ada"), "ada", "direct:ada"),
+        (said("b", user_id="ben"), "ben", "direct:ben"),
+        (said("to ben", role="assistant"), None, "direct:ben"),
+        (said("to ada", role="assistant", user_id="ada"), "ada", "direct:ada"),
+        (said("more", role="assistant"), None, "direct:ada"),
+        (said("note", role="system"), None, "direct:ada"),
+        (said("deleted"), None, "default"),
+        (said("to the deleted one", role="assistant"), None, "default"),
+    ]
+    got = people(source, tmp_path, [line for line, *_ in lines])
+    assert got == [(user, conversation) for _, user, conversation in lines]
+
+
+def test_an_answer_to_a_refused_message_stays_with_its_author():
+    """It is not taken for an answer to the person before."""
+    context = Context(names_users=True)
+    to_record(said("a", user_id="ada"), context)
+    with pytest.raises(NotAMessageError):
+        to_record({"content": "no time", "user_id": "ben"}, context)
+    assert to_record(said("b", role="assistant"), context).conversation_id == "direct:ben"
+
+
+def test_a_given_conversation_is_where_the_companion_answers():
+    """A file may name the conversation of some messages only."""
+    context = Context(names_users=True)
+    to_record(said("a", user_id="ada", conversation_id="c", channel_id="d"), context)
+    answer = to_record(said("b", role="assistant"), context)
+    assert (answer.conversation_id, answer.channel_id) == ("c", "d")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@both
+def test_a_pipe_is_read_once(source, tmp_path):
+    """Nobody can say whether it names users further on: who is missing is nobody."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    text = f"content,timestamp\nHello,{NOON}\n" if source == "csv" else json.dumps(FIELDS)
+    with subprocess.Popen([sys.executable, "-c", f"open({str(pipe)!r}, 'w').write({text!r})"]):
+        (message,) = messages(read(source, pipe))
+    assert (message.user_id, message.conversation_id) == (None, "default")
+
+
+@both
+def test_every_message_has_its_line(source, tmp_path):
+    """So that an import can name one without quoting it."""
+    if source == "jsonl":
+        path = write_jsonl(tmp_path / "a", [FIELDS, 5, FIELDS])
+    else:
+        row = ["two\nlines", NOON]
+        path = write_csv(tmp_path / "a", [["content", "timestamp"], row, row])
+    (batch,) = read(source, path)
+    assert batch.lines == ([1, 3] if source == "jsonl" else [2, 4])
+
+
 # Files that cannot be read
 
 
