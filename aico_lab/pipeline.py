@@ -10,6 +10,7 @@ Whether the files that it reads are there, only the step itself can know.
     run = "import"
     source = "jsonl"
     path = "messages.jsonl"      # relative to the pipeline's file
+    on_conflict = "replace"      # edits of messages that are there; else 'keep'
 
     [[steps]]
     run = "sync"

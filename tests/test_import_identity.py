@@ -514,7 +514,7 @@ def test_the_command_line_warns_of_far_times_and_unnamed_users(cli, tmp_path):
     assert "first message            none" in cli("info").stdout
     ran = cli("import", "jsonl", str(write(tmp_path / "m.jsonl", *old, *new)), "--json")
     assert "8 messages are from before 1990 or after tomorrow" in ran.stderr
-    assert "(line 1, 2, 3, 4, 5, …)" in ran.stderr
+    assert "(lines 1, 2, 3, 4, 5, …)" in ran.stderr
     assert "names no user: 9 messages are stored as of the user 'me'" in ran.stderr
     result = json.loads(ran.stdout)
     assert (result["far_times"], result["assumed_me"]) == (8, 9)

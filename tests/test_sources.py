@@ -694,16 +694,29 @@ def test_a_file_that_names_nobody_is_of_one_person(source, tmp_path):
         b'{"a": {"user_id": "ada"}, "content": "x", "timestamp": "2024-05-01T12:00:00Z"}',
         b'{"content": "\\"user_id\\": \\"ada\\"", "timestamp": "2024-05-01T12:00:00Z"}',
         b'{"content": "x", "timestamp": "2024-05-01T12:00:00Z", "user_id" : null}',
-        b'{"user_id": "ada"',
-        b'{"user_id": "\xff", "content": "x", "timestamp": "2024-05-01T12:00:00Z"}',
-        b'["user_id": "ada"]',
+        b'{"user_id": "ada", "user_id": null}',
     ],
 )
 def test_what_only_looks_like_a_users_name_is_none(tmp_path, line):
-    """Only a message that could be read, and its own field, name a user."""
+    """Only a field of the message itself names a user."""
     path = tmp_path / "a.jsonl"
     path.write_bytes(line + b"\n" + json.dumps(said("y")).encode())
     assert messages(jsonl.read(path))[-1].user_id == "me"
+
+
+@both
+@pytest.mark.parametrize("name", ["\xe9mile", "ada"])
+def test_a_line_that_cannot_be_read_names_its_user_all_the_same(source, tmp_path, name):
+    """In a file of another encoding the readable rest does not become one person."""
+    text = f"name\xe9d,{NOON},{name}\nx,{NOON},\n"
+    if source == "csv":
+        path = csv_of(tmp_path, text.encode("latin-1"), b"content,timestamp,user_id\n")
+    else:
+        path = tmp_path / "a.jsonl"
+        broken = json.dumps(said("\xe9", user_id=name), ensure_ascii=False)
+        path.write_bytes(f"{broken}\n{json.dumps(said('x', user_id=None))}\n".encode("latin-1"))
+    (message,) = messages(read(source, path))
+    assert (message.content, message.user_id) == ("x", None)
 
 
 @both

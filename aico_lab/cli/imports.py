@@ -86,9 +86,10 @@ def note_assumptions(result: ImportResult) -> None:
     if result.far_times:
         lines = ", ".join(map(str, result.far_lines[:LINES_SHOWN]))
         more = ", …" if result.far_times > LINES_SHOWN else ""
+        noun = "line" if result.far_times == 1 else "lines"
         note(
             f"{_messages(result.far_times)} from before 1990 or after tomorrow, stored as given"
-            f"{f' (line {lines}{more})' if lines else ''}: check the timestamps."
+            f"{f' ({noun} {lines}{more})' if lines else ''}: check the timestamps."
         )
 
 

@@ -7,6 +7,8 @@ A row that is no message is rejected by the number of the line where it starts. 
 left open, a reader would take the lines up to the next quote for one cell; so of such a row only
 the first line is given up, and reading goes on with the second. A quote in a cell without quotes
 is refused too: it may be the end of such a row, which is nobody's message.
+
+Whether the file names users is looked for first, up to the first row that does.
 """
 
 from __future__ import annotations
@@ -67,8 +69,8 @@ def _any_names_a_user(path: Path, lines: Lines) -> bool:
     if "user_id" not in header:
         return False
     place = header.index("user_id")
-    return any(
-        not isinstance(cells, NotAMessageError) and len(cells) == len(header) and cells[place]
+    return any(  # a row that cannot be read may name somebody
+        isinstance(cells, NotAMessageError) or (len(cells) > place and cells[place] != "")
         for _, cells in rows
     )
 

@@ -1,7 +1,7 @@
 """Messages from a file with one JSON object a line.
 
 A line that is no message is rejected by its number and the rest goes on; blank lines count, but
-are nothing.
+are nothing. Whether the file names users is looked for first, up to the first message that does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read", "total"]
 
-# Finds the few lines that are worth parsing; the name may also stand deeper in the object.
+# Finds the lines that are worth parsing; the name may also stand deeper in the object.
 _USER: Final = re.compile(rb'"user_id"\s*:\s*(?!null\b)')
 
 
@@ -50,7 +50,7 @@ def _names_a_user(line: bytes) -> bool:
     try:
         return parse_object("the line", _text(line)).get("user_id") is not None
     except NotAMessageError:
-        return False
+        return True  # a broken line names somebody all the same
 
 
 def _outcomes(lines: Lines, context: Context) -> Iterator[tuple[int, MessageRecord | Rejected]]:
