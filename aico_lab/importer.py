@@ -200,21 +200,27 @@ def _count(connection: Connection, messages: list[MessageRecord]) -> None:
 
 
 def _replace(connection: Connection, edits: list[MessageRecord]) -> None:
-    """Edit messages; each keeps its row, its channel and its conversation."""
-    columns = [
+    """Edit messages; each keeps its row, its channel and its conversation.
+
+    Where a file takes its own edit back, nothing is written, and no change is logged.
+    """
+    names = [
         name
         for name in MessageRecord._fields
         if name not in {"message_id", "channel_id", "conversation_id"}
     ]
+    columns = f"({', '.join(names)})"
+    values = f"({', '.join(f'?{place}' for place in range(2, len(names) + 2))})"
     connection.execute_many(
-        f"UPDATE messages SET {', '.join(f'{name} = ?' for name in columns)} WHERE message_id = ?",
-        [(*(getattr(edit, name) for name in columns), edit.message_id) for edit in edits],
+        f"UPDATE messages SET {columns} = {values} "
+        f"WHERE message_id = ?1 AND {columns} IS NOT {values}",
+        [(edit.message_id, *(getattr(edit, name) for name in names)) for edit in edits],
     )
     # A time may have moved back, and with it the last activity of the channel.
+    last = "(SELECT max(timestamp) FROM messages WHERE channel_id = channels.channel_id)"
     connection.execute(
-        "UPDATE channels SET last_active = "
-        "(SELECT max(timestamp) FROM messages WHERE channel_id = channels.channel_id) "
-        "WHERE channel_id IN (SELECT channel_id FROM messages JOIN json_each(?) AS edit "
+        f"UPDATE channels SET last_active = {last} WHERE last_active IS NOT {last} "
+        "AND channel_id IN (SELECT channel_id FROM messages JOIN json_each(?) AS edit "
         "ON message_id = edit.value)",
         [json.dumps([edit.message_id for edit in edits])],
     )

@@ -96,13 +96,13 @@ class _Ids:
         raise AssertionError  # there are as many ids as it takes
 
     def reply_to(self, conversation_id: str, target: str) -> str:
-        """Return the id of the message that another one of its conversation calls `target`."""
+        """Return the id of the message that another one of its conversation calls `target`.
+
+        Where the conversation has none of that name it may be one of another conversation, or one
+        that is still to come.
+        """
         message_id, there = self.find(conversation_id, target, target)
-        if not there:
-            exactly = self._holder(target)
-            if exactly is not None and exactly[0] == conversation_id:
-                return target  # as an export of this database calls it
-        return message_id
+        return message_id if there else target
 
     def _holder(self, message_id: str) -> tuple[str, str] | None:
         new = self.new.get(message_id)
@@ -149,11 +149,7 @@ class Placing:
             else:  # which is almost always so
                 new[message_id] = message
         self.new = [self._with_reply(message) for message in new.values()]
-        self.edits = [
-            self._with_reply(message)
-            for message_id, message in self._edits.items()
-            if _said(message) != stored[message_id].said  # else the file took its edit back
-        ]
+        self.edits = [self._with_reply(message) for message in self._edits.values()]
 
     def _look_up(self, messages: list[MessageRecord], elsewhere: list[str]) -> None:
         """Read who has the ids that messages of the batch may get, or answer."""
@@ -199,23 +195,30 @@ def mend_replies(connection: Connection) -> None:
     Its id was free then, and another conversation may have taken it since. A reply whose own
     conversation has no such message stays as it is.
     """
-    last = 0
-    while astray := connection.fetch_all(_ASTRAY, [last, REPLIES]):
-        last = astray[-1][0]
-        replies = [
-            (message_id, conversation_id.decode(errors="replace"), target)
-            for _, message_id, conversation_id, target in astray
-        ]
-        ids = _Ids(connection)
-        ids.look_up([target for _, _, target in replies])
-        ids.look_up([qualified(conversation_id, target) for _, conversation_id, target in replies])
-        mended = []
-        for message_id, conversation_id, target in replies:
-            found, there = ids.find(conversation_id, target, target)
-            if there:
-                mended.append((found, message_id))
-        if mended:
-            connection.execute_many("UPDATE messages SET reply_to = ? WHERE message_id = ?", mended)
+    last: int | None = 0
+    while last is not None:
+        with connection.transaction():
+            last = _mend_some(connection, last)
+
+
+def _mend_some(connection: Connection, after: int) -> int | None:
+    """Mend some replies; return the row id of the last one that was looked at."""
+    astray = [
+        (row_id, message_id, conversation_id.decode(errors="replace"), target)
+        for row_id, message_id, conversation_id, target in connection.fetch_all(
+            _ASTRAY, [after, REPLIES]
+        )
+    ]
+    ids = _Ids(connection)
+    ids.look_up([target for *_, target in astray])
+    ids.look_up([qualified(conversation_id, target) for _, _, conversation_id, target in astray])
+    found = [
+        (ids.reply_to(conversation_id, target), message_id, target)
+        for _, message_id, conversation_id, target in astray
+    ]
+    mended = [(own, message_id) for own, message_id, target in found if own != target]
+    connection.execute_many("UPDATE messages SET reply_to = ? WHERE message_id = ?", mended)
+    return astray[-1][0] if astray else None
 
 
 def _original(message: MessageRecord) -> str:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aico_lab import placing
 from aico_lab.errors import DuplicateId, InvalidValue
 from aico_lab.importer import import_batches
 from aico_lab.placing import Placing
@@ -201,6 +202,7 @@ def test_an_export_of_qualified_messages_can_be_read_again(primary, take, tmp_pa
 def test_replies_follow_the_messages_that_they_answer(primary, take, monkeypatch, reverse, size):
     """Whichever comes first, in whatever batch: an id names one of its own conversation."""
     monkeypatch.setattr(files, "BATCH_MESSAGES", size)
+    monkeypatch.setattr(placing, "REPLIES", size)
     lines = [
         line(chat, number, f"{chat}{number}", reply_to=number - 1 if number > 1 else None)
         for number in (1, 2, 3)
@@ -218,12 +220,13 @@ def test_replies_follow_the_messages_that_they_answer(primary, take, monkeypatch
     ]
 
 
-def test_a_reply_to_what_is_not_there_is_none_to_another_chat(primary, take):
-    """The message may still come."""
+def test_a_reply_may_wait_for_its_message(primary, take):
+    """Until that comes, the id may be one of another conversation, as of a thread's parent."""
     take(line("a", "1", "a1"), line("b", "2", "b2", reply_to="1"))
-    assert primary.fetch_one("SELECT reply_to FROM messages WHERE content = 'b2'") == ("b:1",)
+    query = "SELECT reply_to FROM messages WHERE content = 'b2'"
+    assert primary.fetch_one(query) == ("1",)
     take(line("b", "1", "b1"))
-    assert ids(primary)["b1"] == "b:1"
+    assert primary.fetch_one(query) == ("b:1",)
 
 
 def test_the_channel_memory_still_refuses_every_id_that_is_taken(lab):
@@ -235,7 +238,11 @@ def test_the_channel_memory_still_refuses_every_id_that_is_taken(lab):
         for channel, text in [("a", "Good morning"), ("a", "Good evening"), ("b", "Good morning")]:
             with pytest.raises(DuplicateId, match="1 of 1"):
                 memory.store_message("1", channel, "ada", text, NOON)
-        assert len(memory.get_messages()) == 1
+        memory.store_message("2", "a", "ada", "A thread", NOON, conversation_id="t", reply_to="1")
+        assert {one.message_id: one.reply_to for one in memory.get_messages()} == {
+            "1": None,
+            "2": "1",
+        }
 
 
 chats = st.lists(
@@ -269,6 +276,58 @@ def test_however_a_file_is_cut_nothing_is_lost(tmp_path_factory, chats, cut, siz
                 assert added == len(lines)
                 assert told(connection) == wanted
                 assert sound(connection)
+
+
+imports = st.lists(
+    st.tuples(
+        st.sampled_from(["keep", "replace"]),
+        st.lists(
+            st.tuples(
+                st.sampled_from(["a", "b", "a:b"]),
+                st.sampled_from(["1", "b", "a:b", "a:1", "b:1"]),
+                st.sampled_from(["x", "y"]),
+                st.sampled_from([None, "1", "b"]),
+            ),
+            max_size=8,
+        ),
+    ),
+    max_size=5,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(imports=imports, size=st.sampled_from([1, 3, 100]))
+def test_any_imports_leave_what_they_say(tmp_path_factory, imports, size):
+    """Compared with a dictionary by conversation and id; replies lead to their own conversation."""
+    folder = tmp_path_factory.mktemp("any")
+    wanted, answers = {}, {}
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        with_core_schemas(folder / "primary.db").connect() as connection,
+    ):
+        patch.setattr(files, "BATCH_MESSAGES", size)
+        for rule, said in imports:
+            added = conflicts = 0
+            for chat, own, text, reply in said:
+                there = wanted.get((chat, own))
+                added += there is None
+                conflicts += there not in {None, text}
+                if there is None or (there != text and rule == "replace"):
+                    wanted[chat, own], answers[chat, own] = text, reply
+            lines = [line(*one, reply_to=reply) for *one, reply in said]
+            batches = jsonl.read(write(folder / "part.jsonl", *lines))
+            result = import_batches(connection, batches, on_conflict=rule)
+            assert counts(result) == (added, len(said) - added - conflicts, conflicts)
+        assert told(connection) == sorted((*key, text) for key, text in wanted.items())
+        assert sound(connection)
+        stored = connection.fetch_all(
+            "SELECT conversation_id, message_id, metadata, reply_to FROM messages"
+        )
+    keys = {own: (chat, original_id(own, chat, extra)) for chat, own, extra, _ in stored}
+    for chat, own, _, reply in stored:
+        answered = answers[keys[own]]
+        if (chat, answered) in wanted:
+            assert keys[reply] == (chat, answered)
 
 
 # Conflicts

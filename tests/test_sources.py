@@ -704,6 +704,11 @@ def test_what_only_looks_like_a_users_name_is_none(tmp_path, line):
     assert messages(jsonl.read(path))[-1].user_id == "me"
 
 
+def test_lines_of_nobody_are_not_parsed_twice():
+    """A file of deleted accounts only is looked through to its end."""
+    assert not any(jsonl._USER.search(b'{"user_id"%b:%b null}' % (a, a)) for a in (b"", b"  "))
+
+
 @both
 @pytest.mark.parametrize("name", ["\xe9mile", "ada"])
 def test_a_line_that_cannot_be_read_names_its_user_all_the_same(source, tmp_path, name):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["read", "total"]
 
 # Finds the lines that are worth parsing; the name may also stand deeper in the object.
-_USER: Final = re.compile(rb'"user_id"\s*:\s*(?!null\b)')
+_USER: Final = re.compile(rb'"user_id"\s*+:\s*+(?!null\b)')
 
 
 def read(path: Path, *, limit: int | None = None) -> Iterator[Batch]:
