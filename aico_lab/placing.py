@@ -79,21 +79,22 @@ class _Ids:
             wanted: The id that it gets if that is free.
         """
         identity = (conversation_id, original)
-        free = None
+        free = holder = None
         for message_id in (wanted, original, qualified(conversation_id, original)):
             holder = self._holder(message_id)
             if holder == identity:
                 return message_id, True
             if holder is None:
                 free = free or message_id
-        if free:
-            return free, False
-        for message_id in further(conversation_id, original):
+        more = further(conversation_id, original)
+        while holder is not None:  # the qualified id is another message's
+            message_id = next(more)
             self.look_up([message_id])
             holder = self._holder(message_id)
-            if holder in {None, identity}:
-                return message_id, holder is not None
-        raise AssertionError  # there are as many ids as it takes
+            if holder == identity:
+                return message_id, True
+            free = free or (message_id if holder is None else None)
+        return free or message_id, False
 
     def reply_to(self, conversation_id: str, target: str) -> str:
         """Return the id of the message that another one of its conversation calls `target`.

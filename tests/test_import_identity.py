@@ -157,6 +157,8 @@ def test_where_every_name_is_taken_another_one_is_found(primary, take):
     taken = line("z", name[:-1] + "2", "5")  # which could be the next one
     take(taken)
     assert counts(take(*lines, taken)) == (0, 3, 0)
+    primary.execute("DELETE FROM messages WHERE conversation_id = 'x'")
+    assert counts(take(*lines, taken)) == (0, 3, 0)
     assert ("a", "b", "3") in told(primary)
     assert primary.fetch_one("SELECT reply_to FROM messages WHERE content = '4'") == (name,)
 
@@ -178,6 +180,21 @@ def test_a_message_whose_own_id_became_free_stays_where_it_is(primary, take):
     primary.execute("DELETE FROM messages WHERE conversation_id = 'a'")
     assert counts(take(line("b", "1", "b1"))) == (0, 1, 0)
     assert ids(primary) == {"b1": "b:1"}
+
+
+def test_what_was_imported_by_the_older_rules_stays(primary, take):
+    """People without conversations shared one, `default`; their messages come in anew beside it."""
+    old = [line("default", own, own, user_id=own) for own in ("ada", "ben")]
+    take(*old)
+    new = [{name: value for name, value in one.items() if name != "conversation_id"} for one in old]
+    assert counts(take(*new)) == (2, 0, 0)
+    assert counts(take(*new)) == (0, 2, 0)
+    assert {row[:2] for row in primary.fetch_all(ALL)} == {
+        ("default", "ada"),
+        ("default", "ben"),
+        ("direct:ada", "direct:ada:ada"),
+        ("direct:ben", "direct:ben:ben"),
+    }
 
 
 def test_an_export_of_qualified_messages_can_be_read_again(primary, take, tmp_path):
