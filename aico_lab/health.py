@@ -15,6 +15,7 @@ from aico_lab.lab import Lab
 from aico_lab.schema import SchemaRegistry, feed
 from aico_lab.schema.discovery import discover
 from aico_lab.schema.drift import Drift
+from aico_lab.sources.records import plausible_times
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +49,7 @@ def describe(lab: Lab) -> dict[str, dict[str, object]]:
         if cursor and not feed.continues(primary, cursor):
             waiting = "all: aico.db was restored or exchanged"
         rows: dict[str, object] = {**_rows(lab)}
+        span = _data_span(lab)
     return {
         "home": {
             "path": str(lab.home.path),
@@ -62,6 +64,7 @@ def describe(lab: Lab) -> dict[str, dict[str, object]]:
             "reports": _size(lab.home.reports, "**/*"),
         },
         "rows": rows,
+        "data_span": span,
         "warehouse": {
             "snapshot": max(kept) if kept else "none; run `aico-lab sync`",
             "snapshots kept": ", ".join(map(str, kept)) or "none",
@@ -184,6 +187,25 @@ def _rows(lab: Lab) -> dict[str, int]:
     tables = feed.tracked_tables(lab.primary)
     counts = ", ".join(f'(SELECT count(*) FROM "{table}")' for table in tables)
     return dict(zip(tables, lab.primary.fetch_all(f"SELECT {counts}")[0], strict=True))
+
+
+def _data_span(lab: Lab) -> dict[str, object]:
+    """Give the first and the last time of a message, and how many are not plausible."""
+    plausible, end = plausible_times()
+    # Bytes, since another program may have written what is no text.
+    (row,) = lab.primary.fetch_all(
+        "SELECT CAST(min(timestamp) AS BLOB), CAST(max(timestamp) AS BLOB), "
+        "count(*) FILTER (WHERE timestamp < ?), count(*) FILTER (WHERE timestamp >= ?) "
+        "FROM messages",
+        [plausible, end],
+    )
+    first, last = (None if time is None else time.decode(errors="replace") for time in row[:2])
+    return {
+        "first message": first,
+        "last message": last,
+        "before 1990": row[2],
+        "after tomorrow": row[3],
+    }
 
 
 def _cursor(lab: Lab) -> feed.Cursor:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
+from aico_lab.errors import InvalidValue
+from aico_lab.placing import Placing, mend_replies
 from aico_lab.sources.records import (
     ChannelRecord,
     FeedbackRecord,
     MessageRecord,
     Rejected,
     UserRecord,
+    plausible_times,
 )
 from aico_lab.sources.sentiment import score
 
@@ -22,8 +25,23 @@ if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
     from aico_lab.sources.records import Batch
 
-REJECTED_SHOWN = 1_000
-"""Rejected lines that are kept with their reason; all are counted."""
+OnConflict = Literal["keep", "replace"]
+
+LINES_KEPT = 1_000
+"""Lines of each kind that a result names; all are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A message that differs from another one of the same conversation and id.
+
+    Attributes:
+        line: Where it begins; None where the source has no lines.
+        message_id: Its id, where the source has no lines.
+    """
+
+    line: int | None
+    message_id: str | None
 
 
 @dataclass(slots=True)
@@ -34,6 +52,14 @@ class ImportResult:
         read: Messages that were well formed.
         added: Messages that were new.
         known: Messages that were there already.
+        conflicts: Messages that have the conversation and the id of another one, with another
+            content, role or timestamp.
+        conflict_examples: The first of them.
+        qualified: How many of the new ones have an id that another conversation has too, and are
+            stored as `<conversation_id>:<message_id>`.
+        assumed_me: Messages of a file that names nobody, whose user is therefore `me`.
+        far_times: Messages from before 1990 or after tomorrow.
+        far_lines: The first lines of them, where the source has lines.
         rejected: Lines that could not be taken.
         examples: The first of them, with line number and reason.
     """
@@ -41,14 +67,60 @@ class ImportResult:
     read: int = 0
     added: int = 0
     known: int = 0
+    conflicts: int = 0
+    conflict_examples: list[Conflict] = field(default_factory=list)
+    qualified: int = 0
+    assumed_me: int = 0
+    far_times: int = 0
+    far_lines: list[int] = field(default_factory=list)
     rejected: int = 0
     examples: list[Rejected] = field(default_factory=list)
+
+    def look_at(self, batch: Batch) -> None:
+        """Count what can be said of a batch before it is written."""
+        self.read += len(batch.messages)
+        self.assumed_me += batch.assumed_me
+        self.rejected += len(batch.rejected)
+        self.examples += batch.rejected[: LINES_KEPT - len(self.examples)]
+        first, end = plausible_times()
+        far = [
+            place
+            for place, message in enumerate(batch.messages)
+            if not first <= message.timestamp < end
+        ]
+        self.far_times += len(far)
+        if batch.lines:
+            self.far_lines += [batch.lines[at] for at in far[: LINES_KEPT - len(self.far_lines)]]
+
+    def add(self, batch: Batch, placing: Placing) -> None:
+        """Count what became of a batch."""
+        self.added += len(placing.new)
+        self.qualified += placing.qualified
+        self.conflicts += len(placing.conflicts)
+        self.known = self.read - self.added - self.conflicts
+        for place in placing.conflicts[: LINES_KEPT - len(self.conflict_examples)]:
+            self.conflict_examples.append(
+                Conflict(batch.lines[place], None)
+                if batch.lines
+                else Conflict(None, batch.messages[place].message_id)
+            )
+
+
+def check_on_conflict(value: str) -> None:
+    """Do nothing if this says what becomes of conflicts.
+
+    Raises:
+        InvalidValue: It is neither 'keep' nor 'replace'.
+    """
+    if value not in get_args(OnConflict):
+        raise InvalidValue(f"on_conflict is {' or '.join(get_args(OnConflict))}, not {value!r}.")
 
 
 def import_batches(
     connection: Connection,
     batches: Iterable[Batch],
     *,
+    on_conflict: OnConflict = "keep",
     progress: Callable[[Batch], None] | None = None,
 ) -> ImportResult:
     """Add what is new in the batches.
@@ -59,38 +131,37 @@ def import_batches(
     Args:
         connection: The primary database.
         batches: What a source yields.
+        on_conflict: What becomes of a message that is there with another content, role or
+            timestamp: 'keep' leaves it as it is, 'replace' takes the new one for an edit of it.
         progress: Told of every batch that was committed.
+
+    Raises:
+        InvalidValue: `on_conflict` is something else.
     """
+    check_on_conflict(on_conflict)
     result = ImportResult()
+    elsewhere = False
     for batch in batches:
-        result.read += len(batch.messages)
-        result.rejected += len(batch.rejected)
-        result.examples += batch.rejected[: REJECTED_SHOWN - len(result.examples)]
+        result.look_at(batch)
         with connection.transaction():
-            result.added += _write(connection, batch)
-        result.known = result.read - result.added
+            placing = Placing(connection, batch.messages, replace=on_conflict == "replace")
+            _write(connection, batch, placing)
+        result.add(batch, placing)
+        elsewhere |= placing.elsewhere
         if progress:
             progress(batch)
+    if elsewhere:
+        mend_replies(connection)
     return result
 
 
-def _write(connection: Connection, batch: Batch) -> int:
-    """Add what is new of one batch; say how many messages that was."""
-    known = {
-        message_id
-        for (message_id,) in connection.fetch_all(
-            "SELECT message_id FROM messages WHERE message_id IN (SELECT value FROM json_each(?))",
-            [json.dumps([message.message_id for message in batch.messages])],
-        )
-    }
-    new = {
-        message.message_id: message
-        for message in reversed(batch.messages)  # of equal ids the first one wins
-        if message.message_id not in known
-    }
-    messages = score(list(reversed(new.values())))
-    write_batch(connection, batch, messages)
-    return len(messages)
+def _write(connection: Connection, batch: Batch, placing: Placing) -> None:
+    """Add what is new of one batch, and write what replaces something."""
+    messages = score([*placing.new, *placing.edits])
+    new = len(placing.new)
+    write_batch(connection, batch, messages[:new])
+    if placing.edits:
+        _replace(connection, messages[new:])
 
 
 def write_batch(connection: Connection, batch: Batch, messages: list[MessageRecord]) -> None:
@@ -125,4 +196,31 @@ def _count(connection: Connection, messages: list[MessageRecord]) -> None:
         "last_active = max(coalesce(last_active, ''), new.value ->> 2) "
         "FROM json_each(?) AS new WHERE channel_id = new.value ->> 0",
         [json.dumps([(channel, count, last[channel]) for channel, count in counts.items()])],
+    )
+
+
+def _replace(connection: Connection, edits: list[MessageRecord]) -> None:
+    """Edit messages; each keeps its row, its channel and its conversation.
+
+    Where a file takes its own edit back, nothing is written, and no change is logged.
+    """
+    names = [
+        name
+        for name in MessageRecord._fields
+        if name not in {"message_id", "channel_id", "conversation_id"}
+    ]
+    columns = f"({', '.join(names)})"
+    values = f"({', '.join(f'?{place}' for place in range(2, len(names) + 2))})"
+    connection.execute_many(
+        f"UPDATE messages SET {columns} = {values} "
+        f"WHERE message_id = ?1 AND {columns} IS NOT {values}",
+        [(edit.message_id, *(getattr(edit, name) for name in names)) for edit in edits],
+    )
+    # A time may have moved back, and with it the last activity of the channel.
+    last = "(SELECT max(timestamp) FROM messages WHERE channel_id = channels.channel_id)"
+    connection.execute(
+        f"UPDATE channels SET last_active = {last} WHERE last_active IS NOT {last} "
+        "AND channel_id IN (SELECT channel_id FROM messages JOIN json_each(?) AS edit "
+        "ON message_id = edit.value)",
+        [json.dumps([edit.message_id for edit in edits])],
     )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from aico_lab.etl.foreign import LoadResult
     from aico_lab.etl.sync import Progress
     from aico_lab.etl.verify import Proof
-    from aico_lab.importer import ImportResult
+    from aico_lab.importer import ImportResult, OnConflict
     from aico_lab.metrics.catalogue import Metrics
     from aico_lab.reports.runner import RunResult
     from aico_lab.reports.runs import ReportRun
@@ -215,6 +215,7 @@ class Lab:
         path: Path | None = None,
         *,
         limit: int | None = None,
+        on_conflict: OnConflict = "keep",
         progress: Callable[[Batch], None] | None = None,
     ) -> ImportResult:
         """Add the messages of a source to the primary database; the same ones twice add nothing.
@@ -223,12 +224,21 @@ class Lab:
             source: A name of `aico_lab.sources.SOURCES`.
             path: The file, for sources that read one.
             limit: At most so many messages.
+            on_conflict: What becomes of a message that is there, in the same conversation under
+                the same id, with another content, role or timestamp: 'keep' leaves it as it is,
+                'replace' takes the new one for an edit of it.
             progress: Told of every batch that was committed.
+
+        Raises:
+            WrongUse: At once, if a file is missing or too much, or an option cannot be meant.
+            SourceError: The input cannot be read.
         """
-        from aico_lab.importer import import_batches
+        from aico_lab.importer import check_on_conflict, import_batches
         from aico_lab.sources import read
 
-        return import_batches(self.primary, read(source, path, limit=limit), progress=progress)
+        check_on_conflict(on_conflict)
+        batches = read(source, path, limit=limit)
+        return import_batches(self.primary, batches, on_conflict=on_conflict, progress=progress)
 
     def sync(
         self,

@@ -10,6 +10,7 @@ Whether the files that it reads are there, only the step itself can know.
     run = "import"
     source = "jsonl"
     path = "messages.jsonl"      # relative to the pipeline's file
+    on_conflict = "replace"      # edits of messages that are there; else 'keep'
 
     [[steps]]
     run = "sync"
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 # What each kind of step takes, and the types of its values.
 _OPTIONS: dict[str, dict[str, type]] = {
-    "import": {"source": str, "path": str, "limit": int},
+    "import": {"source": str, "path": str, "limit": int, "on_conflict": str},
     "sync": {"full": bool, "on_change": str},
     "load": {
         "path": str,
@@ -195,6 +196,9 @@ def _check_meaning(number: int, kind: str, options: dict[str, Any]) -> None:
 
         check_load(options["path"], options.get("name"), options.get("lag", 0))
     if kind == "import":
+        from aico_lab.importer import check_on_conflict
+
+        check_on_conflict(options.get("on_conflict", "keep"))
         get_source(options["source"]).check(options.get("path"), options.get("limit"))
     if kind == "report":
         if options.get("timeout", 1) < 1:

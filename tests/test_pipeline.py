@@ -43,6 +43,16 @@ def test_the_steps_of_a_file_are_run_in_order(lab, tmp_path):
     assert lab.sql("SELECT content FROM conversations").fetchall() == [("hello",)]
 
 
+def test_an_import_step_may_replace_what_is_there(lab, tmp_path):
+    """As the command's option does."""
+    step = "[[steps]]\nrun = 'import'\nsource = 'jsonl'\npath = 'm.jsonl'\n"
+    fields = json.loads(MESSAGE) | {"message_id": "1", "conversation_id": "c"}
+    for text, options in [("one", ""), ("two", ""), ("three", "on_conflict = 'replace'")]:
+        (tmp_path / "m.jsonl").write_text(json.dumps(fields | {"content": text}))
+        run_pipeline(lab, load_pipeline(write(tmp_path, step + options)))
+    assert lab.primary.fetch_all("SELECT content FROM messages") == [("three",)]
+
+
 def test_a_failing_step_ends_the_pipeline(lab, tmp_path):
     """What came before it stays; what comes after is not run."""
     file = write(
@@ -65,6 +75,11 @@ WRONG = [
     ("[[steps]]\nrun = 'import'\nsource = 'jsonl'", WrongUse, "name it after the source"),
     ("[[steps]]\nrun = 'import'\nsource = 'chitchat'\npath = 'x'", WrongUse, "leave the file out"),
     ("[[steps]]\nrun = 'import'\nsource = 'chitchat'\nlimit = 0", InvalidValue, "at least 1"),
+    (
+        "[[steps]]\nrun = 'import'\nsource = 'chitchat'\non_conflict = 'merge'",
+        InvalidValue,
+        "keep or replace",
+    ),
     (
         "[[steps]]\nrun = 'report'\nname = 'pattern_analysis'\ntimeout = 0",
         InvalidValue,

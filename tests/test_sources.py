@@ -24,6 +24,7 @@ from aico_lab.errors import InvalidValue, SourceMissing, SourceUnreadable, Unkno
 from aico_lab.schema.core import CORE
 from aico_lab.sources import SOURCES, csv_file, files, get_source, jsonl, read, rules
 from aico_lab.sources.chitchat import MESSAGES
+from aico_lab.sources.context import Context, Occurrences
 from aico_lab.sources.records import (
     BATCH_MESSAGES,
     Batch,
@@ -32,7 +33,7 @@ from aico_lab.sources.records import (
     MessageRecord,
     UserRecord,
 )
-from aico_lab.sources.rules import NotAMessageError, Occurrences, to_record, to_timestamp
+from aico_lab.sources.rules import NotAMessageError, to_record, to_timestamp
 
 NOON = "2024-05-01T12:00:00Z"
 FIELDS = {"content": "Hello", "timestamp": NOON}
@@ -44,7 +45,7 @@ identifiers = st.text(
 
 
 def record(**fields):
-    return to_record(FIELDS | fields, Occurrences())
+    return to_record(FIELDS | fields, Context(names_users="user_id" in fields))
 
 
 def write_jsonl(path, objects):
@@ -92,8 +93,8 @@ def test_a_message_needs_only_content_and_timestamp():
     got = record()
     assert got == MessageRecord(
         message_id=got.message_id,
-        channel_id="default",
-        conversation_id="default",
+        channel_id="direct:me",
+        conversation_id="direct:me",
         user_id="me",
         role="user",
         content="Hello",
@@ -109,11 +110,12 @@ def test_a_message_needs_only_content_and_timestamp():
 def test_a_derived_id_never_changes():
     """Ids that were derived by an earlier version stay the same, or imports would add doubles."""
     identity = b"default\0default\0me\0user\0" + b"2024-05-01T12:00:00.000000Z\0Hello"
-    occurrences = Occurrences()
+    context = Context(names_users=False)
     for occurrence in (b"\0" + b"0", b"\0" + b"1"):
         derived = hashlib.sha256(identity + occurrence).hexdigest()[:32]
-        assert to_record(FIELDS, occurrences).message_id == f"x-{derived}"
-    assert record().message_id == "x-86145fd4119cef13861c290d0178dbfe"
+        got = to_record(FIELDS | {"channel_id": "default"}, context)
+        assert got.message_id == f"x-{derived}"
+    assert record(channel_id="default").message_id == "x-86145fd4119cef13861c290d0178dbfe"
 
 
 def test_channel_and_conversation_stand_in_for_each_other():
@@ -125,7 +127,7 @@ def test_channel_and_conversation_stand_in_for_each_other():
 
 
 def test_a_system_message_has_no_author_unless_it_names_one():
-    """The default author is for people and the companion."""
+    """Where a file names nobody, its author is for people and the companion."""
     assert record(role="system").user_id is None
     assert record(role="system", user_id="admin").user_id == "admin"
     assert record(role="assistant").user_id == "me"
@@ -135,7 +137,7 @@ def test_null_is_the_same_as_missing():
     """A JSON null in an optional field takes the default."""
     nulls = dict.fromkeys(MessageRecord._fields)
     del nulls["sentiment_source"]
-    assert record(**(nulls | FIELDS)) == record()
+    assert to_record(nulls | FIELDS, Context(names_users=False)) == record()
 
 
 def test_whole_numbers_are_ids():
@@ -275,7 +277,7 @@ def test_the_usual_forms_of_a_time_are_understood(text, utc):
 
 def test_equal_messages_of_one_second_are_told_apart():
     """Their order makes the difference, the same one every time."""
-    first, second = Occurrences(), Occurrences()
+    first, second = Context(names_users=False), Context(names_users=False)
     ids = [to_record(FIELDS, first).message_id for _ in range(3)]
     assert len(set(ids)) == 3
     assert [to_record(FIELDS, second).message_id for _ in range(3)] == ids
@@ -630,6 +632,156 @@ def test_a_missing_header_does_not_put_a_message_into_the_error(tmp_path):
     with pytest.raises(SourceUnreadable) as caught:
         list(csv_file.read(csv_of(tmp_path, b"", b"I told nobody but you,2024-05-01 12:00\n")))
     assert "nobody" not in str(caught.value)
+
+
+# Who wrote, and where
+
+
+def said(content, **fields):
+    """A line without a conversation."""
+    return {"content": content, "timestamp": NOON} | fields
+
+
+def people(source, tmp_path, lines):
+    """Who wrote each line, and in which conversation, which is also the channel."""
+    if source == "jsonl":
+        path = write_jsonl(tmp_path / "a.jsonl", lines)
+    else:
+        names = sorted({name for line in lines for name in line})
+        cells = [[line.get(name) or "" for name in names] for line in lines]
+        path = write_csv(tmp_path / "a.csv", [names, *cells])
+    got = messages(read(source, path))
+    assert all(message.channel_id == message.conversation_id for message in got)
+    return [(message.user_id, message.conversation_id) for message in got]
+
+
+both = pytest.mark.parametrize("source", ["jsonl", "csv"])
+
+
+@both
+def test_a_missing_user_is_nobody_where_a_file_names_users(source, tmp_path):
+    """Deleted accounts of an export do not become one person, wherever the first name stands."""
+    lines = [said(str(number), user_id=None) for number in range(3)]
+    lines += [said("3", user_id="ada"), said("4", user_id=None)]
+    users = [user for user, _ in people(source, tmp_path, lines)]
+    assert users == [None, None, None, "ada", None]
+
+
+@both
+def test_a_companion_that_names_a_user_names_users_too(source, tmp_path):
+    """It is enough that one message of any role does."""
+    lines = [said("a"), said("b", role="assistant", user_id="ada")]
+    assert people(source, tmp_path, lines) == [(None, "default"), ("ada", "direct:ada")]
+
+
+@both
+def test_a_file_that_names_nobody_is_of_one_person(source, tmp_path):
+    """All its messages are one conversation, and the batch says how many were taken so."""
+    lines = [said("hello", role="system"), said("a"), said("b", role="assistant")]
+    assert people(source, tmp_path, [{**line, "user_id": None} for line in lines]) == [
+        (None, "direct:me"),
+        ("me", "direct:me"),
+        ("me", "direct:me"),
+    ]
+    suffix = "a.jsonl" if source == "jsonl" else "a.csv"
+    (batch,) = read(source, tmp_path / suffix)
+    assert batch.assumed_me == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"a": {"user_id": "ada"}, "content": "x", "timestamp": "2024-05-01T12:00:00Z"}',
+        b'{"content": "\\"user_id\\": \\"ada\\"", "timestamp": "2024-05-01T12:00:00Z"}',
+        b'{"content": "x", "timestamp": "2024-05-01T12:00:00Z", "user_id" : null}',
+        b'{"user_id": "ada", "user_id": null}',
+    ],
+)
+def test_what_only_looks_like_a_users_name_is_none(tmp_path, line):
+    """Only a field of the message itself names a user."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(line + b"\n" + json.dumps(said("y")).encode())
+    assert messages(jsonl.read(path))[-1].user_id == "me"
+
+
+def test_lines_of_nobody_are_not_parsed_twice():
+    """A file of deleted accounts only is looked through to its end."""
+    assert not any(jsonl._USER.search(b'{"user_id"%b:%b null}' % (a, a)) for a in (b"", b"  "))
+
+
+@both
+@pytest.mark.parametrize("name", ["\xe9mile", "ada"])
+def test_a_line_that_cannot_be_read_names_its_user_all_the_same(source, tmp_path, name):
+    """In a file of another encoding the readable rest does not become one person."""
+    text = f"name\xe9d,{NOON},{name}\nx,{NOON},\n"
+    if source == "csv":
+        path = csv_of(tmp_path, text.encode("latin-1"), b"content,timestamp,user_id\n")
+    else:
+        path = tmp_path / "a.jsonl"
+        broken = json.dumps(said("\xe9", user_id=name), ensure_ascii=False)
+        path.write_bytes(f"{broken}\n{json.dumps(said('x', user_id=None))}\n".encode("latin-1"))
+    (message,) = messages(read(source, path))
+    assert (message.content, message.user_id) == ("x", None)
+
+
+@both
+def test_without_conversations_each_person_has_one(source, tmp_path):
+    """A companion's message belongs to the user that it names, else to whom it follows."""
+    lines = [
+        (said("rules", role="system"), None, "default"),
+        (said("early", role="assistant"), None, "default"),
+        (said("a", user_id="ada"), "ada", "direct:ada"),
+        (said("b", user_id="ben"), "ben", "direct:ben"),
+        (said("to ben", role="assistant"), None, "direct:ben"),
+        (said("to ada", role="assistant", user_id="ada"), "ada", "direct:ada"),
+        (said("more", role="assistant"), None, "direct:ada"),
+        (said("note", role="system"), None, "direct:ada"),
+        (said("deleted"), None, "default"),
+        (said("to the deleted one", role="assistant"), None, "default"),
+    ]
+    got = people(source, tmp_path, [line for line, *_ in lines])
+    assert got == [(user, conversation) for _, user, conversation in lines]
+
+
+def test_an_answer_to_a_refused_message_stays_with_its_author():
+    """It is not taken for an answer to the person before."""
+    context = Context(names_users=True)
+    to_record(said("a", user_id="ada"), context)
+    with pytest.raises(NotAMessageError):
+        to_record({"content": "no time", "user_id": "ben"}, context)
+    assert to_record(said("b", role="assistant"), context).conversation_id == "direct:ben"
+
+
+def test_a_given_conversation_is_where_the_companion_answers():
+    """A file may name the conversation of some messages only."""
+    context = Context(names_users=True)
+    to_record(said("a", user_id="ada", conversation_id="c", channel_id="d"), context)
+    answer = to_record(said("b", role="assistant"), context)
+    assert (answer.conversation_id, answer.channel_id) == ("c", "d")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@both
+def test_a_pipe_is_read_once(source, tmp_path):
+    """Nobody can say whether it names users further on: who is missing is nobody."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    text = f"content,timestamp\nHello,{NOON}\n" if source == "csv" else json.dumps(FIELDS)
+    with subprocess.Popen([sys.executable, "-c", f"open({str(pipe)!r}, 'w').write({text!r})"]):
+        (message,) = messages(read(source, pipe))
+    assert (message.user_id, message.conversation_id) == (None, "default")
+
+
+@both
+def test_every_message_has_its_line(source, tmp_path):
+    """So that an import can name one without quoting it."""
+    if source == "jsonl":
+        path = write_jsonl(tmp_path / "a", [FIELDS, 5, FIELDS])
+    else:
+        row = ["two\nlines", NOON]
+        path = write_csv(tmp_path / "a", [["content", "timestamp"], row, row])
+    (batch,) = read(source, path)
+    assert batch.lines == ([1, 3] if source == "jsonl" else [2, 4])
 
 
 # Files that cannot be read

@@ -161,9 +161,9 @@ class DatabaseManager:
             return
         with self.get_connection() as connection:
             result = import_batches(connection, [to_batch(records)])
-            if result.known:
+            if taken := result.known + result.conflicts + result.qualified:
                 raise DuplicateId(
-                    f"{result.known} of {result.read} messages have an id that is taken, so none "
+                    f"{taken} of {result.read} messages have an id that is taken, so none "
                     "was stored: leave them out."
                 )
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from aico_lab.domain import values
 from aico_lab.errors import CorruptDatabase, InvalidEntity, TextTooLong
+from aico_lab.sources.context import Context
 from aico_lab.sources.records import Batch, ChannelRecord, MessageRecord, UserRecord
 from aico_lab.sources.rules import (
     MAX_CONTENT,
     MAX_ID,
     NotAMessageError,
-    Occurrences,
     to_metadata,
     to_record,
     to_timestamp,
@@ -133,8 +133,9 @@ def check_message(fields: Mapping[str, Any]) -> MessageRecord:
         raise TextTooLong(
             f"A message holds at most {MAX_CONTENT:,} characters: shorten or part it."
         )
+    context = Context(names_users=True)
     with refusals("The message"):
-        return to_record({**fields, "timestamp": to_moment(fields["timestamp"])}, Occurrences())
+        return to_record({**fields, "timestamp": to_moment(fields["timestamp"])}, context)
 
 
 def to_batch(records: list[MessageRecord]) -> Batch:

@@ -120,17 +120,24 @@ def import_(
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many messages.")] = None,
+    on_conflict: Annotated[
+        Literal["keep", "replace"],
+        typer.Option(
+            help="Where a message of the same conversation and id has another content, role or "
+            "timestamp: keep leaves it as it is, replace takes the new one as its edit."
+        ),
+    ] = "keep",
     json: JsonOption = False,
 ) -> None:
     """Add the messages of a file or a data set; the same ones twice add nothing."""
-    from aico_lab.cli.imports import import_with_progress
+    from aico_lab.cli.imports import import_with_progress, say_imported
 
     with open_lab(home, key_file) as lab:
-        result = import_with_progress(lab, source, path, limit=limit)
+        result = import_with_progress(lab, source, path, limit=limit, on_conflict=on_conflict)
     if json:
         emit(result)
     else:
-        say(f"{result.added:,} messages added, {result.known:,} were there already.")
+        say_imported(result, on_conflict)
     if result.read == 0 and result.rejected:
         raise typer.Exit(1)
 
@@ -273,7 +280,8 @@ def info(
     for section, values in facts.items():
         say(section)
         for name, value in values.items():
-            say(f"  {name:<24} {value:,}" if isinstance(value, int) else f"  {name:<24} {value}")
+            shown = f"{value:,}" if isinstance(value, int) else "none" if value is None else value
+            say(f"  {name:<24} {shown}")
 
 
 @app.command()

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aico_lab.etl.foreign import LoadResult
-    from aico_lab.importer import ImportResult
+    from aico_lab.importer import ImportResult, OnConflict
     from aico_lab.lab import Lab
     from aico_lab.sources.records import Batch
 
@@ -18,9 +18,14 @@ LINES_SHOWN = 5
 
 
 def import_with_progress(
-    lab: Lab, source: str, path: Path | None, *, limit: int | None
+    lab: Lab,
+    source: str,
+    path: Path | None,
+    *,
+    limit: int | None,
+    on_conflict: OnConflict = "keep",
 ) -> ImportResult:
-    """Import a source; show how far it is, and then the lines that were rejected."""
+    """Import a source; show how far it is, and then what is to be known of its lines."""
     from aico_lab.sources import get_source
 
     total = get_source(source).total(path, limit)
@@ -32,14 +37,78 @@ def import_with_progress(
             done += batch.progress
             bar.show(f"import {source}", done, total)
 
-        result = lab.import_from(source, path, limit=limit, progress=advance)
-    if result.rejected:
-        note(f"{result.rejected:,} lines could not be taken:")
-        for rejected in result.examples[:LINES_SHOWN]:
-            note(f"  line {rejected.line}: {rejected.reason}")
-        if result.rejected > LINES_SHOWN:
-            note(f"  … and {result.rejected - LINES_SHOWN:,} more (--json lists up to 1,000)")
+        result = lab.import_from(
+            source, path, limit=limit, on_conflict=on_conflict, progress=advance
+        )
+    note_rejected(result)
+    note_conflicts(result, on_conflict)
+    note_assumptions(result)
     return result
+
+
+def note_rejected(result: ImportResult) -> None:
+    """Name lines that could not be taken."""
+    if not result.rejected:
+        return
+    note(f"{result.rejected:,} lines could not be taken:")
+    for rejected in result.examples[:LINES_SHOWN]:
+        note(f"  line {rejected.line}: {rejected.reason}")
+    _note_more(result.rejected)
+
+
+def note_conflicts(result: ImportResult, on_conflict: OnConflict) -> None:
+    """Name messages that differ from another one of their conversation and id."""
+    if not result.conflicts:
+        return
+    done = (
+        "the new ones were taken"
+        if on_conflict == "replace"
+        else "they were left out; --on-conflict replace takes them as edits"
+    )
+    note(f"In conflict with another message of the same conversation and id, {done}:")
+    for one in result.conflict_examples[:LINES_SHOWN]:
+        note(f"  message {one.message_id}" if one.line is None else f"  line {one.line}")
+    _note_more(result.conflicts)
+
+
+def note_assumptions(result: ImportResult) -> None:
+    """Name what was taken as it is and may be meant otherwise."""
+    if result.assumed_me:
+        note(
+            f"The file names no user: {_messages(result.assumed_me)} stored as of the user 'me'; "
+            "give user_id where there are several people."
+        )
+    if result.qualified:
+        note(
+            f"{_messages(result.qualified)} stored under <conversation_id>:<message_id>, since "
+            "another conversation has a message of the same id."
+        )
+    if result.far_times:
+        lines = ", ".join(map(str, result.far_lines[:LINES_SHOWN]))
+        more = ", …" if result.far_times > LINES_SHOWN else ""
+        noun = "line" if result.far_times == 1 else "lines"
+        note(
+            f"{_messages(result.far_times)} from before 1990 or after tomorrow, stored as given"
+            f"{f' ({noun} {lines}{more})' if lines else ''}: check the timestamps."
+        )
+
+
+def say_imported(result: ImportResult, on_conflict: OnConflict) -> None:
+    """Say what an import did."""
+    conflicts = ""
+    if result.conflicts:
+        done = "replaced" if on_conflict == "replace" else "kept as they were"
+        conflicts = f", {result.conflicts:,} in conflict {done}"
+    say(f"{result.added:,} messages added, {result.known:,} were there already{conflicts}.")
+
+
+def _note_more(count: int) -> None:
+    if count > LINES_SHOWN:
+        note(f"  … and {count - LINES_SHOWN:,} more (--json lists up to 1,000)")
+
+
+def _messages(count: int) -> str:
+    return "1 message is" if count == 1 else f"{count:,} messages are"
 
 
 def say_loaded(result: LoadResult) -> None:

@@ -7,6 +7,8 @@ A row that is no message is rejected by the number of the line where it starts. 
 left open, a reader would take the lines up to the next quote for one cell; so of such a row only
 the first line is given up, and reading goes on with the second. A quote in a cell without quotes
 is refused too: it may be the end of such a row, which is nobody's message.
+
+Whether the file names users is looked for first, up to the first row that does.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Self
 
 from aico_lab.errors import SourceUnreadable
-from aico_lab.sources.files import MAX_LINE, Lines, batches, open_text
+from aico_lab.sources.context import Context
+from aico_lab.sources.files import MAX_LINE, Lines, batches, names_users, open_text
 from aico_lab.sources.files import size as total
 from aico_lab.sources.records import Batch, MessageRecord, Rejected
-from aico_lab.sources.rules import NotAMessageError, Occurrences, parse_object, to_record
+from aico_lab.sources.rules import NotAMessageError, parse_object, to_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,10 +55,24 @@ def read(path: Path, *, limit: int | None = None) -> Iterator[Batch]:
     # The module's limit holds for the whole process: it is only ever raised.
     csv.field_size_limit(max(MAX_LINE, csv.field_size_limit()))
     with open_text(path) as stream:
+        named = names_users(stream, lambda lines: _any_names_a_user(path, lines))
+        context = Context(names_users=named)
         lines = Lines(stream)
         rows = _Rows(lines)
         header = _header(path, rows)
-        yield from batches(_outcomes(rows, header), lines, limit)
+        yield from batches(_outcomes(rows, header, context), lines, context, limit)
+
+
+def _any_names_a_user(path: Path, lines: Lines) -> bool:
+    rows = _Rows(lines)
+    header = _header(path, rows)
+    if "user_id" not in header:
+        return False
+    place = header.index("user_id")
+    return any(  # a row that cannot be read may name somebody
+        isinstance(cells, NotAMessageError) or (len(cells) > place and cells[place] != "")
+        for _, cells in rows
+    )
 
 
 class _Rows:
@@ -163,17 +180,18 @@ def _header(path: Path, rows: _Rows) -> list[str]:
     return header
 
 
-def _outcomes(rows: _Rows, header: list[str]) -> Iterator[MessageRecord | Rejected]:
-    occurrences = Occurrences()
+def _outcomes(
+    rows: _Rows, header: list[str], context: Context
+) -> Iterator[tuple[int, MessageRecord | Rejected]]:
     for start, cells in rows:
         outcome: MessageRecord | Rejected
         try:
             if isinstance(cells, NotAMessageError):
                 raise cells
-            outcome = to_record(_fields(header, cells), occurrences)
+            outcome = to_record(_fields(header, cells), context)
         except NotAMessageError as refusal:
             outcome = Rejected(start, str(refusal))
-        yield outcome
+        yield start, outcome
 
 
 def _fields(header: list[str], cells: list[str]) -> dict[str, object]:

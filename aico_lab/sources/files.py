@@ -16,8 +16,10 @@ from aico_lab.sources.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
+
+    from aico_lab.sources.context import Context
 
 MAX_LINE: Final = 16 * 1024 * 1024
 """Bytes of the longest line that is read; a longer one is passed over in pieces."""
@@ -101,22 +103,45 @@ class Lines:
                 break
 
 
+def names_users(stream: BinaryIO, find: Callable[[Lines], bool]) -> bool:
+    """Return whether a message of the file names a user, and go back to its beginning.
+
+    A pipe cannot be read twice: of its messages each that names no user is nobody's.
+
+    Args:
+        stream: The file, at its beginning.
+        find: Looks for the first such message.
+    """
+    if not stream.seekable():
+        return True
+    found = find(Lines(stream))
+    stream.seek(0)
+    return found
+
+
 def batches(
-    outcomes: Iterable[MessageRecord | Rejected], lines: Lines, limit: int | None
+    outcomes: Iterable[tuple[int, MessageRecord | Rejected]],
+    lines: Lines,
+    context: Context,
+    limit: int | None,
 ) -> Iterator[Batch]:
     """Gather what the lines hold into batches.
 
     Args:
-        outcomes: What the lines hold, in their order, read from `lines` as they are asked for.
+        outcomes: What the lines hold, in their order, each with its first line, read from `lines`
+            as they are asked for.
         lines: Tells how far the reading has come.
+        context: Of the file.
         limit: Stop after so many messages.
     """
     messages: list[MessageRecord] = []
+    starts: list[int] = []
     rejected: list[Rejected] = []
     number = position = 0
 
     def batch() -> Batch:
         channels, users = _named_by(messages)
+        authors = 0 if context.names_users else sum(one.user_id is not None for one in messages)
         return Batch(
             messages=messages,
             channels=channels,
@@ -125,13 +150,16 @@ def batches(
             rejected=rejected,
             lines_read=lines.number - number,
             progress=lines.position - position,
+            lines=starts,
+            assumed_me=authors,
         )
 
-    for outcome in outcomes:
+    for start, outcome in outcomes:
         if isinstance(outcome, Rejected):
             rejected.append(outcome)
         else:
             messages.append(outcome)
+            starts.append(start)
             if limit is not None:
                 limit -= 1
         if (
@@ -140,7 +168,7 @@ def batches(
             or limit == 0
         ):
             yield batch()
-            messages, rejected = [], []
+            messages, starts, rejected = [], [], []
             number, position = lines.number, lines.position
         if limit == 0:
             return

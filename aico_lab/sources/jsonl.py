@@ -1,23 +1,28 @@
 """Messages from a file with one JSON object a line.
 
 A line that is no message is rejected by its number and the rest goes on; blank lines count, but
-are nothing.
+are nothing. Whether the file names users is looked for first, up to the first message that does.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
-from aico_lab.sources.files import MAX_LINE, Lines, batches, open_text
+from aico_lab.sources.context import Context
+from aico_lab.sources.files import MAX_LINE, Lines, batches, names_users, open_text
 from aico_lab.sources.files import size as total
 from aico_lab.sources.records import Batch, MessageRecord, Rejected
-from aico_lab.sources.rules import NotAMessageError, Occurrences, parse_object, to_record
+from aico_lab.sources.rules import NotAMessageError, parse_object, to_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 __all__ = ["read", "total"]
+
+# Finds the lines that are worth parsing; the name may also stand deeper in the object.
+_USER: Final = re.compile(rb'"user_id"\s*+:\s*+(?!null\b)')
 
 
 def read(path: Path, *, limit: int | None = None) -> Iterator[Batch]:
@@ -32,21 +37,32 @@ def read(path: Path, *, limit: int | None = None) -> Iterator[Batch]:
         SourceUnreadable: If it is not text, or may not be read.
     """
     with open_text(path) as stream:
+        context = Context(names_users=names_users(stream, _any_names_a_user))
         lines = Lines(stream)
-        yield from batches(_outcomes(lines), lines, limit)
+        yield from batches(_outcomes(lines, context), lines, context, limit)
 
 
-def _outcomes(lines: Lines) -> Iterator[MessageRecord | Rejected]:
-    occurrences = Occurrences()
+def _any_names_a_user(lines: Lines) -> bool:
+    return any(_names_a_user(line) for line in lines if line is not None and _USER.search(line))
+
+
+def _names_a_user(line: bytes) -> bool:
+    try:
+        return parse_object("the line", _text(line)).get("user_id") is not None
+    except NotAMessageError:
+        return True  # a broken line names somebody all the same
+
+
+def _outcomes(lines: Lines, context: Context) -> Iterator[tuple[int, MessageRecord | Rejected]]:
     for line in lines:
         if line is not None and line.isspace():
             continue
         outcome: MessageRecord | Rejected
         try:
-            outcome = to_record(parse_object("the line", _text(line)), occurrences)
+            outcome = to_record(parse_object("the line", _text(line)), context)
         except NotAMessageError as refusal:
             outcome = Rejected(lines.number, str(refusal))
-        yield outcome
+        yield lines.number, outcome
 
 
 def _text(line: bytes | None) -> str:

@@ -6,11 +6,20 @@ bound to an INSERT as it is. Nothing here knows a database.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 BATCH_MESSAGES: Final = 10_000
 """The most messages of one batch."""
+
+FIRST_PLAUSIBLE: Final = "1990-01-01T00:00:00.000000Z"
+
+
+def plausible_times() -> tuple[str, str]:
+    """Return the first plausible time of a message, 1990, and the end of tomorrow."""
+    day_after = datetime.now(UTC).date() + timedelta(days=2)
+    return FIRST_PLAUSIBLE, f"{day_after.isoformat()}T00:00:00.000000Z"
 
 
 class MessageRecord(NamedTuple):
@@ -85,6 +94,8 @@ class Batch:
         rejected: The lines between these messages that are none.
         lines_read: How many lines of the file this batch used up; messages, where there is no file.
         progress: How much of the source this batch used up, in the unit of the source's total.
+        lines: The line of each message; empty where the source has no lines.
+        assumed_me: How many messages are those of `me` since their file names nobody.
     """
 
     messages: list[MessageRecord]
@@ -94,3 +105,5 @@ class Batch:
     rejected: list[Rejected]
     lines_read: int
     progress: int
+    lines: list[int] = field(default_factory=list)
+    assumed_me: int = 0

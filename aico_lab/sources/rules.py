@@ -19,6 +19,8 @@ from aico_lab.sources.records import MessageRecord
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from aico_lab.sources.context import Context, Occurrences
+
 MAX_CONTENT: Final = values.MAX_TEXT
 MAX_ID: Final = 512
 
@@ -54,77 +56,53 @@ class NotAMessageError(ValueError):
     """The object is refused; the text is a short reason without any of its values."""
 
 
-class Occurrences:
-    """Counts how often a message was seen lately, in bounded memory.
-
-    Two generations of 50,000 messages are kept. An exact duplicate that comes later than that
-    counts as the first of its kind again, gets the same derived id, and is stored once.
-    """
-
-    GENERATION: Final = 50_000
-
-    def __init__(self) -> None:
-        self._current: dict[bytes, int] = {}
-        self._previous: dict[bytes, int] = {}
-
-    def next(self, key: bytes) -> int:
-        """Return how often `key` came before, and count it."""
-        seen = self._current.get(key)
-        if seen is None:
-            seen = self._previous.get(key, 0)
-        self._current[key] = seen + 1
-        if len(self._current) >= self.GENERATION:
-            self._previous, self._current = self._current, {}
-        return seen
-
-
-def to_record(fields: Mapping[str, object], occurrences: Occurrences) -> MessageRecord:
+def to_record(fields: Mapping[str, object], context: Context) -> MessageRecord:
     """Make a message of one loose object.
 
     `content` and `timestamp` are required. A missing conversation is the channel, a missing
-    channel the conversation, and both are 'default' where neither is given. A missing role is
-    'user'; a missing author is 'me', and nobody for the role 'system'. `None` counts as missing.
-    Fields of other names are kept in `metadata` under their names.
+    channel the conversation; `context` knows both where neither is given, and the user where none
+    is named. A missing role is 'user'. `None` counts as missing. Fields of other names are kept in
+    `metadata` under their names.
 
     A missing `message_id` is derived from what identifies the message, so that reading a file
     again gives the same ids, and equal messages of one moment are told apart by their order.
 
     Args:
         fields: The object; values are text, numbers, and whatever JSON allows within `metadata`.
-        occurrences: The messages without an id that were seen before in the same file.
+        context: The messages before it in the same file.
 
     Raises:
         NotAMessageError: If a rule is broken.
     """
     try:
-        return _record(fields, occurrences)
+        return _record(fields, context)
     except DomainError as refused:
         raise _refusal(refused) from None
 
 
-def _record(fields: Mapping[str, object], occurrences: Occurrences) -> MessageRecord:
+def _record(fields: Mapping[str, object], context: Context) -> MessageRecord:
     get = fields.get
-    content = _content(get("content"))
-    timestamp = to_timestamp(get("timestamp"))
-    conversation_id = _identifier("conversation_id", get("conversation_id"))
-    channel_id = _identifier("channel_id", get("channel_id"))
-    if conversation_id is None:
-        conversation_id = channel_id or "default"
-    if channel_id is None:
-        channel_id = conversation_id
     role = get("role")
     if role is None:
         role = "user"
     elif not isinstance(role, str) or role not in ROLES:
         raise NotAMessageError("role must be one of user, assistant, system")
-    user_id = _identifier("user_id", get("user_id"))
-    if user_id is None and role != "system":
-        user_id = "me"
+    # First of all: what follows a message that is refused is said to the same person.
+    user_id = context.author(role, _identifier("user_id", get("user_id")))
+    conversation_id, channel_id = context.place(
+        role,
+        user_id,
+        _identifier("conversation_id", get("conversation_id")),
+        _identifier("channel_id", get("channel_id")),
+    )
+    content = _content(get("content"))
+    timestamp = to_timestamp(get("timestamp"))
     score = values.optional(values.number, "sentiment_score", get("sentiment_score"), -1, 1)
     message_id = _identifier("message_id", get("message_id"))
     if message_id is None:
         message_id = _derive_id(
-            (conversation_id, channel_id, user_id or "", role, timestamp, content), occurrences
+            (conversation_id, channel_id, user_id or "", role, timestamp, content),
+            context.occurrences,
         )
     return MessageRecord(
         message_id,

@@ -1,0 +1,234 @@
+"""Find the place of every message of a batch: new, known, or in conflict with one that is there."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+from aico_lab.sources.identity import (
+    ORIGINAL,
+    further,
+    is_marked,
+    original_id,
+    qualified,
+    stored_as,
+)
+
+if TYPE_CHECKING:
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.sources.records import MessageRecord
+
+ROWS = 1_000  # read at a time, since contents may be long
+REPLIES = 10_000  # looked at in one transaction
+
+# Bytes, since the driver panics on text of other programs that is not UTF-8.
+_STORED = f"""
+    SELECT
+        message_id, CAST(conversation_id AS BLOB),
+        iif(instr(metadata, '{ORIGINAL}'), CAST(metadata AS BLOB), NULL),
+        CAST(role AS BLOB), CAST(timestamp AS BLOB), CAST(content AS BLOB)
+    FROM messages WHERE message_id IN (SELECT value FROM json_each(?))
+"""
+_ASTRAY = """
+    SELECT messages.id, messages.message_id, CAST(messages.conversation_id AS BLOB),
+        messages.reply_to
+    FROM messages JOIN messages AS target ON target.message_id = messages.reply_to
+    WHERE messages.id > ? AND target.conversation_id <> messages.conversation_id
+    ORDER BY messages.id LIMIT ?
+"""
+
+
+class _Stored(NamedTuple):
+    """A message of the database: its conversation, the id that its source gave it, and a digest."""
+
+    conversation_id: str
+    original: str
+    said: bytes
+
+
+class _Ids:
+    """Which messages have which ids.
+
+    Attributes:
+        stored: Those of the database, as far as they were looked up.
+        new: Those that are to be added.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.stored: dict[str, _Stored] = {}
+        self.new: dict[str, MessageRecord] = {}
+
+    def look_up(self, message_ids: list[str]) -> None:
+        """Read who has these ids."""
+        groups = self._connection.fetch_batches(_STORED, [json.dumps(message_ids)], size=ROWS)
+        for message_id, conversation, metadata, *said in itertools.chain.from_iterable(groups):
+            conversation_id = conversation.decode(errors="replace")
+            kept = None if metadata is None else metadata.decode(errors="replace")
+            original = original_id(message_id, conversation_id, kept)
+            self.stored[message_id] = _Stored(conversation_id, original, _digest(*said))
+
+    def find(self, conversation_id: str, original: str, wanted: str) -> tuple[str, bool]:
+        """Return the id of a message and whether it is there; if not, it is the id that it gets.
+
+        Args:
+            conversation_id: Its conversation.
+            original: The id that its source gave it.
+            wanted: The id that it gets if that is free.
+        """
+        identity = (conversation_id, original)
+        free = holder = None
+        for message_id in (wanted, original, qualified(conversation_id, original)):
+            holder = self._holder(message_id)
+            if holder == identity:
+                return message_id, True
+            if holder is None:
+                free = free or message_id
+        more = further(conversation_id, original)
+        while holder is not None:  # the qualified id is another message's
+            message_id = next(more)
+            self.look_up([message_id])
+            holder = self._holder(message_id)
+            if holder == identity:
+                return message_id, True
+            free = free or (message_id if holder is None else None)
+        return free or message_id, False
+
+    def reply_to(self, conversation_id: str, target: str) -> str:
+        """Return the id of the message that another one of its conversation calls `target`.
+
+        Where the conversation has none of that name it may be one of another conversation, or one
+        that is still to come.
+        """
+        message_id, there = self.find(conversation_id, target, target)
+        return message_id if there else target
+
+    def _holder(self, message_id: str) -> tuple[str, str] | None:
+        new = self.new.get(message_id)
+        if new is not None:
+            return new.conversation_id, original_id(message_id, new.conversation_id, new.metadata)
+        stored = self.stored.get(message_id)
+        return None if stored is None else (stored.conversation_id, stored.original)
+
+
+class Placing:
+    """What is to be written of a batch.
+
+    Attributes:
+        new: Messages to insert.
+        edits: Messages that replace those of the same `message_id`.
+        conflicts: Places, in the batch, of messages that differ from another one of the same
+            conversation and id.
+        qualified: How many of the new ones have another id than their source gave them.
+        elsewhere: Whether any message of the batch, new or not, has another id than its own.
+    """
+
+    def __init__(
+        self, connection: Connection, messages: list[MessageRecord], *, replace: bool
+    ) -> None:
+        self.conflicts: list[int] = []
+        self.qualified = 0
+        self.elsewhere = False
+        self._replace = replace
+        self._edits: dict[str, MessageRecord] = {}
+        self._ids = _Ids(connection)
+        elsewhere = [qualified(one.conversation_id, one.message_id) for one in messages]
+        self._look_up(messages, elsewhere)
+        new, stored = self._ids.new, self._ids.stored
+        for at, (message, other) in enumerate(zip(messages, elsewhere, strict=True)):
+            message_id = message.message_id
+            if (
+                message_id in new
+                or message_id in stored
+                or other in new
+                or other in stored
+                or is_marked(message.metadata)
+            ):
+                self._place(at, message)
+            else:  # which is almost always so
+                new[message_id] = message
+        self.new = [self._with_reply(message) for message in new.values()]
+        self.edits = [self._with_reply(message) for message in self._edits.values()]
+
+    def _look_up(self, messages: list[MessageRecord], elsewhere: list[str]) -> None:
+        """Read who has the ids that messages of the batch may get, or answer."""
+        message_ids = [message.message_id for message in messages] + elsewhere
+        for message in messages:
+            named = [] if message.reply_to is None else [message.reply_to]
+            if is_marked(message.metadata):
+                named.append(_original(message))
+            for name in named:
+                message_ids += [name, qualified(message.conversation_id, name)]
+        self._ids.look_up(message_ids)
+
+    def _place(self, at: int, message: MessageRecord) -> None:
+        original = _original(message)
+        message_id, there = self._ids.find(message.conversation_id, original, message.message_id)
+        self.elsewhere |= message_id != original
+        placed = stored_as(message, message_id, original)
+        if not there:
+            self._ids.new[message_id] = placed
+            self.qualified += message_id != original
+            return
+        new = self._ids.new.get(message_id)
+        other = new or self._edits.get(message_id)
+        said = _said(other) if other else self._ids.stored[message_id].said
+        if said == _said(message):
+            return
+        self.conflicts.append(at)
+        if self._replace and new:
+            self._ids.new[message_id] = placed._replace(channel_id=new.channel_id)
+        elif self._replace:
+            self._edits[message_id] = placed
+
+    def _with_reply(self, message: MessageRecord) -> MessageRecord:
+        if message.reply_to is None:
+            return message
+        target = self._ids.reply_to(message.conversation_id, message.reply_to)
+        return message if target == message.reply_to else message._replace(reply_to=target)
+
+
+def mend_replies(connection: Connection) -> None:
+    """Let replies that came before the message that they answer refer to it.
+
+    Its id was free then, and another conversation may have taken it since. A reply whose own
+    conversation has no such message stays as it is.
+    """
+    last: int | None = 0
+    while last is not None:
+        with connection.transaction():
+            last = _mend_some(connection, last)
+
+
+def _mend_some(connection: Connection, after: int) -> int | None:
+    """Mend some replies; return the row id of the last one that was looked at."""
+    astray = [
+        (row_id, message_id, conversation_id.decode(errors="replace"), target)
+        for row_id, message_id, conversation_id, target in connection.fetch_all(
+            _ASTRAY, [after, REPLIES]
+        )
+    ]
+    ids = _Ids(connection)
+    ids.look_up([target for *_, target in astray])
+    ids.look_up([qualified(conversation_id, target) for _, _, conversation_id, target in astray])
+    found = [
+        (ids.reply_to(conversation_id, target), message_id, target)
+        for _, message_id, conversation_id, target in astray
+    ]
+    mended = [(own, message_id) for own, message_id, target in found if own != target]
+    connection.execute_many("UPDATE messages SET reply_to = ? WHERE message_id = ?", mended)
+    return astray[-1][0] if astray else None
+
+
+def _original(message: MessageRecord) -> str:
+    return original_id(message.message_id, message.conversation_id, message.metadata)
+
+
+def _said(message: MessageRecord) -> bytes:
+    return _digest(message.role.encode(), message.timestamp.encode(), message.content.encode())
+
+
+def _digest(role: bytes, timestamp: bytes, content: bytes) -> bytes:
+    return hashlib.sha256(b"\0".join((role, timestamp, content))).digest()
