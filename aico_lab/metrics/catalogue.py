@@ -13,7 +13,7 @@ from aico_lab.errors import InvalidValue, NeverSynced, UnknownName
 from aico_lab.etl import views
 from aico_lab.metrics import (
     bursts,
-    change,
+    change_points,
     concentration,
     conversation,
     exchange,
@@ -26,6 +26,7 @@ from aico_lab.metrics import (
     sessions,
     temporal,
     transfer,
+    trend,
     usage,
     vocabulary,
     wording,
@@ -57,7 +58,8 @@ DOMAINS = (
     concentration,
     temporal,
     bursts,
-    change,
+    trend,
+    change_points,
     personality,
     mood,
     transfer,
