@@ -231,9 +231,9 @@ def test_weeks_that_grow_by_two_messages():
     ("counts", "says"),
     [
         ([], "Nothing matches."),
-        ([2], "Too little data: 1 complete week of the 12 that are needed"),
-        ([2, 5], "Too little data: 2 complete weeks of the 12 that are needed"),
-        ([2, 3, 4, 5, 6], "Too little data: 5 complete weeks of the 12 that are needed"),
+        ([2], "Too little data: 1 complete week, where 12 are needed"),
+        ([2, 5], "Too little data: 2 complete weeks, where 12 are needed"),
+        ([2, 3, 4, 5, 6], "Too little data: 5 complete weeks, where 12 are needed"),
         (list(range(50, 10, -2)), "It goes down in 20 weeks: -1.99 a week (-2.0"),
         ([5, 9] * 10, "No clear direction in 20 weeks: "),
         ([3] * 20, "No clear direction in 20 weeks: "),
@@ -250,9 +250,9 @@ def test_a_trend_claims_what_the_data_support(counts, says):
     ("counts", "says"),
     [
         ([], "Nothing matches."),
-        ([2], "Too little data: 1 complete week of the 12 that are needed"),
-        ([2, 5], "Too little data: 2 complete weeks of the 12 that are needed"),
-        ([2, 2, 2, 90, 90], "Too little data: 5 complete weeks of the 12 that are needed"),
+        ([2], "Too little data: 1 complete week, where 12 are needed"),
+        ([2, 5], "Too little data: 2 complete weeks, where 12 are needed"),
+        ([2, 2, 2, 90, 90], "Too little data: 5 complete weeks, where 12 are needed"),
         ([20, 22, 19, 21] * 5, "No change of level is found in 20 weeks"),
         ([3] * 20, "No change of level is found in 20 weeks"),
         ([0] * 20, "No change of level is found in 20 weeks"),
@@ -267,12 +267,19 @@ def test_change_points_claim_what_the_data_support(counts, says):
         json.dumps(answer.plot().to_dict())
 
 
+def test_two_phases_of_seven_days_need_fifteen():
+    messages = [at(MONDAY + day * DAY + timedelta(hours=12), user="u") for day in range(-1, 15)]
+    with world(talk(*messages)) as made:
+        few = made.ask("change_points", period="day", filters={"until": "2024-01-13"}).finding
+        assert few == "Too little data: 13 complete days, where 15 are needed"
+
+
 @pytest.mark.parametrize("name", ["trend", "change_points"])
 @pytest.mark.parametrize("measure", ["messages", "users", "sentiment"])
 def test_of_one_message_nothing_is_claimed(name, measure):
     with world(talk(said(0))) as made:
         answer = made.ask(name, measure=measure)
-    assert answer.finding == "Too little data: 0 complete weeks of the 12 that are needed"
+    assert answer.finding == "Too little data: 0 complete weeks, where 12 are needed"
     json.dumps(answer.plot().to_dict())
 
 
@@ -298,9 +305,9 @@ def test_a_silence_and_a_new_beginning_are_two_changes():
     with world(talk(*weekly(weeks))) as made:
         answer = made.ask("change_points")
     assert answer.pl().rows() == [
-        (date(2024, 1, 1), date(2024, 2, 11), 6, pytest.approx(124 / 6), "week"),
-        (date(2024, 2, 12), date(2024, 3, 24), 6, 0.0, "week"),
-        (date(2024, 3, 25), date(2024, 5, 5), 6, pytest.approx(34 / 6), "week"),
+        (date(2024, 1, 1), date(2024, 2, 11), 6, 1, pytest.approx(124 / 6), "week"),
+        (date(2024, 2, 12), date(2024, 3, 24), 6, 0, 0.0, "week"),
+        (date(2024, 3, 25), date(2024, 5, 5), 6, 1, pytest.approx(34 / 6), "week"),
     ]
     assert answer.finding == (
         "3 phases in 18 weeks, in the mean of a week: 20.7 from 2024-01-01, 0 from 2024-02-12, "

@@ -51,15 +51,13 @@ _LONG: Final[dict[str, str]] = {"year": "1y", "decade": "10y"}
 """Periods that are made of months, as polars writes them."""
 
 
-def by_day(talk: Talk, measure: Measure) -> ir.Table:
-    """Return sums of each local day, and of each person where people are counted."""
-    days = talk.daily.rename(day="date")
-    by = ["day"]
-    if measure == "users":
-        days = days.mutate(person=(days.role == "user").ifelse(days.user_id, None))
-        by.append("person")
-    return days.group_by(by).agg(
-        n=_.n_messages.sum(), total=_.sentiment_sum.sum(), scored=_.n_scored.sum()
+def by_day(talk: Talk) -> ir.Table:
+    """Return sums of each local day and person, of which those of any period are made."""
+    return talk.daily.group_by(day=_.date, person=_.user_id).agg(
+        n=_.n_messages.sum(),
+        wrote=(_.role == "user").any(),
+        total=_.sentiment_sum.sum(),
+        scored=_.n_scored.sum(),
     )
 
 
@@ -73,8 +71,8 @@ def in_periods(rows: pl.DataFrame, talk: Talk, measure: Measure, period: Unit) -
         period: The shortest unit.
 
     Returns:
-        `start`, `end` (the day after the last one), `n` (messages), `value`, `whole` and `unit`. A
-        period without a scored message has no sentiment.
+        `start`, `end` (the day after the last one), `n` (messages), `people`, `value`, `whole` and
+        `unit`. A period without a scored message has no sentiment.
     """
     unit = _fitting(talk, period)
     rows = rows.with_columns(pl.col("day").cast(pl.Date), cs.decimal().cast(pl.Int64))
@@ -91,6 +89,7 @@ def in_periods(rows: pl.DataFrame, talk: Talk, measure: Measure, period: Unit) -
         pl.max_horizontal("start", pl.lit(date.min)),
         "end",
         "n",
+        "people",
         pl.col("value").cast(pl.Float64),
         "whole",
         unit=pl.lit(unit),
@@ -105,17 +104,17 @@ def _fitting(talk: Talk, period: Unit) -> Length:
 
 
 def _grouped(rows: pl.DataFrame, measure: Measure, step: str) -> pl.DataFrame:
-    values = {
+    person = pl.col("person")
+    value = {
         "messages": pl.col("n").sum(),
+        "users": person.filter("wrote").drop_nulls().n_unique().cast(pl.Int64),
         "sentiment": pl.when(pl.col("scored").sum() > 0).then(
             pl.col("total").sum() / pl.col("scored").sum()
         ),
-    }
-    if measure == "users":
-        values["users"] = pl.col("person").drop_nulls().n_unique().cast(pl.Int64)
-    return rows.group_by(start=pl.col("day").dt.truncate(step)).agg(
-        pl.col("n").sum(), value=values[measure]
-    )
+    }[measure]
+    people = person.drop_nulls().n_unique().cast(pl.Int64)
+    start = pl.col("day").dt.truncate(step)
+    return rows.group_by(start=start).agg(pl.col("n").sum(), people=people, value=value)
 
 
 def _joined(months: pl.DataFrame, step: str) -> pl.DataFrame:
@@ -132,13 +131,13 @@ def _joined(months: pl.DataFrame, step: str) -> pl.DataFrame:
 
 
 def counted(number: int, unit: str) -> str:
-    """Write a number of periods: 1 week, 2 weeks."""
+    """Return a number of periods with its noun: 1 week, 2 weeks."""
     return f"{number:,} {unit}" if number == 1 else f"{number:,} {unit}s"
 
 
-def too_few(number: int, unit: str) -> str:
-    """Write that there are too few periods to tell anything."""
-    return f"Too little data: {counted(number, f'complete {unit}')} of the {FEWEST} that are needed"
+def too_few(number: int, unit: str, needed: int = FEWEST) -> str:
+    """Return the sentence that stands where a finding would claim too much."""
+    return f"Too little data: {counted(number, f'complete {unit}')}, where {needed} are needed"
 
 
 def recent(answer: Answer) -> pl.DataFrame:
