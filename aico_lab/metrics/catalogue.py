@@ -15,7 +15,7 @@ from aico_lab.errors import InvalidValue, NeverSynced, UnknownName
 from aico_lab.etl import views
 from aico_lab.metrics import (
     bursts,
-    change,
+    change_points,
     concentration,
     conversation,
     exchange,
@@ -28,6 +28,7 @@ from aico_lab.metrics import (
     sessions,
     temporal,
     transfer,
+    trend,
     usage,
     vocabulary,
     wording,
@@ -59,7 +60,8 @@ DOMAINS = (
     concentration,
     temporal,
     bursts,
-    change,
+    trend,
+    change_points,
     personality,
     mood,
     transfer,

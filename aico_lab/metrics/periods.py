@@ -60,7 +60,7 @@ def calendar(talk: Talk, unit: Unit) -> pl.DataFrame:
 
     Returns:
         `start` and `end` (the day after the last one), and `complete`: a period is not complete
-        where `since` or `until` cut it, or where the data begin or end in it. `whole` is the same.
+        where `since` or `until` cut it, or where the data begin or end in it.
     """
     since, until = talk.bounds
     first = pl.select(pl.lit(talk.first_day, pl.Date).dt.truncate(STEP[unit])).item()
@@ -72,8 +72,7 @@ def calendar(talk: Talk, unit: Unit) -> pl.DataFrame:
         known_until=talk.last_ms if until is None else min(until, talk.last_ms),
     )
     end = pl.col("start").dt.offset_by(STEP[unit])
-    made = starts.to_frame().with_columns(end=end, complete=complete)
-    return made.with_columns(whole="complete")
+    return starts.to_frame().with_columns(end=end, complete=complete)
 
 
 def is_complete(

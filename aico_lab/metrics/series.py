@@ -1,0 +1,162 @@
+"""A measure of every period of a span, in periods that are not too many to be compared."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+import polars as pl
+import polars.selectors as cs
+from ibis import _
+
+from aico_lab.metrics import periods
+from aico_lab.metrics.registry import Column
+
+if TYPE_CHECKING:
+    import altair as alt
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.answer import Answer
+    from aico_lab.metrics.registry import Chart
+    from aico_lab.metrics.talk import Talk, Unit
+
+Measure: TypeAlias = Literal["messages", "users", "sentiment"]
+Length: TypeAlias = Literal["day", "week", "month", "year", "decade"]
+
+TITLES: Final[dict[str, str]] = {
+    "messages": "Messages",
+    "users": "People",
+    "sentiment": "Sentiment",
+}
+
+MOST: Final = 2_000
+"""Periods of a series: every two of more would take seconds to compare."""
+
+FEWEST: Final = 12
+"""Periods below which too many directions and changes are found where there are none."""
+
+UNIT: Final = Column(
+    "unit", "text", f"length of a period, longer than asked for where these are over {MOST:,}"
+)
+
+_DAYS: Final[dict[Length, float]] = {
+    "day": 1,
+    "week": 7,
+    "month": 30.4375,
+    "year": 365.25,
+    "decade": 3652.5,
+}
+_SHORT: Final[dict[Length, Unit]] = {"day": "day", "week": "week", "month": "month"}
+_LONG: Final[dict[str, str]] = {"year": "1y", "decade": "10y"}
+"""Periods that are made of months, as polars writes them."""
+
+
+def by_day(talk: Talk) -> ir.Table:
+    """Return sums of each local day and person, of which those of any period are made."""
+    return talk.daily.group_by(day=_.date, person=_.user_id).agg(
+        n=_.n_messages.sum(),
+        wrote=(_.role == "user").any(),
+        total=_.sentiment_sum.sum(),
+        scored=_.n_scored.sum(),
+    )
+
+
+def in_periods(rows: pl.DataFrame, talk: Talk, measure: Measure, period: Unit) -> pl.DataFrame:
+    """Return the measure of every period, of a unit in which there are not too many of them.
+
+    Args:
+        rows: What `by_day` gives.
+        talk: What the rows are from.
+        measure: What is measured.
+        period: The shortest unit.
+
+    Returns:
+        `start`, `end` (the day after the last one), `n` (messages), `people`, `value`, `complete`
+        and `unit`. A period without a scored message has no sentiment.
+    """
+    unit = _fitting(talk, period)
+    rows = rows.with_columns(pl.col("day").cast(pl.Date), cs.decimal().cast(pl.Int64))
+    shortest = _SHORT.get(unit, "month")
+    step = periods.STEP[shortest]
+    found = periods.on_calendar(_grouped(rows, measure, step), talk, shortest)
+    if unit in _LONG:
+        found = _joined(found, _LONG[unit]).join(
+            _grouped(rows, measure, _LONG[unit]), on="start", how="left", maintain_order="left"
+        )
+        found = found.with_columns(pl.col(pl.Int64).fill_null(0))
+    return found.select(
+        # Decades begin with the year 0, dates with 1.
+        pl.max_horizontal("start", pl.lit(date.min)),
+        "end",
+        "n",
+        "people",
+        pl.col("value").cast(pl.Float64),
+        "complete",
+        unit=pl.lit(unit),
+    )
+
+
+def _fitting(talk: Talk, period: Unit) -> Length:
+    days = (talk.last_day - talk.first_day).days + 1
+    units = list(_DAYS)
+    longer = units[units.index(period) :]
+    return next((unit for unit in longer if days <= MOST * _DAYS[unit]), units[-1])
+
+
+def _grouped(rows: pl.DataFrame, measure: Measure, step: str) -> pl.DataFrame:
+    person = pl.col("person")
+    value = {
+        "messages": pl.col("n").sum(),
+        "users": person.filter("wrote").drop_nulls().n_unique().cast(pl.Int64),
+        "sentiment": pl.when(pl.col("scored").sum() > 0).then(
+            pl.col("total").sum() / pl.col("scored").sum()
+        ),
+    }[measure]
+    people = person.drop_nulls().n_unique().cast(pl.Int64)
+    start = pl.col("day").dt.truncate(step)
+    return rows.group_by(start=start).agg(pl.col("n").sum(), people=people, value=value)
+
+
+def _joined(months: pl.DataFrame, step: str) -> pl.DataFrame:
+    """Put months together; only what has all its months is complete."""
+    long = months.group_by(long=pl.col("start").dt.truncate(step), maintain_order=True).agg(
+        pl.col("start").first(), pl.col("end").last(), pl.col("complete").all()
+    )
+    begins, ends = pl.col("long"), pl.col("long").dt.offset_by(step)
+    return long.select(
+        start=begins,
+        end=ends,
+        complete=pl.col("complete") & (pl.col("start") == begins) & (pl.col("end") == ends),
+    )
+
+
+def recent(answer: Answer) -> pl.DataFrame:
+    """Return the last rows of an answer that has a `unit`, as many as can be drawn."""
+    unit = _unit(answer)
+    if unit not in _LONG:
+        return periods.recent(answer, unit)
+    rows = periods.recent(answer, "month")
+    return rows.with_columns(end=pl.col("start").dt.offset_by(_LONG[unit]))
+
+
+def bars(answer: Answer, *, title: str) -> Chart:
+    """Draw the value of every period as a bar as wide as the period."""
+    unit = _unit(answer)
+    if unit not in _LONG:
+        return periods.bars(answer, unit, "value", title=title, height=220)
+    chart = periods.bars(answer, "month", "value", title=title, height=220)
+    chart.data = recent(answer)
+    return chart.encode(axis(answer))
+
+
+def axis(answer: Answer) -> alt.X:
+    """Return the axis of the days on which the periods of an answer begin."""
+    unit = _unit(answer)
+    if unit not in _LONG:
+        return periods.axis(answer, unit)
+    title = f"{unit.capitalize()} ({answer.filters.timezone})"
+    return periods.axis(answer, "month").title(title).axis(format="%Y", labelAngle=0)
+
+
+def _unit(answer: Answer) -> Any:
+    return answer.pl()["unit"][0]
