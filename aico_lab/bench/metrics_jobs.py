@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 TIMES: Final = 5
 """How often the questions are asked, since they take only milliseconds; the mean counts."""
 
-_WORD: Final = r"[^\W_]+(?:(?:['’]|(?<=\d)[.,](?=\d))[^\W_]+)*"  # noqa: RUF001
+_PART: Final = "(?:[A-Za-z\u00c0-\u024f]|[0-9]+(?:[.,][0-9]+)*)+"
+_WORD: Final = f"{_PART}(?:['’]{_PART})*"  # noqa: RUF001
 
 SQL: Final = {
     "overview": """
