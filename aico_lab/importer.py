@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from aico_lab.rescoring import score_with_stored
 from aico_lab.sources.records import (
     ChannelRecord,
     FeedbackRecord,
@@ -14,7 +15,6 @@ from aico_lab.sources.records import (
     Rejected,
     UserRecord,
 )
-from aico_lab.sources.sentiment import score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -88,7 +88,7 @@ def _write(connection: Connection, batch: Batch) -> int:
         for message in reversed(batch.messages)  # of equal ids the first one wins
         if message.message_id not in known
     }
-    messages = score(list(reversed(new.values())))
+    messages = score_with_stored(connection, list(reversed(new.values())))
     write_batch(connection, batch, messages)
     return len(messages)
 

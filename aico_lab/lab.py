@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from aico_lab.metrics.catalogue import Metrics
     from aico_lab.reports.runner import RunResult
     from aico_lab.reports.runs import ReportRun
+    from aico_lab.rescoring import RescoreResult
     from aico_lab.sources.records import Batch
 
 REPORT_SECONDS = 600.0
@@ -229,6 +230,18 @@ class Lab:
         from aico_lab.sources import read
 
         return import_batches(self.primary, read(source, path, limit=limit), progress=progress)
+
+    def rescore(
+        self, *, progress: Callable[[str, int, int | None], None] | None = None
+    ) -> RescoreResult:
+        """Score messages anew whose sentiment score is of an older rule; given scores stay.
+
+        Args:
+            progress: Told of "rescore", the messages that are done, and all of them.
+        """
+        from aico_lab.rescoring import rescore
+
+        return rescore(self.primary, progress=progress)
 
     def sync(
         self,

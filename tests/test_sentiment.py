@@ -13,7 +13,8 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from aico_lab.sources import read
 from aico_lab.sources.rules import Occurrences, to_record
-from aico_lab.sources.sentiment import MAX_SCORED, score
+from aico_lab.sources.sentiment import score
+from aico_lab.sources.vader import MAX_SCORED
 
 VADER = SentimentIntensityAnalyzer()
 # Words that meet in VADER's rules: negation, boosters, idioms, "least", "but", capitals, emoji.

@@ -26,7 +26,9 @@ _ADDRESS = re.compile(
 
 def has_no_spaces(text: str) -> bool:
     """Whether a script puts no spaces between words."""
-    return any(unicodedata.name(character, "").startswith(_NO_SPACES) for character in text)
+    return not text.isascii() and any(
+        unicodedata.name(character, "").startswith(_NO_SPACES) for character in text
+    )
 
 
 def words_of(text: str) -> list[str] | None:
@@ -36,22 +38,20 @@ def words_of(text: str) -> list[str] | None:
     text = f"\n{_bare(text)}\n"
     found: list[str] = []
     inside = False
+    base = ""  # the kind of the character that marks belong to
     for place, character in enumerate(text[1:-1], 1):
-        is_letter = _kind(character) in "LN"
-        # With its marks, what stands before belongs to the same letter.
-        before = text[:place].rstrip("".join(filter(_is_mark, text[:place])))[-1:]
-        joins = (
-            character in _JOINERS and _kind(text[place + 1]) in "LN"
-        ) or (
+        kind = _kind(character)
+        joins = (character in _JOINERS and _kind(text[place + 1]) in "LN") or (
             character in ".," and _kind(text[place - 1]) == _kind(text[place + 1]) == "N"
-        )  # fmt: skip
-        if is_letter and not inside:
+        )
+        if kind in "LN" and not inside:
             found.append(character)
             inside = True
-        elif inside and (is_letter or joins or (_is_mark(character) and _kind(before) in "LN")):
+        elif inside and (kind in "LN" or joins or (kind == "M" and base in "LN")):
             found[-1] += character
         else:
             inside = False
+        base = base if kind == "M" else kind
     return found
 
 
@@ -77,10 +77,6 @@ def _bare(text: str) -> str:
 
 def _kind(character: str) -> str:
     return unicodedata.category(character)[0]
-
-
-def _is_mark(character: str) -> bool:
-    return _kind(character) == "M"
 
 
 def _ends(following: str) -> bool:
