@@ -31,12 +31,12 @@ class RescoreResult:
     Attributes:
         rescored: Messages whose score was made anew.
         scored: Those of them that have a score.
-        other_language: Those of them that have none any more, being in another language.
+        unscored: Those of them that have none any more, being in another language or blank.
     """
 
     rescored: int
     scored: int
-    other_language: int
+    unscored: int
 
 
 def score_with_stored(connection: Connection, messages: list[MessageRecord]) -> list[MessageRecord]:

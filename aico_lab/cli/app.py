@@ -180,8 +180,8 @@ def rescore(
         say("No score is of an older rule.")
     else:
         say(
-            f"{result.rescored:,} messages scored anew, {result.other_language:,} of them without "
-            "a score, being in another language; run `aico-lab sync` next."
+            f"{result.rescored:,} messages scored anew, {result.unscored:,} of them without a "
+            "score, being in another language; run `aico-lab sync` next."
         )
 
 

@@ -96,7 +96,8 @@ def sentiment(talk: Talk) -> ir.Table:
 
     Scores are those that came with the messages, else VADER's, an English word list that knows no
     irony: the column `sentiment_source` of `raw.messages` says which. Messages without a score, as
-    in another language, are in no mean; `scored` says how many have one. Intervals resample conversations.
+    in another language, are in no mean; `scored` says how many have one. Intervals resample
+    conversations.
     """
     score = talk.messages.sentiment_score
     return talk.messages.group_by("role", "conversation_id").agg(

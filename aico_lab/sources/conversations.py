@@ -23,19 +23,21 @@ if TYPE_CHECKING:
 ENGLISH: Final = "en"
 UNDETERMINED: Final = "und"  # ISO 639: a language that nobody determined
 
-_ENGLISH: Final = frozenset(
+_ENGLISH_WORDS = (
     "the you your you're and are what what's that that's its it's i'm i've i'll i'd don't didn't "
     "can't doesn't isn't have has had with this they them their there she her his my not but just "
     "like know think would could should really about because how when where who why which from "
     "been were yes yeah if than some any want much very too did does going get got something "
-    "people never always most other these those being here".split()  # noqa: SIM905
+    "people never always most other these those being here"
 )
+_ENGLISH: Final = frozenset(_ENGLISH_WORDS.split())
 """Frequent words of English that are none of another European language."""
 
-_AMBIGUOUS: Final = frozenset(
+_AMBIGUOUS_WORDS = (
     "i to it of im thats be an for on or he is was am we so do good great nice thanks thank see "
-    "can will all out up more well him us our love feel need say way time".split()  # noqa: SIM905
+    "can will all out up more well him us our love feel need say way time"
 )
+_AMBIGUOUS: Final = frozenset(_AMBIGUOUS_WORDS.split())
 """Frequent words of English that other languages may have as well."""
 
 
