@@ -142,15 +142,25 @@ def test_a_conversation_in_another_language_has_no_scores(language):
 
 def test_english_in_another_conversation_is_scored_and_the_other_way_round():
     """What is told by the message itself; only what cannot be told follows."""
+    mixed = "Gestern habe ich the Witcher gespielt, das macht Laune."
     german, english = "Die Hunde sind da, und es regnet.", "I love that you are here with them!"
     texts = [*lines_of("de"), english, "ok", "Die!"]
     scored = score(talk(texts))
     assert [item.content for item in scored if item.sentiment_score is not None] == [english]
-    texts = [*["What did you think about that? It was great!"] * 9, german, "ok", "Good!"]
+    texts = [*["What did you think about that? It was great!"] * 9, german, mixed, "ok", "Good!"]
     scored = {item.content: item for item in score(talk(texts))}
     assert scored[german].sentiment_source == "language:de"
+    assert scored[mixed].sentiment_source == "language:de"
     assert scored["ok"].sentiment_score == compound("ok")
     assert scored["Good!"].sentiment_score == compound("Good!")
+
+
+def test_a_prompt_of_the_system_decides_nothing():
+    """It is in English where the talk is in German; and has its own score."""
+    prompt = message("You are a friend who likes to talk with them about what they did. " * 9,
+                     conversation_id="c", role="system")  # fmt: skip
+    scored = score([prompt, *talk(lines_of("de")[:8])])
+    assert [item.sentiment_score is None for item in scored] == [False, *[True] * 8]
 
 
 def test_conversations_of_one_batch_do_not_mix():

@@ -34,8 +34,9 @@ _ENGLISH: Final = frozenset(_ENGLISH_WORDS.split())
 """Frequent words of English that are none of another European language."""
 
 _AMBIGUOUS_WORDS = (
-    "i to it of im thats be an for on or he is was am we so do good great nice thanks thank see "
-    "can will all out up more well him us our love feel need say way time"
+    "i to it of im thats be for on or he is we do good great nice thanks thank see "
+    "can out more well him us our love feel need say way time one lot yea okay sounds "
+    "sure pretty hey hello right work cool fun day back school make"
 )
 _AMBIGUOUS: Final = frozenset(_AMBIGUOUS_WORDS.split())
 """Frequent words of English that other languages may have as well."""
@@ -50,14 +51,14 @@ def languages_of(
         batch: Messages of any conversations; those of each in their order.
         earlier: Returns other texts of the conversation of a message.
     """
-    conversations: dict[str, list[int]] = {}
-    missing: set[str] = set()
+    # What the system writes, such as a prompt, is often in another language than the talk.
+    conversations: dict[tuple[str, bool], list[int]] = {}
     for place, message in enumerate(batch):
-        conversations.setdefault(message.conversation_id, []).append(place)
-        if message.sentiment_score is None:
-            missing.add(message.conversation_id)
-    for conversation in missing:
-        places = conversations[conversation]
+        key = (message.conversation_id, message.role == "system")
+        conversations.setdefault(key, []).append(place)
+    for places in conversations.values():
+        if all(batch[place].sentiment_score is not None for place in places):
+            continue
         languages = _languages(
             [batch[place].content for place in places], batch[places[0]], earlier
         )
@@ -118,8 +119,8 @@ class _Text:
         return own
 
     def _may_be_english(self) -> bool:
-        ambiguous = sum(word in _AMBIGUOUS for word in self.words)
-        return self.english > 0 or (ambiguous > 1 and 3 * ambiguous >= len(self.words))
+        frequent = self.english + sum(word in _AMBIGUOUS for word in self.words)
+        return (self.english > 0 or frequent > 1) and 6 * frequent >= len(self.words)
 
 
 def _guess(passage: list[_Text]) -> str:
