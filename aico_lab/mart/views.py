@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.mart.text import APOSTROPHES, without_addresses, words
@@ -9,15 +10,18 @@ from aico_lab.mart.text import APOSTROPHES, without_addresses, words
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-_OTHERS: Final = APOSTROPHES.replace("'", "")
+_TEXT: Final = functools.reduce(
+    lambda text, apostrophe: f"replace({text}, '{apostrophe}', '''')",
+    APOSTROPHES.replace("'", ""),
+    f"lower({without_addresses('r.content')})",
+)
 
 WORDS: Final = f"""CREATE OR REPLACE VIEW mart.words AS
     SELECT
         id, conversation_id, channel_id, user_id, role, ts_ms, turn_idx, session_idx,
-        generate_subscripts(words, 1) - 1 AS position,
-        translate(unnest(words), '{_OTHERS}', '{"''" * len(_OTHERS)}') AS word
+        generate_subscripts(words, 1) - 1 AS position, unnest(words) AS word
     FROM (
-        SELECT m.*, {words(f"lower({without_addresses('r.content')})")} AS words
+        SELECT m.*, {words(_TEXT)} AS words
         FROM mart.messages m JOIN raw.messages r USING (id) WHERE n_words > 0
     )"""
 """Every word of every message whose words can be told, in small letters, in Unicode's form NFC and
