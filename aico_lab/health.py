@@ -12,6 +12,7 @@ from aico_lab.adapters import duckdb as duckdb_adapter
 from aico_lab.errors import AicoLabError, CorruptDatabase, DiskFull, SchemaTampered
 from aico_lab.etl import snapshots
 from aico_lab.lab import Lab
+from aico_lab.rescoring import count_outdated
 from aico_lab.schema import SchemaRegistry, feed
 from aico_lab.schema.discovery import discover
 from aico_lab.schema.drift import Drift
@@ -98,6 +99,7 @@ def diagnose(settings: Settings) -> list[Finding]:
     with opened[0] as lab:
         if check("primary database", lambda: _check_primary(lab)):
             check("schema", lambda: _check_schema(lab))
+            check("sentiment", lambda: _check_sentiment(lab))
             check("encryption", lambda: _check_encryption(lab))
             check("warehouse", lambda: _check_warehouse(lab))
         check("vectors", lambda: _check_vectors(lab))
@@ -134,6 +136,12 @@ def _check_schema(lab: Lab) -> str:
     return (
         f"{len(registry.wanted(lab.primary))} schemas up to date, unchanged since they were applied"
     )
+
+
+def _check_sentiment(lab: Lab) -> str:
+    if outdated := count_outdated(lab.primary):
+        return f"{outdated:,} scores are of an older rule; `aico-lab rescore` will make them anew"
+    return "no score is of an older rule"
 
 
 def _check_encryption(lab: Lab) -> str:

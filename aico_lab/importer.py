@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from aico_lab.errors import InvalidValue
 from aico_lab.placing import Placing, mend_replies
+from aico_lab.rescoring import score_with_stored
 from aico_lab.sources.records import (
     ChannelRecord,
     FeedbackRecord,
@@ -17,7 +18,6 @@ from aico_lab.sources.records import (
     UserRecord,
     plausible_times,
 )
-from aico_lab.sources.sentiment import score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -157,7 +157,7 @@ def import_batches(
 
 def _write(connection: Connection, batch: Batch, placing: Placing) -> None:
     """Add what is new of one batch, and write what replaces something."""
-    messages = score([*placing.new, *placing.edits])
+    messages = score_with_stored(connection, [*placing.new, *placing.edits])
     new = len(placing.new)
     write_batch(connection, batch, messages[:new])
     if placing.edits:

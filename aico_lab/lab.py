@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from aico_lab.metrics.catalogue import Metrics
     from aico_lab.reports.runner import RunResult
     from aico_lab.reports.runs import ReportRun
+    from aico_lab.rescoring import RescoreResult
     from aico_lab.sources.records import Batch
 
 REPORT_SECONDS = 600.0
@@ -239,6 +240,18 @@ class Lab:
         check_on_conflict(on_conflict)
         batches = read(source, path, limit=limit)
         return import_batches(self.primary, batches, on_conflict=on_conflict, progress=progress)
+
+    def rescore(
+        self, *, progress: Callable[[str, int, int | None], None] | None = None
+    ) -> RescoreResult:
+        """Score messages anew whose sentiment score is of an older rule; given scores stay.
+
+        Args:
+            progress: Told of "rescore", the messages that are done, and all of them.
+        """
+        from aico_lab.rescoring import rescore
+
+        return rescore(self.primary, progress=progress)
 
     def sync(
         self,

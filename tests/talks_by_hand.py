@@ -7,7 +7,6 @@ metrics can be compared with it. Words and questions are found by other expressi
 from __future__ import annotations
 
 import functools
-import re
 from collections import defaultdict, deque
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -19,6 +18,7 @@ import pytest
 
 from aico_lab.sources import chitchat
 from aico_lab.sources.sentiment import score
+from tests import text_by_hand
 from tests.talks import MESSAGES
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from aico_lab.metrics.answer import Answer
 
 HALF_AN_HOUR = 30 * 60_000
-
-_WORD = re.compile("[^\\W_]+(?:['\N{RIGHT SINGLE QUOTATION MARK}][^\\W_]+)*")
-_ASKS = re.compile("[?？؟](?=[\\t\\n\\f\\r !?\"')\\]…]|\\Z)")  # noqa: RUF001
 
 T = TypeVar("T")
 Key = TypeVar("Key", bound="Hashable")
@@ -186,12 +183,6 @@ def is_complete(start: date, unit: str, zone: str, first: datetime, last: dateti
     return begins(start) >= first and begins(following(start, unit)) <= last
 
 
-def words_of(content: str) -> tuple[str, ...]:
-    """Words in small letters, with a plain apostrophe."""
-    plain = content.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
-    return tuple(_WORD.findall(plain))
-
-
 def mean(values: Iterable[float]) -> float | None:
     """The mean, or None of nothing."""
     taken = list(values)
@@ -259,8 +250,8 @@ def _in_places(rows: list[dict[str, Any]], gap_ms: int) -> Iterator[Said]:
             session=session,
             gap_ms=gap,
             reply_ms=reply,
-            words=words_of(row["content"]),
-            asks=_ASKS.search(row["content"]) is not None,
+            words=tuple(text_by_hand.small_words_of(row["content"])),
+            asks=text_by_hand.is_question(row["content"]),
             sentiment=row["sentiment_score"],
         )
 

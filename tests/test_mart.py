@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import subprocess
 import sys
-import unicodedata
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from aico_lab.etl import views
 from aico_lab.etl.contract import Column, Contract
 from aico_lab.etl.warehouse import Warehouse, open_warehouse
 from aico_lab.mart import compiler, refresh
-from tests import effort
+from tests import effort, text_by_hand
 from tests.conftest import plain_text_files
 from tests.messages import add, at, message
 
@@ -47,28 +46,9 @@ MESSAGES = Contract(
 Row = dict[str, Any]
 
 
-def is_of_a_word(character: str) -> bool:
-    return unicodedata.category(character)[0] in "LN"
-
-
-def words(text: str) -> int:
-    """A word begins where none goes on; an apostrophe inside one is part of it."""
-    count, inside = 0, False
-    for place, character in enumerate(text):
-        joins = character in "'’" and inside and is_of_a_word((text + " ")[place + 1])  # noqa: RUF001
-        if is_of_a_word(character):
-            count += not inside
-            inside = True
-        elif not joins:
-            inside = False
-    return count
-
-
-def is_question(text: str) -> bool:
-    return any(
-        character in "?？؟" and (text + " ")[place + 1] in " \t\n\f\r!?\"')]…"  # noqa: RUF001
-        for place, character in enumerate(text)
-    )
+def words(text: str) -> int | None:
+    found = text_by_hand.words_of(text)
+    return None if found is None else len(found)
 
 
 def milliseconds(response_time: float | None) -> int | None:
@@ -117,7 +97,8 @@ def measured(rows: Iterable[Row]) -> list[Row]:
                     "channel_id": row["channel_id"], "user_id": person, "role": row["role"],
                     "ts_ms": ms, "msg_idx": place, "turn_idx": turn, "session_idx": session,
                     "gap_ms": gap, "reply_ms": reply, "n_words": words(row["content"]),
-                    "n_chars": len(row["content"]), "is_question": is_question(row["content"]),
+                    "n_chars": len(row["content"]),
+                    "is_question": text_by_hand.is_question(row["content"]),
                     "sentiment_score": row["sentiment_score"],
                 }
             )  # fmt: skip
@@ -128,7 +109,8 @@ def amounts(talk: list[Row]) -> Row:
     scores = [row["sentiment_score"] for row in talk if row["sentiment_score"] is not None]
     return {
         "n_messages": len(talk),
-        "n_words": sum(row["n_words"] for row in talk),
+        "n_words": sum(row["n_words"] or 0 for row in talk),
+        "n_unsegmented": sum(row["n_words"] is None for row in talk),
         "n_chars": sum(row["n_chars"] for row in talk),
         "n_questions": sum(row["is_question"] for row in talk),
         "n_scored": len(scores),
@@ -175,7 +157,7 @@ def expected(rows: Iterable[Row]) -> dict[str, list[Row]]:
                 "started_by": talk[0]["role"], "ended_by": talk[-1]["role"],
                 "n_turns": len({row["turn_idx"] for row in talk}),
                 "n_user_messages": len(by_user),
-                "n_user_words": sum(row["n_words"] for row in by_user), **amounts(talk),
+                "n_user_words": sum(row["n_words"] or 0 for row in by_user), **amounts(talk),
             }
         )  # fmt: skip
     days = [row | {"day": row["ts_ms"] // DAY_MS} for row in messages]

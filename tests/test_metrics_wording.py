@@ -21,8 +21,8 @@ from tests.talks_by_hand import (
     messages_of,
     real_messages,
     turns_of,
-    words_of,
 )
+from tests.text_by_hand import small_words_of
 
 ALL = 258_145
 
@@ -209,7 +209,7 @@ def test_the_classes_are_those_of_the_paper_in_words_as_messages_have_them():
         "personal pronouns", "prepositions", "quantifiers",
     ]  # fmt: skip
     for words in MARKERS.values():
-        assert all(words_of(word) == (word,) for word in words)
+        assert all(small_words_of(word) == [word] for word in words)
     for marker, word in {
         "articles": "the", "auxiliary verbs": "don't", "conjunctions": "because",
         "frequent adverbs": "really", "indefinite pronouns": "that's", "personal pronouns": "i'm",

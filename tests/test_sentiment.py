@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 from hypothesis import example, given
@@ -13,7 +14,9 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from aico_lab.sources import read
 from aico_lab.sources.rules import Occurrences, to_record
-from aico_lab.sources.sentiment import MAX_SCORED, score
+from aico_lab.sources.sentiment import score
+from aico_lab.sources.vader import MAX_SCORED, scorer
+from tests.chat_lines import LINES, lines_of
 
 VADER = SentimentIntensityAnalyzer()
 # Words that meet in VADER's rules: negation, boosters, idioms, "least", "but", capitals, emoji.
@@ -33,12 +36,19 @@ def compound(text):
     return VADER.polarity_scores(text)["compound"]
 
 
+def plain(text):
+    """With the apostrophes that the library knows, and without the sign after a heart."""
+    for apostrophe in "’‘ʼ＇":  # noqa: RUF001
+        text = text.replace(apostrophe, "'")
+    return text.replace("\ufe0f", "")
+
+
 def test_missing_scores_are_filled_in_with_their_source():
     """The scores are the library's, and say so."""
     texts = ["I love this!", "I hate this.", "The table is made of wood.", "I love this!"]
     scored = score([message(text) for text in texts])
     assert [item.sentiment_score for item in scored] == [compound(text) for text in texts]
-    assert {item.sentiment_source for item in scored} == {"vader-3.3.2"}
+    assert {item.sentiment_source for item in scored} == {"vader-3.3.2-2"}
     assert [item.content for item in scored] == texts
 
 
@@ -72,26 +82,109 @@ def test_zero_has_no_sign():
 @given(st.lists(st.sampled_from(WORDS), max_size=40).map(" ".join))
 @example("so good")
 @example("it was never this good but the least bad")
-def test_long_texts_are_scored_exactly_as_by_the_library(text):
+@example("not kind of good, never so bad without doubt")
+def test_texts_are_scored_exactly_as_by_the_library(text):
     """Our shorter way through VADER's rules changes no score."""
-    (item,) = score([message(text)])
-    assert (item.sentiment_score or 0.0) == compound(text)
+    assert scorer()(text) == compound(text)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
 def test_any_text_is_scored_as_by_the_library(text):
     """No text breaks it."""
-    (item,) = score([message(text)])
-    assert (item.sentiment_score or 0.0) == compound(text)
-    assert (item.sentiment_score is None) == (not text.strip())
+    assert scorer()(text) == compound(plain(text))
+
+
+@given(
+    st.lists(st.sampled_from([*WORDS, "don’t", "isnʼt", "❤", "\ufe0f", "’"]), max_size=20)  # noqa: RUF001
+    .map(" ".join)
+)  # fmt: skip
+@example("I don’t like this.")  # noqa: RUF001
+@example("I love you ❤\ufe0f")
+def test_texts_of_phones_are_scored_as_plain_ones(text):
+    """Whichever apostrophe, and however a heart is written."""
+    assert scorer()(text) == compound(plain(text))
+
+
+@pytest.mark.parametrize("apostrophe", "’‘ʼ＇")  # noqa: RUF001
+def test_a_typographic_negation_is_one(apostrophe):
+    """Phones write it by default."""
+    assert scorer()(f"I don{apostrophe}t like this.") == compound("I don't like this.") < 0
+    assert scorer()("❤\ufe0f") == compound("❤") > 0.6
 
 
 @pytest.mark.slow
 def test_real_conversations_are_scored_exactly_as_by_the_library():
-    """20,000 real messages."""
+    """20,000 real messages; one in 500 at most is taken for another language."""
     texts = [item for batch in read("chitchat", limit=20_000) for item in batch.messages]
+    unscored = 0
     for item in score(texts):
-        assert item.sentiment_score == (compound(item.content) if item.content.strip() else None)
+        if item.sentiment_source and item.sentiment_score is None:
+            unscored += 1
+        elif item.content.strip():
+            assert item.sentiment_score == compound(plain(item.content))
+    assert unscored < 0.002 * len(texts)
+
+
+def talk(texts, conversation="c"):
+    return [message(text, conversation_id=conversation) for text in texts]
+
+
+@pytest.mark.parametrize("language", LINES)
+def test_a_conversation_in_another_language_has_no_scores(language):
+    """Not even its short messages, nor where they come one by one; their source says why."""
+    lines = lines_of(language)
+    scored = score(talk(lines))
+    assert [item.content for item in scored if item.sentiment_score is not None] == []
+    assert Counter(item.sentiment_source for item in scored)[f"language:{language}"] >= 19
+    singly = [score(talk([line]), lambda _, n=n: lines[:n]) for n, line in enumerate(lines)]
+    assert sum(item.sentiment_score is not None for (item,) in singly) <= 1
+
+
+def test_english_in_another_conversation_is_scored_and_the_other_way_round():
+    """What is told by the message itself; only what cannot be told follows."""
+    mixed = "Gestern habe ich the Witcher gespielt, das macht Laune."
+    german, english = "Die Hunde sind da, und es regnet.", "I love that you are here with them!"
+    texts = [*lines_of("de"), english, "ok", "Die!"]
+    scored = score(talk(texts))
+    assert [item.content for item in scored if item.sentiment_score is not None] == [english]
+    texts = [*["What did you think about that? It was great!"] * 9, german, mixed, "ok", "Good!"]
+    scored = {item.content: item for item in score(talk(texts))}
+    assert scored[german].sentiment_source == "language:de"
+    assert scored[mixed].sentiment_source == "language:de"
+    assert scored["ok"].sentiment_score == compound("ok")
+    assert scored["Good!"].sentiment_score == compound("Good!")
+
+
+def test_a_prompt_of_the_system_decides_nothing():
+    """It is in English where the talk is in German; and has its own score."""
+    prompt = message("You are a friend who likes to talk with them about what they did. " * 9,
+                     conversation_id="c", role="system")  # fmt: skip
+    scored = score([prompt, *talk(lines_of("de")[:8])])
+    assert [item.sentiment_score is None for item in scored] == [False, *[True] * 8]
+
+
+def test_conversations_of_one_batch_do_not_mix():
+    """Their messages may come in turns."""
+    pairs = zip(talk(lines_of("de"), "d"), talk(["Good morning!", "ok"] * 10, "e"), strict=True)
+    scored = score([item for pair in pairs for item in pair])
+    assert {item.conversation_id for item in scored if item.sentiment_score is not None} == {"e"}
+    assert sum(item.sentiment_score is not None for item in scored) == 20
+
+
+def test_where_nothing_tells_a_message_is_scored_as_english():
+    """As "ok" alone."""
+    assert [item.sentiment_score for item in score(talk(["ok", "good"]))] == [
+        compound("ok"), compound("good"),
+    ]  # fmt: skip
+
+
+def test_a_language_follows_long_passages_and_changes_with_them():
+    """Thousands of characters of one, and of another."""
+    texts = [*lines_of("de") * 5, *["I really think that you should know this."] * 60, "ok"]
+    scored = score(talk(texts))
+    short = [item for item in scored if item.content == "ok"]
+    assert [item.sentiment_source for item in short[:3]] == ["language:de"] * 3
+    assert scored[-1].sentiment_score == compound("ok")
 
 
 @pytest.mark.slow

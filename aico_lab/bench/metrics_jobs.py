@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +13,7 @@ from polars.testing import assert_frame_equal
 
 from aico_lab.bench.harness import run_job
 from aico_lab.lab import Lab
+from aico_lab.mart.text import ADDRESS, MAY_BE
 from aico_lab.metrics.catalogue import CATALOGUE, compile_query
 from aico_lab.metrics.filters import Filters
 from aico_lab.metrics.talk import Talk
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 TIMES: Final = 5
 """How often the questions are asked, since they take only milliseconds; the mean counts."""
+
+_PART: Final = "(?:[A-Za-z\u00c0-\u024f]|[0-9]+(?:[.,][0-9]+)*)+"
+_WORD: Final = f"{_PART}(?:['’]{_PART})*"  # noqa: RUF001
 
 SQL: Final = {
     "overview": """
@@ -202,7 +207,9 @@ def _by_pandas(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
     frame = frame.sort_values(["conversation_id", "ts", "id"])
     text = frame["content"].str.lower()
-    frame["n_words"] = text.str.count(r"[^\W_]+(?:['’][^\W_]+)*")  # noqa: RUF001
+    addressed = text.str.contains(MAY_BE)
+    text[addressed] = text[addressed].str.replace(ADDRESS, " ", regex=True, flags=re.ASCII)
+    frame["n_words"] = text.str.count(_WORD)
     by_user = frame["role"] == "user"
     # Who wrote last on the user's side; each of these conversations begins with that side.
     frame["user_id"] = frame["user_id"].where(by_user).groupby(frame["conversation_id"]).ffill()

@@ -132,7 +132,7 @@ class DatabaseManager:
             timestamp: When; a naive datetime is local time, text without a zone UTC.
             role: `user`, `assistant` or `system`.
             conversation_id: The thread of talk within the channel; if None, the channel's id.
-            sentiment_score: -1 to 1; VADER's, if None.
+            sentiment_score: -1 to 1; VADER's, if None, of an English text.
             response_time: Seconds since what it answers.
             reply_to: The id of the message that it answers.
             metadata: Anything that JSON can hold.

@@ -48,7 +48,8 @@ class Message:
         user_id: Who said it; nobody, for the role `system`.
         role: `user`, `assistant` or `system`.
         conversation_id: The thread of talk within the channel; the channel's id, if it has none.
-        sentiment_score: -1 to 1; VADER's, where none was given; None for a blank text.
+        sentiment_score: -1 to 1; VADER's, where none was given; None for a text that is blank
+            or in another language than English.
         response_time: Seconds since what it answers.
         reply_to: The id of the message that it answers.
         metadata: Whatever else was stored with it.

@@ -175,6 +175,24 @@ def sync(
 
 
 @app.command()
+def rescore(
+    *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
+) -> None:
+    """Make sentiment scores of an older rule anew; given scores stay."""
+    with open_lab(home, key_file) as lab, Bar("messages") as bar:
+        result = lab.rescore(progress=bar.show)
+    if json:
+        emit(result)
+    elif not result.rescored:
+        say("No score is of an older rule.")
+    else:
+        say(
+            f"{result.rescored:,} messages scored anew, {result.unscored:,} of them without a "
+            "score, being in another language; run `aico-lab sync` next."
+        )
+
+
+@app.command()
 def verify(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:

@@ -64,6 +64,8 @@ silence before the message.
 
 `reply_ms`, of a message that begins a turn, is how long its author took: as recorded, else the
 silence before it if the other side wrote last.
+
+`n_words` is NULL of a message in a script without spaces between words: see `aico_lab.mart.text`.
 """
 
 _PEOPLE: Final = 1 << 32
@@ -172,7 +174,9 @@ def daily(messages: ir.Table, day: ir.IntegerValue) -> ir.Table:
 def _amounts() -> dict[str, ir.Deferred]:
     return {
         "n_messages": _.count(),
-        "n_words": _.n_words.sum(),
+        # Of the messages whose words can be told: all but `n_unsegmented`.
+        "n_words": ibis.coalesce(_.n_words.sum(), 0),
+        "n_unsegmented": _.n_words.isnull().cast("int64").sum(),
         "n_chars": _.n_chars.sum(),
         "n_questions": _.is_question.cast("int64").sum(),
         "n_scored": _.sentiment_score.count(),

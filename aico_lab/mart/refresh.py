@@ -12,17 +12,13 @@ import hashlib
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
+from aico_lab.mart.text import MEASURED
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import duckdb
     import pyarrow as pa
-
-WORD: Final = r"[\p{L}\p{N}]+(?:['’][\p{L}\p{N}]+)*"  # noqa: RUF001
-"""A word: letters and digits of any script, with apostrophes inside it."""
-
-QUESTION: Final = r"""[?？؟](?:[\s!?"')\]…]|$)"""  # noqa: RUF001
-"""A question mark that ends a sentence, and is no part of an address."""
 
 MEMORY_LIMIT: Final = "200MB"
 """What DuckDB may use for windows over all messages of a large home; more is spilled."""
@@ -38,17 +34,6 @@ GROUPS: Final = {
 what says so of a message."""
 
 TABLES: Final = ("messages", *GROUPS)
-
-_PLAIN: Final = f"^{WORD}[.,!?]*(?: {WORD}[.,!?]*)*$"
-"""Nine of ten messages: words, each but the last followed by one space. To see that it is so, and
-count the spaces, takes a third of the time of finding every word."""
-
-_MEASURED: Final = f"""
-    CASE WHEN regexp_matches(content, $word${_PLAIN}$word$)
-        THEN strlen(content) - strlen(replace(content, ' ', '')) + 1
-        ELSE len(regexp_extract_all(content, $word${WORD}$word$)) END AS n_words,
-    length(content) AS n_chars,
-    regexp_matches(content, $mark${QUESTION}$mark$) AS is_question"""
 
 PLACED_BY: Final = "id, conversation_id, user_id, role, timestamp, response_time"
 """Columns of `raw.messages` that a message's place, and that of others, depends on."""
@@ -189,7 +174,7 @@ class Changes:
     def came(self, new_rows: pa.Table) -> None:  # noqa: ARG002 - DuckDB finds it by its name
         """Note rows as they are now."""
         self._begin()
-        self._connection.execute(f"INSERT INTO measured SELECT id, {_MEASURED} FROM new_rows")
+        self._connection.execute(f"INSERT INTO measured {MEASURED}")
         if not self._anew:
             self._connection.execute(
                 f"INSERT INTO came SELECT {PLACED_BY}, channel_id, sentiment_score FROM new_rows"

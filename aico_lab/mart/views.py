@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Final
 
-from aico_lab.mart.refresh import WORD
+from aico_lab.mart.text import APOSTROPHES, without_addresses, words
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
+
+_TEXT: Final = functools.reduce(
+    lambda text, apostrophe: f"replace({text}, '{apostrophe}', '''')",
+    APOSTROPHES.replace("'", ""),
+    f"lower({without_addresses('r.content')})",
+)
 
 WORDS: Final = f"""CREATE OR REPLACE VIEW mart.words AS
     SELECT
         id, conversation_id, channel_id, user_id, role, ts_ms, turn_idx, session_idx,
         generate_subscripts(words, 1) - 1 AS position, unnest(words) AS word
     FROM (
-        SELECT
-            m.*,
-            regexp_extract_all(replace(lower(r.content), '’', ''''), $word${WORD}$word$) AS words
-        FROM mart.messages m JOIN raw.messages r USING (id)
-    )"""  # noqa: RUF001
-"""Every word of every message, in small letters; `position` counts from 0 in each message."""
+        SELECT m.*, {words(_TEXT)} AS words
+        FROM mart.messages m JOIN raw.messages r USING (id) WHERE n_words > 0
+    )"""
+"""Every word of every message whose words can be told, in small letters, in Unicode's form NFC and
+with one kind of apostrophe; `position` counts from 0 in each message."""
 
 TEXTS: Final = """CREATE OR REPLACE VIEW mart.texts AS
     SELECT

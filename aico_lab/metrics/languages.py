@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 import altair as alt
 import ibis
@@ -13,6 +12,7 @@ from aico_lab.metrics import claims, draw
 from aico_lab.metrics.checks import at_least
 from aico_lab.metrics.intervals import UNIT, UNITS, estimate, percent
 from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column, interval
+from aico_lab.sources.language import CHARACTERS, UNKNOWN, language_of
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -20,32 +20,6 @@ if TYPE_CHECKING:
     from aico_lab.metrics.answer import Answer
     from aico_lab.metrics.registry import Chart
     from aico_lab.metrics.talk import Talk
-
-CHARACTERS: Final = 1000
-"""How much of a text is looked at."""
-
-ENOUGH: Final = 20
-"""Bytes of letters below which guesses are often wrong: 7 Chinese characters, 10 Cyrillic ones."""
-
-UNKNOWN: Final = "unknown"
-_NO_LANGUAGE: Final = "zxx"  # ISO 639: no linguistic content
-
-
-def language_of(text: str) -> str:
-    """Give the ISO 639 code of a text's language, or 'unknown' where it is too short."""
-    letters = sum(len(character.encode()) for character in text if character.isalpha())
-    if letters < ENOUGH:
-        return UNKNOWN
-    code = str(_identifier().classify(text)[0])
-    return UNKNOWN if code == _NO_LANGUAGE else code
-
-
-@functools.cache
-def _identifier() -> Any:
-    """Load the model, which takes almost a second and comes in the package."""
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    return LanguageIdentifier.from_model_file(MODEL_FILE)
 
 
 def _finish(rows: pl.DataFrame, talk: Talk, *, sample: int) -> pl.DataFrame:  # noqa: ARG001
@@ -168,10 +142,10 @@ def languages(talk: Talk, *, sample: int = 2000) -> ir.Table:
     """One guess for each side of a conversation, from its first 1,000 characters.
 
     Of all conversations only a sample is looked at: those with the smallest MD5 of their id, so the
-    same ones every time, whose choice has nothing to do with what was written. Texts with fewer
-    than 20 bytes of letters are 'unknown'; of 2,601 longer ones of the Chit-Chat data, all English,
-    two were taken for another language. A side that changes its language has one. Shares
-    are of the texts whose language can be told.
+    same ones every time, whose choice has nothing to do with what was written. Addresses, code,
+    laughter and repeated letters are no language; texts with fewer than 20 bytes of other letters,
+    and unsure guesses, are 'unknown'. A side that changes its language has one. Shares are of the
+    texts whose language can be told.
 
     Args:
         sample: How many conversations at most.

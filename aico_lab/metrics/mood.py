@@ -97,8 +97,8 @@ def sentiment(talk: Talk) -> ir.Table:
     """The mean of all scored messages of a side, and the shares of positive and negative ones.
 
     Scores are those that came with the messages, else VADER's, an English word list that knows no
-    irony: the column `sentiment_source` of `raw.messages` says which. Messages without a score are
-    in no mean; `scored` says how many messages have one.
+    irony: the column `sentiment_source` of `raw.messages` says which. Messages without a score, as
+    in another language, are in no mean; `scored` says how many have one.
     """
     score = talk.messages.sentiment_score
     return talk.by_unit(

@@ -1,0 +1,102 @@
+"""Score messages with the help of what is stored, and stored ones anew when the rules changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from aico_lab.sources.records import BATCH_MESSAGES, MessageRecord
+from aico_lab.sources.sentiment import score
+from aico_lab.sources.vader import source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aico_lab.adapters.libsql import Connection
+
+_OUTDATED: Final = "sentiment_source GLOB 'vader-*' AND sentiment_source <> ?"
+
+_EARLIER: Final = """SELECT content FROM (
+        SELECT conversation_id, role, content FROM messages
+        WHERE channel_id = ? ORDER BY timestamp DESC LIMIT 200
+    )
+    WHERE conversation_id = ? AND role <> 'system' LIMIT 30"""
+"""The latest messages of a conversation; not all of a channel is searched for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class RescoreResult:
+    """What was done to messages with scores of an older rule.
+
+    Attributes:
+        rescored: Messages whose score was made anew.
+        scored: Those of them that have a score.
+        unscored: Those of them that have none any more, being in another language or blank.
+    """
+
+    rescored: int
+    scored: int
+    unscored: int
+
+
+def score_with_stored(connection: Connection, messages: list[MessageRecord]) -> list[MessageRecord]:
+    """Score messages; short ones follow what is stored of their conversation."""
+
+    def earlier(message: MessageRecord) -> list[str]:
+        place = [message.channel_id, message.conversation_id]
+        return [str(text) for (text,) in connection.fetch_all(_EARLIER, place)]
+
+    return score(messages, earlier)
+
+
+def count_outdated(connection: Connection) -> int:
+    """Count the messages that were scored by an older rule."""
+    ((count,),) = connection.fetch_all(
+        f"SELECT count(*) FROM messages WHERE {_OUTDATED}", [source()]
+    )
+    return int(count)
+
+
+def rescore(
+    connection: Connection,
+    *,
+    progress: Callable[[str, int, int | None], None] | None = None,
+    batch: int = BATCH_MESSAGES,
+) -> RescoreResult:
+    """Score messages anew whose score is of an older rule; given scores stay.
+
+    What was committed before an interruption stays, and the next run goes on with the others.
+
+    Args:
+        connection: The primary database.
+        progress: Told of "rescore", the messages that are done, and all of them.
+        batch: How many messages are done in one transaction.
+    """
+    total = count_outdated(connection)
+    last = done = scored = 0
+    while True:
+        with connection.transaction():
+            rows = connection.fetch_all(
+                f"SELECT id, {', '.join(MessageRecord._fields)} FROM messages "
+                f"WHERE id > ? AND {_OUTDATED} ORDER BY id LIMIT ?",
+                [last, source(), batch],
+            )
+            messages = [
+                MessageRecord(*row)._replace(sentiment_score=None, sentiment_source=None)
+                for _, *row in rows
+            ]
+            anew = score_with_stored(connection, messages)
+            connection.execute_many(
+                "UPDATE messages SET sentiment_score = ?, sentiment_source = ? WHERE id = ?",
+                [
+                    [message.sentiment_score, message.sentiment_source, row[0]]
+                    for row, message in zip(rows, anew, strict=True)
+                ],
+            )
+        if not rows:
+            return RescoreResult(done, scored, done - scored)
+        last = rows[-1][0]
+        done += len(rows)
+        scored += sum(message.sentiment_score is not None for message in anew)
+        if progress:
+            progress("rescore", done, max(total, done))

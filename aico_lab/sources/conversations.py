@@ -1,0 +1,131 @@
+"""In which language each message of a conversation is.
+
+A message is often too short to tell. So a conversation is read in passages of about a thousand
+characters: a passage has the language that is guessed of all of it, and where nothing can be
+guessed, that of what came before. A message of its own clear language is in that one; any other
+follows its passage.
+
+To guess takes longer than to score. So what has enough of the most frequent English words is taken
+for English, and only what is left is guessed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from aico_lab.sources.language import CHARACTERS, UNKNOWN, is_foreign_script, language_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from aico_lab.sources.records import MessageRecord
+
+ENGLISH: Final = "en"
+UNDETERMINED: Final = "und"  # ISO 639: a language that nobody determined
+
+_ENGLISH_WORDS = (
+    "the you your you're and are what what's that that's its it's i'm i've i'll i'd don't didn't "
+    "can't doesn't isn't have has had with this they them their there she her his my not but just "
+    "like know think would could should really about because how when where who why which from "
+    "been were yes yeah if than some any want much very too did does going get got something "
+    "people never always most other these those being here"
+)
+_ENGLISH: Final = frozenset(_ENGLISH_WORDS.split())
+"""Frequent words of English that are none of another European language."""
+
+_AMBIGUOUS_WORDS = (
+    "i to it of im thats be for on or he is we do good great nice thanks thank see "
+    "can out more well him us our love feel need say way time one lot yea okay sounds "
+    "sure pretty hey hello right work cool fun day back school make"
+)
+_AMBIGUOUS: Final = frozenset(_AMBIGUOUS_WORDS.split())
+"""Frequent words of English that other languages may have as well."""
+
+
+def languages_of(
+    batch: list[MessageRecord], earlier: Callable[[MessageRecord], list[str]]
+) -> Iterator[tuple[int, str]]:
+    """Yield the place and the language of each message that has text and no score.
+
+    Args:
+        batch: Messages of any conversations; those of each in their order.
+        earlier: Returns other texts of the conversation of a message.
+    """
+    # What the system writes, such as a prompt, is often in another language than the talk.
+    conversations: dict[tuple[str, bool], list[int]] = {}
+    for place, message in enumerate(batch):
+        key = (message.conversation_id, message.role == "system")
+        conversations.setdefault(key, []).append(place)
+    for places in conversations.values():
+        if all(batch[place].sentiment_score is not None for place in places):
+            continue
+        languages = _languages(
+            [batch[place].content for place in places], batch[places[0]], earlier
+        )
+        for place, language in zip(places, languages, strict=True):
+            text = batch[place].content
+            if batch[place].sentiment_score is None and text and not text.isspace():
+                yield place, language
+
+
+def _languages(
+    texts: list[str], message: MessageRecord, earlier: Callable[[MessageRecord], list[str]]
+) -> list[str]:
+    """Return the language of each text of a conversation."""
+    passages = [[_Text(text) for text in passage] for passage in _passages(texts)]
+    guesses = [_guess(passage) for passage in passages]
+    if guesses[0] == UNKNOWN:
+        guesses[0] = _guess([_Text(text) for text in earlier(message)] + passages[0])
+    last = next((guess for guess in guesses if guess != UNKNOWN), UNKNOWN)
+    languages = []
+    for passage, guess in zip(passages, guesses, strict=True):
+        last = last if guess == UNKNOWN else guess
+        languages += [text.language_within(last) for text in passage]
+    return languages
+
+
+def _passages(texts: list[str]) -> list[list[str]]:
+    passages: list[list[str]] = []
+    length = CHARACTERS
+    for text in texts:
+        if length >= CHARACTERS:
+            passages.append([])
+            length = 0
+        passages[-1].append(text)
+        length += len(text)
+    return passages
+
+
+class _Text:
+    """A text, and what is cheap to see of it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text[:CHARACTERS]
+        self.is_foreign = is_foreign_script(self.text)
+        self.words = self.text.lower().replace("’", "'").split()  # noqa: RUF001
+        self.english = sum(word in _ENGLISH for word in self.words)
+        self.is_english = self.english > 1 and 3 * self.english >= len(self.words)
+
+    def language_within(self, passage: str) -> str:
+        """Return the language of the text, in a passage of this language."""
+        if self.is_english:
+            return ENGLISH
+        if self.is_foreign and passage in {ENGLISH, UNKNOWN}:
+            own = language_of(self.text)
+            return UNDETERMINED if own in {ENGLISH, UNKNOWN} else own
+        own = UNKNOWN if passage == ENGLISH and self._may_be_english() else language_of(self.text)
+        if own == UNKNOWN:
+            return ENGLISH if passage == UNKNOWN else passage
+        return own
+
+    def _may_be_english(self) -> bool:
+        frequent = self.english + sum(word in _AMBIGUOUS for word in self.words)
+        return (self.english > 0 or frequent > 1) and 6 * frequent >= len(self.words)
+
+
+def _guess(passage: list[_Text]) -> str:
+    """Return the language of a passage; English where every fifth word is."""
+    english = sum(text.english for text in passage)
+    if english > 2 and 5 * english >= sum(len(text.words) for text in passage):  # noqa: PLR2004
+        return ENGLISH
+    return language_of("\n".join(text.text for text in passage))
