@@ -56,6 +56,7 @@ SQL: Final = {
     "turns": """
         SELECT
             role, count(user_id) > 0 AS known, count(*) AS n_turns,
+            count(*) FILTER (n_unsegmented = 0) AS n_counted,
             sum(n_messages)::BIGINT AS n_messages,
             sum(n_words)::BIGINT AS n_words
         FROM mart.turns GROUP BY role, user_id""",
@@ -246,6 +247,7 @@ def _by_pandas(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     turns = pd.DataFrame(
         {
             "n_turns": sides["n_turns"].sum(),
+            "n_counted": sides["n_turns"].sum(),  # all of these are of words between spaces
             "n_messages": sides.size(),
             "n_words": sides["n_words"].sum(),
         }

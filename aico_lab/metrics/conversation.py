@@ -33,10 +33,14 @@ def _finish_turns(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
         unit=talk.units,
         statistics={
             "messages": mean("n_messages", "n_turns", scale="log"),
-            "words": mean("n_words", "n_turns", scale="log"),
+            "words": mean("n_words", "n_counted", scale="log"),
         },
     )
     return found.rename({"n_turns": "n"})
+
+
+def _amount(value: float | None) -> str:
+    return "uncounted" if value is None else f"{value:.1f}"
 
 
 def _draw_turns(answer: Answer) -> Chart:
@@ -60,7 +64,7 @@ def _draw_turns(answer: Answer) -> Chart:
     finding=lambda rows: claims.each(
         rows,
         lambda row: (
-            f"{row['role']}: {row['words']:.1f} words in {row['messages']:.2f} messages a turn"
+            f"{row['role']}: {_amount(row['words'])} words in {row['messages']:.2f} messages a turn"
         ),
     ),
     chart=_draw_turns,
@@ -69,14 +73,17 @@ def turns(talk: Talk) -> ir.Table:
     """A turn is what one side writes until the other one does, or until 30 minutes of silence.
 
     In a channel of several people a turn also ends where another person goes on. Means are of all
-    turns of the side.
+    turns of the side; that of words is of those without a message in a script that has no spaces
+    between words, such as Chinese, Japanese or Thai, where words are not counted.
     """
+    counted = (talk.turns.n_unsegmented == 0).cast("int64")
     return talk.by_unit(
         talk.turns,
         "role",
         n_turns=_.count(),
         n_messages=_.n_messages.sum(),
-        n_words=_.n_words.sum(),
+        n_counted=counted.sum(),
+        n_words=(counted * talk.turns.n_words).sum(),
     )
 
 

@@ -98,17 +98,23 @@ def balance(talk: Talk) -> ir.Table:
     """The user's part of all turns, messages and words; half of each would be an even talk.
 
     Only of conversations in which both sides wrote in the period; the others are counted as
-    one-sided. The share is that of all of them together, so that long conversations weigh more.
+    one-sided. The share is that of all of them together, so that long conversations weigh more;
+    that of words leaves out conversations in which words are not counted (see `message_length`).
     """
     by_user = (talk.turns.role == "user").cast("int64")
-    sides = talk.turns.group_by("conversation_id").agg(users=by_user.sum(), turns=_.count())
-    one_sided = sides.mutate(one_sided=(sides.users == 0) | (sides.users == sides.turns))
-    turns = talk.turns.join(one_sided.drop("users", "turns"), "conversation_id")
+    sides = talk.turns.group_by("conversation_id").agg(
+        users=by_user.sum(), turns=_.count(), unsegmented=_.n_unsegmented.sum()
+    )
+    one_sided = sides.mutate(
+        one_sided=(sides.users == 0) | (sides.users == sides.turns),
+        uncounted=sides.unsegmented > 0,
+    )
+    turns = talk.turns.join(one_sided.drop("users", "turns", "unsegmented"), "conversation_id")
     counts, users = (~turns.one_sided).cast("int64"), (turns.role == "user").cast("int64")
     amounts = {
         "turns": counts,
         "messages": counts * turns.n_messages,
-        "words": counts * turns.n_words,
+        "words": counts * (~turns.uncounted).cast("int64") * turns.n_words,
     }
     first = turns.turn_idx == turns.turn_idx.min().over(ibis.window(group_by="conversation_id"))
     turns = turns.mutate(
@@ -173,9 +179,9 @@ def _finish_message_length(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
         rows.drop("p50", "p95"),
         by=["role"],
         unit=talk.units,
-        statistics={"words": mean("n_words", "messages", scale="log")},
+        statistics={"words": mean("n_words", "counted", scale="log")},
     )
-    return found.rename({"messages": "n"}).join(exact, on="role", maintain_order="left")
+    return found.rename({"counted": "n"}).join(exact, on="role", maintain_order="left")
 
 
 def _draw_message_length(answer: Answer) -> Chart:
@@ -208,6 +214,7 @@ def _draw_message_length(answer: Answer) -> Chart:
         Column("role", "text", "the side that wrote"),
         Column("n", "integer", "messages"),
         PEOPLE,
+        Column("unsegmented", "integer", "messages in scripts without spaces, which do not count"),
         Column("words", "number", "mean words of a message"),
         interval("words"),
         Column("p50", "number", "words of the median message"),
@@ -219,20 +226,29 @@ def _draw_message_length(answer: Answer) -> Chart:
         lambda row: (
             f"{row['role']}: {row['words']:.1f} words a message in the mean, {row['p50']:.0f} in "
             "the median"
+            if row["n"]
+            else f"{row['role']}: words of no message are counted"
         ),
     ),
     chart=_draw_message_length,
 )
 def message_length(talk: Talk) -> ir.Table:
-    """Words of a message: stretches of letters and digits, with the apostrophes inside them.
+    """Words of a message: stretches of letters and digits of any script, with their marks.
 
-    Messages without any word count, with 0. In languages without spaces a word is a stretch between
-    two punctuation marks, so that lengths compare within a language only. Percentiles are exact and
-    are lengths that occurred.
+    An apostrophe inside a word belongs to it, and points and commas inside a number; web and e-mail
+    addresses are no words. Messages without any word count, with 0. Messages in a script that has
+    no spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) do not count: they are
+    `unsegmented`. Percentiles are exact and are lengths that occurred.
     """
     exact = quantiles(talk.messages, "n_words", by=["role"], per_mille={"p50": 500, "p95": 950})
-    amounts = talk.by_unit(talk.messages, "role", messages=_.count(), n_words=_.n_words.sum())
-    return amounts.join(exact.drop("n"), "role")
+    amounts = talk.by_unit(
+        talk.messages,
+        "role",
+        counted=_.n_words.count(),
+        unsegmented=_.n_words.isnull().cast("int64").sum(),
+        n_words=ibis.coalesce(_.n_words.sum(), 0),
+    )
+    return amounts.left_join(exact.drop("n"), "role").drop("role_right")
 
 
 def _finish_repair(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:

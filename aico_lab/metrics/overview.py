@@ -62,7 +62,7 @@ def _draw(answer: Answer) -> Chart:
         Column("by_assistant", "integer", "messages by the companion"),
         Column("conversations", "integer", "conversations"),
         Column("users", "integer", "people who wrote"),
-        Column("words", "integer", "words"),
+        Column("words", "integer", "words, where scripts have spaces between them"),
         Column("days", "integer", "days on which somebody wrote"),
         Column("first_day", "date", "day of the first message"),
         Column("last_day", "date", "day of the last message"),
