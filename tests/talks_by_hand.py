@@ -48,6 +48,7 @@ class Said(NamedTuple):
     session: int
     gap_ms: int | None
     reply_ms: int | None
+    recorded_ms: int | None
     words: tuple[str, ...]
     asks: bool
     sentiment: float | None
@@ -64,6 +65,7 @@ class Turn(NamedTuple):
     started_ms: int
     ended_ms: int
     reply_ms: int | None
+    recorded_ms: int | None
     messages: tuple[Said, ...]
 
 
@@ -118,6 +120,7 @@ def turns_of(messages: Iterable[Said]) -> list[Turn]:
             said[0].ts_ms,
             said[-1].ts_ms,
             said[0].reply_ms,
+            said[0].recorded_ms,
             tuple(said),
         )
         for (conversation, turn), said in grouped(messages, lambda m: (m.conversation, m.turn))
@@ -223,32 +226,31 @@ def _in_places(rows: list[dict[str, Any]], gap_ms: int) -> Iterator[Said]:
     """Messages of one conversation, in their order."""
     times = [int(row["timestamp"].timestamp() * 1000 + 0.0005) for row in rows]
     gaps = [None, *(after - before for before, after in pairwise(times))]
+    people = [_person(rows, place) for place in range(len(rows))]
     turn = session = -1
     for place, (row, gap) in enumerate(zip(rows, gaps, strict=True)):
-        before = rows[place - 1] if place else None
-        other_side = before is not None and before["role"] != row["role"]
-        other_person = (
-            before is not None and row["role"] == "user" and before["user_id"] != row["user_id"]
+        side = row["role"], people[place]
+        begins = (
+            gap is None
+            or gap > HALF_AN_HOUR
+            or side != (rows[place - 1]["role"], people[place - 1])
         )
-        begins = gap is None or gap > HALF_AN_HOUR or other_side or other_person
         turn += begins
         session += gap is None or gap > gap_ms
-        reply = None
-        if begins:
-            recorded = row["response_time"]
-            reply = gap if other_side else None
-            reply = round(recorded * 1000) if recorded is not None else reply
+        before = _answered(rows, people, place)
+        recorded = row["response_time"]
         yield Said(
             id=row["id"],
             conversation=row["conversation_id"],
             channel=row["channel_id"],
-            person=_person(rows, place),
+            person=people[place],
             role=row["role"],
             ts_ms=times[place],
             turn=turn,
             session=session,
             gap_ms=gap,
-            reply_ms=reply,
+            reply_ms=None if before is None else times[place] - times[before],
+            recorded_ms=None if before is None or recorded is None else round(recorded * 1000),
             words=words_of(row["content"]),
             asks=_ASKS.search(row["content"]) is not None,
             sentiment=row["sentiment_score"],
@@ -256,6 +258,23 @@ def _in_places(rows: list[dict[str, Any]], gap_ms: int) -> Iterator[Said]:
 
 
 def _person(rows: list[dict[str, Any]], place: int) -> str | None:
-    """Who wrote last on the user's side; before that, whom the first message names."""
-    back = (rows[at] for at in range(place, -1, -1))
-    return next((row for row in back if row["role"] == "user"), rows[0])["user_id"]
+    """Whom a message is by or to.
+
+    Of the companion's, whom it names if they wrote before; else who wrote last; before that, whom
+    the first message names.
+    """
+    names = rows[place]["user_id"]
+    users = [row["user_id"] for row in rows[: place + 1] if row["role"] == "user"]
+    if rows[place]["role"] == "user" or (names is not None and names in users):
+        return names
+    return users[-1] if users else rows[0]["user_id"]
+
+
+def _answered(rows: list[dict[str, Any]], people: list[str | None], place: int) -> int | None:
+    """Which message one answers: the last between person and companion, if by the other side."""
+    by_user = rows[place]["role"] == "user"
+    if by_user and all(row["role"] != "user" for row in rows[:place]):
+        return place - 1 if place else None
+    back = (at for at in range(place - 1, -1, -1) if people[at] == people[place])
+    before = next(back, None)
+    return None if before is None or rows[before]["role"] == rows[place]["role"] else before

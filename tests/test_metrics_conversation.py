@@ -64,24 +64,40 @@ def latency_by_hand(raw, cutoff_hours):
     cutoff = round(cutoff_hours * 3_600_000)
     turns = turns_of(messages_of(raw))
     last_ms = max((t.ended_ms for t in turns), default=0)
-    replies, late, unanswered = defaultdict(list), defaultdict(int), defaultdict(int)
+    replies, late, counts = defaultdict(list), defaultdict(int), defaultdict(int)
     for _, of_conversation in grouped(turns, lambda t: t.conversation):
         for place, turn in enumerate(of_conversation):
             if turn.reply_ms is not None and turn.reply_ms <= cutoff:
-                replies[turn.role].append((turn.conversation, turn.reply_ms))
+                replies[turn.role].append((turn.conversation, turn.reply_ms, turn.recorded_ms))
             elif turn.reply_ms is not None:
                 late[turn.role] += 1
             other = "assistant" if turn.role == "user" else "user"
-            later = next((t for t in of_conversation[place:] if t.role == other), None)
+            opening = all(t.role == "assistant" for t in of_conversation[: place + 1])
+            later = next(
+                (t for t in of_conversation[place:]
+                 if t.role == other and (opening or t.person == turn.person)),
+                None,
+            )  # fmt: skip
             in_time = later is not None and later.started_ms <= turn.ended_ms + cutoff
-            unanswered[other] += not in_time and turn.ended_ms + cutoff <= last_ms
+            is_open = not in_time and turn.ended_ms + cutoff <= last_ms
+            if all(t.role == turn.role for t in of_conversation):
+                what = "one_sided"
+            elif turn is of_conversation[-1] and not any(m.asks for m in turn.messages):
+                what = "farewells"
+            else:
+                what = "unanswered"
+            counts[other, what] += is_open
     rows = []
-    for role in sorted({*replies, *late, *unanswered}):
-        times = [ms for _, ms in replies[role]]
-        low, high = median_interval_by_hand(replies[role])
-        row = {"role": role, "n": len(times), "late": late[role], "unanswered": unanswered[role]}
+    for role in sorted({*replies, *late, *(role for role, _ in counts)}):
+        times = [ms for _, ms, _ in replies[role]]
+        recorded = [ms for *_, ms in replies[role] if ms is not None]
+        low, high = median_interval_by_hand([reply[:2] for reply in replies[role]])
+        row = {"role": role, "n": len(times), "late": late[role], "recorded": len(recorded)}
+        row |= {what: counts[role, what] for what in ("unanswered", "farewells", "one_sided")}
         for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
             row[name] = smallest_reaching(times, share) / 1000 if times else None
+        for name, share in (("recorded_p50", 0.5), ("recorded_p95", 0.95)):
+            row[name] = smallest_reaching(recorded, share) / 1000 if recorded else None
         rows.append(row | {"p50_low": low, "p50_high": high})
     return rows
 
@@ -225,11 +241,12 @@ def test_late_replies_are_no_replies_and_what_got_none_in_time_is_counted():
         assistant, user = rows["assistant"], rows["user"]
         assert (assistant["n"], assistant["late"], assistant["unanswered"]) == (2, 1, 1)
         assert (assistant["p50"], assistant["p95"]) == (10, 60)
-        # Of the companion's turns the last but one, and the last one.
-        assert (user["n"], user["p50"], user["late"], user["unanswered"]) == (1, 10, 1, 2)
+        # Of the companion's turns the last but one; the last one asks nothing.
+        assert (user["n"], user["p50"], user["late"], user["unanswered"]) == (1, 10, 1, 1)
+        assert (user["farewells"], user["one_sided"]) == (1, 0)
         patient = made.ask("reply_latency", cutoff_hours=24).pl()
         assert patient["late"].to_list() == [0, 1]
-        assert patient["unanswered"].to_list() == [0, 2]
+        assert patient["unanswered"].to_list() == [0, 1]
 
 
 def test_a_turn_is_not_unanswered_before_the_cutoff_has_passed():
@@ -240,7 +257,7 @@ def test_a_turn_is_not_unanswered_before_the_cutoff_has_passed():
             found = made.ask("reply_latency", filters=filters).pl()
             return dict(found.select("role", "unanswered").rows())
 
-        assert unanswered() == {"assistant": 1, "user": 2}
+        assert unanswered() == {"assistant": 1, "user": 1}
         until = START + timedelta(seconds=20 + 12 * 3600)
         assert unanswered(until=until) == {"assistant": 1, "user": 0}
         assert unanswered(until=until - timedelta(seconds=1)) == {"assistant": 0, "user": 0}
@@ -249,9 +266,54 @@ def test_a_turn_is_not_unanswered_before_the_cutoff_has_passed():
 def test_who_never_replies_has_a_row_and_who_is_never_asked_has_none():
     with world(talk(said(0), said(DAY))) as made:
         answer = made.ask("reply_latency")
-    assert answer.pl().select("role", "n", "unanswered").rows() == [("assistant", 0, 1)]
+    columns = ["role", "n", "unanswered", "one_sided"]
+    assert answer.pl().select(columns).rows() == [("assistant", 0, 0, 1)]
     assert answer.finding == "assistant: no reply in time"
     answer.plot().to_dict()
+
+
+def test_a_second_message_is_no_reply_and_recorded_times_stand_apart():
+    """Waiting for 5 and 40 s; making the answers took 2 and 3 s."""
+    with world(
+        talk(
+            said(0),
+            said(5, "assistant", response_time=2.0),
+            said(5 + 2 * DAY, "assistant", response_time=100.0),
+            said(6 + 2 * DAY, content="are you there?"),
+            said(46 + 2 * DAY, "assistant", response_time=3.0),
+            said(9 * DAY, "assistant", "hello?", conversation="d"),
+            said(9 * DAY, "user", "bye", conversation="e", user="w"),
+            said(9 * DAY + 1, "assistant", "what is it?", conversation="e", user="w"),
+            said(19 * DAY, conversation="f", user="x"),
+        )
+    ) as made:
+        found = made.ask("reply_latency").pl().rows_by_key("role", named=True, unique=True)
+    companion, user = found["assistant"], found["user"]
+    assert (companion["n"], companion["p50"], companion["p95"]) == (3, 5, 40)
+    assert (companion["recorded"], companion["recorded_p50"]) == (2, 2)
+    assert (companion["recorded_p95"], companion["late"], companion["unanswered"]) == (3, 0, 0)
+    # The first, 5 s into `c`, and the question in `e`; its last turn there; and that of `d`.
+    assert (user["unanswered"], user["farewells"], user["one_sided"]) == (2, 1, 1)
+
+
+def test_replies_to_several_people_count_from_whom_they_name():
+    """20 and 60 s; and who was not spoken to is still waiting."""
+    group = talk(
+        said(0, user="ada"),
+        said(19, user="ben"),
+        said(20, "assistant", user="ada"),
+        said(50, user="ada"),
+        said(51, user="cy"),
+        said(109, user="ben"),
+        said(110, "assistant", user="ada"),
+        said(3 * DAY, user="ada"),
+    )
+    with world(group) as made:
+        companion = made.ask("reply_latency").pl().row(0, named=True)
+        assert (companion["n"], companion["p50"], companion["p99"]) == (2, 20, 60)
+        assert companion["unanswered"] == 3  # ben's two and cy's
+        ben = made.ask("reply_latency", filters={"user": "ben"}).pl().row(0, named=True)
+        assert (ben["n"], ben["unanswered"], ben["one_sided"]) == (0, 2, 0)
 
 
 @pytest.mark.slow
