@@ -241,7 +241,7 @@ def test_equal_moods_have_no_correlation():
 
 
 def test_conversations_that_are_merry_as_a_whole_have_a_slope_only_when_pooled():
-    """In each the companion's mood goes against the person's, who is as merry as it on the whole."""
+    """In each, the companion's mood goes against the person's."""
     spoken = [
         said(at, role, conversation=name, sentiment=base + step)
         for name, base in (("sad", -0.6), ("merry", 0.6))
