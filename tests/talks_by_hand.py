@@ -150,6 +150,35 @@ def sessions_of(messages: Iterable[Said]) -> list[Session]:
     ]
 
 
+def sessions_of_people(messages: Iterable[Said], gap_ms: int = HALF_AN_HOUR) -> list[Session]:
+    """The sessions of each person over all their conversations; of nobody known, in each."""
+    made = []
+    in_order = sorted(messages, key=lambda m: (m.ts_ms, m.conversation))  # which keeps their places
+    whose = grouped(in_order, lambda m: (m.person, m.person or m.conversation))
+    for (person, name), theirs in whose:
+        stretches: list[list[Said]] = []
+        for message in theirs:
+            if stretches and message.ts_ms - stretches[-1][-1].ts_ms <= gap_ms:
+                stretches[-1].append(message)
+            else:
+                stretches.append([message])
+        for number, said in enumerate(stretches):
+            made.append(
+                Session(
+                    name,
+                    number,
+                    person,
+                    said[0].ts_ms,
+                    said[-1].ts_ms,
+                    said[0].role,
+                    said[-1].role,
+                    len({(m.conversation, m.turn) for m in said}),
+                    tuple(said),
+                )
+            )
+    return made
+
+
 def grouped(rows: Iterable[T], key: Callable[[T], Key]) -> Iterator[tuple[Key, list[T]]]:
     """Rows by a key, in the order in which each key and each row came first."""
     groups: defaultdict[Key, list[T]] = defaultdict(list)

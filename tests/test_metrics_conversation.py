@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from tests.talks_by_hand import (
     messages_of,
     real_messages,
     sessions_of,
+    sessions_of_people,
     smallest_reaching,
     turns_of,
 )
@@ -106,14 +108,21 @@ def local_day(ms, zone="UTC"):
     return datetime.fromtimestamp(ms // 1000, UTC).astimezone(ZoneInfo(zone)).date()
 
 
-def weeks_by_hand(raw, gap_minutes, zone):
+def sessions_by_hand(raw, gap_minutes, scope):
     messages = messages_of(raw, int(gap_minutes * 60_000))
+    if scope == "person":
+        return sessions_of_people(messages, int(gap_minutes * 60_000))
+    return sessions_of(messages)
+
+
+def weeks_by_hand(raw, gap_minutes, scope, zone):
+    messages = messages_of(raw)
     if not messages:
         return []
     last_ms = max(m.ts_ms for m in messages)
     first, last = (local_day(f(m.ts_ms for m in messages), zone) for f in (min, max))
     by_week = defaultdict(list)
-    for session in sessions_of(messages):
+    for session in sessions_by_hand(raw, gap_minutes, scope):
         day = local_day(session.started_ms, zone)
         by_week[day - timedelta(days=day.weekday())].append(session)
     rows, monday = [], first - timedelta(days=first.weekday())
@@ -141,8 +150,8 @@ CLASSES = {
 }  # fmt: skip
 
 
-def lengths_by_hand(raw, gap_minutes):
-    sessions = sessions_of(messages_of(raw, int(gap_minutes * 60_000)))
+def lengths_by_hand(raw, gap_minutes, scope):
+    sessions = sessions_by_hand(raw, gap_minutes, scope)
     rows = []
     for name, (low, high) in CLASSES.items() if sessions else ():
         found = [s for s in sessions if low <= (s.ended_ms - s.started_ms) / 60_000 < high]
@@ -157,8 +166,8 @@ def lengths_by_hand(raw, gap_minutes):
     return rows
 
 
-def initiative_by_hand(raw, gap_minutes):
-    sessions = sessions_of(messages_of(raw, int(gap_minutes * 60_000)))
+def initiative_by_hand(raw, gap_minutes, scope):
+    sessions = sessions_by_hand(raw, gap_minutes, scope)
     return [
         {
             "role": role,
@@ -170,16 +179,21 @@ def initiative_by_hand(raw, gap_minutes):
     ]
 
 
+BY_HAND = {"session_length": lengths_by_hand, "initiative": initiative_by_hand}
+
+
 def assert_all_as_by_hand(made, gap_minutes, cutoff_hours, zone):
     raw, filters = made.messages, {"timezone": zone}
     assert_rows(made.ask("turns"), turns_by_hand(raw))
     assert_rows(
         made.ask("reply_latency", cutoff_hours=cutoff_hours), latency_by_hand(raw, cutoff_hours)
     )
-    weeks = made.ask("sessions", filters=filters, gap_minutes=gap_minutes)
-    assert_rows(weeks, weeks_by_hand(raw, gap_minutes, zone))
-    for name, by_hand in (("session_length", lengths_by_hand), ("initiative", initiative_by_hand)):
-        assert_rows(made.ask(name, gap_minutes=gap_minutes), by_hand(raw, gap_minutes))
+    for scope in ("conversation", "person"):
+        asked = {"gap_minutes": gap_minutes, "scope": scope}
+        weeks = made.ask("sessions", filters=filters, **asked)
+        assert_rows(weeks, weeks_by_hand(raw, gap_minutes, scope, zone))
+        for name, by_hand in BY_HAND.items():
+            assert_rows(made.ask(name, **asked), by_hand(raw, gap_minutes, scope))
 
 
 @pytest.mark.slow
@@ -394,6 +408,50 @@ def test_who_comes_back_after_a_silence_begins_a_session():
         assert rows["share_ended"].to_list() == pytest.approx([200 / 3, 100 / 3])
         users = made.ask("initiative", filters={"role": "user", "user": "w"}).pl()
         assert users.select("role", "n", "share_started").rows() == [("user", 1, 100)]
+
+
+def test_who_goes_on_in_another_conversation_has_not_begun_a_new_session():
+    with world(
+        talk(
+            said(0),
+            said(600, conversation="d"),
+            said(650, "assistant", conversation="d"),
+            said(660, conversation="e", user=None),
+            said(1700, "assistant"),
+            said(9000, conversation="d"),
+        )
+    ) as made:
+        person = {"scope": "person"}
+        assert made.ask("sessions").pl()["n"].sum() == 4
+        row = made.ask("sessions", **person).pl().row(0, named=True)
+        assert (row["n"], row["messages"], row["turns"]) == (3, 2, 2)  # 4, 1 and nobody's 1
+        ends = made.ask("initiative", **person).pl()
+        assert ends["share_ended"].to_list() == pytest.approx([100 / 3, 200 / 3])
+        in_d = made.ask("sessions", filters={"channel": "d"}, **person).pl()
+        assert (in_d["n"].sum(), in_d["messages"].item()) == (2, 1.5)
+        alone = made.ask("sessions", filters={"user": "u"}, **person).pl()
+        assert alone["n"].sum() == 2
+        with pytest.raises(InvalidValue, match="scope is one of conversation, person"):
+            made.ask("sessions", scope="channel")
+
+
+@pytest.mark.slow
+def test_the_sessions_of_real_people_are_those_that_polars_counts():
+    """By who opened each conversation: the partner stands in for the companion."""
+    raw = real_messages(ALL)
+    opened = raw.filter(pl.col("role") == "user").select("conversation_id", person="user_id")
+    theirs = raw.join(opened.unique(), on="conversation_id").sort("timestamp")
+
+    def count(key):
+        gap = theirs.select(pl.col("timestamp").diff().over(key)).to_series()
+        return int((gap.is_null() | (gap > timedelta(minutes=30))).sum())
+
+    with world(raw) as made:
+        for scope, key, expected in (
+            ("conversation", "conversation_id", 7_563), ("person", "person", 3_466),
+        ):  # fmt: skip
+            found = made.ask("sessions", scope=scope).pl()["n"].sum()
+            assert found == count(key) == expected
 
 
 @pytest.mark.parametrize("name", ["sessions", "session_length", "initiative"])

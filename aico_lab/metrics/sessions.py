@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import altair as alt
 import polars as pl
@@ -12,7 +12,7 @@ from aico_lab.metrics import draw, periods
 from aico_lab.metrics.checks import to_gap_ms
 from aico_lab.metrics.intervals import bootstrap, percent, ratio
 from aico_lab.metrics.registry import CATALOGUE, Column, interval
-from aico_lab.metrics.talk import period
+from aico_lab.metrics.talk import Scope, period
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -36,8 +36,7 @@ _LENGTHS: Final = {
 """Each with the minutes below which it ends."""
 
 
-def _finish_sessions(rows: pl.DataFrame, talk: Talk, *, gap_minutes: float) -> pl.DataFrame:
-    del gap_minutes  # the expression's
+def _finish_sessions(rows: pl.DataFrame, talk: Talk, **_expressions: Any) -> pl.DataFrame:
     found = bootstrap(
         rows,
         by=["start"],
@@ -94,17 +93,22 @@ def _draw_sessions(answer: Answer) -> Chart:
     chart=_draw_sessions,
     role="none",
 )
-def sessions(talk: Talk, *, gap_minutes: float = 30.0) -> ir.Table:
+def sessions(talk: Talk, *, gap_minutes: float = 30.0, scope: Scope = "conversation") -> ir.Table:
     """A session is a stretch of a conversation without a longer silence than `gap_minutes`.
 
     It counts in the week of its first message, by the local time; weeks without one are 0. It lasts
     from its first message to its last one, so that a session of a single message lasts no time at
     all: how long it was read is not known. Intervals resample conversations.
 
+    With the scope `person` it is a stretch of all that a person and the companion write to each
+    other, in whatever conversations: who goes on in another one has not begun a new session. What
+    is of nobody known stays in its conversation. Intervals then resample people.
+
     Args:
         gap_minutes: A longer silence begins a new session; turns are those of 30 minutes.
+        scope: Whether a session is within a conversation or over all those of a person.
     """
-    made = talk.sessions(to_gap_ms(gap_minutes))
+    made = talk.sessions(to_gap_ms(gap_minutes), scope)
     return made.group_by("conversation_id", start=period(made.local_ts, "week")).agg(
         sessions=_.count(),
         ms=(_.ended_ms - _.started_ms).sum(),
@@ -113,8 +117,7 @@ def sessions(talk: Talk, *, gap_minutes: float = 30.0) -> ir.Table:
     )
 
 
-def _finish_length(rows: pl.DataFrame, _talk: Talk, *, gap_minutes: float) -> pl.DataFrame:
-    del gap_minutes  # the expression's
+def _finish_length(rows: pl.DataFrame, _talk: Talk, **_expressions: Any) -> pl.DataFrame:
     places = range(len(_LENGTHS))
     found = bootstrap(
         rows,
@@ -173,16 +176,20 @@ def _draw_length(answer: Answer) -> Chart:
     chart=_draw_length,
     role="none",
 )
-def session_length(talk: Talk, *, gap_minutes: float = 30.0) -> ir.Table:
+def session_length(
+    talk: Talk, *, gap_minutes: float = 30.0, scope: Scope = "conversation"
+) -> ir.Table:
     """How many sessions last how long, in fixed classes; each begins where the one before ends.
 
     A session lasts from its first message to its last one, so that those of a single message are
-    among those under a minute. Intervals resample conversations.
+    among those under a minute. Intervals resample conversations, or people where `scope` is
+    `person`; see `sessions`.
 
     Args:
         gap_minutes: A longer silence begins a new session.
+        scope: Whether a session is within a conversation or over all those of a person.
     """
-    made = talk.sessions(to_gap_ms(gap_minutes))
+    made = talk.sessions(to_gap_ms(gap_minutes), scope)
     ms = made.ended_ms - made.started_ms
     counts = {}
     low = 0
@@ -196,8 +203,7 @@ def session_length(talk: Talk, *, gap_minutes: float = 30.0) -> ir.Table:
     return made.group_by("conversation_id").agg(sessions=_.count(), **counts)
 
 
-def _finish_initiative(rows: pl.DataFrame, _talk: Talk, *, gap_minutes: float) -> pl.DataFrame:
-    del gap_minutes  # the expression's
+def _finish_initiative(rows: pl.DataFrame, _talk: Talk, **_expressions: Any) -> pl.DataFrame:
     sides = [
         rows.select(
             "conversation_id",
@@ -257,17 +263,18 @@ def _draw_initiative(answer: Answer) -> Chart:
     finding=_describe_initiative,
     chart=_draw_initiative,
 )
-def initiative(talk: Talk, *, gap_minutes: float = 30.0) -> ir.Table:
+def initiative(talk: Talk, *, gap_minutes: float = 30.0, scope: Scope = "conversation") -> ir.Table:
     """Which side wrote the first and which the last message of sessions.
 
     A session of a single message is begun and ended by the same side. Who comes back after a
     silence is who begins a session, also in the middle of a conversation. Intervals resample
-    conversations.
+    conversations, or people where `scope` is `person`; see `sessions`.
 
     Args:
         gap_minutes: A longer silence begins a new session.
+        scope: Whether a session is within a conversation or over all those of a person.
     """
-    made = talk.sessions(to_gap_ms(gap_minutes))
+    made = talk.sessions(to_gap_ms(gap_minutes), scope)
     return made.group_by("conversation_id").agg(
         sessions=_.count(),
         started=(_.started_by == "user").cast("int64").sum(),
