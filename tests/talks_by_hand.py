@@ -46,6 +46,7 @@ class Said(NamedTuple):
     session: int
     gap_ms: int | None
     reply_ms: int | None
+    recorded_ms: int | None
     words: tuple[str, ...]
     asks: bool
     sentiment: float | None
@@ -62,6 +63,7 @@ class Turn(NamedTuple):
     started_ms: int
     ended_ms: int
     reply_ms: int | None
+    recorded_ms: int | None
     messages: tuple[Said, ...]
 
 
@@ -116,6 +118,7 @@ def turns_of(messages: Iterable[Said]) -> list[Turn]:
             said[0].ts_ms,
             said[-1].ts_ms,
             said[0].reply_ms,
+            said[0].recorded_ms,
             tuple(said),
         )
         for (conversation, turn), said in grouped(messages, lambda m: (m.conversation, m.turn))
@@ -143,6 +146,35 @@ def sessions_of(messages: Iterable[Said]) -> list[Session]:
             messages, lambda m: (m.conversation, m.session)
         )
     ]
+
+
+def sessions_of_people(messages: Iterable[Said], gap_ms: int = HALF_AN_HOUR) -> list[Session]:
+    """The sessions of each person over all their conversations; of nobody known, in each."""
+    made = []
+    in_order = sorted(messages, key=lambda m: (m.ts_ms, m.conversation))  # which keeps their places
+    whose = grouped(in_order, lambda m: (m.person, m.person or m.conversation))
+    for (person, name), theirs in whose:
+        stretches: list[list[Said]] = []
+        for message in theirs:
+            if stretches and message.ts_ms - stretches[-1][-1].ts_ms <= gap_ms:
+                stretches[-1].append(message)
+            else:
+                stretches.append([message])
+        for number, said in enumerate(stretches):
+            made.append(
+                Session(
+                    name,
+                    number,
+                    person,
+                    said[0].ts_ms,
+                    said[-1].ts_ms,
+                    said[0].role,
+                    said[-1].role,
+                    len({(m.conversation, m.turn) for m in said}),
+                    tuple(said),
+                )
+            )
+    return made
 
 
 def grouped(rows: Iterable[T], key: Callable[[T], Key]) -> Iterator[tuple[Key, list[T]]]:
@@ -224,32 +256,31 @@ def _in_places(rows: list[dict[str, Any]], gap_ms: int) -> Iterator[Said]:
     """Messages of one conversation, in their order."""
     times = [int(row["timestamp"].timestamp() * 1000 + 0.0005) for row in rows]
     gaps = [None, *(after - before for before, after in pairwise(times))]
+    people = [_person(rows, place) for place in range(len(rows))]
     turn = session = -1
     for place, (row, gap) in enumerate(zip(rows, gaps, strict=True)):
-        before = rows[place - 1] if place else None
-        other_side = before is not None and before["role"] != row["role"]
-        other_person = (
-            before is not None and row["role"] == "user" and before["user_id"] != row["user_id"]
+        side = row["role"], people[place]
+        begins = (
+            gap is None
+            or gap > HALF_AN_HOUR
+            or side != (rows[place - 1]["role"], people[place - 1])
         )
-        begins = gap is None or gap > HALF_AN_HOUR or other_side or other_person
         turn += begins
         session += gap is None or gap > gap_ms
-        reply = None
-        if begins:
-            recorded = row["response_time"]
-            reply = gap if other_side else None
-            reply = round(recorded * 1000) if recorded is not None else reply
+        before = _answered(rows, people, place)
+        recorded = row["response_time"]
         yield Said(
             id=row["id"],
             conversation=row["conversation_id"],
             channel=row["channel_id"],
-            person=_person(rows, place),
+            person=people[place],
             role=row["role"],
             ts_ms=times[place],
             turn=turn,
             session=session,
             gap_ms=gap,
-            reply_ms=reply,
+            reply_ms=None if before is None else times[place] - times[before],
+            recorded_ms=None if before is None or recorded is None else round(recorded * 1000),
             words=tuple(text_by_hand.small_words_of(row["content"])),
             asks=text_by_hand.is_question(row["content"]),
             sentiment=row["sentiment_score"],
@@ -257,6 +288,23 @@ def _in_places(rows: list[dict[str, Any]], gap_ms: int) -> Iterator[Said]:
 
 
 def _person(rows: list[dict[str, Any]], place: int) -> str | None:
-    """Who wrote last on the user's side; before that, whom the first message names."""
-    back = (rows[at] for at in range(place, -1, -1))
-    return next((row for row in back if row["role"] == "user"), rows[0])["user_id"]
+    """Whom a message is by or to.
+
+    Of the companion's, whom it names if they wrote before; else who wrote last; before that, whom
+    the first message names.
+    """
+    names = rows[place]["user_id"]
+    users = [row["user_id"] for row in rows[: place + 1] if row["role"] == "user"]
+    if rows[place]["role"] == "user" or (names is not None and names in users):
+        return names
+    return users[-1] if users else rows[0]["user_id"]
+
+
+def _answered(rows: list[dict[str, Any]], people: list[str | None], place: int) -> int | None:
+    """Which message one answers: the last between person and companion, if by the other side."""
+    by_user = rows[place]["role"] == "user"
+    if by_user and all(row["role"] != "user" for row in rows[:place]):
+        return place - 1 if place else None
+    back = (at for at in range(place - 1, -1, -1) if people[at] == people[place])
+    before = next(back, None)
+    return None if before is None or rows[before]["role"] == rows[place]["role"] else before

@@ -70,34 +70,39 @@ def measured(rows: Iterable[Row]) -> list[Row]:
     for talk in conversations.values():
         talk.sort(key=lambda row: (row["timestamp"], row["id"]))
         last: Row = {}
-        person = talk[0]["user_id"]
+        writer = talk[0]["user_id"]
+        wrote: set[str] = set()
+        nobody_wrote = True
+        said_last: dict[str | None, tuple[str, int]] = {}  # of each person: which side, and when
         turn = session = -1
         for place, row in enumerate(talk):
             ms = int((row["timestamp"] - EPOCH) / timedelta(milliseconds=1))
             gap = ms - last["ts_ms"] if last else None
+            by_user = row["role"] == "user"
+            writer = row["user_id"] if by_user else writer
+            person = row["user_id"] if by_user or row["user_id"] in wrote else writer
             new_session = gap is None or gap > GAP_MS
-            other_side = bool(last) and row["role"] != last["role"]
-            if row["role"] == "user":
-                new_person = bool(last) and row["user_id"] != last["author"]
-                person = row["user_id"]
-            else:
-                new_person = False
-            new_turn = new_session or other_side or new_person
+            new_turn = new_session or (row["role"], person) != (last["role"], last["person"])
             session += new_session
             turn += new_turn
             reply = None
-            if new_turn:
-                reply = milliseconds(row["response_time"])
-                if reply is None and other_side:
-                    reply = gap
-            last = {"ts_ms": ms, "role": row["role"], "author": row["user_id"]}
+            if by_user and nobody_wrote:
+                reply = gap
+            elif said_last.get(person, (row["role"], 0))[0] != row["role"]:
+                reply = ms - said_last[person][1]
+            recorded = None if reply is None else milliseconds(row["response_time"])
+            if by_user:
+                nobody_wrote = False
+                wrote |= {row["user_id"]} - {None}
+            said_last[person] = row["role"], ms
+            last = {"ts_ms": ms, "role": row["role"], "person": person}
             made.append(
                 {
                     "id": row["id"], "conversation_id": row["conversation_id"],
                     "channel_id": row["channel_id"], "user_id": person, "role": row["role"],
                     "ts_ms": ms, "msg_idx": place, "turn_idx": turn, "session_idx": session,
-                    "gap_ms": gap, "reply_ms": reply, "n_words": words(row["content"]),
-                    "n_chars": len(row["content"]),
+                    "gap_ms": gap, "reply_ms": reply, "recorded_ms": recorded,
+                    "n_words": words(row["content"]), "n_chars": len(row["content"]),
                     "is_question": text_by_hand.is_question(row["content"]),
                     "sentiment_score": row["sentiment_score"],
                 }
@@ -140,7 +145,8 @@ def expected(rows: Iterable[Row]) -> dict[str, list[Row]]:
             "session_idx": talk[0]["session_idx"], "user_id": talk[0]["user_id"],
             "channel_id": min(row["channel_id"] for row in talk), "role": talk[0]["role"],
             "started_ms": talk[0]["ts_ms"], "ended_ms": talk[-1]["ts_ms"],
-            "reply_ms": talk[0]["reply_ms"], **amounts(talk),
+            "reply_ms": talk[0]["reply_ms"], "recorded_ms": talk[0]["recorded_ms"],
+            **amounts(talk),
         }
         for names, talk in grouped(messages, "conversation_id", "turn_idx")
     ]  # fmt: skip
@@ -212,7 +218,7 @@ TEXTS = st.lists(
 COLUMNS = {
     "channel_id": st.sampled_from(["c1", "c2"]),
     "conversation_id": st.sampled_from(["talk", "other", "third"]),
-    "user_id": st.sampled_from(["ann", "bob", None]),
+    "user_id": st.sampled_from(["ann", "bob", "cy", None]),
     "role": st.sampled_from(["user", "user", "assistant", "assistant", "system"]),
     "content": TEXTS,
     "timestamp": MOMENTS,
@@ -308,6 +314,111 @@ def test_increments_give_what_is_made_anew_and_what_plain_python_counts(
         "SELECT table_name FROM duckdb_tables() WHERE temporary"
     ).fetchall()
     assert left == []
+
+
+GROUP = st.fixed_dictionaries(
+    COLUMNS
+    | {
+        "conversation_id": st.just("talk"),
+        "user_id": st.sampled_from(["ann", "bob", "cy", "cy", None]),
+        "role": st.sampled_from(["user", "assistant"]),
+        "content": st.just("word"),
+    }
+)
+
+
+@given(
+    first=st.lists(GROUP, min_size=5, max_size=30),
+    changes=st.lists(
+        st.tuples(
+            st.sets(st.integers(0, 30), max_size=2),
+            st.dictionaries(
+                st.integers(0, 30),
+                st.tuples(st.sampled_from(["user_id", "role", "timestamp", "content"]), GROUP),
+                max_size=2,
+            ),
+            st.lists(GROUP, max_size=2),
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+)
+@settings(
+    max_examples=effort.examples(60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@pytest.mark.slow
+def test_increments_in_a_group_know_who_wrote_before(warehouse, first, changes):
+    """Whom a reply names counts from when they first wrote, which any change may move."""
+    rows = {n: row | {"id": n, "message_id": f"m{n}"} for n, row in enumerate(first)}
+    load(warehouse, rows)
+    assert_right(warehouse.connection, rows.values())
+    for change in changes:
+        before, rows = rows, changed(rows, change, max(rows, default=0) + 1)
+        follow(warehouse, before, rows)
+        assert_right(warehouse.connection, rows.values())
+
+
+def placed_in(lab: Lab) -> list[tuple[object, ...]]:
+    return lab.sql(
+        "SELECT user_id, turn_idx, reply_ms // 1000, recorded_ms FROM mart.messages ORDER BY id"
+    ).fetchall()
+
+
+def test_a_reply_that_names_a_person_is_theirs(lab):
+    """Its time counts from their last message, and a second message to them answers nobody."""
+    names = [("ada", 0), ("ben", 19), ("Ada's", 20), ("ada", 80), ("Ben's", 82), ("Ben's", 83)]
+    said = [
+        message(
+            place, conversation_id="c", timestamp=at(second), response_time=1.5,
+            role="assistant" if name.endswith("'s") else "user",
+            user_id=name.removesuffix("'s").lower(),
+        )
+        for place, (name, second) in enumerate(names)
+    ]  # fmt: skip
+    add(lab.primary, *said[:4])
+    lab.sync()
+    add(lab.primary, *said[4:])
+    assert lab.sync().mode == "increment"
+    assert placed_in(lab) == [
+        ("ada", 0, None, None),
+        ("ben", 1, None, None),
+        ("ada", 2, 20, 1500),
+        ("ada", 3, 60, 1500),
+        ("ben", 4, 63, 1500),
+        ("ben", 4, None, None),
+    ]
+    # Before ben wrote, what names him is hers who wrote last.
+    lab.primary.execute("UPDATE messages SET timestamp = ? WHERE id = 2", [at(90)])
+    lab.sync()
+    assert [row[0] for row in placed_in(lab)] == ["ada", "ben", *["ada"] * 4]
+    assert_right_in(lab)
+
+
+def test_who_never_writes_as_a_user_in_a_conversation_is_not_whom_it_is_with(lab):
+    """A companion that signs its messages with a name of its own answers who wrote last."""
+    for place, (role, name) in enumerate(
+        [("user", "ada"), ("assistant", "bot"), ("assistant", "zoe"), ("user", "ada")]
+    ):
+        row = message(place, conversation_id="c", role=role, user_id=name, response_time=None)
+        add(lab.primary, row)
+    add(lab.primary, message(9, conversation_id="d", role="user", user_id="zoe"))
+    lab.sync()
+    assert [row[:2] for row in placed_in(lab)][:4] == [
+        ("ada", 0), ("ada", 1), ("ada", 1), ("ada", 2)
+    ]  # fmt: skip
+
+
+def test_a_second_message_after_a_silence_answers_nobody(lab):
+    """Though its response time was recorded."""
+    for place, (role, second) in enumerate([("user", 0), ("assistant", 5), ("assistant", 172_805)]):
+        row = message(place, conversation_id="c", role=role, user_id="ada", response_time=2.0)
+        add(lab.primary, row | {"timestamp": at(second)})
+    lab.sync()
+    assert [row[1:] for row in placed_in(lab)] == [
+        (0, None, None), (1, 5, 2000), (2, None, None)
+    ]  # fmt: skip
 
 
 def in_lab(lab: Lab) -> list[Row]:

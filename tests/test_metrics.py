@@ -11,7 +11,7 @@ from aico_lab.errors import InvalidValue, NeverSynced, UnknownName
 from aico_lab.metrics.answer import SHOWN, TYPES
 from aico_lab.metrics.catalogue import DOMAINS, Metrics, compile_query
 from aico_lab.metrics.filters import Filters
-from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Catalogue, Column
+from aico_lab.metrics.registry import CATALOGUE, FORMER_NAMES, PEOPLE, Catalogue, Column
 from aico_lab.metrics.talk import Talk
 from tests.effort import examples
 from tests.talks import said, shuffled, talk, talks, world
@@ -73,6 +73,7 @@ def test_every_domain_of_the_source_document_has_metrics():
 @pytest.mark.parametrize("name", EVERY)
 def test_it_says_what_it_answers_how_and_from_where(name):
     metric = CATALOGUE[name]
+    assert name not in FORMER_NAMES
     assert metric.question.endswith("?")
     assert len(metric.definition.split()) >= 8
     assert metric.source
@@ -217,6 +218,8 @@ def test_a_lab_names_its_metrics(a_day):
     assert metrics.turns.__doc__.startswith(CATALOGUE["turns"].question)
     with pytest.raises(UnknownName, match="There is no metric 'turnz'"):
         metrics.turnz()
+    with pytest.raises(UnknownName, match="'repair' is called 'mood_recovery' now"):
+        metrics.repair  # noqa: B018
     with pytest.raises(UnknownName, match="No message has the user 'x'"):
         metrics.turns(user="x")
     with pytest.raises(UnknownName, match="No message has the channel 'x'"):

@@ -94,6 +94,7 @@ def test_an_answer_is_drawn_into_a_file_that_needs_no_network(asked, tmp_path):
     ("arguments", "sentence"),
     [
         (["nonsense"], "There is no metric 'nonsense'"),
+        (["repair"], "The metric 'repair' is called 'mood_recovery' now"),
         (["turns", "-p", "x=1"], "turns has no parameter 'x'"),
         (["turns", "-p", "x"], "NAME=VALUE"),
         (["turns", "-p", "since=3d"], "give --since"),

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ from tests.talks_by_hand import (
     messages_of,
     real_messages,
     sessions_of,
+    sessions_of_people,
     smallest_reaching,
     turns_of,
 )
@@ -65,24 +67,40 @@ def latency_by_hand(raw, cutoff_hours):
     cutoff = round(cutoff_hours * 3_600_000)
     turns = turns_of(messages_of(raw))
     last_ms = max((t.ended_ms for t in turns), default=0)
-    replies, late, unanswered = defaultdict(list), defaultdict(int), defaultdict(int)
+    replies, late, counts = defaultdict(list), defaultdict(int), defaultdict(int)
     for _, of_conversation in grouped(turns, lambda t: t.conversation):
         for place, turn in enumerate(of_conversation):
             if turn.reply_ms is not None and turn.reply_ms <= cutoff:
-                replies[turn.role].append((turn.conversation, turn.reply_ms))
+                replies[turn.role].append((turn.conversation, turn.reply_ms, turn.recorded_ms))
             elif turn.reply_ms is not None:
                 late[turn.role] += 1
             other = "assistant" if turn.role == "user" else "user"
-            later = next((t for t in of_conversation[place:] if t.role == other), None)
+            opening = all(t.role == "assistant" for t in of_conversation[: place + 1])
+            later = next(
+                (t for t in of_conversation[place:]
+                 if t.role == other and (opening or t.person == turn.person)),
+                None,
+            )  # fmt: skip
             in_time = later is not None and later.started_ms <= turn.ended_ms + cutoff
-            unanswered[other] += not in_time and turn.ended_ms + cutoff <= last_ms
+            is_open = not in_time and turn.ended_ms + cutoff <= last_ms
+            if all(t.role == turn.role for t in of_conversation):
+                what = "one_sided"
+            elif turn is of_conversation[-1] and not any(m.asks for m in turn.messages):
+                what = "farewells"
+            else:
+                what = "unanswered"
+            counts[other, what] += is_open
     rows = []
-    for role in sorted({*replies, *late, *unanswered}):
-        times = [ms for _, ms in replies[role]]
-        low, high = median_interval_by_hand(replies[role])
-        row = {"role": role, "n": len(times), "late": late[role], "unanswered": unanswered[role]}
+    for role in sorted({*replies, *late, *(role for role, _ in counts)}):
+        times = [ms for _, ms, _ in replies[role]]
+        recorded = [ms for *_, ms in replies[role] if ms is not None]
+        low, high = median_interval_by_hand([reply[:2] for reply in replies[role]])
+        row = {"role": role, "n": len(times), "late": late[role], "recorded": len(recorded)}
+        row |= {what: counts[role, what] for what in ("unanswered", "farewells", "one_sided")}
         for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
             row[name] = smallest_reaching(times, share) / 1000 if times else None
+        for name, share in (("recorded_p50", 0.5), ("recorded_p95", 0.95)):
+            row[name] = smallest_reaching(recorded, share) / 1000 if recorded else None
         rows.append(row | {"p50_low": low, "p50_high": high})
     return rows
 
@@ -91,8 +109,15 @@ def local_day(ms, zone="UTC"):
     return datetime.fromtimestamp(ms // 1000, UTC).astimezone(ZoneInfo(zone)).date()
 
 
-def weeks_by_hand(raw, gap_minutes, zone):
+def sessions_by_hand(raw, gap_minutes, scope):
     messages = messages_of(raw, int(gap_minutes * 60_000))
+    if scope == "person":
+        return sessions_of_people(messages, int(gap_minutes * 60_000))
+    return sessions_of(messages)
+
+
+def weeks_by_hand(raw, gap_minutes, scope, zone):
+    messages = messages_of(raw)
     if not messages:
         return []
     times = [m.ts_ms for m in messages]
@@ -100,7 +125,7 @@ def weeks_by_hand(raw, gap_minutes, zone):
             for ms in (min(times), max(times))]  # fmt: skip
     first, last = (local_day(f(m.ts_ms for m in messages), zone) for f in (min, max))
     by_week = defaultdict(list)
-    for session in sessions_of(messages):
+    for session in sessions_by_hand(raw, gap_minutes, scope):
         day = local_day(session.started_ms, zone)
         by_week[day - timedelta(days=day.weekday())].append(session)
     rows, monday = [], first - timedelta(days=first.weekday())
@@ -127,8 +152,8 @@ CLASSES = {
 }  # fmt: skip
 
 
-def lengths_by_hand(raw, gap_minutes):
-    sessions = sessions_of(messages_of(raw, int(gap_minutes * 60_000)))
+def lengths_by_hand(raw, gap_minutes, scope):
+    sessions = sessions_by_hand(raw, gap_minutes, scope)
     rows = []
     for name, (low, high) in CLASSES.items() if sessions else ():
         found = [s for s in sessions if low <= (s.ended_ms - s.started_ms) / 60_000 < high]
@@ -143,8 +168,8 @@ def lengths_by_hand(raw, gap_minutes):
     return rows
 
 
-def initiative_by_hand(raw, gap_minutes):
-    sessions = sessions_of(messages_of(raw, int(gap_minutes * 60_000)))
+def initiative_by_hand(raw, gap_minutes, scope):
+    sessions = sessions_by_hand(raw, gap_minutes, scope)
     return [
         {
             "role": role,
@@ -156,16 +181,21 @@ def initiative_by_hand(raw, gap_minutes):
     ]
 
 
+BY_HAND = {"session_length": lengths_by_hand, "initiative": initiative_by_hand}
+
+
 def assert_all_as_by_hand(made, gap_minutes, cutoff_hours, zone):
     raw, filters = made.messages, {"timezone": zone}
     assert_rows(made.ask("turns"), turns_by_hand(raw))
     assert_rows(
         made.ask("reply_latency", cutoff_hours=cutoff_hours), latency_by_hand(raw, cutoff_hours)
     )
-    weeks = made.ask("sessions", filters=filters, gap_minutes=gap_minutes)
-    assert_rows(weeks, weeks_by_hand(raw, gap_minutes, zone))
-    for name, by_hand in (("session_length", lengths_by_hand), ("initiative", initiative_by_hand)):
-        assert_rows(made.ask(name, gap_minutes=gap_minutes), by_hand(raw, gap_minutes))
+    for scope in ("conversation", "person"):
+        asked = {"gap_minutes": gap_minutes, "scope": scope}
+        weeks = made.ask("sessions", filters=filters, **asked)
+        assert_rows(weeks, weeks_by_hand(raw, gap_minutes, scope, zone))
+        for name, by_hand in BY_HAND.items():
+            assert_rows(made.ask(name, **asked), by_hand(raw, gap_minutes, scope))
 
 
 @pytest.mark.slow
@@ -227,11 +257,12 @@ def test_late_replies_are_no_replies_and_what_got_none_in_time_is_counted():
         assistant, user = rows["assistant"], rows["user"]
         assert (assistant["n"], assistant["late"], assistant["unanswered"]) == (2, 1, 1)
         assert (assistant["p50"], assistant["p95"]) == (10, 60)
-        # Of the companion's turns the last but one, and the last one.
-        assert (user["n"], user["p50"], user["late"], user["unanswered"]) == (1, 10, 1, 2)
+        # Of the companion's turns the last but one; the last one asks nothing.
+        assert (user["n"], user["p50"], user["late"], user["unanswered"]) == (1, 10, 1, 1)
+        assert (user["farewells"], user["one_sided"]) == (1, 0)
         patient = made.ask("reply_latency", cutoff_hours=24).pl()
         assert patient["late"].to_list() == [0, 1]
-        assert patient["unanswered"].to_list() == [0, 2]
+        assert patient["unanswered"].to_list() == [0, 1]
 
 
 def test_a_turn_is_not_unanswered_before_the_cutoff_has_passed():
@@ -242,7 +273,7 @@ def test_a_turn_is_not_unanswered_before_the_cutoff_has_passed():
             found = made.ask("reply_latency", filters=filters).pl()
             return dict(found.select("role", "unanswered").rows())
 
-        assert unanswered() == {"assistant": 1, "user": 2}
+        assert unanswered() == {"assistant": 1, "user": 1}
         until = START + timedelta(seconds=20 + 12 * 3600)
         assert unanswered(until=until) == {"assistant": 1, "user": 0}
         assert unanswered(until=until - timedelta(seconds=1)) == {"assistant": 0, "user": 0}
@@ -251,9 +282,54 @@ def test_a_turn_is_not_unanswered_before_the_cutoff_has_passed():
 def test_who_never_replies_has_a_row_and_who_is_never_asked_has_none():
     with world(talk(said(0), said(DAY))) as made:
         answer = made.ask("reply_latency")
-    assert answer.pl().select("role", "n", "unanswered").rows() == [("assistant", 0, 1)]
+    columns = ["role", "n", "unanswered", "one_sided"]
+    assert answer.pl().select(columns).rows() == [("assistant", 0, 0, 1)]
     assert answer.finding == "assistant: no reply in time"
     answer.plot().to_dict()
+
+
+def test_a_second_message_is_no_reply_and_recorded_times_stand_apart():
+    """Waiting for 5 and 40 s; making the answers took 2 and 3 s."""
+    with world(
+        talk(
+            said(0),
+            said(5, "assistant", response_time=2.0),
+            said(5 + 2 * DAY, "assistant", response_time=100.0),
+            said(6 + 2 * DAY, content="are you there?"),
+            said(46 + 2 * DAY, "assistant", response_time=3.0),
+            said(9 * DAY, "assistant", "hello?", conversation="d"),
+            said(9 * DAY, "user", "bye", conversation="e", user="w"),
+            said(9 * DAY + 1, "assistant", "what is it?", conversation="e", user="w"),
+            said(19 * DAY, conversation="f", user="x"),
+        )
+    ) as made:
+        found = made.ask("reply_latency").pl().rows_by_key("role", named=True, unique=True)
+    companion, user = found["assistant"], found["user"]
+    assert (companion["n"], companion["p50"], companion["p95"]) == (3, 5, 40)
+    assert (companion["recorded"], companion["recorded_p50"]) == (2, 2)
+    assert (companion["recorded_p95"], companion["late"], companion["unanswered"]) == (3, 0, 0)
+    # The first, 5 s into `c`, and the question in `e`; its last turn there; and that of `d`.
+    assert (user["unanswered"], user["farewells"], user["one_sided"]) == (2, 1, 1)
+
+
+def test_replies_to_several_people_count_from_whom_they_name():
+    """20 and 60 s; and who was not spoken to is still waiting."""
+    group = talk(
+        said(0, user="ada"),
+        said(19, user="ben"),
+        said(20, "assistant", user="ada"),
+        said(50, user="ada"),
+        said(51, user="cy"),
+        said(109, user="ben"),
+        said(110, "assistant", user="ada"),
+        said(3 * DAY, user="ada"),
+    )
+    with world(group) as made:
+        companion = made.ask("reply_latency").pl().row(0, named=True)
+        assert (companion["n"], companion["p50"], companion["p99"]) == (2, 20, 60)
+        assert companion["unanswered"] == 3  # ben's two and cy's
+        ben = made.ask("reply_latency", filters={"user": "ben"}).pl().row(0, named=True)
+        assert (ben["n"], ben["unanswered"], ben["one_sided"]) == (0, 2, 0)
 
 
 @pytest.mark.slow
@@ -334,6 +410,50 @@ def test_who_comes_back_after_a_silence_begins_a_session():
         assert rows["share_ended"].to_list() == pytest.approx([200 / 3, 100 / 3])
         users = made.ask("initiative", filters={"role": "user", "user": "w"}).pl()
         assert users.select("role", "n", "share_started").rows() == [("user", 1, 100)]
+
+
+def test_who_goes_on_in_another_conversation_has_not_begun_a_new_session():
+    with world(
+        talk(
+            said(0),
+            said(600, conversation="d"),
+            said(650, "assistant", conversation="d"),
+            said(660, conversation="e", user=None),
+            said(1700, "assistant"),
+            said(9000, conversation="d"),
+        )
+    ) as made:
+        person = {"scope": "person"}
+        assert made.ask("sessions").pl()["n"].sum() == 4
+        row = made.ask("sessions", **person).pl().row(0, named=True)
+        assert (row["n"], row["messages"], row["turns"]) == (3, 2, 2)  # 4, 1 and nobody's 1
+        ends = made.ask("initiative", **person).pl()
+        assert ends["share_ended"].to_list() == pytest.approx([100 / 3, 200 / 3])
+        in_d = made.ask("sessions", filters={"channel": "d"}, **person).pl()
+        assert (in_d["n"].sum(), in_d["messages"].item()) == (2, 1.5)
+        alone = made.ask("sessions", filters={"user": "u"}, **person).pl()
+        assert alone["n"].sum() == 2
+        with pytest.raises(InvalidValue, match="scope is one of conversation, person"):
+            made.ask("sessions", scope="channel")
+
+
+@pytest.mark.slow
+def test_the_sessions_of_real_people_are_those_that_polars_counts():
+    """By who opened each conversation: the partner stands in for the companion."""
+    raw = real_messages(ALL)
+    opened = raw.filter(pl.col("role") == "user").select("conversation_id", person="user_id")
+    theirs = raw.join(opened.unique(), on="conversation_id").sort("timestamp")
+
+    def count(key):
+        gap = theirs.select(pl.col("timestamp").diff().over(key)).to_series()
+        return int((gap.is_null() | (gap > timedelta(minutes=30))).sum())
+
+    with world(raw) as made:
+        for scope, key, expected in (
+            ("conversation", "conversation_id", 7_563), ("person", "person", 3_466),
+        ):  # fmt: skip
+            found = made.ask("sessions", scope=scope).pl()["n"].sum()
+            assert found == count(key) == expected
 
 
 @pytest.mark.parametrize("name", ["sessions", "session_length", "initiative"])

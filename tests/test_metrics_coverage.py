@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 GROUPS = {
-    "turns": ["role"], "questions": ["role"], "message_length": ["role"], "sentiment": ["role"],
+    "turns": ["role"],
+    "mood_recovery": ["role"], "questions": ["role"], "message_length": ["role"], "sentiment": ["role"],
     "sentiment_trajectory": ["role", "step"], "sentiment_transfer": ["role"],
     "session_length": [], "initiative": [], "balance": [], "coordination": ["role"],
     "burstiness": ["role"], "stickiness": ["start"], "sessions": ["start"],

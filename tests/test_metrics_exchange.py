@@ -78,7 +78,7 @@ def mood(turn):
     return mean(m.sentiment for m in turn.messages if m.sentiment is not None)
 
 
-def repair_by_hand(messages):
+def recovery_by_hand(messages):
     pairs = defaultdict(list)
     for _, turns in grouped(turns_of(messages), lambda t: (t.conversation, t.session)):
         for one, between, after in zip(turns, turns[1:], turns[2:], strict=False):
@@ -88,15 +88,16 @@ def repair_by_hand(messages):
     rows = []
     for role, found in sorted(pairs.items()):
         after_negative = [not then for first, then in found if first]
-        repaired, baseline = mean(after_negative), mean(not then for _, then in found)
-        known = repaired is not None and baseline > 0
+        recovered = mean(after_negative)
+        baseline = mean(not then for first, then in found if not first)
+        known = recovered is not None and bool(baseline)
         rows.append(
             {
                 "role": role,
                 "n": len(after_negative),
-                "repaired": None if repaired is None else 100 * repaired,
-                "baseline": 100 * baseline,
-                "lift": repaired / baseline if known else None,
+                "recovered": None if recovered is None else 100 * recovered,
+                "baseline": None if baseline is None else 100 * baseline,
+                "lift": recovered / baseline if known else None,
             }
         )
     return rows
@@ -106,7 +107,7 @@ BY_HAND = {
     "balance": balance_by_hand,
     "questions": questions_by_hand,
     "message_length": lengths_by_hand,
-    "repair": repair_by_hand,
+    "mood_recovery": recovery_by_hand,
 }
 
 
@@ -189,16 +190,17 @@ def moods(*scores, gap=60):
     )
 
 
-def test_repair_compares_what_follows_a_negative_turn_with_what_follows_any():
-    # The user's turns: -0.5, 0.2, -0.05, -0.3, 0.0: three are followed after being negative.
-    with world(moods(-0.5, 0, 0.2, 0, -0.05, 0, -0.3, 0, 0.0)) as made:
-        user = made.ask("repair", filters={"role": "user"}).pl().row(0, named=True)
+def test_recovery_compares_what_follows_negative_turns_with_what_follows_others():
+    # The user's turns: -0.5, 0.2, -0.05, -0.3, 0.0, 0.1: three are followed after being negative,
+    # and two after not being so.
+    with world(moods(-0.5, 0, 0.2, 0, -0.05, 0, -0.3, 0, 0.0, 0, 0.1)) as made:
+        user = made.ask("mood_recovery", filters={"role": "user"}).pl().row(0, named=True)
         assert user["n"] == 3
-        assert user["repaired"] == pytest.approx(200 / 3)
+        assert user["recovered"] == pytest.approx(200 / 3)
         assert user["baseline"] == 50
         assert user["lift"] == pytest.approx(4 / 3)
-        companion = made.ask("repair", filters={"role": "assistant"}).pl().row(0, named=True)
-        assert (companion["n"], companion["repaired"], companion["baseline"]) == (0, None, 100)
+        companion = made.ask("mood_recovery", filters={"role": "assistant"}).pl().row(0, named=True)
+        assert (companion["n"], companion["recovered"], companion["baseline"]) == (0, None, 100)
 
 
 def test_a_mean_of_exactly_the_threshold_is_negative_in_whatever_order_it_is_added():
@@ -207,7 +209,7 @@ def test_a_mean_of_exactly_the_threshold_is_negative_in_whatever_order_it_is_add
         turn = [said(at, sentiment=s) for at, s in enumerate(scores[shift:] + scores[:shift])]
         after = [said(10, "assistant", user=None), said(20, sentiment=0.5)]
         with world(talk(*turn, *after)) as made:
-            assert made.ask("repair").pl().select("n", "repaired").rows() == [(1, 100)]
+            assert made.ask("mood_recovery").pl().select("n", "recovered").rows() == [(1, 100)]
 
 
 def test_a_silence_a_missing_score_or_another_person_in_between_is_no_pair():
@@ -218,7 +220,7 @@ def test_a_silence_a_missing_score_or_another_person_in_between_is_no_pair():
         talk(said(0, sentiment=-0.5), said(1, user="v"), said(2, sentiment=0.5)),
     ):
         with world(messages) as made:
-            answer = made.ask("repair")
+            answer = made.ask("mood_recovery")
             assert answer.pl().is_empty()
             assert answer.finding == "Nothing matches."
 
@@ -232,5 +234,5 @@ def test_turns_that_a_filter_leaves_out_still_lie_between():
         said(3, user="u", sentiment=0.5),
     )
     with world(group) as made:
-        assert made.ask("repair", filters={"user": "u"}).pl().is_empty()
-        assert made.ask("repair").pl()["n"].to_list() == [1]
+        assert made.ask("mood_recovery", filters={"user": "u"}).pl().is_empty()
+        assert made.ask("mood_recovery").pl()["n"].to_list() == [1]

@@ -168,21 +168,30 @@ def test_sessions_and_ratings_belong_to_the_version_of_their_time(messages, draw
         assert_feedback(made, ratings)
 
 
-def feedback_by_hand(ratings):
-    values = defaultdict(list)
+def feedback_by_hand(raw, ratings):
+    people = defaultdict(set)
+    for session in sessions_of(messages_of(raw)):
+        people[session.conversation] |= {session.person} - {None}
+    found = defaultdict(list)
     for rated in ratings:
         if rated["value"] is not None:
-            values[rated["name"]].append(rated["value"])
-    return [
-        (name, len(found), sum(found) / len(found),
-         *(smallest_reaching(found, share) for share in (0.25, 0.5, 0.75)))
-        for name, found in sorted(values.items())
-    ]  # fmt: skip
+            found[rated["name"]].append(rated)
+    rows = []
+    for name, rated in sorted(found.items()):
+        values = [r["value"] for r in rated]
+        of = {r["user_id"] or min(people[r["conversation_id"]], default=None) for r in rated}
+        rows.append(
+            (name, len(values), len({r["conversation_id"] for r in rated} - {None}),
+             len(of - {None}), sum(values) / len(values),
+             *(smallest_reaching(values, share) for share in (0.25, 0.5, 0.75)))
+        )  # fmt: skip
+    return rows
 
 
 def assert_feedback(made, ratings):
-    rows = made.ask("feedback").pl().select("name", "n", "mean", "q25", "median", "q75").rows()
-    expected = feedback_by_hand(ratings)
+    columns = ["name", "n", "conversations", "people", "mean", "q25", "median", "q75"]
+    rows = made.ask("feedback").pl().select(columns).rows()
+    expected = feedback_by_hand(made.messages, ratings)
     assert len(rows) == len(expected)
     for one, other in zip(rows, expected, strict=True):
         assert one[0] == other[0]
@@ -258,18 +267,20 @@ def test_a_session_that_goes_on_after_the_period_counts_whole():
 
 
 def test_ratings_by_what_was_rated():
-    """Means with an interval over conversations, and quantiles that are values."""
+    """Means with an interval over people, and quantiles that are values."""
     ratings = [
         rating("witty", 0, value, conversation=conversation, event=str(i))
         for i, (value, conversation) in enumerate(
             [(1.0, "a"), (2.0, "a"), (10.0, "b"), (None, "b"), (3.0, None), (9.0, "c")]
         )
     ]
-    with world(talk(said(0)), feedback_events=table("feedback_events", ratings)) as made:
+    spoken = talk(said(0), said(0, conversation="a"), said(0, conversation="b", user=None))
+    with world(spoken, feedback_events=table("feedback_events", ratings)) as made:
         answer = made.ask("feedback")
         row = answer.pl().row(0, named=True)
         answer.plot().to_dict()
         assert made.ask("feedback", filters={"min_cell": 6}).left_out == 1
-    assert (row["n"], row["conversations"], row["mean"]) == (5, 4, 5.0)
+    # Of `u`, in conversations `a` and `c`; of `b`, where nobody is known; and of no conversation.
+    assert (row["n"], row["conversations"], row["people"], row["mean"]) == (5, 3, 1, 5.0)
     assert (row["q25"], row["median"], row["q75"]) == (2, 3, 9)
     assert row["mean_low"] < 5 < row["mean_high"]

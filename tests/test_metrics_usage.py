@@ -167,12 +167,12 @@ def transfer_by_hand(raw):
         for i in range(1, len(turns)):
             if turns[i].role == turns[i - 1].role or None in moods[i - 1 : i + 1]:
                 continue
-            pairs[turns[i].role].append((moods[i - 1], moods[i]))
+            pairs[turns[i].role].append((moods[i - 1], moods[i], turns[i].conversation))
             if i > 1 and turns[i].role == turns[i - 2].role and moods[i - 2] is not None:
                 triples[turns[i].role].append((moods[i - 1], moods[i - 2], moods[i]))
     made = []
     for role, found in sorted(pairs.items()):
-        x, y = np.array(found).T
+        x, y = np.array([pair[:2] for pair in found]).T
         varies = np.ptp(x) > 1e-9
         given_own = None
         if triples[role]:
@@ -182,16 +182,27 @@ def transfer_by_hand(raw):
                 given_own = np.linalg.lstsq(design, answer)[0][1]
         made.append((
             role, len(found), np.corrcoef(x, y)[0, 1] if varies and np.ptp(y) > 1e-9 else None,
-            np.polyfit(x, y, 1)[0] if varies else None, len(triples[role]), given_own,
+            np.polyfit(x, y, 1)[0] if varies else None, slope_with_dummies(x, y, found),
+            len(triples[role]), given_own,
         ))  # fmt: skip
     return made
 
 
+def slope_with_dummies(x, y, pairs):
+    """Least squares of y on x and an indicator of each conversation."""
+    names = sorted({conversation for *_, conversation in pairs})
+    indicators = [[conversation == name for name in names] for *_, conversation in pairs]
+    design = np.column_stack([x, np.array(indicators, dtype=float)])
+    if np.linalg.matrix_rank(design, tol=1e-6) < design.shape[1]:
+        return None
+    return np.linalg.lstsq(design, y)[0][0]
+
+
 def assert_transfer(made):
     answer = made.ask("sentiment_transfer")
-    columns = ["role", "n", "r", "slope", "triples", "slope_given_own"]
+    columns = ["role", "n", "r", "slope", "slope_within", "triples", "slope_given_own"]
     assert same(answer.pl().select(columns).rows(), transfer_by_hand(made.messages))
-    assert is_inside_its_interval(answer, "r", "slope", "slope_given_own")
+    assert is_inside_its_interval(answer, "r", "slope", "slope_within", "slope_given_own")
 
 
 @pytest.mark.slow
@@ -224,7 +235,23 @@ def test_equal_moods_have_no_correlation():
     spoken = [said(i, ("user", "assistant")[i % 2], sentiment=0.1) for i in range(30)]
     with world(talk(*spoken)) as made:
         answer = made.ask("sentiment_transfer").pl()
-    assert answer.select("r", "slope", "slope_given_own").rows() == [(None, None, None)] * 2
+    columns = ["r", "slope", "slope_within", "slope_given_own"]
+    assert answer.select(columns).rows() == [(None,) * 4] * 2
+
+
+def test_conversations_that_are_merry_as_a_whole_have_a_slope_only_when_pooled():
+    """In each, the companion's mood goes against the person's."""
+    spoken = [
+        said(at, role, conversation=name, sentiment=base + step)
+        for name, base in (("sad", -0.6), ("merry", 0.6))
+        for at, (role, step) in enumerate(
+            [("user", 0.1), ("assistant", -0.1), ("user", -0.1), ("assistant", 0.1)]
+        )
+    ]
+    with world(talk(*spoken)) as made:
+        companion = made.ask("sentiment_transfer", filters={"role": "assistant"}).pl()
+    assert companion["slope"].item() > 0.9
+    assert companion["slope_within"].item() == pytest.approx(-1)
 
 
 def test_turns_of_other_people_are_no_neighbours_when_they_are_filtered_away():

@@ -14,6 +14,8 @@ from ibis import _
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
+_PEOPLE: Final = 1 << 32
+
 SESSION_GAP_MS: Final = 30 * 60 * 1000
 """A longer silence ends a session, and with it a turn. Thirty minutes are what web analytics and
 chat-analytics use; `sessions` of the metrics takes another one."""
@@ -23,14 +25,22 @@ SOURCE: Final = {
     "conversation": "int64",
     "author": "int64",
     "by_user": "boolean",
+    "addressed": "boolean",
+    "earlier": "boolean",
     "ts_us": "int64",
     "ts_ms": "int64",
     "response_ms": "int64",
 }
 """Messages of the user's and the companion's side; what the system wrote is no talk.
 
-All of them pass through windows, so they are narrow: conversations and people are numbers, these
-below 2^32 and 0 where nobody is named. `response_ms` is NULL where it was not recorded.
+All of them pass through windows, so they are narrow: conversations and people are numbers, and 0 is
+nobody. `author` is whom the message names, `response_ms` is NULL where it was not recorded.
+`addressed` messages are those of the companion that name a person who wrote before, as a user, in
+the same conversation.
+
+`earlier` messages have their place already, and the others count on from them: of each conversation
+the last message by, and the last one to, each person. They are in their order by `ts_us` and `id`,
+before all others, name their person, and are `addressed` where the companion wrote them.
 """
 
 MESSAGES: Final = {
@@ -45,6 +55,7 @@ MESSAGES: Final = {
     "session_idx": "int64",
     "gap_ms": "int64",
     "reply_ms": "int64",
+    "recorded_ms": "int64",
     "n_words": "int64",
     "n_chars": "int64",
     "is_question": "boolean",
@@ -55,60 +66,79 @@ MESSAGES: Final = {
 They are in order of their time, and of their arrival within a microsecond; `msg_idx`, `turn_idx`
 and `session_idx` count from 0 in each conversation.
 
-`user_id` is the person: of a message of the companion, who wrote last before; until somebody has
-written, whom the conversation's first message names.
+`user_id` is the person. Of a message of the companion that is whom it names, if they wrote before,
+as a user, in the same conversation; else who wrote last before; until somebody has written, whom
+the conversation's first message names.
 
 A session begins with the first message, and after a silence longer than `SESSION_GAP_MS`. A turn
-begins with a session, with a change of side, and where another person goes on. `gap_ms` is the
-silence before the message.
+begins with a session, with a change of side, where another person goes on, and where the companion
+turns to another person. `gap_ms` is the silence before the message.
 
-`reply_ms`, of a message that begins a turn, is how long its author took: as recorded, else the
-silence before it if the other side wrote last.
+A message is an answer if the last one before it, of those between its person and the companion, is
+of the other side. `reply_ms` is the time since that one, and `recorded_ms` the recorded response
+time; both are NULL of other messages. The first message by a user answers what the companion wrote
+before, whomever that named.
 
 `n_words` is NULL of a message in a script without spaces between words: see `aico_lab.mart.text`.
 """
 
-_PEOPLE: Final = 1 << 32
-
 
 def places(source: ir.Table) -> ir.Table:
-    """Give every message of `SOURCE` its place: the person, the turn, the session, the silence."""
-    in_order = ibis.window(group_by="conversation", order_by=["ts_us", "id"])
-    first = source.mutate(
-        msg_idx=ibis.row_number().over(in_order),
-        gap_ms=source.ts_ms - source.ts_ms.lag().over(in_order),
-        answers=source.by_user != source.by_user.lag().over(in_order),
-        other_author=source.author != source.author.lag().over(in_order),
-    )
-    starts_session = starts_session_after(first.gap_ms, SESSION_GAP_MS)
-    starts_turn = starts_session | first.answers | (first.by_user & first.other_author)
-    names_a_person = first.by_user | (first.msg_idx == 0)
+    """Give the messages of `SOURCE` that are not `earlier` their places.
+
+    Their numbers count on from 0 after the earlier ones; one that goes on with the last turn, or
+    session, of these has -1.
+    """
     nothing = ibis.null("int64")
-    second = first.select(
-        "id",
-        "conversation",
-        "msg_idx",
-        "gap_ms",
-        # Grows with every message that names a person: the largest so far is the last one's.
-        named=ibis.ifelse(names_a_person, first.msg_idx * _PEOPLE + first.author, nothing),
-        starts_session=starts_session.cast("int64"),
-        starts_turn=starts_turn.cast("int64"),
-        reply_ms=ibis.ifelse(
-            starts_turn,
-            ibis.coalesce(first.response_ms, ibis.ifelse(first.answers, first.gap_ms, nothing)),
-            nothing,
-        ),
+    in_order = ibis.window(group_by="conversation", order_by=["ts_us", "id"])
+    names = source.by_user | source.addressed
+    first = source.mutate(
+        place=ibis.row_number().over(in_order),
+        gap_ms=source.ts_ms - source.ts_ms.lag().over(in_order),
+        other_side=source.by_user != source.by_user.lag().over(in_order),
+        named=ibis.ifelse(names, source.author, nothing),
+        named_before=ibis.ifelse(names, source.author, nothing).lag().over(in_order),
     )
-    so_far = ibis.window(group_by="conversation", order_by="msg_idx", preceding=None, following=0)
-    return second.select(
+    so_far = ibis.window(group_by="conversation", order_by="place", preceding=None, following=0)
+    # Grows with every message that counts: the largest so far is the last one's.
+    wrote = first.place * _PEOPLE + first.author
+    second = first.mutate(
+        writer=ibis.ifelse(first.by_user | (first.place == 0), wrote, nothing).max().over(so_far)
+        % _PEOPLE,
+        by_users=first.by_user.cast("int64").sum().over(so_far),
+    )
+    person = ibis.coalesce(second.named, second.writer)
+    starts_session = starts_session_after(second.gap_ms, SESSION_GAP_MS)
+    # Between two messages of the companion nobody wrote: the writer is the same for both.
+    other_person = person != ibis.coalesce(second.named_before, second.writer)
+    starts_turn = starts_session | second.other_side | other_person
+    third = second.mutate(
+        person=person,
+        counts=(~second.earlier).cast("int64"),
+        starts_session=(starts_session & ~second.earlier).cast("int64"),
+        starts_turn=(starts_turn & ~second.earlier).cast("int64"),
+    )
+    between = ibis.window(group_by=["conversation", "person"], order_by="place")
+    answers = third.by_user != third.by_user.lag().over(between)
+    waited = third.ts_ms - third.ts_ms.lag().over(between)
+    replies = third.mutate(
+        reply_ms=ibis.cases(
+            (third.by_user & (third.by_users == 1), third.gap_ms), (answers, waited), else_=nothing
+        ),
+        msg_idx=third.counts.sum().over(so_far) - 1,
+        session_idx=third.starts_session.sum().over(so_far) - 1,
+        turn_idx=third.starts_turn.sum().over(so_far) - 1,
+    )
+    return replies.filter(~replies.earlier).select(
         "id",
         "conversation",
+        "person",
         "msg_idx",
+        "turn_idx",
+        "session_idx",
         "gap_ms",
         "reply_ms",
-        person=second.named.max().over(so_far) % _PEOPLE,
-        session_idx=second.starts_session.sum().over(so_far) - 1,
-        turn_idx=second.starts_turn.sum().over(so_far) - 1,
+        recorded_ms=ibis.ifelse(_.reply_ms.notnull(), _.response_ms, nothing),
     )
 
 
@@ -120,16 +150,18 @@ def starts_session_after(gap_ms: ir.IntegerValue, longest_ms: int) -> ir.Boolean
 def turns(messages: ir.Table) -> ir.Table:
     """What one side wrote before the other one, or a long silence: `turn_idx` of `MESSAGES`.
 
-    `reply_ms` is that of its first message.
+    `reply_ms` and `recorded_ms` are those of its first message: no other one is an answer.
     """
     return messages.group_by("conversation_id", "turn_idx").agg(
-        session_idx=messages.session_idx.min(),
+        # The same in all of its messages.
+        session_idx=messages.session_idx.arbitrary(),
+        user_id=messages.user_id.arbitrary(),
+        role=messages.role.arbitrary(),
         channel_id=messages.channel_id.min(),
-        user_id=messages.user_id.min(),
-        role=messages.role.min(),
         started_ms=messages.ts_ms.min(),
         ended_ms=messages.ts_ms.max(),
         reply_ms=messages.reply_ms.min(),
+        recorded_ms=messages.recorded_ms.min(),
         **_amounts(),
     )
 

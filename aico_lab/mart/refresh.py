@@ -1,7 +1,7 @@
 """Bring the tables of `mart` up to date in DuckDB, in the transaction that changes `raw`.
 
 The place of a message depends only on those before it. So of a conversation only what comes after
-a change is placed anew, counting on from the last message before; a message that was merely edited
+a change is placed anew, counting on from the last messages before; a message that was merely edited
 keeps its place. The turns, sessions and days follow that the changed messages are part of.
 """
 
@@ -52,8 +52,8 @@ _NOTES: Final = """
     )"""
 
 _MADE: Final = (
-    "measured", "came", "went", "changed", "numbered", "stale", "talk", "was", "people", "fresh",
-    "touched",
+    "measured", "came", "went", "since", "earlier", "changed", "numbered", "stale", "talk", "was",
+    "people", "fresh", "touched",
 )  # fmt: skip
 
 _NEVER: Final = "9e18::BIGINT"
@@ -63,30 +63,41 @@ BATCH = 200_000
 
 _EVERYTHING: Final = f"""CREATE OR REPLACE TEMP TABLE changed AS
     SELECT
-        conversation_id, -{_NEVER} AS since_ms, NULL::BIGINT AS last_ms,
-        NULL::VARCHAR AS last_role, NULL::VARCHAR AS last_user_id,
-        0 AS msg_idx, 0 AS turn_idx, 0 AS session_idx, count(*) AS n_messages
+        conversation_id, -{_NEVER} AS since_ms, 0 AS n_placed, 0 AS n_turns, 0 AS n_sessions,
+        count(*) AS n_messages
     FROM raw.messages GROUP BY conversation_id"""
 
-_CHANGED: Final = f"""CREATE OR REPLACE TEMP TABLE changed AS
+_SINCE: Final = f"""CREATE OR REPLACE TEMP TABLE since AS
+    WITH noted AS (
+        SELECT *, count(*) OVER (PARTITION BY {PLACED_BY}) = 1 AS moved
+        FROM (SELECT {PLACED_BY} FROM came UNION ALL FROM went)
+    )
+    SELECT
+        conversation_id, count(*) AS n_noted,
+        coalesce(min(epoch_ms(timestamp)) FILTER (moved), {_NEVER}) AS since_ms
+    FROM noted WHERE role <> 'system' GROUP BY conversation_id"""
+"""Conversations with changed messages, and the time of the first that came, went or moved."""
+
+_EARLIER: Final = f"""CREATE OR REPLACE TEMP TABLE earlier AS
+    SELECT
+        conversation_id, user_id, role, max(ts_ms) AS ts_ms, max(msg_idx) AS msg_idx,
+        max(turn_idx) AS turn_idx, max(session_idx) AS session_idx
+    FROM mart.messages JOIN since USING (conversation_id)
+    WHERE ts_ms < since_ms AND since_ms < {_NEVER} GROUP BY conversation_id, user_id, role"""
+"""Where each person and the companion last wrote to each other before that."""
+
+_NOTHING_EARLIER: Final = """CREATE OR REPLACE TEMP TABLE earlier (
+        conversation_id VARCHAR, user_id VARCHAR, role VARCHAR, ts_ms BIGINT, msg_idx BIGINT
+    )"""
+"""The same where everything is made anew."""
+
+_CHANGED: Final = """CREATE OR REPLACE TEMP TABLE changed AS
     WITH
-        noted AS (
-            SELECT *, count(*) OVER (PARTITION BY {PLACED_BY}) = 1 AS moved
-            FROM (SELECT {PLACED_BY} FROM came UNION ALL FROM went)
-        ),
-        since AS (
+        placed AS (
             SELECT
-                conversation_id, count(*) AS n_noted,
-                coalesce(min(epoch_ms(timestamp)) FILTER (moved), {_NEVER}) AS since_ms
-            FROM noted WHERE role <> 'system' GROUP BY conversation_id
-        ),
-        last AS (
-            SELECT
-                conversation_id, max(ts_ms) AS last_ms, max(msg_idx) AS msg_idx,
-                max(turn_idx) AS turn_idx, max(session_idx) AS session_idx,
-                arg_max({{'role': role, 'user_id': user_id}}, msg_idx) AS side
-            FROM mart.messages JOIN since USING (conversation_id)
-            WHERE ts_ms < since_ms AND since_ms < {_NEVER} GROUP BY conversation_id
+                conversation_id, max(msg_idx) + 1 AS n_placed, max(turn_idx) + 1 AS n_turns,
+                max(session_idx) + 1 AS n_sessions
+            FROM earlier GROUP BY conversation_id
         ),
         later AS (
             SELECT conversation_id, sum(n_messages) AS n_later
@@ -94,12 +105,12 @@ _CHANGED: Final = f"""CREATE OR REPLACE TEMP TABLE changed AS
             WHERE ended_ms >= since_ms GROUP BY conversation_id
         )
     SELECT
-        conversation_id, since_ms, last_ms, side.role AS last_role, side.user_id AS last_user_id,
-        coalesce(msg_idx, 0) AS msg_idx, coalesce(turn_idx, 0) AS turn_idx,
-        coalesce(session_idx, 0) AS session_idx, n_noted + coalesce(n_later, 0) AS n_messages
-    FROM since LEFT JOIN last USING (conversation_id) LEFT JOIN later USING (conversation_id)"""
-"""Conversations with changed messages; the time of the first that came, went or moved, and the last
-message before it; about how many messages there are to be made."""
+        conversation_id, since_ms, coalesce(n_placed, 0) AS n_placed,
+        coalesce(n_turns, 0) AS n_turns, coalesce(n_sessions, 0) AS n_sessions,
+        n_noted + coalesce(n_later, 0) AS n_messages
+    FROM since LEFT JOIN placed USING (conversation_id) LEFT JOIN later USING (conversation_id)"""
+"""The same conversations; how many messages, turns and sessions each has before, and about how many
+messages there are to be made."""
 
 _NUMBERED: Final = """CREATE OR REPLACE TEMP TABLE numbered AS
     SELECT
@@ -128,20 +139,41 @@ _KNOWN: Final = """INSERT INTO measured
 
 _PEOPLE: Final = """CREATE OR REPLACE TEMP TABLE people AS
     SELECT row_number() OVER () AS person, user_id
-    FROM (SELECT user_id FROM talk UNION SELECT last_user_id FROM stale)
+    FROM (
+        SELECT user_id FROM talk
+        UNION SELECT user_id FROM earlier SEMI JOIN stale USING (conversation_id)
+    )
     WHERE user_id IS NOT NULL"""
 
 _SOURCE: Final = """
+    WITH
+        said AS (
+            SELECT
+                id, conversation, coalesce(person, 0) AS author, role = 'user' AS by_user,
+                epoch_us(timestamp) AS ts_us, epoch_ms(timestamp) AS ts_ms,
+                TRY_CAST(round(response_time * 1000) AS BIGINT) AS response_ms
+            FROM talk JOIN stale USING (conversation_id) LEFT JOIN people USING (user_id)
+        ),
+        known AS (
+            SELECT
+                msg_idx AS id, conversation, coalesce(person, 0) AS author,
+                role = 'user' AS by_user, e.ts_ms * 1000 AS ts_us, e.ts_ms
+            FROM earlier e JOIN stale USING (conversation_id) LEFT JOIN people USING (user_id)
+        ),
+        writers AS (
+            SELECT conversation, author, min({'ts_us': ts_us, 'id': id}) AS since
+            FROM (FROM said SELECT conversation, author, by_user, ts_us, id
+                UNION ALL FROM known SELECT conversation, author, by_user, ts_us, id)
+            WHERE by_user AND author > 0 GROUP BY ALL
+        )
     SELECT
-        id, conversation, coalesce(person, 0) AS author, role = 'user' AS by_user,
-        epoch_us(timestamp) AS ts_us, epoch_ms(timestamp) AS ts_ms,
-        TRY_CAST(round(response_time * 1000) AS BIGINT) AS response_ms
-    FROM talk JOIN stale USING (conversation_id) LEFT JOIN people USING (user_id)
+        id, conversation, author, by_user,
+        coalesce(NOT by_user AND {'ts_us': ts_us, 'id': id} > since, false) AS addressed,
+        false AS earlier, ts_us, ts_ms, response_ms
+    FROM said LEFT JOIN writers USING (conversation, author)
     UNION ALL
-    SELECT
-        NULL, conversation, coalesce(person, 0), last_role = 'user', last_ms * 1000, last_ms, NULL
-    FROM stale LEFT JOIN people ON user_id = last_user_id WHERE last_ms IS NOT NULL"""
-"""`SOURCE` of the definitions; with the last messages before, from which one counts on."""
+    SELECT id, conversation, author, by_user, NOT by_user, true, ts_us, ts_ms, NULL FROM known"""
+"""`SOURCE` of the definitions."""
 
 _EDITED: Final = """
     SELECT was.* EXCLUDE (row) REPLACE (
@@ -191,6 +223,8 @@ class Changes:
             self._begin()
             self._make_anew()
         elif self._noted:
+            self._run(_SINCE)
+            self._run(_EARLIER)
             for _ in self._batches(_CHANGED):
                 self._run(f"CREATE OR REPLACE TEMP TABLE {_TALK}")  # to read them once
                 self._run(_PEOPLE)
@@ -203,6 +237,7 @@ class Changes:
     def _make_anew(self) -> None:
         for table in TABLES:
             self._run(f"CREATE OR REPLACE TABLE mart.{table} ({_columns(table)})")
+        self._run(_NOTHING_EARLIER)
         for _ in self._batches(_EVERYTHING):
             self._run(f"CREATE OR REPLACE TEMP VIEW {_TALK}")  # so many would only be spilled
             self._run(_PEOPLE)
@@ -269,18 +304,21 @@ def version() -> str:
 
 
 def _placed() -> str:
-    """Make rows of `mart.messages` out of `talk`."""
+    """Make rows of `mart.messages` out of `talk`.
+
+    All of the joins find a row; as outer ones they stay in their order, which is the quickest.
+    """
     return f"""
     WITH
         slice AS ({_SOURCE}),
         places AS ({_query("places")})
     SELECT
         id, m.conversation_id, channel_id, people.user_id, role, epoch_ms(timestamp) AS ts_ms,
-        s.msg_idx + p.msg_idx AS msg_idx, s.turn_idx + p.turn_idx AS turn_idx,
-        s.session_idx + p.session_idx AS session_idx, gap_ms, reply_ms, n_words, n_chars,
+        n_placed + p.msg_idx AS msg_idx, n_turns + p.turn_idx AS turn_idx,
+        n_sessions + p.session_idx AS session_idx, gap_ms, reply_ms, recorded_ms, n_words, n_chars,
         is_question, sentiment_score
-    FROM talk m JOIN places p USING (id) JOIN stale s USING (conversation)
-        JOIN measured USING (id) LEFT JOIN people USING (person)"""
+    FROM places p LEFT JOIN measured USING (id) LEFT JOIN stale s USING (conversation)
+        LEFT JOIN people USING (person) JOIN talk m USING (id)"""
 
 
 def _columns(table: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import altair as alt
@@ -11,6 +12,7 @@ from ibis import _
 
 from aico_lab.metrics import claims, draw
 from aico_lab.metrics.checks import more_than_nothing
+from aico_lab.metrics.filters import Filters
 from aico_lab.metrics.intervals import UNIT, UNITS, estimate, mean
 from aico_lab.metrics.quantiles import median_interval, quantiles
 from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column, interval
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 _MS_OF_AN_HOUR: Final = 3_600_000
 _HOURS_OF_A_YEAR: Final = 8_760
+_OPEN: Final = ("unanswered", "farewells", "one_sided")
+"""What a turn without a reply is."""
 
 
 def _finish_turns(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
@@ -72,9 +76,10 @@ def _draw_turns(answer: Answer) -> Chart:
 def turns(talk: Talk) -> ir.Table:
     """A turn is what one side writes until the other one does, or until 30 minutes of silence.
 
-    In a channel of several people a turn also ends where another person goes on. Means are of all
-    turns of the side; that of words is of those without a message in a script that has no spaces
-    between words, such as Chinese, Japanese or Thai, where words are not counted.
+    In a channel of several people a turn also ends where another person goes on, or where the
+    companion turns to another person. Means are of all turns of the side; that of words is of those
+    without a message in a script that has no spaces between words, such as Chinese, Japanese or
+    Thai, where words are not counted.
     """
     counted = (talk.turns.n_unsegmented == 0).cast("int64")
     return talk.by_unit(
@@ -95,15 +100,14 @@ def _finish_latency(rows: pl.DataFrame, talk: Talk, *, cutoff_hours: float) -> p
     )
     replies = replies.with_columns(pl.lit(talk.units).alias(UNIT))
     decided = pl.col("ended_ms") + round(cutoff_hours * _MS_OF_AN_HOUR) <= known_until
-    unanswered = waiting.group_by("role").agg(pl.col("times").filter(decided).sum())
+    without = waiting.group_by("role").agg(pl.col(_OPEN).filter(decided).sum())
     return (
-        replies.drop("times")
-        .join(unanswered, on="role", how="full", coalesce=True)
+        replies.drop(_OPEN)
+        .join(without, on="role", how="full", coalesce=True)
         .with_columns(
-            pl.col("n", "late", "times", "people", UNITS).fill_null(0),
+            pl.col("n", "late", "recorded", "people", UNITS, *_OPEN).fill_null(0),
             pl.col(UNIT).fill_null(talk.units),
         )
-        .rename({"times": "unanswered"})
         .sort("role")
     )
 
@@ -165,8 +169,13 @@ def _draw_latency(answer: Answer) -> Chart:
         interval("p50", "s"),
         Column("p95", "number", "95th percentile", "s"),
         Column("p99", "number", "99th percentile", "s"),
+        Column("recorded", "integer", "replies in time with a recorded response time"),
+        Column("recorded_p50", "number", "median of the recorded response times", "s"),
+        Column("recorded_p95", "number", "95th percentile of the recorded response times", "s"),
         Column("late", "integer", "replies that took longer than the cutoff, left out"),
-        Column("unanswered", "integer", "turns of the other side without a reply in time"),
+        Column("unanswered", "integer", "other turns of the other side without a reply in time"),
+        Column("farewells", "integer", "last turns without a reply that ask nothing"),
+        Column("one_sided", "integer", "turns in conversations in which this side never wrote"),
     ],
     finish=_finish_latency,
     finding=lambda rows: claims.each(
@@ -183,13 +192,21 @@ def _draw_latency(answer: Answer) -> Chart:
 def reply_latency(talk: Talk, *, cutoff_hours: float = 12.0) -> ir.Table:
     """The time from the other side's last message to the first one of the turn that answers it.
 
-    Where the time was recorded with the message, it is the recorded one. Percentiles are exact and
-    are times that occurred. The interval of the median takes conversations as its units.
+    Of several people in a conversation, each talks with the companion for themselves: a reply that
+    names a person counts from their last message. A turn that follows one of its own side, such as
+    a second message after a long silence, answers nothing and is no reply.
+
+    `p50`, `p95` and `p99` are times between messages. How long the answer took to make, where that
+    was recorded with it, is another thing: `recorded_p50` and `recorded_p95` of the same replies.
+    Percentiles are exact and are times that occurred.
 
     Censoring: a reply after the cutoff counts as a new beginning, not as a reply; it is left out of
-    the percentiles and counted as late. A turn of the other side is unanswered if the cutoff has
-    passed since its end, in the data and in the period that was asked for, and no turn of this side
-    began before that. Of two turns before one reply, both are answered by it.
+    the percentiles and counted as late. A turn of the other side is without a reply if the cutoff
+    has passed since its end, in the data and in the period that was asked for, and no turn of this
+    side that answers it began before that. Of two turns before one reply, both are answered by it.
+    Turns without a reply are `one_sided` where this side never wrote in the conversation; else
+    `farewells` where they are the last of the conversation and ask nothing; else `unanswered`.
+    These two are of the whole conversation, whatever the filters.
 
     Args:
         cutoff_hours: A longer time is no reply time.
@@ -202,31 +219,39 @@ def reply_latency(talk: Talk, *, cutoff_hours: float = 12.0) -> ir.Table:
         in_time, "reply_ms", by=["role"], per_mille={"p50": 500, "p95": 950, "p99": 990}
     )
     in_time = in_time.mutate(unit=talk.unit(in_time))
-    ends = median_interval(in_time, "reply_ms", by=["role"])
-    ends = ends.rename(_units="units")
+    ends = median_interval(in_time, "reply_ms", by=["role"]).rename(_units="units")
+    made = quantiles(
+        in_time, "recorded_ms", by=["role"], per_mille={"recorded_p50": 500, "recorded_p95": 950}
+    ).rename(recorded="n")
     late = replies.group_by("role").agg(late=(_.reply_ms > cutoff_ms).cast("int64").sum())
-    found = late.left_join(percentiles, "role").drop("role_right").left_join(ends, "role")
+    found = late
+    for table in (percentiles, ends, made):
+        found = found.left_join(table, "role").drop("role_right")
+    seconds = ("p50", "p95", "p99", "recorded_p50", "recorded_p95")
     of_replies = found.select(
         "role",
         "late",
         "n",
-        **{name: found[name] / 1000 for name in ("p50", "p95", "p99")},
+        "recorded",
+        **{name: found[name] / 1000 for name in seconds},
         p50_low=found.low / 1000,
         p50_high=found.high / 1000,
         people=found.people,
         _units=found._units,  # noqa: SLF001 - a column
         ended_ms=ibis.null("int64"),
-        times=ibis.null("int64"),
+        **{name: ibis.null("int64") for name in _OPEN},
     )
-    nothing = dict.fromkeys(("late", "n", "people", UNITS), "int64") | dict.fromkeys(
-        ("p50", "p95", "p99", "p50_low", "p50_high"), "float64"
+    everything = replace(talk, filters=Filters(timezone=talk.filters.timezone))
+    conversations = everything.turns.group_by("conversation_id").agg(
+        last_idx=_.turn_idx.max(), n_sides=_.role.nunique()
     )
-    waiting = _without_reply(talk.turns, cutoff_ms)
-    return of_replies.union(
-        waiting.mutate(**{name: ibis.null(type_) for name, type_ in nothing.items()}).select(
-            of_replies.columns
-        )
-    )
+    waiting = _without_reply(talk.turns.join(conversations, "conversation_id"), cutoff_ms)
+    nothing = {
+        name: ibis.null(type_)
+        for name, type_ in of_replies.schema().items()
+        if name not in waiting.columns
+    }
+    return of_replies.union(waiting.mutate(**nothing).select(of_replies.columns))
 
 
 def _without_reply(turns: ir.Table, cutoff_ms: int) -> ir.Table:
@@ -234,23 +259,41 @@ def _without_reply(turns: ir.Table, cutoff_ms: int) -> ir.Table:
 
     When they ended is for `finish`, which knows until when the data go: one row a conversation, or
     few more. Sides that could have replied have a row at least.
+
+    Args:
+        turns: With `last_idx` and `n_sides` of their whole conversations.
+        cutoff_ms: What begins later is no reply.
     """
-    onwards = ibis.window(
-        group_by="conversation_id", order_by=ibis.desc("turn_idx"), preceding=None, following=0
-    )
-    next_of = {
-        role: ibis.ifelse(turns.role == role, turns.started_ms, ibis.null("int64"))
-        .min()
-        .over(onwards)
-        for role in ("user", "assistant")
-    }
-    other = ibis.ifelse(turns.role == "user", "assistant", "user")
-    reply_at = ibis.ifelse(turns.role == "user", next_of["assistant"], next_of["user"])
+    by_user = turns.role == "user"
+    in_order = ibis.window(group_by="conversation_id", order_by="turn_idx")
+    users_so_far = by_user.cast("int64").cumsum(group_by="conversation_id", order_by="turn_idx")
+    # What the companion says before anybody wrote, anybody may answer; filters cut nothing before.
+    opening = (users_so_far == 0) & (turns.turn_idx == ibis.row_number().over(in_order))
+    by_person = _next_start(turns, "user", ["conversation_id", "user_id"])
+    by_companion = _next_start(turns, "assistant", ["conversation_id", "user_id"])
+    by_anybody = _next_start(turns, "user", ["conversation_id"])
+    reply_at = ibis.cases((by_user, by_companion), (opening, by_anybody), else_=by_person)
     seen = turns.select(
-        role=other,
+        role=ibis.ifelse(by_user, "assistant", "user"),
         ended_ms=turns.ended_ms,
         in_time=ibis.coalesce(reply_at <= turns.ended_ms + cutoff_ms, False),
+        alone=turns.n_sides == 1,
+        says_farewell=(turns.turn_idx == turns.last_idx) & (turns.n_questions == 0),
     )
+    is_open = {
+        "unanswered": ~seen.in_time & ~seen.alone & ~seen.says_farewell,
+        "farewells": ~seen.in_time & ~seen.alone & seen.says_farewell,
+        "one_sided": ~seen.in_time & seen.alone,
+    }
     return seen.group_by("role", ended_ms=ibis.ifelse(seen.in_time, 0, seen.ended_ms)).agg(
-        times=(~seen.in_time).cast("int64").sum()
+        **{name: value.cast("int64").sum() for name, value in is_open.items()}
     )
+
+
+def _next_start(turns: ir.Table, role: str, group: list[str]) -> ir.IntegerValue:
+    """Give when a side next begins a turn, from this one on."""
+    onwards = ibis.window(
+        group_by=group, order_by=ibis.desc("turn_idx"), preceding=None, following=0
+    )
+    started = ibis.ifelse(turns.role == role, turns.started_ms, ibis.null("int64"))
+    return started.min().over(onwards)

@@ -251,18 +251,19 @@ def message_length(talk: Talk) -> ir.Table:
     return amounts.left_join(exact.drop("n"), "role").drop("role_right")
 
 
-def _finish_repair(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
-    recovered, usual = percent("recovered", "n_negative"), percent("not_negative", "n_followed")
+def _finish_recovery(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
+    after_negative = percent("n_recovered", "n_negative")
+    usual = percent("n_stayed", "n_not_negative")
     found = estimate(
         rows,
         by=["role"],
         unit=talk.units,
         statistics={
-            "repaired": recovered,
+            "recovered": after_negative,
             "baseline": usual,
             "lift": Statistic(
-                lambda sums: recovered.function(sums) / usual.function(sums),
-                ("n_negative", "n_followed"),
+                lambda sums: after_negative.function(sums) / usual.function(sums),
+                ("n_negative", "n_not_negative"),
                 "log",
             ),
         },
@@ -270,18 +271,23 @@ def _finish_repair(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
     return found.rename({"n_negative": "n"})
 
 
-def _describe_repair(rows: pl.DataFrame) -> str:
-    said = (
-        f"{row['role']}: {row['repaired']:.1f} % of the turns after a negative one are not, of all "
-        f"turns {row['baseline']:.1f} %"
-        for row in rows.iter_rows(named=True)
-        if row["repaired"] is not None
-    )
-    return "; ".join(said) or "No negative turn has a next one"
+def _describe_recovery(rows: pl.DataFrame) -> str:
+    def says(row: claims.Row) -> str | None:
+        if row["recovered"] is None:
+            return None
+        text = f"{row['role']}: {row['recovered']:.1f} % of the turns after a negative one are not"
+        if row["baseline"] is None:
+            return text
+        low, high = row["lift_low"], row["lift_high"]
+        unclear = low is not None and low <= 1 <= high
+        compared = f"{text}, after others {row['baseline']:.1f} %"
+        return f"{compared} (no clear difference)" if unclear else compared
+
+    return claims.each(rows, says) or "Too little data: no negative turn has a next one"
 
 
-def _draw_repair(answer: Answer) -> Chart:
-    names = {"repaired": "after a negative turn", "baseline": "after any turn"}
+def _draw_recovery(answer: Answer) -> Chart:
+    names = {"recovered": "after a negative turn", "baseline": "after another turn"}
     return draw.side_by_side(answer, names, "The side's next turn is not negative (% of turns)")
 
 
@@ -293,29 +299,29 @@ def _draw_repair(answer: Answer) -> Chart:
         Column("role", "text", "the side whose turns these are"),
         Column("n", "integer", "negative turns with a next one"),
         PEOPLE,
-        Column("repaired", "number", "share of them whose next turn is not negative", "%"),
-        interval("repaired", "%"),
-        Column("baseline", "number", "the same share of all turns with a next one", "%"),
+        Column("recovered", "number", "share of them whose next turn is not negative", "%"),
+        interval("recovered", "%"),
+        Column("baseline", "number", "the same share of turns that are not negative", "%"),
         interval("baseline", "%"),
         Column("lift", "number", "the first share divided by the second"),
         interval("lift"),
     ],
-    finish=_finish_repair,
-    finding=_describe_repair,
-    chart=_draw_repair,
+    finish=_finish_recovery,
+    finding=_describe_recovery,
+    chart=_draw_recovery,
 )
-def repair(talk: Talk) -> ir.Table:
+def mood_recovery(talk: Talk) -> ir.Table:
     """How often the turn after the next one is not negative, where a turn is.
 
     A turn is negative if the mean score of its scored messages is -0.05 or less. Its next one is
     that of the same side in the same session, with exactly one turn of the other side between them;
     both must have a score. The baseline is the share of turns that are not negative among the next
-    turns of all scored turns of the side, negative or not.
+    turns of the side's turns that are not negative themselves.
 
     Regression to the mean alone makes most turns after a negative one less negative, whatever was
-    said in between: so the share by itself shows no repair. It is to be compared with the baseline,
-    and a lift of 1 says that a negative turn tells nothing of the next one; below 1, moods last.
-    Nothing here shows that the turn in between was the cause.
+    said in between: so the share by itself shows no recovery. It is to be compared with the
+    baseline, and a lift of 1 says that a negative turn tells nothing of the next one; below 1,
+    moods last. Nothing here shows that the turn in between was the cause.
     """
     order = ibis.window(group_by="conversation_id", order_by="turn_idx")
     scored = talk.turns.mutate(
@@ -340,8 +346,8 @@ def repair(talk: Talk) -> ir.Table:
     return talk.by_unit(
         pairs,
         "role",
-        n_followed=_.count(),
-        not_negative=(~_.next_negative).cast("int64").sum(),
         n_negative=_.negative.cast("int64").sum(),
-        recovered=(_.negative & ~_.next_negative).cast("int64").sum(),
+        n_recovered=(_.negative & ~_.next_negative).cast("int64").sum(),
+        n_not_negative=(~_.negative).cast("int64").sum(),
+        n_stayed=(~_.negative & ~_.next_negative).cast("int64").sum(),
     )

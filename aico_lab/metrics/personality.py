@@ -17,7 +17,7 @@ from aico_lab.metrics import claims, draw
 from aico_lab.metrics.filters import Filters
 from aico_lab.metrics.intervals import FEWEST, estimate, mean
 from aico_lab.metrics.quantiles import quantiles
-from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column, interval
+from aico_lab.metrics.registry import CATALOGUE, Column, interval
 from aico_lab.reports import charts
 
 if TYPE_CHECKING:
@@ -99,8 +99,7 @@ def _outcomes(talk: Talk) -> ir.Table:
         held.select(*columns, outcome=ibis.literal(name), value=value)
         for name, value in measured.items()
     ]
-    people = everything.sessions().group_by("conversation_id").agg(person=_.user_id.min())
-    said = talk.feedback.left_join(people, "conversation_id")
+    said = talk.feedback.left_join(_people(talk), "conversation_id")
     ratings = said.select(
         "event_id",
         "name",
@@ -252,17 +251,19 @@ def outcomes_by_style(talk: Talk) -> ir.Table:
     )
 
 
-def _finish_feedback(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
-    spread = ["q25", "median", "q75"]
-    middles = rows.group_by("name").agg(pl.col(spread).first())
+def _finish_feedback(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
+    of_all = ["conversations", "people_of_all", "q25", "median", "q75"]
+    alike = rows.group_by("name").agg(pl.col(of_all).first())
     found = estimate(
-        rows.drop(*spread, "unit").with_columns(known=True),
+        rows.drop(of_all),
         by=["name"],
-        unit="people",
+        unit=talk.units,
         statistics={"mean": mean("total", "times")},
     )
-    found = found.rename({"times": "n"})
-    return found.join(middles, "name", how="left", maintain_order="left")
+    found = found.drop("people").rename({"times": "n"})
+    return found.join(
+        alike.rename({"people_of_all": "people"}), "name", how="left", maintain_order="left"
+    )
 
 
 def _draw_feedback(answer: Answer) -> Chart:
@@ -287,7 +288,8 @@ def _draw_feedback(answer: Answer) -> Chart:
     columns=[
         Column("name", "text", "what was rated"),
         Column("n", "integer", "ratings"),
-        PEOPLE,
+        Column("conversations", "integer", "conversations they are of"),
+        Column("people", "integer", "people they are of"),
         Column("mean", "number", "mean value"),
         interval("mean"),
         Column("q25", "number", "a quarter of the values are at most this"),
@@ -304,13 +306,31 @@ def _draw_feedback(answer: Answer) -> Chart:
 def feedback(talk: Talk) -> ir.Table:
     """The values that people gave to what was rated; feedback without a value is left out.
 
-    A rating is of the period in which it was given. Only people who cared to rate are in it.
-    Intervals resample conversations, or people where a rating names no conversation.
+    A rating is of the period in which it was given. Its person is the one it names, else that of
+    its conversation. Only people who cared to rate are in it.
     """
     rated = talk.feedback.filter(_.value.notnull())
-    rated = rated.mutate(unit=ibis.coalesce(rated.conversation_id, rated.user_id, rated.event_id))
+    rated = rated.left_join(_people(talk), "conversation_id")
+    rated = rated.mutate(user_id=ibis.coalesce(rated.user_id, rated.person))
     spread = quantiles(
         rated, "value", by=["name"], per_mille={"q25": 250, "median": 500, "q75": 750}
     )
-    by_unit = rated.group_by("name", "unit").agg(total=_.value.sum(), times=_.count())
-    return by_unit.left_join(spread.drop("n"), "name").drop("name_right")
+    counts = rated.group_by("name").agg(
+        conversations=_.conversation_id.nunique(), people_of_all=_.user_id.nunique()
+    )
+    # Where nobody is known, a rating of no conversation is a unit of its own.
+    units = rated.mutate(
+        conversation_id=ibis.coalesce(
+            rated.conversation_id, ibis.literal("event ") + rated.event_id
+        )
+    )
+    found = talk.by_unit(units, "name", total=_.value.sum(), times=_.count())
+    for table in (spread.drop("n"), counts):
+        found = found.left_join(table, "name").drop("name_right")
+    return found
+
+
+def _people(talk: Talk) -> ir.Table:
+    """Give the person of each conversation, whatever the filters leave of it."""
+    everything = replace(talk, filters=Filters(timezone=talk.filters.timezone))
+    return everything.sessions().group_by("conversation_id").agg(person=_.user_id.min())

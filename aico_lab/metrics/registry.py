@@ -174,6 +174,10 @@ class Metric:
         }
 
 
+FORMER_NAMES: Final = {"repair": "mood_recovery"}
+"""Metrics that had another name, with the one that they have now."""
+
+
 class Catalogue:
     """Metrics by name, in the order in which they were declared."""
 
@@ -237,6 +241,10 @@ class Catalogue:
         return register
 
     def __getitem__(self, name: str) -> Metric:
+        if name in FORMER_NAMES:
+            raise UnknownName(
+                f"The metric {name!r} is called {FORMER_NAMES[name]!r} now: ask that."
+            )
         if name not in self._metrics:
             raise UnknownName(
                 f"There is no metric {name!r}: see `aico-lab metrics list` or `lab.metrics`."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import altair as alt
 import polars as pl
@@ -12,7 +12,7 @@ from aico_lab.metrics import claims, draw, periods
 from aico_lab.metrics.checks import to_gap_ms
 from aico_lab.metrics.intervals import FEWEST, UNIT, UNITS, estimate, mean, percent
 from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column, interval
-from aico_lab.metrics.talk import period
+from aico_lab.metrics.talk import Scope, period
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -36,8 +36,7 @@ _LENGTHS: Final = {
 """Each with the minutes below which it ends."""
 
 
-def _finish_sessions(rows: pl.DataFrame, talk: Talk, *, gap_minutes: float) -> pl.DataFrame:
-    del gap_minutes  # the expression's
+def _finish_sessions(rows: pl.DataFrame, talk: Talk, **_expressions: Any) -> pl.DataFrame:
     found = estimate(
         rows.with_columns(minutes_of_all=pl.col("ms").cast(pl.Float64) / _MS_OF_A_MINUTE),
         by=["start"],
@@ -98,7 +97,7 @@ def _draw_sessions(answer: Answer) -> Chart:
     chart=_draw_sessions,
     role="none",
 )
-def sessions(talk: Talk, *, gap_minutes: float = 30.0) -> ir.Table:
+def sessions(talk: Talk, *, gap_minutes: float = 30.0, scope: Scope = "conversation") -> ir.Table:
     """A session is a stretch of a conversation without a longer silence than `gap_minutes`.
 
     It counts in the week of its first message, by the local time; weeks without one are 0, and a
@@ -106,10 +105,15 @@ def sessions(talk: Talk, *, gap_minutes: float = 30.0) -> ir.Table:
     first message to its last one, so that a session of a single message lasts no time at all: how
     long it was read is not known.
 
+    With the scope `person` it is a stretch of all that a person and the companion write to each
+    other, in whatever conversations: who goes on in another one has not begun a new session. What
+    is of nobody known stays in its conversation.
+
     Args:
         gap_minutes: A longer silence begins a new session; turns are those of 30 minutes.
+        scope: Whether a session is within a conversation or over all those of a person.
     """
-    made = talk.sessions(to_gap_ms(gap_minutes))
+    made = talk.sessions(to_gap_ms(gap_minutes), scope)
     made = made.mutate(start=period(made.local_ts, "week"))
     return talk.by_unit(
         made,
@@ -121,8 +125,7 @@ def sessions(talk: Talk, *, gap_minutes: float = 30.0) -> ir.Table:
     )
 
 
-def _finish_length(rows: pl.DataFrame, talk: Talk, *, gap_minutes: float) -> pl.DataFrame:
-    del gap_minutes  # the expression's
+def _finish_length(rows: pl.DataFrame, talk: Talk, **_expressions: Any) -> pl.DataFrame:
     places = range(len(_LENGTHS))
     found = estimate(
         rows,
@@ -195,7 +198,9 @@ def _draw_length(answer: Answer) -> Chart:
     chart=_draw_length,
     role="none",
 )
-def session_length(talk: Talk, *, gap_minutes: float = 30.0) -> ir.Table:
+def session_length(
+    talk: Talk, *, gap_minutes: float = 30.0, scope: Scope = "conversation"
+) -> ir.Table:
     """How many sessions last how long, in fixed classes; each begins where the one before ends.
 
     A session lasts from its first message to its last one, so that those of a single message are
@@ -203,8 +208,9 @@ def session_length(talk: Talk, *, gap_minutes: float = 30.0) -> ir.Table:
 
     Args:
         gap_minutes: A longer silence begins a new session.
+        scope: Whether a session is within a conversation or over all those of a person.
     """
-    made = talk.sessions(to_gap_ms(gap_minutes))
+    made = talk.sessions(to_gap_ms(gap_minutes), scope)
     ms = made.ended_ms - made.started_ms
     counts = {}
     low = 0
@@ -218,8 +224,7 @@ def session_length(talk: Talk, *, gap_minutes: float = 30.0) -> ir.Table:
     return talk.by_unit(made, sessions=_.count(), **counts)
 
 
-def _finish_initiative(rows: pl.DataFrame, talk: Talk, *, gap_minutes: float) -> pl.DataFrame:
-    del gap_minutes  # the expression's
+def _finish_initiative(rows: pl.DataFrame, talk: Talk, **_expressions: Any) -> pl.DataFrame:
     sides = [
         rows.select(
             "known",
@@ -281,7 +286,7 @@ def _draw_initiative(answer: Answer) -> Chart:
     finding=_describe_initiative,
     chart=_draw_initiative,
 )
-def initiative(talk: Talk, *, gap_minutes: float = 30.0) -> ir.Table:
+def initiative(talk: Talk, *, gap_minutes: float = 30.0, scope: Scope = "conversation") -> ir.Table:
     """Which side wrote the first and which the last message of sessions.
 
     A session of a single message is begun and ended by the same side. Who comes back after a
@@ -289,8 +294,9 @@ def initiative(talk: Talk, *, gap_minutes: float = 30.0) -> ir.Table:
 
     Args:
         gap_minutes: A longer silence begins a new session.
+        scope: Whether a session is within a conversation or over all those of a person.
     """
-    made = talk.sessions(to_gap_ms(gap_minutes))
+    made = talk.sessions(to_gap_ms(gap_minutes), scope)
     return talk.by_unit(
         made,
         sessions=_.count(),

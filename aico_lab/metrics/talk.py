@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from aico_lab.metrics.filters import Filters
 
 Unit = Literal["day", "week", "month"]
+Scope = Literal["conversation", "person"]
 
 _MS_OF_A_DAY: Final = 86_400_000
 _MS_OF_AN_HOUR: Final = 3_600_000
@@ -218,15 +219,25 @@ class Talk:
         messages = self._stored("messages")
         return messages.aggregate(everybody=ibis.coalesce(messages.user_id, "").nunique())
 
-    def sessions(self, gap_ms: int = definitions.SESSION_GAP_MS) -> ir.Table:
+    def sessions(
+        self, gap_ms: int = definitions.SESSION_GAP_MS, scope: Scope = "conversation"
+    ) -> ir.Table:
         """Stretches of conversation without a longer silence; `local_ts` is its beginning.
 
         A session has two sides, so the role does not restrict sessions.
 
         Args:
             gap_ms: A longer silence ends a session.
+            scope: Whether a session is within a conversation, or goes over all conversations of a
+                person, in the channels that count. In place of a conversation, `conversation_id`
+                then says whose it is.
         """
-        if gap_ms == definitions.SESSION_GAP_MS:
+        if scope == "person":
+            messages = self._stored("messages")
+            if self.filters.channels:
+                messages = messages.filter(messages.channel_id.isin(self.filters.channels))
+            made = definitions.sessions(_of_people(messages, gap_ms)).drop("channel_id")
+        elif gap_ms == definitions.SESSION_GAP_MS:
             made = self._stored("sessions")
         else:
             messages = self._stored("messages")
@@ -314,6 +325,38 @@ def weekday(days: ir.IntegerValue) -> ir.IntegerValue:
 def as_date(days: ir.IntegerValue) -> ir.DateValue:
     """Give the date of days since 1970."""
     return (_BEGINNING + days.as_interval("D")).date()
+
+
+def _of_people(messages: ir.Table, gap_ms: int) -> ir.Table:
+    """Put each person's messages in one row, as if they had one conversation.
+
+    Those of nobody known stay in their conversation.
+    """
+    # One name may be that of a person and of a conversation.
+    whose = ibis.ifelse(
+        messages.user_id.notnull(),
+        ibis.literal("person ") + messages.user_id,
+        ibis.literal("conversation ") + messages.conversation_id,
+    )
+    messages = messages.mutate(whose=whose)
+    in_order = ibis.window(group_by="whose", order_by=["ts_ms", "conversation_id", "msg_idx"])
+    joined = messages.mutate(
+        place=ibis.row_number().over(in_order),
+        starts=definitions.starts_session_after(
+            messages.ts_ms - messages.ts_ms.lag().over(in_order), gap_ms
+        ),
+    )
+    so_far = ibis.window(group_by="whose", order_by="place", preceding=None, following=0)
+    joined = joined.mutate(session_idx=joined.starts.cast("int64").sum().over(so_far) - 1)
+    in_turn = ibis.window(
+        group_by=["whose", "session_idx", "conversation_id", "turn_idx"], order_by="place"
+    )
+    joined = joined.mutate(begins_turn=ibis.row_number().over(in_turn) == 0)
+    return joined.mutate(
+        conversation_id=joined.whose,
+        msg_idx=joined.place,
+        turn_idx=joined.begins_turn.cast("int64").sum().over(so_far) - 1,
+    )
 
 
 def period(local_ts: ir.TimestampValue, unit: Unit) -> ir.DateValue:

@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from aico_lab.metrics.talk import Talk
 
 
+_NO_SPREAD: Final = 1e-12
+
+
 def _covariance(sums: Sums, count: str, one: str, other: str) -> NDArray[np.float64]:
     """Give the mean product of deviations from the mean; of equal values only, nothing."""
     n = sums[count]
     found: NDArray[np.float64] = sums[f"{one}_{other}"] / n - sums[one] / n * (sums[other] / n)
     if one == other:  # what is left of equal values is the rounding of sums
-        return np.where(found > 1e-12, found, np.nan)  # noqa: PLR2004
+        return np.where(found > _NO_SPREAD, found, np.nan)
     return found
 
 
@@ -36,6 +39,14 @@ def _slope(sums: Sums) -> NDArray[np.float64]:
     slope: NDArray[np.float64] = _covariance(sums, "pairs", "x", "y") / _covariance(
         sums, "pairs", "x", "x"
     )
+    return slope
+
+
+def _slope_within(sums: Sums) -> NDArray[np.float64]:
+    """Least squares of deviations from the mean of each conversation."""
+    spread = sums["within_x_x"]
+    varies = np.where(spread > _NO_SPREAD * sums["pairs"], spread, np.nan)
+    slope: NDArray[np.float64] = sums["within_x_y"] / varies
     return slope
 
 
@@ -64,6 +75,7 @@ def _finish_transfer(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
         statistics={
             "r": Statistic(_r, ("pairs",), "atanh"),
             "slope": Statistic(_slope, ("pairs",)),
+            "slope_within": Statistic(_slope_within, ("pairs",)),
             "slope_given_own": Statistic(_slope_given_own, ("triples",)),
         },
     )
@@ -73,6 +85,7 @@ def _finish_transfer(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
 _TRANSFERS: Final = {
     "r": "Correlation",
     "slope": "Slope",
+    "slope_within": "Slope within conversations",
     "slope_given_own": "Slope, given the own previous turn",
 }
 
@@ -105,6 +118,8 @@ def _transferred(rows: pl.DataFrame) -> str:
         interval("r"),
         Column("slope", "number", "change of the answer's score for 1 in the turn before"),
         interval("slope"),
+        Column("slope_within", "number", "the same slope within conversations"),
+        interval("slope_within"),
         Column("triples", "integer", "pairs whose answerer has a scored turn right before the two"),
         Column("slope_given_own", "number", "slope among those, given the own turn before"),
         interval("slope_given_own"),
@@ -118,8 +133,11 @@ def sentiment_transfer(talk: Talk) -> ir.Table:
 
     The mood of a turn is the mean score of its messages. Pairs are adjacent turns of two sides in
     one session; turns without a score make no pair. `r` is Pearson's correlation, `slope` that of
-    least squares; `slope_given_own` has the answerer's own turn before the two as a second
-    predictor, which takes out how stable the answerer's mood is.
+    least squares; `slope_within` is that of both moods less their means in the conversation (fixed
+    effects), so that conversations which are merry or sad as a whole do not count as moods that
+    follow each other; in short conversations it tends to be too low. `slope_given_own` has the
+    answerer's own turn before the two as a second predictor, which takes out how stable the
+    answerer's mood is.
 
     It shows that moods go together, and in which order; not that one makes the other. Both may
     follow the topic, or the words that one takes up from the other.
@@ -150,10 +168,15 @@ def sentiment_transfer(talk: Talk) -> ir.Table:
     of_triples = {"a": a, "b": b, "c": c, "a_a": a * a, "c_c": c * c}
     of_triples |= {"a_b": a * b, "c_b": c * b, "a_c": a * c}
     sums = {**of_pairs, **of_triples}
-    return talk.by_unit(
-        pairs,
-        "role",
+    found = pairs.group_by("role", "conversation_id").agg(
+        user_id=_.user_id.min(),
         pairs=_.count(),
         triples=own.cast("int64").sum(),
         **{name: ibis.coalesce(value.sum(), 0.0) for name, value in sums.items()},
     )
+    within = found.mutate(
+        within_x_x=found.x_x - found.x * found.x / found.pairs,
+        within_x_y=found.x_y - found.x * found.y / found.pairs,
+    )
+    names = ["pairs", "triples", *sums, "within_x_x", "within_x_y"]
+    return talk.by_unit(within, "role", **{name: within[name].sum() for name in names})

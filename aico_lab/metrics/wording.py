@@ -122,8 +122,7 @@ def coordination(talk: Talk, *, min_exchanges: int = 5) -> ir.Table:
     a value (the paper's third aggregate). Messages that nobody is named for count as one person.
 
     Above 0 replies accommodate, below 0 they diverge. It is no cause: turns that are long for a
-    reason of both sides have more words of every class. Only for English. Intervals resample
-    people.
+    reason of both sides have more words of every class. Only for English.
 
     Args:
         min_exchanges: A person with fewer exchanges in a direction does not count in it.
