@@ -7,6 +7,7 @@ metrics can be compared with it. Words and questions are found by other expressi
 from __future__ import annotations
 
 import functools
+import math
 from collections import defaultdict, deque
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -15,14 +16,16 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
+from scipy import stats
 
+from aico_lab.metrics.intervals import FEWEST
 from aico_lab.sources import chitchat
 from aico_lab.sources.sentiment import score
 from tests import text_by_hand
 from tests.talks import MESSAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
     from datetime import date
 
     from aico_lab.metrics.answer import Answer
@@ -190,6 +193,40 @@ def smallest_reaching(values: Iterable[int], share: float) -> int | None:
     ordered = sorted(values)
     reaching = (v for i, v in enumerate(ordered, 1) if i >= share * len(ordered) - 1e-9)
     return next(reaching, None)
+
+
+def units_of(turns: list[Turn]) -> list[tuple[str, str]]:
+    """Whose each turn is: a person's where several are named, else its conversation's."""
+    several = len({turn.person for turn in turns if turn.person is not None}) > 1
+    return [
+        ("person", turn.person)
+        if several and turn.person is not None
+        else ("conversation", turn.conversation)
+        for turn in turns
+    ]
+
+
+def median_interval_by_hand(
+    values: Sequence[int], units: Sequence[Hashable]
+) -> tuple[int | None, int | None]:
+    """Woodruff's interval, with Satterthwaite's degrees of freedom, written out."""
+    ordered, n = sorted(values), len(set(units))
+    if n < FEWEST:
+        return None, None
+    median = ordered[math.ceil(len(values) / 2) - 1]
+    share = sum(value <= median for value in values) / len(values)
+    apart: defaultdict[Hashable, float] = defaultdict(float)
+    for value, unit in zip(values, units, strict=True):
+        apart[unit] += (value <= median) - share
+    squares = sum(a**2 for a in apart.values())
+    kurtosis = n * sum(a**4 for a in apart.values()) / squares**2
+    freedom = min(n - 1, max(2, 2 * n / (kurtosis - (n - 3) / (n - 1))))
+    reach = stats.t.ppf(0.975, freedom) * math.sqrt(squares * n / (n - 1)) / len(values)
+
+    def value_at(at: float) -> int:
+        return ordered[max(math.ceil(min(max(at, 0), 1) * len(values) - 1e-9), 1) - 1]
+
+    return value_at(0.5 - reach), value_at(0.5 + reach)
 
 
 def start_of(day: date, unit: str) -> date:

@@ -21,12 +21,14 @@ from tests.talks_by_hand import (
     grouped,
     is_complete,
     mean,
+    median_interval_by_hand,
     messages_of,
     real_messages,
     sessions_of,
     sessions_of_people,
     smallest_reaching,
     turns_of,
+    units_of,
 )
 
 GAPS = (1.0, 30.0, 720.0)
@@ -48,30 +50,17 @@ def turns_by_hand(raw):
     return rows
 
 
-def median_interval_by_hand(replies):
-    """Woodruff's, of pairs of a conversation and a time."""
-    times = [ms for _, ms in replies]
-    units = [[ms for _, ms in found] for _, found in grouped(replies, lambda reply: reply[0])]
-    if len(units) < 2:
-        return None, None
-    median = smallest_reaching(times, 0.5)
-    share = mean(ms <= median for ms in times)
-    residuals = [sum(ms <= median for ms in unit) - share * len(unit) for unit in units]
-    variance = len(units) / (len(units) - 1) * sum(r * r for r in residuals) / len(times) ** 2
-    reach = 1.96 * variance**0.5
-    ends = (smallest_reaching(times, min(max(0.5 + r, 0), 1)) for r in (-reach, reach))
-    return tuple(end / 1000 for end in ends)
-
-
 def latency_by_hand(raw, cutoff_hours):
     cutoff = round(cutoff_hours * 3_600_000)
     turns = turns_of(messages_of(raw))
+    units = {id(turn): unit for turn, unit in zip(turns, units_of(turns), strict=True)}
     last_ms = max((t.ended_ms for t in turns), default=0)
     replies, late, counts = defaultdict(list), defaultdict(int), defaultdict(int)
     for _, of_conversation in grouped(turns, lambda t: t.conversation):
         for place, turn in enumerate(of_conversation):
             if turn.reply_ms is not None and turn.reply_ms <= cutoff:
-                replies[turn.role].append((turn.conversation, turn.reply_ms, turn.recorded_ms))
+                reply = (units[id(turn)], turn.reply_ms, turn.recorded_ms)
+                replies[turn.role].append(reply)
             elif turn.reply_ms is not None:
                 late[turn.role] += 1
             other = "assistant" if turn.role == "user" else "user"
@@ -94,7 +83,8 @@ def latency_by_hand(raw, cutoff_hours):
     for role in sorted({*replies, *late, *(role for role, _ in counts)}):
         times = [ms for _, ms, _ in replies[role]]
         recorded = [ms for *_, ms in replies[role] if ms is not None]
-        low, high = median_interval_by_hand([reply[:2] for reply in replies[role]])
+        low, high = median_interval_by_hand(times, [unit for unit, *_ in replies[role]])
+        low, high = (None if end is None else end / 1000 for end in (low, high))
         row = {"role": role, "n": len(times), "late": late[role], "recorded": len(recorded)}
         row |= {what: counts[role, what] for what in ("unanswered", "farewells", "one_sided")}
         for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 GROUPS = {
     "turns": ["role"],
-    "mood_recovery": ["role"], "questions": ["role"], "message_length": ["role"], "sentiment": ["role"],
+    "questions": ["role"], "message_length": ["role"], "sentiment": ["role"],
+    "mood_recovery": ["role"],
     "sentiment_trajectory": ["role", "step"], "sentiment_transfer": ["role"],
     "session_length": [], "initiative": [], "balance": [], "coordination": ["role"],
     "burstiness": ["role"], "stickiness": ["start"], "sessions": ["start"],

@@ -18,6 +18,7 @@ from scipy import special, stats
 from aico_lab.metrics.intervals import estimate, mean, percent
 from aico_lab.metrics.quantiles import median_interval, quantiles
 from tests.effort import examples
+from tests.talks_by_hand import median_interval_by_hand
 
 MEAN = {"mean": mean("total", "count")}
 STATISTICS_OF_SHARES = {"share": percent("part", "count")}
@@ -202,26 +203,6 @@ def test_what_cannot_be_known_is_null():
     assert set(empty.columns) >= {"side", "mean", "mean_low", "mean_high", "people", "_units"}
 
 
-def woodruff_by_hand(values, units):
-    """The interval of the median of values by their units, written out."""
-    ordered = np.sort(values)
-    median = ordered[math.ceil(len(values) / 2) - 1]
-    below = (values <= median).mean()
-    apart = np.array(
-        [((values[units == u] <= median) - below).sum() for u in np.unique(units)], float
-    )
-    n = len(apart)
-    kurtosis = n * (apart**4).sum() / (apart**2).sum() ** 2
-    freedom = min(n - 1, max(2, 2 * n / (kurtosis - (n - 3) / (n - 1))))
-    error = math.sqrt((apart**2).sum() * n / (n - 1)) / len(values)
-    reach = stats.t.ppf(0.975, freedom) * error
-
-    def value_at(share):
-        return ordered[max(math.ceil(share * len(values) - 1e-9), 1) - 1]
-
-    return value_at(max(0.5 - reach, 0)), value_at(min(0.5 + reach, 1))
-
-
 def median_of(rows, by=("side",)):
     schema = {"side": "string", "unit": "string", "user_id": "string", "v": "int64"}
     table = ibis.table(schema, name="incoming")
@@ -246,7 +227,7 @@ def test_the_interval_of_a_median_is_woodruffs():
     for seed, people in ((1, 12), (2, 40), (3, 150)):
         rows = people_with_values(np.random.default_rng(seed), people)
         line = median_of(rows).row(0, named=True)
-        expected = woodruff_by_hand(rows["v"].to_numpy(), rows["unit"].to_numpy())
+        expected = median_interval_by_hand(rows["v"].to_list(), rows["unit"].to_list())
         assert (line["low"], line["high"]) == expected
         assert (line["units"], line["people"]) == (people, people)
     few = median_of(people_with_values(np.random.default_rng(4), 9)).row(0, named=True)
