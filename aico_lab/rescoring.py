@@ -14,9 +14,17 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters.libsql import Connection
 
+_READ: Final = ("channel_id", "conversation_id", "role", "content", "timestamp")
+_NOTHING: Final = MessageRecord(
+    message_id="", channel_id="", conversation_id="", user_id=None, role="", content="",
+    timestamp="", sentiment_score=None, sentiment_source=None, response_time=None, reply_to=None,
+    metadata=None,
+)  # fmt: skip
+
 _OUTDATED: Final = "sentiment_source GLOB 'vader-*' AND sentiment_source <> ?"
 
-_EARLIER: Final = """SELECT content FROM (
+# Bytes, since the driver panics on text of other programs that is not UTF-8.
+_EARLIER: Final = """SELECT CAST(content AS BLOB) FROM (
         SELECT conversation_id, role, content FROM messages
         WHERE channel_id = ? ORDER BY timestamp DESC LIMIT 200
     )
@@ -44,9 +52,13 @@ def score_with_stored(connection: Connection, messages: list[MessageRecord]) -> 
 
     def earlier(message: MessageRecord) -> list[str]:
         place = [message.channel_id, message.conversation_id]
-        return [str(text) for (text,) in connection.fetch_all(_EARLIER, place)]
+        return [_decoded(text) for (text,) in connection.fetch_all(_EARLIER, place)]
 
     return score(messages, earlier)
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode(errors="replace")
 
 
 def count_outdated(connection: Connection) -> int:
@@ -77,12 +89,12 @@ def rescore(
     while True:
         with connection.transaction():
             rows = connection.fetch_all(
-                f"SELECT id, {', '.join(MessageRecord._fields)} FROM messages "
+                f"SELECT id, {', '.join(f'CAST({name} AS BLOB)' for name in _READ)} FROM messages "
                 f"WHERE id > ? AND {_OUTDATED} ORDER BY id LIMIT ?",
                 [last, source(), batch],
             )
             messages = [
-                MessageRecord(*row)._replace(sentiment_score=None, sentiment_source=None)
+                _NOTHING._replace(**dict(zip(_READ, map(_decoded, row), strict=True)))
                 for _, *row in rows
             ]
             anew = score_with_stored(connection, messages)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from aico_lab.sources import read
-from aico_lab.sources.rules import Occurrences, to_record
+from aico_lab.sources.context import Context
+from aico_lab.sources.rules import to_record
 from aico_lab.sources.sentiment import score
 from aico_lab.sources.vader import MAX_SCORED, scorer
 from tests.chat_lines import LINES, lines_of
@@ -29,7 +30,7 @@ WORDS = [
 
 def message(text, **fields):
     fields |= {"content": text, "timestamp": "2024-05-01T12:00:00Z"}
-    return to_record(fields, Occurrences())
+    return to_record(fields, Context(names_users=False))
 
 
 def compound(text):

@@ -61,7 +61,7 @@ _PLAIN: Final = f"^{_PLAIN_WORD}[.,!?]*(?: {_PLAIN_WORD}[.,!?]*)*$"
 count the spaces, takes a third of the time of finding every word."""
 
 
-MAY_BE: Final = rf"://|[.@][{_CHARACTER}]"
+MAY_BE: Final = rf"://|[.@][{_CHARACTER}]|(?i:www)\."
 """What every address holds, and few other texts."""
 
 
