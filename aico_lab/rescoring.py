@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters.libsql import Connection
 
-_READ: Final = ("channel_id", "conversation_id", "role", "content", "timestamp")
+_READ: Final = ("channel_id", "conversation_id", "role", "content")
 _NOTHING: Final = MessageRecord(
     message_id="", channel_id="", conversation_id="", user_id=None, role="", content="",
     timestamp="", sentiment_score=None, sentiment_source=None, response_time=None, reply_to=None,
@@ -94,8 +94,12 @@ def rescore(
                 [last, source(), batch],
             )
             messages = [
-                _NOTHING._replace(**dict(zip(_READ, map(_decoded, row), strict=True)))
-                for _, *row in rows
+                _NOTHING._replace(
+                    channel_id=channel, conversation_id=conversation, role=role, content=content
+                )
+                for channel, conversation, role, content in (
+                    map(_decoded, texts) for _, *texts in rows
+                )
             ]
             anew = score_with_stored(connection, messages)
             connection.execute_many(
