@@ -245,11 +245,12 @@ def following(start: date, unit: str) -> date:
 
 def is_complete(start: date, unit: str, zone: str, first: datetime, last: datetime) -> bool:
     """Whether a period begins no earlier than a moment, and ends no later than another."""
+    return _begins(start, zone) >= first and _begins(following(start, unit), zone) <= last
 
-    def begins(day: date) -> datetime:
-        return datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone)).astimezone(UTC)
 
-    return begins(start) >= first and begins(following(start, unit)) <= last
+@functools.cache
+def _begins(day: date, zone: str) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone)).astimezone(UTC)
 
 
 def mean(values: Iterable[float]) -> float | None:

@@ -185,10 +185,16 @@ def assert_is_changes(made: World, zone: str, unit: str, measure: str) -> None:
         signal = np.array(levels if measure == "sentiment" else np.log1p(levels))
         ends = _segments(_cut(signal), {"day": 7, "week": 3}[unit], 11.5)
     expected = [
-        (used[a], following(used[b - 1], unit) - DAY, b - a, pytest.approx(np.mean(levels[a:b])))
+        (
+            used[a],
+            following(used[b - 1], unit) - DAY,
+            int(b - a),
+            pytest.approx(np.mean(levels[a:b])),
+        )
         for a, b in pairwise([0, *ends])
     ]
-    assert found.pl().drop("unit", "people").rows() == expected
+    assert found.pl().select("start", "end", "n", "level").rows() == expected
+    assert found.pl().select("periods", "phases").unique().rows() == [(len(levels), len(ends))]
     assert set(found.pl()["unit"]) == {unit}
 
 

@@ -446,7 +446,7 @@ def test_every_side_of_a_conversation_counts_once(messages):
     with world(messages) as made:
         for sample in (1, 10):
             found = made.ask("languages", sample=sample).pl()
-            rows = found.select("role", "language", "n", "share").rows()
+            rows = found.select("role", "code", "n", "share").rows()
             assert same(rows, languages_by_hand(messages, sample))
 
 

@@ -93,18 +93,23 @@ def test_prompts_and_ratings_are_kept(real, original):
 
 
 def test_sentiment_is_vaders_own(real):
-    """On a sample, by the library itself; blank texts have none."""
+    """On a sample, by the library itself; blank texts have none, nor have those in Spanish."""
     vader = SentimentIntensityAnalyzer()
     rows = real.sql(
-        "SELECT content, sentiment_score FROM conversations ORDER BY hash(message_id) LIMIT 3000"
+        "SELECT content, sentiment_score FROM raw.messages "
+        "WHERE sentiment_source IS NULL OR sentiment_source NOT LIKE 'language:%' "
+        "ORDER BY hash(message_id) LIMIT 3000"
     ).fetchall()
     for text, score in rows:
         assert score == (vader.polarity_scores(text)["compound"] if text.strip() else None)
-    blank, unscored = real.sql(
+    blank, foreign, unscored = real.sql(
         "SELECT count(*) FILTER (trim(content, E' \\t\\r\\n') = ''), "
-        "count(*) FILTER (sentiment_score IS NULL) FROM conversations"
+        "count(*) FILTER (sentiment_source LIKE 'language:%'), "
+        "count(*) FILTER (sentiment_score IS NULL) FROM raw.messages"
     ).fetchone()
-    assert blank == unscored == 33
+    assert blank == 33
+    assert blank + foreign == unscored
+    assert 0 < foreign < 0.0005 * 258_145
 
 
 def independent_response_times(original: dict[str, Any]) -> dict[str, list[float]]:

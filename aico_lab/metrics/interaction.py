@@ -123,6 +123,7 @@ def _finish_stickiness(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
         unit="people",
         statistics={"stickiness": percent("days_active", "possible")},
     )
+    found = found.with_columns(pl.col("n").cast(pl.Int64))
     months = periods.on_calendar(found, talk, "month").with_columns(days=days)
     return months.with_columns(daily=pl.col("days_active").fill_null(0) / pl.col("days"))
 

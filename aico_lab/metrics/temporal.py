@@ -135,7 +135,8 @@ def _finish_seasonality(
         pl.when(pl.col("place") == place).then("n_messages").otherwise(0).sum().alias(f"n{place}")
         for place in range(len(slots))
     )
-    silent = 0 if cycles.is_empty() else whole.height - cycles.height
+    whole = whole.clear() if rows.is_empty() else whole
+    silent = whole.height - cycles.height
     counts = cycles.drop("start")
     found = estimate(
         counts.with_columns(total=pl.sum_horizontal(counts.columns), known=False),
@@ -149,19 +150,20 @@ def _finish_seasonality(
     )
     strength = _strength(counts.to_numpy(), silent)
     ends = ("", "_low", "_high")
+    of_all = found.row(0, named=True) if found.height else {}
     return pl.DataFrame(
         [
             (
                 name,
-                row[f"n{place}"],
+                of_all.get(f"n{place}", 0),
                 people.get(place, 0),
-                cycles.height + silent,
+                whole.height,
                 strength,
-                *(row[column] for column in (UNITS, UNIT)),
-                *(row[f"index{place}{end}"] for end in ends),
+                of_all.get(UNITS, 0),
+                _CYCLES[cycle],
+                *(of_all.get(f"index{place}{end}") for end in ends),
             )
-            for row in found.iter_rows(named=True)
-            for place, name in enumerate(slots)
+            for place, name in enumerate(slots if whole.height else ())
         ],
         schema=["slot", "n", "people", "cycles", "strength", UNITS, UNIT]
         + [f"index{end}" for end in ends],
