@@ -20,7 +20,7 @@ from aico_lab.sources.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.sources.records import Batch
@@ -158,25 +158,36 @@ def import_batches(
 def _write(connection: Connection, batch: Batch, placing: Placing) -> None:
     """Add what is new of one batch, and write what replaces something."""
     messages = score_with_stored(connection, [*placing.new, *placing.edits])
-    new = len(placing.new)
-    write_batch(connection, batch, messages[:new])
-    if placing.edits:
-        _replace(connection, messages[new:])
+    new, edits = messages[: len(placing.new)], messages[len(placing.new) :]
+    if batch.assumed_me:  # who wrote an edit is not given, but assumed
+        edits = [edit._replace(user_id=None) for edit in edits]
+    write_batch(connection, batch, new, edits)
+    if edits:
+        _replace(connection, edits)
 
 
-def write_batch(connection: Connection, batch: Batch, messages: list[MessageRecord]) -> None:
+def write_batch(
+    connection: Connection,
+    batch: Batch,
+    messages: list[MessageRecord],
+    edits: Sequence[MessageRecord] = (),
+) -> None:
     """Add messages that are new, with whatever else of their batch is new.
 
     Args:
         connection: Inside a transaction.
         batch: The channels, people and feedback.
         messages: Those of its messages that are not there yet.
+        edits: Those of its messages that replace others.
     """
     known_stay = "ON CONFLICT DO NOTHING"
-    connection.insert_many("users", UserRecord._fields, batch.users, on_conflict=known_stay)
-    connection.insert_many(
-        "channels", ChannelRecord._fields, batch.channels, on_conflict=known_stay
-    )
+    named = {message.user_id for message in (*messages, *edits)}
+    named |= {event.user_id for event in batch.feedback}
+    users = [user for user in batch.users if user.user_id in named]
+    connection.insert_many("users", UserRecord._fields, users, on_conflict=known_stay)
+    used = {message.channel_id for message in messages}
+    channels = [channel for channel in batch.channels if channel.channel_id in used]
+    connection.insert_many("channels", ChannelRecord._fields, channels, on_conflict=known_stay)
     connection.insert_many("messages", MessageRecord._fields, messages)
     connection.insert_many(
         "feedback_events", FeedbackRecord._fields, batch.feedback, on_conflict=known_stay
@@ -200,20 +211,26 @@ def _count(connection: Connection, messages: list[MessageRecord]) -> None:
 
 
 def _replace(connection: Connection, edits: list[MessageRecord]) -> None:
-    """Edit messages; each keeps its row, its channel and its conversation.
+    """Edit messages; each keeps its row and its place, and what the edit does not give.
 
     Where a file takes its own edit back, nothing is written, and no change is logged.
     """
-    names = [
-        name
-        for name in MessageRecord._fields
-        if name not in {"message_id", "channel_id", "conversation_id"}
-    ]
+    always = ("role", "content", "timestamp", "sentiment_score", "sentiment_source")
+    scores = {"sentiment_score", "sentiment_source"}
+    where_given = ("user_id", "response_time", "reply_to", "metadata")
+    names = [*always, *where_given]
     columns = f"({', '.join(names)})"
-    values = f"({', '.join(f'?{place}' for place in range(2, len(names) + 2))})"
+    new = [f"?{place}" for place in range(2, len(always) + 2)]
+    new += [
+        f"coalesce(?{place}, {name})" for place, name in enumerate(where_given, len(always) + 2)
+    ]
+    values = f"({', '.join(new)})"
+    pairs = zip(names, new, strict=True)
+    said, says = zip(*((name, value) for name, value in pairs if name not in scores), strict=True)
     connection.execute_many(
-        f"UPDATE messages SET {columns} = {values} "
-        f"WHERE message_id = ?1 AND {columns} IS NOT {values}",
+        # A score that comes out otherwise, in another batch, is no edit.
+        f"UPDATE messages SET {columns} = {values} WHERE message_id = ?1 "
+        f"AND ({', '.join(said)}) IS NOT ({', '.join(says)})",
         [(edit.message_id, *(getattr(edit, name) for name in names)) for edit in edits],
     )
     # A time may have moved back, and with it the last activity of the channel.

@@ -467,6 +467,36 @@ def test_a_given_score_is_replaced_by_a_given_score(primary, take):
     assert primary.fetch_one(query) == (None, None)
 
 
+def test_an_edit_keeps_what_it_does_not_give(lab, tmp_path):
+    """Neither the user, where the file of the edit names nobody, nor the rest of the message."""
+
+    def take(name, **fields):
+        text = json.dumps({"conversation_id": "c", "message_id": "1", **fields})
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return lab.import_from("jsonl", tmp_path / name, on_conflict="replace")
+
+    given = {"user_id": "ada", "response_time": 2.5, "metadata": {"a": 1}, "reply_to": "0"}
+    take("m.jsonl", content="hello", timestamp="2024-05-01T12:00:00Z", **given)
+    take("edit.jsonl", content="hello you", timestamp="2024-05-01T12:00:00Z")
+    row = lab.primary.fetch_dicts("SELECT * FROM messages")[0]
+    assert (row["content"], row["user_id"], row["response_time"]) == ("hello you", "ada", 2.5)
+    assert (row["reply_to"], json.loads(row["metadata"])) == ("0", {"a": 1})
+    assert lab.primary.fetch_all("SELECT user_id FROM users") == [("ada",)]
+
+
+def test_what_is_left_out_brings_no_user_and_no_channel(lab, tmp_path):
+    same = {"conversation_id": "c", "message_id": "1", "timestamp": "2024-05-01T12:00:00Z"}
+    lines = [
+        {**same, "content": "hello", "user_id": "ada"},
+        {**same, "content": "another", "user_id": "eve", "channel_id": "elsewhere"},
+    ]
+    file = tmp_path / "m.jsonl"
+    file.write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+    assert lab.import_from("jsonl", file).conflicts == 1
+    assert lab.primary.fetch_all("SELECT user_id FROM users") == [("ada",)]
+    assert lab.primary.fetch_all("SELECT channel_id FROM channels") == [("c",)]
+
+
 def test_a_source_without_lines_names_the_id(primary):
     """There is nothing else to name it by."""
     from aico_lab.sources import read
@@ -504,7 +534,7 @@ def test_the_command_line_says_what_became_of_conflicts(cli, tmp_path):
     kept = cli("import", "jsonl", file)
     assert kept.returncode == 0
     assert kept.stdout == (
-        "1 messages added, 0 were there already, 7 in conflict kept as they were.\n"
+        "1 message added, 0 were there already, 7 in conflict kept as they were.\n"
     )
     assert "--on-conflict replace" in kept.stderr
     assert "  line 2\n" in kept.stderr

@@ -186,9 +186,9 @@ FUTURE = TODAY + 400 * DAY
 @pytest.mark.parametrize(
     ("since", "counted", "begins"),
     [
-        ("2d", [1, 1, 1], f"{TODAY - DAY:%Y-%m-%d}"),
-        ("1w", [1, 1, 1, 1], f"{TODAY - 6 * DAY:%Y-%m-%d}"),
-        ("12h", [1, 1], f"{TODAY - DAY / 2:%Y-%m-%d %H:%M}"),
+        ("2d", [1, 1], f"{TODAY - DAY:%Y-%m-%d}"),
+        ("1w", [1, 1, 1], f"{TODAY - 6 * DAY:%Y-%m-%d}"),
+        ("12h", [1], f"{TODAY - DAY / 2:%Y-%m-%d %H:%M}"),
     ],
 )
 def test_a_period_goes_back_from_the_last_message_that_is_not_of_the_future(since, counted, begins):
@@ -199,6 +199,19 @@ def test_a_period_goes_back_from_the_last_message_that_is_not_of_the_future(sinc
     found = answer.pl().filter(pl.col("n") > 0)
     assert found["n"].to_list() == counted
     assert f"since {since} (from {begins}), " in answer.caption
+    assert "1 message of before 1990 or of the future left out" in answer.caption
+
+
+def test_messages_whose_times_must_be_wrong_do_not_bend_the_others():
+    """Three weeks, one message of 2099 and one of 1960: the calendar is that of the weeks."""
+    weeks = [at(TODAY - n * DAY) for n in range(21)]
+    wrong = [at(FUTURE), at(datetime(1960, 1, 1, tzinfo=UTC))]
+    with world(talk(*weeks)) as right, world(talk(*weeks, *wrong)) as bent:
+        for name in ("daily_activity", "trend", "change_points", "seasonality", "stickiness"):
+            assert bent.ask(name).pl().equals(right.ask(name).pl()), name
+        assert bent.ask("overview").pl()["n"].item() == 23
+        asked = bent.ask("monthly_activity", filters={"since": "1950-01-01"}).pl()
+        assert asked.filter(pl.col("n") > 0)["n"].sum() == 22
 
 
 def test_where_all_is_of_the_future_a_period_goes_back_from_the_last_message():

@@ -310,10 +310,11 @@ def test_the_first_cohort_of_an_export_may_hold_people_of_before():
 
 
 def test_a_cohort_is_followed_for_ten_years():
-    with world(talk(said(0), said(520 * WEEK), said(521 * WEEK, user="v"))) as made:
+    begins = -520 * WEEK
+    with world(talk(said(begins), said(0), said(WEEK, user="v"))) as made:
         found = cells(made.ask("retention"))
     assert [cell[1] for cell in found] == [*range(521), 0]
-    assert found[520] == (FIRST, 520, 1, 1, False)
+    assert found[520] == (FIRST + timedelta(seconds=begins), 520, 1, 1, False)
 
 
 def test_who_began_before_the_filters_is_still_of_the_cohort_of_then():
@@ -395,12 +396,14 @@ def test_a_finding_on_streaks_says_of_which_rows_it_speaks():
     others = [said(number, user=f"v{number}") for number in range(20)]
     with world(talk(*days, *others)) as made:
         answer = made.ask("streaks")
-        assert answer.finding.startswith("5 % of 21 people wrote on 30 or more consecutive days")
+        assert answer.finding.startswith("5 % of 21 people wrote on two or more consecutive days")
         assert "the longest streak had 30 days" in answer.finding
         few = made.ask("streaks", filters={"min_cell": 5})
         assert few.pl()["days"].to_list() == [1]
-        assert few.finding.startswith("Of the rows that are shown: ")
-        assert few.finding.endswith("the longest streak had 1 day (uncertain: 21 people)")
+        assert few.finding == (
+            "5 % of 21 people wrote on two or more consecutive days; the longest streak that is "
+            "shown had 1 day (uncertain: 21 people)"
+        )
         none = made.ask("streaks", filters={"min_cell": 50})
         assert none.finding.startswith("Too little data: 2 rows of fewer than 50 observations")
 
@@ -460,7 +463,7 @@ def test_small_groups_of_people_are_left_out():
 
 
 def test_charts_draw_the_last_periods_of_long_data():
-    with world(talk(said(0), said(1000 * 86_400))) as made:
+    with world(talk(said(-500 * 86_400), said(500 * 86_400))) as made:
         chart = made.ask("daily_activity").plot().to_dict()
     assert "the last 400 of 1,001" in str(chart)
     assert max(len(rows) for rows in chart["datasets"].values()) == 400

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
 
 from aico_lab.errors import InvalidValue
 from aico_lab.metrics.change_points import _cut, _segments
@@ -238,7 +238,7 @@ def test_mondays_of_twice_as_many_messages_as_other_days():
     assert rows["index_low"].null_count() == 7  # of three weeks
     assert rows["strength"].unique().to_list() == [pytest.approx(100)]
     assert rows["cycles"].unique().to_list() == [3]
-    assert answer.finding == "Too little data: 3 weeks, where 10 are needed"
+    assert answer.finding == "Too little data: messages in 3 weeks, where 10 are needed"
 
 
 def test_the_interval_of_a_season_leaves_out_each_week_in_turn():
@@ -249,14 +249,16 @@ def test_the_interval_of_a_season_leaves_out_each_week_in_turn():
     rows = answer.pl()
     index = table.sum(axis=0) / table.sum() * 7
     left = table.sum(axis=0) - table
-    apart = np.log(left / left.sum(axis=1, keepdims=True) * 7) - np.log(index)
+    # The index is a share of the week, seven times as large: on the logit scale.
+    middle = special.logit(index / 7)
+    apart = special.logit(left / left.sum(axis=1, keepdims=True)) - middle
     squares = (apart**2).sum(axis=0)
     kurtosis = 12 * (apart**4).sum(axis=0) / squares**2
     freedom = np.minimum(11, 2 * 12 / (kurtosis - 9 / 11))
     reach = stats.t.ppf(0.975, freedom) * np.sqrt(squares * 11 / 12)
-    assert rows["index_low"].to_list() == pytest.approx(index * np.exp(-reach))
-    assert rows["index_high"].to_list() == pytest.approx(index * np.exp(reach))
-    assert answer.finding.startswith("Sat has ")
+    assert rows["index_low"].to_list() == pytest.approx(7 * special.expit(middle - reach))
+    assert rows["index_high"].to_list() == pytest.approx(7 * special.expit(middle + reach))
+    assert answer.finding.startswith("Sat: ")
     assert answer.finding.endswith("of the variance (uncertain: 12 weeks)")
 
 

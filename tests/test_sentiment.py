@@ -211,3 +211,25 @@ def test_vader_is_loaded_only_when_it_is_needed():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True", "False"]
+
+
+def test_a_text_alone_in_another_language_has_no_score():
+    """Though `die` is a bad word in English."""
+    alone = message("Die Hunde sind da.", conversation_id="alone")
+    (scored,) = score([alone])
+    assert (scored.sentiment_score, scored.sentiment_source) == (None, "language:de")
+    for text in ("die die die!", "good morning", "ok cool", "sounds fun"):
+        (scored,) = score([message(text, conversation_id=text)])
+        assert scored.sentiment_score is not None
+
+
+def test_lines_of_dashes_are_told_in_no_time():
+    texts = [sign * 990 for sign in ("-", "=", "a-", "Zm9v/", "x@", "://")]
+    many = [
+        message(f"{text[:990]} {n}", conversation_id=f"{text[:2]}{n}")
+        for text in texts
+        for n in range(50)
+    ]
+    started = time.process_time()
+    score(many)
+    assert time.process_time() - started < 10  # it was 60 and more

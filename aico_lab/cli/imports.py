@@ -50,7 +50,8 @@ def note_rejected(result: ImportResult) -> None:
     """Name lines that could not be taken."""
     if not result.rejected:
         return
-    note(f"{result.rejected:,} lines could not be taken:")
+    noun = "line" if result.rejected == 1 else "lines"
+    note(f"{result.rejected:,} {noun} could not be taken:")
     for rejected in result.examples[:LINES_SHOWN]:
         note(f"  line {rejected.line}: {rejected.reason}")
     _note_more(result.rejected)
@@ -99,7 +100,8 @@ def say_imported(result: ImportResult, on_conflict: OnConflict) -> None:
     if result.conflicts:
         done = "replaced" if on_conflict == "replace" else "kept as they were"
         conflicts = f", {result.conflicts:,} in conflict {done}"
-    say(f"{result.added:,} messages added, {result.known:,} were there already{conflicts}.")
+    noun = "message" if result.added == 1 else "messages"
+    say(f"{result.added:,} {noun} added, {result.known:,} were there already{conflicts}.")
 
 
 def _note_more(count: int) -> None:

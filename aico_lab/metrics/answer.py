@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from aico_lab.metrics.claims import counted
-from aico_lab.metrics.intervals import FEW, FEWEST, MOST, UNIT, UNITS
+from aico_lab.metrics.intervals import FEW, FEWEST, MOST, TOTAL, UNIT, UNITS
 from aico_lab.metrics.registry import N
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Answer:
         left_out: How many rows rested on fewer observations than `min_cell`, or on fewer people
             than `min_people`.
         begins: When the period begins, where `since` says how far back.
+        far: How many messages of all are of before 1990 or of the future.
     """
 
     metric: Metric
@@ -58,6 +59,7 @@ class Answer:
     left_out: int
     _rows: pl.DataFrame = field(repr=False)
     begins: str | None = None
+    far: int = 0
 
     def pl(self) -> pl.DataFrame:
         """Return the rows as a polars frame."""
@@ -110,14 +112,19 @@ class Answer:
             return self.metric.finding(self._rows)
         if self._rows.filter(pl.col(N).is_null() | (pl.col(N) > 0)).is_empty():
             return f"Too little data: {self._left_out}"
-        return f"Of the rows that are shown: {self.metric.finding(self._rows)}"
+        said = self.metric.finding(self._rows)
+        return said if self.metric.of_all else f"Of the rows that are shown: {said}"
 
     @property
     def notes(self) -> list[str]:
         """What the intervals rest on, and where there is none for lack of people."""
         if UNITS not in self._rows.columns or self._rows.is_empty():
             return []
-        unit, units = self._rows[UNIT][0], self._rows.filter(pl.col(UNITS) > 0)[UNITS]
+        rows = self._rows.filter(pl.col(UNITS) > 0)
+        ends = [name for name in rows.columns if name.endswith("_low")]
+        if rows.is_empty() or not ends:
+            return []
+        unit, units = rows[UNIT].mode().sort()[0], rows[UNITS]
         notes = [f"95 % intervals over {unit}"]
         if (units < FEWEST).any():
             notes.append(f"none below {FEWEST} {unit}")
@@ -126,7 +133,7 @@ class Answer:
         if MOST in self._rows.columns:
             most = self._rows.filter(pl.col(UNITS) >= FEWEST)[MOST].max()
             if isinstance(most, float) and most > _MUCH:
-                notes.append(f"{counted(1, unit)} has {most:.0f} % of what is counted")
+                notes.append(f"one of them has {most:.0f} % of what is counted")
         return notes
 
     @property
@@ -142,6 +149,8 @@ class Answer:
             if chosen:
                 said.append(chosen[0] if len(chosen) == 1 else f"{len(chosen)} {name}s")
         said += [f"days and hours of {filters.timezone}", f"snapshot {self.generation}"]
+        if self.far and "start" in self._rows.columns:
+            said.append(f"{counted(self.far, 'messages')} of before 1990 or of the future left out")
         said += self.notes
         if self.left_out:
             said.append(self._left_out)
@@ -206,7 +215,7 @@ def typed(rows: pl.DataFrame, columns: Sequence[Column]) -> pl.DataFrame:
     """Return the declared columns in their order and with their types, and those of intervals."""
     return rows.select(
         *(pl.col(column.name).cast(TYPES[column.type]) for column in columns),
-        *(name for name in (UNITS, UNIT, MOST) if name in rows.columns),
+        *(name for name in (UNITS, UNIT, MOST, TOTAL) if name in rows.columns),
     )
 
 

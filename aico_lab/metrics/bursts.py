@@ -42,9 +42,9 @@ def _finish_burstiness(rows: pl.DataFrame, _talk: Talk, min_intervals: int) -> p
         by=["role"],
         unit="people",
         statistics={
-            "burstiness": mean("b", "n"),
+            "burstiness": mean("b", "n", within=(-1, 1)),
             "corrected": mean("b_n", "n"),
-            "memory": mean("m", "with_memory"),
+            "memory": mean("m", "with_memory", within=(-1, 1)),
         },
     )
     return found.rename({"n_intervals": "intervals"})

@@ -72,6 +72,10 @@ DOMAINS = (
 """The modules that declare metrics; to import one is to declare them."""
 
 
+FIRST_USUAL_MS = 631_152_000_000
+"""1990, before which nobody talked with a companion."""
+
+
 class Metrics:
     """The metrics of a lab, by name.
 
@@ -162,7 +166,7 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
         raise InvalidValue(f"{metric.name} is not about one of the sides: leave out the role.")
     connection = reader.connection()
     with translated("The snapshot"):
-        generation, times = _describe(connection)
+        generation, times, far = _describe(connection, filters)
         _check_names(connection, filters)
         talk = Talk(filters, by_side=metric.role == "input", **times)
         talk = replace(talk, by_person=_names_several_people(connection, talk))
@@ -176,7 +180,7 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
     fewest_people = filters.min_people or metric.min_people
     kept = without_small_cells(answer, metric.people, filters.min_cell, fewest_people)
     left_out, begins = answer.height - kept.height, filters.begins(talk.bounds[0])
-    return Answer(metric, parameters, filters, generation, left_out, kept, begins)
+    return Answer(metric, parameters, filters, generation, left_out, kept, begins, far)
 
 
 @functools.lru_cache(maxsize=512)
@@ -186,22 +190,50 @@ def compile_query(name: str, talk: Talk, parameters: tuple[tuple[str, Any], ...]
     return str(ibis.to_sql(expression, dialect="duckdb"))
 
 
-def _describe(connection: duckdb.DuckDBPyConnection) -> tuple[int, dict[str, Any]]:
-    """Give the snapshot's generation, and the times of its messages, as `Talk` takes them."""
+def _describe(
+    connection: duckdb.DuckDBPyConnection, filters: Filters
+) -> tuple[int, dict[str, Any], int]:
+    """Return the snapshot's generation, the times of its messages, and how many are far ones.
+
+    The calendar begins with the first message of the people in question, and ends with the last one
+    of all. Messages of before 1990 or of the future, whose times are most likely wrong, do not
+    stretch it, unless the filters ask for such times or there are no others.
+    """
     # What a metric counts may mean something else in another version.
     if not views.are_of_this_version(connection):
         raise NeverSynced(
             "The snapshot was made by another version of aico_lab: run `aico-lab sync` first."
         )
     now_ms = time.time_ns() // 1_000_000
-    generation, first_ms, last_ms, recent_ms, years = connection.execute(
-        "SELECT (SELECT max(generation) FROM meta.state), coalesce(min(ts_ms), 0), "
-        "coalesce(max(ts_ms), 0), max(ts_ms) FILTER (ts_ms <= ?), "
-        "list_sort(list(DISTINCT year(make_timestamp(ts_ms * 1000)))) FROM mart.messages",
-        [now_ms],
+    since, until = filters.bounds(now_ms)
+    generation, first_ms, last_ms, recent_ms, years, far = connection.execute(
+        """
+        WITH
+            told AS (
+                SELECT
+                    ts_ms, ts_ms BETWEEN $first AND $last AS usual,
+                    len($users) = 0 OR coalesce(user_id IN (SELECT unnest($users)), false) AS chosen
+                FROM mart.messages
+            )
+        SELECT
+            (SELECT max(generation) FROM meta.state),
+            coalesce(
+                min(ts_ms) FILTER (usual AND chosen), min(ts_ms) FILTER (usual), min(ts_ms), 0
+            ),
+            coalesce(max(ts_ms) FILTER (usual), max(ts_ms), 0),
+            max(ts_ms) FILTER (ts_ms <= $today),
+            list_sort(list(DISTINCT year(make_timestamp(ts_ms * 1000)))),
+            CASE WHEN bool_or(usual) THEN count(*) FILTER (NOT usual) ELSE 0 END
+        FROM told""",
+        {
+            "first": min(FIRST_USUAL_MS, since or FIRST_USUAL_MS),
+            "last": max(now_ms, until or now_ms),
+            "today": now_ms,
+            "users": list(filters.users),
+        },
     ).fetchall()[0]
     times = {"first_ms": first_ms, "last_ms": last_ms, "recent_ms": recent_ms}
-    return generation or 0, {**times, "years": tuple(years or ())}
+    return generation or 0, {**times, "years": tuple(years or ())}, far
 
 
 def _names_several_people(connection: duckdb.DuckDBPyConnection, talk: Talk) -> bool:

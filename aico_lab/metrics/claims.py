@@ -1,8 +1,10 @@
 """How much a sentence may claim: that depends on how many people or conversations it rests on.
 
-The title of a chart is what people remember. So one rule holds for all findings: a value that rests
-on `FEW` units or more is stated, one that rests on `FEWEST` or more is called uncertain, and below
-that a sentence says that there is too little data, and describes at most what was observed.
+The title of a chart is what people remember. So one rule holds for all estimates: a value that
+rests on `FEW` units or more is stated, one that rests on `FEWEST` or more, or mainly on one of
+them, is called uncertain, and below that a sentence says that there is too little data, and
+describes at most what was observed. Plain counts, such as those of `overview`, the activity metrics
+and `sessions`, are stated whatever their number.
 """
 
 from __future__ import annotations
@@ -11,15 +13,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from aico_lab.metrics.intervals import FEW, FEWEST, UNIT, UNITS
+from aico_lab.metrics.intervals import FEW, FEWEST, MOST, UNIT, UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     Row = Mapping[str, Any]
 
-_SINGULAR: Final = {"people": "person", "series": "series"}
+_SINGULAR: Final = {"people": "person"}
 _NAMED: Final = 3
+
+DOMINANT: Final = 25.0
+"""Above such a share of one person, in percent, a number is mainly that person's."""
 
 
 def counted(number: int, plural: str) -> str:
@@ -57,16 +62,18 @@ def each(rows: pl.DataFrame, say: Callable[[Row], str | None]) -> str:
         if not row[UNITS]:  # that there is nothing is a fact
             sure.append(text)
         elif row[UNITS] < FEWEST:
-            thin.append((text, units))
+            thin.append((row[UNITS], text, units))
         else:
-            sure.append(text + doubt(row[UNITS], row[UNIT]))
+            sure.append(text + doubt(row[UNITS], row[UNIT], row.get(MOST)))
     if sure:
-        return "; ".join([*sure, *(f"{text} (too little data: {units})" for text, units in thin)])
+        return "; ".join(
+            [*sure, *(f"{text} (too little data: {units})" for _n, text, units in thin)]
+        )
     if not thin:
         return ""
-    fewest = min(thin, key=lambda said: len(said[1]))[1]
+    fewest = min(thin)[2]
     return f"Too little data ({fewest}) for more than a description: " + "; ".join(
-        text for text, _units in thin
+        text for _n, text, _units in thin
     )
 
 
@@ -83,9 +90,19 @@ def described(text: str, units: int, unit: str) -> str:
     return f"{text[:1].upper()}{text[1:]}{doubt(units, unit)}"
 
 
-def doubt(units: int, unit: str) -> str:
-    """Return what follows a claim that rests on few units; empty where they are enough."""
-    return f" (uncertain: {counted(units, unit)})" if units < FEW else ""
+def doubt(units: int, unit: str, most: float | None = None) -> str:
+    """Return what follows a claim that rests on too little; empty where it is enough.
+
+    Args:
+        units: How many people or conversations it rests on.
+        unit: What they are, in the plural.
+        most: The share of the largest of them, in percent.
+    """
+    if units < FEW:
+        return f" (uncertain: {counted(units, unit)})"
+    if most is not None and most > DOMINANT:
+        return f" (uncertain: one of {counted(units, unit)} has {most:.0f} % of it)"
+    return ""
 
 
 def leading(rows: pl.DataFrame, value: str, name: str) -> str:

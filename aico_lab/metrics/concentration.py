@@ -115,6 +115,7 @@ def _draw_concentration(answer: Answer) -> Chart:
     people="n",
     finish=_finish_concentration,
     finding=_describe_concentration,
+    of_all=True,
     chart=_draw_concentration,
     role="none",
 )

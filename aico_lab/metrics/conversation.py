@@ -134,11 +134,21 @@ def _draw_latency(answer: Answer) -> Chart:
     names = {"p50": "median", "p95": "95 %", "p99": "99 %"}
     points = pl.DataFrame(
         [
-            {"role": row["role"], "seconds": row[p], "text": f"{name}: {_duration(row[p])}"}
+            {
+                "role": row["role"],
+                "seconds": row[p],
+                "text": f"{name}: {_duration(row[p])}",
+                "place": place,
+            }
             for row in rows.iter_rows(named=True)
-            for p, name in names.items()
+            for place, (p, name) in enumerate(names.items())
         ],
-        schema={"role": pl.String, "seconds": pl.Float64, "text": pl.String},
+        schema={
+            "role": pl.String,
+            "seconds": pl.Float64,
+            "text": pl.String,
+            "place": pl.Int64,
+        },
     )
     # A reply within no time has a place on this axis, and has none on a logarithmic one.
     scale = alt.Scale(type="symlog", constant=1, nice=False, domainMin=0)
@@ -153,7 +163,13 @@ def _draw_latency(answer: Answer) -> Chart:
         base.mark_line(strokeWidth=1, opacity=0.6),
         median.mark_rule(strokeWidth=8, opacity=0.35),
         base.mark_point(size=80, opacity=1),
-        base.mark_text(dy=-14, fontSize=12).encode(text="text:N"),
+        # Above and below in turn, since the three may lie close to each other.
+        *(
+            base.transform_filter(alt.FieldOneOfPredicate("place", places))
+            .mark_text(dy=dy, fontSize=12)
+            .encode(text="text:N")
+            for dy, places in ((-14, [0, 2]), (18, [1]))
+        ),
     ).properties(width=draw.WIDTH, height=56 * max(rows.height, 1))
 
 

@@ -10,7 +10,7 @@ import polars as pl
 
 from aico_lab.metrics import claims, draw
 from aico_lab.metrics.checks import at_least
-from aico_lab.metrics.intervals import UNIT, UNITS, estimate, percent
+from aico_lab.metrics.intervals import TOTAL, UNIT, UNITS, estimate, percent
 from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column, interval
 from aico_lab.sources.language import CHARACTERS, UNKNOWN, language_of
 
@@ -66,6 +66,10 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, sample: int) -> pl.DataFrame:  # 
     answer = people.join(
         pl.concat([pl.DataFrame(schema=nothing), *shares]), on=["role", "code"], how="left"
     ).with_columns(pl.col(UNITS).fill_null(0), pl.col(UNIT).fill_null(talk.units))
+    sides = dict(told.group_by("role").len().iter_rows())
+    answer = answer.with_columns(
+        pl.col("role").replace_strict(sides, default=0, return_dtype=pl.Int64).alias(TOTAL)
+    )
     named = pl.Series([_name(code) for code in answer["code"]], dtype=pl.String)
     return answer.with_columns(language=named).sort(
         "role",
@@ -103,7 +107,6 @@ def _draw(answer: Answer) -> Chart:
 def _finding(rows: pl.DataFrame) -> str:
     unknown = dict(rows.filter(pl.col("code") == UNKNOWN).select("role", "n").iter_rows())
     told = rows.filter(pl.col("share").is_not_null())
-    totals = dict(told.group_by("role").agg(pl.col("n").sum()).iter_rows())
     most = told.unique("role", keep="first", maintain_order=True)
 
     def says(row: claims.Row) -> str:
@@ -112,7 +115,7 @@ def _finding(rows: pl.DataFrame) -> str:
         apart = f"; {untold:,} too short to tell" if untold else ""
         return (
             f"{row['role']}: {claims.leading(tied, 'n', 'language')} in {row['share']:.1f} % of "
-            f"{claims.counted(totals[row['role']], 'conversations')}{apart}"
+            f"{claims.counted(row[TOTAL], 'conversations')}{apart}"
         )
 
     if most.is_empty():

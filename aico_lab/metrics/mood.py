@@ -11,7 +11,7 @@ from ibis import _
 
 from aico_lab.errors import InvalidValue
 from aico_lab.metrics import claims, draw
-from aico_lab.metrics.intervals import FEWEST, UNIT, UNITS, estimate, mean, percent
+from aico_lab.metrics.intervals import FEWEST, MOST, UNIT, UNITS, estimate, mean, percent
 from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column, interval
 from aico_lab.reports import charts
 
@@ -35,7 +35,7 @@ def _finish_sentiment(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
         by=["role"],
         unit=talk.units,
         statistics={
-            "mean": mean("total", "n_scored"),
+            "mean": mean("total", "n_scored", within=(-1, 1)),
             "positive": percent("n_positive", "n_scored"),
             "negative": percent("n_negative", "n_scored"),
             "scored": percent("n_scored", "n_messages"),
@@ -117,7 +117,7 @@ def _finish_trajectory(rows: pl.DataFrame, talk: Talk, *, steps: int) -> pl.Data
         rows,
         by=["role", "step"],
         unit=talk.units,
-        statistics={"mean": mean("total", "n_scored")},
+        statistics={"mean": mean("total", "n_scored", within=(-1, 1))},
     )
     return found.rename({"n_scored": "n"}).with_columns(begins=(pl.col("step") - 1) * 100 / steps)
 
@@ -142,11 +142,12 @@ def _course(rows: pl.DataFrame) -> str:
             sentences.append(f"{role}: {claims.too_little(units, unit).lower()}")
             continue
         first, last = course.row(0, named=True), course.row(-1, named=True)
-        apart = first["mean_high"] < last["mean_low"] or last["mean_high"] < first["mean_low"]
+        ends = [row[end] for row in (first, last) for end in ("mean_low", "mean_high")]
+        apart = None not in ends and (ends[1] < ends[2] or ends[3] < ends[0])
         change = "" if apart else ", no clear change"
         sentences.append(
             f"{role}: mean sentiment from {first['mean']:+.3f} to {last['mean']:+.3f}{change}"
-            f"{claims.doubt(units, unit)}"
+            f"{claims.doubt(units, unit, max(first[MOST], last[MOST]))}"
         )
     return "; ".join(sentences) or "Too little data: no conversation with scores has enough turns"
 

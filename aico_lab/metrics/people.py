@@ -11,7 +11,7 @@ import polars as pl
 from ibis import _
 
 from aico_lab.metrics import claims, draw, periods
-from aico_lab.metrics.intervals import FEWEST, UNIT, UNITS, wilson
+from aico_lab.metrics.intervals import FEWEST, TOTAL, UNIT, UNITS, wilson
 from aico_lab.metrics.registry import CATALOGUE, Column, interval
 from aico_lab.metrics.talk import period as period_of
 
@@ -186,22 +186,21 @@ def _finish_streaks(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
     found = rows.sort("days").with_columns(
         people=pl.col("n").sum(), longer=pl.col("n").cum_sum(reverse=True)
     )
+    several = pl.col("n").filter(pl.col("days") > 1).sum() * 100 / pl.col("people")
+    found = found.with_columns(several.alias(TOTAL))
     return with_wilson(with_wilson(found, "n", "people", "share"), "longer", "people", "at_least")
 
 
 def _describe_streaks(rows: pl.DataFrame) -> str:
     people = int(rows["people"][0])
     longest = rows.row(-1, named=True)["days"]
-    said = f"the longest streak had {claims.counted(longest, 'days')}"
-    several = rows.filter(pl.col("days") > 1).head(1)
-    if several.is_empty():
-        least, share = 2, 0.0
-    else:
-        least, share = several["days"][0], several["at_least"][0]
+    hidden = " that is shown" if rows["n"].sum() < people else ""
+    said = f"the longest streak{hidden} had {claims.counted(longest, 'days')}"
+    share = rows[TOTAL][0]
     if people < FEWEST:
         return f"{claims.too_little(people, 'people')}; {said}"
     return (
-        f"{share:.0f} % of {claims.counted(people, 'people')} wrote on {least} or more consecutive "
+        f"{share:.0f} % of {claims.counted(people, 'people')} wrote on two or more consecutive "
         f"days; {said}{claims.doubt(people, 'people')}"
     )
 
@@ -235,6 +234,7 @@ def _draw_streaks(answer: Answer) -> Chart:
         interval("at_least", "%"),
     ],
     people="n",
+    of_all=True,
     finish=_finish_streaks,
     finding=_describe_streaks,
     chart=_draw_streaks,

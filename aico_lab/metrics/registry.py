@@ -134,6 +134,7 @@ class Metric:
         people: The column that counts the people whom a row is about.
         min_people: Rows about fewer people are left out, unless the filters name another number.
         nothing: The finding of an answer without rows.
+        of_all: Whether the finding is of all rows, also where some are left out.
         expression: The Ibis expression.
         finish: What is computed from its rows in Python, if anything.
         finding: One sentence that says what the answer is, for an answer that has rows.
@@ -151,6 +152,7 @@ class Metric:
     people: str
     min_people: int
     nothing: str
+    of_all: bool
     expression: Expression = field(repr=False)
     finish: Finish | None = field(repr=False)
     finding: Callable[[pl.DataFrame], str] = field(repr=False)
@@ -198,6 +200,7 @@ class Catalogue:
         people: str = "people",
         min_people: int = 1,
         nothing: str = "Nothing matches.",
+        of_all: bool = False,
     ) -> Callable[[Expression], Expression]:
         """Register the function below as a metric of its name.
 
@@ -231,6 +234,7 @@ class Catalogue:
                 people=people,
                 min_people=min_people,
                 nothing=nothing,
+                of_all=of_all,
                 expression=expression,
                 finish=finish,
                 finding=finding,

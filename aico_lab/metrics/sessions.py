@@ -10,7 +10,7 @@ from ibis import _
 
 from aico_lab.metrics import claims, draw, periods
 from aico_lab.metrics.checks import to_gap_ms
-from aico_lab.metrics.intervals import FEWEST, UNIT, UNITS, estimate, mean, percent
+from aico_lab.metrics.intervals import FEWEST, MOST, TOTAL, UNIT, UNITS, estimate, mean, percent
 from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column, interval
 from aico_lab.metrics.talk import Scope, period
 
@@ -137,7 +137,7 @@ def _finish_length(rows: pl.DataFrame, talk: Talk, **_expressions: Any) -> pl.Da
         },
     )
     numbers = [(what, end) for what in ("share", "messages") for end in ("", "_low", "_high")]
-    shared = [UNITS, UNIT]
+    shared = [UNITS, UNIT, MOST]
     return pl.DataFrame(
         [
             (
@@ -147,12 +147,13 @@ def _finish_length(rows: pl.DataFrame, talk: Talk, **_expressions: Any) -> pl.Da
                 if talk.by_person
                 else min(row["people"], row[f"n{at}"]),
                 *(row[column] for column in shared),
+                row["sessions"],
                 *(row[f"{what}{at}{end}"] for what, end in numbers),
             )
             for row in (found if rows.height else found.clear()).iter_rows(named=True)
             for at, name in enumerate(_LENGTHS)
         ],
-        schema=["duration", "n", "people", *shared, *(what + end for what, end in numbers)],
+        schema=["duration", "n", "people", *shared, TOTAL, *(what + end for what, end in numbers)],
         orient="row",
         infer_schema_length=None,
     )
@@ -160,13 +161,13 @@ def _finish_length(rows: pl.DataFrame, talk: Talk, **_expressions: Any) -> pl.Da
 
 def _describe_length(rows: pl.DataFrame) -> str:
     top = rows.row(rows["n"].arg_max() or 0, named=True)
-    total = int(rows["n"].sum())
+    total = int(top[TOTAL])
     if top[UNITS] < FEWEST:
         return f"{claims.too_little(top[UNITS], top[UNIT])}; {claims.counted(total, 'sessions')}"
     lengths = claims.leading(rows, "n", "duration")
     return (
-        f"Most of {claims.counted(total, 'sessions')} last {lengths}: {top['share']:.1f} %"
-        f"{claims.doubt(top[UNITS], top[UNIT])}"
+        f"The most frequent length of a session is {lengths}: {top['share']:.1f} % of "
+        f"{claims.counted(total, 'sessions')}{claims.doubt(top[UNITS], top[UNIT], top[MOST])}"
     )
 
 

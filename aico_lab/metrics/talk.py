@@ -212,12 +212,12 @@ class Talk:
 
     @cached_property
     def everybody(self) -> ir.Table:
-        """One row: how many people there are in all, whatever the filters; who is not named is one.
+        """One row: how many people are named in all, whatever the filters.
 
         What protects people must not be switched off by a filter.
         """
         messages = self._stored("messages")
-        return messages.aggregate(everybody=ibis.coalesce(messages.user_id, "").nunique())
+        return messages.aggregate(everybody=messages.user_id.nunique())
 
     def sessions(
         self, gap_ms: int = definitions.SESSION_GAP_MS, scope: Scope = "conversation"

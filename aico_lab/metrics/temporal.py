@@ -10,7 +10,7 @@ from ibis import _
 from scipy import special
 
 from aico_lab.metrics import claims, draw, periods
-from aico_lab.metrics.intervals import UNIT, UNITS, Statistic, estimate
+from aico_lab.metrics.intervals import FEWEST, TOTAL, UNIT, UNITS, Statistic, estimate
 from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column, interval
 from aico_lab.metrics.talk import as_date, hour_of_day, hours_of, weekday
 from aico_lab.metrics.zones import odd_days
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _FEWEST_MESSAGES: Final = 168
 """Below one message for each hour of the week, the busiest hour is chance."""
 
+_NEARLY: Final = 1 - 1e-9
+
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
@@ -47,6 +49,7 @@ def _finish_heatmap(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
         pl.col("day").replace_strict(dict(enumerate(WEEKDAYS))).alias("weekday"),
         pl.col("n", "people").fill_null(0),
         share=pl.col("n").fill_null(0) * 100 / pl.col("n").sum(),
+        **{TOTAL: pl.col("n").sum()},
     )
 
 
@@ -66,8 +69,8 @@ def _draw_heatmap(answer: Answer) -> Chart:
 
 def _busiest(rows: pl.DataFrame) -> str:
     wrote = rows.filter(pl.col("n") > 0)
-    total = int(wrote["n"].sum())
-    if total < _FEWEST_MESSAGES:
+    total = int(rows[TOTAL][0]) if rows.height else 0
+    if total < _FEWEST_MESSAGES or wrote.is_empty():
         return claims.too_little(total, "messages", _FEWEST_MESSAGES)
     top = wrote.filter(pl.col("n") == pl.col("n").max())
     hours = top.with_columns(
@@ -78,11 +81,10 @@ def _busiest(rows: pl.DataFrame) -> str:
         )
     )  # fmt: skip
     row = hours.row(0, named=True)
-    of_one = " by 1 person" if row["people"] == 1 else ""
     return (
-        f"Most was written on {claims.leading(hours, 'n', 'name').removesuffix(',')}: "
-        f"{claims.counted(row['n'], 'messages')}{of_one}, {row['share']:.1f} % of "
-        f"{total:,}"
+        f"Most was written on {claims.leading(hours, 'n', 'name')}: "
+        f"{claims.counted(row['n'], 'messages')} by {claims.counted(row['people'], 'people')}, "
+        f"{row['share']:.1f} % of {total:,}"
     )
 
 
@@ -143,7 +145,8 @@ def _finish_seasonality(
         by=[],
         unit=_CYCLES[cycle],
         statistics={
-            f"index{place}": Statistic(_index_of(place, len(slots)), ("total",), "log")
+            # The index is a share of the whole, so many times as there are slots.
+            f"index{place}": Statistic(_share_of(place), ("total",), "logit", whole=len(slots))
             for place in range(len(slots))
         },
         silent=silent,
@@ -172,8 +175,8 @@ def _finish_seasonality(
     )
 
 
-def _index_of(place: int, slots: int) -> Callable[[Sums], NDArray[np.float64]]:
-    return lambda sums: sums[f"n{place}"] * slots / sums["total"]
+def _share_of(place: int) -> Callable[[Sums], NDArray[np.float64]]:
+    return lambda sums: sums[f"n{place}"] / sums["total"]
 
 
 def _strength(counts: NDArray[np.int64], silent: int) -> float | None:
@@ -197,16 +200,24 @@ def _describe_seasonality(rows: pl.DataFrame) -> str:
     if known.is_empty():
         return "Too little data: nothing was written in whole weeks or days"
     top = known.row(known["index"].arg_max() or 0, named=True)
+    if top[UNITS] < FEWEST:
+        wrote = claims.counted(top[UNITS], top[UNIT])
+        return f"Too little data: messages in {wrote}, where {FEWEST} are needed"
+    if known["index"].n_unique() == 1:
+        return f"No {slot} stands out: all have as many messages"
     if top["index_low"] is None:
-        return claims.too_little(top[UNITS], top[UNIT])
+        name = claims.leading(known, "index", "slot")
+        return f"{name}: {top['index']:.2f} times the mean, the same in all {top[UNIT]}"
     # The largest of many is above 1 by chance: the interval is that of all together (Bonferroni).
     wider = float(special.ndtri(1 - 0.025 / len(rows)) / special.ndtri(0.975))
-    low = top["index"] * (top["index_low"] / top["index"]) ** wider
+    slots = 7 if top[UNIT] == "weeks" else 24
+    middle, end = (special.logit(min(top[n] / slots, _NEARLY)) for n in ("index", "index_low"))
+    low = slots * float(special.expit(middle - (middle - end) * wider))
     doubt = claims.doubt(top[UNITS], top[UNIT])
     if low <= 1:
         return f"No {slot} clearly stands out in {claims.counted(top['cycles'], top[UNIT])}{doubt}"
     return (
-        f"{claims.leading(known, 'index', 'slot')} has {top['index']:.2f} times the mean "
+        f"{claims.leading(known, 'index', 'slot')}: {top['index']:.2f} times the mean "
         f"({top['index_low']:.2f} to {top['index_high']:.2f}); the {slot} explains "
         f"{top['strength']:.0f} % of the variance{doubt}"
     )

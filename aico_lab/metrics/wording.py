@@ -60,7 +60,7 @@ def _finish_coordination(rows: pl.DataFrame, _talk: Talk, *, min_exchanges: int)
         .drop("user_id"),
         by=["role", "marker"],
         unit="people",
-        statistics={"coordination": mean("value", "pairs")},
+        statistics={"coordination": mean("value", "pairs", within=(-1, 1))},
     )
     places = {_ALL: 0, **{name: at + 1 for at, name in _CLASSES}}
     return found.rename({"seen": "n"}).sort(
@@ -200,8 +200,9 @@ def _finish_words(rows: pl.DataFrame, talk: Talk, *, top: int, prior: float) -> 
         independent = 1 / (c["user"] + pseudo) + 1 / (c["assistant"] + pseudo)
         variance = np.maximum(independent, _variance_between(c, slopes))
         z = difference / np.sqrt(variance)
-    # Of so many words some differ by chance: clear is what holds for all of them (Bonferroni).
-    limit = float(special.ndtri(1 - 0.025 / len(z)))
+    # Of so many words some differ by chance: clear is what holds for all of them (Bonferroni). A
+    # variance between the few people who use a word is uncertain itself: Student's quantile.
+    limit = special.stdtrit(np.maximum(c["people"] - 1, 1), 1 - 0.025 / len(z))
     scored = (
         rows.select("word", pl.lit(talk.units).alias(UNIT))
         .with_columns(
@@ -327,7 +328,6 @@ def distinguishing_words(talk: Talk, *, top: int = 20, prior: float = 500.0) -> 
     at_least("top", top, 1)
     more_than_nothing("prior", prior, most=_PRIOR_MAX)
     words = talk.words.mutate(
-        person=ibis.coalesce(talk.words.user_id, ""),
         unit=talk.unit(talk.words),
         u=(talk.words.role == "user").cast("int64"),
     )
@@ -351,12 +351,12 @@ def distinguishing_words(talk: Talk, *, top: int = 20, prior: float = 500.0) -> 
     counted = each.group_by("word").agg(
         user=each.u.sum(), assistant=each.a.sum(), most_of_one=(each.u + each.a).max(), **products
     )
-    people = words.group_by("word").agg(people=words.person.nunique())
+    people = words.group_by("word").agg(people=words.user_id.nunique())
     shown = counted.join(people, "word").cross_join(totals).cross_join(talk.everybody)
     least = talk.filters.min_people or MIN_PEOPLE
     return shown.filter(
-        shown.people >= least,
-        (shown.people > 1) | (shown.everybody == 1),
+        # A word of one person, or of nobody known, shows only where nobody else is named.
+        ibis.ifelse(shown.everybody <= 1, least == 1, shown.people >= max(least, 2)),
         shown.all_user > 0,
         shown.all_assistant > 0,
     ).drop("everybody")

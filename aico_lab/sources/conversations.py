@@ -13,7 +13,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from aico_lab.sources.language import CHARACTERS, UNKNOWN, is_foreign_script, language_of
+from aico_lab.sources.language import (
+    CHARACTERS,
+    ENOUGH_ALONE,
+    UNKNOWN,
+    is_foreign_script,
+    language_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,7 +81,11 @@ def _languages(
     passages = [[_Text(text) for text in passage] for passage in _passages(texts)]
     guesses = [_guess(passage) for passage in passages]
     if guesses[0] == UNKNOWN:
-        guesses[0] = _guess([_Text(text) for text in earlier(message)] + passages[0])
+        passage = [_Text(text) for text in earlier(message)] + passages[0]
+        guesses[0] = _guess(passage)
+        if guesses[0] == UNKNOWN and not any(text.may_be_english() for text in passage):
+            # A few words are all that there is: a less certain guess is better than none.
+            guesses[0] = language_of("\n".join(text.text for text in passage), ENOUGH_ALONE)
     last = next((guess for guess in guesses if guess != UNKNOWN), UNKNOWN)
     languages = []
     for passage, guess in zip(passages, guesses, strict=True):
@@ -113,12 +123,13 @@ class _Text:
         if self.is_foreign and passage in {ENGLISH, UNKNOWN}:
             own = language_of(self.text)
             return UNDETERMINED if own in {ENGLISH, UNKNOWN} else own
-        own = UNKNOWN if passage == ENGLISH and self._may_be_english() else language_of(self.text)
+        own = UNKNOWN if passage == ENGLISH and self.may_be_english() else language_of(self.text)
         if own == UNKNOWN:
             return ENGLISH if passage == UNKNOWN else passage
         return own
 
-    def _may_be_english(self) -> bool:
+    def may_be_english(self) -> bool:
+        """Whether frequent words of English make up a part of the text."""
         frequent = self.english + sum(word in _AMBIGUOUS for word in self.words)
         return (self.english > 0 or frequent > 1) and 6 * frequent >= len(self.words)
 
