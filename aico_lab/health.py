@@ -40,7 +40,7 @@ class Finding:
 
 
 def describe(lab: Lab) -> dict[str, dict[str, object]]:
-    """Give versions, sizes in bytes, rows by table, and how far the warehouse has come."""
+    """Return versions, sizes in bytes, rows by table, and how far the warehouse has come."""
     primary = lab.primary
     kept = snapshots.published(lab.home.snapshots)
     with primary.snapshot():
@@ -198,7 +198,7 @@ def _rows(lab: Lab) -> dict[str, int]:
 
 
 def _data_span(lab: Lab) -> dict[str, object]:
-    """Give the first and the last time of a message, and how many are not plausible."""
+    """Return the first and the last time of a message, and how many are not plausible."""
     plausible, end = plausible_times()
     # Bytes, since another program may have written what is no text.
     (row,) = lab.primary.fetch_all(
@@ -217,7 +217,7 @@ def _data_span(lab: Lab) -> dict[str, object]:
 
 
 def _cursor(lab: Lab) -> feed.Cursor:
-    """Give what the newest snapshot holds of the change feed."""
+    """Return what the newest snapshot holds of the change feed."""
     return _ask(lab, f"SELECT {CURSOR} FROM meta.state")[0]
 
 

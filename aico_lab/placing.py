@@ -191,7 +191,7 @@ class Placing:
 
 
 def mend_replies(connection: Connection) -> None:
-    """Let replies that came before the message that they answer refer to it.
+    """Point replies that were imported before their target to the target's stored id.
 
     Its id was free then, and another conversation may have taken it since. A reply whose own
     conversation has no such message stays as it is.

@@ -30,7 +30,7 @@ _DUCKDB_TYPES: Final = {
 
 @functools.cache
 def tables() -> dict[str, ir.Table]:
-    """Give the tables of `mart`, out of messages that are called `slice`."""
+    """Return the tables of `mart`, out of messages that are called `slice`."""
     messages = ibis.table(definitions.MESSAGES, name="slice")
     return {
         "messages": messages,
@@ -42,7 +42,7 @@ def tables() -> dict[str, ir.Table]:
 
 @functools.cache
 def schemas() -> dict[str, dict[str, str]]:
-    """Give the columns of every table of `mart`, with their types as Ibis names them."""
+    """Return the columns of every table of `mart`, with their types as Ibis names them."""
     return {
         name: {column: str(type_).removeprefix("!") for column, type_ in table.schema().items()}
         for name, table in tables().items()
@@ -50,7 +50,7 @@ def schemas() -> dict[str, dict[str, str]]:
 
 
 def compiled() -> str:
-    """Give what belongs into the file: each table's columns, and the query that fills it."""
+    """Return what belongs into the file: each table's columns, and the query that fills it."""
     queries = {
         "places": definitions.places(ibis.table(definitions.SOURCE, name="slice")),
         **{name: table for name, table in tables().items() if name != "messages"},

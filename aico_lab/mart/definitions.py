@@ -84,7 +84,7 @@ before, whomever that named.
 
 
 def places(source: ir.Table) -> ir.Table:
-    """Give the messages of `SOURCE` that are not `earlier` their places.
+    """Return the messages of `SOURCE` that are not `earlier` their places.
 
     Their numbers count on from 0 after the earlier ones; one that goes on with the last turn, or
     session, of these has -1.

@@ -291,7 +291,7 @@ class Changes:
 
 
 def empty_tables() -> list[str]:
-    """Give the statements that make the tables where they are not there yet."""
+    """Return the statements that make the tables where they are not there yet."""
     return [f"CREATE TABLE IF NOT EXISTS mart.{table} ({_columns(table)})" for table in TABLES]
 
 

@@ -93,7 +93,7 @@ VIEWS: Final = (
 
 
 def views_of(tables: Mapping[str, Collection[str]]) -> Iterator[str]:
-    """Give the views that the tables of `raw` allow: another program may have changed them."""
+    """Return the views that the tables of `raw` allow: another program may have changed them."""
     for view, table, needed in VIEWS:
         if needed.issubset(tables.get(table, ())):
             yield view

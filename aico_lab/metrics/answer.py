@@ -66,7 +66,7 @@ class Answer:
         return self._rows.select(column.name for column in self.metric.columns)
 
     def arrow(self) -> pa.Table:
-        """Give the rows as an Arrow table; each field's metadata has its `meaning` and `unit`."""
+        """Return the rows as an Arrow table; each field's metadata has its `meaning` and `unit`."""
         import pyarrow as pa
 
         table = self.pl().to_arrow()
@@ -79,7 +79,7 @@ class Answer:
         return table.cast(pa.schema(described))
 
     def df(self) -> pd.DataFrame:
-        """Give the rows as a pandas frame."""
+        """Return the rows as a pandas frame."""
         frame: pd.DataFrame = self.arrow().to_pandas()
         return frame
 

@@ -185,7 +185,7 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
 
 @functools.lru_cache(maxsize=512)
 def compile_query(name: str, talk: Talk, parameters: tuple[tuple[str, Any], ...]) -> str:
-    """Give a metric's expression as DuckDB's SQL; a notebook asks the same questions often."""
+    """Return a metric's expression as DuckDB's SQL; a notebook asks the same questions often."""
     expression = CATALOGUE[name].expression(talk, **dict(parameters))
     return str(ibis.to_sql(expression, dialect="duckdb"))
 

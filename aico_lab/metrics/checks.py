@@ -11,7 +11,7 @@ _MINUTES_OF_A_YEAR: Final = 525_600
 
 
 def to_gap_ms(gap_minutes: float) -> int:
-    """Give the silence that ends a session in milliseconds.
+    """Return the silence that ends a session in milliseconds.
 
     Raises:
         InvalidValue: It is no silence, or one of more than a year.

@@ -113,7 +113,7 @@ def _finish_latency(rows: pl.DataFrame, talk: Talk, *, cutoff_hours: float) -> p
 
 
 def _duration(seconds: float | None) -> str:
-    """Give a time as people say it."""
+    """Return a time as people say it."""
     if seconds is None:
         return "no time"
     for unit, name in ((86_400, "days"), (3_600, "h"), (60, "min")):
@@ -307,7 +307,7 @@ def _without_reply(turns: ir.Table, cutoff_ms: int) -> ir.Table:
 
 
 def _next_start(turns: ir.Table, role: str, group: list[str]) -> ir.IntegerValue:
-    """Give when a side next begins a turn, from this one on."""
+    """Return when a side next begins a turn, from this one on."""
     onwards = ibis.window(
         group_by=group, order_by=ibis.desc("turn_idx"), preceding=None, following=0
     )

@@ -27,7 +27,7 @@ LINE = 26
 
 
 def label(answer: Answer, name: str) -> str:
-    """Give the title of an axis: what a column means, and its unit."""
+    """Return the title of an axis: what a column means, and its unit."""
     column = next(column for column in answer.metric.columns if column.name == name)
     meaning = column.meaning[:1].upper() + column.meaning[1:]
     return f"{meaning} ({column.unit})" if column.unit else meaning

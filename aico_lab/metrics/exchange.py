@@ -164,9 +164,9 @@ def _draw_questions(answer: Answer) -> Chart:
 def questions(talk: Talk) -> ir.Table:
     """A message asks something if a question mark ends one of its sentences.
 
-    That is one that a space, a quotation mark, a closing bracket, another end of a sentence or the
-    end of the message follows, so that the one in an address does not count; the marks of Chinese
-    and Arabic do. Questions without a mark are missed, and rhetorical ones count.
+    That is one that a space, punctuation, an emoji or the end of the message follows, so that the
+    one in an address does not count; the Chinese and the Arabic question mark always do. Questions
+    without a mark are missed, and rhetorical ones count.
     """
     return talk.by_unit(
         talk.messages, "role", messages=_.count(), questions=_.is_question.cast("int64").sum()
@@ -311,7 +311,7 @@ def _draw_recovery(answer: Answer) -> Chart:
     chart=_draw_recovery,
 )
 def mood_recovery(talk: Talk) -> ir.Table:
-    """How often the turn after the next one is not negative, where a turn is.
+    """The share of negative turns after which the same side's next turn is not negative.
 
     A turn is negative if the mean score of its scored messages is -0.05 or less. Its next one is
     that of the same side in the same session, with exactly one turn of the other side between them;

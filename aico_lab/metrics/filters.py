@@ -69,7 +69,7 @@ class Filters:
         return self.channel if isinstance(self.channel, tuple) else ()
 
     def bounds(self, recent_ms: int) -> tuple[int | None, int | None]:
-        """Give the period in UTC milliseconds, from the first on and before the second.
+        """Return the period in UTC milliseconds, from the first on and before the second.
 
         Args:
             recent_ms: When the last message was written that is not of the future.
@@ -87,7 +87,7 @@ class Filters:
         return since, until
 
     def begins(self, since_ms: int | None) -> str | None:
-        """Say when the period begins, if `since` does not: it may count back from a message.
+        """Return when the period begins, if `since` does not: it may count back from a message.
 
         Args:
             since_ms: When it begins, as `bounds` gives it.

@@ -65,7 +65,7 @@ class Statistic:
         function: From sums, each an array of any shape, to the values of the statistic.
         of: The sums without which a unit contributes nothing, such as the denominator.
         scale: On which scale the statistic is nearly normal.
-        whole: What 1 is written as: 100 for percent.
+        whole: The factor of the result: 100 for percent.
         within: The least and the greatest value that it can have.
     """
 
@@ -273,6 +273,7 @@ class _Spread:
         return np.where(np.isfinite(reach) & (squares > 0), reach, np.nan)
 
     def _at_the_end(self) -> tuple[Numbers, Numbers]:
+        """Return the ends where leaving out one unit makes the transformed statistic infinite."""
         if self._statistic.scale != "logit":
             reach = self._reach(self._plain)
             least = 0.0 if self._statistic.scale == "log" else -1.0

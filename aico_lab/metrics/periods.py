@@ -51,12 +51,12 @@ COLOUR: Final = alt.Color(
 
 
 def start_of(days: ir.Table, unit: Unit) -> ir.DateValue:
-    """Give the period of each row of `Talk.daily`: the day, the Monday, or the first of a month."""
+    """Return the period of each row of `Talk.daily`: the day, the Monday, the first of a month."""
     return period(days.date.cast("timestamp"), unit)
 
 
 def calendar(talk: Talk, unit: Unit) -> pl.DataFrame:
-    """Give every period from the first to the last one of the data and the filters.
+    """Return every period from the first to the last one of the data and the filters.
 
     Returns:
         `start` and `end` (the day after the last one), and `complete`: a period is not complete
@@ -78,7 +78,7 @@ def calendar(talk: Talk, unit: Unit) -> pl.DataFrame:
 def is_complete(
     talk: Talk, unit: Unit, *, known_since: int, known_until: int, start: str = "start"
 ) -> pl.Expr:
-    """Say whether a period lies within a time of which all messages are known.
+    """Return whether a period lies within a time of which all messages are known.
 
     Args:
         talk: Says where days begin.
@@ -95,7 +95,7 @@ def is_complete(
 
 
 def on_calendar(rows: pl.DataFrame, talk: Talk, unit: Unit) -> pl.DataFrame:
-    """Give a row for every period, with zeros for counts and nulls for numbers where none was.
+    """Return a row for every period, with zeros for counts and nulls for numbers where none was.
 
     Args:
         rows: At most one row for each `start`; without any there is no calendar.
@@ -138,7 +138,7 @@ def bars(answer: Answer, unit: Unit, value: str, *, title: str = "", height: int
 
 
 def recent(answer: Answer, unit: Unit) -> pl.DataFrame:
-    """Give the last rows of an answer of periods, as many as can be drawn.
+    """Return the last rows of an answer of periods, as many as can be drawn.
 
     Returns:
         Besides, their `end` (the day after) and their `state` in words.
@@ -149,7 +149,7 @@ def recent(answer: Answer, unit: Unit) -> pl.DataFrame:
 
 
 def axis(answer: Answer, unit: Unit, column: str = "start") -> alt.X:
-    """Give an axis of days.
+    """Return an axis of days.
 
     Altair writes a date as its midnight without a zone, which a browser takes for its own: so the
     days are the same wherever the reader is.

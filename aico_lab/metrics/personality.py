@@ -42,7 +42,7 @@ _VALUES: Final = (
 
 
 def _with_profile(moments: ir.Table, talk: Talk, *, key: Sequence[str]) -> ir.Table:
-    """Give each moment the version that held for its person then; without one it is left out.
+    """Return each moment the version that held for its person then; without one it is left out.
 
     Args:
         moments: With `user_id` and `at_ms`.
@@ -70,7 +70,7 @@ def _with_profile(moments: ir.Table, talk: Talk, *, key: Sequence[str]) -> ir.Ta
 
 
 def _outcomes(talk: Talk) -> ir.Table:
-    """Give the sum and number of every outcome by profile and person."""
+    """Return the sum and number of every outcome by profile and person."""
     # A session that began in the period counts whole, and a rating whoever began its conversation.
     everything = replace(talk, filters=Filters(timezone=talk.filters.timezone))
     moods = (
@@ -331,6 +331,6 @@ def feedback(talk: Talk) -> ir.Table:
 
 
 def _people(talk: Talk) -> ir.Table:
-    """Give the person of each conversation, whatever the filters leave of it."""
+    """Return the person of each conversation, whatever the filters leave of it."""
     everything = replace(talk, filters=Filters(timezone=talk.filters.timezone))
     return everything.sessions().group_by("conversation_id").agg(person=_.user_id.min())

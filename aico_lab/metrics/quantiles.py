@@ -22,7 +22,7 @@ _TERMS: Final = (2.372271, 2.822499, 2.555851, 1.589536)
 def quantiles(
     rows: ir.Table, value: str, *, by: Sequence[str], per_mille: Mapping[str, int]
 ) -> ir.Table:
-    """Give the smallest value that is at least as large as a share of all values.
+    """Return the smallest value that is at least as large as a share of all values.
 
     These are values that occur, with nothing made up between two of them: type 1 of Hyndman and
     Fan, "Sample quantiles in statistical packages" (1996).
@@ -110,7 +110,7 @@ def _student(sums: ir.Table) -> ir.FloatingValue:
 
 
 def _ranked(rows: ir.Table, value: str, by: Sequence[str]) -> ir.Table:
-    """Give each value once, with how often it occurs, how many are not larger, and how many."""
+    """Return each value once, with how often it occurs, how many are not larger, and how many."""
     counted = rows.group_by(*by, value).agg(times=_.count())
     group = ibis.window(group_by=by)
     up_to_here = ibis.window(group_by=by, order_by=value, preceding=None, following=0)

@@ -63,7 +63,7 @@ class Column:
 
 
 def interval(name: str, unit: str = "") -> tuple[Column, Column]:
-    """Give the columns of the 95 % interval of a column."""
+    """Return the columns of the 95 % interval of a column."""
     return (
         Column(f"{name}_low", "number", f"lower end of the 95 % interval of {name}", unit),
         Column(f"{name}_high", "number", f"upper end of the 95 % interval of {name}", unit),
@@ -92,7 +92,7 @@ class Parameter:
     meaning: str
 
     def check(self, value: object) -> Any:
-        """Give the value as its type; text is read, as the command line has nothing else.
+        """Return the value as its type; text is read, as the command line has nothing else.
 
         Raises:
             InvalidValue: It is none of that type, or none of the choices.
@@ -159,7 +159,7 @@ class Metric:
     chart: Callable[[Answer], Chart] = field(repr=False)
 
     def check(self, given: Mapping[str, object]) -> dict[str, Any]:
-        """Give every parameter its value.
+        """Return every parameter its value.
 
         Raises:
             UnknownName: There is no such parameter.
@@ -256,7 +256,7 @@ class Catalogue:
         return self._metrics[name]
 
     def by_domain(self) -> list[Metric]:
-        """Give all metrics, domain by domain in the order of the source document."""
+        """Return all metrics, domain by domain in the order of the source document."""
         domains = get_args(Domain)
         return sorted(self._metrics.values(), key=lambda metric: domains.index(metric.domain))
 
@@ -268,7 +268,7 @@ class Catalogue:
 
 
 def _read_docstring(function: Expression) -> tuple[str, dict[str, str]]:
-    """Give the definition, and what each argument is for."""
+    """Return the definition, and what each argument is for."""
     text = inspect.getdoc(function) or ""
     definition, _, arguments = text.partition("\nArgs:\n")
     meanings: dict[str, str] = {}

@@ -30,10 +30,10 @@ TITLES: Final[dict[str, str]] = {
 }
 
 MOST: Final = 2_000
-"""Periods of a series: every two of more would take seconds to compare."""
+"""The most periods of a series: to compare all pairs of more takes seconds."""
 
 FEWEST: Final = 12
-"""Periods below which too many directions and changes are found where there are none."""
+"""The fewest periods: with fewer, directions and changes are found too often where none are."""
 
 UNIT: Final = Column(
     "unit", "text", f"length of a period, longer than asked for where these are over {MOST:,}"

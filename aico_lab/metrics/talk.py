@@ -303,27 +303,27 @@ class Talk:
 
 
 def hours_of(local_ms: ir.IntegerValue) -> ir.IntegerValue:
-    """Give the whole hours since 1970."""
+    """Return the whole hours since 1970."""
     return local_ms // _MS_OF_AN_HOUR
 
 
 def hour_of_day(hours: ir.IntegerValue) -> ir.IntegerValue:
-    """Give the hour of the day, from 0 to 23, of hours since 1970."""
+    """Return the hour of the day, from 0 to 23, of hours since 1970."""
     return (hours + _DAYS_BEFORE * 24) % 24
 
 
 def days_of(local_ms: ir.IntegerValue) -> ir.IntegerValue:
-    """Give the whole days since 1970."""
+    """Return the whole days since 1970."""
     return local_ms // _MS_OF_A_DAY
 
 
 def weekday(days: ir.IntegerValue) -> ir.IntegerValue:
-    """Give the day of the week, from 0 for Monday, of days since 1970."""
+    """Return the day of the week, from 0 for Monday, of days since 1970."""
     return (days + _DAYS_BEFORE) % 7
 
 
 def as_date(days: ir.IntegerValue) -> ir.DateValue:
-    """Give the date of days since 1970."""
+    """Return the date of days since 1970."""
     return (_BEGINNING + days.as_interval("D")).date()
 
 
@@ -360,5 +360,5 @@ def _of_people(messages: ir.Table, gap_ms: int) -> ir.Table:
 
 
 def period(local_ts: ir.TimestampValue, unit: Unit) -> ir.DateValue:
-    """Give the day, the Monday of the week, or the first of the month."""
+    """Return the day, the Monday of the week, or the first of the month."""
     return local_ts.truncate(_TRUNCATE[unit]).date()

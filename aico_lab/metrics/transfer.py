@@ -27,7 +27,7 @@ _NO_SPREAD: Final = 1e-12
 
 
 def _covariance(sums: Sums, count: str, one: str, other: str) -> NDArray[np.float64]:
-    """Give the mean product of deviations from the mean; of equal values only, nothing."""
+    """Return the mean product of deviations from the mean; of equal values only, nothing."""
     n = sums[count]
     found: NDArray[np.float64] = sums[f"{one}_{other}"] / n - sums[one] / n * (sums[other] / n)
     if one == other:  # what is left of equal values is the rounding of sums

@@ -64,7 +64,7 @@ def _factors(  # noqa: PLR0917 - Numba has no keywords
 def _mtld(
     words: NDArray[np.int32], starts: NDArray[np.int64], different: int
 ) -> NDArray[np.float64]:
-    """Give the measure of each text, NaN where no word is repeated.
+    """Return the measure of each text, NaN where no word is repeated.
 
     Args:
         words: The words of all texts, one text behind the other.
@@ -84,7 +84,7 @@ def _mtld(
 
 
 def mtld(rows: pl.DataFrame) -> pl.DataFrame:
-    """Give MTLD for each side of each person.
+    """Return MTLD for each side of each person.
 
     Args:
         rows: A row for each word, in any order: `side`, a number for each person's side, `message`,

@@ -164,7 +164,7 @@ def coordination(talk: Talk, *, min_exchanges: int = 5) -> ir.Table:
 
 
 def _classes() -> ir.Table:
-    """Give every marker once, with the classes that it is in as bits."""
+    """Return every marker once, with the classes that it is in as bits."""
     bits = {
         word: sum(2**at for at, name in _CLASSES if word in MARKERS[name])
         for words in MARKERS.values()

@@ -40,7 +40,7 @@ _CYCLE_MS: Final = 146_097 * _DAY
 
 
 def get_zone(name: str) -> ZoneInfo:
-    """Give a time zone by its IANA name.
+    """Return a time zone by its IANA name.
 
     Raises:
         InvalidValue: There is none of that name.
@@ -54,12 +54,12 @@ def get_zone(name: str) -> ZoneInfo:
 
 
 def to_ms(moment: datetime) -> int:
-    """Give the milliseconds since 1970 of an aware time."""
+    """Return the milliseconds since 1970 of an aware time."""
     return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 def to_local(ms: int, zone: ZoneInfo) -> datetime:
-    """Give the time of day in a zone, at so many milliseconds since 1970.
+    """Return the time of day in a zone, at so many milliseconds since 1970.
 
     In the first or the last hours of the calendar a zone's clock may show a time outside of it:
     then this is the time of UTC. A moment outside the calendar is taken for the nearest in it.
@@ -72,7 +72,7 @@ def to_local(ms: int, zone: ZoneInfo) -> datetime:
 
 
 def midnight(day: date, zone: str) -> int:
-    """Give when a day begins in a zone, in milliseconds since 1970.
+    """Return when a day begins in a zone, in milliseconds since 1970.
 
     Where clocks leap over midnight, that is the moment at which they do.
     """
@@ -80,7 +80,7 @@ def midnight(day: date, zone: str) -> int:
 
 
 def first_day_from(ms: int, zone: str) -> int:
-    """Give the first day that begins in a zone at a moment or later, in days since 1970."""
+    """Return the first day that begins in a zone at a moment or later, in days since 1970."""
     day = to_local(ms, get_zone(zone)).toordinal() - _EPOCH.toordinal()
     while _begins(day, zone) < ms:
         day += 1
@@ -88,7 +88,7 @@ def first_day_from(ms: int, zone: str) -> int:
 
 
 def odd_days(zone: str, first: date, last: date) -> list[date]:
-    """Give the days from one to another that do not have 24 hours in a zone."""
+    """Return the days from one to another that do not have 24 hours in a zone."""
     # A day may lie in two years of UTC.
     years = range(max(first.year - 1, date.min.year), min(last.year + 1, date.max.year) + 1)
     changes = [begins // _DAY for begins, _ in offsets(zone, years)[1:]]
@@ -103,7 +103,7 @@ def odd_days(zone: str, first: date, last: date) -> list[date]:
 
 
 def _begins(day: int, zone: str) -> int:
-    """Give when a day begins, which may be one after the calendar's last."""
+    """Return when a day begins, which may be one after the calendar's last."""
     known = min(day, _LAST_DAY)
     begins = midnight(date.fromordinal(known + _EPOCH.toordinal()), zone)
     return begins + (day - known) * _DAY
@@ -127,12 +127,12 @@ def local_ms(ts_ms: ir.IntegerValue, shifts: Sequence[tuple[int, int]]) -> ir.In
 
 
 def year_of(ms: int) -> int:
-    """Give the year of UTC, at so many milliseconds since 1970."""
+    """Return the year of UTC, at so many milliseconds since 1970."""
     return (_EPOCH + timedelta(milliseconds=ms)).year
 
 
 def offsets(zone: str, years: Iterable[int]) -> tuple[tuple[int, int], ...]:
-    """Give what a zone adds to UTC in some years, and from when on.
+    """Return what a zone adds to UTC in some years, and from when on.
 
     As the offset of a time that `to_local` gives as that of UTC, it is 0.
 
@@ -153,7 +153,7 @@ def offsets(zone: str, years: Iterable[int]) -> tuple[tuple[int, int], ...]:
 
 @functools.lru_cache(maxsize=4096)
 def _offsets_in(year: int, zone: str) -> tuple[tuple[int, int], ...]:
-    """Give the offset at the beginning of a year, and each to which the zone changes in it."""
+    """Return the offset at the beginning of a year, and each to which the zone changes in it."""
     if _RULES + _CYCLE <= year < date.max.year:
         cycles = (year - _RULES) // _CYCLE
         like = _offsets_in(year - cycles * _CYCLE, zone)

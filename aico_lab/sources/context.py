@@ -1,11 +1,11 @@
-"""What the messages of one file have in common: whom they are of, and which of them are equal."""
+"""Assign each message of a file its user and its conversation, and count equal messages."""
 
 from __future__ import annotations
 
 from typing import Final
 
 ASSUMED_USER: Final = "me"
-"""Who wrote a file that names nobody."""
+"""The user of all messages in a file without user ids."""
 
 NOBODYS: Final = "default"
 """The conversation of messages that name none, and that nobody is known to be in."""
@@ -51,7 +51,7 @@ class Context:
         self._before = (nobody_yet, nobody_yet)
 
     def author(self, role: str, user_id: str | None) -> str | None:
-        """Return the user of a message that may name one."""
+        """Return the given user, or `me` if the file names no users."""
         if user_id is None and not self.names_users and role != "system":
             return ASSUMED_USER
         return user_id
@@ -61,9 +61,9 @@ class Context:
     ) -> tuple[str, str]:
         """Return the conversation and the channel of the next message.
 
-        Each stands in for the other. Where neither is given, the conversation is that of the
-        user; a message of the companion or the system that names no user is in the conversation
-        of the person before it.
+        A missing conversation takes the id of the channel, and the reverse. Where neither is
+        given, the conversation is that of the user; a message of the companion or the system that
+        names no user is in the conversation of the person before it.
         """
         given = conversation_id or channel_id
         if given is None and user_id is None and role != "user":

@@ -2,8 +2,8 @@
 
 A message is often too short to tell. So a conversation is read in passages of about a thousand
 characters: a passage has the language that is guessed of all of it, and where nothing can be
-guessed, that of what came before. A message of its own clear language is in that one; any other
-follows its passage.
+guessed, that of what came before. If the language of a message is clear, it has that one; otherwise
+it has the language of its passage.
 
 To guess takes longer than to score. So what has enough of the most frequent English words is taken
 for English, and only what is left is guessed.
@@ -107,7 +107,7 @@ def _passages(texts: list[str]) -> list[list[str]]:
 
 
 class _Text:
-    """A text, and what is cheap to see of it."""
+    """A text, with features that cost little: its script, its words, how many are English."""
 
     def __init__(self, text: str) -> None:
         self.text = text[:CHARACTERS]

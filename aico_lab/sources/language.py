@@ -62,7 +62,7 @@ def language_of(text: str, enough: int = ENOUGH) -> str:
 
 
 def is_foreign_script(text: str) -> bool:
-    """Say whether most letters of a text are not Latin ones."""
+    """Return whether most letters of a text are not Latin ones."""
     if text.isascii():
         return False
     letters = [character for character in text if character.isalpha()]
