@@ -69,16 +69,18 @@ def words_by_hand(raw, top, prior, min_people):
         unit = ("p", message.person) if named else ("c", message.conversation)
         times[message.role].update(message.words)
         units[unit][message.role].update(message.words)
-        everybody.add(message.person or "")
+        named_here = {message.person} - {None}
+        everybody |= named_here
         for word in message.words:
-            people[word].add(message.person or "")
+            people[word] |= named_here
     units = [unit for unit in units.values() if sum(c.total() for c in unit.values())]
     totals = {role: counted.total() for role, counted in times.items()}
     if not all(totals.values()):
         return []
     rows = []
     for word, known_to in people.items():
-        if len(known_to) < min_people or (len(known_to) == 1 < len(everybody)):
+        alone = len(everybody) <= 1
+        if (alone and min_people > 1) or (not alone and len(known_to) < max(min_people, 2)):
             continue
         alpha = prior * sum(counted[word] for counted in times.values()) / sum(totals.values())
         odds, slopes = {}, {}
