@@ -7,15 +7,12 @@ of everything, and what one person says is alike. The words are no language.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import polars as pl
 
-from tests.talks import talk
-
-if TYPE_CHECKING:
-    import polars as pl
+from tests.talks import OTHERS, talk
 
 PEOPLE = 2_500
 START_MS = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp() * 1000)
@@ -70,3 +67,47 @@ def _said(rng: np.random.Generator, habits: tuple[float, float, float, float]) -
     mark = "?" if rng.random() < habits[1] else "."
     mood = float(np.clip(rng.normal(habits[2], 0.4), -1, 1))
     return {"content": " ".join(words) + mark, "sentiment_score": mood}
+
+
+def attitudes(*, people: int = PEOPLE, seed: int = 2) -> dict[str, pl.DataFrame]:
+    """Return what the same people rated and set, under two versions of the companion.
+
+    Returns:
+        Tables of `tests.talks.OTHERS`.
+    """
+    rng = np.random.default_rng(seed)
+    start = datetime.fromtimestamp(START_MS / 1000, UTC)
+    half = start + timedelta(days=60)
+    profiles = [
+        {"profile_id": f"v{version}", "user_id": None, "version": version,
+         "traits": f'{{"warmth": {warmth}}}', "active_from": since, "active_until": until}
+        for version, warmth, since, until in ((1, 0.2, start, half), (2, 0.9, half, None))
+    ]  # fmt: skip
+    ratings, changes = [], []
+    for person in range(people):
+        gladly, often, fickle = rng.beta(4, 2), rng.lognormal(0.3, 1), rng.beta(0.3, 3)
+        for _ in range(min(int(np.ceil(often)), 60)):
+            moment = start + timedelta(days=float(rng.uniform(0, 120)))
+            ratings.append(
+                {"user_id": f"p{person}", "name": "thumbs", "timestamp": moment,
+                 "value": float(2 * (rng.random() < gladly) - 1)}
+            )  # fmt: skip
+        changes += [
+            {"user_id": f"p{person}", "preference_key": "tone", "value": str(step),
+             "changed_at": start + timedelta(days=step)}
+            for step in range(int(rng.geometric(1 - fickle)))
+        ]  # fmt: skip
+    return {
+        "personality_profiles": _table("personality_profiles", profiles),
+        "feedback_events": _table(
+            "feedback_events", [{"event_id": f"e{n}", **one} for n, one in enumerate(ratings)]
+        ),
+        "preference_changes": _table(
+            "preference_changes", [{"change_id": n, **one} for n, one in enumerate(changes)]
+        ),
+    }
+
+
+def _table(name: str, rows: list[dict[str, object]]) -> pl.DataFrame:
+    columns = OTHERS[name]
+    return pl.DataFrame([{**dict.fromkeys(columns), **row} for row in rows], schema=columns)

@@ -223,7 +223,7 @@ def test_weeks_that_grow_by_two_messages():
     assert rows["smooth"].to_list()[3:6] == [14.0, 16.0, 18.0]
     assert rows["slope"][0] == pytest.approx(2, abs=0.1)
     assert rows["slope_low"][0] <= rows["slope"][0] <= rows["slope_high"][0]
-    assert answer.finding.startswith("It goes up in 12 weeks: +2")
+    assert answer.finding.startswith("Messages go up in 12 weeks: +2")
     assert " a week (+1." in answer.finding
 
 
@@ -234,11 +234,11 @@ def test_weeks_that_grow_by_two_messages():
         ([2], "Too little data: 1 complete week, where 12 are needed"),
         ([2, 5], "Too little data: 2 complete weeks, where 12 are needed"),
         ([2, 3, 4, 5, 6], "Too little data: 5 complete weeks, where 12 are needed"),
-        (list(range(50, 10, -2)), "It goes down in 20 weeks: -2 a week (-2.0"),
-        ([5, 9] * 10, "No clear direction in 20 weeks: "),
-        ([3] * 20, "No clear direction in 20 weeks: "),
-        ([0] * 20, "No clear direction in 20 weeks: "),
-        ([5, 5, 9, 9] * 5, "No clear direction in 20 weeks: "),
+        (list(range(50, 10, -2)), "Messages go down in 20 weeks: -2 a week (-2.0"),
+        ([5, 9] * 10, "No clear direction of messages in 20 weeks: "),
+        ([3] * 20, "No clear direction of messages in 20 weeks: "),
+        ([0] * 20, "No clear direction of messages in 20 weeks: "),
+        ([5, 5, 9, 9] * 5, "No clear direction of messages in 20 weeks: "),
     ],
 )
 def test_a_trend_claims_what_the_data_support(counts, says):
@@ -253,11 +253,14 @@ def test_a_trend_claims_what_the_data_support(counts, says):
         ([2], "Too little data: 1 complete week, where 12 are needed"),
         ([2, 5], "Too little data: 2 complete weeks, where 12 are needed"),
         ([2, 2, 2, 90, 90], "Too little data: 5 complete weeks, where 12 are needed"),
-        ([20, 22, 19, 21] * 5, "No change of level is found in 20 weeks"),
-        ([3] * 20, "No change of level is found in 20 weeks"),
-        ([0] * 20, "No change of level is found in 20 weeks"),
-        ([1] + [0] * 19, "No change of level is found in 20 weeks"),
-        ([3] * 10 + [40] * 10, "2 phases in 20 weeks, in the mean of a week: 3 from 2024-01-01"),
+        ([20, 22, 19, 21] * 5, "No change of the level of messages is found in 20 weeks"),
+        ([3] * 20, "No change of the level of messages is found in 20 weeks"),
+        ([0] * 20, "No change of the level of messages is found in 20 weeks"),
+        ([1] + [0] * 19, "No change of the level of messages is found in 20 weeks"),
+        (
+            [3] * 10 + [40] * 10,
+            "2 phases of messages in 20 weeks, in the mean of a week: 3 from 2024-01-01",
+        ),
     ],
 )
 def test_change_points_claim_what_the_data_support(counts, says):
@@ -297,21 +300,21 @@ def test_weeks_without_a_scored_message_take_no_part_in_a_trend_of_sentiment():
         pytest.approx(1 / 30 - 0.5),
         pytest.approx(-0.433, abs=1e-3),
     ]
-    assert answer.finding == "It goes up in 20 weeks: +0.0333 a week (+0.0333 to +0.0333)"
+    assert answer.finding == "Sentiment goes up in 20 weeks: +0.0333 a week (+0.0333 to +0.0333)"
 
 
 def test_a_silence_and_a_new_beginning_are_two_changes():
     weeks = [20, 22, 19, 21, 20, 22] + [0] * 6 + [5, 6, 5, 7, 5, 6]
     with world(talk(*weekly(weeks))) as made:
         answer = made.ask("change_points")
-    assert answer.pl().drop("periods", "phases").rows() == [
+    assert answer.pl().drop("periods", "phases", "measure").rows() == [
         (date(2024, 1, 1), date(2024, 2, 11), 6, 1, pytest.approx(124 / 6), "week"),
         (date(2024, 2, 12), date(2024, 3, 24), 6, 0, 0.0, "week"),
         (date(2024, 3, 25), date(2024, 5, 5), 6, 1, pytest.approx(34 / 6), "week"),
     ]
     assert answer.finding == (
-        "3 phases in 18 weeks, in the mean of a week: 20.7 from 2024-01-01, 0 from 2024-02-12, "
-        "5.67 from 2024-03-25"
+        "3 phases of messages in 18 weeks, in the mean of a week: 20.7 from 2024-01-01, "
+        "0 from 2024-02-12, 5.67 from 2024-03-25"
     )
     assert answer.pl().select("periods", "phases").unique().rows() == [(18, 3)]
 

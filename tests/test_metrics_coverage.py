@@ -20,11 +20,13 @@ from aico_lab.metrics.catalogue import CATALOGUE, compile_query
 from aico_lab.metrics.filters import Filters
 from aico_lab.metrics.intervals import Statistic, estimate, mean, percent
 from aico_lab.metrics.talk import Talk
-from tests.simulated import population
+from tests.simulated import attitudes, population
 from tests.talks import world
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import duckdb
 
 GROUPS = {
     "turns": ["role"],
@@ -33,37 +35,152 @@ GROUPS = {
     "sentiment_trajectory": ["role", "step"], "sentiment_transfer": ["role"],
     "session_length": [], "initiative": [], "balance": [], "coordination": ["role"],
     "burstiness": ["role"], "stickiness": ["start"], "sessions": ["start"],
+    "outcomes_by_profile": ["whose", "version", "outcome"],
+    "outcomes_by_style": ["trait", "part", "outcome"], "feedback": ["name"],
+    "preference_changes": ["preference"],
+    "lexical_diversity": [], "languages": [], "retention": [], "streaks": [],
 }  # fmt: skip
 """The columns that tell apart the rows of each metric's expression, besides people."""
 
-PARAMETERS = {"sentiment_trajectory": {"steps": 2}, "burstiness": {"min_intervals": 5}}
-KEYS = ("role", "step", "start", "measure", "marker", "duration")
+PARAMETERS = {
+    "sentiment_trajectory": {"steps": 2},
+    "burstiness": {"min_intervals": 5},
+    "lexical_diversity": {"min_words": 20},
+}
+KEYS = (
+    "role", "step", "start", "measure", "marker", "duration", "whose", "version", "outcome",
+    "trait", "part", "name", "preference", "code", "since", "days",
+)  # fmt: skip
+USUAL = 5
+"""Of metrics that list what occurs, only what so many percent of people have is looked at: that
+something rare occurs at all is already a choice of samples in which it is frequent."""
 
 Covered = dict[str, list[bool]]
 
 
+def as_words(people: pl.DataFrame) -> pl.DataFrame:
+    """Number people and their messages anew, as one who is drawn twice is two."""
+    numbered = people.drop("person").with_row_index("person").explode("words").unnest("words")
+    return numbered.select(
+        side=2 * pl.col("person").cast(pl.Int64) + pl.col("side") % 2,
+        message=pl.struct("person", "message").rank("dense").cast(pl.Int64) - 1,
+        position="position",
+        word="word",
+    )
+
+
+def as_texts(people: pl.DataFrame) -> pl.DataFrame:
+    """Give each text a conversation of its own."""
+    numbered = people.with_row_index("unit").explode("text").with_row_index("number")
+    return numbered.select(
+        "text",
+        conversation_id=pl.col("number").cast(pl.String),
+        role=pl.lit("user"),
+        msg_idx=0,
+        unit=pl.col("unit").cast(pl.String),
+        known=True,
+    )
+
+
+def as_cohorts(people: pl.DataFrame) -> pl.DataFrame:
+    """Count who of a cohort wrote in which week."""
+    wrote = people.explode("start").group_by("cohort", "start").agg(active=pl.len().cast(pl.Int64))
+    return wrote.with_columns(n=pl.lit(people.height, pl.Int64))
+
+
+def as_longest(people: pl.DataFrame) -> pl.DataFrame:
+    """Count people by the length of their longest streak."""
+    return people.group_by("days").agg(n=pl.len().cast(pl.Int64))
+
+
+AS_ROWS: dict[str, Callable[[pl.DataFrame], pl.DataFrame]] = {
+    "lexical_diversity": as_words,
+    "languages": as_texts,
+    "retention": as_cohorts,
+    "streaks": as_longest,
+}
+"""What makes the rows of an expression of a row for each person, where these are not the same."""
+
+TEXTS = (
+    "The train was late again and we waited in the rain.",
+    "Der Zug kam wieder zu spät und wir standen im Regen.",
+    "El tren llegó tarde otra vez y esperamos bajo la lluvia.",
+    "ok",
+)
+
+
+def texts_of_people(rng: np.random.Generator) -> pl.DataFrame:
+    """Some write two languages, and few one that is rare."""
+    made = []
+    for _ in range(4_000):
+        habits = rng.dirichlet((1.5, 0.6, 0.06, 0.5))
+        conversations = min(int(np.ceil(rng.lognormal(0.5, 1))), 80)
+        made.append([TEXTS[at] for at in rng.choice(4, conversations, p=habits)])
+    return pl.DataFrame({"text": made})
+
+
+def longest_streak(days: pl.Series) -> int:
+    """Return the most consecutive days, in plain Python."""
+    longest, streak, before = 0, 0, None
+    for day in sorted(set(days.to_list())):
+        streak = streak + 1 if before is not None and (day - before).days == 1 else 1
+        longest, before = max(longest, streak), day
+    return longest
+
+
+def people_of(connection: duckdb.DuckDBPyConnection) -> dict[str, pl.DataFrame]:
+    """Return a row for each person, for metrics whose expression counts them already."""
+    days = connection.execute(
+        "SELECT DISTINCT user_id, epoch_ms(ts_ms)::DATE AS day,"
+        " date_trunc('week', epoch_ms(ts_ms))::DATE AS start"
+        " FROM mart.messages WHERE role = 'user'"
+    ).pl()
+    weeks = days.group_by("user_id").agg(
+        cohort=pl.col("start").min(), start=pl.col("start").unique()
+    )
+    # The first of them begins with the data.
+    cohort = weeks["cohort"].value_counts().sort("count", "cohort").filter(
+        pl.col("cohort") > weeks["cohort"].min()
+    )["cohort"][-1]  # fmt: skip
+    return {
+        "retention": weeks.filter(cohort=cohort),
+        "streaks": days.group_by("user_id", maintain_order=True).agg(
+            pl.col("day").map_batches(
+                longest_streak, return_dtype=pl.Int64, returns_scalar=True
+            ).alias("days")
+        ),
+    }  # fmt: skip
+
+
 def rows_of_the_population() -> tuple[Talk, dict[str, pl.DataFrame]]:
-    """What the expression of each metric gives for everybody."""
-    with world(population()) as made:
+    """What the expression of each metric gives for everybody: a row for each person."""
+    with world(population(), **attitudes()) as made:
         connection = made.connection()
         ends = connection.execute("SELECT min(ts_ms), max(ts_ms) FROM mart.messages").fetchone()
         talk = Talk(Filters(), *ends)
-        found = {}
-        for name in GROUPS:
+        found = people_of(connection) | {"languages": texts_of_people(np.random.default_rng(4))}
+        for name in GROUPS.keys() - found.keys():
             chosen = tuple(sorted(CATALOGUE[name].check(PARAMETERS.get(name, {})).items()))
             query = compile_query(name, talk, chosen)
             found[name] = pl.DataFrame(connection.execute(query).to_arrow_table())
-        return talk, found
+    words = found["lexical_diversity"]
+    found["lexical_diversity"] = words.group_by(person=pl.col("side") // 2).agg(
+        words=pl.struct(pl.all())
+    )
+    return talk, found
 
 
 def coverage(name: str, talk: Talk, rows: pl.DataFrame, people: int, times: int) -> Covered:
     """Whether the truth lay in each interval of a metric, for draws of so many people."""
     metric, by = CATALOGUE[name], GROUPS[name]
+    as_rows = AS_ROWS.get(name, lambda drawn: drawn)
     parameters = metric.check(PARAMETERS.get(name, {}))
     if "start" in by:  # one period, of which many people are
         busiest = rows.group_by("start").len().sort("len", "start")["start"][-1]
         rows = rows.filter(pl.col("start") == busiest)
-    everybody = metric.finish(rows, talk, **parameters)
+    everybody = metric.finish(as_rows(rows), talk, **parameters)
+    if name in AS_ROWS and "share" in everybody.columns:
+        everybody = everybody.filter(pl.col("share").is_between(USUAL, 100, closed="left"))
     ends = [column.name[:-4] for column in metric.columns if column.name.endswith("_low")]
     keys = [key for key in KEYS if key in everybody.columns]
     truth = everybody.select(*keys, *(pl.col(end).alias(f"true {end}") for end in ends))
@@ -72,7 +189,7 @@ def coverage(name: str, talk: Talk, rows: pl.DataFrame, people: int, times: int)
     covered: Covered = defaultdict(list)
     for _ in range(times):
         drawn = pl.concat([group[rng.integers(0, group.height, people)] for group in groups])
-        answer = metric.finish(drawn, talk, **parameters)
+        answer = metric.finish(as_rows(drawn), talk, **parameters)
         both = answer.join(truth, on=keys, nulls_equal=True)
         for row in both.iter_rows(named=True):
             for end in ends:

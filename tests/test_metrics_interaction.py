@@ -74,11 +74,12 @@ def assert_is_activity(made: World, zone: str, unit: str) -> None:
     for row in spoken(made):
         written[start_of(day_of(row, zone), unit)].append(row)
     expected = []
+    ends = ends_of(made)
     for start in starts(made, zone, unit):
         rows = written[start]
         people = {row["user_id"] for row in rows if row["role"] == "user" and row["user_id"]}
         conversations = {row["conversation_id"] for row in rows}
-        complete = is_complete(start, unit, zone, *ends_of(made))
+        complete = is_complete(start, unit, zone, *ends)
         expected.append((start, len(rows), len(people), len(conversations), complete))
     assert made.ask(f"{name}_activity", filters={"timezone": zone}).pl().rows() == expected
 

@@ -47,7 +47,7 @@ def _finish(
             {"start": [None], "end": [None], "n": [0], "people": [0], "level": [None]}
             | {"periods": [0], "phases": [0]}
         )
-        return none.join(made.select("unit").head(1), how="cross")
+        return none.join(made.select("measure", "unit").head(1), how="cross")
     values = known["value"].to_numpy()
     signal = values if measure == "sentiment" else np.log1p(values)
     unit = known["unit"][0]
@@ -62,6 +62,7 @@ def _finish(
         n=pl.len(),
         people=pl.col("people").max(),
         level=pl.col("value").mean(),
+        measure=pl.col("measure").first(),
         unit=pl.col("unit").first(),
         periods=pl.lit(known.height),
         phases=pl.lit(len(ends)),
@@ -128,16 +129,18 @@ def _candidates(
 
 
 def _describe(rows: pl.DataFrame) -> str:
-    number, unit, found = rows.select("periods", "unit", "phases").row(0)
+    number, unit, found, measure = rows.select("periods", "unit", "phases", "measure").row(0)
     if number < _fewest(unit):
         return claims.too_little(number, f"complete {unit}s", _fewest(unit))
     within = claims.counted(number, f"{unit}s")
+    _goes, name = series.SAID[measure]
     if found == 1:
-        return f"No change of level is found in {within}"
+        return f"No change of the level of {name} is found in {within}"
     said = rows.select("start", "level").head(_SAID).rows()
     phases = [f"{_written(level)} from {start}" for start, level in said]
     more = ", …" if found > len(phases) else ""
-    return f"{found} phases in {within}, in the mean of a {unit}: {', '.join(phases)}{more}"
+    listed = f"{', '.join(phases)}{more}"
+    return f"{found} phases of {name} in {within}, in the mean of a {unit}: {listed}"
 
 
 def _written(level: float) -> str:
@@ -174,6 +177,7 @@ def _draw(answer: Answer) -> Chart:
         Column("level", "number", "mean of the measure in a period"),
         Column("periods", "integer", "periods of all segments, in every row"),
         Column("phases", "integer", "how many segments there are, in every row"),
+        series.MEASURE,
         series.UNIT,
     ],
     finish=_finish,

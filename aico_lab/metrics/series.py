@@ -35,6 +35,15 @@ MOST: Final = 2_000
 FEWEST: Final = 12
 """The fewest periods: with fewer, directions and changes are found too often where none are."""
 
+MEASURE: Final = Column("measure", "text", "what is measured, in every row")
+
+SAID: Final[dict[str, tuple[str, str]]] = {
+    "messages": ("Messages go", "messages"),
+    "users": ("People who write go", "people who write"),
+    "sentiment": ("Sentiment goes", "sentiment"),
+}
+"""How a sentence begins that says where a measure goes, and what it is called within one."""
+
 UNIT: Final = Column(
     "unit", "text", f"length of a period, longer than asked for where these are over {MOST:,}"
 )
@@ -71,8 +80,8 @@ def in_periods(rows: pl.DataFrame, talk: Talk, measure: Measure, period: Unit) -
         period: The shortest unit.
 
     Returns:
-        `start`, `end` (the day after the last one), `n` (messages), `people`, `value`, `complete`
-        and `unit`. A period without a scored message has no sentiment.
+        `start`, `end` (the day after the last one), `n` (messages), `people`, `value`, `complete`,
+        `measure` and `unit`. A period without a scored message has no sentiment.
     """
     unit = _fitting(talk, period)
     rows = rows.with_columns(pl.col("day").cast(pl.Date), cs.decimal().cast(pl.Int64))
@@ -92,6 +101,7 @@ def in_periods(rows: pl.DataFrame, talk: Talk, measure: Measure, period: Unit) -
         "people",
         pl.col("value").cast(pl.Float64),
         "complete",
+        measure=pl.lit(measure),
         unit=pl.lit(unit),
     )
 

@@ -98,11 +98,12 @@ def _describe(rows: pl.DataFrame) -> str:
     slope, low, high = (_written(row[f"slope{end}"]) for end in ("", "_low", "_high"))
     found = f"{slope} a {unit} ({low} to {high})"
     within = claims.counted(number, f"{unit}s")
+    goes, name = series.SAID[row["measure"]]
     if row["slope_low"] > 0:
-        return f"It goes up in {within}: {found}"
+        return f"{goes} up in {within}: {found}"
     if row["slope_high"] < 0:
-        return f"It goes down in {within}: {found}"
-    return f"No clear direction in {within}: {found}"
+        return f"{goes} down in {within}: {found}"
+    return f"No clear direction of {name} in {within}: {found}"
 
 
 def _written(slope: float) -> str:
@@ -148,6 +149,7 @@ def _draw(answer: Answer) -> Chart:
         interval("slope"),
         Column("complete", "truth", "whether the period is whole, so that the trend rests on it"),
         Column("periods", "integer", "complete periods that have a value, in every row"),
+        series.MEASURE,
         series.UNIT,
     ],
     finish=_finish,

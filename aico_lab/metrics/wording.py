@@ -77,8 +77,7 @@ def _describe_coordination(rows: pl.DataFrame) -> str:
         )
         return (
             f"{row['role']}: replies coordinate by {100 * row['coordination']:+.1f} percentage "
-            f"points ({claims.counted(row['people'], 'people')})"
-            f"{', not clearly other than 0' if unclear else ''}"
+            f"points{', not clearly other than 0' if unclear else ''}"
         )
 
     said = claims.each(rows.filter(pl.col("marker") == _ALL), says)
