@@ -457,6 +457,14 @@ async def test_full_text_search_finds_the_edit(lab, tmp_path):
         assert len(await work.conversations.search_by_content("giraffes")) == 1
 
 
+def test_a_message_edited_within_its_file_stays_in_its_channel(primary, take):
+    """And so do the numbers of messages of both channels."""
+    first, edit = line("a", "1", "x", channel_id="c"), line("a", "1", "y", channel_id="d")
+    take(first, edit, on_conflict="replace")
+    assert primary.fetch_all("SELECT content, channel_id FROM messages") == [("y", "c")]
+    assert sound(primary)
+
+
 def test_a_given_score_is_replaced_by_a_given_score(primary, take):
     """A message that is edited without one is scored anew."""
     take(line("a", "1", "fine", sentiment_score=-1))

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from aico_lab.metrics.intervals import estimate, mean, percent
+from aico_lab.metrics.intervals import Statistic, estimate, mean, percent
 from aico_lab.metrics.quantiles import median_interval, quantiles
 from tests.effort import examples
 from tests.talks_by_hand import median_interval_by_hand
@@ -148,6 +148,14 @@ def test_people_who_contribute_nothing_are_not_counted():
     assert line["mean_low"] == pytest.approx(others["mean_low"][0])
 
 
+def test_what_compares_two_parts_rests_on_the_units_of_the_smaller_one():
+    """Twelve people did one thing and five the other: that is too few for an interval."""
+    rows = pl.DataFrame({"a": [2.0] * 12, "b": [1.0] * 5 + [0.0] * 7, "known": True})
+    compared = Statistic(lambda sums: sums["a"] / sums["b"], ("a", "b"), "log")
+    line = estimate(rows, by=[], unit="people", statistics={"x": compared}).row(0, named=True)
+    assert (line["_units"], line["x_low"], line["x_high"]) == (5, None, None)
+
+
 def test_silent_units_are_units_whose_sums_are_0():
     """A week in which nobody wrote changes no ratio when it is left out, but is a week."""
     rows = sums(units=30).filter(side="x").drop("side")
@@ -250,7 +258,7 @@ def test_five_million_units_need_little_memory():
     """Measured in a process of its own, beyond what the rows themselves need."""
     program = """
 import resource, numpy as np, polars as pl
-from aico_lab.metrics.intervals import estimate, mean, percent
+from aico_lab.metrics.intervals import Statistic, estimate, mean, percent
 rng = np.random.default_rng(0)
 n = 5_000_000
 rows = pl.DataFrame({"side": np.arange(n) % 2, "part": rng.integers(0, 4, n),

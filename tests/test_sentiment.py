@@ -53,6 +53,13 @@ def test_missing_scores_are_filled_in_with_their_source():
     assert [item.content for item in scored] == texts
 
 
+def test_what_tells_no_language_has_that_of_what_follows():
+    """A thousand letters that are no words, and then German: "die" is not English there either."""
+    german = "Die Hunde sind da, und morgen gehen wir alle zusammen an den See."
+    scored = score([message(text) for text in ["die", "1 2 3 4 5 6 " * 90, german]])
+    assert [item.sentiment_source for item in scored] == ["language:de"] * 3
+
+
 def test_given_scores_stay():
     """A score of the user's own is never replaced, not even of a text that is scored elsewhere."""
     given_one = message("I love this!", sentiment_score=-0.5)

@@ -760,6 +760,14 @@ def test_a_given_conversation_is_where_the_companion_answers():
     assert (answer.conversation_id, answer.channel_id) == ("c", "d")
 
 
+def test_an_answer_to_somebody_deleted_is_not_one_to_the_person_before():
+    """A person who is not named is nobody, and their conversation that of nobody."""
+    context = Context(names_users=True)
+    to_record(said("a", user_id="ada"), context)
+    to_record(said("b"), context)
+    assert to_record(said("c", role="assistant"), context).conversation_id == "default"
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 @both
 def test_a_pipe_is_read_once(source, tmp_path):
