@@ -1,9 +1,14 @@
-"""Every metric's expression gives the same rows on Spark as on DuckDB."""
+"""Every metric's expression gives the same rows on Spark as on DuckDB.
+
+`AICO_LAB_TEST_SPARK=spark://host:port` asks a running cluster, which must see this machine's files;
+without it Spark runs in this process.
+"""
 
 from __future__ import annotations
 
 import gc
 import json
+import os
 import shutil
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -41,6 +46,7 @@ if shutil.which("java") is None:
 EVERY = list(CATALOGUE)
 TABLES = ("messages", "turns", "sessions", "daily", *VIEWS)
 MESSAGES = 8_000
+MASTER = os.environ.get("AICO_LAB_TEST_SPARK", "local[2]")
 
 
 def at(moment: datetime, number: int) -> dict[str, Any]:
@@ -121,7 +127,7 @@ def made() -> Iterator[World]:
 
 @pytest.fixture(scope="module")
 def spark(made: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The same tables in a Spark of this process, which no other machine can reach."""
+    """The same tables in Spark, whose driver no other machine can reach."""
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
@@ -141,7 +147,7 @@ def spark(made: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any
             "spark.ui.enabled": "false",
             "spark.ui.showConsoleProgress": "false",
         }
-        builder = SparkSession.builder.master("local[2]")
+        builder = SparkSession.builder.master(MASTER)
         for name, value in settings.items():
             builder = builder.config(name, value)
         session = builder.getOrCreate()
