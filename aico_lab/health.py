@@ -13,7 +13,7 @@ from aico_lab.errors import AicoLabError, CorruptDatabase, DiskFull, SchemaTampe
 from aico_lab.etl import snapshots
 from aico_lab.lab import Lab
 from aico_lab.rescoring import count_outdated
-from aico_lab.schema import SchemaRegistry, feed
+from aico_lab.schema import SchemaRegistry, backup, feed
 from aico_lab.schema.discovery import discover
 from aico_lab.schema.drift import Drift
 from aico_lab.sources.records import plausible_times
@@ -43,6 +43,7 @@ def describe(lab: Lab) -> dict[str, dict[str, object]]:
     """Return versions, sizes in bytes, rows by table, and how far the warehouse has come."""
     primary = lab.primary
     kept = snapshots.published(lab.home.snapshots)
+    backups = backup.kept(lab.home.primary)
     with primary.snapshot():
         head = feed.head(primary)
         cursor = _cursor(lab) if kept else None
@@ -63,6 +64,7 @@ def describe(lab: Lab) -> dict[str, dict[str, object]]:
             "vectors": _size(lab.home.path, "vectors.age") + _size(lab.home.vectors, "**/*"),
             "cache": _size(lab.home.cache, "**/*"),
             "reports": _size(lab.home.reports, "**/*"),
+            "backups": _size(backup.folder_of(lab.home.primary), "*"),
         },
         "rows": rows,
         "data_span": span,
@@ -70,6 +72,10 @@ def describe(lab: Lab) -> dict[str, dict[str, object]]:
             "snapshot": max(kept) if kept else "none; run `aico-lab sync`",
             "snapshots kept": ", ".join(map(str, kept)) or "none",
             "changes not yet synced": waiting,
+        },
+        "backups": {
+            "kept": len(backups),
+            "newest": str(backups[-1]) if backups else "none; made before a migration loses rows",
         },
     }
 
@@ -101,6 +107,7 @@ def diagnose(settings: Settings) -> list[Finding]:
             check("schema", lambda: _check_schema(lab))
             check("sentiment", lambda: _check_sentiment(lab))
             check("encryption", lambda: _check_encryption(lab))
+            check("backups", lambda: _check_backups(lab))
             check("warehouse", lambda: _check_warehouse(lab))
         check("vectors", lambda: _check_vectors(lab))
         check("cache", lambda: _check_cache(lab))
@@ -151,6 +158,20 @@ def _check_encryption(lab: Lab) -> str:
         if file.read(len(PLAIN_HEADER)) == PLAIN_HEADER:
             raise CorruptDatabase("aico.db is not encrypted, though this home has a key.")
     return "on"
+
+
+def _check_backups(lab: Lab) -> str:
+    """Read every backup, since the day on which one is needed is too late."""
+    kept = backup.kept(lab.home.primary)
+    if not kept:
+        return "none: one is made before a migration loses rows"
+    for path in kept:
+        try:
+            backup.check(lab.primary, path)
+        except AicoLabError as damage:
+            raise CorruptDatabase(f"The backup {path} cannot be read: delete it.") from damage
+    size = _size(backup.folder_of(lab.home.primary), "*")
+    return f"{len(kept)} can be read, {size >> 20} MB, the newest is {kept[-1]}"
 
 
 def _check_warehouse(lab: Lab) -> str:

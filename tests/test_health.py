@@ -12,7 +12,7 @@ from aico_lab.adapters.rocksdb import RocksDBAdapter
 from aico_lab.config import Settings
 from aico_lab.health import describe, diagnose
 from aico_lab.lab import Lab
-from aico_lab.schema import SchemaRegistry, discovery, feed
+from aico_lab.schema import SchemaRegistry, backup, discovery, feed
 from tests.messages import START, add, message
 from tests.test_plugins import plugin, version
 
@@ -45,6 +45,18 @@ def test_a_sound_home_has_no_faults(synced):
     checks = [finding.check for finding in diagnose(Settings.resolve(home=synced.home.path))]
     assert {"primary database", "schema", "warehouse", "vectors", "cache"} <= set(checks)
     assert faults(synced) == {}
+
+
+def test_backups_are_counted_and_read(synced):
+    """A damaged one is named before it is needed."""
+    with synced.primary.transaction():
+        path = backup.back_up(synced.primary, "before-notes-2")
+    assert faults(synced) == {}
+    facts = describe(synced)
+    assert facts["backups"] == {"kept": 1, "newest": str(path)}
+    assert facts["bytes"]["backups"] == path.stat().st_size
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert str(path) in faults(synced)["backups"]
 
 
 @pytest.mark.parametrize("installed", [True, False])

@@ -25,7 +25,15 @@ from aico_lab.errors import (
     UnknownName,
     WrongKey,
 )
-from aico_lab.schema import CORE, SchemaRegistry, SchemaVersion, feed, migrate, register_schema
+from aico_lab.schema import (
+    CORE,
+    SchemaRegistry,
+    SchemaVersion,
+    backup,
+    feed,
+    migrate,
+    register_schema,
+)
 from aico_lab.schema.drift import Drift
 from aico_lab.schema.status import read_status, verify
 from tests.conftest import plain_text_files
@@ -244,8 +252,6 @@ def test_a_backup_is_made_only_where_rows_are_lost(statements, lost, connection)
 
 def test_without_a_backup_nothing_is_lost(connection, tmp_path, monkeypatch):
     """A folder that cannot be written stops the version, and so does a copy that fails."""
-    from aico_lab.schema import backup
-
     fill(connection)
     drops = registry(version(2, "DROP TABLE notes"))
     (tmp_path / "backups").write_text("in the way")
@@ -261,8 +267,6 @@ def test_without_a_backup_nothing_is_lost(connection, tmp_path, monkeypatch):
 
 def test_a_backup_that_is_not_equal_is_none(connection, tmp_path, monkeypatch):
     """It is opened and counted; a bad one is removed and stops the version."""
-    from aico_lab.schema import backup
-
     fill(connection)
     before = everything(connection)
     counts = backup._counts
@@ -275,6 +279,46 @@ def test_a_backup_that_is_not_equal_is_none(connection, tmp_path, monkeypatch):
             registry(version(2, "DROP TABLE notes")).upgrade(connection)
         assert everything(connection) == before
         assert list((tmp_path / "backups").iterdir()) == []
+
+
+def test_a_backup_has_its_name_only_when_it_was_proved(connection, tmp_path):
+    """A process that dies while it copies leaves what nobody takes for a backup."""
+    fill(connection)
+    folder = tmp_path / "backups"
+    script = (
+        "import os, sys\n"
+        "from aico_lab.adapters.libsql import LibSQLAdapter\n"
+        "from aico_lab.schema import backup\n"
+        "backup._verify = lambda *_: os.kill(os.getpid(), 9)\n"
+        "with LibSQLAdapter(sys.argv[1], sys.argv[2]).connect() as connection:\n"
+        "    with connection.transaction():\n"
+        "        backup.back_up(connection, 'before-notes-2')\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script, str(connection.path), KEY], check=False, timeout=60
+    )
+    left = [path.name for path in folder.iterdir()]
+    assert left
+    assert all(".partial" in name for name in left)
+    assert backup.kept(connection.path) == []
+    (step,) = registry(version(2, "ALTER TABLE notes DROP COLUMN colour")).upgrade(connection)
+    assert list(folder.iterdir()) == backup.kept(connection.path) == [step.backup]
+
+
+def test_the_newest_backups_are_kept(connection, tmp_path):
+    """And nothing else in the folder is touched, nor a backup of another database."""
+    fill(connection)
+    others = ["mine.db", "a-notes.db", "b-20240101T000000000000Z-before-notes-1.db"]
+    (tmp_path / "backups").mkdir()
+    for name in others:
+        (tmp_path / "backups" / name).write_text("mine")
+    made = []
+    for _ in range(backup.KEPT + 2):
+        with connection.transaction():
+            made.append(backup.back_up(connection, "before-notes-2"))
+    assert backup.kept(connection.path) == made[-backup.KEPT :]
+    names = {path.name for path in (tmp_path / "backups").iterdir()}
+    assert names == {*others, *(path.name for path in made[-backup.KEPT :])}
 
 
 def test_why_the_backup_is_no_vacuum(connection, tmp_path):

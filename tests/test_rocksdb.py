@@ -180,6 +180,25 @@ def test_damage_is_told(adapter: RocksDBAdapter) -> None:
     adapter.connect().close()
 
 
+def test_no_damaged_byte_of_a_table_hides_entries(adapter: RocksDBAdapter) -> None:
+    """The iterator of the driver ends there without a word: all entries, or an error."""
+    entries = {f"a:{number}".encode(): bytes(3_000) for number in range(200)}
+    with adapter.connect() as store:
+        store.write(entries)
+    adapter.connect().close()  # which moves the entries from the log into a table
+    (table,) = adapter.path.glob("*.sst")
+    sound = table.read_bytes()
+    noticed = 0
+    for place in range(100, len(sound), len(sound) // 24):
+        table.write_bytes(sound[:place] + bytes([sound[place] ^ 0xFF]) + sound[place + 1 :])
+        try:
+            with adapter.connect() as store:
+                assert dict(store.items()) == entries
+        except CorruptDatabase:
+            noticed += 1
+    assert noticed > 12
+
+
 def test_the_stores_own_entry_is_out_of_reach(tmp_path: Path) -> None:
     """No key of a user is taken for it, nor it for one of theirs."""
     with RocksDBAdapter(tmp_path / "plain").connect() as store:

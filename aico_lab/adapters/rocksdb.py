@@ -11,7 +11,6 @@ The library is optional: `pip install 'aico-lab[cache]'`.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import shutil
 import tempfile
 from pathlib import Path
@@ -127,13 +126,19 @@ class Connection:
             # All at once: an iterator that somebody keeps would hold the files open.
             found = [
                 self._codec.open(stored_key, stored)
-                for stored_key, stored in itertools.takewhile(
-                    lambda item: item[0].startswith(prefix),
-                    self._driver.items(from_key=prefix or None),
-                )
+                for stored_key, stored in self._stored(prefix)
                 if stored_key != MARK
             ]
         return sorted(item for item in found if namespace in (None, namespace_of(item[0])))
+
+    def _stored(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        entries = self._driver.iter()
+        entries.seek(prefix)
+        while entries.valid() and (stored_key := entries.key()).startswith(prefix):
+            yield stored_key, entries.value()
+            entries.next()
+        # The iterator stops at damage as it does at the end; only its status tells which it was.
+        entries.status()
 
     def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
         """Remove and store several keys at once, all or none, and durably."""
@@ -164,7 +169,7 @@ class Connection:
         """
         with translated(self.name):
             mark = self._driver.get(MARK)
-            empty = mark is None and next(iter(self._driver.keys()), None) is None
+            empty = mark is None and next(self._stored(b""), None) is None
             if empty and self._scratch is None:
                 self._driver.put(MARK, self._codec.mark)
         if not empty and (mark is None or not self._codec.recognises(mark)):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aico_lab.errors import CorruptDatabase, DiskFull, NotPermitted
 from aico_lab.home import os_errors, sync_folder
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
+
+KEPT: Final = 5
+"""How many backups of a database are kept: a run of several versions makes one for each."""
 
 _COPY = """
 import os, shutil, sys
@@ -67,14 +71,28 @@ def _risky(statements: Iterable[str]) -> list[str]:
     return risky + triggers if risky else []
 
 
+def folder_of(database: Path) -> Path:
+    """Return the folder in which the backups of a database lie."""
+    return database.parent / "backups"
+
+
+def kept(database: Path) -> list[Path]:
+    """Return the backups of a database, oldest first."""
+    ours = re.compile(rf"{re.escape(database.stem)}-\d{{8}}T\d+Z-before-.+\.db")
+    return sorted(path for path in folder_of(database).glob("*.db") if ours.fullmatch(path.name))
+
+
 def back_up(connection: Connection, reason: str) -> Path:
     """Copy the database into the folder `backups` beside it, and prove that the copy is good.
+
+    A copy has its name only once it was proved, so what a killed process leaves behind is never
+    taken for one; the next backup removes it, and all but the newest `KEPT` backups.
 
     `VACUUM INTO` is no choice: libSQL writes an encrypted database in plain text by it.
 
     Args:
         connection: In a transaction that keeps other writers out and has written nothing yet.
-        reason: A part of the file's name.
+        reason: A part of the file's name: `before-` and what comes.
 
     Returns:
         The copy, which has the key of the database.
@@ -83,19 +101,28 @@ def back_up(connection: Connection, reason: str) -> Path:
         StorageError: The copy could not be made, or is not equal to the database.
     """
     source = connection.path
-    folder = source.parent / "backups"
+    folder = folder_of(source)
     target = folder / f"{source.stem}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z-{reason}.db"
+    partial = target.with_name(f"{target.name}.partial")
     with os_errors(folder):
         folder.mkdir(mode=0o700, exist_ok=True)
+        _sweep(source)
     try:
-        _copy(source, target)
-        _verify(connection, target)
-        sync_folder(folder)
-    except BaseException:
-        for file in folder.glob(f"{target.name}*"):
-            file.unlink()
-        raise
+        _copy(source, partial)
+        _verify(connection, partial)
+        partial.replace(target)
+    finally:
+        _sweep(source)
+    sync_folder(folder)
+    for old in kept(source)[:-KEPT]:
+        old.unlink(missing_ok=True)
     return target
+
+
+def _sweep(database: Path) -> None:
+    """Remove copies that were never finished: the caller keeps other writers out."""
+    for file in folder_of(database).glob(f"{database.stem}-*.partial*"):
+        file.unlink(missing_ok=True)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -116,6 +143,21 @@ def _copy(source: Path, target: Path) -> None:
     )
     if copied.returncode:
         raise NotPermitted(f"No backup could be written into {target.parent}: check that folder.")
+
+
+def check(connection: Connection, backup: Path) -> None:
+    """Read a whole backup.
+
+    Args:
+        connection: To the database that it is a copy of.
+        backup: The copy.
+
+    Raises:
+        StorageError: It is damaged, or has another key.
+    """
+    with connection.open_beside(backup) as copy:
+        if copy.fetch_all("PRAGMA quick_check") != [("ok",)]:
+            raise CorruptDatabase(f"The backup {backup} is damaged: delete it.")
 
 
 def _verify(connection: Connection, target: Path) -> None:
