@@ -37,6 +37,9 @@ BOOKKEEPING = (
     )""",
 )
 
+MARKS = frozenset({"schema_metadata", "schema_migration_history", "change_log", "feed_tables"})
+"""Tables that every database of this program has, before any of its schemas."""
+
 
 @dataclass(frozen=True, slots=True)
 class SchemaVersion:
