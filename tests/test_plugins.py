@@ -683,9 +683,8 @@ def test_the_command_line_activates_and_deactivates_a_plugin(packages, lab, cli)
     """By its name; rows that go are in a backup, and what is no plugin is refused."""
     install(packages, "tides_by_command", PLUGIN_MODULE)
     lab.close()
-    assert (
-        cli("schema", "activate", "tides").stdout == "The plugin tides is active, at version 1.\n"
-    )
+    first = cli("schema", "activate", "tides")
+    assert first.stdout == "The plugin tides is active, at version 1.\n"
     again = cli("schema", "activate", "tides", "--json")
     assert json.loads(again.stdout) == {"plugin": "tides", "version": 1}
     with Lab.open(lab.home.path) as opened:

@@ -123,7 +123,7 @@ class DatabaseManager(Segments):
         """
         return self._connections.read(query, parameters)
 
-    def store_message(
+    def store_message(  # noqa: PLR0917 - in the order of the tables of such bots
         self,
         message_id: Id,
         channel_id: Id,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Row(Mapping[str, Any]):
-    """A frozen dataclass whose fields are its keys: `row.content`, `row["content"]`, `dict(row)`."""
+    """A frozen dataclass whose fields are its keys: `row.content` is `row["content"]`."""
 
     __slots__ = ()
 

@@ -146,8 +146,8 @@ class Segments(ABC):
                 )
                 return
             connection.execute(
-                "INSERT INTO segment_messages VALUES (?, ?, ?) ON CONFLICT (segment_id, message_id) "
-                "DO UPDATE SET position = excluded.position",
+                "INSERT INTO segment_messages VALUES (?, ?, ?) "
+                "ON CONFLICT (segment_id, message_id) DO UPDATE SET position = excluded.position",
                 [*ids, position],
             )
 
