@@ -186,7 +186,7 @@ def _check_vectors(lab: Lab) -> str:
     if audit.recall < RECALL:
         raise CorruptDatabase(
             f"Search by meaning finds only {audit.recall:.0%} of the nearest memories "
-            f"(asked for {audit.queries}): run `aico-lab sync --full`."
+            f"(asked for {audit.queries} texts): run `aico-lab sync --full`."
         )
     found = f"{lab.vectors().count():,} memories can be found by meaning"
     if not audit.queries:

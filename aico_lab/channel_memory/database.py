@@ -106,7 +106,8 @@ class DatabaseManager(Segments):
 
         What happens inside is committed at its end, or undone when an exception leaves. It nests:
         an inner one, or a method of this object called inside, is part of the outer one. It holds
-        the database's write lock, so keep it short, and do not await inside it.
+        the database's write lock, so keep it short, and do not await inside it. Its `fetch_dicts`
+        gives rows by the names of their columns.
 
         Raises:
             ConnectionIsClosed: The manager was closed.
