@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PACKAGES = ("aico-lab", "libsql-experimental", "duckdb", "polars", "pyarrow", "altair", "papermill")
 PLAIN_HEADER = b"SQLite format 3\0"
 CURSOR = "database_id, seq, anchor"
+RECALL = 0.9  # of the five nearest texts; below it, search by meaning is of no use
 ROOM = 1 << 28  # bytes; below it, a sync of a small home may fail
 
 
@@ -202,7 +203,17 @@ def _check_warehouse(lab: Lab) -> str:
 
 
 def _check_vectors(lab: Lab) -> str:
-    return f"{lab.vectors().count():,} memories can be found by meaning"
+    audit = lab.vectors().audit()
+    if audit.recall < RECALL:
+        raise CorruptDatabase(
+            f"Search by meaning finds only {audit.recall:.0%} of the nearest memories "
+            f"(asked for {audit.queries} texts): run `aico-lab sync --full`."
+        )
+    found = f"{lab.vectors().count():,} memories can be found by meaning"
+    if not audit.queries:
+        return found
+    how = "every vector is compared" if audit.exact else "by an approximate index"
+    return f"{found}, {audit.recall:.0%} of the nearest in {audit.queries} queries ({how})"
 
 
 def _check_cache(lab: Lab) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -32,6 +35,7 @@ from aico_lab.errors import (
     UnknownUser,
 )
 from aico_lab.schema.core import CORE
+from aico_lab.schema.versions import prepare
 from tests.conftest import plain_text_files
 from tests.databases import with_core_schemas
 from tests.effort import examples
@@ -95,8 +99,8 @@ def counted(connection: libsql.Connection) -> dict[str, tuple[int, str | None]]:
 def test_the_folder_of_the_file_is_made(tmp_path):
     """However deep."""
     with DatabaseManager(str(tmp_path / "a" / "b" / "memory.db")) as memory:
-        assert memory.path == tmp_path / "a" / "b" / "memory.db"
-        assert memory.path.exists()
+        assert memory.db_path == memory.path == tmp_path / "a" / "b" / "memory.db"
+        assert memory.db_path.exists()
 
 
 def test_a_relative_path_stays_where_it_was(tmp_path, monkeypatch):
@@ -142,6 +146,82 @@ def test_opening_again_keeps_what_is_stored(memory):
     memory.store_message(**fields(1))
     with DatabaseManager(memory.path, KEY) as again:
         assert again.get_messages() == memory.get_messages()
+
+
+def bytes_of(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("journal", ["DELETE", "WAL"])
+@pytest.mark.parametrize("crashed", [False, True])
+def test_another_programs_database_is_refused_and_left_as_it_is(tmp_path, journal, crashed):
+    """Not a byte of it changes, nor does anything appear beside it."""
+    made, path = tmp_path / "made" / "shop.db", tmp_path / "shop" / "shop.db"
+    made.parent.mkdir()
+    path.parent.mkdir()
+    with contextlib.closing(sqlite3.connect(made)) as other:
+        other.execute(f"PRAGMA journal_mode = {journal}")
+        other.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, what TEXT)")
+        other.execute("INSERT INTO orders VALUES (1, 'soup')")
+        other.commit()
+        if not crashed:
+            other.close()
+        for file in made.parent.iterdir():
+            if not file.name.endswith("-shm"):
+                shutil.copy(file, path.parent)
+    before = bytes_of(path.parent)
+    for key in (None, KEY):
+        with pytest.raises(NotADatabase, match=r"shop.db is the database of another program.*[.]$"):
+            DatabaseManager(path, key)
+    assert bytes_of(path.parent) == before
+
+
+def test_a_table_of_the_same_name_does_not_make_it_ours(tmp_path):
+    """A bot has its own messages."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "bot.db")) as other:
+        other.execute("CREATE TABLE messages (message_id TEXT, content TEXT)")
+        other.execute("CREATE TABLE schema_metadata (version INTEGER)")
+    with pytest.raises(NotADatabase, match="another program"):
+        DatabaseManager(tmp_path / "bot.db")
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+def test_a_file_that_is_empty_or_was_left_half_made_is_completed(tmp_path, key):
+    """As by a program that was killed while it made it, its log and all."""
+    (tmp_path / "empty.db").touch()
+    DatabaseManager(tmp_path / "empty.db", key).close()
+    with LibSQLAdapter(tmp_path / "made.db", key).connect() as connection:
+        with connection.transaction():
+            prepare(connection)
+        for file in tmp_path.glob("made.db*"):
+            if not file.name.endswith("-shm"):
+                shutil.copy(file, tmp_path / file.name.replace("made", "left"))
+    with DatabaseManager(tmp_path / "left.db", key) as memory:
+        memory.store_message(**fields(1))
+        assert len(memory.get_messages()) == 1
+
+
+def test_many_processes_may_open_a_file_at_once(tmp_path):
+    """One of them makes it, the others find it half made or just being written."""
+    code = f"""if True:
+        import sys
+        from datetime import datetime
+        from aico_lab.channel_memory import DatabaseManager
+        with DatabaseManager({str(tmp_path / "memory.db")!r}) as memory:
+            memory.store_message(sys.argv[1], "c", "u", "hello", datetime.now())
+    """
+    children = [subprocess.Popen([sys.executable, "-c", code, str(n)]) for n in range(3)]
+    assert [child.wait(100) for child in children] == [0, 0, 0]
+    with DatabaseManager(tmp_path / "memory.db") as memory:
+        assert len(memory.get_messages()) == 3
+
+
+def test_the_tables_and_indexes_can_be_asked_for_again(memory):
+    """By the names of the document."""
+    memory._create_tables()
+    memory._create_indexes()
+    memory._initialize_database()
+    assert memory.get_messages() == []
 
 
 def test_the_user_manager_is_made_when_first_asked_for(memory):
@@ -338,6 +418,124 @@ def test_what_is_left_out_is_filled_in(memory, outside):
     assert "vader" in outside.fetch_one("SELECT sentiment_source FROM messages")[0]
     assert outside.fetch_one("SELECT user_id, created_at FROM users") == ("ada", at(0))
     assert outside.fetch_one("SELECT created_at FROM channels") == (at(0),)
+
+
+def test_rows_are_mappings_too(memory):
+    """As SQLite's own rows are."""
+    memory.store_message(**fields(1, metadata={"a": 1}))
+    [row] = memory.get_messages()
+    assert row["content"] == row.content
+    assert dict(row) == asdict(row) | {"message_type": "user"}
+    assert "content" in row
+    assert "colour" not in row
+    assert row.get("colour", 7) == 7
+    with pytest.raises(KeyError):
+        row["_names"]
+    user = memory.user_manager.get_or_create_user("ada", "Ada")
+    assert (user["name"], user["user_id"]) == ("Ada", "ada")
+
+
+@pytest.mark.parametrize(
+    ("given", "role"),
+    [("user", "user"), ("bot", "assistant"), ("assistant", "assistant"), ("system", "system")],
+)
+def test_a_message_type_is_the_role(memory, given, role):
+    """By name or in sixth place, alone or with the same role."""
+    memory.store_message("a", "c", "ada", "hello", NOON, given)
+    memory.add_messages([fields(1, channel_id="c", message_type=given, role=role)])
+    assert [row["message_type"] for row in memory.get_messages("c")] == [role, role]
+    with pytest.raises(InvalidEntity, match="give one of them"):
+        memory.store_message(**fields(2, message_type=given, role="robot"))
+    with pytest.raises(InvalidEntity, match="role must be"):
+        memory.store_message(**fields(2, message_type="reply"))
+
+
+def test_a_message_can_be_replaced(memory, outside):
+    """It keeps its place, its segment, and what the new one does not say."""
+    memory.add_messages([fields(1, metadata={"a": 1}, reply_to="m0"), fields(2)])
+    segment = memory.create_conversation_segment("general", NOON, NOON)
+    memory.add_message_to_segment(segment, "m1")
+    edit = fields(1, content="soup", timestamp=NOON + timedelta(seconds=9))
+    with pytest.raises(DuplicateId):
+        memory.store_message(**edit)
+    memory.store_message(**edit, replace=True)
+    memory.store_message(**edit, replace=True)
+    memory.add_messages([fields(3), fields(1, content="stew")], replace=True)
+    stored = {m.message_id: m for m in memory.get_messages()}
+    assert {id_: m.content for id_, m in stored.items()} == {
+        "m1": "stew", "m2": fields(2)["content"], "m3": fields(3)["content"],
+    }  # fmt: skip
+    assert (stored["m1"].metadata, stored["m1"].reply_to) == ({"a": 1}, "m0")
+    assert memory.get_segment_messages(segment) == [stored["m1"]]
+    assert counts(outside) == counted(outside)
+    with pytest.raises(DuplicateId):
+        memory.add_messages([fields(4), fields(1, channel_id="other")], replace=True)
+    assert len(memory.get_messages()) == 3
+
+
+def test_messages_before_and_after_a_time(memory):
+    """Neither includes it; start does."""
+    memory.add_messages([fields(number) for number in range(6)])
+    moment = NOON + timedelta(seconds=3)
+
+    def found(**asked: object) -> list[str]:
+        return [m.message_id for m in memory.get_messages("general", **asked)]
+
+    assert found(before=moment) == ["m0", "m1", "m2"] == found(end=moment)
+    assert found(after=moment) == ["m4", "m5"]
+    assert found(start=moment, before=moment + timedelta(seconds=2)) == ["m3", "m4"]
+    assert found(before=moment, end=NOON + timedelta(seconds=1)) == ["m0"]
+    assert [m.message_id for m in memory.get_messages("general", 2, moment)] == ["m1", "m2"]
+
+
+def test_messages_are_found_by_keywords(memory):
+    """All of them, whatever their case and script, and nothing in them is an operator."""
+    texts = ("Onion SOUP", "a soup of ONIONS", "100% soup", "ÄRGER über Суп", "rain")
+    memory.add_messages([fields(n, content=text) for n, text in enumerate(texts)])
+    memory.store_message(**fields(9, content="onion soup", channel_id="other"))
+
+    def found(*keywords: str, **asked: object) -> list[str]:
+        rows = memory.search_messages_by_keywords("general", list(keywords), **asked)
+        return [row["message_id"] for row in rows]
+
+    assert found("soup", "onion") == ["m1", "m0"]
+    assert found("soup", limit=2) == ["m2", "m1"]
+    assert found("soup", after=NOON, before=NOON + timedelta(seconds=2)) == ["m1"]
+    assert found("ärger") == found("суп") == ["m3"]
+    assert found("%") == ["m2"]
+    assert found() == found("nothing") == found("soup", limit=0) == []
+    with pytest.raises(InvalidValue, match="list"):
+        memory.search_messages_by_keywords("general", "soup")
+
+
+def test_segments_are_listed_and_their_messages_have_places(memory):
+    """The latest first; a message that is given another place moves."""
+    memory.add_messages([fields(number) for number in range(4)])
+    at_ = [NOON + timedelta(minutes=number) for number in range(6)]
+    for number, name in enumerate(("first", "second", "third")):
+        memory.create_conversation_segment(
+            "general", at_[2 * number], at_[2 * number + 1], segment_id=name, metadata={"n": number}
+        )
+    assert [s["segment_id"] for s in memory.get_conversation_segments("general")] == [
+        "third", "second", "first",
+    ]  # fmt: skip
+    assert [s.metadata for s in memory.get_conversation_segments("general", 1)] == [{"n": 2}]
+    [second] = memory.get_conversation_segments("general", after=at_[0], before=at_[4])
+    assert (second.started_at, second.ended_at, second.summary) == (at_[2], at_[3], None)
+    assert memory.get_conversation_segments("elsewhere") == []
+    for place, number in enumerate((2, 0, 1)):
+        memory.add_message_to_segment("first", f"m{number}", place)
+    memory.add_message_to_segment("first", "m3")
+    memory.add_message_to_segment("first", "m2", position=7)
+
+    def there() -> list[str]:
+        return [m.message_id for m in memory.get_segment_messages("first")]
+
+    assert there() == ["m0", "m1", "m3", "m2"]
+    for wrong in (-1, 1.5, True):
+        with pytest.raises(InvalidValue):
+            memory.add_message_to_segment("first", "m1", wrong)
+    assert there() == ["m0", "m1", "m3", "m2"]
 
 
 def test_ids_that_are_numbers_are_taken_for_their_digits(memory):

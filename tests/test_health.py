@@ -10,6 +10,7 @@ import pytest
 
 from aico_lab.adapters.rocksdb import RocksDBAdapter
 from aico_lab.config import Settings
+from aico_lab.embeddings.index import Audit, VectorIndex
 from aico_lab.health import describe, diagnose
 from aico_lab.lab import Lab
 from aico_lab.schema import SchemaRegistry, backup, discovery, feed
@@ -144,6 +145,21 @@ def test_damaged_vectors_and_a_foreign_cache_are_faults(synced):
     assert set(found) == {"vectors", "cache"}
     assert "damaged" in found["vectors"]
     assert "another key" in found["cache"]
+
+
+@pytest.mark.parametrize(
+    ("recall", "said"),
+    [
+        (0.4, "finds only 40% of the nearest memories (asked for 50 texts): run `aico-lab sync"),
+        (0.98, "98% of the nearest in 50 queries (by an approximate index)"),
+    ],
+)
+def test_a_search_that_finds_too_little_is_a_fault(synced, monkeypatch, recall, said):
+    """It says how much it finds, and what to do."""
+    monkeypatch.setattr(VectorIndex, "audit", lambda _: Audit(60_000, 50, recall, exact=False))
+    checks = {one.check: one for one in diagnose(Settings.resolve(home=synced.home.path))}
+    assert said in checks["vectors"].detail
+    assert checks["vectors"].ok == (recall > 0.9)
 
 
 def test_a_linked_snapshot_takes_its_place_on_the_disk_once(synced):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from aico_lab.errors import (
     StatementForbidden,
     UnknownName,
 )
+from aico_lab.lab import Lab
 from aico_lab.schema import CORE, SchemaRegistry, SchemaVersion, feed, register_schema
 from aico_lab.schema.discovery import discover
 from aico_lab.schema.drift import Drift
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.lab import Lab
 
 KEY = "k" * 32
 EVENTS = "CREATE TABLE calendar_events (id INTEGER PRIMARY KEY, user_id TEXT, title TEXT)"
@@ -345,6 +346,16 @@ ATTEMPTS: dict[str, tuple[str, ...]] = {
         OWN,
         ('CREATE TRIGGER calendar_t AFTER UPDATE /**/ OF a, "ROWID" ON calendar_x '
         "BEGIN SELECT 1; END"),
+    ),
+    "a trigger of a generated column": (
+        "CREATE TABLE calendar_g (x, g AS (x || ''))",
+        ("CREATE TRIGGER calendar_t AFTER UPDATE OF g ON calendar_g "
+        "BEGIN UPDATE memories SET metadata = 'x'; END"),
+    ),
+    "a trigger of a stored generated column": (
+        "CREATE TABLE calendar_g (x, g AS (x || '') STORED)",
+        ("CREATE TRIGGER calendar_t AFTER UPDATE OF x, G ON calendar_g "
+        "BEGIN UPDATE memories SET metadata = 'x'; END"),
     ),
     "a trigger of a trigger": (
         OWN,
@@ -666,3 +677,27 @@ def test_a_broken_plugin_is_named(packages):
         discover()
     with pytest.raises(SchemaError, match="'tides_nowhere' cannot be imported"):
         discover("tides_nowhere")
+
+
+def test_the_command_line_activates_and_deactivates_a_plugin(packages, lab, cli):
+    """By its name; rows that go are in a backup, and what is no plugin is refused."""
+    install(packages, "tides_by_command", PLUGIN_MODULE)
+    lab.close()
+    first = cli("schema", "activate", "tides")
+    assert first.stdout == "The plugin tides is active, at version 1.\n"
+    again = cli("schema", "activate", "tides", "--json")
+    assert json.loads(again.stdout) == {"plugin": "tides", "version": 1}
+    with Lab.open(lab.home.path) as opened:
+        names = opened.primary.fetch_all("SELECT name FROM sqlite_master WHERE name GLOB 'tides_*'")
+        assert names
+        (table,) = names[0]
+        opened.primary.execute(f"INSERT INTO {table} DEFAULT VALUES")
+    gone = cli("schema", "deactivate", "tides")
+    assert gone.stdout.startswith("The plugin tides is not active any more.\n  Backup: ")
+    with Lab.open(lab.home.path) as opened:
+        assert not opened.primary.fetch_all(
+            "SELECT name FROM sqlite_master WHERE name GLOB 'tides_*'"
+        )
+    for command, name in (("activate", "users"), ("activate", "x"), ("deactivate", "tides")):
+        refused = cli("schema", command, name)
+        assert (refused.returncode, refused.stdout) == (2, "")

@@ -15,10 +15,13 @@ import pytest
 
 from aico_lab.adapters import sealed
 from aico_lab.adapters.chroma import ChromaDBAdapter
+from aico_lab.adapters.chroma_collection import Collection
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.cache.store import MemoryStore, row_key
+from aico_lab.embeddings import index as index_
 from aico_lab.embeddings.encoder import Encoder
-from aico_lab.embeddings.index import MEMORIES, VectorIndex
+from aico_lab.embeddings.index import VectorIndex
+from aico_lab.embeddings.texts import COLLECTION, holders_of
 from aico_lab.errors import ConnectionIsClosed, DatabaseLocked, DiskFull
 from aico_lab.keys import Keys
 from aico_lab.lab import Lab
@@ -81,11 +84,11 @@ def remember(primary: Connection, *memories: tuple[str, str], user: str = "u") -
         )
 
 
-def table(primary: Connection) -> dict[str, tuple[str, str, float]]:
+def table(primary: Connection) -> dict[str, tuple[str, str]]:
     return {
-        memory_id: (content, user, importance)
-        for memory_id, content, user, importance in primary.fetch_all(
-            "SELECT memory_id, content, user_id, importance FROM memories"
+        memory_id: (content, user)
+        for memory_id, content, user in primary.fetch_all(
+            "SELECT memory_id, content, user_id FROM memories"
         )
         if content.strip()
     }
@@ -94,17 +97,18 @@ def table(primary: Connection) -> dict[str, tuple[str, str, float]]:
 def projected(adapter: ChromaDBAdapter) -> dict[str, tuple[Any, ...]]:
     """Everything that the vectors say, each vector compared with the one of its text."""
     with adapter.connect() as store:
-        result = store.client.get_collection(MEMORIES).get(
+        result = store.client.get_collection(COLLECTION).get(
             include=["documents", "metadatas", "embeddings"]
         )
+    assert len(set(result["documents"])) == len(result["documents"]), "one vector for each text"
     if result["ids"]:
         expected = Encoder().encode_usable(result["documents"])[0]
         assert np.allclose(result["embeddings"], expected, atol=1e-6)
+    entries = zip(result["ids"], result["documents"], result["metadatas"], strict=True)
     return {
-        id_: (text, metadata["user_id"], metadata["importance"])
-        for id_, text, metadata in zip(
-            result["ids"], result["documents"], result["metadatas"], strict=True
-        )
+        memory_id: (text, user)
+        for id_, text, metadata in entries
+        for memory_id, user in holders_of(id_, metadata)
     }
 
 
@@ -121,8 +125,93 @@ def test_the_vectors_follow_the_table(primary: Connection, adapter: ChromaDBAdap
     assert (second.mode, second.written) == ("increment", 1)
     primary.execute("UPDATE memories SET importance = 0.9 WHERE memory_id = 'a'")
     third = project_memories(primary, adapter, Encoder())
-    assert (third.mode, third.written) == ("increment", 1)
+    assert (third.mode, third.written) == ("increment", 0)
     assert projected(adapter) == table(primary)
+
+
+def test_memories_of_one_text_share_a_vector(primary: Connection, sealing: ChromaDBAdapter) -> None:
+    """Whoever has them, and whenever they come and go."""
+    remember(primary, ("a", "good morning"), ("b", "good morning"), ("c", "onion soup"))
+    remember(primary, ("d", "good morning"), user="v")
+    assert project_memories(primary, sealing, Encoder()).written == 4
+    assert projected(sealing) == table(primary)
+    remember(primary, ("e", "good morning"), ("f", "onion soup"), ("g", "rain"), user="v")
+    added = project_memories(primary, sealing, Encoder())
+    assert (added.mode, added.written) == ("increment", 3)
+    assert projected(sealing) == table(primary)
+    primary.execute("DELETE FROM memories WHERE memory_id = 'd'")
+    primary.execute("UPDATE memories SET user_id = 'v' WHERE memory_id = 'a'")
+    done = project_memories(primary, sealing, Encoder())
+    assert (done.mode, done.deleted) == ("full", 1)
+    assert projected(sealing) == table(primary)
+    with VectorIndex(
+        ChromaDBAdapter(sealing.path, KEYS.chroma(), read_only=True), Encoder()
+    ) as index:
+        assert [id_ for id_, _ in index.query("good morning", 3)] == ["a", "b", "e"]
+        assert [id_ for id_, _ in index.query("good morning", 2, user_id="v")] == ["a", "e"]
+        assert [id_ for id_, _ in index.query("good morning", 1, user_id="u")] == ["b"]
+        assert index.count() == 6
+
+
+PLACES = ("Oslo", "Lima", "Kyoto", "Accra", "Quito", "Tunis", "Hanoi", "Perth", "Delhi", "Minsk")
+TOPICS = ("my sister's wedding", "a broken bicycle", "the exam on Monday", "learning the cello",
+          "a new kitten")  # fmt: skip
+
+
+@pytest.mark.parametrize("compared", [index_.COMPARED, 10])
+def test_many_equal_memories_hide_no_other(
+    primary: Connection, sealing: ChromaDBAdapter, monkeypatch: pytest.MonkeyPatch, compared: int
+) -> None:
+    """By comparing every vector, and by Chroma's index, where the audit says how good it is."""
+    others = {f"{place}-{topic}": f"{topic} in {place}" for place in PLACES for topic in TOPICS}
+    remember(primary, *((f"s{number}", "The person said good morning.") for number in range(6000)))
+    remember(primary, *others.items(), user="v")
+    project_memories(primary, sealing, Encoder())
+    monkeypatch.setattr(index_, "COMPARED", compared)
+    reading = ChromaDBAdapter(sealing.path, KEYS.chroma(), read_only=True)
+    with VectorIndex(reading, Encoder()) as index:
+        for whose in (None, "v"):
+            for memory_id, text in others.items():
+                assert memory_id in {id_ for id_, _ in index.query(text, 5, user_id=whose)}
+        assert len(index.query("good morning", 10, user_id="u")) == 10
+        audit = index.audit()
+    assert (audit.texts, audit.queries, audit.exact) == (51, 26, compared > 51)
+    assert audit.recall >= (1.0 if audit.exact else 0.95)
+
+
+def test_an_audit_notices_what_is_not_found(
+    primary: Connection, sealing: ChromaDBAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where Chroma's index has lost its way."""
+    remember(primary, *((f"m{number}", f"{number} roads to Rome") for number in range(30)))
+    project_memories(primary, sealing, Encoder())
+    monkeypatch.setattr(index_, "COMPARED", 10)
+    reading = ChromaDBAdapter(sealing.path, KEYS.chroma(), read_only=True)
+    with VectorIndex(reading, Encoder()) as index:
+        assert index.audit().recall > 0.95
+        query = Collection.query
+        monkeypatch.setattr(Collection, "query", lambda own, vector, k: query(own, -vector, k))
+        assert index.audit().recall < 0.5
+
+
+def test_a_store_of_an_earlier_layout_is_read_and_made_anew(
+    primary: Connection, sealing: ChromaDBAdapter
+) -> None:
+    """Which had an entry for each memory; the search works before the next sync already."""
+    remember(primary, ("a", "onion soup"), ("b", "onion soup"), ("c", "rain"))
+    with sealing.connect() as store:
+        store.collection(COLLECTION).upsert(
+            ["a", "b", "c"],
+            Encoder().encode_usable(["onion soup", "onion soup", "rain"])[0],
+            ["onion soup", "onion soup", "rain"],
+            [{"user_id": "u"}] * 3,
+        )
+        store.state = {"vectors": {"database_id": "", "seq": 0, "anchor": ""}}
+    reading = ChromaDBAdapter(sealing.path, KEYS.chroma(), read_only=True)
+    with VectorIndex(reading, Encoder()) as index:
+        assert [id_ for id_, _ in index.query("onion soup", 2, user_id="u")] == ["a", "b"]
+    assert project_memories(primary, sealing, Encoder()).mode == "full"
+    assert projected(sealing) == table(primary)
 
 
 LEVEL_0 = "data_level0.bin"
@@ -189,7 +278,7 @@ def test_full_makes_everything_anew(primary: Connection, adapter: ChromaDBAdapte
     remember(primary, ("a", "onion soup"))
     project_memories(primary, adapter, Encoder())
     with adapter.connect() as store:
-        store.collection(MEMORIES).upsert(["zombie"], [[1.0] * 256], ["x"])
+        store.collection(COLLECTION).upsert(["zombie"], [[1.0] * 256], ["x"])
     assert project_memories(primary, adapter, Encoder(), full=True).mode == "full"
     assert projected(adapter) == table(primary)
 

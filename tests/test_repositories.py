@@ -498,11 +498,20 @@ async def test_a_new_memory_is_found_once_the_index_has_caught_up(libsql):
 async def test_without_an_index_only_meaning_is_missing(libsql):
     """It is said, and no empty answer given."""
     memories = ChromaDBMemoryRepository(libsql.dal)
-    assert ChromaDBMemoryRepository is LibSQLMemoryRepository
+    assert isinstance(memories, LibSQLMemoryRepository)
     memory = await memories.create("likes tea", "ada")
     assert await memories.get_by_id(memory.id) == memory
     with pytest.raises(WrongUse):
         await memories.get_by_context("tea")
+
+
+def test_a_client_of_chromadb_is_refused_at_once(libsql):
+    """The document gives one; the sentence says what to give instead."""
+    chromadb = pytest.importorskip("chromadb")
+    client = chromadb.EphemeralClient(chromadb.config.Settings(anonymized_telemetry=False))
+    for arguments in ((client,), (libsql.dal, client)):
+        with pytest.raises(WrongUse, match=r"ChromaDBMemoryRepository\(dal, lab.vectors\(\)\)"):
+            ChromaDBMemoryRepository(*arguments)
 
 
 # People, preferences, relationships, devices, state

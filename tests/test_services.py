@@ -18,12 +18,13 @@ from aico_lab.domain import (
     MemoryService,
     MemoryType,
     PreferenceService,
+    PreferencesRepository,
     User,
     UserOnboardingService,
     UserPreferences,
     UserRepository,
 )
-from aico_lab.errors import InvalidEntity, TextTooLong, UnknownUser
+from aico_lab.errors import InvalidEntity, TextTooLong, UnknownUser, WrongUse
 from tests.worlds import InMemoryWorld, LibSQLWorld
 
 if TYPE_CHECKING:
@@ -353,6 +354,113 @@ async def test_the_document_s_repository_runs_as_printed(tmp_path):
     assert between == [turn, saved]
     assert await world.conversations.search_by_content("particular") == []
     await world.close()
+
+
+class OfTheDocument(ConversationRepository):
+    """The three methods that the document's interface has."""
+
+    def __init__(self):
+        self.turns: List[Conversation] = []
+
+    async def save(self, conversation: Conversation) -> None:
+        self.turns.append(conversation)
+
+    async def get_by_user(self, user_id: str, limit: int = 50) -> List[Conversation]:
+        return [turn for turn in reversed(self.turns) if turn.user_id == user_id][:limit]
+
+    async def search_by_content(self, query: str) -> List[Conversation]:
+        return [turn for turn in self.turns if query in turn.message]
+
+
+class PlainMemories(MemoryRepository):
+    """The document's MemoryRepository and ChromaDBMemoryRepository: not async, and of nobody."""
+
+    def __init__(self):
+        self.memories: List[Memory] = []
+
+    def get_memories_by_context(self, context, limit=10):
+        return [memory for memory in self.memories if context in memory.content][:limit]
+
+    def save_memory(self, memory):
+        self.memories.append(memory)
+
+
+class ServedMemories(MemoryRepository):
+    """What the document's services call."""
+
+    def __init__(self):
+        self.memories: List[Memory] = []
+
+    async def get_by_context(self, text, limit=5):
+        return [memory for memory in self.memories if text in memory.content][:limit]
+
+    async def save(self, memory):
+        self.memories.append(memory)
+
+
+class ThemeOnly(PreferencesRepository):
+    """The document sets preferences, and shows no more."""
+
+    def __init__(self):
+        self.themes: dict[tuple[str, str], Any] = {}
+
+    async def set(self, user_id, preference_key, value):
+        self.themes[user_id, preference_key] = value
+
+
+@pytest.mark.parametrize("kind", [PlainMemories, ServedMemories])
+async def test_repositories_written_against_the_document_can_be_used(kind):
+    """By the services too, which give nobody another person's memories."""
+    turns, memories = OfTheDocument(), kind()
+    mine = await memories.create("likes tea", "ada")
+    await memories.create("hates tea", "bo")
+    heard: list[Any] = []
+
+    async def respond(_: str, remembered: Any) -> str:
+        heard.append(remembered)
+        return "tea it is"
+
+    service = ConversationService(turns, memories, responder=respond)
+    before = datetime.now()
+    assert await service.process_user_message("ada", "tea") == "tea it is"
+    assert heard == [[mine]]
+    for name in ("get_by_context", "get_memories_by_context"):
+        found = getattr(memories, name)("tea")
+        assert len(await found if asyncio.iscoroutine(found) else found) == 2
+    await MemoryService(memories, Bus()).store({"user_id": "ada", "content": "likes rain"})
+    for name in ("save", "save_memory"):
+        saved = getattr(memories, name)(mine)
+        if asyncio.iscoroutine(saved):
+            await saved
+    assert len(memories.memories) == 5
+    after = datetime.now() + timedelta(seconds=1)
+    between = await turns.get_between(before, after, user_id="ada")
+    assert [turn.message for turn in between] == ["tea", "tea it is"]
+    assert await turns.get_between(before, after, user_id="ada", channel_id="other") == []
+    assert await turns.get_between(after, after, user_id="ada") == []
+
+
+class Nothing(MemoryRepository):
+    """Has nothing that the document shows."""
+
+
+async def test_what_a_repository_lacks_is_said_when_it_is_called():
+    """By name, in one sentence."""
+    nothing, themes = Nothing(), ThemeOnly()
+    await themes.set("ada", "theme", "dark")
+    now = datetime.now()
+    for call, name in (
+        (nothing.save(Memory("ada", "x")), "save"),
+        (nothing.save_memory(Memory("ada", "x")), "save"),
+        (nothing.get_by_context("x"), "get_by_context"),
+        (nothing.get_memories_by_context("x"), "get_by_context"),
+        (nothing.get_by_id("x"), "get_by_id"),
+        (nothing.delete("x"), "delete"),
+        (themes.get("ada", "theme"), "all"),
+        (OfTheDocument().get_between(now, now), "get_between"),
+    ):
+        with pytest.raises(WrongUse, match=rf"^\w+ has no {name}\(\): add it to that class[.]$"):
+            await call
 
 
 @dataclass

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
+from aico_lab.dal import DataAccessLayer, access
 from aico_lab.domain import Conversation, User
 from aico_lab.errors import DuplicateId, InvalidEntity, InvalidTopic, UnknownUser, WrongUse
 from aico_lab.repositories import UnitOfWork
+from tests.databases import with_core_schemas
 from tests.worlds import InMemoryWorld, LibSQLWorld
 
 if TYPE_CHECKING:
@@ -39,7 +42,7 @@ async def libsql(tmp_path) -> AsyncIterator[LibSQLWorld]:
 
 
 async def test_the_document_s_example_runs(world):
-    """As printed, but for the arguments of UnitOfWork."""
+    """As printed; without arguments on libSQL: see below."""
     UnitOfWork = world.unit_of_work  # noqa: N806
     user_id, content = "ada", "likes tea"
 
@@ -50,6 +53,28 @@ async def test_the_document_s_example_runs(world):
 
     assert user.name == "Ada"
     assert await world.memories.get_by_id(memory.id) == memory
+
+
+async def test_without_arguments_it_uses_the_layer_that_is_open(tmp_path):
+    """As printed; it says so where there is none, or more than one."""
+    gc.collect()  # layers that other tests left open
+    for left in list(access._open):
+        await left.close()
+    with pytest.raises(WrongUse, match=r"lab.data_access\(\)"):
+        UnitOfWork()
+    adapter = with_core_schemas(tmp_path / "a.db")
+    async with DataAccessLayer(adapter):
+        async with UnitOfWork() as uow:
+            await uow.users.save(User("Ada", id="ada"))
+            await uow.commit()
+        async with DataAccessLayer(adapter) as second:
+            with pytest.raises(WrongUse, match="2 data access layers"):
+                UnitOfWork()
+            async with UnitOfWork(second) as uow:
+                assert await uow.users.get_by_id("ada")
+        assert UnitOfWork()
+    with pytest.raises(WrongUse, match="is open"):
+        UnitOfWork()
 
 
 async def test_what_was_committed_is_seen_from_outside_and_nothing_before(world):

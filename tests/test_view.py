@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from aico_lab.errors import ConstraintViolated
+from aico_lab.sources.rules import to_timestamp
 from tests.databases import with_core_schemas
+from tests.effort import examples
 from tests.messages import START, at
 
 if TYPE_CHECKING:
@@ -61,8 +66,11 @@ def test_a_message_that_moves_is_counted_where_it_is(connection):
 
 WRONG = {
     "timestamp": [
-        None, "", "yesterday", "2024-05-01", "2024-05-01T12:30:00", "2024-05-01 12:30:00Z",
-        "2024-05-01T12:30:00.000000+02:00", "2024-02-30T12:30:00.000000Z",
+        None, "", "yesterday", "now", "12:30", "2460432.5", "2024-05-01", "2024-05-01T12",
+        "2024-05-01T12:30:00 CEST", "2024-05-01T12:30:00.", "2024-05-01T12:30:00.Z",
+        "2024-05-01T12:30.5Z", "2024-05-01T12:30:00.5.5Z", "2024-05-01T12:30:60Z",
+        "2024-05-01T12:30:00ZZ", "2024-05-01T12:30:00.1x", "0001-01-01T00:30:00+02:00",
+        "9999-12-31T23:30:00-02:00", "2024-02-30T12:30:00.000000Z",
         "2024-05-01T24:00:00.000000Z", "2024-13-01T00:00:00.000000Z",
         "0000-05-01T12:30:00.000000Z", 1714566600, at(1).encode(),
     ],
@@ -76,6 +84,44 @@ WRONG = {
     "sentiment": [7],
     "response_time": [-1, "soon", float("inf")],
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        ("2025-07-30T20:30:45Z", "2025-07-30T20:30:45.000000Z"),
+        ("2025-07-30 20:30:45", "2025-07-30T20:30:45.000000Z"),
+        ("2025-07-30T20:30", "2025-07-30T20:30:00.000000Z"),
+        ("2025-07-30T20:30:45.9999999Z", "2025-07-30T20:30:45.999999Z"),
+        ("2025-12-31T23:30:45.5-01:30", "2026-01-01T01:00:45.500000Z"),
+    ],
+)
+def test_every_iso_time_is_stored_in_the_one_form(connection, given, stored):
+    """As the document has it; without a zone it is UTC, as in imported files."""
+    insert(connection, timestamp=given)
+    assert connection.fetch_all("SELECT timestamp FROM messages") == [(stored,)]
+    assert channels(connection) == [("direct:u", 1, stored)]
+    assert connection.fetch_all("SELECT created_at FROM channels") == [(stored,)]
+
+
+@settings(
+    max_examples=examples(40),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)),  # noqa: DTZ001 - the zone is written
+    st.integers(-14 * 60, 14 * 60),
+    st.sampled_from(["T", " "]),
+    st.sampled_from(["minutes", "seconds", "milliseconds", "microseconds"]),
+)
+def test_times_mean_in_sql_what_they_mean_in_python(connection, moment, offset, between, precision):
+    """Of any year, zone and number of digits."""
+    zone = f"{'-' if offset < 0 else '+'}{abs(offset) // 60:02}:{abs(offset) % 60:02}"
+    for ending in (zone, "Z", ""):
+        text = moment.isoformat(sep=between, timespec=precision) + ending
+        insert(connection, "REPLACE", timestamp=text)
+        assert connection.fetch_all("SELECT timestamp FROM messages") == [(to_timestamp(text),)]
 
 
 @pytest.mark.parametrize("kind", ["INSERT", "INSERT OR IGNORE", "REPLACE"])

@@ -110,6 +110,29 @@ class Collection:
                     found[id_] = Entry(id_, text, dict(metadata or {}))
         return found
 
+    def metadata(self) -> dict[str, Metadata]:
+        """Return the metadata of every entry, by id."""
+        with self._reading() as driver:
+            result = driver.get(include=["metadatas"])
+        return {
+            id_: dict(metadata or {})
+            for id_, metadata in zip(result["ids"], result["metadatas"], strict=True)
+        }
+
+    def vectors(self, ids: Sequence[str]) -> tuple[list[str], NDArray[np.float32]]:
+        """Return the vectors of the entries that are there, with their ids in the same order."""
+        found: list[str] = []
+        parts: list[NDArray[np.float32]] = []
+        with self._reading() as driver:
+            for start in range(0, len(ids), MAX_BATCH):
+                result = driver.get(
+                    ids=list(ids[start : start + MAX_BATCH]), include=["embeddings"]
+                )
+                if result["ids"]:
+                    found += result["ids"]
+                    parts.append(np.asarray(result["embeddings"], np.float32))
+        return found, np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+
     def count(self) -> int:
         """Give the number of entries."""
         with self._reading() as driver:

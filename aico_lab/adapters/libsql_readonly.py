@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters.libsql import BUSY_TIMEOUT, Connection
 from aico_lab.config import SOURCE_KEY_VARIABLE
-from aico_lab.errors import DatabaseLocked, NotADatabase, NotPermitted, SourceMissing
+from aico_lab.errors import (
+    CorruptDatabase,
+    DatabaseLocked,
+    NotADatabase,
+    NotPermitted,
+    SourceMissing,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +62,27 @@ def open_readonly(path: Path, key: str | None) -> Iterator[Connection]:
             yield connection
         if _state(path) != before:
             raise _changed(path)
+
+
+def names_in(path: Path, key: str | None) -> set[str]:
+    """Return the names of the tables, views, indexes and triggers of a file.
+
+    Its write-ahead log is looked at only where the file itself holds nothing yet: a database that
+    was just made.
+
+    Args:
+        path: The file.
+        key: Its key; not used for a file that is not encrypted.
+
+    Raises:
+        StorageError: As `open_readonly`.
+    """
+    query = "SELECT name FROM sqlite_master"
+    with suppress(CorruptDatabase), _connect(path, key, _IMMUTABLE) as connection:
+        if rows := connection.fetch_all(query):  # it may be written just now, and look damaged
+            return {name for (name,) in rows}
+    with open_readonly(path, key) as connection:
+        return {name for (name,) in connection.fetch_all(query)}
 
 
 def _is_closed_wal(path: Path, key: str | None) -> bool:

@@ -5,33 +5,32 @@ Each thread has a connection of its own to one libSQL file, in the core schemas 
 
 from __future__ import annotations
 
+import itertools
 import json
-import uuid
+import time
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from aico_lab.adapters.libsql import LibSQLAdapter
+from aico_lab.adapters.libsql_readonly import names_in
 from aico_lab.channel_memory.connections import ThreadConnections
 from aico_lab.channel_memory.messages import (
     COLUMNS,
+    check_limit,
     check_message,
     from_row,
+    time_conditions,
     to_batch,
     to_id,
-    to_json,
-    to_moment,
 )
+from aico_lab.channel_memory.segments import Segments
 from aico_lab.channel_memory.users import UserManager
-from aico_lab.errors import (
-    ConstraintViolated,
-    DuplicateId,
-    InvalidEntity,
-    InvalidValue,
-)
+from aico_lab.errors import CorruptDatabase, DatabaseLocked, DuplicateId, InvalidValue, NotADatabase
 from aico_lab.home import os_errors
 from aico_lab.importer import import_batches
 from aico_lab.schema.core import CORE
+from aico_lab.schema.versions import MARKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -42,14 +41,15 @@ if TYPE_CHECKING:
     from aico_lab.channel_memory.messages import Id, Message
 
 
-class DatabaseManager:
+class DatabaseManager(Segments):
     """A channel memory in one libSQL file; any thread may use it.
 
     ::
 
         with DatabaseManager("memory/channels.db", key) as memory:
             memory.store_message("m1", "general", "ada", "Good morning!", datetime.now())
-            latest = memory.get_messages("general", limit=50)
+            for row in memory.get_messages("general", limit=50):
+                print(row["user_id"], row["content"])  # or row.user_id, row.content
 
     It is for threads; a process that was forked from this one opens its own.
     """
@@ -63,22 +63,38 @@ class DatabaseManager:
 
         Raises:
             HomeNotWritable: Its folder cannot be made.
-            NotADatabase: The file is something else, or the key is not its key.
+            NotADatabase: The file is something else, or the key is not its key, or it is another
+                program's database, which is left as it is.
             SchemaTooNew: A later version of this program made it.
         """
         # Absolute, since connections are opened later too, and a program may change its folder.
-        self.path = Path(db_path).expanduser().absolute()
-        self._connections = ThreadConnections(LibSQLAdapter(self.path, encryption_key))
-        with os_errors(self.path.parent):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.db_path = Path(db_path).expanduser().absolute()
+        self._connections = ThreadConnections(LibSQLAdapter(self.db_path, encryption_key))
+        with os_errors(self.db_path.parent):
+            self.db_path.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_foreign(self.db_path, encryption_key)
         self._initialize_database()
+
+    @property
+    def path(self) -> Path:
+        """The database's file: `db_path`."""
+        return self.db_path
 
     def _initialize_database(self) -> None:
         try:
-            CORE.apply_core_schemas(self._connections.mine())
+            self._create_tables()
+            self._create_indexes()
         except BaseException:
             self.close()
             raise
+
+    def _create_tables(self) -> None:
+        """Bring the core schemas to their newest versions; where they are, nothing happens."""
+        CORE.apply_core_schemas(self._connections.mine())
+
+    def _create_indexes(self) -> None:
+        """Do what `_create_tables` does: each version of a schema brings its indexes along."""
+        self._create_tables()
 
     @cached_property
     def user_manager(self) -> UserManager:
@@ -90,7 +106,8 @@ class DatabaseManager:
 
         What happens inside is committed at its end, or undone when an exception leaves. It nests:
         an inner one, or a method of this object called inside, is part of the outer one. It holds
-        the database's write lock, so keep it short, and do not await inside it.
+        the database's write lock, so keep it short, and do not await inside it. Its `fetch_dicts`
+        gives rows by the names of their columns.
 
         Raises:
             ConnectionIsClosed: The manager was closed.
@@ -107,20 +124,22 @@ class DatabaseManager:
         """
         return self._connections.read(query, parameters)
 
-    def store_message(
+    def store_message(  # noqa: PLR0917 - in the order of the tables of such bots
         self,
         message_id: Id,
         channel_id: Id,
         user_id: Id | None,
         content: str,
         timestamp: datetime | str,
+        message_type: str | None = None,
         *,
-        role: str = "user",
+        role: str | None = None,
         conversation_id: Id | None = None,
         sentiment_score: float | None = None,
         response_time: float | None = None,
         reply_to: Id | None = None,
         metadata: dict[str, Any] | None = None,
+        replace: bool = False,
     ) -> None:
         """Add one message; its channel and its author are made where they are new.
 
@@ -130,26 +149,31 @@ class DatabaseManager:
             user_id: Who said it; None only for the role `system`.
             content: The text.
             timestamp: When; a naive datetime is local time, text without a zone UTC.
-            role: `user`, `assistant` or `system`.
+            message_type: Another name of the role; `bot` is `assistant`.
+            role: `user`, `assistant` or `system`; `user` if None.
             conversation_id: The thread of talk within the channel; if None, the channel's id.
             sentiment_score: -1 to 1; VADER's, if None, of an English text.
             response_time: Seconds since what it answers.
             reply_to: The id of the message that it answers.
             metadata: Anything that JSON can hold.
+            replace: Take it for an edit of the message that has its id, if there is one in the
+                same conversation: what this one does not give, the author too, stays.
 
         Raises:
             InvalidEntity: A field has the wrong type or is out of range.
             TextTooLong: The content has more than 1,000,000 characters.
-            DuplicateId: A message with this id is stored already.
+            DuplicateId: A message with this id is stored already, and is not to be replaced or is
+                in another conversation.
         """
-        fields = {name: value for name, value in locals().items() if name != "self"}
-        self.add_messages([fields])
+        fields = {name: value for name, value in locals().items() if name not in _NO_FIELDS}
+        self.add_messages([fields], replace=replace)
 
-    def add_messages(self, messages: Iterable[Mapping[str, Any]]) -> None:
+    def add_messages(self, messages: Iterable[Mapping[str, Any]], *, replace: bool = False) -> None:
         """Add all of these messages, or none.
 
         Args:
             messages: Each with the arguments of `store_message`, by name.
+            replace: As in `store_message`; of two with the same id, the later one counts.
 
         Raises:
             InvalidEntity: A field is missing or unknown, has the wrong type or is out of range.
@@ -160,8 +184,11 @@ class DatabaseManager:
         if not records:
             return
         with self.get_connection() as connection:
-            result = import_batches(connection, [to_batch(records)])
-            if taken := result.known + result.conflicts + result.qualified:
+            result = import_batches(
+                connection, [to_batch(records)], on_conflict="replace" if replace else "keep"
+            )
+            taken = result.qualified + (0 if replace else result.known + result.conflicts)
+            if taken:
                 raise DuplicateId(
                     f"{taken} of {result.read} messages have an id that is taken, so none "
                     "was stored: leave them out."
@@ -170,40 +197,86 @@ class DatabaseManager:
     def get_messages(
         self,
         channel_id: Id | None = None,
+        limit: int | None = None,
+        before: datetime | str | None = None,
+        after: datetime | str | None = None,
         *,
         start: datetime | str | None = None,
         end: datetime | str | None = None,
         user_id: Id | None = None,
-        limit: int | None = None,
     ) -> list[Message]:
         """Give messages by their time; those of one time in the order of their arrival.
 
         Args:
             channel_id: Only of this channel.
-            start: Not before this time.
-            end: Before this time.
-            user_id: Only of this person.
             limit: Only the latest so many of them.
+            before: Before this time.
+            after: After this time.
+            start: Not before this time.
+            end: Before this time, as `before`.
+            user_id: Only of this person.
 
         Raises:
             InvalidEntity: A time is none.
             InvalidValue: The limit is negative.
         """
-        if limit is not None and limit < 0:
-            raise InvalidValue("The limit of messages must not be negative.")
-        given = {
-            "channel_id = ?": None if channel_id is None else to_id(channel_id),
-            "user_id = ?": None if user_id is None else to_id(user_id),
-            "timestamp >= ?": None if start is None else to_moment(start),
-            "timestamp < ?": None if end is None else to_moment(end),
+        given = {"channel_id = ?": channel_id, "user_id = ?": user_id}
+        times = {
+            "timestamp < ?": before,
+            "timestamp > ?": after,
+            "timestamp >= ?": start,
+            "m.timestamp < ?": end,
         }
-        conditions = {sql: value for sql, value in given.items() if value is not None}
+        ids = {sql: to_id(value) for sql, value in given.items() if value is not None}
+        conditions = ids | time_conditions(times)
         rows = self.read(
             f"SELECT {COLUMNS} FROM messages AS m "
             f"WHERE {' AND '.join(['TRUE', *conditions])} ORDER BY timestamp DESC, id DESC LIMIT ?",
-            [*conditions.values(), -1 if limit is None else limit],
+            [*conditions.values(), check_limit(limit)],
         )
         return [from_row(row) for row in reversed(rows)]
+
+    def search_messages_by_keywords(
+        self,
+        channel_id: Id,
+        keywords: Iterable[str],
+        limit: int | None = 10,
+        before: datetime | str | None = None,
+        after: datetime | str | None = None,
+    ) -> list[Message]:
+        """Return the messages of a channel that hold every keyword, the latest first.
+
+        A keyword is any piece of text, whatever its case; without one nothing is found.
+
+        Args:
+            channel_id: The channel.
+            keywords: What to look for.
+            limit: Only the latest so many of them.
+            before: Before this time.
+            after: After this time.
+
+        Raises:
+            InvalidEntity: A time is none.
+            InvalidValue: The limit is negative, or the keywords are one text.
+        """
+        if isinstance(keywords, str):
+            raise InvalidValue("Give the keywords as a list of texts.")
+        wanted = [keyword.casefold() for keyword in keywords]
+        check_limit(limit)
+        conditions = {"channel_id = ?": to_id(channel_id)} | time_conditions(
+            {"timestamp < ?": before, "timestamp > ?": after}
+        )
+        rows = self.read(
+            "SELECT message_id, content FROM messages "
+            f"WHERE {' AND '.join(conditions)} ORDER BY timestamp DESC, id DESC",
+            [*conditions.values()],
+        )
+        found = (
+            message_id
+            for message_id, content in rows
+            if wanted and all(word in content.casefold() for word in wanted)
+        )
+        return self.get_messages_by_ids(itertools.islice(found, limit))
 
     def get_messages_by_ids(self, message_ids: Iterable[Id]) -> list[Message]:
         """Give these messages in the order of the ids; ids of no message are passed over."""
@@ -211,84 +284,6 @@ class DatabaseManager:
             f"SELECT {COLUMNS} FROM json_each(?) AS wanted "
             "CROSS JOIN messages AS m ON m.message_id = wanted.value ORDER BY wanted.key",
             [json.dumps([to_id(message_id) for message_id in message_ids])],
-        )
-        return [from_row(row) for row in rows]
-
-    def create_conversation_segment(
-        self,
-        channel_id: Id,
-        started_at: datetime | str,
-        ended_at: datetime | str,
-        *,
-        segment_id: str | None = None,
-        summary: str | None = None,
-        metadata: dict[str, Any] | None = None,
-    ) -> str:
-        """Note that a stretch of a channel's messages belongs together.
-
-        Args:
-            channel_id: The channel.
-            started_at: The time of its first message.
-            ended_at: The time of its last message.
-            segment_id: Unique among all segments; a new one, if None.
-            summary: What it is about.
-            metadata: Anything that JSON can hold.
-
-        Returns:
-            The segment's id.
-
-        Raises:
-            InvalidEntity: There is no such channel, or a field is out of range.
-            DuplicateId: A segment with this id is there already.
-        """
-        start, end = to_moment(started_at), to_moment(ended_at)
-        if end < start:
-            raise InvalidEntity("A segment cannot end before it starts.")
-        segment_id = segment_id or uuid.uuid4().hex
-        details = to_json(metadata) if metadata else None
-        with self.get_connection() as connection:
-            if not connection.fetch_one(
-                "SELECT 1 FROM channels WHERE channel_id = ?", [to_id(channel_id)]
-            ):
-                raise InvalidEntity("There is no such channel: store its messages first.")
-            try:
-                connection.execute(
-                    "INSERT INTO conversation_segments VALUES (?, ?, ?, ?, ?, ?)",
-                    [segment_id, to_id(channel_id), start, end, summary, details],
-                )
-            except ConstraintViolated as taken:
-                raise DuplicateId("A segment with this id is there already.") from taken
-        return segment_id
-
-    def add_message_to_segment(self, segment_id: str, message_id: Id) -> None:
-        """Put a message at the end of a segment; one that is in it already stays where it is.
-
-        Raises:
-            InvalidEntity: There is no such segment or message, or they are of two channels.
-        """
-        ids = [segment_id, to_id(message_id)]
-        with self.get_connection() as connection:
-            same_channel = connection.fetch_one(
-                "SELECT s.channel_id = m.channel_id FROM conversation_segments AS s "
-                "CROSS JOIN messages AS m WHERE s.segment_id = ? AND m.message_id = ?",
-                ids,
-            )
-            if same_channel is None:
-                raise InvalidEntity("There is no such segment or message: store it first.")
-            if same_channel == (0,):
-                raise InvalidEntity("A segment holds messages of its own channel only.")
-            connection.execute(
-                "INSERT INTO segment_messages SELECT ?1, ?2, coalesce(max(position) + 1, 0) "
-                "FROM segment_messages WHERE segment_id = ?1 ON CONFLICT DO NOTHING",
-                ids,
-            )
-
-    def get_segment_messages(self, segment_id: str) -> list[Message]:
-        """Give the messages of a segment, in the order in which they were put into it."""
-        rows = self.read(
-            f"SELECT {COLUMNS} FROM segment_messages JOIN messages AS m USING (message_id) "
-            "WHERE segment_id = ? ORDER BY position",
-            [segment_id],
         )
         return [from_row(row) for row in rows]
 
@@ -301,3 +296,35 @@ class DatabaseManager:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+_NO_FIELDS = frozenset({"self", "replace"})
+
+LOOKS = 5
+"""How often a file is looked at that is being written meanwhile."""
+
+
+def _refuse_foreign(path: Path, key: str | None) -> None:
+    """Do nothing for a file that is not there, is empty or is ours; nothing is written into any.
+
+    Raises:
+        NotADatabase: It is another program's database.
+        DatabaseLocked: Another program kept on writing it.
+    """
+    if not path.is_file() or not path.stat().st_size:
+        return
+    for look in range(LOOKS):
+        try:
+            names = names_in(path, key)
+            break
+        except NotADatabase:
+            return  # opening it says the same, with the words for this key
+        except (CorruptDatabase, DatabaseLocked):
+            if look == LOOKS - 1:
+                raise
+            time.sleep(0.1 * (look + 1))
+    if names and not names.issuperset(MARKS):
+        raise NotADatabase(
+            f"{path.name} is the database of another program, and was left as it is: "
+            "choose another path."
+        )

@@ -6,13 +6,15 @@ What a message has to meet is said once, in `aico_lab.sources.rules`, for import
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from aico_lab.channel_memory.rows import Row
 from aico_lab.domain import values
-from aico_lab.errors import CorruptDatabase, InvalidEntity, TextTooLong
+from aico_lab.errors import CorruptDatabase, InvalidEntity, InvalidValue, TextTooLong
 from aico_lab.sources.context import Context
 from aico_lab.sources.records import Batch, ChannelRecord, MessageRecord, UserRecord
 from aico_lab.sources.rules import (
@@ -27,18 +29,18 @@ from aico_lab.sources.rules import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from aico_lab.adapters.libsql import Row
+    from aico_lab.adapters import libsql
 
 Id = str | int
 """An id is text; whole numbers, as chat services give them, are taken for their digits."""
 
 REQUIRED = ("message_id", "channel_id", "content", "timestamp")
-FIELDS = frozenset(MessageRecord._fields) - {"sentiment_source"}
+FIELDS = (frozenset(MessageRecord._fields) - {"sentiment_source"}) | {"message_type"}
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """A message as it is stored.
+class Message(Row):
+    """A message as it is stored; as a mapping, `message_type` is another name of `role`.
 
     Attributes:
         message_id: Unique among all messages.
@@ -67,18 +69,26 @@ class Message:
     reply_to: str | None
     metadata: dict[str, Any]
 
+    _aliases: ClassVar[tuple[str, ...]] = ("message_type",)
 
-COLUMNS = ", ".join(f"m.{name}" for name in Message.__slots__)
+    @property
+    def message_type(self) -> str:
+        """The role."""
+        return self.role
+
+
+_NAMES = tuple(field.name for field in dataclasses.fields(Message))
+COLUMNS = ", ".join(f"m.{name}" for name in _NAMES)
 """The columns of `messages AS m` that `from_row` takes, in its order."""
 
 
-def from_row(row: Row) -> Message:
+def from_row(row: libsql.Row) -> Message:
     """Make a message of a row of `COLUMNS`.
 
     Raises:
         CorruptDatabase: Another program wrote a time or JSON in a form that is not the table's.
     """
-    fields = dict(zip(Message.__slots__, row, strict=True))
+    fields = dict(zip(_NAMES, row, strict=True))
     with foreign_forms("messages"):
         fields["timestamp"] = from_moment(fields["timestamp"])
         fields["metadata"] = from_json(fields["metadata"])
@@ -126,6 +136,7 @@ def check_message(fields: Mapping[str, Any]) -> MessageRecord:
     """
     if unknown := fields.keys() - FIELDS:
         raise InvalidEntity(f"A message has no field {min(unknown)!r}: put it into metadata.")
+    fields = _with_role(fields)
     required = REQUIRED if fields.get("role") == "system" else (*REQUIRED, "user_id")
     if missing := [name for name in required if fields.get(name) is None]:
         raise InvalidEntity(f"A message needs {', '.join(missing)}.")
@@ -137,6 +148,22 @@ def check_message(fields: Mapping[str, Any]) -> MessageRecord:
     context = Context(names_users=True)
     with refusals("The message"):
         return to_record({**fields, "timestamp": to_moment(fields["timestamp"])}, context)
+
+
+def _with_role(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Take a message type for the role.
+
+    Raises:
+        InvalidEntity: The role is given too, and another one.
+    """
+    named = dict(fields)
+    kind, role = named.pop("message_type", None), named.get("role")
+    if kind is None:
+        return named
+    named["role"] = "assistant" if kind == "bot" else kind
+    if role not in (None, named["role"]):
+        raise InvalidEntity("The message type and the role say different things: give one of them.")
+    return named
 
 
 def to_batch(records: list[MessageRecord]) -> Batch:
@@ -153,6 +180,22 @@ def to_batch(records: list[MessageRecord]) -> Batch:
         lines_read=0,
         progress=0,
     )
+
+
+def time_conditions(times: Mapping[str, datetime | str | None]) -> dict[str, str]:
+    """Return the conditions whose time is given, with the time in the form of the database."""
+    return {sql: to_moment(value) for sql, value in times.items() if value is not None}
+
+
+def check_limit(limit: int | None) -> int:
+    """Return a limit as SQL has it.
+
+    Raises:
+        InvalidValue: It is negative.
+    """
+    if limit is not None and limit < 0:
+        raise InvalidValue("The limit must not be negative.")
+    return -1 if limit is None else limit
 
 
 def to_moment(value: datetime | str) -> str:

@@ -13,6 +13,7 @@ from aico_lab.channel_memory.messages import (
     to_id,
     to_json,
 )
+from aico_lab.channel_memory.rows import Row
 from aico_lab.errors import UnknownUser
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class User:
+class User(Row):
     """Somebody who takes part in channels.
 
     Attributes:

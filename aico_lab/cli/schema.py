@@ -75,6 +75,46 @@ def migrate(
 
 
 @schema.command()
+def activate(
+    plugin: Annotated[str, typer.Argument(help="A plugin: see `aico-lab schema status`.")],
+    *,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a plugin's tables, or bring them to its newest version."""
+    from aico_lab.schema import SchemaRegistry
+
+    with _as_it_is(home, key_file) as connection:
+        version = SchemaRegistry.apply_plugin_schema(plugin, connection)
+    if json:
+        emit({"plugin": plugin, "version": version})
+    else:
+        say(f"The plugin {plugin} is active, at version {version}.")
+
+
+@schema.command()
+def deactivate(
+    plugin: Annotated[str, typer.Argument(help="An active plugin, installed or not.")],
+    *,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Remove all that a plugin has in the database; rows are backed up before."""
+    from aico_lab.schema import SchemaRegistry
+
+    with _as_it_is(home, key_file) as connection:
+        backup = SchemaRegistry.remove_plugin_schema(plugin, connection)
+    if json:
+        emit({"plugin": plugin, "backup": backup})
+        return
+    say(f"The plugin {plugin} is not active any more.")
+    if backup:
+        say(f"  Backup: {backup}")
+
+
+@schema.command()
 def rollback(
     name: Annotated[str, typer.Argument(help="A schema: see `aico-lab schema status`.")],
     *,

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from aico_lab.adapters.libsql_statements import kind_of
 from aico_lab.dal.operations import Operations, check
 from aico_lab.dal.pool import ACQUIRE_TIMEOUT, ConnectionPool
-from aico_lab.errors import InvalidValue
+from aico_lab.errors import InvalidValue, WrongUse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -37,6 +37,27 @@ if TYPE_CHECKING:
     from aico_lab.dal.connection import PooledConnection
 
 Result = TypeVar("Result")
+
+
+_open: weakref.WeakSet[DataAccessLayer] = weakref.WeakSet()
+
+
+def open_layer() -> DataAccessLayer:
+    """Return the data access layer of this process that is open.
+
+    Raises:
+        WrongUse: There is none, or more than one.
+    """
+    layers = list(_open)
+    if not layers:
+        raise WrongUse(
+            "No data access layer is open: use `async with lab.data_access():` around this."
+        )
+    if len(layers) > 1:
+        raise WrongUse(
+            f"{len(layers)} data access layers are open: say which one, as in `UnitOfWork(dal)`."
+        )
+    return layers[0]
 
 
 class DataAccessLayer(Operations):
@@ -69,6 +90,7 @@ class DataAccessLayer(Operations):
             adapter, max_connections=max_connections, acquire_timeout=acquire_timeout
         )
         self._operation_timeout = operation_timeout
+        _open.add(self)
         self._transactions: weakref.WeakKeyDictionary[Any, PooledConnection] = (
             weakref.WeakKeyDictionary()  # by task
         )
@@ -103,6 +125,7 @@ class DataAccessLayer(Operations):
 
     async def close(self) -> None:
         """Refuse new use, wait for the present one, and close; a second call does nothing."""
+        _open.discard(self)
         await self.connection_pool.close()
 
     async def __aenter__(self) -> Self:

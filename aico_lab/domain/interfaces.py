@@ -1,21 +1,30 @@
 """What the domain asks of whoever stores and publishes for it.
 
+What the data layer's document shows of a repository is what one has to have. The rest has defaults,
+by what is there, or says that it is missing when it is called.
+
 A name of somebody that does not exist is no error when reading: there is nothing, None or an empty
 list. Writing for a user who does not exist raises `UnknownUser`.
 """
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aico_lab.domain.entities import Memory, MemoryType
+from aico_lab.errors import WrongUse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from aico_lab.domain.entities import Conversation, Device, Relationship, User
+
+
+EVERYTHING: Final = 2**31 - 1
+"""As a limit: no limit."""
 
 
 class ConversationRepository(ABC):
@@ -47,7 +56,6 @@ class ConversationRepository(ABC):
             limit: The most turns to give.
         """
 
-    @abstractmethod
     async def get_between(
         self,
         start: datetime,
@@ -56,17 +64,32 @@ class ConversationRepository(ABC):
         user_id: str | None = None,
         channel_id: str | None = None,
     ) -> list[Conversation]:
-        """Give the turns from `start` until before `end`, oldest first, of all or of one."""
+        """Give the turns from `start` until before `end`, oldest first, of all or of one.
+
+        By default, those of one person are taken from `get_by_user`.
+
+        Raises:
+            WrongUse: It is by default, and no person is named.
+        """
+        if user_id is None:
+            raise _missing(self, "get_between")
+        turns = await self.get_by_user(user_id, EVERYTHING)
+        first, last = start.astimezone(), end.astimezone()
+        return [
+            turn
+            for turn in reversed(turns)
+            if first <= turn.timestamp < last and channel_id in (None, turn.channel_id)
+        ]
 
 
-class MemoryRepository(ABC):
+class MemoryRepository:
     """What the companion remembers.
 
     The data layer's document names the same thing twice: `get_memories_by_context` is
-    `get_by_context`, and `save_memory` is `save`. There is one implementation of each.
+    `get_by_context`, and `save_memory` is `save`. One of each pair is to be implemented; the other
+    calls it. As in the document, it need not be `async`, nor take a `user_id`.
     """
 
-    @abstractmethod
     async def save(self, memory: Memory) -> None:
         """Add a memory, or change the one with that id.
 
@@ -74,12 +97,14 @@ class MemoryRepository(ABC):
             DuplicateId: Somebody else's memory has that id.
             UnknownUser: Nobody has that user id.
         """
+        if type(self).save_memory is MemoryRepository.save_memory:
+            raise _missing(self, "save")
+        await _awaited(self.save_memory(memory))
 
-    @abstractmethod
-    async def get_by_id(self, memory_id: str) -> Memory | None:
+    async def get_by_id(self, memory_id: str) -> Memory | None:  # noqa: ARG002 - of those who have it
         """Give a memory."""
+        raise _missing(self, "get_by_id")
 
-    @abstractmethod
     async def get_by_context(
         self, text: str, limit: int = 5, *, user_id: str | None = None
     ) -> list[Memory]:
@@ -90,10 +115,13 @@ class MemoryRepository(ABC):
             limit: The most memories to give.
             user_id: Whose memories; everybody's, unless given.
         """
+        if type(self).get_memories_by_context is MemoryRepository.get_memories_by_context:
+            raise _missing(self, "get_by_context")
+        return await memories_of(self.get_memories_by_context, text, limit, user_id)
 
-    @abstractmethod
-    async def delete(self, memory_id: str) -> None:
+    async def delete(self, memory_id: str) -> None:  # noqa: ARG002 - of those who have it
         """Forget a memory; where there is none, nothing happens."""
+        raise _missing(self, "delete")
 
     async def create(
         self,
@@ -109,18 +137,18 @@ class MemoryRepository(ABC):
             UnknownUser: Nobody has that user id.
         """
         memory = Memory(user_id, content, memory_type=memory_type, importance=importance)
-        await self.save(memory)
+        await _awaited(self.save(memory))
         return memory
 
     async def get_memories_by_context(
         self, context: str, limit: int = 10, *, user_id: str | None = None
     ) -> list[Memory]:
         """Do what `get_by_context` does."""
-        return await self.get_by_context(context, limit, user_id=user_id)
+        return await memories_of(self.get_by_context, context, limit, user_id)
 
     async def save_memory(self, memory: Memory) -> None:
         """Do what `save` does."""
-        await self.save(memory)
+        await _awaited(self.save(memory))
 
 
 class UserRepository(ABC):
@@ -138,9 +166,9 @@ class UserRepository(ABC):
 class PreferencesRepository(ABC):
     """What people prefer: any JSON value under any key."""
 
-    @abstractmethod
     async def get(self, user_id: str, preference_key: str) -> Any:
         """Give one preference, or None where it was never set."""
+        return (await self.all(user_id)).get(preference_key)
 
     @abstractmethod
     async def set(self, user_id: str, preference_key: str, value: Any) -> None:
@@ -152,9 +180,9 @@ class PreferencesRepository(ABC):
                 text.
         """
 
-    @abstractmethod
-    async def all(self, user_id: str) -> dict[str, Any]:
+    async def all(self, user_id: str) -> dict[str, Any]:  # noqa: ARG002 - of those who have it
         """Give all preferences of a person, by key."""
+        raise _missing(self, "all")
 
 
 class RelationshipRepository(ABC):
@@ -235,3 +263,33 @@ class Responder(Protocol):
             message: What the person said.
             memories: What is known of it, most relevant first.
         """
+
+
+async def memories_of(
+    find: Callable[..., Any], text: str, limit: int, user_id: str | None
+) -> list[Memory]:
+    """Ask for the memories of a person that are nearest to a text, or for everybody's.
+
+    Args:
+        find: `get_by_context` of a repository. Where it takes no `user_id`, as in the document, the
+            memories of others are left out of what it gives.
+        text: What is being talked about.
+        limit: The most memories to give.
+        user_id: Whose memories; everybody's, if None.
+    """
+    if user_id is None:
+        found: list[Memory] = await _awaited(find(text, limit=limit))
+        return found
+    parameters = inspect.signature(find).parameters.values()
+    if any(p.name == "user_id" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        theirs: list[Memory] = await _awaited(find(text, limit=limit, user_id=user_id))
+        return theirs
+    return [m for m in await _awaited(find(text, limit=limit)) if m.user_id == user_id]
+
+
+async def _awaited(result: Any) -> Any:
+    return await result if inspect.isawaitable(result) else result
+
+
+def _missing(repository: object, method: str) -> WrongUse:
+    return WrongUse(f"{type(repository).__name__} has no {method}(): add it to that class.")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aico_lab.domain import values
 from aico_lab.domain.entities import Conversation, Memory, MemoryType, User, UserPreferences
+from aico_lab.domain.interfaces import memories_of
 from aico_lab.errors import InvalidEntity
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ class ConversationService:
         """
         started = time.monotonic()
         await self.conversation_repo.save(Conversation(user_id, message, values.now()))
-        memories = await self.memory_repo.get_by_context(
-            message, limit=CONTEXT_MEMORIES, user_id=user_id
+        memories = await memories_of(
+            self.memory_repo.get_by_context, message, CONTEXT_MEMORIES, user_id
         )
         response = await self.responder(message, memories)
         answer = Conversation(

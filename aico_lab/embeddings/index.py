@@ -1,20 +1,57 @@
-"""Finding memories by meaning, in what was projected last."""
+"""Finding memories by meaning, in what was projected last.
+
+Up to `COMPARED` texts every vector is compared, which is exact: 10,000 take some 2 ms. Only beyond
+that is Chroma's approximate index asked, and of a person with fewer texts still every vector.
+"""
 
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
+
+from aico_lab.embeddings import texts
+from aico_lab.embeddings.texts import COLLECTION, Holder
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
     from aico_lab.adapters.chroma import ChromaDBAdapter
+    from aico_lab.adapters.chroma_collection import Collection
     from aico_lab.adapters.chroma_store import Connection
     from aico_lab.embeddings.encoder import Encoder
 
-MEMORIES = "memories"
-"""The collection of the memories."""
+    Vectors = NDArray[np.float32]
 
-MARGIN = 4
-"""How many times as many memories of everybody are looked at to find enough of one person."""
+COMPARED = 50_000
+"""Vectors that are compared one by one at most: 50 MB, which are read once after a change."""
+
+NEAREST, SAMPLE = 5, 50
+"""What an audit asks: so many neighbours of so many texts."""
+
+EQUAL = 1e-5
+"""Scores that differ less than this differ by rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """How well the nearest texts are found.
+
+    Attributes:
+        texts: The distinct texts of all memories.
+        queries: The texts among them that were looked for.
+        recall: The share of their nearest texts that was found; 1 where there is no text.
+        exact: Whether every vector is compared.
+    """
+
+    texts: int
+    queries: int
+    recall: float
+    exact: bool
 
 
 class VectorIndex:
@@ -35,10 +72,13 @@ class VectorIndex:
         self._encoder = encoder
         self._lock = threading.Lock()
         self._connection: Connection | None = None
+        self._texts: _Texts | None = None
         self._version: tuple[int, int, int] | None = None
 
     def query(self, text: str, limit: int, user_id: str | None = None) -> list[tuple[str, float]]:
-        """Give the ids of the nearest memories with their cosine similarity, nearest first.
+        """Return the ids of the nearest memories with their cosine similarity, nearest first.
+
+        Memories that are equally near come in the order of their ids.
 
         Args:
             text: What they should be about; a blank one is about nothing.
@@ -46,25 +86,39 @@ class VectorIndex:
             user_id: Only this person's.
         """
         with self._lock:
-            connection = self._current()
+            known = self._current()
             vectors, _ = self._encoder.encode_usable([text])
-            if connection is None or not len(vectors):
+            if known is None or not len(vectors) or limit < 1:
                 return []
-            memories = connection.collection(MEMORIES)
-            matches = memories.query(vectors[0], limit if user_id is None else limit * MARGIN)
-            if user_id is not None:
-                # Chroma takes ten times as long with a condition that most entries fulfil, as in a
-                # home of one person: look among everybody's first.
-                matches = [one for one in matches if one.metadata["user_id"] == user_id][:limit]
-                if len(matches) < limit:
-                    matches = memories.query(vectors[0], limit, {"user_id": user_id})
-            return [(match.id, match.score) for match in matches]
+            found = [
+                (memory_id, score)
+                for row, score in known.nearest(vectors[0], limit, user_id)
+                for memory_id, owner in known.holders[row]
+                if user_id in (None, owner)
+            ]
+            return sorted(found, key=lambda one: (-one[1], one[0]))[:limit]
 
     def count(self) -> int:
-        """Give the number of memories that can be found."""
+        """Return the number of memories that can be found."""
         with self._lock:
-            connection = self._current()
-            return 0 if connection is None else connection.collection(MEMORIES).count()
+            known = self._current()
+            return 0 if known is None else sum(map(len, known.holders))
+
+    def audit(self) -> Audit:
+        """Look for some of the texts, and compare with what comparing every vector finds."""
+        with self._lock:
+            known = self._current()
+            if known is None or not known.ids:
+                return Audit(0, 0, 1.0, exact=True)
+            step = -(-len(known.ids) // SAMPLE)
+            _, sample = known.collection.vectors(known.ids[::step])
+            best = known.best_scores(sample, NEAREST)
+            found = 0
+            for vector, scores in zip(sample, best, strict=True):
+                given = [score for _, score in known.nearest(vector, len(scores), None)]
+                found += sum(score >= scores[-1] - EQUAL for score in given)
+            exact = len(known.ids) <= COMPARED
+            return Audit(len(known.ids), len(sample), found / best.size, exact)
 
     def close(self) -> None:
         """Remove the opened copy; the next query would open it again."""
@@ -77,16 +131,104 @@ class VectorIndex:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _current(self) -> Connection | None:
+    def _current(self) -> _Texts | None:
         version = self._adapter.version()
         if version != self._version:
             self._forget()
             if version is not None:
                 self._connection = self._adapter.connect()
+                self._texts = _Texts(self._connection.collection(COLLECTION))
             self._version = version
-        return self._connection
+        return self._texts
 
     def _forget(self) -> None:
-        connection, self._connection, self._version = self._connection, None, None
+        connection, self._connection = self._connection, None
+        self._texts, self._version = None, None
         if connection is not None:
             connection.close()
+
+
+class _Texts:
+    """The texts of a store, by row: which memories have them, and their vectors when needed."""
+
+    def __init__(self, collection: Collection) -> None:
+        self.collection = collection
+        metadata = collection.metadata()
+        self.ids = list(metadata)
+        self.holders: list[list[Holder]] = [
+            texts.holders_of(id_, found) for id_, found in metadata.items()
+        ]
+        self._row_of = {id_: row for row, id_ in enumerate(self.ids)}
+        self._rows_of: dict[str, list[int]] = {}  # by person
+        for row, holders in enumerate(self.holders):
+            for user_id in {user_id for _, user_id in holders}:
+                self._rows_of.setdefault(user_id, []).append(row)
+        self._vectors: dict[str | None, Vectors] = {}  # of a person, or of everybody
+
+    def nearest(self, vector: Vectors, limit: int, user_id: str | None) -> list[tuple[int, float]]:
+        """Return the rows of the nearest texts, of one person or of all, with their scores."""
+        rows: Sequence[int] = range(len(self.ids))
+        if user_id is not None:
+            rows = self._rows_of.get(user_id, [])
+        if len(self.ids) <= COMPARED:  # all of them are at hand, and a person's are among them
+            scores = _compare(self._read(None, range(len(self.ids))), vector)
+            return _largest(rows, scores if user_id is None else scores[rows], limit)
+        if len(rows) <= COMPARED:
+            return _largest(rows, _compare(self._read(user_id, rows), vector), limit)
+        return self._approximate(vector, limit, user_id)
+
+    def best_scores(self, vectors: Vectors, k: int) -> Vectors:
+        """Return the `k` highest scores for each vector, highest first, comparing with every one.
+
+        Fewer where there are fewer texts. The vectors are read part by part and not kept.
+        """
+        best = np.empty((len(vectors), 0), np.float32)
+        for start in range(0, len(self.ids), COMPARED):
+            _, part = self.collection.vectors(self.ids[start : start + COMPARED])
+            best = -np.sort(-np.hstack([best, vectors @ part.T]), axis=1)[:, :k]
+        return best
+
+    def _approximate(
+        self, vector: Vectors, limit: int, user_id: str | None
+    ) -> list[tuple[int, float]]:
+        """Ask Chroma's index for more and more, until enough are the person's."""
+        asked = limit
+        while True:
+            matches = self.collection.query(vector, asked)
+            found = [(self._row_of[match.id], match.score) for match in matches]
+            if user_id is not None:
+                found = [
+                    (row, score)
+                    for row, score in found
+                    if any(owner == user_id for _, owner in self.holders[row])
+                ]
+            if len(found) >= limit or len(matches) < asked or asked >= len(self.ids):
+                return found[:limit]
+            asked *= 4
+
+    def _read(self, user_id: str | None, rows: Sequence[int]) -> Vectors:
+        if user_id not in self._vectors:
+            if sum(map(len, self._vectors.values())) + len(rows) > COMPARED:
+                self._vectors.clear()
+            ids, vectors = self.collection.vectors([self.ids[row] for row in rows])
+            at = {id_: place for place, id_ in enumerate(ids)}
+            order = [at[self.ids[row]] for row in rows]
+            self._vectors[user_id] = vectors[order]
+        return self._vectors[user_id]
+
+
+def _compare(vectors: Vectors, vector: Vectors) -> Vectors:
+    """Return the scores of vectors, in this thread alone.
+
+    The threads of a matrix product take longer to meet on a busy machine than this takes at all.
+    """
+    scores: Vectors = np.einsum("ij,j->i", vectors, vector)
+    return scores
+
+
+def _largest(rows: Sequence[int], scores: Vectors, limit: int) -> list[tuple[int, float]]:
+    if limit < len(scores):
+        places = np.argpartition(-scores, limit - 1)[:limit]
+    else:
+        places = np.arange(len(scores))
+    return [(rows[place], float(scores[place])) for place in places[np.argsort(-scores[places])]]

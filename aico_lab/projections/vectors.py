@@ -1,4 +1,4 @@
-"""Keep the vectors of all memories in ChromaDB, exactly once.
+"""Keep the vectors of all memories in ChromaDB, one for each distinct text, exactly once.
 
 The cursor of the change feed is sealed together with the vectors, so a crash at any instant leaves
 the state before or after, and replaying changes nothing. Chroma keeps the text of what was deleted
@@ -8,37 +8,38 @@ what a person had forgotten is gone from the disk with the next sync.
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from aico_lab.adapters.chroma import ChromaDBAdapter
+from aico_lab.embeddings import texts
 from aico_lab.embeddings.encoder import Encoder
-from aico_lab.embeddings.index import MEMORIES, VectorIndex
+from aico_lab.embeddings.index import VectorIndex
+from aico_lab.embeddings.texts import COLLECTION, Holder
 from aico_lab.projections.result import Mode, Projected
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from aico_lab.adapters.chroma_collection import Metadata
     from aico_lab.adapters.chroma_store import Connection as Store
     from aico_lab.adapters.libsql import Connection
     from aico_lab.home import Home
     from aico_lab.keys import Keys
 
 CONSUMER = "vectors"
+LAYOUT = "memories by text"
+"""Under what the store keeps its cursor; a store of another layout is made anew."""
 BATCH = 2_000
 
 QUIET = 10_000
 """After so many changes of other tables the cursor moves on, so that the feed can be pruned."""
 
 # As bytes: the driver cuts text at a NUL, and panics on bad UTF-8 of a foreign program.
-_COLUMNS = (
-    "CAST(m.memory_id AS BLOB), CAST(m.content AS BLOB), CAST(m.user_id AS BLOB), "
-    "CAST(m.memory_type AS BLOB), CAST(m.created_at AS BLOB), CAST(m.importance AS REAL)"
-)
-_ALL = f"SELECT {_COLUMNS} FROM memories AS m"
+_COLUMNS = "CAST(m.memory_id AS BLOB), CAST(m.content AS BLOB) AS text, CAST(m.user_id AS BLOB)"
+_ALL = f"SELECT {_COLUMNS} FROM memories AS m ORDER BY text"  # equal texts behind each other
 _NAMED = (
     "SELECT DISTINCT row_key FROM change_log WHERE seq > ? AND seq <= ? AND table_name = 'memories'"
 )
@@ -88,7 +89,7 @@ def project_memories(
             run.rebuild()
         else:
             run.catch_up(cursor.seq, target.seq)
-        store.state = {CONSUMER: asdict(target)}
+        store.state = {LAYOUT: asdict(target)}
     feed.acknowledge(primary, CONSUMER, target.seq)
     return Projected(run.mode, run.written, run.deleted, run.skipped, time.perf_counter() - started)
 
@@ -112,7 +113,7 @@ def _is_current(primary: Connection, adapter: ChromaDBAdapter) -> bool:
 
 
 def _cursor(state: dict[str, Any] | None) -> feed.Cursor | None:
-    found = (state or {}).get(CONSUMER)
+    found = (state or {}).get(LAYOUT)
     return feed.Cursor(**found) if found else None
 
 
@@ -120,7 +121,11 @@ def _cursor(state: dict[str, Any] | None) -> feed.Cursor | None:
 class _Memory:
     memory_id: str
     content: str
-    metadata: Metadata
+    user_id: str
+
+    @property
+    def holder(self) -> Holder:
+        return self.memory_id, self.user_id
 
 
 class _Run:
@@ -138,55 +143,63 @@ class _Run:
         self.mode = "full"
         self.written = self.skipped = 0
         self._store.clear()
-        for rows in self._primary.fetch_batches(_ALL, size=BATCH):
-            self._write(self._read(rows))
+        rows = itertools.chain.from_iterable(self._primary.fetch_batches(_ALL, size=BATCH))
+        groups = itertools.groupby(self._read(rows), lambda memory: memory.content)
+        self._write((text, [memory.holder for memory in group]) for text, group in groups)
 
     def catch_up(self, since: int, until: int) -> None:
         """Write the memories that the feed names, as they are now."""
         span = [since, until]
-        named = [
+        named = {
             key.decode(errors="replace") for (key,) in self._primary.fetch_all(_NAMED_KEYS, span)
-        ]
+        }
         if not named:
             return  # only the cursor moves on
         self.mode = "increment"
-        present = self._read(self._primary.fetch_all(_CHANGED, span))
-        texts = {memory.memory_id: memory.content for memory in present}
-        stored = self._store.collection(MEMORIES).get(named)
-        if any(texts.get(id_) != entry.text for id_, entry in stored.items()):
-            self.deleted = len(stored.keys() - texts.keys())
+        present = {m.memory_id: m for m in self._read(self._primary.fetch_all(_CHANGED, span))}
+        stored = {
+            key: texts.holders_of(key, metadata)
+            for key, metadata in self._store.collection(COLLECTION).metadata().items()
+        }
+        there = {
+            memory_id: (key, user_id)
+            for key, holders in stored.items()
+            for memory_id, user_id in holders
+            if memory_id in named
+        }
+        now = {id_: (texts.key_of(m.content), m.user_id) for id_, m in present.items()}
+        if any(now.get(id_) != was for id_, was in there.items()):
+            self.deleted = len(there.keys() - now.keys())
             self.rebuild()
-        else:
-            self._write(present)
+            return
+        added: dict[str, list[Holder]] = {}
+        for memory in present.values():
+            if memory.memory_id not in there:
+                added.setdefault(memory.content, []).append(memory.holder)
+        before = {text: stored.get(texts.key_of(text), []) for text in added}
+        self._write((text, before[text] + new) for text, new in added.items())
+        self.written -= sum(map(len, before.values()))
 
-    def _read(self, rows: Sequence[Sequence[Any]]) -> list[_Memory]:
-        memories = []
-        for *texts, importance in rows:
+    def _read(self, rows: Iterable[Sequence[Any]]) -> Iterable[_Memory]:
+        for row in rows:
             try:
-                memory_id, content, user_id, kind, created_at = (text.decode() for text in texts)
+                yield _Memory(*(text.decode() for text in row))
             except UnicodeDecodeError:
                 self.skipped += 1
-                continue
-            metadata: Metadata = {
-                "user_id": user_id,
-                "memory_type": kind,
-                "created_at": created_at,
-                "importance": importance,
-            }
-            memories.append(_Memory(memory_id, content, metadata))
-        return memories
 
-    def _write(self, memories: Sequence[_Memory]) -> None:
-        collection = self._store.collection(MEMORIES)
-        for start in range(0, len(memories), BATCH):
-            batch = memories[start : start + BATCH]
-            vectors, usable = self._encoder.encode_usable([memory.content for memory in batch])
-            kept = [memory for memory, use in zip(batch, usable, strict=True) if use]
-            self.skipped += len(batch) - len(kept)
-            self.written += len(kept)
+    def _write(self, holders: Iterable[tuple[str, list[Holder]]]) -> None:
+        """Write entries of texts that the given memories have."""
+        collection = self._store.collection(COLLECTION)
+        remaining = iter(holders)
+        while batch := list(itertools.islice(remaining, BATCH)):
+            vectors, usable = self._encoder.encode_usable([text for text, _ in batch])
+            kept = [entry for entry, use in zip(batch, usable, strict=True) if use]
+            written = sum(len(memories) for _, memories in kept)
+            self.written += written
+            self.skipped += sum(len(memories) for _, memories in batch) - written
             collection.upsert(
-                [memory.memory_id for memory in kept],
+                [texts.key_of(text) for text, _ in kept],
                 vectors,
-                [memory.content for memory in kept],
-                [memory.metadata for memory in kept],
+                [text for text, _ in kept],
+                [texts.to_metadata(memories) for _, memories in kept],
             )

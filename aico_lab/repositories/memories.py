@@ -97,5 +97,26 @@ class LibSQLMemoryRepository(MemoryRepository):
         return [Memory.from_dict(row) for row in rows]
 
 
-ChromaDBMemoryRepository = LibSQLMemoryRepository
-"""The name in the data layer's document."""
+class ChromaDBMemoryRepository(LibSQLMemoryRepository):
+    """The same by the name in the data layer's document, which gives it a client of ChromaDB.
+
+    Here the truth is in libSQL, where memories commit with everything else, and ChromaDB is one of
+    its projections: so it needs the data access layer, and the index instead of the client.
+    """
+
+    def __init__(self, data_access: DataAccessLayer, index: MemoryIndex | None = None) -> None:
+        """Remember what to use.
+
+        Args:
+            data_access: The primary database.
+            index: Finds memories by meaning, such as `lab.vectors()`.
+
+        Raises:
+            WrongUse: A client of ChromaDB was given.
+        """
+        if any(hasattr(given, "get_or_create_collection") for given in (data_access, index)):
+            raise WrongUse(
+                "Memories are stored in libSQL, and ChromaDB follows by `lab.sync()`, so a client "
+                "of ChromaDB cannot be used: give `ChromaDBMemoryRepository(dal, lab.vectors())`."
+            )
+        super().__init__(data_access, index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from aico_lab.dal.access import open_layer
 from aico_lab.errors import WrongUse
 from aico_lab.repositories import in_memory, libsql, outbox
 from aico_lab.repositories.memories import LibSQLMemoryRepository
@@ -32,7 +33,7 @@ class AbstractUnitOfWork(ABC):
 
     ::
 
-        async with UnitOfWork(dal) as uow:
+        async with UnitOfWork() as uow:
             user = await uow.users.get_by_id(user_id)
             memory = await uow.memories.create(content, user_id)
             await uow.commit()
@@ -137,16 +138,21 @@ REPOSITORIES: Final = tuple(AbstractUnitOfWork.__annotations__)
 class UnitOfWork(AbstractUnitOfWork):
     """A unit of work on libSQL."""
 
-    def __init__(self, dal: DataAccessLayer, index: MemoryIndex | None = None) -> None:
+    def __init__(
+        self, dal: DataAccessLayer | None = None, index: MemoryIndex | None = None
+    ) -> None:
         """Open nothing yet.
 
         Args:
-            dal: The primary database.
+            dal: The primary database; the data access layer that is open, if None.
             index: Finds memories by meaning, such as `lab.vectors()`; needed for
                 `memories.get_by_context` only.
+
+        Raises:
+            WrongUse: No layer was given, and not exactly one is open.
         """
         super().__init__()
-        self._dal = dal
+        self._dal = open_layer() if dal is None else dal
         self._index = index
 
     def _begin(self) -> AbstractAsyncContextManager[object]:

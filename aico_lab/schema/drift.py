@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from aico_lab.adapters.libsql import Connection
 from aico_lab.errors import StorageError
-from aico_lab.schema import versions
+from aico_lab.schema import feed, versions
 from aico_lab.schema.sql import normalised, quoted
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 VECTOR_TABLE = "libsql_vector_meta_shadow"
 """libSQL's own list of vector indexes: there as soon as anybody makes one."""
+
+
+_CLOCK, _FORMER_CLOCK = normalised(feed.CLOCK), normalised(feed.FORMER_CLOCK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +38,12 @@ class SchemaObject:
 
 
 def structure(connection: Connection) -> dict[str, SchemaObject]:
-    """Give the objects of a database by kind and name, such as 'table messages'."""
+    """Give the objects of a database by kind and name, such as 'table messages'.
+
+    The change feed's triggers of an earlier version of this program count as those of this one.
+    """
     return {
-        f"{kind} {name}": SchemaObject(table, normalised(sql))
+        f"{kind} {name}": SchemaObject(table, normalised(sql).replace(_FORMER_CLOCK, _CLOCK))
         for kind, name, table, sql in connection.fetch_all(
             "SELECT type, name, tbl_name, sql FROM sqlite_master "
             "WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'"

@@ -211,7 +211,9 @@ class Migration:
                 self._replace_twin(self._steps | {schema: reached})
             elif dangling := self._twin.run(schema, number):
                 raise InvalidStatement(dangling)
-            backup = self._back_up(statements, f"before-{schema.name}-{reached}")
+            lossless = version.derived and schema.kind == "core"
+            at_risk = () if lossless else statements
+            backup = self._back_up(at_risk, f"before-{schema.name}-{reached}")
             versions.run(connection, schema, number, direction)
             versions.record(
                 connection, schema.name, schema.kind, number, direction, checksum=version.checksum

@@ -206,15 +206,16 @@ class _Scratch:
                     f'CREATE TRIGGER "probe {event}" INSTEAD OF {event} ON "{name}" '
                     "BEGIN SELECT 1; END"
                 )
-        columns = self._columns(name)
+        written = [column for column, generated in self._columns(name).items() if not generated]
         for (definition,) in self._rows(
             f"SELECT sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = '{name}'"
         ):
-            if unknown := _updated_columns(definition) - {column.lower() for column in columns}:
-                raise _Refused(f"{name} has no column {min(unknown)} for a trigger to watch")
-        written = [quoted(column) for column, generated in columns.items() if not generated]
+            # No UPDATE can set a generated column either, so no body of such a trigger is compiled.
+            if unknown := _updated_columns(definition) - {column.lower() for column in written}:
+                raise _Refused(f"no UPDATE of {name} sets {min(unknown)}, which a trigger watches")
+        columns = " = NULL, ".join(map(quoted, written))
         self._guarded(f'EXPLAIN INSERT INTO "{name}" DEFAULT VALUES')
-        self._guarded(f'EXPLAIN UPDATE "{name}" SET {" = NULL, ".join(written)} = NULL')
+        self._guarded(f'EXPLAIN UPDATE "{name}" SET {columns} = NULL')
         self._guarded(f'EXPLAIN DELETE FROM "{name}"')
         if kind == "view":
             for event in _EVENTS:

@@ -37,6 +37,9 @@ BOOKKEEPING = (
     )""",
 )
 
+MARKS = frozenset({"schema_metadata", "schema_migration_history", "change_log", "feed_tables"})
+"""Tables that every database of this program has, before any of its schemas."""
+
 
 @dataclass(frozen=True, slots=True)
 class SchemaVersion:
@@ -50,6 +53,8 @@ class SchemaVersion:
         rollback_statements: What undoes them; without them the version cannot be rolled back.
         tracked: The tables of this version whose changes go into the change feed, each with the
             columns that identify a row on every device.
+        derived: Whether all that it removes can be made again from what stays, so that no backup
+            is needed; of core schemas only.
     """
 
     version: int
@@ -58,6 +63,7 @@ class SchemaVersion:
     sql_statements: Sequence[str]
     rollback_statements: Sequence[str]
     tracked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    derived: bool = False
 
     @property
     def checksum(self) -> str:
@@ -92,9 +98,10 @@ class Schema:
 
 
 def prepare(connection: Connection) -> None:
-    """Make the tables of the registry and of the change feed, where they are missing."""
+    """Make the tables of the registry and of the change feed, and bring its triggers up to date."""
     for statement in (*BOOKKEEPING, *feed.TABLES):
         connection.execute(statement)
+    feed.renew(connection)
 
 
 def current_versions(connection: Connection) -> dict[str, tuple[Kind, int]]:

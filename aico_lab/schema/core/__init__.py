@@ -5,7 +5,7 @@ ISO 8601 with microseconds and `Z` (fixed width, so that text order is time orde
 JSON, `BOOLEAN INTEGER` is 0 or 1.
 """
 
-from aico_lab.schema.core import conversations, operations, people
+from aico_lab.schema.core import conversations, operations, people, search
 from aico_lab.schema.registry import SchemaRegistry
 
 CORE = SchemaRegistry()
@@ -18,4 +18,4 @@ CORE.register("memories", "core", people.MEMORIES, priority=3)
 CORE.register("personality", "core", people.PERSONALITY, priority=4)
 CORE.register("operations", "core", operations.OPERATIONS, priority=5)
 CORE.register("bus", "core", operations.BUS, priority=6)
-CORE.register("search", "core", conversations.SEARCH, priority=7)
+CORE.register("search", "core", search.SEARCH, priority=7)

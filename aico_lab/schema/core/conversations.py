@@ -1,4 +1,4 @@
-"""Channels and their messages, vectors of them, and the index of their words."""
+"""Channels and their messages, segments and vectors of them, and the view as a way in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,21 @@ _ROLE = "coalesce(NEW.role, iif(NEW.is_ai_response, 'assistant', 'user'))"
 _SCORE = """coalesce(NEW.sentiment_score,
     iif(typeof(NEW.sentiment) IN ('real', 'integer'), NEW.sentiment, NULL))"""
 _DIGITS = "[0-9][0-9]"
+_MINUTE = f"{_DIGITS * 2}-{_DIGITS}-{_DIGITS}[T ]{_DIGITS}:{_DIGITS}"
 _MOMENT = f"{_DIGITS * 2}-{_DIGITS}-{_DIGITS}T{_DIGITS}:{_DIGITS}:{_DIGITS}.{_DIGITS * 3}Z"
+
+# A trigger has no variables, so these stand in it wherever they are needed. SQLite rounds fractions
+# to milliseconds: they are taken off before it brings a time to UTC, and put on again.
+_POINT = "instr(NEW.timestamp, '.')"
+_BEHIND = f"iif({_POINT}, substr(NEW.timestamp, {_POINT} + 1), '')"
+_ZONE = f"ltrim({_BEHIND}, '0123456789')"
+_FRACTION = f"substr({_BEHIND}, 1, length({_BEHIND}) - length({_ZONE}))"
+_SECONDS = f"iif({_POINT}, substr(NEW.timestamp, 1, {_POINT} - 1) || {_ZONE}, NEW.timestamp)"
+_TIMESTAMP = (
+    f"strftime('%Y-%m-%dT%H:%M:%S', {_SECONDS}) || '.' || substr({_FRACTION} || '000000', 1, 6) "
+    "|| 'Z'"
+)
+"""An ISO 8601 time in UTC and the form of the table; NULL where SQLite knows no such time."""
 
 
 def _beyond(value: str, low: str, high: str) -> str:
@@ -18,14 +32,24 @@ def _beyond(value: str, low: str, high: str) -> str:
         typeof({value}) NOT IN ('real', 'integer') OR {value} NOT BETWEEN {low} AND {high})"""
 
 
-_REFUSALS = (
-    (
-        # SQLite takes 30 February for 1 March, and has a year 0.
-        f"""typeof(NEW.timestamp) <> 'text' OR NEW.timestamp NOT GLOB '{_MOMENT}'
+_NO_MOMENT = (
+    # SQLite takes 30 February for 1 March, and has a year 0.
+    f"""typeof(NEW.timestamp) <> 'text' OR NEW.timestamp NOT GLOB '{_MOMENT}'
             OR NEW.timestamp < '0001' OR substr(NEW.timestamp, 1, 19) IS NOT
                 strftime('%Y-%m-%dT%H:%M:%S', substr(NEW.timestamp, 1, 19), '+0 days')""",
-        "give the timestamp in UTC, as 2024-05-01T12:30:00.000000Z",
-    ),
+    "give the timestamp in UTC, as 2024-05-01T12:30:00.000000Z",
+)
+_NO_ISO_TIME = (
+    f"""typeof(NEW.timestamp) <> 'text' OR NEW.timestamp NOT GLOB '{_MINUTE}*'
+            OR substr(NEW.timestamp, 1, 10) IS NOT
+                strftime('%Y-%m-%d', substr(NEW.timestamp, 1, 10), '+0 days')
+            OR substr(NEW.timestamp, 12, 2) > '23' OR instr({_ZONE}, '.')
+            OR ({_POINT} AND ({_POINT} <> 20 OR {_FRACTION} = ''))
+            OR {_TIMESTAMP} IS NULL OR {_TIMESTAMP} NOT GLOB '{_MOMENT}'
+            OR {_TIMESTAMP} < '0001'""",
+    "give the timestamp in ISO 8601, as 2024-05-01T12:30:00Z",
+)
+_REFUSALS = (
     (
         f"typeof({_CONTENT}) <> 'text' OR length({_CONTENT}) > 1000000",
         "give the message as text of at most 1,000,000 characters",
@@ -46,22 +70,23 @@ _REFUSALS = (
     ),
 )
 
+
 # So that the source document's INSERT works as printed: what it leaves out is what a turn of a
 # direct conversation is, and a number as sentiment is its score.
 #
 # An OR IGNORE or OR REPLACE of the statement holds in here too, and for every rule of the tables:
 # so the values are checked before, and a message of a known id is counted off before and on again
 # after, wherever the statement has put it or left it.
-_WAY_IN = f"""CREATE TRIGGER conversations_insert INSTEAD OF INSERT ON conversations BEGIN
-    SELECT CASE
-        {
-    "".join(
+def _way_in(refusals: tuple[tuple[str, str], ...], timestamp: str) -> str:
+    cases = "".join(
         f"WHEN {refused} THEN RAISE(ABORT, 'CHECK constraint failed: {sentence}') "
-        for refused, sentence in _REFUSALS
+        for refused, sentence in refusals
     )
-}
+    return f"""CREATE TRIGGER conversations_insert INSTEAD OF INSERT ON conversations BEGIN
+    SELECT CASE
+        {cases}
     END;
-    INSERT INTO channels (channel_id, created_at) VALUES ({_CHANNEL}, NEW.timestamp)
+    INSERT INTO channels (channel_id, created_at) VALUES ({_CHANNEL}, {timestamp})
         ON CONFLICT (channel_id) DO NOTHING;
     UPDATE channels SET message_count = message_count - 1
         WHERE channel_id = (SELECT channel_id FROM messages WHERE message_id = NEW.message_id);
@@ -70,16 +95,19 @@ _WAY_IN = f"""CREATE TRIGGER conversations_insert INSTEAD OF INSERT ON conversat
         sentiment_score, sentiment_source, response_time
     ) VALUES (
         coalesce(NEW.message_id, lower(hex(randomblob(16)))), {_CHANNEL},
-        coalesce(NEW.conversation_id, {_CHANNEL}), NEW.user_id, {_ROLE}, {_CONTENT}, NEW.timestamp,
+        coalesce(NEW.conversation_id, {_CHANNEL}), NEW.user_id, {_ROLE}, {_CONTENT}, {timestamp},
         {_SCORE}, iif({_SCORE} IS NULL, NULL, 'given'), NEW.response_time
     );
     UPDATE channels SET
         message_count = message_count + 1,
         last_active = max(coalesce(last_active, ''), coalesce(
-            (SELECT timestamp FROM messages WHERE message_id = NEW.message_id), NEW.timestamp))
+            (SELECT timestamp FROM messages WHERE message_id = NEW.message_id), {timestamp}))
         WHERE channel_id = coalesce(
             (SELECT channel_id FROM messages WHERE message_id = NEW.message_id), {_CHANNEL});
 END"""
+
+
+_FIRST_WAY_IN = _way_in((_NO_MOMENT, *_REFUSALS), "NEW.timestamp")
 
 CONVERSATIONS = {
     1: SchemaVersion(
@@ -126,7 +154,7 @@ CONVERSATIONS = {
                     sentiment_score, response_time,
                     message_id, conversation_id, channel_id, role
                 FROM messages""",
-            _WAY_IN,
+            _FIRST_WAY_IN,
             """CREATE TABLE conversation_segments (
                 segment_id TEXT PRIMARY KEY NOT NULL,
                 channel_id TEXT NOT NULL REFERENCES channels ON DELETE CASCADE,
@@ -170,42 +198,15 @@ CONVERSATIONS = {
             "segment_messages": ("segment_id", "message_id"),
             "embeddings": ("embedding_id",),
         },
-    )
-}
-
-SEARCH = {
-    1: SchemaVersion(
-        version=1,
-        name="Full-text search",
-        description="An index of the words of messages; see repositories/full_text.py.",
+    ),
+    2: SchemaVersion(
+        version=2,
+        name="ISO 8601",
+        description="The view takes every ISO 8601 time; the table has the one form as before.",
         sql_statements=[
-            # It holds words and where they are, and no second copy of any message.
-            """CREATE VIRTUAL TABLE messages_search USING fts5 (
-                content, content = '', contentless_delete = 1,
-                tokenize = 'unicode61 remove_diacritics 2'
-            )""",
-            # One row: messages up to this id are in the index. No trigger adds new ones, since
-            # that would make writing them five times slower.
-            """CREATE TABLE search_state (
-                only_row INTEGER PRIMARY KEY NOT NULL CHECK (only_row = 1),
-                indexed_through INTEGER NOT NULL
-            )""",
-            "INSERT INTO search_state VALUES (1, 0)",
-            """CREATE TRIGGER search_messages_delete AFTER DELETE ON messages
-                WHEN OLD.id <= (SELECT indexed_through FROM search_state) BEGIN
-                    DELETE FROM messages_search WHERE rowid = OLD.id;
-                END""",
-            """CREATE TRIGGER search_messages_update AFTER UPDATE OF content ON messages
-                WHEN OLD.content IS NOT NEW.content
-                    AND OLD.id <= (SELECT indexed_through FROM search_state) BEGIN
-                    UPDATE messages_search SET content = NEW.content WHERE rowid = OLD.id;
-                END""",
+            "DROP TRIGGER conversations_insert",
+            _way_in((_NO_ISO_TIME, *_REFUSALS), _TIMESTAMP),
         ],
-        rollback_statements=[
-            "DROP TRIGGER search_messages_update",
-            "DROP TRIGGER search_messages_delete",
-            "DROP TABLE search_state",
-            "DROP TABLE messages_search",
-        ],
-    )
+        rollback_statements=["DROP TRIGGER conversations_insert", _FIRST_WAY_IN],
+    ),
 }

@@ -1,0 +1,195 @@
+"""Stretches of a channel's messages that belong together."""
+
+from __future__ import annotations
+
+import uuid
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aico_lab.channel_memory.messages import (
+    COLUMNS,
+    check_limit,
+    foreign_forms,
+    from_json,
+    from_moment,
+    from_row,
+    time_conditions,
+    to_id,
+    to_json,
+    to_moment,
+)
+from aico_lab.channel_memory.rows import Row
+from aico_lab.errors import ConstraintViolated, DuplicateId, InvalidEntity, InvalidValue
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+    from datetime import datetime
+
+    from aico_lab.adapters import libsql
+    from aico_lab.channel_memory.messages import Id, Message
+
+
+@dataclass(frozen=True, slots=True)
+class Segment(Row):
+    """A stretch of a channel's messages.
+
+    Attributes:
+        segment_id: Unique among all segments.
+        channel_id: The channel.
+        started_at: The time of its first message, in UTC.
+        ended_at: The time of its last message, in UTC.
+        summary: What it is about, if that was said.
+        metadata: Whatever else was stored with it.
+    """
+
+    segment_id: str
+    channel_id: str
+    started_at: datetime
+    ended_at: datetime
+    summary: str | None
+    metadata: dict[str, Any]
+
+
+class Segments(ABC):
+    """What a channel memory does with segments."""
+
+    @abstractmethod
+    def get_connection(self) -> AbstractContextManager[libsql.Connection]:
+        """Give this thread's connection, within a transaction."""
+
+    @abstractmethod
+    def read(self, query: str, parameters: Sequence[Any] = ()) -> list[libsql.Row]:
+        """Run one query."""
+
+    def create_conversation_segment(
+        self,
+        channel_id: Id,
+        started_at: datetime | str,
+        ended_at: datetime | str,
+        *,
+        segment_id: str | None = None,
+        summary: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> str:
+        """Note that a stretch of a channel's messages belongs together.
+
+        Args:
+            channel_id: The channel.
+            started_at: The time of its first message.
+            ended_at: The time of its last message.
+            segment_id: Unique among all segments; a new one, if None.
+            summary: What it is about.
+            metadata: Anything that JSON can hold.
+
+        Returns:
+            The segment's id.
+
+        Raises:
+            InvalidEntity: There is no such channel, or a field is out of range.
+            DuplicateId: A segment with this id is there already.
+        """
+        start, end = to_moment(started_at), to_moment(ended_at)
+        if end < start:
+            raise InvalidEntity("A segment cannot end before it starts.")
+        segment_id = segment_id or uuid.uuid4().hex
+        details = to_json(metadata) if metadata else None
+        with self.get_connection() as connection:
+            if not connection.fetch_one(
+                "SELECT 1 FROM channels WHERE channel_id = ?", [to_id(channel_id)]
+            ):
+                raise InvalidEntity("There is no such channel: store its messages first.")
+            try:
+                connection.execute(
+                    "INSERT INTO conversation_segments VALUES (?, ?, ?, ?, ?, ?)",
+                    [segment_id, to_id(channel_id), start, end, summary, details],
+                )
+            except ConstraintViolated as taken:
+                raise DuplicateId("A segment with this id is there already.") from taken
+        return segment_id
+
+    def add_message_to_segment(
+        self, segment_id: str, message_id: Id, position: int | None = None
+    ) -> None:
+        """Put a message into a segment.
+
+        Args:
+            segment_id: The segment.
+            message_id: The message.
+            position: Its place among the messages of the segment, 0 or more; one that is in it
+                already moves there. If None, it comes to the end, and one that is in it already
+                stays where it is.
+
+        Raises:
+            InvalidEntity: There is no such segment or message, or they are of two channels.
+            InvalidValue: The position is no whole number, or negative.
+        """
+        if position is not None and (type(position) is not int or position < 0):
+            raise InvalidValue("The position in a segment is a whole number, 0 or more.")
+        ids = [segment_id, to_id(message_id)]
+        with self.get_connection() as connection:
+            same_channel = connection.fetch_one(
+                "SELECT s.channel_id = m.channel_id FROM conversation_segments AS s "
+                "CROSS JOIN messages AS m WHERE s.segment_id = ? AND m.message_id = ?",
+                ids,
+            )
+            if same_channel is None:
+                raise InvalidEntity("There is no such segment or message: store it first.")
+            if same_channel == (0,):
+                raise InvalidEntity("A segment holds messages of its own channel only.")
+            if position is None:
+                connection.execute(
+                    "INSERT INTO segment_messages SELECT ?1, ?2, coalesce(max(position) + 1, 0) "
+                    "FROM segment_messages WHERE segment_id = ?1 ON CONFLICT DO NOTHING",
+                    ids,
+                )
+                return
+            connection.execute(
+                "INSERT INTO segment_messages VALUES (?, ?, ?) "
+                "ON CONFLICT (segment_id, message_id) DO UPDATE SET position = excluded.position",
+                [*ids, position],
+            )
+
+    def get_segment_messages(self, segment_id: str) -> list[Message]:
+        """Give the messages of a segment, in the order in which they were put into it."""
+        rows = self.read(
+            f"SELECT {COLUMNS} FROM segment_messages JOIN messages AS m USING (message_id) "
+            "WHERE segment_id = ? ORDER BY position, m.timestamp, m.id",
+            [segment_id],
+        )
+        return [from_row(row) for row in rows]
+
+    def get_conversation_segments(
+        self,
+        channel_id: Id,
+        limit: int | None = None,
+        before: datetime | str | None = None,
+        after: datetime | str | None = None,
+    ) -> list[Segment]:
+        """Return the segments of a channel, the latest first.
+
+        Args:
+            channel_id: The channel.
+            limit: Only the latest so many of them.
+            before: Only those that ended before this time.
+            after: Only those that started after this time.
+
+        Raises:
+            InvalidEntity: A time is none.
+            InvalidValue: The limit is negative.
+        """
+        conditions = {"channel_id = ?": to_id(channel_id)} | time_conditions(
+            {"ended_at < ?": before, "started_at > ?": after}
+        )
+        rows = self.read(
+            "SELECT segment_id, channel_id, started_at, ended_at, summary, metadata "
+            f"FROM conversation_segments WHERE {' AND '.join(conditions)} "
+            "ORDER BY started_at DESC, segment_id DESC LIMIT ?",
+            [*conditions.values(), check_limit(limit)],
+        )
+        with foreign_forms("conversation_segments"):
+            return [
+                Segment(id_, channel, from_moment(start), from_moment(end), said, from_json(more))
+                for id_, channel, start, end, said, more in rows
+            ]

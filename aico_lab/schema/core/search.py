@@ -1,0 +1,74 @@
+"""The index of the words of messages; see repositories/full_text.py."""
+
+from __future__ import annotations
+
+from aico_lab.schema.versions import SchemaVersion
+
+_SEARCH_STATE = (
+    # One row: messages up to this id are in the index. No trigger adds new ones, since that would
+    # make writing them five times slower.
+    """CREATE TABLE search_state (
+                only_row INTEGER PRIMARY KEY NOT NULL CHECK (only_row = 1),
+                indexed_through INTEGER NOT NULL
+            )""",
+    "INSERT INTO search_state VALUES (1, 0)",
+)
+_FIRST_INDEX = (
+    # It holds words and where they are, and no second copy of any message.
+    """CREATE VIRTUAL TABLE messages_search USING fts5 (
+                content, content = '', contentless_delete = 1,
+                tokenize = 'unicode61 remove_diacritics 2'
+            )""",
+    *_SEARCH_STATE,
+    """CREATE TRIGGER search_messages_delete AFTER DELETE ON messages
+                WHEN OLD.id <= (SELECT indexed_through FROM search_state) BEGIN
+                    DELETE FROM messages_search WHERE rowid = OLD.id;
+                END""",
+    """CREATE TRIGGER search_messages_update AFTER UPDATE OF content ON messages
+                WHEN OLD.content IS NOT NEW.content
+                    AND OLD.id <= (SELECT indexed_through FROM search_state) BEGIN
+                    UPDATE messages_search SET content = NEW.content WHERE rowid = OLD.id;
+                END""",
+)
+_WITHDRAW = """INSERT INTO messages_search (messages_search, rowid, content)
+                    VALUES ('delete', OLD.id, OLD.content);"""
+_INDEX = (
+    """CREATE VIRTUAL TABLE messages_search USING fts5 (
+                content, content = '', tokenize = 'unicode61 remove_diacritics 2'
+            )""",
+    *_SEARCH_STATE,
+    f"""CREATE TRIGGER search_messages_delete AFTER DELETE ON messages
+                WHEN OLD.id <= (SELECT indexed_through FROM search_state) BEGIN
+                    {_WITHDRAW}
+                END""",
+    f"""CREATE TRIGGER search_messages_update AFTER UPDATE OF content ON messages
+                WHEN OLD.content IS NOT NEW.content
+                    AND OLD.id <= (SELECT indexed_through FROM search_state) BEGIN
+                    {_WITHDRAW}
+                    INSERT INTO messages_search (rowid, content) VALUES (OLD.id, NEW.content);
+                END""",
+)
+_NO_INDEX = (
+    "DROP TRIGGER search_messages_update",
+    "DROP TRIGGER search_messages_delete",
+    "DROP TABLE search_state",
+    "DROP TABLE messages_search",
+)
+
+SEARCH = {
+    1: SchemaVersion(
+        version=1,
+        name="Full-text search",
+        description="An index of the words of messages; see repositories/full_text.py.",
+        sql_statements=_FIRST_INDEX,
+        rollback_statements=_NO_INDEX,
+    ),
+    2: SchemaVersion(
+        version=2,
+        name="Full-text search for every SQLite",
+        description="Without what other programs' SQLite, before 3.43, cannot write to.",
+        sql_statements=(*_NO_INDEX, *_INDEX),
+        rollback_statements=(*_NO_INDEX, *_FIRST_INDEX),
+        derived=True,
+    ),
+}
