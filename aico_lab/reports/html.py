@@ -55,6 +55,7 @@ th, td { border-bottom: 1px solid #e4e7eb; padding: 4px 12px; text-align: right;
 .ansi-blue-fg, .ansi-blue-intense-fg { color: #005a8d; }
 .ansi-magenta-fg, .ansi-magenta-intense-fg { color: #8f3d74; }
 .ansi-cyan-fg, .ansi-cyan-intense-fg { color: #00697a; }
+@page { margin: 14mm 12mm; }
 @media print {
   #show-code, label[for="show-code"] { display: none; }
   main { max-width: none; padding: 0; }
