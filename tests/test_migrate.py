@@ -170,7 +170,7 @@ def test_a_dry_run_executes_everything_and_changes_nothing(connection, tmp_path)
     assert everything(connection) == before
     assert not (tmp_path / "backups").exists()
     with LibSQLAdapter(tmp_path / "empty.db", KEY).connect() as empty:
-        assert len(CORE.upgrade(empty, dry_run=True)) == len(list(CORE))
+        assert len(CORE.upgrade(empty, dry_run=True)) == sum(schema.newest for schema in CORE)
         assert master(empty) == []
 
 
@@ -463,7 +463,8 @@ def test_two_migrators_at_once_apply_every_version_once(tmp_path):
     with LibSQLAdapter(path, KEY).connect() as connection:
         assert registry().drift(connection) == Drift()
         twice = connection.fetch_all(
-            "SELECT schema_name FROM schema_migration_history GROUP BY 1 HAVING count(*) > 1"
+            "SELECT schema_name FROM schema_migration_history GROUP BY 1, version "
+            "HAVING count(*) > 1"
         )
         assert twice == []
 

@@ -64,7 +64,7 @@ def test_the_core_schemas_make_every_table_of_the_design(connection):
     assert CORE.pending(connection) == {}
     recorded = connection.fetch_one("SELECT count(*), sum(direction = 'apply') FROM "
                                     "schema_migration_history")  # fmt: skip
-    assert recorded == (len(list(CORE)), len(list(CORE)))
+    assert recorded == (sum(newest.values()), sum(newest.values()))
 
 
 def test_every_rollback_undoes_its_version(connection):
