@@ -78,6 +78,10 @@ def test_the_command_line_runs_a_notebook_of_the_folder_that_one_is_in(synced, t
     assert ran.returncode == 0, ran.stderr
     assert outputs(Path(json.loads(ran.stdout)["notebook"])).strip() == "7"
     assert f"Notebook: {tmp_path / 'my.ipynb'}" in ran.stderr
+    assert "succeeded" in command(synced, "show", "my.ipynb").stdout
+    listed = command(synced, "list").stdout.splitlines()
+    assert listed[0] == "Reports: pattern_analysis"
+    assert any("succeeded" in line and line.endswith("my  snapshot 1") for line in listed)
 
 
 def test_names_are_those_of_the_package_and_of_the_homes_notebooks(lab):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -91,8 +92,9 @@ def report_show(
     """Show a run of a report, the newest by default: its parameters, its end, its files."""
     from aico_lab.errors import UnknownName
 
+    named = Path(name).stem if name.endswith(".ipynb") else name
     with open_lab(home, key_file) as lab:
-        runs = [run for run in lab.report_runs() if name in (run.report, run.run_id)]
+        runs = [run for run in lab.report_runs() if named in (run.report, run.run_id)]
         if not runs:
             raise UnknownName(f"Nothing named {name!r} ran yet: see `aico-lab report list`.")
         run, html = runs[0], lab.report_file(runs[0])
