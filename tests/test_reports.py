@@ -121,6 +121,15 @@ def test_what_is_no_notebook_is_one_sentence(lab, tmp_path):
     assert lab.report_runs() == []
 
 
+def test_a_notebook_that_is_damaged_is_one_sentence(synced, tmp_path):
+    (tmp_path / "bad.ipynb").write_text(
+        '{"cells": [{"cell_type": "code", "source": "1"}], "nbformat": 4, "nbformat_minor": 5, '
+        '"metadata": {}}'
+    )
+    with pytest.raises(WrongUse, match=r"bad\.ipynb is damaged .*metadata"):
+        synced.run_report(tmp_path / "bad.ipynb")
+
+
 # ---- values
 
 WRONG = [

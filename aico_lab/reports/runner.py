@@ -26,7 +26,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from traitlets import default
 
-from aico_lab.errors import NotebookFailed, NotebookTimedOut, ReportError
+from aico_lab.errors import NotebookFailed, NotebookTimedOut, ReportError, WrongUse
 from aico_lab.home import os_errors
 from aico_lab.reports.html import export_html
 from aico_lab.reports.kernel import COMMAND
@@ -245,7 +245,11 @@ class _Progress:
 
 
 def _read(path: Path) -> nbformat.NotebookNode:
-    node: nbformat.NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    try:
+        node: nbformat.NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    except nbformat.ValidationError as damaged:
+        said = str(damaged).partition("\n")[0].rstrip(".")
+        raise WrongUse(f"{path.name} is damaged ({said}): save it anew in JupyterLab.") from damaged
     return node
 
 
