@@ -42,7 +42,8 @@
     │   └── StatementForbidden      a plugin's statement reaches beyond its own tables
     ├── SourceError                 a file to import
     │   ├── SourceMissing
-    │   └── SourceUnreadable
+    │   ├── SourceUnreadable
+    │   └── LinesRejected           the good lines went in
     ├── SyncError                   a projection could not be brought up to date
     │   ├── SyncBusy                transient
     │   ├── SchemaChanged           the warehouse would lose a table, a column or a type
@@ -237,6 +238,10 @@ class SourceMissing(SourceError):
 
 class SourceUnreadable(SourceError):
     """The file cannot be read as what it is said to be."""
+
+
+class LinesRejected(SourceError):
+    """Lines of a pipeline's input could not be taken, and it is not to go on without them."""
 
 
 class SyncError(AicoLabError):

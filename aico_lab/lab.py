@@ -14,6 +14,7 @@ from aico_lab.etl.snapshots import Reader
 from aico_lab.etl.sync import SyncResult, sync
 from aico_lab.home import Home
 from aico_lab.keys import Keys, Protection, create_keys, open_keys
+from aico_lab.reports.records import clear_up, page_of, read_runs
 from aico_lab.schema.core import CORE
 from aico_lab.schema.versions import current_versions
 
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from aico_lab.etl.verify import Proof
     from aico_lab.importer import ImportResult, OnConflict
     from aico_lab.metrics.catalogue import Metrics
+    from aico_lab.reports.records import ReportRun
     from aico_lab.reports.runner import RunResult
-    from aico_lab.reports.runs import ReportRun
     from aico_lab.rescoring import RescoreResult
     from aico_lab.sources.records import Batch
 
@@ -172,6 +173,7 @@ class Lab:
                         "restore it from a backup or create a new home."
                     )
                 CORE.apply_core_schemas(connection)
+                clear_up(connection, self.home)
             except BaseException:
                 connection.close()
                 raise
@@ -431,7 +433,7 @@ class Lab:
 
     def run_report(
         self,
-        name: str,
+        name: str | Path,
         parameters: Mapping[str, object] | None = None,
         *,
         timeout: float = REPORT_SECONDS,
@@ -440,25 +442,32 @@ class Lab:
         """Execute a notebook on the newest snapshot and keep it, with one HTML file, as a record.
 
         Args:
-            name: A notebook, such as 'pattern_analysis'.
+            name: A notebook of the package, such as 'pattern_analysis', or of the home's folder
+                `notebooks`; or the path of any, with its ending `.ipynb`.
             parameters: Values for its parameters cell. By default `generation` is the newest, or
                 this lab's, and `timezone` is this lab's.
             timeout: Seconds after which it is stopped.
             on_cell: Told of the number of cells that were executed, and of all.
 
         Raises:
-            UnknownName: There is no such notebook or parameter.
-            InvalidValue: A parameter has the wrong type.
+            UnknownName: There is no such notebook, parameter, person or channel.
+            InvalidValue: A parameter has the wrong type, or a value that its filter does not take.
             NeverSynced: There is no snapshot yet.
+            DiskFull: There is no room for what it writes.
             NotebookFailed: A cell raised; the partial notebook is kept.
         """
         from aico_lab.reports import runs
 
+        def read_snapshot(generation: int) -> Reader:
+            key = self._keys.duckdb()
+            return Reader(self.home, key, timezone=self.timezone, pinned=generation)
+
         return runs.run_report(
-            name,
+            str(name),
             parameters or {},
             primary=self.primary,
             home=self.home,
+            read_snapshot=read_snapshot,
             generation=self._pinned,
             timezone=self.timezone,
             timeout=timeout,
@@ -469,14 +478,11 @@ class Lab:
 
     def report_runs(self, name: str | None = None) -> list[ReportRun]:
         """Give the runs of one report, or of all, newest first."""
-        from aico_lab.reports.runs import read_runs
-
+        clear_up(self.primary, self.home)
         return read_runs(self.primary, name)
 
     def report_file(self, run: ReportRun) -> Path:
         """Give the page that a run left, whether or not it is still there."""
-        from aico_lab.reports.runs import page_of
-
         return page_of(self.home, run)
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ Whether the files that it reads are there, only the step itself can know.
     source = "jsonl"
     path = "messages.jsonl"      # relative to the pipeline's file
     on_conflict = "replace"      # edits of messages that are there; else 'keep'
+    on_rejects = "continue"      # go on without lines that cannot be taken; else 'fail'
 
     [[steps]]
     run = "sync"
@@ -24,8 +25,8 @@ Whether the files that it reads are there, only the step itself can know.
 
     [[steps]]
     run = "report"
-    name = "pattern_analysis"
-    parameters = { days = 7 }
+    name = "pattern_analysis"    # or "mine.ipynb", relative to the pipeline's file
+    parameters = { since = "7d" }
 """
 
 from __future__ import annotations
@@ -36,18 +37,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aico_lab.errors import InvalidValue, UnknownName
+from aico_lab.errors import InvalidValue, LinesRejected, UnknownName, WrongUse
+from aico_lab.etl import evolution
+from aico_lab.importer import ImportResult, check_on_conflict
 from aico_lab.shipped import shipped
 from aico_lab.sources import get_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from aico_lab.home import Home
     from aico_lab.lab import Lab
+
+ON_REJECTS = ("fail", "continue")
 
 # What each kind of step takes, and the types of its values.
 _OPTIONS: dict[str, dict[str, type]] = {
-    "import": {"source": str, "path": str, "limit": int, "on_conflict": str},
+    "import": {"source": str, "path": str, "limit": int, "on_conflict": str, "on_rejects": str},
     "sync": {"full": bool, "on_change": str},
     "load": {
         "path": str,
@@ -55,11 +61,19 @@ _OPTIONS: dict[str, dict[str, type]] = {
         "name": str,
         "key": list,
         "watermark": str,
-        "lag": int,
+        "lag": float,
         "deletes": bool,
         "full": bool,
     },
-    "report": {"name": str, "parameters": dict, "timeout": int},
+    "report": {"name": str, "parameters": dict, "timeout": float},
+}
+_CALLED = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list of names",
+    dict: "a table of names and values",
 }
 _REQUIRED = {"import": ("source",), "load": ("path", "table"), "report": ("name",)}
 
@@ -101,11 +115,12 @@ class StepResult:
     seconds: float
 
 
-def load_pipeline(name: str) -> Pipeline:
+def load_pipeline(name: str, home: Home | None = None) -> Pipeline:
     """Read and check a pipeline.
 
     Args:
         name: One that comes with the package, or the path of a `.toml` file.
+        home: The home that it is for, whose notebooks may be reports.
 
     Raises:
         UnknownName: There is no such pipeline, or a step or option of it is unknown.
@@ -128,12 +143,16 @@ def load_pipeline(name: str) -> Pipeline:
     return Pipeline(
         path.stem,
         str(content.get("description", "")),
-        tuple(_check(number, step, path.parent) for number, step in enumerate(steps, 1)),
+        tuple(_check(number, step, path.parent, home) for number, step in enumerate(steps, 1)),
     )
 
 
 def run_pipeline(
-    lab: Lab, pipeline: Pipeline, *, on_step: Callable[[str, int, int], None] | None = None
+    lab: Lab,
+    pipeline: Pipeline,
+    *,
+    on_step: Callable[[str, int, int], None] | None = None,
+    on_result: Callable[[StepResult], None] | None = None,
 ) -> list[StepResult]:
     """Run the steps in their order; the first that fails ends it, and what was done stays.
 
@@ -141,23 +160,33 @@ def run_pipeline(
         lab: The home to work on.
         pipeline: The steps.
         on_step: Told of the next step, the steps done, and the steps in all.
+        on_result: Told of what each step did, also of an import that fails for lines of its input.
+
+    Raises:
+        LinesRejected: An import met lines that it could not take; the others went in.
+        AicoLabError: A step failed as its command would.
     """
     results = []
     for number, step in enumerate(pipeline.steps):
         if on_step:
             on_step(f"{pipeline.name}: {step.run}", number, len(pipeline.steps))
         started = time.perf_counter()
-        result = _run(lab, step.run, step.options)
-        results.append(StepResult(step.run, result, time.perf_counter() - started))
+        result = StepResult(step.run, _run(lab, step), time.perf_counter() - started)
+        results.append(result)
+        if on_result:
+            on_result(result)
+        _check_rejects(number + 1, step, result.result)
     if on_step:
         on_step(pipeline.name, len(pipeline.steps), len(pipeline.steps))
     return results
 
 
-def _run(lab: Lab, kind: str, options: dict[str, Any]) -> object:
-    match kind:
+def _run(lab: Lab, step: Step) -> object:
+    options = step.options
+    match step.run:
         case "import":
-            return lab.import_from(**options)
+            taken = {name: value for name, value in options.items() if name != "on_rejects"}
+            return lab.import_from(**taken)
         case "sync":
             return lab.sync(**options)
         case "load":
@@ -166,44 +195,72 @@ def _run(lab: Lab, kind: str, options: dict[str, Any]) -> object:
             return lab.run_report(**options)
 
 
-def _check(number: int, step: object, folder: Path) -> Step:
+def _check_rejects(number: int, step: Step, result: object) -> None:
+    if not isinstance(result, ImportResult) or not result.rejected:
+        return
+    if step.options.get("on_rejects") != "continue":
+        first = result.examples[0]
+        noun = "line" if result.rejected == 1 else "lines"
+        raise LinesRejected(
+            f"Step {number} (import) could not take {result.rejected:,} {noun}, the first being "
+            f"line {first.line} ({first.reason.rstrip('.')}): mend the file, or set "
+            "on_rejects = 'continue' in that step."
+        )
+
+
+def _check(number: int, step: object, folder: Path, home: Home | None) -> Step:
     if not isinstance(step, dict) or step.get("run") not in _OPTIONS:
         raise UnknownName(f"Step {number} must have run = one of {', '.join(_OPTIONS)}.")
     options = {name: value for name, value in step.items() if name != "run"}
     kind, allowed = step["run"], _OPTIONS[step["run"]]
+    where = f"step {number} ({kind})"
     for name, value in options.items():
         if name not in allowed:
             raise UnknownName(
-                f"Step {number} ({kind}) has no option {name!r}; it takes {', '.join(allowed)}."
+                f"{where.capitalize()} has no option {name!r}; it takes {', '.join(allowed)}."
             )
-        if type(value) is not allowed[name]:
-            raise InvalidValue(
-                f"{name!r} of step {number} ({kind}) must be of type {allowed[name].__name__}."
-            )
+        _check_type(f"{name!r} of {where}", value, allowed[name])
     for required in _REQUIRED.get(kind, ()):
         if required not in options:
-            raise InvalidValue(f"Step {number} ({kind}) needs {required!r}.")
+            raise InvalidValue(f"{where.capitalize()} needs {required!r}.")
     if "path" in options:
-        options["path"] = folder / options["path"]
-    _check_meaning(number, kind, options)
+        options["path"] = folder / Path(options["path"]).expanduser()
+    if kind == "report" and options["name"].endswith(".ipynb"):
+        options["name"] = str(folder / Path(options["name"]).expanduser())
+    try:
+        _check_meaning(kind, options, home)
+    except WrongUse as wrong:
+        raise type(wrong)(f"{where.capitalize()}: {wrong}") from wrong
     return Step(kind, options)
 
 
-def _check_meaning(number: int, kind: str, options: dict[str, Any]) -> None:
+def _check_type(what: str, value: object, wanted: type) -> None:
+    if type(value) is not wanted and not (wanted is float and type(value) is int):
+        raise InvalidValue(f"{what} must be {_CALLED[wanted]}.")
+    if value == "":
+        raise InvalidValue(f"{what} is empty: leave it out, or fill it in.")
+    if isinstance(value, list) and not (value and all(isinstance(one, str) for one in value)):
+        raise InvalidValue(f"{what} must be {_CALLED[list]}.")
+
+
+def _check_meaning(kind: str, options: dict[str, Any], home: Home | None) -> None:
     """Refuse what the step itself would refuse."""
+    if kind == "sync":
+        evolution.check(options.get("on_change"))
     if kind == "load":
         from aico_lab.etl.foreign import check_load
 
         check_load(options["path"], options.get("name"), options.get("lag", 0))
     if kind == "import":
-        from aico_lab.importer import check_on_conflict
-
         check_on_conflict(options.get("on_conflict", "keep"))
+        if options.get("on_rejects", "fail") not in ON_REJECTS:
+            raise InvalidValue(f"on_rejects is {' or '.join(ON_REJECTS)}.")
         get_source(options["source"]).check(options.get("path"), options.get("limit"))
     if kind == "report":
-        if options.get("timeout", 1) < 1:
-            raise InvalidValue(f"'timeout' of step {number} (report) must be at least 1 second.")
         from aico_lab.reports.parameters import bind, read_parameters
-        from aico_lab.reports.runs import find_notebook
+        from aico_lab.reports.runs import check_timeout, find_notebook
+        from aico_lab.reports.values import check_values
 
-        bind(read_parameters(find_notebook(options["name"])), options.get("parameters", {}))
+        check_timeout(options.get("timeout", 1))
+        declared = read_parameters(find_notebook(options["name"], home))
+        check_values(declared, bind(declared, options.get("parameters", {})))

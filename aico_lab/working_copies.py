@@ -51,6 +51,21 @@ def renew(folder: Path, notebooks: Iterable[Path]) -> list[Path]:
     return behind
 
 
+def own_notebooks(folder: Path) -> dict[str, Path]:
+    """Return the notebooks of a folder, by name, without the copies that nobody changed.
+
+    Raises:
+        HomeNotWritable: One of them cannot be read.
+    """
+    with os_errors(folder):
+        copied_from = _read_record(folder)
+        return {
+            notebook.stem: notebook
+            for notebook in sorted(folder.glob("[!.]*.ipynb"))
+            if _cells_digest(notebook.read_bytes()) != copied_from.get(notebook.name)
+        }
+
+
 def _read_record(folder: Path) -> dict[str, str]:
     try:
         record = json.loads((folder / RECORD).read_bytes())

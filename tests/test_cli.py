@@ -348,7 +348,7 @@ def test_a_report_that_ran_is_not_taken_for_another(cli, monkeypatch, tmp_path):
     ]
     monkeypatch.setattr(Lab, "run_report", lambda *_, **__: own)
     monkeypatch.setattr(Lab, "report_runs", lambda *_: runs)
-    told = json.loads(cli("report", "run", "r", "--json").stdout)
+    told = json.loads(cli("report", "run", "pattern_analysis", "--json").stdout)
     assert (told["status"], told["generation"]) == ("succeeded", 8)
 
 

@@ -116,19 +116,16 @@ print(keys.master, keys.master.hex(), keys.rocksdb().hex())
 
 
 @pytest.mark.slow
-def test_a_report_has_the_labs_time_zone_and_its_own_environment(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_report_has_the_labs_time_zone_and_its_own_environment(home: Path, tmp_path: Path):
     """The passphrase is in its kernel's only, and no secret in what is kept."""
     declared = 'timezone: str = "UTC"  # an IANA name'
     notebook = write_notebook(tmp_path / "telling.ipynb", TELLING, parameters=declared)
-    monkeypatch.setattr("aico_lab.reports.runs.notebooks", lambda: {"telling": notebook})
     seen: list[str | None] = []
     Lab.create(home, protection="passphrase", passphrase=PASSPHRASE).close()
     with Lab.open(home, passphrase=PASSPHRASE, timezone="Europe/Berlin") as lab:
         lab.sync()
         result = lab.run_report(
-            "telling", on_cell=lambda *_: seen.append(os.environ.get("AICO_LAB_PASSPHRASE"))
+            notebook, on_cell=lambda *_: seen.append(os.environ.get("AICO_LAB_PASSPHRASE"))
         )
         (run,) = lab.report_runs()
         secrets = [PASSPHRASE, lab._keys.libsql(), lab._keys.duckdb(), lab._keys.chroma()]

@@ -98,6 +98,8 @@ def test_an_answer_is_drawn_into_a_file_that_needs_no_network(asked, tmp_path):
         (["turns", "-p", "x=1"], "turns has no parameter 'x'"),
         (["turns", "-p", "x"], "NAME=VALUE"),
         (["turns", "-p", "since=3d"], "give --since"),
+        (["turns", "-p", "min_cell=5"], "give --min-cell"),
+        (["turns", "-p", "self=1"], "turns has no parameter 'self'"),
         (["reply_latency", "-p", "cutoff_hours=soon"], "cutoff_hours is a number"),
         (["turns", "--user", "nobody"], "No message has the user 'nobody'"),
         (["turns", "--channel", "nowhere"], "No message has the channel 'nowhere'"),

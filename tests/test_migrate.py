@@ -178,8 +178,7 @@ def test_a_dry_run_executes_everything_and_changes_nothing(connection, tmp_path)
     assert everything(connection) == before
     assert not (tmp_path / "backups").exists()
     with LibSQLAdapter(tmp_path / "empty.db", KEY).connect() as empty:
-        every = sum(schema.newest for schema in CORE)
-        assert len(CORE.upgrade(empty, dry_run=True)) == every
+        assert len(CORE.upgrade(empty, dry_run=True)) == sum(schema.newest for schema in CORE)
         assert master(empty) == []
 
 

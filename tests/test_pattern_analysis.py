@@ -132,7 +132,7 @@ def test_days_and_hours_are_those_of_the_zone_and_no_message_is_shown(report):
     assert "generation 1 of the snapshot" in notes
     assert "Chitchat" not in notes
     for text in html(path):
-        if "aico-lab-chart" in text:
+        if 'class="aico-lab-chart"' in text:
             assert f"days and hours of {timezone}" in text
     for file in (path, path.with_suffix(".html")):
         assert "wonderful day" not in file.read_text(encoding="utf-8")

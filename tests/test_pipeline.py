@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from aico_lab.errors import InvalidValue, SourceMissing, UnknownName, WrongUse
 from aico_lab.pipeline import load_pipeline, run_pipeline
 from aico_lab.shipped import shipped
 from tests.messages import add, message
+from tests.notebooks import write_notebook
 
 MESSAGE = '{"content": "hello", "timestamp": "2024-05-01T10:00:00Z"}\n'
 
@@ -64,12 +66,26 @@ def test_a_failing_step_ends_the_pipeline(lab, tmp_path):
     assert lab.report_runs() == []
 
 
+LOAD = "[[steps]]\nrun = 'load'\npath = 'shop.db'\ntable = 'orders'"
+REPORT = "[[steps]]\nrun = 'report'\nname = 'pattern_analysis'"
 WRONG = [
     ("steps = 1", InvalidValue, "has no steps"),
     ("[[steps]]\n", UnknownName, "run = one of"),
     ("[[steps]]\nrun = 'shell'", UnknownName, "run = one of"),
     ("[[steps]]\nrun = 'sync'\nfulll = true", UnknownName, "it takes full"),
-    ("[[steps]]\nrun = 'sync'\nfull = 'yes'", InvalidValue, "of type bool"),
+    ("[[steps]]\nrun = 'sync'\nfull = 'yes'", InvalidValue, "'full' of step 1 .* true or false"),
+    (
+        "[[steps]]\nrun = 'sync'\non_change = 'bogus'",
+        InvalidValue,
+        "Step 1 .*evolve, freeze, ignore",
+    ),
+    (f"{LOAD}\nkey = [1]", InvalidValue, "'key' of step 1 .*a list of names"),
+    (f"{LOAD}\nkey = []", InvalidValue, "a list of names"),
+    (f"{LOAD}\nlag = -0.5", InvalidValue, "lag must be 0 or more"),
+    (f"{LOAD}\nlag = nan", InvalidValue, "lag must be 0 or more"),
+    (f"{LOAD}\nlag = true", InvalidValue, "must be a number"),
+    (f"{LOAD}\nname = 'raw'", InvalidValue, "cannot name a schema"),
+    (f"{LOAD}\nwatermark = ''", InvalidValue, "'watermark' of step 1 .*empty"),
     ("[[steps]]\nrun = 'import'", InvalidValue, "needs 'source'"),
     ("[[steps]]\nrun = 'import'\nsource = 'nope'", UnknownName, "chitchat"),
     ("[[steps]]\nrun = 'import'\nsource = 'jsonl'", WrongUse, "name it after the source"),
@@ -83,8 +99,18 @@ WRONG = [
     (
         "[[steps]]\nrun = 'report'\nname = 'pattern_analysis'\ntimeout = 0",
         InvalidValue,
-        "at least 1 second",
+        "a number of seconds, 1 or more",
     ),
+    (
+        "[[steps]]\nrun = 'import'\nsource = 'chitchat'\non_rejects = 'ignore'",
+        InvalidValue,
+        "fail or continue",
+    ),
+    (f"{REPORT}\ntimeout = inf", InvalidValue, "a number of seconds"),
+    (f"{REPORT}\nparameters = {{ since = 'foo' }}", InvalidValue, "Step 1 .*no time"),
+    (f"{REPORT}\nparameters = {{ timezone = 'Mars' }}", InvalidValue, "no time zone"),
+    (f"{REPORT}\nparameters = {{ min_people = 0 }}", InvalidValue, "fewest people"),
+    ("[[steps]]\nrun = 'report'\nname = 'mine.ipynb'", UnknownName, "no notebook"),
     ("[[steps]]\nrun = 'report'\nname = 'nope'", UnknownName, "pattern_analysis"),
     (
         (
@@ -103,6 +129,61 @@ def test_a_mistake_anywhere_shows_before_anything_runs(tmp_path, text, kind, wor
     """One sentence each."""
     with pytest.raises(kind, match=words):
         load_pipeline(write(tmp_path, text))
+
+
+def test_fractions_of_seconds_may_be_meant(tmp_path):
+    """As on the command line."""
+    (step,) = load_pipeline(write(tmp_path, f"{LOAD}\nlag = 0.5\nkey = ['id']")).steps
+    assert step.options["lag"] == 0.5
+
+
+REJECTS = "[[steps]]\nrun = 'import'\nsource = 'jsonl'\npath = 'm.jsonl'\n"
+
+
+def test_lines_that_are_rejected_end_the_pipeline(cli, lab, tmp_path):
+    """Named, with the good ones kept; unless the step says to go on."""
+    (tmp_path / "m.jsonl").write_text(f"{MESSAGE}oops\n{{}}\n")
+    steps = f"{REJECTS}OPTIONS\n[[steps]]\nrun = 'sync'"
+    told = cli("pipeline", "run", write(tmp_path, steps.replace("OPTIONS", "")))
+    assert told.returncode == 1
+    assert "  line 2: " in told.stderr
+    assert "  line 3: " in told.stderr
+    last = told.stderr.splitlines()[-1]
+    assert last.startswith(
+        "aico-lab: Step 1 (import) could not take 2 lines, the first being line 2"
+    )
+    assert "on_rejects = 'continue'" in last
+    assert [line.split()[0] for line in told.stdout.splitlines()] == ["import"]
+    assert lab.primary.fetch_all("SELECT count(*) FROM messages") == [(1,)]
+
+    file = write(tmp_path, steps.replace("OPTIONS", "on_rejects = 'continue'"))
+    told = cli("pipeline", "run", file)
+    assert told.returncode == 0
+    assert "  line 2: " in told.stderr
+    assert [line.split()[0] for line in told.stdout.splitlines()] == ["import", "sync"]
+    told = cli("pipeline", "run", file, "--json")
+    assert [step["result"].get("rejected") for step in json.loads(told.stdout)] == [2, None]
+    told = cli("pipeline", "run", write(tmp_path, steps.replace("OPTIONS", "")), "--json")
+    assert (told.returncode, told.stdout) == (1, "")
+    assert "  line 3: " in told.stderr
+
+
+@pytest.mark.slow
+def test_a_report_of_ones_own_says_where_it_is(cli, lab, tmp_path):
+    """By its path from the pipeline's file, or by its name in the home's notebooks."""
+    add(lab.primary, message(0))
+    lab.sync()
+    write_notebook(tmp_path / "mine.ipynb", "1", parameters="days: int = 1  # of something")
+    folder = lab.home.path / "notebooks"
+    folder.mkdir()
+    write_notebook(folder / "ours.ipynb", "1")
+    own = "[[steps]]\nrun = 'report'\nname = 'mine.ipynb'\nparameters = { days = 2 }\n"
+    file = write(tmp_path, f"{own}[[steps]]\nrun = 'report'\nname = 'ours'\ntimeout = 60.5")
+    told = cli("pipeline", "run", file)
+    assert told.returncode == 0, told.stderr
+    pages = [line.partition(" s: ")[2] for line in told.stdout.splitlines()]
+    assert [Path(page).name for page in pages] == ["mine.html", "ours.html"]
+    assert all(Path(page).is_file() for page in pages)
 
 
 def test_the_command_line_runs_a_pipeline(cli, lab, tmp_path):

@@ -9,7 +9,7 @@ from aico_lab.reports.html import export_html
 from aico_lab.reports.runner import run_notebook
 from tests.browser import visit
 from tests.notebooks import write_notebook
-from tests.two_charts import BARS, CHART, DAYS, DRAWN, PICTURE, SETUP
+from tests.two_charts import BARS, CHART, DAYS, DRAWN, PANELS, PICTURE, SETUP, TALL, WIDE
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +56,49 @@ def test_days_are_the_same_wherever_the_reader_is(report, timezone):
     assert "2018-04-01" in text
     assert "2018-04-02" in text
     assert "2018-03-31" not in text
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """The page of a notebook whose charts are wider or higher than most pages."""
+    folder = tmp_path_factory.mktemp("large")
+    notebook = write_notebook(folder / "large.ipynb", SETUP, WIDE, PANELS, TALL)
+    (folder / "out").mkdir()
+    return run_notebook(
+        notebook, parameters={}, destination=folder / "out", title="Large", timeout=120
+    )
+
+
+A4 = 718  # the width of a sheet without its margins, in pixels of CSS, of which 96 are an inch
+A4_HEIGHT = 1017
+SCALES = """charts => charts.map(chart => {
+    const box = chart.getBoundingClientRect(), page = document.documentElement;
+    let room = page.clientWidth;
+    for (let around = chart.parentElement; around; around = around.parentElement)
+        room = Math.min(room, around.getBoundingClientRect().right);
+    const [_x, _y, width, height] = (chart.getAttribute("viewBox") ?? "").split(" ").map(Number);
+    return {cut: box.right > room + 1, box: [box.width, box.height], drawn: [width, height]};
+})"""
+
+
+@pytest.mark.parametrize("javascript", [True, False], ids=["charts", "pictures"])
+@pytest.mark.parametrize(("width", "media"), [(1280, "screen"), (390, "screen"), (A4, "print")])
+def test_no_chart_is_cut_off(large, width, media, javascript):
+    """A large one is drawn smaller, in its proportions, on paper so that it fits on a sheet."""
+    with visit(large.html.as_uri(), javascript=javascript, width=width) as seen:
+        seen.page.locator(DRAWN if javascript else PICTURE).nth(2).wait_for()
+        seen.page.emulate_media(media=media)
+        charts = seen.page.locator(DRAWN if javascript else PICTURE).evaluate_all(SCALES)
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert [chart["cut"] for chart in charts] == [False] * 3
+    for chart in charts:
+        assert chart["box"][0] > 100
+        if media == "print":
+            assert chart["box"][1] < A4_HEIGHT
+        elif javascript:
+            assert chart["box"][0] / chart["drawn"][0] == pytest.approx(
+                chart["box"][1] / chart["drawn"][1], rel=0.02
+            )
 
 
 def test_the_code_is_hidden_until_it_is_asked_for(report):

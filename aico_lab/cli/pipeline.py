@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
 from aico_lab.cli.output import Bar, emit, say
+
+if TYPE_CHECKING:
+    from aico_lab.pipeline import StepResult
 
 pipeline = typer.Typer(help="Run several steps as one job.", no_args_is_help=True)
 
@@ -21,16 +25,33 @@ def pipeline_run(
     json: JsonOption = False,
 ) -> None:
     """Run the steps of a pipeline; the first that fails ends it."""
+    from aico_lab.config import Settings
+    from aico_lab.home import Home
     from aico_lab.pipeline import load_pipeline, run_pipeline
 
-    steps = load_pipeline(name)
-    with open_lab(home, key_file) as lab, Bar("steps") as bar:
-        results = run_pipeline(lab, steps, on_step=bar.show)
+    steps = load_pipeline(name, Home(Settings.resolve(home=home).home))
+    results: list[StepResult] = []
+    try:
+        with open_lab(home, key_file) as lab, Bar("steps") as bar:
+            run_pipeline(lab, steps, on_step=bar.show, on_result=results.append)
+    finally:
+        for result in results:
+            _tell(result, quiet=json)
     if json:
         emit(results)
-        return
-    for result in results:
-        say(f"{result.run:<8} done in {result.seconds:.1f} s")
+
+
+def _tell(result: StepResult, *, quiet: bool) -> None:
+    from aico_lab.cli.imports import note_rejected
+    from aico_lab.importer import ImportResult
+
+    done = result.result
+    if isinstance(done, ImportResult):
+        note_rejected(done)
+    if not quiet:
+        page = getattr(done, "html", None)  # a report's
+        at = f": {page}" if isinstance(page, Path) else ""
+        say(f"{result.run:<8} done in {result.seconds:.1f} s{at}")
 
 
 @pipeline.command("list")

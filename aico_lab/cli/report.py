@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,14 +15,17 @@ from aico_lab.cli.common import (
     open_lab,
     read_pairs,
 )
-from aico_lab.cli.output import Bar, emit, say
+from aico_lab.cli.output import Bar, emit, note, say
 
 report = typer.Typer(help="Run notebooks as reports.", no_args_is_help=True)
 
 
 @report.command("run")
 def report_run(
-    name: Annotated[str, typer.Argument(help="A notebook, such as pattern_analysis.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A notebook, such as pattern_analysis; or the path of an .ipynb file."),
+    ],
     *,
     parameter: ParameterOption = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds after which it stops.")] = 600,
@@ -30,16 +34,20 @@ def report_run(
     json: JsonOption = False,
 ) -> None:
     """Execute a notebook and write it, with one HTML file, into the home's reports."""
+    from aico_lab.reports.runs import find_notebook, is_own
+
     parameters = read_pairs(parameter)
     with open_lab(home, key_file) as lab, Bar("cells") as bar:
+        if is_own(notebook := find_notebook(name, lab.home)):
+            note(f"Notebook: {notebook}")
         result = lab.run_report(
             name,
             parameters,
             timeout=timeout,
-            on_cell=lambda done, all_: bar.show(name, done, all_),
+            on_cell=lambda done, all_: bar.show(notebook.stem, done, all_),
         )
         run_id = result.notebook.parent.name  # another run may be newer by now
-        last = next(run for run in lab.report_runs(name) if run.run_id == run_id)
+        last = next(run for run in lab.report_runs(notebook.stem) if run.run_id == run_id)
     if json:
         emit(
             {
@@ -59,16 +67,18 @@ def report_list(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
     """Show the reports that can be run and the runs there were."""
-    from aico_lab.reports.runs import notebooks
+    from aico_lab.reports.runs import is_own, notebooks
 
     with open_lab(home, key_file) as lab:
-        runs = lab.report_runs()
+        runs, reports = lab.report_runs(), notebooks(lab.home)
     if json:
-        emit({"reports": list(notebooks()), "runs": runs})
+        emit({"reports": list(reports), "runs": runs})
         return
-    say(f"Reports: {', '.join(notebooks())}")
+    say(f"Reports: {', '.join(reports)}")
+    for notebook in filter(is_own, reports.values()):
+        say(f"Your own: {notebook}")
     for run in runs:
-        say(f"{run.run_id}  {run.status:<9}  {run.report}  snapshot {run.generation}")
+        say(f"{run.run_id}  {run.status:<11}  {run.report}  snapshot {run.generation}")
 
 
 @report.command("show")
@@ -82,8 +92,9 @@ def report_show(
     """Show a run of a report, the newest by default: its parameters, its end, its files."""
     from aico_lab.errors import UnknownName
 
+    named = Path(name).stem if name.endswith(".ipynb") else name
     with open_lab(home, key_file) as lab:
-        runs = [run for run in lab.report_runs() if name in (run.report, run.run_id)]
+        runs = [run for run in lab.report_runs() if named in (run.report, run.run_id)]
         if not runs:
             raise UnknownName(f"Nothing named {name!r} ran yet: see `aico-lab report list`.")
         run, html = runs[0], lab.report_file(runs[0])

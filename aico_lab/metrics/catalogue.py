@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from aico_lab.metrics.filters import Moment, Role
     from aico_lab.metrics.registry import Metric
 
-__all__ = ["CATALOGUE", "Metrics", "Question", "ask"]
+__all__ = ["CATALOGUE", "Metrics", "Question", "ask", "check_filters"]
 
 DOMAINS = (
     overview,
@@ -119,6 +119,7 @@ class Question:
 
     def __call__(
         self,
+        /,  # so that nothing else of that name gets here
         *,
         since: Moment | None = None,
         until: Moment | None = None,
@@ -183,6 +184,15 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
     return Answer(metric, parameters, filters, generation, left_out, kept, begins, far)
 
 
+def check_filters(reader: Reader, filters: Filters) -> None:
+    """Raise what every metric would raise for these filters on the snapshot of a reader."""
+    connection = reader.connection()
+    with translated("The snapshot"):
+        _, times, _ = _describe(connection, filters)
+        _check_names(connection, filters)
+        Talk(filters, **times)
+
+
 @functools.lru_cache(maxsize=512)
 def compile_query(name: str, talk: Talk, parameters: tuple[tuple[str, Any], ...]) -> str:
     """Return a metric's expression as DuckDB's SQL; a notebook asks the same questions often."""
@@ -205,7 +215,9 @@ def _describe(
             "The snapshot was made by another version of aico_lab: run `aico-lab sync` first."
         )
     now_ms = time.time_ns() // 1_000_000
-    since, until = filters.bounds(now_ms)
+    # Each alone: what `since` counts back from, and so their order, is known only afterwards.
+    since, _ = replace(filters, until=None).bounds(now_ms)
+    _, until = replace(filters, since=None).bounds(now_ms)
     generation, first_ms, last_ms, recent_ms, years, far = connection.execute(
         """
         WITH

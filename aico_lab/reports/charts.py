@@ -61,6 +61,19 @@ if (Array.isArray(waiting)) {
 }
 """
 
+# A chart that is wider than its place, or higher than a page, is drawn smaller: nobody sees what is
+# cut off, and paper does not scroll.
+_STYLE: Final = """
+.aico-lab-chart .vega-embed { display: block; max-width: 100%; box-sizing: border-box; }
+.aico-lab-chart svg.marks { max-width: 100%; height: auto; }
+@media print {
+  .aico-lab-chart { break-inside: avoid; }
+  .aico-lab-chart .vega-embed { padding-right: 0 !important; }
+  .aico-lab-chart .vega-embed details { display: none; }
+  .aico-lab-chart svg.marks, .aico-lab-chart > img { max-height: 24cm; object-fit: contain; }
+}
+"""
+
 _QUEUE: Final = (
     "(window.aicoLabCharts = window.aicoLabCharts || []).push(document.currentScript.parentElement)"
 )
@@ -89,7 +102,10 @@ def enable() -> None:
         vega_lite = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
         bundle = vl_convert.javascript_bundle(_DRAWER, vl_version=vega_lite)
         shell.display_pub.publish(
-            {"text/html": f"<script>{bundle}</script>", "text/plain": "Charts are ready."}
+            {
+                "text/html": f"<style>{_STYLE}</style><script>{bundle}</script>",
+                "text/plain": "Charts are ready.",
+            }
         )
 
 
@@ -127,7 +143,7 @@ def _render(spec: dict[str, Any], **_options: Any) -> dict[str, str]:
     width, height = (side // _PICTURE_SCALE for side in struct.unpack(">II", picture[16:24]))
     source = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
     html = (
-        '<div class="aico-lab-chart" style="background: white; overflow-x: auto;">'
+        '<div class="aico-lab-chart" style="background: white;">'
         f'<img alt="{escape(spec["description"])}" src="{source}" width="{width}"'
         f' height="{height}" style="max-width: 100%; height: auto;">'
         f'<script type="application/json">{_json_for_html(spec)}</script>'

@@ -13,6 +13,8 @@ import nbformat
 from nbconvert import HTMLExporter
 from traitlets.config import Config
 
+from aico_lab.home import write_atomically
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -32,7 +34,7 @@ a { color: #0072b2; } a.anchor-link { display: none; }
 img { max-width: 100%; }
 code, pre { font: 13px/1.5 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
 :not(pre) > code { background: #f2f5f8; border-radius: 4px; padding: 1px 4px; }
-pre { margin: 0; overflow-x: auto; white-space: pre-wrap; }
+pre { margin: 0; overflow-wrap: anywhere; white-space: pre-wrap; }
 .jp-CodeCell { margin: 16px 0; }
 .jp-OutputArea-output { overflow-x: auto; }
 .jp-OutputArea-output[data-mime-type$="stderr"] { background: #fdf0ed; padding: 12px 16px;
@@ -53,7 +55,14 @@ th, td { border-bottom: 1px solid #e4e7eb; padding: 4px 12px; text-align: right;
 .ansi-blue-fg, .ansi-blue-intense-fg { color: #005a8d; }
 .ansi-magenta-fg, .ansi-magenta-intense-fg { color: #8f3d74; }
 .ansi-cyan-fg, .ansi-cyan-intense-fg { color: #00697a; }
-@media print { #show-code, label[for="show-code"] { display: none; } }
+@page { margin: 14mm 12mm; }
+@media print {
+  #show-code, label[for="show-code"] { display: none; }
+  main { max-width: none; padding: 0; }
+  h1, h2, h3 { break-after: avoid; }
+  .jp-OutputArea-output { overflow: visible; }
+  th, td { overflow-wrap: anywhere; }
+}
 """
 
 # The input of a cell that failed is always shown: it is what the reader came for.
@@ -119,6 +128,4 @@ def export_html(notebook_path: Path, html_path: Path, *, title: str) -> None:
         mermaid_layout_elk_js_url="",
     )
     page, _resources = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
-    beside = html_path.with_name(f".{html_path.name}.part")
-    beside.write_text(page, encoding="utf-8")
-    beside.replace(html_path)
+    write_atomically(html_path, page.encode())

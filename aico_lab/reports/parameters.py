@@ -57,12 +57,12 @@ class Parameter:
 
 
 def read_parameters(notebook: Path) -> dict[str, Parameter]:
-    """Read the declarations in the cell tagged `parameters`.
+    """Read the declarations in the cell tagged `parameters`; without one there are none.
 
     Raises:
         UnknownName: There is no such notebook.
-        WrongUse: It is no notebook, or its parameters cell is missing or holds something else than
-            simple declarations.
+        WrongUse: It is no notebook, cannot be read, or its parameters cell holds something else
+            than simple declarations.
     """
     source = _parameters_cell(notebook)
     try:
@@ -99,7 +99,7 @@ def bind(parameters: Mapping[str, Parameter], given: Mapping[str, object]) -> di
     """
     for name in given:
         if name not in parameters:
-            known = ", ".join(sorted(parameters)) or "none"
+            known = ", ".join(sorted(parameters)) or "none, as no cell tagged “parameters” has any"
             raise UnknownName(
                 f"The notebook has no parameter “{name}”; its parameters are: {known}."
             )
@@ -124,18 +124,20 @@ def _parameters_cell(notebook: Path) -> str:
         content = json.loads(notebook.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UnknownName(f"There is no notebook {notebook}.") from error
-    except ValueError as error:
+    except OSError as error:
+        raise WrongUse(f"{notebook} cannot be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
         raise WrongUse(f"{notebook.name} is not a notebook: it is not JSON text.") from error
     cells = content.get("cells") if isinstance(content, dict) else None
     if not isinstance(cells, list):
         raise WrongUse(f"{notebook.name} is not a notebook of format 4: it has no list of cells.")
-    for cell in cells:
-        if "parameters" in cell.get("metadata", {}).get("tags", []):
-            return "".join(cell["source"])
-    raise WrongUse(
-        f"{notebook.name} has no cell tagged “parameters”; add one, even an empty one, "
-        "so that it can run as a report."
-    )
+    try:
+        for cell in cells:
+            if "parameters" in cell.get("metadata", {}).get("tags", []):
+                return "".join(cell["source"])
+    except (AttributeError, LookupError, TypeError) as error:
+        raise WrongUse(f"{notebook.name} is not a notebook: its cells are damaged.") from error
+    return ""
 
 
 def _declaration(

@@ -1,7 +1,8 @@
 """Run a notebook as a report, and keep what it did whether it succeeds or not.
 
 The notebook is executed in a private folder beside its destination and comes out of it only when
-secrets and the names of this machine's folders are removed from it.
+secrets and the names of this machine's folders are removed from it. What the kernel keeps of what
+it ran lies in that folder too.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import html
 import json
 import logging
+import os
 import sys
 import time
 import warnings
@@ -24,9 +26,12 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from traitlets import default
 
-from aico_lab.errors import NotebookFailed, NotebookTimedOut, ReportError
+from aico_lab.errors import NotebookFailed, NotebookTimedOut, ReportError, WrongUse
+from aico_lab.home import os_errors
 from aico_lab.reports.html import export_html
+from aico_lab.reports.kernel import COMMAND
 from aico_lab.reports.parameters import bind, read_parameters
+from aico_lab.reports.records import PRIVATE
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # deprecations in what papermill imports
@@ -64,6 +69,7 @@ def run_notebook(
     destination: Path,
     title: str,
     timeout: float,
+    folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
     secrets: Collection[str] = (),
     on_cell: Callable[[int, int], None] | None = None,
@@ -76,6 +82,7 @@ def run_notebook(
         destination: An existing folder for `<stem>.ipynb` and `<stem>.html`.
         title: The page's title.
         timeout: Seconds for all cells together.
+        folder: Where the kernel works; an empty folder that goes with the run by default.
         environment: The kernel's; this process's by default.
         secrets: Texts that must not stand in the outputs or in an error.
         on_cell: Called with the number of code cells done and the number of all.
@@ -86,20 +93,27 @@ def run_notebook(
         WrongUse: It is no notebook, or its parameters cell is not understood.
         NotebookFailed: A cell raised, or the kernel died; the notebook up to there is kept.
         NotebookTimedOut: The time was over; the notebook up to there is kept.
+        DiskFull: There is no room for what the run writes.
+        HomeNotWritable: The destination cannot be written.
     """
     values = bind(read_parameters(notebook), parameters)
     redactor = _Redactor(secrets)
     result = destination / notebook.name
     page = result.with_suffix(".html")
     began = time.monotonic()
-    with TemporaryDirectory(prefix=".run-", dir=destination) as private, _quiet():
+    with (
+        os_errors(destination),
+        TemporaryDirectory(prefix=PRIVATE, dir=destination) as private,
+        _quiet(),
+    ):
         executed = Path(private, notebook.name)
         problem = _execute(
             notebook,
             executed,
             values,
             deadline=began + timeout,
-            kernel=type("_Kernel", (_Kernel,), {"environment": environment}),
+            folder=folder,
+            kernel=_kernel_of(Path(private), os.environ if environment is None else environment),
             on_cell=on_cell,
         )
         node = redactor.clean(_read(executed))
@@ -121,12 +135,14 @@ def _execute(
     values: Mapping[str, object],
     *,
     deadline: float,
+    folder: Path | None,
     kernel: type[_Kernel],
     on_cell: Callable[[int, int], None] | None,
 ) -> ReportError | None:
     """Run all cells into `executed`, which is written after each; return what stopped it."""
-    work = executed.parent / "work"  # empty: the kernel can import from its folder, and write to it
-    work.mkdir()
+    if folder is None:
+        folder = executed.parent / "work"  # empty: the kernel can import from it, and write to it
+        folder.mkdir()
     progress = _Progress(notebook, added=bool(values), on_cell=on_cell)
 
     def left(_cell: object = None) -> float:
@@ -144,7 +160,7 @@ def _execute(
             timeout_func=left,
             extra_arguments=["--log-level=ERROR"],
             kernel_manager_class=kernel,
-            resources={"metadata": {"path": str(work)}},
+            resources={"metadata": {"path": str(folder)}},
             on_cell_start=progress.cell_started,
         )
     # Neither is chained to the error that is raised: they hold the cell's text and the traceback,
@@ -167,26 +183,40 @@ def _execute(
 
 
 class _Kernel(AsyncKernelManager):
-    """A kernel of this very Python.
+    """A kernel of this very Python that leaves nothing behind, not even when we are killed.
 
     A kernel that somebody installed as "python3" for their own use comes first otherwise, and may
     be another Python, without this package.
     """
 
-    environment: ClassVar[Mapping[str, str] | None] = None
+    private: ClassVar[Path]
+    environment: ClassVar[Mapping[str, str]]
 
     @default("kernel_spec_manager")
     def _only_ours(self) -> KernelSpecManager:
         return KernelSpecManager(parent=self, kernel_dirs=[])
 
+    @default("connection_file")
+    def _private(self) -> str:
+        return str(self.private / "kernel.json")
+
+    def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
+        command = super().format_kernel_cmd(extra_arguments)
+        module = command.index("-m")
+        return [*command[:module], *COMMAND, *command[module + 2 :]]
+
     async def _async_start_kernel(self, **options: Any) -> None:
         # A kernel repeats what its child processes print on its own standard output, which is
         # ours, where a command may be writing JSON. The notebook has that text anyway.
-        if self.environment is not None:
-            options["env"] = dict(self.environment)
+        options["env"] = {**self.environment, "IPYTHONDIR": str(self.private / "ipython")}
         await super()._async_start_kernel(stdout=DEVNULL, stderr=DEVNULL, **options)
 
     start_kernel = _async_start_kernel
+
+
+def _kernel_of(private: Path, environment: Mapping[str, str]) -> type[_Kernel]:
+    """Return a kernel for papermill, which takes a class and makes it itself."""
+    return type("_KernelOfRun", (_Kernel,), {"private": private, "environment": environment})
 
 
 class _Progress:
@@ -215,7 +245,11 @@ class _Progress:
 
 
 def _read(path: Path) -> nbformat.NotebookNode:
-    node: nbformat.NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    try:
+        node: nbformat.NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    except nbformat.ValidationError as damaged:
+        said = str(damaged).partition("\n")[0].rstrip(".")
+        raise WrongUse(f"{path.name} is damaged ({said}): save it anew in JupyterLab.") from damaged
     return node
 
 

@@ -1,79 +1,81 @@
-"""Reports by name, and the record of every one that ran: with what, and how it ended."""
+"""Notebooks as reports: find one by its name or path, and run it on a snapshot."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
+import math
 import secrets
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-from aico_lab.adapters.libsql import NOW
-from aico_lab.errors import AicoLabError, UnknownName
+from aico_lab.errors import InvalidValue, UnknownName
 from aico_lab.etl import snapshots
-from aico_lab.home import os_errors
+from aico_lab.reports.records import recorded
 from aico_lab.shipped import shipped
+from aico_lab.working_copies import own_notebooks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Collection, Mapping
 
     from aico_lab.adapters.libsql import Connection
+    from aico_lab.etl.snapshots import Reader
     from aico_lab.home import Home
     from aico_lab.reports.runner import RunResult
 
+_SUFFIX: Final = ".ipynb"
 
-@dataclass(frozen=True, slots=True)
-class ReportRun:
-    """One run of a report.
 
-    Attributes:
-        run_id: When it started, in UTC, and a few random characters; the name of its folder.
-        report: The name of its notebook.
-        parameters: What the notebook was given.
-        generation: The snapshot that it read.
-        status: How it ended, or that it has not.
-        started_at: UTC, ISO 8601.
-        finished_at: UTC, ISO 8601, or None.
-        error: Why it failed, or None.
+def notebooks(home: Home | None = None) -> dict[str, Path]:
+    """Return the notebooks that can be run as reports, by name.
+
+    Args:
+        home: A home, whose owner's notebooks come before those of the package. A copy of one of the
+            package's that nobody changed is not the owner's.
     """
-
-    run_id: str
-    report: str
-    parameters: dict[str, object]
-    generation: int
-    status: Literal["running", "succeeded", "failed"]
-    started_at: str
-    finished_at: str | None
-    error: str | None
+    own = {} if home is None else own_notebooks(home.path / "notebooks")
+    return dict(sorted({**shipped("notebooks", _SUFFIX), **own}.items()))
 
 
-def notebooks() -> dict[str, Path]:
-    """Give the notebooks that can be run as reports, by name."""
-    return shipped("notebooks", ".ipynb")
+def is_own(notebook: Path) -> bool:
+    """Whether a notebook is a person's own, rather than the package's."""
+    return shipped("notebooks", _SUFFIX).get(notebook.stem) != notebook
 
 
-def find_notebook(name: str) -> Path:
-    """Give the notebook of that name.
+def find_notebook(name: str, home: Home | None = None) -> Path:
+    """Return the notebook of that name, or at that path.
+
+    Args:
+        name: A name of `notebooks`, or the path of an `.ipynb` file.
+        home: A home with notebooks of its owner.
 
     Raises:
         UnknownName: There is none.
     """
-    known = notebooks()
+    if name.endswith(_SUFFIX):
+        file = Path(name).expanduser().absolute()
+        if not file.is_file():
+            raise UnknownName(f"There is no notebook {name}: check the path.")
+        if file.name.startswith("."):
+            raise UnknownName(f"{file.name} cannot name a report: rename it without the first dot.")
+        return file
+    known = notebooks(home)
     if name not in known:
-        raise UnknownName(f"There is no report {name!r}; these are: {', '.join(known) or 'none'}.")
+        raise UnknownName(
+            f"There is no report {name!r}; these are: {', '.join(known) or 'none'}. "
+            "A notebook elsewhere is named by its path, with its ending .ipynb."
+        )
     return known[name]
 
 
-def page_of(home: Home, run: ReportRun) -> Path:
-    """Give the page that a run left, whether or not it is still there."""
-    return _folder(home, run.report, run.run_id) / f"{run.report}.html"
+def check_timeout(seconds: float) -> None:
+    """Do nothing if a report may take so long.
 
-
-def _folder(home: Home, report: str, run_id: str) -> Path:
-    return home.reports / report / run_id
+    Raises:
+        InvalidValue: It is less than a second, or endless.
+    """
+    if not 1 <= seconds < math.inf:
+        raise InvalidValue(f"The timeout is a number of seconds, 1 or more, not {seconds:g}.")
 
 
 def run_report(
@@ -82,6 +84,7 @@ def run_report(
     *,
     primary: Connection,
     home: Home,
+    read_snapshot: Callable[[int], Reader],
     generation: int | None,
     timezone: str,
     timeout: float,
@@ -92,10 +95,11 @@ def run_report(
     """Execute a notebook on a snapshot and keep it, with one HTML file, as a record.
 
     Args:
-        name: The notebook's.
+        name: The notebook's, or its path.
         parameters: Values for its parameters cell.
         primary: The primary database, which holds the records.
         home: The lab's folder.
+        read_snapshot: Opens a snapshot, which is held open for as long as the notebook runs.
         generation: The snapshot, where the parameters name none; None for the newest.
         timezone: The same for the time zone.
         timeout: Seconds after which it is stopped.
@@ -104,18 +108,22 @@ def run_report(
         on_cell: Told of the number of cells that were executed, and of all.
 
     Raises:
-        UnknownName: There is no such notebook or parameter.
-        InvalidValue: A parameter has the wrong type.
+        UnknownName: There is no such notebook, parameter, person or channel.
+        InvalidValue: A parameter has the wrong type, or a value that its filter does not take.
         NeverSynced: There is no snapshot yet.
+        DiskFull: There is no room for what it writes.
         ReportError: A cell raised, or the time was over; the partial notebook is kept.
     """
     from aico_lab.reports.parameters import bind, read_parameters
     from aico_lab.reports.runner import run_notebook
+    from aico_lab.reports.values import check_in_snapshot, check_values
 
-    notebook = find_notebook(name)
+    check_timeout(timeout)
+    notebook = find_notebook(name, home)
     declared = read_parameters(notebook)
     given = {"timezone": timezone} if "timezone" in declared else {}
     values = bind(declared, given | dict(parameters))
+    check_values(declared, values)
     # 0 means the newest: name it, so that a sync meanwhile changes nothing of this run.
     wanted = values.get("generation")
     generation, _ = snapshots.find(
@@ -123,70 +131,23 @@ def run_report(
     )
     if "generation" in values:
         values["generation"] = generation
-    now = datetime.now(UTC)
-    run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    destination = _folder(home, name, run_id)
-    with os_errors(home.reports):
-        destination.mkdir(parents=True)
-    with recorded(primary, run_id, notebook, values, generation):
-        return run_notebook(
-            notebook,
-            parameters=values,
-            destination=destination,
-            title=f"{name.replace('_', ' ').capitalize()} · {now:%Y-%m-%d %H:%M} UTC",
-            timeout=timeout,
-            environment=environment,
-            secrets=known_secrets,
-            on_cell=on_cell,
-        )
-
-
-@contextmanager
-def recorded(
-    connection: Connection,
-    run_id: str,
-    notebook: Path,
-    parameters: Mapping[str, object],
-    generation: int,
-) -> Iterator[None]:
-    """Note that a run begins, and how it ends.
-
-    Args:
-        connection: The primary database.
-        run_id: The name of the run.
-        notebook: What is run.
-        parameters: With what.
-        generation: On which snapshot.
-    """
-    digest = hashlib.sha256(notebook.read_bytes()).hexdigest()
-    connection.execute(
-        "INSERT INTO report_runs "
-        "(run_id, report, parameters, generation, notebook_sha256, status, started_at) "
-        f"VALUES (?, ?, ?, ?, ?, 'running', {NOW})",
-        [run_id, notebook.stem, json.dumps(dict(parameters)), generation, digest],
-    )
-    error: str | None = "It was interrupted."
-    try:
-        yield
-        error = None
-    except AicoLabError as failed:
-        error = str(failed)
-        raise
-    finally:
-        connection.execute(
-            f"UPDATE report_runs SET status = ?, finished_at = {NOW}, error = ? WHERE run_id = ?",
-            ["failed" if error else "succeeded", error, run_id],
-        )
-
-
-def read_runs(connection: Connection, report: str | None = None) -> list[ReportRun]:
-    """Give the runs of one report, or of all, newest first."""
-    rows = connection.fetch_all(
-        "SELECT run_id, report, parameters, generation, status, started_at, finished_at, error "
-        "FROM report_runs WHERE ?1 IS NULL OR report = ?1 ORDER BY started_at DESC, run_id DESC",
-        [report],
-    )
-    return [
-        ReportRun(run_id, name, json.loads(parameters), *rest)
-        for run_id, name, parameters, *rest in rows
-    ]
+    with contextlib.closing(read_snapshot(generation)) as reader:
+        reader.connection()
+        check_in_snapshot(reader, declared, values)
+        now = datetime.now(UTC)
+        run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        with recorded(
+            primary, home, notebook, run_id=run_id, parameters=values, generation=generation
+        ) as destination:
+            title = notebook.stem.replace("_", " ")
+            return run_notebook(
+                notebook,
+                parameters=values,
+                destination=destination,
+                title=f"{title[:1].upper()}{title[1:]} · {now:%Y-%m-%d %H:%M} UTC",
+                timeout=timeout,
+                folder=notebook.parent if is_own(notebook) else None,
+                environment=environment,
+                secrets=known_secrets,
+                on_cell=on_cell,
+            )

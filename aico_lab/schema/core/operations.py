@@ -4,6 +4,43 @@ from __future__ import annotations
 
 from aico_lab.schema.versions import SchemaVersion
 
+_STATES = "'running', 'succeeded', 'failed'"
+_REPORTS_INDEX = "CREATE INDEX report_runs_by_report ON report_runs (report, started_at)"
+
+
+def _report_runs(states: str) -> str:
+    return f"""CREATE TABLE report_runs (
+        run_id TEXT PRIMARY KEY NOT NULL,
+        report TEXT NOT NULL,
+        parameters JSON TEXT NOT NULL,
+        generation INTEGER NOT NULL,
+        notebook_sha256 TEXT NOT NULL,
+        status TEXT NOT NULL CHECK (status IN ({states})),
+        started_at TIMESTAMP TEXT NOT NULL,
+        finished_at TIMESTAMP TEXT,
+        error TEXT
+    )"""
+
+
+def _with_states(states: str, status: str) -> list[str]:
+    """Return what makes the table of runs anew: SQLite changes no CHECK of one that is there.
+
+    Args:
+        states: What a status may be.
+        status: The expression of the status of a run that is there.
+    """
+    return [
+        "ALTER TABLE report_runs RENAME TO report_runs_before",
+        _report_runs(states),
+        f"""INSERT INTO report_runs
+            SELECT run_id, report, parameters, generation, notebook_sha256,
+                {status}, started_at, finished_at, error
+            FROM report_runs_before""",
+        "DROP TABLE report_runs_before",
+        _REPORTS_INDEX,
+    ]
+
+
 OPERATIONS = {
     1: SchemaVersion(
         version=1,
@@ -24,18 +61,8 @@ OPERATIONS = {
                 payload JSON TEXT NOT NULL,
                 created_at TIMESTAMP TEXT NOT NULL
             )""",
-            """CREATE TABLE report_runs (
-                run_id TEXT PRIMARY KEY NOT NULL,
-                report TEXT NOT NULL,
-                parameters JSON TEXT NOT NULL,
-                generation INTEGER NOT NULL,
-                notebook_sha256 TEXT NOT NULL,
-                status TEXT NOT NULL CHECK (status IN ('running', 'succeeded', 'failed')),
-                started_at TIMESTAMP TEXT NOT NULL,
-                finished_at TIMESTAMP TEXT,
-                error TEXT
-            )""",
-            "CREATE INDEX report_runs_by_report ON report_runs (report, started_at)",
+            _report_runs(_STATES),
+            _REPORTS_INDEX,
         ],
         rollback_statements=[
             "DROP TABLE report_runs",
@@ -43,7 +70,14 @@ OPERATIONS = {
             "DROP TABLE devices",
         ],
         tracked={"devices": ("device_id",)},
-    )
+    ),
+    2: SchemaVersion(
+        version=2,
+        name="Interrupted reports",
+        description="A report that was stopped or killed is neither running nor failed.",
+        sql_statements=_with_states(f"{_STATES}, 'interrupted'", "status"),
+        rollback_statements=_with_states(_STATES, "iif(status = 'interrupted', 'failed', status)"),
+    ),
 }
 
 BUS = {
