@@ -178,10 +178,10 @@ def private_files() -> Iterator[None]:
 
 
 def make_private(folder: Path) -> None:
-    """Let nobody but their owner use the files of a folder; those that just went away are fine."""
+    """Let the owner of a folder's files use them, and nobody else."""
     for file in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            if file.stat().st_mode & 0o077:
+        with contextlib.suppress(FileNotFoundError):  # it went away just now
+            if file.stat().st_mode & 0o777 != 0o600:  # noqa: PLR2004
                 file.chmod(0o600)
 
 
