@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from aico_lab.errors import DiskFull, HomeExists, HomeMissing, HomeNotWritable, InvalidValue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from aico_lab.errors import AicoLabError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 RESULTS: Final = (".csv", ".parquet", ".json")
-"""The endings of files that results can be written to."""
+"""The endings of files to which results are written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,20 +209,22 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def results_file(path: Path, endings: Sequence[str] = RESULTS) -> Iterator[Path]:
+def results_file(path: Path) -> Iterator[Path]:
     """Give the name under which to write results; the file takes its place if nothing failed.
 
     Args:
         path: The file that is wanted. Only its owner can read it, since it holds private text.
-        endings: Those that it may have.
 
     Raises:
-        InvalidValue: It has another ending, or lies in a home, where it might replace a database.
+        InvalidValue: It has none of the endings `RESULTS`, there is no such folder, or that is a
+            home's, where `lab.json` might be replaced.
         HomeNotWritable: It cannot be written there.
     """
     path = path.expanduser().absolute()
-    if path.suffix not in endings:
-        raise InvalidValue(f"{path.name} must end in {', '.join(endings)}: name another file.")
+    if path.suffix not in RESULTS:
+        raise InvalidValue(f"{path.name} must end in {', '.join(RESULTS)}: name another file.")
+    if not path.parent.is_dir():
+        raise InvalidValue(f"There is no folder {path.parent}: make it, or name another file.")
     for folder in path.resolve().parents:
         notebooks = (folder / "notebooks") in path.resolve().parents
         if Home(folder).marker.exists() and not notebooks:

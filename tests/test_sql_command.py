@@ -142,8 +142,8 @@ def test_wrong_use_is_told(ask, arguments, word, tmp_path, monkeypatch):
 def test_a_file_that_cannot_be_written_is_told(ask, tmp_path):
     """Nothing half written is left."""
     refused = ask("SELECT 1", "--output", str(tmp_path / "nowhere" / "x.csv"))
-    assert refused.returncode == 1
-    assert "nowhere" in refused.stderr
+    assert refused.returncode == 2
+    assert f"no folder {tmp_path / 'nowhere'}" in refused.stderr
     failed = ask("SELECT error('later') FROM range(9)", "--output", str(tmp_path / "x.csv"))
     assert failed.returncode == 1
     assert list(tmp_path.iterdir()) == []

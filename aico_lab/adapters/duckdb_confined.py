@@ -101,7 +101,7 @@ def check_statements(connection: duckdb.DuckDBPyConnection, query: str) -> None:
         if statement.type not in _ALLOWED:
             raise NotPermitted(CONFINED)
         if statement.type == duckdb.StatementType.EXPLAIN:  # with ANALYZE it also does it
-            explained = _EXPLAIN.sub("", statement.query, count=1)
-            if explained == statement.query:
+            explain = _EXPLAIN.match(statement.query)
+            if explain is None:
                 raise NotPermitted("The query cannot be run: write EXPLAIN without a comment.")
-            check_statements(connection, explained)
+            check_statements(connection, statement.query[explain.end() :])

@@ -29,7 +29,7 @@ from aico_lab.errors import (
     InvalidEntity,
     InvalidValue,
 )
-from aico_lab.home import os_errors
+from aico_lab.home import os_errors, private_files
 from aico_lab.importer import import_batches
 from aico_lab.schema.core import CORE
 
@@ -69,7 +69,7 @@ class DatabaseManager:
         # Absolute, since connections are opened later too, and a program may change its folder.
         self.path = Path(db_path).expanduser().absolute()
         self._connections = ThreadConnections(LibSQLAdapter(self.path, encryption_key))
-        with os_errors(self.path.parent):
+        with os_errors(self.path.parent), private_files():
             self.path.parent.mkdir(parents=True, exist_ok=True)
         self._initialize_database()
 
