@@ -9,7 +9,9 @@ import socket
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -339,3 +341,43 @@ def test_who_says_so_lets_queries_reach_further(asked: Lab, folder: Path, tmp_pa
         )
         with pytest.raises(NotPermitted, match="read-only"):
             lab.sql("DELETE FROM raw.messages")
+
+
+@pytest.mark.parametrize("ending", ["", ".wal"])
+def test_duckdb_itself_cannot_write_over_the_snapshot(asked: Lab, folder: Path, ending: str):
+    """Even where no statement is refused before: the name that it knows is gone."""
+    connection = asked._reader.connection()
+    (attached,) = connection.execute(
+        "SELECT path FROM duckdb_databases() WHERE path IS NOT NULL"
+    ).fetchone()
+    before = everything(folder / "home" / "warehouse")
+    snapshot = max(asked.home.snapshots.glob("*.duckdb"))
+    for file in (attached, snapshot):
+        for options in ("USE_TMP_FILE false", "USE_TMP_FILE true", "PER_THREAD_OUTPUT true"):
+            with pytest.raises(duckdb.Error):
+                connection.execute(f"COPY (SELECT 1) TO '{file}{ending}' (FORMAT csv, {options})")
+    assert everything(folder / "home" / "warehouse") == before
+
+
+def test_a_snapshot_is_read_where_the_disk_knows_no_links(asked: Lab, monkeypatch):
+    """By its own name; statements that write stay refused."""
+    monkeypatch.setattr(os, "link", Mock(side_effect=OSError))
+    adapter = DuckDBAdapter(
+        max(asked.home.snapshots.glob("*.duckdb")),
+        asked._keys.duckdb(),
+        read_only=True,
+        temporary=asked.home.temporary,
+        confined=True,
+    )
+    with adapter.connect() as connection:
+        count = connection.execute("SELECT count(*) FROM conversations").fetchone()
+    assert count == (2001,)
+
+
+def test_nothing_is_left_of_opening_a_snapshot(asked: Lab):
+    """Neither the second name nor a second link, which would keep its room on the disk."""
+    asked.sql("SELECT 1")
+    snapshot = max(asked.home.snapshots.glob("*.duckdb"))
+    links = [file for file in asked.home.path.rglob("*") if file.samefile(snapshot)]
+    assert snapshot.stat().st_nlink == len(links)
+    assert all(file.parent == asked.home.snapshots for file in links)
