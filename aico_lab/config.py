@@ -48,7 +48,7 @@ class Settings:
         Args:
             home: The lab's folder.
             key_file: A key file.
-            passphrase: A passphrase.
+            passphrase: A passphrase; '' for none, whatever the environment has.
             environment: Variables to read; the process's own by default.
         """
         env = os.environ if environment is None else environment
@@ -57,7 +57,7 @@ class Settings:
         return cls(
             home=Path(named_home).expanduser().absolute(),
             key_file=Path(named_key_file).expanduser().absolute() if named_key_file else None,
-            passphrase=passphrase or env.get(PASSPHRASE_VARIABLE),
+            passphrase=env.get(PASSPHRASE_VARIABLE) if passphrase is None else passphrase,
         )
 
     def environment(self) -> dict[str, str]:

@@ -7,13 +7,14 @@ import errno
 import json
 import os
 import secrets
+import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from filelock import FileLock, Timeout
 
-from aico_lab.errors import DiskFull, HomeExists, HomeMissing, HomeNotWritable
+from aico_lab.errors import DiskFull, HomeExists, HomeMissing, HomeNotWritable, InvalidValue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from aico_lab.errors import AicoLabError
 
 FORMAT = 1
+
+RESULTS: Final = (".csv", ".parquet", ".json")
+"""The endings of files to which results are written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +114,22 @@ class Home:
         """Make the folder, for its owner alone, and in it the primary database as an empty file.
 
         Raises:
-            HomeExists: There is a lab in it already, or the remains of one.
+            HomeExists: There is a lab in it already, the remains of one, or something else.
             HomeNotWritable: The folder cannot be made or written.
         """
-        with os_errors(self.path):
+        with os_errors(self.path), private_files():
             if self.marker.exists():
                 raise HomeExists(f"There is a lab in {self.path} already: use it, or name another.")
             self.path.mkdir(parents=True, exist_ok=True)
-            if not any(self.path.iterdir()):
-                self.path.chmod(0o700)
+            # What lies there would be hidden from others, and may have a name that a home uses.
+            own = {self.warehouse, self.temporary, self.reports}  # of a creation that was stopped
+            for there in sorted(self.path.iterdir()):
+                if there not in own and not there.name.startswith(self.primary.name):
+                    raise HomeExists(
+                        f"{self.path} is not empty ({there.name!r} lies there): name a new or an "
+                        "empty folder with --home."
+                    )
+            self.path.chmod(0o700)
             for folder in (self.warehouse, self.temporary, self.reports):
                 folder.mkdir(mode=0o700, exist_ok=True)
             try:  # of two programs that make the same home at once, one goes on
@@ -139,6 +150,39 @@ class Home:
         with os_errors(self.path):
             content = json.dumps({"format": FORMAT, **marker}, indent=2)
             write_atomically(self.marker, content.encode() + b"\n")
+
+
+_umask_lock = threading.Lock()
+_umask_users = 0
+_umask_before = 0
+
+
+@contextlib.contextmanager
+def private_files() -> Iterator[None]:
+    """Let what is made inside be for its owner alone, also by libraries, whatever the umask.
+
+    The umask is the whole process's: what other threads make meanwhile is private, too.
+    """
+    global _umask_users, _umask_before  # noqa: PLW0603 - as the umask itself
+    with _umask_lock:
+        _umask_users += 1
+        if _umask_users == 1:
+            _umask_before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        with _umask_lock:
+            _umask_users -= 1
+            if _umask_users == 0:
+                os.umask(_umask_before)
+
+
+def make_private(folder: Path) -> None:
+    """Let the owner of a folder's files use them, and nobody else."""
+    for file in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it went away just now
+            if file.stat().st_mode & 0o777 != 0o600:  # noqa: PLR2004
+                file.chmod(0o600)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -162,6 +206,37 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
         beside.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def results_file(path: Path) -> Iterator[Path]:
+    """Give the name under which to write results; the file takes its place if nothing failed.
+
+    Args:
+        path: The file that is wanted. Only its owner can read it, since it holds private text.
+
+    Raises:
+        InvalidValue: It has none of the endings `RESULTS`, there is no such folder, or that is a
+            home's, where `lab.json` might be replaced.
+        HomeNotWritable: It cannot be written there.
+    """
+    path = path.expanduser().absolute()
+    if path.suffix not in RESULTS:
+        raise InvalidValue(f"{path.name} must end in {', '.join(RESULTS)}: name another file.")
+    if not path.parent.is_dir():
+        raise InvalidValue(f"There is no folder {path.parent}: make it, or name another file.")
+    for folder in path.resolve().parents:
+        notebooks = (folder / "notebooks") in path.resolve().parents
+        if Home(folder).marker.exists() and not notebooks:
+            raise InvalidValue(f"{path} lies in the home {folder}: name a file elsewhere.")
+    beside = path.with_name(f".{secrets.token_hex(4)}.{path.name}")  # with its ending
+    with os_errors(path):
+        try:
+            with private_files():
+                yield beside
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

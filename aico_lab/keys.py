@@ -13,6 +13,7 @@ import contextlib
 import os
 import secrets
 import stat
+import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 Protection = Literal["key-file", "passphrase", "none"]
 
 MASTER_BYTES = 32
+SHORTEST_PASSPHRASE = 8  # characters
 BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 BECH32_GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 ARGON2 = {"time_cost": 3, "memory_cost": 65536, "parallelism": 4}  # memory in KiB
@@ -98,8 +100,14 @@ def create_keys(
 
     Raises:
         KeyMissing: A passphrase is to protect the home and none was given.
-        InvalidValue: The passphrase is too short to protect anything.
+        InvalidValue: The passphrase is too short to protect anything, is not text, or was given
+            although something else is to protect the home.
     """
+    if protection != "passphrase" and settings.passphrase:
+        raise InvalidValue(
+            "A passphrase was given for a home that it would not protect: choose the protection "
+            f"'passphrase' (`aico-lab init --passphrase`), or unset {PASSPHRASE_VARIABLE}."
+        )
     if protection == "none":
         return Keys(None), {"kind": "none"}
     slot: dict[str, object] = {"kind": protection}
@@ -107,8 +115,8 @@ def create_keys(
         file = settings.key_file or usual_key_file(home_id)
         secret = _read_key_file(file) if file.exists() else _create_key_file(file)
     else:
-        secret = _passphrase(settings)
-        if len(secret) < 8:  # noqa: PLR2004
+        secret = _passphrases(settings)[0]
+        if len(secret.decode()) < SHORTEST_PASSPHRASE:
             raise InvalidValue("The passphrase is too short: choose one of 8 characters or more.")
         slot |= {"salt": secrets.token_hex(16), **ARGON2}
     master = secrets.token_bytes(MASTER_BYTES)
@@ -136,38 +144,49 @@ def open_keys(marker: Mapping[str, object], settings: Settings) -> Keys:
         KeyMissing: There is no key file, or no passphrase was given.
         KeyFileExposed: Others can read the key file.
         WrongKey: It opens another home, or none.
+        InvalidValue: A passphrase was given, which is not what opens this home, or is not text.
         HomeMissing: The marker is damaged.
     """
-    from cryptography.exceptions import InvalidTag
-
     home_id = str(marker.get("home_id"))
     slot = marker.get("key")
     try:
         if not isinstance(slot, dict):
             raise TypeError("no key slot")
         kind = slot["kind"]
+        if kind != "passphrase" and settings.passphrase:
+            raise InvalidValue(
+                f"{settings.home} is not opened by a passphrase, and one was given: leave it out, "
+                f"or unset {PASSPHRASE_VARIABLE}."
+            )
         if kind == "none":
             return Keys(None)
         if kind == "key-file":
             file = settings.key_file or usual_key_file(home_id)
-            secret = _read_key_file(file)
+            possible = [_read_key_file(file)]
             hint, variable = f"The key file {file}", KEY_FILE_VARIABLE
         else:
-            secret = _passphrase(settings)
+            possible = _passphrases(settings)
             hint, variable = "The passphrase", PASSPHRASE_VARIABLE
-        nonce, wrapped = bytes.fromhex(slot["nonce"]), bytes.fromhex(slot["wrapped"])
-        cipher = _cipher(secret, slot)
+        for secret in possible:
+            if master := _unwrap(secret, slot, home_id):
+                return Keys(master, secret)
     except (KeyError, TypeError, ValueError) as damaged:
         raise HomeMissing(
             f"The lab.json of {settings.home} is damaged: restore it from a backup; "
             "without it the home's key cannot be unwrapped."
         ) from damaged
-    try:
-        return Keys(cipher.decrypt(nonce, wrapped, home_id.encode()), secret)
-    except InvalidTag:
-        raise WrongKey(
-            f"{hint} does not open {settings.home}: give the right one with {variable}."
-        ) from None
+    raise WrongKey(f"{hint} does not open {settings.home}: give the right one with {variable}.")
+
+
+def _unwrap(secret: bytes, slot: Mapping[str, object], home_id: str) -> bytes | None:
+    """Return the master key, or None where the secret is not the one that wrapped it."""
+    from cryptography.exceptions import InvalidTag
+
+    nonce, wrapped = (bytes.fromhex(str(slot[name])) for name in ("nonce", "wrapped"))
+    cipher = _cipher(secret, slot)
+    with contextlib.suppress(InvalidTag):
+        return cipher.decrypt(nonce, wrapped, home_id.encode())
+    return None
 
 
 def bech32(prefix: str, content: bytes) -> str:
@@ -210,13 +229,26 @@ def _spellings(secret: bytes) -> set[str]:
     return found
 
 
-def _passphrase(settings: Settings) -> bytes:
-    if not settings.passphrase:
+def _passphrases(settings: Settings) -> list[bytes]:
+    """Return the passphrase in Unicode's composed form (NFC), and as it was given if that differs.
+
+    Keyboards and systems spell the same letter in one code point or in two. Homes of before this
+    was known are opened by the spelling that made them.
+    """
+    given = settings.passphrase
+    if not given:
         raise KeyMissing(
             f"{settings.home} is protected by a passphrase: set {PASSPHRASE_VARIABLE}, "
             "or pass it to Lab.open()."
         )
-    return settings.passphrase.encode()
+    try:
+        spellings = [unicodedata.normalize("NFC", given).encode(), given.encode()]
+    except UnicodeEncodeError:  # bytes of an environment that are not text come as surrogates
+        raise InvalidValue(
+            "The passphrase holds bytes that are not text in this system's encoding: "
+            f"set {PASSPHRASE_VARIABLE} anew in UTF-8, or type the passphrase."
+        ) from None
+    return list(dict.fromkeys(spellings))
 
 
 def _cipher(secret: bytes, slot: Mapping[str, object]) -> AESGCM:

@@ -12,7 +12,7 @@ from aico_lab.config import Settings, source_key, usual_key_file
 from aico_lab.errors import ConnectionIsClosed, DatabaseLocked, NeverSynced, NotADatabase
 from aico_lab.etl.snapshots import Reader
 from aico_lab.etl.sync import SyncResult, sync
-from aico_lab.home import Home
+from aico_lab.home import Home, private_files
 from aico_lab.keys import Keys, Protection, create_keys, open_keys
 from aico_lab.reports.records import clear_up, page_of, read_runs
 from aico_lab.schema.core import CORE
@@ -63,6 +63,7 @@ class Lab:
         *,
         timezone: str = "UTC",
         generation: int | None = None,
+        external_access: bool = False,
     ) -> None:
         self.home = home
         self.timezone = timezone
@@ -72,12 +73,19 @@ class Lab:
         self._primary: libsql.Connection | None = None
         self._index: VectorIndex | None = None
         self._caches: dict[bool, KeyValueStore] = {}  # by whether it was opened to be read only
-        self._reader = Reader(home, keys.duckdb(), timezone=timezone, pinned=generation)
+        self._reader = Reader(
+            home,
+            keys.duckdb(),
+            timezone=timezone,
+            pinned=generation,
+            external_access=external_access,
+        )
         self._opened = contextlib.ExitStack()
         self._opened.callback(self._reader.close)
         self._closed = False
 
     @classmethod
+    @private_files()
     def create(
         cls,
         home: Path | str | None = None,
@@ -126,6 +134,7 @@ class Lab:
         passphrase: str | None = None,
         timezone: str = "UTC",
         generation: int | None = None,
+        external_access: bool = False,
     ) -> Lab:
         """Open a home.
 
@@ -135,15 +144,25 @@ class Lab:
             passphrase: The passphrase; AICO_LAB_PASSPHRASE where it is None.
             timezone: An IANA name; days and hours of timestamps are counted in it.
             generation: Read this snapshot rather than the newest one.
+            external_access: Let `sql` read and write any file, load extensions, use the network and
+                change DuckDB's settings. A query from elsewhere can then destroy or send anything.
 
         Raises:
             HomeMissing: There is no lab in that folder.
             KeyProblem: The key file or passphrase does not open it.
+            InvalidValue: A passphrase was given, and it is not one that opens this home.
         """
         settings = Settings.resolve(home=home, key_file=key_file, passphrase=passphrase)
         folder = Home(settings.home)
         keys = open_keys(folder.read_marker(), settings)
-        return cls(folder, keys, settings, timezone=timezone, generation=generation)
+        return cls(
+            folder,
+            keys,
+            settings,
+            timezone=timezone,
+            generation=generation,
+            external_access=external_access,
+        )
 
     @property
     def home_id(self) -> str:
@@ -161,6 +180,7 @@ class Lab:
         return LibSQLAdapter(self.home.primary, self._keys.libsql(), create=False)
 
     @property
+    @private_files()
     def primary(self) -> libsql.Connection:
         """A connection to the primary database, opened on first use, its schema up to date."""
         self._check_open()
@@ -212,6 +232,7 @@ class Lab:
         """The snapshot that `sql` reads now."""
         return self._reader.generation
 
+    @private_files()
     def import_from(
         self,
         source: str,
@@ -255,6 +276,7 @@ class Lab:
 
         return rescore(self.primary, progress=progress)
 
+    @private_files()
     def sync(
         self,
         *,
@@ -310,6 +332,7 @@ class Lab:
         self._check_open()
         return verify(self.primary, self._reader, progress=progress)
 
+    @private_files()
     def load(
         self,
         path: Path | str,
@@ -374,6 +397,7 @@ class Lab:
             self.sync()
             return load()
 
+    @private_files()
     def vectors(self) -> VectorIndex:
         """Give what finds memories by meaning, as of the last sync; it closes with the lab."""
         from aico_lab.projections.vectors import open_index
@@ -383,6 +407,7 @@ class Lab:
             self._index = self._opened.enter_context(open_index(self.home, self._keys))
         return self._index
 
+    @private_files()
     def cache(self, *, read_only: bool = False) -> KeyValueStore:
         """Give the cache; it closes with the lab.
 
@@ -400,22 +425,27 @@ class Lab:
             self._caches[read_only] = self._opened.enter_context(contextlib.closing(store))
         return self._caches[read_only]
 
-    def sql(self, query: str) -> duckdb.DuckDBPyRelation | None:
+    def sql(
+        self, query: str, parameters: Sequence[object] | Mapping[str, object] | None = None
+    ) -> duckdb.DuckDBPyRelation | None:
         """Ask the newest snapshot, or the pinned one.
 
         Args:
-            query: DuckDB's SQL; the view `conversations` and the tables of `raw` are there.
+            query: DuckDB's SQL; the view `conversations` and the tables of `raw` are there. It can
+                use no file, address or setting, unless the lab was opened with `external_access`.
+            parameters: Values for its `?`, or by name for its `$name`.
 
         Returns:
             A relation: `.pl()`, `.arrow()`, `.df()` or `.fetchall()` give its rows. None for a
-            statement that has no result, such as SET.
+            statement that has no result, such as CREATE TEMP TABLE.
 
         Raises:
             NeverSynced: There is no snapshot yet.
             InvalidStatement: DuckDB cannot run the query.
+            NotPermitted: It reaches beyond the snapshot.
         """
         self._check_open()
-        return self._reader.sql(query)
+        return self._reader.sql(query, parameters)
 
     @property
     def metrics(self) -> Metrics:
@@ -431,6 +461,7 @@ class Lab:
         self._check_open()
         return Metrics(self._reader, timezone=self.timezone)
 
+    @private_files()
     def run_report(
         self,
         name: str | Path,

@@ -7,6 +7,7 @@ import hmac
 import json
 import os
 import stat
+import unicodedata
 from typing import TYPE_CHECKING
 
 import pytest
@@ -147,6 +148,79 @@ def test_a_short_passphrase_is_refused_and_leaves_no_home(home):
     with pytest.raises(HomeMissing):
         Lab.open(home)
     Lab.create(home, protection="passphrase", passphrase=PASSPHRASE).close()
+
+
+LETTERS = "Grüße für Zoë"
+
+
+@pytest.mark.parametrize("made", ["NFC", "NFD"])
+def test_a_passphrase_is_the_same_however_a_keyboard_spells_its_letters(home, made):
+    """One system sends `ü` as one code point, another as two."""
+    Lab.create(
+        home, protection="passphrase", passphrase=unicodedata.normalize(made, LETTERS)
+    ).close()
+    for typed in ("NFC", "NFD"):
+        Lab.open(home, passphrase=unicodedata.normalize(typed, LETTERS)).close()
+    with pytest.raises(WrongKey):
+        Lab.open(home, passphrase="Grusse fur Zoe")
+
+
+def test_a_home_of_before_that_is_opened_by_the_spelling_that_made_it(home, monkeypatch):
+    """Nobody is locked out."""
+    spelled = unicodedata.normalize("NFD", LETTERS)
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            keys_module, "_passphrases", lambda settings: [settings.passphrase.encode()]
+        )
+        Lab.create(home, protection="passphrase", passphrase=spelled).close()
+    Lab.open(home, passphrase=spelled).close()
+
+
+@pytest.mark.parametrize("short", ["äöüß", "äöüßäöü", unicodedata.normalize("NFD", "äöüßäöü")])
+def test_characters_of_a_passphrase_are_counted_not_bytes(home, short):
+    """Seven letters stay seven where each takes two bytes, or two code points."""
+    with pytest.raises(InvalidValue, match="8 characters"):
+        Lab.create(home, protection="passphrase", passphrase=short)
+    Lab.create(home, protection="passphrase", passphrase=f"{short}zwei").close()
+
+
+def test_bytes_that_are_no_text_are_said_to_be_that(aico_lab):
+    """A variable of the environment may hold any."""
+    environment = {**os.environb, b"AICO_LAB_PASSPHRASE": b"correct \xff horse"}
+    refused = aico_lab("init", "--passphrase", env=environment)
+    assert refused.returncode == 2
+    assert "AICO_LAB_PASSPHRASE" in refused.stderr
+    assert "UTF-8" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_passphrase_that_protects_nothing_is_an_error(home, cli, monkeypatch):
+    """Whoever gives one believes that it is needed."""
+    with pytest.raises(InvalidValue, match="'passphrase'"):
+        Lab.create(home, passphrase=PASSPHRASE)
+    with pytest.raises(InvalidValue, match="'passphrase'"):
+        Lab.create(home, protection="none", passphrase=PASSPHRASE)
+    Lab.create(home).close()
+    with pytest.raises(InvalidValue, match="leave it out"):
+        Lab.open(home, passphrase=PASSPHRASE)
+    Lab.create(home.with_name("open"), protection="none").close()
+    with pytest.raises(InvalidValue, match="leave it out"):
+        Lab.open(home.with_name("open"), passphrase=PASSPHRASE)
+    monkeypatch.setenv("AICO_LAB_PASSPHRASE", PASSPHRASE)
+    for command in ("info", "init"):
+        refused = cli(command)
+        assert "AICO_LAB_PASSPHRASE" in refused.stderr or command == "init"
+        assert refused.returncode
+
+
+def test_the_demo_needs_no_passphrase_of_the_environment(in_process, monkeypatch):
+    """That is meant for another home."""
+    monkeypatch.setenv("AICO_LAB_PASSPHRASE", PASSPHRASE)
+    opened = []
+    monkeypatch.setattr("aico_lab.cli.demo.run_demo", lambda lab, **_: opened.append(lab.encrypted))
+    for _ in range(2):
+        assert in_process("demo").returncode == 0
+    assert opened == [True, True]
 
 
 def test_no_secret_stands_in_the_home_or_in_a_repr(home):

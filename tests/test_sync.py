@@ -402,8 +402,8 @@ def test_what_is_spilled_is_not_readable(lab):
     """DuckDB writes plain text into its temporary files unless told otherwise."""
     add(lab.primary, message(0))
     lab.sync()
-    lab.sql("SELECT 1")
-    connection = lab._reader.connection()
+    roomy = Lab.open(lab.home.path, external_access=True)  # else its settings are locked
+    connection = roomy._reader.connection()
     connection.execute("SET memory_limit = '60MB'; SET threads = 1")
     seen: list[bytes] = []
     done = threading.Event()
@@ -429,6 +429,7 @@ def test_what_is_spilled_is_not_readable(lab):
     )
     done.set()
     watcher.join()
+    roomy.close()
     assert sum(map(len, seen)) > 1 << 20, "nothing was spilled: the test shows nothing"
     assert not any(b"homesick" in content for content in seen)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from aico_lab.adapters.base import DatabaseAdapter, by_words
+from aico_lab.adapters.duckdb_confined import CONFINED, OPENLY, confine, private_link
 from aico_lab.errors import (
     AicoLabError,
     ConnectionIsClosed,
@@ -31,6 +32,8 @@ from aico_lab.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    import pyarrow as pa
 
     from aico_lab.adapters.base import Meanings
 
@@ -49,6 +52,12 @@ _MESSAGES: Meanings = (
     ("max_temp_directory_size", DiskFull, "needs more temporary space than the disk has"),
     ("permission denied", NotPermitted, "may not be opened: check its permissions"),
     ("read-only", NotPermitted, "is read-only: snapshots answer questions and take no changes"),
+    (
+        "configuration has been locked",
+        NotPermitted,
+        "has settings that no query changes: " + OPENLY,
+    ),
+    ("out of memory", StorageError, "cannot answer this in the memory it may use: ask for less"),
     ("could not read enough", CorruptDatabase, _DAMAGED),
     ("corrupt", CorruptDatabase, _DAMAGED),
     ("checksum", CorruptDatabase, _DAMAGED),
@@ -77,6 +86,8 @@ def translate(error: duckdb.Error, where: str) -> AicoLabError:
         where: The database, as a person knows it.
     """
     text = str(error).strip()
+    if isinstance(error, duckdb.PermissionException):
+        return NotPermitted(CONFINED)
     if isinstance(error, duckdb.DataError | duckdb.InvalidInputException):
         # It is somebody's message that does not fit.
         text = _QUOTED.sub("…", text.partition("\nLINE ")[0])
@@ -114,6 +125,7 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
         temporary: Path,
         timezone: str = "UTC",
         memory_limit: str | None = None,
+        confined: bool = False,
     ) -> None:
         """Remember what to open.
 
@@ -124,6 +136,7 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
             temporary: The folder for what does not fit into memory; it is encrypted there.
             timezone: In which days and hours of TIMESTAMPTZ values are counted.
             memory_limit: Such as '400MB'; DuckDB's own default otherwise.
+            confined: Let queries use no file, no network and no setting; see `duckdb_confined`.
         """
         self.path = path
         self._key = key
@@ -131,6 +144,7 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
         self._temporary = temporary
         self._timezone = timezone
         self._memory_limit = memory_limit
+        self._confined = confined
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """Open the file as the database `lab` of a new in-memory instance, and use it.
@@ -155,6 +169,8 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
                     "temp_directory": str(self._temporary / secrets.token_hex(8)),
                     # Else what is spilled is plain text; without a key DuckDB could not encrypt.
                     "temp_file_encryption": "false" if self._key is None else "true",
+                    # They would lie in the person's own folder, for every DuckDB to use.
+                    "allow_persistent_secrets": "false",
                     **limit,
                 },
             )
@@ -164,7 +180,12 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
             with contextlib.suppress(duckdb.InvalidInputException):
                 connection.execute("SET enable_progress_bar = false")
             _set_timezone(connection, self._timezone)
-            self._attach(connection)
+            if self._confined:
+                with private_link(self.path, self._temporary) as link:
+                    self._attach(connection, link)
+                confine(connection, self._temporary)
+            else:
+                self._attach(connection, self.path)
         except BaseException:
             connection.close()
             raise
@@ -181,19 +202,39 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
                 f"SELECT count(*) FROM duckdb_tables() WHERE database_name = '{ALIAS}'"
             )
 
-    def _attach(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def _attach(self, connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         options = ["READ_ONLY"] if self._read_only else []
         if self._key is not None:
             _load_openssl(connection)
             options.append(f"ENCRYPTION_KEY {_literal(self._key)}")
         clause = f" ({', '.join(options)})" if options else ""
         try:
-            connection.execute(f"ATTACH {_literal(str(self.path))} AS {ALIAS}{clause}")
+            connection.execute(f"ATTACH {_literal(str(path))} AS {ALIAS}{clause}")
         except duckdb.Error as error:
             # Not chained: DuckDB's own text may quote the statement, and the key is in it.
             where = self.path.name
             raise by_words(str(error), where, _MESSAGES) or translate(error, where) from None
         connection.execute(f"USE {ALIAS}")
+
+
+def write_rows(
+    rows: pa.RecordBatchReader,  # noqa: ARG001 - DuckDB finds it by its name
+    file: Path,
+    *,
+    timezone: str = "UTC",
+) -> None:
+    """Write rows as CSV or Parquet, whichever the file's ending says.
+
+    Args:
+        rows: They are read once, and held in memory a batch at a time.
+        file: A file that is replaced.
+        timezone: In which CSV has the times that are points in time.
+    """
+    kind = "(FORMAT parquet)" if file.suffix == ".parquet" else "(FORMAT csv, HEADER)"
+    # An instance of its own, as the one that has the rows may write nothing; it spills nothing.
+    with translated(file.name), duckdb.connect(":memory:", config={"temp_directory": ""}) as own:
+        _set_timezone(own, timezone)
+        own.execute(f"COPY (FROM rows) TO {_literal(str(file))} {kind}")
 
 
 def _set_timezone(connection: duckdb.DuckDBPyConnection, timezone: str) -> None:

@@ -11,7 +11,7 @@ from filelock import FileLock
 from aico_lab.adapters.libsql import BUSY_TIMEOUT, Connection, LibSQLAdapter
 from aico_lab.config import Settings
 from aico_lab.errors import HomeMissing, KeyMissing, WrongKey
-from aico_lab.home import os_errors, write_atomically
+from aico_lab.home import os_errors, private_files, write_atomically
 from aico_lab.keys import create_keys, open_keys, protection_of
 
 
@@ -41,6 +41,7 @@ class EncryptedLibSQLConnection(Connection):
         super().__init__(path, key, busy_timeout=BUSY_TIMEOUT)
 
 
+@private_files()
 def _key(path: Path, settings: Settings) -> str | None:
     slot = path.with_name(f"{path.name}.key.json")
     with os_errors(path.parent):

@@ -33,6 +33,7 @@ from aico_lab.errors import (
     InvalidStatement,
     StorageError,
 )
+from aico_lab.home import private_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -366,12 +367,14 @@ class LibSQLAdapter(DatabaseAdapter[Connection]):
                 f"The database {self.path} does not exist: restore it from a backup or create a "
                 "new home."
             )
+        with private_files() if new else contextlib.nullcontext():
+            return self._connect()  # the write-ahead log beside a file takes the file's mode
+
+    def _connect(self) -> Connection:
         connection = Connection(self.path, self._key, busy_timeout=self.busy_timeout)
         try:
             # Opening is lazy: only reading a page shows whether the key is right.
             connection.fetch_all("SELECT count(*) FROM sqlite_master")
-            if new:
-                self.path.chmod(0o600)  # the write-ahead log beside it takes the same mode
             # Else readers would keep writers out. Of a file that is in this mode already nothing
             # is written, nor is anybody waited for; one that was being made may not be.
             connection.fetch_all("PRAGMA journal_mode = WAL")

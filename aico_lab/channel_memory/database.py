@@ -27,7 +27,7 @@ from aico_lab.channel_memory.messages import (
 from aico_lab.channel_memory.segments import Segments
 from aico_lab.channel_memory.users import UserManager
 from aico_lab.errors import CorruptDatabase, DatabaseLocked, DuplicateId, InvalidValue, NotADatabase
-from aico_lab.home import os_errors
+from aico_lab.home import os_errors, private_files
 from aico_lab.importer import import_batches
 from aico_lab.schema.core import CORE
 from aico_lab.schema.versions import MARKS
@@ -70,7 +70,7 @@ class DatabaseManager(Segments):
         # Absolute, since connections are opened later too, and a program may change its folder.
         self.db_path = Path(db_path).expanduser().absolute()
         self._connections = ThreadConnections(LibSQLAdapter(self.db_path, encryption_key))
-        with os_errors(self.db_path.parent):
+        with os_errors(self.db_path.parent), private_files():
             self.db_path.parent.mkdir(parents=True, exist_ok=True)
         _refuse_foreign(self.db_path, encryption_key)
         self._initialize_database()

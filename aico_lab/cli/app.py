@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from aico_lab.cli.bench import bench
-from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, ask_passphrase, open_lab
+from aico_lab.cli.common import (
+    HomeOption,
+    JsonOption,
+    KeyFileOption,
+    ask_passphrase,
+    has_passphrase,
+    open_lab,
+)
 from aico_lab.cli.lab import open_jupyterlab
 from aico_lab.cli.metrics import metrics
-from aico_lab.cli.output import Bar, distinct, emit, say
+from aico_lab.cli.output import Bar, emit, say
 from aico_lab.cli.pipeline import pipeline
 from aico_lab.cli.report import report
 from aico_lab.cli.schema import schema
+from aico_lab.cli.sql import sql
 
 if TYPE_CHECKING:
     from aico_lab.keys import Protection
@@ -32,6 +41,7 @@ app.add_typer(pipeline, name="pipeline")
 app.add_typer(bench, name="bench")
 app.add_typer(metrics, name="metrics")
 app.command("lab")(open_jupyterlab)
+app.command("sql")(sql)
 
 DEMO_HOME = "aico-lab-demo"
 
@@ -43,6 +53,7 @@ def options(
 ) -> None:
     """Study conversations with a local-first AI companion."""
     del debug  # read by main(), so that it may stand anywhere
+    os.umask(0o077)  # for what libraries, kernels and servers make at any time
 
 
 @app.command()
@@ -60,12 +71,14 @@ def demo(
     from aico_lab.errors import HomeMissing
     from aico_lab.lab import Lab
 
-    # Never the home that the environment names: strangers' messages would get among one's own.
+    # Never the home that the environment names: strangers' messages would get among one's own. Nor
+    # is the passphrase of the environment meant for a home that has none.
     folder = home or usual_home(DEMO_HOME)
     try:
-        lab = Lab.open(folder, passphrase=ask_passphrase(folder))
+        secret = ask_passphrase(folder) if has_passphrase(folder) else ""
+        lab = Lab.open(folder, passphrase=secret)
     except HomeMissing:
-        lab = Lab.create(folder)
+        lab = Lab.create(folder, passphrase="")
     with lab:
         run_demo(lab, limit=limit, json=json)
 
@@ -256,31 +269,6 @@ def load(
         emit(result)
     else:
         say_loaded(result)
-
-
-@app.command()
-def sql(
-    query: Annotated[str, typer.Argument(help="DuckDB's SQL, on the newest snapshot.")],
-    *,
-    home: HomeOption = None,
-    key_file: KeyFileOption = None,
-    timezone: Annotated[str, typer.Option(help="IANA name, for days and hours.")] = "UTC",
-    json: JsonOption = False,
-) -> None:
-    """Ask the newest snapshot."""
-    from aico_lab.adapters.duckdb import translated
-
-    with open_lab(home, key_file, timezone=timezone) as lab:
-        relation = lab.sql(query)
-        if relation is None:  # a statement without a result, such as SET
-            say("[]" if json else "Done.")
-            return
-        with translated("The snapshot"):
-            if json:
-                names = distinct(relation.columns)
-                emit([dict(zip(names, row, strict=True)) for row in relation.fetchall()])
-            else:
-                say(str(relation))
 
 
 @app.command()

@@ -50,11 +50,22 @@ def ask_passphrase(home: Path | None) -> str | None:
 
     from aico_lab.config import Settings
     from aico_lab.home import Home
-    from aico_lab.keys import protection_of
 
     settings = Settings.resolve(home=home)
     if settings.passphrase or not sys.stdin.isatty() or not Home(settings.home).marker.exists():
         return settings.passphrase
-    if protection_of(Home(settings.home).read_marker()) != "passphrase":
+    if not has_passphrase(settings.home):
         return None
     return str(typer.prompt("Passphrase", hide_input=True, err=True))
+
+
+def has_passphrase(home: Path) -> bool:
+    """Say whether it is a passphrase that opens a home.
+
+    Raises:
+        HomeMissing: There is no lab in that folder.
+    """
+    from aico_lab.home import Home
+    from aico_lab.keys import protection_of
+
+    return protection_of(Home(home).read_marker()) == "passphrase"

@@ -7,6 +7,8 @@ import dataclasses
 import itertools
 import json
 import math
+import re
+import secrets
 import sys
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -30,7 +32,14 @@ def note(text: str) -> None:
 
 def emit(value: object) -> None:
     """Print one JSON value."""
-    say(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False))
+    say(json_text(value))
+
+
+def json_text(value: object, *, ensure_ascii: bool = False) -> str:
+    """Return a value as JSON, in which a DECIMAL has all its digits."""
+    mark = secrets.token_hex(16)  # Python's json writes no number but its own
+    text = json.dumps(_plain(value, mark), ensure_ascii=ensure_ascii, allow_nan=False)
+    return re.sub(f'"{mark}([-0-9.]+)"', r"\1", text) if mark in text else text
 
 
 def distinct(names: list[str]) -> list[str]:
@@ -43,17 +52,20 @@ def distinct(names: list[str]) -> list[str]:
     return given
 
 
-def _plain(value: Any) -> Any:  # noqa: C901, PLR0911 - one line a type
-    """Give what JSON can say of a value: NaN and infinities are null, bytes base64, times ISO."""
+def _plain(value: Any, mark: str) -> Any:  # noqa: C901, PLR0911 - one line a type
+    """Give what JSON can say of a value: NaN and infinities are null, bytes base64, times ISO.
+
+    A decimal number becomes text that begins with `mark`.
+    """
     match value:
         case None | bool() | int() | str():
             return value
         case float():
             return value if math.isfinite(value) else None
         case dict():
-            return {str(key): _plain(item) for key, item in value.items()}
+            return {str(key): _plain(item, mark) for key, item in value.items()}
         case list() | tuple():
-            return [_plain(item) for item in value]
+            return [_plain(item, mark) for item in value]
         case bytes():
             return base64.b64encode(value).decode()
         case datetime() | date() | time():
@@ -61,11 +73,11 @@ def _plain(value: Any) -> Any:  # noqa: C901, PLR0911 - one line a type
         case timedelta():
             return value.total_seconds()
         case Decimal():
-            return int(value) if value == value.to_integral_value() else float(value)
+            return f"{mark}{value:f}"
         case PurePath() | UUID():
             return str(value)
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return _plain(dataclasses.asdict(value))
+            return _plain(dataclasses.asdict(value), mark)
     raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 

@@ -18,10 +18,12 @@ import weakref
 from typing import TYPE_CHECKING
 
 from aico_lab.adapters.duckdb import DuckDBAdapter, translated
+from aico_lab.adapters.duckdb_confined import check_statements
 from aico_lab.errors import NeverSynced, StorageError, UnknownName
 from aico_lab.home import os_errors, sync_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import duckdb
@@ -146,7 +148,13 @@ class Reader:
     """
 
     def __init__(
-        self, home: Home, key: str | None, *, timezone: str, pinned: int | None = None
+        self,
+        home: Home,
+        key: str | None,
+        *,
+        timezone: str,
+        pinned: int | None = None,
+        external_access: bool = False,
     ) -> None:
         """Open nothing yet.
 
@@ -155,11 +163,13 @@ class Reader:
             key: DuckDB's key.
             timezone: In which days and hours of timestamps are counted.
             pinned: Read this generation rather than the newest.
+            external_access: Let queries read and write files and addresses, and change settings.
         """
         self._home = home
         self._key = key
         self._timezone = timezone
         self._pinned = pinned
+        self._confined = not external_access
         self._open: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
         self._newest: duckdb.DuckDBPyConnection | None = None
         self._generation = 0
@@ -169,16 +179,25 @@ class Reader:
         """The snapshot that is read now."""
         return find(self._home.snapshots, self._pinned)[0]
 
-    def sql(self, query: str) -> duckdb.DuckDBPyRelation | None:
+    def sql(
+        self, query: str, parameters: Sequence[object] | Mapping[str, object] | None = None
+    ) -> duckdb.DuckDBPyRelation | None:
         """Give the answer, or None for a statement that has none.
+
+        Args:
+            query: DuckDB's SQL.
+            parameters: Values for its `?`, or by name for its `$name`.
 
         Raises:
             NeverSynced: There is no snapshot yet.
             InvalidStatement: DuckDB cannot run the query.
+            NotPermitted: It reaches beyond the snapshot.
         """
         connection = self.connection()
         with translated("The snapshot"):
-            return connection.sql(query)
+            if self._confined:
+                check_statements(connection, query)
+            return connection.sql(query, params=parameters)
 
     def connection(self) -> duckdb.DuckDBPyConnection:
         """Give a connection to the snapshot to be read; an older one lives on in its answers."""
@@ -205,6 +224,7 @@ class Reader:
             read_only=True,
             temporary=self._home.temporary,
             timezone=self._timezone,
+            confined=self._confined,
         ).connect()
 
     def close(self) -> None:

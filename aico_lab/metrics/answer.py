@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
@@ -82,6 +83,28 @@ class Answer:
         """Return the rows as a pandas frame."""
         frame: pd.DataFrame = self.arrow().to_pandas()
         return frame
+
+    def write(self, file: Path | str) -> None:
+        """Write all rows to a file that only its owner can read, in the place of an older one.
+
+        Args:
+            file: It ends in .csv, .parquet or .json (a list of objects).
+
+        Raises:
+            InvalidValue: It has another ending, or lies in a home.
+            HomeNotWritable: It cannot be written.
+        """
+        from aico_lab.home import results_file
+
+        rows = self.pl()
+        with results_file(Path(file)) as target:
+            match target.suffix:
+                case ".csv":
+                    rows.write_csv(target)
+                case ".parquet":
+                    rows.write_parquet(target)
+                case _:
+                    rows.write_json(target)
 
     def plot(self) -> Chart:
         """Draw it.

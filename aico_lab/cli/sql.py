@@ -1,0 +1,95 @@
+"""`aico-lab sql`: a question to the newest snapshot, shown or written to a file."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
+from aico_lab.cli.output import distinct, emit, json_text, note, say
+
+if TYPE_CHECKING:
+    import duckdb
+
+SHOWN: Final = 20
+"""How many rows a table shows, unless more are asked for."""
+
+WIDE: Final = 1_000_000
+"""Characters of a line where no terminal's edge is in the way."""
+
+
+def sql(
+    query: Annotated[str, typer.Argument(help="DuckDB's SQL, on the newest snapshot.")],
+    *,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    timezone: Annotated[str, typer.Option(help="IANA name, for days and hours.")] = "UTC",
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"At most so many rows; else {SHOWN} in a table, all elsewhere."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the rows to a file .csv, .parquet or .json instead. It is not encrypted; "
+            "only you can read it."
+        ),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Ask the newest snapshot; a query reaches no other file, and no network."""
+    from aico_lab.adapters.duckdb import translated
+    from aico_lab.errors import InvalidValue
+
+    if output and json:
+        raise InvalidValue("Give only one of --output and --json.")
+    with open_lab(home, key_file, timezone=timezone) as lab:
+        relation = lab.sql(query)
+        if relation is None:  # a statement without a result, such as CREATE TEMP TABLE
+            say("[]" if json else "Done.")
+            return
+        with translated("The snapshot"):
+            if output:
+                _write(relation.limit(limit) if limit else relation, output, timezone)
+                say(f"Wrote {output}.")
+            elif json:
+                emit(_objects(relation.limit(limit) if limit else relation))
+            else:
+                _show(relation, limit or SHOWN)
+
+
+def _objects(relation: duckdb.DuckDBPyRelation) -> list[dict[str, object]]:
+    names = distinct(relation.columns)
+    return [dict(zip(names, row, strict=True)) for row in relation.fetchall()]
+
+
+def _show(relation: duckdb.DuckDBPyRelation, limit: int) -> None:
+    """Print a table of the first rows; it is cut at the edge of a terminal, and nowhere else."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDE
+    drawn = io.StringIO()
+    with contextlib.redirect_stdout(drawn):  # DuckDB has no other way to set its size
+        relation.limit(limit).show(max_width=width, max_rows=limit)
+    table = drawn.getvalue().rstrip("\n")
+    say(table)
+    if len(table.splitlines()) > limit and relation.limit(1, offset=limit).fetchone():
+        note(
+            f"The first {limit:,} rows are shown: --limit 1000 shows more (| less -S to scroll), "
+            "--output FILE writes all."
+        )
+
+
+def _write(relation: duckdb.DuckDBPyRelation, file: Path, timezone: str) -> None:
+    from aico_lab.adapters.duckdb import write_rows
+    from aico_lab.home import results_file
+
+    with results_file(file) as target:
+        if target.suffix == ".json":
+            target.write_text(f"{json_text(_objects(relation))}\n", encoding="utf-8")
+        else:
+            write_rows(relation.to_arrow_reader(), target, timezone=timezone)
