@@ -59,7 +59,7 @@ _MADE: Final = (
 
 _NEVER: Final = "9e18::BIGINT"
 
-BATCH = 1_000_000
+BATCH = 250_000
 """About how many messages are placed at a time, so that memory does not grow with all of them."""
 
 _EVERYTHING: Final = f"""CREATE OR REPLACE TEMP TABLE changed AS

@@ -111,8 +111,12 @@ class _Text:
 
     def __init__(self, text: str) -> None:
         self.text = text[:CHARACTERS]
-        self.is_foreign = is_foreign_script(self.text)
-        self.words = self.text.lower().replace("’", "'").split()  # noqa: RUF001
+        lower = self.text.lower()
+        self.is_foreign = False
+        if not self.text.isascii():
+            self.is_foreign = is_foreign_script(self.text)
+            lower = lower.replace("’", "'")  # noqa: RUF001
+        self.words = lower.split()
         self.english = sum(map(_ENGLISH.__contains__, self.words))
         self.is_english = self.english > 1 and 3 * self.english >= len(self.words)
 
