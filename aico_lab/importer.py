@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -20,7 +22,7 @@ from aico_lab.sources.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.sources.records import Batch
@@ -141,18 +143,35 @@ def import_batches(
     check_on_conflict(on_conflict)
     result = ImportResult()
     elsewhere = False
-    for batch in batches:
-        result.look_at(batch)
-        with connection.transaction():
-            placing = Placing(connection, batch.messages, replace=on_conflict == "replace")
-            _write(connection, batch, placing)
-        result.add(batch, placing)
-        elsewhere |= placing.elsewhere
-        if progress:
-            progress(batch)
+    with _only_young_garbage():
+        for batch in batches:
+            result.look_at(batch)
+            with connection.transaction():
+                placing = Placing(connection, batch.messages, replace=on_conflict == "replace")
+                _write(connection, batch, placing)
+            result.add(batch, placing)
+            elsewhere |= placing.elsewhere
+            if progress:
+                progress(batch)
+            gc.collect(0)
     if elsewhere:
         mend_replies(connection)
     return result
+
+
+@contextmanager
+def _only_young_garbage() -> Iterator[None]:
+    """Let the garbage collector look at no more than it is told to.
+
+    By itself it searches all records of a batch again and again, and they hold no garbage.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _write(connection: Connection, batch: Batch, placing: Placing) -> None:

@@ -11,7 +11,6 @@ from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.config import Settings, source_key, usual_key_file
 from aico_lab.errors import ConnectionIsClosed, DatabaseLocked, NeverSynced, NotADatabase
 from aico_lab.etl.snapshots import Reader
-from aico_lab.etl.sync import SyncResult, sync
 from aico_lab.home import Home, private_files
 from aico_lab.keys import Keys, Protection, create_keys, open_keys
 from aico_lab.reports.records import clear_up, page_of, read_runs
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from aico_lab.embeddings.index import VectorIndex
     from aico_lab.etl.evolution import OnChange
     from aico_lab.etl.foreign import LoadResult
-    from aico_lab.etl.sync import Progress
+    from aico_lab.etl.sync import Progress, SyncResult
     from aico_lab.etl.verify import Proof
     from aico_lab.importer import ImportResult, OnConflict
     from aico_lab.metrics.catalogue import Metrics
@@ -300,6 +299,7 @@ class Lab:
         Raises:
             SchemaChanged: The warehouse would lose something; say `on_change`.
         """
+        from aico_lab.etl.sync import sync
         from aico_lab.projections.cache import sync_cache
         from aico_lab.projections.vectors import sync_vectors
 

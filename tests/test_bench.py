@@ -10,9 +10,10 @@ import duckdb
 import polars as pl
 import pytest
 
-from aico_lab.bench import etl_peers, metrics_jobs
+from aico_lab.bench import etl_peers, harness, metrics_jobs, start_jobs
 from aico_lab.bench.etl import RATIOS, run_bench
 from aico_lab.bench.etl_peers import PEERS
+from aico_lab.bench.harness import NO_BYTECODE
 from aico_lab.config import Settings
 from aico_lab.errors import LibraryMissing
 from aico_lab.lab import Lab
@@ -77,6 +78,34 @@ def test_the_etl_benchmark_prints_the_times_peaks_and_ratios_of_every_job(in_pro
     for name, (job, other) in RATIOS.items():
         expected = shown["seconds"][job] / shown["seconds"][other]
         assert shown["ratios"][name] == pytest.approx(expected, abs=0.001)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_starting_times_whole_processes(in_process, monkeypatch):
+    """Each does what it is named after, and keeps the bytecode of what it imports."""
+    monkeypatch.delenv(NO_BYTECODE, raising=False)
+    printed = in_process("bench", "start", "--rows", "1000", "--repeat", "1", "--json").stdout
+    shown = json.loads(printed)
+    assert set(shown["seconds"]) == set(start_jobs.JOBS)
+    assert shown["seconds"]["python"] < shown["seconds"]["help"] < shown["seconds"]["metrics-show"]
+    assert shown["peak_mb"]["help"] < shown["peak_mb"]["metrics-show"]
+
+
+def test_a_job_keeps_bytecode_whatever_the_environment_says(monkeypatch, tmp_path):
+    """To compile in each process what it imports takes longer than many a job."""
+    monkeypatch.setenv(NO_BYTECODE, "1")
+    job = (
+        "import json, sys; print(json.dumps({'seconds': sys.dont_write_bytecode, 'peak_mb': 0}))\n"
+    )
+    (tmp_path / "job.py").write_text(job, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    rounds = []
+    outcome = harness.measure(
+        setup={}, jobs={"a": "job"}, ratios={}, rows=2_000, repeat=2,
+        progress=lambda *told: rounds.append(told),
+    )  # fmt: skip
+    assert outcome.seconds == {"a": False}
+    assert rounds[-1] == ("bench", 3, 3)  # one before, in which libraries were compiled
 
 
 def test_a_peer_that_is_not_installed_is_missed_before_any_work(monkeypatch):

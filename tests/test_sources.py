@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aico_lab.errors import InvalidValue, SourceMissing, SourceUnreadable, UnknownName, WrongUse
@@ -1007,3 +1007,34 @@ def test_a_damaged_data_set_says_how_to_mend_it(monkeypatch, tmp_path):
     monkeypatch.setattr("aico_lab.sources.chitchat.find_spec", lambda _name: Spec)
     with pytest.raises(SourceUnreadable, match="--force-reinstall"):
         next(read("chitchat"))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.text(), JSON, max_size=4), st.booleans())
+@example({"a": -0.0, "b": 12345678901234567890123, "c": 2**63, "d": -(2**63) - 1}, True)
+@example({"a": {"b": "12345678901234567890"}, "\u2028": "\ud83d\ude00"}, True)
+def test_a_line_is_read_as_by_pythons_own_parser(value, ascii_only):
+    """Numbers of any length, whole ones and others, and text of any script."""
+    written = json.dumps(value, ensure_ascii=ascii_only)
+    if ascii_only or written.encode("utf-8", "replace").decode() == written:
+        assert repr(jsonl._parse(written.encode())) == repr(json.loads(written))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *('{"a": -0}', '{"a": 1E5, "a": 0.1}', '{"a": 1e400}', '{"a": NaN}', '{"a": -Infinity}'),
+        *('{"a": "\\ud800"}', '{"a": "\\u0000"}', '\t{"a": 1.0}\r\n', '{"a": 123456789.0e-400}'),
+        '{"a": ' + "[" * 300 + "]" * 300 + "}",
+    ],
+)
+def test_an_odd_line_is_read_as_by_pythons_own_parser(line):
+    """What one of the parsers refuses, or reads as another number."""
+    assert repr(jsonl._parse(line.encode())) == repr(json.loads(line))

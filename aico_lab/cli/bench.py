@@ -32,6 +32,16 @@ def bench_etl(
     _show(run_bench, rows, repeat, json=json)
 
 
+@bench.command("start")
+def bench_start(
+    *, rows: RowsOption = 250_000, repeat: RepeatOption = 9, json: JsonOption = False
+) -> None:
+    """Time commands that do little, whole processes from their start to their end."""
+    from aico_lab.bench.start import run_bench
+
+    _show(run_bench, rows, repeat, json=json)
+
+
 @bench.command("storage")
 def bench_storage(
     *, rows: RowsOption = 100_000, repeat: RepeatOption = 3, json: JsonOption = False

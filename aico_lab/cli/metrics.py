@@ -13,6 +13,7 @@ from aico_lab.cli.common import (
     JsonOption,
     KeyFileOption,
     ParameterOption,
+    importing,
     open_lab,
     read_pairs,
 )
@@ -36,7 +37,8 @@ def metrics_list(
     json: JsonOption = False,
 ) -> None:
     """Show what can be asked; with a name, how it is defined."""
-    from aico_lab.metrics.catalogue import CATALOGUE
+    with importing("aico_lab.metrics.catalogue"):
+        from aico_lab.metrics.catalogue import CATALOGUE
 
     chosen = [CATALOGUE[name]] if name else CATALOGUE.by_domain()
     if json:
@@ -90,8 +92,9 @@ def metrics_show(
 ) -> None:
     """Answer one question from the newest snapshot."""
     from aico_lab.errors import InvalidValue
-    from aico_lab.metrics.filters import Filters
 
+    with importing("aico_lab.metrics.filters"):
+        from aico_lab.metrics.filters import Filters
     given = read_pairs(parameter)
     if filters := sorted(given.keys() & {field.name for field in fields(Filters)}):
         option = filters[0].replace("_", "-")
@@ -99,7 +102,9 @@ def metrics_show(
     if plot and plot.suffix.lower() not in PICTURES:
         raise InvalidValue(f"{plot.name} is no picture: its name ends in {', '.join(PICTURES)}.")
     with open_lab(home, key_file, timezone=timezone) as lab:
-        answer: Answer = getattr(lab.metrics, name)(
+        with importing("aico_lab.metrics.catalogue"):
+            question = getattr(lab.metrics, name)
+        answer: Answer = question(
             since=since,
             until=until,
             user=user or None,

@@ -51,10 +51,7 @@ def schemas() -> dict[str, dict[str, str]]:
 
 def compiled() -> str:
     """Return what belongs into the file: each table's columns, and the query that fills it."""
-    queries = {
-        "places": definitions.places(ibis.table(definitions.SOURCE, name="slice")),
-        **{name: table for name, table in tables().items() if name != "messages"},
-    }
+    queries = {name: table for name, table in tables().items() if name != "messages"}
     sections = {
         f"columns of {name}": ",\n".join(f"{column} {_DUCKDB_TYPES[type_]}"
                                          for column, type_ in columns.items())

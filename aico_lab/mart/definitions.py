@@ -1,7 +1,7 @@
 """What questions about conversations start from, each table declared once for every engine.
 
-An engine gives the messages as `SOURCE`, and counts their words; from there on these are Ibis
-expressions, of operations that are equal on DuckDB and on Spark.
+A sync puts the messages in their places (`aico_lab.mart.places`) and counts their words; from there
+on these are Ibis expressions, of operations that are equal on DuckDB and on Spark.
 """
 
 from __future__ import annotations
@@ -13,35 +13,6 @@ from ibis import _
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
-
-_PEOPLE: Final = 1 << 32
-
-SESSION_GAP_MS: Final = 30 * 60 * 1000
-"""A longer silence ends a session, and with it a turn. Thirty minutes are what web analytics and
-chat-analytics use; `sessions` of the metrics takes another one."""
-
-SOURCE: Final = {
-    "id": "int64",
-    "conversation": "int64",
-    "author": "int64",
-    "by_user": "boolean",
-    "addressed": "boolean",
-    "earlier": "boolean",
-    "ts_us": "int64",
-    "ts_ms": "int64",
-    "response_ms": "int64",
-}
-"""Messages of the user's and the companion's side; what the system wrote is no talk.
-
-All of them pass through windows, so they are narrow: conversations and people are numbers, and 0 is
-nobody. `author` is whom the message names, `response_ms` is NULL where it was not recorded.
-`addressed` messages are those of the companion that name a person who wrote before, as a user, in
-the same conversation.
-
-`earlier` messages have their place already, and the others count on from them: of each conversation
-the last message by, and the last one to, each person. They are in their order by `ts_us` and `id`,
-before all others, name their person, and are `addressed` where the companion wrote them.
-"""
 
 MESSAGES: Final = {
     "id": "int64",
@@ -81,65 +52,6 @@ before, whomever that named.
 
 `n_words` is NULL of a message in a script without spaces between words: see `aico_lab.mart.text`.
 """
-
-
-def places(source: ir.Table) -> ir.Table:
-    """Return the messages of `SOURCE` that are not `earlier` their places.
-
-    Their numbers count on from 0 after the earlier ones; one that goes on with the last turn, or
-    session, of these has -1.
-    """
-    nothing = ibis.null("int64")
-    in_order = ibis.window(group_by="conversation", order_by=["ts_us", "id"])
-    names = source.by_user | source.addressed
-    first = source.mutate(
-        place=ibis.row_number().over(in_order),
-        gap_ms=source.ts_ms - source.ts_ms.lag().over(in_order),
-        other_side=source.by_user != source.by_user.lag().over(in_order),
-        named=ibis.ifelse(names, source.author, nothing),
-        named_before=ibis.ifelse(names, source.author, nothing).lag().over(in_order),
-    )
-    so_far = ibis.window(group_by="conversation", order_by="place", preceding=None, following=0)
-    # Grows with every message that counts: the largest so far is the last one's.
-    wrote = first.place * _PEOPLE + first.author
-    second = first.mutate(
-        writer=ibis.ifelse(first.by_user | (first.place == 0), wrote, nothing).max().over(so_far)
-        % _PEOPLE,
-        by_users=first.by_user.cast("int64").sum().over(so_far),
-    )
-    person = ibis.coalesce(second.named, second.writer)
-    starts_session = starts_session_after(second.gap_ms, SESSION_GAP_MS)
-    # Between two messages of the companion nobody wrote: the writer is the same for both.
-    other_person = person != ibis.coalesce(second.named_before, second.writer)
-    starts_turn = starts_session | second.other_side | other_person
-    third = second.mutate(
-        person=person,
-        counts=(~second.earlier).cast("int64"),
-        starts_session=(starts_session & ~second.earlier).cast("int64"),
-        starts_turn=(starts_turn & ~second.earlier).cast("int64"),
-    )
-    between = ibis.window(group_by=["conversation", "person"], order_by="place")
-    answers = third.by_user != third.by_user.lag().over(between)
-    waited = third.ts_ms - third.ts_ms.lag().over(between)
-    replies = third.mutate(
-        reply_ms=ibis.cases(
-            (third.by_user & (third.by_users == 1), third.gap_ms), (answers, waited), else_=nothing
-        ),
-        msg_idx=third.counts.sum().over(so_far) - 1,
-        session_idx=third.starts_session.sum().over(so_far) - 1,
-        turn_idx=third.starts_turn.sum().over(so_far) - 1,
-    )
-    return replies.filter(~replies.earlier).select(
-        "id",
-        "conversation",
-        "person",
-        "msg_idx",
-        "turn_idx",
-        "session_idx",
-        "gap_ms",
-        "reply_ms",
-        recorded_ms=ibis.ifelse(_.reply_ms.notnull(), _.response_ms, nothing),
-    )
 
 
 def starts_session_after(gap_ms: ir.IntegerValue, longest_ms: int) -> ir.BooleanValue:

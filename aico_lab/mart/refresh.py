@@ -12,6 +12,7 @@ import hashlib
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
+from aico_lab.mart.places import places
 from aico_lab.mart.text import MEASURED
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MEMORY_LIMIT: Final = "200MB"
-"""What DuckDB may use for windows over all messages of a large home; more is spilled."""
+"""What DuckDB may use for joins over all messages of a large home; more is spilled."""
 
 _DAY: Final = "floor(ts_ms / 86400000)"
 
@@ -58,8 +59,8 @@ _MADE: Final = (
 
 _NEVER: Final = "9e18::BIGINT"
 
-BATCH = 200_000
-"""About how many messages are placed at a time: DuckDB cannot spill all that windows need."""
+BATCH = 250_000
+"""About how many messages are placed at a time, so that memory does not grow with all of them."""
 
 _EVERYTHING: Final = f"""CREATE OR REPLACE TEMP TABLE changed AS
     SELECT
@@ -146,34 +147,28 @@ _PEOPLE: Final = """CREATE OR REPLACE TEMP TABLE people AS
     WHERE user_id IS NOT NULL"""
 
 _SOURCE: Final = """
-    WITH
-        said AS (
-            SELECT
-                id, conversation, coalesce(person, 0) AS author, role = 'user' AS by_user,
-                epoch_us(timestamp) AS ts_us, epoch_ms(timestamp) AS ts_ms,
-                TRY_CAST(round(response_time * 1000) AS BIGINT) AS response_ms
-            FROM talk JOIN stale USING (conversation_id) LEFT JOIN people USING (user_id)
-        ),
-        known AS (
-            SELECT
-                msg_idx AS id, conversation, coalesce(person, 0) AS author,
-                role = 'user' AS by_user, e.ts_ms * 1000 AS ts_us, e.ts_ms
-            FROM earlier e JOIN stale USING (conversation_id) LEFT JOIN people USING (user_id)
-        ),
-        writers AS (
-            SELECT conversation, author, min({'ts_us': ts_us, 'id': id}) AS since
-            FROM (FROM said SELECT conversation, author, by_user, ts_us, id
-                UNION ALL FROM known SELECT conversation, author, by_user, ts_us, id)
-            WHERE by_user AND author > 0 GROUP BY ALL
-        )
     SELECT
-        id, conversation, author, by_user,
-        coalesce(NOT by_user AND {'ts_us': ts_us, 'id': id} > since, false) AS addressed,
-        false AS earlier, ts_us, ts_ms, response_ms
-    FROM said LEFT JOIN writers USING (conversation, author)
+        id, conversation, coalesce(person, 0) AS author, role = 'user' AS by_user,
+        false AS earlier, epoch_us(timestamp) AS ts_us, epoch_ms(timestamp) AS ts_ms
+    FROM talk JOIN stale USING (conversation_id) LEFT JOIN people USING (user_id)
     UNION ALL
-    SELECT id, conversation, author, by_user, NOT by_user, true, ts_us, ts_ms, NULL FROM known"""
-"""`SOURCE` of the definitions."""
+    SELECT
+        msg_idx, conversation, coalesce(person, 0), role = 'user', true, e.ts_ms * 1000, e.ts_ms
+    FROM earlier e JOIN stale USING (conversation_id) LEFT JOIN people USING (user_id)"""
+"""The messages that `places` takes."""
+
+_PLACED: Final = """
+    SELECT
+        id, m.conversation_id, channel_id, people.user_id, role, epoch_ms(timestamp) AS ts_ms,
+        n_placed + p.msg_idx AS msg_idx, n_turns + p.turn_idx AS turn_idx,
+        n_sessions + p.session_idx AS session_idx, gap_ms, reply_ms,
+        CASE WHEN reply_ms IS NOT NULL THEN
+            TRY_CAST(round(response_time * 1000) AS BIGINT) END AS recorded_ms,
+        n_words, n_chars, is_question, sentiment_score
+    FROM {talk} m JOIN placed p USING (id) LEFT JOIN measured USING (id)
+        LEFT JOIN stale s USING (conversation) LEFT JOIN people USING (person)"""
+"""Rows of `mart.messages`, in the order in which the messages lie: to put them in another one takes
+longer than all else."""
 
 _EDITED: Final = """
     SELECT was.* EXCLUDE (row) REPLACE (
@@ -241,7 +236,7 @@ class Changes:
         for _ in self._batches(_EVERYTHING):
             self._run(f"CREATE OR REPLACE TEMP VIEW {_TALK}")  # so many would only be spilled
             self._run(_PEOPLE)
-            self._run(f"INSERT INTO mart.messages {_placed()}")
+            self._place(f"INSERT INTO mart.messages {_PLACED.format(talk='raw.messages')}")
         self._run("DROP VIEW IF EXISTS temp.talk")
         for table in GROUPS:
             self._run(
@@ -264,7 +259,8 @@ class Changes:
     def _replace(self) -> None:
         self._run(_WAS)
         self._run(_KNOWN)
-        self._run(f"CREATE OR REPLACE TEMP TABLE fresh AS ({_placed()}) UNION ALL ({_EDITED})")
+        placed = _PLACED.format(talk="talk")
+        self._place(f"CREATE OR REPLACE TEMP TABLE fresh AS ({placed}) UNION ALL ({_EDITED})")
         self._run("DELETE FROM mart.messages WHERE rowid IN (SELECT row FROM was)")
         self._run("INSERT INTO mart.messages FROM fresh")
         for table, (column, group) in GROUPS.items():
@@ -286,6 +282,11 @@ class Changes:
                 {_query(table)}"""
             )
 
+    def _place(self, statement: str) -> None:
+        """Run a statement that knows the places of what is to be placed as `placed`."""
+        placed = places(self._run(_SOURCE).to_arrow_table())  # noqa: F841 - DuckDB finds it so
+        self._connection.execute(statement)
+
     def _run(self, statement: str, values: Sequence[object] = ()) -> duckdb.DuckDBPyConnection:
         return self._connection.execute(statement, values)
 
@@ -301,24 +302,6 @@ def version() -> str:
     sources = sorted(files("aico_lab.mart").iterdir(), key=lambda file: file.name)
     content = b"".join(file.read_bytes() for file in sources if file.is_file())
     return hashlib.sha256(content).hexdigest()
-
-
-def _placed() -> str:
-    """Make rows of `mart.messages` out of `talk`.
-
-    All of the joins find a row; as outer ones they stay in their order, which is the quickest.
-    """
-    return f"""
-    WITH
-        slice AS ({_SOURCE}),
-        places AS ({_query("places")})
-    SELECT
-        id, m.conversation_id, channel_id, people.user_id, role, epoch_ms(timestamp) AS ts_ms,
-        n_placed + p.msg_idx AS msg_idx, n_turns + p.turn_idx AS turn_idx,
-        n_sessions + p.session_idx AS session_idx, gap_ms, reply_ms, recorded_ms, n_words, n_chars,
-        is_question, sentiment_score
-    FROM places p LEFT JOIN measured USING (id) LEFT JOIN stale s USING (conversation)
-        LEFT JOIN people USING (person) JOIN talk m USING (id)"""
 
 
 def _columns(table: str) -> str:

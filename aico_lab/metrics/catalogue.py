@@ -167,8 +167,9 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
         raise InvalidValue(f"{metric.name} is not about one of the sides: leave out the role.")
     connection = reader.connection()
     with translated("The snapshot"):
-        generation, times, far = _describe(connection, filters)
+        _check_version(connection)
         _check_names(connection, filters)
+        generation, times, far = _describe(connection, filters)
         talk = Talk(filters, by_side=metric.role == "input", **times)
         talk = replace(talk, by_person=_names_several_people(connection, talk))
         query = compile_query(metric.name, talk, tuple(sorted(parameters.items())))
@@ -200,6 +201,14 @@ def compile_query(name: str, talk: Talk, parameters: tuple[tuple[str, Any], ...]
     return str(ibis.to_sql(expression, dialect="duckdb"))
 
 
+def _check_version(connection: duckdb.DuckDBPyConnection) -> None:
+    # What a metric counts may mean something else in another version.
+    if not views.are_of_this_version(connection):
+        raise NeverSynced(
+            "The snapshot was made by another version of aico_lab: run `aico-lab sync` first."
+        )
+
+
 def _describe(
     connection: duckdb.DuckDBPyConnection, filters: Filters
 ) -> tuple[int, dict[str, Any], int]:
@@ -209,22 +218,18 @@ def _describe(
     of all. Messages of before 1990 or of the future, whose times are most likely wrong, do not
     stretch it, unless the filters ask for such times or there are no others.
     """
-    # What a metric counts may mean something else in another version.
-    if not views.are_of_this_version(connection):
-        raise NeverSynced(
-            "The snapshot was made by another version of aico_lab: run `aico-lab sync` first."
-        )
     now_ms = time.time_ns() // 1_000_000
     # Each alone: what `since` counts back from, and so their order, is known only afterwards.
     since, _ = replace(filters, until=None).bounds(now_ms)
     _, until = replace(filters, since=None).bounds(now_ms)
+    first, last = min(FIRST_USUAL_MS, since or FIRST_USUAL_MS), max(now_ms, until or now_ms)
     generation, first_ms, last_ms, recent_ms, years, far = connection.execute(
-        """
+        f"""
         WITH
             told AS (
                 SELECT
-                    ts_ms, ts_ms BETWEEN $first AND $last AS usual,
-                    len($users) = 0 OR coalesce(user_id IN (SELECT unnest($users)), false) AS chosen
+                    ts_ms, ts_ms BETWEEN {first} AND {last} AS usual,
+                    coalesce({_is_one_of("user_id", filters.users)}, false) AS chosen
                 FROM mart.messages
             )
         SELECT
@@ -233,16 +238,10 @@ def _describe(
                 min(ts_ms) FILTER (usual AND chosen), min(ts_ms) FILTER (usual), min(ts_ms), 0
             ),
             coalesce(max(ts_ms) FILTER (usual), max(ts_ms), 0),
-            max(ts_ms) FILTER (ts_ms <= $today),
+            max(ts_ms) FILTER (ts_ms <= {now_ms}),
             list_sort(list(DISTINCT year(make_timestamp(ts_ms * 1000)))),
             CASE WHEN bool_or(usual) THEN count(*) FILTER (NOT usual) ELSE 0 END
-        FROM told""",
-        {
-            "first": min(FIRST_USUAL_MS, since or FIRST_USUAL_MS),
-            "last": max(now_ms, until or now_ms),
-            "today": now_ms,
-            "users": list(filters.users),
-        },
+        FROM told"""
     ).fetchall()[0]
     times = {"first_ms": first_ms, "last_ms": last_ms, "recent_ms": recent_ms}
     return generation or 0, {**times, "years": tuple(years or ())}, far
@@ -251,20 +250,25 @@ def _describe(
 def _names_several_people(connection: duckdb.DuckDBPyConnection, talk: Talk) -> bool:
     """Whether what the filters leave is of more than one person who is named."""
     since, until = talk.bounds
-    chosen = talk.filters
+    conditions = [
+        "true" if since is None else f"started_ms >= {since}",
+        "true" if until is None else f"started_ms < {until}",
+        _is_one_of("user_id", talk.filters.users),
+        _is_one_of("channel_id", talk.filters.channels),
+    ]
     found = connection.execute(
-        """SELECT min(user_id) <> max(user_id) FROM mart.turns
-        WHERE ($since IS NULL OR started_ms >= $since) AND ($until IS NULL OR started_ms < $until)
-            AND (len($users) = 0 OR user_id IN (SELECT unnest($users)))
-            AND (len($channels) = 0 OR channel_id IN (SELECT unnest($channels)))""",
-        {
-            "since": since,
-            "until": until,
-            "users": list(chosen.users),
-            "channels": list(chosen.channels),
-        },
+        f"SELECT min(user_id) <> max(user_id) FROM mart.turns WHERE {' AND '.join(conditions)}"
     ).fetchone()
     return bool(found and found[0])
+
+
+def _is_one_of(column: str, names: Sequence[str]) -> str:
+    """Return a condition in SQL that holds for these names, and for all where there are none.
+
+    DuckDB imports pandas to bind any value, which takes longer than to answer.
+    """
+    quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+    return f"{column} IN ({quoted})" if names else "true"
 
 
 def _check_names(connection: duckdb.DuckDBPyConnection, filters: Filters) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
-import altair as alt
 import numpy as np
 import polars as pl
 
@@ -148,6 +147,8 @@ def _written(level: float) -> str:
 
 
 def _draw(answer: Answer) -> Chart:
+    import altair as alt
+
     measure, unit = answer.parameters["measure"], answer.pl()["unit"][0]
     rows = answer.pl().filter(pl.col("n") > 0)
     rows = rows.with_columns(

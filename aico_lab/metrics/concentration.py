@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import altair as alt
 import numpy as np
 import polars as pl
 from ibis import _
@@ -87,6 +86,8 @@ def _describe_concentration(rows: pl.DataFrame) -> str:
 
 
 def _draw_concentration(answer: Answer) -> Chart:
+    import altair as alt
+
     nobody = pl.DataFrame({"top": [0], "share": [0.0]})
     rows = pl.concat([nobody, answer.pl()], how="diagonal_relaxed")
     base = alt.Chart(rows).encode(alt.X("top:Q", title="Most active people (%)"))

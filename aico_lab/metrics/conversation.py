@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-import altair as alt
 import ibis
 import polars as pl
 from ibis import _
@@ -130,6 +129,8 @@ _TICK: Final = (
 
 
 def _draw_latency(answer: Answer) -> Chart:
+    import altair as alt
+
     rows = answer.pl().filter(pl.col("p50").is_not_null())
     names = {"p50": "median", "p95": "95 %", "p99": "99 %"}
     points = pl.DataFrame(

@@ -1,13 +1,13 @@
 """Charts that several metrics draw alike.
 
-Every value is aggregated already; a chart has as many marks as the answer has rows.
+Every value is aggregated already; a chart has as many marks as the answer has rows. Altair takes a
+second to import, and most answers are never drawn: whatever draws imports it itself.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import altair as alt
 import polars as pl
 
 from aico_lab.reports import charts
@@ -15,11 +15,10 @@ from aico_lab.reports import charts
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import altair as alt
+
     from aico_lab.metrics.answer import Answer
     from aico_lab.metrics.registry import Chart
-
-SIDES = alt.Scale(domain=["user", "assistant"], range=[charts.BLUE, charts.VERMILION])
-"""Each side has one colour in every chart."""
 
 WIDTH = 640
 LINE = 26
@@ -52,6 +51,8 @@ def dots(
         zero: Whether the axis begins at 0.
         reference: A value to compare with, drawn as a line.
     """
+    import altair as alt
+
     rows = answer.pl()
     names = rows[category].unique(maintain_order=True).to_list()
     extra: dict[str, Any] = {}
@@ -77,6 +78,8 @@ def side_by_side(
         title: The title of the axis, with its unit.
         reference: A value to compare with, drawn as a line.
     """
+    import altair as alt
+
     rows = answer.pl()
     long = pl.concat(
         rows.select("role", what=pl.lit(name), value=at, low=f"{at}_low", high=f"{at}_high")
@@ -98,6 +101,8 @@ def _with_ends(
     reference: float | None,
 ) -> Chart:
     """Draw a dot for each row of a chart, its interval as a bar, and a line to compare with."""
+    import altair as alt
+
     scale = alt.Scale(zero=zero)
     low = alt.X(f"{ends[0]}:Q", title=title, scale=scale)
     layers = [
@@ -112,5 +117,8 @@ def _with_ends(
 
 
 def side(column: str) -> alt.Color:
-    """Colour by side."""
-    return alt.Color(f"{column}:N", title=None, scale=SIDES)
+    """Colour by side: each has one colour in every chart."""
+    import altair as alt
+
+    sides = alt.Scale(domain=["user", "assistant"], range=[charts.BLUE, charts.VERMILION])
+    return alt.Color(f"{column}:N", title=None, scale=sides)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import altair as alt
 import ibis
 import polars as pl
 from ibis import _
@@ -185,6 +184,8 @@ def _finish_message_length(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
 
 
 def _draw_message_length(answer: Answer) -> Chart:
+    import altair as alt
+
     rows = answer.pl()
     percentiles = rows.unpivot(["p50", "p95"], index="role", value_name="length")
     y, colour = alt.Y("role:N", title=None), draw.side("role").legend(None)

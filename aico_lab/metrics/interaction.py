@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Final
 
-import altair as alt
 import polars as pl
 from ibis import _
 
@@ -60,6 +59,8 @@ def _describe_activity(rows: pl.DataFrame, unit: Unit) -> str:
 
 
 def _draw_activity(answer: Answer, unit: Unit) -> Chart:
+    import altair as alt
+
     panels = (periods.bars(answer, unit, value, height=130) for value in ("n", "users"))
     return alt.vconcat(*panels).resolve_scale(x="shared")
 
@@ -147,10 +148,12 @@ def _describe_stickiness(rows: pl.DataFrame) -> str:
 
 
 def _draw_stickiness(answer: Answer) -> Chart:
+    import altair as alt
+
     rows = periods.recent(answer, "month").with_columns(middle=pl.col("start").dt.offset_by("14d"))
     ends = alt.Y("stickiness_low:Q", title="Daily of monthly active people (%)")
     base = alt.Chart(rows).encode(
-        periods.axis(answer, "month", "middle").scale(padding=20), color=periods.COLOUR
+        periods.axis(answer, "month", "middle").scale(padding=20), color=periods.colour()
     )
     return alt.layer(
         base.mark_rule(strokeWidth=3, opacity=0.45).encode(

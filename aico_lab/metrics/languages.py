@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import altair as alt
 import ibis
 import polars as pl
 
@@ -89,6 +88,8 @@ def _name(code: str) -> str:
 
 
 def _draw(answer: Answer) -> Chart:
+    import altair as alt
+
     rows = answer.pl().filter(pl.col("share").is_not_null())
     order = rows.group_by("language").agg(pl.col("n").sum()).sort("n", "language", descending=True)
     shown = order["language"].head(12).to_list()

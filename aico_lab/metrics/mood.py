@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import altair as alt
 import ibis
 import polars as pl
 from ibis import _
@@ -45,6 +44,8 @@ def _finish_sentiment(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
 
 
 def _draw_sentiment(answer: Answer) -> Chart:
+    import altair as alt
+
     rows = answer.pl().with_columns(neutral=100 - pl.col("positive") - pl.col("negative"))
     shares = rows.unpivot(list(_MOODS), index="role", variable_name="mood", value_name="share")
     bars = (
@@ -123,6 +124,8 @@ def _finish_trajectory(rows: pl.DataFrame, talk: Talk, *, steps: int) -> pl.Data
 
 
 def _draw_trajectory(answer: Answer) -> Chart:
+    import altair as alt
+
     steps = answer.parameters["steps"]
     rows = answer.pl().with_columns(middle=pl.col("begins") + 50 / steps)
     x = alt.X("middle:Q", title="Position in the conversation (% of its turns)").scale(

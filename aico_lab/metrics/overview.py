@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import altair as alt
 import ibis
 import polars as pl
 from ibis import _
@@ -38,6 +37,8 @@ def _finding(rows: pl.DataFrame) -> str:
 
 
 def _draw(answer: Answer) -> Chart:
+    import altair as alt
+
     row = answer.pl().row(0, named=True)
     sides = pl.DataFrame(
         {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
-import altair as alt
 import ibis
 import numpy as np
 import polars as pl
@@ -101,6 +100,8 @@ def _describe_retention(rows: pl.DataFrame) -> str:
 
 
 def _draw_retention(answer: Answer) -> Chart:
+    import altair as alt
+
     unit = answer.parameters["period"]
     cohorts = answer.pl()["cohort"].unique().sort().tail(_TRIANGLE)
     cut = f", of the last {_TRIANGLE}" if answer.pl()["cohort"].n_unique() > _TRIANGLE else ""
@@ -206,6 +207,8 @@ def _describe_streaks(rows: pl.DataFrame) -> str:
 
 
 def _draw_streaks(answer: Answer) -> Chart:
+    import altair as alt
+
     base = alt.Chart(answer.pl()).encode(
         alt.X("days:Q", title=f"Consecutive days ({answer.filters.timezone})").scale(
             domainMin=1, nice=False

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import date
 from typing import TYPE_CHECKING, Final
 
-import altair as alt
 import polars as pl
 import polars.selectors as cs
 
@@ -16,6 +15,7 @@ from aico_lab.metrics.zones import first_day_from
 from aico_lab.reports import charts
 
 if TYPE_CHECKING:
+    import altair as alt
     import ibis.expr.types as ir
 
     from aico_lab.metrics.answer import Answer
@@ -41,13 +41,6 @@ MARK: Final = pl.when("complete").then(pl.lit("")).otherwise(pl.lit("*"))
 COMPLETE: Final = Column(
     "complete", "truth", "whether neither the data nor the filters begin or end in the period"
 )
-
-COLOUR: Final = alt.Color(
-    "state:N",
-    title=None,
-    scale=alt.Scale(domain=["complete", "unfinished"], range=[charts.BLUE, charts.GREY]),
-)
-"""Unfinished periods are grey."""
 
 
 def start_of(days: ir.Table, unit: Unit) -> ir.DateValue:
@@ -121,6 +114,8 @@ def bars(answer: Answer, unit: Unit, value: str, *, title: str = "", height: int
         title: What it is, if not what the column means.
         height: In pixels.
     """
+    import altair as alt
+
     rows = recent(answer, unit)
     return (
         alt.Chart(rows)
@@ -130,11 +125,19 @@ def bars(answer: Answer, unit: Unit, value: str, *, title: str = "", height: int
             alt.X2("end:T"),
             alt.Y(f"{value}:Q", title=title or draw.label(answer, value)),
             alt.Y2Datum(0),
-            COLOUR,
+            colour(),
             tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), f"{value}:Q", "state:N"],
         )
         .properties(width=draw.WIDTH, height=height)
     )
+
+
+def colour() -> alt.Color:
+    """Colour by `state`: unfinished periods are grey."""
+    import altair as alt
+
+    scale = alt.Scale(domain=["complete", "unfinished"], range=[charts.BLUE, charts.GREY])
+    return alt.Color("state:N", title=None, scale=scale)
 
 
 def recent(answer: Answer, unit: Unit) -> pl.DataFrame:
@@ -154,6 +157,8 @@ def axis(answer: Answer, unit: Unit, column: str = "start") -> alt.X:
     Altair writes a date as its midnight without a zone, which a browser takes for its own: so the
     days are the same wherever the reader is.
     """
+    import altair as alt
+
     cut = f", the last {DRAWN} of {len(answer):,}" if len(answer) > DRAWN else ""
     name = {"day": "Day", "week": "Week from Monday", "month": "Month"}[unit]
     title = f"{name} ({answer.filters.timezone}{cut})"

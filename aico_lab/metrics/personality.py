@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-import altair as alt
 import ibis
 import polars as pl
 from ibis import _
@@ -130,6 +129,8 @@ def _means(rows: pl.DataFrame, by: list[str]) -> pl.DataFrame:
 
 
 def _draw_outcomes(rows: pl.DataFrame, row: str, order: list[str]) -> Chart:
+    import altair as alt
+
     base = alt.Chart(rows).encode(alt.Y(f"{row}:N", title=None, sort=order))
     x = alt.X("value:Q", title=None).scale(zero=False)
     ends = base.mark_rule(strokeWidth=3, opacity=0.45, color=charts.BLUE).encode(
@@ -267,6 +268,8 @@ def _finish_feedback(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
 
 
 def _draw_feedback(answer: Answer) -> Chart:
+    import altair as alt
+
     base = alt.Chart(answer.pl()).encode(alt.Y("name:N", title=None))
     middle = base.mark_bar(color=charts.GREY, opacity=0.5, size=14).encode(
         alt.X("q25:Q", title="Value: mean with interval, and the middle half of ratings (grey)"),

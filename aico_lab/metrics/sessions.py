@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import altair as alt
 import polars as pl
 from ibis import _
 
@@ -66,8 +65,10 @@ def _describe_sessions(rows: pl.DataFrame) -> str:
 
 
 def _draw_sessions(answer: Answer) -> Chart:
+    import altair as alt
+
     rows = periods.recent(answer, "week").with_columns(middle=pl.col("start").dt.offset_by("3d"))
-    base = alt.Chart(rows).encode(periods.axis(answer, "week", "middle"), color=periods.COLOUR)
+    base = alt.Chart(rows).encode(periods.axis(answer, "week", "middle"), color=periods.colour())
     ends = alt.Y("minutes_low:Q", title=draw.label(answer, "minutes")).scale(zero=True)
     minutes = alt.layer(
         base.mark_rule(strokeWidth=3, opacity=0.45).encode(ends, alt.Y2("minutes_high:Q")),
@@ -172,6 +173,8 @@ def _describe_length(rows: pl.DataFrame) -> str:
 
 
 def _draw_length(answer: Answer) -> Chart:
+    import altair as alt
+
     y = alt.Y("duration:O", title="Duration of the session", sort=list(_LENGTHS))
     base = alt.Chart(answer.pl()).encode(y)
     title = draw.label(answer, "share")

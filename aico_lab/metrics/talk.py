@@ -14,6 +14,7 @@ import ibis
 from ibis import _
 
 from aico_lab.mart import compiler, definitions
+from aico_lab.mart.places import SESSION_GAP_MS
 from aico_lab.metrics.zones import get_zone, local_ms, offsets, to_local, year_of
 
 if TYPE_CHECKING:
@@ -219,9 +220,7 @@ class Talk:
         messages = self._stored("messages")
         return messages.aggregate(everybody=messages.user_id.nunique())
 
-    def sessions(
-        self, gap_ms: int = definitions.SESSION_GAP_MS, scope: Scope = "conversation"
-    ) -> ir.Table:
+    def sessions(self, gap_ms: int = SESSION_GAP_MS, scope: Scope = "conversation") -> ir.Table:
         """Stretches of conversation without a longer silence; `local_ts` is its beginning.
 
         A session has two sides, so the role does not restrict sessions.
@@ -237,7 +236,7 @@ class Talk:
             if self.filters.channels:
                 messages = messages.filter(messages.channel_id.isin(self.filters.channels))
             made = definitions.sessions(_of_people(messages, gap_ms)).drop("channel_id")
-        elif gap_ms == definitions.SESSION_GAP_MS:
+        elif gap_ms == SESSION_GAP_MS:
             made = self._stored("sessions")
         else:
             messages = self._stored("messages")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
-import altair as alt
 import polars as pl
 from ibis import _
-from scipy import special
 
 from aico_lab.metrics import claims, draw, periods
 from aico_lab.metrics.intervals import FEWEST, TOTAL, UNIT, UNITS, Statistic, estimate
@@ -54,6 +52,8 @@ def _finish_heatmap(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
 
 
 def _draw_heatmap(answer: Answer) -> Chart:
+    import altair as alt
+
     zone = answer.filters.timezone
     return (
         alt.Chart(answer.pl())
@@ -195,6 +195,8 @@ def _strength(counts: NDArray[np.int64], silent: int) -> float | None:
 
 
 def _describe_seasonality(rows: pl.DataFrame) -> str:
+    from scipy import special
+
     known = rows.filter(pl.col("index").is_not_null())
     slot = "weekday" if known.is_empty() or known[UNIT][0] == "weeks" else "hour"
     if known.is_empty():
@@ -224,6 +226,8 @@ def _describe_seasonality(rows: pl.DataFrame) -> str:
 
 
 def _draw_seasonality(answer: Answer) -> Chart:
+    import altair as alt
+
     names = list(_SLOTS[answer.parameters["cycle"]])
     title = {"week": "Day of the week", "day": "Hour of the day"}[answer.parameters["cycle"]]
     base = alt.Chart(answer.pl()).encode(

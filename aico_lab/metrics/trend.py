@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
-import altair as alt
 import numpy as np
 import polars as pl
 
@@ -111,6 +110,8 @@ def _written(slope: float) -> str:
 
 
 def _draw(answer: Answer) -> Chart:
+    import altair as alt
+
     unit = answer.pl()["unit"][0]
     title = f"{series.TITLES[answer.parameters['measure']]} of a {unit}"
     bars = series.bars(answer, title=title)

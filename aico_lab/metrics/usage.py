@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import altair as alt
 import ibis
 import polars as pl
 from ibis import _
@@ -41,6 +40,8 @@ def _finish(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
 
 
 def _draw(answer: Answer) -> Chart:
+    import altair as alt
+
     base = alt.Chart(answer.pl()).encode(alt.Y("preference:N", title=None, sort="-x"))
     title = draw.label(answer, "share")
     bars = base.mark_bar(color=charts.BLUE).encode(

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import altair as alt
 import ibis
 import numpy as np
 import polars as pl
 from ibis import _
-from scipy import special
 
 from aico_lab.metrics import claims, draw
 from aico_lab.metrics.checks import at_least, more_than_nothing
@@ -180,6 +178,8 @@ def _classes() -> ir.Table:
 
 
 def _finish_words(rows: pl.DataFrame, talk: Talk, *, top: int, prior: float) -> pl.DataFrame:
+    from scipy import special
+
     if rows.is_empty():
         names = ("role", "n", "by_user", "by_assistant", "people", "top_share", "log_odds", "z")
         return rows.select("word").with_columns(
@@ -266,6 +266,8 @@ def _describe_words(rows: pl.DataFrame) -> str:
 
 
 def _draw_words(answer: Answer) -> Chart:
+    import altair as alt
+
     rows = answer.pl().sort("z", descending=True)
     return (
         alt.Chart(rows)

@@ -4,6 +4,8 @@ JupyterLab brings an older Vega-Lite than Altair writes, and Altair's own render
 from a CDN. Here a notebook carries the JavaScript once, as the output of `enable()`, and each
 chart is a picture that a script replaces by the interactive chart. Where scripts do not run (a
 notebook that is not trusted yet, a mail program) the picture stays.
+
+Altair takes a second to import, so it waits until something is drawn.
 """
 
 from __future__ import annotations
@@ -15,12 +17,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
-import altair as alt
-import vl_convert
-from IPython.core.getipython import get_ipython
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import altair as alt
 
 NAME: Final = "aico_lab"
 
@@ -95,7 +95,11 @@ def enable() -> None:
     Call it once, in the first code cell: each call puts a copy of the JavaScript (0.9 MB) into the
     output of the cell that calls it.
     """
-    alt.theme.enable(NAME)
+    import altair as alt
+    import vl_convert
+    from IPython.core.getipython import get_ipython
+
+    alt.theme.register(NAME, enable=True)(_theme)
     alt.renderers.register(NAME, _render)
     alt.renderers.enable(NAME)
     if (shell := get_ipython()) is not None:  # nobody looks at the outputs of a plain script
@@ -132,6 +136,8 @@ def tiles(figures: Mapping[str, object]) -> Html:
 
 def _render(spec: dict[str, Any], **_options: Any) -> dict[str, str]:
     """Turn a Vega-Lite specification into what a notebook stores as the chart's output."""
+    import vl_convert
+
     title = _title(spec)
     datasets = spec.get("datasets", {})
     if datasets and not any(datasets.values()):
@@ -163,7 +169,6 @@ def _json_for_html(value: object) -> str:
     return json.dumps(value).replace("<", "\\u003c")
 
 
-@alt.theme.register(NAME, enable=False)
 def _theme() -> alt.theme.ThemeConfig:
     return {
         "config": {

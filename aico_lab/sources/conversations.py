@@ -111,9 +111,13 @@ class _Text:
 
     def __init__(self, text: str) -> None:
         self.text = text[:CHARACTERS]
-        self.is_foreign = is_foreign_script(self.text)
-        self.words = self.text.lower().replace("’", "'").split()  # noqa: RUF001
-        self.english = sum(word in _ENGLISH for word in self.words)
+        lower = self.text.lower()
+        self.is_foreign = False
+        if not self.text.isascii():
+            self.is_foreign = is_foreign_script(self.text)
+            lower = lower.replace("’", "'")  # noqa: RUF001
+        self.words = lower.split()
+        self.english = sum(map(_ENGLISH.__contains__, self.words))
         self.is_english = self.english > 1 and 3 * self.english >= len(self.words)
 
     def language_within(self, passage: str) -> str:
@@ -130,7 +134,7 @@ class _Text:
 
     def may_be_english(self) -> bool:
         """Whether frequent words of English make up a part of the text."""
-        frequent = self.english + sum(word in _AMBIGUOUS for word in self.words)
+        frequent = self.english + sum(map(_AMBIGUOUS.__contains__, self.words))
         return (self.english > 0 or frequent > 1) and 6 * frequent >= len(self.words)
 
 

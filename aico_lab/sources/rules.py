@@ -97,7 +97,10 @@ def _record(fields: Mapping[str, object], context: Context) -> MessageRecord:
     )
     content = _content(get("content"))
     timestamp = to_timestamp(get("timestamp"))
-    score = values.optional(values.number, "sentiment_score", get("sentiment_score"), -1, 1)
+    score = get("sentiment_score")
+    if score is not None:
+        score = values.number("sentiment_score", score, -1, 1)
+    seconds = get("response_time")
     message_id = _identifier("message_id", get("message_id"))
     if message_id is None:
         message_id = _derive_id(
@@ -114,9 +117,12 @@ def _record(fields: Mapping[str, object], context: Context) -> MessageRecord:
         timestamp,
         score,
         None if score is None else "given",
-        values.optional(values.number, "response_time", get("response_time"), 0),
+        None if seconds is None else values.number("response_time", seconds, 0),
         _identifier("reply_to", get("reply_to")),
-        _metadata(get("metadata"), {k: fields[k] for k in fields.keys() - _KNOWN}),
+        _metadata(
+            get("metadata"),
+            {} if _KNOWN.issuperset(fields) else {k: fields[k] for k in fields.keys() - _KNOWN},
+        ),
     )
 
 
@@ -210,6 +216,13 @@ def _content(value: object) -> str:
 def _identifier(name: str, value: object) -> str | None:
     if value is None:
         return None
+    if (
+        isinstance(value, str)
+        and 0 < len(value) <= MAX_ID
+        and value.isascii()
+        and "\0" not in value
+    ):
+        return value  # as nearly all are
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
@@ -222,6 +235,8 @@ def _identifier(name: str, value: object) -> str | None:
 
 
 def _metadata(value: object, extra: dict[str, object]) -> str | None:
+    if value is None and not extra:
+        return None
     if value is None:
         value = {}
     elif not isinstance(value, dict):

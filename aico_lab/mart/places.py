@@ -1,0 +1,130 @@
+"""The place of each message in its conversation: its person, turn, session and silences.
+
+Everything follows from messages in their order, so one sorting and a few passes over columns of
+numbers give it; the same by windows in SQL, which sort once for each of them, took five times as
+long. What the places mean is said in `aico_lab.mart.definitions.MESSAGES`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Numbers = NDArray[np.int64]
+    Truths = NDArray[np.bool_]
+
+SESSION_GAP_MS: Final = 30 * 60 * 1000
+"""A longer silence ends a session, and with it a turn. Thirty minutes are what web analytics and
+chat-analytics use; `sessions` of the metrics takes another one."""
+
+COLUMNS: Final = ("id", "conversation", "author", "by_user", "earlier", "ts_us", "ts_ms")
+"""Columns of the messages that are to be placed, those of the user's and of the companion's side.
+
+Conversations and people are numbers, and 0 is nobody; `author` is whom the message names.
+
+`earlier` messages have their place already, and the others count on from them: of each conversation
+the last message by, and the last one to, each person. They are in their order by `ts_us` and `id`,
+before all others, and name their person.
+"""
+
+
+def places(messages: pa.Table) -> pa.Table:
+    """Return the places of the messages that are not `earlier`.
+
+    Their numbers count on from 0 after the earlier ones; one that goes on with the last turn, or
+    session, of these has -1.
+
+    Args:
+        messages: With `COLUMNS`, in any order, none of them NULL.
+    """
+    columns = {name: messages[name].to_numpy() for name in COLUMNS}
+    order = np.lexsort((columns["id"], columns["ts_us"], columns["conversation"]))
+    conversation, author, by_user, earlier, ts_ms = (
+        columns[name][order] for name in ("conversation", "author", "by_user", "earlier", "ts_ms")
+    )
+    here = np.arange(len(order))
+    begins = _differs(conversation)
+    first = np.maximum.accumulate(np.where(begins, here, 0))  # of the conversation of each message
+    before = np.maximum(here - 1, 0)
+    gap_ms = ts_ms - ts_ms[before]
+
+    names = by_user | _addressed(conversation, author, by_user, earlier)
+    # Who wrote last; until somebody has written, whom the conversation's first message names.
+    writer = author[np.maximum.accumulate(np.where(by_user | begins, here, 0))]
+    person = np.where(names, author, writer)
+    # Between two messages of the companion nobody wrote: the writer is the same for both.
+    person_before = np.where(names[before], author[before], writer)
+
+    starts_session = begins | (gap_ms > SESSION_GAP_MS)
+    starts_turn = starts_session | (by_user != by_user[before]) | (person != person_before)
+    reply_ms, replies = _replies(conversation, person, begins, by_user, ts_ms)
+    is_first = by_user & (_count(by_user, first) == 0)
+    reply_ms = np.where(is_first, gap_ms, reply_ms)
+    replies = np.where(is_first, ~begins, replies)
+    new = ~earlier
+    return pa.table(
+        {
+            "id": columns["id"][order][new],
+            "conversation": conversation[new],
+            "person": person[new],
+            "msg_idx": _count(new, first)[new],
+            "turn_idx": _count(starts_turn & new, first)[new],
+            "session_idx": _count(starts_session & new, first)[new],
+            "gap_ms": pa.array(gap_ms[new], mask=begins[new]),
+            "reply_ms": pa.array(reply_ms[new], mask=~replies[new]),
+        }
+    )
+
+
+def _addressed(conversation: Numbers, author: Numbers, by_user: Truths, earlier: Truths) -> Truths:
+    """Say which messages by the companion name a person who wrote before in the conversation."""
+    addressed = earlier & ~by_user
+    naming = np.flatnonzero(~by_user & ~earlier & (author > 0))
+    if not len(naming):
+        return addressed
+    key = conversation * (author.max() + 1) + author
+    wrote = np.flatnonzero(by_user)
+    writers, at = np.unique(key[wrote], return_index=True)
+    if len(writers):
+        found = np.minimum(np.searchsorted(writers, key[naming]), len(writers) - 1)
+        has_written = (writers[found] == key[naming]) & (wrote[at[found]] < naming)
+        addressed[naming[has_written]] = True
+    return addressed
+
+
+def _replies(
+    conversation: Numbers, person: Numbers, begins: Truths, by_user: Truths, ts_ms: Numbers
+) -> tuple[Numbers, Truths]:
+    """Return the time since the last message between a person and the companion, either way.
+
+    Returns:
+        The milliseconds, and whether that message was by the other side.
+    """
+    here = np.arange(len(person))
+    last, alone = here - 1, begins.copy()
+    changes = ~begins & (person != person[np.maximum(last, 0)])
+    if changes.any():  # several people write there, whose messages are between each other's
+        several = np.flatnonzero(np.isin(conversation, conversation[changes]))
+        by_person = several[np.lexsort((person[several], conversation[several]))]
+        last[by_person[1:]] = by_person[:-1]
+        alone[by_person] = _differs(conversation[by_person]) | _differs(person[by_person])
+    last[alone] = 0
+    return ts_ms - ts_ms[last], ~alone & (by_user != by_user[last])
+
+
+def _differs(values: Numbers) -> Truths:
+    """Say which values differ from the one before, as the first one does."""
+    differs = np.ones(len(values), np.bool_)
+    np.not_equal(values[1:], values[:-1], out=differs[1:])
+    return differs
+
+
+def _count(what: Truths, first: Numbers) -> Numbers:
+    """Count from 0 what holds, up to and with each message, in each conversation."""
+    so_far = np.cumsum(what, dtype=np.int64)
+    return so_far - so_far[first] + what[first] - 1

@@ -1,0 +1,98 @@
+"""A command waits for no library that it does not use."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from aico_lab.config import Settings
+from aico_lab.lab import Lab
+
+LIBRARIES = {
+    *("altair", "chromadb", "duckdb", "ibis", "IPython", "jsonschema", "jupyter_client"),
+    *("libsql_experimental", "nbformat", "numba", "numpy", "pandas", "papermill", "polars"),
+    *("py3langid", "pyarrow", "rich", "ruptures", "scipy", "sqlglot", "vaderSentiment"),
+    *("vl_convert", "wordllama"),
+}
+"""Those that take long to import."""
+
+READING = {"duckdb", "libsql_experimental"}
+QUESTIONS = READING | {"ibis", "numpy", "polars", "pyarrow", "rich", "sqlglot"}
+
+PROGRAM = """
+import sys
+from aico_lab.cli import main
+try:
+    main()
+finally:
+    print(__import__("json").dumps(sorted(sys.modules)), file=sys.stderr)
+"""
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """The environment of a process in which commands find a home that is up to date."""
+    folder = tmp_path_factory.mktemp("start")
+    settings = Settings(home=folder / "home", key_file=folder / "home.key")
+    with Lab.create(settings.home, key_file=settings.key_file) as lab:
+        lab.import_from("chitchat", limit=200)
+        lab.sync()
+    return settings.environment()
+
+
+def imported(environment, *arguments):
+    """Run a command in a process of its own; return which of the libraries it imported."""
+    process = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    *said, modules = process.stderr.splitlines()
+    assert not said
+    assert process.stdout
+    return LIBRARIES.intersection(json.loads(modules))
+
+
+@pytest.mark.parametrize(
+    ("command", "needed"),
+    [
+        (["--help"], set()),
+        (["metrics", "--help"], set()),
+        (["sql", "FROM raw.users"], READING),
+        (["sync"], READING | {"numpy", "pyarrow"}),
+        (["metrics", "show", "overview"], QUESTIONS),
+        (["metrics", "list"], QUESTIONS),
+    ],
+)
+def test_a_command_imports_only_what_it_uses(command, needed, environment):
+    """No chart library, no compiler and no kernel, where nothing is drawn, decoded or run."""
+    assert imported(environment, *command) <= needed
+
+
+def test_a_chart_is_drawn_by_a_process_that_has_drawn_nothing(environment, tmp_path):
+    """What draws imports the library, and the palette is ours."""
+    chart = tmp_path / "chart.svg"
+    command = ["metrics", "show", "weekly_activity", "--plot", str(chart)]
+    aico_lab = [sys.executable, "-m", "aico_lab"]
+    subprocess.run([*aico_lab, *command], check=True, capture_output=True, env=environment)
+    assert "#0072B2" in chart.read_text(encoding="utf-8")
+
+
+def test_vocabulary_is_measured_where_numba_may_keep_nothing():
+    """As in a read-only installation, for somebody whose home cannot be written either."""
+    program = (
+        "from numba.core import caching\n"
+        "caching.CacheImpl._locator_classes = []\n"
+        "from aico_lab.metrics.mtld import _factors\n"
+        "import numpy as np\n"
+        "print(_factors(np.array([0, 0], np.int32), 0, 2, 1, np.zeros(1, np.int64), 1))\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True
+    )
+    assert process.stdout == "(1.0, 3)\n", process.stderr
