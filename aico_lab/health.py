@@ -186,7 +186,8 @@ def _check_warehouse(lab: Lab) -> str:
         return behind
     counts = ", ".join(
         f"""(SELECT count(*) FROM raw."{table}")
-            + (SELECT count(*) FROM quarantine.misfits WHERE table_name = '{table}')"""
+            + (SELECT count(DISTINCT row_key) FROM quarantine.misfits
+               WHERE table_name = '{table}')"""
         for table in here
     )
     # The cursor once more, in the same query: a sync may have published another one meanwhile.

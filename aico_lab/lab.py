@@ -281,6 +281,7 @@ class Lab:
         *,
         full: bool = False,
         on_change: OnChange | None = None,
+        acknowledge: bool = False,
         progress: Progress | None = None,
     ) -> SyncResult:
         """Bring every projection up to date, and publish a snapshot of the warehouse.
@@ -291,6 +292,8 @@ class Lab:
             full: Read the tables whole even where the change feed would do.
             on_change: What to do where the warehouse would lose a table, a column or a type:
                 'evolve' to lose it, 'ignore' to keep it, 'freeze' to leave that table as it is.
+            acknowledge: Take rows that do not fit any more, though nothing has recorded a change of
+                them, for what they are: `verify` fails until then.
             progress: Told of a table, the rows moved so far, and the rows in all.
 
         Returns:
@@ -313,6 +316,7 @@ class Lab:
             self._keys.duckdb(),
             full=full,
             on_change=on_change,
+            acknowledge=acknowledge,
             progress=progress,
         )
         sync_vectors(primary, self.home, self._keys, full=full)
@@ -348,6 +352,10 @@ class Lab:
     ) -> LoadResult:
         """Bring a table of another program's database into the warehouse, as `"<name>"."<table>"`.
 
+        Columns of strict types (INTEGER, REAL, TEXT, BLOB, TIMESTAMP and the like) have these; what
+        does not fit goes to quarantine. Others, of types such as DECIMAL, DATETIME, BOOL or none,
+        have the type that all their values fit, else text with every digit, and a warning.
+
         The first time it is read whole, afterwards from its watermark on. A row that came late, or
         changed, below the watermark and its lag is not seen until a load is `full`. Rows without a
         value in the watermark's column are read every time. The row id is no key of a table that
@@ -355,9 +363,10 @@ class Lab:
 
         Args:
             path: A SQLite or libSQL file, which is only read; the key of an encrypted one is in the
-                environment variable AICO_LAB_SOURCE_KEY.
+                environment variable AICO_LAB_SOURCE_KEY, as its text or in hexadecimal digits.
             table: A table of it, or a view.
-            name: The schema in the warehouse; the file's name without its ending by default.
+            name: The schema in the warehouse; else one made of the file's name, such as `sp_ace` of
+                `sp ace.db` and `memory_db` of `memory.db`.
             key: The columns that identify a row; else the primary key, else the row id.
             watermark: A column of numbers or times that grows with every row, or 'rowid'.
             lag: How far below the watermark to look again: row ids, seconds of a time, or whatever

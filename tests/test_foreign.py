@@ -584,7 +584,7 @@ def test_an_encrypted_file_is_opened_by_the_key_in_the_environment(lab, tmp_path
     with pytest.raises(NotADatabase, match="AICO_LAB_SOURCE_KEY"):
         lab.load(secret, "orders")
     monkeypatch.setenv("AICO_LAB_SOURCE_KEY", "z" * 32)
-    with pytest.raises(NotADatabase) as refused:
+    with pytest.raises(NotADatabase, match="does not open") as refused:
         lab.load(secret, "orders")
     assert "zzz" not in str(refused.value)
     monkeypatch.setenv("AICO_LAB_SOURCE_KEY", KEY)
@@ -592,6 +592,19 @@ def test_an_encrypted_file_is_opened_by_the_key_in_the_environment(lab, tmp_path
     lab.load(plain, "orders")
     assert rows(lab, "FROM secret.orders") == rows(lab, "FROM plain.orders")
     assert not list(tmp_path.glob("*.db-*"))
+
+
+@pytest.mark.parametrize("form", ["{}", "0x{}", "x'{}'"])
+def test_a_key_of_bytes_is_given_in_hexadecimal_digits(lab, tmp_path, monkeypatch, form):
+    """As another program keeps one that is no text."""
+    digits = bytes(range(0xC0, 0xE0)).hex()
+    connection = libsql_experimental.connect(str(tmp_path / "secret.db"), isolation_level=None)
+    connection.execute(f"PRAGMA hexkey = '{digits}'").fetchall()
+    connection.execute(ORDERS)
+    connection.execute(order(1))
+    connection.close()
+    monkeypatch.setenv("AICO_LAB_SOURCE_KEY", form.format(digits.upper()))
+    assert lab.load(tmp_path / "secret.db", "orders").rows == 1
 
 
 # What cannot be loaded
@@ -658,12 +671,22 @@ def test_texts_in_utf_16_are_refused(lab, tmp_path):
 
 @pytest.mark.parametrize("name", ["raw", "META", "quarantine", "mart", "main", "lab", "a b", "1a"])
 def test_a_name_that_the_warehouse_uses_itself_is_refused(lab, shop, name):
-    """And one that is no name, given or made of the file's."""
+    """And one that is no name."""
     with pytest.raises(InvalidValue, match="--name"):
         lab.load(shop, "orders", name=name)
-    other = shop.rename(shop.with_name(f"{name}.db"))
-    with pytest.raises(InvalidValue, match="--name"):
-        lab.load(other, "orders")
+
+
+@pytest.mark.parametrize(
+    ("file", "schema"),
+    [
+        ("memory.db", "memory_db"), ("Main.sqlite", "main_db"), ("sp ace.db", "sp_ace"),
+        ("1a.db", "_1a"), ("Übung-2.db", "ubung_2"), ("日記.db", "db"), ("a.b.db", "a_b"),
+    ],
+)  # fmt: skip
+def test_a_file_of_any_name_gets_a_schema(lab, shop, file, schema):
+    """Which can be written without quotes."""
+    assert lab.load(shop.rename(shop.with_name(file)), "orders").table == f"{schema}.orders"
+    assert rows(lab, f"FROM {schema}.orders") == []
 
 
 def test_two_files_of_one_name_are_not_mixed_up(lab, shop, tmp_path):

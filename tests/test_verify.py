@@ -59,7 +59,7 @@ def test_after_a_sync_everything_is_the_same(synced):
         ("UPDATE messages SET message_id = 'other' WHERE id = 5",
          [Difference("m4", "warehouse", ()), Difference("other", "primary", ())]),
         ("UPDATE preferences SET value = '2' WHERE preference_key = 'b'",
-         [Difference("u/b", "both", ("value",))]),
+         [Difference('["u", "b"]', "both", ("value",))]),
         ("UPDATE messages SET content = o.content FROM messages AS o WHERE o.id = 3 - messages.id",
          [Difference("m0", "both", ("content",)), Difference("m1", "both", ("content",))]),
     ],

@@ -63,7 +63,7 @@ class Connection:
     """
 
     def __init__(
-        self, path: Path, key: str | None, *, busy_timeout: float, uri: str | None = None
+        self, path: Path, key: str | bytes | None, *, busy_timeout: float, uri: str | None = None
     ) -> None:
         self.path = path
         self.busy_timeout = busy_timeout  # seconds; another thread may shorten it during a wait
@@ -72,12 +72,14 @@ class Connection:
         self._reading = False  # inside a snapshot
         self._forked = False
         self._raw: Any = None
-        encryption = {} if key is None else {"encryption_key": key}
+        encryption = {"encryption_key": key} if isinstance(key, str) else {}
         self._raw = self._call(
             libsql_experimental.connect, uri or str(path), isolation_level=None, **encryption
         )
         _opened.add(self)
         try:
+            if isinstance(key, bytes):  # the driver's own argument takes text only
+                self.fetch_all(f"PRAGMA hexkey = '{key.hex()}'")
             self.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_MS}")
             self.execute("PRAGMA foreign_keys = ON")
             # Else rows that INSERT OR REPLACE removes never reach the change feed's triggers.

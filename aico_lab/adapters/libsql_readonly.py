@@ -8,6 +8,7 @@ a program has the file open, its shared memory is there already, and is used.
 
 from __future__ import annotations
 
+import re
 import shutil
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _LOGS: Final = ("-wal", "-journal")
+_HEX: Final = re.compile(r"(?:0x|[xX]')?((?:[0-9a-fA-F]{2})+)'?")
 _IMMUTABLE: Final = "?mode=ro&immutable=1"
 
 
@@ -114,7 +116,7 @@ def _follow(path: Path, key: str | None) -> Iterator[Connection]:
 
 def _connect(path: Path, key: str | None, how: str, *, file: Path | None = None) -> Connection:
     uri = f"{(file or path).absolute().as_uri()}{how}"
-    for candidate in (None, key) if key else (None,):
+    for candidate in (None, *_forms(key)):
         with suppress(NotADatabase):
             connection = Connection(path, candidate, busy_timeout=BUSY_TIMEOUT, uri=uri)
             try:
@@ -124,10 +126,24 @@ def _connect(path: Path, key: str | None, how: str, *, file: Path | None = None)
                 connection.close()
                 raise
             return connection
+    if key:
+        raise NotADatabase(
+            f"{path.name} is no SQLite database, or one that the key in {SOURCE_KEY_VARIABLE} does "
+            "not open, neither as text nor as hexadecimal digits: correct that key, or name "
+            "another file."
+        )
     raise NotADatabase(
-        f"{path.name} is no SQLite database, or an encrypted one whose key is not in "
-        f"{SOURCE_KEY_VARIABLE}: set that variable, or name another file."
+        f"{path.name} is no SQLite database, or an encrypted one: name another file, or set "
+        f"{SOURCE_KEY_VARIABLE} to its key, as text or in hexadecimal digits."
     )
+
+
+def _forms(key: str | None) -> Iterator[str | bytes]:
+    """Give what a key may mean: its text, or the bytes that its hexadecimal digits stand for."""
+    if key:
+        yield key
+        if digits := _HEX.fullmatch(key.strip()):
+            yield bytes.fromhex(digits[1])
 
 
 def _copy(path: Path, folder: Path) -> Path:

@@ -168,11 +168,20 @@ def sync(
             "it, freeze leaves that table as it is."
         ),
     ] = None,
+    acknowledge: Annotated[
+        bool,
+        typer.Option("--acknowledge", help="Take rows that do not fit any more for what they are."),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Bring the warehouse up to date and publish a snapshot of it."""
+    from aico_lab.cli.imports import note_unexplained
+
     with open_lab(home, key_file) as lab, Bar("rows") as bar:
-        result = lab.sync(full=full, on_change=on_change, progress=bar.show)
+        result = lab.sync(
+            full=full, on_change=on_change, acknowledge=acknowledge, progress=bar.show
+        )
+    note_unexplained(result)
     if json:
         emit(result)
         return

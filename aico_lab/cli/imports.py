@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aico_lab.etl.foreign import LoadResult
+    from aico_lab.etl.sync import SyncResult
     from aico_lab.importer import ImportResult, OnConflict
     from aico_lab.lab import Lab
     from aico_lab.sources.records import Batch
@@ -113,8 +114,22 @@ def _messages(count: int) -> str:
     return "1 message is" if count == 1 else f"{count:,} messages are"
 
 
+def note_unexplained(result: SyncResult) -> None:
+    """Say which rows do not fit any more, and what is to be known of types."""
+    for warning in result.warnings:
+        note(warning)
+    for table, count in result.unexplained.items():
+        note(
+            f"{count:,} rows of {table} fitted before and do not any more, though nothing has "
+            "recorded a change of them: the primary database may be damaged. Restore a backup, or "
+            "run `aico-lab sync --acknowledge` if they are as they should be."
+        )
+
+
 def say_loaded(result: LoadResult) -> None:
     """Say what a load did."""
+    for warning in result.warnings:
+        note(warning)
     if result.mode == "nothing":
         say(f"Nothing new in {result.table}; snapshot {result.generation} is up to date.")
     else:

@@ -1,10 +1,12 @@
 """What type each column of a table has on its way from libSQL through Arrow into DuckDB.
 
-The contract is read from the declared types of the live table, so the schema says it once.
+The contract is read from the declared types of the live table, so the schema says it once. What
+those leave open, the values decide: see `aico_lab.etl.settle`.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +17,11 @@ from aico_lab.errors import SchemaTampered
 if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
 
-Kind = Literal["integer", "real", "text", "timestamp", "json", "boolean", "blob"]
+Kind = Literal[
+    "integer", "real", "text", "timestamp", "json", "boolean", "blob",
+    # Only of columns whose type is settled by their values; see `aico_lab.etl.settle`.
+    "any", "date", "seconds", "milliseconds", "decimal",
+]  # fmt: skip
 
 ARROW_TYPES: dict[Kind, pa.DataType] = {
     "integer": pa.int64(),
@@ -25,6 +31,10 @@ ARROW_TYPES: dict[Kind, pa.DataType] = {
     "json": pa.string(),
     "boolean": pa.bool_(),
     "blob": pa.binary(),
+    "any": pa.string(),
+    "date": pa.date32(),
+    "seconds": pa.timestamp("us", tz="UTC"),
+    "milliseconds": pa.timestamp("us", tz="UTC"),
 }
 
 DUCKDB_TYPES: dict[Kind, str] = {
@@ -35,19 +45,26 @@ DUCKDB_TYPES: dict[Kind, str] = {
     "json": "VARCHAR",
     "boolean": "BOOLEAN",
     "blob": "BLOB",
+    "any": "VARCHAR",
+    "date": "DATE",
+    "seconds": "TIMESTAMP WITH TIME ZONE",
+    "milliseconds": "TIMESTAMP WITH TIME ZONE",
 }
 
 _PREFIXES: tuple[tuple[str, Kind], ...] = (
     ("TIMESTAMP", "timestamp"),
     ("JSON", "json"),
     ("BOOLEAN", "boolean"),
-    ("INT", "integer"),
     ("REAL", "real"),
     ("DOUBLE", "real"),
     ("FLOAT", "real"),
     ("F32_BLOB", "blob"),
     ("BLOB", "blob"),
 )
+_INTEGER = re.compile(
+    r"(UNSIGNED )?(BIG|SMALL|TINY|MEDIUM|LONG)? ?INT(EGER)?\d*( UNSIGNED)?( ?\(.*)?"
+)
+_TEXT = re.compile("CHAR|CLOB|TEXT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +76,28 @@ class Column:
         kind: What its values are.
         stored: False for one that is not stored any more, and is NULL.
         zoneless: Whether times of it may lack a zone, and are UTC then.
+        loose: Whether its declared type lets it hold anything, so that its values say its kind.
+        digits: Of a decimal number, all of them and those behind the point.
     """
 
     name: str
     kind: Kind
     stored: bool = True
     zoneless: bool = False
+    loose: bool = False
+    digits: tuple[int, int] = (18, 3)
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        """The type of its values in Arrow."""
+        return pa.decimal128(*self.digits) if self.kind == "decimal" else ARROW_TYPES[self.kind]
+
+    @property
+    def duckdb_type(self) -> str:
+        """The type of its values in DuckDB."""
+        if self.kind == "decimal":
+            return f"DECIMAL({self.digits[0]},{self.digits[1]})"
+        return DUCKDB_TYPES[self.kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +119,12 @@ class Contract:
     @property
     def arrow_schema(self) -> pa.Schema:
         """The table as Arrow carries it."""
-        return pa.schema([(column.name, ARROW_TYPES[column.kind]) for column in self.columns])
+        return pa.schema([(column.name, column.arrow_type) for column in self.columns])
 
     @property
     def duckdb_types(self) -> list[tuple[str, str]]:
         """The columns of the table in DuckDB, with their types."""
-        return [(column.name, DUCKDB_TYPES[column.kind]) for column in self.columns]
+        return [(column.name, column.duckdb_type) for column in self.columns]
 
 
 def read_contract(connection: Connection, table: str, key: tuple[str, ...]) -> Contract:
@@ -106,9 +139,9 @@ def read_contract(connection: Connection, table: str, key: tuple[str, ...]) -> C
         SchemaTampered: The table is not there, or a column of its key.
     """
     columns = tuple(
-        Column(name, _kind(declared))
+        _column(name, declared)
         for name, declared in connection.fetch_all(
-            "SELECT name, type FROM pragma_table_xinfo(?) WHERE hidden = 0 ORDER BY cid", [table]
+            "SELECT name, type FROM pragma_table_xinfo(?) WHERE hidden <> 1 ORDER BY cid", [table]
         )
     )
     gone = set(key).difference(column.name for column in columns)
@@ -130,6 +163,18 @@ def rowid_column(connection: Connection, table: str) -> str | None:
     return found[0] if found else None
 
 
-def _kind(declared: str) -> Kind:
+def _column(name: str, declared: str) -> Column:
+    """Return a column; its kind is that of its declared type, where that is a strict one.
+
+    Other types SQLite takes for NUMERIC, or for none: such a column holds whatever was given, and
+    is read as text until its values have been looked at.
+    """
     upper = declared.upper()
-    return next((kind for prefix, kind in _PREFIXES if upper.startswith(prefix)), "text")
+    for prefix, kind in _PREFIXES:
+        if upper.startswith(prefix):
+            return Column(name, kind)
+    if _INTEGER.fullmatch(upper):
+        return Column(name, "integer")
+    if _TEXT.search(upper):
+        return Column(name, "text")
+    return Column(name, "any", loose=True)

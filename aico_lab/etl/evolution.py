@@ -6,12 +6,14 @@ stops the sync until a person has said what is meant.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias, get_args
 
 from aico_lab.errors import InvalidValue, SchemaChanged
 from aico_lab.etl.contract import DUCKDB_TYPES, Column, Contract, Kind
+from aico_lab.etl.views import NEEDED
 
 OnChange = Literal["evolve", "freeze", "ignore"]
 """What to do about changed tables.
@@ -31,8 +33,11 @@ _WIDER: Final[Mapping[str, Collection[str]]] = {
     "TIMESTAMP WITH TIME ZONE": ("VARCHAR",),
 }
 _KINDS: Final[Mapping[str, Kind]] = {
-    type_: kind for kind, type_ in DUCKDB_TYPES.items() if kind != "json"
+    type_: kind
+    for kind, type_ in DUCKDB_TYPES.items()
+    if kind not in ("json", "any", "seconds", "milliseconds")
 }
+_DECIMAL: Final = re.compile(r"DECIMAL\((\d+),(\d+)\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,9 @@ def plan(
     found: Mapping[str, Types],
     frozen: Collection[str],
     on_change: OnChange | None,
+    *,
+    is_empty: Callable[[str, str], bool],
+    same_rules: bool = True,
 ) -> Plan:
     """Compare the primary database's tables with the warehouse's.
 
@@ -77,6 +85,9 @@ def plan(
         found: Those of the warehouse.
         frozen: Which of these stayed behind the others until now.
         on_change: What to do about changes; None follows those that lose nothing.
+        is_empty: Says whether a column of a table of the warehouse holds nothing.
+        same_rules: Whether this version of the package made the warehouse; another one may have
+            given columns other types, in which nothing is lost.
 
     Raises:
         SchemaChanged: Something would be lost, or can not be followed.
@@ -86,17 +97,22 @@ def plan(
         contract.table
         for contract in contracts
         if list(found.get(contract.table, ())) != contract.duckdb_types
+        or _given_up(contract, found.get(contract.table, ()), is_empty)
     }
     if on_change == "freeze":
         stay = (changed & set(found)) | gone
         loaded = [contract for contract in contracts if contract.table not in stay]
         return Plan(loaded, (set(frozen) | changed) - stay, set(), stay)
     if on_change == "ignore":
-        loaded = [_as_found(c, found[c.table]) for c in contracts if c.table in found or not found]
+        loaded = [as_found(c, found[c.table]) for c in contracts if c.table in found or not found]
         return Plan(loaded, set(frozen), set(), set())
     losses = [f"the table {table}" for table in sorted(gone)]
     for contract in contracts:
-        losses += _losses(contract, found.get(contract.table, ()))
+        known = found.get(contract.table, ())
+        losses += _losses(contract, known, same_rules=same_rules)
+        losses += [
+            f"the column {contract.table}.{name}" for name in _given_up(contract, known, is_empty)
+        ]
     if losses and on_change is None:
         raise SchemaChanged(
             f"The primary database has no longer {', '.join(losses)}: sync with --on-change evolve "
@@ -106,26 +122,54 @@ def plan(
     return Plan(list(contracts), changed | set(frozen), gone, set())
 
 
-def _losses(contract: Contract, found: Types) -> list[str]:
+def with_needed(contract: Contract) -> Contract:
+    """Return the contract with all columns that the warehouse's own views need.
+
+    Such a column has the type that they need, whatever its declared one is, and is NULL where the
+    table has it no longer.
+    """
+    needed = NEEDED.get(contract.table, {})
+    columns = [
+        replace(column, kind=needed[column.name], loose=False) if column.name in needed else column
+        for column in contract.columns
+    ]
+    there = {column.name for column in columns}
+    columns += [Column(n, kind, stored=False) for n, kind in needed.items() if n not in there]
+    return replace(contract, columns=tuple(columns))
+
+
+def _given_up(contract: Contract, found: Types, is_empty: Callable[[str, str], bool]) -> list[str]:
+    """Name the columns that are no longer stored, of which the warehouse still has values."""
+    known = dict(found)
+    return [
+        column.name
+        for column in contract.columns
+        if not column.stored and column.name in known and not is_empty(contract.table, column.name)
+    ]
+
+
+def _losses(contract: Contract, found: Types, *, same_rules: bool) -> list[str]:
     now = dict(contract.duckdb_types)
+    free = {column.name for column in contract.columns if column.loose or not same_rules}
     return [
         f"the column {contract.table}.{name}" if name not in now
         else f"{contract.table}.{name} as {type_}"
         for name, type_ in found
-        if name not in now or (now[name] != type_ and now[name] not in _WIDER.get(type_, ()))
+        if name not in now
+        or (name not in free and now[name] != type_ and now[name] not in _WIDER.get(type_, ()))
     ]  # fmt: skip
 
 
-def _as_found(contract: Contract, found: Types) -> Contract:
-    """The contract with just the columns that the warehouse has."""
+def as_found(contract: Contract, found: Types) -> Contract:
+    """Return the contract with just the columns that the warehouse has, and their types."""
     live = {column.name: column for column in contract.columns}
     columns = []
     for name, type_ in found:
         column = live.get(name)
         if column is None:
-            column = Column(name, _KINDS[type_], stored=False)
-        elif DUCKDB_TYPES[column.kind] != type_:
-            column = replace(column, kind=_KINDS[type_])
+            column = of_type(Column(name, "text", stored=False), type_)
+        elif column.duckdb_type != type_:
+            column = of_type(column, type_)
         columns.append(column)
     stored = {column.name for column in columns if column.stored}
     if not stored.issuperset(contract.key):
@@ -135,3 +179,12 @@ def _as_found(contract: Contract, found: Types) -> Contract:
         )
     rowid = contract.rowid if contract.rowid in stored else None
     return replace(contract, columns=tuple(columns), rowid=rowid)
+
+
+def of_type(column: Column, type_: str) -> Column:
+    """Return the column as one of this type of DuckDB."""
+    if digits := _DECIMAL.fullmatch(type_):
+        return replace(column, kind="decimal", digits=(int(digits[1]), int(digits[2])))
+    if column.loose and type_ == "VARCHAR":
+        return replace(column, kind="any")
+    return replace(column, kind=_KINDS[type_])

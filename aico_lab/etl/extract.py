@@ -9,17 +9,18 @@ A large table is read by pages when all of it is read, and else by rows.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from aico_lab.etl.contract import ARROW_TYPES, Column, Contract
+from aico_lab.etl.contract import Column, Contract
+from aico_lab.etl.misfits import REASONS, SHOWN, Misfit, literal, readable, row_key
 from aico_lab.etl.pages import Layout, can_decode, read_columns, read_layout
 
 if TYPE_CHECKING:
@@ -36,44 +37,20 @@ FETCH_ROWS = 2_000
 PAGEWISE = 8_192
 """Leaf pages (32 MB) from which on a table is read by pages: before, Numba would only cost time."""
 
-SHOWN = 200
-"""Characters of a value that is set aside which are kept to recognise it by."""
-
-_REASONS = {
-    "integer": "is not an integer",
-    "real": "is not a number",
-    "text": "is not valid UTF-8 text",
-    "timestamp": "is not a UTC timestamp in ISO 8601",
-    "json": "is not valid JSON in UTF-8",
-    "boolean": "is neither 0 nor 1",
-    "blob": "is not a blob",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Misfit:
-    """A row that does not fit.
-
-    Attributes:
-        table: Its table.
-        row_key: What identifies it, several columns as text joined by a slash.
-        column: The first column that does not fit.
-        reason: Why.
-        value: The beginning of the value.
-    """
-
-    table: str
-    row_key: str
-    column: str
-    reason: str
-    value: str
-
-
 Extracted: TypeAlias = tuple[pa.RecordBatch, list[Misfit]]
 Values: TypeAlias = "Sequence[Value] | pa.Array"
 
 _ZONELESS = r"^(\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)$"
 """A time without a zone, such as SQLite's own CURRENT_TIMESTAMP."""
+
+_NUMBERS = frozenset({"integer", "real", "boolean", "seconds", "milliseconds", "decimal"})
+_NO_BLOBS = frozenset({"text", "timestamp", "date", "any"})
+
+EXACT = 2.0**53
+"""Below it a floating-point number is every integer exactly."""
+
+_MARKS = 60
+"""Columns whose marks share one integer."""
 
 _DOES_NOT_FIT = (pa.ArrowException, TypeError, ValueError, OverflowError)
 
@@ -130,15 +107,61 @@ def extract_by_rows(
     Yields:
         Rows that fit, and those that do not.
     """
-    columns = ", ".join(_expression(column) for column in contract.columns)
-    query = f'SELECT {columns} FROM {chosen} "{contract.table}" AS t WHERE {condition}'
+    for columns, marks in _fetch(connection, contract, condition, parameters, chosen):
+        yield _fit(contract, columns, marks)
+
+
+def extract_keys(
+    connection: Connection, contract: Contract, condition: str, parameters: Sequence[Any]
+) -> Iterator[tuple[pa.Table, pa.Array]]:
+    """Read the keys of a table, or of a part of it.
+
+    Yields:
+        The keys that fit, and the names of all of them in quarantine.
+    """
+    kinds = {column.name: column for column in contract.columns}
+    keys = Contract(contract.table, tuple(kinds[name] for name in contract.key), contract.key)
+    for columns, marks in _fetch(connection, keys, condition, parameters, ""):
+        batch, _ = _fit(keys, columns, marks)
+        yield pa.Table.from_batches([batch]), _names(columns)
+
+
+def _names(keys: Sequence[Sequence[Value]]) -> pa.Array:
+    """Return what quarantine calls rows, whole columns at once where that is possible."""
+    if len(keys) == 1:
+        with contextlib.suppress(pa.ArrowException, TypeError):
+            kinds = {*map(type, keys[0])}
+            if kinds == {int}:
+                return pa.array(keys[0], pa.int64()).cast(pa.string())
+            if kinds == {bytes}:
+                return pa.array(keys[0], pa.binary()).cast(pa.string())
+    return pa.array([row_key(parts) for parts in zip(*keys, strict=True)], pa.string())
+
+
+def _fetch(
+    connection: Connection,
+    contract: Contract,
+    condition: str,
+    parameters: Sequence[Any],
+    chosen: str,
+) -> Iterator[tuple[list[tuple[Value, ...]], list[tuple[int, ...]]]]:
+    """Select rows: their columns, and bits that mark the values of another storage class."""
+    count = len(contract.columns)
+    selected = [_expression(column) for column in contract.columns]
+    selected += [
+        " | ".join(
+            f"(({mark}) << {bit})"
+            for bit, column in enumerate(contract.columns[at : at + _MARKS])
+            if (mark := _mark(column))
+        )
+        or "0"
+        for at in range(0, count, _MARKS)
+    ]
+    query = f'SELECT {", ".join(selected)} FROM {chosen} "{contract.table}" AS t WHERE {condition}'
     with _without_garbage_collector():
         for rows in connection.fetch_batches(query, parameters, size=FETCH_ROWS):
             values = list(zip(*rows, strict=True))
-            try:
-                yield _to_batch(contract, values), []
-            except _DOES_NOT_FIT:
-                yield _sort_out(contract, values)
+            yield values[:count], values[count:]
 
 
 def _by_pages(connection: Connection, contract: Contract, layout: Layout) -> Iterator[Extracted]:
@@ -181,21 +204,46 @@ def _refuse_invalid_json(
 
 
 def changed_keys(connection: Connection, contract: Contract, *, since: int, until: int) -> pa.Table:
-    """Give the keys of all rows that the change feed names, one text column per key column.
+    """Give the keys of all rows that the change feed names.
 
     Keys that were only inserted are among them: a foreign program's INSERT OR REPLACE logs nothing
     but the insertion.
+
+    Returns:
+        A column `k0`, `k1` and so on for each column of the key, NULL where a key does not fit, and
+        `row_key`, by which quarantine knows the row.
     """
-    keys = ", ".join(f"CAST({key} AS TEXT)" for key in _log_key(contract))
+    keys = ", ".join(f"CAST({key} AS BLOB)" for key in _log_key(contract))
     rows = connection.fetch_all(
         f"SELECT DISTINCT {keys} FROM change_log WHERE seq > ? AND seq <= ? AND table_name = ?",
         [since, until, contract.table],
     )
     columns = list(zip(*rows, strict=True)) if rows else [() for _ in contract.key]
-    return pa.table(
-        {name: pa.array(list(values), pa.string())
-         for name, values in zip(contract.key, columns, strict=True)}
-    )  # fmt: skip
+    kinds = {column.name: column for column in contract.columns}
+    stored: list[Sequence[Value]] = [
+        [*map(_number, keys)] if kinds[name].kind in _NUMBERS else keys
+        for name, keys in zip(contract.key, columns, strict=True)
+    ]
+    arrays = [
+        _convert_or_null(kinds[name], keys) for name, keys in zip(contract.key, stored, strict=True)
+    ]
+    names = [f"k{i}" for i in range(len(arrays))]
+    return pa.Table.from_arrays([*arrays, _names(stored)], [*names, "row_key"])
+
+
+def _convert_or_null(column: Column, values: Sequence[Value]) -> pa.Array:
+    try:
+        return _convert(column, values)
+    except _DOES_NOT_FIT:
+        return _convert(column, [value if _fits(column, value) else None for value in values])
+
+
+def _number(logged: bytes | None) -> Value:
+    """Return a number that the change feed logged as text."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return logged and kind(logged)
+    return logged
 
 
 def _log_key(contract: Contract) -> list[str]:
@@ -205,17 +253,30 @@ def _log_key(contract: Contract) -> list[str]:
 
 
 def _expression(column: Column) -> str:
-    """Select a column so that a value of the wrong storage class shows; 0 stands for a misfit."""
-    name = f't."{column.name}"' if column.stored else "NULL"
+    """Select a column: texts as bytes, numbers as they are, so that none is rounded."""
+    name = _name(column)
+    if column.kind in ("text", "timestamp", "date", "blob"):
+        return f"CAST({name} AS BLOB)"
+    if column.kind == "json":
+        return f"iif(typeof({name}) = 'real', {name}, CAST({name} AS BLOB))"
+    return f"iif(typeof({name}) = 'text', CAST({name} AS BLOB), {name})"
+
+
+def _mark(column: Column) -> str:
+    """Give SQL that is 1 for a value whose type does not show in what is selected."""
     match column.kind:
-        case "text" | "timestamp":
-            return f"iif(typeof({name}) = 'blob', 0, CAST({name} AS BLOB))"
+        case "text" | "timestamp" | "date" | "any":
+            return f"typeof({_name(column)}) = 'blob'"
         case "json":
-            return f"iif({name} IS NULL OR json_valid({name}), CAST({name} AS BLOB), 0)"
+            return f"NOT coalesce(json_valid({_name(column)}), 1)"
         case "blob":
-            return f"iif(typeof({name}) IN ('blob', 'null'), {name}, 0)"
+            return f"typeof({_name(column)}) NOT IN ('blob', 'null')"
         case _:
-            return name
+            return ""
+
+
+def _name(column: Column) -> str:
+    return f't."{column.name}"' if column.stored else "NULL"
 
 
 def _to_batch(contract: Contract, columns: Sequence[Values]) -> pa.RecordBatch:
@@ -225,39 +286,70 @@ def _to_batch(contract: Contract, columns: Sequence[Values]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=contract.arrow_schema)
 
 
-def _sort_out(contract: Contract, values: Sequence[Sequence[Value]]) -> Extracted:
-    """Find the rows of a batch that do not fit, and convert the others."""
-    first_misfit: dict[int, int] = {}
+def _fit(
+    contract: Contract, columns: Sequence[Sequence[Value]], marks: Sequence[Sequence[int]]
+) -> Extracted:
+    if not any(map(any, marks)):
+        with contextlib.suppress(*_DOES_NOT_FIT):
+            return _to_batch(contract, columns), []
+    return _sort_out(contract, columns, marks)
+
+
+def _sort_out(
+    contract: Contract, columns: Sequence[Sequence[Value]], marks: Sequence[Sequence[int]]
+) -> Extracted:
+    """Find all values of a batch that do not fit, and convert the rows that have none."""
+    unfit: list[tuple[int, int, bool]] = []
     for position, column in enumerate(contract.columns):
-        for row, value in enumerate(values[position]):
-            if row not in first_misfit and not _fits(column, value):
-                first_misfit[row] = position
+        bits = marks[position // _MARKS]
+        marked = {row for row, bit in enumerate(bits) if bit >> position % _MARKS & 1}
+        unfit += [
+            (row, position, row in marked) for row in _unfit(column, columns[position], marked)
+        ]
     names = [column.name for column in contract.columns]
-    key_positions = [names.index(name) for name in contract.key]
+    keys = [columns[names.index(name)] for name in contract.key]
     misfits = [
         Misfit(
             table=contract.table,
-            row_key="/".join(readable(values[key][row]) for key in key_positions),
+            row_key=row_key([key[row] for key in keys]),
             column=names[position],
-            reason=_REASONS[contract.columns[position].kind],
-            value=readable(values[position][row])[:SHOWN],
+            reason=REASONS[contract.columns[position].kind],
+            value=_shown(contract.columns[position], columns[position][row], is_marked),
         )
-        for row, position in sorted(first_misfit.items())
+        for row, position, is_marked in sorted(unfit)
     ]
-    fitting = [
-        [value for row, value in enumerate(column_values) if row not in first_misfit]
-        for column_values in values
-    ]
+    rows = {row for row, *_ in unfit}
+    fitting = columns
+    if rows:
+        fitting = [
+            [value for row, value in enumerate(values) if row not in rows] for values in columns
+        ]
     return _to_batch(contract, fitting), misfits
+
+
+def _unfit(column: Column, values: Sequence[Value], marked: set[int]) -> set[int]:
+    """Find the values that do not fit, one by one only where the whole column does not."""
+    try:
+        _convert(column, [value for row, value in enumerate(values) if row not in marked])
+    except _DOES_NOT_FIT:
+        return marked | {row for row, value in enumerate(values) if not _fits(column, value)}
+    return marked
+
+
+def _shown(column: Column, value: Value, is_marked: bool) -> str:  # noqa: FBT001
+    """Return the beginning of a value that does not fit; a blob among texts as a literal."""
+    if is_marked and isinstance(value, bytes) and column.kind in _NO_BLOBS:
+        return literal(value[:SHOWN])[:SHOWN]
+    return readable(value)[:SHOWN]
 
 
 def _convert(column: Column, values: Values) -> pa.Array:
     match column.kind:
-        case "text" | "json" | "timestamp":
-            texts = _array(values, pa.binary()).cast(pa.string())
-            if column.zoneless:
+        case "text" | "json" | "timestamp" | "date" | "any":
+            texts = _texts(column, values)
+            if column.zoneless and column.kind == "timestamp":
                 texts = pc.replace_substring_regex(texts, _ZONELESS, r"\1Z")
-            return texts.cast(ARROW_TYPES[column.kind])
+            return texts.cast(column.arrow_type)
         case "integer":
             return _integers(values)
         case "boolean":
@@ -266,8 +358,40 @@ def _convert(column: Column, values: Values) -> pa.Array:
             if not pc.all(known, min_count=0).as_py():
                 raise ValueError("neither 0 nor 1")
             return integers.cast(pa.bool_())
+        case "seconds" | "milliseconds":
+            unit = 1e6 if column.kind == "seconds" else 1e3
+            micros = pc.round(pc.multiply(_array(values, pa.float64()), unit))
+            return micros.cast(pa.int64()).cast(column.arrow_type)
+        case "decimal":
+            return _decimals(_array(values, pa.float64()), column)
         case _:
-            return _array(values, ARROW_TYPES[column.kind])
+            return _array(values, column.arrow_type)
+
+
+def _decimals(numbers: pa.Array, column: Column) -> pa.Array:
+    """Convert numbers that are the nearest ones to decimal numbers of so many digits."""
+    digits, unit = column.digits[0], 10.0 ** column.digits[1]
+    scaled = pc.round(pc.multiply(numbers, unit))
+    fits = pc.and_(
+        pc.equal(pc.divide(scaled, unit), numbers),
+        pc.less(pc.abs(scaled), min(10.0**digits, EXACT)),
+    )
+    if not pc.all(fits, min_count=0).as_py():
+        raise ValueError("has more digits")
+    return numbers.cast(column.arrow_type)
+
+
+def _texts(column: Column, values: Values) -> pa.Array:
+    """Decode texts; where a column may hold numbers too, write them with all their digits."""
+    try:
+        return _array(values, pa.binary()).cast(pa.string())
+    except (TypeError, pa.ArrowException):
+        if column.kind not in ("any", "json"):
+            raise
+    written = [
+        repr(value).encode() if isinstance(value, int | float) else value for value in values
+    ]
+    return pa.array(written, pa.binary()).cast(pa.string())
 
 
 def _integers(values: Values) -> pa.Array:
@@ -286,11 +410,6 @@ def _fits(column: Column, value: Value) -> bool:
     except _DOES_NOT_FIT:
         return False
     return True
-
-
-def readable(value: Value) -> str:
-    """Write a value as the keys of rows in quarantine are written."""
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 @contextmanager

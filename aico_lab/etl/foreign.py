@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 import re
 import time
-from dataclasses import dataclass
+import unicodedata
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters.libsql_readonly import open_readonly
 from aico_lab.errors import InvalidValue, NeverSynced
 from aico_lab.etl.foreign_source import ROWID, read_source
 from aico_lab.etl.foreign_table import ForeignTable
+from aico_lab.etl.misfits import count_rows
 from aico_lab.etl.portions import portions
 from aico_lab.etl.sync import publishing, silent
 
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from aico_lab.etl.extract import Misfit
     from aico_lab.etl.foreign_source import Mark, Source
+    from aico_lab.etl.misfits import Misfit
     from aico_lab.etl.sync import Mode, Progress
     from aico_lab.home import Home
 
@@ -50,6 +52,7 @@ class LoadResult:
         quarantined: Rows that do not fit, among those that were read.
         watermark: How far the table was read: a number, the seconds of a time, or None.
         seconds: How long it took.
+        warnings: What is to be known of the types of the columns.
     """
 
     table: str
@@ -60,6 +63,7 @@ class LoadResult:
     quarantined: int
     watermark: Mark
     seconds: float
+    warnings: list[str] = field(default_factory=list)
 
 
 def load_foreign(
@@ -134,6 +138,7 @@ def load_foreign(
         quarantined=load.quarantined,
         watermark=load.newest,
         seconds=time.perf_counter() - started,
+        warnings=source.warnings,
     )
 
 
@@ -173,7 +178,7 @@ class _Load:
         for rows, misfits in portions(self._source.contract, self._source.rows(None)):
             if misfits:
                 self._target.quarantine(misfits)
-                self.quarantined += len(misfits)
+                self.quarantined += count_rows(misfits)
             self._target.insert(rows, into="table")
             self.rows += rows.num_rows
             self._progress(self._target.label, self.rows, total)
@@ -186,7 +191,7 @@ class _Load:
             target.stage_keys("window", self._source.keys(since))
             changed, removed = target.exchange_misfits(misfits)
             self.deleted += removed
-            self.quarantined = len(misfits)
+            self.quarantined = count_rows(misfits)
         if deletes:
             target.stage_keys("present", self._source.keys(None))
             self.deleted += target.delete_others()
@@ -213,13 +218,22 @@ def check_load(file: Path, name: str | None, lag: float) -> str:
     """
     if not 0 <= lag < math.inf:
         raise InvalidValue("The lag must be 0 or more.")
-    schema = (name or file.stem).lower()
+    schema = _schema_of(file) if name is None else name.lower()
     if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", schema) or schema in RESERVED:
         raise InvalidValue(
             f"{schema!r} cannot name a schema of the warehouse: give a --name of letters, digits "
             f"and _ that is none of {', '.join(sorted(RESERVED))}."
         )
     return schema
+
+
+def _schema_of(file: Path) -> str:
+    """Make a schema's name of a file's."""
+    plain = unicodedata.normalize("NFKD", file.stem).encode("ascii", "ignore").decode()
+    name = re.sub(r"[^a-z0-9_]+", "_", plain.lower()).strip("_")[:60] or "db"
+    if name[0].isdigit():
+        name = f"_{name}"
+    return f"{name}_db" if name in RESERVED else name
 
 
 def _is_below(newest: Mark, known: Mark) -> bool:

@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from aico_lab.errors import InvalidValue, SourceUnreadable, UnknownName
-from aico_lab.etl.contract import Column, Contract, Kind, read_contract
-from aico_lab.etl.extract import extract, extract_by_rows, readable
+from aico_lab.etl.contract import Column, Contract, read_contract
+from aico_lab.etl.extract import extract, extract_by_rows, extract_keys
+from aico_lab.etl.settle import settle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    import pyarrow as pa
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.etl.extract import Extracted
@@ -28,9 +28,6 @@ NAMED: Final = 20
 
 Mark = int | float | None
 """How far a watermark has come."""
-
-# Keys as quarantine writes them: as they are stored, and not as their kind would have them.
-_STORED: Final[dict[Kind, Kind]] = {"timestamp": "text", "json": "text", "boolean": "integer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +40,7 @@ class Source:
         watermark: The column that tells what is new, or 'rowid'.
         keyed_by_rowid: Whether nothing but the row id identifies a row.
         mark: SQL that gives a row's mark: a number, the seconds of a time, or NULL.
+        warnings: What is to be known of the types of its columns.
     """
 
     connection: Connection
@@ -50,6 +48,7 @@ class Source:
     watermark: str
     keyed_by_rowid: bool
     mark: str
+    warnings: list[str]
 
     def newest(self) -> Mark:
         """Give the highest mark; a time in the future counts as the present one.
@@ -87,18 +86,8 @@ class Source:
         return extract_by_rows(self.connection, self.contract, *self._from(since))
 
     def keys(self, since: Mark) -> Iterator[tuple[pa.Table, pa.Array]]:
-        """Read the keys of the rows that `rows` reads, in the form in which they are stored.
-
-        Yields:
-            The keys that fit, and all of them as quarantine writes them.
-        """
-        kinds = {column.name: column.kind for column in self.contract.columns}
-        columns = tuple(Column(k, _STORED.get(kinds[k], kinds[k])) for k in self.contract.key)
-        stored = Contract(self.contract.table, columns, self.contract.key)
-        for batch, misfits in extract_by_rows(self.connection, stored, *self._from(since)):
-            texts = _texts(stored, batch)
-            others = pa.array([misfit.row_key for misfit in misfits], pa.string())
-            yield pa.Table.from_batches([batch]), pa.concat_arrays([texts, others])
+        """Read the keys of the rows that `rows` reads: those that fit, and the names of all."""
+        return extract_keys(self.connection, self.contract, *self._from(since))
 
     def _from(self, since: Mark) -> tuple[str, list[Mark]]:
         if since is None:
@@ -148,26 +137,40 @@ def read_source(
             f"{name} has neither a primary key nor a row id: name the columns that identify "
             "a row with --key."
         )
-    contract = Contract(name, columns, chosen)
+    contract, warnings = settle(connection, Contract(name, columns, chosen))
     by_rowid = not key and not own_key
     if watermark.lower() == ROWID and rowid and ROWID not in names:
-        return Source(connection, contract, ROWID, by_rowid, f't."{rowid}"')
+        return Source(connection, contract, ROWID, by_rowid, f't."{rowid}"', warnings)
     if watermark.lower() == ROWID and ROWID not in names:
         raise InvalidValue(f"{name} has no row id: name a column with --watermark.")
     column = _column(connection, name, names, watermark)
-    return Source(connection, contract, column, by_rowid, _mark(f't."{column}"'))
+    return Source(connection, contract, column, by_rowid, _mark(f't."{column}"'), warnings)
 
 
 def _columns(connection: Connection, table: str) -> tuple[Column, ...]:
-    """Read the columns, with the spellings of other programs: BIGINT, and times without a zone."""
-    integers = connection.fetch_all(
-        "SELECT name FROM pragma_table_xinfo(?) WHERE upper(type) GLOB '*[GLYM ]INT*'", [table]
-    )
+    """Read the columns, as other programs use them.
+
+    A truth may be a text, and a time a number or a text without a zone.
+    """
     return tuple(
-        replace(column, kind="integer")
-        if (column.name,) in integers
-        else replace(column, zoneless=column.kind == "timestamp")
+        replace(
+            column,
+            loose=column.loose
+            or column.kind == "boolean"
+            or _holds_numbers(connection, table, column),
+            zoneless=True,
+        )
         for column in read_contract(connection, table, ()).columns
+    )
+
+
+def _holds_numbers(connection: Connection, table: str, column: Column) -> bool:
+    """Say whether the first value of a column of times is a number."""
+    return column.kind == "timestamp" and bool(
+        connection.fetch_one(
+            f'SELECT 1 FROM (SELECT "{column.name}" AS v FROM "{table}" '
+            f"WHERE \"{column.name}\" IS NOT NULL LIMIT 1) WHERE typeof(v) IN ('integer', 'real')"
+        )
     )
 
 
@@ -237,14 +240,3 @@ def _refuse_repeated(
             f"Several rows of {table} have the same {', '.join(key)}: "
             "name the columns that identify a row with --key."
         )
-
-
-def _texts(contract: Contract, batch: pa.RecordBatch) -> pa.Array:
-    """Write keys as `Misfit.row_key` does."""
-    parts = []
-    for column, array in zip(contract.columns, batch.columns, strict=True):
-        if column.kind in ("integer", "text"):
-            parts.append(pc.fill_null(array.cast(pa.string()), readable(None)))
-        else:
-            parts.append(pa.array(map(readable, array.to_pylist()), pa.string()))
-    return pc.binary_join_element_wise(*parts, "/")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
-from aico_lab.etl.contract import DUCKDB_TYPES
 from aico_lab.etl.warehouse import make_room
 
 if TYPE_CHECKING:
@@ -16,8 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aico_lab.etl.contract import Contract
-    from aico_lab.etl.extract import Misfit
     from aico_lab.etl.foreign_source import Mark
+    from aico_lab.etl.misfits import Misfit
     from aico_lab.etl.warehouse import Warehouse
 
 
@@ -121,20 +120,18 @@ class ForeignTable:
 
         Args:
             name: What the tables' names begin with.
-            portions: Keys as they are stored, and as quarantine writes them.
+            portions: Keys that fit, and the names of all of them in quarantine.
         """
-        kinds = {column.name: DUCKDB_TYPES[column.kind] for column in self._contract.columns}
-        typed = {key: f'TRY_CAST("{key}" AS {kinds[key]})' for key in self._contract.key}
-        columns = ", ".join(f'"{key}" {kinds[key]}' for key in typed)
-        fits = " AND ".join(f'({cast} IS NULL) = ("{key}" IS NULL)' for key, cast in typed.items())
+        kinds = dict(self._contract.duckdb_types)
+        columns = ", ".join(f'"{key}" {kinds[key]}' for key in self._contract.key)
         self._connection.execute(f"CREATE TEMP TABLE {name}_keys ({columns})")
         self._connection.execute(f"CREATE TEMP TABLE {name}_texts (row_key VARCHAR)")
         for keys, texts in portions:
-            self._insert_keys(name, f"{', '.join(typed.values())} FROM keys WHERE {fits}", keys)
+            self._insert_keys(name, keys)
             self._insert_texts(name, pa.table({"row_key": texts}))
 
-    def _insert_keys(self, name: str, selected: str, keys: pa.Table) -> None:  # noqa: ARG002
-        self._connection.execute(f"INSERT INTO temp.{name}_keys SELECT {selected}")
+    def _insert_keys(self, name: str, keys: pa.Table) -> None:  # noqa: ARG002
+        self._connection.execute(f"INSERT INTO temp.{name}_keys FROM keys")
 
     def _insert_texts(self, name: str, texts: pa.Table) -> None:  # noqa: ARG002
         self._connection.execute(f"INSERT INTO temp.{name}_texts FROM texts")
@@ -184,9 +181,8 @@ class ForeignTable:
         return self._count(
             f"DELETE FROM {self._name} AS t "
             f"WHERE NOT EXISTS (SELECT 1 FROM temp.present_keys AS k WHERE {self._match('k')})"
-        ) + self._count(
-            "DELETE FROM quarantine.misfits WHERE table_name = ? "
-            "AND row_key NOT IN (SELECT row_key FROM temp.present_texts)",
+        ) + self._warehouse.release(
+            "table_name = ? AND row_key NOT IN (SELECT row_key FROM temp.present_texts)",
             [self.label],
         )
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from aico_lab.etl.contract import Contract
-    from aico_lab.etl.extract import Extracted, Misfit
+    from aico_lab.etl.extract import Extracted
+    from aico_lab.etl.misfits import Misfit
 
 ROW_GROUP: Final = 122_880
 """Rows of a record batch: DuckDB's own row group, which it compresses as one."""

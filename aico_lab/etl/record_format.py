@@ -35,6 +35,11 @@ _STORED_AS: Final[dict[Kind, int]] = {
     "boolean": INTEGER,
     "real": REAL,
     "blob": BLOB,
+    "any": TEXT,
+    "date": TEXT,
+    "seconds": REAL,
+    "milliseconds": REAL,
+    "decimal": REAL,
 }
 
 PADDING: Final = 1 << 10

@@ -20,7 +20,9 @@ from aico_lab.errors import DatabaseLocked, SyncBusy
 from aico_lab.etl import evolution, snapshots, views
 from aico_lab.etl.contract import read_contract
 from aico_lab.etl.extract import changed_keys, extract
+from aico_lab.etl.misfits import count_rows
 from aico_lab.etl.portions import portions
+from aico_lab.etl.settle import settle
 from aico_lab.etl.warehouse import open_warehouse
 from aico_lab.home import held, os_errors
 from aico_lab.mart.refresh import MEMORY_LIMIT, Changes
@@ -58,6 +60,9 @@ class SyncResult:
         deleted: Rows removed, replaced ones included, by table.
         quarantined: Rows set aside because they do not fit, by table.
         seconds: How long it took.
+        unexplained: Rows that were set aside when their table was read whole, though nothing has
+            recorded a change of them since they fitted, by table.
+        warnings: What is to be known of the types of the columns.
     """
 
     mode: Mode
@@ -66,6 +71,8 @@ class SyncResult:
     deleted: dict[str, int] = field(default_factory=dict)
     quarantined: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    unexplained: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 def sync(
@@ -75,6 +82,7 @@ def sync(
     *,
     full: bool = False,
     on_change: OnChange | None = None,
+    acknowledge: bool = False,
     progress: Progress | None = None,
 ) -> SyncResult:
     """Bring the warehouse up to date and publish a snapshot of it.
@@ -85,6 +93,7 @@ def sync(
         key: DuckDB's key.
         full: Read the tables whole even where the feed would do.
         on_change: What to do where the warehouse would lose a table, a column or a type.
+        acknowledge: Take rows that do not fit any more for what they are; see `unexplained`.
         progress: Told of every batch.
 
     Raises:
@@ -95,12 +104,14 @@ def sync(
     """
     started = time.perf_counter()
     evolution.check(on_change)
-    if not full and (newest := _up_to_date(primary, home)):
+    if not (full or acknowledge) and (newest := _up_to_date(primary, home)):
         return SyncResult("nothing", newest, seconds=time.perf_counter() - started)
     with publishing(home, key) as (warehouse, published):
         run = _Run(primary, warehouse, progress or silent)
         with primary.snapshot():
-            mode, target = run.load(full=full, on_change=on_change, after=published)
+            mode, target = run.load(
+                full=full, on_change=on_change, acknowledge=acknowledge, after=published
+            )
         generation = warehouse.generation
         if run.followed:
             _note(home, generation, _state(target, run.followed))
@@ -108,8 +119,9 @@ def sync(
         with suppress(DatabaseLocked):  # the next sync that has something to do prunes the feed
             feed.acknowledge(primary, CONSUMER, target.seq)
     return SyncResult(
-        mode, generation, run.rows, run.deleted, run.quarantined, time.perf_counter() - started
-    )
+        mode, generation, run.rows, run.deleted, run.quarantined, time.perf_counter() - started,
+        run.unexplained, run.warnings,
+    )  # fmt: skip
 
 
 def _up_to_date(primary: Connection, home: Home) -> int | None:
@@ -137,7 +149,8 @@ def _state(cursor: feed.Cursor, contracts: Sequence[Contract]) -> str:
 
 def _contracts(primary: Connection) -> list[Contract]:
     return [
-        read_contract(primary, table, key) for table, key in feed.tracked_tables(primary).items()
+        evolution.with_needed(read_contract(primary, table, key))
+        for table, key in feed.tracked_tables(primary).items()
     ]
 
 
@@ -193,10 +206,12 @@ class _Run:
         self.rows: dict[str, int] = {}
         self.deleted: dict[str, int] = {}
         self.quarantined: dict[str, int] = {}
+        self.unexplained: dict[str, int] = {}
+        self.warnings: list[str] = []
         self.followed: list[Contract] = []  # all of the primary database's, or none
 
     def load(
-        self, *, full: bool, on_change: OnChange | None, after: int
+        self, *, full: bool, on_change: OnChange | None, acknowledge: bool, after: int
     ) -> tuple[Mode, feed.Cursor]:
         """Move what is to be moved, in one transaction together with the cursor.
 
@@ -207,14 +222,18 @@ class _Run:
         target = feed.head(self._primary)
         cursor = self._warehouse.cursor
         same = cursor is not None and cursor.database_id == target.database_id
-        contracts = _contracts(self._primary)
+        declared = _contracts(self._primary)
+        of_this_version = self._warehouse.is_of_this_version
         plan = evolution.plan(
-            contracts,
+            [self._settle(contract) for contract in declared],
             self._warehouse.tables() if same else {},
             self._warehouse.frozen,
             on_change,
+            is_empty=self._warehouse.is_empty,
+            same_rules=of_this_version,
         )
-        self.followed = contracts if on_change in (None, "evolve") else []
+        self.followed = declared if on_change in (None, "evolve") else []
+        known = self._warehouse.misfits() if same else {}
         anew = plan.anew
         if full or cursor is None or not feed.continues(self._primary, cursor):
             anew = {contract.table for contract in plan.contracts}
@@ -222,11 +241,14 @@ class _Run:
             cursor == target
             and not anew
             and not plan.dropped
-            and self._warehouse.is_of_this_version
+            and not (acknowledge and self._warehouse.has_unexplained)
+            and of_this_version
         ):
             return "nothing", target
-        if not self._warehouse.is_of_this_version:  # the mart is made while messages are read
-            anew = anew | {"messages"}.intersection(contract.table for contract in plan.contracts)
+        if not of_this_version:
+            # The mart is made while messages are read; and rows were set aside by other rules.
+            tables = {contract.table for contract in plan.contracts}
+            anew = anew | {"messages", *known}.intersection(tables)
         mode: Mode = "full" if len(anew) == len(plan.contracts) else "increment"
         with self._warehouse.transaction():
             self._messages = Changes(self._warehouse.connection, anew="messages" in anew)
@@ -239,10 +261,13 @@ class _Run:
                     None if cursor is None or contract.table in anew else cursor.seq,
                     target.seq,
                 )
+                if same and contract.table in anew and contract.table not in plan.anew:
+                    self._note_unexplained(contract, known.get(contract.table, set()), target.seq)
             with self._warehouse.memory(MEMORY_LIMIT):
                 self._messages.apply()
             self._warehouse.create_views()
             self._warehouse.freeze(plan.frozen)
+            self._warehouse.explain(everything=acknowledge)
             changes = {
                 "rows": self.rows, "deleted": self.deleted, "quarantined": self.quarantined
             }  # fmt: skip
@@ -267,13 +292,29 @@ class _Run:
                 gone = None
             if misfits:
                 self._warehouse.quarantine(misfits)
-                self.quarantined[table] = self.quarantined.get(table, 0) + len(misfits)
+                self.quarantined[table] = self.quarantined.get(table, 0) + count_rows(misfits)
             if rows.num_rows:
                 self._warehouse.insert(contract, rows)
                 if messages:
                     messages.came(rows)
                 self.rows[table] = self.rows.get(table, 0) + rows.num_rows
                 self._progress(table, self.rows[table], total)
+
+    def _settle(self, contract: Contract) -> Contract:
+        settled, warnings = settle(self._primary, contract)
+        self.warnings += warnings
+        return settled
+
+    def _note_unexplained(self, contract: Contract, known: set[str], until: int) -> None:
+        """Note the rows that fitted before, of which the feed does not say that they changed."""
+        cursor = self._warehouse.cursor
+        new = self._warehouse.misfits().get(contract.table, set()) - known
+        if new and cursor and feed.continues(self._primary, cursor):
+            changed = changed_keys(self._primary, contract, since=cursor.seq, until=until)
+            new.difference_update(changed["row_key"].to_pylist())
+        if new:
+            self._warehouse.note_unexplained(contract.table, new)
+            self.unexplained[contract.table] = len(new)
 
     def _total(self, contract: Contract, since: int | None, until: int) -> int:
         if since is None:

@@ -10,7 +10,7 @@ What changed after the snapshot's cursor, a sync has still to bring; those rows 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
@@ -19,7 +19,10 @@ import polars as pl
 from aico_lab.adapters.duckdb import translated
 from aico_lab.errors import SchemaChanged
 from aico_lab.etl.contract import read_contract
+from aico_lab.etl.evolution import of_type, with_needed
 from aico_lab.etl.extract import changed_keys, extract_by_rows
+from aico_lab.etl.misfits import row_key
+from aico_lab.etl.settle import settle
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
@@ -48,7 +51,7 @@ class Difference:
     """A row that is not the same in both databases.
 
     Attributes:
-        key: What identifies it, several columns joined by a slash.
+        key: What identifies it, several columns as a JSON array.
         found_in: 'both', 'primary' or 'warehouse'.
         columns: The columns that differ, for a row that is in both.
     """
@@ -75,6 +78,7 @@ class TableProof:
         digests: Of each column, in the primary database and in the warehouse.
         pending: Rows that changed since the snapshot; they were left out.
         differing: How many rows differ.
+        unexplained: Rows in quarantine of which nothing says why they do not fit any more.
         differences: The first of them.
     """
 
@@ -85,17 +89,23 @@ class TableProof:
     pending: int = 0
     differing: int = 0
     differences: list[Difference] = field(default_factory=list)
+    unexplained: int = 0
 
     def describe(self) -> str:
         """Say it in a line."""
         here, there = self.rows
         said = [f"{here:,} rows" if here == there else f"{here:,} rows, {there:,} in the warehouse"]
-        if not self.ok and not self.differing:
+        if not self.ok and not self.differing and not self.unexplained:
             said.append("other columns than in the warehouse")
         if self.differing:
             said.append(f"{self.differing:,} differ")
         if any(self.quarantined):
             said.append(f"{self.quarantined[0]:,} quarantined")
+        if self.unexplained:
+            said.append(
+                f"{self.unexplained:,} of these fitted before and were not changed since: restore "
+                "a backup, or run `aico-lab sync --acknowledge` if they are as they should be"
+            )
         if self.pending:
             said.append(f"{self.pending:,} not synced yet")
         return ", ".join(said)
@@ -147,7 +157,7 @@ def verify(
         for number, (table, key) in enumerate(tracked.items()):
             if progress:
                 progress(table, number, len(tracked))
-            contract = read_contract(primary, table, key)
+            contract, _ = settle(primary, with_needed(read_contract(primary, table, key)))
             pending = changed_keys(primary, contract, since=cursor.seq, until=target.seq)
             proofs[table] = _Comparison(primary, warehouse, contract, pending).prove()
         if progress:
@@ -167,9 +177,6 @@ class _Comparison:
     ) -> None:
         self._primary = primary
         self._warehouse = warehouse
-        self._live = contract
-        self._pending = pl.DataFrame(pending)
-        self._waiting = {"/".join(row) for row in self._pending.iter_rows()}  # as quarantine has it
         found = dict(
             warehouse.execute(
                 "SELECT column_name, data_type FROM duckdb_columns() WHERE schema_name = 'raw' "
@@ -177,6 +184,16 @@ class _Comparison:
                 [contract.table],
             ).fetchall()
         )
+        # What came since may have settled a column's type otherwise than it is in the snapshot.
+        columns = [
+            of_type(column, found[column.name])
+            if column.loose and found.get(column.name, column.duckdb_type) != column.duckdb_type
+            else column
+            for column in contract.columns
+        ]
+        self._live = contract = replace(contract, columns=tuple(columns))
+        self._pending = pl.DataFrame(pending)
+        self._waiting = set(self._pending["row_key"])
         self._common = [name for name, type_ in contract.duckdb_types if found.get(name) == type_]
         self._alike = self._common == [name for name, _ in contract.duckdb_types] and len(
             self._common
@@ -198,10 +215,15 @@ class _Comparison:
             Difference(key, "primary" if (key, column) in self._misfits else "warehouse", (column,))
             for key, column in sorted(astray)[: NAMED - len(differences)]
         ]
+        unexplained = self._unexplained()
         return TableProof(
-            ok=self._alike and here == there and here_rows == there_rows and not astray,
+            ok=not unexplained
+            and self._alike
+            and here == there
+            and here_rows == there_rows
+            and not astray,
             rows=(here_rows, there_rows),
-            quarantined=(len(self._misfits), len(quarantined)),
+            quarantined=(_count_rows(self._misfits), _count_rows(quarantined)),
             digests={
                 name: (f"{a:016x}", f"{b:016x}")
                 for name, a, b in zip(self._common, here, there, strict=True)
@@ -209,7 +231,22 @@ class _Comparison:
             pending=self._pending.height,
             differing=differing + len(astray),
             differences=differences,
+            unexplained=unexplained,
         )
+
+    def _unexplained(self) -> int:
+        known = self._warehouse.execute(  # an earlier version had no such table
+            "SELECT 1 FROM duckdb_tables() WHERE schema_name = 'quarantine' "
+            "AND table_name = 'unexplained'"
+        ).fetchone()
+        row = (
+            known
+            and self._warehouse.execute(
+                "SELECT count(*) FROM quarantine.unexplained WHERE table_name = ?",
+                [self._live.table],
+            ).fetchone()
+        )
+        return row[0] if row else 0
 
     def _in_primary(self) -> Iterator[pl.DataFrame]:
         self._misfits.clear()
@@ -239,8 +276,8 @@ class _Comparison:
         """Leave out what changed since."""
         if self._pending.is_empty():
             return rows
-        texts = [pl.col(name).cast(pl.String, strict=False) for name in self._live.key]
-        return rows.join(self._pending, left_on=texts, right_on=list(self._live.key), how="anti")
+        pending = [f"k{i}" for i in range(len(self._live.key))]
+        return rows.join(self._pending, left_on=self._live.key, right_on=pending, how="anti")
 
     def _digest(self, frames: Iterable[pl.DataFrame]) -> tuple[int, list[int]]:
         """Count the rows, and give the digest of each column."""
@@ -297,9 +334,13 @@ class _Comparison:
         for rows in frames:
             key, hashes = self._hashes(rows)
             for row in np.flatnonzero(np.isin(key, keys.to_numpy())).tolist():
-                name = "/".join(str(rows[column][row]) for column in self._live.key)
+                name = row_key([rows[column][row] for column in self._live.key])
                 chosen[int(key[row])] = (name, tuple(hashes[:, row].tolist()))
         return chosen
+
+
+def _count_rows(misfits: set[tuple[str, str]]) -> int:
+    return len({key for key, _ in misfits})
 
 
 _BY_ROW = {"key": pl.UInt64, "sum": pl.UInt64}

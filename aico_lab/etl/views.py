@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aico_lab.mart import refresh
 
 if TYPE_CHECKING:
     import duckdb
+
+    from aico_lab.etl.contract import Kind
 
 DEFINITIONS = (
     "CREATE SCHEMA IF NOT EXISTS raw",
@@ -17,6 +19,11 @@ DEFINITIONS = (
     "CREATE SCHEMA IF NOT EXISTS mart",
     """CREATE TABLE IF NOT EXISTS quarantine.misfits (
         table_name VARCHAR, row_key VARCHAR, column_name VARCHAR, reason VARCHAR, value VARCHAR
+    )""",
+    # Rows that did not fit any more when their table was read whole, though nothing had recorded a
+    # change of them: until a person has acknowledged them.
+    """CREATE TABLE IF NOT EXISTS quarantine.unexplained (
+        table_name VARCHAR, row_key VARCHAR, generation BIGINT
     )""",
     """CREATE TABLE IF NOT EXISTS meta.state (
         generation BIGINT, database_id VARCHAR, seq BIGINT, anchor VARCHAR, synced_at TIMESTAMPTZ
@@ -28,6 +35,10 @@ DEFINITIONS = (
     """CREATE TABLE IF NOT EXISTS meta.watermarks (
         source VARCHAR, "table" VARCHAR, "column" VARCHAR, value VARCHAR, key_columns VARCHAR,
         file VARCHAR, loaded_at TIMESTAMPTZ
+    )""",
+    # Another version wrote the keys of these rows in another way: their tables are loaded anew.
+    """DELETE FROM meta.watermarks WHERE source || '.' || "table" IN (
+        SELECT table_name FROM quarantine.misfits
     )""",
     # The source document's query uses date_sub(timestamp, interval), which DuckDB lacks; the
     # second form keeps the meaning of the builtin of that name.
@@ -57,6 +68,18 @@ CONVERSATIONS = """CREATE OR REPLACE VIEW conversations AS
     )"""
 """The source document's view. Thresholds of the labels: Hutto and Gilbert (2014)."""
 
+NEEDED: Final[dict[str, dict[str, Kind]]] = {
+    "messages": {
+        "id": "integer", "message_id": "text", "conversation_id": "text", "channel_id": "text",
+        "user_id": "text", "role": "text", "content": "text", "timestamp": "timestamp",
+        "response_time": "real", "sentiment_score": "real",
+    }
+}  # fmt: skip
+"""Columns of `raw` that the view above and the mart are made of, each with its kind.
+
+Where the primary database has one no longer, it is kept and NULL.
+"""
+
 VIEWS = (CONVERSATIONS,)
 """Over the tables of `raw`, which must be there before."""
 
@@ -72,4 +95,6 @@ def are_of_this_version(connection: duckdb.DuckDBPyConnection) -> bool:
 
 def version() -> str:
     """Name what is defined here: another version of the package has another name for it."""
-    return hashlib.sha256(repr((DEFINITIONS, VIEWS, refresh.version())).encode()).hexdigest()
+    return hashlib.sha256(
+        repr((DEFINITIONS, NEEDED, VIEWS, refresh.version())).encode()
+    ).hexdigest()

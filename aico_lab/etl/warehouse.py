@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from aico_lab.etl.contract import Contract
-    from aico_lab.etl.extract import Misfit
+    from aico_lab.etl.misfits import Misfit
     from aico_lab.mart.refresh import Changes
 
 MEMORY_LIMIT = "80MB"
@@ -172,7 +172,7 @@ class Warehouse:
 
         Args:
             contract: Their table.
-            gone_keys: The keys, as text.
+            gone_keys: The keys, as `changed_keys` gives them.
             present: Rows of the primary database that have these keys now, not all of them perhaps.
             messages: Told where the removed rows were, if these are messages.
 
@@ -193,20 +193,31 @@ class Warehouse:
                 messages,
             )
         if deleted < gone_keys.num_rows:
-            same = " AND ".join(f'CAST(t."{k}" AS VARCHAR) = g."{k}"' for k in contract.key)
+            same = " AND ".join(f't."{k}" = g.k{i}' for i, k in enumerate(contract.key))
             deleted += _removed(
                 self.connection.execute(
                     f"DELETE FROM {table} t USING gone_keys g WHERE {same} {returning}"
                 ),
                 messages,
             )
-        key = " || '/' || ".join(f'"{name}"' for name in contract.key)
-        return deleted + _count(
-            self.connection.execute(
-                f"DELETE FROM quarantine.misfits WHERE table_name = '{contract.table}' "
-                f"AND row_key IN (SELECT {key} FROM gone_keys)"
-            )
+        return deleted + self.release(
+            "table_name = ? AND row_key IN (SELECT row_key FROM gone_keys)",
+            [contract.table],
+            gone_keys,
         )
+
+    def release(
+        self,
+        condition: str,
+        parameters: Sequence[str],
+        gone_keys: pa.Table | None = None,  # noqa: ARG002 - DuckDB finds it by its name
+    ) -> int:
+        """Remove rows from quarantine, and return how many."""
+        found = self.connection.execute(
+            f"DELETE FROM quarantine.misfits WHERE {condition} RETURNING table_name, row_key",
+            parameters,
+        ).fetchall()
+        return len(set(found))
 
     def quarantine(self, misfits: Sequence[Misfit]) -> None:
         """Keep the names of rows that do not fit, with the reason."""
@@ -215,6 +226,42 @@ class Warehouse:
             'INSERT INTO quarantine.misfits SELECT "table", row_key, "column", reason, value '
             "FROM set_aside"
         )
+
+    def misfits(self) -> dict[str, set[str]]:
+        """Give the keys of the rows in quarantine, by table."""
+        found: dict[str, set[str]] = {}
+        for table, key in self.connection.execute(
+            "SELECT table_name, row_key FROM quarantine.misfits"
+        ).fetchall():
+            found.setdefault(table, set()).add(key)
+        return found
+
+    @property
+    def has_unexplained(self) -> bool:
+        """Whether rows do not fit any more, though nothing has recorded a change of them."""
+        row = self.connection.execute("SELECT count(*) > 0 FROM quarantine.unexplained").fetchone()
+        return bool(row and row[0])
+
+    def note_unexplained(self, table: str, keys: Iterable[str]) -> None:
+        """Note such rows, until they fit again or a person has acknowledged them."""
+        noted = pa.table({"row_key": pa.array(list(keys), pa.string())})  # noqa: F841
+        self.connection.execute(
+            "INSERT INTO quarantine.unexplained SELECT ?, row_key, ? FROM noted",
+            [table, self.generation + 1],
+        )
+
+    def explain(self, *, everything: bool) -> None:
+        """Forget the notes of rows that fit again, or all of them."""
+        self.connection.execute(
+            "DELETE FROM quarantine.unexplained WHERE ? OR (table_name, row_key) NOT IN "
+            "(SELECT (table_name, row_key) FROM quarantine.misfits)",
+            [everything],
+        )
+
+    def is_empty(self, table: str, column: str) -> bool:
+        """Say whether a column of `raw` holds nothing but NULL."""
+        row = self.connection.execute(f'SELECT count("{column}") FROM raw."{table}"').fetchone()
+        return row == (0,)
 
     def advance(
         self, cursor: Cursor, generation: int, *, mode: str, seconds: float, changes: object

@@ -1,0 +1,179 @@
+"""Give columns that may hold anything the type that all their values fit.
+
+SQLite takes a declared type for a hint. A column of DECIMAL, DATETIME or of no type holds what was
+given, so its values say what it is: whole numbers, numbers, decimal numbers, dates, times, truths,
+blobs. Where they do not agree it is text, with every digit of its numbers, and a warning says so.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from aico_lab.etl.extract import EXACT
+
+if TYPE_CHECKING:
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.etl.contract import Column, Contract
+
+_DECIMAL = re.compile(r"(?:DECIMAL|NUMERIC|NUMBER|DEC)\s*\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)")
+_PROMISES = re.compile("DEC|NUM|MONEY|CURRENCY|DATE|TIMESTAMP|BOOL")
+_LARGEST_DECIMAL: Final = 38
+
+# Of a column of numbers the largest must be later than March 1973 to be taken for a time: a year,
+# or the number of a day, is none. Seconds and milliseconds of such times do not overlap.
+_EARLIEST: Final = 10**8
+_SECONDS: Final = 10**11
+_MILLISECONDS: Final = 10**14
+
+_DATE = "'[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]'"
+_TIME = "'[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9][ T][0-9][0-9]:[0-9][0-9]*'"
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """How many values of a column are what."""
+
+    integers: int
+    reals: int
+    texts: int
+    blobs: int
+    low: float | None
+    high: float | None
+    wide: int  # integers that no floating-point number need be
+    between: int  # numbers other than 0 below the seconds of 5138, which as milliseconds are 1973
+    longer: int  # numbers of more digits than the declared type has
+    dates: int
+    times: int
+
+
+def settle(connection: Connection, contract: Contract) -> tuple[Contract, list[str]]:
+    """Look at the values of the loosely typed columns of a table.
+
+    Args:
+        connection: The database, inside `snapshot()`.
+        contract: The table.
+
+    Returns:
+        Its contract with the kinds of all columns, and a sentence for each column that became text
+        though its declared type or some of its values say otherwise.
+    """
+    loose = [column for column in contract.columns if column.loose and column.stored]
+    if not loose:
+        return contract, []
+    declared: dict[str, str] = dict(
+        connection.fetch_all("SELECT name, upper(type) FROM pragma_table_xinfo(?)",
+                             [contract.table])
+    )  # fmt: skip
+    settled: dict[str, Column] = {}
+    warnings = []
+    for column in loose:
+        type_ = declared[column.name]
+        digits = _digits(type_)
+        found = _look(connection, contract.table, column.name, type_, digits)
+        settled[column.name] = _settled(column, type_, digits, found)
+        is_mixed = settled[column.name].kind == "any"
+        if is_mixed or (settled[column.name].kind == "text" and _PROMISES.search(type_)):
+            warnings.append(
+                f"{contract.table}.{column.name} is taken as text, since its values are not all "
+                f"{'of one type' if is_mixed else f'of its declared type {type_}'}."
+            )
+    columns = tuple(settled.get(column.name, column) for column in contract.columns)
+    return replace(contract, columns=columns), warnings
+
+
+def _digits(declared: str) -> tuple[int, int] | None:
+    found = _DECIMAL.fullmatch(declared.strip())
+    if not found:
+        return None
+    whole, fraction = int(found[1]), int(found[2] or 0)
+    return (whole, fraction) if 0 < whole <= _LARGEST_DECIMAL and fraction <= whole else None
+
+
+def _look(
+    connection: Connection, table: str, column: str, declared: str, digits: tuple[int, int] | None
+) -> _Found:
+    value = f't."{column}"'
+    number = f"iif(typeof({value}) IN ('integer', 'real'), {value}, NULL)"
+    longer = dates = times = "0"
+    if digits:
+        unit = f"1e{digits[1]}"
+        limit = min(10.0 ** digits[0], EXACT)
+        longer = (
+            f"total(round({number} * {unit}) / {unit} IS NOT {number} * 1.0 "
+            f"OR abs({number} * {unit}) >= {limit!r})"
+        )
+    if _is_time(declared):
+        text = f"typeof({value}) = 'text'"
+        dates = f"total({text} AND {value} GLOB {_DATE} AND date({value}) IS {value})"
+        times = f"total({text} AND {value} GLOB {_TIME} AND datetime({value}) IS NOT NULL)"
+    counts = ", ".join(
+        f"total(typeof({value}) = '{kind}')" for kind in ("integer", "real", "text", "blob")
+    )
+    (row,) = connection.fetch_all(
+        f"SELECT {counts}, min({number}), max({number}), "
+        f"total(typeof({value}) = 'integer' AND {value} NOT BETWEEN {-EXACT:.0f} AND {EXACT:.0f}), "
+        f"total({number} <> 0 AND {number} < {_SECONDS}), {longer}, {dates}, {times} "
+        f'FROM "{table}" AS t'
+    )
+    return _Found(*row)
+
+
+def _is_time(declared: str) -> bool:
+    return "DATE" in declared or declared.startswith("TIMESTAMP")
+
+
+def _all(found: _Found) -> float:
+    return found.integers + found.reals + found.texts + found.blobs
+
+
+def _settled(
+    column: Column, declared: str, digits: tuple[int, int] | None, found: _Found
+) -> Column:
+    """Choose the narrowest kind that loses nothing."""
+    numbers = found.integers + found.reals
+    if not _all(found):
+        return _declared(column, declared, digits)
+    if _is_time(declared) and found.texts == _all(found):
+        if found.dates == found.texts:
+            return replace(column, kind="date")
+        if found.times == found.texts:
+            return replace(column, kind="timestamp", zoneless=True)
+    if numbers == _all(found) and found.low is not None and found.high is not None:
+        return _of_numbers(column, declared, digits, found)
+    if found.blobs == _all(found):
+        return replace(column, kind="blob")
+    return replace(column, kind="text" if found.texts == _all(found) else "any")
+
+
+def _of_numbers(
+    column: Column, declared: str, digits: tuple[int, int] | None, found: _Found
+) -> Column:
+    low, high = found.low or 0, found.high or 0
+    if declared.startswith("BOOL") and not found.reals and low >= 0 and high <= 1:
+        return replace(column, kind="boolean")
+    if _is_time(declared) and high >= _EARLIEST:
+        if low > -_SECONDS and high < _SECONDS:
+            return replace(column, kind="seconds")
+        if low >= 0 and high < _MILLISECONDS and not found.between:
+            return replace(column, kind="milliseconds")
+    if digits and not found.longer:
+        return replace(column, kind="decimal", digits=digits)
+    if not found.reals:
+        return replace(column, kind="integer")
+    # Neither type holds large integers among other numbers.
+    return replace(column, kind="any" if found.wide else "real")
+
+
+def _declared(column: Column, declared: str, digits: tuple[int, int] | None) -> Column:
+    """Choose by the declared type alone, since there are no values."""
+    if digits:
+        return replace(column, kind="decimal", digits=digits)
+    if declared.startswith("BOOL"):
+        return replace(column, kind="boolean")
+    if declared == "DATE":
+        return replace(column, kind="date")
+    if _is_time(declared):
+        return replace(column, kind="timestamp", zoneless=True)
+    return replace(column, kind="text" if not declared else "real")
