@@ -9,11 +9,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from aico_lab.adapters import duckdb as duckdb_adapter
-from aico_lab.errors import AicoLabError, CorruptDatabase, DiskFull, SchemaTampered
+from aico_lab.errors import AicoLabError, CorruptDatabase, DiskFull, SchemaTampered, SyncBusy
 from aico_lab.etl import snapshots
+from aico_lab.etl.pins import Pin
+from aico_lab.home import held
 from aico_lab.lab import Lab
 from aico_lab.rescoring import count_outdated
 from aico_lab.schema import SchemaRegistry, feed
+from aico_lab.schema.backup import backups_of
 from aico_lab.schema.discovery import discover
 from aico_lab.schema.drift import Drift
 from aico_lab.sources.records import plausible_times
@@ -43,6 +46,7 @@ def describe(lab: Lab) -> dict[str, dict[str, object]]:
     """Return versions, sizes in bytes, rows by table, and how far the warehouse has come."""
     primary = lab.primary
     kept = snapshots.published(lab.home.snapshots)
+    backups = backups_of(lab.home.primary)
     with primary.snapshot():
         head = feed.head(primary)
         cursor = _cursor(lab) if kept else None
@@ -63,6 +67,7 @@ def describe(lab: Lab) -> dict[str, dict[str, object]]:
             "vectors": _size(lab.home.path, "vectors.age") + _size(lab.home.vectors, "**/*"),
             "cache": _size(lab.home.cache, "**/*"),
             "reports": _size(lab.home.reports, "**/*"),
+            "backups": _size(lab.home.path, "backups/*"),
         },
         "rows": rows,
         "data_span": span,
@@ -71,6 +76,7 @@ def describe(lab: Lab) -> dict[str, dict[str, object]]:
             "snapshots kept": ", ".join(map(str, kept)) or "none",
             "changes not yet synced": waiting,
         },
+        "backups": {"kept": len(backups), "newest": backups[-1].name if backups else "none"},
     }
 
 
@@ -102,6 +108,9 @@ def diagnose(settings: Settings) -> list[Finding]:
             check("sentiment", lambda: _check_sentiment(lab))
             check("encryption", lambda: _check_encryption(lab))
             check("warehouse", lambda: _check_warehouse(lab))
+        check("snapshots", lambda: _check_snapshots(lab))
+        check("writer", lambda: _check_writer(lab))
+        check("backups", lambda: _check_backups(lab))
         check("vectors", lambda: _check_vectors(lab))
         check("cache", lambda: _check_cache(lab))
     return findings
@@ -178,6 +187,40 @@ def _check_warehouse(lab: Lab) -> str:
                 "run `aico-lab sync --full`."
             )
     return f"snapshot {max(kept)} has as many rows as aico.db in every table"
+
+
+def _check_snapshots(lab: Lab) -> str:
+    """Read every snapshot that is kept whole, and compare it with what was published."""
+    kept = snapshots.published(lab.home.snapshots)
+    for generation, path in kept.items():
+        with contextlib.closing(Pin(lab.home, generation)):  # a sync may be at work
+            if path.exists():
+                lab.read_whole(path, f"Snapshot {generation}")
+            if path.exists() and snapshots.is_changed(path):
+                raise CorruptDatabase(
+                    f"Snapshot {generation} is damaged: run `aico-lab sync --full`."
+                )
+    return f"{len(kept)} kept, and each can be read whole" if kept else "none kept"
+
+
+def _check_writer(lab: Lab) -> str:
+    """Read the file that the next sync goes on from, unless one is at work on it."""
+    if not lab.home.writer.exists():
+        return "none yet"
+    try:
+        with held(lab.home.warehouse / "sync.lock", 0, SyncBusy):
+            lab.read_whole(lab.home.writer, lab.home.writer.name)
+    except SyncBusy as busy:
+        return f"not read, since {busy} is writing it"
+    return "what the next sync goes on from can be read whole"
+
+
+def _check_backups(lab: Lab) -> str:
+    kept = backups_of(lab.home.primary)
+    if not kept:
+        return "none: they are made before a migration loses rows"
+    size = _size(lab.home.path, "backups/*")
+    return f"{len(kept)} kept, {size >> 20} MB; the newest is {kept[-1].name}"
 
 
 def _check_vectors(lab: Lab) -> str:

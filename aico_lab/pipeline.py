@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aico_lab.errors import InvalidValue, UnknownName
+from aico_lab.errors import InvalidValue, SyncError, UnknownName
 from aico_lab.shipped import shipped
 from aico_lab.sources import get_source
 
@@ -159,7 +159,10 @@ def _run(lab: Lab, kind: str, options: dict[str, Any]) -> object:
         case "import":
             return lab.import_from(**options)
         case "sync":
-            return lab.sync(**options)
+            synced = lab.sync(**options)
+            if synced.problems:
+                raise SyncError(" ".join(synced.problems))
+            return synced
         case "load":
             return lab.load(**options)
         case _:

@@ -36,13 +36,19 @@ if TYPE_CHECKING:
 
 ALIAS = "lab"
 
-_DAMAGED = "is damaged: delete it and run `aico-lab sync --full`"
+# What DuckDB holds here is made of the primary database, so it can always be made anew.
+_REMEDY = "run `aico-lab sync --full`"
+_DAMAGED = f"is damaged: {_REMEDY}"
 
 _MESSAGES: Meanings = (
-    ("wrong encryption key", NotADatabase, "is no database that this key opens"),
-    ("without a key", NotADatabase, "is encrypted and no key was given"),
-    ("not a valid duckdb", NotADatabase, "is no DuckDB database"),
-    ("not encrypted", NotADatabase, "is not encrypted, and this home's databases are"),
+    ("wrong encryption key", NotADatabase, f"is damaged, or has another key: {_REMEDY}"),
+    ("without a key", NotADatabase, f"is encrypted and no key was given: {_REMEDY}"),
+    ("not a valid duckdb", NotADatabase, f"is no DuckDB database: {_REMEDY}"),
+    (
+        "not encrypted",
+        NotADatabase,
+        f"is not encrypted, and this home's databases are: {_REMEDY}",
+    ),
     ("already closed", ConnectionIsClosed, "was closed before: open it again"),
     ("conflicting lock", DatabaseLocked, "is in use by another program: try again later"),
     ("no space left", DiskFull, "lies on a full disk: free some space"),
@@ -53,6 +59,7 @@ _MESSAGES: Meanings = (
     ("corrupt", CorruptDatabase, _DAMAGED),
     ("checksum", CorruptDatabase, _DAMAGED),
     ("decrypt", CorruptDatabase, _DAMAGED),
+    ("aes tag", CorruptDatabase, _DAMAGED),
 )
 _ABOUT_THE_QUERY = (
     duckdb.ParserException,
@@ -89,8 +96,20 @@ def translate(error: duckdb.Error, where: str) -> AicoLabError:
         stop = "" if said.endswith((".", "!", "?")) else "."
         return InvalidStatement(f"The query cannot be run: {said}{stop}")
     if isinstance(error, duckdb.InternalException | duckdb.FatalException):
-        return CorruptDatabase(f"{where} is damaged: delete it and run `aico-lab sync --full`.")
+        return CorruptDatabase(f"{where} {_DAMAGED}.")
     return StorageError(f"{where} refused: {text.splitlines()[0]}.")
+
+
+def is_damage(error: StorageError) -> bool:
+    """Say whether it is DuckDB that cannot go on, for no reason that lies outside its file."""
+    causes: list[BaseException] = [error]
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)
+    return (
+        any(isinstance(cause, duckdb.Error) for cause in causes)
+        and not any(isinstance(cause, duckdb.OutOfMemoryException) for cause in causes)
+        and not isinstance(error, DatabaseLocked | DiskFull | NotPermitted)
+    )
 
 
 @contextlib.contextmanager
@@ -114,6 +133,7 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
         temporary: Path,
         timezone: str = "UTC",
         memory_limit: str | None = None,
+        where: str | None = None,
     ) -> None:
         """Remember what to open.
 
@@ -124,6 +144,7 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
             temporary: The folder for what does not fit into memory; it is encrypted there.
             timezone: In which days and hours of TIMESTAMPTZ values are counted.
             memory_limit: Such as '400MB'; DuckDB's own default otherwise.
+            where: The file, as a person knows it; its name where it is None.
         """
         self.path = path
         self._key = key
@@ -131,6 +152,7 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
         self._temporary = temporary
         self._timezone = timezone
         self._memory_limit = memory_limit
+        self._where = where or path.name
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """Open the file as the database `lab` of a new in-memory instance, and use it.
@@ -141,7 +163,7 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
             DatabaseLocked: Another process has it open.
         """
         limit = {"memory_limit": self._memory_limit} if self._memory_limit else {}
-        with translated(self.path.name):
+        with translated(self._where):
             connection = duckdb.connect(
                 ":memory:",
                 config={
@@ -176,7 +198,7 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
         Raises:
             StorageError: The connection is closed or broken.
         """
-        with translated(self.path.name):
+        with translated(self._where):
             connection.execute(
                 f"SELECT count(*) FROM duckdb_tables() WHERE database_name = '{ALIAS}'"
             )
@@ -191,7 +213,7 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
             connection.execute(f"ATTACH {_literal(str(self.path))} AS {ALIAS}{clause}")
         except duckdb.Error as error:
             # Not chained: DuckDB's own text may quote the statement, and the key is in it.
-            where = self.path.name
+            where = self._where
             raise by_words(str(error), where, _MESSAGES) or translate(error, where) from None
         connection.execute(f"USE {ALIAS}")
 

@@ -11,7 +11,6 @@ The library is optional: `pip install 'aico-lab[cache]'`.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import shutil
 import tempfile
 from pathlib import Path
@@ -54,7 +53,11 @@ _MESSAGES: Meanings = (
     ("file exists", NotADatabase, "is no folder of RocksDB"),
     ("does not exist", NotADatabase, "is no folder of RocksDB"),
     ("current file", NotADatabase, "is no folder of RocksDB"),
-    ("corruption", CorruptDatabase, "is damaged: delete it, a cache loses nothing"),
+    (
+        "corruption",
+        CorruptDatabase,
+        "is damaged: run `aico-lab sync --full`, a cache loses nothing",
+    ),
 )
 
 
@@ -127,13 +130,22 @@ class Connection:
             # All at once: an iterator that somebody keeps would hold the files open.
             found = [
                 self._codec.open(stored_key, stored)
-                for stored_key, stored in itertools.takewhile(
-                    lambda item: item[0].startswith(prefix),
-                    self._driver.items(from_key=prefix or None),
-                )
+                for stored_key, stored in self._stored(prefix)
                 if stored_key != MARK
             ]
         return sorted(item for item in found if namespace in (None, namespace_of(item[0])))
+
+    def _stored(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield what is stored under a prefix; where a block is damaged, the end is an error.
+
+        The driver's own `items` ends there as if nothing came after.
+        """
+        iterator = self._driver.iter()
+        iterator.seek(prefix)
+        while iterator.valid() and (key := iterator.key()).startswith(prefix):
+            yield key, iterator.value()
+            iterator.next()
+        iterator.status()
 
     def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
         """Remove and store several keys at once, all or none, and durably."""
@@ -164,7 +176,7 @@ class Connection:
         """
         with translated(self.name):
             mark = self._driver.get(MARK)
-            empty = mark is None and next(iter(self._driver.keys()), None) is None
+            empty = mark is None and next(self._stored(b""), None) is None
             if empty and self._scratch is None:
                 self._driver.put(MARK, self._codec.mark)
         if not empty and (mark is None or not self._codec.recognises(mark)):

@@ -11,12 +11,13 @@ from aico_lab.cli.bench import bench
 from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, ask_passphrase, open_lab
 from aico_lab.cli.lab import open_jupyterlab
 from aico_lab.cli.metrics import metrics
-from aico_lab.cli.output import Bar, distinct, emit, say
+from aico_lab.cli.output import Bar, distinct, emit, note, say
 from aico_lab.cli.pipeline import pipeline
 from aico_lab.cli.report import report
 from aico_lab.cli.schema import schema
 
 if TYPE_CHECKING:
+    from aico_lab.etl.sync import SyncResult
     from aico_lab.keys import Protection
 
 app = typer.Typer(
@@ -162,10 +163,23 @@ def sync(
         result = lab.sync(full=full, on_change=on_change, progress=bar.show)
     if json:
         emit(result)
-        return
+    else:
+        _say_synced(result)
+    for problem in result.problems:
+        note(problem)
+    if result.problems:
+        raise typer.Exit(1)
+
+
+def _say_synced(result: SyncResult) -> None:
     if result.mode == "nothing":
         say(f"Nothing changed; snapshot {result.generation} is up to date.")
         return
+    if result.rebuilt:
+        say(
+            "The warehouse was damaged and was made anew; "
+            "`aico-lab load` brings back tables of other files."
+        )
     say(
         f"Snapshot {result.generation}: {sum(result.rows.values()):,} rows written, "
         f"{sum(result.deleted.values()):,} removed, in {result.seconds:.1f} s."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from aico_lab.adapters.libsql import NOW
 from aico_lab.errors import AicoLabError, UnknownName
 from aico_lab.etl import snapshots
+from aico_lab.etl.pins import Pin
 from aico_lab.home import os_errors
 from aico_lab.shipped import shipped
 
@@ -128,7 +129,8 @@ def run_report(
     destination = _folder(home, name, run_id)
     with os_errors(home.reports):
         destination.mkdir(parents=True)
-    with recorded(primary, run_id, notebook, values, generation):
+    pin = Pin(home, generation)  # however many syncs come meanwhile
+    with closing(pin), recorded(primary, run_id, notebook, values, generation):
         return run_notebook(
             notebook,
             parameters=values,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -13,10 +14,15 @@ from aico_lab.home import os_errors, sync_folder
 from aico_lab.schema.sql import named, quoted, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
+
+KEPT = 3
+"""How many backups stay: to go back three steps, while a large database fits more than once."""
+
+PARTIAL = ".partial"
 
 _COPY = """
 import os, shutil, sys
@@ -67,7 +73,7 @@ def _risky(statements: Iterable[str]) -> list[str]:
     return risky + triggers if risky else []
 
 
-def back_up(connection: Connection, reason: str) -> Path:
+def back_up(connection: Connection, reason: str, *, spare: Collection[Path] = ()) -> Path:
     """Copy the database into the folder `backups` beside it, and prove that the copy is good.
 
     `VACUUM INTO` is no choice: libSQL writes an encrypted database in plain text by it.
@@ -75,6 +81,7 @@ def back_up(connection: Connection, reason: str) -> Path:
     Args:
         connection: In a transaction that keeps other writers out and has written nothing yet.
         reason: A part of the file's name.
+        spare: Older backups that stay; of the others only the newest do.
 
     Returns:
         The copy, which has the key of the database.
@@ -85,17 +92,42 @@ def back_up(connection: Connection, reason: str) -> Path:
     source = connection.path
     folder = source.parent / "backups"
     target = folder / f"{source.stem}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z-{reason}.db"
+    partial = target.with_name(f"{target.name}{PARTIAL}")
     with os_errors(folder):
         folder.mkdir(mode=0o700, exist_ok=True)
+        _sweep(folder)  # nobody else copies: the transaction keeps them out
     try:
-        _copy(source, target)
-        _verify(connection, target)
-        sync_folder(folder)
+        _copy(source, partial)
+        _verify(connection, partial)
+        with os_errors(folder):
+            partial.replace(target)
+            sync_folder(folder)
+            _prune(source, spare)
     except BaseException:
-        for file in folder.glob(f"{target.name}*"):
-            file.unlink()
+        _sweep(folder)
         raise
     return target
+
+
+def backups_of(database: Path) -> list[Path]:
+    """Return the verified backups of a database, oldest first; not those that were half made."""
+    folder = database.parent / "backups"
+    name = re.compile(rf"{re.escape(database.stem)}-\d{{8}}T\d{{12}}Z-.+\.db")
+    return sorted(
+        path for path in (folder.iterdir() if folder.is_dir() else ()) if name.fullmatch(path.name)
+    )
+
+
+def _prune(database: Path, spare: Collection[Path]) -> None:
+    for old in backups_of(database)[:-KEPT]:
+        if old not in spare:
+            old.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove copies that were not finished, and the logs beside them."""
+    for file in folder.glob(f"*{PARTIAL}*"):
+        file.unlink(missing_ok=True)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -122,7 +154,7 @@ def _verify(connection: Connection, target: Path) -> None:
     with connection.open_beside(target) as copy:
         sound = copy.fetch_all("PRAGMA quick_check") == [("ok",)]
         if not sound or _counts(copy) != _counts(connection):
-            raise CorruptDatabase(f"The backup {target} is not equal to the database: try again.")
+            raise CorruptDatabase("The backup is not equal to the database: try again.")
         copy.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
