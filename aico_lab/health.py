@@ -9,11 +9,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from aico_lab.adapters import duckdb as duckdb_adapter
-from aico_lab.errors import AicoLabError, CorruptDatabase, DiskFull, SchemaTampered
+from aico_lab.errors import AicoLabError, CorruptDatabase, DiskFull, SchemaTampered, SyncBusy
 from aico_lab.etl import snapshots
+from aico_lab.etl.pins import Pin
+from aico_lab.home import held
 from aico_lab.lab import Lab
 from aico_lab.rescoring import count_outdated
-from aico_lab.schema import SchemaRegistry, backup, feed
+from aico_lab.schema import SchemaRegistry, feed
+from aico_lab.schema.backup import backups_of, check_backup
 from aico_lab.schema.discovery import discover
 from aico_lab.schema.drift import Drift
 from aico_lab.sources.records import plausible_times
@@ -44,7 +47,7 @@ def describe(lab: Lab) -> dict[str, dict[str, object]]:
     """Return versions, sizes in bytes, rows by table, and how far the warehouse has come."""
     primary = lab.primary
     kept = snapshots.published(lab.home.snapshots)
-    backups = backup.kept(lab.home.primary)
+    backups = backups_of(lab.home.primary)
     with primary.snapshot():
         head = feed.head(primary)
         cursor = _cursor(lab) if kept else None
@@ -65,7 +68,7 @@ def describe(lab: Lab) -> dict[str, dict[str, object]]:
             "vectors": _size(lab.home.path, "vectors.age") + _size(lab.home.vectors, "**/*"),
             "cache": _size(lab.home.cache, "**/*"),
             "reports": _size(lab.home.reports, "**/*"),
-            "backups": _size(backup.folder_of(lab.home.primary), "*"),
+            "backups": _size(lab.home.path, "backups/*"),
         },
         "rows": rows,
         "data_span": span,
@@ -74,10 +77,7 @@ def describe(lab: Lab) -> dict[str, dict[str, object]]:
             "snapshots kept": ", ".join(map(str, kept)) or "none",
             "changes not yet synced": waiting,
         },
-        "backups": {
-            "kept": len(backups),
-            "newest": str(backups[-1]) if backups else "none; made before a migration loses rows",
-        },
+        "backups": {"kept": len(backups), "newest": backups[-1].name if backups else "none"},
     }
 
 
@@ -110,6 +110,8 @@ def diagnose(settings: Settings) -> list[Finding]:
             check("encryption", lambda: _check_encryption(lab))
             check("backups", lambda: _check_backups(lab))
             check("warehouse", lambda: _check_warehouse(lab))
+        check("snapshots", lambda: _check_snapshots(lab))
+        check("writer", lambda: _check_writer(lab))
         check("vectors", lambda: _check_vectors(lab))
         check("cache", lambda: _check_cache(lab))
     return findings
@@ -161,20 +163,6 @@ def _check_encryption(lab: Lab) -> str:
     return "on"
 
 
-def _check_backups(lab: Lab) -> str:
-    """Read every backup, since the day on which one is needed is too late."""
-    kept = backup.kept(lab.home.primary)
-    if not kept:
-        return "none: one is made before a migration loses rows"
-    for path in kept:
-        try:
-            backup.check(lab.primary, path)
-        except AicoLabError as damage:
-            raise CorruptDatabase(f"The backup {path} cannot be read: delete it.") from damage
-    size = _size(backup.folder_of(lab.home.primary), "*")
-    return f"{len(kept)} can be read, {size >> 20} MB, the newest is {kept[-1]}"
-
-
 def _check_warehouse(lab: Lab) -> str:
     kept = snapshots.published(lab.home.snapshots)
     if not kept:
@@ -201,6 +189,46 @@ def _check_warehouse(lab: Lab) -> str:
                 "run `aico-lab sync --full`."
             )
     return f"snapshot {max(kept)} has as many rows as aico.db in every table"
+
+
+def _check_snapshots(lab: Lab) -> str:
+    """Read every snapshot that is kept whole, and compare it with what was published."""
+    kept = snapshots.published(lab.home.snapshots)
+    for generation, path in kept.items():
+        with contextlib.closing(Pin(lab.home, generation)):  # a sync may be at work
+            if path.exists():
+                lab.read_whole(path, f"Snapshot {generation}")
+            if path.exists() and snapshots.is_changed(path):
+                raise CorruptDatabase(
+                    f"Snapshot {generation} is damaged: run `aico-lab sync --full`."
+                )
+    return f"{len(kept)} kept, and each can be read whole" if kept else "none kept"
+
+
+def _check_writer(lab: Lab) -> str:
+    """Read the file that the next sync goes on from, unless one is at work on it."""
+    if not lab.home.writer.exists():
+        return "none yet"
+    try:
+        with held(lab.home.warehouse / "sync.lock", 0, SyncBusy):
+            lab.read_whole(lab.home.writer, lab.home.writer.name)
+    except SyncBusy as busy:
+        return f"not read, since {busy} is writing it"
+    return "what the next sync goes on from can be read whole"
+
+
+def _check_backups(lab: Lab) -> str:
+    """Read every backup, since the day on which one is needed is too late."""
+    kept = backups_of(lab.home.primary)
+    if not kept:
+        return "none: they are made before a migration loses rows"
+    for path in kept:
+        try:
+            check_backup(lab.primary, path)
+        except AicoLabError as damage:
+            raise CorruptDatabase(f"The backup {path} cannot be read: delete it.") from damage
+    size = _size(lab.home.path, "backups/*")
+    return f"{len(kept)} can be read, {size >> 20} MB; the newest is {kept[-1].name}"
 
 
 def _check_vectors(lab: Lab) -> str:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from aico_lab.errors import AicoLabError
 
 FORMAT = 1
+MAKING_SECONDS = 30
+"""How long to wait for another program that makes the same home."""
 
 RESULTS: Final = (".csv", ".parquet", ".json")
 """The endings of files to which results are written."""
@@ -42,6 +44,11 @@ class Home:
     def marker(self) -> Path:
         """The file that makes the folder a lab: its identity and how its key is wrapped."""
         return self.path / "lab.json"
+
+    @property
+    def unfinished(self) -> Path:
+        """The marker of a home that is being made; it becomes `lab.json` by its last step."""
+        return self.path / "lab.json.unfinished"
 
     @property
     def primary(self) -> Path:
@@ -110,46 +117,87 @@ class Home:
             ) from damaged
         return marker
 
-    def prepare(self) -> None:
-        """Make the folder, for its owner alone, and in it the primary database as an empty file.
+    def prepare(self, home_id: str) -> None:
+        """Make what a home consists of, with an empty file as the primary database.
+
+        Before that file, a note is written: the next try can tell by it an unfinished home from one
+        whose `lab.json` was lost.
 
         Raises:
-            HomeExists: There is a lab in it already, the remains of one, or something else.
-            HomeNotWritable: The folder cannot be made or written.
+            HomeExists: There is a lab in it already, or the remains of one.
+            HomeNotWritable: The folder cannot be written.
         """
         with os_errors(self.path), private_files():
             if self.marker.exists():
                 raise HomeExists(f"There is a lab in {self.path} already: use it, or name another.")
-            self.path.mkdir(parents=True, exist_ok=True)
-            # What lies there would be hidden from others, and may have a name that a home uses.
-            own = {self.warehouse, self.temporary, self.reports}  # of a creation that was stopped
-            for there in sorted(self.path.iterdir()):
-                if there not in own and not there.name.startswith(self.primary.name):
-                    raise HomeExists(
-                        f"{self.path} is not empty ({there.name!r} lies there): name a new or an "
-                        "empty folder with --home."
-                    )
-            self.path.chmod(0o700)
-            for folder in (self.warehouse, self.temporary, self.reports):
-                folder.mkdir(mode=0o700, exist_ok=True)
-            try:  # of two programs that make the same home at once, one goes on
-                os.close(os.open(self.primary, os.O_CREAT | os.O_EXCL, 0o600))
-            except FileExistsError:
+            if self.primary.exists():
                 raise HomeExists(
                     f"{self.primary} lies there without the lab.json that opens it: "
                     "restore that file, or name another folder with --home."
-                ) from None
+                )
+            write_atomically(self.unfinished, json.dumps({"home_id": home_id}).encode())
+            for folder in (self.warehouse, self.temporary, self.reports):
+                folder.mkdir(mode=0o700, exist_ok=True)
+            os.close(os.open(self.primary, os.O_CREAT | os.O_EXCL, 0o600))
 
-    def discard_primary(self) -> None:
-        """Remove the primary database of a home that could not be finished: nothing opens it."""
+    @contextlib.contextmanager
+    def being_made(self) -> Iterator[None]:
+        """Keep other programs from making the same home, while this one does.
+
+        Raises:
+            HomeExists: Another one is at it, or something else lies in the folder.
+            HomeNotWritable: The folder cannot be made or written.
+        """
+        with os_errors(self.path), private_files():
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not self.marker.exists():
+                self._refuse_others()
+                self.path.chmod(0o700)
+            self.temporary.mkdir(mode=0o700, exist_ok=True)
+        with held(self.temporary / "init.lock", MAKING_SECONDS, self._is_made):
+            yield
+
+    def _refuse_others(self) -> None:
+        """Raise HomeExists where something lies in the folder that no unfinished home has.
+
+        It would be hidden from others, and may have a name that a home uses.
+        """
+        own = {path.name for path in (self.warehouse, self.temporary, self.reports)}
+        for there in sorted(path.name for path in self.path.iterdir()):
+            ours = there.lstrip(".").startswith((self.primary.name, self.unfinished.name))
+            if there not in own and not ours:
+                raise HomeExists(
+                    f"{self.path} is not empty ({there!r} lies there): name a new or an empty "
+                    "folder with --home."
+                )
+
+    def _is_made(self, who: str) -> HomeExists:
+        return HomeExists(f"The lab in {self.path} is being made by {who}: use that one.")
+
+    def abandoned(self) -> str | None:
+        """Return the id of a home that was begun here and never finished, or None."""
+        if self.marker.exists():
+            return None
+        try:
+            begun = json.loads(self.unfinished.read_bytes())
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None
+        return str(begun.get("home_id")) if isinstance(begun, dict) else None
+
+    def discard(self) -> None:
+        """Remove the primary database of a home that was not finished: nothing is in it."""
         for suffix in ("", "-wal", "-shm"):
             self.primary.with_name(f"{self.primary.name}{suffix}").unlink(missing_ok=True)
+        for path in (self.unfinished, *self.path.glob(f".{self.unfinished.name}.*")):
+            path.unlink(missing_ok=True)
 
     def write_marker(self, marker: Mapping[str, object]) -> None:
         """Write `lab.json`; from now on the folder is a lab."""
         with os_errors(self.path):
             content = json.dumps({"format": FORMAT, **marker}, indent=2)
-            write_atomically(self.marker, content.encode() + b"\n")
+            write_atomically(self.unfinished, content.encode() + b"\n")
+            self.unfinished.replace(self.marker)
+            sync_folder(self.path)
 
 
 _umask_lock = threading.Lock()
@@ -265,7 +313,7 @@ def held(lock: Path, seconds: float, busy: Callable[[str], AicoLabError]) -> Ite
         except Timeout as timeout:
             who = ""
             with contextlib.suppress(FileNotFoundError):  # it is done just now
-                who = holder.read_text(encoding="ascii")
+                who = holder.read_text(encoding="ascii", errors="replace")
             raise busy(who or "another program") from timeout
     try:
         with os_errors(lock.parent):

@@ -273,6 +273,13 @@ def _create_key_file(file: Path) -> bytes:
     return secret
 
 
+def remove_key_file(file: Path) -> None:
+    """Remove the key file of a home that was not finished, and what was half written of it."""
+    with os_errors(file):
+        for path in (file, *file.parent.glob(f".{file.name}.*")):
+            path.unlink(missing_ok=True)
+
+
 def _read_key_file(file: Path) -> bytes:
     with os_errors(file):
         try:

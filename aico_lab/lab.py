@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.config import Settings, source_key, usual_key_file
-from aico_lab.errors import ConnectionIsClosed, DatabaseLocked, NeverSynced, NotADatabase
+from aico_lab.errors import (
+    ConnectionIsClosed,
+    DatabaseLocked,
+    NeverSynced,
+    NotADatabase,
+    StorageError,
+)
 from aico_lab.etl.snapshots import Reader
 from aico_lab.home import Home, private_files
-from aico_lab.keys import Keys, Protection, create_keys, open_keys
+from aico_lab.keys import Keys, Protection, create_keys, open_keys, remove_key_file
 from aico_lab.reports.records import clear_up, page_of, read_runs
 from aico_lab.schema.core import CORE
 from aico_lab.schema.versions import current_versions
@@ -108,20 +115,24 @@ class Lab:
         """
         settings = Settings.resolve(home=home, key_file=key_file, passphrase=passphrase)
         folder = Home(settings.home)
-        home_id = secrets.token_hex(16)
-        file = settings.key_file or usual_key_file(home_id)
-        is_new = protection == "key-file" and not file.exists()
-        folder.prepare()
-        try:
-            keys, slot = create_keys(home_id, protection, settings)
-            with LibSQLAdapter(folder.primary, keys.libsql()).connect() as connection:
-                CORE.apply_core_schemas(connection)
-            folder.write_marker({"home_id": home_id, "key": slot})
-        except BaseException:
-            folder.discard_primary()
-            if is_new:
-                file.unlink(missing_ok=True)
-            raise
+        with folder.being_made():
+            if (abandoned := folder.abandoned()) is not None:  # a try that was killed
+                folder.discard()
+                remove_key_file(usual_key_file(abandoned))
+            home_id = secrets.token_hex(16)
+            folder.prepare(home_id)
+            file = settings.key_file or usual_key_file(home_id)
+            is_new = protection == "key-file" and not file.exists()
+            try:
+                keys, slot = create_keys(home_id, protection, settings)
+                with LibSQLAdapter(folder.primary, keys.libsql()).connect() as connection:
+                    CORE.apply_core_schemas(connection)
+                folder.write_marker({"home_id": home_id, "key": slot})
+            except BaseException:
+                folder.discard()
+                if is_new:
+                    remove_key_file(file)
+                raise
         return cls(folder, keys, settings)
 
     @classmethod
@@ -286,10 +297,12 @@ class Lab:
     ) -> SyncResult:
         """Bring every projection up to date, and publish a snapshot of the warehouse.
 
-        A cache that another process holds is left to that process.
+        A cache that another process holds is left to that process. Neither the cache nor the
+        vectors stop the warehouse: what they could not do is among the problems of the result.
 
         Args:
-            full: Read the tables whole even where the change feed would do.
+            full: Read the tables whole even where the change feed would do, and make anew whatever
+                is damaged.
             on_change: What to do where the warehouse would lose a table, a column or a type:
                 'evolve' to lose it, 'ignore' to keep it, 'freeze' to leave that table as it is.
             acknowledge: Take rows that do not fit any more, though nothing has recorded a change of
@@ -306,10 +319,14 @@ class Lab:
         from aico_lab.projections.cache import sync_cache
         from aico_lab.projections.vectors import sync_vectors
 
-        primary = self.primary
+        primary, problems = self.primary, []
         # The cache first: the warehouse prunes the feed, which the cache does not hold back.
-        with contextlib.suppress(DatabaseLocked):
-            sync_cache(primary, self.home, self._keys, self._caches.get(False))
+        try:
+            sync_cache(primary, self.home, self._keys, self._caches.get(False), full=full)
+        except DatabaseLocked:
+            pass
+        except StorageError as error:
+            problems.append(str(error))
         result = sync(
             primary,
             self.home,
@@ -319,8 +336,25 @@ class Lab:
             acknowledge=acknowledge,
             progress=progress,
         )
-        sync_vectors(primary, self.home, self._keys, full=full)
-        return result
+        try:
+            sync_vectors(primary, self.home, self._keys, full=full)
+        except StorageError as error:
+            problems.append(str(error))
+        return replace(result, problems=tuple(problems))
+
+    def read_whole(self, path: Path, where: str) -> None:
+        """Read every value of one of the warehouse's files.
+
+        Args:
+            path: A snapshot, or the writer's file while nobody writes it.
+            where: The file, as a person knows it.
+
+        Raises:
+            StorageError: It is damaged.
+        """
+        from aico_lab.etl.soundness import read_whole
+
+        read_whole(path, self._keys.duckdb(), temporary=self.home.temporary, where=where)
 
     def verify(self, *, progress: Callable[[str, int, int | None], None] | None = None) -> Proof:
         """Compare every value of the newest snapshot, or the pinned one, with the primary database.

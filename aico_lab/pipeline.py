@@ -37,7 +37,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aico_lab.errors import InvalidValue, LinesRejected, UnknownName, WrongUse
+from aico_lab.errors import InvalidValue, LinesRejected, SyncError, UnknownName, WrongUse
 from aico_lab.etl import evolution
 from aico_lab.importer import ImportResult, check_on_conflict
 from aico_lab.shipped import shipped
@@ -188,7 +188,10 @@ def _run(lab: Lab, step: Step) -> object:
             taken = {name: value for name, value in options.items() if name != "on_rejects"}
             return lab.import_from(**taken)
         case "sync":
-            return lab.sync(**options)
+            synced = lab.sync(**options)
+            if synced.problems:
+                raise SyncError(" ".join(synced.problems))
+            return synced
         case "load":
             return lab.load(**options)
         case _:

@@ -8,6 +8,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from aico_lab import home as home_module
 from aico_lab.domain import Memory, User
 from aico_lab.errors import ConnectionIsClosed, HomeExists, PoolExhausted
 from aico_lab.home import Home
@@ -51,12 +52,14 @@ def test_a_key_file_that_was_there_before_stays_there(home: Path, tmp_path: Path
     Lab.open(tmp_path / "other", key_file=key_file).close()
 
 
-def test_of_two_who_make_the_same_home_at_once_one_is_told(home: Path):
+def test_of_two_who_make_the_same_home_at_once_one_is_told(home: Path, monkeypatch):
     """And takes nothing of the other's away."""
-    Home(home).prepare()
-    with pytest.raises(HomeExists, match="without the lab"):
-        Lab.create(home)
-    assert (home / "aico.db").stat().st_mode & 0o777 == 0o600
+    monkeypatch.setattr(home_module, "MAKING_SECONDS", 0)
+    with Home(home).being_made():
+        Home(home).prepare("0" * 32)
+        with pytest.raises(HomeExists, match="is being made by process"):
+            Lab.create(home)
+        assert (home / "aico.db").stat().st_mode & 0o777 == 0o600
 
 
 def test_closing_releases_everything_even_where_a_part_cannot_be_closed(lab: Lab, monkeypatch):

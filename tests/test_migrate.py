@@ -300,9 +300,9 @@ def test_a_backup_has_its_name_only_when_it_was_proved(connection, tmp_path):
     left = [path.name for path in folder.iterdir()]
     assert left
     assert all(".partial" in name for name in left)
-    assert backup.kept(connection.path) == []
+    assert backup.backups_of(connection.path) == []
     (step,) = registry(version(2, "ALTER TABLE notes DROP COLUMN colour")).upgrade(connection)
-    assert list(folder.iterdir()) == backup.kept(connection.path) == [step.backup]
+    assert list(folder.iterdir()) == backup.backups_of(connection.path) == [step.backup]
 
 
 def test_the_newest_backups_are_kept(connection, tmp_path):
@@ -316,7 +316,7 @@ def test_the_newest_backups_are_kept(connection, tmp_path):
     for _ in range(backup.KEPT + 2):
         with connection.transaction():
             made.append(backup.back_up(connection, "before-notes-2"))
-    assert backup.kept(connection.path) == made[-backup.KEPT :]
+    assert backup.backups_of(connection.path) == made[-backup.KEPT :]
     names = {path.name for path in (tmp_path / "backups").iterdir()}
     assert names == {*others, *(path.name for path in made[-backup.KEPT :])}
 

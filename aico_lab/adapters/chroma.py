@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 BUSY_TIMEOUT = 60.0  # seconds
+REMEDY = "run `aico-lab sync --full`"
 
 
 class ChromaDBAdapter(DatabaseAdapter[Connection]):
@@ -84,6 +85,18 @@ class ChromaDBAdapter(DatabaseAdapter[Connection]):
         """Ask Chroma for something small."""
         connection.check()
 
+    def remove(self) -> None:
+        """Remove what is kept, in whatever state it is.
+
+        Raises:
+            DatabaseLocked: Another connection writes, for longer than the timeout.
+        """
+        if self.path is None:
+            return
+        with self._lock(self.path), os_errors(self.path):
+            for path in (self.path, self._file(self.path)):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
     def peek_state(self) -> dict[str, Any] | None:
         """Read the state that was kept last, without opening the store.
 
@@ -114,11 +127,13 @@ class ChromaDBAdapter(DatabaseAdapter[Connection]):
 
     def _check_kind(self, path: Path) -> None:
         if self._key is None and self._file(path).exists():
-            raise NotADatabase(f"{path.name} is encrypted and no key was given.")
+            raise NotADatabase(f"{path.name} is encrypted and no key was given: {REMEDY}.")
         if self._key is not None and path.exists():
-            raise NotADatabase(f"{path.name} is not encrypted, and this home's databases are.")
+            raise NotADatabase(
+                f"{path.name} is not encrypted, and this home's databases are: {REMEDY}."
+            )
         if path.exists() and not path.is_dir():
-            raise NotADatabase(f"{path.name} is not a folder of ChromaDB.")
+            raise NotADatabase(f"{path.name} is not a folder of ChromaDB: {REMEDY}.")
 
     @contextlib.contextmanager
     def _lock(self, path: Path) -> Iterator[None]:

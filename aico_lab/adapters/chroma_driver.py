@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters.base import Meanings
 
-_DAMAGED = "is damaged: delete it and run `aico-lab sync`"
+_DAMAGED = "is damaged: run `aico-lab sync --full`"
 
 # What Chroma's Rust half says of SQLite, of its index and of the operating system.
 _MESSAGES: Meanings = (
-    ("file is not a database", NotADatabase, "is no store of ChromaDB"),
-    ("file exists", NotADatabase, "is no folder of ChromaDB"),
+    ("file is not a database", NotADatabase, "is no store of ChromaDB: run `aico-lab sync --full`"),
+    ("file exists", NotADatabase, "is no folder of ChromaDB: run `aico-lab sync --full`"),
     ("malformed", CorruptDatabase, _DAMAGED),
     ("hnsw", CorruptDatabase, _DAMAGED),
     ("is full", DiskFull, "lies on a full disk: free some space"),

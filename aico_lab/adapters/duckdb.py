@@ -39,13 +39,19 @@ if TYPE_CHECKING:
 
 ALIAS = "lab"
 
-_DAMAGED = "is damaged: delete it and run `aico-lab sync --full`"
+# What DuckDB holds here is made of the primary database, so it can always be made anew.
+_REMEDY = "run `aico-lab sync --full`"
+_DAMAGED = f"is damaged: {_REMEDY}"
 
 _MESSAGES: Meanings = (
-    ("wrong encryption key", NotADatabase, "is no database that this key opens"),
-    ("without a key", NotADatabase, "is encrypted and no key was given"),
-    ("not a valid duckdb", NotADatabase, "is no DuckDB database"),
-    ("not encrypted", NotADatabase, "is not encrypted, and this home's databases are"),
+    ("wrong encryption key", NotADatabase, f"is damaged, or has another key: {_REMEDY}"),
+    ("without a key", NotADatabase, f"is encrypted and no key was given: {_REMEDY}"),
+    ("not a valid duckdb", NotADatabase, f"is no DuckDB database: {_REMEDY}"),
+    (
+        "not encrypted",
+        NotADatabase,
+        f"is not encrypted, and this home's databases are: {_REMEDY}",
+    ),
     ("already closed", ConnectionIsClosed, "was closed before: open it again"),
     ("conflicting lock", DatabaseLocked, "is in use by another program: try again later"),
     ("no space left", DiskFull, "lies on a full disk: free some space"),
@@ -62,6 +68,7 @@ _MESSAGES: Meanings = (
     ("corrupt", CorruptDatabase, _DAMAGED),
     ("checksum", CorruptDatabase, _DAMAGED),
     ("decrypt", CorruptDatabase, _DAMAGED),
+    ("aes tag", CorruptDatabase, _DAMAGED),
 )
 _ABOUT_THE_QUERY = (
     duckdb.ParserException,
@@ -100,8 +107,20 @@ def translate(error: duckdb.Error, where: str) -> AicoLabError:
         stop = "" if said.endswith((".", "!", "?")) else "."
         return InvalidStatement(f"The query cannot be run: {said}{stop}")
     if isinstance(error, duckdb.InternalException | duckdb.FatalException):
-        return CorruptDatabase(f"{where} is damaged: delete it and run `aico-lab sync --full`.")
+        return CorruptDatabase(f"{where} {_DAMAGED}.")
     return StorageError(f"{where} refused: {text.splitlines()[0]}.")
+
+
+def is_damage(error: StorageError) -> bool:
+    """Say whether it is DuckDB that cannot go on, for no reason that lies outside its file."""
+    causes: list[BaseException] = [error]
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)
+    return (
+        any(isinstance(cause, duckdb.Error) for cause in causes)
+        and not any(isinstance(cause, duckdb.OutOfMemoryException) for cause in causes)
+        and not isinstance(error, DatabaseLocked | DiskFull | NotPermitted)
+    )
 
 
 @contextlib.contextmanager
@@ -126,6 +145,7 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
         timezone: str = "UTC",
         memory_limit: str | None = None,
         confined: bool = False,
+        where: str | None = None,
     ) -> None:
         """Remember what to open.
 
@@ -137,6 +157,7 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
             timezone: In which days and hours of TIMESTAMPTZ values are counted.
             memory_limit: Such as '400MB'; DuckDB's own default otherwise.
             confined: Let queries use no file, no network and no setting; see `duckdb_confined`.
+            where: The file, as a person knows it; its name where it is None.
         """
         self.path = path
         self._key = key
@@ -145,6 +166,7 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
         self._timezone = timezone
         self._memory_limit = memory_limit
         self._confined = confined
+        self._where = where or path.name
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """Open the file as the database `lab` of a new in-memory instance, and use it.
@@ -155,7 +177,7 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
             DatabaseLocked: Another process has it open.
         """
         limit = {"memory_limit": self._memory_limit} if self._memory_limit else {}
-        with translated(self.path.name):
+        with translated(self._where):
             connection = duckdb.connect(
                 ":memory:",
                 config={
@@ -197,7 +219,7 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
         Raises:
             StorageError: The connection is closed or broken.
         """
-        with translated(self.path.name):
+        with translated(self._where):
             connection.execute(
                 f"SELECT count(*) FROM duckdb_tables() WHERE database_name = '{ALIAS}'"
             )
@@ -212,7 +234,7 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
             connection.execute(f"ATTACH {_literal(str(path))} AS {ALIAS}{clause}")
         except duckdb.Error as error:
             # Not chained: DuckDB's own text may quote the statement, and the key is in it.
-            where = self.path.name
+            where = self._where
             raise by_words(str(error), where, _MESSAGES) or translate(error, where) from None
         connection.execute(f"USE {ALIAS}")
 

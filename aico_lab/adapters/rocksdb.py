@@ -35,7 +35,7 @@ from aico_lab.errors import (
     NotPermitted,
     StorageError,
 )
-from aico_lab.home import make_private, os_errors
+from aico_lab.home import os_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -53,7 +53,11 @@ _MESSAGES: Meanings = (
     ("file exists", NotADatabase, "is no folder of RocksDB"),
     ("does not exist", NotADatabase, "is no folder of RocksDB"),
     ("current file", NotADatabase, "is no folder of RocksDB"),
-    ("corruption", CorruptDatabase, "is damaged: delete it, a cache loses nothing"),
+    (
+        "corruption",
+        CorruptDatabase,
+        "is damaged: run `aico-lab sync --full`, a cache loses nothing",
+    ),
 )
 
 
@@ -87,17 +91,16 @@ class Connection:
     A key's namespace is what stands before its first colon: `session` of `session:active_context`.
     """
 
-    def __init__(self, path: Path, driver: Any, key: bytes | None, scratch: Path | None) -> None:
+    def __init__(self, name: str, driver: Any, key: bytes | None, scratch: Path | None) -> None:
         """Take over what `RocksDBAdapter.connect` opened.
 
         Args:
-            path: The store's folder.
+            name: The store, as a person knows it.
             driver: The opened store.
             key: 32 bytes, or None for a store that is not encrypted.
             scratch: A reader's own folder, to be removed at the end.
         """
-        self.name = path.name
-        self._path = path
+        self.name = name
         self._driver = driver
         self._codec = PlainCodec() if key is None else SealingCodec(key)
         self._scratch = scratch
@@ -133,13 +136,16 @@ class Connection:
         return sorted(item for item in found if namespace in (None, namespace_of(item[0])))
 
     def _stored(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        entries = self._driver.iter()
-        entries.seek(prefix)
-        while entries.valid() and (stored_key := entries.key()).startswith(prefix):
-            yield stored_key, entries.value()
-            entries.next()
-        # The iterator stops at damage as it does at the end; only its status tells which it was.
-        entries.status()
+        """Yield what is stored under a prefix; where a block is damaged, the end is an error.
+
+        The driver's own `items` ends there as if nothing came after.
+        """
+        iterator = self._driver.iter()
+        iterator.seek(prefix)
+        while iterator.valid() and (key := iterator.key()).startswith(prefix):
+            yield key, iterator.value()
+            iterator.next()
+        iterator.status()
 
     def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
         """Remove and store several keys at once, all or none, and durably."""
@@ -182,8 +188,6 @@ class Connection:
             self._driver.close()
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
-        else:
-            make_private(self._path)  # its own threads make files at any time
 
     def __enter__(self) -> Self:
         return self
@@ -241,7 +245,7 @@ class RocksDBAdapter(DatabaseAdapter[Connection]):
             if scratch is not None:
                 shutil.rmtree(scratch, ignore_errors=True)
             raise
-        connection = Connection(self.path, driver, self._key, scratch)
+        connection = Connection(self.path.name, driver, self._key, scratch)
         try:
             connection.check()
         except BaseException:

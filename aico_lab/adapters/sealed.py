@@ -182,10 +182,10 @@ def _decrypt(source: Path, file: io.BufferedReader, into: io.IOBase, identity: s
             raise  # the operating system's own; else it is the cipher's, of a later chunk
         if begins_as_age and "No matching keys" not in str(error):
             raise CorruptDatabase(
-                f"{source.name} is damaged: delete it and run `aico-lab sync`."
+                f"{source.name} is damaged: run `aico-lab sync --full`."
             ) from error
         raise NotADatabase(
-            f"{source.name} is not one of this program's files, or not one that this key opens."
+            f"{source.name} is damaged, or not of this program and key: run `aico-lab sync --full`."
         ) from error
 
 

@@ -19,13 +19,14 @@ from aico_lab.cli.common import (
 )
 from aico_lab.cli.lab import open_jupyterlab
 from aico_lab.cli.metrics import metrics
-from aico_lab.cli.output import Bar, emit, say
+from aico_lab.cli.output import Bar, emit, note, say
 from aico_lab.cli.pipeline import pipeline
 from aico_lab.cli.report import report
 from aico_lab.cli.schema import schema
 from aico_lab.cli.sql import sql
 
 if TYPE_CHECKING:
+    from aico_lab.etl.sync import SyncResult
     from aico_lab.keys import Protection
 
 app = typer.Typer(
@@ -184,10 +185,23 @@ def sync(
     note_unexplained(result)
     if json:
         emit(result)
-        return
+    else:
+        _say_synced(result)
+    for problem in result.problems:
+        note(problem)
+    if result.problems:
+        raise typer.Exit(1)
+
+
+def _say_synced(result: SyncResult) -> None:
     if result.mode == "nothing":
         say(f"Nothing changed; snapshot {result.generation} is up to date.")
         return
+    if result.rebuilt:
+        say(
+            "The warehouse was damaged and was made anew; "
+            "`aico-lab load` brings back tables of other files."
+        )
     say(
         f"Snapshot {result.generation}: {sum(result.rows.values()):,} rows written, "
         f"{sum(result.deleted.values()):,} removed, in {result.seconds:.1f} s."

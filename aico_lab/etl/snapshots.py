@@ -5,8 +5,8 @@ writer's file. A snapshot is written beside and renamed, never changed, and remo
 have come; a reader that has it open keeps what it sees.
 
 A small change stays in the writer's write-ahead log, and the writer's file as it was: then a
-snapshot is another link to the file of the one before, with a copy of that log. What it costs to
-publish does not depend on the size of the warehouse.
+snapshot is another link to the file of the one before, with a copy of that log. Nothing damaged is
+published: a file is linked to only while its checksum is what it was, and a copy is read whole.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING
 from aico_lab.adapters.duckdb import DuckDBAdapter, translated
 from aico_lab.adapters.duckdb_confined import check_statements
 from aico_lab.errors import NeverSynced, StorageError, UnknownName
+from aico_lab.etl.pins import Pin, pinned
+from aico_lab.etl.soundness import checksum, read_checksums, write_checksums
 from aico_lab.home import os_errors, sync_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import duckdb
@@ -31,7 +33,10 @@ if TYPE_CHECKING:
     from aico_lab.home import Home
 
 KEPT = 3
-"""How many generations stay."""
+"""How many generations stay, besides those that somebody has pinned."""
+
+CHECKSUMS = "checksums"
+"""The file, beside the folder of snapshots, that notes what each of their files was."""
 
 
 def published(folder: Path) -> dict[int, Path]:
@@ -62,34 +67,109 @@ def find(folder: Path, generation: int | None = None) -> tuple[int, Path]:
     return generation, snapshots[generation]
 
 
-def publish(writer: Path, folder: Path, generation: int) -> Path:
+def publish(
+    writer: Path,
+    folder: Path,
+    generation: int,
+    *,
+    read: Callable[[Path], None],
+    link: bool = True,
+) -> Path:
     """Make a new generation of the writer's closed files, and remove what is too old.
 
     Args:
         writer: The writer's file; there may be a write-ahead log beside it.
         folder: Where snapshots lie.
         generation: The number of the new one.
+        read: Raises where a file cannot be read whole.
+        link: Whether the new one may share the file of the one before.
+
+    Raises:
+        StorageError: What was copied cannot be read; nothing was published.
     """
     target = folder / f"{generation:08d}.duckdb"
+    partial = folder / f".{target.name}.partial"
     with os_errors(folder):
         folder.mkdir(mode=0o700, exist_ok=True)
         _clear_up(folder)
-        before = [path for path in published(folder).values() if _is_unchanged(writer, path)]
+        noted = read_checksums(folder.with_name(CHECKSUMS))
+        same = _sound_copy(writer, folder, noted) if link else None
         try:
             if log(writer).exists():
-                _copy(log(writer), log(target))
-            _copy(writer, target, same_as=before[-1] if before else None)
+                _copy(log(writer), log(partial))
+            _copy(writer, partial, same_as=same)
+            if same is None:
+                read(partial)
+                _remove_damaged(folder, noted)
+            _name(partial, target, noted)
         except BaseException:
             _clear_up(folder)
             raise
         sync_folder(folder)
-        for old in list(published(folder).values())[:-KEPT]:
-            try:
-                old.unlink(missing_ok=True)
-                log(old).unlink(missing_ok=True)
-            except PermissionError:  # Windows keeps a file that is open; next time
-                continue
+        _remove_old(folder)
     return target
+
+
+def is_sound(folder: Path, generation: int) -> bool:
+    """Say whether the files of a snapshot are what was published; a missing note is a no."""
+    noted = read_checksums(folder.with_name(CHECKSUMS))
+    snapshot = published(folder).get(generation)
+    return snapshot is not None and _is_as_noted(snapshot, noted)
+
+
+def is_changed(snapshot: Path) -> bool:
+    """Say whether a snapshot's files are not what was noted of them; of a missing note, no."""
+    noted = read_checksums(snapshot.parent.with_name(CHECKSUMS))
+    return snapshot.name in noted and not _is_as_noted(snapshot, noted)
+
+
+def _is_as_noted(snapshot: Path, noted: Mapping[str, str]) -> bool:
+    files = [path for path in (snapshot, log(snapshot)) if path.exists() or path.name in noted]
+    return snapshot.name in noted and all(
+        path.exists() and noted.get(path.name) == checksum(path) for path in files
+    )
+
+
+def _sound_copy(writer: Path, folder: Path, noted: Mapping[str, str]) -> Path | None:
+    """Return the newest snapshot whose file is the writer's as it is now, and undamaged."""
+    for path in reversed(published(folder).values()):
+        if _is_unchanged(writer, path) and noted.get(path.name) == checksum(path):
+            return path
+    return None
+
+
+def _name(partial: Path, target: Path, noted: Mapping[str, str]) -> None:
+    """Note the checksums of a new snapshot, and give its files their names, its log's first."""
+    files = [(one, name) for one, name in ((log(partial), log(target)), (partial, target))
+             if one.exists()]  # fmt: skip
+    kept = {name: value for name, value in noted.items() if (target.parent / name).exists()}
+    write_checksums(
+        target.parent.with_name(CHECKSUMS), kept | {name.name: checksum(one) for one, name in files}
+    )
+    for one, name in files:
+        one.replace(name)
+
+
+def _remove_damaged(folder: Path, noted: Mapping[str, str]) -> None:
+    """Remove snapshots that are no longer what was published."""
+    for path in published(folder).values():
+        if path.name in noted and not _is_as_noted(path, noted):
+            _remove(path)
+
+
+def _remove_old(folder: Path) -> None:
+    read = pinned(folder)
+    for generation, path in list(published(folder).items())[:-KEPT]:
+        if generation not in read:
+            _remove(path)
+
+
+def _remove(snapshot: Path) -> None:
+    try:
+        snapshot.unlink(missing_ok=True)
+        log(snapshot).unlink(missing_ok=True)
+    except PermissionError:  # Windows keeps a file that is open; next time
+        return
 
 
 def log(database: Path) -> Path:
@@ -104,24 +184,23 @@ def _is_unchanged(writer: Path, snapshot: Path) -> bool:
 
 
 def _copy(source: Path, target: Path, *, same_as: Path | None = None) -> None:
-    """Copy a file, with its time, so that its name appears when it is whole and on the disk.
+    """Copy a file, with its time, onto the disk.
 
     Args:
         source: What to copy.
         target: Where to.
         same_as: A file of the same content, to link to where the file system can.
     """
-    partial = target.with_name(f".{target.name}.partial")
-    if same_as is None or not _link(same_as, partial):
-        shutil.copyfile(source, partial)
-        shutil.copystat(source, partial)
-        partial.chmod(0o600)
-        descriptor = os.open(partial, os.O_RDWR)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    partial.replace(target)
+    if same_as is not None and _link(same_as, target):
+        return
+    shutil.copyfile(source, target)
+    shutil.copystat(source, target)
+    target.chmod(0o600)
+    descriptor = os.open(target, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _link(existing: Path, new: Path) -> bool:
@@ -134,7 +213,7 @@ def _link(existing: Path, new: Path) -> bool:
 
 def _clear_up(folder: Path) -> None:
     """Remove what a publication that was killed, or failed, left behind."""
-    for partial in folder.glob(".*.partial"):
+    for partial in folder.glob(".*.partial*"):
         partial.unlink(missing_ok=True)
     for alone in folder.glob("*.wal"):
         if not alone.with_suffix("").exists():
@@ -162,7 +241,7 @@ class Reader:
             home: The lab's folder.
             key: DuckDB's key.
             timezone: In which days and hours of timestamps are counted.
-            pinned: Read this generation rather than the newest.
+            pinned: Read this generation rather than the newest, and keep it until `close`.
             external_access: Let queries read and write files and addresses, and change settings.
         """
         self._home = home
@@ -173,6 +252,9 @@ class Reader:
         self._open: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
         self._newest: duckdb.DuckDBPyConnection | None = None
         self._generation = 0
+        self._pin: Pin | None = None
+        if pinned in published(home.snapshots):
+            self._pin = Pin(home, pinned)
 
     @property
     def generation(self) -> int:
@@ -232,3 +314,5 @@ class Reader:
         self._newest = None
         for connection in list(self._open):
             connection.close()
+        if self._pin is not None:
+            self._pin.close()

@@ -11,18 +11,21 @@ import hashlib
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
-from aico_lab.errors import DatabaseLocked, SyncBusy
+from aico_lab.adapters.duckdb import is_damage
+from aico_lab.errors import DatabaseLocked, StorageError, SyncBusy
 from aico_lab.etl import evolution, snapshots, views
 from aico_lab.etl.contract import read_contract
 from aico_lab.etl.extract import changed_keys, extract
 from aico_lab.etl.misfits import count_rows
 from aico_lab.etl.portions import portions
 from aico_lab.etl.settle import settle
+from aico_lab.etl.soundness import read_whole
 from aico_lab.etl.warehouse import open_warehouse
 from aico_lab.home import held, os_errors
 from aico_lab.mart.refresh import MEMORY_LIMIT, Changes
@@ -63,6 +66,8 @@ class SyncResult:
         unexplained: Rows that were set aside when their table was read whole, though nothing has
             recorded a change of them since they fitted, by table.
         warnings: What is to be known of the types of the columns.
+        rebuilt: Whether the warehouse was damaged and made anew, without loaded tables of others.
+        problems: What other projections could not do; the warehouse is up to date all the same.
     """
 
     mode: Mode
@@ -73,6 +78,8 @@ class SyncResult:
     seconds: float = 0.0
     unexplained: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    rebuilt: bool = False
+    problems: tuple[str, ...] = ()
 
 
 def sync(
@@ -106,11 +113,43 @@ def sync(
     evolution.check(on_change)
     if not (full or acknowledge) and (newest := _up_to_date(primary, home)):
         return SyncResult("nothing", newest, seconds=time.perf_counter() - started)
-    with publishing(home, key) as (warehouse, published):
-        run = _Run(primary, warehouse, progress or silent)
+
+    def run() -> SyncResult:
+        return _sync(
+            primary, home, key, full=full, on_change=on_change, acknowledge=acknowledge,
+            progress=progress or silent,
+        )  # fmt: skip
+
+    try:
+        result = run()
+    except StorageError as error:
+        if not full or not is_damage(error):
+            raise
+        _discard(home)
+        result = replace(run(), rebuilt=True)
+    return replace(result, seconds=time.perf_counter() - started)
+
+
+def _sync(
+    primary: Connection,
+    home: Home,
+    key: str | None,
+    *,
+    full: bool,
+    on_change: OnChange | None,
+    acknowledge: bool,
+    progress: Progress,
+) -> SyncResult:
+    with publishing(home, key, link=not full) as (warehouse, published):
+        run = _Run(primary, warehouse, progress)
+        damaged = published > 0 and not snapshots.is_sound(home.snapshots, published)
         with primary.snapshot():
             mode, target = run.load(
-                full=full, on_change=on_change, acknowledge=acknowledge, after=published
+                full=full,
+                on_change=on_change,
+                acknowledge=acknowledge,
+                after=published,
+                publish=damaged,
             )
         generation = warehouse.generation
         if run.followed:
@@ -119,21 +158,32 @@ def sync(
         with suppress(DatabaseLocked):  # the next sync that has something to do prunes the feed
             feed.acknowledge(primary, CONSUMER, target.seq)
     return SyncResult(
-        mode, generation, run.rows, run.deleted, run.quarantined, time.perf_counter() - started,
-        run.unexplained, run.warnings,
+        mode, generation, run.rows, run.deleted, run.quarantined,
+        unexplained=run.unexplained, warnings=run.warnings,
     )  # fmt: skip
+
+
+def _discard(home: Home) -> None:
+    """Remove the writer's files, to be made anew from the primary database."""
+    with (
+        held(home.warehouse / "sync.lock", LOCK_SECONDS, _busy),
+        os_errors(home.warehouse),
+    ):
+        for path in (home.writer, snapshots.log(home.writer)):
+            path.unlink(missing_ok=True)
 
 
 def _up_to_date(primary: Connection, home: Home) -> int | None:
     """Give the newest generation if nothing has changed since, without opening the warehouse."""
     newest = max(snapshots.published(home.snapshots), default=0)
     try:
-        noted = (home.warehouse / NOTE).read_text(encoding="ascii")
+        noted = (home.warehouse / NOTE).read_bytes()  # which may be damaged, and no text
     except FileNotFoundError:
         return None
     with primary.snapshot():
         state = _state(feed.head(primary), _contracts(primary))
-    return newest if noted == f"{newest} {state}" else None
+    same = noted == f"{newest} {state}".encode()
+    return newest if same and snapshots.is_sound(home.snapshots, newest) else None
 
 
 def _note(home: Home, generation: int, state: str) -> None:
@@ -155,8 +205,15 @@ def _contracts(primary: Connection) -> list[Contract]:
 
 
 @contextmanager
-def publishing(home: Home, key: str | None) -> Iterator[tuple[Warehouse, int]]:
+def publishing(
+    home: Home, key: str | None, *, link: bool = True
+) -> Iterator[tuple[Warehouse, int]]:
     """Write the warehouse alone, and publish a snapshot at the end if there is a new generation.
+
+    Args:
+        home: The lab's folder.
+        key: DuckDB's key.
+        link: Whether the snapshot may share the file of the one before.
 
     Yields:
         The writer's database, and the newest generation that is published.
@@ -178,7 +235,8 @@ def publishing(home: Home, key: str | None) -> Iterator[tuple[Warehouse, int]]:
         generation = warehouse.generation
         if generation not in published:  # new, or a crash came between commit and publication
             warehouse.close()
-            snapshots.publish(home.writer, home.snapshots, generation)
+            read = partial(read_whole, key=key, temporary=home.temporary, where=home.writer.name)
+            snapshots.publish(home.writer, home.snapshots, generation, read=read, link=link)
 
 
 @contextmanager
@@ -211,12 +269,25 @@ class _Run:
         self.followed: list[Contract] = []  # all of the primary database's, or none
 
     def load(
-        self, *, full: bool, on_change: OnChange | None, acknowledge: bool, after: int
+        self,
+        *,
+        full: bool,
+        on_change: OnChange | None,
+        acknowledge: bool,
+        after: int,
+        publish: bool,
     ) -> tuple[Mode, feed.Cursor]:
         """Move what is to be moved, in one transaction together with the cursor.
 
         The new generation's number is above every published one, even where the writer's file was
         deleted to be rebuilt.
+
+        Args:
+            full: Read every table whole.
+            on_change: What to do where something would be lost.
+            acknowledge: Take misfits that nothing explains for what they are; see `sync`.
+            after: The newest generation that is published.
+            publish: Make a new generation even where nothing changed.
         """
         started = time.perf_counter()
         target = feed.head(self._primary)
@@ -239,6 +310,7 @@ class _Run:
             anew = {contract.table for contract in plan.contracts}
         elif (
             cursor == target
+            and not publish
             and not anew
             and not plan.dropped
             and not (acknowledge and self._warehouse.has_unexplained)

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from aico_lab.cache.store import CACHED_TABLES, open_cache
+from aico_lab.errors import CorruptDatabase, NotADatabase
+from aico_lab.home import os_errors
 from aico_lab.projections.result import Projected
 from aico_lab.schema import feed
 
@@ -30,7 +33,12 @@ CURSOR = b"projection:cache"
 
 
 def sync_cache(
-    primary: Connection, home: Home, keys: Keys, opened: KeyValueStore | None
+    primary: Connection,
+    home: Home,
+    keys: Keys,
+    opened: KeyValueStore | None,
+    *,
+    full: bool = False,
 ) -> Projected:
     """Remove rows that changed from the cache of a home, where it has one.
 
@@ -39,16 +47,27 @@ def sync_cache(
         home: The lab's folder.
         keys: Its opened keys.
         opened: The cache, where this process has it open for writing.
+        full: Remove a cache that is damaged: it loses nothing.
 
     Raises:
         DatabaseLocked: Another process holds the cache.
+        StorageError: The cache is damaged, and `full` is False.
     """
     if opened is not None:
         return invalidate(primary, opened)
     if not home.cache.exists():
         return Projected("nothing")
-    with contextlib.closing(open_cache(home, keys)) as store:
-        return invalidate(primary, store)
+    try:
+        with contextlib.closing(open_cache(home, keys)) as store:
+            if full:
+                store.items()  # which reads, and so checks, every entry
+            return invalidate(primary, store)
+    except (CorruptDatabase, NotADatabase):
+        if not full:
+            raise
+        with os_errors(home.cache):
+            shutil.rmtree(home.cache)
+        return Projected("full")
 
 
 def invalidate(primary: Connection, store: KeyValueStore) -> Projected:

@@ -8,6 +8,7 @@ what a person had forgotten is gone from the disk with the next sync.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from aico_lab.embeddings import texts
 from aico_lab.embeddings.encoder import Encoder
 from aico_lab.embeddings.index import VectorIndex
 from aico_lab.embeddings.texts import COLLECTION, Holder
+from aico_lab.errors import CorruptDatabase, DatabaseLocked, NotADatabase
 from aico_lab.projections.result import Mode, Projected
 from aico_lab.schema import feed
 
@@ -72,12 +74,24 @@ def project_memories(
         primary: The primary database.
         adapter: Where the vectors lie.
         encoder: What makes them.
-        full: Write everything anew.
+        full: Write everything anew, whatever state the vectors are in.
 
     Raises:
         DatabaseLocked: Another process is writing the vectors.
         StorageError: A database refused; an encrypted store is as it was.
     """
+    try:
+        return _project(primary, adapter, encoder, full=full)
+    except (CorruptDatabase, NotADatabase):
+        if not full:
+            raise
+        adapter.remove()  # it would only be opened to be emptied
+        return _project(primary, adapter, encoder, full=full)
+
+
+def _project(
+    primary: Connection, adapter: ChromaDBAdapter, encoder: Encoder, *, full: bool
+) -> Projected:
     started = time.perf_counter()
     if not full and _is_current(primary, adapter):
         return Projected("nothing")
@@ -90,7 +104,8 @@ def project_memories(
         else:
             run.catch_up(cursor.seq, target.seq)
         store.state = {LAYOUT: asdict(target)}
-    feed.acknowledge(primary, CONSUMER, target.seq)
+    with contextlib.suppress(DatabaseLocked):  # the next one that has something to do prunes it
+        feed.acknowledge(primary, CONSUMER, target.seq)
     return Projected(run.mode, run.written, run.deleted, run.skipped, time.perf_counter() - started)
 
 

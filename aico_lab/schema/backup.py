@@ -7,20 +7,22 @@ import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from aico_lab.errors import CorruptDatabase, DiskFull, NotPermitted
 from aico_lab.home import os_errors, sync_folder
 from aico_lab.schema.sql import named, quoted, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
 
-KEPT: Final = 5
-"""How many backups of a database are kept: a run of several versions makes one for each."""
+KEPT = 3
+"""How many backups stay: to go back three steps, while a large database fits more than once."""
+
+PARTIAL = ".partial"
 
 _COPY = """
 import os, shutil, sys
@@ -71,28 +73,15 @@ def _risky(statements: Iterable[str]) -> list[str]:
     return risky + triggers if risky else []
 
 
-def folder_of(database: Path) -> Path:
-    """Return the folder in which the backups of a database lie."""
-    return database.parent / "backups"
-
-
-def kept(database: Path) -> list[Path]:
-    """Return the backups of a database, oldest first."""
-    ours = re.compile(rf"{re.escape(database.stem)}-\d{{8}}T\d+Z-before-.+\.db")
-    return sorted(path for path in folder_of(database).glob("*.db") if ours.fullmatch(path.name))
-
-
-def back_up(connection: Connection, reason: str) -> Path:
+def back_up(connection: Connection, reason: str, *, spare: Collection[Path] = ()) -> Path:
     """Copy the database into the folder `backups` beside it, and prove that the copy is good.
-
-    A copy has its name only once it was proved, so what a killed process leaves behind is never
-    taken for one; the next backup removes it, and all but the newest `KEPT` backups.
 
     `VACUUM INTO` is no choice: libSQL writes an encrypted database in plain text by it.
 
     Args:
         connection: In a transaction that keeps other writers out and has written nothing yet.
-        reason: A part of the file's name: `before-` and what comes.
+        reason: A part of the file's name.
+        spare: Older backups that stay; of the others only the newest do.
 
     Returns:
         The copy, which has the key of the database.
@@ -101,27 +90,43 @@ def back_up(connection: Connection, reason: str) -> Path:
         StorageError: The copy could not be made, or is not equal to the database.
     """
     source = connection.path
-    folder = folder_of(source)
+    folder = source.parent / "backups"
     target = folder / f"{source.stem}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z-{reason}.db"
-    partial = target.with_name(f"{target.name}.partial")
+    partial = target.with_name(f"{target.name}{PARTIAL}")
     with os_errors(folder):
         folder.mkdir(mode=0o700, exist_ok=True)
-        _sweep(source)
+        _sweep(folder)  # nobody else copies: the transaction keeps them out
     try:
         _copy(source, partial)
         _verify(connection, partial)
-        partial.replace(target)
-    finally:
-        _sweep(source)
-    sync_folder(folder)
-    for old in kept(source)[:-KEPT]:
-        old.unlink(missing_ok=True)
+        with os_errors(folder):
+            partial.replace(target)
+            sync_folder(folder)
+            _prune(source, spare)
+    except BaseException:
+        _sweep(folder)
+        raise
     return target
 
 
-def _sweep(database: Path) -> None:
-    """Remove copies that were never finished: the caller keeps other writers out."""
-    for file in folder_of(database).glob(f"{database.stem}-*.partial*"):
+def backups_of(database: Path) -> list[Path]:
+    """Return the verified backups of a database, oldest first; not those that were half made."""
+    folder = database.parent / "backups"
+    name = re.compile(rf"{re.escape(database.stem)}-\d{{8}}T\d{{12}}Z-.+\.db")
+    return sorted(
+        path for path in (folder.iterdir() if folder.is_dir() else ()) if name.fullmatch(path.name)
+    )
+
+
+def _prune(database: Path, spare: Collection[Path]) -> None:
+    for old in backups_of(database)[:-KEPT]:
+        if old not in spare:
+            old.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove copies that were not finished, and the logs beside them."""
+    for file in folder.glob(f"*{PARTIAL}*"):
         file.unlink(missing_ok=True)
 
 
@@ -145,7 +150,7 @@ def _copy(source: Path, target: Path) -> None:
         raise NotPermitted(f"No backup could be written into {target.parent}: check that folder.")
 
 
-def check(connection: Connection, backup: Path) -> None:
+def check_backup(connection: Connection, backup: Path) -> None:
     """Read a whole backup.
 
     Args:
@@ -164,7 +169,7 @@ def _verify(connection: Connection, target: Path) -> None:
     with connection.open_beside(target) as copy:
         sound = copy.fetch_all("PRAGMA quick_check") == [("ok",)]
         if not sound or _counts(copy) != _counts(connection):
-            raise CorruptDatabase(f"The backup {target} is not equal to the database: try again.")
+            raise CorruptDatabase("The backup is not equal to the database: try again.")
         copy.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
 
 

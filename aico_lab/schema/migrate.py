@@ -121,6 +121,7 @@ class Migration:
         """
         self._connection = connection
         self._dry_run = dry_run
+        self._backups: list[Path] = []
         self._steps = dict(known_steps(connection, schemas))
         check_sound(connection)
         self._twin = Twin(self._steps.items())
@@ -246,7 +247,9 @@ class Migration:
     def _back_up(self, statements: Sequence[str], reason: str) -> Path | None:
         if self._dry_run or not loses_data(self._connection, statements):
             return None
-        return back_up(self._connection, reason)
+        # Those of this very run are named in what it returns, and so must be there.
+        self._backups.append(back_up(self._connection, reason, spare=self._backups))
+        return self._backups[-1]
 
     def _check_after(self) -> None:
         self._drop_vector_table()
