@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.config import Settings, source_key, usual_key_file
 from aico_lab.errors import ConnectionIsClosed, DatabaseLocked, NeverSynced, NotADatabase
-from aico_lab.etl.snapshots import Reader
+from aico_lab.etl.snapshots import Reader, published
 from aico_lab.etl.sync import SyncResult, sync
 from aico_lab.home import Home
 from aico_lab.keys import Keys, Protection, create_keys, open_keys
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from aico_lab.etl.sync import Progress
     from aico_lab.etl.verify import Proof
     from aico_lab.importer import ImportResult, OnConflict
-    from aico_lab.metrics.catalogue import Metrics
+    from aico_lab.metrics.named import Metrics
     from aico_lab.reports.runner import RunResult
     from aico_lab.reports.runs import ReportRun
     from aico_lab.rescoring import RescoreResult
@@ -415,7 +416,7 @@ class Lab:
         self._check_open()
         return self._reader.sql(query)
 
-    @property
+    @cached_property  # of plain properties IPython completes nothing
     def metrics(self) -> Metrics:
         """The catalogue of metrics, asked of the newest snapshot, or the pinned one.
 
@@ -424,7 +425,7 @@ class Lab:
             lab.metrics.reply_latency(since="30d", timezone="Europe/Berlin").plot()
 
         """
-        from aico_lab.metrics.catalogue import Metrics
+        from aico_lab.metrics.named import Metrics
 
         self._check_open()
         return Metrics(self._reader, timezone=self.timezone)
@@ -484,7 +485,15 @@ class Lab:
         self._closed = True
         self._primary = self._index = None
         self._caches = {}
+        self.__dict__.pop("metrics", None)
         self._opened.close()
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return f"<Lab {self.home.path}, closed>"
+        newest = self._pinned or max(published(self.home.snapshots), default=None)
+        snapshot = f"snapshot {newest}" if newest else "no snapshot yet: call .sync()"
+        return f"<Lab {self.home.path}, {snapshot}, days and hours of {self.timezone}>"
 
     def __enter__(self) -> Self:
         return self

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,10 +47,24 @@ def read_pairs(pairs: list[str] | None) -> dict[str, object]:
     return given
 
 
+def as_typed(text: str) -> str:
+    """Return a text whose commands, as `aico-lab sync`, can be typed where this one was."""
+    return text.replace("`aico-lab ", f"`{program()} ")
+
+
+def program() -> str:
+    """Return how this program is called: by its name where the shell finds it, else as it was."""
+    called = Path(sys.argv[0])
+    found = shutil.which("aico-lab")
+    if called.name == sys.argv[0] or (found and Path(found).parent == Path(sys.executable).parent):
+        return "aico-lab"
+    if called.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m aico_lab"
+    return shlex.quote(sys.argv[0])
+
+
 def ask_passphrase(home: Path | None) -> str | None:
     """Ask for the passphrase of a home that needs one, where somebody is there to answer."""
-    import sys
-
     from aico_lab.config import Settings
     from aico_lab.home import Home
     from aico_lab.keys import protection_of

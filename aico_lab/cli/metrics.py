@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from aico_lab.cli import completion
 from aico_lab.cli.common import (
     HomeOption,
     JsonOption,
@@ -30,7 +31,10 @@ PICTURES = (".png", ".svg", ".html")
 @metrics.command("list")
 def metrics_list(
     name: Annotated[
-        str | None, typer.Argument(help="A metric, for its definition and parameters.")
+        str | None,
+        typer.Argument(
+            help="A metric, for its definition and parameters.", autocompletion=completion.metrics
+        ),
     ] = None,
     *,
     json: JsonOption = False,
@@ -55,7 +59,10 @@ def metrics_list(
 
 @metrics.command("show")
 def metrics_show(
-    name: Annotated[str, typer.Argument(help="A metric, such as reply_latency.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A metric, such as reply_latency.", autocompletion=completion.metrics),
+    ],
     *,
     parameter: ParameterOption = None,
     since: Annotated[
@@ -73,7 +80,10 @@ def metrics_show(
     role: Annotated[
         Literal["user", "assistant"] | None, typer.Option(help="Only what this side wrote.")
     ] = None,
-    timezone: Annotated[str, typer.Option(help="IANA name, for days and hours.")] = "UTC",
+    timezone: Annotated[
+        str,
+        typer.Option(help="IANA name, for days and hours.", autocompletion=completion.timezones),
+    ] = "UTC",
     min_cell: Annotated[
         int, typer.Option(min=1, help="Leave out rows that rest on fewer observations.")
     ] = 1,

@@ -14,13 +14,20 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
+from aico_lab.cli.streams import can_show, writing
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
 def say(text: str) -> None:
-    """Print a line of the result."""
-    sys.stdout.write(f"{text}\n")
+    """Print a line of the result.
+
+    Raises:
+        OutputRefused: It cannot be written.
+    """
+    with writing():
+        sys.stdout.write(f"{text}\n")
 
 
 def note(text: str) -> None:
@@ -29,8 +36,15 @@ def note(text: str) -> None:
 
 
 def emit(value: object) -> None:
-    """Print one JSON value."""
-    say(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False))
+    """Print one JSON value; characters that the encoding of stdout lacks are escaped.
+
+    Raises:
+        OutputRefused: It cannot be written.
+    """
+    text = json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
+    if not can_show(text, sys.stdout):
+        text = json.dumps(_plain(value), allow_nan=False)
+    say(text)
 
 
 def distinct(names: list[str]) -> list[str]:

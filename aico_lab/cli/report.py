@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from aico_lab.cli import completion
 from aico_lab.cli.common import (
     HomeOption,
     JsonOption,
@@ -21,7 +22,12 @@ report = typer.Typer(help="Run notebooks as reports.", no_args_is_help=True)
 
 @report.command("run")
 def report_run(
-    name: Annotated[str, typer.Argument(help="A notebook, such as pattern_analysis.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A notebook, such as pattern_analysis.", autocompletion=completion.reports
+        ),
+    ],
     *,
     parameter: ParameterOption = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds after which it stops.")] = 600,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,7 +37,7 @@ TYPES: Final = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Answer:
     """What a metric found.
 
@@ -57,7 +57,7 @@ class Answer:
     filters: Filters
     generation: int
     left_out: int
-    _rows: pl.DataFrame = field(repr=False)
+    _rows: pl.DataFrame
     begins: str | None = None
     far: int = 0
 
@@ -166,7 +166,7 @@ class Answer:
     def __len__(self) -> int:
         return self._rows.height
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         with pl.Config(
             tbl_rows=SHOWN, tbl_cols=-1, tbl_hide_dataframe_shape=True,
             tbl_hide_column_data_types=True, tbl_formatting="NOTHING", tbl_width_chars=200,
