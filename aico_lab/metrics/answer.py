@@ -191,10 +191,11 @@ class Answer:
             for row in self._texts()
         )
         more = "".join(f"<p>{escape(line)}</p>" for line in self._more())
-        return (
+        return (  # nothing of it is a formula, though dollar signs may stand in names and words
+            '<div class="mathjax_ignore">'
             f"<p><strong>{escape(self.finding)}</strong><br>"
             f"<small>{escape(self.metric.question)} {escape(self.caption)}</small></p>"
-            f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{more}"
+            f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{more}</div>"
         )
 
     def _headings(self) -> list[str]:
