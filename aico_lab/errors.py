@@ -295,7 +295,7 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
     import difflib
 
     folded = {one.casefold(): one for one in known}
-    similar = difflib.get_close_matches(name.casefold(), folded, n=2, cutoff=0.7)
+    similar = difflib.get_close_matches(name.casefold(), folded, n=2, cutoff=0.75)
     return (
         f": did you mean {' or '.join(folded[one] for one in similar)}?" if similar else otherwise
     )

@@ -17,7 +17,10 @@ _TABLES: Final = (
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Show the text of tables as it is, for JupyterLab typesets what lies between dollar signs."""
-    html = shell.display_formatter.formatters["text/html"]
+    formatter = shell.display_formatter
+    if formatter is None:  # nothing is shown
+        return
+    html = formatter.formatters["text/html"]
     for module, name in _TABLES:  # by name, so that neither is imported
         html.for_type_by_name(module, name, _without_mathjax)
 

@@ -17,6 +17,7 @@ from aico_lab.home import Home
 from aico_lab.keys import Keys, Protection, create_keys, open_keys
 from aico_lab.schema.core import CORE
 from aico_lab.schema.versions import current_versions
+from aico_lab.zones import get_zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -133,13 +134,16 @@ class Lab:
             home: The folder; AICO_LAB_HOME or the platform's data folder where it is None.
             key_file: The key file, if it is not in its usual place.
             passphrase: The passphrase; AICO_LAB_PASSPHRASE where it is None.
-            timezone: An IANA name; days and hours of timestamps are counted in it.
+            timezone: An IANA name, in any case; days and hours of timestamps are counted in it.
             generation: Read this snapshot rather than the newest one.
 
         Raises:
             HomeMissing: There is no lab in that folder.
             KeyProblem: The key file or passphrase does not open it.
+            InvalidValue: There is no such time zone.
         """
+        if timezone != "UTC":  # which needs no zone data
+            timezone = get_zone(timezone).key
         settings = Settings.resolve(home=home, key_file=key_file, passphrase=passphrase)
         folder = Home(settings.home)
         keys = open_keys(folder.read_marker(), settings)

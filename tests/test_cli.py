@@ -143,6 +143,7 @@ def test_a_missing_home_is_one_sentence(in_process, home, arguments, code, word)
 
 WRONG_ON_A_HOME = [
     (["import", "nope"], 2, "chitchat"),
+    (["import", "jsnl"], 2, "did you mean jsonl?"),
     (["import", "jsonl"], 2, "file"),
     (["import", "jsonl", "nowhere.jsonl"], 1, "nowhere.jsonl"),
     (["import", "jsonl", "."], 1, "folder"),

@@ -168,6 +168,8 @@ WRONG = [
     (["import", "jsonl", "--limit", "0"], "Invalid value for '--limit': "),
     (["sync", "--on-change", "bogus"], "'bogus' is not one of 'evolve', 'freeze', 'ignore'"),
     (["metrics", "show", "turns", "--role", "me"], "'me' is not one of 'user', 'assistant'"),
+    (["sql", "SELECT 1", "--timezone", "Europe/Berln"], "did you mean Europe/Berlin"),
+    (["metrics", "list", "reply_latenci"], "did you mean reply_latency?"),
 ]
 
 
@@ -224,3 +226,12 @@ def test_commands_are_told_as_they_can_be_typed(monkeypatch, tmp_path):
     for called, told in ((str(script), shlex.quote(str(script))), ("aico-lab", "aico-lab")):
         monkeypatch.setattr("aico_lab.cli.common.sys.argv", [called])
         assert as_typed("run `aico-lab sync` first") == f"run `{told} sync` first"
+
+
+def test_a_time_zone_may_be_written_in_any_case(in_process, synced_home):
+    home = ["--home", str(synced_home)]
+    query = "SELECT '2024-03-01 12:00:00+00'::TIMESTAMPTZ::VARCHAR AS t"
+    told = in_process("sql", "--json", query, "--timezone", "america/new_york", *home)
+    assert json.loads(told.stdout) == [{"t": "2024-03-01 07:00:00-05"}]
+    shown = in_process("metrics", "show", "turns", "--timezone", "europe/berlin", *home)
+    assert "days and hours of Europe/Berlin" in shown.stdout
