@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import ibis
-import numba
 import numpy as np
 import polars as pl
 from ibis import _
 
+from aico_lab.machine_code import compiled
 from aico_lab.metrics import claims, draw
 from aico_lab.metrics.checks import at_least
 from aico_lab.metrics.intervals import estimate, mean
@@ -27,7 +27,7 @@ FACTOR: Final = 0.72
 """The share of different words at which McCarthy and Jarvis end a factor."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _factors(  # noqa: PLR0917 - Numba has no keywords
     words: NDArray[np.int32], start: int, stop: int, step: int, marks: NDArray[np.int64], mark: int
 ) -> tuple[float, int]:
@@ -60,7 +60,7 @@ def _factors(  # noqa: PLR0917 - Numba has no keywords
     return factors, mark + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _mtld(
     words: NDArray[np.int32], starts: NDArray[np.int64], different: int
 ) -> NDArray[np.float64]:
