@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from aico_lab.schema.versions import current_versions
 from aico_lab.zones import get_zone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import duckdb
 
@@ -166,22 +167,38 @@ class Lab:
 
     @property
     def primary(self) -> libsql.Connection:
-        """A connection to the primary database, opened on first use, its schema up to date."""
+        """A connection to the primary database, opened on first use, its schema up to date.
+
+        Where nothing can be written into the home, it only reads.
+        """
         self._check_open()
         if self._primary is None:
-            connection = self.adapter.connect()
-            try:
+            with contextlib.ExitStack() as opened:
+                connection = opened.enter_context(self.open_primary())
                 if not current_versions(connection):  # else a sync would empty the warehouse
                     raise NotADatabase(
                         f"{self.home.primary} is empty, or not the database of a home: "
                         "restore it from a backup or create a new home."
                     )
                 CORE.apply_core_schemas(connection)
-            except BaseException:
-                connection.close()
-                raise
-            self._primary = self._opened.enter_context(connection)
+                self._opened.enter_context(opened.pop_all())
+            self._primary = connection
         return self._primary
+
+    @contextlib.contextmanager
+    def open_primary(self) -> Iterator[libsql.Connection]:
+        """Open another connection to the primary database, whose schema stays as it is.
+
+        Where nothing can be written into the home, it only reads.
+        """
+        if os.access(self.home.path, os.W_OK) or not self.home.primary.exists():
+            with self.adapter.connect() as connection:
+                yield connection
+            return
+        from aico_lab.adapters.libsql_readonly import open_unwritable
+
+        with open_unwritable(self.home.primary, self._keys.libsql()) as connection:
+            yield connection
 
     def data_access(
         self,

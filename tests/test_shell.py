@@ -10,17 +10,16 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
+import aico_lab
 from aico_lab.cli.common import as_typed
 from aico_lab.cli.streams import _replace
 from aico_lab.lab import Lab
 from tests.messages import add, message
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.test_cli import mount
 
 PYTHON = shlex.quote(sys.executable)
 
@@ -52,13 +51,14 @@ def shell(synced_home, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_a_closed_stream_stops_nothing(shell, closed, home):
+def test_a_closed_stream_stops_nothing(shell, synced_home, closed):
     """Nor does a database get its number, and what a library prints into it."""
-    script = f"$LAB init --no-encryption --home {home} && $LAB sync --home {home} {closed}"
-    process = shell(script)
+    with Lab.open(synced_home) as lab:
+        before = lab.generation
+    process = shell(f"$LAB sync --full $HOME_ {closed}")
     assert (process.returncode, process.stderr) == (0, b"")
-    with Lab.open(home) as lab:
-        assert lab.generation == 1
+    with Lab.open(synced_home) as lab:
+        assert lab.generation == before + 1
 
 
 @pytest.mark.slow
@@ -90,8 +90,6 @@ def test_what_an_encoding_lacks_is_replaced_in_text_and_escaped_in_json(shell):
     assert "| ä?" in text.stdout.decode("latin-1")
     told = shell(f'$LAB sql --json "{query}" $HOME_', PYTHONIOENCODING="latin-1")
     assert json.loads(told.stdout) == [{"a": "äж"}]
-    answer = shell("$LAB metrics show reply_latency $HOME_", PYTHONIOENCODING="ascii")
-    assert (answer.returncode, answer.stderr) == (0, b"")
 
 
 def test_bytes_of_a_file_name_that_are_no_text_are_written_as_they_are():
@@ -235,3 +233,63 @@ def test_a_time_zone_may_be_written_in_any_case(in_process, synced_home):
     assert json.loads(told.stdout) == [{"t": "2024-03-01 07:00:00-05"}]
     shown = in_process("metrics", "show", "turns", "--timezone", "europe/berlin", *home)
     assert "days and hours of Europe/Berlin" in shown.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's mount")
+@pytest.mark.parametrize("killed", [False, True], ids=["closed", "killed"])
+def test_a_home_that_cannot_be_written_can_be_read(in_process, tmp_path, request, killed):
+    """Also where a writer was killed there, so that its log has to be applied in a copy."""
+    disk = tmp_path / "disk"
+    mount(disk, "size=2g", request)
+    home, key = disk / "home", tmp_path / "key"
+    with Lab.create(home, key_file=key) as lab:
+        add(lab.primary, *map(message, range(10)))
+        lab.sync()
+    if killed:
+        program = (
+            "import os, sys\nfrom aico_lab.lab import Lab\n"
+            "from tests.messages import add, message\n"
+            "lab = Lab.open(sys.argv[1], key_file=sys.argv[2])\n"
+            "add(lab.primary, message(10)); os._exit(0)"
+        )
+        subprocess.run([sys.executable, "-c", program, home, key], check=True)
+        assert (home / "aico.db-wal").stat().st_size > 0
+    rows = 11 if killed else 10
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    options = ("--home", str(home), "--key-file", str(key))
+
+    def told(*command: str):
+        process = in_process(*command, "--json", *options)
+        assert (process.returncode, process.stderr) == (0, "")
+        return json.loads(process.stdout)
+
+    assert told("info")["rows"]["messages"] == rows
+    assert told("verify")["ok"]
+    assert {schema["state"] for schema in told("schema", "status")} == {"up to date"}
+    assert told("schema", "verify")["ok"]
+    assert told("doctor")
+    assert in_process("import", "chitchat", "--limit", "5", *options).returncode == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's mount")
+def test_an_installation_and_a_person_that_cannot_be_written_are_enough(tmp_path):
+    """Numba finds no place for what it compiles."""
+    package = Path(aico_lab.__file__).parent
+    person = tmp_path / "person"
+    person.mkdir()
+    folders = " ".join(shlex.quote(str(folder)) for folder in (package, person))
+    script = (
+        f"for folder in {folders}; do mount --bind $folder $folder"
+        " && mount -o remount,ro,bind $folder || exit 77; done\n"
+        f"exec {PYTHON} -B -c 'import aico_lab.etl.record_format, aico_lab.metrics.vocabulary'"
+    )
+    process = subprocess.run(
+        ["unshare", "--mount", "bash", "-c", script],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "HOME": str(person), "NUMBA_CACHE_DIR": ""},
+    )  # fmt: skip
+    if process.returncode == 77 or "unshare" in process.stderr:
+        pytest.skip("may not mount a file system here")
+    assert process.returncode == 0, process.stderr
