@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aico_lab.lab import Lab
 
+    __version__: str
+
 __all__ = ["Lab"]
-__version__ = version("aico-lab")
 
 
 def __getattr__(name: str) -> Any:
-    """Import `Lab` on first use, so that `aico-lab --help` does not wait for the databases."""
+    """Import on first use what `aico-lab --help` should not wait for."""
     if name == "Lab":
         from aico_lab.lab import Lab
 
         return Lab
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("aico-lab")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

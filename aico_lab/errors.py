@@ -60,7 +60,10 @@ The text of an error is one sentence that says what to do next; it never holds a
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class AicoLabError(Exception):
@@ -284,3 +287,20 @@ class NotebookFailed(ReportError):
 
 class NotebookTimedOut(ReportError):
     """The notebook ran for longer than allowed."""
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
+    """Return the end of a sentence about a name that there is not.
+
+    Args:
+        name: What was asked for.
+        known: The names that there are.
+        otherwise: How the sentence ends where none of them is similar.
+    """
+    import difflib
+
+    folded = {one.casefold(): one for one in known}
+    similar = difflib.get_close_matches(name.casefold(), folded, n=2, cutoff=0.75)
+    return (
+        f": did you mean {' or '.join(folded[one] for one in similar)}?" if similar else otherwise
+    )

@@ -47,6 +47,13 @@ _OPTIONS: Final = {
 # Where there are no news, JupyterLab still asks whether they are wanted.
 _SETTINGS: Final = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
 
+_KERNEL: Final = {
+    "IPKernelApp": {"extensions": ["aico_lab.kernel"]},
+    # It takes longer for its first answer than JupyterLab waits, and keeps what it has read of
+    # anybody's code outside the home. IPython itself completes what there is.
+    "IPCompleter": {"use_jedi": False},
+}
+
 
 def check_port(port: int) -> None:
     """Say early, and in a sentence, what Jupyter would say late.
@@ -88,6 +95,7 @@ def serve(settings: Settings, notebooks: Path, *, port: int | None, browser: boo
         options |= {"ServerApp.port": str(port), "ServerApp.port_retries": "0"}
     environment = settings.environment()
     secret = {name: environment.pop(name) for name in {PASSPHRASE_VARIABLE} & set(environment)}
+    os.umask(0o077)  # also for kernels, whose history holds what was typed
     _move_into(settings.home / "jupyter", environment)
 
     class Sessions(SessionManager):
@@ -125,17 +133,27 @@ class OnlyOurs(KernelSpecManager):
 
 
 def _move_into(own: Path, environment: dict[str, str]) -> None:
-    """Make a folder the only one that Jupyter and IPython keep things in, or take settings from."""
+    """Make a folder the only one that Jupyter and IPython keep things in, or take settings from.
+
+    What lies there is for its owner alone, also what an earlier version left.
+    """
     with os_errors(own):
         own.mkdir(mode=0o700, exist_ok=True)
+        for path in own.rglob("*"):
+            if not path.is_symlink():
+                path.chmod(0o700 if path.is_dir() else 0o600)
         (own / "config" / "labconfig").mkdir(parents=True, exist_ok=True)
         defaults = own / "config" / "labconfig" / "default_setting_overrides.json"
         write_atomically(defaults, json.dumps(_SETTINGS).encode())
+        profile = own / "ipython" / "profile_default"
+        profile.mkdir(parents=True, exist_ok=True)
+        write_atomically(profile / "ipython_kernel_config.json", json.dumps(_KERNEL).encode())
     os.environ.clear()
     os.environ.update(
         {name: text for name, text in environment.items() if not name.startswith("JUPYTER")},
         JUPYTER_CONFIG_DIR=str(own / "config"),
         JUPYTER_DATA_DIR=str(own / "data"),
         IPYTHONDIR=str(own / "ipython"),
+        XDG_CACHE_HOME=str(own / "cache"),  # of whatever a notebook imports
         YARN_ENABLE_TELEMETRY="0",  # JupyterLab runs its own yarn where there is a Node.js
     )

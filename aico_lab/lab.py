@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -17,15 +19,16 @@ from aico_lab.errors import (
     NotADatabase,
     StorageError,
 )
-from aico_lab.etl.snapshots import Reader
+from aico_lab.etl.snapshots import Reader, published
 from aico_lab.home import Home, private_files
 from aico_lab.keys import Keys, Protection, create_keys, open_keys, remove_key_file
 from aico_lab.reports.records import clear_up, page_of, read_runs
 from aico_lab.schema.core import CORE
 from aico_lab.schema.versions import current_versions
+from aico_lab.zones import get_zone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import duckdb
 
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
     from aico_lab.etl.sync import Progress, SyncResult
     from aico_lab.etl.verify import Proof
     from aico_lab.importer import ImportResult, OnConflict
-    from aico_lab.metrics.catalogue import Metrics
+    from aico_lab.metrics.named import Metrics
     from aico_lab.reports.records import ReportRun
     from aico_lab.reports.runner import RunResult
     from aico_lab.rescoring import RescoreResult
@@ -152,7 +155,7 @@ class Lab:
             home: The folder; AICO_LAB_HOME or the platform's data folder where it is None.
             key_file: The key file, if it is not in its usual place.
             passphrase: The passphrase; AICO_LAB_PASSPHRASE where it is None.
-            timezone: An IANA name; days and hours of timestamps are counted in it.
+            timezone: An IANA name, in any case; days and hours of timestamps are counted in it.
             generation: Read this snapshot rather than the newest one.
             external_access: Let `sql` read and write any file, load extensions, use the network and
                 change DuckDB's settings. A query from elsewhere can then destroy or send anything.
@@ -161,7 +164,10 @@ class Lab:
             HomeMissing: There is no lab in that folder.
             KeyProblem: The key file or passphrase does not open it.
             InvalidValue: A passphrase was given, and it is not one that opens this home.
+            InvalidValue: There is no such time zone.
         """
+        if timezone != "UTC":  # which needs no zone data
+            timezone = get_zone(timezone).key
         settings = Settings.resolve(home=home, key_file=key_file, passphrase=passphrase)
         folder = Home(settings.home)
         keys = open_keys(folder.read_marker(), settings)
@@ -192,11 +198,14 @@ class Lab:
     @property
     @private_files()
     def primary(self) -> libsql.Connection:
-        """A connection to the primary database, opened on first use, its schema up to date."""
+        """A connection to the primary database, opened on first use, its schema up to date.
+
+        Where nothing can be written into the home, it only reads.
+        """
         self._check_open()
         if self._primary is None:
-            connection = self.adapter.connect()
-            try:
+            with contextlib.ExitStack() as opened:
+                connection = opened.enter_context(self.open_primary())
                 if not current_versions(connection):  # else a sync would empty the warehouse
                     raise NotADatabase(
                         f"{self.home.primary} is empty, or not the database of a home: "
@@ -204,11 +213,24 @@ class Lab:
                     )
                 CORE.apply_core_schemas(connection)
                 clear_up(connection, self.home)
-            except BaseException:
-                connection.close()
-                raise
-            self._primary = self._opened.enter_context(connection)
+                self._opened.enter_context(opened.pop_all())
+            self._primary = connection
         return self._primary
+
+    @contextlib.contextmanager
+    def open_primary(self) -> Iterator[libsql.Connection]:
+        """Open another connection to the primary database, whose schema stays as it is.
+
+        Where nothing can be written into the home, it only reads.
+        """
+        if os.access(self.home.path, os.W_OK) or not self.home.primary.exists():
+            with self.adapter.connect() as connection:
+                yield connection
+            return
+        from aico_lab.adapters.libsql_readonly import open_unwritable
+
+        with open_unwritable(self.home.primary, self._keys.libsql()) as connection:
+            yield connection
 
     def data_access(
         self,
@@ -490,7 +512,7 @@ class Lab:
         self._check_open()
         return self._reader.sql(query, parameters)
 
-    @property
+    @cached_property  # of plain properties IPython completes nothing
     def metrics(self) -> Metrics:
         """The catalogue of metrics, asked of the newest snapshot, or the pinned one.
 
@@ -499,7 +521,7 @@ class Lab:
             lab.metrics.reply_latency(since="30d", timezone="Europe/Berlin").plot()
 
         """
-        from aico_lab.metrics.catalogue import Metrics
+        from aico_lab.metrics.named import Metrics
 
         self._check_open()
         return Metrics(self._reader, timezone=self.timezone)
@@ -564,7 +586,15 @@ class Lab:
         self._closed = True
         self._primary = self._index = None
         self._caches = {}
+        self.__dict__.pop("metrics", None)
         self._opened.close()
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return f"<Lab {self.home.path}, closed>"
+        newest = self._pinned or max(published(self.home.snapshots), default=None)
+        snapshot = f"snapshot {newest}" if newest else "no snapshot yet: call .sync()"
+        return f"<Lab {self.home.path}, {snapshot}, days and hours of {self.timezone}>"
 
     def __enter__(self) -> Self:
         return self

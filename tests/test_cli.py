@@ -143,6 +143,7 @@ def test_a_missing_home_is_one_sentence(in_process, home, arguments, code, word)
 
 WRONG_ON_A_HOME = [
     (["import", "nope"], 2, "chitchat"),
+    (["import", "jsnl"], 2, "did you mean jsonl?"),
     (["import", "jsonl"], 2, "file"),
     (["import", "jsonl", "nowhere.jsonl"], 1, "nowhere.jsonl"),
     (["import", "jsonl", "."], 1, "folder"),
@@ -398,11 +399,16 @@ def test_the_demo_shows_insight_from_real_conversations(aico_lab, in_process, ho
     assert time.perf_counter() - started < 20
     assert (again["added"], again["report"]) == (0, report)
     text = aico_lab("demo", "--limit", "5000").stdout
-    proposed = [
-        shlex.split(line)[1:] for line in text.splitlines() if line.startswith("  aico-lab")
-    ]
-    assert {command[0] for command in proposed} == {"sql", "metrics", "report", "lab", "import"}
-    for command in proposed:
+    called = f"  {shlex.quote(sys.executable)} -m aico_lab "
+    typed = [line for line in text.splitlines() if line.startswith(called)]
+    proposed = [shlex.split(line.removeprefix(called)) for line in typed]
+    assert [command[0] for command in proposed] == [
+        "sql", "metrics", "report", "lab", "init", "import",
+    ]  # fmt: skip
+    here, own = proposed[:4], proposed[4:]
+    assert all(str(home) in command for command in here)
+    assert all(str(home) not in command for command in own)  # not among strangers' messages
+    for command in here:
         if command[0] in ("sql", "metrics"):
             assert in_process(*command).returncode == 0
         if command[0] == "report":

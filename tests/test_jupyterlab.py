@@ -167,6 +167,7 @@ def jupyterlab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     home = folder / "a höme"
     with Lab.create(home, protection="passphrase", passphrase=PASSPHRASE) as lab:
         add(lab.primary, *(message(n, timestamp=at(n * 7000)) for n in range(600)))
+        add(lab.primary, message(600, user_id="costs $5 or $6"))
         lab.sync()
     environment = {
         "HOME": str(person),
@@ -215,30 +216,75 @@ def test_every_chart_of_a_notebook_is_drawn_and_the_network_asked_for_nothing(ju
     assert seen.requests == []
 
 
-@pytest.mark.slow
-def test_charts_are_drawn_again_when_a_cell_is_run_again(jupyterlab):
-    notebook = write_notebook(jupyterlab.home / "notebooks/charts.ipynb", SETUP, BARS, DAYS)
+def write_for_lab(folder: Path, name: str, *sources: str) -> None:
+    """Write a notebook for which JupyterLab does not ask for a kernel."""
+    notebook = write_notebook(folder / name, *sources)
     content = nbformat.read(notebook, as_version=4)
     content.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
     nbformat.write(content, notebook)
+
+
+@pytest.mark.slow
+def test_the_first_tab_names_the_metrics(jupyterlab):
+    """JupyterLab asks a kernel for a second only; a fresh one has imported no metric yet."""
+    opened = "from aico_lab import Lab\nlab = Lab.open()\n'lab is open'"
+    write_for_lab(jupyterlab.home / "notebooks", "tab.ipynb", opened, "'here'")
+    with jupyterlab.visit("tab.ipynb") as seen:
+        page = seen.page
+        run_all(page)
+        page.locator(".jp-OutputArea", has_text="lab is open").wait_for(timeout=60_000)
+        page.get_by_text("'here'").first.click()
+        page.keyboard.press("Control+a")
+        page.keyboard.type("lab.metrics.")
+        page.keyboard.press("Tab")
+        names = page.locator(".jp-Completer-item .jp-Completer-match")
+        names.first.wait_for(timeout=5_000)
+        assert {"balance", "burstiness"} <= {name.strip(".") for name in names.all_text_contents()}
+
+
+@pytest.mark.slow
+def test_what_lies_between_dollar_signs_in_data_is_no_formula(jupyterlab):
+    opened = (
+        "import polars as pl\nfrom aico_lab import Lab\nlab = Lab.open()\n"
+        "frame = pl.DataFrame({'n': ['between $5 and $6']})"
+    )
+    shows = ("frame", "frame['n']", "frame.to_pandas()", "lab.metrics.turns(user='costs $5 or $6')")
+    write_for_lab(jupyterlab.home / "notebooks", "data.ipynb", opened, *shows)
+    with jupyterlab.visit("data.ipynb") as seen:
+        page = seen.page
+        run_all(page)
+        page.get_by_text("costs $5 or $6", exact=False).last.wait_for(timeout=60_000)
+        page.locator(".jp-OutputArea table").nth(len(shows) - 1).wait_for(timeout=60_000)
+        assert page.locator("mjx-container").count() == 0
+
+
+@pytest.mark.slow
+def test_charts_are_drawn_again_when_a_cell_is_run_again(jupyterlab):
+    write_for_lab(jupyterlab.home / "notebooks", "charts.ipynb", SETUP, BARS, DAYS)
     with jupyterlab.visit("charts.ipynb") as seen:
         page = seen.page
         run_all(page)
         page.locator(DRAWN).nth(1).wait_for(timeout=60_000)
         assert page.locator(PICTURE).count() == 0
 
-        # The first chart once more, after everything else: out of the notebook's order.
-        page.locator(DRAWN).first.evaluate("chart => chart.classList.add('old')")
-        page.get_by_text('title="Bars"').first.click()
-        page.keyboard.press("Control+Enter")
-        page.wait_for_function(
-            "drawn => document.querySelectorAll(drawn).length == 2"
-            " && !document.querySelector('.old')",
-            arg=DRAWN,
-            timeout=60_000,
-        )
+        def run_the_first_chart():  # after everything else: out of the notebook's order
+            page.get_by_text('title="Bars"').first.click()
+            page.keyboard.press("Control+Enter")
+
+        for run in (run_the_first_chart, lambda: run_all(page)):
+            charts = page.locator(DRAWN)
+            drawn = charts.first if run is run_the_first_chart else charts.last
+            drawn.evaluate("chart => chart.classList.add('old')")
+            run()
+            page.wait_for_function(
+                "drawn => document.querySelectorAll(drawn).length == 2"
+                " && !document.querySelector('.old')",
+                arg=DRAWN,
+                timeout=60_000,
+            )
         assert page.locator(PICTURE).count() == 0
     assert seen.requests == []
+    assert seen.errors == []
 
 
 @pytest.mark.slow
@@ -287,6 +333,14 @@ def test_a_persons_own_jupyter_and_tools_that_call_home_are_left_alone(jupyterla
     assert set((folder / "tools.log").read_text().splitlines()) == {"node 0"}
     theirs = {path.name for path in (folder / "person").rglob("*") if path.is_file()}
     assert theirs == {"jupyter_server_config.py", "kernel.json"}
+    kept = jupyterlab.home / "jupyter"
+    assert (kept / "ipython/profile_default/history.sqlite").exists()
+    for_others = {
+        path.name
+        for path in kept.rglob("*")
+        if path.is_file() and stat.S_IMODE(path.stat().st_mode) != 0o600
+    }
+    assert for_others <= {"README"}  # a copy of IPython's own
 
 
 @pytest.mark.slow

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import pydoc
+
 import polars as pl
 import pytest
 import vl_convert
@@ -9,8 +12,9 @@ from hypothesis import given, settings
 
 from aico_lab.errors import InvalidValue, NeverSynced, UnknownName
 from aico_lab.metrics.answer import SHOWN, TYPES
-from aico_lab.metrics.catalogue import DOMAINS, Metrics, compile_query
+from aico_lab.metrics.catalogue import DOMAINS, compile_query
 from aico_lab.metrics.filters import Filters
+from aico_lab.metrics.named import FILTERS, NAMES, Metrics
 from aico_lab.metrics.registry import CATALOGUE, FORMER_NAMES, PEOPLE, Catalogue, Column
 from aico_lab.metrics.talk import Talk
 from tests.effort import examples
@@ -208,6 +212,36 @@ def test_text_of_the_command_line_is_read_as_the_type(a_day):
     assert_equal(one, a_day.ask("reply_latency", cutoff_hours=0.5))
 
 
+def test_the_names_that_are_known_before_anything_is_imported_are_those_of_the_catalogue():
+    assert list(NAMES) == [metric.name for metric in CATALOGUE.by_domain()]
+    general = inspect.signature(Filters).parameters
+    assert list(FILTERS) == list(general)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_help_names_parameters_filters_and_columns(a_day, name):
+    """In `help()`, and in the signature that notebooks show."""
+    asked = getattr(Metrics(a_day, timezone="UTC"), name)
+    metric = CATALOGUE[name]
+    takes = list(inspect.signature(asked).parameters)
+    filters = [one for one in FILTERS if one != "role" or metric.role != "none"]
+    assert takes == [*(parameter.name for parameter in metric.parameters), *filters]
+    shown = pydoc.render_doc(asked, renderer=pydoc.plaintext)
+    for word in (*takes, *(column.name for column in metric.columns), metric.question):
+        assert word in shown
+    assert f"{name}(*, " in shown
+    assert repr(asked).startswith(f"{name}: {metric.question}")
+
+
+def test_an_answer_and_the_catalogue_show_themselves_at_a_prompt(a_day):
+    metrics = Metrics(a_day, timezone="UTC")
+    answer = metrics.turns()
+    assert repr(answer) == str(answer)
+    assert " role " in repr(answer)
+    assert "DataFrame" not in repr(answer)
+    assert repr(metrics).count("\n  ") == len(EVERY)
+
+
 def test_a_lab_names_its_metrics(a_day):
     metrics = Metrics(a_day, timezone="Europe/Berlin")
     assert set(EVERY) <= set(dir(metrics))
@@ -216,7 +250,7 @@ def test_a_lab_names_its_metrics(a_day):
     assert metrics.turns(user=["u"]).filters.users == ("u",)
     assert "reply_latency" in metrics._repr_html_()
     assert metrics.turns.__doc__.startswith(CATALOGUE["turns"].question)
-    with pytest.raises(UnknownName, match="There is no metric 'turnz'"):
+    with pytest.raises(UnknownName, match="There is no metric 'turnz': did you mean turns"):
         metrics.turnz()
     with pytest.raises(UnknownName, match="'repair' is called 'mood_recovery' now"):
         metrics.repair  # noqa: B018

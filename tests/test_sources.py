@@ -850,6 +850,8 @@ def test_sources_are_found_by_name():
     assert list(SOURCES) == ["chitchat", "csv", "jsonl"]
     assert all(SOURCES[name].name == name for name in SOURCES)
     with pytest.raises(UnknownName, match="choose one of chitchat, csv, jsonl"):
+        get_source("xml")
+    with pytest.raises(UnknownName, match="did you mean jsonl"):
         get_source("json")
 
 

@@ -50,17 +50,24 @@ def open_readonly(path: Path, key: str | None) -> Iterator[Connection]:
     """
     if not path.is_file():
         raise SourceMissing(f"There is no file {path}: name one that exists.")
+    with open_unwritable(path, key) as connection, connection.snapshot():
+        yield connection
+
+
+@contextmanager
+def open_unwritable(path: Path, key: str | None) -> Iterator[Connection]:
+    """Open a file for the block without fixing a state of it; see `open_readonly`."""
     before = _state(path)
     if not _is_closed_wal(path, key):
-        with _follow(path, key) as connection, connection.snapshot():
+        with _follow(path, key) as connection:
             yield connection
     elif _size(path, "-wal"):
         with TemporaryDirectory(prefix="aico-lab-") as folder:
             copy = _copy(path, Path(folder))
-            with _connect(path, key, "?mode=rw", file=copy) as connection, connection.snapshot():
+            with _connect(path, key, "?mode=rw", file=copy) as connection:
                 yield connection
     else:
-        with _connect(path, key, _IMMUTABLE) as connection, connection.snapshot():
+        with _connect(path, key, _IMMUTABLE) as connection:
             yield connection
         if _state(path) != before:
             raise _changed(path)

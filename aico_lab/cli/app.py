@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from aico_lab.cli import completion
 from aico_lab.cli.bench import bench
 from aico_lab.cli.common import (
     HomeOption,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Study conversations with a local-first AI companion.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -47,13 +47,27 @@ app.command("sql")(sql)
 DEMO_HOME = "aico-lab-demo"
 
 
+def _say_version(wanted: bool) -> None:  # noqa: FBT001 - as Typer calls it
+    from aico_lab import __version__
+
+    if wanted:
+        say(f"aico-lab {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_say_version, is_eager=True, help="Print the version, and stop."
+        ),
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
 ) -> None:
     """Study conversations with a local-first AI companion."""
-    del debug  # read by main(), so that it may stand anywhere
+    del version, debug  # the one is done by now, main() reads the other wherever it stands
     os.umask(0o077)  # for what libraries, kernels and servers make at any time
 
 
@@ -128,7 +142,9 @@ def init(
 
 @app.command(name="import")
 def import_(
-    source: Annotated[str, typer.Argument(help="chitchat, jsonl or csv")],
+    source: Annotated[
+        str, typer.Argument(help="chitchat, jsonl or csv", autocompletion=completion.sources)
+    ],
     path: Annotated[Path | None, typer.Argument(help="The file, for jsonl and csv.")] = None,
     *,
     home: HomeOption = None,

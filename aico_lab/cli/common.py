@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -68,6 +70,22 @@ def read_pairs(pairs: list[str] | None) -> dict[str, object]:
             raise InvalidValue(f"-p takes NAME=VALUE, and {pair!r} has no '='.")
         given[name.strip()] = value
     return given
+
+
+def as_typed(text: str) -> str:
+    """Return a text whose commands, as `aico-lab sync`, can be typed where this one was."""
+    return text.replace("`aico-lab ", f"`{program()} ")
+
+
+def program() -> str:
+    """Return how this program is called: by its name where the shell finds it, else as it was."""
+    called = Path(sys.argv[0])
+    found = shutil.which("aico-lab")
+    if called.name == sys.argv[0] or (found and Path(found).parent == Path(sys.executable).parent):
+        return "aico-lab"
+    if called.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m aico_lab"
+    return shlex.quote(sys.argv[0])
 
 
 def ask_passphrase(home: Path | None) -> str | None:

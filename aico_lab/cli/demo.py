@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from typing import TYPE_CHECKING
 
+from aico_lab.cli.common import program
 from aico_lab.cli.imports import import_with_progress
 from aico_lab.cli.output import Bar, emit, say
+from aico_lab.config import Settings
+from aico_lab.home import Home
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,13 +71,30 @@ def run_demo(lab: Lab, *, limit: int | None, json: bool) -> None:
     say(f"median response time  {headlines['median_response_seconds'] or 0:.0f} s")
     say(f"{imported.added:,} messages were new; this took {seconds:.1f} s")
     say(f"\nReport: {report}")
-    home = lab.home.path
     say("\nNext:")
-    say(f"  aico-lab sql --home {home} 'SELECT role, count(*) FROM conversations GROUP BY 1'")
-    say(f"  aico-lab metrics show reply_latency --since 30d --home {home}")
-    say(f"  aico-lab report run {REPORT} -p since=7d -p timezone=America/Denver --home {home}")
-    say(f"  aico-lab lab --home {home}")
-    say(f"  aico-lab import jsonl YOUR_MESSAGES.jsonl --home {home}")
+    for command in _next_commands(lab.home.path):
+        say(f"  {program()} {shlex.join(command)}")
+    own = _own_home(lab.home.path)
+    say("\nYour own conversations, in a home of their own:")
+    if not own.marker.exists():
+        say(f"  {program()} {shlex.join(['init', '--home', str(own.path)])}")
+    say(f"  {program()} {shlex.join(['import', '--home', str(own.path), 'jsonl'])} FILE")
+
+
+def _next_commands(demo: Path) -> list[list[str]]:
+    here = ["--home", str(demo)]
+    return [
+        ["sql", *here, "SELECT role, count(*) FROM conversations GROUP BY 1"],
+        ["metrics", "show", "reply_latency", "--since", "30d", *here],
+        ["report", "run", REPORT, "-p", "since=7d", "-p", "timezone=America/Denver", *here],
+        ["lab", *here],
+    ]
+
+
+def _own_home(demo: Path) -> Home:
+    """Return the home that commands use without `--home`, unless it is the one of strangers."""
+    usual = Settings.resolve().home
+    return Home(usual if usual != demo else demo.with_name(f"{demo.name}-own"))
 
 
 def _existing_report(lab: Lab, generation: int) -> Path | None:

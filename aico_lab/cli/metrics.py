@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from aico_lab.cli import completion
 from aico_lab.cli.common import (
     HomeOption,
     JsonOption,
@@ -31,7 +32,10 @@ PICTURES = (".png", ".svg", ".html")
 @metrics.command("list")
 def metrics_list(
     name: Annotated[
-        str | None, typer.Argument(help="A metric, for its definition and parameters.")
+        str | None,
+        typer.Argument(
+            help="A metric, for its definition and parameters.", autocompletion=completion.metrics
+        ),
     ] = None,
     *,
     json: JsonOption = False,
@@ -57,7 +61,10 @@ def metrics_list(
 
 @metrics.command("show")
 def metrics_show(
-    name: Annotated[str, typer.Argument(help="A metric, such as reply_latency.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A metric, such as reply_latency.", autocompletion=completion.metrics),
+    ],
     *,
     parameter: ParameterOption = None,
     since: Annotated[
@@ -75,7 +82,10 @@ def metrics_show(
     role: Annotated[
         Literal["user", "assistant"] | None, typer.Option(help="Only what this side wrote.")
     ] = None,
-    timezone: Annotated[str, typer.Option(help="IANA name, for days and hours.")] = "UTC",
+    timezone: Annotated[
+        str,
+        typer.Option(help="IANA name, for days and hours.", autocompletion=completion.timezones),
+    ] = "UTC",
     min_cell: Annotated[
         int, typer.Option(min=1, help="Leave out rows that rest on fewer observations.")
     ] = 1,

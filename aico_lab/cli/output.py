@@ -16,13 +16,20 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
+from aico_lab.cli.streams import can_show, writing
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
 def say(text: str) -> None:
-    """Print a line of the result."""
-    sys.stdout.write(f"{text}\n")
+    """Print a line of the result.
+
+    Raises:
+        OutputRefused: It cannot be written.
+    """
+    with writing():
+        sys.stdout.write(f"{text}\n")
 
 
 def note(text: str) -> None:
@@ -31,8 +38,13 @@ def note(text: str) -> None:
 
 
 def emit(value: object) -> None:
-    """Print one JSON value."""
-    say(json_text(value))
+    """Print one JSON value; characters that the encoding of stdout lacks are escaped.
+
+    Raises:
+        OutputRefused: It cannot be written.
+    """
+    text = json_text(value)
+    say(text if can_show(text, sys.stdout) else json_text(value, ensure_ascii=True))
 
 
 def json_text(value: object, *, ensure_ascii: bool = False) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aico_lab.cli import completion
 from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
 from aico_lab.cli.output import Bar, emit, say
 
@@ -18,7 +19,13 @@ pipeline = typer.Typer(help="Run several steps as one job.", no_args_is_help=Tru
 
 @pipeline.command("run")
 def pipeline_run(
-    name: Annotated[str, typer.Argument(help="A pipeline of the package, or a .toml file.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A pipeline of the package, or a .toml file.",
+            autocompletion=completion.pipelines,
+        ),
+    ],
     *,
     home: HomeOption = None,
     key_file: KeyFileOption = None,

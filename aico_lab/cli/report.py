@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from aico_lab.cli import completion
 from aico_lab.cli.common import (
     HomeOption,
     JsonOption,
@@ -24,7 +25,10 @@ report = typer.Typer(help="Run notebooks as reports.", no_args_is_help=True)
 def report_run(
     name: Annotated[
         str,
-        typer.Argument(help="A notebook, such as pattern_analysis; or the path of an .ipynb file."),
+        typer.Argument(
+            help="A notebook, such as pattern_analysis; or the path of an .ipynb file.",
+            autocompletion=completion.reports,
+        ),
     ],
     *,
     parameter: ParameterOption = None,

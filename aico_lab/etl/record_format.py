@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import numba
 import numpy as np
 import pyarrow as pa
 
 from aico_lab.etl.pages import damaged
+from aico_lab.machine_code import compiled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,7 +116,7 @@ def _array(
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _varint(pages: NDArray[np.uint8], at: int) -> tuple[int, int]:
     """Read a variable-length integer: its value, and where the next byte is."""
     value = int(pages[at])
@@ -131,7 +131,7 @@ def _varint(pages: NDArray[np.uint8], at: int) -> tuple[int, int]:
     return (value << 8) | int(pages[at + 8]), at + 9
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _big_endian(pages: NDArray[np.uint8], at: int, size: int) -> int:
     value = int(np.int8(pages[at]))  # the sign is in the first byte
     for position in range(1, size):
@@ -139,7 +139,7 @@ def _big_endian(pages: NDArray[np.uint8], at: int, size: int) -> int:
     return value
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _size(serial: int) -> int:
     """Bytes of a value of this serial type."""
     if serial >= 12:
@@ -153,7 +153,7 @@ def _size(serial: int) -> int:
     return 0
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _decode_rows(  # noqa: C901, PLR0912, PLR0917 - one pass over every cell, called by position
     pages: NDArray[np.uint8],
     page_size: int,
@@ -238,7 +238,7 @@ def _decode_rows(  # noqa: C901, PLR0912, PLR0917 - one pass over every cell, ca
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _gather(
     pages: NDArray[np.uint8],
     starts: NDArray[np.int64],

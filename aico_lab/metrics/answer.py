@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -38,7 +38,7 @@ TYPES: Final = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Answer:
     """What a metric found.
 
@@ -58,7 +58,7 @@ class Answer:
     filters: Filters
     generation: int
     left_out: int
-    _rows: pl.DataFrame = field(repr=False)
+    _rows: pl.DataFrame
     begins: str | None = None
     far: int = 0
 
@@ -189,7 +189,7 @@ class Answer:
     def __len__(self) -> int:
         return self._rows.height
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         with pl.Config(
             tbl_rows=SHOWN, tbl_cols=-1, tbl_hide_dataframe_shape=True,
             tbl_hide_column_data_types=True, tbl_formatting="NOTHING", tbl_width_chars=200,
@@ -214,10 +214,11 @@ class Answer:
             for row in self._texts()
         )
         more = "".join(f"<p>{escape(line)}</p>" for line in self._more())
-        return (
+        return (  # nothing of it is a formula, though dollar signs may stand in names and words
+            '<div class="mathjax_ignore">'
             f"<p><strong>{escape(self.finding)}</strong><br>"
             f"<small>{escape(self.metric.question)} {escape(self.caption)}</small></p>"
-            f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{more}"
+            f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{more}</div>"
         )
 
     def _headings(self) -> list[str]:

@@ -34,7 +34,6 @@ from aico_lab.metrics import (
     wording,
 )
 from aico_lab.metrics.answer import Answer, typed, without_small_cells
-from aico_lab.metrics.filters import Filters
 from aico_lab.metrics.registry import CATALOGUE
 from aico_lab.metrics.talk import Talk
 
@@ -44,10 +43,10 @@ if TYPE_CHECKING:
     import duckdb
 
     from aico_lab.etl.snapshots import Reader
-    from aico_lab.metrics.filters import Moment, Role
+    from aico_lab.metrics.filters import Filters
     from aico_lab.metrics.registry import Metric
 
-__all__ = ["CATALOGUE", "Metrics", "Question", "ask", "check_filters"]
+__all__ = ["CATALOGUE", "ask", "check_filters"]
 
 DOMAINS = (
     overview,
@@ -74,91 +73,6 @@ DOMAINS = (
 
 FIRST_USUAL_MS = 631_152_000_000
 """1990, before which nobody talked with a companion."""
-
-
-class Metrics:
-    """The metrics of a lab, by name.
-
-    ::
-
-        lab.metrics.reply_latency(since="30d", timezone="Europe/Berlin")
-    """
-
-    def __init__(self, reader: Reader, *, timezone: str) -> None:
-        self._reader = reader
-        self._timezone = timezone
-
-    def __getattr__(self, name: str) -> Question:
-        if name.startswith("_"):  # what notebooks look for, such as _repr_png_
-            raise AttributeError(name)
-        return Question(CATALOGUE[name], self._reader, self._timezone)
-
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *CATALOGUE]
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        rows = "".join(
-            f'<tr><td style="text-align: left;">{metric.domain}</td>'
-            f'<td style="text-align: left;"><code>{metric.name}</code></td>'
-            f'<td style="text-align: left;">{escape(metric.question)}</td></tr>'
-            for metric in CATALOGUE.by_domain()
-        )
-        return f"<table><tbody>{rows}</tbody></table>"
-
-
-class Question:
-    """One metric of a lab, to be called."""
-
-    def __init__(self, metric: Metric, reader: Reader, timezone: str) -> None:
-        self.metric = metric
-        self._reader = reader
-        self._timezone = timezone
-        self.__doc__ = f"{metric.question}\n\n{metric.definition}\n\nSource: {metric.source}"
-
-    def __call__(
-        self,
-        /,  # so that nothing else of that name gets here
-        *,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        user: str | Sequence[str] | None = None,
-        channel: str | Sequence[str] | None = None,
-        role: Role | None = None,
-        timezone: str | None = None,
-        min_cell: int = 1,
-        min_people: int | None = None,
-        **parameters: object,
-    ) -> Answer:
-        """Ask it of the newest snapshot; see `aico_lab.metrics.filters.Filters`.
-
-        Args:
-            since: The first day or moment that counts, or how far back: '30d'.
-            until: The last day, or the moment from which on nothing counts.
-            user: Only these people.
-            channel: Only these channels.
-            role: Only what this side wrote.
-            timezone: In which days and hours are counted; the lab's where it is None.
-            min_cell: Leave out rows that rest on fewer observations.
-            min_people: Leave out rows about fewer people; the metric's own number where it is None.
-            parameters: Those of the metric.
-
-        Raises:
-            WrongUse: A filter or parameter cannot be meant; the message says what there is.
-            NeverSynced: There is no snapshot yet, or one without the tables of metrics.
-        """
-        filters = Filters(
-            since=since,
-            until=until,
-            user=user,
-            channel=channel,
-            role=role,
-            timezone=timezone or self._timezone,
-            min_cell=min_cell,
-            min_people=min_people,
-        )
-        return ask(self.metric, self._reader, filters, self.metric.check(parameters))
 
 
 def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, Any]) -> Answer:

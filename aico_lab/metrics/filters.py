@@ -8,7 +8,8 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 from aico_lab.errors import InvalidValue
-from aico_lab.metrics.zones import get_zone, midnight, to_local, to_ms
+from aico_lab.metrics.zones import midnight, to_local, to_ms
+from aico_lab.zones import get_zone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +57,7 @@ class Filters:
         _check_least("min_cell", "observations", self.min_cell)
         if self.min_people is not None:
             _check_least("min_people", "people", self.min_people)
-        get_zone(self.timezone)
+        object.__setattr__(self, "timezone", get_zone(self.timezone).key)
 
     @property
     def users(self) -> tuple[str, ...]:

@@ -5,31 +5,21 @@ A module of its own, imported when it is asked for: Numba takes a fifth of a sec
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import numba
 import numpy as np
 import polars as pl
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from aico_lab.machine_code import compiled
 
+if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FACTOR: Final = 0.72
 """The share of different words at which McCarthy and Jarvis end a factor."""
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function, and keep it compiled where Numba finds a folder that it may write."""
-    try:
-        compiled: Callable[..., Any] = numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # neither the package's folder nor the person's home
-        compiled = numba.njit(nogil=True)(function)
-    return compiled
-
-
-@_compiled
+@compiled
 def _factors(  # noqa: PLR0917 - Numba has no keywords
     words: NDArray[np.int32], start: int, stop: int, step: int, marks: NDArray[np.int64], mark: int
 ) -> tuple[float, int]:
@@ -62,7 +52,7 @@ def _factors(  # noqa: PLR0917 - Numba has no keywords
     return factors, mark + 1
 
 
-@_compiled
+@compiled
 def _mtld(
     words: NDArray[np.int32], starts: NDArray[np.int64], different: int
 ) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from typing import (
     get_type_hints,
 )
 
-from aico_lab.errors import InvalidValue, UnknownName
+from aico_lab.errors import InvalidValue, UnknownName, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -168,8 +168,9 @@ class Metric:
         known = {parameter.name: parameter for parameter in self.parameters}
         for name in given:
             if name not in known:
-                have = f"has {', '.join(known)}" if known else "has none of its own"
-                raise UnknownName(f"{self.name} has no parameter {name!r}: it {have}.")
+                have = f": it has {', '.join(known) if known else 'none of its own'}."
+                end = did_you_mean(name, known, have)
+                raise UnknownName(f"{self.name} has no parameter {name!r}{end}")
         return {
             name: parameter.check(given[name]) if name in given else parameter.default
             for name, parameter in known.items()
@@ -250,8 +251,9 @@ class Catalogue:
                 f"The metric {name!r} is called {FORMER_NAMES[name]!r} now: ask that."
             )
         if name not in self._metrics:
+            see = ": see `aico-lab metrics list` or `lab.metrics`."
             raise UnknownName(
-                f"There is no metric {name!r}: see `aico-lab metrics list` or `lab.metrics`."
+                f"There is no metric {name!r}{did_you_mean(name, self._metrics, see)}"
             )
         return self._metrics[name]
 

@@ -15,7 +15,8 @@ from ibis import _
 
 from aico_lab.mart import compiler, definitions
 from aico_lab.mart.places import SESSION_GAP_MS
-from aico_lab.metrics.zones import get_zone, local_ms, offsets, to_local, year_of
+from aico_lab.metrics.zones import local_ms, offsets, to_local, year_of
+from aico_lab.zones import get_zone
 
 if TYPE_CHECKING:
     from datetime import date

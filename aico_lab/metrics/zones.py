@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Final
-from zoneinfo import ZoneInfo
 
 import ibis
 
-from aico_lab.errors import InvalidValue
+from aico_lab.zones import get_zone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from zoneinfo import ZoneInfo
 
     import ibis.expr.types as ir
 
@@ -37,20 +37,6 @@ the zone data foretell year by year, as for Morocco, ends before."""
 
 _CYCLE: Final = 400  # years
 _CYCLE_MS: Final = 146_097 * _DAY
-
-
-def get_zone(name: str) -> ZoneInfo:
-    """Return a time zone by its IANA name.
-
-    Raises:
-        InvalidValue: There is none of that name.
-    """
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        raise InvalidValue(
-            f"There is no time zone {name!r}: give an IANA name such as 'Europe/Berlin'."
-        ) from None
 
 
 def to_ms(moment: datetime) -> int:

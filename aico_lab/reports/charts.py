@@ -105,11 +105,10 @@ def enable() -> None:
     if (shell := get_ipython()) is not None:  # nobody looks at the outputs of a plain script
         vega_lite = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
         bundle = vl_convert.javascript_bundle(_DRAWER, vl_version=vega_lite)
+        # In a function, for a cell is run again, and its names can be declared only once.
+        script = f"<script>(() => {{\n{bundle}\n}})()</script>"
         shell.display_pub.publish(
-            {
-                "text/html": f"<style>{_STYLE}</style><script>{bundle}</script>",
-                "text/plain": "Charts are ready.",
-            }
+            {"text/html": f"<style>{_STYLE}</style>{script}", "text/plain": "Charts are ready."}
         )
 
 
@@ -131,7 +130,7 @@ def tiles(figures: Mapping[str, object]) -> Html:
         "display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 12px;"
         f" max-width: 760px; font-family: {_FONT};"
     )
-    return Html(f'<div style="{style}">{cells}</div>')
+    return Html(f'<div class="mathjax_ignore" style="{style}">{cells}</div>')
 
 
 def _render(spec: dict[str, Any], **_options: Any) -> dict[str, str]:

@@ -11,7 +11,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from aico_lab.errors import InvalidValue, UnknownName, WrongUse
+from aico_lab.errors import InvalidValue, UnknownName, WrongUse, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -124,8 +124,8 @@ def get_source(name: str) -> Source:
     try:
         return SOURCES[name]
     except KeyError:
-        known = ", ".join(SOURCES)
-        raise UnknownName(f"There is no source of that name; choose one of {known}.") from None
+        known = did_you_mean(name, SOURCES, f"; choose one of {', '.join(SOURCES)}.")
+        raise UnknownName(f"There is no source {name!r}{known}") from None
 
 
 def read(name: str, path: Path | None = None, *, limit: int | None = None) -> Iterator[Batch]:

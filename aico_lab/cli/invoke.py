@@ -1,0 +1,44 @@
+"""Call the command that the arguments name, and say in one sentence what is wrong with them."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from aico_lab.cli.app import app
+from aico_lab.errors import InvalidValue, WrongUse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def invoke(arguments: Sequence[str]) -> int:
+    """Run a command and return its exit code.
+
+    Raises:
+        WrongUse: There is no such command or option, or a value of it cannot be meant.
+    """
+    try:
+        code = app(list(arguments), prog_name="aico-lab", standalone_mode=False)
+    except typer.Abort:
+        raise InvalidValue("The question was not answered, so nothing was done.") from None
+    except typer.TyperException as wrong:
+        said = wrong.format_message()
+        if "\n" in said:  # the help, since there are no arguments at all
+            sys.stderr.write(f"{said}\n")
+            return wrong.exit_code
+        raise WrongUse(_sentence(wrong, said)) from wrong
+    return code if isinstance(code, int) else 0
+
+
+def _sentence(wrong: typer.TyperException, said: str) -> str:
+    """Return what is wrong, what may be meant instead, and where the options are explained."""
+    said = said.replace("Value error, ", "").rstrip(".")
+    if similar := getattr(wrong, "possibilities", None):
+        return f"{wrong.message}. Did you mean {' or '.join(similar)}?"
+    if said.endswith("?"):
+        return said
+    context: typer.Context | None = getattr(wrong, "ctx", None)
+    return f"{said} (see `{context.command_path if context else 'aico-lab'} --help`)."
