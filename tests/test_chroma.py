@@ -29,8 +29,10 @@ from aico_lab.errors import (
     NotADatabase,
     NotPermitted,
     UnstorableValue,
+    WrongUse,
 )
 from aico_lab.keys import Keys, bech32
+from aico_lab.repositories import ChromaDBMemoryRepository
 from tests.conftest import plain_text_files
 
 if TYPE_CHECKING:
@@ -474,3 +476,10 @@ def test_chromadb_is_imported_on_first_use_only(tmp_path: Path) -> None:
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "{'seq': 1} False\n"
+
+
+def test_a_repository_refuses_a_client_at_once() -> None:
+    """The document gives it one; the sentence says what to give instead."""
+    client: Any = chromadb.EphemeralClient(chromadb.config.Settings(anonymized_telemetry=False))
+    with pytest.raises(WrongUse, match=r"ChromaDBMemoryRepository\(dal, lab.vectors\(\)\)"):
+        ChromaDBMemoryRepository(client)

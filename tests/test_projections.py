@@ -174,6 +174,7 @@ def test_many_equal_memories_hide_no_other(
             for memory_id, text in others.items():
                 assert memory_id in {id_ for id_, _ in index.query(text, 5, user_id=whose)}
         assert len(index.query("good morning", 10, user_id="u")) == 10
+        assert index.query("good morning", 10, user_id="nobody") == []
         audit = index.audit()
     assert (audit.texts, audit.queries, audit.exact) == (51, 26, compared > 51)
     assert audit.recall >= (1.0 if audit.exact else 0.95)

@@ -505,15 +505,6 @@ async def test_without_an_index_only_meaning_is_missing(libsql):
         await memories.get_by_context("tea")
 
 
-def test_a_client_of_chromadb_is_refused_at_once(libsql):
-    """The document gives one; the sentence says what to give instead."""
-    chromadb = pytest.importorskip("chromadb")
-    client = chromadb.EphemeralClient(chromadb.config.Settings(anonymized_telemetry=False))
-    for arguments in ((client,), (libsql.dal, client)):
-        with pytest.raises(WrongUse, match=r"ChromaDBMemoryRepository\(dal, lab.vectors\(\)\)"):
-            ChromaDBMemoryRepository(*arguments)
-
-
 # People, preferences, relationships, devices, state
 
 

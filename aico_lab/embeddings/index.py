@@ -170,6 +170,8 @@ class _Texts:
         rows: Sequence[int] = range(len(self.ids))
         if user_id is not None:
             rows = self._rows_of.get(user_id, [])
+        if not rows:
+            return []
         if len(self.ids) <= COMPARED:  # all of them are at hand, and a person's are among them
             scores = _compare(self._read(None, range(len(self.ids))), vector)
             return _largest(rows, scores if user_id is None else scores[rows], limit)
