@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -92,8 +93,13 @@ def in_process(
         monkeypatch.setattr(sys, "argv", ["aico-lab", *arguments])
         monkeypatch.setattr(sys, "stdin", io.StringIO())
         capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main()
+        umask = os.umask(0o022)  # which the command sets for its process
+        os.umask(umask)
+        try:
+            with pytest.raises(SystemExit) as left:
+                main()
+        finally:
+            os.umask(umask)
         code = left.value.code
         return subprocess.CompletedProcess(
             arguments, code if isinstance(code, int) else 0, *capfd.readouterr()

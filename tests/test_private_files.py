@@ -154,8 +154,8 @@ def test_results_take_the_place_of_older_ones_whole_or_not_at_all(tmp_path: Path
 @pytest.mark.parametrize("name", ["lab.json", "aico.csv", "warehouse/x.csv", "notebooks/../x.csv"])
 def test_results_are_not_written_among_the_databases_of_a_home(lab: Lab, name: str):
     """`lab.json` has an allowed ending, and without it nobody opens the home."""
+    (lab.home.path / "notebooks").mkdir()
     with pytest.raises(InvalidValue, match="elsewhere"), results_file(lab.home.path / name):
         pass
-    (lab.home.path / "notebooks").mkdir()
     with results_file(lab.home.path / "notebooks" / "x.csv") as target:
         target.touch()
