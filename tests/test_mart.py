@@ -570,3 +570,30 @@ def test_long_irregular_messages_are_measured_within_the_memory_there_is(lab):
     add(lab.primary, *[message(i, content="a  " * 333_333) for i in range(12)])
     lab.sync()
     assert lab.sql("SELECT DISTINCT n_words FROM mart.messages").fetchall() == [(333_333,)]
+
+
+@pytest.mark.slow
+def test_all_messages_are_placed_in_memory_that_does_not_grow_with_them(warehouse, monkeypatch):
+    """A part at a time: what is joined with all messages is only that part."""
+    monkeypatch.setattr(refresh, "BATCH", 20_000)
+    with warehouse.transaction():
+        warehouse.create_table(MESSAGES)
+        warehouse.connection.execute(
+            """INSERT INTO raw.messages BY NAME
+            SELECT
+                i AS id, 'message ' || i AS message_id, 'conversation ' || i // 40
+                    AS conversation_id, 'channel' AS channel_id, 'person ' || i // 400 AS user_id,
+                'user' AS role, 'word' AS content, make_timestamptz(i * 1000000) AS timestamp
+            FROM range(400000) AS numbers (i)"""
+        )
+        changes = refresh.Changes(warehouse.connection, anew=True)
+        changes._begin()
+        warehouse.connection.execute(
+            "INSERT INTO measured SELECT id, 1, 4, false FROM raw.messages"
+        )
+        with warehouse.memory("64MB"):
+            changes.apply()
+    found = warehouse.connection.execute(
+        "SELECT count(*), max(msg_idx), sum(n_words)::BIGINT FROM mart.messages"
+    )
+    assert found.fetchone() == (400_000, 39, 400_000)

@@ -54,7 +54,7 @@ _NOTES: Final = """
 
 _MADE: Final = (
     "measured", "came", "went", "since", "earlier", "changed", "numbered", "stale", "talk", "was",
-    "people", "fresh", "touched",
+    "people", "ready", "fresh", "touched",
 )  # fmt: skip
 
 _NEVER: Final = "9e18::BIGINT"
@@ -121,12 +121,12 @@ _NUMBERED: Final = """CREATE OR REPLACE TEMP TABLE numbered AS
 _STALE: Final = """CREATE OR REPLACE TEMP TABLE stale AS
     FROM numbered WHERE batch = ?"""
 
-_TALK: Final = """talk AS
+_TALK: Final = f"""talk AS
     SELECT
         id, conversation_id, user_id, role, timestamp, response_time, channel_id, sentiment_score
     FROM raw.messages JOIN stale USING (conversation_id)
-    WHERE role <> 'system' AND epoch_ms(timestamp) >= since_ms"""
-"""What is to be placed."""
+    WHERE role <> 'system' AND epoch_ms(timestamp) >= since_ms AND since_ms < {_NEVER}"""
+"""What is to be placed; where messages were merely edited, the messages are not even read."""
 
 _WAS: Final = """CREATE OR REPLACE TEMP TABLE was AS
     SELECT m.rowid AS row, m.*
@@ -157,15 +157,19 @@ _SOURCE: Final = """
     FROM earlier e JOIN stale USING (conversation_id) LEFT JOIN people USING (user_id)"""
 """The messages that `places` takes."""
 
+_READY: Final = """CREATE OR REPLACE TEMP TABLE ready AS
+    SELECT p.*, n_words, n_chars, is_question FROM measured JOIN placed p USING (id)"""
+"""The places and the measures of the same messages: few rows, whatever the home holds."""
+
 _PLACED: Final = """
     SELECT
         id, m.conversation_id, channel_id, people.user_id, role, epoch_ms(timestamp) AS ts_ms,
-        n_placed + p.msg_idx AS msg_idx, n_turns + p.turn_idx AS turn_idx,
-        n_sessions + p.session_idx AS session_idx, gap_ms, reply_ms,
+        n_placed + r.msg_idx AS msg_idx, n_turns + r.turn_idx AS turn_idx,
+        n_sessions + r.session_idx AS session_idx, gap_ms, reply_ms,
         CASE WHEN reply_ms IS NOT NULL THEN
             TRY_CAST(round(response_time * 1000) AS BIGINT) END AS recorded_ms,
         n_words, n_chars, is_question, sentiment_score
-    FROM {talk} m JOIN placed p USING (id) LEFT JOIN measured USING (id)
+    FROM {talk} m JOIN ready r USING (id)
         LEFT JOIN stale s USING (conversation) LEFT JOIN people USING (person)"""
 """Rows of `mart.messages`, in the order in which the messages lie: to put them in another one takes
 longer than all else."""
@@ -236,7 +240,8 @@ class Changes:
         for _ in self._batches(_EVERYTHING):
             self._run(f"CREATE OR REPLACE TEMP VIEW {_TALK}")  # so many would only be spilled
             self._run(_PEOPLE)
-            self._place(f"INSERT INTO mart.messages {_PLACED.format(talk='raw.messages')}")
+            self._place()
+            self._run(f"INSERT INTO mart.messages {_PLACED.format(talk='raw.messages')}")
         self._run("DROP VIEW IF EXISTS temp.talk")
         for table in GROUPS:
             self._run(
@@ -260,7 +265,8 @@ class Changes:
         self._run(_WAS)
         self._run(_KNOWN)
         placed = _PLACED.format(talk="talk")
-        self._place(f"CREATE OR REPLACE TEMP TABLE fresh AS ({placed}) UNION ALL ({_EDITED})")
+        self._place()
+        self._run(f"CREATE OR REPLACE TEMP TABLE fresh AS ({placed}) UNION ALL ({_EDITED})")
         self._run("DELETE FROM mart.messages WHERE rowid IN (SELECT row FROM was)")
         self._run("INSERT INTO mart.messages FROM fresh")
         for table, (column, group) in GROUPS.items():
@@ -282,10 +288,10 @@ class Changes:
                 {_query(table)}"""
             )
 
-    def _place(self, statement: str) -> None:
-        """Run a statement that knows the places of what is to be placed as `placed`."""
+    def _place(self) -> None:
+        """Let `ready` be the places and measures of what is to be placed."""
         placed = places(self._run(_SOURCE).to_arrow_table())  # noqa: F841 - DuckDB finds it so
-        self._connection.execute(statement)
+        self._connection.execute(_READY)
 
     def _run(self, statement: str, values: Sequence[object] = ()) -> duckdb.DuckDBPyConnection:
         return self._connection.execute(statement, values)
