@@ -6,6 +6,7 @@ import pytest
 
 from aico_lab.errors import InvalidValue, SchemaChanged
 from aico_lab.schema import feed
+from tests.messages import add, message
 
 
 @pytest.fixture
@@ -154,6 +155,50 @@ def test_frozen_tables_stay_behind_and_are_caught_up_with(things):
     assert things.sync().rows == {"things": 3}
     assert rows(things)[0] == ("a", 9, None)
     assert things.sync().mode == "nothing"
+
+
+@pytest.mark.parametrize("column", ["response_time", "sentiment_score", "channel_id"])
+def test_a_column_that_the_warehouses_own_views_need_can_be_lost(lab, column):
+    """It stays there, and is NULL; what does not need it goes on."""
+    add(lab.primary, *[message(i, sentiment_score=0.5, response_time=1.5) for i in range(4)])
+    lab.sync()
+    lose(lab, column)
+    for full in (False, True):
+        with pytest.raises(SchemaChanged, match=rf"the column messages\.{column}.*evolve"):
+            lab.sync(full=full)
+    assert lab.sync(on_change="evolve").rows["messages"] == 4
+    assert lab.sql(f"SELECT count({column}), count(content) FROM raw.messages").fetchone() == (0, 4)
+    assert lab.sql("SELECT count(*), count(sentiment) FROM conversations").fetchone() == (
+        4, 0 if column == "sentiment_score" else 4,
+    )  # fmt: skip
+    assert lab.sql("SELECT count(*) FROM mart.messages").fetchone() == (4,)
+    assert lab.verify().ok
+    assert lab.sync().mode == "nothing"
+    lab.primary.execute("UPDATE messages SET content = 'changed' WHERE id = 1")
+    assert lab.sync().rows == {"messages": 1}
+    assert lab.verify().ok
+
+
+def lose(lab, column: str) -> None:
+    """Rebuild the table of messages without a column, as another program would."""
+    left = [
+        (name, type_)
+        for name, type_ in lab.primary.fetch_all("SELECT name, type FROM pragma_table_info(?)",
+                                                 ["messages"])
+        if name != column
+    ]  # fmt: skip
+    columns = ", ".join(
+        f"{name} {type_} {'PRIMARY KEY' if name == 'id' else ''}" for name, type_ in left
+    )
+    names = ", ".join(name for name, _ in left)
+    with lab.primary.transaction():
+        for (view,) in lab.primary.fetch_all("SELECT name FROM sqlite_master WHERE type = 'view'"):
+            lab.primary.execute(f"DROP VIEW {view}")
+        lab.primary.execute(f"CREATE TABLE other ({columns})")
+        lab.primary.execute(f"INSERT INTO other SELECT {names} FROM messages")
+        lab.primary.execute("DROP TABLE messages")
+        lab.primary.execute("ALTER TABLE other RENAME TO messages")
+        feed.track(lab.primary, "messages", ("message_id",))
 
 
 def test_an_unknown_mode_is_refused(things):
