@@ -135,6 +135,15 @@ def sync_slowly(home: Path, key: Path, entered: Any, go_on: Any) -> None:
         lab.sync()
 
 
+def read_slowly(home: Path, key: Path, generation: int, ready: Any, go_on: Any) -> None:
+    """Open a generation, wait, read it for the first time, and end as a kill would end it."""
+    lab = Lab.open(home, key_file=key, generation=generation)
+    ready.set()
+    go_on.wait(60)
+    row = lab.sql("SELECT count(*) FROM raw.messages").fetchone()
+    os._exit(0 if row == (300,) and lab.generation == generation else 1)
+
+
 def server() -> Any:
     """Give what forks processes in which the package is loaded already."""
     context = multiprocessing.get_context("forkserver")

@@ -134,6 +134,21 @@ def test_damaged_vectors_and_a_foreign_cache_are_faults(synced):
     assert "another key" in found["cache"]
 
 
+def test_info_and_doctor_speak_of_backups(synced):
+    """They are counted, and what they take."""
+    folder = synced.home.path / "backups"
+    folder.mkdir()
+    name = "aico-20240301T120000000000Z-before-core-2.db"
+    (folder / name).write_bytes(b"x" * 2_000_000)
+    told = describe(synced)
+    assert told["bytes"]["backups"] == 2_000_000
+    assert told["backups"] == {"kept": 1, "newest": name}
+    found = {
+        finding.check: finding for finding in diagnose(Settings.resolve(home=synced.home.path))
+    }
+    assert found["backups"].detail == f"1 kept, 1 MB; the newest is {name}"
+
+
 def test_a_linked_snapshot_takes_its_place_on_the_disk_once(synced):
     """Two names of one file are not two files."""
     add(synced.primary, message(2))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 
 from aico_lab.adapters.duckdb import is_damage
-from aico_lab.errors import DatabaseLocked, StorageError, SyncBusy
+from aico_lab.errors import StorageError, SyncBusy
 from aico_lab.etl import evolution, snapshots, views
 from aico_lab.etl.contract import read_contract
 from aico_lab.etl.extract import changed_keys, extract
@@ -140,8 +140,7 @@ def _sync(
         if run.followed:
             _note(home, generation, _state(target, run.followed))
     if mode != "nothing":
-        with suppress(DatabaseLocked):  # the next sync that has something to do prunes the feed
-            feed.acknowledge(primary, CONSUMER, target.seq)
+        feed.try_to_acknowledge(primary, CONSUMER, target.seq)
     return SyncResult(mode, generation, run.rows, run.deleted, run.quarantined)
 
 

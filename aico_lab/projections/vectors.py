@@ -8,7 +8,6 @@ what a person had forgotten is gone from the disk with the next sync.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from aico_lab.adapters.chroma import ChromaDBAdapter
 from aico_lab.embeddings.encoder import Encoder
 from aico_lab.embeddings.index import MEMORIES, VectorIndex
-from aico_lab.errors import CorruptDatabase, DatabaseLocked, NotADatabase
+from aico_lab.errors import CorruptDatabase, NotADatabase
 from aico_lab.projections.result import Mode, Projected
 from aico_lab.schema import feed
 
@@ -103,8 +102,7 @@ def _project(
         else:
             run.catch_up(cursor.seq, target.seq)
         store.state = {CONSUMER: asdict(target)}
-    with contextlib.suppress(DatabaseLocked):  # the next one that has something to do prunes it
-        feed.acknowledge(primary, CONSUMER, target.seq)
+    feed.try_to_acknowledge(primary, CONSUMER, target.seq)
     return Projected(run.mode, run.written, run.deleted, run.skipped, time.perf_counter() - started)
 
 
