@@ -178,18 +178,17 @@ def test_a_sync_waits_for_no_writer_to_prune_the_feed(synced, cli, monkeypatch):
 def test_a_checksum_depends_on_every_byte(tmp_path):
     """And on the length; a few bytes at the end are no whole word."""
     file = tmp_path / "file"
-    content = bytearray(os.urandom(300_003))
-    seen = set()
-    for at in (None, 0, 7, 8, 262_143, 262_144, 300_000, 300_002):
-        changed = bytearray(content)
-        if at is not None:
-            changed[at] ^= 0x80
-        file.write_bytes(changed)
-        seen.add(soundness.checksum(file))
-    for size in (0, 1, 8):
-        file.write_bytes(b"\0" * size)
-        seen.add(soundness.checksum(file))
-    assert len(seen) == 11
+    content = os.urandom(300_003)
+    file.write_bytes(content)
+    right = soundness.checksum(file)
+    for at in (0, 7, 8, 262_143, 262_144, 300_000, 300_002):
+        flip(file, at)
+        assert soundness.checksum(file) != right
+        flip(file, at)
+    assert soundness.checksum(file) == right
+    for size in (0, 1, 8, 300_002):
+        file.write_bytes(content[:size])
+        assert soundness.checksum(file) != right
 
 
 def test_a_generation_that_another_process_reads_is_kept(synced):
