@@ -210,6 +210,8 @@ def _check_writer(lab: Lab) -> str:
     try:
         with held(lab.home.warehouse / "sync.lock", 0, SyncBusy):
             lab.read_whole(lab.home.writer, lab.home.writer.name)
+            if not snapshots.is_log_sound(lab.home.writer, lab.home.snapshots):
+                raise CorruptDatabase("writer.duckdb.wal is damaged: run `aico-lab sync --full`.")
     except SyncBusy as busy:
         return f"not read, since {busy} is writing it"
     return "what the next sync goes on from can be read whole"

@@ -44,7 +44,7 @@ def model(tmp_path_factory) -> Path:
     """A home with two snapshots, vectors and a change in the writer's log; its key beside it."""
     folder = tmp_path_factory.mktemp("model")
     with Lab.create(folder / "home", key_file=folder / "key") as lab:
-        add(lab.primary, *[message(i, content=f"{i:04} " * 40) for i in range(2_000)])
+        add(lab.primary, *[message(i, content=f"{i:04} " * 300) for i in range(2_000)])
         lab.primary.execute(
             "INSERT INTO memories VALUES ('a', 'u', 'likes tea', 'fact', 0.5, ?, NULL)", [START]
         )
@@ -188,7 +188,7 @@ def test_an_init_that_is_killed_can_be_made_again(home, tmp_path, point):
     with Lab.open(home) as lab:
         add(lab.primary, message(0))
     left = {path.name for path in home.iterdir() if path.is_file()}
-    assert left - {"aico.db-wal", "aico.db-shm"} == {"aico.db", "lab.json"}
+    assert {name for name in left if not name.startswith("aico.db")} == {"lab.json"}
     keys = [path for path in person.rglob("*") if path.is_file()]
     assert [path.suffix for path in keys] == [".key"]
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 
 from aico_lab.adapters.duckdb import is_damage
-from aico_lab.errors import StorageError, SyncBusy
+from aico_lab.errors import CorruptDatabase, StorageError, SyncBusy
 from aico_lab.etl import evolution, snapshots, views
 from aico_lab.etl.contract import read_contract
 from aico_lab.etl.extract import changed_keys, extract
@@ -113,7 +113,8 @@ def sync(
     try:
         result = run()
     except StorageError as error:
-        if not full or not is_damage(error):
+        damaged = is_damage(error) or not snapshots.is_log_sound(home.writer, home.snapshots)
+        if not full or not damaged:
             raise
         _discard(home)
         result = replace(run(), rebuilt=True)
@@ -205,6 +206,7 @@ def publishing(
     with (
         held(home.warehouse / "sync.lock", LOCK_SECONDS, _busy),
         _thrifty_arrow(),
+        _sound_log(home),
         open_warehouse(home.writer, key, temporary=home.temporary / "writer") as warehouse,
     ):
         # Else a load that commits, and crashes before its publication, would not be made up for.
@@ -217,6 +219,15 @@ def publishing(
             warehouse.close()
             read = partial(read_whole, key=key, temporary=home.temporary, where=home.writer.name)
             snapshots.publish(home.writer, home.snapshots, generation, read=read, link=link)
+
+
+@contextmanager
+def _sound_log(home: Home) -> Iterator[None]:
+    if not snapshots.is_log_sound(home.writer, home.snapshots):
+        raise CorruptDatabase(
+            f"{snapshots.log(home.writer).name} is damaged: run `aico-lab sync --full`."
+        )
+    yield
 
 
 @contextmanager
