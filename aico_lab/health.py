@@ -9,7 +9,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from aico_lab.adapters import duckdb as duckdb_adapter
-from aico_lab.errors import AicoLabError, CorruptDatabase, DiskFull, SchemaTampered, SyncBusy
+from aico_lab.errors import (
+    AicoLabError,
+    CorruptDatabase,
+    DiskFull,
+    HomeNotWritable,
+    SchemaTampered,
+    SyncBusy,
+)
 from aico_lab.etl import snapshots
 from aico_lab.etl.pins import Pin
 from aico_lab.home import held
@@ -212,8 +219,12 @@ def _check_writer(lab: Lab) -> str:
     try:
         with held(lab.home.warehouse / "sync.lock", 0, SyncBusy):
             lab.read_whole(lab.home.writer, lab.home.writer.name)
+            if not snapshots.is_log_sound(lab.home.writer, lab.home.snapshots):
+                raise CorruptDatabase("writer.duckdb.wal is damaged: run `aico-lab sync --full`.")
     except SyncBusy as busy:
         return f"not read, since {busy} is writing it"
+    except HomeNotWritable:
+        return "not read, since this home cannot be written, and so cannot be locked"
     return "what the next sync goes on from can be read whole"
 
 

@@ -135,6 +135,8 @@ class Home:
                     f"{self.primary} lies there without the lab.json that opens it: "
                     "restore that file, or name another folder with --home."
                 )
+            for half_written in self.path.glob(f".{self.unfinished.name}.*"):
+                half_written.unlink(missing_ok=True)
             write_atomically(self.unfinished, json.dumps({"home_id": home_id}).encode())
             for folder in (self.warehouse, self.temporary, self.reports):
                 folder.mkdir(mode=0o700, exist_ok=True)

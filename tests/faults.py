@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from aico_lab import lab as lab_module
+from aico_lab.adapters import libsql
+from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.etl import extract, snapshots, sync
 from aico_lab.etl.warehouse import Warehouse
+from aico_lab.home import Home
 from aico_lab.lab import Lab
 from aico_lab.mart.refresh import Changes
-from aico_lab.schema import feed
+from aico_lab.schema import backup, feed, migrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,6 +118,62 @@ def sync_and_die(home: Path, key: Path, point: str, *, full: bool, by_pages: boo
         lab.sync(full=full)
 
 
+INIT_POINTS = {
+    "before the note": dies(Home, "prepare"),
+    "note half written": dies(Path, "replace"),
+    "note written": dies(Path, "replace", after=True),
+    "before the key": dies(lab_module, "create_keys"),
+    "key half written": dies(Path, "replace", number=2),
+    "key written": dies(lab_module, "create_keys", after=True),
+    "database opened": dies(LibSQLAdapter, "connect", after=True),
+    "first statements": dies(libsql.Connection, "execute", number=12),
+    "half of the schema": dies(libsql.Connection, "execute", number=60),
+    "schema applied": dies(Home, "write_marker"),
+    "marker half written": dies(Path, "replace", number=3),
+    "marker written": dies(Path, "replace", number=3, after=True),
+}  # fmt: skip
+
+
+def init_and_die(home: Path, person: Path, point: str) -> None:
+    """Make a home until that point, with the key in the person's usual place."""
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "APPDATA"):
+        os.environ[name] = str(person)
+    INIT_POINTS[point]()
+    Lab.create(home)
+
+
+def _half_backed_up() -> None:
+    # In the process that copies: its parent dies with it.
+    backup._COPY = (
+        "import os, sys; s, t = sys.argv[1:3]; c = open(s, 'rb').read(); "
+        "open(t, 'wb').write(c[:len(c) // 2]); os.kill(os.getppid(), 9)"
+    )
+
+
+MIGRATION_POINTS = {
+    "half of the copy": _half_backed_up,
+    "copied": dies(backup, "_verify"),
+    "verified": dies(backup, "_verify", after=True),
+    "backed up": dies(migrate, "back_up", after=True),
+}
+
+
+def migrate_and_die(database: Path, key: str, registry: Callable[[], Any], point: str) -> None:
+    """Migrate until that point."""
+    MIGRATION_POINTS[point]()
+    with LibSQLAdapter(database, key).connect() as connection:
+        registry().upgrade(connection)
+
+
+def sync_often(home: Path, key: Path, started: Any) -> None:
+    """Change something and sync, again and again, until somebody ends it."""
+    with Lab.open(home, key_file=key) as lab:
+        while True:
+            lab.primary.execute("UPDATE messages SET content = content || 'x' WHERE id % 7 = 1")
+            started.set()
+            lab.sync()
+
+
 def load_and_die(home: Path, key: Path, file: Path, point: str) -> None:
     """Load a table of another file until that point."""
     POINTS[point]()
@@ -133,6 +193,15 @@ def sync_slowly(home: Path, key: Path, entered: Any, go_on: Any) -> None:
     Warehouse.insert = inserting
     with Lab.open(home, key_file=key) as lab:
         lab.sync()
+
+
+def read_slowly(home: Path, key: Path, generation: int, ready: Any, go_on: Any) -> None:
+    """Open a generation, wait, read it for the first time, and end as a kill would end it."""
+    lab = Lab.open(home, key_file=key, generation=generation)
+    ready.set()
+    go_on.wait(60)
+    row = lab.sql("SELECT count(*) FROM raw.messages").fetchone()
+    os._exit(0 if row == (300,) and lab.generation == generation else 1)
 
 
 def server() -> Any:

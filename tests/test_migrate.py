@@ -321,6 +321,34 @@ def test_the_newest_backups_are_kept(connection, tmp_path):
     assert names == {*others, *(path.name for path in made[-backup.KEPT :])}
 
 
+def test_what_was_half_copied_has_no_backups_name_and_goes(connection, tmp_path):
+    """A run that was killed leaves it; the next backup sweeps it."""
+    fill(connection)
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    for name in ("a-x.db.partial", "a-x.db.partial-wal"):
+        (folder / name).write_bytes(b"half")
+    (step,) = registry(version(2, "DROP TABLE notes")).upgrade(connection)
+    assert list(folder.iterdir()) == [step.backup]
+
+
+def test_a_few_backups_are_kept_and_files_of_others_stay(connection, tmp_path):
+    """Those of the run itself however many there are, since it names them."""
+    fill(connection)
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    old = [folder / f"a-2020010{day}T000000000000Z-before-x-1.db" for day in range(1, 6)]
+    mine = folder / "my own copy.db"
+    for path in (*old, mine):
+        path.write_bytes(b"old")
+    steps = registry(
+        *[version(number, f"DELETE FROM notes WHERE id = {number}") for number in range(2, 7)]
+    ).upgrade(connection)
+    made = [step.backup for step in steps]
+    assert all(made)
+    assert sorted(folder.iterdir()) == sorted([*made, mine])
+
+
 def test_why_the_backup_is_no_vacuum(connection, tmp_path):
     """The driver's `VACUUM INTO` writes an encrypted database in plain text."""
     fill(connection)

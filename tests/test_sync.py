@@ -331,14 +331,17 @@ def test_a_reader_keeps_its_generation_and_a_new_question_sees_the_next(lab):
     assert pinned.generation == generation
     add(lab.primary, message(3))
     lab.sync()
-    assert list(snapshots.published(lab.home.snapshots)) == [
-        generation + 1, generation + 2, generation + 3,
-    ]  # fmt: skip
+    kept = [generation, generation + 1, generation + 2, generation + 3]
+    assert list(snapshots.published(lab.home.snapshots)) == kept
     assert pinned.sql("SELECT count(*) FROM raw.messages").fetchone() == (1,)
+    assert pinned.generation == generation
+    pinned.close()
+    add(lab.primary, message(4))
+    lab.sync()
+    assert list(snapshots.published(lab.home.snapshots)) == [kept[2], kept[3], kept[3] + 1]
     late = Lab.open(lab.home.path, generation=generation)
     with pytest.raises(UnknownName, match="is not kept"):
         late.sql("SELECT 1")
-    pinned.close()
 
 
 def test_an_answer_is_what_each_library_wants(lab):
@@ -572,7 +575,7 @@ def test_a_crash_between_commit_and_publication_is_made_up_for(lab, monkeypatch)
     """The next sync has nothing to load, and publishes."""
     add(lab.primary, message(0))
     with monkeypatch.context() as patch:
-        patch.setattr(snapshots, "publish", lambda *_: 1 / 0)
+        patch.setattr(snapshots, "publish", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             lab.sync()
     with pytest.raises(NeverSynced):

@@ -69,6 +69,8 @@ _MESSAGES: Meanings = (
     ("checksum", CorruptDatabase, _DAMAGED),
     ("decrypt", CorruptDatabase, _DAMAGED),
     ("aes tag", CorruptDatabase, _DAMAGED),
+    ("replaying wal", CorruptDatabase, _DAMAGED),
+    ("wal file", CorruptDatabase, _DAMAGED),
 )
 _ABOUT_THE_QUERY = (
     duckdb.ParserException,

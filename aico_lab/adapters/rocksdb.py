@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters.base import Meanings
 
+_REMEDY = "run `aico-lab sync --full`"
+_NO_STORE = f"is no folder of RocksDB: {_REMEDY}"
+
 # The driver's only word on what went wrong is its message; RocksDB's wording is stable.
 _MESSAGES: Meanings = (
     ("lock hold by current process", DatabaseLocked, "is open already: close it first"),
@@ -50,9 +53,9 @@ _MESSAGES: Meanings = (
     ("secondary mode", NotPermitted, "was opened to be read and takes no changes"),
     ("permission denied", NotPermitted, "may not be opened: check its permissions"),
     ("read-only file system", NotPermitted, "may not be written: check its permissions"),
-    ("file exists", NotADatabase, "is no folder of RocksDB"),
-    ("does not exist", NotADatabase, "is no folder of RocksDB"),
-    ("current file", NotADatabase, "is no folder of RocksDB"),
+    ("file exists", NotADatabase, _NO_STORE),
+    ("does not exist", NotADatabase, _NO_STORE),
+    ("current file", NotADatabase, _NO_STORE),
     (
         "corruption",
         CorruptDatabase,
@@ -180,7 +183,9 @@ class Connection:
             if empty and self._scratch is None:
                 self._driver.put(MARK, self._codec.mark)
         if not empty and (mark is None or not self._codec.recognises(mark)):
-            raise NotADatabase(f"{self.name} is none of this program's stores, or of another key.")
+            raise NotADatabase(
+                f"{self.name} is none of this program's stores, or of another key: {_REMEDY}."
+            )
 
     def close(self) -> None:
         """Release the files; a second call does nothing."""
@@ -264,7 +269,7 @@ class RocksDBAdapter(DatabaseAdapter[Connection]):
         """
         if self._read_only:
             if not (self.path / "CURRENT").exists():  # the driver would make a folder
-                raise NotADatabase(f"{self.path.name} is no folder of RocksDB.")
+                raise NotADatabase(f"{self.path.name} {_NO_STORE}.")
             return Path(tempfile.mkdtemp(prefix="aico-lab-"))
         with os_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from aico_lab.adapters.duckdb import DuckDBAdapter, translated
 from aico_lab.adapters.duckdb_confined import check_statements
-from aico_lab.errors import NeverSynced, StorageError, UnknownName
+from aico_lab.errors import CorruptDatabase, NeverSynced, StorageError, UnknownName
 from aico_lab.etl.pins import Pin, pinned
 from aico_lab.etl.soundness import checksum, read_checksums, write_checksums
 from aico_lab.home import os_errors, sync_folder
@@ -121,6 +121,32 @@ def is_changed(snapshot: Path) -> bool:
     """Say whether a snapshot's files are not what was noted of them; of a missing note, no."""
     noted = read_checksums(snapshot.parent.with_name(CHECKSUMS))
     return snapshot.name in noted and not _is_as_noted(snapshot, noted)
+
+
+def is_log_sound(writer: Path, folder: Path) -> bool:
+    """Say whether the writer's log begins as it did when it was published last.
+
+    A damaged one may look to DuckDB as if a crash had cut it off, and be left out without a word.
+    """
+    noted = read_checksums(folder.with_name(CHECKSUMS))
+    newest = next(reversed(published(folder).values()), None)
+    if newest is None or not writer.exists() or not _is_unchanged(writer, newest):
+        return True  # nothing to compare with: a checkpoint has come, or another file
+    if not log(newest).exists() or not _is_as_noted(newest, noted):
+        return True
+    before = log(newest).read_bytes()
+    return log(writer).exists() and log(writer).read_bytes()[: len(before)] == before
+
+
+def _check_log(snapshot: Path) -> None:
+    """Raise CorruptDatabase if a snapshot's log is not what was published."""
+    noted = read_checksums(snapshot.parent.with_name(CHECKSUMS)).get(log(snapshot).name)
+    try:
+        same = noted is None or noted == checksum(log(snapshot))
+    except FileNotFoundError:
+        same = False
+    if not same:
+        raise CorruptDatabase(f"{snapshot.name} is damaged: run `aico-lab sync --full`.")
 
 
 def _is_as_noted(snapshot: Path, noted: Mapping[str, str]) -> bool:
@@ -290,6 +316,7 @@ class Reader:
             if self._newest is not None and generation == self._generation:
                 return self._newest
             try:
+                _check_log(path)
                 connection = self._connect(path)
             except StorageError:
                 if path.exists():

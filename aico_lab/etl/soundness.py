@@ -11,9 +11,6 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from aico_lab.adapters.duckdb import ALIAS, DuckDBAdapter, translated
 from aico_lab.home import write_atomically
 
@@ -28,6 +25,9 @@ WORDS = 1 << 15  # summed at a time
 
 def checksum(path: Path) -> str:
     """Return a checksum of a file: a hash of its size and of the sums of its 256 KiB pieces."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     digest = hashlib.sha256(str(path.stat().st_size).encode())
     if path.stat().st_size:
         with pa.memory_map(str(path)) as file:

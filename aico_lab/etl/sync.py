@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 
 from aico_lab.adapters.duckdb import is_damage
-from aico_lab.errors import DatabaseLocked, StorageError, SyncBusy
+from aico_lab.errors import CorruptDatabase, StorageError, SyncBusy
 from aico_lab.etl import evolution, snapshots, views
 from aico_lab.etl.contract import read_contract
 from aico_lab.etl.extract import changed_keys, extract
@@ -123,7 +123,8 @@ def sync(
     try:
         result = run()
     except StorageError as error:
-        if not full or not is_damage(error):
+        damaged = is_damage(error) or not snapshots.is_log_sound(home.writer, home.snapshots)
+        if not full or not damaged:
             raise
         _discard(home)
         result = replace(run(), rebuilt=True)
@@ -155,8 +156,7 @@ def _sync(
         if run.followed:
             _note(home, generation, _state(target, run.followed))
     if mode != "nothing":
-        with suppress(DatabaseLocked):  # the next sync that has something to do prunes the feed
-            feed.acknowledge(primary, CONSUMER, target.seq)
+        feed.try_to_acknowledge(primary, CONSUMER, target.seq)
     return SyncResult(
         mode, generation, run.rows, run.deleted, run.quarantined,
         unexplained=run.unexplained, warnings=run.warnings,
@@ -225,6 +225,7 @@ def publishing(
     with (
         held(home.warehouse / "sync.lock", LOCK_SECONDS, _busy),
         _thrifty_arrow(),
+        _sound_log(home),
         open_warehouse(home.writer, key, temporary=home.temporary / "writer") as warehouse,
     ):
         # Else a load that commits, and crashes before its publication, would not be made up for.
@@ -237,6 +238,15 @@ def publishing(
             warehouse.close()
             read = partial(read_whole, key=key, temporary=home.temporary, where=home.writer.name)
             snapshots.publish(home.writer, home.snapshots, generation, read=read, link=link)
+
+
+@contextmanager
+def _sound_log(home: Home) -> Iterator[None]:
+    if not snapshots.is_log_sound(home.writer, home.snapshots):
+        raise CorruptDatabase(
+            f"{snapshots.log(home.writer).name} is damaged: run `aico-lab sync --full`."
+        )
+    yield
 
 
 @contextmanager

@@ -8,7 +8,6 @@ what a person had forgotten is gone from the disk with the next sync.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import time
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from aico_lab.embeddings import texts
 from aico_lab.embeddings.encoder import Encoder
 from aico_lab.embeddings.index import VectorIndex
 from aico_lab.embeddings.texts import COLLECTION, Holder
-from aico_lab.errors import CorruptDatabase, DatabaseLocked, NotADatabase
+from aico_lab.errors import CorruptDatabase, NotADatabase
 from aico_lab.projections.result import Mode, Projected
 from aico_lab.schema import feed
 
@@ -104,8 +103,7 @@ def _project(
         else:
             run.catch_up(cursor.seq, target.seq)
         store.state = {LAYOUT: asdict(target)}
-    with contextlib.suppress(DatabaseLocked):  # the next one that has something to do prunes it
-        feed.acknowledge(primary, CONSUMER, target.seq)
+    feed.try_to_acknowledge(primary, CONSUMER, target.seq)
     return Projected(run.mode, run.written, run.deleted, run.skipped, time.perf_counter() - started)
 
 

@@ -7,14 +7,20 @@ consumer tell a pruned log from a quiet one. `device_id` is NULL for a change ma
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from aico_lab.errors import DatabaseLocked
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
     from aico_lab.adapters.libsql import Connection
+
+PATIENCE = 1.0
+"""Seconds that pruning waits for a writer: what is held up by it is only that."""
 
 TABLES = (
     """CREATE TABLE IF NOT EXISTS change_log (
@@ -230,6 +236,16 @@ def acknowledge(connection: Connection, consumer: str, seq: int) -> None:
             [consumer, seq],
         )
         _prune(connection)
+
+
+def try_to_acknowledge(connection: Connection, consumer: str, seq: int) -> None:
+    """Do the same, unless another connection writes for long: then the next time will do it."""
+    patience, connection.busy_timeout = connection.busy_timeout, PATIENCE
+    try:
+        with contextlib.suppress(DatabaseLocked):
+            acknowledge(connection, consumer, seq)
+    finally:
+        connection.busy_timeout = patience
 
 
 def _prune(connection: Connection) -> None:

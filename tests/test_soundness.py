@@ -1,0 +1,214 @@
+"""Damage of what was made from the primary database: it is noticed, does not spread, and goes."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from aico_lab.config import Settings
+from aico_lab.errors import CorruptDatabase, StorageError
+from aico_lab.etl import snapshots, soundness
+from aico_lab.etl import sync as sync_module
+from aico_lab.etl.pins import pinned
+from aico_lab.health import diagnose
+from aico_lab.lab import Lab
+from tests import faults
+from tests.messages import START, add, message
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def synced(lab: Lab) -> Lab:
+    """With two snapshots that share a file."""
+    add(lab.primary, *map(message, range(300)))
+    lab.sync(full=True)
+    return lab
+
+
+def flip(path: Path, at: int | None = None) -> None:
+    """Change one bit as a disk would: the time of the file stays."""
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2 if at is None else at] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def diagnosed(lab: Lab) -> dict[str, str]:
+    """What doctor says is wrong, by check."""
+    found = diagnose(Settings.resolve(home=lab.home.path))
+    return {finding.check: finding.detail for finding in found if not finding.ok}
+
+
+def count(lab: Lab) -> int:
+    return lab.sql("SELECT count(DISTINCT content) FROM raw.messages").fetchone()[0]
+
+
+@pytest.mark.parametrize("change", [True, False])
+def test_a_damaged_snapshot_does_not_spread(synced, change):
+    """Doctor names it; the next sync publishes anew, whether or not there was anything to load."""
+    flip(synced.home.snapshots / "00000001.duckdb")
+    assert "Snapshot 1 is damaged" in diagnosed(synced)["snapshots"]
+    if change:
+        add(synced.primary, message(300))
+    assert synced.sync().generation == 2
+    assert count(synced) == 300 + change
+    assert [*snapshots.published(synced.home.snapshots)] == [2]  # the damaged one is of no use
+    assert diagnosed(synced) == {}
+    assert synced.sync().mode == "nothing"
+
+
+def test_a_full_sync_shares_no_file_with_what_was_there(synced):
+    """Even though that looks sound."""
+    synced.sync(full=True)
+    first, second = snapshots.published(synced.home.snapshots).values()
+    assert first.stat().st_ino != second.stat().st_ino
+
+
+def test_without_checksums_a_snapshot_is_copied_and_read(synced):
+    """A missing or damaged record vouches for nothing, and stops nothing."""
+    record = synced.home.warehouse / snapshots.CHECKSUMS
+    for content in (b"\xff", b"[]", b"{}"):
+        record.write_bytes(content)
+        published = synced.sync().generation
+        assert synced.sync().mode == "nothing"
+    assert published == 4
+    assert diagnosed(synced) == {}
+
+
+def test_a_damaged_answer_is_no_bad_query(synced):
+    """The error names the remedy."""
+    path = synced.home.snapshots / "00000001.duckdb"
+    synced.close()
+    with Lab.open(synced.home.path) as lab:
+        for part in range(1, 8):
+            flip(path, path.stat().st_size * part // 8)
+        with pytest.raises(StorageError, match=r"is damaged.*run `aico-lab sync --full`"):
+            lab.read_whole(path, "Snapshot 1")
+
+
+@pytest.mark.parametrize("damaged", ["writer.duckdb", "writer.duckdb.wal"])
+def test_a_damaged_writer_is_made_anew_by_a_full_sync(synced, cli, damaged):
+    """Sync and doctor name the remedy, and it helps; snapshots are read all the while."""
+    add(synced.primary, message(300))
+    synced.sync()
+    path = synced.home.warehouse / damaged
+    for part in range(1, 16):
+        flip(path, path.stat().st_size * part // 16)
+    add(synced.primary, message(301))
+    assert "sync --full" in diagnosed(synced)["writer"]
+    if damaged.endswith("wal"):
+        refused = cli("sync")
+        assert refused.returncode == 1
+        assert "run `aico-lab sync --full`" in refused.stderr
+    assert count(synced) == 301
+    done = cli("sync", "--full")
+    assert done.returncode == 0, done.stderr
+    assert "made anew" in done.stdout
+    assert count(synced) == 302
+    assert synced.verify().ok
+    assert diagnosed(synced) == {}
+
+
+def test_a_note_that_is_no_text_stops_no_sync(synced):
+    """It is only a note."""
+    (synced.home.warehouse / sync_module.NOTE).write_bytes(b"1 \xff\xfe")
+    assert synced.sync().mode == "nothing"
+
+
+def test_what_cannot_be_read_is_not_published(synced, monkeypatch):
+    """Readers go on with the snapshot before."""
+
+    def refuse(*_, **__):
+        raise CorruptDatabase("writer.duckdb is damaged.")
+
+    monkeypatch.setattr(sync_module, "read_whole", refuse)
+    synced.home.snapshots.joinpath("00000001.duckdb").touch()  # so that it is not linked to
+    add(synced.primary, message(300))
+    with pytest.raises(CorruptDatabase):
+        synced.sync()
+    assert {path.name for path in synced.home.snapshots.iterdir()} <= {
+        "00000001.duckdb", "00000001.duckdb.wal",
+    }  # fmt: skip
+    monkeypatch.undo()
+    assert synced.sync().generation == 2
+    assert count(synced) == 301
+
+
+@pytest.mark.slow
+def test_damaged_vectors_and_cache_stop_no_warehouse(synced, cli):
+    """They are named, with the exit code 1, and a full sync makes them anew."""
+    pytest.importorskip("rocksdict")
+    memory = "INSERT INTO memories VALUES (?, 'u', 'likes tea', 'fact', 0.5, ?, NULL)"
+    synced.primary.execute(memory, ["a", START])
+    synced.sync()
+    synced.cache().put(b"session:a", b"b")
+    synced.close()
+    flip(synced.home.path / "vectors.age")
+    (synced.home.cache / "CURRENT").write_bytes(b"MANIFEST-9")
+    with Lab.open(synced.home.path) as lab:
+        lab.primary.execute(memory, ["b", START])
+        result = lab.sync()
+        assert result.mode == "increment"
+        assert len(result.problems) == 2
+        assert all("run `aico-lab sync --full`" in problem for problem in result.problems)
+        assert lab.sql("SELECT count(*) FROM raw.memories").fetchone() == (2,)
+        refused = cli("sync")
+        assert refused.returncode == 1
+        assert "vectors.age is damaged" in refused.stderr
+        assert lab.sync(full=True).problems == ()
+        assert lab.vectors().count() == 2
+        assert diagnosed(lab) == {}
+
+
+def test_a_sync_waits_for_no_writer_to_prune_the_feed(synced, cli, monkeypatch):
+    """Everything is done, and says so, though another connection holds the write lock."""
+    monkeypatch.setattr(sync_module.feed, "PATIENCE", 0.1)
+    add(synced.primary, message(300))
+    synced.primary.execute("BEGIN IMMEDIATE")
+    done = cli("sync")
+    synced.primary.execute("ROLLBACK")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert count(synced) == 301
+
+
+def test_a_checksum_depends_on_every_byte(tmp_path):
+    """And on the length; a few bytes at the end are no whole word."""
+    file = tmp_path / "file"
+    content = os.urandom(300_003)
+    file.write_bytes(content)
+    right = soundness.checksum(file)
+    for at in (0, 7, 8, 262_143, 262_144, 300_000, 300_002):
+        flip(file, at)
+        assert soundness.checksum(file) != right
+        flip(file, at)
+    assert soundness.checksum(file) == right
+    for size in (0, 1, 8, 300_002):
+        file.write_bytes(content[:size])
+        assert soundness.checksum(file) != right
+
+
+def test_a_generation_that_another_process_reads_is_kept(synced):
+    """Until it ends, however it does."""
+    ready, go_on = faults.server().Event(), faults.server().Event()
+    key = next((synced.home.path.parent / "person").rglob("*.key"))
+    reader = faults.server().Process(
+        target=faults.read_slowly, args=(synced.home.path, key, 1, ready, go_on)
+    )
+    reader.start()
+    assert ready.wait(60)
+    for number in range(300, 305):
+        add(synced.primary, message(number))
+        synced.sync()
+    assert [*snapshots.published(synced.home.snapshots)] == [1, 4, 5, 6]
+    go_on.set()
+    reader.join(60)
+    assert reader.exitcode == 0  # it has asked again, and seen what it saw before
+    assert pinned(synced.home.snapshots) == set()
+    assert not [*(synced.home.warehouse / "readers").iterdir()]
+    add(synced.primary, message(305))
+    synced.sync()
+    assert [*snapshots.published(synced.home.snapshots)] == [5, 6, 7]
