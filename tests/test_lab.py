@@ -140,3 +140,16 @@ def test_a_report_has_the_labs_time_zone_and_its_own_environment(home: Path, tmp
     assert "UTC and Europe/Berlin in" in printed
     assert printed.count("•••") >= 8
     assert not any(secret in printed for secret in secrets)
+
+
+def test_a_lab_says_at_a_prompt_what_it_is(lab):
+    assert repr(lab) == (
+        f"<Lab {lab.home.path}, no snapshot yet: call .sync(), days and hours of UTC>"
+    )
+    lab.sync()
+    assert "snapshot 1" in repr(lab)
+    assert "reply_latency" in dir(lab.metrics)
+    lab.close()
+    assert repr(lab) == f"<Lab {lab.home.path}, closed>"
+    with pytest.raises(ConnectionIsClosed):
+        lab.metrics  # noqa: B018
