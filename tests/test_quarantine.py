@@ -1,4 +1,4 @@
-"""Quarantine: what a row is called there, what it holds, and that damage is not taken for a change."""
+"""Quarantine: what a row is called there, what it shows, and that damage is no change."""
 
 from __future__ import annotations
 
