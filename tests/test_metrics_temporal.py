@@ -424,3 +424,36 @@ def test_all_of_it_of_made_up_conversations(messages, zone):
             for measure in ("users", "sentiment"):
                 assert_is_trend(made, zone, unit, measure)
         assert_is_burstiness(made, 2)
+
+
+def in_weeks(counts) -> list[dict]:
+    """So many messages on each weekday of whole weeks, and one before and after them."""
+    hours = [(7 * week + day + 1) * 24 + 4 for week in range(len(counts)) for day in range(7)]
+    numbers = [number for week in counts for number in week]
+    spoken = [
+        said(3600 * hour + one, user=f"u{one}")
+        for hour, number in zip(hours, numbers, strict=True)
+        for one in range(number)
+    ]
+    return [said(0), *spoken, said(3600 * (hours[-1] + 48))]
+
+
+def test_a_weekday_is_compared_with_all_of_them_also_where_few_are_shown():
+    counts = np.random.default_rng(5).integers(1, 7, (30, 7))
+    with world(talk(*in_weeks(counts))) as made:
+        whole = made.ask("seasonality")
+        most = whole.pl()["n"].max()
+        shown = made.ask("seasonality", filters={"min_cell": most})
+    assert len(shown) == 1
+    assert whole.finding.startswith("No weekday clearly stands out in 30 weeks")
+    assert shown.finding == f"Of the rows that are shown: {whole.finding}"
+
+
+def test_weekdays_that_tie_are_not_said_with_the_interval_of_one():
+    counts = [[4 + week % 3, 2 + 3 * (week % 3), 1, 1, 1, 1, 1] for week in range(39)]
+    with world(talk(*in_weeks(counts))) as made:
+        answer = made.ask("seasonality")
+    rows = answer.pl()
+    assert rows["index"][0] == rows["index"][1]
+    assert rows["index_low"][0] != rows["index_low"][1]
+    assert answer.finding.startswith("Mon and Tue alike: 2.33 times the mean; the weekday explains")

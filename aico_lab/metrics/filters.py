@@ -18,6 +18,7 @@ Role = Literal["user", "assistant"]
 Moment: TypeAlias = "str | date | datetime"
 
 _BACK: Final = re.compile(r"(\d{1,6})\s*(h|d|w)")
+_MOST: Final = 1_000_000_000_000
 _WEEK: Final = re.compile(r"\d{4}-?W\d{2}")
 
 
@@ -106,8 +107,8 @@ def _counts_back(given: Moment | None) -> re.Match[str] | None:
 def _check_least(name: str, what: str, least: object) -> None:
     if isinstance(least, bool) or not isinstance(least, int):
         raise InvalidValue(f"{name} is a whole number, not {least!r}.")
-    if least < 1:
-        raise InvalidValue(f"{name} is the fewest {what} of a row: 1 or more.")
+    if not 1 <= least <= _MOST:
+        raise InvalidValue(f"{name} is the fewest {what} of a row: from 1 to {_MOST:,}.")
 
 
 def _names(what: str, given: str | Sequence[str] | None) -> tuple[str, ...] | None:
