@@ -126,6 +126,7 @@ def metrics_show(
                 "filters": answer.filters,
                 "generation": answer.generation,
                 "left_out": answer.left_out,
+                "values_left_out": answer.values_left_out,
                 "notes": answer.notes,
                 "columns": answer.metric.columns,
                 "rows": answer.pl().to_dicts(),

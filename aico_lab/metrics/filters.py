@@ -36,8 +36,8 @@ class Filters:
         role: Only what this side wrote.
         timezone: An IANA name; days, weeks and hours are counted in it.
         min_cell: Rows that rest on fewer observations (their column `n`) are left out.
-        min_people: Rows about fewer people are left out; None leaves it to the metric, which is 1,
-            but 5 where an answer holds words.
+        min_people: Rows about fewer people are left out, and values that rest on fewer; None leaves
+            it to the metric, which is 1, but 5 where an answer holds words.
     """
 
     since: Moment | None = None

@@ -74,7 +74,7 @@ def _describe_coordination(rows: pl.DataFrame) -> str:
             row["coordination_low"] <= 0 <= row["coordination_high"]
         )
         return (
-            f"{row['role']}: replies coordinate by {100 * row['coordination']:+.1f} percentage "
+            f"{row['role']}: replies coordinate by {100 * row['coordination']:+z.1f} percentage "
             f"points{', not clearly other than 0' if unclear else ''}"
         )
 
