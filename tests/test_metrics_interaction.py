@@ -167,7 +167,7 @@ def test_every_metric_means_the_same_by_a_complete_period(real, unit, zone):
 
 def test_who_is_not_known_is_nobody_and_the_companion_is_no_person():
     with world(talk(said(0, user=None), said(1, "assistant", user="u"), said(2, user="v"))) as made:
-        assert made.ask("daily_activity").pl().row(0)[1:5] == (3, 1, 2, 1)
+        assert made.ask("daily_activity").pl().row(0)[1:5] == (3, 1, 1, 1)
         found = made.ask("daily_activity", filters={"role": "assistant"})
         assert found.pl().row(0)[1:5] == (1, 0, 1, 1)
         found = made.ask("daily_activity", filters={"user": "v"}).pl()
