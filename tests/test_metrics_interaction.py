@@ -169,7 +169,7 @@ def test_who_is_not_known_is_nobody_and_the_companion_is_no_person():
     with world(talk(said(0, user=None), said(1, "assistant", user="u"), said(2, user="v"))) as made:
         assert made.ask("daily_activity").pl().row(0)[1:5] == (3, 1, 1, 1)
         found = made.ask("daily_activity", filters={"role": "assistant"})
-        assert found.pl().row(0)[1:5] == (1, 0, 1, 1)
+        assert found.pl().row(0)[1:5] == (1, 0, 0, 1)
         found = made.ask("daily_activity", filters={"user": "v"}).pl()
         assert found.select("n", "users").row(0) == (1, 1)
 
