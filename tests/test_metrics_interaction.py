@@ -18,7 +18,7 @@ from aico_lab.errors import InvalidValue
 from aico_lab.metrics.intervals import FEWEST
 from tests.effort import examples
 from tests.talks import START, World, said, talk, talks, world
-from tests.talks_by_hand import following, is_complete, real_messages, start_of
+from tests.talks_by_hand import following, is_complete, messages_of, real_messages, start_of
 
 BERLIN, KOLKATA, SAO_PAULO = "Europe/Berlin", "Asia/Kolkata", "America/Sao_Paulo"
 ZONES = pytest.mark.parametrize("zone", ["UTC", BERLIN, KOLKATA, SAO_PAULO])
@@ -73,12 +73,14 @@ def assert_is_activity(made: World, zone: str, unit: str) -> None:
     written = defaultdict(list)
     for row in spoken(made):
         written[start_of(day_of(row, zone), unit)].append(row)
+    # What the companion wrote is of the person it wrote to.
+    whom = {message.id: message.person for message in messages_of(made.messages)}
     expected = []
     ends = ends_of(made)
     for start in starts(made, zone, unit):
         rows = written[start]
         users = {row["user_id"] for row in rows if row["role"] == "user"} - {None}
-        people = {row["user_id"] for row in rows} - {None}
+        people = {whom[row["id"]] for row in rows} - {None}
         conversations = {row["conversation_id"] for row in rows}
         complete = is_complete(start, unit, zone, *ends)
         counts = [len(found) for found in (rows, users, people, conversations)]

@@ -201,11 +201,13 @@ def assert_is_changes(made: World, zone: str, unit: str, measure: str) -> None:
 
 
 def assert_is_seasonality(made: World, zone: str, cycle: str) -> None:
-    counts = Counter()
+    counts, who = Counter(), defaultdict(set)
+    whom = {message.id: message.person for message in messages_of(made.messages)}
     for row in spoken(made):
         then = local(row, zone)
         place = then.weekday() if cycle == "week" else then.hour
         counts[start_of(then.date(), cycle), place] += 1
+        who[start_of(then.date(), cycle), place].add(whom[row["id"]])
     cycles = whole(made, zone, cycle)
     if cycle == "day":
         midnight = {d: datetime(d.year, d.month, d.day, tzinfo=ZoneInfo(zone)).astimezone(UTC)
@@ -219,6 +221,8 @@ def assert_is_seasonality(made: World, zone: str, cycle: str) -> None:
     table = np.array([[counts[c, place] for place in range(len(names))] for c in cycles], float)
     assert found["slot"].to_list() == list(names)
     assert found["n"].to_list() == list(table.sum(axis=0))
+    people = [set().union(*(who[c, place] for c in cycles)) for place in range(len(names))]
+    assert found["people"].to_list() == [len(those - {None}) for those in people]
     assert found["cycles"].unique().to_list() == [len(cycles)]
     if table.sum() == 0:
         assert found["index"].null_count() == len(names)
