@@ -64,7 +64,7 @@ def days_by_person(made: World, zone: str) -> dict[str, set[date]]:
 
 def ends_of(made: World) -> tuple[datetime, datetime]:
     """When the data begin and end."""
-    times = [row["timestamp"] for row in spoken(made)]
+    times = [row["timestamp"] for row in spoken(made)] or [START]
     return min(times), max(times)
 
 

@@ -102,7 +102,10 @@ def values(made: World, zone: str, unit: str, measure: str) -> dict[date, float 
         else:
             scores = [r["sentiment_score"] for r in said_then]
             scores = [score for score in scores if score is not None]
-            found[start] = sum(scores) / len(scores) if scores else None
+            if measure == "scored":
+                found[start] = len(scores)
+            else:
+                found[start] = sum(scores) / len(scores) if scores else None
     return found
 
 
@@ -147,7 +150,8 @@ def sen(
 
 
 def assert_is_trend(made: World, zone: str, unit: str, measure: str) -> None:
-    expected, counted = values(made, zone, unit, measure), values(made, zone, unit, "messages")
+    expected = values(made, zone, unit, measure)
+    counted = values(made, zone, unit, "scored" if measure == "sentiment" else "messages")
     used = whole(made, zone, unit)
     found = made.ask("trend", measure=measure, period=unit, filters={"timezone": zone}).pl()
     assert found.select("start", "n", "complete", "unit").rows() == [
