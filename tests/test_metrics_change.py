@@ -224,7 +224,8 @@ def test_weeks_that_grow_by_two_messages():
     assert rows["slope"][0] == pytest.approx(2, abs=0.1)
     assert rows["slope_low"][0] <= rows["slope"][0] <= rows["slope_high"][0]
     assert answer.finding.startswith("Messages go up in 12 weeks: +2")
-    assert " a week (+1." in answer.finding
+    assert " a week (95 % interval +1." in answer.finding
+    assert answer.finding.endswith(" (uncertain: 12 weeks)")
 
 
 @pytest.mark.parametrize(
@@ -234,7 +235,7 @@ def test_weeks_that_grow_by_two_messages():
         ([2], "Too little data: 1 complete week, where 12 are needed"),
         ([2, 5], "Too little data: 2 complete weeks, where 12 are needed"),
         ([2, 3, 4, 5, 6], "Too little data: 5 complete weeks, where 12 are needed"),
-        (list(range(50, 10, -2)), "Messages go down in 20 weeks: -2 a week (-2.0"),
+        (list(range(50, 10, -2)), "Messages go down in 20 weeks: -2 a week (95 % interval -2.0"),
         ([5, 9] * 10, "No clear direction of messages in 20 weeks: "),
         ([3] * 20, "No clear direction of messages in 20 weeks: "),
         ([0] * 20, "No clear direction of messages in 20 weeks: "),
@@ -300,7 +301,10 @@ def test_weeks_without_a_scored_message_take_no_part_in_a_trend_of_sentiment():
         pytest.approx(1 / 30 - 0.5),
         pytest.approx(-0.433, abs=1e-3),
     ]
-    assert answer.finding == "Sentiment goes up in 20 weeks: +0.0333 a week (+0.0333 to +0.0333)"
+    assert answer.finding == (
+        "Sentiment goes up in 20 weeks: +0.0333 a week (95 % interval +0.0333 to +0.0333) "
+        "(uncertain: 20 weeks)"
+    )
 
 
 def test_a_silence_and_a_new_beginning_are_two_changes():
@@ -314,7 +318,7 @@ def test_a_silence_and_a_new_beginning_are_two_changes():
     ]
     assert answer.finding == (
         "3 phases of messages in 18 weeks, in the mean of a week: 20.7 from 2024-01-01, "
-        "0 from 2024-02-12, 5.67 from 2024-03-25"
+        "0 from 2024-02-12, 5.67 from 2024-03-25 (uncertain: 18 weeks)"
     )
     assert answer.pl().select("periods", "phases").unique().rows() == [(18, 3)]
 
@@ -380,3 +384,39 @@ def test_years_are_whole_where_all_their_months_are():
         date(year, 1, 1) for year in (1800, 1801, 1900, 2024)
     ]
     assert rows["periods"][0] == 223
+
+
+def test_phases_that_are_left_out_are_not_at_the_end():
+    """Twenty weeks of one person, and twenty of 999 or 1,000 messages of forty."""
+    spoken = [
+        said(3600 * 24 * (7 * week + 3) + number, user=f"u{number % 40}")
+        for week in range(40)
+        for number in range(2 if week < 20 else 1000 - week % 2)
+    ]
+    with world(talk(*spoken)) as made:
+        assert made.ask("change_points").finding == (
+            "2 phases of messages in 38 weeks, in the mean of a week: "
+            "2 from 2024-04-08, 1,000 from 2024-08-19"
+        )
+        assert made.ask("change_points", filters={"min_people": 5}).finding == (
+            "2 phases of messages in 38 weeks; of the rows that are shown, in the mean of a week: "
+            "1,000 from 2024-08-19"
+        )
+
+
+@pytest.mark.parametrize("name", ["trend", "change_points", "seasonality", "weekly_activity"])
+def test_data_begin_with_a_channel_as_with_people(name):
+    """One writes in a channel for forty weeks, others in another one for the last fifteen."""
+    late = [f"u{number}" for number in range(5)]
+    spoken = [said(3600 * 24 * 7 * week, user="early", conversation="a") for week in range(40)]
+    spoken += [
+        said(3600 * 24 * 7 * week + 60, user=user, conversation="b")
+        for week in range(25, 40)
+        for user in late
+    ]
+    with world(talk(*spoken)) as made:
+        by_channel, by_user = (
+            made.ask(name, filters=chosen) for chosen in ({"channel": "b"}, {"user": late})
+        )
+    assert by_channel.finding == by_user.finding
+    assert by_channel.pl().equals(by_user.pl())

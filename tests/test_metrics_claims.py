@@ -10,7 +10,7 @@ import pytest
 
 from aico_lab.metrics import claims
 from aico_lab.metrics.catalogue import CATALOGUE
-from aico_lab.metrics.intervals import FEW, FEWEST, MOST, UNIT, UNITS
+from aico_lab.metrics.intervals import FEW, FEWEST, MIXED, MOST, UNIT, UNITS
 from tests.talks import OTHERS, World, said, talk
 
 EVERY = list(CATALOGUE)
@@ -189,3 +189,131 @@ def test_ties_are_named_and_numbers_have_their_nouns():
         "0 people", "1 person", "2,000 people",
     ]  # fmt: skip
     assert claims.counted(1, "conversations") == "1 conversation"
+    assert claims.counted(1, MIXED) == "1 person or unnamed conversation"
+    assert claims.counted(2, MIXED) == "2 people and unnamed conversations"
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "signed"),
+    [
+        (999.7, "1,000", "+1,000"),
+        (1e-5, "0.00001", "+0.00001"),
+        (-0.0, "0", "+0"),
+        (-3e-16, "0", "+0"),
+        (0.123456, "0.123", "+0.123"),
+        (-12.0, "-12", "-12"),
+        (123_456.7, "123,457", "+123,457"),
+    ],
+)
+def test_numbers_are_written_without_powers_of_ten(value, text, signed):
+    assert claims.written(value) == text
+    assert claims.written(value, signed=True) == signed
+
+
+@pytest.fixture(scope="module")
+def dominated():
+    """Forty people, one of whom wrote 95 % of everything."""
+    spoken = [
+        said(300 * person + at // 2 * 13 * WEEK / number + at % 2 * (5 if person else 400),
+             ("user", "assistant")[at % 2], "I am so happy today, my friend, and what a day it was",
+             conversation=f"c{person}-{at // 2 % 50}", user=f"u{person}")
+        for person in range(40)
+        for number in [2 if person else 1500]
+        for at in range(2 * number)
+    ]  # fmt: skip
+    made = World(talk(*spoken))
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["balance", "reply_latency", "trend", "change_points", "seasonality", "languages"]
+)
+def test_who_dominates_is_named_where_a_claim_is_made(dominated, name):
+    said_of_one = re.search(
+        r"(one of 40 people|one person) has (\d+) %", dominated.ask(name).finding
+    )
+    assert said_of_one, dominated.ask(name).finding
+    assert int(said_of_one[2]) > claims.DOMINANT
+    assert "has 1" not in dominated.ask("trend", measure="users").finding
+
+
+def test_a_home_of_one_person_is_not_told_that_it_is_one(worlds):
+    for name in ("trend", "change_points", "seasonality"):
+        assert "one person" not in worlds[1].ask(name).finding
+
+
+def preferences(**settings: tuple[int, int]) -> World:
+    """So many people who set each preference, and so many of them who changed it."""
+    rows = []
+    for key, (people, changed) in settings.items():
+        for person in range(people):
+            values = ["a", "b"] if person < changed else ["a"]
+            rows += [(0, f"u{person}", key, None, f'"{value}"', FIRST) for value in values]
+    rows = [(number, *row[1:]) for number, row in enumerate(rows)]
+    schema = OTHERS["preference_changes"]
+    return World(talk(said(0)), preference_changes=pl.DataFrame(rows, schema=schema, orient="row"))
+
+
+TEN = " (uncertain: 10 people)"
+
+
+@pytest.mark.parametrize(
+    ("settings", "finding"),
+    [
+        (
+            {"tone": (12, 0), "voice": (8, 8)},
+            "Nobody changed a preference that 10 people or more set (uncertain: 12 people)",
+        ),
+        ({"tone": (12, 0), "voice": (8, 0)}, "Nobody changed a preference (uncertain: 12 people)"),
+        (
+            {"b": (10, 5), "a": (40, 20)},
+            "What is changed most is a and b alike: by 50 % of the people who set each" + TEN,
+        ),
+        ({"b": (10, 4), "a": (40, 20)}, "What is changed most is a: by 20 of 40 people (50 %)"),
+    ],
+)
+def test_who_changed_a_preference_is_said_of_all_and_ties_of_each(settings, finding):
+    made = preferences(**settings)
+    assert made.ask("preference_changes").finding == finding
+    made.close()
+
+
+def test_a_comparison_is_as_sure_as_the_side_of_fewer_people():
+    """Sixty people with negative turns, of whom four have others to compare with."""
+    spoken = [
+        said(5000 * person + 60 * turn, ("user", "assistant")[turn % 2], user=f"u{person}",
+             conversation=f"c{person}", sentiment=0.5 if person < 4 and turn % 6 > 1 else -0.5)
+        for person in range(60)
+        for turn in range(12)
+    ]  # fmt: skip
+    world = World(talk(*spoken))
+    finding = world.ask("mood_recovery").finding
+    assert finding.startswith("Too little data (4 people) for more than a description")
+    assert finding.count("(no clear difference)") == 2
+    world.close()
+
+
+def test_hours_that_tie_are_not_said_to_be_of_the_people_of_one():
+    spoken = [said(at * 3600, user=f"u{at % 5 if at % 2 else 0}") for at in range(24 * 14)]
+    world = World(talk(*spoken))
+    finding = world.ask("week_heatmap").finding
+    assert "alike: 2 messages, 0.6 % of 336" in finding
+    world.close()
+
+
+def test_the_unit_is_the_mixed_one_where_some_conversations_are_unnamed():
+    spoken = [
+        said(9000 * one + 60 * turn, ("user", "assistant")[turn % 2],
+             ("cats and dogs", "dogs and birds")[turn % 2], conversation=f"c{one}",
+             user=f"u{one}" if one < 8 else None)
+        for one in range(14)
+        for turn in range(4)
+    ]  # fmt: skip
+    world = World(talk(*spoken))
+    for name in ("reply_latency", "distinguishing_words", "turns"):
+        answer = world.ask(name)
+        assert set(answer._rows[UNIT]) == {MIXED}, name
+        assert f"14 {MIXED}" in answer.finding
+    assert set(world.ask("reply_latency", filters={"user": ["u1", "u2"]})._rows[UNIT]) == {"people"}
+    world.close()

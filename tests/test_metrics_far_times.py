@@ -228,3 +228,23 @@ def test_a_question_is_compiled_once_although_now_goes_on():
         for _ in range(3):
             made.ask("overview", filters={"since": "2d", "timezone": "Europe/Berlin"})
     assert compile_query.cache_info().misses == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("seasonality", "left out"),
+        ("trend", "left out"),
+        ("overview", "among them"),
+        ("week_heatmap", "among them"),
+        ("feedback", None),
+    ],
+)
+def test_what_became_of_far_messages_is_said(name, what):
+    old = at(datetime(1984, 4, 9, tzinfo=UTC), user="old")
+    with world(talk(old, *ordinary())) as made:
+        said_of = " of before 1990 or of the future "
+        assert (f"1 message{said_of}{what}" in made.ask(name).caption) == (what is not None)
+        # Where the filters leave it out, it is not left out for its time, nor among them.
+        for chosen in ({"since": "2024-01-01"}, {"user": "u1"}, {"channel": "c1"}):
+            assert said_of not in made.ask(name, filters=chosen).caption

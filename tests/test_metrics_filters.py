@@ -214,7 +214,7 @@ def test_a_role_is_a_side(role):
 
 @pytest.mark.parametrize(
     ("smallest", "says"),
-    [(0, "1 or more"), (-3, "1 or more"), (2.5, "a whole number"), ("5", "a whole number"),
+    [(0, "from 1 to"), (-3, "from 1 to"), (2.5, "a whole number"), ("5", "a whole number"),
      (True, "a whole number"), (None, "a whole number")],
 )  # fmt: skip
 def test_a_smallest_cell_is_a_whole_number_from_one_on(smallest, says):

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from aico_lab.metrics.intervals import Statistic, estimate, mean, percent
+from aico_lab.metrics.intervals import Statistic, estimate, mean, percent, wilson
 from aico_lab.metrics.quantiles import median_interval, quantiles
 from tests.effort import examples
 from tests.talks_by_hand import median_interval_by_hand
@@ -258,7 +258,7 @@ def test_five_million_units_need_little_memory():
     """Measured in a process of its own, beyond what the rows themselves need."""
     program = """
 import resource, numpy as np, polars as pl
-from aico_lab.metrics.intervals import Statistic, estimate, mean, percent
+from aico_lab.metrics.intervals import Statistic, estimate, mean, percent, wilson
 rng = np.random.default_rng(0)
 n = 5_000_000
 rows = pl.DataFrame({"side": np.arange(n) % 2, "part": rng.integers(0, 4, n),
@@ -272,3 +272,34 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert int(ran.stdout) < 500
+
+
+@pytest.mark.parametrize(("part", "whole"), [(1, 2), (1, 3), (7, 10), (1, 10)])
+def test_a_share_that_is_the_same_in_all_people_has_no_interval(part, whole):
+    """As with means: people who are all alike tell nothing of how others differ."""
+    size = np.arange(1.0, 41)
+    rows = pl.DataFrame({"part": part * size, "count": whole * size, "known": True})
+    line = estimate(rows, by=[], unit="people", statistics=STATISTICS_OF_SHARES).row(0, named=True)
+    assert line["share"] == pytest.approx(100 * part / whole)
+    assert (line["share_low"], line["share_high"]) == (None, None)
+    means = {name: STATISTICS[name] for name in ("mean", "amount")}
+    rows = rows.rename({"part": "total"})
+    line = estimate(rows, by=[], unit="people", statistics=means).row(0, named=True)
+    assert [line[f"{name}{end}"] for name in means for end in ("_low", "_high")] == [None] * 4
+
+
+def test_the_interval_of_a_share_of_none_begins_at_none():
+    for n in range(1, 200):
+        ends = wilson(np.array([0.0, 1.0]), np.array([n, n]), np.array([1.96, 1.96]))
+        assert (ends[0][0], ends[1][1]) == (0, 1)
+        assert ends[1][0] > 0
+        assert ends[0][1] < 1
+
+
+def test_people_of_a_comparison_are_those_of_the_side_of_fewer():
+    rows = pl.DataFrame({"a": [2.0] * 12, "b": [1.0] * 5 + [0.0] * 7, "known": True})
+    compared = Statistic(lambda sums: sums["a"] / sums["b"], ("a", "b"), "log")
+    line = estimate(rows, by=[], unit="people", statistics={"x": compared}).row(0, named=True)
+    assert line["_people_x"] == 5
+    line = estimate(rows, by=[], unit="conversations", statistics={"x": compared})
+    assert line["_people_x"][0] == 1

@@ -102,7 +102,10 @@ def values(made: World, zone: str, unit: str, measure: str) -> dict[date, float 
         else:
             scores = [r["sentiment_score"] for r in said_then]
             scores = [score for score in scores if score is not None]
-            found[start] = sum(scores) / len(scores) if scores else None
+            if measure == "scored":
+                found[start] = len(scores)
+            else:
+                found[start] = sum(scores) / len(scores) if scores else None
     return found
 
 
@@ -147,7 +150,8 @@ def sen(
 
 
 def assert_is_trend(made: World, zone: str, unit: str, measure: str) -> None:
-    expected, counted = values(made, zone, unit, measure), values(made, zone, unit, "messages")
+    expected = values(made, zone, unit, measure)
+    counted = values(made, zone, unit, "scored" if measure == "sentiment" else "messages")
     used = whole(made, zone, unit)
     found = made.ask("trend", measure=measure, period=unit, filters={"timezone": zone}).pl()
     assert found.select("start", "n", "complete", "unit").rows() == [
@@ -201,11 +205,13 @@ def assert_is_changes(made: World, zone: str, unit: str, measure: str) -> None:
 
 
 def assert_is_seasonality(made: World, zone: str, cycle: str) -> None:
-    counts = Counter()
+    counts, who = Counter(), defaultdict(set)
+    whom = {message.id: message.person for message in messages_of(made.messages)}
     for row in spoken(made):
         then = local(row, zone)
         place = then.weekday() if cycle == "week" else then.hour
         counts[start_of(then.date(), cycle), place] += 1
+        who[start_of(then.date(), cycle), place].add(whom[row["id"]])
     cycles = whole(made, zone, cycle)
     if cycle == "day":
         midnight = {d: datetime(d.year, d.month, d.day, tzinfo=ZoneInfo(zone)).astimezone(UTC)
@@ -219,6 +225,8 @@ def assert_is_seasonality(made: World, zone: str, cycle: str) -> None:
     table = np.array([[counts[c, place] for place in range(len(names))] for c in cycles], float)
     assert found["slot"].to_list() == list(names)
     assert found["n"].to_list() == list(table.sum(axis=0))
+    people = [set().union(*(who[c, place] for c in cycles)) for place in range(len(names))]
+    assert found["people"].to_list() == [len(those - {None}) for those in people]
     assert found["cycles"].unique().to_list() == [len(cycles)]
     if table.sum() == 0:
         assert found["index"].null_count() == len(names)
@@ -424,3 +432,36 @@ def test_all_of_it_of_made_up_conversations(messages, zone):
             for measure in ("users", "sentiment"):
                 assert_is_trend(made, zone, unit, measure)
         assert_is_burstiness(made, 2)
+
+
+def in_weeks(counts) -> list[dict]:
+    """So many messages on each weekday of whole weeks, and one before and after them."""
+    hours = [(7 * week + day + 1) * 24 + 4 for week in range(len(counts)) for day in range(7)]
+    numbers = [number for week in counts for number in week]
+    spoken = [
+        said(3600 * hour + one, user=f"u{one}")
+        for hour, number in zip(hours, numbers, strict=True)
+        for one in range(number)
+    ]
+    return [said(0), *spoken, said(3600 * (hours[-1] + 48))]
+
+
+def test_a_weekday_is_compared_with_all_of_them_also_where_few_are_shown():
+    counts = np.random.default_rng(5).integers(1, 7, (30, 7))
+    with world(talk(*in_weeks(counts))) as made:
+        whole = made.ask("seasonality")
+        most = whole.pl()["n"].max()
+        shown = made.ask("seasonality", filters={"min_cell": most})
+    assert len(shown) == 1
+    assert whole.finding.startswith("No weekday clearly stands out in 30 weeks")
+    assert shown.finding == f"Of the rows that are shown: {whole.finding}"
+
+
+def test_weekdays_that_tie_are_not_said_with_the_interval_of_one():
+    counts = [[4 + week % 3, 2 + 3 * (week % 3), 1, 1, 1, 1, 1] for week in range(39)]
+    with world(talk(*in_weeks(counts))) as made:
+        answer = made.ask("seasonality")
+    rows = answer.pl()
+    assert rows["index"][0] == rows["index"][1]
+    assert rows["index_low"][0] != rows["index_low"][1]
+    assert answer.finding.startswith("Mon and Tue alike: 2.33 times the mean; the weekday explains")

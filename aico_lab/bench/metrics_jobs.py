@@ -37,8 +37,11 @@ SQL: Final = {
             count(*) AS n, count(*) FILTER (role = 'assistant') AS by_assistant,
             count(DISTINCT conversation_id) AS conversations,
             count(DISTINCT user_id) FILTER (role = 'user') AS users,
-            sum(n_words)::BIGINT AS words, count(DISTINCT ts::DATE) AS days,
-            min(ts)::DATE AS first_day, max(ts)::DATE AS last_day, avg(sentiment_score) AS sentiment
+            count(DISTINCT user_id) AS people, sum(n_words)::BIGINT AS words,
+            count(DISTINCT user_id) FILTER (n_words IS NOT NULL) AS _people_words,
+            count(DISTINCT ts::DATE) AS days, min(ts)::DATE AS first_day, max(ts)::DATE AS last_day,
+            avg(sentiment_score) AS sentiment,
+            count(DISTINCT user_id) FILTER (sentiment_score IS NOT NULL) AS _people_sentiment
         FROM (SELECT *, make_timestamp(ts_ms * 1000) AS ts FROM mart.messages)""",
     "week_heatmap": """
         SELECT
@@ -51,6 +54,7 @@ SQL: Final = {
             date_trunc('week', DATE '1970-01-01' + day::INTEGER)::DATE AS start,
             sum(n_messages)::BIGINT AS n,
             count(DISTINCT user_id) FILTER (role = 'user') AS users,
+            count(DISTINCT user_id) AS people,
             count(DISTINCT conversation_id) AS conversations
         FROM mart.daily GROUP BY ALL""",
     "turns": """
@@ -221,11 +225,14 @@ def _by_pandas(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
             "by_assistant": [(~by_user).sum()],
             "conversations": [frame["conversation_id"].nunique()],
             "users": [frame.loc[by_user, "user_id"].nunique()],
+            "people": [frame["user_id"].nunique()],
             "words": [frame["n_words"].sum()],
+            "_people_words": [frame["user_id"].nunique()],
             "days": [day.nunique()],
             "first_day": [day.min().date()],
             "last_day": [day.max().date()],
             "sentiment": [frame["sentiment_score"].mean()],
+            "_people_sentiment": [frame.loc[frame["sentiment_score"].notna(), "user_id"].nunique()],
         }
     )
     slots = [frame["ts"].dt.weekday.rename("day"), frame["ts"].dt.hour.rename("hour")]
@@ -236,6 +243,7 @@ def _by_pandas(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
         {
             "n": frame.groupby(week).size(),
             "users": frame[by_user].groupby(week[by_user])["user_id"].nunique(),
+            "people": frame.groupby(week)["user_id"].nunique(),
             "conversations": frame.groupby(week)["conversation_id"].nunique(),
         }
     )

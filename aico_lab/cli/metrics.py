@@ -113,7 +113,7 @@ def metrics_show(
         raise InvalidValue(f"{plot.name} is no picture: its name ends in {', '.join(PICTURES)}.")
     with open_lab(home, key_file, timezone=timezone) as lab:
         with importing("aico_lab.metrics.catalogue"):
-            question = getattr(lab.metrics, name)
+            question = lab.metrics[name]
         answer: Answer = question(
             since=since,
             until=until,
@@ -136,6 +136,7 @@ def metrics_show(
                 "filters": answer.filters,
                 "generation": answer.generation,
                 "left_out": answer.left_out,
+                "values_left_out": answer.values_left_out,
                 "notes": answer.notes,
                 "columns": answer.metric.columns,
                 "rows": answer.pl().to_dicts(),

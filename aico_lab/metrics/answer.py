@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from aico_lab.metrics.claims import counted
-from aico_lab.metrics.intervals import FEW, FEWEST, MOST, TOTAL, UNIT, UNITS
+from aico_lab.metrics.claims import counted, written
+from aico_lab.metrics.intervals import FEW, FEWEST, MOST, PEOPLE_OF, UNIT, UNITS
 from aico_lab.metrics.registry import N
 
 if TYPE_CHECKING:
@@ -50,7 +50,10 @@ class Answer:
         left_out: How many rows rested on fewer observations than `min_cell`, or on fewer people
             than `min_people`.
         begins: When the period begins, where `since` says how far back.
-        far: How many messages of all are of before 1990 or of the future.
+        far: How many of these messages are of before 1990 or of the future.
+        nothing: The finding where there are no rows.
+        values_left_out: How many values of the rows that stay rested on fewer people than
+            `min_people`.
     """
 
     metric: Metric
@@ -61,6 +64,8 @@ class Answer:
     _rows: pl.DataFrame
     begins: str | None = None
     far: int = 0
+    nothing: str = ""
+    values_left_out: int = 0
 
     def pl(self) -> pl.DataFrame:
         """Return the rows as a polars frame."""
@@ -130,7 +135,7 @@ class Answer:
     def finding(self) -> str:
         """What the answer is, in a sentence."""
         if self._rows.is_empty() and not self.left_out:
-            return self.metric.nothing
+            return self.nothing
         if not self.left_out:
             return self.metric.finding(self._rows)
         if self._rows.filter(pl.col(N).is_null() | (pl.col(N) > 0)).is_empty():
@@ -172,18 +177,27 @@ class Answer:
             if chosen:
                 said.append(chosen[0] if len(chosen) == 1 else f"{len(chosen)} {name}s")
         said += [f"days and hours of {filters.timezone}", f"snapshot {self.generation}"]
-        if self.far and "start" in self._rows.columns:
-            said.append(f"{counted(self.far, 'messages')} of before 1990 or of the future left out")
+        if self.far and self.metric.far:
+            far = f"{counted(self.far, 'messages')} of before 1990 or of the future"
+            said.append(f"{far} {self.metric.far}")
         said += self.notes
         if self.left_out:
             said.append(self._left_out)
+        if self.values_left_out:
+            values, least = counted(self.values_left_out, "values"), self.fewest_people
+            said.append(f"{values} of fewer than {counted(least, 'people')} left out")
         return ", ".join(said)
 
     @property
+    def fewest_people(self) -> int:
+        """The fewest people of a row or value that shows."""
+        return self.filters.min_people or self.metric.min_people
+
+    @property
     def _left_out(self) -> str:
-        fewest_people = self.filters.min_people or self.metric.min_people
-        limits = [f"{self.filters.min_cell} observations"] if self.filters.min_cell > 1 else []
-        limits += [counted(fewest_people, "people")] if fewest_people > 1 else []
+        least, people = self.filters.min_cell, self.fewest_people
+        limits = [counted(least, "observations")] if least > 1 else []
+        limits += [counted(people, "people")] if people > 1 else []
         return f"{counted(self.left_out, 'rows')} of fewer than {' or '.join(limits)} left out"
 
     def __len__(self) -> int:
@@ -236,10 +250,13 @@ class Answer:
 
 
 def typed(rows: pl.DataFrame, columns: Sequence[Column]) -> pl.DataFrame:
-    """Return the declared columns in their order and with their types, and those of intervals."""
+    """Return the declared columns in their order and with their types, and those that do not show.
+
+    The latter begin with an underscore: what intervals, findings and `min_people` go by.
+    """
     return rows.select(
         *(pl.col(column.name).cast(TYPES[column.type]) for column in columns),
-        *(name for name in (UNITS, UNIT, MOST, TOTAL) if name in rows.columns),
+        *(name for name in rows.columns if name.startswith("_")),
     )
 
 
@@ -261,6 +278,30 @@ def without_small_cells(
     return rows.filter((n == 0) | enough)
 
 
+def without_values_of_few(rows: pl.DataFrame, min_people: int) -> tuple[pl.DataFrame, int]:
+    """Leave out values that rest on fewer people than their row, and on too few of them.
+
+    Args:
+        rows: Of an answer. A column `_people_NAME` says how many people a column NAME rests on.
+        min_people: The fewest people of a value that stays, with its interval.
+
+    Returns:
+        The rows, and how many values were left out.
+    """
+    if min_people <= 1:
+        return rows, 0
+    found = 0
+    for column in rows.columns:
+        name = column.removeprefix(PEOPLE_OF)
+        if name == column or name not in rows.columns:
+            continue
+        few = pl.col(column).fill_null(0) < min_people
+        found += rows.filter(few, pl.col(name).is_not_null()).height
+        ends = [end for end in (name, f"{name}_low", f"{name}_high") if end in rows.columns]
+        rows = rows.with_columns(pl.when(~few).then(pl.col(end)).alias(end) for end in ends)
+    return rows, found
+
+
 def _side(column: Column) -> str:
     return "left" if column.type in ("text", "date", "truth") else "right"
 
@@ -274,5 +315,5 @@ def _text(value: object) -> str:
         case int():
             return f"{value:,}"
         case float():
-            return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"  # noqa: PLR2004
+            return written(value)
     return str(value)

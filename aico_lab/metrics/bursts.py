@@ -53,9 +53,9 @@ def _finish_burstiness(rows: pl.DataFrame, _talk: Talk, min_intervals: int) -> p
 def _describe_burstiness(rows: pl.DataFrame) -> str:
     def tells(row: claims.Row) -> str:
         b, m = row["burstiness"], row["memory"]
-        memory = "" if m is None else f", M = {m:.2f}"
+        memory = "" if m is None else f", M = {m:z.2f}"
         people = claims.counted(row["n"], "people")
-        return f"{row['role']}: B = {b:.2f}{memory} in the mean of {people}"
+        return f"{row['role']}: B = {b:z.2f}{memory} in the mean of {people}"
 
     return claims.each(rows, tells)
 

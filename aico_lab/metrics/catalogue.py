@@ -33,7 +33,7 @@ from aico_lab.metrics import (
     vocabulary,
     wording,
 )
-from aico_lab.metrics.answer import Answer, typed, without_small_cells
+from aico_lab.metrics.answer import Answer, typed, without_small_cells, without_values_of_few
 from aico_lab.metrics.registry import CATALOGUE
 from aico_lab.metrics.talk import Talk
 
@@ -88,6 +88,7 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
         talk = replace(talk, by_person=_names_several_people(connection, talk))
         query = compile_query(metric.name, talk, tuple(sorted(parameters.items())))
         rows = pl.DataFrame(connection.execute(query).to_arrow_table())
+    nothing = metric.nothing if isinstance(metric.nothing, str) else metric.nothing(rows, talk)
     if metric.finish:
         rows = metric.finish(rows, talk, **parameters)
     answer = typed(rows, metric.columns)
@@ -95,8 +96,19 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
         answer = answer.filter(pl.col("role") == filters.role)
     fewest_people = filters.min_people or metric.min_people
     kept = without_small_cells(answer, metric.people, filters.min_cell, fewest_people)
-    left_out, begins = answer.height - kept.height, filters.begins(talk.bounds[0])
-    return Answer(metric, parameters, filters, generation, left_out, kept, begins, far)
+    shown, values_left_out = without_values_of_few(kept, fewest_people)
+    return Answer(
+        metric=metric,
+        parameters=parameters,
+        filters=filters,
+        generation=generation,
+        left_out=answer.height - kept.height,
+        _rows=shown,
+        begins=filters.begins(talk.bounds[0]),
+        far=far,
+        nothing=nothing,
+        values_left_out=values_left_out,
+    )
 
 
 def check_filters(reader: Reader, filters: Filters) -> None:
@@ -128,22 +140,36 @@ def _describe(
 ) -> tuple[int, dict[str, Any], int]:
     """Return the snapshot's generation, the times of its messages, and how many are far ones.
 
-    The calendar begins with the first message of the people in question, and ends with the last one
-    of all. Messages of before 1990 or of the future, whose times are most likely wrong, do not
-    stretch it, unless the filters ask for such times or there are no others.
+    The calendar begins with the first message of the people and channels in question, and ends with
+    the last one of all. Messages of before 1990 or of the future, whose times are most likely
+    wrong, do not stretch it, unless the filters ask for such times or there are no others.
     """
     now_ms = time.time_ns() // 1_000_000
     # Each alone: what `since` counts back from, and so their order, is known only afterwards.
     since, _ = replace(filters, until=None).bounds(now_ms)
     _, until = replace(filters, since=None).bounds(now_ms)
     first, last = min(FIRST_USUAL_MS, since or FIRST_USUAL_MS), max(now_ms, until or now_ms)
-    generation, first_ms, last_ms, recent_ms, years, far = connection.execute(
+    is_chosen = " AND ".join(
+        f"coalesce({_is_one_of(column, names)}, false)"
+        for column, names in (("user_id", filters.users), ("channel_id", filters.channels))
+    )
+    # What the period leaves out anyway is not left out for its time.
+    is_far = " OR ".join(
+        condition
+        for condition, bound in (
+            (f"ts_ms < {first}", filters.since),
+            (f"ts_ms > {last}", filters.until),
+        )
+        if bound is None
+    )
+    of_side = _is_one_of("role", (filters.role,) if filters.role else ())
+    generation, first_ms, last_ms, recent_ms, begin_ms, years, far = connection.execute(
         f"""
         WITH
             told AS (
                 SELECT
                     ts_ms, ts_ms BETWEEN {first} AND {last} AS usual,
-                    coalesce({_is_one_of("user_id", filters.users)}, false) AS chosen
+                    {is_chosen} AS chosen, ({is_far or "false"}) AND {of_side} AS far
                 FROM mart.messages
             )
         SELECT
@@ -153,11 +179,13 @@ def _describe(
             ),
             coalesce(max(ts_ms) FILTER (usual), max(ts_ms), 0),
             max(ts_ms) FILTER (ts_ms <= {now_ms}),
+            coalesce(min(ts_ms) FILTER (usual), min(ts_ms), 0),
             list_sort(list(DISTINCT year(make_timestamp(ts_ms * 1000)))),
-            CASE WHEN bool_or(usual) THEN count(*) FILTER (NOT usual) ELSE 0 END
+            CASE WHEN bool_or(usual) THEN count(*) FILTER (far AND chosen) ELSE 0 END
         FROM told"""
     ).fetchall()[0]
     times = {"first_ms": first_ms, "last_ms": last_ms, "recent_ms": recent_ms}
+    times["begin_ms"] = begin_ms
     return generation or 0, {**times, "years": tuple(years or ())}, far
 
 

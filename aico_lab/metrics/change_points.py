@@ -9,6 +9,7 @@ import polars as pl
 
 from aico_lab.errors import InvalidValue
 from aico_lab.metrics import claims, draw, series
+from aico_lab.metrics.intervals import MOST
 from aico_lab.metrics.registry import CATALOGUE, Column
 from aico_lab.reports import charts
 
@@ -46,7 +47,7 @@ def _finish(
             {"start": [None], "end": [None], "n": [0], "people": [0], "level": [None]}
             | {"periods": [0], "phases": [0]}
         )
-        return none.join(made.select("measure", "unit").head(1), how="cross")
+        return none.join(made.select("measure", "unit", MOST).head(1), how="cross")
     values = known["value"].to_numpy()
     signal = values if measure == "sentiment" else np.log1p(values)
     unit = known["unit"][0]
@@ -63,6 +64,7 @@ def _finish(
         level=pl.col("value").mean(),
         measure=pl.col("measure").first(),
         unit=pl.col("unit").first(),
+        **{MOST: pl.col(MOST).first()},
         periods=pl.lit(known.height),
         phases=pl.lit(len(ends)),
     )
@@ -128,22 +130,22 @@ def _candidates(
 
 
 def _describe(rows: pl.DataFrame) -> str:
-    number, unit, found, measure = rows.select("periods", "unit", "phases", "measure").row(0)
+    number, unit, found, measure, most = rows.select(
+        "periods", "unit", "phases", "measure", MOST
+    ).row(0)
     if number < _fewest(unit):
         return claims.too_little(number, f"complete {unit}s", _fewest(unit))
     within = claims.counted(number, f"{unit}s")
     _goes, name = series.SAID[measure]
+    mainly = series.dominated(measure, most)
     if found == 1:
-        return f"No change of the level of {name} is found in {within}"
+        return f"No change of the level of {name} is found in {within}{mainly}"
     said = rows.select("start", "level").head(_SAID).rows()
-    phases = [f"{_written(level)} from {start}" for start, level in said]
-    more = ", …" if found > len(phases) else ""
-    listed = f"{', '.join(phases)}{more}"
-    return f"{found} phases of {name} in {within}, in the mean of a {unit}: {listed}"
-
-
-def _written(level: float) -> str:
-    return f"{level:,.3g}" if level < 1000 else f"{level:,.0f}"  # noqa: PLR2004
+    phases = [f"{claims.written(level)} from {start}" for start, level in said]
+    more = ", …" if rows.height > len(phases) else ""
+    listed = f"{', '.join(phases)}{more}{claims.doubt(number, f'{unit}s')}{mainly}"
+    of = "; of the rows that are shown" if rows.height < found else ""
+    return f"{found} phases of {name} in {within}{of}, in the mean of a {unit}: {listed}"
 
 
 def _draw(answer: Answer) -> Chart:
@@ -153,7 +155,7 @@ def _draw(answer: Answer) -> Chart:
     rows = answer.pl().filter(pl.col("n") > 0)
     rows = rows.with_columns(
         after=pl.col("end").dt.offset_by("1d"),
-        text=pl.Series([_written(level) for level in rows["level"]], dtype=pl.String),
+        text=pl.Series([claims.written(level) for level in rows["level"]], dtype=pl.String),
     )
     base = alt.Chart(rows).encode(series.axis(answer))
     y = alt.Y("level:Q", title=f"{series.TITLES[measure]} of a {unit}, mean")
@@ -184,6 +186,7 @@ def _draw(answer: Answer) -> Chart:
     finish=_finish,
     finding=_describe,
     of_all=True,
+    far="left out",
     chart=_draw,
 )
 def change_points(

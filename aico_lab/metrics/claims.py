@@ -9,19 +9,23 @@ and `sessions`, are stated whatever their number.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from aico_lab.metrics.intervals import FEW, FEWEST, MOST, UNIT, UNITS
+from aico_lab.metrics.intervals import FEW, FEWEST, MIXED, MOST, UNIT, UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     Row = Mapping[str, Any]
 
-_SINGULAR: Final = {"people": "person"}
+_SINGULAR: Final = {"people": "person", MIXED: "person or unnamed conversation"}
 _NAMED: Final = 3
+
+_NOTHING: Final = 1e-9
+"""A smaller number is what the rounding of sums leaves of 0."""
 
 DOMINANT: Final = 25.0
 """Above such a share of one person, in percent, a number is mainly that person's."""
@@ -36,6 +40,22 @@ def counted(number: int, plural: str) -> str:
     """
     singular = _SINGULAR.get(plural) or plural.removesuffix("s")
     return f"{number:,} {singular if number == 1 else plural}"
+
+
+def written(value: float, *, signed: bool = False) -> str:
+    """Return a number with three digits that count, or all before the point; never as 1e+03.
+
+    Args:
+        value: The number.
+        signed: Whether one above 0 has its sign.
+    """
+    if abs(value) < _NOTHING:
+        return "+0" if signed else "0"
+    rounded = Decimal(f"{value:.2e}")
+    if abs(rounded) >= 1000:  # noqa: PLR2004
+        rounded = Decimal(round(value))
+    text = f"{rounded:{'+' if signed else ''},f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def too_little(number: int, plural: str, needed: int = FEWEST) -> str:
@@ -77,17 +97,18 @@ def each(rows: pl.DataFrame, say: Callable[[Row], str | None]) -> str:
     )
 
 
-def described(text: str, units: int, unit: str) -> str:
+def described(text: str, units: int, unit: str, most: float | None = None) -> str:
     """Return one sentence, as sure as the number of its units allows.
 
     Args:
         text: What was found, with a small letter at the beginning.
         units: How many people or conversations it rests on.
         unit: What they are, in the plural.
+        most: The share of the largest of them, in percent.
     """
     if units < FEWEST:
         return f"Too little data ({counted(units, unit)}) for more than a description: {text}"
-    return f"{text[:1].upper()}{text[1:]}{doubt(units, unit)}"
+    return f"{text[:1].upper()}{text[1:]}{doubt(units, unit, most)}"
 
 
 def doubt(units: int, unit: str, most: float | None = None) -> str:
@@ -103,6 +124,18 @@ def doubt(units: int, unit: str, most: float | None = None) -> str:
     if most is not None and most > DOMINANT:
         return f" (uncertain: one of {counted(units, unit)} has {most:.0f} % of it)"
     return ""
+
+
+def dominated(most: float | None, what: str) -> str:
+    """Return what follows a claim about periods that is mainly about one person; else nothing.
+
+    Args:
+        most: The largest share of one person, in percent.
+        what: What it is a share of.
+    """
+    if most is None or most <= DOMINANT:
+        return ""
+    return f"; one person has {most:.0f} % of the {what}"
 
 
 def leading(rows: pl.DataFrame, value: str, name: str) -> str:

@@ -12,7 +12,7 @@ from ibis import _
 from aico_lab.metrics import claims, draw
 from aico_lab.metrics.checks import more_than_nothing
 from aico_lab.metrics.filters import Filters
-from aico_lab.metrics.intervals import UNIT, UNITS, estimate, mean
+from aico_lab.metrics.intervals import MOST, PEOPLE_OF, UNITS, estimate, mean, unit_of
 from aico_lab.metrics.quantiles import median_interval, quantiles
 from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column, interval
 
@@ -42,8 +42,11 @@ def _finish_turns(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
     return found.rename({"n_turns": "n"})
 
 
-def _amount(value: float | None) -> str:
-    return "uncounted" if value is None else f"{value:.1f}"
+def _describe_turn(row: claims.Row) -> str:
+    messages = f"{row['messages']:.2f} messages a turn"
+    if row["words"] is None:
+        return f"{row['role']}: {messages}"
+    return f"{row['role']}: {row['words']:.1f} words in {messages}"
 
 
 def _draw_turns(answer: Answer) -> Chart:
@@ -64,12 +67,7 @@ def _draw_turns(answer: Answer) -> Chart:
         interval("words"),
     ],
     finish=_finish_turns,
-    finding=lambda rows: claims.each(
-        rows,
-        lambda row: (
-            f"{row['role']}: {_amount(row['words'])} words in {row['messages']:.2f} messages a turn"
-        ),
-    ),
+    finding=lambda rows: claims.each(rows, _describe_turn),
     chart=_draw_turns,
 )
 def turns(talk: Talk) -> ir.Table:
@@ -97,16 +95,13 @@ def _finish_latency(rows: pl.DataFrame, talk: Talk, *, cutoff_hours: float) -> p
     waiting, replies = (
         rows.filter(pl.col("ended_ms").is_null() == known) for known in (False, True)
     )
-    replies = replies.with_columns(pl.lit(talk.units).alias(UNIT))
     decided = pl.col("ended_ms") + round(cutoff_hours * _MS_OF_AN_HOUR) <= known_until
     without = waiting.group_by("role").agg(pl.col(_OPEN).filter(decided).sum())
     return (
         replies.drop(_OPEN)
         .join(without, on="role", how="full", coalesce=True)
-        .with_columns(
-            pl.col("n", "late", "recorded", "people", UNITS, *_OPEN).fill_null(0),
-            pl.col(UNIT).fill_null(talk.units),
-        )
+        .with_columns(pl.col("n", "late", "recorded", "people", UNITS, *_OPEN).fill_null(0))
+        .with_columns(unit_of("people", talk.units))
         .sort("role")
     )
 
@@ -236,13 +231,16 @@ def reply_latency(talk: Talk, *, cutoff_hours: float = 12.0) -> ir.Table:
         in_time, "reply_ms", by=["role"], per_mille={"p50": 500, "p95": 950, "p99": 990}
     )
     in_time = in_time.mutate(unit=talk.unit(in_time))
-    ends = median_interval(in_time, "reply_ms", by=["role"]).rename(_units="units")
+    ends = median_interval(in_time, "reply_ms", by=["role"]).rename(_units="units", _most="most")
     made = quantiles(
         in_time, "recorded_ms", by=["role"], per_mille={"recorded_p50": 500, "recorded_p95": 950}
     ).rename(recorded="n")
+    whose = in_time.group_by("role").agg(
+        people_recorded=in_time.user_id.nunique(where=in_time.recorded_ms.notnull())
+    )
     late = replies.group_by("role").agg(late=(_.reply_ms > cutoff_ms).cast("int64").sum())
     found = late
-    for table in (percentiles, ends, made):
+    for table in (percentiles, ends, made, whose):
         found = found.left_join(table, "role").drop("role_right")
     seconds = ("p50", "p95", "p99", "recorded_p50", "recorded_p95")
     of_replies = found.select(
@@ -254,7 +252,10 @@ def reply_latency(talk: Talk, *, cutoff_hours: float = 12.0) -> ir.Table:
         p50_low=found.low / 1000,
         p50_high=found.high / 1000,
         people=found.people,
-        _units=found._units,  # noqa: SLF001 - a column
+        **{name: found[name] for name in (UNITS, MOST)},
+        **{
+            f"{PEOPLE_OF}{name}": found.people_recorded for name in ("recorded_p50", "recorded_p95")
+        },
         ended_ms=ibis.null("int64"),
         **{name: ibis.null("int64") for name in _OPEN},
     )

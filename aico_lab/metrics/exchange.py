@@ -9,7 +9,7 @@ import polars as pl
 from ibis import _
 
 from aico_lab.metrics import claims, draw
-from aico_lab.metrics.intervals import UNIT, UNITS, Statistic, estimate, mean, percent
+from aico_lab.metrics.intervals import MOST, UNIT, UNITS, Statistic, estimate, mean, percent
 from aico_lab.metrics.quantiles import quantiles
 from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column, interval
 
@@ -68,7 +68,7 @@ def _describe_balance(rows: pl.DataFrame) -> str:
         f"the user's side has {', '.join(shares)} in {two_sided} of two sides; "
         f"{row['one_sided']:,} one-sided"
     )
-    return claims.described(said, units, unit)
+    return claims.described(said, units, unit, row[MOST])
 
 
 def _draw_balance(answer: Answer) -> Chart:
@@ -280,11 +280,15 @@ def _describe_recovery(rows: pl.DataFrame) -> str:
         if row["baseline"] is None:
             return text
         low, high = row["lift_low"], row["lift_high"]
-        unclear = low is not None and low <= 1 <= high
+        unclear = low is None or low <= 1 <= high
         compared = f"{text}, after others {row['baseline']:.1f} %"
         return f"{compared} (no clear difference)" if unclear else compared
 
-    return claims.each(rows, says) or "Too little data: no negative turn has a next one"
+    # What compares two shares is as sure as the one of fewer people.
+    fewer = pl.min_horizontal(UNITS, f"{UNITS}_baseline")
+    compared = pl.when(pl.col("baseline").is_null()).then(UNITS).otherwise(fewer).alias(UNITS)
+    said = claims.each(rows.with_columns(compared), says)
+    return said or "Too little data: no negative turn has a next one"
 
 
 def _draw_recovery(answer: Answer) -> Chart:

@@ -19,6 +19,7 @@ Role = Literal["user", "assistant"]
 Moment: TypeAlias = "str | date | datetime"
 
 _BACK: Final = re.compile(r"(\d{1,6})\s*(h|d|w)")
+_MOST: Final = 1_000_000_000_000
 _WEEK: Final = re.compile(r"\d{4}-?W\d{2}")
 
 
@@ -36,8 +37,8 @@ class Filters:
         role: Only what this side wrote.
         timezone: An IANA name; days, weeks and hours are counted in it.
         min_cell: Rows that rest on fewer observations (their column `n`) are left out.
-        min_people: Rows about fewer people are left out; None leaves it to the metric, which is 1,
-            but 5 where an answer holds words.
+        min_people: Rows about fewer people are left out, and values that rest on fewer; None leaves
+            it to the metric, which is 1, but 5 where an answer holds words.
     """
 
     since: Moment | None = None
@@ -107,8 +108,8 @@ def _counts_back(given: Moment | None) -> re.Match[str] | None:
 def _check_least(name: str, what: str, least: object) -> None:
     if isinstance(least, bool) or not isinstance(least, int):
         raise InvalidValue(f"{name} is a whole number, not {least!r}.")
-    if least < 1:
-        raise InvalidValue(f"{name} is the fewest {what} of a row: 1 or more.")
+    if not 1 <= least <= _MOST:
+        raise InvalidValue(f"{name} is the fewest {what} of a row: from 1 to {_MOST:,}.")
 
 
 def _names(what: str, given: str | Sequence[str] | None) -> tuple[str, ...] | None:

@@ -10,7 +10,7 @@ from ibis import _
 
 from aico_lab.metrics import claims, draw, periods
 from aico_lab.metrics.intervals import FEWEST, UNITS, estimate, percent
-from aico_lab.metrics.registry import CATALOGUE, Column, interval
+from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column, interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,7 @@ _ACTIVITY: Final = [
     Column("start", "date", "first day of the period"),
     Column("n", "integer", "messages"),
     Column("users", "integer", "people who wrote"),
+    PEOPLE,
     Column("conversations", "integer", "conversations in which something was written"),
     periods.COMPLETE,
 ]
@@ -35,6 +36,7 @@ def _activity(talk: Talk, unit: Unit) -> ir.Table:
     return days.group_by("start").agg(
         n=days.n_messages.sum(),
         users=days.user_id.nunique(where=days.role == "user"),
+        people=days.user_id.nunique(),
         conversations=days.conversation_id.nunique(),
     )
 
@@ -52,8 +54,8 @@ def _describe_activity(rows: pl.DataFrame, unit: Unit) -> str:
         return f"{which}: {claims.counted(top['n'], 'messages')}"
     unfinished = "" if top["complete"] else f" (the {unit} is unfinished)"
     return (
-        f"{which}: {claims.counted(top['n'], 'messages')} by "
-        f"{claims.counted(top['users'], 'people')} in "
+        f"{which}: {claims.counted(top['n'], 'messages')} with "
+        f"{claims.counted(top['people'], 'people')} in "
         f"{claims.counted(top['conversations'], 'conversations')}{unfinished}"
     )
 
@@ -71,7 +73,7 @@ def _declare(unit: Unit) -> Callable[[Expression], Expression]:
         question=f"How much is written in each {unit}, and by how many people?",
         source="Active users of usage analytics; the unfinished periods as in chat-analytics",
         columns=_ACTIVITY,
-        people="users",
+        far="left out",
         finish=functools.partial(periods.on_calendar, unit=unit),
         finding=functools.partial(_describe_activity, unit=unit),
         chart=functools.partial(_draw_activity, unit=unit),
@@ -82,8 +84,9 @@ def _declare(unit: Unit) -> Callable[[Expression], Expression]:
 def daily_activity(talk: Talk) -> ir.Table:
     """Messages, people and conversations of each local day, from the first to the last one.
 
-    Days on which nobody wrote are 0. People are those who wrote themselves (role user) and are
-    known. A day is complete unless the data or the filters begin or end in it.
+    Days on which nobody wrote are 0. Users are those who wrote themselves (role user) and are
+    known; people are also those to whom only the companion wrote. A day is complete unless the data
+    or the filters begin or end in it.
     """
     return _activity(talk, "day")
 
@@ -92,9 +95,9 @@ def daily_activity(talk: Talk) -> ir.Table:
 def weekly_activity(talk: Talk) -> ir.Table:
     """Messages, people and conversations of each week from Monday, from the first to the last one.
 
-    Weeks in which nobody wrote are 0. People are those who wrote themselves (role user) and are
-    known; who wrote on several days counts once. A week is complete unless the data or the filters
-    begin or end in it.
+    Weeks in which nobody wrote are 0. Users are those who wrote themselves (role user) and are
+    known; people are also those to whom only the companion wrote. Who wrote on several days counts
+    once. A week is complete unless the data or the filters begin or end in it.
     """
     return _activity(talk, "week")
 
@@ -103,9 +106,9 @@ def weekly_activity(talk: Talk) -> ir.Table:
 def monthly_activity(talk: Talk) -> ir.Table:
     """Messages, people and conversations of each calendar month, from the first to the last one.
 
-    Months in which nobody wrote are 0. People are those who wrote themselves (role user) and are
-    known; who wrote on several days counts once. A month is complete unless the data or the filters
-    begin or end in it.
+    Months in which nobody wrote are 0. Users are those who wrote themselves (role user) and are
+    known; people are also those to whom only the companion wrote. Who wrote on several days counts
+    once. A month is complete unless the data or the filters begin or end in it.
     """
     return _activity(talk, "month")
 
@@ -176,6 +179,7 @@ def _draw_stickiness(answer: Answer) -> Chart:
         periods.COMPLETE,
     ],
     people="n",
+    far="left out",
     finish=_finish_stickiness,
     finding=_describe_stickiness,
     chart=_draw_stickiness,

@@ -53,6 +53,12 @@ of the largest one, in percent, of what is counted."""
 TOTAL: Final = "_total"
 """What a finding needs of all rows, also of those that are left out."""
 
+PEOPLE_OF: Final = "_people_"
+"""Begins the column of how many people a value rests on, where that is not the row's own number."""
+
+_EQUAL: Final = 1e-12
+"""Statistics that differ less when a unit is left out differ by the rounding of sums."""
+
 _AT_ONCE: Final = 500_000
 """Rows that are handled at a time, so that memory hardly grows with them."""
 
@@ -124,7 +130,7 @@ def estimate(
         the units and people that it rests on as `_units_NAME` and `_people_NAME`; `_units` and
         `_most` (the largest unit's share of what is counted, in percent) are those of the first. A
         statistic that is 0/0 is null. Its interval is null where fewer than `FEWEST` units
-        contribute, and where all units are equal.
+        contribute, and where all units are equal, unless that is a share of 0 or of all.
     """
     sums = [name for name in rows.columns if name not in {*by, "known"}]
     if rows.is_empty():
@@ -147,18 +153,31 @@ def estimate(
         made.setdefault("people", spread.people)
         made.setdefault(UNITS, spread.contributing)
         made.setdefault(MOST, 100 * spread.largest)
-        made |= {f"{UNITS}_{name}": spread.contributing, f"_people_{name}": spread.people}
+        made |= {f"{UNITS}_{name}": spread.contributing, f"{PEOPLE_OF}{name}": spread.people}
         made |= {name: spread.value * statistic.whole}
         made |= {f"{name}_low": low * statistic.whole, f"{name}_high": high * statistic.whole}
-    table = pl.DataFrame(made).with_columns(pl.lit(unit).alias(UNIT))
-    if unit == "people":
-        unnamed = pl.col("people") < pl.col(UNITS)
-        table = table.with_columns(pl.when(unnamed).then(pl.lit(MIXED)).otherwise(UNIT).alias(UNIT))
-    else:
-        table = table.with_columns(pl.min_horizontal("people", 1))
+    table = pl.DataFrame(made).with_columns(unit_of("people", unit))
+    if unit != "people":
+        table = table.with_columns(
+            pl.min_horizontal(name, 1)
+            for name in ("people", *(f"{PEOPLE_OF}{name}" for name in statistics))
+        )
     if by:
         table = rows.select(by).unique(maintain_order=True).hstack(table)
     return table.with_columns(pl.col(pl.Float64).fill_nan(None))
+
+
+def unit_of(people: str, unit: str) -> pl.Expr:
+    """Return the column `_unit`: what `_units` counts, where some may be unnamed conversations.
+
+    Args:
+        people: The column that counts those units which are people who are named.
+        unit: What a unit is where it is nothing else: 'people', 'conversations', 'weeks'.
+    """
+    if unit != "people":
+        return pl.lit(unit).alias(UNIT)
+    unnamed = pl.col(people) < pl.col(UNITS)
+    return pl.when(unnamed).then(pl.lit(MIXED)).otherwise(pl.lit(unit)).alias(UNIT)
 
 
 def _numbered(rows: pl.DataFrame, by: Sequence[str]) -> NDArray[np.int64]:
@@ -175,7 +194,13 @@ def _nothing(
     return rows.select(*by).with_columns(
         *(pl.lit(None, pl.Float64).alias(name) for name in numbers),
         pl.lit(0, pl.Int64).alias("people"),
-        *(pl.lit(0, pl.Int64).alias(n) for n in (UNITS, *(f"{UNITS}_{x}" for x in statistics))),
+        *(
+            pl.lit(0, pl.Int64).alias(name)
+            for name in (
+                UNITS,
+                *(f"{of}{x}" for x in statistics for of in (f"{UNITS}_", PEOPLE_OF)),
+            )
+        ),
         pl.lit(None, pl.Float64).alias(MOST),
         pl.lit("", pl.String).alias(UNIT),
     )
@@ -206,7 +231,7 @@ class _Spread:
     Attributes:
         value: The statistic of each group, on its own scale.
         contributing: How many units each group's statistic rests on.
-        people: How many units that name a person contribute to it.
+        people: How many units that name a person it rests on.
         largest: The largest unit's share of what the statistic is divided by.
     """
 
@@ -215,10 +240,10 @@ class _Spread:
         self._statistic = statistic
         self.value = _compute(statistic, sums)
         groups = len(self.value)
-        counts = [np.bincount(group[values[of] != 0], minlength=groups) for of in statistic.of]
-        self.contributing: NDArray[np.int64] = np.min(counts, axis=0)
-        part = np.any([values[of] != 0 for of in statistic.of], axis=0)
-        self.people: NDArray[np.int64] = np.bincount(group[part & units.known], minlength=groups)
+        parts = [values[of] != 0 for of in statistic.of]
+        self.contributing: NDArray[np.int64] = _fewest(parts, group, groups)
+        self.people: NDArray[np.int64] = _fewest([p & units.known for p in parts], group, groups)
+        part = np.any(parts, axis=0)
         self._n = np.bincount(group[part], minlength=groups).astype(float) + units.silent
         largest = np.zeros(groups)
         np.maximum.at(largest, group, values[statistic.of[0]])
@@ -241,6 +266,9 @@ class _Spread:
                 squared = np.where(counts_here, deviation, 0.0) ** 2
                 powers[0] += np.bincount(mine, weights=squared, minlength=groups)
                 powers[1] += np.bincount(mine, weights=squared**2, minlength=groups)
+        with np.errstate(invalid="ignore"):
+            rounding = self._n * (_EQUAL * np.maximum(np.abs(self.value), 1)) ** 2
+            self._alike = self._plain[0] <= rounding
 
     def interval(self) -> tuple[Numbers, Numbers]:
         """Return both ends for each group, from 0 to 1 for a share; NaN where there is none."""
@@ -258,6 +286,9 @@ class _Spread:
             )
         low, high = (np.clip(end, *self._statistic.within) for end in (low, high))
         none = (self.contributing < FEWEST) | np.isnan(self.value)
+        # Units that are all alike tell nothing of how others differ; but never, or always, is rare.
+        rare = (scale == "logit") & ((self.value == 0) | (self.value == 1))
+        none |= self._alike & ~rare
         low[none] = high[none] = np.nan
         return low, high
 
@@ -300,7 +331,9 @@ def wilson(share: Numbers, n: Numbers, quantile: Numbers) -> tuple[Numbers, Numb
         squared = quantile**2 / n
         middle = (share + squared / 2) / (1 + squared)
         half = np.sqrt(share * (1 - share) / n + squared / n / 4) * quantile / (1 + squared)
-    return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
+    # At the ends of the scale the two are equal, but for rounding.
+    low, high = np.where(share <= 0, 0, middle - half), np.where(share >= 1, 1, middle + half)
+    return np.clip(low, 0, 1), np.clip(high, 0, 1)
 
 
 def student(freedom: Numbers) -> Numbers:
@@ -309,6 +342,16 @@ def student(freedom: Numbers) -> Numbers:
 
     quantile: Numbers = special.stdtrit(freedom, 0.975)
     return quantile
+
+
+def _fewest(
+    parts: Sequence[NDArray[np.bool_]], group: NDArray[np.int64], groups: int
+) -> NDArray[np.int64]:
+    """Count the units of each group in each of the parts, and return the smallest count."""
+    counts: NDArray[np.int64] = np.min(
+        [np.bincount(group[part], minlength=groups) for part in parts], axis=0
+    )
+    return counts
 
 
 def _compute(statistic: Statistic, sums: Sums) -> Numbers:

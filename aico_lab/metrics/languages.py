@@ -9,7 +9,7 @@ import polars as pl
 
 from aico_lab.metrics import claims, draw
 from aico_lab.metrics.checks import at_least
-from aico_lab.metrics.intervals import TOTAL, UNIT, UNITS, estimate, percent
+from aico_lab.metrics.intervals import MOST, TOTAL, UNIT, UNITS, estimate, percent
 from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column, interval
 from aico_lab.sources.language import CHARACTERS, UNKNOWN, language_of
 
@@ -53,14 +53,15 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, sample: int) -> pl.DataFrame:  # 
     )  # fmt: skip
     shares = [
         found.select(
-            "role", UNIT,
+            "role", UNIT, MOST,
             pl.col(f"{UNITS}_{code}").alias(UNITS),
             code=pl.lit(code),
             **{f"share{end}": f"{code}{end}" for end in ("", "_low", "_high")},
         )
         for code in codes
     ]  # fmt: skip
-    nothing = {"role": pl.String, UNIT: pl.String, UNITS: pl.Int64, "code": pl.String}
+    nothing = {"role": pl.String, UNIT: pl.String, MOST: pl.Float64, UNITS: pl.Int64}
+    nothing |= {"code": pl.String}
     nothing |= dict.fromkeys(("share", "share_low", "share_high"), pl.Float64)
     answer = people.join(
         pl.concat([pl.DataFrame(schema=nothing), *shares]), on=["role", "code"], how="left"

@@ -87,7 +87,9 @@ def _draw_sentiment(answer: Answer) -> Chart:
         claims.each(
             rows,
             lambda row: (
-                None if row["mean"] is None else f"{row['role']}: mean sentiment {row['mean']:+.3f}"
+                None
+                if row["mean"] is None
+                else f"{row['role']}: mean sentiment {row['mean']:+z.3f}"
             ),
         )
         or "Too little data: no message has a score"
@@ -149,7 +151,7 @@ def _course(rows: pl.DataFrame) -> str:
         apart = None not in ends and (ends[1] < ends[2] or ends[3] < ends[0])
         change = "" if apart else ", no clear change"
         sentences.append(
-            f"{role}: mean sentiment from {first['mean']:+.3f} to {last['mean']:+.3f}{change}"
+            f"{role}: mean sentiment from {first['mean']:+z.3f} to {last['mean']:+z.3f}{change}"
             f"{claims.doubt(units, unit, max(first[MOST], last[MOST]))}"
         )
     return "; ".join(sentences) or "Too little data: no conversation with scores has enough turns"

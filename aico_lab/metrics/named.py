@@ -83,6 +83,14 @@ class Metrics:
     def __getattr__(self, name: str) -> Question:
         if name.startswith("_"):  # what notebooks look for, such as _repr_png_
             raise AttributeError(name)
+        return self[name]
+
+    def __getitem__(self, name: str) -> Question:
+        """Return a metric whose name is known only when the program runs.
+
+        Raises:
+            UnknownName: There is no such metric.
+        """
         from aico_lab.metrics.catalogue import CATALOGUE
 
         return Question(CATALOGUE[name], self._reader, self._timezone)

@@ -9,7 +9,7 @@ import polars as pl
 from ibis import _
 
 from aico_lab.metrics import claims, draw
-from aico_lab.metrics.registry import CATALOGUE, Column
+from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column
 from aico_lab.metrics.talk import as_date, days_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def _finding(rows: pl.DataFrame) -> str:
     return (
         f"{claims.counted(row['n'], 'messages')} in "
         f"{claims.counted(row['conversations'], 'conversations')} with "
-        f"{claims.counted(row['users'], 'people')}, {days}"
+        f"{claims.counted(row['people'], 'people')}, {days}"
     )
 
 
@@ -63,13 +63,13 @@ def _draw(answer: Answer) -> Chart:
         Column("by_assistant", "integer", "messages by the companion"),
         Column("conversations", "integer", "conversations"),
         Column("users", "integer", "people who wrote"),
+        PEOPLE,
         Column("words", "integer", "words, where scripts have spaces between them"),
         Column("days", "integer", "days on which somebody wrote"),
         Column("first_day", "date", "day of the first message"),
         Column("last_day", "date", "day of the last message"),
         Column("sentiment", "number", "mean sentiment score, from -1 to 1"),
     ],
-    people="users",
     finish=_finish,
     finding=_finding,
     chart=_draw,
@@ -77,18 +77,23 @@ def _draw(answer: Answer) -> Chart:
 def overview(talk: Talk) -> ir.Table:
     """Plain counts of all messages of both sides; what the system wrote is left out.
 
-    People are those who wrote as user. The mean sentiment is that of all messages with a score.
+    Users are those who wrote as user; people are also those to whom only the companion wrote. The
+    mean sentiment is that of all messages with a score.
     """
+    counted = _.n_words.notnull()
     day = days_of(_.local_ms)
     found = talk.messages.agg(
         n=_.count(),
         by_assistant=(_.role == "assistant").cast("int64").sum(),
         conversations=_.conversation_id.nunique(),
         users=ibis.ifelse(_.role == "user", _.user_id, ibis.null("string")).nunique(),
+        people=_.user_id.nunique(),
         words=_.n_words.sum(),
+        _people_words=_.user_id.nunique(where=counted),
         days=day.nunique(),
         first_day=day.min(),
         last_day=day.max(),
         sentiment=_.sentiment_score.mean(),
+        _people_sentiment=_.user_id.nunique(where=_.sentiment_score.notnull()),
     )
     return found.mutate(first_day=as_date(found.first_day), last_day=as_date(found.last_day))

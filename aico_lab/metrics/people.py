@@ -25,6 +25,8 @@ _Z: Final = 1.959963984540054  # of 95 %
 _TRIANGLE: Final = 26
 """How many cohorts, and how many periods of each, fit into a chart."""
 
+_PERIOD: Final = "_period"
+
 _LONGEST: Final = 520
 """For how many periods a cohort is followed: the last message may be of another millennium."""
 
@@ -67,9 +69,10 @@ def _finish_retention(
 ) -> pl.DataFrame:
     rows = rows.with_columns(pl.col("cohort", "start").cast(pl.Date))
     times = periods.calendar(talk, period).select("start", "complete", at=_number("start", period))
+    begin = talk.first_ms if talk.begin_ms is None else talk.begin_ms
     # Of the first cohort of all some may have written before the data begin.
     known = periods.is_complete(
-        talk, period, known_since=talk.first_ms, known_until=talk.last_ms, start="cohort"
+        talk, period, known_since=begin, known_until=talk.last_ms, start="cohort"
     )
     cells = (
         rows.select("cohort", "n", known=known)
@@ -80,6 +83,7 @@ def _finish_retention(
         .join(rows.select("cohort", "start", "active"), on=["cohort", "start"], how="left")
         .with_columns(pl.col("active").fill_null(0), complete=pl.col("complete") & pl.col("known"))
     )
+    cells = cells.with_columns(pl.lit(period).alias(_PERIOD))
     return with_wilson(cells.sort("cohort", "start"), "active", "n", "share")
 
 
@@ -90,7 +94,8 @@ def _describe_retention(rows: pl.DataFrame) -> str:
     first = later.filter(pl.col("since") == pl.col("since").min())
     active, people = int(first["active"].sum()), int(first["n"].sum())
     since = first["since"][0]
-    when = "in the next period" if since == 1 else f"{since} periods later"
+    period = first[_PERIOD][0]
+    when = f"in the next {period}" if since == 1 else f"{since} {period}s later"
     if people < FEWEST:
         return claims.too_little(people, "people")
     return (
@@ -153,6 +158,7 @@ def _draw_retention(answer: Answer) -> Chart:
         ),
     ],
     people="n",
+    far="left out",
     finish=_finish_retention,
     finding=_describe_retention,
     chart=_draw_retention,

@@ -300,6 +300,7 @@ def _draw_feedback(answer: Answer) -> Chart:
         Column("q75", "number", "three quarters of the values are at most this"),
     ],
     role="none",
+    far=None,
     finish=_finish_feedback,
     finding=lambda rows: claims.each(
         rows, lambda row: f"{row['name']}: {row['mean']:.2f} in the mean"

@@ -60,8 +60,9 @@ def median_interval(rows: ir.Table, value: str, *, by: Sequence[str]) -> ir.Tabl
         by: The columns of the groups; at least one.
 
     Returns:
-        One row for each group: `by`, `units`, `people` (those who are named), and `low` and `high`,
-        two values that occur; these are null where there are fewer than `FEWEST` units.
+        One row for each group: `by`, `units`, `people` (those who are named), `most` (the largest
+        unit's share of the values, in percent), and `low` and `high`, two values that occur; these
+        are null where there are fewer than `FEWEST` units.
     """
     known = rows.filter(rows[value].notnull())
     median = quantiles(known, value, by=by, per_mille={"median": 500})
@@ -76,6 +77,7 @@ def median_interval(rows: ir.Table, value: str, *, by: Sequence[str]) -> ir.Tabl
     sums = squared.group_by(*by).agg(
         units=_.count(),
         n=_.n.sum(),
+        largest=_.n.max(),
         squares=_.apart.sum(),
         fourths=(squared.apart * squared.apart).sum(),
     )
@@ -91,7 +93,8 @@ def median_interval(rows: ir.Table, value: str, *, by: Sequence[str]) -> ir.Tabl
         high=ranked[value].min(where=enough & (ranked.up_to >= high)),
     )
     people = known.group_by(*by).agg(people=known.user_id.nunique())
-    return ends.join(people, list(by))
+    most = sums.select(*by, most=100 * sums.largest / sums.n)
+    return ends.join(people, list(by)).join(most, list(by))
 
 
 def _student(sums: ir.Table) -> ir.FloatingValue:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from aico_lab.metrics.answer import Answer
+    from aico_lab.metrics.talk import Talk
 
 Domain = Literal["conversation", "interaction", "time", "personality", "usage"]
 """The domains of the source document: conversation patterns, interaction metrics, temporal
@@ -32,6 +33,8 @@ behaviour, personality adaptation insights, usage and preferences."""
 
 Chart: TypeAlias = Any
 """One of Altair's charts, which have no type in common."""
+
+Far = Literal["left out", "among them"]
 
 Type = Literal["text", "integer", "number", "truth", "date"]
 
@@ -105,14 +108,19 @@ class Parameter:
             taken = self.type(value)
         except (ValueError, OverflowError):
             raise refused from None
-        if self.type is int and float(value) != taken:
+        if self.type is int and not isinstance(value, str) and value != taken:
             raise refused
         if self.type is float and not abs(taken) < float("inf"):
             raise refused
+        if self.type is int and abs(taken) > _LARGEST:
+            raise InvalidValue(f"{self.name} is a whole number of at most {_LARGEST:,}.")
         if self.choices and taken not in self.choices:
             raise refused
         return taken
 
+
+_LARGEST: Final = 1_000_000_000_000
+"""Larger numbers are not meant, and engines and frames cannot hold them."""
 
 _NAMES: Final = {int: "a whole number", float: "a number", str: "text"}
 
@@ -133,7 +141,9 @@ class Metric:
             restricts what is counted, or makes no sense.
         people: The column that counts the people whom a row is about.
         min_people: Rows about fewer people are left out, unless the filters name another number.
-        nothing: The finding of an answer without rows.
+        nothing: The finding of an answer without rows; or what tells it from the rows of the
+            expression and the `Talk`.
+        far: What becomes of messages of before 1990 and of the future, if it counts any.
         of_all: Whether the finding is of all rows, also where some are left out.
         expression: The Ibis expression.
         finish: What is computed from its rows in Python, if anything.
@@ -151,7 +161,8 @@ class Metric:
     role: Literal["answer", "input", "none"]
     people: str
     min_people: int
-    nothing: str
+    nothing: str | Callable[[pl.DataFrame, Talk], str]
+    far: Far | None
     of_all: bool
     expression: Expression = field(repr=False)
     finish: Finish | None = field(repr=False)
@@ -200,7 +211,8 @@ class Catalogue:
         role: Literal["answer", "input", "none"] | None = None,
         people: str = "people",
         min_people: int = 1,
-        nothing: str = "Nothing matches.",
+        nothing: str | Callable[[pl.DataFrame, Talk], str] = "Nothing matches.",
+        far: Far | None = "among them",
         of_all: bool = False,
     ) -> Callable[[Expression], Expression]:
         """Register the function below as a metric of its name.
@@ -235,6 +247,7 @@ class Catalogue:
                 people=people,
                 min_people=min_people,
                 nothing=nothing,
+                far=far,
                 of_all=of_all,
                 expression=expression,
                 finish=finish,

@@ -9,7 +9,8 @@ import polars as pl
 import polars.selectors as cs
 from ibis import _
 
-from aico_lab.metrics import periods
+from aico_lab.metrics import claims, periods
+from aico_lab.metrics.intervals import MOST as MOST_OF_ONE
 from aico_lab.metrics.registry import Column
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ SAID: Final[dict[str, tuple[str, str]]] = {
 }
 """How a sentence begins that says where a measure goes, and what it is called within one."""
 
+COUNTED: Final = {"messages": ("n", "messages"), "sentiment": ("scored", "scored messages")}
+"""Of which one person may have much: the column of `by_day`, and the noun. In a period a person is
+one person, so that nobody has many of those who write."""
+
 UNIT: Final = Column(
     "unit", "text", f"length of a period, longer than asked for where these are over {MOST:,}"
 )
@@ -58,6 +63,11 @@ _DAYS: Final[dict[Length, float]] = {
 _SHORT: Final[dict[Length, Unit]] = {"day": "day", "week": "week", "month": "month"}
 _LONG: Final[dict[str, str]] = {"year": "1y", "decade": "10y"}
 """Periods that are made of months, as polars writes them."""
+
+
+def dominated(measure: str, most: float | None) -> str:
+    """Return what follows a claim about a measure that is mainly one person's; else nothing."""
+    return claims.dominated(most, COUNTED[measure][1]) if measure in COUNTED else ""
 
 
 def by_day(talk: Talk) -> ir.Table:
@@ -80,8 +90,10 @@ def in_periods(rows: pl.DataFrame, talk: Talk, measure: Measure, period: Unit) -
         period: The shortest unit.
 
     Returns:
-        `start`, `end` (the day after the last one), `n` (messages), `people`, `value`, `complete`,
-        `measure` and `unit`. A period without a scored message has no sentiment.
+        `start`, `end` (the day after the last one), `n` (messages; of sentiment, scored ones),
+        `people` (of these messages), `value`, `complete`, `measure`, `unit`, and in `_most` the
+        largest share of one person in what is counted in the complete periods, in percent. A period
+        without a scored message has no sentiment.
     """
     unit = _fitting(talk, period)
     rows = rows.with_columns(pl.col("day").cast(pl.Date), cs.decimal().cast(pl.Int64))
@@ -93,6 +105,7 @@ def in_periods(rows: pl.DataFrame, talk: Talk, measure: Measure, period: Unit) -
             _grouped(rows, measure, _LONG[unit]), on="start", how="left", maintain_order="left"
         )
         found = found.with_columns(pl.col(pl.Int64).fill_null(0))
+    most = _most_of_one(rows, found, measure, _LONG.get(unit, step)) if talk.by_person else None
     return found.select(
         # Decades begin with the year 0, dates with 1.
         pl.max_horizontal("start", pl.lit(date.min)),
@@ -103,7 +116,26 @@ def in_periods(rows: pl.DataFrame, talk: Talk, measure: Measure, period: Unit) -
         "complete",
         measure=pl.lit(measure),
         unit=pl.lit(unit),
+        **{MOST_OF_ONE: pl.lit(most, pl.Float64)},
     )
+
+
+def _most_of_one(
+    rows: pl.DataFrame, found: pl.DataFrame, measure: Measure, step: str
+) -> float | None:
+    """Return the largest share of one person in the complete periods, in percent."""
+    if measure not in COUNTED:
+        return None
+    column, _noun = COUNTED[measure]
+    counted = rows.join(
+        found.filter("complete").select("start"),
+        left_on=pl.col("day").dt.truncate(step),
+        right_on="start",
+        how="semi",
+    )
+    each = counted.drop_nulls("person").group_by("person").agg(pl.col(column).sum())
+    total, most = int(counted[column].sum()), each[column].max()
+    return 100 * most / total if isinstance(most, int) and total else None
 
 
 def _fitting(talk: Talk, period: Unit) -> Length:
@@ -122,9 +154,12 @@ def _grouped(rows: pl.DataFrame, measure: Measure, step: str) -> pl.DataFrame:
             pl.col("total").sum() / pl.col("scored").sum()
         ),
     }[measure]
-    people = person.drop_nulls().n_unique().cast(pl.Int64)
+    # The mean rests on the scored messages alone.
+    counts = pl.col("scored") > 0 if measure == "sentiment" else pl.lit(value=True)
+    people = person.filter(counts).drop_nulls().n_unique().cast(pl.Int64)
+    n = pl.col("scored" if measure == "sentiment" else "n").sum().alias("n")
     start = pl.col("day").dt.truncate(step)
-    return rows.group_by(start=start).agg(pl.col("n").sum(), people=people, value=value)
+    return rows.group_by(start=start).agg(n, people=people, value=value)
 
 
 def _joined(months: pl.DataFrame, step: str) -> pl.DataFrame:

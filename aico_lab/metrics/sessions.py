@@ -93,6 +93,7 @@ def _draw_sessions(answer: Answer) -> Chart:
         interval("turns"),
         periods.COMPLETE,
     ],
+    far="left out",
     finish=_finish_sessions,
     finding=_describe_sessions,
     chart=_draw_sessions,

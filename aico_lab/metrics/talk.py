@@ -102,11 +102,14 @@ class Talk:
 
     Attributes:
         filters: What counts.
-        first_ms: When the first message of all was written, in UTC milliseconds. None of these
-            times is for expressions, which are compiled once for all data.
+        first_ms: When the first message was written of the people and channels in question, in UTC
+            milliseconds. None of these times is for expressions, which are compiled once for all
+            data.
         last_ms: When the last one was.
         recent_ms: When the last one was that is not of the future, from which `since` goes back;
             `last_ms` where it is None.
+        begin_ms: When the first message of all was written, whatever the filters; `first_ms` where
+            it is None.
         years: In which years of UTC messages were written, in ascending order; all from the first
             message to the last one where it is None.
         by_side: Whether `role` restricts these tables, rather than the rows of the answer.
@@ -121,6 +124,7 @@ class Talk:
     by_side: bool = False
     by_person: bool = True
     recent_ms: int | None = field(default=None, compare=False)
+    begin_ms: int | None = field(default=None, compare=False)
     years: tuple[int, ...] | None = field(default=None, compare=False)
     bounds: tuple[int | None, int | None] = field(init=False)
     shifts: tuple[tuple[int, int], ...] = field(init=False)

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 _FEWEST_MESSAGES: Final = 168
 """Below one message for each hour of the week, the busiest hour is chance."""
 
+_MOST_OF_ONE: Final = "_most_of_one"
+"""The share of one person, in percent; `_most` would be that of one week or day."""
+
 _NEARLY: Final = 1 - 1e-9
 
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -81,10 +84,11 @@ def _busiest(rows: pl.DataFrame) -> str:
         )
     )  # fmt: skip
     row = hours.row(0, named=True)
+    # Hours with as many messages may be those of more or fewer people.
+    people = f" with {claims.counted(row['people'], 'people')}" if hours.height == 1 else ""
     return (
         f"Most was written on {claims.leading(hours, 'n', 'name')}: "
-        f"{claims.counted(row['n'], 'messages')} by {claims.counted(row['people'], 'people')}, "
-        f"{row['share']:.1f} % of {total:,}"
+        f"{claims.counted(row['n'], 'messages')}{people}, {row['share']:.1f} % of {total:,}"
     )
 
 
@@ -128,10 +132,13 @@ def _finish_seasonality(
     if cycle == "day":
         odd = odd_days(talk.filters.timezone, talk.first_day, talk.last_day)
         whole = whole.filter(~pl.col("start").is_in(pl.Series(odd, dtype=pl.Date).implode()))
-    people = dict(rows.select(pl.col("place").cast(pl.Int64), "people").unique().iter_rows())
-    wrote = rows.select(
+    wrote = rows.with_columns(
         pl.col("start").cast(pl.Date), pl.col("place", "n_messages").cast(pl.Int64)
     ).join(whole.select("start"), on="start", how="semi")
+    # Of the same cycles as the index, or a row of many people would rest on few.
+    named = wrote.drop_nulls("user_id")
+    people = dict(named.group_by("place").agg(pl.col("user_id").n_unique()).iter_rows())
+    of_one = named.group_by("user_id").agg(pl.col("n_messages").sum())["n_messages"].max()
     # Only cycles in which somebody wrote: there may be thousands of years of others.
     cycles = wrote.group_by("start").agg(
         pl.when(pl.col("place") == place).then("n_messages").otherwise(0).sum().alias(f"n{place}")
@@ -154,6 +161,10 @@ def _finish_seasonality(
     strength = _strength(counts.to_numpy(), silent)
     ends = ("", "_low", "_high")
     of_all = found.row(0, named=True) if found.height else {}
+    most = None
+    if talk.by_person and isinstance(of_one, int):
+        most = 100 * of_one / int(wrote["n_messages"].sum())
+    indices = {of_all.get(f"index{place}") for place in range(len(slots))}
     return pl.DataFrame(
         [
             (
@@ -164,11 +175,13 @@ def _finish_seasonality(
                 strength,
                 of_all.get(UNITS, 0),
                 _CYCLES[cycle],
+                most,
+                len(indices),
                 *(of_all.get(f"index{place}{end}") for end in ends),
             )
             for place, name in enumerate(slots if whole.height else ())
         ],
-        schema=["slot", "n", "people", "cycles", "strength", UNITS, UNIT]
+        schema=["slot", "n", "people", "cycles", "strength", UNITS, UNIT, _MOST_OF_ONE, TOTAL]
         + [f"index{end}" for end in ends],
         orient="row",
         infer_schema_length=None,
@@ -205,22 +218,25 @@ def _describe_seasonality(rows: pl.DataFrame) -> str:
     if top[UNITS] < FEWEST:
         wrote = claims.counted(top[UNITS], top[UNIT])
         return f"Too little data: messages in {wrote}, where {FEWEST} are needed"
-    if known["index"].n_unique() == 1:
-        return f"No {slot} stands out: all have as many messages"
-    if top["index_low"] is None:
-        name = claims.leading(known, "index", "slot")
-        return f"{name}: {top['index']:.2f} times the mean, the same in all {top[UNIT]}"
+    mainly = claims.dominated(top[_MOST_OF_ONE], "messages")
+    doubt = f"{claims.doubt(top[UNITS], top[UNIT])}{mainly}"
+    if top[TOTAL] == 1:  # of all rows, also of those that are left out
+        return f"No {slot} stands out: all have as many messages{mainly}"
+    tied = known.filter(pl.col("index") == top["index"])
+    name = claims.leading(tied, "index", "slot")
+    if tied["index_low"].null_count():
+        return f"{name}: {top['index']:.2f} times the mean, the same in all {top[UNIT]}{doubt}"
     # The largest of many is above 1 by chance: the interval is that of all together (Bonferroni).
-    wider = float(special.ndtri(1 - 0.025 / len(rows)) / special.ndtri(0.975))
-    slots = 7 if top[UNIT] == "weeks" else 24
-    middle, end = (special.logit(min(top[n] / slots, _NEARLY)) for n in ("index", "index_low"))
+    slots = len(_SLOTS["week" if top[UNIT] == "weeks" else "day"])
+    wider = float(special.ndtri(1 - 0.025 / slots) / special.ndtri(0.975))
+    least: float = min(tied["index_low"].to_list())
+    middle, end = (special.logit(min(at / slots, _NEARLY)) for at in (top["index"], least))
     low = slots * float(special.expit(middle - (middle - end) * wider))
-    doubt = claims.doubt(top[UNITS], top[UNIT])
     if low <= 1:
         return f"No {slot} clearly stands out in {claims.counted(top['cycles'], top[UNIT])}{doubt}"
+    ends = f" ({least:.2f} to {top['index_high']:.2f})" if tied.height == 1 else ""
     return (
-        f"{claims.leading(known, 'index', 'slot')}: {top['index']:.2f} times the mean "
-        f"({top['index_low']:.2f} to {top['index_high']:.2f}); the {slot} explains "
+        f"{name}: {top['index']:.2f} times the mean{ends}; the {slot} explains "
         f"{top['strength']:.0f} % of the variance{doubt}"
     )
 
@@ -259,6 +275,7 @@ def _draw_seasonality(answer: Answer) -> Chart:
         interval("index"),
         Column("strength", "number", "variance within cycles that it explains, in every row", "%"),
     ],
+    far="left out",
     finish=_finish_seasonality,
     finding=_describe_seasonality,
     chart=_draw_seasonality,
@@ -283,6 +300,4 @@ def seasonality(talk: Talk, *, cycle: Literal["week", "day"] = "week") -> ir.Tab
         slots = talk.messages.mutate(
             start=as_date(hours // 24), place=hour_of_day(hours), n_messages=1
         )
-    people = slots.group_by("place").agg(people=_.user_id.nunique())
-    counts = slots.group_by("start", "place").agg(n_messages=_.n_messages.sum())
-    return counts.join(people, "place")
+    return slots.group_by("start", "place", "user_id").agg(n_messages=_.n_messages.sum())

@@ -99,7 +99,7 @@ def _transferred(rows: pl.DataFrame) -> str:
     def says(row: claims.Row) -> str | None:
         if row["r"] is None:
             return None
-        text = f"{row['role']} after the other side: r = {row['r']:.2f}"
+        text = f"{row['role']} after the other side: r = {row['r']:z.2f}"
         unclear = row["r_low"] is not None and row["r_low"] <= 0 <= row["r_high"]
         return f"{text}, not clearly other than 0" if unclear else text
 

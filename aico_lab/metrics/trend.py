@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from aico_lab.metrics import claims, draw, series
+from aico_lab.metrics.intervals import MOST
 from aico_lab.metrics.registry import CATALOGUE, PEOPLE, Column, interval
 from aico_lab.reports import charts
 
@@ -94,8 +95,13 @@ def _describe(rows: pl.DataFrame) -> str:
     unit, number = row["unit"], row["periods"]
     if row["slope"] is None:
         return claims.too_little(number, f"complete {unit}s", series.FEWEST)
-    slope, low, high = (_written(row[f"slope{end}"]) for end in ("", "_low", "_high"))
-    found = f"{slope} a {unit} ({low} to {high})"
+    slope, low, high = (
+        claims.written(row[f"slope{end}"], signed=True) for end in ("", "_low", "_high")
+    )
+    found = (
+        f"{slope} a {unit} (95 % interval {low} to {high}){claims.doubt(number, f'{unit}s')}"
+        f"{series.dominated(row['measure'], row[MOST])}"
+    )
     within = claims.counted(number, f"{unit}s")
     goes, name = series.SAID[row["measure"]]
     if row["slope_low"] > 0:
@@ -103,10 +109,6 @@ def _describe(rows: pl.DataFrame) -> str:
     if row["slope_high"] < 0:
         return f"{goes} down in {within}: {found}"
     return f"No clear direction of {name} in {within}: {found}"
-
-
-def _written(slope: float) -> str:
-    return f"{slope:+,.0f}" if abs(slope) >= 100 else f"{slope:+,.3g}"  # noqa: PLR2004
 
 
 def _draw(answer: Answer) -> Chart:
@@ -142,7 +144,7 @@ def _draw(answer: Answer) -> Chart:
     "Marriott and Pope (1954); counts spread as in Machado and Santos Silva (2005)",
     columns=[
         Column("start", "date", "first day of the period"),
-        Column("n", "integer", "messages"),
+        Column("n", "integer", "messages; of sentiment, those with a score"),
         PEOPLE,
         Column("value", "number", "messages, people or mean sentiment of the period"),
         Column("smooth", "number", f"mean of the {_SMOOTHED} complete periods around it"),
@@ -156,6 +158,7 @@ def _draw(answer: Answer) -> Chart:
     finish=_finish,
     finding=_describe,
     of_all=True,
+    far="left out",
     chart=_draw,
 )
 def trend(

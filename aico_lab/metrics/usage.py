@@ -9,7 +9,7 @@ import polars as pl
 from ibis import _
 
 from aico_lab.metrics import claims, draw
-from aico_lab.metrics.intervals import FEWEST, UNITS, estimate, percent
+from aico_lab.metrics.intervals import FEWEST, PEOPLE_OF, UNITS, estimate, percent
 from aico_lab.metrics.quantiles import quantiles
 from aico_lab.metrics.registry import CATALOGUE, Column, interval
 from aico_lab.reports import charts
@@ -26,7 +26,8 @@ _MS_OF_A_DAY = 86_400_000
 
 def _finish(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
     medians = rows.group_by("preference").agg(
-        median_days=pl.col("median_ms").cast(pl.Float64).first() / _MS_OF_A_DAY
+        median_days=pl.col("median_ms").cast(pl.Float64).first() / _MS_OF_A_DAY,
+        **{f"{PEOPLE_OF}median_days": (pl.col("changes") > 0).sum()},
     )
     found = estimate(
         rows.drop("median_ms", "user_id").with_columns(
@@ -56,14 +57,16 @@ def _finding(rows: pl.DataFrame) -> str:
     if enough.is_empty():
         return claims.too_little(int(rows["n"].max() or 0), "people")  # type: ignore[arg-type]
     top = enough.row(enough["share"].arg_max() or 0, named=True)
+    tied = enough.filter(pl.col("share") == top["share"])
+    doubt = claims.doubt(min(tied[UNITS].to_list()), "people")
     if not top["changed"]:
-        return f"Nobody changed a preference{claims.doubt(top[UNITS], 'people')}"
-    name = claims.leading(enough, "share", "preference")
-    return (
-        f"What is changed most is {name}: by {top['changed']:,} of "
-        f"{claims.counted(top['n'], 'people')} ({top['share']:.0f} %)"
-        f"{claims.doubt(top[UNITS], 'people')}"
-    )
+        which = f" that {FEWEST} people or more set" if rows["changed"].sum() else ""
+        return f"Nobody changed a preference{which}{doubt}"
+    name = claims.leading(tied, "share", "preference")
+    by = f"{top['changed']:,} of {claims.counted(top['n'], 'people')} ({top['share']:.0f} %)"
+    if tied.height > 1:
+        by = f"{top['share']:.0f} % of the people who set each"
+    return f"What is changed most is {name}: by {by}{doubt}"
 
 
 @CATALOGUE.metric(
@@ -80,6 +83,7 @@ def _finding(rows: pl.DataFrame) -> str:
         Column("median_days", "number", "median time for which a changed value had held", "days"),
     ],
     role="none",
+    far=None,
     people="n",
     finish=_finish,
     finding=_finding,

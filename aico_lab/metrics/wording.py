@@ -11,7 +11,7 @@ from ibis import _
 
 from aico_lab.metrics import claims, draw
 from aico_lab.metrics.checks import at_least, more_than_nothing
-from aico_lab.metrics.intervals import FEWEST, UNIT, UNITS, estimate, mean
+from aico_lab.metrics.intervals import FEWEST, UNIT, UNITS, estimate, mean, unit_of
 from aico_lab.metrics.markers import MARKERS
 from aico_lab.metrics.registry import CATALOGUE, Column, interval
 
@@ -74,7 +74,7 @@ def _describe_coordination(rows: pl.DataFrame) -> str:
             row["coordination_low"] <= 0 <= row["coordination_high"]
         )
         return (
-            f"{row['role']}: replies coordinate by {100 * row['coordination']:+.1f} percentage "
+            f"{row['role']}: replies coordinate by {100 * row['coordination']:+z.1f} percentage "
             f"points{', not clearly other than 0' if unclear else ''}"
         )
 
@@ -203,9 +203,10 @@ def _finish_words(rows: pl.DataFrame, talk: Talk, *, top: int, prior: float) -> 
     # variance between the few people who use a word is uncertain itself: Student's quantile.
     limit = special.stdtrit(np.maximum(c["people"] - 1, 1), 1 - 0.025 / len(z))
     scored = (
-        rows.select("word", pl.lit(talk.units).alias(UNIT))
+        rows.select("word", pl.col("named", "units").cast(pl.Int64))
+        .rename({"units": UNITS})
         .with_columns(
-            pl.Series(UNITS, c["units"].astype(np.int64)),
+            unit_of("named", talk.units),
             n=pl.Series(c["user"] + c["assistant"]),
             by_user=pl.Series(c["user"]),
             by_assistant=pl.Series(c["assistant"]),
@@ -265,6 +266,27 @@ def _describe_words(rows: pl.DataFrame) -> str:
     return f"Words that tell the sides apart: {'; '.join(said)}{claims.doubt(units, unit)}"
 
 
+def _least(talk: Talk) -> int:
+    return talk.filters.min_people or MIN_PEOPLE
+
+
+def _describe_none(rows: pl.DataFrame, talk: Talk) -> str:
+    """Return why no word is left: there was none, or each is used alike."""
+    least = _least(talk)
+    others = least > 1 or (not rows.is_empty() and rows["everybody"][0] > 1)
+    if not rows.is_empty():
+        which = f" of {max(least, 2):,} people or more" if others else ""
+        role = talk.filters.role
+        tells = f"is used more by the {role}'s side" if role else "tells the sides apart"
+        return f"No word{which} {tells}"
+    enough = f"{least:,}, unless min_people says otherwise"
+    if talk.filters.min_people:
+        enough = (
+            f"{max(least, 2):,}, or 1 where nobody else is named" if least == 1 else f"{least:,}"
+        )
+    return f"No word of both sides occurs in the conversations of enough people ({enough})"
+
+
 def _draw_words(answer: Answer) -> Chart:
     import altair as alt
 
@@ -303,8 +325,7 @@ def _draw_words(answer: Answer) -> Chart:
     finding=_describe_words,
     chart=_draw_words,
     min_people=MIN_PEOPLE,
-    nothing=f"No word of both sides occurs in the conversations of enough people ({MIN_PEOPLE}, "
-    "unless min_people says otherwise)",
+    nothing=_describe_none,
 )
 def distinguishing_words(talk: Talk, *, top: int = 20, prior: float = 500.0) -> ir.Table:
     """The log-odds ratio of each word with an informative Dirichlet prior, and its z-score.
@@ -332,9 +353,12 @@ def distinguishing_words(talk: Talk, *, top: int = 20, prior: float = 500.0) -> 
         unit=talk.unit(talk.words),
         u=(talk.words.role == "user").cast("int64"),
     )
-    units = words.group_by("unit").agg(nu=words.u.sum(), na=(1 - words.u).sum())
+    units = words.group_by("unit").agg(
+        nu=words.u.sum(), na=(1 - words.u).sum(), known=words.user_id.notnull().max()
+    )
     totals = units.aggregate(
         units=units.count(),
+        named=units.known.cast("int64").sum(),
         all_user=units.nu.sum(),
         all_assistant=units.na.sum(),
         nu_nu=(units.nu * units.nu).sum(),
@@ -354,10 +378,10 @@ def distinguishing_words(talk: Talk, *, top: int = 20, prior: float = 500.0) -> 
     )
     people = words.group_by("word").agg(people=words.user_id.nunique())
     shown = counted.join(people, "word").cross_join(totals).cross_join(talk.everybody)
-    least = talk.filters.min_people or MIN_PEOPLE
+    least = _least(talk)
     return shown.filter(
         # A word of one person, or of nobody known, shows only where nobody else is named.
         ibis.ifelse(shown.everybody <= 1, least == 1, shown.people >= max(least, 2)),
         shown.all_user > 0,
         shown.all_assistant > 0,
-    ).drop("everybody")
+    )
