@@ -105,7 +105,7 @@ def metrics_show(
 
     with importing("aico_lab.metrics.filters"):
         from aico_lab.metrics.filters import Filters
-    given = read_pairs(parameter)
+    given: dict[str, Any] = read_pairs(parameter)
     if filters := sorted(given.keys() & {field.name for field in fields(Filters)}):
         option = filters[0].replace("_", "-")
         raise InvalidValue(f"{filters[0]} is no parameter of a metric: give --{option}.")
