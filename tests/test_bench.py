@@ -82,11 +82,15 @@ def test_the_etl_benchmark_prints_the_times_peaks_and_ratios_of_every_job(in_pro
 
 
 @pytest.mark.slow
-def test_the_benchmark_of_starting_times_whole_processes(in_process, monkeypatch):
+def test_the_benchmark_of_starting_times_whole_processes(monkeypatch):
     """Each does what it is named after, and keeps the bytecode of what it imports."""
     monkeypatch.delenv(NO_BYTECODE, raising=False)
-    printed = in_process("bench", "start", "--rows", "1000", "--repeat", "1", "--json").stdout
-    shown = json.loads(printed)
+    # A process that is forked off counts the memory of the one that does so as its own.
+    command = "bench", "start", "--rows", "1000", "--repeat", "1", "--json"
+    process = subprocess.run(
+        [sys.executable, "-m", "aico_lab", *command], check=True, capture_output=True, text=True
+    )
+    shown = json.loads(process.stdout)
     assert set(shown["seconds"]) == set(start_jobs.JOBS)
     assert shown["seconds"]["python"] < shown["seconds"]["help"] < shown["seconds"]["metrics-show"]
     assert shown["peak_mb"]["help"] < shown["peak_mb"]["metrics-show"]

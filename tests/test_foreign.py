@@ -415,7 +415,7 @@ def test_a_load_that_was_not_published_is_published_by_the_next_one(lab, shop, m
     """A crash between commit and publication costs nothing."""
     write(shop, order(1))
 
-    def fail(*_):
+    def fail(*_, **__):
         raise OSError("the power went out")
 
     with monkeypatch.context() as broken:
@@ -734,7 +734,7 @@ def test_a_pipeline_loads(lab, shop):
     job.write_text("[[steps]]\nrun = 'load'\npath = 'shop.db'\ntable = 'orders'\nkey = ['id']")
     (step,) = run_pipeline(lab, load_pipeline(str(job)))
     assert step.result.rows == 1
-    for wrong, words in (("name = 'raw'", "--name"), ("lag = -1", "lag"), ("lag = 'x'", "int")):
+    for wrong, words in (("name = 'raw'", "--name"), ("lag = -1", "lag"), ("lag = 'x'", "number")):
         job.write_text(f"[[steps]]\nrun = 'load'\npath = 'shop.db'\ntable = 'orders'\n{wrong}")
         with pytest.raises(InvalidValue, match=words):
             load_pipeline(str(job))

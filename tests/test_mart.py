@@ -266,7 +266,8 @@ def follow(warehouse: Warehouse, before: dict[int, Row], after: dict[int, Row]) 
     present = as_arrow(row for row in after.values() if row["message_id"] in names)
     with warehouse.transaction():
         changes = refresh.Changes(warehouse.connection, anew=False)
-        gone = pa.table({"message_id": pa.array(sorted(names), pa.string())})
+        keys = pa.array(sorted(names), pa.string())
+        gone = pa.table({"k0": keys, "row_key": keys})
         warehouse.delete(MESSAGES, gone, present, changes)
         if present.num_rows:
             warehouse.insert(MESSAGES, present)

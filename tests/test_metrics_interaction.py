@@ -76,7 +76,7 @@ def assert_is_activity(made: World, zone: str, unit: str) -> None:
     # What the companion wrote is of the person it wrote to.
     whom = {message.id: message.person for message in messages_of(made.messages)}
     expected = []
-    ends = ends_of(made)
+    ends = ends_of(made) if written else ()
     for start in starts(made, zone, unit):
         rows = written[start]
         users = {row["user_id"] for row in rows if row["role"] == "user"} - {None}

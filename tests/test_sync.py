@@ -381,11 +381,8 @@ def test_days_are_counted_in_the_zone_that_was_asked_for(lab):
     assert lab.sql(query).fetchone() == ("2024-03-30", 23)
     with Lab.open(lab.home.path, timezone="Europe/Berlin") as berlin:
         assert berlin.sql(query).fetchone() == ("2024-03-31", 0)
-    with (
-        Lab.open(lab.home.path, timezone="Mars/Olympus") as nowhere,
-        pytest.raises(InvalidValue, match="IANA"),
-    ):
-        nowhere.sql(query)
+    with pytest.raises(InvalidValue, match="IANA"):
+        Lab.open(lab.home.path, timezone="Mars/Olympus")
 
 
 def test_nothing_below_the_home_is_readable(lab):

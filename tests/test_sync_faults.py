@@ -491,7 +491,7 @@ def test_what_two_programs_spill_does_not_get_into_one_anothers_way(home, protec
         lab.sync()
     assert not list((home / "tmp" / "writer").iterdir())
     (home / "tmp" / "writer").rmdir()
-    readers = [Lab.open(home) for _ in range(2)]
+    readers = [Lab.open(home, external_access=True) for _ in range(2)]
     for reader in readers:
         reader.sql("SET memory_limit = '40MB'")
         reader.sql(

@@ -35,7 +35,7 @@ from aico_lab.errors import (
     NotPermitted,
     StorageError,
 )
-from aico_lab.home import os_errors
+from aico_lab.home import make_private, os_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -94,16 +94,17 @@ class Connection:
     A key's namespace is what stands before its first colon: `session` of `session:active_context`.
     """
 
-    def __init__(self, name: str, driver: Any, key: bytes | None, scratch: Path | None) -> None:
+    def __init__(self, path: Path, driver: Any, key: bytes | None, scratch: Path | None) -> None:
         """Take over what `RocksDBAdapter.connect` opened.
 
         Args:
-            name: The store, as a person knows it.
+            path: The store's folder.
             driver: The opened store.
             key: 32 bytes, or None for a store that is not encrypted.
             scratch: A reader's own folder, to be removed at the end.
         """
-        self.name = name
+        self.name = path.name
+        self._path = path
         self._driver = driver
         self._codec = PlainCodec() if key is None else SealingCodec(key)
         self._scratch = scratch
@@ -193,6 +194,8 @@ class Connection:
             self._driver.close()
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
+        else:
+            make_private(self._path)  # its own threads make files at any time
 
     def __enter__(self) -> Self:
         return self
@@ -250,7 +253,7 @@ class RocksDBAdapter(DatabaseAdapter[Connection]):
             if scratch is not None:
                 shutil.rmtree(scratch, ignore_errors=True)
             raise
-        connection = Connection(self.path.name, driver, self._key, scratch)
+        connection = Connection(self.path, driver, self._key, scratch)
         try:
             connection.check()
         except BaseException:

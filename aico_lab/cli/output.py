@@ -33,7 +33,13 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print a line about the result, where it does not disturb it."""
+    """Print a line about the result, where it does not disturb it.
+
+    Raises:
+        OutputRefused: The result that the line is about cannot be written.
+    """
+    with writing():
+        sys.stdout.flush()
     sys.stderr.write(f"{text}\n")
 
 

@@ -1,14 +1,14 @@
 """Whether files of the warehouse are still what was written: checksums, and a read of everything.
 
-A checksum is cheap (some 10 ms for 150 MB), so every sync can compare the file that it is about to
+A checksum is cheap (some 40 ms for 150 MB), so every sync can compare the file that it is about to
 link to. It guards against rot, not against people: what authenticates a file is DuckDB's
 encryption. A file without a checksum is read whole by DuckDB, which checks every block.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import zlib
 from typing import TYPE_CHECKING
 
 from aico_lab.adapters.duckdb import ALIAS, DuckDBAdapter, translated
@@ -19,27 +19,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MEMORY_LIMIT = "200MB"
-WORD = 8  # bytes
-WORDS = 1 << 15  # summed at a time
+PIECE = 1 << 20  # bytes read at a time
 
 
 def checksum(path: Path) -> str:
-    """Return a checksum of a file: a hash of its size and of the sums of its 256 KiB pieces."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    digest = hashlib.sha256(str(path.stat().st_size).encode())
-    if path.stat().st_size:
-        with pa.memory_map(str(path)) as file:
-            content = file.read_buffer()
-            count = content.size // WORD
-            words = pa.Array.from_buffers(
-                pa.uint64(), count, [None, content.slice(0, count * WORD)]
-            )
-            for start in range(0, count, WORDS):
-                digest.update(repr(pc.sum(words.slice(start, WORDS)).as_py()).encode())
-            digest.update(content.slice(count * WORD).to_pybytes())
-    return digest.hexdigest()
+    """Return a checksum of a file: its size in bytes, and its CRC-32."""
+    crc = 0
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            crc = zlib.crc32(piece, crc)
+        return f"{file.tell()}-{crc:08x}"
 
 
 def read_checksums(record: Path) -> dict[str, str]:

@@ -139,6 +139,7 @@ class Question:
 
     def __call__(
         self,
+        /,  # so that nothing else of that name gets here
         *,
         since: Moment | None = None,
         until: Moment | None = None,
