@@ -156,8 +156,10 @@ class Home:
                 self._refuse_others()
                 self.path.chmod(0o700)
             self.temporary.mkdir(mode=0o700, exist_ok=True)
-        with held(self.temporary / "init.lock", MAKING_SECONDS, self._is_made):
+        lock = self.temporary / "init.lock"
+        with held(lock, MAKING_SECONDS, self._is_made):
             yield
+        lock.unlink(missing_ok=True)  # whoever waits for it finds that the home is made
 
     def _refuse_others(self) -> None:
         """Raise HomeExists where something lies in the folder that no unfinished home has.
@@ -272,7 +274,7 @@ def results_file(path: Path) -> Iterator[Path]:
     """
     path = path.expanduser().absolute()
     if path.suffix not in RESULTS:
-        raise InvalidValue(f"{path.name} must end in {', '.join(RESULTS)}: name another file.")
+        raise InvalidValue(f"{path.name!r} does not end in {' or '.join(RESULTS)}.")
     if not path.parent.is_dir():
         raise InvalidValue(f"There is no folder {path.parent}: make it, or name another file.")
     for folder in path.resolve().parents:

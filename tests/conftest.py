@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aico_lab import keys
-from aico_lab.cli import main
+from aico_lab.cli import run as run_command
 from tests import effort
 from tests.databases import Homes
 
@@ -96,14 +96,10 @@ def in_process(
         umask = os.umask(0o022)  # which the command sets for its process
         os.umask(umask)
         try:
-            with pytest.raises(SystemExit) as left:
-                main()
+            code = run_command()
         finally:
             os.umask(umask)
-        code = left.value.code
-        return subprocess.CompletedProcess(
-            arguments, code if isinstance(code, int) else 0, *capfd.readouterr()
-        )
+        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
 
     return run
 

@@ -141,6 +141,24 @@ def test_control_c_says_in_a_sentence_what_was_kept(aico_lab, home, tmp_path):
     assert count % 10_000 == 0
 
 
+@pytest.mark.slow
+def test_control_c_while_threads_write_is_no_fault(home, tmp_path):
+    """They were still at work when Python had ended; a few moments do not get through to it."""
+    with Lab.create(home) as lab:
+        lab.sync()
+    query = "SELECT range AS a FROM range(100000000)"
+    command = [sys.executable, "-m", "aico_lab", "sql", query, "--home", str(home), "--output"]
+    for number in range(3):
+        file = tmp_path / f"{number}.csv"
+        with subprocess.Popen([*command, str(file)], stderr=subprocess.PIPE, text=True) as process:
+            time.sleep(1 + number / 5)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=100)
+        assert process.returncode in {0, 130}, errors
+        assert file.exists() == (process.returncode == 0)
+        file.unlink(missing_ok=True)
+
+
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, RuntimeError])
 def test_what_a_library_makes_of_control_c_is_told_as_such(in_process, monkeypatch, raised):
     def run(*_: object) -> None:

@@ -124,8 +124,8 @@ def test_only_so_many_rows_are_written_if_so_many_are_asked_for(ask, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["--output", "x.txt"], ".csv, .parquet, .json"),
-        (["--output", "x.db"], ".csv, .parquet, .json"),
+        (["--output", "x.txt"], ".csv or .parquet or .json"),
+        (["--output", "x.db"], ".csv or .parquet or .json"),
         (["--output", "x.csv", "--json"], "only one"),
         (["--limit", "0"], "limit"),
     ],

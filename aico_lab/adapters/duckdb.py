@@ -105,6 +105,8 @@ def translate(error: duckdb.Error, where: str) -> AicoLabError:
     if of_the_file:
         return of_the_file
     if isinstance(error, duckdb.ProgrammingError | duckdb.DataError | duckdb.NotSupportedError):
+        if "Unexpected prepared parameter" in text:
+            return InvalidStatement("The query has a parameter that is given no value.")
         said = " ".join(text.partition("\nLINE ")[0].split()).partition(": ")[2]
         stop = "" if said.endswith((".", "!", "?")) else "."
         return InvalidStatement(f"The query cannot be run: {said}{stop}")

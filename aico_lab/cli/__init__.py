@@ -6,11 +6,12 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 130 stopped by Control-C.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.cli import streams
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-__all__ = ["main"]
+__all__ = ["main", "run"]
 
 INTERRUPTED: Final = 130
 
@@ -39,14 +40,29 @@ _KEPT: Final = {
 
 
 def main() -> None:
-    """Run the command line; every failure is one sentence, with its traceback under `--debug`."""
+    """Run the command line, and end the process with its exit code."""
+    code = run()
+    if code == INTERRUPTED:
+        # A thread of a library may still be at work, and would meet an interpreter that is gone:
+        # DuckDB's end the process by a fault. What is to be left in order is so after these calls.
+        with suppress(OSError):
+            sys.stdout.flush()
+        atexit._run_exitfuncs()  # noqa: SLF001 - what the interpreter itself would call
+        os._exit(code)
+    raise SystemExit(code)
+
+
+def run() -> int:
+    """Run the command line and return its exit code.
+
+    Every failure is one sentence, with its traceback under `--debug`.
+    """
     streams.prepare()
     try:
         with _interruptible() as interrupted:
-            code = _run(interrupted)
+            return _run(interrupted)
     except KeyboardInterrupt:  # again, while the first one was being told
-        code = INTERRUPTED
-    raise SystemExit(code)
+        return INTERRUPTED
 
 
 @contextmanager

@@ -15,17 +15,24 @@ import os
 import re
 import shutil
 import weakref
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from aico_lab.adapters.duckdb import DuckDBAdapter, translated
 from aico_lab.adapters.duckdb_confined import check_statements
-from aico_lab.errors import CorruptDatabase, NeverSynced, StorageError, UnknownName
+from aico_lab.errors import (
+    CorruptDatabase,
+    InvalidValue,
+    NeverSynced,
+    StorageError,
+    UnknownName,
+)
 from aico_lab.etl.pins import Pin, pinned
 from aico_lab.etl.soundness import checksum, read_checksums, write_checksums
 from aico_lab.home import os_errors, sync_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     import duckdb
@@ -297,10 +304,19 @@ class Reader:
             parameters: Values for its `?`, or by name for its `$name`.
 
         Raises:
+            InvalidValue: The query is not text, or the parameters are neither a list nor a mapping.
             NeverSynced: There is no snapshot yet.
             InvalidStatement: DuckDB cannot run the query.
             NotPermitted: It reaches beyond the snapshot.
         """
+        if isinstance(parameters, str) or not isinstance(parameters, Sequence | Mapping | None):
+            raise InvalidValue(
+                f"Parameters are a list, or a mapping by name, not {parameters!r}: write [value]."
+            )
+        try:
+            query.encode()
+        except UnicodeEncodeError:
+            raise InvalidValue("The query holds bytes that are no text of UTF-8.") from None
         connection = self.connection()
         with translated("The snapshot"):
             if self._confined:

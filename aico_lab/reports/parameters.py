@@ -4,6 +4,9 @@ Papermill checks nothing: a word given for a number runs, an unknown name is a w
 tagged `parameters` is the declaration here, one line for each parameter::
 
     days: int = 30  # length of the window that ends with the last message
+
+In a person's own notebook the type may be missing; then it is that of the value, and text or none
+where that is None.
 """
 
 from __future__ import annotations
@@ -143,13 +146,19 @@ def _parameters_cell(notebook: Path) -> str:
 def _declaration(
     statement: ast.stmt, source: str, comments: Mapping[int, str], notebook: str
 ) -> Parameter:
-    text = (ast.get_source_segment(source, statement) or "").partition("\n")[0]
-    if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
-        raise WrongUse(
-            f"The parameters cell of {notebook} must hold only lines such as "
-            f"“days: int = 30  # what it is”, not “{text}”."
-        )
-    name, annotation = statement.target.id, ast.unparse(statement.annotation)
+    match statement:
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            annotation = ast.unparse(statement.annotation)
+        case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=value)) if (
+            value is None or type(value).__name__ in _TYPES
+        ):
+            annotation = "str | None" if value is None else type(value).__name__
+        case _:
+            text = (ast.get_source_segment(source, statement) or "").partition("\n")[0]
+            raise WrongUse(
+                f"The parameters cell of {notebook} must hold only lines such as "
+                f"“days: int = 30  # what it is” or “days = 30”, not “{text}”."
+            )
     if annotation.removesuffix(_OPTIONAL) not in _TYPES:
         raise WrongUse(
             f"The parameter “{name}” of {notebook} is annotated “{annotation}”; use int, float, "
