@@ -465,3 +465,30 @@ def test_weekdays_that_tie_are_not_said_with_the_interval_of_one():
     assert rows["index"][0] == rows["index"][1]
     assert rows["index_low"][0] != rows["index_low"][1]
     assert answer.finding.startswith("Mon and Tue alike: 2.33 times the mean; the weekday explains")
+
+
+def test_a_tie_of_a_steady_and_an_unsteady_weekday_is_not_the_same_in_all_weeks():
+    """Every Tuesday has 3 of 10 messages, Fridays have 2 and 4 in turn."""
+    messages = [said(0)]
+    for week in range(16):
+        monday = 2 * 86_400 + week * 7 * 86_400
+        for day, count in enumerate((1, 3, 1, 1, 2 + 2 * (week % 2), 1, 1 - week % 2)):
+            messages += [
+                said(
+                    monday + day * 86_400 + number * 60,
+                    user=f"u{number}",
+                    conversation=f"c{number}",
+                )
+                for number in range(count)
+            ]
+    with world(talk(*messages, said(2 * 86_400 + 16 * 7 * 86_400))) as made:
+        answer = made.ask("seasonality")
+        alike = {made.ask("seasonality").pl()["strength"][0] for _ in range(5)}
+    assert "the same in all" not in answer.finding
+    assert len(alike) == 1
+
+
+def test_where_nobody_is_named_nobody_is_counted():
+    with world(talk(*(said(day * 86_400, user=None) for day in range(30)))) as made:
+        for name in ("overview", "daily_activity", "monthly_activity"):
+            assert "people" not in made.ask(name).finding

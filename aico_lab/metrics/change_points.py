@@ -136,6 +136,8 @@ def _describe(rows: pl.DataFrame) -> str:
     if number < _fewest(unit):
         return claims.too_little(number, f"complete {unit}s", _fewest(unit))
     within = claims.counted(number, f"{unit}s")
+    if measure != "sentiment" and not (rows["level"] != 0).any():
+        return f"Too little data: nothing was written in {within}"
     _goes, name = series.SAID[measure]
     mainly = series.dominated(measure, most)
     if found == 1:

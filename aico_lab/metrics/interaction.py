@@ -53,9 +53,9 @@ def _describe_activity(rows: pl.DataFrame, unit: Unit) -> str:
     elif (wrote["n"] == top["n"]).sum() > 1:
         return f"{which}: {claims.counted(top['n'], 'messages')}"
     unfinished = "" if top["complete"] else f" (the {unit} is unfinished)"
+    whom = f" with {claims.counted(top['people'], 'people')}" if top["people"] else ""
     return (
-        f"{which}: {claims.counted(top['n'], 'messages')} with "
-        f"{claims.counted(top['people'], 'people')} in "
+        f"{which}: {claims.counted(top['n'], 'messages')}{whom} in "
         f"{claims.counted(top['conversations'], 'conversations')}{unfinished}"
     )
 

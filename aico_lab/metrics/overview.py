@@ -29,10 +29,10 @@ def _finding(rows: pl.DataFrame) -> str:
     days = f"from {row['first_day']} to {row['last_day']}"
     if row["first_day"] == row["last_day"]:
         days = f"on {row['first_day']}"
+    whom = f" with {claims.counted(row['people'], 'people')}" if row["people"] else ""
     return (
         f"{claims.counted(row['n'], 'messages')} in "
-        f"{claims.counted(row['conversations'], 'conversations')} with "
-        f"{claims.counted(row['people'], 'people')}, {days}"
+        f"{claims.counted(row['conversations'], 'conversations')}{whom}, {days}"
     )
 
 

@@ -140,10 +140,18 @@ def _finish_seasonality(
     people = dict(named.group_by("place").agg(pl.col("user_id").n_unique()).iter_rows())
     of_one = named.group_by("user_id").agg(pl.col("n_messages").sum())["n_messages"].max()
     # Only cycles in which somebody wrote: there may be thousands of years of others.
-    cycles = wrote.group_by("start").agg(
-        pl.when(pl.col("place") == place).then("n_messages").otherwise(0).sum().alias(f"n{place}")
-        for place in range(len(slots))
-    )
+    cycles = (
+        wrote.group_by("start")
+        .agg(
+            pl.when(pl.col("place") == place)
+            .then("n_messages")
+            .otherwise(0)
+            .sum()
+            .alias(f"n{place}")
+            for place in range(len(slots))
+        )
+        .sort("start")
+    )  # since the last digits of sums depend on the order
     whole = whole.clear() if rows.is_empty() else whole
     silent = whole.height - cycles.height
     counts = cycles.drop("start")
@@ -224,12 +232,12 @@ def _describe_seasonality(rows: pl.DataFrame) -> str:
         return f"No {slot} stands out: all have as many messages{mainly}"
     tied = known.filter(pl.col("index") == top["index"])
     name = claims.leading(tied, "index", "slot")
-    if tied["index_low"].null_count():
+    if tied["index_low"].null_count() == tied.height:
         return f"{name}: {top['index']:.2f} times the mean, the same in all {top[UNIT]}{doubt}"
     # The largest of many is above 1 by chance: the interval is that of all together (Bonferroni).
     slots = len(_SLOTS["week" if top[UNIT] == "weeks" else "day"])
     wider = float(special.ndtri(1 - 0.025 / slots) / special.ndtri(0.975))
-    least: float = min(tied["index_low"].to_list())
+    least: float = min(tied["index_low"].drop_nulls().to_list())
     middle, end = (special.logit(min(at / slots, _NEARLY)) for at in (top["index"], least))
     low = slots * float(special.expit(middle - (middle - end) * wider))
     if low <= 1:

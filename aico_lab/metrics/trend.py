@@ -95,6 +95,8 @@ def _describe(rows: pl.DataFrame) -> str:
     unit, number = row["unit"], row["periods"]
     if row["slope"] is None:
         return claims.too_little(number, f"complete {unit}s", series.FEWEST)
+    if row["measure"] != "sentiment" and not (rows.filter("complete")["value"] != 0).any():
+        return f"Too little data: nothing was written in {claims.counted(number, f'{unit}s')}"
     slope, low, high = (
         claims.written(row[f"slope{end}"], signed=True) for end in ("", "_low", "_high")
     )
