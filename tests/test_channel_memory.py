@@ -152,6 +152,14 @@ def bytes_of(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
 
 
+def test_a_file_too_short_to_be_a_database_is_left_as_it_is(tmp_path):
+    path = tmp_path / "x.db"
+    path.write_bytes(b"x")
+    with pytest.raises(NotADatabase):
+        DatabaseManager(path)
+    assert path.read_bytes() == b"x"
+
+
 @pytest.mark.parametrize("journal", ["DELETE", "WAL"])
 @pytest.mark.parametrize("crashed", [False, True])
 def test_another_programs_database_is_refused_and_left_as_it_is(tmp_path, journal, crashed):

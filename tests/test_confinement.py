@@ -115,6 +115,7 @@ LOAD sqlite_scanner
 CHECKPOINT
 FORCE CHECKPOINT lab
 FROM enable_logging()
+FROM system.main.enable_logging(storage='file', storage_path='{folder}/logs')
 FROM enable_logging(storage='file', storage_path='{folder}/logs')
 CALL enable_logging('QueryLog', storage='file', storage_path='{folder}/logs')
 CREATE TABLE raw.mine AS SELECT 1

@@ -270,3 +270,15 @@ def test_every_value_is_the_one_that_sqlite_holds(lab, file, table, pagewise):
             assert same(before, now, type_.partition("(")[0]), (before, now, type_)
     aside = lab.sql("SELECT DISTINCT row_key FROM quarantine.misfits").fetchall()
     assert {int(key) for (key,) in aside} == set(stored)
+
+
+@pytest.mark.parametrize("number", [20240101101112, 202401011011, 2401011011, 20240101])
+def test_the_digits_of_a_date_are_no_time_since_1970(lab, tmp_path, number):
+    """They stay the whole numbers that they are."""
+    with closing(sqlite3.connect(tmp_path / "d.db")) as other, other:
+        other.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, moment DATETIME)")
+        other.execute("INSERT INTO t VALUES (1, ?)", [number])
+    lab.load(tmp_path / "d.db", "t")
+    assert lab.sql("SELECT moment::VARCHAR, typeof(moment) FROM d.t").fetchall() == [
+        (str(number), "BIGINT")
+    ]

@@ -300,6 +300,7 @@ class DatabaseManager(Segments):
 
 _NO_FIELDS = frozenset({"self", "replace"})
 
+HEADER = 100  # bytes
 LOOKS = 5
 """How often a file is looked at that is being written meanwhile."""
 
@@ -323,7 +324,8 @@ def _refuse_foreign(path: Path, key: str | None) -> None:
             if look == LOOKS - 1:
                 raise
             time.sleep(0.1 * (look + 1))
-    if names and not names.issuperset(MARKS):
+    # SQLite takes a file that is shorter than its header for an empty database.
+    if (names and not names.issuperset(MARKS)) or path.stat().st_size < HEADER:
         raise NotADatabase(
             f"{path.name} is the database of another program, and was left as it is: "
             "choose another path."

@@ -25,7 +25,10 @@ _LARGEST_DECIMAL: Final = 38
 # or the number of a day, is none. Seconds and milliseconds of such times do not overlap.
 _EARLIEST: Final = 10**8
 _SECONDS: Final = 10**11
-_MILLISECONDS: Final = 10**14
+# Nor is the latest of a time after 2040, or of milliseconds before 1990: digits of a date, such as
+# 2401011011 or 20240101101112, would be taken for one.
+_LATEST: Final = 2_208_988_800
+_EARLIEST_MS: Final = 631_152_000_000
 
 _DATE = "'[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]'"
 _TIME = "'[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9][ T][0-9][0-9]:[0-9][0-9]*'"
@@ -154,9 +157,9 @@ def _of_numbers(
     if declared.startswith("BOOL") and not found.reals and low >= 0 and high <= 1:
         return replace(column, kind="boolean")
     if _is_time(declared) and high >= _EARLIEST:
-        if low > -_SECONDS and high < _SECONDS:
+        if low > -_SECONDS and high < _LATEST:
             return replace(column, kind="seconds")
-        if low >= 0 and high < _MILLISECONDS and not found.between:
+        if low >= 0 and _EARLIEST_MS <= high < 1000 * _LATEST and not found.between:
             return replace(column, kind="milliseconds")
     if digits and not found.longer:
         return replace(column, kind="decimal", digits=digits)
