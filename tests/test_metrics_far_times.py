@@ -248,3 +248,15 @@ def test_what_became_of_far_messages_is_said(name, what):
         # Where the filters leave it out, it is not left out for its time, nor among them.
         for chosen in ({"since": "2024-01-01"}, {"user": "u1"}, {"channel": "c1"}):
             assert said_of not in made.ask(name, filters=chosen).caption
+
+
+def test_one_time_of_1970_takes_nobody_out_of_their_cohort():
+    """What else they wrote counts as that of others."""
+    weeks = [said(week * 7 * 86_400, user=f"u{n}", conversation=f"c{n}")
+             for n in range(12) for week in (0, 1, 2)]  # fmt: skip
+    far = said(-54 * 365 * 86_400, user="u0", conversation="c0")
+    with world(talk(*weeks)) as sound, world(talk(far, *weeks)) as bent:
+        expected, found = sound.ask("retention").pl(), bent.ask("retention").pl()
+    assert found.select("cohort", "start", "n", "active").rows() == (
+        expected.select("cohort", "start", "n", "active").rows()
+    )

@@ -35,7 +35,7 @@ from aico_lab.metrics import (
 )
 from aico_lab.metrics.answer import Answer, typed, without_small_cells, without_values_of_few
 from aico_lab.metrics.registry import CATALOGUE
-from aico_lab.metrics.talk import Talk
+from aico_lab.metrics.talk import FIRST_USUAL_MS, Talk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,10 +69,6 @@ DOMAINS = (
     usage,
 )
 """The modules that declare metrics; to import one is to declare them."""
-
-
-FIRST_USUAL_MS = 631_152_000_000
-"""1990, before which nobody talked with a companion."""
 
 
 def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, Any]) -> Answer:

@@ -168,10 +168,10 @@ def retention(talk: Talk, *, period: Literal["week", "month"] = "week") -> ir.Ta
     """Of the people whose first message fell into a period, the share that wrote in a later one.
 
     A person is one who wrote (role user) and is known, and belongs to the period of the first
-    message of all: filters other than `user` restrict in which messages people count as active,
-    and which periods there are, not who belongs to which cohort. Periods in which nobody began have
-    no rows, and neither have those after the last message, nor those more than 520 periods after
-    the first one. Of the cohort in whose period the data begin some may have written before, so
+    message of all that is not of before 1990: filters other than `user` restrict in which messages
+    people count as active, and which periods there are, not who belongs to which cohort. Periods in
+    which nobody began have no rows, and neither have those after the last message, nor those more
+    than 520 periods after the first one. Of the cohort in whose period the data begin some may have written before, so
     none of its rows is complete; the finding is of complete rows. Intervals are Wilson's: each
     person is one observation.
 

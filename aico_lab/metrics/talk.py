@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 Unit = Literal["day", "week", "month"]
 Scope = Literal["conversation", "person"]
 
+FIRST_USUAL_MS: Final = 631_152_000_000
+"""1990, before which nobody talked with a companion."""
+
 _MS_OF_A_DAY: Final = 86_400_000
 _MS_OF_AN_HOUR: Final = 3_600_000
 _DAYS_BEFORE: Final = 719_162
@@ -211,7 +214,9 @@ class Talk:
     def beginnings(self) -> ir.Table:
         """When each person first wrote, of all data: only `user` of the filters restricts these."""
         said = self._stored("messages").filter(_.role == "user", _.user_id.notnull())
-        firsts = said.group_by("user_id").agg(ts_ms=_.ts_ms.min())
+        # A time of before 1990 is most likely wrong, and would take along all else that one wrote.
+        usual = _.ts_ms.min(where=_.ts_ms >= FIRST_USUAL_MS)
+        firsts = said.group_by("user_id").agg(ts_ms=ibis.coalesce(usual, _.ts_ms.min()))
         if self.filters.users:
             firsts = firsts.filter(_.user_id.isin(self.filters.users))
         return self._with_local(firsts, "ts_ms")
