@@ -171,9 +171,9 @@ def retention(talk: Talk, *, period: Literal["week", "month"] = "week") -> ir.Ta
     message of all that is not of before 1990: filters other than `user` restrict in which messages
     people count as active, and which periods there are, not who belongs to which cohort. Periods in
     which nobody began have no rows, and neither have those after the last message, nor those more
-    than 520 periods after the first one. Of the cohort in whose period the data begin some may have written before, so
-    none of its rows is complete; the finding is of complete rows. Intervals are Wilson's: each
-    person is one observation.
+    than 520 periods after the first one. Of the cohort in whose period the data begin some may have
+    written before, so none of its rows is complete; the finding is of complete rows. Intervals are
+    Wilson's: each person is one observation.
 
     Args:
         period: A week from Monday, or a calendar month.
