@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 import pytest
 
+from aico_lab.errors import InvalidStatement, InvalidValue
 from aico_lab.metrics.answer import SHOWN
 from tests.messages import add, at, message
 
@@ -177,3 +178,14 @@ def test_an_answer_writes_itself(lab: Lab, tmp_path: Path, ending):
             rows = json.loads(file.read_text())
     assert len(rows) == len(answer)
     assert list(rows[0]) == answer.pl().columns
+
+
+def test_a_query_or_parameters_that_are_none_are_told(lab: Lab):
+    """A terminal of another encoding gives bytes that are no text."""
+    lab.sync()
+    with pytest.raises(InvalidValue, match="no text of UTF-8"):
+        lab.sql("SELECT '\udcff'")
+    with pytest.raises(InvalidValue, match=r"not 5: write \[value\]"):
+        lab.sql("SELECT ?", 5)
+    with pytest.raises(InvalidStatement, match="given no value"):
+        lab.sql("SELECT ?")
