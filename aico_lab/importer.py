@@ -5,10 +5,10 @@ from __future__ import annotations
 import gc
 import json
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
+from aico_lab.collector import without_garbage_collector
 from aico_lab.errors import InvalidValue
 from aico_lab.placing import Placing, mend_replies
 from aico_lab.rescoring import score_with_stored
@@ -22,7 +22,7 @@ from aico_lab.sources.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.sources.records import Batch
@@ -143,7 +143,7 @@ def import_batches(
     check_on_conflict(on_conflict)
     result = ImportResult()
     elsewhere = False
-    with _only_young_garbage():
+    with without_garbage_collector():
         for batch in batches:
             result.look_at(batch)
             with connection.transaction():
@@ -157,21 +157,6 @@ def import_batches(
     if elsewhere:
         mend_replies(connection)
     return result
-
-
-@contextmanager
-def _only_young_garbage() -> Iterator[None]:
-    """Let the garbage collector look at no more than it is told to.
-
-    By itself it searches all records of a batch again and again, and they hold no garbage.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _write(connection: Connection, batch: Batch, placing: Placing) -> None:

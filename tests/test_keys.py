@@ -173,7 +173,9 @@ def test_a_home_of_before_that_is_opened_by_the_spelling_that_made_it(home, monk
             keys_module, "_passphrases", lambda settings: [settings.passphrase.encode()]
         )
         Lab.create(home, protection="passphrase", passphrase=spelled).close()
-    Lab.open(home, passphrase=spelled).close()
+    with Lab.open(home, passphrase=spelled) as lab:
+        assert lab.encrypted
+        assert lab.primary.fetch_one("SELECT count(*) FROM messages") == (0,)
 
 
 @pytest.mark.parametrize("short", ["äöüß", "äöüßäöü", unicodedata.normalize("NFD", "äöüßäöü")])

@@ -10,15 +10,14 @@ A large table is read by pages when all of it is read, and else by rows.
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from aico_lab.collector import without_garbage_collector
 from aico_lab.etl.contract import Column, Contract
 from aico_lab.etl.misfits import REASONS, SHOWN, Misfit, literal, readable, row_key
 from aico_lab.etl.pages import Layout, can_decode, read_columns, read_layout
@@ -158,7 +157,7 @@ def _fetch(
         for at in range(0, count, _MARKS)
     ]
     query = f'SELECT {", ".join(selected)} FROM {chosen} "{contract.table}" AS t WHERE {condition}'
-    with _without_garbage_collector():
+    with without_garbage_collector():
         for rows in connection.fetch_batches(query, parameters, size=FETCH_ROWS):
             values = list(zip(*rows, strict=True))
             yield values[:count], values[count:]
@@ -410,15 +409,3 @@ def _fits(column: Column, value: Value) -> bool:
     except _DOES_NOT_FIT:
         return False
     return True
-
-
-@contextmanager
-def _without_garbage_collector() -> Iterator[None]:
-    """Spare the collector the search through millions of values that hold no references."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

@@ -22,11 +22,10 @@ _PROMISES = re.compile("DEC|NUM|MONEY|CURRENCY|DATE|TIMESTAMP|BOOL")
 _LARGEST_DECIMAL: Final = 38
 
 # Of a column of numbers the largest must be later than March 1973 to be taken for a time: a year,
-# or the number of a day, is none. Seconds and milliseconds of such times do not overlap.
+# or the number of a day, is none. Nor may it be later than 2040, or as milliseconds earlier than
+# 1990, or the digits of a date (2401011011, 20240101101112) would be taken for a time.
 _EARLIEST: Final = 10**8
 _SECONDS: Final = 10**11
-# Nor is the latest of a time after 2040, or of milliseconds before 1990: digits of a date, such as
-# 2401011011 or 20240101101112, would be taken for one.
 _LATEST: Final = 2_208_988_800
 _EARLIEST_MS: Final = 631_152_000_000
 
