@@ -87,6 +87,23 @@ class InvalidValue(WrongUse):
     """A value has the wrong type or is out of range."""
 
 
+class ExtensionBroken(AicoLabError):
+    """An installed package adds something that cannot be used.
+
+    Args:
+        kind: What it adds, such as "metric".
+        name: The name of its entry point.
+        package: The package.
+        reason: Why it cannot be used.
+    """
+
+    def __init__(self, kind: str, name: str, package: str, reason: str) -> None:
+        super().__init__(
+            f"The {kind} {name!r} of the package {package!r} cannot be used ({reason}): "
+            "update that package or uninstall it."
+        )
+
+
 class HomeError(AicoLabError):
     """The folder that holds a lab cannot be used."""
 

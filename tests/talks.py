@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from aico_lab.etl import views
 from aico_lab.mart import refresh
 from aico_lab.mart import views as mart_views
-from aico_lab.metrics.catalogue import ask
-from aico_lab.metrics.filters import Filters
-from aico_lab.metrics.registry import CATALOGUE
+from aico_lab.metrics.engine.asking import ask
+from aico_lab.metrics.engine.catalogue import CATALOGUE
+from aico_lab.metrics.engine.filters import Filters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aico_lab.metrics.answer import Answer
+    from aico_lab.metrics.engine.answer import Answer
 
 MESSAGES = {
     "id": pl.Int64,

@@ -18,7 +18,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from aico_lab.metrics.intervals import FEWEST
+from aico_lab.metrics.engine.intervals import FEWEST
 from aico_lab.sources import chitchat
 from aico_lab.sources.sentiment import score
 from tests import text_by_hand
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
     from datetime import date
 
-    from aico_lab.metrics.answer import Answer
+    from aico_lab.metrics.engine.answer import Answer
 
 HALF_AN_HOUR = 30 * 60_000
 

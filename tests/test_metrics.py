@@ -11,12 +11,13 @@ import vl_convert
 from hypothesis import given, settings
 
 from aico_lab.errors import InvalidValue, NeverSynced, UnknownName
-from aico_lab.metrics.answer import SHOWN, TYPES
-from aico_lab.metrics.catalogue import DOMAINS, compile_query
-from aico_lab.metrics.filters import Filters
-from aico_lab.metrics.named import FILTERS, NAMES, Metrics
-from aico_lab.metrics.registry import CATALOGUE, FORMER_NAMES, PEOPLE, Catalogue, Column
-from aico_lab.metrics.talk import Talk
+from aico_lab.metrics.engine.answer import SHOWN, TYPES
+from aico_lab.metrics.engine.asking import compile_query
+from aico_lab.metrics.engine.catalogue import CATALOGUE, FORMER_NAMES, MODULES
+from aico_lab.metrics.engine.filters import Filters
+from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, RoleFilter, metric
+from aico_lab.metrics.engine.talk import Talk
+from aico_lab.metrics.named import FILTERS, Metrics
 from tests.effort import examples
 from tests.talks import said, shuffled, talk, talks, world
 
@@ -71,7 +72,6 @@ def test_every_domain_of_the_source_document_has_metrics():
     assert {CATALOGUE[name].domain for name in EVERY} == {
         "conversation", "interaction", "time", "personality", "usage"
     }  # fmt: skip
-    assert len({module.__name__ for module in DOMAINS}) == len(DOMAINS)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -173,7 +173,7 @@ def test_filters_restrict_every_metric(a_day, name):
         {"timezone": "Asia/Kathmandu"},
     ):
         assert has_declared_types(a_day.ask(name, filters=filters))
-    if CATALOGUE[name].role == "none":
+    if CATALOGUE[name].role is RoleFilter.REFUSED:
         with pytest.raises(InvalidValue, match="leave out the role"):
             a_day.ask(name, filters={"role": "user"})
     else:
@@ -212,8 +212,16 @@ def test_text_of_the_command_line_is_read_as_the_type(a_day):
     assert_equal(one, a_day.ask("reply_latency", cutoff_hours=0.5))
 
 
-def test_the_names_that_are_known_before_anything_is_imported_are_those_of_the_catalogue():
-    assert list(NAMES) == [metric.name for metric in CATALOGUE.by_domain()]
+def test_a_metric_stands_in_the_folder_of_its_domain():
+    for domain, modules in MODULES.items():
+        for name, module in modules.items():
+            metric = CATALOGUE[name]
+            assert metric.domain == domain
+            assert metric.expression.__module__ == f"aico_lab.metrics.{domain}.{module}"
+    assert [metric.name for metric in CATALOGUE.by_domain()[0]] == EVERY
+
+
+def test_filters_are_the_same_everywhere():
     general = inspect.signature(Filters).parameters
     assert list(FILTERS) == list(general)
 
@@ -224,7 +232,7 @@ def test_help_names_parameters_filters_and_columns(a_day, name):
     asked = getattr(Metrics(a_day, timezone="UTC"), name)
     metric = CATALOGUE[name]
     takes = list(inspect.signature(asked).parameters)
-    filters = [one for one in FILTERS if one != "role" or metric.role != "none"]
+    filters = [one for one in FILTERS if one != "role" or metric.role is not RoleFilter.REFUSED]
     assert takes == [*(parameter.name for parameter in metric.parameters), *filters]
     shown = pydoc.render_doc(asked, renderer=pydoc.plaintext)
     for word in (*takes, *(column.name for column in metric.columns), metric.question):
@@ -269,29 +277,24 @@ def test_long_answers_show_their_beginning(a_day):
     assert answer._repr_html_().count("<tr>") == SHOWN + 1
 
 
-def test_two_metrics_of_one_name_are_an_error_of_the_program():
-    catalogue = Catalogue()
-
-    def declare(columns):
-        return catalogue.metric(
-            domain="usage", question="?", source="none", columns=columns,
+def test_a_declaration_that_is_not_complete_is_an_error_of_the_program():
+    def declare(columns, parameters=()):
+        return metric(
+            domain="usage", question="?", source="none", columns=columns, parameters=parameters,
             finding=lambda _rows: "", chart=lambda _answer: None,
         )  # fmt: skip
 
-    def once(_talk):
+    def one(_talk, *, top):
         """What it is."""
 
     things = [Column("n", "integer", "things"), PEOPLE]
-    declare(things)(once)
-    with pytest.raises(ValueError, match="two metrics once"):
-        declare(things)(once)
-
-    def without(_talk):
-        """What it is."""
-
+    top = Parameter("top", int, 3, "How many are shown.")
+    assert declare(things, [top])(one).definition == "What it is."
     for missing, kept in (("n", things[1:]), ("people", things[:1])):
         with pytest.raises(ValueError, match=f"no column {missing} "):
-            declare(kept)(without)
+            declare(kept, [top])(one)
+    with pytest.raises(ValueError, match=r"\['top'\], which are not the parameters"):
+        declare(things)(one)
 
 
 def test_a_snapshot_of_another_version_is_not_asked():

@@ -12,9 +12,9 @@ import ruptures
 from scipy import stats
 
 from aico_lab.errors import InvalidValue
-from aico_lab.metrics import series
-from aico_lab.metrics.change_points import _cut, _segments
-from aico_lab.metrics.trend import _theil_sen
+from aico_lab.metrics.time import series
+from aico_lab.metrics.time.change_points import _cut, _segments
+from aico_lab.metrics.time.trend import _theil_sen
 from tests.talks import START, said, talk, world
 
 DAY = timedelta(days=1)

@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from aico_lab.metrics import claims
-from aico_lab.metrics.catalogue import CATALOGUE
-from aico_lab.metrics.intervals import FEW, FEWEST, MIXED, MOST, UNIT, UNITS
+from aico_lab.metrics.engine import claims
+from aico_lab.metrics.engine.catalogue import CATALOGUE
+from aico_lab.metrics.engine.intervals import FEW, FEWEST, MIXED, MOST, UNIT, UNITS
+from aico_lab.metrics.engine.metric import RoleFilter
 from tests.talks import OTHERS, World, said, talk
 
 EVERY = list(CATALOGUE)
@@ -113,7 +114,7 @@ def test_a_finding_is_true_with_every_filter(worlds, name):
         {"min_people": 30}, {"min_people": 1000}, {"since": "2024-05-01"},
         {"until": "2024-04-02"}, {"since": "1d"}, {"user": "u1"}, {"channel": "u1-0"},
     ]  # fmt: skip
-    if CATALOGUE[name].role != "none":
+    if CATALOGUE[name].role is not RoleFilter.REFUSED:
         filters += [{"role": "user"}, {"role": "assistant", "min_people": 5}]
     for number in (2, 20, "one week"):
         for chosen in filters:

@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from aico_lab.errors import ConnectionIsClosed
-from aico_lab.metrics.registry import CATALOGUE
+from aico_lab.metrics.engine.catalogue import CATALOGUE
 from tests.browser import visit
 from tests.messages import add, at, message
 

@@ -15,11 +15,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from aico_lab.metrics import intervals
-from aico_lab.metrics.catalogue import CATALOGUE, compile_query
-from aico_lab.metrics.filters import Filters
-from aico_lab.metrics.intervals import Statistic, estimate, mean, percent
-from aico_lab.metrics.talk import Talk
+from aico_lab.metrics.engine import intervals
+from aico_lab.metrics.engine.asking import compile_query
+from aico_lab.metrics.engine.catalogue import CATALOGUE
+from aico_lab.metrics.engine.filters import Filters
+from aico_lab.metrics.engine.intervals import Statistic, estimate, mean, percent
+from aico_lab.metrics.engine.talk import Talk
 from tests.simulated import attitudes, population
 from tests.talks import world
 

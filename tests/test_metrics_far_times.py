@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pytest
 
-from aico_lab.metrics import periods
-from aico_lab.metrics.catalogue import compile_query
-from aico_lab.metrics.filters import Filters
-from aico_lab.metrics.registry import CATALOGUE
-from aico_lab.metrics.talk import Talk
-from aico_lab.metrics.zones import midnight, to_ms
+from aico_lab.metrics.engine import periods
+from aico_lab.metrics.engine.asking import compile_query
+from aico_lab.metrics.engine.catalogue import CATALOGUE
+from aico_lab.metrics.engine.filters import Filters
+from aico_lab.metrics.engine.local_time import midnight, to_ms
+from aico_lab.metrics.engine.talk import Talk
 from tests.talks import said, talk, world
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aico_lab.errors import InvalidValue
-from aico_lab.metrics.filters import Filters
+from aico_lab.metrics.engine.filters import Filters
 from aico_lab.metrics.named import Metrics
 from tests.talks import START, said, talk, world
 

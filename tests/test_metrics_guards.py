@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 
 from aico_lab.errors import InvalidValue
-from aico_lab.metrics.answer import without_values_of_few
-from aico_lab.metrics.filters import Filters
-from aico_lab.metrics.registry import CATALOGUE
+from aico_lab.metrics.engine.answer import without_values_of_few
+from aico_lab.metrics.engine.catalogue import CATALOGUE
+from aico_lab.metrics.engine.filters import Filters
 from tests.talks import OTHERS, START, World, said, talk, world
 
 DAY = 86_400

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aico_lab.errors import InvalidValue
-from aico_lab.metrics.intervals import FEWEST
+from aico_lab.metrics.engine.intervals import FEWEST
 from tests.effort import examples
 from tests.talks import START, World, said, talk, talks, world
 from tests.talks_by_hand import following, is_complete, messages_of, real_messages, start_of

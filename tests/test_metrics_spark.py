@@ -18,9 +18,10 @@ import polars as pl
 import polars.selectors as cs
 import pytest
 
-from aico_lab.metrics.filters import Filters
-from aico_lab.metrics.registry import CATALOGUE
-from aico_lab.metrics.talk import VIEWS, Talk
+from aico_lab.metrics.engine.catalogue import CATALOGUE
+from aico_lab.metrics.engine.filters import Filters
+from aico_lab.metrics.engine.metric import RoleFilter
+from aico_lab.metrics.engine.talk import VIEWS, Talk
 from aico_lab.sources import chitchat
 from tests.talks import OTHERS, World, talk
 from tests.talks_by_hand import real_messages
@@ -241,7 +242,7 @@ FILTERS = {
     "name", ["daily_activity", "week_heatmap", "sessions", "preference_changes"]
 )
 def test_filters_are_the_same_on_spark(made, spark, name, filters):
-    if filters.role and CATALOGUE[name].role == "none":
+    if filters.role and CATALOGUE[name].role is RoleFilter.REFUSED:
         filters = Filters(timezone=filters.timezone)
     assert_equal_on_both(made, spark, name, filters)
 

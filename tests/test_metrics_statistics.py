@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from aico_lab.metrics.intervals import Statistic, estimate, mean, percent, wilson
-from aico_lab.metrics.quantiles import median_interval, quantiles
+from aico_lab.metrics.engine.intervals import Statistic, estimate, mean, percent, wilson
+from aico_lab.metrics.engine.quantiles import median_interval, quantiles
 from tests.effort import examples
 from tests.talks_by_hand import median_interval_by_hand
 
@@ -258,7 +258,7 @@ def test_five_million_units_need_little_memory():
     """Measured in a process of its own, beyond what the rows themselves need."""
     program = """
 import resource, numpy as np, polars as pl
-from aico_lab.metrics.intervals import Statistic, estimate, mean, percent, wilson
+from aico_lab.metrics.engine.intervals import Statistic, estimate, mean, percent, wilson
 rng = np.random.default_rng(0)
 n = 5_000_000
 rows = pl.DataFrame({"side": np.arange(n) % 2, "part": rng.integers(0, 4, n),

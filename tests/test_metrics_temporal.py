@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 from aico_lab.errors import InvalidValue
-from aico_lab.metrics.change_points import _cut, _segments
-from aico_lab.metrics.intervals import FEWEST
+from aico_lab.metrics.engine.intervals import FEWEST
+from aico_lab.metrics.time.change_points import _cut, _segments
 from tests.effort import examples
 from tests.talks import START, World, said, talk, talks, world
 from tests.talks_by_hand import following, is_complete, messages_of, real_messages, start_of

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aico_lab.errors import InvalidValue
-from aico_lab.metrics.languages import language_of
+from aico_lab.metrics.usage.languages import language_of
 from tests.effort import examples
 from tests.talks import OTHERS, START, World, said, talk, talks, world
 from tests.talks_by_hand import (

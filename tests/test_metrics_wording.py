@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from aico_lab.errors import InvalidValue
-from aico_lab.metrics.markers import MARKERS
+from aico_lab.metrics.conversation.function_words import MARKERS
 from tests.effort import examples
 from tests.talks import START, said, talk, talks, world
 from tests.talks_by_hand import (

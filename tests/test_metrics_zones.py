@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aico_lab.errors import InvalidValue
-from aico_lab.metrics.zones import (
+from aico_lab.metrics.engine.local_time import (
     first_day_from,
     get_zone,
     local_ms,

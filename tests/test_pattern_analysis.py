@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 from aico_lab.errors import NotebookFailed
-from aico_lab.metrics.catalogue import CATALOGUE
+from aico_lab.metrics.engine.catalogue import CATALOGUE
 from aico_lab.reports.runner import run_notebook
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from aico_lab.errors import InvalidStatement, InvalidValue
-from aico_lab.metrics.answer import SHOWN
+from aico_lab.metrics.engine.answer import SHOWN
 from tests.messages import add, at, message
 
 if TYPE_CHECKING:

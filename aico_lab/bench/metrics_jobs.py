@@ -14,9 +14,11 @@ from polars.testing import assert_frame_equal
 from aico_lab.bench.harness import run_job
 from aico_lab.lab import Lab
 from aico_lab.mart.text import ADDRESS, MAY_BE
-from aico_lab.metrics.catalogue import CATALOGUE, compile_query
-from aico_lab.metrics.filters import Filters
-from aico_lab.metrics.talk import Talk
+from aico_lab.metrics.engine.asking import compile_query
+from aico_lab.metrics.engine.catalogue import CATALOGUE
+from aico_lab.metrics.engine.filters import Filters
+from aico_lab.metrics.engine.metric import RoleFilter
+from aico_lab.metrics.engine.talk import Talk
 from aico_lab.sources import read
 
 if TYPE_CHECKING:
@@ -161,7 +163,7 @@ def _messages(rows: int) -> Iterator[dict[str, object]]:
 
 def _ours(lab: Lab, name: str) -> pl.DataFrame:
     metric = CATALOGUE[name]
-    talk = Talk(Filters(), 0, 0, by_side=metric.role == "input")
+    talk = Talk(Filters(), 0, 0, by_side=metric.role is RoleFilter.RESTRICTS_MESSAGES)
     return _rows(lab, compile_query(name, talk, tuple(sorted(metric.check({}).items()))))
 
 

@@ -17,9 +17,9 @@ def sources(incomplete: str) -> list[str]:
 
 def metrics(incomplete: str) -> list[str]:
     """Return the metrics that begin so."""
-    from aico_lab.metrics.named import NAMES
+    from aico_lab.metrics.engine.catalogue import CATALOGUE
 
-    return _beginning(incomplete, NAMES)
+    return _beginning(incomplete, CATALOGUE)
 
 
 def reports(incomplete: str) -> list[str]:

@@ -21,8 +21,8 @@ from aico_lab.cli.common import (
 from aico_lab.cli.output import emit, note, say
 
 if TYPE_CHECKING:
-    from aico_lab.metrics.answer import Answer
-    from aico_lab.metrics.registry import Metric
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Metric
 
 metrics = typer.Typer(help="Ask the catalogue of metrics.", no_args_is_help=True)
 
@@ -41,10 +41,12 @@ def metrics_list(
     json: JsonOption = False,
 ) -> None:
     """Show what can be asked; with a name, how it is defined."""
-    with importing("aico_lab.metrics.catalogue"):
-        from aico_lab.metrics.catalogue import CATALOGUE
+    with importing("aico_lab.metrics.engine.metric"):
+        from aico_lab.metrics.engine.catalogue import CATALOGUE
 
-    chosen = [CATALOGUE[name]] if name else CATALOGUE.by_domain()
+        chosen, broken = ([CATALOGUE[name]], []) if name else CATALOGUE.by_domain()
+    for error in broken:
+        note(str(error))
     if json:
         emit([_facts(metric) for metric in chosen])
         return
@@ -103,8 +105,8 @@ def metrics_show(
     """Answer one question from the newest snapshot."""
     from aico_lab.errors import InvalidValue
 
-    with importing("aico_lab.metrics.filters"):
-        from aico_lab.metrics.filters import Filters
+    with importing("aico_lab.metrics.engine.filters"):
+        from aico_lab.metrics.engine.filters import Filters
     given: dict[str, Any] = read_pairs(parameter)
     if filters := sorted(given.keys() & {field.name for field in fields(Filters)}):
         option = filters[0].replace("_", "-")
@@ -112,7 +114,7 @@ def metrics_show(
     if plot and plot.suffix.lower() not in PICTURES:
         raise InvalidValue(f"{plot.name} is no picture: its name ends in {', '.join(PICTURES)}.")
     with open_lab(home, key_file, timezone=timezone) as lab:
-        with importing("aico_lab.metrics.catalogue"):
+        with importing("aico_lab.metrics.engine.asking"):
             question = lab.metrics[name]
         answer: Answer = question(
             since=since,

@@ -9,50 +9,15 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from aico_lab.metrics.engine.catalogue import CATALOGUE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aico_lab.etl.snapshots import Reader
-    from aico_lab.metrics.answer import Answer
-    from aico_lab.metrics.filters import Moment, Role
-    from aico_lab.metrics.registry import Metric, Parameter
-
-NAMES: Final = (
-    "turns",
-    "reply_latency",
-    "balance",
-    "questions",
-    "message_length",
-    "mood_recovery",
-    "sessions",
-    "session_length",
-    "initiative",
-    "coordination",
-    "distinguishing_words",
-    "concentration",
-    "daily_activity",
-    "weekly_activity",
-    "monthly_activity",
-    "stickiness",
-    "overview",
-    "retention",
-    "streaks",
-    "burstiness",
-    "change_points",
-    "week_heatmap",
-    "seasonality",
-    "trend",
-    "outcomes_by_profile",
-    "outcomes_by_style",
-    "feedback",
-    "languages",
-    "sentiment",
-    "sentiment_trajectory",
-    "sentiment_transfer",
-    "preference_changes",
-    "lexical_diversity",
-)
-"""Every metric of the catalogue, domain by domain; a test compares them."""
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.filters import Moment, Role
+    from aico_lab.metrics.engine.metric import Metric, Parameter
 
 FILTERS: Final = {
     "since": "The first day or moment that counts, or how far back: '30d', '4w', '12h'.",
@@ -91,23 +56,22 @@ class Metrics:
         Raises:
             UnknownName: There is no such metric.
         """
-        from aico_lab.metrics.catalogue import CATALOGUE
-
         return Question(CATALOGUE[name], self._reader, self._timezone)
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *NAMES]
+        return [*super().__dir__(), *CATALOGUE]
 
     def __repr__(self) -> str:
         how = "`lab.metrics.NAME()` asks one, `help(lab.metrics.NAME)` explains it."
-        lines = [f"{len(NAMES)} metrics: {how}"]
+        metrics, broken = CATALOGUE.by_domain()
+        lines = [f"{len(metrics)} metrics: {how}"]
         domain = ""
-        for metric in self._all():
+        for metric in metrics:
             if metric.domain != domain:
                 domain = metric.domain
                 lines += ["", f"{domain}:"]
             lines.append(f"  {metric.name:<24} {metric.question}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *map(str, broken)])
 
     def _repr_html_(self) -> str:
         from html import escape
@@ -116,14 +80,9 @@ class Metrics:
             f'<tr><td style="text-align: left;">{metric.domain}</td>'
             f'<td style="text-align: left;"><code>{metric.name}</code></td>'
             f'<td style="text-align: left;">{escape(metric.question)}</td></tr>'
-            for metric in self._all()
+            for metric in CATALOGUE.by_domain()[0]
         )
         return f"<table><tbody>{rows}</tbody></table>"
-
-    def _all(self) -> list[Metric]:
-        from aico_lab.metrics.catalogue import CATALOGUE
-
-        return CATALOGUE.by_domain()
 
 
 class Question:
@@ -157,8 +116,8 @@ class Question:
             WrongUse: A filter or parameter cannot be meant; the message says what there is.
             NeverSynced: There is no snapshot yet, or one without the tables of metrics.
         """
-        from aico_lab.metrics.catalogue import ask
-        from aico_lab.metrics.filters import Filters
+        from aico_lab.metrics.engine.asking import ask
+        from aico_lab.metrics.engine.filters import Filters
 
         filters = Filters(
             since=since,
@@ -226,4 +185,6 @@ def _annotation(parameter: Parameter) -> Any:
 
 
 def _filters(metric: Metric) -> list[str]:
-    return [name for name in FILTERS if name != "role" or metric.role != "none"]
+    from aico_lab.metrics.engine.metric import RoleFilter
+
+    return [name for name in FILTERS if name != "role" or metric.role is not RoleFilter.REFUSED]

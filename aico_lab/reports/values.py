@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aico_lab.etl.snapshots import Reader
-    from aico_lab.metrics.filters import Filters
+    from aico_lab.metrics.engine.filters import Filters
     from aico_lab.reports.parameters import Parameter
 
 _FILTERS: Final = {
@@ -40,7 +40,7 @@ def check_values(declared: Mapping[str, Parameter], values: Mapping[str, object]
         _check_times(filters)
     gap = values.get(_GAP)
     if isinstance(gap, int | float) and gap != declared[_GAP].default:
-        from aico_lab.metrics.checks import to_gap_ms
+        from aico_lab.metrics.engine.checks import to_gap_ms
 
         to_gap_ms(gap)
 
@@ -62,7 +62,7 @@ def check_in_snapshot(
     """
     filters = _filters(declared, values)
     if filters is not None and any(getattr(filters, name) for name in _IN_SNAPSHOT):
-        from aico_lab.metrics.catalogue import check_filters
+        from aico_lab.metrics.engine.asking import check_filters
 
         check_filters(reader, filters)
 
@@ -86,6 +86,6 @@ def _filters(declared: Mapping[str, Parameter], values: Mapping[str, object]) ->
     }
     if not chosen:
         return None
-    from aico_lab.metrics.filters import Filters
+    from aico_lab.metrics.engine.filters import Filters
 
     return Filters(**chosen)

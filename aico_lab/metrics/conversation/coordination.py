@@ -1,0 +1,177 @@
+"""Whether the sides take up each other's function words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import ibis
+import polars as pl
+from ibis import _
+
+from aico_lab.metrics.conversation.function_words import MARKERS
+from aico_lab.metrics.engine import claims, draw
+from aico_lab.metrics.engine.checks import at_least
+from aico_lab.metrics.engine.intervals import estimate, mean
+from aico_lab.metrics.engine.metric import Column, Parameter, interval, metric
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.talk import Talk
+
+
+_ALL: Final = "all classes"
+
+
+_CLASSES: Final = tuple(enumerate(MARKERS))
+
+
+def _finish(rows: pl.DataFrame, _talk: Talk, *, min_exchanges: int) -> pl.DataFrame:
+    enough = rows.filter(pl.col("exchanges") >= min_exchanges).with_columns(
+        pl.exclude("role", "user_id").cast(pl.Int64)
+    )
+    of_classes = pl.concat(
+        enough.select(
+            "role",
+            "user_id",
+            seen=f"first{at}",
+            marker=pl.lit(name),
+            value=pl.col(f"both{at}") / pl.col(f"first{at}")
+            - pl.col(f"second{at}") / pl.col("exchanges"),
+        ).filter(pl.col("seen") > 0)
+        for at, name in _CLASSES
+    )
+    of_people = of_classes.group_by("role", "user_id").agg(pl.col("value").mean())
+    overall = of_people.join(enough, on=["role", "user_id"], nulls_equal=True).select(
+        "role", "user_id", seen="exchanges", marker=pl.lit(_ALL), value="value"
+    )
+    found = estimate(
+        pl.concat([overall, of_classes])
+        .with_columns(pairs=pl.lit(1), known=pl.col("user_id").is_not_null())
+        .drop("user_id"),
+        by=["role", "marker"],
+        unit="people",
+        statistics={"coordination": mean("value", "pairs", within=(-1, 1))},
+    )
+    places = {_ALL: 0, **{name: at + 1 for at, name in _CLASSES}}
+    return found.rename({"seen": "n"}).sort(
+        "role", pl.col("marker").replace_strict(places, return_dtype=pl.Int64)
+    )
+
+
+def _describe(rows: pl.DataFrame) -> str:
+    def says(row: claims.Row) -> str | None:
+        if row["coordination"] is None:
+            return None
+        unclear = row["coordination_low"] is not None and (
+            row["coordination_low"] <= 0 <= row["coordination_high"]
+        )
+        return (
+            f"{row['role']}: replies coordinate by {100 * row['coordination']:+z.1f} percentage "
+            f"points{', not clearly other than 0' if unclear else ''}"
+        )
+
+    said = claims.each(rows.filter(pl.col("marker") == _ALL), says)
+    return said or "Too little data: nobody has enough exchanges"
+
+
+def _draw(answer: Answer) -> Chart:
+    return draw.dots(answer, "coordination", "marker", reference=0)
+
+
+@metric(
+    domain="conversation",
+    question="Do replies take up the function words of what they reply to?",
+    source="Danescu-Niculescu-Mizil, Lee, Pang and Kleinberg, Echoes of Power (WWW 2012)",
+    parameters=[
+        Parameter(
+            "min_exchanges",
+            int,
+            5,
+            "A person with fewer exchanges in a direction does not count in it.",
+        ),
+    ],
+    columns=[
+        Column("role", "text", "the side that replies"),
+        Column("marker", "text", "the class of function words"),
+        Column("n", "integer", "exchanges whose first turn has such words; all, of all classes"),
+        Column("people", "integer", "people with enough exchanges, of whom this is the mean"),
+        Column(
+            "coordination",
+            "number",
+            "P(reply has such words | first turn has them) - P(reply has them)",
+        ),
+        interval("coordination"),
+    ],
+    finish=_finish,
+    finding=_describe,
+    chart=_draw,
+)
+def coordination(talk: Talk, *, min_exchanges: int) -> ir.Table:
+    """Linguistic coordination: P(reply has m | what it replies to has m) - P(reply has m).
+
+    m is one of eight classes of English function words (`function_words`), which people
+    do not choose by what they talk about. An exchange is a turn and the turn of the other side that
+    directly follows it in the same session. Each person makes two pairs with the companion, one for
+    each direction: `role` is the side that replies, and so coordinates. Both probabilities are
+    shares of the exchanges of the pair, over all its conversations; where no first turn has such
+    words there is no value. The answer is the mean over people, all of whom weigh the same;
+    that of all classes is the mean over people of the mean of the classes for which the person has
+    a value (the paper's third aggregate). Messages that nobody is named for count as one person.
+
+    Above 0 replies accommodate, below 0 they diverge. It is no cause: turns that are long for a
+    reason of both sides have more words of every class. Only for English.
+    """
+    at_least("min_exchanges", min_exchanges, 1)
+    classes = _classes()
+    marked = talk.words.join(classes, talk.words.word == classes.marker)
+    # The classes of a turn are the bits of one number, which has one place in a window.
+    found = marked.group_by("conversation_id", "turn_idx").agg(
+        has=sum((marked.bits & 2**at).max() for at, _name in _CLASSES)
+    )
+    turns = talk.turns
+    joined = turns.left_join(found, ["conversation_id", "turn_idx"]).select(
+        turns.conversation_id,
+        turns.turn_idx,
+        turns.session_idx,
+        turns.user_id,
+        turns.role,
+        has=ibis.coalesce(found.has, 0),
+    )
+    order = ibis.window(group_by="conversation_id", order_by="turn_idx")
+    replies = joined.mutate(
+        replies=(joined.turn_idx.lag().over(order) == joined.turn_idx - 1)
+        & (joined.session_idx.lag().over(order) == joined.session_idx)
+        & (joined.role.lag().over(order) != joined.role),
+        had=joined.has.lag().over(order),
+    ).filter(_.replies)
+    counts: dict[str, ir.Value] = {}
+    for at, _name in _CLASSES:
+        counts |= {
+            name: (bits & 2**at > 0).cast("int64").sum()
+            for name, bits in (
+                (f"first{at}", replies.had),
+                (f"second{at}", replies.has),
+                (f"both{at}", replies.had & replies.has),
+            )
+        }
+    return replies.group_by("role", "user_id").agg(exchanges=_.count(), **counts)
+
+
+def _classes() -> ir.Table:
+    """Return every marker once, with the classes that it is in as bits."""
+    bits = {
+        word: sum(2**at for at, name in _CLASSES if word in MARKERS[name])
+        for words in MARKERS.values()
+        for word in words
+    }
+    listed = ibis.array(
+        [
+            ibis.struct({"marker": word, "bits": ibis.literal(number, "int64")})
+            for word, number in sorted(bits.items())
+        ]
+    )
+    table = listed.unnest().name("listed").as_table()
+    return table.select(marker=table.listed["marker"], bits=table.listed["bits"])

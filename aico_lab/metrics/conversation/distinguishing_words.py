@@ -1,0 +1,241 @@
+"""Which words set the two sides apart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import ibis
+import numpy as np
+import polars as pl
+
+from aico_lab.metrics.engine import claims, draw
+from aico_lab.metrics.engine.checks import at_least, more_than_nothing
+from aico_lab.metrics.engine.intervals import FEWEST, UNIT, UNITS, unit_of
+from aico_lab.metrics.engine.metric import Column, Parameter, metric
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import ibis.expr.types as ir
+    from numpy.typing import NDArray
+
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.talk import Talk
+
+
+_PRIOR_MAX: Final = 1e12
+
+
+MIN_PEOPLE: Final = 5
+"""A word of fewer people is not shown, unless the filters name another number."""
+
+
+def _finish(rows: pl.DataFrame, talk: Talk, *, top: int, prior: float) -> pl.DataFrame:
+    from scipy import special
+
+    if rows.is_empty():
+        names = ("role", "n", "by_user", "by_assistant", "people", "top_share", "log_odds", "z")
+        return rows.select("word").with_columns(
+            *(pl.lit(None).alias(name) for name in names), pl.lit(None).alias("clear")
+        )
+    sums = rows.select(pl.exclude("word").cast(pl.Float64))
+    c: dict[str, NDArray[np.float64]] = {name: sums[name].to_numpy() for name in sums.columns}
+    pseudo = prior * (c["user"] + c["assistant"]) / (c["all_user"] + c["all_assistant"])
+    odds, slopes = {}, {}
+    with np.errstate(divide="ignore", invalid="ignore"):  # where a side has but one word
+        for side in ("user", "assistant"):
+            uses, others = c[side] + pseudo, c[f"all_{side}"] + prior - c[side] - pseudo
+            odds[side] = np.log(uses / others)
+            # How the log-odds change with one more use, and with one more word of any kind.
+            slopes[side] = 1 / uses + 1 / others, -1 / others
+        difference = odds["user"] - odds["assistant"]
+        independent = 1 / (c["user"] + pseudo) + 1 / (c["assistant"] + pseudo)
+        variance = np.maximum(independent, _variance_between(c, slopes))
+        z = difference / np.sqrt(variance)
+    # Of so many words some differ by chance: clear is what holds for all of them (Bonferroni). A
+    # variance between the few people who use a word is uncertain itself: Student's quantile.
+    limit = special.stdtrit(np.maximum(c["people"] - 1, 1), 1 - 0.025 / len(z))
+    scored = (
+        rows.select("word", pl.col("named", "units").cast(pl.Int64))
+        .rename({"units": UNITS})
+        .with_columns(
+            unit_of("named", talk.units),
+            n=pl.Series(c["user"] + c["assistant"]),
+            by_user=pl.Series(c["user"]),
+            by_assistant=pl.Series(c["assistant"]),
+            people=pl.Series(c["people"]),
+            top_share=pl.Series(100 * c["most_of_one"] / (c["user"] + c["assistant"])),
+            log_odds=pl.Series(difference),
+            z=pl.Series(z),
+            clear=pl.Series(np.abs(z) > limit),
+        )
+        .filter(pl.col("z").is_finite() & (pl.col("z") != 0))
+    )
+    return (
+        scored.with_columns(
+            role=pl.when(pl.col("z") > 0).then(pl.lit("user")).otherwise(pl.lit("assistant"))
+        )
+        .sort("role", pl.col("z").abs(), "word", descending=[False, True, False])
+        .group_by("role", maintain_order=True)
+        .head(top)
+    )
+
+
+def _variance_between(
+    c: Mapping[str, NDArray[np.float64]],
+    slopes: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]],
+) -> NDArray[np.float64]:
+    """Return the variance of the difference of log-odds, by how it differs between people.
+
+    By linearisation: each person adds the slopes times their uses of the word and their words; the
+    sum over people of the squares follows from sums of squares and products that the engine makes.
+    """
+    (use, word), (use_2, word_2) = slopes["user"], slopes["assistant"]
+    terms = {"u": use, "a": -use_2, "nu": word, "na": -word_2}
+    names = list(terms)
+    squares = sum(
+        terms[one] * terms[other] * c["_".join(sorted((one, other)))]
+        for one in names
+        for other in names
+    )
+    totals = {"u": "user", "a": "assistant", "nu": "all_user", "na": "all_assistant"}
+    mean = sum(terms[name] * c[total] for name, total in totals.items()) / c["units"]
+    spread = squares - c["units"] * mean * mean
+    found: NDArray[np.float64] = np.maximum(spread, 0) * c["units"] / np.maximum(c["units"] - 1, 1)
+    return found
+
+
+def _describe_words(rows: pl.DataFrame) -> str:
+    units, unit = rows[UNITS][0], rows[UNIT][0]
+    if units < FEWEST:
+        return claims.too_little(units, unit)
+    said = []
+    for role in ("user", "assistant"):
+        words = rows.filter(pl.col("role") == role, "clear")["word"].head(3).to_list()
+        if words:
+            said.append(f"{role}: {', '.join(words)}")
+    if not said:
+        return f"No word clearly tells the sides apart{claims.doubt(units, unit)}"
+    return f"Words that tell the sides apart: {'; '.join(said)}{claims.doubt(units, unit)}"
+
+
+def _least(talk: Talk) -> int:
+    return talk.filters.min_people or MIN_PEOPLE
+
+
+def _describe_none(rows: pl.DataFrame, talk: Talk) -> str:
+    """Return why no word is left: there was none, or each is used alike."""
+    least = _least(talk)
+    others = least > 1 or (not rows.is_empty() and rows["everybody"][0] > 1)
+    if not rows.is_empty():
+        which = f" of {max(least, 2):,} people or more" if others else ""
+        role = talk.filters.role
+        tells = f"is used more by the {role}'s side" if role else "tells the sides apart"
+        return f"No word{which} {tells}"
+    enough = f"{least:,}, unless min_people says otherwise"
+    if talk.filters.min_people:
+        enough = (
+            f"{max(least, 2):,}, or 1 where nobody else is named" if least == 1 else f"{least:,}"
+        )
+    return f"No word of both sides occurs in the conversations of enough people ({enough})"
+
+
+def _draw(answer: Answer) -> Chart:
+    import altair as alt
+
+    rows = answer.pl().sort("z", descending=True)
+    return (
+        alt.Chart(rows)
+        .mark_bar()
+        .encode(
+            alt.X(
+                "z:Q", title="z-score of the log-odds (right: the user's, left: the assistant's)"
+            ),
+            alt.Y("word:N", title=None, sort=rows["word"].to_list()),
+            draw.side("role"),
+        )
+        .properties(width=draw.WIDTH, height=15 * rows.height)
+    )
+
+
+@metric(
+    domain="conversation",
+    question="Which words does one side use more than the other?",
+    source="Monroe, Colaresi and Quinn, Fightin' Words, Political Analysis 16 (2008)",
+    parameters=[
+        Parameter("top", int, 20, "So many words for each side."),
+        Parameter("prior", float, 500.0, "How many words the prior is worth."),
+    ],
+    columns=[
+        Column("role", "text", "the side that uses it more"),
+        Column("word", "text", "the word, in small letters"),
+        Column("n", "integer", "how often both sides used it"),
+        Column("by_user", "integer", "how often the user's side did"),
+        Column("by_assistant", "integer", "how often the assistant's side did"),
+        Column("people", "integer", "people in whose conversations it occurs"),
+        Column("top_share", "number", "uses in the conversations of the one with the most", "%"),
+        Column("log_odds", "number", "log-odds ratio, above 0 for the user's words"),
+        Column("z", "number", "log-odds ratio divided by its standard error"),
+        Column("clear", "truth", "whether that is more than chance makes of so many words"),
+    ],
+    finish=_finish,
+    finding=_describe_words,
+    chart=_draw,
+    min_people=MIN_PEOPLE,
+    nothing=_describe_none,
+)
+def distinguishing_words(talk: Talk, *, top: int, prior: float) -> ir.Table:
+    """The log-odds ratio of each word with an informative Dirichlet prior, and its z-score.
+
+    With y the times a side used the word, n all its words, and a the word's share in the words of
+    both sides times `prior` (A): log((y + a) / (n + A - y - a)) of the user less that of the
+    assistant. The prior draws rare words towards no difference, so that they do not lead the list.
+    The z-score divides it by its standard error: the larger one of the paper's, which takes words
+    for independent, and of that between people (linearised, each person with all their words), so
+    that one person's habit does not make a difference of the sides. `clear` are those that would be
+    found by chance in one of twenty such lists. Without words of both sides there is no answer.
+
+    A word that few people use may say who they are. Those that occur in the conversations of fewer
+    than `min_people` people (5, where it is not given) are left out, though they are in the totals;
+    filters do not change that. A word of one person only is shown where the home has no other
+    person, and `min_people` is 1.
+    """
+    at_least("top", top, 1)
+    more_than_nothing("prior", prior, most=_PRIOR_MAX)
+    words = talk.words.mutate(
+        unit=talk.unit(talk.words),
+        u=(talk.words.role == "user").cast("int64"),
+    )
+    units = words.group_by("unit").agg(
+        nu=words.u.sum(), na=(1 - words.u).sum(), known=words.user_id.notnull().max()
+    )
+    totals = units.aggregate(
+        units=units.count(),
+        named=units.known.cast("int64").sum(),
+        all_user=units.nu.sum(),
+        all_assistant=units.na.sum(),
+        nu_nu=(units.nu * units.nu).sum(),
+        na_na=(units.na * units.na).sum(),
+        na_nu=(units.na * units.nu).sum(),
+    )
+    by_unit = words.group_by("word", "unit").agg(u=words.u.sum(), a=(1 - words.u).sum())
+    each = by_unit.join(units, "unit")
+    products = {
+        f"{one}_{other}": (each[one] * each[other]).sum()
+        for one, other in (
+            ("u", "u"), ("a", "a"), ("a", "u"), ("nu", "u"), ("na", "u"), ("a", "nu"), ("a", "na"),
+        )
+    }  # fmt: skip
+    counted = each.group_by("word").agg(
+        user=each.u.sum(), assistant=each.a.sum(), most_of_one=(each.u + each.a).max(), **products
+    )
+    people = words.group_by("word").agg(people=words.user_id.nunique())
+    shown = counted.join(people, "word").cross_join(totals).cross_join(talk.everybody)
+    least = _least(talk)
+    return shown.filter(
+        # A word of one person, or of nobody known, shows only where nobody else is named.
+        ibis.ifelse(shown.everybody <= 1, least == 1, shown.people >= max(least, 2)),
+        shown.all_user > 0,
+        shown.all_assistant > 0,
+    )

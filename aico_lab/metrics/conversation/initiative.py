@@ -1,0 +1,110 @@
+"""Which side begins sessions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from ibis import _
+
+from aico_lab.metrics.engine import claims, draw
+from aico_lab.metrics.engine.checks import to_gap_ms
+from aico_lab.metrics.engine.intervals import (
+    estimate,
+    percent,
+)
+from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, interval, metric
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.talk import Scope, Talk
+
+
+def _finish(rows: pl.DataFrame, talk: Talk, **_expressions: Any) -> pl.DataFrame:
+    sides = [
+        rows.select(
+            "known",
+            "sessions",
+            role=pl.lit(role),
+            started=started,
+            ended=ended,
+        )
+        for role, started, ended in (
+            (
+                "assistant",
+                pl.col("sessions") - pl.col("started"),
+                pl.col("sessions") - pl.col("ended"),
+            ),
+            ("user", pl.col("started"), pl.col("ended")),
+        )
+    ]
+    found = estimate(
+        pl.concat(sides),
+        by=["role"],
+        unit=talk.units,
+        statistics={
+            "share_started": percent("started", "sessions"),
+            "share_ended": percent("ended", "sessions"),
+        },
+    )
+    return found.rename({"sessions": "n"})
+
+
+def _describe(rows: pl.DataFrame) -> str:
+    return claims.each(
+        rows,
+        lambda row: (
+            f"{row['role']}: starts {row['share_started']:.1f} % of the sessions and ends "
+            f"{row['share_ended']:.1f} %"
+        ),
+    )
+
+
+def _draw(answer: Answer) -> Chart:
+    names = {"share_started": "starts", "share_ended": "ends"}
+    return draw.side_by_side(answer, names, "Share of the sessions (%)", reference=50)
+
+
+@metric(
+    domain="conversation",
+    question="Who begins sessions, and who has the last word?",
+    source="Sessions by a silence of 30 minutes, as in web analytics and chat-analytics",
+    parameters=[
+        Parameter("gap_minutes", float, 30.0, "A longer silence begins a new session."),
+        Parameter(
+            "scope",
+            str,
+            "conversation",
+            "Whether a session is within a conversation or over all those of a person.",
+            choices=("conversation", "person"),
+        ),
+    ],
+    columns=[
+        Column("role", "text", "the side"),
+        Column("n", "integer", "sessions"),
+        PEOPLE,
+        Column("share_started", "number", "share of the sessions that it starts", "%"),
+        interval("share_started", "%"),
+        Column("share_ended", "number", "share of the sessions that it ends", "%"),
+        interval("share_ended", "%"),
+    ],
+    finish=_finish,
+    finding=_describe,
+    chart=_draw,
+)
+def initiative(talk: Talk, *, gap_minutes: float, scope: Scope) -> ir.Table:
+    """Which side wrote the first and which the last message of sessions.
+
+    A session of a single message is begun and ended by the same side. Who comes back after a
+    silence is who begins a session, also in the middle of a conversation.
+    """
+    made = talk.sessions(to_gap_ms(gap_minutes), scope)
+    return talk.by_unit(
+        made,
+        sessions=_.count(),
+        started=(_.started_by == "user").cast("int64").sum(),
+        ended=(_.ended_by == "user").cast("int64").sum(),
+    )

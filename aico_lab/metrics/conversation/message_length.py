@@ -1,0 +1,101 @@
+"""How long messages are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import ibis
+import polars as pl
+from ibis import _
+
+from aico_lab.metrics.engine import claims, draw
+from aico_lab.metrics.engine.intervals import estimate, mean
+from aico_lab.metrics.engine.metric import PEOPLE, Column, interval, metric
+from aico_lab.metrics.engine.quantiles import quantiles
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.talk import Talk
+
+
+def _finish(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
+    exact = rows.group_by("role").agg(pl.col("p50", "p95").first())
+    found = estimate(
+        rows.drop("p50", "p95"),
+        by=["role"],
+        unit=talk.units,
+        statistics={"words": mean("n_words", "counted", scale="log")},
+    )
+    return found.rename({"counted": "n"}).join(exact, on="role", maintain_order="left")
+
+
+def _draw(answer: Answer) -> Chart:
+    import altair as alt
+
+    rows = answer.pl()
+    percentiles = rows.unpivot(["p50", "p95"], index="role", value_name="length")
+    y, colour = alt.Y("role:N", title=None), draw.side("role").legend(None)
+    means = alt.Chart(rows).encode(alt.X("words:Q", title="Words of a message"), y, colour)
+    base = alt.Chart(percentiles).encode(alt.X("length:Q"), y, colour)
+    names = "{p50: 'median', p95: '95 %'}"
+    return alt.layer(
+        means.mark_rule(strokeWidth=3, opacity=0.45).encode(
+            alt.X("words_low:Q"), alt.X2("words_high:Q")
+        ),
+        means.mark_point(size=70, opacity=1),
+        means.transform_calculate(label="'mean: ' + format(datum.words, '.1f')")
+        .mark_text(dy=18, fontSize=12)
+        .encode(text="label:N"),
+        base.mark_tick(thickness=2, size=16, opacity=1),
+        base.transform_calculate(label=f"{names}[datum.variable] + ': ' + datum.length")
+        .mark_text(dy=-16, fontSize=12)
+        .encode(text="label:N"),
+    ).properties(width=draw.WIDTH, height=60 * len(answer))
+
+
+@metric(
+    domain="conversation",
+    question="How long are messages?",
+    source="Percentiles: Hyndman and Fan (1996), type 1",
+    columns=[
+        Column("role", "text", "the side that wrote"),
+        Column("n", "integer", "messages"),
+        PEOPLE,
+        Column("unsegmented", "integer", "messages in scripts without spaces, which do not count"),
+        Column("words", "number", "mean words of a message"),
+        interval("words"),
+        Column("p50", "number", "words of the median message"),
+        Column("p95", "number", "95th percentile of the words"),
+    ],
+    finish=_finish,
+    finding=lambda rows: claims.each(
+        rows,
+        lambda row: (
+            f"{row['role']}: {row['words']:.1f} words a message in the mean, {row['p50']:.0f} in "
+            "the median"
+            if row["n"]
+            else f"{row['role']}: words of no message are counted"
+        ),
+    ),
+    chart=_draw,
+)
+def message_length(talk: Talk) -> ir.Table:
+    """Words of a message: stretches of letters and digits of any script, with their marks.
+
+    An apostrophe inside a word belongs to it, and points and commas inside a number; web and e-mail
+    addresses are no words. Messages without any word count, with 0. Messages in a script that has
+    no spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) do not count: they are
+    `unsegmented`. Percentiles are exact and are lengths that occurred.
+    """
+    exact = quantiles(talk.messages, "n_words", by=["role"], per_mille={"p50": 500, "p95": 950})
+    amounts = talk.by_unit(
+        talk.messages,
+        "role",
+        counted=_.n_words.count(),
+        unsegmented=_.n_words.isnull().cast("int64").sum(),
+        n_words=ibis.coalesce(_.n_words.sum(), 0),
+    )
+    return amounts.left_join(exact.drop("n"), "role").drop("role_right")

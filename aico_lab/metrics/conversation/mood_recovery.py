@@ -1,0 +1,133 @@
+"""Whether a negative turn is followed by a better one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import ibis
+import polars as pl
+from ibis import _
+
+from aico_lab.metrics.engine import claims, draw
+from aico_lab.metrics.engine.intervals import UNITS, Statistic, estimate, percent
+from aico_lab.metrics.engine.metric import PEOPLE, Column, interval, metric
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.talk import Talk
+
+
+_NEGATIVE: Final = -0.05
+
+
+_ROUNDING: Final = 1e-9
+"""Engines add numbers in any order; a mean that is -0.05 must be negative in each."""
+
+
+def _finish(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
+    after_negative = percent("n_recovered", "n_negative")
+    usual = percent("n_stayed", "n_not_negative")
+    found = estimate(
+        rows,
+        by=["role"],
+        unit=talk.units,
+        statistics={
+            "recovered": after_negative,
+            "baseline": usual,
+            "lift": Statistic(
+                lambda sums: after_negative.function(sums) / usual.function(sums),
+                ("n_negative", "n_not_negative"),
+                "log",
+            ),
+        },
+    )
+    return found.rename({"n_negative": "n"})
+
+
+def _describe(rows: pl.DataFrame) -> str:
+    def says(row: claims.Row) -> str | None:
+        if row["recovered"] is None:
+            return None
+        text = f"{row['role']}: {row['recovered']:.1f} % of the turns after a negative one are not"
+        if row["baseline"] is None:
+            return text
+        low, high = row["lift_low"], row["lift_high"]
+        unclear = low is None or low <= 1 <= high
+        compared = f"{text}, after others {row['baseline']:.1f} %"
+        return f"{compared} (no clear difference)" if unclear else compared
+
+    # What compares two shares is as sure as the one of fewer people.
+    fewer = pl.min_horizontal(UNITS, f"{UNITS}_baseline")
+    compared = pl.when(pl.col("baseline").is_null()).then(UNITS).otherwise(fewer).alias(UNITS)
+    said = claims.each(rows.with_columns(compared), says)
+    return said or "Too little data: no negative turn has a next one"
+
+
+def _draw(answer: Answer) -> Chart:
+    names = {"recovered": "after a negative turn", "baseline": "after another turn"}
+    return draw.side_by_side(answer, names, "The side's next turn is not negative (% of turns)")
+
+
+@metric(
+    domain="conversation",
+    question="After a negative turn, does the mood of that side recover with its next one?",
+    source="Threshold of VADER's compound score: Hutto and Gilbert (2014)",
+    columns=[
+        Column("role", "text", "the side whose turns these are"),
+        Column("n", "integer", "negative turns with a next one"),
+        PEOPLE,
+        Column("recovered", "number", "share of them whose next turn is not negative", "%"),
+        interval("recovered", "%"),
+        Column("baseline", "number", "the same share of turns that are not negative", "%"),
+        interval("baseline", "%"),
+        Column("lift", "number", "the first share divided by the second"),
+        interval("lift"),
+    ],
+    finish=_finish,
+    finding=_describe,
+    chart=_draw,
+)
+def mood_recovery(talk: Talk) -> ir.Table:
+    """The share of negative turns after which the same side's next turn is not negative.
+
+    A turn is negative if the mean score of its scored messages is -0.05 or less. Its next one is
+    that of the same side in the same session, with exactly one turn of the other side between them;
+    both must have a score. The baseline is the share of turns that are not negative among the next
+    turns of the side's turns that are not negative themselves.
+
+    Regression to the mean alone makes most turns after a negative one less negative, whatever was
+    said in between: so the share by itself shows no recovery. It is to be compared with the
+    baseline, and a lift of 1 says that a negative turn tells nothing of the next one; below 1,
+    moods last. Nothing here shows that the turn in between was the cause.
+    """
+    order = ibis.window(group_by="conversation_id", order_by="turn_idx")
+    scored = talk.turns.mutate(
+        # Without division, which rounds.
+        negative=_.sentiment_sum <= _.n_scored * _NEGATIVE + _ROUNDING,
+    )
+    pairs = scored.select(
+        "role",
+        "user_id",
+        "conversation_id",
+        "negative",
+        counts=(scored.n_scored > 0)
+        & (scored.n_scored.lead(2).over(order) > 0)
+        # Filters may have left out turns of other people.
+        & (scored.turn_idx.lead(2).over(order) == scored.turn_idx + 2)
+        & (scored.session_idx.lead(2).over(order) == scored.session_idx)
+        & (scored.role.lead(1).over(order) != scored.role)
+        & (scored.role.lead(2).over(order) == scored.role),
+        next_negative=scored.negative.lead(2).over(order),
+    )
+    pairs = pairs.filter(pairs.counts)
+    return talk.by_unit(
+        pairs,
+        "role",
+        n_negative=_.negative.cast("int64").sum(),
+        n_recovered=(_.negative & ~_.next_negative).cast("int64").sum(),
+        n_not_negative=(~_.negative).cast("int64").sum(),
+        n_stayed=(~_.negative & ~_.next_negative).cast("int64").sum(),
+    )

@@ -1,0 +1,264 @@
+"""How long replies take, and how many turns have none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import ibis
+import polars as pl
+from ibis import _
+
+from aico_lab.metrics.engine import claims, draw
+from aico_lab.metrics.engine.checks import more_than_nothing
+from aico_lab.metrics.engine.filters import Filters
+from aico_lab.metrics.engine.intervals import MOST, PEOPLE_OF, UNITS, unit_of
+from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, interval, metric
+from aico_lab.metrics.engine.quantiles import median_interval, quantiles
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.talk import Talk
+
+
+_MS_OF_AN_HOUR: Final = 3_600_000
+
+
+_HOURS_OF_A_YEAR: Final = 8_760
+
+
+_OPEN: Final = ("unanswered", "farewells", "one_sided")
+"""What a turn without a reply is."""
+
+
+def _finish(rows: pl.DataFrame, talk: Talk, *, cutoff_hours: float) -> pl.DataFrame:
+    until = talk.bounds[1]
+    known_until = talk.last_ms if until is None else min(until, talk.last_ms)
+    waiting, replies = (
+        rows.filter(pl.col("ended_ms").is_null() == known) for known in (False, True)
+    )
+    decided = pl.col("ended_ms") + round(cutoff_hours * _MS_OF_AN_HOUR) <= known_until
+    without = waiting.group_by("role").agg(pl.col(_OPEN).filter(decided).sum())
+    return (
+        replies.drop(_OPEN)
+        .join(without, on="role", how="full", coalesce=True)
+        .with_columns(pl.col("n", "late", "recorded", "people", UNITS, *_OPEN).fill_null(0))
+        .with_columns(unit_of("people", talk.units))
+        .sort("role")
+    )
+
+
+def _duration(seconds: float | None) -> str:
+    """Return a time as people say it."""
+    if seconds is None:
+        return "no time"
+    for unit, name in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds:.3g} s"
+
+
+_TICKS: Final = (0, 1, 3, 10, 30, 60, 180, 600, 1_800, 3_600, 10_800, 36_000, 86_400, 604_800)
+
+
+_TICK: Final = (
+    "datum.value < 60 ? datum.value + ' s' : datum.value < 3600 ? datum.value / 60 + ' min'"
+    " : datum.value / 3600 + ' h'"
+)
+
+
+def _draw(answer: Answer) -> Chart:
+    import altair as alt
+
+    rows = answer.pl().filter(pl.col("p50").is_not_null())
+    names = {"p50": "median", "p95": "95 %", "p99": "99 %"}
+    points = pl.DataFrame(
+        [
+            {
+                "role": row["role"],
+                "seconds": row[p],
+                "text": f"{name}: {_duration(row[p])}",
+                "place": place,
+            }
+            for row in rows.iter_rows(named=True)
+            for place, (p, name) in enumerate(names.items())
+        ],
+        schema={
+            "role": pl.String,
+            "seconds": pl.Float64,
+            "text": pl.String,
+            "place": pl.Int64,
+        },
+    )
+    # A reply within no time has a place on this axis, and has none on a logarithmic one.
+    scale = alt.Scale(type="symlog", constant=1, nice=False, domainMin=0)
+    title = "Time until the reply (logarithmic)"
+    axis = alt.Axis(values=_TICKS, labelExpr=_TICK, grid=True)
+    y, colour = alt.Y("role:N", title=None), draw.side("role").legend(None)
+    base = alt.Chart(points).encode(
+        alt.X("seconds:Q", title=title, scale=scale, axis=axis), y, colour
+    )
+    median = alt.Chart(rows).encode(alt.X("p50_low:Q"), alt.X2("p50_high:Q"), y, colour)
+    return alt.layer(
+        base.mark_line(strokeWidth=1, opacity=0.6),
+        median.mark_rule(strokeWidth=8, opacity=0.35),
+        base.mark_point(size=80, opacity=1),
+        # Above and below in turn, since the three may lie close to each other.
+        *(
+            base.transform_filter(alt.FieldOneOfPredicate("place", places))
+            .mark_text(dy=dy, fontSize=12)
+            .encode(text="text:N")
+            for dy, places in ((-14, [0, 2]), (18, [1]))
+        ),
+    ).properties(width=draw.WIDTH, height=56 * max(rows.height, 1))
+
+
+@metric(
+    domain="conversation",
+    question="How long does each side take to reply?",
+    source="Percentiles: Hyndman and Fan (1996), type 1; interval of the median: Woodruff (1952)",
+    parameters=[
+        Parameter("cutoff_hours", float, 12.0, "A longer time is no reply time."),
+    ],
+    columns=[
+        Column("role", "text", "the side that replied"),
+        Column("n", "integer", "replies in time"),
+        PEOPLE,
+        Column("p50", "number", "median time until the reply", "s"),
+        interval("p50", "s"),
+        Column("p95", "number", "95th percentile", "s"),
+        Column("p99", "number", "99th percentile", "s"),
+        Column("recorded", "integer", "replies in time with a recorded response time"),
+        Column("recorded_p50", "number", "median of the recorded response times", "s"),
+        Column("recorded_p95", "number", "95th percentile of the recorded response times", "s"),
+        Column("late", "integer", "replies that took longer than the cutoff, left out"),
+        Column("unanswered", "integer", "other turns of the other side without a reply in time"),
+        Column("farewells", "integer", "last turns without a reply that ask nothing"),
+        Column("one_sided", "integer", "turns in conversations in which this side never wrote"),
+    ],
+    finish=_finish,
+    finding=lambda rows: claims.each(
+        rows,
+        lambda row: (
+            f"{row['role']}: {_duration(row['p50'])} in the median, {_duration(row['p95'])} at the "
+            "95th percentile"
+            if row["n"]
+            else f"{row['role']}: no reply in time"
+        ),
+    ),
+    chart=_draw,
+)
+def reply_latency(talk: Talk, *, cutoff_hours: float) -> ir.Table:
+    """The time from the other side's last message to the first one of the turn that answers it.
+
+    Of several people in a conversation, each talks with the companion for themselves: a reply that
+    names a person counts from their last message. A turn that follows one of its own side, such as
+    a second message after a long silence, answers nothing and is no reply.
+
+    `p50`, `p95` and `p99` are times between messages. How long the answer took to make, where that
+    was recorded with it, is another thing: `recorded_p50` and `recorded_p95` of the same replies.
+    Percentiles are exact and are times that occurred.
+
+    Censoring: a reply after the cutoff counts as a new beginning, not as a reply; it is left out of
+    the percentiles and counted as late. A turn of the other side is without a reply if the cutoff
+    has passed since its end, in the data and in the period that was asked for, and no turn of this
+    side that answers it began before that. Of two turns before one reply, both are answered by it.
+    Turns without a reply are `one_sided` where this side never wrote in the conversation; else
+    `farewells` where they are the last of the conversation and ask nothing; else `unanswered`.
+    These two are of the whole conversation, whatever the filters.
+    """
+    more_than_nothing("cutoff_hours", cutoff_hours, most=_HOURS_OF_A_YEAR)
+    cutoff_ms = round(cutoff_hours * _MS_OF_AN_HOUR)
+    replies = talk.turns.filter(_.reply_ms.notnull())
+    in_time = replies.filter(_.reply_ms <= cutoff_ms)
+    percentiles = quantiles(
+        in_time, "reply_ms", by=["role"], per_mille={"p50": 500, "p95": 950, "p99": 990}
+    )
+    in_time = in_time.mutate(unit=talk.unit(in_time))
+    ends = median_interval(in_time, "reply_ms", by=["role"]).rename(_units="units", _most="most")
+    made = quantiles(
+        in_time, "recorded_ms", by=["role"], per_mille={"recorded_p50": 500, "recorded_p95": 950}
+    ).rename(recorded="n")
+    whose = in_time.group_by("role").agg(
+        people_recorded=in_time.user_id.nunique(where=in_time.recorded_ms.notnull())
+    )
+    late = replies.group_by("role").agg(late=(_.reply_ms > cutoff_ms).cast("int64").sum())
+    found = late
+    for table in (percentiles, ends, made, whose):
+        found = found.left_join(table, "role").drop("role_right")
+    seconds = ("p50", "p95", "p99", "recorded_p50", "recorded_p95")
+    of_replies = found.select(
+        "role",
+        "late",
+        "n",
+        "recorded",
+        **{name: found[name] / 1000 for name in seconds},
+        p50_low=found.low / 1000,
+        p50_high=found.high / 1000,
+        people=found.people,
+        **{name: found[name] for name in (UNITS, MOST)},
+        **{
+            f"{PEOPLE_OF}{name}": found.people_recorded for name in ("recorded_p50", "recorded_p95")
+        },
+        ended_ms=ibis.null("int64"),
+        **{name: ibis.null("int64") for name in _OPEN},
+    )
+    everything = replace(talk, filters=Filters(timezone=talk.filters.timezone))
+    conversations = everything.turns.group_by("conversation_id").agg(
+        last_idx=_.turn_idx.max(), n_sides=_.role.nunique()
+    )
+    waiting = _without_reply(talk.turns.join(conversations, "conversation_id"), cutoff_ms)
+    nothing = {
+        name: ibis.null(type_)
+        for name, type_ in of_replies.schema().items()
+        if name not in waiting.columns
+    }
+    return of_replies.union(waiting.mutate(**nothing).select(of_replies.columns))
+
+
+def _without_reply(turns: ir.Table, cutoff_ms: int) -> ir.Table:
+    """Count turns after which the other side did not begin one in time, by when they ended.
+
+    When they ended is for `finish`, which knows until when the data go: one row a conversation, or
+    few more. Sides that could have replied have a row at least.
+
+    Args:
+        turns: With `last_idx` and `n_sides` of their whole conversations.
+        cutoff_ms: What begins later is no reply.
+    """
+    by_user = turns.role == "user"
+    in_order = ibis.window(group_by="conversation_id", order_by="turn_idx")
+    users_so_far = by_user.cast("int64").cumsum(group_by="conversation_id", order_by="turn_idx")
+    # What the companion says before anybody wrote, anybody may answer; filters cut nothing before.
+    opening = (users_so_far == 0) & (turns.turn_idx == ibis.row_number().over(in_order))
+    by_person = _next_start(turns, "user", ["conversation_id", "user_id"])
+    by_companion = _next_start(turns, "assistant", ["conversation_id", "user_id"])
+    by_anybody = _next_start(turns, "user", ["conversation_id"])
+    reply_at = ibis.cases((by_user, by_companion), (opening, by_anybody), else_=by_person)
+    seen = turns.select(
+        role=ibis.ifelse(by_user, "assistant", "user"),
+        ended_ms=turns.ended_ms,
+        in_time=ibis.coalesce(reply_at <= turns.ended_ms + cutoff_ms, False),
+        alone=turns.n_sides == 1,
+        says_farewell=(turns.turn_idx == turns.last_idx) & (turns.n_questions == 0),
+    )
+    is_open = {
+        "unanswered": ~seen.in_time & ~seen.alone & ~seen.says_farewell,
+        "farewells": ~seen.in_time & ~seen.alone & seen.says_farewell,
+        "one_sided": ~seen.in_time & seen.alone,
+    }
+    return seen.group_by("role", ended_ms=ibis.ifelse(seen.in_time, 0, seen.ended_ms)).agg(
+        **{name: value.cast("int64").sum() for name, value in is_open.items()}
+    )
+
+
+def _next_start(turns: ir.Table, role: str, group: list[str]) -> ir.IntegerValue:
+    """Return when a side next begins a turn, from this one on."""
+    onwards = ibis.window(
+        group_by=group, order_by=ibis.desc("turn_idx"), preceding=None, following=0
+    )
+    started = ibis.ifelse(turns.role == role, turns.started_ms, ibis.null("int64"))
+    return started.min().over(onwards)

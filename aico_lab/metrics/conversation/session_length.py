@@ -1,0 +1,151 @@
+"""How long sessions last."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+from ibis import _
+
+from aico_lab.metrics.engine import claims, draw
+from aico_lab.metrics.engine.checks import to_gap_ms
+from aico_lab.metrics.engine.intervals import (
+    FEWEST,
+    MOST,
+    TOTAL,
+    UNIT,
+    UNITS,
+    estimate,
+    mean,
+    percent,
+)
+from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, RoleFilter, interval, metric
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.talk import Scope, Talk
+
+
+_MS_OF_A_MINUTE: Final = 60_000
+
+
+_LENGTHS: Final = {
+    "under 1 min": 1,
+    "1 to 5 min": 5,
+    "5 to 15 min": 15,
+    "15 to 30 min": 30,
+    "30 to 60 min": 60,
+    "1 to 2 h": 120,
+    "2 to 6 h": 360,
+    "6 h and more": None,
+}
+"""Each with the minutes below which it ends."""
+
+
+def _finish(rows: pl.DataFrame, talk: Talk, **_expressions: Any) -> pl.DataFrame:
+    places = range(len(_LENGTHS))
+    found = estimate(
+        rows,
+        by=[],
+        unit=talk.units,
+        statistics={
+            **{f"share{at}": percent(f"n{at}", "sessions") for at in places},
+            **{f"messages{at}": mean(f"messages_of{at}", f"n{at}", scale="log") for at in places},
+        },
+    )
+    numbers = [(what, end) for what in ("share", "messages") for end in ("", "_low", "_high")]
+    shared = [UNITS, UNIT, MOST]
+    return pl.DataFrame(
+        [
+            (
+                name,
+                row[f"n{at}"],
+                row[f"_people_messages{at}"]
+                if talk.by_person
+                else min(row["people"], row[f"n{at}"]),
+                *(row[column] for column in shared),
+                row["sessions"],
+                *(row[f"{what}{at}{end}"] for what, end in numbers),
+            )
+            for row in (found if rows.height else found.clear()).iter_rows(named=True)
+            for at, name in enumerate(_LENGTHS)
+        ],
+        schema=["duration", "n", "people", *shared, TOTAL, *(what + end for what, end in numbers)],
+        orient="row",
+        infer_schema_length=None,
+    )
+
+
+def _describe(rows: pl.DataFrame) -> str:
+    top = rows.row(rows["n"].arg_max() or 0, named=True)
+    total = int(top[TOTAL])
+    if top[UNITS] < FEWEST:
+        return f"{claims.too_little(top[UNITS], top[UNIT])}; {claims.counted(total, 'sessions')}"
+    lengths = claims.leading(rows, "n", "duration")
+    return (
+        f"The most frequent length of a session is {lengths}: {top['share']:.1f} % of "
+        f"{claims.counted(total, 'sessions')}{claims.doubt(top[UNITS], top[UNIT], top[MOST])}"
+    )
+
+
+def _draw(answer: Answer) -> Chart:
+    import altair as alt
+
+    y = alt.Y("duration:O", title="Duration of the session", sort=list(_LENGTHS))
+    base = alt.Chart(answer.pl()).encode(y)
+    title = draw.label(answer, "share")
+    return alt.layer(
+        base.mark_bar(opacity=0.8).encode(alt.X("share:Q", title=title).scale(domainMin=0)),
+        base.mark_rule(strokeWidth=2).encode(alt.X("share_low:Q"), alt.X2("share_high:Q")),
+    ).properties(width=draw.WIDTH - 60, height=draw.LINE * len(answer))
+
+
+@metric(
+    domain="conversation",
+    question="How long do sessions last?",
+    source="Sessions by a silence of 30 minutes, as in web analytics and chat-analytics",
+    parameters=[
+        Parameter("gap_minutes", float, 30.0, "A longer silence begins a new session."),
+        Parameter(
+            "scope",
+            str,
+            "conversation",
+            "Whether a session is within a conversation or over all those of a person.",
+            choices=("conversation", "person"),
+        ),
+    ],
+    columns=[
+        Column("duration", "text", "from the first message to the last one"),
+        Column("n", "integer", "sessions"),
+        PEOPLE,
+        Column("share", "number", "share of all sessions", "%"),
+        interval("share", "%"),
+        Column("messages", "number", "mean messages of these sessions"),
+        interval("messages"),
+    ],
+    finish=_finish,
+    finding=_describe,
+    chart=_draw,
+    role=RoleFilter.REFUSED,
+)
+def session_length(talk: Talk, *, gap_minutes: float, scope: Scope) -> ir.Table:
+    """How many sessions last how long, in fixed classes; each begins where the one before ends.
+
+    A session lasts from its first message to its last one, so that those of a single message are
+    among those under a minute.
+    """
+    made = talk.sessions(to_gap_ms(gap_minutes), scope)
+    ms = made.ended_ms - made.started_ms
+    counts = {}
+    low = 0
+    for at, high in enumerate(_LENGTHS.values()):
+        inside = ms >= low * _MS_OF_A_MINUTE
+        if high is not None:
+            inside &= ms < high * _MS_OF_A_MINUTE
+            low = high
+        counts[f"n{at}"] = inside.cast("int64").sum()
+        counts[f"messages_of{at}"] = (inside.cast("int64") * made.n_messages).sum()
+    return talk.by_unit(made, sessions=_.count(), **counts)

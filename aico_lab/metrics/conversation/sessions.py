@@ -1,0 +1,130 @@
+"""How many sessions there are, and how they go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+from ibis import _
+
+from aico_lab.metrics.engine import claims, draw, periods
+from aico_lab.metrics.engine.checks import to_gap_ms
+from aico_lab.metrics.engine.intervals import (
+    estimate,
+    mean,
+)
+from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, RoleFilter, interval, metric
+from aico_lab.metrics.engine.talk import Scope, period
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.talk import Talk
+
+
+_MS_OF_A_MINUTE: Final = 60_000
+
+
+def _finish(rows: pl.DataFrame, talk: Talk, **_expressions: Any) -> pl.DataFrame:
+    found = estimate(
+        rows.with_columns(minutes_of_all=pl.col("ms").cast(pl.Float64) / _MS_OF_A_MINUTE),
+        by=["start"],
+        unit=talk.units,
+        statistics={
+            "minutes": mean("minutes_of_all", "sessions", scale="log"),
+            "messages": mean("n_messages", "sessions", scale="log"),
+            "turns": mean("n_turns", "sessions", scale="log"),
+        },
+    )
+    found = found.rename({"sessions": "n"}).with_columns(pl.col("n").cast(pl.Int64))
+    return periods.on_calendar(found, talk, "week")
+
+
+def _describe(rows: pl.DataFrame) -> str:
+    known = rows.filter(pl.col("minutes").is_not_null())
+    if known.is_empty():
+        return "Too little data: no session begins in these weeks"
+    total = int(known["n"].sum())
+    minutes = float((known["n"] * known["minutes"]).sum()) / total
+    said = f"{claims.counted(total, 'sessions')} of {minutes:.1f} minutes in the mean"
+    top = claims.leading(known, "n", "start")
+    if known.height == 1:
+        return f"{said}, all in the week from {top}"
+    most = max(known["n"].to_list())
+    return f"{said}; most, {most:,}, in the week from {top}"
+
+
+def _draw(answer: Answer) -> Chart:
+    import altair as alt
+
+    rows = periods.recent(answer, "week").with_columns(middle=pl.col("start").dt.offset_by("3d"))
+    base = alt.Chart(rows).encode(periods.axis(answer, "week", "middle"), color=periods.colour())
+    ends = alt.Y("minutes_low:Q", title=draw.label(answer, "minutes")).scale(zero=True)
+    minutes = alt.layer(
+        base.mark_rule(strokeWidth=3, opacity=0.45).encode(ends, alt.Y2("minutes_high:Q")),
+        base.mark_point(size=50, opacity=1).encode(alt.Y("minutes:Q")),
+    ).properties(width=draw.WIDTH, height=150)
+    return alt.vconcat(periods.bars(answer, "week", "n"), minutes).resolve_scale(x="shared")
+
+
+@metric(
+    domain="conversation",
+    question="How many sessions are there in each week, and how long do they last?",
+    source="Sessions by a silence of 30 minutes, as in web analytics and chat-analytics",
+    parameters=[
+        Parameter(
+            "gap_minutes",
+            float,
+            30.0,
+            "A longer silence begins a new session; turns are those of 30 minutes.",
+        ),
+        Parameter(
+            "scope",
+            str,
+            "conversation",
+            "Whether a session is within a conversation or over all those of a person.",
+            choices=("conversation", "person"),
+        ),
+    ],
+    columns=[
+        Column("start", "date", "the Monday of the week"),
+        Column("n", "integer", "sessions that began in the week"),
+        PEOPLE,
+        Column("minutes", "number", "mean duration of a session", "min"),
+        interval("minutes", "min"),
+        Column("messages", "number", "mean messages of a session"),
+        interval("messages"),
+        Column("turns", "number", "mean turns of a session"),
+        interval("turns"),
+        periods.COMPLETE,
+    ],
+    far="left out",
+    finish=_finish,
+    finding=_describe,
+    chart=_draw,
+    role=RoleFilter.REFUSED,
+)
+def sessions(talk: Talk, *, gap_minutes: float, scope: Scope) -> ir.Table:
+    """A session is a stretch of a conversation without a longer silence than `gap_minutes`.
+
+    It counts in the week of its first message, by the local time; weeks without one are 0, and a
+    week is complete unless the data or the filters begin or end in it. A session lasts from its
+    first message to its last one, so that a session of a single message lasts no time at all: how
+    long it was read is not known.
+
+    With the scope `person` it is a stretch of all that a person and the companion write to each
+    other, in whatever conversations: who goes on in another one has not begun a new session. What
+    is of nobody known stays in its conversation.
+    """
+    made = talk.sessions(to_gap_ms(gap_minutes), scope)
+    made = made.mutate(start=period(made.local_ts, "week"))
+    return talk.by_unit(
+        made,
+        "start",
+        sessions=_.count(),
+        ms=(_.ended_ms - _.started_ms).sum(),
+        n_messages=_.n_messages.sum(),
+        n_turns=_.n_turns.sum(),
+    )

@@ -1,0 +1,1 @@
+"""How metrics are declared, asked, measured, worded and drawn."""

@@ -1,0 +1,180 @@
+"""Ask metrics: compile the expression, run it where the data are, finish it, type it."""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import ibis
+import polars as pl
+
+from aico_lab.adapters.duckdb import translated
+from aico_lab.errors import InvalidValue, NeverSynced, UnknownName
+from aico_lab.etl import views
+from aico_lab.metrics.engine.answer import Answer, typed, without_small_cells, without_values_of_few
+from aico_lab.metrics.engine.catalogue import CATALOGUE
+from aico_lab.metrics.engine.metric import RoleFilter
+from aico_lab.metrics.engine.talk import FIRST_USUAL_MS, Talk
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import duckdb
+
+    from aico_lab.etl.snapshots import Reader
+    from aico_lab.metrics.engine.filters import Filters
+    from aico_lab.metrics.engine.metric import Metric
+
+
+def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, Any]) -> Answer:
+    """Compute a metric on the snapshot of a reader."""
+    if filters.role and metric.role is RoleFilter.REFUSED:
+        raise InvalidValue(f"{metric.name} is not about one of the sides: leave out the role.")
+    connection = reader.connection()
+    with translated("The snapshot"):
+        _check_version(connection)
+        _check_names(connection, filters)
+        generation, times, far = _describe(connection, filters)
+        talk = Talk(filters, by_side=metric.role is RoleFilter.RESTRICTS_MESSAGES, **times)
+        talk = replace(talk, by_person=_names_several_people(connection, talk))
+        query = compile_query(metric.name, talk, tuple(sorted(parameters.items())))
+        rows = pl.DataFrame(connection.execute(query).to_arrow_table())
+    nothing = metric.nothing if isinstance(metric.nothing, str) else metric.nothing(rows, talk)
+    if metric.finish:
+        rows = metric.finish(rows, talk, **parameters)
+    answer = typed(rows, metric.columns)
+    if filters.role and metric.role is RoleFilter.CHOOSES_ROWS:
+        answer = answer.filter(pl.col("role") == filters.role)
+    fewest_people = filters.min_people or metric.min_people
+    kept = without_small_cells(answer, metric.people, filters.min_cell, fewest_people)
+    shown, values_left_out = without_values_of_few(kept, fewest_people)
+    return Answer(
+        metric=metric,
+        parameters=parameters,
+        filters=filters,
+        generation=generation,
+        left_out=answer.height - kept.height,
+        _rows=shown,
+        begins=filters.begins(talk.bounds[0]),
+        far=far,
+        nothing=nothing,
+        values_left_out=values_left_out,
+    )
+
+
+def check_filters(reader: Reader, filters: Filters) -> None:
+    """Raise what every metric would raise for these filters on the snapshot of a reader."""
+    connection = reader.connection()
+    with translated("The snapshot"):
+        _, times, _ = _describe(connection, filters)
+        _check_names(connection, filters)
+        Talk(filters, **times)
+
+
+@functools.lru_cache(maxsize=512)
+def compile_query(name: str, talk: Talk, parameters: tuple[tuple[str, Any], ...]) -> str:
+    """Return a metric's expression as DuckDB's SQL; a notebook asks the same questions often."""
+    expression = CATALOGUE[name].expression(talk, **dict(parameters))
+    return str(ibis.to_sql(expression, dialect="duckdb"))
+
+
+def _check_version(connection: duckdb.DuckDBPyConnection) -> None:
+    # What a metric counts may mean something else in another version.
+    if not views.are_of_this_version(connection):
+        raise NeverSynced(
+            "The snapshot was made by another version of aico_lab: run `aico-lab sync` first."
+        )
+
+
+def _describe(
+    connection: duckdb.DuckDBPyConnection, filters: Filters
+) -> tuple[int, dict[str, Any], int]:
+    """Return the snapshot's generation, the times of its messages, and how many are far ones.
+
+    The calendar begins with the first message of the people and channels in question, and ends with
+    the last one of all. Messages of before 1990 or of the future, whose times are most likely
+    wrong, do not stretch it, unless the filters ask for such times or there are no others.
+    """
+    now_ms = time.time_ns() // 1_000_000
+    # Each alone: what `since` counts back from, and so their order, is known only afterwards.
+    since, _ = replace(filters, until=None).bounds(now_ms)
+    _, until = replace(filters, since=None).bounds(now_ms)
+    first, last = min(FIRST_USUAL_MS, since or FIRST_USUAL_MS), max(now_ms, until or now_ms)
+    is_chosen = " AND ".join(
+        f"coalesce({_is_one_of(column, names)}, false)"
+        for column, names in (("user_id", filters.users), ("channel_id", filters.channels))
+    )
+    # What the period leaves out anyway is not left out for its time.
+    is_far = " OR ".join(
+        condition
+        for condition, bound in (
+            (f"ts_ms < {first}", filters.since),
+            (f"ts_ms > {last}", filters.until),
+        )
+        if bound is None
+    )
+    of_side = _is_one_of("role", (filters.role,) if filters.role else ())
+    generation, first_ms, last_ms, recent_ms, begin_ms, years, far = connection.execute(
+        f"""
+        WITH
+            told AS (
+                SELECT
+                    ts_ms, ts_ms BETWEEN {first} AND {last} AS usual,
+                    {is_chosen} AS chosen, ({is_far or "false"}) AND {of_side} AS far
+                FROM mart.messages
+            )
+        SELECT
+            (SELECT max(generation) FROM meta.state),
+            coalesce(
+                min(ts_ms) FILTER (usual AND chosen), min(ts_ms) FILTER (usual), min(ts_ms), 0
+            ),
+            coalesce(max(ts_ms) FILTER (usual), max(ts_ms), 0),
+            max(ts_ms) FILTER (ts_ms <= {now_ms}),
+            coalesce(min(ts_ms) FILTER (usual), min(ts_ms), 0),
+            list_sort(list(DISTINCT year(make_timestamp(ts_ms * 1000)))),
+            CASE WHEN bool_or(usual) THEN count(*) FILTER (far AND chosen) ELSE 0 END
+        FROM told"""
+    ).fetchall()[0]
+    times = {"first_ms": first_ms, "last_ms": last_ms, "recent_ms": recent_ms}
+    times["begin_ms"] = begin_ms
+    return generation or 0, {**times, "years": tuple(years or ())}, far
+
+
+def _names_several_people(connection: duckdb.DuckDBPyConnection, talk: Talk) -> bool:
+    """Whether what the filters leave is of more than one person who is named."""
+    since, until = talk.bounds
+    conditions = [
+        "true" if since is None else f"started_ms >= {since}",
+        "true" if until is None else f"started_ms < {until}",
+        _is_one_of("user_id", talk.filters.users),
+        _is_one_of("channel_id", talk.filters.channels),
+    ]
+    found = connection.execute(
+        f"SELECT min(user_id) <> max(user_id) FROM mart.turns WHERE {' AND '.join(conditions)}"
+    ).fetchone()
+    return bool(found and found[0])
+
+
+def _is_one_of(column: str, names: Sequence[str]) -> str:
+    """Return a condition in SQL that holds for these names, and for all where there are none.
+
+    DuckDB imports pandas to bind any value, which takes longer than to answer.
+    """
+    quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+    return f"{column} IN ({quoted})" if names else "true"
+
+
+def _check_names(connection: duckdb.DuckDBPyConnection, filters: Filters) -> None:
+    for column, names in (("user_id", filters.users), ("channel_id", filters.channels)):
+        for name in names:
+            found = connection.execute(
+                f"SELECT 1 FROM mart.messages WHERE {column} = ? LIMIT 1", [name]
+            ).fetchone()
+            if found is None:
+                what = column.removesuffix("_id")
+                raise UnknownName(
+                    f"No message has the {what} {name!r}: "
+                    f'`aico-lab sql "SELECT DISTINCT {column} FROM mart.messages"` names all.'
+                )

@@ -1,0 +1,142 @@
+"""The metrics by name: those of this package, and those that installed packages add.
+
+A metric's module is imported when the metric is asked for, so that a shell or a notebook knows all
+names at once.
+"""
+
+from __future__ import annotations
+
+import functools
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Final, get_args
+
+from aico_lab.errors import ExtensionBroken, UnknownName, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aico_lab.metrics.engine.metric import Metric
+
+GROUP: Final = "aico_lab.metrics"
+"""The group of entry points whose objects are metrics."""
+
+MODULES: Final = {
+    "conversation": {
+        "turns": "turns",
+        "reply_latency": "reply_latency",
+        "balance": "balance",
+        "questions": "questions",
+        "message_length": "message_length",
+        "mood_recovery": "mood_recovery",
+        "sessions": "sessions",
+        "session_length": "session_length",
+        "initiative": "initiative",
+        "coordination": "coordination",
+        "distinguishing_words": "distinguishing_words",
+    },
+    "interaction": {
+        "overview": "overview",
+        "daily_activity": "activity",
+        "weekly_activity": "activity",
+        "monthly_activity": "activity",
+        "stickiness": "stickiness",
+        "concentration": "concentration",
+        "retention": "retention",
+        "streaks": "streaks",
+    },
+    "time": {
+        "week_heatmap": "week_heatmap",
+        "seasonality": "seasonality",
+        "trend": "trend",
+        "change_points": "change_points",
+        "burstiness": "burstiness",
+    },
+    "personality": {
+        "outcomes_by_profile": "outcomes",
+        "outcomes_by_style": "outcomes",
+        "feedback": "feedback",
+    },
+    "usage": {
+        "preference_changes": "preference_changes",
+        "sentiment": "sentiment",
+        "sentiment_trajectory": "sentiment_trajectory",
+        "sentiment_transfer": "sentiment_transfer",
+        "lexical_diversity": "lexical_diversity",
+        "languages": "languages",
+    },
+}
+"""The module of each metric of this package, by domain, in the order in which they are listed."""
+
+FORMER_NAMES: Final = {"repair": "mood_recovery"}
+"""Metrics that had another name, with the one that they have now."""
+
+_PLACES: Final = {
+    name: f"aico_lab.metrics.{domain}.{module}"
+    for domain, modules in MODULES.items()
+    for name, module in modules.items()
+}
+
+
+class Catalogue:
+    """Metrics by name."""
+
+    def __getitem__(self, name: str) -> Metric:
+        """Return a metric.
+
+        Raises:
+            UnknownName: There is none of that name.
+            ExtensionBroken: The package that adds it does not provide a metric.
+        """
+        if name in _PLACES:
+            found: Metric = getattr(import_module(_PLACES[name]), name)
+            return found
+        if name in FORMER_NAMES:
+            raise UnknownName(
+                f"The metric {name!r} is called {FORMER_NAMES[name]!r} now: ask that."
+            )
+        if name in _added():
+            return _load(_added()[name])
+        see = ": see `aico-lab metrics list` or `lab.metrics`."
+        raise UnknownName(f"There is no metric {name!r}{did_you_mean(name, list(self), see)}")
+
+    def by_domain(self) -> tuple[list[Metric], list[ExtensionBroken]]:
+        """Return all metrics, domain by domain, and what is wrong with those that do not load."""
+        metrics, broken = [], []
+        for name in self:
+            try:
+                metrics.append(self[name])
+            except ExtensionBroken as error:
+                broken.append(error)
+        domains = list(MODULES)
+        return sorted(metrics, key=lambda metric: domains.index(metric.domain)), broken
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*_PLACES, *_added()])
+
+
+CATALOGUE: Final = Catalogue()
+
+
+@functools.cache
+def _added() -> dict[str, EntryPoint]:
+    """Return the metrics that installed packages add; names of this package's own stay its own."""
+    found = sorted(entry_points(group=GROUP), key=lambda point: point.name)
+    return {point.name: point for point in found if point.name not in _PLACES}
+
+
+def _load(point: EntryPoint) -> Metric:
+    from aico_lab.metrics.engine.metric import Domain, Metric
+
+    package = point.dist.name if point.dist else point.value
+    try:
+        metric = point.load()
+    except Exception as error:
+        raise ExtensionBroken("metric", point.name, package, str(error)) from error
+    if not isinstance(metric, Metric) or metric.name != point.name:
+        raise ExtensionBroken(
+            "metric", point.name, package, f"{point.value} is not a metric of that name"
+        )
+    if metric.domain not in get_args(Domain):
+        raise ExtensionBroken("metric", point.name, package, f"no domain {metric.domain!r}")
+    return metric

@@ -1,0 +1,170 @@
+"""Days, weeks and months as rows: a calendar without holes, and which of them are complete."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+import polars.selectors as cs
+
+from aico_lab.metrics.engine import draw
+from aico_lab.metrics.engine.local_time import first_day_from
+from aico_lab.metrics.engine.metric import Column
+from aico_lab.metrics.engine.talk import period
+from aico_lab.reports import charts
+
+if TYPE_CHECKING:
+    import altair as alt
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.talk import Talk, Unit
+
+STEP: Final = {"day": "1d", "week": "1w", "month": "1mo"}
+"""A period, as polars writes it."""
+
+DRAWN: Final = 400
+"""How many periods fit into a chart; of more, the last ones are drawn."""
+
+_FEW: Final = 10
+
+STATE: Final = (
+    pl.when("complete").then(pl.lit("complete")).otherwise(pl.lit("unfinished")).alias("state")
+)
+"""In words, what `complete` says."""
+
+MARK: Final = pl.when("complete").then(pl.lit("")).otherwise(pl.lit("*"))
+"""Where there is no room for the state."""
+
+COMPLETE: Final = Column(
+    "complete", "truth", "whether neither the data nor the filters begin or end in the period"
+)
+
+
+def start_of(days: ir.Table, unit: Unit) -> ir.DateValue:
+    """Return the period of each row of `Talk.daily`: the day, the Monday, the first of a month."""
+    return period(days.date.cast("timestamp"), unit)
+
+
+def calendar(talk: Talk, unit: Unit) -> pl.DataFrame:
+    """Return every period from the first to the last one of the data and the filters.
+
+    Returns:
+        `start` and `end` (the day after the last one), and `complete`: a period is not complete
+        where `since` or `until` cut it, or where the data begin or end in it.
+    """
+    since, until = talk.bounds
+    first = pl.select(pl.lit(talk.first_day, pl.Date).dt.truncate(STEP[unit])).item()
+    starts = pl.date_range(first, talk.last_day, STEP[unit], eager=True).alias("start")
+    complete = is_complete(
+        talk,
+        unit,
+        known_since=talk.first_ms if since is None else max(since, talk.first_ms),
+        known_until=talk.last_ms if until is None else min(until, talk.last_ms),
+    )
+    end = pl.col("start").dt.offset_by(STEP[unit])
+    return starts.to_frame().with_columns(end=end, complete=complete)
+
+
+def is_complete(
+    talk: Talk, unit: Unit, *, known_since: int, known_until: int, start: str = "start"
+) -> pl.Expr:
+    """Return whether a period lies within a time of which all messages are known.
+
+    Args:
+        talk: Says where days begin.
+        unit: How long a period is.
+        known_since: When that time begins, in UTC milliseconds.
+        known_until: When it ends.
+        start: The column of the period's first day.
+    """
+    zone = talk.filters.timezone
+    first = first_day_from(known_since, zone)
+    end = first_day_from(known_until + 1, zone) - 1  # the last day that has begun by then
+    begins, ends = pl.col(start), pl.col(start).dt.offset_by(STEP[unit])
+    return (begins.cast(pl.Int32) >= first) & (ends.cast(pl.Int32) <= end)
+
+
+def on_calendar(rows: pl.DataFrame, talk: Talk, unit: Unit) -> pl.DataFrame:
+    """Return a row for every period, with zeros for counts and nulls for numbers where none was.
+
+    Args:
+        rows: At most one row for each `start`; without any there is no calendar.
+        talk: What the rows are from.
+        unit: How long a period is.
+    """
+    periods = calendar(talk, unit)
+    if rows.is_empty():
+        periods = periods.clear()
+    # A sum of DuckDB's is a decimal.
+    rows = rows.with_columns(pl.col("start").cast(pl.Date), cs.decimal().cast(pl.Int64))
+    joined = periods.join(rows, on="start", how="left", maintain_order="left")
+    return joined.with_columns(pl.col(pl.Int64).fill_null(0))
+
+
+def bars(answer: Answer, unit: Unit, value: str, *, title: str = "", height: int = 150) -> Chart:
+    """Draw a value of every period as a bar as wide as the period, unfinished ones in grey.
+
+    Args:
+        answer: What to draw; it has `start` and `complete`.
+        unit: How long a period is.
+        value: The column.
+        title: What it is, if not what the column means.
+        height: In pixels.
+    """
+    import altair as alt
+
+    rows = recent(answer, unit)
+    return (
+        alt.Chart(rows)
+        .mark_bar(stroke="white", strokeWidth=0.5 if rows.height < DRAWN // 4 else 0)
+        .encode(
+            axis(answer, unit),
+            alt.X2("end:T"),
+            alt.Y(f"{value}:Q", title=title or draw.label(answer, value)),
+            alt.Y2Datum(0),
+            colour(),
+            tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), f"{value}:Q", "state:N"],
+        )
+        .properties(width=draw.WIDTH, height=height)
+    )
+
+
+def colour() -> alt.Color:
+    """Colour by `state`: unfinished periods are grey."""
+    import altair as alt
+
+    scale = alt.Scale(domain=["complete", "unfinished"], range=[charts.BLUE, charts.GREY])
+    return alt.Color("state:N", title=None, scale=scale)
+
+
+def recent(answer: Answer, unit: Unit) -> pl.DataFrame:
+    """Return the last rows of an answer of periods, as many as can be drawn.
+
+    Returns:
+        Besides, their `end` (the day after) and their `state` in words.
+    """
+    rows = answer.pl().tail(DRAWN)
+    end = pl.col("start").dt.offset_by(STEP[unit])
+    return rows.with_columns(STATE, end=pl.min_horizontal(end, pl.lit(date.max)))
+
+
+def axis(answer: Answer, unit: Unit, column: str = "start") -> alt.X:
+    """Return an axis of days.
+
+    Altair writes a date as its midnight without a zone, which a browser takes for its own: so the
+    days are the same wherever the reader is.
+    """
+    import altair as alt
+
+    cut = f", the last {DRAWN} of {len(answer):,}" if len(answer) > DRAWN else ""
+    name = {"day": "Day", "week": "Week from Monday", "month": "Month"}[unit]
+    title = f"{name} ({answer.filters.timezone}{cut})"
+    pattern = "%b %Y" if unit == "month" else "%-d %b %Y"
+    # A short axis has finer ticks than periods, and would say the same one several times.
+    ticks = 8 if unit == "week" or len(answer) > _FEW else unit
+    return alt.X(f"{column}:T", title=title).axis(
+        format=pattern, labelAngle=0, labelOverlap=True, tickCount=ticks
+    )

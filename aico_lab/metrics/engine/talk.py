@@ -1,0 +1,373 @@
+"""The conversations that a question is about: the tables of `mart`, restricted by its filters.
+
+Filters choose whole things by when they begin: a turn or a session that began in the period counts
+whole, one that began before it does not count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, Literal
+
+import ibis
+from ibis import _
+
+from aico_lab.mart import compiler, definitions
+from aico_lab.mart.places import SESSION_GAP_MS
+from aico_lab.metrics.engine.local_time import local_ms, offsets, to_local, year_of
+from aico_lab.zones import get_zone
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.filters import Filters
+
+Unit = Literal["day", "week", "month"]
+Scope = Literal["conversation", "person"]
+
+FIRST_USUAL_MS: Final = 631_152_000_000
+"""1990, before which nobody talked with a companion."""
+
+_MS_OF_A_DAY: Final = 86_400_000
+_MS_OF_AN_HOUR: Final = 3_600_000
+_DAYS_BEFORE: Final = 719_162
+"""Days from 0001-01-01, a Monday, to 1970: a negative number has a negative remainder."""
+
+_BEGINNING: Final = ibis.timestamp("1970-01-01 00:00:00")
+_TRUNCATE: Final = {"day": "D", "week": "W", "month": "M"}
+
+VIEWS: Final = {
+    "words": {
+        "id": "int64",
+        "conversation_id": "string",
+        "channel_id": "string",
+        "user_id": "string",
+        "role": "string",
+        "ts_ms": "int64",
+        "turn_idx": "int64",
+        "session_idx": "int64",
+        "position": "int64",
+        "word": "string",
+    },
+    "texts": {
+        "id": "int64",
+        "conversation_id": "string",
+        "channel_id": "string",
+        "user_id": "string",
+        "role": "string",
+        "ts_ms": "int64",
+        "msg_idx": "int64",
+        "content": "string",
+    },
+    "feedback": {
+        "event_id": "string",
+        "user_id": "string",
+        "conversation_id": "string",
+        "message_id": "string",
+        "kind": "string",
+        "name": "string",
+        "value": "float64",
+        "ts_ms": "int64",
+    },
+    "profiles": {
+        "profile_id": "string",
+        "profile_user_id": "string",
+        "version": "int64",
+        "active_from_ms": "int64",
+        "active_until_ms": "int64",
+    },
+    "preference_changes": {
+        "change_id": "int64",
+        "user_id": "string",
+        "preference_key": "string",
+        "value": "string",
+        "ts_ms": "int64",
+    },
+    "traits": {
+        "profile_id": "string",
+        "profile_user_id": "string",
+        "version": "int64",
+        "trait": "string",
+        "level": "float64",
+        "active_from_ms": "int64",
+        "active_until_ms": "int64",
+    },
+}
+"""Columns of the views of `mart`, beside its tables."""
+
+
+@dataclass(frozen=True)
+class Talk:
+    """Canonical tables, as the filters of one question leave them.
+
+    Attributes:
+        filters: What counts.
+        first_ms: When the first message was written of the people and channels in question, in UTC
+            milliseconds. None of these times is for expressions, which are compiled once for all
+            data.
+        last_ms: When the last one was.
+        recent_ms: When the last one was that is not of the future, from which `since` goes back;
+            `last_ms` where it is None.
+        begin_ms: When the first message of all was written, whatever the filters; `first_ms` where
+            it is None.
+        years: In which years of UTC messages were written, in ascending order; all from the first
+            message to the last one where it is None.
+        by_side: Whether `role` restricts these tables, rather than the rows of the answer.
+        by_person: Whether several people are named, so that people are the units of intervals.
+        bounds: The period of the filters in UTC milliseconds, from the first on, before the second.
+        shifts: What the zone adds to UTC while messages were written; see `zones.offsets`.
+    """
+
+    filters: Filters
+    first_ms: int = field(compare=False)
+    last_ms: int = field(compare=False)
+    by_side: bool = False
+    by_person: bool = True
+    recent_ms: int | None = field(default=None, compare=False)
+    begin_ms: int | None = field(default=None, compare=False)
+    years: tuple[int, ...] | None = field(default=None, compare=False)
+    bounds: tuple[int | None, int | None] = field(init=False)
+    shifts: tuple[tuple[int, int], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        recent_ms = self.last_ms if self.recent_ms is None else self.recent_ms
+        years = self.years or range(year_of(self.first_ms), year_of(self.last_ms) + 1)
+        shifts = offsets(self.filters.timezone, years)
+        object.__setattr__(self, "bounds", self.filters.bounds(recent_ms))
+        # When the first one begins does not matter, and is another year for other data.
+        object.__setattr__(self, "shifts", ((0, shifts[0][1]), *shifts[1:]))
+
+    @property
+    def units(self) -> str:
+        """What intervals take for independent: whole people, or whole conversations."""
+        return "people" if self.by_person else "conversations"
+
+    def unit(self, table: ir.Table) -> ir.StringValue:
+        """Return the unit of each row: the person, else the conversation.
+
+        Args:
+            table: With `user_id`, which is the person, and `conversation_id`.
+        """
+        conversation = ibis.literal("c") + table.conversation_id
+        if not self.by_person:
+            return conversation
+        return ibis.ifelse(table.user_id.notnull(), ibis.literal("p") + table.user_id, conversation)
+
+    def by_unit(self, table: ir.Table, *by: str, **sums: ir.Value | ir.Deferred) -> ir.Table:
+        """Sum a table for each group and unit, as `intervals.estimate` takes it.
+
+        Args:
+            table: With `user_id` and `conversation_id`.
+            by: The columns of the groups.
+            sums: What is summed, by name.
+        """
+        known = table.user_id.notnull().max()
+        return table.group_by(*by, unit=self.unit(table)).agg(known=known, **sums).drop("unit")
+
+    @cached_property
+    def messages(self) -> ir.Table:
+        """`aico_lab.mart.definitions.MESSAGES`, and `local_ms` and `local_ts` in the zone."""
+        return self._restricted(self._stored("messages"), "ts_ms")
+
+    @cached_property
+    def turns(self) -> ir.Table:
+        """What one side wrote at a time; `local_ts` is its beginning."""
+        return self._restricted(self._stored("turns"), "started_ms")
+
+    @cached_property
+    def words(self) -> ir.Table:
+        """One row a word, in lower case."""
+        return self._restricted(self._view("words"), "ts_ms")
+
+    @cached_property
+    def texts(self) -> ir.Table:
+        """What was written, for what no count of words tells: no answer may quote it."""
+        return self._restricted(self._view("texts"), "ts_ms")
+
+    @cached_property
+    def feedback(self) -> ir.Table:
+        """What people said of conversations and messages; in no channel, and of no side."""
+        return self._restricted(self._view("feedback"), "ts_ms")
+
+    @cached_property
+    def traits(self) -> ir.Table:
+        """One row for each trait of each version of the companion's personality, unrestricted."""
+        return self._view("traits")
+
+    @cached_property
+    def profiles(self) -> ir.Table:
+        """One row for each version of the companion's personality, unrestricted."""
+        return self._view("profiles")
+
+    @cached_property
+    def preference_changes(self) -> ir.Table:
+        """What people set their preferences to, of all time: only `user` restricts these."""
+        changes = self._view("preference_changes")
+        if self.filters.users:
+            changes = changes.filter(_.user_id.isin(self.filters.users))
+        return changes
+
+    @cached_property
+    def beginnings(self) -> ir.Table:
+        """When each person first wrote, of all data: only `user` of the filters restricts these."""
+        said = self._stored("messages").filter(_.role == "user", _.user_id.notnull())
+        # A time of before 1990 is most likely wrong, and would take along all else that one wrote.
+        usual = _.ts_ms.min(where=_.ts_ms >= FIRST_USUAL_MS)
+        firsts = said.group_by("user_id").agg(ts_ms=ibis.coalesce(usual, _.ts_ms.min()))
+        if self.filters.users:
+            firsts = firsts.filter(_.user_id.isin(self.filters.users))
+        return self._with_local(firsts, "ts_ms")
+
+    @cached_property
+    def everybody(self) -> ir.Table:
+        """One row: how many people are named in all, whatever the filters.
+
+        What protects people must not be switched off by a filter.
+        """
+        messages = self._stored("messages")
+        return messages.aggregate(everybody=messages.user_id.nunique())
+
+    def sessions(self, gap_ms: int = SESSION_GAP_MS, scope: Scope = "conversation") -> ir.Table:
+        """Stretches of conversation without a longer silence; `local_ts` is its beginning.
+
+        A session has two sides, so the role does not restrict sessions.
+
+        Args:
+            gap_ms: A longer silence ends a session.
+            scope: Whether a session is within a conversation, or goes over all conversations of a
+                person, in the channels that count. In place of a conversation, `conversation_id`
+                then says whose it is.
+        """
+        if scope == "person":
+            messages = self._stored("messages")
+            if self.filters.channels:
+                messages = messages.filter(messages.channel_id.isin(self.filters.channels))
+            made = definitions.sessions(_of_people(messages, gap_ms)).drop("channel_id")
+        elif gap_ms == SESSION_GAP_MS:
+            made = self._stored("sessions")
+        else:
+            messages = self._stored("messages")
+            starts = definitions.starts_session_after(messages.gap_ms, gap_ms)
+            in_order = ibis.window(
+                group_by="conversation_id", order_by="msg_idx", preceding=None, following=0
+            )
+            made = definitions.sessions(
+                messages.mutate(session_idx=starts.cast("int64").sum().over(in_order) - 1)
+            )
+        return self._restricted(made, "started_ms")
+
+    @cached_property
+    def daily(self) -> ir.Table:
+        """What each side of a conversation wrote on a local day: `date`, or `day` since 1970."""
+        since, until = self.bounds
+        whole_days = all(bound is None or bound % _MS_OF_A_DAY == 0 for bound in (since, until))
+        if self.filters.timezone == "UTC" and whole_days:
+            days = self._stored("daily")
+            days = days.mutate(started_ms=days.day * _MS_OF_A_DAY)
+            days = self._restricted(days, "started_ms")
+        else:  # the same table, of another zone's days
+            days = definitions.daily(self.messages, days_of(self.messages.local_ms))
+        return days.mutate(date=as_date(days.day))
+
+    @cached_property
+    def first_day(self) -> date:
+        """The local day on which the period begins, or the first message was written."""
+        since = self.bounds[0]
+        first_ms = self.first_ms if since is None else max(since, self.first_ms)
+        return to_local(first_ms, get_zone(self.filters.timezone)).date()
+
+    @cached_property
+    def last_day(self) -> date:
+        """The local day on which the period ends, or the last message was written."""
+        until = self.bounds[1]
+        last_ms = self.last_ms if until is None else min(until - 1, self.last_ms)
+        return to_local(last_ms, get_zone(self.filters.timezone)).date()
+
+    def _stored(self, table: str) -> ir.Table:
+        return ibis.table(compiler.schemas()[table], name=table, database="mart")
+
+    def _view(self, name: str) -> ir.Table:
+        return ibis.table(VIEWS[name], name=name, database="mart")
+
+    def _restricted(self, table: ir.Table, time: str) -> ir.Table:
+        since, until = self.bounds
+        if since is not None:
+            table = table.filter(table[time] >= since)
+        if until is not None:
+            table = table.filter(table[time] < until)
+        if self.filters.users:
+            table = table.filter(table.user_id.isin(self.filters.users))
+        if self.filters.channels and "channel_id" in table.columns:
+            table = table.filter(table.channel_id.isin(self.filters.channels))
+        if self.by_side and self.filters.role and "role" in table.columns:
+            table = table.filter(table.role == self.filters.role)
+        return self._with_local(table, time)
+
+    def _with_local(self, table: ir.Table, time: str) -> ir.Table:
+        table = table.mutate(local_ms=local_ms(table[time], self.shifts))
+        return table.mutate(local_ts=_BEGINNING + (table.local_ms // 1000).as_interval("s"))
+
+
+def hours_of(local_ms: ir.IntegerValue) -> ir.IntegerValue:
+    """Return the whole hours since 1970."""
+    return local_ms // _MS_OF_AN_HOUR
+
+
+def hour_of_day(hours: ir.IntegerValue) -> ir.IntegerValue:
+    """Return the hour of the day, from 0 to 23, of hours since 1970."""
+    return (hours + _DAYS_BEFORE * 24) % 24
+
+
+def days_of(local_ms: ir.IntegerValue) -> ir.IntegerValue:
+    """Return the whole days since 1970."""
+    return local_ms // _MS_OF_A_DAY
+
+
+def weekday(days: ir.IntegerValue) -> ir.IntegerValue:
+    """Return the day of the week, from 0 for Monday, of days since 1970."""
+    return (days + _DAYS_BEFORE) % 7
+
+
+def as_date(days: ir.IntegerValue) -> ir.DateValue:
+    """Return the date of days since 1970."""
+    return (_BEGINNING + days.as_interval("D")).date()
+
+
+def _of_people(messages: ir.Table, gap_ms: int) -> ir.Table:
+    """Put each person's messages in one row, as if they had one conversation.
+
+    Those of nobody known stay in their conversation.
+    """
+    # One name may be that of a person and of a conversation.
+    whose = ibis.ifelse(
+        messages.user_id.notnull(),
+        ibis.literal("person ") + messages.user_id,
+        ibis.literal("conversation ") + messages.conversation_id,
+    )
+    messages = messages.mutate(whose=whose)
+    in_order = ibis.window(group_by="whose", order_by=["ts_ms", "conversation_id", "msg_idx"])
+    joined = messages.mutate(
+        place=ibis.row_number().over(in_order),
+        starts=definitions.starts_session_after(
+            messages.ts_ms - messages.ts_ms.lag().over(in_order), gap_ms
+        ),
+    )
+    so_far = ibis.window(group_by="whose", order_by="place", preceding=None, following=0)
+    joined = joined.mutate(session_idx=joined.starts.cast("int64").sum().over(so_far) - 1)
+    in_turn = ibis.window(
+        group_by=["whose", "session_idx", "conversation_id", "turn_idx"], order_by="place"
+    )
+    joined = joined.mutate(begins_turn=ibis.row_number().over(in_turn) == 0)
+    return joined.mutate(
+        conversation_id=joined.whose,
+        msg_idx=joined.place,
+        turn_idx=joined.begins_turn.cast("int64").sum().over(so_far) - 1,
+    )
+
+
+def period(local_ts: ir.TimestampValue, unit: Unit) -> ir.DateValue:
+    """Return the day, the Monday of the week, or the first of the month."""
+    return local_ts.truncate(_TRUNCATE[unit]).date()

@@ -1,0 +1,1 @@
+"""Interaction metrics: how much is written, by whom, and who comes back."""

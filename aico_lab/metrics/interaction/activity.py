@@ -1,0 +1,112 @@
+"""How much is written in each day, week and month, and by how many people."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from aico_lab.metrics.engine import claims, periods
+from aico_lab.metrics.engine.metric import PEOPLE, Column, metric
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Chart, Expression, Metric
+    from aico_lab.metrics.engine.talk import Talk, Unit
+
+
+_ACTIVITY: Final = [
+    Column("start", "date", "first day of the period"),
+    Column("n", "integer", "messages"),
+    Column("users", "integer", "people who wrote"),
+    PEOPLE,
+    Column("conversations", "integer", "conversations in which something was written"),
+    periods.COMPLETE,
+]
+
+
+def _activity(talk: Talk, unit: Unit) -> ir.Table:
+    days = talk.daily.mutate(start=periods.start_of(talk.daily, unit))
+    return days.group_by("start").agg(
+        n=days.n_messages.sum(),
+        users=days.user_id.nunique(where=days.role == "user"),
+        people=days.user_id.nunique(),
+        conversations=days.conversation_id.nunique(),
+    )
+
+
+def _describe_activity(rows: pl.DataFrame, unit: Unit) -> str:
+    wrote = rows.filter(pl.col("n") > 0)
+    if wrote.is_empty():
+        return f"Too little data: nothing was written in the {unit}s that are shown"
+    top = wrote.row(wrote["n"].arg_max() or 0, named=True)
+    when = {"day": "on", "week": "in the week from", "month": "in the month from"}[unit]
+    which = f"Most was written {when} {claims.leading(wrote, 'n', 'start')}"
+    if wrote.height == 1:
+        which = f"All was written {when} {top['start']}"
+    elif (wrote["n"] == top["n"]).sum() > 1:
+        return f"{which}: {claims.counted(top['n'], 'messages')}"
+    unfinished = "" if top["complete"] else f" (the {unit} is unfinished)"
+    whom = f" with {claims.counted(top['people'], 'people')}" if top["people"] else ""
+    return (
+        f"{which}: {claims.counted(top['n'], 'messages')}{whom} in "
+        f"{claims.counted(top['conversations'], 'conversations')}{unfinished}"
+    )
+
+
+def _draw_activity(answer: Answer, unit: Unit) -> Chart:
+    import altair as alt
+
+    panels = (periods.bars(answer, unit, value, height=130) for value in ("n", "users"))
+    return alt.vconcat(*panels).resolve_scale(x="shared")
+
+
+def _declare(unit: Unit) -> Callable[[Expression], Metric]:
+    return metric(
+        domain="interaction",
+        question=f"How much is written in each {unit}, and by how many people?",
+        source="Active users of usage analytics; the unfinished periods as in chat-analytics",
+        columns=_ACTIVITY,
+        far="left out",
+        finish=functools.partial(periods.on_calendar, unit=unit),
+        finding=functools.partial(_describe_activity, unit=unit),
+        chart=functools.partial(_draw_activity, unit=unit),
+    )
+
+
+@_declare("day")
+def daily_activity(talk: Talk) -> ir.Table:
+    """Messages, people and conversations of each local day, from the first to the last one.
+
+    Days on which nobody wrote are 0. Users are those who wrote themselves (role user) and are
+    known; people are also those to whom only the companion wrote. A day is complete unless the data
+    or the filters begin or end in it.
+    """
+    return _activity(talk, "day")
+
+
+@_declare("week")
+def weekly_activity(talk: Talk) -> ir.Table:
+    """Messages, people and conversations of each week from Monday, from the first to the last one.
+
+    Weeks in which nobody wrote are 0. Users are those who wrote themselves (role user) and are
+    known; people are also those to whom only the companion wrote. Who wrote on several days counts
+    once. A week is complete unless the data or the filters begin or end in it.
+    """
+    return _activity(talk, "week")
+
+
+@_declare("month")
+def monthly_activity(talk: Talk) -> ir.Table:
+    """Messages, people and conversations of each calendar month, from the first to the last one.
+
+    Months in which nobody wrote are 0. Users are those who wrote themselves (role user) and are
+    known; people are also those to whom only the companion wrote. Who wrote on several days counts
+    once. A month is complete unless the data or the filters begin or end in it.
+    """
+    return _activity(talk, "month")

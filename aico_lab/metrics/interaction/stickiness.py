@@ -1,0 +1,105 @@
+"""How often people who write in a month come by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+from ibis import _
+
+from aico_lab.metrics.engine import claims, draw, periods
+from aico_lab.metrics.engine.intervals import FEWEST, UNITS, estimate, percent
+from aico_lab.metrics.engine.metric import Column, RoleFilter, interval, metric
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.talk import Talk
+
+
+def _finish(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
+    days = (
+        pl.min_horizontal(
+            pl.col("start").dt.offset_by("1mo"), pl.lit(talk.last_day).dt.offset_by("1d")
+        )
+        - pl.max_horizontal("start", pl.lit(talk.first_day))
+    ).dt.total_days()
+    people = rows.drop("user_id").with_columns(pl.col("start").cast(pl.Date))
+    found = estimate(
+        people.with_columns(known=True, n=pl.lit(1), possible=days),
+        by=["start"],
+        unit="people",
+        statistics={"stickiness": percent("days_active", "possible")},
+    )
+    found = found.with_columns(pl.col("n").cast(pl.Int64))
+    months = periods.on_calendar(found, talk, "month").with_columns(days=days)
+    return months.with_columns(daily=pl.col("days_active").fill_null(0) / pl.col("days"))
+
+
+def _describe(rows: pl.DataFrame) -> str:
+    known = rows.filter(pl.col("stickiness").is_not_null())
+    finished = known.filter("complete", pl.col(UNITS) >= FEWEST).tail(1)
+    if known.is_empty():
+        return "Too little data: nobody wrote in the months that are shown"
+    if finished.is_empty():
+        return (
+            f"Too little data: {claims.counted(known.height, 'months')}, none of them finished "
+            f"and with {FEWEST} people"
+        )
+    row = finished.row(0, named=True)
+    return (
+        f"In {row['start']:%B %Y} a person who wrote at all did so on {row['stickiness']:.1f} % "
+        f"of the days: {row['daily']:.1f} of {claims.counted(row['n'], 'people')} on an average "
+        f"day{claims.doubt(row[UNITS], 'people')}"
+    )
+
+
+def _draw(answer: Answer) -> Chart:
+    import altair as alt
+
+    rows = periods.recent(answer, "month").with_columns(middle=pl.col("start").dt.offset_by("14d"))
+    ends = alt.Y("stickiness_low:Q", title="Daily of monthly active people (%)")
+    base = alt.Chart(rows).encode(
+        periods.axis(answer, "month", "middle").scale(padding=20), color=periods.colour()
+    )
+    return alt.layer(
+        base.mark_rule(strokeWidth=3, opacity=0.45).encode(
+            ends.scale(zero=True), alt.Y2("stickiness_high:Q")
+        ),
+        base.mark_point(size=70, opacity=1).encode(alt.Y("stickiness:Q")),
+    ).properties(width=draw.WIDTH, height=200)
+
+
+@metric(
+    domain="interaction",
+    question="How often do people who write in a month come by?",
+    source="DAU/MAU, the ratio of daily to monthly active users of usage analytics",
+    columns=[
+        Column("start", "date", "first day of the month"),
+        Column("n", "integer", "people who wrote in the month"),
+        Column("daily", "number", "mean of the people who wrote on a day"),
+        Column("stickiness", "number", "daily of monthly active people", "%"),
+        interval("stickiness", "%"),
+        periods.COMPLETE,
+    ],
+    people="n",
+    far="left out",
+    finish=_finish,
+    finding=_describe,
+    chart=_draw,
+    role=RoleFilter.REFUSED,
+)
+def stickiness(talk: Talk) -> ir.Table:
+    """Mean daily active people of a month, divided by the people who were active in it (DAU/MAU).
+
+    Active is who wrote (role user) and is known. The mean is over all local days of the month that
+    lie between the first and the last day of the data and the filters, also those on which nobody
+    wrote. The same number is the share of these days on which a person of the month wrote, in the
+    mean over people. Months in which the data or the filters begin or end are not complete, nor
+    comparable with others: the fewer days, the larger the ratio.
+    """
+    people = talk.daily.filter(_.role == "user", _.user_id.notnull())
+    people = people.mutate(start=periods.start_of(people, "month"))
+    return people.group_by("start", "user_id").agg(days_active=_.date.nunique())

@@ -1,0 +1,128 @@
+"""On how many days in a row people write."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import ibis
+import numpy as np
+import polars as pl
+from ibis import _
+
+from aico_lab.metrics.engine import claims, draw
+from aico_lab.metrics.engine.intervals import FEWEST, TOTAL, UNIT, UNITS, wilson
+from aico_lab.metrics.engine.metric import Column, RoleFilter, interval, metric
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.talk import Talk
+
+
+_Z: Final = 1.959963984540054  # of 95 %
+
+
+def with_wilson(rows: pl.DataFrame, part: str, whole: str, name: str) -> pl.DataFrame:
+    """Add the share of people, in percent, with the interval of Wilson (1927).
+
+    A person is in or out, so a share of people is a proportion of independent observations. As
+    with other intervals there is none below `FEWEST` people.
+
+    Args:
+        rows: To add it to.
+        part: The column that counts those who are in.
+        whole: The column that counts all.
+        name: What the share is called.
+    """
+    n = rows[whole].cast(pl.Float64).to_numpy()
+    share = rows.select(pl.col(part) / pl.col(whole)).to_series().to_numpy()
+    low, high = wilson(share, n, np.full(len(n), _Z))
+    enough = pl.when(pl.col(whole) >= FEWEST)
+    return rows.with_columns(
+        pl.Series(name, share * 100),
+        enough.then(pl.Series(low * 100)).alias(f"{name}_low"),
+        enough.then(pl.Series(high * 100)).alias(f"{name}_high"),
+        pl.col(whole).cast(pl.Int64).alias(UNITS),
+        pl.lit("people").alias(UNIT),
+    )
+
+
+def _finish(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
+    found = rows.sort("days").with_columns(
+        people=pl.col("n").sum(), longer=pl.col("n").cum_sum(reverse=True)
+    )
+    several = pl.col("n").filter(pl.col("days") > 1).sum() * 100 / pl.col("people")
+    found = found.with_columns(several.alias(TOTAL))
+    return with_wilson(with_wilson(found, "n", "people", "share"), "longer", "people", "at_least")
+
+
+def _describe(rows: pl.DataFrame) -> str:
+    people = int(rows["people"][0])
+    longest = rows.row(-1, named=True)["days"]
+    hidden = " that is shown" if rows["n"].sum() < people else ""
+    said = f"the longest streak{hidden} had {claims.counted(longest, 'days')}"
+    share = rows[TOTAL][0]
+    if people < FEWEST:
+        return f"{claims.too_little(people, 'people')}; {said}"
+    return (
+        f"{share:.0f} % of {claims.counted(people, 'people')} wrote on two or more consecutive "
+        f"days; {said}{claims.doubt(people, 'people')}"
+    )
+
+
+def _draw(answer: Answer) -> Chart:
+    import altair as alt
+
+    base = alt.Chart(answer.pl()).encode(
+        alt.X("days:Q", title=f"Consecutive days ({answer.filters.timezone})").scale(
+            domainMin=1, nice=False
+        )
+    )
+    ends = alt.Y("at_least_low:Q", title="People with a streak of at least so many days (%)")
+    return alt.layer(
+        base.mark_area(opacity=0.25, interpolate="step-before").encode(
+            ends.scale(domain=[0, 100]), alt.Y2("at_least_high:Q")
+        ),
+        base.mark_line(interpolate="step-before", point=True).encode(alt.Y("at_least:Q")),
+    ).properties(width=draw.WIDTH, height=220)
+
+
+@metric(
+    domain="interaction",
+    question="On how many days in a row do people write?",
+    source="Streaks of usage analytics; intervals: Wilson (1927)",
+    columns=[
+        Column("days", "integer", "consecutive days of a person's longest streak"),
+        Column("n", "integer", "people"),
+        Column("people", "integer", "all people, in every row"),
+        Column("share", "number", "share of all people", "%"),
+        interval("share", "%"),
+        Column("at_least", "number", "people with a streak of so many days or more", "%"),
+        interval("at_least", "%"),
+    ],
+    people="n",
+    of_all=True,
+    finish=_finish,
+    finding=_describe,
+    chart=_draw,
+    role=RoleFilter.REFUSED,
+)
+def streaks(talk: Talk) -> ir.Table:
+    """A streak is consecutive local days on each of which a person wrote; each person's longest.
+
+    People who wrote at all (role user) and are known, in the period of the filters: a streak that
+    began before it is cut, and one that goes on at its end is counted as long as it is until then.
+    Lengths that are nobody's longest streak have no row.
+    """
+    days = talk.daily.filter(_.role == "user", _.user_id.notnull())
+    days = days.select("user_id", "date").distinct()
+    in_order = ibis.window(group_by="user_id", order_by="date")
+    up_to_here = ibis.window(group_by="user_id", order_by="date", preceding=None, following=0)
+    before = days.date.lag().over(in_order)
+    marked = days.mutate(begins=ibis.coalesce(before + ibis.interval(days=1) != days.date, True))
+    numbered = marked.mutate(streak=marked.begins.cast("int64").sum().over(up_to_here))
+    each = numbered.group_by("user_id", "streak").agg(days=_.count())
+    longest = each.group_by("user_id").agg(days=_.days.max())
+    return longest.group_by("days").agg(n=_.count())

@@ -1,0 +1,112 @@
+"""How people rate their conversations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import ibis
+import polars as pl
+from ibis import _
+
+from aico_lab.metrics.engine import claims, draw
+from aico_lab.metrics.engine.filters import Filters
+from aico_lab.metrics.engine.intervals import estimate, mean
+from aico_lab.metrics.engine.metric import Column, RoleFilter, interval, metric
+from aico_lab.metrics.engine.quantiles import quantiles
+from aico_lab.reports import charts
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.talk import Talk
+
+
+def _finish(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
+    of_all = ["conversations", "people_of_all", "q25", "median", "q75"]
+    alike = rows.group_by("name").agg(pl.col(of_all).first())
+    found = estimate(
+        rows.drop(of_all),
+        by=["name"],
+        unit=talk.units,
+        statistics={"mean": mean("total", "times")},
+    )
+    found = found.drop("people").rename({"times": "n"})
+    return found.join(
+        alike.rename({"people_of_all": "people"}), "name", how="left", maintain_order="left"
+    )
+
+
+def _draw(answer: Answer) -> Chart:
+    import altair as alt
+
+    base = alt.Chart(answer.pl()).encode(alt.Y("name:N", title=None))
+    middle = base.mark_bar(color=charts.GREY, opacity=0.5, size=14).encode(
+        alt.X("q25:Q", title="Value: mean with interval, and the middle half of ratings (grey)"),
+        alt.X2("q75:Q"),
+    )
+    ends = base.mark_rule(strokeWidth=3, color=charts.BLUE).encode(
+        alt.X("mean_low:Q"), alt.X2("mean_high:Q")
+    )
+    points = base.mark_point(size=70, opacity=1, color=charts.BLUE).encode(alt.X("mean:Q"))
+    return alt.layer(middle, ends, points).properties(
+        width=draw.WIDTH, height=max(60, draw.LINE * len(answer))
+    )
+
+
+@metric(
+    domain="personality",
+    question="How do people rate their conversations?",
+    source="AICO's data layer, personality adaptation insights; quantiles: Hyndman and Fan (1996)",
+    columns=[
+        Column("name", "text", "what was rated"),
+        Column("n", "integer", "ratings"),
+        Column("conversations", "integer", "conversations they are of"),
+        Column("people", "integer", "people they are of"),
+        Column("mean", "number", "mean value"),
+        interval("mean"),
+        Column("q25", "number", "a quarter of the values are at most this"),
+        Column("median", "number", "half of the values are at most this"),
+        Column("q75", "number", "three quarters of the values are at most this"),
+    ],
+    role=RoleFilter.REFUSED,
+    far=None,
+    finish=_finish,
+    finding=lambda rows: claims.each(
+        rows, lambda row: f"{row['name']}: {row['mean']:.2f} in the mean"
+    ),
+    chart=_draw,
+)
+def feedback(talk: Talk) -> ir.Table:
+    """The values that people gave to what was rated; feedback without a value is left out.
+
+    A rating is of the period in which it was given. Its person is the one it names, else that of
+    its conversation. Only people who cared to rate are in it.
+    """
+    rated = talk.feedback.filter(_.value.notnull())
+    rated = rated.left_join(_people(talk), "conversation_id")
+    rated = rated.mutate(user_id=ibis.coalesce(rated.user_id, rated.person))
+    spread = quantiles(
+        rated, "value", by=["name"], per_mille={"q25": 250, "median": 500, "q75": 750}
+    )
+    counts = rated.group_by("name").agg(
+        conversations=_.conversation_id.nunique(), people_of_all=_.user_id.nunique()
+    )
+    # Where nobody is known, a rating of no conversation is a unit of its own.
+    units = rated.mutate(
+        conversation_id=ibis.coalesce(
+            rated.conversation_id, ibis.literal("event ") + rated.event_id
+        )
+    )
+    found = talk.by_unit(units, "name", total=_.value.sum(), times=_.count())
+    for table in (spread.drop("n"), counts):
+        found = found.left_join(table, "name").drop("name_right")
+    return found
+
+
+def _people(talk: Talk) -> ir.Table:
+    """Return the person of each conversation, whatever the filters leave of it."""
+    everything = replace(talk, filters=Filters(timezone=talk.filters.timezone))
+    return everything.sessions().group_by("conversation_id").agg(person=_.user_id.min())

@@ -1,0 +1,261 @@
+"""How conversations went under each version and style of the companion's personality.
+
+People were not given versions at random, so what goes with a version need not come from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import ibis
+import polars as pl
+from ibis import _
+
+from aico_lab.metrics.engine import claims, draw
+from aico_lab.metrics.engine.filters import Filters
+from aico_lab.metrics.engine.intervals import FEWEST, estimate, mean
+from aico_lab.metrics.engine.metric import Column, RoleFilter, interval, metric
+from aico_lab.reports import charts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.talk import Talk
+
+
+_MS_OF_A_MINUTE: Final = 60_000
+
+
+_PARTS: Final = ["low", "middle", "high"]
+
+
+_VALUES: Final = (
+    Column("outcome", "text", "what was measured"),
+    Column("n", "integer", "sessions, or ratings"),
+    Column("people", "integer", "people they are of"),
+    Column("value", "number", "mean of the outcome"),
+    *interval("value"),
+)
+
+
+def _with_profile(moments: ir.Table, talk: Talk, *, key: Sequence[str]) -> ir.Table:
+    """Return each moment the version that held for its person then; without one it is left out.
+
+    Args:
+        moments: With `user_id` and `at_ms`.
+        talk: Where the versions are.
+        key: What identifies a moment.
+    """
+    profiles = talk.profiles
+    own = moments.join(profiles, moments.user_id == profiles.profile_user_id)
+    shared = moments.cross_join(profiles.filter(profiles.profile_user_id.isnull()))
+    both = own.mutate(is_own=True).union(shared.mutate(is_own=False))
+    active = both.filter(
+        (both.at_ms >= both.active_from_ms)
+        & (both.active_until_ms.isnull() | (both.at_ms < both.active_until_ms))
+    )
+    best_first = ibis.window(
+        group_by=key,
+        order_by=[
+            ibis.desc("is_own"), ibis.desc("active_from_ms"), ibis.desc("version"), "profile_id",
+        ],
+    )  # fmt: skip
+    placed = active.mutate(place=ibis.row_number().over(best_first))
+    return placed.filter(placed.place == 0).mutate(
+        whose=ibis.ifelse(placed.is_own, "own", "everybody")
+    )
+
+
+def _outcomes(talk: Talk) -> ir.Table:
+    """Return the sum and number of every outcome by profile and person."""
+    # A session that began in the period counts whole, and a rating whoever began its conversation.
+    everything = replace(talk, filters=Filters(timezone=talk.filters.timezone))
+    moods = (
+        everything.messages.filter(_.role == "user")
+        .group_by("conversation_id", "session_idx")
+        .agg(total=_.sentiment_score.sum(), scored=_.sentiment_score.count())
+    )
+    sessions = talk.sessions().filter(_.user_id.notnull()).mutate(at_ms=_.started_ms)
+    place = ["conversation_id", "session_idx"]
+    sessions = sessions.left_join(moods, place).select(
+        *place,
+        "user_id",
+        "at_ms",
+        "n_user_messages",
+        minutes=(_.ended_ms - _.started_ms) / _MS_OF_A_MINUTE,
+        mood=_.total / _.scored.nullif(0),
+    )
+    held = _with_profile(sessions, talk, key=place)
+    measured = {
+        "sentiment of the user": held.mood,
+        "messages of the user": held.n_user_messages.cast("float64"),
+        "minutes": held.minutes,
+    }
+    columns = ["whose", "version", "profile_id", "user_id"]
+    tables = [
+        held.select(*columns, outcome=ibis.literal(name), value=value)
+        for name, value in measured.items()
+    ]
+    said = talk.feedback.left_join(_people(talk), "conversation_id")
+    ratings = said.select(
+        "event_id",
+        "name",
+        "value",
+        user_id=ibis.coalesce(said.user_id, said.person),
+        at_ms=said.ts_ms,
+    ).filter(_.user_id.notnull())
+    rated = _with_profile(ratings, talk, key=["event_id"])
+    tables.append(
+        rated.select(*columns, outcome=ibis.literal("feedback: ") + rated.name, value=rated.value)
+    )
+    long = ibis.union(*tables)
+    return (
+        long.filter(long.value.notnull())
+        .group_by(*columns, "outcome")
+        .agg(total=_.value.sum(), n=_.value.count())
+    )
+
+
+def _means(rows: pl.DataFrame, by: list[str]) -> pl.DataFrame:
+    found = estimate(
+        rows.drop("user_id").with_columns(known=True),
+        by=by,
+        unit="people",
+        statistics={"value": mean("total", "n")},
+    )
+    return found.with_columns(pl.col("n").cast(pl.Int64))
+
+
+def _draw_outcomes(rows: pl.DataFrame, row: str, order: list[str]) -> Chart:
+    import altair as alt
+
+    base = alt.Chart(rows).encode(alt.Y(f"{row}:N", title=None, sort=order))
+    x = alt.X("value:Q", title=None).scale(zero=False)
+    ends = base.mark_rule(strokeWidth=3, opacity=0.45, color=charts.BLUE).encode(
+        alt.X("value_low:Q", title=None), alt.X2("value_high:Q")
+    )
+    points = base.mark_point(size=70, opacity=1, color=charts.BLUE).encode(x)
+    height = max(40, draw.LINE * len(order))
+    panels = (ends + points).properties(width=draw.WIDTH // 2 - 70, height=height)
+    return panels.facet(alt.Facet("outcome:N", title=None), columns=2).resolve_scale(
+        x="independent"
+    )
+
+
+def _describe_outcomes(rows: pl.DataFrame, compared: str) -> str:
+    people = int(rows["people"].max() or 0)  # type: ignore[arg-type]
+    if people < FEWEST:
+        return f"{claims.too_little(people, 'people')}; {compared}"
+    return (
+        f"{compared} with sessions or ratings; differences are associations, not effects"
+        f"{claims.doubt(people, 'people')}"
+    )
+
+
+def _draw_profiles(answer: Answer) -> Chart:
+    rows = answer.pl().with_columns(
+        profile=pl.format("{}, version {}", pl.col("whose"), pl.col("version"))
+    )
+    return _draw_outcomes(rows, "profile", rows["profile"].unique(maintain_order=True).to_list())
+
+
+@metric(
+    domain="personality",
+    question="How did conversations go under each version of the companion's personality?",
+    source="AICO's data layer, personality adaptation insights",
+    columns=[
+        Column("whose", "text", "'own': made for the person; 'everybody': for all without one"),
+        Column("version", "integer", "version of the profile"),
+        *_VALUES,
+    ],
+    role=RoleFilter.REFUSED,
+    finish=lambda rows, _talk: _means(rows, ["whose", "version", "outcome"]),
+    finding=lambda rows: _describe_outcomes(
+        rows, claims.counted(rows.select("whose", "version").n_unique(), "versions")
+    ),
+    chart=_draw_profiles,
+)
+def outcomes_by_profile(talk: Talk) -> ir.Table:
+    """Means over the sessions that began, and the ratings given, while a version was active.
+
+    The version that holds for a person is their own; without one it is that for everybody. Of
+    several at the same time it is the one that became active last. Outcomes: the mean score of
+    what the user wrote in the session, how many messages that are, the minutes from its first to
+    its last message, and the value of each kind of feedback, whose person is the one it names, else
+    that of its conversation. Every session and every rating weighs the same. Sessions of nobody
+    known, and those under no version, are left out.
+
+    These are associations, not effects: nobody drew at random who gets which version, and a later
+    version also means a later time, and people who stayed.
+    """
+    return (
+        _outcomes(talk)
+        .group_by("whose", "version", "outcome", "user_id")
+        .agg(total=_.total.sum(), n=_.n.sum())
+    )
+
+
+def _finish_styles(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
+    found = _means(rows, ["trait", "part", "outcome"])
+    return found.sort("trait", pl.col("part").cast(pl.Enum(_PARTS)), "outcome")
+
+
+def _draw_styles(answer: Answer) -> Chart:
+    rows = answer.pl().with_columns(style=pl.format("{}: {}", "trait", "part"))
+    return _draw_outcomes(rows, "style", rows["style"].unique(maintain_order=True).to_list())
+
+
+@metric(
+    domain="personality",
+    question="How did conversations go with how much of each trait?",
+    source="AICO's data layer, personality adaptation insights",
+    columns=[
+        Column("trait", "text", "trait of the profile"),
+        Column("part", "text", "how much of it: low, middle or high"),
+        *_VALUES,
+    ],
+    role=RoleFilter.REFUSED,
+    finish=_finish_styles,
+    finding=lambda rows: _describe_outcomes(
+        rows, claims.counted(rows["trait"].n_unique(), "traits")
+    ),
+    chart=_draw_styles,
+)
+def outcomes_by_style(talk: Talk) -> ir.Table:
+    """The outcomes of `outcomes_by_profile`, by the level of each trait of the version.
+
+    Levels from 0 to 1 are low below 1/3, and high from 2/3 on. Where a trait has levels outside 0
+    to 1, its range is that from its lowest to its highest level in all versions; where it has only
+    one level, that is the middle. Traits that are no numbers are left out.
+
+    These are associations, not effects: nobody drew at random who gets which style, and traits
+    change together from version to version.
+    """
+    traits = talk.traits
+    of_trait = ibis.window(group_by="trait")
+    traits = traits.mutate(least=traits.level.min().over(of_trait),
+                           most=traits.level.max().over(of_trait))  # fmt: skip
+    usual = (traits.least >= 0) & (traits.most <= 1)
+    lowest = ibis.ifelse(usual, 0.0, traits.least)
+    width = ibis.ifelse(usual, 1.0, traits.most - traits.least)
+    share = ibis.coalesce((traits.level - lowest) / width.nullif(0), 0.5)
+    low, middle, high = _PARTS
+    part = ibis.cases((share < 1 / 3, low), (share < 2 / 3, middle), else_=high)
+    styles = traits.select("profile_id", "trait", part=part)
+    return (
+        _outcomes(talk)
+        .join(styles, "profile_id")
+        .group_by("trait", "part", "outcome", "user_id")
+        .agg(total=_.total.sum(), n=_.n.sum())
+    )
+
+
+def _people(talk: Talk) -> ir.Table:
+    """Return the person of each conversation, whatever the filters leave of it."""
+    everything = replace(talk, filters=Filters(timezone=talk.filters.timezone))
+    return everything.sessions().group_by("conversation_id").agg(person=_.user_id.min())

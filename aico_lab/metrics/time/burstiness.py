@@ -1,0 +1,120 @@
+"""Whether people write evenly, at random or in bursts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import ibis
+import polars as pl
+from ibis import _
+
+from aico_lab.metrics.engine import claims, draw
+from aico_lab.metrics.engine.checks import at_least
+from aico_lab.metrics.engine.intervals import estimate, mean
+from aico_lab.metrics.engine.metric import Column, Parameter, interval, metric
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.talk import Talk
+
+
+def _finish(rows: pl.DataFrame, _talk: Talk, min_intervals: int) -> pl.DataFrame:  # noqa: ARG001
+    spread = pl.col("deviation") / pl.col("mean")
+    n = pl.col("n_intervals")
+    corrected = ((n + 1).sqrt() * spread - (n - 1).sqrt()) / (
+        ((n + 1).sqrt() - 2) * spread + (n - 1).sqrt()
+    )
+    each = rows.filter(pl.col("mean") > 0).select(
+        "role",
+        known=True,
+        n_intervals=n.cast(pl.Int64),
+        n=pl.lit(1),
+        b=(spread - 1) / (spread + 1),
+        b_n=corrected,
+        with_memory=pl.col("memory").is_not_null().cast(pl.Int64),
+        m=pl.col("memory").fill_null(0.0),
+    )
+    found = estimate(
+        each,
+        by=["role"],
+        unit="people",
+        statistics={
+            "burstiness": mean("b", "n", within=(-1, 1)),
+            "corrected": mean("b_n", "n"),
+            "memory": mean("m", "with_memory", within=(-1, 1)),
+        },
+    )
+    return found.rename({"n_intervals": "intervals"})
+
+
+def _describe(rows: pl.DataFrame) -> str:
+    def tells(row: claims.Row) -> str:
+        b, m = row["burstiness"], row["memory"]
+        memory = "" if m is None else f", M = {m:z.2f}"
+        people = claims.counted(row["n"], "people")
+        return f"{row['role']}: B = {b:z.2f}{memory} in the mean of {people}"
+
+    return claims.each(rows, tells)
+
+
+def _draw(answer: Answer) -> Chart:
+    named = {"burstiness": "B", "corrected": "B, corrected", "memory": "Memory M"}
+    return draw.side_by_side(answer, named, "Mean over people, from -1 to 1", reference=0)
+
+
+@metric(
+    domain="time",
+    question="Do people write evenly, at random or in bursts?",
+    source="Goh and Barabasi (2008); corrected: Kim and Jo (2016)",
+    parameters=[
+        Parameter("min_intervals", int, 20, "The fewest intervals of a person, 2 or more."),
+    ],
+    columns=[
+        Column("role", "text", "the side that wrote"),
+        Column("n", "integer", "people"),
+        Column("intervals", "integer", "times between two of their messages"),
+        Column("burstiness", "number", "mean B: -1 evenly, 0 at random, 1 in bursts"),
+        interval("burstiness"),
+        Column("corrected", "number", "mean B, corrected for few intervals"),
+        interval("corrected"),
+        Column("memory", "number", "mean M, correlation of an interval with the one before"),
+        interval("memory"),
+    ],
+    people="n",
+    finish=_finish,
+    finding=_describe,
+    chart=_draw,
+)
+def burstiness(talk: Talk, *, min_intervals: int) -> ir.Table:
+    """Of the times between successive messages of a person: burstiness B, and memory M.
+
+    B = (sigma - mu) / (sigma + mu), with the mean mu and the standard deviation sigma (by n) of a
+    person's n intervals, in all conversations; the companion's messages are those to one person. It
+    cannot reach 1 where intervals are few, so B is also given corrected by Kim and Jo:
+    (sqrt(n + 1) r - sqrt(n - 1)) / ((sqrt(n + 1) - 2) r + sqrt(n - 1)), r = sigma / mu. M is
+    Pearson's correlation of the intervals but the last with those but the first; who has none,
+    since all are equal, does not count for it. Values are means over people, each of whom counts
+    once. Left out are people with fewer intervals, who are not known, or whose messages are all of
+    one moment.
+    """
+    at_least("min_intervals", min_intervals, 2)
+    known = talk.messages.filter(_.user_id.notnull())
+    in_order = ibis.window(group_by=["role", "user_id"], order_by=["ts_ms", "id"])
+    before, before_that = (known.ts_ms.lag(steps).over(in_order) for steps in (1, 2))
+    pairs = known.select(
+        "role", "user_id", now=(known.ts_ms - before) / 1000, last=(before - before_that) / 1000
+    )
+    paired = pairs.last.notnull()
+    each = pairs.group_by("role", "user_id").agg(
+        n_intervals=pairs.now.count(),
+        mean=pairs.now.mean(),
+        deviation=pairs.now.std(how="pop"),
+        correlation=pairs.now.corr(pairs.last, where=paired, how="pop"),
+        varied=(pairs.now.std(where=paired, how="pop") > 0) & (pairs.last.std(how="pop") > 0),
+    )
+    found = each.filter(each.n_intervals >= min_intervals)
+    memory = ibis.ifelse(found.varied, found.correlation, ibis.null("float64"))
+    return found.mutate(memory=memory).drop("varied", "correlation")

@@ -1,0 +1,109 @@
+"""At which hours of the week people write."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+from ibis import _
+
+from aico_lab.metrics.engine import claims, draw
+from aico_lab.metrics.engine.intervals import TOTAL
+from aico_lab.metrics.engine.metric import PEOPLE, Column, metric
+from aico_lab.metrics.engine.talk import hour_of_day, hours_of, weekday
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.talk import Talk
+
+
+_FEWEST_MESSAGES: Final = 168
+"""Below one message for each hour of the week, the busiest hour is chance."""
+
+
+WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
+def _finish(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
+    if rows.is_empty():
+        return rows.with_columns(
+            pl.lit(None, pl.String).alias("weekday"), pl.lit(None, pl.Float64).alias("share")
+        )
+    slots = pl.DataFrame({"day": [d for d in range(7) for _ in range(24)],
+                          "hour": list(range(24)) * 7})  # fmt: skip
+    rows = rows.with_columns(pl.col("day", "hour", "n").cast(pl.Int64))
+    filled = slots.join(rows, on=["day", "hour"], how="left", maintain_order="left")
+    return filled.with_columns(
+        pl.col("day").replace_strict(dict(enumerate(WEEKDAYS))).alias("weekday"),
+        pl.col("n", "people").fill_null(0),
+        share=pl.col("n").fill_null(0) * 100 / pl.col("n").sum(),
+        **{TOTAL: pl.col("n").sum()},
+    )
+
+
+def _draw(answer: Answer) -> Chart:
+    import altair as alt
+
+    zone = answer.filters.timezone
+    return (
+        alt.Chart(answer.pl())
+        .mark_rect(stroke="white")
+        .encode(
+            alt.X("hour:O", title=f"Hour of the day ({zone})").axis(labelAngle=0),
+            alt.Y("weekday:O", title="Day of the week", sort=list(WEEKDAYS)),
+            alt.Color("n:Q", title="Messages").scale(scheme="blues").legend(orient="right"),
+        )
+        .properties(width=draw.WIDTH - 40, height=190)
+    )
+
+
+def _busiest(rows: pl.DataFrame) -> str:
+    wrote = rows.filter(pl.col("n") > 0)
+    total = int(rows[TOTAL][0]) if rows.height else 0
+    if total < _FEWEST_MESSAGES or wrote.is_empty():
+        return claims.too_little(total, "messages", _FEWEST_MESSAGES)
+    top = wrote.filter(pl.col("n") == pl.col("n").max())
+    hours = top.with_columns(
+        name=pl.format(
+            "{} from {}:00 to {}:00", "weekday",
+            pl.col("hour").cast(pl.String).str.zfill(2),
+            (pl.col("hour") + 1).cast(pl.String).str.zfill(2),
+        )
+    )  # fmt: skip
+    row = hours.row(0, named=True)
+    # Hours with as many messages may be those of more or fewer people.
+    people = f" with {claims.counted(row['people'], 'people')}" if hours.height == 1 else ""
+    return (
+        f"Most was written on {claims.leading(hours, 'n', 'name')}: "
+        f"{claims.counted(row['n'], 'messages')}{people}, {row['share']:.1f} % of {total:,}"
+    )
+
+
+@metric(
+    domain="time",
+    question="At which hours of the week do people write?",
+    source="chat-analytics' weekday by hour heatmap, in the zone of the question",
+    columns=[
+        Column("weekday", "text", "day of the week"),
+        Column("hour", "integer", "hour of the day, from 0 to 23"),
+        Column("n", "integer", "messages"),
+        PEOPLE,
+        Column("share", "number", "share of all messages", "%"),
+    ],
+    finish=_finish,
+    finding=_busiest,
+    chart=_draw,
+)
+def week_heatmap(talk: Talk) -> ir.Table:
+    """Messages by local weekday and hour; hours in which nobody wrote are 0.
+
+    All messages of the period of the filters count, also those of a first and a last week that are
+    not whole. Where summer time ends, one hour of a night occurs twice, and where it begins, one is
+    missing.
+    """
+    hours = hours_of(talk.messages.local_ms)
+    slots = talk.messages.group_by(day=weekday(hours // 24), hour=hour_of_day(hours))
+    return slots.agg(n=_.count(), people=_.user_id.nunique())

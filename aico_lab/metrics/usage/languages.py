@@ -1,0 +1,180 @@
+"""In which languages people write."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import ibis
+import polars as pl
+
+from aico_lab.metrics.engine import claims, draw
+from aico_lab.metrics.engine.checks import at_least
+from aico_lab.metrics.engine.intervals import MOST, TOTAL, UNIT, UNITS, estimate, percent
+from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, interval, metric
+from aico_lab.sources.language import CHARACTERS, UNKNOWN, language_of
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.talk import Talk
+
+
+def _finish(rows: pl.DataFrame, talk: Talk, *, sample: int) -> pl.DataFrame:  # noqa: ARG001
+    texts = (
+        rows.sort("conversation_id", "role", "msg_idx")
+        .group_by("role", "conversation_id", maintain_order=True)
+        .agg(
+            pl.col("text").str.join(" ").str.slice(0, CHARACTERS),
+            # A side of a conversation has one language, and belongs to whoever comes first.
+            pl.col("unit", "known").first(),
+        )
+    )
+    guessed = texts.with_columns(
+        code=pl.Series([language_of(text) for text in texts["text"]], dtype=pl.String)
+    )
+    told = guessed.filter(pl.col("code") != UNKNOWN)
+    codes = told["code"].unique().sort().to_list()
+    by_unit = told.group_by("role", "unit").agg(
+        pl.col("known").any(),
+        told=pl.len(),
+        **{f"in {code}": (pl.col("code") == code).sum() for code in codes},
+    )
+    found = estimate(
+        by_unit.drop("unit"),
+        by=["role"],
+        unit=talk.units,
+        statistics={code: percent(f"in {code}", "told") for code in codes},
+    )
+    people = guessed.group_by("role", "code").agg(
+        n=pl.len(), people=pl.col("unit").filter("known").n_unique() if talk.by_person
+        else pl.col("known").any().cast(pl.Int64),
+    )  # fmt: skip
+    shares = [
+        found.select(
+            "role", UNIT, MOST,
+            pl.col(f"{UNITS}_{code}").alias(UNITS),
+            code=pl.lit(code),
+            **{f"share{end}": f"{code}{end}" for end in ("", "_low", "_high")},
+        )
+        for code in codes
+    ]  # fmt: skip
+    nothing = {"role": pl.String, UNIT: pl.String, MOST: pl.Float64, UNITS: pl.Int64}
+    nothing |= {"code": pl.String}
+    nothing |= dict.fromkeys(("share", "share_low", "share_high"), pl.Float64)
+    answer = people.join(
+        pl.concat([pl.DataFrame(schema=nothing), *shares]), on=["role", "code"], how="left"
+    ).with_columns(pl.col(UNITS).fill_null(0), pl.col(UNIT).fill_null(talk.units))
+    sides = dict(told.group_by("role").len().iter_rows())
+    answer = answer.with_columns(
+        pl.col("role").replace_strict(sides, default=0, return_dtype=pl.Int64).alias(TOTAL)
+    )
+    named = pl.Series([_name(code) for code in answer["code"]], dtype=pl.String)
+    return answer.with_columns(language=named).sort(
+        "role",
+        pl.col("code") == UNKNOWN,
+        pl.col("n"),
+        "code",
+        descending=[False, False, True, False],
+    )
+
+
+def _name(code: str) -> str:
+    """Return the English name of a language."""
+    from babel import Locale
+
+    name: str = Locale("en").languages.get(code, code)
+    return name
+
+
+def _draw(answer: Answer) -> Chart:
+    import altair as alt
+
+    rows = answer.pl().filter(pl.col("share").is_not_null())
+    order = rows.group_by("language").agg(pl.col("n").sum()).sort("n", "language", descending=True)
+    shown = order["language"].head(12).to_list()
+    base = alt.Chart(rows.filter(pl.col("language").is_in(shown))).encode(
+        alt.Y("language:N", title="Language", sort=shown),
+        yOffset="role:N",
+    )
+    bars = base.mark_bar().encode(
+        alt.X("share:Q", title=draw.label(answer, "share")).scale(domain=[0, 100]),
+        draw.side("role"),
+    )
+    ends = base.mark_rule(strokeWidth=2).encode(alt.X("share_low:Q"), alt.X2("share_high:Q"))
+    return (bars + ends).properties(width=draw.WIDTH, height=draw.LINE * 2 * max(len(shown), 1))
+
+
+def _finding(rows: pl.DataFrame) -> str:
+    unknown = dict(rows.filter(pl.col("code") == UNKNOWN).select("role", "n").iter_rows())
+    told = rows.filter(pl.col("share").is_not_null())
+    most = told.unique("role", keep="first", maintain_order=True)
+
+    def says(row: claims.Row) -> str:
+        tied = told.filter(role=row["role"], n=row["n"])
+        untold = unknown.get(row["role"], 0)
+        apart = f"; {untold:,} too short to tell" if untold else ""
+        return (
+            f"{row['role']}: {claims.leading(tied, 'n', 'language')} in {row['share']:.1f} % of "
+            f"{claims.counted(row[TOTAL], 'conversations')}{apart}"
+        )
+
+    if most.is_empty():
+        total = sum(unknown.values())
+        return f"Too little data: {claims.counted(total, 'texts')}, all too short to tell"
+    return claims.each(most, says)
+
+
+@metric(
+    domain="usage",
+    question="In which languages do people write?",
+    source="Lui and Baldwin (2012), langid.py, as py3langid",
+    parameters=[
+        Parameter("sample", int, 2000, "How many conversations at most."),
+    ],
+    columns=[
+        Column("role", "text", "the side that wrote"),
+        Column("language", "text", "language, or 'unknown' where a text is too short to tell"),
+        Column("code", "text", "its ISO 639 code"),
+        Column("n", "integer", "conversations whose side is in the language"),
+        PEOPLE,
+        Column("share", "number", "share of the conversations whose language can be told", "%"),
+        interval("share", "%"),
+    ],
+    finish=_finish,
+    finding=_finding,
+    chart=_draw,
+)
+def languages(talk: Talk, *, sample: int) -> ir.Table:
+    """One guess for each side of a conversation, from its first 1,000 characters.
+
+    Of all conversations only a sample is looked at: those with the smallest MD5 of their id, so the
+    same ones every time, whose choice has nothing to do with what was written. Addresses, code,
+    laughter and repeated letters are no language; texts with fewer than 20 bytes of other letters,
+    and unsure guesses, are 'unknown'. A side that changes its language has one. Shares are of the
+    texts whose language can be told.
+    """
+    at_least("sample", sample, 1)
+    conversations = talk.texts.select("conversation_id").distinct()
+    drawn = (
+        conversations.mutate(digest=conversations.conversation_id.hexdigest("md5"))
+        .order_by("digest", "conversation_id")
+        .limit(sample)
+    )
+    texts = talk.texts.semi_join(drawn, "conversation_id")
+    before = ibis.window(
+        group_by=["conversation_id", "role"], order_by="msg_idx", preceding=None, following=0
+    )
+    length = texts.content.length()
+    so_far = texts.mutate(length=length, read=length.sum().over(before))
+    # Messages leave the engine, as only Python can guess; as few as make up the text.
+    read = so_far.filter(so_far.read - so_far.length < CHARACTERS)
+    return read.select(
+        "conversation_id",
+        "role",
+        "msg_idx",
+        text=read.content.left(CHARACTERS),
+        unit=talk.unit(read),
+        known=read.user_id.notnull(),
+    )

@@ -1,0 +1,106 @@
+"""How varied the words of each side are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import ibis
+import polars as pl
+from ibis import _
+
+from aico_lab.metrics.engine import claims, draw
+from aico_lab.metrics.engine.checks import at_least
+from aico_lab.metrics.engine.intervals import estimate, mean
+from aico_lab.metrics.engine.metric import Column, Parameter, interval, metric
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.talk import Talk
+
+
+def _finish(rows: pl.DataFrame, _talk: Talk, *, min_words: int) -> pl.DataFrame:  # noqa: ARG001
+    from aico_lab.metrics.usage.mtld import mtld
+
+    people = (
+        mtld(rows)
+        .select(
+            role=pl.when(pl.col("side") % 2 == 1)
+            .then(pl.lit("user"))
+            .otherwise(pl.lit("assistant")),
+            person=pl.col("side") // 2,
+            words="words",
+            mtld="mtld",
+            texts=1,
+        )
+        .drop_nulls("mtld")
+    )
+    found = estimate(
+        people.drop("person").with_columns(known=True),
+        by=["role"],
+        unit="people",
+        statistics={"mean": mean("mtld", "texts", scale="log")},
+    )
+    return found.rename({"texts": "n"})
+
+
+def _draw(answer: Answer) -> Chart:
+    return draw.dots(answer, "mean", "role")
+
+
+@metric(
+    domain="usage",
+    question="How rich is the vocabulary of each side?",
+    source="McCarthy and Jarvis (2010), MTLD, with the threshold 0.72",
+    parameters=[
+        Parameter("min_words", int, 100, "Texts of fewer words are left out."),
+    ],
+    columns=[
+        Column("role", "text", "the side that wrote"),
+        Column("n", "integer", "people with enough words of the side"),
+        Column("words", "integer", "words of the side with those people"),
+        Column("mean", "number", "mean MTLD of people", "words"),
+        interval("mean", "words"),
+    ],
+    finish=_finish,
+    finding=lambda rows: claims.each(
+        rows,
+        lambda row: (
+            f"{row['role']}: MTLD {row['mean']:.0f}, over {claims.counted(row['n'], 'people')}"
+        ),
+    ),
+    people="n",
+    chart=_draw,
+)
+def lexical_diversity(talk: Talk, *, min_words: int) -> ir.Table:
+    """MTLD: after how many words, in the mean, only 72 % of them are different ones.
+
+    All words of a side with one person, in the order in which they were written, are one text. It
+    is read until the share of different words has come down to 0.72: that is a factor, and the next
+    one begins. What is left at the end is a part of a factor, (1 - share) / (1 - 0.72). MTLD is the
+    words by the factors, the mean of reading forward and backward. Unlike a plain share of
+    different words it hardly depends on the length of a text, if that has 100 words or more.
+
+    Words are forms as written, in small letters, not lemmas. Texts without any repeated word have
+    no value. The answer is the mean over people, who weigh the same. What languages differ in, and
+    what people copy, differs here too.
+    """
+    at_least("min_words", min_words, 1)
+    known = talk.messages.filter(_.user_id.notnull())
+    by_side = known.group_by("user_id", "role").agg(n=_.n_words.sum())
+    long = by_side.filter(by_side.n >= min_words)
+    messages = known.join(long, ["user_id", "role"])
+    numbered = messages.select(
+        "id",
+        # Numbers, since there is a row for every word; two sides a person.
+        side=2 * ibis.dense_rank().over(order_by=messages.user_id)
+        + (messages.role == "user").cast("int64"),
+        message=ibis.row_number().over(
+            order_by=["user_id", "role", "ts_ms", "conversation_id", "msg_idx"]
+        ),
+    )
+    words = talk.words.select("id", "position", word=talk.words.word.hash())
+    # MTLD is made by going through the words one by one, which no engine's aggregate does.
+    return words.join(numbered, "id").select("side", "message", "position", "word")

@@ -1,0 +1,114 @@
+"""How often people change their preferences."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import ibis
+import polars as pl
+from ibis import _
+
+from aico_lab.metrics.engine import claims, draw
+from aico_lab.metrics.engine.intervals import FEWEST, PEOPLE_OF, UNITS, estimate, percent
+from aico_lab.metrics.engine.metric import Column, RoleFilter, interval, metric
+from aico_lab.metrics.engine.quantiles import quantiles
+from aico_lab.reports import charts
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.talk import Talk
+
+
+_MS_OF_A_DAY = 86_400_000
+
+
+def _finish(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
+    medians = rows.group_by("preference").agg(
+        median_days=pl.col("median_ms").cast(pl.Float64).first() / _MS_OF_A_DAY,
+        **{f"{PEOPLE_OF}median_days": (pl.col("changes") > 0).sum()},
+    )
+    found = estimate(
+        rows.drop("median_ms", "user_id").with_columns(
+            n=1, changed=pl.col("changes") > 0, known=True
+        ),
+        by=["preference"],
+        unit="people",
+        statistics={"share": percent("changed", "n")},
+    )
+    return found.join(medians, "preference", how="left", maintain_order="left")
+
+
+def _draw(answer: Answer) -> Chart:
+    import altair as alt
+
+    base = alt.Chart(answer.pl()).encode(alt.Y("preference:N", title=None, sort="-x"))
+    title = draw.label(answer, "share")
+    bars = base.mark_bar(color=charts.BLUE).encode(
+        alt.X("share:Q", title=title).scale(domain=[0, 100])
+    )
+    ends = base.mark_rule(strokeWidth=2).encode(alt.X("share_low:Q"), alt.X2("share_high:Q"))
+    return (bars + ends).properties(width=draw.WIDTH, height=max(60, draw.LINE * len(answer)))
+
+
+def _finding(rows: pl.DataFrame) -> str:
+    enough = rows.filter(pl.col(UNITS) >= FEWEST)
+    if enough.is_empty():
+        return claims.too_little(int(rows["n"].max() or 0), "people")  # type: ignore[arg-type]
+    top = enough.row(enough["share"].arg_max() or 0, named=True)
+    tied = enough.filter(pl.col("share") == top["share"])
+    doubt = claims.doubt(min(tied[UNITS].to_list()), "people")
+    if not top["changed"]:
+        which = f" that {FEWEST} people or more set" if rows["changed"].sum() else ""
+        return f"Nobody changed a preference{which}{doubt}"
+    name = claims.leading(tied, "share", "preference")
+    by = f"{top['changed']:,} of {claims.counted(top['n'], 'people')} ({top['share']:.0f} %)"
+    if tied.height > 1:
+        by = f"{top['share']:.0f} % of the people who set each"
+    return f"What is changed most is {name}: by {by}{doubt}"
+
+
+@metric(
+    domain="usage",
+    question="How often do people change which preference?",
+    source="AICO's data layer, usage and preferences",
+    columns=[
+        Column("preference", "text", "what is set"),
+        Column("n", "integer", "people who set it"),
+        Column("changes", "integer", "other values that they set later"),
+        Column("changed", "integer", "people who set another value at least once"),
+        Column("share", "number", "share of people who changed it", "%"),
+        interval("share", "%"),
+        Column("median_days", "number", "median time for which a changed value had held", "days"),
+    ],
+    role=RoleFilter.REFUSED,
+    far=None,
+    people="n",
+    finish=_finish,
+    finding=_finding,
+    chart=_draw,
+)
+def preference_changes(talk: Talk) -> ir.Table:
+    """A change is a value other than the one that the same person had set before.
+
+    The first value is no change, nor is a removal; a value that is set after a removal is compared
+    with the one before it. Of a period, what was set in it counts, compared with all that was set
+    before. The median is that of values which were changed, and so too short: those that still hold
+    have no end. Of people who were erased nothing is known.
+    """
+    said = talk.preference_changes.filter(_.value.notnull())
+    in_order = ibis.window(group_by=["user_id", "preference_key"], order_by="change_id")
+    said = said.mutate(before=said.value.lag().over(in_order))
+    other = said.filter(said.before.isnull() | (said.before != said.value))
+    other = other.mutate(lasted_ms=other.ts_ms - other.ts_ms.lag().over(in_order))
+    since, until = talk.bounds
+    if since is not None:
+        other = other.filter(other.ts_ms >= since)
+    if until is not None:
+        other = other.filter(other.ts_ms < until)
+    other = other.rename(preference="preference_key")
+    lasted = quantiles(other, "lasted_ms", by=["preference"], per_mille={"median_ms": 500})
+    people = other.group_by("preference", "user_id").agg(changes=_.lasted_ms.count())
+    return people.left_join(lasted.drop("n"), "preference").drop("preference_right")
