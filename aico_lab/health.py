@@ -204,7 +204,7 @@ def _check_snapshots(lab: Lab) -> str:
     for generation, path in kept.items():
         with contextlib.closing(Pin(lab.home, generation)):  # a sync may be at work
             if path.exists():
-                lab.read_whole(path, f"Snapshot {generation}")
+                lab.storage.read_whole(path, f"Snapshot {generation}")
             if path.exists() and snapshots.is_changed(path):
                 raise CorruptDatabase(
                     f"Snapshot {generation} is damaged: run `aico-lab sync --full`."
@@ -218,7 +218,7 @@ def _check_writer(lab: Lab) -> str:
         return "none yet"
     try:
         with held(lab.home.warehouse / "sync.lock", 0, SyncBusy):
-            lab.read_whole(lab.home.writer, lab.home.writer.name)
+            lab.storage.read_whole(lab.home.writer, lab.home.writer.name)
             if not snapshots.is_log_sound(lab.home.writer, lab.home.snapshots):
                 raise CorruptDatabase("writer.duckdb.wal is damaged: run `aico-lab sync --full`.")
     except SyncBusy as busy:
@@ -243,13 +243,13 @@ def _check_backups(lab: Lab) -> str:
 
 
 def _check_vectors(lab: Lab) -> str:
-    audit = lab.vectors().audit()
+    audit = lab.memories.index.audit()
     if audit.recall < RECALL:
         raise CorruptDatabase(
             f"Search by meaning finds only {audit.recall:.0%} of the nearest memories "
             f"(asked for {audit.queries} texts): run `aico-lab sync --full`."
         )
-    found = f"{lab.vectors().count():,} memories can be found by meaning"
+    found = f"{lab.memories.index.count():,} memories can be found by meaning"
     if not audit.queries:
         return found
     how = "every vector is compared" if audit.exact else "by an approximate index"
@@ -259,7 +259,7 @@ def _check_vectors(lab: Lab) -> str:
 def _check_cache(lab: Lab) -> str:
     if not lab.home.cache.exists():
         return "none"
-    return f"{len(lab.cache(read_only=True).items()):,} entries can be read"
+    return f"{len(lab.cache.reader.items()):,} entries can be read"
 
 
 def _rows(lab: Lab) -> dict[str, int]:

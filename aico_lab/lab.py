@@ -1,53 +1,49 @@
-"""The lab: the one place where the parts are put together, and the object that notebooks use."""
+"""The lab: the object that notebooks and commands use, and through which they find every part."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from aico_lab.adapters.libsql import LibSQLAdapter
-from aico_lab.config import Settings, source_key, usual_key_file
-from aico_lab.errors import (
-    ConnectionIsClosed,
-    DatabaseLocked,
-    NeverSynced,
-    NotADatabase,
-    StorageError,
-)
-from aico_lab.etl.snapshots import Reader, published
+from aico_lab.config import Settings, source_key
+from aico_lab.errors import DatabaseLocked, NeverSynced, StorageError
+from aico_lab.etl.snapshots import published
 from aico_lab.home import Home, private_files
-from aico_lab.keys import Keys, Protection, create_keys, open_keys, remove_key_file
-from aico_lab.reports.records import clear_up, page_of, read_runs
-from aico_lab.schema.core import CORE
-from aico_lab.schema.versions import current_versions
+from aico_lab.keys import Protection, open_keys
+from aico_lab.storage import Storage, create_home
 from aico_lab.zones import get_zone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import duckdb
 
     from aico_lab.adapters import libsql
-    from aico_lab.cache.store import KeyValueStore
+    from aico_lab.cache.opened import Cache
     from aico_lab.dal import DataAccessLayer
-    from aico_lab.embeddings.index import VectorIndex
     from aico_lab.etl.evolution import OnChange
     from aico_lab.etl.foreign import LoadResult
     from aico_lab.etl.sync import Progress, SyncResult
     from aico_lab.etl.verify import Proof
     from aico_lab.importer import ImportResult, OnConflict
+    from aico_lab.keys import Keys
     from aico_lab.metrics.named import Metrics
-    from aico_lab.reports.records import ReportRun
-    from aico_lab.reports.runner import RunResult
+    from aico_lab.projections.memories import Memories
+    from aico_lab.reports.runs import Reports
     from aico_lab.rescoring import RescoreResult
     from aico_lab.sources.records import Batch
 
-REPORT_SECONDS = 600.0
+_MOVED: Final = {
+    "adapter": "storage.adapter",
+    "open_primary": "storage.open_primary",
+    "report_file": "reports.page",
+    "report_runs": "reports.list",
+    "run_report": "reports.run",
+    "vectors": "memories.index",
+}
+"""What attributes of a lab were called before, with where they are now."""
 
 
 class Lab:
@@ -60,38 +56,11 @@ class Lab:
             lab.sql("SELECT role, count(*) FROM conversations GROUP BY 1").pl()
 
     Attributes:
-        home: Where its files lie.
-        timezone: In which days and hours of timestamps are counted by `sql`.
+        storage: The opened databases.
     """
 
-    def __init__(
-        self,
-        home: Home,
-        keys: Keys,
-        settings: Settings,
-        *,
-        timezone: str = "UTC",
-        generation: int | None = None,
-        external_access: bool = False,
-    ) -> None:
-        self.home = home
-        self.timezone = timezone
-        self._keys = keys
-        self._settings = settings
-        self._pinned = generation
-        self._primary: libsql.Connection | None = None
-        self._index: VectorIndex | None = None
-        self._caches: dict[bool, KeyValueStore] = {}  # by whether it was opened to be read only
-        self._reader = Reader(
-            home,
-            keys.duckdb(),
-            timezone=timezone,
-            pinned=generation,
-            external_access=external_access,
-        )
-        self._opened = contextlib.ExitStack()
-        self._opened.callback(self._reader.close)
-        self._closed = False
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
 
     @classmethod
     @private_files()
@@ -118,25 +87,7 @@ class Lab:
         """
         settings = Settings.resolve(home=home, key_file=key_file, passphrase=passphrase)
         folder = Home(settings.home)
-        with folder.being_made():
-            if (abandoned := folder.abandoned()) is not None:  # a try that was killed
-                folder.discard()
-                remove_key_file(usual_key_file(abandoned))
-            home_id = secrets.token_hex(16)
-            folder.prepare(home_id)
-            file = settings.key_file or usual_key_file(home_id)
-            is_new = protection == "key-file" and not file.exists()
-            try:
-                keys, slot = create_keys(home_id, protection, settings)
-                with LibSQLAdapter(folder.primary, keys.libsql()).connect() as connection:
-                    CORE.apply_core_schemas(connection)
-                folder.write_marker({"home_id": home_id, "key": slot})
-            except BaseException:
-                folder.discard()
-                if is_new:
-                    remove_key_file(file)
-                raise
-        return cls(folder, keys, settings)
+        return cls._of(folder, create_home(folder, settings, protection), settings)
 
     @classmethod
     def open(
@@ -171,7 +122,7 @@ class Lab:
         settings = Settings.resolve(home=home, key_file=key_file, passphrase=passphrase)
         folder = Home(settings.home)
         keys = open_keys(folder.read_marker(), settings)
-        return cls(
+        return cls._of(
             folder,
             keys,
             settings,
@@ -179,6 +130,38 @@ class Lab:
             generation=generation,
             external_access=external_access,
         )
+
+    @classmethod
+    def _of(
+        cls,
+        home: Home,
+        keys: Keys,
+        settings: Settings,
+        *,
+        timezone: str = "UTC",
+        generation: int | None = None,
+        external_access: bool = False,
+    ) -> Self:
+        return cls(
+            Storage(
+                home,
+                keys,
+                settings,
+                timezone=timezone,
+                generation=generation,
+                external_access=external_access,
+            )
+        )
+
+    @property
+    def home(self) -> Home:
+        """Where the files of the lab lie."""
+        return self.storage.home
+
+    @property
+    def timezone(self) -> str:
+        """The time zone in which `sql` and metrics count days and hours."""
+        return self.storage.timezone
 
     @property
     def home_id(self) -> str:
@@ -188,49 +171,12 @@ class Lab:
     @property
     def encrypted(self) -> bool:
         """Whether the databases of this home are encrypted."""
-        return self._keys.master is not None
+        return self.storage.keys.master is not None
 
     @property
-    def adapter(self) -> LibSQLAdapter:
-        """Opens further connections to the primary database."""
-        return LibSQLAdapter(self.home.primary, self._keys.libsql(), create=False)
-
-    @property
-    @private_files()
     def primary(self) -> libsql.Connection:
-        """A connection to the primary database, opened on first use, its schema up to date.
-
-        Where nothing can be written into the home, it only reads.
-        """
-        self._check_open()
-        if self._primary is None:
-            with contextlib.ExitStack() as opened:
-                connection = opened.enter_context(self.open_primary())
-                if not current_versions(connection):  # else a sync would empty the warehouse
-                    raise NotADatabase(
-                        f"{self.home.primary} is empty, or not the database of a home: "
-                        "restore it from a backup or create a new home."
-                    )
-                CORE.apply_core_schemas(connection)
-                clear_up(connection, self.home)
-                self._opened.enter_context(opened.pop_all())
-            self._primary = connection
-        return self._primary
-
-    @contextlib.contextmanager
-    def open_primary(self) -> Iterator[libsql.Connection]:
-        """Open another connection to the primary database, whose schema stays as it is.
-
-        Where nothing can be written into the home, it only reads.
-        """
-        if os.access(self.home.path, os.W_OK) or not self.home.primary.exists():
-            with self.adapter.connect() as connection:
-                yield connection
-            return
-        from aico_lab.adapters.libsql_readonly import open_unwritable
-
-        with open_unwritable(self.home.primary, self._keys.libsql()) as connection:
-            yield connection
+        """The lab's own connection to the primary database, its schema up to date."""
+        return self.storage.primary
 
     def data_access(
         self,
@@ -253,7 +199,7 @@ class Lab:
 
         _ = self.primary  # which brings the schema up to date
         return DataAccessLayer(
-            self.adapter,
+            self.storage.adapter,
             max_connections=max_connections,
             acquire_timeout=acquire_timeout,
             operation_timeout=operation_timeout,
@@ -262,7 +208,7 @@ class Lab:
     @property
     def generation(self) -> int:
         """The snapshot that `sql` reads now."""
-        return self._reader.generation
+        return self.storage.reader.generation
 
     @private_files()
     def import_from(
@@ -341,10 +287,10 @@ class Lab:
         from aico_lab.projections.cache import sync_cache
         from aico_lab.projections.vectors import sync_vectors
 
-        primary, problems = self.primary, []
+        primary, keys, problems = self.primary, self.storage.keys, []
         # The cache first: the warehouse prunes the feed, which the cache does not hold back.
         try:
-            sync_cache(primary, self.home, self._keys, self._caches.get(False), full=full)
+            sync_cache(primary, self.home, keys, self.cache.held, full=full)
         except DatabaseLocked:
             pass
         except StorageError as error:
@@ -352,31 +298,17 @@ class Lab:
         result = sync(
             primary,
             self.home,
-            self._keys.duckdb(),
+            keys.duckdb(),
             full=full,
             on_change=on_change,
             acknowledge=acknowledge,
             progress=progress,
         )
         try:
-            sync_vectors(primary, self.home, self._keys, full=full)
+            sync_vectors(primary, self.home, keys, full=full)
         except StorageError as error:
             problems.append(str(error))
         return replace(result, problems=tuple(problems))
-
-    def read_whole(self, path: Path, where: str) -> None:
-        """Read every value of one of the warehouse's files.
-
-        Args:
-            path: A snapshot, or the writer's file while nobody writes it.
-            where: The file, as a person knows it.
-
-        Raises:
-            StorageError: It is damaged.
-        """
-        from aico_lab.etl.soundness import read_whole
-
-        read_whole(path, self._keys.duckdb(), temporary=self.home.temporary, where=where)
 
     def verify(self, *, progress: Callable[[str, int, int | None], None] | None = None) -> Proof:
         """Compare every value of the newest snapshot, or the pinned one, with the primary database.
@@ -389,8 +321,7 @@ class Lab:
         """
         from aico_lab.etl.verify import verify
 
-        self._check_open()
-        return verify(self.primary, self._reader, progress=progress)
+        return verify(self.primary, self.storage.reader, progress=progress)
 
     @private_files()
     def load(
@@ -438,12 +369,12 @@ class Lab:
         """
         from aico_lab.etl.foreign import load_foreign
 
-        self._check_open()
+        self.storage.check_open()
 
         def load() -> LoadResult:
             return load_foreign(
                 self.home,
-                self._keys.duckdb(),
+                self.storage.keys.duckdb(),
                 Path(path).expanduser().absolute(),
                 table,
                 name=name,
@@ -461,34 +392,6 @@ class Lab:
         except NeverSynced:  # a snapshot has the tables and views of the primary database, too
             self.sync()
             return load()
-
-    @private_files()
-    def vectors(self) -> VectorIndex:
-        """Give what finds memories by meaning, as of the last sync; it closes with the lab."""
-        from aico_lab.projections.vectors import open_index
-
-        self._check_open()
-        if self._index is None:
-            self._index = self._opened.enter_context(open_index(self.home, self._keys))
-        return self._index
-
-    @private_files()
-    def cache(self, *, read_only: bool = False) -> KeyValueStore:
-        """Give the cache; it closes with the lab.
-
-        Args:
-            read_only: Look into it beside the process that holds it.
-
-        Raises:
-            DatabaseLocked: Another process holds it, and it is to be written.
-        """
-        from aico_lab.cache.store import open_cache
-
-        self._check_open()
-        if read_only not in self._caches:
-            store = open_cache(self.home, self._keys, read_only=read_only)
-            self._caches[read_only] = self._opened.enter_context(contextlib.closing(store))
-        return self._caches[read_only]
 
     def sql(
         self, query: str, parameters: Sequence[object] | Mapping[str, object] | None = None
@@ -509,8 +412,8 @@ class Lab:
             InvalidStatement: DuckDB cannot run the query.
             NotPermitted: It reaches beyond the snapshot.
         """
-        self._check_open()
-        return self._reader.sql(query, parameters)
+        self.storage.check_open()
+        return self.storage.reader.sql(query, parameters)
 
     @cached_property  # of plain properties IPython completes nothing
     def metrics(self) -> Metrics:
@@ -523,76 +426,45 @@ class Lab:
         """
         from aico_lab.metrics.named import Metrics
 
-        self._check_open()
-        return Metrics(self._reader, timezone=self.timezone)
+        self.storage.check_open()
+        return Metrics(self.storage.reader, timezone=self.timezone)
 
-    @private_files()
-    def run_report(
-        self,
-        name: str | Path,
-        parameters: Mapping[str, object] | None = None,
-        *,
-        timeout: float = REPORT_SECONDS,
-        on_cell: Callable[[int, int], None] | None = None,
-    ) -> RunResult:
-        """Execute a notebook on the newest snapshot and keep it, with one HTML file, as a record.
+    @cached_property
+    def reports(self) -> Reports:
+        """Runs notebooks as reports, and lists the runs."""
+        from aico_lab.reports.runs import Reports
 
-        Args:
-            name: A notebook of the package, such as 'pattern_analysis', or of the home's folder
-                `notebooks`; or the path of any, with its ending `.ipynb`.
-            parameters: Values for its parameters cell. By default `generation` is the newest, or
-                this lab's, and `timezone` is this lab's.
-            timeout: Seconds after which it is stopped.
-            on_cell: Told of the number of cells that were executed, and of all.
+        return Reports(self.storage)
 
-        Raises:
-            UnknownName: There is no such notebook, parameter, person or channel.
-            InvalidValue: A parameter has the wrong type, or a value that its filter does not take.
-            NeverSynced: There is no snapshot yet.
-            DiskFull: There is no room for what it writes.
-            NotebookFailed: A cell raised; the partial notebook is kept.
-        """
-        from aico_lab.reports import runs
+    @cached_property
+    def memories(self) -> Memories:
+        """Finds memories by meaning."""
+        from aico_lab.projections.memories import Memories
 
-        def read_snapshot(generation: int) -> Reader:
-            key = self._keys.duckdb()
-            return Reader(self.home, key, timezone=self.timezone, pinned=generation)
+        return Memories(self.storage)
 
-        return runs.run_report(
-            str(name),
-            parameters or {},
-            primary=self.primary,
-            home=self.home,
-            read_snapshot=read_snapshot,
-            generation=self._pinned,
-            timezone=self.timezone,
-            timeout=timeout,
-            environment=self._settings.environment(),
-            known_secrets=self._keys.texts() | {self._settings.passphrase or ""},
-            on_cell=on_cell,
-        )
+    @cached_property
+    def cache(self) -> Cache:
+        """The cache of hot state."""
+        from aico_lab.cache.opened import Cache
 
-    def report_runs(self, name: str | None = None) -> list[ReportRun]:
-        """Give the runs of one report, or of all, newest first."""
-        clear_up(self.primary, self.home)
-        return read_runs(self.primary, name)
-
-    def report_file(self, run: ReportRun) -> Path:
-        """Give the page that a run left, whether or not it is still there."""
-        return page_of(self.home, run)
+        return Cache(self.storage)
 
     def close(self) -> None:
-        """Release every file, whatever one of them may raise; a second call does nothing."""
-        self._closed = True
-        self._primary = self._index = None
-        self._caches = {}
-        self.__dict__.pop("metrics", None)
-        self._opened.close()
+        """Release every file; a second call does nothing."""
+        for part in ("metrics", "reports", "memories", "cache"):
+            self.__dict__.pop(part, None)
+        self.storage.close()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _MOVED:
+            raise AttributeError(f"lab.{name} is lab.{_MOVED[name]} now.")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __repr__(self) -> str:
-        if self._closed:
+        if self.storage.closed:
             return f"<Lab {self.home.path}, closed>"
-        newest = self._pinned or max(published(self.home.snapshots), default=None)
+        newest = self.storage.generation or max(published(self.home.snapshots), default=None)
         snapshot = f"snapshot {newest}" if newest else "no snapshot yet: call .sync()"
         return f"<Lab {self.home.path}, {snapshot}, days and hours of {self.timezone}>"
 
@@ -601,7 +473,3 @@ class Lab:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ConnectionIsClosed("This lab was closed before: open it again with Lab.open().")

@@ -195,7 +195,7 @@ def _run(lab: Lab, step: Step) -> object:
         case "load":
             return lab.load(**options)
         case _:
-            return lab.run_report(**options)
+            return lab.reports.run(**options)
 
 
 def _check_rejects(number: int, step: Step, result: object) -> None:

@@ -777,7 +777,7 @@ def test_a_time_that_another_program_wrote_without_a_zone_is_utc(memory, outside
 
 def test_what_is_stored_in_a_labs_database_reaches_its_warehouse(lab):
     """The tables are the same, so the change feed and the reports see it."""
-    with DatabaseManager(lab.home.primary, lab._keys.libsql()) as memory:
+    with DatabaseManager(lab.home.primary, lab.storage.keys.libsql()) as memory:
         memory.store_message(**fields(1))
     lab.sync()
     assert lab.sql("SELECT user_id, message, channel_id FROM conversations").fetchall() == [

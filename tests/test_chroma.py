@@ -481,5 +481,5 @@ def test_chromadb_is_imported_on_first_use_only(tmp_path: Path) -> None:
 def test_a_repository_refuses_a_client_at_once() -> None:
     """The document gives it one; the sentence says what to give instead."""
     client: Any = chromadb.EphemeralClient(chromadb.config.Settings(anonymized_telemetry=False))
-    with pytest.raises(WrongUse, match=r"ChromaDBMemoryRepository\(dal, lab.vectors\(\)\)"):
+    with pytest.raises(WrongUse, match=r"ChromaDBMemoryRepository\(dal, lab.memories.index\)"):
         ChromaDBMemoryRepository(client)

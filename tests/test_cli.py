@@ -17,7 +17,7 @@ import typer
 
 from aico_lab.lab import Lab
 from aico_lab.reports.parameters import bind, read_parameters
-from aico_lab.reports.runs import notebooks
+from aico_lab.reports.runs import Reports, notebooks
 from tests.conftest import plain_text_files
 from tests.messages import add, message
 
@@ -185,7 +185,7 @@ def test_wrong_input_is_one_sentence_that_says_what_to_do(
     assert {path: path.stat().st_size for path in synced_home.rglob("*.duckdb")} == before
     with Lab.open(synced_home) as lab:
         assert lab.primary.fetch_one("SELECT count(*) FROM messages") == (20,)
-        assert lab.report_runs() == []
+        assert lab.reports.list() == []
 
 
 def test_unknown_commands_and_options_exit_with_2(cli):
@@ -348,8 +348,8 @@ def test_a_report_that_ran_is_not_taken_for_another(cli, monkeypatch, tmp_path):
         SimpleNamespace(run_id="second", status="running", generation=9),
         SimpleNamespace(run_id="first", status="succeeded", generation=8),
     ]
-    monkeypatch.setattr(Lab, "run_report", lambda *_, **__: own)
-    monkeypatch.setattr(Lab, "report_runs", lambda *_: runs)
+    monkeypatch.setattr(Reports, "run", lambda *_, **__: own)
+    monkeypatch.setattr(Reports, "list", lambda *_: runs)
     told = json.loads(cli("report", "run", "pattern_analysis", "--json").stdout)
     assert (told["status"], told["generation"]) == ("succeeded", 8)
 

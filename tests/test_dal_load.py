@@ -38,12 +38,12 @@ ROLES = {"q": "user", "a": "assistant"}
 @pytest.fixture
 def database(lab: Lab) -> dict[str, Any]:
     """Where a new, encrypted lab keeps its rows, with the channel and the person of the writers."""
-    adapter = LibSQLAdapter(lab.home.primary, lab._keys.libsql(), create=False)
+    adapter = LibSQLAdapter(lab.home.primary, lab.storage.keys.libsql(), create=False)
     with adapter.connect() as connection:
         now = "2024-03-01T12:00:00.000000Z"
         connection.execute("INSERT INTO users (user_id, created_at) VALUES ('u', ?)", [now])
         connection.execute("INSERT INTO channels (channel_id, created_at) VALUES ('c', ?)", [now])
-    return {"path": str(lab.home.primary), "key": lab._keys.libsql()}
+    return {"path": str(lab.home.primary), "key": lab.storage.keys.libsql()}
 
 
 def start(what: str, **arguments: Any) -> subprocess.Popen[str]:

@@ -75,7 +75,9 @@ def assert_mended(lab: Lab, expected: object) -> None:
     assert held(lab) == expected
     assert lab.verify().ok
     assert lab.sync().mode == "nothing"
-    findings = diagnose(Settings.resolve(home=lab.home.path, key_file=lab._settings.key_file))
+    findings = diagnose(
+        Settings.resolve(home=lab.home.path, key_file=lab.storage.settings.key_file)
+    )
     assert [finding for finding in findings if not finding.ok] == []
 
 
@@ -107,7 +109,7 @@ def test_flips_in_the_writers_files_are_noticed_or_harmless(copied, name, number
     for at in places(path, number):
         flip(path, at)
         try:
-            copied.read_whole(copied.home.writer, "The writer")
+            copied.storage.read_whole(copied.home.writer, "The writer")
         except StorageError as error:
             assert "run `aico-lab sync --full`" in str(error)  # noqa: PT017
         flip(path, at)
@@ -153,7 +155,7 @@ def test_flips_in_the_sealed_vectors_are_noticed(copied):
         flip(path, at)
     flip(path, 300)
     assert_mended(copied, held(copied))
-    assert copied.vectors().count() == 1
+    assert copied.memories.index.count() == 1
 
 
 def test_flips_in_rocksdbs_files_are_noticed_or_harmless(tmp_path):

@@ -128,7 +128,7 @@ def test_damaged_vectors_and_a_foreign_cache_are_faults(synced):
         "INSERT INTO memories VALUES ('a', 'u', 'likes tea', 'fact', 0.5, ?, NULL)", [START]
     )
     synced.sync()
-    synced.cache().put(b"a", b"b")
+    synced.cache.store.put(b"a", b"b")
     synced.close()
     assert faults(synced) == {}
     with Lab.open(synced.home.path) as lab:

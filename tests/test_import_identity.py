@@ -250,7 +250,7 @@ def test_the_channel_memory_still_refuses_every_id_that_is_taken(lab):
     """What it stores is asked for by the id that it was given."""
     from aico_lab.channel_memory import DatabaseManager
 
-    with DatabaseManager(lab.home.primary, lab.adapter._key) as memory:
+    with DatabaseManager(lab.home.primary, lab.storage.adapter._key) as memory:
         memory.store_message("1", "a", "ada", "Good morning", NOON)
         for channel, text in [("a", "Good morning"), ("a", "Good evening"), ("b", "Good morning")]:
             with pytest.raises(DuplicateId, match="1 of 1"):

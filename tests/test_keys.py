@@ -47,13 +47,13 @@ def test_each_store_has_a_key_of_its_own_of_the_size_that_it_can_use():
 def test_every_spelling_of_a_secret_is_known_to_who_has_to_hide_it(home):
     """As text, as the bytes are printed, in hexadecimal digits and in base64."""
     with Lab.create(home, protection="passphrase", passphrase=PASSPHRASE) as lab:
-        keys = lab._keys
+        keys = lab.storage.keys
     assert {PASSPHRASE, keys.libsql(), keys.duckdb(), keys.chroma()} <= keys.texts()
     for secret in (keys.master, keys.rocksdb()):
         texts = {secret.hex(), repr(secret)[2:-1], base64.b64encode(secret).decode()}
         assert texts <= keys.texts()
     with Lab.create(home.with_name("b"), key_file=home.with_name("own.key")) as lab:
-        assert home.with_name("own.key").read_text().strip() in lab._keys.texts()
+        assert home.with_name("own.key").read_text().strip() in lab.storage.keys.texts()
     assert Keys(None).texts() == set()
 
 
@@ -228,7 +228,7 @@ def test_the_demo_needs_no_passphrase_of_the_environment(in_process, monkeypatch
 def test_no_secret_stands_in_the_home_or_in_a_repr(home):
     """Neither passphrase nor any derived key."""
     with Lab.create(home, protection="passphrase", passphrase=PASSPHRASE) as lab:
-        secrets = [PASSPHRASE, lab._keys.libsql(), lab._keys.duckdb()]
+        secrets = [PASSPHRASE, lab.storage.keys.libsql(), lab.storage.keys.duckdb()]
         assert not any(secret in repr(vars(lab)) for secret in secrets)
         lab.sync()
     for file in home.rglob("*"):

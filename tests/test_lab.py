@@ -65,8 +65,8 @@ def test_of_two_who_make_the_same_home_at_once_one_is_told(home: Path, monkeypat
 def test_closing_releases_everything_even_where_a_part_cannot_be_closed(lab: Lab, monkeypatch):
     """What went wrong is said afterwards."""
     lab.sync()
-    primary, cache, answer = lab.primary, lab.cache(), lab.sql("SELECT 1")
-    index = lab.vectors()
+    primary, cache, answer = lab.primary, lab.cache.store, lab.sql("SELECT 1")
+    index = lab.memories.index
     closed = Mock()
     monkeypatch.setattr(type(index), "close", fail)
     monkeypatch.setattr(type(cache), "close", closed)
@@ -104,16 +104,16 @@ async def test_a_unit_of_work_finds_memories_by_meaning_in_the_labs_own_vectors(
             await uow.memories.save(Memory("ada", "The train leaves at nine"))
             await uow.commit()
         lab.sync()
-        async with UnitOfWork(dal, lab.vectors()) as uow:
+        async with UnitOfWork(dal, lab.memories.index) as uow:
             assert await uow.memories.get_by_context("tired pets", limit=1) == [memory]
 
 
 TELLING = """
 from aico_lab import Lab
 lab = Lab.open()
-keys = lab._keys
+keys = lab.storage.keys
 print(lab.timezone, "and", timezone, "in", lab.sql("SELECT current_setting('TimeZone')").fetchone())
-print(lab._settings.passphrase, keys.libsql(), keys.duckdb(), keys.chroma(), keys.rocksdb())
+print(lab.storage.settings.passphrase, keys.libsql(), keys.duckdb(), keys.chroma(), keys.rocksdb())
 print(keys.master, keys.master.hex(), keys.rocksdb().hex())
 """
 
@@ -127,14 +127,21 @@ def test_a_report_has_the_labs_time_zone_and_its_own_environment(home: Path, tmp
     Lab.create(home, protection="passphrase", passphrase=PASSPHRASE).close()
     with Lab.open(home, passphrase=PASSPHRASE, timezone="Europe/Berlin") as lab:
         lab.sync()
-        result = lab.run_report(
+        result = lab.reports.run(
             notebook, on_cell=lambda *_: seen.append(os.environ.get("AICO_LAB_PASSPHRASE"))
         )
-        (run,) = lab.report_runs()
-        secrets = [PASSPHRASE, lab._keys.libsql(), lab._keys.duckdb(), lab._keys.chroma()]
-        secrets += [repr(key)[2:-1] for key in (lab._keys.master, lab._keys.rocksdb())]
+        (run,) = lab.reports.list()
+        secrets = [
+            PASSPHRASE,
+            lab.storage.keys.libsql(),
+            lab.storage.keys.duckdb(),
+            lab.storage.keys.chroma(),
+        ]
+        secrets += [
+            repr(key)[2:-1] for key in (lab.storage.keys.master, lab.storage.keys.rocksdb())
+        ]
         assert run.parameters == {"timezone": "Europe/Berlin"}
-        assert lab.report_file(run) == result.html
+        assert lab.reports.page(run) == result.html
     assert set(seen) == {None}
     printed = outputs(result.notebook)
     assert "UTC and Europe/Berlin in" in printed
@@ -153,3 +160,14 @@ def test_a_lab_says_at_a_prompt_what_it_is(lab):
     assert repr(lab) == f"<Lab {lab.home.path}, closed>"
     with pytest.raises(ConnectionIsClosed):
         lab.metrics  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("former", "now"),
+    [("run_report", "lab.reports.run"), ("vectors", "lab.memories.index")],
+)
+def test_a_name_that_moved_says_where_it_went(lab, former, now):
+    with pytest.raises(AttributeError, match=f"{former} is {now} now"):
+        getattr(lab, former)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        lab.nonsense  # noqa: B018

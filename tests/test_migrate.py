@@ -615,7 +615,7 @@ def test_the_command_line_says_it_in_words(cli, home):
     assert cli("schema", "verify").stdout.startswith("ok ")
     from aico_lab.lab import Lab
 
-    with Lab.open(home) as lab, lab.adapter.connect() as connection:
+    with Lab.open(home) as lab, lab.storage.adapter.connect() as connection:
         connection.execute("INSERT INTO notes VALUES (1, 'a')")
         connection.execute("CREATE TABLE mine (a)")
     wrong = cli("schema", "verify")

@@ -63,7 +63,7 @@ def test_a_failing_step_ends_the_pipeline(lab, tmp_path):
     )
     with pytest.raises(SourceMissing):
         run_pipeline(lab, load_pipeline(file))
-    assert lab.report_runs() == []
+    assert lab.reports.list() == []
 
 
 LOAD = "[[steps]]\nrun = 'load'\npath = 'shop.db'\ntable = 'orders'"

@@ -40,16 +40,16 @@ async def remember(lab):
 
 with Lab.create(home, protection=sys.argv[3]) as lab:
     asyncio.run(remember(lab))
-    lab.cache().put(b"session:a", b"value")
+    lab.cache.store.put(b"session:a", b"value")
     lab.sync()
     lab.import_from("jsonl", home.parent / "messages.jsonl")
     lab.sync()
     lab.load(home.parent / "shop.db", "orders")
-    lab.vectors().query("cat", 1)
+    lab.memories.index.query("cat", 1)
     lab.sql("SELECT count(*) FROM conversations").fetchall()
     lab.verify()
     if sys.argv[4:]:
-        lab.run_report("pattern_analysis")
+        lab.reports.run("pattern_analysis")
 assert os.umask(0) == int(sys.argv[2], 8)
 """
 

@@ -566,33 +566,33 @@ def test_a_lab_syncs_everything(lab: Lab, tmp_path: Path) -> None:
     """Warehouse, vectors and cache with one call, and nothing readable is left."""
     remember(lab.primary, ("a", SECRET))
     key = row_key("users", "u")
-    lab.cache().put(key, b"the name of somebody")
+    lab.cache.store.put(key, b"the name of somebody")
     assert lab.sync().rows["memories"] == 1
-    assert lab.cache().get(key) is None
-    assert lab.vectors().query("homesick", 1)[0][0] == "a"
+    assert lab.cache.store.get(key) is None
+    assert lab.memories.index.query("homesick", 1)[0][0] == "a"
     assert lab.sync().mode == "nothing"
-    lab.cache().put(key, b"the name of somebody")
+    lab.cache.store.put(key, b"the name of somebody")
     lab.primary.execute("UPDATE users SET name = 'x' WHERE user_id = 'u'")
     lab.sync()
-    assert lab.cache().get(key) is None
+    assert lab.cache.store.get(key) is None
     lab.close()
     for text in (SECRET, "the name of somebody"):
         assert plain_text_files(tmp_path, text) == []
     with pytest.raises(ConnectionIsClosed):
-        lab.cache()
+        _ = lab.cache.store
     with pytest.raises(ConnectionIsClosed):
-        lab.vectors()
+        _ = lab.memories.index
 
 
 def test_a_cache_that_is_held_elsewhere_stops_no_sync(lab: Lab, home: Path) -> None:
     """Whoever holds it removes what changed; one can look into it meanwhile."""
     pytest.importorskip("rocksdict")
     with Lab.open(home) as other:
-        other.cache().put(b"session:active_context", b"x")
+        other.cache.store.put(b"session:active_context", b"x")
         lab.sync()
         with pytest.raises(DatabaseLocked):
-            sync_cache(lab.primary, lab.home, lab._keys, None)
-        assert lab.cache(read_only=True).get(b"session:active_context") == b"x"
+            sync_cache(lab.primary, lab.home, lab.storage.keys, None)
+        assert lab.cache.reader.get(b"session:active_context") == b"x"
 
 
 def test_a_sync_without_memories_does_not_import_chromadb(lab: Lab, home: Path) -> None:

@@ -177,7 +177,7 @@ def test_no_file_below_the_home_holds_a_known_message(real):
     known = "Im alright, I just took a nap. But it was one of those naps that doesnt help anything"
     row = real.sql(f"SELECT count(*) FROM conversations WHERE content LIKE '{known}%'").fetchone()
     assert row == (1,)
-    result = real.run_report("pattern_analysis")
+    result = real.reports.run("pattern_analysis")
     assert "258,145" in result.html.read_text(encoding="utf-8")
     assert plain_text_files(real.home.path, known) == []
 

@@ -55,7 +55,7 @@ def test_a_notebook_of_ones_own_runs_where_it_lies(synced, tmp_path):
         parameters=None,
     )
     before = notebook.read_bytes()
-    result = synced.run_report(notebook)
+    result = synced.reports.run(notebook)
     assert outputs(result.notebook) == "beside helped\n\n10"
     assert notebook.read_bytes() == before
     assert sorted(path.name for path in result.notebook.parent.iterdir()) == [
@@ -63,11 +63,11 @@ def test_a_notebook_of_ones_own_runs_where_it_lies(synced, tmp_path):
         "own work.ipynb",
     ]
     assert "<title>Own work · 20" in result.html.read_text(encoding="utf-8")
-    (run,) = synced.report_runs("own work")
+    (run,) = synced.reports.list("own work")
     assert (run.status, run.generation) == ("succeeded", 1)
-    assert synced.report_file(run) == result.html
+    assert synced.reports.page(run) == result.html
     with pytest.raises(UnknownName, match=r"no parameter “days”.*parameters"):
-        synced.run_report(notebook, {"days": 3})
+        synced.reports.run(notebook, {"days": 3})
 
 
 @pytest.mark.slow
@@ -117,8 +117,8 @@ def test_what_is_no_notebook_is_one_sentence(lab, tmp_path):
         ("gone", UnknownName, r"these are: pattern_analysis\. .* \.ipynb"),
     ]:
         with pytest.raises(kind, match=words):
-            lab.run_report(name)
-    assert lab.report_runs() == []
+            lab.reports.run(name)
+    assert lab.reports.list() == []
 
 
 def test_a_notebook_that_is_damaged_is_one_sentence(synced, tmp_path):
@@ -127,7 +127,7 @@ def test_a_notebook_that_is_damaged_is_one_sentence(synced, tmp_path):
         '"metadata": {}}'
     )
     with pytest.raises(WrongUse, match=r"bad\.ipynb is damaged .*metadata"):
-        synced.run_report(tmp_path / "bad.ipynb")
+        synced.reports.run(tmp_path / "bad.ipynb")
 
 
 # ---- values
@@ -156,16 +156,16 @@ def test_a_wrong_value_stops_before_anything_runs(synced, monkeypatch, given, ki
     monkeypatch.setattr(
         "aico_lab.reports.runner.run_notebook", lambda *_, **__: pytest.fail("it ran")
     )
-    before = synced.report_runs()
+    before = synced.reports.list()
     with pytest.raises(kind, match=words):
-        synced.run_report("pattern_analysis", given)
-    assert synced.report_runs() == before
+        synced.reports.run("pattern_analysis", given)
+    assert synced.reports.list() == before
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
 def test_a_time_limit_that_cannot_be_meant_is_refused(synced, seconds):
     with pytest.raises(InvalidValue, match="timeout"):
-        synced.run_report("pattern_analysis", timeout=seconds)
+        synced.reports.run("pattern_analysis", timeout=seconds)
 
 
 def test_a_period_back_from_the_last_message_may_end_early(synced):
@@ -177,7 +177,7 @@ def test_a_period_back_from_the_last_message_may_end_early(synced):
 def test_a_parameter_that_only_shares_a_filters_name_is_left_alone(synced, tmp_path):
     declared = 'since: int = 7  # days\ntimezone: str = "local"  # of the person'
     notebook = write_notebook(tmp_path / "n.ipynb", "since, timezone", parameters=declared)
-    result = synced.run_report(notebook, {"since": 3, "timezone": "local"})
+    result = synced.reports.run(notebook, {"since": 3, "timezone": "local"})
     assert outputs(result.notebook).strip() == "(3, 'local')"
 
 
@@ -194,17 +194,17 @@ def test_a_full_disk_says_so_and_leaves_nothing_half(tmp_path, request):
         add(lab.primary, *map(message, range(10)))
         lab.sync()
         with pytest.raises(DiskFull, match=r"The disk that holds .* is full: free some space\."):
-            lab.run_report(loud)
-        (run,) = lab.report_runs()
+            lab.reports.run(loud)
+        (run,) = lab.reports.list()
         assert run.status == "failed"
         assert "full" in run.error
-        assert list(lab.report_file(run).parent.iterdir()) == []
+        assert list(lab.reports.page(run).parent.iterdir()) == []
         (disk / "filler").write_bytes(b"")
         with pytest.raises(OSError, match="space"), (disk / "filler").open("wb", 0) as filling:
             while True:
                 filling.write(b"x" * 4096)
         with pytest.raises(DiskFull):
-            lab.run_report(loud)
+            lab.reports.run(loud)
 
 
 # ---- killed runs
@@ -235,7 +235,7 @@ def test_a_report_that_is_killed_leaves_nothing(tmp_path, monkeypatch, moment):
     )
     wait_until(told.exists if moment != "starting" else lambda: kernels_of(home))
     with Lab.open(home) as lab:  # who comes while it runs leaves it alone
-        assert [run.status for run in lab.report_runs()] == ["running"]
+        assert [run.status for run in lab.reports.list()] == ["running"]
     if moment != "starting":
         assert passphrase in "".join(path.read_text() for path in executed(home))
     running.send_signal(signal.SIGKILL)
@@ -247,7 +247,7 @@ def test_a_report_that_is_killed_leaves_nothing(tmp_path, monkeypatch, moment):
         _ = lab.primary  # any use of it is a start
         assert list((home / "reports").glob("*/*/.*")) == []
         assert executed(home) == []
-        (run,) = lab.report_runs()
+        (run,) = lab.reports.list()
     assert (run.status, run.error) == ("interrupted", "It was interrupted.")
     assert run.finished_at > run.started_at
 
@@ -270,9 +270,9 @@ def test_control_c_is_an_interruption_and_no_failure(synced, tmp_path):
     _, said = running.communicate(timeout=30)
     assert running.returncode == 130
     assert "Traceback" not in said
-    (run,) = synced.report_runs("stopped")
+    (run,) = synced.reports.list("stopped")
     assert run.status == "interrupted"
-    assert list(synced.report_file(run).parent.iterdir()) == []
+    assert list(synced.reports.page(run).parent.iterdir()) == []
     assert kernels_of(synced.home.path) == set()
 
 
@@ -280,7 +280,7 @@ def test_a_run_is_running_for_as_long_as_its_process_holds_it(lab, tmp_path):
     notebook = write_notebook(tmp_path / "n.ipynb", "1")
 
     def status():
-        return [run.status for run in lab.report_runs()]
+        return [run.status for run in lab.reports.list()]
 
     facts = {"run_id": "one", "parameters": {}, "generation": 1}
     with recorded(lab.primary, lab.home, notebook, **facts) as folder:
@@ -302,7 +302,7 @@ def test_runs_of_an_older_schema_are_kept_and_can_be_interrupted(lab, tmp_path):
     facts = {"parameters": {"days": 1}, "generation": 1}
     with recorded(lab.primary, lab.home, notebook, run_id="done", **facts):
         pass
-    before = lab.report_runs()
+    before = lab.reports.list()
     CORE.rollback("operations", 1, lab.primary)
     for name in ("gone", "there"):
         lab.primary.execute(
@@ -313,8 +313,8 @@ def test_runs_of_an_older_schema_are_kept_and_can_be_interrupted(lab, tmp_path):
     left = lab.home.reports / "n" / "there" / ".run-1" / "work"
     left.mkdir(parents=True)
     lab.close()
-    with Lab.open(lab.home.path, key_file=lab._settings.key_file) as again:
-        runs = {run.run_id: run for run in again.report_runs()}
+    with Lab.open(lab.home.path, key_file=lab.storage.settings.key_file) as again:
+        runs = {run.run_id: run for run in again.reports.list()}
         assert [runs["done"]] == before
         assert {runs[name].status for name in ("gone", "there")} == {"interrupted"}
         assert not left.parent.exists()
@@ -324,7 +324,7 @@ def test_runs_of_an_older_schema_are_kept_and_can_be_interrupted(lab, tmp_path):
 
 
 def opened(lab):
-    return ["--home", str(lab.home.path), "--key-file", str(lab._settings.key_file)]
+    return ["--home", str(lab.home.path), "--key-file", str(lab.storage.settings.key_file)]
 
 
 COMMAND = [sys.executable, "-m", "aico_lab", "report"]

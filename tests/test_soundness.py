@@ -87,7 +87,7 @@ def test_a_damaged_answer_is_no_bad_query(synced):
         for part in range(1, 8):
             flip(path, path.stat().st_size * part // 8)
         with pytest.raises(StorageError, match=r"is damaged.*run `aico-lab sync --full`"):
-            lab.read_whole(path, "Snapshot 1")
+            lab.storage.read_whole(path, "Snapshot 1")
 
 
 @pytest.mark.parametrize("damaged", ["writer.duckdb", "writer.duckdb.wal"])
@@ -145,7 +145,7 @@ def test_damaged_vectors_and_cache_stop_no_warehouse(synced, cli):
     memory = "INSERT INTO memories VALUES (?, 'u', 'likes tea', 'fact', 0.5, ?, NULL)"
     synced.primary.execute(memory, ["a", START])
     synced.sync()
-    synced.cache().put(b"session:a", b"b")
+    synced.cache.store.put(b"session:a", b"b")
     synced.close()
     flip(synced.home.path / "vectors.age")
     (synced.home.cache / "CURRENT").write_bytes(b"MANIFEST-9")
@@ -160,7 +160,7 @@ def test_damaged_vectors_and_cache_stop_no_warehouse(synced, cli):
         assert refused.returncode == 1
         assert "vectors.age is damaged" in refused.stderr
         assert lab.sync(full=True).problems == ()
-        assert lab.vectors().count() == 2
+        assert lab.memories.index.count() == 2
         assert diagnosed(lab) == {}
 
 

@@ -1,8 +1,8 @@
 """The text of a statement: what it does, and which values it needs.
 
 The driver runs the first statement of a text and drops the others, and binds NULL to a parameter
-that has a name, both silently: such texts are refused here. Everything is remembered by the text,
-so a statement is looked at once however often it runs.
+that has a name, both silently: such texts are refused here. The
+results are cached by the text.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import functools
 import re
 from typing import TYPE_CHECKING, Final, Literal
 
+from aico_lab.adapters.sql_text import TOKEN
 from aico_lab.errors import InvalidStatement
 
 if TYPE_CHECKING:
@@ -20,15 +21,6 @@ Kind = Literal["read", "write", "control", "setting", "other"]
 
 REMEMBERED: Final = 512  # texts
 
-_TOKEN: Final = re.compile(
-    r"""(?P<quoted> '(?:[^']|'')*' | "(?:[^"]|"")*" | `[^`]*` | \[[^\]]*\] )
-    | (?P<comment> --[^\n]* | /\*.*?(?:\*/|\Z) )
-    | (?P<value> \?\d* )
-    | (?P<named> [:@$]\w+ )
-    | (?P<word> [^\W\d][\w$]* )
-    | (?P<mark> [;()] )""",
-    re.VERBOSE | re.DOTALL,
-)
 _FIRST_WORD: Final = re.compile(r"[\s;]*(\w+)")
 _TRIGGER: Final = re.compile(
     r"[\s;]*(explain\s+(query\s+plan\s+)?)?create\s+(temp(orary)?\s+)?trigger\b", re.IGNORECASE
@@ -50,7 +42,7 @@ _KINDS: Final[dict[str, Kind]] = {
 
 @functools.lru_cache(maxsize=REMEMBERED)
 def kind_of(sql: str) -> Kind:
-    """Say what a statement does.
+    """Return what a statement does.
 
     Returns:
         'read' or 'write'; 'control' for one that opens or ends a transaction; 'setting' for a
@@ -68,14 +60,14 @@ def kind_of(sql: str) -> Kind:
 
 @functools.lru_cache(maxsize=REMEMBERED)
 def parameters_of(sql: str) -> int:
-    """Say how many values a statement needs.
+    """Return how many values a statement needs.
 
     Raises:
         InvalidStatement: There is more than one statement, or a parameter has a name.
     """
     if _without_comments(sql[_end_of(sql) :]).strip("; \t\r\n\f"):
         raise InvalidStatement("There is text after the statement's end: run one at a time.")
-    if any(token["named"] for token in _TOKEN.finditer(sql)):
+    if any(token["named"] for token in TOKEN.finditer(sql)):
         raise InvalidStatement("Parameters have no names here: put ? in their places.")
     return max((position + 1 for _, _, position in _placeholders(sql)), default=0)
 
@@ -97,7 +89,7 @@ def _placeholders(sql: str) -> tuple[tuple[int, int, int], ...]:
     """Find `?` and `?7` outside of strings, names and comments: start, end, and which value."""
     found: list[tuple[int, int, int]] = []
     largest = 0
-    for token in _TOKEN.finditer(sql):
+    for token in TOKEN.finditer(sql):
         text = token["value"]
         if text:
             number = int(text[1:]) if len(text) > 1 else largest + 1
@@ -107,11 +99,11 @@ def _placeholders(sql: str) -> tuple[tuple[int, int, int], ...]:
 
 
 def _end_of(sql: str) -> int:
-    """Give the place of the semicolon that ends the statement; a trigger's body holds others."""
+    """Return the place of the semicolon that ends the statement; a trigger's body holds others."""
     ending = [";", "end", ";"] if _TRIGGER.match(_without_comments(sql)) else [";"]
     last: list[str] = []
-    for token in _TOKEN.finditer(sql):
-        if not token["comment"]:
+    for token in TOKEN.finditer(sql):
+        if token.lastgroup not in ("blank", "comment"):
             last = [*last, token[0].lower()][-len(ending) :]
             if last == ending:
                 return token.start()
@@ -120,11 +112,11 @@ def _end_of(sql: str) -> int:
 
 def _outer_words(sql: str) -> Iterator[str]:
     depth = 0
-    for token in _TOKEN.finditer(sql):
+    for token in TOKEN.finditer(sql):
         depth += (token[0] == "(") - (token[0] == ")")
         if token["word"] and depth == 0:
             yield token[0].lower()
 
 
 def _without_comments(sql: str) -> str:
-    return _TOKEN.sub(lambda token: " " if token["comment"] else token[0], sql)
+    return TOKEN.sub(lambda token: " " if token["comment"] else token[0], sql)

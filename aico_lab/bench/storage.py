@@ -102,12 +102,12 @@ def _new_lab(folder: Path) -> Lab:
 
 
 async def _index(lab: Lab) -> None:
-    async with DataAccessLayer(lab.adapter) as dal:
+    async with DataAccessLayer(lab.storage.adapter) as dal:
         await index_new_messages(dal)
 
 
 async def _save(lab: Lab, texts: list[str]) -> float:
-    async with DataAccessLayer(lab.adapter) as dal:
+    async with DataAccessLayer(lab.storage.adapter) as dal:
         await LibSQLUserRepository(dal).save(User(name="Ada", id="ada"))
         repository = LibSQLConversationRepository(dal)
         turns = [

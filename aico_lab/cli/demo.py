@@ -41,7 +41,7 @@ def run_demo(lab: Lab, *, limit: int | None, json: bool) -> None:
     report = _existing_report(lab, synced.generation)
     if report is None:
         with Bar("cells") as bar:
-            report = lab.run_report(
+            report = lab.reports.run(
                 REPORT, on_cell=lambda done, all_: bar.show(f"report {REPORT}", done, all_)
             ).html
     relation = lab.sql(HEADLINES)
@@ -99,8 +99,8 @@ def _own_home(demo: Path) -> Home:
 
 def _existing_report(lab: Lab, generation: int) -> Path | None:
     """Give the demo's report of this snapshot, if it was made and is still there."""
-    for run in lab.report_runs(REPORT):
-        file = lab.report_file(run)
+    for run in lab.reports.list(REPORT):
+        file = lab.reports.page(run)
         if run.status == "succeeded" and run.generation == generation and file.exists():
             return file
     return None

@@ -44,14 +44,14 @@ def report_run(
     with open_lab(home, key_file) as lab, Bar("cells") as bar:
         if is_own(notebook := find_notebook(name, lab.home)):
             note(f"Notebook: {notebook}")
-        result = lab.run_report(
+        result = lab.reports.run(
             name,
             parameters,
             timeout=timeout,
             on_cell=lambda done, all_: bar.show(notebook.stem, done, all_),
         )
         run_id = result.notebook.parent.name  # another run may be newer by now
-        last = next(run for run in lab.report_runs(notebook.stem) if run.run_id == run_id)
+        last = next(run for run in lab.reports.list(notebook.stem) if run.run_id == run_id)
     if json:
         emit(
             {
@@ -74,7 +74,7 @@ def report_list(
     from aico_lab.reports.runs import is_own, notebooks
 
     with open_lab(home, key_file) as lab:
-        runs, reports = lab.report_runs(), notebooks(lab.home)
+        runs, reports = lab.reports.list(), notebooks(lab.home)
     if json:
         emit({"reports": list(reports), "runs": runs})
         return
@@ -98,10 +98,10 @@ def report_show(
 
     named = Path(name).stem if name.endswith(".ipynb") else name
     with open_lab(home, key_file) as lab:
-        runs = [run for run in lab.report_runs() if named in (run.report, run.run_id)]
+        runs = [run for run in lab.reports.list() if named in (run.report, run.run_id)]
         if not runs:
             raise UnknownName(f"Nothing named {name!r} ran yet: see `aico-lab report list`.")
-        run, html = runs[0], lab.report_file(runs[0])
+        run, html = runs[0], lab.reports.page(runs[0])
     facts = {
         "run": run.run_id,
         "report": run.report,

@@ -26,7 +26,7 @@ def _as_it_is(home: Path | None, key_file: Path | None) -> Iterator[Connection]:
     from aico_lab.schema.discovery import discover
 
     discover()
-    with open_lab(home, key_file) as lab, lab.open_primary() as connection:
+    with open_lab(home, key_file) as lab, lab.storage.open_primary() as connection:
         yield connection
 
 

@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING, Final
 
 from aico_lab.errors import InvalidValue, UnknownName
 from aico_lab.etl import snapshots
-from aico_lab.reports.records import recorded
+from aico_lab.home import private_files
+from aico_lab.reports.records import clear_up, page_of, read_runs, recorded
 from aico_lab.shipped import shipped
 from aico_lab.working_copies import own_notebooks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Mapping
 
-    from aico_lab.adapters.libsql import Connection
-    from aico_lab.etl.snapshots import Reader
     from aico_lab.home import Home
+    from aico_lab.reports.records import ReportRun
     from aico_lab.reports.runner import RunResult
+    from aico_lab.storage import Storage
+
+SECONDS: Final = 600.0
+"""After which a report is stopped, unless it may take longer."""
 
 _SUFFIX: Final = ".ipynb"
 
@@ -78,76 +82,92 @@ def check_timeout(seconds: float) -> None:
         raise InvalidValue(f"The timeout is a number of seconds, 1 or more, not {seconds:g}.")
 
 
-def run_report(
-    name: str,
-    parameters: Mapping[str, object],
-    *,
-    primary: Connection,
-    home: Home,
-    read_snapshot: Callable[[int], Reader],
-    generation: int | None,
-    timezone: str,
-    timeout: float,
-    environment: Mapping[str, str],
-    known_secrets: Collection[str],
-    on_cell: Callable[[int, int], None] | None = None,
-) -> RunResult:
-    """Execute a notebook on a snapshot and keep it, with one HTML file, as a record.
+class Reports:
+    """Runs notebooks on snapshots of a lab, and lists the runs: what `lab.reports` is."""
 
-    Args:
-        name: The notebook's, or its path.
-        parameters: Values for its parameters cell.
-        primary: The primary database, which holds the records.
-        home: The lab's folder.
-        read_snapshot: Opens a snapshot, which is held open for as long as the notebook runs.
-        generation: The snapshot, where the parameters name none; None for the newest.
-        timezone: The same for the time zone.
-        timeout: Seconds after which it is stopped.
-        environment: In which its kernel finds the lab and what opens it.
-        known_secrets: Texts that must not stand in what is kept.
-        on_cell: Told of the number of cells that were executed, and of all.
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
 
-    Raises:
-        UnknownName: There is no such notebook, parameter, person or channel.
-        InvalidValue: A parameter has the wrong type, or a value that its filter does not take.
-        NeverSynced: There is no snapshot yet.
-        DiskFull: There is no room for what it writes.
-        ReportError: A cell raised, or the time was over; the partial notebook is kept.
-    """
-    from aico_lab.reports.parameters import bind, read_parameters
-    from aico_lab.reports.runner import run_notebook
-    from aico_lab.reports.values import check_in_snapshot, check_values
+    @private_files()
+    def run(
+        self,
+        name: str | Path,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        timeout: float = SECONDS,
+        on_cell: Callable[[int, int], None] | None = None,
+    ) -> RunResult:
+        """Execute a notebook on the newest snapshot and keep it, with one HTML file, as a record.
 
-    check_timeout(timeout)
-    notebook = find_notebook(name, home)
-    declared = read_parameters(notebook)
-    given = {"timezone": timezone} if "timezone" in declared else {}
-    values = bind(declared, given | dict(parameters))
-    check_values(declared, values)
-    # 0 means the newest: name it, so that a sync meanwhile changes nothing of this run.
-    wanted = values.get("generation")
-    generation, _ = snapshots.find(
-        home.snapshots, wanted if isinstance(wanted, int) and wanted else generation
-    )
-    if "generation" in values:
-        values["generation"] = generation
-    with contextlib.closing(read_snapshot(generation)) as reader:
-        reader.connection()
-        check_in_snapshot(reader, declared, values)
-        now = datetime.now(UTC)
-        run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-        with recorded(
-            primary, home, notebook, run_id=run_id, parameters=values, generation=generation
-        ) as destination:
-            title = notebook.stem.replace("_", " ")
-            return run_notebook(
+        Args:
+            name: A notebook of the package, such as 'pattern_analysis', or of the home's folder
+                `notebooks`; or the path of any, with its ending `.ipynb`.
+            parameters: Values for its parameters cell. By default `generation` is the newest, or
+                the lab's, and `timezone` is the lab's.
+            timeout: Seconds after which it is stopped.
+            on_cell: Called with the number of cells that were executed, and of all.
+
+        Raises:
+            UnknownName: There is no such notebook, parameter, person or channel.
+            InvalidValue: A parameter has the wrong type, or a value that its filter does not take.
+            NeverSynced: There is no snapshot yet.
+            DiskFull: There is no room for what it writes.
+            ReportError: A cell raised, or the time was over; the partial notebook is kept.
+        """
+        from aico_lab.reports.parameters import bind, read_parameters
+        from aico_lab.reports.runner import run_notebook
+        from aico_lab.reports.values import check_in_snapshot, check_values
+
+        storage, home = self._storage, self._storage.home
+        storage.check_open()
+        check_timeout(timeout)
+        notebook = find_notebook(str(name), home)
+        declared = read_parameters(notebook)
+        given = {"timezone": storage.timezone} if "timezone" in declared else {}
+        values = bind(declared, given | dict(parameters or {}))
+        check_values(declared, values)
+        # 0 means the newest: name it, so that a sync meanwhile changes nothing of this run.
+        wanted = values.get("generation")
+        generation, _ = snapshots.find(
+            home.snapshots, wanted if isinstance(wanted, int) and wanted else storage.generation
+        )
+        if "generation" in values:
+            values["generation"] = generation
+        with contextlib.closing(storage.read_snapshot(generation)) as reader:
+            reader.connection()
+            check_in_snapshot(reader, declared, values)
+            now = datetime.now(UTC)
+            run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+            with recorded(
+                storage.primary,
+                home,
                 notebook,
+                run_id=run_id,
                 parameters=values,
-                destination=destination,
-                title=f"{title[:1].upper()}{title[1:]} · {now:%Y-%m-%d %H:%M} UTC",
-                timeout=timeout,
-                folder=notebook.parent if is_own(notebook) else None,
-                environment=environment,
-                secrets=known_secrets,
-                on_cell=on_cell,
-            )
+                generation=generation,
+            ) as destination:
+                title = notebook.stem.replace("_", " ")
+                return run_notebook(
+                    notebook,
+                    parameters=values,
+                    destination=destination,
+                    title=f"{title[:1].upper()}{title[1:]} · {now:%Y-%m-%d %H:%M} UTC",
+                    timeout=timeout,
+                    folder=notebook.parent if is_own(notebook) else None,
+                    environment=storage.settings.environment(),
+                    secrets=storage.keys.texts() | {storage.settings.passphrase or ""},
+                    on_cell=on_cell,
+                )
+
+    def list(self, name: str | None = None) -> list[ReportRun]:
+        """Return the runs of one report, or of all, newest first."""
+        clear_up(self._storage.primary, self._storage.home)
+        return read_runs(self._storage.primary, name)
+
+    def page(self, run: ReportRun) -> Path:
+        """Return the path of the page that a run left, whether or not it is still there."""
+        return page_of(self._storage.home, run)
+
+    def __repr__(self) -> str:
+        names = ", ".join(notebooks(self._storage.home))
+        return f"<Reports: .run(NAME) runs one of {names}; .list() returns the runs>"

@@ -30,8 +30,8 @@ class LibSQLMemoryRepository(MemoryRepository):
 
         Args:
             data_access: The primary database.
-            index: Finds memories by meaning, such as `lab.vectors()`; without it everything else
-                works.
+            index: Finds memories by meaning, such as `lab.memories.index`; without it everything
+                else works.
         """
         self.dal = data_access
         self._index = index
@@ -109,7 +109,7 @@ class ChromaDBMemoryRepository(LibSQLMemoryRepository):
 
         Args:
             data_access: The primary database.
-            index: Finds memories by meaning, such as `lab.vectors()`.
+            index: Finds memories by meaning, such as `lab.memories.index`.
 
         Raises:
             WrongUse: A client of ChromaDB was given.
@@ -117,6 +117,7 @@ class ChromaDBMemoryRepository(LibSQLMemoryRepository):
         if any(hasattr(given, "get_or_create_collection") for given in (data_access, index)):
             raise WrongUse(
                 "Memories are stored in libSQL, and ChromaDB follows by `lab.sync()`, so a client "
-                "of ChromaDB cannot be used: give `ChromaDBMemoryRepository(dal, lab.vectors())`."
+                "of ChromaDB cannot be used: "
+                "write `ChromaDBMemoryRepository(dal, lab.memories.index)`."
             )
         super().__init__(data_access, index)

@@ -145,7 +145,7 @@ class UnitOfWork(AbstractUnitOfWork):
 
         Args:
             dal: The primary database; the data access layer that is open, if None.
-            index: Finds memories by meaning, such as `lab.vectors()`; needed for
+            index: Finds memories by meaning, such as `lab.memories.index`; needed for
                 `memories.get_by_context` only.
 
         Raises:

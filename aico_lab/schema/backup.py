@@ -9,9 +9,9 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from aico_lab.adapters.sql_text import named, quoted, tokens
 from aico_lab.errors import CorruptDatabase, DiskFull, NotPermitted
 from aico_lab.home import os_errors, sync_folder
-from aico_lab.schema.sql import named, quoted, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

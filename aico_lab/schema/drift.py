@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from aico_lab.adapters.libsql import Connection
+from aico_lab.adapters.sql_text import normalised, quoted
 from aico_lab.errors import StorageError
 from aico_lab.schema import feed, versions
-from aico_lab.schema.sql import normalised, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping

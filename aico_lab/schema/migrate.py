@@ -11,6 +11,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from aico_lab.adapters.sql_text import quoted
 from aico_lab.errors import (
     CorruptDatabase,
     DatabaseLocked,
@@ -27,7 +28,6 @@ from aico_lab.schema import feed, sandbox, versions
 from aico_lab.schema.authorizer import Guard
 from aico_lab.schema.backup import back_up, loses_data
 from aico_lab.schema.drift import VECTOR_TABLE, Twin, structure
-from aico_lab.schema.sql import quoted
 from aico_lab.schema.versions import applied_checksums, current_versions
 
 if TYPE_CHECKING:

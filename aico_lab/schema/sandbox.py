@@ -29,9 +29,9 @@ import re
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
+from aico_lab.adapters.sql_text import named, normalised, quoted, tokens
 from aico_lab.errors import StatementForbidden
 from aico_lab.schema.authorizer import VERBS, Guard
-from aico_lab.schema.sql import named, normalised, quoted, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from aico_lab.adapters.libsql import NOW
+from aico_lab.adapters.sql_text import normalised
 from aico_lab.errors import InvalidStatement
 from aico_lab.schema import feed
-from aico_lab.schema.sql import normalised
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,0 +1,31 @@
+"""The memories of a lab: what `lab.memories` is."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from aico_lab.home import private_files
+
+if TYPE_CHECKING:
+    from aico_lab.embeddings.index import VectorIndex
+    from aico_lab.storage import Storage
+
+
+class Memories:
+    """Opens what finds memories by meaning on first use; it is closed with the lab."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    @cached_property
+    @private_files()
+    def index(self) -> VectorIndex:
+        """Finds memories by meaning, as of the last sync."""
+        from aico_lab.projections.vectors import open_index
+
+        self._storage.check_open()
+        return self._storage.keep_open(open_index(self._storage.home, self._storage.keys))
+
+    def __repr__(self) -> str:
+        return "<Memories: .index finds them by meaning>"

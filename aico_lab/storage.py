@@ -1,0 +1,186 @@
+"""What is open of a home: its keys, its settings and the connections to its databases.
+
+`Lab` makes one and hands it to its parts, each of which opens what it needs on first use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from typing import TYPE_CHECKING, TypeVar
+
+from aico_lab.adapters.libsql import LibSQLAdapter
+from aico_lab.config import usual_key_file
+from aico_lab.errors import ConnectionIsClosed, NotADatabase
+from aico_lab.etl.snapshots import Reader
+from aico_lab.etl.soundness import read_whole
+from aico_lab.home import private_files
+from aico_lab.keys import create_keys, remove_key_file
+from aico_lab.reports.records import clear_up
+from aico_lab.schema.core import CORE
+from aico_lab.schema.versions import current_versions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from aico_lab.adapters import libsql
+    from aico_lab.config import Settings
+    from aico_lab.home import Home
+    from aico_lab.keys import Keys, Protection
+
+T = TypeVar("T")
+
+
+class Storage:
+    """The opened databases of a home; for one thread.
+
+    Attributes:
+        home: The folder.
+        keys: What opens the databases.
+        settings: What the home was opened with.
+        timezone: An IANA name, in which days and hours are counted.
+        generation: The snapshot that is read, or None for the newest at any time.
+        reader: Reads that snapshot.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        keys: Keys,
+        settings: Settings,
+        *,
+        timezone: str,
+        generation: int | None,
+        external_access: bool,
+    ) -> None:
+        self.home = home
+        self.keys = keys
+        self.settings = settings
+        self.timezone = timezone
+        self.generation = generation
+        self._primary: libsql.Connection | None = None
+        self._opened = contextlib.ExitStack()
+        self._closed = False
+        self.reader = Reader(
+            home,
+            keys.duckdb(),
+            timezone=timezone,
+            pinned=generation,
+            external_access=external_access,
+        )
+        self._opened.callback(self.reader.close)
+
+    @property
+    def adapter(self) -> LibSQLAdapter:
+        """Opens further connections to the primary database."""
+        return LibSQLAdapter(self.home.primary, self.keys.libsql(), create=False)
+
+    @property
+    def primary(self) -> libsql.Connection:
+        """A connection to the primary database, opened on first use, its schema up to date.
+
+        Where nothing can be written into the home, it only reads.
+        """
+        self.check_open()
+        if self._primary is None:
+            with private_files(), contextlib.ExitStack() as opened:
+                connection = opened.enter_context(self.open_primary())
+                if not current_versions(connection):  # else a sync would empty the warehouse
+                    raise NotADatabase(
+                        f"{self.home.primary} is empty, or not the database of a home: "
+                        "restore it from a backup or create a new home."
+                    )
+                CORE.apply_core_schemas(connection)
+                clear_up(connection, self.home)
+                self._opened.enter_context(opened.pop_all())
+            self._primary = connection
+        return self._primary
+
+    @contextlib.contextmanager
+    def open_primary(self) -> Iterator[libsql.Connection]:
+        """Open another connection to the primary database, whose schema stays as it is.
+
+        Where nothing can be written into the home, it only reads.
+        """
+        if os.access(self.home.path, os.W_OK) or not self.home.primary.exists():
+            with self.adapter.connect() as connection:
+                yield connection
+            return
+        from aico_lab.adapters.libsql_readonly import open_unwritable
+
+        with open_unwritable(self.home.primary, self.keys.libsql()) as connection:
+            yield connection
+
+    def read_snapshot(self, generation: int) -> Reader:
+        """Return a reader of one snapshot, which is kept until the reader is closed."""
+        return Reader(self.home, self.keys.duckdb(), timezone=self.timezone, pinned=generation)
+
+    def read_whole(self, path: Path, where: str) -> None:
+        """Read every value of one of the warehouse's files.
+
+        Args:
+            path: A snapshot, or the writer's file while nobody writes it.
+            where: The file, as errors name it.
+
+        Raises:
+            StorageError: It is damaged.
+        """
+        read_whole(path, self.keys.duckdb(), temporary=self.home.temporary, where=where)
+
+    def keep_open(self, context: AbstractContextManager[T]) -> T:
+        """Enter a context that is left when the lab is closed."""
+        self.check_open()
+        return self._opened.enter_context(context)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def check_open(self) -> None:
+        """Raise ConnectionIsClosed after `close`."""
+        if self._closed:
+            raise ConnectionIsClosed("This lab was closed before: open it again with Lab.open().")
+
+    def close(self) -> None:
+        """Release every file, whatever one of them may raise; a second call does nothing."""
+        self._closed = True
+        self._primary = None
+        self._opened.close()
+
+
+def create_home(home: Home, settings: Settings, protection: Protection) -> Keys:
+    """Make a new home with an empty primary database, and return its keys.
+
+    Args:
+        home: The folder, which is made where there is none.
+        settings: The key file or passphrase; a key file is made where it does not exist.
+        protection: What opens the home.
+
+    Raises:
+        HomeExists: There is a lab in that folder already.
+        HomeNotWritable: The folder cannot be written.
+        KeyProblem: The key file or passphrase cannot be used.
+    """
+    with home.being_made():
+        if (abandoned := home.abandoned()) is not None:  # a try that was killed
+            home.discard()
+            remove_key_file(usual_key_file(abandoned))
+        home_id = secrets.token_hex(16)
+        home.prepare(home_id)
+        file = settings.key_file or usual_key_file(home_id)
+        is_new = protection == "key-file" and not file.exists()
+        try:
+            keys, slot = create_keys(home_id, protection, settings)
+            with LibSQLAdapter(home.primary, keys.libsql()).connect() as connection:
+                CORE.apply_core_schemas(connection)
+            home.write_marker({"home_id": home_id, "key": slot})
+        except BaseException:
+            home.discard()
+            if is_new:
+                remove_key_file(file)
+            raise
+    return keys
