@@ -41,7 +41,7 @@ from aico_lab.errors import InvalidValue, LinesRejected, SyncError, UnknownName,
 from aico_lab.etl import evolution
 from aico_lab.importer import ImportResult, check_on_conflict
 from aico_lab.shipped import shipped
-from aico_lab.sources import get_source
+from aico_lab.sources import SOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -258,7 +258,7 @@ def _check_meaning(kind: str, options: dict[str, Any], home: Home | None) -> Non
         check_on_conflict(options.get("on_conflict", "keep"))
         if options.get("on_rejects", "fail") not in ON_REJECTS:
             raise InvalidValue(f"on_rejects is {' or '.join(ON_REJECTS)}.")
-        get_source(options["source"]).check(options.get("path"), options.get("limit"))
+        SOURCES[options["source"]].check(options.get("path"), options.get("limit"))
     if kind == "report":
         from aico_lab.reports.parameters import bind, read_parameters
         from aico_lab.reports.runs import check_timeout, find_notebook

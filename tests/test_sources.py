@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from aico_lab.errors import InvalidValue, SourceMissing, SourceUnreadable, UnknownName, WrongUse
 from aico_lab.schema.core import CORE
-from aico_lab.sources import SOURCES, csv_file, files, get_source, jsonl, read, rules
+from aico_lab.sources import SOURCES, csv_file, files, jsonl, read, rules
 from aico_lab.sources.chitchat import MESSAGES
 from aico_lab.sources.context import Context, Occurrences
 from aico_lab.sources.records import (
@@ -331,7 +331,7 @@ def test_jsonl_gives_self_contained_batches(tmp_path):
     ]
     assert batch.users == [UserRecord("me", None, first, None)]
     assert (batch.feedback, batch.rejected, batch.lines_read) == ([], [], 3)
-    assert batch.progress == path.stat().st_size == get_source("jsonl").total(path)
+    assert batch.progress == path.stat().st_size == SOURCES["jsonl"].total(path)
 
 
 def test_jsonl_rejects_bad_lines_by_number_and_goes_on(tmp_path, monkeypatch):
@@ -467,7 +467,7 @@ def test_a_limit_counts_messages(tmp_path, source, limit):
     batches = list(read(source, path, limit=limit))
     assert len(messages(batches)) == min(limit, 3)
     assert len(rejected(batches)) == (limit > 1)
-    assert get_source(source).total(path, limit) is None
+    assert SOURCES[source].total(path, limit) is None
 
 
 def test_an_empty_file_has_no_messages(tmp_path):
@@ -812,7 +812,7 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, source):
     ]:
         with pytest.raises(error, match=sentence):
             list(read(source, path))
-    assert get_source(source).total(tmp_path / "none") is None
+    assert SOURCES[source].total(tmp_path / "none") is None
 
 
 @pytest.mark.skipif(
@@ -850,9 +850,9 @@ def test_sources_are_found_by_name():
     assert list(SOURCES) == ["chitchat", "csv", "jsonl"]
     assert all(SOURCES[name].name == name for name in SOURCES)
     with pytest.raises(UnknownName, match="choose one of chitchat, csv, jsonl"):
-        get_source("xml")
+        SOURCES["xml"]
     with pytest.raises(UnknownName, match="did you mean jsonl"):
-        get_source("json")
+        SOURCES["json"]
 
 
 def test_wrong_use_is_refused_before_anything_is_read(tmp_path):
@@ -896,7 +896,7 @@ def chitchat():
 def test_chitchat_is_complete(chitchat, data):
     """Every conversation, message, sender and blank text of the data set is there."""
     got = messages(chitchat)
-    assert len(got) == MESSAGES == get_source("chitchat").total() == 258_145
+    assert len(got) == MESSAGES == SOURCES["chitchat"].total() == 258_145
     assert len({message.message_id for message in got}) == 258_145
     assert len({message.conversation_id for message in got}) == 7_168
     assert len({message.user_id for message in got}) == 1_315
@@ -985,7 +985,7 @@ def test_chitchat_limit_is_exact(chitchat, limit):
     """The last conversation may be cut; its ratings are then left out."""
     batches = list(read("chitchat", limit=limit))
     assert messages(batches) == messages(chitchat)[:limit]
-    assert get_source("chitchat").total(limit=limit) == limit
+    assert SOURCES["chitchat"].total(limit=limit) == limit
     whole = Counter(message.conversation_id for message in messages(chitchat))
     part = Counter(message.conversation_id for message in messages(batches))
     rated = {event.conversation_id for batch in batches for event in batch.feedback}

@@ -27,11 +27,11 @@ def import_with_progress(
     on_conflict: OnConflict = "keep",
 ) -> ImportResult:
     """Import a source; show how far it is, and then what is to be known of its lines."""
-    from aico_lab.sources import get_source
+    from aico_lab.sources import SOURCES
 
-    total = get_source(source).total(path, limit)
+    total = SOURCES[source].total(path, limit)
     done = 0
-    with Bar(get_source(source).unit) as bar:
+    with Bar(SOURCES[source].unit) as bar:
 
         def advance(batch: Batch) -> None:
             nonlocal done

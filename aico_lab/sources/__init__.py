@@ -1,25 +1,28 @@
 """Where messages come from: every source gives the same batches.
 
-A source is a module with `read(path, *, limit)` and `total(path, limit)`, and one line here. The
-module is imported when it is used, so that naming the sources costs nothing.
+A source is a module with `read(path, *, limit)` and `total(path, limit)`, and a `Source` that names
+it: in the list below, or in another package under an entry point of the group `aico_lab.sources`.
+The module is imported when it is used, so that naming the sources costs nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from aico_lab.errors import InvalidValue, UnknownName, WrongUse, did_you_mean
+from aico_lab.extensions import added, loaded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
+    from importlib.metadata import EntryPoint
     from pathlib import Path
 
     from aico_lab.sources.records import Batch
 
-__all__ = ["SOURCES", "Source", "get_source", "read"]
+__all__ = ["SOURCES", "Source", "read"]
 
 
 class _Reader(Protocol):
@@ -34,7 +37,7 @@ class Source:
     Attributes:
         name: What people call it on the command line.
         description: One line for people who choose.
-        module: Of this package, which reads it.
+        module: The full name of the module that reads it.
         needs_path: Whether it reads a file that the user names.
         unit: What `total` and a batch's `progress` count.
     """
@@ -82,52 +85,69 @@ class Source:
             raise InvalidValue("The limit must be at least 1 message.")
 
     def _reader(self) -> _Reader:
-        return cast("_Reader", import_module(f"{__name__}.{self.module}"))
+        return cast("_Reader", import_module(self.module))
 
 
-SOURCES: Final[Mapping[str, Source]] = MappingProxyType(
-    {
-        source.name: source
-        for source in (
-            Source(
-                name="chitchat",
-                description="7,168 real conversations between people (2018); needs no file",
-                module="chitchat",
-                needs_path=False,
-                unit="messages",
-            ),
-            Source(
-                name="csv",
-                description="a CSV file whose header names content and timestamp",
-                module="csv_file",
-                needs_path=True,
-                unit="bytes",
-            ),
-            Source(
-                name="jsonl",
-                description="one JSON object a line, with content and timestamp",
-                module="jsonl",
-                needs_path=True,
-                unit="bytes",
-            ),
-        )
-    }
+_OURS: Final = (
+    Source(
+        name="chitchat",
+        description="7,168 real conversations between people (2018); needs no file",
+        module="aico_lab.sources.chitchat",
+        needs_path=False,
+        unit="messages",
+    ),
+    Source(
+        name="csv",
+        description="a CSV file whose header names content and timestamp",
+        module="aico_lab.sources.csv_file",
+        needs_path=True,
+        unit="bytes",
+    ),
+    Source(
+        name="jsonl",
+        description="one JSON object a line, with content and timestamp",
+        module="aico_lab.sources.jsonl",
+        needs_path=True,
+        unit="bytes",
+    ),
 )
 
 
-def get_source(name: str) -> Source:
-    """Return the source of that name.
+class Sources(Mapping[str, Source]):
+    """Sources by name: those of this package, and those that installed packages add."""
 
-    Raises:
-        UnknownName: If there is none.
-    """
-    try:
-        return SOURCES[name]
-    except KeyError:
-        known = did_you_mean(name, SOURCES, f"; choose one of {', '.join(SOURCES)}.")
-        raise UnknownName(f"There is no source {name!r}{known}") from None
+    def __getitem__(self, name: str) -> Source:
+        """Return the source of that name.
+
+        Raises:
+            UnknownName: There is none.
+            ExtensionBroken: The package that adds it does not provide a source.
+        """
+        for source in _OURS:
+            if source.name == name:
+                return source
+        if name not in _added():
+            known = did_you_mean(name, self, f"; choose one of {', '.join(self)}.")
+            raise UnknownName(f"There is no source {name!r}{known}")
+        return loaded(_added()[name], "source", Source)
+
+    def __contains__(self, name: object) -> bool:
+        return name in list(self)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*(source.name for source in _OURS), *_added()])
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+SOURCES: Final = Sources()
+
+
+def _added() -> dict[str, EntryPoint]:
+    return added("aico_lab.sources", (source.name for source in _OURS))
 
 
 def read(name: str, path: Path | None = None, *, limit: int | None = None) -> Iterator[Batch]:
     """Read the messages of a source by its name; see `Source.read`."""
-    return get_source(name).read(path, limit=limit)
+    return SOURCES[name].read(path, limit=limit)

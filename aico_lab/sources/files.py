@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO, Final, Self
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, Self
 
 from aico_lab.errors import SourceMissing, SourceUnreadable
 from aico_lab.sources.records import (
@@ -119,9 +119,21 @@ def names_users(stream: BinaryIO, find: Callable[[Lines], bool]) -> bool:
     return found
 
 
+class Position(Protocol):
+    """How far the reading of a source has come: in its lines or objects, and in its unit."""
+
+    @property
+    def number(self) -> int:
+        """How many lines or objects were read."""
+
+    @property
+    def position(self) -> int:
+        """How much of the source was used up, in the unit of its total."""
+
+
 def batches(
     outcomes: Iterable[tuple[int, MessageRecord | Rejected]],
-    lines: Lines,
+    lines: Position,
     context: Context,
     limit: int | None,
 ) -> Iterator[Batch]:

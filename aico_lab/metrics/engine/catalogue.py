@@ -6,20 +6,17 @@ names at once.
 
 from __future__ import annotations
 
-import functools
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Final
 
 from aico_lab.errors import ExtensionBroken, UnknownName, did_you_mean
+from aico_lab.extensions import added, loaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from importlib.metadata import EntryPoint
 
     from aico_lab.metrics.engine.metric import Metric
-
-GROUP: Final = "aico_lab.metrics"
-"""The group of entry points whose objects are metrics."""
 
 MODULES: Final = {
     "conversation": {
@@ -118,25 +115,15 @@ class Catalogue:
 CATALOGUE: Final = Catalogue()
 
 
-@functools.cache
 def _added() -> dict[str, EntryPoint]:
-    """Return the metrics that installed packages add; names of this package's own stay its own."""
-    found = sorted(entry_points(group=GROUP), key=lambda point: point.name)
-    return {point.name: point for point in found if point.name not in _PLACES}
+    return added("aico_lab.metrics", _PLACES)
 
 
 def _load(point: EntryPoint) -> Metric:
-    from aico_lab.metrics.engine.metric import Domain, Metric
+    from aico_lab.metrics.engine.metric import Metric
 
-    package = point.dist.name if point.dist else point.value
-    try:
-        metric = point.load()
-    except Exception as error:
-        raise ExtensionBroken("metric", point.name, package, str(error)) from error
-    if not isinstance(metric, Metric) or metric.name != point.name:
-        raise ExtensionBroken(
-            "metric", point.name, package, f"{point.value} is not a metric of that name"
-        )
-    if metric.domain not in get_args(Domain):
+    metric = loaded(point, "metric", Metric)
+    if metric.domain not in MODULES:
+        package = point.dist.name if point.dist else point.value
         raise ExtensionBroken("metric", point.name, package, f"no domain {metric.domain!r}")
     return metric

@@ -1,0 +1,50 @@
+"""Batches of loose objects: all that a source needs which can read its input into mappings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aico_lab.sources.context import Context
+from aico_lab.sources.files import batches
+from aico_lab.sources.records import Batch, MessageRecord, Rejected
+from aico_lab.sources.rules import NotAMessageError, to_record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+
+class _Count:
+    """How many objects were used up."""
+
+    number = 0
+
+    @property
+    def position(self) -> int:
+        return self.number
+
+
+def batches_of(
+    objects: Iterable[Mapping[str, object]], *, limit: int | None = None, names_users: bool = True
+) -> Iterator[Batch]:
+    """Return the messages of objects in batches; an object that is no message is rejected.
+
+    Args:
+        objects: Each with `content` and `timestamp`, and the other fields of `to_record`, in the
+            order of the source; they are read as the batches are asked for.
+        limit: Stop after so many messages.
+        names_users: Whether the source names the people who wrote. If it does not, messages with
+            the role user are those of one person, 'me'.
+    """
+    count, context = _Count(), Context(names_users=names_users)
+
+    def outcomes() -> Iterator[tuple[int, MessageRecord | Rejected]]:
+        for fields in objects:
+            count.number += 1
+            outcome: MessageRecord | Rejected
+            try:
+                outcome = to_record(fields, context)
+            except NotAMessageError as refusal:
+                outcome = Rejected(count.number, str(refusal))
+            yield count.number, outcome
+
+    yield from batches(outcomes(), count, context, limit)
