@@ -49,6 +49,33 @@ def status(
 
 
 @schema.command()
+def describe(
+    table: Annotated[
+        str | None, typer.Argument(help="A table, such as mart.turns; all of them by default.")
+    ] = None,
+    *,
+    json: JsonOption = False,
+) -> None:
+    """Show what the tables for questions in SQL hold: columns, types, units, meanings."""
+    from aico_lab.errors import UnknownName, did_you_mean
+    from aico_lab.etl.dictionary import TABLES
+
+    chosen = [one for one in TABLES if table in (None, one.name, one.name.removeprefix("mart."))]
+    if not chosen:
+        names = [one.name for one in TABLES]
+        end = did_you_mean(str(table), names, f": these are described: {', '.join(names)}.")
+        raise UnknownName(f"There is no description of {table!r}{end}")
+    if json:
+        emit(chosen)
+        return
+    for number, one in enumerate(chosen):
+        say(f"{'' if not number else chr(10)}{one.name}: {one.meaning}")
+        for column in one.columns:
+            unit = f" ({column.unit})" if column.unit else ""
+            say(f"  {column.name:<18} {column.type:<25} {column.meaning}{unit}")
+
+
+@schema.command()
 def migrate(
     *,
     dry_run: Annotated[

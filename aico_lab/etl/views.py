@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Final
 
+from aico_lab.constants import POSITIVE
 from aico_lab.mart import refresh
 
 if TYPE_CHECKING:
@@ -48,12 +49,12 @@ DEFINITIONS = (
 )
 """What must be there before rows are loaded; each may be run again."""
 
-CONVERSATIONS = """CREATE OR REPLACE VIEW conversations AS
+CONVERSATIONS = f"""CREATE OR REPLACE VIEW conversations AS
     SELECT
         user_id, content AS message, content, timestamp,
         role = 'assistant' AS is_ai_response,
-        CASE WHEN sentiment_score >= 0.05 THEN 'positive'
-             WHEN sentiment_score <= -0.05 THEN 'negative'
+        CASE WHEN sentiment_score >= {POSITIVE} THEN 'positive'
+             WHEN sentiment_score <= -{POSITIVE} THEN 'negative'
              WHEN sentiment_score IS NOT NULL THEN 'neutral' END AS sentiment,
         sentiment_score,
         -- As recorded; else the seconds since the other side's last message, for the message that

@@ -8,6 +8,7 @@ import ibis
 import polars as pl
 from ibis import _
 
+from aico_lab.constants import POSITIVE
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.intervals import UNITS, Statistic, estimate, percent
 from aico_lab.metrics.engine.metric import PEOPLE, Column, interval, metric
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from aico_lab.metrics.engine.answer import Answer
     from aico_lab.metrics.engine.metric import Chart
     from aico_lab.metrics.engine.talk import Talk
-
-
-_NEGATIVE: Final = -0.05
 
 
 _ROUNDING: Final = 1e-9
@@ -106,7 +104,7 @@ def mood_recovery(talk: Talk) -> ir.Table:
     order = ibis.window(group_by="conversation_id", order_by="turn_idx")
     scored = talk.turns.mutate(
         # Without division, which rounds.
-        negative=_.sentiment_sum <= _.n_scored * _NEGATIVE + _ROUNDING,
+        negative=_.sentiment_sum <= _.n_scored * -POSITIVE + _ROUNDING,
     )
     pairs = scored.select(
         "role",

@@ -9,6 +9,7 @@ import ibis
 import polars as pl
 from ibis import _
 
+from aico_lab.constants import MS_PER_HOUR
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.checks import more_than_nothing
 from aico_lab.metrics.engine.filters import Filters
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from aico_lab.metrics.engine.talk import Talk
 
 
-_MS_OF_AN_HOUR: Final = 3_600_000
-
-
 _HOURS_OF_A_YEAR: Final = 8_760
 
 
@@ -40,7 +38,7 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, cutoff_hours: float) -> pl.DataFr
     waiting, replies = (
         rows.filter(pl.col("ended_ms").is_null() == known) for known in (False, True)
     )
-    decided = pl.col("ended_ms") + round(cutoff_hours * _MS_OF_AN_HOUR) <= known_until
+    decided = pl.col("ended_ms") + round(cutoff_hours * MS_PER_HOUR) <= known_until
     without = waiting.group_by("role").agg(pl.col(_OPEN).filter(decided).sum())
     return (
         replies.drop(_OPEN)
@@ -171,7 +169,7 @@ def reply_latency(talk: Talk, *, cutoff_hours: float) -> ir.Table:
     These two are of the whole conversation, whatever the filters.
     """
     more_than_nothing("cutoff_hours", cutoff_hours, most=_HOURS_OF_A_YEAR)
-    cutoff_ms = round(cutoff_hours * _MS_OF_AN_HOUR)
+    cutoff_ms = round(cutoff_hours * MS_PER_HOUR)
     replies = talk.turns.filter(_.reply_ms.notnull())
     in_time = replies.filter(_.reply_ms <= cutoff_ms)
     percentiles = quantiles(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 from ibis import _
 
+from aico_lab.constants import MS_PER_MINUTE
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.checks import to_gap_ms
 from aico_lab.metrics.engine.intervals import (
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from aico_lab.metrics.engine.answer import Answer
     from aico_lab.metrics.engine.metric import Chart
     from aico_lab.metrics.engine.talk import Scope, Talk
-
-
-_MS_OF_A_MINUTE: Final = 60_000
 
 
 _LENGTHS: Final = {
@@ -142,9 +140,9 @@ def session_length(talk: Talk, *, gap_minutes: float, scope: Scope) -> ir.Table:
     counts = {}
     low = 0
     for at, high in enumerate(_LENGTHS.values()):
-        inside = ms >= low * _MS_OF_A_MINUTE
+        inside = ms >= low * MS_PER_MINUTE
         if high is not None:
-            inside &= ms < high * _MS_OF_A_MINUTE
+            inside &= ms < high * MS_PER_MINUTE
             low = high
         counts[f"n{at}"] = inside.cast("int64").sum()
         counts[f"messages_of{at}"] = (inside.cast("int64") * made.n_messages).sum()

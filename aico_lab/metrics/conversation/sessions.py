@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from ibis import _
 
+from aico_lab.constants import MS_PER_MINUTE
 from aico_lab.metrics.engine import claims, draw, periods
 from aico_lab.metrics.engine.checks import to_gap_ms
 from aico_lab.metrics.engine.intervals import (
@@ -24,12 +25,9 @@ if TYPE_CHECKING:
     from aico_lab.metrics.engine.talk import Talk
 
 
-_MS_OF_A_MINUTE: Final = 60_000
-
-
 def _finish(rows: pl.DataFrame, talk: Talk, **_expressions: Any) -> pl.DataFrame:
     found = estimate(
-        rows.with_columns(minutes_of_all=pl.col("ms").cast(pl.Float64) / _MS_OF_A_MINUTE),
+        rows.with_columns(minutes_of_all=pl.col("ms").cast(pl.Float64) / MS_PER_MINUTE),
         by=["start"],
         unit=talk.units,
         statistics={

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from aico_lab.constants import MS_PER_MINUTE
 from aico_lab.errors import InvalidValue
 
-_MS_OF_A_MINUTE: Final = 60_000
 _MINUTES_OF_A_YEAR: Final = 525_600
 
 
@@ -16,7 +16,7 @@ def to_gap_ms(gap_minutes: float) -> int:
     Raises:
         InvalidValue: It is no silence, or one of more than a year.
     """
-    gap_ms = round(gap_minutes * _MS_OF_A_MINUTE)
+    gap_ms = round(gap_minutes * MS_PER_MINUTE)
     if not 0 < gap_minutes <= _MINUTES_OF_A_YEAR or not gap_ms:
         raise InvalidValue(
             f"gap_minutes is the silence that ends a session: more than 0 and at most "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
+from aico_lab.constants import MS_PER_HOUR
 from aico_lab.errors import InvalidValue
 from aico_lab.metrics.engine.local_time import midnight, to_local, to_ms
 from aico_lab.zones import get_zone
@@ -130,7 +131,7 @@ def _start(given: Moment, zone: ZoneInfo, recent_ms: int) -> int:
         if number == 0:
             raise InvalidValue(f"since={given!r} is no time at all: go back by at least 1{unit}.")
         if unit == "h":
-            return recent_ms - number * 3_600_000
+            return recent_ms - number * MS_PER_HOUR
         last_day = to_local(recent_ms, zone).date()
         try:
             first_day = last_day - timedelta(days=number * (7 if unit == "w" else 1) - 1)

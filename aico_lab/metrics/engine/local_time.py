@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import ibis
 
+from aico_lab.constants import MS_PER_DAY
 from aico_lab.zones import get_zone
 
 if TYPE_CHECKING:
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_DAY: Final = 86_400_000
 
 _FIRST_MS: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 _LAST_MS: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
-_LAST_DAY: Final = _LAST_MS // _DAY
+_LAST_DAY: Final = _LAST_MS // MS_PER_DAY
 """The ends of the calendar, which has the years 1 to 9999."""
 
 _UNCHANGED: Final = 1800
@@ -36,7 +36,7 @@ _RULES: Final = 2100
 the zone data foretell year by year, as for Morocco, ends before."""
 
 _CYCLE: Final = 400  # years
-_CYCLE_MS: Final = 146_097 * _DAY
+_CYCLE_MS: Final = 146_097 * MS_PER_DAY
 
 
 def to_ms(moment: datetime) -> int:
@@ -77,14 +77,14 @@ def odd_days(zone: str, first: date, last: date) -> list[date]:
     """Return the days from one to another that do not have 24 hours in a zone."""
     # A day may lie in two years of UTC.
     years = range(max(first.year - 1, date.min.year), min(last.year + 1, date.max.year) + 1)
-    changes = [begins // _DAY for begins, _ in offsets(zone, years)[1:]]
+    changes = [begins // MS_PER_DAY for begins, _ in offsets(zone, years)[1:]]
     near = {day + apart for day in changes for apart in (-1, 0, 1)}
     start = _EPOCH.toordinal()
     inside = range(first.toordinal() - start, last.toordinal() - start + 1)
     return [
         date.fromordinal(day + start)
         for day in sorted(near)
-        if day in inside and _begins(day + 1, zone) - _begins(day, zone) != _DAY
+        if day in inside and _begins(day + 1, zone) - _begins(day, zone) != MS_PER_DAY
     ]
 
 
@@ -92,7 +92,7 @@ def _begins(day: int, zone: str) -> int:
     """Return when a day begins, which may be one after the calendar's last."""
     known = min(day, _LAST_DAY)
     begins = midnight(date.fromordinal(known + _EPOCH.toordinal()), zone)
-    return begins + (day - known) * _DAY
+    return begins + (day - known) * MS_PER_DAY
 
 
 def local_ms(ts_ms: ir.IntegerValue, shifts: Sequence[tuple[int, int]]) -> ir.IntegerValue:
@@ -152,9 +152,9 @@ def _offsets_in(year: int, zone: str) -> tuple[tuple[int, int], ...]:
     first = to_ms(datetime(year, 1, 1, tzinfo=UTC))
     last = to_ms(datetime(year, 12, 31, tzinfo=UTC))
     found = [(first, offset(first))]
-    step = last - first if date.min.year < year < _UNCHANGED else _DAY
+    step = last - first if date.min.year < year < _UNCHANGED else MS_PER_DAY
     for begins in range(first, last + 1, step):
-        low, high = begins, begins + _DAY
+        low, high = begins, begins + MS_PER_DAY
         if (after := offset(high)) == found[-1][1]:
             continue
         while high - low > 1:  # the change lies in (low, high]

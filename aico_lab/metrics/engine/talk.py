@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import ibis
 from ibis import _
 
+from aico_lab.constants import MS_PER_DAY, MS_PER_HOUR
 from aico_lab.mart import compiler, definitions
 from aico_lab.mart.places import SESSION_GAP_MS
 from aico_lab.metrics.engine.local_time import local_ms, offsets, to_local, year_of
@@ -31,8 +32,6 @@ Scope = Literal["conversation", "person"]
 FIRST_USUAL_MS: Final = 631_152_000_000
 """1990, before which nobody talked with a companion."""
 
-_MS_OF_A_DAY: Final = 86_400_000
-_MS_OF_AN_HOUR: Final = 3_600_000
 _DAYS_BEFORE: Final = 719_162
 """Days from 0001-01-01, a Monday, to 1970: a negative number has a negative remainder."""
 
@@ -263,10 +262,10 @@ class Talk:
     def daily(self) -> ir.Table:
         """What each side of a conversation wrote on a local day: `date`, or `day` since 1970."""
         since, until = self.bounds
-        whole_days = all(bound is None or bound % _MS_OF_A_DAY == 0 for bound in (since, until))
+        whole_days = all(bound is None or bound % MS_PER_DAY == 0 for bound in (since, until))
         if self.filters.timezone == "UTC" and whole_days:
             days = self._stored("daily")
-            days = days.mutate(started_ms=days.day * _MS_OF_A_DAY)
+            days = days.mutate(started_ms=days.day * MS_PER_DAY)
             days = self._restricted(days, "started_ms")
         else:  # the same table, of another zone's days
             days = definitions.daily(self.messages, days_of(self.messages.local_ms))
@@ -313,7 +312,7 @@ class Talk:
 
 def hours_of(local_ms: ir.IntegerValue) -> ir.IntegerValue:
     """Return the whole hours since 1970."""
-    return local_ms // _MS_OF_AN_HOUR
+    return local_ms // MS_PER_HOUR
 
 
 def hour_of_day(hours: ir.IntegerValue) -> ir.IntegerValue:
@@ -323,7 +322,7 @@ def hour_of_day(hours: ir.IntegerValue) -> ir.IntegerValue:
 
 def days_of(local_ms: ir.IntegerValue) -> ir.IntegerValue:
     """Return the whole days since 1970."""
-    return local_ms // _MS_OF_A_DAY
+    return local_ms // MS_PER_DAY
 
 
 def weekday(days: ir.IntegerValue) -> ir.IntegerValue:

@@ -12,6 +12,7 @@ import ibis
 import polars as pl
 from ibis import _
 
+from aico_lab.constants import MS_PER_MINUTE
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.filters import Filters
 from aico_lab.metrics.engine.intervals import FEWEST, estimate, mean
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from aico_lab.metrics.engine.answer import Answer
     from aico_lab.metrics.engine.metric import Chart
     from aico_lab.metrics.engine.talk import Talk
-
-
-_MS_OF_A_MINUTE: Final = 60_000
 
 
 _PARTS: Final = ["low", "middle", "high"]
@@ -87,7 +85,7 @@ def _outcomes(talk: Talk) -> ir.Table:
         "user_id",
         "at_ms",
         "n_user_messages",
-        minutes=(_.ended_ms - _.started_ms) / _MS_OF_A_MINUTE,
+        minutes=(_.ended_ms - _.started_ms) / MS_PER_MINUTE,
         mood=_.total / _.scored.nullif(0),
     )
     held = _with_profile(sessions, talk, key=place)

@@ -8,6 +8,7 @@ import ibis
 import polars as pl
 from ibis import _
 
+from aico_lab.constants import MS_PER_DAY
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.intervals import FEWEST, PEOPLE_OF, UNITS, estimate, percent
 from aico_lab.metrics.engine.metric import Column, RoleFilter, interval, metric
@@ -22,12 +23,9 @@ if TYPE_CHECKING:
     from aico_lab.metrics.engine.talk import Talk
 
 
-_MS_OF_A_DAY = 86_400_000
-
-
 def _finish(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
     medians = rows.group_by("preference").agg(
-        median_days=pl.col("median_ms").cast(pl.Float64).first() / _MS_OF_A_DAY,
+        median_days=pl.col("median_ms").cast(pl.Float64).first() / MS_PER_DAY,
         **{f"{PEOPLE_OF}median_days": (pl.col("changes") > 0).sum()},
     )
     found = estimate(

@@ -8,6 +8,7 @@ import ibis
 import polars as pl
 from ibis import _
 
+from aico_lab.constants import POSITIVE
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.intervals import estimate, mean, percent
 from aico_lab.metrics.engine.metric import PEOPLE, Column, interval, metric
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from aico_lab.metrics.engine.answer import Answer
     from aico_lab.metrics.engine.metric import Chart
     from aico_lab.metrics.engine.talk import Talk
-
-
-POSITIVE: Final = 0.05
-"""Hutto and Gilbert's: a compound score of at least so much is positive, below -0.05 negative."""
 
 
 # Other colours than those of the sides.
