@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aico_lab.bus import HandlerRegistry, Message, MessageBus, Relay
+from aico_lab.bus import BusMessage, HandlerRegistry, MessageBus, Relay
 from aico_lab.bus import services as bus_services
 from aico_lab.bus.messages import HANDLERS
 from aico_lab.bus.messages import subscribe as default_subscribe
@@ -50,11 +50,11 @@ async def dal(tmp_path: Path) -> AsyncIterator[DataAccessLayer]:
         yield opened
 
 
-def listen(registry: HandlerRegistry, pattern: str, name: str = "listener") -> list[Message]:
+def listen(registry: HandlerRegistry, pattern: str, name: str = "listener") -> list[BusMessage]:
     """Subscribe to a pattern and give the list that fills with messages."""
-    heard: list[Message] = []
+    heard: list[BusMessage] = []
 
-    async def handle(message: Message) -> None:
+    async def handle(message: BusMessage) -> None:
         heard.append(message)
 
     registry.subscribe(pattern, consumer=name)(handle)
@@ -119,7 +119,7 @@ async def test_handlers_run_in_order_of_registration(registry):
     order = []
     for name, pattern in [("b", "x.#"), ("a", "x.y"), ("c", "z"), ("d", "*.y")]:
 
-        async def handle(message: Message, name: str = name) -> None:
+        async def handle(message: BusMessage, name: str = name) -> None:
             order.append((name, message.payload))
 
         registry.subscribe(pattern, consumer=name)(handle)
@@ -132,7 +132,7 @@ async def test_all_handlers_run_whatever_one_raises(registry):
     before = listen(registry, "x", "before")
 
     @registry.subscribe("x")
-    async def spoil(message: Message) -> None:
+    async def spoil(message: BusMessage) -> None:
         raise KeyError(message.payload["secret"])
 
     after = listen(registry, "x", "after")
@@ -148,7 +148,7 @@ async def test_a_handler_cannot_change_what_others_get(registry):
     """Messages are frozen, and each handler has a copy of the payload."""
 
     @registry.subscribe("x")
-    async def spoil(message: Message) -> None:
+    async def spoil(message: BusMessage) -> None:
         message.payload["list"].append("spoiled")
         with pytest.raises(dataclasses.FrozenInstanceError):
             message.topic = "y"
@@ -184,7 +184,7 @@ async def test_a_message_that_two_patterns_cover_comes_once(registry):
 
     @registry.subscribe("x.#")
     @registry.subscribe("x.y")
-    async def handle(message: Message) -> None:
+    async def handle(message: BusMessage) -> None:
         heard.append(message.topic)
 
     for topic in ("x.y", "x.z", "y"):
@@ -195,8 +195,8 @@ async def test_a_message_that_two_patterns_cover_comes_once(registry):
 def test_a_registration_that_cannot_be_meant_is_refused(registry):
     """Twice the same, a name that is another's, no async function, no name: all raise."""
 
-    async def handle(message: Message) -> None: ...
-    async def other(message: Message) -> None: ...
+    async def handle(message: BusMessage) -> None: ...
+    async def other(message: BusMessage) -> None: ...
 
     registry.subscribe("x.#")(handle)
     with pytest.raises(InvalidValue, match="already"):
@@ -216,7 +216,7 @@ def test_the_default_registry_is_the_one_that_subscribe_fills():
     """`subscribe` needs no registry to be made first; the bus still is given it explicitly."""
 
     @default_subscribe("test.bus.default")
-    async def handle(message: Message) -> None: ...
+    async def handle(message: BusMessage) -> None: ...
 
     assert [one.handler for one in HANDLERS if one.wants("test.bus.default")] == [handle]
 

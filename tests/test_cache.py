@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aico_lab.adapters.libsql import LibSQLAdapter
-from aico_lab.adapters.rocksdb import Connection, RocksDBAdapter
+from aico_lab.adapters.rocksdb import RocksDBAdapter, RocksDBConnection
 from aico_lab.cache.store import CACHED_TABLES, MemoryStore, open_cache, row_key
 from aico_lab.errors import ConnectionIsClosed, DatabaseLocked, InvalidValue
 from aico_lab.home import Home
@@ -192,7 +192,7 @@ def test_the_cache_of_a_home_is_encrypted(tmp_path: Path) -> None:
     pytest.importorskip("rocksdict")
     home = Home(tmp_path)
     store = open_cache(home, KEYS)
-    assert isinstance(store, Connection)
+    assert isinstance(store, RocksDBConnection)
     store.put(b"session:active_context", b"the time I felt homesick")
     with pytest.raises(DatabaseLocked):
         open_cache(home, KEYS)

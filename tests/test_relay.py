@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 )
 
 from aico_lab.adapters.libsql import LibSQLAdapter
-from aico_lab.bus import HandlerRegistry, Message, MessageBus, Relay, dead_letters, forget
+from aico_lab.bus import BusMessage, HandlerRegistry, MessageBus, Relay, dead_letters, forget
 from aico_lab.bus.changes import RESYNC
 from aico_lab.bus.relay import LONGEST_BACKOFF, pause_before
 from aico_lab.dal import DataAccessLayer
@@ -89,7 +89,7 @@ def worker(
     """Subscribe a handler that writes `n` down; give the list of what it is to raise after that."""
     raises: list[Exception | None] = []
 
-    async def handle(message: Message) -> None:
+    async def handle(message: BusMessage) -> None:
         await dal.execute(
             "INSERT INTO effects (consumer, n) VALUES (?, ?)", [name, message.payload["n"]]
         )
@@ -100,11 +100,11 @@ def worker(
     return raises
 
 
-def listen(registry: HandlerRegistry, pattern: str, name: str = "listener") -> list[Message]:
+def listen(registry: HandlerRegistry, pattern: str, name: str = "listener") -> list[BusMessage]:
     """Subscribe to a pattern and give the list that fills with messages."""
-    heard: list[Message] = []
+    heard: list[BusMessage] = []
 
-    async def handle(message: Message) -> None:
+    async def handle(message: BusMessage) -> None:
         heard.append(message)
 
     registry.subscribe(pattern, consumer=name)(handle)
@@ -288,7 +288,7 @@ async def test_the_attempts_of_a_message_that_is_not_wanted_any_more_are_not_the
             registry = HandlerRegistry()
 
             @registry.subscribe(pattern, consumer="worker")
-            async def handle(_: Message) -> None:
+            async def handle(_: BusMessage) -> None:
                 raise ValueError
 
             await enqueue(dal, topic, {})
@@ -302,7 +302,7 @@ async def test_the_attempts_of_a_message_that_is_not_wanted_any_more_are_not_the
 async def test_the_attempts_of_a_message_that_another_relay_passed_over_are_gone(dal, outside):
     """One that wants less for the same consumer."""
 
-    async def handle(_: Message) -> None:
+    async def handle(_: BusMessage) -> None:
         raise ValueError
 
     relays = []
@@ -340,7 +340,7 @@ async def test_a_slow_handler_is_stopped(dal, registry, outside):
     """It counts as failed, what it did is undone, and others can write again."""
 
     @registry.subscribe("x")
-    async def dawdle(_: Message) -> None:
+    async def dawdle(_: BusMessage) -> None:
         await dal.execute("INSERT INTO effects (consumer, n) VALUES ('worker', 1)")
         await asyncio.sleep(60)
 
@@ -354,7 +354,7 @@ async def test_a_handler_whose_helper_was_cancelled_has_failed(dal, registry):
     """The relay goes on: it was not the one that was cancelled."""
 
     @registry.subscribe("x")
-    async def handle(_: Message) -> None:
+    async def handle(_: BusMessage) -> None:
         helper = asyncio.create_task(asyncio.sleep(60))
         helper.cancel()
         await helper
@@ -369,7 +369,7 @@ async def test_a_cancelled_relay_leaves_its_message_for_the_next(dal, registry, 
     begun = asyncio.Event()
 
     @registry.subscribe("x")
-    async def handle(_: Message) -> None:
+    async def handle(_: BusMessage) -> None:
         await dal.execute("INSERT INTO effects (consumer, n) VALUES ('worker', 1)")
         if not begun.is_set():
             begun.set()
@@ -393,7 +393,7 @@ async def test_run_finishes_the_message_in_hand(dal, registry, outside):
     stop = asyncio.Event()
 
     @registry.subscribe("x")
-    async def handle(message: Message) -> None:
+    async def handle(message: BusMessage) -> None:
         stop.set()
         await asyncio.sleep(0.02)
         await dal.execute(
@@ -475,7 +475,7 @@ async def test_a_handler_may_publish_and_enqueue(dal, registry, outside):
     raises.append(ValueError())
 
     @registry.subscribe("x")
-    async def first(message: Message) -> None:
+    async def first(message: BusMessage) -> None:
         await enqueue(dal, "y", message.payload)
         await MessageBus(registry).publish("z", message.payload)
 
@@ -494,7 +494,7 @@ async def test_two_relays_at_once_handle_each_message_once(path, outside):
         registry = HandlerRegistry()
 
         @registry.subscribe("x", consumer="worker")
-        async def handle(message: Message) -> None:
+        async def handle(message: BusMessage) -> None:
             calls[message.payload["n"]] += 1
             await asyncio.sleep(0.001)
             await dal.execute(
@@ -541,13 +541,13 @@ class Interrupted(DataAccessLayer):
 async def test_a_relay_that_fails_late_does_not_undo_what_another_did(path, dal):
     """Between a failure and its note, another relay may have handled the message."""
     done: list[int] = []
-    calls: list[Message] = []
+    calls: list[BusMessage] = []
     other = Relay(dal, registry := HandlerRegistry(), attempts=1)
 
     async with Interrupted(path) as interrupted:
 
         @registry.subscribe("x", consumer="worker")
-        async def handle(message: Message) -> None:
+        async def handle(message: BusMessage) -> None:
             if not calls:
                 calls.append(message)
                 interrupted.before["transaction"] = other.run_once
@@ -571,7 +571,7 @@ async def test_a_relay_that_skips_late_does_not_undo_what_another_did(path, dal)
     other = Relay(dal, registry := HandlerRegistry())
 
     @registry.subscribe("x", consumer="worker")
-    async def handle(message: Message) -> None:
+    async def handle(message: BusMessage) -> None:
         done.append(message.payload["n"])
 
     async def go_on() -> None:
@@ -747,7 +747,7 @@ class Deliveries(RuleBasedStateMachine):
         registry = HandlerRegistry()
         for name, patterns in CONSUMERS.items():
 
-            async def handle(message: Message, name: str = name) -> None:
+            async def handle(message: BusMessage, name: str = name) -> None:
                 number = message.payload["n"]
                 await dal.execute("INSERT INTO effects (consumer, n) VALUES (?, ?)", [name, number])
                 await asyncio.sleep(0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aico_lab.errors import InvalidValue, UnknownName, WrongUse
-from aico_lab.reports.parameters import Parameter, bind, read_parameters
+from aico_lab.reports.parameters import NotebookParameter, bind, read_parameters
 from tests.notebooks import write_notebook
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
@@ -41,13 +41,13 @@ def test_without_a_type_it_is_that_of_the_value(tmp_path):
 
 def test_name_type_default_and_comment_of_every_line_are_read(declared):
     assert list(declared.values()) == [
-        Parameter("generation", "int", 0, "snapshot to read; 0 is the newest"),
-        Parameter("threshold", "float", -0.5, ""),
-        Parameter("detailed", "bool", False, ""),
-        Parameter("zone", "str", "UTC", "IANA name # of a zone"),
-        Parameter("top", "int | None", None, ""),
-        Parameter("share", "float | None", 1.0, ""),
-        Parameter("label", "str | None", "all # of them", "what to call it"),
+        NotebookParameter("generation", "int", 0, "snapshot to read; 0 is the newest"),
+        NotebookParameter("threshold", "float", -0.5, ""),
+        NotebookParameter("detailed", "bool", False, ""),
+        NotebookParameter("zone", "str", "UTC", "IANA name # of a zone"),
+        NotebookParameter("top", "int | None", None, ""),
+        NotebookParameter("share", "float | None", 1.0, ""),
+        NotebookParameter("label", "str | None", "all # of them", "what to call it"),
     ]
 
 

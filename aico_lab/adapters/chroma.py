@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from aico_lab.adapters import sealed
 from aico_lab.adapters.base import DatabaseAdapter
-from aico_lab.adapters.chroma_store import STATE, Connection, parse_state, read_state
+from aico_lab.adapters.chroma_store import STATE, ChromaConnection, parse_state, read_state
 from aico_lab.errors import DatabaseLocked, NotADatabase
 from aico_lab.home import os_errors, sync_folder, write_atomically
 
@@ -28,7 +28,7 @@ BUSY_TIMEOUT = 60.0  # seconds
 REMEDY = "run `aico-lab sync --full`"
 
 
-class ChromaDBAdapter(DatabaseAdapter[Connection]):
+class ChromaDBAdapter(DatabaseAdapter[ChromaConnection]):
     """Opens connections to one store of vectors.
 
     With a key, the folder lies on disk only as the file `<folder>.age`.
@@ -55,7 +55,7 @@ class ChromaDBAdapter(DatabaseAdapter[Connection]):
         self._read_only = read_only
         self._busy_timeout = busy_timeout
 
-    def connect(self) -> Connection:
+    def connect(self) -> ChromaConnection:
         """Open a connection. ChromaDB itself is imported on first use, which takes seconds.
 
         Raises:
@@ -65,11 +65,11 @@ class ChromaDBAdapter(DatabaseAdapter[Connection]):
         """
         with contextlib.ExitStack() as stack:
             if self.path is None:
-                return Connection("The vectors in memory", None, None, stack.pop_all())
+                return ChromaConnection("The vectors in memory", None, None, stack.pop_all())
             self._check_kind(self.path)
             if self._read_only:
                 folder = self._copy(self.path, stack)
-                return Connection(self.path.name, folder, None, stack.pop_all())
+                return ChromaConnection(self.path.name, folder, None, stack.pop_all())
             stack.enter_context(self._lock(self.path))
             if self._key is None:
                 folder = self.path
@@ -79,9 +79,9 @@ class ChromaDBAdapter(DatabaseAdapter[Connection]):
                 for leftover in self.path.parent.glob(f".{self._file(self.path).name}.*"):
                     leftover.unlink(missing_ok=True)  # of a writer that was killed
                 folder = self._copy(self.path, stack)
-            return Connection(self.path.name, folder, self._keeper(folder), stack.pop_all())
+            return ChromaConnection(self.path.name, folder, self._keeper(folder), stack.pop_all())
 
-    def health(self, connection: Connection) -> None:
+    def health(self, connection: ChromaConnection) -> None:
         """Ask Chroma for something small."""
         connection.check()
 

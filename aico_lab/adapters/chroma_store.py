@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 STATE = "state.json"
 
 
-class Connection:
+class ChromaConnection:
     """An open store; not to be shared between threads at the same time.
 
     What was written is kept by `seal` or `close`. A `with` block that an exception leaves keeps

@@ -88,7 +88,7 @@ def translated(where: str) -> Iterator[None]:
         raise translate(error, where) from error
 
 
-class Connection:
+class RocksDBConnection:
     """An open store; it may be shared between threads.
 
     A key's namespace is what stands before its first colon: `session` of `session:active_context`.
@@ -204,7 +204,7 @@ class Connection:
         self.close()
 
 
-class RocksDBAdapter(DatabaseAdapter[Connection]):
+class RocksDBAdapter(DatabaseAdapter[RocksDBConnection]):
     """Opens connections to one folder of RocksDB."""
 
     def __init__(
@@ -215,13 +215,13 @@ class RocksDBAdapter(DatabaseAdapter[Connection]):
         Args:
             path: The folder; made where it does not exist.
             encryption_key: 32 bytes, or None for a store that is not encrypted.
-            read_only: Open beside a writer; see `Connection.refresh`.
+            read_only: Open beside a writer; see `RocksDBConnection.refresh`.
         """
         self.path = Path(path)
         self._key = encryption_key
         self._read_only = read_only
 
-    def connect(self) -> Connection:
+    def connect(self) -> RocksDBConnection:
         """Open a connection.
 
         Raises:
@@ -253,7 +253,7 @@ class RocksDBAdapter(DatabaseAdapter[Connection]):
             if scratch is not None:
                 shutil.rmtree(scratch, ignore_errors=True)
             raise
-        connection = Connection(self.path, driver, self._key, scratch)
+        connection = RocksDBConnection(self.path, driver, self._key, scratch)
         try:
             connection.check()
         except BaseException:
@@ -261,7 +261,7 @@ class RocksDBAdapter(DatabaseAdapter[Connection]):
             raise
         return connection
 
-    def health(self, connection: Connection) -> None:
+    def health(self, connection: RocksDBConnection) -> None:
         """Read the store's mark."""
         connection.check()
 

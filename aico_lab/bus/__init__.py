@@ -10,8 +10,8 @@
 
 from aico_lab.bus.messages import (
     HANDLERS,
+    BusMessage,
     HandlerRegistry,
-    Message,
     MessageBus,
     Subscription,
     subscribe,
@@ -21,9 +21,9 @@ from aico_lab.bus.relay import Relay
 
 __all__ = [
     "HANDLERS",
+    "BusMessage",
     "DeadLetter",
     "HandlerRegistry",
-    "Message",
     "MessageBus",
     "Relay",
     "Subscription",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class BusMessage:
     """Something that happened, or that is asked for.
 
     Attributes:
@@ -41,7 +41,7 @@ class Message:
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
-Handler = Callable[[Message], Awaitable[Any]]
+Handler = Callable[[BusMessage], Awaitable[Any]]
 HandlerType = TypeVar("HandlerType", bound=Handler)
 
 
@@ -143,7 +143,7 @@ class MessageBus:
             InvalidTopic: The topic is malformed; nothing was called.
             HandlerFailed: Some handlers raised. Its cause is a group of what they raised.
         """
-        message = Message(values.topic(topic), payload)
+        message = BusMessage(values.topic(topic), payload)
         failed: dict[str, Exception] = {}
         for subscription in self._registry:
             if not subscription.wants(topic):

@@ -3,7 +3,7 @@
 For every message and consumer the relay opens a transaction, runs the handler inside, notes in the
 consumer's own row that it came so far, and commits. What the handler writes through the same data
 access layer therefore commits with the note or not at all. A handler with effects elsewhere (in a
-file, in another store) can meet a message again after a crash, with the same `Message.id`.
+file, in another store) can meet a message again after a crash, with the same `BusMessage.id`.
 
 **Order.** A consumer gets its messages in the order in which they were enqueued. One that fails is
 tried again after a pause that doubles each time, and the consumer's later messages wait; other
@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 from aico_lab.adapters.libsql import NOW
 from aico_lab.bus.changes import move_changes
-from aico_lab.bus.messages import HandlerRegistry, Message, Subscription
+from aico_lab.bus.messages import BusMessage, HandlerRegistry, Subscription
 from aico_lab.bus.outbox import reason_of
 from aico_lab.errors import AicoLabError, HandlerFailed, UnknownName
 
@@ -223,7 +223,7 @@ class Relay:
         return True
 
     async def _handle(self, subscription: Subscription, row: dict[str, Any]) -> None:
-        message = Message(
+        message = BusMessage(
             topic=row["topic"],
             payload=json.loads(row["payload"]),
             # A database that was restored from a backup gives the same numbers once more.

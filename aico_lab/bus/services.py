@@ -8,7 +8,7 @@ from aico_lab.domain.services import MemoryService, PreferenceService
 from aico_lab.repositories.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
-    from aico_lab.bus.messages import HandlerRegistry, Message
+    from aico_lab.bus.messages import BusMessage, HandlerRegistry
     from aico_lab.dal import DataAccessLayer
 
 
@@ -24,7 +24,7 @@ def store_memories(registry: HandlerRegistry, dal: DataAccessLayer) -> None:
     """
 
     @registry.subscribe("memory.store.request", consumer="aico_lab.store_memories")
-    async def handle_memory_storage(message: Message) -> None:
+    async def handle_memory_storage(message: BusMessage) -> None:
         async with UnitOfWork(dal) as uow:
             await MemoryService(uow.memories, uow).store(message.payload)
             await uow.commit()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class KeyValueStore(Protocol):
-    """What `aico_lab.adapters.rocksdb.Connection` and `MemoryStore` both do, for any thread.
+    """What `aico_lab.adapters.rocksdb.RocksDBConnection` and `MemoryStore` both do, for any thread.
 
     All raise ConnectionIsClosed after `close`, and InvalidValue for what is not bytes.
     """

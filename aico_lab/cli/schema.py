@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.schema.migrate import Step
+    from aico_lab.schema.migrate import MigrationStep
 
 schema = typer.Typer(help="See and change the versions of the database.", no_args_is_help=True)
 
@@ -196,7 +196,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def _say_steps(steps: list[Step], done: str) -> None:
+def _say_steps(steps: list[MigrationStep], done: str) -> None:
     for step in steps:
         say(f"{done} version {step.version} of {step.schema}: {step.name}")
         if step.backup:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters.chroma import ChromaDBAdapter
     from aico_lab.adapters.chroma_collection import Collection
-    from aico_lab.adapters.chroma_store import Connection
+    from aico_lab.adapters.chroma_store import ChromaConnection
     from aico_lab.embeddings.encoder import Encoder
 
     Vectors = NDArray[np.float32]
@@ -71,7 +71,7 @@ class VectorIndex:
         self._adapter = adapter
         self._encoder = encoder
         self._lock = threading.Lock()
-        self._connection: Connection | None = None
+        self._connection: ChromaConnection | None = None
         self._texts: _Texts | None = None
         self._version: tuple[int, int, int] | None = None
 

@@ -25,7 +25,7 @@ from aico_lab.schema import feed
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from aico_lab.adapters.chroma_store import Connection as Store
+    from aico_lab.adapters.chroma_store import ChromaConnection
     from aico_lab.adapters.libsql import Connection
     from aico_lab.home import Home
     from aico_lab.keys import Keys
@@ -144,7 +144,7 @@ class _Memory:
 class _Run:
     """One projection, from one consistent view of the primary database."""
 
-    def __init__(self, primary: Connection, store: Store, encoder: Encoder) -> None:
+    def __init__(self, primary: Connection, store: ChromaConnection, encoder: Encoder) -> None:
         self._primary = primary
         self._store = store
         self._encoder = encoder

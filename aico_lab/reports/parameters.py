@@ -43,7 +43,7 @@ _NO_VALUE: Final = object()
 
 
 @dataclass(frozen=True)
-class Parameter:
+class NotebookParameter:
     """One line of a notebook's parameters cell.
 
     Attributes:
@@ -59,7 +59,7 @@ class Parameter:
     help: str
 
 
-def read_parameters(notebook: Path) -> dict[str, Parameter]:
+def read_parameters(notebook: Path) -> dict[str, NotebookParameter]:
     """Read the declarations in the cell tagged `parameters`; without one there are none.
 
     Raises:
@@ -80,7 +80,7 @@ def read_parameters(notebook: Path) -> dict[str, Parameter]:
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
         if token.type == tokenize.COMMENT
     }
-    found: dict[str, Parameter] = {}
+    found: dict[str, NotebookParameter] = {}
     for statement in statements:
         parameter = _declaration(statement, source, comments, notebook.name)
         if parameter.name in found:
@@ -89,7 +89,9 @@ def read_parameters(notebook: Path) -> dict[str, Parameter]:
     return found
 
 
-def bind(parameters: Mapping[str, Parameter], given: Mapping[str, object]) -> dict[str, object]:
+def bind(
+    parameters: Mapping[str, NotebookParameter], given: Mapping[str, object]
+) -> dict[str, object]:
     """Give every parameter its value: the one given, converted and checked, or the default.
 
     Args:
@@ -145,7 +147,7 @@ def _parameters_cell(notebook: Path) -> str:
 
 def _declaration(
     statement: ast.stmt, source: str, comments: Mapping[int, str], notebook: str
-) -> Parameter:
+) -> NotebookParameter:
     match statement:
         case ast.AnnAssign(target=ast.Name(id=name)):
             annotation = ast.unparse(statement.annotation)
@@ -174,7 +176,7 @@ def _declaration(
             f"{_described(annotation)}, written as a plain value."
         )
     help_text = comments.get(statement.end_lineno or 0, "")
-    return Parameter(name=name, type=annotation, default=default, help=help_text)
+    return NotebookParameter(name=name, type=annotation, default=default, help=help_text)
 
 
 def _described(annotation: str) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from aico_lab.etl.snapshots import Reader
     from aico_lab.metrics.engine.filters import Filters
-    from aico_lab.reports.parameters import Parameter
+    from aico_lab.reports.parameters import NotebookParameter
 
 _FILTERS: Final = {
     **dict.fromkeys(("since", "until", "user", "channel", "role", "timezone"), "str"),
@@ -25,7 +25,7 @@ _IN_SNAPSHOT: Final = {"since", "until", "user", "channel"}
 _GAP: Final = "gap_minutes"
 
 
-def check_values(declared: Mapping[str, Parameter], values: Mapping[str, object]) -> None:
+def check_values(declared: Mapping[str, NotebookParameter], values: Mapping[str, object]) -> None:
     """Refuse values that are wrong whatever the data are.
 
     Args:
@@ -46,7 +46,7 @@ def check_values(declared: Mapping[str, Parameter], values: Mapping[str, object]
 
 
 def check_in_snapshot(
-    reader: Reader, declared: Mapping[str, Parameter], values: Mapping[str, object]
+    reader: Reader, declared: Mapping[str, NotebookParameter], values: Mapping[str, object]
 ) -> None:
     """Refuse values of filters to which nothing in a snapshot answers.
 
@@ -75,7 +75,9 @@ def _check_times(filters: Filters) -> None:
         filters.bounds(now_ms)
 
 
-def _filters(declared: Mapping[str, Parameter], values: Mapping[str, object]) -> Filters | None:
+def _filters(
+    declared: Mapping[str, NotebookParameter], values: Mapping[str, object]
+) -> Filters | None:
     """Return the filters that somebody chose, or None for none."""
     chosen: dict[str, Any] = {
         name: values[name]

@@ -41,7 +41,7 @@ LOCK_SECONDS = 30.0  # for which a second migrator waits
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class MigrationStep:
     """One version that was applied or rolled back, or would be.
 
     Attributes:
@@ -144,7 +144,7 @@ class Migration:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def apply(self, schema: Schema) -> list[Step]:
+    def apply(self, schema: Schema) -> list[MigrationStep]:
         """Apply the versions of a schema that are missing.
 
         Raises:
@@ -154,7 +154,7 @@ class Migration:
         missing = range(self._steps[schema] + 1, schema.newest + 1)
         return [self._move(schema, number, "apply") for number in missing]
 
-    def roll_back(self, schema: Schema, to_version: int) -> list[Step]:
+    def roll_back(self, schema: Schema, to_version: int) -> list[MigrationStep]:
         """Roll versions of a schema back, newest first.
 
         Raises:
@@ -197,7 +197,7 @@ class Migration:
             self._check_after()
         return backup
 
-    def _move(self, schema: Schema, number: int, direction: Direction) -> Step:
+    def _move(self, schema: Schema, number: int, direction: Direction) -> MigrationStep:
         version, connection = schema.versions[number], self._connection
         applying = direction == "apply"
         reached = number if applying else number - 1
@@ -221,7 +221,9 @@ class Migration:
             )
             self._check_after()
         self._steps[schema] = reached
-        return Step(schema.name, number, version.name, direction, tuple(statements), backup)
+        return MigrationStep(
+            schema.name, number, version.name, direction, tuple(statements), backup
+        )
 
     def _made_by_others(self, schema: Schema) -> set[str]:
         with Twin((other, at) for other, at in self._steps.items() if other != schema) as others:

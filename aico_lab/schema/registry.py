@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.schema.migrate import Step
+    from aico_lab.schema.migrate import MigrationStep
 
 __all__ = ["SchemaRegistry", "SchemaVersion"]
 
@@ -195,7 +195,7 @@ class SchemaRegistry:
             with Migration(connection, others) as migration:
                 return migration.remove(plugin_name)
 
-    def upgrade(self, connection: Connection, *, dry_run: bool = False) -> list[Step]:
+    def upgrade(self, connection: Connection, *, dry_run: bool = False) -> list[MigrationStep]:
         """Bring every core schema and every active plugin to its newest version.
 
         Args:
@@ -210,7 +210,7 @@ class SchemaRegistry:
         """
         return self._apply(self.wanted(connection), connection, dry_run=dry_run)
 
-    def rollback(self, name: str, to_version: int, connection: Connection) -> list[Step]:
+    def rollback(self, name: str, to_version: int, connection: Connection) -> list[MigrationStep]:
         """Take a schema back to an earlier version.
 
         This program brings core schemas forward again when it opens a lab: roll back before an
@@ -273,8 +273,8 @@ class SchemaRegistry:
 
     def _apply(
         self, schemas: list[Schema], connection: Connection, *, dry_run: bool = False
-    ) -> list[Step]:
-        steps: list[Step] = []
+    ) -> list[MigrationStep]:
+        steps: list[MigrationStep] = []
         if not _behind(schemas, connection):  # the usual case needs no lock
             return steps
         with exclusive(connection), suppress(_Undo), ExitStack() as outermost:
