@@ -18,6 +18,7 @@ from aico_lab.errors import (
     SyncBusy,
 )
 from aico_lab.etl import snapshots
+from aico_lab.etl.layout import check_places
 from aico_lab.etl.pins import Pin
 from aico_lab.home import held
 from aico_lab.lab import Lab
@@ -200,6 +201,7 @@ def _check_warehouse(lab: Lab) -> str:
 
 def _check_snapshots(lab: Lab) -> str:
     """Read every snapshot that is kept whole, and compare it with what was published."""
+    check_places(lab.home)
     kept = snapshots.published(lab.home.snapshots)
     for generation, path in kept.items():
         with contextlib.closing(Pin(lab.home, generation)):  # a sync may be at work

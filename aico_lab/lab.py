@@ -15,6 +15,7 @@ from aico_lab.config import Settings, source_key, usual_key_file
 from aico_lab.errors import (
     ConnectionIsClosed,
     DatabaseLocked,
+    HomeError,
     NeverSynced,
     NotADatabase,
     StorageError,
@@ -321,6 +322,7 @@ class Lab:
 
         A cache that another process holds is left to that process. Neither the cache nor the
         vectors stop the warehouse: what they could not do is among the problems of the result.
+        Vectors that are damaged are made anew, which is among its warnings.
 
         Args:
             full: Read the tables whole even where the change feed would do, and make anew whatever
@@ -347,7 +349,7 @@ class Lab:
             sync_cache(primary, self.home, self._keys, self._caches.get(False), full=full)
         except DatabaseLocked:
             pass
-        except StorageError as error:
+        except (StorageError, HomeError) as error:
             problems.append(str(error))
         result = sync(
             primary,
@@ -358,11 +360,13 @@ class Lab:
             acknowledge=acknowledge,
             progress=progress,
         )
+        warnings = result.warnings
         try:
-            sync_vectors(primary, self.home, self._keys, full=full)
-        except StorageError as error:
+            if sync_vectors(primary, self.home, self._keys, full=full).rebuilt:
+                warnings = [*warnings, "The vectors were damaged and were made anew."]
+        except (StorageError, HomeError) as error:
             problems.append(str(error))
-        return replace(result, problems=tuple(problems))
+        return replace(result, warnings=warnings, problems=tuple(problems))
 
     def read_whole(self, path: Path, where: str) -> None:
         """Read every value of one of the warehouse's files.

@@ -51,7 +51,7 @@ def published(folder: Path) -> dict[int, Path]:
     found = {
         int(match[1]): path
         for path in (folder.iterdir() if folder.is_dir() else ())
-        if (match := re.fullmatch(r"(\d{8,})\.duckdb", path.name))
+        if (match := re.fullmatch(r"(\d{8,})\.duckdb", path.name)) and path.is_file()
     }
     return dict(sorted(found.items()))
 
@@ -141,8 +141,11 @@ def is_log_sound(writer: Path, folder: Path) -> bool:
         return True  # nothing to compare with: a checkpoint has come, or another file
     if not log(newest).exists() or not _is_as_noted(newest, noted):
         return True
-    before = log(newest).read_bytes()
-    return log(writer).exists() and log(writer).read_bytes()[: len(before)] == before
+    try:
+        before = log(newest).read_bytes()
+        return log(writer).read_bytes()[: len(before)] == before
+    except OSError:
+        return False
 
 
 def _check_log(snapshot: Path) -> None:
@@ -150,7 +153,7 @@ def _check_log(snapshot: Path) -> None:
     noted = read_checksums(snapshot.parent.with_name(CHECKSUMS)).get(log(snapshot).name)
     try:
         same = noted is None or noted == checksum(log(snapshot))
-    except FileNotFoundError:
+    except OSError:
         same = False
     if not same:
         raise CorruptDatabase(f"{snapshot.name} is damaged: run `aico-lab sync --full`.")
@@ -158,9 +161,12 @@ def _check_log(snapshot: Path) -> None:
 
 def _is_as_noted(snapshot: Path, noted: Mapping[str, str]) -> bool:
     files = [path for path in (snapshot, log(snapshot)) if path.exists() or path.name in noted]
-    return snapshot.name in noted and all(
-        path.exists() and noted.get(path.name) == checksum(path) for path in files
-    )
+    try:
+        return snapshot.name in noted and all(
+            noted.get(path.name) == checksum(path) for path in files
+        )
+    except OSError:  # it is not there, or the disk does not give it
+        return False
 
 
 def _sound_copy(writer: Path, folder: Path, noted: Mapping[str, str]) -> Path | None:
