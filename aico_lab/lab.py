@@ -426,7 +426,7 @@ class Lab:
                 environment variable AICO_LAB_SOURCE_KEY, as its text or in hexadecimal digits.
             table: A table of it, or a view.
             name: The schema in the warehouse; else one made of the file's name, such as `sp_ace` of
-                `sp ace.db` and `memory_db` of `memory.db`.
+                `sp ace.db`, `memory_db` of `memory.db` and `select_db` of `select.db`.
             key: The columns that identify a row; else the primary key, else the row id.
             watermark: A column of numbers or times that grows with every row, or 'rowid'.
             lag: How far below the watermark to look again: row ids, seconds of a time, or whatever

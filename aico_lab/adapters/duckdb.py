@@ -243,6 +243,15 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
         connection.execute(f"USE {ALIAS}")
 
 
+def is_plain_name(name: str) -> bool:
+    """Return whether queries take the name of a schema without quotation marks."""
+    with duckdb.connect(":memory:") as connection:
+        try:
+            return len(connection.extract_statements(f"SELECT * FROM {name}.t")) == 1
+        except duckdb.ParserException:
+            return False
+
+
 def write_rows(
     rows: pa.RecordBatchReader,  # noqa: ARG001 - DuckDB finds it by its name
     file: Path,
