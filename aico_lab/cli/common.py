@@ -31,6 +31,21 @@ KeyFileOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 
 
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
+
+
+def refuse_existing(file: Path | None, *, force: bool) -> None:
+    """Do nothing if results may be written to a file.
+
+    Raises:
+        InvalidValue: It is there, and is not to be replaced.
+    """
+    if file is not None and file.expanduser().exists() and not force:
+        from aico_lab.errors import InvalidValue
+
+        raise InvalidValue(f"{file} is there already: name another file, or add --force.")
+
+
 @contextlib.contextmanager
 def importing(module: str) -> Iterator[None]:
     """Keep the garbage collector away from what a block imports, then and later.
@@ -68,7 +83,9 @@ def read_pairs(pairs: list[str] | None) -> dict[str, object]:
         name, equals, value = pair.partition("=")
         if not equals:
             raise InvalidValue(f"-p takes NAME=VALUE, and {pair!r} has no '='.")
-        given[name.strip()] = value
+        if (name := name.strip()) in given:
+            raise InvalidValue(f"-p {name}=… is there twice: give it once.")
+        given[name] = value
     return given
 
 

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
+from aico_lab.cli.common import (
+    ForceOption,
+    HomeOption,
+    JsonOption,
+    KeyFileOption,
+    open_lab,
+    refuse_existing,
+)
 from aico_lab.cli.output import distinct, emit, json_text, note, say
 
 if TYPE_CHECKING:
@@ -41,6 +48,7 @@ def sql(
             "only you can read it."
         ),
     ] = None,
+    force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
     """Ask the newest snapshot; a query reaches no other file, and no network."""
@@ -49,6 +57,7 @@ def sql(
 
     if output and json:
         raise InvalidValue("Give only one of --output and --json.")
+    refuse_existing(output, force=force)
     with open_lab(home, key_file, timezone=timezone) as lab:
         relation = lab.sql(query)
         if relation is None:  # a statement without a result, such as CREATE TEMP TABLE

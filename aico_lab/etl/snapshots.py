@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from aico_lab.adapters.duckdb import DuckDBAdapter, translated
-from aico_lab.adapters.duckdb_confined import check_statements
+from aico_lab.adapters.duckdb_confined import check_statements, refuse_lost_results
 from aico_lab.errors import (
     CorruptDatabase,
     InvalidValue,
@@ -310,7 +310,8 @@ class Reader:
             parameters: Values for its `?`, or by name for its `$name`.
 
         Raises:
-            InvalidValue: The query is not text, or the parameters are neither a list nor a mapping.
+            InvalidValue: The query is not text, or several questions, of which only the last would
+                be answered; or the parameters are neither a list nor a mapping.
             NeverSynced: There is no snapshot yet.
             InvalidStatement: DuckDB cannot run the query.
             NotPermitted: It reaches beyond the snapshot.
@@ -327,6 +328,7 @@ class Reader:
         with translated("The snapshot"):
             if self._confined:
                 check_statements(connection, query)
+            refuse_lost_results(connection, query)
             return connection.sql(query, params=parameters)
 
     def connection(self) -> duckdb.DuckDBPyConnection:
