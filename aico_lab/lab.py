@@ -31,9 +31,8 @@ from aico_lab.zones import get_zone
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    import duckdb
-
     from aico_lab.adapters import libsql
+    from aico_lab.adapters.duckdb_relation import Relation
     from aico_lab.cache.store import KeyValueStore
     from aico_lab.dal import DataAccessLayer
     from aico_lab.embeddings.index import VectorIndex
@@ -496,7 +495,7 @@ class Lab:
 
     def sql(
         self, query: str, parameters: Sequence[object] | Mapping[str, object] | None = None
-    ) -> duckdb.DuckDBPyRelation | None:
+    ) -> Relation | None:
         """Ask the newest snapshot, or the pinned one.
 
         Args:
@@ -505,8 +504,9 @@ class Lab:
             parameters: Values for its `?`, or by name for its `$name`.
 
         Returns:
-            A relation: `.pl()`, `.arrow()`, `.df()` or `.fetchall()` give its rows. None for a
-            statement that has no result, such as CREATE TEMP TABLE.
+            A relation of DuckDB's, which is computed when `.pl()`, `.arrow()`, `.df()` or
+            `.fetchall()` ask for its rows; they raise these errors, too. None for a statement that
+            has no result, such as CREATE TEMP TABLE.
 
         Raises:
             NeverSynced: There is no snapshot yet.

@@ -52,6 +52,7 @@ _MESSAGES: Meanings = (
         NotADatabase,
         f"is not encrypted, and this home's databases are: {_REMEDY}",
     ),
+    ("already been closed", ConnectionIsClosed, "was closed before: open it again"),
     ("already closed", ConnectionIsClosed, "was closed before: open it again"),
     ("conflicting lock", DatabaseLocked, "is in use by another program: try again later"),
     ("no space left", DiskFull, "lies on a full disk: free some space"),

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from aico_lab.adapters.duckdb import DuckDBAdapter, translated
 from aico_lab.adapters.duckdb_confined import check_statements, refuse_lost_results
+from aico_lab.adapters.duckdb_relation import Relation
 from aico_lab.errors import (
     CorruptDatabase,
     InvalidValue,
@@ -302,7 +303,7 @@ class Reader:
 
     def sql(
         self, query: str, parameters: Sequence[object] | Mapping[str, object] | None = None
-    ) -> duckdb.DuckDBPyRelation | None:
+    ) -> Relation | None:
         """Give the answer, or None for a statement that has none.
 
         Args:
@@ -329,7 +330,8 @@ class Reader:
             if self._confined:
                 check_statements(connection, query)
             refuse_lost_results(connection, query)
-            return connection.sql(query, params=parameters)
+            relation = connection.sql(query, params=parameters)
+        return None if relation is None else Relation(relation, "The snapshot")
 
     def connection(self) -> duckdb.DuckDBPyConnection:
         """Give a connection to the snapshot to be read; an older one lives on in its answers."""
