@@ -26,7 +26,9 @@ SHOWN = 200
 ROOM = 1 << 20  # bytes; with less, a disk counts as full
 
 _UNRUNNABLE = "was given a statement that it cannot run"
-_WRONG_KEY = "is no database, or not one that this key opens"
+_WRONG_KEY = (
+    "is no database, or not one that this key opens: give its key, or restore it from a backup"
+)
 _DAMAGED = "is damaged: restore it from a backup"
 _BUSY = "is in use by another program: try again when it is done"
 
