@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aico_lab.lab import Lab
 
 ParameterOption = Annotated[
-    list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE, as often as needed.")
+    list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE, once for each name.")
 ]
 HomeOption = Annotated[
     Path | None,
