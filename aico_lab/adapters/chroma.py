@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 
 from aico_lab.adapters import sealed
 from aico_lab.adapters.base import DatabaseAdapter
-from aico_lab.adapters.chroma_store import STATE, Connection, parse_state, read_state
-from aico_lab.errors import DatabaseLocked, NotADatabase
+from aico_lab.adapters.chroma_store import DATABASE, STATE, Connection, parse_state, read_state
+from aico_lab.errors import CorruptDatabase, DatabaseLocked, NotADatabase
 from aico_lab.home import os_errors, remove_whole, sync_folder, write_atomically
 
 if TYPE_CHECKING:
@@ -134,6 +134,8 @@ class ChromaDBAdapter(DatabaseAdapter[Connection]):
             )
         if self._file(path).is_dir():
             raise NotADatabase(f"{self._file(path).name} is a folder and no file: {REMEDY}.")
+        if (path / STATE).is_file() and not (path / DATABASE).is_file():
+            raise CorruptDatabase(f"{path.name} has lost {DATABASE}: {REMEDY}.")
         if path.exists() and not path.is_dir():
             raise NotADatabase(f"{path.name} is not a folder of ChromaDB: {REMEDY}.")
 
