@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from aico_lab.adapters import duckdb as duckdb_adapter
+from aico_lab.adapters.libsql_errors import SHOWN, on_one_line
 from aico_lab.errors import (
     AicoLabError,
     CorruptDatabase,
@@ -18,6 +19,7 @@ from aico_lab.errors import (
     SyncBusy,
 )
 from aico_lab.etl import snapshots
+from aico_lab.etl.layout import check_places
 from aico_lab.etl.pins import Pin
 from aico_lab.home import held
 from aico_lab.lab import Lab
@@ -135,7 +137,8 @@ def _check_disk(home: Path) -> str:
 def _check_primary(lab: Lab) -> str:
     rows = lab.primary.fetch_all("PRAGMA integrity_check")
     if rows != [("ok",)]:
-        raise CorruptDatabase(f"aico.db is damaged ({rows[0][0]}): restore it from a backup.")
+        found = on_one_line(rows[0][0])[:SHOWN]
+        raise CorruptDatabase(f"aico.db is damaged ({found}): restore it from a backup.")
     broken = lab.primary.fetch_all("PRAGMA foreign_key_check")
     if broken:
         raise CorruptDatabase(f"{len(broken)} rows of aico.db refer to rows that are not there.")
@@ -200,6 +203,7 @@ def _check_warehouse(lab: Lab) -> str:
 
 def _check_snapshots(lab: Lab) -> str:
     """Read every snapshot that is kept whole, and compare it with what was published."""
+    check_places(lab.home)
     kept = snapshots.published(lab.home.snapshots)
     for generation, path in kept.items():
         with contextlib.closing(Pin(lab.home, generation)):  # a sync may be at work

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -237,6 +238,15 @@ def make_private(folder: Path) -> None:
                 file.chmod(0o600)
 
 
+def remove_whole(path: Path) -> None:
+    """Remove a file, or a folder with all that lies in it; nothing where there is neither."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        with contextlib.suppress(NotADirectoryError):  # a folder above it is a file
+            path.unlink(missing_ok=True)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file that only its owner can read, whole or not at all, and durable on return."""
     with open_atomically(path) as file:
@@ -312,6 +322,9 @@ def held(lock: Path, seconds: float, busy: Callable[[str], AicoLabError]) -> Ite
     """
     waiting, holder = FileLock(lock, timeout=seconds), lock.with_suffix("")
     with os_errors(lock.parent):
+        for file in (lock, holder):
+            if file.is_dir():  # which nothing of ours has made
+                remove_whole(file)
         try:
             waiting.acquire()
         except Timeout as timeout:

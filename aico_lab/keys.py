@@ -116,8 +116,12 @@ def create_keys(
         secret = _read_key_file(file) if file.exists() else _create_key_file(file)
     else:
         secret = _passphrases(settings)[0]
-        if len(secret.decode()) < SHORTEST_PASSPHRASE:
-            raise InvalidValue("The passphrase is too short: choose one of 8 characters or more.")
+        seen = "".join(character for character in secret.decode() if character.isprintable())
+        if len(seen.strip()) < SHORTEST_PASSPHRASE:
+            raise InvalidValue(
+                "The passphrase is too short: choose one of 8 characters or more, not counting "
+                "blanks at its ends."
+            )
         slot |= {"salt": secrets.token_hex(16), **ARGON2}
     master = secrets.token_bytes(MASTER_BYTES)
     nonce = secrets.token_bytes(12)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from aico_lab.config import Settings, source_key
-from aico_lab.errors import DatabaseLocked, NeverSynced, StorageError
+from aico_lab.errors import DatabaseLocked, HomeError, NeverSynced, StorageError
 from aico_lab.etl.snapshots import published
 from aico_lab.home import Home, private_files
 from aico_lab.keys import Protection, open_keys
@@ -18,9 +18,8 @@ from aico_lab.zones import get_zone
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import duckdb
-
     from aico_lab.adapters import libsql
+    from aico_lab.adapters.duckdb_relation import Relation
     from aico_lab.cache.opened import Cache
     from aico_lab.dal import DataAccessLayer
     from aico_lab.etl.evolution import OnChange
@@ -267,6 +266,7 @@ class Lab:
 
         A cache that another process holds is left to that process. Neither the cache nor the
         vectors stop the warehouse: what they could not do is among the problems of the result.
+        Vectors that are damaged are made anew, which is among its warnings.
 
         Args:
             full: Read the tables whole even where the change feed would do, and make anew whatever
@@ -293,7 +293,7 @@ class Lab:
             sync_cache(primary, self.home, keys, self.cache.held, full=full)
         except DatabaseLocked:
             pass
-        except StorageError as error:
+        except (StorageError, HomeError) as error:
             problems.append(str(error))
         result = sync(
             primary,
@@ -304,11 +304,13 @@ class Lab:
             acknowledge=acknowledge,
             progress=progress,
         )
+        warnings = result.warnings
         try:
-            sync_vectors(primary, self.home, keys, full=full)
-        except StorageError as error:
+            if sync_vectors(primary, self.home, keys, full=full).rebuilt:
+                warnings = [*warnings, "The vectors were damaged and were made anew."]
+        except (StorageError, HomeError) as error:
             problems.append(str(error))
-        return replace(result, problems=tuple(problems))
+        return replace(result, warnings=warnings, problems=tuple(problems))
 
     def verify(self, *, progress: Callable[[str, int, int | None], None] | None = None) -> Proof:
         """Compare every value of the newest snapshot, or the pinned one, with the primary database.
@@ -353,7 +355,7 @@ class Lab:
                 environment variable AICO_LAB_SOURCE_KEY, as its text or in hexadecimal digits.
             table: A table of it, or a view.
             name: The schema in the warehouse; else one made of the file's name, such as `sp_ace` of
-                `sp ace.db` and `memory_db` of `memory.db`.
+                `sp ace.db`, `memory_db` of `memory.db` and `select_db` of `select.db`.
             key: The columns that identify a row; else the primary key, else the row id.
             watermark: A column of numbers or times that grows with every row, or 'rowid'.
             lag: How far below the watermark to look again: row ids, seconds of a time, or whatever
@@ -395,7 +397,7 @@ class Lab:
 
     def sql(
         self, query: str, parameters: Sequence[object] | Mapping[str, object] | None = None
-    ) -> duckdb.DuckDBPyRelation | None:
+    ) -> Relation | None:
         """Ask the newest snapshot, or the pinned one.
 
         Args:
@@ -404,8 +406,9 @@ class Lab:
             parameters: Values for its `?`, or by name for its `$name`.
 
         Returns:
-            A relation: `.pl()`, `.arrow()`, `.df()` or `.fetchall()` give its rows. None for a
-            statement that has no result, such as CREATE TEMP TABLE.
+            A relation of DuckDB's, which is computed when `.pl()`, `.arrow()`, `.df()` or
+            `.fetchall()` ask for its rows; they raise these errors, too. None for a statement that
+            has no result, such as CREATE TEMP TABLE.
 
         Raises:
             NeverSynced: There is no snapshot yet.

@@ -1,6 +1,6 @@
 """Pipelines: the steps of a job as a TOML file, every option checked before the first step runs.
 
-Whether the files that it reads are there, only the step itself can know.
+Whether the files that it reads are there is looked up when it is run, before the first step.
 
 ::
 
@@ -37,7 +37,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aico_lab.errors import InvalidValue, LinesRejected, SyncError, UnknownName, WrongUse
+from aico_lab.errors import (
+    InvalidValue,
+    LinesRejected,
+    SourceMissing,
+    SyncError,
+    UnknownName,
+    WrongUse,
+    did_you_mean,
+)
 from aico_lab.etl import evolution
 from aico_lab.importer import ImportResult, check_on_conflict
 from aico_lab.shipped import shipped
@@ -108,11 +116,13 @@ class StepResult:
         run: The kind of step.
         result: What the same command would have given.
         seconds: How long it took.
+        ok: Whether the pipeline goes on; not after an import that could not take every line.
     """
 
     run: str
     result: object
     seconds: float
+    ok: bool = True
 
 
 def load_pipeline(name: str, home: Home | None = None) -> Pipeline:
@@ -129,10 +139,9 @@ def load_pipeline(name: str, home: Home | None = None) -> Pipeline:
     """
     path = Path(name) if name.endswith(".toml") else shipped("pipelines", ".toml").get(name)
     if path is None or not path.is_file():
-        known = ", ".join(shipped("pipelines", ".toml")) or "none"
-        raise UnknownName(
-            f"There is no pipeline {name!r}: name a .toml file, or one of these: {known}."
-        )
+        names = shipped("pipelines", ".toml")
+        end = f": name a .toml file, or one of these: {', '.join(names) or 'none'}."
+        raise UnknownName(f"There is no pipeline {name!r}{did_you_mean(name, names, end)}")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as broken:
@@ -163,19 +172,29 @@ def run_pipeline(
         on_result: Told of what each step did, also of an import that fails for lines of its input.
 
     Raises:
+        SourceMissing: At once, if a file is not there that a step reads.
         LinesRejected: An import met lines that it could not take; the others went in.
         AicoLabError: A step failed as its command would.
     """
+    for number, step in enumerate(pipeline.steps, 1):
+        path = step.options.get("path")
+        if path is not None and not path.exists():
+            raise SourceMissing(
+                f"Step {number} ({step.run}): there is no file {path}; check its name."
+            )
     results = []
     for number, step in enumerate(pipeline.steps):
         if on_step:
             on_step(f"{pipeline.name}: {step.run}", number, len(pipeline.steps))
         started = time.perf_counter()
-        result = StepResult(step.run, _run(lab, step), time.perf_counter() - started)
+        done = _run(lab, step)
+        rejected = _rejected(number + 1, step, done)
+        result = StepResult(step.run, done, time.perf_counter() - started, ok=rejected is None)
         results.append(result)
         if on_result:
             on_result(result)
-        _check_rejects(number + 1, step, result.result)
+        if rejected:
+            raise rejected
     if on_step:
         on_step(pipeline.name, len(pipeline.steps), len(pipeline.steps))
     return results
@@ -198,17 +217,19 @@ def _run(lab: Lab, step: Step) -> object:
             return lab.reports.run(**options)
 
 
-def _check_rejects(number: int, step: Step, result: object) -> None:
+def _rejected(number: int, step: Step, result: object) -> LinesRejected | None:
+    """Return the error for lines that could not be taken, if they are to end the pipeline."""
     if not isinstance(result, ImportResult) or not result.rejected:
-        return
-    if step.options.get("on_rejects") != "continue":
-        first = result.examples[0]
-        noun = "line" if result.rejected == 1 else "lines"
-        raise LinesRejected(
-            f"Step {number} (import) could not take {result.rejected:,} {noun}, the first being "
-            f"line {first.line} ({first.reason.rstrip('.')}): mend the file, or set "
-            "on_rejects = 'continue' in that step."
-        )
+        return None
+    if step.options.get("on_rejects") == "continue":
+        return None
+    first = result.examples[0]
+    noun = "line" if result.rejected == 1 else "lines"
+    return LinesRejected(
+        f"Step {number} (import) could not take {result.rejected:,} {noun}, the first being "
+        f"line {first.line} ({first.reason.rstrip('.')}): mend the file, or set "
+        "on_rejects = 'continue' in that step."
+    )
 
 
 def _check(number: int, step: object, folder: Path, home: Home | None) -> Step:

@@ -193,6 +193,20 @@ def test_a_table_of_the_same_name_does_not_make_it_ours(tmp_path):
         DatabaseManager(tmp_path / "bot.db")
 
 
+@pytest.mark.parametrize("mark", ["application_id", "user_version"])
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_an_empty_database_that_a_program_has_marked_is_not_ours(tmp_path, mark, mode):
+    """It is about to write its tables there."""
+    path = tmp_path / "bot.db"
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute(f"PRAGMA journal_mode = {mode}")
+        other.execute(f"PRAGMA {mark} = 4321")
+    before = bytes_of(tmp_path)
+    with pytest.raises(NotADatabase, match="another program"):
+        DatabaseManager(path)
+    assert bytes_of(tmp_path) == before
+
+
 @pytest.mark.parametrize("key", [None, KEY])
 def test_a_file_that_is_empty_or_was_left_half_made_is_completed(tmp_path, key):
     """As by a program that was killed while it made it, its log and all."""

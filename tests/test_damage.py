@@ -5,14 +5,15 @@ What is damaged is noticed or does no harm, and a full sync mends it; what was k
 
 from __future__ import annotations
 
+import os
 import random
+import re
 import shutil
 import signal
 import sys
 import time
 from typing import TYPE_CHECKING
 
-import duckdb
 import pytest
 
 from aico_lab.adapters.libsql import LibSQLAdapter
@@ -84,7 +85,7 @@ def assert_mended(lab: Lab, expected: object) -> None:
 def test_flips_in_snapshots_are_noticed(copied):
     """Each by its checksum; what a query reads of it is right, or an error that says what to do."""
     expected, kept = held(copied), list(snapshots.published(copied.home.snapshots).values())
-    newest, key = kept[-1], copied._settings.key_file
+    newest, key = kept[-1], copied.storage.settings.key_file
     for path, number in ((newest, 30), (snapshots.log(newest), 10)):
         for at in places(path, number):
             flip(path, at)
@@ -94,8 +95,6 @@ def test_flips_in_snapshots_are_noticed(copied):
                     assert held(reader) == expected
                 except StorageError as error:
                     assert "run `aico-lab sync --full`" in str(error)  # noqa: PT017
-                except duckdb.Error:  # of a relation, which is DuckDB's own and read lazily
-                    pass
             flip(path, at)
     flip(newest, newest.stat().st_size // 3)
     assert copied.sync().generation == 3
@@ -144,7 +143,7 @@ def test_flips_in_notes_stop_nothing(copied):
 def test_flips_in_the_sealed_vectors_are_noticed(copied):
     """Each of them; and a full sync makes them anew."""
     path = copied.home.path / "vectors.age"
-    identity = copied._keys.chroma()
+    identity = copied.storage.keys.chroma()
     for at in places(path, 15):
         flip(path, at)
         private = PrivateFolder()
@@ -242,3 +241,57 @@ def test_syncs_that_are_killed_at_any_time_lose_nothing(copied, model):
     copied.sync()
     assert copied.verify().ok
     assert_mended(copied, held(copied))
+
+
+@pytest.fixture(scope="module")
+def primary_files(tmp_path_factory) -> Path:
+    """A home whose last messages are in the write-ahead log alone; its key beside it."""
+    folder = tmp_path_factory.mktemp("primary")
+    with Lab.create(folder / "home", key_file=folder / "key") as lab:
+        add(lab.primary, *[message(i, content=f"{i:04} " * 60) for i in range(300)])
+        lab.sync()
+        lab.primary.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        add(lab.primary, *[message(i) for i in range(300, 320)])
+        for name in ("aico.db", "aico.db-wal"):
+            shutil.copy(lab.home.path / name, folder / name)
+    return folder
+
+
+HOW = {
+    "flip aico.db": 10,
+    "flip aico.db-wal": 4,
+    "cut aico.db": 4,
+}
+"""How often each is tried: a byte that a disk changed, and a backup whose copying was killed."""
+STEPS = re.compile("restore|run `|check|give its key|see `")
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_damage_of_the_primary_database_is_no_crash(primary_files, in_process, how):
+    """What is noticed says what to do next; what is not stands in the README's Limits."""
+    harm, name = how.split()
+    home = primary_files / "home"
+    for number in range(HOW[how]):
+        for file in home.glob("aico.db*"):
+            file.unlink()
+        for file in ("aico.db", "aico.db-wal"):
+            shutil.copy(primary_files / file, home / file)
+        at = places(home / name, HOW[how])[number]
+        if harm == "flip":
+            flip(home / name, at)
+        else:
+            (home / "aico.db-wal").unlink()
+            size = (home / name).stat().st_size
+            os.truncate(home / name, (0, 1_000, size // 2 + 7, size - 4_096)[number])
+        for command in ("info", "sync", "verify", "doctor"):
+            told = in_process(
+                command, "--home", str(home), "--key-file", str(primary_files / "key")
+            )
+            said = told.stdout + told.stderr
+            assert told.returncode in {0, 1}, (at, command, said)
+            assert not re.search("unexpected|Traceback|panicked", said), (at, command, said)
+            failed = [line for line in said.splitlines() if line.startswith(("aico-lab:", "FAIL"))]
+            if command != "verify" or told.stderr:
+                assert all(STEPS.search(line) for line in failed), (at, command, said)
+            if harm == "cut" and command == "doctor":
+                assert failed, (at, command, said)

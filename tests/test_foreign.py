@@ -669,7 +669,9 @@ def test_texts_in_utf_16_are_refused(lab, tmp_path):
         lab.load(tmp_path / "wide.db", "orders")
 
 
-@pytest.mark.parametrize("name", ["raw", "META", "quarantine", "mart", "main", "lab", "a b", "1a"])
+@pytest.mark.parametrize(
+    "name", ["raw", "META", "quarantine", "mart", "main", "lab", "a b", "1a", "select"]
+)
 def test_a_name_that_the_warehouse_uses_itself_is_refused(lab, shop, name):
     """And one that is no name."""
     with pytest.raises(InvalidValue, match="--name"):
@@ -681,6 +683,7 @@ def test_a_name_that_the_warehouse_uses_itself_is_refused(lab, shop, name):
     [
         ("memory.db", "memory_db"), ("Main.sqlite", "main_db"), ("sp ace.db", "sp_ace"),
         ("1a.db", "_1a"), ("Übung-2.db", "ubung_2"), ("日記.db", "db"), ("a.b.db", "a_b"),
+        ("select.db", "select_db"), ("Table.sqlite", "table_db"), ("date.db", "date"),
     ],
 )  # fmt: skip
 def test_a_file_of_any_name_gets_a_schema(lab, shop, file, schema):

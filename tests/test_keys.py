@@ -178,6 +178,14 @@ def test_a_home_of_before_that_is_opened_by_the_spelling_that_made_it(home, monk
         assert lab.primary.fetch_one("SELECT count(*) FROM messages") == (0,)
 
 
+@pytest.mark.parametrize("blank", [" " * 8, "\t\u2003" * 8, "a" + " " * 20, "\u200b" * 12])
+def test_blanks_alone_are_no_passphrase(home, blank):
+    """Nor is what nobody sees; a blank between words counts."""
+    with pytest.raises(InvalidValue, match="8 characters"):
+        Lab.create(home, protection="passphrase", passphrase=blank)
+    Lab.create(home, protection="passphrase", passphrase="two word").close()
+
+
 @pytest.mark.parametrize("short", ["äöüß", "äöüßäöü", unicodedata.normalize("NFD", "äöüßäöü")])
 def test_characters_of_a_passphrase_are_counted_not_bytes(home, short):
     """Seven letters stay seven where each takes two bytes, or two code points."""

@@ -6,14 +6,17 @@ import os
 from typing import TYPE_CHECKING
 from unittest.mock import Mock
 
+import altair as alt
+import polars as pl
 import pytest
 
 from aico_lab import home as home_module
 from aico_lab.domain import Memory, User
-from aico_lab.errors import ConnectionIsClosed, HomeExists, PoolExhausted
+from aico_lab.errors import ConnectionIsClosed, HomeExists, InvalidStatement, PoolExhausted
 from aico_lab.home import Home
 from aico_lab.lab import Lab
 from aico_lab.repositories import UnitOfWork
+from tests.messages import add, message
 from tests.notebooks import outputs, write_notebook
 
 if TYPE_CHECKING:
@@ -147,6 +150,37 @@ def test_a_report_has_the_labs_time_zone_and_its_own_environment(home: Path, tmp
     assert "UTC and Europe/Berlin in" in printed
     assert printed.count("•••") >= 8
     assert not any(secret in printed for secret in secrets)
+
+
+@pytest.mark.parametrize("method", ["fetchall", "fetchone", "pl", "df", "arrow", "show", "__len__"])
+def test_an_answer_that_fails_when_it_is_read_fails_as_a_query_does(synced, method):
+    """And quotes no message."""
+    asked = synced.sql("SELECT content::INTEGER AS n FROM conversations").filter("n > 0")
+    with pytest.raises(InvalidStatement) as failed:
+        getattr(asked, method)()
+    assert "hello" not in str(failed.value)
+
+
+def test_an_answer_is_a_relation_as_duckdb_has_it(synced):
+    """In all that people do with one."""
+    asked = synced.sql("SELECT range AS a, 'x' AS b FROM range(3)")
+    assert (asked.columns, len(asked), asked.shape) == (["a", "b"], 3, (3, 2))
+    assert "a" in asked
+    assert asked["a"].fetchall() == asked.a.fetchall() == [(0,), (1,), (2,)]
+    assert asked.union(asked).count("*").fetchall() == [(6,)]
+    assert "│ x" in repr(asked)
+    assert "fetchall" in dir(asked)
+    assert pl.DataFrame(asked).equals(asked.pl())
+    drawn = alt.Chart(asked).mark_point().encode(x="a").to_dict()
+    assert drawn["encoding"]["x"]["type"] == "quantitative"
+    assert len(*drawn["datasets"].values()) == 3
+
+
+@pytest.fixture
+def synced(lab):
+    add(lab.primary, message(0, content="hello"))
+    lab.sync()
+    return lab
 
 
 def test_a_lab_says_at_a_prompt_what_it_is(lab):

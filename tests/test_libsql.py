@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from aico_lab.adapters import libsql
 from aico_lab.adapters.libsql import LibSQLAdapter
+from aico_lab.adapters.libsql_errors import translate
 from aico_lab.errors import (
     ConnectionIsClosed,
     ConstraintViolated,
@@ -622,3 +623,12 @@ def test_an_acknowledged_commit_survives_sigkill(tmp_path, connection):
         assert len(rows) % 2 == 0
         assert rows == list(range(len(rows)))
         assert len(rows) // 2 in (len(acknowledged), len(acknowledged) + 1)
+
+
+def test_a_damaged_schema_is_no_bad_statement(tmp_path):
+    """Whatever SQLite finds wrong in it; and what it quotes of it stays on one line."""
+    said = 'malformed database schema (feed_x) - unrecognized token: "\x17\n"'
+    found = translate(ValueError(said), tmp_path / "a.db")
+    assert type(found) is CorruptDatabase
+    assert "restore it from a backup" in str(found)
+    assert str(found).isprintable()

@@ -76,7 +76,10 @@ def test_filters_and_parameters_reach_the_metric(asked):
 def test_an_answer_is_drawn_into_a_file_that_needs_no_network(asked, tmp_path):
     for suffix in ("png", "svg", "html"):
         file = tmp_path / f"drawn.{suffix}"
-        shown = asked("week_heatmap", "--plot", str(file))
+        file.write_text("mine")
+        assert asked("week_heatmap", "--plot", str(file)).returncode == 2
+        assert file.read_text() == "mine"
+        shown = asked("week_heatmap", "--plot", str(file), "--force")
         assert shown.returncode == 0
         assert str(file) in shown.stderr
         assert "Drawn" not in shown.stdout

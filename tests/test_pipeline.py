@@ -57,13 +57,30 @@ def test_an_import_step_may_replace_what_is_there(lab, tmp_path):
 
 def test_a_failing_step_ends_the_pipeline(lab, tmp_path):
     """What came before it stays; what comes after is not run."""
+    (tmp_path / "m.jsonl").write_text(MESSAGE)
+    (tmp_path / "no.db").mkdir()
     file = write(
         tmp_path,
-        "[[steps]]\nrun = 'import'\nsource = 'jsonl'\npath = 'no.jsonl'\n[[steps]]\nrun = 'sync'\n",
+        "[[steps]]\nrun = 'import'\nsource = 'jsonl'\npath = 'm.jsonl'\n"
+        "[[steps]]\nrun = 'load'\npath = 'no.db'\ntable = 't'\n[[steps]]\nrun = 'sync'\n",
     )
+    done = []
     with pytest.raises(SourceMissing):
-        run_pipeline(lab, load_pipeline(file))
-    assert lab.reports.list() == []
+        run_pipeline(lab, load_pipeline(file), on_result=done.append)
+    assert [step.run for step in done] == ["import"]
+
+
+@pytest.mark.parametrize(
+    "missing", ["run = 'import'\nsource = 'jsonl'", "run = 'load'\ntable = 't'"]
+)
+@pytest.mark.usefixtures("lab")
+def test_a_file_that_is_missing_shows_before_the_first_step(cli, tmp_path, missing):
+    """However late it is read."""
+    file = write(tmp_path, f"[[steps]]\nrun = 'sync'\n[[steps]]\n{missing}\npath = 'no.file'")
+    told = cli("pipeline", "run", file)
+    assert (told.returncode, told.stdout) == (1, "")
+    assert "Step 2" in told.stderr
+    assert "no.file; check its name" in told.stderr
 
 
 LOAD = "[[steps]]\nrun = 'load'\npath = 'shop.db'\ntable = 'orders'"
@@ -153,7 +170,7 @@ def test_lines_that_are_rejected_end_the_pipeline(cli, lab, tmp_path):
         "aico-lab: Step 1 (import) could not take 2 lines, the first being line 2"
     )
     assert "on_rejects = 'continue'" in last
-    assert [line.split()[0] for line in told.stdout.splitlines()] == ["import"]
+    assert [line.split()[:2] for line in told.stdout.splitlines()] == [["import", "failed"]]
     assert lab.primary.fetch_all("SELECT count(*) FROM messages") == [(1,)]
 
     file = write(tmp_path, steps.replace("OPTIONS", "on_rejects = 'continue'"))

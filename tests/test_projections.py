@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from aico_lab.embeddings import index as index_
 from aico_lab.embeddings.encoder import Encoder
 from aico_lab.embeddings.index import VectorIndex
 from aico_lab.embeddings.texts import COLLECTION, holders_of
-from aico_lab.errors import ConnectionIsClosed, DatabaseLocked, DiskFull
+from aico_lab.errors import ConnectionIsClosed, CorruptDatabase, DatabaseLocked, DiskFull
 from aico_lab.keys import Keys
 from aico_lab.lab import Lab
 from aico_lab.projections import vectors
@@ -292,6 +293,44 @@ def test_deleted_vectors_are_made_again(primary: Connection, sealing: ChromaDBAd
     sealing.path.with_name("vectors.age").unlink()
     assert project_memories(primary, sealing, Encoder()).mode == "full"
     assert projected(sealing) == table(primary)
+
+
+@pytest.mark.parametrize("name", ["state.json", "chroma.sqlite3"])
+@pytest.mark.parametrize("harm", ["gone", "folder", "garbage"])
+def test_files_of_plain_vectors_that_are_damaged_are_made_again(
+    primary: Connection, tmp_path: Path, name: str, harm: str
+) -> None:
+    """The rest of them would vouch for what is not there."""
+    adapter = ChromaDBAdapter(tmp_path / "home" / "vectors", busy_timeout=0.1)
+    remember(primary, ("a", "onion soup"), ("b", "likes tea"))
+    project_memories(primary, adapter, Encoder())
+    file = tmp_path / "home" / "vectors" / name
+    file.unlink()
+    if harm == "folder":
+        file.mkdir()
+    elif harm == "garbage":
+        file.write_bytes(b"garbage" * 1_000)
+    remember(primary, ("c", "knows the sea"))
+    done = project_memories(primary, adapter, Encoder())
+    assert done.mode == "full"
+    assert done.rebuilt == (name == "chroma.sqlite3")
+    assert projected(adapter) == table(primary)
+
+
+def test_sound_vectors_stay_where_the_primary_database_is_damaged(
+    primary: Connection, sealing: ChromaDBAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nothing could be found by meaning until it is restored."""
+    remember(primary, ("a", "onion soup"))
+    project_memories(primary, sealing, Encoder())
+    remember(primary, ("b", "likes tea"))
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            type(primary), "fetch_batches", Mock(side_effect=CorruptDatabase("aico.db"))
+        )
+        with pytest.raises(CorruptDatabase, match=r"aico.db"):
+            project_memories(primary, sealing, Encoder(), full=True)
+    assert set(projected(sealing)) == {"a"}
 
 
 @pytest.mark.parametrize("which", ["primary", "vectors"])

@@ -131,8 +131,10 @@ def test_a_value_of_another_type_is_refused_in_one_sentence(declared, name, give
 
 def test_an_unknown_name_is_refused_and_the_known_ones_are_listed(tmp_path):
     path = write_notebook(tmp_path / "n.ipynb", parameters="days: int = 3\nat: str = 'x'")
-    with pytest.raises(UnknownName, match=r"no parameter “dayz”; its parameters are: at, days\.$"):
+    with pytest.raises(UnknownName, match=r"no parameter “dayz”: did you mean days\?$"):
         bind(read_parameters(path), {"dayz": "3"})
+    with pytest.raises(UnknownName, match=r"no parameter “user”; its parameters are: at, days\.$"):
+        bind(read_parameters(path), {"user": "3"})
 
 
 def test_an_unknown_name_is_refused_where_there_are_no_parameters():

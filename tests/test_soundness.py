@@ -13,6 +13,7 @@ from aico_lab.etl import snapshots, soundness
 from aico_lab.etl import sync as sync_module
 from aico_lab.etl.pins import pinned
 from aico_lab.health import diagnose
+from aico_lab.home import remove_whole
 from aico_lab.lab import Lab
 from tests import faults
 from tests.messages import START, add, message
@@ -113,6 +114,51 @@ def test_a_damaged_writer_is_made_anew_by_a_full_sync(synced, cli, damaged):
     assert diagnosed(synced) == {}
 
 
+PARTS = {
+    "a file in the place of": ("warehouse", "warehouse/snapshots", "warehouse/readers", "tmp"),
+    "a folder in the place of": (
+        "warehouse/checksums", "warehouse/published", "warehouse/sync.lock", "warehouse/sync",
+        "warehouse/writer.duckdb", "warehouse/writer.duckdb.wal",
+        "warehouse/snapshots/00000001.duckdb", "warehouse/snapshots/00000002.duckdb.wal",
+        "warehouse/snapshots/00000003.duckdb", "warehouse/snapshots/.00000003.duckdb.partial",
+        "vectors.age", "vectors.lock",
+    ),
+}  # fmt: skip
+"""What may lie where a part of a home belongs, and is none."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"), [(k, part) for k, parts in PARTS.items() for part in parts]
+)
+def test_a_full_sync_replaces_what_is_of_the_wrong_kind(synced, cli, kind, part):
+    """Until then commands name it; nothing that the primary database does not hold is lost."""
+    path = synced.home.path / part
+    add(synced.primary, message(300))
+    synced.sync()
+    synced.close()
+    remove_whole(path)
+    if kind.startswith("a file"):
+        path.write_text("x")
+    else:
+        (path / "inner").mkdir(parents=True)
+    with Lab.open(synced.home.path) as lab:
+        add(lab.primary, message(301))
+        lab.primary.execute(
+            "INSERT INTO memories VALUES ('a', 'u', 'likes tea', 'fact', 0.5, ?, NULL)", [START]
+        )
+        for command in (["doctor"], ["sql", "FROM conversations"], ["sync"], ["verify"]):
+            done = cli(*command)
+            assert "unexpected" not in done.stdout + done.stderr
+            said = done.stderr if command == ["sync"] else ""
+            assert not said or "run `aico-lab sync --full`" in said or "anew" in said
+        done = cli("sync", "--full")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert count(lab) == 302
+        assert lab.memories.index.count() == 1
+        assert lab.verify().ok
+        assert diagnosed(lab) == {}
+
+
 def test_a_note_that_is_no_text_stops_no_sync(synced):
     """It is only a note."""
     (synced.home.warehouse / sync_module.NOTE).write_bytes(b"1 \xff\xfe")
@@ -140,7 +186,7 @@ def test_what_cannot_be_read_is_not_published(synced, monkeypatch):
 
 @pytest.mark.slow
 def test_damaged_vectors_and_cache_stop_no_warehouse(synced, cli):
-    """They are named, with the exit code 1, and a full sync makes them anew."""
+    """The vectors are made anew at once; a cache is named until a full sync removes it."""
     pytest.importorskip("rocksdict")
     memory = "INSERT INTO memories VALUES (?, 'u', 'likes tea', 'fact', 0.5, ?, NULL)"
     synced.primary.execute(memory, ["a", START])
@@ -153,14 +199,15 @@ def test_damaged_vectors_and_cache_stop_no_warehouse(synced, cli):
         lab.primary.execute(memory, ["b", START])
         result = lab.sync()
         assert result.mode == "increment"
-        assert len(result.problems) == 2
-        assert all("run `aico-lab sync --full`" in problem for problem in result.problems)
+        assert result.warnings == ["The vectors were damaged and were made anew."]
+        assert lab.memories.index.count() == 2
+        (problem,) = result.problems
+        assert "run `aico-lab sync --full`" in problem
         assert lab.sql("SELECT count(*) FROM raw.memories").fetchone() == (2,)
         refused = cli("sync")
         assert refused.returncode == 1
-        assert "vectors.age is damaged" in refused.stderr
+        assert "cache" in refused.stderr
         assert lab.sync(full=True).problems == ()
-        assert lab.memories.index.count() == 2
         assert diagnosed(lab) == {}
 
 

@@ -116,6 +116,35 @@ def test_results_are_written_to_a_file_of_ones_own(ask, tmp_path: Path, ending):
     assert rows[0]["said"] == 'it\'s, "so"'
 
 
+def test_a_file_that_is_there_is_replaced_only_by_force(ask, tmp_path: Path):
+    """It may be somebody's work."""
+    file = tmp_path / "x.csv"
+    file.write_text("mine")
+    refused = ask("SELECT 1 AS a", "--output", str(file))
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "--force" in refused.stderr
+    assert file.read_text() == "mine"
+    assert ask("SELECT 1 AS a", "--output", str(file), "--force").returncode == 0
+    assert file.read_text() == "a\n1\n"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT 1; SELECT 2",
+        "SHOW TABLES; SELECT 2",
+        "FROM range(2); CREATE TEMP TABLE t AS SELECT 1",
+    ],
+)
+def test_no_answer_is_lost_among_several_statements(ask, query):
+    """What only prepares the last one may come before it."""
+    refused = ask(query)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "one question at a time" in refused.stderr
+    prepared = ask("CREATE TEMP TABLE t AS SELECT 7 AS a; SET VARIABLE x = 1; FROM t; -- done")
+    assert rows_of(prepared.stdout) == ["7"], prepared.stderr
+
+
 def test_only_so_many_rows_are_written_if_so_many_are_asked_for(ask, tmp_path: Path):
     """The same option for all forms."""
     assert ask("FROM range(9)", "--output", str(tmp_path / "x.csv"), "--limit", "2").returncode == 0

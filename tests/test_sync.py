@@ -692,7 +692,7 @@ def test_a_closed_lab_holds_no_snapshot_open_not_even_one_that_was_superseded(la
     assert (older.fetchone(), newer.fetchone()) == ((1,), (2,))
     lab.close()
     for answer in (older, newer):
-        with pytest.raises(duckdb.ConnectionException):
+        with pytest.raises(ConnectionIsClosed):
             answer.execute()
     with pytest.raises(ConnectionIsClosed):
         lab.sql("SELECT 1")

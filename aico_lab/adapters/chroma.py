@@ -17,9 +17,15 @@ from filelock import FileLock, Timeout
 
 from aico_lab.adapters import sealed
 from aico_lab.adapters.base import DatabaseAdapter
-from aico_lab.adapters.chroma_store import STATE, ChromaConnection, parse_state, read_state
-from aico_lab.errors import DatabaseLocked, NotADatabase
-from aico_lab.home import os_errors, sync_folder, write_atomically
+from aico_lab.adapters.chroma_store import (
+    DATABASE,
+    STATE,
+    ChromaConnection,
+    parse_state,
+    read_state,
+)
+from aico_lab.errors import CorruptDatabase, DatabaseLocked, NotADatabase
+from aico_lab.home import os_errors, remove_whole, sync_folder, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,7 +101,7 @@ class ChromaDBAdapter(DatabaseAdapter[ChromaConnection]):
             return
         with self._lock(self.path), os_errors(self.path):
             for path in (self.path, self._file(self.path)):
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                remove_whole(path)
 
     def peek_state(self) -> dict[str, Any] | None:
         """Read the state that was kept last, without opening the store.
@@ -132,6 +138,10 @@ class ChromaDBAdapter(DatabaseAdapter[ChromaConnection]):
             raise NotADatabase(
                 f"{path.name} is not encrypted, and this home's databases are: {REMEDY}."
             )
+        if self._file(path).is_dir():
+            raise NotADatabase(f"{self._file(path).name} is a folder and no file: {REMEDY}.")
+        if (path / STATE).is_file() and not (path / DATABASE).is_file():
+            raise CorruptDatabase(f"{path.name} has lost {DATABASE}: {REMEDY}.")
         if path.exists() and not path.is_dir():
             raise NotADatabase(f"{path.name} is not a folder of ChromaDB: {REMEDY}.")
 
@@ -144,6 +154,8 @@ class ChromaDBAdapter(DatabaseAdapter[ChromaConnection]):
         )
         with os_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
+            if Path(lock.lock_file).is_dir():
+                remove_whole(Path(lock.lock_file))
             try:
                 lock.acquire()
             except Timeout as busy:

@@ -40,6 +40,8 @@ _MESSAGES: Meanings = (
     ("readonly", NotPermitted, "may not be written: check its permissions"),
     ("permission denied", NotPermitted, "may not be opened: check its permissions"),
     ("unable to open", NotPermitted, "cannot be opened: check its permissions"),
+    # A thread of Chroma's has died of what it read, or found something else than it wrote.
+    ("error executing plan", CorruptDatabase, _DAMAGED),
 )
 
 _MEANT: dict[str, type[AicoLabError]] = {

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from aico_lab.adapters.chroma_collection import Collection
 from aico_lab.adapters.chroma_driver import folder_client, memory_client, translated
 from aico_lab.errors import ConnectionIsClosed, InvalidValue
-from aico_lab.home import os_errors, sync_folder
+from aico_lab.home import os_errors, remove_whole, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
 STATE = "state.json"
+DATABASE = "chroma.sqlite3"
+"""Chroma's own file, without which it would begin with an empty store."""
 
 
 class ChromaConnection:
@@ -88,10 +89,10 @@ class ChromaConnection:
         if self._folder is not None:
             with os_errors(self._folder):
                 # First of all: after a crash, a cursor would vouch for what is no longer there.
-                (self._folder / STATE).unlink(missing_ok=True)
+                remove_whole(self._folder / STATE)
                 sync_folder(self._folder)
                 for path in self._folder.iterdir():
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    remove_whole(path)
 
     def seal(self) -> None:
         """Make everything durable; does nothing where nothing changed, or in memory.
@@ -189,7 +190,7 @@ def read_state(path: Path) -> dict[str, Any] | None:
     """Read the state of a folder, or None where there is none."""
     try:
         return parse_state(path.read_bytes())
-    except FileNotFoundError:
+    except OSError:
         return None
 
 

@@ -52,6 +52,7 @@ _MESSAGES: Meanings = (
         NotADatabase,
         f"is not encrypted, and this home's databases are: {_REMEDY}",
     ),
+    ("already been closed", ConnectionIsClosed, "was closed before: open it again"),
     ("already closed", ConnectionIsClosed, "was closed before: open it again"),
     ("conflicting lock", DatabaseLocked, "is in use by another program: try again later"),
     ("no space left", DiskFull, "lies on a full disk: free some space"),
@@ -241,6 +242,15 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
             where = self._where
             raise by_words(str(error), where, _MESSAGES) or translate(error, where) from None
         connection.execute(f"USE {ALIAS}")
+
+
+def is_plain_name(name: str) -> bool:
+    """Return whether queries take the name of a schema without quotation marks."""
+    with duckdb.connect(":memory:") as connection:
+        try:
+            return len(connection.extract_statements(f"SELECT * FROM {name}.t")) == 1
+        except duckdb.ParserException:
+            return False
 
 
 def write_rows(

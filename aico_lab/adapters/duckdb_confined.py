@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import duckdb
 
-from aico_lab.errors import NotPermitted
+from aico_lab.errors import InvalidValue, NotPermitted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +87,19 @@ def confine(connection: duckdb.DuckDBPyConnection, temporary: Path) -> None:
         connection.execute(f"SET max_temp_directory_size = '{spilled >> 10} KiB'")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
+
+
+def refuse_lost_results(connection: duckdb.DuckDBPyConnection, query: str) -> None:
+    """Do nothing if at most the last statement of a query has rows to give.
+
+    Raises:
+        InvalidValue: Another one has, and nobody would see them.
+    """
+    for statement in connection.extract_statements(query)[:-1]:
+        if statement.expected_result_type == [duckdb.ExpectedResultType.QUERY_RESULT]:
+            raise InvalidValue(
+                "Only the last of several statements is answered: ask one question at a time."
+            )
 
 
 def check_statements(connection: duckdb.DuckDBPyConnection, query: str) -> None:

@@ -20,16 +20,22 @@ from aico_lab.errors import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+SHOWN = 200
+"""Characters of what an integrity check found; the list may be endless."""
+
 ROOM = 1 << 20  # bytes; with less, a disk counts as full
 
 _UNRUNNABLE = "was given a statement that it cannot run"
-_WRONG_KEY = "is no database, or not one that this key opens"
+_WRONG_KEY = (
+    "is no database, or not one that this key opens: give its key, or restore it from a backup"
+)
 _DAMAGED = "is damaged: restore it from a backup"
 _BUSY = "is in use by another program: try again when it is done"
 
 # The driver's only word on what went wrong is its message; SQLite's wording is stable. Those that
 # quote a statement or a name of the schema come first: what they quote may be any words below.
 _MESSAGES: tuple[tuple[str, type[AicoLabError], str], ...] = (
+    ("malformed database schema (", CorruptDatabase, _DAMAGED),  # and how: as "syntax error"
     ("no such", InvalidStatement, _UNRUNNABLE),
     ("syntax error", InvalidStatement, _UNRUNNABLE),
     ("unrecognized token", InvalidStatement, _UNRUNNABLE),
@@ -44,7 +50,6 @@ _MESSAGES: tuple[tuple[str, type[AicoLabError], str], ...] = (
     ("file is not a database", NotADatabase, _WRONG_KEY),
     ("file is encrypted", NotADatabase, _WRONG_KEY),
     ("disk image is malformed", CorruptDatabase, _DAMAGED),
-    ("malformed database schema", CorruptDatabase, _DAMAGED),
     ("is locked", DatabaseLocked, _BUSY),
     ("database is busy", DatabaseLocked, _BUSY),
     ("database or disk is full", DiskFull, "lies on a full disk: free some space"),
@@ -62,7 +67,7 @@ def translate(error: BaseException, path: Path) -> AicoLabError:
         error: What the driver raised, panics included.
         path: The database's file.
     """
-    text, where = str(error), path.name
+    text, where = on_one_line(str(error)), path.name
     lowered = text.lower()
     if "disk i/o error" in lowered and _is_full(path.parent):
         # What SQLite says where there is no room even for its shared memory.
@@ -72,8 +77,15 @@ def translate(error: BaseException, path: Path) -> AicoLabError:
             detail = "" if kind in (NotADatabase, DatabaseLocked, DiskFull) else f" ({text})"
             return kind(f"{where} {meaning}{detail}.")
     if is_panic(error):
-        return CorruptDatabase(f"{where} holds something that its driver cannot read.")
+        return CorruptDatabase(
+            f"{where} holds something that its driver cannot read: restore it from a backup."
+        )
     return StorageError(f"{where} refused: {text}.")
+
+
+def on_one_line(text: str) -> str:
+    """Return what SQLite says, without the line ends and the bytes of a damaged page in it."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _is_full(folder: Path) -> bool:

@@ -73,8 +73,10 @@ def open_unwritable(path: Path, key: str | None) -> Iterator[Connection]:
             raise _changed(path)
 
 
-def names_in(path: Path, key: str | None) -> set[str]:
-    """Return the names of the tables, views, indexes and triggers of a file.
+def names_in(path: Path, key: str | None) -> tuple[set[str], bool]:
+    """Return the names of the tables, views, indexes and triggers of a file, and if it is marked.
+
+    A program may mark an empty file as its own, by `PRAGMA application_id` or `user_version`.
 
     Its write-ahead log is looked at only where the file itself holds nothing yet: a database that
     was just made.
@@ -86,12 +88,18 @@ def names_in(path: Path, key: str | None) -> set[str]:
     Raises:
         StorageError: As `open_readonly`.
     """
-    query = "SELECT name FROM sqlite_master"
     with suppress(CorruptDatabase), _connect(path, key, _IMMUTABLE) as connection:
-        if rows := connection.fetch_all(query):  # it may be written just now, and look damaged
-            return {name for (name,) in rows}
+        names, is_marked = _look(connection)  # it may be written just now, and look damaged
+        if names or is_marked:
+            return names, is_marked
     with open_readonly(path, key) as connection:
-        return {name for (name,) in connection.fetch_all(query)}
+        return _look(connection)
+
+
+def _look(connection: Connection) -> tuple[set[str], bool]:
+    names = {name for (name,) in connection.fetch_all("SELECT name FROM sqlite_master")}
+    marks = [connection.fetch_one(f"PRAGMA {mark}") for mark in ("application_id", "user_version")]
+    return names, any(mark != (0,) for mark in marks)
 
 
 def _is_closed_wal(path: Path, key: str | None) -> bool:

@@ -316,7 +316,7 @@ def _refuse_foreign(path: Path, key: str | None) -> None:
         return
     for look in range(LOOKS):
         try:
-            names = names_in(path, key)
+            names, is_marked = names_in(path, key)
             break
         except NotADatabase:
             return  # opening it says the same, with the words for this key
@@ -325,7 +325,8 @@ def _refuse_foreign(path: Path, key: str | None) -> None:
                 raise
             time.sleep(0.1 * (look + 1))
     # SQLite takes a file that is shorter than its header for an empty database.
-    if (names and not names.issuperset(MARKS)) or path.stat().st_size < HEADER:
+    foreign = not names.issuperset(MARKS) if names else is_marked
+    if foreign or path.stat().st_size < HEADER:
         raise NotADatabase(
             f"{path.name} is the database of another program, and was left as it is: "
             "choose another path."

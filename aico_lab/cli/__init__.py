@@ -1,7 +1,7 @@
 """The command line: parse, call `Lab`, print.
 
 Results go to stdout, as text or with `--json` as one JSON value; progress and errors to stderr.
-Exit codes: 0 done, 1 failed, 2 wrong use, 130 stopped by Control-C.
+Exit codes: 0 done, 1 failed, 2 wrong use, 130 stopped by Control-C, 141 nobody reads the output.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["main", "run"]
 
 INTERRUPTED: Final = 130
+READER_STOPPED: Final = 141
+"""What a shell tells of a program that the signal for a broken pipe ended."""
 
 _KEPT: Final = {
     "demo": "what was imported and synced is kept; run it again to go on",
@@ -98,7 +100,7 @@ def _run(interrupted: Callable[[], bool]) -> int:
         streams.flush()
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - the last resort of a program
         if refused := streams.refusal(error):
-            return 1 if refused.reader_stopped else _fail(str(refused))
+            return READER_STOPPED if refused.reader_stopped else _fail(str(refused))
         if debug:
             traceback.print_exc()
         if not interrupted() and isinstance(error, Exception):

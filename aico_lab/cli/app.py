@@ -74,7 +74,12 @@ def options(
 @app.command()
 def demo(
     *,
-    home: HomeOption = None,
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            "--home", help="A home for it alone; else its usual one, whatever AICO_LAB_HOME says."
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many messages, for a quick look.")
     ] = None,
@@ -102,7 +107,13 @@ def demo(
 def init(
     *,
     home: HomeOption = None,
-    key_file: KeyFileOption = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="The key file, made where there is none; else AICO_LAB_KEY_FILE, else the home's "
+            "usual one."
+        ),
+    ] = None,
     passphrase: Annotated[
         bool, typer.Option("--passphrase", help="Protect the home by a passphrase.")
     ] = False,
@@ -177,7 +188,9 @@ def sync(
     *,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
-    full: Annotated[bool, typer.Option("--full", help="Read every table whole.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Read every table whole, and make anew what is damaged.")
+    ] = False,
     on_change: Annotated[
         Literal["evolve", "freeze", "ignore"] | None,
         typer.Option(
@@ -269,11 +282,14 @@ def load(
     *,
     table: Annotated[str, typer.Option(help="A table of it, or a view.")],
     name: Annotated[
-        str | None, typer.Option(help="The schema in the warehouse; else the file's name.")
+        str | None,
+        typer.Option(help="The schema in the warehouse; else one made of the file's name."),
     ] = None,
     key: Annotated[
         list[str] | None,
-        typer.Option(help="A column that identifies a row; else the primary key or the row id."),
+        typer.Option(
+            help="A column that identifies a row, or several; else the primary key or the row id."
+        ),
     ] = None,
     watermark: Annotated[
         str, typer.Option(help="A column of numbers or times that grows with every row.")

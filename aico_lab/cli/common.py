@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aico_lab.lab import Lab
 
 ParameterOption = Annotated[
-    list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE, as often as needed.")
+    list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE, once for each name.")
 ]
 HomeOption = Annotated[
     Path | None,
@@ -29,6 +29,21 @@ KeyFileOption = Annotated[
     typer.Option(help="The key file; else AICO_LAB_KEY_FILE, else the home's usual one."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
+
+
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
+
+
+def refuse_existing(file: Path | None, *, force: bool) -> None:
+    """Do nothing if results may be written to a file.
+
+    Raises:
+        InvalidValue: It is there, and is not to be replaced.
+    """
+    if file is not None and file.expanduser().exists() and not force:
+        from aico_lab.errors import InvalidValue
+
+        raise InvalidValue(f"{file} is there already: name another file, or add --force.")
 
 
 @contextlib.contextmanager
@@ -68,7 +83,9 @@ def read_pairs(pairs: list[str] | None) -> dict[str, object]:
         name, equals, value = pair.partition("=")
         if not equals:
             raise InvalidValue(f"-p takes NAME=VALUE, and {pair!r} has no '='.")
-        given[name.strip()] = value
+        if (name := name.strip()) in given:
+            raise InvalidValue(f"-p {name}=… is there twice: give it once.")
+        given[name] = value
     return given
 
 

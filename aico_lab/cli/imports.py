@@ -115,7 +115,7 @@ def _messages(count: int) -> str:
 
 
 def note_unexplained(result: SyncResult) -> None:
-    """Say which rows do not fit any more, and what is to be known of types."""
+    """Say which rows do not fit any more, and the warnings."""
     for warning in result.warnings:
         note(warning)
     for table, count in result.unexplained.items():

@@ -10,6 +10,7 @@ import typer
 
 from aico_lab.cli import completion
 from aico_lab.cli.common import (
+    ForceOption,
     HomeOption,
     JsonOption,
     KeyFileOption,
@@ -17,6 +18,7 @@ from aico_lab.cli.common import (
     importing,
     open_lab,
     read_pairs,
+    refuse_existing,
 )
 from aico_lab.cli.output import emit, note, say
 
@@ -98,6 +100,7 @@ def metrics_show(
     plot: Annotated[
         Path | None, typer.Option(help="Draw it into this file too: .png, .svg or .html.")
     ] = None,
+    force: ForceOption = False,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     json: JsonOption = False,
@@ -113,6 +116,7 @@ def metrics_show(
         raise InvalidValue(f"{filters[0]} is no parameter of a metric: give --{option}.")
     if plot and plot.suffix.lower() not in PICTURES:
         raise InvalidValue(f"{plot.name} is no picture: its name ends in {', '.join(PICTURES)}.")
+    refuse_existing(plot, force=force)
     with open_lab(home, key_file, timezone=timezone) as lab:
         with importing("aico_lab.metrics.engine.asking"):
             question = lab.metrics[name]

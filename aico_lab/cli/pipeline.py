@@ -49,16 +49,20 @@ def pipeline_run(
 
 
 def _tell(result: StepResult, *, quiet: bool) -> None:
-    from aico_lab.cli.imports import note_rejected
+    from aico_lab.cli.imports import note_rejected, note_unexplained
+    from aico_lab.etl.sync import SyncResult
     from aico_lab.importer import ImportResult
 
     done = result.result
     if isinstance(done, ImportResult):
         note_rejected(done)
+    if isinstance(done, SyncResult):
+        note_unexplained(done)
     if not quiet:
         page = getattr(done, "html", None)  # a report's
         at = f": {page}" if isinstance(page, Path) else ""
-        say(f"{result.run:<8} done in {result.seconds:.1f} s{at}")
+        ended = "done" if result.ok else "failed"
+        say(f"{result.run:<8} {ended} in {result.seconds:.1f} s{at}")
 
 
 @pipeline.command("list")

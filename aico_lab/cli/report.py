@@ -94,13 +94,15 @@ def report_show(
     json: JsonOption = False,
 ) -> None:
     """Show a run of a report, the newest by default: its parameters, its end, its files."""
-    from aico_lab.errors import UnknownName
+    from aico_lab.errors import UnknownName, did_you_mean
 
     named = Path(name).stem if name.endswith(".ipynb") else name
     with open_lab(home, key_file) as lab:
         runs = [run for run in lab.reports.list() if named in (run.report, run.run_id)]
         if not runs:
-            raise UnknownName(f"Nothing named {name!r} ran yet: see `aico-lab report list`.")
+            there = {run.report for run in lab.reports.list()}
+            end = did_you_mean(name, there, ": see `aico-lab report list`.")
+            raise UnknownName(f"Nothing named {name!r} ran yet{end}")
         run, html = runs[0], lab.reports.page(runs[0])
     facts = {
         "run": run.run_id,

@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
+from aico_lab.cli.common import (
+    ForceOption,
+    HomeOption,
+    JsonOption,
+    KeyFileOption,
+    open_lab,
+    refuse_existing,
+)
 from aico_lab.cli.output import distinct, emit, json_text, note, say
 
 if TYPE_CHECKING:
-    import duckdb
+    from aico_lab.adapters.duckdb_relation import Relation
 
 SHOWN: Final = 20
 """How many rows a table shows, unless more are asked for."""
@@ -41,6 +48,7 @@ def sql(
             "only you can read it."
         ),
     ] = None,
+    force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
     """Ask the newest snapshot; a query reaches no other file, and no network."""
@@ -49,6 +57,7 @@ def sql(
 
     if output and json:
         raise InvalidValue("Give only one of --output and --json.")
+    refuse_existing(output, force=force)
     with open_lab(home, key_file, timezone=timezone) as lab:
         relation = lab.sql(query)
         if relation is None:  # a statement without a result, such as CREATE TEMP TABLE
@@ -64,12 +73,12 @@ def sql(
                 _show(relation, limit or SHOWN)
 
 
-def _objects(relation: duckdb.DuckDBPyRelation) -> list[dict[str, object]]:
+def _objects(relation: Relation) -> list[dict[str, object]]:
     names = distinct(relation.columns)
     return [dict(zip(names, row, strict=True)) for row in relation.fetchall()]
 
 
-def _show(relation: duckdb.DuckDBPyRelation, limit: int) -> None:
+def _show(relation: Relation, limit: int) -> None:
     """Print a table of the first rows; it is cut at the edge of a terminal, and nowhere else."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDE
     drawn = io.StringIO()
@@ -84,7 +93,7 @@ def _show(relation: duckdb.DuckDBPyRelation, limit: int) -> None:
         )
 
 
-def _write(relation: duckdb.DuckDBPyRelation, file: Path, timezone: str) -> None:
+def _write(relation: Relation, file: Path, timezone: str) -> None:
     from aico_lab.adapters.duckdb import write_rows
     from aico_lab.home import results_file
 

@@ -11,6 +11,7 @@ import errno
 import io
 import os
 import sys
+import unicodedata
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -27,10 +28,8 @@ _SIMILAR: Final = str.maketrans(
         **dict.fromkeys("┌┐└┘├┤┬┴┼╞╡╪╭╮╰╯╔╗╚╝", "+"),
         **dict.fromkeys("“”„", '"'),
         **dict.fromkeys("‘’", "'"),  # noqa: RUF001
-        "…": "...",
-        "≥": ">=",
-        "≤": "<=",
-        "→": "->",
+        "…": "~",  # as long as it is, for tables
+        "→": ">",
         "·": ".",
     }
 )
@@ -125,6 +124,13 @@ def _open_closed_streams() -> None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
+def _width(character: str) -> int:
+    """Return how many columns of a terminal a character takes."""
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):  # drawn upon another one
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
+
+
 def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
     """Return what stands for characters that cannot be written: one that looks alike, or `?`.
 
@@ -137,5 +143,8 @@ def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
         if "\udc80" <= character <= "\udcff":
             written += bytes([ord(character) - 0xDC00])
         else:
-            written += character.translate(_SIMILAR).encode(error.encoding, errors="replace")
+            similar = character.translate(_SIMILAR)
+            if similar == character:  # a table has as much room for it as a terminal gives it
+                similar = "?" * _width(character)
+            written += similar.encode(error.encoding, errors="replace")
     return written, error.end

@@ -13,6 +13,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from aico_lab.adapters.duckdb import is_plain_name
 from aico_lab.adapters.libsql_readonly import open_readonly
 from aico_lab.errors import InvalidValue, NeverSynced
 from aico_lab.etl.foreign_source import ROWID, read_source
@@ -219,12 +220,16 @@ def check_load(file: Path, name: str | None, lag: float) -> str:
     if not 0 <= lag < math.inf:
         raise InvalidValue("The lag must be 0 or more.")
     schema = _schema_of(file) if name is None else name.lower()
-    if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", schema) or schema in RESERVED:
+    if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", schema) or _is_taken(schema):
         raise InvalidValue(
             f"{schema!r} cannot name a schema of the warehouse: give a --name of letters, digits "
-            f"and _ that is none of {', '.join(sorted(RESERVED))}."
+            f"and _ that is no word of SQL, as 'select', and none of {', '.join(sorted(RESERVED))}."
         )
     return schema
+
+
+def _is_taken(schema: str) -> bool:
+    return schema in RESERVED or not is_plain_name(schema)
 
 
 def _schema_of(file: Path) -> str:
@@ -233,7 +238,7 @@ def _schema_of(file: Path) -> str:
     name = re.sub(r"[^a-z0-9_]+", "_", plain.lower()).strip("_")[:60] or "db"
     if name[0].isdigit():
         name = f"_{name}"
-    return f"{name}_db" if name in RESERVED else name
+    return f"{name}_db" if _is_taken(name) else name
 
 
 def _is_below(newest: Mark, known: Mark) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from aico_lab.errors import InvalidValue, SourceUnreadable, UnknownName
+from aico_lab.errors import InvalidValue, SourceUnreadable, UnknownName, did_you_mean
 from aico_lab.etl.contract import Column, Contract, read_contract
 from aico_lab.etl.extract import extract, extract_by_rows, extract_keys
 from aico_lab.etl.settle import settle
@@ -196,17 +196,15 @@ def _find_table(connection: Connection, table: str) -> tuple[str, bool]:
     for name, has_rowid in found:
         if name.lower() == table.lower():
             return name, bool(has_rowid)
-    raise UnknownName(
-        f"{connection.path.name} has no table {table!r}; it has {_list([n for n, _ in found])}."
-    )
+    names = [name for name, _ in found]
+    end = did_you_mean(table, names, f"; it has {_list(names)}.")
+    raise UnknownName(f"{connection.path.name} has no table {table!r}{end}")
 
 
 def _column(connection: Connection, table: str, names: dict[str, str], wanted: str) -> str:
     if wanted.lower() not in names:
-        raise UnknownName(
-            f"{table} of {connection.path.name} has no column {wanted!r}; "
-            f"it has {_list(list(names.values()))}."
-        )
+        end = did_you_mean(wanted, names.values(), f"; it has {_list(list(names.values()))}.")
+        raise UnknownName(f"{table} of {connection.path.name} has no column {wanted!r}{end}")
     return names[wanted.lower()]
 
 

@@ -19,7 +19,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from aico_lab.adapters.duckdb import DuckDBAdapter, translated
-from aico_lab.adapters.duckdb_confined import check_statements
+from aico_lab.adapters.duckdb_confined import check_statements, refuse_lost_results
+from aico_lab.adapters.duckdb_relation import Relation
 from aico_lab.errors import (
     CorruptDatabase,
     InvalidValue,
@@ -51,7 +52,7 @@ def published(folder: Path) -> dict[int, Path]:
     found = {
         int(match[1]): path
         for path in (folder.iterdir() if folder.is_dir() else ())
-        if (match := re.fullmatch(r"(\d{8,})\.duckdb", path.name))
+        if (match := re.fullmatch(r"(\d{8,})\.duckdb", path.name)) and path.is_file()
     }
     return dict(sorted(found.items()))
 
@@ -141,8 +142,11 @@ def is_log_sound(writer: Path, folder: Path) -> bool:
         return True  # nothing to compare with: a checkpoint has come, or another file
     if not log(newest).exists() or not _is_as_noted(newest, noted):
         return True
-    before = log(newest).read_bytes()
-    return log(writer).exists() and log(writer).read_bytes()[: len(before)] == before
+    try:
+        before = log(newest).read_bytes()
+        return log(writer).read_bytes()[: len(before)] == before
+    except OSError:
+        return False
 
 
 def _check_log(snapshot: Path) -> None:
@@ -150,7 +154,7 @@ def _check_log(snapshot: Path) -> None:
     noted = read_checksums(snapshot.parent.with_name(CHECKSUMS)).get(log(snapshot).name)
     try:
         same = noted is None or noted == checksum(log(snapshot))
-    except FileNotFoundError:
+    except OSError:
         same = False
     if not same:
         raise CorruptDatabase(f"{snapshot.name} is damaged: run `aico-lab sync --full`.")
@@ -158,9 +162,12 @@ def _check_log(snapshot: Path) -> None:
 
 def _is_as_noted(snapshot: Path, noted: Mapping[str, str]) -> bool:
     files = [path for path in (snapshot, log(snapshot)) if path.exists() or path.name in noted]
-    return snapshot.name in noted and all(
-        path.exists() and noted.get(path.name) == checksum(path) for path in files
-    )
+    try:
+        return snapshot.name in noted and all(
+            noted.get(path.name) == checksum(path) for path in files
+        )
+    except OSError:  # it is not there, or the disk does not give it
+        return False
 
 
 def _sound_copy(writer: Path, folder: Path, noted: Mapping[str, str]) -> Path | None:
@@ -296,7 +303,7 @@ class Reader:
 
     def sql(
         self, query: str, parameters: Sequence[object] | Mapping[str, object] | None = None
-    ) -> duckdb.DuckDBPyRelation | None:
+    ) -> Relation | None:
         """Give the answer, or None for a statement that has none.
 
         Args:
@@ -304,7 +311,8 @@ class Reader:
             parameters: Values for its `?`, or by name for its `$name`.
 
         Raises:
-            InvalidValue: The query is not text, or the parameters are neither a list nor a mapping.
+            InvalidValue: The query is not text, or several questions, of which only the last would
+                be answered; or the parameters are neither a list nor a mapping.
             NeverSynced: There is no snapshot yet.
             InvalidStatement: DuckDB cannot run the query.
             NotPermitted: It reaches beyond the snapshot.
@@ -321,7 +329,9 @@ class Reader:
         with translated("The snapshot"):
             if self._confined:
                 check_statements(connection, query)
-            return connection.sql(query, params=parameters)
+            refuse_lost_results(connection, query)
+            relation = connection.sql(query, params=parameters)
+        return None if relation is None else Relation(relation, "The snapshot")
 
     def connection(self) -> duckdb.DuckDBPyConnection:
         """Give a connection to the snapshot to be read; an older one lives on in its answers."""

@@ -32,10 +32,10 @@ def checksum(path: Path) -> str:
 
 
 def read_checksums(record: Path) -> dict[str, str]:
-    """Return the checksums that were noted, by file name; none where the record is damaged."""
+    """Return the checksums that were noted, by file name; none of a record that cannot be read."""
     try:
         noted = json.loads(record.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return {}
     return noted if isinstance(noted, dict) else {}
 

@@ -22,12 +22,13 @@ from aico_lab.errors import CorruptDatabase, StorageError, SyncBusy
 from aico_lab.etl import evolution, snapshots, views
 from aico_lab.etl.contract import read_contract
 from aico_lab.etl.extract import changed_keys, extract
+from aico_lab.etl.layout import NOTE, clear_misplaced
 from aico_lab.etl.misfits import count_rows
 from aico_lab.etl.portions import portions
 from aico_lab.etl.settle import settle
 from aico_lab.etl.soundness import read_whole
 from aico_lab.etl.warehouse import open_warehouse
-from aico_lab.home import held, os_errors
+from aico_lab.home import held, os_errors, remove_whole
 from aico_lab.mart.refresh import MEMORY_LIMIT, Changes
 from aico_lab.schema import feed
 
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
 
 CONSUMER = "warehouse"
 LOCK_SECONDS = 60
-
-NOTE = "published"
-"""The file that says what the newest snapshot holds, for a sync with nothing to do."""
 
 Mode = Literal["full", "increment", "nothing"]
 
@@ -65,7 +63,7 @@ class SyncResult:
         seconds: How long it took.
         unexplained: Rows that were set aside when their table was read whole, though nothing has
             recorded a change of them since they fitted, by table.
-        warnings: What is to be known of the types of the columns.
+        warnings: What is to be known of the types of the columns, and of vectors made anew.
         rebuilt: Whether the warehouse was damaged and made anew, without loaded tables of others.
         problems: What other projections could not do; the warehouse is up to date all the same.
     """
@@ -113,6 +111,9 @@ def sync(
     evolution.check(on_change)
     if not (full or acknowledge) and (newest := _up_to_date(primary, home)):
         return SyncResult("nothing", newest, seconds=time.perf_counter() - started)
+
+    if full:
+        clear_misplaced(home, full=True)
 
     def run() -> SyncResult:
         return _sync(
@@ -170,7 +171,7 @@ def _discard(home: Home) -> None:
         os_errors(home.warehouse),
     ):
         for path in (home.writer, snapshots.log(home.writer)):
-            path.unlink(missing_ok=True)
+            remove_whole(path)
 
 
 def _up_to_date(primary: Connection, home: Home) -> int | None:
@@ -178,7 +179,7 @@ def _up_to_date(primary: Connection, home: Home) -> int | None:
     newest = max(snapshots.published(home.snapshots), default=0)
     try:
         noted = (home.warehouse / NOTE).read_bytes()  # which may be damaged, and no text
-    except FileNotFoundError:
+    except OSError:
         return None
     with primary.snapshot():
         state = _state(feed.head(primary), _contracts(primary))
@@ -222,6 +223,7 @@ def publishing(
         SyncBusy: Another process is writing it.
         StorageError: DuckDB cannot open it, or refused something inside the block.
     """
+    clear_misplaced(home, full=False)
     with (
         held(home.warehouse / "sync.lock", LOCK_SECONDS, _busy),
         _thrifty_arrow(),

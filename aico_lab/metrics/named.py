@@ -132,8 +132,8 @@ class Question:
         return ask(self.metric, self._reader, filters, self.metric.check(parameters))
 
     def __repr__(self) -> str:
-        name = self.metric.name
-        return f"{name}: {self.metric.question} Call it, or see `help(lab.metrics.{name})`."
+        # `help()` begins with it, cut to 100 characters.
+        return f"{self.metric.name}(): {self.metric.question}"
 
 
 def _explained(metric: Metric) -> str:

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from aico_lab.cache.store import CACHED_TABLES, open_cache
 from aico_lab.errors import CorruptDatabase, NotADatabase
-from aico_lab.home import os_errors
+from aico_lab.home import os_errors, remove_whole
 from aico_lab.projections.result import Projected
 from aico_lab.schema import feed
 
@@ -66,7 +65,7 @@ def sync_cache(
         if not full:
             raise
         with os_errors(home.cache):
-            shutil.rmtree(home.cache)
+            remove_whole(home.cache)
         return Projected("full")
 
 

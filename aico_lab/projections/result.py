@@ -18,6 +18,7 @@ class Projected:
         deleted: Entries that were removed, when only what changed was looked at.
         skipped: Rows that cannot be projected: blank, or no valid text.
         seconds: How long it took.
+        rebuilt: Whether what was there was damaged, and was made anew.
     """
 
     mode: Mode
@@ -25,3 +26,4 @@ class Projected:
     deleted: int = 0
     skipped: int = 0
     seconds: float = 0.0
+    rebuilt: bool = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from aico_lab.adapters.chroma import ChromaDBAdapter
@@ -65,7 +65,7 @@ def open_index(home: Home, keys: Keys) -> VectorIndex:
 def project_memories(
     primary: Connection, adapter: ChromaDBAdapter, encoder: Encoder, *, full: bool = False
 ) -> Projected:
-    """Bring the vectors up to date.
+    """Bring the vectors up to date; those that are damaged are made anew.
 
     Where no memory changed, ChromaDB is not even imported.
 
@@ -82,10 +82,17 @@ def project_memories(
     try:
         return _project(primary, adapter, encoder, full=full)
     except (CorruptDatabase, NotADatabase):
-        if not full:
-            raise
+        _read_through(primary)  # the fault may be there, and then the vectors stay
         adapter.remove()  # it would only be opened to be emptied
-        return _project(primary, adapter, encoder, full=full)
+        return replace(_project(primary, adapter, encoder, full=full), rebuilt=True)
+
+
+def _read_through(primary: Connection) -> None:
+    """Read all that vectors are made of, and throw it away."""
+    with primary.snapshot():
+        feed.head(primary)
+        for _ in primary.fetch_batches(_ALL, size=BATCH):
+            pass
 
 
 def _project(

@@ -21,7 +21,7 @@ import tokenize
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from aico_lab.errors import InvalidValue, UnknownName, WrongUse
+from aico_lab.errors import InvalidValue, UnknownName, WrongUse, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,9 +105,8 @@ def bind(
     for name in given:
         if name not in parameters:
             known = ", ".join(sorted(parameters)) or "none, as no cell tagged “parameters” has any"
-            raise UnknownName(
-                f"The notebook has no parameter “{name}”; its parameters are: {known}."
-            )
+            end = did_you_mean(name, parameters, f"; its parameters are: {known}.")
+            raise UnknownName(f"The notebook has no parameter “{name}”{end}")
     bound: dict[str, object] = {}
     for name, parameter in parameters.items():
         bound[name] = parameter.default

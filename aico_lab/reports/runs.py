@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from aico_lab.errors import InvalidValue, UnknownName
+from aico_lab.errors import InvalidValue, UnknownName, did_you_mean
 from aico_lab.etl import snapshots
 from aico_lab.home import private_files
 from aico_lab.reports.records import clear_up, page_of, read_runs, recorded
@@ -65,10 +65,11 @@ def find_notebook(name: str, home: Home | None = None) -> Path:
         return file
     known = notebooks(home)
     if name not in known:
-        raise UnknownName(
-            f"There is no report {name!r}; these are: {', '.join(known) or 'none'}. "
+        end = (
+            f"; these are: {', '.join(known) or 'none'}. "
             "A notebook elsewhere is named by its path, with its ending .ipynb."
         )
+        raise UnknownName(f"There is no report {name!r}{did_you_mean(name, known, end)}")
     return known[name]
 
 

@@ -11,6 +11,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from aico_lab.adapters.libsql_errors import SHOWN, on_one_line
 from aico_lab.adapters.sql_text import quoted
 from aico_lab.errors import (
     CorruptDatabase,
@@ -304,7 +305,8 @@ def check_sound(connection: Connection) -> None:
     name = connection.path.name
     rows = connection.fetch_all("PRAGMA quick_check")
     if rows != [("ok",)]:
-        raise CorruptDatabase(f"{name} is damaged ({rows[0][0]}): restore it from a backup.")
+        found = on_one_line(rows[0][0])[:SHOWN]
+        raise CorruptDatabase(f"{name} is damaged ({found}): restore it from a backup.")
     broken = connection.fetch_all("PRAGMA foreign_key_check")
     if broken:
         raise CorruptDatabase(

@@ -25,6 +25,7 @@ from aico_lab.errors import (
     SchemaTampered,
     SchemaTooNew,
     UnknownName,
+    did_you_mean,
 )
 from aico_lab.schema.authorizer import RESERVED, Guard
 from aico_lab.schema.drift import Drift, Twin
@@ -126,7 +127,8 @@ class SchemaRegistry:
             UnknownName: There is none.
         """
         if name not in self._schemas:
-            raise UnknownName(f"No schema is named {name!r}: see `aico-lab schema status`.")
+            end = did_you_mean(name, self._schemas, ": see `aico-lab schema status`.")
+            raise UnknownName(f"No schema is named {name!r}{end}")
         return self._schemas[name]
 
     @_OrDefault
