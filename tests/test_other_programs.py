@@ -75,6 +75,7 @@ def former(adapter: LibSQLAdapter) -> Connection:
     connection = adapter.connect()
     CORE.rollback("search", 1, connection)
     CORE.rollback("conversations", 1, connection)
+    CORE.rollback("system", 1, connection)
     for table, keys in feed.tracked_tables(connection).items():
         for name, sql in feed.triggers(table, keys, feed_keys.former_expression).items():
             connection.execute(f"DROP TRIGGER {name}")
@@ -95,7 +96,7 @@ async def test_a_former_database_is_brought_forward(adapter: LibSQLAdapter) -> N
     with former(adapter) as connection:
         add(connection, message(1, content="onion soup"))
         assert registry.drift(connection) == Drift()
-        assert registry.pending(connection) == {"conversations": 1, "search": 1}
+        assert registry.pending(connection) == {"conversations": 1, "search": 1, "system": 1}
         cursor = feed.head(connection)
         CORE.apply_core_schemas(connection)
         assert registry.drift(connection) == Drift()

@@ -160,10 +160,12 @@ class _Load:
                 f"{self._target.label} was loaded from {known.file}: give this other file a --name "
                 "of its own, or name the same one to go on with it."
             )
-        how = (source.watermark, source.contract.key)
+        how = (source.watermark, self._target.key)
         fell = known is not None and _is_below(self.newest, known.value)
         if known is None or full or (known.column, known.key) != how:
             self._load_anew()
+        elif not source.contract.tells_keys_apart:
+            self._load_anew()  # a row could be taken for another one
         elif fell and source.keyed_by_rowid:
             self._load_anew()  # the ids were given anew, as VACUUM does: they name other rows now
         else:

@@ -49,6 +49,12 @@ class ForeignTable:
         self._name = f'"{source}"."{contract.table}"'
         self._columns = ", ".join(f'"{name}" {kind}' for name, kind in contract.duckdb_types)
 
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What rows are merged by; a column of values of several types is not what it was."""
+        kinds = zip(self._contract.key, self._contract.key_kinds, strict=True)
+        return tuple(f"{name} of any type" if kind == "any" else name for name, kind in kinds)
+
     def watermark(self) -> Watermark | None:
         """Give how far this table was read; None where it is not here, or has other columns."""
         columns = self._connection.execute(
@@ -74,7 +80,7 @@ class ForeignTable:
         )
         self._connection.execute(
             "INSERT INTO meta.watermarks VALUES (?, ?, ?, ?, ?, ?, now())",
-            [*identity, column, json.dumps(value), json.dumps(self._contract.key), str(file)],
+            [*identity, column, json.dumps(value), json.dumps(self.key), str(file)],
         )
 
     def create(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Final
 
+from aico_lab.etl.misfits import NAMING
 from aico_lab.mart import refresh
 
 if TYPE_CHECKING:
@@ -96,5 +97,5 @@ def are_of_this_version(connection: duckdb.DuckDBPyConnection) -> bool:
 def version() -> str:
     """Name what is defined here: another version of the package has another name for it."""
     return hashlib.sha256(
-        repr((DEFINITIONS, NEEDED, VIEWS, refresh.version())).encode()
+        repr((DEFINITIONS, NEEDED, VIEWS, NAMING, refresh.version())).encode()
     ).hexdigest()

@@ -1,8 +1,9 @@
 """The change feed: every change of a tracked table, in commit order, in the same transaction.
 
 A row of `change_log` names the changed row (see `aico_lab.schema.feed_keys`) and not its values; a
-consumer reads the present state of the named row, so replaying the log is harmless. Sequence numbers have no gaps, which lets a
-consumer tell a pruned log from a quiet one. `device_id` is NULL for a change made on this device.
+consumer reads the present state of the named row, so replaying the log is harmless. Sequence
+numbers have no gaps, which lets a consumer tell a pruned log from a quiet one. `device_id` is NULL
+for a change made on this device.
 """
 
 from __future__ import annotations
