@@ -425,8 +425,8 @@ class Lab:
                 `sp ace.db` and `memory_db` of `memory.db`.
             key: The columns that identify a row; else the primary key, else the row id.
             watermark: A column of numbers or times that grows with every row, or 'rowid'.
-            lag: How far below the watermark to look again: row ids, seconds of a time, or whatever
-                the column counts.
+            lag: How far below the watermark to look again: seconds of a time, also where the column
+                holds seconds or milliseconds since 1970; else row ids, or whatever it counts.
             deletes: Find the rows that are gone from the table, and remove them.
             full: Read the table whole, and keep nothing else.
             progress: Told of the table, the rows read so far, and the rows in all.

@@ -186,7 +186,7 @@ def _column(name: str, declared: str) -> Column:
     upper = declared.upper()
     for prefix, kind in _PREFIXES:
         if upper.startswith(prefix):
-            return Column(name, kind)
+            return Column(name, kind, loose=upper.startswith("BLOB"))
     if _INTEGER.fullmatch(upper):
         return Column(name, "integer")
     if _TEXT.search(upper):

@@ -45,7 +45,7 @@ _ZONELESS = r"^(\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)$"
 """A time without a zone, such as SQLite's own CURRENT_TIMESTAMP."""
 
 NUMBERS = frozenset({"integer", "real", "boolean", "seconds", "milliseconds", "decimal"})
-_NO_BLOBS = frozenset({"text", "timestamp", "date", "any"})
+_NO_BLOBS = frozenset({"text", "timestamp", "date"})
 
 EXACT = 2.0**53
 """Below it a floating-point number is every integer exactly."""
@@ -158,6 +158,13 @@ def _parts(
     yield from zip(*keys, strict=True)
 
 
+def _from_literal(part: Part) -> Part:
+    """Return the blob that stands there as a literal of SQL."""
+    if part.is_blob and isinstance(part.value, bytes):
+        return Part(bytes.fromhex(part.value[2:-1].decode()), is_blob=True)
+    return part
+
+
 def _fetch(
     connection: Connection,
     contract: Contract,
@@ -182,6 +189,21 @@ def _fetch(
         for rows in connection.fetch_batches(query, parameters, size=FETCH_ROWS):
             values = list(zip(*rows, strict=True))
             yield values[:count], values[count:]
+
+
+def holds_only(connection: Connection, table: str, column: Column) -> bool:
+    """Say whether every value of a column of a table fits."""
+    for (values,), marks in _fetch(connection, Contract(table, (column,), ()), "1", (), ""):
+        if any(map(any, marks)) or _convert_or_none(column, values) is None:
+            return False
+    return True
+
+
+def _convert_or_none(column: Column, values: Sequence[Value]) -> pa.Array | None:
+    try:
+        return convert(column, values)
+    except DOES_NOT_FIT:
+        return None
 
 
 def _by_pages(connection: Connection, contract: Contract, layout: Layout) -> Iterator[Extracted]:
@@ -228,6 +250,12 @@ def _expression(column: Column) -> str:
     name = _name(column)
     if column.kind in ("text", "timestamp", "date"):
         return f"CAST({name} AS BLOB)"
+    if column.kind == "any":
+        return (
+            f"CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) "
+            f"WHEN 'blob' THEN CAST('x''' || lower(hex({name})) || '''' AS BLOB) "
+            f"ELSE {name} END"
+        )
     if column.kind == "json":
         return f"iif(typeof({name}) = 'real', {name}, CAST({name} AS BLOB))"
     return f"iif(typeof({name}) = 'text', CAST({name} AS BLOB), {name})"
@@ -236,7 +264,7 @@ def _expression(column: Column) -> str:
 def _mark(column: Column, *, is_key: bool) -> str:
     """Give SQL that is 1 for a value whose type does not show in what is selected."""
     match column.kind:
-        case "text" | "timestamp" | "date" | "any":
+        case "text" | "timestamp" | "date":
             return f"typeof({_name(column)}) = 'blob'"
         case "json":
             return f"NOT coalesce(json_valid({_name(column)}), 1)"
@@ -273,7 +301,9 @@ def _sort_out(
     unfit: list[tuple[int, int, bool]] = []
     for position, column in enumerate(contract.columns):
         bits = marks[position // _MARKS]
-        marked = {row for row, bit in enumerate(bits) if bit >> position % _MARKS & 1}
+        marked: set[int] = set()
+        if column.kind != "any":  # which takes blobs, too
+            marked = {row for row, bit in enumerate(bits) if bit >> position % _MARKS & 1}
         unfit += [
             (row, position, row in marked) for row in _unfit(column, columns[position], marked)
         ]
@@ -357,16 +387,30 @@ def _decimals(numbers: pa.Array, column: Column) -> pa.Array:
 
 
 def _texts(column: Column, values: Values) -> pa.Array:
-    """Decode texts; where a column may hold numbers too, write them with all their digits."""
+    """Decode texts.
+
+    Where a column may hold anything, numbers are written with all their digits, and texts that are
+    not UTF-8 as literals of SQL, as blobs are.
+    """
     try:
         return _array(values, pa.binary()).cast(pa.string())
     except (TypeError, pa.ArrowException):
-        if column.kind not in ("any", "json"):
+        if column.kind not in ("any", "json") or isinstance(values, pa.Array):
             raise
     written = [
         repr(value).encode() if isinstance(value, int | float) else value for value in values
     ]
+    if column.kind == "any":
+        written = [_utf8(value) if isinstance(value, bytes) else value for value in written]
     return pa.array(written, pa.binary()).cast(pa.string())
+
+
+def _utf8(text: bytes) -> bytes:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return literal(Part(text)).encode()
+    return text
 
 
 def _integers(values: Values) -> pa.Array:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aico_lab.etl.contract import Contract
-    from aico_lab.etl.foreign_source import Mark
+    from aico_lab.etl.foreign_source import Reached
     from aico_lab.etl.misfits import Misfit
     from aico_lab.etl.warehouse import Warehouse
 
@@ -25,14 +25,14 @@ class Watermark:
     """How far a table was read, and how.
 
     Attributes:
-        column: Whose highest value it is.
+        column: Whose highest value it is, and its unit.
         value: That value; None where there was none.
         key: The columns by which rows were merged.
         file: The file that was read.
     """
 
     column: str
-    value: Mark
+    value: Reached
     key: tuple[str, ...]
     file: str
 
@@ -72,7 +72,7 @@ class ForeignTable:
         column, value, key, file = row
         return Watermark(column, json.loads(value), tuple(json.loads(key)), file)
 
-    def advance(self, column: str, value: Mark, file: Path) -> None:
+    def advance(self, column: str, value: Reached, file: Path) -> None:
         """Note how far the table was read."""
         identity = [self._source, self._contract.table]
         self._connection.execute(
