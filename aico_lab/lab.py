@@ -408,8 +408,8 @@ class Lab:
     ) -> LoadResult:
         """Bring a table of another program's database into the warehouse, as `"<name>"."<table>"`.
 
-        Columns of strict types (INTEGER, REAL, TEXT, BLOB, TIMESTAMP and the like) have these; what
-        does not fit goes to quarantine. Others, of types such as DECIMAL, DATETIME, BOOL or none,
+        Columns of strict types (INTEGER, REAL, TEXT, TIMESTAMP and the like) have these; what does
+        not fit goes to quarantine. Others, of types such as DECIMAL, DATETIME, BOOL, BLOB or none,
         have the type that all their values fit, else text with every digit, and a warning.
 
         The first time it is read whole, afterwards from its watermark on. A row that came late, or

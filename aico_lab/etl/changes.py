@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
-from aico_lab.etl.extract import DOES_NOT_FIT, NUMBERS, convert, extract_by_rows, fits
+from aico_lab.etl.extract import DOES_NOT_FIT, NUMBERS, convert, extract_by_rows, fits, plain_names
 from aico_lab.etl.misfits import UNTYPED, row_key
 from aico_lab.schema import feed_keys
 from aico_lab.schema.feed_keys import Part
@@ -87,6 +87,8 @@ def changed_keys(connection: Connection, contract: Contract, *, since: int, unti
         `row_key`, by which quarantine knows the row; a column `k0`, `k1` and so on for each column
         of the key; and `fits`, which is false where a value of it is NULL since it does not fit.
     """
+    if (texts := _changed_texts(connection, contract, since, until)) is not None:
+        return texts
     keys = _logged(connection, contract, since, until)
     columns: list[Sequence[Part]] = list(zip(*keys, strict=True)) or [() for _ in contract.key]
     kinds = {column.name: column for column in contract.columns}
@@ -104,6 +106,33 @@ def changed_keys(connection: Connection, contract: Contract, *, since: int, unti
     return table.append_column("fits", pa.array(known, pa.bool_()))
 
 
+def _changed_texts(
+    connection: Connection, contract: Contract, since: int, until: int
+) -> pa.Table | None:
+    """Return the keys where each is a text with its own name, as nearly always; else None."""
+    column = next(column for column in contract.columns if column.name == contract.key[0])
+    if len(contract.key) > 1 or column.kind != "text":
+        return None
+    rows = _rows(connection, contract, since, until)
+    values = [logged for logged, _ in rows]
+    names = plain_names(column.kind, values)
+    if names is None or any(is_blob for _, is_blob in rows):
+        return None
+    array = convert(column, values)
+    return pa.table({"row_key": names, "k0": array, "fits": array.is_valid()})
+
+
+def _rows(
+    connection: Connection, contract: Contract, since: int, until: int
+) -> list[tuple[bytes, int]]:
+    """Return what the log has for keys, each once, and whether it is a blob."""
+    return connection.fetch_all(
+        "SELECT DISTINCT CAST(row_key AS BLOB), typeof(row_key) = 'blob' FROM change_log "
+        f"WHERE {_NAMED}",
+        [since, until, contract.table],
+    )
+
+
 def mistakes_keys(connection: Connection, contract: Contract, *, since: int, until: int) -> bool:
     """Say whether the warehouse could take a row that the change feed names for another one.
 
@@ -117,7 +146,9 @@ def mistakes_keys(connection: Connection, contract: Contract, *, since: int, unt
         if kinds[name].kind == "json" or (kinds[name].loose and kinds[name].kind in ("any", "text"))
     ]
     return bool(loose) and any(
-        not contract.tells_keys_apart or part.is_blob or not isinstance(_number(part.value), bytes)
+        not contract.tells_keys_apart
+        or not _is_text(part)
+        or not isinstance(_number(part.value), bytes)
         for key in _logged(connection, contract, since, until)
         for part in (key[i] for i in loose)
         if part.value is not None
@@ -130,11 +161,7 @@ def _logged(
     """Return the keys that the change feed names, each of them once."""
     kinds = contract.key_kinds
     keys: dict[tuple[Part, ...], None] = {}
-    for logged, is_blob in connection.fetch_all(
-        "SELECT DISTINCT CAST(row_key AS BLOB), typeof(row_key) = 'blob' FROM change_log "
-        f"WHERE {_NAMED}",
-        [since, until, contract.table],
-    ):
+    for logged, is_blob in _rows(connection, contract, since, until):
         key = feed_keys.read(logged, is_blob=bool(is_blob), columns=len(kinds))
         if len(kinds) == 1 and not key[0].is_blob:
             number = Part(_number(key[0].value))
@@ -149,11 +176,20 @@ def _logged(
 def _stored(part: Part, column: Column) -> Value:
     """Return the value as it is selected; None where such a column holds no such value."""
     if column.kind == "any" or (column.kind == "text" and column.loose):
-        if part.is_blob:
-            return feed_keys.literal(part).encode()
-        return str(part.value).encode() if isinstance(part.value, int | float) else part.value
+        is_text = part.value is None or _is_text(part)
+        return part.value if is_text else feed_keys.literal(part).encode()
     is_misfit = isinstance(part.value, bytes) and part.is_blob != (column.kind == "blob")
     return None if is_misfit else part.value
+
+
+def _is_text(part: Part) -> bool:
+    if not isinstance(part.value, bytes) or part.is_blob:
+        return False
+    try:
+        part.value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _convert_or_null(column: Column, values: Sequence[Value]) -> pa.Array:

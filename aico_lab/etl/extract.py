@@ -117,7 +117,7 @@ def _names(
 ) -> pa.Array:
     """Return what quarantine calls rows, whole columns at once where that is possible."""
     if len(columns) == 1 and not any(map(any, marks)):
-        plain = _plain_names(keys.key_kinds[0], columns[0])
+        plain = plain_names(keys.key_kinds[0], columns[0])
         if plain is not None:
             return plain
     return pa.array(
@@ -125,8 +125,8 @@ def _names(
     )
 
 
-def _plain_names(kind: Kind, values: Sequence[Value]) -> pa.Array | None:
-    """Return texts, or whole numbers, as they are; None where that is not their name."""
+def plain_names(kind: Kind, values: Sequence[Value]) -> pa.Array | None:
+    """Return texts, or whole numbers, as they are; None where that is not the name of them all."""
     with contextlib.suppress(pa.ArrowException, TypeError):
         kinds = {*map(type, values)}
         if kinds == {int}:
