@@ -341,8 +341,8 @@ class Lab:
     ) -> LoadResult:
         """Bring a table of another program's database into the warehouse, as `"<name>"."<table>"`.
 
-        Columns of strict types (INTEGER, REAL, TEXT, BLOB, TIMESTAMP and the like) have these; what
-        does not fit goes to quarantine. Others, of types such as DECIMAL, DATETIME, BOOL or none,
+        Columns of strict types (INTEGER, REAL, TEXT, TIMESTAMP and the like) have these; what does
+        not fit goes to quarantine. Others, of types such as DECIMAL, DATETIME, BOOL, BLOB or none,
         have the type that all their values fit, else text with every digit, and a warning.
 
         The first time it is read whole, afterwards from its watermark on. A row that came late, or
@@ -358,8 +358,8 @@ class Lab:
                 `sp ace.db`, `memory_db` of `memory.db` and `select_db` of `select.db`.
             key: The columns that identify a row; else the primary key, else the row id.
             watermark: A column of numbers or times that grows with every row, or 'rowid'.
-            lag: How far below the watermark to look again: row ids, seconds of a time, or whatever
-                the column counts.
+            lag: How far below the watermark to look again: seconds of a time, also where the column
+                holds seconds or milliseconds since 1970; else row ids, or whatever it counts.
             deletes: Find the rows that are gone from the table, and remove them.
             full: Read the table whole, and keep nothing else.
             progress: Told of the table, the rows read so far, and the rows in all.

@@ -7,9 +7,11 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing, contextmanager
 from hashlib import sha256
 
+import duckdb
 import libsql_experimental
 import pytest
 
@@ -204,6 +206,49 @@ def test_a_row_of_the_future_does_not_hide_those_that_come(lab, shop):
     lab.load(shop, "t", watermark="at", lag=60)
     write(shop, "INSERT INTO t VALUES (2, datetime('now'))")
     assert lab.load(shop, "t", watermark="at", lag=60).rows == 1
+
+
+@pytest.mark.parametrize("type_", ["INTEGER", "TIMESTAMP", "DATETIME", ""])
+@pytest.mark.parametrize("unit", [1, 1000], ids=["seconds", "milliseconds"])
+def test_numbers_that_are_times_are_marks_as_times_are(lab, shop, type_, unit):
+    """A lag is seconds of them, and the future does not hide what comes."""
+    now = int(time.time())
+    write(shop, f"CREATE TABLE t (id INTEGER PRIMARY KEY, at {type_})")
+
+    def put(number, seconds):
+        write(shop, f"INSERT INTO t VALUES ({number}, {seconds * unit})")
+        return lab.load(shop, "t", watermark="at", lag=3600)
+
+    assert put(1, now - 60).watermark == now - 60
+    assert put(2, now - 1800).rows == 1
+    assert put(3, now - 7200).rows == 0
+    assert now <= put(4, 3_786_912_000).watermark <= time.time()
+    put(5, now)
+    found = [number for (number,) in rows(lab, "SELECT id FROM shop.t ORDER BY id")]
+    assert found in ([1, 2, 4, 5], [1, 2, 3, 4, 5])  # whole, where the column's type changed
+    put(6, now + 1)
+    assert rows(lab, "SELECT id FROM shop.t WHERE id > 4 ORDER BY id") == [(5,), (6,)]
+    assert rows(lab, "SELECT count(*) FROM quarantine.misfits") == [(0,)]
+
+
+def test_a_watermark_of_an_earlier_version_is_left_behind(lab, shop):
+    """It was as far as the column's numbers go, in the future or in milliseconds."""
+    now = int(time.time())
+    write(
+        shop,
+        "CREATE TABLE s (id INTEGER PRIMARY KEY, at INTEGER)",
+        "CREATE TABLE ms (id INTEGER PRIMARY KEY, at INTEGER)",
+        f"INSERT INTO s VALUES (1, {now}), (2, 3786912000)",
+        f"INSERT INTO ms VALUES (1, {now}000), (2, 3786912000000)",
+    )
+    for table in ("s", "ms"):
+        lab.load(shop, table, watermark="at")
+    with duckdb.connect(str(lab.home.writer)) as writer:
+        writer.execute("UPDATE meta.watermarks SET \"column\" = 'at', value = '3786912000000'")
+    for table, unit in (("s", 1), ("ms", 1000)):
+        write(shop, f"INSERT INTO {table} VALUES (3, {(now + 5) * unit})")
+        lab.load(shop, table, watermark="at")
+        assert rows(lab, f"SELECT id FROM shop.{table} ORDER BY id") == [(1,), (2,), (3,)]
 
 
 def test_integers_beyond_53_bits_are_exact_watermarks(lab, shop):

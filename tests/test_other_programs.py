@@ -12,7 +12,7 @@ import pytest
 
 from aico_lab.dal import DataAccessLayer
 from aico_lab.repositories import LibSQLConversationRepository
-from aico_lab.schema import CORE, SchemaRegistry, SchemaVersion, feed
+from aico_lab.schema import CORE, SchemaRegistry, SchemaVersion, feed, feed_keys
 from aico_lab.schema.drift import Drift
 from tests.databases import with_core_schemas
 from tests.messages import START, add, at, message
@@ -75,11 +75,11 @@ def former(adapter: LibSQLAdapter) -> Connection:
     connection = adapter.connect()
     CORE.rollback("search", 1, connection)
     CORE.rollback("conversations", 1, connection)
-    for name, sql in connection.fetch_all(
-        "SELECT name, sql FROM sqlite_master WHERE name GLOB 'feed_*' AND type = 'trigger'"
-    ):
-        connection.execute(f"DROP TRIGGER {name}")
-        connection.execute(sql.replace(feed.CLOCK, feed.FORMER_CLOCK))
+    CORE.rollback("system", 1, connection)
+    for table, keys in feed.tracked_tables(connection).items():
+        for name, sql in feed.triggers(table, keys, feed_keys.former_expression).items():
+            connection.execute(f"DROP TRIGGER {name}")
+            connection.execute(sql.replace(feed.CLOCK, feed.FORMER_CLOCK))
     return connection
 
 
@@ -96,7 +96,7 @@ async def test_a_former_database_is_brought_forward(adapter: LibSQLAdapter) -> N
     with former(adapter) as connection:
         add(connection, message(1, content="onion soup"))
         assert registry.drift(connection) == Drift()
-        assert registry.pending(connection) == {"conversations": 1, "search": 1}
+        assert registry.pending(connection) == {"conversations": 1, "search": 1, "system": 1}
         cursor = feed.head(connection)
         CORE.apply_core_schemas(connection)
         assert registry.drift(connection) == Drift()

@@ -522,7 +522,7 @@ def test_an_error_in_the_middle_leaves_the_warehouse_as_it_was(lab, monkeypatch)
     before = contents(lab)
     add(lab.primary, *map(message, range(10, 20)))
     with monkeypatch.context() as patch:
-        patch.setattr(sync_module, "extract", lambda *_a, **_k: iter([1 / 0]))
+        patch.setattr(sync_module, "extract_changed", lambda *_a: iter([1 / 0]))
         with pytest.raises(ZeroDivisionError):
             lab.sync()
     assert contents(lab) == before

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from aico_lab.bus.topics import matches
 from aico_lab.repositories import outbox
-from aico_lab.schema import feed
+from aico_lab.schema import feed, feed_keys
 
 if TYPE_CHECKING:
     from aico_lab.dal import DataAccessLayer
@@ -72,7 +72,8 @@ async def _move(dal: DataAccessLayer, patterns: set[str]) -> int:
     oldest = head + 1 if state["oldest"] is None else state["oldest"]
     if oldest <= moved + 1 <= head + 1:  # numbers have no gaps, so nothing is missing in between
         rows = await dal.fetch_all(
-            "SELECT seq, table_name, row_key, op, at, "
+            "SELECT seq, table_name, CAST(row_key AS BLOB) AS row_key, "
+            "typeof(row_key) = 'blob' AS is_blob, op, at, "
             "table_name IN (SELECT table_name FROM feed_tables) AS tracked "
             "FROM change_log WHERE seq > ? ORDER BY seq LIMIT ?",
             [moved, BATCH],
@@ -82,7 +83,7 @@ async def _move(dal: DataAccessLayer, patterns: set[str]) -> int:
                 f"data.{row['table_name']}.{row['op']}".lower(),
                 {
                     "table": row["table_name"],
-                    "key": row["row_key"],
+                    "key": feed_keys.shown(row["row_key"], is_blob=row["is_blob"]),
                     "seq": row["seq"],
                     "at": row["at"],
                 },

@@ -117,6 +117,20 @@ class Contract:
     rowid: str | None = None
 
     @property
+    def key_kinds(self) -> tuple[Kind, ...]:
+        """The kinds of the columns that identify a row."""
+        kinds = {column.name: column.kind for column in self.columns}
+        return tuple(kinds[name] for name in self.key)
+
+    @property
+    def tells_keys_apart(self) -> bool:
+        """Whether different keys are different in the warehouse, too.
+
+        Where values of several types become text, 1 and '1' are the same.
+        """
+        return not {"any", "json"}.intersection(self.key_kinds)
+
+    @property
     def arrow_schema(self) -> pa.Schema:
         """The table as Arrow carries it."""
         return pa.schema([(column.name, column.arrow_type) for column in self.columns])
@@ -172,7 +186,7 @@ def _column(name: str, declared: str) -> Column:
     upper = declared.upper()
     for prefix, kind in _PREFIXES:
         if upper.startswith(prefix):
-            return Column(name, kind)
+            return Column(name, kind, loose=upper.startswith("BLOB"))
     if _INTEGER.fullmatch(upper):
         return Column(name, "integer")
     if _TEXT.search(upper):

@@ -19,9 +19,10 @@ import pyarrow.compute as pc
 
 from aico_lab.collector import without_garbage_collector
 from aico_lab.etl.contract import Column, Contract
-from aico_lab.etl.misfits import REASONS, SHOWN, Misfit, literal, readable, row_key
+from aico_lab.etl.misfits import REASONS, SHOWN, Misfit, ambiguous, readable, row_key
 from aico_lab.etl.pages import Layout, read_columns, read_layout
 from aico_lab.machine_code import is_available
+from aico_lab.schema.feed_keys import Part, literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.adapters.libsql_values import Value
+    from aico_lab.etl.contract import Kind
 
 FETCH_ROWS = 2_000
 """Rows fetched at a time: few enough to stay in the processor's cache."""
@@ -43,8 +45,8 @@ Values: TypeAlias = "Sequence[Value] | pa.Array"
 _ZONELESS = r"^(\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)$"
 """A time without a zone, such as SQLite's own CURRENT_TIMESTAMP."""
 
-_NUMBERS = frozenset({"integer", "real", "boolean", "seconds", "milliseconds", "decimal"})
-_NO_BLOBS = frozenset({"text", "timestamp", "date", "any"})
+NUMBERS = frozenset({"integer", "real", "boolean", "seconds", "milliseconds", "decimal"})
+_NO_BLOBS = frozenset({"text", "timestamp", "date"})
 
 EXACT = 2.0**53
 """Below it a floating-point number is every integer exactly."""
@@ -52,34 +54,19 @@ EXACT = 2.0**53
 _MARKS = 60
 """Columns whose marks share one integer."""
 
-_DOES_NOT_FIT = (pa.ArrowException, TypeError, ValueError, OverflowError)
+DOES_NOT_FIT = (pa.ArrowException, TypeError, ValueError, OverflowError)
 
 
-def extract(
-    connection: Connection, contract: Contract, *, since: int | None = None, until: int = 0
-) -> Iterator[Extracted]:
-    """Read a table, or those of its rows that changed.
+def extract(connection: Connection, contract: Contract) -> Iterator[Extracted]:
+    """Read a table.
 
     Args:
         connection: The primary database, inside `snapshot()`.
         contract: The table.
-        since: Only rows that the change feed names after this sequence number; None for all.
-        until: The last sequence number to look at, with `since`.
 
     Yields:
         Rows that fit, and those that do not.
     """
-    if since is not None:
-        keys = ", ".join(f"{expression} AS k{i}" for i, expression in enumerate(_log_key(contract)))
-        match = " AND ".join(f't."{name}" = k.k{i}' for i, name in enumerate(contract.key))
-        changed = (
-            f"(SELECT DISTINCT {keys} FROM change_log "
-            f"WHERE seq > ? AND seq <= ? AND table_name = ?) AS k CROSS JOIN"
-        )
-        yield from extract_by_rows(
-            connection, contract, match, [since, until, contract.table], chosen=changed
-        )
-        return
     layout = read_layout(connection, contract)
     if layout is None or len(layout.leaves) < PAGEWISE or not is_available():
         yield from extract_by_rows(connection, contract)
@@ -123,19 +110,60 @@ def extract_keys(
     keys = Contract(contract.table, tuple(kinds[name] for name in contract.key), contract.key)
     for columns, marks in _fetch(connection, keys, condition, parameters, ""):
         batch, _ = _fit(keys, columns, marks)
-        yield pa.Table.from_batches([batch]), _names(columns)
+        yield pa.Table.from_batches([batch]), _names(keys, columns, marks)
 
 
-def _names(keys: Sequence[Sequence[Value]]) -> pa.Array:
+def _names(
+    keys: Contract, columns: Sequence[Sequence[Value]], marks: Sequence[Sequence[int]]
+) -> pa.Array:
     """Return what quarantine calls rows, whole columns at once where that is possible."""
-    if len(keys) == 1:
-        with contextlib.suppress(pa.ArrowException, TypeError):
-            kinds = {*map(type, keys[0])}
-            if kinds == {int}:
-                return pa.array(keys[0], pa.int64()).cast(pa.string())
-            if kinds == {bytes}:
-                return pa.array(keys[0], pa.binary()).cast(pa.string())
-    return pa.array([row_key(parts) for parts in zip(*keys, strict=True)], pa.string())
+    if len(columns) == 1 and not any(map(any, marks)):
+        plain = plain_names(keys.key_kinds[0], columns[0])
+        if plain is not None:
+            return plain
+    return pa.array(
+        [row_key(key, keys.key_kinds) for key in _parts(keys, columns, marks)], pa.string()
+    )
+
+
+def plain_names(kind: Kind, values: Sequence[Value]) -> pa.Array | None:
+    """Return texts, or whole numbers, as they are; None where that is not the name of them all."""
+    with contextlib.suppress(pa.ArrowException, TypeError):
+        kinds = {*map(type, values)}
+        if kinds == {int}:
+            return pa.array(values, pa.int64()).cast(pa.string())
+        if kinds == {bytes} and kind != "blob":
+            texts = pa.array(values, pa.binary()).cast(pa.string())
+            if not pc.any(pc.match_substring_regex(texts, f"^{ambiguous(kind)}")).as_py():
+                return texts
+    return None
+
+
+def _parts(
+    contract: Contract, columns: Sequence[Sequence[Value]], marks: Sequence[Sequence[int]]
+) -> Iterator[tuple[Part, ...]]:
+    """Give the key of every row of a batch."""
+    names = [column.name for column in contract.columns]
+    keys = []
+    for name in contract.key:
+        at = names.index(name)
+        blob_is_marked = contract.columns[at].kind != "blob"
+        keys.append(
+            [
+                Part(
+                    value, isinstance(value, bytes) and (bits >> at % _MARKS & 1) == blob_is_marked
+                )
+                for value, bits in zip(columns[at], marks[at // _MARKS], strict=True)
+            ]
+        )
+    yield from zip(*keys, strict=True)
+
+
+def _from_literal(part: Part) -> Part:
+    """Return the blob that stands there as a literal of SQL."""
+    if part.is_blob and isinstance(part.value, bytes):
+        return Part(bytes.fromhex(part.value[2:-1].decode()), is_blob=True)
+    return part
 
 
 def _fetch(
@@ -152,7 +180,7 @@ def _fetch(
         " | ".join(
             f"(({mark}) << {bit})"
             for bit, column in enumerate(contract.columns[at : at + _MARKS])
-            if (mark := _mark(column))
+            if (mark := _mark(column, is_key=column.name in contract.key))
         )
         or "0"
         for at in range(0, count, _MARKS)
@@ -164,6 +192,21 @@ def _fetch(
             yield values[:count], values[count:]
 
 
+def holds_only(connection: Connection, table: str, column: Column) -> bool:
+    """Say whether every value of a column of a table fits."""
+    for (values,), marks in _fetch(connection, Contract(table, (column,), ()), "1", (), ""):
+        if any(map(any, marks)) or _convert_or_none(column, values) is None:
+            return False
+    return True
+
+
+def _convert_or_none(column: Column, values: Sequence[Value]) -> pa.Array | None:
+    try:
+        return convert(column, values)
+    except DOES_NOT_FIT:
+        return None
+
+
 def _by_pages(connection: Connection, contract: Contract, layout: Layout) -> Iterator[Extracted]:
     """Decode pages; what they do not give, and where something does not fit, select it."""
     for arrays, rowids, left in read_columns(connection, contract, layout):
@@ -171,7 +214,7 @@ def _by_pages(connection: Connection, contract: Contract, layout: Layout) -> Ite
         try:
             _refuse_invalid_json(connection, contract, arrays, rowids)
             yield _to_batch(contract, arrays), []
-        except _DOES_NOT_FIT:
+        except DOES_NOT_FIT:
             unread = np.concatenate([rowids, left])
         if len(unread):
             yield from extract_by_rows(
@@ -203,76 +246,33 @@ def _refuse_invalid_json(
         raise ValueError("not JSON")
 
 
-def changed_keys(connection: Connection, contract: Contract, *, since: int, until: int) -> pa.Table:
-    """Give the keys of all rows that the change feed names.
-
-    Keys that were only inserted are among them: a foreign program's INSERT OR REPLACE logs nothing
-    but the insertion.
-
-    Returns:
-        A column `k0`, `k1` and so on for each column of the key, NULL where a key does not fit, and
-        `row_key`, by which quarantine knows the row.
-    """
-    keys = ", ".join(f"CAST({key} AS BLOB)" for key in _log_key(contract))
-    rows = connection.fetch_all(
-        f"SELECT DISTINCT {keys} FROM change_log WHERE seq > ? AND seq <= ? AND table_name = ?",
-        [since, until, contract.table],
-    )
-    columns = list(zip(*rows, strict=True)) if rows else [() for _ in contract.key]
-    kinds = {column.name: column for column in contract.columns}
-    stored: list[Sequence[Value]] = [
-        [*map(_number, keys)] if kinds[name].kind in _NUMBERS else keys
-        for name, keys in zip(contract.key, columns, strict=True)
-    ]
-    arrays = [
-        _convert_or_null(kinds[name], keys) for name, keys in zip(contract.key, stored, strict=True)
-    ]
-    names = [f"k{i}" for i in range(len(arrays))]
-    return pa.Table.from_arrays([*arrays, _names(stored)], [*names, "row_key"])
-
-
-def _convert_or_null(column: Column, values: Sequence[Value]) -> pa.Array:
-    try:
-        return _convert(column, values)
-    except _DOES_NOT_FIT:
-        return _convert(column, [value if _fits(column, value) else None for value in values])
-
-
-def _number(logged: bytes | None) -> Value:
-    """Return a number that the change feed logged as text."""
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return logged and kind(logged)
-    return logged
-
-
-def _log_key(contract: Contract) -> list[str]:
-    if len(contract.key) == 1:
-        return ["row_key"]
-    return [f"json_extract(row_key, '$[{i}]')" for i in range(len(contract.key))]
-
-
 def _expression(column: Column) -> str:
     """Select a column: texts as bytes, numbers as they are, so that none is rounded."""
     name = _name(column)
-    if column.kind in ("text", "timestamp", "date", "blob"):
+    if column.kind in ("text", "timestamp", "date"):
         return f"CAST({name} AS BLOB)"
+    if column.kind == "any":
+        return (
+            f"CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) "
+            f"WHEN 'blob' THEN CAST('x''' || lower(hex({name})) || '''' AS BLOB) "
+            f"ELSE {name} END"
+        )
     if column.kind == "json":
         return f"iif(typeof({name}) = 'real', {name}, CAST({name} AS BLOB))"
     return f"iif(typeof({name}) = 'text', CAST({name} AS BLOB), {name})"
 
 
-def _mark(column: Column) -> str:
+def _mark(column: Column, *, is_key: bool) -> str:
     """Give SQL that is 1 for a value whose type does not show in what is selected."""
     match column.kind:
-        case "text" | "timestamp" | "date" | "any":
+        case "text" | "timestamp" | "date":
             return f"typeof({_name(column)}) = 'blob'"
         case "json":
             return f"NOT coalesce(json_valid({_name(column)}), 1)"
         case "blob":
             return f"typeof({_name(column)}) NOT IN ('blob', 'null')"
         case _:
-            return ""
+            return f"typeof({_name(column)}) = 'blob'" if is_key else ""
 
 
 def _name(column: Column) -> str:
@@ -281,7 +281,7 @@ def _name(column: Column) -> str:
 
 def _to_batch(contract: Contract, columns: Sequence[Values]) -> pa.RecordBatch:
     arrays = [
-        _convert(column, values) for column, values in zip(contract.columns, columns, strict=True)
+        convert(column, values) for column, values in zip(contract.columns, columns, strict=True)
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=contract.arrow_schema)
 
@@ -290,7 +290,7 @@ def _fit(
     contract: Contract, columns: Sequence[Sequence[Value]], marks: Sequence[Sequence[int]]
 ) -> Extracted:
     if not any(map(any, marks)):
-        with contextlib.suppress(*_DOES_NOT_FIT):
+        with contextlib.suppress(*DOES_NOT_FIT):
             return _to_batch(contract, columns), []
     return _sort_out(contract, columns, marks)
 
@@ -302,17 +302,18 @@ def _sort_out(
     unfit: list[tuple[int, int, bool]] = []
     for position, column in enumerate(contract.columns):
         bits = marks[position // _MARKS]
-        marked = {row for row, bit in enumerate(bits) if bit >> position % _MARKS & 1}
+        marked: set[int] = set()
+        if column.kind != "any":  # which takes blobs, too
+            marked = {row for row, bit in enumerate(bits) if bit >> position % _MARKS & 1}
         unfit += [
             (row, position, row in marked) for row in _unfit(column, columns[position], marked)
         ]
-    names = [column.name for column in contract.columns]
-    keys = [columns[names.index(name)] for name in contract.key]
+    keys = list(_parts(contract, columns, marks))
     misfits = [
         Misfit(
             table=contract.table,
-            row_key=row_key([key[row] for key in keys]),
-            column=names[position],
+            row_key=row_key(keys[row], contract.key_kinds),
+            column=contract.columns[position].name,
             reason=REASONS[contract.columns[position].kind],
             value=_shown(contract.columns[position], columns[position][row], is_marked),
         )
@@ -330,20 +331,25 @@ def _sort_out(
 def _unfit(column: Column, values: Sequence[Value], marked: set[int]) -> set[int]:
     """Find the values that do not fit, one by one only where the whole column does not."""
     try:
-        _convert(column, [value for row, value in enumerate(values) if row not in marked])
-    except _DOES_NOT_FIT:
-        return marked | {row for row, value in enumerate(values) if not _fits(column, value)}
+        convert(column, [value for row, value in enumerate(values) if row not in marked])
+    except DOES_NOT_FIT:
+        return marked | {row for row, value in enumerate(values) if not fits(column, value)}
     return marked
 
 
 def _shown(column: Column, value: Value, is_marked: bool) -> str:  # noqa: FBT001
     """Return the beginning of a value that does not fit; a blob among texts as a literal."""
     if is_marked and isinstance(value, bytes) and column.kind in _NO_BLOBS:
-        return literal(value[:SHOWN])[:SHOWN]
+        return literal(Part(value[:SHOWN], is_blob=True))[:SHOWN]
     return readable(value)[:SHOWN]
 
 
-def _convert(column: Column, values: Values) -> pa.Array:
+def convert(column: Column, values: Values) -> pa.Array:
+    """Return values of a column in its type.
+
+    Raises:
+        ArrowException, TypeError, ValueError, OverflowError: One of them does not fit.
+    """
     match column.kind:
         case "text" | "json" | "timestamp" | "date" | "any":
             texts = _texts(column, values)
@@ -382,16 +388,30 @@ def _decimals(numbers: pa.Array, column: Column) -> pa.Array:
 
 
 def _texts(column: Column, values: Values) -> pa.Array:
-    """Decode texts; where a column may hold numbers too, write them with all their digits."""
+    """Decode texts.
+
+    Where a column may hold anything, numbers are written with all their digits, and texts that are
+    not UTF-8 as literals of SQL, as blobs are.
+    """
     try:
         return _array(values, pa.binary()).cast(pa.string())
     except (TypeError, pa.ArrowException):
-        if column.kind not in ("any", "json"):
+        if column.kind not in ("any", "json") or isinstance(values, pa.Array):
             raise
     written = [
         repr(value).encode() if isinstance(value, int | float) else value for value in values
     ]
+    if column.kind == "any":
+        written = [_utf8(value) if isinstance(value, bytes) else value for value in written]
     return pa.array(written, pa.binary()).cast(pa.string())
+
+
+def _utf8(text: bytes) -> bytes:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return literal(Part(text)).encode()
+    return text
 
 
 def _integers(values: Values) -> pa.Array:
@@ -404,9 +424,10 @@ def _array(values: Values, type_: pa.DataType) -> pa.Array:
     return values if isinstance(values, pa.Array) else pa.array(values, type_)
 
 
-def _fits(column: Column, value: Value) -> bool:
+def fits(column: Column, value: Value) -> bool:
+    """Say whether a value can be converted to the type of its column."""
     try:
-        _convert(column, [value])
-    except _DOES_NOT_FIT:
+        convert(column, [value])
+    except DOES_NOT_FIT:
         return False
     return True

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from aico_lab.etl.foreign_source import Mark, Source
+    from aico_lab.etl.foreign_source import Reached, Source
     from aico_lab.etl.misfits import Misfit
     from aico_lab.etl.sync import Mode, Progress
     from aico_lab.home import Home
@@ -62,7 +62,7 @@ class LoadResult:
     rows: int
     deleted: int
     quarantined: int
-    watermark: Mark
+    watermark: Reached
     seconds: float
     warnings: list[str] = field(default_factory=list)
 
@@ -92,7 +92,8 @@ def load_foreign(
         name: The schema for it; the file's name without its ending by default.
         key_columns: What identifies a row; else the primary key, else the row id.
         watermark: The column that tells what is new, or 'rowid'.
-        lag: How far below the watermark to read again, in its unit: row ids, or seconds of a time.
+        lag: How far below the watermark to read again: seconds of a time, whatever its unit in the
+            column; else row ids, or whatever the column counts.
         deletes: Find the rows that are gone from the table, and remove them.
         full: Read the table whole.
         source_key: The file's key, if it is encrypted.
@@ -151,7 +152,7 @@ class _Load:
         self._target = target
         self._progress = progress
         self.mode: Mode = "nothing"
-        self.newest: Mark = source.newest()
+        self.newest: Reached = source.newest()
         self.rows = self.deleted = self.quarantined = 0
 
     def run(self, file: Path, lag: float, *, deletes: bool, full: bool, named: bool) -> None:
@@ -161,16 +162,18 @@ class _Load:
                 f"{self._target.label} was loaded from {known.file}: give this other file a --name "
                 "of its own, or name the same one to go on with it."
             )
-        how = (source.watermark, source.contract.key)
+        how = (source.marked_by, self._target.key)
         fell = known is not None and _is_below(self.newest, known.value)
         if known is None or full or (known.column, known.key) != how:
             self._load_anew()
+        elif not source.contract.tells_keys_apart:
+            self._load_anew()  # a row could be taken for another one
         elif fell and source.keyed_by_rowid:
             self._load_anew()  # the ids were given anew, as VACUUM does: they name other rows now
         else:
             self._merge(None if fell else _minus(known.value, lag), deletes=deletes)
         if self.mode != "nothing" or known is None or known.value != self.newest:
-            self._target.advance(source.watermark, self.newest, file)
+            self._target.advance(source.marked_by, self.newest, file)
 
     def _load_anew(self) -> None:
         self.mode = "full"
@@ -184,7 +187,7 @@ class _Load:
             self.rows += rows.num_rows
             self._progress(self._target.label, self.rows, total)
 
-    def _merge(self, since: Mark, *, deletes: bool) -> None:
+    def _merge(self, since: Reached, *, deletes: bool) -> None:
         target, misfits = self._target, self._stage(since)
         self.rows, self.deleted = target.merge()
         changed = False
@@ -199,7 +202,7 @@ class _Load:
         if changed or self.rows or self.deleted:
             self.mode = "increment"
 
-    def _stage(self, since: Mark) -> list[Misfit]:
+    def _stage(self, since: Reached) -> list[Misfit]:
         self._target.create_staging()
         total, read = self._source.count(since), 0
         found: list[Misfit] = []
@@ -241,11 +244,11 @@ def _schema_of(file: Path) -> str:
     return f"{name}_db" if _is_taken(name) else name
 
 
-def _is_below(newest: Mark, known: Mark) -> bool:
+def _is_below(newest: Reached, known: Reached) -> bool:
     return known is not None and (newest is None or newest < known)
 
 
-def _minus(known: Mark, lag: float) -> Mark:
+def _minus(known: Reached, lag: float) -> Reached:
     """Go back by the lag, exactly where both are whole numbers."""
     if known is None:
         return None

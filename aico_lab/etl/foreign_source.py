@@ -1,7 +1,8 @@
 """A table of another program's database: its contract, its key, and what of it is new.
 
 Nothing tells what changed there, so a watermark does: the highest row id, or the highest number or
-time in a column, that was seen. A later load reads the rows from there on.
+time in a column, that was seen (see `aico_lab.etl.marks`). A later load reads the rows from there
+on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from aico_lab.errors import InvalidValue, SourceUnreadable, UnknownName, did_you_mean
 from aico_lab.etl.contract import Column, Contract, read_contract
 from aico_lab.etl.extract import extract, extract_by_rows, extract_keys
+from aico_lab.etl.marks import of_column, of_row_id
 from aico_lab.etl.settle import settle
 
 if TYPE_CHECKING:
@@ -21,12 +23,13 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.etl.extract import Extracted
+    from aico_lab.etl.marks import Mark
 
 ROWID: Final = "rowid"
 NAMED: Final = 20
 """Tables or columns that an error lists, at most."""
 
-Mark = int | float | None
+Reached = int | float | None
 """How far a watermark has come."""
 
 
@@ -39,7 +42,7 @@ class Source:
         contract: The table; its first column is the row id where that is its key.
         watermark: The column that tells what is new, or 'rowid'.
         keyed_by_rowid: Whether nothing but the row id identifies a row.
-        mark: SQL that gives a row's mark: a number, the seconds of a time, or NULL.
+        mark: SQL that gives a row's mark.
         warnings: What is to be known of the types of its columns.
     """
 
@@ -47,21 +50,23 @@ class Source:
     contract: Contract
     watermark: str
     keyed_by_rowid: bool
-    mark: str
+    mark: Mark
     warnings: list[str]
 
-    def newest(self) -> Mark:
+    @property
+    def marked_by(self) -> str:
+        """The watermark and its unit: marks of another one say nothing about these."""
+        return f"{self.watermark} in milliseconds" if self.mark.in_millis else self.watermark
+
+    def newest(self) -> Reached:
         """Give the highest mark; a time in the future counts as the present one.
 
         Raises:
             InvalidValue: The column holds something, but neither numbers nor times.
         """
-        mark, column, table = self.mark, f't."{self.watermark}"', f'"{self.contract.table}" AS t'
-        if mark.startswith("CASE"):
-            now = "unixepoch('now', 'subsec')"
-            mark = f"iif(typeof({column}) = 'text', min({mark}, {now}), {mark})"
-        row = self.connection.fetch_one(f"SELECT max({mark}) FROM {table}")
-        newest: Mark = row[0] if row else None
+        column, table = f't."{self.watermark}"', f'"{self.contract.table}" AS t'
+        row = self.connection.fetch_one(f"SELECT max({self.mark.capped}) FROM {table}")
+        newest: Reached = row[0] if row else None
         if newest is None and self.connection.fetch_one(
             f"SELECT 1 FROM {table} WHERE {column} IS NOT NULL LIMIT 1"
         ):
@@ -71,7 +76,7 @@ class Source:
             )
         return newest
 
-    def count(self, since: Mark) -> int:
+    def count(self, since: Reached) -> int:
         """Count the rows that `rows` reads."""
         condition, parameters = self._from(since)
         row = self.connection.fetch_one(
@@ -79,22 +84,22 @@ class Source:
         )
         return row[0] if row else 0
 
-    def rows(self, since: Mark) -> Iterator[Extracted]:
+    def rows(self, since: Reached) -> Iterator[Extracted]:
         """Read the rows whose mark is NULL or not below `since`, or all of them for None."""
         if since is None:
             return extract(self.connection, self.contract)
         return extract_by_rows(self.connection, self.contract, *self._from(since))
 
-    def keys(self, since: Mark) -> Iterator[tuple[pa.Table, pa.Array]]:
+    def keys(self, since: Reached) -> Iterator[tuple[pa.Table, pa.Array]]:
         """Read the keys of the rows that `rows` reads: those that fit, and the names of all."""
         return extract_keys(self.connection, self.contract, *self._from(since))
 
-    def _from(self, since: Mark) -> tuple[str, list[Mark]]:
+    def _from(self, since: Reached) -> tuple[str, list[Reached]]:
         if since is None:
             return "1", []  # not `true`, which may be a column
-        if self.mark.startswith("CASE"):
-            return f"coalesce(({self.mark}) >= ?, 1)", [since]
-        return f"{self.mark} >= ?", [since]  # so that SQLite seeks the row id
+        if self.watermark == ROWID:
+            return f"{self.mark.sql} >= ?", [since]  # so that SQLite seeks the row id
+        return f"coalesce(({self.mark.sql}) >= ?, 1)", [since]
 
 
 def read_source(
@@ -140,11 +145,13 @@ def read_source(
     contract, warnings = settle(connection, Contract(name, columns, chosen))
     by_rowid = not key and not own_key
     if watermark.lower() == ROWID and rowid and ROWID not in names:
-        return Source(connection, contract, ROWID, by_rowid, f't."{rowid}"', warnings)
+        mark = of_row_id(f't."{rowid}"')
+        return Source(connection, contract, ROWID, by_rowid, mark, warnings)
     if watermark.lower() == ROWID and ROWID not in names:
         raise InvalidValue(f"{name} has no row id: name a column with --watermark.")
     column = _column(connection, name, names, watermark)
-    return Source(connection, contract, column, by_rowid, _mark(f't."{column}"'), warnings)
+    mark = of_column(connection, name, f't."{column}"')
+    return Source(connection, contract, column, by_rowid, mark, warnings)
 
 
 def _columns(connection: Connection, table: str) -> tuple[Column, ...]:
@@ -171,19 +178,6 @@ def _holds_numbers(connection: Connection, table: str, column: Column) -> bool:
             f'SELECT 1 FROM (SELECT "{column.name}" AS v FROM "{table}" '
             f"WHERE \"{column.name}\" IS NOT NULL LIMIT 1) WHERE typeof(v) IN ('integer', 'real')"
         )
-    )
-
-
-def _mark(column: str) -> str:
-    """Give SQL for a number as it is, and for a text that is a time its seconds since 1970.
-
-    SQLite takes a text of digits for the number of a day, and 'now' for a time.
-    """
-    return (
-        f"CASE typeof({column}) WHEN 'integer' THEN {column} "
-        f"WHEN 'real' THEN iif(abs({column}) < 9e999, {column}, NULL) "
-        f"WHEN 'text' THEN iif({column} GLOB '[0-9][0-9][0-9][0-9]-*', "
-        f"unixepoch({column}, 'subsec'), NULL) END"
     )
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aico_lab.etl.contract import Contract
-    from aico_lab.etl.foreign_source import Mark
+    from aico_lab.etl.foreign_source import Reached
     from aico_lab.etl.misfits import Misfit
     from aico_lab.etl.warehouse import Warehouse
 
@@ -25,14 +25,14 @@ class Watermark:
     """How far a table was read, and how.
 
     Attributes:
-        column: Whose highest value it is.
+        column: Whose highest value it is, and its unit.
         value: That value; None where there was none.
         key: The columns by which rows were merged.
         file: The file that was read.
     """
 
     column: str
-    value: Mark
+    value: Reached
     key: tuple[str, ...]
     file: str
 
@@ -48,6 +48,12 @@ class ForeignTable:
         self.label = f"{source}.{contract.table}"
         self._name = f'"{source}"."{contract.table}"'
         self._columns = ", ".join(f'"{name}" {kind}' for name, kind in contract.duckdb_types)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What rows are merged by; a column of values of several types is not what it was."""
+        kinds = zip(self._contract.key, self._contract.key_kinds, strict=True)
+        return tuple(f"{name} of any type" if kind == "any" else name for name, kind in kinds)
 
     def watermark(self) -> Watermark | None:
         """Give how far this table was read; None where it is not here, or has other columns."""
@@ -66,7 +72,7 @@ class ForeignTable:
         column, value, key, file = row
         return Watermark(column, json.loads(value), tuple(json.loads(key)), file)
 
-    def advance(self, column: str, value: Mark, file: Path) -> None:
+    def advance(self, column: str, value: Reached, file: Path) -> None:
         """Note how far the table was read."""
         identity = [self._source, self._contract.table]
         self._connection.execute(
@@ -74,7 +80,7 @@ class ForeignTable:
         )
         self._connection.execute(
             "INSERT INTO meta.watermarks VALUES (?, ?, ?, ?, ?, ?, now())",
-            [*identity, column, json.dumps(value), json.dumps(self._contract.key), str(file)],
+            [*identity, column, json.dumps(value), json.dumps(self.key), str(file)],
         )
 
     def create(self) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from aico_lab.schema.feed_keys import Part, literal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,6 +18,9 @@ if TYPE_CHECKING:
 
 SHOWN: Final = 200
 """Characters of a value that is set aside which are kept to recognise it by."""
+
+NAMING: Final = "literals of SQL"
+"""How quarantine names rows: one of another version has other names, and is filled anew."""
 
 REASONS: Final[dict[Kind, str]] = {
     "integer": "is not an integer",
@@ -55,22 +62,55 @@ def count_rows(misfits: Sequence[Misfit]) -> int:
     return len({misfit.row_key for misfit in misfits})
 
 
-def row_key(parts: Sequence[Value]) -> str:
-    """Return the name of a row: its key as text, several columns as a JSON array of texts."""
-    texts = [readable(part) for part in parts]
-    return texts[0] if len(texts) == 1 else json.dumps(texts, ensure_ascii=False)
+def row_key(parts: Sequence[Part], kinds: Sequence[Kind]) -> str:
+    """Return the name of a row, which no other row of its table has.
+
+    Args:
+        parts: Its key.
+        kinds: What the columns of the key hold.
+
+    Returns:
+        A text as it is, and other values as literals of SQL; so is a text that could be taken for
+        one. Several columns are a JSON array of these.
+    """
+    names = [_name(part, kind) for part, kind in zip(parts, kinds, strict=True)]
+    return names[0] if len(names) == 1 else json.dumps(names, ensure_ascii=False)
+
+
+def _name(part: Part, kind: Kind) -> str:
+    if isinstance(part.value, bytes) and not part.is_blob:
+        with contextlib.suppress(UnicodeDecodeError):
+            text = part.value.decode()
+            if not re.match(ambiguous(kind), text):
+                return text
+    return literal(part)
+
+
+def ambiguous(kind: Kind) -> str:
+    """Return a pattern of the texts that could be taken for another value of such a column.
+
+    SQLite makes a text of digits a number, or a number a text, in columns of all other kinds.
+    """
+    return rf"(?:NULL$|'|x'|CAST\(x'{NUMBER if kind in UNTYPED else ''})"
+
+
+UNTYPED: Final = frozenset({"any", "blob"})
+"""Kinds of columns in which a number and the text of its digits are two values."""
+
+NUMBER: Final = r"|[-+]?(?:\d|inf$|nan$)"
 
 
 def readable(value: Value) -> str:
-    """Return a value as text: bytes that are not UTF-8 as a blob literal of SQL."""
+    """Return a value as people read it: bytes that are not UTF-8 as a blob literal of SQL."""
     if not isinstance(value, bytes):
         return str(value)
     try:
         return value.decode()
     except UnicodeDecodeError:
-        return literal(value)
+        return literal(Part(value, is_blob=True))
 
 
-def literal(value: bytes) -> str:
-    """Return bytes as a blob literal of SQL, such as x'00ff'."""
-    return f"x'{value.hex()}'"
+def readable_key(values: Sequence[Value]) -> str:
+    """Return a key as people read it, several columns as a JSON array of texts."""
+    texts = [readable(value) for value in values]
+    return texts[0] if len(texts) == 1 else json.dumps(texts, ensure_ascii=False)

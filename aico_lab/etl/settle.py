@@ -3,6 +3,9 @@
 SQLite takes a declared type for a hint. A column of DECIMAL, DATETIME or of no type holds what was
 given, so its values say what it is: whole numbers, numbers, decimal numbers, dates, times, truths,
 blobs. Where they do not agree it is text, with every digit of its numbers, and a warning says so.
+
+Counts of the values say which types may be meant; whether all values fit one, the conversion itself
+says that the rows will go through later. So no row is set aside for a type that is chosen here.
 """
 
 from __future__ import annotations
@@ -11,14 +14,16 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from aico_lab.etl.extract import EXACT
+from aico_lab.etl.extract import EXACT, holds_only
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from aico_lab.adapters.libsql import Connection
     from aico_lab.etl.contract import Column, Contract
 
 _DECIMAL = re.compile(r"(?:DECIMAL|NUMERIC|NUMBER|DEC)\s*\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)")
-_PROMISES = re.compile("DEC|NUM|MONEY|CURRENCY|DATE|TIMESTAMP|BOOL")
+_PROMISES = re.compile("DEC|NUM|MONEY|CURRENCY|DATE|TIMESTAMP|BOOL|BLOB")
 _LARGEST_DECIMAL: Final = 38
 
 # Of a column of numbers the largest must be later than March 1973 to be taken for a time: a year,
@@ -29,8 +34,8 @@ _SECONDS: Final = 10**11
 _LATEST: Final = 2_208_988_800
 _EARLIEST_MS: Final = 631_152_000_000
 
-_DATE = "'[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]'"
-_TIME = "'[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9][ T][0-9][0-9]:[0-9][0-9]*'"
+_BY_STORAGE: Final = frozenset({"integer", "real", "blob", "any"})
+"""Kinds that all values of their storage classes fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +50,6 @@ class _Found:
     high: float | None
     wide: int  # integers that no floating-point number need be
     between: int  # numbers other than 0 below the seconds of 5138, which as milliseconds are 1973
-    longer: int  # numbers of more digits than the declared type has
-    dates: int
-    times: int
 
 
 def settle(connection: Connection, contract: Contract) -> tuple[Contract, list[str]]:
@@ -73,8 +75,14 @@ def settle(connection: Connection, contract: Contract) -> tuple[Contract, list[s
     for column in loose:
         type_ = declared[column.name]
         digits = _digits(type_)
-        found = _look(connection, contract.table, column.name, type_, digits)
-        settled[column.name] = _settled(column, type_, digits, found)
+        found = _look(connection, contract.table, column.name)
+        settled[column.name] = next(
+            candidate
+            for candidate in _candidates(column, type_, digits, found)
+            if not _all(found)
+            or candidate.kind in _BY_STORAGE
+            or holds_only(connection, contract.table, candidate)
+        )
         is_mixed = settled[column.name].kind == "any"
         if is_mixed or (settled[column.name].kind == "text" and _PROMISES.search(type_)):
             warnings.append(
@@ -93,31 +101,16 @@ def _digits(declared: str) -> tuple[int, int] | None:
     return (whole, fraction) if 0 < whole <= _LARGEST_DECIMAL and fraction <= whole else None
 
 
-def _look(
-    connection: Connection, table: str, column: str, declared: str, digits: tuple[int, int] | None
-) -> _Found:
+def _look(connection: Connection, table: str, column: str) -> _Found:
     value = f't."{column}"'
     number = f"iif(typeof({value}) IN ('integer', 'real'), {value}, NULL)"
-    longer = dates = times = "0"
-    if digits:
-        unit = f"1e{digits[1]}"
-        limit = min(10.0 ** digits[0], EXACT)
-        longer = (
-            f"total(round({number} * {unit}) / {unit} IS NOT {number} * 1.0 "
-            f"OR abs({number} * {unit}) >= {limit!r})"
-        )
-    if _is_time(declared):
-        text = f"typeof({value}) = 'text'"
-        dates = f"total({text} AND {value} GLOB {_DATE} AND date({value}) IS {value})"
-        times = f"total({text} AND {value} GLOB {_TIME} AND datetime({value}) IS NOT NULL)"
     counts = ", ".join(
         f"total(typeof({value}) = '{kind}')" for kind in ("integer", "real", "text", "blob")
     )
     (row,) = connection.fetch_all(
         f"SELECT {counts}, min({number}), max({number}), "
         f"total(typeof({value}) = 'integer' AND {value} NOT BETWEEN {-EXACT:.0f} AND {EXACT:.0f}), "
-        f"total({number} <> 0 AND {number} < {_SECONDS}), {longer}, {dates}, {times} "
-        f'FROM "{table}" AS t'
+        f'total({number} <> 0 AND {number} < {_SECONDS}) FROM "{table}" AS t'
     )
     return _Found(*row)
 
@@ -130,42 +123,41 @@ def _all(found: _Found) -> float:
     return found.integers + found.reals + found.texts + found.blobs
 
 
-def _settled(
+def _candidates(
     column: Column, declared: str, digits: tuple[int, int] | None, found: _Found
-) -> Column:
-    """Choose the narrowest kind that loses nothing."""
-    numbers = found.integers + found.reals
+) -> Iterator[Column]:
+    """Give the kinds that may hold all values and lose nothing, the narrowest first."""
     if not _all(found):
-        return _declared(column, declared, digits)
-    if _is_time(declared) and found.texts == _all(found):
-        if found.dates == found.texts:
-            return replace(column, kind="date")
-        if found.times == found.texts:
-            return replace(column, kind="timestamp", zoneless=True)
-    if numbers == _all(found) and found.low is not None and found.high is not None:
-        return _of_numbers(column, declared, digits, found)
-    if found.blobs == _all(found):
-        return replace(column, kind="blob")
-    return replace(column, kind="text" if found.texts == _all(found) else "any")
+        yield _declared(column, declared, digits)
+    elif found.integers + found.reals == _all(found):
+        yield from _of_numbers(column, declared, digits, found)
+    elif found.blobs == _all(found):
+        yield replace(column, kind="blob")
+    elif found.texts == _all(found):
+        if _is_time(declared):
+            yield replace(column, kind="date")
+            yield replace(column, kind="timestamp", zoneless=True)
+        yield replace(column, kind="text")
+    yield replace(column, kind="any")
 
 
 def _of_numbers(
     column: Column, declared: str, digits: tuple[int, int] | None, found: _Found
-) -> Column:
+) -> Iterator[Column]:
     low, high = found.low or 0, found.high or 0
-    if declared.startswith("BOOL") and not found.reals and low >= 0 and high <= 1:
-        return replace(column, kind="boolean")
+    if declared.startswith("BOOL"):
+        yield replace(column, kind="boolean")
     if _is_time(declared) and high >= _EARLIEST:
         if low > -_SECONDS and high < _LATEST:
-            return replace(column, kind="seconds")
+            yield replace(column, kind="seconds")
         if low >= 0 and _EARLIEST_MS <= high < 1000 * _LATEST and not found.between:
-            return replace(column, kind="milliseconds")
-    if digits and not found.longer:
-        return replace(column, kind="decimal", digits=digits)
+            yield replace(column, kind="milliseconds")
+    if digits:
+        yield replace(column, kind="decimal", digits=digits)
     if not found.reals:
-        return replace(column, kind="integer")
-    # Neither type holds large integers among other numbers.
-    return replace(column, kind="any" if found.wide else "real")
+        yield replace(column, kind="integer")
+    elif not found.wide:  # else neither type holds large integers among other numbers
+        yield replace(column, kind="real")
 
 
 def _declared(column: Column, declared: str, digits: tuple[int, int] | None) -> Column:
@@ -174,6 +166,8 @@ def _declared(column: Column, declared: str, digits: tuple[int, int] | None) -> 
         return replace(column, kind="decimal", digits=digits)
     if declared.startswith("BOOL"):
         return replace(column, kind="boolean")
+    if declared.startswith("BLOB"):
+        return replace(column, kind="blob")
     if declared == "DATE":
         return replace(column, kind="date")
     if _is_time(declared):

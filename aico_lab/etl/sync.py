@@ -20,8 +20,9 @@ import pyarrow as pa
 from aico_lab.adapters.duckdb import is_damage
 from aico_lab.errors import CorruptDatabase, StorageError, SyncBusy
 from aico_lab.etl import evolution, snapshots, views
+from aico_lab.etl.changes import changed_keys, extract_changed, mistakes_keys
 from aico_lab.etl.contract import read_contract
-from aico_lab.etl.extract import changed_keys, extract
+from aico_lab.etl.extract import extract
 from aico_lab.etl.layout import NOTE, clear_misplaced
 from aico_lab.etl.misfits import count_rows
 from aico_lab.etl.portions import portions
@@ -329,6 +330,13 @@ class _Run:
             and of_this_version
         ):
             return "nothing", target
+        if cursor is not None:
+            anew = anew | {
+                contract.table
+                for contract in plan.contracts
+                if contract.table not in anew
+                and mistakes_keys(self._primary, contract, since=cursor.seq, until=target.seq)
+            }
         if not of_this_version:
             # The mart is made while messages are read; and rows were set aside by other rules.
             tables = {contract.table for contract in plan.contracts}
@@ -346,7 +354,12 @@ class _Run:
                     target.seq,
                 )
                 if same and contract.table in anew and contract.table not in plan.anew:
-                    self._note_unexplained(contract, known.get(contract.table, set()), target.seq)
+                    self._note_unexplained(
+                        contract,
+                        known.get(contract.table, set()),
+                        target.seq,
+                        of_this_version=of_this_version,
+                    )
             with self._warehouse.memory(MEMORY_LIMIT):
                 self._messages.apply()
             self._warehouse.create_views()
@@ -366,9 +379,11 @@ class _Run:
         if not total:
             return
         gone: pa.Table | None = None
-        if since is not None:
+        if since is None:
+            extracted = extract(self._primary, contract)
+        else:
             gone = changed_keys(self._primary, contract, since=since, until=until)
-        extracted = extract(self._primary, contract, since=since, until=until)
+            extracted = extract_changed(self._primary, contract, since, until)
         for rows, misfits in portions(contract, extracted):
             if gone is not None:
                 if deleted := self._warehouse.delete(contract, gone, rows, messages):
@@ -389,13 +404,17 @@ class _Run:
         self.warnings += warnings
         return settled
 
-    def _note_unexplained(self, contract: Contract, known: set[str], until: int) -> None:
+    def _note_unexplained(
+        self, contract: Contract, known: set[str], until: int, *, of_this_version: bool
+    ) -> None:
         """Note the rows that fitted before, of which the feed does not say that they changed."""
         cursor = self._warehouse.cursor
         new = self._warehouse.misfits().get(contract.table, set()) - known
         if new and cursor and feed.continues(self._primary, cursor):
             changed = changed_keys(self._primary, contract, since=cursor.seq, until=until)
             new.difference_update(changed["row_key"].to_pylist())
+        if not of_this_version:  # an earlier one had other names for such keys
+            new = {name for name in new if "'" not in name and "NULL" not in name}
         if new:
             self._warehouse.note_unexplained(contract.table, new)
             self.unexplained[contract.table] = len(new)

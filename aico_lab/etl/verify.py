@@ -18,10 +18,11 @@ import polars as pl
 
 from aico_lab.adapters.duckdb import translated
 from aico_lab.errors import SchemaChanged
+from aico_lab.etl.changes import changed_keys
 from aico_lab.etl.contract import read_contract
 from aico_lab.etl.evolution import of_type, with_needed
-from aico_lab.etl.extract import changed_keys, extract_by_rows
-from aico_lab.etl.misfits import row_key
+from aico_lab.etl.extract import extract_by_rows
+from aico_lab.etl.misfits import readable_key
 from aico_lab.etl.settle import settle
 from aico_lab.schema import feed
 
@@ -277,7 +278,13 @@ class _Comparison:
         if self._pending.is_empty():
             return rows
         pending = [f"k{i}" for i in range(len(self._live.key))]
-        return rows.join(self._pending, left_on=self._live.key, right_on=pending, how="anti")
+        return rows.join(
+            self._pending.filter("fits"),
+            left_on=self._live.key,
+            right_on=pending,
+            how="anti",
+            nulls_equal=True,
+        )
 
     def _digest(self, frames: Iterable[pl.DataFrame]) -> tuple[int, list[int]]:
         """Count the rows, and give the digest of each column."""
@@ -334,7 +341,7 @@ class _Comparison:
         for rows in frames:
             key, hashes = self._hashes(rows)
             for row in np.flatnonzero(np.isin(key, keys.to_numpy())).tolist():
-                name = row_key([rows[column][row] for column in self._live.key])
+                name = readable_key([rows[column][row] for column in self._live.key])
                 chosen[int(key[row])] = (name, tuple(hashes[:, row].tolist()))
         return chosen
 

@@ -6,6 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.constants import POSITIVE
+from aico_lab.etl.misfits import NAMING
 from aico_lab.mart import refresh
 
 if TYPE_CHECKING:
@@ -97,5 +98,5 @@ def are_of_this_version(connection: duckdb.DuckDBPyConnection) -> bool:
 def version() -> str:
     """Name what is defined here: another version of the package has another name for it."""
     return hashlib.sha256(
-        repr((DEFINITIONS, NEEDED, VIEWS, refresh.version())).encode()
+        repr((DEFINITIONS, NEEDED, VIEWS, NAMING, refresh.version())).encode()
     ).hexdigest()

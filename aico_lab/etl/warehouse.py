@@ -193,7 +193,10 @@ class Warehouse:
                 messages,
             )
         if deleted < gone_keys.num_rows:
-            same = " AND ".join(f't."{k}" = g.k{i}' for i, k in enumerate(contract.key))
+            same = " AND ".join(
+                ["g.fits"]
+                + [f't."{k}" IS NOT DISTINCT FROM g.k{i}' for i, k in enumerate(contract.key)]
+            )
             deleted += _removed(
                 self.connection.execute(
                     f"DELETE FROM {table} t USING gone_keys g WHERE {same} {returning}"

@@ -38,11 +38,15 @@ BATCH = 2_000
 QUIET = 10_000
 """After so many changes of other tables the cursor moves on, so that the feed can be pruned."""
 
-# As bytes: the driver cuts text at a NUL, and panics on bad UTF-8 of a foreign program.
+# As bytes: the driver cuts text at a NUL, and panics on bad UTF-8 of a foreign program. An id that
+# is a blob is no memory's: the warehouse sets such a row aside.
 _COLUMNS = "CAST(m.memory_id AS BLOB), CAST(m.content AS BLOB) AS text, CAST(m.user_id AS BLOB)"
-_ALL = f"SELECT {_COLUMNS} FROM memories AS m ORDER BY text"  # equal texts behind each other
+_ALL = (  # equal texts behind each other
+    f"SELECT {_COLUMNS} FROM memories AS m WHERE typeof(m.memory_id) = 'text' ORDER BY text"
+)
 _NAMED = (
-    "SELECT DISTINCT row_key FROM change_log WHERE seq > ? AND seq <= ? AND table_name = 'memories'"
+    "SELECT DISTINCT row_key FROM change_log WHERE seq > ? AND seq <= ? "
+    "AND table_name = 'memories' AND typeof(row_key) = 'text'"
 )
 _NAMED_KEYS = f"SELECT CAST(row_key AS BLOB) FROM ({_NAMED})"
 _CHANGED = (

@@ -21,9 +21,6 @@ VECTOR_TABLE = "libsql_vector_meta_shadow"
 """libSQL's own list of vector indexes: there as soon as anybody makes one."""
 
 
-_CLOCK, _FORMER_CLOCK = normalised(feed.CLOCK), normalised(feed.FORMER_CLOCK)
-
-
 @dataclass(frozen=True, slots=True)
 class SchemaObject:
     """A table, index, trigger or view, equal to another one that was written differently.
@@ -42,13 +39,16 @@ def structure(connection: Connection) -> dict[str, SchemaObject]:
 
     The change feed's triggers of an earlier version of this program count as those of this one.
     """
-    return {
-        f"{kind} {name}": SchemaObject(table, normalised(sql).replace(_FORMER_CLOCK, _CLOCK))
-        for kind, name, table, sql in connection.fetch_all(
-            "SELECT type, name, tbl_name, sql FROM sqlite_master "
-            "WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'"
-        )
-    }
+    former = feed.former_triggers(connection)
+    objects = {}
+    for kind, name, table, sql in connection.fetch_all(
+        "SELECT type, name, tbl_name, sql FROM sqlite_master "
+        "WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'"
+    ):
+        written = normalised(sql)
+        renewed = former.get(written)
+        objects[f"{kind} {name}"] = SchemaObject(table, renewed.sql if renewed else written)
+    return objects
 
 
 @dataclass(frozen=True, slots=True)

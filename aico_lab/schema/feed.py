@@ -1,8 +1,9 @@
 """The change feed: every change of a tracked table, in commit order, in the same transaction.
 
-A row of `change_log` names the changed row and not its values; a consumer reads the present state
-of the named row, so replaying the log is harmless. Sequence numbers have no gaps, which lets a
-consumer tell a pruned log from a quiet one. `device_id` is NULL for a change made on this device.
+A row of `change_log` names the changed row (see `aico_lab.schema.feed_keys`) and not its values; a
+consumer reads the present state of the named row, so replaying the log is harmless. Sequence
+numbers have no gaps, which lets a consumer tell a pruned log from a quiet one. `device_id` is NULL
+for a change made on this device.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from aico_lab.adapters.sql_text import normalised
 from aico_lab.errors import DatabaseLocked
+from aico_lab.schema import feed_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Callable, Container, Sequence
 
     from aico_lab.adapters.libsql import Connection
 
@@ -82,7 +85,7 @@ def track(connection: Connection, table: str, key_columns: Sequence[str]) -> Non
     Args:
         connection: Inside the transaction that made the table.
         table: Its name.
-        key_columns: What identifies a row; one column is logged as it is, several as a JSON array.
+        key_columns: What identifies a row.
     """
     known = tracked_tables(connection).get(table)
     if known == tuple(key_columns) and _has_triggers(connection, table):
@@ -96,50 +99,90 @@ def track(connection: Connection, table: str, key_columns: Sequence[str]) -> Non
     if known:
         _break_off(connection)
     else:
-        connection.execute(_log(table, table, key_columns, "insert", f"FROM {table}"))
+        key = feed_keys.expression(table, key_columns)
+        connection.execute(_log(table, key, "insert", f"FROM {table}"))
 
 
 def renew(connection: Connection) -> None:
-    """Write the triggers anew that have the clock of an earlier version of this program.
+    """Write the triggers anew that an earlier version of this program wrote.
 
     Args:
         connection: Inside a transaction.
     """
-    former = connection.fetch_all(
-        "SELECT DISTINCT tbl_name FROM sqlite_master WHERE type = 'trigger' "
-        "AND name GLOB 'feed_*' AND instr(sql, ?)",
-        [FORMER_CLOCK],
+    former = former_triggers(connection)
+    written = connection.fetch_all(
+        "SELECT DISTINCT sql FROM sqlite_master WHERE type = 'trigger' AND name GLOB 'feed_*'"
     )
-    tracked = tracked_tables(connection) if former else {}
-    for (table,) in former:
-        if table in tracked:
-            _write_triggers(connection, table, tracked[table])
+    found = [former[sql] for sql in {normalised(sql) for (sql,) in written} if sql in former]
+    tables = {renewed.table for renewed in found}
+    tracked = tracked_tables(connection) if tables else {}
+    for table in sorted(tables):
+        _write_triggers(connection, table, tracked[table])
+        if len(tracked[table]) == 1:
+            connection.execute(f"{feed_keys.FORMER_BLOBS} AND table_name = ?", [table])
+
+
+class Renewed(NamedTuple):
+    """A trigger that an earlier version of this program wrote in another way.
+
+    Attributes:
+        table: The table that it follows.
+        sql: Its definition as of this version, in one form.
+    """
+
+    table: str
+    sql: str
+
+
+def former_triggers(connection: Connection) -> dict[str, Renewed]:
+    """Return the triggers of earlier versions for the tables of the feed, by their definition."""
+    found: dict[str, Renewed] = {}
+    if connection.fetch_one("SELECT 1 FROM sqlite_master WHERE name = 'feed_tables'"):
+        for table, key_columns in tracked_tables(connection).items():
+            before = triggers(table, key_columns, feed_keys.former_expression)
+            for name, sql in triggers(table, key_columns).items():
+                renewed = Renewed(table, normalised(sql))
+                for clock in (CLOCK, FORMER_CLOCK):
+                    found[normalised(before[name].replace(CLOCK, clock))] = renewed
+    return found
 
 
 def _write_triggers(connection: Connection, table: str, key_columns: Sequence[str]) -> None:
-    moved = f"WHERE {_key('OLD', key_columns)} IS NOT {_key('NEW', key_columns)}"
+    for name, sql in triggers(table, key_columns).items():
+        connection.execute(f"DROP TRIGGER IF EXISTS {name}")
+        connection.execute(sql)
+
+
+def triggers(
+    table: str,
+    key_columns: Sequence[str],
+    key: Callable[[str, Sequence[str]], str] = feed_keys.expression,
+) -> dict[str, str]:
+    """Return the triggers of a table by their names.
+
+    Args:
+        table: Its name.
+        key_columns: What identifies a row.
+        key: Gives SQL that names a row.
+    """
+    old, new = key("OLD", key_columns), key("NEW", key_columns)
     bodies = {
-        "insert": _log(table, "NEW", key_columns, "insert"),
-        "update": _log(table, "OLD", key_columns, "delete", moved)
-        + _log(table, "NEW", key_columns, "update"),
-        "delete": _log(table, "OLD", key_columns, "delete"),
+        "insert": _log(table, new, "insert"),
+        "update": _log(table, old, "delete", f"WHERE {old} IS NOT {new}")
+        + _log(table, new, "update"),
+        "delete": _log(table, old, "delete"),
     }
-    for event, body in bodies.items():
-        connection.execute(f"DROP TRIGGER IF EXISTS feed_{table}_{event}")
-        connection.execute(
-            f"CREATE TRIGGER feed_{table}_{event} AFTER {event.upper()} ON {table} BEGIN {body} END"
-        )
+    return {
+        f"feed_{table}_{event}": f"CREATE TRIGGER feed_{table}_{event} "
+        f"AFTER {event.upper()} ON {table} BEGIN {body} END"
+        for event, body in bodies.items()
+    }
 
 
-def _key(row: str, key_columns: Sequence[str]) -> str:
-    columns = [f'{row}."{column}"' for column in key_columns]
-    return columns[0] if len(columns) == 1 else f"json_array({', '.join(columns)})"
-
-
-def _log(table: str, row: str, key_columns: Sequence[str], op: str, condition: str = "") -> str:
+def _log(table: str, key: str, op: str, condition: str = "") -> str:
     return (
         "INSERT INTO change_log (table_name, row_key, op, at) "
-        f"SELECT '{table}', {_key(row, key_columns)}, '{op}', {CLOCK} {condition};"
+        f"SELECT '{table}', {key}, '{op}', {CLOCK} {condition};"
     )
 
 

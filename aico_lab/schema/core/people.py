@@ -22,7 +22,14 @@ SYSTEM = {
             f"INSERT INTO system_state VALUES ('database_id', lower(hex(randomblob(16))), {_NOW})",
         ],
         rollback_statements=["DROP TABLE system_state"],
-    )
+    ),
+    2: SchemaVersion(
+        version=2,
+        name="Keys of every type",
+        description="The change feed's triggers are written anew: see `aico_lab.schema.feed_keys`.",
+        sql_statements=[],
+        rollback_statements=[],
+    ),
 }
 
 USERS = {

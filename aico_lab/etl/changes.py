@@ -1,0 +1,208 @@
+"""Read what changed in a tracked table: the keys that the change feed names, and their rows."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+
+from aico_lab.etl.extract import DOES_NOT_FIT, NUMBERS, convert, extract_by_rows, fits, plain_names
+from aico_lab.etl.misfits import UNTYPED, row_key
+from aico_lab.schema import feed_keys
+from aico_lab.schema.feed_keys import Part
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.adapters.libsql_values import Value
+    from aico_lab.etl.contract import Column, Contract
+    from aico_lab.etl.extract import Extracted
+
+_NAMED: Final = "seq > ? AND seq <= ? AND table_name = ?"
+_KEYS_AT_ONCE: Final = 200
+
+
+def extract_changed(
+    connection: Connection, contract: Contract, since: int, until: int
+) -> Iterator[Extracted]:
+    """Read the rows that the change feed names, each of them once.
+
+    Args:
+        connection: The primary database, inside `snapshot()`.
+        contract: The table.
+        since: The change feed is read after this sequence number,
+        until: and up to this one.
+
+    Yields:
+        Rows that fit, and those that do not.
+    """
+    span = [since, until, contract.table]
+    if connection.fetch_one(
+        f"SELECT 1 FROM change_log WHERE {_NAMED} AND typeof(row_key) = 'blob' LIMIT 1", span
+    ):
+        yield from _extract_keys(connection, contract, _logged(connection, contract, since, until))
+        return
+    keys = ["row_key"]
+    if len(contract.key) > 1:
+        keys = [f"json_extract(row_key, '$[{i}]')" for i in range(len(contract.key))]
+    named = ", ".join(f"{key} AS k{i}" for i, key in enumerate(keys))
+    chosen = f"(SELECT DISTINCT {named} FROM change_log WHERE {_NAMED}) AS k CROSS JOIN"
+    match = " AND ".join(
+        # By the column's own collation an index is used; by it alone 'a' may be 'A'.
+        f't."{name}" = k.k{i} AND t."{name}" = k.k{i} COLLATE BINARY'
+        for i, name in enumerate(contract.key)
+    )
+    yield from extract_by_rows(connection, contract, match, span, chosen=chosen)
+
+
+def _extract_keys(
+    connection: Connection, contract: Contract, keys: Sequence[tuple[Part, ...]]
+) -> Iterator[Extracted]:
+    """Read the rows that have these keys."""
+    match = " AND ".join(
+        f't."{name}" IS +k.column{i} AND t."{name}" IS +k.column{i} COLLATE BINARY'
+        for i, name in enumerate(contract.key, 1)
+    )
+    for at in range(0, len(keys), _KEYS_AT_ONCE):
+        some = keys[at : at + _KEYS_AT_ONCE]
+        rows = ", ".join(f"({', '.join(map(_placeholder, key))})" for key in some)
+        values = [part.value for key in some for part in key]
+        chosen = f"(VALUES {rows}) AS k CROSS JOIN"
+        yield from extract_by_rows(connection, contract, match, values, chosen=chosen)
+
+
+def _placeholder(part: Part) -> str:
+    return "CAST(? AS TEXT)" if isinstance(part.value, bytes) and not part.is_blob else "?"
+
+
+def changed_keys(connection: Connection, contract: Contract, *, since: int, until: int) -> pa.Table:
+    """Give the keys of all rows that the change feed names.
+
+    Keys that were only inserted are among them: a foreign program's INSERT OR REPLACE logs nothing
+    but the insertion.
+
+    Returns:
+        `row_key`, by which quarantine knows the row; a column `k0`, `k1` and so on for each column
+        of the key; and `fits`, which is false where a value of it is NULL since it does not fit.
+    """
+    if (texts := _changed_texts(connection, contract, since, until)) is not None:
+        return texts
+    keys = _logged(connection, contract, since, until)
+    columns: list[Sequence[Part]] = list(zip(*keys, strict=True)) or [() for _ in contract.key]
+    kinds = {column.name: column for column in contract.columns}
+    table = pa.table({"row_key": [row_key(key, contract.key_kinds) for key in keys]},
+                     pa.schema([("row_key", pa.string())]))  # fmt: skip
+    known = [True] * len(keys)
+    for i, (name, parts) in enumerate(zip(contract.key, columns, strict=True)):
+        array = _convert_or_null(kinds[name], [_stored(part, kinds[name]) for part in parts])
+        table = table.append_column(f"k{i}", array)
+        is_there = array.is_valid().to_pylist()
+        known = [
+            fit and (there or part.value is None)
+            for fit, there, part in zip(known, is_there, parts, strict=True)
+        ]
+    return table.append_column("fits", pa.array(known, pa.bool_()))
+
+
+def _changed_texts(
+    connection: Connection, contract: Contract, since: int, until: int
+) -> pa.Table | None:
+    """Return the keys where each is a text with its own name, as nearly always; else None."""
+    column = next(column for column in contract.columns if column.name == contract.key[0])
+    if len(contract.key) > 1 or column.kind != "text":
+        return None
+    rows = _rows(connection, contract, since, until)
+    values = [logged for logged, _ in rows]
+    names = plain_names(column.kind, values)
+    if names is None or any(is_blob for _, is_blob in rows):
+        return None
+    array = convert(column, values)
+    return pa.table({"row_key": names, "k0": array, "fits": array.is_valid()})
+
+
+def _rows(
+    connection: Connection, contract: Contract, since: int, until: int
+) -> list[tuple[bytes, int]]:
+    """Return what the log has for keys, each once, and whether it is a blob."""
+    return connection.fetch_all(
+        "SELECT DISTINCT CAST(row_key AS BLOB), typeof(row_key) = 'blob' FROM change_log "
+        f"WHERE {_NAMED}",
+        [since, until, contract.table],
+    )
+
+
+def mistakes_keys(connection: Connection, contract: Contract, *, since: int, until: int) -> bool:
+    """Say whether the warehouse could take a row that the change feed names for another one.
+
+    Where a column of a key has or had values of several types, it is text in the warehouse, and 1
+    and '1' are the same there: such a table is to be read whole.
+    """
+    kinds = {column.name: column for column in contract.columns}
+    loose = [
+        i
+        for i, name in enumerate(contract.key)
+        if kinds[name].kind == "json" or (kinds[name].loose and kinds[name].kind in ("any", "text"))
+    ]
+    return bool(loose) and any(
+        not contract.tells_keys_apart
+        or not _is_text(part)
+        or not isinstance(_number(part.value), bytes)
+        for key in _logged(connection, contract, since, until)
+        for part in (key[i] for i in loose)
+        if part.value is not None
+    )
+
+
+def _logged(
+    connection: Connection, contract: Contract, since: int, until: int
+) -> list[tuple[Part, ...]]:
+    """Return the keys that the change feed names, each of them once."""
+    kinds = contract.key_kinds
+    keys: dict[tuple[Part, ...], None] = {}
+    for logged, is_blob in _rows(connection, contract, since, until):
+        key = feed_keys.read(logged, is_blob=bool(is_blob), columns=len(kinds))
+        if len(kinds) == 1 and not key[0].is_blob:
+            number = Part(_number(key[0].value))
+            if kinds[0] in UNTYPED:
+                keys[number,] = None  # a text is logged as a number is: both are meant
+            elif kinds[0] in NUMBERS:
+                key = (number,)
+        keys[key] = None
+    return list(keys)
+
+
+def _stored(part: Part, column: Column) -> Value:
+    """Return the value as it is selected; None where such a column holds no such value."""
+    if column.kind == "any" or (column.kind == "text" and column.loose):
+        is_text = part.value is None or _is_text(part)
+        return part.value if is_text else feed_keys.literal(part).encode()
+    is_misfit = isinstance(part.value, bytes) and part.is_blob != (column.kind == "blob")
+    return None if is_misfit else part.value
+
+
+def _is_text(part: Part) -> bool:
+    if not isinstance(part.value, bytes) or part.is_blob:
+        return False
+    try:
+        part.value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _convert_or_null(column: Column, values: Sequence[Value]) -> pa.Array:
+    try:
+        return convert(column, values)
+    except DOES_NOT_FIT:
+        return convert(column, [value if fits(column, value) else None for value in values])
+
+
+def _number(logged: Value) -> Value:
+    """Return a number that the change feed logged as text."""
+    if isinstance(logged, bytes):
+        for kind in (int, float):
+            with contextlib.suppress(ValueError):
+                return kind(logged)
+    return logged

@@ -1,0 +1,145 @@
+"""How the change feed names a row: by its key, so that no two keys have the same name.
+
+A key of one text or whole number is logged as it is, as text, and one of several of them as a JSON
+array: that is what people and subscribers read. Any other key (with a blob, a floating-point number
+or NULL in it) is logged as a blob that tells the storage class of each of its values, such as
+`typed b6F6B,t6F6B,i1,r0.5,n`. No key is refused, since that would refuse the write itself.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from aico_lab.errors import CorruptDatabase
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aico_lab.adapters.libsql_values import Value
+
+_TYPED: Final = b"typed "
+
+
+class Part(NamedTuple):
+    """The value of one column of a key.
+
+    Attributes:
+        value: A text is given as bytes, since it need not be UTF-8.
+        is_blob: Whether the bytes are no text.
+    """
+
+    value: Value
+    is_blob: bool = False
+
+
+def expression(row: str, columns: Sequence[str]) -> str:
+    """Return SQL that names a row.
+
+    Args:
+        row: The table, or NEW or OLD in a trigger.
+        columns: The columns of the key.
+    """
+    values = [f'{row}."{column}"' for column in columns]
+    plain = " AND ".join(f"typeof({value}) IN ('text', 'integer')" for value in values)
+    typed = " || ',' || ".join(map(_typed, values))
+    return (
+        f"CASE WHEN {plain} THEN {former_expression(row, columns)} "
+        f"ELSE CAST('{_TYPED.decode()}' || {typed} AS BLOB) END"
+    )
+
+
+def former_expression(row: str, columns: Sequence[str]) -> str:
+    """Return SQL by which earlier versions of this program named every row."""
+    values = [f'{row}."{column}"' for column in columns]
+    return values[0] if len(values) == 1 else f"json_array({', '.join(values)})"
+
+
+FORMER_BLOBS: Final = (
+    f"UPDATE change_log SET row_key = CAST('{_TYPED.decode()}b' || hex(row_key) AS BLOB) "
+    "WHERE typeof(row_key) = 'blob'"
+)
+"""Names the rows anew that earlier versions logged by a blob."""
+
+
+def _typed(value: str) -> str:
+    return (
+        f"CASE typeof({value}) WHEN 'text' THEN 't' || hex({value}) "
+        f"WHEN 'blob' THEN 'b' || hex({value}) WHEN 'null' THEN 'n' "
+        f"ELSE substr(typeof({value}), 1, 1) || quote({value}) END"
+    )
+
+
+def read(logged: bytes, *, is_blob: bool, columns: int) -> tuple[Part, ...]:
+    """Return the key that a row of the log names.
+
+    Args:
+        logged: Its `row_key`.
+        is_blob: Whether it is stored as a blob.
+        columns: Of how many columns the key is.
+
+    Raises:
+        CorruptDatabase: It is none.
+    """
+    try:
+        if is_blob and logged.startswith(_TYPED):
+            key = tuple(_read(part) for part in logged.decode().removeprefix("typed ").split(","))
+        elif columns == 1:
+            key = (Part(logged, is_blob),)
+        else:
+            # Bytes that are not UTF-8 come through as they are.
+            values = json.loads(logged.decode(errors="surrogateescape"))
+            key = tuple(
+                Part(value.encode(errors="surrogateescape") if isinstance(value, str) else value)
+                for value in values
+            )
+        if len(key) == columns:
+            return key
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise CorruptDatabase(
+        f"The change feed names a row by {logged[:80]!r}, which is no key of {columns} columns: "
+        "restore the database from a backup."
+    )
+
+
+def _read(part: str) -> Part:
+    kind, value = part[:1], part[1:]
+    match kind:
+        case "t" | "b":
+            return Part(bytes.fromhex(value), kind == "b")
+        case "i":
+            return Part(int(value))
+        case "r":
+            return Part(float(value))
+        case "n":
+            return Part(None)
+        case _:
+            raise ValueError(part)
+
+
+def shown(logged: bytes, *, is_blob: bool) -> str:
+    """Return what a row of the log names as text for people and subscribers.
+
+    A text or a JSON array is given as it is; any other key as literals of SQL.
+    """
+    if not is_blob:
+        return logged.decode(errors="replace")
+    columns = logged.count(b",") + 1 if logged.startswith(_TYPED) else 1
+    return ", ".join(map(literal, read(logged, is_blob=True, columns=columns)))
+
+
+def literal(part: Part) -> str:
+    """Return the value as a literal of SQL, such as NULL, 1, 0.5, 'text' or x'00ff'."""
+    value = part.value
+    if value is None:
+        return "NULL"
+    if not isinstance(value, bytes):
+        return str(value)
+    if part.is_blob:
+        return f"x'{value.hex()}'"
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return f"CAST(x'{value.hex()}' AS TEXT)"
+    return "'" + text.replace("'", "''") + "'"

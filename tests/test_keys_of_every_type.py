@@ -1,0 +1,274 @@
+"""Keys of every storage class: told apart by the change feed, the quarantine and the warehouse."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aico_lab.adapters.libsql import LibSQLAdapter
+from aico_lab.bus import HandlerRegistry, Relay
+from aico_lab.dal import DataAccessLayer
+from aico_lab.lab import Lab
+from aico_lab.schema import CORE, feed, feed_keys
+from aico_lab.schema.feed_keys import Part
+from tests.databases import with_core_schemas
+from tests.effort import examples
+from tests.messages import START, add, message
+from tests.test_quarantine import track
+
+MISFITS = "SELECT row_key, column_name, value FROM quarantine.misfits ORDER BY ALL"
+MEMORY = "INSERT INTO memories VALUES ({}, 'u', '{}', 'fact', 0.5, '{}', NULL)"
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """Another program's file, not made yet."""
+    return tmp_path / "shop.db"
+
+
+def write(path, *statements):
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def add_person(lab):
+    lab.primary.execute("INSERT INTO users VALUES ('u', NULL, ?, NULL)", [START])
+
+
+def test_a_blob_and_the_text_of_its_bytes_are_two_memories(lab):
+    """Whatever becomes of one leaves the other, in the warehouse and among the vectors."""
+    add_person(lab)
+    lab.primary.execute(MEMORY.format("'ok'", "tea", START))
+    lab.primary.execute(MEMORY.format("x'6f6b'", "soup", START))
+    lab.sync()
+    assert lab.sql(MISFITS).fetchall() == [("x'6f6b'", "memory_id", "x'6f6b'")]
+    assert lab.verify().ok
+    for statement in (
+        "UPDATE memories SET content = 'leek soup' WHERE memory_id = x'6f6b'",
+        "DELETE FROM memories WHERE memory_id = x'6f6b'",
+    ):
+        lab.primary.execute(statement)
+        assert lab.verify().ok
+        lab.sync()
+        assert lab.sql("SELECT memory_id, content FROM raw.memories").fetchall() == [("ok", "tea")]
+        assert lab.verify().ok
+        assert [memory_id for memory_id, _ in lab.vectors().query("tea", 5)] == ["ok"]
+    assert lab.sql(MISFITS).fetchall() == []
+
+
+@pytest.mark.parametrize(
+    "key", ["x'6f6b'", "x'ff00'", "NULL", "1.5", "9e999", "CAST(x'ff' AS TEXT)"]
+)
+def test_no_key_of_another_program_is_refused(lab, key):
+    """Nor does it stop anybody who follows the feed."""
+    track(lab, "pairs", "a, b TEXT, n INTEGER, PRIMARY KEY (a, b)", ("a", "b"))
+    track(lab, "things", "a PRIMARY KEY, n INTEGER", ("a",))
+    lab.sync()
+    lab.primary.execute(f"INSERT INTO pairs VALUES ({key}, 'b', 1), ('x', 'b', 2)")
+    lab.primary.execute(f"INSERT INTO things VALUES ({key}, 1), ('x', 2)")
+    for statement in ("", "UPDATE {} SET n = 3 WHERE n = 1", "DELETE FROM {} WHERE n = 3"):
+        for table in ("pairs", "things") if statement else ():
+            lab.primary.execute(statement.format(table))
+        pending = lab.verify()
+        assert pending.ok, pending
+        lab.sync()
+        proof = lab.verify()
+        assert proof.ok, proof
+    for table in ("pairs", "things"):
+        assert lab.sql(f"SELECT a, n FROM raw.{table}").fetchall() == [("x", 2)]
+
+
+def test_a_preference_of_a_blob_is_stored(lab):
+    """Its own rule keeps a history of it, which the feed follows too."""
+    add_person(lab)
+    lab.primary.execute("INSERT INTO preferences VALUES ('u', x'6f6b', '1', ?)", [START])
+    lab.primary.execute("INSERT INTO preferences VALUES ('u', 'ok', '2', ?)", [START])
+    lab.sync()
+    lab.primary.execute("DELETE FROM preferences WHERE preference_key = x'6f6b'")
+    lab.sync()
+    found = lab.sql("SELECT preference_key, value FROM raw.preferences").fetchall()
+    assert found == [("ok", "2")]
+    assert lab.verify().ok
+
+
+def test_case_tells_keys_apart_though_the_column_does_not(lab):
+    """Its new spelling is another key; its twin is not read along with it."""
+    track(lab, "things", "a TEXT COLLATE NOCASE, n INTEGER", ("a",))
+    lab.primary.execute("INSERT INTO things VALUES ('a', 1), ('A', 2), ('b', 3)")
+    lab.sync()
+    lab.primary.execute("UPDATE things SET n = 4 WHERE n = 1")
+    lab.primary.execute("UPDATE things SET a = 'B' WHERE n = 3")
+    lab.sync()
+    found = lab.sql("SELECT a, n FROM raw.things ORDER BY n").fetchall()
+    assert found == [("A", 2), ("B", 3), ("a", 4)]
+    assert lab.verify().ok
+
+
+async def test_subscribers_are_told_of_any_key(tmp_path):
+    """As text, as it was; other types as literals of SQL."""
+    adapter = with_core_schemas(tmp_path / "a.db")
+    registry, heard = HandlerRegistry(), []
+
+    @registry.subscribe("data.memories.*")
+    async def remember(told):
+        heard.append(told.payload["key"])
+
+    with adapter.connect() as connection:
+        connection.execute("INSERT INTO users VALUES ('u', NULL, ?, NULL)", [START])
+        for key in ("'ok'", "x'6f6b'", "CAST(x'ff' AS TEXT)"):
+            connection.execute(MEMORY.format(key, "tea", START))
+    async with DataAccessLayer(adapter) as dal:
+        relay = Relay(dal, registry)
+        while await relay.run_once():
+            pass
+    assert heard == ["ok", "x'6f6b'", "\ufffd"]
+
+
+def test_a_former_log_is_read_and_brought_forward(homes, home):
+    """Its triggers are written anew, and a row that it names by a blob is followed."""
+    with homes.open(home, "none", synced=True) as lab:
+        add_person(lab)
+        lab.sync()
+        CORE.rollback("system", 1, lab.primary)
+        for table, keys in feed.tracked_tables(lab.primary).items():
+            for name, sql in feed.triggers(table, keys, feed_keys.former_expression).items():
+                lab.primary.execute(f"DROP TRIGGER {name}")
+                lab.primary.execute(sql)
+        lab.primary.execute(MEMORY.format("'ok'", "tea", START))
+        lab.primary.execute(MEMORY.format("x'6f6b'", "soup", START))
+        lab.sync()
+        lab.primary.execute("UPDATE memories SET content = 'pie' WHERE memory_id = x'6f6b'")
+        lab.sync()
+        assert lab.verify().ok
+        lab.primary.execute("DELETE FROM memories WHERE memory_id = x'6f6b'")
+    with Lab.open(home) as lab:
+        CORE.apply_core_schemas(lab.primary)
+        sql = "SELECT sql FROM sqlite_master WHERE name = 'feed_memories_delete'"
+        assert lab.primary.fetch_one(sql) == (
+            feed.triggers("memories", ("memory_id",))["feed_memories_delete"],
+        )
+        assert lab.verify().ok
+        lab.sync()
+        assert lab.sql("SELECT memory_id FROM raw.memories").fetchall() == [("ok",)]
+        assert lab.sql(MISFITS).fetchall() == []
+        assert lab.verify().ok
+
+
+VALUES = (
+    st.none()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_subnormal=False)
+    | st.binary(max_size=4)
+    | st.text("ax'\x00é/,\"\\", max_size=4)
+)
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    """A database with tables whose columns may hold anything, in the feed."""
+    path = tmp_path_factory.mktemp("keys") / "a.db"
+    with LibSQLAdapter(path, None).connect() as connection:
+        CORE.apply_core_schemas(connection)
+        for table, columns in (("one", ("a",)), ("two", ("a", "b"))):
+            connection.execute(f"CREATE TABLE {table} (a, b)")
+            feed.track(connection, table, columns)
+    return path
+
+
+@given(values=st.tuples(VALUES, VALUES))
+@settings(
+    max_examples=examples(100),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@pytest.mark.parametrize("table", ["one", "two"])
+def test_the_log_names_every_key_exactly(keys, table, values):
+    """With the SQLite of another program, too; a number alone may be the text of its digits."""
+    with closing(sqlite3.connect(keys)) as other, other:
+        other.execute(f"INSERT INTO {table} VALUES (?, ?)", values)
+        logged, kind = other.execute(
+            "SELECT CAST(row_key AS BLOB), typeof(row_key) FROM change_log ORDER BY seq DESC"
+        ).fetchone()
+    count = 1 if table == "one" else 2
+    expected = [
+        Part(value.encode() if isinstance(value, str) else value, isinstance(value, bytes))
+        for value in values[:count]
+    ]
+    found = list(feed_keys.read(logged, is_blob=kind == "blob", columns=count))
+    if count == 1 and isinstance(values[0], int):
+        expected = [Part(str(values[0]).encode())]
+    assert found == expected
+
+
+# What is loaded from other programs
+
+
+TWINS = [
+    ("k", ["NULL", "'NULL'", "'None'"]),
+    ("k", ["x'ff'", "'x''ff'''", "CAST(x'ff' AS TEXT)"]),
+    ("k", ["1", "'1'"]),
+    ("k", ["x'6f6b'", "'ok'"]),
+    ("k BLOB", ["x'31'", "'1'", "1", "1.5"]),
+    ("k TEXT", ["x'6f6b'", "'ok'", "'''ok'''", "NULL"]),
+    ("k INTEGER", ["x'31'", "1", "'x'", "'x''31'''"]),
+]
+
+
+@pytest.mark.parametrize(("column", "keys"), TWINS)
+def test_each_row_in_quarantine_has_its_own_name(lab, shop, column, keys):
+    """Mending one loses none of the others, nor does it bring one back."""
+    lab.sync()
+    write(
+        shop,
+        f"CREATE TABLE t ({column} UNIQUE, n INTEGER)",
+        *[f"INSERT INTO t VALUES ({key}, 'bad {i}')" for i, key in enumerate(keys)],
+    )
+    names = "SELECT count(DISTINCT row_key) FROM quarantine.misfits WHERE column_name = 'n'"
+    lab.load(shop, "t", key=["k"], lag=100)
+    assert lab.sql(names).fetchone() == (len(keys),)
+    for mended in range(len(keys)):
+        write(shop, f"UPDATE t SET n = {mended} WHERE n = 'bad {mended}'")
+        lab.load(shop, "t", key=["k"], lag=100, deletes=True)
+        assert lab.sql(names).fetchone() == (len(keys) - mended - 1,)
+    there = lab.sql("SELECT count(*) FROM shop.t").fetchone()[0]
+    aside = lab.sql("SELECT count(DISTINCT row_key) FROM quarantine.misfits").fetchone()[0]
+    assert there + aside == len(keys)
+    write(shop, f"UPDATE t SET n = 77 WHERE k IS {keys[0]}")
+    lab.load(shop, "t", key=["k"], lag=100)
+    found = lab.sql("SELECT count(*) FROM shop.t").fetchone()[0]
+    assert found == there
+
+
+def test_a_key_of_several_columns_is_named_by_the_values_of_each(lab, shop):
+    """As a JSON array."""
+    lab.sync()
+    write(
+        shop,
+        "CREATE TABLE t (a TEXT, b BLOB, n INTEGER, PRIMARY KEY (a, b)) WITHOUT ROWID",
+        "INSERT INTO t VALUES ('x', x'31', 'bad'), (x'78', x'31', 'bad'), ('y', x'31', 1)",
+    )
+    lab.load(shop, "t", watermark="n")
+    found = {tuple(json.loads(name)) for name, *_ in lab.sql(MISFITS).fetchall()}
+    assert found == {("x", "x'31'"), ("x'78'", "x'31'")}
+
+
+def test_names_of_an_earlier_version_are_replaced(lab, monkeypatch):
+    """And are no damage."""
+    add_person(lab)
+    add(lab.primary, message(0))
+    lab.primary.execute(MEMORY.format("x'6f6b'", "soup", START))
+    with monkeypatch.context() as patch:
+        patch.setattr("aico_lab.etl.views.NAMING", "texts")
+        patch.setattr("aico_lab.etl.extract.row_key", lambda parts, _: parts[0].value.decode())
+        lab.sync(full=True)
+        assert lab.sql("SELECT row_key FROM quarantine.misfits").fetchall() == [("ok",)]
+    result = lab.sync()
+    assert (result.quarantined, result.unexplained) == ({"memories": 1}, {})
+    assert lab.sql("SELECT row_key FROM quarantine.misfits").fetchall() == [("x'6f6b'",)]
+    assert lab.verify().ok
