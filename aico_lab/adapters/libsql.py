@@ -50,7 +50,7 @@ BUSY_TIMEOUT = 30.0  # seconds
 SQLITE_BUSY_MS = 0
 # A table with triggers costs SQLite a journal of every page that a *statement* touches, so that the
 # statement alone can be undone: with a row in each, twice the time of the insertion itself.
-ROWS_A_STATEMENT = 50
+ROWS_A_STATEMENT = 100
 CACHE_KIB = 16_384
 CHECKPOINT_PAGES = 4_000  # the write-ahead log grows to about 16 MB
 PAUSE = 0.015  # seconds between two tries, at most
