@@ -37,7 +37,7 @@ ODD = [
     '{"content": "long", "timestamp": "2024-05-01T12:00:00Z", "n": 123456789012345678901234}',
     '{"content": "no such day", "timestamp": "2023-02-29T12:00:00.000000Z"}',
     '{"content": "other zone", "timestamp": "2024-05-01T12:00:00.5+02:00"}',
-    '{"content": "two", "timestamp": "2024-05-01T12:00:00Z", "message_id": "", "response_time": -1}',
+    '{"content": "2", "timestamp": "2024-05-01T12:00:00Z", "message_id": "", "response_time": -1}',
     '{"content": "given", "timestamp": "2024-05-01T12:00:00Z", "sentiment_score": 0.123456789}',
     '{"content": "more", "timestamp": "2024-05-01T12:00:00Z", "response_time": 3, "metadata": {}}',
     '{"content": "extra", "timestamp": "2024-05-01T12:00:00Z", "mood": {"x": [1, 2.5]}}',
