@@ -143,7 +143,7 @@ def import_batches(
     check_on_conflict(on_conflict)
     result = ImportResult()
     elsewhere = False
-    with without_garbage_collector():
+    with without_garbage_collector(), connection.bulk():
         for batch in batches:
             result.look_at(batch)
             with connection.transaction():

@@ -563,7 +563,7 @@ def test_foreign_keys_are_enforced_and_replaced_rows_fire_their_triggers(connect
     assert connection.fetch_all("SELECT id FROM gone") == [(1,)]
 
 
-@given(st.lists(st.tuples(INT64, st.none() | INT64 | TEXT), max_size=120))
+@given(st.lists(st.tuples(INT64, st.none() | INT64 | TEXT), max_size=220))
 @settings(max_examples=examples(50), deadline=None)
 def test_many_rows_in_few_statements_are_the_same_rows(memory, rows):
     """In their order, with wide integers wherever they stand, and whole or not at all."""
@@ -575,6 +575,18 @@ def test_many_rows_in_few_statements_are_the_same_rows(memory, rows):
     with pytest.raises(InvalidStatement):
         memory.insert_many("v", ["i", "a"], [*rows, (1,)])
     assert memory.fetch_one("SELECT count(*) FROM v") == (len(rows),)
+
+
+def test_a_block_of_many_rows_gives_its_memory_back(connection):
+    """Also when it fails, or the connection does not live as long."""
+    settings = [f"PRAGMA {name}" for name in ("cache_size", "wal_autocheckpoint")]
+    before = [connection.fetch_one(setting) for setting in settings]
+    with pytest.raises(KeyError), connection.bulk():
+        assert [connection.fetch_one(setting) for setting in settings] != before
+        raise KeyError
+    assert [connection.fetch_one(setting) for setting in settings] == before
+    with connection.bulk():
+        connection.close()
 
 
 def test_rows_that_are_there_can_be_passed_over(connection):

@@ -275,6 +275,28 @@ def test_the_usual_forms_of_a_time_are_understood(text, utc):
     assert to_timestamp(text) == utc
 
 
+@given(
+    st.from_regex(
+        r"[012]\d{3}-[01]\d-[0-3]\d[Tt][012]\d:[0-6]\d:[0-6]\d\.\d{6}Z\n?", fullmatch=True
+    )
+)
+@example("2024-02-29T23:59:59.123456Z")
+@example("2023-02-29T12:00:00.000000Z")
+@example("0000-01-01T00:00:00.000000Z")
+@example("2024-05-01T24:00:00.000000Z")
+@example("2016-12-31T23:59:60.000000Z")
+def test_a_time_in_the_form_of_the_database_is_looked_at_like_any_other(text):
+    """It is kept as it is if there is such a time, and else refused with the same reason."""
+    assert refusal_or(to_timestamp, text) == refusal_or(to_timestamp, text.replace("T", " "))
+
+
+def refusal_or(convert, text):
+    try:
+        return convert(text)
+    except NotAMessageError as refused:
+        return str(refused)
+
+
 def test_equal_messages_of_one_second_are_told_apart():
     """Their order makes the difference, the same one every time."""
     first, second = Context(names_users=False), Context(names_users=False)
@@ -1035,6 +1057,8 @@ def test_a_line_is_read_as_by_pythons_own_parser(value, ascii_only):
         *('{"a": -0}', '{"a": 1E5, "a": 0.1}', '{"a": 1e400}', '{"a": NaN}', '{"a": -Infinity}'),
         *('{"a": "\\ud800"}', '{"a": "\\u0000"}', '\t{"a": 1.0}\r\n', '{"a": 123456789.0e-400}'),
         '{"a": ' + "[" * 300 + "]" * 300 + "}",
+        '{"a": 12345678901234567890123, "b": "x", "a": "y"}',
+        '{"a": [12345678901234567890123], "b": "x"}',
     ],
 )
 def test_an_odd_line_is_read_as_by_pythons_own_parser(line):

@@ -109,6 +109,8 @@ def _passages(texts: list[str]) -> list[list[str]]:
 class _Text:
     """A text, with features that cost little: its script, its words, how many are English."""
 
+    __slots__ = ("english", "is_english", "is_foreign", "text", "words")
+
     def __init__(self, text: str) -> None:
         self.text = text[:CHARACTERS]
         lower = self.text.lower()

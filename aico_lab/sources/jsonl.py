@@ -28,6 +28,7 @@ _USER: Final = re.compile(rb'"user_id"\s*+:\s*+(?!null\b)')
 
 # What orjson reads otherwise than Python, which has integers of any length.
 _LONG_NUMBER: Final = re.compile(rb"\d{19}")
+_TEXTS: Final = frozenset({str, type(None)})
 _NESTED: Final = 100
 """Brackets in a line from which on it may be nested too deeply for one of the two."""
 
@@ -77,17 +78,16 @@ def _parse(line: bytes | None) -> dict[str, object]:
 
     That one also says what is wrong with a line.
     """
-    if (
-        line is not None
-        and line.count(b"[") + line.count(b"{") < _NESTED
-        and not _LONG_NUMBER.search(line)
-    ):
+    if line is not None and line.count(b"[") + line.count(b"{") < _NESTED:
         try:
             value = orjson.loads(line)
         except orjson.JSONDecodeError:
             pass
         else:
-            if isinstance(value, dict):
+            # Texts alone, as in most lines, hold no number that could have been read otherwise.
+            if isinstance(value, dict) and (
+                _TEXTS.issuperset(map(type, value.values())) or not _LONG_NUMBER.search(line)
+            ):
                 return value
     return parse_object("the line", _text(line))
 

@@ -6,10 +6,11 @@ somebody wrote.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.domain import values
@@ -43,10 +44,13 @@ _KNOWN: Final = frozenset(
 )
 
 _TIMESTAMP: Final = re.compile(
-    r"(?P<date>\d{4}-\d\d-\d\d)[T ](?P<minute>\d\d:\d\d)"
+    r"(?P<day>\d{4}-\d\d-\d\d)[T ](?P<minute>\d\d:\d\d)"
     r"(?::(?P<second>\d\d)(?:[.,](?P<fraction>\d+))?)?"
     r"(?P<zone>Z|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)?",
     re.ASCII | re.IGNORECASE,
+)
+_AS_STORED: Final = re.compile(
+    r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3])(?::[0-5]\d){2}\.\d{6}Z", re.ASCII
 )
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _LEAP_SECOND: Final = "60"
@@ -100,13 +104,18 @@ def _record(fields: Mapping[str, object], context: Context) -> MessageRecord:
     score = get("sentiment_score")
     if score is not None:
         score = values.number("sentiment_score", score, -1, 1)
-    seconds = get("response_time")
     message_id = _identifier("message_id", get("message_id"))
     if message_id is None:
         message_id = _derive_id(
             (conversation_id, channel_id, user_id or "", role, timestamp, content),
             context.occurrences,
         )
+    seconds = get("response_time")
+    if seconds is not None:
+        seconds = values.number("response_time", seconds, 0)
+    reply_to = get("reply_to")
+    metadata = get("metadata")
+    is_known = _KNOWN.issuperset(fields)
     return MessageRecord(
         message_id,
         channel_id,
@@ -117,12 +126,11 @@ def _record(fields: Mapping[str, object], context: Context) -> MessageRecord:
         timestamp,
         score,
         None if score is None else "given",
-        None if seconds is None else values.number("response_time", seconds, 0),
-        _identifier("reply_to", get("reply_to")),
-        _metadata(
-            get("metadata"),
-            {} if _KNOWN.issuperset(fields) else {k: fields[k] for k in fields.keys() - _KNOWN},
-        ),
+        seconds,
+        None if reply_to is None else _identifier("reply_to", reply_to),
+        None
+        if is_known and metadata is None
+        else _metadata(metadata, {k: fields[k] for k in fields.keys() - _KNOWN}),
     )
 
 
@@ -136,6 +144,8 @@ def to_timestamp(value: object) -> str:
     """
     if value is None:
         raise NotAMessageError("timestamp is missing")
+    if type(value) is str and _AS_STORED.fullmatch(value) and _is_day(value[:10]):
+        return value
     match = _TIMESTAMP.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         if isinstance(value, str) and _DATE.fullmatch(value):
@@ -143,10 +153,10 @@ def to_timestamp(value: object) -> str:
         raise NotAMessageError(
             "timestamp is not an ISO 8601 date and time such as 2024-05-01T12:30:00Z"
         )
-    date, minute, second, fraction, zone = match.groups()
+    day, minute, second, fraction, zone = match.groups()
     if second == _LEAP_SECOND:
         raise NotAMessageError("timestamp is a leap second (:60), which cannot be stored")
-    moment = f"{date}T{minute}:{second or '00'}"
+    moment = f"{day}T{minute}:{second or '00'}"
     micros = fraction[:6].ljust(6, "0") if fraction else "000000"
     try:
         parsed = datetime.fromisoformat(moment if zone in {None, "Z", "z"} else moment + zone)
@@ -159,6 +169,15 @@ def to_timestamp(value: object) -> str:
             "timestamp holds a date or a time that does not exist (years are 1 to 9999)"
         ) from None
     return f"{moment}.{micros}Z"
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_day(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def parse_object(name: str, text: str) -> dict[str, object]:

@@ -15,15 +15,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.sources.conversations import ENGLISH, languages_of
+from aico_lab.sources.records import MessageRecord
 from aico_lab.sources.vader import scorer, source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aico_lab.sources.records import MessageRecord
-
 OTHER_LANGUAGE: Final = "language:"
 """How the source of a message begins that has no score because of its language."""
+
+_SCORE: Final = MessageRecord._fields.index("sentiment_score")
+_REST: Final = MessageRecord._fields.index("sentiment_source") + 1
 
 
 def score(
@@ -41,12 +43,15 @@ def score(
     scores: dict[str, float] = {}
     scored = list(batch)
     for place, language in languages_of(batch, earlier):
-        text = batch[place].content
+        message = batch[place]
+        text = message.content
         if language != ENGLISH:
             reason = f"{OTHER_LANGUAGE}{language}"
-            scored[place] = batch[place]._replace(sentiment_source=reason)
+            scored[place] = message._replace(sentiment_source=reason)
             continue
-        if text not in scores:
-            scores[text] = compound(text)
-        scored[place] = batch[place]._replace(sentiment_score=scores[text], sentiment_source=vader)
+        value = scores.get(text)
+        if value is None:
+            value = scores[text] = compound(text)
+        # As `_replace` does it, in a third of its time.
+        scored[place] = MessageRecord._make((*message[:_SCORE], value, vader, *message[_REST:]))
     return scored

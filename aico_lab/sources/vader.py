@@ -8,6 +8,7 @@ the library scores it.
 from __future__ import annotations
 
 import functools
+from bisect import bisect_right as bisect
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
@@ -45,6 +46,8 @@ class _Token:
         modifies: Whether it changes the value of one of the next three words in any way.
         in_idiom: Whether it may make an idiom with the words around it.
         is_upper: Whether it is all capitals.
+        matters: Whether a rule may change its value, or for it that of a word near it; else a word
+            counts with the value that it has in the lexicon.
     """
 
     lower: str
@@ -55,6 +58,7 @@ class _Token:
     modifies: bool
     in_idiom: bool
     is_upper: bool
+    matters: bool
 
 
 _STRESS: Final = {"so", "this"}
@@ -74,28 +78,36 @@ class _Tokens(dict[str, "_Token | None"]):
         phrases = [phrase.split() for phrase in (*vader.SPECIAL_CASES, *vader.BOOSTER_DICT)]
         # Of each phrase one word, the longest, so that it is none that is everywhere.
         self._of_idioms = {max(words, key=len) for words in phrases if len(words) > 1}
+        self._looked_at = {*lexicon, *self._boosts, *self._negate, *self._of_idioms}
+        self._looked_at |= _OTHERS_THAT_MODIFY | _LOOKED_AT
 
     def __missing__(self, written: str) -> _Token | None:
         word = self.strip(written)
         lower = word.lower()
-        negates = lower in self._negate or "n't" in lower
+        looked_at = lower in self._looked_at or "n't" in lower
+        token = self._token(word, lower) if looked_at else None
+        if len(self) >= MAX_TOKENS:  # such as numbers and names, which are ever new
+            self.clear()
+        if len(written) <= LONGEST_TOKEN:
+            self[written] = token
+        return token
+
+    def _token(self, word: str, lower: str) -> _Token:
         boost = self._boosts.get(lower, 0.0)
-        token = _Token(
+        negates = lower in self._negate or "n't" in lower
+        modifies = bool(negates or boost or lower in _OTHERS_THAT_MODIFY)
+        in_idiom = lower in self._of_idioms
+        return _Token(
             lower,
             None if boost else self._lexicon.get(lower),
             lower in self._lexicon,
             boost,
             negates,
-            bool(negates or boost or lower in _OTHERS_THAT_MODIFY),
-            lower in self._of_idioms,
+            modifies,
+            in_idiom,
             word.isupper(),
+            modifies or in_idiom or word.isupper(),
         )
-        looked_at = token.in_lexicon or token.modifies or token.in_idiom or lower in _LOOKED_AT
-        if len(self) >= MAX_TOKENS:  # such as numbers and names, which are ever new
-            self.clear()
-        if len(written) <= LONGEST_TOKEN:
-            self[written] = token if looked_at else None
-        return token if looked_at else None
 
 
 class _Scorer:
@@ -118,21 +130,25 @@ class _Scorer:
         tokens = list(map(self._tokens.__getitem__, words))
         if not any(tokens):
             return 0.0
-        places = [
-            i
-            for i, token in enumerate(tokens)
-            if token
-            and token.value is not None
-            and not (token.lower == "kind" and _says(_at(tokens, i + 1), "of"))
-        ]
+        mattering = [i for i, token in enumerate(tokens) if token and token.matters]
+        places, values = [], []
+        for i, token in enumerate(tokens):
+            if token is None or token.value is None:
+                continue
+            if token.lower == "kind" and _says(_at(tokens, i + 1), "of"):
+                continue
+            places.append(i)
+            if mattering and bisect(mattering, i - 4) < bisect(mattering, i + 2):
+                values.append(self._value(tokens, words, i))
+            else:  # no rule looks at more than three words before and two behind
+                values.append(token.value)
         if not places:
             return 0.0
-        values = [self._value(tokens, words, i) for i in places]
-        if "but" in text.lower():
-            _contrast(values, places, tokens)
+        _contrast(values, places, tokens)
         total = float(sum(values))
-        emphasis = self._analyzer._punctuation_emphasis(text) if total else 0  # noqa: SLF001
-        total += emphasis if total > 0 else -emphasis
+        if total and ("!" in text or "?" in text):
+            emphasis = self._analyzer._punctuation_emphasis(text)  # noqa: SLF001
+            total += emphasis if total > 0 else -emphasis
         # -0.0 becomes 0.0: they are equal, but databases write and sort them differently.
         return float(round(self._normalize(total), 4)) + 0.0
 
