@@ -58,7 +58,7 @@ def test_a_blob_and_the_text_of_its_bytes_are_two_memories(lab):
         lab.sync()
         assert lab.sql("SELECT memory_id, content FROM raw.memories").fetchall() == [("ok", "tea")]
         assert lab.verify().ok
-        assert [memory_id for memory_id, _ in lab.vectors().query("tea", 5)] == ["ok"]
+        assert [memory_id for memory_id, _ in lab.memories.index.query("tea", 5)] == ["ok"]
     assert lab.sql(MISFITS).fetchall() == []
 
 
