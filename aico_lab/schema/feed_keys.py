@@ -66,7 +66,8 @@ def _typed(value: str) -> str:
     return (
         f"CASE typeof({value}) WHEN 'text' THEN 't' || hex({value}) "
         f"WHEN 'blob' THEN 'b' || hex({value}) WHEN 'null' THEN 'n' "
-        f"ELSE substr(typeof({value}), 1, 1) || quote({value}) END"
+        # quote() cuts one of some thousand numbers to 15 digits that are not exact.
+        f"WHEN 'real' THEN 'r' || printf('%!.17e', {value}) ELSE 'i' || {value} END"
     )
 
 
