@@ -97,6 +97,10 @@ class ChromaDBAdapter(DatabaseAdapter[Connection]):
             for path in (self.path, self._file(self.path)):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
+    def exists(self) -> bool:
+        """Say whether anything is kept, in whatever state it is."""
+        return self.path is not None and (self.path.exists() or self._file(self.path).exists())
+
     def peek_state(self) -> dict[str, Any] | None:
         """Read the state that was kept last, without opening the store.
 
