@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from aico_lab.mart.text import measured
+from aico_lab.mart.text import MEASURED
 from tests import text_by_hand
 from tests.messages import add, at, message
 
@@ -78,7 +78,7 @@ def measure(*texts):
     with duckdb.connect(":memory:") as connection:
         connection.register("new_rows", new_rows)
         return connection.sql(
-            f"SELECT n_words, is_question FROM ({measured('id', 'new_rows')}) ORDER BY id"
+            f"SELECT n_words, is_question FROM ({MEASURED}) ORDER BY id"
         ).fetchall()
 
 

@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.mart.places import place_people, places
-from aico_lab.mart.text import measured
+from aico_lab.mart.text import MEASURED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-MEMORY_LIMIT: Final = "200MB"
+MEMORY_LIMIT: Final = "150MB"
 """What DuckDB may use for joins over all messages of a large home; more is spilled."""
 
 _DAY: Final = "floor(ts_ms / 86400000)"
@@ -59,7 +59,7 @@ _MADE: Final = (
 
 _NEVER: Final = "9e18::BIGINT"
 
-BATCH = 250_000
+BATCH = 120_000
 """About how many messages are placed at a time, so that memory does not grow with all of them."""
 
 _EVERYTHING: Final = """CREATE OR REPLACE TEMP TABLE numbered AS
@@ -75,13 +75,15 @@ _EVERYTHING: Final = """CREATE OR REPLACE TEMP TABLE numbered AS
 """All conversations, those side by side that were imported together: DuckDB leaves out what lies
 outside of a batch's ids, so that most messages are read once."""
 
-_ALL_TALK: Final = measured(
-    """id, conversation, conversation_id, channel_id, user_id, role, role = 'user' AS by_user,
+_ALL_TALK: Final = """
+    SELECT
+        id, conversation, conversation_id, channel_id, user_id, role, role = 'user' AS by_user,
         false AS earlier, epoch_us(timestamp) AS ts_us, epoch_ms(timestamp) AS ts_ms,
-        TRY_CAST(round(response_time * 1000) AS BIGINT) AS recorded_ms, sentiment_score""",
-    """raw.messages JOIN (FROM numbered WHERE batch = ?) USING (conversation_id)
-        WHERE role <> 'system' AND id BETWEEN ? AND ?""",
-)
+        TRY_CAST(round(response_time * 1000) AS BIGINT) AS recorded_ms, sentiment_score,
+        n_words, n_chars, is_question
+    FROM measured JOIN raw.messages USING (id)
+        JOIN (FROM numbered WHERE batch = ?) USING (conversation_id)
+    WHERE role <> 'system' AND id BETWEEN ? AND ?"""
 """What is to be placed of a batch, where everything is made anew."""
 
 _ALL_PLACED: Final = """INSERT INTO mart.messages
@@ -221,14 +223,13 @@ class Changes:
         self._noted = False
 
     def came(self, new_rows: pa.Table) -> None:  # noqa: ARG002 - DuckDB finds it by its name
-        """Note rows as they are now, unless all will be read."""
-        if self._anew:
-            return
+        """Note rows as they are now."""
         self._begin()
-        self._connection.execute(f"INSERT INTO measured {measured('id', 'new_rows')}")
-        self._connection.execute(
-            f"INSERT INTO came SELECT {PLACED_BY}, channel_id, sentiment_score FROM new_rows"
-        )
+        self._connection.execute(f"INSERT INTO measured {MEASURED}")
+        if not self._anew:
+            self._connection.execute(
+                f"INSERT INTO came SELECT {PLACED_BY}, channel_id, sentiment_score FROM new_rows"
+            )
 
     def went(self, old_rows: pa.Table) -> None:  # noqa: ARG002 - DuckDB finds it by its name
         """Note rows as they were; the columns of `PLACED_BY`."""
@@ -238,6 +239,7 @@ class Changes:
     def apply(self) -> None:
         """Bring the tables up to date; `raw.messages` is as it will be."""
         if self._anew:
+            self._begin()
             self._make_anew()
         elif self._noted:
             self._run(_SINCE)
@@ -259,9 +261,7 @@ class Changes:
             "SELECT batch, min(first_id), max(last_id) FROM numbered GROUP BY batch ORDER BY batch"
         ).fetchall()
         for batch in batches:
-            talk = self._run(_ALL_TALK, batch).to_arrow_table()
-            placed = place_people(talk)  # noqa: F841 - DuckDB finds it so
-            self._connection.execute(_ALL_PLACED)
+            self._place_all(batch)
         for table in GROUPS:
             self._run(
                 f"INSERT INTO mart.{table} WITH slice AS (FROM mart.messages) {_query(table)}"
@@ -306,6 +306,10 @@ class Changes:
                 )
                 {_query(table)}"""
             )
+
+    def _place_all(self, batch: Sequence[object]) -> None:
+        placed = place_people(self._run(_ALL_TALK, batch).to_arrow_table())  # noqa: F841 - as below
+        self._connection.execute(_ALL_PLACED)
 
     def _place(self) -> None:
         """Let `ready` be the places and measures of what is to be placed."""

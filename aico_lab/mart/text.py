@@ -77,20 +77,9 @@ def words(text: str) -> str:
     return f"regexp_extract_all({text}, $word${WORD}$word$)"
 
 
-def measured(columns: str, rows: str) -> str:
-    """Return SQL for columns of messages, and their measures.
-
-    Args:
-        columns: What else to select of the rows.
-        rows: What to select from, after FROM; it has `content`.
-
-    Returns:
-        A query whose last columns are `n_words`, which is NULL where words cannot be told,
-        `n_chars` and `is_question`.
-    """
-    return f"""
+MEASURED: Final = f"""
     SELECT
-        {columns},
+        id,
         CASE
             WHEN strlen(content) > length(content)  -- as no ASCII has it
                 AND regexp_matches(content, $script${UNSEGMENTED}$script$) THEN NULL
@@ -103,6 +92,9 @@ def measured(columns: str, rows: str) -> str:
             ELSE regexp_matches(bare, $mark${QUESTION}$mark$)
         END AS is_question
     FROM (
-        SELECT *, CASE WHEN NOT plain THEN {without_addresses("content")} END AS bare
-        FROM (SELECT *, regexp_matches(content, $plain${_PLAIN}$plain$) AS plain FROM {rows})
+        SELECT
+            id, content, regexp_matches(content, $plain${_PLAIN}$plain$) AS plain,
+            CASE WHEN NOT plain THEN {without_addresses("content")} END AS bare
+        FROM new_rows
     )"""
+"""The measures of the messages in `new_rows`; `n_words` is NULL where words cannot be told."""
