@@ -61,6 +61,7 @@ def _portions(
             portion += gathered.slice(0, ROW_GROUP).combine_chunks().to_batches()
             rest = gathered.slice(ROW_GROUP)
             waiting, rows, size = rest.to_batches(), rest.num_rows, rest.nbytes
+            del gathered, rest  # else they are kept in memory until the next time
         if len(portion) >= ROW_GROUPS or len(misfits) >= ROW_GROUP:
             yield pa.Table.from_batches(portion, schema), misfits
             portion, misfits = [], []
