@@ -643,6 +643,7 @@ def test_a_sync_without_memories_does_not_import_chromadb(lab: Lab, home: Path) 
         with Lab.open({str(home)!r}) as lab:
             lab.sync()
             lab.sync()
+            lab.sync(full=True)
         print([name for name in ("chromadb", "wordllama", "rocksdict") if name in sys.modules])
     """
     done = subprocess.run(

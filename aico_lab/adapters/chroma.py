@@ -103,6 +103,10 @@ class ChromaDBAdapter(DatabaseAdapter[ChromaConnection]):
             for path in (self.path, self._file(self.path)):
                 remove_whole(path)
 
+    def exists(self) -> bool:
+        """Say whether anything is kept, in whatever state it is."""
+        return self.path is not None and (self.path.exists() or self._file(self.path).exists())
+
     def peek_state(self) -> dict[str, Any] | None:
         """Read the state that was kept last, without opening the store.
 

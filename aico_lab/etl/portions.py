@@ -49,17 +49,23 @@ def _portions(
     schema = contract.arrow_schema
     portion: list[pa.RecordBatch] = []
     misfits: list[Misfit] = []
-    waiting = schema.empty_table()
+    waiting: list[pa.RecordBatch] = []
+    rows = size = 0
     for batch, set_aside in extracted:
         misfits += set_aside
-        waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])
-        while waiting.num_rows >= ROW_GROUP or waiting.nbytes >= BATCH_BYTES:
-            portion += waiting.slice(0, ROW_GROUP).combine_chunks().to_batches()
-            waiting = waiting.slice(ROW_GROUP)
+        waiting.append(batch)
+        rows += batch.num_rows
+        size += batch.nbytes
+        while rows >= ROW_GROUP or size >= BATCH_BYTES:
+            gathered = pa.Table.from_batches(waiting, schema)
+            portion += gathered.slice(0, ROW_GROUP).combine_chunks().to_batches()
+            rest = gathered.slice(ROW_GROUP)
+            waiting, rows, size = rest.to_batches(), rest.num_rows, rest.nbytes
+            del gathered, rest  # else they are kept in memory until the next time
         if len(portion) >= ROW_GROUPS or len(misfits) >= ROW_GROUP:
             yield pa.Table.from_batches(portion, schema), misfits
             portion, misfits = [], []
-    portion += waiting.combine_chunks().to_batches()
+    portion += pa.Table.from_batches(waiting, schema).combine_chunks().to_batches()
     yield pa.Table.from_batches(portion, schema), misfits
 
 

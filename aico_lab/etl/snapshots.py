@@ -109,7 +109,8 @@ def publish(
             if same is None:
                 read(partial)
                 _remove_damaged(folder, noted)
-            _name(partial, target, noted)
+            known = noted[same.name] if same and partial.samefile(same) else checksum(partial)
+            _name(partial, target, noted, known)
         except BaseException:
             _clear_up(folder)
             raise
@@ -140,7 +141,7 @@ def is_log_sound(writer: Path, folder: Path) -> bool:
     newest = next(reversed(published(folder).values()), None)
     if newest is None or not writer.exists() or not _is_unchanged(writer, newest):
         return True  # nothing to compare with: a checkpoint has come, or another file
-    if not log(newest).exists() or not _is_as_noted(newest, noted):
+    if not log(newest).exists() or noted.get(log(newest).name) != checksum(log(newest)):
         return True
     try:
         before = log(newest).read_bytes()
@@ -178,14 +179,20 @@ def _sound_copy(writer: Path, folder: Path, noted: Mapping[str, str]) -> Path | 
     return None
 
 
-def _name(partial: Path, target: Path, noted: Mapping[str, str]) -> None:
-    """Note the checksums of a new snapshot, and give its files their names, its log's first."""
+def _name(partial: Path, target: Path, noted: Mapping[str, str], known: str) -> None:
+    """Note the checksums of a new snapshot, and give its files their names, its log's first.
+
+    Args:
+        partial: The snapshot's file, which its log lies beside.
+        target: Its name.
+        noted: The checksums of all files so far.
+        known: That of this one.
+    """
     files = [(one, name) for one, name in ((log(partial), log(target)), (partial, target))
              if one.exists()]  # fmt: skip
     kept = {name: value for name, value in noted.items() if (target.parent / name).exists()}
-    write_checksums(
-        target.parent.with_name(CHECKSUMS), kept | {name.name: checksum(one) for one, name in files}
-    )
+    new = {name.name: known if one == partial else checksum(one) for one, name in files}
+    write_checksums(target.parent.with_name(CHECKSUMS), kept | new)
     for one, name in files:
         one.replace(name)
 

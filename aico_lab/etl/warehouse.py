@@ -49,14 +49,6 @@ def _count(changed: duckdb.DuckDBPyConnection) -> int:
     return row[0] if row else 0
 
 
-def _removed(deleted: duckdb.DuckDBPyConnection, messages: Changes | None) -> int:
-    if messages is None:
-        return _count(deleted)
-    gone = deleted.to_arrow_table()
-    messages.went(gone)
-    return int(gone.num_rows)
-
-
 class Warehouse:
     """The writer's database; open it only while holding the sync lock.
 
@@ -180,28 +172,24 @@ class Warehouse:
             How many were removed from both.
         """
         table = f'raw."{contract.table}"'
-        # DuckDB finds `present` and `gone_keys` by their names, in this very function.
-        returning = f"RETURNING {PLACED_BY}" if messages else ""
         deleted = 0
-        if contract.rowid is not None:
-            # A row id is a number: this reads a twentieth of what looking for the keys does.
-            same = f't."{contract.rowid}" = p."{contract.rowid}"'
-            deleted += _removed(
-                self.connection.execute(
-                    f"DELETE FROM {table} t USING present p WHERE {same} {returning}"
-                ),
-                messages,
-            )
-        if deleted < gone_keys.num_rows:
-            same = " AND ".join(
-                ["g.fits"]
-                + [f't."{k}" IS NOT DISTINCT FROM g.k{i}' for i, k in enumerate(contract.key)]
-            )
-            deleted += _removed(
-                self.connection.execute(
-                    f"DELETE FROM {table} t USING gone_keys g WHERE {same} {returning}"
-                ),
-                messages,
+        # A row id is a number: this reads a twentieth of what looking for the keys does.
+        by_rowid = [("present", f't."{contract.rowid}" = k."{contract.rowid}"')]
+        by_key = " AND ".join(
+            ["k.fits"]
+            + [f't."{name}" IS NOT DISTINCT FROM k.k{i}' for i, name in enumerate(contract.key)]
+        )
+        # DuckDB finds `present` and `gone_keys` by their names, in this very function.
+        for keys, same in (*(by_rowid if contract.rowid else ()), ("gone_keys", by_key)):
+            if deleted >= gone_keys.num_rows:
+                break
+            if messages is not None:  # with RETURNING, DuckDB reads every column of such rows
+                old_rows = self.connection.execute(
+                    f"SELECT {PLACED_BY} FROM {table} t SEMI JOIN {keys} k ON {same}"
+                )
+                messages.went(old_rows.to_arrow_table())
+            deleted += _count(
+                self.connection.execute(f"DELETE FROM {table} t USING {keys} k WHERE {same}")
             )
         return deleted + self.release(
             "table_name = ? AND row_key IN (SELECT row_key FROM gone_keys)",

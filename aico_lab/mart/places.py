@@ -33,8 +33,33 @@ before all others, and name their person.
 """
 
 
+PORTION: Final = 122_880
+"""Rows that DuckDB inserts in one of its threads: a row group of its own."""
+
+
+def place_people(talk: pa.Table) -> pa.Table:
+    """Return whole conversations with the place of each message, and with its `person` by name.
+
+    Args:
+        talk: With `COLUMNS` but `author`, for which it has names in `user_id`.
+    """
+    named = talk["user_id"].combine_chunks().dictionary_encode()
+    author = named.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64) + 1
+    placed = places(talk.append_column("author", pa.array(author)))
+    person = placed["person"].to_numpy() - 1
+    people = pa.array(person, pa.int32(), mask=person < 0)
+    made = placed.set_column(
+        placed.column_names.index("person"),
+        "person",
+        pa.DictionaryArray.from_arrays(people, named.dictionary),
+    )
+    for column in set(talk.column_names) - set(made.column_names):
+        made = made.append_column(column, talk[column])
+    return pa.Table.from_batches(made.combine_chunks().to_batches(PORTION), made.schema)
+
+
 def places(messages: pa.Table) -> pa.Table:
-    """Return the places of the messages that are not `earlier`.
+    """Return the places of the messages that are not `earlier`, in the order in which they come.
 
     Their numbers count on from 0 after the earlier ones; one that goes on with the last turn, or
     session, of these has -1.
@@ -67,16 +92,19 @@ def places(messages: pa.Table) -> pa.Table:
     reply_ms = np.where(is_first, gap_ms, reply_ms)
     replies = np.where(is_first, ~begins, replies)
     new = ~earlier
+    back = np.empty_like(order)
+    back[order] = here
+    back = back[~columns["earlier"]]
     return pa.table(
         {
-            "id": columns["id"][order][new],
-            "conversation": conversation[new],
-            "person": person[new],
-            "msg_idx": _count(new, first)[new],
-            "turn_idx": _count(starts_turn & new, first)[new],
-            "session_idx": _count(starts_session & new, first)[new],
-            "gap_ms": pa.array(gap_ms[new], mask=begins[new]),
-            "reply_ms": pa.array(reply_ms[new], mask=~replies[new]),
+            "id": columns["id"][~columns["earlier"]],
+            "conversation": conversation[back],
+            "person": person[back],
+            "msg_idx": _count(new, first)[back],
+            "turn_idx": _count(starts_turn & new, first)[back],
+            "session_idx": _count(starts_session & new, first)[back],
+            "gap_ms": pa.array(gap_ms[back], mask=begins[back]),
+            "reply_ms": pa.array(reply_ms[back], mask=~replies[back]),
         }
     )
 

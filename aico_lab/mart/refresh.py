@@ -12,7 +12,7 @@ import hashlib
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
-from aico_lab.mart.places import places
+from aico_lab.mart.places import place_people, places
 from aico_lab.mart.text import MEASURED
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-MEMORY_LIMIT: Final = "200MB"
+MEMORY_LIMIT: Final = "150MB"
 """What DuckDB may use for joins over all messages of a large home; more is spilled."""
 
 _DAY: Final = "floor(ts_ms / 86400000)"
@@ -59,14 +59,39 @@ _MADE: Final = (
 
 _NEVER: Final = "9e18::BIGINT"
 
-BATCH = 250_000
+BATCH = 120_000
 """About how many messages are placed at a time, so that memory does not grow with all of them."""
 
-_EVERYTHING: Final = f"""CREATE OR REPLACE TEMP TABLE changed AS
+_EVERYTHING: Final = """CREATE OR REPLACE TEMP TABLE numbered AS
     SELECT
-        conversation_id, -{_NEVER} AS since_ms, 0 AS n_placed, 0 AS n_turns, 0 AS n_sessions,
-        count(*) AS n_messages
-    FROM raw.messages GROUP BY conversation_id"""
+        conversation_id, first_id, last_id, row_number() OVER w AS conversation,
+        (sum(n_messages) OVER w) // ? AS batch
+    FROM (
+        SELECT
+            conversation_id, min(id) AS first_id, max(id) AS last_id, count(*) AS n_messages
+        FROM raw.messages GROUP BY conversation_id
+    )
+    WINDOW w AS (ORDER BY first_id ROWS UNBOUNDED PRECEDING)"""
+"""All conversations, those side by side that were imported together: DuckDB leaves out what lies
+outside of a batch's ids, so that most messages are read once."""
+
+_ALL_TALK: Final = """
+    SELECT
+        id, conversation, conversation_id, channel_id, user_id, role, role = 'user' AS by_user,
+        false AS earlier, epoch_us(timestamp) AS ts_us, epoch_ms(timestamp) AS ts_ms,
+        TRY_CAST(round(response_time * 1000) AS BIGINT) AS recorded_ms, sentiment_score,
+        n_words, n_chars, is_question
+    FROM measured JOIN raw.messages USING (id)
+        JOIN (FROM numbered WHERE batch = ?) USING (conversation_id)
+    WHERE role <> 'system' AND id BETWEEN ? AND ?"""
+"""What is to be placed of a batch, where everything is made anew."""
+
+_ALL_PLACED: Final = """INSERT INTO mart.messages
+    SELECT
+        id, conversation_id, channel_id, person, role, ts_ms, msg_idx, turn_idx, session_idx,
+        gap_ms, reply_ms, CASE WHEN reply_ms IS NOT NULL THEN recorded_ms END, n_words, n_chars,
+        is_question, sentiment_score
+    FROM placed"""
 
 _SINCE: Final = f"""CREATE OR REPLACE TEMP TABLE since AS
     WITH noted AS (
@@ -86,11 +111,6 @@ _EARLIER: Final = f"""CREATE OR REPLACE TEMP TABLE earlier AS
     FROM mart.messages JOIN since USING (conversation_id)
     WHERE ts_ms < since_ms AND since_ms < {_NEVER} GROUP BY conversation_id, user_id, role"""
 """Where each person and the companion last wrote to each other before that."""
-
-_NOTHING_EARLIER: Final = """CREATE OR REPLACE TEMP TABLE earlier (
-        conversation_id VARCHAR, user_id VARCHAR, role VARCHAR, ts_ms BIGINT, msg_idx BIGINT
-    )"""
-"""The same where everything is made anew."""
 
 _CHANGED: Final = """CREATE OR REPLACE TEMP TABLE changed AS
     WITH
@@ -224,7 +244,7 @@ class Changes:
         elif self._noted:
             self._run(_SINCE)
             self._run(_EARLIER)
-            for _ in self._batches(_CHANGED):
+            for _ in self._batches():
                 self._run(f"CREATE OR REPLACE TEMP TABLE {_TALK}")  # to read them once
                 self._run(_PEOPLE)
                 self._replace()
@@ -236,21 +256,20 @@ class Changes:
     def _make_anew(self) -> None:
         for table in TABLES:
             self._run(f"CREATE OR REPLACE TABLE mart.{table} ({_columns(table)})")
-        self._run(_NOTHING_EARLIER)
-        for _ in self._batches(_EVERYTHING):
-            self._run(f"CREATE OR REPLACE TEMP VIEW {_TALK}")  # so many would only be spilled
-            self._run(_PEOPLE)
-            self._place()
-            self._run(f"INSERT INTO mart.messages {_PLACED.format(talk='raw.messages')}")
-        self._run("DROP VIEW IF EXISTS temp.talk")
+        self._run(_EVERYTHING, [BATCH])
+        batches = self._run(
+            "SELECT batch, min(first_id), max(last_id) FROM numbered GROUP BY batch ORDER BY batch"
+        ).fetchall()
+        for batch in batches:
+            self._place_all(batch)
         for table in GROUPS:
             self._run(
                 f"INSERT INTO mart.{table} WITH slice AS (FROM mart.messages) {_query(table)}"
             )
 
-    def _batches(self, conversations: str) -> Iterator[None]:
-        """Let `stale` be some of the conversations at a time."""
-        self._run(conversations)
+    def _batches(self) -> Iterator[None]:
+        """Let `stale` be some of the changed conversations at a time."""
+        self._run(_CHANGED)
         self._run(_NUMBERED, [BATCH])
         for batch in self._run("SELECT DISTINCT batch FROM numbered ORDER BY batch").fetchall():
             self._run(_STALE, batch)
@@ -287,6 +306,10 @@ class Changes:
                 )
                 {_query(table)}"""
             )
+
+    def _place_all(self, batch: Sequence[object]) -> None:
+        placed = place_people(self._run(_ALL_TALK, batch).to_arrow_table())  # noqa: F841 - as below
+        self._connection.execute(_ALL_PLACED)
 
     def _place(self) -> None:
         """Let `ready` be the places and measures of what is to be placed."""

@@ -71,7 +71,7 @@ def project_memories(
 ) -> Projected:
     """Bring the vectors up to date; those that are damaged are made anew.
 
-    Where no memory changed, ChromaDB is not even imported.
+    Where no memory changed, or there never was any, ChromaDB is not even imported.
 
     Args:
         primary: The primary database.
@@ -103,7 +103,7 @@ def _project(
     primary: Connection, adapter: ChromaDBAdapter, encoder: Encoder, *, full: bool
 ) -> Projected:
     started = time.perf_counter()
-    if not full and _is_current(primary, adapter):
+    if _was_never_needed(primary, adapter) or (not full and _is_current(primary, adapter)):
         return Projected("nothing")
     with adapter.connect() as store, primary.snapshot():
         target = feed.head(primary)
@@ -118,22 +118,22 @@ def _project(
     return Projected(run.mode, run.written, run.deleted, run.skipped, time.perf_counter() - started)
 
 
+def _was_never_needed(primary: Connection, adapter: ChromaDBAdapter) -> bool:
+    """Say whether there are neither memories nor vectors, in whatever state these are."""
+    return not adapter.exists() and not primary.fetch_all("SELECT 1 FROM memories LIMIT 1")
+
+
 def _is_current(primary: Connection, adapter: ChromaDBAdapter) -> bool:
     """Say whether there is nothing to do, without opening the vectors."""
     with primary.snapshot():
         head = feed.head(primary)
         cursor = _cursor(adapter.peek_state())
-        if cursor is None:
-            nothing = adapter.version() is None and not primary.fetch_all(
-                "SELECT 1 FROM memories LIMIT 1"
-            )
-        else:
-            nothing = (
-                head.seq - cursor.seq < QUIET
-                and feed.continues(primary, cursor)
-                and not primary.fetch_all(f"{_NAMED_KEYS} LIMIT 1", [cursor.seq, head.seq])
-            )
-    return nothing
+        return (
+            cursor is not None
+            and head.seq - cursor.seq < QUIET
+            and feed.continues(primary, cursor)
+            and not primary.fetch_all(f"{_NAMED_KEYS} LIMIT 1", [cursor.seq, head.seq])
+        )
 
 
 def _cursor(state: dict[str, Any] | None) -> feed.Cursor | None:
