@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -205,7 +206,7 @@ def installed_from_the_readme(folder: Path) -> Path:
 
 
 def own_files(folder: Path) -> None:
-    """What the examples read: two people's conversations, a shop, a notebook, telegrams."""
+    """What the examples read: two people's conversations, a shop, notebooks, telegrams."""
     lines = [
         {
             "content": f"{'a cat' if day % 2 else 'a good dog'}, day {day}: {said}",
@@ -223,19 +224,26 @@ def own_files(folder: Path) -> None:
         shop.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, updated_at TIMESTAMP)")
         shop.execute("INSERT INTO orders VALUES (1, '2024-05-01T12:00:00Z')")
     shop.close()
-    notebook = nbformat.v4.new_notebook(
-        cells=[
-            nbformat.v4.new_code_cell(
-                "days: int = 30  # what it is", metadata={"tags": ["parameters"]}
-            ),
-            nbformat.v4.new_code_cell(
-                "from aico_lab import Lab\nLab.open().metrics.overview(since=f'{days}d')"
-            ),
-        ]
-    )
-    nbformat.write(notebook, folder / "my.ipynb")
+    for name, parameters, question in (
+        ("my", "days: int = 30  # what it is", "from aico_lab import Lab; print(Lab.open())"),
+        ("pattern_analysis", 'since: str | None = None\ntimezone: str = "UTC"', "print(since)"),
+    ):
+        declared = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+        notebook = nbformat.v4.new_notebook(cells=[declared, nbformat.v4.new_code_cell(question)])
+        nbformat.write(notebook, folder / f"{name}.ipynb")
     telegrams = [{"text": "ARRIVED STOP", "sent": "2024-05-01T12:00:00Z", "by": "ada"}]
     (folder / "telegrams.json").write_text(json.dumps(telegrams), encoding="utf-8")
+
+
+def example_calls() -> Iterator[list[str]]:
+    """Every line of shell and every block of Python that is to be run, in order."""
+    for language, text in BLOCKS:
+        if language == "sh":
+            for line in text.splitlines():
+                if not line.startswith(NOT_RUN):
+                    yield ["sh", "-eu", "-c", line]
+        elif language == "python" and not text.startswith("# lab-telegrams/"):
+            yield [sys.executable, "-c", text]
 
 
 @pytest.mark.slow
@@ -253,19 +261,17 @@ def test_the_examples_run_from_top_to_bottom(tmp_path):
         "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join([str(site), *filter(None, sys.path)]),
     }
-    for language, text in BLOCKS:
-        if language == "sh":
-            lines = [line for line in text.splitlines() if not line.startswith(NOT_RUN)]
-            call = ["sh", "-eux", "-c", "\n".join(lines)]
-        elif language == "python" and not text.startswith("# lab-telegrams/"):
-            call = [sys.executable, "-c", text]
-        else:
-            continue
+    for call in example_calls():
         process = subprocess.run(
             call, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
             timeout=120,
         )  # fmt: skip
-        assert process.returncode == 0, f"{text}\n{process.stderr}"
+        assert process.returncode == 0, f"{call[-1]}\n{process.stderr}"
+        if call[-1].startswith("aico-lab init"):
+            # A short notebook of that name, since the one of the package has tests of its own.
+            notebooks = tmp_path / "home" / "notebooks"
+            notebooks.mkdir()
+            shutil.copy(tmp_path / "pattern_analysis.ipynb", notebooks)
     for made in ("messages.parquet", "sessions.png", "reply_latency.csv"):
         assert (tmp_path / made).stat().st_size
 
