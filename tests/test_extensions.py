@@ -13,8 +13,7 @@ MODULE = '''
 import json
 
 from aico_lab.metrics import PEOPLE, Column, Parameter, metric
-from aico_lab.sources import Source
-from aico_lab.sources.objects import batches_of
+from aico_lab.sources import Source, batches_of
 
 telegrams = Source(
     name="telegrams",

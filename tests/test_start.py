@@ -74,6 +74,19 @@ def test_a_command_imports_only_what_it_uses(command, needed, environment):
     assert imported(environment, *command) <= needed
 
 
+def test_packages_that_people_import_from_import_no_library():
+    """What they export is imported on first use."""
+    program = (
+        "import sys, aico_lab.domain, aico_lab.etl, aico_lab.metrics, aico_lab.reports\n"
+        "import aico_lab.sources\n"
+        "print(*sys.modules)\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert not LIBRARIES.intersection(process.stdout.split())
+
+
 def test_a_chart_is_drawn_by_a_process_that_has_drawn_nothing(environment, tmp_path):
     """What draws imports the library, and the palette is ours."""
     chart = tmp_path / "chart.svg"

@@ -154,9 +154,15 @@ def init(
 @app.command(name="import")
 def import_(
     source: Annotated[
-        str, typer.Argument(help="chitchat, jsonl or csv", autocompletion=completion.sources)
+        str,
+        typer.Argument(
+            help="chitchat, csv, jsonl, or a source of an installed package.",
+            autocompletion=completion.sources,
+        ),
     ],
-    path: Annotated[Path | None, typer.Argument(help="The file, for jsonl and csv.")] = None,
+    path: Annotated[
+        Path | None, typer.Argument(help="The file, for a source that reads one.")
+    ] = None,
     *,
     home: HomeOption = None,
     key_file: KeyFileOption = None,

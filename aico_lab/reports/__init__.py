@@ -2,10 +2,40 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-def __getattr__(name: str) -> object:
+if TYPE_CHECKING:
+    from aico_lab.reports.records import ReportRun
+    from aico_lab.reports.runner import RunResult
+    from aico_lab.reports.runs import Reports, find_notebook, notebooks
+
+_MODULES = {
+    "ReportRun": "records",
+    "Reports": "runs",
+    "RunResult": "runner",
+    "find_notebook": "runs",
+    "notebooks": "runs",
+}
+
+__all__ = [
+    "ReportRun",
+    "Reports",
+    "RunResult",
+    "find_notebook",
+    "notebooks",
+]
+
+
+def __getattr__(name: str) -> object:  # imported on first use: the libraries behind it are slow
     if name == "charts":  # where people's own notebooks may look for it
         from aico_lab import charts
 
         return charts
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

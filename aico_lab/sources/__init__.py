@@ -20,9 +20,22 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
     from pathlib import Path
 
+    from aico_lab.sources.objects import batches_of
     from aico_lab.sources.records import Batch
 
-__all__ = ["SOURCES", "Source", "read"]
+_MODULES: Final = {"Batch": "records", "batches_of": "objects"}
+
+__all__ = ["SOURCES", "Batch", "Source", "batches_of", "read"]
+
+
+def __getattr__(name: str) -> object:  # imported on first use: naming the sources needs neither
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 class _Reader(Protocol):

@@ -1,0 +1,304 @@
+"""The README tells the truth: its commands exist, its examples run, what it imports is exported."""
+
+from __future__ import annotations
+
+import configparser
+import inspect
+import json
+import os
+import re
+import shlex
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nbformat
+import pytest
+import typer
+
+from aico_lab import config
+from aico_lab.cli.app import app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = [
+    (language, text)
+    for language, text in re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+]
+COMMON = {"--home", "--key-file", "--json", "--help"}
+NOT_RUN = ("python3 -m venv ", ". .venv/", "aico-lab lab")
+
+PACKAGES = (
+    "aico_lab",
+    "aico_lab.domain",
+    "aico_lab.etl",
+    "aico_lab.metrics",
+    "aico_lab.reports",
+    "aico_lab.sources",
+)
+
+
+def commands() -> dict[str, Any]:
+    """Every command by its full name; a group's name alone is none."""
+
+    def walk(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+        for child, inner in getattr(command, "commands", {}).items():
+            yield from walk(inner, f"{name} {child}".strip())
+        if not hasattr(command, "commands"):
+            yield name, command
+
+    return dict(walk(typer.main.get_command(app), ""))
+
+
+COMMANDS = commands()
+
+
+def options_of(name: str) -> list[tuple[str, ...]]:
+    """The names of each option, without those that are the same everywhere."""
+    options = [tuple(one.opts) for one in COMMANDS[name].params if one.param_type_name == "option"]
+    return [one for one in options if not COMMON.intersection(one)]
+
+
+def command_named_by(words: list[str]) -> str | None:
+    """The command with which these words begin."""
+    return next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in COMMANDS), None)
+
+
+def rows() -> dict[str, str]:
+    """Each command of the reference with the text of its row."""
+    _, _, reference = README.partition("### Commands\n")
+    table, _, _ = reference.partition("\n### ")
+    found: dict[str, str] = {}
+    for line in table.splitlines():
+        if not line.startswith("| `"):
+            continue
+        named, _, text = line.strip("| ").partition(" | ")
+        for call in re.findall(r"`([^`]+)`", named):
+            name = command_named_by(call.split())
+            assert name, f"no command is called {call!r}"
+            assert name not in found, f"{name} has two rows"
+            found[name] = f"{named} {text}"
+    return found
+
+
+ROWS = rows()
+
+
+def named_options(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])(?:--[a-z][a-z-]+|-[a-z]\b)", text))
+
+
+def test_every_command_has_a_row_of_the_reference():
+    """And no row is about a command that does not exist."""
+    assert sorted(ROWS) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_row_names_the_options_of_its_commands_and_no_others(name):
+    """Common options stand below the table."""
+    together = [other for other, row in ROWS.items() if row == ROWS[name]]
+    named = named_options(ROWS[name])
+    for option in options_of(name):
+        assert named.intersection(option), f"the row of {name} does not name {option}"
+    known = {one for other in together for p in COMMANDS[other].params for one in p.opts}
+    assert named <= known
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_the_help_of_a_command_explains_each_option_and_argument(name):
+    """Also the options of the program itself, which the README names below the table."""
+    command = COMMANDS[name] if name else typer.main.get_command(app)
+    assert command.help
+    for parameter in command.params:
+        assert getattr(parameter, "help", ""), f"{name} {parameter.name}"
+        if not name:
+            assert f"`aico-lab {parameter.opts[0]}`" in README or parameter.opts[0] in README
+
+
+def test_common_options_are_options_of_the_commands_that_the_readme_says():
+    """`--home` where a home is opened, `--key-file` but for the demo, `--json` but for `lab`."""
+
+    def having(option: str) -> set[str]:
+        return {n for n, c in COMMANDS.items() if any(option in one.opts for one in c.params)}
+
+    needs_no_home = {"pipeline list", *(name for name in COMMANDS if name.startswith("bench "))}
+    needs_no_home |= {name for name, row in ROWS.items() if "Needs no home" in row}
+    assert having("--home") == COMMANDS.keys() - needs_no_home
+    assert having("--key-file") == COMMANDS.keys() - needs_no_home - {"demo"}
+    assert having("--json") == COMMANDS.keys() - {"lab"}
+
+
+def test_no_command_or_option_of_the_text_is_made_up():
+    """Wherever the README calls the program, in a block or a sentence."""
+    calls = re.findall(r"`(?:\.venv/bin/)?aico-lab ([^`]+)`", README)
+    for language, text in BLOCKS:
+        if language == "sh":
+            calls += re.findall(r"(?:^|/)aico-lab (.*)$", text, re.MULTILINE)
+    assert len(calls) > 20
+    general = {one for p in typer.main.get_command(app).params for one in p.opts}
+    for call in calls:
+        words = shlex.split(call, comments=True)
+        if words[0] in general or words[0] == "COMMAND":
+            continue
+        name = command_named_by(words)
+        assert name, f"`aico-lab {call}`: there is no such command"
+        known = {one for parameter in COMMANDS[name].params for one in parameter.opts}
+        given = {word for word in words if word.startswith("-")}
+        assert given <= known | general, f"`aico-lab {call}`: there is no such option"
+
+
+def test_every_variable_of_the_environment_is_named():
+    read = {value for name, value in vars(config).items() if name.endswith("_VARIABLE")}
+    assert set(re.findall(r"AICO_LAB_[A-Z_]+", README)) == read
+
+
+def test_links_within_the_readme_lead_somewhere():
+    headings = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
+    for file in re.findall(r"\]\((?!#|http)([^)]+)\)", README):
+        assert (ROOT / file).exists(), file
+
+
+def test_the_tree_names_every_module_and_folder():
+    """One that is added needs a line, by which a stranger finds it."""
+    _, _, after = README.partition("### Where things are\n")
+    tree, _, table = after.partition("```\n")[2].partition("```\n")
+    lines = [re.split(r"  +", line.strip())[0] for line in tree.splitlines()]
+    named = set(re.findall(r"[\w.]+", " ".join(lines)))
+    package = ROOT / "aico_lab"
+    there = {*package.glob("[!_]*.py"), *(package / "metrics").glob("[!_]*/")}
+    there |= {path.parent for path in package.glob("*/__init__.py")}
+    assert {path.name for path in there if path.name != "__pycache__"} <= named
+    rooms = "cli|etl|mart|metrics|notebooks|pipelines|schema|sources"
+    for path in re.findall(rf"`((?:{rooms})/[\w/.]*)`", table):
+        assert (package / path).exists() or (ROOT / path).exists(), path
+
+
+def installed_from_the_readme(folder: Path) -> Path:
+    """Put the files of the blocks that name one into a folder, as pip would install them."""
+    files = {
+        file: text for _, text in BLOCKS for file in re.findall(r"\A# (lab-telegrams/\S+)\n", text)
+    }
+    project = tomllib.loads(files.pop("lab-telegrams/pyproject.toml"))["project"]
+    for file, text in files.items():
+        target = folder / Path(file).relative_to("lab-telegrams")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    info = folder / f"lab_telegrams-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
+    points = configparser.ConfigParser()
+    points.read_dict(project["entry-points"])
+    with (info / "entry_points.txt").open("w") as file:
+        points.write(file)
+    return folder
+
+
+def own_files(folder: Path) -> None:
+    """What the examples read: two people's conversations, a shop, notebooks, telegrams."""
+    lines = [
+        {
+            "content": f"{'a cat' if day % 2 else 'a good dog'}, day {day}: {said}",
+            "timestamp": f"2024-05-{day:02}T{10 + turn}:0{minute}:00Z",
+            "user_id": user,
+            "role": role,
+        }
+        for day in range(1, 29)
+        for turn, user in enumerate(("ada", "bob"))
+        for minute, role, said in ((0, "user", "how are you?"), (1, "assistant", "fine, thanks"))
+    ]
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    (folder / "messages.jsonl").write_text(text, encoding="utf-8")
+    with sqlite3.connect(folder / "shop.db") as shop:
+        shop.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, updated_at TIMESTAMP)")
+        shop.execute("INSERT INTO orders VALUES (1, '2024-05-01T12:00:00Z')")
+    shop.close()
+    for name, parameters, question in (
+        ("my", "days: int = 30  # what it is", "from aico_lab import Lab; print(Lab.open())"),
+        ("pattern_analysis", 'since: str | None = None\ntimezone: str = "UTC"', "print(since)"),
+    ):
+        declared = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+        notebook = nbformat.v4.new_notebook(cells=[declared, nbformat.v4.new_code_cell(question)])
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+    telegrams = [{"text": "ARRIVED STOP", "sent": "2024-05-01T12:00:00Z", "by": "ada"}]
+    (folder / "telegrams.json").write_text(json.dumps(telegrams), encoding="utf-8")
+
+
+def example_calls() -> Iterator[list[str]]:
+    """Every line of shell and every block of Python that is to be run, in order."""
+    for language, text in BLOCKS:
+        if language == "sh":
+            for line in text.splitlines():
+                if not line.startswith(NOT_RUN):
+                    yield ["sh", "-eu", "-c", line]
+        elif language == "python" and not text.startswith("# lab-telegrams/"):
+            yield [sys.executable, "-c", text]
+
+
+@pytest.mark.slow
+def test_the_examples_run_from_top_to_bottom(tmp_path):
+    """As a person types them, in a shell and in Python, on one home."""
+    own_files(tmp_path)
+    site = installed_from_the_readme(tmp_path / "site")
+    program = tmp_path / "bin" / "aico-lab"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m aico_lab "$@"\n')
+    program.chmod(0o700)
+    environment = {
+        **os.environ,
+        "AICO_LAB_HOME": str(tmp_path / "home"),
+        "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join([str(site), *filter(None, sys.path)]),
+    }
+    for call in example_calls():
+        process = subprocess.run(
+            call, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+            timeout=120,
+        )  # fmt: skip
+        assert process.returncode == 0, f"{call[-1]}\n{process.stderr}"
+        if call[-1].startswith("aico-lab init"):
+            # A short notebook of that name, since the one of the package has tests of its own.
+            notebooks = tmp_path / "home" / "notebooks"
+            notebooks.mkdir()
+            shutil.copy(tmp_path / "pattern_analysis.ipynb", notebooks)
+    for made in ("messages.parquet", "sessions.png", "reply_latency.csv"):
+        assert (tmp_path / made).stat().st_size
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_what_a_package_exports_is_sorted_explained_and_there(package):
+    module = import_module(package)
+    assert module.__all__ == sorted(module.__all__, key=_order)
+    for name in module.__all__:
+        exported = getattr(module, name)
+        assert name in dir(module)
+        if inspect.isclass(exported) or inspect.isroutine(exported):
+            assert vars(exported).get("__doc__") or exported.__doc__, f"{package}.{name}"
+            assert not str(exported.__doc__).startswith(f"{name}("), f"{package}.{name}"
+    with pytest.raises(AttributeError, match="no_such_name"):
+        module.no_such_name  # noqa: B018 - it raises
+
+
+def _order(name: str) -> tuple[int, str]:
+    """Constants, then classes, then the rest, as RUF022 has it."""
+    return (0 if name.isupper() else 1 if name[:1].isupper() else 2), name
+
+
+def test_what_the_readme_imports_is_exported():
+    """In its Python blocks; other packages export what they export without a list here."""
+    python = "\n".join(text for language, text in BLOCKS if language == "python")
+    imports = re.findall(r"^from (aico_lab[\w.]*) import (.*)$", python, re.MULTILINE)
+    assert imports
+    for package, names in imports:
+        assert {name.strip() for name in names.split(",")} <= set(import_module(package).__all__)
