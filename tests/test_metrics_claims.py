@@ -116,8 +116,9 @@ def test_a_finding_is_true_with_every_filter(worlds, name):
     ]  # fmt: skip
     if CATALOGUE[name].role is not RoleFilter.REFUSED:
         filters += [{"role": "user"}, {"role": "assistant", "min_people": 5}]
-    for number in (2, 20, "one week"):
-        for chosen in filters:
+    some = {2: filters[::3], 20: filters, "one week": filters[1::3]}
+    for number, asked in some.items():
+        for chosen in asked:
             answer = worlds[number].ask(name, filters=chosen)
             assert_is_plain(answer.finding)
             n, kept = answer.pl()["n"].fill_null(0), answer.pl()[answer.metric.people].fill_null(0)

@@ -20,7 +20,7 @@ from tests.talks_by_hand import (
     turns_of,
 )
 
-MANY = 60_000
+MANY = 20_000
 
 
 def balance_by_hand(messages):

@@ -28,7 +28,7 @@ PEOPLE = ("stickiness", "retention", "streaks", "concentration")
 
 @pytest.fixture(scope="module")
 def real():
-    with world(real_messages()) as made:
+    with world(real_messages(6_000)) as made:
         yield made
 
 

@@ -30,7 +30,7 @@ MONDAY = datetime(2024, 1, 1, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def real():
-    with world(real_messages()) as made:
+    with world(real_messages(6_000)) as made:
         yield made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import unicodedata
 
@@ -12,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aico_lab.mart.text import MEASURED
-from tests import text_by_hand
+from tests import effort, text_by_hand
 from tests.messages import add, at, message
 
 WORDS = {
@@ -72,14 +73,18 @@ QUESTIONS = {
 }
 
 
+@functools.cache
+def in_memory():
+    """Return the one DuckDB of all tests here: to make it takes longer than to count words."""
+    return duckdb.connect(":memory:")
+
+
 def measure(*texts):
     """Return number of words, and whether it is a question, of each text."""
     new_rows = pa.table({"id": range(len(texts)), "content": pa.array(texts, pa.string())})
-    with duckdb.connect(":memory:") as connection:
-        connection.register("new_rows", new_rows)
-        return connection.sql(
-            f"SELECT n_words, is_question FROM ({MEASURED}) ORDER BY id"
-        ).fetchall()
+    connection = in_memory()
+    connection.register("new_rows", new_rows)
+    return connection.sql(f"SELECT n_words, is_question FROM ({MEASURED}) ORDER BY id").fetchall()
 
 
 @pytest.mark.parametrize(("text", "count"), WORDS.items())
@@ -123,7 +128,7 @@ PIECES = [
 ]  # fmt: skip
 
 
-@settings(deadline=None)
+@settings(max_examples=effort.examples(40), deadline=None)
 @given(st.lists(st.lists(st.sampled_from(PIECES), max_size=12).map("".join), max_size=20))
 @example(list(WORDS))
 @example(list(QUESTIONS))
