@@ -98,27 +98,36 @@ def test_without_messages_the_answer_is_typed_and_tells_nothing(nobody, name):
     answer.plot().to_dict()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", EVERY)
-@pytest.mark.parametrize("role", ["user", "assistant", "system"])
-def test_a_single_message_is_enough(name, role):
-    with world(talk(said(0, role))) as one:
-        answer = one.ask(name)
-        assert has_declared_types(answer)
-        assert answer.finding
-        assert drawing(answer).startswith(b"\x89PNG")
-        ends = [c.name for c in answer.metric.columns if c.name.endswith(("_low", "_high"))]
-        assert all(answer.pl()[end].drop_nulls().is_empty() for end in ends)
+@pytest.fixture(scope="module", params=["user", "assistant", "system"])
+def one(request):
+    with world(talk(said(0, request.param))) as made:
+        yield made
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
-def test_without_any_sentiment_nothing_is_made_up(name):
-    with world(A_DAY.with_columns(sentiment_score=pl.lit(None, pl.Float64))) as mute:
-        answer = mute.ask(name)
-        assert has_declared_types(answer)
-        assert answer.finding
-        assert drawing(answer).startswith(b"\x89PNG")
+def test_a_single_message_is_enough(one, name):
+    answer = one.ask(name)
+    assert has_declared_types(answer)
+    assert answer.finding
+    assert drawing(answer).startswith(b"\x89PNG")
+    ends = [c.name for c in answer.metric.columns if c.name.endswith(("_low", "_high"))]
+    assert all(answer.pl()[end].drop_nulls().is_empty() for end in ends)
+
+
+@pytest.fixture(scope="module")
+def mute():
+    with world(A_DAY.with_columns(sentiment_score=pl.lit(None, pl.Float64))) as made:
+        yield made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EVERY)
+def test_without_any_sentiment_nothing_is_made_up(mute, name):
+    answer = mute.ask(name)
+    assert has_declared_types(answer)
+    assert answer.finding
+    assert drawing(answer).startswith(b"\x89PNG")
 
 
 @pytest.mark.slow

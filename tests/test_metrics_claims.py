@@ -106,6 +106,7 @@ def test_a_finding_claims_what_its_amount_of_data_supports(worlds, name):
             assert f"rough below {FEW}" in answer.caption
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_a_finding_is_true_with_every_filter(worlds, name):
     """No filter makes it fail, and rows that are left out are not spoken of."""
@@ -161,6 +162,7 @@ def test_a_value_that_is_mainly_one_persons_is_uncertain():
     world.close()
 
 
+@pytest.mark.slow
 def test_people_who_are_all_alike_make_no_finding_fail():
     world = people(12, weeks=3)
     flat = World(world.messages.with_columns(sentiment_score=pl.lit(0.0), content=pl.lit("same")))

@@ -163,16 +163,24 @@ def test_a_period_is_complete_where_all_of_it_lies_within_the_data(zone, unit):
             ]
 
 
+@pytest.fixture(scope="module")
+def single():
+    """Two worlds of one message, at either end of the calendar."""
+    with world(talk(at(FIRST))) as first, world(talk(at(LAST))) as last:
+        yield first, last
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", ZONES)
 @pytest.mark.parametrize("name", EVERY)
-def test_a_single_message_at_an_end_of_the_calendar_is_enough(name, zone):
-    for end in (FIRST, LAST):
-        with world(talk(at(end))) as made:
-            answer = made.ask(name, filters={"timezone": zone})
-            assert answer.finding
-            answer.plot().to_dict()
+def test_a_single_message_at_an_end_of_the_calendar_is_enough(single, name, zone):
+    for made in single:
+        answer = made.ask(name, filters={"timezone": zone})
+        assert answer.finding
+        answer.plot().to_dict()
 
 
+@pytest.mark.slow
 def test_messages_of_hundreds_of_years_cost_little():
     every = [at(FIRST + timedelta(days=9_125 * n, hours=n % 24)) for n in range(400)]
     with world(talk(*every)) as made, affordable():
