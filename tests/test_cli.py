@@ -429,7 +429,7 @@ def test_an_interrupted_import_is_completed_by_the_next(aico_lab, home, tmp_path
     aico_lab("init")
     lines = [
         {"content": f"message {i}", "timestamp": f"2024-05-01T10:{i // 60 % 60:02}:{i % 60:02}Z"}
-        for i in range(60_000)
+        for i in range(30_000)
     ]
     file = write_jsonl(tmp_path / "big.jsonl", *lines)
     command = [sys.executable, "-m", "aico_lab", "import", "jsonl", str(file), "--home", str(home)]
@@ -440,10 +440,10 @@ def test_an_interrupted_import_is_completed_by_the_next(aico_lab, home, tmp_path
         process.kill()
     with Lab.open(home) as lab:
         (count,) = lab.primary.fetch_one("SELECT count(*) FROM messages")
-        assert 0 < count < 60_000
+        assert 0 < count < 30_000
         assert count % 10_000 == 0
         assert lab.primary.fetch_one("SELECT sum(message_count) FROM channels") == (count,)
     result = json.loads(aico_lab("import", "jsonl", str(file), "--json").stdout)
-    assert (result["added"], result["known"]) == (60_000 - count, count)
+    assert (result["added"], result["known"]) == (30_000 - count, count)
     with Lab.open(home) as lab:
-        assert lab.primary.fetch_one("SELECT sum(message_count) FROM channels") == (60_000,)
+        assert lab.primary.fetch_one("SELECT sum(message_count) FROM channels") == (30_000,)

@@ -560,7 +560,7 @@ def test_the_command_line_says_what_became_of_conflicts(cli, tmp_path):
 def test_a_replacing_import_that_was_killed_is_completed_by_the_next(aico_lab, home, tmp_path):
     """A batch is replaced whole or not at all, and nothing of it is counted twice."""
     aico_lab("init", "--no-encryption")
-    many = [line(f"c{n % 7}", n, f"message {n}", reply_to=n - 7) for n in range(40_000)]
+    many = [line(f"c{n % 7}", n, f"message {n}", reply_to=n - 7) for n in range(30_000)]
     aico_lab("import", "jsonl", str(write(tmp_path / "a.jsonl", *many)))
     file = write(tmp_path / "b.jsonl", *({**one, "content": one["content"] + "!"} for one in many))
     command = ["import", "jsonl", str(file), "--on-conflict", "replace"]
@@ -577,13 +577,13 @@ def test_a_replacing_import_that_was_killed_is_completed_by_the_next(aico_lab, h
         os.kill(run.pid, signal.SIGKILL)
     with Lab.open(home) as lab:
         (count,) = lab.primary.fetch_one(edited)
-        assert 0 < count < 40_000
+        assert 0 < count < 30_000
         assert count % 10_000 == 0
     result = json.loads(aico_lab(*command, "--json").stdout)
-    assert (result["added"], result["known"], result["conflicts"]) == (0, count, 40_000 - count)
+    assert (result["added"], result["known"], result["conflicts"]) == (0, count, 30_000 - count)
     with Lab.open(home) as lab:
-        assert lab.primary.fetch_one(edited) == (40_000,)
-        assert lab.primary.fetch_one("SELECT count(*) FROM messages") == (40_000,)
+        assert lab.primary.fetch_one(edited) == (30_000,)
+        assert lab.primary.fetch_one("SELECT count(*) FROM messages") == (30_000,)
         assert sound(lab.primary)
 
 
