@@ -103,6 +103,7 @@ def test_the_folder_of_the_file_is_made(tmp_path):
         assert memory.db_path.exists()
 
 
+@pytest.mark.slow
 def test_a_relative_path_stays_where_it_was(tmp_path, monkeypatch):
     """A thread that comes after a change of the working folder opens the same file."""
     (tmp_path / "elsewhere").mkdir()
@@ -209,6 +210,7 @@ def test_a_file_that_is_empty_or_was_left_half_made_is_completed(tmp_path, key):
         assert len(memory.get_messages()) == 1
 
 
+@pytest.mark.slow
 def test_many_processes_may_open_a_file_at_once(tmp_path):
     """One of them makes it, the others find it half made or just being written."""
     code = f"""if True:
@@ -735,6 +737,7 @@ def test_a_negative_limit_is_refused(memory):
         memory.get_messages(limit=-1)
 
 
+@pytest.mark.slow
 def test_thousands_of_messages_are_given_in_the_order_of_their_ids(memory):
     """More than a statement takes parameters; ids of no message are passed over."""
     memory.add_messages([fields(number, sentiment_score=0.0) for number in range(3_000)])
@@ -775,6 +778,7 @@ def test_a_time_that_another_program_wrote_without_a_zone_is_utc(memory, outside
     assert [m.timestamp for m in memory.get_messages()] == [NOON]
 
 
+@pytest.mark.slow
 def test_what_is_stored_in_a_labs_database_reaches_its_warehouse(lab):
     """The tables are the same, so the change feed and the reports see it."""
     with DatabaseManager(lab.home.primary, lab.storage.keys.libsql()) as memory:
@@ -921,6 +925,7 @@ def check_nothing_was_lost(outside: libsql.Connection, messages: int) -> None:
     assert outside.fetch_one("PRAGMA integrity_check") == ("ok",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turns", [4, pytest.param(100, marks=pytest.mark.slow)])
 def test_sixteen_threads_store_and_read_at_once(memory, outside, turns):
     """No message is lost or doubled, and counts and last activities are exact."""

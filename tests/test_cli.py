@@ -51,6 +51,7 @@ def failed(process: subprocess.CompletedProcess[str], code: int, *words: str) ->
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", ["cli", pytest.param("aico_lab", marks=pytest.mark.slow)], ids=["here", "processes"]
 )
@@ -85,6 +86,7 @@ def test_a_persons_own_messages_go_in_and_answers_come_out(command, request, tmp
     assert {"primary database", "warehouse", "encryption"} <= {f["check"] for f in doctor}
 
 
+@pytest.mark.slow
 def test_text_output_is_for_people(cli, tmp_path):
     """The same commands without --json."""
     assert "back it up" in cli("init").stdout
@@ -203,6 +205,7 @@ def test_debug_shows_where_an_error_came_from(cli):
     assert "HomeMissing" in process.stderr
 
 
+@pytest.mark.slow
 def test_a_wrong_key_and_damaged_files_are_one_sentence(cli, home, tmp_path):
     """Key file of another home, a text file as database, half a database, a damaged marker."""
     cli("init")
@@ -237,6 +240,7 @@ def mount(folder: Path, options: str, request: pytest.FixtureRequest) -> None:
     request.addfinalizer(lambda: subprocess.run(["umount", "-l", str(folder)], check=False))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's mount")
 def test_a_folder_that_may_not_be_written_is_one_sentence(in_process, tmp_path, request):
     """A file system that is read-only, which binds even root."""
@@ -354,6 +358,7 @@ def test_a_report_that_ran_is_not_taken_for_another(cli, monkeypatch, tmp_path):
     assert (told["status"], told["generation"]) == ("succeeded", 8)
 
 
+@pytest.mark.slow
 def test_help_is_quick_and_imports_no_database(aico_lab):
     """`--help` must not wait for libraries it does not need."""
     program = (

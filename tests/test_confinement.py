@@ -285,6 +285,7 @@ def test_values_are_given_apart_from_the_query(asked: Lab):
         asked.sql("SELECT ?", [])
 
 
+@pytest.mark.slow
 def test_the_metrics_and_the_proof_are_asked_the_same_way(asked: Lab):
     """Whose queries are our own."""
     assert asked.verify().ok

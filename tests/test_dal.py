@@ -832,6 +832,7 @@ async def test_an_interrupted_operation_spoils_its_transaction(path, outside):
         assert outside.rows() == ["kept", "kept too"]
 
 
+@pytest.mark.slow
 async def test_asyncio_timeout_undoes_the_transaction_around_it(dal, outside):
     """`asyncio.timeout` stays in the task, so it can be used inside."""
     with pytest.raises(OperationTimedOut):

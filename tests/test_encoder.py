@@ -59,6 +59,7 @@ def test_nothing_gives_nothing() -> None:
     assert encode([]).shape == (0, DIMENSIONS)
 
 
+@pytest.mark.slow
 def test_a_huge_text_needs_no_huge_memory() -> None:
     """Only its beginning counts; a whole batch is padded to its longest text."""
     huge = "word " * 100_000

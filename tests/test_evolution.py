@@ -70,6 +70,7 @@ LOSSES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_loss_stops_the_sync_with_the_warehouse_as_it_was(things, loss):
     """The sentence says what would be lost, and what can be done."""
@@ -157,6 +158,7 @@ def test_frozen_tables_stay_behind_and_are_caught_up_with(things):
     assert things.sync().mode == "nothing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", ["response_time", "sentiment_score", "channel_id"])
 def test_a_column_that_the_warehouses_own_views_need_can_be_lost(lab, column):
     """It stays there, and is NULL; what does not need it goes on."""

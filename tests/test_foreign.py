@@ -79,6 +79,7 @@ def files(folder):
 # Increments
 
 
+@pytest.mark.slow
 def test_the_first_load_takes_all_and_later_ones_take_what_is_new(lab, shop):
     """Each publishes a generation; where nothing is new, nothing is published."""
     write(shop, order(1), order(2))
@@ -108,6 +109,7 @@ def test_values_arrive_with_the_types_that_sync_gives_them(lab, shop):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pagewise", [0, 10**9], ids=["by pages", "by rows"])
 def test_columns_are_understood_as_other_programs_declare_them(lab, shop, monkeypatch, pagewise):
     """Integers of every size, and times without a zone, which are UTC as SQLite's own are."""
@@ -178,6 +180,7 @@ def test_the_lag_of_row_ids_counts_row_ids(lab, shop):
     assert [number for number, item in rows(lab) if item == "milk"] == [8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("watermark", ["seconds", "at"])
 def test_rows_without_a_watermark_are_read_every_time(lab, shop, watermark):
     """A NULL tells nothing of when a row came, nor does a text that is no time."""
@@ -242,6 +245,7 @@ def test_row_ids_that_were_given_anew_are_noticed(lab, shop):
 # Deletes and keys
 
 
+@pytest.mark.slow
 def test_deleted_rows_vanish_on_request_only(lab, shop):
     """To find them costs reading every key."""
     write(shop, order(1), order(2), order(3))
@@ -255,6 +259,7 @@ def test_deleted_rows_vanish_on_request_only(lab, shop):
     assert lab.load(shop, "orders", deletes=True).mode == "nothing"
 
 
+@pytest.mark.slow
 def test_a_table_that_was_emptied_goes_on(lab, shop):
     """Its watermark starts again with it."""
     write(shop, order(1), order(2))
@@ -316,6 +321,7 @@ def test_a_table_without_a_primary_key_is_known_by_its_row_ids(lab, shop, monkey
 # Misfits
 
 
+@pytest.mark.slow
 def test_rows_that_do_not_fit_are_set_aside_until_they_are_mended(lab, shop):
     """Under the name of their schema and table, with their key and the reason."""
     write(shop, order(1, price="'dear'"), order(2))
@@ -335,6 +341,7 @@ def test_rows_that_do_not_fit_are_set_aside_until_they_are_mended(lab, shop):
     assert ids(lab) == [1]
 
 
+@pytest.mark.slow
 def test_quarantine_knows_keys_of_every_type(lab, shop):
     """As they were stored: a time, a blob, a truth."""
     write(
@@ -352,6 +359,7 @@ def test_quarantine_knows_keys_of_every_type(lab, shop):
     assert lab.load(shop, "t", watermark="n", deletes=True).mode == "nothing"
 
 
+@pytest.mark.slow
 def test_a_sync_leaves_what_was_loaded_and_its_quarantine_alone(lab, shop):
     """Whole or not; and a load leaves the cursor of the sync alone."""
     write(shop, order(1), order(2, price="'dear'"))
@@ -372,6 +380,7 @@ def test_a_load_does_not_hide_that_the_views_are_of_another_version(lab, shop, m
     assert lab.sync().mode == "nothing"
 
 
+@pytest.mark.slow
 def test_changed_columns_make_the_table_anew(lab, shop):
     """So does another watermark, whose values say nothing about the first one's."""
     write(shop, order(1, "10:00:00"))
@@ -426,6 +435,7 @@ def test_a_load_that_was_not_published_is_published_by_the_next_one(lab, shop, m
     assert ids(lab) == [1]
 
 
+@pytest.mark.slow
 def test_a_home_that_was_never_synced_is_synced_first(home, shop):
     """A snapshot without the view of the conversations would be no snapshot of this home."""
     write(shop, order(1))
@@ -532,6 +542,7 @@ def held(path, *statements):
     assert theirs.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_file_that_is_being_written_is_read_as_of_its_last_commit(lab, shop):
     """Its program, in WAL mode, is not disturbed, nor are its files removed."""
     write(shop, "PRAGMA journal_mode = wal")
@@ -572,6 +583,7 @@ def test_a_file_that_changes_unseen_while_it_is_read_is_not_taken(lab, shop, mon
     assert lab.load(shop, "orders").rows == 2
 
 
+@pytest.mark.slow
 def test_an_encrypted_file_is_opened_by_the_key_in_the_environment(lab, tmp_path, monkeypatch):
     """Which is ignored for a file that is not encrypted."""
     secret, plain = tmp_path / "secret.db", tmp_path / "plain.db"
@@ -689,6 +701,7 @@ def test_a_file_of_any_name_gets_a_schema(lab, shop, file, schema):
     assert rows(lab, f"FROM {schema}.orders") == []
 
 
+@pytest.mark.slow
 def test_two_files_of_one_name_are_not_mixed_up(lab, shop, tmp_path):
     """Unless they are said to be the same, as the copy of every night is."""
     write(shop, order(1))
@@ -711,6 +724,7 @@ def test_a_lag_is_not_negative(lab, shop, lag):
 # The command and the step
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("lab")
 def test_the_command_loads_and_says_what_it_did(cli, shop):
     """In words, and as one JSON value."""

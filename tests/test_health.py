@@ -60,6 +60,7 @@ def test_backups_are_counted_and_read(synced):
     assert str(path) in faults(synced)["backups"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("installed", [True, False])
 def test_a_plugin_with_vectors_is_no_fault(synced, monkeypatch, installed):
     """Whether or not its package is still installed."""

@@ -70,6 +70,7 @@ def test_derived_keys_never_change():
     assert base64.b64decode(keys.duckdb()) == derive(b"aico-lab/duckdb/v1")
 
 
+@pytest.mark.slow
 def test_a_key_file_opens_its_home_and_no_other(home, tmp_path):
     """The key lies outside the home, for its owner alone."""
     with Lab.create(home) as lab:
@@ -83,6 +84,7 @@ def test_a_key_file_opens_its_home_and_no_other(home, tmp_path):
         Lab.open(home, key_file=wrong)
 
 
+@pytest.mark.slow
 def test_a_named_key_file_is_made_once_and_used_again(home, tmp_path, monkeypatch):
     """Also through the environment."""
     file = tmp_path / "keys" / "my.key"
@@ -126,6 +128,7 @@ def test_a_passphrase_opens_its_home(home, monkeypatch):
     Lab.open(home).close()
 
 
+@pytest.mark.slow
 def test_a_passphrase_is_stretched_as_rfc_9106_recommends(home, monkeypatch):
     """Its second option: 64 MiB, three passes, four lanes."""
     monkeypatch.setattr(keys_module, "ARGON2", ARGON2)  # which other tests make cheap
@@ -186,6 +189,7 @@ def test_characters_of_a_passphrase_are_counted_not_bytes(home, short):
     Lab.create(home, protection="passphrase", passphrase=f"{short}zwei").close()
 
 
+@pytest.mark.slow
 def test_bytes_that_are_no_text_are_said_to_be_that(aico_lab):
     """A variable of the environment may hold any."""
     environment = {**os.environb, b"AICO_LAB_PASSPHRASE": b"correct \xff horse"}
@@ -196,6 +200,7 @@ def test_bytes_that_are_no_text_are_said_to_be_that(aico_lab):
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_passphrase_that_protects_nothing_is_an_error(home, cli, monkeypatch):
     """Whoever gives one believes that it is needed."""
     with pytest.raises(InvalidValue, match="'passphrase'"):
@@ -225,6 +230,7 @@ def test_the_demo_needs_no_passphrase_of_the_environment(in_process, monkeypatch
     assert opened == [True, True]
 
 
+@pytest.mark.slow
 def test_no_secret_stands_in_the_home_or_in_a_repr(home):
     """Neither passphrase nor any derived key."""
     with Lab.create(home, protection="passphrase", passphrase=PASSPHRASE) as lab:
@@ -285,6 +291,7 @@ def test_a_home_whose_database_was_taken_away_is_not_made_anew_in_silence(home):
     assert not (home / "aico.db").exists()
 
 
+@pytest.mark.slow
 def test_a_database_of_another_home_is_not_opened(home, tmp_path):
     """The key belongs to the home."""
     Lab.create(home).close()

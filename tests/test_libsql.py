@@ -594,6 +594,7 @@ def test_batches_give_every_row_once(connection):
     assert [a for batch in batches for (a,) in batch] == list(range(25))
 
 
+@pytest.mark.slow
 def test_an_acknowledged_commit_survives_sigkill(tmp_path, connection):
     """And what was not committed does not."""
     program = (

@@ -81,6 +81,7 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("declared", "values", "type_", "expected"), CASES)
 @pytest.mark.parametrize("pagewise", [0, 10**9], ids=["by pages", "by rows"])
 def test_values_say_the_type(
@@ -134,6 +135,7 @@ def test_generated_columns_and_views_arrive_with_the_types_of_their_values(lab, 
     assert lab.sql("SELECT max(d), sum(n), max(s) FROM shop.v").fetchall() == [(21.0, 5, "a2")]
 
 
+@pytest.mark.slow
 def test_a_value_that_comes_later_changes_the_type_and_so_does_its_going(lab, file):
     """The table is made anew then."""
     load(lab, file, "NUMERIC", [1.5])
@@ -160,6 +162,7 @@ def test_all_misfits_of_a_row_are_named(lab, file):
     ]
 
 
+@pytest.mark.slow
 def test_plugin_tables_have_the_types_of_their_values_too(lab):
     """And follow them, both ways, without being asked."""
     with lab.primary.transaction():

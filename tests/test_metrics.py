@@ -146,6 +146,7 @@ def test_it_shows_and_draws_itself(a_day, name):
     assert str(a_day.messages["content"][2]) not in html  # an answer quotes nobody
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_it_is_compiled_once_for_all_data(name):
     """A question that is asked again after a sync is not compiled again: it may not need to be."""
@@ -191,6 +192,7 @@ def test_filters_restrict_every_metric(a_day, name):
             assert set(answer.pl()["role"]) <= {"user"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_rows_that_rest_on_little_are_left_out_and_counted(a_day, name):
     everything = a_day.ask(name)
@@ -215,6 +217,7 @@ def test_parameters_of_the_wrong_type_are_refused_in_a_sentence(a_day, name):
                 a_day.ask(name, **{parameter.name: -1})
 
 
+@pytest.mark.slow
 def test_text_of_the_command_line_is_read_as_the_type(a_day):
     one = a_day.ask("reply_latency", cutoff_hours="0.5")
     assert one.parameters == {"cutoff_hours": 0.5}

@@ -120,6 +120,7 @@ def test_the_slope_is_scipys():
     assert low < slope < high
 
 
+@pytest.mark.slow
 def test_the_interval_of_independent_values_is_about_scipys():
     rng = np.random.default_rng(2)
     widths = []
@@ -130,6 +131,7 @@ def test_the_interval_of_independent_values_is_about_scipys():
     assert np.mean(widths) == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.slow
 def test_an_autocorrelated_series_has_a_wider_interval():
     rng = np.random.default_rng(3)
     widths = []
@@ -343,6 +345,7 @@ EVER = {"since": "0001-01-01"}
 """Times of before 1990 count where they are asked for."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "asked", "unit"),
     [
@@ -386,6 +389,7 @@ def test_years_are_whole_where_all_their_months_are():
     assert rows["periods"][0] == 223
 
 
+@pytest.mark.slow
 def test_phases_that_are_left_out_are_not_at_the_end():
     """Twenty weeks of one person, and twenty of 999 or 1,000 messages of forty."""
     spoken = [

@@ -173,6 +173,7 @@ def test_people_who_are_all_alike_make_no_finding_fail():
     flat.close()
 
 
+@pytest.mark.slow
 def test_the_share_and_its_total_are_of_the_same_rows(worlds):
     for name in ("week_heatmap", "session_length", "languages", "streaks"):
         everything = worlds[40].ask(name)
@@ -306,6 +307,7 @@ def test_hours_that_tie_are_not_said_to_be_of_the_people_of_one():
     world.close()
 
 
+@pytest.mark.slow
 def test_the_unit_is_the_mixed_one_where_some_conversations_are_unnamed():
     spoken = [
         said(9000 * one + 60 * turn, ("user", "assistant")[turn % 2],

@@ -55,6 +55,7 @@ def test_a_metric_is_described_with_its_definition_source_and_columns(in_process
     assert {"name", "type", "meaning", "unit"} == set(facts["columns"][0])
 
 
+@pytest.mark.slow
 def test_an_answer_is_a_table_or_one_json_value(asked, synced):
     shown = asked("overview")
     assert shown.returncode == 0
@@ -68,6 +69,7 @@ def test_an_answer_is_a_table_or_one_json_value(asked, synced):
     assert synced.metrics.overview(user="v").pl().to_dicts()[0]["n"] == 1
 
 
+@pytest.mark.slow
 def test_filters_and_parameters_reach_the_metric(asked):
     answer = json.loads(
         asked(

@@ -200,6 +200,7 @@ def test_they_are_what_plain_python_finds(messages, gap_minutes, cutoff_hours, z
         assert_all_as_by_hand(made, gap_minutes, cutoff_hours, zone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "gap_minutes"),
     [(2_000, 1.0), (2_000, 720.0), pytest.param(20_000, 30.0, marks=pytest.mark.slow)],
@@ -240,6 +241,7 @@ CENSORED = talk(
 )
 
 
+@pytest.mark.slow
 def test_late_replies_are_no_replies_and_what_got_none_in_time_is_counted():
     with world(CENSORED) as made:
         rows = made.ask("reply_latency").pl().rows_by_key("role", named=True, unique=True)
@@ -254,6 +256,7 @@ def test_late_replies_are_no_replies_and_what_got_none_in_time_is_counted():
         assert patient["unanswered"].to_list() == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_turn_is_not_unanswered_before_the_cutoff_has_passed():
     """Neither at the end of the data, nor at the end of the period that was asked for."""
     with world(CENSORED) as made:
@@ -268,6 +271,7 @@ def test_a_turn_is_not_unanswered_before_the_cutoff_has_passed():
         assert unanswered(until=until - timedelta(seconds=1)) == {"assistant": 0, "user": 0}
 
 
+@pytest.mark.slow
 def test_who_never_replies_has_a_row_and_who_is_never_asked_has_none():
     with world(talk(said(0), said(DAY))) as made:
         answer = made.ask("reply_latency")
@@ -301,6 +305,7 @@ def test_a_second_message_is_no_reply_and_recorded_times_stand_apart():
     assert (user["unanswered"], user["farewells"], user["one_sided"]) == (2, 1, 1)
 
 
+@pytest.mark.slow
 def test_replies_to_several_people_count_from_whom_they_name():
     """20 and 60 s; and who was not spoken to is still waiting."""
     group = talk(
@@ -367,6 +372,7 @@ def test_a_session_counts_in_the_week_in_which_it_begins_where_people_are():
         assert cut.select("n", "complete").rows() == [(1, False)]
 
 
+@pytest.mark.slow
 def test_a_silence_of_exactly_the_gap_does_not_end_a_session():
     with world(talk(said(0), said(600), said(1201))) as made:
         assert made.ask("sessions", gap_minutes=10).pl()["n"].sum() == 2
@@ -374,6 +380,7 @@ def test_a_silence_of_exactly_the_gap_does_not_end_a_session():
         assert made.ask("sessions").pl()["n"].sum() == 1
 
 
+@pytest.mark.slow
 def test_a_session_of_exactly_a_minute_is_in_the_second_class():
     with world(talk(said(0), said(60), said(5000), said(5059.999))) as made:
         answer = made.ask("session_length")
@@ -401,6 +408,7 @@ def test_who_comes_back_after_a_silence_begins_a_session():
         assert users.select("role", "n", "share_started").rows() == [("user", 1, 100)]
 
 
+@pytest.mark.slow
 def test_who_goes_on_in_another_conversation_has_not_begun_a_new_session():
     with world(
         talk(

@@ -167,6 +167,7 @@ def test_every_metric_means_the_same_by_a_complete_period(real, unit, zone):
     assert next(complete for _, complete in found.pop()) is False
 
 
+@pytest.mark.slow
 def test_who_is_not_known_is_nobody_and_the_companion_is_no_person():
     with world(talk(said(0, user=None), said(1, "assistant", user="u"), said(2, user="v"))) as made:
         assert made.ask("daily_activity").pl().row(0)[1:5] == (3, 1, 1, 1)
@@ -322,6 +323,7 @@ def test_a_cohort_is_followed_for_ten_years():
     assert found[520] == (FIRST + timedelta(seconds=begins), 520, 1, 1, False)
 
 
+@pytest.mark.slow
 def test_who_began_before_the_filters_is_still_of_the_cohort_of_then():
     with world(talk(*COMING)) as made:
         assert cells(made.ask("retention", filters={"since": "2024-04-08"})) == [
@@ -341,6 +343,7 @@ def test_who_began_before_the_filters_is_still_of_the_cohort_of_then():
         ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_cohort_is_of_days_in_the_zone():
     """22:00 UTC of Sunday is Monday in Berlin's summer, 31 March to 1 April 2024."""
     sunday = (datetime(2024, 3, 31, 22, 30, tzinfo=UTC) - START).total_seconds()
@@ -396,6 +399,7 @@ def test_the_longest_streak_of_a_person_counts():
     assert answer.finding.startswith("Too little data: 2 people, where 10 are needed; the longest")
 
 
+@pytest.mark.slow
 def test_a_finding_on_streaks_says_of_which_rows_it_speaks():
     """20 people of one day each, and one with a streak of 30 days."""
     days = [said(day * 86_400) for day in range(30)]
@@ -499,6 +503,7 @@ def test_all_of_it_of_made_up_conversations(messages, zone):
         assert_is_concentration(made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "labels"),
     [("daily_activity", ["30 Mar 2024", "31 Mar 2024"]), ("monthly_activity", ["Mar 2024"])],
@@ -511,6 +516,7 @@ def test_a_short_axis_names_each_period_once(name, labels):
     assert max(Counter(found).values()) == 2  # once for each of the two panels
 
 
+@pytest.mark.slow
 def test_a_period_of_retention_is_called_what_it_is():
     days = {"week": 7, "month": 31}
     for period, apart in days.items():

@@ -209,6 +209,7 @@ def two_people():
     )
 
 
+@pytest.mark.slow
 def test_ones_own_version_goes_before_that_for_everybody():
     """Until it ends; what is rated in no conversation is of whom it names."""
     profiles = [

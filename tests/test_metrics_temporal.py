@@ -367,6 +367,7 @@ def test_intervals_that_are_all_equal_have_a_burstiness_of_minus_one():
     assert row["intervals"] == 30
 
 
+@pytest.mark.slow
 def test_burstiness_by_hand():
     """1, 1, 1, 5: mu 2, sigma sqrt(3). B = (sqrt(3) - 2) / (sqrt(3) + 2)."""
     row = burst(1, 1, 1, 5)
@@ -394,6 +395,7 @@ def test_equal_intervals_of_months_are_equal_to_the_last_digit():
     assert row["burstiness"] == -1.0
 
 
+@pytest.mark.slow
 def test_people_of_few_intervals_are_left_out():
     gaps = np.arange(1, 21)
     assert burst(*gaps, fewest=20)["n"] == 1

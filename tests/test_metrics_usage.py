@@ -89,6 +89,7 @@ def test_the_mood_is_the_mean_of_what_is_scored(messages):
         assert_sentiment(made)
 
 
+@pytest.mark.slow
 def test_the_mood_of_real_people(real):
     assert_sentiment(real)
 
@@ -213,6 +214,7 @@ def test_a_turn_goes_with_the_turn_before_it(messages):
         assert_transfer(made)
 
 
+@pytest.mark.slow
 def test_the_transfer_among_real_people(real):
     assert_transfer(real)
 
@@ -329,6 +331,7 @@ def test_the_vocabulary_of_real_people(real):
     assert_diversity(real, 100)
 
 
+@pytest.mark.slow
 def test_a_factor_ends_where_the_paper_ends_it():
     """Its example: of the people by the people | for the people; the share falls to 4 of 6.
 
@@ -385,6 +388,7 @@ def test_a_language_is_guessed_from_enough_letters(text, language):
     assert language_of(text) == language
 
 
+@pytest.mark.slow
 def test_each_side_of_a_conversation_has_one_language():
     """What it wrote first counts: a second language after a thousand characters changes nothing."""
     spoken = [said(0, content="Ich habe den ganzen"), said(1, content=GERMAN)]
@@ -427,6 +431,7 @@ def languages_by_hand(raw, sample):
     return sorted(rows, key=lambda row: (row[0], row[1] == "unknown", -row[2], row[1]))
 
 
+@pytest.mark.slow
 def test_the_languages_of_real_people(real):
     """Of all, and of a sample; which is the same every time."""
     raw = real.messages
@@ -519,6 +524,7 @@ def test_another_value_than_before_is_a_change(drawn):
         assert same(later.select(PREFERENCES).rows(), preferences_by_hand(changes(*rows), noon))
 
 
+@pytest.mark.slow
 def test_who_thinks_again_and_after_how_long():
     """A removal is no change; what is set after it is compared with what was there before it."""
     rows = changes(

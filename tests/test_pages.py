@@ -213,6 +213,7 @@ def test_where_nothing_can_be_compiled_rows_are_selected(connection, monkeypatch
     assert found.equals(expected)
 
 
+@pytest.mark.slow
 def test_damaged_pages_are_an_error_and_never_a_crash(connection, monkeypatch):
     """Whatever bytes stand in them."""
     fill(connection, 2_000)

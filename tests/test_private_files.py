@@ -65,6 +65,7 @@ def open_to_others(folder: Path) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given",
     [
@@ -91,6 +92,7 @@ def test_everything_in_a_home_is_its_owners(tmp_path: Path, given: tuple[str, ..
     assert [open_to_others(file.parent) for file in tmp_path.rglob("*.key")] in ([], [{}])
 
 
+@pytest.mark.slow
 def test_a_command_makes_private_files_too(aico_lab, tmp_path: Path):
     """At any time, also in what it starts: the whole process has that umask."""
     home = tmp_path / "home"

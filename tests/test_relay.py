@@ -162,6 +162,7 @@ async def test_a_payload_that_json_cannot_say_is_refused(dal, outside, payload):
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 
 
+@pytest.mark.slow
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     value=st.recursive(
@@ -857,6 +858,7 @@ def assert_machine_holds(folder: Path, template: Path, examples: int, steps: int
     assert machine.handled > 0
 
 
+@pytest.mark.slow
 def test_any_interleaving_handles_every_message_once(tmp_path, empty):
     """Every consumer has each message it wants once in effect, in order, or as a dead letter."""
     assert_machine_holds(tmp_path, empty, 12, 15)

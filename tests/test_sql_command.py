@@ -159,6 +159,7 @@ def test_a_query_that_would_write_is_refused_in_one_sentence(ask, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["csv", "parquet", "json"])
 def test_an_answer_writes_itself(lab: Lab, tmp_path: Path, ending):
     """All rows, and not only those that show."""

@@ -58,6 +58,7 @@ def imported(environment, *arguments):
     return LIBRARIES.intersection(json.loads(modules))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "needed"),
     [
@@ -74,6 +75,7 @@ def test_a_command_imports_only_what_it_uses(command, needed, environment):
     assert imported(environment, *command) <= needed
 
 
+@pytest.mark.slow
 def test_a_chart_is_drawn_by_a_process_that_has_drawn_nothing(environment, tmp_path):
     """What draws imports the library, and the palette is ours."""
     chart = tmp_path / "chart.svg"
@@ -83,6 +85,7 @@ def test_a_chart_is_drawn_by_a_process_that_has_drawn_nothing(environment, tmp_p
     assert "#0072B2" in chart.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_vocabulary_is_measured_where_numba_may_keep_nothing():
     """As in a read-only installation, for somebody whose home cannot be written either."""
     program = (

@@ -85,6 +85,7 @@ def assert_equal_stores(lab: Lab) -> None:
         assert sorted(rows, key=repr) == sorted(here, key=repr), table
 
 
+@pytest.mark.slow
 def test_a_first_sync_moves_everything_and_an_increment_what_changed(lab):
     """Inserts, updates, deletes, changed keys, several tables."""
     add(lab.primary, *map(message, range(500)))
@@ -106,6 +107,7 @@ def test_a_first_sync_moves_everything_and_an_increment_what_changed(lab):
     assert_equal_stores(lab)
 
 
+@pytest.mark.slow
 def test_a_key_of_several_columns_is_followed(lab):
     """Logged as JSON, joined by its parts."""
     add(lab.primary, message(0))
@@ -183,6 +185,7 @@ MISFITS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", [True, False], ids=["full", "increment"])
 def test_rows_that_do_not_fit_are_set_aside_and_the_rest_goes_in(lab, full):
     """Counted, each named with its own reason, and taken in one by one as they are mended."""
@@ -240,6 +243,7 @@ def test_text_with_a_nul_that_another_program_wrote_arrives_whole(lab):
     assert lab.sql("SELECT content FROM raw.messages").fetchone() == ("a\0b",)
 
 
+@pytest.mark.slow
 def test_a_foreign_program_that_replaces_rows_leaves_no_doubles(lab):
     """Without recursive triggers its REPLACE logs nothing but an insertion."""
     add(lab.primary, message(0), message(1))
@@ -254,6 +258,7 @@ def test_a_foreign_program_that_replaces_rows_leaves_no_doubles(lab):
     assert_equal_stores(lab)
 
 
+@pytest.mark.slow
 def test_the_documents_query_runs_as_printed_and_equals_an_independent_computation(lab):
     """On messages of the last days; the answer's p95 is approximate by its own definition."""
     days = 40
@@ -278,6 +283,7 @@ def test_the_documents_query_runs_as_printed_and_equals_an_independent_computati
     assert len(answer) >= 30
 
 
+@pytest.mark.slow
 def test_response_times_are_those_recorded_else_since_the_other_sides_last_message(lab):
     """Own messages in a row, system messages, ties and another conversation between."""
     add(
@@ -316,6 +322,7 @@ def test_date_sub_keeps_the_meaning_of_duckdbs_own(lab):
     assert row == (1, "2024-03-29 00:00:00")
 
 
+@pytest.mark.slow
 def test_a_reader_keeps_its_generation_and_a_new_question_sees_the_next(lab):
     """An open notebook blocks no sync and is not changed under its reader's eyes."""
     add(lab.primary, message(0))
@@ -385,6 +392,7 @@ def test_days_are_counted_in_the_zone_that_was_asked_for(lab):
         Lab.open(lab.home.path, timezone="Mars/Olympus")
 
 
+@pytest.mark.slow
 def test_nothing_below_the_home_is_readable(lab):
     """Neither the databases, their logs, nor the snapshots."""
     secret = "the time I felt homesick"
@@ -443,6 +451,7 @@ def test_a_snapshot_is_encrypted_for_everybody_else(lab):
         duckdb.connect(str(path), read_only=True)
 
 
+@pytest.mark.slow
 def test_an_unencrypted_home_works_the_same(tmp_path):
     """For those who said so."""
     with Lab.create(tmp_path / "plain", protection="none") as lab:
@@ -451,6 +460,7 @@ def test_an_unencrypted_home_works_the_same(tmp_path):
         assert_equal_stores(lab)
 
 
+@pytest.mark.slow
 def test_damaged_snapshots_and_warehouses_are_named_and_can_be_made_anew(lab):
     """A projection is never the last copy."""
     add(lab.primary, *map(message, range(3000)))
@@ -477,6 +487,7 @@ def test_damaged_snapshots_and_warehouses_are_named_and_can_be_made_anew(lab):
     assert_equal_stores(lab)
 
 
+@pytest.mark.slow
 def test_a_source_that_was_exchanged_is_read_anew(lab, home):
     """A restored backup has other changes behind the same numbers."""
     add(lab.primary, *map(message, range(10)))
@@ -505,6 +516,7 @@ def test_two_syncs_at_once_wait_for_each_other(lab, monkeypatch):
     assert lab.sync().mode == "full"
 
 
+@pytest.mark.slow
 def test_a_new_column_reaches_the_warehouse_with_the_next_sync(lab):
     """Even where no row changed since."""
     add(lab.primary, message(0))
@@ -515,6 +527,7 @@ def test_a_new_column_reaches_the_warehouse_with_the_next_sync(lab):
     assert lab.sync().mode == "nothing"
 
 
+@pytest.mark.slow
 def test_an_error_in_the_middle_leaves_the_warehouse_as_it_was(lab, monkeypatch):
     """And the snapshot readable."""
     add(lab.primary, *map(message, range(10)))
@@ -568,6 +581,7 @@ def test_a_sync_killed_at_any_instant_is_completed_by_the_next(lab):
     assert all(name.endswith(".duckdb") and not name.startswith(".") for name in kept)
 
 
+@pytest.mark.slow
 def test_a_crash_between_commit_and_publication_is_made_up_for(lab, monkeypatch):
     """The next sync has nothing to load, and publishes."""
     add(lab.primary, message(0))
@@ -581,6 +595,7 @@ def test_a_crash_between_commit_and_publication_is_made_up_for(lab, monkeypatch)
     assert_equal_stores(lab)
 
 
+@pytest.mark.slow
 def test_the_log_is_pruned_after_a_sync(lab):
     """It does not grow without bound."""
     add(lab.primary, *map(message, range(1000)))
@@ -588,6 +603,7 @@ def test_the_log_is_pruned_after_a_sync(lab):
     assert lab.primary.fetch_one("SELECT count(*) FROM change_log") == (1,)
 
 
+@pytest.mark.slow
 def test_progress_is_told_in_rows(lab):
     """Up to the number of rows that there are."""
     add(lab.primary, *map(message, range(300)))
@@ -653,6 +669,7 @@ def test_a_small_change_is_published_without_copying_the_warehouse(lab):
     assert len({file.st_ino for file in files}) < len(files)
 
 
+@pytest.mark.slow
 def test_a_snapshot_that_is_removed_while_it_is_opened_is_not_read_without_its_log(
     lab, monkeypatch
 ):
@@ -682,6 +699,7 @@ def test_a_snapshot_that_is_removed_while_it_is_opened_is_not_read_without_its_l
     assert removed
 
 
+@pytest.mark.slow
 def test_a_closed_lab_holds_no_snapshot_open_not_even_one_that_was_superseded(lab):
     """An answer that lives on keeps its snapshot; the lab's end is the end of all of them."""
     add(lab.primary, message(0))
@@ -714,6 +732,7 @@ def test_a_sync_with_nothing_to_do_opens_no_warehouse(lab, monkeypatch):
         lab.sync()
 
 
+@pytest.mark.slow
 def test_without_the_note_the_warehouse_is_asked(lab):
     """It is only a note: it can be lost, or be that of another snapshot."""
     add(lab.primary, message(0))
@@ -729,6 +748,7 @@ def test_without_the_note_the_warehouse_is_asked(lab):
     assert note.read_text() == right
 
 
+@pytest.mark.slow
 def test_views_of_another_version_of_the_package_are_made_anew(lab, monkeypatch):
     """Though no row has changed."""
     add(lab.primary, message(0))
@@ -751,6 +771,7 @@ def test_what_else_another_version_of_the_package_defines_is_published(lab, monk
     assert lab.sync().mode == "nothing"
 
 
+@pytest.mark.slow
 def test_to_open_the_warehouse_writes_nothing_into_its_log(lab):
     """Else a sync that only looks would make it longer each time."""
     add(lab.primary, message(0))
@@ -795,6 +816,7 @@ def test_any_changes_between_two_syncs_are_followed(lab):
     assert done == set(statements)
 
 
+@pytest.mark.slow
 def test_the_log_that_everybody_has_read_is_emptied_but_for_its_last_change(lab):
     """As it stood, though its key be no text; and the numbers go on."""
     add(lab.primary, *map(message, range(50)))

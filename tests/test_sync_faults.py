@@ -417,6 +417,7 @@ def test_a_source_that_is_being_written_for_long_is_synced_all_the_same(synced):
     digests(synced)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [False, True], ids=["before it was synced", "later"])
 @pytest.mark.parametrize(
     "behind", ["DROP TABLE things", "ALTER TABLE things RENAME COLUMN id TO number"]
@@ -437,6 +438,7 @@ def test_a_table_that_went_behind_the_feeds_back_is_named(lab, behind, known):
             assert_refused(lab, SchemaTampered, words, on_change=on_change, full=full)
 
 
+@pytest.mark.slow
 def test_where_the_file_system_has_no_links_a_snapshot_is_a_copy(lab, monkeypatch):
     """Of the same content, for a reader of the newest and of the one before."""
     add(lab.primary, *map(message, range(100)))
@@ -454,6 +456,7 @@ def test_where_the_file_system_has_no_links_a_snapshot_is_a_copy(lab, monkeypatc
     assert_tidy(lab.home.path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's mount")
 def test_a_copy_for_which_there_is_no_room_leaves_no_log_either(lab, home, monkeypatch, request):
     """Where there are no links, the log may have had its place already."""

@@ -128,6 +128,7 @@ PIECES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=effort.examples(40), deadline=None)
 @given(st.lists(st.lists(st.sampled_from(PIECES), max_size=12).map("".join), max_size=20))
 @example(list(WORDS))
@@ -143,6 +144,7 @@ def test_duckdb_counts_what_plain_python_counts(texts):
     assert measure(*texts, *itertools.chain(*forms)) == 3 * expected
 
 
+@pytest.mark.slow
 def test_a_sync_counts_the_messages_whose_words_cannot_be_told(lab):
     """In every table, beside the words of the others; and lists no word of them."""
     contents = ["Das hier", "你好吗？我很好。", "मैं ठीक हूँ", "ภาษาไทย ok"]  # noqa: RUF001
@@ -164,6 +166,7 @@ def test_a_sync_counts_the_messages_whose_words_cannot_be_told(lab):
     assert lab.sql("SELECT n_words, n_unsegmented FROM mart.turns").fetchall() == [(0, 4)]
 
 
+@pytest.mark.slow
 def test_equal_words_of_both_normal_forms_are_one(lab):
     """And whichever apostrophe they have; addresses are none of them."""
     text = "Café don’t https://x.y/z 1,000"  # noqa: RUF001
