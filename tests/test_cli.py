@@ -276,7 +276,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path, request):
             capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
-    lines = [{"content": f"{i} " * 200, "timestamp": "2024-05-01T10:00:00Z"} for i in range(40_000)]
+    lines = [{"content": f"{i} " * 200, "timestamp": "2024-05-01T10:00:00Z"} for i in range(15_000)]
     file = write_jsonl(tmp_path / "big.jsonl", *lines)
     assert failed(run("import", "jsonl", str(file)), 1, "full")
     filler = disk / "filler"

@@ -172,10 +172,9 @@ def single():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("zone", ZONES)
 @pytest.mark.parametrize("name", EVERY)
-def test_a_single_message_at_an_end_of_the_calendar_is_enough(single, name, zone):
-    for made in single:
+def test_a_single_message_at_an_end_of_the_calendar_is_enough(single, name):
+    for made, zone in zip(single, ZONES, strict=True):
         answer = made.ask(name, filters={"timezone": zone})
         assert answer.finding
         answer.plot().to_dict()

@@ -131,7 +131,7 @@ _ratings = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(23), deadline=None)
+@settings(max_examples=examples(14), deadline=None)
 @given(talks(), _profiles, _ratings)
 def test_sessions_and_ratings_belong_to_the_version_of_their_time(messages, drawn, said_of_it):
     profiles = [

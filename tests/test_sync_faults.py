@@ -214,7 +214,11 @@ def fill(disk: Path) -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's mount")
 @pytest.mark.parametrize(
     ("kind", "where"),
-    [(kind, where) for kind in ("full, by rows", "a small change") for where in FULL],
+    [
+        *[("full, by rows", where) for where in FULL],
+        ("a small change", "at the publication"),
+        ("a small change", "at the note"),
+    ],
 )
 def test_a_full_disk_is_one_sentence_and_the_warehouse_is_as_it_was(
     worlds, home, in_process, monkeypatch, request, *, kind, where
