@@ -12,7 +12,7 @@ import nbformat
 import polars as pl
 import pytest
 
-from aico_lab.reports import charts
+from aico_lab import charts
 from aico_lab.reports.html import export_html
 from aico_lab.reports.runner import run_notebook
 from tests.notebooks import write_notebook
@@ -120,7 +120,7 @@ def test_a_notebook_carries_the_javascript_once_however_many_charts_it_has(tmp_p
     )
     notebook = write_notebook(
         tmp_path / "n.ipynb",
-        "import altair as alt, polars as pl\nfrom aico_lab.reports import charts\ncharts.enable()",
+        "import altair as alt, polars as pl\nfrom aico_lab import charts\ncharts.enable()",
         draw,
         f"from IPython.display import display\ndisplay({draw})\n{draw}",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -390,8 +391,9 @@ def test_the_output_can_be_piped_into_a_reader_that_stops(synced_home):
 
 
 @pytest.mark.slow
-def test_the_demo_shows_insight_from_real_conversations(aico_lab, in_process, home):
+def test_the_demo_shows_insight_from_real_conversations(aico_lab, in_process, home, monkeypatch):
     """Import, sync, report; again it adds nothing and is quick; nothing private is readable."""
+    monkeypatch.setenv("PATH", os.defpath)  # where the shell finds no aico-lab
     first = aico_lab("demo", "--limit", "5000", "--json")
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""  # progress is for terminals

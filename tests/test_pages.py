@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -200,17 +199,6 @@ def test_an_uncommitted_change_of_another_connection_is_not_seen(connection, tmp
         found = list(pages.read_columns(connection, contract, layout))
     names = [name for arrays, *_ in found for name in arrays[1].to_pylist()]
     assert names == [b"name %d" % i for i in range(1, 2_001)]
-
-
-def test_where_nothing_can_be_compiled_rows_are_selected(connection, monkeypatch):
-    """As on a platform without Numba, or where it may write nothing."""
-    fill(connection, 50)
-    expected, _ = read(connection, 1 << 30)
-    monkeypatch.setattr(pages, "read_columns", lambda *_: 1 / 0)
-    monkeypatch.setitem(sys.modules, "aico_lab.etl.record_format", None)
-    assert not pages.can_decode()
-    found, _ = read(connection, 0)
-    assert found.equals(expected)
 
 
 @pytest.mark.slow

@@ -99,3 +99,26 @@ def test_vocabulary_is_measured_where_numba_may_keep_nothing():
         [sys.executable, "-c", program], check=False, capture_output=True, text=True
     )
     assert process.stdout == "(1.0, 3)\n", process.stderr
+
+
+@pytest.mark.slow
+def test_everything_works_without_numba(tmp_path):
+    """More slowly: it decodes pages and measures vocabulary, and nothing else needs it."""
+    program = (
+        "import sys\n"
+        "sys.modules['numba'] = None\n"  # importing it raises ImportError
+        "from aico_lab.etl import extract\n"
+        "extract.PAGEWISE = 1\n"
+        "from aico_lab import Lab\n"
+        "from pathlib import Path\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "with Lab.create(folder / 'home', key_file=folder / 'key') as lab:\n"
+        "    lab.import_from('chitchat', limit=500)\n"
+        "    lab.sync()\n"
+        "    assert lab.verify().ok\n"
+        "    print(lab.metrics.lexical_diversity(min_words=10).pl()['n'].sum() > 0)\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True
+    )
+    assert process.stdout == "True\n", process.stderr

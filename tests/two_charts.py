@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SETUP = "import altair as alt, polars as pl\nfrom aico_lab.reports import charts\ncharts.enable()"
+SETUP = "import altair as alt, polars as pl\nfrom aico_lab import charts\ncharts.enable()"
 BARS = """
 frame = pl.DataFrame({"x": ["a", "</script><b>"], "y": [1, 2]})
 alt.Chart(frame, title="Bars").mark_bar().encode(x="x:N", y="y:Q")

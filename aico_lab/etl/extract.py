@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 from aico_lab.collector import without_garbage_collector
 from aico_lab.etl.contract import Column, Contract
 from aico_lab.etl.misfits import REASONS, SHOWN, Misfit, literal, readable, row_key
-from aico_lab.etl.pages import Layout, can_decode, read_columns, read_layout
+from aico_lab.etl.pages import Layout, read_columns, read_layout
+from aico_lab.machine_code import is_available
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,7 +81,7 @@ def extract(
         )
         return
     layout = read_layout(connection, contract)
-    if layout is None or len(layout.leaves) < PAGEWISE or not can_decode():
+    if layout is None or len(layout.leaves) < PAGEWISE or not is_available():
         yield from extract_by_rows(connection, contract)
     else:
         yield from _by_pages(connection, contract, layout)

@@ -8,7 +8,6 @@ Source of the format: https://www.sqlite.org/fileformat2.html
 
 from __future__ import annotations
 
-import importlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -116,15 +115,6 @@ def read_columns(
     for at in range(0, len(layout.leaves), CHUNK_PAGES):
         chunk = _fetch(connection, layout.leaves[at : at + CHUNK_PAGES])
         yield decode(b"".join(chunk), contract, layout)
-
-
-def can_decode() -> bool:
-    """Whether Numba is there, and has a place to keep what it compiles."""
-    try:
-        importlib.import_module("aico_lab.etl.record_format")
-    except (ImportError, RuntimeError):
-        return False
-    return True
 
 
 def _leaves(connection: Connection, root: int) -> list[int]:

@@ -118,7 +118,7 @@ class Answer:
         """
         import altair as alt
 
-        from aico_lab.reports import charts
+        from aico_lab import charts
 
         if alt.renderers.active != charts.NAME:
             charts.enable()

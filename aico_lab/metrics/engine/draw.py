@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from aico_lab.reports import charts
+from aico_lab import charts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 import polars.selectors as cs
 
+from aico_lab import charts
 from aico_lab.metrics.engine import draw
 from aico_lab.metrics.engine.local_time import first_day_from
 from aico_lab.metrics.engine.metric import Column
 from aico_lab.metrics.engine.talk import period
-from aico_lab.reports import charts
 
 if TYPE_CHECKING:
     import altair as alt

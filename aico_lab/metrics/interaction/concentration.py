@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 from ibis import _
 
+from aico_lab import charts
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.intervals import FEWEST
 from aico_lab.metrics.engine.metric import Column, RoleFilter, metric
-from aico_lab.reports import charts
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir

@@ -9,12 +9,12 @@ import ibis
 import polars as pl
 from ibis import _
 
+from aico_lab import charts
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.filters import Filters
 from aico_lab.metrics.engine.intervals import estimate, mean
 from aico_lab.metrics.engine.metric import Column, RoleFilter, interval, metric
 from aico_lab.metrics.engine.quantiles import quantiles
-from aico_lab.reports import charts
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir

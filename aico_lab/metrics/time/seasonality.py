@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final, Literal
 import polars as pl
 from ibis import _
 
+from aico_lab import charts
 from aico_lab.metrics.engine import claims, draw, periods
 from aico_lab.metrics.engine.intervals import FEWEST, TOTAL, UNIT, UNITS, Statistic, estimate
 from aico_lab.metrics.engine.local_time import odd_days
 from aico_lab.metrics.engine.metric import Column, Parameter, interval, metric
 from aico_lab.metrics.engine.talk import as_date, hour_of_day, hours_of, weekday
-from aico_lab.reports import charts
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 import polars as pl
 
+from aico_lab import charts
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.intervals import MOST
 from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, interval, metric
 from aico_lab.metrics.time import series
-from aico_lab.reports import charts
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir

@@ -8,11 +8,11 @@ import ibis
 import polars as pl
 from ibis import _
 
+from aico_lab import charts
 from aico_lab.constants import POSITIVE
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.intervals import estimate, mean, percent
 from aico_lab.metrics.engine.metric import PEOPLE, Column, interval, metric
-from aico_lab.reports import charts
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
