@@ -394,19 +394,19 @@ def test_the_output_can_be_piped_into_a_reader_that_stops(synced_home):
 def test_the_demo_shows_insight_from_real_conversations(aico_lab, in_process, home, monkeypatch):
     """Import, sync, report; again it adds nothing and is quick; nothing private is readable."""
     monkeypatch.setenv("PATH", os.defpath)  # where the shell finds no aico-lab
-    first = aico_lab("demo", "--limit", "5000", "--json")
+    first = aico_lab("demo", "--limit", "2000", "--json")
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""  # progress is for terminals
     result = json.loads(first.stdout)
-    assert result["messages"] == result["added"] == 5000
+    assert result["messages"] == result["added"] == 2000
     assert result["quarantined"] == 0
     report = result["report"]
     assert report.endswith(".html")
     started = time.perf_counter()
-    again = json.loads(aico_lab("demo", "--limit", "5000", "--json").stdout)
+    again = json.loads(aico_lab("demo", "--limit", "2000", "--json").stdout)
     assert time.perf_counter() - started < 20
     assert (again["added"], again["report"]) == (0, report)
-    text = aico_lab("demo", "--limit", "5000").stdout
+    text = aico_lab("demo", "--limit", "2000").stdout
     called = f"  {shlex.quote(sys.executable)} -m aico_lab "
     typed = [line for line in text.splitlines() if line.startswith(called)]
     proposed = [shlex.split(line.removeprefix(called)) for line in typed]

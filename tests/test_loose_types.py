@@ -243,7 +243,7 @@ def micros(stored):
 @pytest.mark.slow
 @given(table=tables(), pagewise=st.sampled_from([0, 10**9]))
 @settings(
-    max_examples=examples(30),
+    max_examples=examples(18),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -117,7 +117,7 @@ def test_a_finding_is_true_with_every_filter(worlds, name):
     ]  # fmt: skip
     if CATALOGUE[name].role is not RoleFilter.REFUSED:
         filters += [{"role": "user"}, {"role": "assistant", "min_people": 5}]
-    some = {2: filters[::3], 20: filters, "one week": filters[1::3]}
+    some = {2: filters[1::4], 20: filters[::2], "one week": filters[3::4]}
     for number, asked in some.items():
         for chosen in asked:
             answer = worlds[number].ask(name, filters=chosen)

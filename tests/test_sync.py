@@ -554,7 +554,7 @@ def test_a_sync_killed_at_any_instant_is_completed_by_the_next(lab):
     chance = random.Random(7)
     number = 20_000
     killed = 0
-    for round_ in range(12):
+    for round_ in range(8):
         add(lab.primary, *map(message, range(number, number + 500)))
         lab.primary.execute("DELETE FROM messages WHERE id % 997 = ?", [round_])
         lab.primary.execute("UPDATE messages SET content = ? WHERE id % 499 = 3", [f"r{round_}"])
