@@ -194,6 +194,7 @@ def test_a_table_of_the_same_name_does_not_make_it_ours(tmp_path):
         DatabaseManager(tmp_path / "bot.db")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [None, KEY])
 def test_a_file_that_is_empty_or_was_left_half_made_is_completed(tmp_path, key):
     """As by a program that was killed while it made it, its log and all."""
@@ -384,6 +385,7 @@ def test_closing_undoes_what_a_thread_has_not_committed(memory, outside):
     assert outside.fetch_one("SELECT count(*) FROM messages") == (0,)
 
 
+@pytest.mark.slow
 def test_an_encrypted_file_holds_no_plain_text(tmp_path):
     """Neither the file nor its log, and another key does not open it."""
     path = tmp_path / "memory.db"

@@ -128,6 +128,7 @@ def test_columns_are_understood_as_other_programs_declare_them(lab, shop, monkey
     assert rows(lab, "SELECT row_key FROM quarantine.misfits") == [("4",)]
 
 
+@pytest.mark.slow
 def test_columns_of_any_name_are_taken(lab, shop):
     """SQLite takes `true` for a column that has this name."""
     write(
@@ -141,6 +142,7 @@ def test_columns_of_any_name_are_taken(lab, shop):
         assert rows(lab, 'SELECT id, "true" FROM shop.t ORDER BY id') == [(1, 0), (2, None), (3, 1)]
 
 
+@pytest.mark.slow
 def test_a_row_that_comes_late_within_the_lag_is_found(lab, shop):
     """And those that are read again are not there twice."""
     write(shop, order(1, "10:00:00"), order(2, "11:00:00"))
@@ -152,6 +154,7 @@ def test_a_row_that_comes_late_within_the_lag_is_found(lab, shop):
     assert lab.load(shop, "orders", watermark="at", lag=1800).mode == "nothing"
 
 
+@pytest.mark.slow
 def test_a_row_that_comes_later_than_the_lag_waits_for_a_full_load(lab, shop):
     """The price of a watermark; the documentation says so."""
     write(shop, order(1, "10:00:00"), order(2, "11:00:00"))
@@ -222,6 +225,7 @@ def test_integers_beyond_53_bits_are_exact_watermarks(lab, shop):
     assert lab.load(shop, "t", watermark="id").rows == 1
 
 
+@pytest.mark.slow
 def test_a_table_whose_newest_rows_are_gone_is_read_from_its_beginning(lab, shop):
     """Their ids may have been given again; what is gone stays until --deletes."""
     write(shop, order(1), order(2), order(3))
@@ -295,6 +299,7 @@ def test_a_key_that_does_not_identify_a_row_is_refused(lab, shop):
     assert lab.load(shop, "orders", key=["Item", "id"]).rows == 2
 
 
+@pytest.mark.slow
 def test_a_view_can_be_loaded_by_a_key_that_is_named(lab, shop):
     """It has neither a primary key nor row ids, and the error says what to name."""
     write(shop, order(1), "CREATE VIEW cheap AS SELECT id, item, price FROM orders")
@@ -370,6 +375,7 @@ def test_a_sync_leaves_what_was_loaded_and_its_quarantine_alone(lab, shop):
     assert rows(lab, "SELECT row_key FROM quarantine.misfits") == [("2",)]
 
 
+@pytest.mark.slow
 def test_a_load_does_not_hide_that_the_views_are_of_another_version(lab, shop, monkeypatch):
     """It leaves them as they are; the sync that follows makes them anew."""
     changed = "CREATE OR REPLACE VIEW conversations AS SELECT 1 AS one FROM raw.messages"

@@ -44,6 +44,7 @@ def test_each_store_has_a_key_of_its_own_of_the_size_that_it_can_use():
     assert Keys(None).duckdb() is None
 
 
+@pytest.mark.slow
 def test_every_spelling_of_a_secret_is_known_to_who_has_to_hide_it(home):
     """As text, as the bytes are printed, in hexadecimal digits and in base64."""
     with Lab.create(home, protection="passphrase", passphrase=PASSPHRASE) as lab:

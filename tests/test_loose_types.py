@@ -118,6 +118,7 @@ def test_values_of_several_types_are_text_with_a_warning(
     assert result.warnings[0] in cli("load", str(file), "--table", "t").stderr
 
 
+@pytest.mark.slow
 def test_generated_columns_and_views_arrive_with_the_types_of_their_values(lab, file):
     """None is left out."""
     write(

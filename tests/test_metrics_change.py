@@ -206,6 +206,7 @@ def test_three_weeks_of_silence_are_found():
     assert _segments(_cut(np.log1p(counts)), 3, PENALTY) == [30, 33, 52]
 
 
+@pytest.mark.slow
 def test_long_series_take_less_than_two_seconds():
     rng = np.random.default_rng(7)
     values = ar1(0.5, 1000, rng, 1)[0]

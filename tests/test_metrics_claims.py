@@ -84,6 +84,7 @@ def assert_is_plain(finding: str) -> None:
     assert not WRONG.search(finding), finding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_a_finding_claims_what_its_amount_of_data_supports(worlds, name):
     for number, world in worlds.items():

@@ -466,6 +466,7 @@ def test_a_cutoff_that_cuts_everything_or_nothing_is_refused(cutoff):
         made.ask("reply_latency", cutoff_hours=cutoff)
 
 
+@pytest.mark.slow
 def test_half_an_hour_is_what_the_stored_sessions_are_made_with():
     """The stored ones and those that are made with the question are the same."""
     messages = real_messages(2_000)

@@ -224,6 +224,7 @@ def test_messages_whose_times_must_be_wrong_do_not_bend_the_others():
         assert asked.filter(pl.col("n") > 0)["n"].sum() == 22
 
 
+@pytest.mark.slow
 def test_where_all_is_of_the_future_a_period_goes_back_from_the_last_message():
     with world(talk(at(FUTURE - 5 * DAY), at(FUTURE - DAY), at(FUTURE))) as made:
         answer = made.ask("daily_activity", filters={"since": "2d"})

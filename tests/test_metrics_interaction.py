@@ -306,6 +306,7 @@ def test_retention_of_three_people():
         ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_first_cohort_of_an_export_may_hold_people_of_before():
     """So that its rows are not complete, and the finding is of the others: w did not come back."""
     with world(talk(*COMING)) as made:
@@ -418,6 +419,7 @@ def test_a_finding_on_streaks_says_of_which_rows_it_speaks():
         assert none.finding.startswith("Too little data: 2 rows of fewer than 50 observations")
 
 
+@pytest.mark.slow
 def test_two_messages_an_hour_apart_are_a_streak_of_two_days_where_midnight_is_between():
     with world(talk(said(1800), said(5400))) as made:  # 22:30 and 23:30 UTC, 23:30 and 0:30 there
         assert made.ask("streaks").pl()["days"].to_list() == [1]
@@ -472,6 +474,7 @@ def test_small_groups_of_people_are_left_out():
     assert "The most active 8 people of 40 wrote 24 %" in answer.finding
 
 
+@pytest.mark.slow
 def test_charts_draw_the_last_periods_of_long_data():
     with world(talk(said(-500 * 86_400), said(500 * 86_400))) as made:
         chart = made.ask("daily_activity").plot().to_dict()

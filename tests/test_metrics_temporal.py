@@ -296,6 +296,7 @@ def test_no_weekday_stands_out_where_all_are_alike():
         assert made.ask("seasonality").finding == "No weekday clearly stands out in 30 weeks"
 
 
+@pytest.mark.slow
 def test_a_day_of_23_hours_has_no_place_among_days_of_hours():
     """Berlin's 31 March 2024 has no hour from 2 to 3."""
     messages = [said(hour * 3600) for hour in range(-48, 72)]

@@ -136,6 +136,7 @@ def test_turns_are_put_into_equal_parts(messages):
             assert_trajectory(made, steps)
 
 
+@pytest.mark.slow
 def test_the_course_of_real_conversations(real):
     assert_trajectory(real, 10)
 
@@ -256,6 +257,7 @@ def test_conversations_that_are_merry_as_a_whole_have_a_slope_only_when_pooled()
     assert companion["slope_within"].item() == pytest.approx(-1)
 
 
+@pytest.mark.slow
 def test_turns_of_other_people_are_no_neighbours_when_they_are_filtered_away():
     """What the companion says to `v` does not answer `u`."""
     spoken = talk(

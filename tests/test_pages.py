@@ -114,6 +114,7 @@ def fill(connection: Connection, count: int, table: str = "things") -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_tree_of_several_levels_is_read_whole_and_what_was_deleted_is_not(connection):
     """Interior pages, free pages, and holes in the order of the row ids."""
     fill(connection, 40_000)

@@ -202,6 +202,7 @@ REBUILD = (
 )
 
 
+@pytest.mark.slow
 def test_a_rebuilt_table_stays_in_the_feed_and_consumers_start_anew(connection):
     """Dropping a table drops its triggers, which nobody would notice."""
     first = version(1, EVENTS, tracked={"calendar_events": ("id",)})
@@ -475,6 +476,7 @@ def test_nor_through_the_change_feed(tracked, unharmed):
     assert_refused(plugin(version(1, own, tracked=tracked)), unharmed)
 
 
+@pytest.mark.slow
 def test_what_a_plugin_may_do(connection):
     """Nearly everything, with its own tables."""
     registry = plugin(

@@ -62,6 +62,7 @@ def test_a_damaged_snapshot_does_not_spread(synced, change):
     assert synced.sync().mode == "nothing"
 
 
+@pytest.mark.slow
 def test_a_full_sync_shares_no_file_with_what_was_there(synced):
     """Even though that looks sound."""
     synced.sync(full=True)

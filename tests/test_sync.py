@@ -351,6 +351,7 @@ def test_a_reader_keeps_its_generation_and_a_new_question_sees_the_next(lab):
         late.sql("SELECT 1")
 
 
+@pytest.mark.slow
 def test_an_answer_is_what_each_library_wants(lab):
     """Arrow, polars, pandas, tuples; times keep their zone."""
     add(lab.primary, message(0))
@@ -505,6 +506,7 @@ def test_a_source_that_was_exchanged_is_read_anew(lab, home):
         assert_equal_stores(restored)
 
 
+@pytest.mark.slow
 def test_two_syncs_at_once_wait_for_each_other(lab, monkeypatch):
     """And one that waits too long says who is in the way."""
     add(lab.primary, message(0))
