@@ -310,7 +310,7 @@ def test_what_is_spilled_is_encrypted_and_goes_again(asked: Lab, tmp_path: Path)
     """The folder for it stays open to DuckDB itself."""
     adapter = DuckDBAdapter(
         max(asked.home.snapshots.glob("*.duckdb")),
-        asked._keys.duckdb(),
+        asked.storage.keys.duckdb(),
         read_only=True,
         temporary=tmp_path,
         memory_limit="240MB",
@@ -333,7 +333,7 @@ def test_who_says_so_lets_queries_reach_further(asked: Lab, folder: Path, tmp_pa
     """The same queries; and the key is not theirs to see, nor is the snapshot theirs to change."""
     key = folder / "key"
     key.touch(0o600)
-    key.write_bytes(base64.urlsafe_b64encode(asked._keys.credential))
+    key.write_bytes(base64.urlsafe_b64encode(asked.storage.keys.credential))
     with Lab.open(asked.home.path, key_file=key, external_access=True) as lab:
         lab.sql("SET threads = 1")
         lab.sql(f"COPY (SELECT 1 AS one) TO '{tmp_path}/x.csv'")
@@ -348,7 +348,7 @@ def test_who_says_so_lets_queries_reach_further(asked: Lab, folder: Path, tmp_pa
 @pytest.mark.parametrize("ending", ["", ".wal"])
 def test_duckdb_itself_cannot_write_over_the_snapshot(asked: Lab, folder: Path, ending: str):
     """Even where no statement is refused before: the name that it knows is gone."""
-    connection = asked._reader.connection()
+    connection = asked.storage.reader.connection()
     (attached,) = connection.execute(
         "SELECT path FROM duckdb_databases() WHERE path IS NOT NULL"
     ).fetchone()
@@ -366,7 +366,7 @@ def test_a_snapshot_is_read_where_the_disk_knows_no_links(asked: Lab, monkeypatc
     monkeypatch.setattr(os, "link", Mock(side_effect=OSError))
     adapter = DuckDBAdapter(
         max(asked.home.snapshots.glob("*.duckdb")),
-        asked._keys.duckdb(),
+        asked.storage.keys.duckdb(),
         read_only=True,
         temporary=asked.home.temporary,
         confined=True,

@@ -84,7 +84,7 @@ def assert_mended(lab: Lab, expected: object) -> None:
 def test_flips_in_snapshots_are_noticed(copied):
     """Each by its checksum; what a query reads of it is right, or an error that says what to do."""
     expected, kept = held(copied), list(snapshots.published(copied.home.snapshots).values())
-    newest, key = kept[-1], copied._settings.key_file
+    newest, key = kept[-1], copied.storage.settings.key_file
     for path, number in ((newest, 16), (snapshots.log(newest), 8)):
         for at in places(path, number):
             flip(path, at)
@@ -144,7 +144,7 @@ def test_flips_in_notes_stop_nothing(copied):
 def test_flips_in_the_sealed_vectors_are_noticed(copied):
     """Each of them; and a full sync makes them anew."""
     path = copied.home.path / "vectors.age"
-    identity = copied._keys.chroma()
+    identity = copied.storage.keys.chroma()
     for at in places(path, 15):
         flip(path, at)
         private = PrivateFolder()

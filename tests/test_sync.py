@@ -412,7 +412,7 @@ def test_what_is_spilled_is_not_readable(lab):
     add(lab.primary, message(0))
     lab.sync()
     roomy = Lab.open(lab.home.path, external_access=True)  # else its settings are locked
-    connection = roomy._reader.connection()
+    connection = roomy.storage.reader.connection()
     connection.execute("SET memory_limit = '60MB'; SET threads = 1")
     seen: list[bytes] = []
     done = threading.Event()

@@ -396,7 +396,7 @@ def test_a_key_that_is_not_the_sources_is_named(synced, home, tmp_path, cli):
 def test_a_source_that_is_locked_for_long_is_named(synced, home, monkeypatch):
     """By a program that keeps even readers out."""
     monkeypatch.setitem(LibSQLAdapter.__init__.__kwdefaults__, "busy_timeout", 0.2)
-    adapter = synced.adapter
+    adapter = synced.storage.adapter
     synced.close()
     with adapter.connect() as other:
         other.fetch_all("PRAGMA locking_mode = EXCLUSIVE")
@@ -412,7 +412,7 @@ def test_a_source_that_is_being_written_for_long_is_synced_all_the_same(synced):
     """That the feed may be pruned is told another time."""
     told = synced.primary.fetch_all("SELECT * FROM feed_consumers")
     synced.primary.busy_timeout = 0.2
-    with synced.adapter.connect() as other, other.transaction():
+    with synced.storage.adapter.connect() as other, other.transaction():
         other.execute("UPDATE users SET created_at = created_at")
         assert synced.sync().rows == {"messages": 1}
     assert synced.primary.fetch_all("SELECT * FROM feed_consumers") == told
