@@ -259,6 +259,7 @@ def test_each_thread_has_a_connection_of_its_own(memory):
     assert len({id(connection) for connection in connections}) == 8
 
 
+@pytest.mark.slow
 def test_connections_of_threads_that_ended_are_closed(tmp_path, monkeypatch):
     """Also where the system gives their identity to another thread."""
     opened: list[libsql.Connection] = []

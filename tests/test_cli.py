@@ -294,6 +294,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path, request):
     assert run("sync", "--full").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_passphrase_is_asked_for_on_a_terminal_only(cli, home, monkeypatch):
     """Elsewhere the sentence names the variable; the passphrase is never an argument."""
     monkeypatch.setenv("AICO_LAB_PASSPHRASE", "correct horse battery")

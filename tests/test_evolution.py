@@ -98,6 +98,7 @@ def test_a_table_that_is_gone_stops_the_sync(things):
     assert "things" not in str(things.sql("SELECT table_name FROM duckdb_tables()").fetchall())
 
 
+@pytest.mark.slow
 def test_ignoring_keeps_the_columns_and_goes_on_loading(things):
     """A lost column is NULL, a new one is left out, what does not fit the old type is set aside."""
     rebuild(things, "id TEXT PRIMARY KEY, size TEXT, fresh TEXT", "id, size, 'new'")

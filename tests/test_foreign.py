@@ -94,6 +94,7 @@ def test_the_first_load_takes_all_and_later_ones_take_what_is_new(lab, shop):
     assert ids(lab) == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_values_arrive_with_the_types_that_sync_gives_them(lab, shop):
     """Times with microseconds and zone, integers beyond 53 bits, blobs, NULL."""
     write(
@@ -166,6 +167,7 @@ def test_a_row_that_comes_later_than_the_lag_waits_for_a_full_load(lab, shop):
     assert ids(lab) == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_row_at_the_very_time_of_the_watermark_is_found_without_a_lag(lab, shop):
     """Two rows of one second need not come together."""
     write(shop, order(1, "10:00:00"))
@@ -174,6 +176,7 @@ def test_a_row_at_the_very_time_of_the_watermark_is_found_without_a_lag(lab, sho
     assert lab.load(shop, "orders", watermark="AT").rows == 1
 
 
+@pytest.mark.slow
 def test_the_lag_of_row_ids_counts_row_ids(lab, shop):
     """A changed row is seen as far back as the lag reaches."""
     write(shop, *(order(number) for number in range(1, 11)))
@@ -200,6 +203,7 @@ def test_rows_without_a_watermark_are_read_every_time(lab, shop, watermark):
     assert lab.load(shop, "t", watermark=watermark).mode == "nothing"
 
 
+@pytest.mark.slow
 def test_a_row_of_the_future_does_not_hide_those_that_come(lab, shop):
     """One clock that goes wrong must not stop the loading for ever."""
     write(
@@ -212,6 +216,7 @@ def test_a_row_of_the_future_does_not_hide_those_that_come(lab, shop):
     assert lab.load(shop, "t", watermark="at", lag=60).rows == 1
 
 
+@pytest.mark.slow
 def test_integers_beyond_53_bits_are_exact_watermarks(lab, shop):
     """Such as the ids of a distributed system."""
     big = 2**62
@@ -235,6 +240,7 @@ def test_a_table_whose_newest_rows_are_gone_is_read_from_its_beginning(lab, shop
     assert rows(lab) == [(1, "tea"), (2, "cocoa"), (3, "tea")]
 
 
+@pytest.mark.slow
 def test_row_ids_that_were_given_anew_are_noticed(lab, shop):
     """After VACUUM the same ids name other rows, if nothing else identifies them."""
     write(shop, "CREATE TABLE t (word TEXT)", "INSERT INTO t VALUES ('a'), ('b'), ('c')")
@@ -276,6 +282,7 @@ def test_a_table_that_was_emptied_goes_on(lab, shop):
     assert ids(lab) == [1]
 
 
+@pytest.mark.slow
 def test_a_key_may_have_several_columns_of_any_type(lab, shop):
     """A text, a time and a blob, one of them NULL, with slashes and quotes."""
     write(
@@ -311,6 +318,7 @@ def test_a_view_can_be_loaded_by_a_key_that_is_named(lab, shop):
     assert rows(lab, "FROM shop.cheap") == [(1, "tea", 1.5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pagewise", [0, 10**9], ids=["by pages", "by rows"])
 def test_a_table_without_a_primary_key_is_known_by_its_row_ids(lab, shop, monkeypatch, pagewise):
     """Also one whose own column is called rowid."""
@@ -400,6 +408,7 @@ def test_changed_columns_make_the_table_anew(lab, shop):
 # Exactly once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["insert", "merge", "advance"])
 @pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
 def test_a_failure_at_any_step_leaves_the_warehouse_as_it_was(lab, shop, monkeypatch, step, first):
@@ -426,6 +435,7 @@ def test_a_failure_at_any_step_leaves_the_warehouse_as_it_was(lab, shop, monkeyp
     assert ids(lab) == ([1] if first else [1, 2, 3])
 
 
+@pytest.mark.slow
 def test_a_load_that_was_not_published_is_published_by_the_next_one(lab, shop, monkeypatch):
     """A crash between commit and publication costs nothing."""
     write(shop, order(1))
@@ -454,6 +464,7 @@ def test_a_home_that_was_never_synced_is_synced_first(home, shop):
 # The file of the other program
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["delete", "wal"])
 def test_nothing_is_written_into_the_file_or_beside_it(lab, shop, mode):
     """Not even the shared memory that a reader of a file in WAL mode makes."""
@@ -573,6 +584,7 @@ def test_a_file_that_this_process_has_open_keeps_its_locks(lab, shop):
         assert other.returncode != 0
 
 
+@pytest.mark.slow
 def test_a_file_that_changes_unseen_while_it_is_read_is_not_taken(lab, shop, monkeypatch):
     """It was opened as one that nobody writes; nothing of it is committed."""
     write(shop, "PRAGMA journal_mode = wal", order(1))
@@ -628,6 +640,7 @@ def test_a_key_of_bytes_is_given_in_hexadecimal_digits(lab, tmp_path, monkeypatc
 # What cannot be loaded
 
 
+@pytest.mark.slow
 def test_a_missing_file_and_a_missing_table_are_named(lab, shop, tmp_path):
     """With the tables that there are."""
     with pytest.raises(SourceMissing, match=r"none\.db"):

@@ -221,6 +221,7 @@ def test_a_passphrase_that_protects_nothing_is_an_error(home, cli, monkeypatch):
         assert refused.returncode
 
 
+@pytest.mark.slow
 def test_the_demo_needs_no_passphrase_of_the_environment(in_process, monkeypatch):
     """That is meant for another home."""
     monkeypatch.setenv("AICO_LAB_PASSPHRASE", PASSPHRASE)

@@ -106,6 +106,7 @@ TEXTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("declared", "values", "expected"), TEXTS)
 def test_values_of_several_types_are_text_with_a_warning(
     lab, file, cli, *, declared, values, expected

@@ -460,6 +460,7 @@ def test_a_sync_keeps_the_mart_up_to_date(lab):
         assert lab.sql(f"SELECT count(*) FROM mart.{table}").fetchone() == (0,)
 
 
+@pytest.mark.slow
 def test_a_sync_without_messages_does_not_touch_the_mart(lab, monkeypatch):
     """Somebody's preference is none of its business."""
     add(lab.primary, message(0), message(1))

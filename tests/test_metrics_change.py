@@ -281,6 +281,7 @@ def test_two_phases_of_seven_days_need_fifteen():
         assert few == "Too little data: 13 complete days, where 15 are needed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["trend", "change_points"])
 @pytest.mark.parametrize("measure", ["messages", "users", "sentiment"])
 def test_of_one_message_nothing_is_claimed(name, measure):
@@ -377,6 +378,7 @@ def test_of_a_long_span_longer_periods_are_taken(first, asked, unit):
     assert found["n"].sum() == len(messages)
 
 
+@pytest.mark.slow
 def test_years_are_whole_where_all_their_months_are():
     messages = [at(datetime(year, 6, 15, tzinfo=UTC)) for year in (1800, 1801, 1900, 2024)]
     with world(talk(*messages)) as made:
@@ -409,6 +411,7 @@ def test_phases_that_are_left_out_are_not_at_the_end():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["trend", "change_points", "seasonality", "weekly_activity"])
 def test_data_begin_with_a_channel_as_with_people(name):
     """One writes in a channel for forty weeks, others in another one for the last fifteen."""

@@ -300,6 +300,7 @@ def test_a_comparison_is_as_sure_as_the_side_of_fewer_people():
     world.close()
 
 
+@pytest.mark.slow
 def test_hours_that_tie_are_not_said_to_be_of_the_people_of_one():
     spoken = [said(at * 3600, user=f"u{at % 5 if at % 2 else 0}") for at in range(24 * 14)]
     world = World(talk(*spoken))

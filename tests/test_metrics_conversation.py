@@ -281,6 +281,7 @@ def test_who_never_replies_has_a_row_and_who_is_never_asked_has_none():
     answer.plot().to_dict()
 
 
+@pytest.mark.slow
 def test_a_second_message_is_no_reply_and_recorded_times_stand_apart():
     """Waiting for 5 and 40 s; making the answers took 2 and 3 s."""
     with world(
@@ -351,6 +352,7 @@ def test_the_interval_of_the_median_is_that_of_a_bootstrap_of_conversations():
     assert row["p50_high"] == pytest.approx(high, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_session_counts_in_the_week_in_which_it_begins_where_people_are():
     """Sunday 2024-03-31 23:59:59 in Berlin, on the day on which the summer time began."""
     monday = datetime(2024, 4, 1, tzinfo=ZoneInfo("Europe/Berlin"))
@@ -391,6 +393,7 @@ def test_a_session_of_exactly_a_minute_is_in_the_second_class():
         assert alone.pl().equals(answer.pl())
 
 
+@pytest.mark.slow
 def test_who_comes_back_after_a_silence_begins_a_session():
     with world(
         talk(

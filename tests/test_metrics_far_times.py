@@ -192,6 +192,7 @@ TODAY = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - 
 FUTURE = TODAY + 400 * DAY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("since", "counted", "begins"),
     [

@@ -53,6 +53,7 @@ def one_in_thirty():
     made.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "columns", "stays"),
     [

@@ -105,6 +105,7 @@ def test_days_on_which_nobody_wrote_are_there_as_zeros():
         ]
 
 
+@pytest.mark.slow
 def test_a_day_of_23_hours_is_one_day():
     """In the night to 31 March 2024 Berlin's clocks leap from 2 to 3: 22:59 UTC is 23:59."""
     minutes = [59, 60, 60 + 22 * 60 + 59, 60 + 23 * 60]  # after 22:00 UTC
@@ -115,6 +116,7 @@ def test_a_day_of_23_hours_is_one_day():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("since", "until", "complete"),
     [
@@ -297,6 +299,7 @@ def cells(answer) -> list[tuple]:
 FIRST, SECOND = date(2024, 3, 25), date(2024, 4, 1)
 
 
+@pytest.mark.slow
 def test_retention_of_three_people():
     with world(talk(*COMING)) as made:
         assert cells(made.ask("retention")) == [
@@ -453,6 +456,7 @@ def test_concentration_of_real_people(real):
     assert_is_concentration(real)
 
 
+@pytest.mark.slow
 def test_four_people_of_whom_one_writes_most():
     """1, 1, 2 and 4 messages: Gini is (-3 * 1 - 1 * 1 + 1 * 2 + 3 * 4) / (4 * 8) = 10 / 32."""
     wrote = {"a": 1, "b": 1, "c": 2, "d": 4}
@@ -466,6 +470,7 @@ def test_four_people_of_whom_one_writes_most():
     assert answer.finding == "Too little data: 4 people, where 10 are needed"
 
 
+@pytest.mark.slow
 def test_small_groups_of_people_are_left_out():
     messages = [said(i, user=f"u{i % 40}") for i in range(100)]
     with world(talk(*messages)) as made:
@@ -482,6 +487,7 @@ def test_charts_draw_the_last_periods_of_long_data():
     assert max(len(rows) for rows in chart["datasets"].values()) == 400
 
 
+@pytest.mark.slow
 def test_the_days_of_a_chart_are_without_a_zone():
     """A browser then takes them for its own midnight, so that they are the same everywhere."""
     midnight = (datetime(2024, 3, 30, tzinfo=UTC) - START).total_seconds()

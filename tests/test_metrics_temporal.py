@@ -237,6 +237,7 @@ def assert_is_seasonality(made: World, zone: str, cycle: str) -> None:
     assert found["strength"][0] == pytest.approx(strength)
 
 
+@pytest.mark.slow
 def test_mondays_of_twice_as_many_messages_as_other_days():
     """The mean of a day is (14 + 6 * 7) / 7 = 8: Monday's index is 1.75, others' 0.875."""
     days = [3, 1, *[14, 7, 7, 7, 7, 7, 7] * 3, 14, 5]
@@ -383,6 +384,7 @@ def test_memory_by_hand():
     assert burst(1, 2, 1, 2, 1)["memory"] == pytest.approx(-1)
 
 
+@pytest.mark.slow
 def test_random_times_have_a_burstiness_of_about_zero():
     gaps = np.random.default_rng(1).exponential(1000, 2000).round()
     row = burst(*gaps)
@@ -449,6 +451,7 @@ def in_weeks(counts) -> list[dict]:
     return [said(0), *spoken, said(3600 * (hours[-1] + 48))]
 
 
+@pytest.mark.slow
 def test_a_weekday_is_compared_with_all_of_them_also_where_few_are_shown():
     counts = np.random.default_rng(5).integers(1, 7, (30, 7))
     with world(talk(*in_weeks(counts))) as made:
@@ -470,6 +473,7 @@ def test_weekdays_that_tie_are_not_said_with_the_interval_of_one():
     assert answer.finding.startswith("Mon and Tue alike: 2.33 times the mean; the weekday explains")
 
 
+@pytest.mark.slow
 def test_a_tie_of_a_steady_and_an_unsteady_weekday_is_not_the_same_in_all_weeks():
     """Every Tuesday has 3 of 10 messages, Fridays have 2 and 4 in turn."""
     messages = [said(0)]
@@ -491,6 +495,7 @@ def test_a_tie_of_a_steady_and_an_unsteady_weekday_is_not_the_same_in_all_weeks(
     assert len(alike) == 1
 
 
+@pytest.mark.slow
 def test_where_nobody_is_named_nobody_is_counted():
     with world(talk(*(said(day * 86_400, user=None) for day in range(30)))) as made:
         for name in ("overview", "daily_activity", "monthly_activity"):

@@ -141,6 +141,7 @@ def test_the_course_of_real_conversations(real):
     assert_trajectory(real, 10)
 
 
+@pytest.mark.slow
 def test_a_conversation_of_five_turns_in_two_parts():
     """Turns 0, 1, 2 are the first part (2 * 2 // 5 = 0), 3 and 4 the second."""
     turns = [(0.1, "user"), (0.2, "assistant"), (0.3, "user"), (0.4, "assistant"), (0.5, "user")]
@@ -242,6 +243,7 @@ def test_equal_moods_have_no_correlation():
     assert answer.select(columns).rows() == [(None,) * 4] * 2
 
 
+@pytest.mark.slow
 def test_conversations_that_are_merry_as_a_whole_have_a_slope_only_when_pooled():
     """In each, the companion's mood goes against the person's."""
     spoken = [
@@ -348,6 +350,7 @@ def test_a_factor_ends_where_the_paper_ends_it():
         assert made.ask("lexical_diversity", min_words=10).pl().is_empty()
 
 
+@pytest.mark.slow
 def test_what_is_left_at_the_end_is_part_of_a_factor():
     """Of a b c d a 4 of 5 are different, (1 - 0.8) / 0.28 = 0.714 factors, so 7 words a factor."""
     with world(

@@ -533,6 +533,7 @@ def test_plugins_keep_out_of_each_other(connection):
         both.apply_plugin_schema("weather", connection)
 
 
+@pytest.mark.slow
 def test_what_another_schema_made_is_not_the_plugins(connection):
     """Even if it came later, and begins as the plugin's own."""
     seed = "INSERT INTO calendar_shared VALUES (1)"

@@ -635,6 +635,7 @@ async def test_the_log_is_held_back_only_while_somebody_listens(dal, registry, o
     assert outside.fetch_all("SELECT * FROM feed_consumers") == []
 
 
+@pytest.mark.slow
 async def test_changes_are_moved_in_batches(dal, registry, outside):
     """More changes than fit into one batch all arrive, once and in order."""
     heard = listen(registry, "data.users.update")

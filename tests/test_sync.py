@@ -235,6 +235,7 @@ def test_integers_and_truth_values_that_are_none_are_set_aside(lab):
     ]
 
 
+@pytest.mark.slow
 def test_text_with_a_nul_that_another_program_wrote_arrives_whole(lab):
     """The driver alone would cut it."""
     add(lab.primary, message(0))
