@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import re
+from html import unescape
+from typing import TYPE_CHECKING, Any
 
 import nbformat
 
@@ -29,3 +32,37 @@ def outputs(path: Path) -> str:
         for cell in nbformat.read(path, as_version=4).cells
         for output in cell.get("outputs", [])
     )
+
+
+def html(path: Path) -> list[str]:
+    """Everything that the cells of a notebook showed as HTML."""
+    cells = nbformat.read(path, as_version=4).cells
+    return [
+        output.data["text/html"]
+        for cell in cells
+        for output in cell.get("outputs", [])
+        if "text/html" in output.get("data", {})
+    ]
+
+
+def charts(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """The rows of every chart of a notebook, by the question that it answers."""
+    found = {}
+    for text in html(path):
+        if match := re.search(r'<script type="application/json">(.*?)</script>', text, re.DOTALL):
+            specification = json.loads(match[1])
+            question = specification["title"]["subtitle"][0]
+            found[question] = [row for rows in specification["datasets"].values() for row in rows]
+    return found
+
+
+def tiles(path: Path) -> dict[str, str]:
+    """The numbers at the top of `pattern_analysis`, by what they are called."""
+    text = next(text for text in html(path) if "grid-template-columns" in text)
+    shown = [unescape(t) for t in re.findall(r'<div style="font-size[^>]*>([^<]*)</div>', text)]
+    return dict(zip(shown[1::2], shown[::2], strict=True))
+
+
+def closing_notes(path: Path) -> str:
+    """What the last cell of `pattern_analysis` says of the data."""
+    return nbformat.read(path, as_version=4).cells[-1].outputs[0].data["text/markdown"]

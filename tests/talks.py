@@ -56,6 +56,8 @@ OTHERS = {
 
 
 GENERATION = 7
+FEW_ROWS = 1_000
+EMPTY = {table: pl.DataFrame(schema=columns) for table, columns in OTHERS.items()}
 
 
 class World:
@@ -73,13 +75,15 @@ class World:
             others: Rows of `OTHERS`, by table.
         """
         self.messages = messages
-        self._connection = duckdb.connect(":memory:")
+        # To wait for each other takes threads longer than so few rows do.
+        few = len(messages) < FEW_ROWS
+        self._connection = duckdb.connect(":memory:", config={"threads": 1} if few else {})
         self._connection.execute("SET TimeZone = 'UTC'")
         for definition in views.DEFINITIONS:
             self._connection.execute(definition)
         self._fill("messages", messages)
-        for table, columns in OTHERS.items():
-            self._fill(table, others.get(table, pl.DataFrame(schema=columns)))
+        for table in OTHERS:
+            self._fill(table, others.get(table, EMPTY[table]))
         changes = refresh.Changes(self._connection, anew=True)
         changes.came(messages.to_arrow())
         changes.apply()

@@ -103,6 +103,7 @@ def test_the_folder_of_the_file_is_made(tmp_path):
         assert memory.db_path.exists()
 
 
+@pytest.mark.slow
 def test_a_relative_path_stays_where_it_was(tmp_path, monkeypatch):
     """A thread that comes after a change of the working folder opens the same file."""
     (tmp_path / "elsewhere").mkdir()
@@ -207,6 +208,7 @@ def test_an_empty_database_that_a_program_has_marked_is_not_ours(tmp_path, mark,
     assert bytes_of(tmp_path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [None, KEY])
 def test_a_file_that_is_empty_or_was_left_half_made_is_completed(tmp_path, key):
     """As by a program that was killed while it made it, its log and all."""
@@ -223,6 +225,7 @@ def test_a_file_that_is_empty_or_was_left_half_made_is_completed(tmp_path, key):
         assert len(memory.get_messages()) == 1
 
 
+@pytest.mark.slow
 def test_many_processes_may_open_a_file_at_once(tmp_path):
     """One of them makes it, the others find it half made or just being written."""
     code = f"""if True:
@@ -270,6 +273,7 @@ def test_each_thread_has_a_connection_of_its_own(memory):
     assert len({id(connection) for connection in connections}) == 8
 
 
+@pytest.mark.slow
 def test_connections_of_threads_that_ended_are_closed(tmp_path, monkeypatch):
     """Also where the system gives their identity to another thread."""
     opened: list[libsql.Connection] = []
@@ -396,6 +400,7 @@ def test_closing_undoes_what_a_thread_has_not_committed(memory, outside):
     assert outside.fetch_one("SELECT count(*) FROM messages") == (0,)
 
 
+@pytest.mark.slow
 def test_an_encrypted_file_holds_no_plain_text(tmp_path):
     """Neither the file nor its log, and another key does not open it."""
     path = tmp_path / "memory.db"
@@ -749,6 +754,7 @@ def test_a_negative_limit_is_refused(memory):
         memory.get_messages(limit=-1)
 
 
+@pytest.mark.slow
 def test_thousands_of_messages_are_given_in_the_order_of_their_ids(memory):
     """More than a statement takes parameters; ids of no message are passed over."""
     memory.add_messages([fields(number, sentiment_score=0.0) for number in range(3_000)])
@@ -789,6 +795,7 @@ def test_a_time_that_another_program_wrote_without_a_zone_is_utc(memory, outside
     assert [m.timestamp for m in memory.get_messages()] == [NOON]
 
 
+@pytest.mark.slow
 def test_what_is_stored_in_a_labs_database_reaches_its_warehouse(lab):
     """The tables are the same, so the change feed and the reports see it."""
     with DatabaseManager(lab.home.primary, lab.storage.keys.libsql()) as memory:
@@ -935,6 +942,7 @@ def check_nothing_was_lost(outside: libsql.Connection, messages: int) -> None:
     assert outside.fetch_one("PRAGMA integrity_check") == ("ok",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turns", [4, pytest.param(100, marks=pytest.mark.slow)])
 def test_sixteen_threads_store_and_read_at_once(memory, outside, turns):
     """No message is lost or doubled, and counts and last activities are exact."""

@@ -52,6 +52,7 @@ def failed(process: subprocess.CompletedProcess[str], code: int, *words: str) ->
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", ["cli", pytest.param("aico_lab", marks=pytest.mark.slow)], ids=["here", "processes"]
 )
@@ -86,6 +87,7 @@ def test_a_persons_own_messages_go_in_and_answers_come_out(command, request, tmp
     assert {"primary database", "warehouse", "encryption"} <= {f["check"] for f in doctor}
 
 
+@pytest.mark.slow
 def test_text_output_is_for_people(cli, tmp_path):
     """The same commands without --json."""
     assert "back it up" in cli("init").stdout
@@ -211,6 +213,7 @@ def test_debug_shows_where_an_error_came_from(cli):
     assert "HomeMissing" in process.stderr
 
 
+@pytest.mark.slow
 def test_a_wrong_key_and_damaged_files_are_one_sentence(cli, home, tmp_path):
     """Key file of another home, a text file as database, half a database, a damaged marker."""
     cli("init")
@@ -245,6 +248,7 @@ def mount(folder: Path, options: str, request: pytest.FixtureRequest) -> None:
     request.addfinalizer(lambda: subprocess.run(["umount", "-l", str(folder)], check=False))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's mount")
 def test_a_folder_that_may_not_be_written_is_one_sentence(in_process, tmp_path, request):
     """A file system that is read-only, which binds even root."""
@@ -280,7 +284,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path, request):
             capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
-    lines = [{"content": f"{i} " * 200, "timestamp": "2024-05-01T10:00:00Z"} for i in range(40_000)]
+    lines = [{"content": f"{i} " * 200, "timestamp": "2024-05-01T10:00:00Z"} for i in range(15_000)]
     file = write_jsonl(tmp_path / "big.jsonl", *lines)
     assert failed(run("import", "jsonl", str(file)), 1, "full")
     filler = disk / "filler"
@@ -297,6 +301,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path, request):
     assert run("sync", "--full").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_passphrase_is_asked_for_on_a_terminal_only(cli, home, monkeypatch):
     """Elsewhere the sentence names the variable; the passphrase is never an argument."""
     monkeypatch.setenv("AICO_LAB_PASSPHRASE", "correct horse battery")
@@ -362,6 +367,7 @@ def test_a_report_that_ran_is_not_taken_for_another(cli, monkeypatch, tmp_path):
     assert (told["status"], told["generation"]) == ("succeeded", 8)
 
 
+@pytest.mark.slow
 def test_help_is_quick_and_imports_no_database(aico_lab):
     """`--help` must not wait for libraries it does not need."""
     program = (
@@ -396,19 +402,19 @@ def test_the_output_can_be_piped_into_a_reader_that_stops(synced_home):
 def test_the_demo_shows_insight_from_real_conversations(aico_lab, in_process, home, monkeypatch):
     """Import, sync, report; again it adds nothing and is quick; nothing private is readable."""
     monkeypatch.setenv("PATH", os.defpath)  # where the shell finds no aico-lab
-    first = aico_lab("demo", "--limit", "5000", "--json")
+    first = aico_lab("demo", "--limit", "2000", "--json")
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""  # progress is for terminals
     result = json.loads(first.stdout)
-    assert result["messages"] == result["added"] == 5000
+    assert result["messages"] == result["added"] == 2000
     assert result["quarantined"] == 0
     report = result["report"]
     assert report.endswith(".html")
     started = time.perf_counter()
-    again = json.loads(aico_lab("demo", "--limit", "5000", "--json").stdout)
+    again = json.loads(aico_lab("demo", "--limit", "2000", "--json").stdout)
     assert time.perf_counter() - started < 20
     assert (again["added"], again["report"]) == (0, report)
-    text = aico_lab("demo", "--limit", "5000").stdout
+    text = aico_lab("demo", "--limit", "2000").stdout
     called = f"  {shlex.quote(sys.executable)} -m aico_lab "
     typed = [line for line in text.splitlines() if line.startswith(called)]
     proposed = [shlex.split(line.removeprefix(called)) for line in typed]
@@ -438,7 +444,7 @@ def test_an_interrupted_import_is_completed_by_the_next(aico_lab, home, tmp_path
     aico_lab("init")
     lines = [
         {"content": f"message {i}", "timestamp": f"2024-05-01T10:{i // 60 % 60:02}:{i % 60:02}Z"}
-        for i in range(60_000)
+        for i in range(30_000)
     ]
     file = write_jsonl(tmp_path / "big.jsonl", *lines)
     command = [sys.executable, "-m", "aico_lab", "import", "jsonl", str(file), "--home", str(home)]
@@ -449,10 +455,10 @@ def test_an_interrupted_import_is_completed_by_the_next(aico_lab, home, tmp_path
         process.kill()
     with Lab.open(home) as lab:
         (count,) = lab.primary.fetch_one("SELECT count(*) FROM messages")
-        assert 0 < count < 60_000
+        assert 0 < count < 30_000
         assert count % 10_000 == 0
         assert lab.primary.fetch_one("SELECT sum(message_count) FROM channels") == (count,)
     result = json.loads(aico_lab("import", "jsonl", str(file), "--json").stdout)
-    assert (result["added"], result["known"]) == (60_000 - count, count)
+    assert (result["added"], result["known"]) == (30_000 - count, count)
     with Lab.open(home) as lab:
-        assert lab.primary.fetch_one("SELECT sum(message_count) FROM channels") == (60_000,)
+        assert lab.primary.fetch_one("SELECT sum(message_count) FROM channels") == (30_000,)

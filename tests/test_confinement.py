@@ -285,6 +285,7 @@ def test_values_are_given_apart_from_the_query(asked: Lab):
         asked.sql("SELECT ?", [])
 
 
+@pytest.mark.slow
 def test_the_metrics_and_the_proof_are_asked_the_same_way(asked: Lab):
     """Whose queries are our own."""
     assert asked.verify().ok
@@ -347,7 +348,7 @@ def test_who_says_so_lets_queries_reach_further(asked: Lab, folder: Path, tmp_pa
 @pytest.mark.parametrize("ending", ["", ".wal"])
 def test_duckdb_itself_cannot_write_over_the_snapshot(asked: Lab, folder: Path, ending: str):
     """Even where no statement is refused before: the name that it knows is gone."""
-    connection = asked._reader.connection()
+    connection = asked.storage.reader.connection()
     (attached,) = connection.execute(
         "SELECT path FROM duckdb_databases() WHERE path IS NOT NULL"
     ).fetchone()

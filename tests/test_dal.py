@@ -543,6 +543,7 @@ async def test_turns_come_in_the_order_of_asking_and_none_is_lost():
     assert not await semaphore.acquire(0, lambda: None)
 
 
+@pytest.mark.slow
 async def test_a_long_task_keeps_nothing_of_the_connections_that_it_gave_back(dal):
     """A million operations of one task need no more memory than one."""
     connection = await dal.connection_pool.acquire()
@@ -606,6 +607,7 @@ async def test_what_a_task_leaves_behind_is_undone_when_it_ends(dal, outside):
     assert outside.rows() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [True, False], ids=["closed", "used"])
 @pytest.mark.parametrize("managed", [True, False], ids=["transaction", "borrowed"])
 async def test_what_a_vanished_task_leaves_behind_is_undone(path, outside, managed, closed):
@@ -832,6 +834,7 @@ async def test_an_interrupted_operation_spoils_its_transaction(path, outside):
         assert outside.rows() == ["kept", "kept too"]
 
 
+@pytest.mark.slow
 async def test_asyncio_timeout_undoes_the_transaction_around_it(dal, outside):
     """`asyncio.timeout` stays in the task, so it can be used inside."""
     with pytest.raises(OperationTimedOut):

@@ -86,7 +86,7 @@ def test_flips_in_snapshots_are_noticed(copied):
     """Each by its checksum; what a query reads of it is right, or an error that says what to do."""
     expected, kept = held(copied), list(snapshots.published(copied.home.snapshots).values())
     newest, key = kept[-1], copied.storage.settings.key_file
-    for path, number in ((newest, 30), (snapshots.log(newest), 10)):
+    for path, number in ((newest, 16), (snapshots.log(newest), 8)):
         for at in places(path, number):
             flip(path, at)
             assert snapshots.is_changed(newest)
@@ -101,7 +101,7 @@ def test_flips_in_snapshots_are_noticed(copied):
     assert_mended(copied, expected)
 
 
-@pytest.mark.parametrize(("name", "number"), [("writer.duckdb", 24), ("writer.duckdb.wal", 12)])
+@pytest.mark.parametrize(("name", "number"), [("writer.duckdb", 12), ("writer.duckdb.wal", 8)])
 def test_flips_in_the_writers_files_are_noticed_or_harmless(copied, name, number):
     """The next sync says what to do, or what it publishes is right."""
     expected, path = held(copied), copied.home.warehouse / name

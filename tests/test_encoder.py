@@ -25,6 +25,7 @@ def encode(texts: list[str]) -> NDArray[np.float32]:
     return Encoder().encode_usable(texts)[0]
 
 
+@pytest.mark.slow
 def test_vectors_have_length_one() -> None:
     """Cosine similarity is then the product of two vectors."""
     vectors = encode(TEXTS)
@@ -59,6 +60,7 @@ def test_nothing_gives_nothing() -> None:
     assert encode([]).shape == (0, DIMENSIONS)
 
 
+@pytest.mark.slow
 def test_a_huge_text_needs_no_huge_memory() -> None:
     """Only its beginning counts; a whole batch is padded to its longest text."""
     huge = "word " * 100_000
@@ -99,6 +101,7 @@ def test_another_process_gives_the_same_and_its_logging_is_left_alone() -> None:
     assert fresh.stderr.split() == [b"[]", b"30"]
 
 
+@pytest.mark.slow
 def test_the_model_is_loaded_on_first_use_only() -> None:
     """Importing the module is cheap."""
     code = "import sys, aico_lab.embeddings.encoder; print('wordllama' in sys.modules)"

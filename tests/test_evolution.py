@@ -70,6 +70,7 @@ LOSSES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_loss_stops_the_sync_with_the_warehouse_as_it_was(things, loss):
     """The sentence says what would be lost, and what can be done."""
@@ -97,6 +98,7 @@ def test_a_table_that_is_gone_stops_the_sync(things):
     assert "things" not in str(things.sql("SELECT table_name FROM duckdb_tables()").fetchall())
 
 
+@pytest.mark.slow
 def test_ignoring_keeps_the_columns_and_goes_on_loading(things):
     """A lost column is NULL, a new one is left out, what does not fit the old type is set aside."""
     rebuild(things, "id TEXT PRIMARY KEY, size TEXT, fresh TEXT", "id, size, 'new'")
@@ -157,6 +159,7 @@ def test_frozen_tables_stay_behind_and_are_caught_up_with(things):
     assert things.sync().mode == "nothing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", ["response_time", "sentiment_score", "channel_id"])
 def test_a_column_that_the_warehouses_own_views_need_can_be_lost(lab, column):
     """It stays there, and is NULL; what does not need it goes on."""

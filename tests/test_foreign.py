@@ -81,6 +81,7 @@ def files(folder):
 # Increments
 
 
+@pytest.mark.slow
 def test_the_first_load_takes_all_and_later_ones_take_what_is_new(lab, shop):
     """Each publishes a generation; where nothing is new, nothing is published."""
     write(shop, order(1), order(2))
@@ -95,6 +96,7 @@ def test_the_first_load_takes_all_and_later_ones_take_what_is_new(lab, shop):
     assert ids(lab) == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_values_arrive_with_the_types_that_sync_gives_them(lab, shop):
     """Times with microseconds and zone, integers beyond 53 bits, blobs, NULL."""
     write(
@@ -110,6 +112,7 @@ def test_values_arrive_with_the_types_that_sync_gives_them(lab, shop):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pagewise", [0, 10**9], ids=["by pages", "by rows"])
 def test_columns_are_understood_as_other_programs_declare_them(lab, shop, monkeypatch, pagewise):
     """Integers of every size, and times without a zone, which are UTC as SQLite's own are."""
@@ -128,6 +131,7 @@ def test_columns_are_understood_as_other_programs_declare_them(lab, shop, monkey
     assert rows(lab, "SELECT row_key FROM quarantine.misfits") == [("4",)]
 
 
+@pytest.mark.slow
 def test_columns_of_any_name_are_taken(lab, shop):
     """SQLite takes `true` for a column that has this name."""
     write(
@@ -141,6 +145,7 @@ def test_columns_of_any_name_are_taken(lab, shop):
         assert rows(lab, 'SELECT id, "true" FROM shop.t ORDER BY id') == [(1, 0), (2, None), (3, 1)]
 
 
+@pytest.mark.slow
 def test_a_row_that_comes_late_within_the_lag_is_found(lab, shop):
     """And those that are read again are not there twice."""
     write(shop, order(1, "10:00:00"), order(2, "11:00:00"))
@@ -152,6 +157,7 @@ def test_a_row_that_comes_late_within_the_lag_is_found(lab, shop):
     assert lab.load(shop, "orders", watermark="at", lag=1800).mode == "nothing"
 
 
+@pytest.mark.slow
 def test_a_row_that_comes_later_than_the_lag_waits_for_a_full_load(lab, shop):
     """The price of a watermark; the documentation says so."""
     write(shop, order(1, "10:00:00"), order(2, "11:00:00"))
@@ -163,6 +169,7 @@ def test_a_row_that_comes_later_than_the_lag_waits_for_a_full_load(lab, shop):
     assert ids(lab) == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_row_at_the_very_time_of_the_watermark_is_found_without_a_lag(lab, shop):
     """Two rows of one second need not come together."""
     write(shop, order(1, "10:00:00"))
@@ -171,6 +178,7 @@ def test_a_row_at_the_very_time_of_the_watermark_is_found_without_a_lag(lab, sho
     assert lab.load(shop, "orders", watermark="AT").rows == 1
 
 
+@pytest.mark.slow
 def test_the_lag_of_row_ids_counts_row_ids(lab, shop):
     """A changed row is seen as far back as the lag reaches."""
     write(shop, *(order(number) for number in range(1, 11)))
@@ -180,6 +188,7 @@ def test_the_lag_of_row_ids_counts_row_ids(lab, shop):
     assert [number for number, item in rows(lab) if item == "milk"] == [8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("watermark", ["seconds", "at"])
 def test_rows_without_a_watermark_are_read_every_time(lab, shop, watermark):
     """A NULL tells nothing of when a row came, nor does a text that is no time."""
@@ -196,6 +205,7 @@ def test_rows_without_a_watermark_are_read_every_time(lab, shop, watermark):
     assert lab.load(shop, "t", watermark=watermark).mode == "nothing"
 
 
+@pytest.mark.slow
 def test_a_row_of_the_future_does_not_hide_those_that_come(lab, shop):
     """One clock that goes wrong must not stop the loading for ever."""
     write(
@@ -251,6 +261,7 @@ def test_a_watermark_of_an_earlier_version_is_left_behind(lab, shop):
         assert rows(lab, f"SELECT id FROM shop.{table} ORDER BY id") == [(1,), (2,), (3,)]
 
 
+@pytest.mark.slow
 def test_integers_beyond_53_bits_are_exact_watermarks(lab, shop):
     """Such as the ids of a distributed system."""
     big = 2**62
@@ -264,6 +275,7 @@ def test_integers_beyond_53_bits_are_exact_watermarks(lab, shop):
     assert lab.load(shop, "t", watermark="id").rows == 1
 
 
+@pytest.mark.slow
 def test_a_table_whose_newest_rows_are_gone_is_read_from_its_beginning(lab, shop):
     """Their ids may have been given again; what is gone stays until --deletes."""
     write(shop, order(1), order(2), order(3))
@@ -273,6 +285,7 @@ def test_a_table_whose_newest_rows_are_gone_is_read_from_its_beginning(lab, shop
     assert rows(lab) == [(1, "tea"), (2, "cocoa"), (3, "tea")]
 
 
+@pytest.mark.slow
 def test_row_ids_that_were_given_anew_are_noticed(lab, shop):
     """After VACUUM the same ids name other rows, if nothing else identifies them."""
     write(shop, "CREATE TABLE t (word TEXT)", "INSERT INTO t VALUES ('a'), ('b'), ('c')")
@@ -287,6 +300,7 @@ def test_row_ids_that_were_given_anew_are_noticed(lab, shop):
 # Deletes and keys
 
 
+@pytest.mark.slow
 def test_deleted_rows_vanish_on_request_only(lab, shop):
     """To find them costs reading every key."""
     write(shop, order(1), order(2), order(3))
@@ -300,6 +314,7 @@ def test_deleted_rows_vanish_on_request_only(lab, shop):
     assert lab.load(shop, "orders", deletes=True).mode == "nothing"
 
 
+@pytest.mark.slow
 def test_a_table_that_was_emptied_goes_on(lab, shop):
     """Its watermark starts again with it."""
     write(shop, order(1), order(2))
@@ -312,6 +327,7 @@ def test_a_table_that_was_emptied_goes_on(lab, shop):
     assert ids(lab) == [1]
 
 
+@pytest.mark.slow
 def test_a_key_may_have_several_columns_of_any_type(lab, shop):
     """A text, a time and a blob, one of them NULL, with slashes and quotes."""
     write(
@@ -335,6 +351,7 @@ def test_a_key_that_does_not_identify_a_row_is_refused(lab, shop):
     assert lab.load(shop, "orders", key=["Item", "id"]).rows == 2
 
 
+@pytest.mark.slow
 def test_a_view_can_be_loaded_by_a_key_that_is_named(lab, shop):
     """It has neither a primary key nor row ids, and the error says what to name."""
     write(shop, order(1), "CREATE VIEW cheap AS SELECT id, item, price FROM orders")
@@ -346,6 +363,7 @@ def test_a_view_can_be_loaded_by_a_key_that_is_named(lab, shop):
     assert rows(lab, "FROM shop.cheap") == [(1, "tea", 1.5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pagewise", [0, 10**9], ids=["by pages", "by rows"])
 def test_a_table_without_a_primary_key_is_known_by_its_row_ids(lab, shop, monkeypatch, pagewise):
     """Also one whose own column is called rowid."""
@@ -361,6 +379,7 @@ def test_a_table_without_a_primary_key_is_known_by_its_row_ids(lab, shop, monkey
 # Misfits
 
 
+@pytest.mark.slow
 def test_rows_that_do_not_fit_are_set_aside_until_they_are_mended(lab, shop):
     """Under the name of their schema and table, with their key and the reason."""
     write(shop, order(1, price="'dear'"), order(2))
@@ -380,6 +399,7 @@ def test_rows_that_do_not_fit_are_set_aside_until_they_are_mended(lab, shop):
     assert ids(lab) == [1]
 
 
+@pytest.mark.slow
 def test_quarantine_knows_keys_of_every_type(lab, shop):
     """As they were stored: a time, a blob, a truth."""
     write(
@@ -397,6 +417,7 @@ def test_quarantine_knows_keys_of_every_type(lab, shop):
     assert lab.load(shop, "t", watermark="n", deletes=True).mode == "nothing"
 
 
+@pytest.mark.slow
 def test_a_sync_leaves_what_was_loaded_and_its_quarantine_alone(lab, shop):
     """Whole or not; and a load leaves the cursor of the sync alone."""
     write(shop, order(1), order(2, price="'dear'"))
@@ -407,6 +428,7 @@ def test_a_sync_leaves_what_was_loaded_and_its_quarantine_alone(lab, shop):
     assert rows(lab, "SELECT row_key FROM quarantine.misfits") == [("2",)]
 
 
+@pytest.mark.slow
 def test_a_load_does_not_hide_that_the_views_are_of_another_version(lab, shop, monkeypatch):
     """It leaves them as they are; the sync that follows makes them anew."""
     changed = "CREATE OR REPLACE VIEW conversations AS SELECT 1 AS one FROM raw.messages"
@@ -417,6 +439,7 @@ def test_a_load_does_not_hide_that_the_views_are_of_another_version(lab, shop, m
     assert lab.sync().mode == "nothing"
 
 
+@pytest.mark.slow
 def test_changed_columns_make_the_table_anew(lab, shop):
     """So does another watermark, whose values say nothing about the first one's."""
     write(shop, order(1, "10:00:00"))
@@ -430,6 +453,7 @@ def test_changed_columns_make_the_table_anew(lab, shop):
 # Exactly once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["insert", "merge", "advance"])
 @pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
 def test_a_failure_at_any_step_leaves_the_warehouse_as_it_was(lab, shop, monkeypatch, step, first):
@@ -456,6 +480,7 @@ def test_a_failure_at_any_step_leaves_the_warehouse_as_it_was(lab, shop, monkeyp
     assert ids(lab) == ([1] if first else [1, 2, 3])
 
 
+@pytest.mark.slow
 def test_a_load_that_was_not_published_is_published_by_the_next_one(lab, shop, monkeypatch):
     """A crash between commit and publication costs nothing."""
     write(shop, order(1))
@@ -471,6 +496,7 @@ def test_a_load_that_was_not_published_is_published_by_the_next_one(lab, shop, m
     assert ids(lab) == [1]
 
 
+@pytest.mark.slow
 def test_a_home_that_was_never_synced_is_synced_first(home, shop):
     """A snapshot without the view of the conversations would be no snapshot of this home."""
     write(shop, order(1))
@@ -483,6 +509,7 @@ def test_a_home_that_was_never_synced_is_synced_first(home, shop):
 # The file of the other program
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["delete", "wal"])
 def test_nothing_is_written_into_the_file_or_beside_it(lab, shop, mode):
     """Not even the shared memory that a reader of a file in WAL mode makes."""
@@ -577,6 +604,7 @@ def held(path, *statements):
     assert theirs.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_file_that_is_being_written_is_read_as_of_its_last_commit(lab, shop):
     """Its program, in WAL mode, is not disturbed, nor are its files removed."""
     write(shop, "PRAGMA journal_mode = wal")
@@ -601,6 +629,7 @@ def test_a_file_that_this_process_has_open_keeps_its_locks(lab, shop):
         assert other.returncode != 0
 
 
+@pytest.mark.slow
 def test_a_file_that_changes_unseen_while_it_is_read_is_not_taken(lab, shop, monkeypatch):
     """It was opened as one that nobody writes; nothing of it is committed."""
     write(shop, "PRAGMA journal_mode = wal", order(1))
@@ -617,6 +646,7 @@ def test_a_file_that_changes_unseen_while_it_is_read_is_not_taken(lab, shop, mon
     assert lab.load(shop, "orders").rows == 2
 
 
+@pytest.mark.slow
 def test_an_encrypted_file_is_opened_by_the_key_in_the_environment(lab, tmp_path, monkeypatch):
     """Which is ignored for a file that is not encrypted."""
     secret, plain = tmp_path / "secret.db", tmp_path / "plain.db"
@@ -655,6 +685,7 @@ def test_a_key_of_bytes_is_given_in_hexadecimal_digits(lab, tmp_path, monkeypatc
 # What cannot be loaded
 
 
+@pytest.mark.slow
 def test_a_missing_file_and_a_missing_table_are_named(lab, shop, tmp_path):
     """With the tables that there are."""
     with pytest.raises(SourceMissing, match=r"none\.db"):
@@ -737,6 +768,7 @@ def test_a_file_of_any_name_gets_a_schema(lab, shop, file, schema):
     assert rows(lab, f"FROM {schema}.orders") == []
 
 
+@pytest.mark.slow
 def test_two_files_of_one_name_are_not_mixed_up(lab, shop, tmp_path):
     """Unless they are said to be the same, as the copy of every night is."""
     write(shop, order(1))
@@ -759,6 +791,7 @@ def test_a_lag_is_not_negative(lab, shop, lag):
 # The command and the step
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("lab")
 def test_the_command_loads_and_says_what_it_did(cli, shop):
     """In words, and as one JSON value."""

@@ -41,6 +41,7 @@ def faults(lab: Lab) -> dict[str, str]:
     return {finding.check: finding.detail for finding in found if not finding.ok}
 
 
+@pytest.mark.slow
 def test_a_sound_home_has_no_faults(synced):
     """Every store is looked at, also those that are not there yet."""
     checks = [finding.check for finding in diagnose(Settings.resolve(home=synced.home.path))]
@@ -48,6 +49,7 @@ def test_a_sound_home_has_no_faults(synced):
     assert faults(synced) == {}
 
 
+@pytest.mark.slow
 def test_backups_are_counted_and_read(synced):
     """A damaged one is named before it is needed."""
     with synced.primary.transaction():
@@ -60,6 +62,7 @@ def test_backups_are_counted_and_read(synced):
     assert str(path) in faults(synced)["backups"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("installed", [True, False])
 def test_a_plugin_with_vectors_is_no_fault(synced, monkeypatch, installed):
     """Whether or not its package is still installed."""
@@ -104,6 +107,7 @@ def test_rows_that_are_missing_are_a_fault(synced):
     }
 
 
+@pytest.mark.slow
 def test_what_was_synced_before_a_restore_does_not_count(synced, tmp_path: Path):
     """Rather than as fewer than no changes."""
     file = synced.home.primary
@@ -147,6 +151,7 @@ def test_damaged_vectors_and_a_foreign_cache_are_faults(synced):
     assert "another key" in found["cache"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recall", "said"),
     [

@@ -272,6 +272,7 @@ chats = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(chats=chats, cut=st.integers(0, 20), size=st.sampled_from([1, 3, 100]))
 def test_however_a_file_is_cut_nothing_is_lost(tmp_path_factory, chats, cut, size):
@@ -312,6 +313,7 @@ imports = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(imports=imports, size=st.sampled_from([1, 3, 100]))
 def test_any_imports_leave_what_they_say(tmp_path_factory, imports, size):
@@ -383,6 +385,7 @@ def test_two_texts_of_one_id_in_a_file_are_a_conflict(primary, take, monkeypatch
     assert sound(primary)
 
 
+@pytest.mark.slow
 def test_replacing_is_an_edit(lab, tmp_path):
     """Everything of the message follows, its row, its channel and what refers to it stay."""
     primary = lab.primary
@@ -505,6 +508,7 @@ def test_what_is_left_out_brings_no_user_and_no_channel(lab, tmp_path):
     assert lab.primary.fetch_all("SELECT channel_id FROM channels") == [("c",)]
 
 
+@pytest.mark.slow
 def test_a_source_without_lines_names_the_id(primary):
     """There is nothing else to name it by."""
     from aico_lab.sources import read
@@ -535,6 +539,7 @@ def test_how_conflicts_are_resolved_is_checked_first(lab, tmp_path):
     assert lab.primary.fetch_one("SELECT count(*) FROM messages") == (0,)
 
 
+@pytest.mark.slow
 def test_the_command_line_says_what_became_of_conflicts(cli, tmp_path):
     """Lines on stderr, the count in the sentence and in the JSON value."""
     cli("init", "--no-encryption")
@@ -560,7 +565,7 @@ def test_the_command_line_says_what_became_of_conflicts(cli, tmp_path):
 def test_a_replacing_import_that_was_killed_is_completed_by_the_next(aico_lab, home, tmp_path):
     """A batch is replaced whole or not at all, and nothing of it is counted twice."""
     aico_lab("init", "--no-encryption")
-    many = [line(f"c{n % 7}", n, f"message {n}", reply_to=n - 7) for n in range(40_000)]
+    many = [line(f"c{n % 7}", n, f"message {n}", reply_to=n - 7) for n in range(30_000)]
     aico_lab("import", "jsonl", str(write(tmp_path / "a.jsonl", *many)))
     file = write(tmp_path / "b.jsonl", *({**one, "content": one["content"] + "!"} for one in many))
     command = ["import", "jsonl", str(file), "--on-conflict", "replace"]
@@ -577,13 +582,13 @@ def test_a_replacing_import_that_was_killed_is_completed_by_the_next(aico_lab, h
         os.kill(run.pid, signal.SIGKILL)
     with Lab.open(home) as lab:
         (count,) = lab.primary.fetch_one(edited)
-        assert 0 < count < 40_000
+        assert 0 < count < 30_000
         assert count % 10_000 == 0
     result = json.loads(aico_lab(*command, "--json").stdout)
-    assert (result["added"], result["known"], result["conflicts"]) == (0, count, 40_000 - count)
+    assert (result["added"], result["known"], result["conflicts"]) == (0, count, 30_000 - count)
     with Lab.open(home) as lab:
-        assert lab.primary.fetch_one(edited) == (40_000,)
-        assert lab.primary.fetch_one("SELECT count(*) FROM messages") == (40_000,)
+        assert lab.primary.fetch_one(edited) == (30_000,)
+        assert lab.primary.fetch_one("SELECT count(*) FROM messages") == (30_000,)
         assert sound(lab.primary)
 
 
@@ -613,6 +618,7 @@ def test_far_times_are_counted_and_stored(take):
     assert (result.added, result.far_times, result.far_lines) == (5, 3, [1, 4, 5])
 
 
+@pytest.mark.slow
 def test_the_command_line_warns_of_far_times_and_unnamed_users(cli, tmp_path):
     """On stderr, with the first lines; info shows the span of all messages."""
     cli("init", "--no-encryption")

@@ -383,6 +383,7 @@ def test_control_c_ends_it_and_its_kernels_without_a_question(times, lab, tmp_pa
     assert "aico_lab/jupyter.py" not in (tmp_path / "stderr").read_text()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_opened_is_one_sentence_before_anything_is_started(cli, home, tmp_path):
     """A home that is none, and the key of another."""
     missing = cli("lab")

@@ -44,6 +44,7 @@ def test_each_store_has_a_key_of_its_own_of_the_size_that_it_can_use():
     assert Keys(None).duckdb() is None
 
 
+@pytest.mark.slow
 def test_every_spelling_of_a_secret_is_known_to_who_has_to_hide_it(home):
     """As text, as the bytes are printed, in hexadecimal digits and in base64."""
     with Lab.create(home, protection="passphrase", passphrase=PASSPHRASE) as lab:
@@ -70,6 +71,7 @@ def test_derived_keys_never_change():
     assert base64.b64decode(keys.duckdb()) == derive(b"aico-lab/duckdb/v1")
 
 
+@pytest.mark.slow
 def test_a_key_file_opens_its_home_and_no_other(home, tmp_path):
     """The key lies outside the home, for its owner alone."""
     with Lab.create(home) as lab:
@@ -83,6 +85,7 @@ def test_a_key_file_opens_its_home_and_no_other(home, tmp_path):
         Lab.open(home, key_file=wrong)
 
 
+@pytest.mark.slow
 def test_a_named_key_file_is_made_once_and_used_again(home, tmp_path, monkeypatch):
     """Also through the environment."""
     file = tmp_path / "keys" / "my.key"
@@ -126,6 +129,7 @@ def test_a_passphrase_opens_its_home(home, monkeypatch):
     Lab.open(home).close()
 
 
+@pytest.mark.slow
 def test_a_passphrase_is_stretched_as_rfc_9106_recommends(home, monkeypatch):
     """Its second option: 64 MiB, three passes, four lanes."""
     monkeypatch.setattr(keys_module, "ARGON2", ARGON2)  # which other tests make cheap
@@ -194,6 +198,7 @@ def test_characters_of_a_passphrase_are_counted_not_bytes(home, short):
     Lab.create(home, protection="passphrase", passphrase=f"{short}zwei").close()
 
 
+@pytest.mark.slow
 def test_bytes_that_are_no_text_are_said_to_be_that(aico_lab):
     """A variable of the environment may hold any."""
     environment = {**os.environb, b"AICO_LAB_PASSPHRASE": b"correct \xff horse"}
@@ -204,6 +209,7 @@ def test_bytes_that_are_no_text_are_said_to_be_that(aico_lab):
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_passphrase_that_protects_nothing_is_an_error(home, cli, monkeypatch):
     """Whoever gives one believes that it is needed."""
     with pytest.raises(InvalidValue, match="'passphrase'"):
@@ -223,6 +229,7 @@ def test_a_passphrase_that_protects_nothing_is_an_error(home, cli, monkeypatch):
         assert refused.returncode
 
 
+@pytest.mark.slow
 def test_the_demo_needs_no_passphrase_of_the_environment(in_process, monkeypatch):
     """That is meant for another home."""
     monkeypatch.setenv("AICO_LAB_PASSPHRASE", PASSPHRASE)
@@ -233,6 +240,7 @@ def test_the_demo_needs_no_passphrase_of_the_environment(in_process, monkeypatch
     assert opened == [True, True]
 
 
+@pytest.mark.slow
 def test_no_secret_stands_in_the_home_or_in_a_repr(home):
     """Neither passphrase nor any derived key."""
     with Lab.create(home, protection="passphrase", passphrase=PASSPHRASE) as lab:
@@ -293,6 +301,7 @@ def test_a_home_whose_database_was_taken_away_is_not_made_anew_in_silence(home):
     assert not (home / "aico.db").exists()
 
 
+@pytest.mark.slow
 def test_a_database_of_another_home_is_not_opened(home, tmp_path):
     """The key belongs to the home."""
     Lab.create(home).close()

@@ -29,6 +29,7 @@ def fail(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [True, False], ids=["a key file of one's own", "the usual one"])
 def test_a_home_that_was_interrupted_while_it_was_made_is_in_nobodys_way(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named
@@ -97,6 +98,7 @@ async def test_the_limits_of_a_data_access_layer_can_be_set(lab: Lab):
         assert await dal.fetch_all("SELECT 1 AS one") == [{"one": 1}]
 
 
+@pytest.mark.slow
 async def test_a_unit_of_work_finds_memories_by_meaning_in_the_labs_own_vectors(lab: Lab):
     """Those of the last sync."""
     memory = Memory("ada", "My cat sleeps all day")

@@ -64,6 +64,7 @@ INT64 = st.integers(-(2**63), 2**63 - 1) | st.sampled_from(
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 
 
+@pytest.mark.slow
 @given(INT64, TEXT, st.floats(allow_nan=False), st.binary())
 @settings(max_examples=examples(300))
 def test_every_value_comes_back_as_it_went_in(memory, integer, text, real, blob):
@@ -607,6 +608,7 @@ def test_batches_give_every_row_once(connection):
     assert [a for batch in batches for (a,) in batch] == list(range(25))
 
 
+@pytest.mark.slow
 def test_an_acknowledged_commit_survives_sigkill(tmp_path, connection):
     """And what was not committed does not."""
     program = (

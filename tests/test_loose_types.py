@@ -81,6 +81,7 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("declared", "values", "type_", "expected"), CASES)
 @pytest.mark.parametrize("pagewise", [0, 10**9], ids=["by pages", "by rows"])
 def test_values_say_the_type(
@@ -113,6 +114,7 @@ TEXTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("declared", "values", "expected"), TEXTS)
 def test_values_of_several_types_are_text_with_a_warning(
     lab, file, cli, *, declared, values, expected
@@ -125,6 +127,7 @@ def test_values_of_several_types_are_text_with_a_warning(
     assert result.warnings[0] in cli("load", str(file), "--table", "t").stderr
 
 
+@pytest.mark.slow
 def test_generated_columns_and_views_arrive_with_the_types_of_their_values(lab, file):
     """None is left out."""
     write(
@@ -142,6 +145,7 @@ def test_generated_columns_and_views_arrive_with_the_types_of_their_values(lab, 
     assert lab.sql("SELECT max(d), sum(n), max(s) FROM shop.v").fetchall() == [(21.0, 5, "a2")]
 
 
+@pytest.mark.slow
 def test_a_value_that_comes_later_changes_the_type_and_so_does_its_going(lab, file):
     """The table is made anew then."""
     load(lab, file, "NUMERIC", [1.5])
@@ -168,6 +172,7 @@ def test_all_misfits_of_a_row_are_named(lab, file):
     ]
 
 
+@pytest.mark.slow
 def test_plugin_tables_have_the_types_of_their_values_too(lab):
     """And follow them, both ways, without being asked."""
     with lab.primary.transaction():
@@ -255,7 +260,7 @@ def micros(stored):
 @pytest.mark.slow
 @given(table=tables(), pagewise=st.sampled_from([0, 10**9]))
 @settings(
-    max_examples=examples(30),
+    max_examples=examples(18),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -290,7 +290,7 @@ def changed(rows: dict[int, Row], change: Any, new_id: int) -> dict[int, Row]:
 @pytest.mark.parametrize("batch", [2, refresh.BATCH])
 @given(first=st.lists(ROWS, max_size=12), changes=st.lists(CHANGES, min_size=1, max_size=3))
 @settings(
-    max_examples=effort.examples(30),
+    max_examples=effort.examples(15),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -345,7 +345,7 @@ GROUP = st.fixed_dictionaries(
     ),
 )
 @settings(
-    max_examples=effort.examples(60),
+    max_examples=effort.examples(30),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -367,6 +367,7 @@ def placed_in(lab: Lab) -> list[tuple[object, ...]]:
     ).fetchall()
 
 
+@pytest.mark.slow
 def test_a_reply_that_names_a_person_is_theirs(lab):
     """Its time counts from their last message, and a second message to them answers nobody."""
     names = [("ada", 0), ("ben", 19), ("Ada's", 20), ("ada", 80), ("Ben's", 82), ("Ben's", 83)]
@@ -436,6 +437,7 @@ def held(lab: Lab) -> list[tuple[object, ...]]:
     return [lab.sql(f"SELECT sum(hash(t)) FROM mart.{t} AS t").fetchone() for t in refresh.TABLES]
 
 
+@pytest.mark.slow
 def test_a_sync_keeps_the_mart_up_to_date(lab):
     """First, then with each increment; nothing is left of what was deleted."""
     add(lab.primary, *[message(i, conversation_id=f"c{i % 3}") for i in range(60)])
@@ -458,6 +460,7 @@ def test_a_sync_keeps_the_mart_up_to_date(lab):
         assert lab.sql(f"SELECT count(*) FROM mart.{table}").fetchone() == (0,)
 
 
+@pytest.mark.slow
 def test_a_sync_without_messages_does_not_touch_the_mart(lab, monkeypatch):
     """Somebody's preference is none of its business."""
     add(lab.primary, message(0), message(1))
@@ -469,6 +472,7 @@ def test_a_sync_without_messages_does_not_touch_the_mart(lab, monkeypatch):
     assert held(lab) == before
 
 
+@pytest.mark.slow
 def test_a_new_version_of_the_definitions_makes_the_mart_anew(lab, monkeypatch):
     """At the next sync, though no row has changed; and only once."""
     add(lab.primary, *map(message, range(20)))
@@ -503,6 +507,7 @@ def test_a_sync_does_not_import_ibis():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_frozen_messages_leave_the_mart_as_it_was(lab):
     """Their table stayed behind, and so do its measures."""
     add(lab.primary, message(0), message(1))
@@ -566,6 +571,7 @@ def test_feedback_has_its_time_in_milliseconds(lab):
     ]
 
 
+@pytest.mark.slow
 def test_long_irregular_messages_are_measured_within_the_memory_there_is(lab):
     """A million characters each, of which every second one is a word."""
     add(lab.primary, *[message(i, content="a  " * 333_333) for i in range(12)])

@@ -98,27 +98,36 @@ def test_without_messages_the_answer_is_typed_and_tells_nothing(nobody, name):
     answer.plot().to_dict()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", EVERY)
-@pytest.mark.parametrize("role", ["user", "assistant", "system"])
-def test_a_single_message_is_enough(name, role):
-    with world(talk(said(0, role))) as one:
-        answer = one.ask(name)
-        assert has_declared_types(answer)
-        assert answer.finding
-        assert drawing(answer).startswith(b"\x89PNG")
-        ends = [c.name for c in answer.metric.columns if c.name.endswith(("_low", "_high"))]
-        assert all(answer.pl()[end].drop_nulls().is_empty() for end in ends)
+@pytest.fixture(scope="module", params=["user", "assistant", "system"])
+def one(request):
+    with world(talk(said(0, request.param))) as made:
+        yield made
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
-def test_without_any_sentiment_nothing_is_made_up(name):
-    with world(A_DAY.with_columns(sentiment_score=pl.lit(None, pl.Float64))) as mute:
-        answer = mute.ask(name)
-        assert has_declared_types(answer)
-        assert answer.finding
-        assert drawing(answer).startswith(b"\x89PNG")
+def test_a_single_message_is_enough(one, name):
+    answer = one.ask(name)
+    assert has_declared_types(answer)
+    assert answer.finding
+    assert drawing(answer).startswith(b"\x89PNG")
+    ends = [c.name for c in answer.metric.columns if c.name.endswith(("_low", "_high"))]
+    assert all(answer.pl()[end].drop_nulls().is_empty() for end in ends)
+
+
+@pytest.fixture(scope="module")
+def mute():
+    with world(A_DAY.with_columns(sentiment_score=pl.lit(None, pl.Float64))) as made:
+        yield made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EVERY)
+def test_without_any_sentiment_nothing_is_made_up(mute, name):
+    answer = mute.ask(name)
+    assert has_declared_types(answer)
+    assert answer.finding
+    assert drawing(answer).startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
@@ -137,6 +146,7 @@ def test_it_shows_and_draws_itself(a_day, name):
     assert str(a_day.messages["content"][2]) not in html  # an answer quotes nobody
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_it_is_compiled_once_for_all_data(name):
     """A question that is asked again after a sync is not compiled again: it may not need to be."""
@@ -152,7 +162,7 @@ def test_it_is_compiled_once_for_all_data(name):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(10), deadline=None)
+@settings(max_examples=examples(7), deadline=None)
 @given(talks())
 def test_the_order_in_which_rows_are_stored_does_not_matter(messages):
     with world(messages) as stored, world(shuffled(messages)) as mixed:
@@ -182,6 +192,7 @@ def test_filters_restrict_every_metric(a_day, name):
             assert set(answer.pl()["role"]) <= {"user"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_rows_that_rest_on_little_are_left_out_and_counted(a_day, name):
     everything = a_day.ask(name)
@@ -206,6 +217,7 @@ def test_parameters_of_the_wrong_type_are_refused_in_a_sentence(a_day, name):
                 a_day.ask(name, **{parameter.name: -1})
 
 
+@pytest.mark.slow
 def test_text_of_the_command_line_is_read_as_the_type(a_day):
     one = a_day.ask("reply_latency", cutoff_hours="0.5")
     assert one.parameters == {"cutoff_hours": 0.5}

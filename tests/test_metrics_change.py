@@ -120,6 +120,7 @@ def test_the_slope_is_scipys():
     assert low < slope < high
 
 
+@pytest.mark.slow
 def test_the_interval_of_independent_values_is_about_scipys():
     rng = np.random.default_rng(2)
     widths = []
@@ -130,6 +131,7 @@ def test_the_interval_of_independent_values_is_about_scipys():
     assert np.mean(widths) == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.slow
 def test_an_autocorrelated_series_has_a_wider_interval():
     rng = np.random.default_rng(3)
     widths = []
@@ -204,6 +206,7 @@ def test_three_weeks_of_silence_are_found():
     assert _segments(_cut(np.log1p(counts)), 3, PENALTY) == [30, 33, 52]
 
 
+@pytest.mark.slow
 def test_long_series_take_less_than_two_seconds():
     rng = np.random.default_rng(7)
     values = ar1(0.5, 1000, rng, 1)[0]
@@ -278,6 +281,7 @@ def test_two_phases_of_seven_days_need_fifteen():
         assert few == "Too little data: 13 complete days, where 15 are needed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["trend", "change_points"])
 @pytest.mark.parametrize("measure", ["messages", "users", "sentiment"])
 def test_of_one_message_nothing_is_claimed(name, measure):
@@ -343,6 +347,7 @@ EVER = {"since": "0001-01-01"}
 """Times of before 1990 count where they are asked for."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "asked", "unit"),
     [
@@ -373,6 +378,7 @@ def test_of_a_long_span_longer_periods_are_taken(first, asked, unit):
     assert found["n"].sum() == len(messages)
 
 
+@pytest.mark.slow
 def test_years_are_whole_where_all_their_months_are():
     messages = [at(datetime(year, 6, 15, tzinfo=UTC)) for year in (1800, 1801, 1900, 2024)]
     with world(talk(*messages)) as made:
@@ -386,6 +392,7 @@ def test_years_are_whole_where_all_their_months_are():
     assert rows["periods"][0] == 223
 
 
+@pytest.mark.slow
 def test_phases_that_are_left_out_are_not_at_the_end():
     """Twenty weeks of one person, and twenty of 999 or 1,000 messages of forty."""
     spoken = [
@@ -404,6 +411,7 @@ def test_phases_that_are_left_out_are_not_at_the_end():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["trend", "change_points", "seasonality", "weekly_activity"])
 def test_data_begin_with_a_channel_as_with_people(name):
     """One writes in a channel for forty weeks, others in another one for the last fifteen."""

@@ -8,21 +8,30 @@ import struct
 import pytest
 
 from aico_lab.errors import ConnectionIsClosed
+from aico_lab.lab import Lab
 from aico_lab.metrics.engine.catalogue import CATALOGUE
 from tests.browser import visit
 from tests.messages import add, at, message
 
 
+@pytest.fixture(scope="module")
+def synced(tmp_path_factory):
+    """A lab with messages of two days."""
+    with Lab.create(tmp_path_factory.mktemp("asked") / "home", protection="none") as lab:
+        add(
+            lab.primary,
+            *(message(number) for number in range(6)),
+            message(6, timestamp=at(86_400), user_id="v", conversation_id="d", channel_id="d"),
+        )
+        lab.sync()
+        yield lab
+
+
 @pytest.fixture
-def asked(lab, cli):
-    """Messages of two days, synced; gives the command `metrics show`."""
-    add(
-        lab.primary,
-        *(message(number) for number in range(6)),
-        message(6, timestamp=at(86_400), user_id="v", conversation_id="d", channel_id="d"),
-    )
-    lab.sync()
-    return lambda *arguments: cli("metrics", "show", *arguments)
+def asked(synced, in_process):
+    """The command `metrics show` on these messages."""
+    home = ("--home", str(synced.home.path))
+    return lambda *arguments: in_process("metrics", "show", *arguments, *home)
 
 
 def test_the_catalogue_is_listed_with_its_questions(in_process):
@@ -46,7 +55,8 @@ def test_a_metric_is_described_with_its_definition_source_and_columns(in_process
     assert {"name", "type", "meaning", "unit"} == set(facts["columns"][0])
 
 
-def test_an_answer_is_a_table_or_one_json_value(asked, lab):
+@pytest.mark.slow
+def test_an_answer_is_a_table_or_one_json_value(asked, synced):
     shown = asked("overview")
     assert shown.returncode == 0
     assert "7 messages in 2 conversations" in shown.stdout
@@ -55,10 +65,11 @@ def test_an_answer_is_a_table_or_one_json_value(asked, lab):
     assert answer["rows"][0]["n"] == 1
     assert answer["rows"][0]["first_day"] == "2024-03-02"
     assert answer["filters"]["user"] == ["v"]
-    assert answer["generation"] == lab.generation
-    assert lab.metrics.overview(user="v").pl().to_dicts()[0]["n"] == 1
+    assert answer["generation"] == synced.generation
+    assert synced.metrics.overview(user="v").pl().to_dicts()[0]["n"] == 1
 
 
+@pytest.mark.slow
 def test_filters_and_parameters_reach_the_metric(asked):
     answer = json.loads(
         asked(

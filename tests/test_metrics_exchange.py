@@ -20,7 +20,7 @@ from tests.talks_by_hand import (
     turns_of,
 )
 
-MANY = 60_000
+MANY = 20_000
 
 
 def balance_by_hand(messages):
@@ -119,17 +119,19 @@ def assert_all_as_by_hand(raw):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(15), deadline=None)
+@settings(max_examples=examples(9), deadline=None)
 @given(talks(60))
 def test_they_are_what_plain_python_finds(messages):
     assert_all_as_by_hand(messages)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2_000, pytest.param(MANY, marks=pytest.mark.slow)])
 def test_they_are_what_plain_python_finds_in_real_conversations(count):
     assert_all_as_by_hand(real_messages(count))
 
 
+@pytest.mark.slow
 def test_of_two_sides_each_has_its_share_and_monologues_are_counted_apart():
     with world(
         talk(
@@ -203,6 +205,7 @@ def test_recovery_compares_what_follows_negative_turns_with_what_follows_others(
         assert (companion["n"], companion["recovered"], companion["baseline"]) == (0, None, 100)
 
 
+@pytest.mark.slow
 def test_a_mean_of_exactly_the_threshold_is_negative_in_whatever_order_it_is_added():
     scores = [0.1, 0.2, 0.3, -0.8, -0.05]  # -0.05 in the mean, and by floats a little beside it
     for shift in range(len(scores)):
@@ -212,6 +215,7 @@ def test_a_mean_of_exactly_the_threshold_is_negative_in_whatever_order_it_is_add
             assert made.ask("mood_recovery").pl().select("n", "recovered").rows() == [(1, 100)]
 
 
+@pytest.mark.slow
 def test_a_silence_a_missing_score_or_another_person_in_between_is_no_pair():
     for messages in (
         moods(-0.5, 0, 0.5, gap=1801),

@@ -115,6 +115,7 @@ def test_hours_of_ten_thousand_years_cost_little(far, zone):
     assert (3_600_000 if zone == ZONES[0] else 3_652_000) < found["cycles"][0] < 3_652_059
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", ["UTC", *ZONES])
 def test_a_far_message_changes_nothing_about_the_others(far, zone):
     near = {"timezone": zone, "since": "2024-01-01", "until": "2025-01-01"}
@@ -163,16 +164,23 @@ def test_a_period_is_complete_where_all_of_it_lies_within_the_data(zone, unit):
             ]
 
 
-@pytest.mark.parametrize("zone", ZONES)
+@pytest.fixture(scope="module")
+def single():
+    """Two worlds of one message, at either end of the calendar."""
+    with world(talk(at(FIRST))) as first, world(talk(at(LAST))) as last:
+        yield first, last
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
-def test_a_single_message_at_an_end_of_the_calendar_is_enough(name, zone):
-    for end in (FIRST, LAST):
-        with world(talk(at(end))) as made:
-            answer = made.ask(name, filters={"timezone": zone})
-            assert answer.finding
-            answer.plot().to_dict()
+def test_a_single_message_at_an_end_of_the_calendar_is_enough(single, name):
+    for made, zone in zip(single, ZONES, strict=True):
+        answer = made.ask(name, filters={"timezone": zone})
+        assert answer.finding
+        answer.plot().to_dict()
 
 
+@pytest.mark.slow
 def test_messages_of_hundreds_of_years_cost_little():
     every = [at(FIRST + timedelta(days=9_125 * n, hours=n % 24)) for n in range(400)]
     with world(talk(*every)) as made, affordable():
@@ -184,6 +192,7 @@ TODAY = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - 
 FUTURE = TODAY + 400 * DAY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("since", "counted", "begins"),
     [
@@ -203,6 +212,7 @@ def test_a_period_goes_back_from_the_last_message_that_is_not_of_the_future(sinc
     assert "1 message of before 1990 or of the future left out" in answer.caption
 
 
+@pytest.mark.slow
 def test_messages_whose_times_must_be_wrong_do_not_bend_the_others():
     """Three weeks, one message of 2099 and one of 1960: the calendar is that of the weeks."""
     weeks = [at(TODAY - n * DAY) for n in range(21)]
@@ -215,6 +225,7 @@ def test_messages_whose_times_must_be_wrong_do_not_bend_the_others():
         assert asked.filter(pl.col("n") > 0)["n"].sum() == 22
 
 
+@pytest.mark.slow
 def test_where_all_is_of_the_future_a_period_goes_back_from_the_last_message():
     with world(talk(at(FUTURE - 5 * DAY), at(FUTURE - DAY), at(FUTURE))) as made:
         answer = made.ask("daily_activity", filters={"since": "2d"})
@@ -222,6 +233,7 @@ def test_where_all_is_of_the_future_a_period_goes_back_from_the_last_message():
     assert f"since 2d (from {FUTURE - DAY:%Y-%m-%d})" in answer.caption
 
 
+@pytest.mark.slow
 def test_a_question_is_compiled_once_although_now_goes_on():
     compile_query.cache_clear()
     with world(talk(*(at(TODAY - n * DAY) for n in range(4)))) as made:
@@ -230,6 +242,7 @@ def test_a_question_is_compiled_once_although_now_goes_on():
     assert compile_query.cache_info().misses == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "what"),
     [
@@ -250,6 +263,7 @@ def test_what_became_of_far_messages_is_said(name, what):
             assert said_of not in made.ask(name, filters=chosen).caption
 
 
+@pytest.mark.slow
 def test_one_time_of_1970_takes_nobody_out_of_their_cohort():
     """What else they wrote counts as that of others."""
     weeks = [said(week * 7 * 86_400, user=f"u{n}", conversation=f"c{n}")

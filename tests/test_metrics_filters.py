@@ -190,6 +190,7 @@ def test_a_period_that_goes_back_says_from_when(since, zone, begins):
     assert filters.begins(filters.bounds(int(LAST.timestamp() * 1000))[0]) == begins
 
 
+@pytest.mark.slow
 @given(st.text(max_size=12))
 def test_any_text_is_a_time_or_refused(text):
     for name in ("since", "until"):
@@ -251,6 +252,7 @@ def asked(**filters) -> list[str]:
     return sorted(rows.filter(rows["n"] > 0).select("weekday", "hour", "n").rows())
 
 
+@pytest.mark.slow
 def test_filters_choose_messages():
     """22 and 23 o'clock of Saturday, midnight of Sunday and of Monday, in UTC."""
     assert START.strftime("%a %H") == "Sat 22"

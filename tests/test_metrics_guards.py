@@ -53,6 +53,7 @@ def one_in_thirty():
     made.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "columns", "stays"),
     [
@@ -87,6 +88,7 @@ def test_every_value_says_of_how_many_people_it_is_where_that_is_not_the_rows_nu
     assert without_values_of_few(rows, 1) == (rows, 0)
 
 
+@pytest.mark.slow
 def test_the_slope_and_the_memory_of_one_person_are_left_out():
     moods = (0.3, -0.2, 0.5, 0.1, -0.4, 0.7, 0.0, 0.2)
     spoken = [
@@ -132,6 +134,7 @@ def test_the_people_of_a_weekday_are_those_of_the_weeks_that_count():
         assert answer.finding == "Too little data: 7 rows of fewer than 5 people left out"
 
 
+@pytest.mark.slow
 def test_the_sentiment_of_one_person_is_not_that_of_many():
     spoken = [
         said(week * WEEK + 60 * user, user=f"u{user}", conversation=f"c{user}",
@@ -152,6 +155,7 @@ def test_the_sentiment_of_one_person_is_not_that_of_many():
         assert made.ask("overview").pl()["sentiment"].to_list() == [pytest.approx(-0.8)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["overview", "daily_activity", "weekly_activity", "monthly_activity"]
 )
@@ -166,6 +170,7 @@ def test_what_the_companion_wrote_is_of_the_people_it_wrote_to(name):
         assert made.ask(name, filters=chosen | {"min_people": 7}).finding.startswith("Too little")
 
 
+@pytest.mark.slow
 def test_why_there_are_no_words_is_said_as_it_is():
     alike = [
         said(5000 * user + turn, ("user", "assistant")[turn % 2], "alpha beta gamma",

@@ -28,7 +28,7 @@ PEOPLE = ("stickiness", "retention", "streaks", "concentration")
 
 @pytest.fixture(scope="module")
 def real():
-    with world(real_messages()) as made:
+    with world(real_messages(6_000)) as made:
         yield made
 
 
@@ -105,6 +105,7 @@ def test_days_on_which_nobody_wrote_are_there_as_zeros():
         ]
 
 
+@pytest.mark.slow
 def test_a_day_of_23_hours_is_one_day():
     """In the night to 31 March 2024 Berlin's clocks leap from 2 to 3: 22:59 UTC is 23:59."""
     minutes = [59, 60, 60 + 22 * 60 + 59, 60 + 23 * 60]  # after 22:00 UTC
@@ -115,6 +116,7 @@ def test_a_day_of_23_hours_is_one_day():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("since", "until", "complete"),
     [
@@ -167,6 +169,7 @@ def test_every_metric_means_the_same_by_a_complete_period(real, unit, zone):
     assert next(complete for _, complete in found.pop()) is False
 
 
+@pytest.mark.slow
 def test_who_is_not_known_is_nobody_and_the_companion_is_no_person():
     with world(talk(said(0, user=None), said(1, "assistant", user="u"), said(2, user="v"))) as made:
         assert made.ask("daily_activity").pl().row(0)[1:5] == (3, 1, 1, 1)
@@ -296,6 +299,7 @@ def cells(answer) -> list[tuple]:
 FIRST, SECOND = date(2024, 3, 25), date(2024, 4, 1)
 
 
+@pytest.mark.slow
 def test_retention_of_three_people():
     with world(talk(*COMING)) as made:
         assert cells(made.ask("retention")) == [
@@ -305,6 +309,7 @@ def test_retention_of_three_people():
         ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_first_cohort_of_an_export_may_hold_people_of_before():
     """So that its rows are not complete, and the finding is of the others: w did not come back."""
     with world(talk(*COMING)) as made:
@@ -322,6 +327,7 @@ def test_a_cohort_is_followed_for_ten_years():
     assert found[520] == (FIRST + timedelta(seconds=begins), 520, 1, 1, False)
 
 
+@pytest.mark.slow
 def test_who_began_before_the_filters_is_still_of_the_cohort_of_then():
     with world(talk(*COMING)) as made:
         assert cells(made.ask("retention", filters={"since": "2024-04-08"})) == [
@@ -341,6 +347,7 @@ def test_who_began_before_the_filters_is_still_of_the_cohort_of_then():
         ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_cohort_is_of_days_in_the_zone():
     """22:00 UTC of Sunday is Monday in Berlin's summer, 31 March to 1 April 2024."""
     sunday = (datetime(2024, 3, 31, 22, 30, tzinfo=UTC) - START).total_seconds()
@@ -396,6 +403,7 @@ def test_the_longest_streak_of_a_person_counts():
     assert answer.finding.startswith("Too little data: 2 people, where 10 are needed; the longest")
 
 
+@pytest.mark.slow
 def test_a_finding_on_streaks_says_of_which_rows_it_speaks():
     """20 people of one day each, and one with a streak of 30 days."""
     days = [said(day * 86_400) for day in range(30)]
@@ -414,6 +422,7 @@ def test_a_finding_on_streaks_says_of_which_rows_it_speaks():
         assert none.finding.startswith("Too little data: 2 rows of fewer than 50 observations")
 
 
+@pytest.mark.slow
 def test_two_messages_an_hour_apart_are_a_streak_of_two_days_where_midnight_is_between():
     with world(talk(said(1800), said(5400))) as made:  # 22:30 and 23:30 UTC, 23:30 and 0:30 there
         assert made.ask("streaks").pl()["days"].to_list() == [1]
@@ -447,6 +456,7 @@ def test_concentration_of_real_people(real):
     assert_is_concentration(real)
 
 
+@pytest.mark.slow
 def test_four_people_of_whom_one_writes_most():
     """1, 1, 2 and 4 messages: Gini is (-3 * 1 - 1 * 1 + 1 * 2 + 3 * 4) / (4 * 8) = 10 / 32."""
     wrote = {"a": 1, "b": 1, "c": 2, "d": 4}
@@ -460,6 +470,7 @@ def test_four_people_of_whom_one_writes_most():
     assert answer.finding == "Too little data: 4 people, where 10 are needed"
 
 
+@pytest.mark.slow
 def test_small_groups_of_people_are_left_out():
     messages = [said(i, user=f"u{i % 40}") for i in range(100)]
     with world(talk(*messages)) as made:
@@ -468,6 +479,7 @@ def test_small_groups_of_people_are_left_out():
     assert "The most active 8 people of 40 wrote 24 %" in answer.finding
 
 
+@pytest.mark.slow
 def test_charts_draw_the_last_periods_of_long_data():
     with world(talk(said(-500 * 86_400), said(500 * 86_400))) as made:
         chart = made.ask("daily_activity").plot().to_dict()
@@ -475,6 +487,7 @@ def test_charts_draw_the_last_periods_of_long_data():
     assert max(len(rows) for rows in chart["datasets"].values()) == 400
 
 
+@pytest.mark.slow
 def test_the_days_of_a_chart_are_without_a_zone():
     """A browser then takes them for its own midnight, so that they are the same everywhere."""
     midnight = (datetime(2024, 3, 30, tzinfo=UTC) - START).total_seconds()
@@ -487,7 +500,7 @@ def test_the_days_of_a_chart_are_without_a_zone():
 
 @given(messages=talks(), zone=st.sampled_from(["UTC", BERLIN, SAO_PAULO]))
 @pytest.mark.slow
-@settings(max_examples=examples(18), deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 def test_all_of_it_of_made_up_conversations(messages, zone):
     with world(messages) as made:
         for unit in ("day", "week", "month"):
@@ -499,6 +512,7 @@ def test_all_of_it_of_made_up_conversations(messages, zone):
         assert_is_concentration(made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "labels"),
     [("daily_activity", ["30 Mar 2024", "31 Mar 2024"]), ("monthly_activity", ["Mar 2024"])],
@@ -511,6 +525,7 @@ def test_a_short_axis_names_each_period_once(name, labels):
     assert max(Counter(found).values()) == 2  # once for each of the two panels
 
 
+@pytest.mark.slow
 def test_a_period_of_retention_is_called_what_it_is():
     days = {"week": 7, "month": 31}
     for period, apart in days.items():

@@ -31,7 +31,8 @@ values = st.lists(
 )
 
 
-@settings(max_examples=examples(60), deadline=None)
+@pytest.mark.slow
+@settings(max_examples=examples(30), deadline=None)
 @given(values)
 def test_quantiles_are_those_of_the_inverted_distribution(drawn):
     rows = pl.DataFrame(drawn, schema={"side": pl.String, "ms": pl.Int64}, orient="row")
@@ -232,6 +233,7 @@ def people_with_values(rng, people, side="x"):
     )
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_median_is_woodruffs():
     for seed, people in ((1, 12), (2, 40), (3, 150)):
         rows = people_with_values(np.random.default_rng(seed), people)

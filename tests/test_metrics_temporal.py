@@ -30,7 +30,7 @@ MONDAY = datetime(2024, 1, 1, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def real():
-    with world(real_messages()) as made:
+    with world(real_messages(6_000)) as made:
         yield made
 
 
@@ -237,6 +237,7 @@ def assert_is_seasonality(made: World, zone: str, cycle: str) -> None:
     assert found["strength"][0] == pytest.approx(strength)
 
 
+@pytest.mark.slow
 def test_mondays_of_twice_as_many_messages_as_other_days():
     """The mean of a day is (14 + 6 * 7) / 7 = 8: Monday's index is 1.75, others' 0.875."""
     days = [3, 1, *[14, 7, 7, 7, 7, 7, 7] * 3, 14, 5]
@@ -296,6 +297,7 @@ def test_no_weekday_stands_out_where_all_are_alike():
         assert made.ask("seasonality").finding == "No weekday clearly stands out in 30 weeks"
 
 
+@pytest.mark.slow
 def test_a_day_of_23_hours_has_no_place_among_days_of_hours():
     """Berlin's 31 March 2024 has no hour from 2 to 3."""
     messages = [said(hour * 3600) for hour in range(-48, 72)]
@@ -367,6 +369,7 @@ def test_intervals_that_are_all_equal_have_a_burstiness_of_minus_one():
     assert row["intervals"] == 30
 
 
+@pytest.mark.slow
 def test_burstiness_by_hand():
     """1, 1, 1, 5: mu 2, sigma sqrt(3). B = (sqrt(3) - 2) / (sqrt(3) + 2)."""
     row = burst(1, 1, 1, 5)
@@ -381,6 +384,7 @@ def test_memory_by_hand():
     assert burst(1, 2, 1, 2, 1)["memory"] == pytest.approx(-1)
 
 
+@pytest.mark.slow
 def test_random_times_have_a_burstiness_of_about_zero():
     gaps = np.random.default_rng(1).exponential(1000, 2000).round()
     row = burst(*gaps)
@@ -394,6 +398,7 @@ def test_equal_intervals_of_months_are_equal_to_the_last_digit():
     assert row["burstiness"] == -1.0
 
 
+@pytest.mark.slow
 def test_people_of_few_intervals_are_left_out():
     gaps = np.arange(1, 21)
     assert burst(*gaps, fewest=20)["n"] == 1
@@ -419,7 +424,7 @@ def test_all_of_it_of_real_conversations(real, zone):
 
 @given(messages=talks(), zone=st.sampled_from(["UTC", BERLIN, SAO_PAULO]))
 @pytest.mark.slow
-@settings(max_examples=examples(18), deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 def test_all_of_it_of_made_up_conversations(messages, zone):
     with world(messages) as made:
         assert_is_heatmap(made, zone)
@@ -446,6 +451,7 @@ def in_weeks(counts) -> list[dict]:
     return [said(0), *spoken, said(3600 * (hours[-1] + 48))]
 
 
+@pytest.mark.slow
 def test_a_weekday_is_compared_with_all_of_them_also_where_few_are_shown():
     counts = np.random.default_rng(5).integers(1, 7, (30, 7))
     with world(talk(*in_weeks(counts))) as made:
@@ -467,6 +473,7 @@ def test_weekdays_that_tie_are_not_said_with_the_interval_of_one():
     assert answer.finding.startswith("Mon and Tue alike: 2.33 times the mean; the weekday explains")
 
 
+@pytest.mark.slow
 def test_a_tie_of_a_steady_and_an_unsteady_weekday_is_not_the_same_in_all_weeks():
     """Every Tuesday has 3 of 10 messages, Fridays have 2 and 4 in turn."""
     messages = [said(0)]
@@ -488,6 +495,7 @@ def test_a_tie_of_a_steady_and_an_unsteady_weekday_is_not_the_same_in_all_weeks(
     assert len(alike) == 1
 
 
+@pytest.mark.slow
 def test_where_nobody_is_named_nobody_is_counted():
     with world(talk(*(said(day * 86_400, user=None) for day in range(30)))) as made:
         for name in ("overview", "daily_activity", "monthly_activity"):

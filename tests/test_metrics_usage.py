@@ -82,13 +82,14 @@ def assert_sentiment(made):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(15), deadline=None)
+@settings(max_examples=examples(9), deadline=None)
 @given(talks())
 def test_the_mood_is_the_mean_of_what_is_scored(messages):
     with world(messages) as made:
         assert_sentiment(made)
 
 
+@pytest.mark.slow
 def test_the_mood_of_real_people(real):
     assert_sentiment(real)
 
@@ -127,7 +128,7 @@ def assert_trajectory(made, steps):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(15), deadline=None)
+@settings(max_examples=examples(9), deadline=None)
 @given(talks())
 def test_turns_are_put_into_equal_parts(messages):
     with world(messages) as made:
@@ -135,10 +136,12 @@ def test_turns_are_put_into_equal_parts(messages):
             assert_trajectory(made, steps)
 
 
+@pytest.mark.slow
 def test_the_course_of_real_conversations(real):
     assert_trajectory(real, 10)
 
 
+@pytest.mark.slow
 def test_a_conversation_of_five_turns_in_two_parts():
     """Turns 0, 1, 2 are the first part (2 * 2 // 5 = 0), 3 and 4 the second."""
     turns = [(0.1, "user"), (0.2, "assistant"), (0.3, "user"), (0.4, "assistant"), (0.5, "user")]
@@ -206,13 +209,14 @@ def assert_transfer(made):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(23), deadline=None)
+@settings(max_examples=examples(14), deadline=None)
 @given(talks(max_size=40))
 def test_a_turn_goes_with_the_turn_before_it(messages):
     with world(messages) as made:
         assert_transfer(made)
 
 
+@pytest.mark.slow
 def test_the_transfer_among_real_people(real):
     assert_transfer(real)
 
@@ -239,6 +243,7 @@ def test_equal_moods_have_no_correlation():
     assert answer.select(columns).rows() == [(None,) * 4] * 2
 
 
+@pytest.mark.slow
 def test_conversations_that_are_merry_as_a_whole_have_a_slope_only_when_pooled():
     """In each, the companion's mood goes against the person's."""
     spoken = [
@@ -254,6 +259,7 @@ def test_conversations_that_are_merry_as_a_whole_have_a_slope_only_when_pooled()
     assert companion["slope_within"].item() == pytest.approx(-1)
 
 
+@pytest.mark.slow
 def test_turns_of_other_people_are_no_neighbours_when_they_are_filtered_away():
     """What the companion says to `v` does not answer `u`."""
     spoken = talk(
@@ -317,7 +323,7 @@ def assert_diversity(made, min_words):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(15), deadline=None)
+@settings(max_examples=examples(9), deadline=None)
 @given(talks())
 def test_words_are_read_in_the_order_in_which_they_were_written(messages):
     with world(messages) as made:
@@ -329,6 +335,7 @@ def test_the_vocabulary_of_real_people(real):
     assert_diversity(real, 100)
 
 
+@pytest.mark.slow
 def test_a_factor_ends_where_the_paper_ends_it():
     """Its example: of the people by the people | for the people; the share falls to 4 of 6.
 
@@ -343,6 +350,7 @@ def test_a_factor_ends_where_the_paper_ends_it():
         assert made.ask("lexical_diversity", min_words=10).pl().is_empty()
 
 
+@pytest.mark.slow
 def test_what_is_left_at_the_end_is_part_of_a_factor():
     """Of a b c d a 4 of 5 are different, (1 - 0.8) / 0.28 = 0.714 factors, so 7 words a factor."""
     with world(
@@ -385,6 +393,7 @@ def test_a_language_is_guessed_from_enough_letters(text, language):
     assert language_of(text) == language
 
 
+@pytest.mark.slow
 def test_each_side_of_a_conversation_has_one_language():
     """What it wrote first counts: a second language after a thousand characters changes nothing."""
     spoken = [said(0, content="Ich habe den ganzen"), said(1, content=GERMAN)]
@@ -427,6 +436,7 @@ def languages_by_hand(raw, sample):
     return sorted(rows, key=lambda row: (row[0], row[1] == "unknown", -row[2], row[1]))
 
 
+@pytest.mark.slow
 def test_the_languages_of_real_people(real):
     """Of all, and of a sample; which is the same every time."""
     raw = real.messages
@@ -440,7 +450,7 @@ def test_the_languages_of_real_people(real):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(15), deadline=None)
+@settings(max_examples=examples(9), deadline=None)
 @given(talks())
 def test_every_side_of_a_conversation_counts_once(messages):
     with world(messages) as made:
@@ -503,7 +513,7 @@ _settings = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(15), deadline=None)
+@settings(max_examples=examples(9), deadline=None)
 @given(_settings)
 def test_another_value_than_before_is_a_change(drawn):
     second, rows = 0, []
@@ -519,6 +529,7 @@ def test_another_value_than_before_is_a_change(drawn):
         assert same(later.select(PREFERENCES).rows(), preferences_by_hand(changes(*rows), noon))
 
 
+@pytest.mark.slow
 def test_who_thinks_again_and_after_how_long():
     """A removal is no change; what is set after it is compared with what was there before it."""
     rows = changes(

@@ -128,7 +128,7 @@ def assert_words(answer, expected):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(15), deadline=None)
+@settings(max_examples=examples(9), deadline=None)
 @given(talks(60))
 def test_they_are_what_plain_python_finds(messages):
     with world(messages) as made:
@@ -138,6 +138,7 @@ def test_they_are_what_plain_python_finds(messages):
         assert_words(words, words_by_hand(messages, 4, 10, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2_000, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_they_are_what_plain_python_finds_in_real_conversations(count):
     with world(real_messages(count)) as made:
@@ -155,6 +156,7 @@ def exchange(number, first, reply, user="u"):
     ]
 
 
+@pytest.mark.slow
 def test_coordination_is_the_papers_difference_of_probabilities():
     """The companion replies with an article after 2 of 2 articles, and in 3 of 4 replies."""
     spoken = [
@@ -180,6 +182,7 @@ def test_coordination_is_the_papers_difference_of_probabilities():
         assert made.ask("coordination", min_exchanges=5).pl().is_empty()
 
 
+@pytest.mark.slow
 def test_every_person_weighs_the_same_however_much_they_write():
     spoken = [*exchange(0, "the", "the"), *exchange(1, "cat", "cat")]  # 1 - 1/2
     spoken += [
@@ -197,6 +200,7 @@ def test_every_person_weighs_the_same_however_much_they_write():
         assert set(one["people"]) == {1}
 
 
+@pytest.mark.slow
 def test_a_reply_after_a_long_silence_is_none():
     spoken = [said(0, content="the"), said(1801, "assistant", "the", user=None)]
     with world(talk(*spoken)) as made:
@@ -230,6 +234,7 @@ SPOKEN = talk(
 ALONE = {"min_people": 1}
 
 
+@pytest.mark.slow
 def test_log_odds_and_z_are_the_papers():
     """By hand: 4 words of the user (hello 3), 2 of the companion (hello 1); a prior of 6 words.
 
@@ -253,6 +258,7 @@ def test_log_odds_and_z_are_the_papers():
         assert set(users["word"]) == {"hello", "world"}
 
 
+@pytest.mark.slow
 def test_a_larger_prior_says_less():
     with world(SPOKEN) as made:
         z = [
@@ -296,6 +302,7 @@ def test_a_word_that_all_people_use_more_than_the_companion_is_found():
         )
 
 
+@pytest.mark.slow
 def test_what_few_people_say_stays_theirs_whatever_the_filters_are():
     people = [
         message
@@ -318,6 +325,7 @@ def test_what_few_people_say_stays_theirs_whatever_the_filters_are():
         assert words(user="a", min_people=1) == []
 
 
+@pytest.mark.slow
 def test_who_is_alone_in_a_home_sees_their_own_words_when_they_ask_for_them():
     with world(talk(*exchange(0, "common onlyme", "fine", user="a"))) as made:
         assert made.ask("distinguishing_words").pl().is_empty()
@@ -325,6 +333,7 @@ def test_who_is_alone_in_a_home_sees_their_own_words_when_they_ask_for_them():
         assert set(mine["word"]) == {"fine", "common", "onlyme"}
 
 
+@pytest.mark.slow
 def test_one_side_alone_is_compared_with_nothing():
     with world(talk(said(0), said(10))) as made:
         assert made.ask("distinguishing_words").pl().is_empty()

@@ -166,6 +166,7 @@ def far_instants(zone: str) -> list[int]:
     return sorted(min(max(moment, CALENDAR[0]), CALENDAR[1]) for moment in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", [*UNUSUAL, "Pacific/Kiritimati", "Pacific/Pago_Pago"])
 def test_a_metric_sees_the_time_of_a_clock_at_any_time(zone):
     """Python's, and in the hours in which a clock shows a year that no calendar has, UTC's."""
@@ -208,6 +209,7 @@ def test_odd_days_are_those_whose_midnights_are_not_a_day_apart(zone):
     assert odd_days(zone, expected[0], expected[0]) == expected[:1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago", BERLIN])
 def test_the_calendars_ends_are_no_odd_days(zone):
     days = odd_days(zone, date.min, date.max)

@@ -114,6 +114,7 @@ def fill(connection: Connection, count: int, table: str = "things") -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_tree_of_several_levels_is_read_whole_and_what_was_deleted_is_not(connection):
     """Interior pages, free pages, and holes in the order of the row ids."""
     fill(connection, 40_000)
@@ -201,6 +202,7 @@ def test_an_uncommitted_change_of_another_connection_is_not_seen(connection, tmp
     assert names == [b"name %d" % i for i in range(1, 2_001)]
 
 
+@pytest.mark.slow
 def test_damaged_pages_are_an_error_and_never_a_crash(connection, monkeypatch):
     """Whatever bytes stand in them."""
     fill(connection, 2_000)

@@ -157,6 +157,7 @@ def test_fractions_of_seconds_may_be_meant(tmp_path):
 REJECTS = "[[steps]]\nrun = 'import'\nsource = 'jsonl'\npath = 'm.jsonl'\n"
 
 
+@pytest.mark.slow
 def test_lines_that_are_rejected_end_the_pipeline(cli, lab, tmp_path):
     """Named, with the good ones kept; unless the step says to go on."""
     (tmp_path / "m.jsonl").write_text(f"{MESSAGE}oops\n{{}}\n")
@@ -203,6 +204,7 @@ def test_a_report_of_ones_own_says_where_it_is(cli, lab, tmp_path):
     assert all(Path(page).is_file() for page in pages)
 
 
+@pytest.mark.slow
 def test_the_command_line_runs_a_pipeline(cli, lab, tmp_path):
     """And says which there are."""
     add(lab.primary, message(0))

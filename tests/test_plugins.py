@@ -102,6 +102,7 @@ CALENDAR = (
 )
 
 
+@pytest.mark.slow
 def test_a_plugin_is_activated_upgraded_and_removed_without_a_trace(connection):
     """Tables, index, view, triggers, feed and metadata; only the history says it was there."""
     before = everything(connection)
@@ -152,6 +153,7 @@ def test_a_plugin_that_is_not_installed_any_more_can_be_removed(connection):
         CORE.remove_plugin_schema("conversations", connection)
 
 
+@pytest.mark.slow
 def test_vectors_of_a_plugin_can_be_searched_and_upgraded(connection):
     """What only libSQL knows passes a sandbox that is SQLite."""
     first = version(
@@ -176,6 +178,7 @@ def test_vectors_of_a_plugin_can_be_searched_and_upgraded(connection):
     registry.rollback("calendar", 0, connection)
 
 
+@pytest.mark.slow
 def test_a_removed_plugins_rows_leave_the_warehouse(lab: Lab):
     """When that is what somebody wants; the feed says that there is something to do."""
     registry = plugin(*CALENDAR)
@@ -199,6 +202,7 @@ REBUILD = (
 )
 
 
+@pytest.mark.slow
 def test_a_rebuilt_table_stays_in_the_feed_and_consumers_start_anew(connection):
     """Dropping a table drops its triggers, which nobody would notice."""
     first = version(1, EVENTS, tracked={"calendar_events": ("id",)})
@@ -247,6 +251,7 @@ def test_a_version_cannot_lose_a_table_out_of_the_feed(statement, tracked, conne
     assert last_change(connection) == ("calendar_events", "7")
 
 
+@pytest.mark.slow
 def test_what_is_renamed_with_its_tracking_stays_in_the_feed(connection):
     """A key, there and back, and a table."""
     first = version(1, EVENTS, tracked={"calendar_events": ("id",)})
@@ -425,6 +430,7 @@ def assert_refused(registry: SchemaRegistry, connection: Connection) -> None:
     assert not connection.in_transaction
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("statements", ATTEMPTS.values(), ids=ATTEMPTS.keys())
 def test_a_plugin_cannot_reach_beyond_its_own_tables(statements, unharmed):
     """Not when it is applied, and nothing of it stays."""
@@ -470,6 +476,7 @@ def test_nor_through_the_change_feed(tracked, unharmed):
     assert_refused(plugin(version(1, own, tracked=tracked)), unharmed)
 
 
+@pytest.mark.slow
 def test_what_a_plugin_may_do(connection):
     """Nearly everything, with its own tables."""
     registry = plugin(
@@ -526,6 +533,7 @@ def test_plugins_keep_out_of_each_other(connection):
         both.apply_plugin_schema("weather", connection)
 
 
+@pytest.mark.slow
 def test_what_another_schema_made_is_not_the_plugins(connection):
     """Even if it came later, and begins as the plugin's own."""
     seed = "INSERT INTO calendar_shared VALUES (1)"
@@ -679,6 +687,7 @@ def test_a_broken_plugin_is_named(packages):
         discover("tides_nowhere")
 
 
+@pytest.mark.slow
 def test_the_command_line_activates_and_deactivates_a_plugin(packages, lab, cli):
     """By its name; rows that go are in a backup, and what is no plugin is refused."""
     install(packages, "tides_by_command", PLUGIN_MODULE)

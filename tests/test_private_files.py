@@ -13,6 +13,7 @@ import pytest
 
 from aico_lab.errors import InvalidValue
 from aico_lab.home import private_files, results_file
+from tests.notebooks import write_notebook
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +50,7 @@ with Lab.create(home, protection=sys.argv[3]) as lab:
     lab.sql("SELECT count(*) FROM conversations").fetchall()
     lab.verify()
     if sys.argv[4:]:
-        lab.reports.run("pattern_analysis")
+        lab.reports.run(home.parent / "small.ipynb")
 assert os.umask(0) == int(sys.argv[2], 8)
 """
 
@@ -64,6 +65,7 @@ def open_to_others(folder: Path) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given",
     [
@@ -81,6 +83,8 @@ def test_everything_in_a_home_is_its_owners(tmp_path: Path, given: tuple[str, ..
         shop.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, what TEXT)")
         shop.execute("INSERT INTO orders VALUES (1, 'tea')")
     shop.close()
+    asks = "from aico_lab import Lab\nLab.open().metrics.weekly_activity().plot()"
+    write_notebook(tmp_path / "small.ipynb", asks)
     home = tmp_path / "home"
     subprocess.run([sys.executable, "-c", USE, str(home), *given], check=True)
     assert open_to_others(home) == {}
@@ -88,6 +92,7 @@ def test_everything_in_a_home_is_its_owners(tmp_path: Path, given: tuple[str, ..
     assert [open_to_others(file.parent) for file in tmp_path.rglob("*.key")] in ([], [{}])
 
 
+@pytest.mark.slow
 def test_a_command_makes_private_files_too(aico_lab, tmp_path: Path):
     """At any time, also in what it starts: the whole process has that umask."""
     home = tmp_path / "home"

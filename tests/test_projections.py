@@ -473,7 +473,7 @@ def test_a_kill_at_any_instant_loses_nothing(
     remember(primary, ("a", SECRET))
     key = KEYS.chroma() if encrypted else None
     adapter = ChromaDBAdapter(tmp_path / "home" / "vectors", key)
-    delays = [f"{random.uniform(0.02, 1.2):.3f}" for _ in range(12)]
+    delays = [f"{random.uniform(0.02, 1.2):.3f}" for _ in range(6)]
     code = KILLED if encrypted else KILLED.replace("chroma_key), Encoder", "None), Encoder")
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "home"), str(ram), KEYS.libsql() or "",

@@ -19,6 +19,7 @@ def track(lab, table: str, columns: str, key: tuple[str, ...]) -> None:
         feed.track(lab.primary, table, key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("column", "value", "shown"),
     [
@@ -41,6 +42,7 @@ def test_the_value_of_a_misfit_is_shown_as_it_is(lab, column, value, shown):
     assert lab.verify().ok
 
 
+@pytest.mark.slow
 def test_all_misfits_of_a_row_are_named_and_it_counts_once(lab):
     """So that it is mended at one go."""
     add(lab.primary, message(0), message(1))
@@ -85,6 +87,7 @@ ODD_KEYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("composite", [False, True], ids=["one column", "two columns"])
 @pytest.mark.parametrize("key", ODD_KEYS.values(), ids=ODD_KEYS)
 def test_rows_with_odd_keys_are_followed(lab, key, composite):
@@ -115,6 +118,7 @@ def test_rows_with_odd_keys_are_followed(lab, key, composite):
     assert lab.verify().ok
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("type_", "keys"),
     [
@@ -147,6 +151,7 @@ def silently(lab, statement: str) -> None:
     lab.primary.execute(statement)
 
 
+@pytest.mark.slow
 def test_damage_is_not_blessed_by_reading_everything_anew(lab, cli):
     """Both commands say so until the rows fit again, or a person says that they are right."""
     add(lab.primary, *map(message, range(5)))
@@ -173,6 +178,7 @@ def test_damage_is_not_blessed_by_reading_everything_anew(lab, cli):
     assert lab.sync(acknowledge=True).mode == "nothing"
 
 
+@pytest.mark.slow
 def test_a_change_that_the_feed_has_told_is_no_damage(lab):
     """Though it is first seen when everything is read anew."""
     add(lab.primary, *map(message, range(5)))

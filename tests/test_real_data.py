@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
+from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
 import chitchat_dataset
@@ -16,9 +18,12 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from aico_lab.lab import Lab
 from tests.conftest import plain_text_files
+from tests.notebooks import charts, closing_notes, tiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from aico_lab.reports.runner import RunResult
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -172,13 +177,41 @@ def test_response_times_equal_an_independent_computation(real, original):
     assert [t for (t,) in found] == expected
 
 
-def test_no_file_below_the_home_holds_a_known_message(real):
+@pytest.fixture(scope="module")
+def report(real: Lab) -> RunResult:
+    """The report on all of it."""
+    return real.reports.run("pattern_analysis")
+
+
+def test_the_report_describes_the_real_conversations_as_what_they_are(real, report):
+    """Counts and times of reply by plain Python; and charts that a browser can hold."""
+    messages = real.primary.fetch_all(
+        "SELECT conversation_id, role, timestamp FROM messages ORDER BY conversation_id, id"
+    )
+    replies = [
+        (datetime.fromisoformat(when) - datetime.fromisoformat(before)).total_seconds()
+        for (conversation, role, when), (earlier, other, before) in pairwise(reversed(messages))
+        if conversation == earlier and role == "assistant" and other == "user"
+    ]
+    in_time = sorted(seconds for seconds in replies if seconds <= 12 * 3600)
+    shown = tiles(report.notebook)
+    assert shown["Messages"] == "258,145"
+    assert shown["Conversations"] == f"{CONVERSATIONS:,}"
+    assert shown["Companion's median reply time"] == f"{median_low(in_time):,.0f} s"
+    drawn = charts(report.notebook)
+    assert len(drawn) > 20
+    for rows in drawn.values():
+        assert len(rows) < 2_000
+    assert "both sides are people" in closing_notes(report.notebook)
+    assert "was given a prompt" in closing_notes(report.notebook)
+
+
+def test_no_file_below_the_home_holds_a_known_message(real, report):
     """After a report too; the text is in the databases, and in no file readably."""
     known = "Im alright, I just took a nap. But it was one of those naps that doesnt help anything"
     row = real.sql(f"SELECT count(*) FROM conversations WHERE content LIKE '{known}%'").fetchone()
     assert row == (1,)
-    result = real.reports.run("pattern_analysis")
-    assert "258,145" in result.html.read_text(encoding="utf-8")
+    assert "258,145" in report.html.read_text(encoding="utf-8")
     assert plain_text_files(real.home.path, known) == []
 
 

@@ -74,14 +74,15 @@ def test_parameters_are_checked_before_a_kernel_starts(run, tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-@pytest.mark.parametrize("text", ["a 'b' \"c\" \\n \n é 🙂 {days} $x %s", "", "'''", "\\"])
-def test_text_reaches_the_notebook_as_it_was_given(run, text):
+def test_text_reaches_the_notebook_as_it_was_given(run):
+    texts = ["a 'b' \"c\" \\n \n é 🙂 {days} $x %s", "", "'''", "\\"]
+    names = ["one", "two", "three", "four"]
     result = run(
-        "import json; print(json.dumps(label))",
-        declared='label: str = "x"  # any',
-        parameters={"label": text},
+        f"import json; print(json.dumps([{', '.join(names)}]))",
+        declared="\n".join(f'{name}: str = "x"  # any' for name in names),
+        parameters=dict(zip(names, texts, strict=True)),
     )
-    assert json.loads(outputs(result.notebook)) == text
+    assert json.loads(outputs(result.notebook)) == texts
 
 
 def test_a_notebook_without_kernel_metadata_runs_in_this_python(run):

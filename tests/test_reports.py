@@ -296,6 +296,7 @@ def test_a_run_is_running_for_as_long_as_its_process_holds_it(lab, tmp_path):
     assert status() == ["failed", "succeeded"]
 
 
+@pytest.mark.slow
 def test_runs_of_an_older_schema_are_kept_and_can_be_interrupted(lab, tmp_path):
     """Also those that were killed before there was a word for it, with the folder or without."""
     notebook = write_notebook(tmp_path / "n.ipynb", "1")

@@ -32,6 +32,7 @@ def scores(lab):
     )
 
 
+@pytest.mark.slow
 def test_old_scores_are_made_anew_and_reach_the_warehouse(lab, cli):
     """From the command line; doctor offers it, and given scores stay."""
     stored(lab, APOSTROPHE, "I love this!", "   ")

@@ -181,6 +181,7 @@ def test_damage_is_told(adapter: RocksDBAdapter) -> None:
     adapter.connect().close()
 
 
+@pytest.mark.slow
 def test_no_damaged_byte_of_a_table_hides_entries(adapter: RocksDBAdapter) -> None:
     """The iterator of the driver ends there without a word: all entries, or an error."""
     entries = {f"a:{number}".encode(): bytes(3_000) for number in range(200)}

@@ -67,6 +67,7 @@ def test_the_core_schemas_make_every_table_of_the_design(connection):
     assert recorded == (sum(newest.values()), sum(newest.values()))
 
 
+@pytest.mark.slow
 def test_every_rollback_undoes_its_version(connection):
     """In reverse order nothing of the core tables is left."""
     CORE.apply_core_schemas(connection)

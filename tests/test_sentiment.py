@@ -87,6 +87,7 @@ def test_zero_has_no_sign():
     assert str(item.sentiment_score) == "0.0"
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(WORDS), max_size=40).map(" ".join))
 @example("so good")
 @example("it was never this good but the least bad")

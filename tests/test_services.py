@@ -122,6 +122,7 @@ async def test_when_the_answer_fails_the_message_is_kept(world):
     assert await world.count("messages") == 1
 
 
+@pytest.mark.slow
 async def test_a_very_long_memory_does_not_break_the_default_answer(world):
     """It is cut to what can be kept."""
     for _ in range(2):

@@ -248,6 +248,7 @@ def test_commands_are_told_as_they_can_be_typed(monkeypatch, tmp_path):
         assert as_typed("run `aico-lab sync` first") == f"run `{told} sync` first"
 
 
+@pytest.mark.slow
 def test_a_time_zone_may_be_written_in_any_case(in_process, synced_home):
     home = ["--home", str(synced_home)]
     query = "SELECT '2024-03-01 12:00:00+00'::TIMESTAMPTZ::VARCHAR AS t"

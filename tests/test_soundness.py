@@ -48,6 +48,7 @@ def count(lab: Lab) -> int:
     return lab.sql("SELECT count(DISTINCT content) FROM raw.messages").fetchone()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [True, False])
 def test_a_damaged_snapshot_does_not_spread(synced, change):
     """Doctor names it; the next sync publishes anew, whether or not there was anything to load."""
@@ -62,6 +63,7 @@ def test_a_damaged_snapshot_does_not_spread(synced, change):
     assert synced.sync().mode == "nothing"
 
 
+@pytest.mark.slow
 def test_a_full_sync_shares_no_file_with_what_was_there(synced):
     """Even though that looks sound."""
     synced.sync(full=True)
@@ -69,6 +71,7 @@ def test_a_full_sync_shares_no_file_with_what_was_there(synced):
     assert first.stat().st_ino != second.stat().st_ino
 
 
+@pytest.mark.slow
 def test_without_checksums_a_snapshot_is_copied_and_read(synced):
     """A missing or damaged record vouches for nothing, and stops nothing."""
     record = synced.home.warehouse / snapshots.CHECKSUMS
@@ -91,6 +94,7 @@ def test_a_damaged_answer_is_no_bad_query(synced):
             lab.storage.read_whole(path, "Snapshot 1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", ["writer.duckdb", "writer.duckdb.wal"])
 def test_a_damaged_writer_is_made_anew_by_a_full_sync(synced, cli, damaged):
     """Sync and doctor name the remedy, and it helps; snapshots are read all the while."""
@@ -165,6 +169,7 @@ def test_a_note_that_is_no_text_stops_no_sync(synced):
     assert synced.sync().mode == "nothing"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_not_published(synced, monkeypatch):
     """Readers go on with the snapshot before."""
 
@@ -238,6 +243,7 @@ def test_a_checksum_depends_on_every_byte(tmp_path):
         assert soundness.checksum(file) != right
 
 
+@pytest.mark.slow
 def test_a_generation_that_another_process_reads_is_kept(synced):
     """Until it ends, however it does."""
     ready, go_on = faults.server().Event(), faults.server().Event()

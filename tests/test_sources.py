@@ -449,6 +449,7 @@ def test_csv_keeps_any_text(tmp_path_factory, texts):
     assert [message.content for message in messages(csv_file.read(path))] == texts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("total", "sizes"), [(25_000, [10_000, 10_000, 5_000]), (10_000, [10_000])]
 )

@@ -36,6 +36,7 @@ def rows_of(table: str) -> list[str]:
     return [line.strip("│ ") for line in table.splitlines() if line.startswith("│")][2:]
 
 
+@pytest.mark.slow
 def test_twenty_rows_are_shown_and_the_rest_is_not_hidden(ask):
     """The hint is no part of the answer."""
     few = ask("FROM range(20)")
@@ -188,6 +189,7 @@ def test_a_query_that_would_write_is_refused_in_one_sentence(ask, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["csv", "parquet", "json"])
 def test_an_answer_writes_itself(lab: Lab, tmp_path: Path, ending):
     """All rows, and not only those that show."""
@@ -209,6 +211,7 @@ def test_an_answer_writes_itself(lab: Lab, tmp_path: Path, ending):
     assert list(rows[0]) == answer.pl().columns
 
 
+@pytest.mark.slow
 def test_a_query_or_parameters_that_are_none_are_told(lab: Lab):
     """A terminal of another encoding gives bytes that are no text."""
     lab.sync()

@@ -58,6 +58,7 @@ def imported(environment, *arguments):
     return LIBRARIES.intersection(json.loads(modules))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "needed"),
     [
@@ -87,6 +88,7 @@ def test_packages_that_people_import_from_import_no_library():
     assert not LIBRARIES.intersection(process.stdout.split())
 
 
+@pytest.mark.slow
 def test_a_chart_is_drawn_by_a_process_that_has_drawn_nothing(environment, tmp_path):
     """What draws imports the library, and the palette is ours."""
     chart = tmp_path / "chart.svg"
@@ -96,6 +98,7 @@ def test_a_chart_is_drawn_by_a_process_that_has_drawn_nothing(environment, tmp_p
     assert "#0072B2" in chart.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_vocabulary_is_measured_where_numba_may_keep_nothing():
     """As in a read-only installation, for somebody whose home cannot be written either."""
     program = (

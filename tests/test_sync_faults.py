@@ -214,7 +214,11 @@ def fill(disk: Path) -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's mount")
 @pytest.mark.parametrize(
     ("kind", "where"),
-    [(kind, where) for kind in ("full, by rows", "a small change") for where in FULL],
+    [
+        *[("full, by rows", where) for where in FULL],
+        ("a small change", "at the publication"),
+        ("a small change", "at the note"),
+    ],
 )
 def test_a_full_disk_is_one_sentence_and_the_warehouse_is_as_it_was(
     worlds, home, in_process, monkeypatch, request, *, kind, where
@@ -392,7 +396,7 @@ def test_a_key_that_is_not_the_sources_is_named(synced, home, tmp_path, cli):
 def test_a_source_that_is_locked_for_long_is_named(synced, home, monkeypatch):
     """By a program that keeps even readers out."""
     monkeypatch.setitem(LibSQLAdapter.__init__.__kwdefaults__, "busy_timeout", 0.2)
-    adapter = synced.adapter
+    adapter = synced.storage.adapter
     synced.close()
     with adapter.connect() as other:
         other.fetch_all("PRAGMA locking_mode = EXCLUSIVE")
@@ -408,7 +412,7 @@ def test_a_source_that_is_being_written_for_long_is_synced_all_the_same(synced):
     """That the feed may be pruned is told another time."""
     told = synced.primary.fetch_all("SELECT * FROM feed_consumers")
     synced.primary.busy_timeout = 0.2
-    with synced.adapter.connect() as other, other.transaction():
+    with synced.storage.adapter.connect() as other, other.transaction():
         other.execute("UPDATE users SET created_at = created_at")
         assert synced.sync().rows == {"messages": 1}
     assert synced.primary.fetch_all("SELECT * FROM feed_consumers") == told
@@ -417,6 +421,7 @@ def test_a_source_that_is_being_written_for_long_is_synced_all_the_same(synced):
     digests(synced)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [False, True], ids=["before it was synced", "later"])
 @pytest.mark.parametrize(
     "behind", ["DROP TABLE things", "ALTER TABLE things RENAME COLUMN id TO number"]
@@ -437,6 +442,7 @@ def test_a_table_that_went_behind_the_feeds_back_is_named(lab, behind, known):
             assert_refused(lab, SchemaTampered, words, on_change=on_change, full=full)
 
 
+@pytest.mark.slow
 def test_where_the_file_system_has_no_links_a_snapshot_is_a_copy(lab, monkeypatch):
     """Of the same content, for a reader of the newest and of the one before."""
     add(lab.primary, *map(message, range(100)))
@@ -454,6 +460,7 @@ def test_where_the_file_system_has_no_links_a_snapshot_is_a_copy(lab, monkeypatc
     assert_tidy(lab.home.path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's mount")
 def test_a_copy_for_which_there_is_no_room_leaves_no_log_either(lab, home, monkeypatch, request):
     """Where there are no links, the log may have had its place already."""

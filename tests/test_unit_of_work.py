@@ -55,6 +55,7 @@ async def test_the_document_s_example_runs(world):
     assert await world.memories.get_by_id(memory.id) == memory
 
 
+@pytest.mark.slow
 async def test_without_arguments_it_uses_the_layer_that_is_open(tmp_path):
     """As printed; it says so where there is none, or more than one."""
     gc.collect()  # layers that other tests left open

@@ -47,6 +47,7 @@ def test_after_a_sync_everything_is_the_same(synced):
     assert len(contents) > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "differences"),
     [
@@ -76,6 +77,7 @@ def test_what_the_feed_did_not_tell_is_found_and_named(synced, statement, differ
     assert sum(table.differing for table in proof.tables.values()) == len(differences)
 
 
+@pytest.mark.slow
 def test_what_is_not_synced_yet_is_counted_and_left_out(synced):
     """Whether it was added, changed, or deleted."""
     add(synced.primary, message(300))
@@ -103,6 +105,7 @@ def test_rows_in_quarantine_are_compared_by_their_names(synced):
     assert not synced.verify().ok
 
 
+@pytest.mark.slow
 def test_a_row_that_reading_pages_would_get_wrong_is_found(lab, monkeypatch):
     """The proof reads the primary database in another way than the load."""
     add(lab.primary, *map(message, range(300)))

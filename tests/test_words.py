@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import unicodedata
 
@@ -12,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aico_lab.mart.text import MEASURED
-from tests import text_by_hand
+from tests import effort, text_by_hand
 from tests.messages import add, at, message
 
 WORDS = {
@@ -72,19 +73,30 @@ QUESTIONS = {
 }
 
 
+@functools.cache
+def in_memory():
+    """Return the one DuckDB of all tests here: to make it takes longer than to count words."""
+    return duckdb.connect(":memory:")
+
+
 def measure(*texts):
     """Return number of words, and whether it is a question, of each text."""
     new_rows = pa.table({"id": range(len(texts)), "content": pa.array(texts, pa.string())})
-    with duckdb.connect(":memory:") as connection:
-        connection.register("new_rows", new_rows)
-        return connection.sql(
-            f"SELECT n_words, is_question FROM ({MEASURED}) ORDER BY id"
-        ).fetchall()
+    connection = in_memory()
+    connection.register("new_rows", new_rows)
+    return connection.sql(f"SELECT n_words, is_question FROM ({MEASURED}) ORDER BY id").fetchall()
+
+
+@functools.cache
+def counted():
+    """Measure all of these texts at once, and return what was found of each."""
+    texts = [*WORDS, *QUESTIONS]
+    return dict(zip(texts, measure(*texts), strict=True))
 
 
 @pytest.mark.parametrize(("text", "count"), WORDS.items())
 def test_words_of_many_scripts_are_counted(text, count):
-    assert measure(text)[0][0] == count
+    assert counted()[text][0] == count
     assert len(text_by_hand.words_of(text)) == count
 
 
@@ -108,7 +120,7 @@ def test_words_are_not_counted_where_no_spaces_are_between_them(text):
 
 @pytest.mark.parametrize(("text", "asks"), QUESTIONS.items())
 def test_a_question_mark_counts_where_it_ends_something(text, asks):
-    assert measure(text)[0][1] is asks
+    assert counted()[text][1] is asks
     assert text_by_hand.is_question(text) is asks
 
 
@@ -123,7 +135,8 @@ PIECES = [
 ]  # fmt: skip
 
 
-@settings(deadline=None)
+@pytest.mark.slow
+@settings(max_examples=effort.examples(40), deadline=None)
 @given(st.lists(st.lists(st.sampled_from(PIECES), max_size=12).map("".join), max_size=20))
 @example(list(WORDS))
 @example(list(QUESTIONS))
@@ -138,6 +151,7 @@ def test_duckdb_counts_what_plain_python_counts(texts):
     assert measure(*texts, *itertools.chain(*forms)) == 3 * expected
 
 
+@pytest.mark.slow
 def test_a_sync_counts_the_messages_whose_words_cannot_be_told(lab):
     """In every table, beside the words of the others; and lists no word of them."""
     contents = ["Das hier", "你好吗？我很好。", "मैं ठीक हूँ", "ภาษาไทย ok"]  # noqa: RUF001
@@ -159,6 +173,7 @@ def test_a_sync_counts_the_messages_whose_words_cannot_be_told(lab):
     assert lab.sql("SELECT n_words, n_unsegmented FROM mart.turns").fetchall() == [(0, 4)]
 
 
+@pytest.mark.slow
 def test_equal_words_of_both_normal_forms_are_one(lab):
     """And whichever apostrophe they have; addresses are none of them."""
     text = "Café don’t https://x.y/z 1,000"  # noqa: RUF001
