@@ -818,7 +818,7 @@ async def test_an_interrupted_operation_spoils_its_transaction(path, outside):
         with pytest.raises(OperationTimedOut, match="start it again"):
             async with dal.transaction():
                 await dal.execute(INSERT, ["half"])
-                with pytest.raises(OperationTimedOut, match="longer than its limit"):
+                with pytest.raises(OperationTimedOut, match="exceeded its time limit"):
                     await dal.fetch_all(f"{LONG} SELECT count(*) FROM n")
                 with pytest.raises(OperationTimedOut, match="start it again"):
                     await dal.execute(INSERT, ["other half"])
