@@ -126,7 +126,7 @@ class MessageVectors:
 
 
 def _pack(vector: Sequence[float]) -> bytes:
-    """Return a vector packed at unit length: libSQL's 32-bit sums of squares could overflow."""
+    """Pack a vector at unit length, because libSQL's 32-bit squares can over- and underflow."""
     try:
         values = [float(value) for value in vector]
         length = math.hypot(*values)
