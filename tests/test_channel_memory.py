@@ -466,7 +466,7 @@ def test_a_message_type_is_the_role(memory, given, role):
     memory.store_message("a", "c", "ada", "hello", NOON, given)
     memory.add_messages([fields(1, channel_id="c", message_type=given, role=role)])
     assert [row["message_type"] for row in memory.get_messages("c")] == [role, role]
-    with pytest.raises(InvalidEntity, match="give one of them"):
+    with pytest.raises(InvalidEntity, match="give only one of them"):
         memory.store_message(**fields(2, message_type=given, role="robot"))
     with pytest.raises(InvalidEntity, match="role must be"):
         memory.store_message(**fields(2, message_type="reply"))
@@ -778,7 +778,7 @@ def test_what_another_program_wrote_wrongly_is_named(memory, outside, change):
     """Rather than shown as something else."""
     memory.store_message(**fields(1))
     outside.execute(f"UPDATE messages SET {change}")
-    with pytest.raises(CorruptDatabase, match=r"mend or remove .*[.]$"):
+    with pytest.raises(CorruptDatabase, match=r"correct or delete it[.]$"):
         memory.get_messages()
 
 
@@ -866,7 +866,7 @@ def test_what_a_foreign_program_wrote_of_a_user_is_named(memory, outside, change
     """With the table to look into."""
     memory.user_manager.get_or_create_user("ada")
     outside.execute(change)
-    with pytest.raises(CorruptDatabase, match=r"mend or remove .* user\w+[.]$"):
+    with pytest.raises(CorruptDatabase, match=r"user\w+: correct or delete it[.]$"):
         memory.user_manager.get_or_create_user("ada")
         memory.user_manager.get_profile("ada")
 

@@ -138,7 +138,7 @@ def test_a_foreign_private_folder_is_not_trusted(adapter: ChromaDBAdapter, ram: 
     root = ram / f"aico-lab-{os.getuid()}"
     root.mkdir()
     root.chmod(0o777)
-    with pytest.raises(NotPermitted, match="not a folder of yours alone"):
+    with pytest.raises(NotPermitted, match="is not private to you"):
         adapter.connect()
 
 
@@ -318,7 +318,7 @@ def test_what_cannot_be_meant_is_refused(adapter: ChromaDBAdapter) -> None:
             memories.upsert(["b"], [[1, 2, 3]])
         with pytest.raises(InvalidValue, match="as many vectors"):
             memories.upsert(["b", "c"], [[1, 2]])
-        with pytest.raises(InvalidValue, match="as many in each"):
+        with pytest.raises(InvalidValue, match="all of one length"):
             memories.upsert(["b", "c"], [[1, 2], [1]])
         with pytest.raises(InvalidValue, match="duplicates"):
             memories.upsert(["b", "b"], [[1, 2], [1, 2]])

@@ -136,8 +136,8 @@ def test_nothing_is_migrated_on_top_of_a_schema_that_was_tampered_with(connectio
          "view v cannot be used"),
         (("CREATE UNIQUE INDEX one_colour ON notes (colour)",), "UNIQUE constraint failed"),
         (("CREATE TABLE more (m TEXT REFERENCES messages (message_id))",
-          "INSERT INTO more SELECT id FROM notes"), "refer to rows that are not there"),
-        (("DELETE FROM users",), "refer to rows that are not there"),
+          "INSERT INTO more SELECT id FROM notes"), "refer to missing rows"),
+        (("DELETE FROM users",), "refer to missing rows"),
         (("COMMIT",), "cannot commit"),
     ],
 )  # fmt: skip
