@@ -99,7 +99,7 @@ VECTORS = st.builds(vector, HEADS, st.integers(0, 3), SCALES)
 def test_the_nearest_are_those_of_an_independent_computation(
     memory, vectors, *, stored, query, k, channel
 ):
-    """Whatever the vectors' lengths, of all channels and of one."""
+    """For vectors of any length, in all channels and in one."""
     with memory.get_connection() as connection:
         connection.execute("DELETE FROM embeddings")
     vectors.store({f"m{number}": value for number, value in stored.items()}, model="m")
@@ -117,7 +117,7 @@ def test_the_nearest_are_those_of_an_independent_computation(
 
 
 def test_equally_near_messages_come_in_the_order_of_their_arrival(vectors):
-    """So that the same question has the same answer."""
+    """So the result of a search is reproducible."""
     vectors.store({f"m{number}": axis(0) for number in (7, 3, 5)}, model="m")
     assert vectors.nearest(axis(0), model="m") == [
         Neighbour("m3", NOTHING), Neighbour("m5", NOTHING), Neighbour("m7", NOTHING),
@@ -125,7 +125,7 @@ def test_equally_near_messages_come_in_the_order_of_their_arrival(vectors):
 
 
 def test_a_message_has_one_vector_of_each_model_the_latest(memory, vectors):
-    """And models are not mixed."""
+    """Vectors of different models are not compared."""
     vectors.store({"m1": axis(0), "m2": axis(1)}, model="small")
     vectors.store({"m1": axis(2)}, model="large")
     vectors.store({"m1": axis(1)}, model="small")
@@ -138,7 +138,7 @@ def test_a_message_has_one_vector_of_each_model_the_latest(memory, vectors):
 
 
 def test_a_vector_is_stored_under_any_id_that_a_message_may_have(memory, vectors):
-    """A whole number is taken for its digits, and what is no id is refused."""
+    """A whole number is stored as its digits, and invalid ids are refused."""
     memory.store_message(7, "general", "ada", "hello", at(99))
     vectors.store({7: axis(3)}, model="m")
     assert vectors.nearest(axis(3), model="m") == [Neighbour("7", NOTHING)]
@@ -147,7 +147,7 @@ def test_a_vector_is_stored_under_any_id_that_a_message_may_have(memory, vectors
 
 
 def test_a_vector_goes_with_its_message(memory, vectors):
-    """Also where another program removes the message."""
+    """Also if another program deletes the message."""
     vectors.store({"m1": axis(0), "m2": axis(1)}, model="m")
     with LibSQLAdapter(memory.path, KEY).connect() as outside:
         outside.execute("DELETE FROM messages WHERE message_id = 'm1'")
@@ -170,7 +170,7 @@ BAD = {
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 def test_a_vector_that_is_none_is_refused(vectors, bad):
-    """In a question too; what stands beside it is not stored."""
+    """Also in a search; other vectors of the same call are not stored."""
     with pytest.raises(InvalidEntity, match=r"^A vector.*[.]$"):
         vectors.store({"m1": axis(0), "m2": bad}, model="m")
     with pytest.raises(InvalidEntity, match=r"^A vector.*[.]$"):
@@ -179,14 +179,14 @@ def test_a_vector_that_is_none_is_refused(vectors, bad):
 
 
 def test_a_vector_of_no_message_is_refused(vectors):
-    """And those beside it."""
+    """Other vectors of the same call are not stored either."""
     with pytest.raises(InvalidEntity, match=r"no message .*[.]$"):
         vectors.store({"m1": axis(0), "nobody's": axis(1)}, model="m")
     assert vectors.nearest(axis(0), model="m") == []
 
 
 def test_fewer_than_one_neighbour_cannot_be_asked_for(vectors):
-    """-1 would mean all."""
+    """A limit of -1 would return all messages."""
     for k in (0, -1):
         with pytest.raises(InvalidValue):
             vectors.nearest(axis(0), model="m", k=k)
@@ -197,7 +197,7 @@ def test_fewer_than_one_neighbour_cannot_be_asked_for(vectors):
     ids=["empty", "short", "NaN"],
 )  # fmt: skip
 def test_a_vector_that_another_program_wrote_wrongly_is_passed_over(memory, vectors, foreign):
-    """It would fail the whole query, or come first with no distance at all."""
+    """It would fail the whole query, or come first without a distance."""
     vectors.store({"m1": axis(0)}, model="m")
     with LibSQLAdapter(memory.path, KEY).connect() as outside:
         outside.execute(
@@ -210,7 +210,7 @@ def test_a_vector_that_another_program_wrote_wrongly_is_passed_over(memory, vect
 
 
 def test_libsql_still_checks_no_vector_and_loses_small_and_large_ones(memory):
-    """When this fails libSQL was mended, and scaling and passing over can go."""
+    """When this fails, libSQL was fixed, and the workarounds can be removed."""
 
     def packed(value: float) -> bytes:
         return struct.pack("<256f", *[value] * 256)
@@ -231,7 +231,7 @@ def test_libsql_still_checks_no_vector_and_loses_small_and_large_ones(memory):
 
 @pytest.mark.slow
 def test_twenty_thousand_vectors_are_compared_in_a_moment(tmp_path):
-    """The claim of the module's docstring, with much room for a busy machine."""
+    """The claim of the module's docstring, with a margin for a busy machine."""
     chance = random.Random(1)
     with DatabaseManager(tmp_path / "many.db", KEY) as memory:
         fill(memory, 20_000)
