@@ -38,11 +38,7 @@ class DatabaseAdapter(ABC, Generic[ConnectionType]):
 
     @abstractmethod
     def health(self, connection: ConnectionType) -> None:
-        """Raise StorageError if the connection cannot be used.
-
-        Raises:
-            StorageError: The connection is closed, broken, or cannot answer.
-        """
+        """Raise StorageError if the connection is closed, broken, or cannot answer."""
 
 
 def by_words(text: str, where: str, meanings: Meanings) -> AicoLabError | None:

@@ -117,11 +117,7 @@ class ChromaConnection:
                 self._release()
 
     def check(self) -> None:
-        """Raise StorageError if Chroma cannot answer a small query.
-
-        Raises:
-            StorageError: Chroma failed.
-        """
+        """Raise StorageError if Chroma cannot answer a small query."""
         with translated(self.name):
             self._open().count_collections()
 

@@ -219,11 +219,7 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
         return connection
 
     def health(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Raise StorageError if the tables of the file cannot be listed.
-
-        Raises:
-            StorageError: The connection is closed or broken.
-        """
+        """Raise StorageError if the tables of the file cannot be listed."""
         with translated(self._where):
             connection.execute(
                 f"SELECT count(*) FROM duckdb_tables() WHERE database_name = '{ALIAS}'"

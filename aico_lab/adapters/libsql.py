@@ -403,11 +403,7 @@ class LibSQLAdapter(DatabaseAdapter[Connection]):
         return connection
 
     def health(self, connection: Connection) -> None:
-        """Raise StorageError if the connection cannot read, or is inside a transaction.
-
-        Raises:
-            StorageError: The connection is closed, broken, or inside a transaction.
-        """
+        """Raise StorageError if the connection is closed, broken, or inside a transaction."""
         if connection.in_transaction:
             raise StorageError(f"A connection to {self.path.name} was left inside a transaction.")
         connection.fetch_all("SELECT 1 FROM sqlite_master LIMIT 1")

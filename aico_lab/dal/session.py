@@ -173,11 +173,7 @@ class Session:
 
 
 def refuse_forked(process: int) -> None:
-    """Raise ConnectionIsClosed unless `process` is the id of this process.
-
-    Raises:
-        ConnectionIsClosed: This is another process, forked from that one.
-    """
+    """Raise ConnectionIsClosed if this is not the process of that id, but forked from it."""
     if process != os.getpid():
         raise ConnectionIsClosed(
             "This data access layer was made before the process was forked: make one after it."
@@ -190,11 +186,7 @@ def patience_until(deadline: float | None, most: float) -> float:
 
 
 def check_deadline(deadline: float | None) -> None:
-    """Raise OperationTimedOut if the deadline has passed.
-
-    Raises:
-        OperationTimedOut: The deadline, in `time.monotonic()` seconds, has passed.
-    """
+    """Raise OperationTimedOut if the deadline, in `time.monotonic()` seconds, has passed."""
     if deadline is not None and time.monotonic() >= deadline:
         raise OperationTimedOut(
             "The operation exceeded its time limit and was undone: try again, or raise the limit."

@@ -102,7 +102,7 @@ class MemoryRepository:
             raise _missing(self, "save")
         await _awaited(self.save_memory(memory))
 
-    async def get_by_id(self, memory_id: str) -> Memory | None:  # noqa: ARG002 - of those who have it
+    async def get_by_id(self, memory_id: str) -> Memory | None:  # noqa: ARG002 - for implementations
         """Return the memory with that id, or None."""
         raise _missing(self, "get_by_id")
 
@@ -120,7 +120,7 @@ class MemoryRepository:
             raise _missing(self, "get_by_context")
         return await memories_of(self.get_memories_by_context, text, limit, user_id)
 
-    async def delete(self, memory_id: str) -> None:  # noqa: ARG002 - of those who have it
+    async def delete(self, memory_id: str) -> None:  # noqa: ARG002 - for implementations
         """Delete a memory; an unknown id is ignored."""
         raise _missing(self, "delete")
 
@@ -181,7 +181,7 @@ class PreferencesRepository(ABC):
                 `UserPreferences` and the value is not text.
         """
 
-    async def all(self, user_id: str) -> dict[str, Any]:  # noqa: ARG002 - of those who have it
+    async def all(self, user_id: str) -> dict[str, Any]:  # noqa: ARG002 - for implementations
         """Return all preferences of a person as a dictionary by key."""
         raise _missing(self, "all")
 

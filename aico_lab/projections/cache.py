@@ -1,8 +1,8 @@
 """Remove rows from the cache after they changed in the primary database.
 
 The cursor of the change feed is a key of the cache, written together with the removals. The cache
-does not delay the pruning of the feed: if the feed was pruned past the cursor, all cached rows are
-removed, which only costs reading them again.
+does not delay the pruning of the feed: if the feed cannot be continued at the cursor, all cached
+rows are removed, which only costs reading them again.
 
 A row that is read before a change and cached after the removal stays until it changes again: cache
 a row right after reading it, and do not cache rows that must never be outdated.

@@ -299,11 +299,7 @@ class LibSQLSystemStateRepository(SystemStateRepository):
 
 
 async def require_user(dal: DataAccessLayer, user_id: str) -> None:
-    """Raise UnknownUser if that was the reason why a row was refused.
-
-    Raises:
-        UnknownUser: No user has that id.
-    """
+    """Raise UnknownUser if no user has that id."""
     if await dal.fetch_one("SELECT 1 FROM users WHERE user_id = ?", [user_id]) is None:
         raise UnknownUser("No user has that id: save the user first.")
 

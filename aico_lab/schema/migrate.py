@@ -132,7 +132,7 @@ class Migration:
         if drift.broken:
             self.close()
             raise SchemaTampered(
-                f"The schema of {connection.path.name} is not what was applied "
+                f"The schema of {connection.path.name} differs from the applied versions "
                 f"({', '.join(drift.broken)}): restore it from a backup."
             )
 
@@ -301,11 +301,7 @@ def _failing(what: str) -> Iterator[None]:
 
 
 def check_sound(connection: Connection) -> None:
-    """Raise CorruptDatabase if the database is damaged or has a broken reference.
-
-    Raises:
-        CorruptDatabase: The integrity check failed, or a row refers to a missing row.
-    """
+    """Raise CorruptDatabase if the database is damaged or a row refers to a missing row."""
     name = connection.path.name
     rows = connection.fetch_all("PRAGMA quick_check")
     if rows != [("ok",)]:
