@@ -1,4 +1,4 @@
-"""What every adapter promises, on all four databases, encrypted."""
+"""The contract of all adapters, on all four databases, encrypted."""
 
 from __future__ import annotations
 

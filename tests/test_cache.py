@@ -1,4 +1,4 @@
-"""The cache: RocksDB's store and the one in memory do the same."""
+"""The cache: the store of RocksDB and the one in memory behave alike."""
 
 from __future__ import annotations
 

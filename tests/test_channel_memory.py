@@ -1,4 +1,4 @@
-"""The channel memory: what its document says of it, and what many threads at once do to it."""
+"""The channel memory: its document's promises, and use by many threads at once."""
 
 from __future__ import annotations
 
@@ -578,7 +578,7 @@ def test_ids_that_are_numbers_are_taken_for_their_digits(memory):
     [
         (datetime(2024, 7, 1, 12, 0, 0, 5), "2024-07-01T10:00:00.000005Z"),  # noqa: DTZ001
         (datetime(2024, 1, 1, 12), "2024-01-01T11:00:00.000000Z"),  # noqa: DTZ001
-        # The hour that happens twice when summer time ends.
+        # The hour that is repeated when summer time ends.
         (datetime(2024, 10, 27, 2, 30), "2024-10-27T00:30:00.000000Z"),  # noqa: DTZ001
         (datetime(2024, 10, 27, 2, 30, fold=1), "2024-10-27T01:30:00.000000Z"),  # noqa: DTZ001
         (datetime(900, 1, 1, tzinfo=UTC), "0900-01-01T00:00:00.000000Z"),

@@ -1,4 +1,4 @@
-"""The data access layer: transactions that belong to tasks, connections that always come back."""
+"""The data access layer: transactions per task, and connections that always come back."""
 
 from __future__ import annotations
 
@@ -742,7 +742,7 @@ def test_a_loop_that_was_closed_while_somebody_waited_in_it_takes_nothing_along(
     dead = asyncio.new_event_loop()
     dead.set_exception_handler(lambda *_: None)
 
-    # The dead loop runs in a thread of its own: two loops cannot run in one.
+    # The closed loop ran in another thread: one thread cannot run two loops.
     async def main() -> None:
         async with dal.transaction():
             waiting = await asyncio.to_thread(_wait_in, dead, dal.execute(INSERT, ["never"]))

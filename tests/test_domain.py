@@ -1,4 +1,4 @@
-"""Entities check themselves, and turn into plain data and back."""
+"""Entities validate themselves, and convert to plain data and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong in DuckDB is said as it is: of the query, or of the file."""
+"""DuckDB's errors are attributed correctly to the query or to the file."""
 
 from __future__ import annotations
 

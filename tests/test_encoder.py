@@ -1,4 +1,4 @@
-"""Vectors for texts."""
+"""Vectors of texts."""
 
 from __future__ import annotations
 

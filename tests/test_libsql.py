@@ -1,4 +1,4 @@
-"""The libSQL adapter: every trap of the driver, provoked, and what we make of it."""
+"""The libSQL adapter: every defect of the driver, provoked, and its workaround."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vectors in libSQL: nearest neighbours against an independent computation, and libSQL's traps."""
+"""Vectors in libSQL: nearest neighbours against an independent computation, and defects."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_the_nearest_are_those_of_an_independent_computation(
     }
     found = vectors.nearest(query, model="m", k=k, channel_id=channel)
     assert len({n.message_id for n in found}) == len(found) == min(k, len(expected))
-    # Not by id: vectors may be nearer to each other than single precision can tell.
+    # Not compared by id: distances may differ by less than single precision resolves.
     for neighbour, far in zip(found, sorted(expected.values()), strict=False):
         assert neighbour.distance == pytest.approx(far, abs=1e-5)
         assert neighbour.distance == pytest.approx(expected[neighbour.message_id], abs=1e-5)

@@ -1,4 +1,4 @@
-"""Migrations: proved before, undone whole, backed up where rows are lost, one at a time."""
+"""Migrations: verified before, rolled back whole, backed up if rows are lost, one at a time."""
 
 from __future__ import annotations
 

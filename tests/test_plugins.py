@@ -1,4 +1,4 @@
-"""Plugins: activated, upgraded and removed without a trace, and kept within their own tables."""
+"""Plugins: activated, upgraded, removed without a trace, and confined to their own tables."""
 
 from __future__ import annotations
 

@@ -232,7 +232,7 @@ def test_what_is_forgotten_is_gone_from_the_disk(primary: Connection, tmp_path: 
     assert (done.mode, done.written, done.deleted) == ("full", 2, 1)
     assert projected(adapter) == table(primary)
     for gone in (SECRET, "Ragnhildur"):
-        # hnswlib writes memory that it has not initialised, whatever stood there: see the README.
+        # hnswlib writes uninitialised memory with arbitrary content: see the README.
         found = [path for path in plain_text_files(folder, gone) if path.name != LEVEL_0]
         assert found == []
 

@@ -1,4 +1,4 @@
-"""The outbox and the change feed, delivered at least once, in order, and once in effect."""
+"""The outbox and the change feed: delivery at least once, in order, with one effect."""
 
 from __future__ import annotations
 

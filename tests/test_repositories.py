@@ -1,4 +1,4 @@
-"""One contract for every repository, kept by the ones on libSQL and by their in-memory siblings."""
+"""One contract for every repository, on libSQL and in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Versions, migrations, and the change feed that they set up."""
+"""Schema versions, migrations, and the change feed that they set up."""
 
 from __future__ import annotations
 

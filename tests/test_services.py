@@ -1,4 +1,4 @@
-"""What the companion does, on both worlds; and the source document's own code."""
+"""The companion's services, on libSQL and in memory; and the source document's own code."""
 
 from __future__ import annotations
 
@@ -348,7 +348,7 @@ async def test_the_document_s_repository_runs_as_printed(tmp_path):
         "SELECT sentiment, sentiment_score, is_ai_response FROM conversations WHERE user_id IS NULL"
     )
     assert row == {"sentiment": "positive", "sentiment_score": 0.7, "is_ai_response": 0}
-    # It is nobody's turn, and in nobody's way.
+    # A message without a user is not a turn, and disturbs no query.
     day = timedelta(days=1)
     between = await world.conversations.get_between(turn.timestamp - day, turn.timestamp + day)
     assert between == [turn, saved]

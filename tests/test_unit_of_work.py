@@ -1,4 +1,4 @@
-"""Everything or nothing, on libSQL and in memory."""
+"""Units of work are atomic, on libSQL and in memory."""
 
 from __future__ import annotations
 
