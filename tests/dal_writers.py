@@ -1,7 +1,7 @@
-"""Writers that put load on one database, in this process or in one of their own.
+"""Writers that put load on one database, in this process or in another.
 
-Run as a program, it reads what to do as JSON from its input, so that the key is no argument, and
-prints as JSON what it did. It imports little, since tests start it often.
+Run as a program, it reads its parameters as JSON from stdin, so that the key is not an argument,
+and prints its results as JSON. It imports little, because tests start it often.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TORN = (
 
 
 class Regret(Exception):
-    """What makes a writer undo what it has just written."""
+    """The exception with which a writer rolls back its last write."""
 
 
 async def write_pair(dal: DataAccessLayer, name: str, *, regret: bool = False) -> None:
@@ -46,7 +46,7 @@ async def write_pair(dal: DataAccessLayer, name: str, *, regret: bool = False) -
 
 
 async def write_and_read(adapter: LibSQLAdapter, writer: str, seconds: float) -> dict[str, Any]:
-    """Write, regret now and then, and look for torn and missing rows, for so many seconds."""
+    """Write for some seconds, roll back sometimes, and count torn and missing rows."""
     written: list[str] = []
     problems: list[str] = []
     waits: list[float] = []
@@ -77,7 +77,7 @@ async def write_and_read(adapter: LibSQLAdapter, writer: str, seconds: float) ->
 def in_threads(
     path: str, key: str | None, name: str, *, threads: int, seconds: float
 ) -> list[dict[str, Any]]:
-    """Let so many threads write, each with an event loop and a layer of its own."""
+    """Run writers in several threads, each with its own event loop and layer."""
     done: list[dict[str, Any]] = []
 
     def run(thread: int) -> None:
@@ -102,7 +102,7 @@ async def _write_until_killed(path: str, key: str, life: int, acknowledge: int) 
 
 
 def kill_writers(path: str, key: str, *, times: int, seed: int) -> list[int]:
-    """Kill a writer at a random instant, so many times; how many writes each had acknowledged.
+    """Kill several writers at random times; return how many writes each had acknowledged.
 
     The writers are forks of this process, which itself never opens the database.
     """

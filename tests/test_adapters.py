@@ -1,4 +1,4 @@
-"""What every adapter promises, on all four databases, encrypted."""
+"""The contract of all adapters, on all four databases, encrypted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write_row(connection: Any) -> None:
 
 @dataclass(frozen=True)
 class Kind:
-    """One database: how it is opened, and how a secret is written to it and read again."""
+    """One database: how it is opened, and how a secret is written and read."""
 
     file: str
     adapter: Callable[[Path, Keys], DatabaseAdapter[Any]]
@@ -88,7 +88,7 @@ def path(kind: Kind, tmp_path: Path) -> Path:
 
 
 def test_what_is_written_is_read_by_the_next_connection(kind: Kind, path: Path) -> None:
-    """And by nobody who looks at the files."""
+    """The secret does not appear in any file."""
     adapter = kind.adapter(path, RIGHT)
     connection = adapter.connect()
     adapter.health(connection)
@@ -103,7 +103,7 @@ def test_what_is_written_is_read_by_the_next_connection(kind: Kind, path: Path) 
 
 
 def test_a_connection_can_be_released_twice(kind: Kind, path: Path) -> None:
-    """The second time does nothing, not even to a connection that came after it."""
+    """A second release does nothing, not even to a newer connection."""
     adapter = kind.adapter(path, RIGHT)
     connection = adapter.connect()
     kind.write(connection)
@@ -116,7 +116,7 @@ def test_a_connection_can_be_released_twice(kind: Kind, path: Path) -> None:
 
 
 def test_a_released_connection_is_not_healthy(kind: Kind, path: Path) -> None:
-    """It says so, with our error."""
+    """`health` raises one of our errors."""
     adapter = kind.adapter(path, RIGHT)
     connection = adapter.connect()
     adapter.disconnect(connection)
@@ -126,7 +126,7 @@ def test_a_released_connection_is_not_healthy(kind: Kind, path: Path) -> None:
 
 @pytest.mark.parametrize("keys", [WRONG, NONE], ids=["another key", "no key"])
 def test_only_its_key_opens_a_database(kind: Kind, path: Path, keys: Keys) -> None:
-    """Whatever is tried, it stays as it was, and no key is in the error or its causes."""
+    """A failed attempt changes nothing, and no key is in the error or its causes."""
     adapter = kind.adapter(path, RIGHT)
     connection = adapter.connect()
     kind.write(connection)
@@ -144,7 +144,7 @@ def test_only_its_key_opens_a_database(kind: Kind, path: Path, keys: Keys) -> No
 
 
 def test_something_else_is_not_opened(kind: Kind, path: Path) -> None:
-    """Nor changed."""
+    """The file is not changed either."""
     garbage = base64.b64encode(b"this is no database" * 1000)
     path.write_bytes(garbage)
     with pytest.raises(NotADatabase):
@@ -153,7 +153,7 @@ def test_something_else_is_not_opened(kind: Kind, path: Path) -> None:
 
 
 def test_an_unencrypted_database_is_refused_where_there_is_a_key(kind: Kind, path: Path) -> None:
-    """Else private things would be written into it readably."""
+    """Otherwise private data would be written to it unencrypted."""
     adapter = kind.adapter(path, NONE)
     connection = adapter.connect()
     kind.write(connection)

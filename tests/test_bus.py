@@ -51,7 +51,7 @@ async def dal(tmp_path: Path) -> AsyncIterator[DataAccessLayer]:
 
 
 def listen(registry: HandlerRegistry, pattern: str, name: str = "listener") -> list[BusMessage]:
-    """Subscribe to a pattern and give the list that fills with messages."""
+    """Subscribe to a pattern and return the list that is filled with the messages."""
     heard: list[BusMessage] = []
 
     async def handle(message: BusMessage) -> None:
@@ -66,7 +66,7 @@ def listen(registry: HandlerRegistry, pattern: str, name: str = "listener") -> l
     ["", ".", "a..b", "a.", ".a", "A", "memory.Store", "a b", "a.*", "#", "é", "a\n", None, 3],
 )
 def test_a_topic_that_is_none_is_refused(topic):
-    """Anything but lower-case words with dots between them raises InvalidTopic."""
+    """Anything but lower-case words separated by dots raises InvalidTopic."""
     with pytest.raises(InvalidTopic, match="lower-case words"):
         values.topic(topic)
 
@@ -75,7 +75,7 @@ def test_a_topic_that_is_none_is_refused(topic):
     "pattern", ["", "#.a", "a.#.b", "a.**.b", "a*", "a.b#", "***", "A.*", "a..#", "a.# ", None]
 )
 def test_a_pattern_that_is_none_is_refused(pattern):
-    """A wildcard stands for whole words, and the one for any number only at the end."""
+    """A wildcard stands for whole words, and `#` may only be at the end."""
     with pytest.raises(InvalidTopic, match="pattern"):
         check_pattern(pattern)
 
@@ -99,14 +99,14 @@ def test_a_pattern_that_is_none_is_refused(pattern):
     ],
 )
 def test_what_patterns_cover(pattern, hit, miss):
-    """`*` is one word, `#` and `**` are any number of them at the end, none included."""
+    """`*` is one word; `#` and `**` at the end are zero or more words."""
     checked = check_pattern(pattern)
     assert [topic for topic in (*hit, *miss) if matches(checked, topic)] == hit
 
 
 @given(words=WORDS, stars=st.sets(st.integers(0, 3)), cut=st.integers(0, 4))
 def test_a_pattern_made_from_a_topic_covers_it(words, stars, cut):
-    """Words may become `*` and a tail `#`, and the pattern still covers the topic."""
+    """With words replaced by `*` and a tail by `#`, the pattern still matches the topic."""
     topic = values.topic(".".join(words))
     starred = ["*" if i in stars else word for i, word in enumerate(words)]
     assert matches(check_pattern(".".join(starred)), topic)
@@ -115,7 +115,7 @@ def test_a_pattern_made_from_a_topic_covers_it(words, stars, cut):
 
 
 async def test_handlers_run_in_order_of_registration(registry):
-    """Every handler that wants the topic gets the message; the others do not."""
+    """Every handler subscribed to the topic gets the message; the others do not."""
     order = []
     for name, pattern in [("b", "x.#"), ("a", "x.y"), ("c", "z"), ("d", "*.y")]:
 
@@ -128,7 +128,7 @@ async def test_handlers_run_in_order_of_registration(registry):
 
 
 async def test_all_handlers_run_whatever_one_raises(registry):
-    """An error of one handler reaches the publisher when the others have run."""
+    """An error of one handler reaches the publisher after the other handlers have run."""
     before = listen(registry, "x", "before")
 
     @registry.subscribe("x")
@@ -160,7 +160,7 @@ async def test_a_handler_cannot_change_what_others_get(registry):
 
 
 async def test_a_message_says_what_when_and_which(registry):
-    """All handlers see one id and one time; the repr keeps the payload to itself."""
+    """All handlers see the same id and time; the repr does not contain the payload."""
     one, other = listen(registry, "x", "one"), listen(registry, "#", "other")
     await MessageBus(registry).publish("x", {"text": "the time I felt homesick"})
     assert one == other
@@ -193,7 +193,7 @@ async def test_a_message_that_two_patterns_cover_comes_once(registry):
 
 
 def test_a_registration_that_cannot_be_meant_is_refused(registry):
-    """Twice the same, a name that is another's, no async function, no name: all raise."""
+    """A repetition, another handler's name, a sync function and a nameless one all raise."""
 
     async def handle(message: BusMessage) -> None: ...
     async def other(message: BusMessage) -> None: ...
@@ -213,7 +213,7 @@ def test_a_registration_that_cannot_be_meant_is_refused(registry):
 
 
 def test_the_default_registry_is_the_one_that_subscribe_fills():
-    """`subscribe` needs no registry to be made first; the bus still is given it explicitly."""
+    """`subscribe` uses the default registry; a bus still takes it explicitly."""
 
     @default_subscribe("test.bus.default")
     async def handle(message: BusMessage) -> None: ...
@@ -247,7 +247,7 @@ async def test_the_documents_subscriber_runs_as_printed(registry, dal):
 
 
 async def test_the_documents_publisher_runs_as_printed(registry, dal):
-    """Setting a preference tells those who are subscribed."""
+    """Setting a preference notifies its subscribers."""
     preferences_repository, message_bus = LibSQLPreferencesRepository(dal), MessageBus(registry)
     heard = listen(registry, "user.preferences.*")
 
@@ -265,7 +265,7 @@ async def test_the_documents_publisher_runs_as_printed(registry, dal):
 
 
 async def test_a_stored_memory_and_its_event_commit_together(registry, dal):
-    """Through the outbox a request becomes a memory and a completion, or neither."""
+    """Through the outbox, a request leads to both a memory and a completion, or to neither."""
     bus_services.store_memories(registry, dal)
     heard = listen(registry, "memory.store.complete")
     relay = Relay(dal, registry, attempts=1)
@@ -280,7 +280,7 @@ async def test_a_stored_memory_and_its_event_commit_together(registry, dal):
 
 
 async def test_a_set_preference_and_its_event_commit_together(registry, dal):
-    """The event waits in the outbox from the moment that the preference is set."""
+    """The event is in the outbox as soon as the preference is set."""
     heard = listen(registry, "user.preferences.changed")
     await bus_services.save_user_preference(dal, "u", "style", ["calm"])
     with pytest.raises(RuntimeError):

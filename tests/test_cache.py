@@ -1,4 +1,4 @@
-"""The cache: RocksDB's store and the one in memory do the same."""
+"""The cache: the store of RocksDB and the one in memory behave alike."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KEYS = Keys(b"m" * 32)
 
 @pytest.fixture(params=["memory", "encrypted", "plain"])
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], KeyValueStore]:
-    """Opens a new, empty store of each kind at every call."""
+    """Returns a function that opens a new, empty store of each kind."""
     numbers = iter(range(1_000_000))
     if request.param == "memory":
         return MemoryStore
@@ -48,7 +48,7 @@ def store(opener: Callable[[], KeyValueStore]) -> Iterator[KeyValueStore]:
 
 
 def test_what_is_put_is_there(store: KeyValueStore) -> None:
-    """Until it is replaced or deleted; what is not there is None."""
+    """Until it is replaced or deleted; an absent key gives None."""
     assert store.get(b"session:a") is None
     store.put(b"session:a", b"1")
     store.put(b"session:a", b"")
@@ -59,7 +59,7 @@ def test_what_is_put_is_there(store: KeyValueStore) -> None:
 
 
 def test_namespaces_are_what_stands_before_the_first_colon(store: KeyValueStore) -> None:
-    """One is no part of a longer one."""
+    """A namespace does not include longer ones that begin with it."""
     store.write({
         b"s:a": b"1", b"s:b:c": b"2", b"session:a": b"3", b"plain": b"4", b":x": b"5", b"s": b"6"
     })  # fmt: skip
@@ -73,7 +73,7 @@ def test_namespaces_are_what_stands_before_the_first_colon(store: KeyValueStore)
 
 
 def test_a_batch_is_written_whole_or_not_at_all(store: KeyValueStore) -> None:
-    """Removals come first, so that a key may be in both."""
+    """Removals come first, so a key may be both removed and stored."""
     store.put(b"a", b"1")
     store.put(b"b", b"2")
     store.write({b"b": b"new", b"c": b"3"}, [b"a", b"b", b"not there"])
@@ -84,7 +84,7 @@ def test_a_batch_is_written_whole_or_not_at_all(store: KeyValueStore) -> None:
 
 
 def test_only_bytes_are_taken(store: KeyValueStore) -> None:
-    """Text would need an encoding; and what is refused is not repeated."""
+    """Text would need an encoding; the error does not repeat the value."""
     for use in (
         lambda: store.put("k", b"v"),
         lambda: store.put(b"k", "secret"),
@@ -99,7 +99,7 @@ def test_only_bytes_are_taken(store: KeyValueStore) -> None:
 
 
 def test_use_after_close_is_refused(opener: Callable[[], KeyValueStore]) -> None:
-    """Closing twice is not."""
+    """Closing twice is allowed."""
     store = opener()
     store.refresh()
     store.close()
@@ -132,7 +132,7 @@ KEY_BYTES = st.binary(max_size=12) | st.sampled_from([b"s:a", b"s:b", b"s", b":"
 def test_any_sequence_of_operations_equals_a_dict(
     opener: Callable[[], KeyValueStore], steps: list[tuple[str, bytes, bytes]]
 ) -> None:
-    """Whatever the bytes."""
+    """For any bytes."""
     store, expected = opener(), {}
     for step, key, value in steps:
         if step == "put":
@@ -167,7 +167,7 @@ def primary(tmp_path: Path) -> Iterator[libsql.Connection]:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_the_key_of_a_row_is_the_feeds(primary: libsql.Connection, key: list[str]) -> None:
-    """Several columns are written just as SQLite's json_array does it."""
+    """Several columns are encoded exactly as SQLite's json_array encodes them."""
     marks = ", ".join("?" for _ in key)
     (written,) = primary.fetch_one(f"SELECT json_array({marks})", key) or ()
     assert json.loads(written) == key
@@ -175,20 +175,20 @@ def test_the_key_of_a_row_is_the_feeds(primary: libsql.Connection, key: list[str
 
 
 def test_the_key_of_a_row_with_one_column_is_plain() -> None:
-    """As in the change feed."""
+    """It is the same as in the change feed."""
     assert row_key("users", "ü:1") == "users:ü:1".encode()
 
 
 def test_only_rows_that_are_looked_after_have_a_key() -> None:
-    """Others would stay in the cache whatever became of them."""
+    """Nothing would remove the changed rows of other tables from the cache."""
     for table in CACHED_TABLES:
         assert row_key(table, "x") == f"{table}:x".encode()
-    with pytest.raises(InvalidValue, match="take users, user_profiles, preferences"):
+    with pytest.raises(InvalidValue, match="use users, user_profiles, preferences"):
         row_key("messages", "m")
 
 
 def test_the_cache_of_a_home_is_encrypted(tmp_path: Path) -> None:
-    """And readable only with its keys."""
+    """It is readable only with the home's keys."""
     pytest.importorskip("rocksdict")
     home = Home(tmp_path)
     store = open_cache(home, KEYS)
@@ -206,7 +206,7 @@ def test_the_cache_of_a_home_is_encrypted(tmp_path: Path) -> None:
 def test_without_rocksdb_the_cache_is_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is optional, and loses nothing that matters."""
+    """RocksDB is optional."""
     monkeypatch.setitem(sys.modules, "rocksdict", None)
     store = open_cache(Home(tmp_path), KEYS)
     store.put(b"k", b"v")
@@ -215,7 +215,7 @@ def test_without_rocksdb_the_cache_is_in_memory(
 
 
 def test_looking_into_a_cache_that_is_not_there_makes_none(tmp_path: Path) -> None:
-    """It is empty."""
+    """The reader is an empty store."""
     store = open_cache(Home(tmp_path), KEYS, read_only=True)
     assert store.items() == []
     assert list(tmp_path.iterdir()) == []

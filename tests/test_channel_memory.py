@@ -1,4 +1,4 @@
-"""The channel memory: what its document says of it, and what many threads at once do to it."""
+"""The channel memory: its document's promises, and use by many threads at once."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def counts(connection: libsql.Connection) -> dict[str, tuple[int, str | None]]:
 
 
 def counted(connection: libsql.Connection) -> dict[str, tuple[int, str | None]]:
-    """What `counts` has to be, by the messages themselves."""
+    """Return the expected `counts`, computed from the messages."""
     rows = connection.fetch_all(
         "SELECT channel_id, count(*), max(timestamp) FROM messages GROUP BY 1"
     )
@@ -97,7 +97,7 @@ def counted(connection: libsql.Connection) -> dict[str, tuple[int, str | None]]:
 
 
 def test_the_folder_of_the_file_is_made(tmp_path):
-    """However deep."""
+    """With all parent folders."""
     with DatabaseManager(str(tmp_path / "a" / "b" / "memory.db")) as memory:
         assert memory.db_path == memory.path == tmp_path / "a" / "b" / "memory.db"
         assert memory.db_path.exists()
@@ -105,7 +105,7 @@ def test_the_folder_of_the_file_is_made(tmp_path):
 
 @pytest.mark.slow
 def test_a_relative_path_stays_where_it_was(tmp_path, monkeypatch):
-    """A thread that comes after a change of the working folder opens the same file."""
+    """A thread that starts after a change of the working folder opens the same file."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     with DatabaseManager("memory.db") as memory:
@@ -116,14 +116,14 @@ def test_a_relative_path_stays_where_it_was(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
-    """In one sentence."""
+    """The error is one sentence with the folder's name."""
     (tmp_path / "file").touch()
     with pytest.raises(HomeNotWritable, match=r"file cannot be used .*[.]$"):
         DatabaseManager(tmp_path / "file" / "memory.db")
 
 
 def test_the_schema_is_that_of_every_lab(tmp_path):
-    """No second one: the core schemas are applied whole, with the indexes the queries need."""
+    """The core schemas are applied completely, with the indexes that the queries need."""
     path = tmp_path / "memory.db"
     with DatabaseManager(path, KEY), LibSQLAdapter(path, KEY).connect() as outside:
         assert CORE.pending(outside) == {}
@@ -143,7 +143,7 @@ def test_the_schema_is_that_of_every_lab(tmp_path):
 
 
 def test_opening_again_keeps_what_is_stored(memory):
-    """A second manager on the same file sees it, and changes nothing."""
+    """A second manager on the same file sees the messages and changes nothing."""
     memory.store_message(**fields(1))
     with DatabaseManager(memory.path, KEY) as again:
         assert again.get_messages() == memory.get_messages()
@@ -164,7 +164,7 @@ def test_a_file_too_short_to_be_a_database_is_left_as_it_is(tmp_path):
 @pytest.mark.parametrize("journal", ["DELETE", "WAL"])
 @pytest.mark.parametrize("crashed", [False, True])
 def test_another_programs_database_is_refused_and_left_as_it_is(tmp_path, journal, crashed):
-    """Not a byte of it changes, nor does anything appear beside it."""
+    """No byte of the file changes, and no file appears beside it."""
     made, path = tmp_path / "made" / "shop.db", tmp_path / "shop" / "shop.db"
     made.parent.mkdir()
     path.parent.mkdir()
@@ -186,7 +186,7 @@ def test_another_programs_database_is_refused_and_left_as_it_is(tmp_path, journa
 
 
 def test_a_table_of_the_same_name_does_not_make_it_ours(tmp_path):
-    """A bot has its own messages."""
+    """Another bot may have a table `messages`, too."""
     with contextlib.closing(sqlite3.connect(tmp_path / "bot.db")) as other:
         other.execute("CREATE TABLE messages (message_id TEXT, content TEXT)")
         other.execute("CREATE TABLE schema_metadata (version INTEGER)")
@@ -197,7 +197,7 @@ def test_a_table_of_the_same_name_does_not_make_it_ours(tmp_path):
 @pytest.mark.parametrize("mark", ["application_id", "user_version"])
 @pytest.mark.parametrize("mode", ["delete", "wal"])
 def test_an_empty_database_that_a_program_has_marked_is_not_ours(tmp_path, mark, mode):
-    """It is about to write its tables there."""
+    """The other program is about to write its tables."""
     path = tmp_path / "bot.db"
     with contextlib.closing(sqlite3.connect(path)) as other:
         other.execute(f"PRAGMA journal_mode = {mode}")
@@ -211,7 +211,7 @@ def test_an_empty_database_that_a_program_has_marked_is_not_ours(tmp_path, mark,
 @pytest.mark.slow
 @pytest.mark.parametrize("key", [None, KEY])
 def test_a_file_that_is_empty_or_was_left_half_made_is_completed(tmp_path, key):
-    """As by a program that was killed while it made it, its log and all."""
+    """As left by a program that was killed while creating it, with its log."""
     (tmp_path / "empty.db").touch()
     DatabaseManager(tmp_path / "empty.db", key).close()
     with LibSQLAdapter(tmp_path / "made.db", key).connect() as connection:
@@ -227,7 +227,7 @@ def test_a_file_that_is_empty_or_was_left_half_made_is_completed(tmp_path, key):
 
 @pytest.mark.slow
 def test_many_processes_may_open_a_file_at_once(tmp_path):
-    """One of them makes it, the others find it half made or just being written."""
+    """One creates it; the others find it incomplete or being written."""
     code = f"""if True:
         import sys
         from datetime import datetime
@@ -242,7 +242,7 @@ def test_many_processes_may_open_a_file_at_once(tmp_path):
 
 
 def test_the_tables_and_indexes_can_be_asked_for_again(memory):
-    """By the names of the document."""
+    """Under the document's method names."""
     memory._create_tables()
     memory._create_indexes()
     memory._initialize_database()
@@ -250,14 +250,14 @@ def test_the_tables_and_indexes_can_be_asked_for_again(memory):
 
 
 def test_the_user_manager_is_made_when_first_asked_for(memory):
-    """And is the same one from then on."""
+    """It is the same object at every access."""
     assert not any(isinstance(value, UserManager) for value in vars(memory).values())
     assert isinstance(memory.user_manager, UserManager)
     assert memory.user_manager is memory.user_manager
 
 
 def test_each_thread_has_a_connection_of_its_own(memory):
-    """The same one every time within a thread, and never another thread's."""
+    """It is the same one at every call within a thread, and never another thread's."""
     barrier = threading.Barrier(8)
 
     def mine() -> libsql.Connection:
@@ -275,7 +275,7 @@ def test_each_thread_has_a_connection_of_its_own(memory):
 
 @pytest.mark.slow
 def test_connections_of_threads_that_ended_are_closed(tmp_path, monkeypatch):
-    """Also where the system gives their identity to another thread."""
+    """Also if the system reuses their thread ids."""
     opened: list[libsql.Connection] = []
     connect = LibSQLAdapter.connect
 
@@ -309,7 +309,7 @@ def test_connections_of_threads_that_ended_are_closed(tmp_path, monkeypatch):
 
 
 def test_get_connection_commits_on_success(memory, outside):
-    """Seen from another connection, and not before the end."""
+    """As seen by another connection, and not before the end."""
     with memory.get_connection() as connection:
         connection.execute("INSERT INTO users (user_id, created_at) VALUES ('u', ?)", [at(0)])
         assert outside.fetch_all("SELECT user_id FROM users") == []
@@ -318,7 +318,7 @@ def test_get_connection_commits_on_success(memory, outside):
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_get_connection_rolls_back_on_error(memory, outside, error):
-    """Whatever the error, and the connection can be used again."""
+    """For any error; afterwards the connection works."""
     with pytest.raises(error), memory.get_connection() as connection:
         connection.execute("INSERT INTO users (user_id, created_at) VALUES ('u', ?)", [at(0)])
         memory.store_message(**fields(1))
@@ -330,7 +330,7 @@ def test_get_connection_rolls_back_on_error(memory, outside, error):
 
 
 def test_get_connection_nests(memory, outside):
-    """An inner one undoes only its own part, and the manager's methods take part."""
+    """An inner block rolls back only its own part; the manager's methods take part."""
     with memory.get_connection():
         memory.store_message(**fields(1))
         with pytest.raises(DuplicateId):
@@ -346,7 +346,7 @@ def test_get_connection_nests(memory, outside):
 
 
 def test_reading_does_not_wait_for_who_writes(memory):
-    """Another thread's open transaction neither blocks a reader nor shows in what it reads."""
+    """Another thread's open transaction neither blocks a reader nor is visible to it."""
     memory.store_message(**fields(1))
     with memory.get_connection():
         memory.store_message(**fields(2))
@@ -355,7 +355,7 @@ def test_reading_does_not_wait_for_who_writes(memory):
 
 
 def test_a_thread_that_never_ends_its_transaction_is_not_waited_for_forever(memory, monkeypatch):
-    """The others are told."""
+    """Other threads get DatabaseLocked."""
     monkeypatch.setattr("aico_lab.channel_memory.connections.BUSY_TIMEOUT", 0.05)
     with memory.get_connection(), pytest.raises(DatabaseLocked, match=r"Another thread.*[.]$"):
         in_thread(lambda: memory.store_message(**fields(1)))
@@ -363,7 +363,7 @@ def test_a_thread_that_never_ends_its_transaction_is_not_waited_for_forever(memo
 
 
 def test_nothing_works_after_close(memory):
-    """In any thread; closing twice is nothing."""
+    """In any thread; closing twice is allowed."""
     memory.store_message(**fields(1))
     memory.close()
     memory.close()
@@ -380,7 +380,7 @@ def test_nothing_works_after_close(memory):
 
 
 def test_closing_undoes_what_a_thread_has_not_committed(memory, outside):
-    """The thread is told."""
+    """The thread gets ConnectionIsClosed."""
     begun, closed = threading.Event(), threading.Event()
 
     def write() -> None:
@@ -402,7 +402,7 @@ def test_closing_undoes_what_a_thread_has_not_committed(memory, outside):
 
 @pytest.mark.slow
 def test_an_encrypted_file_holds_no_plain_text(tmp_path):
-    """Neither the file nor its log, and another key does not open it."""
+    """Neither the file nor its log does, and another key does not open it."""
     path = tmp_path / "memory.db"
     with DatabaseManager(path, KEY) as memory:
         memory.store_message(**fields(1, metadata={"place": "a harbour town"}))
@@ -421,7 +421,7 @@ def test_an_encrypted_file_holds_no_plain_text(tmp_path):
 
 
 def test_a_message_comes_back_as_it_was_stored(memory):
-    """Every field of it."""
+    """For every field."""
     given = fields(
         1,
         role="assistant",
@@ -437,7 +437,7 @@ def test_a_message_comes_back_as_it_was_stored(memory):
 
 
 def test_what_is_left_out_is_filled_in(memory, outside):
-    """The conversation is the channel, and the sentiment is VADER's, as for imported messages."""
+    """The conversation is the channel, and the sentiment is VADER's, as in imports."""
     memory.store_message("m", "general", "ada", "I love this wonderful day!", NOON)
     [stored] = memory.get_messages()
     assert (stored.conversation_id, stored.role, stored.metadata) == ("general", "user", {})
@@ -448,7 +448,7 @@ def test_what_is_left_out_is_filled_in(memory, outside):
 
 
 def test_rows_are_mappings_too(memory):
-    """As SQLite's own rows are."""
+    """Like SQLite's own rows."""
     memory.store_message(**fields(1, metadata={"a": 1}))
     [row] = memory.get_messages()
     assert row["content"] == row.content
@@ -467,18 +467,18 @@ def test_rows_are_mappings_too(memory):
     [("user", "user"), ("bot", "assistant"), ("assistant", "assistant"), ("system", "system")],
 )
 def test_a_message_type_is_the_role(memory, given, role):
-    """By name or in sixth place, alone or with the same role."""
+    """By name or as the sixth argument, alone or with the same role."""
     memory.store_message("a", "c", "ada", "hello", NOON, given)
     memory.add_messages([fields(1, channel_id="c", message_type=given, role=role)])
     assert [row["message_type"] for row in memory.get_messages("c")] == [role, role]
-    with pytest.raises(InvalidEntity, match="give one of them"):
+    with pytest.raises(InvalidEntity, match="give only one of them"):
         memory.store_message(**fields(2, message_type=given, role="robot"))
     with pytest.raises(InvalidEntity, match="role must be"):
         memory.store_message(**fields(2, message_type="reply"))
 
 
 def test_a_message_can_be_replaced(memory, outside):
-    """It keeps its place, its segment, and what the new one does not say."""
+    """It keeps its position, its segment, and the fields that are not given."""
     memory.add_messages([fields(1, metadata={"a": 1}, reply_to="m0"), fields(2)])
     segment = memory.create_conversation_segment("general", NOON, NOON)
     memory.add_message_to_segment(segment, "m1")
@@ -501,7 +501,7 @@ def test_a_message_can_be_replaced(memory, outside):
 
 
 def test_messages_before_and_after_a_time(memory):
-    """Neither includes it; start does."""
+    """`before` and `after` exclude the time; `start` includes it."""
     memory.add_messages([fields(number) for number in range(6)])
     moment = NOON + timedelta(seconds=3)
 
@@ -516,7 +516,7 @@ def test_messages_before_and_after_a_time(memory):
 
 
 def test_messages_are_found_by_keywords(memory):
-    """All of them, whatever their case and script, and nothing in them is an operator."""
+    """All keywords must match, regardless of case and script; there are no operators."""
     texts = ("Onion SOUP", "a soup of ONIONS", "100% soup", "ÄRGER über Суп", "rain")
     memory.add_messages([fields(n, content=text) for n, text in enumerate(texts)])
     memory.store_message(**fields(9, content="onion soup", channel_id="other"))
@@ -536,7 +536,7 @@ def test_messages_are_found_by_keywords(memory):
 
 
 def test_segments_are_listed_and_their_messages_have_places(memory):
-    """The latest first; a message that is given another place moves."""
+    """Latest first; adding a message again with a position moves it."""
     memory.add_messages([fields(number) for number in range(4)])
     at_ = [NOON + timedelta(minutes=number) for number in range(6)]
     for number, name in enumerate(("first", "second", "third")):
@@ -566,7 +566,7 @@ def test_segments_are_listed_and_their_messages_have_places(memory):
 
 
 def test_ids_that_are_numbers_are_taken_for_their_digits(memory):
-    """As chat services give them, beyond what a float can tell apart."""
+    """As chat services use them, beyond the precision of a float."""
     big = 1234567890123456789
     memory.store_message(big, big + 1, big + 2, "hello", NOON)
     [stored] = memory.get_messages(big + 1, user_id=big + 2)
@@ -583,7 +583,7 @@ def test_ids_that_are_numbers_are_taken_for_their_digits(memory):
     [
         (datetime(2024, 7, 1, 12, 0, 0, 5), "2024-07-01T10:00:00.000005Z"),  # noqa: DTZ001
         (datetime(2024, 1, 1, 12), "2024-01-01T11:00:00.000000Z"),  # noqa: DTZ001
-        # The hour that happens twice when summer time ends.
+        # The hour that is repeated when summer time ends.
         (datetime(2024, 10, 27, 2, 30), "2024-10-27T00:30:00.000000Z"),  # noqa: DTZ001
         (datetime(2024, 10, 27, 2, 30, fold=1), "2024-10-27T01:30:00.000000Z"),  # noqa: DTZ001
         (datetime(900, 1, 1, tzinfo=UTC), "0900-01-01T00:00:00.000000Z"),
@@ -596,7 +596,7 @@ def test_ids_that_are_numbers_are_taken_for_their_digits(memory):
     ],
 )
 def test_times_are_stored_in_utc_at_a_fixed_width(memory, outside, monkeypatch, given, stored):
-    """A naive datetime is local time, here Berlin's; text without a zone is UTC."""
+    """A naive datetime is local time, here Berlin; text without a time zone is UTC."""
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
     try:
@@ -643,7 +643,7 @@ def test_times_are_stored_in_utc_at_a_fixed_width(memory, outside, monkeypatch, 
 def test_a_message_that_breaks_a_rule_is_refused_and_so_are_those_beside_it(
     memory, outside, changes
 ):
-    """Nothing is written, and the sentence quotes no value."""
+    """Nothing is written, and the error quotes no value."""
     with pytest.raises(InvalidEntity, match=r"[.]$") as refused:
         memory.add_messages([fields(1), fields(2, **changes)])
     assert "secret" not in str(refused.value)
@@ -652,20 +652,20 @@ def test_a_message_that_breaks_a_rule_is_refused_and_so_are_those_beside_it(
 
 
 def test_a_message_is_as_long_as_a_million_characters_at_most(memory):
-    """One more is too long."""
+    """One character more is refused."""
     memory.store_message(**fields(1, content=" " * 1_000_000))
     with pytest.raises(TextTooLong, match=r"1,000,000 characters.*[.]$"):
         memory.store_message(**fields(2, content=" " * 1_000_001))
 
 
 def test_a_system_message_needs_no_author(memory):
-    """Nobody is made up for it."""
+    """No user is created for it."""
     memory.store_message("m", "general", None, "ada joined", NOON, role="system")
     assert memory.get_messages()[0].user_id is None
 
 
 def test_an_id_that_is_taken_is_refused(memory, outside):
-    """The stored message stays as it is, its channel's count too."""
+    """The stored message and its channel's count do not change."""
     memory.store_message(**fields(1))
     with pytest.raises(DuplicateId, match=r"1 of 1 messages have an id that is taken.*[.]$"):
         memory.store_message(**fields(1, content="other", channel_id="random"))
@@ -675,7 +675,7 @@ def test_an_id_that_is_taken_is_refused(memory, outside):
 
 @pytest.mark.parametrize("again", [2, 1], ids=["twice in the batch", "stored before"])
 def test_many_messages_are_stored_all_or_none(memory, outside, again):
-    """One bad id among them, and no message, channel or person is added."""
+    """With one taken id among them, no message, channel or person is added."""
     memory.store_message(**fields(1))
     batch = [fields(2), fields(3, channel_id="random", user_id="bob"), fields(again, content="x")]
     with pytest.raises(DuplicateId, match="1 of 3"):
@@ -688,14 +688,14 @@ def test_many_messages_are_stored_all_or_none(memory, outside, again):
 
 
 def test_a_channel_and_a_person_are_as_old_as_the_first_message_that_made_them(memory, outside):
-    """Whatever the order in the batch."""
+    """Whatever the order of messages in the batch."""
     memory.add_messages([fields(5), fields(3), fields(4)])
     for table in ("channels", "users"):
         assert outside.fetch_all(f"SELECT created_at FROM {table}") == [(at(3),)]
 
 
 def test_an_older_message_does_not_turn_the_last_activity_back(memory, outside):
-    """It counts all the same."""
+    """The message is counted nevertheless."""
     memory.add_messages([fields(9), fields(3)])
     memory.store_message(**fields(5))
     assert counts(outside) == {"general": (3, at(9))}
@@ -720,7 +720,7 @@ PLACES = st.sampled_from(["a", "b", "c"])
 def test_messages_are_found_by_channel_person_and_time(
     memory, *, stored, channel, user, between, limit
 ):
-    """The latest ones, by time and then arrival, as a list of Python's would give them."""
+    """The latest ones, by time and then arrival, as computed with a Python list."""
     with memory.get_connection() as connection:
         connection.execute("DELETE FROM messages")
     memory.add_messages(
@@ -749,14 +749,14 @@ def test_messages_are_found_by_channel_person_and_time(
 
 
 def test_a_negative_limit_is_refused(memory):
-    """It would mean all of them."""
+    """SQL would return all messages."""
     with pytest.raises(InvalidValue):
         memory.get_messages(limit=-1)
 
 
 @pytest.mark.slow
 def test_thousands_of_messages_are_given_in_the_order_of_their_ids(memory):
-    """More than a statement takes parameters; ids of no message are passed over."""
+    """More ids than a statement can have parameters; unknown ids are ignored."""
     memory.add_messages([fields(number, sentiment_score=0.0) for number in range(3_000)])
     ids = [f"m{number}" for number in range(4_000)] * 10
     random.Random(1).shuffle(ids)
@@ -769,7 +769,7 @@ def test_thousands_of_messages_are_given_in_the_order_of_their_ids(memory):
 
 
 def test_what_another_program_removes_is_gone(memory, outside):
-    """Its segments and vectors go with it."""
+    """Deleting a message also deletes its segment entries and vectors."""
     memory.add_messages([fields(1), fields(2)])
     segment = memory.create_conversation_segment("general", at(1), at(2))
     memory.add_message_to_segment(segment, "m1")
@@ -781,15 +781,15 @@ def test_what_another_program_removes_is_gone(memory, outside):
 
 @pytest.mark.parametrize("change", ["timestamp = 'noon'", "timestamp = 7", "metadata = '{'"])
 def test_what_another_program_wrote_wrongly_is_named(memory, outside, change):
-    """Rather than shown as something else."""
+    """A malformed value raises an error instead of being misread."""
     memory.store_message(**fields(1))
     outside.execute(f"UPDATE messages SET {change}")
-    with pytest.raises(CorruptDatabase, match=r"mend or remove .*[.]$"):
+    with pytest.raises(CorruptDatabase, match=r"correct or delete it[.]$"):
         memory.get_messages()
 
 
 def test_a_time_that_another_program_wrote_without_a_zone_is_utc(memory, outside):
-    """As in a file that is imported."""
+    """As in an imported file."""
     memory.store_message(**fields(1))
     outside.execute("UPDATE messages SET timestamp = '2024-03-01 12:00'")
     assert [m.timestamp for m in memory.get_messages()] == [NOON]
@@ -797,7 +797,7 @@ def test_a_time_that_another_program_wrote_without_a_zone_is_utc(memory, outside
 
 @pytest.mark.slow
 def test_what_is_stored_in_a_labs_database_reaches_its_warehouse(lab):
-    """The tables are the same, so the change feed and the reports see it."""
+    """The tables are the same, so the change feed and reports include the messages."""
     with DatabaseManager(lab.home.primary, lab.storage.keys.libsql()) as memory:
         memory.store_message(**fields(1))
     lab.sync()
@@ -810,7 +810,7 @@ def test_what_is_stored_in_a_labs_database_reaches_its_warehouse(lab):
 
 
 def test_a_segment_holds_messages_in_the_order_in_which_they_were_put_in(memory, outside):
-    """Putting one in again leaves it where it is."""
+    """Adding a message again does not move it."""
     memory.add_messages([fields(number) for number in range(4)])
     segment = memory.create_conversation_segment(
         "general", NOON, at(3), summary="homesick", metadata={"topic": "home"}
@@ -825,7 +825,7 @@ def test_a_segment_holds_messages_in_the_order_in_which_they_were_put_in(memory,
 
 
 def test_a_segment_that_breaks_a_rule_is_refused(memory):
-    """Each with a sentence of its own."""
+    """Each error has its own message."""
     memory.add_messages([fields(1), fields(2, channel_id="random")])
     segment = memory.create_conversation_segment("general", at(1), at(1), segment_id="s")
     assert segment == "s"
@@ -846,7 +846,7 @@ def test_a_segment_that_breaks_a_rule_is_refused(memory):
 
 
 def test_a_user_is_made_once(memory, outside):
-    """A name that becomes known later is kept, and a known one is not replaced."""
+    """A name that becomes known later is stored; a known name is not replaced."""
     memory.store_message(**fields(1))
     assert memory.user_manager.get_or_create_user("ada").name is None
     ada = memory.user_manager.get_or_create_user("ada", "Ada")
@@ -870,16 +870,16 @@ def test_a_user_is_made_once(memory, outside):
     ],
 )
 def test_what_a_foreign_program_wrote_of_a_user_is_named(memory, outside, change):
-    """With the table to look into."""
+    """The error names the table."""
     memory.user_manager.get_or_create_user("ada")
     outside.execute(change)
-    with pytest.raises(CorruptDatabase, match=r"mend or remove .* user\w+[.]$"):
+    with pytest.raises(CorruptDatabase, match=r"user\w+: correct or delete it[.]$"):
         memory.user_manager.get_or_create_user("ada")
         memory.user_manager.get_profile("ada")
 
 
 def test_a_profile_is_changed_key_by_key(memory):
-    """What was not named stays."""
+    """Keys that are not given stay."""
     users = memory.user_manager
     users.get_or_create_user("ada")
     assert users.get_profile("ada") == {}
@@ -895,7 +895,7 @@ def test_a_profile_is_changed_key_by_key(memory):
 
 
 def test_no_update_of_a_profile_is_lost(memory):
-    """Eight threads set a key of their own each, at once."""
+    """Eight threads set one key each at the same time."""
     memory.user_manager.get_or_create_user("ada")
     barrier = threading.Barrier(8)
 
@@ -913,7 +913,7 @@ def test_no_update_of_a_profile_is_lost(memory):
 
 
 def work(memory: DatabaseManager, number: int, turns: int) -> None:
-    """Store one by one and in batches, provoke refusals, and read in between."""
+    """Store messages one by one and in batches, provoke refusals, and read in between."""
     chance = random.Random(number)
     for turn in range(turns):
         base = (number * turns + turn) * 4
@@ -945,7 +945,7 @@ def check_nothing_was_lost(outside: libsql.Connection, messages: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("turns", [4, pytest.param(100, marks=pytest.mark.slow)])
 def test_sixteen_threads_store_and_read_at_once(memory, outside, turns):
-    """No message is lost or doubled, and counts and last activities are exact."""
+    """No message is lost or doubled; counts and last activities are exact."""
     with ThreadPoolExecutor(16) as pool:
         for done in [pool.submit(work, memory, number, turns) for number in range(16)]:
             done.result()
@@ -968,7 +968,7 @@ with DatabaseManager(path, KEY) as memory:
 
 @pytest.mark.slow
 def test_two_processes_store_and_read_at_once(tmp_path):
-    """Both make the same new file at the same time, too."""
+    """Both also create the file at the same time."""
     path = tmp_path / "memory.db"
     workers = [
         subprocess.Popen(

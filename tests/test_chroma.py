@@ -47,7 +47,7 @@ VECTORS = np.eye(4, dtype=np.float32)
 
 @pytest.fixture(autouse=True)
 def ram(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """What stands for the RAM disk, so that tests side by side see only their own folders."""
+    """A stand-in for the RAM disk, so that parallel tests see only their own folders."""
     folder = tmp_path / "ram"
     folder.mkdir()
     monkeypatch.setattr(sealed, "RAM", folder)
@@ -68,7 +68,7 @@ def fill(adapter: ChromaDBAdapter, text: str = SECRET) -> None:
 
 
 def test_the_key_is_an_age_identity() -> None:
-    """Pyrage reads it back as it was written, and it is another one for another home."""
+    """Pyrage reads it unchanged, and each home has another one."""
     assert KEY is not None
     assert str(x25519.Identity.from_str(KEY)) == KEY
     assert Keys(b"l" * 32).chroma() != KEY
@@ -78,7 +78,7 @@ def test_the_key_is_an_age_identity() -> None:
 def test_a_connection_may_be_closed_by_another_thread(
     adapter: ChromaDBAdapter, ram: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who comes next is not locked out, and no file of the first stays open."""
+    """The lock is released for the next connection, and no file stays open."""
     locks: list[FileLock] = []  # kept, so that the garbage collector lets go of none of them
 
     def lock(*args: Any, **options: Any) -> FileLock:
@@ -97,7 +97,7 @@ def test_a_connection_may_be_closed_by_another_thread(
 
 @given(st.binary(min_size=32, max_size=32))
 def test_any_32_bytes_make_an_identity(secret: bytes) -> None:
-    """The encoding of BIP-173, checked by pyrage's own."""
+    """The encoding of BIP-173, verified by pyrage."""
     text = bech32("age-secret-key-", secret).upper()
     assert str(x25519.Identity.from_str(text)) == text
 
@@ -110,7 +110,7 @@ def test_the_encoding_is_the_standards() -> None:
 def test_nothing_readable_remains_when_the_store_is_closed(
     adapter: ChromaDBAdapter, tmp_path: Path
 ) -> None:
-    """At rest there is one encrypted file, and no folder in memory."""
+    """On disk there is one encrypted file, and no private folder remains."""
     fill(adapter)
     assert adapter.path is not None
     assert {path.name for path in adapter.path.parent.iterdir()} == {"vectors.age", "vectors.lock"}
@@ -126,7 +126,7 @@ def test_nothing_readable_remains_when_the_store_is_closed(
 
 
 def test_what_is_open_is_for_its_owner_alone(adapter: ChromaDBAdapter, ram: Path) -> None:
-    """Nobody else may enter the private folder."""
+    """The private folder is readable for its owner only."""
     with adapter.connect():
         (root,) = ram.iterdir()
         modes = {path.stat().st_mode & 0o777 for path in (root, *root.iterdir()) if path.is_dir()}
@@ -134,18 +134,18 @@ def test_what_is_open_is_for_its_owner_alone(adapter: ChromaDBAdapter, ram: Path
 
 
 def test_a_foreign_private_folder_is_not_trusted(adapter: ChromaDBAdapter, ram: Path) -> None:
-    """Anybody may make a folder of that name on a shared RAM disk."""
+    """Anybody can make a folder of that name on a shared RAM disk."""
     root = ram / f"aico-lab-{os.getuid()}"
     root.mkdir()
     root.chmod(0o777)
-    with pytest.raises(NotPermitted, match="not a folder of yours alone"):
+    with pytest.raises(NotPermitted, match="is not private to you"):
         adapter.connect()
 
 
 def test_what_a_killed_process_left_open_is_removed(
     adapter: ChromaDBAdapter, ram: Path, tmp_path: Path
 ) -> None:
-    """Its changes are lost, its folder goes at the next opening; that of a living process stays."""
+    """Its changes are lost; the next opening removes its folder, but none of a living process."""
     fill(adapter, "before")
     code = f"""if True:
         import os, signal
@@ -177,7 +177,7 @@ def test_what_a_killed_process_left_open_is_removed(
 
 
 def test_a_process_that_forgets_to_close_leaves_nothing(ram: Path, tmp_path: Path) -> None:
-    """The folder in memory goes with the process; what was not sealed is not kept."""
+    """The private folder is removed at exit; unsealed changes are lost."""
     code = f"""if True:
         from pathlib import Path
         from aico_lab.adapters import chroma, sealed
@@ -191,7 +191,7 @@ def test_a_process_that_forgets_to_close_leaves_nothing(ram: Path, tmp_path: Pat
 
 
 def test_one_writer_at_a_time_and_readers_beside_it(adapter: ChromaDBAdapter) -> None:
-    """A reader sees what was sealed last, whatever the writer is doing, and keeps nothing."""
+    """A reader sees the last sealed state, whatever the writer does, and stores nothing."""
     fill(adapter)
     reading = ChromaDBAdapter(adapter.path, KEY, read_only=True)
     with adapter.connect() as writer, reading.connect() as reader:
@@ -209,7 +209,7 @@ def test_one_writer_at_a_time_and_readers_beside_it(adapter: ChromaDBAdapter) ->
 
 
 def test_an_exception_keeps_nothing(adapter: ChromaDBAdapter) -> None:
-    """What was half done is not sealed."""
+    """Unfinished changes are not sealed."""
     fill(adapter)
     before = adapter.version()
     with pytest.raises(RuntimeError), adapter.connect() as store:
@@ -221,7 +221,7 @@ def test_an_exception_keeps_nothing(adapter: ChromaDBAdapter) -> None:
 
 
 def test_nothing_is_written_where_nothing_changed(adapter: ChromaDBAdapter) -> None:
-    """A look into the store does not encrypt it anew."""
+    """Reading the store does not encrypt it again."""
     fill(adapter)
     before = adapter.version()
     with adapter.connect() as store:
@@ -231,7 +231,7 @@ def test_nothing_is_written_where_nothing_changed(adapter: ChromaDBAdapter) -> N
 
 @pytest.mark.parametrize("key", [KEY, None], ids=["encrypted", "plain"])
 def test_the_state_is_read_without_opening(tmp_path: Path, key: str | None) -> None:
-    """A consumer's cursor is kept with the vectors, and found quickly."""
+    """A consumer's cursor is stored with the vectors, and read quickly."""
     adapter = ChromaDBAdapter(tmp_path / "vectors", key)
     assert adapter.peek_state() is None
     assert adapter.version() is None
@@ -246,7 +246,7 @@ def test_the_state_is_read_without_opening(tmp_path: Path, key: str | None) -> N
 
 
 def test_clear_leaves_nothing_of_what_was_deleted(tmp_path: Path) -> None:
-    """Chroma keeps deleted texts in its files; a later version of it may not, and this fails."""
+    """Chroma keeps deleted texts in its files; when that changes, this test fails."""
     adapter = ChromaDBAdapter(tmp_path / "vectors")
     fill(adapter)
     with adapter.connect() as store:
@@ -258,7 +258,7 @@ def test_clear_leaves_nothing_of_what_was_deleted(tmp_path: Path) -> None:
 
 
 def test_queries_give_cosine_similarity(adapter: ChromaDBAdapter) -> None:
-    """Nearest first, only what the condition lets through, and no more than there is."""
+    """Nearest first, filtered by the condition, and at most all entries."""
     with adapter.connect() as store:
         memories = store.collection("memories")
         memories.upsert(
@@ -281,7 +281,7 @@ def test_queries_give_cosine_similarity(adapter: ChromaDBAdapter) -> None:
 
 
 def test_more_than_one_batch_is_stored(adapter: ChromaDBAdapter) -> None:
-    """Chroma takes 5,461 entries at a time."""
+    """Chroma accepts 5,461 entries at a time."""
     ids = [f"id{number}" for number in range(5_500)]
     vectors = np.random.default_rng(1).normal(size=(5_500, 4))
     with adapter.connect() as store:
@@ -296,7 +296,7 @@ def test_more_than_one_batch_is_stored(adapter: ChromaDBAdapter) -> None:
 def test_vectors_without_a_direction_are_refused(
     adapter: ChromaDBAdapter, vector: list[float]
 ) -> None:
-    """Such as WordLlama's for a blank text."""
+    """Such as WordLlama's vector of a blank text."""
     with adapter.connect() as store:
         memories = store.collection("memories")
         with pytest.raises(UnstorableValue, match="zero or not finite"):
@@ -307,7 +307,7 @@ def test_vectors_without_a_direction_are_refused(
 
 
 def test_what_cannot_be_meant_is_refused(adapter: ChromaDBAdapter) -> None:
-    """With our errors, and without repeating what was given."""
+    """Our errors are raised, and do not repeat the arguments."""
     with adapter.connect() as store:
         for name in ("ab", "with space", "-begins", "x" * 600):
             with pytest.raises(InvalidValue):
@@ -318,7 +318,7 @@ def test_what_cannot_be_meant_is_refused(adapter: ChromaDBAdapter) -> None:
             memories.upsert(["b"], [[1, 2, 3]])
         with pytest.raises(InvalidValue, match="as many vectors"):
             memories.upsert(["b", "c"], [[1, 2]])
-        with pytest.raises(InvalidValue, match="as many in each"):
+        with pytest.raises(InvalidValue, match="all of one length"):
             memories.upsert(["b", "c"], [[1, 2], [1]])
         with pytest.raises(InvalidValue, match="duplicates"):
             memories.upsert(["b", "b"], [[1, 2], [1, 2]])
@@ -334,7 +334,7 @@ def test_what_cannot_be_meant_is_refused(adapter: ChromaDBAdapter) -> None:
 
 
 def test_two_stores_in_memory_share_nothing() -> None:
-    """Chroma itself has one memory for the whole process."""
+    """Chroma itself shares one memory per process."""
     with ChromaDBAdapter().connect() as one, ChromaDBAdapter().connect() as other:
         one.collection("memories").upsert(["a"], [[1, 2]])
         assert other.collection("memories").count() == 0
@@ -345,7 +345,7 @@ def test_two_stores_in_memory_share_nothing() -> None:
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])
 def test_a_damaged_file_is_refused(adapter: ChromaDBAdapter, damage: str) -> None:
-    """The cipher notices every changed byte."""
+    """The cipher detects every changed byte."""
     fill(adapter)
     assert adapter.path is not None
     file = adapter.path.with_name("vectors.age")
@@ -360,7 +360,7 @@ def test_a_damaged_file_is_refused(adapter: ChromaDBAdapter, damage: str) -> Non
 
 
 def test_a_file_of_something_else_is_refused(adapter: ChromaDBAdapter) -> None:
-    """And left alone, for the next opening too."""
+    """The file stays unchanged, also at the next opening."""
     assert adapter.path is not None
     adapter.path.parent.mkdir()
     for content in (b"", b"garbage" * 1000):
@@ -373,7 +373,7 @@ def test_a_file_of_something_else_is_refused(adapter: ChromaDBAdapter) -> None:
 
 
 def test_a_damaged_plain_folder_is_refused_and_can_be_cleared(tmp_path: Path) -> None:
-    """Chroma remembers a folder that failed to open, and would fail for ever."""
+    """Chroma caches a folder that failed to open, and would fail every time."""
     adapter = ChromaDBAdapter(tmp_path / "vectors")
     fill(adapter)
     (tmp_path / "vectors" / "chroma.sqlite3").write_bytes(b"garbage" * 1000)
@@ -387,7 +387,7 @@ def test_a_damaged_plain_folder_is_refused_and_can_be_cleared(tmp_path: Path) ->
 def test_a_full_disk_leaves_the_sealed_file_as_it_was(
     adapter: ChromaDBAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sealing fails whole, with a sentence."""
+    """Sealing fails atomically, with an error that says what to do."""
     fill(adapter)
     before = adapter.version()
 
@@ -436,7 +436,7 @@ def test_the_documents_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_closing_really_releases_the_files(tmp_path: Path) -> None:
-    """Chroma shares what it opened within a process, and would keep it."""
+    """Chroma would cache the opened store for the lifetime of the process."""
     adapter = ChromaDBAdapter(tmp_path / "vectors")
     fill(adapter)
     open_files = [path.resolve() for path in Path("/proc/self/fd").iterdir()]
@@ -446,7 +446,7 @@ def test_closing_really_releases_the_files(tmp_path: Path) -> None:
 
 
 def test_use_after_close_is_refused(adapter: ChromaDBAdapter) -> None:
-    """With a sentence, also through a collection from before."""
+    """Also through a collection that was opened before."""
     store = adapter.connect()
     memories = store.collection("memories")
     store.close()
@@ -457,7 +457,7 @@ def test_use_after_close_is_refused(adapter: ChromaDBAdapter) -> None:
 
 
 def test_a_key_that_is_none_is_refused_without_being_repeated(tmp_path: Path) -> None:
-    """Its text appears nowhere."""
+    """The key's text is in no error."""
     fill(ChromaDBAdapter(tmp_path / "vectors", KEY))
     with pytest.raises(InvalidValue, match="age identity") as refused:
         ChromaDBAdapter(tmp_path / "vectors", "not-a-key").connect()
@@ -465,7 +465,7 @@ def test_a_key_that_is_none_is_refused_without_being_repeated(tmp_path: Path) ->
 
 
 def test_chromadb_is_imported_on_first_use_only(tmp_path: Path) -> None:
-    """It takes seconds."""
+    """The import takes seconds."""
     code = f"""if True:
         import sys
         from aico_lab.adapters.chroma import ChromaDBAdapter
@@ -479,7 +479,7 @@ def test_chromadb_is_imported_on_first_use_only(tmp_path: Path) -> None:
 
 
 def test_a_repository_refuses_a_client_at_once() -> None:
-    """The document gives it one; the sentence says what to give instead."""
+    """The document passes a client; the error says what to pass instead."""
     client: Any = chromadb.EphemeralClient(chromadb.config.Settings(anonymized_telemetry=False))
     with pytest.raises(WrongUse, match=r"ChromaDBMemoryRepository\(dal, lab.memories.index\)"):
         ChromaDBMemoryRepository(client)

@@ -158,7 +158,7 @@ WRONG_ON_A_HOME = [
     (["report", "run", "pattern_analysis", "-p", "gap_minute=1"], 2, "did you mean gap_minutes?"),
     (["report", "run", "pattern_analysis", "-p", "since=7d", "-p", "since=9d"], 2, "twice"),
     (["metrics", "show", "sessions", "-p", "gap_minutes=1", "-p", " gap_minutes=2"], 2, "twice"),
-    (["sql", "SELECT 1; SELECT 2"], 2, "one question at a time"),
+    (["sql", "SELECT 1; SELECT 2"], 2, "one query at a time"),
     (["schema", "rollback", "memmories", "--to", "0"], 2, "did you mean memories?"),
     (["report", "run", "pattern_analysis", "-p", "gap_minutes=many"], 2, "whole number"),
     (["report", "run", "pattern_analysis", "-p", "since"], 2, "NAME=VALUE"),

@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def asked(folder: Path, homes: Homes) -> Iterator[Lab]:
-    """A lab with a snapshot in a file and one whose change is still in its log."""
+    """A lab with a snapshot in a file, and a snapshot with changes still in its log."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("XDG_CONFIG_HOME", str(folder / "config"))
         patched.setenv("HOME", str(folder))
@@ -49,7 +49,7 @@ def asked(folder: Path, homes: Homes) -> Iterator[Lab]:
 
 @pytest.fixture
 def listener() -> Iterator[tuple[int, list[bytes]]]:
-    """A port of this machine, and what was sent to it."""
+    """A local port, and the data sent to it."""
     received: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -65,7 +65,7 @@ def listener() -> Iterator[tuple[int, list[bytes]]]:
 
 
 def everything(folder: Path) -> dict[Path, tuple[bytes, int]]:
-    """What lies below a folder, and the modes of it."""
+    """Return the files below a folder with their modes."""
     return {
         file: (file.read_bytes() if file.is_file() else b"", file.stat().st_mode)
         for file in folder.rglob("*")
@@ -201,7 +201,7 @@ SET threads = 1
 
 @pytest.fixture(params=[*WRITING, *READING, *SETTING])
 def query(request, asked: Lab, folder: Path, listener) -> str:
-    """One query, its placeholders filled in."""
+    """One query with its placeholders filled in."""
     (spill,) = asked.sql("SELECT current_setting('temp_directory')").fetchone()
     (attached,) = asked.sql("SELECT path FROM duckdb_databases() WHERE path IS NOT NULL").fetchone()
     Path(spill).mkdir(exist_ok=True)  # as if something had been spilled already
@@ -217,7 +217,7 @@ def query(request, asked: Lab, folder: Path, listener) -> str:
 
 
 def test_a_query_reaches_nothing_but_the_snapshot(asked: Lab, folder: Path, listener, query: str):
-    """It is refused; nothing is written, nothing sent, and the next query has its answer."""
+    """It is refused, nothing is written or sent, and the next query works."""
     frame = pa.table({"x": [1]})
     before = everything(folder)
     with pytest.raises((NotPermitted, InvalidStatement)), translated("The snapshot"):
@@ -229,7 +229,7 @@ def test_a_query_reaches_nothing_but_the_snapshot(asked: Lab, folder: Path, list
 
 
 def test_what_is_refused_is_told_with_the_way_out(asked: Lab, folder: Path):
-    """One sentence for files, one for settings, whether DuckDB or we refuse."""
+    """One message for files, one for settings, whoever refuses."""
     for query in (f"COPY (SELECT 1) TO '{folder}/x.csv'", f"FROM read_text('{folder}/note.txt')"):
         with pytest.raises(NotPermitted, match=r"--output FILE.*external_access=True"):
             asked.sql(query)
@@ -256,7 +256,7 @@ def test_what_is_refused_is_told_with_the_way_out(asked: Lab, folder: Path):
     ],
 )  # fmt: skip
 def test_questions_have_their_answers(asked: Lab, query: str, answer: list[tuple[object, ...]]):
-    """Also those that make something for themselves, in memory."""
+    """Also for queries that use temporary objects in memory."""
     assert asked.sql(query).fetchall() == answer
 
 
@@ -271,12 +271,12 @@ def test_questions_have_their_answers(asked: Lab, query: str, answer: list[tuple
     ],
 )
 def test_a_query_can_be_explained(asked: Lab, query: str):
-    """And tables described."""
+    """Tables can be described, too."""
     assert asked.sql(query).fetchall()
 
 
 def test_values_are_given_apart_from_the_query(asked: Lab):
-    """By place or by name, so that nobody has to quote a text."""
+    """By position or by name, so that no text needs quoting."""
     quoted = "it's; COPY (SELECT 1) TO 'x'"
     assert asked.sql("SELECT ? || ?", [quoted, "!"]).fetchone() == (f"{quoted}!",)
     one = asked.sql("SELECT $a + $b AS sum", {"a": 1, "b": 2})
@@ -287,13 +287,13 @@ def test_values_are_given_apart_from_the_query(asked: Lab):
 
 @pytest.mark.slow
 def test_the_metrics_and_the_proof_are_asked_the_same_way(asked: Lab):
-    """Whose queries are our own."""
+    """These queries are our own."""
     assert asked.verify().ok
     assert len(asked.metrics.overview())
 
 
 def test_half_of_the_memory_and_of_the_disk_are_left_to_others(asked: Lab):
-    """DuckDB would take four fifths, and nine tenths."""
+    """DuckDB's defaults are four fifths of the memory and nine tenths of the disk."""
     row = asked.sql(
         "SELECT current_setting('memory_limit'), current_setting('max_temp_directory_size')"
     ).fetchone()
@@ -307,7 +307,7 @@ def test_half_of_the_memory_and_of_the_disk_are_left_to_others(asked: Lab):
 
 
 def test_what_is_spilled_is_encrypted_and_goes_again(asked: Lab, tmp_path: Path):
-    """The folder for it stays open to DuckDB itself."""
+    """DuckDB itself can still write to the temporary folder."""
     adapter = DuckDBAdapter(
         max(asked.home.snapshots.glob("*.duckdb")),
         asked.storage.keys.duckdb(),
@@ -330,7 +330,7 @@ def test_what_is_spilled_is_encrypted_and_goes_again(asked: Lab, tmp_path: Path)
 
 
 def test_who_says_so_lets_queries_reach_further(asked: Lab, folder: Path, tmp_path: Path):
-    """The same queries; and the key is not theirs to see, nor is the snapshot theirs to change."""
+    """The same queries work, but still see no key and cannot change the snapshot."""
     key = folder / "key"
     key.touch(0o600)
     key.write_bytes(base64.urlsafe_b64encode(asked.storage.keys.credential))
@@ -347,7 +347,7 @@ def test_who_says_so_lets_queries_reach_further(asked: Lab, folder: Path, tmp_pa
 
 @pytest.mark.parametrize("ending", ["", ".wal"])
 def test_duckdb_itself_cannot_write_over_the_snapshot(asked: Lab, folder: Path, ending: str):
-    """Even where no statement is refused before: the name that it knows is gone."""
+    """Even if no statement is refused first: the name that DuckDB knows is removed."""
     connection = asked.storage.reader.connection()
     (attached,) = connection.execute(
         "SELECT path FROM duckdb_databases() WHERE path IS NOT NULL"
@@ -362,7 +362,7 @@ def test_duckdb_itself_cannot_write_over_the_snapshot(asked: Lab, folder: Path, 
 
 
 def test_a_snapshot_is_read_where_the_disk_knows_no_links(asked: Lab, monkeypatch):
-    """By its own name; statements that write stay refused."""
+    """It is opened by its own name; statements that write are still refused."""
     monkeypatch.setattr(os, "link", Mock(side_effect=OSError))
     adapter = DuckDBAdapter(
         max(asked.home.snapshots.glob("*.duckdb")),
@@ -377,7 +377,7 @@ def test_a_snapshot_is_read_where_the_disk_knows_no_links(asked: Lab, monkeypatc
 
 
 def test_nothing_is_left_of_opening_a_snapshot(asked: Lab):
-    """Neither the second name nor a second link, which would keep its room on the disk."""
+    """Neither the second name nor a second link, which would keep disk space in use."""
     asked.sql("SELECT 1")
     snapshot = max(asked.home.snapshots.glob("*.duckdb"))
     links = [file for file in asked.home.path.rglob("*") if file.samefile(snapshot)]

@@ -1,4 +1,4 @@
-"""The data access layer: transactions that belong to tasks, connections that always come back."""
+"""The data access layer: transactions per task, and connections that always come back."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ LONG = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i <
 
 
 class Regret(Exception):
-    """What leaves a transaction that is to be undone."""
+    """The exception that leaves a transaction to be rolled back."""
 
 
 class Counting(LibSQLAdapter):
-    """Knows how many connections it has opened and closed."""
+    """Counts the connections it has opened and closed."""
 
     def __init__(self, path: Path, **options: Any) -> None:
         super().__init__(path, KEY, create=False, **options)
@@ -68,7 +68,7 @@ class Counting(LibSQLAdapter):
 
 
 class Outside:
-    """A connection of its own, which sees what is committed and waits for nobody."""
+    """A separate connection, which sees committed data only and never waits."""
 
     def __init__(self, path: Path) -> None:
         self.connection = LibSQLAdapter(path, KEY, busy_timeout=0).connect()
@@ -101,14 +101,14 @@ def outside(path: Path) -> Iterator[Outside]:
 
 @pytest.fixture
 async def dal(path: Path) -> Any:
-    """A layer of three connections, which has to come to its end in time."""
+    """A layer of three connections, in a test with a time limit."""
     async with DataAccessLayer(Counting(path), max_connections=3, acquire_timeout=5) as layer:
         yield layer
         assert await all_connections(layer) == 3
 
 
 async def all_connections(dal: DataAccessLayer) -> int:
-    """Borrow every connection at once, so that a lost one is noticed; how many work."""
+    """Borrow every connection at once, so that a lost one is noticed; return how many work."""
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(3):
             connection = await stack.enter_async_context(dal.connection_pool.acquire())
@@ -159,7 +159,7 @@ class TransactionContext:
 
 
 async def test_the_layer_printed_in_the_document_runs_on_the_pool(path, outside):
-    """Its transaction commits, and undoes what an exception leaves."""
+    """Its transaction commits, and rolls back on an exception."""
     names = {
         "ConnectionPool": ConnectionPool,
         "DatabaseAdapter": DatabaseAdapter,
@@ -188,7 +188,7 @@ async def test_the_layer_printed_in_the_document_runs_on_the_pool(path, outside)
 
 
 async def test_operations_commit_by_themselves(dal, outside):
-    """A second connection sees each as soon as it is done, rows come by name."""
+    """A second connection sees each operation when it is done; rows are read by column name."""
     await dal.execute(INSERT, ["one"])
     assert outside.rows() == ["one"]
     await dal.execute_many(INSERT, ((name,) for name in ("two", "three")))
@@ -203,7 +203,7 @@ async def test_operations_commit_by_themselves(dal, outside):
 
 
 async def test_a_transaction_commits_whole_or_not_at_all(dal, outside):
-    """Nothing is visible outside before the end; an exception undoes all."""
+    """Nothing is visible outside before the end; an exception rolls everything back."""
     async with dal.transaction() as inside:
         await inside.execute(INSERT, ["one"])
         await dal.execute(INSERT, ["two"])
@@ -219,7 +219,7 @@ async def test_a_transaction_commits_whole_or_not_at_all(dal, outside):
 
 
 async def test_an_inner_transaction_undoes_only_itself(dal, outside):
-    """A savepoint: its failure, once caught, spares the rest; the outer one's failure takes all."""
+    """Its failure, once caught, spares the outer one; the outer one's failure undoes both."""
     async with dal.transaction():
         await dal.execute(INSERT, ["kept"])
         with pytest.raises(Regret):
@@ -240,7 +240,7 @@ async def test_an_inner_transaction_undoes_only_itself(dal, outside):
 
 
 async def test_a_refused_row_leaves_the_transaction_going(dal, outside):
-    """Who catches the error goes on; a list of rows is refused whole."""
+    """After catching the error, the transaction continues; a list of rows is refused whole."""
     async with dal.transaction():
         await dal.execute(INSERT, ["one"])
         with pytest.raises(ConstraintViolated):
@@ -252,7 +252,7 @@ async def test_a_refused_row_leaves_the_transaction_going(dal, outside):
 
 
 async def test_a_commit_that_fails_undoes_the_transaction(dal, outside):
-    """A foreign key that is checked in the end; nothing stays open."""
+    """A foreign key that is checked at the end fails the commit; nothing stays open."""
     with pytest.raises(ConstraintViolated):
         async with dal.transaction():
             await dal.execute(INSERT, ["one"])
@@ -262,23 +262,23 @@ async def test_a_commit_that_fails_undoes_the_transaction(dal, outside):
 
 
 async def test_a_transaction_that_the_database_undid_is_over(dal, outside):
-    """Nothing more is written, and nothing is said to be kept."""
+    """Further statements fail, and no commit is reported."""
     again = "INSERT OR ROLLBACK INTO t (a) VALUES ('first')"
-    with pytest.raises(StorageError, match="undone by the database"):
+    with pytest.raises(StorageError, match="rolled back the transaction"):
         async with dal.transaction():
             await dal.execute(INSERT, ["first"])
             with pytest.raises(ConstraintViolated):
                 async with dal.transaction():
                     await dal.execute(again)
             for write in (dal.execute(INSERT, ["second"]), dal.execute_many(INSERT, [["third"]])):
-                with pytest.raises(StorageError, match="undone by the database"):
+                with pytest.raises(StorageError, match="rolled back the transaction"):
                     await write
     assert outside.rows() == []
     assert outside.can_write()
 
 
 async def test_many_rows_are_stored_all_or_none(dal, outside):
-    """Also where the rows themselves fail halfway."""
+    """Also if the iterable of rows fails halfway."""
 
     def rows() -> Iterator[list[str]]:
         yield ["one"]
@@ -296,7 +296,7 @@ async def test_many_rows_are_stored_all_or_none(dal, outside):
 
 
 async def test_a_task_started_inside_a_transaction_does_not_take_part(dal, outside):
-    """It sees nothing uncommitted, writes after the transaction, and is not undone with it."""
+    """It sees no uncommitted data, writes after the transaction, and is not rolled back with it."""
     with pytest.raises(Regret):
         async with dal.transaction():
             await dal.execute(INSERT, ["parent"])
@@ -310,7 +310,7 @@ async def test_a_task_started_inside_a_transaction_does_not_take_part(dal, outsi
 
 
 async def test_awaiting_such_a_task_inside_ends_with_an_explanation(path, outside):
-    """It waits for its parent, which waits for it: the busy timeout ends that."""
+    """Task and transaction wait for each other until the busy timeout."""
     async with DataAccessLayer(Counting(path, busy_timeout=0.1)) as dal:
         async with dal.transaction():
             with pytest.raises(DatabaseLocked, match="await nothing inside one"):
@@ -320,7 +320,7 @@ async def test_awaiting_such_a_task_inside_ends_with_an_explanation(path, outsid
 
 
 async def test_tasks_of_their_own_have_transactions_of_their_own(dal, outside):
-    """Ten at once, of which every second regrets, are kept apart; they write in turn."""
+    """Ten transactions at once, every second one rolled back, are isolated and write in turn."""
 
     async def write(number: int) -> None:
         with contextlib.suppress(Regret):
@@ -347,7 +347,7 @@ READS = [
 
 @pytest.mark.parametrize("query", READS)
 async def test_reading_waits_for_no_writer_whatever_words_stand_in_it(path, query):
-    """Not even in a task that was started inside a transaction, which would wait for itself."""
+    """Not even in a task started inside a transaction, which would wait for itself."""
     adapter = Counting(path, busy_timeout=0.2)
     async with DataAccessLayer(adapter) as dal, dal.transaction():
         await dal.execute(INSERT, ["first"])
@@ -357,14 +357,14 @@ async def test_reading_waits_for_no_writer_whatever_words_stand_in_it(path, quer
 
 
 async def test_vacuum_is_no_part_of_a_transaction(dal, outside):
-    """SQLite refuses it inside of one."""
+    """SQLite refuses VACUUM inside a transaction."""
     await dal.execute(INSERT, ["first"])
     await dal.execute("VACUUM")
     assert outside.rows() == ["first"]
 
 
 async def test_waiting_writers_do_not_keep_readers_from_connections(dal):
-    """Of three connections, one writes; however many writers wait, the others can be read from."""
+    """Of three connections one writes; with many writers waiting, readers get the others."""
     async with dal.transaction():
         writers = [asyncio.create_task(dal.execute(INSERT, [str(n)])) for n in range(20)]
         await asyncio.sleep(0.02)
@@ -415,7 +415,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("query", "params", "error"), WRONG.values(), ids=WRONG)
 async def test_wrong_input_has_a_class_and_changes_nothing(dal, outside, query, params, error):
-    """One sentence without the value; the layer goes on, in a transaction and out of it."""
+    """The error is one sentence without the value; the layer still works."""
     await dal.execute(INSERT, ["first"])
     for operation in (dal.execute, dal.fetch_all, dal.fetch_one):
         with pytest.raises(error, match=r"^[^\n]+[.]$"):
@@ -440,12 +440,12 @@ async def test_wrong_input_has_a_class_and_changes_nothing(dal, outside, query, 
     ],
 )
 async def test_nobody_changes_how_the_connections_of_the_pool_are_set(dal, pragma):
-    """The next to borrow it would have no foreign keys; asking how it is set is allowed."""
+    """The next borrower would get no foreign keys; reading a setting is allowed."""
     async with dal.connection_pool.acquire() as connection:
         for target in (dal, connection):
-            with pytest.raises(InvalidStatement, match="leave this PRAGMA out"):
+            with pytest.raises(InvalidStatement, match="remove this PRAGMA"):
                 await target.execute(pragma)
-            with pytest.raises(InvalidStatement, match="leave this PRAGMA out"):
+            with pytest.raises(InvalidStatement, match="remove this PRAGMA"):
                 await target.execute_all([(pragma, ())])
         assert await connection.fetch_one("PRAGMA foreign_keys") == {"foreign_keys": 1}
 
@@ -461,13 +461,13 @@ async def test_nobody_changes_how_the_connections_of_the_pool_are_set(dal, pragm
     ],
 )
 def test_impossible_limits_are_refused(path, options):
-    """No layer comes of them."""
+    """The constructor raises."""
     with pytest.raises(InvalidValue):
         DataAccessLayer(Counting(path), **options)
 
 
 async def test_a_wrong_key_is_reported_each_time_and_uses_nothing_up(path):
-    """The only connection of the pool is there for the next try."""
+    """The only connection of the pool is available for the next try."""
     async with DataAccessLayer(
         LibSQLAdapter(path, "x" * 32), max_connections=1, acquire_timeout=0.2
     ) as dal:
@@ -480,7 +480,7 @@ async def test_a_wrong_key_is_reported_each_time_and_uses_nothing_up(path):
 
 
 async def test_connections_are_opened_when_needed_and_used_again(path):
-    """None before the first use, one for one task after another, never more than the limit."""
+    """None before the first use, one for tasks in sequence, and never more than the limit."""
     adapter = Counting(path)
     async with DataAccessLayer(adapter, max_connections=3) as dal:
         assert adapter.opened == 0
@@ -493,7 +493,7 @@ async def test_connections_are_opened_when_needed_and_used_again(path):
 
 
 async def test_an_exhausted_pool_says_so_and_recovers(dal):
-    """After the timeout, and not before; whoever waits less long gets what is given back."""
+    """It raises after the timeout, not before; other waiting tasks get returned connections."""
     dal.connection_pool._acquire_timeout = 0.1
     held = [await dal.connection_pool.acquire() for _ in range(3)]
     start = time.monotonic()
@@ -510,7 +510,7 @@ async def test_an_exhausted_pool_says_so_and_recovers(dal):
 
 
 async def test_a_writer_that_gets_no_connection_does_not_keep_its_turn(dal):
-    """The next writer can have it."""
+    """The next writer gets the turn."""
     dal.connection_pool._acquire_timeout = 0.05
     held = [await dal.connection_pool.acquire() for _ in range(3)]
     with pytest.raises(PoolExhausted):
@@ -522,7 +522,7 @@ async def test_a_writer_that_gets_no_connection_does_not_keep_its_turn(dal):
 
 
 async def test_turns_come_in_the_order_of_asking_and_none_is_lost():
-    """Not even where one comes at the very moment in which its task is cancelled."""
+    """Not even a turn that comes at the very moment in which its task is cancelled."""
     semaphore = FairSemaphore(1)
     order = []
 
@@ -545,7 +545,7 @@ async def test_turns_come_in_the_order_of_asking_and_none_is_lost():
 
 @pytest.mark.slow
 async def test_a_long_task_keeps_nothing_of_the_connections_that_it_gave_back(dal):
-    """A million operations of one task need no more memory than one."""
+    """A million operations of one task need no more memory than one operation."""
     connection = await dal.connection_pool.acquire()
     known = weakref.ref(connection)
     await dal.connection_pool.release(connection)
@@ -555,7 +555,7 @@ async def test_a_long_task_keeps_nothing_of_the_connections_that_it_gave_back(da
 
 
 async def test_a_connection_given_back_cannot_be_used_any_more(dal):
-    """It may be somebody else's by now."""
+    """Another task may have it by now."""
     async with dal.connection_pool.acquire() as connection:
         await connection.begin()
         await connection.execute(INSERT, ["undone"])
@@ -572,7 +572,7 @@ async def test_a_connection_given_back_cannot_be_used_any_more(dal):
     "harm", [Connection.close, lambda raw: raw.execute("BEGIN IMMEDIATE")], ids=["closed", "open"]
 )
 async def test_a_broken_connection_is_replaced_before_its_next_use(path, outside, harm):
-    """One that is closed, and one that was left inside a transaction behind the layer's back."""
+    """A closed connection, and one left inside a transaction bypassing the layer."""
     adapter = Counting(path)
     async with DataAccessLayer(adapter, max_connections=1) as dal:
         async with dal.connection_pool.acquire() as connection:
@@ -584,7 +584,7 @@ async def test_a_broken_connection_is_replaced_before_its_next_use(path, outside
 
 
 async def until(condition: Any) -> None:
-    """Wait for what happens in another thread."""
+    """Wait for a condition that another thread makes true."""
     async with asyncio.timeout(5):
         while not condition():  # noqa: ASYNC110 - a thread sets no event of this loop
             await asyncio.sleep(0.005)
@@ -598,7 +598,7 @@ async def borrow_and_write(dal: DataAccessLayer) -> Any:
 
 
 async def test_what_a_task_leaves_behind_is_undone_when_it_ends(dal, outside):
-    """The connection is clean and back, although somebody still holds it; three times over."""
+    """The connection is returned clean, although it is still referenced; three times in a row."""
     for _ in range(4):
         connection = await asyncio.create_task(borrow_and_write(dal))
         await until(outside.can_write)
@@ -611,7 +611,7 @@ async def test_what_a_task_leaves_behind_is_undone_when_it_ends(dal, outside):
 @pytest.mark.parametrize("closed", [True, False], ids=["closed", "used"])
 @pytest.mark.parametrize("managed", [True, False], ids=["transaction", "borrowed"])
 async def test_what_a_vanished_task_leaves_behind_is_undone(path, outside, managed, closed):
-    """A task that waits for something that nobody knows any more is collected, mid-transaction."""
+    """A task that waits for an unreachable future is garbage-collected mid-transaction."""
     dal = DataAccessLayer(Counting(path))
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # "destroyed but pending"
     started = asyncio.Event()
@@ -643,7 +643,7 @@ async def test_what_a_vanished_task_leaves_behind_is_undone(path, outside, manag
 
 
 async def test_a_closed_layer_refuses_every_use(path):
-    """Closing is final, and twice is as good as once."""
+    """Closing is final, and can be repeated."""
     dal = DataAccessLayer(Counting(path))
     await dal.execute(INSERT, ["one"])
     await dal.close()
@@ -661,7 +661,7 @@ async def test_a_closed_layer_refuses_every_use(path):
 
 
 async def test_closing_lets_a_transaction_finish_and_turns_the_waiting_away(path, outside):
-    """Nothing of it is lost, and who waited for a turn or a connection learns why there is none."""
+    """No write is lost, and tasks waiting for a turn or a connection get LayerClosed."""
     dal = DataAccessLayer(Counting(path), max_connections=1)
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(dal.transaction())
@@ -680,7 +680,7 @@ async def test_closing_lets_a_transaction_finish_and_turns_the_waiting_away(path
 
 
 async def test_closing_does_not_wait_for_ever(path, outside):
-    """Who holds a connection for longer than the timeout loses it, and what was open is undone."""
+    """After the timeout a task loses its connection, and its open transaction is rolled back."""
     dal = DataAccessLayer(Counting(path), acquire_timeout=0.1)
     with pytest.raises(ConnectionIsClosed):
         async with dal.transaction():
@@ -699,7 +699,7 @@ async def test_closing_does_not_wait_for_ever(path, outside):
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux")
 async def test_closing_leaves_no_file_and_no_thread(path):
-    """As the operating system sees it."""
+    """As the operating system reports them."""
 
     def files() -> int:
         own = [fd.readlink() for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
@@ -718,7 +718,7 @@ async def test_closing_leaves_no_file_and_no_thread(path):
 
 
 def test_one_layer_serves_several_threads_and_event_loops(path, outside):
-    """Eight threads, each with a loop of its own, share three connections, fewer than they are."""
+    """Eight threads with an event loop each share three connections."""
     adapter = Counting(path)
     dal = DataAccessLayer(adapter, max_connections=3)
 
@@ -739,12 +739,12 @@ def test_one_layer_serves_several_threads_and_event_loops(path, outside):
 
 
 def test_a_loop_that_was_closed_while_somebody_waited_in_it_takes_nothing_along(path, outside):
-    """Its turn goes to the next, in another loop."""
+    """The turn passes to the next task, in another loop."""
     dal = DataAccessLayer(Counting(path), max_connections=1, acquire_timeout=5)
     dead = asyncio.new_event_loop()
     dead.set_exception_handler(lambda *_: None)
 
-    # The dead loop runs in a thread of its own: two loops cannot run in one.
+    # The closed loop ran in another thread: one thread cannot run two loops.
     async def main() -> None:
         async with dal.transaction():
             waiting = await asyncio.to_thread(_wait_in, dead, dal.execute(INSERT, ["never"]))
@@ -774,7 +774,7 @@ def slow_rows() -> Iterator[list[str]]:
 
 @pytest.mark.slow
 async def test_a_statement_that_takes_too_long_is_undone(path, outside):
-    """The error comes when the driver returns, for a write, for many rows and for a query."""
+    """The error is raised when the driver returns, for a write, many rows and a query."""
     async with DataAccessLayer(Counting(path), operation_timeout=0.05) as dal:
         for use in (
             dal.execute(f"{LONG} INSERT INTO t (a) SELECT count(*) FROM n"),
@@ -792,7 +792,7 @@ async def test_a_statement_that_takes_too_long_is_undone(path, outside):
 
 @pytest.mark.slow
 async def test_waiting_for_other_writers_is_bounded(path, outside):
-    """By the operation's limit, else by the adapter's; readers are not concerned."""
+    """By the operation's limit, else by the adapter's busy timeout; readers do not wait."""
     async with (
         DataAccessLayer(Counting(path), operation_timeout=0.1) as limited,
         DataAccessLayer(Counting(path, busy_timeout=0.1)) as patient,
@@ -815,14 +815,14 @@ async def test_waiting_for_other_writers_is_bounded(path, outside):
 
 @pytest.mark.slow
 async def test_an_interrupted_operation_spoils_its_transaction(path, outside):
-    """Who swallows the interruption cannot commit half; an inner transaction takes it away."""
+    """Catching the interruption allows no partial commit; an inner transaction contains it."""
     async with DataAccessLayer(Counting(path), operation_timeout=0.05) as dal:
-        with pytest.raises(OperationTimedOut, match="start it again"):
+        with pytest.raises(OperationTimedOut, match="start again"):
             async with dal.transaction():
                 await dal.execute(INSERT, ["half"])
-                with pytest.raises(OperationTimedOut, match="longer than its limit"):
+                with pytest.raises(OperationTimedOut, match="exceeded its time limit"):
                     await dal.fetch_all(f"{LONG} SELECT count(*) FROM n")
-                with pytest.raises(OperationTimedOut, match="start it again"):
+                with pytest.raises(OperationTimedOut, match="start again"):
                     await dal.execute(INSERT, ["other half"])
         assert outside.rows() == []
         async with dal.transaction():
@@ -836,7 +836,7 @@ async def test_an_interrupted_operation_spoils_its_transaction(path, outside):
 
 @pytest.mark.slow
 async def test_asyncio_timeout_undoes_the_transaction_around_it(dal, outside):
-    """`asyncio.timeout` stays in the task, so it can be used inside."""
+    """`asyncio.timeout` stays in the task, so it can be used inside a transaction."""
     with pytest.raises(OperationTimedOut):
         async with dal.transaction():
             await dal.execute(INSERT, ["half"])
@@ -852,7 +852,7 @@ async def test_asyncio_timeout_undoes_the_transaction_around_it(dal, outside):
 
 
 async def test_cancelling_ends_the_wait_for_a_lock_at_once(dal, outside):
-    """Although the wait is in another thread; and nothing is written when the lock comes free."""
+    """Although the wait is in another thread; nothing is written when the lock becomes free."""
     await dal.fetch_all("SELECT 1")
     with outside.connection.transaction():
         waiting = [asyncio.create_task(dal.execute(INSERT, [str(n)])) for n in range(3)]
@@ -868,7 +868,7 @@ async def test_cancelling_ends_the_wait_for_a_lock_at_once(dal, outside):
 
 
 async def test_when_a_cancelled_task_has_ended_nothing_of_it_goes_on(dal, outside):
-    """Although its statement runs in another thread: the cancelled task waits for that."""
+    """The cancelled task waits for its statement, which runs in another thread."""
     task = asyncio.create_task(dal.execute_many(INSERT, slow_rows()))
     await asyncio.sleep(0.04)
     task.cancel()
@@ -880,7 +880,7 @@ async def test_when_a_cancelled_task_has_ended_nothing_of_it_goes_on(dal, outsid
 
 @pytest.fixture(scope="module")
 def layer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DataAccessLayer, Outside]]:
-    """A layer for many examples, each of which runs in an event loop of its own."""
+    """A layer for many examples, each of which runs in its own event loop."""
     file = tmp_path_factory.mktemp("cancel") / "data.db"
     with LibSQLAdapter(file, KEY).connect() as connection:
         connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT NOT NULL UNIQUE)")
@@ -904,7 +904,7 @@ numbers = itertools.count()
 def test_a_task_cancelled_at_any_point_leaves_nothing_open_and_nothing_half_done(
     layer, delays, again, blocked
 ):
-    """Up to four tasks in nested transactions, also while another writer keeps them waiting."""
+    """Up to four tasks in nested transactions, also while another writer makes them wait."""
     dal, outside = layer
     before = outside.rows()
 
@@ -941,7 +941,7 @@ def test_a_task_cancelled_at_any_point_leaves_nothing_open_and_nothing_half_done
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_in_a_forked_process_a_layer_says_that_it_is_of_no_use(path, outside):
-    """Its threads are not there: whoever waits for them waits for ever."""
+    """The layer's threads do not exist there, and waiting for them would never end."""
 
     async def use(layer: DataAccessLayer, value: str) -> None:
         await layer.execute(INSERT, [value])
@@ -970,7 +970,7 @@ def test_in_a_forked_process_a_layer_says_that_it_is_of_no_use(path, outside):
 
 
 async def test_several_statements_are_one(path):
-    """All of them or none, also inside a transaction that goes on."""
+    """All are executed or none, also inside a transaction that continues."""
     async with DataAccessLayer(LibSQLAdapter(path, KEY)) as dal:
         await dal.execute_all([
             ("CREATE TABLE pairs (n INTEGER PRIMARY KEY)", []),

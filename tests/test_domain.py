@@ -1,4 +1,4 @@
-"""Entities check themselves, and turn into plain data and back."""
+"""Entities validate themselves, and convert to plain data and back."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ objects = st.dictionaries(texts, json_values, max_size=3)
 
 
 def test_a_moment_without_a_zone_is_local_time():
-    """As `datetime.now()` makes it; what is kept is UTC."""
+    """A naive datetime is local time, as `datetime.now()` makes it; entities keep UTC."""
     naive = datetime(2024, 3, 1, 12)  # noqa: DTZ001 - the point of the test
     turn = Conversation(user_id="u", message="hello", timestamp=naive)
     assert turn.timestamp.tzinfo is UTC
@@ -53,7 +53,7 @@ def test_a_moment_without_a_zone_is_local_time():
 
 
 def test_a_timestamp_of_pandas_is_a_moment():
-    """With a zone and without; what is no time at all is none."""
+    """With a time zone and without; pandas' NaT is refused."""
     for moment in (
         pd.Timestamp("2024-03-01 12:00", tz="Europe/Berlin"),
         pd.Timestamp("2024-03-01"),
@@ -66,7 +66,7 @@ def test_a_timestamp_of_pandas_is_a_moment():
 
 
 def test_a_moment_of_another_zone_becomes_utc():
-    """Instants are compared, and not what clocks showed."""
+    """The comparison is between instants, not between local clock times."""
     there = NOON.astimezone(timezone(timedelta(hours=-7)))
     assert Conversation("u", "x", there).timestamp.isoformat() == NOON.isoformat()
 
@@ -112,13 +112,13 @@ WRONG = {
 
 @pytest.mark.parametrize("make", WRONG.values(), ids=WRONG.keys())
 def test_an_entity_that_cannot_be_stored_cannot_be_made(make):
-    """Neither with a wrong type nor with a value out of range."""
+    """A value of the wrong type or out of range is refused."""
     with pytest.raises(InvalidEntity):
         make()
 
 
 def test_a_refusal_does_not_quote_what_somebody_wrote():
-    """It names the field."""
+    """The error names the field only."""
     secret = "I never told anybody"
     for make in (
         lambda: Conversation("u", secret + "\0", NOON),
@@ -133,7 +133,7 @@ def test_a_refusal_does_not_quote_what_somebody_wrote():
 
 
 def test_a_text_may_have_a_million_characters_and_not_one_more():
-    """For messages and memories alike."""
+    """The limit is the same for messages and memories."""
     text = "é" * 1_000_000
     assert Conversation("u", text, NOON).message == text
     assert Memory("u", text).content == text
@@ -144,7 +144,7 @@ def test_a_text_may_have_a_million_characters_and_not_one_more():
 
 
 def test_a_turn_belongs_to_the_direct_channel_unless_told_otherwise():
-    """A conversation names its channel, a channel its conversation."""
+    """A conversation id is also the channel id, and a channel id the conversation id."""
     turn = Conversation("u", "x", NOON)
     assert (turn.channel_id, turn.conversation_id) == ("direct:u", "direct:u")
     turn = Conversation("u", "x", NOON, conversation_id="c")
@@ -154,7 +154,7 @@ def test_a_turn_belongs_to_the_direct_channel_unless_told_otherwise():
 
 
 def test_entities_do_not_change():
-    """Nor does their metadata when what it was made of does."""
+    """Changing the dictionary that was passed as metadata does not change the entity."""
     given_metadata = {"a": [1]}
     turn = Conversation("u", "x", NOON, metadata=given_metadata)
     given_metadata["a"].append(2)
@@ -165,7 +165,7 @@ def test_entities_do_not_change():
 
 
 def test_a_row_of_the_view_is_a_turn():
-    """With the names and forms of its columns."""
+    """`from_dict` accepts the names and forms of the view's columns."""
     row = {
         "user_id": "u", "message": "hi", "content": "hi",
         "timestamp": "2024-03-01T12:00:00.000000Z",
@@ -191,7 +191,7 @@ def test_a_row_of_the_view_is_a_turn():
     ids=["missing", "unknown", "no zone", "no time", "no JSON", "no object"],
 )
 def test_a_payload_that_is_no_memory_is_refused(payload):
-    """Each for its own reason."""
+    """Each error names its reason."""
     with pytest.raises(InvalidEntity):
         Memory.from_dict(payload)
 
@@ -203,7 +203,7 @@ def test_a_payload_that_is_no_memory_is_refused(payload):
     )
 )  # fmt: skip
 def test_a_turn_survives_being_plain_data(turn):
-    """Through JSON, whatever is in it."""
+    """For any content, a turn survives a round trip through JSON."""
     assert Conversation.from_dict(json.loads(json.dumps(turn.to_dict()))) == turn
 
 
@@ -213,12 +213,12 @@ def test_a_turn_survives_being_plain_data(turn):
     )
 )
 def test_a_memory_survives_being_plain_data(memory):
-    """Through JSON, whatever is in it."""
+    """For any content, a memory survives a round trip through JSON."""
     assert Memory.from_dict(json.loads(json.dumps(memory.to_dict()))) == memory
 
 
 def test_the_other_entities_survive_being_plain_data():
-    """With what is not known, too."""
+    """The round trip also keeps fields that are None."""
     for entity in (
         User("Ada", UserPreferences(language="de"), NOON),
         User(None),

@@ -1,4 +1,4 @@
-"""What goes wrong in DuckDB is said as it is: of the query, or of the file."""
+"""DuckDB's errors are attributed correctly to the query or to the file."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def connection(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     ],
 )
 def test_a_mistake_in_a_query_is_no_damage_of_the_file(connection, query: str) -> None:
-    """Whatever words are in it: who believes it, deletes a good warehouse."""
+    """Whatever words the query has: a false report would make people delete a good warehouse."""
     with pytest.raises(InvalidStatement), translated("The snapshot"):
         connection.execute(query)
 
@@ -59,14 +59,14 @@ def test_a_mistake_in_a_query_is_no_damage_of_the_file(connection, query: str) -
     ],
 )
 def test_an_error_repeats_no_value_of_a_row(connection, value: str) -> None:
-    """It may be what somebody wrote in confidence."""
+    """The value may be confidential."""
     with pytest.raises(InvalidStatement) as refused, translated("The snapshot"):
         connection.execute(f"SELECT {value} FROM t")
     assert not any(word in str(refused.value) for word in ("private", "diary", "lines"))
 
 
 def test_writing_to_a_snapshot_is_told_from_a_mistake(connection, tmp_path: Path) -> None:
-    """By the driver's words, since it has one class for both."""
+    """By the driver's message, because both have the same class."""
     connection.close()
     adapter = DuckDBAdapter(tmp_path / "w.duckdb", read_only=True, temporary=tmp_path)
     with adapter.connect() as reader, pytest.raises(NotPermitted), translated("The snapshot"):

@@ -705,7 +705,7 @@ def test_a_file_that_is_no_database_is_told_from_one_that_was_cut_short(lab, sho
     """The warehouse stays as it is."""
     before = lab.generation
     (tmp_path / "text.db").write_text("no database " * 100)
-    with pytest.raises(NotADatabase, match=r"text\.db is no SQLite database"):
+    with pytest.raises(NotADatabase, match=r"text\.db is not a SQLite database"):
         lab.load(tmp_path / "text.db", "orders")
     write(shop, *(order(number, item="x" * 500) for number in range(100)))
     whole = shop.read_bytes()

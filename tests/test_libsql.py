@@ -1,4 +1,4 @@
-"""The libSQL adapter: every trap of the driver, provoked, and what we make of it."""
+"""The libSQL adapter: every defect of the driver, provoked, and its workaround."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_every_value_comes_back_as_it_went_in(memory, integer, text, real, blob)
 @given(st.lists(st.tuples(INT64, st.none() | INT64 | TEXT | st.floats(allow_nan=False))))
 @settings(max_examples=examples(100))
 def test_many_rows_of_mixed_types_come_back_in_order(memory, rows):
-    """A wide integer in one row does not change the text in the same place of the next."""
+    """A wide integer in one row does not change text in the same column of the next row."""
     memory.execute("DELETE FROM v")
     memory.execute_many("INSERT INTO v (i, a) VALUES (?, ?)", rows)
     stored = memory.fetch_all("SELECT i, a FROM v ORDER BY rowid")
@@ -91,7 +91,7 @@ def test_many_rows_of_mixed_types_come_back_in_order(memory, rows):
 
 
 def test_the_driver_still_changes_wide_integers_silently(tmp_path):
-    """When this fails the driver was mended, and the casts can go."""
+    """When this fails, the driver was fixed, and the casts can be removed."""
     raw = libsql_experimental.connect(str(tmp_path / "raw.db"))
     assert raw.execute("SELECT ?", (1234567890123456789,)).fetchone() == (1234567890123456768.0,)
     raw.close()
@@ -117,7 +117,7 @@ TOO_LATE = datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-2)))
     ids=["NUL", "surrogate", "NaN", "2^63", "-2^63-1", "object", "dict", "year 10000", "NaT"],
 )
 def test_a_value_that_the_driver_would_lose_is_refused(connection, value):
-    """Nothing is stored, and the sentence says why."""
+    """Nothing is stored, and the error says why."""
     with pytest.raises(UnstorableValue, match=r"cannot be stored.*[.]$"):
         connection.execute("INSERT INTO t (a) VALUES (?)", [value])
     with pytest.raises(UnstorableValue), connection.transaction():
@@ -126,7 +126,7 @@ def test_a_value_that_the_driver_would_lose_is_refused(connection, value):
 
 
 def test_a_datetime_is_stored_as_utc_of_fixed_width(connection):
-    """So that text order is time order; one without a zone is local time."""
+    """So text order is time order; a naive datetime is local time."""
     berlin = datetime(2024, 3, 31, 3, 30, 0, 5, tzinfo=timezone(timedelta(hours=2)))
     local = datetime(2024, 1, 1, 12)  # noqa: DTZ001 - the case
     early = datetime(33, 4, 3, 15, tzinfo=UTC)
@@ -139,7 +139,7 @@ def test_a_datetime_is_stored_as_utc_of_fixed_width(connection):
 
 
 def test_a_timestamp_of_pandas_is_a_datetime(connection):
-    """Its nanoseconds are cut off; one without a zone is local time, too."""
+    """Nanoseconds are cut off; a naive timestamp is local time."""
     values = [pd.Timestamp("2024-03-31T03:30:00.000005009", tz="Europe/Berlin")]
     values.append(pd.Timestamp("2024-01-01T12:00:00"))
     stored = [connection.fetch_one("SELECT ?", [value])[0] for value in values]
@@ -190,7 +190,7 @@ def test_each_error_of_the_driver_has_a_class(connection, sql, kind):
 
 @pytest.mark.parametrize("values", [[], [1], [1, 2, 3]])
 def test_a_wrong_number_of_parameters_is_refused(connection, values):
-    """The driver binds NULL where one is missing and drops those that are too many."""
+    """The driver would bind NULL for a missing value, and ignore excess values."""
     with pytest.raises(InvalidStatement, match="for a statement with 2 parameters"):
         connection.fetch_all("SELECT ?, ?", values)
     with pytest.raises(InvalidStatement), connection.transaction():
@@ -199,7 +199,7 @@ def test_a_wrong_number_of_parameters_is_refused(connection, values):
 
 
 def test_numbered_parameters_are_bound_by_their_number(connection):
-    """Wide integers among them too."""
+    """Also for wide integers."""
     wide = 2**62 + 1
     assert connection.fetch_one("SELECT ?2, ?1, ?2, ?", [1, wide, 3]) == (wide, 1, wide, 3)
 
@@ -215,7 +215,7 @@ TWO = [
 
 @pytest.mark.parametrize("sql", TWO)
 def test_a_text_of_two_statements_is_refused(connection, sql):
-    """The driver would run the first and drop the other."""
+    """The driver would run the first statement and ignore the second."""
     for use in (connection.execute, connection.fetch_all):
         with pytest.raises(InvalidStatement, match="run one at a time"):
             use(sql)
@@ -234,13 +234,13 @@ ONE = [
 
 @pytest.mark.parametrize("sql", ONE)
 def test_a_semicolon_that_ends_nothing_may_stand_in_a_statement(connection, sql):
-    """In a string, a name or a comment, and at the end."""
+    """In a string, a name or a comment, and at the end of the text."""
     connection.execute(sql)
     assert connection.fetch_one("SELECT count(*) > 0 FROM t") == (1,)
 
 
 def test_the_body_of_a_trigger_has_semicolons_and_ends(connection):
-    """The statement is over at the END that follows one."""
+    """The statement ends at the END after the last semicolon."""
     connection.execute(
         """CREATE TRIGGER x AFTER INSERT ON t WHEN NEW.a = 1 BEGIN
             UPDATE t SET a = CASE WHEN a = 1 THEN 2 END /* ; END; */ WHERE id = NEW.id;
@@ -253,8 +253,8 @@ def test_the_body_of_a_trigger_has_semicolons_and_ends(connection):
 
 @pytest.mark.parametrize("name", [":v", "@v", "$v"])
 def test_a_parameter_with_a_name_is_refused(connection, name):
-    """The driver would make it NULL."""
-    with pytest.raises(InvalidStatement, match=r"put [?] in their places"):
+    """The driver would bind NULL."""
+    with pytest.raises(InvalidStatement, match=r"use [?] for each value"):
         connection.execute(f"INSERT INTO t (a) VALUES ({name})")
     assert connection.fetch_one("SELECT count(*) FROM t") == (0,)
     row = connection.fetch_one(f"SELECT '{name}', i$v -- {name}\n FROM (SELECT 1 AS i$v)")
@@ -273,7 +273,7 @@ def test_a_closed_connection_says_so(connection):
 
 
 def test_text_that_is_not_utf_8_is_an_error_and_the_connection_lives_on(connection, capfd):
-    """The driver panics; only what is read as a blob can be seen."""
+    """The driver panics on the text; as a blob it can be read."""
     connection.execute("INSERT INTO t (s) VALUES (CAST(x'ff41' AS TEXT))")
     with pytest.raises(CorruptDatabase):
         connection.fetch_all("SELECT s FROM t")
@@ -282,7 +282,7 @@ def test_text_that_is_not_utf_8_is_an_error_and_the_connection_lives_on(connecti
 
 
 def test_text_with_a_nul_is_cut_by_the_driver_and_whole_as_a_blob(connection):
-    """Which is why the extraction reads text as blobs."""
+    """Therefore the extraction reads text as blobs."""
     connection.execute("INSERT INTO t (s) VALUES ('a' || char(0) || 'b')")
     assert connection.fetch_one("SELECT s, CAST(s AS BLOB) FROM t") == ("a", b"a\0b")
 
@@ -291,7 +291,7 @@ def test_text_with_a_nul_is_cut_by_the_driver_and_whole_as_a_blob(connection):
 def test_wrong_keys_and_other_files_are_no_database(tmp_path):
     """A wrong key, no key, a text file, an empty key's file, a folder, no file."""
     for key in ("j" * 32, None):
-        with pytest.raises(NotADatabase, match="is no database, or not one that this key opens"):
+        with pytest.raises(NotADatabase, match="is not a database, or has another key"):
             LibSQLAdapter(tmp_path / "a.db", key, create=False).connect()
     (tmp_path / "text.db").write_text("hello " * 1000)
     with pytest.raises(NotADatabase):
@@ -304,7 +304,7 @@ def test_wrong_keys_and_other_files_are_no_database(tmp_path):
 
 
 def test_a_truncated_file_is_an_error(tmp_path, connection):
-    """Half a database is not opened as a smaller one."""
+    """Part of a database is not opened as a smaller one."""
     rows = [[f"{i:>500}"] for i in range(2000)]
     connection.execute_many("INSERT INTO t (s) VALUES (?)", rows)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -316,14 +316,14 @@ def test_a_truncated_file_is_an_error(tmp_path, connection):
 
 
 def test_only_the_first_32_bytes_of_a_key_count(tmp_path):
-    """When this fails the driver was mended, and longer keys may be derived."""
+    """When this fails, the driver was fixed, and longer keys can be derived."""
     LibSQLAdapter(tmp_path / "k.db", KEY).connect().close()
     with LibSQLAdapter(tmp_path / "k.db", KEY + "x", create=False).connect() as opened:
         assert opened.fetch_one("SELECT count(*) FROM sqlite_master") == (0,)
 
 
 def test_neither_file_nor_log_holds_plain_text(tmp_path, connection):
-    """Nor does a file of SQLite's own temporary storage appear."""
+    """SQLite's temporary storage does not create a file either."""
     secret = "the time I felt homesick"
     connection.execute_many("INSERT INTO t (s) VALUES (?)", [[f"{secret} {i}"] for i in range(999)])
     connection.fetch_all("SELECT s FROM t ORDER BY substr(s, 5), s DESC")
@@ -336,7 +336,7 @@ def test_neither_file_nor_log_holds_plain_text(tmp_path, connection):
 
 
 def test_connections_are_set_up(connection):
-    """WAL, foreign keys, a busy timeout, and temporary tables in memory only."""
+    """WAL, foreign keys, a busy timeout, and temporary tables in memory."""
     asked = ("journal_mode", "foreign_keys", "busy_timeout", "temp_store", "recursive_triggers")
     found = {name: connection.fetch_one(f"PRAGMA {name}")[0] for name in asked}
     assert found == {
@@ -349,7 +349,7 @@ def test_connections_are_set_up(connection):
 
 
 def test_a_transaction_commits_whole_or_not_at_all(tmp_path, connection):
-    """Seen through a second connection."""
+    """As seen by a second connection."""
     with LibSQLAdapter(tmp_path / "a.db", KEY, create=False).connect() as other:
         count = lambda: other.fetch_one("SELECT count(*) FROM t")[0]  # noqa: E731
         with connection.transaction():
@@ -365,7 +365,7 @@ def test_a_transaction_commits_whole_or_not_at_all(tmp_path, connection):
 
 
 def test_transactions_nest_as_savepoints(connection):
-    """An inner failure undoes the inner part alone."""
+    """A failure of the inner level undoes only that level."""
     with connection.transaction():
         connection.execute("INSERT INTO t (a) VALUES (1)")
         with pytest.raises(ConstraintViolated), connection.transaction():
@@ -387,7 +387,7 @@ UNDOING = {
 def test_nothing_is_kept_of_a_transaction_that_the_database_itself_undid(
     tmp_path, connection, sql, kind
 ):
-    """What follows would commit by itself, each statement alone."""
+    """Otherwise each later statement would commit by itself."""
     connection.execute(
         "CREATE TRIGGER x BEFORE DELETE ON t BEGIN SELECT RAISE(ROLLBACK, 'never'); END"
     )
@@ -403,10 +403,10 @@ def test_nothing_is_kept_of_a_transaction_that_the_database_itself_undid(
                 lambda: connection.execute_many("INSERT INTO t (id) VALUES (?)", [[3]]),
                 lambda: connection.fetch_all("INSERT INTO t (id) VALUES (4) RETURNING id"),
             ):
-                with pytest.raises(StorageError, match="undone by the database"):
+                with pytest.raises(StorageError, match="rolled back the transaction"):
                     use()
 
-    with pytest.raises(StorageError, match="undone by the database"):
+    with pytest.raises(StorageError, match="rolled back the transaction"):
         everything()
     with LibSQLAdapter(tmp_path / "a.db", KEY).connect() as other:
         assert other.fetch_all("SELECT id FROM t") == []
@@ -415,7 +415,7 @@ def test_nothing_is_kept_of_a_transaction_that_the_database_itself_undid(
 
 
 def test_a_snapshot_refuses_to_write(connection):
-    """It would not be kept, and nobody would know."""
+    """Otherwise the write would be lost silently."""
     insert = "WITH w AS (SELECT 4) INSERT INTO t (a) SELECT * FROM w"
     with connection.snapshot():
         for use in (
@@ -424,7 +424,7 @@ def test_a_snapshot_refuses_to_write(connection):
             lambda: connection.execute_many("INSERT INTO t (a) VALUES (?)", [[1]]),
             lambda: connection.transaction().__enter__(),
         ):
-            with pytest.raises(InvalidStatement, match="A snapshot only reads"):
+            with pytest.raises(InvalidStatement, match="A snapshot is read-only"):
                 use()
         delete = "WITH w AS (SELECT 'delete' AS op) SELECT replace(op, 'e', '') FROM w"
         assert connection.fetch_one(delete) == ("dlt",)
@@ -433,7 +433,7 @@ def test_a_snapshot_refuses_to_write(connection):
 
 
 def test_a_database_that_was_not_finished_when_it_was_made_is_finished(tmp_path):
-    """Out of the write-ahead mode a snapshot would keep every writer out."""
+    """Without WAL, a snapshot would block every writer."""
     raw = libsql_experimental.connect(str(tmp_path / "b.db"), encryption_key=KEY)
     raw.execute("CREATE TABLE t (a)")
     raw.close()
@@ -465,7 +465,7 @@ def test_a_forked_process_is_told_to_open_a_connection_of_its_own(tmp_path, conn
 
 
 def test_a_snapshot_sees_one_state_and_blocks_no_writer(tmp_path, connection):
-    """A write of another connection shows only after it."""
+    """A write of another connection is visible only after the snapshot."""
     with (
         LibSQLAdapter(tmp_path / "a.db", KEY, create=False).connect() as other,
         connection.snapshot(),
@@ -477,7 +477,7 @@ def test_a_snapshot_sees_one_state_and_blocks_no_writer(tmp_path, connection):
 
 
 def test_a_locked_database_is_waited_for_and_then_named(tmp_path, connection):
-    """A short lock is waited out; a long one is a transient error."""
+    """A short lock is waited out; a long one raises a transient error."""
     other = LibSQLAdapter(tmp_path / "a.db", KEY, busy_timeout=0.05, create=False).connect()
     with connection.transaction():
         connection.execute("INSERT INTO t (a) VALUES (1)")
@@ -500,7 +500,7 @@ with adapter.connect() as connection, connection.transaction():
 
 
 def test_threads_of_one_process_wait_for_each_other(tmp_path, connection):
-    """SQLite's own waiting holds the interpreter lock, so the holder could never let go."""
+    """SQLite's own waiting holds the interpreter lock, so the holder could not release it."""
     held = threading.Event()
 
     def hold() -> None:
@@ -521,7 +521,7 @@ def test_threads_of_one_process_wait_for_each_other(tmp_path, connection):
 
 @pytest.mark.slow
 def test_a_short_lock_of_another_process_is_waited_out(tmp_path, connection):
-    """The busy timeout, which the driver leaves at 0."""
+    """By the busy timeout, which the driver leaves at 0."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path / "a.db")], stdout=subprocess.PIPE, text=True
     ) as holder:
@@ -532,7 +532,7 @@ def test_a_short_lock_of_another_process_is_waited_out(tmp_path, connection):
 
 
 def test_a_connection_may_move_between_threads(connection):
-    """One at a time."""
+    """One thread at a time."""
     thread = threading.Thread(target=connection.execute, args=("INSERT INTO t (a) VALUES (1)",))
     thread.start()
     thread.join()
@@ -541,7 +541,7 @@ def test_a_connection_may_move_between_threads(connection):
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everything")
 def test_a_file_that_may_not_be_written_says_so(tmp_path, connection):
-    """Permissions."""
+    """NotPermitted is raised."""
     connection.close()
     (tmp_path / "a.db").chmod(0o400)
     with pytest.raises(NotPermitted):
@@ -551,7 +551,7 @@ def test_a_file_that_may_not_be_written_says_so(tmp_path, connection):
 
 
 def test_foreign_keys_are_enforced_and_replaced_rows_fire_their_triggers(connection):
-    """Both are off in SQLite unless asked for."""
+    """Both are off in SQLite by default."""
     connection.execute("CREATE TABLE child (t INTEGER REFERENCES t)")
     with pytest.raises(ConstraintViolated):
         connection.execute("INSERT INTO child VALUES (99)")
@@ -567,7 +567,7 @@ def test_foreign_keys_are_enforced_and_replaced_rows_fire_their_triggers(connect
 @given(st.lists(st.tuples(INT64, st.none() | INT64 | TEXT), max_size=220))
 @settings(max_examples=examples(50), deadline=None)
 def test_many_rows_in_few_statements_are_the_same_rows(memory, rows):
-    """In their order, with wide integers wherever they stand, and whole or not at all."""
+    """In order, with wide integers in any column, and atomically."""
     memory.execute("DELETE FROM v")
     memory.insert_many("v", ["i", "a"], rows)
     assert memory.fetch_all("SELECT i, a FROM v ORDER BY rowid") == rows
@@ -579,7 +579,7 @@ def test_many_rows_in_few_statements_are_the_same_rows(memory, rows):
 
 
 def test_a_block_of_many_rows_gives_its_memory_back(connection):
-    """Also when it fails, or the connection does not live as long."""
+    """Also if the block fails, or the connection is closed in it."""
     settings = [f"PRAGMA {name}" for name in ("cache_size", "wal_autocheckpoint")]
     before = [connection.fetch_one(setting) for setting in settings]
     with pytest.raises(KeyError), connection.bulk():
@@ -601,7 +601,7 @@ def test_rows_that_are_there_can_be_passed_over(connection):
 
 
 def test_batches_give_every_row_once(connection):
-    """In lists of the size that was asked for."""
+    """In lists of the requested size."""
     connection.execute_many("INSERT INTO t (a) VALUES (?)", ([i] for i in range(25)))
     batches = list(connection.fetch_batches("SELECT a FROM t ORDER BY a", size=10))
     assert [len(batch) for batch in batches] == [10, 10, 5]
@@ -610,7 +610,7 @@ def test_batches_give_every_row_once(connection):
 
 @pytest.mark.slow
 def test_an_acknowledged_commit_survives_sigkill(tmp_path, connection):
-    """And what was not committed does not."""
+    """Uncommitted writes do not survive."""
     program = (
         "import sys, itertools\nfrom pathlib import Path\n"
         "from aico_lab.adapters.libsql import LibSQLAdapter\n"
@@ -640,7 +640,7 @@ def test_an_acknowledged_commit_survives_sigkill(tmp_path, connection):
 
 
 def test_a_damaged_schema_is_no_bad_statement(tmp_path):
-    """Whatever SQLite finds wrong in it; and what it quotes of it stays on one line."""
+    """Whatever SQLite finds wrong; the quoted schema stays on one line."""
     said = 'malformed database schema (feed_x) - unrecognized token: "\x17\n"'
     found = translate(ValueError(said), tmp_path / "a.db")
     assert type(found) is CorruptDatabase

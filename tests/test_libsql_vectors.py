@@ -1,4 +1,4 @@
-"""Vectors in libSQL: nearest neighbours against an independent computation, and libSQL's traps."""
+"""Vectors in libSQL: nearest neighbours against an independent computation, and defects."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ VECTORS = st.builds(vector, HEADS, st.integers(0, 3), SCALES)
 def test_the_nearest_are_those_of_an_independent_computation(
     memory, vectors, *, stored, query, k, channel
 ):
-    """Whatever the vectors' lengths, of all channels and of one."""
+    """For vectors of any length, in all channels and in one."""
     with memory.get_connection() as connection:
         connection.execute("DELETE FROM embeddings")
     vectors.store({f"m{number}": value for number, value in stored.items()}, model="m")
@@ -111,14 +111,14 @@ def test_the_nearest_are_those_of_an_independent_computation(
     }
     found = vectors.nearest(query, model="m", k=k, channel_id=channel)
     assert len({n.message_id for n in found}) == len(found) == min(k, len(expected))
-    # Not by id: vectors may be nearer to each other than single precision can tell.
+    # Not compared by id: distances may differ by less than single precision resolves.
     for neighbour, far in zip(found, sorted(expected.values()), strict=False):
         assert neighbour.distance == pytest.approx(far, abs=1e-5)
         assert neighbour.distance == pytest.approx(expected[neighbour.message_id], abs=1e-5)
 
 
 def test_equally_near_messages_come_in_the_order_of_their_arrival(vectors):
-    """So that the same question has the same answer."""
+    """So the result of a search is reproducible."""
     vectors.store({f"m{number}": axis(0) for number in (7, 3, 5)}, model="m")
     assert vectors.nearest(axis(0), model="m") == [
         Neighbour("m3", NOTHING), Neighbour("m5", NOTHING), Neighbour("m7", NOTHING),
@@ -126,7 +126,7 @@ def test_equally_near_messages_come_in_the_order_of_their_arrival(vectors):
 
 
 def test_a_message_has_one_vector_of_each_model_the_latest(memory, vectors):
-    """And models are not mixed."""
+    """Vectors of different models are not compared."""
     vectors.store({"m1": axis(0), "m2": axis(1)}, model="small")
     vectors.store({"m1": axis(2)}, model="large")
     vectors.store({"m1": axis(1)}, model="small")
@@ -139,7 +139,7 @@ def test_a_message_has_one_vector_of_each_model_the_latest(memory, vectors):
 
 
 def test_a_vector_is_stored_under_any_id_that_a_message_may_have(memory, vectors):
-    """A whole number is taken for its digits, and what is no id is refused."""
+    """A whole number is stored as its digits, and invalid ids are refused."""
     memory.store_message(7, "general", "ada", "hello", at(99))
     vectors.store({7: axis(3)}, model="m")
     assert vectors.nearest(axis(3), model="m") == [Neighbour("7", NOTHING)]
@@ -148,7 +148,7 @@ def test_a_vector_is_stored_under_any_id_that_a_message_may_have(memory, vectors
 
 
 def test_a_vector_goes_with_its_message(memory, vectors):
-    """Also where another program removes the message."""
+    """Also if another program deletes the message."""
     vectors.store({"m1": axis(0), "m2": axis(1)}, model="m")
     with LibSQLAdapter(memory.path, KEY).connect() as outside:
         outside.execute("DELETE FROM messages WHERE message_id = 'm1'")
@@ -171,7 +171,7 @@ BAD = {
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 def test_a_vector_that_is_none_is_refused(vectors, bad):
-    """In a question too; what stands beside it is not stored."""
+    """Also in a search; other vectors of the same call are not stored."""
     with pytest.raises(InvalidEntity, match=r"^A vector.*[.]$"):
         vectors.store({"m1": axis(0), "m2": bad}, model="m")
     with pytest.raises(InvalidEntity, match=r"^A vector.*[.]$"):
@@ -180,14 +180,14 @@ def test_a_vector_that_is_none_is_refused(vectors, bad):
 
 
 def test_a_vector_of_no_message_is_refused(vectors):
-    """And those beside it."""
+    """Other vectors of the same call are not stored either."""
     with pytest.raises(InvalidEntity, match=r"no message .*[.]$"):
         vectors.store({"m1": axis(0), "nobody's": axis(1)}, model="m")
     assert vectors.nearest(axis(0), model="m") == []
 
 
 def test_fewer_than_one_neighbour_cannot_be_asked_for(vectors):
-    """-1 would mean all."""
+    """A limit of -1 would return all messages."""
     for k in (0, -1):
         with pytest.raises(InvalidValue):
             vectors.nearest(axis(0), model="m", k=k)
@@ -198,7 +198,7 @@ def test_fewer_than_one_neighbour_cannot_be_asked_for(vectors):
     ids=["empty", "short", "NaN"],
 )  # fmt: skip
 def test_a_vector_that_another_program_wrote_wrongly_is_passed_over(memory, vectors, foreign):
-    """It would fail the whole query, or come first with no distance at all."""
+    """It would fail the whole query, or come first without a distance."""
     vectors.store({"m1": axis(0)}, model="m")
     with LibSQLAdapter(memory.path, KEY).connect() as outside:
         outside.execute(
@@ -211,7 +211,7 @@ def test_a_vector_that_another_program_wrote_wrongly_is_passed_over(memory, vect
 
 
 def test_libsql_still_checks_no_vector_and_loses_small_and_large_ones(memory):
-    """When this fails libSQL was mended, and scaling and passing over can go."""
+    """When this fails, libSQL was fixed, and the workarounds can be removed."""
 
     def packed(value: float) -> bytes:
         return struct.pack("<256f", *[value] * 256)
@@ -232,7 +232,7 @@ def test_libsql_still_checks_no_vector_and_loses_small_and_large_ones(memory):
 
 @pytest.mark.slow
 def test_twenty_thousand_vectors_are_compared_in_a_moment(tmp_path):
-    """The claim of the module's docstring, with much room for a busy machine."""
+    """The claim of the module's docstring, with a margin for a busy machine."""
     made = np.random.default_rng(1).normal(size=(20_000, DIMENSIONS))
     with DatabaseManager(tmp_path / "many.db", KEY) as memory:
         fill(memory, len(made))

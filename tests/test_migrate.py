@@ -1,4 +1,4 @@
-"""Migrations: proved before, undone whole, backed up where rows are lost, one at a time."""
+"""Migrations: verified before, rolled back whole, backed up if rows are lost, one at a time."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def version(number: int, *statements: str, undo: tuple[str, ...] = ()) -> Schema
 
 
 def registry(*versions: SchemaVersion) -> SchemaRegistry:
-    """The core schemas, and one more that is called `notes`."""
+    """The core schemas and a schema named `notes`."""
     made = SchemaRegistry()
     for schema in CORE:
         made.register(schema.name, schema.kind, schema.versions, priority=schema.priority)
@@ -88,7 +88,7 @@ def fill(connection: Connection) -> None:
 
 
 def test_drift_is_reported_by_name(connection):
-    """What was added, what is missing, what is otherwise than it was made."""
+    """Added, missing and changed objects."""
     notes = registry()
     assert notes.drift(connection) == Drift()
     connection.execute("CREATE TRIGGER spy AFTER INSERT ON messages BEGIN SELECT 1; END")
@@ -105,7 +105,7 @@ def test_drift_is_reported_by_name(connection):
 
 
 def test_the_same_definition_written_otherwise_is_no_drift(connection):
-    """Blanks, comments and the case of words are no part of it; literals are."""
+    """Blanks, comments and the case of words do not count; literals do."""
     connection.execute("DROP INDEX notes_by_text")
     connection.execute("create  INDEX notes_by_text /* a comment */ on NOTES(\n text ) -- another")
     assert registry().drift(connection) == Drift()
@@ -115,7 +115,7 @@ def test_the_same_definition_written_otherwise_is_no_drift(connection):
 
 
 def test_nothing_is_migrated_on_top_of_a_schema_that_was_tampered_with(connection):
-    """What somebody added is in nobody's way."""
+    """Added objects do not prevent a migration."""
     notes = registry(version(2, "CREATE TABLE more (a)"))
     connection.execute("DROP INDEX messages_by_user")
     before = everything(connection)
@@ -136,13 +136,13 @@ def test_nothing_is_migrated_on_top_of_a_schema_that_was_tampered_with(connectio
          "view v cannot be used"),
         (("CREATE UNIQUE INDEX one_colour ON notes (colour)",), "UNIQUE constraint failed"),
         (("CREATE TABLE more (m TEXT REFERENCES messages (message_id))",
-          "INSERT INTO more SELECT id FROM notes"), "refer to rows that are not there"),
-        (("DELETE FROM users",), "refer to rows that are not there"),
+          "INSERT INTO more SELECT id FROM notes"), "refer to missing rows"),
+        (("DELETE FROM users",), "refer to missing rows"),
         (("COMMIT",), "cannot commit"),
     ],
 )  # fmt: skip
 def test_a_version_that_fails_leaves_nothing(statements, reason, connection):
-    """However late it fails: nothing of it is there, and nothing else happened."""
+    """However late it fails, it is rolled back and nothing else happens."""
     fill(connection)
     before = everything(connection)
     for dry_run in (True, False):
@@ -154,7 +154,7 @@ def test_a_version_that_fails_leaves_nothing(statements, reason, connection):
 
 
 def test_a_database_that_is_not_sound_is_not_migrated(connection):
-    """A reference to nowhere would be blamed on the migration."""
+    """Otherwise a broken reference would be blamed on the migration."""
     fill(connection)
     connection.execute("PRAGMA foreign_keys = OFF")
     connection.execute("DELETE FROM users")
@@ -164,7 +164,7 @@ def test_a_database_that_is_not_sound_is_not_migrated(connection):
 
 
 def test_a_dry_run_executes_everything_and_changes_nothing(connection, tmp_path):
-    """Not a byte of what others see, not a backup, not a version."""
+    """Neither the visible file, nor backups, nor versions change."""
     fill(connection)
     notes = registry(
         version(2, "ALTER TABLE notes DROP COLUMN colour"), version(3, "CREATE TABLE more (a)")
@@ -183,7 +183,7 @@ def test_a_dry_run_executes_everything_and_changes_nothing(connection, tmp_path)
 
 
 def test_rows_that_are_lost_are_in_a_backup(connection, tmp_path):
-    """Which has the same key, for its owner alone, and what was only in the log of the file."""
+    """It has the same key, is private to its owner, and includes the write-ahead log."""
     fill(connection)
     log = tmp_path / "a.db-wal"
     assert log.stat().st_size  # the rows are not in the file itself
@@ -244,14 +244,14 @@ def test_rows_that_are_lost_are_in_a_backup(connection, tmp_path):
     ],
 )
 def test_a_backup_is_made_only_where_rows_are_lost(statements, lost, connection):
-    """Not for an empty table, an index, or what the version made itself."""
+    """Not for an empty table, an index, or an object that the version itself made."""
     fill(connection)
     (step,) = registry(version(2, *statements)).upgrade(connection)
     assert bool(step.backup) == lost
 
 
 def test_without_a_backup_nothing_is_lost(connection, tmp_path, monkeypatch):
-    """A folder that cannot be written stops the version, and so does a copy that fails."""
+    """An unwritable folder or a failed copy stops the version."""
     fill(connection)
     drops = registry(version(2, "DROP TABLE notes"))
     (tmp_path / "backups").write_text("in the way")
@@ -266,7 +266,7 @@ def test_without_a_backup_nothing_is_lost(connection, tmp_path, monkeypatch):
 
 
 def test_a_backup_that_is_not_equal_is_none(connection, tmp_path, monkeypatch):
-    """It is opened and counted; a bad one is removed and stops the version."""
+    """It is opened and its rows counted; a bad one is removed and stops the version."""
     fill(connection)
     before = everything(connection)
     counts = backup._counts
@@ -282,7 +282,7 @@ def test_a_backup_that_is_not_equal_is_none(connection, tmp_path, monkeypatch):
 
 
 def test_a_backup_has_its_name_only_when_it_was_proved(connection, tmp_path):
-    """A process that dies while it copies leaves what nobody takes for a backup."""
+    """The partial copy of a killed process does not count as a backup."""
     fill(connection)
     folder = tmp_path / "backups"
     script = (
@@ -306,7 +306,7 @@ def test_a_backup_has_its_name_only_when_it_was_proved(connection, tmp_path):
 
 
 def test_the_newest_backups_are_kept(connection, tmp_path):
-    """And nothing else in the folder is touched, nor a backup of another database."""
+    """Nothing else in the folder is touched, nor any backup of another database."""
     fill(connection)
     others = ["mine.db", "a-notes.db", "b-20240101T000000000000Z-before-notes-1.db"]
     (tmp_path / "backups").mkdir()
@@ -322,7 +322,7 @@ def test_the_newest_backups_are_kept(connection, tmp_path):
 
 
 def test_what_was_half_copied_has_no_backups_name_and_goes(connection, tmp_path):
-    """A run that was killed leaves it; the next backup sweeps it."""
+    """A killed run leaves it; the next backup removes it."""
     fill(connection)
     folder = tmp_path / "backups"
     folder.mkdir()
@@ -333,7 +333,7 @@ def test_what_was_half_copied_has_no_backups_name_and_goes(connection, tmp_path)
 
 
 def test_a_few_backups_are_kept_and_files_of_others_stay(connection, tmp_path):
-    """Those of the run itself however many there are, since it names them."""
+    """All backups of the run itself are kept, because its result names them."""
     fill(connection)
     folder = tmp_path / "backups"
     folder.mkdir()
@@ -350,14 +350,14 @@ def test_a_few_backups_are_kept_and_files_of_others_stay(connection, tmp_path):
 
 
 def test_why_the_backup_is_no_vacuum(connection, tmp_path):
-    """The driver's `VACUUM INTO` writes an encrypted database in plain text."""
+    """The driver's `VACUUM INTO` writes an encrypted database as plain text."""
     fill(connection)
     connection.execute(f"VACUUM INTO '{tmp_path / 'plain.db'}'")
     assert plain_text_files(tmp_path, "homesick") == [tmp_path / "plain.db"]
 
 
 def test_a_schema_goes_back_a_version_and_the_history_says_so(connection):
-    """Its rows of the feed too, with a backup of what was lost."""
+    """The feed's rows are rolled back, too, and lost rows are in a backup."""
     fill(connection)
     notes = registry(version(2, "CREATE TABLE more (a)", undo=("DROP TABLE more",)))
     notes.apply_core_schemas(connection)
@@ -379,7 +379,7 @@ def test_a_schema_goes_back_a_version_and_the_history_says_so(connection):
 
 
 def test_a_schema_cannot_go_where_there_is_nothing(connection):
-    """Below 0, to where it is, forward, or to a version that nothing undoes."""
+    """Below 0, to the current version, forward, or past a version without rollback."""
     notes = registry(version(2, "CREATE TABLE more (a)"))
     notes.apply_core_schemas(connection)
     for to in (-1, 2, 3):
@@ -394,7 +394,7 @@ def test_a_schema_cannot_go_where_there_is_nothing(connection):
 
 
 def test_a_schema_that_others_need_stays(connection):
-    """Dropping `users` would leave references to nothing, and with them no way to write."""
+    """Dropping `users` would break references, and so every write."""
     fill(connection)
     before = everything(connection)
     with pytest.raises(DowngradeImpossible, match="is needed by others"):
@@ -403,7 +403,7 @@ def test_a_schema_that_others_need_stays(connection):
 
 
 def test_the_core_goes_back_to_nothing(connection):
-    """In reverse order, with rows; only the tables of the registry and the feed stay."""
+    """In reverse order, with rows; only the tables of the registry and the feed remain."""
     fill(connection)
     notes = registry()
     for schema in reversed(list(notes)):
@@ -419,7 +419,7 @@ def test_the_core_goes_back_to_nothing(connection):
 
 
 def test_a_rollback_that_forgets_something_is_undone(connection):
-    """What it leaves is named."""
+    """The error names the remaining object."""
     notes = registry(
         version(2, "CREATE TABLE more (a)", "CREATE TABLE yet (a)", undo=("DROP TABLE more",))
     )
@@ -431,7 +431,7 @@ def test_a_rollback_that_forgets_something_is_undone(connection):
 
 
 def test_nothing_that_refers_to_a_dropped_table_is_deleted_with_it(connection):
-    """Foreign keys do not act while tables are rebuilt."""
+    """Foreign keys are off while tables are rebuilt."""
     fill(connection)
     rebuilt = version(
         2,
@@ -480,7 +480,7 @@ def child(path: Path, action: str) -> subprocess.Popen[str]:
 
 
 def test_a_second_migrator_is_told_of_the_first(connection, monkeypatch):
-    """And goes on when that one is gone, even if it was killed."""
+    """It continues when the first has ended, even if that was killed."""
     monkeypatch.setattr(migrate, "LOCK_SECONDS", 0.05)
     notes = registry(version(2, "CREATE TABLE more (a)", undo=("DROP TABLE more",)))
     action = "with exclusive(connection): print('ready', flush=True); sys.stdin.read()"
@@ -503,7 +503,7 @@ def test_a_second_migrator_is_told_of_the_first(connection, monkeypatch):
 
 
 def test_a_migrator_that_is_done_meanwhile_has_no_name(connection, monkeypatch):
-    """Its note is gone between two looks; that is no matter of permissions."""
+    """Its lock's note disappears between two reads; that is not an error of permissions."""
     monkeypatch.setattr(migrate, "LOCK_SECONDS", 0.01)
     monkeypatch.setattr(Path, "exists", lambda _: True)
     more = registry(version(2, "CREATE TABLE more (a)"))
@@ -513,7 +513,7 @@ def test_a_migrator_that_is_done_meanwhile_has_no_name(connection, monkeypatch):
 
 
 def test_two_migrators_at_once_apply_every_version_once(tmp_path):
-    """Each of them is content, and neither does what the other did."""
+    """Both succeed, and neither repeats a step of the other."""
     path = tmp_path / "both.db"
     LibSQLAdapter(path, KEY).connect().close()
     action = "print('ready', flush=True); sys.stdin.readline(); print(len(registry()."
@@ -542,7 +542,7 @@ def test_two_migrators_at_once_apply_every_version_once(tmp_path):
 
 
 def test_a_migrator_that_is_killed_leaves_the_version_before(connection):
-    """The next one applies it."""
+    """The next migrator applies the version."""
     action = """with exclusive(connection), connection.transaction():
         connection.execute("CREATE TABLE half (a)")
         print('ready', flush=True)
@@ -561,7 +561,7 @@ def test_a_migrator_that_is_killed_leaves_the_version_before(connection):
 
 @pytest.fixture
 def _behind(lab, monkeypatch) -> None:
-    """A home whose database lacks what this program knows."""
+    """Make a home whose database lacks a registered version."""
     add(lab.primary, message(1))
     lab.close()
     restored = ("ALTER TABLE notes ADD COLUMN colour TEXT",)
@@ -572,7 +572,7 @@ def _behind(lab, monkeypatch) -> None:
 
 @pytest.mark.usefixtures("_behind")
 def test_the_command_line_shows_applies_and_takes_back(cli):
-    """Looking changes nothing; each step says what it did."""
+    """Status changes nothing; each step reports its result."""
 
     def answer(*arguments: str) -> Any:
         done = cli("schema", *arguments, "--json")
@@ -605,7 +605,7 @@ def test_the_command_line_shows_applies_and_takes_back(cli):
 
 @pytest.mark.usefixtures("_behind")
 def test_the_command_line_says_it_in_words(cli, home):
-    """The statements of a dry run, what is wrong, and where the backup lies."""
+    """The statements of a dry run, the problems, and the path of the backup."""
     assert "notes" in cli("schema", "status").stdout
     planned = cli("schema", "migrate", "--dry-run").stdout
     assert "Would apply version 1 of notes: Notes" in planned
@@ -631,7 +631,7 @@ def test_the_command_line_says_it_in_words(cli, home):
 
 
 def test_the_example_of_the_design_document(tmp_path, monkeypatch):
-    """Core schemas are applied on an encrypted connection, through the class itself."""
+    """Core schemas are applied on an encrypted connection, through the class."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     said: list[str] = []
@@ -681,7 +681,7 @@ CONVERSATION_SCHEMA = {
 
 
 def test_the_other_example_of_the_design_document(tmp_path):
-    """An application with a core schema of its own: in a registry of its own."""
+    """An application with its own core schema uses its own registry."""
     own = SchemaRegistry()
     register_schema("conversations", "core", priority=1, registry=own)(CONVERSATION_SCHEMA)
     with LibSQLAdapter(tmp_path / "own.db", None).connect() as connection:
@@ -691,7 +691,7 @@ def test_the_other_example_of_the_design_document(tmp_path):
 
 
 def test_only_the_master_password_opens_the_file(tmp_path):
-    """With the salt beside it; without one of them nobody does, and nothing is made anew."""
+    """With the salt beside it; without either the file cannot be opened, and nothing is created."""
     path = tmp_path / "user.db"
     with EncryptedLibSQLConnection(path, master_password="correct horse") as connection:
         connection.execute("CREATE TABLE t (a)")
@@ -719,7 +719,7 @@ def test_only_the_master_password_opens_the_file(tmp_path):
 
 @pytest.mark.parametrize("slot", ['{"kind": "none"}', '{"kind": "key-file"}', "[]", "null"])
 def test_a_file_without_encryption_is_not_taken_for_the_one_with_the_password(tmp_path, slot):
-    """Somebody who exchanged both would read what is written from then on."""
+    """An attacker who replaced both files could read all later writes."""
     path = tmp_path / "user.db"
     LibSQLAdapter(path, None).connect().close()
     for marker in (f'{{"home_id": "x", "key": {slot}}}', slot):

@@ -1,4 +1,4 @@
-"""Plugins: activated, upgraded and removed without a trace, and kept within their own tables."""
+"""Plugins: activated, upgraded, removed without a trace, and confined to their own tables."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def connection(tmp_path) -> Iterator[Connection]:
 
 @pytest.fixture(scope="module")
 def unharmed(tmp_path_factory) -> Iterator[Connection]:
-    """The same for all attempts, since each must leave it as it was."""
+    """One database for all attempts, because each must leave it unchanged."""
     with with_core_schemas(tmp_path_factory.mktemp("unharmed") / "a.db", KEY).connect() as opened:
         add(opened, message(1))
         yield opened
 
 
 def everything(connection: Connection) -> dict[str, list[Any]]:
-    """Every definition and every row."""
+    """Return every definition and every row."""
     master = connection.fetch_all("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY 2")
     return {"": master} | {
         name: connection.fetch_all(f'SELECT * FROM "{name}"')
@@ -104,7 +104,7 @@ CALENDAR = (
 
 @pytest.mark.slow
 def test_a_plugin_is_activated_upgraded_and_removed_without_a_trace(connection):
-    """Tables, index, view, triggers, feed and metadata; only the history says it was there."""
+    """Tables, index, view, triggers, feed and metadata are removed; only the history remains."""
     before = everything(connection)
     assert plugin(CALENDAR[0]).apply_plugin_schema("calendar", connection) == 1
     registry = plugin(*CALENDAR)
@@ -134,7 +134,7 @@ def test_a_plugin_is_activated_upgraded_and_removed_without_a_trace(connection):
 
 
 def test_a_plugin_that_is_not_installed_any_more_can_be_removed(connection):
-    """By its prefix, with a vector index, and without a backup where it has no rows."""
+    """By its prefix, with a vector index, and without a backup if it has no rows."""
     before = master(connection)
     plugin(
         version(
@@ -155,7 +155,7 @@ def test_a_plugin_that_is_not_installed_any_more_can_be_removed(connection):
 
 @pytest.mark.slow
 def test_vectors_of_a_plugin_can_be_searched_and_upgraded(connection):
-    """What only libSQL knows passes a sandbox that is SQLite."""
+    """The vector functions of libSQL pass the sandbox, which is SQLite."""
     first = version(
         1,
         "CREATE TABLE calendar_vectors (id INTEGER PRIMARY KEY, v F32_BLOB(3))",
@@ -180,7 +180,7 @@ def test_vectors_of_a_plugin_can_be_searched_and_upgraded(connection):
 
 @pytest.mark.slow
 def test_a_removed_plugins_rows_leave_the_warehouse(lab: Lab):
-    """When that is what somebody wants; the feed says that there is something to do."""
+    """A sync with `evolve` removes them; the feed has a new change for it."""
     registry = plugin(*CALENDAR)
     registry.apply_plugin_schema("calendar", lab.primary)
     lab.sync()
@@ -204,7 +204,7 @@ REBUILD = (
 
 @pytest.mark.slow
 def test_a_rebuilt_table_stays_in_the_feed_and_consumers_start_anew(connection):
-    """Dropping a table drops its triggers, which nobody would notice."""
+    """Dropping a table silently drops its triggers."""
     first = version(1, EVENTS, tracked={"calendar_events": ("id",)})
     plugin(first).apply_plugin_schema("calendar", connection)
     connection.execute("INSERT INTO calendar_events (id, title) VALUES (1, 'a')")
@@ -220,7 +220,7 @@ def test_a_rebuilt_table_stays_in_the_feed_and_consumers_start_anew(connection):
 
 
 def test_rows_that_were_there_before_a_table_was_tracked_are_in_the_feed(connection):
-    """As new ones."""
+    """They are logged as inserted."""
     first = version(1, EVENTS, "INSERT INTO calendar_events (id) VALUES (5)")
     plugin(first).apply_plugin_schema("calendar", connection)
     before = feed.head(connection).seq
@@ -240,7 +240,7 @@ def test_rows_that_were_there_before_a_table_was_tracked_are_in_the_feed(connect
     ],
 )
 def test_a_version_cannot_lose_a_table_out_of_the_feed(statement, tracked, connection):
-    """Every later sync would fail, or nobody would notice that rows are missing."""
+    """Otherwise every later sync would fail, or rows would be missing unnoticed."""
     first = version(1, EVENTS, tracked={"calendar_events": ("id",)})
     plugin(first).apply_plugin_schema("calendar", connection)
     with pytest.raises(SchemaError, match="the change feed cannot follow calendar_events by id"):
@@ -253,7 +253,7 @@ def test_a_version_cannot_lose_a_table_out_of_the_feed(statement, tracked, conne
 
 @pytest.mark.slow
 def test_what_is_renamed_with_its_tracking_stays_in_the_feed(connection):
-    """A key, there and back, and a table."""
+    """A renamed key, its rollback, and a renamed table."""
     first = version(1, EVENTS, tracked={"calendar_events": ("id",)})
     renamed = version(
         2,
@@ -433,13 +433,13 @@ def assert_refused(registry: SchemaRegistry, connection: Connection) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("statements", ATTEMPTS.values(), ids=ATTEMPTS.keys())
 def test_a_plugin_cannot_reach_beyond_its_own_tables(statements, unharmed):
-    """Not when it is applied, and nothing of it stays."""
+    """The version is refused, and nothing of it remains."""
     assert_refused(plugin(version(1, *statements)), unharmed)
 
 
 @pytest.mark.parametrize("name", ["reads in a view", "a trigger's body", "drops a core table"])
 def test_nor_in_a_later_version(name, connection):
-    """Which leaves the one before it."""
+    """The version before it stays."""
     first = version(1, "CREATE TABLE calendar_first (a)")
     plugin(first).apply_plugin_schema("calendar", connection)
     assert_refused(plugin(first, version(2, *ATTEMPTS[name])), connection)
@@ -454,7 +454,7 @@ def test_nor_in_a_later_version(name, connection):
     ],
 )
 def test_nor_when_it_is_rolled_back(undo, unharmed):
-    """And its rollback has to be whole."""
+    """The rollback must also restore the schema."""
     assert_refused(plugin(version(1, OWN, undo=undo)), unharmed)
 
 
@@ -471,14 +471,14 @@ def test_nor_when_it_is_rolled_back(undo, unharmed):
     ],
 )
 def test_nor_through_the_change_feed(tracked, unharmed):
-    """Whose triggers are written from what the plugin names."""
+    """The feed's triggers contain names that the plugin gives."""
     own = 'CREATE TABLE calendar_x (a TEXT, b TEXT, "o""d" TEXT)'
     assert_refused(plugin(version(1, own, tracked=tracked)), unharmed)
 
 
 @pytest.mark.slow
 def test_what_a_plugin_may_do(connection):
-    """Nearly everything, with its own tables."""
+    """Nearly everything is allowed on its own tables."""
     registry = plugin(
         version(
             1,
@@ -510,9 +510,9 @@ def test_what_a_plugin_may_do(connection):
 
 
 def test_a_plugins_prefix_is_nobody_elses(connection):
-    """Whatever it does not own stays where it is when it goes."""
+    """Objects of others are not removed with the plugin."""
     connection.execute("CREATE TABLE calendar_mine (a)")
-    with pytest.raises(StatementForbidden, match="is there already"):
+    with pytest.raises(StatementForbidden, match="exists already"):
         plugin(version(1, OWN)).apply_plugin_schema("calendar", connection)
     for name in {name.partition("_")[0] for _, name, *_ in master(connection) if "_" in name}:
         if name != "calendar":
@@ -524,18 +524,18 @@ def test_a_plugins_prefix_is_nobody_elses(connection):
 
 
 def test_plugins_keep_out_of_each_other(connection):
-    """One cannot read, change or drop what the other has."""
+    """No plugin can read, change or drop another's objects."""
     both = plugin(version(1, OWN))
     both.register("weather", "plugin", {1: version(1, "CREATE VIEW weather_v AS SELECT a "
                                                       "FROM calendar_x")})  # fmt: skip
     both.apply_plugin_schema("calendar", connection)
-    with pytest.raises(StatementForbidden, match="reaches for calendar_x, a"):
+    with pytest.raises(StatementForbidden, match="accesses calendar_x, a"):
         both.apply_plugin_schema("weather", connection)
 
 
 @pytest.mark.slow
 def test_what_another_schema_made_is_not_the_plugins(connection):
-    """Even if it came later, and begins as the plugin's own."""
+    """Even if it was made later, and its name begins with the plugin's prefix."""
     seed = "INSERT INTO calendar_shared VALUES (1)"
 
     def registry(*versions: SchemaVersion) -> SchemaRegistry:
@@ -553,7 +553,7 @@ def test_what_another_schema_made_is_not_the_plugins(connection):
 
 
 def test_the_sandbox_asks_about_everything_that_sqlite_can_do():
-    """A library that knows more actions than we do denies them, since only known ones pass."""
+    """Only known actions are allowed, so a newer library's actions are denied."""
     from aico_lab.schema.authorizer import Guard
 
     guard = Guard("calendar")
@@ -585,7 +585,7 @@ CALENDAR_EXAMPLE = {
 
 
 def test_the_example_of_the_design_document(connection, monkeypatch):
-    """Registered, activated and deactivated through the class itself."""
+    """A plugin is registered, activated and deactivated through the class."""
     monkeypatch.setattr(SchemaRegistry, "default", plugin(version(1, OWN), name="other"))
     assert register_schema("calendar", "plugin")(CALENDAR_EXAMPLE) is CALENDAR_EXAMPLE
     said: list[str] = []
@@ -613,7 +613,7 @@ def test_the_example_of_the_design_document(connection, monkeypatch):
 
 
 def test_versions_are_registered_by_call_function_or_class():
-    """Each gives back what it took; what has no versions is refused, and so is the same name."""
+    """Each returns its argument; missing versions and repeated names are refused."""
     registry = SchemaRegistry()
 
     @register_schema("weather", "plugin", registry=registry)
@@ -647,7 +647,7 @@ register_schema("tides", "plugin")({
 
 @pytest.fixture
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that Python imports from, and a default registry that forgets what was found."""
+    """A folder on Python's path, and a default registry that is restored afterwards."""
     folder = tmp_path / "packages"
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
@@ -664,7 +664,7 @@ def install(folder: Path, module: str, source: str) -> None:
 
 
 def test_installed_plugins_are_found_by_their_entry_points(packages, connection):
-    """Twice finds the same."""
+    """A second discovery finds the same."""
     install(packages, "tides_by_entry", PLUGIN_MODULE)
     assert "tides_by_entry" in discover()
     assert "tides_by_entry" in discover()
@@ -672,14 +672,14 @@ def test_installed_plugins_are_found_by_their_entry_points(packages, connection)
 
 
 def test_a_module_can_be_named(packages, connection):
-    """Without a package around it."""
+    """The module needs no installed package."""
     (packages / "tides_by_name.py").write_text(PLUGIN_MODULE)
     assert discover("tides_by_name") == ["tides_by_name"]
     assert SchemaRegistry.apply_plugin_schema("tides", connection) == 1
 
 
 def test_a_broken_plugin_is_named(packages):
-    """And what to do about it."""
+    """The error says what to do."""
     install(packages, "tides_broken", "1 / 0")
     with pytest.raises(SchemaError, match="'tides_broken' cannot be imported"):
         discover()
@@ -689,7 +689,7 @@ def test_a_broken_plugin_is_named(packages):
 
 @pytest.mark.slow
 def test_the_command_line_activates_and_deactivates_a_plugin(packages, lab, cli):
-    """By its name; rows that go are in a backup, and what is no plugin is refused."""
+    """By its name; removed rows are in a backup, and an unknown plugin is refused."""
     install(packages, "tides_by_command", PLUGIN_MODULE)
     lab.close()
     first = cli("schema", "activate", "tides")

@@ -48,7 +48,7 @@ SECRET = "the time I felt homesick in Reykjavik"
 
 @pytest.fixture(autouse=True)
 def ram(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What stands for the RAM disk, so that tests side by side see only their own folders."""
+    """A stand-in for the RAM disk, so that parallel tests see only their own folders."""
     folder = tmp_path / "ram"
     folder.mkdir()
     monkeypatch.setattr(sealed, "RAM", folder)
@@ -96,7 +96,7 @@ def table(primary: Connection) -> dict[str, tuple[str, str]]:
 
 
 def projected(adapter: ChromaDBAdapter) -> dict[str, tuple[Any, ...]]:
-    """Everything that the vectors say, each vector compared with the one of its text."""
+    """Return the entries of the store, after comparing each vector with its text's."""
     with adapter.connect() as store:
         result = store.client.get_collection(COLLECTION).get(
             include=["documents", "metadatas", "embeddings"]
@@ -114,7 +114,7 @@ def projected(adapter: ChromaDBAdapter) -> dict[str, tuple[Any, ...]]:
 
 
 def test_the_vectors_follow_the_table(primary: Connection, adapter: ChromaDBAdapter) -> None:
-    """First whole, then only what changed; and nothing where nothing did."""
+    """First a full projection, then increments, and nothing if nothing changed."""
     remember(primary, ("a", SECRET), ("b", "onion soup"))
     first = project_memories(primary, adapter, Encoder())
     assert (first.mode, first.written, first.deleted) == ("full", 2, 0)
@@ -131,7 +131,7 @@ def test_the_vectors_follow_the_table(primary: Connection, adapter: ChromaDBAdap
 
 
 def test_memories_of_one_text_share_a_vector(primary: Connection, sealing: ChromaDBAdapter) -> None:
-    """Whoever has them, and whenever they come and go."""
+    """Whoever has them, and whenever they are added or deleted."""
     remember(primary, ("a", "good morning"), ("b", "good morning"), ("c", "onion soup"))
     remember(primary, ("d", "good morning"), user="v")
     assert project_memories(primary, sealing, Encoder()).written == 4
@@ -163,7 +163,7 @@ TOPICS = ("my sister's wedding", "a broken bicycle", "the exam on Monday", "lear
 def test_many_equal_memories_hide_no_other(
     primary: Connection, sealing: ChromaDBAdapter, monkeypatch: pytest.MonkeyPatch, compared: int
 ) -> None:
-    """By comparing every vector, and by Chroma's index, where the audit says how good it is."""
+    """By comparing every vector, and by Chroma's index, whose recall the audit measures."""
     others = {f"{place}-{topic}": f"{topic} in {place}" for place in PLACES for topic in TOPICS}
     remember(primary, *((f"s{number}", "The person said good morning.") for number in range(6000)))
     remember(primary, *others.items(), user="v")
@@ -184,7 +184,7 @@ def test_many_equal_memories_hide_no_other(
 def test_an_audit_notices_what_is_not_found(
     primary: Connection, sealing: ChromaDBAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where Chroma's index has lost its way."""
+    """For example if Chroma's index misses texts."""
     remember(primary, *((f"m{number}", f"{number} roads to Rome") for number in range(30)))
     project_memories(primary, sealing, Encoder())
     monkeypatch.setattr(index_, "COMPARED", 10)
@@ -199,7 +199,7 @@ def test_an_audit_notices_what_is_not_found(
 def test_a_store_of_an_earlier_layout_is_read_and_made_anew(
     primary: Connection, sealing: ChromaDBAdapter
 ) -> None:
-    """Which had an entry for each memory; the search works before the next sync already."""
+    """It had an entry for each memory; search works even before the next sync."""
     remember(primary, ("a", "onion soup"), ("b", "onion soup"), ("c", "rain"))
     with sealing.connect() as store:
         store.collection(COLLECTION).upsert(
@@ -220,7 +220,7 @@ LEVEL_0 = "data_level0.bin"
 
 
 def test_what_is_forgotten_is_gone_from_the_disk(primary: Connection, tmp_path: Path) -> None:
-    """Deleted and rewritten texts leave Chroma's files too: seen here without encryption."""
+    """Deleted and changed texts are also removed from Chroma's files, here unencrypted."""
     adapter = ChromaDBAdapter(tmp_path / "home" / "vectors")
     remember(primary, ("a", SECRET), ("b", "onion soup"), ("c", "my sister Ragnhildur"))
     project_memories(primary, adapter, Encoder())
@@ -232,7 +232,7 @@ def test_what_is_forgotten_is_gone_from_the_disk(primary: Connection, tmp_path: 
     assert (done.mode, done.written, done.deleted) == ("full", 2, 1)
     assert projected(adapter) == table(primary)
     for gone in (SECRET, "Ragnhildur"):
-        # hnswlib writes memory that it has not initialised, whatever stood there: see the README.
+        # hnswlib writes uninitialised memory with arbitrary content: see the README.
         found = [path for path in plain_text_files(folder, gone) if path.name != LEVEL_0]
         assert found == []
 
@@ -240,7 +240,7 @@ def test_what_is_forgotten_is_gone_from_the_disk(primary: Connection, tmp_path: 
 def test_deleting_a_person_deletes_their_memories(
     primary: Connection, sealing: ChromaDBAdapter
 ) -> None:
-    """The table's foreign key does it, and the feed says so."""
+    """The table's foreign key deletes them, and the feed records it."""
     remember(primary, ("a", "mine"))
     remember(primary, ("b", "yours"), user="v")
     project_memories(primary, sealing, Encoder())
@@ -250,7 +250,7 @@ def test_deleting_a_person_deletes_their_memories(
 
 
 def test_blank_memories_have_no_vector(primary: Connection, sealing: ChromaDBAdapter) -> None:
-    """They are counted; one that gets words gets a vector."""
+    """They are counted as skipped; a memory that gets text gets a vector."""
     remember(primary, ("a", " \n"), ("b", "onion soup"))
     first = project_memories(primary, sealing, Encoder())
     assert (first.written, first.skipped) == (1, 1)
@@ -263,7 +263,7 @@ def test_blank_memories_have_no_vector(primary: Connection, sealing: ChromaDBAda
 def test_a_foreign_programs_bad_text_stops_nobody(
     primary: Connection, sealing: ChromaDBAdapter
 ) -> None:
-    """The driver would panic on it, or cut it."""
+    """The driver would panic on it, or truncate it."""
     remember(primary, ("a", "onion soup"), ("b", "x"), ("c", "x"))
     for memory_id, content in (("b", "ff"), ("c", "610062")):
         primary.execute(
@@ -276,7 +276,7 @@ def test_a_foreign_programs_bad_text_stops_nobody(
 
 
 def test_full_makes_everything_anew(primary: Connection, adapter: ChromaDBAdapter) -> None:
-    """Also what somebody else changed in the vectors."""
+    """Also entries that another program changed."""
     remember(primary, ("a", "onion soup"))
     project_memories(primary, adapter, Encoder())
     with adapter.connect() as store:
@@ -286,7 +286,7 @@ def test_full_makes_everything_anew(primary: Connection, adapter: ChromaDBAdapte
 
 
 def test_deleted_vectors_are_made_again(primary: Connection, sealing: ChromaDBAdapter) -> None:
-    """A projection can be thrown away."""
+    """A projection can always be rebuilt."""
     remember(primary, ("a", "onion soup"))
     project_memories(primary, sealing, Encoder())
     assert sealing.path is not None
@@ -300,7 +300,7 @@ def test_deleted_vectors_are_made_again(primary: Connection, sealing: ChromaDBAd
 def test_files_of_plain_vectors_that_are_damaged_are_made_again(
     primary: Connection, tmp_path: Path, name: str, harm: str
 ) -> None:
-    """The rest of them would vouch for what is not there."""
+    """The remaining files would claim entries that no longer exist."""
     adapter = ChromaDBAdapter(tmp_path / "home" / "vectors", busy_timeout=0.1)
     remember(primary, ("a", "onion soup"), ("b", "likes tea"))
     project_memories(primary, adapter, Encoder())
@@ -320,7 +320,7 @@ def test_files_of_plain_vectors_that_are_damaged_are_made_again(
 def test_sound_vectors_stay_where_the_primary_database_is_damaged(
     primary: Connection, sealing: ChromaDBAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else nothing could be found by meaning until it is restored."""
+    """Otherwise search by meaning would fail until a backup is restored."""
     remember(primary, ("a", "onion soup"))
     project_memories(primary, sealing, Encoder())
     remember(primary, ("b", "likes tea"))
@@ -337,7 +337,7 @@ def test_sound_vectors_stay_where_the_primary_database_is_damaged(
 def test_a_restored_backup_is_noticed(
     primary: Connection, sealing: ChromaDBAdapter, tmp_path: Path, which: str
 ) -> None:
-    """Of either side, also where no memory changed after the backup of the other."""
+    """For either database, also if no memory changed after the other's backup."""
     home, backup = tmp_path / "home", tmp_path / "backup"
     remember(primary, ("a", "onion soup"))
     project_memories(primary, sealing, Encoder())
@@ -358,7 +358,7 @@ def test_a_restored_backup_is_noticed(
 
 
 def test_a_pruned_feed_means_starting_anew(primary: Connection, sealing: ChromaDBAdapter) -> None:
-    """And the vectors' own acknowledgement keeps what they have not read."""
+    """The feed keeps the changes that the vectors have not acknowledged."""
     remember(primary, ("a", "onion soup"))
     project_memories(primary, sealing, Encoder())
     remember(primary, ("b", "a new cat"))
@@ -375,7 +375,7 @@ def test_a_pruned_feed_means_starting_anew(primary: Connection, sealing: ChromaD
 def test_changes_of_other_tables_move_only_the_cursor(
     primary: Connection, sealing: ChromaDBAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And that only after many, so that the feed can be pruned without sealing every time."""
+    """Only after many changes, so that the feed can be pruned without sealing every time."""
     monkeypatch.setattr(vectors, "QUIET", 20)
     remember(primary, ("a", "onion soup"))
     project_memories(primary, sealing, Encoder())
@@ -395,7 +395,7 @@ def test_changes_of_other_tables_move_only_the_cursor(
 def test_a_crash_before_the_acknowledgement_is_replayed(
     primary: Connection, sealing: ChromaDBAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sealed cursor is the one that counts."""
+    """The sealed cursor decides."""
     remember(primary, ("a", "onion soup"))
 
     def crash(*_: object) -> None:
@@ -412,7 +412,7 @@ def test_a_crash_before_the_acknowledgement_is_replayed(
 def test_a_failure_before_sealing_changes_nothing(
     primary: Connection, sealing: ChromaDBAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next run does it again."""
+    """The next run repeats the projection."""
     remember(primary, ("a", "onion soup"))
     project_memories(primary, sealing, Encoder())
     before = projected(sealing)
@@ -469,7 +469,7 @@ KILLED = """if True:
 def test_a_kill_at_any_instant_loses_nothing(
     primary: Connection, tmp_path: Path, ram: Path, *, encrypted: bool
 ) -> None:
-    """Whatever was killed, the next run brings the vectors to the state of the table."""
+    """After any kill, the next run brings the vectors to the table's state."""
     remember(primary, ("a", SECRET))
     key = KEYS.chroma() if encrypted else None
     adapter = ChromaDBAdapter(tmp_path / "home" / "vectors", key)
@@ -490,7 +490,7 @@ def test_a_kill_at_any_instant_loses_nothing(
 
 
 def test_the_index_finds_by_meaning(primary: Connection, sealing: ChromaDBAdapter) -> None:
-    """Nearest first, one person's or everybody's; and it sees what is projected later."""
+    """Nearest first, of one person or of all; later projections are visible."""
     index = VectorIndex(ChromaDBAdapter(sealing.path, KEYS.chroma(), read_only=True), Encoder())
     assert index.query("missing my family", 5) == []
     remember(primary, ("home", SECRET), ("soup", "a recipe for onion soup"))
@@ -516,7 +516,7 @@ def test_the_index_finds_by_meaning(primary: Connection, sealing: ChromaDBAdapte
 def test_one_persons_memories_are_the_same_however_they_are_looked_for(
     primary: Connection, sealing: ChromaDBAdapter
 ) -> None:
-    """Few among many of others, or nearly all."""
+    """With few memories among many of others, or nearly all of them."""
     remember(primary, *((f"u{number}", f"number {number}") for number in range(60)))
     remember(primary, *((f"v{number}", f"soup {number}") for number in range(3)), user="v")
     project_memories(primary, sealing, Encoder())
@@ -539,7 +539,7 @@ def test_one_persons_memories_are_the_same_however_they_are_looked_for(
 def test_nothing_readable_remains(
     primary: Connection, sealing: ChromaDBAdapter, tmp_path: Path
 ) -> None:
-    """Neither under the home nor in memory, once everything is closed."""
+    """Neither in the home nor in memory after everything is closed."""
     remember(primary, ("a", SECRET))
     project_memories(primary, sealing, Encoder())
     reading = ChromaDBAdapter(sealing.path, KEYS.chroma(), read_only=True)
@@ -561,7 +561,7 @@ def set_preference(primary: Connection, key: str, value: str) -> None:
 
 
 def test_rows_that_change_leave_the_cache(primary: Connection) -> None:
-    """And nothing else does."""
+    """Unchanged rows stay."""
     store = MemoryStore()
     set_preference(primary, "language", '"en"')
     set_preference(primary, "style", '"friendly"')
@@ -581,7 +581,7 @@ def test_rows_that_change_leave_the_cache(primary: Connection) -> None:
 
 
 def test_a_cache_that_fell_behind_forgets_all_rows(primary: Connection) -> None:
-    """It does not hold back the feed; and a new one has no cursor at all."""
+    """The cache does not delay pruning; a new one has no cursor."""
     store = MemoryStore()
     store.write({row_key("users", "u"): b"{}", b"session:a": b"x"})
     assert invalidate(primary, store).mode == "full"
@@ -597,12 +597,12 @@ def test_a_cache_that_fell_behind_forgets_all_rows(primary: Connection) -> None:
 
 
 def test_what_may_be_cached_is_in_the_feed(primary: Connection) -> None:
-    """Else it would stay stale for ever."""
+    """Otherwise a cached row would never be removed."""
     assert set(CACHED_TABLES) <= feed.tracked_tables(primary).keys()
 
 
 def test_a_lab_syncs_everything(lab: Lab, tmp_path: Path) -> None:
-    """Warehouse, vectors and cache with one call, and nothing readable is left."""
+    """One call syncs warehouse, vectors and cache, and leaves nothing readable."""
     remember(lab.primary, ("a", SECRET))
     key = row_key("users", "u")
     lab.cache.store.put(key, b"the name of somebody")
@@ -624,7 +624,7 @@ def test_a_lab_syncs_everything(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_a_cache_that_is_held_elsewhere_stops_no_sync(lab: Lab, home: Path) -> None:
-    """Whoever holds it removes what changed; one can look into it meanwhile."""
+    """The holder removes changed rows; other processes can read meanwhile."""
     pytest.importorskip("rocksdict")
     with Lab.open(home) as other:
         other.cache.store.put(b"session:active_context", b"x")
@@ -635,7 +635,7 @@ def test_a_cache_that_is_held_elsewhere_stops_no_sync(lab: Lab, home: Path) -> N
 
 
 def test_a_sync_without_memories_does_not_import_chromadb(lab: Lab, home: Path) -> None:
-    """It takes seconds; nor is an empty store made, or a change logged for it."""
+    """The import takes seconds; no empty store is made, and no change is logged."""
     add(lab.primary, message(1))
     code = f"""if True:
         import sys

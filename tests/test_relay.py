@@ -1,4 +1,4 @@
-"""The outbox and the change feed, delivered at least once, in order, and once in effect."""
+"""The outbox and the change feed: delivery at least once, in order, with one effect."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ EFFECTS = "CREATE TABLE effects (id INTEGER PRIMARY KEY AUTOINCREMENT, consumer 
 
 @pytest.fixture(scope="session")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with the core schemas and a table for what handlers do."""
+    """A database with the core schemas and a table for the effects of handlers."""
     path = tmp_path_factory.mktemp("relay") / "empty.db"
     with with_core_schemas(path, KEY).connect() as connection:
         connection.execute(EFFECTS)
@@ -73,7 +73,7 @@ async def dal(path: Path) -> AsyncIterator[DataAccessLayer]:
 
 @pytest.fixture
 def outside(path: Path) -> Iterator[Connection]:
-    """A connection that is not the data access layer's."""
+    """A connection outside the data access layer."""
     with LibSQLAdapter(path, KEY).connect() as opened:
         yield opened
 
@@ -86,7 +86,7 @@ def registry() -> HandlerRegistry:
 def worker(
     registry: HandlerRegistry, dal: DataAccessLayer, pattern: str = "x.#", name: str = "worker"
 ) -> list[Exception | None]:
-    """Subscribe a handler that writes `n` down; give the list of what it is to raise after that."""
+    """Subscribe a handler that stores `n`; return the list of exceptions that it then raises."""
     raises: list[Exception | None] = []
 
     async def handle(message: BusMessage) -> None:
@@ -101,7 +101,7 @@ def worker(
 
 
 def listen(registry: HandlerRegistry, pattern: str, name: str = "listener") -> list[BusMessage]:
-    """Subscribe to a pattern and give the list that fills with messages."""
+    """Subscribe to a pattern and return the list that is filled with the messages."""
     heard: list[BusMessage] = []
 
     async def handle(message: BusMessage) -> None:
@@ -133,7 +133,7 @@ def waiting(connection: Connection) -> int:
 
 
 async def test_an_event_commits_with_its_cause_or_not_at_all(dal, registry, outside):
-    """What is enqueued in a transaction that is undone was never enqueued."""
+    """An event that was enqueued in a rolled-back transaction does not exist."""
     worker(registry, dal)
     with pytest.raises(RuntimeError):
         async with dal.transaction():
@@ -150,7 +150,7 @@ async def test_an_event_commits_with_its_cause_or_not_at_all(dal, registry, outs
 
 @pytest.mark.parametrize("payload", [{"n": object()}, {"n": float("nan")}, {("a", "b"): 1}])
 async def test_a_payload_that_json_cannot_say_is_refused(dal, outside, payload):
-    """The error comes where the event is written, not where it is read."""
+    """The error is raised when the event is written, not when it is delivered."""
     with pytest.raises(InvalidEntity):
         await enqueue(dal, "x", payload)
     with pytest.raises(InvalidTopic):
@@ -172,7 +172,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
     )
 )  # fmt: skip
 def test_a_payload_arrives_as_it_was_sent(path, value):
-    """Whatever JSON can say comes through: NUL, lone surrogates and large integers too."""
+    """Any JSON value arrives unchanged: NUL, lone surrogates and large integers too."""
 
     async def send() -> Any:
         registry = HandlerRegistry()
@@ -216,7 +216,7 @@ async def test_a_consumer_waits_for_the_message_that_fails(dal, registry, outsid
 async def test_a_poisoned_message_becomes_a_dead_letter_and_the_rest_goes_on(
     dal, registry, outside
 ):
-    """Its class and first line are kept, what looks like a key is not."""
+    """The error's class and first line are kept, with anything like a key masked."""
     raises = worker(registry, dal)
     raises += [LookupError(f"no such thing, key {KEY}\nsecond line")] * 3
     for n in range(3):
@@ -230,7 +230,7 @@ async def test_a_poisoned_message_becomes_a_dead_letter_and_the_rest_goes_on(
 
 
 async def test_a_dead_letter_can_be_delivered_once_more(dal, registry, outside):
-    """It goes to its own consumer only, and stays where it fails again."""
+    """It is delivered to its own consumer only, and stays a dead letter if it fails again."""
     raises = worker(registry, dal)
     worker(registry, dal, name="other")
     raises += [ValueError(), None, ValueError()]
@@ -249,7 +249,7 @@ async def test_a_dead_letter_can_be_delivered_once_more(dal, registry, outside):
 
 
 async def test_a_payload_that_is_no_json_does_not_stop_the_relay(dal, registry, outside):
-    """A foreign program's row that cannot be read ends among the dead letters."""
+    """A malformed row of another program becomes a dead letter."""
     worker(registry, dal)
     outside.execute("INSERT INTO outbox (topic, payload, created_at) VALUES ('x', '{', 'soon')")
     await enqueue(dal, "x", {"n": 1})
@@ -259,7 +259,7 @@ async def test_a_payload_that_is_no_json_does_not_stop_the_relay(dal, registry, 
 
 
 async def test_a_failed_message_is_tried_again_after_a_pause(dal, registry, outside):
-    """Nothing is done before the pause is over."""
+    """The handler is not called before the pause is over."""
     raises = worker(registry, dal)
     raises.append(ValueError())
     await enqueue(dal, "x", {"n": 1})
@@ -275,7 +275,7 @@ async def test_a_failed_message_is_tried_again_after_a_pause(dal, registry, outs
 
 @given(failures=st.integers(1, 50), backoff=st.floats(0, 10))
 def test_the_pause_doubles_within_bounds(failures, backoff):
-    """At least half of the doubled pause, and never more than the longest."""
+    """The pause is at least half of the doubled one, and never above the longest."""
     full = min(LONGEST_BACKOFF, backoff * 2 ** (failures - 1))
     assert full / 2 <= pause_before(failures, backoff) <= full <= LONGEST_BACKOFF
 
@@ -283,7 +283,7 @@ def test_the_pause_doubles_within_bounds(failures, backoff):
 async def test_the_attempts_of_a_message_that_is_not_wanted_any_more_are_not_the_next_ones(
     path, outside
 ):
-    """The consumer comes back with other patterns, and every message has all of its attempts."""
+    """A consumer with new patterns starts with all attempts for every message."""
     for pattern, topic in (("x", "x"), ("y", "y")):
         async with DataAccessLayer(LibSQLAdapter(path, KEY)) as dal:
             registry = HandlerRegistry()
@@ -301,7 +301,7 @@ async def test_the_attempts_of_a_message_that_is_not_wanted_any_more_are_not_the
 
 
 async def test_the_attempts_of_a_message_that_another_relay_passed_over_are_gone(dal, outside):
-    """One that wants less for the same consumer."""
+    """A relay with fewer patterns for the same consumer skips the failed message."""
 
     async def handle(_: BusMessage) -> None:
         raise ValueError
@@ -323,7 +323,7 @@ async def test_the_attempts_of_a_message_that_another_relay_passed_over_are_gone
 
 
 async def test_queue_and_attempts_survive_a_restart(path, outside):
-    """A new process goes on where the old one stopped, and counts on."""
+    """A new process continues at the stored position and count of attempts."""
     for attempt in range(4):
         registry = HandlerRegistry()
         async with DataAccessLayer(LibSQLAdapter(path, KEY)) as dal:
@@ -338,7 +338,7 @@ async def test_queue_and_attempts_survive_a_restart(path, outside):
 
 
 async def test_a_slow_handler_is_stopped(dal, registry, outside):
-    """It counts as failed, what it did is undone, and others can write again."""
+    """It counts as failed, its writes are rolled back, and others can write again."""
 
     @registry.subscribe("x")
     async def dawdle(_: BusMessage) -> None:
@@ -352,7 +352,7 @@ async def test_a_slow_handler_is_stopped(dal, registry, outside):
 
 
 async def test_a_handler_whose_helper_was_cancelled_has_failed(dal, registry):
-    """The relay goes on: it was not the one that was cancelled."""
+    """The relay continues, because it was not cancelled itself."""
 
     @registry.subscribe("x")
     async def handle(_: BusMessage) -> None:
@@ -366,7 +366,7 @@ async def test_a_handler_whose_helper_was_cancelled_has_failed(dal, registry):
 
 
 async def test_a_cancelled_relay_leaves_its_message_for_the_next(dal, registry, outside):
-    """What the handler had done is undone, no attempt is counted, and it is done once."""
+    """Its writes are rolled back, no attempt is counted, and the message is handled once."""
     begun = asyncio.Event()
 
     @registry.subscribe("x")
@@ -390,7 +390,7 @@ async def test_a_cancelled_relay_leaves_its_message_for_the_next(dal, registry, 
 
 
 async def test_run_finishes_the_message_in_hand(dal, registry, outside):
-    """After `stop` is set the present message is done, and the next is left."""
+    """After `stop` is set the current message is handled, and the next one is left."""
     stop = asyncio.Event()
 
     @registry.subscribe("x")
@@ -410,7 +410,7 @@ async def test_run_finishes_the_message_in_hand(dal, registry, outside):
 
 @pytest.mark.slow
 async def test_run_delivers_what_comes_later_and_is_cheap_when_idle(dal, registry, outside):
-    """An idle second costs a few queries; a message is handled soon after it was enqueued."""
+    """An idle second costs a few queries; a new message is handled soon after it is enqueued."""
     stop = asyncio.Event()
     worker(registry, dal)
     task = asyncio.create_task(Relay(dal, registry).run(stop))
@@ -426,7 +426,7 @@ async def test_run_delivers_what_comes_later_and_is_cheap_when_idle(dal, registr
 
 @pytest.mark.slow
 async def test_run_waits_for_a_locked_database_and_stops_for_a_closed_one(path, registry, outside):
-    """A trouble that passes is waited out; another is the caller's to know."""
+    """A transient error is waited out; any other is raised."""
     async with DataAccessLayer(LibSQLAdapter(path, KEY, busy_timeout=0.05)) as dal:
         worker(registry, dal)
         await enqueue(dal, "x", {"n": 1})
@@ -440,7 +440,7 @@ async def test_run_waits_for_a_locked_database_and_stops_for_a_closed_one(path, 
 
 
 async def test_a_message_waits_for_consumers_of_other_processes(dal, registry, outside):
-    """A relay that does not know a consumer leaves it its messages, until it is forgotten."""
+    """A relay without a consumer keeps the consumer's messages until it is forgotten."""
     worker(registry, dal, name="here")
     elsewhere = HandlerRegistry()
     worker(elsewhere, dal, name="elsewhere")
@@ -458,7 +458,7 @@ async def test_a_message_waits_for_consumers_of_other_processes(dal, registry, o
 
 
 async def test_messages_that_nobody_wants_do_not_pile_up(dal, registry, outside):
-    """They leave the outbox with the others; with no consumer at all they are kept."""
+    """They are deleted from the outbox like others; without any consumer all are kept."""
     for _ in range(250):
         await enqueue(dal, "y", {})
     await drain(Relay(dal, registry))
@@ -471,7 +471,7 @@ async def test_messages_that_nobody_wants_do_not_pile_up(dal, registry, outside)
 
 
 async def test_a_handler_may_publish_and_enqueue(dal, registry, outside):
-    """What a handler enqueues commits with its effect; what fails is not told of twice."""
+    """Events of a handler commit with its effects; a failed handler publishes none."""
     raises = worker(registry, dal, "y", "second")
     raises.append(ValueError())
 
@@ -488,7 +488,7 @@ async def test_a_handler_may_publish_and_enqueue(dal, registry, outside):
 
 
 async def test_two_relays_at_once_handle_each_message_once(path, outside):
-    """Each message has one effect, in order, whichever relay came first."""
+    """Each message has one effect, in order, whichever relay handles it."""
     calls: Counter[int] = Counter()
 
     def listening(dal: DataAccessLayer) -> HandlerRegistry:
@@ -517,7 +517,7 @@ async def test_two_relays_at_once_handle_each_message_once(path, outside):
 
 
 class Interrupted(DataAccessLayer):
-    """Lets something else happen at the worst moment."""
+    """Runs a callback at the worst moment."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(LibSQLAdapter(path, KEY))
@@ -540,7 +540,7 @@ class Interrupted(DataAccessLayer):
 
 
 async def test_a_relay_that_fails_late_does_not_undo_what_another_did(path, dal):
-    """Between a failure and its note, another relay may have handled the message."""
+    """Between a failure and its record, another relay may have handled the message."""
     done: list[int] = []
     calls: list[BusMessage] = []
     other = Relay(dal, registry := HandlerRegistry(), attempts=1)
@@ -567,7 +567,7 @@ async def test_a_relay_that_fails_late_does_not_undo_what_another_did(path, dal)
 
 
 async def test_a_relay_that_skips_late_does_not_undo_what_another_did(path, dal):
-    """Between looking at messages that nobody wants and noting it, another relay may go on."""
+    """Between reading unwanted messages and moving on, another relay may move the consumer."""
     done: list[int] = []
     other = Relay(dal, registry := HandlerRegistry())
 
@@ -599,7 +599,7 @@ def add_users(connection: Connection, *names: str) -> None:
 
 
 async def test_changes_are_published_in_order_without_values(dal, registry, outside):
-    """Every change that somebody is subscribed to becomes one message that names the row."""
+    """Every change with a subscriber becomes one message that names the row."""
     heard = listen(registry, "data.users.*")
     relay = Relay(dal, registry)
     add_users(outside, "a", "b")
@@ -621,7 +621,7 @@ async def test_changes_are_published_in_order_without_values(dal, registry, outs
 
 
 async def test_the_log_is_held_back_only_while_somebody_listens(dal, registry, outside):
-    """Without subscribers the bus is no consumer of the feed, and it stops being one."""
+    """Without subscribers the bus is not, or no longer, a consumer of the feed."""
     await drain(Relay(dal, registry))
     worker(registry, dal)
     await drain(Relay(dal, registry))
@@ -637,7 +637,7 @@ async def test_the_log_is_held_back_only_while_somebody_listens(dal, registry, o
 
 @pytest.mark.slow
 async def test_changes_are_moved_in_batches(dal, registry, outside):
-    """More changes than fit into one batch all arrive, once and in order."""
+    """More changes than one batch holds all arrive, once and in order."""
     heard = listen(registry, "data.users.update")
     add_users(outside, "a")
     with outside.transaction():
@@ -656,7 +656,7 @@ async def test_changes_are_moved_in_batches(dal, registry, outside):
 
 @pytest.mark.parametrize("how", ["pruned before the first start", "pruned behind its back"])
 async def test_a_pruned_log_makes_subscribers_rebuild(dal, registry, outside, how):
-    """Where changes are missing, one message names the tables, and then the feed goes on."""
+    """If changes are missing, one message names all tables, and then the feed continues."""
     heard = listen(registry, "data.#")
     relay = Relay(dal, registry)
     add_users(outside, "a")
@@ -676,7 +676,7 @@ async def test_a_pruned_log_makes_subscribers_rebuild(dal, registry, outside, ho
 
 
 async def test_the_feeds_own_marks_are_no_changes_of_rows(dal, registry, outside):
-    """A table that leaves the feed, or is rebuilt, is not published as a row; the rest goes on."""
+    """Removing or rebuilding a tracked table is not published as a change of a row."""
     heard = listen(registry, "data.#")
     relay = Relay(dal, registry)
     add_users(outside, "a")
@@ -693,7 +693,7 @@ async def test_the_feeds_own_marks_are_no_changes_of_rows(dal, registry, outside
 
 
 async def test_an_emptied_log_makes_subscribers_rebuild(dal, registry, outside):
-    """An empty log is quiet only if nothing was ever missed."""
+    """An empty log means "no changes" only if no change was missed."""
     heard = listen(registry, RESYNC)
     relay = Relay(dal, registry)
     await drain(relay)
@@ -715,7 +715,7 @@ ATTEMPTS = 3
 
 
 class Deliveries(RuleBasedStateMachine):
-    """Events, failures, crashes and restarts in any order; two relays at once."""
+    """Events, failures, crashes and restarts in any order, with two relays at once."""
 
     template: Path
     folder: Path
@@ -737,7 +737,7 @@ class Deliveries(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        """Every connection and every object is made anew."""
+        """Make every connection and every object again."""
         for dal in self.layers:
             self.runner.run(dal.close())
         self.layers = [DataAccessLayer(LibSQLAdapter(self.path, KEY)) for _ in range(2)]
@@ -798,7 +798,7 @@ class Deliveries(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1), steps=st.integers(0, 400))
     def crash(self, which: int, steps: int) -> None:
-        """Cancel a relay in the middle of whatever it does; a handler gets no chance to notice."""
+        """Cancel a relay at any point; the handler cannot react."""
 
         async def crash() -> None:
             task = asyncio.create_task(self.relays[which].run_once())
@@ -844,7 +844,7 @@ class Deliveries(RuleBasedStateMachine):
 
 
 def assert_machine_holds(folder: Path, template: Path, examples: int, steps: int) -> None:
-    """Run it, and see that it had anything to see."""
+    """Run the state machine, and check that it handled messages at all."""
     machine = type("Here", (Deliveries,), {"folder": folder, "template": template})
     run_state_machine_as_test(
         machine,
@@ -861,13 +861,13 @@ def assert_machine_holds(folder: Path, template: Path, examples: int, steps: int
 
 @pytest.mark.slow
 def test_any_interleaving_handles_every_message_once(tmp_path, empty):
-    """Every consumer has each message it wants once in effect, in order, or as a dead letter."""
+    """Every consumer handles each of its messages once, in order, or has it as a dead letter."""
     assert_machine_holds(tmp_path, empty, 12, 15)
 
 
 @pytest.mark.slow
 def test_many_interleavings_handle_every_message_once(tmp_path, empty):
-    """The same, for longer."""
+    """The same with more and longer runs."""
     assert_machine_holds(tmp_path, empty, 40, 40)
 
 
@@ -901,7 +901,7 @@ asyncio.run(main())
 
 @pytest.mark.slow
 def test_two_processes_that_are_killed_at_any_moment_handle_every_message_once(path, outside):
-    """SIGKILL in the middle of anything loses no message and doubles no effect."""
+    """SIGKILL at any time neither loses a message nor doubles an effect."""
     total, chance = 300, random.Random(7)
 
     def begin(seed: int) -> subprocess.Popen[str]:

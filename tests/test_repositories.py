@@ -1,4 +1,4 @@
-"""One contract for every repository, kept by the ones on libSQL and by their in-memory siblings."""
+"""One contract for every repository, on libSQL and in memory."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def libsql(tmp_path) -> AsyncIterator[LibSQLWorld]:
 
 
 def turn(number: int, text: str = "", user_id: str = "ada", **options) -> Conversation:
-    """A turn, so many seconds after noon."""
+    """Return a turn at a number of seconds after noon."""
     moment = NOON + timedelta(seconds=number)
     return Conversation(user_id, text or f"turn {number}", moment, **options)
 
@@ -66,7 +66,7 @@ def texts(found: list[Conversation]) -> list[str]:
 
 
 async def test_a_turn_comes_back_as_it_was_saved(world):
-    """Every field, with characters of every kind and integers of every size."""
+    """For every field, with any characters and integers of any size."""
     saved = turn(
         1, UNICODE, is_ai_response=True, sentiment_score=-0.1, response_time=1 / 3, id="é-1",
         conversation_id="c", channel_id="k", metadata={"big": INT64, "text": UNICODE, "none": None},
@@ -76,7 +76,7 @@ async def test_a_turn_comes_back_as_it_was_saved(world):
 
 
 async def test_nobody_can_change_a_turn_through_what_was_read_or_saved(world):
-    """A repository keeps copies."""
+    """Repositories save and return copies."""
     saved = turn(1, metadata={"a": [1]})
     await world.conversations.save(saved)
     saved.metadata["a"].append(2)
@@ -87,7 +87,7 @@ async def test_nobody_can_change_a_turn_through_what_was_read_or_saved(world):
 
 
 async def test_the_latest_turns_of_a_user_come_newest_first(world):
-    """Of equal times the one that was saved later; nobody else's; at most as many as asked for."""
+    """Of equal times the last saved comes first; only this user's; at most `limit`."""
     for one in (turn(5), turn(1), turn(3, "first of two"), turn(3, "second of two"), turn(9)):
         await world.conversations.save(one)
     await world.conversations.save(turn(7, user_id="bo"))
@@ -102,7 +102,7 @@ async def test_the_latest_turns_of_a_user_come_newest_first(world):
 
 
 async def test_a_user_s_latest_fifty_turns_come_unless_told_otherwise(world):
-    """As the document's signature says."""
+    """As in the document's signature."""
     async with world.unit_of_work() as uow:
         for number in range(60):
             await uow.conversations.save(turn(number))
@@ -113,7 +113,7 @@ async def test_a_user_s_latest_fifty_turns_come_unless_told_otherwise(world):
 
 @pytest.mark.parametrize("limit", [-1, 1.5, "3", None, True])
 async def test_a_limit_that_is_none_is_refused(world, limit):
-    """A database takes a negative one as no limit at all."""
+    """A database would treat a negative limit as no limit."""
     for ask in (
         world.conversations.get_by_user,
         world.conversations.search_by_content,
@@ -124,7 +124,7 @@ async def test_a_limit_that_is_none_is_refused(world, limit):
 
 
 async def test_a_turn_of_an_unknown_user_is_refused(world):
-    """And leaves nothing behind, no channel either."""
+    """Neither a message nor a channel is stored."""
     with pytest.raises(UnknownUser):
         await world.conversations.save(turn(1, user_id="nobody"))
     assert await world.count("messages") == 0
@@ -133,7 +133,7 @@ async def test_a_turn_of_an_unknown_user_is_refused(world):
 
 
 async def test_a_turn_is_saved_once(world):
-    """The first one stays, also where the second is another's."""
+    """The first turn stays, even if the second has another user."""
     await world.conversations.save(turn(1, "first", id="m"))
     for second in (turn(2, "second", id="m"), turn(2, "second", "bo", id="m")):
         with pytest.raises(DuplicateId):
@@ -142,7 +142,7 @@ async def test_a_turn_is_saved_once(world):
 
 
 async def test_turns_between_two_moments_come_oldest_first(world):
-    """From the first moment on, and until before the second; of a user or of a channel."""
+    """The start is included, the end is not; for one user or one channel."""
     for one in (turn(3, "b"), turn(3, "c"), turn(1, "a"), turn(5, "d", channel_id="k")):
         await world.conversations.save(one)
     await world.conversations.save(turn(4, "bo's", "bo"))
@@ -160,7 +160,7 @@ async def test_turns_between_two_moments_come_oldest_first(world):
 
 
 async def test_a_channel_counts_its_messages_exactly_whoever_saves_at_once(libsql):
-    """Forty tasks in two channels; the counts agree with the rows, and so does the activity."""
+    """Forty tasks write to two channels; counts and last activities match the rows."""
     saving = [libsql.conversations.save(turn(n, channel_id=f"k{n % 2}")) for n in range(40)]
     await asyncio.gather(*saving)
     rows = await libsql.outside(
@@ -174,7 +174,7 @@ async def test_a_channel_counts_its_messages_exactly_whoever_saves_at_once(libsq
 
 
 async def test_refused_turns_are_not_counted(libsql):
-    """Nor does an old message make a channel look less active."""
+    """An old message does not reduce a channel's last activity either."""
     await libsql.conversations.save(turn(9, id="m"))
     await libsql.conversations.save(turn(1))
     with pytest.raises(DuplicateId):
@@ -185,7 +185,7 @@ async def test_refused_turns_are_not_counted(libsql):
 
 
 async def test_a_saved_turn_reaches_the_change_feed_and_the_view(libsql):
-    """In the transaction of the row; the view shows it under the document's names."""
+    """In the same transaction as the row; the view has the document's column names."""
     await libsql.conversations.save(turn(1, id="m", is_ai_response=True, sentiment_score=0.5))
     assert ("messages", "m", "insert") in await libsql.outside(
         "SELECT table_name, row_key, op FROM change_log"
@@ -196,7 +196,7 @@ async def test_a_saved_turn_reaches_the_change_feed_and_the_view(libsql):
 
 
 async def test_imported_messages_are_turns_and_system_messages_are_none(libsql):
-    """Neither side said what the system wrote."""
+    """A system message belongs to neither side."""
     with libsql.adapter.connect() as connection:
         add(connection, message(1), message(2), message(3, role="system", user_id=None))
     found = await libsql.conversations.get_by_user("u")
@@ -209,7 +209,7 @@ async def test_imported_messages_are_turns_and_system_messages_are_none(libsql):
 
 
 async def test_a_search_finds_turns_with_every_word(world):
-    """Whole words, whatever their case and accents, in any order."""
+    """Whole words match, regardless of case, accents and order."""
     for number, text in enumerate(
         ["I felt homesick in Zürich", "HOMESICK again, I felt it", "a home for the sick", "felt"]
     ):
@@ -224,7 +224,7 @@ async def test_a_search_finds_turns_with_every_word(world):
 
 
 async def test_a_search_ranks_by_relevance_and_then_by_time(world):
-    """A rare word, and more of it, counts; of equals the newest comes first."""
+    """Rare words and repetitions count more; of equal scores the newest comes first."""
     for number, text in enumerate(
         ["rain and tea and cake", "rain", "rain", "rain rain rain", "a long day without any of it"]
     ):
@@ -234,7 +234,7 @@ async def test_a_search_ranks_by_relevance_and_then_by_time(world):
 
 
 async def test_a_search_knows_no_operators(world):
-    """What FTS5 takes for syntax are plain words and signs to a person."""
+    """FTS5's syntax is plain text in a query."""
     for number, text in enumerate(
         [
             'say "hello" AND goodbye',
@@ -260,7 +260,7 @@ async def test_a_search_knows_no_operators(world):
 
 
 async def test_an_emoji_is_looked_for_as_it_stands(world):
-    """It is no word, and people look for it all the same."""
+    """It is not a word, but can be searched for."""
     for number, text in enumerate(["so happy 🎉", "party 🎉🎉", "no party", "50% off", "***"]):
         await world.conversations.save(turn(number, text))
     search = world.conversations.search_by_content
@@ -294,7 +294,7 @@ async def _filled(folder, messages: list[str]) -> tuple[LibSQLWorld, InMemoryWor
 @given(messages=st.lists(phrases, max_size=8), queries=st.lists(phrases, min_size=1, max_size=5))
 @pytest.mark.slow
 def test_both_implementations_find_the_same(tmp_path_factory, messages, queries):
-    """In the same order, for messages and queries made of words and of what FTS5 takes for more."""
+    """In the same order, for any messages and queries of words and FTS5's syntax."""
 
     async def compare() -> None:
         libsql, memory = await _filled(tmp_path_factory.mktemp("search"), messages)
@@ -318,7 +318,7 @@ def searchable(tmp_path_factory) -> tuple[LibSQLWorld, InMemoryWorld]:
 @given(query=st.text(max_size=40) | st.text(st.characters(codec=None), max_size=20) | phrases)
 @pytest.mark.slow
 def test_no_query_is_an_error(searchable, query):
-    """Whatever a keyboard can produce, and more: it finds what it finds in memory."""
+    """For any characters, the result is the same as in memory."""
     libsql, memory = searchable
 
     async def search() -> None:
@@ -331,14 +331,14 @@ def test_no_query_is_an_error(searchable, query):
 
 
 async def test_a_very_long_query_is_answered(world):
-    """Somebody pastes a book."""
+    """For example a pasted book."""
     await world.conversations.save(turn(1, "call me Ishmael"))
     assert await world.conversations.search_by_content(" ".join(map(str, range(50_000)))) == []
     assert await world.conversations.search_by_content("call me " * 50_000) != []
 
 
 async def test_writing_leaves_the_index_alone_and_searching_brings_it_up_to_date(libsql):
-    """A transaction of a search; messages that came in any way are found."""
+    """Only a search writes the index, and finds messages from every way of writing."""
     await libsql.conversations.save(turn(1, "rain"))
     with libsql.adapter.connect() as connection:
         add(connection, message(1, content="more rain"))
@@ -348,7 +348,7 @@ async def test_writing_leaves_the_index_alone_and_searching_brings_it_up_to_date
 
 
 async def test_searches_at_the_same_time_index_every_message_once(libsql, monkeypatch):
-    """Also when it takes several batches."""
+    """Also if there are several batches to index."""
     monkeypatch.setattr("aico_lab.repositories.full_text.BATCH", 7)
     with libsql.adapter.connect() as connection:
         add(connection, *(message(n, content="rain") for n in range(50)))
@@ -359,7 +359,7 @@ async def test_searches_at_the_same_time_index_every_message_once(libsql, monkey
 
 @pytest.mark.parametrize("indexed", [True, False], ids=["indexed", "not indexed yet"])
 async def test_changed_and_deleted_messages_leave_the_index(libsql, indexed):
-    """A message is found by what it says now, and not at all when it is gone."""
+    """A search finds the current text of a message, and no deleted message."""
     for number, text in enumerate(["rain", "rain", "rain"]):
         await libsql.conversations.save(turn(number, text, id=f"m{number}"))
     if indexed:
@@ -377,7 +377,7 @@ async def test_changed_and_deleted_messages_leave_the_index(libsql, indexed):
 
 
 async def test_deleting_a_person_takes_their_messages_out_of_the_index(libsql):
-    """The cascade of foreign keys reaches it."""
+    """The foreign keys' cascade updates the index."""
     await libsql.conversations.save(turn(1, "rain"))
     await libsql.conversations.search_by_content("rain")
     await libsql.dal.execute("DELETE FROM users WHERE user_id = 'ada'")
@@ -385,7 +385,7 @@ async def test_deleting_a_person_takes_their_messages_out_of_the_index(libsql):
 
 
 async def test_an_emptied_index_holds_no_word_of_what_was_deleted(libsql):
-    """And the next search builds it from what is left."""
+    """The next search rebuilds the index from the remaining messages."""
     await libsql.conversations.save(turn(1, "the xylophone", id="m"))
     await libsql.conversations.save(turn(2, "the rain"))
     await libsql.conversations.search_by_content("rain")
@@ -403,7 +403,7 @@ async def test_an_emptied_index_holds_no_word_of_what_was_deleted(libsql):
 
 
 async def test_a_search_in_a_unit_of_work_sees_its_own_messages_and_leaves_no_trace(world):
-    """The index is rolled back with the messages that it held."""
+    """The rollback removes the messages from the index, too."""
     async with world.unit_of_work() as uow:
         await uow.conversations.save(turn(1, "rain"))
         assert len(await uow.conversations.search_by_content("rain")) == 1
@@ -416,7 +416,7 @@ async def test_a_search_in_a_unit_of_work_sees_its_own_messages_and_leaves_no_tr
 
 
 async def test_a_memory_comes_back_as_it_was_saved(world):
-    """Every field."""
+    """For every field."""
     saved = Memory(
         "ada", UNICODE, memory_type=MemoryType.SEMANTIC, importance=0.1, id="é", created_at=NOON,
         metadata={"big": INT64},
@@ -427,7 +427,7 @@ async def test_a_memory_comes_back_as_it_was_saved(world):
 
 
 async def test_saving_a_memory_again_changes_it(world):
-    """Unless it is somebody else's, or nobody's."""
+    """Unless it belongs to another user, or its user is unknown."""
     first = await world.memories.create("likes tea", "ada", importance=0.9)
     await world.memories.save_memory(replace(first, content="likes coffee"))
     assert (await world.memories.get_by_id(first.id)).content == "likes coffee"
@@ -440,20 +440,20 @@ async def test_saving_a_memory_again_changes_it(world):
 
 
 async def test_a_memory_of_an_unknown_user_is_refused(world):
-    """And not kept."""
+    """Nothing is stored."""
     with pytest.raises(UnknownUser):
         await world.memories.create("likes tea", "nobody")
     assert await world.count("memories") == 0
 
 
 async def test_text_that_a_store_would_cut_is_refused(world):
-    """Before it reaches one."""
+    """It is refused before it reaches a store."""
     with pytest.raises(InvalidEntity):
         await world.memories.create("a\0b", "ada")
 
 
 async def test_memories_are_found_by_context(world):
-    """The nearest first; of one person, or of all; under both names of the document."""
+    """Nearest first, of one person or of all, under both of the document's names."""
     tea = await world.memories.create("Ada likes tea in the morning", "ada")
     cat = await world.memories.create("Ada has a cat", "ada")
     other = await world.memories.create("Bo likes tea", "bo")
@@ -468,7 +468,7 @@ async def test_memories_are_found_by_context(world):
 
 
 async def test_a_deleted_memory_is_not_given_though_the_index_still_holds_it(world):
-    """Others take its place, as many as were asked for."""
+    """Other memories take its place, up to the limit."""
     made = [await world.memories.create(f"tea {number}", "ada") for number in range(8)]
     await world.settle()
     for memory in made[:5]:
@@ -479,7 +479,7 @@ async def test_a_deleted_memory_is_not_given_though_the_index_still_holds_it(wor
 
 
 async def test_a_changed_memory_is_given_as_it_is_now(world):
-    """Whatever the index remembers of it."""
+    """Even if the index still has the old text."""
     memory = await world.memories.create("likes tea", "ada")
     await world.settle()
     changed = replace(memory, content="likes coffee")
@@ -488,7 +488,7 @@ async def test_a_changed_memory_is_given_as_it_is_now(world):
 
 
 async def test_a_new_memory_is_found_once_the_index_has_caught_up(libsql):
-    """Eventually."""
+    """The index is eventually consistent."""
     memory = await libsql.memories.create("likes tea", "ada")
     assert await libsql.memories.get_by_context("tea") == []
     await libsql.settle()
@@ -496,7 +496,7 @@ async def test_a_new_memory_is_found_once_the_index_has_caught_up(libsql):
 
 
 async def test_without_an_index_only_meaning_is_missing(libsql):
-    """It is said, and no empty answer given."""
+    """Searching by meaning raises instead of returning an empty list."""
     memories = ChromaDBMemoryRepository(libsql.dal)
     assert isinstance(memories, LibSQLMemoryRepository)
     memory = await memories.create("likes tea", "ada")
@@ -509,7 +509,7 @@ async def test_without_an_index_only_meaning_is_missing(libsql):
 
 
 async def test_a_person_comes_back_with_their_preferences(world):
-    """Saving again changes them, and takes nothing of theirs away."""
+    """Saving a person again updates the preferences, and removes none."""
     ada = User("Ada Füße", UserPreferences("de", "terse", "strict"), NOON, id="ada")
     await world.conversations.save(turn(1))
     await world.users.save(ada)
@@ -522,7 +522,7 @@ async def test_a_person_comes_back_with_their_preferences(world):
 
 
 async def test_preferences_hold_any_json(world):
-    """By key; a person's own among them."""
+    """All preferences are returned by key, including those of `UserPreferences`."""
     for key, value in {"theme": "dark", "sizes": [2**63 - 1, 0.1], "none": None}.items():
         await world.preferences.set("ada", key, value)
         assert await world.preferences.get("ada", key) == value
@@ -538,7 +538,7 @@ async def test_preferences_hold_any_json(world):
 
 
 async def test_preferences_that_cannot_be_are_refused(world):
-    """For nobody, under no key, or of no use to a User."""
+    """An unknown user, an empty key, and values that `UserPreferences` refuses."""
     with pytest.raises(UnknownUser):
         await world.preferences.set("nobody", "theme", "dark")
     for key, value in (("", 1), ("theme", float("nan")), ("theme", {1: 2}), ("language", 5)):
@@ -548,7 +548,7 @@ async def test_preferences_that_cannot_be_are_refused(world):
 
 
 async def test_setting_what_is_set_already_is_no_change(libsql):
-    """The change feed stays quiet."""
+    """The change feed has no new change."""
     await libsql.preferences.set("ada", "theme", "dark")
     before = await libsql.count("change_log")
     await libsql.preferences.set("ada", "theme", "dark")
@@ -556,7 +556,7 @@ async def test_setting_what_is_set_already_is_no_change(libsql):
 
 
 async def test_relationships_come_by_name(world):
-    """Each person's own; saving again changes one."""
+    """Each person has their own; saving one again updates it."""
     zoe = Relationship("ada", "Zoe", "friend", 0.75, "met at school", updated_at=NOON)
     for one in (zoe, Relationship("bo", "Al", "boss"), max_ := Relationship("ada", "Max", "dog")):
         await world.relationships.save(one)
@@ -571,7 +571,7 @@ async def test_relationships_come_by_name(world):
 
 
 async def test_the_registry_knows_which_devices_are_trusted(world):
-    """Trust is given and taken by saving; a device with another key is another device."""
+    """Saving changes the trust; another public key under the same id is refused."""
     phone = Device("phone", "key 1", added_at=NOON)
     tablet = Device("tablet", "key 2", trusted=True, added_at=NOON - timedelta(days=1))
     for device in (phone, tablet, replace(phone, trusted=True, last_seen_at=NOON)):
@@ -588,7 +588,7 @@ async def test_the_registry_knows_which_devices_are_trusted(world):
 
 
 async def test_system_state_is_text_under_keys(world):
-    """Set again it is replaced."""
+    """Setting a key again replaces its value."""
     await world.system_state.set("mood", "calm")
     await world.system_state.set("mood", UNICODE)
     assert await world.system_state.get("mood") == UNICODE

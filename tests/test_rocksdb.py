@@ -55,7 +55,7 @@ def test_the_documents_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_no_key_and_no_value_is_readable_in_any_file(
     adapter: RocksDBAdapter, tmp_path: Path
 ) -> None:
-    """Neither in the log of a store that is open, nor in its tables, nor in RocksDB's own log."""
+    """Neither in the log of an open store, nor in its tables, nor in RocksDB's own log."""
     with adapter.connect() as store:
         store.put(PATIENT.encode(), SECRET.encode())
         for text in (SECRET, PATIENT, "patients", "somebody"):
@@ -71,7 +71,7 @@ def test_no_key_and_no_value_is_readable_in_any_file(
 
 
 def test_a_value_cannot_be_moved_to_another_key(adapter: RocksDBAdapter) -> None:
-    """It is bound to where it was stored; nor can it be changed."""
+    """It is authenticated with its stored key; a changed value is refused, too."""
     fill(adapter)
     options = rocksdict.Options(raw_mode=True)
     raw = rocksdict.Rdict(str(adapter.path), options)
@@ -89,7 +89,7 @@ def test_a_value_cannot_be_moved_to_another_key(adapter: RocksDBAdapter) -> None
 
 
 def test_equal_values_look_different(adapter: RocksDBAdapter) -> None:
-    """No nonce is used twice."""
+    """Each value has its own nonce."""
     with adapter.connect() as store:
         store.write({b"a": b"same", b"b": b"same"})
         store.put(b"a", b"same")
@@ -100,7 +100,7 @@ def test_equal_values_look_different(adapter: RocksDBAdapter) -> None:
 
 
 def test_a_second_opening_is_refused_here_and_elsewhere(adapter: RocksDBAdapter) -> None:
-    """The lock is the operating system's; after closing it is free."""
+    """The operating system releases the lock after closing."""
     code = f"""if True:
         from aico_lab.adapters.rocksdb import RocksDBAdapter
         try:
@@ -119,7 +119,7 @@ def test_a_second_opening_is_refused_here_and_elsewhere(adapter: RocksDBAdapter)
 
 
 def test_a_reader_sees_what_the_writer_wrote(adapter: RocksDBAdapter, tmp_path: Path) -> None:
-    """As of its opening, and of every `refresh`; it changes nothing, and leaves nothing."""
+    """As of its opening and every `refresh`; it changes nothing and leaves no file."""
     scratch = set(Path(tempfile.gettempdir()).glob("aico-lab-*"))
     with adapter.connect() as writer:
         writer.put(b"session:a", b"1")
@@ -129,7 +129,7 @@ def test_a_reader_sees_what_the_writer_wrote(adapter: RocksDBAdapter, tmp_path: 
             writer.put(b"session:b", b"3")
             reader.refresh()
             assert reader.items(b"session") == [(b"session:a", b"2"), (b"session:b", b"3")]
-            with pytest.raises(NotPermitted, match="takes no changes"):
+            with pytest.raises(NotPermitted, match="was opened read-only"):
                 reader.put(b"session:a", b"4")
     assert set(Path(tempfile.gettempdir()).glob("aico-lab-*")) == scratch
     with pytest.raises(NotADatabase):
@@ -138,7 +138,7 @@ def test_a_reader_sees_what_the_writer_wrote(adapter: RocksDBAdapter, tmp_path: 
 
 
 def test_what_was_put_survives_a_kill(adapter: RocksDBAdapter) -> None:
-    """It is in the write-ahead log at once."""
+    """The write-ahead log has it at once."""
     code = f"""if True:
         import os, signal
         from aico_lab.adapters.rocksdb import RocksDBAdapter
@@ -155,7 +155,7 @@ def test_what_was_put_survives_a_kill(adapter: RocksDBAdapter) -> None:
 
 
 def test_another_programs_store_is_refused(tmp_path: Path, adapter: RocksDBAdapter) -> None:
-    """It is neither read nor written."""
+    """The store is neither read nor written."""
     raw = rocksdict.Rdict(str(tmp_path / "theirs"), rocksdict.Options(raw_mode=True))
     raw.put(b"a", b"1")
     raw.close()
@@ -171,11 +171,11 @@ def test_another_programs_store_is_refused(tmp_path: Path, adapter: RocksDBAdapt
 
 
 def test_damage_is_told(adapter: RocksDBAdapter) -> None:
-    """A cache may simply be deleted, and the error says so."""
+    """The error says how to rebuild the cache."""
     fill(adapter)
     for table in adapter.path.glob("*.sst"):
         table.write_bytes(b"x" * table.stat().st_size)
-    with pytest.raises(CorruptDatabase, match="a cache loses nothing"), adapter.connect() as store:
+    with pytest.raises(CorruptDatabase, match="which rebuilds it"), adapter.connect() as store:
         store.items()
     shutil.rmtree(adapter.path)
     adapter.connect().close()
@@ -183,7 +183,7 @@ def test_damage_is_told(adapter: RocksDBAdapter) -> None:
 
 @pytest.mark.slow
 def test_no_damaged_byte_of_a_table_hides_entries(adapter: RocksDBAdapter) -> None:
-    """The iterator of the driver ends there without a word: all entries, or an error."""
+    """The driver's iterator ends there silently; here all are read, or an error is raised."""
     entries = {f"a:{number}".encode(): bytes(3_000) for number in range(200)}
     with adapter.connect() as store:
         store.write(entries)
@@ -202,7 +202,7 @@ def test_no_damaged_byte_of_a_table_hides_entries(adapter: RocksDBAdapter) -> No
 
 
 def test_a_damaged_block_is_no_early_end(adapter: RocksDBAdapter) -> None:
-    """The driver's iterator stops there without a word; none of the entries is left out."""
+    """The driver's iterator ends there silently; here the damage raises an error."""
     with adapter.connect() as store:
         store.write({b"session:%03d" % number: os.urandom(1_000) for number in range(40)})
     adapter.connect().close()  # which moves them from the log into a table
@@ -215,7 +215,7 @@ def test_a_damaged_block_is_no_early_end(adapter: RocksDBAdapter) -> None:
 
 
 def test_the_stores_own_entry_is_out_of_reach(tmp_path: Path) -> None:
-    """No key of a user is taken for it, nor it for one of theirs."""
+    """No key of a user can collide with the store's mark."""
     with RocksDBAdapter(tmp_path / "plain").connect() as store:
         assert store.items() == []
         store.put(MARK, b"x")
@@ -226,7 +226,7 @@ def test_the_stores_own_entry_is_out_of_reach(tmp_path: Path) -> None:
 def test_without_the_library_there_is_a_sentence(
     adapter: RocksDBAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is optional."""
+    """The library is optional."""
     monkeypatch.setitem(sys.modules, "rocksdict", None)
     with pytest.raises(LibraryMissing, match=r"aico-lab\[cache\]"):
         adapter.connect()

@@ -1,4 +1,4 @@
-"""Versions, migrations, and the change feed that they set up."""
+"""Schema versions, migrations, and the change feed that they set up."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def tables(connection: libsql.Connection) -> set[str]:
 
 
 def test_the_core_schemas_make_every_table_of_the_design(connection):
-    """Once; a second time changes nothing."""
+    """They are applied once; a second call changes nothing."""
     newest = {schema.name: schema.newest for schema in CORE}
     assert CORE.apply_core_schemas(connection) == newest
     assert tables(connection) >= CORE_TABLES | {"feed_tables", "feed_consumers"}
@@ -69,7 +69,7 @@ def test_the_core_schemas_make_every_table_of_the_design(connection):
 
 @pytest.mark.slow
 def test_every_rollback_undoes_its_version(connection):
-    """In reverse order nothing of the core tables is left."""
+    """In reverse order, nothing of the core tables remains."""
     CORE.apply_core_schemas(connection)
     connection.execute("PRAGMA foreign_keys = OFF")
     for schema in reversed(list(CORE)):
@@ -82,7 +82,7 @@ def test_every_rollback_undoes_its_version(connection):
 
 
 def test_later_versions_are_applied_to_what_is_there(connection):
-    """Only those that are missing, in order."""
+    """Only the missing versions are applied, in order."""
     first = version(1, "CREATE TABLE t (a TEXT)")
     registry(first).apply_core_schemas(connection)
     second = version(2, "ALTER TABLE t ADD COLUMN b TEXT", "CREATE TABLE u (a TEXT)")
@@ -93,7 +93,7 @@ def test_later_versions_are_applied_to_what_is_there(connection):
 
 
 def test_a_failing_version_is_rolled_back_whole(connection):
-    """Its first statement too, and it is not recorded."""
+    """Its first statement is undone, too, and no version is recorded."""
     first = version(1, "CREATE TABLE t (a TEXT)")
     broken = version(2, "CREATE TABLE u (a TEXT)", "CREATE TABL oops")
     with pytest.raises(MigrationFailed, match="Version 2 of the schema 's' was rolled back"):
@@ -113,14 +113,14 @@ def test_an_edited_version_is_found_out(connection):
 
 
 def test_a_version_that_was_only_laid_out_anew_is_the_same(connection):
-    """Blanks and comments reach nobody's data."""
+    """The checksum ignores blanks and comments."""
     registry(version(1, "CREATE TABLE t (a TEXT)")).apply_core_schemas(connection)
     anew = registry(version(1, "CREATE TABLE t (\n    a TEXT -- what it is\n)"))
     assert anew.apply_core_schemas(connection) == {}
 
 
 def test_a_database_of_a_later_program_is_left_alone(connection):
-    """Rather than misread."""
+    """Opening it raises, so that nothing is misread."""
     first, second = version(1, "CREATE TABLE t (a)"), version(2, "CREATE TABLE u (a)")
     registry(first, second).apply_core_schemas(connection)
     with pytest.raises(SchemaTooNew, match="install a newer"):
@@ -128,7 +128,7 @@ def test_a_database_of_a_later_program_is_left_alone(connection):
 
 
 def test_names_are_unique_and_versions_have_no_gap():
-    """A mistake of the programmer shows at import."""
+    """A programmer's mistake is an error at import."""
     made = registry(version(1, "CREATE TABLE t (a)"))
     with pytest.raises(InvalidValue, match="registered already"):
         made.register("s", "core", {1: version(1, "CREATE TABLE t (a)")})
@@ -150,7 +150,7 @@ TRACKED = version(
 
 
 def test_the_feed_names_every_change_in_order(connection):
-    """A changed key is the end of one row and the beginning of another."""
+    """Changing a key is a deletion of one row and an update of another."""
     registry(TRACKED).apply_core_schemas(connection)
     connection.execute("INSERT INTO t VALUES ('x', 1, 'c'), ('x', 2, 'c')")
     connection.execute("UPDATE t SET c = 'd' WHERE b = 1")
@@ -164,7 +164,7 @@ def test_the_feed_names_every_change_in_order(connection):
 
 
 def test_rows_and_feed_commit_together(connection):
-    """A rollback takes both back, and leaves no gap in the numbers."""
+    """A rollback removes both, and leaves no gap in the numbers."""
     registry(TRACKED).apply_core_schemas(connection)
     with pytest.raises(ZeroDivisionError), connection.transaction():
         connection.execute("INSERT INTO one VALUES ('a', 'b')")
@@ -175,7 +175,7 @@ def test_rows_and_feed_commit_together(connection):
 
 
 def test_a_row_that_a_replacement_pushes_out_is_in_the_feed(connection):
-    """SQLite fires its trigger only with recursive triggers."""
+    """SQLite fires its trigger only with recursive triggers on."""
     registry(TRACKED).apply_core_schemas(connection)
     connection.execute("INSERT INTO one VALUES ('a', 'same')")
     connection.execute("INSERT OR REPLACE INTO one VALUES ('b', 'same')")
@@ -183,7 +183,7 @@ def test_a_row_that_a_replacement_pushes_out_is_in_the_feed(connection):
 
 
 def test_rows_that_a_cascade_deletes_are_in_the_feed(connection):
-    """A forgotten person's messages leave every projection."""
+    """A deleted person's messages are removed from every projection."""
     CORE.apply_core_schemas(connection)
     connection.execute("INSERT INTO users VALUES ('u', NULL, ?, NULL)", [TIME])
     connection.execute("INSERT INTO memories VALUES ('m', 'u', 'c', 't', 1, ?, NULL)", [TIME])
@@ -192,7 +192,7 @@ def test_rows_that_a_cascade_deletes_are_in_the_feed(connection):
 
 
 def test_the_log_is_pruned_behind_the_slowest_consumer(connection):
-    """And a consumer that fell behind the pruning is told to start anew."""
+    """A consumer behind the pruned changes has to start again."""
     registry(TRACKED).apply_core_schemas(connection)
     for i in range(10):
         if feed.head(connection).seq == 5:
@@ -213,7 +213,7 @@ def test_the_log_is_pruned_behind_the_slowest_consumer(connection):
 
 
 def test_a_restored_or_replaced_database_does_not_continue_a_cursor(tmp_path, connection):
-    """The same numbers with other changes behind them."""
+    """The same sequence numbers belong to other changes there."""
     registry(TRACKED).apply_core_schemas(connection)
     connection.execute("INSERT INTO one VALUES ('a', NULL)")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -233,7 +233,7 @@ def test_a_restored_or_replaced_database_does_not_continue_a_cursor(tmp_path, co
 
 @pytest.mark.parametrize("key", [b"\xff\x00", "CAST(x'ff' AS TEXT)"], ids=["bytes", "bad text"])
 def test_a_key_that_is_no_text_stops_no_consumer(connection, key):
-    """A foreign program wrote it last."""
+    """Another program wrote it last."""
     registry(TRACKED).apply_core_schemas(connection)
     if isinstance(key, bytes):
         connection.execute("INSERT INTO one VALUES (?, NULL)", [key])
@@ -249,7 +249,7 @@ KEYS = st.sampled_from("abcde")
 
 
 class FeedMachine(RuleBasedStateMachine):
-    """A consumer that only follows the feed holds what the table holds, whatever happens to it."""
+    """A consumer that only follows the feed has the table's rows after any changes."""
 
     @initialize(tmp=st.just(None))
     def start(self, tmp: None) -> None:

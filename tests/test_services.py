@@ -1,4 +1,4 @@
-"""What the companion does, on both worlds; and the source document's own code."""
+"""The companion's services, on libSQL and in memory; and the source document's own code."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def world(request, tmp_path) -> AsyncIterator[World]:
 
 
 class Bus:
-    """Remembers what was published."""
+    """Records published events."""
 
     def __init__(self) -> None:
         self.published: list[tuple[str, dict[str, Any]]] = []
@@ -53,7 +53,7 @@ class Bus:
 
 
 async def test_a_message_is_answered_and_both_are_kept(world):
-    """With the time that the answer took, and from this person's memories only."""
+    """The answer is stored with its duration, and uses only this person's memories."""
     tea = await world.memories.create("Ada likes tea", "ada")
     await world.memories.create("Bo likes tea", "bo")
     await world.settle()
@@ -78,7 +78,7 @@ async def test_a_message_is_answered_and_both_are_kept(world):
 
 
 async def test_without_a_language_model_the_companion_says_so(world):
-    """And gives back what it remembers."""
+    """The default answer quotes the memories."""
     service = ConversationService(world.conversations, world.memories)
     assert "no language model" in await service.process_user_message("ada", "hello")
     await world.memories.create("Ada likes tea", "ada")
@@ -89,7 +89,7 @@ async def test_without_a_language_model_the_companion_says_so(world):
 
 
 async def test_a_stranger_is_not_answered(world):
-    """Nothing is kept."""
+    """Nothing is stored for an unknown user."""
     service = ConversationService(world.conversations, world.memories)
     with pytest.raises(UnknownUser):
         await service.process_user_message("nobody", "hello")
@@ -97,7 +97,7 @@ async def test_a_stranger_is_not_answered(world):
 
 
 async def test_a_message_that_cannot_be_kept_is_refused(world):
-    """Before anything is stored or answered."""
+    """It is refused before anything is stored or answered."""
     service = ConversationService(world.conversations, world.memories)
     for message, error in (("x" * 1_000_001, TextTooLong), ("a\0", InvalidEntity)):
         with pytest.raises(error):
@@ -106,7 +106,7 @@ async def test_a_message_that_cannot_be_kept_is_refused(world):
 
 
 async def test_when_the_answer_fails_the_message_is_kept(world):
-    """Unless the service works in a unit of work: then it is all or nothing."""
+    """Inside a unit of work the message is rolled back, too."""
 
     async def fail(message: str, memories: list[Memory]) -> str:
         raise RuntimeError(message, memories)
@@ -124,7 +124,7 @@ async def test_when_the_answer_fails_the_message_is_kept(world):
 
 @pytest.mark.slow
 async def test_a_very_long_memory_does_not_break_the_default_answer(world):
-    """It is cut to what can be kept."""
+    """The default answer is cut to the maximum length."""
     for _ in range(2):
         await world.memories.create("tea " * 200_000, "ada")
     await world.settle()
@@ -135,7 +135,7 @@ async def test_a_very_long_memory_does_not_break_the_default_answer(world):
 
 
 async def test_onboarding_creates_a_person_a_memory_and_a_welcome(world):
-    """With the preferences that were given, and the usual ones for the rest."""
+    """Preferences that were not given get their defaults."""
     service = UserOnboardingService(world.users, world.memories, world.conversations)
     user = await service.onboard_new_user({"name": "Zoë", "language": "de", "style": "terse"})
     assert await world.users.get_by_id(user.id) == user
@@ -154,7 +154,7 @@ async def test_onboarding_creates_a_person_a_memory_and_a_welcome(world):
     "data", [{}, {"name": None}, {"name": 7}, {"name": "Zoë", "language": 7}, {"name": "a\0"}]
 )
 async def test_somebody_who_cannot_be_onboarded_leaves_nothing(world, data):
-    """No person without a welcome."""
+    """A refused welcome or memory leaves no person behind."""
     service = UserOnboardingService(world.users, world.memories, world.conversations)
     with pytest.raises(InvalidEntity):
         await service.onboard_new_user(data)
@@ -162,7 +162,7 @@ async def test_somebody_who_cannot_be_onboarded_leaves_nothing(world, data):
 
 
 async def test_a_requested_memory_is_stored_and_reported(world):
-    """To whoever publishes: a bus, or a unit of work with its commit."""
+    """It is published through a bus, or through a unit of work on commit."""
     bus = Bus()
     payload = {"user_id": "ada", "content": "likes tea", "importance": 0.9}
     memory = await MemoryService(world.memories, bus).store(payload)
@@ -176,7 +176,7 @@ async def test_a_requested_memory_is_stored_and_reported(world):
 
 
 async def test_a_set_preference_is_reported(world):
-    """In a unit of work the event is kept with the value, or neither."""
+    """In a unit of work the value and the event are kept together, or neither."""
     async with world.unit_of_work() as uow:
         await PreferenceService(uow.preferences, uow).set("ada", "theme", "dark")
         await uow.commit()
@@ -311,7 +311,7 @@ class LibSQLDocumentRepository:
 
 
 async def test_the_document_s_services_run_as_printed(world):
-    """Conversation and onboarding."""
+    """The conversation and onboarding services."""
     onboarding = DocumentUserOnboardingService(world.users, world.memories, world.conversations)
     user = await onboarding.onboard_new_user({"name": "Zoë"})
     await world.settle()
@@ -326,7 +326,7 @@ async def test_the_document_s_services_run_as_printed(world):
 
 
 async def test_the_document_s_repository_runs_as_printed(tmp_path):
-    """Into the view and from it, through our data access layer, with our entities."""
+    """It writes to and reads from the view through our layer, with our entities."""
     world = LibSQLWorld(tmp_path)
     await world.users.save(User("Ada", id="ada"))
     repository = LibSQLDocumentRepository(world.dal)
@@ -349,7 +349,7 @@ async def test_the_document_s_repository_runs_as_printed(tmp_path):
         "SELECT sentiment, sentiment_score, is_ai_response FROM conversations WHERE user_id IS NULL"
     )
     assert row == {"sentiment": "positive", "sentiment_score": 0.7, "is_ai_response": 0}
-    # It is nobody's turn, and in nobody's way.
+    # A message without a user is not a turn, and disturbs no query.
     day = timedelta(days=1)
     between = await world.conversations.get_between(turn.timestamp - day, turn.timestamp + day)
     assert between == [turn, saved]
@@ -374,7 +374,7 @@ class OfTheDocument(ConversationRepository):
 
 
 class PlainMemories(MemoryRepository):
-    """The document's MemoryRepository and ChromaDBMemoryRepository: not async, and of nobody."""
+    """The document's memory repositories: neither async nor with a user id."""
 
     def __init__(self):
         self.memories: List[Memory] = []
@@ -387,7 +387,7 @@ class PlainMemories(MemoryRepository):
 
 
 class ServedMemories(MemoryRepository):
-    """What the document's services call."""
+    """The methods that the document's services call."""
 
     def __init__(self):
         self.memories: List[Memory] = []
@@ -400,7 +400,7 @@ class ServedMemories(MemoryRepository):
 
 
 class ThemeOnly(PreferencesRepository):
-    """The document sets preferences, and shows no more."""
+    """The document shows a repository that sets preferences only."""
 
     def __init__(self):
         self.themes: dict[tuple[str, str], Any] = {}
@@ -411,7 +411,7 @@ class ThemeOnly(PreferencesRepository):
 
 @pytest.mark.parametrize("kind", [PlainMemories, ServedMemories])
 async def test_repositories_written_against_the_document_can_be_used(kind):
-    """By the services too, which give nobody another person's memories."""
+    """With the services, too, which never return another person's memories."""
     turns, memories = OfTheDocument(), kind()
     mine = await memories.create("likes tea", "ada")
     await memories.create("hates tea", "bo")
@@ -442,11 +442,11 @@ async def test_repositories_written_against_the_document_can_be_used(kind):
 
 
 class Nothing(MemoryRepository):
-    """Has nothing that the document shows."""
+    """A repository without the methods that the document shows."""
 
 
 async def test_what_a_repository_lacks_is_said_when_it_is_called():
-    """By name, in one sentence."""
+    """The error names the missing method in one sentence."""
     nothing, themes = Nothing(), ThemeOnly()
     await themes.set("ada", "theme", "dark")
     now = datetime.now()
@@ -470,7 +470,7 @@ class Message:
 
 
 async def test_the_document_s_handlers_run_as_printed(world):
-    """Storing a memory that was asked for, and a preference."""
+    """The handlers store a requested memory and a preference."""
     message_bus = Bus()
     memory_repository = world.memories
     preferences_repository = world.preferences

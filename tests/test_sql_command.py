@@ -141,7 +141,7 @@ def test_no_answer_is_lost_among_several_statements(ask, query):
     """What only prepares the last one may come before it."""
     refused = ask(query)
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert "one question at a time" in refused.stderr
+    assert "one query at a time" in refused.stderr
     prepared = ask("CREATE TEMP TABLE t AS SELECT 7 AS a; SET VARIABLE x = 1; FROM t; -- done")
     assert rows_of(prepared.stdout) == ["7"], prepared.stderr
 
@@ -219,5 +219,5 @@ def test_a_query_or_parameters_that_are_none_are_told(lab: Lab):
         lab.sql("SELECT '\udcff'")
     with pytest.raises(InvalidValue, match=r"not 5: write \[value\]"):
         lab.sql("SELECT ?", 5)
-    with pytest.raises(InvalidStatement, match="given no value"):
+    with pytest.raises(InvalidStatement, match="parameter without a value"):
         lab.sql("SELECT ?")

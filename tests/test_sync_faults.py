@@ -346,7 +346,7 @@ def foreign_schema(file: Path) -> bytes:
         ("missing", True, False, HomeMissing, "does not exist: restore it from a backup"),
         ("empty", True, False, NotADatabase, "is empty, or not the database of a home: restore"),
         ("empty", False, False, NotADatabase, "is empty, or not the database of a home: restore"),
-        ("another program's", True, False, NotADatabase, "or not one that this key opens"),
+        ("another program's", True, False, NotADatabase, "or has another key"),
         ("another program's", False, False, NotADatabase, "not the database of a home: restore"),
         ("the beginning", True, False, CorruptDatabase, "is damaged: restore it from a backup"),
         ("with a hole", True, False, CorruptDatabase, "is damaged: restore it from a backup"),
@@ -390,7 +390,7 @@ def test_a_key_that_is_not_the_sources_is_named(synced, home, tmp_path, cli):
     assert failed(cli("sync", "--key-file", str(tmp_path / "other.key")), 1, "does not open")
     exchange(home, (other / "aico.db").read_bytes())
     with Lab.open(home) as lab:
-        assert_refused(lab, NotADatabase, "not one that this key opens")
+        assert_refused(lab, NotADatabase, "or has another key")
 
 
 def test_a_source_that_is_locked_for_long_is_named(synced, home, monkeypatch):

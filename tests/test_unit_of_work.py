@@ -1,4 +1,4 @@
-"""Everything or nothing, on libSQL and in memory."""
+"""Units of work are atomic, on libSQL and in memory."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def libsql(tmp_path) -> AsyncIterator[LibSQLWorld]:
 
 
 async def test_the_document_s_example_runs(world):
-    """As printed; without arguments on libSQL: see below."""
+    """As printed; the form without arguments is tested below."""
     UnitOfWork = world.unit_of_work  # noqa: N806
     user_id, content = "ada", "likes tea"
 
@@ -57,7 +57,7 @@ async def test_the_document_s_example_runs(world):
 
 @pytest.mark.slow
 async def test_without_arguments_it_uses_the_layer_that_is_open(tmp_path):
-    """As printed; it says so where there is none, or more than one."""
+    """As printed; it raises if no layer is open, or more than one."""
     gc.collect()  # layers that other tests left open
     for left in list(access._open):
         await left.close()
@@ -79,7 +79,7 @@ async def test_without_arguments_it_uses_the_layer_that_is_open(tmp_path):
 
 
 async def test_what_was_committed_is_seen_from_outside_and_nothing_before(world):
-    """Rows and events alike."""
+    """For rows and events alike."""
     async with world.unit_of_work() as uow:
         await uow.memories.create("likes tea", "ada")
         await uow.publish(TOPIC, {"n": 2**63 - 1})
@@ -92,7 +92,7 @@ async def test_what_was_committed_is_seen_from_outside_and_nothing_before(world)
 
 
 async def test_left_without_a_commit_it_is_undone(world):
-    """Whatever was done, to rows, counts and events."""
+    """Rows, counts and events are rolled back."""
     async with world.unit_of_work() as uow:
         await uow.users.save(User("Bo", id="bo"))
         await uow.conversations.save(Conversation("bo", "hello", NOON))
@@ -106,7 +106,7 @@ async def test_left_without_a_commit_it_is_undone(world):
 
 
 async def test_an_error_undoes_it_and_passes_on(world):
-    """The error is the caller's own."""
+    """The caller's own exception is raised."""
     with pytest.raises(ZeroDivisionError):
         async with world.unit_of_work() as uow:
             await uow.memories.create("likes tea", "ada")
@@ -115,7 +115,7 @@ async def test_an_error_undoes_it_and_passes_on(world):
 
 
 async def test_an_error_after_the_commit_undoes_nothing(world):
-    """What was committed stays."""
+    """Committed changes stay."""
     with pytest.raises(ZeroDivisionError):
         async with world.unit_of_work() as uow:
             await uow.memories.create("likes tea", "ada")
@@ -125,7 +125,7 @@ async def test_an_error_after_the_commit_undoes_nothing(world):
 
 
 async def test_a_cancelled_task_leaves_nothing_behind(world):
-    """And the next one can go on."""
+    """The next unit of work can be opened."""
     started = asyncio.Event()
 
     async def work() -> None:
@@ -145,7 +145,7 @@ async def test_a_cancelled_task_leaves_nothing_behind(world):
 
 
 async def test_a_refused_row_can_be_survived(world):
-    """What came before it and after it is committed, and nothing of it."""
+    """Changes before and after the refused row are committed, and none of the row."""
     async with world.unit_of_work() as uow:
         await uow.conversations.save(Conversation("ada", "first", NOON, id="m"))
         with pytest.raises(DuplicateId):
@@ -161,7 +161,7 @@ async def test_a_refused_row_can_be_survived(world):
 
 
 async def test_an_inner_one_is_undone_with_the_outer_one(world):
-    """Its commit keeps it for the outer one only; without, it undoes only itself."""
+    """Its commit applies to the outer one only; without a commit it rolls back only itself."""
     async with world.unit_of_work() as outer:
         await outer.memories.create("outer", "ada")
         async with world.unit_of_work() as inner:
@@ -179,7 +179,7 @@ async def test_an_inner_one_is_undone_with_the_outer_one(world):
 
 
 async def test_other_repositories_of_the_same_task_take_part(world):
-    """They do not know it."""
+    """They need not know of the unit of work."""
     async with world.unit_of_work():
         memory = await world.memories.create("likes tea", "ada")
         assert await world.memories.get_by_id(memory.id) == memory
@@ -201,7 +201,7 @@ async def test_other_tasks_wait_and_then_see_everything(world):
 
 
 async def test_it_is_used_inside_and_before_its_commit_only(world):
-    """Everything else is a mistake, and would else be committed statement by statement."""
+    """Otherwise each statement would be committed by itself."""
     uow = world.unit_of_work()
     with pytest.raises(WrongUse):
         _ = uow.users
@@ -227,7 +227,7 @@ async def test_it_is_used_inside_and_before_its_commit_only(world):
 
 
 async def test_events_that_cannot_be_sent_are_refused(world):
-    """A malformed topic would be heard by nobody."""
+    """A malformed topic would have no subscriber."""
     async with world.unit_of_work() as uow:
         for topic in ("", "Memory.Stored", "memory..store", "memory.*", "a b", None):
             with pytest.raises(InvalidTopic):
@@ -240,7 +240,7 @@ async def test_events_that_cannot_be_sent_are_refused(world):
 
 
 async def test_rows_changes_and_events_commit_together(libsql):
-    """After a rollback the change feed knows of nothing."""
+    """After a rollback the change feed has no changes."""
     before = await libsql.outside("SELECT max(seq) FROM change_log")
     async with UnitOfWork(libsql.dal) as uow:
         await uow.memories.create("likes tea", "ada")

@@ -1,4 +1,4 @@
-"""Two worlds with the same repositories, on libSQL and in memory, and a look from outside."""
+"""The same repositories on libSQL and in memory, each with a view from outside."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KEY = "k" * 32
 
 
 class WordIndex:
-    """A vector index that knows no meaning but words, and is behind until it catches up."""
+    """A vector index that compares words only, and lags behind until it catches up."""
 
     def __init__(self, adapter: LibSQLAdapter) -> None:
         self._adapter = adapter
@@ -59,7 +59,7 @@ class WordIndex:
 
 
 class LibSQLWorld:
-    """Everything on an encrypted libSQL file."""
+    """The repositories on an encrypted libSQL file."""
 
     def __init__(self, folder: Path) -> None:
         path = folder / "primary.db"
@@ -81,7 +81,7 @@ class LibSQLWorld:
         self.index.catch_up()
 
     async def outside(self, sql: str) -> list[tuple[Any, ...]]:
-        """Ask through a connection of its own."""
+        """Query through a separate connection."""
         with self.adapter.connect() as connection:
             return connection.fetch_all(sql)
 
@@ -97,7 +97,7 @@ class LibSQLWorld:
 
 
 class InMemoryWorld:
-    """Everything in memory."""
+    """The repositories in memory."""
 
     def __init__(self) -> None:
         self.database = InMemoryDatabase()

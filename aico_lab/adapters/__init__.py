@@ -1,1 +1,1 @@
-"""The only importers of database drivers; each translates its driver's errors into our tree."""
+"""The only importers of database drivers; each maps its driver's errors to `AicoLabError`s."""

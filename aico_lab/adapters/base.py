@@ -1,4 +1,4 @@
-"""What every adapter does: open, close and probe connections to one database."""
+"""The interface of all adapters: open, close and probe connections to one database."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ if TYPE_CHECKING:
 
 
 class Closable(Protocol):
-    """What a connection is, whatever the driver."""
+    """A connection of any driver."""
 
     def close(self) -> None:
-        """Release what it holds; a second call does nothing."""
+        """Release the connection's resources; a second call does nothing."""
 
 
 ConnectionType = TypeVar("ConnectionType", bound=Closable)
 Meanings = tuple[tuple[str, type["AicoLabError"], str], ...]
-"""Words of a driver, in lower case, with our error for them and how its sentence goes on."""
+"""Parts of driver messages in lower case, each with an error class and the end of its sentence."""
 
 
 class DatabaseAdapter(ABC, Generic[ConnectionType]):
@@ -33,25 +33,21 @@ class DatabaseAdapter(ABC, Generic[ConnectionType]):
         """
 
     def disconnect(self, connection: ConnectionType) -> None:
-        """Release what a connection holds; a second call does nothing."""
+        """Release a connection's resources; a second call does nothing."""
         connection.close()
 
     @abstractmethod
     def health(self, connection: ConnectionType) -> None:
-        """Do nothing if the connection can be used.
-
-        Raises:
-            StorageError: It cannot.
-        """
+        """Raise StorageError if the connection is closed, broken, or cannot answer."""
 
 
 def by_words(text: str, where: str, meanings: Meanings) -> AicoLabError | None:
-    """Give our error for the first words that are in a driver's message, or None.
+    """Return the error for the first entry that a driver's message contains, or None.
 
     Args:
-        text: What the driver said.
-        where: The database, as a person knows it: the beginning of the sentence.
-        meanings: The words to look for, in this order.
+        text: The driver's message.
+        where: The name of the database for people, with which the sentence begins.
+        meanings: The entries to look for, in this order.
     """
     lowered = text.lower()
     for words, kind, meaning in meanings:

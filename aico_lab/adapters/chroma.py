@@ -1,8 +1,8 @@
-"""ChromaDB, sealed as one encrypted file where a key is given, and never reaching for the network.
+"""ChromaDB, sealed as one encrypted file if a key is given, without network access.
 
-Vectors are brought along: Chroma's own embedding function, which downloads a model, is never used.
-Chroma must not be written by two processes at once (chroma #5925, #7090), so a writer holds a lock,
-and readers open a private copy of what was sealed last.
+Callers provide the vectors: Chroma's own embedding function, which downloads a model, is never
+used. Two processes must not write to Chroma at once (chroma #5925, #7090), so a writer holds a
+lock, and readers open a private copy of the last sealed state.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ REMEDY = "run `aico-lab sync --full`"
 
 
 class ChromaDBAdapter(DatabaseAdapter[ChromaConnection]):
-    """Opens connections to one store of vectors.
+    """Opens connections to one vector store.
 
-    With a key, the folder lies on disk only as the file `<folder>.age`.
+    With a key, the folder is on disk only as the file `<folder>.age`.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class ChromaDBAdapter(DatabaseAdapter[ChromaConnection]):
         read_only: bool = False,
         busy_timeout: float = BUSY_TIMEOUT,
     ) -> None:
-        """Remember what to open.
+        """Make an adapter; `connect` opens the store.
 
         Args:
-            persist_directory: The folder; None for memory, anew with every connection.
+            persist_directory: The folder; None for a new store in memory per connection.
             encryption_key: An age identity, or None for a folder that is not encrypted.
-            read_only: Open a private copy; nothing that is written to it is kept.
-            busy_timeout: Seconds to wait for a writer elsewhere.
+            read_only: Open a private copy; writes to it are discarded.
+            busy_timeout: Seconds to wait for another writer.
         """
         self.path = None if persist_directory is None else Path(persist_directory)
         self._key = encryption_key
@@ -65,9 +65,9 @@ class ChromaDBAdapter(DatabaseAdapter[ChromaConnection]):
         """Open a connection. ChromaDB itself is imported on first use, which takes seconds.
 
         Raises:
-            NotADatabase: What lies there is something else, or the key is not its key.
-            CorruptDatabase: It is damaged.
-            DatabaseLocked: Another connection writes, for longer than the timeout.
+            NotADatabase: The path is not a ChromaDB store, or the store has another key.
+            CorruptDatabase: The store is damaged.
+            DatabaseLocked: Another connection writes for longer than the timeout.
         """
         with contextlib.ExitStack() as stack:
             if self.path is None:
@@ -88,14 +88,14 @@ class ChromaDBAdapter(DatabaseAdapter[ChromaConnection]):
             return ChromaConnection(self.path.name, folder, self._keeper(folder), stack.pop_all())
 
     def health(self, connection: ChromaConnection) -> None:
-        """Ask Chroma for something small."""
+        """Raise StorageError if Chroma cannot answer a small query."""
         connection.check()
 
     def remove(self) -> None:
-        """Remove what is kept, in whatever state it is.
+        """Delete the store, whatever its state.
 
         Raises:
-            DatabaseLocked: Another connection writes, for longer than the timeout.
+            DatabaseLocked: Another connection writes for longer than the timeout.
         """
         if self.path is None:
             return
@@ -108,11 +108,11 @@ class ChromaDBAdapter(DatabaseAdapter[ChromaConnection]):
         return self.path is not None and (self.path.exists() or self._file(self.path).exists())
 
     def peek_state(self) -> dict[str, Any] | None:
-        """Read the state that was kept last, without opening the store.
+        """Return the last stored state without opening the store, or None if there is none.
 
         Raises:
-            NotADatabase: What lies there is something else, or the key is not its key.
-            CorruptDatabase: It is damaged.
+            NotADatabase: The path is not a ChromaDB store, or the store has another key.
+            CorruptDatabase: The store is damaged.
         """
         if self.path is None or self.version() is None:
             return None
@@ -122,7 +122,7 @@ class ChromaDBAdapter(DatabaseAdapter[ChromaConnection]):
         return parse_state(sealed.peek(self._file(self.path), self._key) or b"")
 
     def version(self) -> tuple[int, int, int] | None:
-        """Give something that is another one after every change that was kept; None for nothing."""
+        """Return a value that changes with every stored change; None if there is no store."""
         if self.path is None:
             return None
         file = self.path / STATE if self._key is None else self._file(self.path)
@@ -143,11 +143,11 @@ class ChromaDBAdapter(DatabaseAdapter[ChromaConnection]):
                 f"{path.name} is not encrypted, and this home's databases are: {REMEDY}."
             )
         if self._file(path).is_dir():
-            raise NotADatabase(f"{self._file(path).name} is a folder and no file: {REMEDY}.")
+            raise NotADatabase(f"{self._file(path).name} is a folder, not a file: {REMEDY}.")
         if (path / STATE).is_file() and not (path / DATABASE).is_file():
             raise CorruptDatabase(f"{path.name} has lost {DATABASE}: {REMEDY}.")
         if path.exists() and not path.is_dir():
-            raise NotADatabase(f"{path.name} is not a folder of ChromaDB: {REMEDY}.")
+            raise NotADatabase(f"{path.name} is not a ChromaDB folder: {REMEDY}.")
 
     @contextlib.contextmanager
     def _lock(self, path: Path) -> Iterator[None]:
@@ -172,7 +172,7 @@ class ChromaDBAdapter(DatabaseAdapter[ChromaConnection]):
             lock.release()
 
     def _copy(self, path: Path, stack: contextlib.ExitStack) -> Path:
-        """Open what is kept in a private folder, which the stack will remove."""
+        """Copy or decrypt the store into a private folder, which the stack removes on exit."""
         private = sealed.PrivateFolder()
         stack.callback(private.remove)
         folder = private.path / path.name
@@ -191,7 +191,7 @@ class ChromaDBAdapter(DatabaseAdapter[ChromaConnection]):
         def keep(state: bytes) -> None:
             if key is None:
                 _sync_files(folder)
-                write_atomically(folder / STATE, state)  # last: it vouches for the rest
+                write_atomically(folder / STATE, state)  # last: it declares the rest complete
             else:
                 (folder / STATE).write_bytes(state)
                 sealed.seal(folder, file, key, first=STATE)
@@ -200,7 +200,7 @@ class ChromaDBAdapter(DatabaseAdapter[ChromaConnection]):
 
 
 def _sync_files(folder: Path) -> None:
-    """Make every file of a folder survive a power cut."""
+    """Flush every file of a folder to disk, so that it survives a power cut."""
     with os_errors(folder):
         for path in folder.rglob("*"):
             if path.is_file():

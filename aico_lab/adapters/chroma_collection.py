@@ -1,4 +1,4 @@
-"""A collection of vectors with the texts and metadata that belong to them."""
+"""A collection of vectors with their texts and metadata."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 Metadata = dict[str, str | int | float | bool]
 
 MAX_BATCH = 5461
-"""Entries that Chroma takes at a time."""
+"""The maximum number of entries in one call of Chroma."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is stored with a vector."""
+    """The data stored with a vector."""
 
     id: str
     text: str | None
@@ -34,7 +34,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """An entry that a query found; `score` is the cosine similarity, -1 to 1."""
+    """An entry found by a query; `score` is the cosine similarity, -1 to 1."""
 
     id: str
     score: float
@@ -43,15 +43,15 @@ class Match:
 
 
 class Collection:
-    """Vectors of one length under one name, compared by cosine similarity."""
+    """A named set of vectors of one dimension, compared by cosine similarity."""
 
     def __init__(self, name: str, reading: Block, writing: Block) -> None:
-        """Remember how to reach it.
+        """Make a handle of a collection.
 
         Args:
-            name: Its name.
-            reading: Gives Chroma's own collection, and translates its errors inside the block.
-            writing: Does the same for a block that changes something.
+            name: The collection's name.
+            reading: A context manager that yields Chroma's own collection and maps its errors.
+            writing: The same for a block that changes the collection.
         """
         self.name = name
         self._reading = reading
@@ -67,14 +67,14 @@ class Collection:
         """Add entries, or replace those that have the same id.
 
         Args:
-            ids: No id twice.
-            vectors: One for each id, all of one length.
-            documents: The texts that they stand for.
-            metadatas: What `query` may filter by; none may be empty.
+            ids: Distinct ids.
+            vectors: One vector for each id, as an array of shape (ids, dimension).
+            documents: The text of each vector.
+            metadatas: Values for each vector that `query` can filter by; none may be empty.
 
         Raises:
-            UnstorableValue: A vector is zero or not finite: it has no direction to compare.
-            InvalidValue: The lengths differ, or an id comes twice.
+            UnstorableValue: A vector is zero or not finite, so it has no direction to compare.
+            InvalidValue: The lengths differ, or an id is repeated.
         """
         array = _checked(vectors, len(ids))
         with self._writing() as driver:
@@ -88,16 +88,16 @@ class Collection:
                 )
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Remove entries; ids that are not there are passed over.
+        """Remove entries; unknown ids are ignored.
 
-        Their texts stay in Chroma's own files until `Connection.clear` (chroma #3793, #7659).
+        Their texts stay in Chroma's own files until `ChromaConnection.clear` (chroma #3793, #7659).
         """
         with self._writing() as driver:
             for start in range(0, len(ids), MAX_BATCH):
                 driver.delete(ids=list(ids[start : start + MAX_BATCH]))
 
     def get(self, ids: Sequence[str]) -> dict[str, Entry]:
-        """Give the entries that are there, by id."""
+        """Return the existing entries among these ids, by id."""
         found: dict[str, Entry] = {}
         with self._reading() as driver:
             for start in range(0, len(ids), MAX_BATCH):
@@ -120,7 +120,10 @@ class Collection:
         }
 
     def vectors(self, ids: Sequence[str]) -> tuple[list[str], NDArray[np.float32]]:
-        """Return the vectors of the entries that are there, with their ids in the same order."""
+        """Return the existing entries among these ids: their ids and vectors, in the same order.
+
+        The vectors have shape (entries, dimension), or (0, 0) if there are none.
+        """
         found: list[str] = []
         parts: list[NDArray[np.float32]] = []
         with self._reading() as driver:
@@ -134,22 +137,24 @@ class Collection:
         return found, np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
 
     def count(self) -> int:
-        """Give the number of entries."""
+        """Return the number of entries."""
         with self._reading() as driver:
             return int(driver.count())
 
     def query(
         self, vector: ArrayLike, k: int, where: Mapping[str, Any] | None = None
     ) -> list[Match]:
-        """Give the nearest entries, nearest first, equal ones by id.
+        """Return the nearest entries, nearest first, equal ones ordered by id.
 
         Args:
-            vector: What to compare with.
-            k: How many, at most.
-            where: A condition on the metadata, in Chroma's form, such as `{"user_id": "u"}`.
+            vector: The vector to compare with, of the collection's dimension.
+            k: The maximum number of entries.
+            where: A condition on the metadata in Chroma's form, such as `{"user_id": "u"}`.
 
         Raises:
-            InvalidValue: `k` is below 1, or the vector or the condition cannot be compared.
+            InvalidValue: `k` is below 1, the vector has another dimension, or the condition is
+                malformed.
+            UnstorableValue: The vector is zero or not finite.
         """
         array = _checked(np.asarray(vector)[np.newaxis], 1)
         with self._reading() as driver:
@@ -171,12 +176,12 @@ def _checked(vectors: ArrayLike, expected: int) -> NDArray[np.float32]:
     try:
         array = np.asarray(vectors, dtype=np.float32)
     except (TypeError, ValueError) as error:
-        raise InvalidValue("Vectors must be numbers, as many in each.") from error
+        raise InvalidValue("Vectors must be numbers, all of one length.") from error
     if expected == 0 and array.size == 0:
         return array
     if array.ndim != 2 or len(array) != expected:  # noqa: PLR2004 - rows and columns
-        raise InvalidValue(f"{expected} entries need as many vectors, and got {len(array)}.")
+        raise InvalidValue(f"{expected} entries need as many vectors, not {len(array)}.")
     lengths = np.linalg.norm(array, axis=1)
     if not (np.isfinite(lengths) & (lengths > 0)).all():
-        raise UnstorableValue("A vector is zero or not finite: leave out what has no words.")
+        raise UnstorableValue("A vector is zero or not finite: leave out texts without words.")
     return array

@@ -1,4 +1,4 @@
-"""The one importer of ChromaDB: its clients, and its errors as ours."""
+"""The only importer of ChromaDB: opens its clients and maps its errors to ours."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 _DAMAGED = "is damaged: run `aico-lab sync --full`"
 
-# What Chroma's Rust half says of SQLite, of its index and of the operating system.
+# Messages of Chroma's Rust part about SQLite, its index and the operating system.
 _MESSAGES: Meanings = (
-    ("file is not a database", NotADatabase, "is no store of ChromaDB: run `aico-lab sync --full`"),
-    ("file exists", NotADatabase, "is no folder of ChromaDB: run `aico-lab sync --full`"),
+    ("file is not a database", NotADatabase, "is not a ChromaDB store: run `aico-lab sync --full`"),
+    ("file exists", NotADatabase, "is not a ChromaDB folder: run `aico-lab sync --full`"),
     ("malformed", CorruptDatabase, _DAMAGED),
     ("hnsw", CorruptDatabase, _DAMAGED),
     ("is full", DiskFull, "lies on a full disk: free some space"),
@@ -40,7 +40,7 @@ _MESSAGES: Meanings = (
     ("readonly", NotPermitted, "may not be written: check its permissions"),
     ("permission denied", NotPermitted, "may not be opened: check its permissions"),
     ("unable to open", NotPermitted, "cannot be opened: check its permissions"),
-    # A thread of Chroma's has died of what it read, or found something else than it wrote.
+    # One of Chroma's threads crashed on the data it read, or found data that it did not write.
     ("error executing plan", CorruptDatabase, _DAMAGED),
 )
 
@@ -53,18 +53,18 @@ _MEANT: dict[str, type[AicoLabError]] = {
 
 
 def translate(error: BaseException, where: str) -> AicoLabError:
-    """Give our error for one of ChromaDB's.
+    """Return our error for one of ChromaDB's.
 
     Args:
-        error: What Chroma raised; it checks what it is given with Python's own errors.
-        where: The store, as a person knows it.
+        error: The exception; Chroma raises Python's own exceptions for invalid arguments.
+        where: The name of the store for people.
     """
     text = " ".join(str(error).split())
     if isinstance(error, UnicodeError):
         return UnstorableValue(f"{where} cannot store text that is not valid Unicode.")
     if meant := _MEANT.get(type(error).__name__):
         return meant(f"{where} cannot do that: {text.rstrip('.')}.")
-    if isinstance(error, ValueError | TypeError):  # not quoted: it may repeat what was given
+    if isinstance(error, ValueError | TypeError):  # not quoted: it may contain the arguments
         return InvalidValue(
             f"{where} cannot do that: check the number of results, the ids, the metadata and the "
             "condition."
@@ -78,7 +78,7 @@ def translate(error: BaseException, where: str) -> AicoLabError:
 
 @contextlib.contextmanager
 def translated(where: str) -> Iterator[None]:
-    """Turn ChromaDB's errors inside the block into ours."""
+    """Convert ChromaDB's errors inside the block to ours."""
     import chromadb.errors
 
     try:
@@ -88,7 +88,7 @@ def translated(where: str) -> Iterator[None]:
     except (chromadb.errors.ChromaError, ValueError, TypeError) as error:
         raise translate(error, where) from error
     except BaseException as error:
-        if type(error).__name__ == "PanicException":  # of Rust, and no Exception
+        if type(error).__name__ == "PanicException":  # from Rust; not a subclass of Exception
             raise translate(error, where) from None
         raise
 
@@ -102,13 +102,13 @@ def folder_client(folder: Path) -> Any:
     try:
         return chromadb.PersistentClient(str(folder), Settings(anonymized_telemetry=False))
     except BaseException:
-        # Chroma keeps what failed to start, and would give it again for the same folder.
+        # Chroma caches a system that failed to start, and would reuse it for the same folder.
         SharedSystemClient._identifier_to_system.pop(str(folder), None)  # noqa: SLF001
         raise
 
 
 def memory_client() -> Any:
-    """Give a client with a database of its own: Chroma has one memory for the whole process."""
+    """Return a client with its own in-memory database: Chroma shares one per process."""
     import chromadb
     from chromadb.config import Settings
 

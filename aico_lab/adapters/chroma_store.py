@@ -1,4 +1,4 @@
-"""An open store of vectors: its collections, and when its files are made durable."""
+"""An open vector store: its collections, its state, and making its files durable."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 STATE = "state.json"
 DATABASE = "chroma.sqlite3"
-"""Chroma's own file, without which it would begin with an empty store."""
+"""Chroma's main file; without it Chroma would open an empty store."""
 
 
 class ChromaConnection:
-    """An open store; not to be shared between threads at the same time.
+    """An open store; not to be used by several threads at the same time.
 
-    What was written is kept by `seal` or `close`. A `with` block that an exception leaves keeps
-    nothing of an encrypted store's changes since the last `seal`.
+    `seal` and `close` make changes durable. When an exception leaves a `with` block, an encrypted
+    store loses its changes since the last `seal`.
     """
 
     def __init__(
@@ -38,10 +38,10 @@ class ChromaConnection:
         """Take over what `ChromaDBAdapter.connect` prepared.
 
         Args:
-            name: The store, as a person knows it.
-            folder: Where Chroma's files are to be opened, or None for memory.
-            keep: Makes the folder durable, together with the given state; None where nothing is.
-            resources: What to let go of at the end.
+            name: The name of the store for people.
+            folder: The folder with Chroma's files, or None for memory.
+            keep: Makes the folder durable, together with the given state; None if nothing is kept.
+            resources: Resources to release on close.
         """
         self.name = name
         self._folder = folder
@@ -55,13 +55,13 @@ class ChromaConnection:
 
     @property
     def client(self) -> Any:
-        """ChromaDB's own client; its errors are its own, and `seal` and `clear` end it."""
+        """ChromaDB's own client, which raises its own errors; `seal` and `clear` close it."""
         self._changed = True
         return self._open()
 
     @property
     def state(self) -> dict[str, Any] | None:
-        """A small JSON object that is kept together with the vectors, such as a cursor."""
+        """A small JSON object stored together with the vectors, such as a cursor."""
         return self._state
 
     @state.setter
@@ -70,40 +70,41 @@ class ChromaConnection:
         self._state, self._changed = value, True
 
     def collection(self, name: str) -> Collection:
-        """Give a collection; it is made where it does not exist.
+        """Return a collection; make it if it does not exist.
 
         Args:
-            name: 3 to 512 letters, digits, `.`, `_` or `-`; the ends are a letter or digit.
+            name: 3 to 512 letters, digits, `.`, `_` or `-`, beginning and ending with a letter or
+                digit.
 
         Raises:
-            InvalidValue: The name is none, or the collection compares by something else.
+            InvalidValue: The name is invalid, or the collection does not use cosine similarity.
         """
         with self._reading(name):
             return Collection(name, partial(self._reading, name), partial(self._writing, name))
 
     def clear(self) -> None:
-        """Remove everything, so that nothing of what was deleted before remains in any file."""
+        """Delete all files, including the remains of entries that were deleted before."""
         self._check_open()
         self._stop()
         self._state, self._changed = None, True
         if self._folder is not None:
             with os_errors(self._folder):
-                # First of all: after a crash, a cursor would vouch for what is no longer there.
+                # First: after a crash, the cursor would claim entries that no longer exist.
                 remove_whole(self._folder / STATE)
                 sync_folder(self._folder)
                 for path in self._folder.iterdir():
                     remove_whole(path)
 
     def seal(self) -> None:
-        """Make everything durable; does nothing where nothing changed, or in memory.
+        """Make all changes durable; without changes, or in memory, this does nothing.
 
         Raises:
-            DiskFull: There is no room; an encrypted store is as it was sealed before.
+            DiskFull: The disk is full; an encrypted store stays as it was last sealed.
         """
         self._check_open()
         if self._keep is None or not self._changed:
             return
-        self._stop()  # so that nothing writes meanwhile
+        self._stop()  # so that Chroma writes nothing meanwhile
         self._keep(json.dumps(self._state).encode())
         self._changed = False
 
@@ -116,11 +117,7 @@ class ChromaConnection:
                 self._release()
 
     def check(self) -> None:
-        """Ask Chroma for something small.
-
-        Raises:
-            StorageError: It cannot answer.
-        """
+        """Raise StorageError if Chroma cannot answer a small query."""
         with translated(self.name):
             self._open().count_collections()
 
@@ -135,7 +132,7 @@ class ChromaConnection:
 
     @contextlib.contextmanager
     def _reading(self, collection: str) -> Iterator[Any]:
-        """Give Chroma's own collection, and translate its errors inside the block."""
+        """Yield Chroma's own collection, and convert its errors inside the block."""
         with translated(self.name):
             if collection not in self._collections:
                 self._collections[collection] = self._find(collection)
@@ -143,7 +140,7 @@ class ChromaConnection:
 
     @contextlib.contextmanager
     def _writing(self, collection: str) -> Iterator[Any]:
-        """Do the same for a block that changes something."""
+        """Do the same for a block that changes the collection."""
         self._changed = True
         with self._reading(collection) as driver:
             yield driver
@@ -168,7 +165,7 @@ class ChromaConnection:
         return self._driver
 
     def _stop(self) -> None:
-        """Let Chroma close its files; it is opened again by the next use."""
+        """Make Chroma close its files; the next use opens them again."""
         self._collections.clear()
         driver, self._driver = self._driver, None
         if driver is not None:
@@ -187,7 +184,7 @@ class ChromaConnection:
 
 
 def read_state(path: Path) -> dict[str, Any] | None:
-    """Read the state of a folder, or None where there is none."""
+    """Return the state in a file, or None if there is none."""
     try:
         return parse_state(path.read_bytes())
     except OSError:
@@ -195,7 +192,7 @@ def read_state(path: Path) -> dict[str, Any] | None:
 
 
 def parse_state(content: bytes) -> dict[str, Any] | None:
-    """Read a state, or None where it is none."""
+    """Return the state in the content of a file, or None if it is malformed."""
     try:
         state = json.loads(content)
     except ValueError:

@@ -1,7 +1,7 @@
-"""DuckDB, encrypted in its files and in what it spills, and never reaching for the network.
+"""DuckDB with encrypted database and temporary files, and without network access.
 
-Every connection is an in-memory instance to which one database file is attached as `lab`, so that
-views and macros stored in the file find their tables under the same name in writers and readers.
+Every connection is an in-memory instance with one database file attached as `lab`, so that views
+and macros stored in the file find their tables under the same name in writers and readers.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 
 ALIAS = "lab"
 
-# What DuckDB holds here is made of the primary database, so it can always be made anew.
+# The DuckDB files are derived from the primary database, so they can always be rebuilt.
 _REMEDY = "run `aico-lab sync --full`"
 _DAMAGED = f"is damaged: {_REMEDY}"
 
 _MESSAGES: Meanings = (
     ("wrong encryption key", NotADatabase, f"is damaged, or has another key: {_REMEDY}"),
     ("without a key", NotADatabase, f"is encrypted and no key was given: {_REMEDY}"),
-    ("not a valid duckdb", NotADatabase, f"is no DuckDB database: {_REMEDY}"),
+    ("not a valid duckdb", NotADatabase, f"is not a DuckDB database: {_REMEDY}"),
     (
         "not encrypted",
         NotADatabase,
@@ -58,13 +58,13 @@ _MESSAGES: Meanings = (
     ("no space left", DiskFull, "lies on a full disk: free some space"),
     ("max_temp_directory_size", DiskFull, "needs more temporary space than the disk has"),
     ("permission denied", NotPermitted, "may not be opened: check its permissions"),
-    ("read-only", NotPermitted, "is read-only: snapshots answer questions and take no changes"),
+    ("read-only", NotPermitted, "is read-only: snapshots can be queried, but not changed"),
     (
         "configuration has been locked",
         NotPermitted,
-        "has settings that no query changes: " + OPENLY,
+        "has settings that queries cannot change: " + OPENLY,
     ),
-    ("out of memory", StorageError, "cannot answer this in the memory it may use: ask for less"),
+    ("out of memory", StorageError, "needs more memory than it may use: ask for less data"),
     ("could not read enough", CorruptDatabase, _DAMAGED),
     ("corrupt", CorruptDatabase, _DAMAGED),
     ("checksum", CorruptDatabase, _DAMAGED),
@@ -81,33 +81,33 @@ _ABOUT_THE_QUERY = (
     duckdb.DataError,
     duckdb.NotSupportedError,
 )
-# From the first quotation mark to the last one, apostrophes apart: a value may hold any. Where a
-# format does not fit, the value stands in the lines below once more.
+# From the first quotation mark to the last one, except apostrophes: a value may contain any of
+# them. If a format does not match, the message repeats the value in later lines.
 _QUOTED = re.compile(
     r"""(?<!\w)(?:(?<=parse\ string\ )".*|(["'])(?:.*\1(?!\w)|.*))""", re.DOTALL | re.VERBOSE
 )
 
 
 def translate(error: duckdb.Error, where: str) -> AicoLabError:
-    """Give our error for one of DuckDB's.
+    """Return our error for one of DuckDB's.
 
     Args:
-        error: What DuckDB raised.
-        where: The database, as a person knows it.
+        error: The exception.
+        where: The name of the database for people.
     """
     text = str(error).strip()
     if isinstance(error, duckdb.PermissionException):
         return NotPermitted(CONFINED)
     if isinstance(error, duckdb.DataError | duckdb.InvalidInputException):
-        # It is somebody's message that does not fit.
+        # The text may quote a value, such as somebody's message.
         text = _QUOTED.sub("…", text.partition("\nLINE ")[0])
-    # Such an error repeats the query, whose names may be any words.
+    # Errors about the query quote it, and its names may contain the words of `_MESSAGES`.
     of_the_file = None if isinstance(error, _ABOUT_THE_QUERY) else by_words(text, where, _MESSAGES)
     if of_the_file:
         return of_the_file
     if isinstance(error, duckdb.ProgrammingError | duckdb.DataError | duckdb.NotSupportedError):
         if "Unexpected prepared parameter" in text:
-            return InvalidStatement("The query has a parameter that is given no value.")
+            return InvalidStatement("The query has a parameter without a value: give it one.")
         said = " ".join(text.partition("\nLINE ")[0].split()).partition(": ")[2]
         stop = "" if said.endswith((".", "!", "?")) else "."
         return InvalidStatement(f"The query cannot be run: {said}{stop}")
@@ -117,7 +117,7 @@ def translate(error: duckdb.Error, where: str) -> AicoLabError:
 
 
 def is_damage(error: StorageError) -> bool:
-    """Say whether it is DuckDB that cannot go on, for no reason that lies outside its file."""
+    """Return whether a DuckDB error is due to its file, not to locks, disk, memory or rights."""
     causes: list[BaseException] = [error]
     while cause := causes[-1].__cause__ or causes[-1].__context__:
         causes.append(cause)
@@ -130,7 +130,7 @@ def is_damage(error: StorageError) -> bool:
 
 @contextlib.contextmanager
 def translated(where: str) -> Iterator[None]:
-    """Turn DuckDB's errors inside the block into ours."""
+    """Convert DuckDB's errors inside the block to ours."""
     try:
         yield
     except duckdb.Error as error:
@@ -138,7 +138,7 @@ def translated(where: str) -> Iterator[None]:
 
 
 class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
-    """Opens connections to one DuckDB file, each the database `lab` of an instance of its own."""
+    """Opens connections to one DuckDB file, attached as `lab` to an instance per connection."""
 
     def __init__(
         self,
@@ -152,17 +152,17 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
         confined: bool = False,
         where: str | None = None,
     ) -> None:
-        """Remember what to open.
+        """Make an adapter; `connect` opens the file.
 
         Args:
-            path: The file; made where it does not exist and `read_only` is False.
+            path: The file; created if it does not exist and `read_only` is False.
             key: Base64 of 32 bytes, or None for a database that is not encrypted.
-            read_only: Many readers may open a file at once, and a writer only alone.
-            temporary: The folder for what does not fit into memory; it is encrypted there.
-            timezone: In which days and hours of TIMESTAMPTZ values are counted.
-            memory_limit: Such as '400MB'; DuckDB's own default otherwise.
-            confined: Let queries use no file, no network and no setting; see `duckdb_confined`.
-            where: The file, as a person knows it; its name where it is None.
+            read_only: Open for reading; a file has either many readers or one writer.
+            temporary: The folder for DuckDB's temporary files, which are encrypted with a key.
+            timezone: The time zone of the days and hours of TIMESTAMPTZ values.
+            memory_limit: Such as '400MB'; None for DuckDB's default.
+            confined: Deny queries other files, the network and settings; see `duckdb_confined`.
+            where: The name of the file for people; None for the file's own name.
         """
         self.path = path
         self._key = key
@@ -178,8 +178,8 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
 
         Raises:
             InvalidValue: There is no such time zone.
-            NotADatabase: The file is something else, or the key is not its key.
-            DatabaseLocked: Another process has it open.
+            NotADatabase: The file is not a DuckDB database, or has another key.
+            DatabaseLocked: Another process has the file open.
         """
         limit = {"memory_limit": self._memory_limit} if self._memory_limit else {}
         with translated(self._where):
@@ -188,22 +188,22 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
                 config={
                     "autoinstall_known_extensions": "false",
                     "autoload_known_extensions": "false",
-                    # The one extension comes with a package, as this code does. To check its
-                    # signature takes longer than all the rest of opening a database: 45 ms.
+                    # The only extension is installed as a package, like this code. Checking its
+                    # signature takes longer than the rest of opening a database: 45 ms.
                     "allow_unsigned_extensions": "true",
-                    # Of its own: instances that share one overwrite each other's files. DuckDB
-                    # makes it when something is spilled, and removes it.
+                    # One per instance: instances that share a folder overwrite each other's files.
+                    # DuckDB makes it when it spills data, and removes it.
                     "temp_directory": str(self._temporary / secrets.token_hex(8)),
-                    # Else what is spilled is plain text; without a key DuckDB could not encrypt.
+                    # By default, spilled data is plain text; without a key it cannot be encrypted.
                     "temp_file_encryption": "false" if self._key is None else "true",
-                    # They would lie in the person's own folder, for every DuckDB to use.
+                    # They would be in the person's home folder, for every DuckDB to use.
                     "allow_persistent_secrets": "false",
                     **limit,
                 },
             )
         try:
-            # DuckDB's own progress bar goes to stdout, where answers go. In Jupyter without
-            # ipywidgets there is none, and it cannot be turned off.
+            # DuckDB's progress bar would mix with results on stdout. In Jupyter without
+            # ipywidgets there is none, and turning it off fails.
             with contextlib.suppress(duckdb.InvalidInputException):
                 connection.execute("SET enable_progress_bar = false")
             _set_timezone(connection, self._timezone)
@@ -219,11 +219,7 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
         return connection
 
     def health(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Ask for the tables of the file.
-
-        Raises:
-            StorageError: The connection is closed or broken.
-        """
+        """Raise StorageError if the tables of the file cannot be listed."""
         with translated(self._where):
             connection.execute(
                 f"SELECT count(*) FROM duckdb_tables() WHERE database_name = '{ALIAS}'"
@@ -238,14 +234,14 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
         try:
             connection.execute(f"ATTACH {_literal(str(path))} AS {ALIAS}{clause}")
         except duckdb.Error as error:
-            # Not chained: DuckDB's own text may quote the statement, and the key is in it.
+            # Not chained: DuckDB's message may quote the statement, which contains the key.
             where = self._where
             raise by_words(str(error), where, _MESSAGES) or translate(error, where) from None
         connection.execute(f"USE {ALIAS}")
 
 
 def is_plain_name(name: str) -> bool:
-    """Return whether queries take the name of a schema without quotation marks."""
+    """Return whether a query can use the name as a schema without quoting it."""
     with duckdb.connect(":memory:") as connection:
         try:
             return len(connection.extract_statements(f"SELECT * FROM {name}.t")) == 1
@@ -259,15 +255,15 @@ def write_rows(
     *,
     timezone: str = "UTC",
 ) -> None:
-    """Write rows as CSV or Parquet, whichever the file's ending says.
+    """Write rows as Parquet if the file ends in `.parquet`, else as CSV.
 
     Args:
-        rows: They are read once, and held in memory a batch at a time.
-        file: A file that is replaced.
-        timezone: In which CSV has the times that are points in time.
+        rows: The rows; they are read once, a batch at a time.
+        file: The file to write or replace.
+        timezone: The time zone of TIMESTAMPTZ values in CSV.
     """
     kind = "(FORMAT parquet)" if file.suffix == ".parquet" else "(FORMAT csv, HEADER)"
-    # An instance of its own, as the one that has the rows may write nothing; it spills nothing.
+    # A separate instance, because that of the rows may not write files; this one never spills.
     with translated(file.name), duckdb.connect(":memory:", config={"temp_directory": ""}) as own:
         _set_timezone(own, timezone)
         own.execute(f"COPY (FROM rows) TO {_literal(str(file))} {kind}")
@@ -278,12 +274,12 @@ def _set_timezone(connection: duckdb.DuckDBPyConnection, timezone: str) -> None:
         connection.execute(f"SET TimeZone = {_literal(timezone)}")
     except duckdb.Error as error:
         raise InvalidValue(
-            f"{timezone!r} is no time zone: give an IANA name such as Europe/Berlin."
+            f"{timezone!r} is not a time zone: use an IANA name such as Europe/Berlin."
         ) from error
 
 
 def _load_openssl(connection: duckdb.DuckDBPyConnection) -> None:
-    """Load the httpfs extension of the package: only with its OpenSSL can DuckDB encrypt."""
+    """Load the packaged httpfs extension, because DuckDB needs its OpenSSL to encrypt."""
     package = importlib.util.find_spec("duckdb_extension_httpfs")
     for folder in package.submodule_search_locations or () if package else ():
         file = f"{folder}/extensions/v{duckdb.__version__}/httpfs.duckdb_extension"

@@ -1,10 +1,10 @@
-"""SQL that reads its database and nothing else: no other file, no network, no setting.
+"""Confine SQL to its own database: no other file, no network, no settings.
 
-DuckDB's own switches do most of it: without external access no file is opened and no extension
-loaded, and a locked configuration stays so. They leave two gaps. The files that are attached, and
-the folder for what is spilled, stay open to every statement: `COPY ... TO` would overwrite the very
-snapshot that is read. So a snapshot is attached by a second name, which is gone before the first
-query comes, and statements that write files are refused before DuckDB runs them.
+DuckDB's own settings do most of it: without external access it opens no file and loads no
+extension, and a locked configuration cannot be unlocked. They leave two gaps: every statement may
+still write the attached files and the folder for temporary files, so `COPY ... TO` could overwrite
+the attached snapshot. Therefore a snapshot is attached by a second name, which is removed before
+the first query, and statements that write files are refused before DuckDB runs them.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ OPENLY: Final = "use Lab.open(external_access=True)"
 
 CONFINED: Final = (
     "Queries read the snapshot only, no other file, address or extension: write results with "
-    "`aico-lab sql --output FILE` or with Python, or, to let queries reach further, " + OPENLY + "."
+    "`aico-lab sql --output FILE` or with Python, or, to allow external access, " + OPENLY + "."
 )
 
-# SET is among them for `USE` and `SET VARIABLE`; a setting is refused by the locked configuration.
+# SET is allowed for `USE` and `SET VARIABLE`; the locked configuration refuses all settings.
 _ALLOWED: Final = {
     duckdb.StatementType.SELECT,
     duckdb.StatementType.EXPLAIN,
@@ -47,19 +47,19 @@ _ALLOWED: Final = {
     duckdb.StatementType.MERGE_INTO,
     duckdb.StatementType.VACUUM,  # ANALYZE
 }
-# With its log in a file that it may not open, DuckDB refuses every query, and ends the process.
+# With a log file that it may not open, DuckDB refuses every query and ends the process.
 _LOGGING: Final = re.compile("enable_logging", re.IGNORECASE)
 _EXPLAIN: Final = re.compile(r"\s*EXPLAIN\s+(ANALYZE\s+)?(\([^()]*\)\s*)?", re.IGNORECASE)
 
 
 @contextlib.contextmanager
 def private_link(path: Path, temporary: Path) -> Iterator[Path]:
-    """Give a database and its write-ahead log a second name for as long as the block lasts.
+    """Link a database and its write-ahead log under a second name during the block; yield it.
 
     Args:
         path: The database.
-        temporary: A folder on the same disk. Where it cannot be written, or the file system knows
-            no links, the path itself is given.
+        temporary: A folder on the same disk. If it is not writable, or the file system has no
+            hard links, the path itself is yielded.
     """
     folder = temporary / secrets.token_hex(8)
     link = folder / path.name
@@ -77,9 +77,9 @@ def private_link(path: Path, temporary: Path) -> Iterator[Path]:
 
 
 def confine(connection: duckdb.DuckDBPyConnection, temporary: Path) -> None:
-    """Leave a connection its database alone, and half of the memory and of the free disk."""
+    """Restrict a connection to its database, to half of the memory and of the free disk."""
     row = connection.execute("SELECT current_setting('memory_limit')").fetchone()
-    # By default four fifths of the machine's memory, or of the container's.
+    # The default is four fifths of the memory of the machine or the container.
     number, unit = row[0].split() if row else ("1", "GiB")
     connection.execute(f"SET memory_limit = '{float(number) * 5 / 8:.2f} {unit}'")
     with contextlib.suppress(OSError):
@@ -90,30 +90,30 @@ def confine(connection: duckdb.DuckDBPyConnection, temporary: Path) -> None:
 
 
 def refuse_lost_results(connection: duckdb.DuckDBPyConnection, query: str) -> None:
-    """Do nothing if at most the last statement of a query has rows to give.
+    """Refuse a query in which another than the last statement returns rows.
 
     Raises:
-        InvalidValue: Another one has, and nobody would see them.
+        InvalidValue: An earlier statement returns rows, which would be lost.
     """
     for statement in connection.extract_statements(query)[:-1]:
         if statement.expected_result_type == [duckdb.ExpectedResultType.QUERY_RESULT]:
             raise InvalidValue(
-                "Only the last of several statements is answered: ask one question at a time."
+                "Only the last of several statements can return rows: run one query at a time."
             )
 
 
 def check_statements(connection: duckdb.DuckDBPyConnection, query: str) -> None:
-    """Refuse what is more than a question, or than work on temporary tables.
+    """Refuse statements other than queries and work on temporary tables.
 
     Raises:
-        NotPermitted: It might write a file.
+        NotPermitted: A statement might write a file.
     """
     if _LOGGING.search(query):
         raise NotPermitted(CONFINED)
     for statement in connection.extract_statements(query):
         if statement.type not in _ALLOWED:
             raise NotPermitted(CONFINED)
-        if statement.type == duckdb.StatementType.EXPLAIN:  # with ANALYZE it also does it
+        if statement.type == duckdb.StatementType.EXPLAIN:  # EXPLAIN ANALYZE runs the statement
             explain = _EXPLAIN.match(statement.query)
             if explain is None:
                 raise NotPermitted("The query cannot be run: write EXPLAIN without a comment.")

@@ -1,7 +1,7 @@
-"""An answer of DuckDB that is read later, and whose errors are ours even then.
+"""A DuckDB relation whose errors are converted to ours when its rows are read.
 
-DuckDB computes the rows of a relation when they are asked for, so that a damaged block, a cast that
-fails or a full disk shows only there; and its own error may quote somebody's message.
+DuckDB computes the rows of a relation when they are read, so a damaged block, a failing cast or a
+full disk raises an error only then; and DuckDB's own error may quote somebody's message.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Relation:
-    """A `duckdb.DuckDBPyRelation`, with all that it can do."""
+    """A wrapper with all attributes of a `duckdb.DuckDBPyRelation`."""
 
     __slots__ = ("_relation", "_where")
 
@@ -26,14 +26,14 @@ class Relation:
         """Wrap a relation.
 
         Args:
-            relation: DuckDB's own.
-            where: The database, as a person knows it.
+            relation: DuckDB's relation.
+            where: The name of the database for people.
         """
         self._relation = relation
         self._where = where
 
     def __getattr__(self, name: str) -> Any:
-        if name in Relation.__slots__:  # of a copy that is being made
+        if name in Relation.__slots__:  # not set yet while `copy` makes a copy
             raise AttributeError(name)
         with translated(self._where):
             found = getattr(self._relation, name)
@@ -58,7 +58,7 @@ class Relation:
         return dir(self._relation)
 
     def __narwhals_dataframe__(self) -> Any:
-        """Give its rows to Narwhals, by which Altair draws them."""
+        """Return the rows for Narwhals, through which Altair reads data."""
         import narwhals
 
         return narwhals.from_native(self.to_arrow_table())._compliant_frame  # noqa: SLF001
@@ -82,5 +82,5 @@ class Relation:
 
 
 def _plain(value: Any) -> Any:
-    """Return what DuckDB knows: of one of ours, its own relation."""
+    """Return DuckDB's relation for a `Relation`, and any other value unchanged."""
     return value._relation if isinstance(value, Relation) else value  # noqa: SLF001

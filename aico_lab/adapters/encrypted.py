@@ -1,4 +1,4 @@
-"""One encrypted libSQL file and the password that opens it, without a home around them."""
+"""One encrypted libSQL file, opened by a password, independent of any home."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from aico_lab.keys import create_keys, open_keys, protection_of
 
 
 class EncryptedLibSQLConnection(Connection):
-    """A connection to a database that a master password opens; made where there is none.
+    """A connection to a database protected by a master password; created if it does not exist.
 
-    Beside the file lies `<name>.key.json`: the salt and the costs of Argon2id, and the file's
-    random key, wrapped by what Argon2id makes of the password. Without it nothing opens the file.
+    Beside the file is `<name>.key.json`: the salt and cost parameters of Argon2id, and the file's
+    random key, wrapped with the key that Argon2id derives from the password. Without it, the file
+    cannot be opened.
     """
 
     def __init__(self, db_path: Path | str, *, master_password: str) -> None:
         """Open the database.
 
         Args:
-            db_path: The file; `~` is the person's own folder.
+            db_path: The file; `~` is the user's home folder.
             master_password: 8 characters or more.
 
         Raises:
-            WrongKey: The password does not open it.
-            KeyMissing: There is no password, or no `<name>.key.json` beside an existing file.
+            WrongKey: The password is wrong.
+            KeyMissing: The password is missing, or `<name>.key.json` beside an existing file.
             InvalidValue: The password of a new database is too short.
             StorageError: The file cannot be opened.
         """
         path = Path(db_path).expanduser().absolute()
         key = _key(path, Settings(home=path, passphrase=master_password))
-        LibSQLAdapter(path, key).connect().close()  # makes the file, and tells a wrong key
+        LibSQLAdapter(path, key).connect().close()  # creates the file, or detects a wrong key
         super().__init__(path, key, busy_timeout=BUSY_TIMEOUT)
 
 
@@ -46,7 +47,7 @@ def _key(path: Path, settings: Settings) -> str | None:
     slot = path.with_name(f"{path.name}.key.json")
     with os_errors(path.parent):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Two processes that make the same database must not each wrap a key of their own.
+        # Two processes that create the same database must not write two different keys.
         with FileLock(slot.with_name(f"{slot.name}.lock")):
             if slot.exists():
                 return _open(path, slot, settings)
@@ -65,12 +66,12 @@ def _open(path: Path, slot: Path, settings: Settings) -> str | None:
     except ValueError:
         marker = {}
     damaged = KeyMissing(f"{slot} is damaged: restore it, it holds the key of {path.name}.")
-    # Anything else would open a file that somebody exchanged for one without encryption.
+    # Any other protection would open an unencrypted file that somebody put in its place.
     if not isinstance(marker, dict) or protection_of(marker) != "passphrase":
         raise damaged
     try:
         return open_keys(marker, settings).libsql()
     except WrongKey:
-        raise WrongKey(f"The master password does not open {path}: give the right one.") from None
+        raise WrongKey(f"The master password does not open {path}: use the right one.") from None
     except HomeMissing:
         raise damaged from None

@@ -1,12 +1,12 @@
-"""libSQL, with the traps of its Python driver closed.
+"""libSQL, with the defects of its Python driver worked around.
 
-The driver (libsql-experimental 0.0.55) changes some values silently, raises bare `ValueError` for
-everything, panics with a `BaseException` where it meets bad text or a closed connection, and opens
-its implicit transactions by the first word of a statement. Here values arrive as they were given or
-are refused, errors have classes, and transactions are explicit.
+The driver (libsql-experimental 0.0.55) changes some values silently, raises a bare `ValueError` for
+every error, panics with a `BaseException` on bad text or a closed connection, and opens implicit
+transactions by the first word of a statement. Here values are stored exactly or refused, errors
+have classes, and transactions are explicit.
 
-Text must be read as `CAST(column AS BLOB)` where a foreign program may have written it
-(see `aico_lab.etl.extract`): the driver truncates text at a NUL and panics on invalid UTF-8.
+Read text that another program may have written as `CAST(column AS BLOB)` (see
+`aico_lab.etl.extract`): the driver truncates text at a NUL and panics on invalid UTF-8.
 """
 
 from __future__ import annotations
@@ -42,28 +42,28 @@ Row = tuple[Any, ...]
 Result = TypeVar("Result")
 
 NOW = "strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z'"
-"""SQL for the present time in the form of every timestamp of the database."""
+"""SQL for the current time in the format of every timestamp of the database."""
 
 BUSY_TIMEOUT = 30.0  # seconds
-# SQLite's own waiting holds the interpreter lock, so there is none: see Connection._patiently.
-# Measured with 16 threads that write: 690 transactions a second; with only 5 ms of it, 4.
+# SQLite's own busy handler holds the interpreter lock, so it is off: see Connection._patiently.
+# Measured with 16 writing threads: 690 transactions a second without it, 4 with only 5 ms of it.
 SQLITE_BUSY_MS = 0
-# A table with triggers costs SQLite a journal of every page that a *statement* touches, so that the
-# statement alone can be undone: with a row in each, twice the time of the insertion itself.
+# For a table with triggers, SQLite journals every page that a *statement* touches, to be able to
+# undo that statement alone: with one row per statement, this takes twice as long as the insertion.
 ROWS_A_STATEMENT = 100
 CACHE_KIB = 16_384
 CHECKPOINT_PAGES = 4_000  # the write-ahead log grows to about 16 MB
-# Rows that come by the million touch pages all over the indexes, again and again. Measured with a
-# million messages in an encrypted file: a tenth less processor time, for 48 MB of memory.
+# Bulk insertion touches pages all over the indexes repeatedly. Measured with a million messages in
+# an encrypted file: a tenth less processor time, for 48 MB of memory.
 BULK_CACHE_KIB = 65_536
 BULK_CHECKPOINT_PAGES = 16_000
-PAUSE = 0.015  # seconds between two tries, at most
+PAUSE = 0.015  # maximum seconds between two tries
 
 
 class Connection:
-    """One connection; not to be shared between threads at the same time.
+    """One connection; not to be used by several threads at the same time.
 
-    Every statement commits by itself, except inside `transaction()`.
+    Outside `transaction()`, every statement commits by itself.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Connection:
                 self.fetch_all(f"PRAGMA hexkey = '{key.hex()}'")
             self.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_MS}")
             self.execute("PRAGMA foreign_keys = ON")
-            # Else rows that INSERT OR REPLACE removes never reach the change feed's triggers.
+            # Otherwise INSERT OR REPLACE removes rows without firing the change feed's triggers.
             self.execute("PRAGMA recursive_triggers = ON")
             # SQLite's own temporary files are not encrypted: keep them in memory.
             self.execute("PRAGMA temp_store = MEMORY")
@@ -100,16 +100,16 @@ class Connection:
         self._patiently(lambda: self._start(sql, parameters))
 
     def fetch_all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
-        """Run one query and give all its rows."""
+        """Run one query and return all its rows."""
 
         def run() -> list[Row]:
             rows: list[Row] | None = self._call(self._start(sql, parameters).fetchall)
-            return rows or []  # None for a statement that is no query
+            return rows or []  # None for a statement that is not a query
 
         return self._patiently(run)
 
     def fetch_dicts(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        """Run one query and give all its rows by the names of their columns."""
+        """Run one query and return its rows as dictionaries by column name."""
 
         def run() -> list[dict[str, Any]]:
             cursor = self._start(sql, parameters)
@@ -119,14 +119,14 @@ class Connection:
         return self._patiently(run)
 
     def fetch_one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
-        """Run one query and give its first row, or None."""
+        """Run one query and return its first row, or None."""
         rows = self.fetch_all(sql, parameters)
         return rows[0] if rows else None
 
     def fetch_batches(
         self, sql: str, parameters: Sequence[Any] = (), *, size: int
     ) -> Iterator[list[Row]]:
-        """Run one query and give its rows in lists of at most `size`."""
+        """Run one query and yield its rows in lists of at most `size`."""
         cursor = self._start(sql, parameters)
         while True:
             rows: list[Row] = self._call(cursor.fetchmany, size)
@@ -156,7 +156,7 @@ class Connection:
 
         Args:
             table: The table.
-            columns: What each row gives.
+            columns: The columns of the values in each row.
             rows: The values.
             on_conflict: An upsert clause, such as 'ON CONFLICT (user_id) DO NOTHING'.
         """
@@ -164,7 +164,7 @@ class Connection:
         insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES "
         checked = list(rows)
         if any(len(row) != len(columns) for row in checked):
-            raise InvalidStatement(f"A row for {table} has not {len(columns)} values.")
+            raise InvalidStatement(f"Each row for {table} must have {len(columns)} values.")
         whole = len(checked) - len(checked) % ROWS_A_STATEMENT
         with self.transaction() if self._depth == 0 else contextlib.nullcontext():
             self.execute_many(
@@ -178,29 +178,29 @@ class Connection:
 
     @contextlib.contextmanager
     def bulk(self) -> Iterator[None]:
-        """Hold more of the file in memory, for a block that writes very many rows."""
+        """Use a larger page cache for a block that writes many rows."""
         self._hold(BULK_CACHE_KIB, BULK_CHECKPOINT_PAGES)
         try:
             yield
         finally:
-            with contextlib.suppress(StorageError):  # such as a connection that was closed inside
+            with contextlib.suppress(StorageError):  # such as a connection closed in the block
                 self._hold(CACHE_KIB, CHECKPOINT_PAGES)
 
     def _hold(self, cache_kib: int, checkpoint_pages: int) -> None:
-        # Every page that leaves the cache is encrypted, and decrypted when it is read again.
+        # A page that leaves the cache is encrypted, and decrypted when it is read again.
         self.execute(f"PRAGMA cache_size = -{cache_kib}")
-        # Fewer checkpoints help bulk insertion; a longer log costs every single commit more.
+        # Fewer checkpoints speed up bulk insertion; a longer log slows down every single commit.
         self.fetch_all(f"PRAGMA wal_autocheckpoint = {checkpoint_pages}")
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit what happens inside, or undo it when an exception leaves; nests as savepoints.
+        """Commit the block, or roll it back when an exception leaves; nests as savepoints.
 
-        The outermost level takes the write lock at once (`BEGIN IMMEDIATE`), so that a transaction
-        which has begun can not fail for another writer.
+        The outermost level takes the write lock at once (`BEGIN IMMEDIATE`), so that no other
+        writer can make a transaction fail after it has begun.
 
         Raises:
-            InvalidStatement: A snapshot is open, which ends without keeping anything.
+            InvalidStatement: A snapshot is open, in which nothing can be written.
         """
         if self._reading:
             raise _only_reading()
@@ -217,7 +217,7 @@ class Connection:
             yield
             self.execute(commit)
         except BaseException:
-            # SQLite itself rolls back on some errors (a full disk); there is nothing left to undo.
+            # SQLite itself rolls back on some errors (a full disk); then this fails harmlessly.
             with contextlib.suppress(StorageError):
                 for statement in undo:
                     self.execute(statement)
@@ -227,14 +227,14 @@ class Connection:
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Let every query inside see the same state of the database, without blocking writers.
+        """Let all queries in the block read the same state, without blocking writers.
 
         Raises:
-            InvalidStatement: For what would write inside: a snapshot ends without keeping anything.
+            InvalidStatement: A statement inside the block would write.
         """
         self.execute("BEGIN")
         try:
-            # Fixes the state that is seen, and waits where somebody keeps even readers out.
+            # Fixes the state that is read, and waits if another program locks out even readers.
             self.fetch_all("SELECT count(*) FROM sqlite_master")
             self._depth += 1
             self._reading = True
@@ -249,16 +249,16 @@ class Connection:
 
     @property
     def is_open(self) -> bool:
-        """Whether `close` was not called yet."""
+        """Whether the connection has not been closed."""
         return self._raw is not None
 
     @property
     def in_transaction(self) -> bool:
-        """Whether a transaction or a snapshot is open, be it by a plain `BEGIN`."""
+        """Whether a transaction or a snapshot is open, even by a plain `BEGIN`."""
         return self._depth > 0 or (self._raw is not None and self._raw.in_transaction)
 
     def open_beside(self, path: Path) -> Connection:
-        """Open another file that has the key of this one, such as a copy of it."""
+        """Open another file with the same key, such as a copy of this one."""
         return Connection(path, self._key, busy_timeout=self.busy_timeout)
 
     def close(self) -> None:
@@ -268,8 +268,8 @@ class Connection:
             self._call(raw.close)
 
     def leave_behind(self) -> None:
-        """Give the file up without touching it: it is open in the process that was forked."""
-        _left_behind.append(self._raw)  # for if the driver let it go, it would close the file
+        """Abandon the file without closing it, because it is open in the parent process."""
+        _left_behind.append(self._raw)  # keeps it alive: its destructor would close the file
         self._raw, self._forked = None, True
 
     def __enter__(self) -> Self:
@@ -279,11 +279,11 @@ class Connection:
         self.close()
 
     def _patiently(self, run: Callable[[], Result]) -> Result:
-        """Try again while another connection holds the lock, with pauses.
+        """Retry, with pauses, while another connection holds the lock.
 
-        SQLite's own busy handler waits with Python's interpreter lock held, so that a thread of
-        this process which has the database's lock could never give it back. Inside a transaction
-        there is nothing to wait for: it holds the lock already.
+        SQLite's own busy handler waits with Python's interpreter lock held, so that another thread
+        of this process could never release the database's lock. Inside a transaction there is
+        nothing to wait for: it already holds the lock.
         """
         start = time.monotonic()
         while True:
@@ -300,19 +300,19 @@ class Connection:
         return self._call(raw.execute, cast_wide(sql, wide), values)
 
     def _ready(self, sql: str) -> Any:
-        """Give the driver's connection, where the statement may run on it now."""
+        """Return the driver's connection, or raise if the statement may not run on it now."""
         raw = self._raw
         if raw is None and self._forked:
             raise ConnectionIsClosed(
                 f"The connection to {self.path.name} was opened before this process was forked: "
-                "open another one in it."
+                "open another one."
             )
         if raw is None:
             raise ConnectionIsClosed(f"The connection to {self.path.name} was closed before.")
-        # A full disk, or RAISE(ROLLBACK), ends all levels; what follows would commit by itself.
+        # A full disk, or RAISE(ROLLBACK), ends all levels; later statements would autocommit.
         if self._depth and not raw.in_transaction:
             raise StorageError(
-                f"The transaction on {self.path.name} was undone by the database: start it again."
+                f"The database rolled back the transaction on {self.path.name}: start it again."
             )
         if self._reading and kind_of(sql) == "write":
             raise _only_reading()
@@ -334,18 +334,18 @@ _left_behind: list[Any] = []
 
 
 def _after_fork() -> None:
-    """SQLite's locks belong to the process that took them, and this one took none."""
+    """Abandon all connections in a forked process, since the locks belong to its parent."""
     for connection in list(_opened):
         if connection.is_open:
             connection.leave_behind()
 
 
-if hasattr(os, "register_at_fork"):  # asking for the process's number costs a call of the system
+if hasattr(os, "register_at_fork"):  # comparing process ids would cost a system call each time
     os.register_at_fork(after_in_child=_after_fork)
 
 
 def _only_reading() -> InvalidStatement:
-    return InvalidStatement("A snapshot only reads, and keeps nothing: write before or after it.")
+    return InvalidStatement("A snapshot is read-only: write before or after it.")
 
 
 class LibSQLAdapter(DatabaseAdapter[Connection]):
@@ -359,13 +359,13 @@ class LibSQLAdapter(DatabaseAdapter[Connection]):
         create: bool = True,
         busy_timeout: float = BUSY_TIMEOUT,
     ) -> None:
-        """Remember what to open.
+        """Make an adapter; `connect` opens the file.
 
         Args:
             database_path: The file.
             encryption_key: 32 characters, or None for a database that is not encrypted.
-            create: Make the file where there is none.
-            busy_timeout: Seconds that a statement waits for another connection.
+            create: Create the file if it does not exist.
+            busy_timeout: Seconds that a statement waits for the lock of another connection.
         """
         self.path = Path(database_path)
         self._key = encryption_key
@@ -376,8 +376,8 @@ class LibSQLAdapter(DatabaseAdapter[Connection]):
         """Open a connection.
 
         Raises:
-            HomeMissing: There is no such file, and it was not to be made.
-            NotADatabase: The file is something else, or the key is not its key.
+            HomeMissing: The file does not exist, and `create` is False.
+            NotADatabase: The file is not a database, or has another key.
             CorruptDatabase: The file is damaged.
         """
         new = not self.path.exists()
@@ -387,15 +387,15 @@ class LibSQLAdapter(DatabaseAdapter[Connection]):
                 "new home."
             )
         with private_files() if new else contextlib.nullcontext():
-            return self._connect()  # the write-ahead log beside a file takes the file's mode
+            return self._connect()  # the write-ahead log gets the permissions of the file
 
     def _connect(self) -> Connection:
         connection = Connection(self.path, self._key, busy_timeout=self.busy_timeout)
         try:
             # Opening is lazy: only reading a page shows whether the key is right.
             connection.fetch_all("SELECT count(*) FROM sqlite_master")
-            # Else readers would keep writers out. Of a file that is in this mode already nothing
-            # is written, nor is anybody waited for; one that was being made may not be.
+            # Otherwise readers would block writers. A file that is already in this mode is not
+            # written, and needs no lock; a file that another process is creating may not be yet.
             connection.fetch_all("PRAGMA journal_mode = WAL")
         except BaseException:
             connection.close()
@@ -403,11 +403,7 @@ class LibSQLAdapter(DatabaseAdapter[Connection]):
         return connection
 
     def health(self, connection: Connection) -> None:
-        """Read a page, outside of any transaction.
-
-        Raises:
-            StorageError: The connection is closed, left inside a transaction, or broken.
-        """
+        """Raise StorageError if the connection is closed, broken, or inside a transaction."""
         if connection.in_transaction:
             raise StorageError(f"A connection to {self.path.name} was left inside a transaction.")
         connection.fetch_all("SELECT 1 FROM sqlite_master LIMIT 1")

@@ -1,4 +1,4 @@
-"""What went wrong in libSQL: the driver raises a bare `ValueError` for everything, or panics."""
+"""Translate libSQL's errors: the driver raises a bare `ValueError` for everything, or panics."""
 
 from __future__ import annotations
 
@@ -21,21 +21,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SHOWN = 200
-"""Characters of what an integrity check found; the list may be endless."""
+"""The maximum number of characters shown of an integrity check's findings."""
 
-ROOM = 1 << 20  # bytes; with less, a disk counts as full
+ROOM = 1 << 20  # bytes; a disk with less free space counts as full
 
 _UNRUNNABLE = "was given a statement that it cannot run"
-_WRONG_KEY = (
-    "is no database, or not one that this key opens: give its key, or restore it from a backup"
-)
+_WRONG_KEY = "is not a database, or has another key: give its key, or restore it from a backup"
 _DAMAGED = "is damaged: restore it from a backup"
 _BUSY = "is in use by another program: try again when it is done"
 
-# The driver's only word on what went wrong is its message; SQLite's wording is stable. Those that
-# quote a statement or a name of the schema come first: what they quote may be any words below.
+# The driver's errors differ only by their message; SQLite's wording is stable. Messages that quote
+# a statement or a name of the schema come first: the quotation may contain any text below.
 _MESSAGES: tuple[tuple[str, type[AicoLabError], str], ...] = (
-    ("malformed database schema (", CorruptDatabase, _DAMAGED),  # and how: as "syntax error"
+    ("malformed database schema (", CorruptDatabase, _DAMAGED),  # may end with "syntax error"
     ("no such", InvalidStatement, _UNRUNNABLE),
     ("syntax error", InvalidStatement, _UNRUNNABLE),
     ("unrecognized token", InvalidStatement, _UNRUNNABLE),
@@ -56,21 +54,21 @@ _MESSAGES: tuple[tuple[str, type[AicoLabError], str], ...] = (
     ("disk i/o error", CorruptDatabase, "cannot be read or written: check the disk"),
     ("readonly database", NotPermitted, "may not be written: check its permissions"),
     ("unable to open", NotPermitted, "cannot be opened: check its permissions and its folder's"),
-    ("parameter", InvalidStatement, "was given a statement with other parameters than it needs"),
+    ("parameter", InvalidStatement, "was given a statement with a wrong number of parameters"),
 )
 
 
 def translate(error: BaseException, path: Path) -> AicoLabError:
-    """Give our error for one of the driver's, by its message.
+    """Return our error for one of the driver's, by its message.
 
     Args:
-        error: What the driver raised, panics included.
-        path: The database's file.
+        error: The driver's exception or panic.
+        path: The database file.
     """
     text, where = on_one_line(str(error)), path.name
     lowered = text.lower()
     if "disk i/o error" in lowered and _is_full(path.parent):
-        # What SQLite says where there is no room even for its shared memory.
+        # SQLite reports an I/O error if there is no space even for its shared memory.
         lowered = "database or disk is full"
     for words, kind, meaning in _MESSAGES:
         if words in lowered:
@@ -78,13 +76,13 @@ def translate(error: BaseException, path: Path) -> AicoLabError:
             return kind(f"{where} {meaning}{detail}.")
     if is_panic(error):
         return CorruptDatabase(
-            f"{where} holds something that its driver cannot read: restore it from a backup."
+            f"{where} contains data that its driver cannot read: restore it from a backup."
         )
     return StorageError(f"{where} refused: {text}.")
 
 
 def on_one_line(text: str) -> str:
-    """Return what SQLite says, without the line ends and the bytes of a damaged page in it."""
+    """Return a message of SQLite on one line, without unprintable bytes of a damaged page."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
@@ -96,5 +94,5 @@ def _is_full(folder: Path) -> bool:
 
 
 def is_panic(error: BaseException) -> bool:
-    """Say whether the driver panicked, by a BaseException that nobody can import."""
+    """Return whether an exception is a panic of the driver, whose class cannot be imported."""
     return type(error).__name__ == "PanicException"

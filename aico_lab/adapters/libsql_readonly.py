@@ -1,9 +1,9 @@
-"""Open somebody else's SQLite or libSQL file, so that nothing is written into it or beside it.
+"""Open another program's SQLite or libSQL file without writing to it or beside it.
 
-Even a reader writes beside a file in WAL mode: the shared memory in which readers and writers see
-each other. So a file that nobody has open is read as one that cannot change, and checked not to
-have changed; one whose writer crashed, so that its log must be applied, is read from a copy. Where
-a program has the file open, its shared memory is there already, and is used.
+In WAL mode even a reader writes a file beside the database: the shared memory that coordinates
+readers and writers. So a file that no program has open is read as immutable, and checked afterwards
+for changes; a file whose writer crashed, so that its log must be applied, is read from a copy. If a
+program has the file open, the existing shared memory is used.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ _IMMUTABLE: Final = "?mode=ro&immutable=1"
 
 @contextmanager
 def open_readonly(path: Path, key: str | None) -> Iterator[Connection]:
-    """Open a file for the block, which sees one and the same state of it.
+    """Open a file for the block, in which all queries read the same state.
 
     Args:
         path: The file.
-        key: Its key; not used for a file that is not encrypted.
+        key: The file's key; not used if the file is not encrypted.
 
     Raises:
         SourceMissing: There is no such file.
-        NotPermitted: It may not be read.
-        NotADatabase: It is something else, or the key is not its key.
-        CorruptDatabase: It is damaged or cut short.
-        DatabaseLocked: A program holds it for too long, or wrote it while it was being read.
+        NotPermitted: The file may not be read.
+        NotADatabase: The file is not a SQLite database, or has another key.
+        CorruptDatabase: The file is damaged or truncated.
+        DatabaseLocked: A program locks the file for too long, or wrote it while it was read.
     """
     if not path.is_file():
         raise SourceMissing(f"There is no file {path}: name one that exists.")
@@ -56,7 +56,7 @@ def open_readonly(path: Path, key: str | None) -> Iterator[Connection]:
 
 @contextmanager
 def open_unwritable(path: Path, key: str | None) -> Iterator[Connection]:
-    """Open a file for the block without fixing a state of it; see `open_readonly`."""
+    """Open a file for the block without a snapshot; see `open_readonly`."""
     before = _state(path)
     if not _is_closed_wal(path, key):
         with _follow(path, key) as connection:
@@ -74,22 +74,20 @@ def open_unwritable(path: Path, key: str | None) -> Iterator[Connection]:
 
 
 def names_in(path: Path, key: str | None) -> tuple[set[str], bool]:
-    """Return the names of the tables, views, indexes and triggers of a file, and if it is marked.
+    """Return the names of all tables, views, indexes and triggers of a file, and if it is marked.
 
-    A program may mark an empty file as its own, by `PRAGMA application_id` or `user_version`.
-
-    Its write-ahead log is looked at only where the file itself holds nothing yet: a database that
-    was just made.
+    A program may mark an empty file as its own, by `PRAGMA application_id` or `user_version`. The
+    write-ahead log is read only if the file itself is empty, as in a new database.
 
     Args:
         path: The file.
-        key: Its key; not used for a file that is not encrypted.
+        key: The file's key; not used if the file is not encrypted.
 
     Raises:
-        StorageError: As `open_readonly`.
+        StorageError: As for `open_readonly`.
     """
     with suppress(CorruptDatabase), _connect(path, key, _IMMUTABLE) as connection:
-        names, is_marked = _look(connection)  # it may be written just now, and look damaged
+        names, is_marked = _look(connection)  # may look damaged while another program writes
         if names or is_marked:
             return names, is_marked
     with open_readonly(path, key) as connection:
@@ -103,10 +101,10 @@ def _look(connection: Connection) -> tuple[set[str], bool]:
 
 
 def _is_closed_wal(path: Path, key: str | None) -> bool:
-    """Say whether a file is in WAL mode and nobody has it open.
+    """Return whether a file is in WAL mode and no program has it open.
 
-    Only SQLite itself may look into the file: were this process to open and close it beside
-    SQLite, the locks of its other connections to that file would be gone.
+    The header is read through SQLite: if this process opened and closed the file itself, the
+    locks of its other connections to that file would be released.
     """
     if any(path.with_name(f"{path.name}{suffix}").exists() for suffix in ("-shm", "-journal")):
         return False
@@ -117,7 +115,7 @@ def _is_closed_wal(path: Path, key: str | None) -> bool:
 
 @contextmanager
 def _follow(path: Path, key: str | None) -> Iterator[Connection]:
-    """Open a file that somebody may be writing, or a copy where a log must be applied first."""
+    """Open a file that a program may be writing, or a copy if a log must be applied first."""
     with ExitStack() as opened:
         try:
             connection = _connect(path, key, "?mode=ro")
@@ -143,18 +141,18 @@ def _connect(path: Path, key: str | None, how: str, *, file: Path | None = None)
             return connection
     if key:
         raise NotADatabase(
-            f"{path.name} is no SQLite database, or one that the key in {SOURCE_KEY_VARIABLE} does "
-            "not open, neither as text nor as hexadecimal digits: correct that key, or name "
+            f"{path.name} is not a SQLite database, or the key in {SOURCE_KEY_VARIABLE} does not "
+            "open it, neither as text nor as hexadecimal digits: correct that key, or name "
             "another file."
         )
     raise NotADatabase(
-        f"{path.name} is no SQLite database, or an encrypted one: name another file, or set "
+        f"{path.name} is not a SQLite database, or is encrypted: name another file, or set "
         f"{SOURCE_KEY_VARIABLE} to its key, as text or in hexadecimal digits."
     )
 
 
 def _forms(key: str | None) -> Iterator[str | bytes]:
-    """Give what a key may mean: its text, or the bytes that its hexadecimal digits stand for."""
+    """Yield the possible forms of a key: its text, and the bytes if it is hexadecimal digits."""
     if key:
         yield key
         if digits := _HEX.fullmatch(key.strip()):

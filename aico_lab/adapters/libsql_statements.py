@@ -1,8 +1,7 @@
-"""The text of a statement: what it does, and which values it needs.
+"""Analyse the text of a statement: its kind and its parameters.
 
-The driver runs the first statement of a text and drops the others, and binds NULL to a parameter
-that has a name, both silently: such texts are refused here. The
-results are cached by the text.
+The driver silently runs only the first of several statements, and binds NULL to named parameters;
+such texts are refused here. Results are cached by text.
 """
 
 from __future__ import annotations
@@ -25,13 +24,11 @@ _FIRST_WORD: Final = re.compile(r"[\s;]*(\w+)")
 _TRIGGER: Final = re.compile(
     r"[\s;]*(explain\s+(query\s+plan\s+)?)?create\s+(temp(orary)?\s+)?trigger\b", re.IGNORECASE
 )
-_SETTING: Final = (
-    re.compile(  # those that `Connection` sets, and everybody who borrows it counts on
-        r"""[\s;]*pragma\b\s*(["'`\[]?\w+["'`\]]?\s*\.\s*)?["'`\[]?
+_SETTING: Final = re.compile(  # the settings that `Connection` makes and all its users rely on
+    r"""[\s;]*pragma\b\s*(["'`\[]?\w+["'`\]]?\s*\.\s*)?["'`\[]?
     (busy_timeout|cache_size|foreign_keys|journal_mode|recursive_triggers|temp_store
     |wal_autocheckpoint)["'`\]]?\s*[=(]""",
-        re.IGNORECASE | re.VERBOSE,
-    )
+    re.IGNORECASE | re.VERBOSE,
 )
 _KINDS: Final[dict[str, Kind]] = {
     **dict.fromkeys(("select", "values", "explain", "pragma"), "read"),
@@ -42,33 +39,33 @@ _KINDS: Final[dict[str, Kind]] = {
 
 @functools.lru_cache(maxsize=REMEMBERED)
 def kind_of(sql: str) -> Kind:
-    """Return what a statement does.
+    """Return the kind of a statement.
 
     Returns:
-        'read' or 'write'; 'control' for one that opens or ends a transaction; 'setting' for a
-        PRAGMA that changes what every connection is set to; 'other' for the rest, such as VACUUM.
+        'read' or 'write'; 'control' if it opens or ends a transaction; 'setting' for a PRAGMA that
+        changes a setting of `Connection`; 'other' for the rest, such as VACUUM.
     """
     bare = _without_comments(sql)
     if _SETTING.match(bare):
         return "setting"
     word = _FIRST_WORD.match(bare)
     first = word[1].lower() if word else ""
-    if first == "with":  # what it does comes after its tables, which are in parentheses
+    if first == "with":  # the main verb follows the common table expressions in parentheses
         first = next((found for found in _outer_words(sql) if found in _KINDS), "")
     return _KINDS.get(first, "other")
 
 
 @functools.lru_cache(maxsize=REMEMBERED)
 def parameters_of(sql: str) -> int:
-    """Return how many values a statement needs.
+    """Return the number of values that a statement needs.
 
     Raises:
-        InvalidStatement: There is more than one statement, or a parameter has a name.
+        InvalidStatement: The text has more than one statement, or a named parameter.
     """
     if _without_comments(sql[_end_of(sql) :]).strip("; \t\r\n\f"):
         raise InvalidStatement("There is text after the statement's end: run one at a time.")
     if any(token["named"] for token in TOKEN.finditer(sql)):
-        raise InvalidStatement("Parameters have no names here: put ? in their places.")
+        raise InvalidStatement("Named parameters are not supported: use ? for each value.")
     return max((position + 1 for _, _, position in _placeholders(sql)), default=0)
 
 
@@ -86,7 +83,7 @@ def cast_wide(sql: str, positions: tuple[int, ...]) -> str:
 
 @functools.lru_cache(maxsize=REMEMBERED)
 def _placeholders(sql: str) -> tuple[tuple[int, int, int], ...]:
-    """Find `?` and `?7` outside of strings, names and comments: start, end, and which value."""
+    """Find `?` and `?7` outside strings, names and comments: start, end, index of the value."""
     found: list[tuple[int, int, int]] = []
     largest = 0
     for token in TOKEN.finditer(sql):
@@ -99,7 +96,7 @@ def _placeholders(sql: str) -> tuple[tuple[int, int, int], ...]:
 
 
 def _end_of(sql: str) -> int:
-    """Return the place of the semicolon that ends the statement; a trigger's body holds others."""
+    """Return the position of the semicolon that ends the statement, outside a trigger's body."""
     ending = [";", "end", ";"] if _TRIGGER.match(_without_comments(sql)) else [";"]
     last: list[str] = []
     for token in TOKEN.finditer(sql):

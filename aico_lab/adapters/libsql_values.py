@@ -1,7 +1,7 @@
-"""Values on their way into libSQL: as they were given, or refused.
+"""Encode values for libSQL exactly, or refuse them.
 
-The driver binds integers beyond 32 bits as floating point, makes NaN NULL, cuts text at a NUL when
-it is read back, and takes any number of parameters. This module knows no connection.
+The driver binds integers beyond 32 bits as floating point, stores NaN as NULL, truncates text at a
+NUL when reading, and accepts a wrong number of parameters. This module uses no connection.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 
 def encode(row: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[int, ...]]:
-    """Make values ready for the driver.
+    """Encode a row of values for the driver.
 
     Returns:
         The values, and the positions of integers beyond 32 bits, which the driver would bind as
-        floating point: they become text and the statement casts them back, exactly.
+        floating point: they are passed as text, and the statement casts them back exactly.
 
     Raises:
         UnstorableValue: The driver would change or lose a value.
     """
-    # Nearly every row can go as it is, and is seen to in a third of the time.
+    # Nearly every row needs no encoding, and this check takes a third of the time.
     if set(map(type, row)) <= _PLAIN and _all_storable(row):
         return tuple(row), ()
     values = tuple(
@@ -48,7 +48,7 @@ def encode(row: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[int, ...]]:
 def encode_exactly(
     row: Sequence[Any], needed: int, where: str
 ) -> tuple[tuple[Any, ...], tuple[int, ...]]:
-    """Encode as many values as the statement has parameters: the driver takes any number."""
+    """Encode values after checking that there is one for each parameter of the statement."""
     if len(row) != needed:
         raise InvalidStatement(
             f"{where} was given {len(row)} values for a statement with {needed} parameters."
@@ -60,7 +60,7 @@ _PLAIN = {type(None), str, int, float}
 
 
 def _all_storable(row: Sequence[Any]) -> bool:
-    """Whether all these texts and numbers can go to the driver as they are."""
+    """Return whether these texts and numbers need no encoding."""
     texts = "".join([value for value in row if type(value) is str])
     if "\0" in texts or not (texts.isascii() or _is_unicode(texts)):
         return False
@@ -93,7 +93,7 @@ def _encode_int(value: int) -> int | _WideInteger:
 
 def _encode_float(value: float) -> float:
     if math.isnan(value):
-        raise UnstorableValue("NaN cannot be stored: the database would make it NULL; use None.")
+        raise UnstorableValue("NaN cannot be stored, the database would make it NULL: use None.")
     return value
 
 
@@ -108,7 +108,7 @@ def _encode_str(value: str) -> str:
 
 
 def _encode_datetime(value: datetime) -> str:
-    """Write a time as every timestamp of the database; one without a zone is local time."""
+    """Format a time as every timestamp of the database; without a zone it is local time."""
     try:
         return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").zfill(27)
     except (OverflowError, ValueError, OSError) as error:
@@ -118,7 +118,7 @@ def _encode_datetime(value: datetime) -> str:
 
 
 def _encode_other(value: Any) -> Any:
-    """Take an enumeration's member, or another subclass, for what it is at heart."""
+    """Encode a member of an enumeration, or of another subclass, as its base type."""
     for kind in (int, float, str):
         if isinstance(value, kind):
             return _ENCODERS[kind](kind(value))
@@ -126,7 +126,7 @@ def _encode_other(value: Any) -> Any:
         with contextlib.suppress(ValueError):
             return _encode_datetime(datetime.combine(value.date(), value.timetz()))
     raise UnstorableValue(
-        f"A {type(value).__name__} cannot be stored: give int, float, str, bytes, datetime or None."
+        f"A {type(value).__name__} cannot be stored: use int, float, str, bytes, datetime or None."
     )
 
 

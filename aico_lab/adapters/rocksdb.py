@@ -1,9 +1,9 @@
-"""RocksDB as an encrypted store of keys and values.
+"""RocksDB as an encrypted key-value store.
 
-RocksDB has no hook for encryption, and its tables and log hold what they are given. Here a stored
-key is a keyed hash of the true one, and a stored value is AES-256-GCM over the true key and value,
-bound to its stored key. What a file still shows: how many entries there are, their sizes, which of
-them share a namespace, and when they were written.
+RocksDB has no hook for encryption; its tables and log contain plain keys and values. Here a stored
+key is a keyed hash of the true key, and a stored value is the true key and value, encrypted with
+AES-256-GCM and bound to the stored key. The files still reveal the number of entries, their sizes,
+which of them share a namespace, and when they were written.
 
 The library is optional: `pip install 'aico-lab[cache]'`.
 """
@@ -43,14 +43,14 @@ if TYPE_CHECKING:
     from aico_lab.adapters.base import Meanings
 
 _REMEDY = "run `aico-lab sync --full`"
-_NO_STORE = f"is no folder of RocksDB: {_REMEDY}"
+_NO_STORE = f"is not a RocksDB folder: {_REMEDY}"
 
-# The driver's only word on what went wrong is its message; RocksDB's wording is stable.
+# The driver's errors differ only by their message; RocksDB's wording is stable.
 _MESSAGES: Meanings = (
     ("lock hold by current process", DatabaseLocked, "is open already: close it first"),
     ("while lock file", DatabaseLocked, "is in use by another program: open it read-only"),
     ("no space left", DiskFull, "lies on a full disk: free some space"),
-    ("secondary mode", NotPermitted, "was opened to be read and takes no changes"),
+    ("secondary mode", NotPermitted, "was opened read-only: open it for writing to change it"),
     ("permission denied", NotPermitted, "may not be opened: check its permissions"),
     ("read-only file system", NotPermitted, "may not be written: check its permissions"),
     ("file exists", NotADatabase, _NO_STORE),
@@ -59,17 +59,17 @@ _MESSAGES: Meanings = (
     (
         "corruption",
         CorruptDatabase,
-        "is damaged: run `aico-lab sync --full`, a cache loses nothing",
+        "is damaged: run `aico-lab sync --full`, which rebuilds it",
     ),
 )
 
 
 def translate(error: BaseException, where: str) -> AicoLabError:
-    """Give our error for one of rocksdict's, by its message.
+    """Return our error for one of rocksdict's, by its message.
 
     Args:
-        error: What the driver raised: a bare `Exception`, mostly.
-        where: The store, as a person knows it.
+        error: The driver's exception, mostly a bare `Exception`.
+        where: The name of the store for people.
     """
     if type(error).__name__ == "DbClosedError":
         return ConnectionIsClosed(f"The connection to {where} was closed before.")
@@ -79,7 +79,7 @@ def translate(error: BaseException, where: str) -> AicoLabError:
 
 @contextlib.contextmanager
 def translated(where: str) -> Iterator[None]:
-    """Turn rocksdict's errors inside the block into ours."""
+    """Convert rocksdict's errors inside the block to ours."""
     try:
         yield
     except (AicoLabError, GeneratorExit):
@@ -89,9 +89,10 @@ def translated(where: str) -> Iterator[None]:
 
 
 class RocksDBConnection:
-    """An open store; it may be shared between threads.
+    """An open store; it may be used by several threads at the same time.
 
-    A key's namespace is what stands before its first colon: `session` of `session:active_context`.
+    The namespace of a key is the part before its first colon: `session` in
+    `session:active_context`.
     """
 
     def __init__(self, path: Path, driver: Any, key: bytes | None, scratch: Path | None) -> None:
@@ -101,7 +102,7 @@ class RocksDBConnection:
             path: The store's folder.
             driver: The opened store.
             key: 32 bytes, or None for a store that is not encrypted.
-            scratch: A reader's own folder, to be removed at the end.
+            scratch: A reader's temporary folder, removed on close; None for a writer.
         """
         self.name = path.name
         self._path = path
@@ -110,28 +111,28 @@ class RocksDBConnection:
         self._scratch = scratch
 
     def get(self, key: bytes) -> bytes | None:
-        """Give the value of a key, or None."""
+        """Return the value of a key, or None if it is absent."""
         stored_key = self._codec.stored_key(checked(key))
         with translated(self.name):
             stored = self._driver.get(stored_key)
         return None if stored is None else self._codec.open(stored_key, stored)[1]
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Store a value; it survives the process, and `write` also a power cut."""
+        """Store a value; it survives a crash of the process, but only `write` a power cut."""
         stored_key = self._codec.stored_key(checked(key))
         with translated(self.name):
             self._driver.put(stored_key, self._codec.seal(stored_key, key, checked(value)))
 
     def delete(self, key: bytes) -> None:
-        """Remove a key; one that is not there is passed over."""
+        """Remove a key; an absent key is ignored."""
         with translated(self.name):
             self._driver.delete(self._codec.stored_key(checked(key)))
 
     def items(self, namespace: bytes | None = None) -> list[tuple[bytes, bytes]]:
-        """Give the keys and values of a namespace, or all of them, in order of the keys."""
+        """Return the key-value pairs of a namespace, or all of them, sorted by key."""
         prefix = b"" if namespace is None else self._codec.prefix(checked(namespace))
         with translated(self.name):
-            # All at once: an iterator that somebody keeps would hold the files open.
+            # A list, because an iterator that a caller keeps would hold the files open.
             found = [
                 self._codec.open(stored_key, stored)
                 for stored_key, stored in self._stored(prefix)
@@ -140,9 +141,9 @@ class RocksDBConnection:
         return sorted(item for item in found if namespace in (None, namespace_of(item[0])))
 
     def _stored(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Yield what is stored under a prefix; where a block is damaged, the end is an error.
+        """Yield the stored pairs under a prefix; raise at a damaged block.
 
-        The driver's own `items` ends there as if nothing came after.
+        The driver's own `items` would end there without an error.
         """
         iterator = self._driver.iter()
         iterator.seek(prefix)
@@ -152,7 +153,7 @@ class RocksDBConnection:
         iterator.status()
 
     def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
-        """Remove and store several keys at once, all or none, and durably."""
+        """Remove keys, then store values, atomically and durably."""
         import rocksdict
 
         batch = rocksdict.WriteBatch(raw_mode=True)
@@ -167,16 +168,16 @@ class RocksDBConnection:
             self._driver.write(batch, options)
 
     def refresh(self) -> None:
-        """Let a reader see what the writer has written since; does nothing for the writer."""
+        """Make the writer's latest writes visible to a reader; a writer's call does nothing."""
         if self._scratch is not None:
             with translated(self.name):
                 self._driver.try_catch_up_with_primary()
 
     def check(self) -> None:
-        """Read the store's mark.
+        """Validate the store's mark; write it to an empty store.
 
         Raises:
-            NotADatabase: It is none of ours, or not one that this key opens.
+            NotADatabase: The store is not one of this program's, or has another key.
         """
         with translated(self.name):
             mark = self._driver.get(MARK)
@@ -185,7 +186,7 @@ class RocksDBConnection:
                 self._driver.put(MARK, self._codec.mark)
         if not empty and (mark is None or not self._codec.recognises(mark)):
             raise NotADatabase(
-                f"{self.name} is none of this program's stores, or of another key: {_REMEDY}."
+                f"{self.name} is not a store of this program, or has another key: {_REMEDY}."
             )
 
     def close(self) -> None:
@@ -195,7 +196,7 @@ class RocksDBConnection:
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
         else:
-            make_private(self._path)  # its own threads make files at any time
+            make_private(self._path)  # RocksDB's threads create files at any time
 
     def __enter__(self) -> Self:
         return self
@@ -205,17 +206,17 @@ class RocksDBConnection:
 
 
 class RocksDBAdapter(DatabaseAdapter[RocksDBConnection]):
-    """Opens connections to one folder of RocksDB."""
+    """Opens connections to one RocksDB folder."""
 
     def __init__(
         self, path: Path | str, encryption_key: bytes | None = None, *, read_only: bool = False
     ) -> None:
-        """Remember what to open.
+        """Make an adapter; `connect` opens the store.
 
         Args:
-            path: The folder; made where it does not exist.
+            path: The folder; a writer creates it if it does not exist.
             encryption_key: 32 bytes, or None for a store that is not encrypted.
-            read_only: Open beside a writer; see `RocksDBConnection.refresh`.
+            read_only: Open for reading beside a writer; see `RocksDBConnection.refresh`.
         """
         self.path = Path(path)
         self._key = encryption_key
@@ -226,8 +227,8 @@ class RocksDBAdapter(DatabaseAdapter[RocksDBConnection]):
 
         Raises:
             LibraryMissing: rocksdict is not installed.
-            NotADatabase: The folder is something else, or the key is not its key.
-            DatabaseLocked: Another connection has it open, here or in another process.
+            NotADatabase: The folder is not a RocksDB store, or has another key.
+            DatabaseLocked: Another connection has it open for writing, in this process or another.
         """
         try:
             import rocksdict
@@ -238,7 +239,7 @@ class RocksDBAdapter(DatabaseAdapter[RocksDBConnection]):
         options = rocksdict.Options(raw_mode=True)
         options.create_if_missing(not self._read_only)
         options.set_keep_log_file_num(2)
-        if self._key is not None:  # what is encrypted does not compress
+        if self._key is not None:  # encrypted data does not compress
             options.set_compression_type(rocksdict.DBCompressionType.none())
         scratch = self._prepare()
         try:
@@ -262,16 +263,16 @@ class RocksDBAdapter(DatabaseAdapter[RocksDBConnection]):
         return connection
 
     def health(self, connection: RocksDBConnection) -> None:
-        """Read the store's mark."""
+        """Raise NotADatabase if the store's mark is not valid."""
         connection.check()
 
     def _prepare(self) -> Path | None:
-        """Make the folder of a writer, or give the one that a reader needs for its own log.
+        """Create a writer's folder, or return a new folder for a reader's own log.
 
-        Opening read-only beside a writer is unsafe (rocksdb #9967); a secondary is made for it.
+        Read-only access beside a writer is unsafe (rocksdb #9967), so a reader is a secondary.
         """
         if self._read_only:
-            if not (self.path / "CURRENT").exists():  # the driver would make a folder
+            if not (self.path / "CURRENT").exists():  # the driver would create a folder
                 raise NotADatabase(f"{self.path.name} {_NO_STORE}.")
             return Path(tempfile.mkdtemp(prefix="aico-lab-"))
         with os_errors(self.path):

@@ -1,9 +1,9 @@
-"""Folders that lie on disk only as one encrypted file, and are opened where only their owner reads.
+"""Folders stored on disk as one encrypted file, and opened in a folder private to their owner.
 
 ChromaDB writes plain files and has no encryption of its own. At rest its folder is one age file
-(X25519 and ChaCha20-Poly1305, so a damaged or exchanged file is refused); it is opened in a private
-folder in RAM where the platform has one, which Linux does. Elsewhere it is a private folder among
-the temporary files, whose plain text may reach the disk: a limit that the README names.
+(X25519 and ChaCha20-Poly1305, so a damaged or replaced file is refused). It is opened in a private
+folder in RAM if the platform has a RAM disk, as Linux does. Elsewhere it is a private folder among
+the temporary files, whose plain text may reach the disk; the README documents this limit.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ if TYPE_CHECKING:
 
 RAM = Path("/dev/shm")  # noqa: S108 - a private folder is made in it
 HEADER = b"age-encryption.org/v1\n"
-CHUNK = 1 << 16  # bytes; age decrypts and checks so many at a time
+CHUNK = 1 << 16  # bytes that age decrypts and authenticates at a time
 
 
 class PrivateFolder:
-    """A folder of this process alone, gone with `remove()` or with the process.
+    """A temporary folder of this process, removed by `remove()` or at the end of the process.
 
-    A lock file beside it is held as long as its owner lives. Whoever opens the next folder removes
-    those whose owner was killed: their locks are free.
+    The process holds a lock file beside the folder. Opening another folder also removes the folders
+    of killed processes, whose locks are free.
     """
 
     def __init__(self) -> None:
         root = _private_root()
         _sweep(root)
         name = secrets.token_hex(8)
-        # Any thread may let go of it, the garbage collector's among them.
+        # Any thread may release it, because the garbage collector may run in any.
         lock = FileLock(root / f"{name}.lock", timeout=0, thread_local=False)
         with os_errors(root):
-            lock.acquire()  # before the folder is there, so that nobody sees it without its owner
+            lock.acquire()  # before the folder exists, so that it never seems to have no owner
             self.path = root / name
             self.path.mkdir(mode=0o700)
         self._finalizer = weakref.finalize(self, _remove, self.path, lock, os.getpid())
@@ -60,7 +60,7 @@ class PrivateFolder:
 
 
 def _remove(folder: Path, lock: FileLock, owner: int) -> None:
-    if os.getpid() != owner:  # a fork that ends, and its parent goes on
+    if os.getpid() != owner:  # a forked process ends while its parent continues
         return
     shutil.rmtree(folder, ignore_errors=True)
     Path(lock.lock_file).unlink(missing_ok=True)
@@ -77,7 +77,7 @@ def _private_root() -> Path:
     if os.name == "posix" and (
         not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077
     ):
-        raise NotPermitted(f"{root} is not a folder of yours alone: remove it and try again.")
+        raise NotPermitted(f"{root} is not private to you: remove it and try again.")
     return root
 
 
@@ -94,19 +94,19 @@ def _sweep(root: Path) -> None:
 
 
 def seal(folder: Path, target: Path, identity: str, *, first: str) -> None:
-    """Write a folder as one encrypted file, whole or not at all, and durable on return.
+    """Write a folder as one encrypted file, atomically and durably.
 
     Args:
-        folder: In a private folder; nothing may be writing to it.
+        folder: A folder inside a private folder; nothing may be writing to it.
         target: The encrypted file.
-        identity: What opens it.
-        first: A file of the folder that `peek` is to find.
+        identity: The age identity that opens the file.
+        first: The name of the file in the folder that `peek` returns.
 
     Raises:
-        DiskFull: There is no room, on the disk or in memory; the file is as it was.
+        DiskFull: The disk or the memory is full; the encrypted file is unchanged.
     """
     recipient = _identity(identity).to_public()
-    archive = folder.with_name("archive.tar")  # beside it, in the private folder
+    archive = folder.with_name("archive.tar")  # beside the folder, in the private folder
     try:
         with os_errors(folder), tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as tar:
             for path in sorted(folder.iterdir(), key=lambda path: path.name != first):
@@ -118,11 +118,11 @@ def seal(folder: Path, target: Path, identity: str, *, first: str) -> None:
 
 
 def unseal(source: Path, folder: Path, identity: str) -> None:
-    """Open an encrypted file into an empty folder in a private one.
+    """Decrypt a sealed file into an empty folder inside a private one.
 
     Raises:
-        NotADatabase: It is no such file, or this identity does not open it.
-        CorruptDatabase: It is damaged.
+        NotADatabase: The file is not a sealed folder, or this identity does not open it.
+        CorruptDatabase: The file is damaged.
     """
     archive = folder.with_name("archive.tar")
     try:
@@ -141,11 +141,11 @@ def peek(source: Path, identity: str) -> bytes | None:
     """Read the first file of a sealed folder without opening the rest.
 
     Returns:
-        Its content, or None where it does not lie in the first 64 KiB.
+        The file's content, or None if it is not within the first 64 KiB.
 
     Raises:
-        NotADatabase: It is no such file, or this identity does not open it.
-        CorruptDatabase: It is damaged.
+        NotADatabase: The file is not a sealed folder, or this identity does not open it.
+        CorruptDatabase: The file is damaged.
     """
     beginning = _Beginning()
     with os_errors(source), source.open("rb") as file, contextlib.suppress(_Enough):
@@ -161,11 +161,11 @@ def peek(source: Path, identity: str) -> bytes | None:
 
 
 class _Enough(Exception):
-    """The first chunk was decrypted."""
+    """Raised after the first chunk was decrypted."""
 
 
 class _Beginning(io.BytesIO):
-    """Takes what is decrypted until it has a chunk of it."""
+    """Collects decrypted bytes until it has a chunk of them, then raises `_Enough`."""
 
     def write(self, content: ReadableBuffer, /) -> int:
         if self.tell() >= CHUNK:
@@ -181,13 +181,13 @@ def _decrypt(source: Path, file: io.BufferedReader, into: io.IOBase, identity: s
         pyrage.decrypt_io(file, into, [opener])
     except (pyrage.DecryptError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the operating system's own; else it is the cipher's, of a later chunk
+            raise  # from the operating system; without errno it is the cipher's, for a later chunk
         if begins_as_age and "No matching keys" not in str(error):
             raise CorruptDatabase(
                 f"{source.name} is damaged: run `aico-lab sync --full`."
             ) from error
         raise NotADatabase(
-            f"{source.name} is damaged, or not of this program and key: run `aico-lab sync --full`."
+            f"{source.name} is damaged, or has another key: run `aico-lab sync --full`."
         ) from error
 
 
@@ -195,5 +195,5 @@ def _identity(identity: str) -> pyrage.x25519.Identity:
     try:
         return pyrage.x25519.Identity.from_str(identity)
     except pyrage.IdentityError:
-        # Not chained: the driver's words are about the key.
+        # Not chained: the driver's message may contain the key.
         raise InvalidValue("The key for ChromaDB must be an age identity (X25519).") from None

@@ -1,4 +1,4 @@
-"""SQLite's SQL as text: its tokens, one form for equal statements, and quoted names."""
+"""Tokenise SQLite's SQL, normalise statements, and quote and unquote names."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ TOKEN: Final = re.compile(
     | (?P<mark> . )""",
     re.VERBOSE | re.DOTALL,
 )
-"""Any text is a sequence of these. `value` and `named` are parameters; a number is a `word`."""
+"""Matches any token of a text. `value` and `named` are parameters; a number is a `word`."""
 
 
 def tokens(sql: str) -> Iterator[str]:
-    """Return the tokens of a statement without blanks and comments, words in lower case."""
+    """Yield the tokens of a statement without blanks and comments, words in lower case."""
     for token in TOKEN.finditer(sql):
         if token.lastgroup == "word":
             yield token[0].lower()
@@ -33,18 +33,18 @@ def tokens(sql: str) -> Iterator[str]:
 
 @functools.lru_cache(maxsize=1024)
 def normalised(sql: str) -> str:
-    """Return a statement in one form, however its blanks, comments and words were written."""
+    """Return a statement without comments, with single spaces and with words in lower case."""
     return " ".join(tokens(sql))
 
 
 def quoted(name: str) -> str:
-    """Return a name in double quotes, as SQL takes any name."""
+    """Return a name in double quotes, escaped for SQL."""
     escaped = name.replace('"', '""')
     return f'"{escaped}"'
 
 
 def named(token: str) -> str:
-    """Return the name that a token stands for, in lower case: SQLite ignores the case of names."""
+    """Return the unquoted name of a token, in lower case because SQLite ignores case in names."""
     for mark in "\"'`":
         if token.startswith(mark):
             return token[1:-1].replace(mark * 2, mark).lower()

@@ -1,8 +1,8 @@
-"""The message bus: topics, subscriptions, direct delivery, and the relay of what must not be lost.
+"""The message bus: topics, subscriptions, direct delivery, and the relay of durable events.
 
 ::
 
-    MessageBus.publish ──────────────────────▶ handlers    at once, in this process, not kept
+    MessageBus.publish ──────────────────────▶ handlers    at once, in this process, not stored
     UnitOfWork.publish ──▶ outbox ──▶ Relay ─▶ handlers    at least once, in order, survives a crash
                              ▲
     change_log ──────────────┘

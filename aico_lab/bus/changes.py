@@ -1,12 +1,11 @@
 """The change feed as messages: `data.<table>.<op>` for every change of a tracked table.
 
 Changes are moved from the log to the outbox, in order, and delivered from there like every other
-event. The rows of the outbox and the cursor are in one database and move in one transaction, so a
-change is moved exactly once. What is acknowledged to the feed is therefore the cursor itself.
+event. The outbox and the cursor are in one database and are written in one transaction, so each
+change is moved exactly once. The cursor is the position acknowledged to the feed.
 
-A message names the changed row and never holds its values. Where changes are missing from the log,
-`data.resync` names every tracked table instead: whoever keeps something made from them builds it
-anew.
+A message names the changed row and never contains its values. If changes are missing from the log,
+`data.resync` names every tracked table instead, and consumers rebuild what they derived from them.
 """
 
 from __future__ import annotations
@@ -34,16 +33,16 @@ _STATE = """
 
 
 async def move_changes(dal: DataAccessLayer) -> int:
-    """Put the changes that somebody is subscribed to into the outbox, at most `BATCH` of them.
+    """Move at most `BATCH` changes to the outbox, leaving out those without a subscriber.
 
-    The first call begins with the oldest change in the log, or with `data.resync` where the log was
-    pruned before. While nobody is subscribed, the log is not held back for the bus.
+    The first call begins with the oldest change in the log, or with `data.resync` if the log was
+    pruned before. While there is no subscriber, the log keeps no changes for the bus.
 
     Args:
         dal: The primary database.
 
     Returns:
-        By how many changes the cursor moved on; 0 when there is nothing left to do.
+        The number of changes by which the cursor moved; 0 when nothing is left to do.
     """
     patterns = await _patterns(dal)
     state = await dal.fetch_one(_STATE, [CONSUMER])
@@ -58,7 +57,7 @@ async def move_changes(dal: DataAccessLayer) -> int:
 
 
 async def _patterns(dal: DataAccessLayer) -> set[str]:
-    """Give what all consumers want of the feed, those of other processes included."""
+    """Return the feed patterns of all consumers, including those of other processes."""
     rows = await dal.fetch_all("SELECT patterns FROM bus_consumers")
     patterns = {pattern for row in rows for pattern in json.loads(row["patterns"])}
     return {pattern for pattern in patterns if pattern.split(".")[0] in ("data", "*", "#")}
@@ -70,7 +69,7 @@ async def _move(dal: DataAccessLayer, patterns: set[str]) -> int:
     head: int = state["head"]
     moved: int = state["moved"] or 0
     oldest = head + 1 if state["oldest"] is None else state["oldest"]
-    if oldest <= moved + 1 <= head + 1:  # numbers have no gaps, so nothing is missing in between
+    if oldest <= moved + 1 <= head + 1:  # sequence numbers have no gaps, so no change is missing
         rows = await dal.fetch_all(
             "SELECT seq, table_name, CAST(row_key AS BLOB) AS row_key, "
             "typeof(row_key) = 'blob' AS is_blob, op, at, "
@@ -89,7 +88,7 @@ async def _move(dal: DataAccessLayer, patterns: set[str]) -> int:
                 },
             )
             for row in rows
-            if row["tracked"]  # else the feed's own mark, or a plugin's that was removed
+            if row["tracked"]  # else a marker of the feed, or a table of a removed plugin
         ]
         reached: int = rows[-1]["seq"] if rows else moved
     else:
@@ -104,7 +103,7 @@ async def _move(dal: DataAccessLayer, patterns: set[str]) -> int:
             if any(matches(pattern, topic) for pattern in patterns)
         ],
     )
-    # Not as `feed.acknowledge` does it: after a resync the cursor may have to go back.
+    # Unlike `feed.acknowledge`: after a resync the cursor may have to go back.
     await dal.execute(
         "INSERT INTO feed_consumers VALUES (?, ?) ON CONFLICT (consumer) "
         "DO UPDATE SET acknowledged = excluded.acknowledged",

@@ -1,6 +1,6 @@
-"""Messages, who wants them, and delivery within this process.
+"""Messages, subscriptions, and delivery within this process.
 
-`MessageBus.publish` delivers at once and remembers nothing: an event that must survive a crash goes
+`MessageBus.publish` delivers at once and stores nothing. An event that must survive a crash goes
 through the outbox instead (see `aico_lab.repositories.outbox` and `aico_lab.bus.relay`). Both
 deliver to the same subscriptions.
 """
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BusMessage:
-    """Something that happened, or that is asked for.
+    """An event or a request.
 
     Attributes:
-        topic: What it is about.
-        payload: What is to be known; every handler gets a copy of its own. Never part of the repr:
-            it may hold what people said.
-        id: The same however often the message is delivered.
+        topic: Its topic.
+        payload: Its data; every handler gets a copy. Not part of the repr, because it may contain
+            what people said.
+        id: The same at every delivery of the message.
         created_at: When it was published, UTC.
     """
 
@@ -47,12 +47,12 @@ HandlerType = TypeVar("HandlerType", bound=Handler)
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A consumer: one handler, and the patterns of what it wants.
+    """A consumer: one handler and the patterns of the topics that it handles.
 
     Attributes:
-        consumer: Its name, by which the relay remembers how far it has come.
-        handler: What is called with each message.
-        patterns: A message that several of them cover is delivered once.
+        consumer: Its name, under which the relay stores its position.
+        handler: The function that is called with each message.
+        patterns: A message that matches several patterns is delivered once.
     """
 
     consumer: str
@@ -60,7 +60,7 @@ class Subscription:
     patterns: tuple[str, ...]
 
     def wants(self, topic: str) -> bool:
-        """Say whether messages of a topic are for this consumer."""
+        """Return whether a pattern of this consumer matches a topic."""
         return any(matches(pattern, topic) for pattern in self.patterns)
 
 
@@ -73,17 +73,17 @@ class HandlerRegistry:
     def subscribe(
         self, pattern: str, *, consumer: str | None = None
     ) -> Callable[[HandlerType], HandlerType]:
-        """Register the async function that is decorated, and leave it as it is.
+        """Register the decorated async function as a handler, and return it unchanged.
 
         Args:
-            pattern: Which topics it handles (see `aico_lab.bus.topics`).
-            consumer: Its name; by default its module and qualified name. A function that gets
-                another name is another consumer: it knows nothing of what the old one handled.
+            pattern: The topics that it handles (see `aico_lab.bus.topics`).
+            consumer: The name of the consumer; by default the module and qualified name of the
+                function. A renamed consumer is a new one, without the position of the old one.
 
         Raises:
             InvalidTopic: The pattern is malformed.
-            InvalidValue: It is no async function, the name is another function's, or it has this
-                pattern already.
+            InvalidValue: The handler is not an async function, another handler has the name, or
+                the handler is subscribed to the pattern already.
         """
         checked = check_pattern(pattern)
 
@@ -95,7 +95,7 @@ class HandlerRegistry:
 
     def _add(self, pattern: str, handler: Handler, consumer: str) -> None:
         if not inspect.iscoroutinefunction(handler):
-            raise InvalidValue(f"The handler {consumer} must be a function made by `async def`.")
+            raise InvalidValue(f"The handler {consumer} must be an `async def` function.")
         known = self._subscriptions.get(consumer, Subscription(consumer, handler, ()))
         if known.handler != handler:
             raise InvalidValue(
@@ -107,7 +107,7 @@ class HandlerRegistry:
         self._subscriptions[consumer] = replace(known, patterns=(*known.patterns, pattern))
 
     def __iter__(self) -> Iterator[Subscription]:
-        """Give the subscriptions in order of registration."""
+        """Iterate over the subscriptions in order of registration."""
         return iter(tuple(self._subscriptions.values()))
 
 
@@ -116,32 +116,31 @@ def _name_of(handler: Handler) -> str:
         return f"{handler.__module__}.{handler.__qualname__}"
     except AttributeError:
         raise InvalidValue(
-            "This handler has no name of its own: give it one with "
-            "subscribe(pattern, consumer=...)."
+            "This handler has no name: give it one with subscribe(pattern, consumer=...)."
         ) from None
 
 
 HANDLERS = HandlerRegistry()
-"""The registry that `subscribe` fills; it does nothing until a bus or a relay is given it."""
+"""The registry that `subscribe` fills; it has no effect until passed to a bus or a relay."""
 
 subscribe = HANDLERS.subscribe
 
 
 class MessageBus:
-    """Delivers messages to the handlers of this process, at once and one after the other."""
+    """Delivers messages to the handlers of this process, at once and one after another."""
 
     def __init__(self, registry: HandlerRegistry) -> None:
         self._registry = registry
 
     async def publish(self, topic: str, payload: Mapping[str, Any]) -> None:
-        """Call every handler that wants the topic, in order of registration.
+        """Call every handler subscribed to the topic, in order of registration.
 
-        All of them run, whatever the others raise. They run in the caller's task, and so in its
-        transaction where it has one open.
+        An exception of one handler does not stop the others. Handlers run in the caller's task, and
+        so in its open transaction, if there is one.
 
         Raises:
-            InvalidTopic: The topic is malformed; nothing was called.
-            HandlerFailed: Some handlers raised. Its cause is a group of what they raised.
+            InvalidTopic: The topic is malformed; no handler was called.
+            HandlerFailed: Some handlers raised; its cause is the group of their exceptions.
         """
         message = BusMessage(values.topic(topic), payload)
         failed: dict[str, Exception] = {}
@@ -150,10 +149,10 @@ class MessageBus:
                 continue
             try:
                 await subscription.handler(replace(message, payload=copy.deepcopy(payload)))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the others must run
+            except Exception as error:  # noqa: BLE001 - the other handlers must run in any case
                 failed[subscription.consumer] = error
         if failed:
             who = ", ".join(f"{name} ({type(error).__name__})" for name, error in failed.items())
             raise HandlerFailed(
-                f"{topic} was not handled by {who}: mend them, or what was published."
+                f"{topic} was not handled by {who}: fix these handlers, or the payload."
             ) from ExceptionGroup(f"handlers of {topic}", list(failed.values()))

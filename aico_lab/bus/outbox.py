@@ -1,4 +1,4 @@
-"""What became of events: what was given up, and who is not waited for any more."""
+"""Administration of the outbox: list dead letters, and remove consumers that are gone."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ if TYPE_CHECKING:
     from aico_lab.dal import DataAccessLayer
 
 REASON_LENGTH = 200  # characters
-_KEYLIKE = re.compile(r"[A-Za-z0-9_=-]{32,}")  # every key of ours is at least this long
+_KEYLIKE = re.compile(r"[A-Za-z0-9_=-]{32,}")  # every encryption key is at least this long
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that a consumer could not handle, however often it was tried.
+    """A message that a consumer failed to handle in every attempt.
 
     Attributes:
-        consumer: Who could not.
+        consumer: The name of the consumer.
         seq: The message's number in the outbox.
-        topic: Its topic.
-        attempts: How often it was tried.
-        error: The class of the last error.
-        reason: The first line of its text; whatever looks like a key is masked.
-        died_at: When it was given up, UTC.
+        topic: The message's topic.
+        attempts: The number of attempts.
+        error: The class of the last exception.
+        reason: The first line of the exception's text, with anything that looks like a key masked.
+        died_at: When the last attempt failed, UTC.
     """
 
     consumer: str
@@ -37,7 +37,7 @@ class DeadLetter:
 
 
 async def dead_letters(dal: DataAccessLayer) -> list[DeadLetter]:
-    """Give what was given up, oldest first; `Relay.redeliver` tries one again."""
+    """Return all dead letters, oldest first; `Relay.redeliver` tries one again."""
     rows = await dal.fetch_all(
         "SELECT consumer, seq, topic, attempts, error, reason, died_at FROM dead_letters "
         "ORDER BY died_at, seq"
@@ -46,11 +46,11 @@ async def dead_letters(dal: DataAccessLayer) -> list[DeadLetter]:
 
 
 async def forget(dal: DataAccessLayer, consumer: str) -> None:
-    """Stop keeping messages for a consumer that will not come back; else they are kept for ever."""
+    """Remove a consumer that will not come back; otherwise its messages are kept for ever."""
     await dal.execute("DELETE FROM bus_consumers WHERE consumer = ?", [consumer])
 
 
 def reason_of(error: BaseException) -> str:
-    """Give the first line of an error's text, short, with whatever looks like a key masked."""
+    """Return the first line of an error's text, cut to `REASON_LENGTH`, with keys masked."""
     first = next(iter(str(error).splitlines()), "")
     return _KEYLIKE.sub("•••", first)[:REASON_LENGTH]

@@ -1,27 +1,27 @@
 """Deliver the outbox: at least once, in order, and exactly once in effect within libSQL.
 
-For every message and consumer the relay opens a transaction, runs the handler inside, notes in the
-consumer's own row that it came so far, and commits. What the handler writes through the same data
-access layer therefore commits with the note or not at all. A handler with effects elsewhere (in a
-file, in another store) can meet a message again after a crash, with the same `BusMessage.id`.
+For every message and consumer the relay opens a transaction, runs the handler inside, stores the
+consumer's new position, and commits. What the handler writes through the same data access layer
+therefore commits with the position or not at all. A handler with effects elsewhere (in a file, in
+another store) can receive a message again after a crash, with the same `BusMessage.id`.
 
-**Order.** A consumer gets its messages in the order in which they were enqueued. One that fails is
-tried again after a pause that doubles each time, and the consumer's later messages wait; other
-consumers do not. After the last attempt it becomes a dead letter of that consumer, which goes on
-with the next: the order of what a consumer handled never turns back, dead letters are gaps in it.
+**Order.** A consumer gets its messages in the order in which they were enqueued. A failed message
+is tried again after a pause that doubles each time, and the consumer's later messages wait; other
+consumers do not. After the last attempt the message becomes a dead letter of that consumer, which
+continues with the next one. So a consumer's order never goes back; dead letters are gaps in it.
 
 **Several relays** on one database, in one process or many, take turns: the write lock of the
-transaction is the lease. It ends with its process, however that ends, and cannot run out under a
-slow handler. The price is that no other connection writes while a handler runs. So handlers are to
-be quick, and one that is not is stopped and counted as failed before others run into their timeout.
-A handler writes in its own task; another task's writes would wait for the handler's transaction.
+transaction is the lease. It ends with its process, however that ends, and cannot expire under a
+slow handler. The price is that no other connection writes while a handler runs. So handlers must
+be fast: a slow one is stopped and counted as failed before other writers reach their timeout.
+A handler must write in its own task; the writes of another task would wait for its transaction.
 
-**Several registries** on one database lose nothing: a consumer is known to the database from the
-first time that a relay with it runs, and messages are kept until every known consumer had them.
-A new consumer begins with what is still there. One that will not come back is to be forgotten with
-`aico_lab.bus.outbox.forget`.
+**Several registries** on one database lose nothing: a consumer is registered in the database when
+a relay with it first runs, and messages are kept until every registered consumer has handled them.
+A new consumer begins with the oldest message still kept. Remove a consumer that will not come back
+with `aico_lab.bus.outbox.forget`.
 
-A crash counts as no attempt, only an exception does.
+A crash does not count as an attempt; only an exception does.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from aico_lab.errors import AicoLabError, HandlerFailed, UnknownName
 if TYPE_CHECKING:
     from aico_lab.dal import DataAccessLayer
 
-ATTEMPTS = 8  # with BACKOFF a bit more than a minute, in which a locked file or a service recovers
+ATTEMPTS = 8  # with BACKOFF up to about a minute, for a locked file or a service to recover
 BACKOFF = 0.5  # seconds before the second attempt
 LONGEST_BACKOFF = 60.0  # seconds
-HANDLER_TIMEOUT = 10.0  # seconds; other writers wait for 30
-POLL = 0.25  # seconds between two looks at an idle outbox
-BATCH = 100  # messages for one consumer before the next has its turn
+HANDLER_TIMEOUT = 10.0  # seconds; the busy timeout of other writers is 30
+POLL = 0.25  # seconds between two polls of an idle outbox
+BATCH = 100  # messages for one consumer before the next consumer's turn
 
 _DUE = f"(due_at IS NULL OR due_at <= {NOW})"
 
@@ -64,13 +64,13 @@ class Relay:
         backoff: float = BACKOFF,
         handler_timeout: float = HANDLER_TIMEOUT,
     ) -> None:
-        """Remember what to deliver, and to whom.
+        """Make a relay; `run` or `run_once` starts delivery.
 
         Args:
-            dal: The primary database; handlers write through the same one.
+            dal: The primary database; handlers write through the same layer.
             registry: The consumers.
-            attempts: How often a consumer tries a message before it becomes a dead letter.
-            backoff: Seconds before the second attempt; doubled for each one after it.
+            attempts: The number of attempts before a message becomes a dead letter.
+            backoff: Seconds before the second attempt; doubled for each later attempt.
             handler_timeout: Seconds after which a handler is stopped and counted as failed.
         """
         self._dal = dal
@@ -81,10 +81,10 @@ class Relay:
         self._known: dict[str, tuple[str, ...]] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Relay until `stop` is set; the message in hand is finished first.
+        """Deliver messages until `stop` is set; the current message is finished first.
 
         Raises:
-            StorageError: The database cannot be used, and waiting would not help.
+            StorageError: The database cannot be used, and the error is not transient.
         """
         while not stop.is_set():
             try:
@@ -99,13 +99,13 @@ class Relay:
                         await stop.wait()
 
     async def run_once(self, stop: asyncio.Event | None = None) -> int:
-        """Move new changes to the outbox, and give every consumer its turn.
+        """Move new changes to the outbox, and deliver up to `BATCH` messages to each consumer.
 
         Args:
-            stop: Leave after the message in hand once it is set.
+            stop: Once it is set, return after the current message.
 
         Returns:
-            How much was moved or tried; 0 when nothing is due at present.
+            The number of changes moved and deliveries tried; 0 when nothing is due.
         """
         await self._register()
         done = await move_changes(self._dal)
@@ -125,15 +125,15 @@ class Relay:
         return done
 
     async def redeliver(self, consumer: str, seq: int) -> None:
-        """Give a dead letter to its consumer once more, out of order, and remove it when handled.
+        """Deliver a dead letter to its consumer again, out of order, and delete it if handled.
 
         Args:
-            consumer: Whose it is.
-            seq: The number of the message.
+            consumer: The name of the consumer.
+            seq: The message's number in the outbox.
 
         Raises:
             UnknownName: There is no such dead letter, or no such consumer in the registry.
-            HandlerFailed: It failed again, and stays a dead letter.
+            HandlerFailed: The handler failed again; the message stays a dead letter.
         """
         handlers = [one for one in self._registry if one.consumer == consumer]
         async with self._dal.transaction():
@@ -151,19 +151,19 @@ class Relay:
             except Exception as error:
                 raise HandlerFailed(
                     f"{row['topic']} was not handled by {consumer} ({type(error).__name__}) and "
-                    "stays a dead letter: mend the handler first."
+                    "stays a dead letter: fix the handler first."
                 ) from error
             await self._dal.execute(
                 "DELETE FROM dead_letters WHERE consumer = ? AND seq = ?", [consumer, seq]
             )
 
     async def _register(self) -> None:
-        """Make new consumers known to the database: from now on messages are kept for them."""
+        """Store new consumers in the database, which from then on keeps messages for them."""
         for subscription in self._registry:
             if self._known.get(subscription.consumer) == subscription.patterns:
                 continue
             await self._dal.execute(
-                # What failed last may not be wanted any more, and its attempts are nobody else's.
+                # Reset the attempts: the new patterns may not match the message that failed last.
                 "INSERT INTO bus_consumers (consumer, patterns) VALUES (?, ?) "
                 "ON CONFLICT (consumer) DO UPDATE SET patterns = excluded.patterns, "
                 "attempts = 0, due_at = NULL WHERE patterns <> excluded.patterns",
@@ -172,7 +172,7 @@ class Relay:
             self._known[subscription.consumer] = subscription.patterns
 
     async def _serve(self, subscription: Subscription, position: int, stop: asyncio.Event) -> int:
-        """Give a consumer what comes after its position, until one fails or its turn is over."""
+        """Deliver up to `BATCH` messages after the position; stop at a failure or at `stop`."""
         rows = await self._dal.fetch_all(
             "SELECT seq, topic FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?", [position, BATCH]
         )
@@ -189,7 +189,7 @@ class Relay:
         if last != position:
             done += 1
             await self._dal.execute(
-                # Where another relay wants more for this consumer, one of these may have failed.
+                # Reset the attempts: a relay with more patterns may have failed a skipped message.
                 "UPDATE bus_consumers SET position = ?, attempts = 0, due_at = NULL "
                 "WHERE consumer = ? AND position = ?",
                 [last, subscription.consumer, position],
@@ -197,11 +197,11 @@ class Relay:
         return done
 
     async def _deliver(self, subscription: Subscription, position: int, seq: int) -> bool:
-        """Give a consumer one message; False where it failed or another relay was there first."""
+        """Deliver one message; return False if it failed or another relay delivered it first."""
         row = None
         try:
             async with self._dal.transaction():
-                # Only now, under the write lock, it is certain that no other relay has it in hand.
+                # Only under the write lock is it certain that no other relay is delivering it.
                 row = await self._dal.fetch_one(
                     "SELECT seq, topic, payload, created_at FROM outbox, bus_consumers "
                     f"WHERE seq = ? AND consumer = ? AND position = ? AND {_DUE}",
@@ -226,7 +226,7 @@ class Relay:
         message = BusMessage(
             topic=row["topic"],
             payload=json.loads(row["payload"]),
-            # A database that was restored from a backup gives the same numbers once more.
+            # A database that was restored from a backup assigns the same numbers again.
             id=f"{row['seq']}@{row['created_at']}",
             created_at=datetime.fromisoformat(row["created_at"]),
         )
@@ -236,14 +236,14 @@ class Relay:
     async def _note_failure(
         self, consumer: str, position: int, seq: int, error: BaseException
     ) -> None:
-        """Plan the next attempt, or give the message up."""
+        """Schedule the next attempt, or make the message a dead letter."""
         async with self._dal.transaction():
             state = await self._dal.fetch_one(
                 "SELECT attempts + 1 AS attempts FROM bus_consumers "
                 "WHERE consumer = ? AND position = ?",
                 [consumer, position],
             )
-            if state is None:  # another relay has dealt with it meanwhile
+            if state is None:  # another relay has delivered it meanwhile
                 return
             attempts = state["attempts"]
             due_at = "strftime('%Y-%m-%dT%H:%M:%f', 'now', ?) || '000Z'"
@@ -266,15 +266,15 @@ class Relay:
 
 
 def pause_before(failures: int, backoff: float) -> float:
-    """Give the seconds to wait after so many failures: doubling, bounded, with half at random.
+    """Return the seconds to wait after a number of failures: doubling, bounded, half of it random.
 
-    The random half keeps consumers that failed together from trying again together.
+    The random half keeps consumers that failed together from retrying together.
     """
     full = min(LONGEST_BACKOFF, backoff * 2 ** (failures - 1))
     return random.uniform(full / 2, full)  # noqa: S311 - no secret, only a pause
 
 
 def _is_being_cancelled() -> bool:
-    """Whether this task itself is to end, and not only something that a handler waited for."""
+    """Return whether this task itself is cancelled, not only a task that a handler awaited."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,4 +1,4 @@
-"""The domain's services on the bus: what they store commits together with what they tell of it."""
+"""The domain's services on the bus: rows and the events about them commit together."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 def store_memories(registry: HandlerRegistry, dal: DataAccessLayer) -> None:
-    """Subscribe to `memory.store.request`, whose payload is a memory.
+    """Subscribe a handler to `memory.store.request`, whose payload is a memory.
 
-    The memory and the event `memory.store.complete` (`memory_id`, `status`) commit together. A
-    request that is refused leaves neither.
+    The memory and the event `memory.store.complete` (`memory_id`, `status`) commit together; a
+    refused request stores neither.
 
     Args:
-        registry: Who subscribes.
+        registry: The registry that the handler is added to.
         dal: The primary database.
     """
 
@@ -40,13 +40,14 @@ async def save_user_preference(
 
     Args:
         dal: The primary database.
-        user_id: Whose it is.
-        preference_key: Which.
-        value: Whatever JSON knows.
+        user_id: The user.
+        preference_key: The name of the preference.
+        value: A JSON value.
 
     Raises:
-        UnknownUser: Nobody has that user id.
-        InvalidEntity: JSON does not know the value.
+        UnknownUser: No user has that id.
+        InvalidEntity: The value is not a JSON value, or the key is a field of `UserPreferences` and
+            the value is not text.
     """
     async with UnitOfWork(dal) as uow:
         await PreferenceService(uow.preferences, uow).set(user_id, preference_key, value)

@@ -1,7 +1,7 @@
-"""Names of topics, and patterns over them.
+"""Topics and topic patterns.
 
-A topic is lower-case words with dots between them: `memory.store.request`. In a pattern `*` stands
-for exactly one word, and `#` (or `**`) at the end for any number of them, none included.
+A topic is lower-case words separated by dots: `memory.store.request`. In a pattern `*` matches
+exactly one word, and `#` (or `**`) at the end matches zero or more words.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ _PATTERN = re.compile(r"(#|([a-z0-9_-]+|\*)(\.([a-z0-9_-]+|\*))*(\.#)?)")
 
 
 def check_pattern(pattern: str) -> str:
-    """Give the pattern in its one spelling, with `#` for `**` at the end.
+    """Return the pattern in its canonical form, with `#` for `**` at the end.
 
     Raises:
-        InvalidTopic: It is no pattern.
+        InvalidTopic: The pattern is malformed.
     """
     spelled = re.sub(r"(^|\.)\*\*$", r"\1#", pattern) if isinstance(pattern, str) else ""
     if not _PATTERN.fullmatch(spelled):
         raise InvalidTopic(
-            f"{pattern!r} is no pattern of topics: use lower-case words with dots between them, "
-            "'*' for one word and '#' at the end for any number."
+            f"{pattern!r} is not a topic pattern: use lower-case words separated by dots, "
+            "'*' for one word and '#' at the end for any number of words."
         )
     return spelled
 
 
 def matches(pattern: str, topic: str) -> bool:
-    """Say whether a checked pattern covers a topic."""
+    """Return whether a canonical pattern matches a topic."""
     wanted, given = pattern.split("."), topic.split(".")
     if wanted[-1] == "#":
         wanted.pop()

@@ -1,1 +1,1 @@
-"""Hot state that may be lost: session context, and rows that are read again and again."""
+"""Expendable hot state: session context, and rows that are read often."""

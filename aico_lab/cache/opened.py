@@ -1,4 +1,4 @@
-"""The cache of a lab: what `lab.cache` is."""
+"""The cache of a lab, `lab.cache`."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ if TYPE_CHECKING:
 
 
 class Cache:
-    """Opens the cache of a lab on first use; it is closed with the lab."""
+    """Opens the cache of a lab on first use; the lab closes it."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
     @cached_property
     def store(self) -> KeyValueStore:
-        """The cache, to be read and written.
+        """The cache, opened for reading and writing.
 
         Raises:
-            DatabaseLocked: Another process has opened it to write.
+            DatabaseLocked: Another process has opened the cache for writing.
         """
         return self._open(read_only=False)
 
     @cached_property
     def reader(self) -> KeyValueStore:
-        """The cache as it is on disk, also while another process writes it."""
+        """The cache, opened for reading, even while another process writes it."""
         return self._open(read_only=True)
 
     @property
     def held(self) -> KeyValueStore | None:
-        """The store if this lab has opened it, else None."""
+        """The store if this lab has opened it for writing, else None."""
         store: KeyValueStore | None = self.__dict__.get("store")
         return store
 
@@ -47,4 +47,4 @@ class Cache:
         return self._storage.keep_open(contextlib.closing(store))
 
     def __repr__(self) -> str:
-        return "<Cache: .store reads and writes it, .reader looks into it beside another process>"
+        return "<Cache: .store reads and writes, .reader reads beside another process>"

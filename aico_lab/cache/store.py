@@ -1,8 +1,8 @@
-"""A store of keys and values: RocksDB's where it is installed, else one in memory.
+"""A key-value store: RocksDB if it is installed, else in memory.
 
-Values are bytes; who writes one knows how to read it. A key's namespace is what stands before its
-first colon, `session` in `session:active_context`. Rows of some tables of the primary database may
-be kept under `row_key`; those that changed are removed by the next sync, and not before.
+Keys and values are bytes; their encoding is up to the writer. The namespace of a key is the part
+before its first colon, `session` in `session:active_context`. Rows of the tables `CACHED_TABLES`
+may be stored under `row_key`; the next sync, and nothing earlier, removes changed rows.
 """
 
 from __future__ import annotations
@@ -23,42 +23,42 @@ if TYPE_CHECKING:
 
 
 class KeyValueStore(Protocol):
-    """What `aico_lab.adapters.rocksdb.RocksDBConnection` and `MemoryStore` both do, for any thread.
+    """The common interface of `RocksDBConnection` and `MemoryStore`, usable from any thread.
 
-    All raise ConnectionIsClosed after `close`, and InvalidValue for what is not bytes.
+    All methods raise ConnectionIsClosed after `close`, and InvalidValue for anything but bytes.
     """
 
     def get(self, key: bytes) -> bytes | None:
-        """Give the value of a key, or None."""
+        """Return the value of a key, or None if it is absent."""
 
     def put(self, key: bytes, value: bytes) -> None:
         """Store a value."""
 
     def delete(self, key: bytes) -> None:
-        """Remove a key; one that is not there is passed over."""
+        """Remove a key; an absent key is ignored."""
 
     def items(self, namespace: bytes | None = None) -> list[tuple[bytes, bytes]]:
-        """Give the keys and values of a namespace, or all of them, in order of the keys."""
+        """Return the key-value pairs of a namespace, or all of them, sorted by key."""
 
     def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
-        """Remove and store several keys at once, all or none."""
+        """Remove keys, then store values, atomically."""
 
     def refresh(self) -> None:
-        """Let a reader see what the writer has written since."""
+        """Make the latest writes of another process visible to a reader."""
 
     def close(self) -> None:
-        """Release what the store holds; a second call does nothing."""
+        """Release the store's resources; a second call does nothing."""
 
 
 class MemoryStore:
-    """Keeps everything in this process, until it is closed."""
+    """Keeps all values in this process until it is closed."""
 
     def __init__(self) -> None:
         self._values: dict[bytes, bytes] | None = {}
         self._lock = threading.Lock()
 
     def get(self, key: bytes) -> bytes | None:
-        """Give the value of a key, or None."""
+        """Return the value of a key, or None if it is absent."""
         return self._open().get(checked(key))
 
     def put(self, key: bytes, value: bytes) -> None:
@@ -66,17 +66,17 @@ class MemoryStore:
         self.write({key: value})
 
     def delete(self, key: bytes) -> None:
-        """Remove a key; one that is not there is passed over."""
+        """Remove a key; an absent key is ignored."""
         self.write({}, [key])
 
     def items(self, namespace: bytes | None = None) -> list[tuple[bytes, bytes]]:
-        """Give the keys and values of a namespace, or all of them, in order of the keys."""
+        """Return the key-value pairs of a namespace, or all of them, sorted by key."""
         with self._lock:
             found = list(self._open().items())
         return sorted(item for item in found if namespace in (None, namespace_of(item[0])))
 
     def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
-        """Remove and store several keys at once, all or none."""
+        """Remove keys, then store values, atomically."""
         gone = [checked(key) for key in deletes]
         new = {checked(key): checked(value) for key, value in puts.items()}
         with self._lock:
@@ -86,10 +86,10 @@ class MemoryStore:
             values.update(new)
 
     def refresh(self) -> None:
-        """Do nothing: there is no other writer."""
+        """Do nothing, since there is no other writer."""
 
     def close(self) -> None:
-        """Forget everything; a second call does nothing."""
+        """Discard all values; a second call does nothing."""
         self._values = None
 
     def _open(self) -> dict[bytes, bytes]:
@@ -99,37 +99,38 @@ class MemoryStore:
 
 
 CACHED_TABLES = ("users", "user_profiles", "preferences")
-"""The tables whose rows may be cached: those that `aico_lab.projections.cache` looks after."""
+"""The tables whose rows may be cached: `aico_lab.projections.cache` removes their changed rows."""
 
 
 def row_key(table: str, *key: str) -> bytes:
-    """Give the cache's key of a row, in the form in which the change feed names it.
+    """Return the cache key of a row, in the form in which the change feed names the row.
 
     Args:
         table: One of `CACHED_TABLES`.
-        key: The values of the columns that identify the row.
+        key: The values of the primary key's columns.
 
     Raises:
-        InvalidValue: The rows of that table may not be cached: nothing would remove them.
+        InvalidValue: The table is not one of `CACHED_TABLES`, so nothing would remove the row.
     """
     if table not in CACHED_TABLES:
-        raise InvalidValue(f"Rows of {table!r} are not cached: take {', '.join(CACHED_TABLES)}.")
-    # As SQLite's json_array writes several columns.
+        raise InvalidValue(f"Rows of {table!r} are not cached: use {', '.join(CACHED_TABLES)}.")
+    # Several columns are written as SQLite's json_array writes them.
     named = key[0] if len(key) == 1 else json.dumps(key, ensure_ascii=False, separators=(",", ":"))
     return f"{table}:{named}".encode()
 
 
 def open_cache(home: Home, keys: Keys, *, read_only: bool = False) -> KeyValueStore:
-    """Open the cache of a home, or one in memory where RocksDB is not installed.
+    """Open the cache of a home, or an empty one in memory if RocksDB is not installed.
 
     Args:
         home: The lab's folder.
-        keys: Its opened keys.
-        read_only: Look into it beside the process that holds it.
+        keys: The home's opened keys.
+        read_only: Open for reading beside the process that writes; without a cache on disk, the
+            store is in memory.
 
     Raises:
-        DatabaseLocked: Another connection holds it.
-        NotADatabase: It is something else, or the key is not its key.
+        DatabaseLocked: Another connection has the cache open for writing.
+        NotADatabase: The folder is not a RocksDB database, or has another key.
     """
     if read_only and not home.cache.exists():
         return MemoryStore()

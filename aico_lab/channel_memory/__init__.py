@@ -1,7 +1,7 @@
-"""What a companion remembers of the channels it takes part in: messages, people, segments, vectors.
+"""A companion's memory of its channels: messages, people, segments and vectors.
 
-A bot stores what is said as it is said, from any of its threads, in the same tables that an import
-fills; everything that reads a lab's primary database reads these messages too.
+A bot stores messages as they arrive, from any of its threads, in the same tables that imports fill;
+everything that reads a lab's primary database reads these messages too.
 """
 
 from aico_lab.channel_memory.database import DatabaseManager

@@ -1,4 +1,4 @@
-"""One connection for each thread, for as long as the thread lives, and one writer at a time."""
+"""One connection per thread, for the lifetime of the thread, and one writer at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ThreadConnections:
-    """Connections to one database, by the identity of the thread that each belongs to."""
+    """Connections to one database, by the id of the owning thread."""
 
     def __init__(self, adapter: LibSQLAdapter) -> None:
         self._adapter = adapter
@@ -26,20 +26,20 @@ class ThreadConnections:
         self._closed = False
 
     def mine(self) -> Connection:
-        """Give this thread's connection; open it the first time, and close those left over.
+        """Return this thread's connection; on first use open it, and close those of ended threads.
 
         Raises:
-            ConnectionIsClosed: They were all closed for good.
+            ConnectionIsClosed: `close` was called.
         """
         ident, thread = threading.get_ident(), threading.current_thread()
         with self._lock:
             self._refuse_if_closed()
             owner, connection = self._by_thread.get(ident, (None, None))
-            # An id is given to another thread when its first one has ended.
+            # The id of a thread that has ended is reused for another thread.
             if connection is not None and owner is thread:
                 return connection
             self._close_left_over(ident)
-        opened = self._adapter.connect()  # unlocked: who has a connection need not wait for this
+        opened = self._adapter.connect()  # unlocked, so that other threads need not wait for it
         with self._lock:
             try:
                 self._refuse_if_closed()
@@ -51,15 +51,15 @@ class ThreadConnections:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Give this thread's connection within a transaction, which nests.
+        """Yield this thread's connection within a transaction; nests.
 
         Raises:
-            ConnectionIsClosed: They were all closed for good.
-            DatabaseLocked: Another thread or process kept writing for too long.
+            ConnectionIsClosed: `close` was called.
+            DatabaseLocked: Another thread or process kept its transaction open for too long.
         """
         connection = self.mine()
-        # The threads of this process queue up here: trying again and again for the file's lock, as
-        # with other processes, sixteen of them stored a quarter as much, and waited up to 2 s.
+        # The threads of this process queue here. If they retried the file's lock instead, as other
+        # processes do, sixteen threads stored a quarter as much and waited up to 2 s.
         if not self._writing.acquire(timeout=BUSY_TIMEOUT):
             raise DatabaseLocked(
                 "Another thread keeps its transaction open: try again when it is done."
@@ -71,15 +71,15 @@ class ThreadConnections:
             self._writing.release()
 
     def read(self, query: str, parameters: Sequence[Any] = ()) -> list[Row]:
-        """Run one query on this thread's connection, without waiting for those who write.
+        """Run one query on this thread's connection, without waiting for writers.
 
         Raises:
-            ConnectionIsClosed: They were all closed for good.
+            ConnectionIsClosed: `close` was called.
         """
         return self.mine().fetch_all(query, parameters)
 
     def close(self) -> None:
-        """Close the connections of all threads, for good, undoing what they have not committed."""
+        """Close the connections of all threads for good, and roll back their transactions."""
         with self._lock:
             self._closed = True
             for _, connection in self._by_thread.values():

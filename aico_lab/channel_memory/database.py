@@ -1,6 +1,6 @@
-"""Keep what is said in channels, safely from any number of threads.
+"""Store and read messages of channels, safely from any number of threads.
 
-Each thread has a connection of its own to one libSQL file, in the core schemas of the lab.
+Each thread has its own connection to one libSQL file with the lab's core schemas.
 """
 
 from __future__ import annotations
@@ -51,23 +51,23 @@ class DatabaseManager(Segments):
             for row in memory.get_messages("general", limit=50):
                 print(row["user_id"], row["content"])  # or row.user_id, row.content
 
-    It is for threads; a process that was forked from this one opens its own.
+    Threads share one manager; a forked process must open its own.
     """
 
     def __init__(self, db_path: str | Path, encryption_key: str | None = None) -> None:
-        """Open the file, or make it together with the folders above it.
+        """Open the database file, or create it and its parent folders.
 
         Args:
-            db_path: The database's file; that of a lab will do.
+            db_path: The database file; it may be the primary database of a lab.
             encryption_key: 32 characters, or None for a database that is not encrypted.
 
         Raises:
-            HomeNotWritable: Its folder cannot be made.
-            NotADatabase: The file is something else, or the key is not its key, or it is another
-                program's database, which is left as it is.
-            SchemaTooNew: A later version of this program made it.
+            HomeNotWritable: The file's folder cannot be created.
+            NotADatabase: The file is not a database, has another key, or is another program's
+                database, which is left unchanged.
+            SchemaTooNew: A later version of this program made the database.
         """
-        # Absolute, since connections are opened later too, and a program may change its folder.
+        # Absolute, because connections are also opened later, and the working folder may change.
         self.db_path = Path(db_path).expanduser().absolute()
         self._connections = ThreadConnections(LibSQLAdapter(self.db_path, encryption_key))
         with os_errors(self.db_path.parent), private_files():
@@ -77,7 +77,7 @@ class DatabaseManager(Segments):
 
     @property
     def path(self) -> Path:
-        """The database's file: `db_path`."""
+        """The database file, `db_path`."""
         return self.db_path
 
     def _initialize_database(self) -> None:
@@ -89,42 +89,42 @@ class DatabaseManager(Segments):
             raise
 
     def _create_tables(self) -> None:
-        """Bring the core schemas to their newest versions; where they are, nothing happens."""
+        """Bring the core schemas to their newest versions."""
         CORE.apply_core_schemas(self._connections.mine())
 
     def _create_indexes(self) -> None:
-        """Do what `_create_tables` does: each version of a schema brings its indexes along."""
+        """Call `_create_tables`, because each version of a schema also creates its indexes."""
         self._create_tables()
 
     @cached_property
     def user_manager(self) -> UserManager:
-        """The people of the channels; made when first asked for."""
+        """The people of the channels."""
         return UserManager(self._connections)
 
     def get_connection(self) -> AbstractContextManager[Connection]:
-        """Give this thread's connection, within a transaction.
+        """Return a context manager that yields this thread's connection within a transaction.
 
-        What happens inside is committed at its end, or undone when an exception leaves. It nests:
-        an inner one, or a method of this object called inside, is part of the outer one. It holds
-        the database's write lock, so keep it short, and do not await inside it. Its `fetch_dicts`
-        gives rows by the names of their columns.
+        The block is committed at its end, or rolled back when an exception leaves. It nests: an
+        inner block, or a method of this object called inside, is part of the outer one. It holds
+        the database's write lock, so keep it short, and do not await inside it. The connection's
+        `fetch_dicts` returns rows by column name.
 
         Raises:
             ConnectionIsClosed: The manager was closed.
-            DatabaseLocked: Another thread, or another process, kept writing for longer than 30
-                seconds; who has waited for a thread waits anew for a process.
+            DatabaseLocked: Another thread, or another process, wrote for longer than 30 seconds;
+                the wait for a process begins after the wait for a thread.
         """
         return self._connections.transaction()
 
     def read(self, query: str, parameters: Sequence[Any] = ()) -> list[Row]:
-        """Run one query on this thread's connection, without waiting for those who write.
+        """Run one query on this thread's connection, without waiting for writers.
 
         Raises:
             ConnectionIsClosed: The manager was closed.
         """
         return self._connections.read(query, parameters)
 
-    def store_message(  # noqa: PLR0917 - in the order of the tables of such bots
+    def store_message(  # noqa: PLR0917 - the usual order of columns in the tables of bots
         self,
         message_id: Id,
         channel_id: Id,
@@ -141,44 +141,44 @@ class DatabaseManager(Segments):
         metadata: dict[str, Any] | None = None,
         replace: bool = False,
     ) -> None:
-        """Add one message; its channel and its author are made where they are new.
+        """Add one message, and its channel and author if they are new.
 
         Args:
             message_id: Unique among all messages.
-            channel_id: Where it was said.
-            user_id: Who said it; None only for the role `system`.
+            channel_id: The channel.
+            user_id: The author; None only for the role `system`.
             content: The text.
-            timestamp: When; a naive datetime is local time, text without a zone UTC.
+            timestamp: When it was said; a naive datetime is local time, text without a zone UTC.
             message_type: Another name of the role; `bot` is `assistant`.
             role: `user`, `assistant` or `system`; `user` if None.
-            conversation_id: The thread of talk within the channel; if None, the channel's id.
-            sentiment_score: -1 to 1; VADER's, if None, of an English text.
-            response_time: Seconds since what it answers.
+            conversation_id: The conversation within the channel; if None, the channel's id.
+            sentiment_score: -1 to 1; if None, VADER's score for an English text.
+            response_time: Seconds since the message that it answers.
             reply_to: The id of the message that it answers.
-            metadata: Anything that JSON can hold.
-            replace: Take it for an edit of the message that has its id, if there is one in the
-                same conversation: what this one does not give, the author too, stays.
+            metadata: A JSON object.
+            replace: Treat the message as an edit of a message with the same id in the same
+                conversation, if there is one; fields that are not given, even the author, stay.
 
         Raises:
             InvalidEntity: A field has the wrong type or is out of range.
             TextTooLong: The content has more than 1,000,000 characters.
-            DuplicateId: A message with this id is stored already, and is not to be replaced or is
-                in another conversation.
+            DuplicateId: A message with this id exists already, and `replace` is False or that
+                message is in another conversation.
         """
         fields = {name: value for name, value in locals().items() if name not in _NO_FIELDS}
         self.add_messages([fields], replace=replace)
 
     def add_messages(self, messages: Iterable[Mapping[str, Any]], *, replace: bool = False) -> None:
-        """Add all of these messages, or none.
+        """Add messages atomically.
 
         Args:
-            messages: Each with the arguments of `store_message`, by name.
-            replace: As in `store_message`; of two with the same id, the later one counts.
+            messages: Each a mapping of the arguments of `store_message`, by name.
+            replace: As in `store_message`; of two messages with the same id, the later one counts.
 
         Raises:
             InvalidEntity: A field is missing or unknown, has the wrong type or is out of range.
             TextTooLong: A content has more than 1,000,000 characters.
-            DuplicateId: A message with one of these ids is stored already, or two have the same.
+            DuplicateId: A message with one of these ids exists already, or an id is repeated.
         """
         records = [check_message(fields) for fields in messages]
         if not records:
@@ -191,7 +191,7 @@ class DatabaseManager(Segments):
             if taken:
                 raise DuplicateId(
                     f"{taken} of {result.read} messages have an id that is taken, so none "
-                    "was stored: leave them out."
+                    "was stored: remove those from the batch."
                 )
 
     def get_messages(
@@ -205,19 +205,19 @@ class DatabaseManager(Segments):
         end: datetime | str | None = None,
         user_id: Id | None = None,
     ) -> list[Message]:
-        """Give messages by their time; those of one time in the order of their arrival.
+        """Return messages ordered by time, equal times by order of arrival.
 
         Args:
-            channel_id: Only of this channel.
-            limit: Only the latest so many of them.
-            before: Before this time.
-            after: After this time.
-            start: Not before this time.
-            end: Before this time, as `before`.
-            user_id: Only of this person.
+            channel_id: Only messages of this channel.
+            limit: The maximum number of messages, of which the latest are returned.
+            before: Only messages before this time.
+            after: Only messages after this time.
+            start: Only messages at or after this time.
+            end: Only messages before this time, like `before`.
+            user_id: Only messages of this person.
 
         Raises:
-            InvalidEntity: A time is none.
+            InvalidEntity: A time is malformed.
             InvalidValue: The limit is negative.
         """
         given = {"channel_id = ?": channel_id, "user_id = ?": user_id}
@@ -244,23 +244,24 @@ class DatabaseManager(Segments):
         before: datetime | str | None = None,
         after: datetime | str | None = None,
     ) -> list[Message]:
-        """Return the messages of a channel that hold every keyword, the latest first.
+        """Return the messages of a channel that contain every keyword, the latest first.
 
-        A keyword is any piece of text, whatever its case; without one nothing is found.
+        A keyword matches any part of a message, regardless of case; without keywords nothing is
+        found.
 
         Args:
             channel_id: The channel.
-            keywords: What to look for.
-            limit: Only the latest so many of them.
-            before: Before this time.
-            after: After this time.
+            keywords: The texts to search for.
+            limit: The maximum number of messages.
+            before: Only messages before this time.
+            after: Only messages after this time.
 
         Raises:
-            InvalidEntity: A time is none.
-            InvalidValue: The limit is negative, or the keywords are one text.
+            InvalidEntity: A time is malformed.
+            InvalidValue: The limit is negative, or `keywords` is a single text.
         """
         if isinstance(keywords, str):
-            raise InvalidValue("Give the keywords as a list of texts.")
+            raise InvalidValue("Pass the keywords as a list of texts.")
         wanted = [keyword.casefold() for keyword in keywords]
         check_limit(limit)
         conditions = {"channel_id = ?": to_id(channel_id)} | time_conditions(
@@ -279,7 +280,7 @@ class DatabaseManager(Segments):
         return self.get_messages_by_ids(itertools.islice(found, limit))
 
     def get_messages_by_ids(self, message_ids: Iterable[Id]) -> list[Message]:
-        """Give these messages in the order of the ids; ids of no message are passed over."""
+        """Return the messages with these ids, in the order of the ids; unknown ids are ignored."""
         rows = self.read(
             f"SELECT {COLUMNS} FROM json_each(?) AS wanted "
             "CROSS JOIN messages AS m ON m.message_id = wanted.value ORDER BY wanted.key",
@@ -288,7 +289,7 @@ class DatabaseManager(Segments):
         return [from_row(row) for row in rows]
 
     def close(self) -> None:
-        """Close the connections of all threads, undoing what they have not committed."""
+        """Close the connections of all threads, and roll back their transactions."""
         self._connections.close()
 
     def __enter__(self) -> Self:
@@ -302,15 +303,15 @@ _NO_FIELDS = frozenset({"self", "replace"})
 
 HEADER = 100  # bytes
 LOOKS = 5
-"""How often a file is looked at that is being written meanwhile."""
+"""The maximum number of attempts to read a file that another program is writing."""
 
 
 def _refuse_foreign(path: Path, key: str | None) -> None:
-    """Do nothing for a file that is not there, is empty or is ours; nothing is written into any.
+    """Refuse another program's database, without writing to the file; it may be missing or empty.
 
     Raises:
-        NotADatabase: It is another program's database.
-        DatabaseLocked: Another program kept on writing it.
+        NotADatabase: The file is another program's database.
+        DatabaseLocked: Another program was writing the file during all attempts.
     """
     if not path.is_file() or not path.stat().st_size:
         return
@@ -319,15 +320,15 @@ def _refuse_foreign(path: Path, key: str | None) -> None:
             names, is_marked = names_in(path, key)
             break
         except NotADatabase:
-            return  # opening it says the same, with the words for this key
+            return  # opening the file raises the same error, with a message about this key
         except (CorruptDatabase, DatabaseLocked):
             if look == LOOKS - 1:
                 raise
             time.sleep(0.1 * (look + 1))
-    # SQLite takes a file that is shorter than its header for an empty database.
+    # SQLite treats a file that is shorter than its header as an empty database.
     foreign = not names.issuperset(MARKS) if names else is_marked
     if foreign or path.stat().st_size < HEADER:
         raise NotADatabase(
-            f"{path.name} is the database of another program, and was left as it is: "
+            f"{path.name} is the database of another program, and was left unchanged: "
             "choose another path."
         )

@@ -1,6 +1,6 @@
-"""Messages as people of the channel memory see them, and the way to and from the table's rows.
+"""Messages of the channel memory, and their conversion to and from rows of the table `messages`.
 
-What a message has to meet is said once, in `aico_lab.sources.rules`, for imports and for this.
+The rules for valid messages are those of imports, in `aico_lab.sources.rules`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from aico_lab.adapters import libsql
 
 Id = str | int
-"""An id is text; whole numbers, as chat services give them, are taken for their digits."""
+"""An id: text, or a whole number as chat services use, which is stored as its digits."""
 
 REQUIRED = ("message_id", "channel_id", "content", "timestamp")
 FIELDS = (frozenset(MessageRecord._fields) - {"sentiment_source"}) | {"message_type"}
@@ -40,21 +40,21 @@ FIELDS = (frozenset(MessageRecord._fields) - {"sentiment_source"}) | {"message_t
 
 @dataclass(frozen=True, slots=True)
 class Message(Row):
-    """A message as it is stored; as a mapping, `message_type` is another name of `role`.
+    """A stored message; as a mapping, it has `message_type` as another key for `role`.
 
     Attributes:
         message_id: Unique among all messages.
-        channel_id: Where it was said.
+        channel_id: The channel.
         content: The text.
-        timestamp: When, in UTC.
-        user_id: Who said it; nobody, for the role `system`.
+        timestamp: When it was said, in UTC.
+        user_id: The author; None for the role `system`.
         role: `user`, `assistant` or `system`.
-        conversation_id: The thread of talk within the channel; the channel's id, if it has none.
-        sentiment_score: -1 to 1; VADER's, where none was given; None for a text that is blank
-            or in another language than English.
-        response_time: Seconds since what it answers.
+        conversation_id: The conversation within the channel; by default the channel's id.
+        sentiment_score: -1 to 1; VADER's score, if none was given; None for a text that is blank
+            or not English.
+        response_time: Seconds since the message that it answers.
         reply_to: The id of the message that it answers.
-        metadata: Whatever else was stored with it.
+        metadata: A JSON object.
     """
 
     message_id: str
@@ -79,14 +79,14 @@ class Message(Row):
 
 _NAMES = tuple(field.name for field in dataclasses.fields(Message))
 COLUMNS = ", ".join(f"m.{name}" for name in _NAMES)
-"""The columns of `messages AS m` that `from_row` takes, in its order."""
+"""The columns of `messages AS m` that `from_row` expects, in order."""
 
 
 def from_row(row: libsql.Row) -> Message:
-    """Make a message of a row of `COLUMNS`.
+    """Return the message in a row of `COLUMNS`.
 
     Raises:
-        CorruptDatabase: Another program wrote a time or JSON in a form that is not the table's.
+        CorruptDatabase: Another program wrote a malformed time or JSON value.
     """
     fields = dict(zip(_NAMES, row, strict=True))
     with foreign_forms("messages"):
@@ -96,42 +96,42 @@ def from_row(row: libsql.Row) -> Message:
 
 
 def from_moment(stored: object) -> datetime:
-    """Read a time of the database, where `foreign_forms` waits for one that is none."""
+    """Parse a time of the database; call it inside `foreign_forms`."""
     return datetime.fromisoformat(to_timestamp(stored))
 
 
 def from_json(stored: str | None) -> dict[str, Any]:
-    """Read an object of the database, where `foreign_forms` waits for one that is none."""
+    """Parse a JSON object of the database; call it inside `foreign_forms`."""
     read = json.loads(stored or "{}")
     if not isinstance(read, dict):
-        raise TypeError("no object")
+        raise TypeError("not an object")
     return read
 
 
 @contextlib.contextmanager
 def foreign_forms(table: str) -> Iterator[None]:
-    """Say whose fault it is where a time or JSON of a table cannot be read.
+    """Convert parse errors inside the block to CorruptDatabase.
 
     Raises:
-        CorruptDatabase: It cannot.
+        CorruptDatabase: A time or JSON value of the table cannot be parsed.
     """
     try:
         yield
     except (TypeError, ValueError) as foreign:
         raise CorruptDatabase(
-            "A time or JSON is not in the form of this database: mend or remove what another "
-            f"program wrote to the table {table}."
+            f"Another program wrote a malformed time or JSON value to the table {table}: correct "
+            "or delete it."
         ) from foreign
 
 
 def check_message(fields: Mapping[str, Any]) -> MessageRecord:
-    """Make a row of one message's fields.
+    """Return the record of one message's fields, validated.
 
     Args:
         fields: The arguments of `DatabaseManager.store_message`, by name.
 
     Raises:
-        InvalidEntity: A field is missing, of another name, of the wrong type or out of range.
+        InvalidEntity: A field is missing, unknown, of the wrong type or out of range.
         TextTooLong: The content has more than 1,000,000 characters.
     """
     if unknown := fields.keys() - FIELDS:
@@ -143,7 +143,7 @@ def check_message(fields: Mapping[str, Any]) -> MessageRecord:
     content = fields["content"]
     if isinstance(content, str) and len(content) > MAX_CONTENT:
         raise TextTooLong(
-            f"A message holds at most {MAX_CONTENT:,} characters: shorten or part it."
+            f"A message may have at most {MAX_CONTENT:,} characters: shorten or split it."
         )
     context = Context(names_users=True)
     with refusals("The message"):
@@ -151,10 +151,10 @@ def check_message(fields: Mapping[str, Any]) -> MessageRecord:
 
 
 def _with_role(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Take a message type for the role.
+    """Return the fields with the message type, if given, as the role.
 
     Raises:
-        InvalidEntity: The role is given too, and another one.
+        InvalidEntity: The message type and the role are both given and differ.
     """
     named = dict(fields)
     kind, role = named.pop("message_type", None), named.get("role")
@@ -162,12 +162,12 @@ def _with_role(fields: Mapping[str, Any]) -> dict[str, Any]:
         return named
     named["role"] = "assistant" if kind == "bot" else kind
     if role not in (None, named["role"]):
-        raise InvalidEntity("The message type and the role say different things: give one of them.")
+        raise InvalidEntity("The message type and the role differ: give only one of them.")
     return named
 
 
 def to_batch(records: list[MessageRecord]) -> Batch:
-    """Name the channels and authors too, each as old as its first message."""
+    """Return a batch of the records with their channels and authors, dated by first message."""
     latest_first = sorted(records, key=lambda record: record.timestamp, reverse=True)
     channels = {record.channel_id: record.timestamp for record in latest_first}
     users = {record.user_id: record.timestamp for record in latest_first if record.user_id}
@@ -183,15 +183,15 @@ def to_batch(records: list[MessageRecord]) -> Batch:
 
 
 def time_conditions(times: Mapping[str, datetime | str | None]) -> dict[str, str]:
-    """Return the conditions whose time is given, with the time in the form of the database."""
+    """Return the conditions whose time is not None, with the time in the database's format."""
     return {sql: to_moment(value) for sql, value in times.items() if value is not None}
 
 
 def check_limit(limit: int | None) -> int:
-    """Return a limit as SQL has it.
+    """Return a limit for SQL, in which -1 means no limit.
 
     Raises:
-        InvalidValue: It is negative.
+        InvalidValue: The limit is negative.
     """
     if limit is not None and limit < 0:
         raise InvalidValue("The limit must not be negative.")
@@ -199,14 +199,14 @@ def check_limit(limit: int | None) -> int:
 
 
 def to_moment(value: datetime | str) -> str:
-    """Bring a time into the form of the database: UTC, ISO 8601, microseconds, `Z`.
+    """Return a time in the database's format: UTC, ISO 8601, microseconds, `Z`.
 
     Args:
-        value: A datetime (a naive one is local time, as `datetime.now()` gives it), or ISO 8601
-            text (without a zone it is UTC, as in a file that is imported).
+        value: A datetime (a naive one is local time, as `datetime.now()` returns it), or ISO 8601
+            text (without a zone it is UTC, as in an imported file).
 
     Raises:
-        InvalidEntity: It is no moment of the years 1 to 9999.
+        InvalidEntity: The value is not a time within the years 1 to 9999.
     """
     with refusals("The time"):
         if not isinstance(value, datetime):
@@ -218,10 +218,10 @@ def to_moment(value: datetime | str) -> str:
 
 
 def to_id(value: Id) -> str:
-    """Bring an id into the form of the database.
+    """Return an id as text.
 
     Raises:
-        InvalidEntity: It is empty, too long, or neither text nor a whole number.
+        InvalidEntity: The id is empty, too long, or neither text nor a whole number.
     """
     text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
     if not 0 < len(text) <= MAX_ID:
@@ -230,10 +230,10 @@ def to_id(value: Id) -> str:
 
 
 def to_json(value: dict[str, Any]) -> str:
-    """Write an object as the database keeps JSON.
+    """Return a JSON object in the database's format.
 
     Raises:
-        InvalidEntity: It holds what JSON or the database cannot.
+        InvalidEntity: The object contains a value that JSON or the database cannot represent.
     """
     with refusals("A value"):
         return to_metadata(value)
@@ -241,13 +241,13 @@ def to_json(value: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def refusals(what: str) -> Iterator[None]:
-    """Turn what the rules of messages refuse into the domain's error."""
+    """Convert errors of the rules for messages inside the block to InvalidEntity."""
     try:
         yield
     except NotAMessageError as refused:
         raise InvalidEntity(f"{what} cannot be stored: {refused}.") from refused
     except TypeError as refused:
-        # The encoder's own words name no value, only a type; ours need not repeat them.
+        # The encoder's message only names a type, which ours makes redundant.
         raise InvalidEntity(
             f"{what} cannot be stored: JSON has text, numbers, booleans, lists and objects "
             "with text as keys."

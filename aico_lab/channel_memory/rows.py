@@ -1,4 +1,4 @@
-"""Rows that can be read by attribute, and as the mappings that SQLite's own rows are."""
+"""Rows that can be read by attribute, and by key like SQLite's own rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Row(Mapping[str, Any]):
     __slots__ = ()
 
     _aliases: ClassVar[tuple[str, ...]] = ()
-    """Properties that are keys too."""
+    """Properties that are also keys."""
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._names():

@@ -1,4 +1,4 @@
-"""Stretches of a channel's messages that belong together."""
+"""Segments: groups of a channel's messages that belong together."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Segment(Row):
-    """A stretch of a channel's messages.
+    """A group of a channel's messages that belong together.
 
     Attributes:
         segment_id: Unique among all segments.
         channel_id: The channel.
-        started_at: The time of its first message, in UTC.
-        ended_at: The time of its last message, in UTC.
-        summary: What it is about, if that was said.
-        metadata: Whatever else was stored with it.
+        started_at: The time of the first message, in UTC.
+        ended_at: The time of the last message, in UTC.
+        summary: A summary of the messages, if one was given.
+        metadata: A JSON object.
     """
 
     segment_id: str
@@ -53,11 +53,11 @@ class Segment(Row):
 
 
 class Segments(ABC):
-    """What a channel memory does with segments."""
+    """The operations of a channel memory on segments."""
 
     @abstractmethod
     def get_connection(self) -> AbstractContextManager[libsql.Connection]:
-        """Give this thread's connection, within a transaction."""
+        """Return a context manager that yields this thread's connection in a transaction."""
 
     @abstractmethod
     def read(self, query: str, parameters: Sequence[Any] = ()) -> list[libsql.Row]:
@@ -73,22 +73,22 @@ class Segments(ABC):
         summary: str | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> str:
-        """Note that a stretch of a channel's messages belongs together.
+        """Create an empty segment of a channel.
 
         Args:
             channel_id: The channel.
-            started_at: The time of its first message.
-            ended_at: The time of its last message.
-            segment_id: Unique among all segments; a new one, if None.
-            summary: What it is about.
-            metadata: Anything that JSON can hold.
+            started_at: The time of the first message.
+            ended_at: The time of the last message.
+            segment_id: Unique among all segments; a new id, if None.
+            summary: A summary of the messages.
+            metadata: A JSON object.
 
         Returns:
             The segment's id.
 
         Raises:
             InvalidEntity: There is no such channel, or a field is out of range.
-            DuplicateId: A segment with this id is there already.
+            DuplicateId: A segment with this id exists already.
         """
         start, end = to_moment(started_at), to_moment(ended_at)
         if end < start:
@@ -106,27 +106,27 @@ class Segments(ABC):
                     [segment_id, to_id(channel_id), start, end, summary, details],
                 )
             except ConstraintViolated as taken:
-                raise DuplicateId("A segment with this id is there already.") from taken
+                raise DuplicateId("A segment with this id exists already: use another.") from taken
         return segment_id
 
     def add_message_to_segment(
         self, segment_id: str, message_id: Id, position: int | None = None
     ) -> None:
-        """Put a message into a segment.
+        """Add a message to a segment.
 
         Args:
             segment_id: The segment.
             message_id: The message.
-            position: Its place among the messages of the segment, 0 or more; one that is in it
-                already moves there. If None, it comes to the end, and one that is in it already
-                stays where it is.
+            position: The message's position in the segment, 0 or more; a message that is in the
+                segment already moves there. If None, the message is appended, unless it is in the
+                segment already.
 
         Raises:
-            InvalidEntity: There is no such segment or message, or they are of two channels.
-            InvalidValue: The position is no whole number, or negative.
+            InvalidEntity: There is no such segment or message, or their channels differ.
+            InvalidValue: The position is not a whole number, or negative.
         """
         if position is not None and (type(position) is not int or position < 0):
-            raise InvalidValue("The position in a segment is a whole number, 0 or more.")
+            raise InvalidValue("The position in a segment must be a whole number, 0 or more.")
         ids = [segment_id, to_id(message_id)]
         with self.get_connection() as connection:
             same_channel = connection.fetch_one(
@@ -137,7 +137,7 @@ class Segments(ABC):
             if same_channel is None:
                 raise InvalidEntity("There is no such segment or message: store it first.")
             if same_channel == (0,):
-                raise InvalidEntity("A segment holds messages of its own channel only.")
+                raise InvalidEntity("A segment can only contain messages of its own channel.")
             if position is None:
                 connection.execute(
                     "INSERT INTO segment_messages SELECT ?1, ?2, coalesce(max(position) + 1, 0) "
@@ -152,7 +152,7 @@ class Segments(ABC):
             )
 
     def get_segment_messages(self, segment_id: str) -> list[Message]:
-        """Give the messages of a segment, in the order in which they were put into it."""
+        """Return the messages of a segment, ordered by position, then by time."""
         rows = self.read(
             f"SELECT {COLUMNS} FROM segment_messages JOIN messages AS m USING (message_id) "
             "WHERE segment_id = ? ORDER BY position, m.timestamp, m.id",
@@ -171,12 +171,12 @@ class Segments(ABC):
 
         Args:
             channel_id: The channel.
-            limit: Only the latest so many of them.
-            before: Only those that ended before this time.
-            after: Only those that started after this time.
+            limit: The maximum number of segments.
+            before: Only segments that ended before this time.
+            after: Only segments that started after this time.
 
         Raises:
-            InvalidEntity: A time is none.
+            InvalidEntity: A time is malformed.
             InvalidValue: The limit is negative.
         """
         conditions = {"channel_id = ?": to_id(channel_id)} | time_conditions(

@@ -1,4 +1,4 @@
-"""The people of the channels, and what is remembered of each."""
+"""The people of the channels, and their profiles."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class User(Row):
-    """Somebody who takes part in channels.
+    """A person who takes part in channels.
 
     Attributes:
-        user_id: Unique.
-        name: What they are called, if that is known.
-        created_at: Since when they are known, in UTC.
+        user_id: Unique among all users.
+        name: The person's name, if known.
+        created_at: When the user was stored, in UTC.
     """
 
     user_id: str
@@ -46,14 +46,14 @@ class UserManager:
         self._connections = connections
 
     def get_or_create_user(self, user_id: Id, name: str | None = None) -> User:
-        """Give a user, who is made if new.
+        """Return a user; create one if the id is new.
 
         Args:
-            user_id: Their id.
-            name: What they are called; kept if no name is known yet.
+            user_id: The user's id.
+            name: The person's name; stored if no name is known yet.
 
         Raises:
-            CorruptDatabase: Another program wrote a time in a form that is not the table's.
+            CorruptDatabase: Another program wrote a malformed time.
         """
         with self._connections.transaction() as connection:
             connection.execute(
@@ -69,11 +69,11 @@ class UserManager:
             return User(to_id(user_id), stored_name, from_moment(created_at))
 
     def get_profile(self, user_id: Id) -> dict[str, Any]:
-        """Give what is remembered of a user; nothing yet, for a new one.
+        """Return the profile of a user, which is empty for a new user.
 
         Raises:
-            UnknownUser: Nobody has this id.
-            CorruptDatabase: Another program wrote a profile that is no JSON.
+            UnknownUser: No user has this id.
+            CorruptDatabase: Another program wrote a profile that is not a JSON object.
         """
         rows = self._connections.read(
             "SELECT profile FROM users LEFT JOIN user_profiles USING (user_id) WHERE user_id = ?",
@@ -85,20 +85,20 @@ class UserManager:
             return from_json(rows[0][0])
 
     def update_profile(self, user_id: Id, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """Set some keys of a user's profile and leave the others.
+        """Set some keys of a user's profile, and keep the others.
 
-        Two updates at once both count, unless they set the same key.
+        Of two concurrent updates both take effect, unless they set the same key.
 
         Args:
-            user_id: Whose.
-            changes: The new values by key; anything that JSON can hold.
+            user_id: The user's id.
+            changes: The new JSON values by key.
 
         Returns:
-            The whole profile as it is now.
+            The whole updated profile.
 
         Raises:
-            UnknownUser: Nobody has this id.
-            InvalidEntity: A value is nothing that JSON can hold.
+            UnknownUser: No user has this id.
+            InvalidEntity: A value is not a JSON value.
         """
         with self._connections.transaction() as connection:
             profile = to_json({**self.get_profile(user_id), **changes})

@@ -1,10 +1,10 @@
-"""Vectors of messages in libSQL itself, for looking up what resembles a message.
+"""Vectors of messages in libSQL itself, to find similar messages.
 
-Every lookup compares with every vector that is asked for. libSQL's index is not used: it finds the
-nearest of all messages and can not be told of which channel, so that of ten that were asked for of
-one channel in fifty it gave 1.5 (recall 0.15, of a hundred candidates); filling it took 150 seconds
-for 6,500 vectors, and 330 MB. Comparing with 20,000 takes 36 ms and with one channel's 400 takes
-2 ms, is exact, and filling takes a third of a second.
+Every search compares with all vectors of the model and channel. libSQL's index is not used: it
+finds the nearest of all messages and cannot filter by channel, so that a search for ten messages of
+one channel in fifty found 1.5 of them (recall 0.15, with a hundred candidates); building it took
+150 seconds and 330 MB for 6,500 vectors. Comparing with 20,000 vectors takes 36 ms, with 400 of one
+channel 2 ms, and is exact; storing them takes a third of a second.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _PACKED = struct.Struct(f"<{DIMENSIONS}f")
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A message that a lookup found.
+    """A message found by a search.
 
     Attributes:
         message_id: The message.
-        distance: 1 minus the cosine of the angle: 0 the same direction, 2 the opposite one.
+        distance: 1 minus the cosine of the angle: 0 for the same direction, 2 for the opposite.
     """
 
     message_id: str
@@ -54,17 +54,17 @@ class MessageVectors:
         *,
         model: str,
     ) -> None:
-        """Keep all of these vectors, or none; a message has one of each model, the latest.
+        """Store vectors atomically, replacing older ones of the same message and model.
 
-        They are kept at unit length: a cosine does not depend on it.
+        The vectors are scaled to unit length, which does not change cosines.
 
         Args:
             vectors: 256 numbers for each message id.
-            model: What made them; vectors of two models can not be compared.
+            model: The name of the model; vectors of different models cannot be compared.
 
         Raises:
-            InvalidEntity: A vector has another number of dimensions, a number that is not finite,
-                or no direction; or there is no such message.
+            InvalidEntity: A vector does not have 256 numbers, has a number that is not finite, or
+                is zero; or there is no such message.
         """
         packed = {to_id(message_id): _pack(vector) for message_id, vector in vectors.items()}
         with self._database.get_connection() as connection:
@@ -95,21 +95,21 @@ class MessageVectors:
         k: int = 10,
         channel_id: Id | None = None,
     ) -> list[Neighbour]:
-        """Find the messages whose vectors point most nearly the same way, the nearest first.
+        """Return the messages with the smallest cosine distance to a vector, the nearest first.
 
-        Of equally near ones the message that arrived first comes first. Vectors that another
-        program wrote in another form are passed over.
+        Equally near messages are in order of arrival. Malformed vectors, written by another
+        program, are ignored.
 
         Args:
             vector: 256 numbers.
-            model: Which vectors to compare with.
-            k: How many messages at most.
-            channel_id: Only of this channel.
+            model: The model whose vectors are compared.
+            k: The maximum number of messages.
+            channel_id: Only messages of this channel; None for all channels.
 
         Raises:
-            InvalidEntity: The vector has another number of dimensions, a number that is not finite,
-                or no direction.
-            InvalidValue: `k` is not positive.
+            InvalidEntity: The vector does not have 256 numbers, has a number that is not finite, or
+                is zero.
+            InvalidValue: `k` is below 1.
         """
         if k < 1:
             raise InvalidValue("Ask for at least one neighbour.")
@@ -126,14 +126,14 @@ class MessageVectors:
 
 
 def _pack(vector: Sequence[float]) -> bytes:
-    """Scale a vector to unit length: libSQL adds squares in 32 bits, which over- and underflow."""
+    """Pack a vector at unit length, because libSQL's 32-bit squares can over- and underflow."""
     try:
         values = [float(value) for value in vector]
         length = math.hypot(*values)
     except (TypeError, ValueError, OverflowError) as odd:
         raise InvalidEntity("A vector is a sequence of numbers.") from odd
     if len(values) != DIMENSIONS:
-        raise InvalidEntity(f"A vector has {DIMENSIONS} dimensions, and not {len(values)}.")
+        raise InvalidEntity(f"A vector must have {DIMENSIONS} dimensions, not {len(values)}.")
     if not math.isfinite(length) or not length:
         raise InvalidEntity("A vector's numbers must be finite, and not all zero.")
     return _PACKED.pack(*(value / length for value in values))

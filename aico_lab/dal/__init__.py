@@ -1,4 +1,4 @@
-"""Data access: SQL from async code, on pooled connections, in transactions; it knows no domain."""
+"""Data access, independent of the domain: SQL from async code on pooled connections."""
 
 from aico_lab.dal.access import DataAccessLayer
 from aico_lab.dal.connection import PooledConnection

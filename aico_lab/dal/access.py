@@ -1,20 +1,20 @@
 """The data access layer: SQL from async code, on pooled connections, in transactions.
 
-**Transactions** belong to the task that opened them: whatever that task does with the layer inside
-takes part, so repositories join a unit of work without knowing of it. A task that is started inside
-(`gather`, `create_task`, and `wait_for` before Python 3.12; not `asyncio.timeout`) does not take
-part: it sees what is committed and writes after the transaction. Awaiting such a writer inside is
-waiting for oneself; it ends with `DatabaseLocked`.
+**Transactions** belong to the task that opened them: everything that the task does with the layer
+inside one is part of it, so repositories join a unit of work implicitly. A task that is started
+inside (`gather`, `create_task`, and `wait_for` before Python 3.12; not `asyncio.timeout`) is not
+part of it: it reads committed data and writes after the transaction. Awaiting such a writer inside
+the transaction is a deadlock, which ends with `DatabaseLocked`.
 
 **Time.** Waiting for a connection ends after `acquire_timeout`, waiting for other writers after the
 adapter's busy timeout, and either wait can be cancelled. The driver cannot be interrupted and
-stalls the whole process during a statement. What ends after `operation_timeout` is undone, and
-reported as `OperationTimedOut` when the driver returns (only `PRAGMA` and `VACUUM` cannot be
-undone). An operation that was interrupted spoils its transaction, which can then only be rolled
-back. As with every database, a task that is cancelled during the commit itself may have committed.
+stalls the whole process during a statement. An operation that ends after `operation_timeout` is
+rolled back, and `OperationTimedOut` is raised when the driver returns (only `PRAGMA` and `VACUUM`
+cannot be rolled back). After an interrupted operation, its transaction can only be rolled back. As
+with every database, a task that is cancelled during the commit itself may have committed.
 
-A layer may be used from several event loops in several threads; in a process that was forked since
-it was made it raises `ConnectionIsClosed`.
+A layer may be used from several event loops in several threads. In a process forked after the
+layer was made, it raises `ConnectionIsClosed`.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ _open: weakref.WeakSet[DataAccessLayer] = weakref.WeakSet()
 
 
 def open_layer() -> DataAccessLayer:
-    """Return the data access layer of this process that is open.
+    """Return the only open data access layer of this process.
 
     Raises:
-        WrongUse: There is none, or more than one.
+        WrongUse: No data access layer is open, or more than one.
     """
     layers = list(_open)
     if not layers:
@@ -71,17 +71,17 @@ class DataAccessLayer(Operations):
         acquire_timeout: float = ACQUIRE_TIMEOUT,
         operation_timeout: float | None = None,
     ) -> None:
-        """Open nothing yet.
+        """Make a layer; connections are opened on first use.
 
         Args:
-            adapter: Opens connections to a database that has its schema.
-            max_connections: How many are open at a time.
-            acquire_timeout: Seconds that an operation waits for one.
-            operation_timeout: Seconds that an operation may take, waiting for other writers
-                included and for a connection not; None for no limit.
+            adapter: Opens connections to a migrated database.
+            max_connections: The maximum number of open connections.
+            acquire_timeout: Seconds that an operation waits for a connection.
+            operation_timeout: Seconds that an operation may take, including the wait for other
+                writers, but not the wait for a connection; None for no limit.
 
         Raises:
-            InvalidValue: There would be no connection, or no time.
+            InvalidValue: The number of connections is below 1, or a timeout is not above zero.
         """
         if operation_timeout is not None and not operation_timeout > 0:
             raise InvalidValue("The operation timeout must be above zero, or None for no limit.")
@@ -97,16 +97,16 @@ class DataAccessLayer(Operations):
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Self]:
-        """Commit what this task does inside, or undo it when an exception leaves; nests.
+        """Commit what this task does inside, or roll it back when an exception leaves; nests.
 
-        The outermost one takes the write lock at once, so that it cannot fail for another writer
-        later. An inner one that fails undoes only itself, if its exception is caught.
+        The outermost transaction takes the write lock at once, so that no other writer can make it
+        fail later. An inner one that fails rolls back only itself, if its exception is caught.
 
         Raises:
-            DatabaseLocked: Others kept on writing for longer than the busy timeout.
-            PoolExhausted: No connection came free within the acquire timeout.
+            DatabaseLocked: Other writers held the write lock for longer than the busy timeout.
+            PoolExhausted: No connection became free within the acquire timeout.
             LayerClosed: The layer was closed.
-            OperationTimedOut: An operation in it was interrupted, and all of it is undone.
+            OperationTimedOut: An operation was interrupted; the whole transaction is rolled back.
         """
         deadline = self._deadline()
         outer = self._joined()
@@ -124,7 +124,7 @@ class DataAccessLayer(Operations):
                 self._transactions.pop(task, None)
 
     async def close(self) -> None:
-        """Refuse new use, wait for the present one, and close; a second call does nothing."""
+        """Refuse new operations, wait for running ones, and close; a second call does nothing."""
         _open.discard(self)
         await self.connection_pool.close()
 
@@ -147,7 +147,7 @@ class DataAccessLayer(Operations):
             return await connection.run(job, atomic=write, deadline=deadline)
 
     def _joined(self) -> PooledConnection | None:
-        """The connection of the transaction that this task has opened."""
+        """Return the connection of this task's open transaction, or None."""
         return self._transactions.get(asyncio.current_task())
 
     def _deadline(self) -> float | None:

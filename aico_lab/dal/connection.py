@@ -23,15 +23,15 @@ Result = TypeVar("Result")
 class PooledConnection(Operations):
     """A connection on loan to the task that acquired it.
 
-    When that task ends, the connection goes back by itself and what was open is undone.
+    When that task ends, the pool takes the connection back and rolls back open transactions.
     """
 
     def __init__(self, session: Session, owner: asyncio.Task[Any]) -> None:
         self.session = session
         self.owner = weakref.ref(owner)
-        self._broken: list[bool] = []  # for each open transaction: was something interrupted in it
+        self._broken: list[bool] = []  # for each open transaction: was an operation interrupted
         self.returned = False
-        # What the pool has to do when the connection is clean again, and when its owner ends.
+        # Callbacks of the pool for when the connection is clean again, and when its owner ends.
         self.on_clean: Callable[[], None] | None = None
         self.on_owner_end: Callable[[object], None] | None = None
 
@@ -42,22 +42,23 @@ class PooledConnection(Operations):
             deadline: When to stop waiting for another writer, in `time.monotonic()` seconds.
 
         Raises:
-            DatabaseLocked: Another connection kept on writing for longer than the busy timeout.
-            OperationTimedOut: It did so until the deadline.
+            DatabaseLocked: Another connection held the write lock longer than the busy timeout.
+            OperationTimedOut: Another connection held the write lock until the deadline.
         """
         try:
             await self.run(self.session.begin, deadline=deadline)
         except (asyncio.CancelledError, OperationTimedOut):
-            if self.session.depth > len(self._broken):  # it began all the same
+            if self.session.depth > len(self._broken):  # the transaction began nevertheless
                 await self._finish(keep=False)
             raise
         self._broken.append(False)
 
     async def commit(self) -> None:
-        """Keep what was done since the last `begin`.
+        """Commit everything since the last `begin`.
 
         Raises:
-            OperationTimedOut: An operation was interrupted since then, and everything is undone.
+            OperationTimedOut: An operation since the last `begin` was interrupted; everything
+                since then is rolled back.
         """
         if self._broken and self._broken[-1]:
             await self.rollback()
@@ -65,16 +66,16 @@ class PooledConnection(Operations):
         await self._end(keep=True)
 
     async def rollback(self) -> None:
-        """Undo what was done since the last `begin`."""
+        """Roll back everything since the last `begin`."""
         await self._end(keep=False)
 
     @contextlib.asynccontextmanager
     async def level(self, *, deadline: float | None = None) -> AsyncIterator[None]:
-        """Begin, and commit in the end, or roll back when an exception leaves."""
+        """Begin a transaction, and commit it at the end, or roll back on an exception."""
         await self.begin(deadline=deadline)
         try:
             yield
-        except GeneratorExit:  # the task vanished: nothing can wait any more; the pool undoes it
+        except GeneratorExit:  # the task vanished and cannot await: the pool rolls back
             raise
         except BaseException:
             if not self.returned:
@@ -89,18 +90,18 @@ class PooledConnection(Operations):
         atomic: bool = False,
         deadline: float | None = None,
     ) -> Result:
-        """Do something with the connection, in its thread.
+        """Run a job on the connection, in its thread, and return its result.
 
-        A task that is cancelled meanwhile stops waiting for locks, waits until the driver is done,
-        and can not commit the transaction that it was in.
+        A task that is cancelled meanwhile stops waiting for locks, waits until the driver returns,
+        and cannot commit its open transaction.
 
         Args:
-            job: What to do.
-            atomic: Undo all of it if it fails.
-            deadline: In `time.monotonic()` seconds; what ends later is undone.
+            job: A function of the connection.
+            atomic: Roll back the whole job if it fails.
+            deadline: In `time.monotonic()` seconds; a job that ends later fails.
 
         Raises:
-            OperationTimedOut: The deadline passed, or an operation before this one was interrupted.
+            OperationTimedOut: The deadline passed, or an earlier operation was interrupted.
         """
         self._refuse_returned()
         if any(self._broken):
@@ -120,7 +121,7 @@ class PooledConnection(Operations):
 
     @property
     def abandoned(self) -> bool:
-        """Whether the task that borrowed it has ended or vanished."""
+        """Whether the borrowing task has ended or was garbage-collected."""
         owner = self.owner()
         return owner is None or owner.done()
 
@@ -138,7 +139,7 @@ class PooledConnection(Operations):
         await self._finish(keep=keep)
 
     async def _finish(self, *, keep: bool) -> None:
-        """End a transaction, which a task that is cancelled now must not leave half done."""
+        """Commit or roll back a transaction to the end, even if the task is cancelled."""
         future = self.session.end(keep=keep)
         try:
             await asyncio.shield(asyncio.wrap_future(future))
@@ -153,21 +154,21 @@ class PooledConnection(Operations):
     def _refuse_returned(self) -> None:
         if self.returned:
             raise ConnectionIsClosed(
-                "The connection was given back to its pool before: acquire another one."
+                "The connection was returned to its pool before: acquire another one."
             )
 
 
 async def _settle(future: Future[Any]) -> None:
-    """Wait until something is over, however often the task is cancelled, whatever came of it."""
+    """Wait until a future is done, despite cancellations, and ignore its result or exception."""
     waiting = asyncio.ensure_future(asyncio.wrap_future(future))
     while not waiting.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait([waiting])
     if not waiting.cancelled():
-        waiting.exception()  # looked at, so that asyncio does not complain
+        waiting.exception()  # marks the exception as retrieved, so that asyncio logs nothing
 
 
 def _interrupted() -> OperationTimedOut:
     return OperationTimedOut(
-        "An operation of this transaction was interrupted, so all of it is undone: start it again."
+        "An operation of this transaction was interrupted and all of it rolled back: start again."
     )

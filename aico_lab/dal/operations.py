@@ -1,4 +1,4 @@
-"""What can be done with SQL: the same on the layer, in a transaction, and on one connection."""
+"""The SQL operations that the layer, a transaction and a connection have in common."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ class Operations(ABC):
             params: The values, a list or tuple.
 
         Raises:
-            InvalidStatement: The SQL cannot be run, or its number of values is another.
+            InvalidStatement: The SQL is invalid, or the number of values does not match.
             UnstorableValue: The driver would change or lose a value.
-            ConstraintViolated: The schema refused a row.
+            ConstraintViolated: A row violates a constraint of the schema.
         """
         values = _values(params)
         await self._operate(query, lambda connection: connection.execute(query, values))
 
     async def execute_many(self, query: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Run one statement for each row of values, in order: for all of them or for none.
+        """Run one statement for each row of values, in order and atomically.
 
         Raises:
-            StorageError: As `execute`.
+            StorageError: As for `execute`.
         """
         await self._operate(
             query, lambda connection: connection.execute_many(query, map(_values, rows)), many=True
         )
 
     async def execute_all(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> None:
-        """Run several statements in order, all or none of them, in one trip to the database.
+        """Run several statements in order and atomically, in one trip to the database.
 
         Args:
-            statements: Each with its values.
+            statements: Pairs of SQL and its values.
 
         Raises:
-            StorageError: As `execute`.
+            StorageError: As for `execute`.
         """
         for query, _ in statements:
             check(query)
@@ -66,10 +66,10 @@ class Operations(ABC):
     async def fetch_all(
         self, query: str, params: Sequence[Any] | None = ()
     ) -> list[dict[str, Any]]:
-        """Run one query and give all its rows by the names of their columns.
+        """Run one query and return its rows as dictionaries by column name.
 
         Raises:
-            StorageError: As `execute`.
+            StorageError: As for `execute`.
         """
         values = _values(params)
         return await self._operate(query, lambda connection: connection.fetch_dicts(query, values))
@@ -77,10 +77,10 @@ class Operations(ABC):
     async def fetch_one(
         self, query: str, params: Sequence[Any] | None = ()
     ) -> dict[str, Any] | None:
-        """Run one query and give its first row, or None.
+        """Run one query and return its first row, or None.
 
         Raises:
-            StorageError: As `execute`.
+            StorageError: As for `execute`.
         """
         rows = await self.fetch_all(query, params)
         return rows[0] if rows else None
@@ -89,22 +89,22 @@ class Operations(ABC):
     async def _operate(
         self, query: str, job: Callable[[Connection], Result], *, many: bool = False
     ) -> Result:
-        """Do a job with the right connection."""
+        """Run a job on the connection of this task's transaction, or on any other."""
 
 
 def check(query: str) -> None:
-    """Refuse what is no statement, and what the next to borrow the connection would suffer from.
+    """Refuse what is not text, and SQL that changes the state of a shared connection.
 
     Raises:
-        InvalidStatement: It is refused.
+        InvalidStatement: The query is not text, controls a transaction, or changes a setting.
     """
     if not isinstance(query, str):
-        raise InvalidStatement(f"A {type(query).__name__} is no statement: give SQL as text.")
+        raise InvalidStatement(f"A {type(query).__name__} is not a statement: pass SQL as text.")
     kind = kind_of(query)
     if kind == "control":
-        raise InvalidStatement("A transaction is opened and closed by `transaction()`, not by SQL.")
+        raise InvalidStatement("SQL cannot open or close a transaction: use `transaction()`.")
     if kind == "setting":
-        raise InvalidStatement("Every connection of a pool is set the same: leave this PRAGMA out.")
+        raise InvalidStatement("Connections of a pool share their settings: remove this PRAGMA.")
 
 
 def _values(params: Sequence[Any] | None) -> Sequence[Any]:
@@ -112,6 +112,6 @@ def _values(params: Sequence[Any] | None) -> Sequence[Any]:
         return ()
     if isinstance(params, str | bytes) or not isinstance(params, Sequence):
         raise InvalidStatement(
-            f"The values of a statement are a list or tuple, not a {type(params).__name__}."
+            f"The values of a statement must be a list or tuple, not a {type(params).__name__}."
         )
     return params

@@ -1,8 +1,8 @@
-"""Lend connections to tasks, and get every one of them back.
+"""A pool that lends connections to tasks and takes every one of them back.
 
-A connection comes back clean whatever became of its borrower: what was left open is rolled back in
-the connection's own thread, behind the statement that may still be running there, before anybody
-else can have it. A pool may be used from several event loops in several threads.
+A connection is always clean before it is lent again: open transactions are rolled back in the
+connection's own thread, after the statement that may still be running there. A pool may be used
+from several event loops in several threads.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from aico_lab.adapters.libsql import LibSQLAdapter
 
 ACQUIRE_TIMEOUT = 30.0  # seconds
-POLL = 0.005  # seconds between two looks of a pool that is being closed
+POLL = 0.005  # seconds between two polls while the pool is closing
 
 
 class Loan:
-    """`await` it to get a connection, or enter it to have the connection only inside."""
+    """The result of `acquire`: await it for a connection, or enter it to borrow one for a block."""
 
     def __init__(self, pool: ConnectionPool, *, write: bool, deadline: float | None) -> None:
         self._pool = pool
@@ -54,7 +54,7 @@ class Loan:
 
 
 class ConnectionPool:
-    """At most so many connections to one database, opened when needed and used again."""
+    """A bounded number of connections to one database, opened on demand and reused."""
 
     def __init__(
         self,
@@ -63,15 +63,15 @@ class ConnectionPool:
         max_connections: int = 10,
         acquire_timeout: float = ACQUIRE_TIMEOUT,
     ) -> None:
-        """Open nothing yet.
+        """Make an empty pool.
 
         Args:
-            adapter: What opens, probes and closes connections.
-            max_connections: How many are open at a time.
-            acquire_timeout: Seconds that a task waits for one, and that `close` waits for tasks.
+            adapter: Opens, probes and closes connections.
+            max_connections: The maximum number of open connections.
+            acquire_timeout: Seconds that a task waits for a connection, and `close` for tasks.
 
         Raises:
-            InvalidValue: There would be no connection, or no time.
+            InvalidValue: The number of connections is below 1, or the timeout is not above zero.
         """
         if max_connections < 1 or not acquire_timeout > 0:
             raise InvalidValue("A pool needs at least one connection and a timeout above zero.")
@@ -84,32 +84,32 @@ class ConnectionPool:
         self._lock = threading.Lock()
         self._idle: list[Session] = []
         self._lent: set[PooledConnection] = set()
-        self._out = 0  # lent, or being cleaned after it
+        self._out = 0  # connections that are lent or being cleaned afterwards
         self._closed = False
 
     def acquire(self, *, write: bool = False, deadline: float | None = None) -> Loan:
         """Borrow a connection: `async with pool.acquire() as connection`, or `await` and `release`.
 
         Args:
-            write: Wait first until no other writer of this process is at work. Waiting writers
-                hold no connection, so readers are not kept from theirs.
-            deadline: When to stop that, in `time.monotonic()` seconds.
+            write: Wait first until no other writer of this process is active. Waiting writers
+                hold no connection, so they do not block readers.
+            deadline: When to stop waiting for writers, in `time.monotonic()` seconds.
 
         Raises:
-            PoolExhausted: None came free within the timeout.
-            DatabaseLocked: Other writers were at work for longer than the adapter's busy timeout.
-            OperationTimedOut: They were until the deadline.
+            PoolExhausted: No connection became free within the timeout.
+            DatabaseLocked: Other writers were active for longer than the adapter's busy timeout.
+            OperationTimedOut: Other writers were active until the deadline.
             LayerClosed: The pool was closed.
-            ConnectionIsClosed: This process was forked since the pool was made.
+            ConnectionIsClosed: This process was forked after the pool was made.
         """
         return Loan(self, write=write, deadline=deadline)
 
     async def release(self, connection: PooledConnection) -> None:
-        """Give a connection back; what is open on it is undone. A second call does nothing."""
+        """Return a connection and roll back its open transactions; a second call does nothing."""
         self.take_back(connection)
 
     async def lend(self, *, write: bool, deadline: float | None) -> PooledConnection:
-        """Do what `acquire` promises."""
+        """Borrow a connection as described in `acquire`."""
         refuse_forked(self._process)
         self._look()
         if not write:
@@ -130,7 +130,7 @@ class ConnectionPool:
         return connection
 
     def take_back(self, connection: PooledConnection) -> None:
-        """Do what `release` promises, from any thread and without waiting."""
+        """Take a connection back as described in `release`, from any thread, without waiting."""
         with self._lock:
             if connection not in self._lent:
                 return
@@ -145,11 +145,11 @@ class ConnectionPool:
             connection.session.clean_up(lambda _: self._put_by(connection))
 
     async def close(self) -> None:
-        """Refuse new use, wait for the present one, and close every connection.
+        """Refuse new loans, wait for the borrowing tasks, and close every connection.
 
-        Who has not finished within the timeout loses the connection, and what was open is undone;
-        so does the task that calls this. A second call does nothing, nor does one in a forked
-        process: the connections are the other's.
+        After the timeout, the remaining tasks lose their connections and open transactions are
+        rolled back; for the calling task this happens at once. A second call does nothing, nor does
+        a call in a forked process, because the connections belong to its parent.
         """
         if self._process != os.getpid():
             return
@@ -173,7 +173,7 @@ class ConnectionPool:
         if not await self._permits.acquire(self._acquire_timeout, self._look):
             raise PoolExhausted(
                 f"All {self._max_connections} connections to {self._adapter.path.name} were in use "
-                f"for {self._acquire_timeout:g} s: hold them for shorter, or allow more of them."
+                f"for {self._acquire_timeout:g} s: hold them for less time, or allow more of them."
             )
         owner = cast("asyncio.Task[Any]", asyncio.current_task())
         with self._lock:
@@ -198,7 +198,7 @@ class ConnectionPool:
         self._permits.release()
 
     def _look(self) -> None:
-        """While somebody waits: end it if the pool was closed, and take back what was abandoned."""
+        """During a wait, raise LayerClosed if the pool was closed; take abandoned loans back."""
         if self._closed:
             raise self._is_closed()
         for connection in list(self._lent):

@@ -1,9 +1,9 @@
 """A connection and the thread in which all of its work happens, in order.
 
-The driver blocks, so nothing of it may run in an event loop's thread. It also holds Python's
-interpreter lock during a statement and cannot be interrupted: a long statement still stalls the
-process, and a limit of time can be checked only when the statement is over. What waits for another
-connection's lock, on the other hand, waits in Python and can be told to stop.
+The driver blocks, so it may not run in an event loop's thread. It also holds Python's interpreter
+lock during a statement and cannot be interrupted: a long statement stalls the whole process, and a
+time limit can be checked only after the statement. Waiting for another connection's lock, on the
+other hand, happens in Python and can be stopped.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-FRESH = 1.0  # seconds after its last use for which a connection is taken to work
+FRESH = 1.0  # seconds after its last use during which a connection is assumed to work
 
 
 class Session:
-    """A connection that opens when it is first needed; to be lent to one task at a time."""
+    """A connection that opens on first use; to be lent to one task at a time."""
 
     def __init__(self, adapter: LibSQLAdapter) -> None:
         self._adapter = adapter
@@ -38,22 +38,24 @@ class Session:
         self._last: Future[Any] | None = None
         self._connection: Connection | None = None
         self._checked = False
-        self._used = -math.inf  # when, in `time.monotonic()` seconds
+        self._used = -math.inf  # time of the last successful job, in `time.monotonic()` seconds
         self._hurried = False
         self._levels: list[AbstractContextManager[None]] = []
 
     def submit(
         self, job: Callable[[Connection], Result], *, atomic: bool, deadline: float | None
     ) -> Future[Result]:
-        """Do something with the connection, in its thread, after what it is doing already.
+        """Queue a job for the connection's thread, and return its future.
 
         Args:
-            job: What to do; it fails with `OperationTimedOut` if it ends after the deadline.
-            atomic: Undo all of it if it fails.
+            job: A function of the connection. The future fails with `OperationTimedOut` if the job
+                ends after the deadline.
+            atomic: Roll back the whole job if it fails.
             deadline: In `time.monotonic()` seconds.
 
         Raises:
-            ConnectionIsClosed: This process was forked since, and the thread is not in it.
+            ConnectionIsClosed: This process was forked after the session was made, and does not
+                have its thread.
         """
         refuse_forked(self._process)
         future = self._thread.submit(self._perform, job, atomic=atomic, deadline=deadline)
@@ -67,37 +69,37 @@ class Session:
             self._connection.busy_timeout = 0.0
 
     def resume(self) -> None:
-        """Wait for locks again; for when nothing is running."""
+        """Wait for locks again; call it only while no job is running."""
         self._hurried = False
 
     @property
     def depth(self) -> int:
-        """How many transactions are open, each in the one before; for when nothing is running."""
+        """The number of open nested transactions; valid only while no job is running."""
         return len(self._levels)
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is running and nothing is open."""
+        """Whether no job is running and no transaction is open."""
         return (self._last is None or self._last.done()) and not self._levels
 
     def begin(self, connection: Connection) -> None:
-        """Open a transaction, or a savepoint in the one that is open; a job."""
+        """Open a transaction, or a savepoint in the open one; pass this to `submit` as a job."""
         level = connection.transaction()
         level.__enter__()
         self._levels.append(level)
 
     def end(self, *, keep: bool) -> Future[None]:
-        """Commit or undo the innermost transaction, in the thread; this is always carried out."""
+        """Commit or roll back the innermost transaction, in the thread, whatever the deadline."""
         self._last = self._thread.submit(self._end, keep=keep)
         return self._last
 
     def clean_up(self, then: Callable[[Future[None]], None]) -> None:
-        """Undo whatever is open, behind what is running, and call back from the thread."""
+        """Roll back all open transactions after the running job, then call `then`."""
         self.hurry()
         self._thread.submit(self._undo_all).add_done_callback(then)
 
     def lent_again(self) -> None:
-        """Look whether the connection still works before the next job."""
+        """Make the next job check first that the connection still works."""
         self._checked = False
 
     def close(self) -> Future[None]:
@@ -111,14 +113,14 @@ class Session:
     ) -> Result:
         self._check(deadline)
         connection = self._ready(patience_until(deadline, self._adapter.busy_timeout))
-        self._used = -math.inf  # until it worked again
+        self._used = -math.inf  # until the job succeeds
         try:
             with connection.transaction() if atomic else contextlib.nullcontext():
                 result = job(connection)
-                self._check(deadline)  # before the commit: what comes too late is undone
+                self._check(deadline)  # before the commit: a late job is rolled back
             self._used = time.monotonic()
         except DatabaseLocked:
-            self._check(deadline)  # it was the deadline that ended the waiting
+            self._check(deadline)  # raises if it was the deadline that ended the waiting
             raise
         return result
 
@@ -126,7 +128,7 @@ class Session:
         check_deadline(-math.inf if self._hurried else deadline)
 
     def _ready(self, patience: float) -> Connection:
-        """Give the connection: a new one where there is none or where it does not work."""
+        """Return a working connection; open one if there is none or if it does not work."""
         if self._connection is not None and not self._checked:
             self._connection.busy_timeout = patience
             self._check_health(self._connection)
@@ -134,12 +136,12 @@ class Session:
             self._connection = self._adapter.connect()
         self._checked = True
         self._connection.busy_timeout = patience
-        if self._hurried:  # perhaps just now
+        if self._hurried:  # `hurry` may have been called meanwhile
             self._connection.busy_timeout = 0.0
         return self._connection
 
     def _check_health(self, connection: Connection) -> None:
-        """Give the connection up if it does not work; one that just worked is spared the query."""
+        """Disconnect if the connection does not work; skip the check if it was just used."""
         fresh = time.monotonic() - self._used < FRESH
         if fresh and connection.is_open and not connection.in_transaction:
             return
@@ -171,11 +173,7 @@ class Session:
 
 
 def refuse_forked(process: int) -> None:
-    """Do nothing in the process of that number.
-
-    Raises:
-        ConnectionIsClosed: This is another one, forked from it.
-    """
+    """Raise ConnectionIsClosed if this is not the process of that id, but forked from it."""
     if process != os.getpid():
         raise ConnectionIsClosed(
             "This data access layer was made before the process was forked: make one after it."
@@ -183,17 +181,13 @@ def refuse_forked(process: int) -> None:
 
 
 def patience_until(deadline: float | None, most: float) -> float:
-    """Seconds to wait for something: those to the deadline, but not more than `most`."""
+    """Return the seconds left until the deadline, at most `most`."""
     return most if deadline is None else min(most, max(deadline - time.monotonic(), 0.0))
 
 
 def check_deadline(deadline: float | None) -> None:
-    """Do nothing if there is time left.
-
-    Raises:
-        OperationTimedOut: There is none.
-    """
+    """Raise OperationTimedOut if the deadline, in `time.monotonic()` seconds, has passed."""
     if deadline is not None and time.monotonic() >= deadline:
         raise OperationTimedOut(
-            "The operation took longer than its limit and was undone: try again, or allow it more."
+            "The operation exceeded its time limit and was undone: try again, or raise the limit."
         )

@@ -1,8 +1,8 @@
-"""Wait for a turn, first come first served, from tasks of any event loop in any thread.
+"""A fair semaphore, first come first served, for tasks of any event loop in any thread.
 
-asyncio's own semaphore belongs to one event loop. SQLite's way of waiting for a lock is to try
-again, which is not fair: of many writers in one process some would wait for very long, and each try
-holds Python's interpreter lock, which the present writer needs to get done.
+asyncio's own semaphore belongs to one event loop. SQLite waits for a lock by retrying, which is not
+fair: of many writers in one process some would wait very long, and each retry holds Python's
+interpreter lock, which the current writer needs to finish.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-LOOK = 0.25  # seconds between two looks at what may have changed meanwhile
+LOOK = 0.25  # seconds between two calls of `meanwhile`
 
 
 class FairSemaphore:
-    """So many at a time; the others wait in a queue."""
+    """Admits a fixed number of holders; others wait in a queue."""
 
     def __init__(self, value: int) -> None:
         self._free = value
@@ -34,14 +34,14 @@ class FairSemaphore:
         )
 
     async def acquire(self, patience: float, meanwhile: Callable[[], None]) -> bool:
-        """Wait for a turn; False where none came in time.
+        """Wait for a turn, and return whether it came in time.
 
         Args:
-            patience: Seconds.
-            meanwhile: Called a few times a second while waiting; what it raises ends the waiting.
+            patience: The maximum wait in seconds.
+            meanwhile: Called every `LOOK` seconds while waiting; an exception ends the wait.
         """
         with self._lock:
-            if self._free:  # so nobody is waiting
+            if self._free:  # so the queue is empty
                 self._free -= 1
                 return True
             turn: Future[None] = Future()
@@ -53,13 +53,13 @@ class FairSemaphore:
                 meanwhile()
                 await asyncio.wait([waiting], timeout=min(left, LOOK))
         except BaseException:
-            if not turn.cancel():  # it came at this very moment
+            if not turn.cancel():  # the turn came at this very moment
                 self.release()
             raise
         return not turn.cancel()
 
     def release(self) -> None:
-        """Give the turn to the first of those who still wait."""
+        """Pass the turn to the first task that still waits."""
         with self._lock:
             while self._queue:
                 turn, loop = self._queue.popleft()
@@ -76,7 +76,7 @@ _gates_lock = threading.Lock()
 
 
 def write_gate(database: Path) -> FairSemaphore:
-    """Give the one queue of this process's writers to a database file."""
+    """Return this process's only queue of writers to a database file."""
     key = (os.getpid(), database.resolve())  # a forked process has writers of its own
     with _gates_lock:
         return _gates.setdefault(key, FairSemaphore(1))

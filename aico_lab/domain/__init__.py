@@ -1,6 +1,6 @@
-"""The companion's world and its rules: entities, what they ask of stores, services.
+"""The companion's domain: entities, the interfaces of their repositories, and services.
 
-Standard library only. Everything of it is imported from here.
+It uses the standard library only; import all of its public names from here.
 """
 
 from aico_lab.domain.entities import (

@@ -1,9 +1,10 @@
-"""What the companion's world consists of, with the names of the data layer's document.
+"""The entities of the domain, named as in the data layer's document.
 
-Every entity is frozen and checks itself on construction, so one that exists can be stored. Moments
-are kept in UTC; one without a zone is taken as local time, as `datetime.now()` makes it.
+Every entity is frozen and validates its fields on construction, so every existing entity can be
+stored. Times are kept in UTC; a `datetime` without a time zone is taken as local time, as
+`datetime.now()` returns it.
 
-Raises, wherever an entity is made: `InvalidEntity` for a field of the wrong type or out of range,
+Constructing an entity raises `InvalidEntity` for a field of the wrong type or out of range, and
 `TextTooLong` for a text of more than 1,000,000 characters.
 """
 
@@ -29,24 +30,24 @@ def _new_id() -> str:
 
 
 class Entity:
-    """Turns into a plain dictionary and back; subclasses are frozen dataclasses."""
+    """Converts to a plain dictionary and back; subclasses are frozen dataclasses."""
 
     __slots__ = ()
 
     _aliases: ClassVar[Mapping[str, str]] = {}
-    """Other names of fields, such as those of a column."""
+    """Other accepted names, such as column names, mapped to the names of the fields."""
     _ignored: ClassVar[frozenset[str]] = frozenset()
-    """Columns that say what another field says already."""
+    """Columns that duplicate a field."""
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Make an entity of a row of its table, or of the payload of a message.
+        """Make an entity from a row of its table, or from the payload of a message.
 
-        Moments may be ISO 8601 text with a zone, truth values 0 or 1, objects JSON text.
+        Times may be ISO 8601 text with a time zone, booleans 0 or 1, objects JSON text.
 
         Raises:
-            InvalidEntity: A name is unknown, one that is needed is missing, or a value is wrong.
-            TextTooLong: A text is longer than can be kept.
+            InvalidEntity: A name is unknown, a required field is missing, or a value is invalid.
+            TextTooLong: A text has more than 1,000,000 characters.
         """
         types = {f.name: str(f.type) for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         found: dict[str, Any] = {}
@@ -59,7 +60,7 @@ class Entity:
             load = _LOADERS.get(types[name].removesuffix(" | None"))
             found[name] = value if load is None or value is None else load(name, value)
         if found.get("metadata", ...) is None:
-            del found["metadata"]  # the column of an empty object
+            del found["metadata"]  # an empty object is stored as NULL
         for f in dataclasses.fields(cls):  # type: ignore[arg-type]
             needed = f.default is f.default_factory is dataclasses.MISSING
             if needed and f.name not in found:
@@ -67,7 +68,7 @@ class Entity:
         return cls(**found)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the fields as values that JSON knows; `from_dict` takes them back."""
+        """Return the fields as JSON values; `from_dict` is the inverse."""
         return {
             f.name: _plain(getattr(self, f.name))
             for f in dataclasses.fields(self)  # type: ignore[arg-type]
@@ -80,18 +81,18 @@ class Entity:
 
 @dataclass(frozen=True, slots=True)
 class Conversation(Entity):
-    """One turn: what a person or the companion said.
+    """One turn of a conversation: a message of a person or of the companion.
 
     Attributes:
-        user_id: Who talks with the companion; also on the companion's own turns.
-        message: What was said.
-        timestamp: When.
+        user_id: The person who talks with the companion; also set on the companion's own turns.
+        message: The text.
+        timestamp: When it was said, UTC.
         is_ai_response: Whether the companion said it.
         sentiment_score: From -1 (negative) to 1 (positive), where known.
         response_time: Seconds that the answer took, where known.
         id: Unique among all messages.
-        conversation_id: Which turns belong together; the channel, unless given.
-        channel_id: Where it was said; the conversation, or else the person's own direct channel.
+        conversation_id: The conversation that the turn belongs to; by default the channel.
+        channel_id: The channel; by default the conversation, else `direct:<user_id>`.
         metadata: A JSON object.
     """
 
@@ -132,7 +133,7 @@ class Conversation(Entity):
 
 @dataclass(frozen=True, slots=True)
 class UserPreferences(Entity):
-    """What a person told the companion at the start; kept among all their preferences."""
+    """The preferences set at onboarding; stored among all preferences of the person."""
 
     language: str = "en"
     personality_style: str = "friendly"
@@ -143,7 +144,7 @@ class UserPreferences(Entity):
 
     @classmethod
     def of(cls, preferences: Mapping[str, Any]) -> Self:
-        """Pick them from all preferences of a person."""
+        """Pick these preferences from all preferences of a person."""
         return cls(**{f.name: preferences[f.name] for f in PREFERENCES if f.name in preferences})
 
 
@@ -152,7 +153,7 @@ PREFERENCES = dataclasses.fields(UserPreferences)
 
 @dataclass(frozen=True, slots=True)
 class User(Entity):
-    """A person. `name` is None where an import named nobody."""
+    """A person. `name` is None where an import gave none."""
 
     name: str | None
     preferences: UserPreferences = field(default_factory=UserPreferences)
@@ -172,29 +173,29 @@ class User(Entity):
 
 
 class MemoryType(StrEnum):
-    """What a memory is of."""
+    """The kinds of memory."""
 
     EPISODIC = "episodic"
-    """Something that happened."""
+    """An event."""
     SEMANTIC = "semantic"
-    """Something that is so."""
+    """A fact."""
     RELATIONSHIP = "relationship"
-    """Somebody, and what they are to the person."""
+    """Another person and their relation to the user."""
     SYSTEM = "system"
-    """Something about the companion itself."""
+    """A note about the companion itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory(Entity):
-    """Something that the companion remembers about a person.
+    """A memory that the companion keeps about a person.
 
     Attributes:
-        user_id: Whose memory it is; it never becomes another's.
-        content: What is remembered.
+        user_id: The person it belongs to; this never changes.
+        content: The text.
         memory_type: A `MemoryType`, or its value.
         importance: From 0 to 1.
         id: Unique among all memories.
-        created_at: When it was made.
+        created_at: When the memory was made, UTC.
         metadata: A JSON object.
     """
 
@@ -227,16 +228,16 @@ class Memory(Entity):
 
 @dataclass(frozen=True, slots=True)
 class Relationship(Entity):
-    """Somebody whom a person knows.
+    """A relationship between a person and somebody they know.
 
     Attributes:
         user_id: The person.
-        other: Whom they know.
-        kind: What the other is to them: friend, sister, employer …
+        other: The name of the other person.
+        kind: The role of the other person: friend, sister, employer …
         strength: From 0 to 1, where known.
         notes: Free text.
         id: Unique among all relationships.
-        updated_at: When this was last so.
+        updated_at: When the relationship was last updated, UTC.
     """
 
     user_id: str
@@ -263,9 +264,9 @@ class Relationship(Entity):
 
 @dataclass(frozen=True, slots=True)
 class Device(Entity):
-    """A device of the same person; only a trusted one may exchange data.
+    """A device of the same person; only a trusted device may exchange data.
 
-    Its public key is what it is: another key is another device.
+    The public key identifies the device: another key is another device.
     """
 
     name: str
@@ -325,4 +326,4 @@ _LOADERS: Mapping[str, Callable[[str, Any], object]] = {
     "dict[str, Any]": _load_object,
     "UserPreferences": _load_preferences,
 }
-"""By a field's type, how what a database or JSON holds becomes it."""
+"""For each field type, the function that converts the form stored in a database or in JSON."""

@@ -1,10 +1,10 @@
-"""What the domain asks of whoever stores and publishes for it.
+"""The interfaces that stores, indexes, publishers and responders implement for the domain.
 
-What the data layer's document shows of a repository is what one has to have. The rest has defaults,
-by what is there, or says that it is missing when it is called.
+A repository must implement the methods that the data layer's document shows. The other methods
+have defaults built on those, or raise `WrongUse` when called.
 
-A name of somebody that does not exist is no error when reading: there is nothing, None or an empty
-list. Writing for a user who does not exist raises `UnknownUser`.
+Reading with an unknown id returns None or an empty list. Writing for a user who does not exist
+raises `UnknownUser`.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ if TYPE_CHECKING:
 
 
 EVERYTHING: Final = 2**31 - 1
-"""As a limit: no limit."""
+"""A limit that means "no limit"."""
 
 
 class ConversationRepository(ABC):
-    """Turns of conversations. A turn was said: it is added once, and not changed."""
+    """Turns of conversations. A turn is added once and never changed."""
 
     @abstractmethod
     async def save(self, conversation: Conversation) -> None:
-        """Add a turn; its channel comes into being with its first one.
+        """Add a turn; the first turn of a channel creates the channel.
 
         Raises:
-            DuplicateId: A message with that id is there already.
-            UnknownUser: Nobody has that user id.
+            DuplicateId: A message with that id exists already.
+            UnknownUser: No user has that id.
         """
 
     @abstractmethod
     async def get_by_user(self, user_id: str, limit: int = 50) -> list[Conversation]:
-        """Give the latest turns with a user, newest first; of equal times the later saved first."""
+        """Return the latest turns of a user, newest first; of equal times, last saved first."""
 
     @abstractmethod
     async def search_by_content(self, query: str, limit: int = 50) -> list[Conversation]:
-        """Find turns that hold every word of a query, most relevant (BM25) first, then newest.
+        """Return the turns that contain every word of a query, by BM25 relevance, then newest.
 
-        Whole words count, whatever their case and accents; those of one unbroken piece, such as
-        "don't", have to follow each other. A query with no letter or digit, such as an emoji, is
-        looked for as it stands, newest first.
+        Whole words match, regardless of case and accents. The words of one piece without white
+        space, such as "don't", must be adjacent. A query without a letter or digit, such as an
+        emoji, is searched for literally, newest first.
 
         Args:
-            query: Whatever a person types; nothing in it is an operator.
-            limit: The most turns to give.
+            query: Text as a person types it; it has no operators.
+            limit: The maximum number of turns.
         """
 
     async def get_between(
@@ -64,12 +64,13 @@ class ConversationRepository(ABC):
         user_id: str | None = None,
         channel_id: str | None = None,
     ) -> list[Conversation]:
-        """Give the turns from `start` until before `end`, oldest first, of all or of one.
+        """Return the turns from `start` until before `end`, oldest first.
 
-        By default, those of one person are taken from `get_by_user`.
+        `user_id` and `channel_id` restrict the turns to one user and one channel. The default
+        implementation filters the turns of `get_by_user`.
 
         Raises:
-            WrongUse: It is by default, and no person is named.
+            WrongUse: The repository has only the default implementation, and `user_id` is None.
         """
         if user_id is None:
             raise _missing(self, "get_between")
@@ -83,44 +84,44 @@ class ConversationRepository(ABC):
 
 
 class MemoryRepository:
-    """What the companion remembers.
+    """The companion's memories.
 
-    The data layer's document names the same thing twice: `get_memories_by_context` is
-    `get_by_context`, and `save_memory` is `save`. One of each pair is to be implemented; the other
-    calls it. As in the document, it need not be `async`, nor take a `user_id`.
+    The data layer's document has two names for two methods: `get_memories_by_context` is
+    `get_by_context`, and `save_memory` is `save`. Implement one of each pair; the other calls it.
+    As in the document, the implementation need not be `async`, nor take a `user_id`.
     """
 
     async def save(self, memory: Memory) -> None:
-        """Add a memory, or change the one with that id.
+        """Add a memory, or update the memory with that id.
 
         Raises:
-            DuplicateId: Somebody else's memory has that id.
-            UnknownUser: Nobody has that user id.
+            DuplicateId: Another user's memory has that id.
+            UnknownUser: No user has that id.
         """
         if type(self).save_memory is MemoryRepository.save_memory:
             raise _missing(self, "save")
         await _awaited(self.save_memory(memory))
 
-    async def get_by_id(self, memory_id: str) -> Memory | None:  # noqa: ARG002 - of those who have it
-        """Give a memory."""
+    async def get_by_id(self, memory_id: str) -> Memory | None:  # noqa: ARG002 - for implementations
+        """Return the memory with that id, or None."""
         raise _missing(self, "get_by_id")
 
     async def get_by_context(
         self, text: str, limit: int = 5, *, user_id: str | None = None
     ) -> list[Memory]:
-        """Give the memories that are nearest in meaning to a text, nearest first.
+        """Return the memories that are nearest in meaning to a text, nearest first.
 
         Args:
-            text: What is being talked about.
-            limit: The most memories to give.
-            user_id: Whose memories; everybody's, unless given.
+            text: The text to compare with, such as the person's message.
+            limit: The maximum number of memories.
+            user_id: The owner of the memories; None for those of all users.
         """
         if type(self).get_memories_by_context is MemoryRepository.get_memories_by_context:
             raise _missing(self, "get_by_context")
         return await memories_of(self.get_memories_by_context, text, limit, user_id)
 
-    async def delete(self, memory_id: str) -> None:  # noqa: ARG002 - of those who have it
-        """Forget a memory; where there is none, nothing happens."""
+    async def delete(self, memory_id: str) -> None:  # noqa: ARG002 - for implementations
+        """Delete a memory; an unknown id is ignored."""
         raise _missing(self, "delete")
 
     async def create(
@@ -131,10 +132,10 @@ class MemoryRepository:
         memory_type: MemoryType = MemoryType.EPISODIC,
         importance: float = 0.5,
     ) -> Memory:
-        """Make a memory and save it.
+        """Make a memory, save and return it.
 
         Raises:
-            UnknownUser: Nobody has that user id.
+            UnknownUser: No user has that id.
         """
         memory = Memory(user_id, content, memory_type=memory_type, importance=importance)
         await _awaited(self.save(memory))
@@ -143,11 +144,11 @@ class MemoryRepository:
     async def get_memories_by_context(
         self, context: str, limit: int = 10, *, user_id: str | None = None
     ) -> list[Memory]:
-        """Do what `get_by_context` does."""
+        """Call `get_by_context`."""
         return await memories_of(self.get_by_context, context, limit, user_id)
 
     async def save_memory(self, memory: Memory) -> None:
-        """Do what `save` does."""
+        """Call `save`."""
         await _awaited(self.save(memory))
 
 
@@ -156,18 +157,18 @@ class UserRepository(ABC):
 
     @abstractmethod
     async def save(self, user: User) -> None:
-        """Add a person, or change the one with that id, together with `user.preferences`."""
+        """Add a person, or update the person with that id, together with `user.preferences`."""
 
     @abstractmethod
     async def get_by_id(self, user_id: str) -> User | None:
-        """Give a person."""
+        """Return the person with that id, or None."""
 
 
 class PreferencesRepository(ABC):
-    """What people prefer: any JSON value under any key."""
+    """Preferences of people: any JSON value under any key."""
 
     async def get(self, user_id: str, preference_key: str) -> Any:
-        """Give one preference, or None where it was never set."""
+        """Return one preference, or None if it was never set."""
         return (await self.all(user_id)).get(preference_key)
 
     @abstractmethod
@@ -175,39 +176,39 @@ class PreferencesRepository(ABC):
         """Set one preference.
 
         Raises:
-            UnknownUser: Nobody has that user id.
-            InvalidEntity: The value is none that JSON knows, or one of `UserPreferences` and no
-                text.
+            UnknownUser: No user has that id.
+            InvalidEntity: The value is not a JSON value, or the key is a field of
+                `UserPreferences` and the value is not text.
         """
 
-    async def all(self, user_id: str) -> dict[str, Any]:  # noqa: ARG002 - of those who have it
-        """Give all preferences of a person, by key."""
+    async def all(self, user_id: str) -> dict[str, Any]:  # noqa: ARG002 - for implementations
+        """Return all preferences of a person as a dictionary by key."""
         raise _missing(self, "all")
 
 
 class RelationshipRepository(ABC):
-    """Whom people know."""
+    """Relationships of people."""
 
     @abstractmethod
     async def save(self, relationship: Relationship) -> None:
-        """Add a relationship, or change the one with that id.
+        """Add a relationship, or update the relationship with that id.
 
         Raises:
-            DuplicateId: Somebody else's relationship has that id.
-            UnknownUser: Nobody has that user id.
+            DuplicateId: Another user's relationship has that id.
+            UnknownUser: No user has that id.
         """
 
     @abstractmethod
     async def get_by_user(self, user_id: str) -> list[Relationship]:
-        """Give whom a person knows, in the order of the others' names."""
+        """Return the relationships of a person, ordered by the other person's name."""
 
 
 class DeviceRepository(ABC):
-    """The registry of devices, and which of them are trusted."""
+    """The registry of devices, trusted or not."""
 
     @abstractmethod
     async def save(self, device: Device) -> None:
-        """Add a device, or change the one with that id.
+        """Add a device, or update the device with that id.
 
         Raises:
             DuplicateId: A device with another public key has that id.
@@ -215,19 +216,19 @@ class DeviceRepository(ABC):
 
     @abstractmethod
     async def get_by_id(self, device_id: str) -> Device | None:
-        """Give a device."""
+        """Return the device with that id, or None."""
 
     @abstractmethod
     async def get_trusted(self) -> list[Device]:
-        """Give the trusted devices, in the order in which they were added."""
+        """Return the trusted devices in the order in which they were added."""
 
 
 class SystemStateRepository(ABC):
-    """Facts about this installation, each a text under a key."""
+    """Facts about this installation: texts by key."""
 
     @abstractmethod
     async def get(self, key: str) -> str | None:
-        """Give a fact, or None where there is none."""
+        """Return the fact under a key, or None."""
 
     @abstractmethod
     async def set(self, key: str, value: str) -> None:
@@ -235,47 +236,47 @@ class SystemStateRepository(ABC):
 
 
 class MemoryIndex(Protocol):
-    """Finds memories by meaning; may be behind the primary database."""
+    """Finds memories by meaning; it may lag behind the primary database."""
 
     def query(
         self, text: str, limit: int, user_id: str | None = None
     ) -> Sequence[tuple[str, float]]:
-        """Give the ids of the nearest memories with their scores, nearest first.
+        """Return the ids of the nearest memories with their scores, nearest first.
 
-        Called outside of the event loop's thread.
+        It is called outside the event loop's thread.
         """
 
 
 class Publisher(Protocol):
-    """Takes events: the message bus, or a unit of work, which sends them on with its commit."""
+    """Publishes events: the message bus, or a unit of work, which publishes on commit."""
 
     async def publish(self, topic: str, payload: dict[str, Any], /) -> object:
-        """Take an event."""
+        """Publish an event."""
 
 
 class Responder(Protocol):
-    """Finds the companion's answers."""
+    """Produces the companion's answers."""
 
     async def __call__(self, message: str, memories: Sequence[Memory], /) -> str:
         """Answer a message.
 
         Args:
             message: What the person said.
-            memories: What is known of it, most relevant first.
+            memories: The related memories, most relevant first.
         """
 
 
 async def memories_of(
     find: Callable[..., Any], text: str, limit: int, user_id: str | None
 ) -> list[Memory]:
-    """Ask for the memories of a person that are nearest to a text, or for everybody's.
+    """Return the memories that are nearest to a text, of one person or of all.
 
     Args:
-        find: `get_by_context` of a repository. Where it takes no `user_id`, as in the document, the
-            memories of others are left out of what it gives.
-        text: What is being talked about.
-        limit: The most memories to give.
-        user_id: Whose memories; everybody's, if None.
+        find: `get_by_context` of a repository. If it takes no `user_id`, as in the document, the
+            memories of other users are removed from its result.
+        text: The text to compare with.
+        limit: The maximum number of memories.
+        user_id: The owner of the memories; None for those of all users.
     """
     if user_id is None:
         found: list[Memory] = await _awaited(find(text, limit=limit))

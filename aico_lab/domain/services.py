@@ -1,8 +1,7 @@
-"""What the companion does, in terms of repositories; nothing here knows a database.
+"""The companion's services, written against repositories and independent of any database.
 
-Each service works on the repositories that it is given. Those of one unit of work make everything
-that a service does one transaction; others commit step by step, and what was committed before an
-error stays.
+With the repositories of a unit of work, everything that a service does is one transaction. Other
+repositories commit each step, and an error leaves the steps before it committed.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ if TYPE_CHECKING:
     )
 
 CONTEXT_MEMORIES = 5
-"""How many memories an answer may draw on."""
+"""The maximum number of memories for one answer."""
 
 
 async def reflect(message: str, memories: Sequence[Memory]) -> str:  # noqa: ARG001 - a Responder
-    """Answer without a language model: say so, and give back what is remembered."""
+    """Answer without a language model: say so, and quote the memories."""
     if not memories:
         return "I have no language model to answer with, and remember nothing about this."
     remembered = "; ".join(memory.content for memory in memories)
@@ -41,7 +40,7 @@ async def reflect(message: str, memories: Sequence[Memory]) -> str:  # noqa: ARG
 
 
 class ConversationService:
-    """Keeps a conversation between a person and the companion going."""
+    """Answers a person's messages, and stores both sides of the conversation."""
 
     def __init__(
         self,
@@ -55,19 +54,19 @@ class ConversationService:
         self.responder = responder
 
     async def process_user_message(self, user_id: str, message: str) -> str:
-        """Store what a person said, answer it from the person's memories, store the answer.
+        """Store a person's message, answer it from the person's memories, store the answer.
 
-        Where the responder fails, the person's message is stored all the same, unless this happens
-        inside a unit of work: that undoes both, and keeps every other writer waiting while the
-        responder thinks. So a slow responder belongs outside of one.
+        If the responder fails, the person's message stays stored, except inside a unit of work,
+        which rolls it back. A unit of work also blocks every other writer while the responder
+        runs, so use a slow responder outside one.
 
         Returns:
-            The answer; the time that it took is stored with it.
+            The answer; the seconds that it took are stored with it.
 
         Raises:
-            UnknownUser: Nobody has that user id.
-            InvalidEntity: The message, or the answer, cannot be stored.
-            TextTooLong: One of them is longer than can be kept.
+            UnknownUser: No user has that id.
+            InvalidEntity: The message or the answer cannot be stored.
+            TextTooLong: The message or the answer has more than 1,000,000 characters.
         """
         started = time.monotonic()
         await self.conversation_repo.save(Conversation(user_id, message, values.now()))
@@ -87,7 +86,7 @@ class ConversationService:
 
 
 class UserOnboardingService:
-    """Welcomes people."""
+    """Creates new users."""
 
     def __init__(
         self,
@@ -100,13 +99,13 @@ class UserOnboardingService:
         self.conversation_repo = conversation_repo
 
     async def onboard_new_user(self, user_data: Mapping[str, Any]) -> User:
-        """Create a person, a first memory of them, and a welcome.
+        """Store and return a new user, with a first memory and a welcome message.
 
         Args:
             user_data: `name`, and optionally `language`, `style` and `privacy`.
 
         Raises:
-            InvalidEntity: There is no name, or a value is no text.
+            InvalidEntity: The name is missing, or a value is not text.
         """
         name = user_data.get("name")
         if name is None:
@@ -124,7 +123,7 @@ class UserOnboardingService:
             is_ai_response=True,
             timestamp=values.now(),
         )
-        # Only now, so that nothing is stored where any of the three is refused.
+        # Save only after all three are valid, so that an invalid one leaves nothing stored.
         await self.user_repo.save(user)
         await self.memory_repo.save(initial_memory)
         await self.conversation_repo.save(welcome)
@@ -142,7 +141,7 @@ class UserOnboardingService:
 
 
 class MemoryService:
-    """Stores memories on request, and says so."""
+    """Stores memories on request, and publishes an event for each."""
 
     def __init__(self, memory_repo: MemoryRepository, publisher: Publisher) -> None:
         self.memory_repo = memory_repo
@@ -152,10 +151,10 @@ class MemoryService:
         """Store the memory of a `memory.store.request`; publish `memory.store.complete`.
 
         Raises:
-            InvalidEntity: The payload is no memory.
-            TextTooLong: Its content is longer than can be kept.
-            UnknownUser: Nobody has its user id.
-            DuplicateId: Somebody else's memory has its id.
+            InvalidEntity: The payload is not a valid memory.
+            TextTooLong: The content has more than 1,000,000 characters.
+            UnknownUser: No user has the memory's user id.
+            DuplicateId: Another user's memory has the same id.
         """
         memory = Memory.from_dict(payload)
         await self.memory_repo.save(memory)
@@ -166,7 +165,7 @@ class MemoryService:
 
 
 class PreferenceService:
-    """Sets preferences, and says so."""
+    """Sets preferences, and publishes an event for each."""
 
     def __init__(self, preferences_repo: PreferencesRepository, publisher: Publisher) -> None:
         self.preferences_repo = preferences_repo
@@ -176,9 +175,9 @@ class PreferenceService:
         """Set a preference; publish `user.preferences.changed`.
 
         Raises:
-            UnknownUser: Nobody has that user id.
-            InvalidEntity: The value is none that JSON knows, or one of `UserPreferences` and no
-                text.
+            UnknownUser: No user has that id.
+            InvalidEntity: The value is not a JSON value, or the key is a field of
+                `UserPreferences` and the value is not text.
         """
         await self.preferences_repo.set(user_id, preference_key, value)
         await self.publisher.publish(

@@ -1,8 +1,8 @@
-"""The rules that the fields of entities have to meet, and the forms in which they are kept.
+"""Validation of the fields of entities, and the forms in which they are stored.
 
-Everything that a store could change or refuse is refused here, so that every implementation of a
-repository, on disk or in memory, gives back exactly what it was given. A refusal names the field
-and never quotes the value, which may be something that a person wrote.
+Every value that a store could change or refuse is refused here, so that every repository, on disk
+or in memory, returns exactly what was saved. Error messages name the field and never quote the
+value, which may be something that a person wrote.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
 Taken = TypeVar("Taken")
 
 MAX_TEXT: Final = 1_000_000
-"""The most characters of a message or a memory."""
+"""The maximum number of characters of a text."""
 
 _TOPIC: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
 compact_json: Final = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
 ).encode
-"""Writes a value as every column of JSON holds it."""
+"""Encode a value as JSON in the form that every JSON column holds."""
 
 
 def now() -> datetime:
-    """Give the present time in UTC."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
 def text(field: str, value: object) -> str:
-    """Take text that every store can hold.
+    """Return the value if it is text that every store can hold.
 
     Raises:
-        InvalidEntity: It is no text, or holds a NUL or half of a surrogate pair.
-        TextTooLong: It has more than `MAX_TEXT` characters.
+        InvalidEntity: The value is not text, or contains a NUL or half of a surrogate pair.
+        TextTooLong: The text has more than `MAX_TEXT` characters.
     """
     if not isinstance(value, str):
         raise InvalidEntity(f"{field} must be text, not {type(value).__name__}.")
@@ -51,14 +51,14 @@ def text(field: str, value: object) -> str:
 
 
 def identifier(field: str, value: object) -> str:
-    """Take text that names something: it may not be empty."""
+    """Return the value if it is a non-empty text."""
     if value == "":
         raise InvalidEntity(f"{field} is empty: give an id.")
     return text(field, value)
 
 
 def number(field: str, value: object, low: float, high: float = math.inf) -> float:
-    """Take a finite number from `low` to `high`."""
+    """Return the value as a float if it is a finite number from `low` to `high`."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidEntity(f"{field} must be a number, not {type(value).__name__}.")
     try:
@@ -74,22 +74,19 @@ def number(field: str, value: object, low: float, high: float = math.inf) -> flo
 def optional(
     check: Callable[..., Taken], field: str, value: object, *bounds: float
 ) -> Taken | None:
-    """Take None, or what another check takes."""
+    """Return None for None, else the result of another check."""
     return None if value is None else check(field, value, *bounds)
 
 
 def boolean(field: str, value: object) -> bool:
-    """Take True or False."""
+    """Return the value if it is True or False."""
     if not isinstance(value, bool):
         raise InvalidEntity(f"{field} must be True or False, not {type(value).__name__}.")
     return value
 
 
 def moment(field: str, value: object) -> datetime:
-    """Take a moment, and give it in UTC.
-
-    A `datetime` without a zone is local time, as `datetime.now()` makes it.
-    """
+    """Return a `datetime` in UTC; without a time zone it is taken as local time."""
     if not isinstance(value, datetime):
         raise InvalidEntity(f"{field} must be a datetime, not {type(value).__name__}.")
     try:
@@ -101,7 +98,7 @@ def moment(field: str, value: object) -> datetime:
 
 
 def json_object(field: str, value: object) -> dict[str, Any]:
-    """Take a JSON object, and give a copy that nobody else holds."""
+    """Return a deep copy of a JSON object."""
     if not isinstance(value, dict):
         raise InvalidEntity(f"{field} must be a dictionary, not {type(value).__name__}.")
     copied: dict[str, Any] = json.loads(to_json(field, value))
@@ -112,35 +109,35 @@ def to_json(field: str, value: object) -> str:
     """Write a value as compact JSON with sorted keys.
 
     Raises:
-        InvalidEntity: JSON would change it (NaN, a tuple, a key that is no text), or a store would
-            (a NUL, half of a surrogate pair).
+        InvalidEntity: JSON would change the value (NaN, a tuple, a key that is not text), or a
+            store would (a NUL, half of a surrogate pair).
     """
     try:
         written = compact_json(value)
         unchanged = json.loads(written) == value
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidEntity(f"{field} must be made of what JSON knows.") from error
+        raise InvalidEntity(f"{field} must consist of JSON values.") from error
     if not unchanged:
-        raise InvalidEntity(f"{field} must have text for keys, and lists instead of tuples.")
+        raise InvalidEntity(f"{field} must have text keys, and lists instead of tuples.")
     return storable_json(field, written)
 
 
 def storable_json(field: str, written: str) -> str:
-    """Take JSON text that every store can hold.
+    """Return JSON text if every store can hold it.
 
     Raises:
-        InvalidEntity: It holds a NUL, be it as an escape, or half of a surrogate pair.
+        InvalidEntity: The text contains a NUL, escaped or not, or half of a surrogate pair.
     """
-    if "\\u0000" in written.replace("\\\\", ""):  # behind a whole backslash it is none
+    if "\\u0000" in written.replace("\\\\", ""):  # after an escaped backslash it is no escape
         raise InvalidEntity(f"{field} holds a NUL character: remove it.")
     return storable(field, written)
 
 
 def storable(field: str, value: str) -> str:
-    """Take text, however long, that every store can hold.
+    """Return text of any length if every store can hold it.
 
     Raises:
-        InvalidEntity: It holds a NUL, or half of a surrogate pair.
+        InvalidEntity: The text contains a NUL or half of a surrogate pair.
     """
     if "\0" in value:
         raise InvalidEntity(f"{field} holds a NUL character: remove it.")
@@ -153,15 +150,15 @@ def storable(field: str, value: str) -> str:
 
 
 def to_timestamp(value: datetime) -> str:
-    """Write a moment in UTC with a fixed width, so that the order of texts is that of times."""
+    """Format a time in UTC with a fixed width, so that texts sort as times do."""
     return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def from_timestamp(field: str, value: str) -> datetime:
-    """Read an ISO 8601 date and time.
+    """Parse an ISO 8601 date and time with a time zone.
 
     Raises:
-        InvalidEntity: It is none, or names no zone: whose local time a text means, nobody knows.
+        InvalidEntity: The text is not an ISO 8601 date and time, or has no time zone.
     """
     try:
         read = datetime.fromisoformat(value)
@@ -175,24 +172,24 @@ def from_timestamp(field: str, value: str) -> datetime:
 
 
 def topic(value: object) -> str:
-    """Take the name of an event: lower-case words with dots between them.
+    """Return the value if it is a topic: lower-case words separated by dots.
 
     Raises:
-        InvalidTopic: It is something else.
+        InvalidTopic: The value is not a topic.
     """
     if not isinstance(value, str) or not _TOPIC.fullmatch(value):
         raise InvalidTopic(
-            "That is no topic: use lower-case words with dots between them, such as "
+            "That is not a topic: use lower-case words separated by dots, such as "
             "'memory.store.request'."
         )
     return value
 
 
 def limit(value: object) -> int:
-    """Take the most results that somebody wants.
+    """Return the value if it is a valid limit on the number of results.
 
     Raises:
-        InvalidValue: It is no whole number, or negative; a database would take that as no limit.
+        InvalidValue: The limit is not a whole number, or is negative, which SQL takes as no limit.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise InvalidValue("The limit must be a whole number, 0 or more.")

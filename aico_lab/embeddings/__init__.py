@@ -1,4 +1,4 @@
-"""Vectors for texts, and finding by meaning with them."""
+"""Vectors of texts, and search by meaning."""
 
 DIMENSIONS = 256
-"""The numbers of every vector; the column for them in libSQL has as many."""
+"""The dimension of every vector, also of the vector column in libSQL."""

@@ -1,7 +1,7 @@
-"""Vectors for texts, from a small model that ships with its library: nothing is downloaded.
+"""Encode texts as vectors with a small model that is part of its library, without a download.
 
-The model is WordLlama's: 256 dimensions, pooled from the token embeddings of a language model, with
-no context of its own. It knows English best.
+The model is WordLlama's: 256 dimensions, pooled from the token embeddings of a language model,
+which do not depend on context. It works best for English.
 """
 
 from __future__ import annotations
@@ -24,21 +24,20 @@ if TYPE_CHECKING:
 MODEL = "wordllama-0.4-256"
 
 MAX_TOKENS = 1024
-"""Of a longer text, the first so many tokens count: memory is needed for all of a batch at once."""
+"""The tokens of a text that count; the rest is cut off, because a batch must fit into memory."""
 
 BATCH = 64
 
 
 class Encoder:
-    """Gives texts their vectors; equal texts get equal ones, whatever is encoded beside them."""
+    """Encodes texts as vectors; equal texts get equal vectors in every batch."""
 
     def encode_usable(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], list[bool]]:
-        """Give a vector to each text that has something to encode.
-
-        A blank text has nothing, and its vector would have no direction.
+        """Encode the texts that are not blank and have a vector with a direction.
 
         Returns:
-            The vectors of the usable texts, in order, each of length 1, and which texts these are.
+            The vectors of the usable texts, in order, each of length 1, as an array of shape
+            (usable texts, 256); and for each text whether it is usable.
 
         Raises:
             UnstorableValue: A text is not valid Unicode.
@@ -47,7 +46,7 @@ class Encoder:
             return np.empty((0, DIMENSIONS), np.float32), []
         try:
             vectors: NDArray[np.float32] = _model().embed(list(texts), batch_size=BATCH)
-        except TypeError as error:  # what the tokenizer says of half a surrogate pair
+        except TypeError as error:  # the tokenizer's error for half a surrogate pair
             raise UnstorableValue("A text to encode is not valid Unicode.") from error
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         usable = (lengths[:, 0] > 0) & np.array([bool(text.strip()) for text in texts])
@@ -56,12 +55,12 @@ class Encoder:
 
 @functools.cache
 def _model() -> Any:
-    """Load the model once for the process; the library looks for its own files elsewhere."""
+    """Load the model, once per process, from the library's own folder."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     import wordllama
 
-    root.handlers[:], root.level = handlers, level  # importing it sets up logging for everybody
+    root.handlers[:], root.level = handlers, level  # undo the logging setup of the import
     folder = Path(wordllama.__file__).parent
     model = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
     model.tokenizer.enable_truncation(MAX_TOKENS)

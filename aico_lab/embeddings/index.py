@@ -1,7 +1,8 @@
-"""Finding memories by meaning, in what was projected last.
+"""Find memories by meaning in the vectors of the last projection.
 
-Up to `COMPARED` texts every vector is compared, which is exact: 10,000 take some 2 ms. Only beyond
-that is Chroma's approximate index asked, and of a person with fewer texts still every vector.
+Up to `COMPARED` texts a query compares all vectors, which is exact: 10,000 take about 2 ms. With
+more texts it uses Chroma's approximate index, but still compares all vectors of a person who has at
+most `COMPARED` texts.
 """
 
 from __future__ import annotations
@@ -28,24 +29,24 @@ if TYPE_CHECKING:
     Vectors = NDArray[np.float32]
 
 COMPARED = 50_000
-"""Vectors that are compared one by one at most: 50 MB, which are read once after a change."""
+"""The maximum number of vectors compared one by one: 50 MB, read once after each change."""
 
 NEAREST, SAMPLE = 5, 50
-"""What an audit asks: so many neighbours of so many texts."""
+"""The number of neighbours per text, and of texts, in an audit."""
 
 EQUAL = 1e-5
-"""Scores that differ less than this differ by rounding."""
+"""Scores that differ by less than this are equal up to rounding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """How well the nearest texts are found.
+    """The recall of the search for nearest texts.
 
     Attributes:
-        texts: The distinct texts of all memories.
-        queries: The texts among them that were looked for.
-        recall: The share of their nearest texts that was found; 1 where there is no text.
-        exact: Whether every vector is compared.
+        texts: The number of distinct texts of all memories.
+        queries: The number of texts whose neighbours were searched.
+        recall: The share of their true nearest texts that was found, 0 to 1; 1 without texts.
+        exact: Whether queries compare every vector.
     """
 
     texts: int
@@ -55,18 +56,18 @@ class Audit:
 
 
 class VectorIndex:
-    """Reads the vectors beside whoever writes them; it may be shared between threads.
+    """Searches the vectors beside a writer; it may be used by several threads at the same time.
 
-    What is sealed later is seen by the next query. Until `close`, an opened copy of the vectors
-    lies in the private folder of `aico_lab.adapters.sealed`.
+    Each query sees the vectors that were sealed last. Until `close`, an opened copy of the vectors
+    is in the private folder of `aico_lab.adapters.sealed`.
     """
 
     def __init__(self, adapter: ChromaDBAdapter, encoder: Encoder) -> None:
-        """Remember where to look.
+        """Make an index; the first query opens the vectors.
 
         Args:
-            adapter: Read-only.
-            encoder: The one that the projection used.
+            adapter: A read-only adapter.
+            encoder: The encoder that the projection used.
         """
         self._adapter = adapter
         self._encoder = encoder
@@ -78,12 +79,12 @@ class VectorIndex:
     def query(self, text: str, limit: int, user_id: str | None = None) -> list[tuple[str, float]]:
         """Return the ids of the nearest memories with their cosine similarity, nearest first.
 
-        Memories that are equally near come in the order of their ids.
+        Equally near memories are ordered by id.
 
         Args:
-            text: What they should be about; a blank one is about nothing.
-            limit: How many, at most.
-            user_id: Only this person's.
+            text: The text to compare with; nothing is found for a blank text.
+            limit: The maximum number of memories.
+            user_id: Only memories of this person; None for those of all.
         """
         with self._lock:
             known = self._current()
@@ -105,7 +106,7 @@ class VectorIndex:
             return 0 if known is None else sum(map(len, known.holders))
 
     def audit(self) -> Audit:
-        """Look for some of the texts, and compare with what comparing every vector finds."""
+        """Search the neighbours of a sample of the texts, and compare with an exact search."""
         with self._lock:
             known = self._current()
             if known is None or not known.ids:
@@ -121,7 +122,7 @@ class VectorIndex:
             return Audit(len(known.ids), len(sample), found / best.size, exact)
 
     def close(self) -> None:
-        """Remove the opened copy; the next query would open it again."""
+        """Remove the opened copy; another query would open it again."""
         with self._lock:
             self._forget()
 
@@ -149,7 +150,7 @@ class VectorIndex:
 
 
 class _Texts:
-    """The texts of a store, by row: which memories have them, and their vectors when needed."""
+    """The texts of a store, by row: the memories that have each, and its vector on demand."""
 
     def __init__(self, collection: Collection) -> None:
         self.collection = collection
@@ -163,7 +164,7 @@ class _Texts:
         for row, holders in enumerate(self.holders):
             for user_id in {user_id for _, user_id in holders}:
                 self._rows_of.setdefault(user_id, []).append(row)
-        self._vectors: dict[str | None, Vectors] = {}  # of a person, or of everybody
+        self._vectors: dict[str | None, Vectors] = {}  # by person; None for those of all
 
     def nearest(self, vector: Vectors, limit: int, user_id: str | None) -> list[tuple[int, float]]:
         """Return the rows of the nearest texts, of one person or of all, with their scores."""
@@ -172,7 +173,7 @@ class _Texts:
             rows = self._rows_of.get(user_id, [])
         if not rows:
             return []
-        if len(self.ids) <= COMPARED:  # all of them are at hand, and a person's are among them
+        if len(self.ids) <= COMPARED:  # all are in memory, including those of the person
             scores = _compare(self._read(None, range(len(self.ids))), vector)
             return _largest(rows, scores if user_id is None else scores[rows], limit)
         if len(rows) <= COMPARED:
@@ -180,9 +181,10 @@ class _Texts:
         return self._approximate(vector, limit, user_id)
 
     def best_scores(self, vectors: Vectors, k: int) -> Vectors:
-        """Return the `k` highest scores for each vector, highest first, comparing with every one.
+        """Return the highest scores of each vector among all texts, highest first.
 
-        Fewer where there are fewer texts. The vectors are read part by part and not kept.
+        The array has shape (vectors, `k`), or fewer columns if there are fewer texts. The vectors
+        of the texts are read in parts and not kept.
         """
         best = np.empty((len(vectors), 0), np.float32)
         for start in range(0, len(self.ids), COMPARED):
@@ -193,7 +195,7 @@ class _Texts:
     def _approximate(
         self, vector: Vectors, limit: int, user_id: str | None
     ) -> list[tuple[int, float]]:
-        """Ask Chroma's index for more and more, until enough are the person's."""
+        """Query Chroma's index for ever more texts, until enough of them are the person's."""
         asked = limit
         while True:
             matches = self.collection.query(vector, asked)
@@ -220,9 +222,9 @@ class _Texts:
 
 
 def _compare(vectors: Vectors, vector: Vectors) -> Vectors:
-    """Return the scores of vectors, in this thread alone.
+    """Return the dot product of each of the vectors with one vector, in this thread alone.
 
-    The threads of a matrix product take longer to meet on a busy machine than this takes at all.
+    Synchronising the threads of a matrix product on a busy machine takes longer than this does.
     """
     scores: Vectors = np.einsum("ij,j->i", vectors, vector)
     return scores

@@ -1,9 +1,9 @@
-"""How memories lie in the vector store: one entry, and so one vector, for each distinct text.
+"""The layout of memories in the vector store: one entry, and so one vector, per distinct text.
 
-An index by a graph of neighbours (HNSW) loses everything else behind many equal vectors: with 6,000
-times the same text, the exact text of another memory was found in none of 200 queries. So an entry
-is a text, and its metadata name the memories that have it. They are JSON, since Chroma takes no
-lists of some thousand values.
+With many equal vectors, a graph index (HNSW) does not find the others: with 6,000 copies of one
+text, 200 queries for the exact text of another memory all failed. So an entry is a text, and its
+metadata list the memories that have it, as JSON because Chroma does not take lists of thousands of
+values.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 COLLECTION = "memories"
 
 Holder = tuple[str, str]
-"""The ids of a memory and of the person whose it is."""
+"""The ids of a memory and of its user."""
 
 
 def key_of(text: str) -> str:
@@ -29,14 +29,14 @@ def key_of(text: str) -> str:
 
 
 def to_metadata(holders: Iterable[Holder]) -> Metadata:
-    """Return the metadata of an entry whose text these memories have."""
+    """Return the metadata of the entry for the text of these memories."""
     return {"memories": json.dumps(sorted(holders), separators=(",", ":"))}
 
 
 def holders_of(entry_id: str, metadata: Mapping[str, object]) -> list[Holder]:
-    """Return the memories that have the text of an entry, by id.
+    """Return the memories that have the text of an entry, ordered by id.
 
-    In a store of an earlier version an entry is a memory: it is its own only holder.
+    In a store of an earlier version an entry is a memory, and so its own only holder.
     """
     written = metadata.get("memories")
     if isinstance(written, str):

@@ -1,1 +1,1 @@
-"""Consumers of the change feed besides the warehouse: the vectors of memories, and the cache."""
+"""Consumers of the change feed other than the warehouse: the vectors of memories, the cache."""

@@ -1,11 +1,11 @@
-"""Remove rows from the cache when they change in the primary database.
+"""Remove rows from the cache after they changed in the primary database.
 
 The cursor of the change feed is a key of the cache, written together with the removals. The cache
-does not hold back the pruning of the feed: where the feed no longer goes on from its cursor, it
-forgets all rows, which costs a reading and loses nothing.
+does not delay the pruning of the feed: if the feed cannot be continued at the cursor, all cached
+rows are removed, which only costs reading them again.
 
-A row that was read before a change and is put into the cache after the removal would stay until it
-changes again: put a row at once after reading it, and do not cache what may never be stale.
+A row that is read before a change and cached after the removal stays until it changes again: cache
+a row right after reading it, and do not cache rows that must never be outdated.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ def sync_cache(
     *,
     full: bool = False,
 ) -> Projected:
-    """Remove rows that changed from the cache of a home, where it has one.
+    """Remove changed rows from the cache of a home, if it has one.
 
     Args:
         primary: The primary database.
         home: The lab's folder.
-        keys: Its opened keys.
-        opened: The cache, where this process has it open for writing.
-        full: Remove a cache that is damaged: it loses nothing.
+        keys: The home's opened keys.
+        opened: The cache, if this process has it open for writing, else None.
+        full: Check every entry, and delete a damaged cache.
 
     Raises:
-        DatabaseLocked: Another process holds the cache.
+        DatabaseLocked: Another process has the cache open for writing.
         StorageError: The cache is damaged, and `full` is False.
     """
     if opened is not None:
@@ -59,7 +59,7 @@ def sync_cache(
     try:
         with contextlib.closing(open_cache(home, keys)) as store:
             if full:
-                store.items()  # which reads, and so checks, every entry
+                store.items()  # reads, and so checks, every entry
             return invalidate(primary, store)
     except (CorruptDatabase, NotADatabase):
         if not full:
@@ -70,14 +70,14 @@ def sync_cache(
 
 
 def invalidate(primary: Connection, store: KeyValueStore) -> Projected:
-    """Remove every cached row that changed since the last time.
+    """Remove every cached row that changed since the last call.
 
     Args:
         primary: The primary database.
         store: The cache, opened for writing.
 
     Raises:
-        StorageError: A database refused; the cache is as it was.
+        StorageError: A database failed; the cache is unchanged.
     """
     started = time.perf_counter()
     with primary.snapshot():

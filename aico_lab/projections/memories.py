@@ -1,4 +1,4 @@
-"""The memories of a lab: what `lab.memories` is."""
+"""The memories of a lab, `lab.memories`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Memories:
-    """Opens what finds memories by meaning on first use; it is closed with the lab."""
+    """Opens the vector index of memories on first use; the lab closes it."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -21,7 +21,7 @@ class Memories:
     @cached_property
     @private_files()
     def index(self) -> VectorIndex:
-        """Finds memories by meaning, as of the last sync."""
+        """The vector index, which finds memories by meaning as of the last sync."""
         from aico_lab.projections.vectors import open_index
 
         self._storage.check_open()

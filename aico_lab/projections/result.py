@@ -1,4 +1,4 @@
-"""What a projection did."""
+"""The result of a projection."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ Mode = Literal["full", "increment", "nothing"]
 
 @dataclass(frozen=True, slots=True)
 class Projected:
-    """What a projection did.
+    """The result of a projection.
 
     Attributes:
-        mode: Whether everything was made anew, or only what changed, or there was nothing to do.
-        written: Entries that were added or replaced.
-        deleted: Entries that were removed, when only what changed was looked at.
-        skipped: Rows that cannot be projected: blank, or no valid text.
-        seconds: How long it took.
-        rebuilt: Whether what was there was damaged, and was made anew.
+        mode: 'full' if everything was projected again, 'increment' if only changed rows were,
+            'nothing' if no row had changed.
+        written: The number of entries added or replaced.
+        deleted: The number of entries removed; 0 if all were rebuilt without comparing.
+        skipped: The number of rows that cannot be projected: blank, or not valid text.
+        seconds: The duration in seconds.
+        rebuilt: Whether the projection was damaged and therefore rebuilt.
     """
 
     mode: Mode

@@ -1,9 +1,9 @@
-"""Keep the vectors of all memories in ChromaDB, one for each distinct text, exactly once.
+"""Project the vectors of all memories into ChromaDB, one for each distinct text.
 
-The cursor of the change feed is sealed together with the vectors, so a crash at any instant leaves
-the state before or after, and replaying changes nothing. Chroma keeps the text of what was deleted
-or replaced in its files (chroma #3793, #7659), so then everything is written anew from the table:
-what a person had forgotten is gone from the disk with the next sync.
+The cursor of the change feed is sealed together with the vectors, so a crash at any time leaves
+the state before or after, and replaying the feed changes nothing. Chroma keeps deleted and replaced
+texts in its files (chroma #3793, #7659), so after a deletion or replacement the store is rebuilt
+from the table: the next sync removes a deleted memory from the disk.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 
 CONSUMER = "vectors"
 LAYOUT = "memories by text"
-"""Under what the store keeps its cursor; a store of another layout is made anew."""
+"""The key of the cursor in the store's state; a store of another layout is rebuilt."""
 BATCH = 2_000
 
 QUIET = 10_000
-"""After so many changes of other tables the cursor moves on, so that the feed can be pruned."""
+"""Changes of other tables after which the cursor moves on, so that the feed can be pruned."""
 
-# As bytes: the driver cuts text at a NUL, and panics on bad UTF-8 of a foreign program. An id that
-# is a blob is no memory's: the warehouse sets such a row aside.
+# As bytes: the driver truncates text at a NUL, and panics on bad UTF-8 of another program. Rows
+# whose id is a blob are left out, as the warehouse quarantines them.
 _COLUMNS = "CAST(m.memory_id AS BLOB), CAST(m.content AS BLOB) AS text, CAST(m.user_id AS BLOB)"
-_ALL = (  # equal texts behind each other
+_ALL = (  # equal texts are adjacent
     f"SELECT {_COLUMNS} FROM memories AS m WHERE typeof(m.memory_id) = 'text' ORDER BY text"
 )
 _NAMED = (
@@ -55,44 +55,44 @@ _CHANGED = (
 
 
 def sync_vectors(primary: Connection, home: Home, keys: Keys, *, full: bool = False) -> Projected:
-    """Bring the vectors of a home up to date; see `project_memories`."""
+    """Update the vectors of a home; see `project_memories`."""
     return project_memories(
         primary, ChromaDBAdapter(home.vectors, keys.chroma()), Encoder(), full=full
     )
 
 
 def open_index(home: Home, keys: Keys) -> VectorIndex:
-    """Give what finds memories by meaning in the vectors of a home, as of the last sync."""
+    """Return an index that finds memories by meaning in the vectors of a home."""
     return VectorIndex(ChromaDBAdapter(home.vectors, keys.chroma(), read_only=True), Encoder())
 
 
 def project_memories(
     primary: Connection, adapter: ChromaDBAdapter, encoder: Encoder, *, full: bool = False
 ) -> Projected:
-    """Bring the vectors up to date; those that are damaged are made anew.
+    """Update the vectors from the change feed; rebuild them if they are damaged.
 
-    Where no memory changed, or there never was any, ChromaDB is not even imported.
+    If no memory changed, or there never was any, ChromaDB is not even imported.
 
     Args:
         primary: The primary database.
-        adapter: Where the vectors lie.
-        encoder: What makes them.
-        full: Write everything anew, whatever state the vectors are in.
+        adapter: Opens the vector store.
+        encoder: Encodes the texts.
+        full: Rebuild the vectors, whatever their state.
 
     Raises:
         DatabaseLocked: Another process is writing the vectors.
-        StorageError: A database refused; an encrypted store is as it was.
+        StorageError: A database failed; an encrypted vector store is unchanged.
     """
     try:
         return _project(primary, adapter, encoder, full=full)
     except (CorruptDatabase, NotADatabase):
-        _read_through(primary)  # the fault may be there, and then the vectors stay
-        adapter.remove()  # it would only be opened to be emptied
+        _read_through(primary)  # raises if the primary database is damaged: the vectors stay
+        adapter.remove()  # a rebuild would only empty it
         return replace(_project(primary, adapter, encoder, full=full), rebuilt=True)
 
 
 def _read_through(primary: Connection) -> None:
-    """Read all that vectors are made of, and throw it away."""
+    """Read everything that the vectors are made from; raise if that is damaged."""
     with primary.snapshot():
         feed.head(primary)
         for _ in primary.fetch_batches(_ALL, size=BATCH):
@@ -124,7 +124,7 @@ def _was_never_needed(primary: Connection, adapter: ChromaDBAdapter) -> bool:
 
 
 def _is_current(primary: Connection, adapter: ChromaDBAdapter) -> bool:
-    """Say whether there is nothing to do, without opening the vectors."""
+    """Return whether the vectors are up to date, without opening them."""
     with primary.snapshot():
         head = feed.head(primary)
         cursor = _cursor(adapter.peek_state())
@@ -163,7 +163,7 @@ class _Run:
         self.written = self.deleted = self.skipped = 0
 
     def rebuild(self) -> None:
-        """Write every memory anew, into an empty store."""
+        """Write every memory into an emptied store."""
         self.mode = "full"
         self.written = self.skipped = 0
         self._store.clear()
@@ -172,13 +172,18 @@ class _Run:
         self._write((text, [memory.holder for memory in group]) for text, group in groups)
 
     def catch_up(self, since: int, until: int) -> None:
-        """Write the memories that the feed names, as they are now."""
+        """Write the current state of the memories that the feed names.
+
+        Args:
+            since: The last change that the vectors contain.
+            until: The last change to apply.
+        """
         span = [since, until]
         named = {
             key.decode(errors="replace") for (key,) in self._primary.fetch_all(_NAMED_KEYS, span)
         }
         if not named:
-            return  # only the cursor moves on
+            return  # only the cursor moves
         self.mode = "increment"
         present = {m.memory_id: m for m in self._read(self._primary.fetch_all(_CHANGED, span))}
         stored = {
@@ -212,7 +217,7 @@ class _Run:
                 self.skipped += 1
 
     def _write(self, holders: Iterable[tuple[str, list[Holder]]]) -> None:
-        """Write entries of texts that the given memories have."""
+        """Write one entry for each text, given with the memories that have it."""
         collection = self._store.collection(COLLECTION)
         remaining = iter(holders)
         while batch := list(itertools.islice(remaining, BATCH)):

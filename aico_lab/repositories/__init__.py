@@ -1,4 +1,4 @@
-"""Where the domain's entities are kept: on libSQL and in a vector index, or in memory."""
+"""Repositories of the domain's entities: on libSQL with a vector index, or in memory."""
 
 from aico_lab.repositories.full_text import empty_index
 from aico_lab.repositories.in_memory import (

@@ -1,9 +1,9 @@
-"""The full-text index over messages, filled when somebody searches and not when somebody writes.
+"""The full-text index over messages, updated before a search and not on each write.
 
-Messages arrive in large batches and are searched seldom, and an index that is kept by a trigger
-makes writing five times slower. Ids of messages grow and are never used twice, so one number says
-what is indexed; what came after it is added right before a search. Only changes and deletions,
-which are rare, reach the index at once, by triggers (schema `search`).
+Messages arrive in large batches and are searched seldom, and an index maintained by triggers makes
+writing five times slower. Ids of messages increase and are never reused, so one number marks the
+indexed messages; later ones are added right before a search. Only updates and deletions, which are
+rare, reach the index at once, by triggers (schema `search`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from aico_lab.dal import DataAccessLayer
 
-BATCH: Final = 20_000  # messages in one transaction: others can write in between
+BATCH: Final = 20_000  # messages in one transaction; others can write between two transactions
 
 _BEHIND = "SELECT 1 FROM messages WHERE id > (SELECT indexed_through FROM search_state) LIMIT 1"
 _REACH = """
@@ -30,7 +30,7 @@ _ADD = """
 
 
 async def index_new_messages(dal: DataAccessLayer) -> None:
-    """Bring the index up to date; each batch and the mark that it is indexed are one transaction.
+    """Add all new messages to the index, each batch in one transaction with the new position.
 
     Args:
         dal: The primary database.
@@ -39,7 +39,7 @@ async def index_new_messages(dal: DataAccessLayer) -> None:
         async with dal.transaction():
             reached = await dal.fetch_one(_REACH, [BATCH])
             if reached is None or reached["id"] is None:
-                return  # another search was faster
+                return  # another search has indexed them meanwhile
             await dal.execute(_ADD, [reached["id"]])
             await dal.execute("UPDATE search_state SET indexed_through = ?", [reached["id"]])
 
@@ -48,7 +48,7 @@ async def empty_index(dal: DataAccessLayer) -> None:
     """Remove everything from the index; the next search fills it again.
 
     A deleted message is not found any more, but its words stay in the (encrypted) pages of the
-    index until those are merged. Whoever erases what somebody said calls this, too.
+    index until those are merged. So call this, too, to erase messages.
 
     Args:
         dal: The primary database.

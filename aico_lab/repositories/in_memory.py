@@ -1,9 +1,9 @@
-"""The in-memory siblings of the repositories, for tests of whatever uses repositories.
+"""In-memory repositories, for tests of code that uses repositories.
 
-They keep to the same contract as those on libSQL: the same order, the same errors, transactions
-that others do not see before they are committed, and one writer at a time.
+They follow the same contract as the repositories on libSQL: the same order, the same errors,
+transactions that are invisible to others until committed, and one writer at a time.
 """
-# ruff: noqa: D102 - the interfaces say it
+# ruff: noqa: D102 - the interfaces document the methods
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Kept = TypeVar("Kept")
 
 @dataclass
 class Tables:
-    """Everything that an in-memory database holds; dictionaries are in order of arrival."""
+    """The contents of an in-memory database; dictionaries are in insertion order."""
 
     users: dict[str, User] = field(default_factory=dict)
     preferences: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -55,12 +55,12 @@ class Tables:
     outbox: list[tuple[str, str]] = field(default_factory=list)
 
     def copied(self) -> Tables:
-        """Give tables that can be changed apart from these; entities never change."""
+        """Return tables that can be changed independently; they share the immutable entities."""
         return Tables(**{f.name: copy.copy(getattr(self, f.name)) for f in fields(self)})
 
 
 class InMemoryDatabase:
-    """What the in-memory repositories share, as those on libSQL share a data access layer."""
+    """The data and transactions that in-memory repositories share, like a data access layer."""
 
     def __init__(self) -> None:
         self._committed = Tables()
@@ -70,12 +70,12 @@ class InMemoryDatabase:
 
     @property
     def tables(self) -> Tables:
-        """What the current task sees: its own open transaction, or what was committed."""
+        """The tables that the current task sees: those of its open transaction, or committed."""
         return self._working if self._is_mine() else self._committed
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        """Commit what this task does inside, or undo it when an exception leaves; nests."""
+        """Commit what this task does inside, or roll it back when an exception leaves; nests."""
         if self._is_mine():
             before = self._working.copied()
             try:
@@ -107,7 +107,7 @@ class InMemoryConversationRepository(ConversationRepository):
             tables = self._database.tables
             _require_user(tables, conversation.user_id)
             if conversation.id in tables.conversations:
-                raise DuplicateId("A message with that id is there already: save it once.")
+                raise DuplicateId("A message with that id exists already: save it once.")
             tables.conversations[conversation.id] = copy.deepcopy(conversation)
 
     async def get_by_user(self, user_id: str, limit: int = 50) -> list[Conversation]:
@@ -146,7 +146,7 @@ class InMemoryConversationRepository(ConversationRepository):
 
 
 class InMemoryMemoryRepository(MemoryRepository):
-    """Memories, in memory; the nearest are those that share the most words with a text."""
+    """Memories, in memory; the nearest share the most words with a text."""
 
     def __init__(self, database: InMemoryDatabase) -> None:
         self._database = database
@@ -156,7 +156,7 @@ class InMemoryMemoryRepository(MemoryRepository):
             tables = self._database.tables
             there = tables.memories.get(memory.id)
             if there is not None and there.user_id != memory.user_id:
-                raise DuplicateId("Somebody else's memory has that id: give another.")
+                raise DuplicateId("Another user's memory has that id: use another id.")
             _require_user(tables, memory.user_id)
             tables.memories[memory.id] = copy.deepcopy(memory)
 
@@ -218,7 +218,7 @@ class InMemoryPreferencesRepository(PreferencesRepository):
 
 
 class InMemoryRelationshipRepository(RelationshipRepository):
-    """Whom people know, in memory."""
+    """Relationships of people, in memory."""
 
     def __init__(self, database: InMemoryDatabase) -> None:
         self._database = database
@@ -228,7 +228,7 @@ class InMemoryRelationshipRepository(RelationshipRepository):
             tables = self._database.tables
             there = tables.relationships.get(relationship.id)
             if there is not None and there.user_id != relationship.user_id:
-                raise DuplicateId("Somebody else's relationship has that id: give another.")
+                raise DuplicateId("Another user's relationship has that id: use another id.")
             _require_user(tables, relationship.user_id)
             tables.relationships[relationship.id] = relationship
 
@@ -249,7 +249,7 @@ class InMemoryDeviceRepository(DeviceRepository):
             devices = self._database.tables.devices
             there = devices.get(device.id)
             if there is not None and there.public_key != device.public_key:
-                raise DuplicateId("A device with another public key has that id: give another.")
+                raise DuplicateId("A device with another public key has that id: use another id.")
             devices[device.id] = device
 
     async def get_by_id(self, device_id: str) -> Device | None:
@@ -277,7 +277,7 @@ class InMemorySystemStateRepository(SystemStateRepository):
 
 
 def overlap(one: str, other: str) -> float:
-    """Say how much two texts have in common: the cosine of their counts of words, 0 to 1."""
+    """Return the similarity of two texts: the cosine of their word counts, from 0 to 1."""
     left, right = Counter(words(one)), Counter(words(other))
     norm = sum(n * n for n in left.values()) * sum(n * n for n in right.values())
     return sum(left[word] * right[word] for word in left) / norm**0.5 if norm else 0.0
@@ -285,7 +285,7 @@ def overlap(one: str, other: str) -> float:
 
 def _require_user(tables: Tables, user_id: str) -> None:
     if user_id not in tables.users:
-        raise UnknownUser("Nobody has that user id: save the user first.")
+        raise UnknownUser("No user has that id: save the user first.")
 
 
 def _preferences(database: InMemoryDatabase, user_id: str) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""The repositories on libSQL. They join the transaction of the task that calls them."""
-# ruff: noqa: D102 - the interfaces say it
+"""The repositories on libSQL. They take part in the open transaction of the calling task."""
+# ruff: noqa: D102 - the interfaces document the methods
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from aico_lab.dal import DataAccessLayer
 
-# A system message is no turn of either side, and no Conversation. Nor is what names no person: the
-# view takes it, for analysis.
+# A system message, or a message without a user, is not a `Conversation`. The view `conversations`
+# includes messages without a user, for analysis.
 _TURNS = """
     SELECT
         message_id, user_id, messages.content AS message, timestamp,
@@ -45,14 +45,14 @@ _NEWEST_FIRST = "timestamp DESC, id DESC"
 
 
 class LibSQLConversationRepository(ConversationRepository):
-    """Turns of conversations: rows of `messages`, in channels of the kind 'direct'."""
+    """Turns of conversations: rows of `messages`, in channels of kind 'direct'."""
 
     def __init__(self, data_access: DataAccessLayer) -> None:
         self.dal = data_access
 
     async def save(self, conversation: Conversation) -> None:
         timestamp = values.to_timestamp(conversation.timestamp)  # once, for both statements
-        # The importer and the view `conversations` count the messages of a channel likewise.
+        # The importer and the trigger of the view `conversations` also maintain `message_count`.
         channel = (
             (
                 "INSERT INTO channels (channel_id, created_at, last_active, message_count) "
@@ -86,9 +86,7 @@ class LibSQLConversationRepository(ConversationRepository):
             await self.dal.execute_all([channel, message])
         except ConstraintViolated as refused:
             await require_user(self.dal, conversation.user_id)
-            raise DuplicateId("A message with that id is there already: save it once.") from (
-                refused
-            )
+            raise DuplicateId("A message with that id exists already: save it once.") from refused
 
     async def get_by_user(self, user_id: str, limit: int = 50) -> list[Conversation]:
         return await self._turns(
@@ -133,7 +131,7 @@ class LibSQLConversationRepository(ConversationRepository):
 
 
 class LibSQLUserRepository(UserRepository):
-    """People: rows of `users`, and three of each in `preferences`."""
+    """People: a row each in `users`, and three in `preferences`."""
 
     def __init__(self, data_access: DataAccessLayer) -> None:
         self.dal = data_access
@@ -175,7 +173,7 @@ _SET_PREFERENCE = """
 
 
 class LibSQLPreferencesRepository(PreferencesRepository):
-    """What people prefer."""
+    """Preferences of people: rows of `preferences`."""
 
     def __init__(self, data_access: DataAccessLayer) -> None:
         self.dal = data_access
@@ -208,7 +206,7 @@ class LibSQLPreferencesRepository(PreferencesRepository):
 
 
 class LibSQLRelationshipRepository(RelationshipRepository):
-    """Whom people know."""
+    """Relationships of people: rows of `relationships`."""
 
     def __init__(self, data_access: DataAccessLayer) -> None:
         self.dal = data_access
@@ -236,7 +234,7 @@ class LibSQLRelationshipRepository(RelationshipRepository):
             await require_user(self.dal, relationship.user_id)
             raise
         if saved is None:
-            raise DuplicateId("Somebody else's relationship has that id: give another.")
+            raise DuplicateId("Another user's relationship has that id: use another id.")
 
     async def get_by_user(self, user_id: str) -> list[Relationship]:
         rows = await self.dal.fetch_all(
@@ -247,7 +245,7 @@ class LibSQLRelationshipRepository(RelationshipRepository):
 
 
 class LibSQLDeviceRepository(DeviceRepository):
-    """Devices."""
+    """Devices: rows of `devices`."""
 
     def __init__(self, data_access: DataAccessLayer) -> None:
         self.dal = data_access
@@ -269,7 +267,7 @@ class LibSQLDeviceRepository(DeviceRepository):
             ],
         )
         if saved is None:
-            raise DuplicateId("A device with another public key has that id: give another.")
+            raise DuplicateId("A device with another public key has that id: use another id.")
 
     async def get_by_id(self, device_id: str) -> Device | None:
         row = await self.dal.fetch_one("SELECT * FROM devices WHERE device_id = ?", [device_id])
@@ -283,7 +281,7 @@ class LibSQLDeviceRepository(DeviceRepository):
 
 
 class LibSQLSystemStateRepository(SystemStateRepository):
-    """Facts about this installation."""
+    """Facts about this installation: rows of `system_state`."""
 
     def __init__(self, data_access: DataAccessLayer) -> None:
         self.dal = data_access
@@ -301,15 +299,11 @@ class LibSQLSystemStateRepository(SystemStateRepository):
 
 
 async def require_user(dal: DataAccessLayer, user_id: str) -> None:
-    """Find out why a row was refused.
-
-    Raises:
-        UnknownUser: Nobody has that user id.
-    """
+    """Raise UnknownUser if no user has that id."""
     if await dal.fetch_one("SELECT 1 FROM users WHERE user_id = ?", [user_id]) is None:
-        raise UnknownUser("Nobody has that user id: save the user first.")
+        raise UnknownUser("No user has that id: save the user first.")
 
 
 def metadata_column(metadata: dict[str, Any]) -> str | None:
-    """Write metadata as the column holds it: NULL where there is none."""
+    """Return metadata in the form of its column: JSON text, or NULL if it is empty."""
     return values.to_json("metadata", metadata) if metadata else None

@@ -1,5 +1,5 @@
-"""Memories: their truth in libSQL, their meaning in a vector index."""
-# ruff: noqa: D102 - the interface says it
+"""Memories: stored in libSQL, found by meaning through a vector index."""
+# ruff: noqa: D102 - the interface documents the methods
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 
 class LibSQLMemoryRepository(MemoryRepository):
-    """Memories: rows of `memories`, found through ChromaDB, or whatever else is the index.
+    """Memories: rows of `memories`, found through ChromaDB or another index.
 
-    The index follows the change feed, so it is *eventually* consistent. What it says is never taken
-    for the truth: a memory that was deleted, or that is another's, is not given, and one that was
-    changed is given as it is now. A memory that was saved since the index last followed is not
-    found yet: the lab's `sync` brings the index up to date.
+    The index follows the change feed, so it is *eventually* consistent. Its hits are always looked
+    up in libSQL: memories that were deleted, or belong to another user, are left out, and changed
+    ones are returned as they are now. A memory that was saved after the last update of the index is
+    not found yet; `lab.sync()` updates the index.
     """
 
     def __init__(self, data_access: DataAccessLayer, index: MemoryIndex | None = None) -> None:
-        """Remember what to use.
+        """Make a repository.
 
         Args:
             data_access: The primary database.
-            index: Finds memories by meaning, such as `lab.memories.index`; without it everything
-                else works.
+            index: Finds memories by meaning, such as `lab.memories.index`; needed by
+                `get_by_context` only.
         """
         self.dal = data_access
         self._index = index
@@ -59,7 +59,7 @@ class LibSQLMemoryRepository(MemoryRepository):
             await require_user(self.dal, memory.user_id)
             raise
         if saved is None:
-            raise DuplicateId("Somebody else's memory has that id: give another.")
+            raise DuplicateId("Another user's memory has that id: use another id.")
 
     async def get_by_id(self, memory_id: str) -> Memory | None:
         row = await self.dal.fetch_one("SELECT * FROM memories WHERE memory_id = ?", [memory_id])
@@ -75,7 +75,7 @@ class LibSQLMemoryRepository(MemoryRepository):
             found = await self._present([memory_id for memory_id, _ in hits], user_id)
             if len(found) >= wanted or len(hits) < asked:
                 return found[:wanted]
-            asked *= 2  # the index still holds what was deleted: look behind it
+            asked *= 2  # the index still holds deleted memories: ask for more hits
         return []
 
     async def delete(self, memory_id: str) -> None:
@@ -83,11 +83,11 @@ class LibSQLMemoryRepository(MemoryRepository):
 
     def _required(self) -> MemoryIndex:
         if self._index is None:
-            raise WrongUse("Memories are found by meaning with a vector index only: give one.")
+            raise WrongUse("Finding memories by meaning needs a vector index: pass `index`.")
         return self._index
 
     async def _present(self, ids: list[str], user_id: str | None) -> list[Memory]:
-        """Give those that there are, in this order."""
+        """Return the existing memories with these ids, of this user if given, in this order."""
         rows = await self.dal.fetch_all(
             "SELECT memories.* FROM json_each(?1) AS hit "
             "JOIN memories ON memories.memory_id = hit.value "
@@ -98,26 +98,27 @@ class LibSQLMemoryRepository(MemoryRepository):
 
 
 class ChromaDBMemoryRepository(LibSQLMemoryRepository):
-    """The same by the name in the data layer's document, which gives it a client of ChromaDB.
+    """`LibSQLMemoryRepository` under its name in the data layer's document.
 
-    Here the truth is in libSQL, where memories commit with everything else, and ChromaDB is one of
-    its projections: so it needs the data access layer, and the index instead of the client.
+    The document passes it a ChromaDB client. Here memories are stored in libSQL, where they commit
+    with everything else, and ChromaDB is a projection of it; so this class takes the data access
+    layer, and the index instead of the client.
     """
 
     def __init__(self, data_access: DataAccessLayer, index: MemoryIndex | None = None) -> None:
-        """Remember what to use.
+        """Make a repository.
 
         Args:
             data_access: The primary database.
             index: Finds memories by meaning, such as `lab.memories.index`.
 
         Raises:
-            WrongUse: A client of ChromaDB was given.
+            WrongUse: One of the arguments is a ChromaDB client.
         """
         if any(hasattr(given, "get_or_create_collection") for given in (data_access, index)):
             raise WrongUse(
-                "Memories are stored in libSQL, and ChromaDB follows by `lab.sync()`, so a client "
-                "of ChromaDB cannot be used: "
+                "Memories are stored in libSQL, and `lab.sync()` updates ChromaDB from it, so a "
+                "client of ChromaDB cannot be used: "
                 "write `ChromaDBMemoryRepository(dal, lab.memories.index)`."
             )
         super().__init__(data_access, index)

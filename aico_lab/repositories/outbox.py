@@ -1,7 +1,7 @@
-"""The outbox: events that commit with what they tell of; the bus delivers them afterwards.
+"""The outbox: events that commit together with the rows they are about, for later delivery.
 
-The queue lies in libSQL and not in a store of its own because only there an event and its cause
-commit together: there is no moment at which one is kept and the other is not.
+The queue is a table in libSQL and not a separate store, because an event and its rows can commit
+in one transaction only there.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ async def enqueue(dal: DataAccessLayer, topic: str, payload: Mapping[str, Any]) 
 
     Args:
         dal: The primary database.
-        topic: What happened.
-        payload: What is to be known about it, as JSON can say it.
+        topic: The topic of the event.
+        payload: The data of the event, a JSON object.
 
     Raises:
         InvalidTopic: The topic is malformed.
-        InvalidEntity: The payload is no JSON object.
+        InvalidEntity: The payload is not a JSON object.
     """
     await dal.execute(INSERT, event(topic, payload))
 
 
 def event(topic: str, payload: Mapping[str, Any]) -> tuple[str, str]:
-    """Give topic and payload as they are written.
+    """Return the topic and the payload's JSON text, validated.
 
     Raises:
         InvalidTopic: The topic is malformed.
-        InvalidEntity: The payload is no JSON object.
+        InvalidEntity: The payload is not a JSON object.
     """
     written = values.to_json("payload", values.json_object("payload", payload))
     return values.topic(topic), written

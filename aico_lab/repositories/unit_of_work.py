@@ -1,4 +1,4 @@
-"""Everything or nothing: rows, change feed and events of one piece of work, in one transaction."""
+"""Units of work: rows, change feed and events that commit in one transaction, or not at all."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class AbstractUnitOfWork(ABC):
-    """What is done inside is kept by `commit()`, and by nothing else.
+    """A transaction over all repositories; only `commit()` keeps its changes.
 
     ::
 
@@ -38,9 +38,10 @@ class AbstractUnitOfWork(ABC):
             memory = await uow.memories.create(content, user_id)
             await uow.commit()
 
-    Left without a commit, or by an exception, it is undone. After the commit it is over: what comes
-    next belongs into another. One inside another of the same task is undone with the outer one.
-    Other repositories on the same data access layer take part, too, when the same task uses them.
+    Without a commit, or after an exception, the block is rolled back. After the commit the unit of
+    work is closed; make another one for more work. A unit of work inside another one of the same
+    task is rolled back with the outer one. Other repositories on the same data access layer take
+    part, too, when the same task uses them.
     """
 
     users: UserRepository
@@ -64,25 +65,25 @@ class AbstractUnitOfWork(ABC):
         return self
 
     async def commit(self) -> None:
-        """Keep everything that was done.
+        """Commit all changes and close the unit of work.
 
         Raises:
-            WrongUse: There is nothing open.
-            StorageError: It could not be kept, and is undone.
+            WrongUse: The unit of work is not open.
+            StorageError: The commit failed; all changes are rolled back.
         """
         await self._close().__aexit__(None, None, None)
 
     async def publish(self, topic: str, payload: dict[str, Any]) -> None:
-        """Send an event when, and only when, this is committed; it is delivered afterwards.
+        """Add an event that is delivered if, and only if, this unit of work commits.
 
         Args:
-            topic: What happened.
-            payload: What is to be known of it, as JSON can say it.
+            topic: The topic of the event.
+            payload: The data of the event, a JSON object.
 
         Raises:
             InvalidTopic: The topic is malformed.
-            InvalidEntity: The payload is no JSON object.
-            WrongUse: There is nothing open.
+            InvalidEntity: The payload is not a JSON object.
+            WrongUse: The unit of work is not open.
         """
         if self._transaction is None:
             raise WrongUse(_OVER)
@@ -107,7 +108,7 @@ class AbstractUnitOfWork(ABC):
             return
 
     def __getattr__(self, name: str) -> Any:
-        # Only where it is not open is a repository missing.
+        # Repositories are attributes only while the unit of work is open.
         raise WrongUse(_OVER) if name in REPOSITORIES else AttributeError(name)
 
     def _close(self) -> AbstractAsyncContextManager[object]:
@@ -121,11 +122,11 @@ class AbstractUnitOfWork(ABC):
 
     @abstractmethod
     def _begin(self) -> AbstractAsyncContextManager[object]:
-        """Give a transaction, not entered yet."""
+        """Return a transaction that is not entered yet."""
 
     @abstractmethod
     def _repositories(self) -> dict[str, object]:
-        """Give the repositories that take part in it, by their names here."""
+        """Return the repositories that take part, by attribute name."""
 
     @abstractmethod
     async def _enqueue(self, topic: str, payload: dict[str, Any]) -> None:
@@ -141,15 +142,15 @@ class UnitOfWork(AbstractUnitOfWork):
     def __init__(
         self, dal: DataAccessLayer | None = None, index: MemoryIndex | None = None
     ) -> None:
-        """Open nothing yet.
+        """Make a unit of work; `async with` opens it.
 
         Args:
-            dal: The primary database; the data access layer that is open, if None.
-            index: Finds memories by meaning, such as `lab.memories.index`; needed for
+            dal: The primary database; None for the only open data access layer.
+            index: Finds memories by meaning, such as `lab.memories.index`; needed by
                 `memories.get_by_context` only.
 
         Raises:
-            WrongUse: No layer was given, and not exactly one is open.
+            WrongUse: `dal` is None, and no or several data access layers are open.
         """
         super().__init__()
         self._dal = open_layer() if dal is None else dal
@@ -199,7 +200,7 @@ class InMemoryUnitOfWork(AbstractUnitOfWork):
 
 
 class _LeftWithoutCommitError(Exception):
-    """Makes a transaction undo itself."""
+    """Makes a transaction roll back."""
 
 
 _OVER: Final = "This unit of work is not open: use it inside `async with`, before its commit."

@@ -1,7 +1,7 @@
-"""Words of texts and of queries, as the full-text index of the primary database sees them.
+"""Words of texts and queries, tokenised as in the full-text index of the primary database.
 
-A query comes from a person who knows no operators: it is taken apart at white space, and each
-piece is something to find. Where there is no word in it at all, only the text itself can be found.
+A query has no operators: it is split at white space, and a text must contain each piece. A query
+without any word is searched for literally.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 MAX_PIECES: Final = 1_000
-"""Of a longer query the first pieces count: the time of a search grows with the square of them."""
+"""The pieces of a query that count: the time of a search grows with the square of their number."""
 
 _WORD: Final = re.compile(r"[^\W_]+")
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
@@ -24,37 +24,39 @@ _K1, _B = 1.2, 0.75  # SQLite's parameters of BM25
 
 
 def words(text: str) -> list[str]:
-    """Give the words of a text in order, without case and accents (tokenizer `unicode61`)."""
+    """Return the words of a text in order, without case and accents (tokenizer `unicode61`)."""
     apart = unicodedata.normalize("NFD", text)
     plain = "".join(c for c in apart if not unicodedata.combining(c))
     return _WORD.findall(plain.lower())
 
 
 def pieces(query: str) -> list[str]:
-    """Take a query apart; white space, and what no stored text can hold, is between the pieces."""
+    """Split a query at white space and at characters that cannot be stored; drop duplicates."""
     return list(dict.fromkeys(_UNSTORABLE.sub(" ", query).split()))[:MAX_PIECES]
 
 
 def has_words(query: str) -> bool:
-    """Say whether a query can be looked up in an index of words."""
+    """Return whether a query contains a word, so that the full-text index can answer it."""
     return any(words(piece) for piece in pieces(query))
 
 
 def literal(query: str) -> str:
-    """Give what to look for where a query has no words: the query itself, or nothing."""
+    """Return the text to search for literally if a query has no words; it may be empty."""
     return _UNSTORABLE.sub(" ", query).strip()
 
 
 def match_expression(query: str) -> str:
-    """Write a query in the language of FTS5: all its pieces as strings, so nothing is an operator.
+    """Return a query as an FTS5 expression: every piece quoted, so that none is an operator.
 
-    Pieces side by side must all be found; those without a word are left out by FTS5 itself.
+    FTS5 requires all pieces to match, and ignores pieces without a word.
     """
     return " ".join('"{}"'.format(piece.replace('"', '""')) for piece in pieces(query))
 
 
 def bm25(query: str, texts: Sequence[str]) -> dict[int, float]:
-    """Score the texts that hold every piece of a query, by their positions; higher is better.
+    """Return the scores of the texts that contain every piece of a query; higher is better.
+
+    The keys are positions in `texts`. Pieces without a word are ignored.
 
     Source: the function `bm25` of SQLite's FTS5.
     """

@@ -1,4 +1,4 @@
-"""What SQLite's authorizer answers when a statement of a plugin is compiled."""
+"""The rules by which SQLite's authorizer checks a plugin's statements as they are compiled."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-# Prefixes that the database, the change feed or the rules below use themselves, and those of the
-# core's tables, indexes and triggers: a plugin may be there before the core's newest versions.
+# Prefixes used by the database, the change feed or the rules below, and those of the core's tables,
+# indexes and triggers: a plugin may be active before the core's newest versions are applied.
 RESERVED = frozenset(
     {"sqlite", "libsql", "pragma", "vector", "feed", "schema", "idx", "temp", "main"}
     | {"bus", "change", "conversation", "conversations", "dead", "embeddings", "feedback"}
@@ -39,13 +39,13 @@ _INDEXES = frozenset({sqlite3.SQLITE_CREATE_INDEX, sqlite3.SQLITE_DROP_INDEX})
 
 @dataclass
 class Guard:
-    """The answers for one plugin.
+    """The authorizer for one plugin.
 
     Attributes:
-        plugin: Its name; what it owns is named `<plugin>_…`.
-        foreign: What has such a name, and another schema made it; in lower case.
+        plugin: The plugin's name; its own objects are named `<plugin>_…`.
+        foreign: Names of objects of other schemas, in lower case; they are not the plugin's own.
         verb: The first two words of the statement that is compiled.
-        denied: What was denied first, in words.
+        denied: A description of the first denied action.
     """
 
     plugin: str
@@ -56,22 +56,22 @@ class Guard:
     def allow(
         self, action: int, first: str | None, second: str | None, database: str | None, _by: object
     ) -> int:
-        """Answer; the arguments are those of `sqlite3_set_authorizer`."""
+        """Return SQLITE_OK or SQLITE_DENY for the arguments of `sqlite3_set_authorizer`."""
         names = first or "", second or ""
-        # Renaming is the one action that names its database first.
+        # ALTER TABLE is the only action whose first argument is the database.
         if action == sqlite3.SQLITE_ALTER_TABLE:
             allowed = names[0] == "main" and self.is_own(names[1])
-        elif database == "temp":  # where SQLite looks for other mentions of what is renamed
+        elif database == "temp":  # SQLite searches it for references to a renamed object
             allowed = self.verb[:1] == ("alter",) and names[0] == "sqlite_temp_master"
         else:
             allowed = database in (None, "main") and self._allows(action, *names)
         if not allowed:
             what = ", ".join(name for name in (first, second) if name) or "a forbidden query"
-            self.denied = self.denied or f"it reaches for {what}"
+            self.denied = self.denied or f"it accesses {what}"
         return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
     def is_own(self, name: str) -> bool:
-        """Say whether a name has the plugin's prefix and nothing that needs quoting."""
+        """Return whether a name has the plugin's prefix, needs no quoting, and is not foreign."""
         pattern = rf"{self.plugin}_[a-z0-9_]+"
         prefixed = re.fullmatch(pattern, name, re.ASCII | re.IGNORECASE)
         return bool(prefixed) and name.lower() not in self.foreign
@@ -79,7 +79,7 @@ class Guard:
     def _allows(self, action: int, first: str, second: str) -> bool:
         verb, own = self.verb[:1], self.is_own
         match action:
-            case sqlite3.SQLITE_SELECT:  # CREATE TABLE … AS would read the masters
+            case sqlite3.SQLITE_SELECT:  # CREATE TABLE … AS could read the master tables
                 allowed = verb != ("create",)
             case sqlite3.SQLITE_FUNCTION:
                 allowed = second not in _FORBIDDEN_FUNCTIONS
@@ -87,11 +87,11 @@ class Guard:
                 allowed = verb == ("create",)
             case sqlite3.SQLITE_CREATE_TRIGGER:
                 allowed = own(first) and own(second)
-            case sqlite3.SQLITE_DROP_TRIGGER:  # the feed's triggers go with their table
+            case sqlite3.SQLITE_DROP_TRIGGER:  # the feed's triggers are dropped with their table
                 allowed = own(second) and (own(first) or self.verb == ("drop", "table"))
             case _ if action in _INDEXES:
                 allowed = own(second)
-            case _ if action in _ROWS:  # SQLite writes its own tables while it defines something
+            case _ if action in _ROWS:  # SQLite writes its own tables in CREATE, DROP and ALTER
                 allowed = own(first) or (verb in _DEFINES and first in _MASTERS)
             case _:
                 allowed = action in _TABLES_AND_VIEWS and own(first)

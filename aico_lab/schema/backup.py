@@ -1,4 +1,4 @@
-"""A verified copy of the database before something in it is lost."""
+"""Verified copies of the database, made before a migration that may lose data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
 
 KEPT = 3
-"""How many backups stay: to go back three steps, while a large database fits more than once."""
+"""The number of backups that are kept: a trade-off between steps to go back and disk space."""
 
 PARTIAL = ".partial"
 
@@ -36,10 +36,11 @@ for source, target in zip(sys.argv[1::2], sys.argv[2::2]):
 
 
 def loses_data(connection: Connection, statements: Iterable[str]) -> bool:
-    """Say whether statements may lose rows, or values of them.
+    """Return whether statements may lose rows, or values in rows.
 
-    What a statement does to rows, only SQLite knows; so every one that names a table with rows, or
-    a view, is taken to lose some, unless it only creates something or adds a column.
+    Only SQLite knows how a statement changes rows. So every statement that names a view, or a table
+    with rows, counts as one that may, unless it only creates an object, adds a column, or drops a
+    view, index or trigger.
     """
     found = {
         name.lower(): (kind, name)
@@ -56,7 +57,7 @@ def loses_data(connection: Connection, statements: Iterable[str]) -> bool:
 
 
 def _risky(statements: Iterable[str]) -> list[str]:
-    """Give the tokens of what may change rows, and of the triggers that it may set off."""
+    """Return the tokens of statements that may change rows, and of triggers they may fire."""
     risky: list[str] = []
     triggers: list[str] = []
     for statement in statements:
@@ -74,20 +75,20 @@ def _risky(statements: Iterable[str]) -> list[str]:
 
 
 def back_up(connection: Connection, reason: str, *, spare: Collection[Path] = ()) -> Path:
-    """Copy the database into the folder `backups` beside it, and prove that the copy is good.
+    """Copy the database into the folder `backups` beside it, and verify the copy.
 
-    `VACUUM INTO` is no choice: libSQL writes an encrypted database in plain text by it.
+    `VACUUM INTO` cannot be used: libSQL's copy of an encrypted database would be plain text.
 
     Args:
-        connection: In a transaction that keeps other writers out and has written nothing yet.
-        reason: A part of the file's name.
-        spare: Older backups that stay; of the others only the newest do.
+        connection: In a transaction that holds the write lock and has written nothing yet.
+        reason: A part of the copy's file name.
+        spare: Older backups to keep; of the others only the newest `KEPT` are kept.
 
     Returns:
-        The copy, which has the key of the database.
+        The path of the copy, which has the key of the database.
 
     Raises:
-        StorageError: The copy could not be made, or is not equal to the database.
+        StorageError: The copy could not be made, or differs from the database.
     """
     source = connection.path
     folder = source.parent / "backups"
@@ -95,7 +96,7 @@ def back_up(connection: Connection, reason: str, *, spare: Collection[Path] = ()
     partial = target.with_name(f"{target.name}{PARTIAL}")
     with os_errors(folder):
         folder.mkdir(mode=0o700, exist_ok=True)
-        _sweep(folder)  # nobody else copies: the transaction keeps them out
+        _sweep(folder)  # no other copy is in progress: the transaction excludes it
     try:
         _copy(source, partial)
         _verify(connection, partial)
@@ -110,7 +111,7 @@ def back_up(connection: Connection, reason: str, *, spare: Collection[Path] = ()
 
 
 def backups_of(database: Path) -> list[Path]:
-    """Return the verified backups of a database, oldest first; not those that were half made."""
+    """Return the verified backups of a database, oldest first."""
     folder = database.parent / "backups"
     name = re.compile(rf"{re.escape(database.stem)}-\d{{8}}T\d{{12}}Z-.+\.db")
     return sorted(
@@ -125,7 +126,7 @@ def _prune(database: Path, spare: Collection[Path]) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove copies that were not finished, and the logs beside them."""
+    """Remove unfinished copies and the logs beside them."""
     for file in folder.glob(f"*{PARTIAL}*"):
         file.unlink(missing_ok=True)
 
@@ -133,8 +134,9 @@ def _sweep(folder: Path) -> None:
 def _copy(source: Path, target: Path) -> None:
     """Copy the file with its write-ahead log, in another process.
 
-    Closing a file releases every lock that the process has on it, also those of the open database.
-    A checkpoint meanwhile does no harm: only a writer could take pages out of the log.
+    Another process is needed because closing a file releases all locks that this process has on it,
+    even those of the open database. A checkpoint meanwhile is harmless: only a writer could
+    overwrite the log.
     """
     files = [source, source.with_name(f"{source.name}-wal")]
     size = sum(file.stat().st_size for file in files if file.exists())
@@ -147,18 +149,18 @@ def _copy(source: Path, target: Path) -> None:
         [sys.executable, "-I", "-S", "-c", _COPY, *pairs], check=False, capture_output=True
     )
     if copied.returncode:
-        raise NotPermitted(f"No backup could be written into {target.parent}: check that folder.")
+        raise NotPermitted(f"No backup could be written to {target.parent}: check that folder.")
 
 
 def check_backup(connection: Connection, backup: Path) -> None:
-    """Read a whole backup.
+    """Check the integrity of a whole backup.
 
     Args:
-        connection: To the database that it is a copy of.
+        connection: A connection to the database that was copied.
         backup: The copy.
 
     Raises:
-        StorageError: It is damaged, or has another key.
+        StorageError: The backup is damaged, or has another key.
     """
     with connection.open_beside(backup) as copy:
         if copy.fetch_all("PRAGMA quick_check") != [("ok",)]:
@@ -169,7 +171,7 @@ def _verify(connection: Connection, target: Path) -> None:
     with connection.open_beside(target) as copy:
         sound = copy.fetch_all("PRAGMA quick_check") == [("ok",)]
         if not sound or _counts(copy) != _counts(connection):
-            raise CorruptDatabase("The backup is not equal to the database: try again.")
+            raise CorruptDatabase("The backup differs from the database: try again.")
         copy.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
 
 

@@ -1,4 +1,4 @@
-"""Register schemas where they are written, and find those that other packages bring."""
+"""Register schemas where they are defined, and discover those of other packages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Given = TypeVar("Given")
 def register_schema(
     name: str, kind: Kind, *, priority: int = 100, registry: SchemaRegistry | None = None
 ) -> Callable[[Given], Given]:
-    """Register what is called or decorated with the result.
+    """Return a function or decorator that registers a schema.
 
     ::
 
@@ -40,12 +40,12 @@ def register_schema(
     Args:
         name: See `SchemaRegistry.register`.
         kind: 'core' or 'plugin'.
-        priority: Lower ones are applied first.
-        registry: Where it is registered, if not in the default registry.
+        priority: Schemas of lower priority are applied first.
+        registry: The registry to add the schema to; by default the default registry.
 
     Returns:
-        A function that takes the versions, a function that gives them, or a class that has them as
-        `versions`, and gives back what it took.
+        A function whose argument is the versions, a function that returns them, or a class with an
+        attribute `versions`; it returns its argument.
 
     Raises:
         InvalidValue: See `SchemaRegistry.register`.
@@ -58,7 +58,7 @@ def register_schema(
         elif callable(given):
             versions = given()
         if not isinstance(versions, Mapping):
-            raise InvalidValue(f"The schema {name!r} has no versions: give them by number.")
+            raise InvalidValue(f"The schema {name!r} has no versions: map numbers to versions.")
         chosen = SchemaRegistry.default if registry is None else registry
         chosen.register(name, kind, versions, priority=priority)
         return given
@@ -67,17 +67,17 @@ def register_schema(
 
 
 def discover(*modules: str) -> list[str]:
-    """Import modules that call `register_schema`; a second time changes nothing.
+    """Import modules that call `register_schema`; a second call changes nothing.
 
     Args:
-        modules: Names of modules; by default those that installed packages name as entry points of
-            the group `aico_lab.schemas`.
+        modules: Names of modules; by default the entry points of installed packages in the group
+            `aico_lab.schemas`.
 
     Returns:
-        The names of what was imported.
+        The names of the imported modules or entry points.
 
     Raises:
-        SchemaError: One of them cannot be imported.
+        SchemaError: A module cannot be imported.
     """
     found: list[tuple[str, Callable[[], object]]] = [
         (name, partial(importlib.import_module, name)) for name in modules
@@ -89,7 +89,7 @@ def discover(*modules: str) -> list[str]:
             load()
         except AicoLabError:
             raise
-        except Exception as error:  # whatever a foreign module does while it is imported
+        except Exception as error:  # importing another package's module may raise anything
             raise SchemaError(
                 f"The plugin {name!r} cannot be imported ({type(error).__name__}: {error}): "
                 "repair or uninstall it."

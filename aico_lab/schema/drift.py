@@ -1,4 +1,4 @@
-"""Compare the live schema with what its versions make of an empty database in memory."""
+"""Compare the live schema with the one that its versions create in an empty database."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from aico_lab.schema.versions import Schema
 
 VECTOR_TABLE = "libsql_vector_meta_shadow"
-"""libSQL's own list of vector indexes: there as soon as anybody makes one."""
+"""libSQL's own table of vector indexes, created with the first one."""
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaObject:
-    """A table, index, trigger or view, equal to another one that was written differently.
+    """A table, index, trigger or view; equal if the normalised definitions are equal.
 
     Attributes:
-        table: What it belongs to; its own name for a table or view.
-        sql: Its definition in tokens.
+        table: The table that it belongs to; its own name for a table or view.
+        sql: Its normalised definition.
     """
 
     table: str
@@ -35,9 +35,9 @@ class SchemaObject:
 
 
 def structure(connection: Connection) -> dict[str, SchemaObject]:
-    """Give the objects of a database by kind and name, such as 'table messages'.
+    """Return the objects of a database by kind and name, such as 'table messages'.
 
-    The change feed's triggers of an earlier version of this program count as those of this one.
+    Triggers of the change feed by earlier versions of this program count as current ones.
     """
     former = feed.former_triggers(connection)
     objects = {}
@@ -53,12 +53,12 @@ def structure(connection: Connection) -> dict[str, SchemaObject]:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How a live schema differs from its versions; each object as 'table messages'.
+    """The differences between a live schema and its versions; objects as 'table messages'.
 
     Attributes:
-        added: Objects that no version makes.
-        missing: Objects that a version makes and that are not there.
-        changed: Objects that are defined otherwise.
+        added: Objects that no version creates.
+        missing: Objects that a version creates and the database does not have.
+        changed: Objects with another definition.
     """
 
     added: tuple[str, ...] = ()
@@ -67,18 +67,18 @@ class Drift:
 
     @property
     def broken(self) -> tuple[str, ...]:
-        """What a migration cannot build on: an added object is in nobody's way."""
+        """The differences that prevent a migration, in words; added objects do not."""
         return (*(f"{name} is missing" for name in self.missing),
                 *(f"{name} is changed" for name in self.changed))  # fmt: skip
 
 
 class Twin:
-    """What versions make of an empty database: nobody's data, the same engine, in memory."""
+    """An in-memory database of the same engine, with the schema of some versions and no data."""
 
     def __init__(self, steps: Iterable[tuple[Schema, int]]) -> None:
-        """Apply versions 1 to the number given of each schema, in the order given."""
+        """Apply the versions from 1 to the given number of each schema, in the given order."""
         self._connection = Connection(Path(":memory:"), None, busy_timeout=0)
-        self._connection.path = Path("the schema")  # as which it stands in errors
+        self._connection.path = Path("the schema")  # its name in error messages
         try:
             versions.prepare(self._connection)
             for schema, reached in steps:
@@ -92,7 +92,7 @@ class Twin:
         """Apply one version.
 
         Returns:
-            A sentence where something cannot be used any more: see `dangling`.
+            A sentence about an object that cannot be used any more, or None; see `dangling`.
         """
         before = self.structure()
         self._apply(schema, number)
@@ -106,11 +106,11 @@ class Twin:
         self._connection.execute("PRAGMA foreign_keys = ON")
 
     def structure(self) -> dict[str, SchemaObject]:
-        """Give its objects."""
+        """Return the objects of the twin."""
         return structure(self._connection)
 
     def compare(self, live: Connection, *, without: Collection[Guard] = ()) -> Drift:
-        """Say how a live database differs; what belongs to the plugins of `without` is left out."""
+        """Return how a live database differs, ignoring objects of the plugins in `without`."""
         found, expected = structure(live), self.structure()
         added = [
             name
@@ -127,13 +127,13 @@ class Twin:
         )
 
     def dangling(self, names: Iterable[str] | None = None) -> str | None:
-        """Name a table or view that cannot be used, since something that it refers to is gone.
+        """Return a sentence about a table or view with a broken reference, or None.
 
-        SQLite finds such a reference in a view, a trigger or a foreign key only when a statement
-        that needs it is compiled, so one of each kind is compiled here.
+        SQLite finds a broken reference in a view, a trigger or a foreign key only when it compiles
+        a statement that needs it, so each kind of statement is compiled here.
 
         Args:
-            names: The objects to look at; all of them by default.
+            names: The objects to check; by default all.
         """
         for name in self.structure() if names is None else names:
             kind, _, table = name.partition(" ")
@@ -145,7 +145,7 @@ class Twin:
         return None
 
     def close(self) -> None:
-        """Forget it."""
+        """Close the in-memory database."""
         self._connection.close()
 
     def __enter__(self) -> Self:
@@ -156,7 +156,7 @@ class Twin:
 
 
 def _owner(objects: Mapping[str, SchemaObject], name: str) -> str:
-    """Give the table to which an object belongs; libSQL keeps a vector index in one of its own."""
+    """Return the table that an object belongs to, even if it is part of a vector index."""
     table = objects[name].table
     index = objects.get(f"index {table.removesuffix('_shadow')}")
     return index.table if index and table.endswith("_shadow") else table
@@ -168,7 +168,7 @@ def _uses(connection: Connection, kind: str, name: str) -> list[str]:
         return [f"SELECT * FROM {table}"]
     if kind != "table":
         return []
-    # Hidden columns are generated, or arguments of a virtual table.
+    # Hidden columns are not listed: they are generated, or arguments of a virtual table.
     columns = [quoted(column) for (column,) in connection.fetch_all(
         "SELECT name FROM pragma_table_info(?)", [name])]  # fmt: skip
     return [

@@ -1,9 +1,9 @@
 """The change feed: every change of a tracked table, in commit order, in the same transaction.
 
-A row of `change_log` names the changed row (see `aico_lab.schema.feed_keys`) and not its values; a
-consumer reads the present state of the named row, so replaying the log is harmless. Sequence
-numbers have no gaps, which lets a consumer tell a pruned log from a quiet one. `device_id` is NULL
-for a change made on this device.
+A row of `change_log` names the changed row (see `aico_lab.schema.feed_keys`), but not its values; a
+consumer reads the current state of the named row, so replaying the log is harmless. Sequence
+numbers have no gaps, so a consumer can tell a pruned log from one without changes. `device_id` is
+NULL for a change made on this device.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
 
 PATIENCE = 1.0
-"""Seconds that pruning waits for a writer: what is held up by it is only that."""
+"""Seconds that pruning waits for a writer; it can also be done later."""
 
 TABLES = (
     """CREATE TABLE IF NOT EXISTS change_log (
@@ -45,29 +45,29 @@ TABLES = (
 )
 
 CLOCK = "CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
-"""Milliseconds since 1970: a tenth of the cost of formatting the time for every row.
+"""SQL for milliseconds since 1970, at a tenth of the cost of formatting the time for every row.
 
-Other programs run it too, with the SQLite that they have; only 3.42 knows a shorter way.
+Other programs run it in triggers, with their own SQLite; a shorter way needs 3.42.
 """
 
 FORMER_CLOCK = "CAST(unixepoch('subsec') * 1000 AS INTEGER)"
 
 _MARK = f"""INSERT INTO change_log (table_name, row_key, op, at)
     VALUES ('feed_tables', '', 'update', {CLOCK})"""
-"""Logs that the feed itself changed, and not a row: consumers see that there is something to do."""
+"""Logs a change of the feed itself instead of a row, so that consumers see a new change."""
 
 PRUNE = "DELETE FROM change_log WHERE seq < (SELECT min(acknowledged) FROM feed_consumers)"
-"""Removes what every consumer holds; the last change that all of them have stays as an anchor."""
+"""Deletes changes that all consumers acknowledged, except the last one, which is the anchor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How far a consumer has read.
+    """The position of a consumer in the feed.
 
     Attributes:
-        database_id: Which database it read.
-        seq: The last change that it holds.
-        anchor: What that change was; a database restored from a backup has another one there.
+        database_id: The id of the database.
+        seq: The sequence number of the last change that the consumer has processed.
+        anchor: The content of that change; a restored database has another change at `seq`.
     """
 
     database_id: str
@@ -76,16 +76,15 @@ class Cursor:
 
 
 def track(connection: Connection, table: str, key_columns: Sequence[str]) -> None:
-    """Write the triggers that log every change of a table, where they are not there yet.
+    """Create the triggers that log every change of a table, unless they exist.
 
-    Rows that are in the table already are logged as new ones. A table that was in the feed and has
-    lost its triggers was rebuilt: nobody knows which of its rows changed, so every consumer has to
-    start anew.
+    Existing rows of the table are logged as inserted. A table that was in the feed but has lost its
+    triggers was rebuilt: its changed rows are unknown, so every consumer has to start again.
 
     Args:
-        connection: Inside the transaction that made the table.
-        table: Its name.
-        key_columns: What identifies a row.
+        connection: Inside the transaction that created the table.
+        table: The name of the table.
+        key_columns: The columns that identify a row.
     """
     known = tracked_tables(connection).get(table)
     if known == tuple(key_columns) and _has_triggers(connection, table):
@@ -104,7 +103,7 @@ def track(connection: Connection, table: str, key_columns: Sequence[str]) -> Non
 
 
 def renew(connection: Connection) -> None:
-    """Write the triggers anew that an earlier version of this program wrote.
+    """Replace the triggers that an earlier version of this program created.
 
     Args:
         connection: Inside a transaction.
@@ -123,11 +122,11 @@ def renew(connection: Connection) -> None:
 
 
 class Renewed(NamedTuple):
-    """A trigger that an earlier version of this program wrote in another way.
+    """The current form of a trigger that an earlier version of this program defined differently.
 
     Attributes:
-        table: The table that it follows.
-        sql: Its definition as of this version, in one form.
+        table: The table whose changes the trigger logs.
+        sql: The trigger's current definition, normalised.
     """
 
     table: str
@@ -135,7 +134,7 @@ class Renewed(NamedTuple):
 
 
 def former_triggers(connection: Connection) -> dict[str, Renewed]:
-    """Return the triggers of earlier versions for the tables of the feed, by their definition."""
+    """Return the feed's current triggers by the normalised definitions of earlier versions."""
     found: dict[str, Renewed] = {}
     if connection.fetch_one("SELECT 1 FROM sqlite_master WHERE name = 'feed_tables'"):
         for table, key_columns in tracked_tables(connection).items():
@@ -158,12 +157,12 @@ def triggers(
     key_columns: Sequence[str],
     key: Callable[[str, Sequence[str]], str] = feed_keys.expression,
 ) -> dict[str, str]:
-    """Return the triggers of a table by their names.
+    """Return the definitions of a table's triggers by name.
 
     Args:
-        table: Its name.
-        key_columns: What identifies a row.
-        key: Gives SQL that names a row.
+        table: The name of the table.
+        key_columns: The columns that identify a row.
+        key: Returns SQL for the key of a row.
     """
     old, new = key("OLD", key_columns), key("NEW", key_columns)
     bodies = {
@@ -195,7 +194,7 @@ def _has_triggers(connection: Connection, table: str) -> bool:
 
 
 def can_follow(connection: Connection, table: str, key_columns: Sequence[str]) -> bool:
-    """Say whether a table is there under exactly this name, with these columns."""
+    """Return whether a table of exactly this name exists and has these columns."""
     columns = connection.fetch_all(
         "SELECT c.name FROM sqlite_master AS t, pragma_table_xinfo(t.name) AS c "
         "WHERE t.type = 'table' AND t.name = ?",
@@ -205,7 +204,7 @@ def can_follow(connection: Connection, table: str, key_columns: Sequence[str]) -
 
 
 def is_over(connection: Connection, table: str, tracked: Container[str]) -> bool:
-    """Say whether a table was dropped, or has a new name that is among those to be tracked."""
+    """Return whether a table was dropped, or renamed to one of the tables to be tracked."""
     found = connection.fetch_all(
         "SELECT tbl_name FROM sqlite_master WHERE (type = 'table' AND lower(name) = lower(?)) "
         "OR (type = 'trigger' AND name = ?)",
@@ -215,13 +214,14 @@ def is_over(connection: Connection, table: str, tracked: Container[str]) -> bool
 
 
 def untrack(connection: Connection, table: str) -> None:
-    """Take a table out of the feed, whether or not it still exists.
+    """Remove a table from the feed, whether or not it still exists.
 
-    Its rows' keys leave the log too; their numbers stay, so that the log has no gap.
+    The keys of its rows are removed from the log; their sequence numbers stay, so that the log has
+    no gap.
 
     Args:
         connection: Inside the transaction that removes the table.
-        table: Its name.
+        table: The name of the table.
     """
     for event in ("insert", "update", "delete"):
         connection.execute(f"DROP TRIGGER IF EXISTS feed_{table}_{event}")
@@ -232,14 +232,14 @@ def untrack(connection: Connection, table: str) -> None:
 
 
 def _break_off(connection: Connection) -> None:
-    """Forget every change and leave a gap in the numbers, so that no cursor can be continued."""
+    """Delete every change and leave a gap in the numbers, so that every cursor is invalid."""
     connection.execute(_MARK)
     connection.execute("DELETE FROM change_log")
     connection.execute(_MARK)
 
 
 def tracked_tables(connection: Connection) -> dict[str, tuple[str, ...]]:
-    """Give the tables of the feed, each with the columns of its row key."""
+    """Return the tables of the feed, each with its key columns."""
     return {
         table: tuple(json.loads(keys))
         for table, keys in connection.fetch_all(
@@ -249,7 +249,7 @@ def tracked_tables(connection: Connection) -> dict[str, tuple[str, ...]]:
 
 
 def head(connection: Connection) -> Cursor:
-    """Give the cursor of a consumer that has read everything up to now."""
+    """Return the cursor at the end of the feed."""
     rows = connection.fetch_all("SELECT value FROM system_state WHERE key = 'database_id'")
     last = connection.fetch_all("SELECT coalesce(max(seq), 0) FROM change_log")
     seq = last[0][0]
@@ -257,21 +257,20 @@ def head(connection: Connection) -> Cursor:
 
 
 def continues(connection: Connection, cursor: Cursor) -> bool:
-    """Say whether the feed goes on from a cursor, or its consumer must start anew.
+    """Return whether the feed can be continued at a cursor; if not, the consumer must start again.
 
-    It does not where the log was pruned past the cursor, or where the database is another one or
-    was restored from a backup. The change at the cursor itself is never pruned, so comparing it is
-    enough.
+    It cannot if the log was pruned past the cursor, the database was replaced, or it was restored
+    from a backup. The change at a consumer's cursor is never pruned, so comparing it is enough.
     """
     if head(connection).database_id != cursor.database_id:
         return False
-    if cursor.seq == 0:  # nothing was read yet: the log must reach back to its beginning
+    if cursor.seq == 0:  # nothing was read yet: the log must still have its first change
         return connection.fetch_one("SELECT min(seq) FROM change_log") in ((None,), (1,))
     return cursor.anchor == _anchor(connection, cursor.seq)
 
 
 def acknowledge(connection: Connection, consumer: str, seq: int) -> None:
-    """Note that a consumer holds everything up to `seq`, and prune behind the slowest one."""
+    """Store that a consumer has processed the changes up to `seq`, and prune the log."""
     with connection.transaction():
         connection.execute(
             "INSERT INTO feed_consumers VALUES (?, ?) ON CONFLICT (consumer) "
@@ -282,7 +281,7 @@ def acknowledge(connection: Connection, consumer: str, seq: int) -> None:
 
 
 def try_to_acknowledge(connection: Connection, consumer: str, seq: int) -> None:
-    """Do the same, unless another connection writes for long: then the next time will do it."""
+    """Do the same, or nothing if another connection writes for longer than `PATIENCE`."""
     patience, connection.busy_timeout = connection.busy_timeout, PATIENCE
     try:
         with contextlib.suppress(DatabaseLocked):
@@ -292,10 +291,10 @@ def try_to_acknowledge(connection: Connection, consumer: str, seq: int) -> None:
 
 
 def _prune(connection: Connection) -> None:
-    """Remove what every consumer holds; where that is all, at once and not row by row.
+    """Delete the changes that all consumers acknowledged; if those are all, empty the table.
 
-    SQLite empties a table without looking at its rows; after the first load of a large home the
-    log has as many of them as the home has.
+    SQLite empties a table without reading its rows; after the first load of a large home the log
+    has as many rows as the home.
     """
     all_held = (
         "FROM change_log WHERE seq = (SELECT max(seq) FROM change_log) "
@@ -314,7 +313,7 @@ def _prune(connection: Connection) -> None:
 def _anchor(connection: Connection, seq: int) -> str:
     if seq == 0:
         return ""
-    # The key in hexadecimal digits: another program may have given it bytes that are no text.
+    # The key in hexadecimal digits: another program may have written bytes that are not text.
     row = connection.fetch_one(
         "SELECT json_array(table_name, hex(row_key), op, at) FROM change_log WHERE seq = ?", [seq]
     )

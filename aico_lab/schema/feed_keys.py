@@ -1,9 +1,9 @@
-"""How the change feed names a row: by its key, so that no two keys have the same name.
+"""Encode the keys of rows in the change feed, so that different keys have different encodings.
 
-A key of one text or whole number is logged as it is, as text, and one of several of them as a JSON
-array: that is what people and subscribers read. Any other key (with a blob, a floating-point number
-or NULL in it) is logged as a blob that tells the storage class of each of its values, such as
-`typed b6F6B,t6F6B,i1,r0.5,n`. No key is refused, since that would refuse the write itself.
+A key of one text or whole number is logged as text, and a key of several of these as a JSON array,
+which people and subscribers can read. Any other key (with a blob, a floating-point number or NULL)
+is logged as a blob with the storage class of each value, such as `typed b6F6B,t6F6B,i1,r0.5,n`. No
+key is refused, because that would refuse the write itself.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Part(NamedTuple):
     """The value of one column of a key.
 
     Attributes:
-        value: A text is given as bytes, since it need not be UTF-8.
-        is_blob: Whether the bytes are no text.
+        value: The value; text as bytes, because it need not be UTF-8.
+        is_blob: Whether bytes are a blob, not text.
     """
 
     value: Value
@@ -34,7 +34,7 @@ class Part(NamedTuple):
 
 
 def expression(row: str, columns: Sequence[str]) -> str:
-    """Return SQL that names a row.
+    """Return SQL for the encoded key of a row.
 
     Args:
         row: The table, or NEW or OLD in a trigger.
@@ -50,7 +50,7 @@ def expression(row: str, columns: Sequence[str]) -> str:
 
 
 def former_expression(row: str, columns: Sequence[str]) -> str:
-    """Return SQL by which earlier versions of this program named every row."""
+    """Return SQL for the key of a row as earlier versions of this program encoded it."""
     values = [f'{row}."{column}"' for column in columns]
     return values[0] if len(values) == 1 else f"json_array({', '.join(values)})"
 
@@ -59,7 +59,7 @@ FORMER_BLOBS: Final = (
     f"UPDATE change_log SET row_key = CAST('{_TYPED.decode()}b' || hex(row_key) AS BLOB) "
     "WHERE typeof(row_key) = 'blob'"
 )
-"""Names the rows anew that earlier versions logged by a blob."""
+"""Encodes the blob keys that earlier versions logged."""
 
 
 def _typed(value: str) -> str:
@@ -72,15 +72,15 @@ def _typed(value: str) -> str:
 
 
 def read(logged: bytes, *, is_blob: bool, columns: int) -> tuple[Part, ...]:
-    """Return the key that a row of the log names.
+    """Return the decoded key in a row of the log.
 
     Args:
-        logged: Its `row_key`.
-        is_blob: Whether it is stored as a blob.
-        columns: Of how many columns the key is.
+        logged: The bytes of `row_key`.
+        is_blob: Whether `row_key` is stored as a blob.
+        columns: The number of columns of the key.
 
     Raises:
-        CorruptDatabase: It is none.
+        CorruptDatabase: The value is not an encoded key of so many columns.
     """
     try:
         if is_blob and logged.startswith(_TYPED):
@@ -88,7 +88,7 @@ def read(logged: bytes, *, is_blob: bool, columns: int) -> tuple[Part, ...]:
         elif columns == 1:
             key = (Part(logged, is_blob),)
         else:
-            # Bytes that are not UTF-8 come through as they are.
+            # Bytes that are not UTF-8 are preserved.
             values = json.loads(logged.decode(errors="surrogateescape"))
             key = tuple(
                 Part(value.encode(errors="surrogateescape") if isinstance(value, str) else value)
@@ -99,7 +99,7 @@ def read(logged: bytes, *, is_blob: bool, columns: int) -> tuple[Part, ...]:
     except (ValueError, TypeError, KeyError):
         pass
     raise CorruptDatabase(
-        f"The change feed names a row by {logged[:80]!r}, which is no key of {columns} columns: "
+        f"The change feed contains {logged[:80]!r}, which is not a key of {columns} columns: "
         "restore the database from a backup."
     )
 
@@ -120,9 +120,9 @@ def _read(part: str) -> Part:
 
 
 def shown(logged: bytes, *, is_blob: bool) -> str:
-    """Return what a row of the log names as text for people and subscribers.
+    """Return the key in a row of the log as text for people and subscribers.
 
-    A text or a JSON array is given as it is; any other key as literals of SQL.
+    Text and JSON arrays are returned unchanged, any other key as SQL literals.
     """
     if not is_blob:
         return logged.decode(errors="replace")
@@ -131,7 +131,7 @@ def shown(logged: bytes, *, is_blob: bool) -> str:
 
 
 def literal(part: Part) -> str:
-    """Return the value as a literal of SQL, such as NULL, 1, 0.5, 'text' or x'00ff'."""
+    """Return the value as an SQL literal, such as NULL, 1, 0.5, 'text' or x'00ff'."""
     value = part.value
     if value is None:
         return "NULL"

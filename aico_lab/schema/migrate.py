@@ -1,8 +1,9 @@
 """Move a database between the versions of its schemas, each step in one transaction.
 
-A step is proved before it touches a row: its statements run on a twin of the database in memory
-(see `aico_lab.schema.drift`), a plugin's in the sandbox before. Where rows may be lost, a backup
-comes first. Afterwards the database must be sound, and look like the twin; else nothing happened.
+Before a step changes the database, its statements run on an in-memory twin of the schema (see
+`aico_lab.schema.drift`), and a plugin's statements in the sandbox before that. If rows may be lost,
+a backup is made first. Afterwards the database must be intact and have the schema of the twin;
+otherwise the step is rolled back.
 """
 
 from __future__ import annotations
@@ -38,20 +39,20 @@ if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
     from aico_lab.schema.versions import Direction, Schema
 
-LOCK_SECONDS = 30.0  # for which a second migrator waits
+LOCK_SECONDS = 30.0  # maximum wait for another migration
 
 
 @dataclass(frozen=True, slots=True)
 class MigrationStep:
-    """One version that was applied or rolled back, or would be.
+    """One version that was applied or rolled back, or would be in a dry run.
 
     Attributes:
         schema: The name of the schema.
-        version: The version.
-        name: What the version is called.
+        version: The number of the version.
+        name: The name of the version.
         direction: Whether it was applied or rolled back.
-        statements: What was executed.
-        backup: The copy that was made before, where rows might be lost.
+        statements: The executed statements.
+        backup: The backup made before, if rows might be lost.
     """
 
     schema: str
@@ -64,10 +65,10 @@ class MigrationStep:
 
 @contextlib.contextmanager
 def exclusive(connection: Connection) -> Iterator[None]:
-    """Keep other migrators out, and foreign keys from acting while tables come and go.
+    """Exclude other migrations, and turn foreign keys off, during the block.
 
     Raises:
-        MigrationBusy: Another program has been migrating the database for a long time.
+        MigrationBusy: Another program migrates the database for longer than `LOCK_SECONDS`.
         InvalidValue: The connection is in a transaction.
     """
     if connection.in_transaction:
@@ -78,8 +79,8 @@ def exclusive(connection: Connection) -> Iterator[None]:
         return MigrationBusy(f"{name} is being migrated by {who}: try again when it is done.")
 
     with held(connection.path.with_name(f"{name}.migration.lock"), LOCK_SECONDS, busy):
-        # Else dropping a table would delete the rows that refer to it. It has no effect inside a
-        # transaction; instead, each one checks every reference before it commits.
+        # Otherwise dropping a table would delete the rows that refer to it. The PRAGMA has no
+        # effect inside a transaction; each transaction checks all references before its commit.
         connection.execute("PRAGMA foreign_keys = OFF")
         try:
             yield
@@ -88,7 +89,7 @@ def exclusive(connection: Connection) -> Iterator[None]:
 
 
 def known_steps(connection: Connection, schemas: Sequence[Schema]) -> list[tuple[Schema, int]]:
-    """Give the schemas that the database has just as they are known here, with their versions."""
+    """Return the schemas, with versions, whose applied versions are all registered unchanged."""
     current, checksums = current_versions(connection), {}
     if current:
         checksums = applied_checksums(connection)
@@ -104,21 +105,21 @@ def known_steps(connection: Connection, schemas: Sequence[Schema]) -> list[tuple
 
 
 class Migration:
-    """Moves one database; made and used while `exclusive` holds."""
+    """Migrates one database; to be made and used inside `exclusive`."""
 
     def __init__(
         self, connection: Connection, schemas: Sequence[Schema], *, dry_run: bool = False
     ) -> None:
-        """Look at the database.
+        """Check the database.
 
         Args:
             connection: The live database.
-            schemas: Every schema that is known, in the order in which they are applied.
-            dry_run: Make no backups, since the caller undoes everything.
+            schemas: Every registered schema, in the order in which they are applied.
+            dry_run: Make no backups, because the caller rolls everything back.
 
         Raises:
-            CorruptDatabase: It is damaged, or a row refers to one that is not there.
-            SchemaTampered: Its schema is not what was applied.
+            CorruptDatabase: The database is damaged, or a row refers to a missing row.
+            SchemaTampered: The live schema differs from the applied versions.
         """
         self._connection = connection
         self._dry_run = dry_run
@@ -131,12 +132,12 @@ class Migration:
         if drift.broken:
             self.close()
             raise SchemaTampered(
-                f"The schema of {connection.path.name} is not what was applied "
+                f"The schema of {connection.path.name} differs from the applied versions "
                 f"({', '.join(drift.broken)}): restore it from a backup."
             )
 
     def close(self) -> None:
-        """Forget the twin."""
+        """Close the twin."""
         self._twin.close()
 
     def __enter__(self) -> Self:
@@ -146,21 +147,21 @@ class Migration:
         self.close()
 
     def apply(self, schema: Schema) -> list[MigrationStep]:
-        """Apply the versions of a schema that are missing.
+        """Apply the missing versions of a schema.
 
         Raises:
-            StatementForbidden: A plugin's version reaches beyond the plugin's own tables.
-            MigrationFailed: A version did not apply; the database stands at the one before it.
+            StatementForbidden: A plugin's version accesses more than the plugin's own tables.
+            MigrationFailed: A version failed; the database has the version before it.
         """
         missing = range(self._steps[schema] + 1, schema.newest + 1)
         return [self._move(schema, number, "apply") for number in missing]
 
     def roll_back(self, schema: Schema, to_version: int) -> list[MigrationStep]:
-        """Roll versions of a schema back, newest first.
+        """Roll back the versions of a schema above `to_version`, newest first.
 
         Raises:
-            DowngradeImpossible: A version has nothing that undoes it, or others depend on it.
-            MigrationFailed: A version could not be undone; the database stands at it.
+            DowngradeImpossible: A version has no rollback statements, or other schemas need it.
+            MigrationFailed: A rollback failed; the database still has that version.
         """
         numbers = range(self._steps[schema], to_version, -1)
         for number in numbers:
@@ -174,13 +175,16 @@ class Migration:
         return [self._move(schema, number, "rollback") for number in numbers]
 
     def remove(self, plugin: str) -> Path | None:
-        """Remove everything that a plugin made, by its prefix; its statements are not needed.
+        """Remove all objects with a plugin's prefix; the plugin's statements are not needed.
 
         Args:
-            plugin: Its name; its schema is not among those that this migration knows.
+            plugin: The plugin's name; its schema is not among the schemas of this migration.
 
         Returns:
-            The backup, where rows were lost.
+            The backup, if rows were lost, else None.
+
+        Raises:
+            MigrationFailed: The plugin could not be removed; nothing was changed.
         """
         connection = self._connection
         _, reached = current_versions(connection)[plugin]
@@ -235,22 +239,22 @@ class Migration:
         self._twin = Twin(steps.items())
 
     def _check_needless(self, schema: Schema, number: int) -> None:
-        """Make sure that nothing else needs a version that is to be rolled back."""
+        """Raise DowngradeImpossible if other schemas need a version that is to be rolled back."""
         try:
             with Twin((self._steps | {schema: number - 1}).items()) as twin:
                 dangling = twin.dangling()
-        except StorageError as error:  # what needs it could not even be made
+        except StorageError as error:  # a schema that needs the version could not be created
             dangling = str(error)
         if dangling:
             raise DowngradeImpossible(
                 f"Version {number} of the schema {schema.name!r} is needed by others ({dangling}): "
-                "roll those back before."
+                "roll those back first."
             )
 
     def _back_up(self, statements: Sequence[str], reason: str) -> Path | None:
         if self._dry_run or not loses_data(self._connection, statements):
             return None
-        # Those of this very run are named in what it returns, and so must be there.
+        # Keep the backups of this run, because its result names them.
         self._backups.append(back_up(self._connection, reason, spare=self._backups))
         return self._backups[-1]
 
@@ -263,7 +267,7 @@ class Migration:
             raise InvalidStatement(", ".join([*left, *drift.broken]))
 
     def _objects_of(self, guard: Guard) -> list[str]:
-        """Give a plugin's tables and views, which take their indexes and triggers with them."""
+        """Return a plugin's tables and views; dropping these drops their indexes and triggers."""
         core = self._twin.structure()
         found = [
             what
@@ -272,11 +276,11 @@ class Migration:
             and what.startswith(("table ", "view "))
             and guard.is_own(what.partition(" ")[2])
         ]
-        # libSQL's own tables of a vector index go with it, and must not go before it.
+        # libSQL's tables of a vector index are dropped with it, and must not be dropped before.
         return sorted(found, key=lambda what: (what.endswith("_shadow"), what))
 
     def _drop_vector_table(self) -> None:
-        """Drop the list of vector indexes that libSQL leaves when the last one is gone."""
+        """Drop the table of vector indexes that libSQL leaves after the last one is dropped."""
         what, connection = f"table {VECTOR_TABLE}", self._connection
         if (
             what in structure(connection)
@@ -297,11 +301,7 @@ def _failing(what: str) -> Iterator[None]:
 
 
 def check_sound(connection: Connection) -> None:
-    """Do nothing if the database is undamaged and every reference leads somewhere.
-
-    Raises:
-        CorruptDatabase: It is not.
-    """
+    """Raise CorruptDatabase if the database is damaged or a row refers to a missing row."""
     name = connection.path.name
     rows = connection.fetch_all("PRAGMA quick_check")
     if rows != [("ok",)]:
@@ -310,6 +310,6 @@ def check_sound(connection: Connection) -> None:
     broken = connection.fetch_all("PRAGMA foreign_key_check")
     if broken:
         raise CorruptDatabase(
-            f"{len(broken)} rows of {name} refer to rows that are not there, the first of them in "
-            f"{broken[0][0]}: delete those, or restore a backup."
+            f"{len(broken)} rows of {name} refer to missing rows, the first of them in "
+            f"{broken[0][0]}: delete those rows, or restore a backup."
         )

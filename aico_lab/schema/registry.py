@@ -1,7 +1,7 @@
-"""Know every schema by name and version, and bring a database to the newest of each.
+"""The registry of all schemas and their versions, which brings a database to the newest of each.
 
-Each version of each schema is applied in one transaction together with its record, so a failure
-leaves the version before it. A checksum of what was applied tells an edited migration apart.
+Each version of a schema is applied in one transaction together with its record, so a failure leaves
+the version before it. A checksum of the applied statements detects edited migrations.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ Result = TypeVar("Result")
 
 
 class _OrDefault(Generic[Parameters, Result]):
-    """A method that works on the default registry where the class itself is asked."""
+    """A method that uses the default registry when it is called on the class."""
 
     def __init__(self, method: Callable[Concatenate[SchemaRegistry, Parameters], Result]) -> None:
         self._method = method
@@ -69,11 +69,11 @@ class _OrDefault(Generic[Parameters, Result]):
 class SchemaRegistry:
     """An explicit set of schemas.
 
-    What is asked of the class itself, such as `SchemaRegistry.apply_core_schemas(connection)`, is
-    asked of the default registry.
+    Methods that are called on the class, such as `SchemaRegistry.apply_core_schemas(connection)`,
+    use the default registry.
 
     Attributes:
-        default: This package's own schemas, and the plugins that were registered nowhere else.
+        default: The registry of this package's schemas and of plugins without another registry.
     """
 
     default: ClassVar[SchemaRegistry]
@@ -92,24 +92,25 @@ class SchemaRegistry:
         """Add a schema.
 
         Args:
-            name: Unique among all schemas. A plugin's is one word of small letters and digits,
-                since it is also the prefix of all its tables.
-            kind: Whose it is: this package's, or a plugin's.
-            versions: By number, 1 to n without a gap.
-            priority: Lower ones are applied first; equal ones by name.
+            name: Unique among all schemas. A plugin's name is one word of lower-case letters and
+                digits, because it is also the prefix of all its tables.
+            kind: 'core' for this package's schemas, or 'plugin'.
+            versions: The versions by number, 1 to n without a gap.
+            priority: Schemas of lower priority are applied first, equal ones by name.
 
         Raises:
-            InvalidValue: The name is taken or no name, or the versions have a gap.
+            InvalidValue: The name is taken or invalid, the kind is unknown, or the versions have a
+                gap.
         """
         if name in self._schemas:
             raise InvalidValue(f"A schema named {name!r} is registered already: choose another.")
         if kind not in get_args(Kind):
             raise InvalidValue(f"The schema {name!r} is either 'core' or 'plugin', not {kind!r}.")
-        # An underscore would let the prefix of one plugin begin that of another.
+        # With an underscore, one plugin's prefix could begin with another's.
         if kind == "plugin" and (name in RESERVED or not re.fullmatch("[a-z][a-z0-9]*", name)):
             raise InvalidValue(
-                f"{name!r} cannot name a plugin: choose one word of small letters and digits "
-                "with which no table of this program begins."
+                f"{name!r} cannot name a plugin: choose one word of lower-case letters and digits "
+                "that is not the prefix of a table of this program."
             )
         numbers = [version.version for version in versions.values()]
         if not versions or numbers != list(versions) or numbers != [*range(1, len(versions) + 1)]:
@@ -117,14 +118,14 @@ class SchemaRegistry:
         self._schemas[name] = Schema(name, kind, versions, priority)
 
     def __iter__(self) -> Iterator[Schema]:
-        """Give the schemas in the order in which they are applied."""
+        """Iterate over the schemas in the order in which they are applied."""
         return iter(sorted(self._schemas.values(), key=lambda s: (s.priority, s.name)))
 
     def __getitem__(self, name: str) -> Schema:
-        """Give a schema by its name.
+        """Return a schema by its name.
 
         Raises:
-            UnknownName: There is none.
+            UnknownName: No schema has this name.
         """
         if name not in self._schemas:
             end = did_you_mean(name, self._schemas, ": see `aico-lab schema status`.")
@@ -136,17 +137,17 @@ class SchemaRegistry:
         """Bring every core schema to its newest version.
 
         Args:
-            connection: A connection that is in no transaction.
+            connection: A connection outside a transaction.
 
         Returns:
-            The schemas that changed, with the version that they have now.
+            The schemas that changed, with their new versions.
 
         Raises:
             SchemaTooNew: The database was migrated by a later version of this program.
-            SchemaTampered: A version that was applied, or the live schema, is not as registered.
+            SchemaTampered: An applied version, or the live schema, differs from the registered one.
             CorruptDatabase: The database is damaged; nothing was changed.
             MigrationBusy: Another program is migrating the database.
-            MigrationFailed: A version did not apply; the database stands at the one before it.
+            MigrationFailed: A version failed; the database has the version before it.
         """
         core = [schema for schema in self if schema.kind == "core"]
         return {step.schema: step.version for step in self._apply(core, connection)}
@@ -157,38 +158,38 @@ class SchemaRegistry:
 
         Args:
             plugin_name: A registered plugin.
-            connection: A connection that is in no transaction.
+            connection: A connection outside a transaction.
 
         Returns:
-            The version that it has now.
+            The plugin's new version.
 
         Raises:
             UnknownName: No such plugin is registered.
-            StatementForbidden: It reaches beyond its own tables; nothing was changed.
-            SchemaError: As `apply_core_schemas` has it.
+            StatementForbidden: The plugin accesses more than its own tables; nothing was changed.
+            SchemaError: As for `apply_core_schemas`.
         """
         schema = self[plugin_name]
         if schema.kind != "plugin":
-            raise UnknownName(f"{plugin_name!r} is no plugin: name one.")
+            raise UnknownName(f"{plugin_name!r} is not a plugin: name one.")
         self._apply([schema], connection)
         return schema.newest
 
     @_OrDefault
     def remove_plugin_schema(self, plugin_name: str, connection: Connection) -> Path | None:
-        """Deactivate a plugin: remove all that it has in the database, registered here or not.
+        """Deactivate a plugin, registered or not: remove all its objects from the database.
 
-        Only the history says afterwards that it was there.
+        Only the migration history keeps a record of it.
 
         Args:
             plugin_name: An active plugin.
-            connection: A connection that is in no transaction.
+            connection: A connection outside a transaction.
 
         Returns:
-            The backup that was made before, where the plugin had rows.
+            The backup made before, if the plugin had rows, else None.
 
         Raises:
             UnknownName: No such plugin is active.
-            SchemaError: It could not be removed; nothing was changed.
+            SchemaError: The plugin could not be removed; nothing was changed.
         """
         with exclusive(connection):
             if current_versions(connection).get(plugin_name, ("core", 0))[0] != "plugin":
@@ -201,35 +202,36 @@ class SchemaRegistry:
         """Bring every core schema and every active plugin to its newest version.
 
         Args:
-            connection: A connection that is in no transaction.
-            dry_run: Undo everything: it has then been executed, on the real rows, and would work.
+            connection: A connection outside a transaction.
+            dry_run: Execute everything on the real rows, then roll it back.
 
         Returns:
-            What was applied, or would be.
+            The versions that were applied, or would be.
 
         Raises:
-            SchemaError: As `apply_core_schemas` has it.
+            SchemaError: As for `apply_core_schemas`.
         """
         return self._apply(self.wanted(connection), connection, dry_run=dry_run)
 
     def rollback(self, name: str, to_version: int, connection: Connection) -> list[MigrationStep]:
-        """Take a schema back to an earlier version.
+        """Roll a schema back to an earlier version.
 
-        This program brings core schemas forward again when it opens a lab: roll back before an
-        earlier one is installed.
+        Opening a lab brings core schemas to their newest versions again: use this right before you
+        install an earlier version of the program.
 
         Args:
-            name: The schema.
-            to_version: The version that it is to have; 0 removes it.
-            connection: A connection that is in no transaction.
+            name: The name of the schema.
+            to_version: The version to go back to; 0 removes the schema.
+            connection: A connection outside a transaction.
 
         Returns:
-            What was rolled back, newest first, each with the backup that was made before.
+            The versions that were rolled back, newest first, with the backups made before.
 
         Raises:
             UnknownName: There is no such schema.
-            DowngradeImpossible: There is no such earlier version, or other schemas need this one.
-            SchemaError: As `apply_core_schemas` has it.
+            DowngradeImpossible: There is no such earlier version, a version has no rollback
+                statements, or other schemas need it.
+            SchemaError: As for `apply_core_schemas`.
         """
         schema = self[name]
         with exclusive(connection):
@@ -244,10 +246,10 @@ class SchemaRegistry:
                 return migration.roll_back(schema, to_version)
 
     def drift(self, connection: Connection) -> Drift:
-        """Compare the live schema with what its versions make of an empty database.
+        """Compare the live schema with the one that its versions create in an empty database.
 
-        Schemas whose applied versions are not those that are registered cannot be compared: see
-        `pending`. Objects of plugins that are not registered are left out.
+        Schemas whose applied versions differ from the registered ones cannot be compared: see
+        `pending`. Objects of unregistered plugins are ignored.
         """
         steps = known_steps(connection, list(self))
         known = {schema.name for schema, _ in steps}
@@ -260,16 +262,16 @@ class SchemaRegistry:
             return twin.compare(connection, without=unknown)
 
     def pending(self, connection: Connection) -> dict[str, int]:
-        """Say which core schemas and active plugins have versions to be applied, and how many.
+        """Return the number of versions to apply for each outdated core schema and active plugin.
 
         Raises:
             SchemaTooNew: The database was migrated by a later version of this program.
-            SchemaTampered: A version that was applied differs from the one registered now.
+            SchemaTampered: An applied version differs from the registered one.
         """
         return _behind(self.wanted(connection), connection)
 
     def wanted(self, connection: Connection) -> list[Schema]:
-        """Give the schemas that a database is to have: the core and the active plugins."""
+        """Return the schemas that a database should have: the core and the active plugins."""
         active = current_versions(connection)
         return [schema for schema in self if schema.kind == "core" or schema.name in active]
 
@@ -284,7 +286,7 @@ class SchemaRegistry:
                 outermost.enter_context(connection.transaction())
             with connection.transaction():
                 prepare(connection)
-            _behind(schemas, connection)  # another process may have been here meanwhile
+            _behind(schemas, connection)  # another process may have migrated meanwhile
             with Migration(connection, list(self), dry_run=dry_run) as migration:
                 for schema in schemas:
                     steps += migration.apply(schema)
@@ -294,7 +296,7 @@ class SchemaRegistry:
 
 
 class _Undo(Exception):
-    """Leaves a transaction that is not to be committed."""
+    """Rolls back the transaction of a dry run."""
 
 
 def _behind(schemas: Iterable[Schema], connection: Connection) -> dict[str, int]:
@@ -305,7 +307,7 @@ def _behind(schemas: Iterable[Schema], connection: Connection) -> dict[str, int]
         if at > schema.newest:
             raise SchemaTooNew(
                 f"The schema {schema.name!r} is at version {at} and this program knows only "
-                f"{schema.newest}: install a newer one."
+                f"{schema.newest}: install a newer version of it."
             )
         for number in range(1, at + 1):
             if applied.get((schema.name, number)) != schema.versions[number].checksum:

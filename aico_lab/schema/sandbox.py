@@ -1,25 +1,25 @@
-"""Let a plugin's statements touch the plugin's own tables, and nothing else.
+"""Restrict a plugin's statements to the plugin's own tables.
 
-libSQL's driver has no authorizer, and reading SQL with expressions is a guess. So the statements
-run first on SQLite itself, in memory, against a copy of the live schema without a row of data,
-where an authorizer is asked about every table, column and function of every compiled statement. It
-allows what is named here and denies the rest. Bodies of triggers and views are compiled only when
+libSQL's driver has no authorizer, and parsing SQL with regular expressions is unreliable. So the
+statements run first on SQLite itself, in memory, on a copy of the live schema without data, where
+an authorizer checks every table, column and function of every compiled statement. It allows the
+actions listed here and denies the rest. SQLite compiles the bodies of triggers and views only when
 they are used, so each of them is used once.
 
-What a plugin may do:
+A plugin may:
 
 - create, alter, drop, fill, change and empty tables named `<plugin>_…`, and views, triggers and
-  indexes of the same prefix on them; an index may also be named `idx_…`;
+  indexes with the same prefix on them; an index may also be named `idx_…`;
 - use libSQL's vector columns and vector indexes on its own tables.
 
-What it may not, though it would not always do harm:
+A plugin may not use, even where it would be harmless:
 
 - virtual tables and table-valued functions: some of them read every page of the database;
 - `CREATE TABLE … AS SELECT`, recursive queries, temporary objects, and any PRAGMA;
-- foreign keys to tables that are not its own: they tell which keys exist there, and could forbid
-  that a person is forgotten.
+- foreign keys to tables that are not its own: they reveal which keys exist there, and could prevent
+  the deletion of a person.
 
-This protects the data from a plugin's schema. It does not protect from a plugin's Python code.
+This protects the data from a plugin's schema, but not from a plugin's Python code.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ VECTOR_FUNCTIONS = (
     "libsql_vector_idx", "vector", "vector32", "vector64", "vector_extract",
     "vector_distance_cos", "vector_distance_l2",
 )  # fmt: skip
-LONGEST = 10_000_000  # bytes of one value or statement
-STEPS, MOST_STEPS = 1_000_000, 50  # SQLite's virtual machine is looked at so often, at most
+LONGEST = 10_000_000  # maximum bytes of one value or statement
+STEPS, MOST_STEPS = 1_000_000, 50  # instructions of SQLite between checks, and checks allowed
 
 _IDX = re.compile(r"idx_[a-z0-9_]+", re.ASCII | re.IGNORECASE)
 _EVENTS = ("INSERT", "UPDATE", "DELETE")
@@ -58,26 +58,26 @@ def check(
     *,
     foreign: Collection[str],
 ) -> None:
-    """Do nothing if one version of a plugin touches only what is the plugin's own.
+    """Raise StatementForbidden if a version of a plugin accesses more than the plugin's own tables.
 
-    Applying it also proves that its rollback statements restore what was there.
+    For a version to be applied, it also checks that its rollback restores the schema.
 
     Args:
         connection: The live database, in the transaction in which the version will run.
         schema: The plugin's schema.
-        number: The version.
-        direction: Whether it is to be applied or rolled back.
-        foreign: The names of what other schemas made, in lower case.
+        number: The number of the version.
+        direction: Whether the version is to be applied or rolled back.
+        foreign: The names of the objects of other schemas, in lower case.
 
     Raises:
-        StatementForbidden: It does not.
+        StatementForbidden: A statement is not allowed, or the rollback does not restore the schema.
     """
     scratch = _Scratch(Guard(schema.name, foreign))
     try:
         scratch.build(connection)
         if direction == "apply":
             if number == 1 and (taken := sorted(name for *_, name in scratch.objects())):
-                raise _Refused(f"{taken[0]} is there already")
+                raise _Refused(f"{taken[0]} exists already")
             scratch.apply(schema, number)
         else:
             scratch.run(schema.versions[number].rollback_statements)
@@ -93,11 +93,11 @@ def check(
 
 
 class _Refused(Exception):
-    """A rule that SQLite's authorizer cannot know."""
+    """A violation of a rule that SQLite's authorizer cannot check."""
 
 
 class _Scratch:
-    """The live schema in memory: the plugin's own objects whole, of all others the outlines."""
+    """An in-memory copy of the live schema: the plugin's objects, and outlines of all others."""
 
     def __init__(self, guard: Guard) -> None:
         self.position = ""
@@ -112,7 +112,7 @@ class _Scratch:
 
     @property
     def denied(self) -> str:
-        """What the authorizer denied first."""
+        """A description of the first action that the authorizer denied."""
         return self._guard.denied
 
     def close(self) -> None:
@@ -121,17 +121,18 @@ class _Scratch:
     def build(self, live: Connection) -> None:
         """Copy the structure of the live database.
 
-        Objects of others are there for their names alone: without them, `DROP INDEX IF EXISTS`
-        would find nothing to ask the authorizer about.
+        Of other schemas' objects only the names matter: without them, `DROP INDEX IF EXISTS` would
+        find nothing, and so would not call the authorizer.
         """
-        # An authorizer could not tell this table of SQLite's own from one that a plugin makes.
+        # Create SQLite's own table `sqlite_sequence` now: the authorizer could not tell its
+        # creation from that of a plugin's table.
         self._rows("CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT)")
         self._rows("DROP TABLE t")
         master = live.fetch_all(
             "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite!_%' "
             "ESCAPE '!' ORDER BY instr('table view index trigger', type)"
         )
-        # libSQL keeps a vector index in tables of its own, which come and go with it.
+        # libSQL keeps a vector index in its own tables, which are created and dropped with it.
         shadows = {
             f"{name}_shadow{end}" for kind, name, _, _ in master if kind == "index"
             for end in ("", "_idx")
@@ -152,7 +153,7 @@ class _Scratch:
             self._sqlite.execute(_outline(kind, name, table, columns, views))
 
     def apply(self, schema: Schema, number: int) -> None:
-        """Run a version, and then its rollback, which has to restore what was there."""
+        """Run a version, and then its rollback, which has to restore the schema."""
         before, version = self.objects(), schema.versions[number]
         self.run(version.sql_statements)
         tables = {name.lower(): name for kind, _, name in self.objects() if kind == "table"}
@@ -170,12 +171,12 @@ class _Scratch:
             raise _Refused(f"its rollback does not restore {', '.join(sorted(left))}")
 
     def run(self, statements: Sequence[str]) -> None:
-        """Run statements under the authorizer, and look at what they made."""
+        """Run statements under the authorizer, and check the objects that they created."""
         for number, statement in enumerate(statements, 1):
             self.position = f"statement {number}: "
             verb = tuple(itertools.islice(tokens(statement), 2))
             if verb[:1] and verb[0] not in VERBS:
-                raise _Refused(f"{verb[0].upper()} is none of {', '.join(sorted(VERBS))}")
+                raise _Refused(f"{verb[0].upper()} is not one of {', '.join(sorted(VERBS))}")
             self._guarded(statement, verb)
             for kind, _, name in self.objects():
                 if not self._guard.is_own(name) and not (kind == "index" and _IDX.fullmatch(name)):
@@ -186,7 +187,7 @@ class _Scratch:
                 self._use(kind, name)
 
     def objects(self) -> set[tuple[str, str, str]]:
-        """Give kind, definition and name of what is the plugin's own."""
+        """Return the kind, definition and name of each of the plugin's own objects."""
         rows = self._rows(
             "SELECT type, sql, name FROM sqlite_master WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'"
         )
@@ -201,7 +202,7 @@ class _Scratch:
             raise _Refused(f"{name} has a foreign key to {others[0]}")
         if kind == "view":
             self._guarded(f'EXPLAIN SELECT * FROM "{name}"')
-            for event in _EVENTS:  # a view that has no trigger cannot be written at all
+            for event in _EVENTS:  # a view without triggers cannot be written
                 self._rows(
                     f'CREATE TRIGGER "probe {event}" INSTEAD OF {event} ON "{name}" '
                     "BEGIN SELECT 1; END"
@@ -210,7 +211,7 @@ class _Scratch:
         for (definition,) in self._rows(
             f"SELECT sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = '{name}'"
         ):
-            # No UPDATE can set a generated column either, so no body of such a trigger is compiled.
+            # No UPDATE can set a generated column, so the trigger's body would not be compiled.
             if unknown := _updated_columns(definition) - {column.lower() for column in written}:
                 raise _Refused(f"no UPDATE of {name} sets {min(unknown)}, which a trigger watches")
         columns = " = NULL, ".join(map(quoted, written))
@@ -222,7 +223,7 @@ class _Scratch:
                 self._rows(f'DROP TRIGGER "probe {event}"')
 
     def _columns(self, table: str) -> dict[str, int]:
-        """Give the columns of a table, and whether each is generated."""
+        """Return the columns of a table, with a non-zero number for hidden and generated ones."""
         return dict(self._rows(f"SELECT name, hidden FROM pragma_table_xinfo('{table}')"))
 
     def _guarded(self, statement: str, verb: tuple[str, ...] = ()) -> None:
@@ -243,7 +244,7 @@ class _Scratch:
 
 
 def _updated_columns(definition: str) -> set[str]:
-    """Give the columns that a trigger watches: SQLite takes any name, and `rowid` by three."""
+    """Return the columns in a trigger's UPDATE OF, whose names SQLite does not check."""
     words = list(tokens(definition))
     for at, pair in enumerate(itertools.pairwise(words)):
         if pair == ("update", "of"):

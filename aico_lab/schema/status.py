@@ -1,4 +1,4 @@
-"""How a database stands to the schemas that are registered, without changing anything in it."""
+"""Compare a database with the registered schemas, without changing it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ State = Literal["up to date", "behind", "ahead", "not active", "not installed"]
 
 @dataclass(frozen=True, slots=True)
 class SchemaStatus:
-    """One schema.
+    """The status of one schema.
 
     Attributes:
-        name: Its name.
-        kind: Whose it is.
-        version: What the database has; 0 is nothing.
-        newest: What is registered; None where the schema is not.
-        state: The one compared with the other.
+        name: The name of the schema.
+        kind: 'core' or 'plugin'.
+        version: The version that the database has; 0 for none.
+        newest: The newest registered version; None if the schema is not registered.
+        state: How `version` compares with `newest`.
     """
 
     name: str
@@ -39,13 +39,13 @@ class SchemaStatus:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Whether a database is what its schemas make, and sound.
+    """The result of checking a database against its schemas.
 
     Attributes:
-        ok: Nothing below says otherwise; versions that wait to be applied are no fault.
-        pending: How many versions wait, by schema.
-        drift: How the live schema differs.
-        problems: What else is wrong, each a sentence.
+        ok: Whether there is no drift and no problem; pending versions are allowed.
+        pending: The number of versions to be applied, by schema.
+        drift: The differences of the live schema.
+        problems: Other problems, one sentence each.
     """
 
     ok: bool
@@ -55,7 +55,7 @@ class Verification:
 
 
 def read_status(registry: SchemaRegistry, connection: Connection) -> list[SchemaStatus]:
-    """Give every schema that is registered or that the database has."""
+    """Return the status of every schema that is registered or that the database has."""
     current = current_versions(connection)
     found = []
     for schema in registry:
@@ -75,7 +75,7 @@ def read_status(registry: SchemaRegistry, connection: Connection) -> list[Schema
 
 
 def verify(registry: SchemaRegistry, connection: Connection) -> Verification:
-    """Check versions, checksums, the live schema, and the soundness of the database."""
+    """Check versions, checksums, the live schema, and the integrity of the database."""
     waiting: dict[str, int] = {}
     drift = Drift()
     problems: list[str] = []

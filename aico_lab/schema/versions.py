@@ -1,4 +1,4 @@
-"""What a schema is: numbered versions of SQL, and the record of those that a database has."""
+"""Schemas as numbered versions of SQL, and the record of the versions that a database has."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ BOOKKEEPING = (
 )
 
 MARKS = frozenset({"schema_metadata", "schema_migration_history", "change_log", "feed_tables"})
-"""Tables that every database of this program has, before any of its schemas."""
+"""Tables that every database of this program has, even before its first schema."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +46,16 @@ class SchemaVersion:
     """One step of a schema.
 
     Attributes:
-        version: 1, 2, 3 …
-        name: What it is called where people read it.
-        description: What it changes.
-        sql_statements: What brings the version before it to this one, one statement each.
-        rollback_statements: What undoes them; without them the version cannot be rolled back.
+        version: The number: 1, 2, 3 …
+        name: A name for people.
+        description: A description of the change.
+        sql_statements: Statements that upgrade the version before, one per item.
+        rollback_statements: Statements that undo them; without these the version cannot be rolled
+            back.
         tracked: The tables of this version whose changes go into the change feed, each with the
             columns that identify a row on every device.
-        derived: Whether all that it removes can be made again from what stays, so that no backup
-            is needed; of core schemas only.
+        derived: Whether everything that it removes can be rebuilt from the remaining data, so that
+            no backup is needed; for core schemas only.
     """
 
     version: int
@@ -67,7 +68,7 @@ class SchemaVersion:
 
     @property
     def checksum(self) -> str:
-        """SHA-256 over everything that reaches the database, blanks and comments apart."""
+        """SHA-256 of all statements and tracked tables, without blanks and comments."""
         tracked = {table: list(keys) for table, keys in sorted(self.tracked.items())}
         statements = [[*map(normalised, self.sql_statements)],
                       [*map(normalised, self.rollback_statements)]]  # fmt: skip
@@ -90,7 +91,7 @@ class Schema:
         return max(self.versions)
 
     def tracked(self, number: int) -> dict[str, tuple[str, ...]]:
-        """Give the tables that versions up to `number` put into the change feed."""
+        """Return the tables that versions up to `number` put into the change feed, with keys."""
         tables: dict[str, tuple[str, ...]] = {}
         for version in range(1, number + 1):
             tables.update(self.versions[version].tracked)
@@ -98,14 +99,14 @@ class Schema:
 
 
 def prepare(connection: Connection) -> None:
-    """Make the tables of the registry and of the change feed, and bring its triggers up to date."""
+    """Create the tables of the registry and of the change feed, and update the feed's triggers."""
     for statement in (*BOOKKEEPING, *feed.TABLES):
         connection.execute(statement)
     feed.renew(connection)
 
 
 def current_versions(connection: Connection) -> dict[str, tuple[Kind, int]]:
-    """Give kind and version of every schema that the database has."""
+    """Return the kind and version of every schema that the database has."""
     if not connection.fetch_all("SELECT 1 FROM sqlite_master WHERE name = 'schema_metadata'"):
         return {}
     return {
@@ -117,7 +118,7 @@ def current_versions(connection: Connection) -> dict[str, tuple[Kind, int]]:
 
 
 def applied_checksums(connection: Connection) -> dict[tuple[str, int], str]:
-    """Give the checksum with which each version of each schema was applied last."""
+    """Return the checksum with which each version of each schema was last applied."""
     return {
         (name, version): checksum
         for name, version, checksum in connection.fetch_all(
@@ -128,16 +129,16 @@ def applied_checksums(connection: Connection) -> dict[tuple[str, int], str]:
 
 
 def run(connection: Connection, schema: Schema, number: int, direction: Direction) -> None:
-    """Execute the statements of one version, and let the change feed follow.
+    """Execute the statements of one version, and update the tables of the change feed.
 
     Args:
-        connection: Inside a transaction.
+        connection: A connection inside a transaction.
         schema: The schema.
-        number: The version that is applied or rolled back.
-        direction: Which of the two.
+        number: The number of the version.
+        direction: Whether the version is applied or rolled back.
 
     Raises:
-        InvalidStatement: The change feed would silently lose sight of a table.
+        InvalidStatement: The change feed would silently lose a table.
     """
     version = schema.versions[number]
     if direction == "apply":
@@ -146,7 +147,7 @@ def run(connection: Connection, schema: Schema, number: int, direction: Directio
         statements, reached = version.rollback_statements, number - 1
     for statement in statements:
         connection.execute(statement)
-    # A rebuilt table has lost its triggers, and a dropped one has left its name in the feed.
+    # A rebuilt table has lost its triggers, and a dropped table is still listed in the feed.
     tables = {name for (name,) in connection.fetch_all("SELECT name FROM sqlite_master")}
     wanted, fresh = schema.tracked(reached), version.tracked if direction == "apply" else {}
     for table, keys in wanted.items():
@@ -154,8 +155,8 @@ def run(connection: Connection, schema: Schema, number: int, direction: Directio
             table not in fresh and feed.is_over(connection, table, fresh)
         ):
             raise InvalidStatement(
-                f"the change feed cannot follow {table} by {', '.join(keys)}: give its name and "
-                "key as they are after this version in `tracked`"
+                f"the change feed cannot follow {table} by {', '.join(keys)}: put its name and "
+                "key after this version into `tracked`"
             )
     for table in schema.tracked(number):
         if table in fresh or (table in wanted and table in tables):
@@ -173,7 +174,7 @@ def record(
     *,
     checksum: str,
 ) -> None:
-    """Note in the metadata where a schema stands now, and in the history how it came there."""
+    """Write a schema's new version to the metadata, and the step to the migration history."""
     reached = version if direction == "apply" else version - 1
     if reached:
         connection.execute(

@@ -1,8 +1,8 @@
 """The core tables of a lab: the data model of both source documents in one set of tables.
 
-Declared types are the contract of the ETL and keep SQLite's affinity: `TIMESTAMP TEXT` is UTC,
-ISO 8601 with microseconds and `Z` (fixed width, so that text order is time order), `JSON TEXT` is
-JSON, `BOOLEAN INTEGER` is 0 or 1.
+The ETL relies on the declared types, which keep SQLite's affinity: `TIMESTAMP TEXT` is UTC, ISO
+8601 with microseconds and `Z` (fixed width, so that text order is time order), `JSON TEXT` is JSON,
+`BOOLEAN INTEGER` is 0 or 1.
 """
 
 from aico_lab.schema.core import conversations, operations, people, search

@@ -1,4 +1,4 @@
-"""Channels and their messages, segments and vectors of them, and the view as a way in."""
+"""Channels, messages, segments and vectors, and the writable view `conversations`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _DIGITS = "[0-9][0-9]"
 _MINUTE = f"{_DIGITS * 2}-{_DIGITS}-{_DIGITS}[T ]{_DIGITS}:{_DIGITS}"
 _MOMENT = f"{_DIGITS * 2}-{_DIGITS}-{_DIGITS}T{_DIGITS}:{_DIGITS}:{_DIGITS}.{_DIGITS * 3}Z"
 
-# A trigger has no variables, so these stand in it wherever they are needed. SQLite rounds fractions
-# to milliseconds: they are taken off before it brings a time to UTC, and put on again.
+# A trigger has no variables, so these expressions are repeated in it. SQLite rounds fractions of
+# seconds to milliseconds, so they are cut off before a time is converted to UTC, and then appended.
 _POINT = "instr(NEW.timestamp, '.')"
 _BEHIND = f"iif({_POINT}, substr(NEW.timestamp, {_POINT} + 1), '')"
 _ZONE = f"ltrim({_BEHIND}, '0123456789')"
@@ -24,7 +24,7 @@ _TIMESTAMP = (
     f"strftime('%Y-%m-%dT%H:%M:%S', {_SECONDS}) || '.' || substr({_FRACTION} || '000000', 1, 6) "
     "|| 'Z'"
 )
-"""An ISO 8601 time in UTC and the form of the table; NULL where SQLite knows no such time."""
+"""An ISO 8601 time in UTC in the format of the table; NULL if SQLite cannot parse the time."""
 
 
 def _beyond(value: str, low: str, high: str) -> str:
@@ -33,7 +33,7 @@ def _beyond(value: str, low: str, high: str) -> str:
 
 
 _NO_MOMENT = (
-    # SQLite takes 30 February for 1 March, and has a year 0.
+    # SQLite accepts 30 February as 1 March, and the year 0.
     f"""typeof(NEW.timestamp) <> 'text' OR NEW.timestamp NOT GLOB '{_MOMENT}'
             OR NEW.timestamp < '0001' OR substr(NEW.timestamp, 1, 19) IS NOT
                 strftime('%Y-%m-%dT%H:%M:%S', substr(NEW.timestamp, 1, 19), '+0 days')""",
@@ -71,12 +71,12 @@ _REFUSALS = (
 )
 
 
-# So that the source document's INSERT works as printed: what it leaves out is what a turn of a
-# direct conversation is, and a number as sentiment is its score.
+# This trigger makes the source document's INSERT work as printed: missing columns get the values of
+# a turn in a direct conversation, and a number as sentiment is the score.
 #
-# An OR IGNORE or OR REPLACE of the statement holds in here too, and for every rule of the tables:
-# so the values are checked before, and a message of a known id is counted off before and on again
-# after, wherever the statement has put it or left it.
+# OR IGNORE or OR REPLACE of the statement also applies to the statements in the trigger, and to
+# every constraint of the tables. So the values are checked first; and a message with a known id is
+# subtracted from its channel's count before and added after, whichever row the statement left.
 def _way_in(refusals: tuple[tuple[str, str], ...], timestamp: str) -> str:
     cases = "".join(
         f"WHEN {refused} THEN RAISE(ABORT, 'CHECK constraint failed: {sentence}') "
@@ -124,9 +124,9 @@ CONVERSATIONS = {
                 message_count INTEGER NOT NULL DEFAULT 0,
                 metadata JSON TEXT
             )""",
-            # `id` is the order of arrival: the tie-breaker between messages of one second. It
-            # is never used twice, so what was indexed up to an id stays so.
-            # No foreign key to users: a system message has no author.
+            # `id` is the order of arrival, the tie-breaker between messages of equal times. It
+            # is never reused, so the full-text index is complete up to an id.
+            # `user_id` may be NULL: a system message has no author.
             """CREATE TABLE messages (
                 id INTEGER PRIMARY KEY AUTOINCREMENT,
                 message_id TEXT NOT NULL UNIQUE,
@@ -202,7 +202,7 @@ CONVERSATIONS = {
     2: SchemaVersion(
         version=2,
         name="ISO 8601",
-        description="The view takes every ISO 8601 time; the table has the one form as before.",
+        description="The view accepts every ISO 8601 time; the table keeps its fixed format.",
         sql_statements=[
             "DROP TRIGGER conversations_insert",
             _way_in((_NO_ISO_TIME, *_REFUSALS), _TIMESTAMP),

@@ -1,4 +1,4 @@
-"""Devices, reports that ran, and the message bus."""
+"""Devices, report runs, and the message bus."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def _report_runs(states: str) -> str:
 
 
 def _with_states(states: str, status: str) -> list[str]:
-    """Return what makes the table of runs anew: SQLite changes no CHECK of one that is there.
+    """Return statements that rebuild `report_runs`, because SQLite cannot change its CHECK.
 
     Args:
-        states: What a status may be.
-        status: The expression of the status of a run that is there.
+        states: The allowed values of `status`, as SQL.
+        status: The SQL expression of an existing run's new status.
     """
     return [
         "ALTER TABLE report_runs RENAME TO report_runs_before",
@@ -45,7 +45,7 @@ OPERATIONS = {
     1: SchemaVersion(
         version=1,
         name="Operations",
-        description="Trusted devices, events waiting for the message bus, reports that ran.",
+        description="Trusted devices, events waiting for the message bus, report runs.",
         sql_statements=[
             """CREATE TABLE devices (
                 device_id TEXT PRIMARY KEY NOT NULL,
@@ -74,7 +74,7 @@ OPERATIONS = {
     2: SchemaVersion(
         version=2,
         name="Interrupted reports",
-        description="A report that was stopped or killed is neither running nor failed.",
+        description="A report that was stopped or killed has the status 'interrupted'.",
         sql_statements=_with_states(f"{_STATES}, 'interrupted'", "status"),
         rollback_statements=_with_states(_STATES, "iif(status = 'interrupted', 'failed', status)"),
     ),
@@ -84,10 +84,10 @@ BUS = {
     1: SchemaVersion(
         version=1,
         name="Message bus",
-        description="How far every consumer has come in the outbox, and what it gave up.",
+        description="The position of every consumer in the outbox, and its dead letters.",
         sql_statements=[
-            # `position` is the last outbox.seq that the consumer handled, gave up or did not
-            # want: numbers are given in commit order, so one number tells all that is done.
+            # `position` is the last outbox.seq that the consumer handled, gave up or is not
+            # subscribed to; sequence numbers are in commit order, so one number is enough.
             # `attempts` and `due_at` belong to the message after it that failed last.
             """CREATE TABLE bus_consumers (
                 consumer TEXT PRIMARY KEY NOT NULL,

@@ -1,4 +1,4 @@
-"""The installation itself, the people it knows, and what is remembered of them."""
+"""The state of the installation; people, their memories, and personalities."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SYSTEM = {
                 value TEXT,
                 updated_at TIMESTAMP TEXT NOT NULL
             )""",
-            # 16 random bytes: a projection knows by it that its source was replaced.
+            # 16 random bytes, by which a projection detects that its source was replaced.
             f"INSERT INTO system_state VALUES ('database_id', lower(hex(randomblob(16))), {_NOW})",
         ],
         rollback_statements=["DROP TABLE system_state"],
@@ -26,7 +26,7 @@ SYSTEM = {
     2: SchemaVersion(
         version=2,
         name="Keys of every type",
-        description="The change feed's triggers are written anew: see `aico_lab.schema.feed_keys`.",
+        description="New triggers of the change feed: see `aico_lab.schema.feed_keys`.",
         sql_statements=[],
         rollback_statements=[],
     ),
@@ -36,7 +36,7 @@ USERS = {
     1: SchemaVersion(
         version=1,
         name="People",
-        description="Who talks with the companion, what they prefer, whom they know.",
+        description="People who talk with the companion, their preferences and relationships.",
         sql_statements=[
             """CREATE TABLE users (
                 user_id TEXT PRIMARY KEY NOT NULL,
@@ -56,7 +56,8 @@ USERS = {
                 updated_at TIMESTAMP TEXT NOT NULL,
                 PRIMARY KEY (user_id, preference_key)
             )""",
-            # What `preferences` held before: the first value has no old one, a removal no new one.
+            # The history of `preferences`: `old_value` is NULL for a first value, `value` for a
+            # removal.
             """CREATE TABLE preference_changes (
                 change_id INTEGER PRIMARY KEY AUTOINCREMENT,
                 user_id TEXT NOT NULL REFERENCES users ON DELETE CASCADE,
@@ -70,13 +71,13 @@ USERS = {
                 {_HAPPENED} VALUES
                     (NEW.user_id, NEW.preference_key, NULL, NEW.value, NEW.updated_at);
             END""",
-            # A program that changes the value and not `updated_at` has changed it now.
+            # If a program changes the value but not `updated_at`, the change is dated now.
             f"""CREATE TRIGGER preferences_update AFTER UPDATE OF value ON preferences
                 WHEN OLD.value IS NOT NEW.value BEGIN
                 {_HAPPENED} VALUES (NEW.user_id, NEW.preference_key, OLD.value, NEW.value,
                     iif(NEW.updated_at IS OLD.updated_at, {_NOW}, NEW.updated_at));
             END""",
-            # Of a person who is erased nothing is kept, and so nothing is added.
+            # The deletion of a person deletes their history, so nothing is added to it.
             f"""CREATE TRIGGER preferences_delete AFTER DELETE ON preferences
                 WHEN EXISTS (SELECT 1 FROM users WHERE user_id = OLD.user_id) BEGIN
                 {_HAPPENED} VALUES (OLD.user_id, OLD.preference_key, OLD.value, NULL, {_NOW});
@@ -113,7 +114,7 @@ MEMORIES = {
     1: SchemaVersion(
         version=1,
         name="Memories",
-        description="What the companion remembers; the vectors lie in the vector database.",
+        description="The companion's memories; their vectors are in the vector database.",
         sql_statements=[
             """CREATE TABLE memories (
                 memory_id TEXT PRIMARY KEY NOT NULL,
@@ -135,7 +136,7 @@ PERSONALITY = {
     1: SchemaVersion(
         version=1,
         name="Personality",
-        description="Versions of the companion's personality and what people said of it.",
+        description="Versions of the companion's personality, and people's feedback on it.",
         sql_statements=[
             """CREATE TABLE personality_profiles (
                 profile_id TEXT PRIMARY KEY NOT NULL,
@@ -146,7 +147,7 @@ PERSONALITY = {
                 active_until TIMESTAMP TEXT
             )""",
             "CREATE INDEX personality_profiles_by_user ON personality_profiles (user_id)",
-            # `name` says what was rated ('witty', 'interesting' …), `value` how much.
+            # `name` is the rated quality ('witty', 'interesting' …), `value` the rating.
             """CREATE TABLE feedback_events (
                 event_id TEXT PRIMARY KEY NOT NULL,
                 user_id TEXT REFERENCES users ON DELETE CASCADE,

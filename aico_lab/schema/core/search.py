@@ -1,12 +1,12 @@
-"""The index of the words of messages; see repositories/full_text.py."""
+"""The full-text index of messages; see repositories/full_text.py."""
 
 from __future__ import annotations
 
 from aico_lab.schema.versions import SchemaVersion
 
 _SEARCH_STATE = (
-    # One row: messages up to this id are in the index. No trigger adds new ones, since that would
-    # make writing them five times slower.
+    # One row: messages up to this id are in the index. New messages are not added by a trigger,
+    # which would make writing them five times slower.
     """CREATE TABLE search_state (
                 only_row INTEGER PRIMARY KEY NOT NULL CHECK (only_row = 1),
                 indexed_through INTEGER NOT NULL
@@ -14,7 +14,7 @@ _SEARCH_STATE = (
     "INSERT INTO search_state VALUES (1, 0)",
 )
 _FIRST_INDEX = (
-    # It holds words and where they are, and no second copy of any message.
+    # The index contains words and their positions, but no copy of the messages.
     """CREATE VIRTUAL TABLE messages_search USING fts5 (
                 content, content = '', contentless_delete = 1,
                 tokenize = 'unicode61 remove_diacritics 2'
@@ -59,14 +59,14 @@ SEARCH = {
     1: SchemaVersion(
         version=1,
         name="Full-text search",
-        description="An index of the words of messages; see repositories/full_text.py.",
+        description="A full-text index of messages; see repositories/full_text.py.",
         sql_statements=_FIRST_INDEX,
         rollback_statements=_NO_INDEX,
     ),
     2: SchemaVersion(
         version=2,
         name="Full-text search for every SQLite",
-        description="Without what other programs' SQLite, before 3.43, cannot write to.",
+        description="Without features that SQLite before 3.43 in other programs cannot write.",
         sql_statements=(*_NO_INDEX, *_INDEX),
         rollback_statements=(*_NO_INDEX, *_FIRST_INDEX),
         derived=True,
