@@ -1,10 +1,10 @@
-"""Notebooks as reports: checked parameters, a run that is kept whatever happens, one HTML file."""
+"""Run notebooks as reports: validated parameters, a record of every run, and one HTML file."""
 
 from __future__ import annotations
 
 
 def __getattr__(name: str) -> object:
-    if name == "charts":  # where people's own notebooks may look for it
+    if name == "charts":  # users' notebooks may import it from here
         from aico_lab import charts
 
         return charts
