@@ -73,7 +73,7 @@ def _draw(answer: Answer) -> Chart:
 
 @metric(
     domain="conversation",
-    question="How is the talk divided between the two sides?",
+    question="How are turns, messages and words divided between the two sides?",
     source="Shares of turns, messages and words, as in conversation analysis",
     columns=[
         Column("measure", "text", "what is divided: turns, messages or words"),

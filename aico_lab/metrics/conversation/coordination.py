@@ -70,7 +70,7 @@ def _describe(rows: pl.DataFrame) -> str:
         )
         return (
             f"{row['role']}: replies coordinate by {100 * row['coordination']:+z.1f} percentage "
-            f"points{', not clearly other than 0' if unclear else ''}"
+            f"points{', not clearly different from 0' if unclear else ''}"
         )
 
     said = claims.each(rows.filter(pl.col("marker") == _ALL), says)

@@ -74,10 +74,10 @@ def _draw(answer: Answer) -> Chart:
     finding=lambda rows: claims.each(
         rows,
         lambda row: (
-            f"{row['role']}: {row['words']:.1f} words a message in the mean, {row['p50']:.0f} in "
-            "the median"
+            f"{row['role']}: {row['words']:.1f} words per message on average, "
+            f"median {row['p50']:.0f}"
             if row["n"]
-            else f"{row['role']}: words of no message are counted"
+            else f"{row['role']}: no message has words that can be counted"
         ),
     ),
     chart=_draw,

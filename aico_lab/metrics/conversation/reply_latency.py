@@ -141,8 +141,8 @@ def _draw(answer: Answer) -> Chart:
     finding=lambda rows: claims.each(
         rows,
         lambda row: (
-            f"{row['role']}: {_duration(row['p50'])} in the median, {_duration(row['p95'])} at the "
-            "95th percentile"
+            f"{row['role']}: median {_duration(row['p50'])}, "
+            f"95th percentile {_duration(row['p95'])}"
             if row["n"]
             else f"{row['role']}: no reply in time"
         ),

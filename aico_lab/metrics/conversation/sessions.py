@@ -46,12 +46,12 @@ def _describe(rows: pl.DataFrame) -> str:
         return "Too little data: no session begins in these weeks"
     total = int(known["n"].sum())
     minutes = float((known["n"] * known["minutes"]).sum()) / total
-    said = f"{claims.counted(total, 'sessions')} of {minutes:.1f} minutes in the mean"
+    said = f"{claims.counted(total, 'sessions')}, {minutes:.1f} minutes on average"
     top = claims.leading(known, "n", "start")
     if known.height == 1:
         return f"{said}, all in the week from {top}"
     most = max(known["n"].to_list())
-    return f"{said}; most, {most:,}, in the week from {top}"
+    return f"{said}; the most, {most:,}, in the week from {top}"
 
 
 def _draw(answer: Answer) -> Chart:

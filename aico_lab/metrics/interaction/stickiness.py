@@ -45,8 +45,8 @@ def _describe(rows: pl.DataFrame) -> str:
         return "Too little data: nobody wrote in the months that are shown"
     if finished.is_empty():
         return (
-            f"Too little data: {claims.counted(known.height, 'months')}, none of them finished "
-            f"and with {FEWEST} people"
+            f"Too little data: {claims.counted(known.height, 'months')}, none of them complete "
+            f"with {FEWEST} people or more"
         )
     row = finished.row(0, named=True)
     return (

@@ -153,7 +153,7 @@ def _describe(rows: pl.DataFrame) -> str:
     more = ", …" if rows.height > len(phases) else ""
     listed = f"{', '.join(phases)}{more}{claims.doubt(number, f'{unit}s')}{mainly}"
     of = "; of the rows that are shown" if rows.height < found else ""
-    return f"{found} phases of {name} in {within}{of}, in the mean of a {unit}: {listed}"
+    return f"{found} phases of {name} in {within}{of}, mean per {unit}: {listed}"
 
 
 def _draw(answer: Answer) -> Chart:

@@ -101,7 +101,7 @@ def _transferred(rows: pl.DataFrame) -> str:
             return None
         text = f"{row['role']} after the other side: r = {row['r']:z.2f}"
         unclear = row["r_low"] is not None and row["r_low"] <= 0 <= row["r_high"]
-        return f"{text}, not clearly other than 0" if unclear else text
+        return f"{text}, not clearly different from 0" if unclear else text
 
     return claims.each(rows, says) or "Too little data: no correlation is defined"
 
