@@ -188,7 +188,7 @@ def _describe(metric: Metric) -> None:
     if metric.parameters:
         say("\nParameters (-p NAME=VALUE):")
     for parameter in metric.parameters:
-        choices = f"; {', '.join(parameter.choices)}" if parameter.choices else ""
+        choices = f" One of {', '.join(parameter.choices)}." if parameter.choices else ""
         said = f"{parameter.name}={parameter.default}"
         say(f"  {said:<24} {parameter.meaning}{choices}")
     say("\nColumns:")

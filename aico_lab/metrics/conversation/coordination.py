@@ -114,13 +114,12 @@ def coordination(talk: Talk, *, min_exchanges: int) -> ir.Table:
 
     m is one of eight classes of English function words (`function_words`), whose use hardly depends
     on the topic. An exchange is a turn and the turn of the other side that directly follows it in
-    the same session.
-    Each person forms two pairs with the companion, one per direction: `role` is the side that
-    replies, and so coordinates. Both probabilities are shares of the pair's exchanges, over all its
-    conversations; without a first turn that contains m there is no value. The result is the mean
-    over people, all with the same weight. For all classes it is the mean over people of each
-    person's mean over the classes with a value (the paper's third aggregate). Messages without a
-    named person count as one person.
+    the same session. Each person forms two pairs with the companion, one per direction: `role` is
+    the side that replies, and so coordinates. Both probabilities are shares of the pair's
+    exchanges, over all its conversations; without a first turn that contains m there is no value.
+    The result is the mean over people, all with the same weight. For all classes it is the mean
+    over people of each person's mean over the classes with a value (the paper's third aggregate).
+    Messages without a named person count as one person.
 
     Values above 0 mean that replies accommodate, below 0 that they diverge. This is not evidence of
     a cause: if both sides write long turns for the same reason, both use more words of every class.

@@ -175,7 +175,7 @@ def _draw(answer: Answer) -> Chart:
         Column("by_user", "integer", "uses by the user's side"),
         Column("by_assistant", "integer", "uses by the assistant's side"),
         Column("people", "integer", "people in whose conversations it occurs"),
-        Column("top_share", "number", "share of uses in one person's conversations, at most", "%"),
+        Column("top_share", "number", "largest share of uses in one person's conversations", "%"),
         Column("log_odds", "number", "log-odds ratio, above 0 for the user's words"),
         Column("z", "number", "log-odds ratio divided by its standard error"),
         Column("clear", "truth", "whether z is beyond chance, given the number of words compared"),

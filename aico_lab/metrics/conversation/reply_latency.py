@@ -119,7 +119,7 @@ def _draw(answer: Answer) -> Chart:
     question="How long does each side take to reply?",
     source="Percentiles: Hyndman and Fan (1996), type 1; interval of the median: Woodruff (1952)",
     parameters=[
-        Parameter("cutoff_hours", float, 12.0, "Replies after a longer time are left out as late."),
+        Parameter("cutoff_hours", float, 12.0, "Replies after more hours are left out as late."),
     ],
     columns=[
         Column("role", "text", "the side that replied"),

@@ -60,7 +60,7 @@ def _draw(answer: Answer) -> Chart:
     import altair as alt
 
     rows = periods.recent(answer, "month").with_columns(middle=pl.col("start").dt.offset_by("14d"))
-    ends = alt.Y("stickiness_low:Q", title="Daily active people, of monthly active people (%)")
+    ends = alt.Y("stickiness_low:Q", title="Daily as a share of monthly active people (%)")
     base = alt.Chart(rows).encode(
         periods.axis(answer, "month", "middle").scale(padding=20), color=periods.colour()
     )
@@ -79,8 +79,8 @@ def _draw(answer: Answer) -> Chart:
     columns=[
         Column("start", "date", "first day of the month"),
         Column("n", "integer", "people who wrote in the month"),
-        Column("daily", "number", "mean people who wrote on a day"),
-        Column("stickiness", "number", "daily active people, of monthly active people", "%"),
+        Column("daily", "number", "mean number of people who wrote on a day"),
+        Column("stickiness", "number", "daily as a share of the people of the month", "%"),
         interval("stickiness", "%"),
         periods.COMPLETE,
     ],
