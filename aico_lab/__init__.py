@@ -13,7 +13,7 @@ __all__ = ["Lab"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use what `aico-lab --help` should not wait for."""
+    """Import on first use, to keep `aico-lab --help` fast."""
     if name == "Lab":
         from aico_lab.lab import Lab
 

@@ -1,4 +1,4 @@
-"""`python -m aico_lab` is `aico-lab`."""
+"""Run `aico-lab` as `python -m aico_lab`."""
 
 from aico_lab.cli import main
 

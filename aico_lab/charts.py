@@ -1,11 +1,11 @@
-"""Draw Altair charts in JupyterLab and in exported HTML without a network.
+"""Draw Altair charts in JupyterLab and in exported HTML without network access.
 
-JupyterLab brings an older Vega-Lite than Altair writes, and Altair's own renderers load theirs
-from a CDN. Here a notebook carries the JavaScript once, as the output of `enable()`, and each
-chart is a picture that a script replaces by the interactive chart. Where scripts do not run (a
-notebook that is not trusted yet, a mail program) the picture stays.
+JupyterLab ships an older Vega-Lite than Altair writes, and Altair's own renderers load Vega-Lite
+from a CDN. Here a notebook contains the JavaScript once, as the output of `enable()`, and each
+chart is a picture that a script replaces by the interactive chart. Where scripts do not run (in an
+untrusted notebook or a mail program), the picture stays.
 
-Altair takes a second to import, so it waits until something is drawn.
+Altair takes a second to import, so it is imported only when something is drawn.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NAME: Final = "aico_lab"
 
-# Okabe and Ito's palette, which people with any of the usual colour deficiencies can tell apart.
+# Okabe and Ito's palette, which people with the usual colour vision deficiencies can distinguish.
 BLUE: Final = "#0072B2"
 VERMILION: Final = "#D55E00"
 GREEN: Final = "#009E73"
@@ -35,9 +35,9 @@ _MUTED: Final = "#52606D"
 _FONT: Final = "system-ui, Helvetica Neue, Arial, Liberation Sans, sans-serif"
 _PICTURE_SCALE: Final = 2  # sharp on high-density screens and on paper
 
-# What the bundle adds to Vega. A chart's script may run before or after it (cells are run, moved
-# and re-run in any order), so charts wait in a list until the drawer takes the list's place.
-# "Open in the Vega editor" would send the data to a web site: it is left out.
+# The drawing script, bundled with Vega. A chart's own script may run before or after it (cells are
+# run, moved and re-run in any order), so charts wait in a list until the drawer replaces the list.
+# The action "Open in the Vega editor" is disabled, since it would send the data to a web site.
 _DRAWER: Final = """
 const draw = async (host) => {
   const picture = host.querySelector("img");
@@ -61,8 +61,7 @@ if (Array.isArray(waiting)) {
 }
 """
 
-# A chart that is wider than its place, or higher than a page, is drawn smaller: nobody sees what is
-# cut off, and paper does not scroll.
+# Charts that are wider than their container or higher than a printed page are scaled down.
 _STYLE: Final = """
 .aico-lab-chart .vega-embed { display: block; max-width: 100%; box-sizing: border-box; }
 .aico-lab-chart svg.marks { max-width: 100%; height: auto; }
@@ -81,7 +80,7 @@ _QUEUE: Final = (
 
 @dataclass(frozen=True)
 class Html:
-    """A fragment of HTML that notebooks show as it is."""
+    """A fragment of HTML that notebooks display."""
 
     text: str
 
@@ -90,10 +89,10 @@ class Html:
 
 
 def enable() -> None:
-    """Make every chart of this notebook draw itself offline.
+    """Make all charts of this notebook draw offline.
 
-    Call it once, in the first code cell: each call puts a copy of the JavaScript (0.9 MB) into the
-    output of the cell that calls it.
+    Call it once, in the first code cell: each call adds a copy of the JavaScript (0.9 MB) to the
+    output of its cell.
     """
     import altair as alt
     import vl_convert
@@ -102,10 +101,10 @@ def enable() -> None:
     alt.theme.register(NAME, enable=True)(_theme)
     alt.renderers.register(NAME, _render)
     alt.renderers.enable(NAME)
-    if (shell := get_ipython()) is not None:  # nobody looks at the outputs of a plain script
+    if (shell := get_ipython()) is not None:  # a plain script has no outputs
         vega_lite = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
         bundle = vl_convert.javascript_bundle(_DRAWER, vl_version=vega_lite)
-        # In a function, for a cell is run again, and its names can be declared only once.
+        # In a function, since names can be declared only once and the cell may be run again.
         script = f"<script>(() => {{\n{bundle}\n}})()</script>"
         shell.display_pub.publish(
             {"text/html": f"<style>{_STYLE}</style>{script}", "text/plain": "Charts are ready."}
@@ -113,10 +112,10 @@ def enable() -> None:
 
 
 def tiles(figures: Mapping[str, object]) -> Html:
-    """Show headline figures side by side.
+    """Return headline figures side by side, as HTML.
 
     Args:
-        figures: What is shown under each label; None shows as a dash.
+        figures: The value of each label; None is shown as a dash.
     """
     cells = "".join(
         '<div style="padding: 12px 16px; border-radius: 8px;'
@@ -134,7 +133,7 @@ def tiles(figures: Mapping[str, object]) -> Html:
 
 
 def _render(spec: dict[str, Any], **_options: Any) -> dict[str, str]:
-    """Turn a Vega-Lite specification into what a notebook stores as the chart's output."""
+    """Return the notebook output of a Vega-Lite specification, by MIME type."""
     import vl_convert
 
     title = _title(spec)
@@ -142,8 +141,8 @@ def _render(spec: dict[str, Any], **_options: Any) -> dict[str, str]:
     if datasets and not any(datasets.values()):
         sentence = f"“{title}” has nothing to draw: no rows match."
         return {"text/plain": sentence, "text/html": f"<p><em>{escape(sentence)}</em></p>"}
-    spec = {"description": title, **spec}  # Vega makes it the chart's accessible name
-    # No base address is allowed: a chart whose data lie on the web is refused, not fetched.
+    spec = {"description": title, **spec}  # Vega uses it as the chart's accessible name
+    # No base address is allowed: a chart with data on the web is refused, not fetched.
     picture = vl_convert.vegalite_to_png(spec, scale=_PICTURE_SCALE, allowed_base_urls=[])
     width, height = (side // _PICTURE_SCALE for side in struct.unpack(">II", picture[16:24]))
     source = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
@@ -164,7 +163,7 @@ def _title(spec: Mapping[str, Any]) -> str:
 
 
 def _json_for_html(value: object) -> str:
-    """Write JSON that no text inside it can end: `</script>` and `<!--` need a `<`."""
+    """Return JSON without `<`, so that no text in it can close the script element."""
     return json.dumps(value).replace("<", "\\u003c")
 
 

@@ -1,4 +1,4 @@
-"""Python's garbage collector, kept away from where millions of values hold no garbage."""
+"""Pause Python's garbage collector, which is slow among millions of live values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def without_garbage_collector() -> Iterator[None]:
-    """Keep the collector from searching by itself; a block may still call `gc.collect`."""
+    """Disable automatic garbage collection in a block, which may still call `gc.collect`."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

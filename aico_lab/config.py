@@ -1,4 +1,4 @@
-"""Where things are and how they are opened: the only reader of the process's environment."""
+"""Settings of a home: its folder and credentials. Only this module reads the environment."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ KEY_FILE_VARIABLE = "AICO_LAB_KEY_FILE"
 PASSPHRASE_VARIABLE = "AICO_LAB_PASSPHRASE"  # noqa: S105 - the name of a variable, not a secret
 
 SOURCE_KEY_VARIABLE = "AICO_LAB_SOURCE_KEY"
-"""The key of another program's encrypted database."""
+"""The environment variable with the key of another program's encrypted database."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a command or a notebook was told, resolved.
+    """The resolved settings of a command or notebook.
 
     Attributes:
         home: The lab's folder.
-        key_file: The key file that was named, or None for the home's usual one.
-        passphrase: The passphrase that was given, or None.
+        key_file: The given key file, or None for the home's usual one.
+        passphrase: The given passphrase, or None.
     """
 
     home: Path
@@ -43,13 +43,13 @@ class Settings:
         passphrase: str | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Settings:
-        """Take what was given, else the environment, else the platform's usual folder.
+        """Return settings from arguments, or else the environment, or else the platform's defaults.
 
         Args:
             home: The lab's folder.
-            key_file: A key file.
-            passphrase: A passphrase; '' for none, whatever the environment has.
-            environment: Variables to read; the process's own by default.
+            key_file: The key file.
+            passphrase: The passphrase; '' means none, even if the environment has one.
+            environment: The variables to read; by default the process's own.
         """
         env = os.environ if environment is None else environment
         named_home = home or env.get(HOME_VARIABLE) or usual_home()
@@ -61,34 +61,34 @@ class Settings:
         )
 
     def environment(self) -> dict[str, str]:
-        """Give the environment in which another process resolves the same settings.
+        """Return an environment in which another process resolves the same settings.
 
-        A key must not be a notebook's parameter, since those are written into the executed
-        notebook; a variable of the environment is not.
+        A passphrase must not be a parameter of a notebook, since papermill writes parameters into
+        the executed notebook; environment variables are not written.
         """
         given = {
             HOME_VARIABLE: str(self.home),
             KEY_FILE_VARIABLE: str(self.key_file) if self.key_file else None,
             PASSPHRASE_VARIABLE: self.passphrase,
-            SOURCE_KEY_VARIABLE: None,  # a notebook reads the warehouse only
+            SOURCE_KEY_VARIABLE: None,  # notebooks only read the warehouse
         }
         others = {name: value for name, value in os.environ.items() if name not in given}
         return others | {name: value for name, value in given.items() if value is not None}
 
 
 def source_key() -> str | None:
-    """Give the key of another program's encrypted database, or None where none was set."""
+    """Return the key of another program's encrypted database, or None if it is not set."""
     return os.environ.get(SOURCE_KEY_VARIABLE) or None
 
 
 def usual_home(name: str = "aico-lab") -> Path:
-    """Give a home's place in the platform's data folder, where none was named."""
+    """Return the default folder of a home, in the platform's data folder."""
     return platformdirs.user_data_path(name)
 
 
 def usual_key_file(home_id: str) -> Path:
-    """Give the place of a home's key file where none was named.
+    """Return the default path of a home's key file.
 
-    It lies outside the home, so that a copied or stolen home does not bring its own key.
+    It is outside the home, so that a copied or stolen home does not contain its own key.
     """
     return platformdirs.user_config_path("aico-lab") / "keys" / f"{home_id}.key"

@@ -1,4 +1,4 @@
-"""Numbers that several parts must agree on."""
+"""Constants shared by several packages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MS_PER_HOUR: Final = 3_600_000
 MS_PER_DAY: Final = 86_400_000
 
 POSITIVE: Final = 0.05
-"""A sentiment score of at least this is positive; one of at most -0.05 is negative.
+"""A sentiment score is positive if it is at least this, and negative if it is at most -0.05.
 
-The thresholds of VADER: Hutto and Gilbert (2014).
+These are VADER's thresholds: Hutto and Gilbert (2014).
 """

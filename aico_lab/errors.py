@@ -1,40 +1,40 @@
-"""Every error that a user of the package can meet.
+"""All errors that the package raises for its users.
 
 ::
 
     AicoLabError
-    ├── WrongUse                    the request cannot be meant; exit code 2
-    │   ├── UnknownName             no source, notebook, parameter, table … of that name
+    ├── WrongUse                    an invalid request; exit code 2
+    │   ├── UnknownName             no source, notebook, parameter, table … has that name
     │   └── InvalidValue            a value of the wrong type or out of range
     ├── HomeError                   the folder of the lab
     │   ├── HomeMissing
     │   ├── HomeExists
     │   └── HomeNotWritable
-    ├── KeyProblem                  what opens the home
+    ├── KeyProblem                  the key of a home
     │   ├── KeyMissing
     │   ├── KeyFileExposed
     │   └── WrongKey
-    ├── StorageError                a database; drivers' errors are translated to these
+    ├── StorageError                a database; errors of drivers are translated to these
     │   ├── NotADatabase
     │   ├── CorruptDatabase
     │   ├── DatabaseLocked          transient
     │   ├── ConstraintViolated
     │   ├── InvalidStatement
-    │   ├── UnstorableValue         the driver would change the value silently, so it is refused
+    │   ├── UnstorableValue         refused, since the driver would silently change the value
     │   ├── ConnectionIsClosed
     │   ├── DiskFull
     │   ├── NotPermitted
     │   ├── PoolExhausted           transient
     │   ├── LayerClosed
     │   ├── OperationTimedOut       transient
-    │   └── LibraryMissing          an optional part was asked for and is not installed
-    ├── DomainError                 what the companion's own rules refuse
+    │   └── LibraryMissing          the library of an optional part is not installed
+    ├── DomainError                 a violated rule of the companion
     │   ├── InvalidEntity           a field of the wrong type or out of range
     │   ├── TextTooLong
     │   ├── UnknownUser
     │   └── DuplicateId
     ├── SchemaError
-    │   ├── SchemaTampered          a migration or the live schema is not what was applied
+    │   ├── SchemaTampered          a migration or the live schema differs from what was applied
     │   ├── SchemaTooNew
     │   ├── MigrationFailed
     │   ├── MigrationBusy           transient
@@ -43,7 +43,7 @@
     ├── SourceError                 a file to import
     │   ├── SourceMissing
     │   ├── SourceUnreadable
-    │   └── LinesRejected           the good lines went in
+    │   └── LinesRejected           the valid lines were imported
     ├── SyncError                   a projection could not be brought up to date
     │   ├── SyncBusy                transient
     │   ├── SchemaChanged           the warehouse would lose a table, a column or a type
@@ -55,7 +55,8 @@
         ├── NotebookFailed
         └── NotebookTimedOut
 
-The text of an error is one sentence that says what to do next; it never holds a key or a message.
+The text of an error is one sentence that says what to do next; it never contains a key or the text
+of a message.
 """
 
 from __future__ import annotations
@@ -67,20 +68,20 @@ if TYPE_CHECKING:
 
 
 class AicoLabError(Exception):
-    """Anything that went wrong and that we understand."""
+    """Base class of the package's errors."""
 
     exit_code: ClassVar[int] = 1
-    transient: ClassVar[bool] = False  # trying again later may help
+    transient: ClassVar[bool] = False  # whether a retry may succeed
 
 
 class WrongUse(AicoLabError):
-    """The request cannot be meant as it stands."""
+    """The request is invalid."""
 
     exit_code = 2
 
 
 class UnknownName(WrongUse):
-    """There is nothing of that name."""
+    """Nothing has that name."""
 
 
 class InvalidValue(WrongUse):
@@ -88,10 +89,10 @@ class InvalidValue(WrongUse):
 
 
 class ExtensionBroken(AicoLabError):
-    """An installed package adds something that cannot be used.
+    """An extension of an installed package cannot be used.
 
     Args:
-        kind: What it adds, such as "metric".
+        kind: The kind of extension, such as "metric".
         name: The name of its entry point.
         package: The package.
         reason: Why it cannot be used.
@@ -109,15 +110,15 @@ class HomeError(AicoLabError):
 
 
 class HomeMissing(HomeError):
-    """There is no lab in that folder."""
+    """The folder does not contain a lab."""
 
 
 class HomeExists(HomeError):
-    """There is a lab in that folder already."""
+    """The folder contains a lab already."""
 
 
 class HomeNotWritable(HomeError):
-    """The folder, or something in it, cannot be written or read."""
+    """The folder, or a file in it, cannot be written or read."""
 
 
 class KeyProblem(AicoLabError):
@@ -137,11 +138,11 @@ class WrongKey(KeyProblem):
 
 
 class StorageError(AicoLabError):
-    """A database refused."""
+    """An operation on a database failed."""
 
 
 class NotADatabase(StorageError):
-    """The file is no database, or not one that this key opens."""
+    """The file is not a database, or this key does not open it."""
 
 
 class CorruptDatabase(StorageError):
@@ -159,47 +160,47 @@ class ConstraintViolated(StorageError):
 
 
 class InvalidStatement(StorageError):
-    """The SQL cannot be run: its syntax, a name in it, or the number of its parameters."""
+    """The SQL has invalid syntax, an unknown name, or the wrong number of parameters."""
 
 
 class UnstorableValue(StorageError):
-    """The driver would lose or change this value silently."""
+    """The driver would silently lose or change this value."""
 
 
 class ConnectionIsClosed(StorageError):
-    """The connection was closed before this use."""
+    """The connection is closed."""
 
 
 class DiskFull(StorageError):
-    """There is no room left where the database lies."""
+    """The disk that holds the database is full."""
 
 
 class NotPermitted(StorageError):
-    """The operating system, or a read-only connection, does not allow it."""
+    """The operating system, or a read-only connection, does not permit the operation."""
 
 
 class PoolExhausted(StorageError):
-    """No connection came free within the time allowed."""
+    """No connection became free within the timeout."""
 
     transient = True
 
 
 class LayerClosed(StorageError):
-    """The data access layer was closed before this use."""
+    """The data access layer is closed."""
 
 
 class OperationTimedOut(StorageError):
-    """An operation took longer than allowed, and was undone."""
+    """An operation exceeded its timeout, and was rolled back."""
 
     transient = True
 
 
 class LibraryMissing(StorageError):
-    """A part that is optional was asked for, and its library is not installed."""
+    """The library of an optional part is not installed."""
 
 
 class DomainError(AicoLabError):
-    """The companion's own rules refuse it."""
+    """A value or operation violates a rule of the companion."""
 
 
 class InvalidEntity(DomainError):
@@ -207,19 +208,19 @@ class InvalidEntity(DomainError):
 
 
 class TextTooLong(DomainError):
-    """A text is longer than can be kept."""
+    """A text is longer than allowed."""
 
 
 class UnknownUser(DomainError):
-    """Nobody has that user id."""
+    """No user has that id."""
 
 
 class DuplicateId(DomainError):
-    """Something with that id is there already."""
+    """The id is in use already."""
 
 
 class SchemaError(AicoLabError):
-    """The schema of the primary database."""
+    """The schema of the primary database cannot be used or changed."""
 
 
 class SchemaTampered(SchemaError):
@@ -231,7 +232,7 @@ class SchemaTooNew(SchemaError):
 
 
 class MigrationFailed(SchemaError):
-    """A migration was rolled back."""
+    """A migration failed and was rolled back."""
 
 
 class MigrationBusy(SchemaError):
@@ -241,7 +242,7 @@ class MigrationBusy(SchemaError):
 
 
 class DowngradeImpossible(SchemaError):
-    """There is no version to go back to."""
+    """The schema has no earlier version to go back to."""
 
 
 class StatementForbidden(SchemaError):
@@ -249,19 +250,19 @@ class StatementForbidden(SchemaError):
 
 
 class SourceError(AicoLabError):
-    """A file to import."""
+    """A source of messages cannot be imported."""
 
 
 class SourceMissing(SourceError):
-    """There is no such file."""
+    """The file, or the package with the data, does not exist."""
 
 
 class SourceUnreadable(SourceError):
-    """The file cannot be read as what it is said to be."""
+    """The file cannot be read in its format."""
 
 
 class LinesRejected(SourceError):
-    """Lines of a pipeline's input could not be taken, and it is not to go on without them."""
+    """A pipeline stopped since lines of its input were invalid."""
 
 
 class SyncError(AicoLabError):
@@ -275,15 +276,15 @@ class SyncBusy(SyncError):
 
 
 class SchemaChanged(SyncError):
-    """The primary database's tables have changed, and the warehouse would lose something."""
+    """The schema has changed so that the warehouse would lose a table, a column or a type."""
 
 
 class NeverSynced(SyncError):
-    """There is no published snapshot yet, or none that this version made."""
+    """There is no published snapshot yet, or none made by this version."""
 
 
 class BusError(AicoLabError):
-    """The message bus."""
+    """An operation of the message bus failed."""
 
 
 class InvalidTopic(BusError):
@@ -291,28 +292,28 @@ class InvalidTopic(BusError):
 
 
 class HandlerFailed(BusError):
-    """A subscriber could not handle a message, however often it was tried."""
+    """A subscriber failed to handle a message in every attempt."""
 
 
 class ReportError(AicoLabError):
-    """A report could not be made."""
+    """A report could not be created."""
 
 
 class NotebookFailed(ReportError):
-    """A cell of the notebook raised."""
+    """A cell of the notebook raised, or its kernel died."""
 
 
 class NotebookTimedOut(ReportError):
-    """The notebook ran for longer than allowed."""
+    """The notebook exceeded its timeout."""
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
-    """Return the end of a sentence about a name that there is not.
+    """Return the end of a sentence about an unknown name, with similar names if there are any.
 
     Args:
-        name: What was asked for.
-        known: The names that there are.
-        otherwise: How the sentence ends where none of them is similar.
+        name: The unknown name.
+        known: The existing names.
+        otherwise: The end of the sentence if no existing name is similar.
     """
     import difflib
 

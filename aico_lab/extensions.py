@@ -1,4 +1,4 @@
-"""What installed packages add: objects that they name under entry points."""
+"""Extensions: objects that installed packages provide through entry points."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 
 def added(group: str, ours: Iterable[str]) -> dict[str, EntryPoint]:
-    """Return the entry points of a group by name, without names that this package has itself.
+    """Return the entry points of a group by name, except names that this package uses itself.
 
     Args:
-        group: Such as "aico_lab.metrics".
-        ours: The names of this package.
+        group: The group, such as "aico_lab.metrics".
+        ours: The names that this package uses.
     """
     taken = set(ours)
     return {name: point for name, point in _points(group).items() if name not in taken}
@@ -35,15 +35,15 @@ def _order(point: EntryPoint) -> tuple[str, str]:
 
 
 def loaded(point: EntryPoint, kind: str, type_: type[T]) -> T:
-    """Return the object of an entry point, whose attribute `name` is the name of the entry point.
+    """Load the object of an entry point, whose attribute `name` must equal that of the entry point.
 
     Args:
-        point: Where the object is.
-        kind: What it should be, in an error.
-        type_: Its type.
+        point: The entry point.
+        kind: The kind of object, as named in errors, such as "metric".
+        type_: The expected type.
 
     Raises:
-        ExtensionBroken: It cannot be imported, or is something else.
+        ExtensionBroken: The object cannot be imported, or has another type or name.
     """
     package = point.dist.name if point.dist else point.value
     try:

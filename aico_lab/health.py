@@ -1,4 +1,4 @@
-"""What a home is made of, and whether each part of it is sound."""
+"""Describe a home, and check whether each of its parts is sound."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 PACKAGES = ("aico-lab", "libsql-experimental", "duckdb", "polars", "pyarrow", "altair", "papermill")
 PLAIN_HEADER = b"SQLite format 3\0"
 CURSOR = "database_id, seq, anchor"
-RECALL = 0.9  # of the five nearest texts; below it, search by meaning is of no use
-ROOM = 1 << 28  # bytes; below it, a sync of a small home may fail
+RECALL = 0.9  # the least share of the five nearest texts that a useful search finds
+ROOM = 1 << 28  # free bytes below which a sync of a small home may fail
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The outcome of one check: what was found, or what to do."""
+    """The outcome of one check; `detail` says what was found, or what to do."""
 
     check: str
     ok: bool
@@ -53,7 +53,7 @@ class Finding:
 
 
 def describe(lab: Lab) -> dict[str, dict[str, object]]:
-    """Return versions, sizes in bytes, rows by table, and how far the warehouse has come."""
+    """Return versions, sizes in bytes, rows by table, and the state of the warehouse."""
     primary = lab.primary
     kept = snapshots.published(lab.home.snapshots)
     backups = backups_of(lab.home.primary)
@@ -62,7 +62,7 @@ def describe(lab: Lab) -> dict[str, dict[str, object]]:
         cursor = _cursor(lab) if kept else None
         waiting: int | str = head.seq - (cursor.seq if cursor else 0)
         if cursor and not feed.continues(primary, cursor):
-            waiting = "all: aico.db was restored or exchanged"
+            waiting = "all: aico.db was restored or replaced"
         rows: dict[str, object] = {**_rows(lab)}
         span = _data_span(lab)
     return {
@@ -91,7 +91,7 @@ def describe(lab: Lab) -> dict[str, dict[str, object]]:
 
 
 def diagnose(settings: Settings) -> list[Finding]:
-    """Check everything that can be checked; what depends on a failed check is left out."""
+    """Run all checks, except those that depend on a failed check."""
     findings: list[Finding] = []
 
     def check(name: str, action: Callable[[], str]) -> bool:
@@ -141,18 +141,22 @@ def _check_primary(lab: Lab) -> str:
         raise CorruptDatabase(f"aico.db is damaged ({found}): restore it from a backup.")
     broken = lab.primary.fetch_all("PRAGMA foreign_key_check")
     if broken:
-        raise CorruptDatabase(f"{len(broken)} rows of aico.db refer to rows that are not there.")
-    return "sound, and every reference leads somewhere"
+        raise CorruptDatabase(
+            f"{len(broken)} rows of aico.db refer to rows that do not exist: restore a backup."
+        )
+    return "sound, and every reference leads to a row"
 
 
 def _check_schema(lab: Lab) -> str:
-    discover()  # the plugins of installed packages: what they made is no drift
+    discover()  # plugins of installed packages, whose tables would otherwise count as drift
     registry = SchemaRegistry.default
     waiting = registry.pending(lab.primary)
     if registry.drift(lab.primary) != Drift():
-        raise SchemaTampered("The schema is not what was applied: see `aico-lab schema verify`.")
+        raise SchemaTampered(
+            "The schema differs from what was applied: see `aico-lab schema verify`."
+        )
     if waiting:
-        return f"as it was applied; `aico-lab schema migrate` will update {', '.join(waiting)}"
+        return f"as applied; `aico-lab schema migrate` will update {', '.join(waiting)}"
     return (
         f"{len(registry.wanted(lab.primary))} schemas up to date, unchanged since they were applied"
     )
@@ -160,13 +164,13 @@ def _check_schema(lab: Lab) -> str:
 
 def _check_sentiment(lab: Lab) -> str:
     if outdated := count_outdated(lab.primary):
-        return f"{outdated:,} scores are of an older rule; `aico-lab rescore` will make them anew"
-    return "no score is of an older rule"
+        return f"{outdated:,} scores are of older rules; `aico-lab rescore` will update them"
+    return "all scores are of the present rules"
 
 
 def _check_encryption(lab: Lab) -> str:
     if not lab.encrypted:
-        return "none, as was asked for when the home was created"
+        return "none, as chosen when the home was created"
     with lab.home.primary.open("rb") as file:
         if file.read(len(PLAIN_HEADER)) == PLAIN_HEADER:
             raise CorruptDatabase("aico.db is not encrypted, though this home has a key.")
@@ -188,7 +192,7 @@ def _check_warehouse(lab: Lab) -> str:
                WHERE table_name = '{table}')"""
         for table in here
     )
-    # The cursor once more, in the same query: a sync may have published another one meanwhile.
+    # The cursor again, in the same query: a sync may have published another snapshot meanwhile.
     cursor, there = _ask(lab, f"SELECT {CURSOR}, {counts} FROM meta.state")
     if cursor != head:
         return behind
@@ -202,22 +206,22 @@ def _check_warehouse(lab: Lab) -> str:
 
 
 def _check_snapshots(lab: Lab) -> str:
-    """Read every snapshot that is kept whole, and compare it with what was published."""
+    """Read every kept snapshot completely, and check that its file is as published."""
     check_places(lab.home)
     kept = snapshots.published(lab.home.snapshots)
     for generation, path in kept.items():
-        with contextlib.closing(Pin(lab.home, generation)):  # a sync may be at work
+        with contextlib.closing(Pin(lab.home, generation)):  # a running sync must not remove it
             if path.exists():
                 lab.storage.read_whole(path, f"Snapshot {generation}")
             if path.exists() and snapshots.is_changed(path):
                 raise CorruptDatabase(
                     f"Snapshot {generation} is damaged: run `aico-lab sync --full`."
                 )
-    return f"{len(kept)} kept, and each can be read whole" if kept else "none kept"
+    return f"{len(kept)} kept, all readable" if kept else "none kept"
 
 
 def _check_writer(lab: Lab) -> str:
-    """Read the file that the next sync goes on from, unless one is at work on it."""
+    """Read the file that the next sync continues from, unless a sync is writing it."""
     if not lab.home.writer.exists():
         return "none yet"
     try:
@@ -229,11 +233,11 @@ def _check_writer(lab: Lab) -> str:
         return f"not read, since {busy} is writing it"
     except HomeNotWritable:
         return "not read, since this home cannot be written, and so cannot be locked"
-    return "what the next sync goes on from can be read whole"
+    return "the file that the next sync continues from is readable"
 
 
 def _check_backups(lab: Lab) -> str:
-    """Read every backup, since the day on which one is needed is too late."""
+    """Read every backup, to find damage before a backup is needed."""
     kept = backups_of(lab.home.primary)
     if not kept:
         return "none: they are made before a migration loses rows"
@@ -251,7 +255,7 @@ def _check_vectors(lab: Lab) -> str:
     if audit.recall < RECALL:
         raise CorruptDatabase(
             f"Search by meaning finds only {audit.recall:.0%} of the nearest memories "
-            f"(asked for {audit.queries} texts): run `aico-lab sync --full`."
+            f"(in {audit.queries} queries): run `aico-lab sync --full`."
         )
     found = f"{lab.memories.index.count():,} memories can be found by meaning"
     if not audit.queries:
@@ -267,16 +271,16 @@ def _check_cache(lab: Lab) -> str:
 
 
 def _rows(lab: Lab) -> dict[str, int]:
-    """Count the rows of the tables that the warehouse follows."""
+    """Return the number of rows of each table that the change feed tracks."""
     tables = feed.tracked_tables(lab.primary)
     counts = ", ".join(f'(SELECT count(*) FROM "{table}")' for table in tables)
     return dict(zip(tables, lab.primary.fetch_all(f"SELECT {counts}")[0], strict=True))
 
 
 def _data_span(lab: Lab) -> dict[str, object]:
-    """Return the first and the last time of a message, and how many are not plausible."""
+    """Return the first and the last timestamp of messages, and the numbers of implausible ones."""
     plausible, end = plausible_times()
-    # Bytes, since another program may have written what is no text.
+    # Cast to BLOB, since other programs may have written bytes that are not text.
     (row,) = lab.primary.fetch_all(
         "SELECT CAST(min(timestamp) AS BLOB), CAST(max(timestamp) AS BLOB), "
         "count(*) FILTER (WHERE timestamp < ?), count(*) FILTER (WHERE timestamp >= ?) "
@@ -293,7 +297,7 @@ def _data_span(lab: Lab) -> dict[str, object]:
 
 
 def _cursor(lab: Lab) -> feed.Cursor:
-    """Return what the newest snapshot holds of the change feed."""
+    """Return the position in the change feed up to which the newest snapshot goes."""
     return _ask(lab, f"SELECT {CURSOR} FROM meta.state")[0]
 
 
@@ -302,17 +306,15 @@ def _ask(lab: Lab, query: str) -> tuple[feed.Cursor, list[int]]:
         relation = lab.sql(query)
         row = relation.fetchone() if relation else None
     if row is None:
-        raise CorruptDatabase(
-            "The snapshot does not say what it holds: run `aico-lab sync --full`."
-        )
+        raise CorruptDatabase("The snapshot does not record its state: run `aico-lab sync --full`.")
     database_id, seq, anchor, *more = row
     return feed.Cursor(database_id, seq, anchor), more
 
 
 def _size(folder: Path, pattern: str) -> int:
-    sizes = {}  # by file: a snapshot may be another link to one
+    sizes = {}  # by inode, since a snapshot may be a hard link
     for path in folder.glob(pattern):
-        with contextlib.suppress(FileNotFoundError):  # a sync is at work
+        with contextlib.suppress(FileNotFoundError):  # removed by a running sync
             if path.is_file():
                 file = path.stat()
                 sizes[file.st_dev, file.st_ino] = file.st_size

@@ -1,4 +1,4 @@
-"""The folder of a lab: what lies where, and the small file that makes a folder a lab."""
+"""The folder of a lab: its layout, its marker file, and safe ways to write into it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MAKING_SECONDS = 30
-"""How long to wait for another program that makes the same home."""
+"""Seconds to wait for another program that is creating the same home."""
 
 RESULTS: Final = (".csv", ".parquet", ".json")
-"""The endings of files to which results are written."""
+"""The suffixes of files to which results can be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +43,17 @@ class Home:
 
     @property
     def marker(self) -> Path:
-        """The file that makes the folder a lab: its identity and how its key is wrapped."""
+        """The file that makes the folder a lab, with the home's id and its wrapped key."""
         return self.path / "lab.json"
 
     @property
     def unfinished(self) -> Path:
-        """The marker of a home that is being made; it becomes `lab.json` by its last step."""
+        """The marker of a home that is being created; the last step renames it to `lab.json`."""
         return self.path / "lab.json.unfinished"
 
     @property
     def primary(self) -> Path:
-        """The libSQL database: the only source of truth."""
+        """The libSQL database, the only source of truth."""
         return self.path / "aico.db"
 
     @property
@@ -63,12 +63,12 @@ class Home:
 
     @property
     def writer(self) -> Path:
-        """The DuckDB file that a sync writes; nobody else opens it."""
+        """The DuckDB file that a sync writes; nothing else opens it."""
         return self.warehouse / "writer.duckdb"
 
     @property
     def snapshots(self) -> Path:
-        """The copies of it that are read, one file per generation."""
+        """The folder of published copies of the writer's file, one per generation."""
         return self.warehouse / "snapshots"
 
     @property
@@ -83,20 +83,20 @@ class Home:
 
     @property
     def temporary(self) -> Path:
-        """Where databases may spill; what lands here is encrypted."""
+        """The folder for temporary files of databases, which are encrypted."""
         return self.path / "tmp"
 
     @property
     def reports(self) -> Path:
-        """One folder per report that ran."""
+        """The folder of reports, with a folder for each report that ran."""
         return self.path / "reports"
 
     def read_marker(self) -> dict[str, object]:
         """Read `lab.json`.
 
         Raises:
-            HomeMissing: There is no lab here, or the file that says so is damaged.
-            HomeNotWritable: The folder cannot be read.
+            HomeMissing: The folder does not contain a lab, or its marker is damaged.
+            HomeNotWritable: The marker cannot be read.
         """
         try:
             marker = json.loads(self.marker.read_text(encoding="utf-8"))
@@ -119,13 +119,13 @@ class Home:
         return marker
 
     def prepare(self, home_id: str) -> None:
-        """Make what a home consists of, with an empty file as the primary database.
+        """Create the folders of a home, and an empty file as the primary database.
 
-        Before that file, a note is written: the next try can tell by it an unfinished home from one
-        whose `lab.json` was lost.
+        The unfinished marker is written before that file, so that the next attempt can tell an
+        unfinished home from one whose `lab.json` was lost.
 
         Raises:
-            HomeExists: There is a lab in it already, or the remains of one.
+            HomeExists: The folder contains a lab already, or the remains of one.
             HomeNotWritable: The folder cannot be written.
         """
         with os_errors(self.path), private_files():
@@ -145,11 +145,11 @@ class Home:
 
     @contextlib.contextmanager
     def being_made(self) -> Iterator[None]:
-        """Keep other programs from making the same home, while this one does.
+        """Lock the folder while this program creates a home in it.
 
         Raises:
-            HomeExists: Another one is at it, or something else lies in the folder.
-            HomeNotWritable: The folder cannot be made or written.
+            HomeExists: Another program is creating it, or the folder contains other files.
+            HomeNotWritable: The folder cannot be created or written.
         """
         with os_errors(self.path), private_files():
             self.path.mkdir(parents=True, exist_ok=True)
@@ -160,12 +160,12 @@ class Home:
         lock = self.temporary / "init.lock"
         with held(lock, MAKING_SECONDS, self._is_made):
             yield
-        lock.unlink(missing_ok=True)  # whoever waits for it finds that the home is made
+        lock.unlink(missing_ok=True)  # programs that wait for it will find the finished home
 
     def _refuse_others(self) -> None:
-        """Raise HomeExists where something lies in the folder that no unfinished home has.
+        """Raise HomeExists if the folder contains files that do not belong to an unfinished home.
 
-        It would be hidden from others, and may have a name that a home uses.
+        The home's permissions would hide them from others, and their names may collide.
         """
         own = {path.name for path in (self.warehouse, self.temporary, self.reports)}
         for there in sorted(path.name for path in self.path.iterdir()):
@@ -180,7 +180,7 @@ class Home:
         return HomeExists(f"The lab in {self.path} is being made by {who}: use that one.")
 
     def abandoned(self) -> str | None:
-        """Return the id of a home that was begun here and never finished, or None."""
+        """Return the id of an unfinished home in this folder, or None."""
         if self.marker.exists():
             return None
         try:
@@ -190,14 +190,14 @@ class Home:
         return str(begun.get("home_id")) if isinstance(begun, dict) else None
 
     def discard(self) -> None:
-        """Remove the primary database of a home that was not finished: nothing is in it."""
+        """Remove the empty primary database and the marker of an unfinished home."""
         for suffix in ("", "-wal", "-shm"):
             self.primary.with_name(f"{self.primary.name}{suffix}").unlink(missing_ok=True)
         for path in (self.unfinished, *self.path.glob(f".{self.unfinished.name}.*")):
             path.unlink(missing_ok=True)
 
     def write_marker(self, marker: Mapping[str, object]) -> None:
-        """Write `lab.json`; from now on the folder is a lab."""
+        """Write `lab.json`, which turns the folder into a lab."""
         with os_errors(self.path):
             content = json.dumps({"format": FORMAT, **marker}, indent=2)
             write_atomically(self.unfinished, content.encode() + b"\n")
@@ -212,9 +212,10 @@ _umask_before = 0
 
 @contextlib.contextmanager
 def private_files() -> Iterator[None]:
-    """Let what is made inside be for its owner alone, also by libraries, whatever the umask.
+    """Restrict files created in the block, also by libraries, to their owner.
 
-    The umask is the whole process's: what other threads make meanwhile is private, too.
+    The umask applies to the whole process, so files that other threads create meanwhile are
+    private too.
     """
     global _umask_users, _umask_before  # noqa: PLW0603 - as the umask itself
     with _umask_lock:
@@ -231,31 +232,31 @@ def private_files() -> Iterator[None]:
 
 
 def make_private(folder: Path) -> None:
-    """Let the owner of a folder's files use them, and nobody else."""
+    """Restrict the files of a folder to their owner."""
     for file in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # it went away just now
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
             if file.stat().st_mode & 0o777 != 0o600:  # noqa: PLR2004
                 file.chmod(0o600)
 
 
 def remove_whole(path: Path) -> None:
-    """Remove a file, or a folder with all that lies in it; nothing where there is neither."""
+    """Remove a file, or a folder with its contents; do nothing if the path does not exist."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
-        with contextlib.suppress(NotADirectoryError):  # a folder above it is a file
+        with contextlib.suppress(NotADirectoryError):  # a parent of the path is a file
             path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read, whole or not at all, and durable on return."""
+    """Write a file that only its owner can read, atomically and durably."""
     with open_atomically(path) as file:
         file.write(content)
 
 
 @contextlib.contextmanager
 def open_atomically(path: Path) -> Iterator[BinaryIO]:
-    """Write a file in pieces; it takes its place, durably, when the block ends without an error."""
+    """Open a file for writing that replaces `path`, durably, if the block ends without an error."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -272,15 +273,15 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def results_file(path: Path) -> Iterator[Path]:
-    """Give the name under which to write results; the file takes its place if nothing failed.
+    """Yield a temporary path for results; the file replaces `path` if the block does not fail.
 
     Args:
-        path: The file that is wanted. Only its owner can read it, since it holds private text.
+        path: The target file. Only its owner can read it, since it contains private text.
 
     Raises:
-        InvalidValue: It has none of the endings `RESULTS`, there is no such folder, or that is a
-            home's, where `lab.json` might be replaced.
-        HomeNotWritable: It cannot be written there.
+        InvalidValue: The suffix is not in `RESULTS`, the folder does not exist, or the file would
+            be inside a home, where it might replace `lab.json`.
+        HomeNotWritable: The file cannot be written.
     """
     path = path.expanduser().absolute()
     if path.suffix not in RESULTS:
@@ -291,7 +292,7 @@ def results_file(path: Path) -> Iterator[Path]:
         notebooks = (folder / "notebooks") in path.resolve().parents
         if Home(folder).marker.exists() and not notebooks:
             raise InvalidValue(f"{path} lies in the home {folder}: name a file elsewhere.")
-    beside = path.with_name(f".{secrets.token_hex(4)}.{path.name}")  # with its ending
+    beside = path.with_name(f".{secrets.token_hex(4)}.{path.name}")  # keeps the suffix
     with os_errors(path):
         try:
             with private_files():
@@ -302,8 +303,8 @@ def results_file(path: Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in the folder survive a power cut, where the platform can say so."""
-    with contextlib.suppress(OSError):  # Windows opens no folders
+    """Make renames in a folder survive a power failure, if the platform supports it."""
+    with contextlib.suppress(OSError):  # Windows cannot open folders
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -313,23 +314,23 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def held(lock: Path, seconds: float, busy: Callable[[str], AicoLabError]) -> Iterator[None]:
-    """Hold a lock for which other programs wait; a file beside it says who has it.
+    """Hold a lock between processes; a file beside it describes the holder.
 
     Args:
-        lock: The lock's file, which has an ending; the holder's has none.
-        seconds: How long to wait.
-        busy: Gives the error for having waited in vain, from words for the holder.
+        lock: The lock file, with a suffix; the holder's file has the same name without it.
+        seconds: How long to wait for the lock.
+        busy: Returns the error to raise after that time, given a description of the holder.
     """
     waiting, holder = FileLock(lock, timeout=seconds), lock.with_suffix("")
     with os_errors(lock.parent):
         for file in (lock, holder):
-            if file.is_dir():  # which nothing of ours has made
+            if file.is_dir():  # created by another program
                 remove_whole(file)
         try:
             waiting.acquire()
         except Timeout as timeout:
             who = ""
-            with contextlib.suppress(FileNotFoundError):  # it is done just now
+            with contextlib.suppress(FileNotFoundError):  # the holder has just finished
                 who = holder.read_text(encoding="ascii", errors="replace")
             raise busy(who or "another program") from timeout
     try:
@@ -346,7 +347,7 @@ def held(lock: Path, seconds: float, busy: Callable[[str], AicoLabError]) -> Ite
 
 @contextlib.contextmanager
 def os_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to write below `path` into one sentence."""
+    """Translate an OSError in the block, about `path` or a file below, to one of our errors."""
     try:
         yield
     except OSError as refused:

@@ -1,4 +1,4 @@
-"""Write batches of records into the primary database, each in one transaction, without doubles."""
+"""Write batches of records into the primary database, one transaction each, without duplicates."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 OnConflict = Literal["keep", "replace"]
 
 LINES_KEPT = 1_000
-"""Lines of each kind that a result names; all are counted."""
+"""The most lines of each kind that a result lists; all are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A message that differs from another one of the same conversation and id.
+    """A message that differs from another one with the same conversation and id.
 
     Attributes:
-        line: Where it begins; None where the source has no lines.
-        message_id: Its id, where the source has no lines.
+        line: The line where the message begins; None if the source has no lines.
+        message_id: The message's id, if the source has no lines; else None.
     """
 
     line: int | None
@@ -48,22 +48,22 @@ class Conflict:
 
 @dataclass(slots=True)
 class ImportResult:
-    """What an import did.
+    """Counts of what an import did.
 
     Attributes:
-        read: Messages that were well formed.
+        read: Valid messages.
         added: Messages that were new.
-        known: Messages that were there already.
-        conflicts: Messages that have the conversation and the id of another one, with another
-            content, role or timestamp.
-        conflict_examples: The first of them.
-        qualified: How many of the new ones have an id that another conversation has too, and are
-            stored as `<conversation_id>:<message_id>`.
-        assumed_me: Messages of a file that names nobody, whose user is therefore `me`.
+        known: Messages that were stored already.
+        conflicts: Messages with the conversation and id of another one, but another content, role
+            or timestamp.
+        conflict_examples: The first `LINES_KEPT` conflicts.
+        qualified: New messages whose id another conversation uses too, stored under the id
+            `<conversation_id>:<message_id>`.
+        assumed_me: Messages of the user `me`, which is assumed for files that name no user.
         far_times: Messages from before 1990 or after tomorrow.
-        far_lines: The first lines of them, where the source has lines.
-        rejected: Lines that could not be taken.
-        examples: The first of them, with line number and reason.
+        far_lines: The first lines of those messages, if the source has lines.
+        rejected: Invalid lines.
+        examples: The first `LINES_KEPT` invalid lines, with number and reason.
     """
 
     read: int = 0
@@ -79,7 +79,7 @@ class ImportResult:
     examples: list[Rejected] = field(default_factory=list)
 
     def look_at(self, batch: Batch) -> None:
-        """Count what can be said of a batch before it is written."""
+        """Add the counts of a batch that are known before it is written."""
         self.read += len(batch.messages)
         self.assumed_me += batch.assumed_me
         self.rejected += len(batch.rejected)
@@ -95,7 +95,7 @@ class ImportResult:
             self.far_lines += [batch.lines[at] for at in far[: LINES_KEPT - len(self.far_lines)]]
 
     def add(self, batch: Batch, placing: Placing) -> None:
-        """Count what became of a batch."""
+        """Add the counts of a batch that was written."""
         self.added += len(placing.new)
         self.qualified += placing.qualified
         self.conflicts += len(placing.conflicts)
@@ -109,11 +109,7 @@ class ImportResult:
 
 
 def check_on_conflict(value: str) -> None:
-    """Do nothing if this says what becomes of conflicts.
-
-    Raises:
-        InvalidValue: It is neither 'keep' nor 'replace'.
-    """
+    """Raise InvalidValue unless the value is 'keep' or 'replace'."""
     if value not in get_args(OnConflict):
         raise InvalidValue(f"on_conflict is {' or '.join(get_args(OnConflict))}, not {value!r}.")
 
@@ -125,20 +121,20 @@ def import_batches(
     on_conflict: OnConflict = "keep",
     progress: Callable[[Batch], None] | None = None,
 ) -> ImportResult:
-    """Add what is new in the batches.
+    """Import batches: add new messages, channels, users and feedback.
 
-    A message, channel or user that is there already stays as it is. What was added before an
-    interruption stays, so running the same import again completes it.
+    Channels and users that are stored already stay unchanged. Batches committed before an
+    interruption stay, so running the same import again completes it.
 
     Args:
         connection: The primary database.
-        batches: What a source yields.
-        on_conflict: What becomes of a message that is there with another content, role or
-            timestamp: 'keep' leaves it as it is, 'replace' takes the new one for an edit of it.
-        progress: Told of every batch that was committed.
+        batches: The batches of a source.
+        on_conflict: If a stored message with the same conversation and id differs in content, role
+            or timestamp, 'keep' leaves it unchanged, 'replace' updates it.
+        progress: Called with every committed batch.
 
     Raises:
-        InvalidValue: `on_conflict` is something else.
+        InvalidValue: `on_conflict` is another value.
     """
     check_on_conflict(on_conflict)
     result = ImportResult()
@@ -160,10 +156,10 @@ def import_batches(
 
 
 def _write(connection: Connection, batch: Batch, placing: Placing) -> None:
-    """Add what is new of one batch, and write what replaces something."""
+    """Score and write the new messages and the edits of one batch."""
     messages = score_with_stored(connection, [*placing.new, *placing.edits])
     new, edits = messages[: len(placing.new)], messages[len(placing.new) :]
-    if batch.assumed_me:  # who wrote an edit is not given, but assumed
+    if batch.assumed_me:  # an edit must not overwrite the author with an assumed one
         edits = [edit._replace(user_id=None) for edit in edits]
     write_batch(connection, batch, new, edits)
     if edits:
@@ -176,13 +172,13 @@ def write_batch(
     messages: list[MessageRecord],
     edits: Sequence[MessageRecord] = (),
 ) -> None:
-    """Add messages that are new, with whatever else of their batch is new.
+    """Insert new messages of a batch, with its new channels, users and feedback.
 
     Args:
-        connection: Inside a transaction.
-        batch: The channels, people and feedback.
-        messages: Those of its messages that are not there yet.
-        edits: Those of its messages that replace others.
+        connection: The primary database, inside a transaction.
+        batch: The batch.
+        messages: The messages of the batch that are not stored yet.
+        edits: The messages of the batch that replace stored ones; only their users are written.
     """
     known_stay = "ON CONFLICT DO NOTHING"
     named = {message.user_id for message in (*messages, *edits)}
@@ -200,12 +196,12 @@ def write_batch(
 
 
 def _count(connection: Connection, messages: list[MessageRecord]) -> None:
-    """Keep each channel's count of messages and its last activity right."""
+    """Update each channel's count of messages and its last activity for inserted messages."""
     counts = Counter(message.channel_id for message in messages)
     last: dict[str, str] = {}
     for message in messages:
         last[message.channel_id] = max(message.timestamp, last.get(message.channel_id, ""))
-    # All in one statement: see ROWS_A_STATEMENT of the adapter.
+    # A single statement: see ROWS_A_STATEMENT of the adapter.
     connection.execute(
         "UPDATE channels SET message_count = message_count + (new.value ->> 1), "
         "last_active = max(coalesce(last_active, ''), new.value ->> 2) "
@@ -215,9 +211,9 @@ def _count(connection: Connection, messages: list[MessageRecord]) -> None:
 
 
 def _replace(connection: Connection, edits: list[MessageRecord]) -> None:
-    """Edit messages; each keeps its row and its place, and what the edit does not give.
+    """Update messages in place; fields that the edit does not give keep their values.
 
-    Where a file takes its own edit back, nothing is written, and no change is logged.
+    If a file reverts its own edit, nothing is written and no change is logged.
     """
     always = ("role", "content", "timestamp", "sentiment_score", "sentiment_source")
     scores = {"sentiment_score", "sentiment_source"}
@@ -232,12 +228,12 @@ def _replace(connection: Connection, edits: list[MessageRecord]) -> None:
     pairs = zip(names, new, strict=True)
     said, says = zip(*((name, value) for name, value in pairs if name not in scores), strict=True)
     connection.execute_many(
-        # A score that comes out otherwise, in another batch, is no edit.
+        # A score alone is not an edit: it depends on the batch in which it is computed.
         f"UPDATE messages SET {columns} = {values} WHERE message_id = ?1 "
         f"AND ({', '.join(said)}) IS NOT ({', '.join(says)})",
         [(edit.message_id, *(getattr(edit, name) for name in names)) for edit in edits],
     )
-    # A time may have moved back, and with it the last activity of the channel.
+    # A timestamp may have become earlier, and with it the last activity of the channel.
     last = "(SELECT max(timestamp) FROM messages WHERE channel_id = channels.channel_id)"
     connection.execute(
         f"UPDATE channels SET last_active = {last} WHERE last_active IS NOT {last} "

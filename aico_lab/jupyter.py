@@ -1,8 +1,8 @@
-"""JupyterLab on a home: its notebooks, a kernel that finds the lab, and nothing asked of a network.
+"""Run JupyterLab on a home: its notebooks, a kernel that finds the lab, and no network access.
 
-Whatever Jupyter and IPython keep lies in the home too: settings, history, what is open. What a
-person's other notebooks use is neither read nor written, since it might start another kernel, load
-an extension that calls out, or leave what was typed here outside the home.
+All files of Jupyter and IPython are in the home: settings, history, workspaces. A user's other
+Jupyter settings are neither read nor written, since they might start another kernel, load an
+extension that uses the network, or store what is typed here outside the home.
 """
 
 from __future__ import annotations
@@ -30,37 +30,33 @@ if TYPE_CHECKING:
 
 ADDRESS: Final = "127.0.0.1"
 
-# As arguments they win over every configuration file, the machine's included. The token is left to
-# Jupyter, which makes a random one.
+# Arguments take precedence over every configuration file, including the machine's. The token is
+# left to Jupyter, which generates a random one.
 _OPTIONS: Final = {
     "ServerApp.ip": ADDRESS,
     "LabApp.news_url": "None",
     "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
     "LabApp.extension_manager": "readonly",
-    "LanguageServerManager.autodetect": "False",  # it asks npm, which looks for news of itself
+    "LanguageServerManager.autodetect": "False",  # it runs npm, which checks for its own updates
     "KernelSpecManager.ensure_native_kernel": "True",
     "KernelManager.transport_encryption": "auto",
-    "FileContentsManager.delete_to_trash": "False",  # which lies outside the home
-    "Application.log_level": "WARN",  # the address is told at any level
+    "FileContentsManager.delete_to_trash": "False",  # the trash is outside the home
+    "Application.log_level": "WARN",  # the address is printed at any level
 }
 
-# Where there are no news, JupyterLab still asks whether they are wanted.
+# Without a news address, JupyterLab still asks whether news are wanted.
 _SETTINGS: Final = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
 
 _KERNEL: Final = {
     "IPKernelApp": {"extensions": ["aico_lab.kernel"]},
-    # It takes longer for its first answer than JupyterLab waits, and keeps what it has read of
-    # anybody's code outside the home. IPython itself completes what there is.
+    # Jedi's first answer takes longer than JupyterLab waits, and its cache of parsed code lies
+    # outside the home. IPython completes existing objects itself.
     "IPCompleter": {"use_jedi": False},
 }
 
 
 def check_port(port: int) -> None:
-    """Say early, and in a sentence, what Jupyter would say late.
-
-    Raises:
-        AicoLabError: The port cannot be used.
-    """
+    """Raise AicoLabError if a port cannot be used, before Jupyter is started."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -68,23 +64,23 @@ def check_port(port: int) -> None:
         except OSError as refused:
             raise AicoLabError(
                 f"Port {port} cannot be used ({refused.strerror}): "
-                "name another, or leave --port out to get one that is free."
+                "name another, or leave --port out to use a free one."
             ) from refused
 
 
 def serve(settings: Settings, notebooks: Path, *, port: int | None, browser: bool) -> None:
-    """Run JupyterLab until it is told to stop, by a signal or in its menu.
+    """Run JupyterLab in this process until a signal or its menu stops it.
 
-    It becomes this process, whose environment is Jupyter's afterwards.
+    The environment of this process is replaced by Jupyter's.
 
     Args:
-        settings: The home, and what opens it in a kernel.
-        notebooks: The folder that is shown.
-        port: Where to listen; None for the first that is free.
-        browser: Open one.
+        settings: The home, and the credentials with which a kernel opens it.
+        notebooks: The folder to show.
+        port: The port to listen on; None for the first free one.
+        browser: Whether to open a browser.
 
     Raises:
-        HomeNotWritable: Jupyter's folder in the home cannot be made.
+        HomeNotWritable: Jupyter's folder in the home cannot be created.
     """
     options = _OPTIONS | {
         "ServerApp.root_dir": str(notebooks),
@@ -95,17 +91,17 @@ def serve(settings: Settings, notebooks: Path, *, port: int | None, browser: boo
         options |= {"ServerApp.port": str(port), "ServerApp.port_retries": "0"}
     environment = settings.environment()
     secret = {name: environment.pop(name) for name in {PASSPHRASE_VARIABLE} & set(environment)}
-    os.umask(0o077)  # also for kernels, whose history holds what was typed
+    os.umask(0o077)  # also for kernels, whose history contains what was typed
     _move_into(settings.home / "jupyter", environment)
 
     class Sessions(SessionManager):
-        """Gives the passphrase to kernels, rather than to the browser and terminals as well."""
+        """Gives the passphrase to kernels only, not to the browser and terminals."""
 
         def get_kernel_env(self, path: str | None, name: ModelName | None = None) -> dict[str, str]:
             return super().get_kernel_env(path, name) | secret
 
     try:
-        from jupyterlab.labapp import LabApp  # runs yarn, with the telemetry that is off by now
+        from jupyterlab.labapp import LabApp  # runs yarn, whose telemetry is disabled by now
 
         server = LabApp.initialize_server(
             [f"--{name}={value}" for name, value in options.items()],
@@ -114,18 +110,18 @@ def serve(settings: Settings, notebooks: Path, *, port: int | None, browser: boo
         )
 
         def stop(*_: object) -> None:
-            # A second one does not wait for the kernels, which end when they miss the server.
+            # A second signal does not wait for the kernels, which end when the server is gone.
             signal.signal(signal.SIGINT, signal.default_int_handler)
             server.stop(from_signal=True)
 
-        signal.signal(signal.SIGINT, stop)  # Jupyter's own asks whether that was meant
+        signal.signal(signal.SIGINT, stop)  # Jupyter's own handler asks for confirmation
         server.start()
     except KeyboardInterrupt:
         pass
 
 
 class OnlyOurs(KernelSpecManager):
-    """Knows the kernel of this very Python; another "python3" may be without this package."""
+    """Finds only the kernel of this Python; another "python3" may lack this package."""
 
     @default("kernel_dirs")
     def _none(self) -> list[str]:
@@ -133,9 +129,9 @@ class OnlyOurs(KernelSpecManager):
 
 
 def _move_into(own: Path, environment: dict[str, str]) -> None:
-    """Make a folder the only one that Jupyter and IPython keep things in, or take settings from.
+    """Make a folder the only place where Jupyter and IPython store files and read settings.
 
-    What lies there is for its owner alone, also what an earlier version left.
+    Files in the folder become private to the owner, also those of earlier versions.
     """
     with os_errors(own):
         own.mkdir(mode=0o700, exist_ok=True)
@@ -154,6 +150,6 @@ def _move_into(own: Path, environment: dict[str, str]) -> None:
         JUPYTER_CONFIG_DIR=str(own / "config"),
         JUPYTER_DATA_DIR=str(own / "data"),
         IPYTHONDIR=str(own / "ipython"),
-        XDG_CACHE_HOME=str(own / "cache"),  # of whatever a notebook imports
-        YARN_ENABLE_TELEMETRY="0",  # JupyterLab runs its own yarn where there is a Node.js
+        XDG_CACHE_HOME=str(own / "cache"),  # for libraries that a notebook imports
+        YARN_ENABLE_TELEMETRY="0",  # JupyterLab runs its own yarn if Node.js is installed
     )

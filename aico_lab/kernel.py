@@ -1,4 +1,4 @@
-"""What a kernel of `aico-lab lab` does otherwise: an extension of IPython."""
+"""The IPython extension that kernels of `aico-lab lab` load."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _TABLES: Final = (
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
-    """Show the text of tables as it is, for JupyterLab typesets what lies between dollar signs."""
+    """Keep JupyterLab from typesetting text between dollar signs in tables as formulas."""
     formatter = shell.display_formatter
-    if formatter is None:  # nothing is shown
+    if formatter is None:  # a shell without display
         return
     html = formatter.formatters["text/html"]
-    for module, name in _TABLES:  # by name, so that neither is imported
+    for module, name in _TABLES:  # by name, to avoid importing the libraries
         html.for_type_by_name(module, name, _without_mathjax)
 
 

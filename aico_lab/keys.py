@@ -1,9 +1,9 @@
 """One random master key per home, wrapped by a key file or a passphrase; one derived key per store.
 
-The master key never changes with the credential that wraps it, so a passphrase can be replaced
-without writing the databases anew. Wrapping is AES-256-GCM, which also tells a wrong credential
-before any database is touched; a passphrase is stretched with Argon2id (RFC 9106, its second
-recommended option); stores get their keys by HKDF-SHA256 (RFC 5869).
+The master key does not depend on the credential that wraps it, so a passphrase can be replaced
+without rewriting the databases. Wrapping uses AES-256-GCM, which also detects a wrong credential
+before any database is opened. Passphrases are stretched with Argon2id (RFC 9106, the second
+recommended option); keys of stores are derived by HKDF-SHA256 (RFC 5869).
 """
 
 from __future__ import annotations
@@ -42,38 +42,38 @@ SHORTEST_PASSPHRASE = 8  # characters
 BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 BECH32_GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 ARGON2 = {"time_cost": 3, "memory_cost": 65536, "parallelism": 4}  # memory in KiB
-LIMITS = {"time_cost": 16, "memory_cost": 1 << 21, "parallelism": 64}  # a marker may not ask more
+LIMITS = {"time_cost": 16, "memory_cost": 1 << 21, "parallelism": 64}  # upper limits for markers
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The opened keys of a home; each method gives one store's key, or None without encryption."""
+    """The opened keys of a home; methods return one store's key, or None without encryption."""
 
     master: bytes | None = field(repr=False)
     credential: bytes | None = field(default=None, repr=False)
-    """What unwrapped it: the passphrase, or what the key file holds."""
+    """The secret that unwrapped the master key: the passphrase or the decoded key file."""
 
     def libsql(self) -> str | None:
-        """Give 32 URL-safe characters (192 bits): libSQL reads no more than 32 bytes of a key."""
+        """Return 32 URL-safe characters (192 bits), since libSQL reads only 32 bytes of a key."""
         derived = self._derive("libsql", 24)
         return base64.urlsafe_b64encode(derived).decode() if derived else None
 
     def duckdb(self) -> str | None:
-        """Give 256 bits as base64, the form in which DuckDB takes raw key bytes."""
+        """Return 256 bits as base64, the form in which DuckDB takes raw key bytes."""
         derived = self._derive("duckdb", 32)
         return base64.b64encode(derived).decode() if derived else None
 
     def chroma(self) -> str | None:
-        """Give an age identity (X25519) of 256 bits, the form in which pyrage takes a key."""
+        """Return an age identity (X25519) of 256 bits, the form in which pyrage takes a key."""
         derived = self._derive("chroma", 32)
         return bech32("age-secret-key-", derived).upper() if derived else None
 
     def rocksdb(self) -> bytes | None:
-        """Give 256 bits, of which the adapter makes one key for keys and one for values."""
+        """Return 256 bits, from which the adapter derives one key for keys and one for values."""
         return self._derive("rocksdb", 32)
 
     def texts(self) -> set[str]:
-        """Give every text that would tell a secret, and so must not stand in anything written."""
+        """Return all texts that reveal a key or credential, for redaction of written files."""
         texts = {text for text in (self.libsql(), self.duckdb(), self.chroma()) if text}
         for secret in (self.master, self.credential, self.rocksdb()):
             if secret:
@@ -93,15 +93,15 @@ class Keys:
 def create_keys(
     home_id: str, protection: Protection, settings: Settings
 ) -> tuple[Keys, dict[str, object]]:
-    """Make a master key and wrap it.
+    """Create a master key and wrap it.
 
     Returns:
-        The keys, and what the home's marker keeps of them.
+        The keys, and the key slot for the home's marker.
 
     Raises:
-        KeyMissing: A passphrase is to protect the home and none was given.
-        InvalidValue: The passphrase is too short to protect anything, is not text, or was given
-            although something else is to protect the home.
+        KeyMissing: The protection is 'passphrase', but none was given.
+        InvalidValue: The passphrase is too short, is not valid text, or was given although the
+            protection is another one.
     """
     if protection != "passphrase" and settings.passphrase:
         raise InvalidValue(
@@ -132,7 +132,7 @@ def create_keys(
 
 
 def protection_of(marker: Mapping[str, object]) -> str:
-    """Say what opens a home: 'key-file', 'passphrase' or 'none'."""
+    """Return the protection of a home: 'key-file', 'passphrase' or 'none'; '' if damaged."""
     slot = marker.get("key")
     return str(slot.get("kind")) if isinstance(slot, dict) else ""
 
@@ -142,13 +142,13 @@ def open_keys(marker: Mapping[str, object], settings: Settings) -> Keys:
 
     Args:
         marker: The home's `lab.json`.
-        settings: Where the key file is, or the passphrase.
+        settings: The path of the key file, or the passphrase.
 
     Raises:
-        KeyMissing: There is no key file, or no passphrase was given.
-        KeyFileExposed: Others can read the key file.
-        WrongKey: It opens another home, or none.
-        InvalidValue: A passphrase was given, which is not what opens this home, or is not text.
+        KeyMissing: The key file does not exist, or no passphrase was given.
+        KeyFileExposed: Other users can read the key file.
+        WrongKey: The key file or passphrase does not open this home.
+        InvalidValue: A passphrase was given but does not protect this home, or is not valid text.
         HomeMissing: The marker is damaged.
     """
     home_id = str(marker.get("home_id"))
@@ -183,7 +183,7 @@ def open_keys(marker: Mapping[str, object], settings: Settings) -> Keys:
 
 
 def _unwrap(secret: bytes, slot: Mapping[str, object], home_id: str) -> bytes | None:
-    """Return the master key, or None where the secret is not the one that wrapped it."""
+    """Return the master key, or None if another secret wrapped it."""
     from cryptography.exceptions import InvalidTag
 
     nonce, wrapped = (bytes.fromhex(str(slot[name])) for name in ("nonce", "wrapped"))
@@ -194,11 +194,11 @@ def _unwrap(secret: bytes, slot: Mapping[str, object], home_id: str) -> bytes | 
 
 
 def bech32(prefix: str, content: bytes) -> str:
-    """Write bytes as BIP-173 text, in which age writes its keys.
+    """Return bytes in the Bech32 encoding of BIP-173, which age uses for its keys.
 
     Args:
         prefix: The human-readable part, in lower case.
-        content: At most 32 bytes are usual; the last five-bit group is padded with zeros.
+        content: The bytes, usually at most 32; the last five-bit group is padded with zeros.
     """
     bits = "".join(f"{byte:08b}" for byte in content)
     groups = [int(bits[i : i + 5].ljust(5, "0"), 2) for i in range(0, len(bits), 5)]
@@ -209,7 +209,7 @@ def bech32(prefix: str, content: bytes) -> str:
 
 
 def _polymod(groups: Iterable[int]) -> int:
-    """Give the BCH checksum of BIP-173."""
+    """Return the BCH checksum of BIP-173."""
     state = 1
     for group in groups:
         top = state >> 25
@@ -221,7 +221,7 @@ def _polymod(groups: Iterable[int]) -> int:
 
 
 def _spellings(secret: bytes) -> set[str]:
-    """Give the texts as which bytes are usually printed."""
+    """Return the usual text forms of bytes: repr, hexadecimal, base64 and UTF-8."""
     found = {
         repr(secret)[2:-1],
         secret.hex(),
@@ -234,10 +234,10 @@ def _spellings(secret: bytes) -> set[str]:
 
 
 def _passphrases(settings: Settings) -> list[bytes]:
-    """Return the passphrase in Unicode's composed form (NFC), and as it was given if that differs.
+    """Return the passphrase in Unicode's composed form (NFC), and as given if that differs.
 
-    Keyboards and systems spell the same letter in one code point or in two. Homes of before this
-    was known are opened by the spelling that made them.
+    Systems encode the same letter as one code point or as two. Older homes were created without
+    normalisation, and open only with the form that was given.
     """
     given = settings.passphrase
     if not given:
@@ -247,10 +247,10 @@ def _passphrases(settings: Settings) -> list[bytes]:
         )
     try:
         spellings = [unicodedata.normalize("NFC", given).encode(), given.encode()]
-    except UnicodeEncodeError:  # bytes of an environment that are not text come as surrogates
+    except UnicodeEncodeError:  # surrogates stand for undecodable bytes of the environment
         raise InvalidValue(
-            "The passphrase holds bytes that are not text in this system's encoding: "
-            f"set {PASSPHRASE_VARIABLE} anew in UTF-8, or type the passphrase."
+            "The passphrase contains bytes that are not text in this system's encoding: "
+            f"set {PASSPHRASE_VARIABLE} again in UTF-8, or type the passphrase."
         ) from None
     return list(dict.fromkeys(spellings))
 
@@ -278,7 +278,7 @@ def _create_key_file(file: Path) -> bytes:
 
 
 def remove_key_file(file: Path) -> None:
-    """Remove the key file of a home that was not finished, and what was half written of it."""
+    """Remove the key file of an unfinished home, and partly written copies of it."""
     with os_errors(file):
         for path in (file, *file.parent.glob(f".{file.name}.*")):
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The lab: the object that notebooks and commands use, and through which they find every part."""
+"""`Lab`, the entry point of notebooks and commands to a home and all its parts."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _MOVED: Final = {
     "run_report": "reports.run",
     "vectors": "memories.index",
 }
-"""What attributes of a lab were called before, with where they are now."""
+"""Former attributes of a lab, with their present places."""
 
 
 class Lab:
-    """An opened home; for one thread.
+    """An opened home, for use in one thread.
 
     ::
 
@@ -71,16 +71,16 @@ class Lab:
         key_file: Path | str | None = None,
         passphrase: str | None = None,
     ) -> Lab:
-        """Make a new home with an empty primary database.
+        """Create a home with an empty primary database, and open it.
 
         Args:
-            home: The folder; AICO_LAB_HOME or the platform's data folder where it is None.
-            protection: What opens the home: a key file, a passphrase, or nothing at all.
-            key_file: The key file; made where it does not exist.
+            home: The folder; None means AICO_LAB_HOME or the platform's data folder.
+            protection: 'key-file', 'passphrase', or 'none' for no encryption.
+            key_file: The key file, created if it does not exist.
             passphrase: The passphrase.
 
         Raises:
-            HomeExists: There is a lab in that folder already.
+            HomeExists: The folder contains a lab already.
             HomeNotWritable: The folder cannot be written.
             KeyProblem: The key file or passphrase cannot be used.
         """
@@ -102,21 +102,21 @@ class Lab:
         """Open a home.
 
         Args:
-            home: The folder; AICO_LAB_HOME or the platform's data folder where it is None.
+            home: The folder; None means AICO_LAB_HOME or the platform's data folder.
             key_file: The key file, if it is not in its usual place.
-            passphrase: The passphrase; AICO_LAB_PASSPHRASE where it is None.
-            timezone: An IANA name, in any case; days and hours of timestamps are counted in it.
-            generation: Read this snapshot rather than the newest one.
+            passphrase: The passphrase; None means AICO_LAB_PASSPHRASE.
+            timezone: The IANA name, in any case, of the zone that defines days and hours.
+            generation: The generation of the snapshot to read; None means the newest at any time.
             external_access: Let `sql` read and write any file, load extensions, use the network and
-                change DuckDB's settings. A query from elsewhere can then destroy or send anything.
+                change DuckDB's settings. An untrusted query can then destroy or send anything.
 
         Raises:
             HomeMissing: There is no lab in that folder.
-            KeyProblem: The key file or passphrase does not open it.
-            InvalidValue: A passphrase was given, and it is not one that opens this home.
-            InvalidValue: There is no such time zone.
+            KeyProblem: The key file or passphrase does not open the home.
+            InvalidValue: A passphrase was given, but the home is not protected by one.
+            InvalidValue: The time zone does not exist.
         """
-        if timezone != "UTC":  # which needs no zone data
+        if timezone != "UTC":  # UTC needs no zone data
             timezone = get_zone(timezone).key
         settings = Settings.resolve(home=home, key_file=key_file, passphrase=passphrase)
         folder = Home(settings.home)
@@ -154,7 +154,7 @@ class Lab:
 
     @property
     def home(self) -> Home:
-        """Where the files of the lab lie."""
+        """The folder that contains the files of the lab."""
         return self.storage.home
 
     @property
@@ -164,7 +164,7 @@ class Lab:
 
     @property
     def home_id(self) -> str:
-        """What this home is known by wherever it lies."""
+        """The id of this home, which stays the same when the folder is moved."""
         return str(self.home.read_marker()["home_id"])
 
     @property
@@ -174,7 +174,7 @@ class Lab:
 
     @property
     def primary(self) -> libsql.Connection:
-        """The lab's own connection to the primary database, its schema up to date."""
+        """The lab's own connection to the primary database, with its schema up to date."""
         return self.storage.primary
 
     def data_access(
@@ -184,19 +184,19 @@ class Lab:
         acquire_timeout: float = 30.0,
         operation_timeout: float | None = None,
     ) -> DataAccessLayer:
-        """Open a data access layer on the primary database; close it, or use it as a context.
+        """Return a data access layer on the primary database; close it, or use it in `with`.
 
         Args:
-            max_connections: How many are open at a time.
-            acquire_timeout: Seconds that an operation waits for one.
+            max_connections: The most connections that are open at a time.
+            acquire_timeout: Seconds that an operation waits for a connection.
             operation_timeout: Seconds that an operation may take; None for no limit.
 
         Raises:
-            InvalidValue: There would be no connection, or no time.
+            InvalidValue: The number of connections or a timeout is not above 0.
         """
         from aico_lab.dal import DataAccessLayer
 
-        _ = self.primary  # which brings the schema up to date
+        _ = self.primary  # opening it brings the schema up to date
         return DataAccessLayer(
             self.storage.adapter,
             max_connections=max_connections,
@@ -206,7 +206,7 @@ class Lab:
 
     @property
     def generation(self) -> int:
-        """The snapshot that `sql` reads now."""
+        """The generation of the snapshot that `sql` reads now."""
         return self.storage.reader.generation
 
     @private_files()
@@ -219,19 +219,18 @@ class Lab:
         on_conflict: OnConflict = "keep",
         progress: Callable[[Batch], None] | None = None,
     ) -> ImportResult:
-        """Add the messages of a source to the primary database; the same ones twice add nothing.
+        """Import the messages of a source into the primary database; importing twice adds nothing.
 
         Args:
-            source: A name of `aico_lab.sources.SOURCES`.
+            source: A name in `aico_lab.sources.SOURCES`.
             path: The file, for sources that read one.
-            limit: At most so many messages.
-            on_conflict: What becomes of a message that is there, in the same conversation under
-                the same id, with another content, role or timestamp: 'keep' leaves it as it is,
-                'replace' takes the new one for an edit of it.
-            progress: Told of every batch that was committed.
+            limit: The most messages to read.
+            on_conflict: If a stored message with the same conversation and id differs in content,
+                role or timestamp, 'keep' leaves it unchanged, 'replace' updates it.
+            progress: Called with every committed batch.
 
         Raises:
-            WrongUse: At once, if a file is missing or too much, or an option cannot be meant.
+            WrongUse: A file is missing or superfluous, or an option is invalid. Nothing is read.
             SourceError: The input cannot be read.
         """
         from aico_lab.importer import check_on_conflict, import_batches
@@ -244,10 +243,10 @@ class Lab:
     def rescore(
         self, *, progress: Callable[[str, int, int | None], None] | None = None
     ) -> RescoreResult:
-        """Score messages anew whose sentiment score is of an older rule; given scores stay.
+        """Recompute sentiment scores made by an older version of the rules; imported scores stay.
 
         Args:
-            progress: Told of "rescore", the messages that are done, and all of them.
+            progress: Called with "rescore", the number of messages done, and their total.
         """
         from aico_lab.rescoring import rescore
 
@@ -264,31 +263,31 @@ class Lab:
     ) -> SyncResult:
         """Bring every projection up to date, and publish a snapshot of the warehouse.
 
-        A cache that another process holds is left to that process. Neither the cache nor the
-        vectors stop the warehouse: what they could not do is among the problems of the result.
-        Vectors that are damaged are made anew, which is among its warnings.
+        A cache that another process holds is left to that process. Failures of the cache or the
+        vectors do not stop the warehouse; they are reported in the result's `problems`. Damaged
+        vectors are rebuilt, which is reported in its `warnings`.
 
         Args:
-            full: Read the tables whole even where the change feed would do, and make anew whatever
-                is damaged.
-            on_change: What to do where the warehouse would lose a table, a column or a type:
-                'evolve' to lose it, 'ignore' to keep it, 'freeze' to leave that table as it is.
-            acknowledge: Take rows that do not fit any more, though nothing has recorded a change of
-                them, for what they are: `verify` fails until then.
-            progress: Told of a table, the rows moved so far, and the rows in all.
+            full: Read all tables completely instead of the change feed, and rebuild damaged files.
+            on_change: If the warehouse would lose a table, a column or a type: 'evolve' drops it,
+                'ignore' keeps it, 'freeze' leaves that table unchanged. None raises.
+            acknowledge: Accept rows that no longer fit their columns although no change of them was
+                recorded; until then `verify` fails.
+            progress: Called with the table, the rows moved so far, and their total.
 
         Returns:
-            What was done to the warehouse.
+            The result of the warehouse's sync.
 
         Raises:
-            SchemaChanged: The warehouse would lose something; say `on_change`.
+            SchemaChanged: The warehouse would lose a table, a column or a type, and `on_change` is
+                None.
         """
         from aico_lab.etl.sync import sync
         from aico_lab.projections.cache import sync_cache
         from aico_lab.projections.vectors import sync_vectors
 
         primary, keys, problems = self.primary, self.storage.keys, []
-        # The cache first: the warehouse prunes the feed, which the cache does not hold back.
+        # The cache first: the warehouse prunes the feed without waiting for the cache.
         try:
             sync_cache(primary, self.home, keys, self.cache.held, full=full)
         except DatabaseLocked:
@@ -307,16 +306,16 @@ class Lab:
         warnings = result.warnings
         try:
             if sync_vectors(primary, self.home, keys, full=full).rebuilt:
-                warnings = [*warnings, "The vectors were damaged and were made anew."]
+                warnings = [*warnings, "The vectors were damaged and were rebuilt."]
         except (StorageError, HomeError) as error:
             problems.append(str(error))
         return replace(result, warnings=warnings, problems=tuple(problems))
 
     def verify(self, *, progress: Callable[[str, int, int | None], None] | None = None) -> Proof:
-        """Compare every value of the newest snapshot, or the pinned one, with the primary database.
+        """Compare every value of the newest (or pinned) snapshot with the primary database.
 
         Args:
-            progress: Told of the next table, how many were compared, and of all.
+            progress: Called with the next table, the number of tables compared, and their total.
 
         Raises:
             NeverSynced: There is no snapshot yet.
@@ -339,35 +338,36 @@ class Lab:
         full: bool = False,
         progress: Progress | None = None,
     ) -> LoadResult:
-        """Bring a table of another program's database into the warehouse, as `"<name>"."<table>"`.
+        """Load a table of another program's database into the warehouse, as `"<name>"."<table>"`.
 
-        Columns of strict types (INTEGER, REAL, TEXT, TIMESTAMP and the like) have these; what does
-        not fit goes to quarantine. Others, of types such as DECIMAL, DATETIME, BOOL, BLOB or none,
-        have the type that all their values fit, else text with every digit, and a warning.
+        Columns of strict types (INTEGER, REAL, TEXT, TIMESTAMP and the like) keep their type, and
+        rows that do not fit are quarantined. Columns of loose types, such as DECIMAL, DATETIME,
+        BOOL, BLOB or none, get the type that all their values fit; otherwise they become text with
+        every digit, and a warning says so.
 
-        The first time it is read whole, afterwards from its watermark on. A row that came late, or
-        changed, below the watermark and its lag is not seen until a load is `full`. Rows without a
-        value in the watermark's column are read every time. The row id is no key of a table that
-        VACUUM may number anew: name one where rows are deleted.
+        The first load reads the whole table, later ones read from the watermark on. A row that was
+        added late or changed below the watermark minus the lag is not seen until a `full` load.
+        Rows with NULL in the watermark column are read every time. Name a key if rows are deleted:
+        VACUUM may renumber row ids.
 
         Args:
-            path: A SQLite or libSQL file, which is only read; the key of an encrypted one is in the
-                environment variable AICO_LAB_SOURCE_KEY, as its text or in hexadecimal digits.
-            table: A table of it, or a view.
-            name: The schema in the warehouse; else one made of the file's name, such as `sp_ace` of
-                `sp ace.db`, `memory_db` of `memory.db` and `select_db` of `select.db`.
-            key: The columns that identify a row; else the primary key, else the row id.
+            path: A SQLite or libSQL file, which is only read; the environment variable
+                AICO_LAB_SOURCE_KEY holds the key of an encrypted file, as text or hexadecimal.
+            table: The table or view.
+            name: The schema in the warehouse; by default derived from the file's name: `sp_ace`
+                from `sp ace.db`, `memory_db` from `memory.db`, `select_db` from `select.db`.
+            key: The columns that identify a row; by default the primary key, or else the row id.
             watermark: A column of numbers or times that grows with every row, or 'rowid'.
-            lag: How far below the watermark to look again: seconds of a time, also where the column
-                holds seconds or milliseconds since 1970; else row ids, or whatever it counts.
-            deletes: Find the rows that are gone from the table, and remove them.
-            full: Read the table whole, and keep nothing else.
-            progress: Told of the table, the rows read so far, and the rows in all.
+            lag: How far below the watermark to read again: in seconds for times, also if the column
+                holds seconds or milliseconds since 1970; otherwise in the unit of the column.
+            deletes: Find rows that were deleted from the table, and remove them.
+            full: Read the whole table, and replace all rows loaded before.
+            progress: Called with the table, the rows read so far, and their total.
 
         Raises:
-            WrongUse: An argument cannot be meant; the message says what there is.
-            SourceError: There is no such file, or its schema cannot be taken.
-            StorageError: The file is damaged, in use, or its key another one.
+            WrongUse: An argument is invalid or names something that does not exist.
+            SourceError: The file does not exist, or its schema cannot be loaded.
+            StorageError: The file is damaged, in use, or encrypted with another key.
         """
         from aico_lab.etl.foreign import load_foreign
 
@@ -391,36 +391,37 @@ class Lab:
 
         try:
             return load()
-        except NeverSynced:  # a snapshot has the tables and views of the primary database, too
+        except NeverSynced:  # a snapshot needs the tables and views of the primary database, too
             self.sync()
             return load()
 
     def sql(
         self, query: str, parameters: Sequence[object] | Mapping[str, object] | None = None
     ) -> Relation | None:
-        """Ask the newest snapshot, or the pinned one.
+        """Query the newest snapshot, or the pinned one.
 
         Args:
-            query: DuckDB's SQL; the view `conversations` and the tables of `raw` are there. It can
-                use no file, address or setting, unless the lab was opened with `external_access`.
-            parameters: Values for its `?`, or by name for its `$name`.
+            query: SQL in DuckDB's dialect, on the view `conversations`, the tables of `raw` and
+                others. It cannot use files, the network or settings, unless the lab was opened with
+                `external_access`.
+            parameters: Values for `?`, in order, or for `$name`, by name.
 
         Returns:
-            A relation of DuckDB's, which is computed when `.pl()`, `.arrow()`, `.df()` or
-            `.fetchall()` ask for its rows; they raise these errors, too. None for a statement that
-            has no result, such as CREATE TEMP TABLE.
+            A DuckDB relation, computed when `.pl()`, `.arrow()`, `.df()` or `.fetchall()` is
+            called; these methods raise the same errors. None for a statement without a result, such
+            as CREATE TEMP TABLE.
 
         Raises:
             NeverSynced: There is no snapshot yet.
             InvalidStatement: DuckDB cannot run the query.
-            NotPermitted: It reaches beyond the snapshot.
+            NotPermitted: The query reaches beyond the snapshot.
         """
         self.storage.check_open()
         return self.storage.reader.sql(query, parameters)
 
-    @cached_property  # of plain properties IPython completes nothing
+    @cached_property  # IPython does not complete attributes of plain properties
     def metrics(self) -> Metrics:
-        """The catalogue of metrics, asked of the newest snapshot, or the pinned one.
+        """The catalogue of metrics, computed on the newest (or pinned) snapshot.
 
         ::
 
@@ -434,14 +435,14 @@ class Lab:
 
     @cached_property
     def reports(self) -> Reports:
-        """Runs notebooks as reports, and lists the runs."""
+        """The reports: run notebooks, and list the runs."""
         from aico_lab.reports.runs import Reports
 
         return Reports(self.storage)
 
     @cached_property
     def memories(self) -> Memories:
-        """Finds memories by meaning."""
+        """The companion's memories, searched by meaning."""
         from aico_lab.projections.memories import Memories
 
         return Memories(self.storage)
@@ -454,14 +455,14 @@ class Lab:
         return Cache(self.storage)
 
     def close(self) -> None:
-        """Release every file; a second call does nothing."""
+        """Close all files; a second call has no effect."""
         for part in ("metrics", "reports", "memories", "cache"):
             self.__dict__.pop(part, None)
         self.storage.close()
 
     def __getattr__(self, name: str) -> Any:
         if name in _MOVED:
-            raise AttributeError(f"lab.{name} is lab.{_MOVED[name]} now.")
+            raise AttributeError(f"lab.{name} was renamed: use lab.{_MOVED[name]}.")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __repr__(self) -> str:

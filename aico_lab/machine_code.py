@@ -1,4 +1,4 @@
-"""Compile functions with Numba, where it is there and also where it may keep nothing."""
+"""Compile functions with Numba, if it is installed, even without a writable cache folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def is_available() -> bool:
-    """Return whether Numba can be imported; without it, compiled functions are slow."""
+    """Return whether Numba can be imported; without it, functions run as plain Python, slowly."""
     try:
         import numba  # noqa: F401
     except ImportError:
@@ -18,17 +18,17 @@ def is_available() -> bool:
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function at its first use, and keep the machine code for the next process.
+    """Compile a function on first use, and cache the machine code for other processes.
 
-    Where neither the package's folder nor the person's cache can be written, every process that
-    needs it compiles it anew, which takes seconds. Without Numba the function stays as it is.
+    If neither the package's folder nor the user's cache can be written, every process compiles it
+    again, which takes seconds. Without Numba the function is returned unchanged.
     """
     try:
         import numba
-    except ImportError:  # as on a platform that it does not support
+    except ImportError:  # not installed, or no support for the platform
         return function
     try:
         kept: Callable[..., Any] = numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # there is no place for it
+    except RuntimeError:  # no writable cache folder
         kept = numba.njit(nogil=True)(function)
     return kept

@@ -1,17 +1,17 @@
-"""Pipelines: the steps of a job as a TOML file, every option checked before the first step runs.
+"""Pipelines: the steps of a job in a TOML file, with all options validated before the first step.
 
-Whether the files that it reads are there is looked up when it is run, before the first step.
+Whether input files exist is checked when the pipeline runs, before the first step.
 
 ::
 
-    description = "Take in what is new and write the morning's report"
+    description = "Import new messages and write the morning's report"
 
     [[steps]]
     run = "import"
     source = "jsonl"
     path = "messages.jsonl"      # relative to the pipeline's file
-    on_conflict = "replace"      # edits of messages that are there; else 'keep'
-    on_rejects = "continue"      # go on without lines that cannot be taken; else 'fail'
+    on_conflict = "replace"      # update stored messages; default 'keep'
+    on_rejects = "continue"      # skip invalid lines; default 'fail'
 
     [[steps]]
     run = "sync"
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
 ON_REJECTS = ("fail", "continue")
 
-# What each kind of step takes, and the types of its values.
+# The options of each kind of step, and their types.
 _OPTIONS: dict[str, dict[str, type]] = {
     "import": {"source": str, "path": str, "limit": int, "on_conflict": str, "on_rejects": str},
     "sync": {"full": bool, "on_change": str},
@@ -88,11 +88,11 @@ _REQUIRED = {"import": ("source",), "load": ("path", "table"), "report": ("name"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step, checked.
+    """One validated step.
 
     Attributes:
-        run: 'import', 'sync', 'load' or 'report'.
-        options: What it takes.
+        run: The kind of step: 'import', 'sync', 'load' or 'report'.
+        options: Its options.
     """
 
     run: str
@@ -101,7 +101,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """A job."""
+    """A job of several steps."""
 
     name: str
     description: str
@@ -110,13 +110,13 @@ class Pipeline:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step did.
+    """The result of a step.
 
     Attributes:
         run: The kind of step.
-        result: What the same command would have given.
-        seconds: How long it took.
-        ok: Whether the pipeline goes on; not after an import that could not take every line.
+        result: The result of the corresponding method of `Lab`.
+        seconds: The duration in seconds.
+        ok: Whether the pipeline continues; false after an import with invalid lines.
     """
 
     run: str
@@ -126,16 +126,16 @@ class StepResult:
 
 
 def load_pipeline(name: str, home: Home | None = None) -> Pipeline:
-    """Read and check a pipeline.
+    """Read and validate a pipeline.
 
     Args:
-        name: One that comes with the package, or the path of a `.toml` file.
-        home: The home that it is for, whose notebooks may be reports.
+        name: The name of a shipped pipeline, or the path of a `.toml` file.
+        home: The home to run it on, whose notebooks may be reports.
 
     Raises:
-        UnknownName: There is no such pipeline, or a step or option of it is unknown.
-        WrongUse: The file is no TOML, a value has the wrong type or is out of range, or an option
-            is missing or too much.
+        UnknownName: The pipeline does not exist, or one of its steps or options is unknown.
+        WrongUse: The file is not valid TOML, a value has the wrong type or is out of range, or an
+            option is missing or superfluous.
     """
     path = Path(name) if name.endswith(".toml") else shipped("pipelines", ".toml").get(name)
     if path is None or not path.is_file():
@@ -163,24 +163,24 @@ def run_pipeline(
     on_step: Callable[[str, int, int], None] | None = None,
     on_result: Callable[[StepResult], None] | None = None,
 ) -> list[StepResult]:
-    """Run the steps in their order; the first that fails ends it, and what was done stays.
+    """Run the steps in order, up to the first that fails; finished steps are not undone.
 
     Args:
         lab: The home to work on.
-        pipeline: The steps.
-        on_step: Told of the next step, the steps done, and the steps in all.
-        on_result: Told of what each step did, also of an import that fails for lines of its input.
+        pipeline: The pipeline.
+        on_step: Called with the next step, the number of steps done, and their total.
+        on_result: Called with the result of each step, also of an import with invalid lines.
 
     Raises:
-        SourceMissing: At once, if a file is not there that a step reads.
-        LinesRejected: An import met lines that it could not take; the others went in.
-        AicoLabError: A step failed as its command would.
+        SourceMissing: The file of a step does not exist; no step was run.
+        LinesRejected: An import met invalid lines; the valid ones were imported.
+        AicoLabError: A step failed.
     """
     for number, step in enumerate(pipeline.steps, 1):
         path = step.options.get("path")
         if path is not None and not path.exists():
             raise SourceMissing(
-                f"Step {number} ({step.run}): there is no file {path}; check its name."
+                f"Step {number} ({step.run}): the file {path} does not exist; check its name."
             )
     results = []
     for number, step in enumerate(pipeline.steps):
@@ -218,7 +218,7 @@ def _run(lab: Lab, step: Step) -> object:
 
 
 def _rejected(number: int, step: Step, result: object) -> LinesRejected | None:
-    """Return the error for lines that could not be taken, if they are to end the pipeline."""
+    """Return the error for invalid lines, if they end the pipeline."""
     if not isinstance(result, ImportResult) or not result.rejected:
         return None
     if step.options.get("on_rejects") == "continue":
@@ -226,8 +226,8 @@ def _rejected(number: int, step: Step, result: object) -> LinesRejected | None:
     first = result.examples[0]
     noun = "line" if result.rejected == 1 else "lines"
     return LinesRejected(
-        f"Step {number} (import) could not take {result.rejected:,} {noun}, the first being "
-        f"line {first.line} ({first.reason.rstrip('.')}): mend the file, or set "
+        f"Step {number} (import) left out {result.rejected:,} invalid {noun}, the first being "
+        f"line {first.line} ({first.reason.rstrip('.')}): correct the file, or set "
         "on_rejects = 'continue' in that step."
     )
 
@@ -268,7 +268,7 @@ def _check_type(what: str, value: object, wanted: type) -> None:
 
 
 def _check_meaning(kind: str, options: dict[str, Any], home: Home | None) -> None:
-    """Refuse what the step itself would refuse."""
+    """Raise the WrongUse that the step itself would raise."""
     if kind == "sync":
         evolution.check(options.get("on_change"))
     if kind == "load":

@@ -1,4 +1,4 @@
-"""Find the place of every message of a batch: new, known, or in conflict with one that is there."""
+"""Classify every message of a batch: new, known, or in conflict with a stored one."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
     from aico_lab.sources.records import MessageRecord
 
-ROWS = 1_000  # read at a time, since contents may be long
-REPLIES = 10_000  # looked at in one transaction
+ROWS = 1_000  # per read, since contents may be long
+REPLIES = 10_000  # per transaction
 
-# Bytes, since the driver panics on text of other programs that is not UTF-8.
+# Cast to BLOB, since the driver panics on text of other programs that is not UTF-8.
 _STORED = f"""
     SELECT
         message_id, CAST(conversation_id AS BLOB),
@@ -41,7 +41,7 @@ _ASTRAY = """
 
 
 class _Stored(NamedTuple):
-    """A message of the database: its conversation, the id that its source gave it, and a digest."""
+    """A stored message: its conversation, the id given by its source, and a digest."""
 
     conversation_id: str
     original: str
@@ -49,11 +49,11 @@ class _Stored(NamedTuple):
 
 
 class _Ids:
-    """Which messages have which ids.
+    """Messages by id.
 
     Attributes:
-        stored: Those of the database, as far as they were looked up.
-        new: Those that are to be added.
+        stored: Messages of the database, as far as they were looked up.
+        new: Messages to insert.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -62,7 +62,7 @@ class _Ids:
         self.new: dict[str, MessageRecord] = {}
 
     def look_up(self, message_ids: list[str]) -> None:
-        """Read who has these ids."""
+        """Read the stored messages with these ids."""
         groups = self._connection.fetch_batches(_STORED, [json.dumps(message_ids)], size=ROWS)
         for message_id, conversation, metadata, *said in itertools.chain.from_iterable(groups):
             conversation_id = conversation.decode(errors="replace")
@@ -71,12 +71,12 @@ class _Ids:
             self.stored[message_id] = _Stored(conversation_id, original, _digest(*said))
 
     def find(self, conversation_id: str, original: str, wanted: str) -> tuple[str, bool]:
-        """Return the id of a message and whether it is there; if not, it is the id that it gets.
+        """Return the id of a message and True, or a free id for it and False.
 
         Args:
-            conversation_id: Its conversation.
-            original: The id that its source gave it.
-            wanted: The id that it gets if that is free.
+            conversation_id: The conversation of the message.
+            original: The id given by its source.
+            wanted: The preferred id if it is free.
         """
         identity = (conversation_id, original)
         free = holder = None
@@ -87,7 +87,7 @@ class _Ids:
             if holder is None:
                 free = free or message_id
         more = further(conversation_id, original)
-        while holder is not None:  # the qualified id is another message's
+        while holder is not None:  # another message has the qualified id
             message_id = next(more)
             self.look_up([message_id])
             holder = self._holder(message_id)
@@ -97,10 +97,10 @@ class _Ids:
         return free or message_id, False
 
     def reply_to(self, conversation_id: str, target: str) -> str:
-        """Return the id of the message that another one of its conversation calls `target`.
+        """Return the id of the message that a reply in its conversation refers to as `target`.
 
-        Where the conversation has none of that name it may be one of another conversation, or one
-        that is still to come.
+        If the conversation has no such message, the target is returned unchanged: it may be in
+        another conversation, or not be imported yet.
         """
         message_id, there = self.find(conversation_id, target, target)
         return message_id if there else target
@@ -114,15 +114,15 @@ class _Ids:
 
 
 class Placing:
-    """What is to be written of a batch.
+    """The messages of a batch to insert and to update.
 
     Attributes:
         new: Messages to insert.
-        edits: Messages that replace those of the same `message_id`.
-        conflicts: Places, in the batch, of messages that differ from another one of the same
+        edits: Messages that replace the stored ones with the same `message_id`.
+        conflicts: Indices, in the batch, of messages that differ from another one with the same
             conversation and id.
-        qualified: How many of the new ones have another id than their source gave them.
-        elsewhere: Whether any message of the batch, new or not, has another id than its own.
+        qualified: The number of new messages whose id differs from that given by their source.
+        elsewhere: Whether any message of the batch, new or not, has such an id.
     """
 
     def __init__(
@@ -147,13 +147,13 @@ class Placing:
                 or is_marked(message.metadata)
             ):
                 self._place(at, message)
-            else:  # which is almost always so
+            else:  # almost always
                 new[message_id] = message
         self.new = [self._with_reply(message) for message in new.values()]
         self.edits = [self._with_reply(message) for message in self._edits.values()]
 
     def _look_up(self, messages: list[MessageRecord], elsewhere: list[str]) -> None:
-        """Read who has the ids that messages of the batch may get, or answer."""
+        """Read the stored messages with ids that the batch's messages may get or reply to."""
         message_ids = [message.message_id for message in messages] + elsewhere
         for message in messages:
             named = [] if message.reply_to is None else [message.reply_to]
@@ -191,10 +191,10 @@ class Placing:
 
 
 def mend_replies(connection: Connection) -> None:
-    """Point replies that were imported before their target to the target's stored id.
+    """Correct replies that were imported before their target, to the id of the stored target.
 
-    Its id was free then, and another conversation may have taken it since. A reply whose own
-    conversation has no such message stays as it is.
+    The target's id was free at that time, and another conversation may have used it since. A reply
+    whose conversation has no such message stays unchanged.
     """
     last: int | None = 0
     while last is not None:
@@ -203,7 +203,7 @@ def mend_replies(connection: Connection) -> None:
 
 
 def _mend_some(connection: Connection, after: int) -> int | None:
-    """Mend some replies; return the row id of the last one that was looked at."""
+    """Correct some replies; return the row id of the last one examined, or None if none is left."""
     astray = [
         (row_id, message_id, conversation_id.decode(errors="replace"), target)
         for row_id, message_id, conversation_id, target in connection.fetch_all(

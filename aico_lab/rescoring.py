@@ -1,4 +1,4 @@
-"""Score messages with the help of what is stored, and stored ones anew when the rules changed."""
+"""Score messages with context from the database, and rescore stored ones when rules changed."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _NOTHING: Final = MessageRecord(
 
 _OUTDATED: Final = "sentiment_source GLOB 'vader-*' AND sentiment_source <> ?"
 
-# Bytes, since the driver panics on text of other programs that is not UTF-8.
+# Cast to BLOB, since the driver panics on text of other programs that is not UTF-8.
 _EARLIER: Final = """SELECT CAST(content AS BLOB) FROM (
         SELECT conversation_id, role, content FROM messages
         WHERE channel_id = ? ORDER BY timestamp DESC LIMIT 200
     )
     WHERE conversation_id = ? AND role <> 'system' LIMIT 30"""
-"""The latest messages of a conversation; not all of a channel is searched for them."""
+"""The latest texts of a conversation, searched only among the channel's latest messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class RescoreResult:
-    """What was done to messages with scores of an older rule.
+    """Counts of rescored messages.
 
     Attributes:
-        rescored: Messages whose score was made anew.
-        scored: Those of them that have a score.
-        unscored: Those of them that have none any more, being in another language or blank.
+        rescored: Messages that were rescored.
+        scored: Rescored messages that have a score.
+        unscored: Rescored messages without a score, being in another language or blank.
     """
 
     rescored: int
@@ -48,7 +48,7 @@ class RescoreResult:
 
 
 def score_with_stored(connection: Connection, messages: list[MessageRecord]) -> list[MessageRecord]:
-    """Score messages; short ones follow what is stored of their conversation."""
+    """Score messages; stored texts of the conversation help to tell the language of short ones."""
 
     def earlier(message: MessageRecord) -> list[str]:
         place = [message.channel_id, message.conversation_id]
@@ -62,7 +62,7 @@ def _decoded(text: bytes) -> str:
 
 
 def count_outdated(connection: Connection) -> int:
-    """Count the messages that were scored by an older rule."""
+    """Count the messages that were scored by an older version of the rules."""
     ((count,),) = connection.fetch_all(
         f"SELECT count(*) FROM messages WHERE {_OUTDATED}", [source()]
     )
@@ -75,14 +75,14 @@ def rescore(
     progress: Callable[[str, int, int | None], None] | None = None,
     batch: int = BATCH_MESSAGES,
 ) -> RescoreResult:
-    """Score messages anew whose score is of an older rule; given scores stay.
+    """Rescore messages that an older version of the rules scored; imported scores stay.
 
-    What was committed before an interruption stays, and the next run goes on with the others.
+    Batches committed before an interruption stay, and the next run continues with the rest.
 
     Args:
         connection: The primary database.
-        progress: Told of "rescore", the messages that are done, and all of them.
-        batch: How many messages are done in one transaction.
+        progress: Called with "rescore", the number of messages done, and their total.
+        batch: The number of messages per transaction.
     """
     total = count_outdated(connection)
     last = done = scored = 0

@@ -1,4 +1,4 @@
-"""Find the notebooks and pipelines that come with the package."""
+"""Find the notebooks and pipelines shipped with the package."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def shipped(folder: str, suffix: str) -> dict[str, Path]:
-    """Give the files of a folder by their name without suffix.
+    """Return the shipped files of a folder, by their names without suffix.
 
     Args:
         folder: 'notebooks' or 'pipelines'.
-        suffix: Such as '.ipynb'.
+        suffix: The suffix, such as '.ipynb'.
     """
     package = Path(str(files("aico_lab")))
-    # Installed, the folder lies inside the package; in a checkout beside it.
+    # The folder is inside an installed package, but beside the package in a checkout.
     for place in (package / folder, package.parent / folder):
         if place.is_dir():
             return {path.stem: path for path in sorted(place.glob(f"*{suffix}"))}

@@ -1,6 +1,6 @@
-"""What is open of a home: its keys, its settings and the connections to its databases.
+"""`Storage`: the keys, settings and database connections of an opened home.
 
-`Lab` makes one and hands it to its parts, each of which opens what it needs on first use.
+`Lab` creates one and passes it to its parts, each of which opens what it needs on first use.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ T = TypeVar("T")
 
 
 class Storage:
-    """The opened databases of a home; for one thread.
+    """The opened databases of a home, for use in one thread.
 
     Attributes:
         home: The folder.
-        keys: What opens the databases.
-        settings: What the home was opened with.
-        timezone: An IANA name, in which days and hours are counted.
-        generation: The snapshot that is read, or None for the newest at any time.
-        reader: Reads that snapshot.
+        keys: The keys of the databases.
+        settings: The settings that the home was opened with.
+        timezone: The IANA name of the zone that defines days and hours.
+        generation: The generation of the snapshot to read, or None for the newest at any time.
+        reader: The reader of that snapshot.
     """
 
     def __init__(
@@ -75,20 +75,20 @@ class Storage:
 
     @property
     def adapter(self) -> LibSQLAdapter:
-        """Opens further connections to the primary database."""
+        """An adapter that opens further connections to the primary database."""
         return LibSQLAdapter(self.home.primary, self.keys.libsql(), create=False)
 
     @property
     def primary(self) -> libsql.Connection:
-        """A connection to the primary database, opened on first use, its schema up to date.
+        """A connection to the primary database, opened on first use, with its schema up to date.
 
-        Where nothing can be written into the home, it only reads.
+        It is read-only if the home cannot be written.
         """
         self.check_open()
         if self._primary is None:
             with private_files(), contextlib.ExitStack() as opened:
                 connection = opened.enter_context(self.open_primary())
-                if not current_versions(connection):  # else a sync would empty the warehouse
+                if not current_versions(connection):  # a sync would empty the warehouse
                     raise NotADatabase(
                         f"{self.home.primary} is empty, or not the database of a home: "
                         "restore it from a backup or create a new home."
@@ -101,9 +101,9 @@ class Storage:
 
     @contextlib.contextmanager
     def open_primary(self) -> Iterator[libsql.Connection]:
-        """Open another connection to the primary database, whose schema stays as it is.
+        """Open another connection to the primary database, without updating its schema.
 
-        Where nothing can be written into the home, it only reads.
+        It is read-only if the home cannot be written.
         """
         if os.access(self.home.path, os.W_OK) or not self.home.primary.exists():
             with self.adapter.connect() as connection:
@@ -115,58 +115,58 @@ class Storage:
             yield connection
 
     def read_snapshot(self, generation: int) -> Reader:
-        """Return a reader of one snapshot, which is kept until the reader is closed."""
+        """Return a reader of one snapshot; the snapshot is kept until the reader is closed."""
         return Reader(self.home, self.keys.duckdb(), timezone=self.timezone, pinned=generation)
 
     def read_whole(self, path: Path, where: str) -> None:
-        """Read every value of one of the warehouse's files.
+        """Read every value in a file of the warehouse, to find damage.
 
         Args:
             path: A snapshot, or the writer's file while nobody writes it.
-            where: The file, as errors name it.
+            where: The name of the file in errors.
 
         Raises:
-            StorageError: It is damaged.
+            StorageError: The file is damaged.
         """
         read_whole(path, self.keys.duckdb(), temporary=self.home.temporary, where=where)
 
     def keep_open(self, context: AbstractContextManager[T]) -> T:
-        """Enter a context that is left when the lab is closed."""
+        """Enter a context manager, and exit it when the lab is closed."""
         self.check_open()
         return self._opened.enter_context(context)
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called."""
+        """Whether the storage was closed."""
         return self._closed
 
     def check_open(self) -> None:
-        """Raise ConnectionIsClosed after `close`."""
+        """Raise ConnectionIsClosed if the storage was closed."""
         if self._closed:
             raise ConnectionIsClosed("This lab was closed before: open it again with Lab.open().")
 
     def close(self) -> None:
-        """Release every file, whatever one of them may raise; a second call does nothing."""
+        """Close all files, even if closing one raises; a second call has no effect."""
         self._closed = True
         self._primary = None
         self._opened.close()
 
 
 def create_home(home: Home, settings: Settings, protection: Protection) -> Keys:
-    """Make a new home with an empty primary database, and return its keys.
+    """Create a home with an empty primary database, and return its keys.
 
     Args:
-        home: The folder, which is made where there is none.
-        settings: The key file or passphrase; a key file is made where it does not exist.
-        protection: What opens the home.
+        home: The folder, created if it does not exist.
+        settings: The key file, created if it does not exist, or the passphrase.
+        protection: 'key-file', 'passphrase' or 'none'.
 
     Raises:
-        HomeExists: There is a lab in that folder already.
+        HomeExists: The folder contains a lab already.
         HomeNotWritable: The folder cannot be written.
         KeyProblem: The key file or passphrase cannot be used.
     """
     with home.being_made():
-        if (abandoned := home.abandoned()) is not None:  # a try that was killed
+        if (abandoned := home.abandoned()) is not None:  # an earlier attempt was killed
             home.discard()
             remove_key_file(usual_key_file(abandoned))
         home_id = secrets.token_hex(16)

@@ -1,4 +1,4 @@
-"""A person's own copies of the notebooks that come with the package, where nobody edits them."""
+"""Working copies of the shipped notebooks, which users edit in place of the originals."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RECORD = ".shipped.json"
-"""Which version of each notebook a folder's copy was made from."""
+"""The file that records, for each copy, the digest of the notebook that it was made from."""
 
 
 def renew(folder: Path, notebooks: Iterable[Path]) -> list[Path]:
-    """Copy the notebooks that are missing, and those of which nobody changed the older copy.
+    """Copy missing notebooks, and replace outdated copies that nobody edited.
 
-    Only what its cells say makes a copy a changed one: JupyterLab writes outputs and metadata into
-    a notebook that somebody merely ran. Outputs are lost where a newer notebook takes its place.
+    Only a change of a cell's source counts as an edit: JupyterLab writes outputs and metadata into
+    any notebook that is run. Outputs are lost when a copy is replaced.
 
     Args:
-        folder: Where the copies lie; it is made where it is missing, for its owner alone.
-        notebooks: Those that come with the package.
+        folder: The folder of copies, created with access for its owner only if it is missing.
+        notebooks: The shipped notebooks.
 
     Returns:
-        The changed copies of which there is a newer version; they stay as they are.
+        The edited copies that have a newer version; they are left unchanged.
 
     Raises:
         HomeNotWritable: The folder, or a copy, cannot be read or written.
@@ -52,10 +52,10 @@ def renew(folder: Path, notebooks: Iterable[Path]) -> list[Path]:
 
 
 def own_notebooks(folder: Path) -> dict[str, Path]:
-    """Return the notebooks of a folder, by name, without the copies that nobody changed.
+    """Return the notebooks of a folder by name, except unedited copies of shipped ones.
 
     Raises:
-        HomeNotWritable: One of them cannot be read.
+        HomeNotWritable: A notebook cannot be read.
     """
     with os_errors(folder):
         copied_from = _read_record(folder)
@@ -69,15 +69,15 @@ def own_notebooks(folder: Path) -> dict[str, Path]:
 def _read_record(folder: Path) -> dict[str, str]:
     try:
         record = json.loads((folder / RECORD).read_bytes())
-    except (FileNotFoundError, ValueError):  # without it every copy that differs is a changed one
+    except (FileNotFoundError, ValueError):  # every copy that differs then counts as edited
         return {}
     return record if isinstance(record, dict) else {}
 
 
 def _cells_digest(content: bytes) -> str:
-    """Give a hash of what a notebook's cells say; of the whole file where that is no notebook."""
+    """Return a hash of the sources of a notebook's cells, or of a file that is not a notebook."""
     try:
-        # A cell's text is a string or a list of lines.
+        # A cell's source is a string or a list of lines.
         cells = [
             (cell["cell_type"], "".join(cell["source"])) for cell in json.loads(content)["cells"]
         ]

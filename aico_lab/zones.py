@@ -1,4 +1,4 @@
-"""Time zones by their IANA names, in whatever case people write them."""
+"""Time zones by their IANA names, in any case."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def get_zone(name: str) -> ZoneInfo:
     """Return a time zone by its IANA name; `europe/berlin` is Europe/Berlin.
 
     Raises:
-        InvalidValue: There is none of that name.
+        InvalidValue: No time zone has that name.
     """
     try:
         return ZoneInfo(name)

@@ -155,7 +155,7 @@ def test_damaged_vectors_and_a_foreign_cache_are_faults(synced):
 @pytest.mark.parametrize(
     ("recall", "said"),
     [
-        (0.4, "finds only 40% of the nearest memories (asked for 50 texts): run `aico-lab sync"),
+        (0.4, "finds only 40% of the nearest memories (in 50 queries): run `aico-lab sync"),
         (0.98, "98% of the nearest in 50 queries (by an approximate index)"),
     ],
 )

@@ -546,9 +546,7 @@ def test_the_command_line_says_what_became_of_conflicts(cli, tmp_path):
     file = str(write(tmp_path / "m.jsonl", *(line("a", "1", f"secret {n}") for n in range(8))))
     kept = cli("import", "jsonl", file)
     assert kept.returncode == 0
-    assert kept.stdout == (
-        "1 message added, 0 were there already, 7 in conflict kept as they were.\n"
-    )
+    assert kept.stdout == ("1 message added, 0 stored already, 7 in conflict left unchanged.\n")
     assert "--on-conflict replace" in kept.stderr
     assert "  line 2\n" in kept.stderr
     assert "and 2 more" in kept.stderr
@@ -635,7 +633,7 @@ def test_the_command_line_warns_of_far_times_and_unnamed_users(cli, tmp_path):
     ran = cli("import", "jsonl", str(write(tmp_path / "m.jsonl", *old, *new)), "--json")
     assert "8 messages are from before 1990 or after tomorrow" in ran.stderr
     assert "(lines 1, 2, 3, 4, 5, …)" in ran.stderr
-    assert "names no user: 9 messages are stored as of the user 'me'" in ran.stderr
+    assert "names no user: 9 messages are assigned to the user 'me'" in ran.stderr
     result = json.loads(ran.stdout)
     assert (result["far_times"], result["assumed_me"]) == (8, 9)
     assert result["far_lines"] == [1, 2, 3, 4, 5, 6, 7, 9]

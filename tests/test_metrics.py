@@ -273,7 +273,7 @@ def test_a_lab_names_its_metrics(a_day):
     assert metrics.turns.__doc__.startswith(CATALOGUE["turns"].question)
     with pytest.raises(UnknownName, match="There is no metric 'turnz': did you mean turns"):
         metrics.turnz()
-    with pytest.raises(UnknownName, match="'repair' is called 'mood_recovery' now"):
+    with pytest.raises(UnknownName, match="'repair' was renamed: use 'mood_recovery'"):
         metrics.repair  # noqa: B018
     with pytest.raises(UnknownName, match="No message has the user 'x'"):
         metrics.turns(user="x")
@@ -306,7 +306,7 @@ def test_a_declaration_that_is_not_complete_is_an_error_of_the_program():
     for missing, kept in (("n", things[1:]), ("people", things[:1])):
         with pytest.raises(ValueError, match=f"no column {missing} "):
             declare(kept, [top])(one)
-    with pytest.raises(ValueError, match=r"\['top'\], which are not the parameters"):
+    with pytest.raises(ValueError, match=r"\['top'\], but declares other parameters"):
         declare(things)(one)
 
 

@@ -263,7 +263,7 @@ def test_a_trend_claims_what_the_data_support(counts, says):
         ([1] + [0] * 19, "No change of the level of messages is found in 20 weeks"),
         (
             [3] * 10 + [40] * 10,
-            "2 phases of messages in 20 weeks, in the mean of a week: 3 from 2024-01-01",
+            "2 phases of messages in 20 weeks, mean per week: 3 from 2024-01-01",
         ),
     ],
 )
@@ -321,7 +321,7 @@ def test_a_silence_and_a_new_beginning_are_two_changes():
         (date(2024, 3, 25), date(2024, 5, 5), 6, 1, pytest.approx(34 / 6), "week"),
     ]
     assert answer.finding == (
-        "3 phases of messages in 18 weeks, in the mean of a week: 20.7 from 2024-01-01, "
+        "3 phases of messages in 18 weeks, mean per week: 20.7 from 2024-01-01, "
         "0 from 2024-02-12, 5.67 from 2024-03-25 (uncertain: 18 weeks)"
     )
     assert answer.pl().select("periods", "phases").unique().rows() == [(18, 3)]
@@ -402,11 +402,11 @@ def test_phases_that_are_left_out_are_not_at_the_end():
     ]
     with world(talk(*spoken)) as made:
         assert made.ask("change_points").finding == (
-            "2 phases of messages in 38 weeks, in the mean of a week: "
+            "2 phases of messages in 38 weeks, mean per week: "
             "2 from 2024-04-08, 1,000 from 2024-08-19"
         )
         assert made.ask("change_points", filters={"min_people": 5}).finding == (
-            "2 phases of messages in 38 weeks; of the rows that are shown, in the mean of a week: "
+            "2 phases of messages in 38 weeks; of the rows that are shown, mean per week: "
             "1,000 from 2024-08-19"
         )
 

@@ -274,9 +274,9 @@ TEN = " (uncertain: 10 people)"
         ({"tone": (12, 0), "voice": (8, 0)}, "Nobody changed a preference (uncertain: 12 people)"),
         (
             {"b": (10, 5), "a": (40, 20)},
-            "What is changed most is a and b alike: by 50 % of the people who set each" + TEN,
+            "Most often changed: a and b alike, by 50 % of the people who set each" + TEN,
         ),
-        ({"b": (10, 4), "a": (40, 20)}, "What is changed most is a: by 20 of 40 people (50 %)"),
+        ({"b": (10, 4), "a": (40, 20)}, "Most often changed: a, by 20 of 40 people (50 %)"),
     ],
 )
 def test_who_changed_a_preference_is_said_of_all_and_ties_of_each(settings, finding):

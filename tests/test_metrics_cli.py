@@ -109,7 +109,7 @@ def test_an_answer_is_drawn_into_a_file_that_needs_no_network(asked, tmp_path):
     [
         (["nonsense"], "There is no metric 'nonsense'"),
         (["__class__"], "There is no metric '__class__'"),
-        (["repair"], "The metric 'repair' is called 'mood_recovery' now"),
+        (["repair"], "The metric 'repair' was renamed: use 'mood_recovery'"),
         (["turns", "-p", "x=1"], "turns has no parameter 'x'"),
         (["turns", "-p", "x"], "NAME=VALUE"),
         (["turns", "-p", "since=3d"], "give --since"),
@@ -120,11 +120,11 @@ def test_an_answer_is_drawn_into_a_file_that_needs_no_network(asked, tmp_path):
         (["turns", "--channel", "nowhere"], "No message has the channel 'nowhere'"),
         (["turns", "--timezone", "Mars/Olympus"], "There is no time zone 'Mars/Olympus'"),
         (["turns", "--since", "2024-05-02", "--until", "2024-05-01"], "ends before it begins"),
-        (["turns", "--since", "soon"], "since='soon' is no time"),
+        (["turns", "--since", "soon"], "since='soon' is not a time"),
         (["turns", "--min-people", "9" * 20], "min_people is the fewest people of a row: from 1"),
         (["turns", "--min-cell", "9" * 20], "min_cell is the fewest observations of a row: from 1"),
         (["languages", "-p", f"sample={'9' * 20}"], "sample is a whole number of at most"),
-        (["turns", "--plot", "drawn.gif"], "drawn.gif is no picture"),
+        (["turns", "--plot", "drawn.gif"], "drawn.gif does not end in"),
         (["turns", "--plot", "/nowhere/drawn.png"], "cannot be written"),
     ],
 )

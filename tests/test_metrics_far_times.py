@@ -209,7 +209,7 @@ def test_a_period_goes_back_from_the_last_message_that_is_not_of_the_future(sinc
     found = answer.pl().filter(pl.col("n") > 0)
     assert found["n"].to_list() == counted
     assert f"since {since} (from {begins}), " in answer.caption
-    assert "1 message of before 1990 or of the future left out" in answer.caption
+    assert "1 message from before 1990 or in the future left out" in answer.caption
 
 
 @pytest.mark.slow
@@ -256,7 +256,7 @@ def test_a_question_is_compiled_once_although_now_goes_on():
 def test_what_became_of_far_messages_is_said(name, what):
     old = at(datetime(1984, 4, 9, tzinfo=UTC), user="old")
     with world(talk(old, *ordinary())) as made:
-        said_of = " of before 1990 or of the future "
+        said_of = " from before 1990 or in the future "
         assert (f"1 message{said_of}{what}" in made.ask(name).caption) == (what is not None)
         # Where the filters leave it out, it is not left out for its time, nor among them.
         for chosen in ({"since": "2024-01-01"}, {"user": "u1"}, {"channel": "c1"}):

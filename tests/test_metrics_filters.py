@@ -104,27 +104,27 @@ def test_a_day_may_be_the_first_and_the_last():
      "2024-05-01T25:00", "2024-05-01T12:00 Europe/Berlin", 20240501, 1.5, b"2024-05-01"],
 )  # fmt: skip
 def test_what_is_no_time_is_refused_in_a_sentence(name, given_):
-    with pytest.raises(InvalidValue, match=f"{name}=.* is no time: give a day as '2024-05-01'"):
+    with pytest.raises(InvalidValue, match=f"{name}=.* is not a time: give a day as '2024-05-01'"):
         bounds(**{name: given_})
 
 
 def test_only_since_goes_back():
-    with pytest.raises(InvalidValue, match="until='30d' is no time") as refused:
+    with pytest.raises(InvalidValue, match="until='30d' is not a time") as refused:
         bounds(until="30d")
     assert "how far back" not in str(refused.value)
-    with pytest.raises(InvalidValue, match="how far back as '30d'"):
+    with pytest.raises(InvalidValue, match="how far back, as '30d'"):
         bounds(since="30x")
 
 
 @pytest.mark.parametrize("since", ["0d", "0w", "00h"])
 def test_to_go_back_by_nothing_is_refused(since):
-    with pytest.raises(InvalidValue, match="is no time at all: go back by at least 1"):
+    with pytest.raises(InvalidValue, match="goes back by nothing: use at least 1"):
         bounds(since=since)
 
 
 @pytest.mark.parametrize("since", ["999999d", "999999w"])
 def test_the_calendar_has_a_beginning(since):
-    with pytest.raises(InvalidValue, match="goes back beyond the calendar"):
+    with pytest.raises(InvalidValue, match="goes back before the year 1"):
         bounds(since=since)
 
 
@@ -171,7 +171,7 @@ def test_a_time_of_a_day_is_a_moment(moment, between):
 
 def test_a_week_is_no_day():
     """Python reads it as the week's Monday, with which nobody means to end a period."""
-    with pytest.raises(InvalidValue, match="until='2024-W10' is no time"):
+    with pytest.raises(InvalidValue, match="until='2024-W10' is not a time"):
         bounds(until="2024-W10")
 
 
@@ -226,9 +226,9 @@ def test_a_smallest_cell_is_a_whole_number_from_one_on(smallest, says):
 @pytest.mark.parametrize("name", ["user", "channel"])
 @pytest.mark.parametrize("names", [[], (), ["a", 1], 7, 1.5, b"u", True])
 def test_people_and_channels_are_named(name, names):
-    with pytest.raises(InvalidValue, match=f"Give {name} as one id or a list of ids, not "):
+    with pytest.raises(InvalidValue, match=f"{name} is one id or a list of ids, not "):
         Filters(**{name: names})
-    with world(talk(said(0))) as made, pytest.raises(InvalidValue, match=f"Give {name} as one id"):
+    with world(talk(said(0))) as made, pytest.raises(InvalidValue, match=f"{name} is one id"):
         Metrics(made, timezone="UTC").turns(**{name: names})
 
 

@@ -404,7 +404,7 @@ def test_people_of_few_intervals_are_left_out():
     assert burst(*gaps, fewest=20)["n"] == 1
     with world(talk(*(said(float(t)) for t in np.cumsum(gaps)))) as made:
         assert len(made.ask("burstiness")) == 0
-        with pytest.raises(InvalidValue, match="2 or more, not 1"):
+        with pytest.raises(InvalidValue, match="at least 2, not 1"):
             made.ask("burstiness", min_intervals=1)
 
 

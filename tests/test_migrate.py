@@ -619,11 +619,14 @@ def test_the_command_line_says_it_in_words(cli, home):
         connection.execute("INSERT INTO notes VALUES (1, 'a')")
         connection.execute("CREATE TABLE mine (a)")
     wrong = cli("schema", "verify")
-    assert (wrong.returncode, wrong.stdout) == (1, "FAIL table mine is not of any schema\n")
+    assert (wrong.returncode, wrong.stdout) == (
+        1,
+        "FAIL table mine does not belong to any schema\n",
+    )
     back = cli("schema", "rollback", "notes", "--to", "0")
     assert "Rolled back version 1 of notes" in back.stdout
     assert f"Backup: {home / 'backups'}" in back.stdout
-    assert "brings it forward again" in back.stderr
+    assert "will migrate the schema again" in back.stderr
     refused = cli("schema", "rollback", "users", "--to", "0")
     assert refused.returncode == 1
     assert "is needed by others" in refused.stderr

@@ -116,7 +116,7 @@ WRONG = [
     (
         "[[steps]]\nrun = 'report'\nname = 'pattern_analysis'\ntimeout = 0",
         InvalidValue,
-        "a number of seconds, 1 or more",
+        "at least 1 second",
     ),
     (
         "[[steps]]\nrun = 'import'\nsource = 'chitchat'\non_rejects = 'ignore'",
@@ -168,7 +168,7 @@ def test_lines_that_are_rejected_end_the_pipeline(cli, lab, tmp_path):
     assert "  line 3: " in told.stderr
     last = told.stderr.splitlines()[-1]
     assert last.startswith(
-        "aico-lab: Step 1 (import) could not take 2 lines, the first being line 2"
+        "aico-lab: Step 1 (import) left out 2 invalid lines, the first being line 2"
     )
     assert "on_rejects = 'continue'" in last
     assert [line.split()[:2] for line in told.stdout.splitlines()] == [["import", "failed"]]

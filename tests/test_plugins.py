@@ -702,7 +702,7 @@ def test_the_command_line_activates_and_deactivates_a_plugin(packages, lab, cli)
         (table,) = names[0]
         opened.primary.execute(f"INSERT INTO {table} DEFAULT VALUES")
     gone = cli("schema", "deactivate", "tides")
-    assert gone.stdout.startswith("The plugin tides is not active any more.\n  Backup: ")
+    assert gone.stdout.startswith("The plugin tides was deactivated.\n  Backup: ")
     with Lab.open(lab.home.path) as opened:
         assert not opened.primary.fetch_all(
             "SELECT name FROM sqlite_master WHERE name GLOB 'tides_*'"

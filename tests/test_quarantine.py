@@ -160,7 +160,7 @@ def test_damage_is_not_blessed_by_reading_everything_anew(lab, cli):
     silently(lab, "UPDATE messages SET content = CAST(x'ff' AS TEXT) WHERE id IN (1, 2)")
     said = cli("sync", "--full")
     assert said.returncode == 0
-    assert "2 rows of messages fitted before and do not any more" in said.stderr
+    assert "2 rows of messages no longer fit their columns" in said.stderr
     for full in (False, True):  # doing it again changes nothing
         assert lab.sync(full=full).unexplained == {}
         proof = lab.verify()

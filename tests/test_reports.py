@@ -133,9 +133,9 @@ def test_a_notebook_that_is_damaged_is_one_sentence(synced, tmp_path):
 # ---- values
 
 WRONG = [
-    ({"since": "foo"}, InvalidValue, "since='foo' is no time"),
-    ({"until": "2024-W10"}, InvalidValue, "until='2024-W10' is no time"),
-    ({"since": "0d"}, InvalidValue, "no time at all"),
+    ({"since": "foo"}, InvalidValue, "since='foo' is not a time"),
+    ({"until": "2024-W10"}, InvalidValue, "until='2024-W10' is not a time"),
+    ({"since": "0d"}, InvalidValue, "goes back by nothing"),
     ({"since": "2024-05-02", "until": "2024-05-01"}, InvalidValue, "ends before it begins"),
     ({"timezone": "Mars"}, InvalidValue, "no time zone 'Mars'"),
     ({"min_people": 0}, InvalidValue, "min_people is the fewest people"),

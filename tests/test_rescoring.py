@@ -42,9 +42,7 @@ def test_old_scores_are_made_anew_and_reach_the_warehouse(lab, cli):
     doctor = json.loads(cli("doctor", "--json").stdout)
     (finding,) = [one for one in doctor if one["check"] == "sentiment"]
     assert finding["ok"]
-    assert finding["detail"] == (
-        "3 scores are of an older rule; `aico-lab rescore` will make them anew"
-    )
+    assert finding["detail"] == ("3 scores are of older rules; `aico-lab rescore` will update them")
     done = cli("rescore", "--json")
     assert json.loads(done.stdout) == {"rescored": 3, "scored": 2, "unscored": 1}
     assert scores(lab) == [
@@ -55,8 +53,8 @@ def test_old_scores_are_made_anew_and_reach_the_warehouse(lab, cli):
     assert found == [(-0.2755,), (0.6696,), (None,), (0.5,), (0.5,)]
     assert lab.sql("SELECT count(*) FROM raw.messages WHERE sentiment_source = 'vader-3.3.2-2'"
                    ).fetchall() == [(2,)]  # fmt: skip
-    assert cli("rescore").stdout == "No score is of an older rule.\n"
-    assert "no score is of an older rule" in cli("doctor").stdout
+    assert cli("rescore").stdout == "All scores are of the present rules.\n"
+    assert "all scores are of the present rules" in cli("doctor").stdout
 
 
 def test_other_languages_lose_their_score(lab):

@@ -111,7 +111,7 @@ def test_a_deleted_working_folder_is_one_sentence_where_it_is_needed(shell, tmp_
     process = shell(f"{deleted} $LAB info --home here")
     assert process.returncode == 1
     assert process.stderr == (
-        b"aico-lab: The working folder was deleted: change to another one and try again.\n"
+        b"aico-lab: The working directory was deleted: change to another one and try again.\n"
     )
 
 
@@ -175,7 +175,7 @@ def test_what_a_library_makes_of_control_c_is_told_as_such(in_process, monkeypat
     process = in_process("sync")
     assert (process.returncode, process.stdout) == (130, "")
     assert process.stderr == (
-        "aico-lab: Stopped: the last snapshot is whole; run it again to go on.\n"
+        "aico-lab: Stopped: the last snapshot is intact; run it again to continue.\n"
     )
 
 

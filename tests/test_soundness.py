@@ -112,7 +112,7 @@ def test_a_damaged_writer_is_made_anew_by_a_full_sync(synced, cli, damaged):
     assert count(synced) == 301
     done = cli("sync", "--full")
     assert done.returncode == 0, done.stderr
-    assert "made anew" in done.stdout
+    assert "rebuilt" in done.stdout
     assert count(synced) == 302
     assert synced.verify().ok
     assert diagnosed(synced) == {}
@@ -204,7 +204,7 @@ def test_damaged_vectors_and_cache_stop_no_warehouse(synced, cli):
         lab.primary.execute(memory, ["b", START])
         result = lab.sync()
         assert result.mode == "increment"
-        assert result.warnings == ["The vectors were damaged and were made anew."]
+        assert result.warnings == ["The vectors were damaged and were rebuilt."]
         assert lab.memories.index.count() == 2
         (problem,) = result.problems
         assert "run `aico-lab sync --full`" in problem

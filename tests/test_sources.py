@@ -397,11 +397,11 @@ def test_jsonl_rejects_bad_lines_by_number_and_goes_on(tmp_path, monkeypatch):
         (9, "content holds a NUL"),
         (10, "the line is not valid JSON"),
         (11, "the line is nested too deeply"),
-        (12, "the line holds a number that is too long"),
+        (12, "the line contains a number that is too long"),
         (13, "the line is longer than"),
         (14, "response_time must be a finite number"),
-        (15, "metadata holds NaN or an infinite number"),
-        (16, "metadata holds NaN or an infinite number"),
+        (15, "metadata contains NaN or an infinite number"),
+        (16, "metadata contains NaN or an infinite number"),
         (17, "metadata holds a NUL"),
         (18, "the line is not a JSON object"),
     ]
@@ -640,8 +640,8 @@ def test_a_csv_cell_may_be_long(tmp_path):
         (b"content,time\n", r"lacks timestamp \(columns found: content, time\)"),
         (b"content;timestamp\n", r"\(columns found: content;timestamp\)"),
         (b"content,timestamp,a,a\n", "names a column twice; rename one of each: a"),
-        (b'"content\n', "is no header"),
-        (b"\xff,content\n", "is no header"),
+        (b'"content\n', "is not a header"),
+        (b"\xff,content\n", "is not a header"),
     ],
 )
 def test_a_csv_file_needs_a_header(tmp_path, header, sentence):
@@ -826,8 +826,8 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, source):
     binary.write_bytes(bytes(range(256)) * 20)
     wide.write_text("content,timestamp\n", encoding="utf-16")
     for path, error, sentence in [
-        (tmp_path / "none", SourceMissing, "There is no file .*; check its name."),
-        (packed / "below", SourceMissing, "There is no file"),
+        (tmp_path / "none", SourceMissing, "The file .* does not exist; check its name."),
+        (packed / "below", SourceMissing, "does not exist"),
         (tmp_path, SourceUnreadable, "is a folder; name a file in it."),
         (packed, SourceUnreadable, "is compressed; unpack it"),
         (binary, SourceUnreadable, "is not text in UTF-8; export"),
@@ -845,13 +845,16 @@ def test_a_file_without_permission_is_one_sentence(tmp_path):
     """The sentence names the permissions."""
     path = write_jsonl(tmp_path / "a.jsonl", [FIELDS])
     path.chmod(0)
-    with pytest.raises(SourceUnreadable, match="You may not read"):
+    with pytest.raises(SourceUnreadable, match="You are not permitted to read"):
         list(jsonl.read(path))
 
 
 @pytest.mark.parametrize(
     ("error", "sentence"),
-    [(PermissionError(13, "denied"), "You may not read"), (OSError(5, "I/O error"), "I/O error")],
+    [
+        (PermissionError(13, "denied"), "You are not permitted to read"),
+        (OSError(5, "I/O error"), "I/O error"),
+    ],
 )
 def test_a_failing_disk_is_one_sentence(tmp_path, monkeypatch, error, sentence):
     """What the system reports while reading is translated as well."""

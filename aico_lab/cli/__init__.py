@@ -1,7 +1,7 @@
-"""The command line: parse, call `Lab`, print.
+"""The command line: parse arguments, call `Lab`, print results.
 
 Results go to stdout, as text or with `--json` as one JSON value; progress and errors to stderr.
-Exit codes: 0 done, 1 failed, 2 wrong use, 130 stopped by Control-C, 141 nobody reads the output.
+Exit codes: 0 success, 1 failure, 2 wrong use, 130 stopped by Control-C, 141 closed output pipe.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ __all__ = ["main", "run"]
 
 INTERRUPTED: Final = 130
 READER_STOPPED: Final = 141
-"""What a shell tells of a program that the signal for a broken pipe ended."""
+"""The exit code that shells report for a program ended by SIGPIPE."""
 
 _KEPT: Final = {
-    "demo": "what was imported and synced is kept; run it again to go on",
+    "demo": "what was imported and synced is kept; run it again to continue",
     "import": "every batch that was stored is kept; run it again to add the rest",
-    "init": "no home was made",
-    "load": "the last snapshot is whole; run it again to go on",
-    "pipeline run": "the steps that were done are kept; run it again to go on",
-    "report run": "its record says so, and the snapshot is as it was; run it again for the report",
-    "rescore": "every batch of scores that was stored is kept; run it again to go on",
-    "schema migrate": "a version is applied as a whole or not at all; run it again to go on",
-    "schema rollback": "a version is taken back as a whole or not at all; run it again to go on",
-    "sync": "the last snapshot is whole; run it again to go on",
+    "init": "no home was created",
+    "load": "the last snapshot is intact; run it again to continue",
+    "pipeline run": "finished steps are kept; run it again to continue",
+    "report run": "the run is recorded as interrupted; run it again for the report",
+    "rescore": "every batch of scores that was stored is kept; run it again to continue",
+    "schema migrate": "a version is applied as a whole or not at all; run it again to continue",
+    "schema rollback": "a version is undone as a whole or not at all; run it again to continue",
+    "sync": "the last snapshot is intact; run it again to continue",
 }
-"""What an interrupted command leaves; one that is not named only reads."""
+"""The state that an interrupted command leaves; commands that are not listed only read."""
 
 
 def main() -> None:
-    """Run the command line, and end the process with its exit code."""
+    """Run the command line, and exit the process with its exit code."""
     code = run()
     if code == INTERRUPTED:
-        # A thread of a library may still be at work, and would meet an interpreter that is gone:
-        # DuckDB's end the process by a fault. What is to be left in order is so after these calls.
+        # Library threads may still run, and crash while the interpreter shuts down, as DuckDB's do.
+        # So flush, run the exit handlers, and leave without the rest of the shutdown.
         with suppress(OSError):
             sys.stdout.flush()
         atexit._run_exitfuncs()  # noqa: SLF001 - what the interpreter itself would call
@@ -57,22 +57,22 @@ def main() -> None:
 def run() -> int:
     """Run the command line and return its exit code.
 
-    Every failure is one sentence, with its traceback under `--debug`.
+    Every failure is reported in one sentence, with `--debug` also by its traceback.
     """
     streams.prepare()
     try:
         with _interruptible() as interrupted:
             return _run(interrupted)
-    except KeyboardInterrupt:  # again, while the first one was being told
+    except KeyboardInterrupt:  # a second Control-C, while the first one was reported
         return INTERRUPTED
 
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Remember Control-C: a library may make an error of its own of it, or an import that failed.
+    """Record Control-C, since libraries may turn it into another error or a failed import.
 
     Yields:
-        Whether it was pressed.
+        A function that returns whether Control-C was pressed.
     """
     pressed = []
 
@@ -81,7 +81,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         signal.default_int_handler(number, frame)
 
     before = signal.signal(signal.SIGINT, stop)
-    if before is signal.SIG_IGN:  # as of a job in the background
+    if before is signal.SIG_IGN:  # as in background jobs
         signal.signal(signal.SIGINT, before)
     try:
         yield lambda: bool(pressed)
@@ -90,11 +90,11 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 
 
 def _run(interrupted: Callable[[], bool]) -> int:
-    """Run the command and return the exit code; whatever stopped it is told."""
+    """Run the command, report any error, and return the exit code."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        from aico_lab.cli.invoke import invoke  # inside, so that Control-C is told from here on
+        from aico_lab.cli.invoke import invoke  # inside `try`, so that Control-C is reported
 
         code = invoke(arguments)
         streams.flush()
@@ -114,7 +114,7 @@ def _run(interrupted: Callable[[], bool]) -> int:
 
 
 def _explain(error: Exception) -> int:
-    """Tell what went wrong; return the exit code."""
+    """Report an error and return the exit code."""
     from aico_lab.errors import AicoLabError
 
     if isinstance(error, AicoLabError):
@@ -123,7 +123,7 @@ def _explain(error: Exception) -> int:
         _fail(as_typed(str(error)))
         return error.exit_code
     if isinstance(error, OSError) and not _working_folder_exists():
-        return _fail("The working folder was deleted: change to another one and try again.")
+        return _fail("The working directory was deleted: change to another one and try again.")
     first_line = (str(error).splitlines() or [""])[0]
     return _fail(
         f"unexpected {type(error).__name__}: {first_line} "
@@ -138,7 +138,7 @@ def _fail(sentence: str) -> int:
 
 def _working_folder_exists() -> bool:
     try:
-        os.getcwd()  # noqa: PTH109 - nothing else asks the system for it
+        os.getcwd()  # noqa: PTH109 - the only call that asks the system
     except OSError:
         return False
     return True

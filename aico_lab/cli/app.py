@@ -1,4 +1,4 @@
-"""The commands. What is slow to import is imported by the command that needs it."""
+"""The commands of `aico-lab`; each imports its slow dependencies when it runs."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def options(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_say_version, is_eager=True, help="Print the version, and stop."
+            "--version", callback=_say_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of errors.")] = False,
 ) -> None:
     """Study conversations with a local-first AI companion."""
-    del version, debug  # the one is done by now, main() reads the other wherever it stands
-    os.umask(0o077)  # for what libraries, kernels and servers make at any time
+    del version, debug  # handled by the callback, and by main() wherever the option stands
+    os.umask(0o077)  # for files that libraries, kernels and servers create at any time
 
 
 @app.command()
@@ -77,11 +77,11 @@ def demo(
     home: Annotated[
         Path | None,
         typer.Option(
-            "--home", help="A home for it alone; else its usual one, whatever AICO_LAB_HOME says."
+            "--home", help="The demo's home; by default its own folder, not AICO_LAB_HOME."
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many messages, for a quick look.")
+        int | None, typer.Option(min=1, help="The most messages to import, for a quick look.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -91,8 +91,8 @@ def demo(
     from aico_lab.errors import HomeMissing
     from aico_lab.lab import Lab
 
-    # Never the home that the environment names: strangers' messages would get among one's own. Nor
-    # is the passphrase of the environment meant for a home that has none.
+    # Ignore the home of the environment: the demo's messages would mix with the user's own. Ignore
+    # its passphrase too, unless the demo's home is protected by one.
     folder = home or usual_home(DEMO_HOME)
     try:
         secret = ask_passphrase(folder) if has_passphrase(folder) else ""
@@ -110,25 +110,25 @@ def init(
     key_file: Annotated[
         Path | None,
         typer.Option(
-            help="The key file, made where there is none; else AICO_LAB_KEY_FILE, else the home's "
-            "usual one."
+            help="The key file, created if it does not exist; by default AICO_LAB_KEY_FILE, or "
+            "else a file in the configuration folder."
         ),
     ] = None,
     passphrase: Annotated[
-        bool, typer.Option("--passphrase", help="Protect the home by a passphrase.")
+        bool, typer.Option("--passphrase", help="Protect the home with a passphrase.")
     ] = False,
     no_encryption: Annotated[
-        bool, typer.Option("--no-encryption", help="Leave every database in plain text.")
+        bool, typer.Option("--no-encryption", help="Do not encrypt the databases.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Create a home: an encrypted database and the key that opens it."""
+    """Create a home: an encrypted database and its key."""
     from aico_lab.config import Settings, usual_key_file
     from aico_lab.errors import InvalidValue
     from aico_lab.lab import Lab
 
     if sum((passphrase, no_encryption, key_file is not None)) > 1:
-        raise InvalidValue("Give only one of --passphrase, --key-file and --no-encryption.")
+        raise InvalidValue("Use only one of --passphrase, --key-file and --no-encryption.")
     secret = None
     if passphrase:
         secret = Settings.resolve().passphrase or typer.prompt(
@@ -166,17 +166,17 @@ def import_(
     *,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many messages.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The most messages to read.")] = None,
     on_conflict: Annotated[
         Literal["keep", "replace"],
         typer.Option(
-            help="Where a message of the same conversation and id has another content, role or "
-            "timestamp: keep leaves it as it is, replace takes the new one as its edit."
+            help="If a stored message with the same conversation and id differs in content, role "
+            "or timestamp: keep leaves it unchanged, replace updates it."
         ),
     ] = "keep",
     json: JsonOption = False,
 ) -> None:
-    """Add the messages of a file or a data set; the same ones twice add nothing."""
+    """Import the messages of a file or a data set; importing twice adds nothing."""
     from aico_lab.cli.imports import import_with_progress, say_imported
 
     with open_lab(home, key_file) as lab:
@@ -195,18 +195,20 @@ def sync(
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     full: Annotated[
-        bool, typer.Option("--full", help="Read every table whole, and make anew what is damaged.")
+        bool, typer.Option("--full", help="Read all tables completely, and rebuild damaged files.")
     ] = False,
     on_change: Annotated[
         Literal["evolve", "freeze", "ignore"] | None,
         typer.Option(
-            help="Where a table, column or type is lost: evolve loses it here too, ignore keeps "
-            "it, freeze leaves that table as it is."
+            help="If the database lost a table, column or type: evolve drops it here too, ignore "
+            "keeps it, freeze leaves that table unchanged."
         ),
     ] = None,
     acknowledge: Annotated[
         bool,
-        typer.Option("--acknowledge", help="Take rows that do not fit any more for what they are."),
+        typer.Option(
+            "--acknowledge", help="Accept rows that no longer fit, without a recorded change."
+        ),
     ] = False,
     json: JsonOption = False,
 ) -> None:
@@ -234,8 +236,8 @@ def _say_synced(result: SyncResult) -> None:
         return
     if result.rebuilt:
         say(
-            "The warehouse was damaged and was made anew; "
-            "`aico-lab load` brings back tables of other files."
+            "The warehouse was damaged and was rebuilt; "
+            "run `aico-lab load` again for tables of other files."
         )
     say(
         f"Snapshot {result.generation}: {sum(result.rows.values()):,} rows written, "
@@ -249,16 +251,16 @@ def _say_synced(result: SyncResult) -> None:
 def rescore(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
-    """Make sentiment scores of an older rule anew; given scores stay."""
+    """Recompute sentiment scores of older rules; imported scores stay."""
     with open_lab(home, key_file) as lab, Bar("messages") as bar:
         result = lab.rescore(progress=bar.show)
     if json:
         emit(result)
     elif not result.rescored:
-        say("No score is of an older rule.")
+        say("All scores are of the present rules.")
     else:
         say(
-            f"{result.rescored:,} messages scored anew, {result.unscored:,} of them without a "
+            f"{result.rescored:,} messages rescored, {result.unscored:,} of them now without a "
             "score, being in another language; run `aico-lab sync` next."
         )
 
@@ -277,7 +279,7 @@ def verify(
             say(f"{'ok  ' if one.ok else 'FAIL'} {table:<24} {one.describe()}")
             for difference in one.differences:
                 say(f"       {difference.describe()}")
-        say(f"Snapshot {proof.generation} {'is' if proof.ok else 'is NOT'} what it should be.")
+        say(f"Snapshot {proof.generation} {'equals' if proof.ok else 'DIFFERS from'} the database.")
     if not proof.ok:
         raise typer.Exit(1)
 
@@ -286,32 +288,34 @@ def verify(
 def load(
     path: Annotated[Path, typer.Argument(help="A SQLite or libSQL file, which is only read.")],
     *,
-    table: Annotated[str, typer.Option(help="A table of it, or a view.")],
+    table: Annotated[str, typer.Option(help="The table or view to load.")],
     name: Annotated[
         str | None,
-        typer.Option(help="The schema in the warehouse; else one made of the file's name."),
+        typer.Option(help="The schema in the warehouse; by default derived from the file's name."),
     ] = None,
     key: Annotated[
         list[str] | None,
         typer.Option(
-            help="A column that identifies a row, or several; else the primary key or the row id."
+            help="A column that identifies rows; may be repeated. By default the primary key, or "
+            "else the row id."
         ),
     ] = None,
     watermark: Annotated[
         str, typer.Option(help="A column of numbers or times that grows with every row.")
     ] = "rowid",
     lag: Annotated[
-        float, typer.Option(min=0, help="How far below it to look again: row ids, or seconds.")
+        float,
+        typer.Option(min=0, help="How far below the watermark to read again: row ids, or seconds."),
     ] = 0,
     deletes: Annotated[
-        bool, typer.Option("--deletes", help="Find and remove rows that are gone from the table.")
+        bool, typer.Option("--deletes", help="Find and remove rows deleted from the table.")
     ] = False,
-    full: Annotated[bool, typer.Option("--full", help="Read the table whole.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Read the whole table.")] = False,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Bring a table of another database into the warehouse; its key is in AICO_LAB_SOURCE_KEY."""
+    """Load a table of another database; AICO_LAB_SOURCE_KEY holds the key of an encrypted one."""
     from aico_lab.cli.imports import say_loaded
 
     with open_lab(home, key_file) as lab, Bar("rows") as bar:
@@ -336,7 +340,7 @@ def load(
 def info(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
-    """Show versions, sizes, row counts and how far the warehouse has come."""
+    """Show versions, sizes, row counts and the state of the warehouse."""
     from aico_lab.health import describe
 
     with open_lab(home, key_file) as lab:
@@ -355,7 +359,7 @@ def info(
 def doctor(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
-    """Check the home, its key, every store and what reads them."""
+    """Check the home, its key and every store."""
     import contextlib
 
     from aico_lab.config import Settings
@@ -363,7 +367,7 @@ def doctor(
     from aico_lab.health import diagnose
 
     passphrase = None
-    with contextlib.suppress(HomeError):  # it will be among the findings
+    with contextlib.suppress(HomeError):  # `diagnose` will report it
         passphrase = ask_passphrase(home)
     settings = Settings.resolve(home=home, key_file=key_file, passphrase=passphrase)
     findings = diagnose(settings)

@@ -1,4 +1,4 @@
-"""`aico-lab bench`: ourselves against peers."""
+"""`aico-lab bench`: benchmarks of this package and of comparable tools."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from aico_lab.cli.output import Bar, emit, say
 if TYPE_CHECKING:
     from aico_lab.bench.harness import Outcome
 
-bench = typer.Typer(help="Compare with the best peers on the same data.", no_args_is_help=True)
+bench = typer.Typer(help="Compare with other tools on the same data.", no_args_is_help=True)
 
 
-RowsOption = Annotated[int, typer.Option("--rows", min=1000, help="Real messages, repeated.")]
+RowsOption = Annotated[
+    int, typer.Option("--rows", min=1000, help="The number of messages; real ones, repeated.")
+]
 RepeatOption = Annotated[
-    int, typer.Option("--repeat", min=1, help="Runs of each; medians are quoted.")
+    int, typer.Option("--repeat", min=1, help="The number of runs; medians are reported.")
 ]
 
 
@@ -26,7 +28,7 @@ RepeatOption = Annotated[
 def bench_etl(
     *, rows: RowsOption = 250_000, repeat: RepeatOption = 3, json: JsonOption = False
 ) -> None:
-    """Time loading the warehouse, and peers doing the same job in plain text."""
+    """Time loading the warehouse, and other tools doing the same without encryption."""
     from aico_lab.bench.etl import run_bench
 
     _show(run_bench, rows, repeat, json=json)
@@ -36,7 +38,7 @@ def bench_etl(
 def bench_start(
     *, rows: RowsOption = 250_000, repeat: RepeatOption = 9, json: JsonOption = False
 ) -> None:
-    """Time commands that do little, whole processes from their start to their end."""
+    """Time short commands, as whole processes."""
     from aico_lab.bench.start import run_bench
 
     _show(run_bench, rows, repeat, json=json)
@@ -46,7 +48,7 @@ def bench_start(
 def bench_storage(
     *, rows: RowsOption = 100_000, repeat: RepeatOption = 3, json: JsonOption = False
 ) -> None:
-    """Time writing messages in bulk and one by one, and the bare driver doing as much."""
+    """Time writing messages in bulk and one by one, and the bare driver doing the same."""
     from aico_lab.bench.storage import run_bench
 
     _show(run_bench, rows, repeat, json=json)
@@ -56,7 +58,7 @@ def bench_storage(
 def bench_metrics(
     *, rows: RowsOption = 250_000, repeat: RepeatOption = 3, json: JsonOption = False
 ) -> None:
-    """Time the catalogue of metrics, and some of it against SQL by hand and pandas."""
+    """Time all metrics, and some of them against hand-written SQL and pandas."""
     from aico_lab.bench.metrics import run_bench
 
     _show(run_bench, rows, repeat, json=json)

@@ -1,4 +1,4 @@
-"""What all commands share: their common options, and opening the home that they name."""
+"""Options that commands share, and functions that open the home of a command."""
 
 from __future__ import annotations
 
@@ -18,42 +18,38 @@ if TYPE_CHECKING:
     from aico_lab.lab import Lab
 
 ParameterOption = Annotated[
-    list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE, once for each name.")
+    list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE; may be repeated.")
 ]
 HomeOption = Annotated[
     Path | None,
-    typer.Option("--home", help="The lab's folder; else AICO_LAB_HOME, else the usual one."),
+    typer.Option("--home", help="The lab's folder; by default AICO_LAB_HOME, or the usual one."),
 ]
 KeyFileOption = Annotated[
     Path | None,
-    typer.Option(help="The key file; else AICO_LAB_KEY_FILE, else the home's usual one."),
+    typer.Option(help="The key file; by default AICO_LAB_KEY_FILE, or the home's usual one."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON value.")]
 
 
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
 
 
 def refuse_existing(file: Path | None, *, force: bool) -> None:
-    """Do nothing if results may be written to a file.
-
-    Raises:
-        InvalidValue: It is there, and is not to be replaced.
-    """
+    """Raise InvalidValue if a file exists and must not be replaced."""
     if file is not None and file.expanduser().exists() and not force:
         from aico_lab.errors import InvalidValue
 
-        raise InvalidValue(f"{file} is there already: name another file, or add --force.")
+        raise InvalidValue(f"{file} exists already: name another file, or add --force.")
 
 
 @contextlib.contextmanager
 def importing(module: str) -> Iterator[None]:
-    """Keep the garbage collector away from what a block imports, then and later.
+    """Exclude the objects that a block imports from garbage collection.
 
-    Nothing of it is garbage, and to search it again and again takes a quarter of a short command.
+    They are never garbage, and scanning them repeatedly takes a quarter of a short command's time.
 
     Args:
-        module: The one that is imported; if it was before, the block changes nothing.
+        module: The imported module; if it was imported before, nothing is changed.
     """
     if module in sys.modules:
         yield
@@ -67,7 +63,7 @@ def importing(module: str) -> Iterator[None]:
 
 
 def open_lab(home: Path | None, key_file: Path | None, *, timezone: str = "UTC") -> Lab:
-    """Open the home of a command; ask for its passphrase where that is needed."""
+    """Open the home of a command; ask for its passphrase if needed."""
     with importing("aico_lab.lab"):
         from aico_lab.lab import Lab
 
@@ -75,7 +71,7 @@ def open_lab(home: Path | None, key_file: Path | None, *, timezone: str = "UTC")
 
 
 def read_pairs(pairs: list[str] | None) -> dict[str, object]:
-    """Give the parameters of `-p NAME=VALUE`, as text."""
+    """Return the parameters of `-p NAME=VALUE` options, as text."""
     from aico_lab.errors import InvalidValue
 
     given: dict[str, object] = {}
@@ -84,18 +80,18 @@ def read_pairs(pairs: list[str] | None) -> dict[str, object]:
         if not equals:
             raise InvalidValue(f"-p takes NAME=VALUE, and {pair!r} has no '='.")
         if (name := name.strip()) in given:
-            raise InvalidValue(f"-p {name}=… is there twice: give it once.")
+            raise InvalidValue(f"-p {name}=… is given twice: give it once.")
         given[name] = value
     return given
 
 
 def as_typed(text: str) -> str:
-    """Return a text whose commands, as `aico-lab sync`, can be typed where this one was."""
+    """Return a text with commands such as `aico-lab sync` in the form that the user can type."""
     return text.replace("`aico-lab ", f"`{program()} ")
 
 
 def program() -> str:
-    """Return how this program is called: by its name where the shell finds it, else as it was."""
+    """Return the command that calls this program: its name if the shell finds it, else its path."""
     called = Path(sys.argv[0])
     found = shutil.which("aico-lab")
     if called.name == sys.argv[0] or (found and Path(found).parent == Path(sys.executable).parent):
@@ -106,7 +102,7 @@ def program() -> str:
 
 
 def ask_passphrase(home: Path | None) -> str | None:
-    """Ask for the passphrase of a home that needs one, where somebody is there to answer."""
+    """Return the passphrase from the environment, or ask for it at a terminal if it is needed."""
     from aico_lab.config import Settings
     from aico_lab.home import Home
 
@@ -119,10 +115,10 @@ def ask_passphrase(home: Path | None) -> str | None:
 
 
 def has_passphrase(home: Path) -> bool:
-    """Say whether it is a passphrase that opens a home.
+    """Return whether a home is protected by a passphrase.
 
     Raises:
-        HomeMissing: There is no lab in that folder.
+        HomeMissing: The folder does not contain a lab.
     """
     from aico_lab.home import Home
     from aico_lab.keys import protection_of

@@ -1,4 +1,4 @@
-"""Names that a shell completes; they import nothing that computes, since somebody waits."""
+"""Shell completion of names, without slow imports."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ if TYPE_CHECKING:
 
 
 def sources(incomplete: str) -> list[str]:
-    """Return the sources of messages that begin so."""
+    """Return the matching names of sources."""
     from aico_lab.sources import SOURCES
 
     return _beginning(incomplete, SOURCES)
 
 
 def metrics(incomplete: str) -> list[str]:
-    """Return the metrics that begin so."""
+    """Return the matching names of metrics."""
     from aico_lab.metrics.engine.catalogue import CATALOGUE
 
     return _beginning(incomplete, CATALOGUE)
 
 
 def reports(incomplete: str) -> list[str]:
-    """Return the notebooks of the package that begin so."""
+    """Return the matching names of shipped notebooks."""
     from aico_lab.shipped import shipped
 
     return _beginning(incomplete, shipped("notebooks", ".ipynb"))
 
 
 def pipelines(incomplete: str) -> list[str]:
-    """Return the pipelines of the package that begin so."""
+    """Return the matching names of shipped pipelines."""
     from aico_lab.shipped import shipped
 
     return _beginning(incomplete, shipped("pipelines", ".toml"))
 
 
 def timezones(incomplete: str) -> list[str]:
-    """Return the names of time zones that begin so."""
+    """Return the matching names of time zones."""
     from zoneinfo import available_timezones
 
     return _beginning(incomplete, sorted(available_timezones()))

@@ -1,4 +1,4 @@
-"""The demo: real conversations in, a report out, and what to try next."""
+"""The demo: import real conversations, write a report, and suggest next commands."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HEADLINES = """
 
 
 def run_demo(lab: Lab, *, limit: int | None, json: bool) -> None:
-    """Import, sync, report; what is done already is not done again."""
+    """Import, sync and report, skipping what was done before."""
     started = time.perf_counter()
     imported = import_with_progress(lab, "chitchat", None, limit=limit)
     with Bar("rows") as bar:
@@ -45,7 +45,7 @@ def run_demo(lab: Lab, *, limit: int | None, json: bool) -> None:
                 REPORT, on_cell=lambda done, all_: bar.show(f"report {REPORT}", done, all_)
             ).html
     relation = lab.sql(HEADLINES)
-    assert relation is not None  # noqa: S101 - a SELECT has an answer
+    assert relation is not None  # noqa: S101 - a SELECT has a result
     row = relation.fetchone() or ()
     headlines = dict(zip(relation.columns, row, strict=True))
     seconds = time.perf_counter() - started
@@ -75,7 +75,7 @@ def run_demo(lab: Lab, *, limit: int | None, json: bool) -> None:
     for command in _next_commands(lab.home.path):
         say(f"  {program()} {shlex.join(command)}")
     own = _own_home(lab.home.path)
-    say("\nYour own conversations, in a home of their own:")
+    say("\nFor your own conversations, in a separate home:")
     if not own.marker.exists():
         say(f"  {program()} {shlex.join(['init', '--home', str(own.path)])}")
     say(f"  {program()} {shlex.join(['import', '--home', str(own.path), 'jsonl'])} FILE")
@@ -92,13 +92,13 @@ def _next_commands(demo: Path) -> list[list[str]]:
 
 
 def _own_home(demo: Path) -> Home:
-    """Return the home that commands use without `--home`, unless it is the one of strangers."""
+    """Return the home that commands use without `--home`, or another one if that is the demo's."""
     usual = Settings.resolve().home
     return Home(usual if usual != demo else demo.with_name(f"{demo.name}-own"))
 
 
 def _existing_report(lab: Lab, generation: int) -> Path | None:
-    """Give the demo's report of this snapshot, if it was made and is still there."""
+    """Return the path of the demo's report on this snapshot, or None if it does not exist."""
     for run in lab.reports.list(REPORT):
         file = lab.reports.page(run)
         if run.status == "succeeded" and run.generation == generation and file.exists():

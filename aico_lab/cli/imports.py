@@ -1,4 +1,4 @@
-"""Import with a progress bar; say what came in, and what could not be taken."""
+"""Import with a progress bar, and print the results of imports, loads and syncs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def import_with_progress(
     limit: int | None,
     on_conflict: OnConflict = "keep",
 ) -> ImportResult:
-    """Import a source; show how far it is, and then what is to be known of its lines."""
+    """Import a source with a progress bar, then print notes about its lines."""
     from aico_lab.sources import SOURCES
 
     total = SOURCES[source].total(path, limit)
@@ -48,42 +48,42 @@ def import_with_progress(
 
 
 def note_rejected(result: ImportResult) -> None:
-    """Name lines that could not be taken."""
+    """Print the first invalid lines and their number."""
     if not result.rejected:
         return
     noun = "line" if result.rejected == 1 else "lines"
-    note(f"{result.rejected:,} {noun} could not be taken:")
+    note(f"{result.rejected:,} invalid {noun} left out:")
     for rejected in result.examples[:LINES_SHOWN]:
         note(f"  line {rejected.line}: {rejected.reason}")
     _note_more(result.rejected)
 
 
 def note_conflicts(result: ImportResult, on_conflict: OnConflict) -> None:
-    """Name messages that differ from another one of their conversation and id."""
+    """Print the first messages in conflict with another one of the same conversation and id."""
     if not result.conflicts:
         return
     done = (
-        "the new ones were taken"
+        "updated"
         if on_conflict == "replace"
-        else "they were left out; --on-conflict replace takes them as edits"
+        else "left out; --on-conflict replace updates the stored message"
     )
-    note(f"In conflict with another message of the same conversation and id, {done}:")
+    note(f"In conflict with another message of the same conversation and id ({done}):")
     for one in result.conflict_examples[:LINES_SHOWN]:
         note(f"  message {one.message_id}" if one.line is None else f"  line {one.line}")
     _note_more(result.conflicts)
 
 
 def note_assumptions(result: ImportResult) -> None:
-    """Name what was taken as it is and may be meant otherwise."""
+    """Print assumptions of the import that the user may want to correct."""
     if result.assumed_me:
         note(
-            f"The file names no user: {_messages(result.assumed_me)} stored as of the user 'me'; "
-            "give user_id where there are several people."
+            f"The file names no user: {_messages(result.assumed_me)} assigned to the user 'me'; "
+            "add user_id if there are several people."
         )
     if result.qualified:
         note(
-            f"{_messages(result.qualified)} stored under <conversation_id>:<message_id>, since "
-            "another conversation has a message of the same id."
+            f"{_messages(result.qualified)} stored as <conversation_id>:<message_id>, since "
+            "another conversation has a message with the same id."
         )
     if result.far_times:
         lines = ", ".join(map(str, result.far_lines[:LINES_SHOWN]))
@@ -96,13 +96,13 @@ def note_assumptions(result: ImportResult) -> None:
 
 
 def say_imported(result: ImportResult, on_conflict: OnConflict) -> None:
-    """Say what an import did."""
+    """Print the result of an import."""
     conflicts = ""
     if result.conflicts:
-        done = "replaced" if on_conflict == "replace" else "kept as they were"
+        done = "replaced" if on_conflict == "replace" else "left unchanged"
         conflicts = f", {result.conflicts:,} in conflict {done}"
     noun = "message" if result.added == 1 else "messages"
-    say(f"{result.added:,} {noun} added, {result.known:,} were there already{conflicts}.")
+    say(f"{result.added:,} {noun} added, {result.known:,} stored already{conflicts}.")
 
 
 def _note_more(count: int) -> None:
@@ -115,19 +115,19 @@ def _messages(count: int) -> str:
 
 
 def note_unexplained(result: SyncResult) -> None:
-    """Say which rows do not fit any more, and the warnings."""
+    """Print the warnings of a sync, and the numbers of rows that no longer fit."""
     for warning in result.warnings:
         note(warning)
     for table, count in result.unexplained.items():
         note(
-            f"{count:,} rows of {table} fitted before and do not any more, though nothing has "
-            "recorded a change of them: the primary database may be damaged. Restore a backup, or "
-            "run `aico-lab sync --acknowledge` if they are as they should be."
+            f"{count:,} rows of {table} no longer fit their columns, although no change of them "
+            "was recorded: the primary database may be damaged. Restore a backup, or run "
+            "`aico-lab sync --acknowledge` if the rows are correct."
         )
 
 
 def say_loaded(result: LoadResult) -> None:
-    """Say what a load did."""
+    """Print the result of a load."""
     for warning in result.warnings:
         note(warning)
     if result.mode == "nothing":

@@ -1,4 +1,4 @@
-"""Call the command that the arguments name, and say in one sentence what is wrong with them."""
+"""Run the command of the arguments, and turn usage errors into one sentence."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def invoke(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code.
 
     Raises:
-        WrongUse: There is no such command or option, or a value of it cannot be meant.
+        WrongUse: A command or option is unknown, or a value is invalid.
     """
     try:
         code = app(list(arguments), prog_name="aico-lab", standalone_mode=False)
     except typer.Abort:
-        raise InvalidValue("The question was not answered, so nothing was done.") from None
+        raise InvalidValue("The prompt was not answered, so nothing was done.") from None
     except typer.TyperException as wrong:
         said = wrong.format_message()
-        if "\n" in said:  # the help, since there are no arguments at all
+        if "\n" in said:  # the help text, shown if there are no arguments
             sys.stderr.write(f"{said}\n")
             return wrong.exit_code
         raise WrongUse(_sentence(wrong, said)) from wrong
@@ -34,7 +34,7 @@ def invoke(arguments: Sequence[str]) -> int:
 
 
 def _sentence(wrong: typer.TyperException, said: str) -> str:
-    """Return what is wrong, what may be meant instead, and where the options are explained."""
+    """Return the usage error in one sentence, with similar names or the command for help."""
     said = said.replace("Value error, ", "").rstrip(".")
     if similar := getattr(wrong, "possibilities", None):
         return f"{wrong.message}. Did you mean {' or '.join(similar)}?"

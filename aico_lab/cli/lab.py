@@ -1,4 +1,4 @@
-"""`aico-lab lab`: the notebooks in JupyterLab."""
+"""`aico-lab lab`: open the notebooks in JupyterLab."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def open_jupyterlab(
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Where to listen; else one that is free.")
+        int | None,
+        typer.Option(min=1, max=65535, help="The port to listen on; by default a free one."),
     ] = None,
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Only print the address.")
@@ -28,17 +29,17 @@ def open_jupyterlab(
     from aico_lab.working_copies import renew
 
     settings = Settings.resolve(home=home, key_file=key_file, passphrase=ask_passphrase(home))
-    # What does not open here would only be told in a notebook.
+    # Fail here if the home does not open, not only in a notebook.
     Lab.open(settings.home, key_file=settings.key_file, passphrase=settings.passphrase).close()
-    from aico_lab.jupyter import check_port, serve  # a second, after what is quickly told
+    from aico_lab.jupyter import check_port, serve  # takes a second, so after the quick checks
 
     if port is not None:
         check_port(port)
     notebooks = settings.home / "notebooks"
     for copy in renew(notebooks, shipped("notebooks", ".ipynb").values()):
         note(
-            f"You changed {copy.name}, so it stays although there is a newer one: "
-            "rename yours to get that too."
+            f"{copy.name} was not updated, since you changed it: rename your copy to get the "
+            "newer version too."
         )
     note(f"Notebooks: {notebooks} (Control-C stops JupyterLab)")
     serve(settings, notebooks, port=port, browser=not no_browser)

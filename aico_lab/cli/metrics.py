@@ -1,4 +1,4 @@
-"""`aico-lab metrics`: the catalogue, and its answers as tables or pictures."""
+"""`aico-lab metrics`: list metrics, and show their answers as tables or pictures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from aico_lab.metrics.engine.answer import Answer
     from aico_lab.metrics.engine.metric import Metric
 
-metrics = typer.Typer(help="Ask the catalogue of metrics.", no_args_is_help=True)
+metrics = typer.Typer(help="List and compute metrics.", no_args_is_help=True)
 
 PICTURES = (".png", ".svg", ".html")
 
@@ -35,14 +35,12 @@ PICTURES = (".png", ".svg", ".html")
 def metrics_list(
     name: Annotated[
         str | None,
-        typer.Argument(
-            help="A metric, for its definition and parameters.", autocompletion=completion.metrics
-        ),
+        typer.Argument(help="A metric, to show its definition.", autocompletion=completion.metrics),
     ] = None,
     *,
     json: JsonOption = False,
 ) -> None:
-    """Show what can be asked; with a name, how it is defined."""
+    """List all metrics, or show the definition, parameters and columns of one."""
     with importing("aico_lab.metrics.engine.metric"):
         from aico_lab.metrics.engine.catalogue import CATALOGUE
 
@@ -72,40 +70,40 @@ def metrics_show(
     *,
     parameter: ParameterOption = None,
     since: Annotated[
-        str | None, typer.Option(help="The first day or moment; or how far back: 30d, 4w, 12h.")
+        str | None, typer.Option(help="The first day or moment, or how far back: 30d, 4w, 12h.")
     ] = None,
     until: Annotated[
-        str | None, typer.Option(help="The last day, or the moment from which on nothing counts.")
+        str | None, typer.Option(help="The last day (included), or a moment (excluded).")
     ] = None,
     user: Annotated[
-        list[str] | None, typer.Option(help="Only this person; may be repeated.")
+        list[str] | None, typer.Option(help="Only messages of this person; may be repeated.")
     ] = None,
     channel: Annotated[
-        list[str] | None, typer.Option(help="Only this channel, or several.")
+        list[str] | None, typer.Option(help="Only messages in this channel; may be repeated.")
     ] = None,
     role: Annotated[
-        Literal["user", "assistant"] | None, typer.Option(help="Only what this side wrote.")
+        Literal["user", "assistant"] | None, typer.Option(help="Only messages by this side.")
     ] = None,
     timezone: Annotated[
         str,
-        typer.Option(help="IANA name, for days and hours.", autocompletion=completion.timezones),
+        typer.Option(help="IANA zone of days and hours.", autocompletion=completion.timezones),
     ] = "UTC",
     min_cell: Annotated[
-        int, typer.Option(min=1, help="Leave out rows that rest on fewer observations.")
+        int, typer.Option(min=1, help="Leave out rows with fewer observations.")
     ] = 1,
     min_people: Annotated[
         int | None,
-        typer.Option(min=1, help="Leave out rows about fewer people; 1, or 5 where words show."),
+        typer.Option(min=1, help="Leave out rows about fewer people; default 1, or 5 for words."),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw it into this file too: .png, .svg or .html.")
+        Path | None, typer.Option(help="Also draw a chart into this .png, .svg or .html file.")
     ] = None,
     force: ForceOption = False,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Answer one question from the newest snapshot."""
+    """Compute a metric on the newest snapshot."""
     from aico_lab.errors import InvalidValue
 
     with importing("aico_lab.metrics.engine.filters"):
@@ -113,9 +111,9 @@ def metrics_show(
     given: dict[str, Any] = read_pairs(parameter)
     if filters := sorted(given.keys() & {field.name for field in fields(Filters)}):
         option = filters[0].replace("_", "-")
-        raise InvalidValue(f"{filters[0]} is no parameter of a metric: give --{option}.")
+        raise InvalidValue(f"{filters[0]} is a filter, not a parameter: use --{option}.")
     if plot and plot.suffix.lower() not in PICTURES:
-        raise InvalidValue(f"{plot.name} is no picture: its name ends in {', '.join(PICTURES)}.")
+        raise InvalidValue(f"{plot.name} does not end in {', '.join(PICTURES)}.")
     refuse_existing(plot, force=force)
     with open_lab(home, key_file, timezone=timezone) as lab:
         with importing("aico_lab.metrics.engine.asking"):
@@ -160,7 +158,7 @@ def _draw(answer: Answer, file: Path) -> None:
         answer.plot().save(str(file), **how)
     except OSError as refused:
         raise InvalidValue(f"{file} cannot be written: {refused.strerror}.") from refused
-    note(f"Drawn into {file}.")
+    note(f"Chart: {file}")
 
 
 def _facts(metric: Metric) -> dict[str, Any]:
@@ -190,7 +188,7 @@ def _describe(metric: Metric) -> None:
     if metric.parameters:
         say("\nParameters (-p NAME=VALUE):")
     for parameter in metric.parameters:
-        choices = f"; {', '.join(parameter.choices)}" if parameter.choices else ""
+        choices = f" One of {', '.join(parameter.choices)}." if parameter.choices else ""
         said = f"{parameter.name}={parameter.default}"
         say(f"  {said:<24} {parameter.meaning}{choices}")
     say("\nColumns:")

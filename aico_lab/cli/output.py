@@ -1,4 +1,4 @@
-"""What commands print: text or one JSON value on stdout, progress on stderr."""
+"""Print the output of commands: text or one JSON value on stdout, notes and progress on stderr."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 
 def say(text: str) -> None:
-    """Print a line of the result.
+    """Print a line of the result to stdout.
 
     Raises:
-        OutputRefused: It cannot be written.
+        OutputRefused: The line cannot be written.
     """
     with writing():
         sys.stdout.write(f"{text}\n")
 
 
 def note(text: str) -> None:
-    """Print a line about the result, where it does not disturb it.
+    """Print a line about the result to stderr, after the result so far.
 
     Raises:
-        OutputRefused: The result that the line is about cannot be written.
+        OutputRefused: The result cannot be written.
     """
     with writing():
         sys.stdout.flush()
@@ -44,24 +44,24 @@ def note(text: str) -> None:
 
 
 def emit(value: object) -> None:
-    """Print one JSON value; characters that the encoding of stdout lacks are escaped.
+    """Print one JSON value to stdout; escape non-ASCII characters if its encoding lacks any.
 
     Raises:
-        OutputRefused: It cannot be written.
+        OutputRefused: The value cannot be written.
     """
     text = json_text(value)
     say(text if can_show(text, sys.stdout) else json_text(value, ensure_ascii=True))
 
 
 def json_text(value: object, *, ensure_ascii: bool = False) -> str:
-    """Return a value as JSON, in which a DECIMAL has all its digits."""
-    mark = secrets.token_hex(16)  # Python's json writes no number but its own
+    """Return a value as JSON; decimal numbers keep all their digits."""
+    mark = secrets.token_hex(16)  # Python's json cannot write decimals as numbers
     text = json.dumps(_plain(value, mark), ensure_ascii=ensure_ascii, allow_nan=False)
     return re.sub(f'"{mark}([-0-9.]+)"', r"\1", text) if mark in text else text
 
 
 def distinct(names: list[str]) -> list[str]:
-    """Number names that come again, as `n`, `n_1`, so that JSON's objects lose no column."""
+    """Make names unique by numbering repeated ones: `n`, `n_1`."""
     given: list[str] = []
     for name in names:
         numbered = (f"{name}_{number}" for number in itertools.count(1))
@@ -71,9 +71,9 @@ def distinct(names: list[str]) -> list[str]:
 
 
 def _plain(value: Any, mark: str) -> Any:  # noqa: C901, PLR0911 - one line a type
-    """Give what JSON can say of a value: NaN and infinities are null, bytes base64, times ISO.
+    """Convert a value to JSON types: NaN and infinities to null, bytes to base64, times to ISO.
 
-    A decimal number becomes text that begins with `mark`.
+    Decimal numbers become text that begins with `mark`.
     """
     match value:
         case None | bool() | int() | str():
@@ -96,11 +96,11 @@ def _plain(value: Any, mark: str) -> Any:  # noqa: C901, PLR0911 - one line a ty
             return str(value)
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return _plain(dataclasses.asdict(value), mark)
-    raise TypeError(f"{type(value).__name__} has no form in JSON")
+    raise TypeError(f"{type(value).__name__} cannot be converted to JSON")
 
 
 class Bar:
-    """A progress bar on stderr; silent where that is no terminal."""
+    """A progress bar on stderr; silent if stderr is not a terminal."""
 
     def __init__(self, unit: str) -> None:
         self._unit = unit
@@ -133,7 +133,7 @@ class Bar:
         return self
 
     def show(self, what: str, done: int, total: int | None) -> None:
-        """Say how much of something is done."""
+        """Show the progress of the task `what`: the amounts done and in total (None if unknown)."""
         if self._progress is None:
             return
         if what not in self._tasks:

@@ -1,4 +1,4 @@
-"""`aico-lab pipeline`: several steps as one job."""
+"""`aico-lab pipeline`: run several steps as one job."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def pipeline_run(
     name: Annotated[
         str,
         typer.Argument(
-            help="A pipeline of the package, or a .toml file.",
+            help="A shipped pipeline, or a .toml file.",
             autocompletion=completion.pipelines,
         ),
     ],
@@ -31,7 +31,7 @@ def pipeline_run(
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Run the steps of a pipeline; the first that fails ends it."""
+    """Run the steps of a pipeline, up to the first that fails."""
     from aico_lab.config import Settings
     from aico_lab.home import Home
     from aico_lab.pipeline import load_pipeline, run_pipeline
@@ -59,7 +59,7 @@ def _tell(result: StepResult, *, quiet: bool) -> None:
     if isinstance(done, SyncResult):
         note_unexplained(done)
     if not quiet:
-        page = getattr(done, "html", None)  # a report's
+        page = getattr(done, "html", None)  # of a report
         at = f": {page}" if isinstance(page, Path) else ""
         ended = "done" if result.ok else "failed"
         say(f"{result.run:<8} {ended} in {result.seconds:.1f} s{at}")
@@ -67,7 +67,7 @@ def _tell(result: StepResult, *, quiet: bool) -> None:
 
 @pipeline.command("list")
 def pipeline_list(*, json: JsonOption = False) -> None:
-    """Show the pipelines that come with the package."""
+    """List the pipelines shipped with the package."""
     from aico_lab.pipeline import load_pipeline
     from aico_lab.shipped import shipped
 

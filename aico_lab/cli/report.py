@@ -1,4 +1,4 @@
-"""`aico-lab report`: notebooks as reports."""
+"""`aico-lab report`: run notebooks as reports, and list the runs."""
 
 from __future__ import annotations
 
@@ -26,18 +26,20 @@ def report_run(
     name: Annotated[
         str,
         typer.Argument(
-            help="A notebook, such as pattern_analysis; or the path of an .ipynb file.",
+            help="A notebook, such as pattern_analysis, or the path of an .ipynb file.",
             autocompletion=completion.reports,
         ),
     ],
     *,
     parameter: ParameterOption = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds after which it stops.")] = 600,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds after which the run is stopped.")
+    ] = 600,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Execute a notebook and write it, with one HTML file, into the home's reports."""
+    """Execute a notebook, and store it with an HTML page in the home's reports."""
     from aico_lab.reports.runs import find_notebook, is_own
 
     parameters = read_pairs(parameter)
@@ -50,7 +52,7 @@ def report_run(
             timeout=timeout,
             on_cell=lambda done, all_: bar.show(notebook.stem, done, all_),
         )
-        run_id = result.notebook.parent.name  # another run may be newer by now
+        run_id = result.notebook.parent.name  # since another run may be newer
         last = next(run for run in lab.reports.list(notebook.stem) if run.run_id == run_id)
     if json:
         emit(
@@ -70,7 +72,7 @@ def report_run(
 def report_list(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
-    """Show the reports that can be run and the runs there were."""
+    """List the available reports and past runs."""
     from aico_lab.reports.runs import is_own, notebooks
 
     with open_lab(home, key_file) as lab:
@@ -87,13 +89,13 @@ def report_list(
 
 @report.command("show")
 def report_show(
-    name: Annotated[str, typer.Argument(help="A report, or the name of one of its runs.")],
+    name: Annotated[str, typer.Argument(help="A report, or the id of a run.")],
     *,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show a run of a report, the newest by default: its parameters, its end, its files."""
+    """Show a run (of a report, the newest): its parameters, status and files."""
     from aico_lab.errors import UnknownName, did_you_mean
 
     named = Path(name).stem if name.endswith(".ipynb") else name
@@ -102,7 +104,7 @@ def report_show(
         if not runs:
             there = {run.report for run in lab.reports.list()}
             end = did_you_mean(name, there, ": see `aico-lab report list`.")
-            raise UnknownName(f"Nothing named {name!r} ran yet{end}")
+            raise UnknownName(f"There is no run of {name!r}{end}")
         run, html = runs[0], lab.reports.page(runs[0])
     facts = {
         "run": run.run_id,

@@ -1,4 +1,4 @@
-"""`aico-lab schema`: the versions of the primary database."""
+"""`aico-lab schema`: show and change the versions of the primary database's schemas."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
     from aico_lab.schema.migrate import MigrationStep
 
-schema = typer.Typer(help="See and change the versions of the database.", no_args_is_help=True)
+schema = typer.Typer(help="Show and change the database's schemas.", no_args_is_help=True)
 
 
 @contextmanager
 def _as_it_is(home: Path | None, key_file: Path | None) -> Iterator[Connection]:
-    """Open the primary database without bringing its schemas up to date."""
+    """Open the primary database without updating its schemas."""
     from aico_lab.schema.discovery import discover
 
     discover()
@@ -34,7 +34,7 @@ def _as_it_is(home: Path | None, key_file: Path | None) -> Iterator[Connection]:
 def status(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
-    """Show the version of every schema, and what waits to be applied."""
+    """Show the version and state of every schema."""
     from aico_lab.schema import SchemaRegistry
     from aico_lab.schema.status import read_status
 
@@ -51,12 +51,12 @@ def status(
 @schema.command()
 def describe(
     table: Annotated[
-        str | None, typer.Argument(help="A table, such as mart.turns; all of them by default.")
+        str | None, typer.Argument(help="A table, such as mart.turns; by default all.")
     ] = None,
     *,
     json: JsonOption = False,
 ) -> None:
-    """Show what the tables for questions in SQL hold: columns, types, units, meanings."""
+    """Describe the tables for SQL: their columns, types, units and meanings."""
     from aico_lab.errors import UnknownName, did_you_mean
     from aico_lab.etl.dictionary import TABLES
 
@@ -79,13 +79,13 @@ def describe(
 def migrate(
     *,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Execute everything, undo it, and show it.")
+        bool, typer.Option("--dry-run", help="Show the migrations, then roll them back.")
     ] = False,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Bring every core schema and every active plugin to its newest version."""
+    """Migrate all core schemas and active plugins to their newest versions."""
     from aico_lab.schema import SchemaRegistry
 
     with _as_it_is(home, key_file) as connection:
@@ -109,7 +109,7 @@ def activate(
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Make a plugin's tables, or bring them to its newest version."""
+    """Create a plugin's tables, or migrate them to its newest version."""
     from aico_lab.schema import SchemaRegistry
 
     with _as_it_is(home, key_file) as connection:
@@ -128,7 +128,7 @@ def deactivate(
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Remove all that a plugin has in the database; rows are backed up before."""
+    """Remove a plugin's tables from the database, after a backup of its rows."""
     from aico_lab.schema import SchemaRegistry
 
     with _as_it_is(home, key_file) as connection:
@@ -136,7 +136,7 @@ def deactivate(
     if json:
         emit({"plugin": plugin, "backup": backup})
         return
-    say(f"The plugin {plugin} is not active any more.")
+    say(f"The plugin {plugin} was deactivated.")
     if backup:
         say(f"  Backup: {backup}")
 
@@ -145,12 +145,12 @@ def deactivate(
 def rollback(
     name: Annotated[str, typer.Argument(help="A schema: see `aico-lab schema status`.")],
     *,
-    to: Annotated[int, typer.Option(help="The version that it is to have; 0 removes it.")],
+    to: Annotated[int, typer.Option(help="The version to go back to; 0 removes the schema.")],
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Take a schema back to an earlier version; rows that are lost are backed up before."""
+    """Roll a schema back to an earlier version, after a backup if rows are lost."""
     from aico_lab.schema import SchemaRegistry
 
     with _as_it_is(home, key_file) as connection:
@@ -161,8 +161,8 @@ def rollback(
     _say_steps(steps, "Rolled back")
     if SchemaRegistry.default[name].kind == "core":
         note(
-            "This version of aico-lab brings it forward again when it opens the home: "
-            "install the earlier one first."
+            "This version of aico-lab will migrate the schema again when it opens the home: "
+            "install the earlier version first."
         )
 
 
@@ -170,7 +170,7 @@ def rollback(
 def verify(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
-    """Check that the database is sound and has the schema that its versions make."""
+    """Check that the database is sound and that its schema is as applied."""
     from aico_lab.schema import SchemaRegistry
     from aico_lab.schema.status import verify as verify_schema
 
@@ -180,9 +180,9 @@ def verify(
         emit(result)
     else:
         for words, names in (
-            ("is not of any schema", result.drift.added),
+            ("does not belong to any schema", result.drift.added),
             ("is missing", result.drift.missing),
-            ("is not as it was made", result.drift.changed),
+            ("differs from what was applied", result.drift.changed),
         ):
             for name in names:
                 say(f"FAIL {name} {words}")
@@ -191,7 +191,7 @@ def verify(
         for name, count in result.pending.items():
             say(f"{name}: {count} to be applied by `aico-lab schema migrate`")
         if result.ok:
-            say("ok   The database is sound and has the schema that its versions make.")
+            say("ok   The database is sound, and its schema is as applied.")
     if not result.ok:
         raise typer.Exit(1)
 

@@ -1,4 +1,4 @@
-"""`aico-lab sql`: a question to the newest snapshot, shown or written to a file."""
+"""`aico-lab sql`: query the newest snapshot, and print or write the rows."""
 
 from __future__ import annotations
 
@@ -25,38 +25,38 @@ if TYPE_CHECKING:
     from aico_lab.adapters.duckdb_relation import Relation
 
 SHOWN: Final = 20
-"""How many rows a table shows, unless more are asked for."""
+"""The default number of rows in a printed table."""
 
 WIDE: Final = 1_000_000
-"""Characters of a line where no terminal's edge is in the way."""
+"""The width in characters of a table that is not printed to a terminal."""
 
 
 def sql(
-    query: Annotated[str, typer.Argument(help="DuckDB's SQL, on the newest snapshot.")],
+    query: Annotated[str, typer.Argument(help="The query, in DuckDB's SQL.")],
     *,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
-    timezone: Annotated[str, typer.Option(help="IANA name, for days and hours.")] = "UTC",
+    timezone: Annotated[str, typer.Option(help="IANA zone of days and hours.")] = "UTC",
     limit: Annotated[
         int | None,
-        typer.Option(min=1, help=f"At most so many rows; else {SHOWN} in a table, all elsewhere."),
+        typer.Option(min=1, help=f"The most rows; by default {SHOWN} in a table, else all."),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Write the rows to a file .csv, .parquet or .json instead. It is not encrypted; "
-            "only you can read it."
+            help="Write the rows to this .csv, .parquet or .json file instead. The file is not "
+            "encrypted, but only you can read it."
         ),
     ] = None,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Ask the newest snapshot; a query reaches no other file, and no network."""
+    """Query the newest snapshot, without access to other files or the network."""
     from aico_lab.adapters.duckdb import translated
     from aico_lab.errors import InvalidValue
 
     if output and json:
-        raise InvalidValue("Give only one of --output and --json.")
+        raise InvalidValue("Use only one of --output and --json.")
     refuse_existing(output, force=force)
     with open_lab(home, key_file, timezone=timezone) as lab:
         relation = lab.sql(query)
@@ -79,17 +79,17 @@ def _objects(relation: Relation) -> list[dict[str, object]]:
 
 
 def _show(relation: Relation, limit: int) -> None:
-    """Print a table of the first rows; it is cut at the edge of a terminal, and nowhere else."""
+    """Print a table of the first rows, as wide as the terminal, or in full if there is none."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDE
     drawn = io.StringIO()
-    with contextlib.redirect_stdout(drawn):  # DuckDB has no other way to set its size
+    with contextlib.redirect_stdout(drawn):  # only `show` takes the size of the table
         relation.limit(limit).show(max_width=width, max_rows=limit)
     table = drawn.getvalue().rstrip("\n")
     say(table)
     if len(table.splitlines()) > limit and relation.limit(1, offset=limit).fetchone():
         note(
-            f"The first {limit:,} rows are shown: --limit 1000 shows more (| less -S to scroll), "
-            "--output FILE writes all."
+            f"Only the first {limit:,} rows are shown: use --limit 1000 for more (and | less -S to "
+            "scroll), or --output FILE for all."
         )
 
 

@@ -1,7 +1,7 @@
-"""Make the standard streams usable, whatever the program was started with.
+"""Make the standard streams usable in any environment.
 
-A stream may be closed, its encoding may lack the characters that are printed, and what reads it may
-stop or be full. None of it may lose the work of a command, or end in a traceback.
+A stream may be closed, its encoding may lack printed characters, and its reader may stop or its
+device be full. None of this may lose the work of a command, or end in a traceback.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _ERRORS: Final = "aico-lab"
-"""The name of the handler for characters that an encoding lacks."""
+"""The name of the codec error handler for characters that an encoding lacks."""
 
 _SIMILAR: Final = str.maketrans(
     {
@@ -28,7 +28,7 @@ _SIMILAR: Final = str.maketrans(
         **dict.fromkeys("┌┐└┘├┤┬┴┼╞╡╪╭╮╰╯╔╗╚╝", "+"),
         **dict.fromkeys("“”„", '"'),
         **dict.fromkeys("‘’", "'"),  # noqa: RUF001
-        "…": "~",  # as long as it is, for tables
+        "…": "~",  # one character too, to keep tables aligned
         "→": ">",
         "·": ".",
     }
@@ -36,7 +36,7 @@ _SIMILAR: Final = str.maketrans(
 
 
 class OutputRefused(Exception):
-    """What is printed cannot be written."""
+    """The output cannot be written."""
 
     def __init__(self, refused: OSError) -> None:
         super().__init__(f"The output cannot be written ({refused.strerror}).")
@@ -44,16 +44,16 @@ class OutputRefused(Exception):
 
 
 def prepare() -> None:
-    """Open what is closed, and never fail for a character that an encoding lacks.
+    """Open closed streams, and replace characters that the encodings lack.
 
-    Call it before any file is opened: the next one would take the number of a closed stream, and
-    what a library prints would be written into a database.
+    Call it before any file is opened: a file would get the descriptor of a closed stream, and the
+    output of a library could be written into a database.
     """
     _open_closed_streams()
     codecs.register_error(_ERRORS, _replace)
     stdout = sys.__stdout__
     raw = getattr(stdout, "buffer", None)
-    # Without a buffer Python loses what a pipe does not take at once.
+    # Without a buffer, Python loses what a pipe does not accept at once.
     if stdout and stdout is sys.stdout and isinstance(raw, io.RawIOBase):
         sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), encoding=stdout.encoding)
     for stream in (sys.stdout, sys.stderr):
@@ -63,7 +63,7 @@ def prepare() -> None:
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Turn a refusal to take the output into one error.
+    """Translate an OSError in the block to OutputRefused.
 
     Raises:
         OutputRefused: The device is full, or the reader has stopped.
@@ -75,18 +75,18 @@ def writing() -> Iterator[None]:
 
 
 def flush() -> None:
-    """Write what is left of the output.
+    """Flush stdout.
 
     Raises:
-        OutputRefused: It cannot be written.
+        OutputRefused: The output cannot be written.
     """
     with writing():
         sys.stdout.flush()
 
 
 def refusal(error: BaseException) -> OutputRefused | None:
-    """Return the error if it is about the output, whose rest is discarded then."""
-    if isinstance(error, OSError):  # of a file, or of a help text, which Typer writes
+    """Return the error if it is about the output, and discard the rest of the output; else None."""
+    if isinstance(error, OSError):  # from a file, or from a help text that Typer writes
         try:
             flush()
         except OutputRefused as refused:
@@ -94,7 +94,7 @@ def refusal(error: BaseException) -> OutputRefused | None:
     if not isinstance(error, OutputRefused):
         return None
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)  # else the interpreter fails on the rest at its exit
+    os.dup2(nowhere, 1)  # otherwise the interpreter fails on the rest at exit
     os.close(nowhere)
     return error
 
@@ -111,11 +111,11 @@ def can_show(text: str, stream: TextIO) -> bool:
 def _open_closed_streams() -> None:
     while True:
         number = os.open(os.devnull, os.O_RDWR)
-        if number > 2:  # noqa: PLR2004 - the three streams are there
+        if number > 2:  # noqa: PLR2004 - all three streams are open
             os.close(number)
             break
         os.set_inheritable(number, True)
-    # They last as long as the process, and must not be closed with the objects.
+    # The descriptors must stay open when these objects are deleted.
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115
     if sys.stdout is None:
@@ -125,16 +125,16 @@ def _open_closed_streams() -> None:
 
 
 def _width(character: str) -> int:
-    """Return how many columns of a terminal a character takes."""
-    if unicodedata.category(character) in ("Mn", "Me", "Cf"):  # drawn upon another one
+    """Return the number of terminal columns that a character occupies."""
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):  # combined with another character
         return 0
     return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
 
 
 def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Return what stands for characters that cannot be written: one that looks alike, or `?`.
+    """Return replacements for characters that cannot be encoded: similar ones, or `?`.
 
-    Bytes of a file's name that are no text are written as they are.
+    Undecodable bytes of file names are written unchanged.
     """
     if not isinstance(error, UnicodeEncodeError):
         raise error
@@ -144,7 +144,7 @@ def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
             written += bytes([ord(character) - 0xDC00])
         else:
             similar = character.translate(_SIMILAR)
-            if similar == character:  # a table has as much room for it as a terminal gives it
+            if similar == character:  # as wide as the character, to keep tables aligned
                 similar = "?" * _width(character)
             written += similar.encode(error.encoding, errors="replace")
     return written, error.end

@@ -1,8 +1,8 @@
-"""Metrics: questions about conversations, each declared once and asked as `lab.metrics.NAME`.
+"""Metrics: questions about conversations, each declared once and called as `lab.metrics.NAME`.
 
-The metrics of this package stand in a folder for each domain, the parts that all of them use in
-`engine`. Another package adds its own with what is exported here and an entry point of the group
-`aico_lab.metrics`.
+Each domain of metrics has its own folder; the parts that all of them share are in `engine`. Another
+package declares metrics with the names exported here and registers them as entry points of the
+group `aico_lab.metrics`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:  # imported on first use: names alone must cost nothing
+def __getattr__(name: str) -> object:  # import on first use keeps `import aico_lab.metrics` fast
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.engine.{_MODULES[name]}"), name)

@@ -1,7 +1,7 @@
-"""The metrics of a lab by name: what `lab.metrics` is.
+"""`lab.metrics`: the metrics of a lab by name.
 
-Nothing that computes is imported before a metric is called or explained: a notebook gets the names
-at its first Tab, for which JupyterLab waits a second, and a shell those for its own completion.
+Names are available without importing what computes, since JupyterLab waits only one second for the
+first Tab completion, and shells complete names too.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from aico_lab.metrics.engine.metric import Metric, Parameter
 
 FILTERS: Final = {
-    "since": "The first day or moment that counts, or how far back: '30d', '4w', '12h'.",
-    "until": "The last day, or the moment from which on nothing counts.",
-    "user": "Only these people: one id or a list.",
-    "channel": "Only these channels: one id or a list.",
-    "role": "Only what this side wrote: 'user' or 'assistant'.",
-    "timezone": "An IANA name: in which days and hours are counted; else the lab's.",
-    "min_cell": "Leave out rows that rest on fewer observations.",
-    "min_people": "Leave out rows about fewer people; else the metric's own number.",
+    "since": "The first day or moment, or how far back: '30d', '4w', '12h'.",
+    "until": "The last day (included), or a moment (excluded).",
+    "user": "Only messages of these people: one id or a list.",
+    "channel": "Only messages in these channels: one id or a list.",
+    "role": "Only messages by this side: 'user' or 'assistant'.",
+    "timezone": "The IANA name of the zone of days and hours; by default the lab's.",
+    "min_cell": "Leave out rows with fewer observations.",
+    "min_people": "Leave out rows about fewer people; the default depends on the metric.",
 }
-"""What every metric takes besides its own parameters."""
+"""The filters that metrics take besides their own parameters."""
 
 
 class Metrics:
@@ -46,15 +46,15 @@ class Metrics:
         self._timezone = timezone
 
     def __getattr__(self, name: str) -> Question:
-        if name.startswith("_"):  # what notebooks look for, such as _repr_png_
+        if name.startswith("_"):  # notebooks look for methods such as _repr_png_
             raise AttributeError(name)
         return self[name]
 
     def __getitem__(self, name: str) -> Question:
-        """Return a metric whose name is known only when the program runs.
+        """Return a metric by its name.
 
         Raises:
-            UnknownName: There is no such metric.
+            UnknownName: No metric has that name.
         """
         return Question(CATALOGUE[name], self._reader, self._timezone)
 
@@ -86,7 +86,7 @@ class Metrics:
 
 
 class Question:
-    """One metric of a lab, to be called."""
+    """A metric of a lab; calling it computes the answer."""
 
     def __init__(self, metric: Metric, reader: Reader, timezone: str) -> None:
         self.metric = metric
@@ -98,7 +98,7 @@ class Question:
 
     def __call__(
         self,
-        /,  # so that nothing else of that name gets here
+        /,  # a parameter of a metric may be called `self`
         *,
         since: Moment | None = None,
         until: Moment | None = None,
@@ -110,11 +110,11 @@ class Question:
         min_people: int | None = None,
         **parameters: object,
     ) -> Answer:
-        """Ask it of the newest snapshot; see `FILTERS`, and the metric's own parameters.
+        """Compute the metric on the newest snapshot; see `FILTERS` and the metric's parameters.
 
         Raises:
-            WrongUse: A filter or parameter cannot be meant; the message says what there is.
-            NeverSynced: There is no snapshot yet, or one without the tables of metrics.
+            WrongUse: A filter or parameter is unknown or invalid.
+            NeverSynced: There is no snapshot yet, or another version of aico_lab made it.
         """
         from aico_lab.metrics.engine.asking import ask
         from aico_lab.metrics.engine.filters import Filters
@@ -132,12 +132,12 @@ class Question:
         return ask(self.metric, self._reader, filters, self.metric.check(parameters))
 
     def __repr__(self) -> str:
-        # `help()` begins with it, cut to 100 characters.
+        # `help()` begins with this text, cut to 100 characters.
         return f"{self.metric.name}(): {self.metric.question}"
 
 
 def _explained(metric: Metric) -> str:
-    """Return what a metric answers and how, with its filters, parameters and columns."""
+    """Return the help text of a metric: question, definition, parameters, filters and columns."""
     said = [
         metric.question,
         f"{metric.name}{_signature(metric)}",
@@ -165,7 +165,7 @@ def _meaning(parameter: Parameter) -> str:
 
 
 def _signature(metric: Metric) -> inspect.Signature:
-    """Return how a metric is called: its own parameters, then the filters that it takes."""
+    """Return the call signature of a metric: its own parameters, then the filters it accepts."""
     own = [
         inspect.Parameter(
             parameter.name,

@@ -1,4 +1,4 @@
-"""Notebooks as reports: checked parameters, a run that is kept whatever happens, one HTML file."""
+"""Run notebooks as reports: validated parameters, a record of every run, and one HTML file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:  # imported on first use: the libraries behind it are slow
-    if name == "charts":  # where people's own notebooks may look for it
+    if name == "charts":  # users' notebooks may import it from here
         from aico_lab import charts
 
         return charts

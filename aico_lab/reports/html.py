@@ -1,8 +1,8 @@
-"""Turn an executed notebook into one HTML file that needs nothing but itself.
+"""Export an executed notebook as one self-contained HTML file.
 
-Stock nbconvert links require.js, MathJax, mermaid and its widgets from a CDN. This page has none
-of them, and its content security policy makes the browser refuse whatever a cell's output would
-still load, so that opening a report tells nobody.
+By default nbconvert links require.js, MathJax, mermaid and widgets from a CDN. This page contains
+none of them, and its content security policy makes the browser block anything that a cell's output
+would load. So opening a report causes no network request.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from aico_lab.home import write_atomically
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Vega compiles its expressions, hence unsafe-eval; saving a chart as a picture needs blob.
+# Vega compiles expressions, which needs unsafe-eval; saving a chart as a picture needs blob.
 _POLICY: Final = (
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
     "img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'"
@@ -65,7 +65,7 @@ th, td { border-bottom: 1px solid #e4e7eb; padding: 4px 12px; text-align: right;
 }
 """
 
-# The input of a cell that failed is always shown: it is what the reader came for.
+# The source of a failed cell is always shown.
 _TEMPLATE: Final = (
     """
 {%- extends 'base.html.j2' -%}
@@ -109,15 +109,15 @@ _TEMPLATE: Final = (
 
 
 def export_html(notebook_path: Path, html_path: Path, *, title: str) -> None:
-    """Write a notebook as a page: text and results, the code behind a switch.
+    """Write a notebook as an HTML page with text and results; a switch shows the code.
 
     Args:
-        notebook_path: An executed notebook.
-        html_path: Where the page goes; a page that is there is replaced as a whole.
+        notebook_path: The executed notebook.
+        html_path: The page's path; an existing page is replaced atomically.
         title: The page's title.
     """
     notebook = nbformat.read(notebook_path, as_version=4)  # type: ignore[no-untyped-call]
-    notebook.metadata.pop("widgets", None)  # they need a kernel, and their loader a network
+    notebook.metadata.pop("widgets", None)  # need a kernel, and a script from the network
     exporter = HTMLExporter(  # type: ignore[no-untyped-call]
         config=Config({"CSSHTMLHeaderPreprocessor": {"style": "default"}}),
         raw_template=_TEMPLATE,

@@ -1,8 +1,8 @@
-"""Start IPython's kernel as a process that ends with the one that started it.
+"""Start IPython's kernel as a process that ends with its parent.
 
-ipykernel asks once a second whether its parent is still there, but from a thread: that waits while
-a cell holds the interpreter lock, and asks in vain where the parent ended before the thread began.
-Linux ends a process with its parent by itself.
+ipykernel checks once a second whether its parent exists, but in a thread: the thread waits while a
+cell holds the interpreter lock, and it misses a parent that ended before the thread started. On
+Linux the system can end a process with its parent.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import signal
 import sys
 from typing import Final
 
-# Without the folder that the kernel works in: a module of a notebook's folder must not come in the
-# place of one that this needs. IPython puts the folder back for the notebook.
+# Without the working directory in sys.path: a module there must not shadow one that the kernel
+# needs. IPython adds the directory again for the notebook.
 _START: Final = """\
 import sys
 sys.path[:] = filter(None, sys.path)
@@ -23,7 +23,7 @@ main()
 """
 
 COMMAND: Final = ("-c", _START)
-"""Python's arguments that run a kernel, in place of `-m ipykernel_launcher`."""
+"""The arguments of Python that run a kernel, instead of `-m ipykernel_launcher`."""
 
 _PARENT: Final = "JPY_PARENT_PID"  # set by jupyter_client; a handle on Windows
 _SIGNAL_AT_PARENTS_DEATH: Final = 1  # PR_SET_PDEATHSIG of Linux's prctl
@@ -38,8 +38,8 @@ def main() -> None:
 
 
 def end_with_parent() -> None:
-    """Have this process killed when its parent ends; leave at once where that has happened."""
-    if sys.platform == "win32":  # where ipykernel waits for the parent's handle
+    """Have this process killed when its parent ends; exit at once if the parent has ended."""
+    if sys.platform == "win32":  # ipykernel waits for the parent's handle there
         return
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_DEATH, signal.SIGKILL, 0, 0, 0)

@@ -1,12 +1,11 @@
-"""Read and check a notebook's parameters before its kernel starts.
+"""Read and validate a notebook's parameters before its kernel starts.
 
-Papermill checks nothing: a word given for a number runs, an unknown name is a warning. The cell
-tagged `parameters` is the declaration here, one line for each parameter::
+Papermill does not validate: it accepts text for a number, and only warns of an unknown name. Here
+the cell tagged `parameters` is the declaration, with one line for each parameter::
 
     days: int = 30  # length of the window that ends with the last message
 
-In a person's own notebook the type may be missing; then it is that of the value, and text or none
-where that is None.
+Without an annotation the type is that of the default, or `str | None` if the default is None.
 """
 
 from __future__ import annotations
@@ -44,12 +43,12 @@ _NO_VALUE: Final = object()
 
 @dataclass(frozen=True)
 class NotebookParameter:
-    """One line of a notebook's parameters cell.
+    """One declaration in a notebook's parameters cell.
 
     Attributes:
         name: The variable's name.
         type: The annotation: int, float, bool or str, optionally with `| None`.
-        default: The value that is used when none is given.
+        default: The value if none is given.
         help: The comment at the end of the line.
     """
 
@@ -60,12 +59,12 @@ class NotebookParameter:
 
 
 def read_parameters(notebook: Path) -> dict[str, NotebookParameter]:
-    """Read the declarations in the cell tagged `parameters`; without one there are none.
+    """Return the declarations in the cell tagged `parameters`; empty if there is no such cell.
 
     Raises:
-        UnknownName: There is no such notebook.
-        WrongUse: It is no notebook, cannot be read, or its parameters cell holds something else
-            than simple declarations.
+        UnknownName: The notebook does not exist.
+        WrongUse: The file is not a notebook, cannot be read, or its parameters cell contains
+            anything but simple declarations.
     """
     source = _parameters_cell(notebook)
     try:
@@ -92,10 +91,10 @@ def read_parameters(notebook: Path) -> dict[str, NotebookParameter]:
 def bind(
     parameters: Mapping[str, NotebookParameter], given: Mapping[str, object]
 ) -> dict[str, object]:
-    """Give every parameter its value: the one given, converted and checked, or the default.
+    """Return the values of all parameters: given ones, converted and validated, or the defaults.
 
     Args:
-        parameters: What the notebook declares.
+        parameters: The declarations of the notebook.
         given: Values by name; text is converted as from a command line.
 
     Raises:
@@ -167,7 +166,7 @@ def _declaration(
         )
     default: object = _NO_VALUE
     if statement.value is not None:
-        with contextlib.suppress(ValueError):  # an expression, which is refused below
+        with contextlib.suppress(ValueError):  # an expression, refused below
             default = _check(ast.literal_eval(statement.value), annotation)
     if default is _NO_VALUE:
         raise WrongUse(
@@ -184,7 +183,7 @@ def _described(annotation: str) -> str:
 
 
 def _parse(text: str, annotation: str) -> object:
-    """Read a value as a command line gives it; `_NO_VALUE` says that it cannot be one."""
+    """Parse a value from the command line; return `_NO_VALUE` if it does not fit the annotation."""
     kind = annotation.removesuffix(_OPTIONAL)
     if kind != annotation and text.lower() in ("", "none"):
         return None
@@ -199,14 +198,14 @@ def _parse(text: str, annotation: str) -> object:
 
 
 def _check(value: object, annotation: str) -> object:
-    """Return a value that fits the annotation; `_NO_VALUE` says that it does not."""
+    """Return the value, or `_NO_VALUE` if it does not fit the annotation."""
     kind = annotation.removesuffix(_OPTIONAL)
     if value is None and kind != annotation:
         return None
     if kind == "float" and type(value) is int:
         with contextlib.suppress(OverflowError):
             return float(value)
-    # The exact type: True is an int to isinstance, and never a number that anyone means.
+    # The exact type, since isinstance accepts True as an int.
     if type(value) is not _TYPES[kind] or (isinstance(value, float) and not math.isfinite(value)):
         return _NO_VALUE
     return value

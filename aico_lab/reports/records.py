@@ -1,7 +1,7 @@
-"""The record of every report that ran: with what, on which snapshot, and how it ended.
+"""The record of every report run: its parameters, its snapshot, and how it ended.
 
-A run holds a lock in its folder, which the operating system releases however its process ends: so
-that a run which was killed can be told from one that goes on.
+A run holds a lock in its folder, which the operating system releases when the process ends for any
+reason. So a killed run can be distinguished from a running one.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from aico_lab.home import Home
 
 PRIVATE: Final = ".run-"
-"""Begins the name of the folder, in that of the run, in which a notebook is executed."""
+"""Prefix of the private folder, inside the run's folder, in which a notebook is executed."""
 
 _ALIVE: Final = ".running"
-"""The file in a run's folder that is locked for as long as the run lives."""
+"""The file in a run's folder that is locked while the run is alive."""
 
 _UNFINISHED: Final = (f"{PRIVATE}*", ".*.html.*")
-"""What a run that is killed leaves in its folder: the kernel's files, and a page half written."""
+"""Files that a killed run leaves in its folder: the kernel's, and a partly written page."""
 
 _INTERRUPTED: Final = "It was interrupted."
 
@@ -43,14 +43,14 @@ class ReportRun:
     """One run of a report.
 
     Attributes:
-        run_id: When it started, in UTC, and a few random characters; the name of its folder.
+        run_id: The start time in UTC and a few random characters; also the name of its folder.
         report: The name of its notebook.
-        parameters: What the notebook was given.
-        generation: The snapshot that it read.
-        status: How it ended, or that it has not; 'interrupted' where it was stopped or killed.
-        started_at: UTC, ISO 8601.
-        finished_at: UTC, ISO 8601, or None.
-        error: Why it failed, or None.
+        parameters: The values of the notebook's parameters.
+        generation: The generation of the snapshot that it read.
+        status: The status; 'interrupted' means stopped or killed.
+        started_at: The start, in UTC, ISO 8601.
+        finished_at: The end, in UTC, ISO 8601, or None.
+        error: The reason of a failure, or None.
     """
 
     run_id: str
@@ -64,7 +64,7 @@ class ReportRun:
 
 
 def page_of(home: Home, run: ReportRun) -> Path:
-    """Give the page that a run left, whether or not it is still there."""
+    """Return the path of a run's page, whether or not the file exists."""
     return _folder(home, run.report, run.run_id) / f"{run.report}.html"
 
 
@@ -82,15 +82,15 @@ def recorded(
     parameters: Mapping[str, object],
     generation: int,
 ) -> Iterator[Path]:
-    """Make the folder of a run, and note that the run begins, and how it ends.
+    """Create the folder of a run and yield it; record the run's start and end.
 
     Args:
         connection: The primary database.
         home: The lab's folder.
-        notebook: What is run.
-        run_id: The name of the run.
-        parameters: With what.
-        generation: On which snapshot.
+        notebook: The notebook to run.
+        run_id: The id of the run.
+        parameters: The values of the notebook's parameters.
+        generation: The generation of the snapshot.
     """
     digest = hashlib.sha256(notebook.read_bytes()).hexdigest()
     folder = _folder(home, notebook.stem, run_id)
@@ -107,10 +107,10 @@ def recorded(
             yield folder
         except BaseException as stopped:
             status = "failed" if isinstance(stopped, Exception) else "interrupted"
-            # An unforeseen error may quote anything; what we say ourselves quotes no secret.
+            # An unforeseen error may quote secrets; the package's own errors do not.
             said = str(stopped) if isinstance(stopped, AicoLabError) else type(stopped).__name__
             error = said if status == "failed" else _INTERRUPTED
-            with contextlib.suppress(StorageError):  # of two errors the first one is told
+            with contextlib.suppress(StorageError):  # the first error is the one to raise
                 _finish(connection, run_id, status, error)
             raise
         _finish(connection, run_id, "succeeded", None)
@@ -126,10 +126,10 @@ def _finish(connection: Connection, run_id: str, status: str, error: str | None)
 
 @contextlib.contextmanager
 def _alive(folder: Path) -> Iterator[None]:
-    """Hold the lock that tells other processes that a run lives; it goes with this process.
+    """Hold the lock that marks a run as alive; it is released when this process ends.
 
     Raises:
-        HomeNotWritable: Another process holds it, or it cannot be made.
+        HomeNotWritable: Another process holds the lock, or it cannot be created.
     """
     lock = FileLock(folder / _ALIVE, timeout=0)
     with os_errors(folder):
@@ -143,9 +143,9 @@ def _alive(folder: Path) -> Iterator[None]:
 
 
 def clear_up(connection: Connection, home: Home) -> None:
-    """Clean up after runs that were killed: remove what they left, and record how they ended.
+    """Remove the unfinished files of killed runs, and record the runs as interrupted.
 
-    What a kernel wrote may hold secrets, which are removed only from what is kept.
+    Unfinished files may contain secrets, since only finished ones are redacted.
 
     Args:
         connection: The primary database.
@@ -156,7 +156,7 @@ def clear_up(connection: Connection, home: Home) -> None:
     )
     for run_id, report in running:
         folder = _folder(home, report, run_id)
-        # Where this cannot be done now, the next one tries again.
+        # If this fails now, the next call tries again.
         with contextlib.suppress(AicoLabError):
             if folder.is_dir():
                 with _alive(folder), os_errors(folder):
@@ -174,7 +174,7 @@ def _remove_unfinished(folder: Path) -> None:
 
 
 def read_runs(connection: Connection, report: str | None = None) -> list[ReportRun]:
-    """Give the runs of one report, or of all, newest first."""
+    """Return the runs of one report, or of all, newest first."""
     rows = connection.fetch_all(
         "SELECT run_id, report, parameters, generation, status, started_at, finished_at, error "
         "FROM report_runs WHERE ?1 IS NULL OR report = ?1 ORDER BY started_at DESC, run_id DESC",

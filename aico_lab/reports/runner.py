@@ -1,8 +1,8 @@
-"""Run a notebook as a report, and keep what it did whether it succeeds or not.
+"""Run a notebook as a report, and keep the executed notebook whether it succeeds or not.
 
-The notebook is executed in a private folder beside its destination and comes out of it only when
-secrets and the names of this machine's folders are removed from it. What the kernel keeps of what
-it ran lies in that folder too.
+The notebook is executed in a private folder inside its destination. It leaves that folder only
+after secrets and names of this machine's folders were removed from it. The kernel's own files,
+such as its history, are in that folder too.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ _CHATTY: Final = ("papermill", "traitlets")  # loggers
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run left.
+    """The result of a run.
 
     Attributes:
         notebook: The executed notebook.
-        html: The same as a page.
-        seconds: How long it took.
+        html: The notebook as an HTML page.
+        seconds: The duration in seconds.
     """
 
     notebook: Path
@@ -74,26 +74,26 @@ def run_notebook(
     secrets: Collection[str] = (),
     on_cell: Callable[[int, int], None] | None = None,
 ) -> RunResult:
-    """Execute a notebook in a kernel of its own and write it with its page.
+    """Execute a notebook in its own kernel, and write the executed notebook and its page.
 
     Args:
-        notebook: The notebook, which stays as it is.
+        notebook: The notebook, which is not changed.
         parameters: Values for its parameters cell; the others keep their defaults.
         destination: An existing folder for `<stem>.ipynb` and `<stem>.html`.
         title: The page's title.
         timeout: Seconds for all cells together.
-        folder: Where the kernel works; an empty folder that goes with the run by default.
-        environment: The kernel's; this process's by default.
-        secrets: Texts that must not stand in the outputs or in an error.
-        on_cell: Called with the number of code cells done and the number of all.
+        folder: The kernel's working directory; by default an empty folder, removed with the run.
+        environment: The kernel's environment; by default that of this process.
+        secrets: Texts to remove from outputs and errors.
+        on_cell: Called with the number of code cells done, and their total.
 
     Raises:
-        UnknownName: There is no such notebook or parameter.
+        UnknownName: The notebook or a parameter does not exist.
         InvalidValue: A parameter's value does not fit its type.
-        WrongUse: It is no notebook, or its parameters cell is not understood.
-        NotebookFailed: A cell raised, or the kernel died; the notebook up to there is kept.
-        NotebookTimedOut: The time was over; the notebook up to there is kept.
-        DiskFull: There is no room for what the run writes.
+        WrongUse: The file is not a notebook, or its parameters cell is invalid.
+        NotebookFailed: A cell raised, or the kernel died; the partial notebook is kept.
+        NotebookTimedOut: The timeout was exceeded; the partial notebook is kept.
+        DiskFull: The disk is full.
         HomeNotWritable: The destination cannot be written.
     """
     values = bind(read_parameters(notebook), parameters)
@@ -139,21 +139,21 @@ def _execute(
     kernel: type[_Kernel],
     on_cell: Callable[[int, int], None] | None,
 ) -> ReportError | None:
-    """Run all cells into `executed`, which is written after each; return what stopped it."""
+    """Run all cells, writing `executed` after each; return the error that stopped them, or None."""
     if folder is None:
-        folder = executed.parent / "work"  # empty: the kernel can import from it, and write to it
+        folder = executed.parent / "work"  # empty, since the kernel can import from it
         folder.mkdir()
     progress = _Progress(notebook, added=bool(values), on_cell=on_cell)
 
     def left(_cell: object = None) -> float:
-        return max(deadline - time.monotonic(), 0.1)  # nbclient takes 0 for "as long as it likes"
+        return max(deadline - time.monotonic(), 0.1)  # 0 means no limit to nbclient
 
     try:
         execute_notebook(
-            # Papermill fills in {placeholders} of a path; doubled braces are braces.
+            # Papermill replaces {placeholders} in paths; doubled braces are literal.
             *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, executed)),
             parameters=dict(values),
-            kernel_name="python3",  # both names: a notebook need not have the metadata that says so
+            kernel_name="python3",  # both names, since a notebook may lack this metadata
             language="python",
             progress_bar=False,
             start_timeout=max(1, min(_STARTING, int(left()))),
@@ -163,8 +163,8 @@ def _execute(
             resources={"metadata": {"path": str(folder)}},
             on_cell_start=progress.cell_started,
         )
-    # Neither is chained to the error that is raised: they hold the cell's text and the traceback,
-    # in which a secret may stand.
+    # The errors are not chained: they contain the cell's source and the traceback, which may
+    # contain secrets.
     except PapermillExecutionError as error:
         said = error.evalue.strip().partition("\n")[0].rstrip(".")
         what = f"{error.ename}: {said}" if said else error.ename
@@ -173,7 +173,7 @@ def _execute(
         return NotebookTimedOut(
             f"{notebook.name} was stopped in cell {progress.number}: its time was over"
         )
-    except RuntimeError as error:  # the kernel: DeadKernelError, or it did not start
+    except RuntimeError as error:  # DeadKernelError, or the kernel did not start
         if time.monotonic() >= deadline:
             return NotebookTimedOut(f"{notebook.name} was stopped: its time was over")
         said = str(error).strip().partition("\n")[0].rstrip(".")
@@ -183,10 +183,10 @@ def _execute(
 
 
 class _Kernel(AsyncKernelManager):
-    """A kernel of this very Python that leaves nothing behind, not even when we are killed.
+    """A kernel of this Python that ends, and leaves no files, even if this process is killed.
 
-    A kernel that somebody installed as "python3" for their own use comes first otherwise, and may
-    be another Python, without this package.
+    By default a kernel that the user installed as "python3" takes precedence, which may be another
+    Python without this package.
     """
 
     private: ClassVar[Path]
@@ -206,8 +206,8 @@ class _Kernel(AsyncKernelManager):
         return [*command[:module], *COMMAND, *command[module + 2 :]]
 
     async def _async_start_kernel(self, **options: Any) -> None:
-        # A kernel repeats what its child processes print on its own standard output, which is
-        # ours, where a command may be writing JSON. The notebook has that text anyway.
+        # A kernel repeats the output of its child processes on its own stdout, which it shares with
+        # this process, where a command may write JSON. The notebook has that text anyway.
         options["env"] = {**self.environment, "IPYTHONDIR": str(self.private / "ipython")}
         await super()._async_start_kernel(stdout=DEVNULL, stderr=DEVNULL, **options)
 
@@ -215,12 +215,12 @@ class _Kernel(AsyncKernelManager):
 
 
 def _kernel_of(private: Path, environment: Mapping[str, str]) -> type[_Kernel]:
-    """Return a kernel for papermill, which takes a class and makes it itself."""
+    """Return a kernel class for papermill, which creates the instance itself."""
     return type("_KernelOfRun", (_Kernel,), {"private": private, "environment": environment})
 
 
 class _Progress:
-    """Which cell runs, in the numbers that JupyterLab shows, and who is told."""
+    """Counts the code cells as JupyterLab numbers them, and reports the progress."""
 
     def __init__(
         self, notebook: Path, *, added: bool, on_cell: Callable[[int, int], None] | None
@@ -231,7 +231,7 @@ class _Progress:
         self.number = 0
 
     def cell_started(self, cell: nbformat.NotebookNode, cell_index: int) -> None:
-        del cell_index  # counts the text cells too
+        del cell_index  # includes text cells
         if _runs(cell):
             self._tell()
             self.number += 1
@@ -258,7 +258,7 @@ def _runs(cell: nbformat.NotebookNode) -> bool:
 
 
 class _Redactor:
-    """Replaces secrets by dots, also as Python, JSON or HTML would quote them."""
+    """Replaces secrets by dots, also in the forms in which Python, JSON and HTML quote them."""
 
     def __init__(self, secrets: Collection[str]) -> None:
         forms = {
@@ -273,7 +273,7 @@ class _Redactor:
             )
             if secret
         }
-        # The longest first, in case one secret is part of another.
+        # The longest first, since one secret may be part of another.
         self._forms = sorted(forms, key=len, reverse=True)
 
     def redact(self, text: str) -> str:
@@ -282,7 +282,7 @@ class _Redactor:
         return text
 
     def clean(self, value: Any) -> Any:
-        """Redact every text in a notebook or a part of one, names included."""
+        """Return a notebook, or a part of one, with all texts and keys redacted."""
         if isinstance(value, str):
             return self.redact(value)
         if isinstance(value, list):
@@ -304,7 +304,7 @@ def _forget_this_machine(node: nbformat.NotebookNode) -> None:
 
 
 def _put_on_top(node: nbformat.NotebookNode, sentence: str) -> None:
-    """Say in the notebook why it ends early, in place of papermill's own two banners."""
+    """Add a banner that says why the notebook ends early, and remove papermill's own two."""
     banner = nbformat.v4.new_markdown_cell(  # type: ignore[no-untyped-call]
         '<div style="padding: 12px 16px; border-radius: 8px; background: #FDF0ED; color: #7A271A;'
         ' border-left: 4px solid #D55E00; margin-bottom: 24px;">'
@@ -317,7 +317,7 @@ def _put_on_top(node: nbformat.NotebookNode, sentence: str) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the libraries' warnings and log lines to themselves: the error says what matters."""
+    """Suppress warnings and log lines of libraries; errors contain what matters."""
     loggers = [logging.getLogger(name) for name in _CHATTY]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

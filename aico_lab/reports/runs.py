@@ -1,4 +1,4 @@
-"""Notebooks as reports: find one by its name or path, and run it on a snapshot."""
+"""`lab.reports`: find notebooks by name or path, run them on a snapshot, and list the runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aico_lab.storage import Storage
 
 SECONDS: Final = 600.0
-"""After which a report is stopped, unless it may take longer."""
+"""The default timeout of a report."""
 
 _SUFFIX: Final = ".ipynb"
 
@@ -34,27 +34,27 @@ def notebooks(home: Home | None = None) -> dict[str, Path]:
     """Return the notebooks that can be run as reports, by name.
 
     Args:
-        home: A home, whose owner's notebooks come before those of the package. A copy of one of the
-            package's that nobody changed is not the owner's.
+        home: A home, whose own notebooks take precedence over shipped ones with the same name.
+            Unedited copies of shipped notebooks do not count as its own.
     """
     own = {} if home is None else own_notebooks(home.path / "notebooks")
     return dict(sorted({**shipped("notebooks", _SUFFIX), **own}.items()))
 
 
 def is_own(notebook: Path) -> bool:
-    """Whether a notebook is a person's own, rather than the package's."""
+    """Return whether a notebook is the user's own, not one of the package."""
     return shipped("notebooks", _SUFFIX).get(notebook.stem) != notebook
 
 
 def find_notebook(name: str, home: Home | None = None) -> Path:
-    """Return the notebook of that name, or at that path.
+    """Return the path of a notebook.
 
     Args:
-        name: A name of `notebooks`, or the path of an `.ipynb` file.
-        home: A home with notebooks of its owner.
+        name: A name in `notebooks`, or the path of an `.ipynb` file.
+        home: A home with notebooks of its own.
 
     Raises:
-        UnknownName: There is none.
+        UnknownName: The notebook does not exist, or its name begins with a dot.
     """
     if name.endswith(_SUFFIX):
         file = Path(name).expanduser().absolute()
@@ -74,17 +74,13 @@ def find_notebook(name: str, home: Home | None = None) -> Path:
 
 
 def check_timeout(seconds: float) -> None:
-    """Do nothing if a report may take so long.
-
-    Raises:
-        InvalidValue: It is less than a second, or endless.
-    """
+    """Raise InvalidValue if the timeout is below one second, infinite or NaN."""
     if not 1 <= seconds < math.inf:
-        raise InvalidValue(f"The timeout is a number of seconds, 1 or more, not {seconds:g}.")
+        raise InvalidValue(f"The timeout is at least 1 second, and finite, not {seconds:g}.")
 
 
 class Reports:
-    """Runs notebooks on snapshots of a lab, and lists the runs: what `lab.reports` is."""
+    """Run notebooks on snapshots of a lab, and list the runs."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -98,22 +94,22 @@ class Reports:
         timeout: float = SECONDS,
         on_cell: Callable[[int, int], None] | None = None,
     ) -> RunResult:
-        """Execute a notebook on the newest snapshot and keep it, with one HTML file, as a record.
+        """Execute a notebook on a snapshot, and keep it with an HTML page as a recorded run.
 
         Args:
             name: A notebook of the package, such as 'pattern_analysis', or of the home's folder
-                `notebooks`; or the path of any, with its ending `.ipynb`.
-            parameters: Values for its parameters cell. By default `generation` is the newest, or
-                the lab's, and `timezone` is the lab's.
-            timeout: Seconds after which it is stopped.
-            on_cell: Called with the number of cells that were executed, and of all.
+                `notebooks`; or the path of any `.ipynb` file.
+            parameters: Values for its parameters cell. By default `generation` is the lab's pinned
+                or else the newest snapshot, and `timezone` the lab's.
+            timeout: Seconds after which the run is stopped.
+            on_cell: Called with the number of executed code cells, and their total.
 
         Raises:
-            UnknownName: There is no such notebook, parameter, person or channel.
-            InvalidValue: A parameter has the wrong type, or a value that its filter does not take.
+            UnknownName: The notebook, or a parameter, person or channel does not exist.
+            InvalidValue: A parameter has the wrong type, or a value that its filter rejects.
             NeverSynced: There is no snapshot yet.
-            DiskFull: There is no room for what it writes.
-            ReportError: A cell raised, or the time was over; the partial notebook is kept.
+            DiskFull: The disk is full.
+            ReportError: A cell raised, or the timeout was exceeded; the partial notebook is kept.
         """
         from aico_lab.reports.parameters import bind, read_parameters
         from aico_lab.reports.runner import run_notebook
@@ -127,7 +123,7 @@ class Reports:
         given = {"timezone": storage.timezone} if "timezone" in declared else {}
         values = bind(declared, given | dict(parameters or {}))
         check_values(declared, values)
-        # 0 means the newest: name it, so that a sync meanwhile changes nothing of this run.
+        # 0 means the newest snapshot: fix its number now, since a sync may publish another one.
         wanted = values.get("generation")
         generation, _ = snapshots.find(
             home.snapshots, wanted if isinstance(wanted, int) and wanted else storage.generation
@@ -166,7 +162,7 @@ class Reports:
         return read_runs(self._storage.primary, name)
 
     def page(self, run: ReportRun) -> Path:
-        """Return the path of the page that a run left, whether or not it is still there."""
+        """Return the path of a run's HTML page, whether or not the file exists."""
         return page_of(self._storage.home, run)
 
     def __repr__(self) -> str:

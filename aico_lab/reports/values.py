@@ -1,7 +1,7 @@
-"""Check what a notebook's parameters mean, before its kernel starts.
+"""Validate the values of a notebook's parameters before its kernel starts.
 
-A parameter that is named and typed like a filter of the metrics is one: it takes what the filter
-takes. A value that the notebook itself has as its default is never refused.
+A parameter with the name and type of a filter of the metrics is validated like that filter. The
+notebook's own defaults are always accepted.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _GAP: Final = "gap_minutes"
 
 
 def check_values(declared: Mapping[str, NotebookParameter], values: Mapping[str, object]) -> None:
-    """Refuse values that are wrong whatever the data are.
+    """Validate values as far as possible without a snapshot.
 
     Args:
         declared: The notebook's parameters.
         values: Their values, of the right types.
 
     Raises:
-        InvalidValue: A filter does not take its value, or the gap is no silence.
+        InvalidValue: A filter rejects its value, or `gap_minutes` is out of range.
     """
     filters = _filters(declared, values)
     if filters is not None:
@@ -48,17 +48,17 @@ def check_values(declared: Mapping[str, NotebookParameter], values: Mapping[str,
 def check_in_snapshot(
     reader: Reader, declared: Mapping[str, NotebookParameter], values: Mapping[str, object]
 ) -> None:
-    """Refuse values of filters to which nothing in a snapshot answers.
+    """Validate values of filters against a snapshot.
 
     Args:
-        reader: Reads the snapshot.
+        reader: The reader of the snapshot.
         declared: The notebook's parameters.
         values: Their values.
 
     Raises:
-        UnknownName: Nobody has that user id, or no channel that id.
+        UnknownName: No message has that user or channel.
         InvalidValue: The period ends before it begins.
-        NeverSynced: The snapshot is of another version.
+        NeverSynced: The snapshot was made by another version of aico_lab.
     """
     filters = _filters(declared, values)
     if filters is not None and any(getattr(filters, name) for name in _IN_SNAPSHOT):
@@ -71,14 +71,14 @@ def _check_times(filters: Filters) -> None:
     now_ms = time.time_ns() // 1_000_000
     for one in (replace(filters, until=None), replace(filters, since=None)):
         one.bounds(now_ms)
-    if filters.begins(now_ms) is None:  # else the order depends on the last message
+    if filters.begins(now_ms) is None:  # a relative `since` depends on the last message
         filters.bounds(now_ms)
 
 
 def _filters(
     declared: Mapping[str, NotebookParameter], values: Mapping[str, object]
 ) -> Filters | None:
-    """Return the filters that somebody chose, or None for none."""
+    """Return the filters whose values differ from the defaults, or None if there are none."""
     chosen: dict[str, Any] = {
         name: values[name]
         for name, kind in _FILTERS.items()

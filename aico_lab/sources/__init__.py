@@ -1,8 +1,8 @@
-"""Where messages come from: every source gives the same batches.
+"""Sources of messages, which all yield the same kind of batches.
 
-A source is a module with `read(path, *, limit)` and `total(path, limit)`, and a `Source` that names
-it: in the list below, or in another package under an entry point of the group `aico_lab.sources`.
-The module is imported when it is used, so that naming the sources costs nothing.
+A source is a module with `read(path, *, limit)` and `total(path, limit)`, and a `Source` object
+that names it: in the list below, or in another package as an entry point of the group
+`aico_lab.sources`. The module is imported on first use, so listing the sources is fast.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class Source:
     """A kind of input.
 
     Attributes:
-        name: What people call it on the command line.
-        description: One line for people who choose.
+        name: Its name on the command line.
+        description: A description in one line.
         module: The full name of the module that reads it.
         needs_path: Whether it reads a file that the user names.
-        unit: What `total` and a batch's `progress` count.
+        unit: The unit of `total` and of a batch's `progress`.
     """
 
     name: str
@@ -62,38 +62,38 @@ class Source:
     unit: str
 
     def read(self, path: Path | None = None, *, limit: int | None = None) -> Iterator[Batch]:
-        """Read the messages in their order.
+        """Return an iterator over the messages in batches, in the order of the source.
 
         Args:
             path: The file; None for a source that needs none.
-            limit: At most so many messages.
+            limit: The most messages to read.
 
         Raises:
-            WrongUse: At once, if a file is missing or too much, or the limit is below 1.
-            SourceError: With the first batch, if the input cannot be read.
+            WrongUse: The file is missing or superfluous, or the limit is below 1.
+            SourceError: The input cannot be read; raised with the first batch.
         """
         self.check(path, limit)
         return self._reader().read(path, limit=limit)
 
     def total(self, path: Path | None = None, limit: int | None = None) -> int | None:
-        """Return how much there is to read, in `unit`; None where that cannot be known before.
+        """Return the amount to read, in `unit`, or None if it is not known in advance.
 
         Raises:
-            WrongUse: As `read` does.
+            WrongUse: The file is missing or superfluous, or the limit is below 1.
         """
         self.check(path, limit)
         return self._reader().total(path, limit)
 
     def check(self, path: Path | None, limit: int | None) -> None:
-        """Do nothing if these can be meant; whether there is such a file is another question.
+        """Validate the arguments of `read`, except whether the file exists.
 
         Raises:
-            WrongUse: If a file is missing or too much, or the limit is below 1.
+            WrongUse: The file is missing or superfluous, or the limit is below 1.
         """
         if self.needs_path and path is None:
             raise WrongUse(f"The source {self.name} reads a file; name it after the source.")
         if not self.needs_path and path is not None:
-            raise WrongUse(f"The source {self.name} brings its own data; leave the file out.")
+            raise WrongUse(f"The source {self.name} has its own data; leave the file out.")
         if limit is not None and limit < 1:
             raise InvalidValue("The limit must be at least 1 message.")
 
@@ -118,7 +118,7 @@ _OURS: Final = (
     ),
     Source(
         name="jsonl",
-        description="one JSON object a line, with content and timestamp",
+        description="one JSON object per line, with content and timestamp",
         module="aico_lab.sources.jsonl",
         needs_path=True,
         unit="bytes",
@@ -130,11 +130,11 @@ class Sources(Mapping[str, Source]):
     """Sources by name: those of this package, and those that installed packages add."""
 
     def __getitem__(self, name: str) -> Source:
-        """Return the source of that name.
+        """Return a source.
 
         Raises:
-            UnknownName: There is none.
-            ExtensionBroken: The package that adds it does not provide a source.
+            UnknownName: No source has that name.
+            ExtensionBroken: The package that adds the source does not provide a valid one.
         """
         for source in _OURS:
             if source.name == name:

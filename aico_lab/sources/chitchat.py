@@ -1,14 +1,14 @@
 """The real conversations of the `chitchat-dataset` package: BYU's Chit-Chat Challenge of 2018.
 
-7,168 conversations with 258,145 messages by 1,315 people, with a prompt for most conversations and
-ratings (witty, interesting, upbeat; 1 to 10) for 5,988 of them. Both sides are people: the one who
-wrote first gets the role `user`, the other one stands in for the companion as `assistant`. Nothing
-is invented: every message keeps its own author, and no reply or response time is filled in.
+The data set has 7,168 conversations with 258,145 messages by 1,315 people, a prompt for most
+conversations, and ratings (witty, interesting, upbeat; 1 to 10) for 5,988 of them. Both sides are
+people: the one who wrote first gets the role `user`, the other one the companion's, `assistant`.
+Every message keeps its own author; replies and response times are not made up.
 
-A conversation's `start` lies six hours (in winter seven) after its first message wherever there is
-a prompt: the clock of Utah was taken for UTC twice. The messages' own times fit a day of people
-who sleep at night there, so a channel begins with its first message, and `start` is only kept in
-its metadata, as it was given.
+In conversations with a prompt, `start` is six hours (in winter seven) after the first message: the
+data set's authors apparently converted Utah's local time to UTC twice. The timestamps of the
+messages fit people in Utah who sleep at night. So a channel begins with its first message, and
+`start` is only kept in the channel's metadata, unchanged.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MESSAGES: Final = 258_145
-"""How many messages the data set has; counting them anew means loading all of it."""
+"""The number of messages in the data set; counting them would load all of it."""
 
 
 def total(_path: Path | None, limit: int | None) -> int:
-    """Return how many messages will be read."""
+    """Return the number of messages that will be read."""
     return MESSAGES if limit is None else min(limit, MESSAGES)
 
 
 def read(_path: Path | None = None, *, limit: int | None = None) -> Iterator[Batch]:
-    """Read the conversations; a batch holds whole ones.
+    """Yield batches of whole conversations.
 
     Args:
-        limit: At most so many messages. The last conversation may be cut; its ratings, which
-            speak of the whole of it, are then left out.
+        limit: The most messages to read. The last conversation may be cut; its ratings, which
+            refer to the whole conversation, are then left out.
 
     Raises:
-        SourceMissing: If the package is not installed.
-        SourceUnreadable: If its file is damaged.
+        SourceMissing: The package is not installed.
+        SourceUnreadable: The data file is damaged.
     """
     conversations = _load()
     joined = _first_messages(conversations)
@@ -76,7 +76,7 @@ def read(_path: Path | None = None, *, limit: int | None = None) -> Iterator[Bat
 
 
 def _load() -> dict[str, Any]:
-    # The package itself is not imported: only the place of its data is wanted.
+    # Only the path of the data is needed, so the package is not imported.
     spec = find_spec("chitchat_dataset")
     if spec is None or spec.origin is None:
         raise SourceMissing("The conversations are not installed: pip install chitchat-dataset.")
@@ -92,7 +92,7 @@ def _load() -> dict[str, Any]:
 
 
 def _first_messages(conversations: dict[str, Any]) -> dict[str, str]:
-    """Return when each person first wrote: the same whatever part of the data is imported."""
+    """Return the time of each person's first message in the whole data set."""
     joined: dict[str, str] = {}
     for conversation in conversations.values():
         for turn in conversation["messages"]:

@@ -1,21 +1,21 @@
-"""Assign each message of a file its user and its conversation, and count equal messages."""
+"""Assign each message of a file a user and a conversation, and count equal messages."""
 
 from __future__ import annotations
 
 from typing import Final
 
 ASSUMED_USER: Final = "me"
-"""The user of all messages in a file without user ids."""
+"""The user assigned to the messages of a file without user ids."""
 
 NOBODYS: Final = "default"
-"""The conversation of messages that name none, and that nobody is known to be in."""
+"""The conversation of messages that name neither a conversation nor a user."""
 
 
 class Occurrences:
-    """Counts how often a message was seen lately, in bounded memory.
+    """Counts recent occurrences of equal messages, in bounded memory.
 
-    Two generations of 50,000 messages are kept. An exact duplicate that comes later than that
-    counts as the first of its kind again, gets the same derived id, and is stored once.
+    Two generations of 50,000 messages are kept. An exact duplicate that comes later counts as the
+    first occurrence again; it gets the same derived id, and so is stored once.
     """
 
     GENERATION: Final = 50_000
@@ -25,7 +25,7 @@ class Occurrences:
         self._previous: dict[bytes, int] = {}
 
     def next(self, key: bytes) -> int:
-        """Return how often `key` came before, and count it."""
+        """Return the number of earlier occurrences of `key`, and count this one."""
         seen = self._current.get(key)
         if seen is None:
             seen = self._previous.get(key, 0)
@@ -36,12 +36,12 @@ class Occurrences:
 
 
 class Context:
-    """The part of a file that was read so far, as far as the next message depends on it.
+    """The state of reading a file on which the next message depends.
 
     Attributes:
-        names_users: Whether any message of the file names a user. If so, a message that names none
-            is nobody's (its account was deleted, say); if not, all are those of one person, `me`.
-        occurrences: The messages without an id that were seen before.
+        names_users: Whether any message of the file names a user. If so, messages without a user
+            have none (a deleted account, for example); if not, all belong to one person, `me`.
+        occurrences: The counts of messages without an id.
     """
 
     def __init__(self, *, names_users: bool) -> None:
@@ -59,11 +59,11 @@ class Context:
     def place(
         self, role: str, user_id: str | None, conversation_id: str | None, channel_id: str | None
     ) -> tuple[str, str]:
-        """Return the conversation and the channel of the next message.
+        """Return the conversation id and the channel id of the next message.
 
-        A missing conversation takes the id of the channel, and the reverse. Where neither is
-        given, the conversation is that of the user; a message of the companion or the system that
-        names no user is in the conversation of the person before it.
+        A missing conversation id is that of the channel, and vice versa. If both are missing, the
+        conversation is that of the user; a message by the companion or the system without a user
+        is in the conversation of the last message that names a user or has the role user.
         """
         given = conversation_id or channel_id
         if given is None and user_id is None and role != "user":

@@ -1,12 +1,12 @@
-"""In which language each message of a conversation is.
+"""Identify the language of each message of a conversation.
 
-A message is often too short to tell. So a conversation is read in passages of about a thousand
-characters: a passage has the language that is guessed of all of it, and where nothing can be
-guessed, that of what came before. If the language of a message is clear, it has that one; otherwise
-it has the language of its passage.
+A message is often too short for a guess. So conversations are read in passages of about a thousand
+characters. The language of a passage is guessed from all its text; if that is not possible, it is
+that of the passage before. A message has its own language if that is clear, otherwise the language
+of its passage.
 
-To guess takes longer than to score. So what has enough of the most frequent English words is taken
-for English, and only what is left is guessed.
+Guessing is slower than scoring. So text with enough of the most frequent English words is taken as
+English, and only other text is guessed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from aico_lab.sources.records import MessageRecord
 
 ENGLISH: Final = "en"
-UNDETERMINED: Final = "und"  # ISO 639: a language that nobody determined
+UNDETERMINED: Final = "und"  # ISO 639: undetermined
 
 _ENGLISH_WORDS = (
     "the you your you're and are what what's that that's its it's i'm i've i'll i'd don't didn't "
@@ -37,7 +37,7 @@ _ENGLISH_WORDS = (
     "people never always most other these those being here"
 )
 _ENGLISH: Final = frozenset(_ENGLISH_WORDS.split())
-"""Frequent words of English that are none of another European language."""
+"""Frequent English words that are not words of other European languages."""
 
 _AMBIGUOUS_WORDS = (
     "i to it of im thats be for on or he is we do good great nice thanks thank see "
@@ -45,19 +45,19 @@ _AMBIGUOUS_WORDS = (
     "sure pretty hey hello right work cool fun day back school make"
 )
 _AMBIGUOUS: Final = frozenset(_AMBIGUOUS_WORDS.split())
-"""Frequent words of English that other languages may have as well."""
+"""Frequent English words that may be words of other languages too."""
 
 
 def languages_of(
     batch: list[MessageRecord], earlier: Callable[[MessageRecord], list[str]]
 ) -> Iterator[tuple[int, str]]:
-    """Yield the place and the language of each message that has text and no score.
+    """Yield the index and the language of each message that has text but no score.
 
     Args:
-        batch: Messages of any conversations; those of each in their order.
-        earlier: Returns other texts of the conversation of a message.
+        batch: Messages of any conversations, in order within each conversation.
+        earlier: Returns other texts of a message's conversation.
     """
-    # What the system writes, such as a prompt, is often in another language than the talk.
+    # Separately for the system, whose texts, such as prompts, are often in another language.
     conversations: dict[tuple[str, bool], list[int]] = {}
     for place, message in enumerate(batch):
         key = (message.conversation_id, message.role == "system")
@@ -84,7 +84,7 @@ def _languages(
         passage = [_Text(text) for text in earlier(message)] + passages[0]
         guesses[0] = _guess(passage)
         if guesses[0] == UNKNOWN and not any(text.may_be_english() for text in passage):
-            # A few words are all that there is: a less certain guess is better than none.
+            # There are no more words than these: a less certain guess is better than none.
             guesses[0] = language_of("\n".join(text.text for text in passage), ENOUGH_ALONE)
     last = next((guess for guess in guesses if guess != UNKNOWN), UNKNOWN)
     languages = []
@@ -107,7 +107,7 @@ def _passages(texts: list[str]) -> list[list[str]]:
 
 
 class _Text:
-    """A text, with features that cost little: its script, its words, how many are English."""
+    """A text with cheap features: its script, its words, and the number of English words."""
 
     __slots__ = ("english", "is_english", "is_foreign", "text", "words")
 
@@ -123,7 +123,7 @@ class _Text:
         self.is_english = self.english > 1 and 3 * self.english >= len(self.words)
 
     def language_within(self, passage: str) -> str:
-        """Return the language of the text, in a passage of this language."""
+        """Return the language of the text, given the language of its passage."""
         if self.is_english:
             return ENGLISH
         if self.is_foreign and passage in {ENGLISH, UNKNOWN}:
@@ -135,13 +135,13 @@ class _Text:
         return own
 
     def may_be_english(self) -> bool:
-        """Whether frequent words of English make up a part of the text."""
+        """Return whether enough words of the text are frequent English words."""
         frequent = self.english + sum(map(_AMBIGUOUS.__contains__, self.words))
         return (self.english > 0 or frequent > 1) and 6 * frequent >= len(self.words)
 
 
 def _guess(passage: list[_Text]) -> str:
-    """Return the language of a passage; English where every fifth word is."""
+    """Return the language of a passage; English if at least every fifth word is English."""
     english = sum(text.english for text in passage)
     if english > 2 and 5 * english >= sum(len(text.words) for text in passage):  # noqa: PLR2004
         return ENGLISH

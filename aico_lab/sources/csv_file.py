@@ -1,14 +1,12 @@
-"""Messages from a CSV file: commas, quotes doubled within quotes, and a header.
+"""Read messages from a CSV file with commas, quotes doubled within quotes, and a header.
 
 An empty cell is a missing value; in the column `content` it is a blank message. A column without
-a name is called by its place, `column_3`.
+a name is named by its position, such as `column_3`.
 
-A row that is no message is rejected by the number of the line where it starts. Where a quote was
-left open, a reader would take the lines up to the next quote for one cell; so of such a row only
-the first line is given up, and reading goes on with the second. A quote in a cell without quotes
-is refused too: it may be the end of such a row, which is nobody's message.
-
-Whether the file names users is looked for first, up to the first row that does.
+An invalid row is rejected with the number of its first line. If a quote is not closed, a CSV reader
+takes all lines up to the next quote as one cell. So only the first line of such a row is rejected,
+and reading continues with the second. A quote within an unquoted cell is rejected too, since it may
+be the end of such a row. First the file is searched for a row that names a user.
 """
 
 from __future__ import annotations
@@ -36,23 +34,23 @@ _NUMBERS: Final = ("sentiment_score", "response_time")
 _NUMBER: Final = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
 _CELL: Final = rb'(?:"(?:[^"]++|"")*+"|[^",\r\n]*+)'
 _WELL_QUOTED: Final = re.compile(rb"%b(?:,%b)*+[\r\n]*" % (_CELL, _CELL))
-# Without a header the first line is somebody's message, which an error must not quote.
+# Without a header the first line is a message, which an error must not quote.
 _NAME: Final = re.compile(r"[\w.;:-]{1,64}")
 
 
 def read(path: Path, *, limit: int | None = None) -> Iterator[Batch]:
-    """Read a CSV file in constant memory.
+    """Yield the messages of a CSV file in batches, in constant memory.
 
     Args:
         path: The file, in UTF-8.
-        limit: At most so many messages.
+        limit: The most messages to read.
 
     Raises:
-        SourceMissing: If there is no such file.
-        SourceUnreadable: If it is not text, may not be read, or has no header with `content` and
+        SourceMissing: The file does not exist.
+        SourceUnreadable: The file is not text, cannot be read, or has no header with `content` and
             `timestamp`.
     """
-    # The module's limit holds for the whole process: it is only ever raised.
+    # The limit of the csv module applies to the whole process, so it is never lowered.
     csv.field_size_limit(max(MAX_LINE, csv.field_size_limit()))
     with open_text(path) as stream:
         named = names_users(stream, lambda lines: _any_names_a_user(path, lines))
@@ -69,14 +67,14 @@ def _any_names_a_user(path: Path, lines: Lines) -> bool:
     if "user_id" not in header:
         return False
     place = header.index("user_id")
-    return any(  # a row that cannot be read may name somebody
+    return any(  # an invalid row may name a user
         isinstance(cells, NotAMessageError) or (len(cells) > place and cells[place] != "")
         for _, cells in rows
     )
 
 
 class _Rows:
-    """The rows of the file, each with the line where it starts."""
+    """Iterates over the rows of the file, each with the number of its first line."""
 
     def __init__(self, lines: Lines) -> None:
         self._feed = _Feed(lines)
@@ -87,7 +85,7 @@ class _Rows:
 
     def __next__(self) -> tuple[int, list[str] | NotAMessageError]:
         cells: list[str] = []
-        while not cells:  # a blank line is no row
+        while not cells:  # skip blank lines
             self._feed.begin_row()
             try:
                 cells = next(self._reader)
@@ -105,11 +103,11 @@ class _Rows:
 
 
 class _Feed:
-    """Gives the CSV reader its lines as text, and remembers those of the present row.
+    """Yields lines as text to the CSV reader, and keeps those of the current row.
 
     Attributes:
         start: The number of the row's first line.
-        broken: A line of the row is not UTF-8.
+        broken: Whether a line of the row is not UTF-8.
     """
 
     def __init__(self, lines: Lines) -> None:
@@ -142,18 +140,18 @@ class _Feed:
             return line.decode(errors="replace")
 
     def begin_row(self) -> None:
-        """Forget the row before."""
+        """Discard the lines of the previous row."""
         self._row.clear()
         self._size = 0
         self.broken = False
 
     def well_quoted(self) -> bool:
-        """Say whether every quote of this row stands where CSV has quotes."""
+        """Return whether all quotes of the current row are where CSV allows them."""
         row = b"".join(line for _, line in self._row if line is not None)
         return b'"' not in row or _WELL_QUOTED.fullmatch(row) is not None
 
     def take_back(self) -> None:
-        """Give all lines of this row but the first again."""
+        """Yield all lines of the current row except the first one again."""
         self._waiting.extendleft(reversed(self._row[1:]))
 
 
@@ -161,8 +159,8 @@ def _header(path: Path, rows: _Rows) -> list[str]:
     _, cells = next(rows, (0, []))
     if isinstance(cells, NotAMessageError):
         raise SourceUnreadable(
-            f"The first line of {path} is no header ({cells}); it must name the columns, "
-            "content and timestamp among them."
+            f"The first line of {path} is not a header ({cells}); it must name the columns, "
+            "including content and timestamp."
         )
     header = [cell.strip() or f"column_{place}" for place, cell in enumerate(cells, 1)]
     missing = [name for name in _REQUIRED if name not in header]
@@ -195,7 +193,7 @@ def _outcomes(
 
 
 def _fields(header: list[str], cells: list[str]) -> dict[str, object]:
-    """Give the cells the types of JSON."""
+    """Return the cells of a row as fields with JSON types, or raise NotAMessageError."""
     if len(cells) != len(header):
         raise NotAMessageError(f"the row has {len(cells)} columns, the header has {len(header)}")
     fields: dict[str, object] = {

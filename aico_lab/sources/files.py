@@ -1,4 +1,4 @@
-"""Read a text file of any size line by line, and put what its lines hold into batches."""
+"""Read a text file of any size line by line, and gather its messages into batches."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ if TYPE_CHECKING:
     from aico_lab.sources.context import Context
 
 MAX_LINE: Final = 16 * 1024 * 1024
-"""Bytes of the longest line that is read; a longer one is passed over in pieces."""
+"""The longest line in bytes; longer ones are skipped in pieces."""
 
 BATCH_BYTES: Final = 16 * 1024 * 1024
-"""A batch ends here even when it has few messages, so that long ones do not fill the memory."""
+"""The size in bytes at which a batch ends even with few messages, to bound the memory."""
 
 _HEAD: Final = 4096
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _GZIP: Final = b"\x1f\x8b"
-# Characters that no text has; a stray one is the fault of its line, many of them that of the file.
+# Control characters that text does not contain; a single one only makes its line invalid.
 _BINARY: Final = bytes([*range(9), *range(14, 27), *range(28, 32)])
 _BINARY_SHARE: Final = 0.05
 
 
 @contextmanager
 def open_text(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that is said to be text.
+    """Open a text file.
 
     Raises:
-        SourceMissing: If there is no such file.
-        SourceUnreadable: If it is a folder, may not be read, is compressed, or is no text.
+        SourceMissing: The file does not exist.
+        SourceUnreadable: The path is a folder, or the file cannot be read, is compressed or binary.
     """
     try:
         with path.open("rb") as stream:
             _refuse_binary(path, stream.peek(_HEAD)[:_HEAD])
             yield stream
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise SourceMissing(f"There is no file {path}; check its name.") from error
+        raise SourceMissing(f"The file {path} does not exist; check its name.") from error
     except OSError as error:
         if path.is_dir():
             raise SourceUnreadable(f"{path} is a folder; name a file in it.") from error
         if isinstance(error, PermissionError):
             raise SourceUnreadable(
-                f"You may not read {path}; change its permissions or copy it."
+                f"You are not permitted to read {path}; change its permissions or copy it."
             ) from error
         raise SourceUnreadable(
             f"{path} could not be read ({error.strerror}); check the disk, then try again."
@@ -62,19 +62,19 @@ def open_text(path: Path) -> Iterator[BinaryIO]:
 
 
 def size(path: Path, limit: int | None) -> int | None:
-    """Return how many bytes will be read; None where a limit or a pipe leaves that open."""
+    """Return the number of bytes to read, or None if a limit or a pipe makes it unknown."""
     try:
         return path.stat().st_size if limit is None and path.is_file() else None
     except OSError:
-        return None  # reading it gives the better error
+        return None  # reading the file raises a better error
 
 
 class Lines:
-    """The lines of a file as bytes, with their ends; None stands for one that is too long.
+    """Iterates over the lines of a file, as bytes with line ends, or None for lines too long.
 
     Attributes:
-        number: Of the line that was read last, counted from 1.
-        position: How many bytes were used up.
+        number: The number of the last line read, from 1.
+        position: The number of bytes consumed.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -104,13 +104,13 @@ class Lines:
 
 
 def names_users(stream: BinaryIO, find: Callable[[Lines], bool]) -> bool:
-    """Return whether a message of the file names a user, and go back to its beginning.
+    """Return whether any message of a file names a user, and rewind the file.
 
-    A pipe cannot be read twice: of its messages each that names no user is nobody's.
+    Pipes cannot be read twice, so for them the result is always true.
 
     Args:
         stream: The file, at its beginning.
-        find: Looks for the first such message.
+        find: Returns whether any of the lines names a user.
     """
     if not stream.seekable():
         return True
@@ -120,15 +120,15 @@ def names_users(stream: BinaryIO, find: Callable[[Lines], bool]) -> bool:
 
 
 class Position(Protocol):
-    """How far the reading of a source has come: in its lines or objects, and in its unit."""
+    """The progress of reading a source."""
 
     @property
     def number(self) -> int:
-        """How many lines or objects were read."""
+        """The number of lines or objects read."""
 
     @property
     def position(self) -> int:
-        """How much of the source was used up, in the unit of its total."""
+        """The amount consumed, in the unit of the source's total."""
 
 
 def batches(
@@ -137,14 +137,14 @@ def batches(
     context: Context,
     limit: int | None,
 ) -> Iterator[Batch]:
-    """Gather what the lines hold into batches.
+    """Gather messages and rejected lines into batches.
 
     Args:
-        outcomes: What the lines hold, in their order, each with its first line, read from `lines`
-            as they are asked for.
-        lines: Tells how far the reading has come.
-        context: Of the file.
-        limit: Stop after so many messages.
+        outcomes: Messages and rejected lines in order, each with the number of its first line,
+            read lazily from `lines`.
+        lines: The progress of reading.
+        context: The context of the file.
+        limit: The most messages to yield.
     """
     messages: list[MessageRecord] = []
     starts: list[int] = []
@@ -199,7 +199,7 @@ def _refuse_binary(path: Path, head: bytes) -> None:
 
 
 def _named_by(messages: list[MessageRecord]) -> tuple[list[ChannelRecord], list[UserRecord]]:
-    """Return the channels and the users that the messages name, as old as their first message."""
+    """Return the channels and users of messages, created at the time of their first message."""
     channels: dict[str, str] = {}
     users: dict[str, str] = {}
     for message in messages:

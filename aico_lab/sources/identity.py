@@ -1,9 +1,9 @@
-"""Which message is which: an id belongs to its conversation.
+"""The identity of messages: an id is unique within its conversation only.
 
-Many exports number the messages of each chat anew, but `messages.message_id` is unique in the
-whole database. So the first conversation that brings an id has it as it is; in another one the
-message is stored as `<conversation_id>:<message_id>`, and its metadata keep the id of its source:
-without that, the message `b` of the conversation `a` could be taken for its message `a:b`.
+Many exports number the messages of each chat from the start, but `messages.message_id` is unique in
+the whole database. So the first conversation with an id keeps it unchanged. In another conversation
+the message is stored as `<conversation_id>:<message_id>`, and its metadata contain the original id:
+otherwise the message `b` of the conversation `a` could be confused with its message `a:b`.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
     from aico_lab.sources.records import MessageRecord
 
 ORIGINAL: Final = "id_in_conversation"
-"""The key, in the metadata of a message with a qualified id, of the id that its source gave it."""
+"""The metadata key for the original id of a message that is stored under a qualified id."""
 
 
 def qualified(conversation_id: str, message_id: str) -> str:
-    """Return the id of a message whose own id another conversation has."""
+    """Return the qualified id of a message whose own id another conversation uses."""
     name = f"{conversation_id}:{message_id}"
     return name if len(name) <= MAX_ID else _hashed(conversation_id, message_id)
 
 
 def further(conversation_id: str, message_id: str) -> Iterator[str]:
-    """Yield ids of a message where other messages have both its own and the qualified one."""
+    """Yield further ids for a message whose own and qualified ids are both in use."""
     name = _hashed(conversation_id, message_id)
     return (f"{name}-{number}" for number in itertools.count(1))
 
 
 def is_marked(metadata: str | None) -> bool:
-    """Return whether metadata may hold the id that the source of a message gave it."""
+    """Return whether metadata may contain the original id of a message."""
     return metadata is not None and ORIGINAL in metadata
 
 
 def original_id(message_id: str, conversation_id: str, metadata: str | None) -> str:
-    """Return the id that the source of a message gave it.
+    """Return the id that the source gave a message.
 
-    It is another one than `message_id` for a message that was stored under a qualified id, and for
-    one that was exported from there.
+    It differs from `message_id` if the message was stored under a qualified id, or exported with
+    one.
     """
     if metadata is None or not is_marked(metadata):
         return message_id
@@ -61,7 +61,7 @@ def original_id(message_id: str, conversation_id: str, metadata: str | None) -> 
 
 
 def stored_as(message: MessageRecord, message_id: str, original: str) -> MessageRecord:
-    """Return a message with the id under which it is stored."""
+    """Return a message with its stored id; its metadata keep the original id if that differs."""
     if message_id == original == message.message_id:
         return message
     metadata = json.loads(message.metadata or "{}")
@@ -74,6 +74,6 @@ def stored_as(message: MessageRecord, message_id: str, original: str) -> Message
 
 
 def _hashed(conversation_id: str, message_id: str) -> str:
-    # Ids hold no NUL, so that different pairs never join to the same text.
+    # Ids do not contain NUL, so different pairs never give the same text.
     digest = hashlib.sha256(f"{conversation_id}\0{message_id}".encode())
     return f"q-{digest.hexdigest()[:32]}"

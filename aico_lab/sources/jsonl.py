@@ -1,7 +1,7 @@
-"""Messages from a file with one JSON object a line.
+"""Read messages from a file with one JSON object per line.
 
-A line that is no message is rejected by its number and the rest goes on; blank lines count, but
-are nothing. Whether the file names users is looked for first, up to the first message that does.
+An invalid line is rejected with its number, and reading continues; blank lines are numbered, but
+skipped. First the file is searched for a message that names a user.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
 
 __all__ = ["read", "total"]
 
-# Finds the lines that are worth parsing; the name may also stand deeper in the object.
+# Finds candidate lines to parse; the name may also be in a nested object.
 _USER: Final = re.compile(rb'"user_id"\s*+:\s*+(?!null\b)')
 
-# What orjson reads otherwise than Python, which has integers of any length.
+# Numbers that orjson may parse differently from Python, which has integers of any length.
 _LONG_NUMBER: Final = re.compile(rb"\d{19}")
 _TEXTS: Final = frozenset({str, type(None)})
 _NESTED: Final = 100
-"""Brackets in a line from which on it may be nested too deeply for one of the two."""
+"""Lines with at least this many brackets may be nested too deeply for orjson or Python."""
 
 
 def read(path: Path, *, limit: int | None = None) -> Iterator[Batch]:
-    """Read a JSONL file in constant memory.
+    """Yield the messages of a JSONL file in batches, in constant memory.
 
     Args:
         path: The file, in UTF-8.
-        limit: At most so many messages.
+        limit: The most messages to read.
 
     Raises:
-        SourceMissing: If there is no such file.
-        SourceUnreadable: If it is not text, or may not be read.
+        SourceMissing: The file does not exist.
+        SourceUnreadable: The file is not text, or cannot be read.
     """
     with open_text(path) as stream:
         context = Context(names_users=names_users(stream, _any_names_a_user))
@@ -58,7 +58,7 @@ def _names_a_user(line: bytes) -> bool:
     try:
         return _parse(line).get("user_id") is not None
     except NotAMessageError:
-        return True  # a broken line names somebody all the same
+        return True  # an invalid line may name a user, too
 
 
 def _outcomes(lines: Lines, context: Context) -> Iterator[tuple[int, MessageRecord | Rejected]]:
@@ -74,9 +74,9 @@ def _outcomes(lines: Lines, context: Context) -> Iterator[tuple[int, MessageReco
 
 
 def _parse(line: bytes | None) -> dict[str, object]:
-    """Read the object of a line: quickly where that changes nothing, else by Python's own parser.
+    """Parse the object of a line, with orjson if the result is the same as by Python's parser.
 
-    That one also says what is wrong with a line.
+    Python's parser also provides the reason for which an invalid line is rejected.
     """
     if line is not None and line.count(b"[") + line.count(b"{") < _NESTED:
         try:
@@ -84,7 +84,7 @@ def _parse(line: bytes | None) -> dict[str, object]:
         except orjson.JSONDecodeError:
             pass
         else:
-            # Texts alone, as in most lines, hold no number that could have been read otherwise.
+            # An object of texts only, as in most lines, has no number that could differ.
             if isinstance(value, dict) and (
                 _TEXTS.issuperset(map(type, value.values())) or not _LONG_NUMBER.search(line)
             ):

@@ -1,8 +1,8 @@
-"""In which language a text is written, as far as it can be told.
+"""Guess the language of a text.
 
-The guesses are those of py3langid (Lui, M. & Baldwin, T. (2012). langid.py: An Off-the-shelf
-Language Identification Tool), without what is no language: addresses, code, hashes, laughter and
-repeated letters. Where little is left, or the guess is unsure, the language is unknown.
+Guesses are made by py3langid (Lui, M. & Baldwin, T. (2012). langid.py: An Off-the-shelf Language
+Identification Tool), after addresses, code, hashes, laughter and repeated letters are removed. If
+little text is left, or the guess is uncertain, the language is unknown.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ import re
 from typing import Any, Final
 
 CHARACTERS: Final = 1000
-"""How much of a text is looked at."""
+"""The number of characters of a text that are examined."""
 
 ENOUGH: Final = 20
-"""Bytes of letters below which guesses are often wrong: 7 Chinese characters, 10 Cyrillic ones."""
+"""The fewest bytes of letters for a guess: 7 Chinese characters or 10 Cyrillic ones."""
 
 ENOUGH_ALONE: Final = 10
-"""The same, for a text without frequent words of English that is all that there is."""
+"""The same for a text without frequent English words, if the conversation has no other text."""
 
 SURE: Final = 0.5
-"""The probability from which a guess counts. Of 20,000 chat messages in English, 19 were taken for
-another language at this one, and 44 at 0.2."""
+"""The least probability of an accepted guess. Of 20,000 chat messages in English, 19 were taken for
+another language with this threshold, and 44 with 0.2."""
 
 UNKNOWN: Final = "unknown"
 _NO_LANGUAGE: Final = "zxx"  # ISO 639: no linguistic content
 _KINDS_OF_ENGLISH: Final = {"pcm": "en", "sco": "en"}
-"""Nigerian Pidgin and Scots, which a line of English with "Nigeria" in it is taken for."""
+"""Nigerian Pidgin and Scots, which English text that mentions "Nigeria" is mistaken for."""
 
 _NO_WORDS: Final = re.compile(
     r"""```.*?(?:```|\Z) | `[^`\n]*`              # code
-    # Each begins where a word does, so that a long one is looked at once and not from each place.
+    # Each pattern begins at the start of a word, so a long one is not tried from every position.
     | (?<!\S)\S+?://\S+ | www\.\S+ | (?<!\S)\S+?@\S+ | @\w+   # addresses and names
     | (?<![A-Za-z0-9_+/=-])[A-Za-z_+/=-]*+[0-9][A-Za-z0-9_+/=-]*+  # hashes, names with numbers
     | [A-Za-z]{40,}
@@ -42,13 +42,13 @@ _NO_WORDS: Final = re.compile(
 )
 
 
-@functools.lru_cache(maxsize=1024)  # a text is looked at alone, and as a part of its passage
+@functools.lru_cache(maxsize=1024)  # a text may be guessed alone, and again as its passage
 def language_of(text: str, enough: int = ENOUGH) -> str:
     """Return the ISO 639 code of a text's language, or 'unknown'.
 
     Args:
-        text: As it was written.
-        enough: Bytes of letters below which the language is unknown.
+        text: The text as written.
+        enough: The fewest bytes of letters for a guess.
     """
     if len(text) < enough and len(text.encode()) < enough:
         return UNKNOWN
@@ -62,7 +62,7 @@ def language_of(text: str, enough: int = ENOUGH) -> str:
 
 
 def is_foreign_script(text: str) -> bool:
-    """Return whether most letters of a text are not Latin ones."""
+    """Return whether most letters of a text are not Latin."""
     if text.isascii():
         return False
     letters = [character for character in text if character.isalpha()]
@@ -70,12 +70,12 @@ def is_foreign_script(text: str) -> bool:
 
 
 def _is_latin(letter: str) -> bool:
-    return letter < "\u0250" or "\u1e00" <= letter < "\u1f00"  # the latter are Vietnamese's
+    return letter < "\u0250" or "\u1e00" <= letter < "\u1f00"  # the latter as in Vietnamese
 
 
 @functools.cache
 def _identifier() -> Any:
-    """Load the model, which takes almost a second and comes in the package."""
+    """Load the model shipped with py3langid, which takes almost a second."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

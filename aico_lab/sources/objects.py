@@ -1,4 +1,4 @@
-"""Batches of loose objects: all that a source needs which can read its input into mappings."""
+"""Turn mappings into batches, for sources that can read their input into mappings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class _Count:
-    """How many objects were used up."""
+    """The number of objects consumed."""
 
     number = 0
 
@@ -26,14 +26,14 @@ class _Count:
 def batches_of(
     objects: Iterable[Mapping[str, object]], *, limit: int | None = None, names_users: bool = True
 ) -> Iterator[Batch]:
-    """Return the messages of objects in batches; an object that is no message is rejected.
+    """Yield the messages of objects in batches; invalid objects are rejected.
 
     Args:
-        objects: Each with `content` and `timestamp`, and the other fields of `to_record`, in the
-            order of the source; they are read as the batches are asked for.
-        limit: Stop after so many messages.
-        names_users: Whether the source names the people who wrote. If it does not, messages with
-            the role user are those of one person, 'me'.
+        objects: Mappings with `content`, `timestamp` and the other fields of `to_record`, in the
+            order of the source; they are read lazily.
+        limit: The most messages to yield.
+        names_users: Whether the source names the users. If not, messages without a user, except
+            those of the system, belong to one person, 'me'.
     """
     count, context = _Count(), Context(names_users=names_users)
 

@@ -1,7 +1,7 @@
-"""The shape that every source brings its messages into.
+"""The records and batches that every source yields.
 
-The named tuples have the columns of the database's tables, in their order, so that a batch is
-bound to an INSERT as it is. Nothing here knows a database.
+The named tuples have the columns of the database's tables, so that they can be bound to INSERT
+statements directly. This module does not depend on a database.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FIRST_PLAUSIBLE: Final = "1990-01-01T00:00:00.000000Z"
 
 
 def plausible_times() -> tuple[str, str]:
-    """Return the first plausible time of a message, 1990, and the end of tomorrow."""
+    """Return the first plausible timestamp, 1990-01-01, and the end of tomorrow (excluded)."""
     day_after = datetime.now(UTC).date() + timedelta(days=2)
     return FIRST_PLAUSIBLE, f"{day_after.isoformat()}T00:00:00.000000Z"
 
@@ -40,7 +40,7 @@ class MessageRecord(NamedTuple):
 
 
 class ChannelRecord(NamedTuple):
-    """A row of `channels`; what follows from the messages is filled in by the importer."""
+    """A row of `channels`; the importer fills in the columns that follow from messages."""
 
     channel_id: str
     name: str | None
@@ -74,7 +74,7 @@ class FeedbackRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class Rejected:
-    """A line that is no message, and why; the import goes on without it."""
+    """A line that was rejected, with the reason."""
 
     line: int
     reason: str
@@ -82,20 +82,20 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Batch:
-    """At most `BATCH_MESSAGES` messages, with the channels and users that they name.
+    """At most `BATCH_MESSAGES` messages of a source, with their channels and users.
 
-    Batches may repeat a channel or a user: whoever stores them keeps the first.
+    Batches may repeat a channel or a user; the importer keeps the first.
 
     Attributes:
-        messages: In the order of the source.
-        channels: At least those that `messages` name.
-        users: At least those that `messages` name.
-        feedback: Ratings and the like.
-        rejected: The lines between these messages that are none.
-        lines_read: How many lines of the file this batch used up; messages, where there is no file.
-        progress: How much of the source this batch used up, in the unit of the source's total.
-        lines: The line of each message; empty where the source has no lines.
-        assumed_me: How many messages are those of `me` since their file names nobody.
+        messages: Messages, in the order of the source.
+        channels: Channels, at least those that `messages` name.
+        users: Users, at least those that `messages` name.
+        feedback: Ratings and other feedback.
+        rejected: Invalid lines between these messages.
+        lines_read: The number of lines consumed, or of messages if the source has no lines.
+        progress: The amount consumed, in the unit of the source's total.
+        lines: The first line of each message; empty if the source has no lines.
+        assumed_me: The number of messages assigned to `me`, since their file names no user.
     """
 
     messages: list[MessageRecord]

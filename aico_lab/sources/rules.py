@@ -1,7 +1,7 @@
-"""The rules that a message has to meet, whatever file it comes from.
+"""Validate messages and convert them to records, for all sources.
 
-A refusal never quotes a value: where the columns of a file are mixed up, any field may hold what
-somebody wrote.
+The reason of a rejection never quotes a value: if the columns of a file are mixed up, any field may
+contain the text of a message.
 """
 
 from __future__ import annotations
@@ -57,26 +57,26 @@ _LEAP_SECOND: Final = "60"
 
 
 class NotAMessageError(ValueError):
-    """The object is refused; the text is a short reason without any of its values."""
+    """The object is not a valid message; the text is a short reason without any of its values."""
 
 
 def to_record(fields: Mapping[str, object], context: Context) -> MessageRecord:
-    """Make a message of one loose object.
+    """Convert an object to a message record.
 
-    `content` and `timestamp` are required. A missing conversation is the channel, a missing
-    channel the conversation; `context` knows both where neither is given, and the user where none
-    is named. A missing role is 'user'. `None` counts as missing. Fields of other names are kept in
-    `metadata` under their names.
+    `content` and `timestamp` are required. A missing conversation id is that of the channel, and
+    vice versa; `context` provides both if neither is given, and the user if none is named. A
+    missing role is 'user'. `None` counts as missing. Fields with other names are kept in
+    `metadata`.
 
-    A missing `message_id` is derived from what identifies the message, so that reading a file
-    again gives the same ids, and equal messages of one moment are told apart by their order.
+    A missing `message_id` is derived from the fields that identify the message, so that reading a
+    file again gives the same ids. Equal messages with the same timestamp are numbered in order.
 
     Args:
-        fields: The object; values are text, numbers, and whatever JSON allows within `metadata`.
-        context: The messages before it in the same file.
+        fields: The object; values are text, numbers, and any JSON within `metadata`.
+        context: The context of the file.
 
     Raises:
-        NotAMessageError: If a rule is broken.
+        NotAMessageError: A field is missing or invalid.
     """
     try:
         return _record(fields, context)
@@ -91,7 +91,7 @@ def _record(fields: Mapping[str, object], context: Context) -> MessageRecord:
         role = "user"
     elif not isinstance(role, str) or role not in ROLES:
         raise NotAMessageError("role must be one of user, assistant, system")
-    # First of all: what follows a message that is refused is said to the same person.
+    # First, since later messages depend on the context even if this one is rejected.
     user_id = context.author(role, _identifier("user_id", get("user_id")))
     conversation_id, channel_id = context.place(
         role,
@@ -135,12 +135,12 @@ def _record(fields: Mapping[str, object], context: Context) -> MessageRecord:
 
 
 def to_timestamp(value: object) -> str:
-    """Bring an ISO 8601 date and time to UTC and to the fixed width of the database.
+    """Convert an ISO 8601 date and time to UTC, in the fixed width of the database.
 
-    Without a zone it is UTC. Fractions beyond the microsecond are cut off.
+    A time without a zone is UTC. Fractions are truncated to microseconds.
 
     Raises:
-        NotAMessageError: If it is missing, no text, no date with a time, or out of range.
+        NotAMessageError: The value is missing, not text, not a date with a time, or out of range.
     """
     if value is None:
         raise NotAMessageError("timestamp is missing")
@@ -166,7 +166,7 @@ def to_timestamp(value: object) -> str:
         raise NotAMessageError("timestamp lies outside the years 1 to 9999 in UTC") from None
     except ValueError:
         raise NotAMessageError(
-            "timestamp holds a date or a time that does not exist (years are 1 to 9999)"
+            "timestamp is a date or a time that does not exist (years are 1 to 9999)"
         ) from None
     return f"{moment}.{micros}Z"
 
@@ -181,14 +181,14 @@ def _is_day(text: str) -> bool:
 
 
 def parse_object(name: str, text: str) -> dict[str, object]:
-    """Read a JSON object.
+    """Parse a JSON object.
 
     Args:
-        name: What to call the text in a refusal.
-        text: The JSON.
+        name: The name of the text in errors.
+        text: The JSON text.
 
     Raises:
-        NotAMessageError: If it is no JSON, or not an object.
+        NotAMessageError: The text is not valid JSON, or not an object.
     """
     try:
         value = json.loads(text)
@@ -197,25 +197,25 @@ def parse_object(name: str, text: str) -> dict[str, object]:
     except json.JSONDecodeError as error:
         where = f"{error.msg}, character {error.pos + 1}"
         raise NotAMessageError(f"{name} is not valid JSON ({where})") from None
-    except ValueError:  # of more digits than Python converts
-        raise NotAMessageError(f"{name} holds a number that is too long") from None
+    except ValueError:  # more digits than Python converts
+        raise NotAMessageError(f"{name} contains a number that is too long") from None
     if not isinstance(value, dict):
         raise NotAMessageError(f"{name} is not a JSON object")
     return value
 
 
 def to_metadata(value: Mapping[str, object]) -> str:
-    """Write an object as compact JSON with sorted keys.
+    """Return an object as compact JSON with sorted keys.
 
     Raises:
-        NotAMessageError: If it holds text or numbers that the database cannot hold.
+        NotAMessageError: The object contains text or numbers that the database cannot store.
     """
     try:
         text = values.compact_json(value)
     except RecursionError:
         raise NotAMessageError("metadata is nested too deeply") from None
     except ValueError:
-        raise NotAMessageError("metadata holds NaN or an infinite number") from None
+        raise NotAMessageError("metadata contains NaN or an infinite number") from None
     try:
         return values.storable_json("metadata", text)
     except DomainError as refused:
@@ -241,7 +241,7 @@ def _identifier(name: str, value: object) -> str | None:
         and value.isascii()
         and "\0" not in value
     ):
-        return value  # as nearly all are
+        return value  # the usual case, checked quickly
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
@@ -268,7 +268,7 @@ def _metadata(value: object, extra: dict[str, object]) -> str | None:
 
 
 def _derive_id(parts: tuple[str, ...], occurrences: Occurrences) -> str:
-    # No part can hold a NUL, so that different parts never join to the same text.
+    # Parts do not contain NUL, so different parts never give the same text.
     digest = hashlib.sha256("\0".join(parts).encode())
     digest.update(b"\0%d" % occurrences.next(digest.digest()))
     return "x-" + digest.hexdigest()[:32]

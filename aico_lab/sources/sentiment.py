@@ -1,13 +1,14 @@
-"""How positive a message is, for those that bring no score of their own.
+"""Score the sentiment of messages that were imported without a score.
 
 The scores are the compound values of VADER (Hutto, C.J. & Gilbert, E.E. (2014). VADER: A
 Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text. Eighth International
 Conference on Weblogs and Social Media): a lexicon and rules for English, between -1 and 1.
 
-A message in another language has no score, and its `sentiment_source` says why: `language:de`.
+A message in another language has no score, and its `sentiment_source` gives the reason, such as
+`language:de`.
 
-One process does it: two were 1.5 times as fast where they can be forked, and no faster where they
-have to be started anew, as on Windows, on macOS and in notebooks.
+A single process is used: two were 1.5 times as fast if forked, but no faster if started anew, as on
+Windows, on macOS and in notebooks.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 OTHER_LANGUAGE: Final = "language:"
-"""How the source of a message begins that has no score because of its language."""
+"""Prefix of `sentiment_source` for messages without a score because of their language."""
 
 _SCORE: Final = MessageRecord._fields.index("sentiment_score")
 _REST: Final = MessageRecord._fields.index("sentiment_source") + 1
@@ -31,13 +32,13 @@ _REST: Final = MessageRecord._fields.index("sentiment_source") + 1
 def score(
     batch: list[MessageRecord], earlier: Callable[[MessageRecord], list[str]] = lambda _: []
 ) -> list[MessageRecord]:
-    """Fill in `sentiment_score` and `sentiment_source` where there is no score.
+    """Return the messages with `sentiment_score` and `sentiment_source` filled in if missing.
 
-    Blank texts stay without either: there is nothing in them to judge.
+    Blank texts get neither.
 
     Args:
-        batch: Messages of any conversations; those of each in their order.
-        earlier: Returns other texts of the conversation of a message, such as were stored before.
+        batch: Messages of any conversations, in order within each conversation.
+        earlier: Returns other texts of a message's conversation, such as stored ones.
     """
     compound, vader = scorer(), source()
     scores: dict[str, float] = {}
@@ -52,6 +53,6 @@ def score(
         value = scores.get(text)
         if value is None:
             value = scores[text] = compound(text)
-        # As `_replace` does it, in a third of its time.
+        # Like `_replace`, in a third of the time.
         scored[place] = MessageRecord._make((*message[:_SCORE], value, vader, *message[_REST:]))
     return scored

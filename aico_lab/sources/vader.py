@@ -1,8 +1,8 @@
-"""VADER's scores, for texts as phones write them, in a fraction of its time.
+"""Compute VADER's scores in a fraction of the library's time, and for text typed on phones.
 
-The library knows neither the typographic apostrophe, without which "don’t" is no negation, nor the
-sign that makes a heart an emoji: both are taken for the plain ones before. Everything else is as
-the library scores it.
+The library does not recognise the typographic apostrophe, as in the negation "don’t", nor the
+variation selector that turns a heart into an emoji. Both are replaced before scoring. All other
+scores equal the library's.
 """  # noqa: RUF002
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_SCORED: Final = 20_000
-"""Of a longer text only so many characters are scored: what VADER needs grows with their square."""
+"""The most characters of a text that are scored, since VADER's time grows quadratically."""
 
 MAX_TOKENS: Final = 50_000
 LONGEST_TOKEN: Final = 40
-"""How many words are remembered, and how long these are at most."""
+"""The most words that are cached, and the most characters of a cached word."""
 
 _PLAIN: Final = str.maketrans({**dict.fromkeys("’‘ʼ＇", "'"), "\ufe0f": None})  # noqa: RUF001
 
 
 @functools.cache
 def source() -> str:
-    """Return the name of the scores: the library's version, and how often our rules changed."""
+    """Return the `sentiment_source` of scores: the versions of the library and of these rules."""
     return f"vader-{version('vaderSentiment')}-2"
 
 
 @dataclass(frozen=True, slots=True)
 class _Token:
-    """What the rules need to know of a word as it was written, wherever it stands.
+    """The properties of a word that do not depend on its context.
 
     Attributes:
-        lower: In small letters, without the punctuation around it.
-        value: Its value in the lexicon; None where it has none, or is there only to modify others.
-        in_lexicon: Whether it is in the lexicon at all.
-        boost: How much it strengthens the words behind it, or weakens them.
-        negates: Whether it negates them.
+        lower: The word in lower case, without surrounding punctuation.
+        value: Its value in the lexicon; None if it has none, or only modifies other words.
+        in_lexicon: Whether it is in the lexicon.
+        boost: How much it strengthens (above 0) or weakens the words after it.
+        negates: Whether it negates the words after it.
         modifies: Whether it changes the value of one of the next three words in any way.
-        in_idiom: Whether it may make an idiom with the words around it.
+        in_idiom: Whether it may form an idiom with surrounding words.
         is_upper: Whether it is all capitals.
-        matters: Whether a rule may change its value, or for it that of a word near it; else a word
-            counts with the value that it has in the lexicon.
+        matters: Whether a rule may change its value, or that of a nearby word because of it; if
+            not, its value is that of the lexicon.
     """
 
     lower: str
@@ -67,16 +67,16 @@ _LOOKED_AT: Final = {"at", "but", "of"}
 
 
 class _Tokens(dict[str, "_Token | None"]):
-    """Words by how they were written; None for one that no rule looks at, as most are.
+    """A cache of tokens by written word; None for words that no rule uses, which most are.
 
-    Most words of most texts are the same few, so each is looked up in the lexicon once.
+    Most words of most texts are the same few, so each is looked up in the lexicon only once.
     """
 
     def __init__(self, vader: Any, lexicon: dict[str, float]) -> None:
         self.strip: Callable[[str], str] = vader.SentiText._strip_punc_if_word  # noqa: SLF001
         self._lexicon, self._boosts, self._negate = lexicon, vader.BOOSTER_DICT, {*vader.NEGATE}
         phrases = [phrase.split() for phrase in (*vader.SPECIAL_CASES, *vader.BOOSTER_DICT)]
-        # Of each phrase one word, the longest, so that it is none that is everywhere.
+        # The longest word of each phrase, which is rarely a very frequent one.
         self._of_idioms = {max(words, key=len) for words in phrases if len(words) > 1}
         self._looked_at = {*lexicon, *self._boosts, *self._negate, *self._of_idioms}
         self._looked_at |= _OTHERS_THAT_MODIFY | _LOOKED_AT
@@ -86,7 +86,7 @@ class _Tokens(dict[str, "_Token | None"]):
         lower = word.lower()
         looked_at = lower in self._looked_at or "n't" in lower
         token = self._token(word, lower) if looked_at else None
-        if len(self) >= MAX_TOKENS:  # such as numbers and names, which are ever new
+        if len(self) >= MAX_TOKENS:  # numbers and names are always new
             self.clear()
         if len(written) <= LONGEST_TOKEN:
             self[written] = token
@@ -111,7 +111,7 @@ class _Tokens(dict[str, "_Token | None"]):
 
 
 class _Scorer:
-    """VADER's rules, asked only of words that have a value; each looks at five words around it."""
+    """Applies VADER's rules to words that have a value; rules use at most five nearby words."""
 
     def __init__(self) -> None:
         vader: Any = import_module("vaderSentiment.vaderSentiment")
@@ -140,7 +140,7 @@ class _Scorer:
             places.append(i)
             if mattering and bisect(mattering, i - 4) < bisect(mattering, i + 2):
                 values.append(self._value(tokens, words, i))
-            else:  # no rule looks at more than three words before and two behind
+            else:  # no rule uses more than three words before and two after
                 values.append(token.value)
         if not places:
             return 0.0
@@ -153,7 +153,7 @@ class _Scorer:
         return float(round(self._normalize(total), 4)) + 0.0
 
     def _value(self, tokens: list[_Token | None], words: list[str], i: int) -> float:
-        """Return the value of a word in its place: the library's `sentiment_valence`."""
+        """Return the value of a word in its context: the library's `sentiment_valence`."""
         token = tokens[i]
         if token is None or token.value is None:
             return 0.0
@@ -175,7 +175,7 @@ class _Scorer:
         return value
 
     def _modified(self, value: float, before: list[_Token | None], words: list[str]) -> float:
-        """Return the value of a word, as up to three words before it change it."""
+        """Return the value of a word after modification by up to three words before it."""
         for distance, token in enumerate(before):
             if token is not None and token.in_lexicon:
                 continue
@@ -210,19 +210,22 @@ def _says(token: _Token | None, *words: str) -> bool:
 
 
 def _is_mixed(words: list[str]) -> bool:
-    """Whether some words are all capitals and others are not: then capitals count."""
+    """Return whether some words, but not all, are in capitals: only then capitals count."""
     return 0 < sum(map(str.isupper, words)) < len(words)
 
 
 def _follows_no(before: list[_Token | None]) -> bool:
-    """Whether one of the words before, the nearest one first, says no to this one."""
+    """Return whether one of the words before (the nearest first) is a "no" to this word."""
     if any(_says(token, "no") for token in before[:2]):
         return True
     return _says(_at(before, 2), "no") and _says(before[0], "or", "nor")
 
 
 def _is_stressed(before: list[_Token | None], distance: int) -> bool:
-    """Whether it is "never so" good, as the library sees it: three words before, "so" is enough."""
+    """Return whether the words before (the nearest first) stress a word, as in "never so good".
+
+    As in the library, at a distance of three words "so" or "this" directly before is enough.
+    """
     if distance == 0:
         return False
     never = _says(before[distance], "never") and _says(before[distance - 1], *_STRESS)
@@ -230,9 +233,9 @@ def _is_stressed(before: list[_Token | None], distance: int) -> bool:
 
 
 def _contrast(values: list[float], places: list[int], tokens: list[_Token | None]) -> None:
-    """Halve what is said before the first "but", and raise what is said behind it.
+    """Halve the values before the first "but", and multiply those after it by 1.5.
 
-    As the library does it: of equal values the first one is changed, and perhaps twice.
+    As in the library, of equal values the first one is changed, possibly twice.
     """
     but = next((i for i, token in enumerate(tokens) if _says(token, "but")), None)
     if but is None:
@@ -245,12 +248,12 @@ def _contrast(values: list[float], places: list[int], tokens: list[_Token | None
 
 @functools.cache
 def scorer() -> Callable[[str], float]:
-    """Return the function that scores a text; the lexicon is loaded once, when first needed."""
+    """Return the function that scores a text; the lexicon is loaded once, on first use."""
     return _Scorer()
 
 
 def _spell_emojis(text: str, emojis: dict[str, str]) -> str:
-    """Put the names of emojis into a text as the library does."""
+    """Replace emojis by their names, as the library does."""
     spelt = ""
     after_space = True
     for character in text:

@@ -1,4 +1,4 @@
-"""How the two sides share a conversation."""
+"""The balance of a conversation: the user's share of turns, messages and words."""
 
 from __future__ import annotations
 
@@ -73,15 +73,15 @@ def _draw(answer: Answer) -> Chart:
 
 @metric(
     domain="conversation",
-    question="How is the talk divided between the two sides?",
+    question="How are turns, messages and words divided between the two sides?",
     source="Shares of turns, messages and words, as in conversation analysis",
     columns=[
         Column("measure", "text", "what is divided: turns, messages or words"),
-        Column("n", "integer", "how many of them there are, of both sides"),
+        Column("n", "integer", "their number, of both sides"),
         PEOPLE,
         Column("share", "number", "share of the user's side", "%"),
         interval("share", "%"),
-        Column("conversations", "integer", "conversations with both sides, which count here"),
+        Column("conversations", "integer", "conversations with both sides, which are counted"),
         Column("one_sided", "integer", "conversations in which only one side wrote, left out"),
     ],
     finish=_finish,
@@ -90,11 +90,11 @@ def _draw(answer: Answer) -> Chart:
     role=RoleFilter.REFUSED,
 )
 def balance(talk: Talk) -> ir.Table:
-    """The user's part of all turns, messages and words; half of each would be an even talk.
+    """The user's share of all turns, messages and words; 50 % is an even balance.
 
-    Only of conversations in which both sides wrote in the period; the others are counted as
-    one-sided. The share is that of all of them together, so that long conversations weigh more;
-    that of words leaves out conversations in which words are not counted (see `message_length`).
+    Only conversations in which both sides wrote in the period count; the others are reported as
+    one-sided. Shares are pooled over conversations, so long conversations weigh more. The share of
+    words leaves out conversations in which words cannot be counted (see `message_length`).
     """
     by_user = (talk.turns.role == "user").cast("int64")
     sides = talk.turns.group_by("conversation_id").agg(

@@ -1,4 +1,4 @@
-"""Whether the sides take up each other's function words."""
+"""Linguistic coordination: whether the sides take up each other's function words."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _describe(rows: pl.DataFrame) -> str:
         )
         return (
             f"{row['role']}: replies coordinate by {100 * row['coordination']:+z.1f} percentage "
-            f"points{', not clearly other than 0' if unclear else ''}"
+            f"points{', not clearly different from 0' if unclear else ''}"
         )
 
     said = claims.each(rows.filter(pl.col("marker") == _ALL), says)
@@ -90,14 +90,14 @@ def _draw(answer: Answer) -> Chart:
             "min_exchanges",
             int,
             5,
-            "A person with fewer exchanges in a direction does not count in it.",
+            "People with fewer exchanges in a direction are left out of that direction.",
         ),
     ],
     columns=[
         Column("role", "text", "the side that replies"),
         Column("marker", "text", "the class of function words"),
-        Column("n", "integer", "exchanges whose first turn has such words; all, of all classes"),
-        Column("people", "integer", "people with enough exchanges, of whom this is the mean"),
+        Column("n", "integer", "exchanges whose first turn has such words; for all classes, all"),
+        Column("people", "integer", "people with enough exchanges, over whom the mean is taken"),
         Column(
             "coordination",
             "number",
@@ -110,24 +110,25 @@ def _draw(answer: Answer) -> Chart:
     chart=_draw,
 )
 def coordination(talk: Talk, *, min_exchanges: int) -> ir.Table:
-    """Linguistic coordination: P(reply has m | what it replies to has m) - P(reply has m).
+    """Linguistic coordination: P(reply contains m | first turn contains m) - P(reply contains m).
 
-    m is one of eight classes of English function words (`function_words`), which people
-    do not choose by what they talk about. An exchange is a turn and the turn of the other side that
-    directly follows it in the same session. Each person makes two pairs with the companion, one for
-    each direction: `role` is the side that replies, and so coordinates. Both probabilities are
-    shares of the exchanges of the pair, over all its conversations; where no first turn has such
-    words there is no value. The answer is the mean over people, all of whom weigh the same;
-    that of all classes is the mean over people of the mean of the classes for which the person has
-    a value (the paper's third aggregate). Messages that nobody is named for count as one person.
+    m is one of eight classes of English function words (`function_words`), whose use hardly depends
+    on the topic. An exchange is a turn and the turn of the other side that directly follows it in
+    the same session. Each person forms two pairs with the companion, one per direction: `role` is
+    the side that replies, and so coordinates. Both probabilities are shares of the pair's
+    exchanges, over all its conversations; without a first turn that contains m there is no value.
+    The result is the mean over people, all with the same weight. For all classes it is the mean
+    over people of each person's mean over the classes with a value (the paper's third aggregate).
+    Messages without a named person count as one person.
 
-    Above 0 replies accommodate, below 0 they diverge. It is no cause: turns that are long for a
-    reason of both sides have more words of every class. Only for English.
+    Values above 0 mean that replies accommodate, below 0 that they diverge. This is not evidence of
+    a cause: if both sides write long turns for the same reason, both use more words of every class.
+    Only for English.
     """
     at_least("min_exchanges", min_exchanges, 1)
     classes = _classes()
     marked = talk.words.join(classes, talk.words.word == classes.marker)
-    # The classes of a turn are the bits of one number, which has one place in a window.
+    # The classes of a turn are the bits of one number, so one window function covers all of them.
     found = marked.group_by("conversation_id", "turn_idx").agg(
         has=sum((marked.bits & 2**at).max() for at, _name in _CLASSES)
     )
@@ -161,7 +162,7 @@ def coordination(talk: Talk, *, min_exchanges: int) -> ir.Table:
 
 
 def _classes() -> ir.Table:
-    """Return every marker once, with the classes that it is in as bits."""
+    """Return each function word once, with its classes as the bits of a number."""
     bits = {
         word: sum(2**at for at, name in _CLASSES if word in MARKERS[name])
         for words in MARKERS.values()

@@ -1,4 +1,4 @@
-"""Which words set the two sides apart."""
+"""Distinguishing words: those that one side uses more than the other."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PRIOR_MAX: Final = 1e12
 
 
 MIN_PEOPLE: Final = 5
-"""A word of fewer people is not shown, unless the filters name another number."""
+"""Words of fewer people are not shown, unless `min_people` sets another number."""
 
 
 def _finish(rows: pl.DataFrame, talk: Talk, *, top: int, prior: float) -> pl.DataFrame:
@@ -43,18 +43,18 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, top: int, prior: float) -> pl.Dat
     c: dict[str, NDArray[np.float64]] = {name: sums[name].to_numpy() for name in sums.columns}
     pseudo = prior * (c["user"] + c["assistant"]) / (c["all_user"] + c["all_assistant"])
     odds, slopes = {}, {}
-    with np.errstate(divide="ignore", invalid="ignore"):  # where a side has but one word
+    with np.errstate(divide="ignore", invalid="ignore"):  # if a side has only one distinct word
         for side in ("user", "assistant"):
             uses, others = c[side] + pseudo, c[f"all_{side}"] + prior - c[side] - pseudo
             odds[side] = np.log(uses / others)
-            # How the log-odds change with one more use, and with one more word of any kind.
+            # Derivatives of the log-odds: by the uses of the word, and by all words of the side.
             slopes[side] = 1 / uses + 1 / others, -1 / others
         difference = odds["user"] - odds["assistant"]
         independent = 1 / (c["user"] + pseudo) + 1 / (c["assistant"] + pseudo)
         variance = np.maximum(independent, _variance_between(c, slopes))
         z = difference / np.sqrt(variance)
-    # Of so many words some differ by chance: clear is what holds for all of them (Bonferroni). A
-    # variance between the few people who use a word is uncertain itself: Student's quantile.
+    # Among many words some differ by chance, hence Bonferroni's correction. The variance between
+    # few people is itself uncertain, hence Student's quantile.
     limit = special.stdtrit(np.maximum(c["people"] - 1, 1), 1 - 0.025 / len(z))
     scored = (
         rows.select("word", pl.col("named", "units").cast(pl.Int64))
@@ -86,10 +86,11 @@ def _variance_between(
     c: Mapping[str, NDArray[np.float64]],
     slopes: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]],
 ) -> NDArray[np.float64]:
-    """Return the variance of the difference of log-odds, by how it differs between people.
+    """Return the variance of the difference of log-odds, estimated between people.
 
-    By linearisation: each person adds the slopes times their uses of the word and their words; the
-    sum over people of the squares follows from sums of squares and products that the engine makes.
+    The difference is linearised: each person contributes the slopes times their uses of the word
+    and their number of words. The sum of squared contributions follows from sums of squares and
+    products that the engine computes.
     """
     (use, word), (use_2, word_2) = slopes["user"], slopes["assistant"]
     terms = {"u": use, "a": -use_2, "nu": word, "na": -word_2}
@@ -125,7 +126,7 @@ def _least(talk: Talk) -> int:
 
 
 def _describe_none(rows: pl.DataFrame, talk: Talk) -> str:
-    """Return why no word is left: there was none, or each is used alike."""
+    """Return the finding without rows: no word qualifies, or both sides use all words alike."""
     least = _least(talk)
     others = least > 1 or (not rows.is_empty() and rows["everybody"][0] > 1)
     if not rows.is_empty():
@@ -164,20 +165,20 @@ def _draw(answer: Answer) -> Chart:
     question="Which words does one side use more than the other?",
     source="Monroe, Colaresi and Quinn, Fightin' Words, Political Analysis 16 (2008)",
     parameters=[
-        Parameter("top", int, 20, "So many words for each side."),
-        Parameter("prior", float, 500.0, "How many words the prior is worth."),
+        Parameter("top", int, 20, "The number of words for each side."),
+        Parameter("prior", float, 500.0, "The weight of the prior, in words."),
     ],
     columns=[
         Column("role", "text", "the side that uses it more"),
-        Column("word", "text", "the word, in small letters"),
-        Column("n", "integer", "how often both sides used it"),
-        Column("by_user", "integer", "how often the user's side did"),
-        Column("by_assistant", "integer", "how often the assistant's side did"),
+        Column("word", "text", "the word, in lower case"),
+        Column("n", "integer", "uses by both sides"),
+        Column("by_user", "integer", "uses by the user's side"),
+        Column("by_assistant", "integer", "uses by the assistant's side"),
         Column("people", "integer", "people in whose conversations it occurs"),
-        Column("top_share", "number", "uses in the conversations of the one with the most", "%"),
+        Column("top_share", "number", "largest share of uses in one person's conversations", "%"),
         Column("log_odds", "number", "log-odds ratio, above 0 for the user's words"),
         Column("z", "number", "log-odds ratio divided by its standard error"),
-        Column("clear", "truth", "whether that is more than chance makes of so many words"),
+        Column("clear", "truth", "whether z is beyond chance, given the number of words compared"),
     ],
     finish=_finish,
     finding=_describe_words,
@@ -188,18 +189,21 @@ def _draw(answer: Answer) -> Chart:
 def distinguishing_words(talk: Talk, *, top: int, prior: float) -> ir.Table:
     """The log-odds ratio of each word with an informative Dirichlet prior, and its z-score.
 
-    With y the times a side used the word, n all its words, and a the word's share in the words of
-    both sides times `prior` (A): log((y + a) / (n + A - y - a)) of the user less that of the
-    assistant. The prior draws rare words towards no difference, so that they do not lead the list.
-    The z-score divides it by its standard error: the larger one of the paper's, which takes words
-    for independent, and of that between people (linearised, each person with all their words), so
-    that one person's habit does not make a difference of the sides. `clear` are those that would be
-    found by chance in one of twenty such lists. Without words of both sides there is no answer.
+    Let y be a side's uses of the word, n the number of all its words, A the weight of the prior
+    (`prior`), and a the word's share in the words of both sides times A. The log-odds ratio is
+    log((y + a) / (n + A - y - a)) of the user minus that of the assistant. The prior pulls rare
+    words towards no difference, so that they do not lead the list.
 
-    A word that few people use may say who they are. Those that occur in the conversations of fewer
-    than `min_people` people (5, where it is not given) are left out, though they are in the totals;
-    filters do not change that. A word of one person only is shown where the home has no other
-    person, and `min_people` is 1.
+    The z-score is the ratio divided by its standard error. Of two standard errors the larger is
+    taken: the paper's, which treats words as independent, and the one between people (linearised,
+    with each person's words together), so that one person's habit is not mistaken for a difference
+    between the sides. Words are `clear` if chance would produce any such word in only one of twenty
+    lists. Without words of both sides there is no answer.
+
+    A word that few people use may reveal who they are. Words that occur in the conversations of
+    fewer than `min_people` people (by default 5) are left out, though the totals include them;
+    other filters do not change that. A word of a single person is shown only if the home has no
+    other person and `min_people` is 1.
     """
     at_least("top", top, 1)
     more_than_nothing("prior", prior, most=_PRIOR_MAX)
@@ -234,7 +238,7 @@ def distinguishing_words(talk: Talk, *, top: int, prior: float) -> ir.Table:
     shown = counted.join(people, "word").cross_join(totals).cross_join(talk.everybody)
     least = _least(talk)
     return shown.filter(
-        # A word of one person, or of nobody known, shows only where nobody else is named.
+        # A word of one person, or without a named person, is shown only if nobody else is named.
         ibis.ifelse(shown.everybody <= 1, least == 1, shown.people >= max(least, 2)),
         shown.all_user > 0,
         shown.all_assistant > 0,

@@ -1,10 +1,10 @@
-"""English function words in eight classes, by which linguistic coordination is measured.
+"""English function words in eight classes, which the metric `coordination` uses.
 
-The classes are those of Danescu-Niculescu-Mizil and others (2012); the words are put together here
-from grammars of English, since the lists that the paper used (LIWC's) are not free. They are in
-small letters with a plain apostrophe, as the words of messages are. A word may be in several
-classes, and a contraction is in those of its parts: "i'm" is a personal pronoun and an auxiliary
-verb. Spellings without the apostrophe that are no other word, such as "dont", count as well.
+The classes are those of Danescu-Niculescu-Mizil and others (2012). The words are compiled from
+grammars of English, since the paper's lists (LIWC's) are not free. They are in lower case with a
+plain apostrophe, like the words of messages. A word may be in several classes, and a contraction is
+in those of its parts: "i'm" is a personal pronoun and an auxiliary verb. Spellings without the
+apostrophe that are not another word, such as "dont", are included.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which side begins sessions."""
+"""Initiative: which side begins and ends sessions."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ def _draw(answer: Answer) -> Chart:
 @metric(
     domain="conversation",
     question="Who begins sessions, and who has the last word?",
-    source="Sessions by a silence of 30 minutes, as in web analytics and chat-analytics",
+    source="Sessions separated by 30 minutes of silence, as in web analytics and chat-analytics",
     parameters=[
         Parameter("gap_minutes", float, 30.0, "A longer silence begins a new session."),
         Parameter(
             "scope",
             str,
             "conversation",
-            "Whether a session is within a conversation or over all those of a person.",
+            "Sessions within each conversation, or across all conversations of a person.",
             choices=("conversation", "person"),
         ),
     ],
@@ -96,10 +96,10 @@ def _draw(answer: Answer) -> Chart:
     chart=_draw,
 )
 def initiative(talk: Talk, *, gap_minutes: float, scope: Scope) -> ir.Table:
-    """Which side wrote the first and which the last message of sessions.
+    """The shares of sessions in which each side wrote the first and the last message.
 
-    A session of a single message is begun and ended by the same side. Who comes back after a
-    silence is who begins a session, also in the middle of a conversation.
+    The side that wrote the only message of a session both starts and ends it. Whoever writes first
+    after a long silence starts a session, even in the middle of a conversation.
     """
     made = talk.sessions(to_gap_ms(gap_minutes), scope)
     return talk.by_unit(

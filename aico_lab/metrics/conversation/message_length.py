@@ -1,4 +1,4 @@
-"""How long messages are."""
+"""The length of messages in words."""
 
 from __future__ import annotations
 
@@ -64,31 +64,32 @@ def _draw(answer: Answer) -> Chart:
         Column("role", "text", "the side that wrote"),
         Column("n", "integer", "messages"),
         PEOPLE,
-        Column("unsegmented", "integer", "messages in scripts without spaces, which do not count"),
+        Column("unsegmented", "integer", "messages in scripts without spaces, left out"),
         Column("words", "number", "mean words of a message"),
         interval("words"),
-        Column("p50", "number", "words of the median message"),
-        Column("p95", "number", "95th percentile of the words"),
+        Column("p50", "number", "median words of a message"),
+        Column("p95", "number", "95th percentile of words of a message"),
     ],
     finish=_finish,
     finding=lambda rows: claims.each(
         rows,
         lambda row: (
-            f"{row['role']}: {row['words']:.1f} words a message in the mean, {row['p50']:.0f} in "
-            "the median"
+            f"{row['role']}: {row['words']:.1f} words per message on average, "
+            f"median {row['p50']:.0f}"
             if row["n"]
-            else f"{row['role']}: words of no message are counted"
+            else f"{row['role']}: no message has words that can be counted"
         ),
     ),
     chart=_draw,
 )
 def message_length(talk: Talk) -> ir.Table:
-    """Words of a message: stretches of letters and digits of any script, with their marks.
+    """The number of words in a message, in the mean and in percentiles.
 
-    An apostrophe inside a word belongs to it, and points and commas inside a number; web and e-mail
-    addresses are no words. Messages without any word count, with 0. Messages in a script that has
-    no spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) do not count: they are
-    `unsegmented`. Percentiles are exact and are lengths that occurred.
+    A word is a sequence of letters and digits of any script, with their diacritics. An apostrophe
+    inside a word belongs to it, as do points and commas inside a number. Web and e-mail addresses
+    are not words. Messages without any word count with length 0. Messages in a script without
+    spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) are left out and counted as
+    `unsegmented`. Percentiles are exact: lengths that occurred.
     """
     exact = quantiles(talk.messages, "n_words", by=["role"], per_mille={"p50": 500, "p95": 950})
     amounts = talk.by_unit(

@@ -1,4 +1,4 @@
-"""Whether a negative turn is followed by a better one."""
+"""Mood recovery: whether a side's next turn after a negative one is not negative."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 _ROUNDING: Final = 1e-9
-"""Engines add numbers in any order; a mean that is -0.05 must be negative in each."""
+"""Tolerance for sums, which engines add in any order: a mean of -0.05 must be negative in all."""
 
 
 def _finish(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
@@ -57,7 +57,7 @@ def _describe(rows: pl.DataFrame) -> str:
         compared = f"{text}, after others {row['baseline']:.1f} %"
         return f"{compared} (no clear difference)" if unclear else compared
 
-    # What compares two shares is as sure as the one of fewer people.
+    # A comparison of two shares is as certain as the share that rests on fewer people.
     fewer = pl.min_horizontal(UNITS, f"{UNITS}_baseline")
     compared = pl.when(pl.col("baseline").is_null()).then(UNITS).otherwise(fewer).alias(UNITS)
     said = claims.each(rows.with_columns(compared), says)
@@ -71,17 +71,17 @@ def _draw(answer: Answer) -> Chart:
 
 @metric(
     domain="conversation",
-    question="After a negative turn, does the mood of that side recover with its next one?",
+    question="Does a side's mood recover in its next turn after a negative one?",
     source="Threshold of VADER's compound score: Hutto and Gilbert (2014)",
     columns=[
-        Column("role", "text", "the side whose turns these are"),
+        Column("role", "text", "the side that wrote the turns"),
         Column("n", "integer", "negative turns with a next one"),
         PEOPLE,
         Column("recovered", "number", "share of them whose next turn is not negative", "%"),
         interval("recovered", "%"),
-        Column("baseline", "number", "the same share of turns that are not negative", "%"),
+        Column("baseline", "number", "the same share after turns that are not negative", "%"),
         interval("baseline", "%"),
-        Column("lift", "number", "the first share divided by the second"),
+        Column("lift", "number", "recovered divided by baseline"),
         interval("lift"),
     ],
     finish=_finish,
@@ -91,19 +91,18 @@ def _draw(answer: Answer) -> Chart:
 def mood_recovery(talk: Talk) -> ir.Table:
     """The share of negative turns after which the same side's next turn is not negative.
 
-    A turn is negative if the mean score of its scored messages is -0.05 or less. Its next one is
-    that of the same side in the same session, with exactly one turn of the other side between them;
-    both must have a score. The baseline is the share of turns that are not negative among the next
-    turns of the side's turns that are not negative themselves.
+    A turn is negative if the mean score of its scored messages is -0.05 or less. The next turn is
+    that of the same side in the same session, with exactly one turn of the other side in between;
+    both turns must have a score. The baseline is the same share after turns that are not negative.
 
     Regression to the mean alone makes most turns after a negative one less negative, whatever was
-    said in between: so the share by itself shows no recovery. It is to be compared with the
-    baseline, and a lift of 1 says that a negative turn tells nothing of the next one; below 1,
-    moods last. Nothing here shows that the turn in between was the cause.
+    said in between. So the share by itself does not show recovery: compare it with the baseline. A
+    lift of 1 means that a negative turn does not predict the next one; below 1, moods persist.
+    Nothing here shows that the turn in between was the cause.
     """
     order = ibis.window(group_by="conversation_id", order_by="turn_idx")
     scored = talk.turns.mutate(
-        # Without division, which rounds.
+        # Multiplied instead of divided, since a quotient is rounded.
         negative=_.sentiment_sum <= _.n_scored * -POSITIVE + _ROUNDING,
     )
     pairs = scored.select(
@@ -113,7 +112,7 @@ def mood_recovery(talk: Talk) -> ir.Table:
         "negative",
         counts=(scored.n_scored > 0)
         & (scored.n_scored.lead(2).over(order) > 0)
-        # Filters may have left out turns of other people.
+        # Filters may have removed turns of other people.
         & (scored.turn_idx.lead(2).over(order) == scored.turn_idx + 2)
         & (scored.session_idx.lead(2).over(order) == scored.session_idx)
         & (scored.role.lead(1).over(order) != scored.role)

@@ -1,4 +1,4 @@
-"""How often each side asks."""
+"""The share of messages that contain a question."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ def _draw(answer: Answer) -> Chart:
 
 @metric(
     domain="conversation",
-    question="How often does each side ask something?",
+    question="How often does each side ask a question?",
     source="Messages with a question mark at the end of a sentence",
     columns=[
         Column("role", "text", "the side that wrote"),
         Column("n", "integer", "messages"),
         PEOPLE,
-        Column("questions", "integer", "messages that ask something"),
-        Column("share", "number", "share of messages that ask something", "%"),
+        Column("questions", "integer", "messages with a question"),
+        Column("share", "number", "share of messages with a question", "%"),
         interval("share", "%"),
     ],
     finish=_finish,
     finding=lambda rows: claims.each(
-        rows, lambda row: f"{row['role']}: {row['share']:.1f} % of the messages ask something"
+        rows, lambda row: f"{row['role']}: {row['share']:.1f} % of the messages ask a question"
     ),
     chart=_draw,
 )
 def questions(talk: Talk) -> ir.Table:
-    """A message asks something if a question mark ends one of its sentences.
+    """The share of messages in which a question mark ends a sentence.
 
-    That is one that a space, punctuation, an emoji or the end of the message follows, so that the
-    one in an address does not count; the Chinese and the Arabic question mark always do. Questions
-    without a mark are missed, and rhetorical ones count.
+    A question mark ends a sentence if a space, punctuation, an emoji or the end of the message
+    follows; one inside a web address does not count. Chinese and Arabic question marks always
+    count. Questions without a question mark are missed, and rhetorical questions are included.
     """
     return talk.by_unit(
         talk.messages, "role", messages=_.count(), questions=_.is_question.cast("int64").sum()

@@ -1,4 +1,4 @@
-"""How long replies take, and how many turns have none."""
+"""The time until a reply, and the number of turns without one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _HOURS_OF_A_YEAR: Final = 8_760
 
 
 _OPEN: Final = ("unanswered", "farewells", "one_sided")
-"""What a turn without a reply is."""
+"""The kinds of turns without a reply."""
 
 
 def _finish(rows: pl.DataFrame, talk: Talk, *, cutoff_hours: float) -> pl.DataFrame:
@@ -50,7 +50,7 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, cutoff_hours: float) -> pl.DataFr
 
 
 def _duration(seconds: float | None) -> str:
-    """Return a time as people say it."""
+    """Return a duration in a readable unit: '90 s', '5 min', '3 h', '2 days'."""
     if seconds is None:
         return "no time"
     for unit, name in ((86_400, "days"), (3_600, "h"), (60, "min")):
@@ -91,7 +91,7 @@ def _draw(answer: Answer) -> Chart:
             "place": pl.Int64,
         },
     )
-    # A reply within no time has a place on this axis, and has none on a logarithmic one.
+    # A reply after 0 s can be drawn on this axis, but not on a logarithmic one.
     scale = alt.Scale(type="symlog", constant=1, nice=False, domainMin=0)
     title = "Time until the reply (logarithmic)"
     axis = alt.Axis(values=_TICKS, labelExpr=_TICK, grid=True)
@@ -104,7 +104,7 @@ def _draw(answer: Answer) -> Chart:
         base.mark_line(strokeWidth=1, opacity=0.6),
         median.mark_rule(strokeWidth=8, opacity=0.35),
         base.mark_point(size=80, opacity=1),
-        # Above and below in turn, since the three may lie close to each other.
+        # Labels alternate above and below, since the three may lie close to each other.
         *(
             base.transform_filter(alt.FieldOneOfPredicate("place", places))
             .mark_text(dy=dy, fontSize=12)
@@ -119,20 +119,20 @@ def _draw(answer: Answer) -> Chart:
     question="How long does each side take to reply?",
     source="Percentiles: Hyndman and Fan (1996), type 1; interval of the median: Woodruff (1952)",
     parameters=[
-        Parameter("cutoff_hours", float, 12.0, "A longer time is no reply time."),
+        Parameter("cutoff_hours", float, 12.0, "Replies after more hours are left out as late."),
     ],
     columns=[
         Column("role", "text", "the side that replied"),
-        Column("n", "integer", "replies in time"),
+        Column("n", "integer", "replies within the cutoff"),
         PEOPLE,
         Column("p50", "number", "median time until the reply", "s"),
         interval("p50", "s"),
         Column("p95", "number", "95th percentile", "s"),
         Column("p99", "number", "99th percentile", "s"),
-        Column("recorded", "integer", "replies in time with a recorded response time"),
+        Column("recorded", "integer", "replies within the cutoff with a recorded response time"),
         Column("recorded_p50", "number", "median of the recorded response times", "s"),
         Column("recorded_p95", "number", "95th percentile of the recorded response times", "s"),
-        Column("late", "integer", "replies that took longer than the cutoff, left out"),
+        Column("late", "integer", "replies after the cutoff, left out"),
         Column("unanswered", "integer", "other turns of the other side without a reply in time"),
         Column("farewells", "integer", "last turns without a reply that ask nothing"),
         Column("one_sided", "integer", "turns in conversations in which this side never wrote"),
@@ -141,8 +141,8 @@ def _draw(answer: Answer) -> Chart:
     finding=lambda rows: claims.each(
         rows,
         lambda row: (
-            f"{row['role']}: {_duration(row['p50'])} in the median, {_duration(row['p95'])} at the "
-            "95th percentile"
+            f"{row['role']}: median {_duration(row['p50'])}, "
+            f"95th percentile {_duration(row['p95'])}"
             if row["n"]
             else f"{row['role']}: no reply in time"
         ),
@@ -150,23 +150,23 @@ def _draw(answer: Answer) -> Chart:
     chart=_draw,
 )
 def reply_latency(talk: Talk, *, cutoff_hours: float) -> ir.Table:
-    """The time from the other side's last message to the first one of the turn that answers it.
+    """The time from the last message of a turn to the first message of the turn that answers it.
 
-    Of several people in a conversation, each talks with the companion for themselves: a reply that
-    names a person counts from their last message. A turn that follows one of its own side, such as
-    a second message after a long silence, answers nothing and is no reply.
+    If a conversation has several people, each is treated as talking with the companion separately:
+    the time of a reply that names a person counts from that person's last message. A turn that
+    follows one of its own side, such as a second message after a long silence, is not a reply.
 
-    `p50`, `p95` and `p99` are times between messages. How long the answer took to make, where that
-    was recorded with it, is another thing: `recorded_p50` and `recorded_p95` of the same replies.
-    Percentiles are exact and are times that occurred.
+    `p50`, `p95` and `p99` are times between messages. `recorded_p50` and `recorded_p95` describe
+    the same replies, but the time it took to generate them, where it was recorded. Percentiles are
+    exact: times that occurred.
 
-    Censoring: a reply after the cutoff counts as a new beginning, not as a reply; it is left out of
-    the percentiles and counted as late. A turn of the other side is without a reply if the cutoff
-    has passed since its end, in the data and in the period that was asked for, and no turn of this
-    side that answers it began before that. Of two turns before one reply, both are answered by it.
-    Turns without a reply are `one_sided` where this side never wrote in the conversation; else
-    `farewells` where they are the last of the conversation and ask nothing; else `unanswered`.
-    These two are of the whole conversation, whatever the filters.
+    Censoring: a reply after the cutoff counts as a new beginning; it is left out of the percentiles
+    and counted as late. A turn of the other side has no reply if the cutoff has passed since its
+    end, within the data and the selected period, and no turn of this side that answers it began in
+    that time. One reply answers both of two turns before it. Turns without a reply are `one_sided`
+    if this side never wrote in the conversation; else `farewells` if they are the last turn of the
+    conversation and ask nothing; else `unanswered`. Whether a side wrote, and which turn is the
+    last, is judged by the whole conversation, whatever the filters.
     """
     more_than_nothing("cutoff_hours", cutoff_hours, most=_HOURS_OF_A_YEAR)
     cutoff_ms = round(cutoff_hours * MS_PER_HOUR)
@@ -218,19 +218,20 @@ def reply_latency(talk: Talk, *, cutoff_hours: float) -> ir.Table:
 
 
 def _without_reply(turns: ir.Table, cutoff_ms: int) -> ir.Table:
-    """Count turns after which the other side did not begin one in time, by when they ended.
+    """Count turns without a reply within the cutoff, by their end.
 
-    When they ended is for `finish`, which knows until when the data go: one row a conversation, or
-    few more. Sides that could have replied have a row at least.
+    `_finish` uses the end, since only it knows the end of the data: about one row per conversation.
+    Every side that could have replied has at least one row.
 
     Args:
-        turns: With `last_idx` and `n_sides` of their whole conversations.
-        cutoff_ms: What begins later is no reply.
+        turns: Turns, with `last_idx` and `n_sides` of their whole conversations.
+        cutoff_ms: The longest time until a reply, in milliseconds.
     """
     by_user = turns.role == "user"
     in_order = ibis.window(group_by="conversation_id", order_by="turn_idx")
     users_so_far = by_user.cast("int64").cumsum(group_by="conversation_id", order_by="turn_idx")
-    # What the companion says before anybody wrote, anybody may answer; filters cut nothing before.
+    # Anybody may answer the companion's opening, which is no opening if filters removed turns
+    # before it.
     opening = (users_so_far == 0) & (turns.turn_idx == ibis.row_number().over(in_order))
     by_person = _next_start(turns, "user", ["conversation_id", "user_id"])
     by_companion = _next_start(turns, "assistant", ["conversation_id", "user_id"])
@@ -254,7 +255,7 @@ def _without_reply(turns: ir.Table, cutoff_ms: int) -> ir.Table:
 
 
 def _next_start(turns: ir.Table, role: str, group: list[str]) -> ir.IntegerValue:
-    """Return when a side next begins a turn, from this one on."""
+    """Return the start of the next turn of a side within a group, from the current turn on."""
     onwards = ibis.window(
         group_by=group, order_by=ibis.desc("turn_idx"), preceding=None, following=0
     )

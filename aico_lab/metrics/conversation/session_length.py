@@ -1,4 +1,4 @@
-"""How long sessions last."""
+"""The duration of sessions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _LENGTHS: Final = {
     "2 to 6 h": 360,
     "6 h and more": None,
 }
-"""Each with the minutes below which it ends."""
+"""Classes of duration, with their upper ends in minutes (excluded)."""
 
 
 def _finish(rows: pl.DataFrame, talk: Talk, **_expressions: Any) -> pl.DataFrame:
@@ -104,19 +104,19 @@ def _draw(answer: Answer) -> Chart:
 @metric(
     domain="conversation",
     question="How long do sessions last?",
-    source="Sessions by a silence of 30 minutes, as in web analytics and chat-analytics",
+    source="Sessions separated by 30 minutes of silence, as in web analytics and chat-analytics",
     parameters=[
         Parameter("gap_minutes", float, 30.0, "A longer silence begins a new session."),
         Parameter(
             "scope",
             str,
             "conversation",
-            "Whether a session is within a conversation or over all those of a person.",
+            "Sessions within each conversation, or across all conversations of a person.",
             choices=("conversation", "person"),
         ),
     ],
     columns=[
-        Column("duration", "text", "from the first message to the last one"),
+        Column("duration", "text", "time from the first message to the last"),
         Column("n", "integer", "sessions"),
         PEOPLE,
         Column("share", "number", "share of all sessions", "%"),
@@ -130,10 +130,10 @@ def _draw(answer: Answer) -> Chart:
     role=RoleFilter.REFUSED,
 )
 def session_length(talk: Talk, *, gap_minutes: float, scope: Scope) -> ir.Table:
-    """How many sessions last how long, in fixed classes; each begins where the one before ends.
+    """The distribution of sessions over fixed, adjacent classes of duration.
 
-    A session lasts from its first message to its last one, so that those of a single message are
-    among those under a minute.
+    A session lasts from its first message to its last, so sessions of a single message are in the
+    class under one minute.
     """
     made = talk.sessions(to_gap_ms(gap_minutes), scope)
     ms = made.ended_ms - made.started_ms

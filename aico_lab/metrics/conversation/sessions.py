@@ -1,4 +1,4 @@
-"""How many sessions there are, and how they go."""
+"""The number, duration and size of sessions by week."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def _describe(rows: pl.DataFrame) -> str:
         return "Too little data: no session begins in these weeks"
     total = int(known["n"].sum())
     minutes = float((known["n"] * known["minutes"]).sum()) / total
-    said = f"{claims.counted(total, 'sessions')} of {minutes:.1f} minutes in the mean"
+    said = f"{claims.counted(total, 'sessions')}, {minutes:.1f} minutes on average"
     top = claims.leading(known, "n", "start")
     if known.height == 1:
         return f"{said}, all in the week from {top}"
     most = max(known["n"].to_list())
-    return f"{said}; most, {most:,}, in the week from {top}"
+    return f"{said}; the most, {most:,}, in the week from {top}"
 
 
 def _draw(answer: Answer) -> Chart:
@@ -70,19 +70,19 @@ def _draw(answer: Answer) -> Chart:
 @metric(
     domain="conversation",
     question="How many sessions are there in each week, and how long do they last?",
-    source="Sessions by a silence of 30 minutes, as in web analytics and chat-analytics",
+    source="Sessions separated by 30 minutes of silence, as in web analytics and chat-analytics",
     parameters=[
         Parameter(
             "gap_minutes",
             float,
             30.0,
-            "A longer silence begins a new session; turns are those of 30 minutes.",
+            "A longer silence begins a new session; turns always end after 30 minutes.",
         ),
         Parameter(
             "scope",
             str,
             "conversation",
-            "Whether a session is within a conversation or over all those of a person.",
+            "Sessions within each conversation, or across all conversations of a person.",
             choices=("conversation", "person"),
         ),
     ],
@@ -105,16 +105,15 @@ def _draw(answer: Answer) -> Chart:
     role=RoleFilter.REFUSED,
 )
 def sessions(talk: Talk, *, gap_minutes: float, scope: Scope) -> ir.Table:
-    """A session is a stretch of a conversation without a longer silence than `gap_minutes`.
+    """Sessions of each week: stretches of a conversation without a silence above `gap_minutes`.
 
-    It counts in the week of its first message, by the local time; weeks without one are 0, and a
-    week is complete unless the data or the filters begin or end in it. A session lasts from its
-    first message to its last one, so that a session of a single message lasts no time at all: how
-    long it was read is not known.
+    A session counts in the local week of its first message. Weeks without a session have 0. A week
+    is complete unless the data or the filters begin or end in it. A session lasts from its first
+    message to its last, so a session of a single message has duration 0: reading time is unknown.
 
-    With the scope `person` it is a stretch of all that a person and the companion write to each
-    other, in whatever conversations: who goes on in another one has not begun a new session. What
-    is of nobody known stays in its conversation.
+    With the scope `person`, a session is a stretch of all messages between a person and the
+    companion, in any conversation: going on in another conversation does not begin a new session.
+    Messages without a named person stay in their conversation.
     """
     made = talk.sessions(to_gap_ms(gap_minutes), scope)
     made = made.mutate(start=period(made.local_ts, "week"))

@@ -1,4 +1,4 @@
-"""How much each side writes in a turn."""
+"""The size of turns, in messages and words."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _draw(answer: Answer) -> Chart:
 @metric(
     domain="conversation",
     question="How much does each side write in a turn?",
-    source="Sacks, Schegloff and Jefferson (1974), with silence as a second end of a turn",
+    source="Sacks, Schegloff and Jefferson (1974); here a long silence also ends a turn",
     columns=[
         Column("role", "text", "the side that wrote"),
         Column("n", "integer", "turns"),
@@ -61,12 +61,12 @@ def _draw(answer: Answer) -> Chart:
     chart=_draw,
 )
 def turns(talk: Talk) -> ir.Table:
-    """A turn is what one side writes until the other one does, or until 30 minutes of silence.
+    """Mean messages and words of a turn: what one side writes until the other side writes.
 
-    In a channel of several people a turn also ends where another person goes on, or where the
-    companion turns to another person. Means are of all turns of the side; that of words is of those
-    without a message in a script that has no spaces between words, such as Chinese, Japanese or
-    Thai, where words are not counted.
+    A turn also ends after 30 minutes of silence and, in a channel of several people, if another
+    person continues or the companion addresses another person. Means are over all turns of the
+    side. The mean of words leaves out turns with a message in a script without spaces between
+    words, such as Chinese, Japanese or Thai, where words are not counted.
     """
     counted = (talk.turns.n_unsegmented == 0).cast("int64")
     return talk.by_unit(

@@ -1,1 +1,1 @@
-"""How metrics are declared, asked, measured, worded and drawn."""
+"""Declare, compute, estimate, word and draw metrics."""

@@ -1,4 +1,4 @@
-"""The answer of a metric: a typed table that shows itself, converts, and draws itself."""
+"""The answer of a metric: a typed table with a finding, a caption and a chart."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from aico_lab.metrics.engine.metric import Chart, Column, Metric
 
 _MUCH: Final = 10
-"""A unit with a larger share, in percent, is named: samples without it would look different."""
+"""The caption names the share of a unit above this percentage, since it sways the result."""
 
 SHOWN: Final = 30
-"""How many rows show."""
+"""The most rows that are displayed."""
 
 TYPES: Final = {
     "text": pl.String(),
@@ -40,20 +40,20 @@ TYPES: Final = {
 
 @dataclass(frozen=True, repr=False)
 class Answer:
-    """What a metric found.
+    """The result of a metric.
 
     Attributes:
-        metric: What was asked.
-        parameters: With which values.
-        filters: About which part of the conversations.
-        generation: The snapshot that it was computed from.
-        left_out: How many rows rested on fewer observations than `min_cell`, or on fewer people
-            than `min_people`.
-        begins: When the period begins, where `since` says how far back.
-        far: How many of these messages are of before 1990 or of the future.
-        nothing: The finding where there are no rows.
-        values_left_out: How many values of the rows that stay rested on fewer people than
-            `min_people`.
+        metric: The metric that was computed.
+        parameters: The values of its parameters.
+        filters: The filters that select messages.
+        generation: The generation of the snapshot that it was computed from.
+        left_out: The number of rows removed for having fewer observations than `min_cell`, or
+            fewer people than `min_people`.
+        begins: The local start of the period, if `since` is relative; else None.
+        far: The number of selected messages dated before 1990 or in the future.
+        nothing: The finding if there are no rows.
+        values_left_out: The number of values removed from the remaining rows for resting on fewer
+            people than `min_people`.
     """
 
     metric: Metric
@@ -90,14 +90,14 @@ class Answer:
         return frame
 
     def write(self, file: Path | str) -> None:
-        """Write all rows to a file that only its owner can read, in the place of an older one.
+        """Write all rows to a file that only its owner can read, replacing an existing file.
 
         Args:
-            file: It ends in .csv, .parquet or .json (a list of objects).
+            file: Its suffix selects the format: .csv, .parquet or .json (a list of objects).
 
         Raises:
-            InvalidValue: It has another ending, or lies in a home.
-            HomeNotWritable: It cannot be written.
+            InvalidValue: The suffix is another one, or the file lies inside a home.
+            HomeNotWritable: The file cannot be written.
         """
         from aico_lab.home import results_file
 
@@ -112,10 +112,7 @@ class Answer:
                     rows.write_json(target)
 
     def plot(self) -> Chart:
-        """Draw it.
-
-        An answer without rows gives a chart that says so.
-        """
+        """Return the chart; without rows, an empty chart with question and caption."""
         import altair as alt
 
         from aico_lab import charts
@@ -133,7 +130,7 @@ class Answer:
 
     @property
     def finding(self) -> str:
-        """What the answer is, in a sentence."""
+        """The result in one sentence."""
         if self._rows.is_empty() and not self.left_out:
             return self.nothing
         if not self.left_out:
@@ -145,7 +142,7 @@ class Answer:
 
     @property
     def notes(self) -> list[str]:
-        """What the intervals rest on, and where there is none for lack of people."""
+        """Notes on the intervals: their units, and whether any is missing or rough."""
         if UNITS not in self._rows.columns or self._rows.is_empty():
             return []
         rows = self._rows.filter(pl.col(UNITS) > 0)
@@ -166,7 +163,7 @@ class Answer:
 
     @property
     def caption(self) -> str:
-        """What it rests on: filters, zone, parameters, snapshot."""
+        """Parameters, filters, time zone, snapshot, notes, and counts of what was left out."""
         said = [f"{name} {value}" for name, value in self.parameters.items()]
         filters = self.filters
         limits = {name: getattr(filters, name) for name in ("since", "until", "role")}
@@ -178,7 +175,7 @@ class Answer:
                 said.append(chosen[0] if len(chosen) == 1 else f"{len(chosen)} {name}s")
         said += [f"days and hours of {filters.timezone}", f"snapshot {self.generation}"]
         if self.far and self.metric.far:
-            far = f"{counted(self.far, 'messages')} of before 1990 or of the future"
+            far = f"{counted(self.far, 'messages')} from before 1990 or in the future"
             said.append(f"{far} {self.metric.far}")
         said += self.notes
         if self.left_out:
@@ -190,7 +187,7 @@ class Answer:
 
     @property
     def fewest_people(self) -> int:
-        """The fewest people of a row or value that shows."""
+        """The fewest people that a displayed row or value rests on."""
         return self.filters.min_people or self.metric.min_people
 
     @property
@@ -228,7 +225,7 @@ class Answer:
             for row in self._texts()
         )
         more = "".join(f"<p>{escape(line)}</p>" for line in self._more())
-        return (  # nothing of it is a formula, though dollar signs may stand in names and words
+        return (  # the class keeps Jupyter from reading dollar signs in names as formulas
             '<div class="mathjax_ignore">'
             f"<p><strong>{escape(self.finding)}</strong><br>"
             f"<small>{escape(self.metric.question)} {escape(self.caption)}</small></p>"
@@ -250,9 +247,9 @@ class Answer:
 
 
 def typed(rows: pl.DataFrame, columns: Sequence[Column]) -> pl.DataFrame:
-    """Return the declared columns in their order and with their types, and those that do not show.
+    """Return the declared columns, in order and cast to their types, followed by hidden columns.
 
-    The latter begin with an underscore: what intervals, findings and `min_people` go by.
+    Hidden columns begin with an underscore; intervals, findings and `min_people` use them.
     """
     return rows.select(
         *(pl.col(column.name).cast(TYPES[column.type]) for column in columns),
@@ -263,30 +260,30 @@ def typed(rows: pl.DataFrame, columns: Sequence[Column]) -> pl.DataFrame:
 def without_small_cells(
     rows: pl.DataFrame, people: str, min_cell: int, min_people: int
 ) -> pl.DataFrame:
-    """Leave out rows of few observations or about few people; a row of none tells nothing.
+    """Remove rows with too few observations or people; rows with no observations stay.
 
     Args:
-        rows: Of an answer.
+        rows: The rows of an answer.
         people: The column that counts people.
-        min_cell: The fewest observations of a row that stays.
-        min_people: The fewest people of a row that stays.
+        min_cell: The fewest observations that a row may have.
+        min_people: The fewest people that a row may have.
     """
     n = pl.col(N).fill_null(0)
     enough = n >= min_cell
-    if min_people > 1:  # a row about nobody who is named is one about perhaps one person
+    if min_people > 1:  # a row without named people may be about a single person
         enough &= pl.col(people).fill_null(0) >= min_people
     return rows.filter((n == 0) | enough)
 
 
 def without_values_of_few(rows: pl.DataFrame, min_people: int) -> tuple[pl.DataFrame, int]:
-    """Leave out values that rest on fewer people than their row, and on too few of them.
+    """Replace values that rest on too few people, and their intervals, by null.
 
     Args:
-        rows: Of an answer. A column `_people_NAME` says how many people a column NAME rests on.
-        min_people: The fewest people of a value that stays, with its interval.
+        rows: The rows of an answer. `_people_NAME` counts the people that the column NAME rests on.
+        min_people: The fewest people that a value may rest on.
 
     Returns:
-        The rows, and how many values were left out.
+        The rows, and the number of values that were replaced.
     """
     if min_people <= 1:
         return rows, 0

@@ -1,4 +1,4 @@
-"""Ask metrics: compile the expression, run it where the data are, finish it, type it."""
+"""Compute metrics: compile the expression, run it in DuckDB, finish and type the rows."""
 
 from __future__ import annotations
 
@@ -29,9 +29,15 @@ if TYPE_CHECKING:
 
 
 def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, Any]) -> Answer:
-    """Compute a metric on the snapshot of a reader."""
+    """Compute a metric on the snapshot of a reader.
+
+    Raises:
+        InvalidValue: The metric does not take a role, or a bound of the period is invalid.
+        UnknownName: No message has one of the users or channels of the filters.
+        NeverSynced: The snapshot was made by another version of aico_lab.
+    """
     if filters.role and metric.role is RoleFilter.REFUSED:
-        raise InvalidValue(f"{metric.name} is not about one of the sides: leave out the role.")
+        raise InvalidValue(f"{metric.name} is about both sides at once: leave out the role.")
     connection = reader.connection()
     with translated("The snapshot"):
         _check_version(connection)
@@ -65,7 +71,12 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
 
 
 def check_filters(reader: Reader, filters: Filters) -> None:
-    """Raise what every metric would raise for these filters on the snapshot of a reader."""
+    """Validate filters against the snapshot of a reader, as every metric does.
+
+    Raises:
+        InvalidValue: A bound is not a time, or the period ends before it begins.
+        UnknownName: No message has one of the users or channels.
+    """
     connection = reader.connection()
     with translated("The snapshot"):
         _, times, _ = _describe(connection, filters)
@@ -75,13 +86,13 @@ def check_filters(reader: Reader, filters: Filters) -> None:
 
 @functools.lru_cache(maxsize=512)
 def compile_query(name: str, talk: Talk, parameters: tuple[tuple[str, Any], ...]) -> str:
-    """Return a metric's expression as DuckDB's SQL; a notebook asks the same questions often."""
+    """Return a metric's expression as DuckDB SQL, cached since notebooks repeat their questions."""
     expression = CATALOGUE[name].expression(talk, **dict(parameters))
     return str(ibis.to_sql(expression, dialect="duckdb"))
 
 
 def _check_version(connection: duckdb.DuckDBPyConnection) -> None:
-    # What a metric counts may mean something else in another version.
+    # Another version may define the columns that metrics count differently.
     if not views.are_of_this_version(connection):
         raise NeverSynced(
             "The snapshot was made by another version of aico_lab: run `aico-lab sync` first."
@@ -91,14 +102,14 @@ def _check_version(connection: duckdb.DuckDBPyConnection) -> None:
 def _describe(
     connection: duckdb.DuckDBPyConnection, filters: Filters
 ) -> tuple[int, dict[str, Any], int]:
-    """Return the snapshot's generation, the times of its messages, and how many are far ones.
+    """Return the snapshot's generation, the times for `Talk`, and the number of far messages.
 
-    The calendar begins with the first message of the people and channels in question, and ends with
-    the last one of all. Messages of before 1990 or of the future, whose times are most likely
-    wrong, do not stretch it, unless the filters ask for such times or there are no others.
+    The calendar begins with the first message of the selected people and channels, and ends with
+    the last message of all. Far messages, which are dated before 1990 or in the future and most
+    likely wrong, do not extend it, unless the filters ask for such times or there are no others.
     """
     now_ms = time.time_ns() // 1_000_000
-    # Each alone: what `since` counts back from, and so their order, is known only afterwards.
+    # Each bound alone: a relative `since` counts back from a message that is found only below.
     since, _ = replace(filters, until=None).bounds(now_ms)
     _, until = replace(filters, since=None).bounds(now_ms)
     first, last = min(FIRST_USUAL_MS, since or FIRST_USUAL_MS), max(now_ms, until or now_ms)
@@ -106,7 +117,7 @@ def _describe(
         f"coalesce({_is_one_of(column, names)}, false)"
         for column, names in (("user_id", filters.users), ("channel_id", filters.channels))
     )
-    # What the period leaves out anyway is not left out for its time.
+    # Messages outside an explicit bound are excluded by the filter, not counted as far.
     is_far = " OR ".join(
         condition
         for condition, bound in (
@@ -143,7 +154,7 @@ def _describe(
 
 
 def _names_several_people(connection: duckdb.DuckDBPyConnection, talk: Talk) -> bool:
-    """Whether what the filters leave is of more than one person who is named."""
+    """Return whether the selected turns name more than one person."""
     since, until = talk.bounds
     conditions = [
         "true" if since is None else f"started_ms >= {since}",
@@ -158,9 +169,9 @@ def _names_several_people(connection: duckdb.DuckDBPyConnection, talk: Talk) -> 
 
 
 def _is_one_of(column: str, names: Sequence[str]) -> str:
-    """Return a condition in SQL that holds for these names, and for all where there are none.
+    """Return an SQL condition that a column has one of these names; true if there are none.
 
-    DuckDB imports pandas to bind any value, which takes longer than to answer.
+    Literals instead of bound values: DuckDB imports pandas to bind, which is slower than the query.
     """
     quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
     return f"{column} IN ({quoted})" if names else "true"

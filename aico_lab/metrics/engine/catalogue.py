@@ -1,6 +1,6 @@
-"""The metrics by name: those of this package, and those that installed packages add.
+"""The catalogue of metrics by name: those of this package and those that installed packages add.
 
-A metric's module is imported when the metric is asked for, so that a shell or a notebook knows all
+A metric's module is imported on first access, so that completion in shells and notebooks lists all
 names at once.
 """
 
@@ -63,10 +63,10 @@ MODULES: Final = {
         "languages": "languages",
     },
 }
-"""The module of each metric of this package, by domain, in the order in which they are listed."""
+"""The module of each metric of this package, by domain, in the order of listings."""
 
 FORMER_NAMES: Final = {"repair": "mood_recovery"}
-"""Metrics that had another name, with the one that they have now."""
+"""Former names of metrics, with the current ones."""
 
 _PLACES: Final = {
     name: f"aico_lab.metrics.{domain}.{module}"
@@ -82,15 +82,15 @@ class Catalogue:
         """Return a metric.
 
         Raises:
-            UnknownName: There is none of that name.
-            ExtensionBroken: The package that adds it does not provide a metric.
+            UnknownName: No metric has that name.
+            ExtensionBroken: The package that adds the metric does not provide a valid one.
         """
         if name in _PLACES:
             found: Metric = getattr(import_module(_PLACES[name]), name)
             return found
         if name in FORMER_NAMES:
             raise UnknownName(
-                f"The metric {name!r} is called {FORMER_NAMES[name]!r} now: ask that."
+                f"The metric {name!r} was renamed: use {FORMER_NAMES[name]!r} instead."
             )
         if name in _added():
             return _load(_added()[name])
@@ -98,7 +98,7 @@ class Catalogue:
         raise UnknownName(f"There is no metric {name!r}{did_you_mean(name, list(self), see)}")
 
     def by_domain(self) -> tuple[list[Metric], list[ExtensionBroken]]:
-        """Return all metrics, domain by domain, and what is wrong with those that do not load."""
+        """Return all metrics ordered by domain, and the errors of those that do not load."""
         metrics, broken = [], []
         for name in self:
             try:

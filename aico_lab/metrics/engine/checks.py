@@ -1,4 +1,4 @@
-"""Parameters of several metrics that must make sense, besides having their type."""
+"""Range checks of parameters that several metrics share."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _MINUTES_OF_A_YEAR: Final = 525_600
 
 
 def to_gap_ms(gap_minutes: float) -> int:
-    """Return the silence that ends a session in milliseconds.
+    """Return the silence that ends a session, in milliseconds.
 
     Raises:
-        InvalidValue: It is no silence, or one of more than a year.
+        InvalidValue: The silence is not above 0, or is longer than a year.
     """
     gap_ms = round(gap_minutes * MS_PER_MINUTE)
     if not 0 < gap_minutes <= _MINUTES_OF_A_YEAR or not gap_ms:
@@ -26,20 +26,12 @@ def to_gap_ms(gap_minutes: float) -> int:
 
 
 def at_least(name: str, value: float, least: float) -> None:
-    """Refuse a parameter that is too small.
-
-    Raises:
-        InvalidValue: It is.
-    """
+    """Raise InvalidValue if a parameter is below its least value."""
     if value < least:
-        raise InvalidValue(f"{name} is {least:g} or more, not {value:g}.")
+        raise InvalidValue(f"{name} is at least {least:g}, not {value:g}.")
 
 
 def more_than_nothing(name: str, value: float, *, most: float) -> None:
-    """Refuse a parameter that is zero or negative, or too large to be meant.
-
-    Raises:
-        InvalidValue: It is.
-    """
+    """Raise InvalidValue if a parameter is 0, negative, or above its greatest value."""
     if not 0 < value <= most:
         raise InvalidValue(f"{name} is more than 0 and at most {most:,g}, not {value:g}.")

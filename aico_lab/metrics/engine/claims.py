@@ -1,10 +1,10 @@
-"""How much a sentence may claim: that depends on how many people or conversations it rests on.
+"""Word findings so that a sentence claims no more than its number of people supports.
 
-The title of a chart is what people remember. So one rule holds for all estimates: a value that
-rests on `FEW` units or more is stated, one that rests on `FEWEST` or more, or mainly on one of
-them, is called uncertain, and below that a sentence says that there is too little data, and
-describes at most what was observed. Plain counts, such as those of `overview`, the activity metrics
-and `sessions`, are stated whatever their number.
+People remember the title of a chart, so one rule holds for all estimates. The units are people or
+conversations. A value that rests on at least `FEW` units is stated. One that rests on at least
+`FEWEST`, or mainly on a single unit, is called uncertain. Below `FEWEST` the sentence says that
+there is too little data, and at most describes what was observed. Plain counts, such as those of
+`overview`, the activity metrics and `sessions`, are stated whatever their number.
 """
 
 from __future__ import annotations
@@ -25,29 +25,24 @@ _SINGULAR: Final = {"people": "person", MIXED: "person or unnamed conversation"}
 _NAMED: Final = 3
 
 _NOTHING: Final = 1e-9
-"""A smaller number is what the rounding of sums leaves of 0."""
+"""Numbers with a smaller absolute value are rounding errors of sums, and written as 0."""
 
 DOMINANT: Final = 25.0
-"""Above such a share of one person, in percent, a number is mainly that person's."""
+"""A number rests mainly on one person if that person's share, in percent, is above this."""
 
 
 def counted(number: int, plural: str) -> str:
-    """Return a number with its noun: '1 person', '2 people'.
-
-    Args:
-        number: How many.
-        plural: The noun, in the plural.
-    """
+    """Return a number with its noun, given in the plural: '1 person', '2 people'."""
     singular = _SINGULAR.get(plural) or plural.removesuffix("s")
     return f"{number:,} {singular if number == 1 else plural}"
 
 
 def written(value: float, *, signed: bool = False) -> str:
-    """Return a number with three digits that count, or all before the point; never as 1e+03.
+    """Return a number with three significant digits, or all integer digits; never as 1e+03.
 
     Args:
         value: The number.
-        signed: Whether one above 0 has its sign.
+        signed: Whether numbers from 0 on have a plus sign.
     """
     if abs(value) < _NOTHING:
         return "+0" if signed else "0"
@@ -59,19 +54,19 @@ def written(value: float, *, signed: bool = False) -> str:
 
 
 def too_little(number: int, plural: str, needed: int = FEWEST) -> str:
-    """Return the sentence that stands where a finding would claim too much."""
+    """Return the sentence that replaces a finding with too few units."""
     return f"Too little data: {counted(number, plural)}, where {needed} are needed"
 
 
 def each(rows: pl.DataFrame, say: Callable[[Row], str | None]) -> str:
-    """Return one sentence about all rows, each as sure as its number of units allows.
+    """Return one sentence about all rows, each worded as its number of units allows.
 
     Args:
-        rows: Of an answer, with the columns `_units` and `_unit`.
-        say: Returns what a row says, or None where it says nothing.
+        rows: The rows of an answer, with the columns `_units` and `_unit`.
+        say: Returns the text of a row, or None if the row has none.
 
     Returns:
-        What the rows say, separated by semicolons; empty where they say nothing.
+        The texts of the rows, separated by semicolons; empty if there are none.
     """
     sure, thin = [], []
     for row in rows.iter_rows(named=True):
@@ -79,7 +74,7 @@ def each(rows: pl.DataFrame, say: Callable[[Row], str | None]) -> str:
         if text is None:
             continue
         units = counted(row[UNITS], row[UNIT])
-        if not row[UNITS]:  # that there is nothing is a fact
+        if not row[UNITS]:  # the absence of data needs no caveat
             sure.append(text)
         elif row[UNITS] < FEWEST:
             thin.append((row[UNITS], text, units))
@@ -98,13 +93,13 @@ def each(rows: pl.DataFrame, say: Callable[[Row], str | None]) -> str:
 
 
 def described(text: str, units: int, unit: str, most: float | None = None) -> str:
-    """Return one sentence, as sure as the number of its units allows.
+    """Return one sentence, worded as the number of its units allows.
 
     Args:
-        text: What was found, with a small letter at the beginning.
-        units: How many people or conversations it rests on.
-        unit: What they are, in the plural.
-        most: The share of the largest of them, in percent.
+        text: The finding, beginning with a lower-case letter.
+        units: The number of units that it rests on.
+        unit: The noun of the units, in the plural.
+        most: The share of the largest unit, in percent.
     """
     if units < FEWEST:
         return f"Too little data ({counted(units, unit)}) for more than a description: {text}"
@@ -112,12 +107,12 @@ def described(text: str, units: int, unit: str, most: float | None = None) -> st
 
 
 def doubt(units: int, unit: str, most: float | None = None) -> str:
-    """Return what follows a claim that rests on too little; empty where it is enough.
+    """Return the caveat of a claim that rests on few units or mainly on one; empty if it does not.
 
     Args:
-        units: How many people or conversations it rests on.
-        unit: What they are, in the plural.
-        most: The share of the largest of them, in percent.
+        units: The number of units that the claim rests on.
+        unit: The noun of the units, in the plural.
+        most: The share of the largest unit, in percent.
     """
     if units < FEW:
         return f" (uncertain: {counted(units, unit)})"
@@ -127,11 +122,11 @@ def doubt(units: int, unit: str, most: float | None = None) -> str:
 
 
 def dominated(most: float | None, what: str) -> str:
-    """Return what follows a claim about periods that is mainly about one person; else nothing.
+    """Return the caveat of a claim about periods that rests mainly on one person; else "".
 
     Args:
         most: The largest share of one person, in percent.
-        what: What it is a share of.
+        what: The noun of what the share is of, in the plural.
     """
     if most is None or most <= DOMINANT:
         return ""
@@ -139,12 +134,12 @@ def dominated(most: float | None, what: str) -> str:
 
 
 def leading(rows: pl.DataFrame, value: str, name: str) -> str:
-    """Return the name of the row with the largest value; the names of all, where several tie.
+    """Return the name of the row with the largest value, or the names of all rows that tie.
 
     Args:
-        rows: At least one, with a value.
-        value: The column of the values.
-        name: The column of the names.
+        rows: At least one row, with a value.
+        value: The column of values.
+        name: The column of names.
     """
     top = rows.filter(pl.col(value) == pl.col(value).max())
     names = [str(one) for one in top[name].to_list()]

@@ -1,7 +1,8 @@
-"""Charts that several metrics draw alike.
+"""Charts that several metrics share.
 
-Every value is aggregated already; a chart has as many marks as the answer has rows. Altair takes a
-second to import, and most answers are never drawn: whatever draws imports it itself.
+Values are aggregated before drawing, so a chart has about as many marks as the answer has rows.
+Altair takes a second to import and most answers are never drawn, so each drawing function imports
+it.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 
 WIDTH = 640
 LINE = 26
-"""Height of a category, in pixels."""
+"""Height of one category, in pixels."""
 
 
 def label(answer: Answer, name: str) -> str:
-    """Return the title of an axis: what a column means, and its unit."""
+    """Return the title of an axis: the meaning of a column, and its unit."""
     column = next(column for column in answer.metric.columns if column.name == name)
     meaning = column.meaning[:1].upper() + column.meaning[1:]
     return f"{meaning} ({column.unit})" if column.unit else meaning
@@ -44,10 +45,10 @@ def dots(
     """Draw one value for each category as a dot, with its interval as a bar.
 
     Args:
-        answer: What to draw; it has `VALUE_low` and `VALUE_high`.
-        value: The column.
+        answer: The answer, with columns `VALUE_low` and `VALUE_high`.
+        value: The column of values.
         category: The column that names the rows.
-        colour: A column of sides.
+        colour: The column of sides ('user', 'assistant') that sets the colour, or None.
         zero: Whether the axis begins at 0.
         reference: A value to compare with, drawn as a line.
     """
@@ -70,11 +71,11 @@ def dots(
 def side_by_side(
     answer: Answer, columns: Mapping[str, str], title: str, *, reference: float | None = None
 ) -> Chart:
-    """Draw several values of each side, that compare with each other, each with its interval.
+    """Draw several comparable values of each side, each with its interval.
 
     Args:
-        answer: What to draw; it has `role`, and for each column `COLUMN_low` and `COLUMN_high`.
-        columns: What each column is called in the chart.
+        answer: The answer, with `role`, and `COLUMN_low` and `COLUMN_high` for each column.
+        columns: The label of each column in the chart.
         title: The title of the axis, with its unit.
         reference: A value to compare with, drawn as a line.
     """
@@ -117,7 +118,7 @@ def _with_ends(
 
 
 def side(column: str) -> alt.Color:
-    """Colour by side: each has one colour in every chart."""
+    """Return the colour encoding of the sides, the same in every chart."""
     import altair as alt
 
     sides = alt.Scale(domain=["user", "assistant"], range=[charts.BLUE, charts.VERMILION])

@@ -1,4 +1,4 @@
-"""What part of the conversations a question is about; the same for every metric."""
+"""Filters that select messages, the same for every metric."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _WEEK: Final = re.compile(r"\d{4}-?W\d{2}")
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What part of the conversations counts.
+    """Select messages, and set the least numbers of observations and people.
 
     Attributes:
-        since: The first day or moment. '30d' means 30 days that end with the day of the last
-            message, '4w' weeks of seven such days, and '12h' hours back from the last message; the
-            last one is the last that is not of the future.
-        until: The last day, or the moment from which on nothing counts.
-        user: Only these people.
-        channel: Only these channels.
-        role: Only what this side wrote.
-        timezone: An IANA name; days, weeks and hours are counted in it.
-        min_cell: Rows that rest on fewer observations (their column `n`) are left out.
-        min_people: Rows about fewer people are left out, and values that rest on fewer; None leaves
-            it to the metric, which is 1, but 5 where an answer holds words.
+        since: The first day or moment, or how far to count back from the last message that is not
+            in the future: '30d' is 30 days ending with the day of that message, '4w' four weeks
+            of seven such days, '12h' twelve hours before it.
+        until: The last day (included), or a moment (excluded).
+        user: Only messages of these people.
+        channel: Only messages in these channels.
+        role: Only messages by this side.
+        timezone: The IANA name of the zone that defines days, weeks and hours.
+        min_cell: Rows with fewer observations (column `n`) are left out.
+        min_people: Rows about fewer people, and values that rest on fewer, are left out. None
+            means the metric's default: 1, or 5 for answers that contain words.
     """
 
     since: Moment | None = None
@@ -63,22 +63,22 @@ class Filters:
 
     @property
     def users(self) -> tuple[str, ...]:
-        """The people, or none for all."""
+        """The selected people; empty for all."""
         return self.user if isinstance(self.user, tuple) else ()
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """The channels, or none for all."""
+        """The selected channels; empty for all."""
         return self.channel if isinstance(self.channel, tuple) else ()
 
     def bounds(self, recent_ms: int) -> tuple[int | None, int | None]:
-        """Return the period in UTC milliseconds, from the first on and before the second.
+        """Return start (included) and end (excluded) of the period, in UTC milliseconds.
 
         Args:
-            recent_ms: When the last message was written that is not of the future.
+            recent_ms: The time of the last message that is not in the future, in UTC milliseconds.
 
         Raises:
-            InvalidValue: One of them is no time, or the period ends before it begins.
+            InvalidValue: A bound is not a time, or the period ends before it begins.
         """
         zone = get_zone(self.timezone)
         since = None if self.since is None else _start(self.since, zone, recent_ms)
@@ -90,10 +90,10 @@ class Filters:
         return since, until
 
     def begins(self, since_ms: int | None) -> str | None:
-        """Return when the period begins, if `since` does not: it may count back from a message.
+        """Return the local start of the period if `since` is relative ('30d'); else None.
 
         Args:
-            since_ms: When it begins, as `bounds` gives it.
+            since_ms: The start of the period that `bounds` returns.
         """
         back = _counts_back(self.since)
         if back is None or since_ms is None:
@@ -121,7 +121,7 @@ def _names(what: str, given: str | Sequence[str] | None) -> tuple[str, ...] | No
     except TypeError:
         names = ()
     if not names or not all(isinstance(name, str) for name in names):
-        raise InvalidValue(f"Give {what} as one id or a list of ids, not {given!r}.")
+        raise InvalidValue(f"{what} is one id or a list of ids, not {given!r}.")
     return names
 
 
@@ -129,14 +129,14 @@ def _start(given: Moment, zone: ZoneInfo, recent_ms: int) -> int:
     if back := _counts_back(given):
         number, unit = int(back[1]), back[2]
         if number == 0:
-            raise InvalidValue(f"since={given!r} is no time at all: go back by at least 1{unit}.")
+            raise InvalidValue(f"since={given!r} goes back by nothing: use at least 1{unit}.")
         if unit == "h":
             return recent_ms - number * MS_PER_HOUR
         last_day = to_local(recent_ms, zone).date()
         try:
             first_day = last_day - timedelta(days=number * (7 if unit == "w" else 1) - 1)
         except OverflowError:
-            raise InvalidValue(f"since={given!r} goes back beyond the calendar.") from None
+            raise InvalidValue(f"since={given!r} goes back before the year 1.") from None
         return midnight(first_day, zone.key)
     parsed = _parse("since", given)
     return _exactly(parsed, zone) if isinstance(parsed, datetime) else midnight(parsed, zone.key)
@@ -157,16 +157,16 @@ def _parse(name: str, given: Moment) -> date | datetime:
         return given
     try:
         text = given.strip()
-        if _WEEK.fullmatch(text):  # Python takes it for the week's Monday
+        if _WEEK.fullmatch(text):  # Python parses it as the Monday of the week
             raise ValueError(text)
         try:
             return date.fromisoformat(text)
         except ValueError:
             return datetime.fromisoformat(text)
     except (ValueError, AttributeError, TypeError):
-        also = ", or how far back as '30d', '4w', '12h'" if name == "since" else ""
+        also = ", or how far back, as '30d', '4w' or '12h'" if name == "since" else ""
         raise InvalidValue(
-            f"{name}={given!r} is no time: give a day as '2024-05-01', a moment as "
+            f"{name}={given!r} is not a time: give a day as '2024-05-01', a moment as "
             f"'2024-05-01T12:30'{also}."
         ) from None
 

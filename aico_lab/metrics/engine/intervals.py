@@ -1,20 +1,20 @@
 """95 % intervals of statistics of sums, by the jackknife over people or conversations.
 
-What one person writes is alike, so messages are no independent observations: the units are whole
-people, or whole conversations where nobody or only one person is named. Each unit is left out in
-turn; the spread of the statistic without it gives the standard error (Efron and Stein, "The
-jackknife estimate of variance", 1981), which for sums of clusters is the estimator that MacKinnon,
-Nielsen and Webb (2023) recommend for few clusters. Means of amounts are handled on the logarithmic
-scale and shares on the logit scale, where their distribution is closer to a normal one.
+Messages of one person resemble each other, so they are not independent observations. The units are
+whole people, or whole conversations if at most one person is named. Each unit is left out in turn;
+the spread of the leave-one-out statistics gives the standard error (Efron and Stein, "The jackknife
+estimate of variance", 1981). For sums over clusters this is the estimator that MacKinnon, Nielsen
+and Webb (2023) recommend for few clusters. Means of amounts are estimated on the logarithmic scale
+and shares on the logit scale, where their distribution is closer to normal.
 
-A few units often carry most of the spread. So the quantile is Student's with Satterthwaite's
-degrees of freedom, those of a variance that is estimated from n values of kurtosis k:
+A few units often carry most of the spread. Hence the quantile is that of Student's t distribution
+with Satterthwaite's degrees of freedom, for a variance estimated from n values of kurtosis k:
 2 n / (k - (n - 3) / (n - 1)), and at most n - 1.
 
-`tests/test_metrics_coverage.py` simulates how often these intervals cover the truth: 92 to 97 % at
-50 and more units of skewed sizes, where percentiles of the bootstrap cover 74 to 95 %. Where units
-of much weight also differ in their values it is less, 85 to 93 %. Nothing is drawn at random, and
-time and memory grow with the units only as those of a few sums do.
+`tests/test_metrics_coverage.py` simulates the coverage of these intervals: 92 to 97 % with at least
+50 units of skewed sizes, where bootstrap percentiles cover 74 to 95 %. It is lower, 85 to 93 %,
+where heavy units also differ in their values. The method is deterministic; its time and memory grow
+with the number of units like those of a few sums.
 """
 
 from __future__ import annotations
@@ -36,43 +36,44 @@ if TYPE_CHECKING:
 Scale: TypeAlias = Literal["identity", "log", "logit", "atanh"]
 
 FEWEST: Final = 10
-"""Below so many units no interval is given: in simulations it would cover too rarely."""
+"""The fewest units of an interval: with fewer, its simulated coverage is too low."""
 
 FEW: Final = 30
-"""Below so many units an interval is rough, and a finding uncertain."""
+"""Below this number of units an interval is called rough, and a finding uncertain."""
 
 UNITS: Final = "_units"
 UNIT: Final = "_unit"
 MIXED: Final = "people and unnamed conversations"
-"""What units are where people are named in some conversations, and nobody in others."""
+"""The noun of the units if some conversations name a person and others do not."""
 
 MOST: Final = "_most"
-"""Columns beside those of an answer: how many units a row rests on, what a unit is, and the share
-of the largest one, in percent, of what is counted."""
+"""Hidden columns of an answer: the number of units of a row (`_units`), the noun of the units
+(`_unit`), and the largest unit's share of the counted amount, in percent (`_most`)."""
 
 TOTAL: Final = "_total"
-"""What a finding needs of all rows, also of those that are left out."""
+"""A hidden column with a total over all rows, also over rows that are left out of the answer."""
 
 PEOPLE_OF: Final = "_people_"
-"""Begins the column of how many people a value rests on, where that is not the row's own number."""
+"""Prefix of hidden columns that count the people of a value, where the row has more people."""
 
 _EQUAL: Final = 1e-12
-"""Statistics that differ less when a unit is left out differ by the rounding of sums."""
+"""Smaller differences between statistics are rounding errors of sums."""
 
 _AT_ONCE: Final = 500_000
-"""Rows that are handled at a time, so that memory hardly grows with them."""
+"""The number of rows per batch, which bounds the memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statistic:
-    """A function of sums, and how its interval is made.
+    """A function of sums, with the scale of its interval.
 
     Attributes:
-        function: From sums, each an array of any shape, to the values of the statistic.
-        of: The sums without which a unit contributes nothing, such as the denominator.
-        scale: On which scale the statistic is nearly normal.
+        function: Maps sums, arrays of one shape, to the values of the statistic.
+        of: The sums, such as the denominator, of which a unit needs at least one other than 0 to
+            contribute.
+        scale: The scale on which the statistic is nearly normal.
         whole: The factor of the result: 100 for percent.
-        within: The least and the greatest value that it can have.
+        within: The least and the greatest possible value.
     """
 
     function: Callable[[Sums], Numbers]
@@ -92,10 +93,10 @@ def mean(
     """Return the statistic total / count.
 
     Args:
-        total: The sum of the amounts.
-        count: How many there are.
+        total: The name of the sum of amounts.
+        count: The name of their number.
         scale: 'log' for amounts that are never negative.
-        within: The least and the greatest amount that there can be.
+        within: The least and the greatest possible amount.
     """
     return Statistic(lambda sums: sums[total] / sums[count], (count,), scale, within=within)
 
@@ -116,26 +117,26 @@ def estimate(
     """Compute statistics of sums for each group, each with its 95 % interval.
 
     Args:
-        rows: One row for each group and unit, in any order: sums, and `known`, which says whether
-            the unit is a person who is named, or a conversation with one.
-        by: The columns of the groups; none for one group of all.
-        unit: What a unit is, in the plural: 'people', 'conversations', 'weeks'.
-        statistics: Each by its name.
-        silent: Units without a row, whose sums are all 0: they say how often there is nothing, and
-            are not counted among those that a statistic rests on.
+        rows: One row for each group and unit, in any order: sums, and `known`, whether the unit is
+            a named person or a conversation with one.
+        by: The group columns; empty for a single group.
+        unit: The noun of the units, in the plural: 'people', 'conversations', 'weeks'.
+        statistics: The statistics by name.
+        silent: The number of further units per group whose sums are all 0. They enter the variance,
+            but do not count as units that a statistic rests on.
 
     Returns:
-        One row for each group, in their order: `by`, the sums, `people` (those who are named, of
-        the first statistic), `_unit`, and for each statistic `NAME`, `NAME_low`, `NAME_high`, and
-        the units and people that it rests on as `_units_NAME` and `_people_NAME`; `_units` and
-        `_most` (the largest unit's share of what is counted, in percent) are those of the first. A
-        statistic that is 0/0 is null. Its interval is null where fewer than `FEWEST` units
-        contribute, and where all units are equal, unless that is a share of 0 or of all.
+        One row for each group, sorted: `by`, the sums, `people` (named people of the first
+        statistic), `_unit`, and for each statistic `NAME`, `NAME_low`, `NAME_high`, and the numbers
+        of units and people that it rests on, `_units_NAME` and `_people_NAME`. `_units` and `_most`
+        (the largest unit's share, in percent) belong to the first statistic. A statistic of 0/0 is
+        null. An interval is null if fewer than `FEWEST` units contribute, or if all units are
+        equal, except for shares of 0 or 100 %.
     """
     sums = [name for name in rows.columns if name not in {*by, "known"}]
     if rows.is_empty():
         return _nothing(rows, by, sums, statistics)
-    # Sums depend on the order of what is added: the same rows always have the same one.
+    # Floating-point sums depend on the order of the rows: sort, so that results are reproducible.
     rows = rows.with_columns(
         pl.col(sums).cast(pl.Float64).fill_null(0), pl.col("known").cast(pl.Boolean)
     ).sort(*by, "known", *sums, nulls_last=False)
@@ -168,11 +169,11 @@ def estimate(
 
 
 def unit_of(people: str, unit: str) -> pl.Expr:
-    """Return the column `_unit`: what `_units` counts, where some may be unnamed conversations.
+    """Return the column `_unit`: `unit`, or `MIXED` if some units are unnamed conversations.
 
     Args:
-        people: The column that counts those units which are people who are named.
-        unit: What a unit is where it is nothing else: 'people', 'conversations', 'weeks'.
+        people: The column that counts the units that are named people.
+        unit: The noun of the units, in the plural: 'people', 'conversations', 'weeks'.
     """
     if unit != "people":
         return pl.lit(unit).alias(UNIT)
@@ -181,7 +182,7 @@ def unit_of(people: str, unit: str) -> pl.Expr:
 
 
 def _numbered(rows: pl.DataFrame, by: Sequence[str]) -> NDArray[np.int64]:
-    """Return the number of each row's group, from 0 in their order."""
+    """Return the group number of each sorted row, from 0."""
     if not by:
         return np.zeros(rows.height, np.int64)
     return rows.select(pl.struct(by).rle_id().cast(pl.Int64)).to_series().to_numpy()
@@ -208,14 +209,14 @@ def _nothing(
 
 @dataclass(frozen=True, slots=True)
 class _Units:
-    """The sums of every unit.
+    """The sums of every unit in every group.
 
     Attributes:
-        values: Arrays of a value for each unit and group.
-        group: The group of each.
-        sums: Arrays of a value for each group.
-        known: Whether the unit is a person who is named.
-        silent: Further units in each group, whose sums are all 0.
+        values: For each sum, an array with one value per row (unit and group).
+        group: The group number of each row.
+        sums: For each sum, an array with one value per group.
+        known: Whether the unit of each row names a person.
+        silent: The number of further units in each group whose sums are all 0.
     """
 
     values: Mapping[str, Numbers]
@@ -226,13 +227,13 @@ class _Units:
 
 
 class _Spread:
-    """How much a statistic changes when each unit is left out.
+    """The leave-one-out deviations of a statistic, for each group.
 
     Attributes:
-        value: The statistic of each group, on its own scale.
-        contributing: How many units each group's statistic rests on.
-        people: How many units that name a person it rests on.
-        largest: The largest unit's share of what the statistic is divided by.
+        value: The statistic, untransformed.
+        contributing: The number of units that the statistic rests on.
+        people: The number of these units that name a person.
+        largest: The largest unit's share, from 0 to 1, of the statistic's first sum in `of`.
     """
 
     def __init__(self, statistic: Statistic, units: _Units) -> None:
@@ -249,7 +250,7 @@ class _Spread:
         np.maximum.at(largest, group, values[statistic.of[0]])
         with np.errstate(divide="ignore", invalid="ignore"):
             self.largest: Numbers = largest / sums[statistic.of[0]]
-        # On the scale of the statistic, and as it is: the sums of squares, of fourth powers.
+        # Sums of squares and of fourth powers: on the statistic's scale, and untransformed.
         self._scaled, self._plain = np.zeros((2, groups)), np.zeros((2, groups))
         transformed = _to_scale(statistic.scale, self.value)
         for start in range(0, len(group), _AT_ONCE):
@@ -271,14 +272,14 @@ class _Spread:
             self._alike = self._plain[0] <= rounding
 
     def interval(self) -> tuple[Numbers, Numbers]:
-        """Return both ends for each group, from 0 to 1 for a share; NaN where there is none."""
+        """Return the low and high ends for each group; NaN where there is no interval."""
         scale = self._statistic.scale
         middle = _to_scale(scale, self.value)
         reach = self._reach(self._scaled)
         with np.errstate(invalid="ignore"):
             low, high = _from_scale(scale, middle - reach), _from_scale(scale, middle + reach)
         if scale != "identity":
-            # One unit decides whether the statistic is at the end of its scale.
+            # Without some unit the statistic is at the end of its scale, so the reach is infinite.
             plain = self._at_the_end()
             low, high = (
                 np.where(np.isfinite(reach), end, other)
@@ -286,14 +287,14 @@ class _Spread:
             )
         low, high = (np.clip(end, *self._statistic.within) for end in (low, high))
         none = (self.contributing < FEWEST) | np.isnan(self.value)
-        # Units that are all alike tell nothing of how others differ; but never, or always, is rare.
+        # Equal units say nothing about variation, except for shares of 0 or 1 (see `wilson`).
         rare = (scale == "logit") & ((self.value == 0) | (self.value == 1))
         none |= self._alike & ~rare
         low[none] = high[none] = np.nan
         return low, high
 
     def _reach(self, powers: Numbers) -> Numbers:
-        """Return half the width of the interval; NaN where it cannot be known."""
+        """Return half the width of the interval; NaN where the variance is 0 or undefined."""
         squares, fourths = powers
         n = self._n
         with np.errstate(all="ignore"):
@@ -304,7 +305,7 @@ class _Spread:
         return np.where(np.isfinite(reach) & (squares > 0), reach, np.nan)
 
     def _at_the_end(self) -> tuple[Numbers, Numbers]:
-        """Return the ends where leaving out one unit makes the transformed statistic infinite."""
+        """Return low and high ends for groups in which a leave-one-out statistic is infinite."""
         if self._statistic.scale != "logit":
             reach = self._reach(self._plain)
             least = 0.0 if self._statistic.scale == "log" else -1.0
@@ -320,24 +321,24 @@ class _Spread:
 
 
 def wilson(share: Numbers, n: Numbers, quantile: Numbers) -> tuple[Numbers, Numbers]:
-    """Return the interval of Wilson (1927) of a share of `n` independent observations.
+    """Return the interval of Wilson (1927) for a share of `n` independent observations.
 
     Args:
-        share: From 0 to 1.
-        n: So many observations.
-        quantile: Of the normal distribution, or of Student's.
+        share: The share, from 0 to 1.
+        n: The number of observations.
+        quantile: The quantile of the normal or of Student's t distribution.
     """
     with np.errstate(all="ignore"):
         squared = quantile**2 / n
         middle = (share + squared / 2) / (1 + squared)
         half = np.sqrt(share * (1 - share) / n + squared / n / 4) * quantile / (1 + squared)
-    # At the ends of the scale the two are equal, but for rounding.
+    # For shares of 0 and 1 one end equals the share exactly; rounding would shift it.
     low, high = np.where(share <= 0, 0, middle - half), np.where(share >= 1, 1, middle + half)
     return np.clip(low, 0, 1), np.clip(high, 0, 1)
 
 
 def student(freedom: Numbers) -> Numbers:
-    """Return the 97.5 % quantile of Student's distribution."""
+    """Return the 97.5 % quantile of Student's t distribution."""
     from scipy import special
 
     quantile: Numbers = special.stdtrit(freedom, 0.975)
@@ -347,7 +348,7 @@ def student(freedom: Numbers) -> Numbers:
 def _fewest(
     parts: Sequence[NDArray[np.bool_]], group: NDArray[np.int64], groups: int
 ) -> NDArray[np.int64]:
-    """Count the units of each group in each of the parts, and return the smallest count."""
+    """Return, for each group, the smallest number of units among the given masks."""
     counts: NDArray[np.int64] = np.min(
         [np.bincount(group[part], minlength=groups) for part in parts], axis=0
     )

@@ -1,7 +1,7 @@
-"""Local times as whole numbers, the same on every engine.
+"""Local times as integers, the same on every engine.
 
-Engines bring time zone data of their own and differ in what they can do with zoned times. Here the
-offsets that a zone had while the messages were written are looked up once, and become a sum.
+Engines ship their own time zone data and differ in their support of zoned times. This module looks
+up a zone's UTC offsets for the years of the messages once, and adds them as integers.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_MS: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 _LAST_MS: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 _LAST_DAY: Final = _LAST_MS // MS_PER_DAY
-"""The ends of the calendar, which has the years 1 to 9999."""
+"""The ends of Python's calendar, which has the years 1 to 9999."""
 
 _UNCHANGED: Final = 1800
-"""Before this year no zone has changed its clocks."""
+"""No zone changed its clocks before this year."""
 
 _RULES: Final = 2100
-"""From this year on zones follow yearly rules, so that the calendar's cycle is theirs, too; what
-the zone data foretell year by year, as for Morocco, ends before."""
+"""From this year on all zones follow yearly rules, so offsets repeat with the calendar's cycle.
+Year-by-year predictions in the zone data, as for Morocco, end before."""
 
 _CYCLE: Final = 400  # years
 _CYCLE_MS: Final = 146_097 * MS_PER_DAY
 
 
 def to_ms(moment: datetime) -> int:
-    """Return the milliseconds since 1970 of an aware time."""
+    """Return an aware time in milliseconds since 1970 (UTC)."""
     return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 def to_local(ms: int, zone: ZoneInfo) -> datetime:
-    """Return the time of day in a zone, at so many milliseconds since 1970.
+    """Return the local time of a zone at a time in milliseconds since 1970.
 
-    In the first or the last hours of the calendar a zone's clock may show a time outside of it:
-    then this is the time of UTC. A moment outside the calendar is taken for the nearest in it.
+    Where the local time would lie outside the calendar, in its first or last hours, the result is
+    in UTC. A moment outside the calendar is replaced by the nearest one inside.
     """
     moment = _EPOCH + timedelta(milliseconds=min(max(ms, _FIRST_MS), _LAST_MS))
     try:
@@ -58,15 +58,15 @@ def to_local(ms: int, zone: ZoneInfo) -> datetime:
 
 
 def midnight(day: date, zone: str) -> int:
-    """Return when a day begins in a zone, in milliseconds since 1970.
+    """Return the beginning of a day in a zone, in milliseconds since 1970.
 
-    Where clocks leap over midnight, that is the moment at which they do.
+    If clocks skip midnight, the day begins at the moment of the change.
     """
     return to_ms(datetime.combine(day, time(), get_zone(zone)))
 
 
 def first_day_from(ms: int, zone: str) -> int:
-    """Return the first day that begins in a zone at a moment or later, in days since 1970."""
+    """Return the first day that begins in a zone at `ms` or later, in days since 1970."""
     day = to_local(ms, get_zone(zone)).toordinal() - _EPOCH.toordinal()
     while _begins(day, zone) < ms:
         day += 1
@@ -74,8 +74,8 @@ def first_day_from(ms: int, zone: str) -> int:
 
 
 def odd_days(zone: str, first: date, last: date) -> list[date]:
-    """Return the days from one to another that do not have 24 hours in a zone."""
-    # A day may lie in two years of UTC.
+    """Return the days from `first` to `last` that do not have 24 hours in a zone."""
+    # A local day may lie in two UTC years.
     years = range(max(first.year - 1, date.min.year), min(last.year + 1, date.max.year) + 1)
     changes = [begins // MS_PER_DAY for begins, _ in offsets(zone, years)[1:]]
     near = {day + apart for day in changes for apart in (-1, 0, 1)}
@@ -89,45 +89,45 @@ def odd_days(zone: str, first: date, last: date) -> list[date]:
 
 
 def _begins(day: int, zone: str) -> int:
-    """Return when a day begins, which may be one after the calendar's last."""
+    """Return the beginning of a day, which may lie after the end of the calendar."""
     known = min(day, _LAST_DAY)
     begins = midnight(date.fromordinal(known + _EPOCH.toordinal()), zone)
     return begins + (day - known) * MS_PER_DAY
 
 
 def local_ms(ts_ms: ir.IntegerValue, shifts: Sequence[tuple[int, int]]) -> ir.IntegerValue:
-    """Shift UTC milliseconds to a zone's local time.
+    """Return the local time of UTC milliseconds, in milliseconds.
 
     Args:
         ts_ms: UTC milliseconds.
-        shifts: What the zone adds, as `offsets` gives it for the years of these times.
+        shifts: The result of `offsets` for the years of these times.
     """
 
     def offset(among: Sequence[tuple[int, int]]) -> ir.IntegerValue:
         if len(among) == 1:
             return ibis.literal(among[0][1], "int64")
-        middle = len(among) // 2  # in halves: the ends of the calendar are thousands of shifts away
+        middle = len(among) // 2  # binary search: a zone may have thousands of shifts
         return ibis.ifelse(ts_ms < among[middle][0], offset(among[:middle]), offset(among[middle:]))
 
     return ts_ms + offset(shifts)
 
 
 def year_of(ms: int) -> int:
-    """Return the year of UTC, at so many milliseconds since 1970."""
+    """Return the UTC year of a time in milliseconds since 1970."""
     return (_EPOCH + timedelta(milliseconds=ms)).year
 
 
 def offsets(zone: str, years: Iterable[int]) -> tuple[tuple[int, int], ...]:
-    """Return what a zone adds to UTC in some years, and from when on.
+    """Return the UTC offsets of a zone in some years.
 
-    As the offset of a time that `to_local` gives as that of UTC, it is 0.
+    The offset is 0 where `to_local` falls back to UTC.
 
     Args:
         zone: An IANA name.
-        years: Of UTC, in ascending order; for a time in another year this says nothing.
+        years: UTC years, in ascending order; the result does not hold for times in other years.
 
     Returns:
-        Pairs of UTC milliseconds and the offset that holds from then on, in milliseconds.
+        Pairs of UTC milliseconds and the offset in effect from then on, in milliseconds.
     """
     found: list[tuple[int, int]] = []
     for year in years:
@@ -139,7 +139,7 @@ def offsets(zone: str, years: Iterable[int]) -> tuple[tuple[int, int], ...]:
 
 @functools.lru_cache(maxsize=4096)
 def _offsets_in(year: int, zone: str) -> tuple[tuple[int, int], ...]:
-    """Return the offset at the beginning of a year, and each to which the zone changes in it."""
+    """Return the offset at the beginning of a UTC year, and every change during the year."""
     if _RULES + _CYCLE <= year < date.max.year:
         cycles = (year - _RULES) // _CYCLE
         like = _offsets_in(year - cycles * _CYCLE, zone)

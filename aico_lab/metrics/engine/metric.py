@@ -1,4 +1,4 @@
-"""How a metric is declared: its question, definition, parameters, columns, finding and chart."""
+"""Declare metrics: question, definition, parameters, columns, finding and chart."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ if TYPE_CHECKING:
     from aico_lab.metrics.engine.talk import Talk
 
 Domain = Literal["conversation", "interaction", "time", "personality", "usage"]
-"""The domains of the source document: conversation patterns, interaction metrics, temporal
-behaviour, personality adaptation insights, usage and preferences."""
+"""The domains: conversation patterns, interaction metrics, temporal behaviour, personality
+adaptation insights, usage and preferences."""
 
 Chart: TypeAlias = Any
-"""One of Altair's charts, which have no type in common."""
+"""Any Altair chart; Altair's chart classes have no useful common type."""
 
 Far = Literal["left out", "among them"]
-"""What becomes of messages of before 1990 and of the future."""
+"""Whether messages dated before 1990 or in the future are excluded from or included in a metric."""
 
 
 class RoleFilter(Enum):
-    """What the filter `role` does to a metric."""
+    """The effect of the filter `role` on a metric."""
 
-    CHOOSES_ROWS = "of the answer, only the rows of that side are shown"
-    RESTRICTS_MESSAGES = "only what that side wrote is counted"
-    REFUSED = "the metric is not about one of the sides, so the filter is an error"
+    CHOOSES_ROWS = "only the rows of that side are shown"
+    RESTRICTS_MESSAGES = "only messages by that side are counted"
+    REFUSED = "the metric is about both sides at once, so the filter is an error"
 
 
 Type = Literal["text", "integer", "number", "truth", "date"]
 
 Expression: TypeAlias = "Callable[..., ir.Table]"
-"""From a `Talk` and parameters to a table."""
+"""Maps a `Talk` and parameters to a table."""
 
 Finish: TypeAlias = "Callable[..., pl.DataFrame]"
-"""From the rows of the expression, a `Talk` and parameters to the rows of the answer."""
+"""Maps the rows of the expression, a `Talk` and parameters to the rows of the answer."""
 
 N: Final = "n"
-"""The column that says how many observations a row rests on."""
+"""The column that counts the observations of a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,10 @@ class Column:
     """A column of an answer.
 
     Attributes:
-        name: Its name.
-        type: What its values are.
-        meaning: What they tell.
-        unit: In which unit, such as 's' or '%'; empty for names and counts.
+        name: The name.
+        type: The type of its values.
+        meaning: The meaning of its values, in a few words.
+        unit: The unit, such as 's' or '%'; empty for names and counts.
     """
 
     name: str
@@ -75,7 +75,7 @@ def interval(name: str, unit: str = "") -> tuple[Column, Column]:
     )
 
 
-PEOPLE: Final = Column("people", "integer", "people whom these observations are of")
+PEOPLE: Final = Column("people", "integer", "named people with these observations")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,9 @@ class Parameter:
     Attributes:
         name: The name of the keyword-only argument of the expression.
         type: int, float or str.
-        default: Its value if none is given.
-        meaning: What it is for, with its unit.
-        choices: The values that it may have; empty for any.
+        default: The value if none is given.
+        meaning: The help text, with the unit.
+        choices: The allowed values; empty for any.
     """
 
     name: str
@@ -97,10 +97,10 @@ class Parameter:
     choices: tuple[str, ...] = ()
 
     def check(self, value: object) -> Any:
-        """Return the value as its type; text is read, as the command line has nothing else.
+        """Return the value converted to the parameter's type; text from the command line is parsed.
 
         Raises:
-            InvalidValue: It is none of that type, or none of the choices.
+            InvalidValue: The value is not of the type, too large, or not among the choices.
         """
         wanted = f"one of {', '.join(self.choices)}" if self.choices else _NAMES[self.type]
         refused = InvalidValue(f"{self.name} is {wanted}, not {value!r}.")
@@ -122,34 +122,35 @@ class Parameter:
 
 
 _LARGEST: Final = 1_000_000_000_000
-"""Larger numbers are not meant, and engines and frames cannot hold them."""
+"""The largest absolute value of whole numbers; engines and frames cannot hold arbitrary ones."""
 
 _NAMES: Final = {int: "a whole number", float: "a number", str: "text"}
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A question that the conversations answer.
+    """A question about conversations, with everything that answers it.
 
     Attributes:
-        name: As `lab.metrics` calls it.
-        domain: What it is about.
-        question: What it answers.
-        definition: How, from the docstring.
-        source: The paper or document that the definition is from.
-        parameters: What can be chosen, besides the filters.
+        name: The name in `lab.metrics`.
+        domain: The domain.
+        question: The question.
+        definition: The definition, from the docstring.
+        source: The paper or document of the definition.
+        parameters: Its parameters, besides the filters.
         columns: The columns of the answer.
-        role: What the filter `role` does.
-        people: The column that counts the people whom a row is about.
-        min_people: Rows about fewer people are left out, unless the filters name another number.
-        nothing: The finding of an answer without rows; or what tells it from the rows of the
-            expression and the `Talk`.
-        far: What becomes of messages of before 1990 and of the future, if it counts any.
-        of_all: Whether the finding is of all rows, also where some are left out.
-        expression: The Ibis expression.
-        finish: What is computed from its rows in Python, if anything.
-        finding: One sentence that says what the answer is, for an answer that has rows.
-        chart: Draws an answer that has rows.
+        role: The effect of the filter `role`.
+        people: The column that counts the people of a row.
+        min_people: The fewest people of a row, unless the filters set another number.
+        nothing: The finding of an answer without rows, or a function of the rows of the expression
+            and the `Talk` that returns it.
+        far: Whether messages dated before 1990 or in the future are excluded or included; None if
+            the metric does not count messages.
+        of_all: Whether the finding is about all rows even if some are left out.
+        expression: Returns the Ibis expression.
+        finish: Computes the rows of the answer from those of the expression, if needed.
+        finding: Returns the result in one sentence, for an answer with rows.
+        chart: Draws an answer with rows.
     """
 
     name: str
@@ -171,11 +172,11 @@ class Metric:
     chart: Callable[[Answer], Chart] = field(repr=False)
 
     def check(self, given: Mapping[str, object]) -> dict[str, Any]:
-        """Return every parameter its value.
+        """Return the values of all parameters: validated, or the defaults.
 
         Raises:
-            UnknownName: There is no such parameter.
-            InvalidValue: A value has the wrong type.
+            UnknownName: The metric has no parameter of a given name.
+            InvalidValue: A value has the wrong type, or is not among the choices.
         """
         known = {parameter.name: parameter for parameter in self.parameters}
         for name in given:
@@ -206,14 +207,14 @@ def metric(
     far: Far | None = "among them",
     of_all: bool = False,
 ) -> Callable[[Expression], Metric]:
-    """Declare the function below as a metric of its name; its docstring is the definition.
+    """Declare the decorated function as a metric with its name; its docstring is the definition.
 
-    The function's first argument is the `Talk`; its keyword-only ones are the parameters. The other
-    arguments are the attributes of `Metric`.
+    The function takes the `Talk`, and the parameters as keyword-only arguments. For the arguments
+    of this decorator see the attributes of `Metric`.
 
     Raises:
-        ValueError: A column that is needed is missing, or the arguments of the function are not the
-            parameters.
+        ValueError: The column `n` or the column of people is missing, or the parameters differ from
+            the function's keyword-only arguments.
     """
     nested = (c if isinstance(c, tuple) else (c,) for c in columns)
     flat = tuple(itertools.chain.from_iterable(nested))
@@ -224,11 +225,11 @@ def metric(
         name = expression.__name__
         for needed in (N, people):
             if needed not in names:
-                raise ValueError(f"{name} has no column {needed} to leave out small cells by")
+                raise ValueError(f"{name} has no column {needed}, which small cells are judged by")
         signature = inspect.signature(expression).parameters.values()
         taken = [one.name for one in signature if one.kind is one.KEYWORD_ONLY]
         if taken != [parameter.name for parameter in parameters]:
-            raise ValueError(f"{name} takes {taken}, which are not the parameters it declares")
+            raise ValueError(f"{name} takes {taken}, but declares other parameters")
         return Metric(
             name=name,
             domain=domain,

@@ -1,4 +1,4 @@
-"""Days, weeks and months as rows: a calendar without holes, and which of them are complete."""
+"""Calendars of days, weeks and months without gaps, and whether each period is complete."""
 
 from __future__ import annotations
 
@@ -23,37 +23,37 @@ if TYPE_CHECKING:
     from aico_lab.metrics.engine.talk import Talk, Unit
 
 STEP: Final = {"day": "1d", "week": "1w", "month": "1mo"}
-"""A period, as polars writes it."""
+"""The polars duration of each period."""
 
 DRAWN: Final = 400
-"""How many periods fit into a chart; of more, the last ones are drawn."""
+"""The most periods of a chart; of more, only the last ones are drawn."""
 
 _FEW: Final = 10
 
 STATE: Final = (
     pl.when("complete").then(pl.lit("complete")).otherwise(pl.lit("unfinished")).alias("state")
 )
-"""In words, what `complete` says."""
+"""`complete` in words."""
 
 MARK: Final = pl.when("complete").then(pl.lit("")).otherwise(pl.lit("*"))
-"""Where there is no room for the state."""
+"""A mark for unfinished periods, where the state in words does not fit."""
 
 COMPLETE: Final = Column(
-    "complete", "truth", "whether neither the data nor the filters begin or end in the period"
+    "complete", "truth", "whether the data and the filters cover the whole period"
 )
 
 
 def start_of(days: ir.Table, unit: Unit) -> ir.DateValue:
-    """Return the period of each row of `Talk.daily`: the day, the Monday, the first of a month."""
+    """Return the first day of the period of each row of `Talk.daily`."""
     return period(days.date.cast("timestamp"), unit)
 
 
 def calendar(talk: Talk, unit: Unit) -> pl.DataFrame:
-    """Return every period from the first to the last one of the data and the filters.
+    """Return all periods from the first to the last that data and filters cover.
 
     Returns:
-        `start` and `end` (the day after the last one), and `complete`: a period is not complete
-        where `since` or `until` cut it, or where the data begin or end in it.
+        `start`, `end` (the day after the period), and `complete`: false if `since` or `until` cut
+        the period, or if the data begin or end in it.
     """
     since, until = talk.bounds
     first = pl.select(pl.lit(talk.first_day, pl.Date).dt.truncate(STEP[unit])).item()
@@ -71,13 +71,13 @@ def calendar(talk: Talk, unit: Unit) -> pl.DataFrame:
 def is_complete(
     talk: Talk, unit: Unit, *, known_since: int, known_until: int, start: str = "start"
 ) -> pl.Expr:
-    """Return whether a period lies within a time of which all messages are known.
+    """Return whether a period lies within the time span of which all messages are known.
 
     Args:
-        talk: Says where days begin.
-        unit: How long a period is.
-        known_since: When that time begins, in UTC milliseconds.
-        known_until: When it ends.
+        talk: The source of the time zone.
+        unit: The length of a period.
+        known_since: The beginning of the span, in UTC milliseconds.
+        known_until: The end of the span, in UTC milliseconds.
         start: The column of the period's first day.
     """
     zone = talk.filters.timezone
@@ -88,17 +88,17 @@ def is_complete(
 
 
 def on_calendar(rows: pl.DataFrame, talk: Talk, unit: Unit) -> pl.DataFrame:
-    """Return a row for every period, with zeros for counts and nulls for numbers where none was.
+    """Return a row for every period; missing ones have 0 for counts and null for other numbers.
 
     Args:
-        rows: At most one row for each `start`; without any there is no calendar.
-        talk: What the rows are from.
-        unit: How long a period is.
+        rows: At most one row for each `start`; if empty, so is the result.
+        talk: The source of the rows.
+        unit: The length of a period.
     """
     periods = calendar(talk, unit)
     if rows.is_empty():
         periods = periods.clear()
-    # A sum of DuckDB's is a decimal.
+    # DuckDB's sums of integers are decimals.
     rows = rows.with_columns(pl.col("start").cast(pl.Date), cs.decimal().cast(pl.Int64))
     joined = periods.join(rows, on="start", how="left", maintain_order="left")
     return joined.with_columns(pl.col(pl.Int64).fill_null(0))
@@ -108,11 +108,11 @@ def bars(answer: Answer, unit: Unit, value: str, *, title: str = "", height: int
     """Draw a value of every period as a bar as wide as the period, unfinished ones in grey.
 
     Args:
-        answer: What to draw; it has `start` and `complete`.
-        unit: How long a period is.
-        value: The column.
-        title: What it is, if not what the column means.
-        height: In pixels.
+        answer: The answer, with `start` and `complete`.
+        unit: The length of a period.
+        value: The column of values.
+        title: The title of the axis; by default the meaning of the column.
+        height: The height in pixels.
     """
     import altair as alt
 
@@ -133,7 +133,7 @@ def bars(answer: Answer, unit: Unit, value: str, *, title: str = "", height: int
 
 
 def colour() -> alt.Color:
-    """Colour by `state`: unfinished periods are grey."""
+    """Return the colour encoding of `state`: unfinished periods are grey."""
     import altair as alt
 
     scale = alt.Scale(domain=["complete", "unfinished"], range=[charts.BLUE, charts.GREY])
@@ -141,11 +141,7 @@ def colour() -> alt.Color:
 
 
 def recent(answer: Answer, unit: Unit) -> pl.DataFrame:
-    """Return the last rows of an answer of periods, as many as can be drawn.
-
-    Returns:
-        Besides, their `end` (the day after) and their `state` in words.
-    """
+    """Return the last `DRAWN` rows, with `end` (the day after the period) and `state` in words."""
     rows = answer.pl().tail(DRAWN)
     end = pl.col("start").dt.offset_by(STEP[unit])
     return rows.with_columns(STATE, end=pl.min_horizontal(end, pl.lit(date.max)))
@@ -154,8 +150,8 @@ def recent(answer: Answer, unit: Unit) -> pl.DataFrame:
 def axis(answer: Answer, unit: Unit, column: str = "start") -> alt.X:
     """Return an axis of days.
 
-    Altair writes a date as its midnight without a zone, which a browser takes for its own: so the
-    days are the same wherever the reader is.
+    Altair writes a date as midnight without a zone, which browsers read as local time. So readers
+    in any zone see the same days.
     """
     import altair as alt
 
@@ -163,7 +159,7 @@ def axis(answer: Answer, unit: Unit, column: str = "start") -> alt.X:
     name = {"day": "Day", "week": "Week from Monday", "month": "Month"}[unit]
     title = f"{name} ({answer.filters.timezone}{cut})"
     pattern = "%b %Y" if unit == "month" else "%-d %b %Y"
-    # A short axis has finer ticks than periods, and would say the same one several times.
+    # A short axis would have several ticks per period, all with the same label.
     ticks = 8 if unit == "week" or len(answer) > _FEW else unit
     return alt.X(f"{column}:T", title=title).axis(
         format=pattern, labelAngle=0, labelOverlap=True, tickCount=ticks

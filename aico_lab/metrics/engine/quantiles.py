@@ -1,4 +1,4 @@
-"""Exact quantiles by counting, the same on every engine; engines' own ones differ."""
+"""Exact quantiles by counting, the same on every engine; built-in quantiles differ."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _TERMS: Final = (2.372271, 2.822499, 2.555851, 1.589536)
 def quantiles(
     rows: ir.Table, value: str, *, by: Sequence[str], per_mille: Mapping[str, int]
 ) -> ir.Table:
-    """Return the smallest value that is at least as large as a share of all values.
+    """Return, for each group, the smallest value at or below which a given share of values lies.
 
-    These are values that occur, with nothing made up between two of them: type 1 of Hyndman and
-    Fan, "Sample quantiles in statistical packages" (1996).
+    Quantiles are observed values, without interpolation: type 1 of Hyndman and Fan, "Sample
+    quantiles in statistical packages" (1996).
 
     Args:
-        rows: Where the values are; those without one do not count.
-        value: A column of whole numbers.
-        by: The columns of the groups; at least one.
-        per_mille: What each quantile is called, and the share: 500 is the median.
+        rows: A table with the values; nulls are ignored.
+        value: The column of values.
+        by: The group columns; at least one.
+        per_mille: The name of each quantile, and its share in per mille: 500 is the median.
 
     Returns:
-        One row a group: `by`, `n` (how many values), and the quantiles.
+        One row per group: `by`, `n` (the number of values), and the quantiles.
     """
     ranked = _ranked(rows.filter(rows[value].notnull()), value, by)
     found = {
@@ -45,24 +45,23 @@ def quantiles(
 
 
 def median_interval(rows: ir.Table, value: str, *, by: Sequence[str]) -> ir.Table:
-    """Return the 95 % interval of the median, for values that are alike within a unit.
+    """Return the 95 % interval of the median, for values that are correlated within a unit.
 
-    Woodruff, "Confidence intervals for medians and other position measures" (1952): the share of
-    values up to the median has a standard error, here that of a ratio of sums over units; the
-    interval reaches from the value at half less some such errors to the one at half and as many.
-    As in `intervals`, their number is Student's quantile with Satterthwaite's degrees of freedom.
-    Only sums leave the database, however many values there are.
+    The method is that of Woodruff, "Confidence intervals for medians and other position measures"
+    (1952). The share of values up to the median has a standard error, here that of a ratio of sums
+    over units. The ends of the interval are the quantiles at 0.5 minus and 0.5 plus t such errors;
+    t is Student's quantile with Satterthwaite's degrees of freedom, as in `intervals`. Only sums
+    leave the database, however many values there are.
 
     Args:
-        rows: Where the values are; those without one do not count. `unit` names the person or
-            conversation of each, as `Talk.unit` does, and `user_id` the person.
+        rows: A table with the values (nulls are ignored), `unit` (see `Talk.unit`) and `user_id`.
         value: A column of whole numbers.
-        by: The columns of the groups; at least one.
+        by: The group columns; at least one.
 
     Returns:
-        One row for each group: `by`, `units`, `people` (those who are named), `most` (the largest
-        unit's share of the values, in percent), and `low` and `high`, two values that occur; these
-        are null where there are fewer than `FEWEST` units.
+        One row for each group: `by`, `units`, `people` (named ones), `most` (the largest unit's
+        share of the values, in percent), and `low` and `high`, two observed values, which are null
+        if there are fewer than `FEWEST` units.
     """
     known = rows.filter(rows[value].notnull())
     median = quantiles(known, value, by=by, per_mille={"median": 500})
@@ -84,7 +83,7 @@ def median_interval(rows: ir.Table, value: str, *, by: Sequence[str]) -> ir.Tabl
     variance = sums.squares * sums.units / (sums.units - 1).nullif(0) / (sums.n * sums.n)
     reach = sums.select(*by, "units", reach=_student(sums) * ibis.greatest(variance, 0.0).sqrt())
     ranked = _ranked(known, value, by).join(reach, list(by))
-    # The largest value has a share of 1, so that both ends are there.
+    # The largest value has a cumulative share of 1, so both ends exist.
     low = ibis.greatest(0.5 - ranked.reach, 0.0) * ranked.total
     high = ibis.least(0.5 + ranked.reach, 1.0) * ranked.total
     enough = ranked.units >= FEWEST
@@ -98,11 +97,11 @@ def median_interval(rows: ir.Table, value: str, *, by: Sequence[str]) -> ir.Tabl
 
 
 def _student(sums: ir.Table) -> ir.FloatingValue:
-    """Return the 97.5 % quantile of Student's distribution, by the series of Fisher and Cornish."""
+    """Return the 97.5 % quantile of Student's t distribution, by the Cornish-Fisher expansion."""
     n = sums.units
     kurtosis = n * sums.fourths / (sums.squares * sums.squares).nullif(0)
     freedom = 2 * n / (kurtosis - (n - 3) / (n - 1).nullif(0)).nullif(0)
-    # Where all units are alike, the variance is 0, and the quantile plays no part.
+    # If all units are equal the variance is 0, and the quantile has no effect.
     usual = ibis.coalesce(ibis.least(ibis.greatest(freedom, 2.0), n - 1.0), 2.0)
     quantile: ir.FloatingValue = ibis.literal(_NORMAL)
     power = usual
@@ -113,7 +112,7 @@ def _student(sums: ir.Table) -> ir.FloatingValue:
 
 
 def _ranked(rows: ir.Table, value: str, by: Sequence[str]) -> ir.Table:
-    """Return each value once, with how often it occurs, how many are not larger, and how many."""
+    """Return each distinct value with `times` (its count), `up_to` (values <= it) and `total`."""
     counted = rows.group_by(*by, value).agg(times=_.count())
     group = ibis.window(group_by=by)
     up_to_here = ibis.window(group_by=by, order_by=value, preceding=None, following=0)

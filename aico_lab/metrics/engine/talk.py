@@ -1,7 +1,7 @@
-"""The conversations that a question is about: the tables of `mart`, restricted by its filters.
+"""The input of a metric: the tables of `mart`, restricted by filters.
 
-Filters choose whole things by when they begin: a turn or a session that began in the period counts
-whole, one that began before it does not count.
+The period selects turns and sessions by their beginning: one that began in the period counts as a
+whole, one that began earlier does not count.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ Unit = Literal["day", "week", "month"]
 Scope = Literal["conversation", "person"]
 
 FIRST_USUAL_MS: Final = 631_152_000_000
-"""1990, before which nobody talked with a companion."""
+"""1990-01-01 in UTC milliseconds: earlier timestamps are most likely wrong."""
 
 _DAYS_BEFORE: Final = 719_162
-"""Days from 0001-01-01, a Monday, to 1970: a negative number has a negative remainder."""
+"""Days from 0001-01-01, a Monday, to 1970-01-01. Added so that days before 1970 are not negative,
+since SQL's remainder of a negative number is negative."""
 
 _BEGINNING: Final = ibis.timestamp("1970-01-01 00:00:00")
 _TRUNCATE: Final = {"day": "D", "week": "W", "month": "M"}
@@ -95,29 +96,30 @@ VIEWS: Final = {
         "active_until_ms": "int64",
     },
 }
-"""Columns of the views of `mart`, beside its tables."""
+"""The columns and types of the views in `mart`."""
 
 
 @dataclass(frozen=True)
 class Talk:
-    """Canonical tables, as the filters of one question leave them.
+    """The tables of `mart`, restricted by the filters of one question.
+
+    Expressions must not use the times `first_ms`, `last_ms`, `recent_ms` and `begin_ms`: an
+    expression is compiled once and reused for other data.
 
     Attributes:
-        filters: What counts.
-        first_ms: When the first message was written of the people and channels in question, in UTC
-            milliseconds. None of these times is for expressions, which are compiled once for all
-            data.
-        last_ms: When the last one was.
-        recent_ms: When the last one was that is not of the future, from which `since` goes back;
-            `last_ms` where it is None.
-        begin_ms: When the first message of all was written, whatever the filters; `first_ms` where
-            it is None.
-        years: In which years of UTC messages were written, in ascending order; all from the first
-            message to the last one where it is None.
+        filters: The filters.
+        first_ms: The time of the first message of the selected people and channels, in UTC
+            milliseconds.
+        last_ms: The time of the last message of all.
+        recent_ms: The time of the last message that is not in the future, from which a relative
+            `since` counts back; None means `last_ms`.
+        begin_ms: The time of the first message of all; None means `first_ms`.
+        years: The UTC years of messages, in ascending order; None means all from the first message
+            to the last.
         by_side: Whether `role` restricts these tables, rather than the rows of the answer.
         by_person: Whether several people are named, so that people are the units of intervals.
-        bounds: The period of the filters in UTC milliseconds, from the first on, before the second.
-        shifts: What the zone adds to UTC while messages were written; see `zones.offsets`.
+        bounds: The start (included) and end (excluded) of the period, in UTC milliseconds.
+        shifts: The zone's UTC offsets in these years; see `local_time.offsets`.
     """
 
     filters: Filters
@@ -136,19 +138,19 @@ class Talk:
         years = self.years or range(year_of(self.first_ms), year_of(self.last_ms) + 1)
         shifts = offsets(self.filters.timezone, years)
         object.__setattr__(self, "bounds", self.filters.bounds(recent_ms))
-        # When the first one begins does not matter, and is another year for other data.
+        # The start of the first offset does not matter, but would differ between data sets.
         object.__setattr__(self, "shifts", ((0, shifts[0][1]), *shifts[1:]))
 
     @property
     def units(self) -> str:
-        """What intervals take for independent: whole people, or whole conversations."""
+        """The units that intervals treat as independent: 'people' or 'conversations'."""
         return "people" if self.by_person else "conversations"
 
     def unit(self, table: ir.Table) -> ir.StringValue:
-        """Return the unit of each row: the person, else the conversation.
+        """Return the unit of each row: the person, or the conversation if nobody is named.
 
         Args:
-            table: With `user_id`, which is the person, and `conversation_id`.
+            table: A table with `user_id` and `conversation_id`.
         """
         conversation = ibis.literal("c") + table.conversation_id
         if not self.by_person:
@@ -156,39 +158,39 @@ class Talk:
         return ibis.ifelse(table.user_id.notnull(), ibis.literal("p") + table.user_id, conversation)
 
     def by_unit(self, table: ir.Table, *by: str, **sums: ir.Value | ir.Deferred) -> ir.Table:
-        """Sum a table for each group and unit, as `intervals.estimate` takes it.
+        """Aggregate a table for each group and unit, as input of `intervals.estimate`.
 
         Args:
-            table: With `user_id` and `conversation_id`.
-            by: The columns of the groups.
-            sums: What is summed, by name.
+            table: A table with `user_id` and `conversation_id`.
+            by: The group columns.
+            sums: The aggregates by name.
         """
         known = table.user_id.notnull().max()
         return table.group_by(*by, unit=self.unit(table)).agg(known=known, **sums).drop("unit")
 
     @cached_property
     def messages(self) -> ir.Table:
-        """`aico_lab.mart.definitions.MESSAGES`, and `local_ms` and `local_ts` in the zone."""
+        """Messages, with their local time as `local_ms` and `local_ts`."""
         return self._restricted(self._stored("messages"), "ts_ms")
 
     @cached_property
     def turns(self) -> ir.Table:
-        """What one side wrote at a time; `local_ts` is its beginning."""
+        """Turns; `local_ts` is the local time of their beginning."""
         return self._restricted(self._stored("turns"), "started_ms")
 
     @cached_property
     def words(self) -> ir.Table:
-        """One row a word, in lower case."""
+        """One row per word, in lower case."""
         return self._restricted(self._view("words"), "ts_ms")
 
     @cached_property
     def texts(self) -> ir.Table:
-        """What was written, for what no count of words tells: no answer may quote it."""
+        """Message texts, for metrics that need more than words; no answer may quote them."""
         return self._restricted(self._view("texts"), "ts_ms")
 
     @cached_property
     def feedback(self) -> ir.Table:
-        """What people said of conversations and messages; in no channel, and of no side."""
+        """Feedback on conversations and messages; `channel` and `role` do not restrict it."""
         return self._restricted(self._view("feedback"), "ts_ms")
 
     @cached_property
@@ -203,7 +205,7 @@ class Talk:
 
     @cached_property
     def preference_changes(self) -> ir.Table:
-        """What people set their preferences to, of all time: only `user` restricts these."""
+        """Every setting of a preference; only the filter `user` restricts these rows."""
         changes = self._view("preference_changes")
         if self.filters.users:
             changes = changes.filter(_.user_id.isin(self.filters.users))
@@ -211,9 +213,9 @@ class Talk:
 
     @cached_property
     def beginnings(self) -> ir.Table:
-        """When each person first wrote, of all data: only `user` of the filters restricts these."""
+        """The first message of each person; only the filter `user` restricts these rows."""
         said = self._stored("messages").filter(_.role == "user", _.user_id.notnull())
-        # A time of before 1990 is most likely wrong, and would take along all else that one wrote.
+        # One wrong time before 1990 must not date a person's first message.
         usual = _.ts_ms.min(where=_.ts_ms >= FIRST_USUAL_MS)
         firsts = said.group_by("user_id").agg(ts_ms=ibis.coalesce(usual, _.ts_ms.min()))
         if self.filters.users:
@@ -222,23 +224,24 @@ class Talk:
 
     @cached_property
     def everybody(self) -> ir.Table:
-        """One row: how many people are named in all, whatever the filters.
+        """One row with the number of people named in all messages, whatever the filters.
 
-        What protects people must not be switched off by a filter.
+        Filters must not weaken the protection of people.
         """
         messages = self._stored("messages")
         return messages.aggregate(everybody=messages.user_id.nunique())
 
     def sessions(self, gap_ms: int = SESSION_GAP_MS, scope: Scope = "conversation") -> ir.Table:
-        """Stretches of conversation without a longer silence; `local_ts` is its beginning.
+        """Return sessions: stretches without a silence longer than `gap_ms`.
 
-        A session has two sides, so the role does not restrict sessions.
+        `local_ts` is the local time of their beginning. A session has two sides, so the filter
+        `role` does not restrict sessions.
 
         Args:
-            gap_ms: A longer silence ends a session.
-            scope: Whether a session is within a conversation, or goes over all conversations of a
-                person, in the channels that count. In place of a conversation, `conversation_id`
-                then says whose it is.
+            gap_ms: The longest silence within a session, in milliseconds.
+            scope: 'conversation' for sessions within a conversation, 'person' for sessions across
+                all conversations of a person in the selected channels; `conversation_id` then
+                identifies the person.
         """
         if scope == "person":
             messages = self._stored("messages")
@@ -260,27 +263,27 @@ class Talk:
 
     @cached_property
     def daily(self) -> ir.Table:
-        """What each side of a conversation wrote on a local day: `date`, or `day` since 1970."""
+        """Daily sums of each side of a conversation, by local `date` or `day` (since 1970)."""
         since, until = self.bounds
         whole_days = all(bound is None or bound % MS_PER_DAY == 0 for bound in (since, until))
         if self.filters.timezone == "UTC" and whole_days:
             days = self._stored("daily")
             days = days.mutate(started_ms=days.day * MS_PER_DAY)
             days = self._restricted(days, "started_ms")
-        else:  # the same table, of another zone's days
+        else:  # the stored table has the days of UTC
             days = definitions.daily(self.messages, days_of(self.messages.local_ms))
         return days.mutate(date=as_date(days.day))
 
     @cached_property
     def first_day(self) -> date:
-        """The local day on which the period begins, or the first message was written."""
+        """The local day on which the period begins, or that of the first message if it is later."""
         since = self.bounds[0]
         first_ms = self.first_ms if since is None else max(since, self.first_ms)
         return to_local(first_ms, get_zone(self.filters.timezone)).date()
 
     @cached_property
     def last_day(self) -> date:
-        """The local day on which the period ends, or the last message was written."""
+        """The local day on which the period ends, or that of the last message if it is earlier."""
         until = self.bounds[1]
         last_ms = self.last_ms if until is None else min(until - 1, self.last_ms)
         return to_local(last_ms, get_zone(self.filters.timezone)).date()
@@ -311,7 +314,7 @@ class Talk:
 
 
 def hours_of(local_ms: ir.IntegerValue) -> ir.IntegerValue:
-    """Return the whole hours since 1970."""
+    """Return whole hours since 1970."""
     return local_ms // MS_PER_HOUR
 
 
@@ -321,7 +324,7 @@ def hour_of_day(hours: ir.IntegerValue) -> ir.IntegerValue:
 
 
 def days_of(local_ms: ir.IntegerValue) -> ir.IntegerValue:
-    """Return the whole days since 1970."""
+    """Return whole days since 1970."""
     return local_ms // MS_PER_DAY
 
 
@@ -336,11 +339,11 @@ def as_date(days: ir.IntegerValue) -> ir.DateValue:
 
 
 def _of_people(messages: ir.Table, gap_ms: int) -> ir.Table:
-    """Put each person's messages in one row, as if they had one conversation.
+    """Merge the conversations of each person into one, ordered by time.
 
-    Those of nobody known stay in their conversation.
+    Conversations without a named person stay as they are.
     """
-    # One name may be that of a person and of a conversation.
+    # Prefixes, since a person and a conversation may have the same id.
     whose = ibis.ifelse(
         messages.user_id.notnull(),
         ibis.literal("person ") + messages.user_id,
@@ -368,5 +371,5 @@ def _of_people(messages: ir.Table, gap_ms: int) -> ir.Table:
 
 
 def period(local_ts: ir.TimestampValue, unit: Unit) -> ir.DateValue:
-    """Return the day, the Monday of the week, or the first of the month."""
+    """Return the first day of the period: the day, its Monday, or the first of its month."""
     return local_ts.truncate(_TRUNCATE[unit]).date()

@@ -1,1 +1,1 @@
-"""Interaction metrics: how much is written, by whom, and who comes back."""
+"""Interaction metrics: amounts of messages, active people, and retention."""

@@ -1,4 +1,4 @@
-"""How much is written in each day, week and month, and by how many people."""
+"""Messages and active people by day, week and month."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def _draw_activity(answer: Answer, unit: Unit) -> Chart:
 def _declare(unit: Unit) -> Callable[[Expression], Metric]:
     return metric(
         domain="interaction",
-        question=f"How much is written in each {unit}, and by how many people?",
-        source="Active users of usage analytics; the unfinished periods as in chat-analytics",
+        question=f"How much is written each {unit}, and by how many people?",
+        source="Active users, as in usage analytics; unfinished periods as in chat-analytics",
         columns=_ACTIVITY,
         far="left out",
         finish=functools.partial(periods.on_calendar, unit=unit),
@@ -81,21 +81,21 @@ def _declare(unit: Unit) -> Callable[[Expression], Metric]:
 
 @_declare("day")
 def daily_activity(talk: Talk) -> ir.Table:
-    """Messages, people and conversations of each local day, from the first to the last one.
+    """Messages, people and conversations of each local day, from the first day to the last.
 
-    Days on which nobody wrote are 0. Users are those who wrote themselves (role user) and are
-    known; people are also those to whom only the companion wrote. A day is complete unless the data
-    or the filters begin or end in it.
+    Days without messages have 0. Users are named people who wrote themselves (role user); people
+    also include those to whom only the companion wrote. A day is complete unless the data or the
+    filters begin or end in it.
     """
     return _activity(talk, "day")
 
 
 @_declare("week")
 def weekly_activity(talk: Talk) -> ir.Table:
-    """Messages, people and conversations of each week from Monday, from the first to the last one.
+    """Messages, people and conversations of each local week (Monday to Sunday), first to last.
 
-    Weeks in which nobody wrote are 0. Users are those who wrote themselves (role user) and are
-    known; people are also those to whom only the companion wrote. Who wrote on several days counts
+    Weeks without messages have 0. Users are named people who wrote themselves (role user); people
+    also include those to whom only the companion wrote. A person who wrote on several days counts
     once. A week is complete unless the data or the filters begin or end in it.
     """
     return _activity(talk, "week")
@@ -103,10 +103,10 @@ def weekly_activity(talk: Talk) -> ir.Table:
 
 @_declare("month")
 def monthly_activity(talk: Talk) -> ir.Table:
-    """Messages, people and conversations of each calendar month, from the first to the last one.
+    """Messages, people and conversations of each calendar month, from the first to the last.
 
-    Months in which nobody wrote are 0. Users are those who wrote themselves (role user) and are
-    known; people are also those to whom only the companion wrote. Who wrote on several days counts
+    Months without messages have 0. Users are named people who wrote themselves (role user); people
+    also include those to whom only the companion wrote. A person who wrote on several days counts
     once. A month is complete unless the data or the filters begin or end in it.
     """
     return _activity(talk, "month")

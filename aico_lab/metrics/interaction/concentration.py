@@ -1,4 +1,4 @@
-"""How messages are shared among people."""
+"""The concentration of messages on the most active people."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _TOPS: Final = (1, 5, 10, 20, 50, 100)  # percent of the people
 
 
 def _gini(messages: NDArray[np.int64], people: NDArray[np.int64]) -> float:
-    """Return the Gini coefficient.
+    """Return the Gini coefficient, from 0 to 1.
 
     It is the sum of (2 i - N - 1) x_i over the N people in ascending order, divided by N times the
-    sum of x_i; for people who wrote the same number, i is summed at once.
+    sum of x_i. People with equal x_i are summed in one step.
 
     Args:
-        messages: How many messages a person wrote, ascending.
-        people: How many people wrote so many.
+        messages: Distinct numbers of messages per person, ascending.
+        people: The number of people who wrote each of these numbers.
     """
     up_to = people.cumsum()
     n = int(up_to[-1])
@@ -43,16 +43,16 @@ def _gini(messages: NDArray[np.int64], people: NDArray[np.int64]) -> float:
 
 
 def _shares(messages: NDArray[np.int64], people: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the share of all messages, in percent, that the top people wrote."""
+    """Return the share of all messages, in percent, by each of the top groups of people."""
     reached = people[::-1].cumsum()
     wrote = (people * messages)[::-1].cumsum()
-    # Between two counts people wrote the same number: a straight line is exact.
+    # People between two steps wrote the same number, so linear interpolation is exact.
     found = np.interp(_sizes(int(reached[-1])), [0, *reached], [0, *wrote])
     return np.asarray(found * 100 / wrote[-1], np.float64)
 
 
 def _sizes(people: int) -> list[int]:
-    """Return how many people the top percents are: rounded up."""
+    """Return the number of people in each of the top groups, rounded up."""
     return [-(-people * top // 100) for top in _TOPS]
 
 
@@ -104,14 +104,14 @@ def _draw(answer: Answer) -> Chart:
 
 @metric(
     domain="interaction",
-    question="How much of all messages do the most active people write?",
+    question="What share of all messages do the most active people write?",
     source="Lorenz (1905); Gini (1914), in the form of Sen (1973)",
     columns=[
-        Column("top", "integer", "the most active people", "%"),
-        Column("n", "integer", "so many people, rounded up"),
+        Column("top", "integer", "share of people, the most active ones", "%"),
+        Column("n", "integer", "number of these people, rounded up"),
         Column("people", "integer", "all people, in every row"),
         Column("messages", "integer", "messages that they wrote"),
-        Column("share", "number", "messages that they wrote", "%"),
+        Column("share", "number", "share of all messages that they wrote", "%"),
         Column("gini", "number", "Gini coefficient of messages, the same in every row"),
     ],
     people="n",
@@ -122,18 +122,18 @@ def _draw(answer: Answer) -> Chart:
     role=RoleFilter.REFUSED,
 )
 def concentration(talk: Talk) -> ir.Table:
-    """The share of messages that the top 1, 5, 10, 20, 50 and 100 % of the people wrote.
+    """The share of messages that the most active 1, 5, 10, 20, 50 and 100 % of the people wrote.
 
-    Messages that people wrote themselves (role user), by people who are known and wrote at least
-    one. This is the Lorenz curve from its upper end. The Gini coefficient is the sum of
+    Only messages by named people (role user) count, and only people with at least one. The shares
+    are the Lorenz curve, read from its upper end. The Gini coefficient is the sum of
     (2 i - N - 1) x_i over the N people in ascending order of their messages x_i, divided by N times
-    all messages: 0 where all wrote the same number, and (N - 1) / N where nearly all is one
-    person's.
+    all messages. It is 0 if all wrote the same number, and close to (N - 1) / N if one person wrote
+    nearly everything.
 
-    This describes the people at hand, without an interval: a few people decide these numbers, and
-    of samples of people that differ as much as these usually do, no interval is known that holds
-    what it says (in simulations with log-normal counts those by jackknife and bootstrap cover 76 to
-    92 % at 50 to 300 people).
+    The answer describes the observed people, without an interval. A few people determine these
+    numbers, and no known interval has its nominal coverage for samples of people who differ as much
+    as these usually do: in simulations with log-normal counts, jackknife and bootstrap cover 76 to
+    92 % with 50 to 300 people.
     """
     people = talk.daily.filter(_.role == "user", _.user_id.notnull())
     each = people.group_by("user_id").agg(messages=_.n_messages.sum())

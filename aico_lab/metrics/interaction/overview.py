@@ -1,4 +1,4 @@
-"""What there is: messages, people, days."""
+"""Totals: messages, conversations, people, words and days."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _draw(answer: Answer) -> Chart:
         Column("conversations", "integer", "conversations"),
         Column("users", "integer", "people who wrote"),
         PEOPLE,
-        Column("words", "integer", "words, where scripts have spaces between them"),
+        Column("words", "integer", "words, in scripts with spaces between words"),
         Column("days", "integer", "days on which somebody wrote"),
         Column("first_day", "date", "day of the first message"),
         Column("last_day", "date", "day of the last message"),
@@ -75,10 +75,10 @@ def _draw(answer: Answer) -> Chart:
     chart=_draw,
 )
 def overview(talk: Talk) -> ir.Table:
-    """Plain counts of all messages of both sides; what the system wrote is left out.
+    """Counts of all messages by both sides; messages by the system are left out.
 
-    Users are those who wrote as user; people are also those to whom only the companion wrote. The
-    mean sentiment is that of all messages with a score.
+    Users are named people who wrote themselves (role user); people also include those to whom only
+    the companion wrote. The mean sentiment is over all messages with a score.
     """
     counted = _.n_words.notnull()
     day = days_of(_.local_ms)

@@ -1,4 +1,4 @@
-"""Who comes back in later weeks or months."""
+"""Retention: the share of people who write again in later weeks or months."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ _Z: Final = 1.959963984540054  # of 95 %
 
 
 _TRIANGLE: Final = 26
-"""How many cohorts, and how many periods of each, fit into a chart."""
+"""The most cohorts, and the most periods of each, in a chart."""
 
 
 _PERIOD: Final = "_period"
 
 
 _LONGEST: Final = 520
-"""For how many periods a cohort is followed: the last message may be of another millennium."""
+"""The most periods for which a cohort is followed; a wrong time may lie in another millennium."""
 
 
 def with_wilson(rows: pl.DataFrame, part: str, whole: str, name: str) -> pl.DataFrame:
-    """Add the share of people, in percent, with the interval of Wilson (1927).
+    """Add a share of people, in percent, with the interval of Wilson (1927).
 
-    A person is in or out, so a share of people is a proportion of independent observations. As
-    with other intervals there is none below `FEWEST` people.
+    Each person counts or not, so the share is a proportion of independent observations. The
+    interval is null below `FEWEST` people.
 
     Args:
-        rows: To add it to.
-        part: The column that counts those who are in.
-        whole: The column that counts all.
-        name: What the share is called.
+        rows: The rows to extend.
+        part: The column that counts the people in the share.
+        whole: The column that counts all people.
+        name: The name of the new column; `NAME_low` and `NAME_high` are added as well.
     """
     n = rows[whole].cast(pl.Float64).to_numpy()
     share = rows.select(pl.col(part) / pl.col(whole)).to_series().to_numpy()
@@ -61,7 +61,7 @@ def with_wilson(rows: pl.DataFrame, part: str, whole: str, name: str) -> pl.Data
 
 
 def _number(column: str, period: Literal["week", "month"]) -> pl.Expr:
-    """Count periods, from whenever on."""
+    """Return consecutive numbers of periods, with an arbitrary origin."""
     day = pl.col(column)
     if period == "week":
         return day.cast(pl.Int64) // 7
@@ -72,7 +72,7 @@ def _finish(rows: pl.DataFrame, talk: Talk, period: Literal["week", "month"]) ->
     rows = rows.with_columns(pl.col("cohort", "start").cast(pl.Date))
     times = periods.calendar(talk, period).select("start", "complete", at=_number("start", period))
     begin = talk.first_ms if talk.begin_ms is None else talk.begin_ms
-    # Of the first cohort of all some may have written before the data begin.
+    # Some people of the first cohort may have written before the data begin.
     known = periods.is_complete(
         talk, period, known_since=begin, known_until=talk.last_ms, start="cohort"
     )
@@ -126,7 +126,7 @@ def _draw(answer: Answer) -> Chart:
         ),
         alt.Y("row:N", title=f"First {unit} (people){cut}", sort="ascending"),
     )
-    # All are there in the first period; colours are for the others.
+    # The share of the first period is always 100 %, so colours are only for later ones.
     later = rows.filter(pl.col("since") > 0)
     most = max([1.0, *later["share"].to_list()])
     filled = base.mark_rect(stroke="white").encode(
@@ -143,29 +143,29 @@ def _draw(answer: Answer) -> Chart:
 
 @metric(
     domain="interaction",
-    question="How many people come back, so long after their first message?",
+    question="What share of people still write weeks or months after their first message?",
     source="Cohort analysis; intervals: Wilson (1927)",
     parameters=[
         Parameter(
             "period",
             str,
             "week",
-            "A week from Monday, or a calendar month.",
+            "A week (Monday to Sunday), or a calendar month.",
             choices=("week", "month"),
         ),
     ],
     columns=[
-        Column("cohort", "date", "first day of the period of the first message"),
+        Column("cohort", "date", "first day of the period of people's first message"),
         Column("since", "integer", "periods since then"),
-        Column("start", "date", "first day of the period in question"),
+        Column("start", "date", "first day of the period in which they wrote again"),
         Column("n", "integer", "people of the cohort"),
-        Column("active", "integer", "of these, people who wrote in the period in question"),
-        Column("share", "number", "active people of the cohort", "%"),
+        Column("active", "integer", "people of the cohort who wrote in the period"),
+        Column("share", "number", "share of the cohort that wrote in the period", "%"),
         interval("share", "%"),
         Column(
             "complete",
             "truth",
-            "whether neither the period nor that of the cohort is cut by the data or the filters",
+            "whether the data and the filters cover the whole period, and the data the cohort's",
         ),
     ],
     people="n",
@@ -176,15 +176,15 @@ def _draw(answer: Answer) -> Chart:
     role=RoleFilter.REFUSED,
 )
 def retention(talk: Talk, *, period: Literal["week", "month"] = "week") -> ir.Table:
-    """Of the people whose first message fell into a period, the share that wrote in a later one.
+    """The share of people whose first message fell into one period that wrote in a later period.
 
-    A person is one who wrote (role user) and is known, and belongs to the period of the first
-    message of all that is not of before 1990: filters other than `user` restrict in which messages
-    people count as active, and which periods there are, not who belongs to which cohort. Periods in
-    which nobody began have no rows, and neither have those after the last message, nor those more
-    than 520 periods after the first one. Of the cohort in whose period the data begin some may have
-    written before, so none of its rows is complete; the finding is of complete rows. Intervals are
-    Wilson's: each person is one observation.
+    The people are named people who wrote (role user). A person's cohort is the period of their
+    first message in all data (ignoring those dated before 1990). Filters other than `user` do not
+    change cohorts; they restrict the messages that make people active, and the periods shown.
+    Cohorts without people have no rows; neither have periods after the last message, nor periods
+    more than 520 after the first one. People of the cohort in whose period the data begin may have
+    written before, so none of its rows is complete. The finding uses complete rows only. Intervals
+    are Wilson's: each person is one observation.
     """
     firsts = talk.beginnings
     firsts = firsts.select("user_id", cohort=period_of(firsts.local_ts, period))

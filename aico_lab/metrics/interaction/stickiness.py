@@ -1,4 +1,4 @@
-"""How often people who write in a month come by."""
+"""Stickiness: daily active people divided by monthly active people."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def _describe(rows: pl.DataFrame) -> str:
         return "Too little data: nobody wrote in the months that are shown"
     if finished.is_empty():
         return (
-            f"Too little data: {claims.counted(known.height, 'months')}, none of them finished "
-            f"and with {FEWEST} people"
+            f"Too little data: {claims.counted(known.height, 'months')}, none of them complete "
+            f"with {FEWEST} people or more"
         )
     row = finished.row(0, named=True)
     return (
@@ -60,7 +60,7 @@ def _draw(answer: Answer) -> Chart:
     import altair as alt
 
     rows = periods.recent(answer, "month").with_columns(middle=pl.col("start").dt.offset_by("14d"))
-    ends = alt.Y("stickiness_low:Q", title="Daily of monthly active people (%)")
+    ends = alt.Y("stickiness_low:Q", title="Daily as a share of monthly active people (%)")
     base = alt.Chart(rows).encode(
         periods.axis(answer, "month", "middle").scale(padding=20), color=periods.colour()
     )
@@ -74,13 +74,13 @@ def _draw(answer: Answer) -> Chart:
 
 @metric(
     domain="interaction",
-    question="How often do people who write in a month come by?",
-    source="DAU/MAU, the ratio of daily to monthly active users of usage analytics",
+    question="On how many days of a month do its active people write?",
+    source="DAU/MAU, the ratio of daily to monthly active users in usage analytics",
     columns=[
         Column("start", "date", "first day of the month"),
         Column("n", "integer", "people who wrote in the month"),
-        Column("daily", "number", "mean of the people who wrote on a day"),
-        Column("stickiness", "number", "daily of monthly active people", "%"),
+        Column("daily", "number", "mean number of people who wrote on a day"),
+        Column("stickiness", "number", "daily as a share of the people of the month", "%"),
         interval("stickiness", "%"),
         periods.COMPLETE,
     ],
@@ -94,11 +94,11 @@ def _draw(answer: Answer) -> Chart:
 def stickiness(talk: Talk) -> ir.Table:
     """Mean daily active people of a month, divided by the people who were active in it (DAU/MAU).
 
-    Active is who wrote (role user) and is known. The mean is over all local days of the month that
-    lie between the first and the last day of the data and the filters, also those on which nobody
-    wrote. The same number is the share of these days on which a person of the month wrote, in the
-    mean over people. Months in which the data or the filters begin or end are not complete, nor
-    comparable with others: the fewer days, the larger the ratio.
+    Active people are named people who wrote (role user). The mean is over all local days of the
+    month within the data and the filters, including days without messages. Equivalently, it is the
+    share of these days on which a person active in the month wrote, averaged over people. Months in
+    which the data or the filters begin or end are not complete, and not comparable with others: the
+    fewer days, the larger the ratio.
     """
     people = talk.daily.filter(_.role == "user", _.user_id.notnull())
     people = people.mutate(start=periods.start_of(people, "month"))

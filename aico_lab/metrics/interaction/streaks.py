@@ -1,4 +1,4 @@
-"""On how many days in a row people write."""
+"""Streaks: consecutive days on which a person writes."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _Z: Final = 1.959963984540054  # of 95 %
 
 
 def with_wilson(rows: pl.DataFrame, part: str, whole: str, name: str) -> pl.DataFrame:
-    """Add the share of people, in percent, with the interval of Wilson (1927).
+    """Add a share of people, in percent, with the interval of Wilson (1927).
 
-    A person is in or out, so a share of people is a proportion of independent observations. As
-    with other intervals there is none below `FEWEST` people.
+    Each person counts or not, so the share is a proportion of independent observations. The
+    interval is null below `FEWEST` people.
 
     Args:
-        rows: To add it to.
-        part: The column that counts those who are in.
-        whole: The column that counts all.
-        name: What the share is called.
+        rows: The rows to extend.
+        part: The column that counts the people in the share.
+        whole: The column that counts all people.
+        name: The name of the new column; `NAME_low` and `NAME_high` are added as well.
     """
     n = rows[whole].cast(pl.Float64).to_numpy()
     share = rows.select(pl.col(part) / pl.col(whole)).to_series().to_numpy()
@@ -80,7 +80,7 @@ def _draw(answer: Answer) -> Chart:
             domainMin=1, nice=False
         )
     )
-    ends = alt.Y("at_least_low:Q", title="People with a streak of at least so many days (%)")
+    ends = alt.Y("at_least_low:Q", title="People with a streak of at least that many days (%)")
     return alt.layer(
         base.mark_area(opacity=0.25, interpolate="step-before").encode(
             ends.scale(domain=[0, 100]), alt.Y2("at_least_high:Q")
@@ -92,14 +92,14 @@ def _draw(answer: Answer) -> Chart:
 @metric(
     domain="interaction",
     question="On how many days in a row do people write?",
-    source="Streaks of usage analytics; intervals: Wilson (1927)",
+    source="Streaks, as in usage analytics; intervals: Wilson (1927)",
     columns=[
-        Column("days", "integer", "consecutive days of a person's longest streak"),
-        Column("n", "integer", "people"),
+        Column("days", "integer", "length of a person's longest streak, in days"),
+        Column("n", "integer", "people with this longest streak"),
         Column("people", "integer", "all people, in every row"),
-        Column("share", "number", "share of all people", "%"),
+        Column("share", "number", "their share of all people", "%"),
         interval("share", "%"),
-        Column("at_least", "number", "people with a streak of so many days or more", "%"),
+        Column("at_least", "number", "share of people with a streak of at least `days` days", "%"),
         interval("at_least", "%"),
     ],
     people="n",
@@ -110,11 +110,10 @@ def _draw(answer: Answer) -> Chart:
     role=RoleFilter.REFUSED,
 )
 def streaks(talk: Talk) -> ir.Table:
-    """A streak is consecutive local days on each of which a person wrote; each person's longest.
+    """The distribution of each person's longest streak: consecutive local days with a message.
 
-    People who wrote at all (role user) and are known, in the period of the filters: a streak that
-    began before it is cut, and one that goes on at its end is counted as long as it is until then.
-    Lengths that are nobody's longest streak have no row.
+    The people are named people who wrote (role user) in the period. Streaks are cut at both ends of
+    the period and of the data. Lengths that are nobody's longest streak have no row.
     """
     days = talk.daily.filter(_.role == "user", _.user_id.notnull())
     days = days.select("user_id", "date").distinct()

@@ -1,4 +1,4 @@
-"""How people rate their conversations."""
+"""Ratings that people give to conversations and messages."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _draw(answer: Answer) -> Chart:
 
     base = alt.Chart(answer.pl()).encode(alt.Y("name:N", title=None))
     middle = base.mark_bar(color=charts.GREY, opacity=0.5, size=14).encode(
-        alt.X("q25:Q", title="Value: mean with interval, and the middle half of ratings (grey)"),
+        alt.X("q25:Q", title="Value: mean with interval, and the middle 50 % of ratings (grey)"),
         alt.X2("q75:Q"),
     )
     ends = base.mark_rule(strokeWidth=3, color=charts.BLUE).encode(
@@ -63,27 +63,25 @@ def _draw(answer: Answer) -> Chart:
     columns=[
         Column("name", "text", "what was rated"),
         Column("n", "integer", "ratings"),
-        Column("conversations", "integer", "conversations they are of"),
-        Column("people", "integer", "people they are of"),
+        Column("conversations", "integer", "conversations that were rated"),
+        Column("people", "integer", "named people who gave the ratings"),
         Column("mean", "number", "mean value"),
         interval("mean"),
-        Column("q25", "number", "a quarter of the values are at most this"),
-        Column("median", "number", "half of the values are at most this"),
-        Column("q75", "number", "three quarters of the values are at most this"),
+        Column("q25", "number", "first quartile of the values"),
+        Column("median", "number", "median of the values"),
+        Column("q75", "number", "third quartile of the values"),
     ],
     role=RoleFilter.REFUSED,
     far=None,
     finish=_finish,
-    finding=lambda rows: claims.each(
-        rows, lambda row: f"{row['name']}: {row['mean']:.2f} in the mean"
-    ),
+    finding=lambda rows: claims.each(rows, lambda row: f"{row['name']}: mean {row['mean']:.2f}"),
     chart=_draw,
 )
 def feedback(talk: Talk) -> ir.Table:
-    """The values that people gave to what was rated; feedback without a value is left out.
+    """The values of ratings, by what was rated; feedback without a value is left out.
 
-    A rating is of the period in which it was given. Its person is the one it names, else that of
-    its conversation. Only people who cared to rate are in it.
+    A rating belongs to the period in which it was given. Its person is the one it names, or else
+    that of its conversation. The answer covers only people who chose to rate.
     """
     rated = talk.feedback.filter(_.value.notnull())
     rated = rated.left_join(_people(talk), "conversation_id")
@@ -94,7 +92,7 @@ def feedback(talk: Talk) -> ir.Table:
     counts = rated.group_by("name").agg(
         conversations=_.conversation_id.nunique(), people_of_all=_.user_id.nunique()
     )
-    # Where nobody is known, a rating of no conversation is a unit of its own.
+    # A rating with neither a person nor a conversation is a unit of its own.
     units = rated.mutate(
         conversation_id=ibis.coalesce(
             rated.conversation_id, ibis.literal("event ") + rated.event_id
@@ -107,6 +105,6 @@ def feedback(talk: Talk) -> ir.Table:
 
 
 def _people(talk: Talk) -> ir.Table:
-    """Return the person of each conversation, whatever the filters leave of it."""
+    """Return the person of each conversation, ignoring the filters."""
     everything = replace(talk, filters=Filters(timezone=talk.filters.timezone))
     return everything.sessions().group_by("conversation_id").agg(person=_.user_id.min())

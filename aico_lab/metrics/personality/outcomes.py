@@ -1,6 +1,6 @@
-"""How conversations went under each version and style of the companion's personality.
+"""Outcomes of conversations, by version and by traits of the companion's personality.
 
-People were not given versions at random, so what goes with a version need not come from it.
+People were not assigned to versions at random, so an association need not be an effect.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ _PARTS: Final = ["low", "middle", "high"]
 _VALUES: Final = (
     Column("outcome", "text", "what was measured"),
     Column("n", "integer", "sessions, or ratings"),
-    Column("people", "integer", "people they are of"),
+    Column("people", "integer", "people with these sessions or ratings"),
     Column("value", "number", "mean of the outcome"),
     *interval("value"),
 )
 
 
 def _with_profile(moments: ir.Table, talk: Talk, *, key: Sequence[str]) -> ir.Table:
-    """Return each moment the version that held for its person then; without one it is left out.
+    """Return each moment with the profile version active for its person; others are left out.
 
     Args:
-        moments: With `user_id` and `at_ms`.
-        talk: Where the versions are.
-        key: What identifies a moment.
+        moments: A table with `user_id` and `at_ms`.
+        talk: The source of the versions.
+        key: The columns that identify a moment.
     """
     profiles = talk.profiles
     own = moments.join(profiles, moments.user_id == profiles.profile_user_id)
@@ -70,8 +70,8 @@ def _with_profile(moments: ir.Table, talk: Talk, *, key: Sequence[str]) -> ir.Ta
 
 
 def _outcomes(talk: Talk) -> ir.Table:
-    """Return the sum and number of every outcome by profile and person."""
-    # A session that began in the period counts whole, and a rating whoever began its conversation.
+    """Return the sum and the count of every outcome, by profile and person."""
+    # Unfiltered messages: a session that began in the period counts as a whole.
     everything = replace(talk, filters=Filters(timezone=talk.filters.timezone))
     moods = (
         everything.messages.filter(_.role == "user")
@@ -167,7 +167,7 @@ def _draw_profiles(answer: Answer) -> Chart:
     question="How did conversations go under each version of the companion's personality?",
     source="AICO's data layer, personality adaptation insights",
     columns=[
-        Column("whose", "text", "'own': made for the person; 'everybody': for all without one"),
+        Column("whose", "text", "'own': made for the person; 'everybody': for people without one"),
         Column("version", "integer", "version of the profile"),
         *_VALUES,
     ],
@@ -179,17 +179,17 @@ def _draw_profiles(answer: Answer) -> Chart:
     chart=_draw_profiles,
 )
 def outcomes_by_profile(talk: Talk) -> ir.Table:
-    """Means over the sessions that began, and the ratings given, while a version was active.
+    """Mean outcomes of the sessions that began, and ratings given, while a version was active.
 
-    The version that holds for a person is their own; without one it is that for everybody. Of
-    several at the same time it is the one that became active last. Outcomes: the mean score of
-    what the user wrote in the session, how many messages that are, the minutes from its first to
-    its last message, and the value of each kind of feedback, whose person is the one it names, else
-    that of its conversation. Every session and every rating weighs the same. Sessions of nobody
-    known, and those under no version, are left out.
+    A person's own version takes precedence over the version for everybody; of several active
+    versions the one activated last applies. Outcomes of a session are the mean score of the user's
+    messages, their number, and the minutes from its first to its last message. Each kind of
+    feedback is an outcome too; its person is the one it names, or else that of its conversation.
+    All sessions and all ratings have the same weight. Sessions without a named person, and those
+    without an active version, are left out.
 
-    These are associations, not effects: nobody drew at random who gets which version, and a later
-    version also means a later time, and people who stayed.
+    These are associations, not effects: versions were not assigned at random, and later versions
+    also mean later times, and people who stayed.
     """
     return (
         _outcomes(talk)
@@ -210,11 +210,11 @@ def _draw_styles(answer: Answer) -> Chart:
 
 @metric(
     domain="personality",
-    question="How did conversations go with how much of each trait?",
+    question="How did conversations go at low, middle and high levels of each trait?",
     source="AICO's data layer, personality adaptation insights",
     columns=[
         Column("trait", "text", "trait of the profile"),
-        Column("part", "text", "how much of it: low, middle or high"),
+        Column("part", "text", "level of the trait: low, middle or high"),
         *_VALUES,
     ],
     role=RoleFilter.REFUSED,
@@ -225,14 +225,14 @@ def _draw_styles(answer: Answer) -> Chart:
     chart=_draw_styles,
 )
 def outcomes_by_style(talk: Talk) -> ir.Table:
-    """The outcomes of `outcomes_by_profile`, by the level of each trait of the version.
+    """The outcomes of `outcomes_by_profile`, by the level of each trait of the active version.
 
-    Levels from 0 to 1 are low below 1/3, and high from 2/3 on. Where a trait has levels outside 0
-    to 1, its range is that from its lowest to its highest level in all versions; where it has only
-    one level, that is the middle. Traits that are no numbers are left out.
+    Levels range from 0 to 1: low is below 1/3, high is at least 2/3. If a trait has levels outside
+    0 to 1, the thirds are those of the range between its lowest and highest level in all versions;
+    if that range is a single level, it is the middle. Traits that are not numbers are left out.
 
-    These are associations, not effects: nobody drew at random who gets which style, and traits
-    change together from version to version.
+    These are associations, not effects: styles were not assigned at random, and traits change
+    together from version to version.
     """
     traits = talk.traits
     of_trait = ibis.window(group_by="trait")
@@ -254,6 +254,6 @@ def outcomes_by_style(talk: Talk) -> ir.Table:
 
 
 def _people(talk: Talk) -> ir.Table:
-    """Return the person of each conversation, whatever the filters leave of it."""
+    """Return the person of each conversation, ignoring the filters."""
     everything = replace(talk, filters=Filters(timezone=talk.filters.timezone))
     return everything.sessions().group_by("conversation_id").agg(person=_.user_id.min())

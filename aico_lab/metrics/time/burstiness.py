@@ -1,4 +1,4 @@
-"""Whether people write evenly, at random or in bursts."""
+"""Burstiness and memory of the times between a person's messages."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _describe(rows: pl.DataFrame) -> str:
         b, m = row["burstiness"], row["memory"]
         memory = "" if m is None else f", M = {m:z.2f}"
         people = claims.counted(row["n"], "people")
-        return f"{row['role']}: B = {b:z.2f}{memory} in the mean of {people}"
+        return f"{row['role']}: B = {b:z.2f}{memory}, mean of {people}"
 
     return claims.each(rows, tells)
 
@@ -70,17 +70,17 @@ def _draw(answer: Answer) -> Chart:
     question="Do people write evenly, at random or in bursts?",
     source="Goh and Barabasi (2008); corrected: Kim and Jo (2016)",
     parameters=[
-        Parameter("min_intervals", int, 20, "The fewest intervals of a person, 2 or more."),
+        Parameter("min_intervals", int, 20, "The fewest intervals of a person, at least 2."),
     ],
     columns=[
         Column("role", "text", "the side that wrote"),
         Column("n", "integer", "people"),
-        Column("intervals", "integer", "times between two of their messages"),
-        Column("burstiness", "number", "mean B: -1 evenly, 0 at random, 1 in bursts"),
+        Column("intervals", "integer", "intervals between their successive messages"),
+        Column("burstiness", "number", "mean B: -1 even, 0 random, 1 bursty"),
         interval("burstiness"),
         Column("corrected", "number", "mean B, corrected for few intervals"),
         interval("corrected"),
-        Column("memory", "number", "mean M, correlation of an interval with the one before"),
+        Column("memory", "number", "mean M, the correlation of successive intervals"),
         interval("memory"),
     ],
     people="n",
@@ -89,16 +89,17 @@ def _draw(answer: Answer) -> Chart:
     chart=_draw,
 )
 def burstiness(talk: Talk, *, min_intervals: int) -> ir.Table:
-    """Of the times between successive messages of a person: burstiness B, and memory M.
+    """Burstiness B and memory M of the intervals between successive messages of a person.
 
-    B = (sigma - mu) / (sigma + mu), with the mean mu and the standard deviation sigma (by n) of a
-    person's n intervals, in all conversations; the companion's messages are those to one person. It
-    cannot reach 1 where intervals are few, so B is also given corrected by Kim and Jo:
+    B = (sigma - mu) / (sigma + mu), where mu is the mean and sigma the standard deviation (divided
+    by n) of a person's n intervals, across all conversations. For the role assistant, these are the
+    intervals between the companion's messages to one person. B cannot reach 1 if intervals are few,
+    so `corrected` is B as corrected by Kim and Jo:
     (sqrt(n + 1) r - sqrt(n - 1)) / ((sqrt(n + 1) - 2) r + sqrt(n - 1)), r = sigma / mu. M is
-    Pearson's correlation of the intervals but the last with those but the first; who has none,
-    since all are equal, does not count for it. Values are means over people, each of whom counts
-    once. Left out are people with fewer intervals, who are not known, or whose messages are all of
-    one moment.
+    Pearson's correlation between each interval and the next one; it leaves out people for whom it
+    is undefined, since all their intervals are equal. Values are means over people, who have the
+    same weight. Left out are people with fewer than `min_intervals` intervals, messages without a
+    named person, and people whose messages all have the same time.
     """
     at_least("min_intervals", min_intervals, 2)
     known = talk.messages.filter(_.user_id.notnull())

@@ -1,4 +1,4 @@
-"""When the level of a measure changed."""
+"""Change points: when the level of a measure changed."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 
 _SAID: Final = 4
-"""Phases that a sentence names."""
+"""The most phases that the finding names."""
 
 
 _FARTHEST: Final = 3.0
-"""Standard deviations from the median, at which the values are cut."""
+"""The distance from the median, in standard deviations, at which values are clipped."""
 
 
 _SIGMA: Final = 1.4826
-"""The standard deviation of a normal distribution, by its median absolute deviation."""
+"""Ratio of a normal distribution's standard deviation to its median absolute deviation."""
 
 
 _AUTOCORRELATIONS: Final = np.arange(-9, 10) / 10
@@ -48,7 +48,7 @@ def _finish(
     made = series.in_periods(rows, talk, measure, period)
     known = made.filter("complete", pl.col("value").is_not_null())
     if known.is_empty():
-        # One row, so that the answer says that there is too little.
+        # One row, so that the finding says that there is too little data.
         none = pl.DataFrame(
             {"start": [None], "end": [None], "n": [0], "people": [0], "level": [None]}
             | {"periods": [0], "phases": [0]}
@@ -77,24 +77,24 @@ def _finish(
 
 
 def _shortest(unit: str) -> int:
-    """Return how many periods a segment has at least."""
+    """Return the fewest periods of a segment."""
     return 7 if unit == "day" else 3
 
 
 def _fewest(unit: str) -> int:
-    """Return how many periods are needed: two segments, besides the first value."""
+    """Return the fewest periods of a series: two segments besides the first value."""
     return max(series.FEWEST, 2 * _shortest(unit) + 1)
 
 
 def _cut(signal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Move far values nearer, as a few of them next to each other would be a segment."""
+    """Clip outliers, since a few neighbouring ones would form a segment."""
     middle = np.median(signal)
     away = _FARTHEST * _SIGMA * np.median(np.abs(signal - middle))
     return np.clip(signal, middle - away, middle + away) if away > 0 else signal
 
 
 def _segments(signal: NDArray[np.float64], shortest: int, penalty: float) -> list[int]:
-    """Return where each segment ends: the place after its last value."""
+    """Return the end of each segment: the index after its last value."""
     n = len(signal) - 1
     best, ends = np.inf, [n]
     if np.ptp(signal) == 0:
@@ -103,7 +103,7 @@ def _segments(signal: NDArray[np.float64], shortest: int, penalty: float) -> lis
     for autocorrelation in _AUTOCORRELATIONS:
         independent = signal[1:] - autocorrelation * signal[:-1]
         for squares, found in _candidates(independent - independent.mean(), shortest, penalty):
-            # Of segments without any noise, the fewest.
+            # The bound on squares selects the fewest segments if none has any noise.
             fit = n * np.log(max(squares, 1e-9)) + penalty * len(found)
             if fit < best:
                 best, ends = fit, found
@@ -113,19 +113,19 @@ def _segments(signal: NDArray[np.float64], shortest: int, penalty: float) -> lis
 def _candidates(
     signal: NDArray[np.float64], shortest: int, penalty: float
 ) -> list[tuple[float, list[int]]]:
-    """Return segmentations of independent values, and the sum of squares that each leaves."""
+    """Return segmentations of independent values, each with its residual sum of squares."""
     n = len(signal)
     made = [(float(signal @ signal), [n])]
     if n < 2 * shortest:
         return made
     import ruptures
 
-    # The linear kernel's cost is that of l2, and its search is PELT, in C.
+    # With the linear kernel the cost is l2, and the search is PELT in C.
     search = ruptures.KernelCPD(kernel="linear", min_size=shortest).fit(signal)
-    # Half the mean square of successive differences: a change of level hardly adds to it.
+    # Half the mean square of successive differences, which changes of level hardly affect.
     squares = n * float(np.mean(np.diff(signal) ** 2)) / 2
     for _ in range(_ROUNDS):
-        # The search adds a penalty to the squares, not to their logarithm: that has this slope.
+        # The search penalises squares, but the criterion their logarithm: convert by its slope.
         ends: list[int] = search.predict(pen=penalty * max(squares, 1e-9) / n)
         if ends == made[-1][1] and len(made) > 1:
             break
@@ -153,7 +153,7 @@ def _describe(rows: pl.DataFrame) -> str:
     more = ", …" if rows.height > len(phases) else ""
     listed = f"{', '.join(phases)}{more}{claims.doubt(number, f'{unit}s')}{mainly}"
     of = "; of the rows that are shown" if rows.height < found else ""
-    return f"{found} phases of {name} in {within}{of}, in the mean of a {unit}: {listed}"
+    return f"{found} phases of {name} in {within}{of}, mean per {unit}: {listed}"
 
 
 def _draw(answer: Answer) -> Chart:
@@ -185,32 +185,33 @@ def _draw(answer: Answer) -> Chart:
             "measure",
             str,
             "messages",
-            "Messages, distinct known people who wrote (role user), or the mean sentiment.",
+            "Messages, distinct named people who wrote (role user), or the mean sentiment.",
             choices=("messages", "users", "sentiment"),
         ),
         Parameter(
             "period",
             str,
             "week",
-            "A local day, or a week from Monday. Weekdays that differ hide changes between days.",
+            "A local day, or a week (Monday to Sunday). Differences between weekdays hide changes "
+            "between days.",
             choices=("day", "week"),
         ),
         Parameter(
             "penalty",
             float,
             11.5,
-            "More makes fewer segments: how much twice the logarithm of the likelihood must"
-            " gain by one more.",
+            "The least gain in twice the log-likelihood by one more segment; a larger penalty "
+            "makes fewer segments.",
         ),
     ],
     columns=[
         Column("start", "date", "first day of the segment"),
         Column("end", "date", "last day of the segment"),
-        Column("n", "integer", "periods"),
-        Column("people", "integer", "people of its period with the most of them"),
-        Column("level", "number", "mean of the measure in a period"),
+        Column("n", "integer", "periods of the segment"),
+        Column("people", "integer", "most people in one of its periods"),
+        Column("level", "number", "mean of the measure over the periods"),
         Column("periods", "integer", "periods of all segments, in every row"),
-        Column("phases", "integer", "how many segments there are, in every row"),
+        Column("phases", "integer", "number of segments, in every row"),
         series.MEASURE,
         series.UNIT,
     ],
@@ -229,23 +230,24 @@ def change_points(
 ) -> ir.Table:
     """Segments of time within which a measure keeps its level.
 
-    The most likely levels and autocorrelation of neighbouring periods (from -0.9 to 0.9) together:
-    of all segmentations of each period less its autocorrelated part of the one before, that with
-    the least n * log(squared distances to each segment's mean), plus `penalty` for every segment.
-    So a level must differ more from the one before where neighbours are alike anyway. Of simulated
-    series without a change, of 12 to 180 weeks, 2 to 5 % are found to have one where the
-    autocorrelation is 0 to 0.3, and 4 to 9 % where it is 0.6 (11 % where the noise is skewed, and
-    up to 20 % of very sparse counts, below one in a period).
+    Levels and the autocorrelation of neighbouring periods (-0.9 to 0.9) are estimated together by
+    maximum likelihood. For each autocorrelation, its part of the previous value is subtracted from
+    each period, and the result is segmented. The chosen segmentation has the least
+    n * log(sum of squared distances to the segment means) plus `penalty` for every segment. Hence
+    the more neighbours resemble each other, the more levels must differ to count as a change. In
+    simulated series without a change, of 12 to 180 weeks, a change is found in 2 to 5 % of series
+    with an autocorrelation of 0 to 0.3, and in 4 to 9 % at 0.6 (11 % with skewed noise, and up to
+    20 % for very sparse counts, below one in a period).
 
-    Counts are taken as log(1 + count), so that doubling weighs the same everywhere; periods in
-    which nobody wrote are 0. Sentiment is the mean of the period's scored messages; periods without
-    any are left out. Values farther than 3 standard deviations (by the median absolute deviation)
-    from the median weigh as if they were there. Segments have at least 3 periods, or 7 days. Only
-    whole periods take part: not the one in which the data or the filters begin, nor the one in
-    which they end. Of fewer than 12 periods, or 15 days, no changes are sought. Where the span has
-    more than 2,000 periods, longer ones are taken (weeks, months, years, decades), as `unit` says.
+    Counts enter as log(1 + count), so that doubling has the same weight at every level; periods
+    without messages are 0. Sentiment is the mean of the period's scored messages; periods without
+    any are left out. Values more than 3 standard deviations (estimated by the median absolute
+    deviation) from the median are clipped. Segments have at least 3 periods, or 7 days. Only whole
+    periods are used: not those in which the data or the filters begin or end. With fewer than 12
+    periods, or 15 days, no changes are sought. If the span has more than 2,000 periods, longer ones
+    are used (weeks, months, years, decades); see `unit`.
     """
     if penalty <= 0:
         raise InvalidValue(f"The penalty of a segment is more than 0, not {penalty:g}.")
-    # Parameters matter later: of days, periods of any length are made.
+    # `finish` applies the parameters: it builds periods of any length from days.
     return series.by_day(talk)

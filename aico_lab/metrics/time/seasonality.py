@@ -1,4 +1,4 @@
-"""How strongly the day and the week repeat themselves."""
+"""Seasonality: the indices of weekdays or hours, and the strength of the cycle."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 _MOST_OF_ONE: Final = "_most_of_one"
-"""The share of one person, in percent; `_most` would be that of one week or day."""
+"""The largest share of one person, in percent; `_most` is that of one week or day."""
 
 
 _NEARLY: Final = 1 - 1e-9
@@ -52,11 +52,11 @@ def _finish(rows: pl.DataFrame, talk: Talk, cycle: Literal["week", "day"]) -> pl
     wrote = rows.with_columns(
         pl.col("start").cast(pl.Date), pl.col("place", "n_messages").cast(pl.Int64)
     ).join(whole.select("start"), on="start", how="semi")
-    # Of the same cycles as the index, or a row of many people would rest on few.
+    # People of the same cycles as the index, or a row could claim more people than it rests on.
     named = wrote.drop_nulls("user_id")
     people = dict(named.group_by("place").agg(pl.col("user_id").n_unique()).iter_rows())
     of_one = named.group_by("user_id").agg(pl.col("n_messages").sum())["n_messages"].max()
-    # Only cycles in which somebody wrote: there may be thousands of years of others.
+    # Only cycles with messages: there may be thousands of years without any.
     cycles = (
         wrote.group_by("start")
         .agg(
@@ -68,7 +68,7 @@ def _finish(rows: pl.DataFrame, talk: Talk, cycle: Literal["week", "day"]) -> pl
             for place in range(len(slots))
         )
         .sort("start")
-    )  # since the last digits of sums depend on the order
+    )  # sorted, since the last digits of sums depend on the order
     whole = whole.clear() if rows.is_empty() else whole
     silent = whole.height - cycles.height
     counts = cycles.drop("start")
@@ -77,7 +77,7 @@ def _finish(rows: pl.DataFrame, talk: Talk, cycle: Literal["week", "day"]) -> pl
         by=[],
         unit=_CYCLES[cycle],
         statistics={
-            # The index is a share of the whole, so many times as there are slots.
+            # The index is the slot's share of all messages, times the number of slots.
             f"index{place}": Statistic(_share_of(place), ("total",), "logit", whole=len(slots))
             for place in range(len(slots))
         },
@@ -118,11 +118,11 @@ def _share_of(place: int) -> Callable[[Sums], NDArray[np.float64]]:
 
 
 def _strength(counts: NDArray[np.int64], silent: int) -> float | None:
-    """Return the share of the variance within cycles that is between the slots, in percent.
+    """Return the share of the variance within cycles that lies between slots, in percent.
 
     Args:
-        counts: Messages of each cycle in which somebody wrote (rows) in each slot (columns).
-        silent: How many further cycles there are, all zeros.
+        counts: Messages by cycle (rows, only those with messages) and slot (columns).
+        silent: The number of cycles without messages.
     """
     if not counts.size:
         return None
@@ -151,7 +151,7 @@ def _describe(rows: pl.DataFrame) -> str:
     name = claims.leading(tied, "index", "slot")
     if tied["index_low"].null_count() == tied.height:
         return f"{name}: {top['index']:.2f} times the mean, the same in all {top[UNIT]}{doubt}"
-    # The largest of many is above 1 by chance: the interval is that of all together (Bonferroni).
+    # The largest of many is above 1 by chance: widen the interval by Bonferroni's correction.
     slots = len(_SLOTS["week" if top[UNIT] == "weeks" else "day"])
     wider = float(special.ndtri(1 - 0.025 / slots) / special.ndtri(0.975))
     least: float = min(tied["index_low"].drop_nulls().to_list())
@@ -176,7 +176,7 @@ def _draw(answer: Answer) -> Chart:
             labelAngle=0, labelExpr="split(datum.label, ':')[0]"
         )
     )
-    ends = alt.Y("index_low:Q", title="Messages, divided by the mean of all").scale(zero=True)
+    ends = alt.Y("index_low:Q", title="Messages divided by the mean of all").scale(zero=True)
     mean = alt.Chart(answer.pl().head(1)).mark_rule(color=charts.GREY, strokeDash=[4, 4])
     return alt.layer(
         mean.encode(y=alt.YDatum(1)),
@@ -190,24 +190,24 @@ def _draw(answer: Answer) -> Chart:
 @metric(
     domain="time",
     question="How much more is written on some days of the week, or at some hours of the day?",
-    source="Seasonal indices: ratios to the mean; strength: the share of variance (eta squared)",
+    source="Seasonal indices: ratios to the mean; strength: share of variance (eta squared)",
     parameters=[
         Parameter(
             "cycle",
             str,
             "week",
-            "A week of weekdays, or a day of hours.",
+            "Compare the weekdays of a week, or the hours of a day.",
             choices=("week", "day"),
         ),
     ],
     columns=[
         Column("slot", "text", "day of the week, or hour of the day"),
         Column("n", "integer", "messages in it"),
-        Column("people", "integer", "people whose messages, or answers to whom, these are"),
-        Column("cycles", "integer", "whole weeks or days that count"),
-        Column("index", "number", "mean messages in it, divided by the mean of all days or hours"),
+        Column("people", "integer", "named people who wrote these messages, or were answered"),
+        Column("cycles", "integer", "whole weeks or days that are counted"),
+        Column("index", "number", "mean messages in it, divided by the mean of all slots"),
         interval("index"),
-        Column("strength", "number", "variance within cycles that it explains, in every row", "%"),
+        Column("strength", "number", "share of variance that slots explain, in every row", "%"),
     ],
     far="left out",
     finish=_finish,
@@ -215,13 +215,14 @@ def _draw(answer: Answer) -> Chart:
     chart=_draw,
 )
 def seasonality(talk: Talk, *, cycle: Literal["week", "day"] = "week") -> ir.Table:
-    """The mean of messages on each local weekday, or in each hour, divided by the mean of all.
+    """Mean messages on each local weekday, or in each hour, divided by the mean of all.
 
-    Only whole cycles count: not the week or day in which the data or the filters begin or end, and
-    for hours no day of 23 or 25 hours. Those in which nobody wrote are 0. The index is 1 where a
-    weekday or hour is like the others; its interval takes whole weeks or days as units. The
-    strength is the share of the variance, of counts less the mean of their own week or day, that is
-    between the weekdays or hours; by chance alone it is 1 divided by the number of cycles.
+    Only whole cycles (weeks or days) count: not those in which the data or the filters begin or
+    end, and for hours no day of 23 or 25 hours. Cycles without messages count as 0. An index of 1
+    means that a weekday or hour (slot) is like the average; the units of its interval are whole
+    cycles. For the strength, the mean of each cycle is subtracted from its counts; the strength is
+    the share of the remaining variance that lies between slots. By chance alone it is 1 divided by
+    the number of cycles.
     """
     if cycle == "week":
         days = talk.daily

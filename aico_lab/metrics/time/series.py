@@ -1,4 +1,4 @@
-"""A measure of every period of a span, in periods that are not too many to be compared."""
+"""Time series of a measure, in periods long enough to keep their number below a limit."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ TITLES: Final[dict[str, str]] = {
 }
 
 MOST: Final = 2_000
-"""The most periods of a series: to compare all pairs of more takes seconds."""
+"""The most periods of a series: comparing all pairs of more takes seconds."""
 
 FEWEST: Final = 12
-"""The fewest periods: with fewer, directions and changes are found too often where none are."""
+"""The fewest periods: with fewer, trends and changes are found too often where there are none."""
 
 MEASURE: Final = Column("measure", "text", "what is measured, in every row")
 
@@ -43,14 +43,14 @@ SAID: Final[dict[str, tuple[str, str]]] = {
     "users": ("People who write go", "people who write"),
     "sentiment": ("Sentiment goes", "sentiment"),
 }
-"""How a sentence begins that says where a measure goes, and what it is called within one."""
+"""For each measure, the beginning of a sentence about its trend, and its noun."""
 
 COUNTED: Final = {"messages": ("n", "messages"), "sentiment": ("scored", "scored messages")}
-"""Of which one person may have much: the column of `by_day`, and the noun. In a period a person is
-one person, so that nobody has many of those who write."""
+"""Measures that one person may dominate: the column of `by_day`, and the noun. Not "users", of
+which each person counts once in a period."""
 
 UNIT: Final = Column(
-    "unit", "text", f"length of a period, longer than asked for where these are over {MOST:,}"
+    "unit", "text", f"length of a period, longer than requested if there were over {MOST:,}"
 )
 
 _DAYS: Final[dict[Length, float]] = {
@@ -62,16 +62,16 @@ _DAYS: Final[dict[Length, float]] = {
 }
 _SHORT: Final[dict[Length, Unit]] = {"day": "day", "week": "week", "month": "month"}
 _LONG: Final[dict[str, str]] = {"year": "1y", "decade": "10y"}
-"""Periods that are made of months, as polars writes them."""
+"""The polars duration of periods that are built from months."""
 
 
 def dominated(measure: str, most: float | None) -> str:
-    """Return what follows a claim about a measure that is mainly one person's; else nothing."""
+    """Return the caveat of a claim about a measure that rests mainly on one person; else ""."""
     return claims.dominated(most, COUNTED[measure][1]) if measure in COUNTED else ""
 
 
 def by_day(talk: Talk) -> ir.Table:
-    """Return sums of each local day and person, of which those of any period are made."""
+    """Return sums for each local day and person, from which periods of any length are built."""
     return talk.daily.group_by(day=_.date, person=_.user_id).agg(
         n=_.n_messages.sum(),
         wrote=(_.role == "user").any(),
@@ -81,19 +81,19 @@ def by_day(talk: Talk) -> ir.Table:
 
 
 def in_periods(rows: pl.DataFrame, talk: Talk, measure: Measure, period: Unit) -> pl.DataFrame:
-    """Return the measure of every period, of a unit in which there are not too many of them.
+    """Return the measure of every period, in the shortest unit with at most `MOST` periods.
 
     Args:
-        rows: What `by_day` gives.
-        talk: What the rows are from.
-        measure: What is measured.
-        period: The shortest unit.
+        rows: The rows of `by_day`.
+        talk: The source of the rows.
+        measure: The measure.
+        period: The shortest unit allowed.
 
     Returns:
-        `start`, `end` (the day after the last one), `n` (messages; of sentiment, scored ones),
-        `people` (of these messages), `value`, `complete`, `measure`, `unit`, and in `_most` the
-        largest share of one person in what is counted in the complete periods, in percent. A period
-        without a scored message has no sentiment.
+        `start`, `end` (the day after the period), `n` (messages; for sentiment, scored ones),
+        `people` (of these messages), `value`, `complete`, `measure`, `unit`, and `_most`, the
+        largest share of one person in the complete periods, in percent. The sentiment of a period
+        without scored messages is null.
     """
     unit = _fitting(talk, period)
     rows = rows.with_columns(pl.col("day").cast(pl.Date), cs.decimal().cast(pl.Int64))
@@ -107,7 +107,7 @@ def in_periods(rows: pl.DataFrame, talk: Talk, measure: Measure, period: Unit) -
         found = found.with_columns(pl.col(pl.Int64).fill_null(0))
     most = _most_of_one(rows, found, measure, _LONG.get(unit, step)) if talk.by_person else None
     return found.select(
-        # Decades begin with the year 0, dates with 1.
+        # The first decade begins with the year 0, but the first date is in the year 1.
         pl.max_horizontal("start", pl.lit(date.min)),
         "end",
         "n",
@@ -154,7 +154,7 @@ def _grouped(rows: pl.DataFrame, measure: Measure, step: str) -> pl.DataFrame:
             pl.col("total").sum() / pl.col("scored").sum()
         ),
     }[measure]
-    # The mean rests on the scored messages alone.
+    # The mean sentiment rests on scored messages only.
     counts = pl.col("scored") > 0 if measure == "sentiment" else pl.lit(value=True)
     people = person.filter(counts).drop_nulls().n_unique().cast(pl.Int64)
     n = pl.col("scored" if measure == "sentiment" else "n").sum().alias("n")
@@ -163,7 +163,7 @@ def _grouped(rows: pl.DataFrame, measure: Measure, step: str) -> pl.DataFrame:
 
 
 def _joined(months: pl.DataFrame, step: str) -> pl.DataFrame:
-    """Put months together; only what has all its months is complete."""
+    """Merge months into longer periods, which are complete if all their months are."""
     long = months.group_by(long=pl.col("start").dt.truncate(step), maintain_order=True).agg(
         pl.col("start").first(), pl.col("end").last(), pl.col("complete").all()
     )
@@ -176,7 +176,7 @@ def _joined(months: pl.DataFrame, step: str) -> pl.DataFrame:
 
 
 def recent(answer: Answer) -> pl.DataFrame:
-    """Return the last rows of an answer that has a `unit`, as many as can be drawn."""
+    """Return the last `periods.DRAWN` rows of an answer with a column `unit`."""
     unit = _unit(answer)
     if unit not in _LONG:
         return periods.recent(answer, unit)
@@ -195,7 +195,7 @@ def bars(answer: Answer, *, title: str) -> Chart:
 
 
 def axis(answer: Answer) -> alt.X:
-    """Return the axis of the days on which the periods of an answer begin."""
+    """Return the axis of the first days of an answer's periods."""
     unit = _unit(answer)
     if unit not in _LONG:
         return periods.axis(answer, unit)

@@ -1,4 +1,4 @@
-"""Whether a measure grows or falls."""
+"""Trend: whether a measure rises or falls over time."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 
 _SMOOTHED: Final = 5
-"""Periods of a moving average."""
+"""The number of periods in the moving average."""
 
 
 _GOLDEN: Final = (5**0.5 - 1) / 2
-"""Multiples of the golden section leave remainders that fill an interval evenly, in any part."""
+"""The fractional parts of multiples of the golden section fill an interval evenly."""
 
 
 _AUTOCORRELATION: Final = (-0.3, 0.9)
-"""As far as an estimate is believed: that of a dozen periods is uncertain by 0.3."""
+"""Limits of the estimate, whose uncertainty is about 0.3 with a dozen periods."""
 
 
 def _finish(rows: pl.DataFrame, talk: Talk, measure: Measure, period: Unit) -> pl.DataFrame:
@@ -55,7 +55,7 @@ def _finish(rows: pl.DataFrame, talk: Talk, measure: Measure, period: Unit) -> p
 def _theil_sen(
     x: NDArray[np.float64], y: NDArray[np.float64], *, whole_numbers: bool
 ) -> tuple[float | None, float | None, float | None]:
-    """Return the median slope between every two values, and its interval."""
+    """Return the median slope between all pairs of values, and the ends of its interval."""
     n = len(y)
     if n < series.FEWEST:
         return None, None, None
@@ -63,7 +63,7 @@ def _theil_sen(
 
     slope = float(stats.theilslopes(_rounded(y), x).slope)
     if whole_numbers:
-        # Ties give slopes of 0, so that ends of the interval would often be exactly 0.
+        # Spread tied counts: their slopes of 0 would often put an end of the interval at 0.
         y = y + np.arange(n) * _GOLDEN % 1 - 0.5
     y = _rounded(y)
     spread = stats.theilslopes(y, x).slope
@@ -71,22 +71,22 @@ def _theil_sen(
     lag = np.arange(1, n - 2)
     weights = (n - lag) * (n - lag - 1.0) * (n - lag - 2)
     inflation = 1 + 2 * (weights @ alike**lag) / (n * (n - 1.0) * (n - 2))
-    # The effective sample size.
+    # The effective sample size of an AR(1) series.
     independent = n * (1 - alike) / (1 + alike)
     away = stats.t.ppf(0.975, max(independent - 1, 2)) * np.sqrt(inflation)
-    # scipy's interval is that of independent values, and of the normal distribution.
+    # Pass the wider quantile to scipy, whose interval assumes independent values.
     found = stats.theilslopes(y, x, alpha=2 * stats.norm.sf(away))
     low, high = float(found.low_slope), float(found.high_slope)
     return slope, min(low, slope), max(high, slope)
 
 
 def _rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Make numbers equal that differ by the order in which they were added."""
+    """Round off the differences that come from the order of floating-point sums."""
     return np.round(values, 9)
 
 
 def _autocorrelation(residuals: NDArray[np.float64]) -> float:
-    """Estimate the correlation of neighbours, corrected for the line that was taken away."""
+    """Return the lag-1 autocorrelation of residuals, corrected for the fitted line's bias."""
     n = len(residuals)
     apart = residuals - residuals.mean()
     total = apart @ apart
@@ -145,7 +145,7 @@ def _draw(answer: Answer) -> Chart:
 
 @metric(
     domain="time",
-    question="Is more written as time goes by, or less?",
+    question="Does a measure rise or fall over time?",
     source="Theil (1950), Sen (1968); autocorrelation as in Hamed and Rao (1998), corrected as in "
     "Marriott and Pope (1954); counts spread as in Machado and Santos Silva (2005)",
     parameters=[
@@ -153,27 +153,27 @@ def _draw(answer: Answer) -> Chart:
             "measure",
             str,
             "messages",
-            "Messages, distinct known people who wrote (role user), or the mean sentiment.",
+            "Messages, distinct named people who wrote (role user), or the mean sentiment.",
             choices=("messages", "users", "sentiment"),
         ),
         Parameter(
             "period",
             str,
             "week",
-            "A local day, a week from Monday, or a calendar month.",
+            "A local day, a week (Monday to Sunday), or a calendar month.",
             choices=("day", "week", "month"),
         ),
     ],
     columns=[
         Column("start", "date", "first day of the period"),
-        Column("n", "integer", "messages; of sentiment, those with a score"),
+        Column("n", "integer", "messages; for sentiment, those with a score"),
         PEOPLE,
         Column("value", "number", "messages, people or mean sentiment of the period"),
         Column("smooth", "number", f"mean of the {_SMOOTHED} complete periods around it"),
         Column("slope", "number", "change of value from one period to the next, in every row"),
         interval("slope"),
-        Column("complete", "truth", "whether the period is whole, so that the trend rests on it"),
-        Column("periods", "integer", "complete periods that have a value, in every row"),
+        Column("complete", "truth", "whether the period is whole, and so used for the trend"),
+        Column("periods", "integer", "complete periods with a value, in every row"),
         series.MEASURE,
         series.UNIT,
     ],
@@ -189,23 +189,24 @@ def trend(
     measure: Literal["messages", "users", "sentiment"] = "messages",  # noqa: ARG001
     period: Literal["day", "week", "month"] = "week",  # noqa: ARG001
 ) -> ir.Table:
-    """Messages, people or sentiment of each local period, and the direction of the whole periods.
+    """Messages, people or sentiment of each local period, and the slope over whole periods.
 
-    The slope is Theil and Sen's: the median of the slopes between every two periods, on which few
-    unusual ones have no influence. It goes up or down where its 95 % interval leaves out 0. Counts
-    are spread evenly over half a unit around each for the interval, or ties would hide a direction.
+    The slope is the Theil-Sen estimator: the median of the slopes between all pairs of periods,
+    which a few unusual periods do not affect. The trend is up or down if the 95 % interval excludes
+    0. For the interval, counts are spread evenly within half a unit to either side, since ties
+    would hide a trend.
 
-    Neighbouring periods are alike, which makes the interval wider: by Hamed and Rao's factor, for
-    the autocorrelation of the ranks of what the line leaves over (lag 1, corrected for its bias,
-    from -0.3 to 0.9, its powers at longer lags), and by Student's distribution for the number of
-    independent periods that would tell as much; it goes no farther than the least and the
-    greatest slope. Of simulated series without a direction, of 12 to 180 periods and an
-    autocorrelation of 0 to 0.6, about 3 to 8 % are found to have one.
+    Neighbouring periods resemble each other, so the interval is widened: by Hamed and Rao's factor
+    for the autocorrelation of the ranks of the residuals (lag 1, bias-corrected, limited to -0.3
+    to 0.9, with its powers at longer lags), and by Student's t distribution for the effective
+    number of independent periods. It ends at most at the least and the greatest slope. In simulated
+    series without a trend, of 12 to 180 periods and an autocorrelation of 0 to 0.6, a trend is
+    found in about 3 to 8 %.
 
-    Periods in which nobody wrote are 0, and have no sentiment: they take no part in its trend.
-    Periods in which the data or the filters begin or end are shown, but take no part. Fewer than 12
-    whole periods have no direction. Where the span has more than 2,000 periods, longer ones are
-    taken (weeks, months, years, decades), as `unit` says.
+    Periods without messages count as 0; they have no sentiment, and its trend leaves them out.
+    Periods in which the data or the filters begin or end are shown, but not used for the slope.
+    With fewer than 12 whole periods there is no slope. If the span has more than 2,000 periods,
+    longer ones are used (weeks, months, years, decades); see `unit`.
     """
-    # Parameters matter later: of days, periods of any length are made.
+    # `finish` applies the parameters: it builds periods of any length from days.
     return series.by_day(talk)

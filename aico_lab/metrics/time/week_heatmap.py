@@ -1,4 +1,4 @@
-"""At which hours of the week people write."""
+"""Messages by weekday and hour."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 _FEWEST_MESSAGES: Final = 168
-"""Below one message for each hour of the week, the busiest hour is chance."""
+"""One message for each hour of the week: with fewer, the busiest hour is due to chance."""
 
 
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -74,7 +74,7 @@ def _busiest(rows: pl.DataFrame) -> str:
         )
     )  # fmt: skip
     row = hours.row(0, named=True)
-    # Hours with as many messages may be those of more or fewer people.
+    # Tied hours may have different numbers of people.
     people = f" with {claims.counted(row['people'], 'people')}" if hours.height == 1 else ""
     return (
         f"Most was written on {claims.leading(hours, 'n', 'name')}: "
@@ -85,7 +85,7 @@ def _busiest(rows: pl.DataFrame) -> str:
 @metric(
     domain="time",
     question="At which hours of the week do people write?",
-    source="chat-analytics' weekday by hour heatmap, in the zone of the question",
+    source="The weekday by hour heatmap of chat-analytics, in the chosen time zone",
     columns=[
         Column("weekday", "text", "day of the week"),
         Column("hour", "integer", "hour of the day, from 0 to 23"),
@@ -98,11 +98,10 @@ def _busiest(rows: pl.DataFrame) -> str:
     chart=_draw,
 )
 def week_heatmap(talk: Talk) -> ir.Table:
-    """Messages by local weekday and hour; hours in which nobody wrote are 0.
+    """Messages by local weekday and hour; hours without messages are 0.
 
-    All messages of the period of the filters count, also those of a first and a last week that are
-    not whole. Where summer time ends, one hour of a night occurs twice, and where it begins, one is
-    missing.
+    All messages of the period count, including those of an incomplete first or last week. When
+    summer time ends, one hour of the night occurs twice; when it begins, one is missing.
     """
     hours = hours_of(talk.messages.local_ms)
     slots = talk.messages.group_by(day=weekday(hours // 24), hour=hour_of_day(hours))

@@ -1,4 +1,4 @@
-"""In which languages people write."""
+"""The languages of conversations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, sample: int) -> pl.DataFrame:  # 
         .group_by("role", "conversation_id", maintain_order=True)
         .agg(
             pl.col("text").str.join(" ").str.slice(0, CHARACTERS),
-            # A side of a conversation has one language, and belongs to whoever comes first.
+            # A side of a conversation has one language; its person is that of its first message.
             pl.col("unit", "known").first(),
         )
     )
@@ -131,15 +131,15 @@ def _finding(rows: pl.DataFrame) -> str:
     question="In which languages do people write?",
     source="Lui and Baldwin (2012), langid.py, as py3langid",
     parameters=[
-        Parameter("sample", int, 2000, "How many conversations at most."),
+        Parameter("sample", int, 2000, "The most conversations to examine."),
     ],
     columns=[
         Column("role", "text", "the side that wrote"),
-        Column("language", "text", "language, or 'unknown' where a text is too short to tell"),
+        Column("language", "text", "language, or 'unknown' if the text is too short to tell"),
         Column("code", "text", "its ISO 639 code"),
-        Column("n", "integer", "conversations whose side is in the language"),
+        Column("n", "integer", "conversations in which the side writes this language"),
         PEOPLE,
-        Column("share", "number", "share of the conversations whose language can be told", "%"),
+        Column("share", "number", "share of conversations with a recognised language", "%"),
         interval("share", "%"),
     ],
     finish=_finish,
@@ -147,13 +147,13 @@ def _finding(rows: pl.DataFrame) -> str:
     chart=_draw,
 )
 def languages(talk: Talk, *, sample: int) -> ir.Table:
-    """One guess for each side of a conversation, from its first 1,000 characters.
+    """The language of each side of a conversation, guessed from its first 1,000 characters.
 
-    Of all conversations only a sample is looked at: those with the smallest MD5 of their id, so the
-    same ones every time, whose choice has nothing to do with what was written. Addresses, code,
-    laughter and repeated letters are no language; texts with fewer than 20 bytes of other letters,
-    and unsure guesses, are 'unknown'. A side that changes its language has one. Shares are of the
-    texts whose language can be told.
+    Only a sample of conversations is examined: those with the smallest MD5 of their id. So it is
+    the same sample every time, and independent of what was written. Addresses, code, laughter and
+    repeated letters are ignored; texts with fewer than 20 bytes of other letters, and uncertain
+    guesses, are 'unknown'. Each side has one language, even if it switches. Shares are of the texts
+    with a recognised language.
     """
     at_least("sample", sample, 1)
     conversations = talk.texts.select("conversation_id").distinct()
@@ -168,7 +168,7 @@ def languages(talk: Talk, *, sample: int) -> ir.Table:
     )
     length = texts.content.length()
     so_far = texts.mutate(length=length, read=length.sum().over(before))
-    # Messages leave the engine, as only Python can guess; as few as make up the text.
+    # Guessing needs Python, so texts leave the engine; only as many messages as a guess uses.
     read = so_far.filter(so_far.read - so_far.length < CHARACTERS)
     return read.select(
         "conversation_id",

@@ -1,4 +1,4 @@
-"""How varied the words of each side are."""
+"""Lexical diversity of each side, measured by MTLD."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def _draw(answer: Answer) -> Chart:
     question="How rich is the vocabulary of each side?",
     source="McCarthy and Jarvis (2010), MTLD, with the threshold 0.72",
     parameters=[
-        Parameter("min_words", int, 100, "Texts of fewer words are left out."),
+        Parameter("min_words", int, 100, "Texts with fewer words are left out."),
     ],
     columns=[
         Column("role", "text", "the side that wrote"),
-        Column("n", "integer", "people with enough words of the side"),
-        Column("words", "integer", "words of the side with those people"),
-        Column("mean", "number", "mean MTLD of people", "words"),
+        Column("n", "integer", "people with enough words by the side"),
+        Column("words", "integer", "words by the side in conversations with these people"),
+        Column("mean", "number", "mean MTLD over people", "words"),
         interval("mean", "words"),
     ],
     finish=_finish,
@@ -75,17 +75,17 @@ def _draw(answer: Answer) -> Chart:
     chart=_draw,
 )
 def lexical_diversity(talk: Talk, *, min_words: int) -> ir.Table:
-    """MTLD: after how many words, in the mean, only 72 % of them are different ones.
+    """MTLD: the mean number of words after which only 72 % of the words are distinct.
 
-    All words of a side with one person, in the order in which they were written, are one text. It
-    is read until the share of different words has come down to 0.72: that is a factor, and the next
-    one begins. What is left at the end is a part of a factor, (1 - share) / (1 - 0.72). MTLD is the
-    words by the factors, the mean of reading forward and backward. Unlike a plain share of
-    different words it hardly depends on the length of a text, if that has 100 words or more.
+    All words of a side with one person, in order, are one text. It is read until the share of
+    distinct words has fallen to 0.72: that is a factor, and the next one begins. The remainder at
+    the end is part of a factor, (1 - share) / (1 - 0.72). MTLD is the number of words divided by
+    the number of factors, averaged over reading forward and backward. Unlike the plain share of
+    distinct words it hardly depends on the length of a text of at least 100 words.
 
-    Words are forms as written, in small letters, not lemmas. Texts without any repeated word have
-    no value. The answer is the mean over people, who weigh the same. What languages differ in, and
-    what people copy, differs here too.
+    Words are lower-case forms as written, not lemmas. Texts without any repeated word have no
+    value. The answer is the mean over people, who have the same weight. Values also depend on the
+    language and on copied text.
     """
     at_least("min_words", min_words, 1)
     known = talk.messages.filter(_.user_id.notnull())
@@ -94,7 +94,7 @@ def lexical_diversity(talk: Talk, *, min_words: int) -> ir.Table:
     messages = known.join(long, ["user_id", "role"])
     numbered = messages.select(
         "id",
-        # Numbers, since there is a row for every word; two sides a person.
+        # Numbers instead of ids, since there is a row for every word; each person has two sides.
         side=2 * ibis.dense_rank().over(order_by=messages.user_id)
         + (messages.role == "user").cast("int64"),
         message=ibis.row_number().over(
@@ -102,5 +102,5 @@ def lexical_diversity(talk: Talk, *, min_words: int) -> ir.Table:
         ),
     )
     words = talk.words.select("id", "position", word=talk.words.word.hash())
-    # MTLD is made by going through the words one by one, which no engine's aggregate does.
+    # MTLD goes through the words one by one, which no engine's aggregate does.
     return words.join(numbered, "id").select("side", "message", "position", "word")

@@ -1,6 +1,6 @@
-"""MTLD, the measure of how rich a vocabulary is, by going through all words one by one.
+"""Compute MTLD, the measure of textual lexical diversity, word by word.
 
-A module of its own, imported when it is asked for: Numba takes a fifth of a second to import.
+A separate module, imported on first use, since Numba takes a fifth of a second to import.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FACTOR: Final = 0.72
-"""The share of different words at which McCarthy and Jarvis end a factor."""
+"""The share of distinct words at which a factor ends, as in McCarthy and Jarvis."""
 
 
 @compiled
@@ -26,15 +26,15 @@ def _factors(  # noqa: PLR0917 - Numba has no keywords
     """Count the factors of a text, in one direction.
 
     Args:
-        words: A number for each word; equal words have equal ones.
-        start: Where the text begins.
-        stop: Where it is over.
-        step: 1 forward, -1 backward.
-        marks: For each different word the last factor that it was in.
-        mark: The number of the first factor; greater than all in `marks`.
+        words: A number for each word; equal words have equal numbers.
+        start: The index of the first word.
+        stop: The index after the last word, in the direction of `step`.
+        step: 1 for forward, -1 for backward.
+        marks: For each distinct word, the number of the last factor that contained it.
+        mark: The number of the first factor, greater than all numbers in `marks`.
 
     Returns:
-        The factors, and the number that the next one may have.
+        The number of factors, and the next unused factor number.
     """
     factors = 0.0
     tokens = types = 0
@@ -56,12 +56,12 @@ def _factors(  # noqa: PLR0917 - Numba has no keywords
 def _mtld(
     words: NDArray[np.int32], starts: NDArray[np.int64], different: int
 ) -> NDArray[np.float64]:
-    """Return the measure of each text, NaN where no word is repeated.
+    """Return MTLD of each text; NaN if no word is repeated.
 
     Args:
-        words: The words of all texts, one text behind the other.
-        starts: Where each text begins, and where the last one ends.
-        different: Above every number of a word.
+        words: The words of all texts, concatenated.
+        starts: The index of the first word of each text, then the end of the last one.
+        different: The number of distinct words; words are numbered from 0.
     """
     marks = np.zeros(different, np.int64)
     mark = 1
@@ -79,15 +79,16 @@ def mtld(rows: pl.DataFrame) -> pl.DataFrame:
     """Return MTLD for each side of each person.
 
     Args:
-        rows: A row for each word, in any order: `side`, a number for each person's side, `message`,
-            numbered from 0 in order, `position`, from 0 in each message, and `word`, any number.
+        rows: One row for each word, in any order: `side`, a number for each side of each person,
+            `message`, numbered from 0 in order, `position`, from 0 in each message, and `word`, any
+            number.
 
     Returns:
-        `side`, `words` and `mtld`, which is null where no word is repeated.
+        `side`, `words` (their number) and `mtld`, which is null if no word is repeated.
     """
     message = rows["message"].to_numpy()
     lengths = np.bincount(message)
-    # Words are put in order by where they belong, which is quicker than to sort millions.
+    # Each word is written to its computed place, which is faster than sorting millions.
     place = (np.cumsum(lengths) - lengths)[message] + rows["position"].to_numpy()
     numbers = rows["word"].to_arrow().dictionary_encode()
     words, sides = np.empty(len(message), np.int32), np.empty(len(message), np.int64)

@@ -1,4 +1,4 @@
-"""How often people change their preferences."""
+"""Changes of preferences."""
 
 from __future__ import annotations
 
@@ -65,21 +65,21 @@ def _finding(rows: pl.DataFrame) -> str:
     by = f"{top['changed']:,} of {claims.counted(top['n'], 'people')} ({top['share']:.0f} %)"
     if tied.height > 1:
         by = f"{top['share']:.0f} % of the people who set each"
-    return f"What is changed most is {name}: by {by}{doubt}"
+    return f"Most often changed: {name}, by {by}{doubt}"
 
 
 @metric(
     domain="usage",
-    question="How often do people change which preference?",
+    question="Which preferences do people change, and how often?",
     source="AICO's data layer, usage and preferences",
     columns=[
-        Column("preference", "text", "what is set"),
+        Column("preference", "text", "the preference"),
         Column("n", "integer", "people who set it"),
-        Column("changes", "integer", "other values that they set later"),
-        Column("changed", "integer", "people who set another value at least once"),
+        Column("changes", "integer", "changes to another value"),
+        Column("changed", "integer", "people who changed it at least once"),
         Column("share", "number", "share of people who changed it", "%"),
         interval("share", "%"),
-        Column("median_days", "number", "median time for which a changed value had held", "days"),
+        Column("median_days", "number", "median time until a value was changed", "days"),
     ],
     role=RoleFilter.REFUSED,
     far=None,
@@ -89,12 +89,12 @@ def _finding(rows: pl.DataFrame) -> str:
     chart=_draw,
 )
 def preference_changes(talk: Talk) -> ir.Table:
-    """A change is a value other than the one that the same person had set before.
+    """Changes of a preference to a value other than the one that the same person had set before.
 
-    The first value is no change, nor is a removal; a value that is set after a removal is compared
-    with the one before it. Of a period, what was set in it counts, compared with all that was set
-    before. The median is that of values which were changed, and so too short: those that still hold
-    have no end. Of people who were erased nothing is known.
+    The first value is not a change, nor is a removal; a value set after a removal is compared with
+    the value before the removal. Only values set in the period count, but they are compared with
+    earlier values too. The median time covers only values that were changed, so it is too short:
+    values still in effect have no end. Nothing is known about people who were erased.
     """
     said = talk.preference_changes.filter(_.value.notnull())
     in_order = ibis.window(group_by=["user_id", "preference_key"], order_by="change_id")

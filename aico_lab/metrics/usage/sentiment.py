@@ -1,4 +1,4 @@
-"""How positive or negative each side writes."""
+"""The sentiment of each side's messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from aico_lab.metrics.engine.talk import Talk
 
 
-# Other colours than those of the sides.
+# Colours that differ from those of the sides.
 _MOODS: Final = {"negative": "#CC79A7", "neutral": "#CBD2D9", "positive": charts.GREEN}
 
 
@@ -95,11 +95,12 @@ def _draw(answer: Answer) -> Chart:
     chart=_draw,
 )
 def sentiment(talk: Talk) -> ir.Table:
-    """The mean of all scored messages of a side, and the shares of positive and negative ones.
+    """The mean score of a side's messages, and the shares of positive and negative messages.
 
-    Scores are those that came with the messages, else VADER's, an English word list that knows no
-    irony: the column `sentiment_source` of `raw.messages` says which. Messages without a score, as
-    in another language, are in no mean; `scored` says how many have one.
+    Scores are those imported with the messages, or else VADER's, which uses an English word list
+    and does not recognise irony; the column `sentiment_source` of `raw.messages` tells which.
+    Messages without a score, such as those in another language, are left out; `scored` is the share
+    of messages with a score.
     """
     score = talk.messages.sentiment_score
     return talk.by_unit(

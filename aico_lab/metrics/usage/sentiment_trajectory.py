@@ -1,4 +1,4 @@
-"""How the mood develops within a session."""
+"""The course of sentiment within conversations."""
 
 from __future__ import annotations
 
@@ -65,15 +65,15 @@ def _course(rows: pl.DataFrame) -> str:
 
 @metric(
     domain="usage",
-    question="How does the mood change in the course of a conversation?",
+    question="How does the mood change over the course of a conversation?",
     source="Reagan et al. (2016), emotional arcs, over turns in equal parts",
     parameters=[
-        Parameter("steps", int, 10, "How many parts."),
+        Parameter("steps", int, 10, "The number of parts of a conversation, from 1 to 1000."),
     ],
     columns=[
         Column("role", "text", "the side that wrote"),
         Column("step", "integer", "part of the conversation, from 1"),
-        Column("begins", "number", "where the part begins, of all turns", "%"),
+        Column("begins", "number", "beginning of the part, in percent of all turns", "%"),
         Column("n", "integer", "messages with a sentiment score"),
         PEOPLE,
         Column("mean", "number", "mean sentiment score, from -1 to 1"),
@@ -84,15 +84,15 @@ def _course(rows: pl.DataFrame) -> str:
     chart=_draw,
 )
 def sentiment_trajectory(talk: Talk, *, steps: int) -> ir.Table:
-    """The mean score of messages, by where their turn is among the turns of its conversation.
+    """The mean score of messages, by the position of their turn in its conversation.
 
-    The turns of a conversation, of both sides, are numbered from 0 and cut into equal parts: turn
-    `i` of `k` is in part `floor(i * steps / k) + 1`. Conversations with fewer turns than parts are
-    left out, so every conversation reaches every part, though not with turns of both sides. Long
-    conversations weigh more, as they have more messages.
+    The turns of a conversation, of both sides, are numbered from 0 and divided into equal parts:
+    turn `i` of `k` is in part `floor(i * steps / k) + 1`. Conversations with fewer turns than parts
+    are left out, so every conversation contributes to every part, though not always with turns of
+    both sides. Long conversations weigh more, since they have more messages.
     """
     if not 1 <= steps <= 1000:  # noqa: PLR2004
-        raise InvalidValue(f"steps is how many parts a conversation has: 1 to 1000, not {steps}.")
+        raise InvalidValue(f"steps is a number of parts from 1 to 1000, not {steps}.")
     turns = talk.turns
     conversation = ibis.window(group_by="conversation_id")
     in_order = ibis.window(group_by="conversation_id", order_by="turn_idx")

@@ -1,4 +1,4 @@
-"""Whether the mood of one side follows that of the other."""
+"""Transfer of sentiment: whether the mood of one side follows that of the other."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _NO_SPREAD: Final = 1e-12
 
 
 def _covariance(sums: Sums, count: str, one: str, other: str) -> NDArray[np.float64]:
-    """Return the mean product of deviations from the mean; of equal values only, nothing."""
+    """Return the covariance of two variables; NaN for the variance of equal values."""
     n = sums[count]
     found: NDArray[np.float64] = sums[f"{one}_{other}"] / n - sums[one] / n * (sums[other] / n)
-    if one == other:  # what is left of equal values is the rounding of sums
+    if one == other:  # the variance of equal values is a rounding error of sums
         return np.where(found > _NO_SPREAD, found, np.nan)
     return found
 
@@ -43,7 +43,7 @@ def _slope(sums: Sums) -> NDArray[np.float64]:
 
 
 def _slope_within(sums: Sums) -> NDArray[np.float64]:
-    """Least squares of deviations from the mean of each conversation."""
+    """Return the least-squares slope of deviations from the mean of each conversation."""
     spread = sums["within_x_x"]
     varies = np.where(spread > _NO_SPREAD * sums["pairs"], spread, np.nan)
     slope: NDArray[np.float64] = sums["within_x_y"] / varies
@@ -57,7 +57,7 @@ def _r(sums: Sums) -> NDArray[np.float64]:
 
 
 def _slope_given_own(sums: Sums) -> NDArray[np.float64]:
-    """Least squares of y on x and z, the coefficient of x."""
+    """Return the coefficient of x in the least-squares regression of y on x and z."""
     xx, zz = _covariance(sums, "triples", "a", "a"), _covariance(sums, "triples", "c", "c")
     xz = _covariance(sums, "triples", "a", "c")
     xy, zy = _covariance(sums, "triples", "a", "b"), _covariance(sums, "triples", "c", "b")
@@ -101,7 +101,7 @@ def _transferred(rows: pl.DataFrame) -> str:
             return None
         text = f"{row['role']} after the other side: r = {row['r']:z.2f}"
         unclear = row["r_low"] is not None and row["r_low"] <= 0 <= row["r_high"]
-        return f"{text}, not clearly other than 0" if unclear else text
+        return f"{text}, not clearly different from 0" if unclear else text
 
     return claims.each(rows, says) or "Too little data: no correlation is defined"
 
@@ -116,12 +116,12 @@ def _transferred(rows: pl.DataFrame) -> str:
         PEOPLE,
         Column("r", "number", "Pearson's correlation of the two turns"),
         interval("r"),
-        Column("slope", "number", "change of the answer's score for 1 in the turn before"),
+        Column("slope", "number", "change of the answer's score per 1 of the turn before"),
         interval("slope"),
         Column("slope_within", "number", "the same slope within conversations"),
         interval("slope_within"),
-        Column("triples", "integer", "pairs whose answerer has a scored turn right before the two"),
-        Column("slope_given_own", "number", "slope among those, given the own turn before"),
+        Column("triples", "integer", "pairs preceded by a scored turn of the side that answers"),
+        Column("slope_given_own", "number", "slope of triples, given that preceding turn"),
         interval("slope_given_own"),
     ],
     finish=_finish,
@@ -129,18 +129,18 @@ def _transferred(rows: pl.DataFrame) -> str:
     chart=_draw,
 )
 def sentiment_transfer(talk: Talk) -> ir.Table:
-    """How the mood of a turn goes with that of the other side's turn right before it.
+    """The association between the mood of a turn and that of the other side's turn right before it.
 
-    The mood of a turn is the mean score of its messages. Pairs are adjacent turns of two sides in
-    one session; turns without a score make no pair. `r` is Pearson's correlation, `slope` that of
-    least squares; `slope_within` is that of both moods less their means in the conversation (fixed
-    effects), so that conversations which are merry or sad as a whole do not count as moods that
-    follow each other; in short conversations it tends to be too low. `slope_given_own` has the
-    answerer's own turn before the two as a second predictor, which takes out how stable the
-    answerer's mood is.
+    The mood of a turn is the mean score of its messages. Pairs are adjacent turns of the two sides
+    in one session; both need a score. `r` is Pearson's correlation, and `slope` the least-squares
+    slope. `slope_within` is the slope after the mean of each conversation is subtracted from both
+    moods (fixed effects), so that conversations that are cheerful or sad throughout do not appear
+    as moods that follow each other; it tends to be too low in short conversations.
+    `slope_given_own` adds the answering side's own previous turn as a second predictor, which
+    controls for the stability of that side's mood.
 
-    It shows that moods go together, and in which order; not that one makes the other. Both may
-    follow the topic, or the words that one takes up from the other.
+    The answer shows that moods are associated, and in which order; not that one causes the other.
+    Both may follow the topic, or words that one side takes up from the other.
     """
     turns = talk.turns
     turns = turns.mutate(mood=turns.sentiment_sum / turns.n_scored.nullif(0))
@@ -153,7 +153,7 @@ def sentiment_transfer(talk: Talk) -> ir.Table:
         z_role=turns.role.lag(2).over(before),
         z_idx=turns.turn_idx.lag(2).over(before),
     )
-    # Filters may have left out turns between, of other people in the same channel.
+    # Filters may have removed turns in between, of other people in the same channel.
     pairs = placed.filter(
         placed.mood.notnull()
         & placed.x.notnull()
