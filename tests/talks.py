@@ -14,6 +14,7 @@ import duckdb
 import polars as pl
 from hypothesis import strategies as st
 
+from aico_lab.adapters.duckdb import execute_with
 from aico_lab.etl import views
 from aico_lab.mart import refresh
 from aico_lab.mart import views as mart_views
@@ -102,8 +103,8 @@ class World:
         self._connection.close()
 
     def _fill(self, table: str, rows: pl.DataFrame) -> None:
-        incoming = rows.to_arrow()  # noqa: F841 - DuckDB finds it by its name
-        self._connection.execute(f"CREATE TABLE raw.{table} AS SELECT * FROM incoming")
+        statement = f"CREATE TABLE raw.{table} AS SELECT * FROM rows"
+        execute_with(self._connection, statement, rows=rows.to_arrow())
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
+from aico_lab.adapters.duckdb import execute_with
 from aico_lab.etl.warehouse import make_room
 
 if TYPE_CHECKING:
@@ -96,10 +97,10 @@ class ForeignTable:
         self._connection.execute(f"CREATE TEMP TABLE incoming ({self._columns})")
 
     def insert(self, rows: pa.Table, *, into: Literal["table", "staging"]) -> None:
-        """Append rows; DuckDB finds the argument by its name."""
+        """Append rows."""
         make_room(self._connection, rows)
         target = self._name if into == "table" else "temp.incoming"
-        self._connection.execute(f"INSERT INTO {target} SELECT * FROM rows")
+        execute_with(self._connection, f"INSERT INTO {target} SELECT * FROM rows", rows=rows)
 
     def merge(self) -> tuple[int, int]:
         """Bring in those staged rows that are new or other than here.
@@ -133,14 +134,10 @@ class ForeignTable:
         self._connection.execute(f"CREATE TEMP TABLE {name}_keys ({columns})")
         self._connection.execute(f"CREATE TEMP TABLE {name}_texts (row_key VARCHAR)")
         for keys, texts in portions:
-            self._insert_keys(name, keys)
-            self._insert_texts(name, pa.table({"row_key": texts}))
-
-    def _insert_keys(self, name: str, keys: pa.Table) -> None:  # noqa: ARG002
-        self._connection.execute(f"INSERT INTO temp.{name}_keys FROM keys")
-
-    def _insert_texts(self, name: str, texts: pa.Table) -> None:  # noqa: ARG002
-        self._connection.execute(f"INSERT INTO temp.{name}_texts FROM texts")
+            for staged, rows in (("keys", keys), ("texts", pa.table({"row_key": texts}))):
+                execute_with(
+                    self._connection, f"INSERT INTO temp.{name}_{staged} FROM rows", rows=rows
+                )
 
     def has_misfits(self) -> bool:
         """Say whether rows of this table are in quarantine."""
@@ -187,10 +184,7 @@ class ForeignTable:
         return self._count(
             f"DELETE FROM {self._name} AS t "
             f"WHERE NOT EXISTS (SELECT 1 FROM temp.present_keys AS k WHERE {self._match('k')})"
-        ) + self._warehouse.release(
-            "table_name = ? AND row_key NOT IN (SELECT row_key FROM temp.present_texts)",
-            [self.label],
-        )
+        ) + self._warehouse.release(self.label, "NOT IN (SELECT row_key FROM temp.present_texts)")
 
     def _match(self, other: str) -> str:
         return " AND ".join(

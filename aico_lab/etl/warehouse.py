@@ -144,20 +144,18 @@ class Warehouse:
             self.connection.execute(view)
         self.connection.execute(f"COMMENT ON VIEW conversations IS '{views.version()}'")
 
-    def insert(self, contract: Contract, incoming_rows: pa.Table) -> None:
-        """Append rows that fit the contract.
-
-        DuckDB finds the argument by its name. A registered view would keep its rows in memory until
-        the transaction ends, even after it was unregistered.
-        """
-        make_room(self.connection, incoming_rows)
-        self.connection.execute(f'INSERT INTO raw."{contract.table}" SELECT * FROM incoming_rows')
+    def insert(self, contract: Contract, rows: pa.Table) -> None:
+        """Append rows that fit the contract."""
+        make_room(self.connection, rows)
+        duckdb_adapter.execute_with(
+            self.connection, f'INSERT INTO raw."{contract.table}" SELECT * FROM rows', rows=rows
+        )
 
     def delete(
         self,
         contract: Contract,
         gone_keys: pa.Table,
-        present: pa.Table,  # noqa: ARG002
+        present: pa.Table,
         messages: Changes | None = None,
     ) -> int:
         """Remove rows by their keys, from the table and from quarantine.
@@ -174,48 +172,46 @@ class Warehouse:
         table = f'raw."{contract.table}"'
         deleted = 0
         # A row id is a number: this reads a twentieth of what looking for the keys does.
-        by_rowid = [("present", f't."{contract.rowid}" = k."{contract.rowid}"')]
+        by_rowid = [(present, f't."{contract.rowid}" = k."{contract.rowid}"')]
         by_key = " AND ".join(
             ["k.fits"]
             + [f't."{name}" IS NOT DISTINCT FROM k.k{i}' for i, name in enumerate(contract.key)]
         )
-        # DuckDB finds `present` and `gone_keys` by their names, in this very function.
-        for keys, same in (*(by_rowid if contract.rowid else ()), ("gone_keys", by_key)):
+        for keys, same in (*(by_rowid if contract.rowid else ()), (gone_keys, by_key)):
             if deleted >= gone_keys.num_rows:
                 break
             if messages is not None:  # with RETURNING, DuckDB reads every column of such rows
-                old_rows = self.connection.execute(
-                    f"SELECT {PLACED_BY} FROM {table} t SEMI JOIN {keys} k ON {same}"
+                old_rows = duckdb_adapter.execute_with(
+                    self.connection,
+                    f"SELECT {PLACED_BY} FROM {table} t SEMI JOIN rows k ON {same}",
+                    rows=keys,
                 )
                 messages.went(old_rows.to_arrow_table())
             deleted += _count(
-                self.connection.execute(f"DELETE FROM {table} t USING {keys} k WHERE {same}")
+                duckdb_adapter.execute_with(
+                    self.connection, f"DELETE FROM {table} t USING rows k WHERE {same}", rows=keys
+                )
             )
-        return deleted + self.release(
-            "table_name = ? AND row_key IN (SELECT row_key FROM gone_keys)",
-            [contract.table],
-            gone_keys,
-        )
+        return deleted + self.release(contract.table, "IN (SELECT row_key FROM rows)", gone_keys)
 
-    def release(
-        self,
-        condition: str,
-        parameters: Sequence[str],
-        gone_keys: pa.Table | None = None,  # noqa: ARG002 - DuckDB finds it by its name
-    ) -> int:
-        """Remove rows from quarantine, and return how many."""
-        found = self.connection.execute(
-            f"DELETE FROM quarantine.misfits WHERE {condition} RETURNING table_name, row_key",
-            parameters,
+    def release(self, table: str, condition: str, rows: pa.Table | None = None) -> int:
+        """Remove the rows of a table whose keys meet a condition from quarantine; count them."""
+        found = duckdb_adapter.execute_with(
+            self.connection,
+            f"DELETE FROM quarantine.misfits WHERE table_name = ? AND row_key {condition} "
+            "RETURNING row_key",
+            [table],
+            rows=rows,
         ).fetchall()
         return len(set(found))
 
     def quarantine(self, misfits: Sequence[Misfit]) -> None:
         """Keep the names of rows that do not fit, with the reason."""
-        set_aside = pa.Table.from_pylist([asdict(misfit) for misfit in misfits])  # noqa: F841
-        self.connection.execute(
+        duckdb_adapter.execute_with(
+            self.connection,
             'INSERT INTO quarantine.misfits SELECT "table", row_key, "column", reason, value '
-            "FROM set_aside"
+            "FROM rows",
+            rows=pa.Table.from_pylist([asdict(misfit) for misfit in misfits]),
         )
 
     def misfits(self) -> dict[str, set[str]]:
@@ -235,10 +231,11 @@ class Warehouse:
 
     def note_unexplained(self, table: str, keys: Iterable[str]) -> None:
         """Note such rows, until they fit again or a person has acknowledged them."""
-        noted = pa.table({"row_key": pa.array(list(keys), pa.string())})  # noqa: F841
-        self.connection.execute(
-            "INSERT INTO quarantine.unexplained SELECT ?, row_key, ? FROM noted",
+        duckdb_adapter.execute_with(
+            self.connection,
+            "INSERT INTO quarantine.unexplained SELECT ?, row_key, ? FROM rows",
             [table, self.generation + 1],
+            rows=pa.table({"row_key": pa.array(list(keys), pa.string())}),
         )
 
     def explain(self, *, everything: bool) -> None:
