@@ -82,7 +82,7 @@ class World:
         for table, columns in OTHERS.items():
             self._fill(table, others.get(table, pl.DataFrame(schema=columns)))
         changes = refresh.Changes(self._connection, anew=True)
-        changes.came(messages.to_arrow())
+        changes.note_added(messages.to_arrow())
         changes.apply()
         for view in (*views.VIEWS, *mart_views.views_of({"messages": MESSAGES, **OTHERS})):
             self._connection.execute(view)

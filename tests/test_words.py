@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from aico_lab.adapters.duckdb import execute_with
 from aico_lab.mart.text import MEASURED
 from tests import text_by_hand
 from tests.messages import add, at, message
@@ -74,11 +75,10 @@ QUESTIONS = {
 
 def measure(*texts):
     """Return number of words, and whether it is a question, of each text."""
-    new_rows = pa.table({"id": range(len(texts)), "content": pa.array(texts, pa.string())})
+    rows = pa.table({"id": range(len(texts)), "content": pa.array(texts, pa.string())})
     with duckdb.connect(":memory:") as connection:
-        connection.register("new_rows", new_rows)
-        return connection.sql(
-            f"SELECT n_words, is_question FROM ({MEASURED}) ORDER BY id"
+        return execute_with(
+            connection, f"SELECT n_words, is_question FROM ({MEASURED}) ORDER BY id", rows=rows
         ).fetchall()
 
 

@@ -60,7 +60,7 @@ def import_(folder: Path, rows: int) -> float:
 def full(folder: Path, rows: int) -> float:
     """Load the whole encrypted home into an encrypted warehouse and publish it, without `mart`."""
     # Functions: mocks would keep all rows that they are called with in memory.
-    with mock.patch.multiple(Changes, came=lambda *_: None, apply=lambda _: None):
+    with mock.patch.multiple(Changes, note_added=lambda *_: None, apply=lambda _: None):
         return full_with_mart(folder, rows)
 
 

@@ -395,7 +395,7 @@ class _Run:
             if rows.num_rows:
                 self._warehouse.insert(contract, rows)
                 if messages:
-                    messages.came(rows)
+                    messages.note_added(rows)
                 self.rows[table] = self.rows.get(table, 0) + rows.num_rows
                 self._progress(table, self.rows[table], total)
 

@@ -98,5 +98,5 @@ def are_of_this_version(connection: duckdb.DuckDBPyConnection) -> bool:
 def version() -> str:
     """Name what is defined here: another version of the package has another name for it."""
     return hashlib.sha256(
-        repr((DEFINITIONS, NEEDED, VIEWS, NAMING, refresh.version())).encode()
+        repr((DEFINITIONS, NEEDED, VIEWS, NAMING, refresh.VERSION)).encode()
     ).hexdigest()

@@ -14,7 +14,7 @@ from aico_lab.adapters import duckdb as duckdb_adapter
 from aico_lab.etl import snapshots, views
 from aico_lab.home import os_errors
 from aico_lab.mart import views as mart_views
-from aico_lab.mart.refresh import PLACED_BY
+from aico_lab.mart.statements import PLACED_BY
 from aico_lab.schema.feed import Cursor
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class Warehouse:
                     f"SELECT {PLACED_BY} FROM {table} t SEMI JOIN rows k ON {same}",
                     rows=keys,
                 )
-                messages.went(old_rows.to_arrow_table())
+                messages.note_removed(old_rows.to_arrow_table())
             deleted += _count(
                 duckdb_adapter.execute_with(
                     self.connection, f"DELETE FROM {table} t USING rows k WHERE {same}", rows=keys

@@ -95,6 +95,6 @@ MEASURED: Final = f"""
         SELECT
             id, content, regexp_matches(content, $plain${_PLAIN}$plain$) AS plain,
             CASE WHEN NOT plain THEN {without_addresses("content")} END AS bare
-        FROM new_rows
+        FROM rows
     )"""
-"""The measures of the messages in `new_rows`; `n_words` is NULL where words cannot be told."""
+"""The measures of the messages in `rows`; `n_words` is NULL where words cannot be told."""
