@@ -11,9 +11,7 @@ published: a file is linked to only while its checksum is what it was, and a cop
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -28,8 +26,10 @@ from aico_lab.errors import (
     StorageError,
     UnknownName,
 )
+from aico_lab.etl import writer_file
 from aico_lab.etl.pins import Pin, pinned
 from aico_lab.etl.soundness import checksum, read_checksums, write_checksums
+from aico_lab.etl.writer_file import WriterFile
 from aico_lab.home import os_errors, sync_folder
 
 if TYPE_CHECKING:
@@ -101,11 +101,12 @@ def publish(
         folder.mkdir(mode=0o700, exist_ok=True)
         _clear_up(folder)
         noted = read_checksums(folder.with_name(CHECKSUMS))
-        same = _sound_copy(writer, folder, noted) if link else None
+        file = WriterFile(writer)
+        same = _sound_copy(file, folder, noted) if link else None
         try:
             if log(writer).exists():
-                _copy(log(writer), log(partial))
-            _copy(writer, partial, same_as=same)
+                writer_file.copy(log(writer), log(partial))
+            file.copy(partial, same_as=same)
             if same is None:
                 read(partial)
                 _remove_damaged(folder, noted)
@@ -139,7 +140,7 @@ def is_log_sound(writer: Path, folder: Path) -> bool:
     """
     noted = read_checksums(folder.with_name(CHECKSUMS))
     newest = next(reversed(published(folder).values()), None)
-    if newest is None or not writer.exists() or not _is_unchanged(writer, newest):
+    if newest is None or not writer.exists() or not WriterFile(writer).is_same_as(newest):
         return True  # nothing to compare with: a checkpoint has come, or another file
     if not log(newest).exists() or noted.get(log(newest).name) != checksum(log(newest)):
         return True
@@ -171,10 +172,10 @@ def _is_as_noted(snapshot: Path, noted: Mapping[str, str]) -> bool:
         return False
 
 
-def _sound_copy(writer: Path, folder: Path, noted: Mapping[str, str]) -> Path | None:
+def _sound_copy(writer: WriterFile, folder: Path, noted: Mapping[str, str]) -> Path | None:
     """Return the newest snapshot whose file is the writer's as it is now, and undamaged."""
     for path in reversed(published(folder).values()):
-        if _is_unchanged(writer, path) and noted.get(path.name) == checksum(path):
+        if writer.is_same_as(path) and noted.get(path.name) == checksum(path):
             return path
     return None
 
@@ -222,40 +223,6 @@ def _remove(snapshot: Path) -> None:
 def log(database: Path) -> Path:
     """Give the write-ahead log of a DuckDB file."""
     return database.with_name(f"{database.name}.wal")
-
-
-def _is_unchanged(writer: Path, snapshot: Path) -> bool:
-    """Whether the writer's file is still what a snapshot was made of; see `_copy`."""
-    one, other = writer.stat(), snapshot.stat()
-    return (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
-
-
-def _copy(source: Path, target: Path, *, same_as: Path | None = None) -> None:
-    """Copy a file, with its time, onto the disk.
-
-    Args:
-        source: What to copy.
-        target: Where to.
-        same_as: A file of the same content, to link to where the file system can.
-    """
-    if same_as is not None and _link(same_as, target):
-        return
-    shutil.copyfile(source, target)
-    shutil.copystat(source, target)
-    target.chmod(0o600)
-    descriptor = os.open(target, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _link(existing: Path, new: Path) -> bool:
-    try:
-        os.link(existing, new)
-    except OSError:  # some file systems know no links
-        return False
-    return True
 
 
 def _clear_up(folder: Path) -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from aico_lab.adapters import duckdb as duckdb_adapter
 from aico_lab.etl import snapshots, views
+from aico_lab.etl.writer_file import WriterFile
 from aico_lab.home import os_errors
 from aico_lab.mart import views as mart_views
 from aico_lab.mart.statements import PLACED_BY
@@ -58,8 +59,7 @@ class Warehouse:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         self.connection = connection
-        self._path = path
-        self._opened = path.stat().st_mtime_ns
+        self._file = WriterFile(path)
         if not self.is_of_this_version:  # each time it would be written into the log once more
             for definition in views.DEFINITIONS:
                 connection.execute(definition)
@@ -271,10 +271,8 @@ class Warehouse:
 
         What little changed is left in the write-ahead log; see `aico_lab.etl.snapshots`.
         """
-        log = snapshots.log(self._path)
-        if self._path.stat().st_mtime_ns != self._opened or (
-            log.exists() and log.stat().st_size > LARGEST_LOG
-        ):
+        log = snapshots.log(self._file.path)
+        if self._file.is_written or (log.exists() and log.stat().st_size > LARGEST_LOG):
             self.connection.execute("CHECKPOINT")
         self.connection.close()
 
