@@ -59,17 +59,17 @@ BATCH = 120_000
 
 
 class Changes:
-    """What a sync does to messages; the tables of `mart` follow when all of it is known.
+    """Collects the changes of messages in a sync, and then brings the tables of `mart` up to date.
 
-    Messages are measured while they are at hand: to read all texts again would take longer.
+    Messages are measured as they arrive: reading all texts again would take longer.
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, *, anew: bool) -> None:
-        """Change nothing yet.
+        """Write nothing yet.
 
         Args:
             connection: The warehouse, in the transaction that changes `raw.messages`.
-            anew: Whether all messages are read anew, and so every table is made anew.
+            anew: Whether all messages are read anew, so that every table is made anew.
         """
         self._connection = connection
         self._anew = anew
