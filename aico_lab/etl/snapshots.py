@@ -142,7 +142,7 @@ def is_log_sound(writer: Path, folder: Path) -> bool:
     newest = next(reversed(published(folder).values()), None)
     if newest is None or not writer.exists() or not WriterFile(writer).is_same_as(newest):
         return True  # nothing to compare with: a checkpoint has come, or another file
-    if not log(newest).exists() or noted.get(log(newest).name) != checksum(log(newest)):
+    if not log(newest).is_file() or noted.get(log(newest).name) != checksum(log(newest)):
         return True
     try:
         before = log(newest).read_bytes()
