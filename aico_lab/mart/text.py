@@ -80,7 +80,7 @@ MEASURED: Final = f"""
     SELECT
         id,
         CASE
-            WHEN strlen(content) > length(content)  -- as no ASCII has it
+            WHEN strlen(content) > length(content)  -- not ASCII
                 AND regexp_matches(content, $script${UNSEGMENTED}$script$) THEN NULL
             WHEN plain THEN strlen(content) - strlen(replace(content, ' ', '')) + 1
             ELSE len({words("bare")})
