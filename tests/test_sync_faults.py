@@ -392,7 +392,7 @@ def test_a_key_that_is_not_the_sources_is_named(synced, home, tmp_path, cli):
 def test_a_source_that_is_locked_for_long_is_named(synced, home, monkeypatch):
     """By a program that keeps even readers out."""
     monkeypatch.setitem(LibSQLAdapter.__init__.__kwdefaults__, "busy_timeout", 0.2)
-    adapter = synced.adapter
+    adapter = synced.storage.adapter
     synced.close()
     with adapter.connect() as other:
         other.fetch_all("PRAGMA locking_mode = EXCLUSIVE")
@@ -408,7 +408,7 @@ def test_a_source_that_is_being_written_for_long_is_synced_all_the_same(synced):
     """That the feed may be pruned is told another time."""
     told = synced.primary.fetch_all("SELECT * FROM feed_consumers")
     synced.primary.busy_timeout = 0.2
-    with synced.adapter.connect() as other, other.transaction():
+    with synced.storage.adapter.connect() as other, other.transaction():
         other.execute("UPDATE users SET created_at = created_at")
         assert synced.sync().rows == {"messages": 1}
     assert synced.primary.fetch_all("SELECT * FROM feed_consumers") == told
@@ -431,7 +431,7 @@ def test_a_table_that_went_behind_the_feeds_back_is_named(lab, behind, known):
     if known:
         lab.sync()
     lab.primary.execute(behind)
-    words = r"has no longer things\.id, by which .* restore the database from a backup\.$"
+    words = r"no longer has things\.id, by which .* restore the database from a backup\.$"
     for on_change in (None, "evolve", "freeze", "ignore"):
         for full in (False, True):
             assert_refused(lab, SchemaTampered, words, on_change=on_change, full=full)

@@ -1,4 +1,4 @@
-"""The warehouse's side of a foreign table: rows are merged by their keys, inside a transaction."""
+"""A foreign table in the warehouse, whose rows are merged by their keys inside a transaction."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Watermark:
     """How far a table was read, and how.
 
     Attributes:
-        column: Whose highest value it is, and its unit.
-        value: That value; None where there was none.
+        column: The watermark column, with its unit.
+        value: Its highest value so far; None if it had no value.
         key: The columns by which rows were merged.
         file: The file that was read.
     """
@@ -52,12 +52,12 @@ class ForeignTable:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What rows are merged by; a column of values of several types is not what it was."""
+        """The columns by which rows are merged, marked if they hold values of several types."""
         kinds = zip(self._contract.key, self._contract.key_kinds, strict=True)
         return tuple(f"{name} of any type" if kind == "any" else name for name, kind in kinds)
 
     def watermark(self) -> Watermark | None:
-        """Give how far this table was read; None where it is not here, or has other columns."""
+        """Return the watermark; None if the table was not loaded yet, or with other columns."""
         columns = self._connection.execute(
             "SELECT column_name, data_type FROM duckdb_columns() WHERE schema_name = ? "
             "AND table_name = ? AND database_name = current_database() ORDER BY column_index",
@@ -74,7 +74,7 @@ class ForeignTable:
         return Watermark(column, json.loads(value), tuple(json.loads(key)), file)
 
     def advance(self, column: str, value: Reached, file: Path) -> None:
-        """Note how far the table was read."""
+        """Replace the watermark."""
         identity = [self._source, self._contract.table]
         self._connection.execute(
             'DELETE FROM meta.watermarks WHERE source = ? AND "table" = ?', identity
@@ -85,7 +85,7 @@ class ForeignTable:
         )
 
     def create(self) -> None:
-        """Start anew with an empty table."""
+        """Create the table, empty, in place of an older one."""
         self._connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{self._source}"')
         self._connection.execute(f"CREATE OR REPLACE TABLE {self._name} ({self._columns})")
         self._connection.execute(
@@ -93,7 +93,7 @@ class ForeignTable:
         )
 
     def create_staging(self) -> None:
-        """Make a temporary table for the rows that are to be merged."""
+        """Create a temporary table for the rows to merge."""
         self._connection.execute(f"CREATE TEMP TABLE incoming ({self._columns})")
 
     def insert(self, rows: pa.Table, *, into: Literal["table", "staging"]) -> None:
@@ -103,10 +103,10 @@ class ForeignTable:
         execute_with(self._connection, f"INSERT INTO {target} SELECT * FROM rows", rows=rows)
 
     def merge(self) -> tuple[int, int]:
-        """Bring in those staged rows that are new or other than here.
+        """Write the staged rows that are new or differ from the table's.
 
         Returns:
-            How many there are, and how many they replaced.
+            How many rows were written, and how many of the table they replaced.
         """
         same = " AND ".join(
             f'i."{column.name}" IS NOT DISTINCT FROM t."{column.name}"'
@@ -123,11 +123,11 @@ class ForeignTable:
         return written, replaced
 
     def stage_keys(self, name: str, portions: Iterable[tuple[pa.Table, pa.Array]]) -> None:
-        """Make a temporary table of keys, and another one of the same keys as text.
+        """Create the temporary tables `{name}_keys`, of keys, and `{name}_texts`, of their names.
 
         Args:
-            name: What the tables' names begin with.
-            portions: Keys that fit, and the names of all of them in quarantine.
+            name: The prefix of the tables' names.
+            portions: Keys that fit, and the names in quarantine of all keys.
         """
         kinds = dict(self._contract.duckdb_types)
         columns = ", ".join(f'"{key}" {kinds[key]}' for key in self._contract.key)
@@ -140,7 +140,7 @@ class ForeignTable:
                 )
 
     def has_misfits(self) -> bool:
-        """Say whether rows of this table are in quarantine."""
+        """Return whether rows of this table are in quarantine."""
         return bool(
             self._connection.execute(
                 "SELECT 1 FROM quarantine.misfits WHERE table_name = ? LIMIT 1", [self.label]
@@ -148,14 +148,15 @@ class ForeignTable:
         )
 
     def quarantine(self, misfits: Sequence[Misfit]) -> None:
-        """Keep the names of rows that do not fit."""
+        """Add misfits to the quarantine."""
         self._warehouse.quarantine([replace(misfit, table=self.label) for misfit in misfits])
 
     def exchange_misfits(self, misfits: Sequence[Misfit]) -> tuple[bool, int]:
-        """Let quarantine hold these misfits and no others of the keys staged as `window`.
+        """Replace the misfits in quarantine of all keys staged as `window`.
 
         Returns:
-            Whether that changed it, and how many rows of the table do not fit any more.
+            Whether that changed the quarantine, and how many rows were removed from the table
+            because they do not fit any more.
         """
         of_window = "table_name = ? AND row_key IN (SELECT row_key FROM temp.window_texts)"
         known = self._connection.execute(
@@ -176,10 +177,10 @@ class ForeignTable:
         return changed, removed
 
     def delete_others(self) -> int:
-        """Remove the rows, in quarantine too, whose keys are not among those staged as `present`.
+        """Remove all rows, also in quarantine, whose keys are not staged as `present`.
 
         Returns:
-            How many there were.
+            How many rows were removed.
         """
         return self._count(
             f"DELETE FROM {self._name} AS t "
