@@ -1,4 +1,4 @@
-"""Whether a snapshot may share the writer's file, rather than be a copy of it.
+"""Decides whether a snapshot may share the writer's file, rather than be a copy of it.
 
 DuckDB writes into its file only at a checkpoint, and all else into its write-ahead log. `copy`
 keeps the modification time. So a snapshot's file with the size and the time of the writer's file

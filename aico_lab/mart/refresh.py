@@ -52,7 +52,7 @@ DIGEST: Final = "eb08ba504ec56272a6e20eb4dce37c5b16b06809702e7abd131148d42ee74e2
 """SHA-256 of the SQL and of sample places, as they are in `VERSION`; checked by a test."""
 
 MEMORY_LIMIT: Final = "150MB"
-"""What DuckDB may use for joins over all messages of a large home; more is spilled."""
+"""Memory that DuckDB may use for joins over all messages of a large home; it spills the rest."""
 
 BATCH = 120_000
 """About how many messages are placed at a time, so that memory does not grow with all of them."""
