@@ -117,7 +117,7 @@ SETUP: dict[str, Callable[[Path, int], float]] = {
 JOBS: dict[str, Callable[[Path, int], float]] = {
     "import": import_,
     "full": full,
-    "full-with-mart": full_with_mart,  # the increments stand on it
+    "full-with-mart": full_with_mart,  # the increments start from its warehouse
     "first-increment": first_increment,
     "increment": increment,
     "nothing": nothing,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CHUNK_PAGES: Final = 512
 """Pages decoded at a time: 8 MB, which fit into SQLite's own cache."""
 
-_INTERIOR: Final = 5  # the type of a page that names other pages
+_INTERIOR: Final = 5  # the type of a page that points to other pages
 _DEEPEST: Final = 20
 """The most levels of a b-tree; a damaged file could have a cycle."""
 

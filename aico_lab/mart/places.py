@@ -73,7 +73,7 @@ def places(messages: pa.Table) -> pa.Table:
     )
     here = np.arange(len(order))
     begins = _differs(conversation)
-    first = np.maximum.accumulate(np.where(begins, here, 0))  # message of the same conversation
+    first = np.maximum.accumulate(np.where(begins, here, 0))  # of the same conversation
     before = np.maximum(here - 1, 0)
     gap_ms = ts_ms - ts_ms[before]
 
