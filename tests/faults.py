@@ -14,7 +14,7 @@ import duckdb
 from aico_lab import lab as lab_module
 from aico_lab.adapters import libsql
 from aico_lab.adapters.libsql import LibSQLAdapter
-from aico_lab.etl import extract, snapshots, sync
+from aico_lab.etl import extract, snapshots, sync, writer_file
 from aico_lab.etl.warehouse import Warehouse
 from aico_lab.home import Home
 from aico_lab.lab import Lab
@@ -98,7 +98,7 @@ POINTS = {
     "half of the checkpoint": _half_checkpointed,
     "checkpointed": dies(Warehouse, "close", after=True),
     "half of a copy": _half_copied,
-    "log copied": dies(snapshots, "_copy", after=True),
+    "log copied": dies(writer_file, "copy", after=True),
     "before the link": dies(os, "link"),
     "after the link": dies(os, "link", after=True),
     "before the name": dies(Path, "replace", only=_into_snapshots),

@@ -14,6 +14,7 @@ import duckdb
 import polars as pl
 from hypothesis import strategies as st
 
+from aico_lab.adapters.duckdb import execute_with
 from aico_lab.etl import views
 from aico_lab.mart import refresh
 from aico_lab.mart import views as mart_views
@@ -85,7 +86,7 @@ class World:
         for table in OTHERS:
             self._fill(table, others.get(table, EMPTY[table]))
         changes = refresh.Changes(self._connection, anew=True)
-        changes.came(messages.to_arrow())
+        changes.note_added(messages.to_arrow())
         changes.apply()
         for view in (*views.VIEWS, *mart_views.views_of({"messages": MESSAGES, **OTHERS})):
             self._connection.execute(view)
@@ -106,8 +107,8 @@ class World:
         self._connection.close()
 
     def _fill(self, table: str, rows: pl.DataFrame) -> None:
-        incoming = rows.to_arrow()  # noqa: F841 - DuckDB finds it by its name
-        self._connection.execute(f"CREATE TABLE raw.{table} AS SELECT * FROM incoming")
+        statement = f"CREATE TABLE raw.{table} AS SELECT * FROM rows"
+        execute_with(self._connection, statement, rows=rows.to_arrow())
 
 
 @contextmanager

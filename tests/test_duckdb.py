@@ -6,9 +6,10 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pytest
 
-from aico_lab.adapters.duckdb import DuckDBAdapter, translated
+from aico_lab.adapters.duckdb import DuckDBAdapter, execute_with, translated
 from aico_lab.errors import InvalidStatement, NotPermitted
 
 if TYPE_CHECKING:
@@ -88,3 +89,18 @@ connection.execute(
 """
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
     assert done.stdout == ""
+
+
+def test_inserted_rows_do_not_stay_in_memory_until_the_transaction_ends(tmp_path):
+    """As those of a registered view would."""
+    adapter = DuckDBAdapter(tmp_path / "a.duckdb", read_only=False, temporary=tmp_path / "tmp")
+    with adapter.connect() as connection:
+        connection.execute("BEGIN; CREATE TABLE t (a BIGINT)")
+        before = pa.total_allocated_bytes()
+        for _ in range(5):
+            rows = pa.table({"a": pa.array(range(100_000))})
+            execute_with(connection, "INSERT INTO t FROM rows", rows=rows)
+        del rows
+        assert pa.total_allocated_bytes() - before < 100_000
+        connection.execute("COMMIT")
+        assert connection.execute("SELECT count(*) FROM t").fetchone() == (500_000,)

@@ -123,7 +123,7 @@ def test_values_of_several_types_are_text_with_a_warning(
     found, there, result = load(lab, file, declared, values)
     assert (found, there, result.quarantined) == ("VARCHAR", expected, 0)
     assert len(result.warnings) == 1
-    assert "t.v is taken as text" in result.warnings[0]
+    assert "t.v is loaded as text" in result.warnings[0]
     assert result.warnings[0] in cli("load", str(file), "--table", "t").stderr
 
 

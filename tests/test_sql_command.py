@@ -215,7 +215,7 @@ def test_an_answer_writes_itself(lab: Lab, tmp_path: Path, ending):
 def test_a_query_or_parameters_that_are_none_are_told(lab: Lab):
     """A terminal of another encoding gives bytes that are no text."""
     lab.sync()
-    with pytest.raises(InvalidValue, match="no text of UTF-8"):
+    with pytest.raises(InvalidValue, match="not UTF-8 text"):
         lab.sql("SELECT '\udcff'")
     with pytest.raises(InvalidValue, match=r"not 5: write \[value\]"):
         lab.sql("SELECT ?", 5)

@@ -26,11 +26,11 @@ from aico_lab.errors import (
     SchemaTampered,
     SyncBusy,
 )
-from aico_lab.etl import extract, snapshots
+from aico_lab.etl import extract, snapshots, writer_file
 from aico_lab.etl import sync as sync_module
 from aico_lab.etl.warehouse import Warehouse
 from aico_lab.lab import Lab
-from aico_lab.mart.refresh import GROUPS
+from aico_lab.mart.statements import GROUPS
 from aico_lab.schema import feed
 from tests import faults
 from tests.messages import add, message
@@ -198,7 +198,7 @@ def test_a_load_that_is_killed_before_its_publication_is_published_by_the_next_s
 FULL = {
     "while rows are inserted": (Warehouse, "insert"),
     "at the checkpoint": (Warehouse, "close"),
-    "at the publication": (snapshots, "_copy"),
+    "at the publication": (writer_file, "copy"),
     "at the note": (sync_module, "_note"),
 }
 
@@ -436,7 +436,7 @@ def test_a_table_that_went_behind_the_feeds_back_is_named(lab, behind, known):
     if known:
         lab.sync()
     lab.primary.execute(behind)
-    words = r"has no longer things\.id, by which .* restore the database from a backup\.$"
+    words = r"no longer has things\.id, by which .* restore the database from a backup\.$"
     for on_change in (None, "evolve", "freeze", "ignore"):
         for full in (False, True):
             assert_refused(lab, SchemaTampered, words, on_change=on_change, full=full)
@@ -470,15 +470,15 @@ def test_a_copy_for_which_there_is_no_room_leaves_no_log_either(lab, home, monke
     lab.sync()
     before = held(lab)
     add(lab.primary, message(100))
-    copy = snapshots._copy
+    copy = writer_file.copy
 
-    def copy_to_a_full_disk(source, target, **options):
+    def copy_to_a_full_disk(source, target):
         if not source.name.endswith(".wal"):
             fill(home / "warehouse")
-        copy(source, target, **options)
+        copy(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(snapshots, "_copy", copy_to_a_full_disk)
+        patch.setattr(writer_file, "copy", copy_to_a_full_disk)
         with pytest.raises(DiskFull):
             lab.sync()
     assert held(lab) == before

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from aico_lab.adapters.duckdb import execute_with
 from aico_lab.mart.text import MEASURED
 from tests import effort, text_by_hand
 from tests.messages import add, at, message
@@ -81,10 +82,10 @@ def in_memory():
 
 def measure(*texts):
     """Return number of words, and whether it is a question, of each text."""
-    new_rows = pa.table({"id": range(len(texts)), "content": pa.array(texts, pa.string())})
-    connection = in_memory()
-    connection.register("new_rows", new_rows)
-    return connection.sql(f"SELECT n_words, is_question FROM ({MEASURED}) ORDER BY id").fetchall()
+    rows = pa.table({"id": range(len(texts)), "content": pa.array(texts, pa.string())})
+    return execute_with(
+        in_memory(), f"SELECT n_words, is_question FROM ({MEASURED}) ORDER BY id", rows=rows
+    ).fetchall()
 
 
 @functools.cache

@@ -30,7 +30,7 @@ from aico_lab.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -249,8 +249,32 @@ def is_plain_name(name: str) -> bool:
             return False
 
 
+def execute_with(
+    connection: duckdb.DuckDBPyConnection,
+    statement: str,
+    values: Sequence[object] = (),
+    *,
+    rows: pa.Table | pa.RecordBatchReader | None,  # noqa: ARG001 - DuckDB finds it by its name
+) -> duckdb.DuckDBPyConnection:
+    """Execute a statement in which the Arrow table `rows` can be queried by that name.
+
+    DuckDB looks names up among the local variables of its caller. A view that is registered instead
+    keeps its rows in memory until the transaction ends, even after it was unregistered.
+
+    Args:
+        connection: Where to execute the statement.
+        statement: DuckDB's SQL.
+        values: The values of its `?`.
+        rows: The Arrow table; a reader can be queried once, and None not at all.
+
+    Returns:
+        The connection, with the statement's result.
+    """
+    return connection.execute(statement, values)
+
+
 def write_rows(
-    rows: pa.RecordBatchReader,  # noqa: ARG001 - DuckDB finds it by its name
+    rows: pa.RecordBatchReader,
     file: Path,
     *,
     timezone: str = "UTC",
@@ -266,7 +290,7 @@ def write_rows(
     # A separate instance, because that of the rows may not write files; this one never spills.
     with translated(file.name), duckdb.connect(":memory:", config={"temp_directory": ""}) as own:
         _set_timezone(own, timezone)
-        own.execute(f"COPY (FROM rows) TO {_literal(str(file))} {kind}")
+        execute_with(own, f"COPY (FROM rows) TO {_literal(str(file))} {kind}", rows=rows)
 
 
 def _set_timezone(connection: duckdb.DuckDBPyConnection, timezone: str) -> None:

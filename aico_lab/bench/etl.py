@@ -1,7 +1,7 @@
-"""Importing and loading, against peers that do the same job in plain text.
+"""The benchmark of importing and loading, against peers that do the same with plain files.
 
-The messages are real ones, repeated under new ids until there are enough. Our full load is measured
-without the tables of `mart`, which no peer makes, and once more with them; increments have them.
+The messages are real ones, repeated under new ids until there are enough. The full load is measured
+without the tables of `mart`, which no peer makes, and once more with them; increments include them.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def run_bench(rows: int, repeat: int, progress: Callable[[str, int, int | None],
     """Measure an import, a full load, increments, a sync with nothing to do, and the peers.
 
     Args:
-        rows: How many messages; at least 1,000, since so many change.
+        rows: How many messages; at least 1,000, since an increment changes 1,000.
         repeat: How often each job runs.
-        progress: Told of the runs done, and of the runs in all.
+        progress: Called with the number of finished runs, and of all runs.
 
     Raises:
         LibraryMissing: A peer is not installed.

@@ -1,7 +1,7 @@
-"""Our own jobs of the ETL benchmark, and those that prepare its data.
+"""Our own jobs of the ETL benchmark, and the jobs that prepare its data.
 
-`full` does what the peers do: tables into DuckDB. What messages, turns, sessions and days of the
-schema `mart` cost beside them is in `full-with-mart`, and in the increments, which are a user's.
+`full` does the same as the peers: it loads tables into DuckDB. `full-with-mart` and the increments
+also make the tables of the schema `mart`, as every sync of a user does.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WARM_UPS = 3
 
 
 def write_input(folder: Path, rows: int) -> float:
-    """Write real messages as JSONL, under new ids as often as it takes."""
+    """Write real messages as JSONL, repeated under new ids until there are enough."""
     with (folder / "input.jsonl").open("w", encoding="utf-8") as file:
         for message in messages(rows):
             fields = ("message_id", "conversation_id", "user_id", "role", "content", "timestamp")
@@ -36,7 +36,7 @@ def write_input(folder: Path, rows: int) -> float:
 
 
 def plain_copy(folder: Path, rows: int) -> float:
-    """Write the same table into a plain SQLite file for the peers."""
+    """Write the same messages into a plain SQLite file for the peers."""
     import_(folder, rows)
     with Lab.open() as lab, sqlite3.connect(folder / "plain.db") as plain:
         plain.execute(f"CREATE TABLE messages ({COLUMNS})")
@@ -47,7 +47,7 @@ def plain_copy(folder: Path, rows: int) -> float:
 
 
 def import_(folder: Path, rows: int) -> float:
-    """Import the JSONL into a new encrypted home: parsing, sentiment, rows, change feed."""
+    """Time the import of the JSONL into a new encrypted home, with sentiment and change feed."""
     shutil.rmtree(folder / "home", ignore_errors=True)
     with Lab.create() as lab:
         started = time.perf_counter()
@@ -58,14 +58,14 @@ def import_(folder: Path, rows: int) -> float:
 
 
 def full(folder: Path, rows: int) -> float:
-    """Load the whole encrypted home into an encrypted warehouse and publish it, without `mart`."""
-    # Functions: mocks would keep all rows that they are called with in memory.
-    with mock.patch.multiple(Changes, came=lambda *_: None, apply=lambda _: None):
+    """Time the load of an encrypted home into an encrypted warehouse, without `mart`."""
+    # Not Mock objects, which would keep all rows that they are called with in memory.
+    with mock.patch.multiple(Changes, note_added=lambda *_: None, apply=lambda _: None):
         return full_with_mart(folder, rows)
 
 
 def full_with_mart(folder: Path, rows: int) -> float:
-    """Load the whole encrypted home into an encrypted warehouse and publish it."""
+    """Time the load of an encrypted home into an encrypted warehouse, and its publication."""
     shutil.rmtree(folder / "home" / "warehouse")
     (folder / "home" / "warehouse").mkdir()
     with Lab.open() as lab:
@@ -78,20 +78,20 @@ def full_with_mart(folder: Path, rows: int) -> float:
 
 
 def first_increment(_folder: Path, rows: int) -> float:
-    """Load 1,000 changed rows, as the first thing that a process does."""
+    """Time the load of 1,000 changed rows, as the first work of a process."""
     with Lab.open() as lab:
         return _time_increment(lab, rows, 0)
 
 
 def increment(_folder: Path, rows: int) -> float:
-    """Load 1,000 changed rows, after a few times as many."""
+    """Time the load of 1,000 changed rows, after a few such loads in the same process."""
     with Lab.open() as lab:
         times = [_time_increment(lab, rows, nth) for nth in range(1, 2 + WARM_UPS)]
     return times[-1]
 
 
 def nothing(_folder: Path, _rows: int) -> float:
-    """Find out that there is nothing to load, in a process that has synced before."""
+    """Time a sync with nothing to load, in a process that has synced before."""
     with Lab.open() as lab:
         lab.sync()
         started = time.perf_counter()
@@ -103,7 +103,7 @@ def nothing(_folder: Path, _rows: int) -> float:
 
 
 def bare_executemany(folder: Path, rows: int) -> float:
-    """The driver alone: the same rows, made before the clock starts, into a bare plain table."""
+    """Time the driver alone: rows made before the clock starts, into a plain table."""
     made = list(batches(rows))
     started = time.perf_counter()
     insert_bare(folder / "bare.db", made)
@@ -117,7 +117,7 @@ SETUP: dict[str, Callable[[Path, int], float]] = {
 JOBS: dict[str, Callable[[Path, int], float]] = {
     "import": import_,
     "full": full,
-    "full-with-mart": full_with_mart,  # the increments stand on it
+    "full-with-mart": full_with_mart,  # the increments start from its warehouse
     "first-increment": first_increment,
     "increment": increment,
     "nothing": nothing,
@@ -126,7 +126,7 @@ JOBS: dict[str, Callable[[Path, int], float]] = {
 
 
 def _time_increment(lab: Lab, rows: int, nth: int) -> float:
-    """Change 1,000 rows from all over the table, other ones for every `nth`, and load them."""
+    """Change 1,000 rows from all over the table, others for each `nth`, and time their load."""
     lab.primary.execute(
         "UPDATE messages SET content = content || '.' "
         "WHERE (id - 1) % ?1 = ?2 AND (id - 1) / ?1 < ?3",

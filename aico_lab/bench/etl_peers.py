@@ -1,7 +1,7 @@
 """Peers of the ETL benchmark: each copies a table of a plain SQLite file into a plain DuckDB file.
 
 Each is used as its own documentation recommends for speed, and imported before the clock starts.
-They run in a module of their own, so that the memory of a peer's process is the peer's alone.
+They have their own module, so that the memory of a peer's process does not include ours.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SCANNER = "duckdb_extension_sqlite_scanner"
 LIBRARIES = (SCANNER, "adbc_driver_sqlite", "connectorx", "dlt", "sqlalchemy")
 
-# Columns without a value come as integers, or as objects, from those who guess types by the values.
+# Peers that guess types by the values give columns without values as integers or objects.
 TYPES = {
     "id": "BIGINT",
     "message_id": "VARCHAR",
@@ -44,8 +44,8 @@ TYPES = {
 }
 TYPED = ", ".join(f"{name}::{type_} AS {name}" for name, type_ in TYPES.items())
 QUERY = "SELECT * FROM messages"
-BATCH_ROWS = 65_536  # ADBC guesses types by the first batch, and its recipes advise large ones
-# Its guide advises as many partitions as there are cores.
+BATCH_ROWS = 65_536  # ADBC guesses types by the first batch; its recipes advise large batches
+# ConnectorX's guide advises as many partitions as there are cores.
 CONNECTORX: dict[str, Any] = {
     "return_type": "arrow_stream",
     "partition_on": "id",
@@ -54,10 +54,10 @@ CONNECTORX: dict[str, Any] = {
 
 
 def require_peers() -> None:
-    """Look whether every peer is installed, before there is any work that would be lost.
+    """Check that every peer is installed, before there is any work that would be lost.
 
     Raises:
-        LibraryMissing: One is not.
+        LibraryMissing: A peer is not installed.
     """
     missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
     if missing:
@@ -68,7 +68,7 @@ def require_peers() -> None:
 
 
 def sqlite_scanner(folder: Path, rows: int) -> float:
-    """DuckDB's own scanner."""
+    """Time DuckDB's own SQLite scanner."""
 
     def load(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(f"CREATE TABLE messages AS SELECT {TYPED} FROM source.messages")
@@ -80,7 +80,7 @@ def sqlite_scanner(folder: Path, rows: int) -> float:
 
 
 def adbc(folder: Path, rows: int) -> float:
-    """ADBC's SQLite driver: Arrow batches, one at a time."""
+    """Time ADBC's SQLite driver, which reads one Arrow batch at a time."""
     from adbc_driver_sqlite import StatementOptions, dbapi
 
     options = {StatementOptions.BATCH_ROWS.value: BATCH_ROWS}
@@ -98,7 +98,7 @@ def adbc(folder: Path, rows: int) -> float:
 
 
 def connectorx(folder: Path, rows: int) -> float:
-    """ConnectorX: Arrow batches, read by a thread for each core."""
+    """Time ConnectorX, which reads Arrow batches in a thread for each core."""
     import connectorx
     import pyarrow as pa  # noqa: F401 - else connectorx imports it on the clock
 
@@ -111,7 +111,7 @@ def connectorx(folder: Path, rows: int) -> float:
 
 
 def pandas(folder: Path, rows: int) -> float:
-    """Pandas through an ADBC driver, its columns in Arrow, as its guide advises for speed."""
+    """Time pandas with an ADBC driver and Arrow columns, as its guide advises for speed."""
     import pandas as pd
     from adbc_driver_sqlite import dbapi
 
@@ -124,7 +124,7 @@ def pandas(folder: Path, rows: int) -> float:
 
 
 def rows_through_python(folder: Path, rows: int) -> float:
-    """What people write by hand: all rows as Python objects, then a table, then DuckDB."""
+    """Time a script as people write it: all rows as Python objects, a data frame, DuckDB."""
     import polars as pl
 
     def load(connection: duckdb.DuckDBPyConnection) -> None:
@@ -140,7 +140,7 @@ def rows_through_python(folder: Path, rows: int) -> float:
 
 
 def dlt(folder: Path, rows: int) -> float:
-    """Dlt's own SQL source, with the fastest of its backends, into its DuckDB destination."""
+    """Time dlt's SQL source, with its fastest backend, into its DuckDB destination."""
     own = folder / "dlt"
     shutil.rmtree(own, ignore_errors=True)
     os.environ |= {
@@ -148,7 +148,7 @@ def dlt(folder: Path, rows: int) -> float:
         "DLT_DATA_DIR": str(own),
         "DLT_PROJECT_DIR": str(own),
     }
-    import connectorx  # noqa: F401 - these two, else dlt imports them on the clock
+    import connectorx  # noqa: F401 - this and the next, else dlt imports them on the clock
     import pyarrow.parquet  # noqa: F401
     from dlt import destinations, pipeline
     from dlt.sources.sql_database import sql_table
@@ -197,7 +197,7 @@ def _open_file(folder: Path) -> duckdb.DuckDBPyConnection:
 
 
 def _create(connection: duckdb.DuckDBPyConnection, incoming: Any) -> None:
-    """Make the table out of an Arrow reader or a data frame."""
+    """Create the table from an Arrow reader or a data frame."""
     connection.register("incoming", incoming)
     connection.execute(f"CREATE TABLE messages AS SELECT {TYPED} FROM incoming")
     connection.unregister("incoming")
@@ -208,7 +208,7 @@ def _time(
     load: Callable[[duckdb.DuckDBPyConnection], None],
     rows: int,
 ) -> float:
-    """Time the loading until all is in the file, and look whether it was all."""
+    """Time a load until all rows are in the file; raise RuntimeError if rows are missing."""
     started = time.perf_counter()
     load(connection)
     connection.execute("CHECKPOINT")

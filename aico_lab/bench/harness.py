@@ -1,11 +1,10 @@
-"""Run the jobs of a benchmark, each in a process of its own, in turns, and take medians.
+"""Run the jobs of a benchmark in turns, each in its own process, and take medians.
 
-A process of its own keeps one job from warming another's caches of memory, and lets the peak of its
-memory be its own. A job prints one JSON object: its seconds, without the start of Python, and its
-peak in MB.
+In its own process a job finds no caches that another job has filled, and has its own peak of
+memory. A job prints one JSON object: its seconds, without the start of Python, and its peak in MB.
 
-People's Python keeps the bytecode of what it imports, so that of the jobs does, too, whatever the
-environment says: to compile it in every process takes longer than many a job.
+Jobs keep the bytecode of their imports, as people's Python does, whatever the environment says:
+compiling in every process takes longer than some jobs.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ FEWEST_ROWS: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was measured.
+    """The results of a benchmark.
 
     Attributes:
         rows: How many rows each job had.
         seconds: Median seconds of each job.
         peak_mb: The largest peak of memory of each job, in MB.
-        ratios: Our time divided by a peer's; below 1 is faster.
+        ratios: Time of one job divided by that of another; below 1 the first is faster.
     """
 
     rows: int
@@ -49,7 +48,7 @@ class Outcome:
     ratios: dict[str, float]
 
     def describe(self) -> str:
-        """Give the table that people read."""
+        """Return a table of the results as text."""
         lines = [f"{self.rows:,} messages, medians", f"{'job':<24}{'seconds':>10}{'peak MB':>10}"]
         lines += [
             f"{job:<24}{seconds:>10.3f}{self.peak_mb[job]:>10.0f}"
@@ -75,14 +74,17 @@ def measure(
         setup: Jobs that prepare the data, each with the module that runs it as
             `python -m MODULE JOB FOLDER ROWS`.
         jobs: Jobs that are measured.
-        ratios: What each ratio is called, and the two jobs whose medians it divides.
+        ratios: The name of each ratio, and the two jobs whose medians it divides.
         rows: How many rows.
         repeat: How often each job runs.
-        progress: Told of the runs done, and of the runs in all.
+        progress: Called with the number of finished runs, and of all runs.
+
+    Raises:
+        RuntimeError: A job failed.
     """
     seconds: dict[str, list[float]] = {}
     peaks: dict[str, float] = {}
-    # The libraries may lack bytecode where nobody was to write any: then all jobs run once before.
+    # With this variable libraries may have no bytecode yet: all jobs run once before to write it.
     first = {**setup, **jobs} if NO_BYTECODE in os.environ else {}
     total = len(first) + len(setup) + repeat * len(jobs)
     done = itertools.count()
@@ -110,7 +112,7 @@ def measure(
 
 
 def run_job(jobs: Mapping[str, Callable[[Path, int], float]]) -> None:
-    """Do what the arguments of this process ask for, and print what it took."""
+    """Run the job in the arguments of this process; print its seconds and its peak in MB."""
     job, folder, rows = sys.argv[1:]
     seconds = jobs[job](Path(folder), int(rows))
     whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
@@ -120,15 +122,15 @@ def run_job(jobs: Mapping[str, Callable[[Path, int], float]]) -> None:
 
 
 def expect(found: int, expected: int) -> None:
-    """Fail where a job did not do all of its work."""
+    """Raise RuntimeError if a job did not process all rows."""
     if found != expected:
-        raise RuntimeError(f"{found} rows came through, and {expected} were meant to")
+        raise RuntimeError(f"{found} rows were processed instead of {expected}")
 
 
 def _run(module: str, job: str, folder: Path, rows: int) -> dict[str, float]:
-    """Run a job in a process of its own, on a lab whose key dies with the folder."""
+    """Run a job in its own process, with a home and a key in the folder; return its figures."""
     if hasattr(os, "sync"):
-        os.sync()  # else a job waits for the disk to take what the one before it wrote
+        os.sync()  # else a job waits until the disk has written the data of the job before
     environment = Settings(home=folder / "home", key_file=folder / "bench.key").environment()
     environment.pop(NO_BYTECODE, None)
     finished = subprocess.run(  # noqa: S603 - our own module

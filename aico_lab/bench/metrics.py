@@ -1,9 +1,9 @@
-"""Metrics, against SQL written by hand for the same tables, and against pandas.
+"""The benchmark of metrics, against SQL written by hand for the same tables, and against pandas.
 
-All three answer the same questions and must give the same rows. Ours and the SQL read the tables
-that a sync prepares; pandas has its frame in memory before the clock starts, and no such tables:
-it finds turns itself. Intervals are not part of these questions; the whole catalogue has them.
-The messages are real ones, repeated under other names until there are enough.
+All three answer the same questions and must return the same rows. Metrics and SQL read the tables
+that a sync makes. Pandas has its data frame in memory before the clock starts, and computes turns
+itself. These questions have no intervals, but the job of the whole catalogue does. The messages are
+real ones, repeated under other names until there are enough.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def run_bench(rows: int, repeat: int, progress: Callable[[str, int, int | None],
     Args:
         rows: How many messages.
         repeat: How often each job runs.
-        progress: Told of the runs done, and of the runs in all.
+        progress: Called with the number of finished runs, and of all runs.
     """
     return measure(
         setup=dict.fromkeys(SETUP, MODULE),

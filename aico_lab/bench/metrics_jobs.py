@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TIMES: Final = 5
-"""How often the questions are asked, since they take only milliseconds; the mean counts."""
+"""How often the questions are asked: they take only milliseconds, so the mean is taken."""
 
 _PART: Final = "(?:[A-Za-z\u00c0-\u024f]|[0-9]+(?:[.,][0-9]+)*)+"
 _WORD: Final = f"{_PART}(?:['’]{_PART})*"  # noqa: RUF001
@@ -75,11 +75,11 @@ SQL: Final = {
             count(*) FILTER (sentiment_score <= -0.05) AS n_negative
         FROM mart.messages GROUP BY role, user_id""",
 }
-"""What somebody would write who knows the tables and DuckDB well."""
+"""The queries of a person who knows the tables and DuckDB well."""
 
 
 def prepare(folder: Path, rows: int) -> float:
-    """Import and sync real messages; each time round, all people and conversations are others."""
+    """Import and sync real messages; people and conversations of each repetition are new."""
     with (folder / "input.jsonl").open("w", encoding="utf-8") as file:
         for message in itertools.islice(_messages(rows), rows):
             file.write(f"{json.dumps(message)}\n")
@@ -90,7 +90,7 @@ def prepare(folder: Path, rows: int) -> float:
 
 
 def catalogue(_folder: Path, _rows: int) -> float:
-    """Ask every metric once, intervals included, in a process that has asked nothing before."""
+    """Time every metric once, with intervals, in a process that has asked nothing before."""
     with Lab.open() as lab:
         lab.sql("SELECT 1")  # open the snapshot, as the others have theirs open
         started = time.perf_counter()
@@ -100,28 +100,28 @@ def catalogue(_folder: Path, _rows: int) -> float:
 
 
 def metrics(_folder: Path, _rows: int) -> float:
-    """Ask the questions of a notebook that is run again: they are compiled once."""
+    """Time the questions after their compilation, as in a notebook that is run again."""
     with Lab.open() as lab:
         _check(lab, _ours)
         return _clock(lab, _ours, TIMES)
 
 
 def first_metrics(_folder: Path, _rows: int) -> float:
-    """Ask each once, as the first thing that a process does, compilation included."""
+    """Time each question once, as the first work of a process, with its compilation."""
     with Lab.open() as lab:
         lab.sql("SELECT 1")  # open the snapshot, as the others have theirs open
         return _clock(lab, _ours, 1)
 
 
 def sql(_folder: Path, _rows: int) -> float:
-    """The same rows by SQL that was written by hand."""
+    """Time the same answers by SQL written by hand."""
     with Lab.open() as lab:
         _check(lab, _by_hand)
         return _clock(lab, _by_hand, TIMES)
 
 
 def pandas(_folder: Path, rows: int) -> float:
-    """The same rows by pandas, from a frame of the messages."""
+    """Time the same answers by pandas, from a data frame of the messages."""
     with Lab.open() as lab:
         frame = _rows(
             lab,
@@ -129,7 +129,7 @@ def pandas(_folder: Path, rows: int) -> float:
             "sentiment_score FROM raw.messages WHERE role <> 'system'",
         ).to_pandas()
         if len(frame) != rows:
-            raise RuntimeError(f"{len(frame)} of {rows} messages are there")
+            raise RuntimeError(f"{len(frame)} messages were loaded instead of {rows}")
         started = time.perf_counter()
         answers = _by_pandas(frame)
         seconds = time.perf_counter() - started
@@ -192,24 +192,24 @@ def _check(
     lab: Lab,
     answer: Callable[[Lab, str], pl.DataFrame],
 ) -> None:
-    """Answer everything once before the clock starts, and see that it is right."""
+    """Compare every answer with that of the SQL, once before the clock starts."""
     for name in SQL:
         _compare(name, answer(lab, name), _by_hand(lab, name))
 
 
 def _compare(name: str, one: pl.DataFrame, other: pl.DataFrame) -> None:
-    """Fail where two answers are not the same."""
+    """Raise RuntimeError if two answers are not the same."""
     columns = sorted(other.columns)
     same = [frame.select(columns).sort(columns) for frame in (one, other)]
     try:
         assert_frame_equal(*same, check_dtypes=False, rel_tol=1e-6, abs_tol=1e-9)
     except AssertionError as differs:
         what = str(differs).splitlines()[0]
-        raise RuntimeError(f"{name} is not the same: {what}") from differs
+        raise RuntimeError(f"The answers to {name} differ: {what}") from differs
 
 
 def _by_pandas(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """What somebody would write who knows pandas well."""
+    """Return the answers as a person who knows pandas well would compute them."""
     import pandas as pd
 
     frame = frame.sort_values(["conversation_id", "ts", "id"])
@@ -218,7 +218,7 @@ def _by_pandas(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     text[addressed] = text[addressed].str.replace(ADDRESS, " ", regex=True, flags=re.ASCII)
     frame["n_words"] = text.str.count(_WORD)
     by_user = frame["role"] == "user"
-    # Who wrote last on the user's side; each of these conversations begins with that side.
+    # The last person who wrote; each of these conversations begins with the user's side.
     frame["user_id"] = frame["user_id"].where(by_user).groupby(frame["conversation_id"]).ffill()
     day = frame["ts"].dt.normalize()
     overview = pd.DataFrame(
@@ -257,7 +257,7 @@ def _by_pandas(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     turns = pd.DataFrame(
         {
             "n_turns": sides["n_turns"].sum(),
-            "n_counted": sides["n_turns"].sum(),  # all of these are of words between spaces
+            "n_counted": sides["n_turns"].sum(),  # all of these messages have spaces between words
             "n_messages": sides.size(),
             "n_words": sides["n_words"].sum(),
         }

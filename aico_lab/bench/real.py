@@ -1,4 +1,4 @@
-"""Real messages for benchmarks, and the bare driver to compare with."""
+"""Real messages for benchmarks, and the bare driver for comparison."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ INSERT_BARE = (
 
 
 def batches(rows: int) -> Iterator[Batch]:
-    """Give the data set's batches, under new ids as often as it takes for `rows` messages."""
+    """Yield batches of the data set, repeated under new ids until there are `rows` messages."""
     for copy in itertools.count():
         for batch in read("chitchat", None, limit=rows):
             renamed = [m._replace(message_id=f"{copy}-{m.message_id}") for m in batch.messages]
@@ -40,12 +40,12 @@ def batches(rows: int) -> Iterator[Batch]:
 
 
 def messages(rows: int) -> Iterator[MessageRecord]:
-    """Give so many messages."""
+    """Return an iterator over `rows` messages."""
     return itertools.islice((m for batch in batches(rows) for m in batch.messages), rows)
 
 
 def open_bare(file: Path) -> Any:
-    """Open the bare driver on a new plain file with one table without index, key or trigger."""
+    """Open the bare driver on a new plain file, whose one table has no index, key or trigger."""
     file.unlink(missing_ok=True)
     bare = libsql_experimental.connect(str(file), isolation_level=None)
     bare.execute("PRAGMA journal_mode = WAL").fetchall()
@@ -54,7 +54,7 @@ def open_bare(file: Path) -> Any:
 
 
 def insert_bare(file: Path, made: list[Batch]) -> None:
-    """Insert rows with the bare driver's `executemany`, a transaction for each batch as we do."""
+    """Insert rows with the bare driver's `executemany`, in one transaction for each batch."""
     bare = open_bare(file)
     for batch in made:
         bare.execute("BEGIN")

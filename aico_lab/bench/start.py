@@ -1,4 +1,4 @@
-"""What somebody waits for who types a command: whole processes, the start of Python included."""
+"""The benchmark of commands as people wait for them: whole processes, with Python's start."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ RATIOS = {
 
 
 def run_bench(rows: int, repeat: int, progress: Callable[[str, int, int | None], None]) -> Outcome:
-    """Measure commands that do little, on a home that is up to date.
+    """Measure commands that do little work, on a home that is up to date.
 
     Args:
         rows: How many messages are in the home.
         repeat: How often each command runs.
-        progress: Told of the runs done, and of the runs in all.
+        progress: Called with the number of finished runs, and of all runs.
     """
     return measure(
         setup=dict.fromkeys(SETUP, MODULE),

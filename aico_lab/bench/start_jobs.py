@@ -1,4 +1,4 @@
-"""The jobs of the benchmark of starting: each starts one process and waits for its end."""
+"""The jobs of the benchmark of commands: each runs one process and waits for its end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ print(connection.sql("{_COUNT.format("messages")}"))
 
 
 def prepare(folder: Path, rows: int) -> float:
-    """Import and sync real messages, and write the same into a plain DuckDB file."""
+    """Import and sync real messages, and write the same messages into a plain DuckDB file."""
     from aico_lab.bench.etl_jobs import import_, write_input
 
     write_input(folder, rows)
@@ -38,32 +38,32 @@ def prepare(folder: Path, rows: int) -> float:
 
 
 def python(_folder: Path, _rows: int) -> float:
-    """Python alone."""
+    """Time Python alone."""
     return _python("-c", "pass")
 
 
 def duckdb(folder: Path, _rows: int) -> float:
-    """The query of `sql`, by DuckDB alone, of a file in plain text."""
+    """Time the query of `sql` by DuckDB alone, on a plain file."""
     return _python("-c", _READ, str(folder / "plain.duckdb"))
 
 
 def help_(_folder: Path, _rows: int) -> float:
-    """`aico-lab --help`."""
+    """Time `aico-lab --help`."""
     return _aico_lab("--help")
 
 
 def sql(_folder: Path, _rows: int) -> float:
-    """`aico-lab sql`."""
+    """Time `aico-lab sql`."""
     return _aico_lab("sql", _COUNT.format("raw.messages"))
 
 
 def metrics_show(_folder: Path, _rows: int) -> float:
-    """`aico-lab metrics show overview`."""
+    """Time `aico-lab metrics show overview`."""
     return _aico_lab("metrics", "show", "overview")
 
 
 def sync_nothing(_folder: Path, _rows: int) -> float:
-    """`aico-lab sync` where nothing changed."""
+    """Time `aico-lab sync` when nothing changed."""
     return _aico_lab("sync")
 
 
@@ -83,7 +83,7 @@ def _aico_lab(*arguments: str) -> float:
 
 
 def _python(*arguments: str) -> float:
-    """Run Python, and return the seconds until it ended."""
+    """Run Python, and return the seconds until it ends."""
     started = time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)  # noqa: S603
     return time.perf_counter() - started

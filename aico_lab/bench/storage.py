@@ -1,4 +1,4 @@
-"""Writing messages: in bulk and one by one, against the bare driver."""
+"""The benchmark of writing messages, in bulk and one by one, against the bare driver."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ RATIOS = {
 
 
 def run_bench(rows: int, repeat: int, progress: Callable[[str, int, int | None], None]) -> Outcome:
-    """Measure bulk insertion and single saves, and the bare driver doing as much.
+    """Measure bulk insertion and single saves, and the same by the bare driver.
 
     Args:
-        rows: How many messages in bulk; single saves are 2,000.
+        rows: How many messages in bulk; there are always 2,000 single saves.
         repeat: How often each job runs.
-        progress: Told of the runs done, and of the runs in all.
+        progress: Called with the number of finished runs, and of all runs.
     """
     return measure(
         setup={},
@@ -47,7 +47,7 @@ def run_bench(rows: int, repeat: int, progress: Callable[[str, int, int | None],
 
 
 def bulk(folder: Path, rows: int) -> float:
-    """Write messages, people and channels with their change feed, then fill the full-text index."""
+    """Time writing messages with people, channels and change feed, and the full-text index."""
     made = list(batches(rows))
     with _new_lab(folder) as lab:
         started = time.perf_counter()
@@ -62,14 +62,14 @@ def bulk(folder: Path, rows: int) -> float:
 
 
 def save(folder: Path, _rows: int) -> float:
-    """Save turns one by one through the repository: each durable on return, with its feed row."""
+    """Time saves of turns one by one by the repository, each durable and with its feed row."""
     texts = [message.content or "…" for message in messages(SAVES)]
     with _new_lab(folder) as lab:
         return asyncio.run(_save(lab, texts))
 
 
 def bare_executemany(folder: Path, rows: int) -> float:
-    """The bare driver, into one plain table without index, key or trigger."""
+    """Time the bare driver's bulk insertion into one table without index, key or trigger."""
     made = list(batches(rows))
     started = time.perf_counter()
     insert_bare(folder / "bare.db", made)
@@ -77,7 +77,7 @@ def bare_executemany(folder: Path, rows: int) -> float:
 
 
 def bare_autocommit(folder: Path, _rows: int) -> float:
-    """The bare driver, one row and one commit at a time."""
+    """Time the bare driver, one row and one commit at a time."""
     made = list(messages(SAVES))
     bare = open_bare(folder / "bare.db")
     started = time.perf_counter()

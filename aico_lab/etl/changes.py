@@ -1,4 +1,4 @@
-"""Read what changed in a tracked table: the keys that the change feed names, and their rows."""
+"""Read the changes of a tracked table: the keys that the change feed names, and their rows."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _KEYS_AT_ONCE: Final = 200
 def extract_changed(
     connection: Connection, contract: Contract, since: int, until: int
 ) -> Iterator[Extracted]:
-    """Read the rows that the change feed names, each of them once.
+    """Read the rows that the change feed names, each row once.
 
     Args:
         connection: The primary database, inside `snapshot()`.
         contract: The table.
-        since: The change feed is read after this sequence number,
-        until: and up to this one.
+        since: The change feed is read after this sequence number.
+        until: The change feed is read up to and including this sequence number.
 
     Yields:
         Rows that fit, and those that do not.
@@ -50,7 +50,7 @@ def extract_changed(
     named = ", ".join(f"{key} AS k{i}" for i, key in enumerate(keys))
     chosen = f"(SELECT DISTINCT {named} FROM change_log WHERE {_NAMED}) AS k CROSS JOIN"
     match = " AND ".join(
-        # By the column's own collation an index is used; by it alone 'a' may be 'A'.
+        # The first comparison can use an index, but its collation may take 'a' for 'A'.
         f't."{name}" = k.k{i} AND t."{name}" = k.k{i} COLLATE BINARY'
         for i, name in enumerate(contract.key)
     )
@@ -78,14 +78,14 @@ def _placeholder(part: Part) -> str:
 
 
 def changed_keys(connection: Connection, contract: Contract, *, since: int, until: int) -> pa.Table:
-    """Give the keys of all rows that the change feed names.
+    """Return the keys of all rows that the change feed names.
 
-    Keys that were only inserted are among them: a foreign program's INSERT OR REPLACE logs nothing
-    but the insertion.
+    Inserted keys are among them, since an INSERT OR REPLACE by another program logs nothing but the
+    insertion.
 
     Returns:
-        `row_key`, by which quarantine knows the row; a column `k0`, `k1` and so on for each column
-        of the key; and `fits`, which is false where a value of it is NULL since it does not fit.
+        `row_key`, the row's name in quarantine; `k0`, `k1` and so on, the columns of the key; and
+        `fits`, which is false if a value of the key does not fit and is therefore NULL.
     """
     if (texts := _changed_texts(connection, contract, since, until)) is not None:
         return texts
@@ -109,7 +109,7 @@ def changed_keys(connection: Connection, contract: Contract, *, since: int, unti
 def _changed_texts(
     connection: Connection, contract: Contract, since: int, until: int
 ) -> pa.Table | None:
-    """Return the keys where each is a text with its own name, as nearly always; else None."""
+    """Return the keys if each is a text that is its own name, as nearly always; else None."""
     column = next(column for column in contract.columns if column.name == contract.key[0])
     if len(contract.key) > 1 or column.kind != "text":
         return None
@@ -125,7 +125,7 @@ def _changed_texts(
 def _rows(
     connection: Connection, contract: Contract, since: int, until: int
 ) -> list[tuple[bytes, int]]:
-    """Return what the log has for keys, each once, and whether it is a blob."""
+    """Return each logged key once, as bytes, and whether it is a blob."""
     return connection.fetch_all(
         "SELECT DISTINCT CAST(row_key AS BLOB), typeof(row_key) = 'blob' FROM change_log "
         f"WHERE {_NAMED}",
@@ -134,10 +134,10 @@ def _rows(
 
 
 def mistakes_keys(connection: Connection, contract: Contract, *, since: int, until: int) -> bool:
-    """Say whether the warehouse could take a row that the change feed names for another one.
+    """Return whether the warehouse could confuse a row that the change feed names with another.
 
-    Where a column of a key has or had values of several types, it is text in the warehouse, and 1
-    and '1' are the same there: such a table is to be read whole.
+    A key column that has or had values of several types is text in the warehouse, where 1 and '1'
+    are the same. The whole table must then be read.
     """
     kinds = {column.name: column for column in contract.columns}
     loose = [
@@ -158,7 +158,7 @@ def mistakes_keys(connection: Connection, contract: Contract, *, since: int, unt
 def _logged(
     connection: Connection, contract: Contract, since: int, until: int
 ) -> list[tuple[Part, ...]]:
-    """Return the keys that the change feed names, each of them once."""
+    """Return the keys that the change feed names, each key once."""
     kinds = contract.key_kinds
     keys: dict[tuple[Part, ...], None] = {}
     for logged, is_blob in _rows(connection, contract, since, until):
@@ -166,7 +166,7 @@ def _logged(
         if len(kinds) == 1 and not key[0].is_blob:
             number = Part(_number(key[0].value))
             if kinds[0] in UNTYPED:
-                keys[number,] = None  # a text is logged as a number is: both are meant
+                keys[number,] = None  # the log may mean the text or the number: take both
             elif kinds[0] in NUMBERS:
                 key = (number,)
         keys[key] = None
@@ -174,7 +174,7 @@ def _logged(
 
 
 def _stored(part: Part, column: Column) -> Value:
-    """Return the value as it is selected; None where such a column holds no such value."""
+    """Return a value of a key as SELECT returns it; None if it does not fit the column."""
     if column.kind == "any" or (column.kind == "text" and column.loose):
         is_text = part.value is None or _is_text(part)
         return part.value if is_text else feed_keys.literal(part).encode()
@@ -200,7 +200,7 @@ def _convert_or_null(column: Column, values: Sequence[Value]) -> pa.Array:
 
 
 def _number(logged: Value) -> Value:
-    """Return a number that the change feed logged as text."""
+    """Convert a number that the change feed logged as text; return other values as they are."""
     if isinstance(logged, bytes):
         for kind in (int, float):
             with contextlib.suppress(ValueError):

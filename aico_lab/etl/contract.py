@@ -1,7 +1,7 @@
-"""What type each column of a table has on its way from libSQL through Arrow into DuckDB.
+"""The types of a table's columns on their way from libSQL through Arrow into DuckDB.
 
-The contract is read from the declared types of the live table, so the schema says it once. What
-those leave open, the values decide: see `aico_lab.etl.settle`.
+The contract is read from the declared types of the live table, so that only the schema states them.
+Where a declared type leaves a choice, the values decide: see `aico_lab.etl.settle`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Kind = Literal[
     "integer", "real", "text", "timestamp", "json", "boolean", "blob",
-    # Only of columns whose type is settled by their values; see `aico_lab.etl.settle`.
+    # Only of columns whose values decide their type; see `aico_lab.etl.settle`.
     "any", "date", "seconds", "milliseconds", "decimal",
 ]  # fmt: skip
 
@@ -73,11 +73,11 @@ class Column:
 
     Attributes:
         name: Its name.
-        kind: What its values are.
-        stored: False for one that is not stored any more, and is NULL.
-        zoneless: Whether times of it may lack a zone, and are UTC then.
-        loose: Whether its declared type lets it hold anything, so that its values say its kind.
-        digits: Of a decimal number, all of them and those behind the point.
+        kind: The kind of its values.
+        stored: False if the primary database no longer has the column; all its values are NULL.
+        zoneless: Whether its times may lack a zone, and are UTC then.
+        loose: Whether its declared type allows any values, so that these decide the kind.
+        digits: For decimal numbers, how many digits there are, and how many after the point.
     """
 
     name: str
@@ -102,13 +102,13 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """A table.
+    """The contract of a table.
 
     Attributes:
         table: Its name.
         columns: Its columns, in order.
-        key: Those of them that identify a row.
-        rowid: The one that is SQLite's row id, if there is one and it is known.
+        key: The names of the columns that identify a row.
+        rowid: The column that is SQLite's row id; None if there is none or it is not known.
     """
 
     table: str
@@ -126,18 +126,18 @@ class Contract:
     def tells_keys_apart(self) -> bool:
         """Whether different keys are different in the warehouse, too.
 
-        Where values of several types become text, 1 and '1' are the same.
+        Values of several types become text, in which 1 and '1' are the same.
         """
         return not {"any", "json"}.intersection(self.key_kinds)
 
     @property
     def arrow_schema(self) -> pa.Schema:
-        """The table as Arrow carries it."""
+        """The schema of the table in Arrow."""
         return pa.schema([(column.name, column.arrow_type) for column in self.columns])
 
     @property
     def duckdb_types(self) -> list[tuple[str, str]]:
-        """The columns of the table in DuckDB, with their types."""
+        """The names of the columns and their types in DuckDB."""
         return [(column.name, column.duckdb_type) for column in self.columns]
 
 
@@ -150,7 +150,7 @@ def read_contract(connection: Connection, table: str, key: tuple[str, ...]) -> C
         key: The columns that identify a row.
 
     Raises:
-        SchemaTampered: The table is not there, or a column of its key.
+        SchemaTampered: The table, or a column of its key, does not exist.
     """
     columns = tuple(
         _column(name, declared)
@@ -161,14 +161,14 @@ def read_contract(connection: Connection, table: str, key: tuple[str, ...]) -> C
     gone = set(key).difference(column.name for column in columns)
     if gone:
         raise SchemaTampered(
-            f"{connection.path.name} has no longer {table}.{min(gone)}, by which the change feed "
+            f"{connection.path.name} no longer has {table}.{min(gone)}, by which the change feed "
             "names rows: restore the database from a backup."
         )
     return Contract(table, columns, key, rowid_column(connection, table))
 
 
 def rowid_column(connection: Connection, table: str) -> str | None:
-    """Give the column that is another name of the row id; such a primary key needs no index."""
+    """Return the column that is an alias of the row id: a primary key without an index."""
     found = connection.fetch_one(
         "SELECT name FROM pragma_table_xinfo(?1) WHERE pk "
         "AND NOT EXISTS (SELECT 1 FROM pragma_index_list(?1) WHERE origin = 'pk')",
@@ -178,10 +178,10 @@ def rowid_column(connection: Connection, table: str) -> str | None:
 
 
 def _column(name: str, declared: str) -> Column:
-    """Return a column; its kind is that of its declared type, where that is a strict one.
+    """Return a column with the kind of its declared type.
 
-    Other types SQLite takes for NUMERIC, or for none: such a column holds whatever was given, and
-    is read as text until its values have been looked at.
+    Types that SQLite takes for NUMERIC, or for no type, allow any values; such a column is read as
+    text until its values have been examined.
     """
     upper = declared.upper()
     for prefix, kind in _PREFIXES:

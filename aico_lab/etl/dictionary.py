@@ -1,4 +1,4 @@
-"""What the tables and views for questions hold: each column's type, unit and meaning.
+"""The data dictionary of the tables and views for questions: columns, types, units and meanings.
 
 A test compares the names and types with those of a snapshot.
 """
@@ -16,8 +16,8 @@ class Field:
     Attributes:
         name: Its name.
         type: Its type in DuckDB.
-        meaning: What its values tell.
-        unit: In which unit, such as 'ms'; empty for names, texts and counts.
+        meaning: The meaning of its values.
+        unit: The unit of its values, such as 'ms'; empty for names, texts and counts.
     """
 
     name: str
@@ -31,9 +31,9 @@ class Table:
     """A table or view.
 
     Attributes:
-        name: With its schema, unless that is `main`.
-        meaning: What one row is.
-        columns: In their order.
+        name: Its name, with the schema unless that is `main`.
+        meaning: The meaning of one row.
+        columns: Its columns, in order.
     """
 
     name: str
@@ -55,21 +55,21 @@ _ROLE: Final = Field("role", _TEXT, "the side that wrote: 'user' or 'assistant'"
 _WHEN: Final = Field("ts_ms", _WHOLE, "when it was written", _MS_OF_UTC)
 _MESSAGE_IDX: Final = Field("msg_idx", _WHOLE, "place in the conversation, from 0")
 _TURN_IDX: Final = Field("turn_idx", _WHOLE, "the turn, counted from 0 in the conversation")
-_SESSION_IDX: Final = Field("session_idx", _WHOLE, "the session, counted from 0 likewise")
+_SESSION_IDX: Final = Field("session_idx", _WHOLE, "the session, counted from 0 in it too")
 _REPLY: Final = Field(
     "reply_ms", _WHOLE, "time since the message that it answers; NULL if it answers none", "ms"
 )
 _RECORDED: Final = Field(
-    "recorded_ms", _WHOLE, "response time that the source recorded, of an answer", "ms"
+    "recorded_ms", _WHOLE, "response time of a reply, as the source recorded it", "ms"
 )
 _STARTED: Final = Field("started_ms", _WHOLE, "when its first message was written", _MS_OF_UTC)
 _ENDED: Final = Field("ended_ms", _WHOLE, "when its last message was written", _MS_OF_UTC)
 _AMOUNTS: Final = (
     Field("n_messages", _WHOLE, "messages"),
-    Field("n_words", _WHOLE, "words of the messages whose words can be told"),
+    Field("n_words", _WHOLE, "words of the messages whose words can be counted"),
     Field("n_unsegmented", _WHOLE, "messages in a script without spaces between words"),
     Field("n_chars", _WHOLE, "characters"),
-    Field("n_questions", _WHOLE, "messages that hold a question mark"),
+    Field("n_questions", _WHOLE, "messages with a question mark that ends a sentence"),
     Field("n_scored", _WHOLE, "messages with a sentiment score"),
     Field("sentiment_sum", _NUMBER, "sum of the sentiment scores"),
 )
@@ -77,7 +77,7 @@ _SCORE: Final = Field(
     "sentiment_score", _NUMBER, "from -1, negative, to 1, positive; NULL if there is none"
 )
 _WHOSE_PROFILE: Final = Field(
-    "profile_user_id", _TEXT, "the person it is made for; NULL if for everybody"
+    "profile_user_id", _TEXT, "the person for whom it is made; NULL if it is for everybody"
 )
 _ACTIVE: Final = (
     Field("active_from_ms", _WHOLE, "when it became active", _MS_OF_UTC),
@@ -87,11 +87,11 @@ _ACTIVE: Final = (
 TABLES: Final = (
     Table(
         "conversations",
-        "a message; what most questions in SQL start from",
+        "a message; most questions in SQL start from this view",
         (
             Field("user_id", _TEXT, "the person whom the source names; NULL if none"),
-            Field("message", _TEXT, "what was written, as the source document calls it"),
-            Field("content", _TEXT, "the same"),
+            Field("message", _TEXT, "the text, by its name in the source document"),
+            Field("content", _TEXT, "the text"),
             Field("timestamp", _TIME, "when it was written"),
             Field("is_ai_response", _TRUTH, "whether the companion wrote it"),
             Field("sentiment", _TEXT, "'positive' from 0.05 on, 'negative' to -0.05, 'neutral'"),
@@ -99,8 +99,7 @@ TABLES: Final = (
             Field(
                 "response_time",
                 _NUMBER,
-                "as recorded; else the time since the other side's last message, of the first "
-                "message after it",
+                "as recorded; else the time since the previous message, if the other side wrote it",
                 "s",
             ),
             Field("message_id", _TEXT, "the message's own id"),
@@ -127,13 +126,13 @@ TABLES: Final = (
             _RECORDED,
             Field("n_words", _WHOLE, "words; NULL if the script has no spaces between words"),
             Field("n_chars", _WHOLE, "characters"),
-            Field("is_question", _TRUTH, "whether it holds a question mark"),
+            Field("is_question", _TRUTH, "whether a question mark ends a sentence of it"),
             _SCORE,
         ),
     ),
     Table(
         "mart.turns",
-        "what one side wrote before the other side, or a long silence",
+        "messages of one side until the other side writes, or a long silence",
         (
             _CONVERSATION,
             _TURN_IDX,
@@ -158,7 +157,7 @@ TABLES: Final = (
             Field(
                 "user_id",
                 _TEXT,
-                "of the people who wrote the first by name; else to whom the companion wrote",
+                "the alphabetically first who wrote; else of those to whom the companion wrote",
             ),
             _STARTED,
             _ENDED,
@@ -172,7 +171,7 @@ TABLES: Final = (
     ),
     Table(
         "mart.daily",
-        "what one side wrote to or as one person in a conversation on a day of UTC",
+        "what one side wrote as or to one person in a conversation on a day (UTC)",
         (
             _CONVERSATION,
             _CHANNEL,
@@ -195,7 +194,7 @@ TABLES: Final = (
             _TURN_IDX,
             _SESSION_IDX,
             Field("position", _WHOLE, "place in the message, from 0"),
-            Field("word", _TEXT, "the word in small letters, in Unicode's form NFC"),
+            Field("word", _TEXT, "the word in lower case, in Unicode's form NFC"),
         ),
     ),
     Table(
@@ -224,35 +223,35 @@ TABLES: Final = (
     ),
     Table(
         "mart.traits",
-        "a trait of such a version that is a number",
+        "a numeric trait of a version of the companion's personality",
         (
             Field("profile_id", _TEXT, "the version's id"),
             _WHOSE_PROFILE,
             Field("version", _WHOLE, "the version's number"),
             Field("trait", _TEXT, "the trait's name"),
-            Field("level", _NUMBER, "how much of it, on the profile's own scale"),
+            Field("level", _NUMBER, "the trait's value, on the profile's own scale"),
             *_ACTIVE,
         ),
     ),
     Table(
         "mart.feedback",
-        "what somebody said about a message or a conversation",
+        "feedback of a person on a message or a conversation",
         (
             Field("event_id", _TEXT, "the event's id"),
-            Field("user_id", _TEXT, "who said it; NULL if unknown"),
+            Field("user_id", _TEXT, "the person; NULL if unknown"),
             _CONVERSATION,
-            Field("message_id", _TEXT, "the message it is about; NULL if the whole conversation"),
-            Field("kind", _TEXT, "what it is, such as 'rating'"),
+            Field("message_id", _TEXT, "the message; NULL if the whole conversation is meant"),
+            Field("kind", _TEXT, "the kind of feedback, such as 'rating'"),
             Field("name", _TEXT, "what was rated"),
             Field("value", _NUMBER, "the rating, on the source's own scale"),
-            Field("ts_ms", _WHOLE, "when it was said", _MS_OF_UTC),
+            Field("ts_ms", _WHOLE, "when it was given", _MS_OF_UTC),
         ),
     ),
     Table(
         "mart.preference_changes",
-        "what somebody set a preference to",
+        "a change of a person's preference",
         (
-            Field("change_id", _WHOLE, "counts the changes in their order"),
+            Field("change_id", _WHOLE, "number of the change, in order"),
             Field("user_id", _TEXT, "the person"),
             Field("preference_key", _TEXT, "the preference"),
             Field("value", _TEXT, "its new value; NULL if it was removed"),

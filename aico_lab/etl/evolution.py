@@ -1,7 +1,7 @@
-"""Decide what becomes of the warehouse when the tables of the primary database have changed.
+"""Decide how the warehouse follows changes of the primary database's tables.
 
-What loses nothing is followed: a new table, a new column, a wider type. What would lose something
-stops the sync until a person has said what is meant.
+A sync follows changes that lose nothing: a new table, a new column, a wider type. Any other change
+stops the sync until a person has said what to do.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from aico_lab.etl.contract import DUCKDB_TYPES, Column, Contract, Kind
 from aico_lab.etl.views import NEEDED
 
 OnChange = Literal["evolve", "freeze", "ignore"]
-"""What to do about changed tables.
+"""How to treat changed tables.
 
-'evolve' follows whatever is lost; 'freeze' leaves them as they were at the last sync; 'ignore'
-keeps their columns and goes on loading rows: new columns are left out, lost ones are NULL, and a
-row that does not fit the old type is quarantined.
+'evolve' follows every change, whatever is lost; 'freeze' leaves the tables as they were at the last
+sync; 'ignore' keeps their columns and goes on loading rows: new columns are left out, removed ones
+are NULL, and rows that do not fit the old type are quarantined.
 """
 
 Types: TypeAlias = Sequence[tuple[str, str]]
@@ -42,13 +42,13 @@ _DECIMAL: Final = re.compile(r"DECIMAL\((\d+),(\d+)\)")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a sync does about each table.
+    """How a sync treats each table.
 
     Attributes:
         contracts: The tables to load.
-        anew: Those of them that are made and read anew.
-        dropped: Tables to remove.
-        frozen: Tables that stay behind.
+        anew: The names of loaded tables that are made and read anew.
+        dropped: The names of tables to remove.
+        frozen: The names of tables that stay as they are.
     """
 
     contracts: list[Contract]
@@ -58,10 +58,10 @@ class Plan:
 
 
 def check(on_change: str | None) -> None:
-    """Refuse what is none of the modes.
+    """Validate `on_change`.
 
     Raises:
-        InvalidValue: It is none of them.
+        InvalidValue: It is neither None nor one of the modes.
     """
     if on_change not in (None, *get_args(OnChange)):
         raise InvalidValue(
@@ -78,19 +78,19 @@ def plan(
     is_empty: Callable[[str, str], bool],
     same_rules: bool = True,
 ) -> Plan:
-    """Compare the primary database's tables with the warehouse's.
+    """Compare the tables of the primary database with those of the warehouse.
 
     Args:
         contracts: The tables of the primary database.
-        found: Those of the warehouse.
-        frozen: Which of these stayed behind the others until now.
-        on_change: What to do about changes; None follows those that lose nothing.
-        is_empty: Says whether a column of a table of the warehouse holds nothing.
-        same_rules: Whether this version of the package made the warehouse; another one may have
-            given columns other types, in which nothing is lost.
+        found: The tables of the warehouse.
+        frozen: The names of tables that have been frozen so far.
+        on_change: How to treat changed tables; None follows changes that lose nothing.
+        is_empty: Returns whether a column of a table of the warehouse holds only NULL.
+        same_rules: Whether this version of the package made the warehouse; another version may have
+            chosen other types for columns, and following those loses nothing.
 
     Raises:
-        SchemaChanged: Something would be lost, or can not be followed.
+        SchemaChanged: Something would be lost, or the changes cannot be ignored.
     """
     gone = set(found).difference(contract.table for contract in contracts)
     changed = {
@@ -115,7 +115,7 @@ def plan(
         ]
     if losses and on_change is None:
         raise SchemaChanged(
-            f"The primary database has no longer {', '.join(losses)}: sync with --on-change evolve "
+            f"The primary database no longer has {', '.join(losses)}: sync with --on-change evolve "
             "to lose this in the warehouse too, ignore to keep it, or freeze to leave changed "
             "tables as they are."
         )
@@ -125,8 +125,8 @@ def plan(
 def with_needed(contract: Contract) -> Contract:
     """Return the contract with all columns that the warehouse's own views need.
 
-    Such a column has the type that they need, whatever its declared one is, and is NULL where the
-    table has it no longer.
+    Such a column has the type that the views need, whatever its declared type; if the table no
+    longer has the column, it is NULL.
     """
     needed = NEEDED.get(contract.table, {})
     columns = [
@@ -139,7 +139,7 @@ def with_needed(contract: Contract) -> Contract:
 
 
 def _given_up(contract: Contract, found: Types, is_empty: Callable[[str, str], bool]) -> list[str]:
-    """Name the columns that are no longer stored, of which the warehouse still has values."""
+    """Return the columns that are no longer stored, but have values in the warehouse."""
     known = dict(found)
     return [
         column.name
@@ -161,7 +161,7 @@ def _losses(contract: Contract, found: Types, *, same_rules: bool) -> list[str]:
 
 
 def as_found(contract: Contract, found: Types) -> Contract:
-    """Return the contract with just the columns that the warehouse has, and their types."""
+    """Return the contract with exactly the columns and types of the warehouse."""
     live = {column.name: column for column in contract.columns}
     columns = []
     for name, type_ in found:
@@ -174,7 +174,7 @@ def as_found(contract: Contract, found: Types) -> Contract:
     stored = {column.name for column in columns if column.stored}
     if not stored.issuperset(contract.key):
         raise SchemaChanged(
-            f"The columns that identify a row of {contract.table} have changed, which can not be "
+            f"The columns that identify a row of {contract.table} have changed, which cannot be "
             "ignored: sync with --on-change evolve or freeze."
         )
     rowid = contract.rowid if contract.rowid in stored else None
@@ -182,7 +182,7 @@ def as_found(contract: Contract, found: Types) -> Contract:
 
 
 def of_type(column: Column, type_: str) -> Column:
-    """Return the column as one of this type of DuckDB."""
+    """Return the column with the kind that has this type in DuckDB."""
     if digits := _DECIMAL.fullmatch(type_):
         return replace(column, kind="decimal", digits=(int(digits[1]), int(digits[2])))
     if column.loose and type_ == "VARCHAR":

@@ -1,10 +1,10 @@
 """Read rows of libSQL as Arrow batches; set aside those that do not fit their table's contract.
 
-SQLite lets any column hold any type. Whole columns of a batch are converted at once; only where
-that fails are its values looked at one by one. Text is read as bytes and decoded by Arrow, since
-the driver truncates text at a NUL and panics on invalid UTF-8.
+SQLite lets any column hold any type. Whole columns of a batch are converted at once; their values
+are examined one by one only if that fails. Text is read as bytes and decoded by Arrow, since the
+driver truncates text at a NUL and panics on invalid UTF-8.
 
-A large table is read by pages when all of it is read, and else by rows.
+A large table that is read whole is read by pages; everything else is read by rows.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FETCH_ROWS = 2_000
 """Rows fetched at a time: few enough to stay in the processor's cache."""
 
 PAGEWISE = 8_192
-"""Leaf pages (32 MB) from which on a table is read by pages: before, Numba would only cost time."""
+"""Leaf pages (32 MB) from which a table is read by pages: for fewer, Numba would only cost time."""
 
 Extracted: TypeAlias = tuple[pa.RecordBatch, list[Misfit]]
 Values: TypeAlias = "Sequence[Value] | pa.Array"
@@ -49,16 +49,16 @@ NUMBERS = frozenset({"integer", "real", "boolean", "seconds", "milliseconds", "d
 _NO_BLOBS = frozenset({"text", "timestamp", "date"})
 
 EXACT = 2.0**53
-"""Below it a floating-point number is every integer exactly."""
+"""Below it floating-point numbers represent every integer exactly."""
 
 _MARKS = 60
-"""Columns whose marks share one integer."""
+"""How many columns have their marks in one integer."""
 
 DOES_NOT_FIT = (pa.ArrowException, TypeError, ValueError, OverflowError)
 
 
 def extract(connection: Connection, contract: Contract) -> Iterator[Extracted]:
-    """Read a table.
+    """Read a whole table.
 
     Args:
         connection: The primary database, inside `snapshot()`.
@@ -87,9 +87,9 @@ def extract_by_rows(
     Args:
         connection: The primary database, inside `snapshot()`.
         contract: The table, which the query names `t`.
-        condition: SQL that holds for the rows to read.
+        condition: SQL that is true for the rows to read.
         parameters: The values of the placeholders.
-        chosen: What the table is joined with, and how, to choose some of its rows.
+        chosen: SQL before the table in FROM, such as a join that selects some of its rows.
 
     Yields:
         Rows that fit, and those that do not.
@@ -116,7 +116,7 @@ def extract_keys(
 def _names(
     keys: Contract, columns: Sequence[Sequence[Value]], marks: Sequence[Sequence[int]]
 ) -> pa.Array:
-    """Return what quarantine calls rows, whole columns at once where that is possible."""
+    """Return the names of rows in quarantine, of a whole column at once if possible."""
     if len(columns) == 1 and not any(map(any, marks)):
         plain = plain_names(keys.key_kinds[0], columns[0])
         if plain is not None:
@@ -127,7 +127,7 @@ def _names(
 
 
 def plain_names(kind: Kind, values: Sequence[Value]) -> pa.Array | None:
-    """Return texts, or whole numbers, as they are; None where that is not the name of them all."""
+    """Return texts or integers as they are; None if that is not the name of each of them."""
     with contextlib.suppress(pa.ArrowException, TypeError):
         kinds = {*map(type, values)}
         if kinds == {int}:
@@ -142,7 +142,7 @@ def plain_names(kind: Kind, values: Sequence[Value]) -> pa.Array | None:
 def _parts(
     contract: Contract, columns: Sequence[Sequence[Value]], marks: Sequence[Sequence[int]]
 ) -> Iterator[tuple[Part, ...]]:
-    """Give the key of every row of a batch."""
+    """Yield the key of every row of a batch."""
     names = [column.name for column in contract.columns]
     keys = []
     for name in contract.key:
@@ -159,13 +159,6 @@ def _parts(
     yield from zip(*keys, strict=True)
 
 
-def _from_literal(part: Part) -> Part:
-    """Return the blob that stands there as a literal of SQL."""
-    if part.is_blob and isinstance(part.value, bytes):
-        return Part(bytes.fromhex(part.value[2:-1].decode()), is_blob=True)
-    return part
-
-
 def _fetch(
     connection: Connection,
     contract: Contract,
@@ -173,7 +166,7 @@ def _fetch(
     parameters: Sequence[Any],
     chosen: str,
 ) -> Iterator[tuple[list[tuple[Value, ...]], list[tuple[int, ...]]]]:
-    """Select rows: their columns, and bits that mark the values of another storage class."""
+    """Select rows: their columns, and integers whose bits are the marks of the values."""
     count = len(contract.columns)
     selected = [_expression(column) for column in contract.columns]
     selected += [
@@ -193,7 +186,7 @@ def _fetch(
 
 
 def holds_only(connection: Connection, table: str, column: Column) -> bool:
-    """Say whether every value of a column of a table fits."""
+    """Return whether every value of a column fits."""
     for (values,), marks in _fetch(connection, Contract(table, (column,), ()), "1", (), ""):
         if any(map(any, marks)) or _convert_or_none(column, values) is None:
             return False
@@ -208,7 +201,7 @@ def _convert_or_none(column: Column, values: Sequence[Value]) -> pa.Array | None
 
 
 def _by_pages(connection: Connection, contract: Contract, layout: Layout) -> Iterator[Extracted]:
-    """Decode pages; what they do not give, and where something does not fit, select it."""
+    """Decode pages; select rows by SQL if they cannot be decoded or a value does not fit."""
     for arrays, rowids, left in read_columns(connection, contract, layout):
         unread = left
         try:
@@ -232,7 +225,7 @@ def _refuse_invalid_json(
     arrays: Sequence[pa.Array],
     rowids: NDArray[np.int64],
 ) -> None:
-    """Leave it to SQLite to say what is JSON, as where rows are selected."""
+    """Raise ValueError if SQLite finds a value that is not JSON, as when rows are selected."""
     documents = [
         f'NOT coalesce(json_valid("{column.name}"), 1)'
         for column, array in zip(contract.columns, arrays, strict=True)
@@ -247,7 +240,7 @@ def _refuse_invalid_json(
 
 
 def _expression(column: Column) -> str:
-    """Select a column: texts as bytes, numbers as they are, so that none is rounded."""
+    """Return SQL that selects a column: texts as bytes, and numbers as they are, not rounded."""
     name = _name(column)
     if column.kind in ("text", "timestamp", "date"):
         return f"CAST({name} AS BLOB)"
@@ -263,7 +256,7 @@ def _expression(column: Column) -> str:
 
 
 def _mark(column: Column, *, is_key: bool) -> str:
-    """Give SQL that is 1 for a value whose type does not show in what is selected."""
+    """Return SQL that is 1 for values whose type cannot be seen in what `_expression` selects."""
     match column.kind:
         case "text" | "timestamp" | "date":
             return f"typeof({_name(column)}) = 'blob'"
@@ -298,12 +291,12 @@ def _fit(
 def _sort_out(
     contract: Contract, columns: Sequence[Sequence[Value]], marks: Sequence[Sequence[int]]
 ) -> Extracted:
-    """Find all values of a batch that do not fit, and convert the rows that have none."""
+    """Find all values of a batch that do not fit, and convert the rows without such values."""
     unfit: list[tuple[int, int, bool]] = []
     for position, column in enumerate(contract.columns):
         bits = marks[position // _MARKS]
         marked: set[int] = set()
-        if column.kind != "any":  # which takes blobs, too
+        if column.kind != "any":  # blobs fit that kind, too
             marked = {row for row, bit in enumerate(bits) if bit >> position % _MARKS & 1}
         unfit += [
             (row, position, row in marked) for row in _unfit(column, columns[position], marked)
@@ -329,7 +322,7 @@ def _sort_out(
 
 
 def _unfit(column: Column, values: Sequence[Value], marked: set[int]) -> set[int]:
-    """Find the values that do not fit, one by one only where the whole column does not."""
+    """Return the rows whose value does not fit; test one by one only if the whole column fails."""
     try:
         convert(column, [value for row, value in enumerate(values) if row not in marked])
     except DOES_NOT_FIT:
@@ -338,17 +331,17 @@ def _unfit(column: Column, values: Sequence[Value], marked: set[int]) -> set[int
 
 
 def _shown(column: Column, value: Value, is_marked: bool) -> str:  # noqa: FBT001
-    """Return the beginning of a value that does not fit; a blob among texts as a literal."""
+    """Return the beginning of a value that does not fit; a blob in a text column as a literal."""
     if is_marked and isinstance(value, bytes) and column.kind in _NO_BLOBS:
         return literal(Part(value[:SHOWN], is_blob=True))[:SHOWN]
     return readable(value)[:SHOWN]
 
 
 def convert(column: Column, values: Values) -> pa.Array:
-    """Return values of a column in its type.
+    """Convert the values of a column to its Arrow type.
 
     Raises:
-        ArrowException, TypeError, ValueError, OverflowError: One of them does not fit.
+        ArrowException, TypeError, ValueError, OverflowError: A value does not fit.
     """
     match column.kind:
         case "text" | "json" | "timestamp" | "date" | "any":
@@ -375,7 +368,7 @@ def convert(column: Column, values: Values) -> pa.Array:
 
 
 def _decimals(numbers: pa.Array, column: Column) -> pa.Array:
-    """Convert numbers that are the nearest ones to decimal numbers of so many digits."""
+    """Convert floats that are nearest to a decimal number with at most the column's digits."""
     digits, unit = column.digits[0], 10.0 ** column.digits[1]
     scaled = pc.round(pc.multiply(numbers, unit))
     fits = pc.and_(
@@ -390,8 +383,8 @@ def _decimals(numbers: pa.Array, column: Column) -> pa.Array:
 def _texts(column: Column, values: Values) -> pa.Array:
     """Decode texts.
 
-    Where a column may hold anything, numbers are written with all their digits, and texts that are
-    not UTF-8 as literals of SQL, as blobs are.
+    In columns of any values, numbers become texts with all their digits, and texts that are not
+    UTF-8 become literals of SQL, as blobs do.
     """
     try:
         return _array(values, pa.binary()).cast(pa.string())
@@ -425,7 +418,7 @@ def _array(values: Values, type_: pa.DataType) -> pa.Array:
 
 
 def fits(column: Column, value: Value) -> bool:
-    """Say whether a value can be converted to the type of its column."""
+    """Return whether a value can be converted to the type of its column."""
     try:
         convert(column, [value])
     except DOES_NOT_FIT:

@@ -1,7 +1,7 @@
 """Load a table of another program's database, which has no change feed, by a watermark.
 
-Rows and watermark commit in one DuckDB transaction. The rows of the lag's window are read again
-each time and merged by key, so that what came late is found and nothing is there twice.
+Rows and watermark commit in one DuckDB transaction. Each load reads the rows of the lag's window
+again and merges them by key, so that late rows are found and no row is there twice.
 """
 
 from __future__ import annotations
@@ -35,25 +35,26 @@ RESERVED: Final = frozenset(
     {"raw", "meta", "quarantine", "mart", "main", "lab", "temp", "system", "memory",
      "information_schema", "pg_catalog"}
 )  # fmt: skip
-"""Schemas of the warehouse or of DuckDB, and its databases, which would hide a schema."""
+"""Names of schemas of the warehouse and of DuckDB, and of databases that would hide a schema."""
 
 _LOWEST: Final = -(2**63)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What a load did.
+    """The result of a load.
 
     Attributes:
-        table: Where the rows are now, such as 'shop.orders'.
-        mode: Whether the table was read whole, or only what is new, or there was nothing to do.
-        generation: The snapshot that readers see now.
-        rows: Rows that are new or other than before.
-        deleted: Rows removed, replaced ones included.
-        quarantined: Rows that do not fit, among those that were read.
-        watermark: How far the table was read: a number, the seconds of a time, or None.
-        seconds: How long it took.
-        warnings: What is to be known of the types of the columns.
+        table: The table of the warehouse, such as 'shop.orders'.
+        mode: Whether the table was read whole ('full'), from the watermark on ('increment'), or
+            nothing changed ('nothing').
+        generation: The generation that readers see now.
+        rows: How many rows are new or have changed.
+        deleted: How many rows were removed, including replaced ones.
+        quarantined: How many of the rows that were read do not fit.
+        watermark: The highest mark: a number, a time in seconds since 1970, or None.
+        seconds: The duration.
+        warnings: Sentences about the types of the columns.
     """
 
     table: str
@@ -82,36 +83,36 @@ def load_foreign(
     source_key: str | None = None,
     progress: Progress | None = None,
 ) -> LoadResult:
-    """Bring a table of the warehouse up to date with one of another file, and publish a snapshot.
+    """Bring a table of the warehouse up to date with another file's, and publish a snapshot.
 
     Args:
         home: The lab's folder.
         key: DuckDB's key.
         file: A SQLite or libSQL file; nothing is written into it, or beside it.
-        table: The table.
-        name: The schema for it; the file's name without its ending by default.
-        key_columns: What identifies a row; else the primary key, else the row id.
-        watermark: The column that tells what is new, or 'rowid'.
-        lag: How far below the watermark to read again: seconds of a time, whatever its unit in the
-            column; else row ids, or whatever the column counts.
+        table: The name of the table.
+        name: The schema of the warehouse; by default, the file's name without its suffix.
+        key_columns: The columns that identify a row; else the primary key, else the row id.
+        watermark: The column whose highest value tells which rows are new, or 'rowid'.
+        lag: How far below the watermark to read again: in seconds if the column holds times,
+            whatever its own unit; else in row ids, or in the column's unit.
         deletes: Find the rows that are gone from the table, and remove them.
         full: Read the table whole.
         source_key: The file's key, if it is encrypted.
-        progress: Told of every batch.
+        progress: Called after every portion of rows.
 
     Raises:
-        WrongUse: An argument cannot be meant; the message says what there is.
-        SourceError: There is no such file, or its schema cannot be taken.
-        NeverSynced: The warehouse was not made yet.
+        WrongUse: An argument is wrong, such as the name of a column that does not exist.
+        SourceError: The file does not exist, or its schema cannot be loaded.
+        NeverSynced: There is no warehouse yet.
         SyncBusy: Another process is writing the warehouse.
-        StorageError: A database refused; the warehouse is as it was.
+        StorageError: A database failed; the warehouse is as it was.
     """
     started = time.perf_counter()
     schema = check_load(file, name, lag)
     with publishing(home, key) as (warehouse, published):
         if warehouse.cursor is None:
             raise NeverSynced("There is no warehouse yet: run `aico-lab sync` first.")
-        # The file is closed, and seen to be unchanged, before anything commits.
+        # Closing the file, before anything commits, fails if it has changed meanwhile.
         with warehouse.transaction(), open_readonly(file, source_key) as connection:
             source = read_source(connection, table, key=key_columns, watermark=watermark)
             target = ForeignTable(warehouse, schema, source.contract)
@@ -167,9 +168,9 @@ class _Load:
         if known is None or full or (known.column, known.key) != how:
             self._load_anew()
         elif not source.contract.tells_keys_apart:
-            self._load_anew()  # a row could be taken for another one
+            self._load_anew()  # different keys could be the same in the warehouse
         elif fell and source.keyed_by_rowid:
-            self._load_anew()  # the ids were given anew, as VACUUM does: they name other rows now
+            self._load_anew()  # row ids were assigned anew, as VACUUM does
         else:
             self._merge(None if fell else _minus(known.value, lag), deletes=deletes)
         if self.mode != "nothing" or known is None or known.value != self.newest:
@@ -215,10 +216,10 @@ class _Load:
 
 
 def check_load(file: Path, name: str | None, lag: float) -> str:
-    """Give the schema that a file is loaded into.
+    """Validate the arguments of a load, and return the schema that the file is loaded into.
 
     Raises:
-        InvalidValue: It cannot have that name, or the lag is below 0.
+        InvalidValue: The name cannot be that of a schema, or the lag is not 0 or more.
     """
     if not 0 <= lag < math.inf:
         raise InvalidValue("The lag must be 0 or more.")
@@ -226,7 +227,8 @@ def check_load(file: Path, name: str | None, lag: float) -> str:
     if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", schema) or _is_taken(schema):
         raise InvalidValue(
             f"{schema!r} cannot name a schema of the warehouse: give a --name of letters, digits "
-            f"and _ that is no word of SQL, as 'select', and none of {', '.join(sorted(RESERVED))}."
+            "and _ that is not a keyword of SQL such as 'select', and none of "
+            f"{', '.join(sorted(RESERVED))}."
         )
     return schema
 
@@ -236,7 +238,7 @@ def _is_taken(schema: str) -> bool:
 
 
 def _schema_of(file: Path) -> str:
-    """Make a schema's name of a file's."""
+    """Return a name for a schema that is made from the name of a file."""
     plain = unicodedata.normalize("NFKD", file.stem).encode("ascii", "ignore").decode()
     name = re.sub(r"[^a-z0-9_]+", "_", plain.lower()).strip("_")[:60] or "db"
     if name[0].isdigit():
@@ -249,7 +251,7 @@ def _is_below(newest: Reached, known: Reached) -> bool:
 
 
 def _minus(known: Reached, lag: float) -> Reached:
-    """Go back by the lag, exactly where both are whole numbers."""
+    """Return the watermark minus the lag; as an integer, rounded down, if the watermark is one."""
     if known is None:
         return None
     if isinstance(known, int):

@@ -1,8 +1,8 @@
-"""A table of another program's database: its contract, its key, and what of it is new.
+"""A table of another program's database: its contract, its key, and which of its rows are new.
 
-Nothing tells what changed there, so a watermark does: the highest row id, or the highest number or
-time in a column, that was seen (see `aico_lab.etl.marks`). A later load reads the rows from there
-on.
+No change feed names the changes there, so a watermark tells which rows are new: the highest row id,
+or the highest number or time in a column, that was read (see `aico_lab.etl.marks`). A later load
+reads the rows from there on.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 ROWID: Final = "rowid"
 NAMED: Final = 20
-"""Tables or columns that an error lists, at most."""
+"""How many tables or columns an error lists at most."""
 
 Reached = int | float | None
-"""How far a watermark has come."""
+"""The value of a watermark: the highest mark that was read, or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,12 @@ class Source:
     """A table that can be loaded.
 
     Attributes:
-        connection: To its file, inside `snapshot()`.
-        contract: The table; its first column is the row id where that is its key.
-        watermark: The column that tells what is new, or 'rowid'.
-        keyed_by_rowid: Whether nothing but the row id identifies a row.
-        mark: SQL that gives a row's mark.
-        warnings: What is to be known of the types of its columns.
+        connection: A connection to its file, inside `snapshot()`.
+        contract: Its contract; the first column is the row id if that is the key.
+        watermark: The column of the marks, or 'rowid'.
+        keyed_by_rowid: Whether only the row id identifies a row.
+        mark: SQL for the mark of a row.
+        warnings: Sentences about the types of its columns.
     """
 
     connection: Connection
@@ -55,14 +55,14 @@ class Source:
 
     @property
     def marked_by(self) -> str:
-        """The watermark and its unit: marks of another one say nothing about these."""
+        """The watermark column and its unit; only marks with the same ones can be compared."""
         return f"{self.watermark} in milliseconds" if self.mark.in_millis else self.watermark
 
     def newest(self) -> Reached:
-        """Give the highest mark; a time in the future counts as the present one.
+        """Return the highest mark; a time in the future counts as the present time.
 
         Raises:
-            InvalidValue: The column holds something, but neither numbers nor times.
+            InvalidValue: The column holds values, but neither numbers nor times.
         """
         column, table = f't."{self.watermark}"', f'"{self.contract.table}" AS t'
         row = self.connection.fetch_one(f"SELECT max({self.mark.capped}) FROM {table}")
@@ -77,7 +77,7 @@ class Source:
         return newest
 
     def count(self, since: Reached) -> int:
-        """Count the rows that `rows` reads."""
+        """Return the number of rows that `rows` reads."""
         condition, parameters = self._from(since)
         row = self.connection.fetch_one(
             f'SELECT count(*) FROM "{self.contract.table}" AS t WHERE {condition}', parameters
@@ -85,13 +85,13 @@ class Source:
         return row[0] if row else 0
 
     def rows(self, since: Reached) -> Iterator[Extracted]:
-        """Read the rows whose mark is NULL or not below `since`, or all of them for None."""
+        """Read the rows whose mark is NULL or at least `since`; all rows if `since` is None."""
         if since is None:
             return extract(self.connection, self.contract)
         return extract_by_rows(self.connection, self.contract, *self._from(since))
 
     def keys(self, since: Reached) -> Iterator[tuple[pa.Table, pa.Array]]:
-        """Read the keys of the rows that `rows` reads: those that fit, and the names of all."""
+        """Read the keys of the rows that `rows` reads: see `extract_keys`."""
         return extract_keys(self.connection, self.contract, *self._from(since))
 
     def _from(self, since: Reached) -> tuple[str, list[Reached]]:
@@ -105,19 +105,19 @@ class Source:
 def read_source(
     connection: Connection, table: str, *, key: Sequence[str] | None, watermark: str
 ) -> Source:
-    """Say how a table is to be read.
+    """Return a table with its contract, its key and its marks.
 
     Args:
         connection: The file, inside `snapshot()`.
-        table: The table, or a view.
+        table: The name of a table or view, in any case.
         key: The columns that identify a row; else the primary key, else the row id.
-        watermark: A column, or 'rowid'.
+        watermark: The column of the marks, or 'rowid'.
 
     Raises:
         UnknownName: There is no such table or column.
-        InvalidValue: The table has nothing that identifies a row, or the key does not, or there is
-            no row id to be the watermark.
-        SourceUnreadable: The file's texts or names cannot be taken.
+        InvalidValue: The table has no key, or several rows have the same key, or the watermark is
+            the row id and there is none.
+        SourceUnreadable: The file's texts are not UTF-8, or a name cannot be used in the warehouse.
     """
     name, has_rowid = _find_table(connection, table)
     columns = _columns(connection, name)
@@ -155,9 +155,9 @@ def read_source(
 
 
 def _columns(connection: Connection, table: str) -> tuple[Column, ...]:
-    """Read the columns, as other programs use them.
+    """Return the columns of a table, with types as loose as other programs use them.
 
-    A truth may be a text, and a time a number or a text without a zone.
+    A boolean may be a text, and a time may be a number or a text without a zone.
     """
     return tuple(
         replace(
@@ -172,7 +172,7 @@ def _columns(connection: Connection, table: str) -> tuple[Column, ...]:
 
 
 def _holds_numbers(connection: Connection, table: str, column: Column) -> bool:
-    """Say whether the first value of a column of times is a number."""
+    """Return whether a column is declared to hold times, and its first value is a number."""
     return column.kind == "timestamp" and bool(
         connection.fetch_one(
             f'SELECT 1 FROM (SELECT "{column.name}" AS v FROM "{table}" '
@@ -182,7 +182,7 @@ def _holds_numbers(connection: Connection, table: str, column: Column) -> bool:
 
 
 def _find_table(connection: Connection, table: str) -> tuple[str, bool]:
-    """Give the table's own spelling, and whether its rows have ids."""
+    """Return the name of a table in its own spelling, and whether its rows have row ids."""
     found = connection.fetch_all(
         "SELECT name, type <> 'view' AND NOT wr FROM pragma_table_list WHERE schema = 'main' "
         "AND type IN ('table', 'view', 'virtual') AND name NOT GLOB 'sqlite_*' ORDER BY name"
@@ -216,7 +216,7 @@ def _refuse_unreadable(connection: Connection, table: str, columns: tuple[Column
     for name in (table, *(column.name for column in columns)):
         if not name or '"' in name:
             raise SourceUnreadable(
-                f"{name!r} of {connection.path.name} is no name that the warehouse can take: "
+                f"The warehouse cannot use {name!r} of {connection.path.name} as a name: "
                 "load a view that gives it another one."
             )
 

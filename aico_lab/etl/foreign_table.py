@@ -1,4 +1,4 @@
-"""The warehouse's side of a foreign table: rows are merged by their keys, inside a transaction."""
+"""A foreign table in the warehouse, whose rows are merged by their keys inside a transaction."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
+from aico_lab.adapters.duckdb import execute_with
 from aico_lab.etl.warehouse import make_room
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ class Watermark:
     """How far a table was read, and how.
 
     Attributes:
-        column: Whose highest value it is, and its unit.
-        value: That value; None where there was none.
+        column: The watermark column, with its unit.
+        value: Its highest value so far; None if it had no value.
         key: The columns by which rows were merged.
         file: The file that was read.
     """
@@ -51,12 +52,12 @@ class ForeignTable:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What rows are merged by; a column of values of several types is not what it was."""
+        """The columns by which rows are merged, marked if they hold values of several types."""
         kinds = zip(self._contract.key, self._contract.key_kinds, strict=True)
         return tuple(f"{name} of any type" if kind == "any" else name for name, kind in kinds)
 
     def watermark(self) -> Watermark | None:
-        """Give how far this table was read; None where it is not here, or has other columns."""
+        """Return the watermark; None if the table was not loaded yet, or with other columns."""
         columns = self._connection.execute(
             "SELECT column_name, data_type FROM duckdb_columns() WHERE schema_name = ? "
             "AND table_name = ? AND database_name = current_database() ORDER BY column_index",
@@ -73,7 +74,7 @@ class ForeignTable:
         return Watermark(column, json.loads(value), tuple(json.loads(key)), file)
 
     def advance(self, column: str, value: Reached, file: Path) -> None:
-        """Note how far the table was read."""
+        """Replace the watermark."""
         identity = [self._source, self._contract.table]
         self._connection.execute(
             'DELETE FROM meta.watermarks WHERE source = ? AND "table" = ?', identity
@@ -84,7 +85,7 @@ class ForeignTable:
         )
 
     def create(self) -> None:
-        """Start anew with an empty table."""
+        """Create the table, empty, in place of an older one."""
         self._connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{self._source}"')
         self._connection.execute(f"CREATE OR REPLACE TABLE {self._name} ({self._columns})")
         self._connection.execute(
@@ -92,20 +93,20 @@ class ForeignTable:
         )
 
     def create_staging(self) -> None:
-        """Make a temporary table for the rows that are to be merged."""
+        """Create a temporary table for the rows to merge."""
         self._connection.execute(f"CREATE TEMP TABLE incoming ({self._columns})")
 
     def insert(self, rows: pa.Table, *, into: Literal["table", "staging"]) -> None:
-        """Append rows; DuckDB finds the argument by its name."""
+        """Append rows."""
         make_room(self._connection, rows)
         target = self._name if into == "table" else "temp.incoming"
-        self._connection.execute(f"INSERT INTO {target} SELECT * FROM rows")
+        execute_with(self._connection, f"INSERT INTO {target} SELECT * FROM rows", rows=rows)
 
     def merge(self) -> tuple[int, int]:
-        """Bring in those staged rows that are new or other than here.
+        """Write the staged rows that are new or differ from the table's.
 
         Returns:
-            How many there are, and how many they replaced.
+            How many rows were written, and how many of the table they replaced.
         """
         same = " AND ".join(
             f'i."{column.name}" IS NOT DISTINCT FROM t."{column.name}"'
@@ -122,28 +123,24 @@ class ForeignTable:
         return written, replaced
 
     def stage_keys(self, name: str, portions: Iterable[tuple[pa.Table, pa.Array]]) -> None:
-        """Make a temporary table of keys, and another one of the same keys as text.
+        """Create the temporary tables `{name}_keys`, of keys, and `{name}_texts`, of their names.
 
         Args:
-            name: What the tables' names begin with.
-            portions: Keys that fit, and the names of all of them in quarantine.
+            name: The prefix of the tables' names.
+            portions: Keys that fit, and the names in quarantine of all keys.
         """
         kinds = dict(self._contract.duckdb_types)
         columns = ", ".join(f'"{key}" {kinds[key]}' for key in self._contract.key)
         self._connection.execute(f"CREATE TEMP TABLE {name}_keys ({columns})")
         self._connection.execute(f"CREATE TEMP TABLE {name}_texts (row_key VARCHAR)")
         for keys, texts in portions:
-            self._insert_keys(name, keys)
-            self._insert_texts(name, pa.table({"row_key": texts}))
-
-    def _insert_keys(self, name: str, keys: pa.Table) -> None:  # noqa: ARG002
-        self._connection.execute(f"INSERT INTO temp.{name}_keys FROM keys")
-
-    def _insert_texts(self, name: str, texts: pa.Table) -> None:  # noqa: ARG002
-        self._connection.execute(f"INSERT INTO temp.{name}_texts FROM texts")
+            for staged, rows in (("keys", keys), ("texts", pa.table({"row_key": texts}))):
+                execute_with(
+                    self._connection, f"INSERT INTO temp.{name}_{staged} FROM rows", rows=rows
+                )
 
     def has_misfits(self) -> bool:
-        """Say whether rows of this table are in quarantine."""
+        """Return whether rows of this table are in quarantine."""
         return bool(
             self._connection.execute(
                 "SELECT 1 FROM quarantine.misfits WHERE table_name = ? LIMIT 1", [self.label]
@@ -151,14 +148,15 @@ class ForeignTable:
         )
 
     def quarantine(self, misfits: Sequence[Misfit]) -> None:
-        """Keep the names of rows that do not fit."""
+        """Add misfits to the quarantine."""
         self._warehouse.quarantine([replace(misfit, table=self.label) for misfit in misfits])
 
     def exchange_misfits(self, misfits: Sequence[Misfit]) -> tuple[bool, int]:
-        """Let quarantine hold these misfits and no others of the keys staged as `window`.
+        """Replace the misfits in quarantine of all keys staged as `window`.
 
         Returns:
-            Whether that changed it, and how many rows of the table do not fit any more.
+            Whether that changed the quarantine, and how many rows were removed from the table
+            because they do not fit any more.
         """
         of_window = "table_name = ? AND row_key IN (SELECT row_key FROM temp.window_texts)"
         known = self._connection.execute(
@@ -179,18 +177,15 @@ class ForeignTable:
         return changed, removed
 
     def delete_others(self) -> int:
-        """Remove the rows, in quarantine too, whose keys are not among those staged as `present`.
+        """Remove all rows, also in quarantine, whose keys are not staged as `present`.
 
         Returns:
-            How many there were.
+            How many rows were removed.
         """
         return self._count(
             f"DELETE FROM {self._name} AS t "
             f"WHERE NOT EXISTS (SELECT 1 FROM temp.present_keys AS k WHERE {self._match('k')})"
-        ) + self._warehouse.release(
-            "table_name = ? AND row_key NOT IN (SELECT row_key FROM temp.present_texts)",
-            [self.label],
-        )
+        ) + self._warehouse.release(self.label, "NOT IN (SELECT row_key FROM temp.present_texts)")
 
     def _match(self, other: str) -> str:
         return " AND ".join(

@@ -1,8 +1,8 @@
-"""Folders in the place of the warehouse's files, and files in the place of its folders.
+"""Find and remove folders in the place of the warehouse's files, and files in place of folders.
 
-Nothing of ours makes them, but a restored backup or another program may. What the warehouse holds
-is made of the primary database, so they may go; only a full sync removes what might stand for more
-than a note.
+This package never makes them, but a restored backup or another program may. The warehouse can be
+made anew from the primary database, so they may be removed. An ordinary sync removes only those in
+the place of notes; a full sync removes all.
 """
 
 from __future__ import annotations
@@ -20,32 +20,28 @@ if TYPE_CHECKING:
     from aico_lab.home import Home
 
 NOTE: Final = "published"
-"""The file that says what the newest snapshot holds, for a sync with nothing to do."""
+"""The file that tells a sync what the newest snapshot holds, so that it may have nothing to do."""
 
 _NOTES: Final = (snapshots.CHECKSUMS, NOTE)
 _SNAPSHOTS: Final = (".duckdb", ".wal", ".partial")
 
 
 def check_places(home: Home) -> None:
-    """Do nothing where every part of the warehouse is the file or the folder that it should be.
-
-    Raises:
-        CorruptDatabase: One is not.
-    """
+    """Raise CorruptDatabase if a file of the warehouse is a folder, or a folder is a file."""
     for path in _misplaced(home):
         raise _misplaced_error(path)
 
 
 def clear_misplaced(home: Home, *, full: bool) -> None:
-    """Remove folders that have the name of a file of the warehouse, and the reverse.
+    """Remove folders with the name of a file of the warehouse, and files with that of a folder.
 
     Args:
         home: The lab's folder.
-        full: Remove all of them, rather than those in the place of notes.
+        full: Remove all of them, not only those in the place of notes.
 
     Raises:
-        CorruptDatabase: There is another one, and `full` is False.
-        HomeNotWritable: It cannot be removed.
+        CorruptDatabase: There is one that is not in the place of a note, and `full` is False.
+        HomeNotWritable: One cannot be removed.
     """
     for path in _misplaced(home):
         if not full and path.name not in _NOTES:
@@ -57,12 +53,12 @@ def clear_misplaced(home: Home, *, full: bool) -> None:
 def _misplaced_error(path: Path) -> CorruptDatabase:
     found, wanted = ("folder", "file") if path.is_dir() else ("file", "folder")
     return CorruptDatabase(
-        f"{path} is a {found} and no {wanted}: run `aico-lab sync --full`, which makes it anew."
+        f"{path} is a {found} and not a {wanted}: run `aico-lab sync --full`, which makes it anew."
     )
 
 
 def _misplaced(home: Home) -> Iterator[Path]:
-    # From the top: what lies in a file is not looked for.
+    # Outer folders first, because a path below a file cannot be examined.
     for folder in (home.warehouse, home.snapshots, home.warehouse / "readers", home.temporary):
         if folder.exists() and not folder.is_dir():
             yield folder

@@ -1,8 +1,8 @@
-"""The mark of a row: how far a watermark has come with it.
+"""The mark of a row: the value that is compared with a watermark.
 
-A mark is a number as it stands in the column, or the seconds of a time since 1970, whether the time
-is written as text, as seconds or as milliseconds. A time that lies in the future counts as the
-present one; else a single wrong date would hide every row that comes until then.
+A mark is the number in the watermark's column, or a time in seconds since 1970, whether the column
+holds it as text, in seconds or in milliseconds. A time in the future counts as the present time;
+otherwise one wrong date would hide every row that comes until then.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 NOW: Final = "unixepoch('now', 'subsec')"
 
-# Numbers are taken for times if one of them lies between these and now. A counter may be taken for
-# one, too: then more rows are read again than need be, and none is missed.
+# Numbers are taken for times if one of them lies between these and now. If a counter is taken for a
+# time, more rows than necessary are read again, but none is missed.
 _EARLIEST: Final = 10**8  # March 1973
 _EARLIEST_MS: Final = 631_152_000_000  # 1990
 _NO_SECONDS: Final = 10**11
@@ -29,8 +29,8 @@ class Mark:
     """SQL for the marks of rows.
 
     Attributes:
-        sql: Of a row: a number, or NULL.
-        capped: The same, but at most the present time where it is a time.
+        sql: The mark of a row: a number, or NULL.
+        capped: The mark of a row; if it is a time, at most the present time.
         in_millis: Whether numbers of the column are milliseconds since 1970.
     """
 
@@ -40,12 +40,12 @@ class Mark:
 
 
 def of_row_id(column: str) -> Mark:
-    """Return the marks of a column that is the row id, so that SQLite can seek it."""
+    """Return marks that are the row id itself, so that SQLite can seek it."""
     return Mark(column, column)
 
 
 def of_column(connection: Connection, table: str, column: str) -> Mark:
-    """Return the marks of a column by its values.
+    """Return the marks of a column; its values decide whether these are numbers or times.
 
     Args:
         connection: The file, inside `snapshot()`.
@@ -54,7 +54,7 @@ def of_column(connection: Connection, table: str, column: str) -> Mark:
     """
     unit = _unit(connection, table, column)
     number = column if unit in (None, 1) else f"{column} / {unit}.0"
-    # SQLite takes a text of digits for the number of a day, and 'now' for a time.
+    # unixepoch() would take a text of digits for the number of a day, and 'now' for a time.
     text = f"iif({column} GLOB '[0-9][0-9][0-9][0-9]-*', unixepoch({column}, 'subsec'), NULL)"
     sql = (
         f"CASE typeof({column}) WHEN 'integer' THEN {number} "
@@ -65,7 +65,7 @@ def of_column(connection: Connection, table: str, column: str) -> Mark:
 
 
 def _unit(connection: Connection, table: str, column: str) -> int | None:
-    """Return how many of the numbers of a column make a second, or None where they are no times."""
+    """Return units per second if the numbers of a column are times: 1 or 1,000; else None."""
     number = f"iif(typeof({column}) IN ('integer', 'real'), {column}, NULL)"
     (row,) = connection.fetch_all(
         f"SELECT max(iif({number} <= {NOW}, {number}, NULL)), max({number}), "

@@ -1,4 +1,4 @@
-"""Rows that do not fit their table's contract, and the names by which quarantine knows them."""
+"""Rows that do not fit their table's contract, and their names in quarantine."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from aico_lab.etl.contract import Kind
 
 SHOWN: Final = 200
-"""Characters of a value that is set aside which are kept to recognise it by."""
+"""How many characters of a value that does not fit are kept, to recognise it by."""
 
 NAMING: Final = "literals of SQL"
-"""How quarantine names rows: one of another version has other names, and is filled anew."""
+"""How quarantine names rows; a quarantine with another naming is filled anew."""
 
 REASONS: Final[dict[Kind, str]] = {
     "integer": "is not an integer",
@@ -40,14 +40,14 @@ REASONS: Final[dict[Kind, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """A value that does not fit; a row with several of them is set aside once for each.
+    """A value that does not fit; a row with several such values has a misfit for each.
 
     Attributes:
-        table: Its table.
-        row_key: What identifies its row; see `row_key`.
-        column: Its column.
-        reason: Why it does not fit.
-        value: Its beginning.
+        table: The table.
+        row_key: The name of the row; see the function `row_key`.
+        column: The column.
+        reason: Why the value does not fit.
+        value: The beginning of the value.
     """
 
     table: str
@@ -63,15 +63,15 @@ def count_rows(misfits: Sequence[Misfit]) -> int:
 
 
 def row_key(parts: Sequence[Part], kinds: Sequence[Kind]) -> str:
-    """Return the name of a row, which no other row of its table has.
+    """Return the name of a row, which is unique in its table.
 
     Args:
-        parts: Its key.
-        kinds: What the columns of the key hold.
+        parts: The values of its key.
+        kinds: The kinds of the columns of the key.
 
     Returns:
-        A text as it is, and other values as literals of SQL; so is a text that could be taken for
-        one. Several columns are a JSON array of these.
+        A text as it is; other values, and texts that could be taken for one, as literals of SQL. A
+        key of several columns is a JSON array of these.
     """
     names = [_name(part, kind) for part, kind in zip(parts, kinds, strict=True)]
     return names[0] if len(names) == 1 else json.dumps(names, ensure_ascii=False)
@@ -87,9 +87,10 @@ def _name(part: Part, kind: Kind) -> str:
 
 
 def ambiguous(kind: Kind) -> str:
-    """Return a pattern of the texts that could be taken for another value of such a column.
+    """Return a pattern of texts that could be taken for another value of a column of this kind.
 
-    SQLite makes a text of digits a number, or a number a text, in columns of all other kinds.
+    In `UNTYPED` columns, texts of digits are among them; in other columns SQLite converts those to
+    numbers, or numbers to texts.
     """
     return rf"(?:NULL$|'|x'|CAST\(x'{NUMBER if kind in UNTYPED else ''})"
 

@@ -1,7 +1,7 @@
-"""Read a whole table page by page: the way of the first load, several times faster than by rows.
+"""Read a whole table page by page, as the first load does: several times faster than by rows.
 
-`sqlite_dbpage` gives the decrypted pages of the reader's own snapshot. Rows that the decoder does
-not take (overflow pages, a value of another type) are named, to be read by SQL.
+`sqlite_dbpage` returns the decrypted pages of the reader's own snapshot. The row ids of rows that
+the decoder does not read (overflow pages, a value of another type) are returned, to be read by SQL.
 
 Source of the format: https://www.sqlite.org/fileformat2.html
 """
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from aico_lab.etl.contract import Contract
 
 CHUNK_PAGES: Final = 512
-"""Pages decoded at a time: 8 MB, of which SQLite's own cache still holds all."""
+"""Pages decoded at a time: 8 MB, which fit into SQLite's own cache."""
 
-_INTERIOR: Final = 5  # the type of a page that names other pages
+_INTERIOR: Final = 5  # the type of a page that points to other pages
 _DEEPEST: Final = 20
-"""Levels of a b-tree; a damaged file could go on for ever."""
+"""The most levels of a b-tree; a damaged file could have a cycle."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a table lies in its file.
+    """The layout of a table in its file.
 
     Attributes:
-        leaves: Its leaf pages, in the order of the row ids.
+        leaves: The numbers of its leaf pages, in the order of the row ids.
         page_size: Bytes of a page.
-        usable: Those of them that are used.
+        usable: Bytes of a page that SQLite uses.
         rowid: The column that is the row id, or None.
-        may_be_short: Of each column, whether rows that were written before it have NULL there.
+        may_be_short: For each column, whether it is NULL in rows written before it was added.
     """
 
     leaves: tuple[int, ...]
@@ -54,12 +54,12 @@ class Layout:
 
 
 def read_layout(connection: Connection, contract: Contract) -> Layout | None:
-    """Say how a table lies in its file; None where only SQL can read it.
+    """Return the layout of a table in its file; None if only SQL can read the table.
 
     Args:
         connection: The primary database, inside `snapshot()`.
-        contract: A table without rowid, with generated columns, or with other columns than are to
-            be read, can only be read by SQL.
+        contract: The table. Only SQL can read one WITHOUT ROWID, with generated columns, or whose
+            columns are not exactly those of the contract.
 
     Raises:
         CorruptDatabase: The pages do not form a tree.
@@ -99,16 +99,16 @@ def read_columns(
     """Read a table, chunk by chunk.
 
     Args:
-        connection: The primary database, inside the same `snapshot()` as the layout was read.
+        connection: The primary database, inside the `snapshot()` in which the layout was read.
         contract: The table.
-        layout: How it lies in its file.
+        layout: Its layout in the file.
 
     Yields:
-        The columns as they are stored (texts as bytes) and the row ids of the rows that were
-        decoded, and the row ids of those that must be read by SQL.
+        The columns as they are stored (texts as bytes) and the row ids of the decoded rows, and the
+        row ids of the rows that must be read by SQL.
 
     Raises:
-        CorruptDatabase: A page is none of a table.
+        CorruptDatabase: A page is not a page of a table.
     """
     from aico_lab.etl.record_format import decode  # Numba takes half a second to import
 
@@ -118,7 +118,7 @@ def read_columns(
 
 
 def _leaves(connection: Connection, root: int) -> list[int]:
-    """Walk down the b-tree of a table, level by level; all leaves are equally deep."""
+    """Return the leaf pages of a table's b-tree, level by level; all leaves are equally deep."""
     level = [root]
     for _ in range(_DEEPEST):
         if _fetch(connection, level[:1])[0][0] != _INTERIOR:
@@ -148,5 +148,5 @@ def _fetch(connection: Connection, numbers: Sequence[int]) -> list[bytes]:
 
 
 def damaged(what: str) -> CorruptDatabase:
-    """Give the error for pages that are not what they should be."""
+    """Return the error for pages that do not have the expected format."""
     return CorruptDatabase(f"{what} is damaged in its database: restore that from a backup.")

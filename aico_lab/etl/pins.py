@@ -1,7 +1,7 @@
-"""Keep a snapshot for as long as somebody reads it by its number, in this process or another one.
+"""Keep a snapshot for as long as a process reads it by its number.
 
-A pin is a file that names the generation, locked for as long as its owner lives. Whoever removes
-old snapshots leaves the pinned ones, and removes pins whose owner was killed: their locks are free.
+A pin is a file with the generation in its name, locked for as long as its owner lives. The removal
+of old snapshots spares pinned ones, and removes pins whose lock is free: their owner was killed.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Pin:
     """Keeps one generation until `close()`, or until the process ends."""
 
     def __init__(self, home: Home, generation: int) -> None:
-        """Pin a generation; where the home cannot be written, nothing removes snapshots either."""
+        """Pin a generation, or do nothing in a read-only home: nothing is removed there either."""
         self._finalizer: weakref.finalize[..., Pin] | None = None
         folder = _folder(home.snapshots)
-        # Any thread may let go of it, the garbage collector's among them.
+        # Any thread may release it, such as the one that collects garbage.
         lock = FileLock(
             folder / f"{generation}-{secrets.token_hex(8)}.lock", timeout=0, thread_local=False
         )
@@ -36,13 +36,13 @@ class Pin:
             self._finalizer = weakref.finalize(self, _release, lock, os.getpid())
 
     def close(self) -> None:
-        """Let the generation be removed; a second call does nothing."""
+        """Release the generation, so that it may be removed; a second call does nothing."""
         if self._finalizer is not None:
             self._finalizer()
 
 
 def pinned(snapshots: Path) -> set[int]:
-    """Return the generations that somebody reads, and remove the pins of those who were killed."""
+    """Return the pinned generations, and remove the pins of processes that were killed."""
     found = set()
     folder = _folder(snapshots)
     for path in folder.iterdir() if folder.is_dir() else ():
@@ -63,7 +63,7 @@ def _folder(snapshots: Path) -> Path:
 
 
 def _release(lock: FileLock, owner: int) -> None:
-    if os.getpid() == owner:  # else a fork that ends, and its parent reads on
+    if os.getpid() == owner:  # a fork that ends must not release what its parent reads
         with contextlib.suppress(OSError):
             Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()

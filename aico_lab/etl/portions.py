@@ -1,4 +1,4 @@
-"""Gather extracted rows as DuckDB takes them best, in another thread while it takes them."""
+"""Gather extracted rows into portions for DuckDB, in another thread while it inserts the last."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from aico_lab.etl.misfits import Misfit
 
 ROW_GROUP: Final = 122_880
-"""Rows of a record batch: DuckDB's own row group, which it compresses as one."""
+"""Rows of a record batch: those of a row group of DuckDB, which it compresses as one."""
 
 ROW_GROUPS: Final = min(max(os.cpu_count() or 1, 2), 4)
-"""Batches of a portion: one for each processor, but not more than fit into memory."""
+"""Record batches of a portion: one for each processor, but no more than fit into memory."""
 
 BATCH_BYTES: Final = 48_000_000
+"""Bytes from which a record batch of fewer rows is complete."""
 
 Item = TypeVar("Item")
 
@@ -29,7 +30,7 @@ Item = TypeVar("Item")
 def portions(
     contract: Contract, extracted: Iterable[Extracted]
 ) -> Iterator[tuple[pa.Table, list[Misfit]]]:
-    """Gather rows into portions to be inserted, each made while the one before is being used.
+    """Gather rows into portions to insert, each made while the one before is being inserted.
 
     Args:
         contract: Their table.
@@ -44,7 +45,7 @@ def _portions(
     """Gather rows into portions of a few record batches, each a row group of DuckDB.
 
     DuckDB inserts the record batches of a table in parallel, and writes a whole row group once.
-    Where texts are long, a batch is smaller, so as to fit into memory.
+    Batches of long texts have fewer rows, so that they fit into memory.
     """
     schema = contract.arrow_schema
     portion: list[pa.RecordBatch] = []
@@ -61,7 +62,7 @@ def _portions(
             portion += gathered.slice(0, ROW_GROUP).combine_chunks().to_batches()
             rest = gathered.slice(ROW_GROUP)
             waiting, rows, size = rest.to_batches(), rest.num_rows, rest.nbytes
-            del gathered, rest  # else they are kept in memory until the next time
+            del gathered, rest  # else they stay in memory until the next batch
         if len(portion) >= ROW_GROUPS or len(misfits) >= ROW_GROUP:
             yield pa.Table.from_batches(portion, schema), misfits
             portion, misfits = [], []
@@ -70,7 +71,7 @@ def _portions(
 
 
 def _ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """Make the next item in another thread while the present one is being used."""
+    """Yield items, each made in another thread while the one before is being used."""
     with ThreadPoolExecutor(1, thread_name_prefix="aico-lab-extract") as thread:
         coming = thread.submit(next, items, None)
         while (item := coming.result()) is not None:

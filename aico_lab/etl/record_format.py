@@ -1,8 +1,8 @@
 """Decode the rows of SQLite's leaf pages into columns, without an object per value.
 
 The format is SQLite's own: https://www.sqlite.org/fileformat2.html, sections 1.6 (b-tree pages) and
-2.1 (records). The functions are compiled by Numba when they are first used, and kept compiled in
-its cache; they hold no interpreter lock, so another thread can insert meanwhile.
+2.1 (records). Numba compiles the functions at their first use, and caches the machine code; they
+release the interpreter lock, so that another thread can insert meanwhile.
 """
 # ruff: noqa: PLR2004 - the numbers are those of the file format
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LEAF: Final = 13  # the type of a leaf page of a table
 
-# What a column may hold besides NULL.
+# Types of values that a column may hold besides NULL.
 TEXT, INTEGER, REAL, BLOB, ROWID = range(5)
 
 _STORED_AS: Final[dict[Kind, int]] = {
@@ -43,7 +43,7 @@ _STORED_AS: Final[dict[Kind, int]] = {
 }
 
 PADDING: Final = 1 << 10
-"""Bytes behind the last page, so that what a damaged page says leads nowhere else."""
+"""Zero bytes after the last page, so that a damaged page is not read beyond the buffer."""
 
 _NULL = -1
 
@@ -54,16 +54,16 @@ def decode(
     """Decode leaf pages.
 
     Args:
-        content: The pages, one behind the other.
+        content: The bytes of the pages, one after the other.
         contract: Their table.
-        layout: How it lies in its file.
+        layout: The layout of the table in its file.
 
     Returns:
-        The columns as they are stored (texts as bytes) and the row ids of the rows that were
-        decoded, and the row ids of those that must be read by SQL.
+        The columns as they are stored (texts as bytes) and the row ids of the decoded rows, and the
+        row ids of the rows that must be read by SQL.
 
     Raises:
-        CorruptDatabase: A page is no leaf page.
+        CorruptDatabase: A page is not a leaf page, or a row does not lie in its page.
     """
     pages = np.frombuffer(content + bytes(PADDING), np.uint8)
     headers = pages[: len(content)].reshape(-1, layout.page_size)[:, :8]
@@ -118,7 +118,7 @@ def _array(
 
 @compiled
 def _varint(pages: NDArray[np.uint8], at: int) -> tuple[int, int]:
-    """Read a variable-length integer: its value, and where the next byte is."""
+    """Return the variable-length integer at an offset, and the offset after it."""
     value = int(pages[at])
     if value < 128:
         return value, at + 1
@@ -141,7 +141,7 @@ def _big_endian(pages: NDArray[np.uint8], at: int, size: int) -> int:
 
 @compiled
 def _size(serial: int) -> int:
-    """Bytes of a value of this serial type."""
+    """Return the bytes of a value of this serial type."""
     if serial >= 12:
         return (serial - 12) >> 1
     if serial <= 4:
@@ -166,21 +166,22 @@ def _decode_rows(  # noqa: C901, PLR0912, PLR0917 - one pass over every cell, ca
     lengths: NDArray[np.int32],
     odd: NDArray[np.bool_],
 ) -> bool:
-    """Decode every row of some leaf pages; False where one is not to be found in its page.
+    """Decode every row of some leaf pages; return False if a row does not lie in its page.
 
     Args:
-        pages: The bytes of the pages, and then so many more as `PADDING` says.
+        pages: The bytes of the pages, followed by `PADDING` bytes.
         page_size: Bytes of a page.
-        usable: Bytes of a page that are used.
-        kinds: What each column may hold.
-        may_be_short: Whether a row that ends before this column has NULL there.
+        usable: Bytes of a page that SQLite uses.
+        kinds: The type of values that each column may hold.
+        may_be_short: For each column, whether it is NULL in rows that end before it.
         rowids: Filled with the row ids.
-        words: Filled with integers, or where texts and blobs begin in all pages; of shape
+        words: Filled with integers, or the offsets of texts and blobs in `pages`; of shape
             (columns, rows).
         reals: The same memory as `words`, filled with floating-point numbers.
-        lengths: Filled with bytes of texts and blobs, 0 for numbers, -1 for NULL.
-        odd: Filled with which rows must be read in another way: those that go on in overflow
-            pages, and those with a value that their column may not hold.
+        lengths: Filled with the bytes of texts and blobs, 0 for numbers, -1 for NULL; of the same
+            shape.
+        odd: Set for rows that must be read by SQL: those that go on in overflow pages, and those
+            with a value that their column may not hold.
     """
     columns = len(kinds)
     row = 0
@@ -195,7 +196,7 @@ def _decode_rows(  # noqa: C901, PLR0912, PLR0917 - one pass over every cell, ca
             header_size, types_at = _varint(pages, at)
             types_end = at + header_size
             end = at + payload
-            # It goes on in an overflow page, or else the page is damaged.
+            # The row goes on in an overflow page, or the page is damaged.
             if payload > usable - 35 or end > base + usable or types_end > end:
                 odd[row] = True
                 row += 1
@@ -246,13 +247,13 @@ def _gather(
     offsets: NDArray[np.int32],
     data: NDArray[np.uint8],
 ) -> None:
-    """Copy texts or blobs out of the pages, one behind the other.
+    """Copy texts or blobs out of the pages, one after the other.
 
     Args:
         pages: The bytes of the pages.
-        starts: Where each value begins in them.
-        lengths: Its bytes, or -1 for NULL.
-        offsets: Filled with where it begins in `data`, and where the last one ends.
+        starts: The offset of each value in `pages`.
+        lengths: The bytes of each value, or -1 for NULL.
+        offsets: Filled with the offset of each value in `data`, and the end of the last one.
         data: Filled with the values.
     """
     at = 0

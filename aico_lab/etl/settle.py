@@ -1,11 +1,12 @@
-"""Give columns that may hold anything the type that all their values fit.
+"""Choose a type that all values fit for columns that may hold anything.
 
-SQLite takes a declared type for a hint. A column of DECIMAL, DATETIME or of no type holds what was
-given, so its values say what it is: whole numbers, numbers, decimal numbers, dates, times, truths,
-blobs. Where they do not agree it is text, with every digit of its numbers, and a warning says so.
+SQLite takes a declared type for a hint. A column of DECIMAL, DATETIME or of no type may hold any
+values, so these decide its type: integers, numbers, decimal numbers, dates, times, booleans or
+blobs. If no type fits all of them, the column is text, with every digit of its numbers, and a
+warning says so.
 
-Counts of the values say which types may be meant; whether all values fit one, the conversion itself
-says that the rows will go through later. So no row is set aside for a type that is chosen here.
+Counts of the values give the candidates; each is then tried with the conversion that loads the
+rows. So no row is set aside because of a type that is chosen here.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ _DECIMAL = re.compile(r"(?:DECIMAL|NUMERIC|NUMBER|DEC)\s*\(\s*(\d+)\s*(?:,\s*(\d
 _PROMISES = re.compile("DEC|NUM|MONEY|CURRENCY|DATE|TIMESTAMP|BOOL|BLOB")
 _LARGEST_DECIMAL: Final = 38
 
-# Of a column of numbers the largest must be later than March 1973 to be taken for a time: a year,
-# or the number of a day, is none. Nor may it be later than 2040, or as milliseconds earlier than
-# 1990, or the digits of a date (2401011011, 20240101101112) would be taken for a time.
+# Numbers are taken for times only if the largest is after March 1973, since years and numbers of
+# days are smaller, and before 2040; as milliseconds, after 1990. Otherwise the digits of a date
+# (2401011011, 20240101101112) would be taken for a time.
 _EARLIEST: Final = 10**8
 _SECONDS: Final = 10**11
 _LATEST: Final = 2_208_988_800
 _EARLIEST_MS: Final = 631_152_000_000
 
 _BY_STORAGE: Final = frozenset({"integer", "real", "blob", "any"})
-"""Kinds that all values of their storage classes fit."""
+"""Kinds that every value of their storage class fits."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """How many values of a column are what."""
+    """Counts of the values of a column, and its lowest and highest number."""
 
     integers: int
     reals: int
@@ -48,20 +49,20 @@ class _Found:
     blobs: int
     low: float | None
     high: float | None
-    wide: int  # integers that no floating-point number need be
-    between: int  # numbers other than 0 below the seconds of 5138, which as milliseconds are 1973
+    wide: int  # integers that floating-point numbers may not represent
+    between: int  # nonzero numbers below 10**11: 5138 in seconds, but 1973 in milliseconds
 
 
 def settle(connection: Connection, contract: Contract) -> tuple[Contract, list[str]]:
-    """Look at the values of the loosely typed columns of a table.
+    """Choose the kinds of the loosely typed columns of a table by their values.
 
     Args:
         connection: The database, inside `snapshot()`.
         contract: The table.
 
     Returns:
-        Its contract with the kinds of all columns, and a sentence for each column that became text
-        though its declared type or some of its values say otherwise.
+        The contract with the kinds of all columns, and a sentence for each column that became text
+        although its declared type or some of its values say otherwise.
     """
     loose = [column for column in contract.columns if column.loose and column.stored]
     if not loose:
@@ -86,7 +87,7 @@ def settle(connection: Connection, contract: Contract) -> tuple[Contract, list[s
         is_mixed = settled[column.name].kind == "any"
         if is_mixed or (settled[column.name].kind == "text" and _PROMISES.search(type_)):
             warnings.append(
-                f"{contract.table}.{column.name} is taken as text, since its values are not all "
+                f"{contract.table}.{column.name} is loaded as text, since its values are not all "
                 f"{'of one type' if is_mixed else f'of its declared type {type_}'}."
             )
     columns = tuple(settled.get(column.name, column) for column in contract.columns)
@@ -126,7 +127,7 @@ def _all(found: _Found) -> float:
 def _candidates(
     column: Column, declared: str, digits: tuple[int, int] | None, found: _Found
 ) -> Iterator[Column]:
-    """Give the kinds that may hold all values and lose nothing, the narrowest first."""
+    """Yield the column with each kind that may hold all values without loss, narrowest first."""
     if not _all(found):
         yield _declared(column, declared, digits)
     elif found.integers + found.reals == _all(found):
@@ -156,12 +157,12 @@ def _of_numbers(
         yield replace(column, kind="decimal", digits=digits)
     if not found.reals:
         yield replace(column, kind="integer")
-    elif not found.wide:  # else neither type holds large integers among other numbers
+    elif not found.wide:  # else no type holds the large integers and the fractions
         yield replace(column, kind="real")
 
 
 def _declared(column: Column, declared: str, digits: tuple[int, int] | None) -> Column:
-    """Choose by the declared type alone, since there are no values."""
+    """Return an empty column with the kind of its declared type."""
     if digits:
         return replace(column, kind="decimal", digits=digits)
     if declared.startswith("BOOL"):

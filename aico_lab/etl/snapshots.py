@@ -1,19 +1,17 @@
-"""Immutable copies of the warehouse for readers, one per generation.
+"""Immutable copies of the warehouse for readers, one for each generation.
 
-DuckDB lets one process write a file and nobody else open it meanwhile, so readers never open the
-writer's file. A snapshot is written beside and renamed, never changed, and removed when newer ones
-have come; a reader that has it open keeps what it sees.
+While a process writes a DuckDB file, no other process can open it, so readers never open the
+writer's file. A snapshot is written under another name and renamed, never changed, and removed some
+generations later; a reader that has it open can go on reading it.
 
-A small change stays in the writer's write-ahead log, and the writer's file as it was: then a
-snapshot is another link to the file of the one before, with a copy of that log. Nothing damaged is
-published: a file is linked to only while its checksum is what it was, and a copy is read whole.
+Small changes stay in the writer's write-ahead log and leave the writer's file as it was. The next
+snapshot is then a hard link to the file of the snapshot before, with a copy of the log. No damaged
+file is published: before a link its checksum is compared, and a copy is read whole.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -28,8 +26,10 @@ from aico_lab.errors import (
     StorageError,
     UnknownName,
 )
+from aico_lab.etl import writer_file
 from aico_lab.etl.pins import Pin, pinned
 from aico_lab.etl.soundness import checksum, read_checksums, write_checksums
+from aico_lab.etl.writer_file import WriterFile
 from aico_lab.home import os_errors, sync_folder
 
 if TYPE_CHECKING:
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
     from aico_lab.home import Home
 
 KEPT = 3
-"""How many generations stay, besides those that somebody has pinned."""
+"""How many generations are kept, besides pinned ones."""
 
 CHECKSUMS = "checksums"
-"""The file, beside the folder of snapshots, that notes what each of their files was."""
+"""The file, beside the folder of snapshots, with the checksums of their files."""
 
 
 def published(folder: Path) -> dict[int, Path]:
-    """Give the snapshots that are there, by generation, oldest first."""
+    """Return the files of the published snapshots by generation, oldest first."""
     found = {
         int(match[1]): path
         for path in (folder.iterdir() if folder.is_dir() else ())
@@ -58,11 +58,11 @@ def published(folder: Path) -> dict[int, Path]:
 
 
 def find(folder: Path, generation: int | None = None) -> tuple[int, Path]:
-    """Give one generation and its file, the newest by default.
+    """Return a generation and its file; by default, the newest.
 
     Raises:
-        NeverSynced: There is none at all.
-        UnknownName: That generation is not kept.
+        NeverSynced: There is no snapshot at all.
+        UnknownName: The generation is not kept.
     """
     snapshots = published(folder)
     if not snapshots:
@@ -71,7 +71,7 @@ def find(folder: Path, generation: int | None = None) -> tuple[int, Path]:
         generation = max(snapshots)
     if generation not in snapshots:
         kept = ", ".join(map(str, snapshots))
-        raise UnknownName(f"Snapshot {generation} is not kept; these are: {kept}.")
+        raise UnknownName(f"Snapshot {generation} is not kept; these snapshots are: {kept}.")
     return generation, snapshots[generation]
 
 
@@ -83,17 +83,20 @@ def publish(
     read: Callable[[Path], None],
     link: bool = True,
 ) -> Path:
-    """Make a new generation of the writer's closed files, and remove what is too old.
+    """Publish the writer's closed files as a new generation, and remove old generations.
 
     Args:
-        writer: The writer's file; there may be a write-ahead log beside it.
-        folder: Where snapshots lie.
-        generation: The number of the new one.
-        read: Raises where a file cannot be read whole.
-        link: Whether the new one may share the file of the one before.
+        writer: The writer's file; its write-ahead log, if there is one, lies beside it.
+        folder: The folder of snapshots.
+        generation: The number of the new generation.
+        read: Reads a file whole, and raises StorageError if it cannot.
+        link: Whether the new snapshot may share the file of an earlier one.
+
+    Returns:
+        The new snapshot's file.
 
     Raises:
-        StorageError: What was copied cannot be read; nothing was published.
+        StorageError: The copy cannot be read; nothing was published.
     """
     target = folder / f"{generation:08d}.duckdb"
     partial = folder / f".{target.name}.partial"
@@ -101,11 +104,12 @@ def publish(
         folder.mkdir(mode=0o700, exist_ok=True)
         _clear_up(folder)
         noted = read_checksums(folder.with_name(CHECKSUMS))
-        same = _sound_copy(writer, folder, noted) if link else None
+        file = WriterFile(writer)
+        same = _sound_copy(file, folder, noted) if link else None
         try:
             if log(writer).exists():
-                _copy(log(writer), log(partial))
-            _copy(writer, partial, same_as=same)
+                writer_file.copy(log(writer), log(partial))
+            file.copy(partial, same_as=same)
             if same is None:
                 read(partial)
                 _remove_damaged(folder, noted)
@@ -120,28 +124,28 @@ def publish(
 
 
 def is_sound(folder: Path, generation: int) -> bool:
-    """Say whether the files of a snapshot are what was published; a missing note is a no."""
+    """Return whether a snapshot's files have their recorded checksums; False if there are none."""
     noted = read_checksums(folder.with_name(CHECKSUMS))
     snapshot = published(folder).get(generation)
     return snapshot is not None and _is_as_noted(snapshot, noted)
 
 
 def is_changed(snapshot: Path) -> bool:
-    """Say whether a snapshot's files are not what was noted of them; of a missing note, no."""
+    """Return whether a snapshot's files differ from their checksums; False if there are none."""
     noted = read_checksums(snapshot.parent.with_name(CHECKSUMS))
     return snapshot.name in noted and not _is_as_noted(snapshot, noted)
 
 
 def is_log_sound(writer: Path, folder: Path) -> bool:
-    """Say whether the writer's log begins as it did when it was published last.
+    """Return whether the writer's log begins with the log that was published last.
 
-    A damaged one may look to DuckDB as if a crash had cut it off, and be left out without a word.
+    DuckDB may take a damaged log for one that a crash cut off, and silently skip the damaged part.
     """
     noted = read_checksums(folder.with_name(CHECKSUMS))
     newest = next(reversed(published(folder).values()), None)
-    if newest is None or not writer.exists() or not _is_unchanged(writer, newest):
-        return True  # nothing to compare with: a checkpoint has come, or another file
-    if not log(newest).exists() or noted.get(log(newest).name) != checksum(log(newest)):
+    if newest is None or not writer.exists() or not WriterFile(writer).is_same_as(newest):
+        return True  # nothing to compare with: after a checkpoint, or another file
+    if not log(newest).is_file() or noted.get(log(newest).name) != checksum(log(newest)):
         return True
     try:
         before = log(newest).read_bytes()
@@ -151,7 +155,7 @@ def is_log_sound(writer: Path, folder: Path) -> bool:
 
 
 def _check_log(snapshot: Path) -> None:
-    """Raise CorruptDatabase if a snapshot's log is not what was published."""
+    """Raise CorruptDatabase if a snapshot's log does not have its recorded checksum."""
     noted = read_checksums(snapshot.parent.with_name(CHECKSUMS)).get(log(snapshot).name)
     try:
         same = noted is None or noted == checksum(log(snapshot))
@@ -167,26 +171,26 @@ def _is_as_noted(snapshot: Path, noted: Mapping[str, str]) -> bool:
         return snapshot.name in noted and all(
             noted.get(path.name) == checksum(path) for path in files
         )
-    except OSError:  # it is not there, or the disk does not give it
+    except OSError:  # a file is missing, or the disk cannot read it
         return False
 
 
-def _sound_copy(writer: Path, folder: Path, noted: Mapping[str, str]) -> Path | None:
-    """Return the newest snapshot whose file is the writer's as it is now, and undamaged."""
+def _sound_copy(writer: WriterFile, folder: Path, noted: Mapping[str, str]) -> Path | None:
+    """Return the newest undamaged snapshot whose file is the same as the writer's, or None."""
     for path in reversed(published(folder).values()):
-        if _is_unchanged(writer, path) and noted.get(path.name) == checksum(path):
+        if writer.is_same_as(path) and noted.get(path.name) == checksum(path):
             return path
     return None
 
 
 def _name(partial: Path, target: Path, noted: Mapping[str, str], known: str) -> None:
-    """Note the checksums of a new snapshot, and give its files their names, its log's first.
+    """Record the checksums of a new snapshot, and rename its files, the log first.
 
     Args:
-        partial: The snapshot's file, which its log lies beside.
-        target: Its name.
-        noted: The checksums of all files so far.
-        known: That of this one.
+        partial: The snapshot's file; its log, if there is one, lies beside it.
+        target: The new name of the file.
+        noted: The recorded checksums of all earlier files.
+        known: The checksum of the snapshot's file.
     """
     files = [(one, name) for one, name in ((log(partial), log(target)), (partial, target))
              if one.exists()]  # fmt: skip
@@ -198,7 +202,7 @@ def _name(partial: Path, target: Path, noted: Mapping[str, str], known: str) -> 
 
 
 def _remove_damaged(folder: Path, noted: Mapping[str, str]) -> None:
-    """Remove snapshots that are no longer what was published."""
+    """Remove snapshots that differ from their recorded checksums."""
     for path in published(folder).values():
         if path.name in noted and not _is_as_noted(path, noted):
             _remove(path)
@@ -215,51 +219,17 @@ def _remove(snapshot: Path) -> None:
     try:
         snapshot.unlink(missing_ok=True)
         log(snapshot).unlink(missing_ok=True)
-    except PermissionError:  # Windows keeps a file that is open; next time
+    except PermissionError:  # Windows cannot remove an open file: try again next time
         return
 
 
 def log(database: Path) -> Path:
-    """Give the write-ahead log of a DuckDB file."""
+    """Return the path of the write-ahead log of a DuckDB file."""
     return database.with_name(f"{database.name}.wal")
 
 
-def _is_unchanged(writer: Path, snapshot: Path) -> bool:
-    """Whether the writer's file is still what a snapshot was made of; see `_copy`."""
-    one, other = writer.stat(), snapshot.stat()
-    return (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
-
-
-def _copy(source: Path, target: Path, *, same_as: Path | None = None) -> None:
-    """Copy a file, with its time, onto the disk.
-
-    Args:
-        source: What to copy.
-        target: Where to.
-        same_as: A file of the same content, to link to where the file system can.
-    """
-    if same_as is not None and _link(same_as, target):
-        return
-    shutil.copyfile(source, target)
-    shutil.copystat(source, target)
-    target.chmod(0o600)
-    descriptor = os.open(target, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _link(existing: Path, new: Path) -> bool:
-    try:
-        os.link(existing, new)
-    except OSError:  # some file systems know no links
-        return False
-    return True
-
-
 def _clear_up(folder: Path) -> None:
-    """Remove what a publication that was killed, or failed, left behind."""
+    """Remove the files of a publication that failed or was killed."""
     for partial in folder.glob(".*.partial*"):
         partial.unlink(missing_ok=True)
     for alone in folder.glob("*.wal"):
@@ -268,9 +238,9 @@ def _clear_up(folder: Path) -> None:
 
 
 class Reader:
-    """Asks the newest snapshot, or one and the same; for one thread.
+    """Runs queries on the newest snapshot, or on a pinned one; use it in one thread.
 
-    Answers are read lazily, so a snapshot stays open for as long as somebody holds an answer of it.
+    Results are read lazily, so a snapshot stays open as long as one of its results is in use.
     """
 
     def __init__(
@@ -282,14 +252,14 @@ class Reader:
         pinned: int | None = None,
         external_access: bool = False,
     ) -> None:
-        """Open nothing yet.
+        """Pin a generation if one is given; open nothing yet.
 
         Args:
             home: The lab's folder.
             key: DuckDB's key.
-            timezone: In which days and hours of timestamps are counted.
+            timezone: The time zone in which queries see timestamps.
             pinned: Read this generation rather than the newest, and keep it until `close`.
-            external_access: Let queries read and write files and addresses, and change settings.
+            external_access: Let queries use files and the network, and change settings.
         """
         self._home = home
         self._key = key
@@ -305,24 +275,24 @@ class Reader:
 
     @property
     def generation(self) -> int:
-        """The snapshot that is read now."""
+        """The generation that queries read now."""
         return find(self._home.snapshots, self._pinned)[0]
 
     def sql(
         self, query: str, parameters: Sequence[object] | Mapping[str, object] | None = None
     ) -> Relation | None:
-        """Give the answer, or None for a statement that has none.
+        """Run a query; return its result, or None for a statement without one.
 
         Args:
             query: DuckDB's SQL.
             parameters: Values for its `?`, or by name for its `$name`.
 
         Raises:
-            InvalidValue: The query is not text, or several questions, of which only the last would
-                be answered; or the parameters are neither a list nor a mapping.
+            InvalidValue: The query is not UTF-8 text, or consists of several queries, of which only
+                the last would be answered; or the parameters are neither a list nor a mapping.
             NeverSynced: There is no snapshot yet.
             InvalidStatement: DuckDB cannot run the query.
-            NotPermitted: It reaches beyond the snapshot.
+            NotPermitted: The query reaches beyond the snapshot.
         """
         if isinstance(parameters, str) or not isinstance(parameters, Sequence | Mapping | None):
             raise InvalidValue(
@@ -331,7 +301,7 @@ class Reader:
         try:
             query.encode()
         except UnicodeEncodeError:
-            raise InvalidValue("The query holds bytes that are no text of UTF-8.") from None
+            raise InvalidValue("The query holds bytes that are not UTF-8 text.") from None
         connection = self.connection()
         with translated("The snapshot"):
             if self._confined:
@@ -341,9 +311,9 @@ class Reader:
         return None if relation is None else Relation(relation, "The snapshot")
 
     def connection(self) -> duckdb.DuckDBPyConnection:
-        """Give a connection to the snapshot to be read; an older one lives on in its answers."""
+        """Return a connection to the snapshot; connections to older ones stay open in results."""
         if self._newest is not None and self._pinned is not None:
-            return self._newest  # though it may be kept no longer
+            return self._newest  # even if its file was removed
         while True:
             generation, path = find(self._home.snapshots, self._pinned)
             if self._newest is not None and generation == self._generation:
@@ -356,7 +326,7 @@ class Reader:
                     raise
                 continue
             self._open.add(connection)
-            if path.exists():  # else its log may have been removed before it was read
+            if path.exists():  # else its log may have been removed before DuckDB read it
                 self._newest, self._generation = connection, generation
 
     def _connect(self, path: Path) -> duckdb.DuckDBPyConnection:
@@ -370,7 +340,7 @@ class Reader:
         ).connect()
 
     def close(self) -> None:
-        """Release every snapshot; answers that were not read yet can not be read any more."""
+        """Close all snapshots; results that were not read yet cannot be read any more."""
         self._newest = None
         for connection in list(self._open):
             connection.close()

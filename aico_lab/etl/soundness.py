@@ -1,8 +1,8 @@
-"""Whether files of the warehouse are still what was written: checksums, and a read of everything.
+"""Find damage in files of the warehouse, by checksums and by reading everything.
 
-A checksum is cheap (some 40 ms for 150 MB), so every sync can compare the file that it is about to
-link to. It guards against rot, not against people: what authenticates a file is DuckDB's
-encryption. A file without a checksum is read whole by DuckDB, which checks every block.
+A checksum is cheap (some 40 ms for 150 MB), so every sync can check the file that it is about to
+link to. It guards against damage, not against people: DuckDB's encryption authenticates files. A
+file without a checksum is read whole by DuckDB, which checks every block.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PIECE = 1 << 20  # bytes read at a time
 
 
 def checksum(path: Path) -> str:
-    """Return a checksum of a file: its size in bytes, and its CRC-32."""
+    """Return a checksum of a file: its size in bytes, and its CRC-32 in hexadecimal digits."""
     crc = 0
     with path.open("rb") as file:
         while piece := file.read(PIECE):
@@ -32,7 +32,7 @@ def checksum(path: Path) -> str:
 
 
 def read_checksums(record: Path) -> dict[str, str]:
-    """Return the checksums that were noted, by file name; none of a record that cannot be read."""
+    """Return the recorded checksums by file name; none if the record cannot be read."""
     try:
         noted = json.loads(record.read_bytes())
     except (OSError, ValueError):
@@ -41,7 +41,7 @@ def read_checksums(record: Path) -> dict[str, str]:
 
 
 def write_checksums(record: Path, noted: Mapping[str, str]) -> None:
-    """Note checksums, instead of those that were noted before."""
+    """Replace the recorded checksums, which are given by file name."""
     write_atomically(record, json.dumps(dict(noted), indent=1).encode())
 
 
@@ -49,13 +49,13 @@ def read_whole(path: Path, key: str | None, *, temporary: Path, where: str) -> N
     """Read every value of a DuckDB file, so that every block of it is checked.
 
     Args:
-        path: The file; nobody may be writing it.
+        path: The file; no process may be writing it.
         key: DuckDB's key.
-        temporary: The folder for what does not fit into memory.
-        where: The file, as a person knows it.
+        temporary: The folder for data that does not fit into memory.
+        where: The name of the file in errors.
 
     Raises:
-        StorageError: It cannot be read.
+        StorageError: The file cannot be read.
     """
     adapter = DuckDBAdapter(
         path, key, read_only=True, temporary=temporary, memory_limit=MEMORY_LIMIT, where=where

@@ -1,7 +1,7 @@
 """Bring the warehouse up to date with the primary database, exactly once.
 
-The first time the tables are read whole, afterwards only what the change feed names. Rows and the
-cursor of the feed commit in one DuckDB transaction, so a crash at any instant leaves either the
+The first sync reads the tables whole, later ones only the rows that the change feed names. Rows and
+the cursor of the feed commit in one DuckDB transaction, so a crash at any instant leaves either the
 state before or the state after, and the next sync goes on from there.
 """
 
@@ -48,25 +48,27 @@ LOCK_SECONDS = 60
 Mode = Literal["full", "increment", "nothing"]
 
 Progress = Callable[[str, int, int], None]
-"""Told of a table, the rows that were moved, and the rows in all."""
+"""Called with a table, the number of rows moved so far, and the number of all rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class SyncResult:
-    """What a sync did.
+    """The result of a sync; counts of rows are by table.
 
     Attributes:
-        mode: Whether the tables were read whole, or only what changed, or there was nothing to do.
-        generation: The snapshot that readers see now.
-        rows: Rows written, by table.
-        deleted: Rows removed, replaced ones included, by table.
-        quarantined: Rows set aside because they do not fit, by table.
-        seconds: How long it took.
-        unexplained: Rows that were set aside when their table was read whole, though nothing has
-            recorded a change of them since they fitted, by table.
-        warnings: What is to be known of the types of the columns, and of vectors made anew.
-        rebuilt: Whether the warehouse was damaged and made anew, without loaded tables of others.
-        problems: What other projections could not do; the warehouse is up to date all the same.
+        mode: Whether all tables were read whole ('full'), only changes were read ('increment'), or
+            there was nothing to do ('nothing').
+        generation: The generation that readers see now.
+        rows: Rows written.
+        deleted: Rows removed, including replaced ones.
+        quarantined: Rows set aside because they do not fit.
+        seconds: The duration.
+        unexplained: Rows set aside when their table was read whole, although they fitted before and
+            the feed recorded no change of them since.
+        warnings: Sentences about the types of columns, and about vectors made anew.
+        rebuilt: Whether the warehouse was damaged and made anew, without tables loaded from other
+            programs.
+        problems: Failures of other projections; the warehouse is up to date all the same.
     """
 
     mode: Mode
@@ -97,16 +99,17 @@ def sync(
         primary: The primary database.
         home: The lab's folder.
         key: DuckDB's key.
-        full: Read the tables whole even where the feed would do.
-        on_change: What to do where the warehouse would lose a table, a column or a type.
-        acknowledge: Take rows that do not fit any more for what they are; see `unexplained`.
-        progress: Told of every batch.
+        full: Read the tables whole, even if the change feed would suffice.
+        on_change: How to treat changed tables; None raises if the warehouse would lose anything.
+        acknowledge: Accept the rows that are `unexplained` as misfits.
+        progress: Called after every portion of rows.
 
     Raises:
-        InvalidValue: There is no such `on_change`.
-        SchemaChanged: The warehouse would lose something, and `on_change` does not say what to do.
+        InvalidValue: `on_change` is none of the modes.
+        SchemaChanged: The warehouse would lose something and `on_change` is None, or changes cannot
+            be ignored.
         SyncBusy: Another process is syncing this home.
-        StorageError: A database refused; the warehouse is as it was.
+        StorageError: A database failed; the warehouse is as it was.
     """
     started = time.perf_counter()
     evolution.check(on_change)
@@ -166,7 +169,7 @@ def _sync(
 
 
 def _discard(home: Home) -> None:
-    """Remove the writer's files, to be made anew from the primary database."""
+    """Remove the writer's files, which can be made anew from the primary database."""
     with (
         held(home.warehouse / "sync.lock", LOCK_SECONDS, _busy),
         os_errors(home.warehouse),
@@ -176,10 +179,10 @@ def _discard(home: Home) -> None:
 
 
 def _up_to_date(primary: Connection, home: Home) -> int | None:
-    """Give the newest generation if nothing has changed since, without opening the warehouse."""
+    """Return the newest generation if nothing has changed since; the warehouse is not opened."""
     newest = max(snapshots.published(home.snapshots), default=0)
     try:
-        noted = (home.warehouse / NOTE).read_bytes()  # which may be damaged, and no text
+        noted = (home.warehouse / NOTE).read_bytes()  # bytes, as it may be damaged
     except OSError:
         return None
     with primary.snapshot():
@@ -189,12 +192,12 @@ def _up_to_date(primary: Connection, home: Home) -> int | None:
 
 
 def _note(home: Home, generation: int, state: str) -> None:
-    with os_errors(home.warehouse):  # what a crash or a full disk leaves half written is not true
+    with os_errors(home.warehouse):  # a half written note equals no state
         (home.warehouse / NOTE).write_text(f"{generation} {state}", encoding="ascii")
 
 
 def _state(cursor: feed.Cursor, contracts: Sequence[Contract]) -> str:
-    """Name what a warehouse that is up to date holds: a hash, for keys of rows are private."""
+    """Return a hash of the state of a warehouse that is up to date; its keys are private."""
     held = repr((cursor, contracts, views.version()))
     return hashlib.sha256(held.encode()).hexdigest()
 
@@ -210,19 +213,19 @@ def _contracts(primary: Connection) -> list[Contract]:
 def publishing(
     home: Home, key: str | None, *, link: bool = True
 ) -> Iterator[tuple[Warehouse, int]]:
-    """Write the warehouse alone, and publish a snapshot at the end if there is a new generation.
+    """Write the warehouse exclusively; at the end, publish a snapshot of a new generation.
 
     Args:
         home: The lab's folder.
         key: DuckDB's key.
-        link: Whether the snapshot may share the file of the one before.
+        link: Whether the snapshot may share the file of an earlier one.
 
     Yields:
-        The writer's database, and the newest generation that is published.
+        The writer's database, and the newest published generation (0 if there is none).
 
     Raises:
-        SyncBusy: Another process is writing it.
-        StorageError: DuckDB cannot open it, or refused something inside the block.
+        SyncBusy: Another process is writing the warehouse.
+        StorageError: DuckDB cannot open the file, or a statement inside the block failed.
     """
     clear_misplaced(home, full=False)
     with (
@@ -231,7 +234,7 @@ def publishing(
         _sound_log(home),
         open_warehouse(home.writer, key, temporary=home.temporary / "writer") as warehouse,
     ):
-        # Else a load that commits, and crashes before its publication, would not be made up for.
+        # Else no sync would publish what a load commits before it crashes.
         with os_errors(home.warehouse):
             (home.warehouse / NOTE).unlink(missing_ok=True)
         published = snapshots.published(home.snapshots)
@@ -254,7 +257,7 @@ def _sound_log(home: Home) -> Iterator[None]:
 
 @contextmanager
 def _thrifty_arrow() -> Iterator[None]:
-    """Let Arrow give back to the system what it frees: its own allocator keeps 70 MB more."""
+    """Let Arrow return freed memory to the system: its own allocator keeps 70 MB more."""
     before = pa.default_memory_pool()
     pa.set_memory_pool(pa.system_memory_pool())
     try:
@@ -279,7 +282,7 @@ class _Run:
         self.quarantined: dict[str, int] = {}
         self.unexplained: dict[str, int] = {}
         self.warnings: list[str] = []
-        self.followed: list[Contract] = []  # all of the primary database's, or none
+        self.followed: list[Contract] = []  # contracts of all tables, or none
 
     def load(
         self,
@@ -290,17 +293,20 @@ class _Run:
         after: int,
         publish: bool,
     ) -> tuple[Mode, feed.Cursor]:
-        """Move what is to be moved, in one transaction together with the cursor.
+        """Load all changes, in one transaction together with the cursor.
 
-        The new generation's number is above every published one, even where the writer's file was
+        The new generation's number is above every published one, even if the writer's file was
         deleted to be rebuilt.
 
         Args:
             full: Read every table whole.
-            on_change: What to do where something would be lost.
-            acknowledge: Take misfits that nothing explains for what they are; see `sync`.
-            after: The newest generation that is published.
-            publish: Make a new generation even where nothing changed.
+            on_change: How to treat changed tables; see `sync`.
+            acknowledge: Accept unexplained rows as misfits; see `sync`.
+            after: The newest published generation.
+            publish: Make a new generation even if nothing changed.
+
+        Returns:
+            The mode, and the cursor up to which the feed was read.
         """
         started = time.perf_counter()
         target = feed.head(self._primary)
@@ -338,7 +344,7 @@ class _Run:
                 and mistakes_keys(self._primary, contract, since=cursor.seq, until=target.seq)
             }
         if not of_this_version:
-            # The mart is made while messages are read; and rows were set aside by other rules.
+            # Reading messages makes the mart anew; and other rules decided which rows fit.
             tables = {contract.table for contract in plan.contracts}
             anew = anew | {"messages", *known}.intersection(tables)
         mode: Mode = "full" if len(anew) == len(plan.contracts) else "increment"
@@ -395,7 +401,7 @@ class _Run:
             if rows.num_rows:
                 self._warehouse.insert(contract, rows)
                 if messages:
-                    messages.came(rows)
+                    messages.note_added(rows)
                 self.rows[table] = self.rows.get(table, 0) + rows.num_rows
                 self._progress(table, self.rows[table], total)
 
@@ -407,13 +413,13 @@ class _Run:
     def _note_unexplained(
         self, contract: Contract, known: set[str], until: int, *, of_this_version: bool
     ) -> None:
-        """Note the rows that fitted before, of which the feed does not say that they changed."""
+        """Record misfits that fitted before, unless the feed names them as changed."""
         cursor = self._warehouse.cursor
         new = self._warehouse.misfits().get(contract.table, set()) - known
         if new and cursor and feed.continues(self._primary, cursor):
             changed = changed_keys(self._primary, contract, since=cursor.seq, until=until)
             new.difference_update(changed["row_key"].to_pylist())
-        if not of_this_version:  # an earlier one had other names for such keys
+        if not of_this_version:  # an earlier version had other names for such keys
             new = {name for name in new if "'" not in name and "NULL" not in name}
         if new:
             self._warehouse.note_unexplained(contract.table, new)
@@ -431,4 +437,4 @@ class _Run:
 
 
 def silent(_table: str, _moved: int, _total: int) -> None:
-    """Say nothing."""
+    """Report no progress."""

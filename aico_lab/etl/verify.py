@@ -1,11 +1,11 @@
-"""Prove that the warehouse holds what the primary database holds.
+"""Prove that the warehouse holds the same rows as the primary database.
 
-Of every column a digest is taken that does not depend on the order of the rows: the sum, modulo
-2^64, of a hash of each value together with its row's key. The primary database is read by SQL and
-never by pages, so that the fast way of loading is checked by another one. Where digests differ, the
-rows are compared, and those that differ are named.
+The digest of a column does not depend on the order of the rows: it is the sum, modulo 2^64, of a
+hash of each value together with its row's key. The primary database is read by SQL and never by
+pages, so that another way of reading checks the fast one. If digests differ, the rows are compared,
+and the first that differ are named.
 
-What changed after the snapshot's cursor, a sync has still to bring; those rows are left out.
+Rows that changed after the snapshot's cursor are left out: the next sync loads them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from aico_lab.etl.snapshots import Reader
 
 NAMED: Final = 20
-"""How many differing keys are named."""
+"""How many differing rows are named at most."""
 
 BATCH_ROWS: Final = 50_000
 
@@ -52,9 +52,9 @@ class Difference:
     """A row that is not the same in both databases.
 
     Attributes:
-        key: What identifies it, several columns as a JSON array.
+        key: Its key; several columns are a JSON array.
         found_in: 'both', 'primary' or 'warehouse'.
-        columns: The columns that differ, for a row that is in both.
+        columns: The columns that differ, if the row is in both or is a misfit in only one.
     """
 
     key: str
@@ -62,7 +62,7 @@ class Difference:
     columns: tuple[str, ...]
 
     def describe(self) -> str:
-        """Say it in a line."""
+        """Return a one-line description."""
         if self.found_in == "both":
             return f"{self.key}: {', '.join(self.columns)}"
         return f"{self.key}: only in the {self.found_in}"
@@ -70,17 +70,18 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class TableProof:
-    """How a table compares.
+    """The comparison of a table in both databases.
 
     Attributes:
         ok: Whether everything is the same.
-        rows: Rows in the primary database that fit, and in the warehouse.
-        quarantined: Rows in the primary database that do not fit, and in quarantine.
-        digests: Of each column, in the primary database and in the warehouse.
-        pending: Rows that changed since the snapshot; they were left out.
+        rows: The number of rows that fit in the primary database, and of rows in the warehouse.
+        quarantined: The number of rows that do not fit, and of rows in quarantine.
+        digests: The digests of each column in the primary database and in the warehouse.
+        pending: The number of rows that changed since the snapshot, which were left out.
         differing: How many rows differ.
-        unexplained: Rows in quarantine of which nothing says why they do not fit any more.
-        differences: The first of them.
+        differences: The first rows that differ.
+        unexplained: How many rows are in quarantine although they fitted before and the feed
+            recorded no change of them.
     """
 
     ok: bool
@@ -93,7 +94,7 @@ class TableProof:
     unexplained: int = 0
 
     def describe(self) -> str:
-        """Say it in a line."""
+        """Return a one-line description."""
         here, there = self.rows
         said = [f"{here:,} rows" if here == there else f"{here:,} rows, {there:,} in the warehouse"]
         if not self.ok and not self.differing and not self.unexplained:
@@ -114,12 +115,12 @@ class TableProof:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """How a snapshot compares with the primary database.
+    """The comparison of a snapshot with the primary database.
 
     Attributes:
         ok: Whether every table is the same.
-        generation: The snapshot.
-        tables: Each table.
+        generation: The generation of the snapshot.
+        tables: The comparison of each table.
     """
 
     ok: bool
@@ -138,10 +139,11 @@ def verify(
     Args:
         primary: The primary database.
         reader: Reads the snapshot.
-        progress: Told of the next table, how many were compared, and of all.
+        progress: Called with the next table, the number of compared tables, and of all tables.
 
     Raises:
         NeverSynced: There is no snapshot.
+        SchemaChanged: The snapshot was made from another database.
         StorageError: A database cannot be read.
     """
     warehouse = reader.connection()
@@ -152,7 +154,7 @@ def verify(
         cursor, target = feed.Cursor(*(found or ("", 0, ""))), feed.head(primary)
         if cursor.database_id != target.database_id:
             raise SchemaChanged(
-                "The warehouse is that of another database: run `aico-lab sync` first."
+                "The warehouse was made from another database: run `aico-lab sync` first."
             )
         tracked = feed.tracked_tables(primary)
         for number, (table, key) in enumerate(tracked.items()):
@@ -185,7 +187,7 @@ class _Comparison:
                 [contract.table],
             ).fetchall()
         )
-        # What came since may have settled a column's type otherwise than it is in the snapshot.
+        # Later rows may have changed the type of a loosely typed column since the snapshot.
         columns = [
             of_type(column, found[column.name])
             if column.loose and found.get(column.name, column.duckdb_type) != column.duckdb_type
@@ -274,7 +276,7 @@ class _Comparison:
         }
 
     def _settled(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Leave out what changed since."""
+        """Return the rows without those that changed since the snapshot."""
         if self._pending.is_empty():
             return rows
         pending = [f"k{i}" for i in range(len(self._live.key))]
@@ -287,7 +289,7 @@ class _Comparison:
         )
 
     def _digest(self, frames: Iterable[pl.DataFrame]) -> tuple[int, list[int]]:
-        """Count the rows, and give the digest of each column."""
+        """Return the number of rows, and the digest of each column."""
         count = 0
         sums = np.zeros(len(self._common), np.uint64)
         for rows in frames:
@@ -297,14 +299,14 @@ class _Comparison:
         return count, sums.tolist()
 
     def _hashes(self, rows: pl.DataFrame) -> tuple[Hashes, Hashes]:
-        """Hash the key of each row, and each value with its row's key: (columns, rows)."""
+        """Return hashes of the keys (rows), and of values with their row's key (columns, rows)."""
         key = np.zeros(rows.height, np.uint64)
         for name in self._live.key:
             key = _mix(key, _hash(rows[name]))
         return key, np.array([_mix(key, _hash(rows[name])) for name in self._common])
 
     def _differences(self) -> tuple[int, list[Difference]]:
-        """Find the rows that differ, by a hash of each; say how many, and name the first."""
+        """Compare the rows by a hash of each; return how many differ, and the first of them."""
         here, there = (self._by_row(f) for f in (self._in_primary(), self._in_warehouse()))
         differing = here.join(there, on="key", how="full", coalesce=True).filter(
             pl.col("sum").ne_missing(pl.col("sum_right"))
@@ -325,7 +327,7 @@ class _Comparison:
         return differing.height, sorted(named, key=lambda difference: difference.key)
 
     def _by_row(self, frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
-        """One row for each key: a hash of all its values, and how many rows have it."""
+        """Return for each key a hash of all its values, and the number of its rows."""
         parts = []
         for rows in frames:
             key, hashes = self._hashes(rows)
@@ -336,7 +338,7 @@ class _Comparison:
     def _chosen(
         self, frames: Iterable[pl.DataFrame], keys: pl.Series
     ) -> dict[int, tuple[str, tuple[int, ...]]]:
-        """Give the rows whose keys have these hashes: each key as text, and its values' hashes."""
+        """Return by hash the keys with these hashes, as text, and the hashes of their values."""
         chosen = {}
         for rows in frames:
             key, hashes = self._hashes(rows)
@@ -358,6 +360,6 @@ def _hash(values: pl.Series) -> Hashes:
 
 
 def _mix(key: Hashes, value: Hashes) -> Hashes:
-    """Make one hash of two, so that a value counts only together with its key."""
+    """Combine two hashes into one, so that a value counts only together with its key."""
     mixed = (key ^ (value * _ODD)) * _ODD
     return mixed ^ (mixed >> np.uint64(32))

@@ -1,4 +1,4 @@
-"""What the warehouse has beside its tables of rows: schemas, notes, a macro and the views."""
+"""Definitions of the warehouse: schemas, tables of its own, a macro and the views."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ DEFINITIONS = (
     """CREATE TABLE IF NOT EXISTS quarantine.misfits (
         table_name VARCHAR, row_key VARCHAR, column_name VARCHAR, reason VARCHAR, value VARCHAR
     )""",
-    # Rows that did not fit any more when their table was read whole, though nothing had recorded a
-    # change of them: until a person has acknowledged them.
+    # Rows that did not fit any more when their table was read whole, although the feed recorded no
+    # change of them. They stay until a person has acknowledged them.
     """CREATE TABLE IF NOT EXISTS quarantine.unexplained (
         table_name VARCHAR, row_key VARCHAR, generation BIGINT
     )""",
@@ -38,17 +38,17 @@ DEFINITIONS = (
         source VARCHAR, "table" VARCHAR, "column" VARCHAR, value VARCHAR, key_columns VARCHAR,
         file VARCHAR, loaded_at TIMESTAMPTZ
     )""",
-    # Another version wrote the keys of these rows in another way: their tables are loaded anew.
+    # Another version named these rows otherwise: without a watermark their tables are loaded anew.
     """DELETE FROM meta.watermarks WHERE source || '.' || "table" IN (
         SELECT table_name FROM quarantine.misfits
     )""",
     # The source document's query uses date_sub(timestamp, interval), which DuckDB lacks; the
-    # second form keeps the meaning of the builtin of that name.
+    # second form keeps the builtin function of that name.
     """CREATE OR REPLACE MACRO date_sub(ts, iv) AS ts - iv,
         (part, startdate, enddate) AS datesub(part, startdate, enddate)""",
     *refresh.empty_tables(),
 )
-"""What must be there before rows are loaded; each may be run again."""
+"""Statements to run before rows are loaded; each may be run again."""
 
 CONVERSATIONS = f"""CREATE OR REPLACE VIEW conversations AS
     SELECT
@@ -68,7 +68,7 @@ CONVERSATIONS = f"""CREATE OR REPLACE VIEW conversations AS
     WINDOW previous AS (
         PARTITION BY conversation_id, role = 'system' ORDER BY timestamp, id
     )"""
-"""The source document's view. Thresholds of the labels: Hutto and Gilbert (2014)."""
+"""The source document's view. The labels' thresholds are those of Hutto and Gilbert (2014)."""
 
 NEEDED: Final[dict[str, dict[str, Kind]]] = {
     "messages": {
@@ -77,17 +77,17 @@ NEEDED: Final[dict[str, dict[str, Kind]]] = {
         "response_time": "real", "sentiment_score": "real",
     }
 }  # fmt: skip
-"""Columns of `raw` that the view above and the mart are made of, each with its kind.
+"""Columns of `raw` that the view above and the mart need, each with its kind.
 
-Where the primary database has one no longer, it is kept and NULL.
+A column that the primary database no longer has is kept, and is NULL.
 """
 
 VIEWS = (CONVERSATIONS,)
-"""Over the tables of `raw`, which must be there before."""
+"""Views over the tables of `raw`, which must exist before."""
 
 
 def are_of_this_version(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Whether the views of a warehouse are those that this version of the package defines."""
+    """Return whether the views of a warehouse are as this version of the package defines them."""
     made_by = connection.execute(
         "SELECT comment FROM duckdb_views() WHERE database_name = current_database() "
         "AND schema_name = 'main' AND view_name = 'conversations'"
@@ -96,7 +96,7 @@ def are_of_this_version(connection: duckdb.DuckDBPyConnection) -> bool:
 
 
 def version() -> str:
-    """Name what is defined here: another version of the package has another name for it."""
+    """Return a hash of all definitions, which differs between versions with other definitions."""
     return hashlib.sha256(
-        repr((DEFINITIONS, NEEDED, VIEWS, NAMING, refresh.version())).encode()
+        repr((DEFINITIONS, NEEDED, VIEWS, NAMING, refresh.VERSION)).encode()
     ).hexdigest()

@@ -1,4 +1,4 @@
-"""The writer's side of the DuckDB warehouse: its tables and its cursor, changed together."""
+"""The writer's side of the DuckDB warehouse: its tables and its cursor, which change together."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from aico_lab.adapters import duckdb as duckdb_adapter
 from aico_lab.etl import snapshots, views
+from aico_lab.etl.writer_file import WriterFile
 from aico_lab.home import os_errors
 from aico_lab.mart import views as mart_views
-from aico_lab.mart.refresh import PLACED_BY
+from aico_lab.mart.statements import PLACED_BY
 from aico_lab.schema.feed import Cursor
 
 if TYPE_CHECKING:
@@ -28,18 +29,18 @@ if TYPE_CHECKING:
     from aico_lab.mart.refresh import Changes
 
 MEMORY_LIMIT = "80MB"
-"""What DuckDB may use while it writes; more is spilled, encrypted."""
+"""Memory that DuckDB may use while it writes; it spills more to disk, encrypted."""
 
 LONG_ROW = 500  # bytes
 MEMORY_LIMIT_OF_LONG_ROWS = "400MB"
-"""DuckDB fails where it cannot hold the long texts of a transaction's last row group."""
+"""DuckDB fails if it cannot hold the long texts of a transaction's last row group in memory."""
 
 LARGEST_LOG = 2_000_000
-"""Bytes of the write-ahead log, which everybody reads who opens the file: 30 ms at most."""
+"""Bytes of the write-ahead log, which is read at every opening of the file: in 30 ms at most."""
 
 
 def make_room(connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
-    """Let DuckDB use more memory where the rows that are to be inserted are long."""
+    """Let DuckDB use more memory if the rows to insert are long."""
     if rows.nbytes > LONG_ROW * rows.num_rows:
         connection.execute(f"SET memory_limit = '{MEMORY_LIMIT_OF_LONG_ROWS}'")
 
@@ -53,20 +54,19 @@ class Warehouse:
     """The writer's database; open it only while holding the sync lock.
 
     Attributes:
-        connection: For what is written beside the tables of `raw`, inside `transaction()`.
+        connection: For statements on other tables than those of `raw`, inside `transaction()`.
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         self.connection = connection
-        self._path = path
-        self._opened = path.stat().st_mtime_ns
-        if not self.is_of_this_version:  # each time it would be written into the log once more
+        self._file = WriterFile(path)
+        if not self.is_of_this_version:  # the log would grow each time
             for definition in views.DEFINITIONS:
                 connection.execute(definition)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit what happens inside, or undo it when an exception leaves."""
+        """Commit the changes of the block, or roll them back if it raises an exception."""
         self.connection.execute("BEGIN")
         try:
             yield
@@ -77,7 +77,7 @@ class Warehouse:
 
     @contextmanager
     def memory(self, limit: str) -> Iterator[None]:
-        """Let DuckDB use so much memory inside."""
+        """Let DuckDB use so much memory inside the block."""
         row = self.connection.execute("SELECT current_setting('memory_limit')").fetchone()
         self.connection.execute(f"SET memory_limit = '{limit}'")
         yield
@@ -85,23 +85,23 @@ class Warehouse:
 
     @property
     def generation(self) -> int:
-        """How often the content has changed."""
+        """The number of the latest change of the content; 0 before the first."""
         row = self.connection.execute("SELECT max(generation) FROM meta.state").fetchone()
         return (row[0] or 0) if row else 0
 
     @property
     def cursor(self) -> Cursor | None:
-        """How far the change feed was read, or None before the first load."""
+        """The position up to which the change feed was read, or None before the first load."""
         row = self.connection.execute("SELECT database_id, seq, anchor FROM meta.state").fetchone()
         return Cursor(*row) if row else None
 
     @property
     def is_of_this_version(self) -> bool:
-        """Whether the views are those that this version of the package defines."""
+        """Whether the views are as this version of the package defines them."""
         return views.are_of_this_version(self.connection)
 
     def tables(self) -> dict[str, list[tuple[str, str]]]:
-        """Give the tables of `raw`, each with its columns in order and their types."""
+        """Return the tables of `raw`, each with the names and types of its columns, in order."""
         found: dict[str, list[tuple[str, str]]] = {}
         for table, column, kind in self.connection.execute(
             "SELECT table_name, column_name, data_type FROM duckdb_columns() "
@@ -113,113 +113,109 @@ class Warehouse:
 
     @property
     def frozen(self) -> set[str]:
-        """Tables that stayed behind the cursor, because their columns had changed."""
+        """The names of tables that are older than the cursor, because their columns had changed."""
         return {
             table
             for (table,) in self.connection.execute("SELECT table_name FROM meta.frozen").fetchall()
         }
 
     def freeze(self, tables: Iterable[str]) -> None:
-        """Note which tables stay behind."""
+        """Replace the names of the frozen tables."""
         self.connection.execute("DELETE FROM meta.frozen")
         for table in tables:
             self.connection.execute("INSERT INTO meta.frozen VALUES (?)", [table])
 
     def drop_tables(self, tables: Iterable[str]) -> None:
-        """Remove tables, and what of them is in quarantine."""
+        """Remove tables of `raw`, and their rows in quarantine."""
         for table in tables:
             self.connection.execute(f'DROP TABLE IF EXISTS raw."{table}"')
             self.connection.execute("DELETE FROM quarantine.misfits WHERE table_name = ?", [table])
 
     def create_table(self, contract: Contract) -> None:
-        """Start a table anew, empty."""
+        """Create a table of `raw`, empty, in place of an older one."""
         self.drop_tables([contract.table])
         columns = ", ".join(f'"{name}" {kind}' for name, kind in contract.duckdb_types)
         self.connection.execute(f'CREATE TABLE raw."{contract.table}" ({columns})')
 
     def create_views(self) -> None:
-        """Define the views over the raw tables, and note of which version they are."""
+        """Define the views over the tables of `raw`, and record the version of the definitions."""
         tables = {table: dict(columns) for table, columns in self.tables().items()}
         for view in (*views.VIEWS, *mart_views.views_of(tables)):
             self.connection.execute(view)
         self.connection.execute(f"COMMENT ON VIEW conversations IS '{views.version()}'")
 
-    def insert(self, contract: Contract, incoming_rows: pa.Table) -> None:
-        """Append rows that fit the contract.
-
-        DuckDB finds the argument by its name. A registered view would keep its rows in memory until
-        the transaction ends, even after it was unregistered.
-        """
-        make_room(self.connection, incoming_rows)
-        self.connection.execute(f'INSERT INTO raw."{contract.table}" SELECT * FROM incoming_rows')
+    def insert(self, contract: Contract, rows: pa.Table) -> None:
+        """Append rows that fit the contract."""
+        make_room(self.connection, rows)
+        duckdb_adapter.execute_with(
+            self.connection, f'INSERT INTO raw."{contract.table}" SELECT * FROM rows', rows=rows
+        )
 
     def delete(
         self,
         contract: Contract,
         gone_keys: pa.Table,
-        present: pa.Table,  # noqa: ARG002
+        present: pa.Table,
         messages: Changes | None = None,
     ) -> int:
         """Remove rows by their keys, from the table and from quarantine.
 
         Args:
             contract: Their table.
-            gone_keys: The keys, as `changed_keys` gives them.
-            present: Rows of the primary database that have these keys now, not all of them perhaps.
-            messages: Told where the removed rows were, if these are messages.
+            gone_keys: The keys, as `changed_keys` returns them.
+            present: Some of the current rows of the primary database with these keys.
+            messages: Notes the rows before they are removed, if they are messages.
 
         Returns:
-            How many were removed from both.
+            How many rows were removed from both.
         """
         table = f'raw."{contract.table}"'
         deleted = 0
-        # A row id is a number: this reads a twentieth of what looking for the keys does.
-        by_rowid = [("present", f't."{contract.rowid}" = k."{contract.rowid}"')]
+        # Comparing row ids, which are numbers, reads a twentieth of what comparing keys reads.
+        by_rowid = [(present, f't."{contract.rowid}" = k."{contract.rowid}"')]
         by_key = " AND ".join(
             ["k.fits"]
             + [f't."{name}" IS NOT DISTINCT FROM k.k{i}' for i, name in enumerate(contract.key)]
         )
-        # DuckDB finds `present` and `gone_keys` by their names, in this very function.
-        for keys, same in (*(by_rowid if contract.rowid else ()), ("gone_keys", by_key)):
+        for keys, same in (*(by_rowid if contract.rowid else ()), (gone_keys, by_key)):
             if deleted >= gone_keys.num_rows:
                 break
-            if messages is not None:  # with RETURNING, DuckDB reads every column of such rows
-                old_rows = self.connection.execute(
-                    f"SELECT {PLACED_BY} FROM {table} t SEMI JOIN {keys} k ON {same}"
+            if messages is not None:  # RETURNING would read every column of the rows
+                old_rows = duckdb_adapter.execute_with(
+                    self.connection,
+                    f"SELECT {PLACED_BY} FROM {table} t SEMI JOIN rows k ON {same}",
+                    rows=keys,
                 )
-                messages.went(old_rows.to_arrow_table())
+                messages.note_removed(old_rows.to_arrow_table())
             deleted += _count(
-                self.connection.execute(f"DELETE FROM {table} t USING {keys} k WHERE {same}")
+                duckdb_adapter.execute_with(
+                    self.connection, f"DELETE FROM {table} t USING rows k WHERE {same}", rows=keys
+                )
             )
-        return deleted + self.release(
-            "table_name = ? AND row_key IN (SELECT row_key FROM gone_keys)",
-            [contract.table],
-            gone_keys,
-        )
+        return deleted + self.release(contract.table, "IN (SELECT row_key FROM rows)", gone_keys)
 
-    def release(
-        self,
-        condition: str,
-        parameters: Sequence[str],
-        gone_keys: pa.Table | None = None,  # noqa: ARG002 - DuckDB finds it by its name
-    ) -> int:
-        """Remove rows from quarantine, and return how many."""
-        found = self.connection.execute(
-            f"DELETE FROM quarantine.misfits WHERE {condition} RETURNING table_name, row_key",
-            parameters,
+    def release(self, table: str, condition: str, rows: pa.Table | None = None) -> int:
+        """Remove rows of a table from quarantine, by a condition on `row_key`; return how many."""
+        found = duckdb_adapter.execute_with(
+            self.connection,
+            f"DELETE FROM quarantine.misfits WHERE table_name = ? AND row_key {condition} "
+            "RETURNING row_key",
+            [table],
+            rows=rows,
         ).fetchall()
         return len(set(found))
 
     def quarantine(self, misfits: Sequence[Misfit]) -> None:
-        """Keep the names of rows that do not fit, with the reason."""
-        set_aside = pa.Table.from_pylist([asdict(misfit) for misfit in misfits])  # noqa: F841
-        self.connection.execute(
+        """Add misfits to the quarantine."""
+        duckdb_adapter.execute_with(
+            self.connection,
             'INSERT INTO quarantine.misfits SELECT "table", row_key, "column", reason, value '
-            "FROM set_aside"
+            "FROM rows",
+            rows=pa.Table.from_pylist([asdict(misfit) for misfit in misfits]),
         )
 
     def misfits(self) -> dict[str, set[str]]:
-        """Give the keys of the rows in quarantine, by table."""
+        """Return the names of the rows in quarantine, by table."""
         found: dict[str, set[str]] = {}
         for table, key in self.connection.execute(
             "SELECT table_name, row_key FROM quarantine.misfits"
@@ -229,20 +225,21 @@ class Warehouse:
 
     @property
     def has_unexplained(self) -> bool:
-        """Whether rows do not fit any more, though nothing has recorded a change of them."""
+        """Whether rows do not fit any more although the feed recorded no change of them."""
         row = self.connection.execute("SELECT count(*) > 0 FROM quarantine.unexplained").fetchone()
         return bool(row and row[0])
 
     def note_unexplained(self, table: str, keys: Iterable[str]) -> None:
-        """Note such rows, until they fit again or a person has acknowledged them."""
-        noted = pa.table({"row_key": pa.array(list(keys), pa.string())})  # noqa: F841
-        self.connection.execute(
-            "INSERT INTO quarantine.unexplained SELECT ?, row_key, ? FROM noted",
+        """Record unexplained rows, until they fit again or a person has acknowledged them."""
+        duckdb_adapter.execute_with(
+            self.connection,
+            "INSERT INTO quarantine.unexplained SELECT ?, row_key, ? FROM rows",
             [table, self.generation + 1],
+            rows=pa.table({"row_key": pa.array(list(keys), pa.string())}),
         )
 
     def explain(self, *, everything: bool) -> None:
-        """Forget the notes of rows that fit again, or all of them."""
+        """Remove the records of unexplained rows that fit again, or all of these records."""
         self.connection.execute(
             "DELETE FROM quarantine.unexplained WHERE ? OR (table_name, row_key) NOT IN "
             "(SELECT (table_name, row_key) FROM quarantine.misfits)",
@@ -250,14 +247,14 @@ class Warehouse:
         )
 
     def is_empty(self, table: str, column: str) -> bool:
-        """Say whether a column of `raw` holds nothing but NULL."""
+        """Return whether a column of `raw` holds nothing but NULL."""
         row = self.connection.execute(f'SELECT count("{column}") FROM raw."{table}"').fetchone()
         return row == (0,)
 
     def advance(
         self, cursor: Cursor, generation: int, *, mode: str, seconds: float, changes: object
     ) -> None:
-        """Note what was done and how far the feed was read."""
+        """Record a run with its duration and changes, and the cursor that the feed was read to."""
         self.connection.execute("DELETE FROM meta.state")
         self.connection.execute(
             "INSERT INTO meta.state (generation, database_id, seq, anchor, synced_at) "
@@ -272,12 +269,10 @@ class Warehouse:
     def close(self) -> None:
         """Release the file, so that it can be copied.
 
-        What little changed is left in the write-ahead log; see `aico_lab.etl.snapshots`.
+        Small changes stay in the write-ahead log; see `aico_lab.etl.snapshots`.
         """
-        log = snapshots.log(self._path)
-        if self._path.stat().st_mtime_ns != self._opened or (
-            log.exists() and log.stat().st_size > LARGEST_LOG
-        ):
+        log = snapshots.log(self._file.path)
+        if self._file.is_written or (log.exists() and log.stat().st_size > LARGEST_LOG):
             self.connection.execute("CHECKPOINT")
         self.connection.close()
 
@@ -287,9 +282,9 @@ def open_warehouse(path: Path, key: str | None, *, temporary: Path) -> Iterator[
     """Open the writer's database, and release its file at the end.
 
     Raises:
-        StorageError: DuckDB cannot open the file, or refused something inside the block.
+        StorageError: DuckDB cannot open the file, or a statement inside the block failed.
     """
-    with os_errors(temporary):  # a writer that was killed could not remove what it had spilled
+    with os_errors(temporary):  # a writer that was killed left its spilled data
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(mode=0o700, parents=True)
     adapter = duckdb_adapter.DuckDBAdapter(
@@ -299,7 +294,7 @@ def open_warehouse(path: Path, key: str | None, *, temporary: Path) -> Iterator[
     path.chmod(0o600)
     try:
         with duckdb_adapter.translated(path.name):
-            # It is `close` that decides when the log goes into the file.
+            # `Warehouse.close` decides when the log is written into the file.
             connection.execute("PRAGMA disable_checkpoint_on_shutdown")
             connection.execute("SET wal_autocheckpoint = '1TB'")
             yield Warehouse(connection, path)

@@ -1,1 +1,1 @@
-"""Tables that most questions start from, kept up to date with every sync."""
+"""The tables from which most questions start; every sync brings them up to date."""

@@ -1,7 +1,7 @@
-"""Write the definitions as DuckDB's SQL into a file, so that a sync need not import Ibis.
+"""Compile the definitions to a file of DuckDB's SQL, so that a sync need not import Ibis.
 
-That takes a second, and most syncs are done in less. A test says that the file is up to date;
-`python -m aico_lab.mart.compiler` makes it so.
+The import takes a second, longer than most syncs. A test fails if the file is out of date;
+`python -m aico_lab.mart.compiler` writes it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DUCKDB_TYPES: Final = {
 
 @functools.cache
 def tables() -> dict[str, ir.Table]:
-    """Return the tables of `mart`, out of messages that are called `slice`."""
+    """Return the tables of `mart` as expressions over a table of messages that is named `slice`."""
     messages = ibis.table(definitions.MESSAGES, name="slice")
     return {
         "messages": messages,
@@ -42,7 +42,7 @@ def tables() -> dict[str, ir.Table]:
 
 @functools.cache
 def schemas() -> dict[str, dict[str, str]]:
-    """Return the columns of every table of `mart`, with their types as Ibis names them."""
+    """Return the columns of every table of `mart`, with Ibis' names of their types."""
     return {
         name: {column: str(type_).removeprefix("!") for column, type_ in table.schema().items()}
         for name, table in tables().items()
@@ -50,7 +50,7 @@ def schemas() -> dict[str, dict[str, str]]:
 
 
 def compiled() -> str:
-    """Return what belongs into the file: each table's columns, and the query that fills it."""
+    """Return the content of the file: each table's columns, and the query that fills it."""
     queries = {name: table for name, table in tables().items() if name != "messages"}
     sections = {
         f"columns of {name}": ",\n".join(f"{column} {_DUCKDB_TYPES[type_]}"

@@ -1,7 +1,7 @@
-"""What questions about conversations start from, each table declared once for every engine.
+"""The tables of `mart`, from which questions about conversations start, declared for all engines.
 
-A sync puts the messages in their places (`aico_lab.mart.places`) and counts their words; from there
-on these are Ibis expressions, of operations that are equal on DuckDB and on Spark.
+A sync computes the place of each message (`aico_lab.mart.places`) and counts its words; the rest
+are Ibis expressions of operations that are equal on DuckDB and on Spark.
 """
 
 from __future__ import annotations
@@ -32,40 +32,40 @@ MESSAGES: Final = {
     "is_question": "boolean",
     "sentiment_score": "float64",
 }
-"""Messages of the user's and the companion's side, measured.
+"""The columns of the measured messages of the user's and the companion's side.
 
-They are in order of their time, and of their arrival within a microsecond; `msg_idx`, `turn_idx`
-and `session_idx` count from 0 in each conversation.
+Messages are ordered by time, and within a microsecond by arrival; `msg_idx`, `turn_idx` and
+`session_idx` count from 0 in each conversation.
 
-`user_id` is the person. Of a message of the companion that is whom it names, if they wrote before,
-as a user, in the same conversation; else who wrote last before; until somebody has written, whom
-the conversation's first message names.
+`user_id` is the person. A message by the companion belongs to the person it names, if that person
+wrote before, as a user, in the same conversation; else to the person who wrote last; and until
+somebody has written, to the person named by the conversation's first message.
 
 A session begins with the first message, and after a silence longer than `SESSION_GAP_MS`. A turn
-begins with a session, with a change of side, where another person goes on, and where the companion
+begins with a session, with a change of side, when another person writes, and when the companion
 turns to another person. `gap_ms` is the silence before the message.
 
-A message is an answer if the last one before it, of those between its person and the companion, is
-of the other side. `reply_ms` is the time since that one, and `recorded_ms` the recorded response
-time; both are NULL of other messages. The first message by a user answers what the companion wrote
-before, whomever that named.
+A message is a reply if the last message before it between its person and the companion is by the
+other side. `reply_ms` is the time since that message, and `recorded_ms` the response time that the
+source recorded; both are NULL for other messages. The first message by a user in a conversation
+replies to the companion's message before it, whomever that message names.
 
-`n_words` is NULL of a message in a script without spaces between words: see `aico_lab.mart.text`.
+`n_words` is NULL in scripts without spaces between words: see `aico_lab.mart.text`.
 """
 
 
 def starts_session_after(gap_ms: ir.IntegerValue, longest_ms: int) -> ir.BooleanValue:
-    """Whether a message begins a session, by the silence before it."""
+    """Return whether a message begins a session, from the silence before it in milliseconds."""
     return gap_ms.isnull() | (gap_ms > longest_ms)
 
 
 def turns(messages: ir.Table) -> ir.Table:
-    """What one side wrote before the other one, or a long silence: `turn_idx` of `MESSAGES`.
+    """Return the turns: messages of one side until the other side writes, or a long silence.
 
-    `reply_ms` and `recorded_ms` are those of its first message: no other one is an answer.
+    `reply_ms` and `recorded_ms` are those of the first message: no other message is a reply.
     """
     return messages.group_by("conversation_id", "turn_idx").agg(
-        # The same in all of its messages.
+        # The same in all messages of a turn.
         session_idx=messages.session_idx.arbitrary(),
         user_id=messages.user_id.arbitrary(),
         role=messages.role.arbitrary(),
@@ -79,10 +79,10 @@ def turns(messages: ir.Table) -> ir.Table:
 
 
 def sessions(messages: ir.Table) -> ir.Table:
-    """Messages of a conversation without a long silence between them: `session_idx` of `MESSAGES`.
+    """Return the sessions: messages of a conversation without a long silence between them.
 
-    In a channel of several people `user_id` is the first by name of those who wrote; it is whom
-    the companion wrote to where nobody did.
+    In a channel of several people `user_id` is the first, in alphabetical order, of the people who
+    wrote; if nobody wrote, of the people to whom the companion wrote.
     """
     by_user = messages.role == "user"
     first, last = messages.msg_idx.min(), messages.msg_idx.max()
@@ -107,7 +107,7 @@ def sessions(messages: ir.Table) -> ir.Table:
 
 
 def daily(messages: ir.Table, day: ir.IntegerValue) -> ir.Table:
-    """What each side of a conversation wrote on a day, counted from 1970-01-01."""
+    """Return the amounts of each side, person and day of a conversation; 1970-01-01 is day 0."""
     return (
         messages.mutate(day=day)
         .group_by("conversation_id", "channel_id", "user_id", "role", "day")
@@ -118,7 +118,7 @@ def daily(messages: ir.Table, day: ir.IntegerValue) -> ir.Table:
 def _amounts() -> dict[str, ir.Deferred]:
     return {
         "n_messages": _.count(),
-        # Of the messages whose words can be told: all but `n_unsegmented`.
+        # In the messages whose words can be counted: all but `n_unsegmented`.
         "n_words": ibis.coalesce(_.n_words.sum(), 0),
         "n_unsegmented": _.n_words.isnull().cast("int64").sum(),
         "n_chars": _.n_chars.sum(),

@@ -1,8 +1,8 @@
-"""The place of each message in its conversation: its person, turn, session and silences.
+"""Compute the place of each message in its conversation: its person, turn, session and silences.
 
-Everything follows from messages in their order, so one sorting and a few passes over columns of
-numbers give it; the same by windows in SQL, which sort once for each of them, took five times as
-long. What the places mean is said in `aico_lab.mart.definitions.MESSAGES`.
+Everything follows from the order of the messages, so one sort and a few passes over columns of
+numbers suffice; SQL windows, which sort once each, took five times as long. The places are defined
+in `aico_lab.mart.definitions.MESSAGES`.
 """
 
 from __future__ import annotations
@@ -19,29 +19,28 @@ if TYPE_CHECKING:
     Truths = NDArray[np.bool_]
 
 SESSION_GAP_MS: Final = 30 * 60 * 1000
-"""A longer silence ends a session, and with it a turn. Thirty minutes are what web analytics and
-chat-analytics use; `sessions` of the metrics takes another one."""
+"""A longer silence ends a session, and with it a turn. Thirty minutes are the convention of web
+analytics and chat-analytics; the metric `sessions` can be given another silence."""
 
 COLUMNS: Final = ("id", "conversation", "author", "by_user", "earlier", "ts_us", "ts_ms")
-"""Columns of the messages that are to be placed, those of the user's and of the companion's side.
+"""Columns of the messages to be placed, which are those of the user's and the companion's side.
 
-Conversations and people are numbers, and 0 is nobody; `author` is whom the message names.
+Conversations and people are numbers; person 0 is nobody. `author` is the person the message names.
 
-`earlier` messages have their place already, and the others count on from them: of each conversation
-the last message by, and the last one to, each person. They are in their order by `ts_us` and `id`,
-before all others, and name their person.
+`earlier` messages already have a place, from which the others count on: in each conversation, the
+last message by each person and the last message to each person. `ts_us` and `id` sort them before
+all others, and `author` is their person.
 """
 
-
 PORTION: Final = 122_880
-"""Rows that DuckDB inserts in one of its threads: a row group of its own."""
+"""Rows of a record batch: DuckDB's own row group, which one of its threads inserts."""
 
 
 def place_people(talk: pa.Table) -> pa.Table:
-    """Return whole conversations with the place of each message, and with its `person` by name.
+    """Return the messages of whole conversations with their places, and their `person` by name.
 
     Args:
-        talk: With `COLUMNS` but `author`, for which it has names in `user_id`.
+        talk: `COLUMNS` with names in `user_id` instead of numbers in `author`.
     """
     named = talk["user_id"].combine_chunks().dictionary_encode()
     author = named.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64) + 1
@@ -59,13 +58,13 @@ def place_people(talk: pa.Table) -> pa.Table:
 
 
 def places(messages: pa.Table) -> pa.Table:
-    """Return the places of the messages that are not `earlier`, in the order in which they come.
+    """Return the places of the messages that are not `earlier`, in the order of the rows.
 
-    Their numbers count on from 0 after the earlier ones; one that goes on with the last turn, or
-    session, of these has -1.
+    Messages, turns and sessions after the earlier ones count from 0; a message that continues the
+    last earlier turn or session has -1.
 
     Args:
-        messages: With `COLUMNS`, in any order, none of them NULL.
+        messages: `COLUMNS` without NULL; the rows are in any order.
     """
     columns = {name: messages[name].to_numpy() for name in COLUMNS}
     order = np.lexsort((columns["id"], columns["ts_us"], columns["conversation"]))
@@ -74,15 +73,15 @@ def places(messages: pa.Table) -> pa.Table:
     )
     here = np.arange(len(order))
     begins = _differs(conversation)
-    first = np.maximum.accumulate(np.where(begins, here, 0))  # of the conversation of each message
+    first = np.maximum.accumulate(np.where(begins, here, 0))  # of the same conversation
     before = np.maximum(here - 1, 0)
     gap_ms = ts_ms - ts_ms[before]
 
     names = by_user | _addressed(conversation, author, by_user, earlier)
-    # Who wrote last; until somebody has written, whom the conversation's first message names.
+    # The last person who wrote; before anybody has, the one the conversation's first message names.
     writer = author[np.maximum.accumulate(np.where(by_user | begins, here, 0))]
     person = np.where(names, author, writer)
-    # Between two messages of the companion nobody wrote: the writer is the same for both.
+    # Nobody writes between two messages of the companion, so both have the same writer.
     person_before = np.where(names[before], author[before], writer)
 
     starts_session = begins | (gap_ms > SESSION_GAP_MS)
@@ -110,7 +109,7 @@ def places(messages: pa.Table) -> pa.Table:
 
 
 def _addressed(conversation: Numbers, author: Numbers, by_user: Truths, earlier: Truths) -> Truths:
-    """Say which messages by the companion name a person who wrote before in the conversation."""
+    """Return which of the companion's messages name an earlier writer of the conversation."""
     addressed = earlier & ~by_user
     naming = np.flatnonzero(~by_user & ~earlier & (author > 0))
     if not len(naming):
@@ -128,15 +127,15 @@ def _addressed(conversation: Numbers, author: Numbers, by_user: Truths, earlier:
 def _replies(
     conversation: Numbers, person: Numbers, begins: Truths, by_user: Truths, ts_ms: Numbers
 ) -> tuple[Numbers, Truths]:
-    """Return the time since the last message between a person and the companion, either way.
+    """Return the time since the previous message between the same person and the companion.
 
     Returns:
-        The milliseconds, and whether that message was by the other side.
+        The milliseconds, and whether the previous message was by the other side.
     """
     here = np.arange(len(person))
     last, alone = here - 1, begins.copy()
     changes = ~begins & (person != person[np.maximum(last, 0)])
-    if changes.any():  # several people write there, whose messages are between each other's
+    if changes.any():  # messages of several people alternate
         several = np.flatnonzero(np.isin(conversation, conversation[changes]))
         by_person = several[np.lexsort((person[several], conversation[several]))]
         last[by_person[1:]] = by_person[:-1]
@@ -146,13 +145,13 @@ def _replies(
 
 
 def _differs(values: Numbers) -> Truths:
-    """Say which values differ from the one before, as the first one does."""
+    """Return which values differ from the value before; the first value counts as different."""
     differs = np.ones(len(values), np.bool_)
     np.not_equal(values[1:], values[:-1], out=differs[1:])
     return differs
 
 
 def _count(what: Truths, first: Numbers) -> Numbers:
-    """Count from 0 what holds, up to and with each message, in each conversation."""
+    """Count the true values up to each message of a conversation, the message included, minus 1."""
     so_far = np.cumsum(what, dtype=np.int64)
     return so_far - so_far[first] + what[first] - 1

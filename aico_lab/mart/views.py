@@ -1,4 +1,4 @@
-"""What `mart` shows of rows that lie in `raw` already: no text is stored twice."""
+"""Views of `mart` over the rows of `raw`, so that no text is stored twice."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ WORDS: Final = f"""CREATE OR REPLACE VIEW mart.words AS
         SELECT m.*, {words(_TEXT)} AS words
         FROM mart.messages m JOIN raw.messages r USING (id) WHERE n_words > 0
     )"""
-"""Every word of every message whose words can be told, in small letters, in Unicode's form NFC and
+"""Every word of every message whose words can be counted, in lower case, in Unicode's form NFC and
 with one kind of apostrophe; `position` counts from 0 in each message."""
 
 TEXTS: Final = """CREATE OR REPLACE VIEW mart.texts AS
     SELECT
         m.id, m.conversation_id, m.channel_id, m.user_id, m.role, m.ts_ms, m.msg_idx, r.content
     FROM mart.messages m JOIN raw.messages r USING (id)"""
-"""What was written, for what is not found by words alone."""
+"""The texts of messages, for questions that words alone do not answer."""
 
 PROFILES: Final = """CREATE OR REPLACE VIEW mart.profiles AS
     SELECT
         profile_id, user_id AS profile_user_id, version, epoch_ms(active_from) AS active_from_ms,
         epoch_ms(active_until) AS active_until_ms
     FROM raw.personality_profiles"""
-"""Every version of a companion's personality, whatever its traits; for everybody where
-`profile_user_id` is NULL, and still valid where `active_until_ms` is."""
+"""Every version of a companion's personality, whatever its traits. A NULL `profile_user_id` means
+that it is for everybody, and a NULL `active_until_ms` that it is still active."""
 
 TRAITS: Final = """CREATE OR REPLACE VIEW mart.traits AS
     SELECT
@@ -49,20 +49,20 @@ TRAITS: Final = """CREATE OR REPLACE VIEW mart.traits AS
     FROM raw.personality_profiles p, json_each(p.traits) t
     WHERE json_type(p.traits) = 'OBJECT'
         AND json_type(t.value) IN ('BIGINT', 'UBIGINT', 'DOUBLE')"""
-"""The traits of every version of a companion's personality that are numbers; still valid where
-`active_until_ms` is NULL."""
+"""The numeric traits of every version of a companion's personality; a NULL `active_until_ms` means
+that the version is still active."""
 
 FEEDBACK: Final = """CREATE OR REPLACE VIEW mart.feedback AS
     SELECT
         event_id, user_id, conversation_id, message_id, kind, name, value,
         epoch_ms(timestamp) AS ts_ms
     FROM raw.feedback_events"""
-"""What people said about messages and conversations."""
+"""People's feedback on messages and conversations."""
 
 PREFERENCES: Final = """CREATE OR REPLACE VIEW mart.preference_changes AS
     SELECT change_id, user_id, preference_key, value, epoch_ms(changed_at) AS ts_ms
     FROM raw.preference_changes"""
-"""What people set their preferences to, in the order of `change_id`; NULL where one was removed."""
+"""New values of people's preferences, in order of `change_id`; NULL if a preference was removed."""
 
 VIEWS: Final = (
     (WORDS, "messages", {"id", "content"}),
@@ -89,11 +89,11 @@ VIEWS: Final = (
         {"change_id", "user_id", "preference_key", "value", "changed_at"},
     ),
 )
-"""Each with the table and the columns of `raw` that it needs."""
+"""Each view with the table and the columns of `raw` that it needs."""
 
 
 def views_of(tables: Mapping[str, Collection[str]]) -> Iterator[str]:
-    """Return the views that the tables of `raw` allow: another program may have changed them."""
+    """Yield the views whose columns `raw` has: another program may have changed the tables."""
     for view, table, needed in VIEWS:
         if needed.issubset(tables.get(table, ())):
             yield view
