@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Self
 
 from aico_lab.config import Settings, source_key
 from aico_lab.errors import DatabaseLocked, HomeError, NeverSynced, StorageError
@@ -34,15 +34,23 @@ if TYPE_CHECKING:
     from aico_lab.rescoring import RescoreResult
     from aico_lab.sources.records import Batch
 
-_MOVED: Final = {
-    "adapter": "storage.adapter",
-    "open_primary": "storage.open_primary",
-    "report_file": "reports.page",
-    "report_runs": "reports.list",
-    "run_report": "reports.run",
-    "vectors": "memories.index",
-}
-"""Former attributes of a lab, with their present places."""
+
+class _Moved:
+    """A former attribute of `Lab` that says where it is now.
+
+    A `__getattr__` would do the same, but IPython completes nothing of a class that has one.
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, lab: object, owner: type) -> Self:
+        if lab is None:
+            return self
+        raise AttributeError(f"lab.{self._name} is lab.{self._where} now.")
 
 
 class Lab:
@@ -460,10 +468,12 @@ class Lab:
             self.__dict__.pop(part, None)
         self.storage.close()
 
-    def __getattr__(self, name: str) -> Any:
-        if name in _MOVED:
-            raise AttributeError(f"lab.{name} was renamed: use lab.{_MOVED[name]}.")
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    adapter = _Moved("storage.adapter")
+    open_primary = _Moved("storage.open_primary")
+    report_file = _Moved("reports.page")
+    report_runs = _Moved("reports.list")
+    run_report = _Moved("reports.run")
+    vectors = _Moved("memories.index")
 
     def __repr__(self) -> str:
         if self.storage.closed:

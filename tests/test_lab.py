@@ -9,6 +9,9 @@ from unittest.mock import Mock
 import altair as alt
 import polars as pl
 import pytest
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
 
 from aico_lab import home as home_module
 from aico_lab.domain import Memory, User
@@ -207,3 +210,22 @@ def test_a_name_that_moved_says_where_it_went(lab, former, now):
         getattr(lab, former)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         lab.nonsense  # noqa: B018
+
+
+@pytest.mark.slow
+def test_ipython_completes_what_a_lab_hands_out(lab):
+    """It refuses to look into attributes of a class that has a `__getattr__`."""
+    shell = InteractiveShell(
+        config=Config({"IPCompleter": {"use_jedi": False}, "HistoryManager": {"enabled": False}}),
+        user_ns={"lab": lab},
+    )
+    with provisionalcompleter():
+        found = {
+            text: {one.text.strip(".") for one in shell.Completer.completions(text, len(text))}
+            for text in ("lab.", "lab.metrics.", "lab.reports.", "lab.cache.", "lab.memories.")
+        }
+    assert {"metrics", "reports", "sql"} <= found["lab."]
+    assert "reply_latency" in found["lab.metrics."]
+    assert "run" in found["lab.reports."]
+    assert "store" in found["lab.cache."]
+    assert "index" in found["lab.memories."]
