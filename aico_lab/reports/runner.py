@@ -8,10 +8,8 @@ such as its history, are in that folder too.
 from __future__ import annotations
 
 import html
-import json
 import logging
 import os
-import sys
 import time
 import warnings
 from contextlib import contextmanager
@@ -32,6 +30,7 @@ from aico_lab.reports.html import export_html
 from aico_lab.reports.kernel import COMMAND
 from aico_lab.reports.parameters import bind, read_parameters
 from aico_lab.reports.records import PRIVATE
+from aico_lab.reports.redaction import Redactor, forget_this_machine
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # deprecations in what papermill imports
@@ -42,7 +41,6 @@ with warnings.catch_warnings():
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-_REDACTED: Final = "•••"
 _STARTING: Final = 60  # seconds within which a kernel answers on a busy machine
 _CHATTY: Final = ("papermill", "traitlets")  # loggers
 
@@ -97,7 +95,7 @@ def run_notebook(
         HomeNotWritable: The destination cannot be written.
     """
     values = bind(read_parameters(notebook), parameters)
-    redactor = _Redactor(secrets)
+    redactor = Redactor(secrets)
     result = destination / notebook.name
     page = result.with_suffix(".html")
     began = time.monotonic()
@@ -117,7 +115,7 @@ def run_notebook(
             on_cell=on_cell,
         )
         node = redactor.clean(_read(executed))
-        _forget_this_machine(node)
+        forget_this_machine(node)
         if problem is not None:
             problem = type(problem)(redactor.redact(str(problem)))
             _put_on_top(node, str(problem))
@@ -255,52 +253,6 @@ def _read(path: Path) -> nbformat.NotebookNode:
 
 def _runs(cell: nbformat.NotebookNode) -> bool:
     return cell.cell_type == "code" and bool(cell.source.strip())
-
-
-class _Redactor:
-    """Replaces secrets by dots, also in the forms in which Python, JSON and HTML quote them."""
-
-    def __init__(self, secrets: Collection[str]) -> None:
-        forms = {
-            form
-            for secret in secrets
-            for form in (
-                secret,
-                repr(secret)[1:-1],
-                json.dumps(secret)[1:-1],
-                json.dumps(secret).replace("<", "\\u003c")[1:-1],  # as charts.py writes it
-                html.escape(secret),
-            )
-            if secret
-        }
-        # The longest first, since one secret may be part of another.
-        self._forms = sorted(forms, key=len, reverse=True)
-
-    def redact(self, text: str) -> str:
-        for form in self._forms:
-            text = text.replace(form, _REDACTED)
-        return text
-
-    def clean(self, value: Any) -> Any:
-        """Return a notebook, or a part of one, with all texts and keys redacted."""
-        if isinstance(value, str):
-            return self.redact(value)
-        if isinstance(value, list):
-            return [self.clean(item) for item in value]
-        if isinstance(value, dict):
-            return type(value)(
-                {self.redact(name): self.clean(item) for name, item in value.items()}
-            )
-        return value
-
-
-def _forget_this_machine(node: nbformat.NotebookNode) -> None:
-    for name in ("input_path", "output_path"):
-        node.metadata.papermill[name] = Path(node.metadata.papermill[name]).name
-    for cell in node.cells:
-        for output in cell.get("outputs", []):
-            if output.output_type == "error":
-                output.traceback = [line.replace(sys.prefix, "…") for line in output.traceback]
 
 
 def _put_on_top(node: nbformat.NotebookNode, sentence: str) -> None:

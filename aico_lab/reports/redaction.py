@@ -1,0 +1,64 @@
+"""Remove secrets, and the names of folders of this machine, from an executed notebook."""
+
+from __future__ import annotations
+
+import html
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import nbformat
+
+_REDACTED: Final = "•••"
+
+
+class Redactor:
+    """Replaces secrets by dots, also in the forms in which Python, JSON and HTML quote them."""
+
+    def __init__(self, secrets: Collection[str]) -> None:
+        forms = {
+            form
+            for secret in secrets
+            for form in (
+                secret,
+                repr(secret)[1:-1],
+                json.dumps(secret)[1:-1],
+                json.dumps(secret).replace("<", "\\u003c")[1:-1],  # as charts.py writes it
+                html.escape(secret),
+            )
+            if secret
+        }
+        # The longest first, since one secret may be part of another.
+        self._forms = sorted(forms, key=len, reverse=True)
+
+    def redact(self, text: str) -> str:
+        """Return a text without secrets."""
+        for form in self._forms:
+            text = text.replace(form, _REDACTED)
+        return text
+
+    def clean(self, value: Any) -> Any:
+        """Return a notebook, or a part of one, with all texts and keys redacted."""
+        if isinstance(value, str):
+            return self.redact(value)
+        if isinstance(value, list):
+            return [self.clean(item) for item in value]
+        if isinstance(value, dict):
+            return type(value)(
+                {self.redact(name): self.clean(item) for name, item in value.items()}
+            )
+        return value
+
+
+def forget_this_machine(node: nbformat.NotebookNode) -> None:
+    """Remove paths of this machine from the metadata and tracebacks of a notebook."""
+    for name in ("input_path", "output_path"):
+        node.metadata.papermill[name] = Path(node.metadata.papermill[name]).name
+    for cell in node.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                output.traceback = [line.replace(sys.prefix, "…") for line in output.traceback]
