@@ -35,7 +35,7 @@ from aico_lab.schema import (
     register_schema,
 )
 from aico_lab.schema.drift import Drift
-from aico_lab.schema.status import read_status, verify
+from aico_lab.schema.status import read_status, verify_schema
 from tests.conftest import plain_text_files
 from tests.messages import START, add, message
 from tests.test_plugins import KEY, everything, master
@@ -101,7 +101,7 @@ def test_drift_is_reported_by_name(connection):
     assert drift.added == ("table mine", "trigger spy")
     assert drift.missing == ("index messages_by_user", "trigger conversations_insert")
     assert drift.changed == ("table notes", "view conversations")
-    assert not verify(notes, connection).ok
+    assert not verify_schema(notes, connection).ok
 
 
 def test_the_same_definition_written_otherwise_is_no_drift(connection):

@@ -172,7 +172,7 @@ def verify(
 ) -> None:
     """Check that the database is sound and that its schema is as applied."""
     from aico_lab.schema import SchemaRegistry
-    from aico_lab.schema.status import verify as verify_schema
+    from aico_lab.schema.status import verify_schema
 
     with _as_it_is(home, key_file) as connection:
         result = verify_schema(SchemaRegistry.default, connection)

@@ -74,7 +74,7 @@ def read_status(registry: SchemaRegistry, connection: Connection) -> list[Schema
     ]
 
 
-def verify(registry: SchemaRegistry, connection: Connection) -> Verification:
+def verify_schema(registry: SchemaRegistry, connection: Connection) -> Verification:
     """Check versions, checksums, the live schema, and the integrity of the database."""
     waiting: dict[str, int] = {}
     drift = Drift()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aico_lab.schema.versions import SchemaVersion
 
 _HAPPENED = "INSERT INTO preference_changes (user_id, preference_key, old_value, value, changed_at)"
+# As in the applied versions, whatever `aico_lab.adapters.libsql.NOW` becomes.
 _NOW = "strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z'"
 
 SYSTEM = {
