@@ -139,5 +139,5 @@ def test_metrics_sql_and_pandas_find_the_same_rows(tmp_path):
 def test_rows_that_differ_stop_the_benchmark():
     rows = pl.DataFrame({"n": [1, 2], "mean": [0.5, None]})
     metrics_jobs._compare("same", rows, rows.reverse())
-    with pytest.raises(RuntimeError, match="turns is not the same"):
+    with pytest.raises(RuntimeError, match="answers to turns differ"):
         metrics_jobs._compare("turns", rows, rows.with_columns(n=pl.lit(1)))

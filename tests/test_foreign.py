@@ -725,7 +725,7 @@ def test_a_file_that_stays_locked_is_given_up(lab, shop, monkeypatch):
 
 
 FOREIGN = [
-    ('CREATE TABLE t ("a""b" INTEGER)', SourceUnreadable, "no name that the warehouse can take"),
+    ('CREATE TABLE t ("a""b" INTEGER)', SourceUnreadable, "warehouse cannot use .* as a name"),
     ("CREATE TABLE t (at TEXT)", InvalidValue, "holds neither numbers nor times"),
 ]
 

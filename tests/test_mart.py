@@ -616,7 +616,7 @@ def test_all_messages_are_placed_in_memory_that_does_not_grow_with_them(warehous
         changes = refresh.Changes(warehouse.connection, anew=True)
         changes._begin()
         warehouse.connection.execute(
-            "INSERT INTO measured SELECT id, 1, 4, false FROM raw.messages"
+            "INSERT INTO measures SELECT id, 1, 4, false FROM raw.messages"
         )
         with warehouse.memory("64MB"):
             changes.apply()

@@ -113,13 +113,13 @@ class ForeignTable:
             for column in self._contract.columns
         )
         self._connection.execute(
-            "CREATE TEMP TABLE fresh AS SELECT i.* FROM temp.incoming AS i "
+            "CREATE TEMP TABLE changed_rows AS SELECT i.* FROM temp.incoming AS i "
             f"ANTI JOIN {self._name} AS t ON {same}"
         )
         replaced = self._count(
-            f"DELETE FROM {self._name} AS t USING temp.fresh AS f WHERE {self._match('f')}"
+            f"DELETE FROM {self._name} AS t USING temp.changed_rows AS c WHERE {self._match('c')}"
         )
-        written = self._count(f"INSERT INTO {self._name} SELECT * FROM temp.fresh")
+        written = self._count(f"INSERT INTO {self._name} SELECT * FROM temp.changed_rows")
         return written, replaced
 
     def stage_keys(self, name: str, portions: Iterable[tuple[pa.Table, pa.Array]]) -> None:
