@@ -133,7 +133,7 @@ class Home:
                 raise HomeExists(f"There is a lab in {self.path} already: use it, or name another.")
             if self.primary.exists():
                 raise HomeExists(
-                    f"{self.primary} lies there without the lab.json that opens it: "
+                    f"{self.primary} exists without the lab.json that opens it: "
                     "restore that file, or name another folder with --home."
                 )
             for half_written in self.path.glob(f".{self.unfinished.name}.*"):
@@ -172,12 +172,12 @@ class Home:
             ours = there.lstrip(".").startswith((self.primary.name, self.unfinished.name))
             if there not in own and not ours:
                 raise HomeExists(
-                    f"{self.path} is not empty ({there!r} lies there): name a new or an empty "
+                    f"{self.path} is not empty (it contains {there!r}): name a new or an empty "
                     "folder with --home."
                 )
 
     def _is_made(self, who: str) -> HomeExists:
-        return HomeExists(f"The lab in {self.path} is being made by {who}: use that one.")
+        return HomeExists(f"The lab in {self.path} is being created by {who}: use that one.")
 
     def abandoned(self) -> str | None:
         """Return the id of an unfinished home in this folder, or None."""
@@ -291,7 +291,7 @@ def results_file(path: Path) -> Iterator[Path]:
     for folder in path.resolve().parents:
         notebooks = (folder / "notebooks") in path.resolve().parents
         if Home(folder).marker.exists() and not notebooks:
-            raise InvalidValue(f"{path} lies in the home {folder}: name a file elsewhere.")
+            raise InvalidValue(f"{path} is inside the home {folder}: name a file elsewhere.")
     beside = path.with_name(f".{secrets.token_hex(4)}.{path.name}")  # keeps the suffix
     with os_errors(path):
         try:

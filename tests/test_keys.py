@@ -288,7 +288,7 @@ def test_a_home_is_made_once(home):
     with pytest.raises(HomeExists):
         Lab.create(home)
     (home / "lab.json").unlink()
-    with pytest.raises(HomeExists, match="lies there without"):
+    with pytest.raises(HomeExists, match="exists without"):
         Lab.create(home)
 
 

@@ -64,7 +64,7 @@ def test_of_two_who_make_the_same_home_at_once_one_is_told(home: Path, monkeypat
     monkeypatch.setattr(home_module, "MAKING_SECONDS", 0)
     with Home(home).being_made():
         Home(home).prepare("0" * 32)
-        with pytest.raises(HomeExists, match="is being made by process"):
+        with pytest.raises(HomeExists, match="is being created by process"):
             Lab.create(home)
         assert (home / "aico.db").stat().st_mode & 0o777 == 0o600
 
@@ -206,7 +206,7 @@ def test_a_lab_says_at_a_prompt_what_it_is(lab):
     [("run_report", "lab.reports.run"), ("vectors", "lab.memories.index")],
 )
 def test_a_name_that_moved_says_where_it_went(lab, former, now):
-    with pytest.raises(AttributeError, match=f"{former} is {now} now"):
+    with pytest.raises(AttributeError, match=f"{former} was renamed: use {now}"):
         getattr(lab, former)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         lab.nonsense  # noqa: B018

@@ -304,7 +304,7 @@ def test_a_declaration_that_is_not_complete_is_an_error_of_the_program():
     top = Parameter("top", int, 3, "How many are shown.")
     assert declare(things, [top])(one).definition == "What it is."
     for missing, kept in (("n", things[1:]), ("people", things[:1])):
-        with pytest.raises(ValueError, match=f"no column {missing} "):
+        with pytest.raises(ValueError, match=f"no column {missing},"):
             declare(kept, [top])(one)
     with pytest.raises(ValueError, match=r"\['top'\], but declares other parameters"):
         declare(things)(one)

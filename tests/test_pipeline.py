@@ -80,7 +80,7 @@ def test_a_file_that_is_missing_shows_before_the_first_step(cli, tmp_path, missi
     told = cli("pipeline", "run", file)
     assert (told.returncode, told.stdout) == (1, "")
     assert "Step 2" in told.stderr
-    assert "no.file; check its name" in told.stderr
+    assert "no.file does not exist; check its name" in told.stderr
 
 
 LOAD = "[[steps]]\nrun = 'load'\npath = 'shop.db'\ntable = 'orders'"
@@ -123,8 +123,8 @@ WRONG = [
         InvalidValue,
         "fail or continue",
     ),
-    (f"{REPORT}\ntimeout = inf", InvalidValue, "a number of seconds"),
-    (f"{REPORT}\nparameters = {{ since = 'foo' }}", InvalidValue, "Step 1 .*no time"),
+    (f"{REPORT}\ntimeout = inf", InvalidValue, "at least 1 second"),
+    (f"{REPORT}\nparameters = {{ since = 'foo' }}", InvalidValue, "Step 1 .*not a time"),
     (f"{REPORT}\nparameters = {{ timezone = 'Mars' }}", InvalidValue, "no time zone"),
     (f"{REPORT}\nparameters = {{ min_people = 0 }}", InvalidValue, "fewest people"),
     ("[[steps]]\nrun = 'report'\nname = 'mine.ipynb'", UnknownName, "no notebook"),

@@ -148,7 +148,7 @@ def init(
     elif secret:
         say("Without the passphrase nobody can read the home.")
     else:
-        say("Nothing in it is encrypted.")
+        say("Its databases are not encrypted.")
 
 
 @app.command(name="import")

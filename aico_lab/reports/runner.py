@@ -169,11 +169,11 @@ def _execute(
         return NotebookFailed(f"{notebook.name} stopped in cell {error.exec_count}: {what}")
     except CellTimeoutError:
         return NotebookTimedOut(
-            f"{notebook.name} was stopped in cell {progress.number}: its time was over"
+            f"{notebook.name} was stopped in cell {progress.number}: it exceeded its timeout"
         )
     except RuntimeError as error:  # DeadKernelError, or the kernel did not start
         if time.monotonic() >= deadline:
-            return NotebookTimedOut(f"{notebook.name} was stopped: its time was over")
+            return NotebookTimedOut(f"{notebook.name} was stopped: it exceeded its timeout")
         said = str(error).strip().partition("\n")[0].rstrip(".")
         return NotebookFailed(f"{notebook.name} lost its kernel in cell {progress.number}: {said}")
     progress.finished()
@@ -247,7 +247,9 @@ def _read(path: Path) -> nbformat.NotebookNode:
         node: nbformat.NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     except nbformat.ValidationError as damaged:
         said = str(damaged).partition("\n")[0].rstrip(".")
-        raise WrongUse(f"{path.name} is damaged ({said}): save it anew in JupyterLab.") from damaged
+        raise WrongUse(
+            f"{path.name} is damaged ({said}): save it again in JupyterLab."
+        ) from damaged
     return node
 
 

@@ -153,7 +153,7 @@ def _end(given: Moment, zone: ZoneInfo) -> int:
 
 
 def _parse(name: str, given: Moment) -> date | datetime:
-    if isinstance(given, date):  # and so is every datetime
+    if isinstance(given, date):  # a datetime is a date, too
         return given
     try:
         text = given.strip()

@@ -129,7 +129,7 @@ def _draw(answer: Answer) -> Chart:
         line=pl.lit(f"mean of {_SMOOTHED} {unit}s"),
     )
     smooth = rows.filter(pl.col("smooth").is_not_null())
-    if smooth.is_empty():  # a legend of nothing has no size
+    if smooth.is_empty():  # an empty legend has no size
         return bars
     line = (
         alt.Chart(smooth)
