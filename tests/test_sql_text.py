@@ -90,7 +90,7 @@ def test_only_one_statement_is_taken(sql):
 
 @pytest.mark.parametrize("sql", ["SELECT :a", "SELECT @a", "SELECT $a"])
 def test_parameters_have_no_names(sql):
-    with pytest.raises(InvalidStatement, match=r"^Parameters have no names .* in their places\.$"):
+    with pytest.raises(InvalidStatement, match=r"^Named parameters .*: use \? for each value\.$"):
         parameters_of(sql)
 
 
