@@ -23,10 +23,11 @@ from aico_lab.etl import evolution, snapshots, views
 from aico_lab.etl.changes import changed_keys, extract_changed, mistakes_keys
 from aico_lab.etl.contract import read_contract
 from aico_lab.etl.extract import extract
-from aico_lab.etl.layout import NOTE, clear_misplaced
+from aico_lab.etl.layout import clear_misplaced
 from aico_lab.etl.misfits import count_rows
 from aico_lab.etl.portions import portions
 from aico_lab.etl.settle import settle
+from aico_lab.etl.snapshots import NOTE
 from aico_lab.etl.soundness import read_whole
 from aico_lab.etl.warehouse import open_warehouse
 from aico_lab.home import held, os_errors, remove_whole
@@ -158,6 +159,11 @@ def _sync(
                 publish=damaged,
             )
         generation = warehouse.generation
+        if damaged and not full:
+            run.warnings.append(
+                f"Snapshot {published} was missing, damaged or without a checksum, and was "
+                f"published anew as snapshot {generation}."
+            )
         if run.followed:
             _note(home, generation, _state(target, run.followed))
     if mode != "nothing":
@@ -187,8 +193,12 @@ def _up_to_date(primary: Connection, home: Home) -> int | None:
         return None
     with primary.snapshot():
         state = _state(feed.head(primary), _contracts(primary))
-    same = noted == f"{newest} {state}".encode()
-    return newest if same and snapshots.is_sound(home.snapshots, newest) else None
+    sound = (
+        noted == f"{newest} {state}".encode()
+        and snapshots.is_sound(home.snapshots, newest)
+        and snapshots.is_log_sound(home.writer, home.snapshots)
+    )
+    return newest if sound else None
 
 
 def _note(home: Home, generation: int, state: str) -> None:
@@ -234,11 +244,11 @@ def publishing(
         _sound_log(home),
         open_warehouse(home.writer, key, temporary=home.temporary / "writer") as warehouse,
     ):
+        newest, published = snapshots.newest(home.snapshots), snapshots.published(home.snapshots)
         # Else no sync would publish what a load commits before it crashes.
         with os_errors(home.warehouse):
             (home.warehouse / NOTE).unlink(missing_ok=True)
-        published = snapshots.published(home.snapshots)
-        yield warehouse, max(published, default=0)
+        yield warehouse, newest
         generation = warehouse.generation
         if generation not in published:  # new, or a crash came between commit and publication
             warehouse.close()
