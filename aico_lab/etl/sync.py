@@ -147,7 +147,13 @@ def _sync(
     acknowledge: bool,
     progress: Progress,
 ) -> SyncResult:
-    with publishing(home, key, link=not full) as (warehouse, published):
+    notes: list[tuple[int, str]] = []
+
+    def note() -> None:
+        for generation, state in notes:
+            _note(home, generation, state)
+
+    with publishing(home, key, link=not full, then=note) as (warehouse, published):
         run = _Run(primary, warehouse, progress)
         damaged = published > 0 and not snapshots.is_sound(home.snapshots, published)
         with primary.snapshot():
@@ -165,7 +171,7 @@ def _sync(
                 f"published anew as snapshot {generation}."
             )
         if run.followed:
-            _note(home, generation, _state(target, run.followed))
+            notes.append((generation, _state(target, run.followed)))
     if mode != "nothing":
         feed.try_to_acknowledge(primary, CONSUMER, target.seq)
     return SyncResult(
@@ -221,7 +227,7 @@ def _contracts(primary: Connection) -> list[Contract]:
 
 @contextmanager
 def publishing(
-    home: Home, key: str | None, *, link: bool = True
+    home: Home, key: str | None, *, link: bool = True, then: Callable[[], None] = lambda: None
 ) -> Iterator[tuple[Warehouse, int]]:
     """Write the warehouse exclusively; at the end, publish a snapshot of a new generation.
 
@@ -229,6 +235,7 @@ def publishing(
         home: The lab's folder.
         key: DuckDB's key.
         link: Whether the snapshot may share the file of an earlier one.
+        then: Called after the publication, while no other process may write.
 
     Yields:
         The writer's database, and the newest published generation (0 if there is none).
@@ -254,6 +261,7 @@ def publishing(
             warehouse.close()
             read = partial(read_whole, key=key, temporary=home.temporary, where=home.writer.name)
             snapshots.publish(home.writer, home.snapshots, generation, read=read, link=link)
+        then()
 
 
 @contextmanager
