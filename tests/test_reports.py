@@ -310,7 +310,7 @@ def test_a_run_that_cannot_be_recorded_leaves_no_folder(synced, tmp_path, monkey
     with synced.storage.adapter.connect() as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(
-            DatabaseLocked, match="another program has been writing.*run the report again"
+            DatabaseLocked, match=r"another program has been writing.*run the report again"
         ):
             synced.reports.run(notebook)
         other.execute("ROLLBACK")

@@ -256,7 +256,12 @@ def test_a_full_sync_replaces_what_is_of_the_wrong_kind(synced, cli, kind, part)
             done = cli(*command)
             assert "unexpected" not in done.stdout + done.stderr
             said = done.stderr if command == ["sync"] else ""
-            assert not said or "run `aico-lab sync --full`" in said or "anew" in said or "rebuilt" in said
+            assert (
+                not said
+                or "run `aico-lab sync --full`" in said
+                or "anew" in said
+                or "rebuilt" in said
+            )
         done = cli("sync", "--full")
         assert (done.returncode, done.stderr) == (0, "")
         assert count(lab) == 302

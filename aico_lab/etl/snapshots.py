@@ -17,8 +17,6 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import duckdb
-
 from aico_lab.adapters.duckdb import ALIAS, DuckDBAdapter, translated
 from aico_lab.adapters.duckdb_confined import check_statements, refuse_lost_results
 from aico_lab.adapters.duckdb_relation import Relation
@@ -39,6 +37,8 @@ from aico_lab.home import os_errors, sync_folder
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    import duckdb
 
     from aico_lab.home import Home
 
@@ -273,9 +273,9 @@ def _remove_unsound(folder: Path, *, except_for: Path) -> None:
     read = pinned(folder)
     known = {_inode(except_for): noted.get(except_for.name, "")}
     for generation, path in published(folder).items():
-        if path.name in noted or generation not in read:
-            if not _is_as_noted(path, noted, known):
-                _remove(path)
+        vouched_for = _is_as_noted(path, noted, known)
+        if not vouched_for and (path.name in noted or generation not in read):
+            _remove(path)
 
 
 def _remove_old(folder: Path) -> None:
