@@ -263,7 +263,8 @@ repeat repeat_row sniff_csv summary test_all_types test_vector_types unnest whic
 
 PRAGMAS = """
 all_profiling_output collations database_list database_size extension_versions functions
-metadata_info platform show show_databases show_tables show_tables_expanded storage_info table_info user_agent version
+metadata_info platform show show_databases show_tables show_tables_expanded storage_info table_info
+user_agent version
 """
 """Pragmas that DuckDB replaces by a query; `check_statements` refuses all others."""
 
