@@ -15,12 +15,13 @@ from aico_lab.errors import (
     CorruptDatabase,
     DiskFull,
     HomeNotWritable,
+    NeverSynced,
     SchemaTampered,
+    StorageError,
     SyncBusy,
 )
 from aico_lab.etl import snapshots
 from aico_lab.etl.layout import check_places
-from aico_lab.etl.pins import Pin
 from aico_lab.home import held
 from aico_lab.lab import Lab
 from aico_lab.rescoring import count_outdated
@@ -59,10 +60,7 @@ def describe(lab: Lab) -> dict[str, dict[str, object]]:
     backups = backups_of(lab.home.primary)
     with primary.snapshot():
         head = feed.head(primary)
-        cursor = _cursor(lab) if kept else None
-        waiting: int | str = head.seq - (cursor.seq if cursor else 0)
-        if cursor and not feed.continues(primary, cursor):
-            waiting = "all: aico.db was restored or replaced"
+        waiting = _waiting(lab, head)
         rows: dict[str, object] = {**_rows(lab)}
         span = _data_span(lab)
     return {
@@ -82,7 +80,7 @@ def describe(lab: Lab) -> dict[str, dict[str, object]]:
         "rows": rows,
         "data_span": span,
         "warehouse": {
-            "snapshot": max(kept) if kept else "none; run `aico-lab sync`",
+            "snapshot": snapshots.newest(lab.home.snapshots) or "none; run `aico-lab sync`",
             "snapshots kept": ", ".join(map(str, kept)) or "none",
             "changes not yet synced": waiting,
         },
@@ -177,13 +175,27 @@ def _check_encryption(lab: Lab) -> str:
     return "on"
 
 
+def _waiting(lab: Lab, head: feed.Cursor) -> int | str:
+    """Return the number of changes that the newest snapshot does not hold, or why it is unknown."""
+    try:
+        cursor = _cursor(lab)
+    except NeverSynced:
+        return head.seq
+    except StorageError as damage:
+        return f"unknown: {damage}"
+    if not feed.continues(lab.primary, cursor):
+        return "all: aico.db was restored or replaced"
+    return head.seq - cursor.seq
+
+
 def _check_warehouse(lab: Lab) -> str:
-    kept = snapshots.published(lab.home.snapshots)
-    if not kept:
+    try:
+        newest, _ = snapshots.find(lab.home.snapshots)
+    except NeverSynced:
         return "no snapshot yet; run `aico-lab sync`"
     with lab.primary.snapshot():
         head, here = feed.head(lab.primary), _rows(lab)
-    behind = f"snapshot {max(kept)} opens; `aico-lab sync` will bring it up to date"
+    behind = f"snapshot {newest} opens; `aico-lab sync` will bring it up to date"
     if _cursor(lab) != head:
         return behind
     counts = ", ".join(
@@ -199,10 +211,10 @@ def _check_warehouse(lab: Lab) -> str:
     for (table, rows), found in zip(here.items(), there, strict=True):
         if rows != found:
             raise CorruptDatabase(
-                f"{table} has {rows} rows in aico.db and {found} in snapshot {max(kept)}: "
+                f"{table} has {rows} rows in aico.db and {found} in snapshot {newest}: "
                 "run `aico-lab sync --full`."
             )
-    return f"snapshot {max(kept)} has as many rows as aico.db in every table"
+    return f"snapshot {newest} has as many rows as aico.db in every table"
 
 
 def _check_snapshots(lab: Lab) -> str:
@@ -210,13 +222,17 @@ def _check_snapshots(lab: Lab) -> str:
     check_places(lab.home)
     kept = snapshots.published(lab.home.snapshots)
     for generation, path in kept.items():
-        with contextlib.closing(Pin(lab.home, generation)):  # a running sync must not remove it
-            if path.exists():
-                lab.storage.read_whole(path, f"Snapshot {generation}")
-            if path.exists() and snapshots.is_changed(path):
+        with contextlib.closing(lab.storage.read_snapshot(generation)) as reader:
+            if not path.exists():  # removed by a running sync, which must spare pinned ones
+                continue
+            lab.storage.read_whole(path, f"Snapshot {generation}")
+            reader.connection()
+            if snapshots.is_changed(path):
                 raise CorruptDatabase(
                     f"Snapshot {generation} is damaged: run `aico-lab sync --full`."
                 )
+    if kept:
+        snapshots.find(lab.home.snapshots)
     return f"{len(kept)} kept, all readable" if kept else "none kept"
 
 

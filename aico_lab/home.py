@@ -129,8 +129,7 @@ class Home:
             HomeNotWritable: The folder cannot be written.
         """
         with os_errors(self.path), private_files():
-            if self.marker.exists():
-                raise HomeExists(f"There is a lab in {self.path} already: use it, or name another.")
+            self.refuse_lab()
             if self.primary.exists():
                 raise HomeExists(
                     f"{self.primary} exists without the lab.json that opens it: "
@@ -143,6 +142,12 @@ class Home:
                 folder.mkdir(mode=0o700, exist_ok=True)
             os.close(os.open(self.primary, os.O_CREAT | os.O_EXCL, 0o600))
 
+    def refuse_lab(self) -> None:
+        """Raise HomeExists if the folder contains a lab."""
+        with os_errors(self.path):
+            if self.marker.exists():
+                raise HomeExists(f"There is a lab in {self.path} already: use it, or name another.")
+
     @contextlib.contextmanager
     def being_made(self) -> Iterator[None]:
         """Lock the folder while this program creates a home in it.
@@ -151,6 +156,7 @@ class Home:
             HomeExists: Another program is creating it, or the folder contains other files.
             HomeNotWritable: The folder cannot be created or written.
         """
+        is_new = not self.path.exists()
         with os_errors(self.path), private_files():
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.marker.exists():
@@ -158,9 +164,23 @@ class Home:
                 self.path.chmod(0o700)
             self.temporary.mkdir(mode=0o700, exist_ok=True)
         lock = self.temporary / "init.lock"
-        with held(lock, MAKING_SECONDS, self._is_made):
-            yield
+        entered = False
+        try:
+            with held(lock, MAKING_SECONDS, self._is_made):
+                entered = True
+                yield
+        except BaseException:
+            if entered and not self.marker.exists():
+                lock.unlink(missing_ok=True)
+                self._remove_empty(is_new=is_new)
+            raise
         lock.unlink(missing_ok=True)  # programs that wait for it will find the finished home
+
+    def _remove_empty(self, *, is_new: bool) -> None:
+        folders = [self.warehouse, self.temporary, self.reports, *([self.path] if is_new else ())]
+        for folder in folders:
+            with contextlib.suppress(OSError):  # it is not empty, or was not created
+                folder.rmdir()
 
     def _refuse_others(self) -> None:
         """Raise HomeExists if the folder contains files that do not belong to an unfinished home.

@@ -39,6 +39,7 @@ Protection = Literal["key-file", "passphrase", "none"]
 
 MASTER_BYTES = 32
 SHORTEST_PASSPHRASE = 8  # characters
+LARGEST_KEY_FILE = 4096  # bytes
 BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 BECH32_GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 ARGON2 = {"time_cost": 3, "memory_cost": 65536, "parallelism": 4}  # memory in KiB
@@ -103,11 +104,7 @@ def create_keys(
         InvalidValue: The passphrase is too short, is not valid text, or was given although the
             protection is another one.
     """
-    if protection != "passphrase" and settings.passphrase:
-        raise InvalidValue(
-            "A passphrase was given for a home that it would not protect: choose the protection "
-            f"'passphrase' (`aico-lab init --passphrase`), or unset {PASSPHRASE_VARIABLE}."
-        )
+    check_credentials(protection, settings)
     if protection == "none":
         return Keys(None), {"kind": "none"}
     slot: dict[str, object] = {"kind": protection}
@@ -116,12 +113,6 @@ def create_keys(
         secret = _read_key_file(file) if file.exists() else _create_key_file(file)
     else:
         secret = _passphrases(settings)[0]
-        seen = "".join(character for character in secret.decode() if character.isprintable())
-        if len(seen.strip()) < SHORTEST_PASSPHRASE:
-            raise InvalidValue(
-                "The passphrase is too short: choose one of 8 characters or more, not counting "
-                "blanks at its ends."
-            )
         slot |= {"salt": secrets.token_hex(16), **ARGON2}
     master = secrets.token_bytes(MASTER_BYTES)
     nonce = secrets.token_bytes(12)
@@ -129,6 +120,45 @@ def create_keys(
     slot["nonce"] = nonce.hex()
     slot["wrapped"] = cipher.encrypt(nonce, master, home_id.encode()).hex()
     return Keys(master, secret), slot
+
+
+def check_credentials(protection: Protection, settings: Settings) -> None:
+    """Check the passphrase or key file for a new home, without creating anything.
+
+    Raises:
+        KeyMissing: The protection is 'passphrase', but none was given.
+        InvalidValue: The passphrase is too short or is not valid text, the key file is inside the
+            home, or one of them was given for a home that it would not protect.
+        KeyFileExposed: Other users can read the key file.
+        WrongKey: The file exists, and is not a key file.
+    """
+    if protection != "passphrase" and settings.passphrase:
+        raise InvalidValue(
+            "A passphrase was given for a home that it would not protect: choose the protection "
+            f"'passphrase' (`aico-lab init --passphrase`), or unset {PASSPHRASE_VARIABLE}."
+        )
+    if protection != "key-file" and settings.key_file:
+        raise InvalidValue(
+            "A key file was given for a home that it would not protect: leave it out, or unset "
+            f"{KEY_FILE_VARIABLE}."
+        )
+    if protection == "passphrase":
+        secret = _passphrases(settings)[0].decode()
+        seen = "".join(character for character in secret if character.isprintable())
+        if len(seen.strip()) < SHORTEST_PASSPHRASE:
+            raise InvalidValue(
+                "The passphrase is too short: choose one of 8 characters or more, not counting "
+                "blanks at its ends."
+            )
+    elif protection == "key-file":
+        file = settings.key_file or usual_key_file("any")
+        if file.resolve().is_relative_to(settings.home.resolve()):
+            raise InvalidValue(
+                f"{file} is inside the home, so whoever copies the home could open it: name a key "
+                "file elsewhere with --key-file."
+            )
+        if file.exists():
+            _read_key_file(file)
 
 
 def protection_of(marker: Mapping[str, object]) -> str:
@@ -148,7 +178,8 @@ def open_keys(marker: Mapping[str, object], settings: Settings) -> Keys:
         KeyMissing: The key file does not exist, or no passphrase was given.
         KeyFileExposed: Other users can read the key file.
         WrongKey: The key file or passphrase does not open this home.
-        InvalidValue: A passphrase was given but does not protect this home, or is not valid text.
+        InvalidValue: A passphrase or key file was given but does not protect this home, or the
+            passphrase is not valid text.
         HomeMissing: The marker is damaged.
     """
     home_id = str(marker.get("home_id"))
@@ -161,6 +192,11 @@ def open_keys(marker: Mapping[str, object], settings: Settings) -> Keys:
             raise InvalidValue(
                 f"{settings.home} is not opened by a passphrase, and one was given: leave it out, "
                 f"or unset {PASSPHRASE_VARIABLE}."
+            )
+        if kind != "key-file" and settings.key_file:
+            raise InvalidValue(
+                f"{settings.home} is not opened by a key file, and one was given: leave it out, "
+                f"or unset {KEY_FILE_VARIABLE}."
             )
         if kind == "none":
             return Keys(None)
@@ -234,10 +270,11 @@ def _spellings(secret: bytes) -> set[str]:
 
 
 def _passphrases(settings: Settings) -> list[bytes]:
-    """Return the passphrase in Unicode's composed form (NFC), and as given if that differs.
+    """Return the passphrase without blanks at its ends, and its other forms if they differ.
 
-    Systems encode the same letter as one code point or as two. Older homes were created without
-    normalisation, and open only with the form that was given.
+    The first is in Unicode's composed form (NFC), since systems encode the same letter as one code
+    point or as two; and a variable that is read from a file ends in a newline. Older homes were
+    created with the blanks or without normalisation, and open only with the form that was given.
     """
     given = settings.passphrase
     if not given:
@@ -246,7 +283,8 @@ def _passphrases(settings: Settings) -> list[bytes]:
             "or pass it to Lab.open()."
         )
     try:
-        spellings = [unicodedata.normalize("NFC", given).encode(), given.encode()]
+        composed = unicodedata.normalize("NFC", given)
+        spellings = [composed.strip().encode(), composed.encode(), given.encode()]
     except UnicodeEncodeError:  # surrogates stand for undecodable bytes of the environment
         raise InvalidValue(
             "The passphrase contains bytes that are not text in this system's encoding: "
@@ -288,13 +326,16 @@ def _read_key_file(file: Path) -> bytes:
     with os_errors(file):
         try:
             mode = file.stat().st_mode
-            text = file.read_bytes()
+            text = b""
+            if stat.S_ISREG(mode):  # others, such as /dev/zero, may never end
+                with file.open("rb") as opened:
+                    text = opened.read(LARGEST_KEY_FILE)
         except FileNotFoundError:
             raise KeyMissing(
                 f"The key file {file} does not exist: restore it from your backup, or name it "
                 f"with --key-file or {KEY_FILE_VARIABLE}."
             ) from None
-    if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if os.name == "posix" and stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise KeyFileExposed(f"Others can read the key file: run `chmod 600 {file}`.")
     try:
         secret = base64.urlsafe_b64decode(text.strip())

@@ -417,7 +417,7 @@ class Lab:
         Returns:
             A DuckDB relation, computed when `.pl()`, `.arrow()`, `.df()` or `.fetchall()` is
             called; these methods raise the same errors. None for a statement without a result, such
-            as CREATE TEMP TABLE.
+            as CREATE TEMP TABLE or VACUUM, so do not call these methods there.
 
         Raises:
             NeverSynced: There is no snapshot yet.

@@ -16,7 +16,7 @@ from aico_lab.errors import ConnectionIsClosed, NotADatabase
 from aico_lab.etl.snapshots import Reader
 from aico_lab.etl.soundness import read_whole
 from aico_lab.home import private_files
-from aico_lab.keys import create_keys, remove_key_file
+from aico_lab.keys import check_credentials, create_keys, remove_key_file
 from aico_lab.reports.records import clear_up
 from aico_lab.schema.core import CORE
 from aico_lab.schema.versions import current_versions
@@ -164,7 +164,10 @@ def create_home(home: Home, settings: Settings, protection: Protection) -> Keys:
         HomeExists: The folder contains a lab already.
         HomeNotWritable: The folder cannot be written.
         KeyProblem: The key file or passphrase cannot be used.
+        InvalidValue: They are not fit for this home.
     """
+    home.refuse_lab()
+    check_credentials(protection, settings)
     with home.being_made():
         if (abandoned := home.abandoned()) is not None:  # an earlier attempt was killed
             home.discard()

@@ -49,7 +49,8 @@ class Homes:
         model = self._folder / f"{protection}-{synced}"
         key = model.with_suffix(".key")
         if not model.exists():
-            with Lab.create(model, protection=protection, key_file=key) as lab:
+            file = key if protection == "key-file" else None
+            with Lab.create(model, protection=protection, key_file=file) as lab:
                 if synced:
                     lab.sync()
         shutil.copytree(model, home)

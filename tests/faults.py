@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from aico_lab import lab as lab_module
+from aico_lab import storage
 from aico_lab.adapters import libsql
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.etl import extract, snapshots, sync, writer_file
@@ -122,9 +122,9 @@ INIT_POINTS = {
     "before the note": dies(Home, "prepare"),
     "note half written": dies(Path, "replace"),
     "note written": dies(Path, "replace", after=True),
-    "before the key": dies(lab_module, "create_keys"),
+    "before the key": dies(storage, "create_keys"),
     "key half written": dies(Path, "replace", number=2),
-    "key written": dies(lab_module, "create_keys", after=True),
+    "key written": dies(storage, "create_keys", after=True),
     "database opened": dies(LibSQLAdapter, "connect", after=True),
     "first statements": dies(libsql.Connection, "execute", number=12),
     "half of the schema": dies(libsql.Connection, "execute", number=60),

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 from aico_lab.adapters.duckdb import DuckDBAdapter, translated
+from aico_lab.adapters.duckdb_confined import DENIED, check_statements
 from aico_lab.config import usual_key_file
 from aico_lab.errors import InvalidStatement, NotPermitted
 from aico_lab.lab import Lab
@@ -118,6 +119,19 @@ FROM enable_logging()
 FROM system.main.enable_logging(storage='file', storage_path='{folder}/logs')
 FROM enable_logging(storage='file', storage_path='{folder}/logs')
 CALL enable_logging('QueryLog', storage='file', storage_path='{folder}/logs')
+FROM enable_profiling()
+FROM "ENABLE_profiling" /* */ (format='json', save_location='{folder}/profile.json')
+FROM{space}enable_profiling{space}(format='json', save_location='{folder}/profile.json')
+FROM query('FROM enable_' || 'profiling(format=''json'', save_location=''{folder}/p.json'')')
+CREATE TEMP MACRO m(f) AS TABLE FROM query(f); FROM m('FROM enable_' || 'logging()')
+FROM json_execute_serialized_sql(json_serialize_sql('FROM enable_' || 'profiling()'))
+PRAGMA json_execute_serialized_sql(json_serialize_sql('FROM enable_profiling()'))
+FROM disable_profiling()
+FROM disable_logging()
+FROM truncate_duckdb_logs()
+FROM checkpoint()
+FROM force_checkpoint()
+SELECT write_log('said')
 CREATE TABLE raw.mine AS SELECT 1
 DELETE FROM raw.messages
 INSERT INTO raw.users SELECT * FROM raw.users
@@ -213,6 +227,7 @@ def query(request, asked: Lab, folder: Path, listener) -> str:
         spill=spill,
         key=usual_key_file(asked.home_id),
         port=listener[0],
+        space="\u00a0",
     )
 
 
@@ -228,11 +243,80 @@ def test_a_query_reaches_nothing_but_the_snapshot(asked: Lab, folder: Path, list
     del frame
 
 
+READERS = """
+duckdb_approx_database_count duckdb_columns duckdb_connection_count duckdb_constraints
+duckdb_coordinate_systems duckdb_databases duckdb_dependencies duckdb_extensions
+duckdb_external_file_cache duckdb_functions duckdb_indexes duckdb_keywords duckdb_log_contexts
+duckdb_logs duckdb_logs_parsed duckdb_memory duckdb_optimizers duckdb_prepared_statements
+duckdb_profiling_settings duckdb_schemas duckdb_secret_types duckdb_secrets duckdb_sequences
+duckdb_settings duckdb_table_sample duckdb_tables duckdb_temporary_files duckdb_types
+duckdb_variables duckdb_views generate_series glob histogram histogram_values icu_calendar_names
+json_each json_tree parquet_bloom_probe parquet_file_metadata parquet_full_metadata
+parquet_kv_metadata parquet_metadata parquet_scan parquet_schema pg_timezone_names
+pragma_collations pragma_database_size pragma_metadata_info pragma_platform pragma_show
+pragma_storage_info pragma_table_info pragma_user_agent pragma_version query_table range read_blob
+read_csv read_csv_auto read_duckdb read_json read_json_auto read_json_objects
+read_json_objects_auto read_ndjson read_ndjson_auto read_ndjson_objects read_parquet read_text
+repeat repeat_row sniff_csv summary test_all_types test_vector_types unnest which_secret
+"""
+"""Table functions that only read; those that read files are refused by DuckDB itself."""
+
+PRAGMAS = """
+all_profiling_output collations database_list database_size extension_versions functions
+metadata_info platform show show_databases show_tables show_tables_expanded storage_info table_info
+user_agent version
+"""
+"""Pragmas that DuckDB replaces by a query; `check_statements` refuses all others."""
+
+
+def test_every_function_of_duckdb_was_decided_on(asked: Lab):
+    """A new version of DuckDB may bring another that does more than read."""
+    functions = {
+        name
+        for (name,) in asked.sql(
+            "SELECT function_name FROM duckdb_functions() WHERE schema_name = 'main' AND "
+            "function_type IN ('table', 'table_macro') AND (internal OR database_name = 'system')"
+        ).fetchall()
+    }
+    assert functions - DENIED == set(READERS.split())
+    assert {"which_secret", "range"} <= functions
+
+
+def test_every_pragma_of_duckdb_was_decided_on(asked: Lab):
+    """With and without an argument."""
+    connection = asked.storage.reader.connection()
+    pragmas = asked.sql(
+        "SELECT DISTINCT function_name FROM duckdb_functions() WHERE function_type = 'pragma'"
+    ).fetchall()
+    allowed = set()
+    for (name,) in pragmas:
+        for pragma in (f"PRAGMA {name}", f"PRAGMA {name}('t')", f"PRAGMA {name}('lab', 'memory')"):
+            with contextlib.suppress(NotPermitted, duckdb.Error):
+                check_statements(connection, pragma)
+                allowed.add(name)
+    assert allowed <= set(PRAGMAS.split())
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT 'FROM query(1)', \"query\" FROM (SELECT 1 AS query)",
+        "SELECT 1 -- checkpoint()",
+        "SELECT count(*) FROM conversations WHERE content LIKE '%enable_logging%'",
+    ],
+)
+def test_a_word_is_not_a_call(asked: Lab, query: str):
+    """Nor is a text, a comment or the name of a column."""
+    assert asked.sql(query).fetchall()
+
+
 def test_what_is_refused_is_told_with_the_way_out(asked: Lab, folder: Path):
     """One message for files, one for settings, whoever refuses."""
     for query in (f"COPY (SELECT 1) TO '{folder}/x.csv'", f"FROM read_text('{folder}/note.txt')"):
         with pytest.raises(NotPermitted, match=r"--output FILE.*external_access=True"):
             asked.sql(query)
+    with pytest.raises(NotPermitted, match=r"enable_profiling\(\).*external_access=True"):
+        asked.sql("FROM enable_profiling()")
     with pytest.raises(NotPermitted, match=r"settings.*external_access=True"):
         asked.sql("SET threads = 1")
 

@@ -263,7 +263,7 @@ HOW = {
     "cut aico.db": 4,
 }
 """How often each is tried: a byte that a disk changed, and a backup whose copying was killed."""
-STEPS = re.compile("restore|run `|check|give its key|see `")
+STEPS = re.compile("restore|run `|check|give its key|see `|install")
 
 
 @pytest.mark.parametrize("how", HOW)

@@ -124,7 +124,7 @@ def test_a_passphrase_opens_its_home(home, monkeypatch):
     with pytest.raises(KeyMissing, match="AICO_LAB_PASSPHRASE"):
         Lab.open(home)
     with pytest.raises(WrongKey):
-        Lab.open(home, passphrase=PASSPHRASE + " ")
+        Lab.open(home, passphrase=PASSPHRASE.upper())
     monkeypatch.setenv("AICO_LAB_PASSPHRASE", PASSPHRASE)
     Lab.open(home).close()
 
@@ -196,6 +196,95 @@ def test_characters_of_a_passphrase_are_counted_not_bytes(home, short):
     with pytest.raises(InvalidValue, match="8 characters"):
         Lab.create(home, protection="passphrase", passphrase=short)
     Lab.create(home, protection="passphrase", passphrase=f"{short}zwei").close()
+
+
+def test_blanks_at_the_ends_of_a_passphrase_do_not_belong_to_it(home, monkeypatch):
+    """A variable that is read from a file ends in a newline; what is not counted is not used."""
+    monkeypatch.setenv("AICO_LAB_PASSPHRASE", f"{PASSPHRASE}\n")
+    Lab.create(home, protection="passphrase").close()
+    Lab.open(home).close()
+    Lab.open(home, passphrase=PASSPHRASE).close()
+    Lab.open(home, passphrase=f" {PASSPHRASE}\r\n").close()
+
+
+def test_a_home_that_was_made_with_blanks_is_still_opened_by_them(home, monkeypatch):
+    """They belonged to its passphrase."""
+    with monkeypatch.context() as patch:
+        patch.setattr(keys_module, "_passphrases", lambda settings: [settings.passphrase.encode()])
+        Lab.create(home, protection="passphrase", passphrase=f"{PASSPHRASE}\n").close()
+    Lab.open(home, passphrase=f"{PASSPHRASE}\n").close()
+    with pytest.raises(WrongKey):
+        Lab.open(home, passphrase=PASSPHRASE)
+
+
+def test_a_key_does_not_lie_in_its_home(home, cli):
+    """Whoever took the home could open it; nor does the refusal leave anything."""
+    for file in (home / "k", home / "deep" / "k"):
+        refused = cli("init", "--key-file", str(file))
+        assert refused.returncode == 2
+        assert "inside the home" in refused.stderr
+    assert not home.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no such file")
+def test_what_never_ends_is_no_key_file(home, tmp_path, cli):
+    """Neither a device nor a pipe is read; nothing of the home is left."""
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    for file in ("/dev/zero", tmp_path / "pipe", tmp_path):
+        refused = cli("init", "--key-file", str(file))
+        assert refused.returncode == 1
+        assert "is not a key file" in refused.stderr
+    assert not home.exists()
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_refused_folder_of_the_key_leaves_no_folder_of_the_home(home, tmp_path):
+    """The key file is created after them."""
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(HomeNotWritable):
+        Lab.create(home, key_file=tmp_path / "locked" / "k")
+    assert not home.exists()
+
+
+def test_a_key_file_that_cannot_be_made_leaves_nothing(home, tmp_path):
+    """A folder that was there stays, with what is in it."""
+    (tmp_path / "file").touch()
+    with pytest.raises(HomeNotWritable):
+        Lab.create(home, key_file=tmp_path / "file" / "k")
+    assert not home.exists()
+    home.mkdir()
+    with pytest.raises(HomeNotWritable):
+        Lab.create(home, key_file=tmp_path / "file" / "k")
+    assert list(home.iterdir()) == []
+
+
+def test_a_key_file_that_opens_nothing_is_an_error(home, tmp_path, cli, monkeypatch):
+    """As a passphrase is."""
+    Lab.create(home, protection="passphrase", passphrase=PASSPHRASE).close()
+    Lab.create(tmp_path / "open", protection="none").close()
+    for kind in ("passphrase", "none"):
+        with pytest.raises(InvalidValue, match="key file was given"):
+            Lab.create(tmp_path / "other", protection=kind, key_file=tmp_path / "k",
+                       passphrase=PASSPHRASE if kind == "passphrase" else None)  # fmt: skip
+    with pytest.raises(InvalidValue, match="leave it out"):
+        Lab.open(tmp_path / "open", key_file=tmp_path / "k")
+    monkeypatch.setenv("AICO_LAB_PASSPHRASE", PASSPHRASE)
+    refused = cli("info", "--key-file", str(tmp_path / "k"))
+    assert refused.returncode == 2
+    assert "not opened by a key file" in refused.stderr
+    assert "AICO_LAB_KEY_FILE" in refused.stderr
+
+
+def test_without_a_terminal_no_passphrase_is_asked_for(home, cli):
+    """The variable is named, in one sentence; and a home that is there is noticed first."""
+    refused = cli("init", "--passphrase")
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+    assert "set AICO_LAB_PASSPHRASE" in refused.stderr
+    assert not home.exists()
+    Lab.create(home).close()
+    refused = cli("init", "--passphrase")
+    assert "There is a lab in" in refused.stderr
 
 
 @pytest.mark.slow

@@ -12,7 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from aico_lab.errors import DiskFull, InvalidValue, NotebookFailed, UnknownName, WrongUse
+from aico_lab.errors import (
+    DatabaseLocked,
+    DiskFull,
+    InvalidValue,
+    NotebookFailed,
+    UnknownName,
+    WrongUse,
+)
 from aico_lab.lab import Lab
 from aico_lab.reports.records import recorded
 from aico_lab.reports.runs import find_notebook, notebooks
@@ -294,6 +301,21 @@ def test_a_run_is_running_for_as_long_as_its_process_holds_it(lab, tmp_path):
     ):
         raise NotebookFailed("it stopped")
     assert status() == ["failed", "succeeded"]
+
+
+def test_a_run_that_cannot_be_recorded_leaves_no_folder(synced, tmp_path, monkeypatch):
+    """The error says what keeps it, and what to do."""
+    notebook = write_notebook(tmp_path / "unrecorded.ipynb", "1", parameters=None)
+    monkeypatch.setattr(synced.primary, "busy_timeout", 0.2)
+    with synced.storage.adapter.connect() as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(
+            DatabaseLocked, match=r"another program has been writing.*run the report again"
+        ):
+            synced.reports.run(notebook)
+        other.execute("ROLLBACK")
+    assert not (synced.home.reports / "unrecorded").exists()
+    assert synced.reports.list("unrecorded") == []
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aico_lab.config import Settings
-from aico_lab.errors import CorruptDatabase, StorageError
+from aico_lab.errors import CorruptDatabase, StorageError, UnknownName
 from aico_lab.etl import snapshots, soundness
 from aico_lab.etl import sync as sync_module
 from aico_lab.etl.pins import pinned
@@ -61,6 +61,108 @@ def test_a_damaged_snapshot_does_not_spread(synced, change):
     assert [*snapshots.published(synced.home.snapshots)] == [2]  # the damaged one is of no use
     assert diagnosed(synced) == {}
     assert synced.sync().mode == "nothing"
+
+
+def newest(lab: Lab) -> Path:
+    return snapshots.published(lab.home.snapshots).popitem()[1]
+
+
+@pytest.mark.parametrize("gone", [".duckdb", ".duckdb and .wal", ".duckdb and checksums"])
+def test_a_missing_newest_snapshot_is_no_older_answer(synced, cli, gone):
+    """Every reader says so, with the remedy; the sync that mends it says that it did."""
+    add(synced.primary, message(300))
+    synced.sync()
+    path = newest(synced)
+    assert snapshots.log(path).exists()
+    path.unlink()
+    if gone.endswith("wal"):
+        snapshots.log(path).unlink()
+    if gone.endswith("checksums"):
+        (synced.home.warehouse / snapshots.CHECKSUMS).unlink()
+    for command in (["sql", "FROM conversations"], ["verify"], ["metrics", "show", "overview"]):
+        done = cli(*command)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "snapshot 2, the newest, is missing: run `aico-lab sync`" in done.stderr
+    assert {"warehouse", "snapshots"} <= diagnosed(synced).keys()
+    shown = cli("info")
+    assert shown.returncode == 0
+    assert "unknown: The file of snapshot 2" in shown.stdout
+    done = cli("sync")
+    assert done.returncode == 0
+    assert "Snapshot 2 was missing" in done.stderr
+    assert "published anew as snapshot 3" in done.stderr
+    assert count(synced) == 301
+    assert diagnosed(synced) == {}
+    assert synced.sync().mode == "nothing"
+    with pytest.raises(UnknownName):
+        synced.storage.read_snapshot(2).sql("SELECT 1")
+
+
+@pytest.mark.parametrize("cut", [None, 30])
+@pytest.mark.parametrize("forgotten", [True, False])
+def test_a_snapshot_without_its_whole_log_answers_nothing(synced, cli, cut, forgotten):
+    """DuckDB would open it, and answer from the snapshot before."""
+    add(synced.primary, message(300))
+    synced.sync()
+    log = snapshots.log(newest(synced))
+    if forgotten:
+        (synced.home.warehouse / snapshots.CHECKSUMS).unlink()
+    if cut:
+        log.write_bytes(log.read_bytes()[:-cut])
+    else:
+        log.unlink()
+    done = cli("sql", "SELECT count(*) FROM raw.messages")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "run `aico-lab sync --full`" in done.stderr
+    assert {"warehouse", "snapshots"} <= diagnosed(synced).keys()
+    assert cli("sync").returncode == 0
+    assert count(synced) == 301
+    assert diagnosed(synced) == {}
+
+
+def test_a_damaged_older_snapshot_goes_with_the_next_publication(synced, cli):
+    """Until then doctor names a remedy that helps."""
+    for number in (300, 301):
+        add(synced.primary, message(number))
+        synced.sync()
+    flip(snapshots.log(synced.home.snapshots / "00000002.duckdb"))
+    assert "Snapshot 2 is damaged: run `aico-lab sync --full`" in diagnosed(synced)["snapshots"]
+    add(synced.primary, message(302))
+    synced.sync()
+    assert [*snapshots.published(synced.home.snapshots)] == [1, 3, 4]
+    assert diagnosed(synced) == {}
+    flip(snapshots.log(synced.home.snapshots / "00000003.duckdb"))
+    assert diagnosed(synced).keys() == {"snapshots"}
+    assert cli("sync", "--full").returncode == 0
+    assert diagnosed(synced) == {}
+
+
+@pytest.mark.parametrize("part", ["", ".wal"])
+def test_a_damaged_newest_snapshot_does_not_stay_as_an_older_one(synced, part):
+    """The sync that follows has something to load."""
+    for number in (300, 301):
+        add(synced.primary, message(number))
+        synced.sync()
+    path = newest(synced)
+    flip(path.with_name(path.name + part))
+    add(synced.primary, message(302))
+    assert synced.sync().generation == 4
+    assert [*snapshots.published(synced.home.snapshots)] == ([1, 2, 4] if part else [4])
+    assert diagnosed(synced) == {}
+
+
+def test_a_damaged_log_of_the_writer_is_named_by_a_sync_without_work(synced, cli):
+    """As doctor does."""
+    add(synced.primary, message(300))
+    synced.sync()
+    assert cli("sync").returncode == 0
+    flip(synced.home.warehouse / "writer.duckdb.wal")
+    assert "sync --full" in diagnosed(synced)["writer"]
+    refused = cli("sync")
+    assert refused.returncode == 1
+    assert "writer.duckdb.wal is damaged: run `aico-lab sync --full`" in refused.stderr
+    assert cli("sync", "--full").returncode == 0
+    assert diagnosed(synced) == {}
 
 
 @pytest.mark.slow
@@ -154,7 +256,12 @@ def test_a_full_sync_replaces_what_is_of_the_wrong_kind(synced, cli, kind, part)
             done = cli(*command)
             assert "unexpected" not in done.stdout + done.stderr
             said = done.stderr if command == ["sync"] else ""
-            assert not said or "run `aico-lab sync --full`" in said or "rebuilt" in said
+            assert (
+                not said
+                or "run `aico-lab sync --full`" in said
+                or "anew" in said
+                or "rebuilt" in said
+            )
         done = cli("sync", "--full")
         assert (done.returncode, done.stderr) == (0, "")
         assert count(lab) == 302

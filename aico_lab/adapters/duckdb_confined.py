@@ -47,8 +47,20 @@ _ALLOWED: Final = {
     duckdb.StatementType.MERGE_INTO,
     duckdb.StatementType.VACUUM,  # ANALYZE
 }
-# With a log file that it may not open, DuckDB refuses every query and ends the process.
-_LOGGING: Final = re.compile("enable_logging", re.IGNORECASE)
+DENIED: Final = frozenset({
+    # With a file that they may not open, DuckDB refuses every later query, or ends the process.
+    "enable_logging", "enable_profiling",
+    "disable_logging", "disable_profiling", "truncate_duckdb_logs", "write_log",
+    "checkpoint", "force_checkpoint",
+    # They run a text, which may call the others under a name that it puts together.
+    "query", "json_execute_serialized_sql",
+    # They read memory at addresses that a program gives.
+    "arrow_scan", "arrow_scan_dumb", "pandas_scan", "python_map_function", "seq_scan",
+})  # fmt: skip
+"""Functions that do more than read the snapshot, though a query calls them in a SELECT."""
+
+_TEXT: Final = duckdb.token_type.string_const
+_COMMENT: Final = duckdb.token_type.comment
 _EXPLAIN: Final = re.compile(r"\s*EXPLAIN\s+(ANALYZE\s+)?(\([^()]*\)\s*)?", re.IGNORECASE)
 
 
@@ -106,10 +118,14 @@ def check_statements(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     """Refuse statements other than queries and work on temporary tables.
 
     Raises:
-        NotPermitted: A statement might write a file.
+        NotPermitted: A statement might write a file, or calls one of the `DENIED` functions.
     """
-    if _LOGGING.search(query):
-        raise NotPermitted(CONFINED)
+    for name in _calls(query):
+        if name in DENIED:
+            raise NotPermitted(
+                f"Queries may not call {name}(), which does more than read the snapshot: to allow "
+                f"it, {OPENLY}."
+            )
     for statement in connection.extract_statements(query):
         if statement.type not in _ALLOWED:
             raise NotPermitted(CONFINED)
@@ -118,3 +134,14 @@ def check_statements(connection: duckdb.DuckDBPyConnection, query: str) -> None:
             if explain is None:
                 raise NotPermitted("The query cannot be run: write EXPLAIN without a comment.")
             check_statements(connection, statement.query[explain.end() :])
+
+
+def _calls(query: str) -> Iterator[str]:
+    """Yield, in lower case, the words that stand before an opening parenthesis."""
+    text = query.encode()
+    tokens = [(at, kind) for at, kind in duckdb.tokenize(query) if kind != _COMMENT]
+    ends = [at for at, _ in tokens[1:]]
+    for (start, kind), end in zip(tokens, ends, strict=False):
+        if kind != _TEXT and text[end:].startswith(b"("):
+            # All its words, since DuckDB takes a no-break space for a space, and its tokens do not.
+            yield from re.findall(r"\w+", text[start:end].decode().lower())

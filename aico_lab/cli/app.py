@@ -16,6 +16,7 @@ from aico_lab.cli.common import (
     KeyFileOption,
     ask_passphrase,
     has_passphrase,
+    new_passphrase,
     open_lab,
 )
 from aico_lab.cli.lab import open_jupyterlab
@@ -125,15 +126,16 @@ def init(
     """Create a home: an encrypted database and its key."""
     from aico_lab.config import Settings, usual_key_file
     from aico_lab.errors import InvalidValue
+    from aico_lab.home import Home
     from aico_lab.lab import Lab
 
     if sum((passphrase, no_encryption, key_file is not None)) > 1:
         raise InvalidValue("Use only one of --passphrase, --key-file and --no-encryption.")
     secret = None
     if passphrase:
-        secret = Settings.resolve().passphrase or typer.prompt(
-            "Passphrase", hide_input=True, confirmation_prompt=True, err=True
-        )
+        settings = Settings.resolve(home=home)
+        Home(settings.home).refuse_lab()
+        secret = settings.passphrase or new_passphrase()
     protection: Protection = "passphrase" if passphrase else "none" if no_encryption else "key-file"
     named = Settings.resolve(key_file=key_file).key_file
     with Lab.create(home, protection=protection, key_file=key_file, passphrase=secret) as lab:

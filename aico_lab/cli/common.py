@@ -114,6 +114,22 @@ def ask_passphrase(home: Path | None) -> str | None:
     return str(typer.prompt("Passphrase", hide_input=True, err=True))
 
 
+def new_passphrase() -> str:
+    """Ask for a new passphrase twice.
+
+    Raises:
+        KeyMissing: There is no terminal to ask at.
+    """
+    if not sys.stdin.isatty():
+        from aico_lab.config import PASSPHRASE_VARIABLE
+        from aico_lab.errors import KeyMissing
+
+        raise KeyMissing(
+            f"There is no terminal to ask for a passphrase: set {PASSPHRASE_VARIABLE} to it."
+        )
+    return str(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True))
+
+
 def has_passphrase(home: Path) -> bool:
     """Return whether a home is protected by a passphrase.
 

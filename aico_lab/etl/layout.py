@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
     from aico_lab.home import Home
 
-NOTE: Final = "published"
-"""The file that tells a sync what the newest snapshot holds, so that it may have nothing to do."""
-
-_NOTES: Final = (snapshots.CHECKSUMS, NOTE)
+_NOTES: Final = (snapshots.CHECKSUMS, snapshots.NOTE)
 _SNAPSHOTS: Final = (".duckdb", ".wal", ".partial")
 
 

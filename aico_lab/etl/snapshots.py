@@ -11,16 +11,18 @@ file is published: before a link its checksum is compared, and a copy is read wh
 
 from __future__ import annotations
 
+import contextlib
 import re
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from aico_lab.adapters.duckdb import DuckDBAdapter, translated
+from aico_lab.adapters.duckdb import ALIAS, DuckDBAdapter, translated
 from aico_lab.adapters.duckdb_confined import check_statements, refuse_lost_results
 from aico_lab.adapters.duckdb_relation import Relation
 from aico_lab.errors import (
     CorruptDatabase,
+    InvalidStatement,
     InvalidValue,
     NeverSynced,
     StorageError,
@@ -46,15 +48,38 @@ KEPT = 3
 CHECKSUMS = "checksums"
 """The file, beside the folder of snapshots, with the checksums of their files."""
 
+NOTE = "published"
+"""The file that tells a sync what the newest snapshot holds, so that it may have nothing to do."""
+
 
 def published(folder: Path) -> dict[int, Path]:
     """Return the files of the published snapshots by generation, oldest first."""
     found = {
-        int(match[1]): path
+        generation: path
         for path in (folder.iterdir() if folder.is_dir() else ())
-        if (match := re.fullmatch(r"(\d{8,})\.duckdb", path.name)) and path.is_file()
+        if (generation := _generation(path.name)) and path.is_file()
     }
     return dict(sorted(found.items()))
+
+
+def _generation(name: str) -> int:
+    """Return the generation of a snapshot's file name, or 0 for another name."""
+    match = re.fullmatch(r"(\d{8,})\.duckdb", name)
+    return int(match[1]) if match else 0
+
+
+def newest(folder: Path) -> int:
+    """Return the newest generation that was published, also if its file is missing; 0 for none.
+
+    Both records are written after the file has its name. If they differ, one of them is damaged,
+    and the lower number is believed.
+    """
+    noted = filter(None, map(_generation, read_checksums(folder.with_name(CHECKSUMS))))
+    records = [max(noted, default=0)]
+    with contextlib.suppress(OSError, ValueError):
+        records.append(int(folder.with_name(NOTE).read_bytes().partition(b" ")[0]))
+    recorded = min(filter(None, records), default=0)
+    return max([recorded, *published(folder)])
 
 
 def find(folder: Path, generation: int | None = None) -> tuple[int, Path]:
@@ -63,12 +88,19 @@ def find(folder: Path, generation: int | None = None) -> tuple[int, Path]:
     Raises:
         NeverSynced: There is no snapshot at all.
         UnknownName: The generation is not kept.
+        CorruptDatabase: The newest snapshot's file is missing.
     """
-    snapshots = published(folder)
-    if not snapshots:
+    last = newest(folder)
+    snapshots = published(folder)  # afterwards, since a sync may publish another one meanwhile
+    if not last:
         raise NeverSynced("There is no snapshot to read yet: run `aico-lab sync` first.")
     if generation is None:
-        generation = max(snapshots)
+        generation = max([last, *snapshots])
+        if generation not in snapshots:
+            raise CorruptDatabase(
+                f"The file of snapshot {last}, the newest, is missing: run `aico-lab sync`, which "
+                "publishes it anew."
+            )
     if generation not in snapshots:
         kept = ", ".join(map(str, snapshots))
         raise UnknownName(f"Snapshot {generation} is not kept; these snapshots are: {kept}.")
@@ -112,13 +144,16 @@ def publish(
             file.copy(partial, same_as=same)
             if same is None:
                 read(partial)
-                _remove_damaged(folder, noted)
             known = noted[same.name] if same and partial.samefile(same) else checksum(partial)
-            _name(partial, target, noted, known)
+            for one, name in ((log(partial), log(target)), (partial, target)):
+                if one.exists():
+                    one.replace(name)
         except BaseException:
             _clear_up(folder)
             raise
         sync_folder(folder)
+        _record(target, noted, known)
+        _remove_unsound(folder, except_for=target)
         _remove_old(folder)
     return target
 
@@ -165,14 +200,47 @@ def _check_log(snapshot: Path) -> None:
         raise CorruptDatabase(f"{snapshot.name} is damaged: run `aico-lab sync --full`.")
 
 
-def _is_as_noted(snapshot: Path, noted: Mapping[str, str]) -> bool:
+def _check_content(connection: duckdb.DuckDBPyConnection, generation: int) -> None:
+    """Close the connection and raise CorruptDatabase if a snapshot holds another generation.
+
+    Without its log, or with one that was cut off, a snapshot opens, and holds an older one.
+    """
+    try:
+        with translated("The snapshot"):
+            row = connection.execute(f"SELECT generation FROM {ALIAS}.meta.state").fetchone()
+    except InvalidStatement:
+        row = None
+    if row != (generation,):
+        connection.close()
+        raise CorruptDatabase(f"Snapshot {generation} is damaged: run `aico-lab sync --full`.")
+
+
+def _is_as_noted(
+    snapshot: Path, noted: Mapping[str, str], known: dict[tuple[int, int], str] | None = None
+) -> bool:
+    """Return whether a snapshot's files have their checksums.
+
+    Args:
+        snapshot: The file; its log, if there is one, lies beside it.
+        noted: The recorded checksums.
+        known: The checksums of files that were read already, by device and inode; others are added.
+    """
+    known = {} if known is None else known
     files = [path for path in (snapshot, log(snapshot)) if path.exists() or path.name in noted]
     try:
+        for path in files:
+            if _inode(path) not in known:
+                known[_inode(path)] = checksum(path)
         return snapshot.name in noted and all(
-            noted.get(path.name) == checksum(path) for path in files
+            noted.get(path.name) == known[_inode(path)] for path in files
         )
     except OSError:  # a file is missing, or the disk cannot read it
         return False
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _sound_copy(writer: WriterFile, folder: Path, noted: Mapping[str, str]) -> Path | None:
@@ -183,28 +251,30 @@ def _sound_copy(writer: WriterFile, folder: Path, noted: Mapping[str, str]) -> P
     return None
 
 
-def _name(partial: Path, target: Path, noted: Mapping[str, str], known: str) -> None:
-    """Record the checksums of a new snapshot, and rename its files, the log first.
+def _record(snapshot: Path, noted: Mapping[str, str], known: str) -> None:
+    """Record the checksums of a new snapshot, which makes it the newest one for readers.
 
     Args:
-        partial: The snapshot's file; its log, if there is one, lies beside it.
-        target: The new name of the file.
+        snapshot: The file; its log, if there is one, lies beside it.
         noted: The recorded checksums of all earlier files.
-        known: The checksum of the snapshot's file.
+        known: The checksum of the file.
     """
-    files = [(one, name) for one, name in ((log(partial), log(target)), (partial, target))
-             if one.exists()]  # fmt: skip
-    kept = {name: value for name, value in noted.items() if (target.parent / name).exists()}
-    new = {name.name: known if one == partial else checksum(one) for one, name in files}
-    write_checksums(target.parent.with_name(CHECKSUMS), kept | new)
-    for one, name in files:
-        one.replace(name)
+    others = [path for path in published(snapshot.parent).values() if path != snapshot]
+    kept = {path.name for other in others for path in (other, log(other))}
+    new = {name: value for name, value in noted.items() if name in kept} | {snapshot.name: known}
+    if log(snapshot).exists():
+        new[log(snapshot).name] = checksum(log(snapshot))
+    write_checksums(snapshot.parent.with_name(CHECKSUMS), new)
 
 
-def _remove_damaged(folder: Path, noted: Mapping[str, str]) -> None:
-    """Remove snapshots that differ from their recorded checksums."""
-    for path in published(folder).values():
-        if path.name in noted and not _is_as_noted(path, noted):
+def _remove_unsound(folder: Path, *, except_for: Path) -> None:
+    """Remove snapshots that differ from their checksums, or that have none and are not pinned."""
+    noted = read_checksums(folder.with_name(CHECKSUMS))
+    read = pinned(folder)
+    known = {_inode(except_for): noted.get(except_for.name, "")}
+    for generation, path in published(folder).items():
+        vouched_for = _is_as_noted(path, noted, known)
+        if not vouched_for and (path.name in noted or generation not in read):
             _remove(path)
 
 
@@ -321,6 +391,7 @@ class Reader:
             try:
                 _check_log(path)
                 connection = self._connect(path)
+                _check_content(connection, generation)
             except StorageError:
                 if path.exists():
                     raise

@@ -7,6 +7,7 @@ state before or the state after, and the next sync goes on from there.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable
@@ -23,10 +24,11 @@ from aico_lab.etl import evolution, snapshots, views
 from aico_lab.etl.changes import changed_keys, extract_changed, mistakes_keys
 from aico_lab.etl.contract import read_contract
 from aico_lab.etl.extract import extract
-from aico_lab.etl.layout import NOTE, clear_misplaced
+from aico_lab.etl.layout import clear_misplaced
 from aico_lab.etl.misfits import count_rows
 from aico_lab.etl.portions import portions
 from aico_lab.etl.settle import settle
+from aico_lab.etl.snapshots import NOTE
 from aico_lab.etl.soundness import read_whole
 from aico_lab.etl.warehouse import open_warehouse
 from aico_lab.home import held, os_errors, remove_whole
@@ -146,7 +148,13 @@ def _sync(
     acknowledge: bool,
     progress: Progress,
 ) -> SyncResult:
-    with publishing(home, key, link=not full) as (warehouse, published):
+    notes: list[tuple[int, str]] = []
+
+    def note() -> None:
+        for generation, state in notes:
+            _note(home, generation, state)
+
+    with publishing(home, key, link=not full, then=note) as (warehouse, published):
         run = _Run(primary, warehouse, progress)
         damaged = published > 0 and not snapshots.is_sound(home.snapshots, published)
         with primary.snapshot():
@@ -158,8 +166,13 @@ def _sync(
                 publish=damaged,
             )
         generation = warehouse.generation
+        if damaged and not full:
+            run.warnings.append(
+                f"Snapshot {published} was missing, damaged or without a checksum, and was "
+                f"published anew as snapshot {generation}."
+            )
         if run.followed:
-            _note(home, generation, _state(target, run.followed))
+            notes.append((generation, _state(target, run.followed)))
     if mode != "nothing":
         feed.try_to_acknowledge(primary, CONSUMER, target.seq)
     return SyncResult(
@@ -187,12 +200,17 @@ def _up_to_date(primary: Connection, home: Home) -> int | None:
         return None
     with primary.snapshot():
         state = _state(feed.head(primary), _contracts(primary))
-    same = noted == f"{newest} {state}".encode()
-    return newest if same and snapshots.is_sound(home.snapshots, newest) else None
+    sound = (
+        noted == f"{newest} {state}".encode()
+        and snapshots.is_sound(home.snapshots, newest)
+        and snapshots.is_log_sound(home.writer, home.snapshots)
+    )
+    return newest if sound else None
 
 
 def _note(home: Home, generation: int, state: str) -> None:
-    with os_errors(home.warehouse):  # a half written note equals no state
+    # On a full disk the snapshot is published all the same; a half written note equals no state.
+    with contextlib.suppress(OSError):
         (home.warehouse / NOTE).write_text(f"{generation} {state}", encoding="ascii")
 
 
@@ -211,7 +229,7 @@ def _contracts(primary: Connection) -> list[Contract]:
 
 @contextmanager
 def publishing(
-    home: Home, key: str | None, *, link: bool = True
+    home: Home, key: str | None, *, link: bool = True, then: Callable[[], None] = lambda: None
 ) -> Iterator[tuple[Warehouse, int]]:
     """Write the warehouse exclusively; at the end, publish a snapshot of a new generation.
 
@@ -219,6 +237,7 @@ def publishing(
         home: The lab's folder.
         key: DuckDB's key.
         link: Whether the snapshot may share the file of an earlier one.
+        then: Called after the publication, while no other process may write.
 
     Yields:
         The writer's database, and the newest published generation (0 if there is none).
@@ -234,16 +253,17 @@ def publishing(
         _sound_log(home),
         open_warehouse(home.writer, key, temporary=home.temporary / "writer") as warehouse,
     ):
+        newest, published = snapshots.newest(home.snapshots), snapshots.published(home.snapshots)
         # Else no sync would publish what a load commits before it crashes.
         with os_errors(home.warehouse):
             (home.warehouse / NOTE).unlink(missing_ok=True)
-        published = snapshots.published(home.snapshots)
-        yield warehouse, max(published, default=0)
+        yield warehouse, newest
         generation = warehouse.generation
         if generation not in published:  # new, or a crash came between commit and publication
             warehouse.close()
             read = partial(read_whole, key=key, temporary=home.temporary, where=home.writer.name)
             snapshots.publish(home.writer, home.snapshots, generation, read=read, link=link)
+        then()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from filelock import FileLock
 
 from aico_lab.adapters.libsql import NOW
-from aico_lab.errors import AicoLabError, StorageError
+from aico_lab.errors import AicoLabError, DatabaseLocked, StorageError
 from aico_lab.home import os_errors
 
 if TYPE_CHECKING:
@@ -91,18 +91,31 @@ def recorded(
         run_id: The id of the run.
         parameters: The values of the notebook's parameters.
         generation: The generation of the snapshot.
+
+    Raises:
+        DatabaseLocked: Another program keeps the run from being recorded; no folder is left.
     """
     digest = hashlib.sha256(notebook.read_bytes()).hexdigest()
     folder = _folder(home, notebook.stem, run_id)
     with os_errors(home.reports):
         folder.mkdir(parents=True)
     with _alive(folder):
-        connection.execute(
-            "INSERT INTO report_runs "
-            "(run_id, report, parameters, generation, notebook_sha256, status, started_at) "
-            f"VALUES (?, ?, ?, ?, ?, 'running', {NOW})",
-            [run_id, notebook.stem, json.dumps(dict(parameters)), generation, digest],
-        )
+        try:
+            connection.execute(
+                "INSERT INTO report_runs "
+                "(run_id, report, parameters, generation, notebook_sha256, status, started_at) "
+                f"VALUES (?, ?, ?, ?, ?, 'running', {NOW})",
+                [run_id, notebook.stem, json.dumps(dict(parameters)), generation, digest],
+            )
+        except BaseException as refused:
+            _remove_folder(folder)
+            if isinstance(refused, DatabaseLocked):
+                raise DatabaseLocked(
+                    f"{notebook.stem} was not run, since another program has been writing aico.db "
+                    f"for {connection.busy_timeout:.0f} s and no run can be recorded meanwhile: "
+                    "end that program's transaction, and run the report again."
+                ) from refused
+            raise
         try:
             yield folder
         except BaseException as stopped:
@@ -114,6 +127,13 @@ def recorded(
                 _finish(connection, run_id, status, error)
             raise
         _finish(connection, run_id, "succeeded", None)
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove the folder of a run that was not recorded, and that of its report if it is empty."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # it has other runs
+        folder.parent.rmdir()
 
 
 def _finish(connection: Connection, run_id: str, status: str, error: str | None) -> None:
