@@ -29,10 +29,11 @@ from aico_lab.schema import SchemaRegistry, feed
 from aico_lab.schema.backup import backups_of, check_backup
 from aico_lab.schema.discovery import discover
 from aico_lab.schema.drift import Drift
+from aico_lab.schema.versions import given_up
 from aico_lab.sources.records import plausible_times
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from aico_lab.config import Settings
@@ -195,6 +196,11 @@ def _check_warehouse(lab: Lab) -> str:
         return "no snapshot yet; run `aico-lab sync`"
     with lab.primary.snapshot():
         head, here = feed.head(lab.primary), _rows(lab)
+        if lost := _lost_tables(lab, here):
+            return (
+                f"snapshot {newest} opens; aico.db no longer has the table {', '.join(lost)}, "
+                "so `aico-lab sync` needs --on-change"
+            )
     behind = f"snapshot {newest} opens; `aico-lab sync` will bring it up to date"
     if _cursor(lab) != head:
         return behind
@@ -286,6 +292,17 @@ def _check_cache(lab: Lab) -> str:
     return f"{len(lab.cache.reader.items()):,} entries can be read"
 
 
+def _lost_tables(lab: Lab, here: Collection[str]) -> list[str]:
+    """Return the tables that the next sync would lose, without a person having removed them."""
+    there = _column(
+        lab,
+        "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'raw' "
+        "EXCEPT FROM meta.frozen ORDER BY 1",
+    )
+    gone = [table for table in there if table not in here]
+    return [table for table in gone if table not in given_up(lab.primary, gone)]
+
+
 def _rows(lab: Lab) -> dict[str, int]:
     """Return the number of rows of each table that the change feed tracks."""
     tables = feed.tracked_tables(lab.primary)
@@ -315,6 +332,12 @@ def _data_span(lab: Lab) -> dict[str, object]:
 def _cursor(lab: Lab) -> feed.Cursor:
     """Return the position in the change feed up to which the newest snapshot goes."""
     return _ask(lab, f"SELECT {CURSOR} FROM meta.state")[0]
+
+
+def _column(lab: Lab, query: str) -> list[str]:
+    with duckdb_adapter.translated("The snapshot"):
+        relation = lab.sql(query)
+        return [name for (name,) in relation.fetchall()] if relation else []
 
 
 def _ask(lab: Lab, query: str) -> tuple[feed.Cursor, list[int]]:

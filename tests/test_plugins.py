@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aico_lab.adapters.libsql import LibSQLAdapter
+from aico_lab.config import Settings
 from aico_lab.errors import (
     InvalidValue,
     SchemaChanged,
@@ -16,6 +17,7 @@ from aico_lab.errors import (
     StatementForbidden,
     UnknownName,
 )
+from aico_lab.health import diagnose
 from aico_lab.lab import Lab
 from aico_lab.schema import CORE, SchemaRegistry, SchemaVersion, feed, register_schema
 from aico_lab.schema.discovery import discover
@@ -180,18 +182,45 @@ def test_vectors_of_a_plugin_can_be_searched_and_upgraded(connection):
 
 @pytest.mark.slow
 def test_a_removed_plugins_rows_leave_the_warehouse(lab: Lab):
-    """A sync with `evolve` removes them; the feed has a new change for it."""
+    """The next sync removes them without a question, since a person asked for it."""
     registry = plugin(*CALENDAR)
     registry.apply_plugin_schema("calendar", lab.primary)
     lab.sync()
     assert lab.sql("SELECT title FROM raw.calendar_events").fetchall() == [("seed",)]
     registry.remove_plugin_schema("calendar", lab.primary)
-    with pytest.raises(SchemaChanged, match="calendar_events"):
-        lab.sync()
-    assert lab.sync(on_change="evolve").mode == "full"
+    said = {one.check: one.detail for one in diagnose(Settings.resolve(home=lab.home.path))}
+    assert said["warehouse"] == "snapshot 1 opens; `aico-lab sync` will bring it up to date"
+    assert lab.sync().mode == "full"
     tables = lab.sql("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'raw'").fetchall()
     assert ("calendar_events",) not in tables
     assert ("messages",) in tables
+
+
+@pytest.mark.slow
+def test_a_plugin_that_is_activated_again_or_rolled_back_is_followed(lab: Lab):
+    """Only what its own statements removed is lost; other tables are asked about as before."""
+    first = version(1, EVENTS, undo=("DROP TABLE calendar_events",),
+                    tracked={"calendar_events": ("id",)})  # fmt: skip
+    wider = version(2, "ALTER TABLE calendar_events ADD COLUMN place TEXT",
+                    undo=("ALTER TABLE calendar_events DROP COLUMN place",))  # fmt: skip
+    registry = plugin(first, wider)
+    registry.apply_plugin_schema("calendar", lab.primary)
+    lab.primary.execute("INSERT INTO calendar_events VALUES (1, 'ada', 'old', 'here')")
+    lab.sync()
+    registry.rollback("calendar", 1, lab.primary)
+    lab.sync()
+    assert lab.sql("FROM raw.calendar_events").columns == ["id", "user_id", "title"]
+    registry.remove_plugin_schema("calendar", lab.primary)
+    registry.apply_plugin_schema("calendar", lab.primary)
+    lab.sync()
+    assert lab.sql("FROM raw.calendar_events").fetchall() == []
+    with lab.primary.transaction():
+        lab.primary.execute("DROP TABLE calendar_events")
+        feed.untrack(lab.primary, "calendar_events")
+    said = {one.check: one.detail for one in diagnose(Settings.resolve(home=lab.home.path))}
+    assert "no longer has the table calendar_events" in said["warehouse"]
+    with pytest.raises(SchemaChanged, match="calendar_events"):
+        lab.sync()
 
 
 REBUILD = (

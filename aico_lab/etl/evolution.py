@@ -77,6 +77,7 @@ def plan(
     *,
     is_empty: Callable[[str, str], bool],
     same_rules: bool = True,
+    given_up: Collection[str] = (),
 ) -> Plan:
     """Compare the tables of the primary database with those of the warehouse.
 
@@ -88,6 +89,8 @@ def plan(
         is_empty: Returns whether a column of a table of the warehouse holds only NULL.
         same_rules: Whether this version of the package made the warehouse; another version may have
             chosen other types for columns, and following those loses nothing.
+        given_up: The names of tables that a person removed or reduced on purpose; following that
+            needs no question.
 
     Raises:
         SchemaChanged: Something would be lost, or the changes cannot be ignored.
@@ -106,8 +109,10 @@ def plan(
     if on_change == "ignore":
         loaded = [as_found(c, found[c.table]) for c in contracts if c.table in found or not found]
         return Plan(loaded, set(frozen), set(), set())
-    losses = [f"the table {table}" for table in sorted(gone)]
+    losses = [f"the table {table}" for table in sorted(gone.difference(given_up))]
     for contract in contracts:
+        if contract.table in given_up:
+            continue
         known = found.get(contract.table, ())
         losses += _losses(contract, known, same_rules=same_rules)
         losses += [

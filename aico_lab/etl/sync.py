@@ -34,6 +34,7 @@ from aico_lab.etl.warehouse import open_warehouse
 from aico_lab.home import held, os_errors, remove_whole
 from aico_lab.mart.refresh import MEMORY_LIMIT, Changes
 from aico_lab.schema import feed
+from aico_lab.schema.versions import given_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -334,13 +335,15 @@ class _Run:
         same = cursor is not None and cursor.database_id == target.database_id
         declared = _contracts(self._primary)
         of_this_version = self._warehouse.is_of_this_version
+        found = self._warehouse.tables() if same else {}
         plan = evolution.plan(
             [self._settle(contract) for contract in declared],
-            self._warehouse.tables() if same else {},
+            found,
             self._warehouse.frozen,
             on_change,
             is_empty=self._warehouse.is_empty,
             same_rules=of_this_version,
+            given_up=given_up(self._primary, found),
         )
         self.followed = declared if on_change in (None, "evolve") else []
         known = self._warehouse.misfits() if same else {}

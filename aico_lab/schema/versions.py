@@ -11,9 +11,10 @@ from aico_lab.adapters.libsql import NOW
 from aico_lab.adapters.sql_text import normalised
 from aico_lab.errors import InvalidStatement
 from aico_lab.schema import feed
+from aico_lab.schema.authorizer import Guard
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from aico_lab.adapters.libsql import Connection
 
@@ -126,6 +127,24 @@ def applied_checksums(connection: Connection) -> dict[tuple[str, int], str]:
             "WHERE direction = 'apply' ORDER BY id"
         )
     }
+
+
+def given_up(connection: Connection, tables: Iterable[str]) -> set[str]:
+    """Return those of some tables from which a person removed something on purpose.
+
+    These are the tables of plugins that were deactivated or rolled back, and not upgraded since.
+    """
+    current = current_versions(connection)
+    if not current:
+        return set()
+    plugins = [
+        Guard(name)
+        for name, direction, _ in connection.fetch_all(  # of each schema the last step
+            "SELECT schema_name, direction, max(id) FROM schema_migration_history GROUP BY 1"
+        )
+        if direction == "rollback" and current.get(name, ("plugin", 0))[0] == "plugin"
+    ]
+    return {table for table in tables if any(plugin.is_own(table) for plugin in plugins)}
 
 
 def run(connection: Connection, schema: Schema, number: int, direction: Direction) -> None:
