@@ -50,7 +50,7 @@ class _Moved:
     def __get__(self, lab: object, owner: type) -> Self:
         if lab is None:
             return self
-        raise AttributeError(f"lab.{self._name} is lab.{self._where} now.")
+        raise AttributeError(f"lab.{self._name} was renamed: use lab.{self._where}.")
 
 
 class Lab:
@@ -221,7 +221,7 @@ class Lab:
     def import_from(
         self,
         source: str,
-        path: Path | None = None,
+        path: Path | str | None = None,
         *,
         limit: int | None = None,
         on_conflict: OnConflict = "keep",

@@ -15,10 +15,17 @@ from traitlets.config import Config
 
 from aico_lab import home as home_module
 from aico_lab.domain import Memory, User
-from aico_lab.errors import ConnectionIsClosed, HomeExists, InvalidStatement, PoolExhausted
+from aico_lab.errors import (
+    ConnectionIsClosed,
+    HomeExists,
+    InvalidStatement,
+    PoolExhausted,
+    UnknownName,
+)
 from aico_lab.home import Home
 from aico_lab.lab import Lab
 from aico_lab.repositories import UnitOfWork
+from aico_lab.sources import SOURCES, read
 from tests.messages import add, message
 from tests.notebooks import outputs, write_notebook
 
@@ -199,6 +206,37 @@ def test_a_lab_says_at_a_prompt_what_it_is(lab):
     assert repr(lab) == f"<Lab {lab.home.path}, closed>"
     with pytest.raises(ConnectionIsClosed):
         lab.metrics  # noqa: B018
+
+
+def test_the_metrics_of_a_lab_are_a_mapping_of_their_names(lab):
+    """They can be listed, counted and looked for; whatever is no name is refused in a sentence."""
+    names = list(lab.metrics)
+    assert len(lab.metrics) == len(names) > 30
+    assert {"overview", "reply_latency"} <= set(names)
+    assert "overview" in lab.metrics
+    assert "nonsense" not in lab.metrics
+    assert 0 not in lab.metrics
+    assert lab.metrics["overview"].metric.name == "overview"
+    with pytest.raises(UnknownName, match="'overview'"):
+        lab.metrics[0]
+
+
+def test_a_home_without_messages_has_no_period(lab):
+    """The answer says how to get some, and names no day of 1969."""
+    lab.sync()
+    answer = lab.metrics.reply_latency(since="30d")
+    assert "`aico-lab import`" in answer.finding
+    assert "`aico-lab sync`" in answer.finding
+    assert "from 19" not in answer.caption
+
+
+def test_a_file_can_be_named_by_a_text(lab, tmp_path):
+    """As paths can be everywhere else."""
+    file = tmp_path / "one.jsonl"
+    file.write_text('{"content": "Hello", "timestamp": "2024-05-01T12:00:00Z"}\n')
+    assert lab.import_from("jsonl", str(file)).added == 1
+    assert sum(len(batch.messages) for batch in read("jsonl", str(file))) == 1
+    assert SOURCES["jsonl"].total(str(file)) == file.stat().st_size
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,7 @@ def test_an_answer_is_drawn_into_a_file_that_needs_no_network(asked, tmp_path):
         (["__class__"], "There is no metric '__class__'"),
         (["repair"], "The metric 'repair' was renamed: use 'mood_recovery'"),
         (["turns", "-p", "x=1"], "turns has no parameter 'x'"),
+        (["reply_latency", "-p", "sinc=3d"], "'sinc': did you mean since?"),
         (["turns", "-p", "x"], "NAME=VALUE"),
         (["turns", "-p", "since=3d"], "use --since"),
         (["turns", "-p", "min_cell=5"], "use --min-cell"),

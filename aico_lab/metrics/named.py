@@ -7,12 +7,14 @@ first Tab completion, and shells complete names too.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from aico_lab.errors import UnknownName
 from aico_lab.metrics.engine.catalogue import CATALOGUE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from aico_lab.etl.snapshots import Reader
     from aico_lab.metrics.engine.answer import Answer
@@ -32,8 +34,8 @@ FILTERS: Final = {
 """The filters that metrics take besides their own parameters."""
 
 
-class Metrics:
-    """The metrics of a lab, by name.
+class Metrics(Mapping[str, "Question"]):
+    """The metrics of a lab, a mapping of their names.
 
     ::
 
@@ -56,7 +58,18 @@ class Metrics:
         Raises:
             UnknownName: No metric has that name.
         """
+        if not isinstance(name, str):
+            raise UnknownName(f"Metrics have names, such as 'overview', not {name!r}.")
         return Question(CATALOGUE[name], self._reader, self._timezone)
+
+    def __contains__(self, name: object) -> bool:
+        return name in list(CATALOGUE)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(CATALOGUE)
+
+    def __len__(self) -> int:
+        return len(list(CATALOGUE))
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *CATALOGUE]
@@ -145,7 +158,7 @@ def _explained(metric: Metric) -> str:
     ]
     if metric.parameters:
         said.append(_listed("Parameters", {p.name: _meaning(p) for p in metric.parameters}))
-    said.append(_listed("Filters", {name: FILTERS[name] for name in _filters(metric)}))
+    said.append(_listed("Filters", {name: FILTERS[name] for name in metric.filters}))
     columns = {
         column.name: f"{column.meaning} ({column.unit})" if column.unit else column.meaning
         for column in metric.columns
@@ -176,15 +189,9 @@ def _signature(metric: Metric) -> inspect.Signature:
         for parameter in metric.parameters
     ]
     general = inspect.signature(Question.__call__).parameters
-    plain = [general[name].replace(annotation=inspect.Parameter.empty) for name in _filters(metric)]
+    plain = [general[name].replace(annotation=inspect.Parameter.empty) for name in metric.filters]
     return inspect.Signature([*own, *plain])
 
 
 def _annotation(parameter: Parameter) -> Any:
     return Literal[parameter.choices] if parameter.choices else parameter.type
-
-
-def _filters(metric: Metric) -> list[str]:
-    from aico_lab.metrics.engine.metric import RoleFilter
-
-    return [name for name in FILTERS if name != "role" or metric.role is not RoleFilter.REFUSED]

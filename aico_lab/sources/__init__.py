@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from aico_lab.errors import InvalidValue, UnknownName, WrongUse, did_you_mean
@@ -18,7 +19,6 @@ from aico_lab.extensions import added, loaded
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from importlib.metadata import EntryPoint
-    from pathlib import Path
 
     from aico_lab.sources.objects import batches_of
     from aico_lab.sources.records import Batch
@@ -61,7 +61,7 @@ class Source:
     needs_path: bool
     unit: str
 
-    def read(self, path: Path | None = None, *, limit: int | None = None) -> Iterator[Batch]:
+    def read(self, path: Path | str | None = None, *, limit: int | None = None) -> Iterator[Batch]:
         """Return an iterator over the messages in batches, in the order of the source.
 
         Args:
@@ -73,18 +73,18 @@ class Source:
             SourceError: The input cannot be read; raised with the first batch.
         """
         self.check(path, limit)
-        return self._reader().read(path, limit=limit)
+        return self._reader().read(_named(path), limit=limit)
 
-    def total(self, path: Path | None = None, limit: int | None = None) -> int | None:
+    def total(self, path: Path | str | None = None, limit: int | None = None) -> int | None:
         """Return the amount to read, in `unit`, or None if it is not known in advance.
 
         Raises:
             WrongUse: The file is missing or superfluous, or the limit is below 1.
         """
         self.check(path, limit)
-        return self._reader().total(path, limit)
+        return self._reader().total(_named(path), limit)
 
-    def check(self, path: Path | None, limit: int | None) -> None:
+    def check(self, path: Path | str | None, limit: int | None) -> None:
         """Validate the arguments of `read`, except whether the file exists.
 
         Raises:
@@ -161,6 +161,10 @@ def _added() -> dict[str, EntryPoint]:
     return added("aico_lab.sources", (source.name for source in _OURS))
 
 
-def read(name: str, path: Path | None = None, *, limit: int | None = None) -> Iterator[Batch]:
+def _named(path: Path | str | None) -> Path | None:
+    return None if path is None else Path(path).expanduser()
+
+
+def read(name: str, path: Path | str | None = None, *, limit: int | None = None) -> Iterator[Batch]:
     """Read the messages of a source by its name; see `Source.read`."""
     return SOURCES[name].read(path, limit=limit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import ibis
 import polars as pl
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from aico_lab.etl.snapshots import Reader
     from aico_lab.metrics.engine.filters import Filters
     from aico_lab.metrics.engine.metric import Metric
+
+NO_MESSAGES: Final = (
+    "There are no messages yet: add some by `aico-lab import`, then run `aico-lab sync`."
+)
 
 
 def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, Any]) -> Answer:
@@ -48,6 +52,8 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
         query = compile_query(metric.name, talk, tuple(sorted(parameters.items())))
         rows = pl.DataFrame(connection.execute(query).to_arrow_table())
     nothing = metric.nothing if isinstance(metric.nothing, str) else metric.nothing(rows, talk)
+    if not talk.years:
+        nothing = NO_MESSAGES
     if metric.finish:
         rows = metric.finish(rows, talk, **parameters)
     answer = typed(rows, metric.columns)
@@ -63,7 +69,7 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
         generation=generation,
         left_out=answer.height - kept.height,
         _rows=shown,
-        begins=filters.begins(talk.bounds[0]),
+        begins=filters.begins(talk.bounds[0]) if talk.years else None,
         far=far,
         nothing=nothing,
         values_left_out=values_left_out,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -171,6 +171,14 @@ class Metric:
     finding: Callable[[pl.DataFrame], str] = field(repr=False)
     chart: Callable[[Answer], Chart] = field(repr=False)
 
+    @property
+    def filters(self) -> list[str]:
+        """The names of the filters that can be used."""
+        from aico_lab.metrics.engine.filters import Filters  # needed by few: names come first
+
+        names = [one.name for one in fields(Filters)]
+        return [name for name in names if name != "role" or self.role is not RoleFilter.REFUSED]
+
     def check(self, given: Mapping[str, object]) -> dict[str, Any]:
         """Return the values of all parameters: validated, or the defaults.
 
@@ -181,8 +189,12 @@ class Metric:
         known = {parameter.name: parameter for parameter in self.parameters}
         for name in given:
             if name not in known:
-                have = f": it has {', '.join(known) if known else 'none of its own'}."
-                end = did_you_mean(name, known, have)
+                filters = self.filters
+                have = (
+                    f": it has {', '.join(known) if known else 'none of its own'}, and the filters "
+                    f"{', '.join(filters)}."
+                )
+                end = did_you_mean(name, [*known, *filters], have)
                 raise UnknownName(f"{self.name} has no parameter {name!r}{end}")
         return {
             name: parameter.check(given[name]) if name in given else parameter.default
