@@ -270,7 +270,7 @@ def follow(warehouse: Warehouse, before: dict[int, Row], after: dict[int, Row]) 
     with warehouse.transaction():
         changes = refresh.Changes(warehouse.connection, anew=False)
         keys = pa.array(sorted(names), pa.string())
-        gone = pa.table({"k0": keys, "row_key": keys})
+        gone = pa.table({"k0": keys, "row_key": keys, "fits": [True] * len(keys)})
         warehouse.delete(MESSAGES, gone, present, changes)
         if present.num_rows:
             warehouse.insert(MESSAGES, present)

@@ -12,6 +12,7 @@ import ruptures
 from scipy import stats
 
 from aico_lab.errors import InvalidValue
+from aico_lab.metrics.engine.asking import NO_MESSAGES
 from aico_lab.metrics.time import series
 from aico_lab.metrics.time.change_points import _cut, _segments
 from aico_lab.metrics.time.trend import _theil_sen
@@ -234,7 +235,7 @@ def test_weeks_that_grow_by_two_messages():
 @pytest.mark.parametrize(
     ("counts", "says"),
     [
-        ([], "Nothing matches."),
+        ([], NO_MESSAGES),
         ([2], "Too little data: 1 complete week, where 12 are needed"),
         ([2, 5], "Too little data: 2 complete weeks, where 12 are needed"),
         ([2, 3, 4, 5, 6], "Too little data: 5 complete weeks, where 12 are needed"),
@@ -253,7 +254,7 @@ def test_a_trend_claims_what_the_data_support(counts, says):
 @pytest.mark.parametrize(
     ("counts", "says"),
     [
-        ([], "Nothing matches."),
+        ([], NO_MESSAGES),
         ([2], "Too little data: 1 complete week, where 12 are needed"),
         ([2, 5], "Too little data: 2 complete weeks, where 12 are needed"),
         ([2, 2, 2, 90, 90], "Too little data: 5 complete weeks, where 12 are needed"),
