@@ -272,3 +272,49 @@ def test_names_of_an_earlier_version_are_replaced(lab, monkeypatch):
     assert (result.quarantined, result.unexplained) == ({"memories": 1}, {})
     assert lab.sql("SELECT row_key FROM quarantine.misfits").fetchall() == [("x'6f6b'",)]
     assert lab.verify().ok
+
+
+TIMES = ["2024-01-01 10:00:00", "2024-01-01 10:00:00.000", "2024-01-01T10:00:00Z"]
+EPOCHS = [1_700_000_000, 1_700_000_001, 1_700_000_002]
+
+
+@pytest.mark.parametrize(
+    ("type_", "keys"),
+    [
+        ("", [1, 2, 3]), ("BLOB", [1, 2, 3]), ("", [0, 1, 2.5]), ("", ["a", "1", 1]),
+        ("INTEGER", [1, 2, 3]), ("NUMERIC", [1, 2.5, 3]), ("TEXT", ["a", "1", "A"]),
+        ("TIMESTAMP", TIMES), ("DATETIME", TIMES), ("DATETIME", EPOCHS), ("DATE", EPOCHS),
+    ],
+)  # fmt: skip
+def test_changes_are_followed_whatever_the_keys_are(lab, type_, keys):
+    """In a tracked table, row by row, until it is empty."""
+    with lab.primary.transaction():
+        lab.primary.execute(f"CREATE TABLE z_a (a {type_} PRIMARY KEY, n INTEGER)")
+        feed.track(lab.primary, "z_a", ["a"])
+    for number, key in enumerate(keys):
+        lab.primary.execute("INSERT INTO z_a VALUES (?, ?)", [key, number])
+    lab.sync()
+    assert lab.verify().ok
+    for place in range(len(keys)):
+        for statement in (
+            "UPDATE z_a SET n = n + 10 WHERE n = ?",
+            "DELETE FROM z_a WHERE n - 10 = ?",
+        ):
+            lab.primary.execute(statement, [place])
+            lab.sync()
+            proof = lab.verify()
+            assert proof.ok, (statement, proof)
+    assert lab.sql("SELECT count(*) FROM raw.z_a").fetchone() == (0,)
+
+
+def test_rows_whose_keys_are_one_moment_are_all_loaded(lab, tmp_path):
+    """They are different rows of the other program."""
+    shop = tmp_path / "chat.db"
+    with closing(sqlite3.connect(shop)) as other, other:
+        other.execute("CREATE TABLE m (chat INTEGER, sent TIMESTAMP, PRIMARY KEY (chat, sent))")
+        other.executemany("INSERT INTO m VALUES (1, ?)", [(TIMES[0],), (TIMES[1],)])
+    lab.load(shop, "m")
+    with closing(sqlite3.connect(shop)) as other, other:
+        other.execute("INSERT INTO m VALUES (1, '2024-01-01 10:00')")
+    lab.load(shop, "m")
+    assert lab.sql("SELECT count(*) FROM chat.m").fetchone() == (3,)

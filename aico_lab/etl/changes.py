@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
+from aico_lab.etl.contract import MERGING_KINDS
 from aico_lab.etl.extract import DOES_NOT_FIT, NUMBERS, convert, extract_by_rows, fits, plain_names
 from aico_lab.etl.misfits import UNTYPED, row_key
 from aico_lab.schema import feed_keys
@@ -137,13 +138,14 @@ def mistakes_keys(connection: Connection, contract: Contract, *, since: int, unt
     """Return whether the warehouse could confuse a row that the change feed names with another.
 
     A key column that has or had values of several types is text in the warehouse, where 1 and '1'
-    are the same. The whole table must then be read.
+    are the same, and the change feed names a number by its digits, which SQLite finds equal to the
+    number only in a column of a declared type. The whole table must then be read.
     """
     kinds = {column.name: column for column in contract.columns}
     loose = [
         i
         for i, name in enumerate(contract.key)
-        if kinds[name].kind == "json" or (kinds[name].loose and kinds[name].kind in ("any", "text"))
+        if kinds[name].kind in MERGING_KINDS or kinds[name].loose
     ]
     return bool(loose) and any(
         not contract.tells_keys_apart

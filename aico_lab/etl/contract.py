@@ -51,6 +51,9 @@ DUCKDB_TYPES: dict[Kind, str] = {
     "milliseconds": "TIMESTAMP WITH TIME ZONE",
 }
 
+MERGING_KINDS: frozenset[Kind] = frozenset({"any", "json", "timestamp", "seconds", "milliseconds"})
+"""Kinds of which different stored values can be equal in the warehouse."""
+
 _PREFIXES: tuple[tuple[str, Kind], ...] = (
     ("TIMESTAMP", "timestamp"),
     ("JSON", "json"),
@@ -126,9 +129,10 @@ class Contract:
     def tells_keys_apart(self) -> bool:
         """Whether different keys are different in the warehouse, too.
 
-        Values of several types become text, in which 1 and '1' are the same.
+        Values of several types become text, in which 1 and '1' are the same. Times that are spelled
+        differently, or less than a microsecond apart, are one moment.
         """
-        return not {"any", "json"}.intersection(self.key_kinds)
+        return MERGING_KINDS.isdisjoint(self.key_kinds)
 
     @property
     def arrow_schema(self) -> pa.Schema:
