@@ -95,7 +95,7 @@ def serve(settings: Settings, notebooks: Path, *, port: int | None, browser: boo
     _move_into(settings.home / "jupyter", environment)
 
     class Sessions(SessionManager):
-        """Gives the passphrase to kernels only, not to the browser and terminals."""
+        """A session manager that puts the passphrase into the environment of kernels only."""
 
         def get_kernel_env(self, path: str | None, name: ModelName | None = None) -> dict[str, str]:
             return super().get_kernel_env(path, name) | secret

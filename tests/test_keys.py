@@ -201,10 +201,12 @@ def test_characters_of_a_passphrase_are_counted_not_bytes(home, short):
 def test_blanks_at_the_ends_of_a_passphrase_do_not_belong_to_it(home, monkeypatch):
     """A variable that is read from a file ends in a newline; what is not counted is not used."""
     monkeypatch.setenv("AICO_LAB_PASSPHRASE", f"{PASSPHRASE}\n")
-    Lab.create(home, protection="passphrase").close()
-    Lab.open(home).close()
-    Lab.open(home, passphrase=PASSPHRASE).close()
-    Lab.open(home, passphrase=f" {PASSPHRASE}\r\n").close()
+    which = "SELECT value FROM system_state WHERE key = 'database_id'"
+    with Lab.create(home, protection="passphrase") as lab:
+        made = lab.primary.fetch_one(which)
+    for passphrase in (None, PASSPHRASE, f" {PASSPHRASE}\r\n"):
+        with Lab.open(home, passphrase=passphrase) as lab:
+            assert lab.primary.fetch_one(which) == made
 
 
 def test_a_home_that_was_made_with_blanks_is_still_opened_by_them(home, monkeypatch):

@@ -104,7 +104,7 @@ class ChromaDBAdapter(DatabaseAdapter[ChromaConnection]):
                 remove_whole(path)
 
     def exists(self) -> bool:
-        """Say whether anything is kept, in whatever state it is."""
+        """Return whether the folder or the sealed file exists, sound or damaged."""
         return self.path is not None and (self.path.exists() or self._file(self.path).exists())
 
     def peek_state(self) -> dict[str, Any] | None:

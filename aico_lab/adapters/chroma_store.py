@@ -35,7 +35,7 @@ class ChromaConnection:
         keep: Callable[[bytes], None] | None,
         resources: contextlib.ExitStack,
     ) -> None:
-        """Take over what `ChromaDBAdapter.connect` prepared.
+        """Use a folder that `ChromaDBAdapter.connect` prepared, and release its resources on close.
 
         Args:
             name: The name of the store for people.

@@ -96,7 +96,7 @@ class RocksDBConnection:
     """
 
     def __init__(self, path: Path, driver: Any, key: bytes | None, scratch: Path | None) -> None:
-        """Take over what `RocksDBAdapter.connect` opened.
+        """Use a store that `RocksDBAdapter.connect` opened, and close it with the connection.
 
         Args:
             path: The store's folder.

@@ -130,7 +130,7 @@ class ConnectionPool:
         return connection
 
     def take_back(self, connection: PooledConnection) -> None:
-        """Take a connection back as described in `release`, from any thread, without waiting."""
+        """Return a connection to the pool as `release` does, from any thread, without waiting."""
         with self._lock:
             if connection not in self._lent:
                 return

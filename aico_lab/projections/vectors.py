@@ -119,7 +119,7 @@ def _project(
 
 
 def _was_never_needed(primary: Connection, adapter: ChromaDBAdapter) -> bool:
-    """Say whether there are neither memories nor vectors, in whatever state these are."""
+    """Return whether there are no memories, and no vectors either, sound or damaged."""
     return not adapter.exists() and not primary.fetch_all("SELECT 1 FROM memories LIMIT 1")
 
 

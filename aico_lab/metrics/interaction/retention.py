@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
-import numpy as np
 import polars as pl
 from ibis import _
 
 from aico_lab.metrics.engine import claims, draw, periods
-from aico_lab.metrics.engine.intervals import FEWEST, UNIT, UNITS, wilson
+from aico_lab.metrics.engine.intervals import FEWEST
 from aico_lab.metrics.engine.metric import Column, Parameter, RoleFilter, interval, metric
 from aico_lab.metrics.engine.talk import period as period_of
+from aico_lab.metrics.interaction.shares import with_share
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from aico_lab.metrics.engine.answer import Answer
     from aico_lab.metrics.engine.metric import Chart
     from aico_lab.metrics.engine.talk import Talk
-
-
-_Z: Final = 1.959963984540054  # of 95 %
 
 
 _TRIANGLE: Final = 26
@@ -33,31 +30,6 @@ _PERIOD: Final = "_period"
 
 _LONGEST: Final = 520
 """The most periods for which a cohort is followed; a wrong time may lie in another millennium."""
-
-
-def with_wilson(rows: pl.DataFrame, part: str, whole: str, name: str) -> pl.DataFrame:
-    """Add a share of people, in percent, with the interval of Wilson (1927).
-
-    Each person counts or not, so the share is a proportion of independent observations. The
-    interval is null below `FEWEST` people.
-
-    Args:
-        rows: The rows to extend.
-        part: The column that counts the people in the share.
-        whole: The column that counts all people.
-        name: The name of the new column; `NAME_low` and `NAME_high` are added as well.
-    """
-    n = rows[whole].cast(pl.Float64).to_numpy()
-    share = rows.select(pl.col(part) / pl.col(whole)).to_series().to_numpy()
-    low, high = wilson(share, n, np.full(len(n), _Z))
-    enough = pl.when(pl.col(whole) >= FEWEST)
-    return rows.with_columns(
-        pl.Series(name, share * 100),
-        enough.then(pl.Series(low * 100)).alias(f"{name}_low"),
-        enough.then(pl.Series(high * 100)).alias(f"{name}_high"),
-        pl.col(whole).cast(pl.Int64).alias(UNITS),
-        pl.lit("people").alias(UNIT),
-    )
 
 
 def _number(column: str, period: Literal["week", "month"]) -> pl.Expr:
@@ -86,7 +58,7 @@ def _finish(rows: pl.DataFrame, talk: Talk, period: Literal["week", "month"]) ->
         .with_columns(pl.col("active").fill_null(0), complete=pl.col("complete") & pl.col("known"))
     )
     cells = cells.with_columns(pl.lit(period).alias(_PERIOD))
-    return with_wilson(cells.sort("cohort", "start"), "active", "n", "share")
+    return with_share(cells.sort("cohort", "start"), "active", "n", "share")
 
 
 def _describe(rows: pl.DataFrame) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import ibis
-import numpy as np
 import polars as pl
 from ibis import _
 
 from aico_lab.metrics.engine import claims, draw
-from aico_lab.metrics.engine.intervals import FEWEST, TOTAL, UNIT, UNITS, wilson
+from aico_lab.metrics.engine.intervals import FEWEST, TOTAL
 from aico_lab.metrics.engine.metric import Column, RoleFilter, interval, metric
+from aico_lab.metrics.interaction.shares import with_share
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -21,41 +21,13 @@ if TYPE_CHECKING:
     from aico_lab.metrics.engine.talk import Talk
 
 
-_Z: Final = 1.959963984540054  # of 95 %
-
-
-def with_wilson(rows: pl.DataFrame, part: str, whole: str, name: str) -> pl.DataFrame:
-    """Add a share of people, in percent, with the interval of Wilson (1927).
-
-    Each person counts or not, so the share is a proportion of independent observations. The
-    interval is null below `FEWEST` people.
-
-    Args:
-        rows: The rows to extend.
-        part: The column that counts the people in the share.
-        whole: The column that counts all people.
-        name: The name of the new column; `NAME_low` and `NAME_high` are added as well.
-    """
-    n = rows[whole].cast(pl.Float64).to_numpy()
-    share = rows.select(pl.col(part) / pl.col(whole)).to_series().to_numpy()
-    low, high = wilson(share, n, np.full(len(n), _Z))
-    enough = pl.when(pl.col(whole) >= FEWEST)
-    return rows.with_columns(
-        pl.Series(name, share * 100),
-        enough.then(pl.Series(low * 100)).alias(f"{name}_low"),
-        enough.then(pl.Series(high * 100)).alias(f"{name}_high"),
-        pl.col(whole).cast(pl.Int64).alias(UNITS),
-        pl.lit("people").alias(UNIT),
-    )
-
-
 def _finish(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
     found = rows.sort("days").with_columns(
         people=pl.col("n").sum(), longer=pl.col("n").cum_sum(reverse=True)
     )
     several = pl.col("n").filter(pl.col("days") > 1).sum() * 100 / pl.col("people")
     found = found.with_columns(several.alias(TOTAL))
-    return with_wilson(with_wilson(found, "n", "people", "share"), "longer", "people", "at_least")
+    return with_share(with_share(found, "n", "people", "share"), "longer", "people", "at_least")
 
 
 def _describe(rows: pl.DataFrame) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import ibis
@@ -11,10 +10,10 @@ from ibis import _
 
 from aico_lab import charts
 from aico_lab.metrics.engine import claims, draw
-from aico_lab.metrics.engine.filters import Filters
 from aico_lab.metrics.engine.intervals import estimate, mean
 from aico_lab.metrics.engine.metric import Column, RoleFilter, interval, metric
 from aico_lab.metrics.engine.quantiles import quantiles
+from aico_lab.metrics.personality.people import people_of_conversations
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -84,7 +83,7 @@ def feedback(talk: Talk) -> ir.Table:
     that of its conversation. The answer covers only people who chose to rate.
     """
     rated = talk.feedback.filter(_.value.notnull())
-    rated = rated.left_join(_people(talk), "conversation_id")
+    rated = rated.left_join(people_of_conversations(talk), "conversation_id")
     rated = rated.mutate(user_id=ibis.coalesce(rated.user_id, rated.person))
     spread = quantiles(
         rated, "value", by=["name"], per_mille={"q25": 250, "median": 500, "q75": 750}
@@ -102,9 +101,3 @@ def feedback(talk: Talk) -> ir.Table:
     for table in (spread.drop("n"), counts):
         found = found.left_join(table, "name").drop("name_right")
     return found
-
-
-def _people(talk: Talk) -> ir.Table:
-    """Return the person of each conversation, ignoring the filters."""
-    everything = replace(talk, filters=Filters(timezone=talk.filters.timezone))
-    return everything.sessions().group_by("conversation_id").agg(person=_.user_id.min())

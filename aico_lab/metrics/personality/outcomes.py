@@ -18,6 +18,7 @@ from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.filters import Filters
 from aico_lab.metrics.engine.intervals import FEWEST, estimate, mean
 from aico_lab.metrics.engine.metric import Column, RoleFilter, interval, metric
+from aico_lab.metrics.personality.people import people_of_conversations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,7 +100,7 @@ def _outcomes(talk: Talk) -> ir.Table:
         held.select(*columns, outcome=ibis.literal(name), value=value)
         for name, value in measured.items()
     ]
-    said = talk.feedback.left_join(_people(talk), "conversation_id")
+    said = talk.feedback.left_join(people_of_conversations(talk), "conversation_id")
     ratings = said.select(
         "event_id",
         "name",
@@ -251,9 +252,3 @@ def outcomes_by_style(talk: Talk) -> ir.Table:
         .group_by("trait", "part", "outcome", "user_id")
         .agg(total=_.total.sum(), n=_.n.sum())
     )
-
-
-def _people(talk: Talk) -> ir.Table:
-    """Return the person of each conversation, ignoring the filters."""
-    everything = replace(talk, filters=Filters(timezone=talk.filters.timezone))
-    return everything.sessions().group_by("conversation_id").agg(person=_.user_id.min())

@@ -13,6 +13,7 @@ from aico_lab.metrics.engine.intervals import FEWEST, TOTAL, UNIT, UNITS, Statis
 from aico_lab.metrics.engine.local_time import odd_days
 from aico_lab.metrics.engine.metric import Column, Parameter, interval, metric
 from aico_lab.metrics.engine.talk import as_date, hour_of_day, hours_of, weekday
+from aico_lab.metrics.time.weekdays import WEEKDAYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,9 +33,6 @@ _MOST_OF_ONE: Final = "_most_of_one"
 
 
 _NEARLY: Final = 1 - 1e-9
-
-
-WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 _CYCLES: Final = {"week": "weeks", "day": "days"}

@@ -11,6 +11,7 @@ from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.intervals import TOTAL
 from aico_lab.metrics.engine.metric import PEOPLE, Column, metric
 from aico_lab.metrics.engine.talk import hour_of_day, hours_of, weekday
+from aico_lab.metrics.time.weekdays import WEEKDAYS
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
 _FEWEST_MESSAGES: Final = 168
 """One message for each hour of the week: with fewer, the busiest hour is due to chance."""
-
-
-WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 def _finish(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:

@@ -1,0 +1,21 @@
+"""Whose a conversation is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ibis import _
+
+from aico_lab.metrics.engine.filters import Filters
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.talk import Talk
+
+
+def people_of_conversations(talk: Talk) -> ir.Table:
+    """Return the person of each conversation, ignoring the filters."""
+    everything = replace(talk, filters=Filters(timezone=talk.filters.timezone))
+    return everything.sessions().group_by("conversation_id").agg(person=_.user_id.min())
