@@ -367,7 +367,7 @@ def held(lock: Path, seconds: float, busy: Callable[[str], AicoLabError]) -> Ite
 
 @contextlib.contextmanager
 def os_errors(path: Path) -> Iterator[None]:
-    """Translate an OSError in the block, about `path` or a file below, to one of our errors."""
+    """Convert an OSError in the block, about `path` or a file below, to this package's errors."""
     try:
         yield
     except OSError as refused:

@@ -1,4 +1,4 @@
-"""Our own jobs of the ETL benchmark, and the jobs that prepare its data.
+"""This package's jobs of the ETL benchmark, and the jobs that prepare its data.
 
 `full` does the same as the peers: it loads tables into DuckDB. `full-with-mart` and the increments
 also make the tables of the schema `mart`, as every sync of a user does.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 from aico_lab.bench.harness import expect, run_job
-from aico_lab.bench.real import COLUMNS, batches, insert_bare, messages
+from aico_lab.bench.real import COLUMNS, bare_executemany, messages
 from aico_lab.lab import Lab
 from aico_lab.mart.refresh import Changes
 
@@ -100,14 +100,6 @@ def nothing(_folder: Path, _rows: int) -> float:
     if result.mode != "nothing":
         raise RuntimeError("there was something to load")
     return seconds
-
-
-def bare_executemany(folder: Path, rows: int) -> float:
-    """Time the driver alone: rows made before the clock starts, into a plain table."""
-    made = list(batches(rows))
-    started = time.perf_counter()
-    insert_bare(folder / "bare.db", made)
-    return time.perf_counter() - started
 
 
 SETUP: dict[str, Callable[[Path, int], float]] = {

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias, get_args
 
 from aico_lab.errors import InvalidValue, SchemaChanged
-from aico_lab.etl.contract import DUCKDB_TYPES, Column, Contract, Kind
+from aico_lab.etl.contract import DUCKDB_TYPES, ColumnContract, Contract, Kind
 from aico_lab.etl.views import NEEDED
 
 OnChange = Literal["evolve", "freeze", "ignore"]
@@ -139,7 +139,9 @@ def with_needed(contract: Contract) -> Contract:
         for column in contract.columns
     ]
     there = {column.name for column in columns}
-    columns += [Column(n, kind, stored=False) for n, kind in needed.items() if n not in there]
+    columns += [
+        ColumnContract(n, kind, stored=False) for n, kind in needed.items() if n not in there
+    ]
     return replace(contract, columns=tuple(columns))
 
 
@@ -172,7 +174,7 @@ def as_found(contract: Contract, found: Types) -> Contract:
     for name, type_ in found:
         column = live.get(name)
         if column is None:
-            column = of_type(Column(name, "text", stored=False), type_)
+            column = of_type(ColumnContract(name, "text", stored=False), type_)
         elif column.duckdb_type != type_:
             column = of_type(column, type_)
         columns.append(column)
@@ -186,7 +188,7 @@ def as_found(contract: Contract, found: Types) -> Contract:
     return replace(contract, columns=tuple(columns), rowid=rowid)
 
 
-def of_type(column: Column, type_: str) -> Column:
+def of_type(column: ColumnContract, type_: str) -> ColumnContract:
     """Return the column with the kind that has this type in DuckDB."""
     if digits := _DECIMAL.fullmatch(type_):
         return replace(column, kind="decimal", digits=(int(digits[1]), int(digits[2])))

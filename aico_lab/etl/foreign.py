@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from aico_lab.etl.foreign_source import Reached, Source
+    from aico_lab.etl.foreign_source import ForeignSource, Reached
     from aico_lab.etl.misfits import Misfit
     from aico_lab.etl.sync import Mode, Progress
     from aico_lab.home import Home
@@ -148,7 +148,7 @@ def load_foreign(
 class _Load:
     """One load, from one consistent view of the file, inside a transaction of the warehouse."""
 
-    def __init__(self, source: Source, target: ForeignTable, progress: Progress) -> None:
+    def __init__(self, source: ForeignSource, target: ForeignTable, progress: Progress) -> None:
         self._source = source
         self._target = target
         self._progress = progress

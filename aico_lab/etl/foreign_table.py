@@ -27,7 +27,7 @@ class Watermark:
 
     Attributes:
         column: The watermark column, with its unit.
-        value: Its highest value so far; None if it had no value.
+        value: The highest value of the column so far; None if it had no value.
         key: The columns by which rows were merged.
         file: The file that was read.
     """

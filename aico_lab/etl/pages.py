@@ -101,7 +101,7 @@ def read_columns(
     Args:
         connection: The primary database, inside the `snapshot()` in which the layout was read.
         contract: The table.
-        layout: Its layout in the file.
+        layout: The layout of the table in the file.
 
     Yields:
         The columns as they are stored (texts as bytes) and the row ids of the decoded rows, and the

@@ -378,7 +378,9 @@ class Reader:
                 check_statements(connection, query)
             refuse_lost_results(connection, query)
             relation = connection.sql(query, params=parameters)
-        return None if relation is None else Relation(relation, "The snapshot")
+        if relation is None:
+            return None
+        return Relation(relation, "The snapshot", timezone=self._timezone)
 
     def connection(self) -> duckdb.DuckDBPyConnection:
         """Return a connection to the snapshot; connections to older ones stay open in results."""

@@ -156,7 +156,7 @@ def _sync(
             _note(home, generation, state)
 
     with publishing(home, key, link=not full, then=note) as (warehouse, published):
-        run = _Run(primary, warehouse, progress)
+        run = _SyncRun(primary, warehouse, progress)
         damaged = published > 0 and not snapshots.is_sound(home.snapshots, published)
         with primary.snapshot():
             mode, target = run.load(
@@ -291,7 +291,7 @@ def _busy(who: str) -> SyncBusy:
     return SyncBusy(f"The warehouse is being written by {who}: try again when it is done.")
 
 
-class _Run:
+class _SyncRun:
     """One sync, from one consistent view of the primary database."""
 
     def __init__(self, primary: Connection, warehouse: Warehouse, progress: Progress) -> None:

@@ -52,7 +52,7 @@ class Difference:
     """A row that is not the same in both databases.
 
     Attributes:
-        key: Its key; several columns are a JSON array.
+        key: The key of the row; several columns are a JSON array.
         found_in: 'both', 'primary' or 'warehouse'.
         columns: The columns that differ, if the row is in both or is a misfit in only one.
     """
