@@ -146,7 +146,9 @@ class Home:
         """Raise HomeExists if the folder contains a lab."""
         with os_errors(self.path):
             if self.marker.exists():
-                raise HomeExists(f"There is a lab in {self.path} already: use it, or name another.")
+                raise HomeExists(
+                    f"There is a lab in {self.path} already: use it, or name another folder."
+                )
 
     @contextlib.contextmanager
     def being_made(self) -> Iterator[None]:

@@ -150,7 +150,7 @@ def test_a_notebook_that_is_damaged_is_one_sentence(synced, tmp_path):
 WRONG = [
     ({"since": "foo"}, InvalidValue, "since='foo' is not a time"),
     ({"until": "2024-W10"}, InvalidValue, "until='2024-W10' is not a time"),
-    ({"since": "0d"}, InvalidValue, "goes back by nothing"),
+    ({"since": "0d"}, InvalidValue, "span of length 0"),
     ({"since": "2024-05-02", "until": "2024-05-01"}, InvalidValue, "ends before it begins"),
     ({"timezone": "Mars"}, InvalidValue, "no time zone 'Mars'"),
     ({"min_people": 0}, InvalidValue, "min_people is the fewest people"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -56,7 +56,7 @@ ORDER: Final = (
 class OrderedCommands(TyperGroup):
     """Lists the commands in the order of `ORDER`; Typer would list all groups last."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:  # noqa: D102
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: D102
         return sorted(super().list_commands(ctx), key=ORDER.index)
 
 
@@ -302,8 +302,8 @@ def rescore(
         say("All scores are up to date.")
     else:
         say(
-            f"{result.rescored:,} messages rescored, {result.unscored:,} of them now without a "
-            "score, being in another language; run `aico-lab sync` next."
+            f"{result.rescored:,} messages rescored, {result.unscored:,} of them without a "
+            "score now, because they are in another language; run `aico-lab sync` next."
         )
 
 

@@ -80,7 +80,7 @@ class ColumnContract:
         stored: False if the primary database no longer has the column; all its values are NULL.
         zoneless: Whether times may lack a zone; they are UTC then.
         loose: Whether the declared type allows any values, so that the values decide the kind.
-        digits: For decimal numbers, how many digits there are, and how many after the point.
+        digits: For decimal numbers, the number of digits, and of digits after the point.
     """
 
     name: str

@@ -16,7 +16,7 @@ from aico_lab.etl.contract import DUCKDB_TYPES, ColumnContract, Contract, Kind
 from aico_lab.etl.views import NEEDED
 
 OnChange = Literal["evolve", "freeze", "ignore"]
-"""How to treat changed tables.
+"""The treatment of changed tables.
 
 'evolve' follows every change, whatever is lost; 'freeze' leaves the tables as they were at the last
 sync; 'ignore' keeps their columns and goes on loading rows: new columns are left out, removed ones
@@ -61,7 +61,7 @@ def check(on_change: str | None) -> None:
     """Validate `on_change`.
 
     Raises:
-        InvalidValue: It is neither None nor one of the modes.
+        InvalidValue: The value is neither None nor one of the modes.
     """
     if on_change not in (None, *get_args(OnChange)):
         raise InvalidValue(
@@ -89,8 +89,8 @@ def plan(
         is_empty: Returns whether a column of a table of the warehouse holds only NULL.
         same_rules: Whether this version of the package made the warehouse; another version may have
             chosen other types for columns, and following those loses nothing.
-        given_up: The names of tables that a person removed or reduced on purpose; following that
-            needs no question.
+        given_up: The names of tables that a person removed or reduced on purpose; following this
+            needs no further choice.
 
     Raises:
         SchemaChanged: Something would be lost, or the changes cannot be ignored.

@@ -52,7 +52,7 @@ EXACT = 2.0**53
 """Below it floating-point numbers represent every integer exactly."""
 
 _MARKS = 60
-"""How many columns have their marks in one integer."""
+"""The number of columns that have their marks in one integer."""
 
 DOES_NOT_FIT = (pa.ArrowException, TypeError, ValueError, OverflowError)
 
@@ -127,7 +127,7 @@ def _names(
 
 
 def plain_names(kind: Kind, values: Sequence[Value]) -> pa.Array | None:
-    """Return texts or integers as they are; None if that is not the name of each of them."""
+    """Return the names of rows whose keys are texts or integers; None if a name is not its key."""
     with contextlib.suppress(pa.ArrowException, TypeError):
         kinds = {*map(type, values)}
         if kinds == {int}:
@@ -256,7 +256,7 @@ def _expression(column: ColumnContract) -> str:
 
 
 def _mark(column: ColumnContract, *, is_key: bool) -> str:
-    """Return SQL that is 1 for values whose type cannot be seen in what `_expression` selects."""
+    """Return SQL that is 1 for values whose type is lost in the selection by `_expression`."""
     match column.kind:
         case "text" | "timestamp" | "date":
             return f"typeof({_name(column)}) = 'blob'"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 ROWID: Final = "rowid"
 NAMED: Final = 20
-"""How many tables or columns an error lists at most."""
+"""The maximum number of tables or columns that an error lists."""
 
 Reached = int | float | None
 """The value of a watermark: the highest mark that was read, or None."""

@@ -149,4 +149,4 @@ def _fetch(connection: Connection, numbers: Sequence[int]) -> list[bytes]:
 
 def damaged(what: str) -> CorruptDatabase:
     """Return the error for pages that do not have the expected format."""
-    return CorruptDatabase(f"{what} is damaged in its database: restore that from a backup.")
+    return CorruptDatabase(f"{what} is damaged: restore the database from a backup.")
