@@ -204,6 +204,21 @@ def test_links_within_the_readme_lead_somewhere():
         assert (ROOT / file).exists(), file
 
 
+def test_prose_is_at_most_100_characters_wide_and_items_are_indented():
+    """Tables and blocks of code have the lines that they need."""
+    prose = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
+    indent = 0  # of the lines that continue an item
+    for line in prose.splitlines():
+        item = re.match(r"(- |\d+\. )", line)
+        if not line or line.startswith(("|", "#")):
+            indent = 0
+        elif item:
+            indent = len(item[1])
+        else:
+            assert re.match(" " * indent + r"\S", line), line
+        assert len(line) <= 100 or line.startswith("|"), line
+
+
 def test_the_tree_names_every_module_and_folder():
     """One that is added needs a line, by which a stranger finds it."""
     _, _, after = README.partition("### Where things are\n")

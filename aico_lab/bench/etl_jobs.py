@@ -118,7 +118,7 @@ JOBS: dict[str, Callable[[Path, int], float]] = {
 
 
 def _time_increment(lab: Lab, rows: int, nth: int) -> float:
-    """Change 1,000 rows from all over the table, others for each `nth`, and time their load."""
+    """Change 1,000 scattered rows, different ones for each `nth`, and time their load."""
     lab.primary.execute(
         "UPDATE messages SET content = content || '.' "
         "WHERE (id - 1) % ?1 = ?2 AND (id - 1) / ?1 < ?3",

@@ -52,7 +52,7 @@ def status(
 
 @schema.command()
 def describe(
-    table: Annotated[
+    name: Annotated[
         str | None,
         typer.Argument(help="A table, such as mart.turns, or a schema; by default all tables."),
     ] = None,
@@ -65,11 +65,11 @@ def describe(
     """
     from aico_lab.etl.dictionary_lookup import find_tables, is_schema
 
-    chosen = find_tables(table)
+    chosen = find_tables(name)
     if json:
         emit(chosen)
         return
-    if table and is_schema(table):
+    if name and is_schema(name):
         for one in chosen:
             say(f"{one.name:<26} {one.meaning}")
         return

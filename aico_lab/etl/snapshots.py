@@ -49,7 +49,7 @@ CHECKSUMS = "checksums"
 """The file, beside the folder of snapshots, with the checksums of their files."""
 
 NOTE = "published"
-"""The file that tells a sync what the newest snapshot holds, so that it may have nothing to do."""
+"""The file that describes the newest snapshot, by which a sync notices that nothing changed."""
 
 
 def published(folder: Path) -> dict[int, Path]:

@@ -195,7 +195,7 @@ class Warehouse:
         return deleted + self.release(contract.table, "IN (SELECT row_key FROM rows)", gone_keys)
 
     def release(self, table: str, condition: str, rows: pa.Table | None = None) -> int:
-        """Remove a table's rows from quarantine by a condition on `row_key`; return their number."""
+        """Remove a table's rows from quarantine by a condition on `row_key`; return the number."""
         found = duckdb_adapter.execute_with(
             self.connection,
             f"DELETE FROM quarantine.misfits WHERE table_name = ? AND row_key {condition} "
