@@ -18,8 +18,8 @@ from aico_lab.sources.records import (
     MessageRecord,
     Rejected,
     UserRecord,
-    plausible_times,
 )
+from aico_lab.sources.timestamps import plausible_times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

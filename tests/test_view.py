@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aico_lab.errors import ConstraintViolated
-from aico_lab.sources.rules import to_timestamp
+from aico_lab.sources.timestamps import to_timestamp
 from tests.databases import with_core_schemas
 from tests.effort import examples
 from tests.messages import START, at
