@@ -35,7 +35,7 @@ class MessageRecord(NamedTuple):
 
 
 class ChannelRecord(NamedTuple):
-    """A row of `channels`; the importer fills in the columns that follow from messages."""
+    """A row of `channels`."""
 
     channel_id: str
     name: str | None
