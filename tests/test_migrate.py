@@ -661,7 +661,7 @@ def test_the_example_of_the_design_document(tmp_path, monkeypatch):
         add(conn, message(1))
     with initialize_database() as conn:
         assert conn.fetch_all("SELECT count(*) FROM conversations") == [(1,)]
-    assert said[0].startswith(f"Applied {len(list(CORE))} core schemas: {{'system': 2, 'users'")
+    assert said[0].startswith(f"Applied {len(list(CORE))} core schemas: {{'system': 3, 'users'")
     assert said[1] == "Applied 0 core schemas: {}"
     assert plain_text_files(tmp_path / ".aico", "homesick") == []
 

@@ -145,7 +145,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 @pytest.mark.slow
 def test_every_value_arrives_bit_for_bit(lab, rows):
     """int64, REAL, BLOB, JSON, NULL, empty and astral text, times with microseconds."""
-    for table in ("embeddings", "messages", "channels", "users"):
+    for table in ("personality_profiles", "embeddings", "messages", "channels", "users"):
         lab.primary.execute(f"DELETE FROM {table}")
     messages = [
         message(i, content=text, sentiment_score=real,
@@ -155,7 +155,8 @@ def test_every_value_arrives_bit_for_bit(lab, rows):
     ]  # fmt: skip
     add(lab.primary, *messages)
     lab.primary.execute_many(
-        "UPDATE channels SET message_count = ? WHERE ? IS NOT NULL", [[row[3], 1] for row in rows]
+        "INSERT INTO personality_profiles VALUES (?, NULL, ?, '{}', ?, NULL)",
+        [[str(i), row[3], at(0)] for i, row in enumerate(rows)],
     )
     lab.primary.execute_many(
         "INSERT INTO embeddings VALUES (?, NULL, NULL, 'm', ?, ?)",
@@ -221,14 +222,16 @@ def test_rows_that_do_not_fit_are_set_aside_and_the_rest_goes_in(lab, full):
 
 def test_integers_and_truth_values_that_are_none_are_set_aside(lab):
     """A fraction, a text, a 2."""
-    add(lab.primary, message(0), message(1, channel_id="d"), message(2, channel_id="e"))
-    lab.primary.execute("UPDATE channels SET message_count = 1.5 WHERE channel_id = 'c'")
-    lab.primary.execute("UPDATE channels SET message_count = 'x' WHERE channel_id = 'd'")
+    for profile, version in (("a", 1.5), ("b", "x"), ("c", 3)):
+        lab.primary.execute(
+            "INSERT INTO personality_profiles VALUES (?, NULL, ?, '{}', ?, NULL)",
+            [profile, version, at(0)],
+        )
     for device, trusted in (("a", 0), ("b", 1), ("c", 2)):
         lab.primary.execute(
             "INSERT INTO devices VALUES (?, 'n', 'k', ?, ?, NULL)", [device, trusted, at(0)]
         )
-    assert lab.sync().quarantined == {"channels": 2, "devices": 1}
+    assert lab.sync().quarantined == {"personality_profiles": 2, "devices": 1}
     assert lab.sql("SELECT device_id, trusted FROM raw.devices ORDER BY 1").fetchall() == [
         ("a", False),
         ("b", True),
