@@ -15,7 +15,7 @@ from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.bus import HandlerRegistry, Relay
 from aico_lab.dal import DataAccessLayer
 from aico_lab.etl.changes import changed_keys
-from aico_lab.etl.contract import Column, Contract, Kind
+from aico_lab.etl.contract import ColumnContract, Contract, Kind
 from aico_lab.etl.extract import extract_keys
 from aico_lab.etl.misfits import row_key
 from aico_lab.lab import Lab
@@ -262,7 +262,9 @@ def test_a_row_has_one_name_whatever_types_its_key_columns_have(keys, table, row
         }  # fmt: skip
         assert len({*found.values()}) == len(found)
         for kind in get_args(Kind):
-            contract = Contract(table, tuple(Column(name, kind) for name in columns), columns)
+            contract = Contract(
+                table, tuple(ColumnContract(name, kind) for name in columns), columns
+            )
             with connection.snapshot():
                 named = {
                     name
