@@ -13,7 +13,7 @@ import pytest
 
 from aico_lab import keys
 from aico_lab.cli import run as run_command
-from tests import effort
+from tests import browser, effort
 from tests.databases import Homes
 
 if TYPE_CHECKING:
@@ -61,6 +61,13 @@ def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "APPDATA"):
         monkeypatch.setenv(name, str(tmp_path / "person"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_browser_is_left() -> Iterator[None]:
+    """A browser that runs has an event loop, which tests of coroutines cannot share."""
+    yield
+    browser.close()
 
 
 @pytest.fixture
