@@ -165,13 +165,14 @@ def migrate_and_die(database: Path, key: str, registry: Callable[[], Any], point
         registry().upgrade(connection)
 
 
-def sync_often(home: Path, key: Path, started: Any) -> None:
-    """Change something and sync, again and again, until somebody ends it."""
+def sync_often(home: Path, key: Path, started: Any, *, full: bool) -> None:
+    """Change rows and keys and sync, again and again, until the process is killed."""
     with Lab.open(home, key_file=key) as lab:
         while True:
             lab.primary.execute("UPDATE messages SET content = content || 'x' WHERE id % 7 = 1")
+            lab.primary.execute("UPDATE messages SET message_id = message_id || 'x' WHERE id < 200")
             started.set()
-            lab.sync()
+            lab.sync(full=full)
 
 
 def load_and_die(home: Path, key: Path, file: Path, point: str) -> None:
