@@ -53,9 +53,27 @@ class Homes:
             with Lab.create(model, protection=protection, key_file=file) as lab:
                 if synced:
                     lab.sync()
-        shutil.copytree(model, home)
-        if key.exists():
-            usual = usual_key_file(json.loads((home / "lab.json").read_text())["home_id"])
-            usual.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(key, usual)
-        return Lab.open(home)
+        return open_copy(model, home, key)
+
+
+def open_copy(model: Path, home: Path, key: Path) -> Lab:
+    """Open a copy of a home, with its key, if it has one, in the usual place of the person.
+
+    Files that are links to one another are so in the copy, and files keep their times.
+    """
+    first: dict[int, str] = {}
+
+    def copy(source: str, target: str) -> None:
+        number = Path(source).stat().st_ino
+        if number in first:
+            Path(target).hardlink_to(first[number])
+        else:
+            shutil.copy2(source, target)
+            first[number] = target
+
+    shutil.copytree(model, home, copy_function=copy)
+    if key.exists():
+        usual = usual_key_file(json.loads((home / "lab.json").read_text())["home_id"])
+        usual.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(key, usual)
+    return Lab.open(home)

@@ -16,18 +16,29 @@ from aico_lab.health import diagnose
 from aico_lab.home import remove_whole
 from aico_lab.lab import Lab
 from tests import faults
+from tests.databases import open_copy
 from tests.messages import START, add, message
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """A folder with a home that has a snapshot, which is the writer's file, and its key."""
+    folder = tmp_path_factory.mktemp("model")
+    with Lab.create(folder / "home", key_file=folder / "key") as lab:
+        add(lab.primary, *map(message, range(300)))
+        lab.sync(full=True)
+    return folder
+
+
 @pytest.fixture
-def synced(lab: Lab) -> Lab:
-    """With two snapshots that share a file."""
-    add(lab.primary, *map(message, range(300)))
-    lab.sync(full=True)
-    return lab
+def synced(model: Path, home: Path) -> Iterator[Lab]:
+    """A copy of that home."""
+    with open_copy(model / "home", home, model / "key") as lab:
+        yield lab
 
 
 def flip(path: Path, at: int | None = None) -> None:
