@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from aico_lab.lab import Lab
 
 LONGEST = (
-    "jupyterlab", "bench", "real_data", "cli", "sync_faults", "metrics_coverage", "mart", "sync",
-    "report_runner", "pattern_analysis", "metrics_temporal", "metrics_spark", "damage", "shell",
-    "metrics_claims", "reports", "report_in_browser", "metrics_far_times", "private_files",
+    "jupyterlab", "bench", "real_data", "cli", "sync", "sync_faults", "soundness",
+    "pattern_analysis", "report_runner", "metrics_coverage", "mart", "report_in_browser",
+    "metrics_temporal", "metrics_spark", "damage", "shell", "keys_of_every_type",
+    "metrics_claims", "reports", "metrics_far_times", "private_files",
     "metrics_conversation", "metrics_wording", "metrics_exchange", "projections", "relay",
     "dal_load", "import_identity", "notebooks", "metrics_interaction", "foreign", "metrics",
-    "soundness", "words", "libsql_vectors", "loose_types", "charts", "channel_memory",
+    "words", "libsql_vectors", "loose_types", "charts", "channel_memory",
 )  # fmt: skip
 """The modules that take longest, as measured, the longest first."""
 
@@ -36,6 +37,11 @@ LONGEST = (
 def pytest_configure(config: pytest.Config) -> None:
     if "not slow" in config.option.markexpr:
         effort.be_quick()
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return one process more than there are processors, since slow tests also wait."""
+    return (os.cpu_count() or 1) + ("not slow" not in config.option.markexpr)
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,4 +1,4 @@
-"""Primary databases and homes made once and then copied, since a schema takes its time to apply."""
+"""Copies of databases and homes, since applying the schemas anew takes longer."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ def _core_schemas(key: str | None) -> bytes:
 
 
 def with_core_schemas(path: Path, key: str | None = None) -> LibSQLAdapter:
-    """Put a database that has the core schemas and no row at a path where there is none."""
+    """Create a database with the core schemas and without rows at a path."""
     with path.open("xb") as file:
         file.write(_core_schemas(key))
     return LibSQLAdapter(path, key)
 
 
 class Homes:
-    """New homes, with or without a warehouse, each as `Lab.create` and `sync` leave it.
+    """Creates empty homes by copying one that `Lab.create`, and maybe `sync`, made.
 
     Args:
-        folder: Where those lie that are copied.
+        folder: The folder of the homes that are copied.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def open(self, home: Path, protection: Protection = "key-file", *, synced: bool = False) -> Lab:
-        """Put a home at a path where there is none, and its key in its usual place."""
+        """Create a home at a path, and its key in its usual place, and open it."""
         model = self._folder / f"{protection}-{synced}"
         key = model.with_suffix(".key")
         if not model.exists():
