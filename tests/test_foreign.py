@@ -240,7 +240,10 @@ def test_a_row_of_the_future_does_not_hide_those_that_come(lab, shop):
     assert lab.load(shop, "t", watermark="at", lag=60).rows == 1
 
 
-@pytest.mark.parametrize("type_", ["INTEGER", "TIMESTAMP", "DATETIME", ""])
+@pytest.mark.parametrize(
+    "type_", ["INTEGER", *(pytest.param(t, marks=pytest.mark.slow) for t in
+                           ("TIMESTAMP", "DATETIME", ""))]
+)  # fmt: skip
 @pytest.mark.parametrize("unit", [1, 1000], ids=["seconds", "milliseconds"])
 def test_numbers_that_are_times_are_marks_as_times_are(lab, shop, type_, unit):
     """A lag is seconds of them, and the future does not hide what comes."""
