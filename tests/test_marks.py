@@ -72,7 +72,9 @@ def test_the_highest_number_of_seconds_is_a_time_in_the_future(marks):
     assert is_now(capped[1], since)
 
 
-@pytest.mark.parametrize("earliest", [YEAR_1990, YEAR_1990 + 1, (NOW - 1) * 1000])
+@pytest.mark.parametrize(
+    "earliest", [YEAR_1990, YEAR_1990 + 1, (NOW - 1) * 1000], ids=["first", "next", "last"]
+)
 def test_numbers_of_which_one_is_a_past_millisecond_are_milliseconds(marks, earliest):
     """Their marks are seconds, with the fraction; zero stands for an unknown time."""
     since = time.time()
