@@ -1,0 +1,382 @@
+"""The aggregate cube behind the filters of a page: counts and sums, no text and no ids.
+
+A page holds one row for each day, hour, channel, side and person with messages, so that its reader
+can choose among them without the home. The largest channels and people have a row of their own; the
+others are merged. Rows about fewer people than `min_people` are merged upwards until they are about
+enough people, or left out and counted: nothing about fewer people is in the page.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any, Final
+
+import ibis
+import polars as pl
+import polars.selectors as cs
+
+from aico_lab.adapters.duckdb import translated
+from aico_lab.metrics.engine.asking import NO_MESSAGES, select
+from aico_lab.metrics.engine.checks import to_gap_ms
+from aico_lab.metrics.engine.claims import counted
+from aico_lab.metrics.engine.filters import Filters
+from aico_lab.metrics.engine.talk import days_of, hour_of_day, hours_of
+from aico_lab.reports.names import names_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import duckdb
+    import ibis.expr.types as ir
+
+    from aico_lab.lab import Lab
+    from aico_lab.metrics.engine.talk import Talk
+
+SHOWN: Final = 20
+"""The most channels, and the most people, that have rows of their own."""
+
+MOST_CELLS: Final = 150_000
+"""The most rows of a cube, about 0.7 MB in a page; of more, the detail is reduced."""
+
+OTHER: Final = -1
+"""The code of all channels, or people, without rows of their own."""
+
+NOBODY: Final = -2
+"""The code of messages that name no channel, or no person."""
+
+NO_HOUR: Final = -1
+"""The hour of rows whose messages are known by day only."""
+
+WEEK: Final = -2
+"""The hour of rows whose messages are known by week only; `day` is the week's Monday."""
+
+SCORE_UNITS: Final = 10_000
+"""Sums of sentiment scores are stored in units of 1/10,000, the precision of VADER's scores."""
+
+MEASURES: Final = (
+    "messages", "unsegmented", "words", "questions", "unscored", "sentiment", "sessions",
+)  # fmt: skip
+"""The sums of a cell: messages; those whose words cannot be counted, and the words of the others;
+those with a question; those without a sentiment score, and the sum of the others' scores in
+`SCORE_UNITS`; and sessions begun."""
+
+_DIMENSIONS: Final = ("day", "hour", "channel", "person", "side")
+_MONDAY: Final = 3  # days since 1970-01-01, a Thursday, are 3 (mod 7) days after a Monday
+
+
+@dataclass(frozen=True)
+class Cube:
+    """The messages of a selection, summed by day, hour, channel, person and side.
+
+    Attributes:
+        filters: The filters of the selection.
+        cells: A row for each cell: `day` (since 1970, local), `hour`, `channel` and `person` (an
+            index of `channels` and `people`), `side` (1 for user, 0 for assistant), and `MEASURES`.
+        first_day: The first local day of the cells, in days since 1970.
+        last_day: The last local day of the cells, in days since 1970.
+        channels: The labels of the channels.
+        people: The labels of the people.
+        named: The number of named people in the selection; None if it is below `min_people`.
+        own_channels: The number of channels with cells of their own, which come first in
+            `channels`.
+        own_people: The number of people with cells of their own, who come first in `people`.
+        generation: The generation of the snapshot.
+        left_out: The number of messages left out for being about fewer people than `min_people`, or
+            fewer messages than `min_cell`.
+        values_left_out: The number of messages whose words or score are left out for the same
+            reason, while the messages themselves are counted.
+        far: The number of messages left out for being dated before 1990 or in the future.
+        nothing: The sentence that replaces the cube if it has no cells.
+    """
+
+    filters: Filters
+    cells: pl.DataFrame
+    first_day: int
+    last_day: int
+    channels: tuple[str, ...]
+    people: tuple[str, ...]
+    named: int | None
+    own_channels: int
+    own_people: int
+    generation: int
+    left_out: int
+    values_left_out: int
+    far: int
+    nothing: str = ""
+
+
+def cube(
+    lab: Lab,
+    *,
+    names: bool = False,
+    gap_minutes: float = 30.0,
+    shown: int = SHOWN,
+    most_cells: int = MOST_CELLS,
+    **filters: Any,
+) -> Cube:
+    """Return the cube of the selected messages on the newest (or pinned) snapshot.
+
+    Args:
+        lab: The lab.
+        names: Whether channels and people have their ids as labels rather than pseudonyms.
+        gap_minutes: A longer silence begins a new session.
+        shown: The most channels, and the most people, with rows of their own.
+        most_cells: The most rows; of more, people, channels, hours and days are merged.
+        filters: The filters of the metrics; see `aico_lab.metrics.engine.filters`.
+
+    Raises:
+        InvalidValue: A filter or `gap_minutes` is invalid.
+        UnknownName: No message has one of the users or channels of the filters.
+        NeverSynced: There is no snapshot yet, or another version of aico_lab made it.
+    """
+    filters = {**filters, "timezone": filters.get("timezone") or lab.timezone}
+    chosen = Filters(**filters)
+    gap_ms = to_gap_ms(gap_minutes)
+    connection, talk, generation, far = select(lab.storage.reader, chosen, by_side=True)
+    least = chosen.min_people or 1
+    rows = _run(connection, _sums(talk, gap_ms, shown, least))
+    largest = _run(connection, _largest(talk, shown, least))
+    protected, left_out, values_left_out = _protected(rows, talk, least, chosen.min_cell)
+    cells = _reduced(protected, most_cells)
+    people_of_all = _total(largest, "person")
+    labelled: dict[str, tuple[str, ...]] = {}
+    own: dict[str, int] = {}
+    for dimension, others, unnamed in (
+        ("channel", "Other channels", "No channel"),
+        ("person", "Other people", "No person named"),
+    ):
+        codes = cells[dimension].unique().sort().to_list()
+        apart = [code for code in codes if code >= 0]
+        ids = dict(largest.filter(kind=dimension).select("place", "name").iter_rows())
+        labels = names_of(connection, dimension, [ids[code] for code in apart], names=names)
+        merged = {
+            code: label for code, label in ((OTHER, others), (NOBODY, unnamed)) if code in codes
+        }
+        labelled[dimension] = (*labels, *merged.values())
+        own[dimension] = len(apart)
+        places = {code: place for place, code in enumerate([*apart, *merged])}
+        cells = cells.with_columns(
+            pl.col(dimension).replace_strict(places, default=0, return_dtype=pl.Int64)
+        )
+    days = pl.when(hour=WEEK).then(pl.min_horizontal(pl.col("day") + 6, _day(talk.last_day)))
+    ends = cells.select(days.otherwise("day").max().alias("last"), first=pl.col("day").min())
+    return Cube(
+        filters=chosen,
+        cells=cells.sort("channel", "person", "side", "day", "hour"),
+        first_day=ends["first"][0] or 0,
+        last_day=ends["last"][0] or 0,
+        channels=labelled["channel"],
+        people=labelled["person"],
+        named=people_of_all if people_of_all >= least else None,
+        own_channels=own["channel"],
+        own_people=own["person"],
+        generation=generation,
+        left_out=left_out,
+        values_left_out=values_left_out,
+        far=far,
+        nothing=_nothing(talk, left_out, far) if cells.is_empty() else "",
+    )
+
+
+def _run(connection: duckdb.DuckDBPyConnection, expression: ir.Table) -> pl.DataFrame:
+    with translated("The snapshot"):
+        query = str(ibis.to_sql(expression, dialect="duckdb"))
+        rows = pl.DataFrame(connection.execute(query).to_arrow_table())
+    return rows.with_columns(cs.numeric().cast(pl.Int64))
+
+
+def _sums(talk: Talk, gap_ms: int, shown: int, least: int) -> ir.Table:
+    """Return the sums by day, hour, channel, side and person.
+
+    Only the largest channels are told apart. People are told apart all if rows must be about
+    several of them, so that they can be counted; else only the largest.
+    """
+    messages = _in_calendar(talk, talk.messages)
+    wrote = messages.select(
+        "day", "hour", "channel_id", "user_id",
+        side=(messages.role == "user").cast("int64"),
+        messages=ibis.literal(1, "int64"),
+        unsegmented=messages.n_words.isnull().cast("int64"),
+        words=ibis.coalesce(messages.n_words, 0),
+        questions=messages.is_question.cast("int64"),
+        unscored=messages.sentiment_score.isnull().cast("int64"),
+        score=ibis.coalesce(messages.sentiment_score, 0.0),
+        sessions=ibis.literal(0, "int64"),
+    )  # fmt: skip
+    sessions = _in_calendar(talk, talk.sessions(gap_ms))
+    if talk.filters.role:
+        sessions = sessions.filter(sessions.started_by == talk.filters.role)
+    nothing = ibis.literal(0, "int64")
+    begun = sessions.select(
+        "day", "hour", "channel_id", "user_id",
+        side=(sessions.started_by == "user").cast("int64"),
+        messages=nothing, unsegmented=nothing, words=nothing, questions=nothing, unscored=nothing,
+        score=ibis.literal(0.0),
+        sessions=ibis.literal(1, "int64"),
+    )  # fmt: skip
+    rows = ibis.union(wrote, begun)
+    channels = _ranked(messages, "channel_id", least).select("channel_id", channel_place="place")
+    people = _ranked(messages, "user_id", 1).select("user_id", person_place="place")
+    rows = rows.left_join(channels, "channel_id").drop("channel_id_right")
+    rows = rows.left_join(people, "user_id").drop("user_id_right")
+    several = least > 1
+    rows = rows.mutate(
+        channel=_code(rows.channel_id, rows.channel_place, shown),
+        person=_code(rows.user_id, rows.person_place, None if several else shown),
+    )
+    sums = {name: rows[name].sum() for name in MEASURES if name != "sentiment"}
+    score = (rows.score.sum() * SCORE_UNITS).round().cast("int64")
+    return rows.group_by(_DIMENSIONS).agg(**sums, sentiment=score)
+
+
+def _largest(talk: Talk, shown: int, least: int) -> ir.Table:
+    """Return the largest channels and people: `kind`, `place`, `name`, and `total` of all."""
+    messages = _in_calendar(talk, talk.messages)
+    parts = []
+    for kind, column, enough in (("channel", "channel_id", least), ("person", "user_id", 1)):
+        ranked = _ranked(messages, column, enough)
+        ranked = ranked.mutate(total=ranked.count().over(ibis.window()))
+        ranked = ranked.filter(ranked.place < max(shown, 1))
+        parts.append(
+            ranked.select("place", "total", kind=ibis.literal(kind), name=ranked[column])
+        )
+    return ibis.union(*parts)
+
+
+def _ranked(messages: ir.Table, column: str, least: int) -> ir.Table:
+    """Return the names in a column about enough people, by `place` from 0 for most messages."""
+    named = messages.filter(messages[column].notnull())
+    amounts = named.group_by(column).agg(n=named.count(), people=named.user_id.nunique())
+    if least > 1:
+        amounts = amounts.filter(amounts.people >= least)
+    order = [ibis.desc(amounts.n), amounts[column]]
+    return amounts.mutate(place=ibis.row_number().over(order_by=order))
+
+
+def _in_calendar(talk: Talk, table: ir.Table) -> ir.Table:
+    """Return the rows on the days of the calendar, which leaves implausible times out."""
+    hours = hours_of(table.local_ms)
+    table = table.mutate(day=days_of(table.local_ms), hour=hour_of_day(hours))
+    return table.filter(table.day.between(_day(talk.first_day), _day(talk.last_day)))
+
+
+def _code(name: ir.StringValue, place: ir.IntegerValue, shown: int | None) -> ir.IntegerValue:
+    known = ibis.coalesce(place, OTHER)
+    if shown is not None:
+        known = ibis.ifelse(known < shown, known, OTHER)
+    return ibis.ifelse(name.isnull(), NOBODY, known)
+
+
+def _day(day: date) -> int:
+    return (day - date(1970, 1, 1)).days
+
+
+def _protected(
+    rows: pl.DataFrame, talk: Talk, min_people: int, min_cell: int
+) -> tuple[pl.DataFrame, int, int]:
+    """Return the cells, of which each is about enough people and messages.
+
+    Small cells lose their hour, then their channel, then their day within the week.
+
+    Returns:
+        The cells, the number of messages left out, and the number of messages whose words or score
+        are left out.
+    """
+    if min_people <= 1 and min_cell <= 1:
+        return rows, 0, 0
+    rows = rows.with_columns(who="person")
+    if min_people > 1:  # no row may be about one person
+        rows = rows.with_columns(person=pl.lit(OTHER, pl.Int64))
+    week = pl.col("day") - (pl.col("day") + _MONDAY) % 7
+    merges: list[dict[str, pl.Expr]] = [
+        {},
+        {"hour": pl.lit(NO_HOUR, pl.Int64)},
+        {"channel": pl.lit(OTHER, pl.Int64), "person": pl.lit(OTHER, pl.Int64)},
+        {
+            "day": pl.max_horizontal(week, pl.lit(_day(talk.first_day), pl.Int64)),
+            "hour": pl.lit(WEEK, pl.Int64),
+        },
+    ]
+    kept = []
+    for merge in merges:
+        rows = rows.with_columns(**merge)
+        people = pl.col("who").filter(pl.col("who") >= 0).n_unique().over(_DIMENSIONS)
+        messages = pl.col("messages").sum().over(_DIMENSIONS)
+        enough = rows.select(
+            ((people >= min_people) | (min_people <= 1)) & ((messages >= min_cell) | (min_cell <= 1))
+        ).to_series()
+        kept.append(rows.filter(enough))
+        rows = rows.filter(~enough)
+    left_out = int(rows["messages"].sum())
+    cells, values_left_out = _without_values_of_few(pl.concat(kept), min_people)
+    return cells, left_out, values_left_out
+
+
+def _without_values_of_few(rows: pl.DataFrame, min_people: int) -> tuple[pl.DataFrame, int]:
+    """Sum the rows of each cell, without words and scores that rest on too few people."""
+
+    def people(unknown: str) -> pl.Expr:
+        has = (pl.col("messages") > pl.col(unknown)) & (pl.col("who") >= 0)
+        return pl.col("who").filter(has).n_unique()
+
+    cells = rows.group_by(_DIMENSIONS).agg(
+        pl.col(MEASURES).sum(), worded=people("unsegmented"), rated=people("unscored")
+    )
+    lost = 0
+    for unknown, value, known in (("unsegmented", "words", "worded"),
+                                  ("unscored", "sentiment", "rated")):  # fmt: skip
+        few = pl.lit(min_people > 1) & (pl.col(known) < min_people)
+        lost += int(cells.filter(few).select((pl.col("messages") - pl.col(unknown)).sum()).item())
+        cells = cells.with_columns(
+            pl.when(few).then("messages").otherwise(unknown).alias(unknown),
+            pl.when(few).then(0).otherwise(value).alias(value),
+        )
+    return cells.select(*_DIMENSIONS, *MEASURES), lost
+
+
+def _reduced(cells: pl.DataFrame, most: int) -> pl.DataFrame:
+    """Merge people, then channels, then hours, then days, until there are few enough cells."""
+    for dimension in ("person", "channel"):
+        for shown in (10, 5, 0):
+            if cells.height <= most:
+                return cells
+            beyond = pl.col(dimension) >= shown
+            code = pl.when(beyond).then(OTHER).otherwise(dimension).cast(pl.Int64)
+            cells = _summed(cells.with_columns(code.alias(dimension)))
+    if cells.height > most:
+        hour = pl.when(hour=WEEK).then(WEEK).otherwise(NO_HOUR).cast(pl.Int64)
+        cells = _summed(cells.with_columns(hour=hour))
+    if cells.height > most:
+        monday = pl.col("day") - (pl.col("day") + _MONDAY) % 7
+        first = pl.col("day").min()
+        cells = _summed(
+            cells.with_columns(
+                day=pl.max_horizontal(monday, first), hour=pl.lit(WEEK, pl.Int64)
+            )
+        )
+    return cells
+
+
+def _summed(cells: pl.DataFrame) -> pl.DataFrame:
+    return cells.group_by(_DIMENSIONS).agg(pl.col(MEASURES).sum())
+
+
+def _total(largest: pl.DataFrame, kind: str) -> int:
+    totals = largest.filter(kind=kind)["total"]
+    return int(totals[0]) if len(totals) else 0
+
+
+def _nothing(talk: Talk, left_out: int, far: int) -> str:
+    if not talk.years:
+        return NO_MESSAGES
+    if left_out:
+        limits = [(talk.filters.min_cell, "messages"), (talk.filters.min_people or 1, "people")]
+        said = " or ".join(counted(least, what) for least, what in limits if least > 1)
+        return f"There is nothing to choose from: all rows are of fewer than {said}."
+    if far:
+        return (
+            "There is nothing to choose from: all selected messages are from before 1990 or in the "
+            "future."
+        )
+    return "There is nothing to choose from: no message matches the filters."
