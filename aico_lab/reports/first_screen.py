@@ -188,7 +188,7 @@ def header(name: str, overview: Answer, times: Times, note: str = "") -> Fragmen
 def _whose(overview: Answer) -> str:
     """Return whose conversations these are, and on which days, in one line."""
     if not len(overview):
-        return overview.finding
+        return overview.finding.replace("`", "")
     found, filters = overview.pl().row(0, named=True), overview.filters
     people = "People without a name"
     if 0 < len(filters.users) <= _NAMED:

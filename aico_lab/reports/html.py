@@ -33,7 +33,7 @@ _STYLE: Final = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1f2933; --muted: #52606d; --line: #d5dae0;
   --soft: #f2f5f8; --link: #005a8d; --failed: #fdf0ed; --failed-ink: #7a271a; }
 @media screen and (prefers-color-scheme: dark) {
-  :root { --paper: #14181d; --ink: #e6eaee; --muted: #a9b4bf; --line: #3a434d; --soft: #20262e;
+  :root { --paper: #14191f; --ink: #e4e7eb; --muted: #a7b3c0; --line: #3a434d; --soft: #20272f;
     --link: #7cc4f0; --failed: #3b1d18; --failed-ink: #ffc9bd; }
 }
 html { scroll-padding-top: 16px; -webkit-text-size-adjust: 100%; }
@@ -65,7 +65,10 @@ main p, main li { max-width: 75ch; overflow-wrap: break-word; }
   html { scroll-padding-top: 60px; }
   .contents { position: sticky; top: 0; z-index: 10; background: var(--paper);
     border-bottom: 1px solid var(--line); padding: 8px 24px; }
-  .contents label { cursor: pointer; font-weight: 600; padding: 4px 8px 4px 2px; }
+  .contents label { cursor: pointer; font-weight: 600; padding: 4px 12px 4px 2px; }
+  #show-contents { appearance: none; margin: 0 2px; border-radius: 4px; cursor: pointer; font: inherit; }
+  #show-contents::before { content: "☰"; }
+  #show-contents:checked::before { content: "✕"; }
   .contents ol { display: none; max-height: 70vh; overflow-y: auto; padding-top: 6px; }
   #show-contents:checked ~ ol { display: block; }
   .contents a { padding: 10px; }
@@ -95,6 +98,7 @@ pre { margin: 0; overflow-wrap: anywhere; white-space: pre-wrap; }
 .jp-CodeCell { margin: 12px 0; }
 .jp-CodeCell.jp-mod-noOutputs { margin: 0; }
 .jp-OutputArea-output { overflow-x: auto; }
+.jp-OutputArea-child + .jp-OutputArea-child > .jp-RenderedHTML { margin-top: 28px; }
 .jp-OutputArea-output:has(.aico-lab-chart) { overflow: visible; }
 .jp-OutputArea-output[data-mime-type$="stderr"] { background: var(--failed);
   color: var(--failed-ink); padding: 12px 16px; border-radius: 8px; }
@@ -125,7 +129,8 @@ th, td { border-bottom: 1px solid var(--line); padding: 4px 12px; text-align: ri
   body > header { padding: 0 0 4mm; border: 0; }
   .columns { max-width: none; }
   main { padding: 0; }
-  h1, h2, h3 { break-after: avoid; }
+  h1, h2, h3, .jp-OutputArea-child:has(> .jp-RenderedMarkdown) { break-after: avoid; }
+  p, li { orphans: 3; widows: 3; }
   .jp-OutputArea-output { overflow: visible; }
   th, td { overflow-wrap: anywhere; }
 }

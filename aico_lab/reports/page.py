@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any, Final
 from aico_lab.metrics.engine.catalogue import CATALOGUE
 from aico_lab.metrics.engine.metric import RoleFilter
 from aico_lab.reports import first_screen
+from aico_lab.reports.explorer import explorer
 
 if TYPE_CHECKING:
+    from aico_lab.charts import Html
     from aico_lab.lab import Lab
     from aico_lab.metrics.engine.answer import Answer
     from aico_lab.reports.first_screen import Fragment, Tile, Times
@@ -93,6 +95,13 @@ class Page:
         before = self._figures(since=period[0], until=period[1])
         note = f"Before: as many days, from {period[0]} to {period[1]}."
         return first_screen.tiles(now, before, note if now else "")
+
+    def explorer(self) -> Html | None:
+        """Return charts that filters in the page choose; see `reports.explorer`.
+
+        None without messages.
+        """
+        return explorer(self.lab, **self.filters) if len(self._overview) else None
 
     def section(self, heading: str, *parts: object) -> None:
         """Display a section of the page: texts, and the answers that they explain.
