@@ -32,8 +32,12 @@ _EXACT: Final = 1e9
 _NO_BREAK: Final = "\u00a0"
 _PARTED: Final = re.compile(
     r"(?<=\d) (?=(?:%|s|min|h|days?|points?)(?![\w-]))|(?<=[=<>≥≤±]) (?=[-+−\d])"  # noqa: RUF001
+    r"|(?<=\w) (?=[=<>≥≤] [-+−\d])"  # noqa: RUF001
     r"|(?<=\d) (?=(?:of|to) [-+−]?\d)|(?<=\d (?:of|to)) (?=[-+−]?\d)"  # noqa: RUF001
 )
+_WHOLE: Final = re.compile(r"\d{4}-\d\d(?:-\d\d)?|[-+−]\d[\d.,]*")  # noqa: RUF001
+"""Dates, and numbers with a sign, which browsers break at the hyphen."""
+
 _CODE: Final = re.compile(r"`([^`]+)`")
 
 
@@ -141,11 +145,11 @@ def _figure(
     told = bare.pop("description", None) or title
     svg, width, height = picture(bare)
     columns = dict(details.columns) if details else {}
-    asked = f'<span class="aico-lab-question">{escape(unbroken(question))}</span>'
-    noted = f'<small class="aico-lab-caption">{escape(unbroken(caption))}</small>'
+    asked = f'<span class="aico-lab-question">{_prose(question)}</span>'
+    noted = f'<small class="aico-lab-caption">{_prose(caption)}</small>'
     return (
         '<figure class="aico-lab-chart mathjax_ignore">'
-        f"<figcaption><strong>{escape(unbroken(title))}</strong>{asked if question else ''}"
+        f"<figcaption><strong>{_prose(title)}</strong>{asked if question else ''}"
         "</figcaption>"
         f'<div class="aico-lab-plot"><img alt="{escape(told)}" src="{data_uri(svg)}"'
         f' width="{width}" height="{height}"></div>'
@@ -153,6 +157,11 @@ def _figure(
         f'<script type="application/json">{_json(_lean(bare, columns))}</script>'
         f"<script>{_QUEUE}</script></figure>"
     )
+
+
+def _prose(text: str) -> str:
+    """Return a sentence as HTML, whose numbers and dates are not broken."""
+    return _WHOLE.sub(r'<span class="aico-lab-whole">\g<0></span>', escape(unbroken(text)))
 
 
 def _on_demand(details: Details | None) -> str:

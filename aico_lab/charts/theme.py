@@ -95,6 +95,7 @@ CONFIG: Final[dict[str, Any]] = {
         "titleFontWeight": "normal",
         "titlePadding": 8,
         "labelLimit": 0,
+        "symbolOpacity": 1,
         "orient": "top",
     },
     "header": {
