@@ -48,7 +48,13 @@ const adapted = (spec, width) => {
   if (datasets) own.datasets = datasets;
   const room = Math.max(70, Math.min(240, width * 0.34));
   visit(own, (view) => {
-    const { y, color } = view.encoding ?? {};
+    const { y, color, stroke } = view.encoding ?? {};
+    for (const channel of [color, stroke]) {
+      const names = channel?.scale?.domain;
+      if (!Array.isArray(names) || channel.legend === null || channel.legend?.columns) continue;
+      const long = Math.max(...names.map((name) => widthOf(name))) + 32;
+      channel.legend = { columns: Math.max(1, Math.floor((width - 40) / long)), ...channel.legend };
+    }
     if (isDiscrete(y) && y.axis !== null && !y.axis?.labelExpr)
       y.axis = { labelExpr: `aicoLabWrap(datum.label, ${room})`, labelLimit: room, ...y.axis };
     if (width < NARROW && color?.legend?.orient) color.legend.orient = "top";

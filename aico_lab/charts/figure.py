@@ -104,10 +104,11 @@ def figure(
         caption: Filters, sources and notes; by default the chart's own subtitle.
         details: What is shown on demand, besides the table of the chart's rows.
     """
-    said = _said(chart.to_dict())
+    specification = chart.to_dict()
+    said = _said(specification)
     return Html(
         _figure(
-            chart.to_dict(),
+            specification,
             title=said[0] if title is None else title,
             question=said[1] if question is None else question,
             caption=said[2] if caption is None else caption,
@@ -121,7 +122,8 @@ def render(specification: dict[str, Any], **_options: Any) -> dict[str, str]:
     title, question, caption = _said(specification)
     datasets = specification.get("datasets", {})
     if datasets and not any(datasets.values()):
-        sentence = f"“{title}” has nothing to draw: no rows match."
+        said = f"“{question}” has nothing to draw: {title}." if question else ""
+        sentence = said or f"“{title}” has nothing to draw: no rows match."
         return {"text/plain": sentence, "text/html": f"<p><em>{escape(sentence)}</em></p>"}
     html = _figure(
         specification,

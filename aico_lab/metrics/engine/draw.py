@@ -60,7 +60,7 @@ def dots(
     if colour:
         extra = {"color": side(colour, rows)}
         if colour != category:
-            extra["yOffset"] = alt.YOffset(f"{colour}:N")
+            extra["yOffset"] = offset(colour)
     base = alt.Chart(rows).encode(y=alt.Y(f"{category}:N", title=None, sort=names), **extra)
     x = alt.X(f"{value}:Q", title=label(answer, value)).scale(zero=zero)
     chart = _with_ends(base, rows, value, x, reference=reference)
@@ -105,7 +105,7 @@ def side_by_side(
         for at, name in columns.items()
     ).drop_nulls("value")
     y = alt.Y("what:N", title=None, sort=list(columns.values()))
-    base = alt.Chart(long).encode(y, side("role", long), yOffset="role:N")
+    base = alt.Chart(long).encode(y, side("role", long), offset("role"))
     x = (x or alt.X("value:Q").scale(zero=False)).title(title)
     chart = _with_ends(base, long, "value", x, reference=reference)
     if written is not None:
@@ -117,7 +117,7 @@ def side_by_side(
         for layer in chart.layer:
             layer.data = alt.Undefined
         beside = alt.Chart().mark_text(align="left", dx=8, color=charts.INK)
-        chart += beside.encode(alt.X("end:Q"), y, yOffset="role:N", text="text:N")
+        chart += beside.encode(alt.X("end:Q"), y, offset("role"), text="text:N")
     return chart.properties(width=WIDTH, height=max(60, LINE * long.height))
 
 
@@ -172,7 +172,14 @@ def whole() -> alt.Axis:
     return alt.Axis(tickMinStep=1, format=",d")
 
 
-def shades(column: str, title: str, most: float) -> alt.FillOpacity:
+def offset(column: str) -> alt.YOffset:
+    """Return the encoding that puts the sides one below the other, the user first."""
+    import altair as alt
+
+    return alt.YOffset(f"{column}:N", sort=["user", "assistant"])
+
+
+def shades(column: str, title: str, most: float) -> alt.Opacity:
     """Return the encoding of a number by the strength of a colour, which works in dark mode too.
 
     Args:
@@ -185,7 +192,7 @@ def shades(column: str, title: str, most: float) -> alt.FillOpacity:
     scale = alt.Scale(domain=[0, most], range=[0.04, 1], clamp=True)
     symbol = {"symbolType": "square", "symbolFillColor": charts.BLUE, "symbolStrokeWidth": 0}
     legend = alt.Legend(tickCount=4, tickMinStep=1, symbolSize=160, **symbol)
-    return alt.FillOpacity(f"{column}:Q", title=title, scale=scale, legend=legend)
+    return alt.Opacity(f"{column}:Q", title=title, scale=scale, legend=legend)
 
 
 def side(column: str, rows: pl.DataFrame | None = None) -> alt.Color:

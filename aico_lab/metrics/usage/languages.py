@@ -97,7 +97,7 @@ def _draw(answer: Answer) -> Chart:
     rows = rows.filter(pl.col("language").is_in(shown))
     base = alt.Chart(rows).encode(
         alt.Y("language:N", title="Language", sort=shown),
-        yOffset="role:N",
+        draw.offset("role"),
     )
     bars = base.mark_bar().encode(
         alt.X("share:Q", title=draw.label(answer, "share")).scale(domain=[0, 100]),
