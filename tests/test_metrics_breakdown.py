@@ -14,12 +14,10 @@ from aico_lab.errors import InvalidValue
 from aico_lab.lab import Lab
 from aico_lab.metrics.engine.catalogue import CATALOGUE
 from tests.effort import examples
-from tests.messages import add
 from tests.talks import OTHERS, World, said, talk, talks, world
 from tests.talks_by_hand import (
     HALF_AN_HOUR,
     assert_rows,
-    grouped,
     messages_of,
     real_messages,
     smallest_reaching,
@@ -104,6 +102,7 @@ def breakdown_by_hand(raw: pl.DataFrame, what: str, top: int, least: int = 1) ->
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", KEYS)
 @pytest.mark.parametrize(("top", "least"), [(20, 1), (3, 1), (20, 2)])
 def test_they_are_what_plain_python_counts(real, what, top, least):
@@ -123,6 +122,7 @@ def test_they_are_what_plain_python_counts_in_any_talk(messages):
             assert_rows(made.ask(what, filters={"min_people": 2}), few)
 
 
+@pytest.mark.slow
 def test_every_message_is_in_one_row_whatever_is_merged(real):
     total = len(messages_of(real.messages))
     wrote = sum(message.role == "user" for message in messages_of(real.messages))
@@ -158,6 +158,11 @@ def test_findings_name_who_is_first_and_who_ties():
         one = made.ask("people", filters={"user": "c"})
         assert one.finding == "1 message, by Person 3"
         assert made.ask("people", filters={"user": "b"}).finding == "2 messages, all by Person 1"
+    with world(talk(*spoken_by("a", "b", "c"))) as made:
+        assert made.ask("people", top=1).finding == (
+            "The most messages are by Person 1 and 2 others alike: 1 of 3 each (33.3 %), among "
+            "3 people"
+        )
     with world(talk(said(0, user=None), said(5, user=None))) as made:
         assert made.ask("people").finding == "2 messages of nobody who is named"
         assert made.ask("people").pl()["person"].to_list() == ["nobody named"]
@@ -185,8 +190,8 @@ def test_what_is_left_out_is_not_spoken_of():
             ("Channel 6", 3, 2), ("5 others", 10, 5),
         ]  # fmt: skip
         assert answer.finding == (
-            "The most messages are in Channel 6: 3 of 13 (23 %), among the channels with a row of "
-            "their own"
+            "The most messages are in Channel 6: 3 of 13 (23.1 %), among the channels with a row "
+            "of their own"
         )
 
 

@@ -61,8 +61,9 @@ def places(
         shown: Whether a row of `counted` may have a row of its own.
 
     Returns:
-        One row for each key: the key, `label`, and `place`: from 1 for the largest `n`; `top` + 1
-        for all others; `top` + 2 for the key NULL.
+        One row for each key: the key, `label`, `shown`, `first` (whether no shown `n` is larger),
+        and `place`: from 1 for the largest `n`; `top` + 1 for all others; `top` + 2 for the key
+        NULL.
 
     Raises:
         InvalidValue: `top` is below 1.
@@ -73,10 +74,12 @@ def places(
     each = each.left_join(known, key).drop(f"{key}_right")
     in_order = ibis.window(order_by=[ibis.desc("shown"), ibis.desc("n"), "number"])
     ranked = each.mutate(rank=ibis.row_number().over(in_order) + 1)
+    largest = ranked.n.max(where=ranked.shown).over(ibis.window())
     return ranked.select(
         key,
         "label",
         "shown",
+        first=ranked.shown & (ranked.n == largest),
         place=ibis.cases(
             (ranked[key].isnull(), top + 2),
             (ranked.shown & (ranked["rank"] <= top), ranked["rank"]),

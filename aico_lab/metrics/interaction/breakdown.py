@@ -40,6 +40,9 @@ _EVERY: Final = "_every"
 _MERGED: Final = "_merged"
 """A hidden column: whether some have no row of their own for being about too few people."""
 
+_FIRST: Final = "_first"
+"""A hidden column: how many people or channels of all rows have the largest `n`."""
+
 
 def _measured(talk: Talk, key: Key, placed: ir.Table) -> ir.Table:
     """Return the amounts of each place, and the median reply time of each side in it."""
@@ -55,7 +58,11 @@ def _measured(talk: Talk, key: Key, placed: ir.Table) -> ir.Table:
     )
     found = placed.group_by("place").agg(
         label=placed.label.max(),
-        **{_MEMBERS: placed[key].count(), _MERGED: (~placed.shown & placed[key].notnull()).any()},
+        **{
+            _MEMBERS: placed[key].count(),
+            _MERGED: (~placed.shown & placed[key].notnull()).any(),
+            _FIRST: placed.first.cast("int64").sum(),
+        },
     )
     found = found.join(amounts, "place")
     turns = pseudonyms.joined(talk.turns, placed, key)
@@ -110,7 +117,7 @@ def _finish(
     return rows.with_columns(
         pl.col(_MERGED).any(),
         share=pl.col("n") * 100 / pl.col("n").sum(),
-        **{TOTAL: pl.col("n").sum(), _EVERY: members.sum()},
+        **{TOTAL: pl.col("n").sum(), _EVERY: members.sum(), _FIRST: pl.col(_FIRST).sum()},
     )
 
 
@@ -125,13 +132,17 @@ def _describe(rows: pl.DataFrame, *, what: str, plural: str, preposition: str) -
     if top["n"] == top[TOTAL]:
         whole = "all " if top["n"] > 1 else ""
         return f"{claims.counted(top['n'], 'messages')}, {whole}{preposition} {top[what]}"
-    each = " each" if (single["n"] == top["n"]).sum() > 1 else ""
+    who, each = claims.leading(single, "n", what), ""
+    if top[_FIRST] > 1:
+        each = " each"
+        if top[_FIRST] > (single["n"] == top["n"]).sum():  # others of them share a row
+            who = f"{top[what]} and {claims.counted(top[_FIRST] - 1, 'others')} alike"
     among = f"the {plural} with a row of their own"
     if not top[_MERGED]:
         among = claims.counted(top[_EVERY], plural)
     return (
-        f"The most messages are {preposition} {claims.leading(single, 'n', what)}: {top['n']:,} of "
-        f"{top[TOTAL]:,}{each} ({top['share']:.0f} %), among {among}"
+        f"The most messages are {preposition} {who}: {top['n']:,} of {top[TOTAL]:,}{each} "
+        f"({claims.written(top['share'])} %), among {among}"
     )
 
 
