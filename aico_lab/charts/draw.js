@@ -48,7 +48,13 @@ const adapted = (spec, width) => {
   if (datasets) own.datasets = datasets;
   const room = Math.max(70, Math.min(240, width * 0.34));
   visit(own, (view) => {
-    const { y, color } = view.encoding ?? {};
+    const { y, color, stroke } = view.encoding ?? {};
+    for (const channel of [color, stroke]) {
+      const names = channel?.scale?.domain;
+      if (!Array.isArray(names) || channel.legend === null || channel.legend?.columns) continue;
+      const long = Math.max(...names.map((name) => widthOf(name))) + 32;
+      channel.legend = { columns: Math.max(1, Math.floor((width - 40) / long)), ...channel.legend };
+    }
     if (isDiscrete(y) && y.axis !== null && !y.axis?.labelExpr)
       y.axis = { labelExpr: `aicoLabWrap(datum.label, ${room})`, labelLimit: room, ...y.axis };
     if (width < NARROW && color?.legend?.orient) color.legend.orient = "top";
@@ -95,6 +101,8 @@ const wrapTitles = (compiled, room) => {
 const roomOf = (spec, width) => {
   const room = { width: isComposite(spec) ? Infinity : width * 0.72, height: Infinity };
   visit(spec, (view) => {
+    if (view.encoding?.y?.axis?.labelLimit)
+      room.width = Math.min(room.width, width - view.encoding.y.axis.labelLimit - 24);
     for (const side of ["width", "height"])
       if (typeof view[side] === "number" && (side === "height" || isComposite(spec)))
         room[side] = Math.min(room[side], view[side]);
@@ -160,22 +168,31 @@ const fitted = async (spec, width) => {
 };
 
 // Texts over other texts are hidden: the table and the tooltips have them.
+const GAP = 2; // pixels between texts side by side
 const hideOverlaps = (svg) => {
-  const shown = [];
   const texts = [...svg.querySelectorAll("text")].filter(
     (text) => text.textContent && text.getAttribute("opacity") !== "0",
   );
   const isMark = (text) => text.closest(".mark-text")?.classList.contains("role-mark");
+  const shown = [];
+  const hidden = new Map();
   for (const text of texts.sort((one, other) => isMark(one) - isMark(other))) {
     const box = text.getBoundingClientRect();
     const over = shown.some(
       (other) =>
-        box.left < other.right && other.left < box.right &&
+        box.left < other.right + GAP && other.left < box.right + GAP &&
         box.top + 1 < other.bottom && other.top + 1 < box.bottom,
     );
-    if (over && isMark(text)) text.setAttribute("opacity", "0");
-    else shown.push(box);
+    if (over && isMark(text)) {
+      text.setAttribute("opacity", "0");
+      const group = text.closest(".mark-text");
+      hidden.set(group, (hidden.get(group) ?? 0) + 1);
+    } else shown.push(box);
   }
+  // A grid in which only some cells have their number would look as if the others had none.
+  for (const [group, count] of hidden)
+    if (count > 8)
+      for (const text of group.querySelectorAll("text")) text.setAttribute("opacity", "0");
 };
 
 const finish = (target, title) => {

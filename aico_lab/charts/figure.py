@@ -32,8 +32,12 @@ _EXACT: Final = 1e9
 _NO_BREAK: Final = "\u00a0"
 _PARTED: Final = re.compile(
     r"(?<=\d) (?=(?:%|s|min|h|days?|points?)(?![\w-]))|(?<=[=<>≥≤±]) (?=[-+−\d])"  # noqa: RUF001
+    r"|(?<=\w) (?=[=<>≥≤] [-+−\d])"  # noqa: RUF001
     r"|(?<=\d) (?=(?:of|to) [-+−]?\d)|(?<=\d (?:of|to)) (?=[-+−]?\d)"  # noqa: RUF001
 )
+_WHOLE: Final = re.compile(r"\d{4}-\d\d(?:-\d\d)?|[-+−]\d[\d.,]*")  # noqa: RUF001
+"""Dates, and numbers with a sign, which browsers break at the hyphen."""
+
 _CODE: Final = re.compile(r"`([^`]+)`")
 
 
@@ -100,10 +104,11 @@ def figure(
         caption: Filters, sources and notes; by default the chart's own subtitle.
         details: What is shown on demand, besides the table of the chart's rows.
     """
-    said = _said(chart.to_dict())
+    specification = chart.to_dict()
+    said = _said(specification)
     return Html(
         _figure(
-            chart.to_dict(),
+            specification,
             title=said[0] if title is None else title,
             question=said[1] if question is None else question,
             caption=said[2] if caption is None else caption,
@@ -117,7 +122,8 @@ def render(specification: dict[str, Any], **_options: Any) -> dict[str, str]:
     title, question, caption = _said(specification)
     datasets = specification.get("datasets", {})
     if datasets and not any(datasets.values()):
-        sentence = f"“{title}” has nothing to draw: no rows match."
+        said = f"“{question}” has nothing to draw: {title}." if question else ""
+        sentence = said or f"“{title}” has nothing to draw: no rows match."
         return {"text/plain": sentence, "text/html": f"<p><em>{escape(sentence)}</em></p>"}
     html = _figure(
         specification,
@@ -141,11 +147,11 @@ def _figure(
     told = bare.pop("description", None) or title
     svg, width, height = picture(bare)
     columns = dict(details.columns) if details else {}
-    asked = f'<span class="aico-lab-question">{escape(unbroken(question))}</span>'
-    noted = f'<small class="aico-lab-caption">{escape(unbroken(caption))}</small>'
+    asked = f'<span class="aico-lab-question">{_prose(question)}</span>'
+    noted = f'<small class="aico-lab-caption">{_prose(caption)}</small>'
     return (
         '<figure class="aico-lab-chart mathjax_ignore">'
-        f"<figcaption><strong>{escape(unbroken(title))}</strong>{asked if question else ''}"
+        f"<figcaption><strong>{_prose(title)}</strong>{asked if question else ''}"
         "</figcaption>"
         f'<div class="aico-lab-plot"><img alt="{escape(told)}" src="{data_uri(svg)}"'
         f' width="{width}" height="{height}"></div>'
@@ -153,6 +159,11 @@ def _figure(
         f'<script type="application/json">{_json(_lean(bare, columns))}</script>'
         f"<script>{_QUEUE}</script></figure>"
     )
+
+
+def _prose(text: str) -> str:
+    """Return a sentence as HTML, whose numbers and dates are not broken."""
+    return _WHOLE.sub(r'<span class="aico-lab-whole">\g<0></span>', escape(unbroken(text)))
 
 
 def _on_demand(details: Details | None) -> str:

@@ -16,6 +16,7 @@ _MOST: Final = 1_000
 
 _PLACES: Final = re.compile(r'( (?:d|transform|x|y|[xy][12]|width|height|points)=")([^"]*)"')
 _LONG: Final = re.compile(r"(-?\d*\.\d)\d+(?!\d*[eE])")
+_FAINT: Final = re.compile(r'(opacity="\d*\.\d\d)\d+"')
 _NEEDLESS: Final = re.compile(
     r' (?:aria-\w+|role|class|pointer-events|xmlns:xlink|version|clip-path)="[^"]*"'
     r'| (?:opacity|fill-opacity|stroke-opacity)="1"| stroke-miterlimit="10"| font-style="normal"'
@@ -68,11 +69,11 @@ def _slim(svg: str) -> tuple[str, int, int]:
     svg = _INVISIBLE.sub("", svg)
     svg = _NEEDLESS.sub("", svg)
     svg = svg.replace(f' font-family="{FONT}"', "")
-    svg = _PLACES.sub(_rounded, svg)
+    svg = _FAINT.sub(r'\1"', _PLACES.sub(_rounded, svg))
     svg = _until_same(svg, lambda text: _PLAIN.sub(r"\1", _EMPTY.sub("", text)))
     opening = re.match(r"<svg[^>]*>", svg)
     at = opening.end() if opening else 0
-    style = f"<style>{style_of_picture()}</style>"
+    style = f"<style>{style_of_picture(svg)}</style>"
     return f'{svg[: at - 1]} font-family="{FONT}">{style}{svg[at:]}', width, height
 
 

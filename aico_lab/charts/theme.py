@@ -95,6 +95,7 @@ CONFIG: Final[dict[str, Any]] = {
         "titleFontWeight": "normal",
         "titlePadding": 8,
         "labelLimit": 0,
+        "symbolOpacity": 1,
         "orient": "top",
     },
     "header": {
@@ -151,12 +152,16 @@ def variables() -> str:
     )
 
 
-def style_of_picture() -> str:
-    """Return the style rules of a picture, which knows only the mode of the reader's system."""
+def style_of_picture(svg: str) -> str:
+    """Return the style rules of dark mode for the colours of a picture.
+
+    A picture knows only the mode of the reader's system.
+    """
     colours = DARK | {name: DARK[colour] for name, colour in _NAMES.items()}
     by_colour = "".join(
         f"[{what}='{colour}' i]{{{what}:{dark}}}"
         for colour, dark in colours.items()
         for what in ("fill", "stroke")
+        if f'{what}="{colour}"'.lower() in svg.lower()
     )
     return f"@media screen and (prefers-color-scheme:dark){{{by_colour}}}"

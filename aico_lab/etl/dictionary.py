@@ -212,6 +212,34 @@ TABLES: Final = (
         ),
     ),
     Table(
+        "mart.people",
+        "a person of a message",
+        (
+            Field("user_id", _TEXT, "the person"),
+            Field("number", _WHOLE, "place in the order of the first stored messages, from 1"),
+            Field("pseudonym", _TEXT, "'Person' and the number"),
+            Field(
+                "name",
+                _TEXT,
+                "the person's name, with the id if several have it; the id if there is no name",
+            ),
+        ),
+    ),
+    Table(
+        "mart.channels",
+        "a channel of a message",
+        (
+            Field("channel_id", _TEXT, "the channel"),
+            Field("number", _WHOLE, "place in the order of the first stored messages, from 1"),
+            Field("pseudonym", _TEXT, "'Channel' and the number"),
+            Field(
+                "name",
+                _TEXT,
+                "the channel's name, with the id if several have it; the id if there is no name",
+            ),
+        ),
+    ),
+    Table(
         "mart.profiles",
         "a version of the companion's personality",
         (

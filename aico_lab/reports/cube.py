@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SHOWN: Final = 20
 """The most channels, and the most people, that have rows of their own."""
 
-MOST_CELLS: Final = 150_000
+MOST_CELLS: Final = 100_000
 """The most rows of a cube, about 0.7 MB in a page; of more, the detail is reduced."""
 
 OTHER: Final = -1
@@ -60,6 +60,9 @@ MEASURES: Final = (
 """The sums of a cell: messages; those whose words cannot be counted, and the words of the others;
 those with a question; those without a sentiment score, and the sum of the others' scores in
 `SCORE_UNITS`; and sessions begun."""
+
+_DETAIL: Final = ((20, 10), (20, 5), (10, 5), (5, 5), (20, 0), (10, 0), (5, 0), (0, 0))
+"""How many channels and people have cells of their own, if all of them make too many cells."""
 
 _DIMENSIONS: Final = ("day", "hour", "channel", "person", "side")
 _MONDAY: Final = 3  # days since 1970-01-01, a Thursday, are 3 (mod 7) days after a Monday
@@ -288,29 +291,27 @@ def _protected(
     rows = rows.with_columns(who="person")
     if min_people > 1:  # no row may be about one person
         rows = rows.with_columns(person=pl.lit(OTHER, pl.Int64))
-    week = pl.col("day") - (pl.col("day") + _MONDAY) % 7
     merges: list[dict[str, pl.Expr]] = [
         {},
         {"hour": pl.lit(NO_HOUR, pl.Int64)},
         {"channel": pl.lit(OTHER, pl.Int64), "person": pl.lit(OTHER, pl.Int64)},
         {
-            "day": pl.max_horizontal(week, pl.lit(_day(talk.first_day), pl.Int64)),
+            "day": pl.max_horizontal(_monday(), pl.lit(_day(talk.first_day), pl.Int64)),
             "hour": pl.lit(WEEK, pl.Int64),
         },
     ]
-    kept = []
+    kept = rows.clear()
     for merge in merges:
-        rows = rows.with_columns(**merge)
+        rows = pl.concat([kept, rows.with_columns(**merge)])
         people = pl.col("who").filter(pl.col("who") >= 0).n_unique().over(_DIMENSIONS)
         messages = pl.col("messages").sum().over(_DIMENSIONS)
         enough = rows.select(
-            ((people >= min_people) | (min_people <= 1)) & ((messages >= min_cell) | (min_cell <= 1))
+            ((people >= min_people) | (min_people <= 1))
+            & ((messages >= min_cell) | (min_cell <= 1))
         ).to_series()
-        kept.append(rows.filter(enough))
-        rows = rows.filter(~enough)
-    left_out = int(rows["messages"].sum())
-    cells, values_left_out = _without_values_of_few(pl.concat(kept), min_people)
-    return cells, left_out, values_left_out
+        kept, rows = rows.filter(enough), rows.filter(~enough)
+    cells, values_left_out = _without_values_of_few(kept, min_people)
+    return cells, int(rows["messages"].sum()), values_left_out
 
 
 def _without_values_of_few(rows: pl.DataFrame, min_people: int) -> tuple[pl.DataFrame, int]:
@@ -336,26 +337,28 @@ def _without_values_of_few(rows: pl.DataFrame, min_people: int) -> tuple[pl.Data
 
 
 def _reduced(cells: pl.DataFrame, most: int) -> pl.DataFrame:
-    """Merge people, then channels, then hours, then days, until there are few enough cells."""
-    for dimension in ("person", "channel"):
-        for shown in (10, 5, 0):
-            if cells.height <= most:
-                return cells
-            beyond = pl.col(dimension) >= shown
-            code = pl.when(beyond).then(OTHER).otherwise(dimension).cast(pl.Int64)
-            cells = _summed(cells.with_columns(code.alias(dimension)))
-    if cells.height > most:
-        hour = pl.when(hour=WEEK).then(WEEK).otherwise(NO_HOUR).cast(pl.Int64)
-        cells = _summed(cells.with_columns(hour=hour))
-    if cells.height > most:
-        monday = pl.col("day") - (pl.col("day") + _MONDAY) % 7
-        first = pl.col("day").min()
-        cells = _summed(
+    """Merge people and channels, then hours, then days, until there are few enough cells."""
+    reduced = cells
+    for channels, people in _DETAIL:
+        if reduced.height <= most:
+            return reduced
+        reduced = _summed(
             cells.with_columns(
-                day=pl.max_horizontal(monday, first), hour=pl.lit(WEEK, pl.Int64)
-            )
+                channel=pl.when(pl.col("channel") >= channels).then(OTHER).otherwise("channel"),
+                person=pl.when(pl.col("person") >= people).then(OTHER).otherwise("person"),
+            ).with_columns(pl.col("channel", "person").cast(pl.Int64))
         )
-    return cells
+    if reduced.height > most:
+        hour = pl.when(hour=WEEK).then(WEEK).otherwise(NO_HOUR).cast(pl.Int64)
+        reduced = _summed(reduced.with_columns(hour=hour))
+    if reduced.height > most:
+        monday = pl.max_horizontal(_monday(), pl.col("day").min())
+        reduced = _summed(reduced.with_columns(day=monday, hour=pl.lit(WEEK, pl.Int64)))
+    return reduced
+
+
+def _monday() -> pl.Expr:
+    return pl.col("day") - (pl.col("day") + _MONDAY) % 7
 
 
 def _summed(cells: pl.DataFrame) -> pl.DataFrame:

@@ -6,6 +6,7 @@ const DAY_MS = 864e5;
 const NO_HOUR = 24, WEEK = 25, SLOTS = 26; // places after the hours of a day
 const WEEKDAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 const MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(" ");
+const NOTHING = "Nothing to draw for what is chosen";
 const FEW = 30; // messages, whose mean varies much by chance
 const FIRST = 10; // bars of channels or people that are shown at first
 const SIDES = ["assistant", "user"];
@@ -226,6 +227,7 @@ function timeFrame(width, height, from, to, low, high, {whole = false, unit = ""
   return {x, y, left, right, top, bottom, axes};
 }
 
+const firstDay = (unit) => (unit === "day" ? "Day" : `First day of the ${unit}`);
 const svg = (width, height, label, content) =>
   `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${label}">${content}</svg>`;
 
@@ -235,7 +237,7 @@ function explore(cube) {
   const everything = {from: 0, to: DAYS - 1, side: -1, channel: -1, person: -1};
   const chosen = {...everything};
   let shown = chosen; // on paper: everything
-  let sums, whole, zoom;
+  let sums, whole, zoom, room;
   const units = cube.slot.includes(WEEK) ? UNITS.slice(1) : UNITS;
   const from = () => told.first + shown.from, to = () => told.first + shown.to;
   const change = (what) => {
@@ -282,7 +284,7 @@ function explore(cube) {
 
   // Messages over time, with the brush.
   const history = figure("", {wide: true, table: () => [
-    [`First day of the ${whole.unit}`, "Messages"],
+    [firstDay(whole.unit), "Messages"],
     Array.from(sums.byTime, (n, bin) => [iso(whole.starts[bin]), written(n)]),
   ]});
   const picture = document.createElementNS(SVG, "svg");
@@ -346,7 +348,7 @@ function explore(cube) {
   }));
   function drawHistory() {
     const height = 150, most = Math.max(...sums.byTime, 1);
-    width = Math.max(history.body.clientWidth, 240);
+    width = room.wide;
     frame = timeFrame(width, height, told.first, told.last, 0, most, {whole: true});
     const inside = (bin) => whole.starts[bin] < to() + 1 && whole.starts[bin + 1] > from();
     let marks = "";
@@ -381,10 +383,10 @@ function explore(cube) {
   // Weekday by hour.
   const week = figure("Messages by weekday and hour", {table: () => [
     ["Hour", ...WEEKDAYS],
-    Array.from({length: 24}, (_, hour) => [hours(hour), ...WEEKDAYS.map((_, d) => written(sums.bySlot[d * 24 + hour]))]),
+    Array.from({length: 24}, (_, hour) => [hours(hour).slice(0, 5), ...WEEKDAYS.map((_, d) => written(sums.bySlot[d * 24 + hour]))]),
   ]});
   function drawWeek() {
-    const width = Math.max(week.body.clientWidth, 240), left = 34, cell = (width - left) / 24, line = 22;
+    const width = room.column, left = 34, cell = (width - left) / 24, line = 22;
     const most = Math.max(...sums.bySlot), top = sums.bySlot.indexOf(most);
     let marks = "";
     WEEKDAYS.forEach((name, day) => {
@@ -399,9 +401,10 @@ function explore(cube) {
     });
     for (let hour = 0; hour < 24; hour += cell < 9 ? 6 : 3)
       marks += `<text x="${(left + hour * cell).toFixed(1)}" y="${7 * line + 16}">${hour}</text>`;
-    const said = most ? `Most in one hour of the week: ${counted(most, "message")}, ${WEEKDAYS[Math.floor(top / 24)]} ${hours(top % 24)}` : "No message whose hour is known";
+    const said = !most ? (sums.all.messages ? "The hours of these messages are not told" : NOTHING)
+      : `Most in one hour of the week: ${counted(most, "message")}, ${WEEKDAYS[Math.floor(top / 24)]} ${hours(top % 24)}`;
     week.body.innerHTML = svg(width, 7 * line + 20, said, marks);
-    week.body.append(make("p", {class: "note"}, `${said} (${told.zone}).`));
+    week.body.append(make("p", {class: "note"}, most ? `${said} (${told.zone}).` : `${said}.`));
   }
 
   // Bars of a dimension, of which each is a button that filters. What is merged has no bar: it would
@@ -435,6 +438,7 @@ function explore(cube) {
       const of = values(), most = Math.max(...(own ? of.slice(0, own) : of), 1), all = total();
       rows.forEach(({code, row, bar, count}) => {
         bar.style.width = `${(100 * of[code]) / most}%`;
+        bar.hidden = !of[code];
         count.textContent = `${written(of[code])} · ${share(of[code], all)}`;
         row.setAttribute("aria-pressed", shown[dimension] === code);
         row.classList.toggle("off", shown[dimension] >= 0 && shown[dimension] !== code);
@@ -451,7 +455,7 @@ function explore(cube) {
     const points = () => sums.lines.map((bins) => bins.map(value));
     const made = figure(title, {table: () => {
       const found = points();
-      return [[`First day of the ${zoom.unit}`, ...SIDES], Array.from({length: zoom.count}, (_, bin) => [
+      return [[firstDay(zoom.unit), ...SIDES], Array.from({length: zoom.count}, (_, bin) => [
         iso(zoom.starts[bin]), ...found.map((of) => (of[bin] === null ? "–" : withMinus(written(of[bin], digits)) + unit)),
       ])];
     }});
@@ -460,14 +464,14 @@ function explore(cube) {
       const found = points(), known = found.flat().filter((v) => v !== null);
       const weights = sums.lines.map((bins) => bins.map(weight));
       if (!known.length) {
-        made.body.replaceChildren(make("p", {class: "note"}, "Nothing to draw for what is chosen."));
+        made.body.replaceChildren(make("p", {class: "note"}, `${NOTHING}.`));
         return;
       }
-      const width = Math.max(made.body.clientWidth, 240), height = 170;
+      const width = room.column, height = 170;
       let bottom = zero ? 0 : Math.min(...known), top = Math.max(...known);
-      const room = (top - bottom || Math.abs(top) || 1) * 0.08;
-      top = Math.min(top + room, high ?? Infinity);
-      if (!zero) bottom = Math.max(bottom - room, low ?? -Infinity);
+      const margin = (top - bottom || Math.abs(top) || 1) * 0.08;
+      top = Math.min(top + margin, high ?? Infinity);
+      if (!zero) bottom = Math.max(bottom - margin, low ?? -Infinity);
       const frame = timeFrame(width, height, from(), to(), bottom, top, {unit});
       let marks = frame.axes;
       if (bottom < 0 && top > 0) marks += `<line class="zero" x1="${frame.left}" x2="${frame.right}" y1="${frame.y(0).toFixed(1)}" y2="${frame.y(0).toFixed(1)}"/>`;
@@ -546,9 +550,10 @@ function explore(cube) {
   history.draw = drawHistory;
 
   function draw() {
-    const room = Math.max(history.body.clientWidth, 240);
-    whole = binsOf(told.first, told.last, room / 3, units);
-    zoom = binsOf(from(), to(), Math.max(Math.floor(Math.max(week.body.clientWidth, 240) / 9), 8), units);
+    // Widths are read before anything is written, so that the page is laid out once.
+    room = {wide: Math.max(history.body.clientWidth, 240), column: Math.max(week.body.clientWidth, 240)};
+    whole = binsOf(told.first, told.last, room.wide / 3, units);
+    zoom = binsOf(from(), to(), Math.floor(room.column / 9), units);
     sums = summed(cube, shown, whole, zoom);
     drawTiles();
     for (const chart of [history, ...charts]) {

@@ -175,7 +175,10 @@ class Answer:
     @property
     def caption(self) -> str:
         """Parameters, filters, time zone, snapshot, notes, and counts of what was left out."""
-        said = [f"{name} {value}" for name, value in self.parameters.items()]
+        said = [
+            f"{name} {_text(value) if isinstance(value, bool) else value}"
+            for name, value in self.parameters.items()
+        ]
         filters = self.filters
         limits = {name: getattr(filters, name) for name in ("since", "until", "role")}
         if self.begins is not None:

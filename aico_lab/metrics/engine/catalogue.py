@@ -34,6 +34,8 @@ MODULES: Final = {
     },
     "interaction": {
         "overview": "overview",
+        "people": "breakdown",
+        "channels": "breakdown",
         "daily_activity": "activity",
         "weekly_activity": "activity",
         "monthly_activity": "activity",

@@ -121,6 +121,11 @@ def doubt(units: int, unit: str, most: float | None = None) -> str:
     return ""
 
 
+def plural(when: str) -> str:
+    """Return a phrase such as 'in the week from' for several weeks or months."""
+    return when.replace("week ", "weeks ").replace("month ", "months ")
+
+
 def dominated(most: float | None, what: str) -> str:
     """Return the caveat of a claim about periods that rests mainly on one person; else "".
 

@@ -62,6 +62,18 @@ VIEWS: Final = {
         "msg_idx": "int64",
         "content": "string",
     },
+    "people": {
+        "user_id": "string",
+        "number": "int64",
+        "pseudonym": "string",
+        "name": "string",
+    },
+    "channels": {
+        "channel_id": "string",
+        "number": "int64",
+        "pseudonym": "string",
+        "name": "string",
+    },
     "feedback": {
         "event_id": "string",
         "user_id": "string",
@@ -187,6 +199,16 @@ class Talk:
     def texts(self) -> ir.Table:
         """Message texts, for metrics that need more than words; no answer may quote them."""
         return self._restricted(self._view("texts"), "ts_ms")
+
+    @cached_property
+    def people(self) -> ir.Table:
+        """One row for each person: `user_id`, `number`, `pseudonym` and `name`; unrestricted."""
+        return self._view("people")
+
+    @cached_property
+    def channels(self) -> ir.Table:
+        """One row for each channel: `channel_id`, `number`, `pseudonym`, `name`; unrestricted."""
+        return self._view("channels")
 
     @cached_property
     def feedback(self) -> ir.Table:

@@ -47,17 +47,24 @@ def _describe(rows: pl.DataFrame) -> str:
 def _draw(answer: Answer) -> Chart:
     import altair as alt
 
-    base = alt.Chart(answer.pl()).encode(
-        alt.X("days:Q", title=f"Consecutive days ({answer.filters.timezone})").scale(
-            domainMin=1, nice=False
-        )
-    )
-    ends = alt.Y("at_least_low:Q", title="People with a streak of at least that many days (%)")
-    return alt.layer(
+    rows = answer.pl()
+    longest = max(rows["days"].to_list())
+    x = alt.X("days:Q", title=f"Consecutive days ({answer.filters.timezone})", axis=draw.whole())
+    base = alt.Chart(rows).encode(x.scale(domain=[0, longest], nice=False))
+    y = alt.Y("at_least:Q", title="People with a streak of at least that many days (%)")
+    y = y.scale(domain=[0, 100])
+    if rows.height == 1:  # a line of one point would be nothing but the point
+        return alt.layer(
+            base.mark_bar(size=24).encode(y),
+            *draw.intervals(base, rows, "at_least", along="y", on_bars=True),
+        ).properties(width=draw.WIDTH, height=220)
+    bands = [] if rows["at_least_low"].null_count() == rows.height else [
         base.mark_area(opacity=0.25, interpolate="step-before").encode(
-            ends.scale(domain=[0, 100]), alt.Y2("at_least_high:Q")
-        ),
-        base.mark_line(interpolate="step-before", point=True).encode(alt.Y("at_least:Q")),
+            alt.Y("at_least_low:Q"), alt.Y2("at_least_high:Q")
+        )
+    ]
+    return alt.layer(
+        *bands, base.mark_line(interpolate="step-before", point=True).encode(y)
     ).properties(width=draw.WIDTH, height=220)
 
 

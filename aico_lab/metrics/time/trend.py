@@ -126,21 +126,60 @@ def _draw(answer: Answer) -> Chart:
     rows = series.recent(answer).with_columns(
         middle=pl.col("start").cast(pl.Datetime("ms"))
         + (pl.col("end") - pl.col("start")).cast(pl.Duration("ms")) / 2,
-        line=pl.lit(f"mean of {_SMOOTHED} {unit}s"),
     )
-    smooth = rows.filter(pl.col("smooth").is_not_null())
-    if smooth.is_empty():  # an empty legend has no size
+    mean = f"mean of {_SMOOTHED} {unit}s"
+    lines = pl.concat(
+        [
+            rows.drop_nulls("smooth").select("middle", level="smooth", line=pl.lit(mean)),
+            _line(rows),
+        ]
+    )
+    if lines.is_empty():  # an empty legend has no size
         return bars
-    line = (
-        alt.Chart(smooth)
-        .mark_line(strokeWidth=2.5)
-        .encode(
-            alt.X("middle:T"),
-            alt.Y("smooth:Q"),
-            alt.Stroke("line:N", title=None).scale(range=[charts.VERMILION]),
-        )
+    names = lines["line"].unique(maintain_order=True).to_list()
+    colours = [charts.VERMILION if name == mean else charts.INK for name in names]
+    dashes = [[1, 0] if name == mean else [6, 4] for name in names]
+    line = alt.Chart(lines).encode(
+        alt.X("middle:T"),
+        alt.Y("level:Q"),
+        alt.Stroke("line:N", title=None).scale(domain=names, range=colours),
+        alt.StrokeDash("line:N", title=None).scale(domain=names, range=dashes),
     )
-    return alt.layer(bars, line).properties(width=draw.WIDTH)
+    return alt.layer(bars, line.mark_line(strokeWidth=2)).properties(width=draw.WIDTH)
+
+
+def _line(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return both ends of the line of the median slope; no rows if there is no slope.
+
+    The line goes through the median distance of the complete periods, as Theil and Sen's estimator
+    does. Of counts, only the part above 0 is drawn.
+
+    Args:
+        rows: The rows that are drawn, with `middle`, the moment in the middle of the period.
+    """
+    known = rows.with_row_index("place").filter("complete", pl.col("value").is_not_null())
+    nothing = pl.DataFrame(schema={"middle": rows["middle"].dtype, "level": pl.Float64,
+                                   "line": pl.String})  # fmt: skip
+    slope = rows["slope"][0]
+    if slope is None or known.height < 2:  # noqa: PLR2004
+        return nothing
+    start = float((known["value"] - slope * known["place"]).median())  # type: ignore[arg-type]
+    ends = [float(known["place"][0]), float(known["place"][-1])]
+    if known["measure"][0] != "sentiment" and slope:
+        at_zero = -start / slope
+        ends = [max(ends[0], at_zero), ends[1]] if slope > 0 else [ends[0], min(ends[1], at_zero)]
+    if ends[0] >= ends[1]:
+        return nothing
+    first, last = known["middle"][0], known["middle"][-1]
+    apart = (last - first) / (known["place"][-1] - known["place"][0])
+    return pl.DataFrame(
+        {
+            "middle": [first + apart * (end - known["place"][0]) for end in ends],
+            "level": [start + slope * end for end in ends],
+            "line": ["median slope"] * 2,
+        },
+        schema=nothing.schema,
+    )
 
 
 @metric(
