@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
+import polars as pl
+
 from aico_lab.metrics.engine.catalogue import CATALOGUE
-from aico_lab.metrics.engine.metric import RoleFilter
+from aico_lab.metrics.engine.metric import N, RoleFilter
 from aico_lab.reports import first_screen
 from aico_lab.reports.explorer import explorer
 
@@ -138,7 +140,7 @@ class Page:
         if isinstance(part, NotAsked):
             self._left_out[part.question] = part.finding
             return False
-        if hasattr(part, "metric") and not len(part):
+        if hasattr(part, "metric") and _is_empty(part):
             self._left_out[part.metric.question] = part.finding
             return False
         return part is not None
@@ -162,3 +164,8 @@ class Page:
         """Return the figures of the page's period, or of another one."""
         answers = (self._answer(name, **period) for name in ("overview", "reply_latency"))
         return first_screen.figures(*answers)
+
+
+def _is_empty(answer: Answer) -> bool:
+    """Return whether an answer has no rows, or only rows without observations."""
+    return answer.pl().filter(pl.col(N).is_null() | (pl.col(N) > 0)).is_empty()
