@@ -21,8 +21,8 @@ from aico_lab.metrics.engine.asking import NO_MESSAGES, select
 from aico_lab.metrics.engine.checks import to_gap_ms
 from aico_lab.metrics.engine.claims import counted
 from aico_lab.metrics.engine.filters import Filters
+from aico_lab.metrics.engine.pseudonyms import labels
 from aico_lab.metrics.engine.talk import days_of, hour_of_day, hours_of
-from aico_lab.reports.names import names_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
 
     from aico_lab.lab import Lab
+    from aico_lab.metrics.engine.pseudonyms import Key
     from aico_lab.metrics.engine.talk import Talk
 
 SHOWN: Final = 20
@@ -139,7 +140,7 @@ def cube(
     connection, talk, generation, far = select(lab.storage.reader, chosen, by_side=True)
     least = chosen.min_people or 1
     rows = _run(connection, _sums(talk, gap_ms, shown, least))
-    largest = _run(connection, _largest(talk, shown, least))
+    largest = _run(connection, _largest(talk, shown, least, names=names))
     protected, left_out, values_left_out = _protected(rows, talk, least, chosen.min_cell)
     cells = _reduced(protected, most_cells)
     people_of_all = _total(largest, "person")
@@ -147,16 +148,15 @@ def cube(
     own: dict[str, int] = {}
     for dimension, others, unnamed in (
         ("channel", "Other channels", "No channel"),
-        ("person", "Other people", "No person named"),
+        ("person", "Other people", "Nobody named"),
     ):
         codes = cells[dimension].unique().sort().to_list()
         apart = [code for code in codes if code >= 0]
-        ids = dict(largest.filter(kind=dimension).select("place", "name").iter_rows())
-        labels = names_of(connection, dimension, [ids[code] for code in apart], names=names)
+        called = dict(largest.filter(kind=dimension).select("place", "label").iter_rows())
         merged = {
             code: label for code, label in ((OTHER, others), (NOBODY, unnamed)) if code in codes
         }
-        labelled[dimension] = (*labels, *merged.values())
+        labelled[dimension] = (*(called[code] for code in apart), *merged.values())
         own[dimension] = len(apart)
         places = {code: place for place, code in enumerate([*apart, *merged])}
         cells = cells.with_columns(
@@ -233,17 +233,17 @@ def _sums(talk: Talk, gap_ms: int, shown: int, least: int) -> ir.Table:
     return rows.group_by(_DIMENSIONS).agg(**sums, sentiment=score)
 
 
-def _largest(talk: Talk, shown: int, least: int) -> ir.Table:
-    """Return the largest channels and people: `kind`, `place`, `name`, and `total` of all."""
+def _largest(talk: Talk, shown: int, least: int, *, names: bool) -> ir.Table:
+    """Return the largest channels and people: `kind`, `place`, `label`, and `total` of all."""
     messages = _in_calendar(talk, talk.messages)
+    keys: dict[str, tuple[Key, int]] = {"channel": ("channel_id", least), "person": ("user_id", 1)}
     parts = []
-    for kind, column, enough in (("channel", "channel_id", least), ("person", "user_id", 1)):
-        ranked = _ranked(messages, column, enough)
+    for kind, (key, enough) in keys.items():
+        ranked = _ranked(messages, key, enough)
         ranked = ranked.mutate(total=ranked.count().over(ibis.window()))
         ranked = ranked.filter(ranked.place < max(shown, 1))
-        parts.append(
-            ranked.select("place", "total", kind=ibis.literal(kind), name=ranked[column])
-        )
+        called = ranked.join(labels(talk, key, names=names), key)
+        parts.append(called.select("place", "total", "label", kind=ibis.literal(kind)))
     return ibis.union(*parts)
 
 
