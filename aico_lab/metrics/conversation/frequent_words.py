@@ -1,0 +1,332 @@
+"""Frequent words, and the course of words over months, sides and channels."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import TYPE_CHECKING, Any, Final
+
+import ibis
+import polars as pl
+import polars.selectors as cs
+from ibis import _
+
+from aico_lab.errors import InvalidValue
+from aico_lab.mart.text import APOSTROPHES
+from aico_lab.metrics.conversation.function_words import FUNCTION_WORDS
+from aico_lab.metrics.engine import claims, draw, guards, pseudonyms
+from aico_lab.metrics.engine.checks import at_least
+from aico_lab.metrics.engine.intervals import (
+    FEWEST,
+    MOST,
+    PEOPLE_OF,
+    UNIT,
+    UNITS,
+    Statistic,
+    estimate,
+)
+from aico_lab.metrics.engine.metric import Column, Parameter, interval, metric
+from aico_lab.metrics.engine.talk import period
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.talk import Talk
+
+FUNCTION_WORDS_TOO: Final = Parameter(
+    "function_words", bool, False, "Whether function words, such as 'the', are listed too."
+)
+"""The parameter of the metrics that list words."""
+
+_WORDS: Final = "_words"
+"""A hidden column: all words, listed or not."""
+
+_MOST_WORDS: Final = 10
+_DEFAULT_WORDS: Final = 3
+_CHANNELS: Final = 15
+
+_NOTHING: Final = "No word is used by enough people (5, unless min_people says otherwise)"
+
+
+def without_function_words(words: ir.Table) -> ir.Table:
+    """Return the rows whose `word` is no English function word; see `function_words`."""
+    return words.filter(~words.word.isin(FUNCTION_WORDS))
+
+
+def _listed(talk: Talk, *, function_words: bool) -> ir.Table:
+    """Return the words that may be shown, each with its `n`, `people` and sides."""
+    words = talk.words
+    chosen = words if function_words else without_function_words(words)
+    counted = chosen.group_by("word").agg(
+        n=chosen.count(),
+        people=chosen.user_id.nunique(),
+        by_user=(chosen.role == "user").cast("int64").sum(),
+        messages=chosen.id.nunique(),
+    )
+    rows = counted.cross_join(talk.everybody)
+    return rows.filter(guards.is_of_enough(talk, rows.people, rows.everybody)).drop("everybody")
+
+
+def _finish(rows: pl.DataFrame, _talk: Talk, **_parameters: Any) -> pl.DataFrame:
+    rows = rows.with_columns(cs.decimal().cast(pl.Int64))
+    return rows.sort("n", "word", descending=[True, False]).with_columns(
+        by_assistant=pl.col("n") - pl.col("by_user"),
+        rate=pl.col("n") * 1000 / pl.col(_WORDS),
+    )
+
+
+def _describe(rows: pl.DataFrame) -> str:
+    top = rows.head(3)
+    words = [f"{row['word']} ({row['n']:,})" for row in top.iter_rows(named=True)]
+    of = claims.counted(int(rows[_WORDS][0]), "words")
+    if len(words) == 1:
+        return f"The most frequent word: {words[0]}, of {of}"
+    return f"The most frequent words: {', '.join(words)}, of {of}"
+
+
+def _draw(answer: Answer) -> Chart:
+    import altair as alt
+
+    rows = answer.pl()
+    long = rows.unpivot(
+        ["by_user", "by_assistant"], index="word", variable_name="role", value_name="uses"
+    ).with_columns(pl.col("role").str.strip_prefix("by_"))
+    return (
+        alt.Chart(long)
+        .mark_bar()
+        .encode(
+            alt.X("sum(uses):Q", title=draw.label(answer, "n")).axis(tickMinStep=1, format=",d"),
+            alt.Y("word:N", title=None, sort=rows["word"].to_list()),
+            draw.side("role"),
+        )
+        .properties(width=draw.WIDTH, height=18 * rows.height)
+    )
+
+
+@metric(
+    domain="conversation",
+    question="Which words are used most?",
+    source="Word counts without function words, of the classes of coordination",
+    parameters=[Parameter("top", int, 30, "The number of words."), FUNCTION_WORDS_TOO],
+    columns=[
+        Column("word", "text", "the word, in lower case"),
+        Column("n", "integer", "uses"),
+        Column("people", "integer", "people in whose conversations it occurs"),
+        Column("by_user", "integer", "uses by the user's side"),
+        Column("by_assistant", "integer", "uses by the assistant's side"),
+        Column("messages", "integer", "messages that have it"),
+        Column("rate", "number", "uses per 1,000 words"),
+    ],
+    finish=_finish,
+    finding=_describe,
+    chart=_draw,
+    min_people=guards.MIN_PEOPLE,
+    nothing=_NOTHING,
+)
+def frequent_words(talk: Talk, *, top: int, function_words: bool) -> ir.Table:
+    """The words with the most uses, without English function words.
+
+    Function words are those of the eight classes of `coordination`, such as articles, pronouns and
+    auxiliary verbs; other languages have none here, so their function words are listed. The rate is
+    among all words, function words included.
+
+    A word that few people use may reveal who they are. Words that occur in the conversations of
+    fewer than `min_people` people (by default 5) are left out, whatever the filters. With
+    `min_people` 1, a word of one person is shown only if nobody else is in the home, or if the
+    filter `user` names that one person.
+    """
+    at_least("top", top, 1)
+    listed = _listed(talk, function_words=function_words)
+    in_order = ibis.window(order_by=[ibis.desc("n"), "word"])
+    ranked = listed.mutate(place=ibis.row_number().over(in_order))
+    words = talk.words.aggregate(**{_WORDS: talk.words.count()})
+    return ranked.filter(ranked.place < top).drop("place").cross_join(words)
+
+
+def _parsed(words: str) -> tuple[str, ...]:
+    """Return the distinct words of a parameter, spelled as messages have them.
+
+    Raises:
+        InvalidValue: There are too many.
+    """
+    for apostrophe in APOSTROPHES:
+        words = words.replace(apostrophe, "'")
+    found = unicodedata.normalize("NFC", words.lower()).replace(",", " ").split()
+    found = list(dict.fromkeys(found))
+    if len(found) > _MOST_WORDS:
+        raise InvalidValue(f"words names at most {_MOST_WORDS} words, not {len(found)}.")
+    return tuple(found)
+
+
+def _finish_course(
+    rows: pl.DataFrame, talk: Talk, *, words: str, by: str, names: bool
+) -> pl.DataFrame:
+    del names
+    per_word = Statistic(
+        lambda sums: sums["uses"] / sums["all_words"], ("all_words",), "log", whole=1000.0
+    )
+    rows = rows.with_columns(cs.decimal().cast(pl.Int64))
+    group = ["word", "place", "group"]
+    used = rows.group_by(group).agg(people_used=pl.col("people_used").max())
+    found = estimate(
+        rows.drop("people_used"), by=group, unit=talk.units, statistics={"rate": per_word}
+    )
+    found = found.join(used, on=group, how="left", maintain_order="left")
+    ends = [name for name in found.columns if name.startswith(PEOPLE_OF)]
+    named = _parsed(words)
+    order = {word: at for at, word in enumerate(named)}
+    total = pl.col("uses").sum().over("word")
+    found = found.drop(*ends).with_columns(
+        pl.col("uses").cast(pl.Int64).alias("n"),
+        pl.col("all_words").cast(pl.Int64).alias("words"),
+        pl.col("people_used").alias("people"),
+        pl.col("word").replace_strict(order, default=0, return_dtype=pl.Int64).alias("at"),
+        total.alias("total"),
+        by=pl.lit(by),
+    )
+    if by == "month":
+        found = found.with_columns(pl.col("group").str.slice(0, 7))
+    return found.sort("at", -pl.col("total"), "word", "place", "group")
+
+
+def _describe_course(rows: pl.DataFrame) -> str:
+    by = rows["by"][0]
+    said = []
+    for (word,), found in rows.group_by("word", maintain_order=True):
+        sure = found.filter(pl.col(UNITS) >= FEWEST)
+        if sure.is_empty():
+            units = int(found[UNITS].max() or 0)  # type: ignore[arg-type]
+            unit = found.sort(UNITS)[UNIT][-1]
+            return claims.too_little(units, unit)
+        ordered = sure.sort("rate", maintain_order=True)
+        low, high = ordered.row(0, named=True), ordered.row(-1, named=True)
+        in_ = "in " if by != "side" else "by the "
+        if sure.height == 1 or high["rate"] == low["rate"]:
+            which = f"{in_}{high['group']}" if sure.height == 1 else f"in every {by}"
+            text = f"{word}: {claims.written(high['rate'])} per 1,000 words {which}"
+        else:
+            ends = high["rate_low"], low["rate_high"]
+            apart = None not in ends and ends[0] > ends[1]
+            text = (
+                f"{word}: from {claims.written(low['rate'])} per 1,000 words {in_}{low['group']} "
+                f"to {claims.written(high['rate'])} {in_}{high['group']}"
+                f"{'' if apart else ' (no clear difference)'}"
+            )
+        least = min((low, high), key=lambda row: row[UNITS])
+        said.append(text + claims.doubt(least[UNITS], least[UNIT], max(low[MOST], high[MOST])))
+    return "; ".join(said)
+
+
+def _draw_course(answer: Answer) -> Chart:
+    import altair as alt
+
+    rows = answer.pl()
+    by = answer.parameters["by"]
+    groups = rows["group"].unique(maintain_order=True).to_list()
+    if by == "month":
+        groups.sort()
+    order = alt.X("group:N", sort=groups, title=by.capitalize())
+    base = alt.Chart(rows).encode(
+        order.axis(labelAngle=0 if len(groups) < 8 else -45, labelOverlap=True),  # noqa: PLR2004
+        alt.Color("word:N", title=None, sort=rows["word"].unique(maintain_order=True).to_list()),
+    )
+    rate = alt.Y("rate:Q", title=draw.label(answer, "rate")).scale(zero=True)
+    ends = base.mark_rule(opacity=0.4).encode(alt.Y("rate_low:Q"), alt.Y2("rate_high:Q"))
+    marks = base.mark_line(point=True) if by == "month" else base.mark_point(size=70, opacity=1)
+    return alt.layer(ends, marks.encode(rate)).properties(width=draw.WIDTH, height=240)
+
+
+@metric(
+    domain="conversation",
+    question="How often is a word used in each month, by each side, or in each channel?",
+    source="Uses per 1,000 words, with intervals over people",
+    parameters=[
+        Parameter(
+            "words",
+            str,
+            "",
+            f"Up to {_MOST_WORDS} words, separated by commas; by default the {_DEFAULT_WORDS} most "
+            "frequent ones of frequent_words.",
+        ),
+        Parameter(
+            "by",
+            str,
+            "month",
+            "Local calendar months, the sides, or the channels with the most words.",
+            choices=("month", "side", "channel"),
+        ),
+        pseudonyms.NAMES,
+    ],
+    columns=[
+        Column("word", "text", "the word, in lower case"),
+        Column("by", "text", "what the groups are, in every row"),
+        Column("group", "text", "the month, the side, or the channel"),
+        Column("n", "integer", "uses of the word in the group"),
+        Column("people", "integer", "people in whose conversations it occurs there"),
+        Column("words", "integer", "all words in the group"),
+        Column("rate", "number", "uses per 1,000 words"),
+        interval("rate"),
+    ],
+    finish=_finish_course,
+    finding=_describe_course,
+    chart=_draw_course,
+    min_people=guards.MIN_PEOPLE,
+    nothing=_NOTHING,
+)
+def word_course(talk: Talk, *, words: str, by: str, names: bool) -> ir.Table:
+    """The uses of a word per 1,000 words, in each month, by each side, or in each channel.
+
+    Months without any words have no row; groups without the word have 0 uses. Of channels, the 15
+    with the most words have a row each, called by their pseudonyms or with `names` by their names;
+    all others share a row.
+
+    Words and groups in which fewer than `min_people` people (by default 5) use the word are left
+    out, as in `frequent_words`, whose rule for the words of one person holds here for each group.
+    Groups in which nobody uses the word are shown for words that are shown in other groups.
+    """
+    said = talk.words.mutate(unit=talk.unit(talk.words))
+    group = _grouped(talk, said, by, names=names)
+    chosen = _parsed(words)
+    listed = _listed(talk, function_words=bool(chosen))
+    if chosen:
+        listed = listed.filter(listed.word.isin(chosen))
+    else:
+        in_order = ibis.window(order_by=[ibis.desc("n"), "word"])
+        ranked = listed.mutate(at=ibis.row_number().over(in_order))
+        listed = ranked.filter(ranked["at"] < _DEFAULT_WORDS)
+    listed = listed.select("word").cross_join(talk.everybody)
+    totals = group.group_by("place", "group", "unit").agg(
+        all_words=_.count(), known=group.user_id.notnull().max()
+    )
+    used = group.join(listed.select("word"), "word")
+    uses = used.group_by("word", "place", "group", "unit").agg(uses=_.count())
+    people = used.group_by("word", "place", "group").agg(people_used=used.user_id.nunique())
+    every = totals.cross_join(listed)
+    rows = every.left_join(uses, ["word", "place", "group", "unit"]).select(
+        "word", "place", "group", "known", "all_words", "everybody",
+        uses=ibis.coalesce(uses.uses, 0),
+    )  # fmt: skip
+    rows = rows.left_join(people, ["word", "place", "group"]).select(
+        "word", "place", "group", "known", "all_words", "everybody", "uses",
+        people_used=ibis.coalesce(people.people_used, 0),
+        is_used=people.people_used.notnull(),
+    )  # fmt: skip
+    enough = guards.is_of_enough(talk, rows.people_used, rows.everybody)
+    return rows.filter(~rows.is_used | enough).drop("everybody", "is_used")
+
+
+def _grouped(talk: Talk, said: ir.Table, by: str, *, names: bool) -> ir.Table:
+    """Return the words with `place` and `group`."""
+    if by == "side":
+        return said.mutate(place=ibis.ifelse(said.role == "user", 1, 2), group=said.role)
+    if by == "month":
+        return said.mutate(place=0, group=period(said.local_ts, "month").cast("string"))
+    counted = said.group_by("channel_id").agg(n=_.count())
+    placed = pseudonyms.places(
+        talk, counted, "channel_id", top=_CHANNELS, names=names, shown=counted.n > 0
+    )
+    placed = placed.mutate(
+        group=ibis.ifelse(placed.place <= _CHANNELS, placed.label, "other channels")
+    )
+    return said.join(placed.select("channel_id", "place", "group"), "channel_id")
