@@ -7,11 +7,12 @@ import time
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from html import escape
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.metrics.engine.claims import counted, written
 from aico_lab.metrics.engine.local_time import to_local
 from aico_lab.metrics.engine.talk import FIRST_USUAL_MS
+from aico_lab.metrics.time.extremes import RECORDS
 from aico_lab.zones import get_zone
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ _SIDES: Final = {"user": "people", "assistant": "the companion"}
 _NAMED: Final = 3
 """The most people or channels that the header names."""
 
+_MINUS: Final = "−"  # noqa: RUF001
 _NO_VALUE: Final = "–"  # noqa: RUF001
 _MOST: Final = 1000
 """The largest change that is written, in percent."""
@@ -231,31 +233,54 @@ def _listed(names: Sequence[str], noun: str) -> str:
     return ", ".join(names) if len(names) <= _NAMED else counted(len(names), noun)
 
 
-def figures(overview: Answer, latency: Answer) -> list[Tile]:
+def figures(overview: Answer, latency: Answer, extremes: Answer) -> list[Tile]:
     """Return the figures at a glance; empty without messages.
 
     Args:
         overview: The answer to `overview`.
         latency: The answer to `reply_latency` under the same filters.
+        extremes: The answer to `extremes` under the same filters.
     """
     if not len(overview):
         return []
-    found = overview.pl().row(0, named=True)
-    times = dict(latency.pl().select("role", "p50").rows())
-    share = 100 * found["by_assistant"] / found["n"]
-    mood = found["sentiment"]
+    found, role = overview.pl().row(0, named=True), overview.filters.role
+    by_companion = f"{100 * found['by_assistant'] / found['n']:.0f} % by the companion"
     made = [
-        Tile("messages", f"{found['n']:,}", f"{share:.0f} % by the companion", found["n"]),
-        Tile("people who wrote", f"{found['users']:,}", count=found["users"]),
-        Tile("conversations", f"{found['conversations']:,}", count=found["conversations"]),
-        Tile("days with messages", f"{found['days']:,}", count=found["days"]),
-        Tile("median time until people reply", written_seconds(times.get("user"))),
-        Tile("median time until the companion replies", written_seconds(times.get("assistant"))),
-        Tile("mean sentiment", None if mood is None else f"{mood:+.2f}".replace("-", "−"), "from −1 to 1"),  # noqa: RUF001
+        _count("message", found["n"], "" if role else by_companion),
+        _count("person who wrote", found["users"], several="people who wrote"),
+        _count("conversation", found["conversations"]),
+        _count("day with messages", found["days"], several="days with messages"),
     ]
-    if overview.filters.role == "user":
-        ...
-    return made
+    times = dict(latency.pl().select("role", "p50").rows())
+    made += [
+        Tile(f"median time until {_SIDES[side]} {reply}", written_seconds(times.get(side)))
+        for side, reply in (("user", "reply"), ("assistant", "replies"))
+        if role in (None, side)
+    ]
+    mood = found["sentiment"]
+    text = None if mood is None else f"{mood:+.2f}".replace("-", _MINUS)
+    made.append(Tile("mean sentiment", text, f"from {_MINUS}1 to 1"))
+    records = {row["record"]: row for row in extremes.pl().iter_rows(named=True)}
+    return made + [_record(name, records.get(name), overview.filters.timezone) for name in RECORDS]
+
+
+def _count(one: str, number: int, more: str = "", *, several: str = "") -> Tile:
+    return Tile(one if number == 1 else several or f"{one}s", f"{number:,}", more, number)
+
+
+def _record(name: str, row: Mapping[str, Any] | None, zone: str) -> Tile:
+    """Return the tile of a row of `extremes`."""
+    if row is None:
+        return Tile(name, None)
+    if name == "busiest day":
+        day = date.fromisoformat(row["begins"])
+        weekday = calendar.day_name[day.weekday()]
+        return Tile(name, written_day(day), f"{weekday}, {counted(row['n'], 'messages')}")
+    if name == "busiest hour":
+        hours = f"{row['begins']} to {row['ends']}"
+        return Tile(name, hours, f"of {zone}, {counted(row['n'], 'messages')}")
+    value = written_seconds(60 * row["value"])
+    return Tile(name, value, f"from {row['begins']} to {row['ends']}")
 
 
 def tiles(now: Sequence[Tile], before: Sequence[Tile] = (), note: str = "") -> Fragment:
@@ -287,21 +312,24 @@ def _compared(now: Tile, before: Tile) -> str:
     change = 100 * (now.count - before.count) / before.count
     if change > _MOST:
         return was
-    return f"{was} ({change:+.0f} %)".replace("-", "−")  # noqa: RUF001
+    return f"{was} ({change:+.0f} %)".replace("-", _MINUS)
 
 
 def nothing_to_show(left_out: Mapping[str, str]) -> Fragment:
-    """Return one paragraph on the questions that a report leaves out, and why.
+    """Return the questions that a report leaves out, by the reason.
 
     Args:
         left_out: The reason for each question.
     """
+    questions: dict[str, list[str]] = {}
+    for question, reason in left_out.items():
+        questions.setdefault(reason.rstrip("."), []).append(question)
     listed = "".join(
-        f"<li>{escape(question)} <span>{escape(reason)}</span></li>"
-        for question, reason in left_out.items()
+        f"<li>{escape(reason)}: {escape(' '.join(asked))}</li>"
+        for reason, asked in questions.items()
     )
     return Fragment(
-        f"{_STYLE}<p>These questions have no answer here:</p>"
+        f"{_STYLE}<p>Some questions have no answer in these data:</p>"
         f'<ul class="aico-lab-note mathjax_ignore">{listed}</ul>'
     )
 

@@ -132,8 +132,13 @@ class Page:
             display(part.plot() if hasattr(part, "plot") else part)
 
     def left_out(self) -> Fragment | None:
-        """Return the questions without an answer here, and why; None if there are none."""
-        return first_screen.nothing_to_show(self._left_out) if self._left_out else None
+        """Return the questions without an answer here, and why; None if there are none.
+
+        None without any message, too: the header says so.
+        """
+        if not self._left_out or not len(self._overview):
+            return None
+        return first_screen.nothing_to_show(self._left_out)
 
     def _has_something(self, part: Any) -> bool:
         """Return whether a part of a section can be displayed; note the question if not."""
@@ -162,8 +167,8 @@ class Page:
 
     def _figures(self, **period: str) -> list[Tile]:
         """Return the figures of the page's period, or of another one."""
-        answers = (self._answer(name, **period) for name in ("overview", "reply_latency"))
-        return first_screen.figures(*answers)
+        names = ("overview", "reply_latency", "extremes")
+        return first_screen.figures(*(self._answer(name, **period) for name in names))
 
 
 def _is_empty(answer: Answer) -> bool:

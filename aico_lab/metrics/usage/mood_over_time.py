@@ -65,7 +65,7 @@ def _draw(answer: Answer) -> Chart:
         middle=pl.col("start").cast(pl.Datetime("ms"))
         + (pl.col("end") - pl.col("start")).cast(pl.Duration("ms")) / 2
     )
-    base = alt.Chart(rows).encode(periods.axis(answer, unit, "middle"), color=periods.colour())
+    base = alt.Chart(rows).encode(periods.axis(answer, unit, "middle"), color=periods.colour(rows))
     ends = alt.Y("mean_low:Q", title=draw.label(answer, "mean")).scale(zero=False)
     zero = alt.Chart(pl.DataFrame({"at": [0]})).mark_rule(strokeDash=[4, 4], opacity=0.5)
     return alt.layer(
