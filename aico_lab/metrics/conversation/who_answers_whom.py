@@ -69,11 +69,16 @@ def _describe(rows: pl.DataFrame) -> str:
         for end in ("author", "answered")
     )
     pairs = rows.with_columns(pair=pl.format("{} answers {}", *names))
+    merged = bool(pairs[_MERGED].any())
     if not pairs[_MERGED].all():
         pairs = pairs.filter(~pl.col(_MERGED))
     total, by_name = int(rows[_TOTAL][0]), int(rows[_BY_NAME][0])
     top = pairs.row(pairs["n"].arg_max() or 0, named=True)
-    each = " each" if (pairs["n"] == top["n"]).sum() > 1 else ""
+    who, each = claims.leading(pairs, "n", "pair"), ""
+    if (pairs["n"] == top["n"]).sum() > 1:
+        each = " each"
+        if merged:  # pairs without a row of their own may tie as well
+            who = f"{top['pair']} and others alike"
     named = ""
     if by_name:
         which = "all" if by_name == total else f"{by_name:,}"
@@ -81,7 +86,7 @@ def _describe(rows: pl.DataFrame) -> str:
     if pairs.height == 1 and top["n"] == total:
         return f"{claims.counted(total, 'answers')}: {top['pair']}{named}"
     return (
-        f"Most often {claims.leading(pairs, 'n', 'pair')}: {top['n']:,} of "
+        f"Most often {who}: {top['n']:,} of "
         f"{claims.counted(total, 'answers')}{each}{named}"
     )
 

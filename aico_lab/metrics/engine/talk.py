@@ -327,12 +327,14 @@ class Talk:
         now_ms = ibis.now().epoch_seconds() * 1000 + 1000
 
         def usual(ts_ms: ir.IntegerValue) -> ir.BooleanValue:
-            low = ts_ms >= FIRST_USUAL_MS if self.filters.since is None else ibis.literal(True)
-            high = ts_ms <= now_ms if self.filters.until is None else ibis.literal(True)
-            return low & high
+            conditions = [ts_ms.notnull()]
+            if self.filters.since is None:
+                conditions.append(ts_ms >= FIRST_USUAL_MS)
+            if self.filters.until is None:
+                conditions.append(ts_ms <= now_ms)
+            return ibis.and_(*conditions)
 
-        messages = self._stored("messages")
-        known = messages.aggregate(any_usual=usual(messages.ts_ms).any())
+        known = self.everything.aggregate(any_usual=usual(self.everything.ts_ms).any())
         rows = table.cross_join(known)
         return rows.filter(usual(rows[time]) | ~rows.any_usual).drop("any_usual")
 
