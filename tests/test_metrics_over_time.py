@@ -218,9 +218,9 @@ def test_the_finding_of_the_records():
     spoken = [said(at, user=f"u{at % 2}") for at in (0, 60, 90, 3 * DAY, 3 * DAY + 5)]
     with world(talk(*spoken)) as made:
         assert made.ask("extremes").finding == (
-            "Busiest day: 2024-03-30 with 3 messages; busiest hour: 22:00 to 23:00 with 5 messages; "
-            "longest silence: 3 days from 2024-03-30 22:01; longest session: 1.5 minutes from "
-            "2024-03-30 22:00"
+            "Busiest day: 2024-03-30 with 3 messages; busiest hour: 22:00 to 23:00 with 5 "
+            "messages; longest silence: 3 days from 2024-03-30 22:01; longest session: 1.5 "
+            "minutes from 2024-03-30 22:00"
         )
     with world(talk(said(0), said(DAY))) as made:
         assert made.ask("extremes").finding == (
