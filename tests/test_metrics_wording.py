@@ -288,9 +288,7 @@ def test_one_persons_habit_does_not_make_a_difference_of_the_sides():
             spoken += exchange(turn, text, reply, user=f"p{number}")
     spoken += [said(5000 + n, content="a " * 40, user="p0", conversation="p0") for n in range(40)]
     with world(talk(*spoken)) as made:
-        answer = made.ask(
-            "distinguishing_words", filters={"role": "user"}, function_words=True
-        )
+        answer = made.ask("distinguishing_words", filters={"role": "user"}, function_words=True)
         found = answer.pl().rows_by_key("word", named=True)
         assert found["a"][0]["log_odds"] > 1
         a = found["a"][0]

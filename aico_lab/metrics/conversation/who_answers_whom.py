@@ -85,10 +85,7 @@ def _describe(rows: pl.DataFrame) -> str:
         named = f"; {which} by naming the message"
     if pairs.height == 1 and top["n"] == total:
         return f"{claims.counted(total, 'answers')}: {top['pair']}{named}"
-    return (
-        f"Most often {who}: {top['n']:,} of "
-        f"{claims.counted(total, 'answers')}{each}{named}"
-    )
+    return f"Most often {who}: {top['n']:,} of {claims.counted(total, 'answers')}{each}{named}"
 
 
 def _draw(answer: Answer) -> Chart:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import ibis
 import polars as pl
 from ibis import _
 
@@ -36,14 +35,17 @@ def _describe(rows: pl.DataFrame) -> str:
     new = rows.filter(pl.col("n") > 0)
     if not last["people"] or new.is_empty():
         return f"Too little data: nobody began to write in the {unit}s that are shown"
+    when = {"day": "on", "week": "in the week from", "month": "in the month from"}[unit]
     within = claims.counted(rows.height, f"{unit}s")
     if new.height == 1:
-        return f"{people} wrote, first in the {unit} from {new['start'][0]}"
+        every = "" if last["people"] == 1 else "all "
+        return f"{people} wrote, {every}first {when} {new['start'][0]}"
+    by = "" if unit == "day" else f"the {unit} from "
+    most = max(new["n"].to_list())
     half = rows.filter(pl.col("people") * 2 >= last["people"])["start"][0]
     return (
-        f"{people} wrote within {within}, half of them by the {unit} from {half}; the most new "
-        f"ones, {int(new['n'].max()):,}, began in the {unit} from "  # type: ignore[arg-type]
-        f"{claims.leading(new, 'n', 'start')}"
+        f"{people} wrote within {within}, half of them by {by}{half}; the most new ones, "
+        f"{most:,}, began {when} {claims.leading(new, 'n', 'start')}"
     )
 
 
@@ -102,4 +104,4 @@ def cumulative_people(talk: Talk, *, period: Unit) -> ir.Table:  # noqa: ARG001
     written = talk.messages.filter(_.role == "user", _.user_id.notnull())
     likely = talk.plausible(written, "ts_ms")
     firsts = likely.group_by("user_id").agg(local_ms=likely.local_ms.min())
-    return firsts.group_by(day=as_date(days_of(firsts.local_ms))).agg(n=ibis._.count())
+    return firsts.group_by(day=as_date(days_of(firsts.local_ms))).agg(n=_.count())

@@ -56,10 +56,9 @@ def _finish(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
         name = RECORDS[row["place"]]
         counts = row["place"] < 2  # noqa: PLR2004
         begins, ends = row["begin_ms"], row["end_ms"]
+        first, last = (_moment(at, day=name == "busiest day") for at in (begins, ends))
         if name == "busiest hour":
             first, last = f"{begins:02d}:00", f"{begins + 1:02d}:00"
-        else:
-            first, last = (_moment(at, day=name == "busiest day") for at in (begins, ends))
         found.append(
             {
                 "record": name,

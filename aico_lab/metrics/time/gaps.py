@@ -29,7 +29,7 @@ def with_longest(rows: pl.DataFrame, unit: str, n: str = "n") -> pl.DataFrame:
         unit: The length of a period: 'day', 'week', 'month', 'year' or 'decade'.
         n: The column that is 0 where nothing was written.
     """
-    step = periods.STEP.get(unit) or {"year": "1y", "decade": "10y"}[unit]  # type: ignore[call-overload]
+    step = periods.STEP.get(unit) or {"year": "1y", "decade": "10y"}[unit]
     runs = (
         rows.select("start", empty=pl.col(n).fill_null(0) == 0)
         .with_columns(run=pl.col("empty").rle_id())

@@ -36,7 +36,7 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, period: Literal["week", "month"])
 def _describe(rows: pl.DataFrame) -> str:
     known = rows.filter(pl.col("mean").is_not_null())
     if known.is_empty():
-        return "Too little data: no message has a score"
+        return "Too little data: no message that is shown has a score"
     sure = known.filter(pl.col(UNITS) >= FEWEST)
     unit = known[_PERIOD][0]
     if sure.is_empty():
@@ -101,6 +101,7 @@ def _draw(answer: Answer) -> Chart:
     ],
     finish=_finish,
     finding=_describe,
+    nothing="No message has a score.",
     far="left out",
     chart=_draw,
 )
