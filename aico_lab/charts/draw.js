@@ -303,6 +303,7 @@ const show = (figure) => {
       made = drawn;
       plot.replaceChildren(target);
       finish(plot, title);
+      plot.dataset.drawn = width; // pixels, for tests and for scripts that wait
     });
     work();
   });

@@ -62,7 +62,12 @@ CONFIG: Final[dict[str, Any]] = {
     "background": "white",
     "lineBreak": "\n",
     "padding": {"left": 4, "right": 8, "top": 4, "bottom": 4},
-    "view": {"continuousWidth": WIDTH, "continuousHeight": 240, "stroke": "transparent"},
+    "view": {
+        "continuousWidth": WIDTH,
+        "continuousHeight": 240,
+        "discreteHeight": {"step": 28},
+        "stroke": "transparent",
+    },
     "title": {
         "anchor": "start",
         "frame": "group",

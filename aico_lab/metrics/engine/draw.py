@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from aico_lab.metrics.engine.metric import Chart
 
 WIDTH = charts.WIDTH
-LINE = 26
-"""Height of one category, in pixels."""
+LINE = 28
+"""Height of one category, in pixels: labels may have two lines."""
 
 
 def label(answer: Answer, name: str) -> str:

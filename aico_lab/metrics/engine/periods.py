@@ -201,7 +201,7 @@ def ticks(starts: list[date], unit: Unit) -> list[date]:
     choices: list[list[date]] = []
     if unit == "day":
         mondays = [day for day in starts if not day.weekday()]
-        choices = [starts, mondays, mondays[::2]]
+        choices = [starts, starts[::2], mondays, mondays[::2]]
     if unit == "week":
         choices = [starts[::step] for step in _WEEKS]
     else:
