@@ -82,9 +82,11 @@ def test_sums_are_those_of_the_metrics(messages, chosen, role):
             assert total(found, "messages", side=row["role"]) == row["n"]
         for row in made.ask("sentiment", filters=sided).pl().iter_rows(named=True):
             scored = row["n"]
-            assert total(found, "messages", side=row["role"]) - total(
-                found, "unscored", side=row["role"]
-            ) == scored
+            assert (
+                total(found, "messages", side=row["role"])
+                - total(found, "unscored", side=row["role"])
+                == scored
+            )
             if scored:
                 mean = total(found, "sentiment", side=row["role"]) / 10_000 / scored
                 assert mean == pytest.approx(row["mean"], abs=1e-4)

@@ -151,7 +151,9 @@ def test_every_filter_drives_every_figure(address):
         assert pressed.count("true") == 1
         assert len(pressed) == 5
         counts = [int(one.split()[0]) for one in bars.locator(".count").all_inner_texts()]
-        of_both = [one for one in held if (one["side"], one["channel"]) == ("assistant", "Channel 1")]
+        of_both = [
+            one for one in held if (one["side"], one["channel"]) == ("assistant", "Channel 1")
+        ]
         assert sum(counts) == sum(one["messages"] for one in of_both)
         seen.page.get_by_role("button", name="Clear all filters").click()
         settled(seen)

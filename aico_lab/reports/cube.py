@@ -17,16 +17,14 @@ import polars as pl
 import polars.selectors as cs
 
 from aico_lab.adapters.duckdb import translated
+from aico_lab.metrics.engine import pseudonyms
 from aico_lab.metrics.engine.asking import NO_MESSAGES, select
 from aico_lab.metrics.engine.checks import to_gap_ms
 from aico_lab.metrics.engine.claims import counted
 from aico_lab.metrics.engine.filters import Filters
-from aico_lab.metrics.engine.pseudonyms import labels
 from aico_lab.metrics.engine.talk import days_of, hour_of_day, hours_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import duckdb
     import ibis.expr.types as ir
 
@@ -143,42 +141,33 @@ def cube(
     largest = _run(connection, _largest(talk, shown, least, names=names))
     protected, left_out, values_left_out = _protected(rows, talk, least, chosen.min_cell)
     cells = _reduced(protected, most_cells)
-    people_of_all = _total(largest, "person")
-    labelled: dict[str, tuple[str, ...]] = {}
-    own: dict[str, int] = {}
-    for dimension, others, unnamed in (
-        ("channel", "Other channels", "No channel"),
-        ("person", "Other people", "Nobody named"),
-    ):
-        codes = cells[dimension].unique().sort().to_list()
-        apart = [code for code in codes if code >= 0]
-        called = dict(largest.filter(kind=dimension).select("place", "label").iter_rows())
-        merged = {
-            code: label for code, label in ((OTHER, others), (NOBODY, unnamed)) if code in codes
-        }
-        labelled[dimension] = (*(called[code] for code in apart), *merged.values())
-        own[dimension] = len(apart)
-        places = {code: place for place, code in enumerate([*apart, *merged])}
-        cells = cells.with_columns(
-            pl.col(dimension).replace_strict(places, default=0, return_dtype=pl.Int64)
-        )
-    days = pl.when(hour=WEEK).then(pl.min_horizontal(pl.col("day") + 6, _day(talk.last_day)))
-    ends = cells.select(days.otherwise("day").max().alias("last"), first=pl.col("day").min())
+    nothing = _nothing(talk, left_out, far) if cells.is_empty() else ""
+    cells, channels = _labelled(cells, "channel", largest, ("Other channels", "No channel"))
+    cells, people = _labelled(cells, "person", largest, ("Other people", "Nobody named"))
+    ends = cells.select(
+        first=pl.col("day").min(),
+        last=pl.when(hour=WEEK)
+        .then(pl.min_horizontal(_monday() + 6, pl.lit(_day(talk.last_day))))
+        .otherwise("day")
+        .max(),
+    )
+    total = largest.filter(kind="person")["total"].max()
+    named = total if isinstance(total, int) else 0
     return Cube(
         filters=chosen,
-        cells=cells.sort("channel", "person", "side", "day", "hour"),
+        cells=cells.sort(_DIMENSIONS),
         first_day=ends["first"][0] or 0,
         last_day=ends["last"][0] or 0,
-        channels=labelled["channel"],
-        people=labelled["person"],
-        named=people_of_all if people_of_all >= least else None,
-        own_channels=own["channel"],
-        own_people=own["person"],
+        channels=tuple(channels.values()),
+        people=tuple(people.values()),
+        own_channels=sum(code >= 0 for code in channels),
+        own_people=sum(code >= 0 for code in people),
+        named=named if named >= least else None,
         generation=generation,
         left_out=left_out,
         values_left_out=values_left_out,
         far=far,
-        nothing=_nothing(talk, left_out, far) if cells.is_empty() else "",
+        nothing=nothing,
     )
 
 
@@ -242,7 +231,7 @@ def _largest(talk: Talk, shown: int, least: int, *, names: bool) -> ir.Table:
         ranked = _ranked(messages, key, enough)
         ranked = ranked.mutate(total=ranked.count().over(ibis.window()))
         ranked = ranked.filter(ranked.place < max(shown, 1))
-        called = ranked.join(labels(talk, key, names=names), key)
+        called = ranked.join(pseudonyms.labels(talk, key, names=names), key)
         parts.append(called.select("place", "total", "label", kind=ibis.literal(kind)))
     return ibis.union(*parts)
 
@@ -365,9 +354,27 @@ def _summed(cells: pl.DataFrame) -> pl.DataFrame:
     return cells.group_by(_DIMENSIONS).agg(pl.col(MEASURES).sum())
 
 
-def _total(largest: pl.DataFrame, kind: str) -> int:
-    totals = largest.filter(kind=kind)["total"]
-    return int(totals[0]) if len(totals) else 0
+def _labelled(
+    cells: pl.DataFrame, dimension: str, largest: pl.DataFrame, merged: tuple[str, str]
+) -> tuple[pl.DataFrame, dict[int, str]]:
+    """Replace the codes of a dimension by places from 0.
+
+    Args:
+        cells: The cells.
+        dimension: 'channel' or 'person'.
+        largest: The rows of `_largest`.
+        merged: The labels of `OTHER` and `NOBODY`.
+
+    Returns:
+        The cells, and the label of each code that occurs, by place.
+    """
+    called = dict(largest.filter(kind=dimension).select("place", "label").iter_rows())
+    called = dict(sorted(called.items())) | {OTHER: merged[0], NOBODY: merged[1]}
+    occurs = set(cells[dimension])
+    labels = {code: label for code, label in called.items() if code in occurs}
+    places = {code: place for place, code in enumerate(labels)}
+    places_of = pl.col(dimension).replace_strict(places, default=0, return_dtype=pl.Int64)
+    return cells.with_columns(places_of), labels
 
 
 def _nothing(talk: Talk, left_out: int, far: int) -> str:

@@ -64,7 +64,8 @@ def explorer(lab: Lab, *, names: bool = False, gap_minutes: float = 30.0, **filt
         return Html(f'<p class="mathjax_ignore"><em>{escape(made.nothing)}</em></p>')
     shown = "".join(
         f'<div data-tile="{tile.name}"><dt>{escape(tile.label)}</dt>'
-        f'<dd class="value">{escape(tile.value)}</dd><dd class="note">{escape(tile.note)}</dd></div>'
+        f'<dd class="value">{escape(tile.value)}</dd>'
+        f'<dd class="note">{escape(tile.note)}</dd></div>'
         for tile in tiles_of(made)
     )
     left_out = "".join(f"<p class=note>{escape(text)}</p>" for text in _left_out(made))
@@ -129,20 +130,12 @@ def _left_out(made: Cube) -> list[str]:
     filters = made.filters
     limits = [(filters.min_people or 1, "people"), (filters.min_cell, "messages")]
     fewer = " or ".join(f"fewer than {counted(least, of)}" for least, of in limits if least > 1)
-    said = []
-    if made.left_out:
-        rows = counted(made.left_out, "messages")
-        said.append(f"Left out: {rows} in weeks of {fewer}.")
-    if made.values_left_out:
-        said.append(
-            f"Left out: words or scores of {counted(made.values_left_out, 'messages')} in rows where "
-            f"only {fewer} have them."
-        )
-    if made.far:
-        said.append(
-            f"Left out: {counted(made.far, 'messages')} from before 1990 or in the future."
-        )
-    return said
+    said = [
+        (made.left_out, f"in weeks of {fewer}"),
+        (made.values_left_out, f"from the means, since {fewer} of their day have words or scores"),
+        (made.far, "from before 1990 or in the future"),
+    ]
+    return [f"Left out: {counted(n, 'messages')} {why}." for n, why in said if n]
 
 
 def _json(made: Cube) -> str:
