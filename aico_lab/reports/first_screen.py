@@ -30,19 +30,21 @@ _STYLE: Final = """<style>
   line-height: 1.4; }
 .aico-lab-selection dt { margin: 0; font-size: 13px; font-weight: normal; opacity: 0.8; }
 .aico-lab-selection dd { margin: 0; overflow-wrap: anywhere; }
-.aico-lab-tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr));
+.aico-lab-tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(156px, 1fr));
   gap: 12px; padding: 0; margin: 16px 0 8px; }
 .aico-lab-tiles > div { display: flex; flex-direction: column; box-sizing: border-box; min-width: 0;
   margin: 0; padding: 10px 14px; border-radius: 8px; border-left: 4px solid #0072B2;
   background: color-mix(in srgb, currentColor 6%, transparent); break-inside: avoid; }
 .aico-lab-tiles dt { order: 2; margin: 0; font-size: 13px; line-height: 1.35; font-weight: normal; }
 .aico-lab-tiles dd { margin: 0; overflow-wrap: anywhere; }
-.aico-lab-tiles .figure { order: 1; font-size: 21px; line-height: 1.25; font-weight: 600; }
+.aico-lab-tiles .figure { order: 1; font-size: 20px; line-height: 1.3; font-weight: 600; }
+.aico-lab-tiles .long { font-size: 17px; line-height: 1.53; white-space: nowrap; }
 .aico-lab-tiles .more { order: 3; font-size: 13px; line-height: 1.35; opacity: 0.82; }
 .aico-lab-note { font-size: 14px; opacity: 0.85; margin: 8px 0; }
 @media (max-width: 480px) {
   .aico-lab-tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 8px; }
   .aico-lab-tiles .figure { font-size: 18px; }
+  .aico-lab-tiles .long { font-size: 16px; }
 }
 </style>"""
 
@@ -52,6 +54,7 @@ _NAMED: Final = 3
 
 _MINUS: Final = "−"  # noqa: RUF001
 _NO_VALUE: Final = "–"  # noqa: RUF001
+_LONG: Final = 9  # characters
 _MOST: Final = 1000
 """The largest change that is written, in percent."""
 
@@ -277,10 +280,11 @@ def _record(name: str, row: Mapping[str, Any] | None, zone: str) -> Tile:
         weekday = calendar.day_name[day.weekday()]
         return Tile(name, written_day(day), f"{weekday}, {counted(row['n'], 'messages')}")
     if name == "busiest hour":
-        hours = f"{row['begins']} to {row['ends']}"
+        hours = f"{row['begins']}{_NO_VALUE}{row['ends']}"
         return Tile(name, hours, f"of {zone}, {counted(row['n'], 'messages')}")
     value = written_seconds(60 * row["value"])
-    return Tile(name, value, f"from {row['begins']} to {row['ends']}")
+    begins = datetime.fromisoformat(row["begins"])
+    return Tile(name, value, f"from {written_day(begins.date())}, {begins:%H:%M}")
 
 
 def tiles(now: Sequence[Tile], before: Sequence[Tile] = (), note: str = "") -> Fragment:
@@ -297,7 +301,9 @@ def tiles(now: Sequence[Tile], before: Sequence[Tile] = (), note: str = "") -> F
         lines = [tile.more]
         if tile.label in earlier:
             lines.append(f"before: {_compared(tile, earlier[tile.label])}")
-        cells += f'<div><dt>{escape(tile.label)}</dt><dd class="figure">{escape(tile.value or _NO_VALUE)}</dd>'
+        value = tile.value or _NO_VALUE
+        size = "figure long" if len(value) > _LONG else "figure"
+        cells += f'<div><dt>{escape(tile.label)}</dt><dd class="{size}">{escape(value)}</dd>'
         cells += "".join(f'<dd class="more">{escape(line)}</dd>' for line in lines if line)
         cells += "</div>"
     below = f'<p class="aico-lab-note">{escape(note)}</p>' if note else ""
@@ -362,5 +368,6 @@ def written_seconds(seconds: float | None) -> str | None:
         return None
     for unit, name in ((86_400, "days"), (3_600, "h"), (60, "min")):
         if seconds >= 2 * unit:
-            return f"{written(seconds / unit)} {name}"
+            number = seconds / unit
+            return f"{number:.0f} {name}" if number >= 10 else f"{written(round(number, 1))} {name}"  # noqa: PLR2004
     return f"{written(seconds)} s"

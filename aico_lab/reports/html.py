@@ -81,9 +81,10 @@ main p, main li { max-width: 75ch; overflow-wrap: break-word; }
 }
 @media screen and (min-width: 1600px) {
   .columns.two { max-width: 1800px; }
-  main .jp-OutputArea:has(figure ~ figure, .jp-OutputArea-child figure) { display: grid;
-    grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0 40px; align-items: start; }
+  .jp-OutputArea:has(> .jp-OutputArea-child .aico-lab-chart) { display: grid; gap: 32px 40px;
+    grid-template-columns: repeat(2, minmax(0, 1fr)); align-items: start; }
   .jp-OutputArea-child:not(:has(.aico-lab-chart)) { grid-column: 1 / -1; }
+  .jp-OutputArea-child:has(figure) + .jp-OutputArea-child { margin-top: 0; }
 }
 @media (max-width: 480px) {
   body > header, .contents { padding-left: 16px; padding-right: 16px; }
@@ -98,7 +99,7 @@ pre { margin: 0; overflow-wrap: anywhere; white-space: pre-wrap; }
 .jp-CodeCell { margin: 12px 0; }
 .jp-CodeCell.jp-mod-noOutputs { margin: 0; }
 .jp-OutputArea-output { overflow-x: auto; }
-.jp-OutputArea-child + .jp-OutputArea-child > .jp-RenderedHTML { margin-top: 28px; }
+.jp-OutputArea-child:has(figure) + .jp-OutputArea-child { margin-top: 28px; }
 .jp-OutputArea-output:has(.aico-lab-chart) { overflow: visible; }
 .jp-OutputArea-output[data-mime-type$="stderr"] { background: var(--failed);
   color: var(--failed-ink); padding: 12px 16px; border-radius: 8px; }
