@@ -45,6 +45,7 @@ _WORDS: Final = "_words"
 _MOST_WORDS: Final = 10
 _DEFAULT_WORDS: Final = 3
 _CHANNELS: Final = 15
+_MOST_MONTHS: Final = 600
 
 _NOTHING: Final = "No word is used by enough people (5, unless min_people says otherwise)"
 
@@ -220,20 +221,41 @@ def _describe_course(rows: pl.DataFrame) -> str:
 def _draw_course(answer: Answer) -> Chart:
     import altair as alt
 
-    rows = answer.pl()
-    by = answer.parameters["by"]
-    groups = rows["group"].unique(maintain_order=True).to_list()
+    rows, by = answer.pl(), answer.parameters["by"]
+    words = rows["word"].unique(maintain_order=True).to_list()
     if by == "month":
-        groups.sort()
-    order = alt.X("group:N", sort=groups, title=by.capitalize())
-    base = alt.Chart(rows).encode(
-        order.axis(labelAngle=0 if len(groups) < 8 else -45, labelOverlap=True),  # noqa: PLR2004
-        alt.Color("word:N", title=None, sort=rows["word"].unique(maintain_order=True).to_list()),
-    )
+        rows = _with_every_month(rows)
+        x = alt.X("month:T", title=f"Month ({answer.filters.timezone})").axis(
+            format="%b %Y", labelAngle=0, labelOverlap=True, tickCount="month"
+        )
+    else:
+        groups = rows["group"].unique(maintain_order=True).to_list()
+        x = alt.X("group:N", sort=groups, title=by.capitalize()).axis(
+            labelAngle=0 if by == "side" else -45
+        )
+    base = alt.Chart(rows).encode(x, alt.Color("word:N", title=None, sort=words))
+    if by != "month":
+        base = base.encode(alt.XOffset("word:N", sort=words))
     rate = alt.Y("rate:Q", title=draw.label(answer, "rate")).scale(zero=True)
     ends = base.mark_rule(opacity=0.4).encode(alt.Y("rate_low:Q"), alt.Y2("rate_high:Q"))
     marks = base.mark_line(point=True) if by == "month" else base.mark_point(size=70, opacity=1)
     return alt.layer(ends, marks.encode(rate)).properties(width=draw.WIDTH, height=240)
+
+
+def _with_every_month(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows with `month`, and a row of nulls where a month is missing.
+
+    So that lines break there. Months far apart, such as those of wrong times, stay as they are.
+    """
+    rows = rows.with_columns(month=pl.format("{}-01", "group").str.to_date())
+    first, last = rows["month"].min(), rows["month"].max()
+    months = pl.date_range(first, last, "1mo", eager=True)  # type: ignore[arg-type]
+    if len(months) > _MOST_MONTHS:
+        return rows
+    every = rows.select(pl.col("word").unique(maintain_order=True)).join(
+        months.alias("month").to_frame(), how="cross"
+    )
+    return every.join(rows, on=["word", "month"], how="left")
 
 
 @metric(

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _WRITTEN: Final = "_written"
 """A hidden column: the number of days with messages, also of days that are left out."""
 
+_EMPTY: Final = "#E9ECF0"
+"""The colour of days without messages."""
+
 
 def _finish(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
     days = periods.on_calendar(rows.rename({"date": "start"}), talk, "day")
@@ -56,6 +59,11 @@ def _draw(answer: Answer) -> Chart:
     cut = (
         f", the last {periods.DRAWN} of {len(answer):,} days" if len(answer) > periods.DRAWN else ""
     )
+    messages = (
+        alt.Color("n:Q", title="Messages")
+        .scale(scheme="blues", type="symlog", domainMin=0)
+        .legend(format=",d")
+    )
     return (
         alt.Chart(rows)
         .mark_rect(stroke="white", strokeWidth=0.5)
@@ -65,8 +73,8 @@ def _draw(answer: Answer) -> Chart:
             ),
             alt.X2("week_end:T"),
             alt.Y("weekday:O", title=None, sort=list(WEEKDAYS)),
-            alt.Color("n:Q", title="Messages").scale(scheme="blues", type="symlog", domainMin=0)
-            .legend(format=",d"),
+            # A day without messages must differ from one with few at a glance.
+            color=alt.when("datum.n > 0").then(messages).otherwise(alt.value(_EMPTY)),
             tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), "n:Q", "people:Q"],
         )
         .properties(width=draw.WIDTH - 40, height=150)

@@ -106,17 +106,17 @@ def _draw(answer: Answer) -> Chart:
     import altair as alt
 
     rows = answer.pl().with_columns(
-        text=pl.Series([sentence.partition(": ")[2] for sentence in answer_lines(answer)])
+        text=pl.Series([sentence.partition(": ")[2] for sentence in _lines(answer)])
     )
     return (
         alt.Chart(rows)
-        .mark_text(align="left", fontSize=13, x=0)
+        .mark_text(align="left", fontSize=13, x=6)
         .encode(alt.Y("record:N", title=None, sort=list(RECORDS)), alt.Text("text:N"))
         .properties(width=draw.WIDTH, height=draw.LINE * rows.height)
     )
 
 
-def answer_lines(answer: Answer) -> list[str]:
+def _lines(answer: Answer) -> list[str]:
     """Return a sentence for each row."""
     rows = answer.pl()
     return [_describe(rows[at]) for at in range(rows.height)]
