@@ -7,7 +7,7 @@ import re
 from datetime import UTC, date, datetime
 from html import escape
 from urllib.parse import unquote
-from xml.etree import ElementTree
+from xml.dom import minidom
 
 import altair as alt
 import nbformat
@@ -48,9 +48,11 @@ def specification(html):
 def test_a_chart_is_a_title_and_a_picture_with_the_chart_beside_it():
     html = html_of(chart())
     assert "<figcaption><strong>Is it so?</strong></figcaption>" in html
-    (picture,) = re.findall(r'<img alt="Is it so\?" src="data:image/svg\+xml,([^"]*)" width="', html)
+    (picture,) = re.findall(
+        r'<img alt="Is it so\?" src="data:image/svg\+xml,([^"]*)" width="', html
+    )
     drawn = unquote(picture)
-    assert ElementTree.fromstring(drawn).tag == "{http://www.w3.org/2000/svg}svg"
+    assert minidom.parseString(drawn).documentElement.tagName == "svg"  # noqa: S318 - our own
     assert "Is it so?" not in drawn  # the page says it once, as text that can be selected
     assert "title" not in specification(html)
     assert "http" not in html.replace("http://www.w3.org/2000/svg", "")
@@ -61,8 +63,8 @@ def test_a_picture_is_small_whatever_is_drawn():
     many = [at / 7 for at in range(4_000)]
     html = html_of(chart(x=many, y=many).mark_point())
     (picture,) = re.findall(r'src="data:image/svg\+xml,([^"]*)"', html)
-    assert 500 < unquote(picture).count("<path") <= 1_100
-    assert len(picture) < 150_000
+    assert 300 < unquote(picture).count("<path") <= 550
+    assert len(picture) < 100_000
     assert len(re.search(r'src="([^"]*)"', html_of(chart()))[1]) < 12_000
 
 
@@ -93,7 +95,9 @@ def test_a_description_of_its_own_comes_before_the_title():
 
 
 def test_a_title_is_not_broken_inside_a_number():
-    html = html_of(chart().properties(title="r = -0.15 in 95 % of it from 2018-04-16, median 3 min"))
+    html = html_of(
+        chart().properties(title="r = -0.15 in 95 % of it from 2018-04-16, median 3 min")
+    )
     assert (
         'r\u00a0=\u00a0<span class="aico-lab-whole">-0.15</span> in 95\u00a0% of it from '
         '<span class="aico-lab-whole">2018-04-16</span>, median 3\u00a0min</strong>'

@@ -21,7 +21,7 @@ A4 = 718  # the width of a sheet without its margins, in pixels of CSS, of which
 SCREENS = [(360, "screen"), (390, "screen"), (768, "screen"), (1280, "screen"), (1920, "screen"),
            (A4, "print")]  # fmt: skip
 LONG = "A preference whose name is much longer than a narrow screen has room for"
-WORDS = "the and of I you not so very cat dog house tree why? wonderful! terrible sad".split()
+WORDS = ("the", "and", "of", "I", "you", "not", "so", "very", "cat", "why?", "wonderful!", "sad")
 
 
 def messages(people, weeks):
@@ -32,17 +32,17 @@ def messages(people, weeks):
             if chance.random() > 0.4 or 21 < day < 42:
                 continue
             start = (day - 8) * DAY + chance.randrange(DAY // 2)
-            for step in range(chance.randrange(1, 9)):
-                rows.append(
-                    said(
-                        start + step * chance.choice([5, 40, 900]),
-                        ["user", "assistant"][step % 2],
-                        " ".join(chance.choices(WORDS, k=chance.randrange(1, 12))),
-                        conversation=f"c{person}-{day}",
-                        user=f"p{person}",
-                        sentiment=chance.uniform(-1, 1),
-                    )
+            rows += [
+                said(
+                    start + step * chance.choice([5, 40, 900]),
+                    ["user", "assistant"][step % 2],
+                    " ".join(chance.choices(WORDS, k=chance.randrange(1, 12))),
+                    conversation=f"c{person}-{day}",
+                    user=f"p{person}",
+                    sentiment=chance.uniform(-1, 1),
                 )
+                for step in range(chance.randrange(1, 9))
+            ]
     return talk(*rows)
 
 
@@ -72,18 +72,24 @@ def seen(tmp_path_factory):
     """A page of all charts, of many people, and of two in three weeks."""
     renderer, theme = alt.renderers.active, alt.theme.active
     charts.enable()
-    parts = [f"<style>main {{ max-width: 800px; margin: 0 auto; padding: 0 12px; }}"
-             f"{charts.style()}</style><script>{charts.script()}</script>"]  # fmt: skip
+    column = "main { max-width: 800px; margin: 0 auto; padding: 0 12px; }"
+    parts = [f"<style>{column}{charts.style()}</style><script>{charts.script()}</script>"]
     for people, weeks in ((40, 14), (2, 3)):
         with world(messages(people, weeks)) as made:
-            parts += [f'<section id="{name}-{people}">{html}</section>' for name, html in figures(made)]
+            parts += [
+                f'<section id="{name}-{people}">{html}</section>' for name, html in figures(made)
+            ]
     parts += [f'<section id="own-{name}">{html}</section>' for name, html in own()]
     alt.renderers.enable(renderer)
     alt.theme.enable(theme)
     page = tmp_path_factory.mktemp("charts") / "charts.html"
-    head = '<!DOCTYPE html><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    head = (
+        '<!DOCTYPE html><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    )
     noting = "window.warned = []; console.warn = (...said) => window.warned.push(said.join(' '));"
-    page.write_text(f"{head}<script>{noting}</script><main>{''.join(parts)}</main>", encoding="utf-8")
+    page.write_text(
+        f"{head}<script>{noting}</script><main>{''.join(parts)}</main>", encoding="utf-8"
+    )
     with visit(page.as_uri()) as opened:
         yield opened
 

@@ -91,7 +91,7 @@ CONFIG: Final[dict[str, Any]] = {
     },
     "axisX": {"grid": False, "labelSeparation": 8, "labelPadding": 5},
     "axisXDiscrete": {"labelOverlap": True, "labelSeparation": 3},
-    "axisYDiscrete": {"labelLimit": 240},
+    "axisYDiscrete": {"labelLimit": 180},
     "legend": {
         "labelColor": INK,
         "titleColor": INK,
@@ -153,7 +153,8 @@ def variables() -> str:
         "@media screen and (prefers-color-scheme: dark) {\n"
         f":root:not(:has(body[data-jp-theme-light])) {{ {dark} --aico-scheme: dark; }} }}\n"
         "@media screen {\n"
-        f':root:has(body[data-jp-theme-light="false"]) {{ {dark} --aico-scheme: dark; }} }}\n{rules}'
+        f':root:has(body[data-jp-theme-light="false"]) {{ {dark} --aico-scheme: dark; }} }}\n'
+        f"{rules}"
     )
 
 

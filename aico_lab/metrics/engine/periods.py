@@ -139,7 +139,7 @@ def bars(
         .encode(
             axis(answer, unit),
             alt.X2("end:T"),
-            y.axis(draw.whole()) if whole else y,
+            y.axis(draw.whole(max(rows[value].to_list(), default=0))) if whole else y,
             alt.Y2Datum(0),
             colour(rows),
             tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), f"{value}:Q", "state:N"],
