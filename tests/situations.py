@@ -12,7 +12,7 @@ TEXTS = (
     "maybe tomorrow", "I am so happy about it!", "no idea", "tell me more about the old house",
 )  # fmt: skip
 
-HOSTILE = ("<script>alert(1)</script>", "🦊 fox & \"friend\"", "</bdi></p><h1>x", "$a$ and `b`")
+HOSTILE = ("<script>alert(1)</script>", '🦊 fox & "friend"', "</bdi></p><h1>x", "$a$ and `b`")
 RIGHT_TO_LEFT = ("דנה", "ليلى", "שרה כהן", "\u202eevil")
 CROWD = tuple(f"person {number}" for number in range(12))
 

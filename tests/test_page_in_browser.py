@@ -1,4 +1,4 @@
-"""The page of `pattern_analysis` in a browser: every screen, paper, colour scheme, and many homes."""
+"""The page of `pattern_analysis` in a browser: screens, paper, colour schemes, many homes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from aico_lab.reports.html import export_html
 from tests.browser import visit
 from tests.executed import execute_here
-from tests.situations import HOSTILE, SITUATIONS
+from tests.situations import SITUATIONS
 
 pytestmark = pytest.mark.slow
 

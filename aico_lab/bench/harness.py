@@ -109,7 +109,7 @@ def measure(
         list(run(setup, folder, rows))
         for _ in range(repeat):
             for job, measured in run(jobs, folder, rows):
-                for name, value in measured["figures"].items():
+                for name, value in measured.get("figures", {}).items():
                     figures.setdefault(name, []).append(value)
                 if measured["seconds"] is not None:
                     seconds.setdefault(job, []).append(measured["seconds"])

@@ -61,7 +61,9 @@ def report(_folder: Path, _rows: int) -> float:
 
 def page(folder: Path, _rows: int) -> dict[str, float]:
     """Measure the newest page: its size, and if Chromium and Playwright are there, its speed."""
-    file = max((folder / "home" / "reports").glob("*/*/*.html"), key=lambda one: one.stat().st_mtime)
+    file = max(
+        (folder / "home" / "reports").glob("*/*/*.html"), key=lambda one: one.stat().st_mtime
+    )
     content = file.read_bytes()
     figures = {"page MB": len(content) / 1e6, "page MB, gzip": len(gzip.compress(content)) / 1e6}
     return figures | _in_browser(file)

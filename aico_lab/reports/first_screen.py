@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import calendar
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.metrics.engine.claims import counted, written
@@ -22,31 +23,8 @@ if TYPE_CHECKING:
     from aico_lab.metrics.engine.answer import Answer
     from aico_lab.metrics.engine.filters import Filters
 
-# Colours are mixed from the text's own, so that the parts suit light and dark pages alike.
-_STYLE: Final = """<style>
-.aico-lab-selection { margin: 0 0 20px; }
-.aico-lab-selection .whose { font-size: 20px; line-height: 1.35; font-weight: 600; margin: 0 0 8px; }
-.aico-lab-selection dl { display: flex; flex-wrap: wrap; gap: 8px 32px; margin: 0; font-size: 14px;
-  line-height: 1.4; }
-.aico-lab-selection dt { margin: 0; font-size: 13px; font-weight: normal; opacity: 0.8; }
-.aico-lab-selection dd { margin: 0; overflow-wrap: anywhere; }
-.aico-lab-tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(156px, 1fr));
-  gap: 12px; padding: 0; margin: 16px 0 8px; }
-.aico-lab-tiles > div { display: flex; flex-direction: column; box-sizing: border-box; min-width: 0;
-  margin: 0; padding: 10px 14px; border-radius: 8px; border-left: 4px solid #0072B2;
-  background: color-mix(in srgb, currentColor 6%, transparent); break-inside: avoid; }
-.aico-lab-tiles dt { order: 2; margin: 0; font-size: 13px; line-height: 1.35; font-weight: normal; }
-.aico-lab-tiles dd { margin: 0; overflow-wrap: anywhere; }
-.aico-lab-tiles .figure { order: 1; font-size: 20px; line-height: 1.3; font-weight: 600; }
-.aico-lab-tiles .long { font-size: 17px; line-height: 1.53; white-space: nowrap; }
-.aico-lab-tiles .more { order: 3; font-size: 13px; line-height: 1.35; opacity: 0.82; }
-.aico-lab-note { font-size: 14px; opacity: 0.85; margin: 8px 0; }
-@media (max-width: 480px) {
-  .aico-lab-tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 8px; }
-  .aico-lab-tiles .figure { font-size: 18px; }
-  .aico-lab-tiles .long { font-size: 16px; }
-}
-</style>"""
+_CSS: Final = Path(__file__).with_name("first_screen.css").read_text(encoding="utf-8")
+_STYLE: Final = f"<style>{_CSS}</style>"
 
 _SIDES: Final = {"user": "people", "assistant": "the companion"}
 _NAMED: Final = 3
@@ -151,20 +129,17 @@ def period_before(filters: Filters, times: Times) -> tuple[str, str] | None:
         end_day, end_ms = end.date(), until_ms
     else:
         end_ms = times.recent_ms + 1
+    begun = to_local(times.first_ms, zone)
     try:
         if whole_days:
             days = end_day - begin.date()
             first, last = begin.date() - days, begin.date() - timedelta(days=1)
-            before = (first.isoformat(), last.isoformat())
-        else:
-            start = datetime.fromtimestamp((2 * since_ms - end_ms) / 1000, UTC)
-            before = (start.isoformat(), datetime.fromtimestamp(since_ms / 1000, UTC).isoformat())
-        begins_ms, ends_ms = replace(filters, since=before[0], until=before[1]).bounds(since_ms)
+            return None if first < begun.date() else (first.isoformat(), last.isoformat())
+        start = datetime.fromtimestamp((2 * since_ms - end_ms) / 1000, UTC)
+        until = datetime.fromtimestamp(since_ms / 1000, UTC)
     except (OverflowError, ValueError):  # before the calendar begins
         return None
-    if begins_ms is None or ends_ms is None or begins_ms < times.first_ms:
-        return None
-    return before
+    return None if start < begun else (start.isoformat(), until.isoformat())
 
 
 def header(name: str, overview: Answer, times: Times, note: str = "") -> Fragment:
@@ -236,13 +211,13 @@ def _listed(names: Sequence[str], noun: str) -> str:
     return ", ".join(names) if len(names) <= _NAMED else counted(len(names), noun)
 
 
-def figures(overview: Answer, latency: Answer, extremes: Answer) -> list[Tile]:
+def figures(overview: Answer, latency: Answer, extremes: Answer | None) -> list[Tile]:
     """Return the figures at a glance; empty without messages.
 
     Args:
         overview: The answer to `overview`.
         latency: The answer to `reply_latency` under the same filters.
-        extremes: The answer to `extremes` under the same filters.
+        extremes: The answer to `extremes` under the same filters; None if they choose a side.
     """
     if not len(overview):
         return []
@@ -263,6 +238,8 @@ def figures(overview: Answer, latency: Answer, extremes: Answer) -> list[Tile]:
     mood = found["sentiment"]
     text = None if mood is None else f"{mood:+.2f}".replace("-", _MINUS)
     made.append(Tile("mean sentiment", text, f"from {_MINUS}1 to 1"))
+    if extremes is None:
+        return made
     records = {row["record"]: row for row in extremes.pl().iter_rows(named=True)}
     return made + [_record(name, records.get(name), overview.filters.timezone) for name in RECORDS]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from html import unescape
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -21,7 +22,6 @@ from aico_lab.home import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 # Vega compiles expressions, which needs unsafe-eval; saving a chart as a picture needs blob.
 _POLICY: Final = (
@@ -29,135 +29,14 @@ _POLICY: Final = (
     "img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'"
 )
 
-_STYLE: Final = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #1f2933; --muted: #52606d; --line: #d5dae0;
-  --soft: #f2f5f8; --link: #005a8d; --failed: #fdf0ed; --failed-ink: #7a271a; }
-@media screen and (prefers-color-scheme: dark) {
-  :root { --paper: #14191f; --ink: #e4e7eb; --muted: #a7b3c0; --line: #3a434d; --soft: #20272f;
-    --link: #7cc4f0; --failed: #3b1d18; --failed-ink: #ffc9bd; }
-}
-html { scroll-padding-top: 16px; -webkit-text-size-adjust: 100%; }
-body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 16px/1.6 system-ui, "Helvetica Neue", Arial, "Liberation Sans", sans-serif; }
-a { color: var(--link); }
-:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
-main:focus { outline: none; }
-.skip { position: absolute; left: -10000px; }
-.skip:focus { left: 8px; top: 8px; z-index: 20; padding: 8px 12px; background: var(--paper); }
-body > header { display: flex; gap: 4px 16px; justify-content: space-between; flex-wrap: wrap;
-  padding: 8px 24px; font-size: 13px; color: var(--muted); border-bottom: 1px solid var(--line); }
-body > header p { margin: 0; }
-body > header label { cursor: pointer; padding: 4px 0; }
-.columns { margin: 0 auto; max-width: 1000px; }
-main { display: block; min-width: 0; padding: 24px 24px 64px; }
-h1, h2, h3 { line-height: 1.25; margin: 1.6em 0 0.5em; overflow-wrap: anywhere; }
-h1 { font-size: 28px; margin-top: 0; } h2 { font-size: 22px; } h3 { font-size: 17px; }
-h2 { border-top: 1px solid var(--line); padding-top: 1em; margin-top: 1.8em; }
-main p, main li { max-width: 75ch; overflow-wrap: break-word; }
-.contents { font-size: 14px; line-height: 1.4; }
-.contents ol { list-style: none; margin: 0; padding: 0; }
-.contents a { display: block; padding: 6px 10px; border-radius: 6px; text-decoration: none;
-  color: var(--ink); overflow-wrap: anywhere; }
-.contents a:hover, .contents a[aria-current] { background: var(--soft); }
-.contents a[aria-current] { font-weight: 600; }
-.contents .h3 { padding-left: 12px; }
-@media screen and (max-width: 1099px) {
-  html { scroll-padding-top: 60px; }
-  .contents { position: sticky; top: 0; z-index: 10; background: var(--paper);
-    border-bottom: 1px solid var(--line); padding: 8px 24px; }
-  .contents label { cursor: pointer; font-weight: 600; padding: 4px 12px 4px 2px; }
-  #show-contents { appearance: none; margin: 0 2px; border-radius: 4px; cursor: pointer; font: inherit; }
-  #show-contents::before { content: "☰"; }
-  #show-contents:checked::before { content: "✕"; }
-  .contents ol { display: none; max-height: 70vh; overflow-y: auto; padding-top: 6px; }
-  #show-contents:checked ~ ol { display: block; }
-  .contents a { padding: 10px; }
-}
-@media screen and (min-width: 1100px) {
-  .columns.two { display: grid; grid-template-columns: 224px minmax(0, 1fr); max-width: 1240px; }
-  .contents { position: sticky; top: 0; align-self: start; max-height: 100vh; overflow-y: auto;
-    box-sizing: border-box; padding: 28px 0 24px 16px; }
-  .contents input, .contents label { display: none; }
-}
-@media screen and (min-width: 1600px) {
-  .columns.two { max-width: 1800px; }
-  .jp-OutputArea:has(> .jp-OutputArea-child .aico-lab-chart) { display: grid; gap: 32px 40px;
-    grid-template-columns: repeat(2, minmax(0, 1fr)); align-items: start; }
-  .jp-OutputArea-child:not(:has(.aico-lab-chart)) { grid-column: 1 / -1; }
-  .jp-OutputArea-child:has(figure) + .jp-OutputArea-child { margin-top: 0; }
-}
-@media (max-width: 480px) {
-  body > header, .contents { padding-left: 16px; padding-right: 16px; }
-  main { padding: 20px 16px 48px; }
-  h1 { font-size: 24px; } h2 { font-size: 20px; }
-}
-img { max-width: 100%; height: auto; }
-code, pre { font: 13px/1.5 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
-:not(pre) > code { background: var(--soft); border-radius: 4px; padding: 1px 4px;
-  overflow-wrap: anywhere; }
-pre { margin: 0; overflow-wrap: anywhere; white-space: pre-wrap; }
-.jp-CodeCell { margin: 12px 0; }
-.jp-CodeCell.jp-mod-noOutputs { margin: 0; }
-.jp-OutputArea-output { overflow-x: auto; }
-.jp-OutputArea-child:has(figure) + .jp-OutputArea-child { margin-top: 28px; }
-.jp-OutputArea-output:has(.aico-lab-chart) { overflow: visible; }
-.jp-OutputArea-output[data-mime-type$="stderr"] { background: var(--failed);
-  color: var(--failed-ink); padding: 12px 16px; border-radius: 8px; }
-.code { display: none; margin: 12px 0; padding: 12px 16px; border-radius: 8px; color-scheme: light;
-  background: #f7f9fb; color: #1f2933; border: 1px solid var(--line); }
-body:has(#show-code:checked) .code, .code.failed { display: block; }
-.code .count { float: right; color: #52606d; font-size: 12px; }
-table { border-collapse: collapse; font-size: 14px; margin: 12px 0; }
-th, td { border-bottom: 1px solid var(--line); padding: 4px 12px; text-align: right; }
-.ansi-bold { font-weight: bold; }
-.jp-OutputArea-output pre { --red: #b42318; --green: #00704f; --yellow: #8a5a00; --blue: #005a8d;
-  --magenta: #8f3d74; --cyan: #00697a; }
-@media screen and (prefers-color-scheme: dark) {
-  .jp-OutputArea-output pre { --red: #ffb4a8; --green: #6fdcb5; --yellow: #f2c46b; --blue: #7cc4f0;
-    --magenta: #eaa6d3; --cyan: #6fd3e3; }
-}
-.ansi-red-fg, .ansi-red-intense-fg { color: var(--red); }
-.ansi-green-fg, .ansi-green-intense-fg { color: var(--green); }
-.ansi-yellow-fg, .ansi-yellow-intense-fg { color: var(--yellow); }
-.ansi-blue-fg, .ansi-blue-intense-fg { color: var(--blue); }
-.ansi-magenta-fg, .ansi-magenta-intense-fg { color: var(--magenta); }
-.ansi-cyan-fg, .ansi-cyan-intense-fg { color: var(--cyan); }
-@page { margin: 14mm 12mm; }
-@media print {
-  :root { color-scheme: light; }
-  .skip, .contents, .switch { display: none; }
-  body { font-size: 11pt; }
-  body > header { padding: 0 0 4mm; border: 0; }
-  .columns { max-width: none; }
-  main { padding: 0; }
-  h1, h2, h3, .jp-OutputArea-child:has(> .jp-RenderedMarkdown) { break-after: avoid; }
-  p, li { orphans: 3; widows: 3; }
-  .jp-OutputArea-output { overflow: visible; }
-  th, td { overflow-wrap: anywhere; }
-}
-"""
 
-# Marks the section that is being read, and closes the menu of a narrow screen after a choice. The
-# contents work without it.
-_SCRIPT: Final = """
-const box = document.getElementById("show-contents");
-if (!box) return;
-const links = [...document.querySelectorAll(".contents a")];
-for (const link of links) link.addEventListener("click", () => { box.checked = false; });
-document.addEventListener("keydown", event => { if (event.key === "Escape") box.checked = false; });
-const headings = links.map(link => document.getElementById(decodeURIComponent(link.hash.slice(1))));
-const mark = () => {
-  const read = headings.filter(one => one.getBoundingClientRect().top < innerHeight / 3).length;
-  links.forEach((link, at) => at === read - 1
-    ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current"));
-};
-let due = 0;
-addEventListener("scroll", () => {
-  cancelAnimationFrame(due);
-  due = requestAnimationFrame(mark);
-}, {passive: true});
-mark();
-"""
+def _read(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+_STYLE: Final = _read("page.css")
+
+_SCRIPT: Final = _read("contents.js")
 
 # The source of a failed cell is always shown.
 _TEMPLATE: Final = (
@@ -183,7 +62,8 @@ _TEMPLATE: Final = (
 <body>
 <a class="skip" href="#content">Skip to the content</a>
 <header><p>{{ resources.metadata.name | escape_html }}</p>
-<p class="switch"><input type="checkbox" id="show-code"> <label for="show-code">Show code</label></p>
+<p class="switch"><input type="checkbox" id="show-code">
+<label for="show-code">Show code</label></p>
 </header>
 {{ resources.metadata.contents_here }}
 <main id="content" class="jp-Notebook" tabindex="-1">

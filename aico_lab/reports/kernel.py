@@ -11,7 +11,8 @@ import ctypes
 import os
 import signal
 import sys
-from typing import Final
+from importlib import import_module
+from typing import Any, Final
 
 # Without the working directory in sys.path: a module there must not shadow one that the kernel
 # needs. IPython adds the directory again for the notebook.
@@ -44,14 +45,15 @@ def import_jsonschema() -> None:
     nbformat and Altair import jsonschema. If `rfc3987_syntax` is installed, which JupyterLab asks
     for, jsonschema imports it and builds a grammar in 0.7 s, which neither of them uses.
     """
-    known = "rfc3987_syntax" in sys.modules
+    modules: dict[str, Any] = sys.modules
+    known = "rfc3987_syntax" in modules
     if not known:
-        sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment] - makes its import fail
+        modules["rfc3987_syntax"] = None  # makes its import fail
     try:
-        import jsonschema  # noqa: F401
+        import_module("jsonschema")
     finally:
         if not known:
-            del sys.modules["rfc3987_syntax"]
+            del modules["rfc3987_syntax"]
 
 
 def end_with_parent() -> None:

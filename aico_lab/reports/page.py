@@ -127,9 +127,9 @@ class Page:
                 continue
             above = "\n\n".join(filter(None, (title, text)))
             if above:
-                display(Markdown(above))
+                display(Markdown(above))  # type: ignore[no-untyped-call]
             title = text = ""
-            display(part.plot() if hasattr(part, "plot") else part)
+            display(part.plot() if hasattr(part, "plot") else part)  # type: ignore[no-untyped-call]
 
     def left_out(self) -> Fragment | None:
         """Return the questions without an answer here, and why; None if there are none.
@@ -167,8 +167,9 @@ class Page:
 
     def _figures(self, **period: str) -> list[Tile]:
         """Return the figures of the page's period, or of another one."""
-        names = ("overview", "reply_latency", "extremes")
-        return first_screen.figures(*(self._answer(name, **period) for name in names))
+        overview, latency = (self._answer(name, **period) for name in ("overview", "reply_latency"))
+        records = None if self.filters.get("role") else self._answer("extremes", **period)
+        return first_screen.figures(overview, latency, records)
 
 
 def _is_empty(answer: Answer) -> bool:
