@@ -249,12 +249,10 @@ def _with_every_month(rows: pl.DataFrame) -> pl.DataFrame:
     """
     rows = rows.with_columns(month=pl.format("{}-01", "group").str.to_date())
     first, last = rows["month"].min(), rows["month"].max()
-    months = pl.date_range(first, last, "1mo", eager=True)  # type: ignore[arg-type]
-    if len(months) > _MOST_MONTHS:
+    months = pl.select(month=pl.date_range(pl.lit(first), pl.lit(last), "1mo"))
+    if months.height > _MOST_MONTHS:
         return rows
-    every = rows.select(pl.col("word").unique(maintain_order=True)).join(
-        months.alias("month").to_frame(), how="cross"
-    )
+    every = rows.select(pl.col("word").unique(maintain_order=True)).join(months, how="cross")
     return every.join(rows, on=["word", "month"], how="left")
 
 
