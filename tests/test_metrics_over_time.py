@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter, defaultdict
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -11,6 +12,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 
+from aico_lab.metrics.engine import claims
 from aico_lab.metrics.time import gaps
 from aico_lab.metrics.time.extremes import duration
 from tests.effort import examples
@@ -95,6 +97,34 @@ def test_the_finding_of_the_mood_compares_periods_of_enough_people():
     with world(talk(said(0, sentiment=None))) as made:
         finding = made.ask("mood_over_time").finding
         assert finding == "No message has a score."
+
+
+@pytest.mark.slow
+def test_of_many_weeks_that_are_alike_the_extremes_are_seldom_called_different():
+    """Scores are random: a difference between some two weeks is found in few of forty homes."""
+    found = 0
+    for seed in range(40):
+        rng = random.Random(seed)
+        spoken = [
+            said(week * 7 * DAY + user, user=f"u{user}", conversation=f"c{user}",
+                 sentiment=rng.uniform(-1, 1))
+            for week in range(20)
+            for user in range(30)
+        ]  # fmt: skip
+        with world(talk(*spoken)) as made:
+            found += "no clear difference" not in made.ask("mood_over_time").finding
+    assert found <= 5
+
+
+def test_the_least_and_the_greatest_differ_beyond_the_chance_of_all_pairs():
+    near, far = (0.0, 1.0), (1.1, 2.1)
+    assert claims.extremes_differ(near, far, units=1000, groups=2)
+    assert not claims.extremes_differ(near, far, units=1000, groups=50)
+    assert not claims.extremes_differ(near, far, units=3, groups=2)
+    assert not claims.extremes_differ(near, (0.5, 1.5), units=1000, groups=2)
+    assert not claims.extremes_differ((None, None), far, units=1000, groups=2)
+    assert not claims.extremes_differ(near, far, units=1000, groups=2, log=True)  # from 0 on
+    assert claims.extremes_differ((1.0, 2.0), (4.0, 8.0), units=1000, groups=2, log=True)
 
 
 def assert_is_cumulative(made, unit: str, zone: str) -> None:

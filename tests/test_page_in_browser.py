@@ -98,9 +98,9 @@ def page(tmp_path_factory, homes):
     folder, made = tmp_path_factory.mktemp("pages"), {}
 
     def page_of(situation: str, **parameters: object) -> str:
-        name = "-".join([situation, *map(str, parameters.values())]).replace(" ", "_")
-        if name in made:
-            return made[name]
+        asked = (situation, *sorted(parameters.items()))
+        if asked in made:
+            return made[asked]
         home = folder / situation.replace(" ", "_")
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("AICO_LAB_HOME", str(home))
@@ -110,11 +110,11 @@ def page(tmp_path_factory, homes):
                 with homes.open(home, protection="none") as lab:
                     lab.import_from("jsonl", lines)
                     lab.sync()
-            executed = folder / f"{name}.ipynb"
+            executed = folder / f"{situation.replace(' ', '_')}-{len(made)}.ipynb"
             execute_here(NOTEBOOK, executed, **parameters)
         export_html(executed, executed.with_suffix(".html"), title="Pattern analysis")
-        made[name] = executed.with_suffix(".html").as_uri()
-        return made[name]
+        made[asked] = executed.with_suffix(".html").as_uri()
+        return made[asked]
 
     return page_of
 
@@ -160,3 +160,75 @@ def test_it_is_tidy_for_every_home(page, situation):
             assert_tidy(seen, width)
     assert seen.requests == []
     assert seen.errors == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_has_enough_contrast(page, scheme):
+    with visit(page("a group channel"), width=1280) as seen:
+        seen.page.emulate_media(color_scheme=scheme)
+        settle(seen)
+        assert seen.page.evaluate(PALE) == []
+        paper = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
+
+
+def test_without_scripts_it_is_complete_and_its_menu_works(page):
+    with visit(page("a group channel"), javascript=False, width=390) as seen:
+        assert seen.page.locator(".aico-lab-plot > img").first.is_visible()
+        assert seen.page.locator("dl.aico-lab-tiles").is_visible()
+        link = seen.page.locator("nav").get_by_role("link", name="Mood")
+        assert not link.is_visible()
+        seen.page.get_by_label("Contents", exact=True).check()
+        link.click()
+        top = seen.page.get_by_role("heading", name="Mood").bounding_box()["y"]
+    assert 0 <= top < 200
+
+
+def test_the_contents_stay_in_reach_and_mark_what_is_read(page):
+    with visit(page("a group channel"), width=1280) as seen:
+        settle(seen)
+        seen.page.keyboard.press("Tab")
+        assert seen.page.evaluate("document.activeElement.className") == "skip"
+        link = seen.page.locator("nav").get_by_role("link", name="Words")
+        link.click()
+        seen.page.wait_for_function("document.querySelector('nav [aria-current]')")
+        seen.page.wait_for_timeout(300)
+        assert seen.page.locator("nav [aria-current]").inner_text() == "Words"
+        assert link.is_visible()  # though the page is scrolled
+        stops = seen.page.evaluate("document.querySelectorAll('main [tabindex=\"0\"]').length")
+        seen.page.set_viewport_size({"width": 390, "height": 900})
+        menu = seen.page.get_by_label("Contents", exact=True)
+        menu.check()
+        link.click()
+        assert not menu.is_checked()
+        landmarks = [
+            seen.page.get_by_role(role).count() for role in ("banner", "navigation", "main")
+        ]
+        assert seen.page.evaluate("document.documentElement.lang") == "en"
+    assert landmarks == [1, 1, 1]
+    assert stops < 10  # cells and outputs are none
+
+
+def test_names_of_people_and_channels_are_never_markup(page):
+    """Those of the explorer, of charts, and of the header."""
+    asked = page("hostile names", channel="<b>bold</b> & 🎉", user="</bdi></p><h1>x")
+    with visit(asked, width=390) as seen:
+        settle(seen)
+        assert seen.page.locator("h1").count() == 1
+        assert seen.page.locator("main b").count() == 0
+        assert "</bdi></p><h1>x in <b>bold</b> & 🎉" in seen.page.locator(".whose").inner_text()
+        assert seen.page.title().startswith("Interaction patterns · </bdi></p><h1>x")
+        assert_tidy(seen, 390)
+    assert seen.errors == []
+
+
+def test_questions_without_an_answer_are_named_once_and_not_drawn(page):
+    with visit(page("one person", role="user")) as seen:
+        settle(seen)
+        text = seen.page.locator("main").inner_text()
+        headings = seen.page.locator("h2").all_inner_texts()
+    assert text.count("How do people rate their conversations?") == 1
+    assert text.count("It is about both sides at once") == 1
+    assert "Ratings" not in headings
+    assert "The companion's personality" not in headings
+    assert "Mood" in headings

@@ -32,7 +32,7 @@ MODULES: Final = {
         "who_answers_whom": "who_answers_whom",
         "coordination": "coordination",
         "frequent_words": "frequent_words",
-        "word_course": "frequent_words",
+        "word_course": "word_course",
         "distinguishing_words": "distinguishing_words",
     },
     "interaction": {

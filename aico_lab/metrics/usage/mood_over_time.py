@@ -48,8 +48,12 @@ def _describe(rows: pl.DataFrame) -> str:
     doubt = claims.doubt(least[UNITS], least[UNIT], max(low[MOST], high[MOST]))
     if low["start"] == high["start"]:
         return f"Mean sentiment {high['mean']:+z.3f} in the {unit} from {high['start']}{doubt}"
-    ends = high["mean_low"], low["mean_high"]
-    apart = None not in ends and ends[0] > ends[1]
+    apart = claims.extremes_differ(
+        (low["mean_low"], low["mean_high"]),
+        (high["mean_low"], high["mean_high"]),
+        units=least[UNITS],
+        groups=sure.height,
+    )
     change = "" if apart else ", no clear difference"
     return (
         f"Mean sentiment between {low['mean']:+z.3f} (the {unit} from {low['start']}) and "
@@ -110,9 +114,9 @@ def mood_over_time(talk: Talk, *, period: Literal["week", "month"]) -> ir.Table:
 
     Periods without a scored message have no mean. The finding names the lowest and the highest
     mean, only among periods with at least 10 people (or conversations, if fewer than two people
-    are named); they differ clearly if their 95 % intervals do not overlap. Of many periods the two
-    extremes differ more than any two: `trend` tests whether the mood rises or falls. Scores are
-    those of `sentiment`.
+    are named). Whether these two differ beyond chance is judged with Bonferroni's correction for
+    all pairs of such periods; `trend` tests whether the mood rises or falls. Scores are those of
+    `sentiment`.
     """
     days = talk.daily.mutate(start=periods.start_of(talk.daily, period))
     scored = days.filter(days.n_scored > 0)
