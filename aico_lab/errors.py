@@ -6,6 +6,7 @@
     ├── WrongUse                    an invalid request; exit code 2
     │   ├── UnknownName             no source, notebook, parameter, table … has that name
     │   └── InvalidValue            a value of the wrong type or out of range
+    ├── ExtensionBroken             a source or metric of an installed package cannot be used
     ├── HomeError                   the folder of the lab
     │   ├── HomeMissing
     │   ├── HomeExists
@@ -43,7 +44,7 @@
     ├── SourceError                 a file to import
     │   ├── SourceMissing
     │   ├── SourceUnreadable
-    │   └── LinesRejected           the valid lines were imported
+    │   └── LinesRejected           a pipeline stopped at invalid lines
     ├── SyncError                   a projection could not be brought up to date
     │   ├── SyncBusy                transient
     │   ├── SchemaChanged           the warehouse would lose a table, a column or a type
@@ -70,7 +71,7 @@ if TYPE_CHECKING:
 class AicoLabError(Exception):
     """Base class of the package's errors."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: ClassVar[int] = 1  # of the command that ends with the error
     transient: ClassVar[bool] = False  # whether a retry may succeed
 
 
@@ -81,7 +82,7 @@ class WrongUse(AicoLabError):
 
 
 class UnknownName(WrongUse):
-    """Nothing has that name."""
+    """No source, notebook, metric, parameter, table or other thing has that name."""
 
 
 class InvalidValue(WrongUse):
@@ -122,7 +123,7 @@ class HomeNotWritable(HomeError):
 
 
 class KeyProblem(AicoLabError):
-    """The home cannot be unlocked."""
+    """The key of a home is missing, unsafe or wrong."""
 
 
 class KeyMissing(KeyProblem):
@@ -164,7 +165,7 @@ class InvalidStatement(StorageError):
 
 
 class UnstorableValue(StorageError):
-    """The driver would silently lose or change this value."""
+    """The value is refused, since the driver would silently lose or change it."""
 
 
 class ConnectionIsClosed(StorageError):
@@ -262,7 +263,7 @@ class SourceUnreadable(SourceError):
 
 
 class LinesRejected(SourceError):
-    """A pipeline stopped since lines of its input were invalid."""
+    """A pipeline stopped because lines of its input are invalid; the valid lines were imported."""
 
 
 class SyncError(AicoLabError):
@@ -276,11 +277,11 @@ class SyncBusy(SyncError):
 
 
 class SchemaChanged(SyncError):
-    """The schema has changed so that the warehouse would lose a table, a column or a type."""
+    """A table, a column or a type is gone from the primary database; a person must decide."""
 
 
 class NeverSynced(SyncError):
-    """There is no published snapshot yet, or none made by this version."""
+    """No snapshot has been published yet, or none by this version of the program."""
 
 
 class BusError(AicoLabError):

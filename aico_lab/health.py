@@ -47,7 +47,7 @@ ROOM = 1 << 28  # free bytes below which a sync of a small home may fail
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The outcome of one check; `detail` says what was found, or what to do."""
+    """The outcome of one check; `detail` is a fact, or a problem with its remedy."""
 
     check: str
     ok: bool

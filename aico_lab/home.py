@@ -146,7 +146,9 @@ class Home:
         """Raise HomeExists if the folder contains a lab."""
         with os_errors(self.path):
             if self.marker.exists():
-                raise HomeExists(f"There is a lab in {self.path} already: use it, or name another.")
+                raise HomeExists(
+                    f"There is a lab in {self.path} already: use it, or name another folder."
+                )
 
     @contextlib.contextmanager
     def being_made(self) -> Iterator[None]:
@@ -367,7 +369,7 @@ def held(lock: Path, seconds: float, busy: Callable[[str], AicoLabError]) -> Ite
 
 @contextlib.contextmanager
 def os_errors(path: Path) -> Iterator[None]:
-    """Translate an OSError in the block, about `path` or a file below, to one of our errors."""
+    """Convert an OSError in the block, about `path` or a file below, to this package's errors."""
     try:
         yield
     except OSError as refused:

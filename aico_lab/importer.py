@@ -48,7 +48,7 @@ class Conflict:
 
 @dataclass(slots=True)
 class ImportResult:
-    """Counts of what an import did.
+    """The counts of an import.
 
     Attributes:
         read: Valid messages.

@@ -1,9 +1,9 @@
-"""One random master key per home, wrapped by a key file or a passphrase; one derived key per store.
+"""Create and open the keys of a home.
 
-The master key does not depend on the credential that wraps it, so a passphrase can be replaced
-without rewriting the databases. Wrapping uses AES-256-GCM, which also detects a wrong credential
-before any database is opened. Passphrases are stretched with Argon2id (RFC 9106, the second
-recommended option); keys of stores are derived by HKDF-SHA256 (RFC 5869).
+A home has one random master key, from which HKDF-SHA256 (RFC 5869) derives a key for each store. A
+credential, which is a key file or a passphrase, wraps the master key with AES-256-GCM; so a wrong
+credential is noticed before any database is opened, and a new passphrase needs no new databases.
+Argon2id (RFC 9106, the second recommended option) turns a passphrase into the wrapping key.
 """
 
 from __future__ import annotations
@@ -48,33 +48,33 @@ LIMITS = {"time_cost": 16, "memory_cost": 1 << 21, "parallelism": 64}  # upper l
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The opened keys of a home; methods return one store's key, or None without encryption."""
+    """The opened keys of a home; each method returns the key of a store, or None if unencrypted."""
 
     master: bytes | None = field(repr=False)
     credential: bytes | None = field(default=None, repr=False)
     """The secret that unwrapped the master key: the passphrase or the decoded key file."""
 
     def libsql(self) -> str | None:
-        """Return 32 URL-safe characters (192 bits), since libSQL reads only 32 bytes of a key."""
+        """Return the key of libSQL: 192 bits as 32 URL-safe characters; libSQL reads no more."""
         derived = self._derive("libsql", 24)
         return base64.urlsafe_b64encode(derived).decode() if derived else None
 
     def duckdb(self) -> str | None:
-        """Return 256 bits as base64, the form in which DuckDB takes raw key bytes."""
+        """Return the key of DuckDB: 256 bits as base64, since DuckDB takes raw bytes so."""
         derived = self._derive("duckdb", 32)
         return base64.b64encode(derived).decode() if derived else None
 
     def chroma(self) -> str | None:
-        """Return an age identity (X25519) of 256 bits, the form in which pyrage takes a key."""
+        """Return the key of Chroma's sealed file: 256 bits as an age identity (X25519)."""
         derived = self._derive("chroma", 32)
         return bech32("age-secret-key-", derived).upper() if derived else None
 
     def rocksdb(self) -> bytes | None:
-        """Return 256 bits, from which the adapter derives one key for keys and one for values."""
+        """Return the key of RocksDB: 256 bits, from which the adapter derives two keys."""
         return self._derive("rocksdb", 32)
 
     def texts(self) -> set[str]:
-        """Return all texts that reveal a key or credential, for redaction of written files."""
+        """Return every text form of the keys and the credential, to redact them from files."""
         texts = {text for text in (self.libsql(), self.duckdb(), self.chroma()) if text}
         for secret in (self.master, self.credential, self.rocksdb()):
             if secret:
@@ -94,15 +94,21 @@ class Keys:
 def create_keys(
     home_id: str, protection: Protection, settings: Settings
 ) -> tuple[Keys, dict[str, object]]:
-    """Create a master key and wrap it.
+    """Create a master key and wrap it with a key file or a passphrase.
+
+    Args:
+        home_id: The id of the home, to which the wrapped key is bound.
+        protection: 'key-file', 'passphrase' or 'none'.
+        settings: The path of the key file, created if it does not exist, or the passphrase.
 
     Returns:
-        The keys, and the key slot for the home's marker.
+        The keys, and the wrapped key in the form that `lab.json` stores.
 
     Raises:
-        KeyMissing: The protection is 'passphrase', but none was given.
-        InvalidValue: The passphrase is too short, is not valid text, or was given although the
-            protection is another one.
+        KeyMissing: The protection is 'passphrase', but no passphrase was given.
+        InvalidValue: The passphrase or the key file is unsuitable: see `check_credentials`.
+        KeyFileExposed: Other users can read the key file.
+        WrongKey: The file exists, and is not a key file.
     """
     check_credentials(protection, settings)
     if protection == "none":
@@ -126,21 +132,22 @@ def check_credentials(protection: Protection, settings: Settings) -> None:
     """Check the passphrase or key file for a new home, without creating anything.
 
     Raises:
-        KeyMissing: The protection is 'passphrase', but none was given.
+        KeyMissing: The protection is 'passphrase', but no passphrase was given.
         InvalidValue: The passphrase is too short or is not valid text, the key file is inside the
-            home, or one of them was given for a home that it would not protect.
+            home, or a passphrase or key file was given for a home that it would not protect.
         KeyFileExposed: Other users can read the key file.
         WrongKey: The file exists, and is not a key file.
     """
     if protection != "passphrase" and settings.passphrase:
         raise InvalidValue(
-            "A passphrase was given for a home that it would not protect: choose the protection "
-            f"'passphrase' (`aico-lab init --passphrase`), or unset {PASSPHRASE_VARIABLE}."
+            "A passphrase was given, but the home is to be protected otherwise: choose "
+            f"the protection 'passphrase' (`aico-lab init --passphrase`) or unset "
+            f"{PASSPHRASE_VARIABLE}."
         )
     if protection != "key-file" and settings.key_file:
         raise InvalidValue(
-            "A key file was given for a home that it would not protect: leave it out, or unset "
-            f"{KEY_FILE_VARIABLE}."
+            "A key file was given, but the home is to be protected otherwise: leave it out, "
+            f"or unset {KEY_FILE_VARIABLE}."
         )
     if protection == "passphrase":
         secret = _passphrases(settings)[0].decode()
@@ -162,7 +169,11 @@ def check_credentials(protection: Protection, settings: Settings) -> None:
 
 
 def protection_of(marker: Mapping[str, object]) -> str:
-    """Return the protection of a home: 'key-file', 'passphrase' or 'none'; '' if damaged."""
+    """Return the protection of a home; '' if the marker is damaged.
+
+    Args:
+        marker: The home's `lab.json`.
+    """
     slot = marker.get("key")
     return str(slot.get("kind")) if isinstance(slot, dict) else ""
 
@@ -190,12 +201,12 @@ def open_keys(marker: Mapping[str, object], settings: Settings) -> Keys:
         kind = slot["kind"]
         if kind != "passphrase" and settings.passphrase:
             raise InvalidValue(
-                f"{settings.home} is not opened by a passphrase, and one was given: leave it out, "
+                f"{settings.home} is not opened by a passphrase: leave the passphrase out, "
                 f"or unset {PASSPHRASE_VARIABLE}."
             )
         if kind != "key-file" and settings.key_file:
             raise InvalidValue(
-                f"{settings.home} is not opened by a key file, and one was given: leave it out, "
+                f"{settings.home} is not opened by a key file: leave the key file out, "
                 f"or unset {KEY_FILE_VARIABLE}."
             )
         if kind == "none":
@@ -215,7 +226,7 @@ def open_keys(marker: Mapping[str, object], settings: Settings) -> Keys:
             f"The lab.json of {settings.home} is damaged: restore it from a backup; "
             "without it the home's key cannot be unwrapped."
         ) from damaged
-    raise WrongKey(f"{hint} does not open {settings.home}: give the right one with {variable}.")
+    raise WrongKey(f"{hint} does not open {settings.home}: set {variable} to the right one.")
 
 
 def _unwrap(secret: bytes, slot: Mapping[str, object], home_id: str) -> bytes | None:
@@ -270,11 +281,15 @@ def _spellings(secret: bytes) -> set[str]:
 
 
 def _passphrases(settings: Settings) -> list[bytes]:
-    """Return the passphrase without blanks at its ends, and its other forms if they differ.
+    """Return the forms of the passphrase that may open a home, the form for new homes first.
 
-    The first is in Unicode's composed form (NFC), since systems encode the same letter as one code
-    point or as two; and a variable that is read from a file ends in a newline. Older homes were
-    created with the blanks or without normalisation, and open only with the form that was given.
+    New homes take the passphrase without blanks at its ends, because a variable that is read from
+    a file ends in a newline, and in Unicode's composed form (NFC), because systems encode the same
+    letter as one code point or as two. Older homes took it with blanks, or without normalisation.
+
+    Raises:
+        KeyMissing: No passphrase was given.
+        InvalidValue: The passphrase is not valid text.
     """
     given = settings.passphrase
     if not given:

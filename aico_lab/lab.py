@@ -415,9 +415,9 @@ class Lab:
             parameters: Values for `?`, in order, or for `$name`, by name.
 
         Returns:
-            A DuckDB relation, computed when `.pl()`, `.arrow()`, `.df()` or `.fetchall()` is
-            called; these methods raise the same errors. None for a statement without a result, such
-            as CREATE TEMP TABLE or VACUUM, so do not call these methods there.
+            A DuckDB relation, computed when `.pl()`, `.arrow()`, `.df()`, `.fetchall()` or
+            `.write(FILE)` is called; these methods raise the same errors. None for a statement
+            without a result, such as CREATE TEMP TABLE or VACUUM.
 
         Raises:
             NeverSynced: There is no snapshot yet.

@@ -92,7 +92,7 @@ class Step:
 
     Attributes:
         run: The kind of step: 'import', 'sync', 'load' or 'report'.
-        options: Its options.
+        options: The options of the step.
     """
 
     run: str

@@ -48,7 +48,7 @@ class RescoreResult:
 
 
 def score_with_stored(connection: Connection, messages: list[MessageRecord]) -> list[MessageRecord]:
-    """Score messages; stored texts of the conversation help to tell the language of short ones."""
+    """Score messages; the language of short ones is found with stored texts of the conversation."""
 
     def earlier(message: MessageRecord) -> list[str]:
         place = [message.channel_id, message.conversation_id]

@@ -140,6 +140,14 @@ class Storage:
         """Whether the storage was closed."""
         return self._closed
 
+    def __repr__(self) -> str:
+        if self._closed:
+            return f"<Storage of {self.home.path}, closed>"
+        return (
+            f"<Storage of {self.home.path}: .primary is the connection to the primary database, "
+            ".open_primary() opens another one>"
+        )
+
     def check_open(self) -> None:
         """Raise ConnectionIsClosed if the storage was closed."""
         if self._closed:
@@ -164,7 +172,7 @@ def create_home(home: Home, settings: Settings, protection: Protection) -> Keys:
         HomeExists: The folder contains a lab already.
         HomeNotWritable: The folder cannot be written.
         KeyProblem: The key file or passphrase cannot be used.
-        InvalidValue: They are not fit for this home.
+        InvalidValue: The passphrase or key file is not fit for this home.
     """
     home.refuse_lab()
     check_credentials(protection, settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 from unittest.mock import Mock
 
@@ -14,6 +15,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from aico_lab import home as home_module
+from aico_lab.cache.store import MemoryStore
 from aico_lab.domain import Memory, User
 from aico_lab.errors import (
     ConnectionIsClosed,
@@ -206,6 +208,21 @@ def test_a_lab_says_at_a_prompt_what_it_is(lab):
     assert repr(lab) == f"<Lab {lab.home.path}, closed>"
     with pytest.raises(ConnectionIsClosed):
         lab.metrics  # noqa: B018
+
+
+def test_the_parts_of_a_lab_say_at_a_prompt_what_to_call(lab):
+    """In one line each; everything that the line names exists."""
+    for part in (
+        lab.storage, lab.reports, lab.memories, lab.memories.index, lab.cache, lab.cache.store,
+        MemoryStore(),
+    ):  # fmt: skip
+        said = repr(part)
+        assert re.fullmatch(r"<[A-Z][^\n]+>", said), said
+        named = re.findall(r"(?<!\S)\.([a-z_]+)", said)
+        assert named, said
+        assert all(hasattr(part, name) for name in named), said
+    lab.storage.close()
+    assert repr(lab.storage).endswith(", closed>")
 
 
 def test_the_metrics_of_a_lab_are_a_mapping_of_their_names(lab):

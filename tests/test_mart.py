@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aico_lab.etl.contract import Column, Contract
+from aico_lab.etl.contract import ColumnContract, Contract
 from aico_lab.etl.warehouse import Warehouse, open_warehouse
 from aico_lab.mart import compiler, refresh, statements
 from aico_lab.mart import views as mart_views
@@ -37,10 +37,11 @@ DAY_MS = 24 * 60 * 60 * 1000
 MESSAGES = Contract(
     "messages",
     (
-        Column("id", "integer"), Column("message_id", "text"), Column("channel_id", "text"),
-        Column("conversation_id", "text"), Column("user_id", "text"), Column("role", "text"),
-        Column("content", "text"), Column("timestamp", "timestamp"),
-        Column("sentiment_score", "real"), Column("response_time", "real"),
+        ColumnContract("id", "integer"), ColumnContract("message_id", "text"),
+        ColumnContract("channel_id", "text"), ColumnContract("conversation_id", "text"),
+        ColumnContract("user_id", "text"), ColumnContract("role", "text"),
+        ColumnContract("content", "text"), ColumnContract("timestamp", "timestamp"),
+        ColumnContract("sentiment_score", "real"), ColumnContract("response_time", "real"),
     ),
     key=("message_id",),
     rowid="id",

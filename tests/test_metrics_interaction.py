@@ -572,3 +572,33 @@ def test_a_period_of_retention_is_called_what_it_is():
         assert finding.endswith(f" wrote again in the next {period} (uncertain: 12 people)"), (
             finding
         )
+
+
+def test_several_weeks_of_the_same_size_are_weeks_and_one_month_is_one_month():
+    week = 7 * 86_400
+    spoken = [said(at * week, user="u") for at in range(2)]
+    with world(talk(*spoken)) as made:
+        assert made.ask("weekly_activity").finding == (
+            "Most was written in the weeks from 2024-03-25 and 2024-04-01 alike: 1 message"
+        )
+        assert made.ask("sessions").finding.endswith(
+            "; the most, 1, in the weeks from 2024-03-25 and 2024-04-01 alike"
+        )
+    with world(talk(said(0))) as made:
+        assert made.ask("stickiness").finding == (
+            "Too little data: 1 month, unfinished or with fewer than 10 people"
+        )
+
+
+@pytest.mark.slow
+def test_one_length_of_streaks_is_a_bar_and_one_cohort_has_no_legend():
+    with world(talk(said(0, user="u"), said(1, user="v"))) as made:
+        streaks = made.ask("streaks").plot().to_dict()
+        retention = made.ask("retention").plot().to_dict()
+    assert [layer["mark"]["type"] for layer in streaks["layer"]] == ["bar"]
+    (shades,) = [
+        layer["encoding"]["opacity"]
+        for layer in retention["layer"]
+        if "opacity" in layer["encoding"]
+    ]
+    assert shades["legend"] is None

@@ -22,7 +22,7 @@ import pytest
 import typer
 
 from aico_lab import config
-from aico_lab.cli.app import app
+from aico_lab.cli.app import ORDER, app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,6 +123,42 @@ def test_the_help_of_a_command_explains_each_option_and_argument(name):
             assert f"`aico-lab {parameter.opts[0]}`" in README or parameter.opts[0] in README
 
 
+def texts_of_help() -> Iterator[tuple[str, str]]:
+    """The text of each argument and option, with the name of its command."""
+    for name, command in COMMANDS.items():
+        for one in command.params:
+            yield f"{name} {one.name}", getattr(one, "help", "") or ""
+
+
+@pytest.mark.parametrize("group", ["", "metrics", "report", "pipeline", "schema", "bench"])
+def test_no_summary_of_a_command_is_cut_off_at_80_columns(group, in_process, monkeypatch):
+    """In the list of commands, which shows the first sentence of each."""
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = in_process(*group.split(), "--help").stdout
+    _, _, listed = shown.partition("Commands:\n")
+    lines = listed.strip().splitlines()
+    assert len(lines) > 1
+    assert all(line.endswith(".") and not line.endswith("...") for line in lines), listed
+
+
+def test_commands_are_listed_as_a_new_user_needs_them(in_process):
+    _, _, listed = in_process("--help").stdout.partition("Commands:\n")
+    names = [line.split()[0] for line in listed.strip().splitlines()]
+    assert names == list(ORDER)
+    assert names[:4] == ["demo", "init", "import", "sync"]
+
+
+def test_texts_of_help_have_one_grammar():
+    """A flag has a verb ("Replace ..."), a value a noun ("The file ..."); each ends in a stop."""
+    for name, text in texts_of_help():
+        assert re.match(r"[A-Z]", text), name
+        assert text.endswith("."), name
+    for name, command in COMMANDS.items():
+        for one in command.params:
+            if one.param_type_name == "argument" or not getattr(one, "is_flag", False):
+                assert re.match(r"(The|A|An) ", one.help), f"{name} {one.name}"
+
+
 def test_common_options_are_options_of_the_commands_that_the_readme_says():
     """`--home` where a home is opened, `--key-file` but for the demo, `--json` but for `lab`."""
 
@@ -166,6 +202,21 @@ def test_links_within_the_readme_lead_somewhere():
     assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
     for file in re.findall(r"\]\((?!#|http)([^)]+)\)", README):
         assert (ROOT / file).exists(), file
+
+
+def test_prose_is_at_most_100_characters_wide_and_items_are_indented():
+    """Tables and blocks of code have the lines that they need."""
+    prose = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
+    indent = 0  # of the lines that continue an item
+    for line in prose.splitlines():
+        item = re.match(r"(- |\d+\. )", line)
+        if not line or line.startswith(("|", "#")):
+            indent = 0
+        elif item:
+            indent = len(item[1])
+        else:
+            assert re.match(" " * indent + r"\S", line), line
+        assert len(line) <= 100 or line.startswith("|"), line
 
 
 def test_the_tree_names_every_module_and_folder():

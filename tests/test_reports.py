@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -72,7 +73,11 @@ def test_a_notebook_of_ones_own_runs_where_it_lies(synced, tmp_path):
     assert "<title>Own work · 20" in result.html.read_text(encoding="utf-8")
     (run,) = synced.reports.list("own work")
     assert (run.status, run.generation) == ("succeeded", 1)
-    assert synced.reports.page(run) == result.html
+    assert synced.reports.page(run) == run.html == result.html
+    for name in ("own work", run.run_id, notebook):
+        assert synced.reports.show(name) == run
+    with pytest.raises(UnknownName, match="did you mean own work"):
+        synced.reports.show("own wrok")
     with pytest.raises(UnknownName, match=r"no parameter “days”.*parameters"):
         synced.reports.run(notebook, {"days": 3})
 
@@ -92,10 +97,13 @@ def test_the_command_line_runs_a_notebook_of_the_folder_that_one_is_in(
     assert ran.returncode == 0, ran.stderr
     assert outputs(Path(json.loads(ran.stdout)["notebook"])).strip() == "7"
     assert f"Notebook: {tmp_path / 'my.ipynb'}" in ran.stderr
-    assert "succeeded" in report("show", "my.ipynb").stdout
+    shown = report("show", "my.ipynb").stdout
+    assert "succeeded" in shown
+    assert str(Path(json.loads(ran.stdout)["html"])) in shown
     listed = report("list").stdout.splitlines()
     assert listed[0] == "Reports: pattern_analysis"
     assert any("succeeded" in line and line.endswith("my  snapshot 1") for line in listed)
+    assert re.search(r"  20\d\d-\d\d-\d\d \d\d:\d\d UTC  ", listed[-1])  # wherever the machine is
 
 
 def test_names_are_those_of_the_package_and_of_the_homes_notebooks(lab):
@@ -142,7 +150,7 @@ def test_a_notebook_that_is_damaged_is_one_sentence(synced, tmp_path):
 WRONG = [
     ({"since": "foo"}, InvalidValue, "since='foo' is not a time"),
     ({"until": "2024-W10"}, InvalidValue, "until='2024-W10' is not a time"),
-    ({"since": "0d"}, InvalidValue, "goes back by nothing"),
+    ({"since": "0d"}, InvalidValue, "span of length 0"),
     ({"since": "2024-05-02", "until": "2024-05-01"}, InvalidValue, "ends before it begins"),
     ({"timezone": "Mars"}, InvalidValue, "no time zone 'Mars'"),
     ({"min_people": 0}, InvalidValue, "min_people is the fewest people"),

@@ -180,7 +180,10 @@ def test_an_escaped_backslash_before_u0000_is_no_nul():
         ({"timestamp": f" {NOON}"}, "not an ISO 8601 date and time"),
         ({"timestamp": "2024-05-01T\u0661\u0662:00:00Z"}, "not an ISO 8601 date and time"),
         ({"timestamp": "2024-05-01T12:00:00+25:00"}, "not an ISO 8601 date and time"),
-        ({"timestamp": "2024-05-01"}, "a date without a time"),
+        (
+            {"timestamp": "2024-05-01"},
+            "a date without a time: add one, such as 2024-05-01T00:00:00Z",
+        ),
         ({"timestamp": "2016-12-31T23:59:60Z"}, "leap second"),
         ({"timestamp": "2023-02-29T12:00:00Z"}, "does not exist"),
         ({"timestamp": "2024-05-01T24:00:00Z"}, "does not exist"),

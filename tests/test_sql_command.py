@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from aico_lab.errors import InvalidStatement, InvalidValue
+from aico_lab.lab import Lab
 from aico_lab.metrics.engine.answer import SHOWN
 from tests.messages import add, at, message
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from aico_lab.lab import Lab
     from tests.databases import Homes
 
 
@@ -209,6 +209,35 @@ def test_an_answer_writes_itself(lab: Lab, tmp_path: Path, ending):
             rows = json.loads(file.read_text())
     assert len(rows) == len(answer)
     assert list(rows[0]) == answer.pl().columns
+
+
+@pytest.mark.slow
+def test_a_relation_writes_the_same_file_as_the_command(homes: Homes, in_process, tmp_path: Path):
+    """In every format, private, and in the lab's zone; the rules for the file are the same."""
+    with homes.open(tmp_path / "home", "none", synced=True):
+        pass
+    with Lab.open(tmp_path / "home", timezone="Europe/Berlin") as lab:
+        for ending in ("csv", "parquet", "json"):
+            file, other = tmp_path / f"out.{ending}", tmp_path / f"other.{ending}"
+            asked = lab.sql(f"{QUERY} WHERE range >= ?", [1])
+            assert asked is not None
+            assert "write" in dir(asked)
+            asked.limit(2).write(file)
+            assert file.stat().st_mode & 0o777 == 0o600
+            options = ("--timezone", "Europe/Berlin", "--home", str(tmp_path / "home"))
+            done = in_process("sql", f"{QUERY} LIMIT 2", "--output", str(other), *options)
+            assert done.returncode == 0, done.stderr
+            assert file.read_bytes() == other.read_bytes()
+        relation = lab.sql("SELECT 1 AS a")
+        assert relation is not None
+        for wrong in (tmp_path / "x.txt", tmp_path / "home" / "x.csv", tmp_path / "no" / "x.csv"):
+            with pytest.raises(InvalidValue):
+                relation.write(wrong)
+        failing = lab.sql("SELECT error('later') FROM range(9)")
+        assert failing is not None
+        with pytest.raises(InvalidStatement):
+            failing.write(tmp_path / "out.json")
+        assert json.loads((tmp_path / "out.json").read_text())[0]["list"] == [1, 2]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The only importer of ChromaDB: opens its clients and maps its errors to ours."""
+"""The only importer of ChromaDB: opens its clients and converts its errors."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _MEANT: dict[str, type[AicoLabError]] = {
 
 
 def translate(error: BaseException, where: str) -> AicoLabError:
-    """Return our error for one of ChromaDB's.
+    """Return this package's error for an error of ChromaDB.
 
     Args:
         error: The exception; Chroma raises Python's own exceptions for invalid arguments.
@@ -78,7 +78,7 @@ def translate(error: BaseException, where: str) -> AicoLabError:
 
 @contextlib.contextmanager
 def translated(where: str) -> Iterator[None]:
-    """Convert ChromaDB's errors inside the block to ours."""
+    """Convert ChromaDB's errors inside the block to this package's errors."""
     import chromadb.errors
 
     try:

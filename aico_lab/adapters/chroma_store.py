@@ -140,7 +140,7 @@ class ChromaConnection:
 
     @contextlib.contextmanager
     def _writing(self, collection: str) -> Iterator[Any]:
-        """Do the same for a block that changes the collection."""
+        """Yield Chroma's own collection for a block that changes it, and convert its errors."""
         self._changed = True
         with self._reading(collection) as driver:
             yield driver

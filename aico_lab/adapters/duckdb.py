@@ -89,7 +89,7 @@ _QUOTED = re.compile(
 
 
 def translate(error: duckdb.Error, where: str) -> AicoLabError:
-    """Return our error for one of DuckDB's.
+    """Return this package's error for an error of DuckDB.
 
     Args:
         error: The exception.
@@ -130,7 +130,7 @@ def is_damage(error: StorageError) -> bool:
 
 @contextlib.contextmanager
 def translated(where: str) -> Iterator[None]:
-    """Convert DuckDB's errors inside the block to ours."""
+    """Convert DuckDB's errors inside the block to this package's errors."""
     try:
         yield
     except duckdb.Error as error:
@@ -160,7 +160,7 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
             read_only: Open for reading; a file has either many readers or one writer.
             temporary: The folder for DuckDB's temporary files, which are encrypted with a key.
             timezone: The time zone of the days and hours of TIMESTAMPTZ values.
-            memory_limit: Such as '400MB'; None for DuckDB's default.
+            memory_limit: The most memory to use, such as '400MB'; None for DuckDB's default.
             confined: Deny queries other files, the network and settings; see `duckdb_confined`.
             where: The name of the file for people; None for the file's own name.
         """

@@ -1,4 +1,4 @@
-"""A DuckDB relation whose errors are converted to ours when its rows are read.
+"""A DuckDB relation that converts its errors to this package's errors when rows are read.
 
 DuckDB computes the rows of a relation when they are read, so a damaged block, a failing cast or a
 full disk raises an error only then; and DuckDB's own error may quote somebody's message.
@@ -7,30 +7,61 @@ full disk raises an error only then; and DuckDB's own error may quote somebody's
 from __future__ import annotations
 
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from aico_lab.adapters.duckdb import translated
+from aico_lab.adapters.duckdb import translated, write_rows
+from aico_lab.home import results_file
+from aico_lab.results import distinct, json_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 class Relation:
-    """A wrapper with all attributes of a `duckdb.DuckDBPyRelation`."""
+    """A wrapper with all attributes of a `duckdb.DuckDBPyRelation`, and `write`."""
 
-    __slots__ = ("_relation", "_where")
+    __slots__ = ("_relation", "_timezone", "_where")
 
-    def __init__(self, relation: duckdb.DuckDBPyRelation, where: str) -> None:
+    def __init__(
+        self, relation: duckdb.DuckDBPyRelation, where: str, *, timezone: str = "UTC"
+    ) -> None:
         """Wrap a relation.
 
         Args:
             relation: DuckDB's relation.
             where: The name of the database for people.
+            timezone: The time zone of times in the CSV files that `write` writes.
         """
         self._relation = relation
         self._where = where
+        self._timezone = timezone
+
+    def write(self, file: Path | str) -> None:
+        """Write all rows to a file that only its owner can read, replacing an existing file.
+
+        Args:
+            file: The path; the suffix selects the format: .csv, .parquet or .json (a list of
+                objects).
+
+        Raises:
+            InvalidValue: The suffix is another one, or the file lies inside a home.
+            HomeNotWritable: The file cannot be written.
+            AicoLabError: The rows cannot be computed; an existing file is unchanged.
+        """
+        with results_file(Path(file)) as target, translated(self._where):
+            if target.suffix == ".json":
+                target.write_text(f"{json_text(self.objects())}\n", encoding="utf-8")
+            else:
+                write_rows(self._relation.to_arrow_reader(), target, timezone=self._timezone)
+
+    def objects(self) -> list[dict[str, Any]]:
+        """Return all rows as dictionaries by column name; repeated names are numbered."""
+        with translated(self._where):
+            names = distinct(self._relation.columns)
+            return [dict(zip(names, row, strict=True)) for row in self._relation.fetchall()]
 
     def __getattr__(self, name: str) -> Any:
         if name in Relation.__slots__:  # not set yet while `copy` makes a copy
@@ -55,7 +86,7 @@ class Relation:
             return repr(self._relation)
 
     def __dir__(self) -> list[str]:
-        return dir(self._relation)
+        return [*dir(self._relation), "objects", "write"]
 
     def __narwhals_dataframe__(self) -> Any:
         """Return the rows for Narwhals, through which Altair reads data."""
@@ -78,7 +109,7 @@ class Relation:
 
     def _wrapped(self, value: Any) -> Any:
         is_relation = isinstance(value, duckdb.DuckDBPyRelation)
-        return Relation(value, self._where) if is_relation else value
+        return Relation(value, self._where, timezone=self._timezone) if is_relation else value
 
 
 def _plain(value: Any) -> Any:

@@ -59,7 +59,7 @@ _MESSAGES: tuple[tuple[str, type[AicoLabError], str], ...] = (
 
 
 def translate(error: BaseException, path: Path) -> AicoLabError:
-    """Return our error for one of the driver's, by its message.
+    """Return this package's error for an error of the driver, by its message.
 
     Args:
         error: The driver's exception or panic.

@@ -74,7 +74,7 @@ def open_unwritable(path: Path, key: str | None) -> Iterator[Connection]:
 
 
 def names_in(path: Path, key: str | None) -> tuple[set[str], bool]:
-    """Return the names of all tables, views, indexes and triggers of a file, and if it is marked.
+    """Return the names of all tables, views, indexes and triggers, and whether the file is marked.
 
     A program may mark an empty file as its own, by `PRAGMA application_id` or `user_version`. The
     write-ahead log is read only if the file itself is empty, as in a new database.

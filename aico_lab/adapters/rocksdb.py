@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 _REMEDY = "run `aico-lab sync --full`"
 _NO_STORE = f"is not a RocksDB folder: {_REMEDY}"
 
+CALLS = ".get(KEY), .put(KEY, VALUE), .delete(KEY), .items(NAMESPACE); all of them bytes"
+"""The calls of a key-value store, for its repr."""
+
 # The driver's errors differ only by their message; RocksDB's wording is stable.
 _MESSAGES: Meanings = (
     ("lock hold by current process", DatabaseLocked, "is open already: close it first"),
@@ -65,7 +68,7 @@ _MESSAGES: Meanings = (
 
 
 def translate(error: BaseException, where: str) -> AicoLabError:
-    """Return our error for one of rocksdict's, by its message.
+    """Return this package's error for an error of rocksdict, by its message.
 
     Args:
         error: The driver's exception, mostly a bare `Exception`.
@@ -79,7 +82,7 @@ def translate(error: BaseException, where: str) -> AicoLabError:
 
 @contextlib.contextmanager
 def translated(where: str) -> Iterator[None]:
-    """Convert rocksdict's errors inside the block to ours."""
+    """Convert rocksdict's errors inside the block to this package's errors."""
     try:
         yield
     except (AicoLabError, GeneratorExit):
@@ -118,7 +121,10 @@ class RocksDBConnection:
         return None if stored is None else self._codec.open(stored_key, stored)[1]
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Store a value; it survives a crash of the process, but only `write` a power cut."""
+        """Store a value.
+
+        It survives a crash of the process; to survive a power cut, store it with `write`.
+        """
         stored_key = self._codec.stored_key(checked(key))
         with translated(self.name):
             self._driver.put(stored_key, self._codec.seal(stored_key, key, checked(value)))
@@ -188,6 +194,9 @@ class RocksDBConnection:
             raise NotADatabase(
                 f"{self.name} is not a store of this program, or has another key: {_REMEDY}."
             )
+
+    def __repr__(self) -> str:
+        return f"<RocksDB store {self.name}: {CALLS}>"
 
     def close(self) -> None:
         """Release the files; a second call does nothing."""

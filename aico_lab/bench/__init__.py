@@ -1,1 +1,1 @@
-"""Measure ourselves against the best peers, on the same data, in one run."""
+"""Benchmarks: this package and comparable tools on the same data, in one run."""

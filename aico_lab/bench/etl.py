@@ -6,14 +6,9 @@ without the tables of `mart`, which no peer makes, and once more with them; incr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from aico_lab.bench.etl_jobs import JOBS, SETUP
 from aico_lab.bench.etl_peers import PEERS, require_peers
-from aico_lab.bench.harness import Outcome, measure
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from aico_lab.bench.harness import OnRun, Outcome, measure
 
 OURS = "aico_lab.bench.etl_jobs"
 RATIOS = {
@@ -31,13 +26,13 @@ RATIOS = {
 }
 
 
-def run_bench(rows: int, repeat: int, progress: Callable[[str, int, int | None], None]) -> Outcome:
+def run_bench(rows: int, repeat: int, progress: OnRun) -> Outcome:
     """Measure an import, a full load, increments, a sync with nothing to do, and the peers.
 
     Args:
-        rows: How many messages; at least 1,000, since an increment changes 1,000.
-        repeat: How often each job runs.
-        progress: Called with the number of finished runs, and of all runs.
+        rows: The number of messages; at least 1,000, since an increment changes 1,000.
+        repeat: The number of runs of each job.
+        progress: Called with "bench", the number of finished runs, and the number of all runs.
 
     Raises:
         LibraryMissing: A peer is not installed.

@@ -1,4 +1,4 @@
-"""Our own jobs of the ETL benchmark, and the jobs that prepare its data.
+"""This package's jobs of the ETL benchmark, and the jobs that prepare its data.
 
 `full` does the same as the peers: it loads tables into DuckDB. `full-with-mart` and the increments
 also make the tables of the schema `mart`, as every sync of a user does.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 from aico_lab.bench.harness import expect, run_job
-from aico_lab.bench.real import COLUMNS, batches, insert_bare, messages
+from aico_lab.bench.real import COLUMNS, bare_executemany, messages
 from aico_lab.lab import Lab
 from aico_lab.mart.refresh import Changes
 
@@ -102,14 +102,6 @@ def nothing(_folder: Path, _rows: int) -> float:
     return seconds
 
 
-def bare_executemany(folder: Path, rows: int) -> float:
-    """Time the driver alone: rows made before the clock starts, into a plain table."""
-    made = list(batches(rows))
-    started = time.perf_counter()
-    insert_bare(folder / "bare.db", made)
-    return time.perf_counter() - started
-
-
 SETUP: dict[str, Callable[[Path, int], float]] = {
     "write-input": write_input,
     "plain-copy": plain_copy,
@@ -126,7 +118,7 @@ JOBS: dict[str, Callable[[Path, int], float]] = {
 
 
 def _time_increment(lab: Lab, rows: int, nth: int) -> float:
-    """Change 1,000 rows from all over the table, others for each `nth`, and time their load."""
+    """Change 1,000 scattered rows, different ones for each `nth`, and time their load."""
     lab.primary.execute(
         "UPDATE messages SET content = content || '.' "
         "WHERE (id - 1) % ?1 = ?2 AND (id - 1) / ?1 < ?3",

@@ -1,7 +1,7 @@
 """Peers of the ETL benchmark: each copies a table of a plain SQLite file into a plain DuckDB file.
 
 Each is used as its own documentation recommends for speed, and imported before the clock starts.
-They have their own module, so that the memory of a peer's process does not include ours.
+They have their own module, so that a peer's process does not load this package's libraries.
 """
 
 from __future__ import annotations
@@ -54,11 +54,7 @@ CONNECTORX: dict[str, Any] = {
 
 
 def require_peers() -> None:
-    """Check that every peer is installed, before there is any work that would be lost.
-
-    Raises:
-        LibraryMissing: A peer is not installed.
-    """
+    """Raise LibraryMissing if a peer is not installed."""
     missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
     if missing:
         names = ", ".join(name.replace("_", "-") for name in missing)

@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,7 +26,10 @@ from typing import TYPE_CHECKING, Any, Final
 from aico_lab.config import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
+
+OnRun = Callable[[str, int, int | None], None]
+"""Called with "bench", the number of finished runs, and the number of all runs."""
 
 NO_BYTECODE: Final = "PYTHONDONTWRITEBYTECODE"
 FEWEST_ROWS: Final = 1_000
@@ -36,8 +40,8 @@ class Outcome:
     """The results of a benchmark.
 
     Attributes:
-        rows: How many rows each job had.
-        seconds: Median seconds of each job.
+        rows: The number of messages of each job.
+        seconds: The median duration of each job, in seconds.
         peak_mb: The largest peak of memory of each job, in MB.
         ratios: Time of one job divided by that of another; below 1 the first is faster.
         figures: Medians of the figures that jobs return instead of seconds, by their names.
@@ -71,7 +75,7 @@ def measure(
     ratios: Mapping[str, tuple[str, str]],
     rows: int,
     repeat: int,
-    progress: Callable[[str, int, int | None], None],
+    progress: OnRun,
 ) -> Outcome:
     """Run the setup once and every job `repeat` times, in turns.
 
@@ -80,9 +84,9 @@ def measure(
             `python -m MODULE JOB FOLDER ROWS`.
         jobs: Jobs that are measured.
         ratios: The name of each ratio, and the two jobs whose medians it divides.
-        rows: How many rows.
-        repeat: How often each job runs.
-        progress: Called with the number of finished runs, and of all runs.
+        rows: The number of messages.
+        repeat: The number of runs of each job.
+        progress: Called with "bench", the number of finished runs, and the number of all runs.
 
     Raises:
         RuntimeError: A job failed.
@@ -119,6 +123,36 @@ def measure(
     divided = {name: round(medians[a] / medians[b], 3) for name, (a, b) in ratios.items()}
     found = {name: statistics.median(values) for name, values in figures.items()}
     return Outcome(rows, medians, peaks, divided, found)
+
+
+def bench_of(
+    module: str,
+    *,
+    jobs: Collection[str],
+    setup: Collection[str] = (),
+    ratios: Mapping[str, tuple[str, str]],
+) -> Callable[[int, int, OnRun], Outcome]:
+    """Return a benchmark whose jobs are all run by one module.
+
+    Args:
+        module: The module, which runs a job as `python -m MODULE JOB FOLDER ROWS`.
+        jobs: The names of the jobs that are measured.
+        setup: The names of the jobs that prepare the data.
+        ratios: The name of each ratio, and the two jobs whose medians it divides.
+    """
+
+    def run_bench(rows: int, repeat: int, progress: OnRun) -> Outcome:
+        """Run the setup once and every job `repeat` times, with `rows` messages; see `measure`."""
+        return measure(
+            setup=dict.fromkeys(setup, module),
+            jobs=dict.fromkeys(jobs, module),
+            ratios=ratios,
+            rows=rows,
+            repeat=repeat,
+            progress=progress,
+        )
+
+    return run_bench
 
 
 def run_job(jobs: Mapping[str, Callable[[Path, int], float | dict[str, float]]]) -> None:

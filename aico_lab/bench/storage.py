@@ -1,4 +1,7 @@
-"""The benchmark of writing messages, in bulk and one by one, against the bare driver."""
+"""The benchmark of writing messages, in bulk and one by one, against the bare driver.
+
+The number of messages is that of the bulk; there are always 2,000 single saves.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from aico_lab.bench.harness import Outcome, expect, measure, run_job
-from aico_lab.bench.real import INSERT_BARE, batches, insert_bare, messages, open_bare
+from aico_lab.bench.harness import bench_of, expect, run_job
+from aico_lab.bench.real import INSERT_BARE, bare_executemany, batches, messages, open_bare
 from aico_lab.dal import DataAccessLayer
 from aico_lab.domain import Conversation, User
 from aico_lab.importer import write_batch
@@ -26,24 +29,6 @@ RATIOS = {
     "bulk, with feed and full text / bare executemany": ("bulk", "bare-executemany"),
     "single save / bare autocommit insert": ("save", "bare-autocommit"),
 }
-
-
-def run_bench(rows: int, repeat: int, progress: Callable[[str, int, int | None], None]) -> Outcome:
-    """Measure bulk insertion and single saves, and the same by the bare driver.
-
-    Args:
-        rows: How many messages in bulk; there are always 2,000 single saves.
-        repeat: How often each job runs.
-        progress: Called with the number of finished runs, and of all runs.
-    """
-    return measure(
-        setup={},
-        jobs=dict.fromkeys(JOBS, "aico_lab.bench.storage"),
-        ratios=RATIOS,
-        rows=rows,
-        repeat=repeat,
-        progress=progress,
-    )
 
 
 def bulk(folder: Path, rows: int) -> float:
@@ -68,14 +53,6 @@ def save(folder: Path, _rows: int) -> float:
         return asyncio.run(_save(lab, texts))
 
 
-def bare_executemany(folder: Path, rows: int) -> float:
-    """Time the bare driver's bulk insertion into one table without index, key or trigger."""
-    made = list(batches(rows))
-    started = time.perf_counter()
-    insert_bare(folder / "bare.db", made)
-    return time.perf_counter() - started
-
-
 def bare_autocommit(folder: Path, _rows: int) -> float:
     """Time the bare driver, one row and one commit at a time."""
     made = list(messages(SAVES))
@@ -94,6 +71,8 @@ JOBS: dict[str, Callable[[Path, int], float]] = {
     "save": save,
     "bare-autocommit": bare_autocommit,
 }
+
+run_bench = bench_of("aico_lab.bench.storage", jobs=JOBS, ratios=RATIOS)
 
 
 def _new_lab(folder: Path) -> Lab:

@@ -28,11 +28,11 @@ class BusMessage:
     """An event or a request.
 
     Attributes:
-        topic: Its topic.
-        payload: Its data; every handler gets a copy. Not part of the repr, because it may contain
-            what people said.
-        id: The same at every delivery of the message.
-        created_at: When it was published, UTC.
+        topic: The topic of the message.
+        payload: The data of the message; every handler gets a copy. It is not part of the repr,
+            because it may contain the words of people.
+        id: The id of the message, the same at every delivery.
+        created_at: When the message was published, UTC.
     """
 
     topic: str
@@ -50,7 +50,7 @@ class Subscription:
     """A consumer: one handler and the patterns of the topics that it handles.
 
     Attributes:
-        consumer: Its name, under which the relay stores its position.
+        consumer: The name under which the relay stores the position of the consumer.
         handler: The function that is called with each message.
         patterns: A message that matches several patterns is delivered once.
     """

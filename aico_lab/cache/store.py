@@ -11,7 +11,7 @@ import json
 import threading
 from typing import TYPE_CHECKING, Protocol
 
-from aico_lab.adapters.rocksdb import RocksDBAdapter
+from aico_lab.adapters.rocksdb import CALLS, RocksDBAdapter
 from aico_lab.adapters.rocksdb_codec import checked, namespace_of
 from aico_lab.errors import ConnectionIsClosed, InvalidValue, LibraryMissing
 
@@ -91,6 +91,9 @@ class MemoryStore:
     def close(self) -> None:
         """Discard all values; a second call does nothing."""
         self._values = None
+
+    def __repr__(self) -> str:
+        return f"<Cache in memory: {CALLS}>"
 
     def _open(self) -> dict[bytes, bytes]:
         if self._values is None:

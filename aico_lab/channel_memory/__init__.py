@@ -7,15 +7,15 @@ everything that reads a lab's primary database reads these messages too.
 from aico_lab.channel_memory.database import DatabaseManager
 from aico_lab.channel_memory.messages import Message
 from aico_lab.channel_memory.segments import Segment
-from aico_lab.channel_memory.users import User, UserManager
+from aico_lab.channel_memory.users import ChannelUser, UserManager
 from aico_lab.channel_memory.vectors import MessageVectors, Neighbour
 
 __all__ = [
+    "ChannelUser",
     "DatabaseManager",
     "Message",
     "MessageVectors",
     "Neighbour",
     "Segment",
-    "User",
     "UserManager",
 ]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class User(Row):
+class ChannelUser(Row):
     """A person who takes part in channels.
 
     Attributes:
@@ -45,7 +45,7 @@ class UserManager:
     def __init__(self, connections: ThreadConnections) -> None:
         self._connections = connections
 
-    def get_or_create_user(self, user_id: Id, name: str | None = None) -> User:
+    def get_or_create_user(self, user_id: Id, name: str | None = None) -> ChannelUser:
         """Return a user; create one if the id is new.
 
         Args:
@@ -66,7 +66,7 @@ class UserManager:
                 "SELECT name, created_at FROM users WHERE user_id = ?", [to_id(user_id)]
             )
         with foreign_forms("users"):
-            return User(to_id(user_id), stored_name, from_moment(created_at))
+            return ChannelUser(to_id(user_id), stored_name, from_moment(created_at))
 
     def get_profile(self, user_id: Id) -> dict[str, Any]:
         """Return the profile of a user, which is empty for a new user.

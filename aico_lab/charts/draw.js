@@ -5,17 +5,17 @@ const FULL = 500; // a chart of at least this natural width fills its column
 const ROWS = 500; // the most rows of a table; a CSV file has all
 
 const ruler = document.createElement("canvas").getContext("2d");
-const widthOf = (text, size = 12) => {
-  ruler.font = `${size}px ${CONFIG.font}`;
+const widthOf = (text, font = "12px") => {
+  ruler.font = `${font} ${CONFIG.font}`;
   return ruler.measureText(text).width;
 };
 
 // Break a text into lines that fit, at spaces.
-const wrap = (text, room, size = 12) => {
+const wrap = (text, room, font) => {
   const lines = [];
   for (const word of String(text).split(" ")) {
     const longer = lines.length ? `${lines.at(-1)} ${word}` : word;
-    if (lines.length && widthOf(longer, size) <= room) lines[lines.length - 1] = longer;
+    if (lines.length && widthOf(longer, font) <= room) lines[lines.length - 1] = longer;
     else lines.push(word);
   }
   return lines;
@@ -325,7 +325,8 @@ const rowsOf = (spec) => {
 
 const written = (value) => {
   if (value === null || value === undefined) return "";
-  if (typeof value === "number") return value.toLocaleString("en", { maximumSignificantDigits: 6 });
+  if (Number.isInteger(value)) return value.toLocaleString("en");
+  if (typeof value === "number") return value.toLocaleString("en", { maximumSignificantDigits: 4 });
   return String(value).replace(/T00:00:00(\.0+)?$/, "");
 };
 
@@ -347,11 +348,11 @@ const textOf = (figure, selector) => figure.querySelector(selector)?.textContent
 // The chart as a picture with its title and caption, in the light theme.
 const pictureOf = async (figure, spec) => {
   const width = 640;
-  const lines = (selector, size) =>
-    textOf(figure, selector) ? wrap(textOf(figure, selector), width, size) : [];
+  const lines = (selector, font) =>
+    textOf(figure, selector) ? wrap(textOf(figure, selector), width - 20, font) : [];
   const whole = await fitted(spec, width);
-  const said = ["question", "caption"].flatMap((name) => lines(`.aico-lab-${name}`, 13));
-  whole.title = { text: lines("figcaption strong", 17), subtitle: said };
+  const said = ["question", "caption"].flatMap((name) => lines(`.aico-lab-${name}`, "13px"));
+  whole.title = { text: lines("figcaption strong", "bold 16px"), subtitle: said };
   return (await embed(document.createElement("div"), whole, width, "white")).view;
 };
 

@@ -6,13 +6,19 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from aico_lab.charts.theme import FONT, style_of_picture
+from aico_lab.charts import theme
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _MOST: Final = 500
 """The most marks of one kind in a picture; of more, some are left out at equal distances."""
+
+_FONT: Final = theme.FONT.removeprefix("system-ui, ")
+"""The fonts of a picture, which are about as wide as those that it was measured with."""
+
+_ROOM: Final = {"left": 14, "right": 14, "top": 4, "bottom": 4}
+"""Pixels around a picture, for fonts that are wider than those it was measured with."""
 
 _PLACES: Final = re.compile(r'( (?:d|transform|x|y|[xy][12]|width|height|points)=")([^"]*)"')
 _LONG: Final = re.compile(r"(-?\d*\.\d)\d+(?!\d*[eE])")
@@ -47,7 +53,8 @@ def picture(specification: dict[str, Any]) -> tuple[str, int, int]:
     import vl_convert
 
     # No base address is allowed: a chart with data on the web is refused, not fetched.
-    drawn = vl_convert.vegalite_to_svg(specification, allowed_base_urls=[])
+    roomy = {"padding": _ROOM, **specification}
+    drawn = vl_convert.vegalite_to_svg(roomy, allowed_base_urls=[])
     return _slim(drawn)
 
 
@@ -68,13 +75,13 @@ def _slim(svg: str) -> tuple[str, int, int]:
     svg = _MARKS.sub(_thinned, svg)
     svg = _INVISIBLE.sub("", svg)
     svg = _NEEDLESS.sub("", svg)
-    svg = svg.replace(f' font-family="{FONT}"', "")
+    svg = svg.replace(f' font-family="{theme.FONT}"', "")
     svg = _FAINT.sub(r'\1"', _PLACES.sub(_rounded, svg))
     svg = _until_same(svg, lambda text: _PLAIN.sub(r"\1", _EMPTY.sub("", text)))
     opening = re.match(r"<svg[^>]*>", svg)
     at = opening.end() if opening else 0
-    style = f"<style>{style_of_picture(svg)}</style>"
-    return f'{svg[: at - 1]} font-family="{FONT}">{style}{svg[at:]}', width, height
+    style = f"<style>{theme.style_of_picture(svg)}</style>"
+    return f'{svg[: at - 1]} font-family="{_FONT}">{style}{svg[at:]}', width, height
 
 
 def _thinned(group: re.Match[str]) -> str:

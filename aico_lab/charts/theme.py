@@ -70,7 +70,6 @@ CONFIG: Final[dict[str, Any]] = {
     },
     "title": {
         "anchor": "start",
-        "frame": "group",
         "color": INK,
         "fontSize": 16,
         "subtitleColor": MUTED,

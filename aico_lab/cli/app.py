@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from aico_lab.cli import completion
 from aico_lab.cli.bench import bench
@@ -31,7 +32,36 @@ if TYPE_CHECKING:
     from aico_lab.etl.sync import SyncResult
     from aico_lab.keys import Protection
 
+ORDER: Final = (
+    "demo",
+    "init",
+    "import",
+    "sync",
+    "sql",
+    "metrics",
+    "report",
+    "lab",
+    "load",
+    "pipeline",
+    "rescore",
+    "info",
+    "doctor",
+    "verify",
+    "schema",
+    "bench",
+)
+"""The commands as a new user needs them: first steps, answers, further data, then care."""
+
+
+class OrderedCommands(TyperGroup):
+    """Lists the commands in the order of `ORDER`; Typer would list all groups last."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: D102
+        return sorted(super().list_commands(ctx), key=ORDER.index)
+
+
 app = typer.Typer(
+    cls=OrderedCommands,
     help="Study conversations with a local-first AI companion.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -78,11 +108,11 @@ def demo(
     home: Annotated[
         Path | None,
         typer.Option(
-            "--home", help="The demo's home; by default its own folder, not AICO_LAB_HOME."
+            "--home", help="The demo's home; by default a folder of its own, not AICO_LAB_HOME."
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="The most messages to import, for a quick look.")
+        int | None, typer.Option(min=1, help="The maximum number of messages to import.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -111,12 +141,13 @@ def init(
     key_file: Annotated[
         Path | None,
         typer.Option(
-            help="The key file, created if it does not exist; by default AICO_LAB_KEY_FILE, or "
-            "else a file in the configuration folder."
+            help="The home's key file, created if it does not exist; by default AICO_LAB_KEY_FILE, "
+            "or else a file in the platform's configuration folder."
         ),
     ] = None,
     passphrase: Annotated[
-        bool, typer.Option("--passphrase", help="Protect the home with a passphrase.")
+        bool,
+        typer.Option("--passphrase", help="Protect the home by a passphrase, not by a key file."),
     ] = False,
     no_encryption: Annotated[
         bool, typer.Option("--no-encryption", help="Do not encrypt the databases.")
@@ -158,27 +189,32 @@ def import_(
     source: Annotated[
         str,
         typer.Argument(
-            help="chitchat, csv, jsonl, or a source of an installed package.",
+            help="The kind of source: chitchat, csv, jsonl, or one of an installed package.",
             autocompletion=completion.sources,
         ),
     ],
     path: Annotated[
-        Path | None, typer.Argument(help="The file, for a source that reads one.")
+        Path | None, typer.Argument(help="The file; leave it out for a data set such as chitchat.")
     ] = None,
     *,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="The most messages to read.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="The maximum number of messages to read.")
+    ] = None,
     on_conflict: Annotated[
         Literal["keep", "replace"],
         typer.Option(
-            help="If a stored message with the same conversation and id differs in content, role "
-            "or timestamp: keep leaves it unchanged, replace updates it."
+            help="The treatment of a stored message whose content, role or timestamp differs under "
+            "the same conversation and id: keep leaves it unchanged, replace updates it."
         ),
     ] = "keep",
     json: JsonOption = False,
 ) -> None:
-    """Import the messages of a file or a data set; importing twice adds nothing."""
+    """Import the messages of a file or a data set.
+
+    Messages that are stored already are not added a second time.
+    """
     from aico_lab.cli.imports import import_with_progress, say_imported
 
     with open_lab(home, key_file) as lab:
@@ -202,14 +238,15 @@ def sync(
     on_change: Annotated[
         Literal["evolve", "freeze", "ignore"] | None,
         typer.Option(
-            help="If the database lost a table, column or type: evolve drops it here too, ignore "
-            "keeps it, freeze leaves that table unchanged."
+            help="The treatment of a table, column or type that the database lost: evolve drops it "
+            "from the warehouse, ignore keeps it, freeze leaves its table unchanged. By default "
+            "the sync stops."
         ),
     ] = None,
     acknowledge: Annotated[
         bool,
         typer.Option(
-            "--acknowledge", help="Accept rows that no longer fit, without a recorded change."
+            "--acknowledge", help="Accept rows that ceased to fit without a recorded change."
         ),
     ] = False,
     json: JsonOption = False,
@@ -253,17 +290,20 @@ def _say_synced(result: SyncResult) -> None:
 def rescore(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
-    """Recompute sentiment scores of older rules; imported scores stay."""
+    """Update the sentiment scores that an older version computed.
+
+    Scores that were imported stay.
+    """
     with open_lab(home, key_file) as lab, Bar("messages") as bar:
         result = lab.rescore(progress=bar.show)
     if json:
         emit(result)
     elif not result.rescored:
-        say("All scores are of the present rules.")
+        say("All scores are up to date.")
     else:
         say(
-            f"{result.rescored:,} messages rescored, {result.unscored:,} of them now without a "
-            "score, being in another language; run `aico-lab sync` next."
+            f"{result.rescored:,} messages rescored, {result.unscored:,} of them without a "
+            "score now, because they are in another language; run `aico-lab sync` next."
         )
 
 
@@ -271,7 +311,10 @@ def rescore(
 def verify(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
-    """Compare every value of the newest snapshot with the primary database."""
+    """Compare every value of a snapshot with the primary database.
+
+    The newest snapshot is compared; differences are listed.
+    """
     with open_lab(home, key_file) as lab, Bar("tables") as bar:
         proof = lab.verify(progress=bar.show)
     if json:
@@ -293,7 +336,7 @@ def load(
     table: Annotated[str, typer.Option(help="The table or view to load.")],
     name: Annotated[
         str | None,
-        typer.Option(help="The schema in the warehouse; by default derived from the file's name."),
+        typer.Option(help="The schema of the copy; by default made from the file's name."),
     ] = None,
     key: Annotated[
         list[str] | None,
@@ -303,21 +346,31 @@ def load(
         ),
     ] = None,
     watermark: Annotated[
-        str, typer.Option(help="A column of numbers or times that grows with every row.")
+        str,
+        typer.Option(help="The column of numbers or times that grows with every row, or rowid."),
     ] = "rowid",
     lag: Annotated[
         float,
-        typer.Option(min=0, help="How far below the watermark to read again: row ids, or seconds."),
+        typer.Option(
+            min=0,
+            help="The distance below the watermark from which rows are read again: in seconds for "
+            "times, otherwise in the unit of the column.",
+        ),
     ] = 0,
     deletes: Annotated[
-        bool, typer.Option("--deletes", help="Find and remove rows deleted from the table.")
+        bool, typer.Option("--deletes", help="Remove rows that were deleted from the table.")
     ] = False,
-    full: Annotated[bool, typer.Option("--full", help="Read the whole table.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Read the whole table, and replace all rows.")
+    ] = False,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Load a table of another database; AICO_LAB_SOURCE_KEY holds the key of an encrypted one."""
+    """Copy a table of another program's database into the warehouse.
+
+    The variable AICO_LAB_SOURCE_KEY holds the key of an encrypted file.
+    """
     from aico_lab.cli.imports import say_loaded
 
     with open_lab(home, key_file) as lab, Bar("rows") as bar:

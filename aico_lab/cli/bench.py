@@ -13,14 +13,18 @@ from aico_lab.cli.output import Bar, emit, say
 if TYPE_CHECKING:
     from aico_lab.bench.harness import Outcome
 
-bench = typer.Typer(help="Compare with other tools on the same data.", no_args_is_help=True)
+bench = typer.Typer(
+    help="Measure speed, also of other tools on the same data.", no_args_is_help=True
+)
 
 
 RowsOption = Annotated[
-    int, typer.Option("--rows", min=1000, help="The number of messages; real ones, repeated.")
+    int,
+    typer.Option("--rows", min=1000, help="The number of messages: real ones, repeated if needed."),
 ]
 RepeatOption = Annotated[
-    int, typer.Option("--repeat", min=1, help="The number of runs; medians are reported.")
+    int,
+    typer.Option("--repeat", min=1, help="The number of runs of each job; medians are reported."),
 ]
 
 
@@ -28,7 +32,10 @@ RepeatOption = Annotated[
 def bench_etl(
     *, rows: RowsOption = 250_000, repeat: RepeatOption = 3, json: JsonOption = False
 ) -> None:
-    """Time loading the warehouse, and other tools doing the same without encryption."""
+    """Time imports and syncs, and the loads of other tools.
+
+    The other tools load the same messages without encryption.
+    """
     from aico_lab.bench.etl import run_bench
 
     _show(run_bench, rows, repeat, json=json)
@@ -38,7 +45,7 @@ def bench_etl(
 def bench_start(
     *, rows: RowsOption = 250_000, repeat: RepeatOption = 9, json: JsonOption = False
 ) -> None:
-    """Time short commands, as whole processes."""
+    """Time short commands as whole processes."""
     from aico_lab.bench.start import run_bench
 
     _show(run_bench, rows, repeat, json=json)
@@ -48,7 +55,7 @@ def bench_start(
 def bench_storage(
     *, rows: RowsOption = 100_000, repeat: RepeatOption = 3, json: JsonOption = False
 ) -> None:
-    """Time writing messages in bulk and one by one, and the bare driver doing the same."""
+    """Time writing messages, also by the bare driver."""
     from aico_lab.bench.storage import run_bench
 
     _show(run_bench, rows, repeat, json=json)
@@ -68,7 +75,7 @@ def bench_report(
 def bench_metrics(
     *, rows: RowsOption = 250_000, repeat: RepeatOption = 3, json: JsonOption = False
 ) -> None:
-    """Time all metrics, and some of them against hand-written SQL and pandas."""
+    """Time all metrics, and some of them in SQL and pandas."""
     from aico_lab.bench.metrics import run_bench
 
     _show(run_bench, rows, repeat, json=json)

@@ -18,15 +18,18 @@ if TYPE_CHECKING:
     from aico_lab.lab import Lab
 
 ParameterOption = Annotated[
-    list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE; may be repeated.")
+    list[str] | None,
+    typer.Option("-p", "--parameter", help="A parameter, as NAME=VALUE; may be repeated."),
 ]
 HomeOption = Annotated[
     Path | None,
-    typer.Option("--home", help="The lab's folder; by default AICO_LAB_HOME, or the usual one."),
+    typer.Option(
+        "--home", help="The home; by default AICO_LAB_HOME, or the platform's data folder."
+    ),
 ]
 KeyFileOption = Annotated[
     Path | None,
-    typer.Option(help="The key file; by default AICO_LAB_KEY_FILE, or the home's usual one."),
+    typer.Option(help="The home's key file; by default AICO_LAB_KEY_FILE, or the usual one."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON value.")]
 

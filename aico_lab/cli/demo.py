@@ -33,7 +33,7 @@ HEADLINES = """
 
 
 def run_demo(lab: Lab, *, limit: int | None, json: bool) -> None:
-    """Import, sync and report, skipping what was done before."""
+    """Import, sync and report; skip the steps that were done before."""
     started = time.perf_counter()
     imported = import_with_progress(lab, "chitchat", None, limit=limit)
     with Bar("rows") as bar:

@@ -19,10 +19,13 @@ def open_jupyterlab(
         typer.Option(min=1, max=65535, help="The port to listen on; by default a free one."),
     ] = None,
     no_browser: Annotated[
-        bool, typer.Option("--no-browser", help="Only print the address.")
+        bool, typer.Option("--no-browser", help="Print the address, and open no browser.")
     ] = False,
 ) -> None:
-    """Open your own copies of the notebooks in JupyterLab; their outputs are plain text."""
+    """Open the notebooks in JupyterLab.
+
+    They are your own copies, in the home; the outputs in them are plain text.
+    """
     from aico_lab.config import Settings
     from aico_lab.lab import Lab
     from aico_lab.shipped import shipped

@@ -35,12 +35,17 @@ PICTURES = (".png", ".svg", ".html")
 def metrics_list(
     name: Annotated[
         str | None,
-        typer.Argument(help="A metric, to show its definition.", autocompletion=completion.metrics),
+        typer.Argument(
+            help="The name of a metric, to describe it.", autocompletion=completion.metrics
+        ),
     ] = None,
     *,
     json: JsonOption = False,
 ) -> None:
-    """List all metrics, or show the definition, parameters and columns of one."""
+    """List all metrics, or describe one.
+
+    The description has the definition, the source, the parameters and the columns.
+    """
     with importing("aico_lab.metrics.engine.metric"):
         from aico_lab.metrics.engine.catalogue import CATALOGUE
 
@@ -65,38 +70,47 @@ def metrics_list(
 def metrics_show(
     name: Annotated[
         str,
-        typer.Argument(help="A metric, such as reply_latency.", autocompletion=completion.metrics),
+        typer.Argument(
+            help="The name of a metric, such as reply_latency.", autocompletion=completion.metrics
+        ),
     ],
     *,
     parameter: ParameterOption = None,
     since: Annotated[
-        str | None, typer.Option(help="The first day or moment, or how far back: 30d, 4w, 12h.")
+        str | None, typer.Option(help="The first day or moment, or a span back: 30d, 4w, 12h.")
     ] = None,
     until: Annotated[
         str | None, typer.Option(help="The last day (included), or a moment (excluded).")
     ] = None,
     user: Annotated[
-        list[str] | None, typer.Option(help="Only messages of this person; may be repeated.")
+        list[str] | None,
+        typer.Option(help="A person whose messages are selected; may be repeated."),
     ] = None,
     channel: Annotated[
-        list[str] | None, typer.Option(help="Only messages in this channel; may be repeated.")
+        list[str] | None,
+        typer.Option(help="A channel whose messages are selected; may be repeated."),
     ] = None,
     role: Annotated[
-        Literal["user", "assistant"] | None, typer.Option(help="Only messages by this side.")
+        Literal["user", "assistant"] | None,
+        typer.Option(help="The side whose messages are selected."),
     ] = None,
     timezone: Annotated[
         str,
-        typer.Option(help="IANA zone of days and hours.", autocompletion=completion.timezones),
+        typer.Option(
+            help="The IANA time zone of days and hours.", autocompletion=completion.timezones
+        ),
     ] = "UTC",
     min_cell: Annotated[
-        int, typer.Option(min=1, help="Leave out rows with fewer observations.")
+        int, typer.Option(min=1, help="The fewest observations of a row that is shown.")
     ] = 1,
     min_people: Annotated[
         int | None,
-        typer.Option(min=1, help="Leave out rows about fewer people; default 1, or 5 for words."),
+        typer.Option(
+            min=1, help="The fewest people of a row that is shown; by default 1, or 5 for words."
+        ),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Also draw a chart into this .png, .svg or .html file.")
+        Path | None, typer.Option(help="A .png, .svg or .html file for a chart.")
     ] = None,
     force: ForceOption = False,
     home: HomeOption = None,

@@ -22,7 +22,7 @@ def pipeline_run(
     name: Annotated[
         str,
         typer.Argument(
-            help="A shipped pipeline, or a .toml file.",
+            help="The name of a pipeline of the package, or the path of a .toml file.",
             autocompletion=completion.pipelines,
         ),
     ],
@@ -67,7 +67,7 @@ def _tell(result: StepResult, *, quiet: bool) -> None:
 
 @pipeline.command("list")
 def pipeline_list(*, json: JsonOption = False) -> None:
-    """List the pipelines shipped with the package."""
+    """List the pipelines that come with the package."""
     from aico_lab.pipeline import load_pipeline
     from aico_lab.shipped import shipped
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -18,7 +18,7 @@ from aico_lab.cli.common import (
 )
 from aico_lab.cli.output import Bar, emit, note, say
 
-report = typer.Typer(help="Run notebooks as reports.", no_args_is_help=True)
+report = typer.Typer(help="Run notebooks as reports, and list the runs.", no_args_is_help=True)
 
 
 @report.command("run")
@@ -26,20 +26,23 @@ def report_run(
     name: Annotated[
         str,
         typer.Argument(
-            help="A notebook, such as pattern_analysis, or the path of an .ipynb file.",
+            help="The name of a notebook, such as pattern_analysis, or the path of an .ipynb file.",
             autocompletion=completion.reports,
         ),
     ],
     *,
     parameter: ParameterOption = None,
     timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds after which the run is stopped.")
+        float, typer.Option(min=1, help="The maximum duration of the run, in seconds.")
     ] = 600,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Execute a notebook, and store it with an HTML page in the home's reports."""
+    """Run a notebook as a report.
+
+    The executed notebook and an HTML page are stored in the home's reports folder.
+    """
     from aico_lab.reports.runs import find_notebook, is_own
 
     parameters = read_pairs(parameter)
@@ -84,28 +87,26 @@ def report_list(
     for notebook in filter(is_own, reports.values()):
         say(f"Your own: {notebook}")
     for run in runs:
-        say(f"{run.run_id}  {run.status:<11}  {run.report}  snapshot {run.generation}")
+        start = datetime.fromisoformat(run.started_at)
+        say(
+            f"{run.run_id}  {start:%Y-%m-%d %H:%M} UTC  {run.status:<11}  {run.report}  "
+            f"snapshot {run.generation}"
+        )
 
 
 @report.command("show")
 def report_show(
-    name: Annotated[str, typer.Argument(help="A report, or the id of a run.")],
+    name: Annotated[
+        str, typer.Argument(help="The name of a report, for its newest run; or the id of a run.")
+    ],
     *,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show a run (of a report, the newest): its parameters, status and files."""
-    from aico_lab.errors import UnknownName, did_you_mean
-
-    named = Path(name).stem if name.endswith(".ipynb") else name
+    """Show the parameters, the status and the page of a run."""
     with open_lab(home, key_file) as lab:
-        runs = [run for run in lab.reports.list() if named in (run.report, run.run_id)]
-        if not runs:
-            there = {run.report for run in lab.reports.list()}
-            end = did_you_mean(name, there, ": see `aico-lab report list`.")
-            raise UnknownName(f"There is no run of {name!r}{end}")
-        run, html = runs[0], lab.reports.page(runs[0])
+        run = lab.reports.show(name)
     facts = {
         "run": run.run_id,
         "report": run.report,
@@ -115,7 +116,7 @@ def report_show(
         "snapshot": run.generation,
         "parameters": run.parameters,
         "error": run.error,
-        "html": html,
+        "html": run.html,
     }
     if json:
         emit(facts)

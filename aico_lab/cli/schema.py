@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
     from aico_lab.schema.migrate import MigrationStep
 
-schema = typer.Typer(help="Show and change the database's schemas.", no_args_is_help=True)
+schema = typer.Typer(
+    help="Describe tables; show and change versions of schemas.", no_args_is_help=True
+)
 
 
 @contextmanager
@@ -50,23 +52,26 @@ def status(
 
 @schema.command()
 def describe(
-    table: Annotated[
-        str | None, typer.Argument(help="A table, such as mart.turns; by default all.")
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A table, such as mart.turns, or a schema; by default all tables."),
     ] = None,
     *,
     json: JsonOption = False,
 ) -> None:
-    """Describe the tables for SQL: their columns, types, units and meanings."""
-    from aico_lab.errors import UnknownName, did_you_mean
-    from aico_lab.etl.dictionary import TABLES
+    """Describe the tables for SQL.
 
-    chosen = [one for one in TABLES if table in (None, one.name, one.name.removeprefix("mart."))]
-    if not chosen:
-        names = [one.name for one in TABLES]
-        end = did_you_mean(str(table), names, f": these are described: {', '.join(names)}.")
-        raise UnknownName(f"There is no description of {table!r}{end}")
+    The description has the columns with their types, units and meanings.
+    """
+    from aico_lab.etl.dictionary_lookup import find_tables, is_schema
+
+    chosen = find_tables(name)
     if json:
         emit(chosen)
+        return
+    if name and is_schema(name):
+        for one in chosen:
+            say(f"{one.name:<26} {one.meaning}")
         return
     for number, one in enumerate(chosen):
         say(f"{'' if not number else chr(10)}{one.name}: {one.meaning}")
@@ -79,13 +84,14 @@ def describe(
 def migrate(
     *,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the migrations, then roll them back.")
+        bool,
+        typer.Option("--dry-run", help="Execute the migrations, undo them, and print their SQL."),
     ] = False,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Migrate all core schemas and active plugins to their newest versions."""
+    """Migrate core schemas and active plugins to newest versions."""
     from aico_lab.schema import SchemaRegistry
 
     with _as_it_is(home, key_file) as connection:
@@ -103,13 +109,15 @@ def migrate(
 
 @schema.command()
 def activate(
-    plugin: Annotated[str, typer.Argument(help="A plugin: see `aico-lab schema status`.")],
+    plugin: Annotated[
+        str, typer.Argument(help="The name of a plugin: see `aico-lab schema status`.")
+    ],
     *,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Create a plugin's tables, or migrate them to its newest version."""
+    """Create the tables of a plugin, or migrate them."""
     from aico_lab.schema import SchemaRegistry
 
     with _as_it_is(home, key_file) as connection:
@@ -122,13 +130,13 @@ def activate(
 
 @schema.command()
 def deactivate(
-    plugin: Annotated[str, typer.Argument(help="An active plugin, installed or not.")],
+    plugin: Annotated[str, typer.Argument(help="The name of an active plugin, installed or not.")],
     *,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Remove a plugin's tables from the database, after a backup of its rows."""
+    """Remove the tables of a plugin, after a backup of their rows."""
     from aico_lab.schema import SchemaRegistry
 
     with _as_it_is(home, key_file) as connection:
@@ -143,14 +151,19 @@ def deactivate(
 
 @schema.command()
 def rollback(
-    name: Annotated[str, typer.Argument(help="A schema: see `aico-lab schema status`.")],
+    name: Annotated[
+        str, typer.Argument(help="The name of a schema: see `aico-lab schema status`.")
+    ],
     *,
-    to: Annotated[int, typer.Option(help="The version to go back to; 0 removes the schema.")],
+    to: Annotated[int, typer.Option(help="The version to return to; 0 removes the schema.")],
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Roll a schema back to an earlier version, after a backup if rows are lost."""
+    """Return a schema to an earlier version.
+
+    Rows that are lost are backed up before.
+    """
     from aico_lab.schema import SchemaRegistry
 
     with _as_it_is(home, key_file) as connection:
@@ -170,7 +183,7 @@ def rollback(
 def verify(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
-    """Check that the database is sound and that its schema is as applied."""
+    """Check that the database is sound and its schema unchanged."""
     from aico_lab.schema import SchemaRegistry
     from aico_lab.schema.status import verify_schema
 

@@ -19,7 +19,7 @@ from aico_lab.cli.common import (
     open_lab,
     refuse_existing,
 )
-from aico_lab.cli.output import distinct, emit, json_text, note, say
+from aico_lab.cli.output import emit, note, say
 
 if TYPE_CHECKING:
     from aico_lab.adapters.duckdb_relation import Relation
@@ -36,22 +36,27 @@ def sql(
     *,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
-    timezone: Annotated[str, typer.Option(help="IANA zone of days and hours.")] = "UTC",
+    timezone: Annotated[str, typer.Option(help="The IANA time zone of days and hours.")] = "UTC",
     limit: Annotated[
         int | None,
-        typer.Option(min=1, help=f"The most rows; by default {SHOWN} in a table, else all."),
+        typer.Option(
+            min=1, help=f"The maximum number of rows; by default {SHOWN} in a table, else all."
+        ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Write the rows to this .csv, .parquet or .json file instead. The file is not "
-            "encrypted, but only you can read it."
+            help="A .csv, .parquet or .json file for the rows. It is not encrypted, but only you "
+            "can read it."
         ),
     ] = None,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Query the newest snapshot, without access to other files or the network."""
+    """Query the newest snapshot in SQL.
+
+    The query has no access to other files or the network.
+    """
     from aico_lab.adapters.duckdb import translated
     from aico_lab.errors import InvalidValue
 
@@ -64,18 +69,14 @@ def sql(
             say("[]" if json else "Done.")
             return
         with translated("The snapshot"):
+            rows: Relation = relation.limit(limit) if limit else relation
             if output:
-                _write(relation.limit(limit) if limit else relation, output, timezone)
+                rows.write(output)
                 say(f"Wrote {output}.")
             elif json:
-                emit(_objects(relation.limit(limit) if limit else relation))
+                emit(rows.objects())
             else:
                 _show(relation, limit or SHOWN)
-
-
-def _objects(relation: Relation) -> list[dict[str, object]]:
-    names = distinct(relation.columns)
-    return [dict(zip(names, row, strict=True)) for row in relation.fetchall()]
 
 
 def _show(relation: Relation, limit: int) -> None:
@@ -91,14 +92,3 @@ def _show(relation: Relation, limit: int) -> None:
             f"Only the first {limit:,} rows are shown: use --limit 1000 for more (and | less -S to "
             "scroll), or --output FILE for all."
         )
-
-
-def _write(relation: Relation, file: Path, timezone: str) -> None:
-    from aico_lab.adapters.duckdb import write_rows
-    from aico_lab.home import results_file
-
-    with results_file(file) as target:
-        if target.suffix == ".json":
-            target.write_text(f"{json_text(_objects(relation))}\n", encoding="utf-8")
-        else:
-            write_rows(relation.to_arrow_reader(), target, timezone=timezone)

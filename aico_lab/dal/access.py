@@ -97,7 +97,7 @@ class DataAccessLayer(Operations):
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Self]:
-        """Commit what this task does inside, or roll it back when an exception leaves; nests.
+        """Commit the work of this task in the block, or roll it back on an exception; nests.
 
         The outermost transaction takes the write lock at once, so that no other writer can make it
         fail later. An inner one that fails rolls back only itself, if its exception is caught.

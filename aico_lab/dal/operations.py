@@ -93,7 +93,7 @@ class Operations(ABC):
 
 
 def check(query: str) -> None:
-    """Refuse what is not text, and SQL that changes the state of a shared connection.
+    """Refuse values other than text, and SQL that changes the state of a shared connection.
 
     Raises:
         InvalidStatement: The query is not text, controls a transaction, or changes a setting.

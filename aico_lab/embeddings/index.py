@@ -76,6 +76,9 @@ class VectorIndex:
         self._texts: _Texts | None = None
         self._version: tuple[int, int, int] | None = None
 
+    def __repr__(self) -> str:
+        return "<VectorIndex: .query(TEXT, LIMIT) returns ids of the nearest memories, and scores>"
+
     def query(self, text: str, limit: int, user_id: str | None = None) -> list[tuple[str, float]]:
         """Return the ids of the nearest memories with their cosine similarity, nearest first.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.adapters.libsql_values import Value
-    from aico_lab.etl.contract import Column, Contract
+    from aico_lab.etl.contract import ColumnContract, Contract
     from aico_lab.etl.extract import Extracted
 
 _NAMED: Final = "seq > ? AND seq <= ? AND table_name = ?"
@@ -175,7 +175,7 @@ def _logged(
     return list(keys)
 
 
-def _stored(part: Part, column: Column) -> Value:
+def _stored(part: Part, column: ColumnContract) -> Value:
     """Return a value of a key as SELECT returns it; None if it does not fit the column."""
     if column.kind == "any" or (column.kind == "text" and column.loose):
         is_text = part.value is None or _is_text(part)
@@ -194,7 +194,7 @@ def _is_text(part: Part) -> bool:
     return True
 
 
-def _convert_or_null(column: Column, values: Sequence[Value]) -> pa.Array:
+def _convert_or_null(column: ColumnContract, values: Sequence[Value]) -> pa.Array:
     try:
         return convert(column, values)
     except DOES_NOT_FIT:

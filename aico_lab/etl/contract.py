@@ -71,16 +71,16 @@ _TEXT = re.compile("CHAR|CLOB|TEXT")
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """A column and its kind.
+class ColumnContract:
+    """A column of a table, and the kind of its values.
 
     Attributes:
-        name: Its name.
-        kind: The kind of its values.
+        name: The name of the column.
+        kind: The kind of the values.
         stored: False if the primary database no longer has the column; all its values are NULL.
-        zoneless: Whether its times may lack a zone, and are UTC then.
-        loose: Whether its declared type allows any values, so that these decide the kind.
-        digits: For decimal numbers, how many digits there are, and how many after the point.
+        zoneless: Whether times may lack a zone; they are UTC then.
+        loose: Whether the declared type allows any values, so that the values decide the kind.
+        digits: For decimal numbers, the number of digits, and of digits after the point.
     """
 
     name: str
@@ -105,17 +105,17 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """The contract of a table.
+    """The columns and the key of a table, on which the ETL relies.
 
     Attributes:
-        table: Its name.
-        columns: Its columns, in order.
+        table: The name of the table.
+        columns: The columns, in order.
         key: The names of the columns that identify a row.
         rowid: The column that is SQLite's row id; None if there is none or it is not known.
     """
 
     table: str
-    columns: tuple[Column, ...]
+    columns: tuple[ColumnContract, ...]
     key: tuple[str, ...]
     rowid: str | None = None
 
@@ -181,7 +181,7 @@ def rowid_column(connection: Connection, table: str) -> str | None:
     return found[0] if found else None
 
 
-def _column(name: str, declared: str) -> Column:
+def _column(name: str, declared: str) -> ColumnContract:
     """Return a column with the kind of its declared type.
 
     Types that SQLite takes for NUMERIC, or for no type, allow any values; such a column is read as
@@ -190,9 +190,9 @@ def _column(name: str, declared: str) -> Column:
     upper = declared.upper()
     for prefix, kind in _PREFIXES:
         if upper.startswith(prefix):
-            return Column(name, kind, loose=upper.startswith("BLOB"))
+            return ColumnContract(name, kind, loose=upper.startswith("BLOB"))
     if _INTEGER.fullmatch(upper):
-        return Column(name, "integer")
+        return ColumnContract(name, "integer")
     if _TEXT.search(upper):
-        return Column(name, "text")
-    return Column(name, "any", loose=True)
+        return ColumnContract(name, "text")
+    return ColumnContract(name, "any", loose=True)

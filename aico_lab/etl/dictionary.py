@@ -1,6 +1,7 @@
-"""The data dictionary of the tables and views for questions: columns, types, units and meanings.
+"""The data dictionary of `conversations` and `mart`, the tables and views for questions.
 
-A test compares the names and types with those of a snapshot.
+`aico_lab.etl.dictionary_stored` describes the other tables, `aico_lab.etl.dictionary_lookup` finds
+a table by its name. A test compares the names and types with those of a snapshot.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ class Field:
     """A column of a table or view.
 
     Attributes:
-        name: Its name.
-        type: Its type in DuckDB.
-        meaning: The meaning of its values.
-        unit: The unit of its values, such as 'ms'; empty for names, texts and counts.
+        name: The name of the column.
+        type: The type of the column in DuckDB.
+        meaning: The meaning of the values.
+        unit: The unit of the values, such as 'ms'; empty for names, texts and counts.
     """
 
     name: str
@@ -31,9 +32,9 @@ class Table:
     """A table or view.
 
     Attributes:
-        name: Its name, with the schema unless that is `main`.
+        name: The name of the table, such as `mart.turns`; without a schema if the schema is `main`.
         meaning: The meaning of one row.
-        columns: Its columns, in order.
+        columns: The columns, in order.
     """
 
     name: str
@@ -45,43 +46,57 @@ _TEXT, _WHOLE, _NUMBER, _TRUTH = "VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN"
 _TIME: Final = "TIMESTAMP WITH TIME ZONE"
 _MS_OF_UTC: Final = "ms since 1970, UTC"
 
-_ID: Final = Field("id", _WHOLE, "number of the message's row in raw.messages")
-_CONVERSATION: Final = Field("conversation_id", _TEXT, "the conversation")
-_CHANNEL: Final = Field("channel_id", _TEXT, "the channel of the conversation")
+_ID: Final = Field("id", _WHOLE, "the message's number in raw.messages, in order of arrival")
+_CONVERSATION: Final = Field("conversation_id", _TEXT, "the conversation's id")
+_CHANNEL: Final = Field("channel_id", _TEXT, "id of the conversation's channel")
 _PERSON: Final = Field(
-    "user_id", _TEXT, "the person who wrote, or to whom the companion wrote; NULL if unknown"
+    "user_id",
+    _TEXT,
+    "id of the person who wrote, or to whom the companion wrote; NULL if unknown",
 )
-_ROLE: Final = Field("role", _TEXT, "the side that wrote: 'user' or 'assistant'")
-_WHEN: Final = Field("ts_ms", _WHOLE, "when it was written", _MS_OF_UTC)
-_MESSAGE_IDX: Final = Field("msg_idx", _WHOLE, "place in the conversation, from 0")
-_TURN_IDX: Final = Field("turn_idx", _WHOLE, "the turn, counted from 0 in the conversation")
-_SESSION_IDX: Final = Field("session_idx", _WHOLE, "the session, counted from 0 in it too")
+_ROLE: Final = Field("role", _TEXT, "the side that wrote: 'user', or 'assistant' (the companion)")
+_WHEN: Final = Field("ts_ms", _WHOLE, "when the message was written", _MS_OF_UTC)
+_MESSAGE_IDX: Final = Field("msg_idx", _WHOLE, "place of the message in its conversation, from 0")
+_TURN_IDX: Final = Field("turn_idx", _WHOLE, "number of the turn in its conversation, from 0")
+_SESSION_IDX: Final = Field(
+    "session_idx", _WHOLE, "number of the session in its conversation, from 0"
+)
 _REPLY: Final = Field(
-    "reply_ms", _WHOLE, "time since the message that it answers; NULL if it answers none", "ms"
+    "reply_ms",
+    _WHOLE,
+    "time between the answered message and this answer; NULL if no message is answered",
+    "ms",
 )
 _RECORDED: Final = Field(
-    "recorded_ms", _WHOLE, "response time of a reply, as the source recorded it", "ms"
+    "recorded_ms",
+    _WHOLE,
+    "response time of an answer that the source recorded; NULL if it recorded none",
+    "ms",
 )
-_STARTED: Final = Field("started_ms", _WHOLE, "when its first message was written", _MS_OF_UTC)
-_ENDED: Final = Field("ended_ms", _WHOLE, "when its last message was written", _MS_OF_UTC)
+_STARTED: Final = Field("started_ms", _WHOLE, "when the first message was written", _MS_OF_UTC)
+_ENDED: Final = Field("ended_ms", _WHOLE, "when the last message was written", _MS_OF_UTC)
 _AMOUNTS: Final = (
-    Field("n_messages", _WHOLE, "messages"),
-    Field("n_words", _WHOLE, "words of the messages whose words can be counted"),
-    Field("n_unsegmented", _WHOLE, "messages in a script without spaces between words"),
-    Field("n_chars", _WHOLE, "characters"),
-    Field("n_questions", _WHOLE, "messages with a question mark that ends a sentence"),
-    Field("n_scored", _WHOLE, "messages with a sentiment score"),
+    Field("n_messages", _WHOLE, "number of messages"),
+    Field("n_words", _WHOLE, "number of words, in messages whose words can be counted"),
+    Field("n_unsegmented", _WHOLE, "number of messages in a script without spaces between words"),
+    Field("n_chars", _WHOLE, "number of characters"),
+    Field("n_questions", _WHOLE, "number of messages with a question mark that ends a sentence"),
+    Field("n_scored", _WHOLE, "number of messages with a sentiment score"),
     Field("sentiment_sum", _NUMBER, "sum of the sentiment scores"),
 )
 _SCORE: Final = Field(
-    "sentiment_score", _NUMBER, "from -1, negative, to 1, positive; NULL if there is none"
+    "sentiment_score",
+    _NUMBER,
+    "sentiment of the message, from -1 (negative) to 1 (positive); NULL without a score",
 )
 _WHOSE_PROFILE: Final = Field(
-    "profile_user_id", _TEXT, "the person for whom it is made; NULL if it is for everybody"
+    "profile_user_id",
+    _TEXT,
+    "id of the person for whom the version is made; NULL if it is for everybody",
 )
 _ACTIVE: Final = (
-    Field("active_from_ms", _WHOLE, "when it became active", _MS_OF_UTC),
-    Field("active_until_ms", _WHOLE, "when it ended; NULL if it is active", _MS_OF_UTC),
+    Field("active_from_ms", _WHOLE, "when the version became active", _MS_OF_UTC),
+    Field("active_until_ms", _WHOLE, "when the version ended; NULL while it is active", _MS_OF_UTC),
 )
 
 TABLES: Final = (
@@ -89,23 +104,35 @@ TABLES: Final = (
         "conversations",
         "a message; most questions in SQL start from this view",
         (
-            Field("user_id", _TEXT, "the person whom the source names; NULL if none"),
-            Field("message", _TEXT, "the text, by its name in the source document"),
-            Field("content", _TEXT, "the text"),
-            Field("timestamp", _TIME, "when it was written"),
-            Field("is_ai_response", _TRUTH, "whether the companion wrote it"),
-            Field("sentiment", _TEXT, "'positive' from 0.05 on, 'negative' to -0.05, 'neutral'"),
+            Field(
+                "user_id", _TEXT, "id of the person whom the source names; NULL if it names none"
+            ),
+            Field("message", _TEXT, "the text of the message, under a second name besides content"),
+            Field("content", _TEXT, "the text of the message"),
+            Field("timestamp", _TIME, "when the message was written"),
+            Field("is_ai_response", _TRUTH, "whether the companion wrote the message"),
+            Field(
+                "sentiment",
+                _TEXT,
+                "'positive' for scores from 0.05, 'negative' for scores to -0.05, else 'neutral'; "
+                "NULL without a score",
+            ),
             _SCORE,
             Field(
                 "response_time",
                 _NUMBER,
-                "as recorded; else the time since the previous message, if the other side wrote it",
+                "recorded response time; else the time since the conversation's previous message, "
+                "if the other side wrote that; else NULL",
                 "s",
             ),
-            Field("message_id", _TEXT, "the message's own id"),
+            Field("message_id", _TEXT, "the message's id"),
             _CONVERSATION,
             _CHANNEL,
-            Field("role", _TEXT, "the side that wrote: 'user', 'assistant' or 'system'"),
+            Field(
+                "role",
+                _TEXT,
+                "the side that wrote: 'user', 'assistant' (the companion) or 'system'",
+            ),
         ),
     ),
     Table(
@@ -121,18 +148,27 @@ TABLES: Final = (
             _MESSAGE_IDX,
             _TURN_IDX,
             _SESSION_IDX,
-            Field("gap_ms", _WHOLE, "silence before it; NULL of the first message", "ms"),
+            Field(
+                "gap_ms",
+                _WHOLE,
+                "time since the conversation's previous message; NULL for the first message",
+                "ms",
+            ),
             _REPLY,
             _RECORDED,
-            Field("n_words", _WHOLE, "words; NULL if the script has no spaces between words"),
-            Field("n_chars", _WHOLE, "characters"),
-            Field("is_question", _TRUTH, "whether a question mark ends a sentence of it"),
+            Field(
+                "n_words",
+                _WHOLE,
+                "number of words; NULL if the script has no spaces between words",
+            ),
+            Field("n_chars", _WHOLE, "number of characters"),
+            Field("is_question", _TRUTH, "whether a question mark ends a sentence of the message"),
             _SCORE,
         ),
     ),
     Table(
         "mart.turns",
-        "messages of one side until the other side writes, or a long silence",
+        "a turn: successive messages of one side (of one person, where several write) in a session",
         (
             _CONVERSATION,
             _TURN_IDX,
@@ -149,7 +185,7 @@ TABLES: Final = (
     ),
     Table(
         "mart.sessions",
-        "messages of a conversation without a silence of more than 30 minutes between them",
+        "a session: messages of a conversation with no silence of more than 30 minutes",
         (
             _CONVERSATION,
             _SESSION_IDX,
@@ -157,27 +193,28 @@ TABLES: Final = (
             Field(
                 "user_id",
                 _TEXT,
-                "the alphabetically first who wrote; else of those to whom the companion wrote",
+                "id of the person who wrote, or of the person addressed if only the companion "
+                "wrote; the alphabetically first of several",
             ),
             _STARTED,
             _ENDED,
-            Field("started_by", _TEXT, "the side of its first message"),
-            Field("ended_by", _TEXT, "the side of its last message"),
-            Field("n_turns", _WHOLE, "turns"),
-            Field("n_user_messages", _WHOLE, "messages of the user's side"),
-            Field("n_user_words", _WHOLE, "words of the user's side"),
+            Field("started_by", _TEXT, "the side that wrote the first message"),
+            Field("ended_by", _TEXT, "the side that wrote the last message"),
+            Field("n_turns", _WHOLE, "number of turns"),
+            Field("n_user_messages", _WHOLE, "number of messages by the user's side"),
+            Field("n_user_words", _WHOLE, "number of words by the user's side"),
             *_AMOUNTS,
         ),
     ),
     Table(
         "mart.daily",
-        "what one side wrote as or to one person in a conversation on a day (UTC)",
+        "the messages of a day (UTC), a conversation, a person and a side",
         (
             _CONVERSATION,
             _CHANNEL,
             _PERSON,
             _ROLE,
-            Field("day", _WHOLE, "the day", "days since 1970-01-01, UTC"),
+            Field("day", _WHOLE, "the day, as a number", "days since 1970-01-01, UTC"),
             *_AMOUNTS,
         ),
     ),
@@ -193,8 +230,8 @@ TABLES: Final = (
             _WHEN,
             _TURN_IDX,
             _SESSION_IDX,
-            Field("position", _WHOLE, "place in the message, from 0"),
-            Field("word", _TEXT, "the word in lower case, in Unicode's form NFC"),
+            Field("position", _WHOLE, "place of the word in its message, from 0"),
+            Field("word", _TEXT, "the word, in lower case and Unicode's form NFC"),
         ),
     ),
     Table(
@@ -208,7 +245,7 @@ TABLES: Final = (
             _ROLE,
             _WHEN,
             _MESSAGE_IDX,
-            Field("content", _TEXT, "what was written"),
+            Field("content", _TEXT, "the text of the message"),
         ),
     ),
     Table(
@@ -274,7 +311,7 @@ TABLES: Final = (
         (
             Field("profile_id", _TEXT, "the version's id"),
             _WHOSE_PROFILE,
-            Field("version", _WHOLE, "its number"),
+            Field("version", _WHOLE, "the version's number"),
             *_ACTIVE,
         ),
     ),
@@ -295,24 +332,28 @@ TABLES: Final = (
         "feedback of a person on a message or a conversation",
         (
             Field("event_id", _TEXT, "the event's id"),
-            Field("user_id", _TEXT, "the person; NULL if unknown"),
+            Field("user_id", _TEXT, "id of the person who gave the feedback; NULL if unknown"),
             _CONVERSATION,
-            Field("message_id", _TEXT, "the message; NULL if the whole conversation is meant"),
+            Field(
+                "message_id",
+                _TEXT,
+                "id of the rated message; NULL if the whole conversation is rated",
+            ),
             Field("kind", _TEXT, "the kind of feedback, such as 'rating'"),
-            Field("name", _TEXT, "what was rated"),
+            Field("name", _TEXT, "the rated quality, such as 'witty'"),
             Field("value", _NUMBER, "the rating, on the source's own scale"),
-            Field("ts_ms", _WHOLE, "when it was given", _MS_OF_UTC),
+            Field("ts_ms", _WHOLE, "when the feedback was given", _MS_OF_UTC),
         ),
     ),
     Table(
         "mart.preference_changes",
         "a change of a person's preference",
         (
-            Field("change_id", _WHOLE, "number of the change, in order"),
-            Field("user_id", _TEXT, "the person"),
-            Field("preference_key", _TEXT, "the preference"),
-            Field("value", _TEXT, "its new value; NULL if it was removed"),
-            Field("ts_ms", _WHOLE, "when it was set", _MS_OF_UTC),
+            Field("change_id", _WHOLE, "number of the change, in order of the changes"),
+            Field("user_id", _TEXT, "id of the person who has the preference"),
+            Field("preference_key", _TEXT, "the preference's name"),
+            Field("value", _TEXT, "the preference's new value; NULL if the preference was removed"),
+            Field("ts_ms", _WHOLE, "when the preference was set or removed", _MS_OF_UTC),
         ),
     ),
 )

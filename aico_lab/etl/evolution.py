@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias, get_args
 
 from aico_lab.errors import InvalidValue, SchemaChanged
-from aico_lab.etl.contract import DUCKDB_TYPES, Column, Contract, Kind
+from aico_lab.etl.contract import DUCKDB_TYPES, ColumnContract, Contract, Kind
 from aico_lab.etl.views import NEEDED
 
 OnChange = Literal["evolve", "freeze", "ignore"]
-"""How to treat changed tables.
+"""The treatment of changed tables.
 
 'evolve' follows every change, whatever is lost; 'freeze' leaves the tables as they were at the last
 sync; 'ignore' keeps their columns and goes on loading rows: new columns are left out, removed ones
@@ -61,7 +61,7 @@ def check(on_change: str | None) -> None:
     """Validate `on_change`.
 
     Raises:
-        InvalidValue: It is neither None nor one of the modes.
+        InvalidValue: The value is neither None nor one of the modes.
     """
     if on_change not in (None, *get_args(OnChange)):
         raise InvalidValue(
@@ -89,8 +89,8 @@ def plan(
         is_empty: Returns whether a column of a table of the warehouse holds only NULL.
         same_rules: Whether this version of the package made the warehouse; another version may have
             chosen other types for columns, and following those loses nothing.
-        given_up: The names of tables that a person removed or reduced on purpose; following that
-            needs no question.
+        given_up: The names of tables that a person removed or reduced on purpose; following this
+            needs no further choice.
 
     Raises:
         SchemaChanged: Something would be lost, or the changes cannot be ignored.
@@ -139,7 +139,9 @@ def with_needed(contract: Contract) -> Contract:
         for column in contract.columns
     ]
     there = {column.name for column in columns}
-    columns += [Column(n, kind, stored=False) for n, kind in needed.items() if n not in there]
+    columns += [
+        ColumnContract(n, kind, stored=False) for n, kind in needed.items() if n not in there
+    ]
     return replace(contract, columns=tuple(columns))
 
 
@@ -172,7 +174,7 @@ def as_found(contract: Contract, found: Types) -> Contract:
     for name, type_ in found:
         column = live.get(name)
         if column is None:
-            column = of_type(Column(name, "text", stored=False), type_)
+            column = of_type(ColumnContract(name, "text", stored=False), type_)
         elif column.duckdb_type != type_:
             column = of_type(column, type_)
         columns.append(column)
@@ -186,7 +188,7 @@ def as_found(contract: Contract, found: Types) -> Contract:
     return replace(contract, columns=tuple(columns), rowid=rowid)
 
 
-def of_type(column: Column, type_: str) -> Column:
+def of_type(column: ColumnContract, type_: str) -> ColumnContract:
     """Return the column with the kind that has this type in DuckDB."""
     if digits := _DECIMAL.fullmatch(type_):
         return replace(column, kind="decimal", digits=(int(digits[1]), int(digits[2])))

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aico_lab.collector import without_garbage_collector
-from aico_lab.etl.contract import Column, Contract
+from aico_lab.etl.contract import ColumnContract, Contract
 from aico_lab.etl.misfits import REASONS, SHOWN, Misfit, ambiguous, readable, row_key
 from aico_lab.etl.pages import Layout, read_columns, read_layout
 from aico_lab.machine_code import is_available
@@ -52,7 +52,7 @@ EXACT = 2.0**53
 """Below it floating-point numbers represent every integer exactly."""
 
 _MARKS = 60
-"""How many columns have their marks in one integer."""
+"""The number of columns that have their marks in one integer."""
 
 DOES_NOT_FIT = (pa.ArrowException, TypeError, ValueError, OverflowError)
 
@@ -127,7 +127,7 @@ def _names(
 
 
 def plain_names(kind: Kind, values: Sequence[Value]) -> pa.Array | None:
-    """Return texts or integers as they are; None if that is not the name of each of them."""
+    """Return the names of rows whose keys are texts or integers; None if a name is not its key."""
     with contextlib.suppress(pa.ArrowException, TypeError):
         kinds = {*map(type, values)}
         if kinds == {int}:
@@ -185,7 +185,7 @@ def _fetch(
             yield values[:count], values[count:]
 
 
-def holds_only(connection: Connection, table: str, column: Column) -> bool:
+def holds_only(connection: Connection, table: str, column: ColumnContract) -> bool:
     """Return whether every value of a column fits."""
     for (values,), marks in _fetch(connection, Contract(table, (column,), ()), "1", (), ""):
         if any(map(any, marks)) or _convert_or_none(column, values) is None:
@@ -193,7 +193,7 @@ def holds_only(connection: Connection, table: str, column: Column) -> bool:
     return True
 
 
-def _convert_or_none(column: Column, values: Sequence[Value]) -> pa.Array | None:
+def _convert_or_none(column: ColumnContract, values: Sequence[Value]) -> pa.Array | None:
     try:
         return convert(column, values)
     except DOES_NOT_FIT:
@@ -239,7 +239,7 @@ def _refuse_invalid_json(
         raise ValueError("not JSON")
 
 
-def _expression(column: Column) -> str:
+def _expression(column: ColumnContract) -> str:
     """Return SQL that selects a column: texts as bytes, and numbers as they are, not rounded."""
     name = _name(column)
     if column.kind in ("text", "timestamp", "date"):
@@ -255,8 +255,8 @@ def _expression(column: Column) -> str:
     return f"iif(typeof({name}) = 'text', CAST({name} AS BLOB), {name})"
 
 
-def _mark(column: Column, *, is_key: bool) -> str:
-    """Return SQL that is 1 for values whose type cannot be seen in what `_expression` selects."""
+def _mark(column: ColumnContract, *, is_key: bool) -> str:
+    """Return SQL that is 1 for values whose type is lost in the selection by `_expression`."""
     match column.kind:
         case "text" | "timestamp" | "date":
             return f"typeof({_name(column)}) = 'blob'"
@@ -268,7 +268,7 @@ def _mark(column: Column, *, is_key: bool) -> str:
             return f"typeof({_name(column)}) = 'blob'" if is_key else ""
 
 
-def _name(column: Column) -> str:
+def _name(column: ColumnContract) -> str:
     return f't."{column.name}"' if column.stored else "NULL"
 
 
@@ -321,7 +321,7 @@ def _sort_out(
     return _to_batch(contract, fitting), misfits
 
 
-def _unfit(column: Column, values: Sequence[Value], marked: set[int]) -> set[int]:
+def _unfit(column: ColumnContract, values: Sequence[Value], marked: set[int]) -> set[int]:
     """Return the rows whose value does not fit; test one by one only if the whole column fails."""
     try:
         convert(column, [value for row, value in enumerate(values) if row not in marked])
@@ -330,14 +330,14 @@ def _unfit(column: Column, values: Sequence[Value], marked: set[int]) -> set[int
     return marked
 
 
-def _shown(column: Column, value: Value, is_marked: bool) -> str:  # noqa: FBT001
+def _shown(column: ColumnContract, value: Value, is_marked: bool) -> str:  # noqa: FBT001
     """Return the beginning of a value that does not fit; a blob in a text column as a literal."""
     if is_marked and isinstance(value, bytes) and column.kind in _NO_BLOBS:
         return literal(Part(value[:SHOWN], is_blob=True))[:SHOWN]
     return readable(value)[:SHOWN]
 
 
-def convert(column: Column, values: Values) -> pa.Array:
+def convert(column: ColumnContract, values: Values) -> pa.Array:
     """Convert the values of a column to its Arrow type.
 
     Raises:
@@ -367,7 +367,7 @@ def convert(column: Column, values: Values) -> pa.Array:
             return _array(values, column.arrow_type)
 
 
-def _decimals(numbers: pa.Array, column: Column) -> pa.Array:
+def _decimals(numbers: pa.Array, column: ColumnContract) -> pa.Array:
     """Convert floats that are nearest to a decimal number with at most the column's digits."""
     digits, unit = column.digits[0], 10.0 ** column.digits[1]
     scaled = pc.round(pc.multiply(numbers, unit))
@@ -380,7 +380,7 @@ def _decimals(numbers: pa.Array, column: Column) -> pa.Array:
     return numbers.cast(column.arrow_type)
 
 
-def _texts(column: Column, values: Values) -> pa.Array:
+def _texts(column: ColumnContract, values: Values) -> pa.Array:
     """Decode texts.
 
     In columns of any values, numbers become texts with all their digits, and texts that are not
@@ -417,7 +417,7 @@ def _array(values: Values, type_: pa.DataType) -> pa.Array:
     return values if isinstance(values, pa.Array) else pa.array(values, type_)
 
 
-def fits(column: Column, value: Value) -> bool:
+def fits(column: ColumnContract, value: Value) -> bool:
     """Return whether a value can be converted to the type of its column."""
     try:
         convert(column, [value])

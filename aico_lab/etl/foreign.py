@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from aico_lab.etl.foreign_source import Reached, Source
+    from aico_lab.etl.foreign_source import ForeignSource, Reached
     from aico_lab.etl.misfits import Misfit
     from aico_lab.etl.sync import Mode, Progress
     from aico_lab.home import Home
@@ -49,11 +49,11 @@ class LoadResult:
         mode: Whether the table was read whole ('full'), from the watermark on ('increment'), or
             nothing changed ('nothing').
         generation: The generation that readers see now.
-        rows: How many rows are new or have changed.
-        deleted: How many rows were removed, including replaced ones.
-        quarantined: How many of the rows that were read do not fit.
+        rows: The number of rows that are new or have changed.
+        deleted: The number of rows that were removed, including replaced ones.
+        quarantined: The number of rows that were read and do not fit.
         watermark: The highest mark: a number, a time in seconds since 1970, or None.
-        seconds: The duration.
+        seconds: The duration, in seconds.
         warnings: Sentences about the types of the columns.
     """
 
@@ -83,7 +83,7 @@ def load_foreign(
     source_key: str | None = None,
     progress: Progress | None = None,
 ) -> LoadResult:
-    """Bring a table of the warehouse up to date with another file's, and publish a snapshot.
+    """Load a table of another file into the warehouse, and publish a snapshot.
 
     Args:
         home: The lab's folder.
@@ -93,8 +93,8 @@ def load_foreign(
         name: The schema of the warehouse; by default, the file's name without its suffix.
         key_columns: The columns that identify a row; else the primary key, else the row id.
         watermark: The column whose highest value tells which rows are new, or 'rowid'.
-        lag: How far below the watermark to read again: in seconds if the column holds times,
-            whatever its own unit; else in row ids, or in the column's unit.
+        lag: The distance below the watermark from which rows are read again: in seconds for
+            times, whatever the unit of the column; else in the unit of the column.
         deletes: Find the rows that are gone from the table, and remove them.
         full: Read the table whole.
         source_key: The file's key, if it is encrypted.
@@ -105,7 +105,7 @@ def load_foreign(
         SourceError: The file does not exist, or its schema cannot be loaded.
         NeverSynced: There is no warehouse yet.
         SyncBusy: Another process is writing the warehouse.
-        StorageError: A database failed; the warehouse is as it was.
+        StorageError: A database failed; the warehouse is unchanged.
     """
     started = time.perf_counter()
     schema = check_load(file, name, lag)
@@ -148,7 +148,7 @@ def load_foreign(
 class _Load:
     """One load, from one consistent view of the file, inside a transaction of the warehouse."""
 
-    def __init__(self, source: Source, target: ForeignTable, progress: Progress) -> None:
+    def __init__(self, source: ForeignSource, target: ForeignTable, progress: Progress) -> None:
         self._source = source
         self._target = target
         self._progress = progress

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.errors import InvalidValue, SourceUnreadable, UnknownName, did_you_mean
-from aico_lab.etl.contract import Column, Contract, read_contract
+from aico_lab.etl.contract import ColumnContract, Contract, read_contract
 from aico_lab.etl.extract import extract, extract_by_rows, extract_keys
 from aico_lab.etl.marks import of_column, of_row_id
 from aico_lab.etl.settle import settle
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
 
 ROWID: Final = "rowid"
 NAMED: Final = 20
-"""How many tables or columns an error lists at most."""
+"""The maximum number of tables or columns that an error lists."""
 
 Reached = int | float | None
 """The value of a watermark: the highest mark that was read, or None."""
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A table that can be loaded.
+class ForeignSource:
+    """A table of another program's file, ready to be loaded.
 
     Attributes:
-        connection: A connection to its file, inside `snapshot()`.
-        contract: Its contract; the first column is the row id if that is the key.
+        connection: A connection to the file of the table, inside `snapshot()`.
+        contract: The contract of the table; the first column is the row id if that is the key.
         watermark: The column of the marks, or 'rowid'.
         keyed_by_rowid: Whether only the row id identifies a row.
         mark: SQL for the mark of a row.
-        warnings: Sentences about the types of its columns.
+        warnings: Sentences about the types of the columns.
     """
 
     connection: Connection
@@ -104,7 +104,7 @@ class Source:
 
 def read_source(
     connection: Connection, table: str, *, key: Sequence[str] | None, watermark: str
-) -> Source:
+) -> ForeignSource:
     """Return a table with its contract, its key and its marks.
 
     Args:
@@ -136,7 +136,7 @@ def read_source(
         empty = " OR ".join(f'"{column}" IS NULL' for column in chosen)
         _refuse_repeated(connection, name, chosen, f"WHERE {empty}")
     elif rowid:
-        chosen, columns = (rowid,), (Column(rowid, "integer"), *columns)
+        chosen, columns = (rowid,), (ColumnContract(rowid, "integer"), *columns)
     else:
         raise InvalidValue(
             f"{name} has neither a primary key nor a row id: name the columns that identify "
@@ -146,15 +146,15 @@ def read_source(
     by_rowid = not key and not own_key
     if watermark.lower() == ROWID and rowid and ROWID not in names:
         mark = of_row_id(f't."{rowid}"')
-        return Source(connection, contract, ROWID, by_rowid, mark, warnings)
+        return ForeignSource(connection, contract, ROWID, by_rowid, mark, warnings)
     if watermark.lower() == ROWID and ROWID not in names:
         raise InvalidValue(f"{name} has no row id: name a column with --watermark.")
     column = _column(connection, name, names, watermark)
     mark = of_column(connection, name, f't."{column}"')
-    return Source(connection, contract, column, by_rowid, mark, warnings)
+    return ForeignSource(connection, contract, column, by_rowid, mark, warnings)
 
 
-def _columns(connection: Connection, table: str) -> tuple[Column, ...]:
+def _columns(connection: Connection, table: str) -> tuple[ColumnContract, ...]:
     """Return the columns of a table, with types as loose as other programs use them.
 
     A boolean may be a text, and a time may be a number or a text without a zone.
@@ -171,7 +171,7 @@ def _columns(connection: Connection, table: str) -> tuple[Column, ...]:
     )
 
 
-def _holds_numbers(connection: Connection, table: str, column: Column) -> bool:
+def _holds_numbers(connection: Connection, table: str, column: ColumnContract) -> bool:
     """Return whether a column is declared to hold times, and its first value is a number."""
     return column.kind == "timestamp" and bool(
         connection.fetch_one(
@@ -207,7 +207,9 @@ def _list(names: list[str]) -> str:
     return f"{', '.join(names[:NAMED])}{more}" if names else "none at all"
 
 
-def _refuse_unreadable(connection: Connection, table: str, columns: tuple[Column, ...]) -> None:
+def _refuse_unreadable(
+    connection: Connection, table: str, columns: tuple[ColumnContract, ...]
+) -> None:
     if connection.fetch_one("PRAGMA encoding") != ("UTF-8",):
         raise SourceUnreadable(
             f"{connection.path.name} stores its texts as UTF-16: copy its tables into a new "

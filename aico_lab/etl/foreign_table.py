@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """How far a table was read, and how.
+    """The position up to which a table was read.
 
     Attributes:
         column: The watermark column, with its unit.
-        value: Its highest value so far; None if it had no value.
+        value: The highest value of the column so far; None if it had no value.
         key: The columns by which rows were merged.
         file: The file that was read.
     """
@@ -106,7 +106,7 @@ class ForeignTable:
         """Write the staged rows that are new or differ from the table's.
 
         Returns:
-            How many rows were written, and how many of the table they replaced.
+            The number of rows written, and the number of rows of the table that they replaced.
         """
         same = " AND ".join(
             f'i."{column.name}" IS NOT DISTINCT FROM t."{column.name}"'
@@ -155,7 +155,7 @@ class ForeignTable:
         """Replace the misfits in quarantine of all keys staged as `window`.
 
         Returns:
-            Whether that changed the quarantine, and how many rows were removed from the table
+            Whether the quarantine changed, and the number of rows that were removed from the table
             because they do not fit any more.
         """
         of_window = "table_name = ? AND row_key IN (SELECT row_key FROM temp.window_texts)"
@@ -180,7 +180,7 @@ class ForeignTable:
         """Remove all rows, also in quarantine, whose keys are not staged as `present`.
 
         Returns:
-            How many rows were removed.
+            The number of removed rows.
         """
         return self._count(
             f"DELETE FROM {self._name} AS t "

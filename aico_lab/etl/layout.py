@@ -1,8 +1,8 @@
 """Find and remove folders in the place of the warehouse's files, and files in place of folders.
 
-This package never makes them, but a restored backup or another program may. The warehouse can be
-made anew from the primary database, so they may be removed. An ordinary sync removes only those in
-the place of notes; a full sync removes all.
+This package never makes them, but a restored backup or another program may put such files and
+folders there. They may be removed, since the warehouse can be made anew from the primary database.
+An ordinary sync removes only those in the place of notes; a full sync removes all.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ def clear_misplaced(home: Home, *, full: bool) -> None:
         full: Remove all of them, not only those in the place of notes.
 
     Raises:
-        CorruptDatabase: There is one that is not in the place of a note, and `full` is False.
-        HomeNotWritable: One cannot be removed.
+        CorruptDatabase: A misplaced file or folder is not in the place of a note, and `full` is
+            False.
+        HomeNotWritable: A misplaced file or folder cannot be removed.
     """
     for path in _misplaced(home):
         if not full and path.name not in _NOTES:

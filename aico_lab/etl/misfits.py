@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from aico_lab.etl.contract import Kind
 
 SHOWN: Final = 200
-"""How many characters of a value that does not fit are kept, to recognise it by."""
+"""The number of characters that are kept of a value that does not fit."""
 
 NAMING: Final = "literals of SQL"
-"""How quarantine names rows; a quarantine with another naming is filled anew."""
+"""The form of the names of rows in quarantine; a quarantine with other names is filled anew."""
 
 REASONS: Final[dict[Kind, str]] = {
     "integer": "is not an integer",

@@ -101,7 +101,7 @@ def read_columns(
     Args:
         connection: The primary database, inside the `snapshot()` in which the layout was read.
         contract: The table.
-        layout: Its layout in the file.
+        layout: The layout of the table in the file.
 
     Yields:
         The columns as they are stored (texts as bytes) and the row ids of the decoded rows, and the
@@ -149,4 +149,4 @@ def _fetch(connection: Connection, numbers: Sequence[int]) -> list[bytes]:
 
 def damaged(what: str) -> CorruptDatabase:
     """Return the error for pages that do not have the expected format."""
-    return CorruptDatabase(f"{what} is damaged in its database: restore that from a backup.")
+    return CorruptDatabase(f"{what} is damaged: restore the database from a backup.")

@@ -1,4 +1,4 @@
-"""Gather extracted rows into portions for DuckDB, in another thread while it inserts the last."""
+"""Gather extracted rows into portions for DuckDB, each while the one before is inserted."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def portions(
     """Gather rows into portions to insert, each made while the one before is being inserted.
 
     Args:
-        contract: Their table.
+        contract: The contract of their table.
         extracted: The rows that fit, and those that do not.
     """
     return _ahead(_portions(contract, extracted))

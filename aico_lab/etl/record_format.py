@@ -55,7 +55,7 @@ def decode(
 
     Args:
         content: The bytes of the pages, one after the other.
-        contract: Their table.
+        contract: The contract of their table.
         layout: The layout of the table in its file.
 
     Returns:

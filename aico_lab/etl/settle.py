@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.etl.contract import Column, Contract
+    from aico_lab.etl.contract import ColumnContract, Contract
 
 _DECIMAL = re.compile(r"(?:DECIMAL|NUMERIC|NUMBER|DEC)\s*\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)")
 _PROMISES = re.compile("DEC|NUM|MONEY|CURRENCY|DATE|TIMESTAMP|BOOL|BLOB")
@@ -71,7 +71,7 @@ def settle(connection: Connection, contract: Contract) -> tuple[Contract, list[s
         connection.fetch_all("SELECT name, upper(type) FROM pragma_table_xinfo(?)",
                              [contract.table])
     )  # fmt: skip
-    settled: dict[str, Column] = {}
+    settled: dict[str, ColumnContract] = {}
     warnings = []
     for column in loose:
         type_ = declared[column.name]
@@ -125,8 +125,8 @@ def _all(found: _Found) -> float:
 
 
 def _candidates(
-    column: Column, declared: str, digits: tuple[int, int] | None, found: _Found
-) -> Iterator[Column]:
+    column: ColumnContract, declared: str, digits: tuple[int, int] | None, found: _Found
+) -> Iterator[ColumnContract]:
     """Yield the column with each kind that may hold all values without loss, narrowest first."""
     if not _all(found):
         yield _declared(column, declared, digits)
@@ -143,8 +143,8 @@ def _candidates(
 
 
 def _of_numbers(
-    column: Column, declared: str, digits: tuple[int, int] | None, found: _Found
-) -> Iterator[Column]:
+    column: ColumnContract, declared: str, digits: tuple[int, int] | None, found: _Found
+) -> Iterator[ColumnContract]:
     low, high = found.low or 0, found.high or 0
     if declared.startswith("BOOL"):
         yield replace(column, kind="boolean")
@@ -161,7 +161,9 @@ def _of_numbers(
         yield replace(column, kind="real")
 
 
-def _declared(column: Column, declared: str, digits: tuple[int, int] | None) -> Column:
+def _declared(
+    column: ColumnContract, declared: str, digits: tuple[int, int] | None
+) -> ColumnContract:
     """Return an empty column with the kind of its declared type."""
     if digits:
         return replace(column, kind="decimal", digits=digits)

@@ -43,13 +43,13 @@ if TYPE_CHECKING:
     from aico_lab.home import Home
 
 KEPT = 3
-"""How many generations are kept, besides pinned ones."""
+"""The number of generations that are kept, besides pinned ones."""
 
 CHECKSUMS = "checksums"
 """The file, beside the folder of snapshots, with the checksums of their files."""
 
 NOTE = "published"
-"""The file that tells a sync what the newest snapshot holds, so that it may have nothing to do."""
+"""The file that describes the newest snapshot, by which a sync notices that nothing changed."""
 
 
 def published(folder: Path) -> dict[int, Path]:
@@ -121,7 +121,7 @@ def publish(
         writer: The writer's file; its write-ahead log, if there is one, lies beside it.
         folder: The folder of snapshots.
         generation: The number of the new generation.
-        read: Reads a file whole, and raises StorageError if it cannot.
+        read: A function that reads a file whole, and raises StorageError if the file is damaged.
         link: Whether the new snapshot may share the file of an earlier one.
 
     Returns:
@@ -203,7 +203,7 @@ def _check_log(snapshot: Path) -> None:
 def _check_content(connection: duckdb.DuckDBPyConnection, generation: int) -> None:
     """Close the connection and raise CorruptDatabase if a snapshot holds another generation.
 
-    Without its log, or with one that was cut off, a snapshot opens, and holds an older one.
+    A snapshot whose log is missing or cut off can be opened, but holds an older generation.
     """
     try:
         with translated("The snapshot"):
@@ -378,7 +378,9 @@ class Reader:
                 check_statements(connection, query)
             refuse_lost_results(connection, query)
             relation = connection.sql(query, params=parameters)
-        return None if relation is None else Relation(relation, "The snapshot")
+        if relation is None:
+            return None
+        return Relation(relation, "The snapshot", timezone=self._timezone)
 
     def connection(self) -> duckdb.DuckDBPyConnection:
         """Return a connection to the snapshot; connections to older ones stay open in results."""

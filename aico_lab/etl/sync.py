@@ -65,7 +65,7 @@ class SyncResult:
         rows: Rows written.
         deleted: Rows removed, including replaced ones.
         quarantined: Rows set aside because they do not fit.
-        seconds: The duration.
+        seconds: The duration, in seconds.
         unexplained: Rows set aside when their table was read whole, although they fitted before and
             the feed recorded no change of them since.
         warnings: Sentences about the types of columns, and about vectors made anew.
@@ -108,11 +108,11 @@ def sync(
         progress: Called after every portion of rows.
 
     Raises:
-        InvalidValue: `on_change` is none of the modes.
+        InvalidValue: `on_change` is not one of the modes.
         SchemaChanged: The warehouse would lose something and `on_change` is None, or changes cannot
             be ignored.
         SyncBusy: Another process is syncing this home.
-        StorageError: A database failed; the warehouse is as it was.
+        StorageError: A database failed; the warehouse is unchanged.
     """
     started = time.perf_counter()
     evolution.check(on_change)
@@ -156,7 +156,7 @@ def _sync(
             _note(home, generation, state)
 
     with publishing(home, key, link=not full, then=note) as (warehouse, published):
-        run = _Run(primary, warehouse, progress)
+        run = _SyncRun(primary, warehouse, progress)
         damaged = published > 0 and not snapshots.is_sound(home.snapshots, published)
         with primary.snapshot():
             mode, target = run.load(
@@ -291,7 +291,7 @@ def _busy(who: str) -> SyncBusy:
     return SyncBusy(f"The warehouse is being written by {who}: try again when it is done.")
 
 
-class _Run:
+class _SyncRun:
     """One sync, from one consistent view of the primary database."""
 
     def __init__(self, primary: Connection, warehouse: Warehouse, progress: Progress) -> None:

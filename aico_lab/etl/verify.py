@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from aico_lab.etl.snapshots import Reader
 
 NAMED: Final = 20
-"""How many differing rows are named at most."""
+"""The maximum number of differing rows that are named."""
 
 BATCH_ROWS: Final = 50_000
 
@@ -52,7 +52,7 @@ class Difference:
     """A row that is not the same in both databases.
 
     Attributes:
-        key: Its key; several columns are a JSON array.
+        key: The key of the row; several columns are a JSON array.
         found_in: 'both', 'primary' or 'warehouse'.
         columns: The columns that differ, if the row is in both or is a misfit in only one.
     """
@@ -78,10 +78,10 @@ class TableProof:
         quarantined: The number of rows that do not fit, and of rows in quarantine.
         digests: The digests of each column in the primary database and in the warehouse.
         pending: The number of rows that changed since the snapshot, which were left out.
-        differing: How many rows differ.
+        differing: The number of rows that differ.
         differences: The first rows that differ.
-        unexplained: How many rows are in quarantine although they fitted before and the feed
-            recorded no change of them.
+        unexplained: The number of rows that are in quarantine although they fitted before and
+            the feed recorded no change of them.
     """
 
     ok: bool
@@ -306,7 +306,7 @@ class _Comparison:
         return key, np.array([_mix(key, _hash(rows[name])) for name in self._common])
 
     def _differences(self) -> tuple[int, list[Difference]]:
-        """Compare the rows by a hash of each; return how many differ, and the first of them."""
+        """Compare the rows by hashes; return the number that differ, and the first of them."""
         here, there = (self._by_row(f) for f in (self._in_primary(), self._in_warehouse()))
         differing = here.join(there, on="key", how="full", coalesce=True).filter(
             pl.col("sum").ne_missing(pl.col("sum_right"))

@@ -77,7 +77,7 @@ class Warehouse:
 
     @contextmanager
     def memory(self, limit: str) -> Iterator[None]:
-        """Let DuckDB use so much memory inside the block."""
+        """Let DuckDB use at most `limit` of memory, such as '1GB', inside the block."""
         row = self.connection.execute("SELECT current_setting('memory_limit')").fetchone()
         self.connection.execute(f"SET memory_limit = '{limit}'")
         yield
@@ -161,13 +161,13 @@ class Warehouse:
         """Remove rows by their keys, from the table and from quarantine.
 
         Args:
-            contract: Their table.
+            contract: The contract of their table.
             gone_keys: The keys, as `changed_keys` returns them.
             present: Some of the current rows of the primary database with these keys.
             messages: Notes the rows before they are removed, if they are messages.
 
         Returns:
-            How many rows were removed from both.
+            The number of rows that were removed from both.
         """
         table = f'raw."{contract.table}"'
         deleted = 0
@@ -195,7 +195,7 @@ class Warehouse:
         return deleted + self.release(contract.table, "IN (SELECT row_key FROM rows)", gone_keys)
 
     def release(self, table: str, condition: str, rows: pa.Table | None = None) -> int:
-        """Remove rows of a table from quarantine, by a condition on `row_key`; return how many."""
+        """Remove a table's rows from quarantine by a condition on `row_key`; return the number."""
         found = duckdb_adapter.execute_with(
             self.connection,
             f"DELETE FROM quarantine.misfits WHERE table_name = ? AND row_key {condition} "

@@ -28,7 +28,7 @@ class WriterFile:
         return _state(self.path) != self._opened
 
     def is_same_as(self, snapshot: Path) -> bool:
-        """Return whether the file is still what a snapshot was copied from."""
+        """Return whether a snapshot is a copy of the present content of the file."""
         return _state(self.path) == _state(snapshot)
 
     def copy(self, target: Path, *, same_as: Path | None) -> None:

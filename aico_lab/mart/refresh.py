@@ -56,7 +56,7 @@ MEMORY_LIMIT: Final = "150MB"
 """Memory that DuckDB may use for joins over all messages of a large home; it spills the rest."""
 
 BATCH = 120_000
-"""About how many messages are placed at a time, so that memory does not grow with all of them."""
+"""The approximate number of messages placed at a time, which bounds the memory."""
 
 
 class Changes:
@@ -84,7 +84,7 @@ class Changes:
             execute_with(self._connection, statements.NOTE_ADDED, rows=rows)
 
     def note_removed(self, rows: pa.Table) -> None:
-        """Note rows as they were before; `PLACED_BY` are the columns that are needed."""
+        """Note the former state of changed or removed rows; `PLACED_BY` are the needed columns."""
         self._begin()
         execute_with(self._connection, statements.NOTE_REMOVED, rows=rows)
 

@@ -152,7 +152,7 @@ MESSAGES_TO_PLACE: Final = f"""CREATE OR REPLACE TEMP TABLE messages_to_place AS
         id, conversation_id, user_id, role, timestamp, response_time, channel_id, sentiment_score
     FROM raw.messages JOIN batch_conversations USING (conversation_id)
     WHERE role <> 'system' AND epoch_ms(timestamp) >= since_ms AND since_ms < {NEVER}"""
-"""None of a conversation whose messages were merely edited; its messages are not even read."""
+"""The messages to place; of a conversation whose messages were merely edited, none is read."""
 
 OLD_ROWS: Final = """CREATE OR REPLACE TEMP TABLE old_rows AS
     SELECT m.rowid AS row, m.*

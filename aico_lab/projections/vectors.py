@@ -108,7 +108,7 @@ def _project(
     with adapter.connect() as store, primary.snapshot():
         target = feed.head(primary)
         cursor = _cursor(store.state)
-        run = _Run(primary, store, encoder)
+        run = _Projecting(primary, store, encoder)
         if full or cursor is None or not feed.continues(primary, cursor):
             run.rebuild()
         else:
@@ -152,7 +152,7 @@ class _Memory:
         return self.memory_id, self.user_id
 
 
-class _Run:
+class _Projecting:
     """One projection, from one consistent view of the primary database."""
 
     def __init__(self, primary: Connection, store: ChromaConnection, encoder: Encoder) -> None:

@@ -57,7 +57,7 @@ def import_jsonschema() -> None:
 
 
 def end_with_parent() -> None:
-    """Have this process killed when its parent ends; exit at once if the parent has ended."""
+    """Make the system kill this process when its parent ends; exit if the parent has ended."""
     if sys.platform == "win32":  # ipykernel waits for the parent's handle there
         return
     if sys.platform == "linux":

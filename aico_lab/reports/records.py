@@ -51,6 +51,7 @@ class ReportRun:
         started_at: The start, in UTC, ISO 8601.
         finished_at: The end, in UTC, ISO 8601, or None.
         error: The reason of a failure, or None.
+        html: The path of the HTML page, whether or not the run got that far.
     """
 
     run_id: str
@@ -61,6 +62,7 @@ class ReportRun:
     started_at: str
     finished_at: str | None
     error: str | None
+    html: Path | None = None
 
 
 def page_of(home: Home, run: ReportRun) -> Path:

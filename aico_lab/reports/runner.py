@@ -271,7 +271,7 @@ def _put_on_top(node: nbformat.NotebookNode, sentence: str) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress warnings and log lines of libraries; errors contain what matters."""
+    """Suppress warnings and log lines of libraries, which repeat or precede errors."""
     loggers = [logging.getLogger(name) for name in _CHATTY]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

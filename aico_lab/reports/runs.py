@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import secrets
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -162,7 +163,27 @@ class Reports:
     def list(self, name: str | None = None) -> list[ReportRun]:
         """Return the runs of one report, or of all, newest first."""
         clear_up(self._storage.primary, self._storage.home)
-        return read_runs(self._storage.primary, name)
+        runs = read_runs(self._storage.primary, name)
+        return [replace(run, html=self.page(run)) for run in runs]
+
+    def show(self, name: str | Path) -> ReportRun:
+        """Return a run: its parameters, its status and the path of its page.
+
+        Args:
+            name: The name or path of a notebook, for its newest run; or the id of a run.
+
+        Raises:
+            UnknownName: There is no such run.
+        """
+        name = str(name)
+        named = Path(name).stem if name.endswith(_SUFFIX) else name
+        runs = self.list()
+        for run in runs:
+            if named in (run.report, run.run_id):
+                return run
+        there = {run.report for run in runs}
+        end = did_you_mean(name, there, ": see `aico-lab report list`.")
+        raise UnknownName(f"There is no run of {name!r}{end}")
 
     def page(self, run: ReportRun) -> Path:
         """Return the path of a run's HTML page, whether or not the file exists."""
@@ -170,4 +191,7 @@ class Reports:
 
     def __repr__(self) -> str:
         names = ", ".join(notebooks(self._storage.home))
-        return f"<Reports: .run(NAME) runs one of {names}; .list() returns the runs>"
+        return (
+            f"<Reports: .run(NAME) runs one of {names}; .list() returns the runs, "
+            ".show(NAME) the newest run>"
+        )

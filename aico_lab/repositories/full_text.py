@@ -48,7 +48,7 @@ async def empty_index(dal: DataAccessLayer) -> None:
     """Remove everything from the index; the next search fills it again.
 
     A deleted message is not found any more, but its words stay in the (encrypted) pages of the
-    index until those are merged. So call this, too, to erase messages.
+    index until the pages are merged. To erase messages, delete them and empty the index.
 
     Args:
         dal: The primary database.

@@ -75,7 +75,7 @@ class InMemoryDatabase:
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        """Commit what this task does inside, or roll it back when an exception leaves; nests."""
+        """Commit the work of this task in the block, or roll it back on an exception; nests."""
         if self._is_mine():
             before = self._working.copied()
             try:

@@ -27,7 +27,7 @@ class SchemaObject:
 
     Attributes:
         table: The table that it belongs to; its own name for a table or view.
-        sql: Its normalised definition.
+        sql: The normalised definition of the object.
     """
 
     table: str

@@ -281,7 +281,7 @@ def acknowledge(connection: Connection, consumer: str, seq: int) -> None:
 
 
 def try_to_acknowledge(connection: Connection, consumer: str, seq: int) -> None:
-    """Do the same, or nothing if another connection writes for longer than `PATIENCE`."""
+    """Acknowledge changes, unless another connection writes for longer than `PATIENCE`."""
     patience, connection.busy_timeout = connection.busy_timeout, PATIENCE
     try:
         with contextlib.suppress(DatabaseLocked):

@@ -170,7 +170,7 @@ class SchemaRegistry:
         """
         schema = self[plugin_name]
         if schema.kind != "plugin":
-            raise UnknownName(f"{plugin_name!r} is not a plugin: name one.")
+            raise UnknownName(f"{plugin_name!r} is not a plugin: see `aico-lab schema status`.")
         self._apply([schema], connection)
         return schema.newest
 
@@ -193,7 +193,9 @@ class SchemaRegistry:
         """
         with exclusive(connection):
             if current_versions(connection).get(plugin_name, ("core", 0))[0] != "plugin":
-                raise UnknownName(f"No plugin named {plugin_name!r} is active.")
+                raise UnknownName(
+                    f"No plugin named {plugin_name!r} is active: see `aico-lab schema status`."
+                )
             others = [schema for schema in self if schema.name != plugin_name]
             with Migration(connection, others) as migration:
                 return migration.remove(plugin_name)

@@ -130,9 +130,9 @@ def applied_checksums(connection: Connection) -> dict[tuple[str, int], str]:
 
 
 def given_up(connection: Connection, tables: Iterable[str]) -> set[str]:
-    """Return those of some tables from which a person removed something on purpose.
+    """Return the tables, among some, of plugins that a person deactivated or rolled back.
 
-    These are the tables of plugins that were deactivated or rolled back, and not upgraded since.
+    Tables of plugins that were upgraded since are not among them.
     """
     current = current_versions(connection)
     if not current:

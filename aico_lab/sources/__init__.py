@@ -48,7 +48,7 @@ class Source:
     """A kind of input.
 
     Attributes:
-        name: Its name on the command line.
+        name: The name of the source on the command line.
         description: A description in one line.
         module: The full name of the module that reads it.
         needs_path: Whether it reads a file that the user names.

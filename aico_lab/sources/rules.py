@@ -149,7 +149,9 @@ def to_timestamp(value: object) -> str:
     match = _TIMESTAMP.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         if isinstance(value, str) and _DATE.fullmatch(value):
-            raise NotAMessageError("timestamp is a date without a time")
+            raise NotAMessageError(
+                "timestamp is a date without a time: add one, such as 2024-05-01T00:00:00Z"
+            )
         raise NotAMessageError(
             "timestamp is not an ISO 8601 date and time such as 2024-05-01T12:30:00Z"
         )

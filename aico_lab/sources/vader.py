@@ -39,7 +39,8 @@ class _Token:
 
     Attributes:
         lower: The word in lower case, without surrounding punctuation.
-        value: Its value in the lexicon; None if it has none, or only modifies other words.
+        value: The value of the word in the lexicon; None if the word is not there, or only
+            modifies other words.
         in_lexicon: Whether it is in the lexicon.
         boost: How much it strengthens (above 0) or weakens the words after it.
         negates: Whether it negates the words after it.

@@ -217,5 +217,5 @@ def _check_names(connection: duckdb.DuckDBPyConnection, filters: Filters) -> Non
                 what = column.removesuffix("_id")
                 raise UnknownName(
                     f"No message has the {what} {name!r}: "
-                    f'`aico-lab sql "SELECT DISTINCT {column} FROM mart.messages"` names all.'
+                    f'`aico-lab sql "SELECT DISTINCT {column} FROM mart.messages"` lists all.'
                 )

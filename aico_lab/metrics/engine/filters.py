@@ -129,7 +129,7 @@ def _start(given: Moment, zone: ZoneInfo, recent_ms: int) -> int:
     if back := _counts_back(given):
         number, unit = int(back[1]), back[2]
         if number == 0:
-            raise InvalidValue(f"since={given!r} goes back by nothing: use at least 1{unit}.")
+            raise InvalidValue(f"since={given!r} is a span of length 0: use at least 1{unit}.")
         if unit == "h":
             return recent_ms - number * MS_PER_HOUR
         last_day = to_local(recent_ms, zone).date()

@@ -147,7 +147,7 @@ class Metric:
         question: The question.
         definition: The definition, from the docstring.
         source: The paper or document of the definition.
-        parameters: Its parameters, besides the filters.
+        parameters: The parameters of the metric, besides the filters.
         columns: The columns of the answer.
         role: The effect of the filter `role`.
         people: The column that counts the people of a row.

@@ -182,7 +182,7 @@ def axis(answer: Answer, unit: Unit, column: str = "start") -> alt.X:
     encoding = alt.X(f"{column}:T", title=f"{name} ({answer.filters.timezone}{cut})")
     pattern = "%b" if unit == "month" else "%-d %b"
     lines = f"[timeFormat(datum.value, '{pattern}'), timeFormat(datum.value, '%Y')]"
-    days = ticks(answer.pl()["start"].tail(DRAWN).to_list(), unit)
+    days = ticks(answer.pl()["start"].drop_nulls().tail(DRAWN).to_list(), unit)
     if not days or days[0].year < _OLDEST:
         return encoding.axis(labelExpr=lines, labelAngle=0, labelOverlap=True, tickCount=_TICKS)
     values = [alt.DateTime(year=day.year, month=day.month, date=day.day) for day in days]

@@ -1,4 +1,4 @@
-"""Whose a conversation is."""
+"""The person of a conversation."""
 
 from __future__ import annotations
 

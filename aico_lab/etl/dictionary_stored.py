@@ -1,0 +1,291 @@
+"""The data dictionary of `raw`, `quarantine` and `meta`: copied tables, and records of syncs.
+
+A test compares the names and types with those of a snapshot.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aico_lab.etl.dictionary import Field, Table
+
+_TEXT, _WHOLE, _NUMBER, _TRUTH, _BYTES = "VARCHAR", "BIGINT", "DOUBLE", "BOOLEAN", "BLOB"
+_TIME: Final = "TIMESTAMP WITH TIME ZONE"
+
+_METADATA: Final = Field(
+    "metadata", _TEXT, "further facts, as a JSON object; NULL if there are none"
+)
+_CHANNEL: Final = Field("channel_id", _TEXT, "id of the channel")
+_PERSON: Final = Field("user_id", _TEXT, "id of the person")
+_UPDATED: Final = Field("updated_at", _TIME, "when the row was last changed")
+_PREFERENCE: Final = Field("preference_key", _TEXT, "the preference's name")
+_LABEL: Final = Field(
+    "table_name", _TEXT, "the table; with its schema if it was copied from another file"
+)
+_ROW_KEY: Final = Field(
+    "row_key",
+    _TEXT,
+    "the row's key: text as it is, other values as SQL literals, several columns as a JSON array",
+)
+_GENERATION: Final = Field("generation", _WHOLE, "number of the snapshot")
+
+RAW: Final = (
+    Table(
+        "raw.users",
+        "a person",
+        (
+            Field("user_id", _TEXT, "the person's id"),
+            Field("name", _TEXT, "the person's name; NULL if unknown"),
+            Field("created_at", _TIME, "when the person was stored"),
+            _METADATA,
+        ),
+    ),
+    Table(
+        "raw.user_profiles",
+        "the profile of a person, as the companion knows it",
+        (_PERSON, Field("profile", _TEXT, "the profile, as a JSON object"), _UPDATED),
+    ),
+    Table(
+        "raw.preferences",
+        "a present preference of a person",
+        (_PERSON, _PREFERENCE, Field("value", _TEXT, "the preference's value, as JSON"), _UPDATED),
+    ),
+    Table(
+        "raw.preference_changes",
+        "a change of a person's preference",
+        (
+            Field("change_id", _WHOLE, "number of the change, in order of the changes"),
+            _PERSON,
+            _PREFERENCE,
+            Field("old_value", _TEXT, "the value before, as JSON; NULL if there was none"),
+            Field("value", _TEXT, "the value after, as JSON; NULL if the preference was removed"),
+            Field("changed_at", _TIME, "when the preference was changed"),
+        ),
+    ),
+    Table(
+        "raw.relationships",
+        "a relationship of a person with somebody",
+        (
+            Field("relationship_id", _TEXT, "the relationship's id"),
+            _PERSON,
+            Field("other", _TEXT, "the other person's name"),
+            Field("kind", _TEXT, "the role of the other person, such as 'sister'"),
+            Field("strength", _NUMBER, "strength of the relationship, 0 to 1; NULL if unknown"),
+            Field("notes", _TEXT, "notes on the relationship; NULL if there are none"),
+            _UPDATED,
+        ),
+    ),
+    Table(
+        "raw.channels",
+        "a channel, in which conversations take place",
+        (
+            Field("channel_id", _TEXT, "the channel's id"),
+            Field("name", _TEXT, "the channel's name; NULL if it has none"),
+            Field("kind", _TEXT, "the kind of channel, such as 'direct'"),
+            Field(
+                "created_at", _TIME, "when the channel was created, or its first message written"
+            ),
+            Field("last_active", _TIME, "when the channel's last message was written"),
+            Field("message_count", _WHOLE, "number of the channel's messages"),
+            _METADATA,
+        ),
+    ),
+    Table(
+        "raw.messages",
+        "a message, as it was imported or stored",
+        (
+            Field("id", _WHOLE, "number of the message, in order of arrival"),
+            Field("message_id", _TEXT, "the message's id"),
+            _CHANNEL,
+            Field("conversation_id", _TEXT, "the conversation's id"),
+            Field(
+                "user_id", _TEXT, "id of the person whom the source names; NULL if it names none"
+            ),
+            Field(
+                "role",
+                _TEXT,
+                "the side that wrote: 'user', 'assistant' (the companion) or 'system'",
+            ),
+            Field("content", _TEXT, "the text of the message"),
+            Field("timestamp", _TIME, "when the message was written"),
+            Field(
+                "sentiment_score",
+                _NUMBER,
+                "sentiment of the message, from -1 (negative) to 1 (positive); NULL without score",
+            ),
+            Field(
+                "sentiment_source",
+                _TEXT,
+                "origin of the score: 'given', or VADER's version such as 'vader-3.3.2-2'; or the "
+                "reason why there is no score, such as 'language:de'",
+            ),
+            Field("response_time", _NUMBER, "response time that the source recorded", "s"),
+            Field("reply_to", _TEXT, "id of the answered message; NULL if the source names none"),
+            _METADATA,
+        ),
+    ),
+    Table(
+        "raw.conversation_segments",
+        "a segment of a channel's messages",
+        (
+            Field("segment_id", _TEXT, "the segment's id"),
+            _CHANNEL,
+            Field("started_at", _TIME, "when the segment's first message was written"),
+            Field("ended_at", _TIME, "when the segment's last message was written"),
+            Field("summary", _TEXT, "a summary of the segment; NULL if there is none"),
+            _METADATA,
+        ),
+    ),
+    Table(
+        "raw.segment_messages",
+        "the membership of a message in a segment",
+        (
+            Field("segment_id", _TEXT, "id of the segment"),
+            Field("message_id", _TEXT, "id of the message"),
+            Field("position", _WHOLE, "place of the message in the segment, from 0"),
+        ),
+    ),
+    Table(
+        "raw.embeddings",
+        "a vector of a message or a segment",
+        (
+            Field("embedding_id", _TEXT, "the vector's id"),
+            Field("message_id", _TEXT, "id of the message; NULL if the vector is a segment's"),
+            Field("segment_id", _TEXT, "id of the segment; NULL if the vector is a message's"),
+            Field("model", _TEXT, "the model that made the vector"),
+            Field("vector", _BYTES, "256 numbers of 32 bits, little-endian"),
+            Field("created_at", _TIME, "when the vector was made"),
+        ),
+    ),
+    Table(
+        "raw.memories",
+        "a memory that the companion has of a person",
+        (
+            Field("memory_id", _TEXT, "the memory's id"),
+            _PERSON,
+            Field("content", _TEXT, "the text of the memory"),
+            Field("memory_type", _TEXT, "the kind of memory, such as 'episodic'"),
+            Field("importance", _NUMBER, "importance of the memory, from 0 to 1"),
+            Field("created_at", _TIME, "when the memory was made"),
+            _METADATA,
+        ),
+    ),
+    Table(
+        "raw.personality_profiles",
+        "a version of the companion's personality",
+        (
+            Field("profile_id", _TEXT, "the version's id"),
+            Field(
+                "user_id",
+                _TEXT,
+                "id of the person for whom the version is made; NULL if it is for everybody",
+            ),
+            Field("version", _WHOLE, "the version's number"),
+            Field("traits", _TEXT, "values of traits by name, as a JSON object"),
+            Field("active_from", _TIME, "when the version became active"),
+            Field("active_until", _TIME, "when the version ended; NULL while it is active"),
+        ),
+    ),
+    Table(
+        "raw.feedback_events",
+        "feedback of a person on a message or a conversation",
+        (
+            Field("event_id", _TEXT, "the event's id"),
+            Field("user_id", _TEXT, "id of the person who gave the feedback; NULL if unknown"),
+            Field("conversation_id", _TEXT, "id of the conversation; NULL if unknown"),
+            Field(
+                "message_id",
+                _TEXT,
+                "id of the rated message; NULL if the whole conversation is rated",
+            ),
+            Field("kind", _TEXT, "the kind of feedback, such as 'rating'"),
+            Field("name", _TEXT, "the rated quality, such as 'witty'"),
+            Field("value", _NUMBER, "the rating, on the source's own scale"),
+            Field("timestamp", _TIME, "when the feedback was given"),
+            _METADATA,
+        ),
+    ),
+    Table(
+        "raw.devices",
+        "a device that may hold a copy of the home",
+        (
+            Field("device_id", _TEXT, "the device's id"),
+            Field("name", _TEXT, "the device's name"),
+            Field("public_key", _TEXT, "the device's public key"),
+            Field("trusted", _TRUTH, "whether the device is trusted"),
+            Field("added_at", _TIME, "when the device was added"),
+            Field("last_seen_at", _TIME, "when the device was last seen; NULL if never"),
+        ),
+    ),
+)
+"""The tables that every sync copies from the primary database."""
+
+QUARANTINE: Final = (
+    Table(
+        "quarantine.misfits",
+        "a value that does not fit the type of its column; its row is in no other table",
+        (
+            _LABEL,
+            _ROW_KEY,
+            Field("column_name", _TEXT, "the column"),
+            Field("reason", _TEXT, "why the value does not fit"),
+            Field("value", _TEXT, "the beginning of the value"),
+        ),
+    ),
+    Table(
+        "quarantine.unexplained",
+        "a row that ceased to fit without a recorded change, until `sync --acknowledge`",
+        (
+            _LABEL,
+            _ROW_KEY,
+            Field("generation", _WHOLE, "number of the first snapshot in which it did not fit"),
+        ),
+    ),
+)
+
+META: Final = (
+    Table(
+        "meta.state",
+        "the one row about the snapshot as a whole",
+        (
+            _GENERATION,
+            Field("database_id", _TEXT, "id of the primary database"),
+            Field("seq", _WHOLE, "number of the last change that was read from the change feed"),
+            Field(
+                "anchor", _TEXT, "content of that change, by which a restored database is noticed"
+            ),
+            Field("synced_at", _TIME, "when the last sync with changes ended"),
+        ),
+    ),
+    Table(
+        "meta.runs",
+        "a sync or a load that changed the warehouse",
+        (
+            Field("generation", _WHOLE, "number of the snapshot that it published"),
+            Field("mode", _TEXT, "the kind of run, such as 'full', 'increment' or 'load full'"),
+            Field("finished_at", _TIME, "when the run ended"),
+            Field("seconds", _NUMBER, "duration of the run", "s"),
+            Field("changes", _TEXT, "number of rows written and removed by table, as JSON"),
+        ),
+    ),
+    Table(
+        "meta.frozen",
+        "a table that is left unchanged, by `sync --on-change freeze`",
+        (Field("table_name", _TEXT, "the table"),),
+    ),
+    Table(
+        "meta.watermarks",
+        "a table that `load` copied from another file",
+        (
+            Field("source", _TEXT, "the schema of the copy"),
+            Field("table", _TEXT, "the name of the table and of its copy"),
+            Field("column", _TEXT, "the watermark column"),
+            Field("value", _TEXT, "the highest value of the watermark that was read, as JSON"),
+            Field("key_columns", _TEXT, "the columns by which rows are merged, as a JSON array"),
+            Field("file", _TEXT, "path of the file"),
+            Field("loaded_at", _TIME, "when the table was last loaded"),
+        ),
+    ),
+)
+
+STORED: Final = (*RAW, *QUARANTINE, *META)
