@@ -51,7 +51,8 @@ def charts(path: Path) -> dict[str, list[dict[str, Any]]]:
     for text in html(path):
         if match := re.search(r'<script type="application/json">(.*?)</script>', text, re.DOTALL):
             specification = json.loads(match[1])
-            question = specification["title"]["subtitle"][0]
+            asked = re.search(r'class="aico-lab-question">(.*?)</span>', text)
+            question = unescape(asked[1]) if asked else ""
             found[question] = [row for rows in specification["datasets"].values() for row in rows]
     return found
 

@@ -14,6 +14,8 @@ Altair takes a second to import, so it is imported only when something is drawn.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -70,6 +72,12 @@ NAME: Final = "aico_lab"
 
 _FOLDER: Final = Path(__file__).parent
 
+_BUNDLE: Final = """
+import sys, vl_convert
+snippet = sys.stdin.buffer.read().decode()
+sys.stdout.buffer.write(vl_convert.javascript_bundle(snippet).encode())
+"""
+
 
 def enable() -> None:
     """Make all charts of this notebook draw offline.
@@ -77,14 +85,17 @@ def enable() -> None:
     Call it once, in the first code cell: each call adds a copy of the JavaScript (0.9 MB) to the
     output of its cell.
     """
-    import altair as alt
     from IPython.core.getipython import get_ipython
+
+    shell = get_ipython()  # a plain script has no outputs
+    bundling = None if shell is None else _start_bundling()
+    import altair as alt
 
     alt.theme.register(NAME, enable=True)(theme)
     alt.renderers.register(NAME, render)
     alt.renderers.enable(NAME)
-    if (shell := get_ipython()) is not None:  # a plain script has no outputs
-        html = f"<style>{style()}</style><script>{script()}</script>"
+    if shell is not None and bundling is not None:
+        html = f"<style>{style()}</style><script>{_bundled(bundling)}</script>"
         shell.display_pub.publish({"text/html": html, "text/plain": "Charts are ready."})
 
 
@@ -95,15 +106,29 @@ def style() -> str:
 
 def script() -> str:
     """Return the JavaScript that draws figures: Vega, Vega-Lite and `draw.js` in one."""
-    import altair as alt
-    import vl_convert
+    return _bundled(_start_bundling())
 
-    version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+
+def _start_bundling() -> subprocess.Popen[bytes]:
+    """Start to bundle the JavaScript, which takes a second and 100 MB, in another process."""
     drawer = (_FOLDER / "draw.js").read_text(encoding="utf-8")
-    snippet = f"const CONFIG = {json.dumps(CONFIG)};\n{drawer}"
-    bundle = vl_convert.javascript_bundle(snippet, vl_version=version)
+    process = subprocess.Popen(  # noqa: S603 - this Python, with our own code
+        [sys.executable, "-P", "-c", _BUNDLE], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None  # noqa: S101 - for mypy
+    process.stdin.write(f"const CONFIG = {json.dumps(CONFIG)};\n{drawer}".encode())
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def _bundled(process: subprocess.Popen[bytes]) -> str:
+    """Return what another process bundled, once it has ended."""
+    bundle, _ = process.communicate()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, process.args)
     # In a function, since names can be declared only once and the cell may be run again.
-    return f"(() => {{\n{bundle}\n}})()"
+    return f"(() => {{\n{bundle.decode()}\n}})()"
 
 
 def tiles(figures: Mapping[str, object]) -> Html:

@@ -46,7 +46,7 @@ const adapted = (spec, width) => {
   const { datasets, ...rest } = spec;
   const own = structuredClone(rest);
   if (datasets) own.datasets = datasets;
-  const room = Math.max(70, Math.min(240, width * 0.34));
+  const room = Math.max(70, Math.min(180, width * 0.34)); // beyond 200, Vega puts the title over them
   visit(own, (view) => {
     const { y, color, stroke } = view.encoding ?? {};
     for (const channel of [color, stroke]) {
@@ -303,6 +303,7 @@ const show = (figure) => {
       made = drawn;
       plot.replaceChildren(target);
       finish(plot, title);
+      plot.dataset.drawn = width; // pixels, for tests and for scripts that wait
     });
     work();
   });

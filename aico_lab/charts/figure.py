@@ -79,11 +79,7 @@ def describe(question: str, details: Details) -> None:
 
 
 def unbroken(text: str) -> str:
-    """Return a text with no-break spaces where a line must not end: between a number and its unit.
-
-    >>> unbroken("94 % of 20 people, median 3 min")
-    '94\\xa0% of 20 people, median 3\\xa0min'
-    """
+    """Return a text with no-break spaces where no line may end: between a number and its unit."""
     return _PARTED.sub(_NO_BREAK, text)
 
 

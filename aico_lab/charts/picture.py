@@ -11,7 +11,7 @@ from aico_lab.charts.theme import FONT, style_of_picture
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_MOST: Final = 1_000
+_MOST: Final = 500
 """The most marks of one kind in a picture; of more, some are left out at equal distances."""
 
 _PLACES: Final = re.compile(r'( (?:d|transform|x|y|[xy][12]|width|height|points)=")([^"]*)"')
@@ -24,7 +24,7 @@ _NEEDLESS: Final = re.compile(
 )
 _INVISIBLE: Final = re.compile(
     r'<path[^>]* d="M0,0h0v0h0Z"[^>]*/>|<(line|text)[^>]* opacity="0"[^>]*(?:/>|>.*?</\1>)'
-    r"|<defs>.*?</defs>"
+    r'|<defs>.*?</defs>|<path d=""[^>]*/>'
 )
 _MARKS: Final = re.compile(
     r'(<g class="mark-(?:symbol|rect|rule|text|arc|shape|image) role-mark[^>]*>)(.*?)(</g>)',

@@ -62,7 +62,12 @@ CONFIG: Final[dict[str, Any]] = {
     "background": "white",
     "lineBreak": "\n",
     "padding": {"left": 4, "right": 8, "top": 4, "bottom": 4},
-    "view": {"continuousWidth": WIDTH, "continuousHeight": 240, "stroke": "transparent"},
+    "view": {
+        "continuousWidth": WIDTH,
+        "continuousHeight": 240,
+        "discreteHeight": {"step": 28},
+        "stroke": "transparent",
+    },
     "title": {
         "anchor": "start",
         "frame": "group",
@@ -86,7 +91,7 @@ CONFIG: Final[dict[str, Any]] = {
     },
     "axisX": {"grid": False, "labelSeparation": 8, "labelPadding": 5},
     "axisXDiscrete": {"labelOverlap": True, "labelSeparation": 3},
-    "axisYDiscrete": {"labelLimit": 240},
+    "axisYDiscrete": {"labelLimit": 180},
     "legend": {
         "labelColor": INK,
         "titleColor": INK,
@@ -148,7 +153,8 @@ def variables() -> str:
         "@media screen and (prefers-color-scheme: dark) {\n"
         f":root:not(:has(body[data-jp-theme-light])) {{ {dark} --aico-scheme: dark; }} }}\n"
         "@media screen {\n"
-        f':root:has(body[data-jp-theme-light="false"]) {{ {dark} --aico-scheme: dark; }} }}\n{rules}'
+        f':root:has(body[data-jp-theme-light="false"]) {{ {dark} --aico-scheme: dark; }} }}\n'
+        f"{rules}"
     )
 
 

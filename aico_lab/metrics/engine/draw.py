@@ -7,7 +7,7 @@ it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from aico_lab.metrics.engine.metric import Chart
 
 WIDTH = charts.WIDTH
-LINE = 26
-"""Height of one category, in pixels."""
+LINE = 28
+"""Height of one category, in pixels: labels may have two lines."""
+
+
+_COUNTED: Final = 5
+"""Up to this count, every number has its tick."""
 
 
 def label(answer: Answer, name: str) -> str:
@@ -165,11 +169,17 @@ def _with_ends(
     return alt.layer(*layers)
 
 
-def whole() -> alt.Axis:
-    """Return the axis of a count: its ticks are whole numbers."""
+def whole(most: float | None) -> alt.Axis:
+    """Return the axis of a count: its ticks are whole numbers.
+
+    Args:
+        most: The largest count that is drawn.
+    """
     import altair as alt
 
-    return alt.Axis(tickMinStep=1, format=",d")
+    if most is not None and most <= _COUNTED:  # Vega has ticks at 0.5 here, in spite of the step
+        return alt.Axis(values=list(range(int(most) + 1)), format="d")
+    return alt.Axis(tickMinStep=1)
 
 
 def offset(column: str) -> alt.YOffset:
@@ -190,8 +200,14 @@ def shades(column: str, title: str, most: float) -> alt.Opacity:
     import altair as alt
 
     scale = alt.Scale(domain=[0, most], range=[0.04, 1], clamp=True)
-    symbol = {"symbolType": "square", "symbolFillColor": charts.BLUE, "symbolStrokeWidth": 0}
-    legend = alt.Legend(tickCount=4, tickMinStep=1, symbolSize=160, **symbol)
+    legend = alt.Legend(
+        tickCount=4,
+        tickMinStep=1,
+        symbolType="square",
+        symbolFillColor=charts.BLUE,
+        symbolStrokeWidth=0,
+        symbolSize=160,
+    )
     return alt.Opacity(f"{column}:Q", title=title, scale=scale, legend=legend)
 
 

@@ -139,7 +139,7 @@ def bars(
         .encode(
             axis(answer, unit),
             alt.X2("end:T"),
-            y.axis(draw.whole()) if whole else y,
+            y.axis(draw.whole(max(rows[value].to_list(), default=0))) if whole else y,
             alt.Y2Datum(0),
             colour(rows),
             tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), f"{value}:Q", "state:N"],
@@ -201,7 +201,7 @@ def ticks(starts: list[date], unit: Unit) -> list[date]:
     choices: list[list[date]] = []
     if unit == "day":
         mondays = [day for day in starts if not day.weekday()]
-        choices = [starts, mondays, mondays[::2]]
+        choices = [starts, starts[::2], mondays, mondays[::2]]
     if unit == "week":
         choices = [starts[::step] for step in _WEEKS]
     else:

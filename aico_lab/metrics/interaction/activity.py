@@ -47,7 +47,8 @@ def _describe_activity(rows: pl.DataFrame, unit: Unit) -> str:
     top = wrote.row(wrote["n"].arg_max() or 0, named=True)
     when = {"day": "on", "week": "in the week from", "month": "in the month from"}[unit]
     tied = (wrote["n"] == top["n"]).sum() > 1
-    which = f"Most was written {claims.plural(when) if tied else when} {claims.leading(wrote, 'n', 'start')}"
+    when = claims.plural(when) if tied else when
+    which = f"Most was written {when} {claims.leading(wrote, 'n', 'start')}"
     if wrote.height == 1:
         which = f"All was written {when} {top['start']}"
     elif tied:

@@ -47,7 +47,7 @@ def _draw(answer: Answer) -> Chart:
         }
     )
     bars = alt.Chart(sides).mark_bar().encode(
-        alt.X("messages:Q", title="Messages", axis=draw.whole()),
+        alt.X("messages:Q", title="Messages", axis=draw.whole(row["n"])),
         alt.Y("role:N", title=None, sort=None),
         draw.side("role").legend(None),
     )  # fmt: skip

@@ -163,7 +163,7 @@ def _line(rows: pl.DataFrame) -> pl.DataFrame:
     slope = rows["slope"][0]
     if slope is None or known.height < 2:  # noqa: PLR2004
         return nothing
-    start = float((known["value"] - slope * known["place"]).median())  # type: ignore[arg-type]
+    start = float((known["value"] - slope * known["place"]).median())
     ends = [float(known["place"][0]), float(known["place"][-1])]
     if known["measure"][0] != "sentiment" and slope:
         at_zero = -start / slope

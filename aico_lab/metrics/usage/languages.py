@@ -103,7 +103,9 @@ def _draw(answer: Answer) -> Chart:
         alt.X("share:Q", title=draw.label(answer, "share")).scale(domain=[0, 100]),
         draw.side("role", rows),
     )
-    return alt.layer(bars, *draw.intervals(base, rows, "share", on_bars=True)).properties(width=draw.WIDTH, height=draw.LINE * 2 * max(len(shown), 1))
+    return alt.layer(bars, *draw.intervals(base, rows, "share", on_bars=True)).properties(
+        width=draw.WIDTH, height=draw.LINE * 2 * max(len(shown), 1)
+    )
 
 
 def _finding(rows: pl.DataFrame) -> str:

@@ -49,7 +49,9 @@ def _draw(answer: Answer) -> Chart:
     bars = base.mark_bar(color=charts.BLUE).encode(
         alt.X("share:Q", title=title).scale(domain=[0, 100])
     )
-    return alt.layer(bars, *draw.intervals(base, rows, "share", on_bars=True)).properties(width=draw.WIDTH, height=max(60, draw.LINE * len(answer)))
+    return alt.layer(bars, *draw.intervals(base, rows, "share", on_bars=True)).properties(
+        width=draw.WIDTH, height=max(60, draw.LINE * len(answer))
+    )
 
 
 def _finding(rows: pl.DataFrame) -> str:
