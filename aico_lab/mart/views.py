@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Final
 
+from aico_lab.mart.extras import EXTRAS
 from aico_lab.mart.text import APOSTROPHES, without_addresses, words
 
 if TYPE_CHECKING:
@@ -97,11 +98,23 @@ there is no name."""
 CHANNELS: Final = _numbered("channels", "channel_id", "channels", "Channel")
 """Every channel of a message, numbered and named like people."""
 
+REPLIES: Final = """CREATE OR REPLACE VIEW mart.replies AS
+    SELECT r.id, a.id AS answered_id
+    FROM raw.messages r JOIN raw.messages a ON a.message_id = r.reply_to"""
+"""The messages that name the message which they answer, and that message."""
+
 VIEWS: Final = (
     (WORDS, {"messages": {"id", "content"}}),
     (TEXTS, {"messages": {"id", "content"}}),
     (PEOPLE, {"messages": {"id", "user_id"}, "users": {"user_id", "name"}}),
     (CHANNELS, {"messages": {"id", "channel_id"}, "channels": {"channel_id", "name"}}),
+    (REPLIES, {"messages": {"id", "message_id", "reply_to"}}),
+    (
+        EXTRAS,
+        {
+            "messages": {"id", "user_id", "content", "metadata"}, "users": {"user_id", "name"}
+        },
+    ),
     (
         PROFILES,
         {

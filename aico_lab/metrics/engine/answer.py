@@ -178,6 +178,7 @@ class Answer:
         said = [
             f"{name} {_text(value) if isinstance(value, bool) else value}"
             for name, value in self.parameters.items()
+            if value != ""
         ]
         filters = self.filters
         limits = {name: getattr(filters, name) for name in ("since", "until", "role")}

@@ -29,7 +29,10 @@ MODULES: Final = {
         "sessions": "sessions",
         "session_length": "session_length",
         "initiative": "initiative",
+        "who_answers_whom": "who_answers_whom",
         "coordination": "coordination",
+        "frequent_words": "frequent_words",
+        "word_course": "frequent_words",
         "distinguishing_words": "distinguishing_words",
     },
     "interaction": {
@@ -41,10 +44,13 @@ MODULES: Final = {
         "monthly_activity": "activity",
         "stickiness": "stickiness",
         "concentration": "concentration",
+        "cumulative_people": "cumulative_people",
         "retention": "retention",
         "streaks": "streaks",
     },
     "time": {
+        "extremes": "extremes",
+        "calendar_days": "calendar_days",
         "week_heatmap": "week_heatmap",
         "seasonality": "seasonality",
         "trend": "trend",
@@ -59,10 +65,12 @@ MODULES: Final = {
     "usage": {
         "preference_changes": "preference_changes",
         "sentiment": "sentiment",
+        "mood_over_time": "mood_over_time",
         "sentiment_trajectory": "sentiment_trajectory",
         "sentiment_transfer": "sentiment_transfer",
         "lexical_diversity": "lexical_diversity",
         "languages": "languages",
+        "extras": "extras",
     },
 }
 """The module of each metric of this package, by domain, in the order of listings."""

@@ -11,7 +11,7 @@ from aico_lab import charts
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.intervals import MOST
 from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, interval, metric
-from aico_lab.metrics.time import series
+from aico_lab.metrics.time import gaps, series
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -27,6 +27,9 @@ _SMOOTHED: Final = 5
 """The number of periods in the moving average."""
 
 
+_LONG_GAP: Final = 28
+"""The finding names a time without messages of at least so many days."""
+
 _GOLDEN: Final = (5**0.5 - 1) / 2
 """The fractional parts of multiples of the golden section fill an interval evenly."""
 
@@ -37,6 +40,8 @@ _AUTOCORRELATION: Final = (-0.3, 0.9)
 
 def _finish(rows: pl.DataFrame, talk: Talk, measure: Measure, period: Unit) -> pl.DataFrame:
     made = series.in_periods(rows, talk, measure, period).with_row_index("place")
+    if not made.is_empty():
+        made = gaps.with_longest(made, made["unit"][0])
     known = made.filter("complete", pl.col("value").is_not_null())
     slope, low, high = _theil_sen(
         known["place"].cast(pl.Float64).to_numpy(),
@@ -95,6 +100,15 @@ def _autocorrelation(residuals: NDArray[np.float64]) -> float:
 
 
 def _describe(rows: pl.DataFrame) -> str:
+    row = rows.row(0, named=True)
+    found = _describe_slope(rows)
+    if not row.get(gaps.LENGTH) or (row[gaps.LAST] - row[gaps.FIRST]).days + 1 < _LONG_GAP:
+        return found
+    without = "no message had a score" if row["measure"] == "sentiment" else "nothing was written"
+    return f"{found}; {gaps.described(row, without)}"
+
+
+def _describe_slope(rows: pl.DataFrame) -> str:
     row = rows.row(0, named=True)
     unit, number = row["unit"], row["periods"]
     if row["slope"] is None:
@@ -242,7 +256,8 @@ def trend(
     series without a trend, of 12 to 180 periods and an autocorrelation of 0 to 0.6, a trend is
     found in about 3 to 8 %.
 
-    Periods without messages count as 0; they have no sentiment, and its trend leaves them out.
+    Periods without messages count as 0; they have no sentiment, and its trend leaves them out. If
+    they are four weeks or more in a row, the finding names the longest such gap.
     Periods in which the data or the filters begin or end are shown, but not used for the slope.
     With fewer than 12 whole periods there is no slope. If the span has more than 2,000 periods,
     longer ones are used (weeks, months, years, decades); see `unit`.
