@@ -114,12 +114,14 @@ def ladder(day: int, hour: int, channel: str, first: int) -> list[tuple]:
 
 crowds = st.lists(
     st.builds(
-        lambda second, user, channel, role, sentiment: said(
-            second, role, user=user, conversation=f"{channel}-{user}", sentiment=sentiment
+        lambda second, user, channel, alone, role, sentiment: said(
+            second, role, user=user, sentiment=sentiment,
+            conversation=f"{channel}-{user}" if alone else channel,
         ) | {"channel_id": channel},
-        st.sampled_from([0, 60, 3600, 7200, 86_400, 90_000, 500_000, 700_000]),
+        st.sampled_from([0, 60, 3600, 3660, 7200, 7260, 86_400, 90_000, 500_000, 700_000]),
         st.sampled_from([None, *"abcdef"]),
         st.sampled_from(["x", "x", "y", "z"]),
+        st.booleans(),
         st.sampled_from(["user", "user", "assistant"]),
         st.sampled_from([None, 0.5, -0.25]),
     ),
