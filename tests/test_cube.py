@@ -166,6 +166,14 @@ def test_no_cell_is_about_fewer_people(messages, min_people, min_cell):
     assert total(found, "messages") == len(stored) - left_out
 
 
+def test_who_writes_later_in_a_session_does_not_hide_who_began_it():
+    """A session belongs to the first of its people by name, here Ada, who wrote later."""
+    talked = said(3000, user="zoe"), said(3900, user="ada")
+    with world(talk(*talked)) as made:
+        found = explored(made, min_people=2)
+    assert [(one["hour"], one["messages"], one["sessions"]) for one in found] == [(NO_HOUR, 2, 1)]
+
+
 @settings(max_examples=examples(20), deadline=None)
 @given(crowds, st.integers(1, 40))
 def test_fewer_cells_have_the_same_sums(messages, most):
