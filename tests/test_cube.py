@@ -114,12 +114,14 @@ def ladder(day: int, hour: int, channel: str, first: int) -> list[tuple]:
 
 crowds = st.lists(
     st.builds(
-        lambda second, user, channel, role, sentiment: said(
-            second, role, user=user, conversation=f"{channel}-{user}", sentiment=sentiment
+        lambda second, user, channel, alone, role, sentiment: said(
+            second, role, user=user, sentiment=sentiment,
+            conversation=f"{channel}-{user}" if alone else channel,
         ) | {"channel_id": channel},
-        st.sampled_from([0, 60, 3600, 7200, 86_400, 90_000, 500_000, 700_000]),
+        st.sampled_from([0, 60, 3600, 3660, 7200, 7260, 86_400, 90_000, 500_000, 700_000]),
         st.sampled_from([None, *"abcdef"]),
         st.sampled_from(["x", "x", "y", "z"]),
+        st.booleans(),
         st.sampled_from(["user", "user", "assistant"]),
         st.sampled_from([None, 0.5, -0.25]),
     ),
@@ -162,6 +164,14 @@ def test_no_cell_is_about_fewer_people(messages, min_people, min_cell):
         if cell["messages"] > cell["unscored"] or cell["sentiment"]:
             assert len(rated[key]) >= min_people
     assert total(found, "messages") == len(stored) - left_out
+
+
+def test_who_writes_later_in_a_session_does_not_hide_who_began_it():
+    """A session belongs to the first of its people by name, here Ada, who wrote later."""
+    talked = said(3000, user="zoe"), said(3900, user="ada")
+    with world(talk(*talked)) as made:
+        found = explored(made, min_people=2)
+    assert [(one["hour"], one["messages"], one["sessions"]) for one in found] == [(NO_HOUR, 2, 1)]
 
 
 @settings(max_examples=examples(20), deadline=None)

@@ -299,6 +299,20 @@ def test_any_span_has_a_sensible_page(tmp_path, seconds):
     assert seen.errors == []
 
 
+def test_equal_values_have_an_axis(tmp_path):
+    """Means of the same scores differ by rounding errors, which are no range to draw."""
+    talked = [
+        said(day * DAY + n, "assistant", sentiment=-0.2) for day in range(60) for n in range(3)
+    ]
+    with visit(explored(tmp_path, *talked)) as seen:
+        seen.page.locator(READY).wait_for()
+        assert misprints(seen) == []
+        ticks = seen.page.locator("figure", has_text="Mood").locator("svg text").all_text_contents()
+        assert "−0.20" in ticks  # noqa: RUF001
+        assert len(ticks) < 20
+    assert seen.errors == []
+
+
 def test_times_of_1960_and_2099_if_they_are_asked_for(tmp_path):
     talked = [said(seconds) for seconds in (-64 * 366 * DAY, 0, 75 * 366 * DAY)]
     asked = {"since": "1950-01-01", "until": "2100-12-31"}

@@ -23,6 +23,16 @@ from aico_lab.metrics.engine.checks import to_gap_ms
 from aico_lab.metrics.engine.claims import counted
 from aico_lab.metrics.engine.filters import Filters
 from aico_lab.metrics.engine.talk import days_of, hour_of_day, hours_of
+from aico_lab.reports.merging import (
+    DIMENSIONS,
+    MEASURES,
+    NOBODY,
+    OTHER,
+    WEEK,
+    monday,
+    protected,
+    reduced,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -38,33 +48,8 @@ SHOWN: Final = 20
 MOST_CELLS: Final = 100_000
 """The most rows of a cube, about 0.7 MB in a page; of more, the detail is reduced."""
 
-OTHER: Final = -1
-"""The code of all channels, or people, without rows of their own."""
-
-NOBODY: Final = -2
-"""The code of messages that name no channel, or no person."""
-
-NO_HOUR: Final = -1
-"""The hour of rows whose messages are known by day only."""
-
-WEEK: Final = -2
-"""The hour of rows whose messages are known by week only; `day` is the week's Monday."""
-
 SCORE_UNITS: Final = 10_000
 """Sums of sentiment scores are stored in units of 1/10,000, the precision of VADER's scores."""
-
-MEASURES: Final = (
-    "messages", "unsegmented", "words", "questions", "unscored", "sentiment", "sessions",
-)  # fmt: skip
-"""The sums of a cell: messages; those whose words cannot be counted, and the words of the others;
-those with a question; those without a sentiment score, and the sum of the others' scores in
-`SCORE_UNITS`; and sessions begun."""
-
-_DETAIL: Final = ((20, 10), (20, 5), (10, 5), (5, 5), (20, 0), (10, 0), (5, 0), (0, 0))
-"""How many channels and people have cells of their own, if all of them make too many cells."""
-
-_DIMENSIONS: Final = ("day", "hour", "channel", "person", "side")
-_MONDAY: Final = 3  # days since 1970-01-01, a Thursday, are 3 (mod 7) days after a Monday
 
 
 @dataclass(frozen=True)
@@ -139,15 +124,17 @@ def cube(
     least = chosen.min_people or 1
     rows = _run(connection, _sums(talk, gap_ms, shown, least))
     largest = _run(connection, _largest(talk, shown, least, names=names))
-    protected, left_out, values_left_out = _protected(rows, talk, least, chosen.min_cell)
-    cells = _reduced(protected, most_cells)
+    kept, left_out, values_left_out = protected(
+        rows, _day(talk.first_day), min_people=least, min_cell=chosen.min_cell
+    )
+    cells = reduced(kept, most_cells)
     nothing = _nothing(talk, left_out, far) if cells.is_empty() else ""
     cells, channels = _labelled(cells, "channel", largest, ("Other channels", "No channel"))
     cells, people = _labelled(cells, "person", largest, ("Other people", "Nobody named"))
     ends = cells.select(
         first=pl.col("day").min(),
         last=pl.when(hour=WEEK)
-        .then(pl.min_horizontal(_monday() + 6, pl.lit(_day(talk.last_day))))
+        .then(pl.min_horizontal(monday() + 6, pl.lit(_day(talk.last_day))))
         .otherwise("day")
         .max(),
     )
@@ -155,7 +142,7 @@ def cube(
     named = total if isinstance(total, int) else 0
     return Cube(
         filters=chosen,
-        cells=cells.sort(_DIMENSIONS),
+        cells=cells.sort(DIMENSIONS),
         first_day=ends["first"][0] or 0,
         last_day=ends["last"][0] or 0,
         channels=tuple(channels.values()),
@@ -219,7 +206,7 @@ def _sums(talk: Talk, gap_ms: int, shown: int, least: int) -> ir.Table:
     )
     sums = {name: rows[name].sum() for name in MEASURES if name != "sentiment"}
     score = (rows.score.sum() * SCORE_UNITS).round().cast("int64")
-    return rows.group_by(_DIMENSIONS).agg(**sums, sentiment=score)
+    return rows.group_by(DIMENSIONS).agg(**sums, sentiment=score)
 
 
 def _largest(talk: Talk, shown: int, least: int, *, names: bool) -> ir.Table:
@@ -262,96 +249,6 @@ def _code(name: ir.StringValue, place: ir.IntegerValue, shown: int | None) -> ir
 
 def _day(day: date) -> int:
     return (day - date(1970, 1, 1)).days
-
-
-def _protected(
-    rows: pl.DataFrame, talk: Talk, min_people: int, min_cell: int
-) -> tuple[pl.DataFrame, int, int]:
-    """Return the cells, of which each is about enough people and messages.
-
-    Small cells lose their hour, then their channel, then their day within the week.
-
-    Returns:
-        The cells, the number of messages left out, and the number of messages whose words or score
-        are left out.
-    """
-    if min_people <= 1 and min_cell <= 1:
-        return rows, 0, 0
-    rows = rows.with_columns(who="person")
-    if min_people > 1:  # no row may be about one person
-        rows = rows.with_columns(person=pl.lit(OTHER, pl.Int64))
-    merges: list[dict[str, pl.Expr]] = [
-        {},
-        {"hour": pl.lit(NO_HOUR, pl.Int64)},
-        {"channel": pl.lit(OTHER, pl.Int64), "person": pl.lit(OTHER, pl.Int64)},
-        {
-            "day": pl.max_horizontal(_monday(), pl.lit(_day(talk.first_day), pl.Int64)),
-            "hour": pl.lit(WEEK, pl.Int64),
-        },
-    ]
-    kept = rows.clear()
-    for merge in merges:
-        rows = pl.concat([kept, rows.with_columns(**merge)])
-        people = pl.col("who").filter(pl.col("who") >= 0).n_unique().over(_DIMENSIONS)
-        messages = pl.col("messages").sum().over(_DIMENSIONS)
-        enough = rows.select(
-            ((people >= min_people) | (min_people <= 1))
-            & ((messages >= min_cell) | (min_cell <= 1))
-        ).to_series()
-        kept, rows = rows.filter(enough), rows.filter(~enough)
-    cells, values_left_out = _without_values_of_few(kept, min_people)
-    return cells, int(rows["messages"].sum()), values_left_out
-
-
-def _without_values_of_few(rows: pl.DataFrame, min_people: int) -> tuple[pl.DataFrame, int]:
-    """Sum the rows of each cell, without words and scores that rest on too few people."""
-
-    def people(unknown: str) -> pl.Expr:
-        has = (pl.col("messages") > pl.col(unknown)) & (pl.col("who") >= 0)
-        return pl.col("who").filter(has).n_unique()
-
-    cells = rows.group_by(_DIMENSIONS).agg(
-        pl.col(MEASURES).sum(), worded=people("unsegmented"), rated=people("unscored")
-    )
-    lost = 0
-    for unknown, value, known in (("unsegmented", "words", "worded"),
-                                  ("unscored", "sentiment", "rated")):  # fmt: skip
-        few = pl.lit(min_people > 1) & (pl.col(known) < min_people)
-        lost += int(cells.filter(few).select((pl.col("messages") - pl.col(unknown)).sum()).item())
-        cells = cells.with_columns(
-            pl.when(few).then("messages").otherwise(unknown).alias(unknown),
-            pl.when(few).then(0).otherwise(value).alias(value),
-        )
-    return cells.select(*_DIMENSIONS, *MEASURES), lost
-
-
-def _reduced(cells: pl.DataFrame, most: int) -> pl.DataFrame:
-    """Merge people and channels, then hours, then days, until there are few enough cells."""
-    reduced = cells
-    for channels, people in _DETAIL:
-        if reduced.height <= most:
-            return reduced
-        reduced = _summed(
-            cells.with_columns(
-                channel=pl.when(pl.col("channel") >= channels).then(OTHER).otherwise("channel"),
-                person=pl.when(pl.col("person") >= people).then(OTHER).otherwise("person"),
-            ).with_columns(pl.col("channel", "person").cast(pl.Int64))
-        )
-    if reduced.height > most:
-        hour = pl.when(hour=WEEK).then(WEEK).otherwise(NO_HOUR).cast(pl.Int64)
-        reduced = _summed(reduced.with_columns(hour=hour))
-    if reduced.height > most:
-        monday = pl.max_horizontal(_monday(), pl.col("day").min())
-        reduced = _summed(reduced.with_columns(day=monday, hour=pl.lit(WEEK, pl.Int64)))
-    return reduced
-
-
-def _monday() -> pl.Expr:
-    return pl.col("day") - (pl.col("day") + _MONDAY) % 7
-
-
-def _summed(cells: pl.DataFrame) -> pl.DataFrame:
-    return cells.group_by(_DIMENSIONS).agg(pl.col(MEASURES).sum())
 
 
 def _labelled(

@@ -451,7 +451,7 @@ function explore(cube) {
   const byPerson = barsOf("Messages by person, and to them", "person", told.people, () => sums.byPerson, {own: told.own});
 
   // Means and shares of each side over the chosen days.
-  function lineOf(title, value, weight, {unit = "", digits, low, high, zero = false}) {
+  function lineOf(title, value, weight, {unit = "", digits, low, high, least, zero = false}) {
     const points = () => sums.lines.map((bins) => bins.map(value));
     const made = figure(title, {table: () => {
       const found = points();
@@ -469,7 +469,8 @@ function explore(cube) {
       }
       const width = room.column, height = 170;
       let bottom = zero ? 0 : Math.min(...known), top = Math.max(...known);
-      const margin = (top - bottom || Math.abs(top) || 1) * 0.08;
+      // Equal values may differ by rounding errors, and an axis needs some length.
+      const margin = 0.08 * (top - bottom) + Math.max(least - (top - bottom), 0) / (zero ? 1 : 2);
       top = Math.min(top + margin, high ?? Infinity);
       if (!zero) bottom = Math.max(bottom - margin, low ?? -Infinity);
       const frame = timeFrame(width, height, from(), to(), bottom, top, {unit});
@@ -498,10 +499,10 @@ function explore(cube) {
   const per = (part, all) => (all > 0 ? part / all : null);
   const scored = (a) => a.messages - a.unscored, worded = (a) => a.messages - a.unsegmented;
   const mood = lineOf("Mood (mean score, −1 to 1)", (a) => per(a.sentiment / told.scoreUnits, scored(a)),
-    scored, {digits: 2, low: -1, high: 1});
+    scored, {digits: 2, low: -1, high: 1, least: 0.1});
   const questions = lineOf("Share of messages with a question", (a) => per(100 * a.questions, a.messages),
-    (a) => a.messages, {unit: " %", digits: 1, zero: true, high: 100});
-  const words = lineOf("Words per message", (a) => per(a.words, worded(a)), worded, {digits: 1, zero: true});
+    (a) => a.messages, {unit: " %", digits: 1, zero: true, high: 100, least: 4});
+  const words = lineOf("Words per message", (a) => per(a.words, worded(a)), worded, {digits: 1, zero: true, least: 1});
 
   // Tiles, and the sentences on what is chosen and what is left out.
   const tile = Object.fromEntries([...host.querySelectorAll("[data-tile]")].map((one) => [one.dataset.tile, one]));

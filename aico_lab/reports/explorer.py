@@ -16,7 +16,8 @@ import polars as pl
 
 from aico_lab.charts import Html
 from aico_lab.metrics.engine.claims import counted
-from aico_lab.reports.cube import SCORE_UNITS, WEEK, Cube, cube
+from aico_lab.reports.cube import SCORE_UNITS, Cube, cube
+from aico_lab.reports.merging import WEEK
 from aico_lab.reports.packing import packed
 
 if TYPE_CHECKING:

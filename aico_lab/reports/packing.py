@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from aico_lab.reports.cube import MEASURES, NO_HOUR, SCORE_UNITS, WEEK
+from aico_lab.reports.cube import SCORE_UNITS
+from aico_lab.reports.merging import MEASURES, NO_HOUR, WEEK
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
