@@ -62,7 +62,11 @@ def own():
     long = bars.encode(x="sum(y):Q", y=alt.Y("of:N", title=LONG))
     panel = bars.encode(x=alt.X("x:Q", title=LONG), y="y:Q").properties(width=500)
     facet = bars.encode(x="x:Q", y="y:Q", facet=alt.Facet("of:N", columns=3))
-    drawn = {"wide": wide, "long": long, "panels": panel | panel, "facet": facet}
+    texts = alt.Chart(pl.DataFrame({"x": [0], "of": [LONG[:52]]}), title="Texts")
+    words = texts.mark_text(align="left").encode(
+        alt.X("x:Q").scale(domain=[0, 1], nice=False), text="of:N"
+    )
+    drawn = {"words": words, "wide": wide, "long": long, "panels": panel | panel, "facet": facet}
     for name, chart in drawn.items():
         yield name, chart._repr_mimebundle_()["text/html"]
 

@@ -195,6 +195,18 @@ const hideOverlaps = (svg) => {
       for (const text of group.querySelectorAll("text")) text.setAttribute("opacity", "0");
 };
 
+// Texts that stick out of their chart get smaller, down to 70 %.
+const shrinkTexts = (svg) => {
+  const frame = svg.getBoundingClientRect();
+  for (const text of svg.querySelectorAll(".mark-text.role-mark text")) {
+    const box = text.getBoundingClientRect();
+    const out = Math.max(box.right - frame.right, frame.left - box.left);
+    if (out <= 0 || !box.width) continue;
+    const share = Math.max(0.7, (box.width - out - 1) / box.width);
+    text.style.fontSize = `${share * parseFloat(getComputedStyle(text).fontSize)}px`;
+  }
+};
+
 const finish = (target, title) => {
   const svg = target.querySelector("svg.marks");
   if (!svg) return;
@@ -210,6 +222,7 @@ const finish = (target, title) => {
     label.style.pointerEvents = "auto";
     label.closest(".role-axis-label").style.pointerEvents = "auto";
   }
+  shrinkTexts(svg);
   hideOverlaps(svg);
 };
 
