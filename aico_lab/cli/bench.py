@@ -65,7 +65,7 @@ def bench_storage(
 def bench_report(
     *, rows: RowsOption = 258_145, repeat: RepeatOption = 1, json: JsonOption = False
 ) -> None:
-    """Time the report as a whole process, and measure its page; in Chromium, if it is there."""
+    """Time the report, and measure its page."""
     from aico_lab.bench.report import run_bench
 
     _show(run_bench, rows, repeat, json=json)
