@@ -233,3 +233,21 @@ def test_questions_without_an_answer_are_named_once_and_not_drawn(page):
     assert "Ratings" not in headings
     assert "The companion's personality" not in headings
     assert "Mood" in headings
+
+
+@pytest.mark.parametrize(
+    ("filters", "sentence"),
+    [
+        ({"since": "2030-01-01"}, "Nothing matches"),
+        ({"min_people": 50}, "Too little data"),
+        ({"min_people": 5}, "12 people and the companion"),
+    ],
+)
+def test_filters_that_leave_little_or_nothing_are_said(page, filters, sentence):
+    with visit(page("a group channel", **filters), width=390) as seen:
+        settle(seen)
+        assert_tidy(seen, 390)
+        assert sentence in seen.page.locator(".whose").inner_text()
+        explored = seen.page.locator(".aico-lab-explorer").count()
+    assert explored == (filters == {"min_people": 5})
+    assert seen.errors == []
