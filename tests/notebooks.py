@@ -51,18 +51,21 @@ def charts(path: Path) -> dict[str, list[dict[str, Any]]]:
     for text in html(path):
         if match := re.search(r'<script type="application/json">(.*?)</script>', text, re.DOTALL):
             specification = json.loads(match[1])
-            question = specification["title"]["subtitle"][0]
-            found[question] = [row for rows in specification["datasets"].values() for row in rows]
+            asked = re.search(r'class="aico-lab-question">(.*?)</span>', text)
+            question = unescape(asked[1]) if asked else ""
+            sets = specification.get("datasets", {})  # the explorer's cube has none
+            found[question] = [row for rows in sets.values() for row in rows]
     return found
 
 
 def tiles(path: Path) -> dict[str, str]:
-    """The numbers at the top of `pattern_analysis`, by what they are called."""
-    text = next(text for text in html(path) if "grid-template-columns" in text)
-    shown = [unescape(t) for t in re.findall(r'<div style="font-size[^>]*>([^<]*)</div>', text)]
-    return dict(zip(shown[1::2], shown[::2], strict=True))
+    """The figures at the top of `pattern_analysis`, by what they are called."""
+    text = next(text for text in html(path) if '<dl class="aico-lab-tiles' in text)
+    shown = re.findall(r'<dt>(.*?)</dt><dd class="figure[^"]*">(.*?)</dd>', text)
+    return {unescape(name): unescape(value) for name, value in shown}
 
 
-def closing_notes(path: Path) -> str:
-    """What the last cell of `pattern_analysis` says of the data."""
-    return nbformat.read(path, as_version=4).cells[-1].outputs[0].data["text/markdown"]
+def header(path: Path) -> str:
+    """The text of the header of `pattern_analysis`: whose data, filters, snapshot."""
+    text = next(text for text in html(path) if 'class="aico-lab-selection' in text)
+    return unescape(re.sub(r"<style>.*?</style>|<[^>]+>", " ", text, flags=re.DOTALL))

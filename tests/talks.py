@@ -38,8 +38,12 @@ MESSAGES = {
     "timestamp": pl.Datetime("us", "UTC"),
     "sentiment_score": pl.Float64,
     "response_time": pl.Float64,
+    "reply_to": pl.String,
+    "metadata": pl.String,
 }
 OTHERS = {
+    "users": {"user_id": pl.String, "name": pl.String},
+    "channels": {"channel_id": pl.String, "name": pl.String},
     "feedback_events": {
         "event_id": pl.String, "user_id": pl.String, "conversation_id": pl.String,
         "message_id": pl.String, "kind": pl.String, "name": pl.String, "value": pl.Float64,

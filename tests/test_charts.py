@@ -6,6 +6,8 @@ import json
 import re
 from datetime import UTC, date, datetime
 from html import escape
+from urllib.parse import unquote
+from xml.dom import minidom
 
 import altair as alt
 import nbformat
@@ -43,11 +45,35 @@ def specification(html):
     return json.loads(found[1])
 
 
-def test_a_chart_is_a_picture_with_the_chart_beside_it():
+def test_a_chart_is_a_title_and_a_picture_with_the_chart_beside_it():
     html = html_of(chart())
-    assert re.search(r'<img alt="Is it so\?" src="data:image/png;base64,[\w+/=]+" width="\d', html)
-    assert specification(html)["description"] == "Is it so?"
-    assert "http" not in html.replace(specification(html)["$schema"], "")
+    assert "<figcaption><strong>Is it so?</strong></figcaption>" in html
+    (picture,) = re.findall(
+        r'<img alt="Is it so\?" src="data:image/svg\+xml,([^"]*)" width="', html
+    )
+    drawn = unquote(picture)
+    assert minidom.parseString(drawn).documentElement.tagName == "svg"  # noqa: S318 - our own
+    assert "Is it so?" not in drawn  # the page says it once, as text that can be selected
+    assert "title" not in specification(html)
+    assert "http" not in html.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_a_picture_is_small_whatever_is_drawn():
+    """A page has thirty of them: thousands of marks are thinned out, digits rounded."""
+    many = [at / 7 for at in range(4_000)]
+    html = html_of(chart(x=many, y=many).mark_point())
+    (picture,) = re.findall(r'src="data:image/svg\+xml,([^"]*)"', html)
+    assert 300 < unquote(picture).count("<path") <= 550
+    assert len(picture) < 100_000
+    assert len(re.search(r'src="([^"]*)"', html_of(chart()))[1]) < 12_000
+
+
+def test_numbers_are_written_once_and_short():
+    html = html_of(chart(x=[1 / 3], y=[1_700_000_000_123.5]))
+    ((row,),) = specification(html)["datasets"].values()
+    assert row == {"x": 0.3333333, "y": 1_700_000_000_123.5}
+    assert html.count("0.333333") == 1
+    assert "config" not in specification(html)  # the page's script has the theme
 
 
 @pytest.mark.parametrize(
@@ -59,15 +85,48 @@ def test_a_chart_is_a_picture_with_the_chart_beside_it():
     ],
 )
 def test_the_title_is_the_alternative_text(title, text):
-    html = html_of(chart().properties(title=title))
-    assert specification(html)["description"] == text
-    assert f'<img alt="{escape(text)}"' in html
+    assert f'<img alt="{escape(text)}"' in html_of(chart().properties(title=title))
 
 
 def test_a_description_of_its_own_comes_before_the_title():
     html = html_of(chart().properties(description="Bars that rise"))
     assert '<img alt="Bars that rise"' in html
-    assert specification(html)["description"] == "Bars that rise"
+    assert "<strong>Is it so?</strong>" in html
+
+
+def test_a_title_is_not_broken_inside_a_number():
+    html = html_of(
+        chart().properties(title="r = -0.15 in 95 % of it from 2018-04-16, median 3 min")
+    )
+    assert (
+        'r\u00a0=\u00a0<span class="aico-lab-whole">-0.15</span> in 95\u00a0% of it from '
+        '<span class="aico-lab-whole">2018-04-16</span>, median 3\u00a0min</strong>'
+    ) in html
+
+
+def test_a_figure_says_what_its_caller_wants_it_to_say():
+    html = charts.figure(
+        chart(),
+        title="It <is> so",
+        question="Why?",
+        caption="snapshot 7",
+        details=charts.Details({"Definition": "The `x`.\n\nMore.", "Source": "A book"}, {"x": "X"}),
+    )._repr_html_()
+    assert "<strong>It &lt;is&gt; so</strong>" in html
+    assert '<span class="aico-lab-question">Why?</span>' in html
+    assert '<small class="aico-lab-caption">snapshot 7</small>' in html
+    assert (
+        "<details><summary>Table, definition and source</summary>"
+        "<p><strong>Definition.</strong> The <code>x</code>.</p><p>More.</p>"
+        "<p><strong>Source.</strong> A book</p></details>"
+    ) in html
+    assert specification(html)["usermeta"] == {"columns": {"x": "X"}}
+
+
+def test_charts_side_by_side_keep_their_titles():
+    html = html_of(chart() | chart())
+    assert "<strong>Chart</strong>" in html
+    assert [view["title"] for view in specification(html)["hconcat"]] == ["Is it so?"] * 2
 
 
 def test_text_in_the_data_cannot_end_the_script_it_stands_in():
@@ -93,7 +152,34 @@ def test_a_chart_of_data_on_the_web_is_refused():
 def test_nothing_is_fetched_to_draw_the_picture(monkeypatch):
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
-    assert "data:image/png" in html_of(chart())
+    assert "data:image/svg" in html_of(chart())
+
+
+def contrast(one, other):
+    """The contrast of two colours, by WCAG 2."""
+
+    def luminance(colour):
+        parts = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
+        red, green, blue = (
+            part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+        )
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    light, dark = sorted(map(luminance, (one, other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_text_and_marks_stand_out(mode):
+    """WCAG AA: 4.5 for text, 3 for what a chart is read by."""
+
+    def shown(colour):
+        return charts.DARK[colour] if mode == "dark" else colour
+
+    paper = shown(charts.PAPER)
+    assert min(contrast(shown(text), paper) for text in (charts.INK, charts.MUTED)) >= 4.5
+    marks = (charts.BLUE, charts.VERMILION, charts.GREEN)
+    assert min(contrast(shown(mark), paper) for mark in marks) >= 3
 
 
 def test_local_times_are_written_without_a_zone_so_that_every_browser_shows_them_as_they_are():
@@ -131,7 +217,7 @@ def test_a_notebook_carries_the_javascript_once_however_many_charts_it_has(tmp_p
     for path in (result.notebook, result.html):
         text = path.read_text(encoding="utf-8")
         assert len(re.findall(r"aicoLabCharts\s*=\s*\{", text)) == 1
-        assert text.count('class=\\"aico-lab-chart\\"') + text.count('class="aico-lab-chart"') == 3
+        assert len(re.findall(r'<figure class=\\?"aico-lab-chart ', text)) == 3
         assert len(text) < 1_500_000
 
 

@@ -259,6 +259,25 @@ def test_what_lies_between_dollar_signs_in_data_is_no_formula(jupyterlab):
 
 
 @pytest.mark.slow
+def test_the_explorer_follows_its_filters(jupyterlab):
+    enabled = "from aico_lab import Lab\nfrom aico_lab.reports import charts\ncharts.enable()"
+    shown = "charts.explorer(Lab.open())"
+    write_for_lab(jupyterlab.home / "notebooks", "explorer.ipynb", enabled, shown)
+    with jupyterlab.visit("explorer.ipynb") as seen:
+        run_all(seen.page)
+        explorer = seen.page.locator(".aico-lab-explorer.on")
+        explorer.wait_for(timeout=120_000)
+        messages = explorer.locator("[data-tile=messages] .value")
+        assert messages.inner_text() == "601"
+        explorer.locator(".controls select").first.select_option("assistant")
+        seen.page.wait_for_function(
+            "() => document.querySelector('[data-tile=messages] .value').textContent !== '601'"
+        )
+        assert "by assistant" in explorer.locator(".chosen").inner_text()
+    assert seen.requests == []
+
+
+@pytest.mark.slow
 def test_charts_are_drawn_again_when_a_cell_is_run_again(jupyterlab):
     write_for_lab(jupyterlab.home / "notebooks", "charts.ipynb", SETUP, BARS, DAYS)
     with jupyterlab.visit("charts.ipynb") as seen:

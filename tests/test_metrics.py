@@ -140,7 +140,7 @@ def test_it_shows_and_draws_itself(a_day, name):
     assert answer.finding in str(answer)
     drawn = answer.plot().to_dict()
     titles = drawn["title"]["text"]  # one line, or several
-    shown = titles if isinstance(titles, str) else " ".join(titles)
+    shown = (titles if isinstance(titles, str) else " ".join(titles)).replace("\u00a0", " ")
     assert shown in (answer.finding, answer.metric.question)
     assert answer.df().shape == answer.pl().shape
     assert str(a_day.messages["content"][2]) not in html  # an answer quotes nobody

@@ -282,6 +282,26 @@ def test_two_phases_of_seven_days_need_fifteen():
         assert few == "Too little data: 13 complete days, where 15 are needed"
 
 
+@pytest.mark.parametrize(
+    ("counts", "ends"),
+    [
+        ([3 + 2 * week for week in range(14)], [3, 29]),
+        ([29 - 2 * week for week in range(14)], [29, 3]),
+        ([5] * 14, [5, 5]),
+        ([20, 15, 10, 5, *[0] * 3, 5, 0, 0, 0, 0, 0, 0], None),
+    ],
+)
+def test_the_line_of_the_trend_is_drawn_and_never_below_nothing(counts, ends):
+    with world(talk(*weekly(counts))) as made:
+        drawn = made.ask("trend").plot().to_dict()
+    rows = [row for rows in drawn["datasets"].values() for row in rows]
+    levels = [row["level"] for row in rows if row.get("line") == "median slope"]
+    assert len(levels) == 2
+    assert min(levels) >= -1e-9
+    if ends is not None:
+        assert levels == pytest.approx(ends)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["trend", "change_points"])
 @pytest.mark.parametrize("measure", ["messages", "users", "sentiment"])

@@ -7,11 +7,12 @@ import random
 from collections import Counter, defaultdict
 from itertools import pairwise
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 
 from aico_lab.errors import InvalidValue
-from aico_lab.metrics.conversation.function_words import MARKERS
+from aico_lab.metrics.conversation.function_words import FUNCTION_WORDS, MARKERS
 from tests.effort import examples
 from tests.talks import START, said, talk, talks, world
 from tests.talks_by_hand import (
@@ -134,7 +135,9 @@ def test_they_are_what_plain_python_finds(messages):
     with world(messages) as made:
         coordinated = made.ask("coordination", min_exchanges=2)
         assert_rows(coordinated, coordination_by_hand(messages, 2))
-        words = made.ask("distinguishing_words", filters={"min_people": 3}, top=4, prior=10)
+        words = made.ask(
+            "distinguishing_words", filters={"min_people": 3}, top=4, prior=10, function_words=True
+        )
         assert_words(words, words_by_hand(messages, 4, 10, 3))
 
 
@@ -143,8 +146,14 @@ def test_they_are_what_plain_python_finds(messages):
 def test_they_are_what_plain_python_finds_in_real_conversations(count):
     with world(real_messages(count)) as made:
         assert_rows(made.ask("coordination"), coordination_by_hand(made.messages, 5))
-        words = made.ask("distinguishing_words")
+        words = made.ask("distinguishing_words", function_words=True)
         assert_words(words, words_by_hand(made.messages, 20, 500, 5))
+        without = made.ask("distinguishing_words", top=1_000_000).pl()
+        everything = made.ask("distinguishing_words", top=1_000_000, function_words=True).pl()
+        left_out = set(everything["word"]) - set(without["word"])
+        assert {"the", "i", "you", "not"} <= left_out <= set(FUNCTION_WORDS)
+        kept = everything.filter(pl.col("word").is_in(without["word"].implode()))
+        assert kept.drop("clear").equals(without.drop("clear"))
         assert words.pl()["people"].min() >= 5
 
 
@@ -241,7 +250,7 @@ def test_log_odds_and_z_are_the_papers():
     One conversation has no variance between conversations, so z is the paper's.
     """
     with world(SPOKEN) as made:
-        answer = made.ask("distinguishing_words", prior=6.0, filters=ALONE)
+        answer = made.ask("distinguishing_words", prior=6.0, filters=ALONE, function_words=True)
         rows = answer.pl().rows_by_key("word", named=True)
         hello = rows["hello"][0]
         # Its share in all 6 words is 4/6, so that 4 of the prior's 6 words are "hello".
@@ -253,7 +262,7 @@ def test_log_odds_and_z_are_the_papers():
         assert rows["there"][0]["role"] == "assistant"
         assert rows["there"][0]["z"] < 0
         assert answer.finding == "Too little data: 1 conversation, where 10 are needed"
-        assert len(made.ask("distinguishing_words", top=1, filters=ALONE)) == 2
+        assert len(made.ask("distinguishing_words", top=1, filters=ALONE, function_words=True)) == 2
         users = made.ask("distinguishing_words", filters={"role": "user", **ALONE}).pl()
         assert set(users["word"]) == {"hello", "world"}
 
@@ -279,7 +288,7 @@ def test_one_persons_habit_does_not_make_a_difference_of_the_sides():
             spoken += exchange(turn, text, reply, user=f"p{number}")
     spoken += [said(5000 + n, content="a " * 40, user="p0", conversation="p0") for n in range(40)]
     with world(talk(*spoken)) as made:
-        answer = made.ask("distinguishing_words", filters={"role": "user"})
+        answer = made.ask("distinguishing_words", filters={"role": "user"}, function_words=True)
         found = answer.pl().rows_by_key("word", named=True)
         assert found["a"][0]["log_odds"] > 1
         a = found["a"][0]
@@ -295,7 +304,7 @@ def test_a_word_that_all_people_use_more_than_the_companion_is_found():
     for number in range(40):
         spoken += exchange(0, "well cats are nice", "dogs are nice", user=f"p{number}")
     with world(talk(*spoken)) as made:
-        answer = made.ask("distinguishing_words", prior=10.0)
+        answer = made.ask("distinguishing_words", prior=10.0, function_words=True)
         assert answer.pl().filter("clear")["word"].to_list() == ["dogs", "cats", "well"]
         assert (
             answer.finding == "Words that tell the sides apart: user: cats, well; assistant: dogs"

@@ -12,14 +12,14 @@ import pytest
 from aico_lab.errors import NotebookFailed
 from aico_lab.metrics.engine.catalogue import CATALOGUE
 from aico_lab.reports.runner import run_notebook
-from tests.notebooks import charts, closing_notes, html, tiles
+from tests.notebooks import charts, header, html, tiles
 
 pytestmark = pytest.mark.slow
 
 NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "pattern_analysis.ipynb"
 TEXT = "I love this wonderful day"  # VADER gives it a positive score
-LEFT_OUT = {"overview", "daily_activity", "monthly_activity"}
-"""Without a chart of their own: the tiles have the first one, weeks stand for the others."""
+LEFT_OUT = {"overview", "extremes", "daily_activity", "monthly_activity"}
+"""Without a chart of their own: the tiles have the first two, weeks stand for the others."""
 
 
 @pytest.fixture
@@ -89,26 +89,37 @@ def test_parameters_choose_and_days_and_hours_are_those_of_the_zone(report):
     assert week == 2  # by a gap of half an hour there would be three
     (slot,) = [row["n"] for row in slots if (row["weekday"], row["hour"]) == (weekday, hour)]
     assert slot == 2
-    assert tiles(path) | {"Mean sentiment (−1 to 1)": ""} == {  # noqa: RUF001
-        "Conversations": "1",
-        "Messages": "4",
-        "People (as user)": "1",
-        "First day": "2024-02-28",
-        "Last day": day,
-        "Days with messages": "2",
-        "By the companion": "25 %",
-        "Mean sentiment (−1 to 1)": "",  # noqa: RUF001
-        "People's median reply time": "–",  # noqa: RUF001
-        "Companion's median reply time": "30 s",
+    shown = tiles(path)
+    assert shown.pop("mean sentiment").startswith("+")
+    assert shown == {
+        "messages": "4",
+        "person who wrote": "1",
+        "conversation": "1",
+        "days with messages": "2",
+        "median time until people reply": "–",  # noqa: RUF001
+        "median time until the companion replies": "30 s",
+        "busiest day": "28 February 2024",
+        "busiest hour": "04:00–05:00",  # noqa: RUF001
+        "longest silence": "3.4 days",
+        "longest session": "30 s",
     }
-    notes = closing_notes(path)
-    assert f"days and hours are those of {timezone}" in notes
-    assert "generation 1 of the snapshot" in notes
-    assert "Chitchat" not in notes
+    told = header(path)
+    for said in (
+        "ada and the companion: 28 February to 3 March 2024",
+        "from 2024-02-28 on, until 2024-03-03, ada",
+        f"Time zone {timezone}",
+        "Snapshot 1",
+    ):
+        assert said in re.sub(r"\s+", " ", told)
+    assert "Chit-Chat" not in told
+    page = path.with_suffix(".html").read_text(encoding="utf-8")
+    title = re.search("<title>(.*?)</title>", page)[1]
+    assert title.startswith("Interaction patterns · ada and the companion: 28 February")
+    assert timezone in title
+    assert "snapshot: 1" in title
     for text in html(path):
-        if 'class="aico-lab-chart"' in text:
-            lines = re.sub(r'",\s*"', " ", text)  # of a caption too long for one
-            assert f"days and hours of {timezone}" in lines
+        if 'class="aico-lab-chart' in text:
+            assert f"days and hours of {timezone}" in text
     for file in (path, path.with_suffix(".html")):
         assert "wonderful day" not in file.read_text(encoding="utf-8")
 
@@ -116,7 +127,8 @@ def test_parameters_choose_and_days_and_hours_are_those_of_the_zone(report):
 def test_without_messages_it_says_so_and_draws_nothing(report):
     path = report()
     text = path.with_suffix(".html").read_text(encoding="utf-8")
-    assert "Nothing matches: import messages and sync" in text
+    assert "There are no messages yet: add some by aico-lab import" in text
+    assert '<h2 id="Explore">' not in text
     assert charts(path) == {}
     assert "data:image" not in text
     assert "Traceback (most" not in text

@@ -18,7 +18,7 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from aico_lab.lab import Lab
 from tests.conftest import plain_text_files
-from tests.notebooks import charts, closing_notes, tiles
+from tests.notebooks import charts, header, tiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -195,15 +195,15 @@ def test_the_report_describes_the_real_conversations_as_what_they_are(real, repo
     ]
     in_time = sorted(seconds for seconds in replies if seconds <= 12 * 3600)
     shown = tiles(report.notebook)
-    assert shown["Messages"] == "258,145"
-    assert shown["Conversations"] == f"{CONVERSATIONS:,}"
-    assert shown["Companion's median reply time"] == f"{median_low(in_time):,.0f} s"
+    assert shown["messages"] == "258,145"
+    assert shown["conversations"] == f"{CONVERSATIONS:,}"
+    assert shown["median time until the companion replies"] == f"{median_low(in_time):,.0f} s"
     drawn = charts(report.notebook)
     assert len(drawn) > 20
     for rows in drawn.values():
         assert len(rows) < 2_000
-    assert "both sides are people" in closing_notes(report.notebook)
-    assert "was given a prompt" in closing_notes(report.notebook)
+    assert "both sides are people" in header(report.notebook)
+    assert "was given a prompt" in header(report.notebook)
 
 
 def test_no_file_below_the_home_holds_a_known_message(real, report):

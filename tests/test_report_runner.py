@@ -241,6 +241,8 @@ def test_a_secret_stands_nowhere_however_it_is_quoted(run, tmp_path):
                 "import html, json, os\nfrom IPython.display import HTML, JSON\n"
                 "secret = os.environ['TEST_SECRET']\n"
                 "print(secret, repr(secret), json.dumps(secret)); HTML(html.escape(secret))",
+                "from aico_lab.charts.picture import quoted\n"
+                "HTML(quoted(html.escape(secret, quote=False)))",
                 "secret",
                 "raise ValueError(f'cannot open with {secret}')",
                 secrets=["", "short", SECRET],
@@ -254,6 +256,7 @@ def test_a_secret_stands_nowhere_however_it_is_quoted(run, tmp_path):
         text = path.read_text(encoding="utf-8")
         assert "wörd" not in text
         assert "w\\u00f6rd" not in text
+        assert "w%C3%B6rd" not in text
         assert text.count("•••") >= 6
 
 

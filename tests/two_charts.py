@@ -28,4 +28,4 @@ alt.Chart(frame, title="Tall").mark_bar().encode(x="y:Q", y="x:O").properties(he
 
 CHART = ".aico-lab-chart"
 DRAWN = f"{CHART} .vega-embed svg.marks"
-PICTURE = f"{CHART} > img"
+PICTURE = f"{CHART} .aico-lab-plot > img"

@@ -19,9 +19,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.config import Settings
 
@@ -44,12 +44,14 @@ class Outcome:
         seconds: The median duration of each job, in seconds.
         peak_mb: The largest peak of memory of each job, in MB.
         ratios: Time of one job divided by that of another; below 1 the first is faster.
+        figures: Medians of the figures that jobs return instead of seconds, by their names.
     """
 
     rows: int
     seconds: dict[str, float]
     peak_mb: dict[str, float]
     ratios: dict[str, float]
+    figures: dict[str, float] = field(default_factory=dict)
 
     def describe(self) -> str:
         """Return a table of the results as text."""
@@ -58,8 +60,11 @@ class Outcome:
             f"{job:<24}{seconds:>10.3f}{self.peak_mb[job]:>10.0f}"
             for job, seconds in self.seconds.items()
         ]
-        lines += ["", "ratio of times (below 1 is faster)"]
-        lines += [f"{pair:<56}{ratio:>8.3f}" for pair, ratio in self.ratios.items()]
+        if self.ratios:
+            lines += ["", "ratio of times (below 1 is faster)"]
+            lines += [f"{pair:<56}{ratio:>8.3f}" for pair, ratio in self.ratios.items()]
+        if self.figures:
+            lines += ["", *(f"{name:<24}{value:>10.3f}" for name, value in self.figures.items())]
         return "\n".join(lines)
 
 
@@ -88,6 +93,7 @@ def measure(
     """
     seconds: dict[str, list[float]] = {}
     peaks: dict[str, float] = {}
+    figures: dict[str, list[float]] = {}
     # With this variable libraries may have no bytecode yet: all jobs run once before to write it.
     first = {**setup, **jobs} if NO_BYTECODE in os.environ else {}
     total = len(first) + len(setup) + repeat * len(jobs)
@@ -95,7 +101,7 @@ def measure(
 
     def run(
         some: Mapping[str, str], folder: str, rows: int
-    ) -> Iterator[tuple[str, dict[str, float]]]:
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
         for job, module in some.items():
             progress("bench", next(done), total)
             yield job, _run(module, job, Path(folder), rows)
@@ -107,12 +113,16 @@ def measure(
         list(run(setup, folder, rows))
         for _ in range(repeat):
             for job, measured in run(jobs, folder, rows):
-                seconds.setdefault(job, []).append(measured["seconds"])
-                peaks[job] = max(peaks.get(job, 0), measured["peak_mb"])
+                for name, value in measured.get("figures", {}).items():
+                    figures.setdefault(name, []).append(value)
+                if measured["seconds"] is not None:
+                    seconds.setdefault(job, []).append(measured["seconds"])
+                    peaks[job] = max(peaks.get(job, 0), measured["peak_mb"])
     progress("bench", total, total)
     medians = {job: statistics.median(times) for job, times in seconds.items()}
     divided = {name: round(medians[a] / medians[b], 3) for name, (a, b) in ratios.items()}
-    return Outcome(rows, medians, peaks, divided)
+    found = {name: statistics.median(values) for name, values in figures.items()}
+    return Outcome(rows, medians, peaks, divided, found)
 
 
 def bench_of(
@@ -145,14 +155,19 @@ def bench_of(
     return run_bench
 
 
-def run_job(jobs: Mapping[str, Callable[[Path, int], float]]) -> None:
-    """Run the job in the arguments of this process; print its seconds and its peak in MB."""
+def run_job(jobs: Mapping[str, Callable[[Path, int], float | dict[str, float]]]) -> None:
+    """Run the job in the arguments of this process; print its figures and its peak in MB.
+
+    Args:
+        jobs: Each returns its seconds, or else figures by name.
+    """
     job, folder, rows = sys.argv[1:]
-    seconds = jobs[job](Path(folder), int(rows))
+    made = jobs[job](Path(folder), int(rows))
+    seconds, figures = (None, made) if isinstance(made, dict) else (made, {})
     whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     peak = max(resource.getrusage(who).ru_maxrss for who in whose)
     peak_mb = peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-    sys.stdout.write(json.dumps({"seconds": seconds, "peak_mb": peak_mb}))
+    sys.stdout.write(json.dumps({"seconds": seconds, "peak_mb": peak_mb, "figures": figures}))
 
 
 def expect(found: int, expected: int) -> None:
@@ -161,7 +176,7 @@ def expect(found: int, expected: int) -> None:
         raise RuntimeError(f"{found} rows were processed instead of {expected}")
 
 
-def _run(module: str, job: str, folder: Path, rows: int) -> dict[str, float]:
+def _run(module: str, job: str, folder: Path, rows: int) -> dict[str, Any]:
     """Run a job in its own process, with a home and a key in the folder; return its figures."""
     if hasattr(os, "sync"):
         os.sync()  # else a job waits until the disk has written the data of the job before
@@ -176,5 +191,5 @@ def _run(module: str, job: str, folder: Path, rows: int) -> dict[str, float]:
     )
     if finished.returncode != 0:
         raise RuntimeError(f"{job}: {(finished.stderr.splitlines() or ['it failed'])[-1]}")
-    measured: dict[str, float] = json.loads(finished.stdout)
+    measured: dict[str, Any] = json.loads(finished.stdout)
     return measured

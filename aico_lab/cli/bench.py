@@ -61,6 +61,16 @@ def bench_storage(
     _show(run_bench, rows, repeat, json=json)
 
 
+@bench.command("report")
+def bench_report(
+    *, rows: RowsOption = 258_145, repeat: RepeatOption = 1, json: JsonOption = False
+) -> None:
+    """Time the report, and measure its page."""
+    from aico_lab.bench.report import run_bench
+
+    _show(run_bench, rows, repeat, json=json)
+
+
 @bench.command("metrics")
 def bench_metrics(
     *, rows: RowsOption = 250_000, repeat: RepeatOption = 3, json: JsonOption = False

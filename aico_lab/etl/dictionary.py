@@ -249,6 +249,63 @@ TABLES: Final = (
         ),
     ),
     Table(
+        "mart.replies",
+        "a message that names the message which it answers",
+        (
+            Field("id", _WHOLE, "number of the reply's row in raw.messages"),
+            Field("answered_id", _WHOLE, "number of the answered message's row in raw.messages"),
+        ),
+    ),
+    Table(
+        "mart.extras",
+        "an emoji, link, mention, kind of reaction or attachment, or the edit of a message",
+        (
+            _ID,
+            _CONVERSATION,
+            _CHANNEL,
+            _PERSON,
+            _ROLE,
+            _WHEN,
+            Field("kind", _TEXT, "'emoji', 'reaction', 'link', 'mention', 'attachment' or 'edit'"),
+            Field(
+                "item",
+                _TEXT,
+                "the emoji without skin tone, domain of the link, name, or kind of attachment",
+            ),
+            Field("n", _WHOLE, "how many of it; reactions are counted by the source"),
+            Field("is_text", _TRUTH, "whether the item is a text that may tell who wrote"),
+            Field("mentioned_id", _TEXT, "the mentioned person, if known by id or name"),
+        ),
+    ),
+    Table(
+        "mart.people",
+        "a person of a message",
+        (
+            Field("user_id", _TEXT, "the person"),
+            Field("number", _WHOLE, "place in the order of the first stored messages, from 1"),
+            Field("pseudonym", _TEXT, "'Person' and the number"),
+            Field(
+                "name",
+                _TEXT,
+                "the person's name, with the id if several have it; the id if there is no name",
+            ),
+        ),
+    ),
+    Table(
+        "mart.channels",
+        "a channel of a message",
+        (
+            Field("channel_id", _TEXT, "the channel"),
+            Field("number", _WHOLE, "place in the order of the first stored messages, from 1"),
+            Field("pseudonym", _TEXT, "'Channel' and the number"),
+            Field(
+                "name",
+                _TEXT,
+                "the channel's name, with the id if several have it; the id if there is no name",
+            ),
+        ),
+    ),
+    Table(
         "mart.profiles",
         "a version of the companion's personality",
         (

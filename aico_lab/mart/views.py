@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Final
 
+from aico_lab.mart.extras import EXTRAS
 from aico_lab.mart.text import APOSTROPHES, without_addresses, words
 
 if TYPE_CHECKING:
@@ -64,36 +65,95 @@ PREFERENCES: Final = """CREATE OR REPLACE VIEW mart.preference_changes AS
     FROM raw.preference_changes"""
 """New values of people's preferences, in order of `change_id`; NULL if a preference was removed."""
 
+
+def _numbered(view: str, key: str, table: str, prefix: str) -> str:
+    return f"""CREATE OR REPLACE VIEW mart.{view} AS
+    SELECT
+        {key}, number, '{prefix} ' || number AS pseudonym,
+        CASE
+            WHEN named = '' THEN {key}
+            WHEN count(*) OVER (PARTITION BY named) > 1 THEN named || ' (' || {key} || ')'
+            ELSE named
+        END AS name
+    FROM (
+        SELECT
+            {key}, number,
+            coalesce(trim(regexp_replace(t.name, '[\\p{{Cc}}\\s]+', ' ', 'g')), '') AS named
+        FROM (
+            SELECT {key}, row_number() OVER (ORDER BY min(id)) AS number
+            FROM raw.messages WHERE {key} IS NOT NULL GROUP BY {key}
+        ) LEFT JOIN raw.{table} t USING ({key})
+    )"""
+
+
+PEOPLE: Final = _numbered("people", "user_id", "users", "Person")
+"""Every person of a message, with a pseudonym. People are numbered in the order in which their
+first message was stored in the primary database: `raw.messages.id`, which never changes and is
+never reused. So a number stays when others are imported later and when the warehouse is rebuilt,
+and cannot be inferred from an id. Only the deletion of a person's first messages can change it.
+
+`name` is the stored name in one line, followed by the id if several people have it; or the id if
+there is no name."""
+
+CHANNELS: Final = _numbered("channels", "channel_id", "channels", "Channel")
+"""Every channel of a message, numbered and named like people."""
+
+REPLIES: Final = """CREATE OR REPLACE VIEW mart.replies AS
+    SELECT r.id, a.id AS answered_id
+    FROM raw.messages r JOIN raw.messages a ON a.message_id = r.reply_to"""
+"""The messages that name the message which they answer, and that message."""
+
 VIEWS: Final = (
-    (WORDS, "messages", {"id", "content"}),
-    (TEXTS, "messages", {"id", "content"}),
+    (WORDS, {"messages": {"id", "content"}}),
+    (TEXTS, {"messages": {"id", "content"}}),
+    (PEOPLE, {"messages": {"id", "user_id"}, "users": {"user_id", "name"}}),
+    (CHANNELS, {"messages": {"id", "channel_id"}, "channels": {"channel_id", "name"}}),
+    (REPLIES, {"messages": {"id", "message_id", "reply_to"}}),
+    (
+        EXTRAS,
+        {
+            "messages": {"id", "user_id", "content", "metadata"}, "users": {"user_id", "name"}
+        },
+    ),
     (
         PROFILES,
-        "personality_profiles",
-        {"profile_id", "user_id", "version", "active_from", "active_until"},
+        {
+            "personality_profiles": {
+                "profile_id", "user_id", "version", "active_from", "active_until"
+            }
+        },
     ),
     (
         TRAITS,
-        "personality_profiles",
-        {"profile_id", "user_id", "version", "traits", "active_from", "active_until"},
+        {
+            "personality_profiles": {
+                "profile_id", "user_id", "version", "traits", "active_from", "active_until"
+            }
+        },
     ),
     (
         FEEDBACK,
-        "feedback_events",
-        {"event_id", "user_id", "conversation_id", "message_id", "kind", "name", "value"}
-        | {"timestamp"},
+        {
+            "feedback_events": {
+                "event_id", "user_id", "conversation_id", "message_id", "kind", "name", "value",
+                "timestamp",
+            }
+        },
     ),
     (
         PREFERENCES,
-        "preference_changes",
-        {"change_id", "user_id", "preference_key", "value", "changed_at"},
+        {
+            "preference_changes": {
+                "change_id", "user_id", "preference_key", "value", "changed_at"
+            }
+        },
     ),
-)
-"""Each view with the table and the columns of `raw` that it needs."""
+)  # fmt: skip
+"""Each view with the tables and columns of `raw` that it needs."""
 
 
 def views_of(tables: Mapping[str, Collection[str]]) -> Iterator[str]:
     """Yield the views whose columns `raw` has: another program may have changed the tables."""
-    for view, table, needed in VIEWS:
-        if needed.issubset(tables.get(table, ())):
+    for view, needed in VIEWS:
+        if all(columns.issubset(tables.get(table, ())) for table, columns in needed.items()):
             yield view

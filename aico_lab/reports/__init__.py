@@ -28,10 +28,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:  # imported on first use: the libraries behind it are slow
-    if name == "charts":  # users' notebooks may import it from here
-        from aico_lab import charts
-
-        return charts
+    if name == "charts":  # the first import of a submodule asks the package for it
+        return import_module(f"{__name__}.charts")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

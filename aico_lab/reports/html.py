@@ -7,7 +7,12 @@ would load. So opening a report causes no network request.
 
 from __future__ import annotations
 
+import itertools
+import re
+from html import unescape
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 import nbformat
 from nbconvert import HTMLExporter
@@ -16,7 +21,7 @@ from traitlets.config import Config
 from aico_lab.home import write_atomically
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 # Vega compiles expressions, which needs unsafe-eval; saving a chart as a picture needs blob.
 _POLICY: Final = (
@@ -24,46 +29,14 @@ _POLICY: Final = (
     "img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'"
 )
 
-_STYLE: Final = """
-body { margin: 0; background: #fff; color: #1f2933;
-  font: 16px/1.6 system-ui, "Helvetica Neue", Arial, "Liberation Sans", sans-serif; }
-main { max-width: 800px; margin: 0 auto; padding: 32px 24px 64px; }
-h1, h2, h3 { line-height: 1.25; margin: 1.6em 0 0.5em; }
-h1 { font-size: 28px; margin-top: 0; } h2 { font-size: 21px; } h3 { font-size: 17px; }
-a { color: #0072b2; } a.anchor-link { display: none; }
-img { max-width: 100%; }
-code, pre { font: 13px/1.5 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
-:not(pre) > code { background: #f2f5f8; border-radius: 4px; padding: 1px 4px; }
-pre { margin: 0; overflow-wrap: anywhere; white-space: pre-wrap; }
-.jp-CodeCell { margin: 16px 0; }
-.jp-OutputArea-output { overflow-x: auto; }
-.jp-OutputArea-output[data-mime-type$="stderr"] { background: #fdf0ed; padding: 12px 16px;
-  border-radius: 8px; }
-.code { display: none; margin: 12px 0; padding: 12px 16px; border-radius: 8px;
-  background: #f7f9fb; border: 1px solid #e4e7eb; }
-#show-code:checked ~ main .code, .code.failed { display: block; }
-#show-code { position: absolute; top: 14px; right: 92px; }
-label[for="show-code"] { position: absolute; top: 10px; right: 16px; font-size: 13px;
-  color: #52606d; }
-.code .count { float: right; color: #52606d; font-size: 12px; }
-table { border-collapse: collapse; font-size: 14px; margin: 12px 0; }
-th, td { border-bottom: 1px solid #e4e7eb; padding: 4px 12px; text-align: right; }
-.ansi-bold { font-weight: bold; }
-.ansi-red-fg, .ansi-red-intense-fg { color: #b42318; }
-.ansi-green-fg, .ansi-green-intense-fg { color: #00704f; }
-.ansi-yellow-fg, .ansi-yellow-intense-fg { color: #8a5a00; }
-.ansi-blue-fg, .ansi-blue-intense-fg { color: #005a8d; }
-.ansi-magenta-fg, .ansi-magenta-intense-fg { color: #8f3d74; }
-.ansi-cyan-fg, .ansi-cyan-intense-fg { color: #00697a; }
-@page { margin: 14mm 12mm; }
-@media print {
-  #show-code, label[for="show-code"] { display: none; }
-  main { max-width: none; padding: 0; }
-  h1, h2, h3 { break-after: avoid; }
-  .jp-OutputArea-output { overflow: visible; }
-  th, td { overflow-wrap: anywhere; }
-}
-"""
+
+def _read(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+_STYLE: Final = _read("page.css")
+
+_SCRIPT: Final = _read("contents.js")
 
 # The source of a failed cell is always shown.
 _TEMPLATE: Final = (
@@ -78,7 +51,7 @@ _TEMPLATE: Final = (
     + _POLICY
     + """\">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ resources.metadata.name | escape_html }}</title>
+<title>{{ resources.metadata.page_title | escape_html }}</title>
 {% for css in resources.inlining.css %}<style>{{ css }}</style>{% endfor %}
 <style>"""
     + _STYLE
@@ -87,8 +60,13 @@ _TEMPLATE: Final = (
 {%- endblock header -%}
 {%- block body_header -%}
 <body>
-<input type="checkbox" id="show-code"><label for="show-code">Show code</label>
-<main class="jp-Notebook">
+<a class="skip" href="#content">Skip to the content</a>
+<header><p>{{ resources.metadata.name | escape_html }}</p>
+<p class="switch"><input type="checkbox" id="show-code">
+<label for="show-code">Show code</label></p>
+</header>
+{{ resources.metadata.contents_here }}
+<main id="content" class="jp-Notebook" tabindex="-1">
 {%- endblock body_header -%}
 {%- block input_group -%}
 {%- set failed = cell.outputs | selectattr('output_type', 'equalto', 'error') | list -%}
@@ -99,6 +77,8 @@ _TEMPLATE: Final = (
 {%- endblock input_group -%}
 {%- block body_footer -%}
 </main>
+</div>
+{{ resources.metadata.script }}
 </body>
 {%- endblock body_footer -%}
 {%- block footer -%}
@@ -107,14 +87,31 @@ _TEMPLATE: Final = (
 """
 )
 
+_CONTENTS_HERE: Final = "<!-- contents -->"
+_FEWEST: Final = 3
+"""The fewest headings that need a table of contents."""
+
+# Scripts are matched, too, because they may contain the text of headings.
+_HEADING: Final = re.compile(
+    r"<script.*?</script>|<h(?P<level>[1-3])(?P<attributes>[^>]*)>(?P<text>.*?)</h[1-3]>",
+    re.DOTALL,
+)
+_ID: Final = re.compile(r'\bid="([^"]*)"')
+_TAG: Final = re.compile(r"<[^>]*>")
+# Cells and outputs, where nbconvert lets the Tab key stop although nothing can be done there.
+_STOP: Final = re.compile(r'(<div class="jp-[^>]*?) tabindex="0"')
+
 
 def export_html(notebook_path: Path, html_path: Path, *, title: str) -> None:
     """Write a notebook as an HTML page with text and results; a switch shows the code.
 
+    The page has a table of its headings, from the second level on, which stays in reach.
+
     Args:
         notebook_path: The executed notebook.
         html_path: The page's path; an existing page is replaced atomically.
-        title: The page's title.
+        title: The line at the top, and the page's title unless an output of the notebook has one;
+            see `first_screen.Fragment`.
     """
     notebook = nbformat.read(notebook_path, as_version=4)  # type: ignore[no-untyped-call]
     notebook.metadata.pop("widgets", None)  # need a kernel, and a script from the network
@@ -122,10 +119,75 @@ def export_html(notebook_path: Path, html_path: Path, *, title: str) -> None:
         config=Config({"CSSHTMLHeaderPreprocessor": {"style": "default"}}),
         raw_template=_TEMPLATE,
         exclude_output_prompt=True,
+        exclude_anchor_links=True,
         require_js_url="",
         mathjax_url="",
         mermaid_js_url="",
         mermaid_layout_elk_js_url="",
     )
-    page, _resources = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
+    names = {
+        "name": title,
+        "page_title": _own_title(notebook) or title,
+        "contents_here": _CONTENTS_HERE,
+        "script": f"<script>(() => {{{_SCRIPT}}})()</script>",
+    }
+    page, _resources = exporter.from_notebook_node(notebook, {"metadata": names})
+    page, headings = _name_headings(_STOP.sub(r"\1", page))
+    page = page.replace(_CONTENTS_HERE, _contents(headings), 1)
     write_atomically(html_path, page.encode())
+
+
+def _name_headings(page: str) -> tuple[str, list[tuple[int, str, str]]]:
+    """Give every heading of a page an id; return the page, and level, id and HTML of each."""
+    found: list[tuple[int, str, str]] = []
+
+    def name(match: re.Match[str]) -> str:
+        if not match["level"]:
+            return match[0]
+        text = _TAG.sub("", match["text"]).strip()
+        given = _ID.search(match["attributes"])
+        names = {one for _, one, _ in found}
+        # As nbconvert does, so that a notebook's own links to its headings lead there.
+        wanted = given[1] if given else text.replace(" ", "-").replace('"', "")
+        own = next(n for n in _numbered(wanted) if n not in names)
+        found.append((int(match["level"]), own, text))
+        attributes = _ID.sub("", match["attributes"])
+        return f'<h{match["level"]} id="{own}"{attributes}>{match["text"]}</h{match["level"]}>'
+
+    return _HEADING.sub(name, page), found
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    for number in itertools.count(2):
+        yield f"{name}-{number}"
+
+
+def _own_title(notebook: nbformat.NotebookNode) -> str:
+    """Return the title that an output gives its page; empty if none does."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            title = output.get("metadata", {}).get("text/html", {}).get("title")
+            if isinstance(title, str) and title:
+                return title
+    return ""
+
+
+def _contents(headings: list[tuple[int, str, str]]) -> str:
+    """Return the table of contents, and the beginning of the columns of the page.
+
+    Args:
+        headings: The level, the id and the HTML of each heading.
+    """
+    listed = [heading for heading in headings if heading[0] > 1]
+    if len(listed) < _FEWEST:
+        return '<div class="columns">'
+    links = "".join(
+        f'<li class="h{level}"><a href="#{quote(unescape(name))}">{text}</a></li>'
+        for level, name, text in listed
+    )
+    return (
+        '<div class="columns two"><nav class="contents" aria-label="Contents">'
+        '<input type="checkbox" id="show-contents"> <label for="show-contents">Contents</label>'
+        f"<ol>{links}</ol></nav>"
+    )

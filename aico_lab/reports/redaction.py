@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from aico_lab.charts.picture import quoted
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -27,8 +29,9 @@ class Redactor:
                 secret,
                 repr(secret)[1:-1],
                 json.dumps(secret)[1:-1],
-                json.dumps(secret).replace("<", "\\u003c")[1:-1],  # as charts.py writes it
+                json.dumps(secret).replace("<", "\\u003c")[1:-1],  # as charts write it
                 html.escape(secret),
+                quoted(html.escape(secret, quote=False)),  # in the picture of a chart
             )
             if secret
         }

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import ibis
 import numpy as np
 import polars as pl
 
-from aico_lab.metrics.engine import claims, draw
+from aico_lab.metrics.conversation.frequent_words import (
+    FUNCTION_WORDS_TOO,
+    without_function_words,
+)
+from aico_lab.metrics.engine import claims, draw, guards
 from aico_lab.metrics.engine.checks import at_least, more_than_nothing
 from aico_lab.metrics.engine.intervals import FEWEST, UNIT, UNITS, unit_of
 from aico_lab.metrics.engine.metric import Column, Parameter, metric
@@ -27,11 +31,9 @@ if TYPE_CHECKING:
 _PRIOR_MAX: Final = 1e12
 
 
-MIN_PEOPLE: Final = 5
-"""Words of fewer people are not shown, unless `min_people` sets another number."""
-
-
-def _finish(rows: pl.DataFrame, talk: Talk, *, top: int, prior: float) -> pl.DataFrame:
+def _finish(
+    rows: pl.DataFrame, talk: Talk, *, top: int, prior: float, **_expression: Any
+) -> pl.DataFrame:
     from scipy import special
 
     if rows.is_empty():
@@ -121,13 +123,9 @@ def _describe_words(rows: pl.DataFrame) -> str:
     return f"Words that tell the sides apart: {'; '.join(said)}{claims.doubt(units, unit)}"
 
 
-def _least(talk: Talk) -> int:
-    return talk.filters.min_people or MIN_PEOPLE
-
-
 def _describe_none(rows: pl.DataFrame, talk: Talk) -> str:
     """Return the finding without rows: no word qualifies, or both sides use all words alike."""
-    least = _least(talk)
+    least = guards.least(talk)
     others = least > 1 or (not rows.is_empty() and rows["everybody"][0] > 1)
     if not rows.is_empty():
         which = f" of {max(least, 2):,} people or more" if others else ""
@@ -167,6 +165,7 @@ def _draw(answer: Answer) -> Chart:
     parameters=[
         Parameter("top", int, 20, "The number of words for each side."),
         Parameter("prior", float, 500.0, "The weight of the prior, in words."),
+        FUNCTION_WORDS_TOO,
     ],
     columns=[
         Column("role", "text", "the side that uses it more"),
@@ -183,10 +182,10 @@ def _draw(answer: Answer) -> Chart:
     finish=_finish,
     finding=_describe_words,
     chart=_draw,
-    min_people=MIN_PEOPLE,
+    min_people=guards.MIN_PEOPLE,
     nothing=_describe_none,
 )
-def distinguishing_words(talk: Talk, *, top: int, prior: float) -> ir.Table:
+def distinguishing_words(talk: Talk, *, top: int, prior: float, function_words: bool) -> ir.Table:
     """The log-odds ratio of each word with an informative Dirichlet prior, and its z-score.
 
     Let y be a side's uses of the word, n the number of all its words, A the weight of the prior
@@ -198,7 +197,8 @@ def distinguishing_words(talk: Talk, *, top: int, prior: float) -> ir.Table:
     taken: the paper's, which treats words as independent, and the one between people (linearised,
     with each person's words together), so that one person's habit is not mistaken for a difference
     between the sides. Words are `clear` if chance would produce any such word in only one of twenty
-    lists. Without words of both sides there is no answer.
+    lists. Without words of both sides there is no answer. English function words, those of
+    `coordination`, are not listed unless `function_words` asks for them; the totals include them.
 
     A word that few people use may reveal who they are. Words that occur in the conversations of
     fewer than `min_people` people (by default 5) are left out, though the totals include them;
@@ -236,7 +236,9 @@ def distinguishing_words(talk: Talk, *, top: int, prior: float) -> ir.Table:
     )
     people = words.group_by("word").agg(people=words.user_id.nunique())
     shown = counted.join(people, "word").cross_join(totals).cross_join(talk.everybody)
-    least = _least(talk)
+    if not function_words:
+        shown = without_function_words(shown)
+    least = guards.least(talk)
     return shown.filter(
         # A word of one person, or without a named person, is shown only if nobody else is named.
         ibis.ifelse(shown.everybody <= 1, least == 1, shown.people >= max(least, 2)),

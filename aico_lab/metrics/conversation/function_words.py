@@ -76,3 +76,8 @@ _LISTS: Final = {
 
 MARKERS: Final = {name: tuple(sorted(set(words.split()))) for name, words in _LISTS.items()}
 """The words of each class."""
+
+_OTHERS: Final = ("how", "no", "not", "why")
+
+FUNCTION_WORDS: Final = tuple(sorted({*_OTHERS, *(w for words in MARKERS.values() for w in words)}))
+"""The words of all classes, negations, and the question words that are in none of them."""

@@ -33,27 +33,8 @@ def _finish(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
 
 
 def _draw(answer: Answer) -> Chart:
-    import altair as alt
-
-    rows = answer.pl()
-    percentiles = rows.unpivot(["p50", "p95"], index="role", value_name="length")
-    y, colour = alt.Y("role:N", title=None), draw.side("role").legend(None)
-    means = alt.Chart(rows).encode(alt.X("words:Q", title="Words of a message"), y, colour)
-    base = alt.Chart(percentiles).encode(alt.X("length:Q"), y, colour)
-    names = "{p50: 'median', p95: '95 %'}"
-    return alt.layer(
-        means.mark_rule(strokeWidth=3, opacity=0.45).encode(
-            alt.X("words_low:Q"), alt.X2("words_high:Q")
-        ),
-        means.mark_point(size=70, opacity=1),
-        means.transform_calculate(label="'mean: ' + format(datum.words, '.1f')")
-        .mark_text(dy=18, fontSize=12)
-        .encode(text="label:N"),
-        base.mark_tick(thickness=2, size=16, opacity=1),
-        base.transform_calculate(label=f"{names}[datum.variable] + ': ' + datum.length")
-        .mark_text(dy=-16, fontSize=12)
-        .encode(text="label:N"),
-    ).properties(width=draw.WIDTH, height=60 * len(answer))
+    names = {"words": "mean", "p50": "median", "p95": "95 % are at most"}
+    return draw.side_by_side(answer, names, "Words of a message", written=claims.written)
 
 
 @metric(

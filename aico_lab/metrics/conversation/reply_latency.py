@@ -71,47 +71,16 @@ _TICK: Final = (
 def _draw(answer: Answer) -> Chart:
     import altair as alt
 
-    rows = answer.pl().filter(pl.col("p50").is_not_null())
-    names = {"p50": "median", "p95": "95 %", "p99": "99 %"}
-    points = pl.DataFrame(
-        [
-            {
-                "role": row["role"],
-                "seconds": row[p],
-                "text": f"{name}: {_duration(row[p])}",
-                "place": place,
-            }
-            for row in rows.iter_rows(named=True)
-            for place, (p, name) in enumerate(names.items())
-        ],
-        schema={
-            "role": pl.String,
-            "seconds": pl.Float64,
-            "text": pl.String,
-            "place": pl.Int64,
-        },
-    )
     # A reply after 0 s can be drawn on this axis, but not on a logarithmic one.
     scale = alt.Scale(type="symlog", constant=1, nice=False, domainMin=0)
-    title = "Time until the reply (logarithmic)"
-    axis = alt.Axis(values=_TICKS, labelExpr=_TICK, grid=True)
-    y, colour = alt.Y("role:N", title=None), draw.side("role").legend(None)
-    base = alt.Chart(points).encode(
-        alt.X("seconds:Q", title=title, scale=scale, axis=axis), y, colour
+    axis = alt.Axis(values=_TICKS, labelExpr=_TICK, labelOverlap="greedy", grid=True)
+    return draw.side_by_side(
+        answer,
+        {"p50": "median", "p95": "95 % are at most", "p99": "99 % are at most"},
+        "Time until the reply (logarithmic)",
+        x=alt.X("value:Q", scale=scale, axis=axis),
+        written=_duration,
     )
-    median = alt.Chart(rows).encode(alt.X("p50_low:Q"), alt.X2("p50_high:Q"), y, colour)
-    return alt.layer(
-        base.mark_line(strokeWidth=1, opacity=0.6),
-        median.mark_rule(strokeWidth=8, opacity=0.35),
-        base.mark_point(size=80, opacity=1),
-        # Labels alternate above and below, since the three may lie close to each other.
-        *(
-            base.transform_filter(alt.FieldOneOfPredicate("place", places))
-            .mark_text(dy=dy, fontSize=12)
-            .encode(text="text:N")
-            for dy, places in ((-14, [0, 2]), (18, [1]))
-        ),
-    ).properties(width=draw.WIDTH, height=56 * max(rows.height, 1))
 
 
 @metric(

@@ -93,12 +93,13 @@ def _draw(answer: Answer) -> Chart:
     import altair as alt
 
     y = alt.Y("duration:O", title="Duration of the session", sort=list(_LENGTHS))
-    base = alt.Chart(answer.pl()).encode(y)
+    rows = answer.pl()
+    base = alt.Chart(rows).encode(y)
     title = draw.label(answer, "share")
     return alt.layer(
         base.mark_bar(opacity=0.8).encode(alt.X("share:Q", title=title).scale(domainMin=0)),
-        base.mark_rule(strokeWidth=2).encode(alt.X("share_low:Q"), alt.X2("share_high:Q")),
-    ).properties(width=draw.WIDTH - 60, height=draw.LINE * len(answer))
+        *draw.intervals(base, rows, "share", on_bars=True),
+    ).properties(width=draw.WIDTH, height=draw.LINE * len(answer))
 
 
 @metric(

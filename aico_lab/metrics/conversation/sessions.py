@@ -51,18 +51,21 @@ def _describe(rows: pl.DataFrame) -> str:
     if known.height == 1:
         return f"{said}, all in the week from {top}"
     most = max(known["n"].to_list())
-    return f"{said}; the most, {most:,}, in the week from {top}"
+    weeks = "week" if known["n"].to_list().count(most) == 1 else "weeks"
+    return f"{said}; the most, {most:,}, in the {weeks} from {top}"
 
 
 def _draw(answer: Answer) -> Chart:
     import altair as alt
 
     rows = periods.recent(answer, "week").with_columns(middle=pl.col("start").dt.offset_by("3d"))
-    base = alt.Chart(rows).encode(periods.axis(answer, "week", "middle"), color=periods.colour())
-    ends = alt.Y("minutes_low:Q", title=draw.label(answer, "minutes")).scale(zero=True)
+    base = alt.Chart(rows).encode(
+        periods.axis(answer, "week", "middle"), color=periods.colour(rows)
+    )
+    y = alt.Y("minutes:Q", title=draw.label(answer, "minutes")).scale(zero=True)
     minutes = alt.layer(
-        base.mark_rule(strokeWidth=3, opacity=0.45).encode(ends, alt.Y2("minutes_high:Q")),
-        base.mark_point(size=50, opacity=1).encode(alt.Y("minutes:Q")),
+        *draw.intervals(base, rows, "minutes", along="y"),
+        base.mark_point(size=50, opacity=1).encode(y),
     ).properties(width=draw.WIDTH, height=150)
     return alt.vconcat(periods.bars(answer, "week", "n"), minutes).resolve_scale(x="shared")
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from aico_lab import charts
     from aico_lab.metrics.engine.filters import Filters
     from aico_lab.metrics.engine.metric import Chart, Column, Metric
 
@@ -120,13 +121,23 @@ class Answer:
 
         if alt.renderers.active != charts.NAME:
             charts.enable()
-        question, caption = self.metric.question, textwrap.wrap(self.caption, 100)
+        question, caption = self.metric.question, _lines(self.caption, 100)
+        charts.describe(question, self._details())
         if self._rows.is_empty():
             empty = alt.Chart(pl.DataFrame({"x": []})).mark_point()
             return empty.properties(title=alt.Title(question, subtitle=caption), height=20)
-        finding = textwrap.wrap(self.finding, 75)
         return self.metric.chart(self).properties(
-            title=alt.Title(finding, subtitle=[question, *caption])
+            title=alt.Title(_lines(self.finding, 75), subtitle=[question, *caption])
+        )
+
+    def _details(self) -> charts.Details:
+        """Return what a figure shows on demand: the definition, the source, and the headings."""
+        from aico_lab.charts import Details
+
+        headings = zip(self.metric.columns, self._headings(), strict=True)
+        return Details(
+            {"Definition": self.metric.definition, "Source": self.metric.source},
+            {column.name: heading for column, heading in headings},
         )
 
     @property
@@ -165,7 +176,11 @@ class Answer:
     @property
     def caption(self) -> str:
         """Parameters, filters, time zone, snapshot, notes, and counts of what was left out."""
-        said = [f"{name} {value}" for name, value in self.parameters.items()]
+        said = [
+            f"{name} {_text(value) if isinstance(value, bool) else value}"
+            for name, value in self.parameters.items()
+            if value != ""
+        ]
         filters = self.filters
         limits = {name: getattr(filters, name) for name in ("since", "until", "role")}
         if self.begins is not None:
@@ -298,6 +313,13 @@ def without_values_of_few(rows: pl.DataFrame, min_people: int) -> tuple[pl.DataF
         ends = [end for end in (name, f"{name}_low", f"{name}_high") if end in rows.columns]
         rows = rows.with_columns(pl.when(~few).then(pl.col(end)).alias(end) for end in ends)
     return rows, found
+
+
+def _lines(text: str, width: int) -> list[str]:
+    """Return a text in lines that end between words, but not within a number or a date."""
+    from aico_lab.charts import unbroken
+
+    return textwrap.wrap(unbroken(text), width, break_on_hyphens=False)
 
 
 def _side(column: Column) -> str:

@@ -42,12 +42,9 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
     """
     if filters.role and metric.role is RoleFilter.REFUSED:
         raise InvalidValue(f"{metric.name} is about both sides at once: leave out the role.")
-    connection = reader.connection()
+    by_side = metric.role is RoleFilter.RESTRICTS_MESSAGES
+    connection, talk, generation, far = select(reader, filters, by_side=by_side)
     with translated("The snapshot"):
-        _check_version(connection)
-        _check_names(connection, filters)
-        generation, times, far = _describe(connection, filters)
-        talk = Talk(filters, by_side=metric.role is RoleFilter.RESTRICTS_MESSAGES, **times)
         talk = replace(talk, by_person=_names_several_people(connection, talk))
         query = compile_query(metric.name, talk, tuple(sorted(parameters.items())))
         rows = pl.DataFrame(connection.execute(query).to_arrow_table())
@@ -74,6 +71,33 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
         nothing=nothing,
         values_left_out=values_left_out,
     )
+
+
+def select(
+    reader: Reader, filters: Filters, *, by_side: bool
+) -> tuple[duckdb.DuckDBPyConnection, Talk, int, int]:
+    """Select messages of the snapshot of a reader.
+
+    Args:
+        reader: The reader.
+        filters: The filters.
+        by_side: Whether the filter `role` restricts the messages.
+
+    Returns:
+        A connection to the snapshot, the selected messages, the generation, and the number of
+        selected messages dated before 1990 or in the future.
+
+    Raises:
+        InvalidValue: A bound of the period is invalid.
+        UnknownName: No message has one of the users or channels of the filters.
+        NeverSynced: The snapshot was made by another version of aico_lab.
+    """
+    connection = reader.connection()
+    with translated("The snapshot"):
+        _check_version(connection)
+        _check_names(connection, filters)
+        generation, times, far = _describe(connection, filters)
+    return connection, Talk(filters, by_side=by_side, **times), generation, far
 
 
 def check_filters(reader: Reader, filters: Filters) -> None:

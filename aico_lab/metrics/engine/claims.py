@@ -9,6 +9,7 @@ there is too little data, and at most describes what was observed. Plain counts,
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +27,9 @@ _NAMED: Final = 3
 
 _NOTHING: Final = 1e-9
 """Numbers with a smaller absolute value are rounding errors of sums, and written as 0."""
+
+_NORMAL: Final = 1.959963984540054
+"""The quantile of the normal distribution for 95 % intervals."""
 
 DOMINANT: Final = 25.0
 """A number rests mainly on one person if that person's share, in percent, is above this."""
@@ -119,6 +123,43 @@ def doubt(units: int, unit: str, most: float | None = None) -> str:
     if most is not None and most > DOMINANT:
         return f" (uncertain: one of {counted(units, unit)} has {most:.0f} % of it)"
     return ""
+
+
+def plural(when: str) -> str:
+    """Return a phrase such as 'in the week from' for several weeks or months."""
+    return when.replace("week ", "weeks ").replace("month ", "months ")
+
+
+def extremes_differ(
+    low: tuple[float | None, float | None],
+    high: tuple[float | None, float | None],
+    *,
+    units: int,
+    groups: int,
+    log: bool = False,
+) -> bool:
+    """Return whether the least and the greatest of several values differ beyond chance.
+
+    Of many groups some differ by chance, hence Bonferroni's correction for all pairs of groups. The
+    groups are treated as independent; that is cautious where they share people.
+
+    Args:
+        low: The ends of the 95 % interval of the least value.
+        high: The ends of that of the greatest value.
+        units: The smaller number of units of the two.
+        groups: The number of groups compared.
+        log: Whether the intervals are symmetric on the logarithmic scale.
+    """
+    from scipy import special
+
+    ends = [end for end in (*low, *high) if end is not None and (end > 0 or not log)]
+    if len(ends) < 4:  # noqa: PLR2004 - an interval is missing, or ends at 0
+        return False
+    a, b, c, d = (math.log(end) if log else end for end in ends)
+    error = math.hypot(b - a, d - c) / 2 / _NORMAL
+    pairs = max(groups * (groups - 1) // 2, 1)
+    quantile = float(special.stdtrit(max(units - 1, 1), 1 - 0.025 / pairs))
+    return (c + d - a - b) / 2 > quantile * error
 
 
 def dominated(most: float | None, what: str) -> str:

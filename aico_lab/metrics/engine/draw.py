@@ -7,23 +7,27 @@ it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
 from aico_lab import charts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import altair as alt
 
     from aico_lab.metrics.engine.answer import Answer
     from aico_lab.metrics.engine.metric import Chart
 
-WIDTH = 640
-LINE = 26
-"""Height of one category, in pixels."""
+WIDTH = charts.WIDTH
+LINE = 28
+"""Height of one category, in pixels: labels may have two lines."""
+
+
+_COUNTED: Final = 5
+"""Up to this count, every number has its tick."""
 
 
 def label(answer: Answer, name: str) -> str:
@@ -54,72 +58,171 @@ def dots(
     """
     import altair as alt
 
-    rows = answer.pl()
+    rows = answer.pl().drop_nulls(value)
     names = rows[category].unique(maintain_order=True).to_list()
     extra: dict[str, Any] = {}
     if colour:
-        extra = {"color": side(colour)}
+        extra = {"color": side(colour, rows)}
         if colour != category:
-            extra["yOffset"] = alt.YOffset(f"{colour}:N")
+            extra["yOffset"] = offset(colour)
     base = alt.Chart(rows).encode(y=alt.Y(f"{category}:N", title=None, sort=names), **extra)
-    ends = f"{value}_low", f"{value}_high"
-    chart = _with_ends(base, value, ends, label(answer, value), zero=zero, reference=reference)
+    x = alt.X(f"{value}:Q", title=label(answer, value)).scale(zero=zero)
+    chart = _with_ends(base, rows, value, x, reference=reference)
     lines = rows.select({category, colour or category}).n_unique()
     return chart.properties(width=WIDTH, height=max(60, LINE * lines))
 
 
 def side_by_side(
-    answer: Answer, columns: Mapping[str, str], title: str, *, reference: float | None = None
+    answer: Answer,
+    columns: Mapping[str, str],
+    title: str,
+    *,
+    reference: float | None = None,
+    x: alt.X | None = None,
+    written: Callable[[float], str] | None = None,
 ) -> Chart:
-    """Draw several comparable values of each side, each with its interval.
+    """Draw several comparable values of each side, each with its interval if it has one.
 
     Args:
-        answer: The answer, with `role`, and `COLUMN_low` and `COLUMN_high` for each column.
+        answer: The answer, with `role`; the interval of COLUMN is in `COLUMN_low` and
+            `COLUMN_high`.
         columns: The label of each column in the chart.
         title: The title of the axis, with its unit.
         reference: A value to compare with, drawn as a line.
+        x: The encoding of `value`, with its scale and axis.
+        written: Returns the text beside a value; without it there are no texts.
     """
     import altair as alt
 
     rows = answer.pl()
+    counts = [name for name in ("n", "people") if name in rows.columns]
+    nothing = pl.lit(None, pl.Float64)
     long = pl.concat(
-        rows.select("role", what=pl.lit(name), value=at, low=f"{at}_low", high=f"{at}_high")
+        rows.select(
+            "role",
+            what=pl.lit(name),
+            value=pl.col(at).cast(pl.Float64),
+            value_low=pl.col(f"{at}_low") if f"{at}_low" in rows.columns else nothing,
+            value_high=pl.col(f"{at}_high") if f"{at}_high" in rows.columns else nothing,
+            **{count: pl.col(count) for count in counts},
+        )
         for at, name in columns.items()
-    )
-    y = alt.Y("what:N", title=None, sort=list(columns.values())).axis(labelLimit=0)
-    base = alt.Chart(long).encode(y, side("role"), yOffset="role:N")
-    chart = _with_ends(base, "value", ("low", "high"), title, zero=False, reference=reference)
-    return chart.properties(width=WIDTH, height=LINE * len(columns) * rows.height)
+    ).drop_nulls("value")
+    y = alt.Y("what:N", title=None, sort=list(columns.values()))
+    base = alt.Chart(long).encode(y, side("role", long), offset("role"))
+    x = (x or alt.X("value:Q").scale(zero=False)).title(title)
+    chart = _with_ends(base, long, "value", x, reference=reference)
+    if written is not None:
+        texts = long.with_columns(
+            text=pl.Series([written(value) for value in long["value"]], dtype=pl.String),
+            end=pl.max_horizontal("value", "value_high"),
+        )
+        chart.data = texts
+        for layer in chart.layer:
+            layer.data = alt.Undefined
+        beside = alt.Chart().mark_text(align="left", dx=8, color=charts.INK)
+        chart += beside.encode(alt.X("end:Q"), y, offset("role"), text="text:N")
+    return chart.properties(width=WIDTH, height=max(60, LINE * long.height))
+
+
+def intervals(
+    base: alt.Chart, rows: pl.DataFrame, value: str, *, along: str = "x", on_bars: bool = False
+) -> list[Chart]:
+    """Return the layer of the intervals of a value; none if no row has one.
+
+    A layer without values has no extent, which Vega warns of.
+
+    Args:
+        base: A chart of the rows, with their place and colour.
+        rows: The rows, with `VALUE_low` and `VALUE_high`.
+        value: The column of values.
+        along: The axis of the values, "x" or "y".
+        on_bars: Whether the values are drawn as bars.
+    """
+    import altair as alt
+
+    low, high = f"{value}_low", f"{value}_high"
+    if rows[low].null_count() == rows.height:
+        return []
+    rule = base.mark_rule(strokeWidth=3, opacity=0.45)
+    if on_bars:
+        rule = base.mark_rule(strokeWidth=2, color=charts.INK)
+    if along == "x":
+        return [rule.encode(alt.X(f"{low}:Q"), alt.X2(f"{high}:Q"))]
+    return [rule.encode(alt.Y(f"{low}:Q"), alt.Y2(f"{high}:Q"))]
 
 
 def _with_ends(
-    base: alt.Chart,
-    value: str,
-    ends: tuple[str, str],
-    title: str,
-    *,
-    zero: bool,
-    reference: float | None,
+    base: alt.Chart, rows: pl.DataFrame, value: str, x: alt.X, *, reference: float | None
 ) -> Chart:
     """Draw a dot for each row of a chart, its interval as a bar, and a line to compare with."""
     import altair as alt
 
-    scale = alt.Scale(zero=zero)
-    low = alt.X(f"{ends[0]}:Q", title=title, scale=scale)
     layers = [
-        base.mark_rule(strokeWidth=3, opacity=0.45).encode(low, alt.X2(f"{ends[1]}:Q")),
-        base.mark_point(size=70, opacity=1).encode(alt.X(f"{value}:Q", scale=scale)),
+        *intervals(base, rows, value),
+        base.mark_point(size=70, opacity=1).encode(x),
     ]
-    if reference is not None:
+    if reference is not None and rows.height:
         rule = alt.Chart(pl.DataFrame({"at": [reference]}))
         rule = rule.mark_rule(color=charts.GREY, strokeDash=[4, 4])
         layers.insert(0, rule.encode(x=alt.XDatum(reference)))
     return alt.layer(*layers)
 
 
-def side(column: str) -> alt.Color:
-    """Return the colour encoding of the sides, the same in every chart."""
+def whole(most: float | None) -> alt.Axis:
+    """Return the axis of a count: its ticks are whole numbers.
+
+    Args:
+        most: The largest count that is drawn.
+    """
     import altair as alt
 
-    sides = alt.Scale(domain=["user", "assistant"], range=[charts.BLUE, charts.VERMILION])
-    return alt.Color(f"{column}:N", title=None, scale=sides)
+    if most is not None and most <= _COUNTED:  # Vega has ticks at 0.5 here, in spite of the step
+        return alt.Axis(values=list(range(int(most) + 1)), format="d")
+    return alt.Axis(tickMinStep=1)
+
+
+def offset(column: str) -> alt.YOffset:
+    """Return the encoding that puts the sides one below the other, the user first."""
+    import altair as alt
+
+    return alt.YOffset(f"{column}:N", sort=["user", "assistant"])
+
+
+def shades(column: str, title: str, most: float) -> alt.Opacity:
+    """Return the encoding of a number by the strength of a colour, which works in dark mode too.
+
+    Args:
+        column: The column of numbers from 0.
+        title: The title of the legend.
+        most: The number with the full colour.
+    """
+    import altair as alt
+
+    scale = alt.Scale(domain=[0, most], range=[0.04, 1], clamp=True)
+    legend = alt.Legend(
+        tickCount=4,
+        tickMinStep=1,
+        symbolType="square",
+        symbolFillColor=charts.BLUE,
+        symbolStrokeWidth=0,
+        symbolSize=160,
+    )
+    return alt.Opacity(f"{column}:Q", title=title, scale=scale, legend=legend)
+
+
+def side(column: str, rows: pl.DataFrame | None = None) -> alt.Color:
+    """Return the colour encoding of the sides, the same in every chart.
+
+    Args:
+        column: The column of sides.
+        rows: The rows that are drawn; the legend names only sides that occur in them.
+    """
+    import altair as alt
+
+    sides = {"user": charts.BLUE, "assistant": charts.VERMILION}
+    if rows is not None:
+        known = set(rows[column])
+        sides = {name: colour for name, colour in sides.items() if name in known} or sides
+    scale = alt.Scale(domain=list(sides), range=list(sides.values()))
+    return alt.Color(f"{column}:N", title=None, scale=scale)

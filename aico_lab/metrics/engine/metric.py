@@ -84,7 +84,7 @@ class Parameter:
 
     Attributes:
         name: The name of the keyword-only argument of the expression.
-        type: int, float or str.
+        type: int, float, str or bool.
         default: The value if none is given.
         meaning: The help text, with the unit.
         choices: The allowed values; empty for any.
@@ -102,6 +102,8 @@ class Parameter:
         Raises:
             InvalidValue: The value is not of the type, too large, or not among the choices.
         """
+        if self.type is bool:
+            return self._check_truth(value)
         wanted = f"one of {', '.join(self.choices)}" if self.choices else _NAMES[self.type]
         refused = InvalidValue(f"{self.name} is {wanted}, not {value!r}.")
         if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -120,6 +122,14 @@ class Parameter:
             raise refused
         return taken
 
+    def _check_truth(self, value: object) -> bool:
+        found = _TRUTHS.get(value.strip().lower()) if isinstance(value, str) else value
+        if not isinstance(found, bool):
+            raise InvalidValue(f"{self.name} is true or false, not {value!r}.")
+        return found
+
+
+_TRUTHS: Final = {"true": True, "yes": True, "false": False, "no": False}
 
 _LARGEST: Final = 1_000_000_000_000
 """The largest absolute value of whole numbers; engines and frames cannot hold arbitrary ones."""

@@ -28,7 +28,13 @@ STEP: Final = {"day": "1d", "week": "1w", "month": "1mo"}
 DRAWN: Final = 400
 """The most periods of a chart; of more, only the last ones are drawn."""
 
-_FEW: Final = 10
+_TICKS: Final = 8
+"""The most labelled ticks on an axis of periods; on a narrow one, some labels are left out."""
+
+_WEEKS: Final = (1, 2, 4, 8, 13, 26, 52, 104)
+_MONTHS: Final = (1, 2, 3, 6, 12, 24, 60)
+_OLDEST: Final = 100
+"""Browsers take the years before this one for years of the 20th century."""
 
 STATE: Final = (
     pl.when("complete").then(pl.lit("complete")).otherwise(pl.lit("unfinished")).alias("state")
@@ -104,7 +110,15 @@ def on_calendar(rows: pl.DataFrame, talk: Talk, unit: Unit) -> pl.DataFrame:
     return joined.with_columns(pl.col(pl.Int64).fill_null(0))
 
 
-def bars(answer: Answer, unit: Unit, value: str, *, title: str = "", height: int = 150) -> Chart:
+def bars(
+    answer: Answer,
+    unit: Unit,
+    value: str,
+    *,
+    title: str = "",
+    height: int = 150,
+    whole: bool = True,
+) -> Chart:
     """Draw a value of every period as a bar as wide as the period, unfinished ones in grey.
 
     Args:
@@ -113,31 +127,39 @@ def bars(answer: Answer, unit: Unit, value: str, *, title: str = "", height: int
         value: The column of values.
         title: The title of the axis; by default the meaning of the column.
         height: The height in pixels.
+        whole: Whether the values are counts.
     """
     import altair as alt
 
     rows = recent(answer, unit)
+    y = alt.Y(f"{value}:Q", title=title or draw.label(answer, value))
     return (
         alt.Chart(rows)
         .mark_bar(stroke="white", strokeWidth=0.5 if rows.height < DRAWN // 4 else 0)
         .encode(
             axis(answer, unit),
             alt.X2("end:T"),
-            alt.Y(f"{value}:Q", title=title or draw.label(answer, value)),
+            y.axis(draw.whole(max(rows[value].to_list(), default=0))) if whole else y,
             alt.Y2Datum(0),
-            colour(),
+            colour(rows),
             tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), f"{value}:Q", "state:N"],
         )
         .properties(width=draw.WIDTH, height=height)
     )
 
 
-def colour() -> alt.Color:
-    """Return the colour encoding of `state`: unfinished periods are grey."""
+def colour(rows: pl.DataFrame) -> alt.Color:
+    """Return the colour encoding of `state`: unfinished periods are grey.
+
+    The legend names only the states that occur; if all periods are complete, there is none.
+    """
     import altair as alt
 
-    scale = alt.Scale(domain=["complete", "unfinished"], range=[charts.BLUE, charts.GREY])
-    return alt.Color("state:N", title=None, scale=scale)
+    states = {"complete": charts.BLUE, "unfinished": charts.GREY}
+    found = {state: states[state] for state in states if state in set(rows["state"])}
+    scale = alt.Scale(domain=list(found), range=list(found.values()))
+    encoding = alt.Color("state:N", title=None, scale=scale)
+    return encoding.legend(None) if list(found) == ["complete"] else encoding
 
 
 def recent(answer: Answer, unit: Unit) -> pl.DataFrame:
@@ -157,10 +179,34 @@ def axis(answer: Answer, unit: Unit, column: str = "start") -> alt.X:
 
     cut = f", the last {DRAWN} of {len(answer):,}" if len(answer) > DRAWN else ""
     name = {"day": "Day", "week": "Week from Monday", "month": "Month"}[unit]
-    title = f"{name} ({answer.filters.timezone}{cut})"
-    pattern = "%b %Y" if unit == "month" else "%-d %b %Y"
-    # A short axis would have several ticks per period, all with the same label.
-    ticks = 8 if unit == "week" or len(answer) > _FEW else unit
-    return alt.X(f"{column}:T", title=title).axis(
-        format=pattern, labelAngle=0, labelOverlap=True, tickCount=ticks
-    )
+    encoding = alt.X(f"{column}:T", title=f"{name} ({answer.filters.timezone}{cut})")
+    pattern = "%b" if unit == "month" else "%-d %b"
+    lines = f"[timeFormat(datum.value, '{pattern}'), timeFormat(datum.value, '%Y')]"
+    days = ticks(answer.pl()["start"].drop_nulls().tail(DRAWN).to_list(), unit)
+    if not days or days[0].year < _OLDEST:
+        return encoding.axis(labelExpr=lines, labelAngle=0, labelOverlap=True, tickCount=_TICKS)
+    values = [alt.DateTime(year=day.year, month=day.month, date=day.day) for day in days]
+    return encoding.axis(labelExpr=lines, labelAngle=0, labelOverlap="greedy", values=values)
+
+
+def ticks(starts: list[date], unit: Unit) -> list[date]:
+    """Return the first days of the periods that an axis labels, at equal distances.
+
+    Weeks, and days of which there are many, are labelled on Mondays or on the first of a month.
+
+    Args:
+        starts: The first day of every period, ascending and without gaps.
+        unit: The length of a period.
+    """
+    choices: list[list[date]] = []
+    if unit == "day":
+        mondays = [day for day in starts if not day.weekday()]
+        choices = [starts, starts[::2], mondays, mondays[::2]]
+    if unit == "week":
+        choices = [starts[::step] for step in _WEEKS]
+    else:
+        firsts = [day for day in starts if day.day == 1]
+        numbered = [(day.year * 12 + day.month - 1, day) for day in firsts]
+        choices += [[day for at, day in numbered if not at % step] for step in _MONTHS]
+    fitting = (days for days in choices if 1 < len(days) <= _TICKS)
+    return next(fitting, starts[:: max(1, len(starts) // _TICKS)])

@@ -62,6 +62,35 @@ VIEWS: Final = {
         "msg_idx": "int64",
         "content": "string",
     },
+    "replies": {
+        "id": "int64",
+        "answered_id": "int64",
+    },
+    "extras": {
+        "id": "int64",
+        "conversation_id": "string",
+        "channel_id": "string",
+        "user_id": "string",
+        "role": "string",
+        "ts_ms": "int64",
+        "kind": "string",
+        "item": "string",
+        "n": "int64",
+        "is_text": "boolean",
+        "mentioned_id": "string",
+    },
+    "people": {
+        "user_id": "string",
+        "number": "int64",
+        "pseudonym": "string",
+        "name": "string",
+    },
+    "channels": {
+        "channel_id": "string",
+        "number": "int64",
+        "pseudonym": "string",
+        "name": "string",
+    },
     "feedback": {
         "event_id": "string",
         "user_id": "string",
@@ -189,6 +218,26 @@ class Talk:
         return self._restricted(self._view("texts"), "ts_ms")
 
     @cached_property
+    def extras(self) -> ir.Table:
+        """One row for each emoji, reaction, link, mention, attachment and edit of a message."""
+        return self._restricted(self._view("extras"), "ts_ms")
+
+    @cached_property
+    def replies(self) -> ir.Table:
+        """The messages that name the message which they answer; unrestricted."""
+        return self._view("replies")
+
+    @cached_property
+    def people(self) -> ir.Table:
+        """One row for each person: `user_id`, `number`, `pseudonym` and `name`; unrestricted."""
+        return self._view("people")
+
+    @cached_property
+    def channels(self) -> ir.Table:
+        """One row for each channel: `channel_id`, `number`, `pseudonym`, `name`; unrestricted."""
+        return self._view("channels")
+
+    @cached_property
     def feedback(self) -> ir.Table:
         """Feedback on conversations and messages; `channel` and `role` do not restrict it."""
         return self._restricted(self._view("feedback"), "ts_ms")
@@ -231,6 +280,11 @@ class Talk:
         messages = self._stored("messages")
         return messages.aggregate(everybody=messages.user_id.nunique())
 
+    @cached_property
+    def everything(self) -> ir.Table:
+        """All messages, whatever the filters, without local times."""
+        return self._stored("messages")
+
     def sessions(self, gap_ms: int = SESSION_GAP_MS, scope: Scope = "conversation") -> ir.Table:
         """Return sessions: stretches without a silence longer than `gap_ms`.
 
@@ -260,6 +314,29 @@ class Talk:
                 messages.mutate(session_idx=starts.cast("int64").sum().over(in_order) - 1)
             )
         return self._restricted(made, "started_ms")
+
+    def plausible(self, table: ir.Table, time: str) -> ir.Table:
+        """Return the rows dated from 1990 to now; all rows if no message of the home is.
+
+        A bound of the period replaces that end of the span.
+
+        Args:
+            table: A table restricted by the filters.
+            time: Its column of UTC milliseconds.
+        """
+        now_ms = ibis.now().epoch_seconds() * 1000 + 1000
+
+        def usual(ts_ms: ir.IntegerValue) -> ir.BooleanValue:
+            conditions = [ts_ms.notnull()]
+            if self.filters.since is None:
+                conditions.append(ts_ms >= FIRST_USUAL_MS)
+            if self.filters.until is None:
+                conditions.append(ts_ms <= now_ms)
+            return ibis.and_(*conditions)
+
+        known = self.everything.aggregate(any_usual=usual(self.everything.ts_ms).any())
+        rows = table.cross_join(known)
+        return rows.filter(usual(rows[time]) | ~rows.any_usual).drop("any_usual")
 
     @cached_property
     def daily(self) -> ir.Table:

@@ -46,10 +46,12 @@ def _describe_activity(rows: pl.DataFrame, unit: Unit) -> str:
         return f"Too little data: nothing was written in the {unit}s that are shown"
     top = wrote.row(wrote["n"].arg_max() or 0, named=True)
     when = {"day": "on", "week": "in the week from", "month": "in the month from"}[unit]
+    tied = (wrote["n"] == top["n"]).sum() > 1
+    when = claims.plural(when) if tied else when
     which = f"Most was written {when} {claims.leading(wrote, 'n', 'start')}"
     if wrote.height == 1:
         which = f"All was written {when} {top['start']}"
-    elif (wrote["n"] == top["n"]).sum() > 1:
+    elif tied:
         return f"{which}: {claims.counted(top['n'], 'messages')}"
     unfinished = "" if top["complete"] else f" (the {unit} is unfinished)"
     whom = f" with {claims.counted(top['people'], 'people')}" if top["people"] else ""

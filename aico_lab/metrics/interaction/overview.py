@@ -47,9 +47,9 @@ def _draw(answer: Answer) -> Chart:
         }
     )
     bars = alt.Chart(sides).mark_bar().encode(
-        alt.X("messages:Q", title="Messages"),
+        alt.X("messages:Q", title="Messages", axis=draw.whole(row["n"])),
         alt.Y("role:N", title=None, sort=None),
-        draw.side("role"),
+        draw.side("role").legend(None),
     )  # fmt: skip
     return bars.properties(width=draw.WIDTH, height=2 * draw.LINE)
 

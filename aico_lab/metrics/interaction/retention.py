@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import polars as pl
 from ibis import _
 
+from aico_lab import charts
 from aico_lab.metrics.engine import claims, draw, periods
 from aico_lab.metrics.engine.intervals import FEWEST
 from aico_lab.metrics.engine.metric import Column, Parameter, RoleFilter, interval, metric
@@ -100,17 +101,16 @@ def _draw(answer: Answer) -> Chart:
     )
     # The share of the first period is always 100 %, so colours are only for later ones.
     later = rows.filter(pl.col("since") > 0)
-    most = max([1.0, *later["share"].to_list()])
-    filled = base.mark_rect(stroke="white").encode(
-        alt.Color("share:Q", title="Active (%)")
-        .scale(scheme="blues", domain=[0, most], clamp=True)
-        .legend(orient="right")
+    most = max([5.0, *later["share"].to_list()])
+    shades = draw.shades("share", "Active (%)", most)
+    filled = base.mark_rect(stroke="white", color=charts.BLUE).encode(
+        shades.legend(None) if later.is_empty() else shades
     )
-    dark = alt.datum.share > most * 0.55
+    dark = alt.datum.share > most * 0.5
     text = base.mark_text(fontSize=10).encode(
         alt.Text("text:N"), color=alt.condition(dark, alt.value("white"), alt.value("black"))
     )
-    return alt.layer(filled, text).properties(width=draw.WIDTH - 60, height=alt.Step(19))
+    return alt.layer(filled, text).properties(width=draw.WIDTH, height=19 * cohorts.len())
 
 
 @metric(

@@ -44,10 +44,10 @@ def _describe(rows: pl.DataFrame) -> str:
     if known.is_empty():
         return "Too little data: nobody wrote in the months that are shown"
     if finished.is_empty():
-        return (
-            f"Too little data: {claims.counted(known.height, 'months')}, none of them complete "
-            f"with {FEWEST} people or more"
-        )
+        months = claims.counted(known.height, "months")
+        if known.height == 1:
+            return f"Too little data: {months}, unfinished or with fewer than {FEWEST} people"
+        return f"Too little data: {months}, all unfinished or with fewer than {FEWEST} people"
     row = finished.row(0, named=True)
     return (
         f"In {row['start']:%B %Y} a person who wrote at all did so on {row['stickiness']:.1f} % "
@@ -60,15 +60,13 @@ def _draw(answer: Answer) -> Chart:
     import altair as alt
 
     rows = periods.recent(answer, "month").with_columns(middle=pl.col("start").dt.offset_by("14d"))
-    ends = alt.Y("stickiness_low:Q", title="Daily as a share of monthly active people (%)")
+    y = alt.Y("stickiness:Q", title="Daily as a share of monthly active people (%)")
     base = alt.Chart(rows).encode(
-        periods.axis(answer, "month", "middle").scale(padding=20), color=periods.colour()
+        periods.axis(answer, "month", "middle").scale(padding=20), color=periods.colour(rows)
     )
     return alt.layer(
-        base.mark_rule(strokeWidth=3, opacity=0.45).encode(
-            ends.scale(zero=True), alt.Y2("stickiness_high:Q")
-        ),
-        base.mark_point(size=70, opacity=1).encode(alt.Y("stickiness:Q")),
+        *draw.intervals(base, rows, "stickiness", along="y"),
+        base.mark_point(size=70, opacity=1).encode(y.scale(zero=True)),
     ).properties(width=draw.WIDTH, height=200)
 
 

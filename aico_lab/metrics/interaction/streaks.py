@@ -47,18 +47,26 @@ def _describe(rows: pl.DataFrame) -> str:
 def _draw(answer: Answer) -> Chart:
     import altair as alt
 
-    base = alt.Chart(answer.pl()).encode(
-        alt.X("days:Q", title=f"Consecutive days ({answer.filters.timezone})").scale(
-            domainMin=1, nice=False
-        )
-    )
-    ends = alt.Y("at_least_low:Q", title="People with a streak of at least that many days (%)")
-    return alt.layer(
-        base.mark_area(opacity=0.25, interpolate="step-before").encode(
-            ends.scale(domain=[0, 100]), alt.Y2("at_least_high:Q")
-        ),
-        base.mark_line(interpolate="step-before", point=True).encode(alt.Y("at_least:Q")),
-    ).properties(width=draw.WIDTH, height=220)
+    rows = answer.pl()
+    shortest, longest = rows["days"].to_list()[0], rows["days"].to_list()[-1]
+    y = alt.Y("at_least:Q", title="People with a streak of at least that many days (%)")
+    y = y.scale(domain=[0, 100])
+    x = alt.X("days:Q", title=f"Consecutive days ({answer.filters.timezone})")
+    x = x.axis(draw.whole(longest + 1))
+    if shortest == longest:  # a line of one point would be nothing but the point
+        bar = alt.Chart(rows).encode(x.scale(domain=[0, longest + 1], nice=False))
+        ends = draw.intervals(bar, rows, "at_least", along="y", on_bars=True)
+        layers = [bar.mark_bar(size=24).encode(y), *ends]
+        return alt.layer(*layers).properties(width=draw.WIDTH, height=220)
+    base = alt.Chart(rows).encode(x.scale(domain=[0, longest], nice=False))
+    layers = [base.mark_line(interpolate="step-before", point=True).encode(y)]
+    if rows["at_least_low"].null_count() < rows.height:
+        band = base.mark_area(opacity=0.25, interpolate="step-before")
+        layers.insert(0, band.encode(alt.Y("at_least_low:Q"), alt.Y2("at_least_high:Q")))
+    if shortest > 1:
+        everybody = alt.Chart(pl.DataFrame({"days": [1, shortest], "at_least": [100, 100]}))
+        layers.append(everybody.mark_line().encode(alt.X("days:Q"), alt.Y("at_least:Q")))
+    return alt.layer(*layers).properties(width=draw.WIDTH, height=220)
 
 
 @metric(

@@ -41,16 +41,14 @@ def _finish(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
 def _draw(answer: Answer) -> Chart:
     import altair as alt
 
-    base = alt.Chart(answer.pl()).encode(alt.Y("name:N", title=None))
+    rows = answer.pl()
+    base = alt.Chart(rows).encode(alt.Y("name:N", title=None))
     middle = base.mark_bar(color=charts.GREY, opacity=0.5, size=14).encode(
         alt.X("q25:Q", title="Value: mean with interval, and the middle 50 % of ratings (grey)"),
         alt.X2("q75:Q"),
     )
-    ends = base.mark_rule(strokeWidth=3, color=charts.BLUE).encode(
-        alt.X("mean_low:Q"), alt.X2("mean_high:Q")
-    )
     points = base.mark_point(size=70, opacity=1, color=charts.BLUE).encode(alt.X("mean:Q"))
-    return alt.layer(middle, ends, points).properties(
+    return alt.layer(middle, *draw.intervals(base, rows, "mean"), points).properties(
         width=draw.WIDTH, height=max(60, draw.LINE * len(answer))
     )
 

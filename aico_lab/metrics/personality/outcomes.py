@@ -135,12 +135,10 @@ def _draw_outcomes(rows: pl.DataFrame, row: str, order: list[str]) -> Chart:
 
     base = alt.Chart(rows).encode(alt.Y(f"{row}:N", title=None, sort=order))
     x = alt.X("value:Q", title=None).scale(zero=False)
-    ends = base.mark_rule(strokeWidth=3, opacity=0.45, color=charts.BLUE).encode(
-        alt.X("value_low:Q", title=None), alt.X2("value_high:Q")
-    )
     points = base.mark_point(size=70, opacity=1, color=charts.BLUE).encode(x)
     height = max(40, draw.LINE * len(order))
-    panels = (ends + points).properties(width=draw.WIDTH // 2 - 70, height=height)
+    layers = alt.layer(*draw.intervals(base, rows, "value"), points)
+    panels = layers.properties(width=draw.WIDTH // 2 - 70, height=height)
     return panels.facet(alt.Facet("outcome:N", title=None), columns=2).resolve_scale(
         x="independent"
     )

@@ -169,19 +169,18 @@ def _draw(answer: Answer) -> Chart:
 
     names = list(_SLOTS[answer.parameters["cycle"]])
     title = {"week": "Day of the week", "day": "Hour of the day"}[answer.parameters["cycle"]]
-    base = alt.Chart(answer.pl()).encode(
+    rows = answer.pl()
+    base = alt.Chart(rows).encode(
         alt.X("slot:N", title=f"{title} ({answer.filters.timezone})", sort=names).axis(
             labelAngle=0, labelExpr="split(datum.label, ':')[0]"
         )
     )
-    ends = alt.Y("index_low:Q", title="Messages divided by the mean of all").scale(zero=True)
-    mean = alt.Chart(answer.pl().head(1)).mark_rule(color=charts.GREY, strokeDash=[4, 4])
+    y = alt.Y("index:Q", title="Messages divided by the mean of all").scale(zero=True)
+    mean = alt.Chart(rows.head(1)).mark_rule(color=charts.GREY, strokeDash=[4, 4])
     return alt.layer(
         mean.encode(y=alt.YDatum(1)),
-        base.mark_rule(strokeWidth=3, opacity=0.45, color=charts.BLUE).encode(
-            ends, alt.Y2("index_high:Q")
-        ),
-        base.mark_point(size=70, opacity=1).encode(alt.Y("index:Q")),
+        *draw.intervals(base, rows, "index", along="y"),
+        base.mark_point(size=70, opacity=1).encode(y),
     ).properties(width=draw.WIDTH, height=220)
 
 

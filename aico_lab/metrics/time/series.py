@@ -186,10 +186,10 @@ def recent(answer: Answer) -> pl.DataFrame:
 
 def bars(answer: Answer, *, title: str) -> Chart:
     """Draw the value of every period as a bar as wide as the period."""
-    unit = _unit(answer)
+    unit, whole = _unit(answer), answer.parameters["measure"] != "sentiment"
     if unit not in _LONG:
-        return periods.bars(answer, unit, "value", title=title, height=220)
-    chart = periods.bars(answer, "month", "value", title=title, height=220)
+        return periods.bars(answer, unit, "value", title=title, height=220, whole=whole)
+    chart = periods.bars(answer, "month", "value", title=title, height=220, whole=whole)
     chart.data = recent(answer)
     return chart.encode(axis(answer))
 

@@ -11,7 +11,7 @@ from aico_lab import charts
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.intervals import MOST
 from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, interval, metric
-from aico_lab.metrics.time import series
+from aico_lab.metrics.time import gaps, series
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -27,6 +27,9 @@ _SMOOTHED: Final = 5
 """The number of periods in the moving average."""
 
 
+_LONG_GAP: Final = 28
+"""The finding names a time without messages of at least so many days."""
+
 _GOLDEN: Final = (5**0.5 - 1) / 2
 """The fractional parts of multiples of the golden section fill an interval evenly."""
 
@@ -37,6 +40,8 @@ _AUTOCORRELATION: Final = (-0.3, 0.9)
 
 def _finish(rows: pl.DataFrame, talk: Talk, measure: Measure, period: Unit) -> pl.DataFrame:
     made = series.in_periods(rows, talk, measure, period).with_row_index("place")
+    if not made.is_empty():
+        made = gaps.with_longest(made, made["unit"][0])
     known = made.filter("complete", pl.col("value").is_not_null())
     slope, low, high = _theil_sen(
         known["place"].cast(pl.Float64).to_numpy(),
@@ -96,6 +101,15 @@ def _autocorrelation(residuals: NDArray[np.float64]) -> float:
 
 def _describe(rows: pl.DataFrame) -> str:
     row = rows.row(0, named=True)
+    found = _describe_slope(rows)
+    if not row.get(gaps.LENGTH) or (row[gaps.LAST] - row[gaps.FIRST]).days + 1 < _LONG_GAP:
+        return found
+    without = "no message had a score" if row["measure"] == "sentiment" else "nothing was written"
+    return f"{found}; {gaps.described(row, without)}"
+
+
+def _describe_slope(rows: pl.DataFrame) -> str:
+    row = rows.row(0, named=True)
     unit, number = row["unit"], row["periods"]
     if row["slope"] is None:
         return claims.too_little(number, f"complete {unit}s", series.FEWEST)
@@ -126,21 +140,60 @@ def _draw(answer: Answer) -> Chart:
     rows = series.recent(answer).with_columns(
         middle=pl.col("start").cast(pl.Datetime("ms"))
         + (pl.col("end") - pl.col("start")).cast(pl.Duration("ms")) / 2,
-        line=pl.lit(f"mean of {_SMOOTHED} {unit}s"),
     )
-    smooth = rows.filter(pl.col("smooth").is_not_null())
-    if smooth.is_empty():  # an empty legend has no size
+    mean = f"mean of {_SMOOTHED} {unit}s"
+    lines = pl.concat(
+        [
+            rows.drop_nulls("smooth").select("middle", level="smooth", line=pl.lit(mean)),
+            _line(rows),
+        ]
+    )
+    if lines.is_empty():  # an empty legend has no size
         return bars
-    line = (
-        alt.Chart(smooth)
-        .mark_line(strokeWidth=2.5)
-        .encode(
-            alt.X("middle:T"),
-            alt.Y("smooth:Q"),
-            alt.Stroke("line:N", title=None).scale(range=[charts.VERMILION]),
-        )
+    names = lines["line"].unique(maintain_order=True).to_list()
+    colours = [charts.VERMILION if name == mean else charts.INK for name in names]
+    dashes = [[1, 0] if name == mean else [6, 4] for name in names]
+    line = alt.Chart(lines).encode(
+        alt.X("middle:T"),
+        alt.Y("level:Q"),
+        alt.Stroke("line:N", title=None).scale(domain=names, range=colours),
+        alt.StrokeDash("line:N", title=None).scale(domain=names, range=dashes),
     )
-    return alt.layer(bars, line).properties(width=draw.WIDTH)
+    return alt.layer(bars, line.mark_line(strokeWidth=2)).properties(width=draw.WIDTH)
+
+
+def _line(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return both ends of the line of the median slope; no rows if there is no slope.
+
+    The line goes through the median distance of the complete periods, as Theil and Sen's estimator
+    does. Of counts, only the part above 0 is drawn.
+
+    Args:
+        rows: The rows that are drawn, with `middle`, the moment in the middle of the period.
+    """
+    known = rows.with_row_index("place").filter("complete", pl.col("value").is_not_null())
+    nothing = pl.DataFrame(schema={"middle": rows["middle"].dtype, "level": pl.Float64,
+                                   "line": pl.String})  # fmt: skip
+    slope = rows["slope"][0]
+    if slope is None or known.height < 2:  # noqa: PLR2004
+        return nothing
+    start = float((known["value"] - slope * known["place"]).median())
+    ends = [float(known["place"][0]), float(known["place"][-1])]
+    if known["measure"][0] != "sentiment" and slope:
+        at_zero = -start / slope
+        ends = [max(ends[0], at_zero), ends[1]] if slope > 0 else [ends[0], min(ends[1], at_zero)]
+    if ends[0] >= ends[1]:
+        return nothing
+    first, last = known["middle"][0], known["middle"][-1]
+    apart = (last - first) / (known["place"][-1] - known["place"][0])
+    return pl.DataFrame(
+        {
+            "middle": [first + apart * (end - known["place"][0]) for end in ends],
+            "level": [start + slope * end for end in ends],
+            "line": ["median slope"] * 2,
+        },
+        schema=nothing.schema,
+    )
 
 
 @metric(
@@ -203,7 +256,8 @@ def trend(
     series without a trend, of 12 to 180 periods and an autocorrelation of 0 to 0.6, a trend is
     found in about 3 to 8 %.
 
-    Periods without messages count as 0; they have no sentiment, and its trend leaves them out.
+    Periods without messages count as 0; they have no sentiment, and its trend leaves them out. If
+    they are four weeks or more in a row, the finding names the longest such gap.
     Periods in which the data or the filters begin or end are shown, but not used for the slope.
     With fewer than 12 whole periods there is no slope. If the span has more than 2,000 periods,
     longer ones are used (weeks, months, years, decades); see `unit`.

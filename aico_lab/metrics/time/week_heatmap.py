@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 from ibis import _
 
+from aico_lab import charts
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.intervals import TOTAL
 from aico_lab.metrics.engine.metric import PEOPLE, Column, metric
@@ -46,15 +47,16 @@ def _draw(answer: Answer) -> Chart:
     import altair as alt
 
     zone = answer.filters.timezone
+    most = max(1, *answer.pl()["n"].to_list())
     return (
         alt.Chart(answer.pl())
-        .mark_rect(stroke="white")
+        .mark_rect(stroke="white", color=charts.BLUE)
         .encode(
             alt.X("hour:O", title=f"Hour of the day ({zone})").axis(labelAngle=0),
             alt.Y("weekday:O", title="Day of the week", sort=list(WEEKDAYS)),
-            alt.Color("n:Q", title="Messages").scale(scheme="blues").legend(orient="right"),
+            draw.shades("n", "Messages", most),
         )
-        .properties(width=draw.WIDTH - 40, height=190)
+        .properties(width=draw.WIDTH, height=190)
     )
 
 

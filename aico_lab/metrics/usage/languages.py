@@ -94,16 +94,18 @@ def _draw(answer: Answer) -> Chart:
     rows = answer.pl().filter(pl.col("share").is_not_null())
     order = rows.group_by("language").agg(pl.col("n").sum()).sort("n", "language", descending=True)
     shown = order["language"].head(12).to_list()
-    base = alt.Chart(rows.filter(pl.col("language").is_in(shown))).encode(
+    rows = rows.filter(pl.col("language").is_in(shown))
+    base = alt.Chart(rows).encode(
         alt.Y("language:N", title="Language", sort=shown),
-        yOffset="role:N",
+        draw.offset("role"),
     )
     bars = base.mark_bar().encode(
         alt.X("share:Q", title=draw.label(answer, "share")).scale(domain=[0, 100]),
-        draw.side("role"),
+        draw.side("role", rows),
     )
-    ends = base.mark_rule(strokeWidth=2).encode(alt.X("share_low:Q"), alt.X2("share_high:Q"))
-    return (bars + ends).properties(width=draw.WIDTH, height=draw.LINE * 2 * max(len(shown), 1))
+    return alt.layer(bars, *draw.intervals(base, rows, "share", on_bars=True)).properties(
+        width=draw.WIDTH, height=draw.LINE * 2 * max(len(shown), 1)
+    )
 
 
 def _finding(rows: pl.DataFrame) -> str:

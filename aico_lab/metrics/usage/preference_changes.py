@@ -42,13 +42,16 @@ def _finish(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
 def _draw(answer: Answer) -> Chart:
     import altair as alt
 
-    base = alt.Chart(answer.pl()).encode(alt.Y("preference:N", title=None, sort="-x"))
+    rows = answer.pl().sort("share", descending=True)
+    names = rows["preference"].to_list()
+    base = alt.Chart(rows).encode(alt.Y("preference:N", title=None, sort=names))
     title = draw.label(answer, "share")
     bars = base.mark_bar(color=charts.BLUE).encode(
         alt.X("share:Q", title=title).scale(domain=[0, 100])
     )
-    ends = base.mark_rule(strokeWidth=2).encode(alt.X("share_low:Q"), alt.X2("share_high:Q"))
-    return (bars + ends).properties(width=draw.WIDTH, height=max(60, draw.LINE * len(answer)))
+    return alt.layer(bars, *draw.intervals(base, rows, "share", on_bars=True)).properties(
+        width=draw.WIDTH, height=max(60, draw.LINE * len(answer))
+    )
 
 
 def _finding(rows: pl.DataFrame) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 # Colours that differ from those of the sides.
-_MOODS: Final = {"negative": "#CC79A7", "neutral": "#CBD2D9", "positive": charts.GREEN}
+_MOODS: Final = {"negative": charts.PURPLE, "neutral": charts.PALE, "positive": charts.GREEN}
 
 
 def _finish(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
@@ -44,7 +44,11 @@ def _finish(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
 def _draw(answer: Answer) -> Chart:
     import altair as alt
 
-    rows = answer.pl().with_columns(neutral=100 - pl.col("positive") - pl.col("negative"))
+    rows = (
+        answer.pl()
+        .drop_nulls("mean")
+        .with_columns(neutral=100 - pl.col("positive") - pl.col("negative"))
+    )
     shares = rows.unpivot(list(_MOODS), index="role", variable_name="mood", value_name="share")
     bars = (
         alt.Chart(shares.with_columns(place=pl.col("mood").replace_strict(dict(

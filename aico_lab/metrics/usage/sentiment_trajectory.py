@@ -35,14 +35,17 @@ def _draw(answer: Answer) -> Chart:
     import altair as alt
 
     steps = answer.parameters["steps"]
-    rows = answer.pl().with_columns(middle=pl.col("begins") + 50 / steps)
+    rows = answer.pl().drop_nulls("mean").with_columns(middle=pl.col("begins") + 50 / steps)
     x = alt.X("middle:Q", title="Position in the conversation (% of its turns)").scale(
         domain=[0, 100], nice=False
     )
-    base = alt.Chart(rows).encode(x, color=draw.side("role"))
+    base = alt.Chart(rows).encode(x, color=draw.side("role", rows))
     y = alt.Y("mean:Q", title=draw.label(answer, "mean")).scale(zero=False)
-    band = base.mark_area(opacity=0.2).encode(alt.Y("mean_low:Q"), alt.Y2("mean_high:Q"))
-    return (band + base.mark_line(point=True).encode(y)).properties(width=draw.WIDTH, height=240)
+    layers = [base.mark_line(point=True).encode(y)]
+    if rows["mean_low"].null_count() < rows.height:
+        band = base.mark_area(opacity=0.2).encode(alt.Y("mean_low:Q"), alt.Y2("mean_high:Q"))
+        layers.insert(0, band)
+    return alt.layer(*layers).properties(width=draw.WIDTH, height=240)
 
 
 def _course(rows: pl.DataFrame) -> str:

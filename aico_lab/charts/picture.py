@@ -1,0 +1,105 @@
+"""Draw the picture that stands for a chart where scripts do not run: one small SVG."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from aico_lab.charts import theme
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_MOST: Final = 500
+"""The most marks of one kind in a picture; of more, some are left out at equal distances."""
+
+_FONT: Final = theme.FONT.removeprefix("system-ui, ")
+"""The fonts of a picture, which are about as wide as those that it was measured with."""
+
+_ROOM: Final = {"left": 14, "right": 14, "top": 4, "bottom": 4}
+"""Pixels around a picture, for fonts that are wider than those it was measured with."""
+
+_PLACES: Final = re.compile(r'( (?:d|transform|x|y|[xy][12]|width|height|points)=")([^"]*)"')
+_LONG: Final = re.compile(r"(-?\d*\.\d)\d+(?!\d*[eE])")
+_FAINT: Final = re.compile(r'(opacity="\d*\.\d\d)\d+"')
+_NEEDLESS: Final = re.compile(
+    r' (?:aria-\w+|role|class|pointer-events|xmlns:xlink|version|clip-path)="[^"]*"'
+    r'| (?:opacity|fill-opacity|stroke-opacity)="1"| stroke-miterlimit="10"| font-style="normal"'
+    r'| font-weight="normal"| stroke="transparent"| stroke-width="0"| text-anchor="start"'
+)
+_INVISIBLE: Final = re.compile(
+    r'<path[^>]* d="M0,0h0v0h0Z"[^>]*/>|<(line|text)[^>]* opacity="0"[^>]*(?:/>|>.*?</\1>)'
+    r'|<defs>.*?</defs>|<path d=""[^>]*/>'
+)
+_MARKS: Final = re.compile(
+    r'(<g class="mark-(?:symbol|rect|rule|text|arc|shape|image) role-mark[^>]*>)(.*?)(</g>)',
+    re.DOTALL,
+)
+_MARK: Final = re.compile(r"<(?:text.*?</text>|[^>]*/>)", re.DOTALL)
+_EMPTY: Final = re.compile(r"<g[^>]*></g>|<g[^>]*/>")
+_PLAIN: Final = re.compile(r"<g>((?:<(?!g|/g)[^>]*>|[^<])*)</g>")
+
+
+def picture(specification: dict[str, Any]) -> tuple[str, int, int]:
+    """Return a chart as an SVG, its width and its height in pixels.
+
+    Args:
+        specification: A Vega-Lite specification with its theme, and without a title.
+
+    Raises:
+        ValueError: The chart cannot be drawn, for example because its data are on the web.
+    """
+    import vl_convert
+
+    # No base address is allowed: a chart with data on the web is refused, not fetched.
+    roomy = {"padding": _ROOM, **specification}
+    drawn = vl_convert.vegalite_to_svg(roomy, allowed_base_urls=[])
+    return _slim(drawn)
+
+
+def data_uri(svg: str) -> str:
+    """Return an SVG as the address of an image, for an attribute in double quotes."""
+    return f"data:image/svg+xml,{quoted(svg)}"
+
+
+def quoted(text: str) -> str:
+    """Return a text as an address writes it: readable, since most characters stay as they are."""
+    return quote(text, safe=" !$&'()*+,-./:;=?@[]_~|").replace("&", "%26")
+
+
+def _slim(svg: str) -> tuple[str, int, int]:
+    """Return an SVG without what nobody sees, its width and its height."""
+    head = re.match(r'<svg[^>]* width="([\d.]+)" height="([\d.]+)"', svg)
+    width, height = (round(float(side)) for side in head.groups()) if head else (0, 0)
+    svg = _MARKS.sub(_thinned, svg)
+    svg = _INVISIBLE.sub("", svg)
+    svg = _NEEDLESS.sub("", svg)
+    svg = svg.replace(f' font-family="{theme.FONT}"', "")
+    svg = _FAINT.sub(r'\1"', _PLACES.sub(_rounded, svg))
+    svg = _until_same(svg, lambda text: _PLAIN.sub(r"\1", _EMPTY.sub("", text)))
+    opening = re.match(r"<svg[^>]*>", svg)
+    at = opening.end() if opening else 0
+    style = f"<style>{theme.style_of_picture(svg)}</style>"
+    return f'{svg[: at - 1]} font-family="{_FONT}">{style}{svg[at:]}', width, height
+
+
+def _thinned(group: re.Match[str]) -> str:
+    marks = _MARK.findall(group[2])
+    if len(marks) <= _MOST:
+        return group[0]
+    return group[1] + "".join(marks[:: -(-len(marks) // _MOST)]) + group[3]
+
+
+def _rounded(attribute: re.Match[str]) -> str:
+    return f'{attribute[1]}{_LONG.sub(_short, attribute[2])}"'
+
+
+def _short(number: re.Match[str]) -> str:
+    return number[1].removesuffix(".0")
+
+
+def _until_same(text: str, change: Callable[[str], str]) -> str:
+    while (changed := change(text)) != text:
+        text = changed
+    return text

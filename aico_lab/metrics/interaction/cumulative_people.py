@@ -1,0 +1,107 @@
+"""The number of people who have written so far."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+from ibis import _
+
+from aico_lab import charts
+from aico_lab.metrics.engine import claims, draw, periods
+from aico_lab.metrics.engine.metric import Column, Parameter, RoleFilter, metric
+from aico_lab.metrics.engine.talk import as_date, days_of
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.talk import Talk, Unit
+
+
+def _finish(rows: pl.DataFrame, talk: Talk, *, period: Unit) -> pl.DataFrame:
+    step = periods.STEP[period]
+    starts = rows.group_by(start=pl.col("day").cast(pl.Date).dt.truncate(step)).agg(
+        pl.col("n").sum().cast(pl.Int64)
+    )
+    found = periods.on_calendar(starts, talk, period)
+    return found.with_columns(people=pl.col("n").cum_sum(), _period=pl.lit(period))
+
+
+def _describe(rows: pl.DataFrame) -> str:
+    last, unit = rows.row(-1, named=True), rows["_period"][0]
+    people = claims.counted(last["people"], "people")
+    new = rows.filter(pl.col("n") > 0)
+    if not last["people"] or new.is_empty():
+        return f"Too little data: nobody began to write in the {unit}s that are shown"
+    when = {"day": "on", "week": "in the week from", "month": "in the month from"}[unit]
+    within = claims.counted(rows.height, f"{unit}s")
+    if new.height == 1:
+        every = "" if last["people"] == 1 else "all "
+        return f"{people} wrote, {every}first {when} {new['start'][0]}"
+    by = "" if unit == "day" else f"the {unit} from "
+    most = max(new["n"].to_list())
+    half = rows.filter(pl.col("people") * 2 >= last["people"])["start"][0]
+    return (
+        f"{people} wrote within {within}, half of them by {by}{half}; the most new ones, "
+        f"{most:,}, began {when} {claims.leading(new, 'n', 'start')}"
+    )
+
+
+def _draw(answer: Answer) -> Chart:
+    import altair as alt
+
+    unit = answer.parameters["period"]
+    rows = periods.recent(answer, unit)
+    return (
+        alt.Chart(rows)
+        .mark_area(
+            interpolate="step-after", line={"color": charts.BLUE}, color=charts.BLUE, opacity=0.3
+        )
+        .encode(
+            periods.axis(answer, unit),
+            alt.Y("people:Q", title=draw.label(answer, "people")).axis(tickMinStep=1, format=",d"),
+            tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), "n:Q", "people:Q"],
+        )
+        .properties(width=draw.WIDTH, height=200)
+    )
+
+
+@metric(
+    domain="interaction",
+    question="How many people have written so far?",
+    source="Cumulative users, as in usage analytics",
+    parameters=[
+        Parameter(
+            "period",
+            str,
+            "week",
+            "A local day, a week (Monday to Sunday), or a calendar month.",
+            choices=("day", "week", "month"),
+        ),
+    ],
+    columns=[
+        Column("start", "date", "first day of the period"),
+        Column("n", "integer", "people who wrote in it for the first time"),
+        Column("people", "integer", "people who wrote in it or before"),
+        periods.COMPLETE,
+    ],
+    finish=_finish,
+    finding=_describe,
+    far="left out",
+    of_all=True,
+    chart=_draw,
+    role=RoleFilter.REFUSED,
+)
+def cumulative_people(talk: Talk, *, period: Unit) -> ir.Table:  # noqa: ARG001
+    """The named people who wrote (role user) up to the end of each local day, week or month.
+
+    A person counts from their first message that the filters select: with `since`, people who wrote
+    before it as well count as new when they write again. A message dated before 1990, most likely
+    wrongly, is a person's first only if they have no other.
+    """
+    written = talk.messages.filter(_.role == "user", _.user_id.notnull())
+    likely = talk.plausible(written, "ts_ms")
+    firsts = likely.group_by("user_id").agg(local_ms=likely.local_ms.min())
+    return firsts.group_by(day=as_date(days_of(firsts.local_ms))).agg(n=_.count())

@@ -1,0 +1,106 @@
+"""A calendar of days: on which days something was written, and the longest break."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+from ibis import _
+
+from aico_lab.metrics.engine import claims, draw, periods
+from aico_lab.metrics.engine.metric import PEOPLE, Column, metric
+from aico_lab.metrics.time import gaps
+from aico_lab.metrics.time.weekdays import WEEKDAYS
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.talk import Talk
+
+_WRITTEN: Final = "_written"
+"""A hidden column: the number of days with messages, also of days that are left out."""
+
+_EMPTY: Final = "#E9ECF0"
+"""The colour of days without messages."""
+
+
+def _finish(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
+    days = periods.on_calendar(rows.rename({"date": "start"}), talk, "day")
+    weekday = pl.col("start").dt.weekday() - 1
+    return gaps.with_longest(days, "day").with_columns(
+        weekday.replace_strict(dict(enumerate(WEEKDAYS)), return_dtype=pl.String).alias("weekday"),
+        (pl.col("n") > 0).sum().alias(_WRITTEN),
+    )
+
+
+def _describe(rows: pl.DataFrame) -> str:
+    first = rows.row(0, named=True)
+    days = first[gaps.PERIODS]
+    written = first[_WRITTEN]
+    if written == days:
+        return (
+            f"Something was written on every day of {days:,}"
+            if days > 1
+            else (f"Everything was written on {first['start']}")
+        )
+    longest = f"; {gaps.described(first)}" if first[gaps.LENGTH] else ""
+    return f"Something was written on {written:,} of {claims.counted(days, 'days')}{longest}"
+
+
+def _draw(answer: Answer) -> Chart:
+    import altair as alt
+
+    rows = periods.recent(answer, "day").with_columns(
+        week=pl.col("start").dt.truncate("1w"),
+    )
+    rows = rows.with_columns(week_end=pl.col("week").dt.offset_by("1w"))
+    cut = (
+        f", the last {periods.DRAWN} of {len(answer):,} days" if len(answer) > periods.DRAWN else ""
+    )
+    messages = (
+        alt.Color("n:Q", title="Messages")
+        .scale(scheme="blues", type="symlog", domainMin=0)
+        .legend(format=",d")
+    )
+    return (
+        alt.Chart(rows)
+        .mark_rect(stroke="white", strokeWidth=0.5)
+        .encode(
+            alt.X("week:T", title=f"Week from Monday ({answer.filters.timezone}{cut})").axis(
+                format="%-d %b %Y", labelAngle=0, labelOverlap=True, tickCount=8
+            ),
+            alt.X2("week_end:T"),
+            alt.Y("weekday:O", title=None, sort=list(WEEKDAYS)),
+            # A day without messages must differ from one with few at a glance.
+            color=alt.when("datum.n > 0").then(messages).otherwise(alt.value(_EMPTY)),
+            tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), "n:Q", "people:Q"],
+        )
+        .properties(width=draw.WIDTH - 40, height=150)
+    )  # fmt: skip
+
+
+@metric(
+    domain="time",
+    question="On which days was something written?",
+    source="Calendar heatmaps, as in chat-analytics and version control",
+    columns=[
+        Column("start", "date", "the day"),
+        Column("weekday", "text", "its day of the week"),
+        Column("n", "integer", "messages"),
+        PEOPLE,
+        periods.COMPLETE,
+    ],
+    finish=_finish,
+    finding=_describe,
+    far="left out",
+    of_all=True,
+    chart=_draw,
+)
+def calendar_days(talk: Talk) -> ir.Table:
+    """Messages and people of each local day, from the first to the last, as a calendar.
+
+    Days without messages have 0. The finding names the longest run of such days, if there is one.
+    """
+    return talk.daily.group_by("date").agg(n=_.n_messages.sum(), people=_.user_id.nunique())

@@ -1,0 +1,225 @@
+"""The busiest day and hour, the longest silence and the longest session."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import ibis
+import polars as pl
+import polars.selectors as cs
+from ibis import _
+
+from aico_lab.metrics.engine import claims, draw
+from aico_lab.metrics.engine.metric import PEOPLE, Column, RoleFilter, metric
+from aico_lab.metrics.engine.talk import days_of, hour_of_day, hours_of
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.talk import Talk
+
+RECORDS: Final = ("busiest day", "busiest hour", "longest silence", "longest session")
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MS_PER_DAY: Final = 86_400_000
+_MS_PER_HOUR: Final = 3_600_000
+_LONG: Final = ((2 * _MS_PER_DAY, _MS_PER_DAY, "days"), (2 * _MS_PER_HOUR, _MS_PER_HOUR, "hours"),
+                (0, 60_000, "minutes"))  # fmt: skip
+
+
+def _moment(local_ms: int | None, *, day: bool = False) -> str | None:
+    if local_ms is None:
+        return None
+    try:
+        moment = _EPOCH + timedelta(milliseconds=local_ms)
+    except OverflowError:  # a local time beyond the calendar
+        return None
+    return moment.date().isoformat() if day else f"{moment:%Y-%m-%d %H:%M}"
+
+
+def duration(ms: int) -> str:
+    """Return a duration in a readable unit: '5.2 days', '3 hours', '0.5 minutes'."""
+    for least, unit, name in _LONG:
+        if ms >= least:
+            value = claims.written(ms / unit)
+            return f"{value} {name.removesuffix('s') if value == '1' else name}"
+    return "0 minutes"
+
+
+def _finish(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
+    rows = rows.with_columns(cs.decimal().cast(pl.Int64)).filter(pl.col("value").is_not_null())
+    found = []
+    for row in rows.iter_rows(named=True):
+        name = RECORDS[row["place"]]
+        counts = row["place"] < 2  # noqa: PLR2004
+        begins, ends = row["begin_ms"], row["end_ms"]
+        first, last = (_moment(at, day=name == "busiest day") for at in (begins, ends))
+        if name == "busiest hour":
+            first, last = f"{begins:02d}:00", f"{begins + 1:02d}:00"
+        found.append(
+            {
+                "record": name,
+                "n": row["n"],
+                "people": row["people"],
+                "begins": first,
+                "ends": last,
+                "value": float(row["value"]) if counts else row["value"] / 60_000,
+                "unit": "messages" if counts else "minutes",
+                "alike": row["alike"],
+                "place": row["place"],
+            }
+        )
+    schema = {
+        "record": pl.String, "n": pl.Int64, "people": pl.Int64, "begins": pl.String,
+        "ends": pl.String, "value": pl.Float64, "unit": pl.String, "alike": pl.Int64,
+        "place": pl.Int64,
+    }  # fmt: skip
+    return pl.DataFrame(found, schema=schema, orient="row").sort("place")
+
+
+def _describe(rows: pl.DataFrame) -> str:
+    said = []
+    for row in rows.iter_rows(named=True):
+        record, count = row["record"], int(row["value"])
+        also = ""
+        if row["alike"] > 1:
+            nouns = {"busiest day": "days", "busiest hour": "hours", "longest silence": "silences",
+                     "longest session": "sessions"}  # fmt: skip
+            others = row["alike"] - 1
+            noun = nouns[record] if others > 1 else nouns[record].removesuffix("s")
+            also = f" (like {others:,} other {noun})"
+        if record == "busiest day":
+            text = f"{row['begins']} with {claims.counted(count, 'messages')}"
+        elif record == "busiest hour":
+            text = f"{row['begins']} to {row['ends']} with {claims.counted(count, 'messages')}"
+        else:
+            text = f"{duration(round(row['value'] * 60_000))} from {row['begins']}"
+        said.append(f"{record}: {text}{also}")
+    text = "; ".join(said)
+    return text[:1].upper() + text[1:]
+
+
+def _draw(answer: Answer) -> Chart:
+    import altair as alt
+
+    rows = answer.pl().with_columns(
+        text=pl.Series([sentence.partition(": ")[2] for sentence in _lines(answer)])
+    )
+    return (
+        alt.Chart(rows)
+        .mark_text(align="left", fontSize=13, x=6)
+        .encode(alt.Y("record:N", title=None, sort=list(RECORDS)), alt.Text("text:N"))
+        .properties(width=draw.WIDTH, height=draw.LINE * rows.height)
+    )
+
+
+def _lines(answer: Answer) -> list[str]:
+    """Return a sentence for each row."""
+    rows = answer.pl()
+    return [_describe(rows[at]) for at in range(rows.height)]
+
+
+@metric(
+    domain="time",
+    question="Which day and hour were busiest, and how long were the longest silence and session?",
+    source="The records of chat-analytics; sessions as in sessions",
+    columns=[
+        Column("record", "text", "busiest day or hour, longest silence or session"),
+        Column("n", "integer", "messages in it; of a silence, all messages of the selection"),
+        PEOPLE,
+        Column("begins", "text", "local day, hour or time of the beginning"),
+        Column("ends", "text", "local day, hour or time of the end"),
+        Column("value", "number", "number of messages, or duration in minutes"),
+        Column("unit", "text", "messages or minutes"),
+        Column("alike", "integer", "how many days, hours, silences or sessions have this value"),
+    ],
+    finish=_finish,
+    finding=_describe,
+    far="left out",
+    chart=_draw,
+    role=RoleFilter.REFUSED,
+)
+def extremes(talk: Talk) -> ir.Table:
+    """The local day and hour of the day with the most messages, the longest silence and session.
+
+    An hour counts over all days: 20:00 to 21:00 is every evening's. A silence is a time in which
+    nobody at all wrote, in no conversation of the selection; time before its first and after its
+    last message is none. A session is a stretch of a conversation without a silence above 30
+    minutes, and lasts from its first message to its last; a single message has no duration. Of
+    records that tie, the first is shown, and `alike` counts them. Chance makes some day the busiest
+    even where all days are alike.
+    """
+    messages = talk.plausible(talk.messages, "ts_ms")
+    days = messages.group_by(at=days_of(messages.local_ms)).agg(
+        n=_.count(), people=_.user_id.nunique()
+    )
+    hours = messages.group_by(at=hour_of_day(hours_of(messages.local_ms))).agg(
+        n=_.count(), people=_.user_id.nunique()
+    )
+    in_order = ibis.window(order_by="ts_ms")
+    moments = messages.select("ts_ms", "local_ms").distinct()
+    after = moments.mutate(
+        next_ms=moments.ts_ms.lead().over(in_order),
+        next_local=moments.local_ms.lead().over(in_order),
+    )
+    everything = messages.aggregate(n=_.count(), people=_.user_id.nunique())
+    silences = after.filter(after.next_ms.notnull()).cross_join(everything)
+    sessions = talk.plausible(talk.sessions(), "started_ms")
+    lasting = sessions.filter(sessions.ended_ms > sessions.started_ms)
+    of_session = messages.group_by("conversation_id", "session_idx").agg(
+        people=_.user_id.nunique(), begin_ms=_.local_ms.min(), end_ms=_.local_ms.max()
+    )
+    lasting = lasting.inner_join(of_session, ["conversation_id", "session_idx"])
+    return (
+        _first(days, 0, value=days.n, begin=days["at"] * _MS_PER_DAY, end=days["at"] * _MS_PER_DAY)
+        .union(_first(hours, 1, value=hours.n, begin=hours["at"], end=hours["at"]))
+        .union(
+            _first(
+                silences,
+                2,
+                value=silences.next_ms - silences.ts_ms,
+                begin=silences.local_ms,
+                end=silences.next_local,
+            )
+        )
+        .union(
+            _first(
+                lasting.mutate(n=lasting.n_messages),
+                3,
+                value=lasting.ended_ms - lasting.started_ms,
+                begin=lasting.begin_ms,
+                end=lasting.end_ms,
+            )
+        )
+    )
+
+
+def _first(
+    table: ir.Table,
+    place: int,
+    *,
+    value: ir.IntegerValue,
+    begin: ir.IntegerValue,
+    end: ir.IntegerValue,
+) -> ir.Table:
+    """Return the row with the largest value, the earliest of several, and how many there are."""
+    rows = table.select(
+        n=table.n.cast("int64"),
+        people=table.people.cast("int64"),
+        value=value.cast("int64"),
+        begin_ms=begin.cast("int64"),
+        end_ms=end.cast("int64"),
+    )
+    rows = rows.mutate(largest=rows.value.max().over(ibis.window()))
+    top = rows.filter(rows.value == rows.largest)
+    ranked = top.mutate(
+        at=ibis.row_number().over(ibis.window(order_by=["begin_ms", "end_ms", "n", "people"])),
+        alike=top.value.count().over(ibis.window()),
+    )
+    first = ranked.filter(ranked["at"] == 0)
+    return first.select(
+        "n", "people", "value", "begin_ms", "end_ms", "alike", place=ibis.literal(place, "int64")
+    )

@@ -1,0 +1,59 @@
+"""The longest run of periods in which nothing was written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+
+from aico_lab.metrics.engine import claims, periods
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LENGTH: Final = "_gap"
+FIRST: Final = "_gap_from"
+LAST: Final = "_gap_until"
+PERIODS: Final = "_periods"
+"""Hidden columns, the same in every row: the number of periods of the longest gap, its first and
+last day (null without a gap), and the number of all periods."""
+
+_UNIT: Final = "_gap_unit"
+
+
+def with_longest(rows: pl.DataFrame, unit: str, n: str = "n") -> pl.DataFrame:
+    """Add the longest gap to every row, the first of those of equal length.
+
+    Args:
+        rows: All periods in order, with `start`.
+        unit: The length of a period: 'day', 'week', 'month', 'year' or 'decade'.
+        n: The column that is 0 where nothing was written.
+    """
+    step = periods.STEP.get(unit) or {"year": "1y", "decade": "10y"}[unit]
+    runs = (
+        rows.select("start", empty=pl.col(n).fill_null(0) == 0)
+        .with_columns(run=pl.col("empty").rle_id())
+        .filter("empty")
+        .group_by("run", maintain_order=True)
+        .agg(pl.len().alias("length"), pl.col("start").first(), last=pl.col("start").last())
+    )
+    length, first, last = 0, None, None
+    if runs.height:
+        row = runs.row(runs["length"].arg_max() or 0, named=True)
+        length, first = row["length"], row["start"]
+        last = pl.select(pl.lit(row["last"], pl.Date).dt.offset_by(step).dt.offset_by("-1d")).item()
+    return rows.with_columns(
+        pl.lit(length, pl.Int64).alias(LENGTH),
+        pl.lit(first, pl.Date).alias(FIRST),
+        pl.lit(last, pl.Date).alias(LAST),
+        pl.lit(rows.height, pl.Int64).alias(PERIODS),
+        pl.lit(unit).alias(_UNIT),
+    )
+
+
+def described(row: Mapping[str, Any], what: str = "nothing was written") -> str:
+    """Return a clause about the longest gap, such as 'nothing was written for 3 days, from ...'."""
+    length = claims.counted(row[LENGTH], f"{row[_UNIT]}s")
+    if row[FIRST] == row[LAST]:
+        return f"{what} on {row[FIRST]}"
+    return f"{what} for {length}, from {row[FIRST]} to {row[LAST]}"

@@ -1,0 +1,166 @@
+"""What messages hold besides words: emoji, reactions, links, mentions, attachments and edits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import ibis
+import polars as pl
+import polars.selectors as cs
+
+from aico_lab.metrics.engine import claims, draw, guards, pseudonyms
+from aico_lab.metrics.engine.checks import at_least
+from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, metric
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.talk import Talk
+
+KINDS: Final = {
+    "emoji": "emoji",
+    "reaction": "reactions",
+    "link": "links",
+    "mention": "mentions",
+    "attachment": "attachments",
+    "edit": "edits",
+}
+"""The kinds in the order of the answer, each with its noun in the plural."""
+
+_ITEMS: Final = "_items"
+"""A hidden column: the number of items that share the row; 0 for an item with a row of its own."""
+
+_OF_KIND: Final = "_of_kind"
+"""A hidden column: all observations of the kind, also those of rows that are left out."""
+
+
+def _finish(rows: pl.DataFrame, _talk: Talk, **_parameters: Any) -> pl.DataFrame:
+    rows = rows.with_columns(cs.decimal().cast(pl.Int64))
+    alone = pl.len().over("kind") == 1
+    item = (
+        pl.when(pl.col(_ITEMS) == 0)
+        .then("item")
+        .when(alone)
+        .then(pl.lit("all"))
+        .when(pl.col(_ITEMS) == 1)
+        .then(pl.lit("1 other"))
+        .otherwise(pl.format("{} others", _ITEMS))
+    )
+    place = pl.col("kind").replace_strict({kind: at for at, kind in enumerate(KINDS)})
+    return rows.with_columns(
+        item=item,
+        share=pl.col("n") * 100 / pl.col("n").sum().over("kind"),
+        **{_OF_KIND: pl.col("n").sum().over("kind")},
+    ).sort(place, "place")
+
+
+def _describe(rows: pl.DataFrame) -> str:
+    said = []
+    for (kind,), found in rows.group_by("kind", maintain_order=True):
+        total = int(found[_OF_KIND][0])
+        noun = KINDS[str(kind)]
+        text = f"{total:,} {noun if total != 1 or kind == 'emoji' else kind}"
+        single = found.filter(pl.col(_ITEMS) == 0)
+        if kind != "edit" and single.height:
+            text += f" (the most: {claims.leading(single, 'n', 'item')}, {single['n'][0]:,})"
+        said.append(text)
+    return "; ".join(said)
+
+
+def _draw(answer: Answer) -> Chart:
+    import altair as alt
+
+    rows = answer.pl().filter(pl.col("kind") != "edit")
+    rows = answer.pl() if rows.is_empty() else rows
+    labelled = rows.with_columns(
+        label=pl.format("{}: {}", "kind", "item"), place=pl.int_range(pl.len())
+    )
+    return (
+        alt.Chart(labelled)
+        .mark_bar()
+        .encode(
+            alt.X("n:Q", title=draw.label(answer, "n")).axis(tickMinStep=1, format=",d"),
+            alt.Y("label:N", title=None, sort=labelled["label"].to_list()),
+            alt.Color("kind:N", title=None).scale(domain=list(KINDS)).legend(None),
+            tooltip=["kind", "item", "n", "messages", "people"],
+        )
+        .properties(width=draw.WIDTH, height=18 * labelled.height)
+    )
+
+
+@metric(
+    domain="usage",
+    question="Which emoji, reactions, links, mentions, attachments and edits are there?",
+    source="Emoji: Unicode Technical Standard 51; the kinds are those of chat-analytics",
+    parameters=[
+        Parameter("top", int, 10, "The most items of each kind with a row of their own."),
+        pseudonyms.NAMES,
+    ],
+    columns=[
+        Column("kind", "text", "emoji, reaction, link, mention, attachment or edit"),
+        Column("item", "text", "the emoji, domain, mentioned person or kind of attachment"),
+        Column("n", "integer", "how many there are"),
+        PEOPLE,
+        Column("messages", "integer", "messages that have it"),
+        Column("share", "number", "share of all of this kind", "%"),
+    ],
+    finish=_finish,
+    finding=_describe,
+    chart=_draw,
+    nothing="There are no emoji, reactions, links, mentions, attachments or edits.",
+)
+def extras(talk: Talk, *, top: int, names: bool) -> ir.Table:
+    """Counts of what messages hold besides words, by kind and item.
+
+    Emoji, links and mentions (`@name`) are found in the text. Emoji count without their skin tone;
+    of a link only the domain is kept, without `www.`. Reactions, attachments, edits and mentions
+    are read from the metadata that the source gave: `reactions` (each with its count),
+    `attachments` or `media`, `edited_at`, and `mentions`. A reaction belongs to the person of the
+    message that it is about; an edited message counts once. A mentioned person is called by their
+    pseudonym, or with `names` by their name.
+
+    The `top` items of each kind have a row each; all others share a row. Links, names of unknown
+    people and other texts may reveal who wrote: as in `frequent_words`, those of fewer than
+    `min_people` people (by default 5) are among the others.
+    """
+    at_least("top", top, 1)
+    found = talk.extras
+    by = ["kind", "item", "is_text", "mentioned_id"]
+    counted = found.group_by(*by).agg(
+        n=found.n.sum(), people=found.user_id.nunique(), _order=found.item.min()
+    )
+    known = pseudonyms.labels(talk, "user_id", names=names).rename(mentioned_label="label")
+    counted = counted.cross_join(talk.everybody)
+    counted = counted.left_join(known, counted.mentioned_id == known.user_id)
+    may = ibis.ifelse(
+        counted.is_text,
+        guards.is_of_enough(talk, counted.people, counted.everybody),
+        counted.people >= pseudonyms.least_people(talk)
+        if pseudonyms.least_people(talk) > 1
+        else counted.n > 0,
+    )
+    counted = counted.mutate(may=may)
+    in_order = ibis.window(group_by="kind", order_by=[ibis.desc("may"), ibis.desc("n"), "_order"])
+    ranked = counted.mutate(rank=ibis.row_number().over(in_order) + 1)
+    own = ranked.may & (ranked["rank"] <= top)
+    placed = ranked.select(
+        *by,
+        place=ibis.ifelse(own, ranked["rank"], top + 1),
+        label=ibis.ifelse(own, ibis.coalesce(ranked.mentioned_label, ranked.item), None),
+    )
+    same = [
+        found.kind == placed.kind,
+        found.item == placed.item,
+        found.is_text == placed.is_text,
+        found.mentioned_id.identical_to(placed.mentioned_id),
+    ]
+    rows = found.join(placed, same)
+    return rows.group_by("kind", "place").agg(
+        item=rows.label.max(),
+        n=rows.n.sum(),
+        people=rows.user_id.nunique(),
+        messages=rows.id.nunique(),
+        **{_ITEMS: ibis.ifelse(rows.place.max() <= top, 0, rows.item.nunique())},
+    )

@@ -1,0 +1,350 @@
+"""The first screen of a report: whose conversations, which period, and the figures at a glance."""
+
+from __future__ import annotations
+
+import calendar
+import time
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from aico_lab.metrics.engine.claims import counted, written
+from aico_lab.metrics.engine.local_time import to_local
+from aico_lab.metrics.engine.talk import FIRST_USUAL_MS
+from aico_lab.metrics.time.extremes import RECORDS
+from aico_lab.zones import get_zone
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from aico_lab.lab import Lab
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.metrics.engine.filters import Filters
+
+_CSS: Final = Path(__file__).with_name("first_screen.css").read_text(encoding="utf-8")
+_STYLE: Final = f"<style>{_CSS}</style>"
+
+_SIDES: Final = {"user": "people", "assistant": "the companion"}
+_NAMED: Final = 3
+"""The most people or channels that the header names."""
+
+_MINUS: Final = "−"  # noqa: RUF001
+_NO_VALUE: Final = "–"  # noqa: RUF001
+_LONG: Final = 9  # characters
+_MOST: Final = 1000
+"""The largest change that is written, in percent."""
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A fragment of HTML that notebooks display, and the title that it gives its page.
+
+    Attributes:
+        text: The HTML.
+        title: The page's title, which `export_html` takes from the output's metadata; empty for
+            none.
+    """
+
+    text: str
+    title: str = ""
+
+    def _repr_html_(self) -> str | tuple[str, dict[str, str]]:
+        return (self.text, {"title": self.title}) if self.title else self.text
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A figure of the first screen.
+
+    Attributes:
+        label: The name of the figure.
+        value: The figure as text; None if there is none.
+        more: A second line about it; empty for none.
+        count: The figure as a number whose change in percent makes sense; else None.
+    """
+
+    label: str
+    value: str | None
+    more: str = ""
+    count: int | None = None
+
+
+@dataclass(frozen=True)
+class Times:
+    """The times of a home's messages and of its snapshot, in UTC milliseconds.
+
+    Attributes:
+        first_ms: The first message that is not from before 1990; None without messages.
+        recent_ms: The last message that is not in the future; None without messages.
+        synced_ms: The sync that made the snapshot.
+    """
+
+    first_ms: int | None
+    recent_ms: int | None
+    synced_ms: int | None
+
+
+def read_times(lab: Lab) -> Times:
+    """Return the times of the messages and of the snapshot that a lab reads."""
+    now_ms = time.time_ns() // 1_000_000
+    relation = lab.sql(f"""
+        SELECT
+            coalesce(min(ts_ms) FILTER (ts_ms >= {FIRST_USUAL_MS}), min(ts_ms)),
+            coalesce(max(ts_ms) FILTER (ts_ms <= {now_ms}), max(ts_ms)),
+            (SELECT epoch_ms(max(synced_at)) FROM meta.state)
+        FROM mart.messages""")
+    assert relation is not None  # noqa: S101 - a SELECT has a result
+    return Times(*(relation.fetchone() or (None, None, None)))
+
+
+def period_before(filters: Filters, times: Times) -> tuple[str, str] | None:
+    """Return `since` and `until` of the period of the same length right before that of the filters.
+
+    A period of whole days has a period of as many whole days before it. A period that has not ended
+    ends, for the comparison, with the day of the last message.
+
+    Args:
+        filters: The filters of the report.
+        times: The times of the messages.
+
+    Returns:
+        Two values for the filters, or None if the period is not limited by `since`, or the messages
+        begin within the period before.
+    """
+    if times.first_ms is None or times.recent_ms is None:
+        return None
+    since_ms, until_ms = filters.bounds(times.recent_ms)
+    if since_ms is None:
+        return None
+    zone = get_zone(filters.timezone)
+    begin, recent = to_local(since_ms, zone), to_local(times.recent_ms, zone)
+    whole_days = begin.time() == datetime.min.time()
+    # The day on which the period ends, which does not belong to it.
+    end_day = recent.date() + timedelta(days=1)
+    if until_ms is not None and until_ms <= times.recent_ms:
+        end = to_local(until_ms, zone)
+        whole_days = whole_days and end.time() == datetime.min.time()
+        end_day, end_ms = end.date(), until_ms
+    else:
+        end_ms = times.recent_ms + 1
+    begun = to_local(times.first_ms, zone)
+    try:
+        if whole_days:
+            days = end_day - begin.date()
+            first, last = begin.date() - days, begin.date() - timedelta(days=1)
+            return None if first < begun.date() else (first.isoformat(), last.isoformat())
+        start = datetime.fromtimestamp((2 * since_ms - end_ms) / 1000, UTC)
+        until = datetime.fromtimestamp(since_ms / 1000, UTC)
+    except (OverflowError, ValueError):  # before the calendar begins
+        return None
+    return None if start < begun else (start.isoformat(), until.isoformat())
+
+
+def header(name: str, overview: Answer, times: Times, note: str = "") -> Fragment:
+    """Return what a report is about, and the title of its page.
+
+    Args:
+        name: The name of the report.
+        overview: The answer to `overview` under the report's filters.
+        times: The times of the messages and of the snapshot.
+        note: A sentence about the data; empty for none.
+    """
+    whose, facts = _whose(overview), _facts(overview, times)
+    rows = "".join(
+        f"<div><dt>{escape(fact)}</dt><dd><bdi>{escape(text)}</bdi></dd></div>"
+        for fact, text in facts.items()
+    )
+    below = f'<p class="aico-lab-note">{escape(note)}</p>' if note else ""
+    html = (
+        f'{_STYLE}<div class="aico-lab-selection mathjax_ignore">'
+        f'<p class="whose"><bdi>{escape(whose)}</bdi></p><dl>{rows}</dl>{below}</div>'
+    )
+    said = "; ".join(f"{fact.lower()}: {text}" for fact, text in facts.items())
+    return Fragment(html, f"{name} · {whose} · {said}")
+
+
+def _whose(overview: Answer) -> str:
+    """Return whose conversations these are, and on which days, in one line."""
+    if not len(overview):
+        return overview.finding.replace("`", "")
+    found, filters = overview.pl().row(0, named=True), overview.filters
+    people = "People without a name"
+    if 0 < len(filters.users) <= _NAMED:
+        people = ", ".join(filters.users)
+    elif found["people"]:
+        people = "One person" if found["people"] == 1 else f"{found['people']:,} people"
+    if found["by_assistant"] or filters.role:
+        people += " and the companion"
+    if filters.channels:
+        people += f" in {_listed(filters.channels, 'channels')}"
+    return f"{people}: {written_days(found['first_day'], found['last_day'])}"
+
+
+def _facts(overview: Answer, times: Times) -> dict[str, str]:
+    """Return the filters and the freshness of the snapshot, by name."""
+    filters, zone = overview.filters, overview.filters.timezone
+    least = {"people": filters.min_people or 1, "observations": filters.min_cell}
+    limits = [counted(number, noun) for noun, number in least.items() if number > 1]
+    chosen = (
+        filters.since and f"from {overview.begins or filters.since} on",
+        filters.until and f"until {filters.until}",
+        filters.users and _listed(filters.users, "people"),
+        filters.channels and f"in {_listed(filters.channels, 'channels')}",
+        filters.role and f"messages by {_SIDES[filters.role]}",
+        limits and f"nothing about fewer than {' or '.join(limits)}",
+    )
+    facts = {
+        "Filters": ", ".join(str(one) for one in chosen if one) or "none, these are all messages",
+        "Time zone": zone,
+    }
+    if times.recent_ms is not None:
+        facts["Last message"] = written_time(times.recent_ms, zone)
+    if times.synced_ms is not None:
+        facts["Last sync"] = written_time(times.synced_ms, zone)
+    facts["Snapshot"] = str(overview.generation)
+    return facts
+
+
+def _listed(names: Sequence[str], noun: str) -> str:
+    return ", ".join(names) if len(names) <= _NAMED else counted(len(names), noun)
+
+
+def figures(overview: Answer, latency: Answer, extremes: Answer | None) -> list[Tile]:
+    """Return the figures at a glance; empty without messages.
+
+    Args:
+        overview: The answer to `overview`.
+        latency: The answer to `reply_latency` under the same filters.
+        extremes: The answer to `extremes` under the same filters; None if they choose a side.
+    """
+    if not len(overview):
+        return []
+    found, role = overview.pl().row(0, named=True), overview.filters.role
+    by_companion = f"{100 * found['by_assistant'] / found['n']:.0f} % by the companion"
+    made = [
+        _count("message", found["n"], "" if role else by_companion),
+        _count("person who wrote", found["users"], several="people who wrote"),
+        _count("conversation", found["conversations"]),
+        _count("day with messages", found["days"], several="days with messages"),
+    ]
+    times = dict(latency.pl().select("role", "p50").rows())
+    made += [
+        Tile(f"median time until {_SIDES[side]} {reply}", written_seconds(times.get(side)))
+        for side, reply in (("user", "reply"), ("assistant", "replies"))
+        if role in (None, side)
+    ]
+    mood = found["sentiment"]
+    text = None if mood is None else f"{mood:+.2f}".replace("-", _MINUS)
+    made.append(Tile("mean sentiment", text, f"from {_MINUS}1 to 1"))
+    if extremes is None:
+        return made
+    records = {row["record"]: row for row in extremes.pl().iter_rows(named=True)}
+    return made + [_record(name, records.get(name), overview.filters.timezone) for name in RECORDS]
+
+
+def _count(one: str, number: int, more: str = "", *, several: str = "") -> Tile:
+    return Tile(one if number == 1 else several or f"{one}s", f"{number:,}", more, number)
+
+
+def _record(name: str, row: Mapping[str, Any] | None, zone: str) -> Tile:
+    """Return the tile of a row of `extremes`."""
+    if row is None:
+        return Tile(name, None)
+    if name == "busiest day":
+        day = date.fromisoformat(row["begins"])
+        weekday = calendar.day_name[day.weekday()]
+        return Tile(name, written_day(day), f"{weekday}, {counted(row['n'], 'messages')}")
+    if name == "busiest hour":
+        hours = f"{row['begins']}{_NO_VALUE}{row['ends']}"
+        return Tile(name, hours, f"of {zone}, {counted(row['n'], 'messages')}")
+    value = written_seconds(60 * row["value"])
+    begins = datetime.fromisoformat(row["begins"])
+    return Tile(name, value, f"from {written_day(begins.date())}, {begins:%H:%M}")
+
+
+def tiles(now: Sequence[Tile], before: Sequence[Tile] = (), note: str = "") -> Fragment:
+    """Return figures side by side, all of the same size.
+
+    Args:
+        now: The figures, in order.
+        before: The same figures of the period before; empty for none.
+        note: A sentence below them; empty for none.
+    """
+    earlier = {tile.label: tile for tile in before}
+    cells = ""
+    for tile in now:
+        lines = [tile.more]
+        if tile.label in earlier:
+            lines.append(f"before: {_compared(tile, earlier[tile.label])}")
+        value = tile.value or _NO_VALUE
+        size = "figure long" if len(value) > _LONG else "figure"
+        cells += f'<div><dt>{escape(tile.label)}</dt><dd class="{size}">{escape(value)}</dd>'
+        cells += "".join(f'<dd class="more">{escape(line)}</dd>' for line in lines if line)
+        cells += "</div>"
+    below = f'<p class="aico-lab-note">{escape(note)}</p>' if note else ""
+    return Fragment(f'{_STYLE}<dl class="aico-lab-tiles mathjax_ignore">{cells}</dl>{below}')
+
+
+def _compared(now: Tile, before: Tile) -> str:
+    """Return the figure of the period before, and the change since in percent if it is a count."""
+    was = before.value or _NO_VALUE
+    if now.count is None or not before.count:
+        return was
+    change = 100 * (now.count - before.count) / before.count
+    if change > _MOST:
+        return was
+    return f"{was} ({change:+.0f} %)".replace("-", _MINUS)
+
+
+def nothing_to_show(left_out: Mapping[str, str]) -> Fragment:
+    """Return the questions that a report leaves out, by the reason.
+
+    Args:
+        left_out: The reason for each question.
+    """
+    questions: dict[str, list[str]] = {}
+    for question, reason in left_out.items():
+        questions.setdefault(reason.rstrip("."), []).append(question)
+    listed = "".join(
+        f"<li>{escape(reason)}: {escape(' '.join(asked))}</li>"
+        for reason, asked in questions.items()
+    )
+    return Fragment(
+        f"{_STYLE}<p>Some questions have no answer in these data:</p>"
+        f'<ul class="aico-lab-note mathjax_ignore">{listed}</ul>'
+    )
+
+
+def written_day(day: date) -> str:
+    """Return a day as people write it: '5 April 2018'."""
+    return f"{day.day} {calendar.month_name[day.month]} {day.year}"
+
+
+def written_days(first: date, last: date) -> str:
+    """Return a period as people write it: '5 to 9 April 2018'."""
+    if first == last:
+        return written_day(first)
+    if (first.year, first.month) == (last.year, last.month):
+        return f"{first.day} to {written_day(last)}"
+    if first.year == last.year:
+        return f"{first.day} {calendar.month_name[first.month]} to {written_day(last)}"
+    return f"{written_day(first)} to {written_day(last)}"
+
+
+def written_time(ms: int, zone: str) -> str:
+    """Return a moment as people write it, to the minute: '5 April 2018, 14:03'."""
+    moment = to_local(ms, get_zone(zone))
+    return f"{written_day(moment.date())}, {moment:%H:%M}"
+
+
+def written_seconds(seconds: float | None) -> str | None:
+    """Return a duration in a readable unit: '17 s', '5 min', '3.5 h', '12 days'; None for none."""
+    if seconds is None:
+        return None
+    for unit, name in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            number = seconds / unit
+            return f"{number:.0f} {name}" if number >= 10 else f"{written(round(number, 1))} {name}"  # noqa: PLR2004
+    return f"{written(seconds)} s"

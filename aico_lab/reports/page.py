@@ -1,0 +1,177 @@
+"""`Page`: a report about some conversations, from its first screen to what it leaves out.
+
+::
+
+    page = Page(Lab.open(), "My report", since="90d")
+    page.header()
+    page.tiles()
+    page.section("Mood", "**Sentiment** is …", page.ask("sentiment"))
+    page.left_out()
+
+An answer without rows is not drawn. A section of such answers is left out, heading and text too,
+and the last cell names the questions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+
+from aico_lab.metrics.engine.catalogue import CATALOGUE
+from aico_lab.metrics.engine.metric import N, RoleFilter
+from aico_lab.reports import first_screen
+from aico_lab.reports.explorer import explorer
+
+if TYPE_CHECKING:
+    from aico_lab.charts import Html
+    from aico_lab.lab import Lab
+    from aico_lab.metrics.engine.answer import Answer
+    from aico_lab.reports.first_screen import Fragment, Tile, Times
+
+_NO_PERIOD_BEFORE: Final = (
+    "Nothing to compare with: no period of the same length before this one has messages."
+)
+
+
+@dataclass(frozen=True)
+class NotAsked:
+    """A question that the filters do not admit.
+
+    Attributes:
+        question: The question.
+        finding: Why it was not asked.
+    """
+
+    question: str
+    finding: str
+
+
+class Page:
+    """A report about the conversations that some filters choose.
+
+    Attributes:
+        lab: The opened lab.
+        name: The name of the report.
+        filters: The filters of all its answers; see `aico_lab.metrics.named.FILTERS`.
+    """
+
+    def __init__(self, lab: Lab, name: str, **filters: Any) -> None:
+        self.lab = lab
+        self.name = name
+        self.filters = filters
+        self._left_out: dict[str, str] = {}
+        self._answers: dict[tuple[object, ...], Answer] = {}
+
+    def ask(self, name: str, /, **parameters: object) -> Answer | NotAsked:
+        """Return the answer to a question of the catalogue under the page's filters.
+
+        Args:
+            name: The name of the metric.
+            parameters: Its parameters, and filters that replace those of the page.
+
+        Returns:
+            The answer; a `NotAsked` if the filters choose a side and the metric is about both.
+        """
+        metric = CATALOGUE[name]
+        if self.filters.get("role") and metric.role is RoleFilter.REFUSED:
+            return NotAsked(metric.question, "It is about both sides at once.")
+        return self._answer(name, **parameters)
+
+    def header(self, note: str = "") -> Fragment:
+        """Return whose conversations these are, the period, the filters and the snapshot.
+
+        Args:
+            note: A sentence about the data; empty for none.
+        """
+        return first_screen.header(self.name, self._overview, self._times, note)
+
+    def tiles(self) -> Fragment:
+        """Return the figures at a glance, with those of the period of the same length before."""
+        now = self._figures()
+        period = first_screen.period_before(self._overview.filters, self._times)
+        if period is None:
+            return first_screen.tiles(now, note=_NO_PERIOD_BEFORE if now else "")
+        before = self._figures(since=period[0], until=period[1])
+        note = f"Before: as many days, from {period[0]} to {period[1]}."
+        return first_screen.tiles(now, before, note if now else "")
+
+    def explorer(self) -> Html | None:
+        """Return charts that filters in the page choose; see `reports.explorer`.
+
+        None without messages.
+        """
+        return explorer(self.lab, **self.filters) if len(self._overview) else None
+
+    def section(self, heading: str, *parts: object) -> None:
+        """Display a section of the page: texts, and the answers that they explain.
+
+        A text is displayed if something between it and the next text is; the heading, if anything
+        of the section is. Answers without rows are left out, and named by `left_out`.
+
+        Args:
+            heading: The title of the section.
+            parts: Texts in Markdown, answers, and whatever else a notebook can display; None is
+                nothing.
+        """
+        from IPython.display import Markdown, display
+
+        title, text = f"## {heading}", ""
+        for part in parts:
+            if isinstance(part, str):
+                text = part
+                continue
+            if not self._has_something(part):
+                continue
+            above = "\n\n".join(filter(None, (title, text)))
+            if above:
+                display(Markdown(above))  # type: ignore[no-untyped-call]
+            title = text = ""
+            display(part.plot() if hasattr(part, "plot") else part)  # type: ignore[no-untyped-call]
+
+    def left_out(self) -> Fragment | None:
+        """Return the questions without an answer here, and why; None if there are none.
+
+        None without any message, too: the header says so.
+        """
+        if not self._left_out or not len(self._overview):
+            return None
+        return first_screen.nothing_to_show(self._left_out)
+
+    def _has_something(self, part: Any) -> bool:
+        """Return whether a part of a section can be displayed; note the question if not."""
+        if isinstance(part, NotAsked):
+            self._left_out[part.question] = part.finding
+            return False
+        if hasattr(part, "metric") and _is_empty(part):
+            self._left_out[part.metric.question] = part.finding
+            return False
+        return part is not None
+
+    def _answer(self, name: str, **parameters: object) -> Answer:
+        """Return an answer, computed once: tiles and charts share some."""
+        key = (name, *sorted(parameters.items()))
+        if key not in self._answers:
+            self._answers[key] = self.lab.metrics[name](**(self.filters | parameters))
+        return self._answers[key]
+
+    @cached_property
+    def _overview(self) -> Answer:
+        return self._answer("overview")
+
+    @cached_property
+    def _times(self) -> Times:
+        return first_screen.read_times(self.lab)
+
+    def _figures(self, **period: str) -> list[Tile]:
+        """Return the figures of the page's period, or of another one."""
+        overview, latency = (self._answer(name, **period) for name in ("overview", "reply_latency"))
+        records = None if self.filters.get("role") else self._answer("extremes", **period)
+        return first_screen.figures(overview, latency, records)
+
+
+def _is_empty(answer: Answer) -> bool:
+    """Return whether an answer has no rows, or only rows without observations."""
+    return answer.pl().filter(pl.col(N).is_null() | (pl.col(N) > 0)).is_empty()

@@ -1,0 +1,61 @@
+"""Homes that a report must be readable for, from the usual to the odd. All texts are invented."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+START = datetime(2024, 1, 8, 9, tzinfo=UTC)  # a Monday
+TEXTS = (
+    "I love this wonderful day", "what shall we cook tonight?", "that was a terrible film",
+    "fine, thanks", "the garden needs water, and so do the tomatoes", "do you remember the lake?",
+    "maybe tomorrow", "I am so happy about it!", "no idea", "tell me more about the old house",
+)  # fmt: skip
+
+HOSTILE = ("<script>alert(1)</script>", '🦊 fox & "friend"', "</bdi></p><h1>x", "$a$ and `b`")
+RIGHT_TO_LEFT = ("דנה", "ليلى", "שרה כהן", "\u202eevil")
+CROWD = tuple(f"person {number}" for number in range(12))
+
+
+def talk(
+    *people: str,
+    days: int = 21,
+    every: int = 1,
+    channel: str | None = None,
+    start: datetime = START,
+    a_day: int = 6,
+) -> list[dict[str, Any]]:
+    """Lines of JSONL: each person writes with the companion on some days, or all in one channel."""
+    lines = []
+    for day in range(0, days, every):
+        for number, person in enumerate(people):
+            if (day + number) % (1 + number % 3):
+                continue
+            for turn in range(a_day):
+                at = start + timedelta(days=day, hours=(number * 5 + turn // 4) % 14)
+                at += timedelta(seconds=40 * turn + number + (7 * day + turn) % 23)
+                lines.append(
+                    {
+                        "content": TEXTS[(day + number + turn) % len(TEXTS)],
+                        "timestamp": at.isoformat(),
+                        "role": "assistant" if turn % 2 else "user",
+                        "user_id": person,
+                        "conversation_id": channel or f"with {person}",
+                        "channel_id": channel or f"with {person}",
+                    }
+                )
+    return lines
+
+
+LATER = START + timedelta(days=150)
+SITUATIONS: dict[str, list[dict[str, Any]]] = {
+    "one person": talk("ada"),
+    "two people": talk("ada", "bob"),
+    "a group channel": talk(*CROWD, channel="the allotment"),
+    "one day": talk("ada", "bob", days=1),
+    "four empty months": talk(*CROWD, days=14) + talk(*CROWD, days=14, start=LATER),
+    "nothing": [],
+    "hostile names": talk(*HOSTILE, channel="<b>bold</b> & 🎉"),
+    "right to left": talk(*RIGHT_TO_LEFT, channel="משפחה"),
+    "one message": talk("ada", days=1, a_day=1),
+}

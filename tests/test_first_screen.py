@@ -1,0 +1,151 @@
+"""The first screen: the period before, the figures of it, and the sentences about durations."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aico_lab.metrics.engine.filters import Filters
+from aico_lab.reports.first_screen import Times, period_before, written_days, written_seconds
+from aico_lab.reports.page import NotAsked, Page
+
+ZONES = ("UTC", "America/New_York", "Asia/Kolkata", "Pacific/Auckland", "Africa/Cairo")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def ms(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(milliseconds=1)
+
+
+RECENT = ms(datetime(2024, 6, 10, 15, tzinfo=UTC))
+LONG_AGO = Times(first_ms=ms(datetime(2000, 1, 1, tzinfo=UTC)), recent_ms=RECENT, synced_ms=None)
+
+
+@given(
+    first=st.dates(date(2010, 1, 1), date(2024, 6, 1)),
+    days=st.integers(1, 400),
+    zone=st.sampled_from(ZONES),
+)
+def test_the_period_before_has_as_many_days_and_ends_where_the_period_begins(first, days, zone):
+    """Also across changes of the clocks, where days have 23 or 25 hours."""
+    last = first + timedelta(days=days - 1)
+    filters = Filters(since=first, until=last, timezone=zone)
+    since, until = period_before(filters, LONG_AGO)
+    today = date(2024, 6, 11 if zone == "Pacific/Auckland" else 10)
+    last = min(last, today)
+    assert date.fromisoformat(until) == first - timedelta(days=1)
+    assert date.fromisoformat(until) - date.fromisoformat(since) == last - first
+
+
+@given(hours=st.integers(1, 5000), zone=st.sampled_from(ZONES))
+def test_a_period_of_hours_has_the_same_hours_before_it(hours, zone):
+    filters = Filters(since=f"{hours}h", timezone=zone)
+    since, until = period_before(filters, LONG_AGO)
+    if "T" not in since:  # it begins at midnight, so days are compared
+        return
+    begins, ends = filters.bounds(RECENT)[0], RECENT + 1
+    assert ms(datetime.fromisoformat(until)) == begins
+    assert begins - ms(datetime.fromisoformat(since)) == pytest.approx(ends - begins, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("filters", "first"),
+    [
+        ({}, datetime(2000, 1, 1, tzinfo=UTC)),  # everything
+        ({"until": "2024-05-01"}, datetime(2000, 1, 1, tzinfo=UTC)),  # from the beginning
+        ({"since": "30d"}, datetime(2024, 5, 1, tzinfo=UTC)),  # begins within the period before
+        ({"since": "0001-01-02"}, datetime(2000, 1, 1, tzinfo=UTC)),  # before the calendar
+        ({"since": "30d"}, None),  # no messages
+    ],
+)
+def test_without_a_whole_period_before_there_is_none(filters, first):
+    times = Times(first_ms=first and ms(first), recent_ms=first and RECENT, synced_ms=None)
+    assert period_before(Filters(**filters), times) is None
+
+
+def test_days_and_durations_are_written_as_people_write_them():
+    assert written_days(date(2024, 4, 5), date(2024, 4, 5)) == "5 April 2024"
+    assert written_days(date(2024, 4, 5), date(2024, 4, 9)) == "5 to 9 April 2024"
+    assert written_days(date(2024, 4, 5), date(2024, 5, 9)) == "5 April to 9 May 2024"
+    assert written_days(date(2023, 4, 5), date(2024, 5, 9)) == "5 April 2023 to 9 May 2024"
+    assert written_seconds(None) is None
+    assert [written_seconds(s) for s in (0, 17, 150, 34_080, 864_000)] == [
+        "0 s", "17 s", "2.5 min", "9.5 h", "10 days",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, homes):
+    """A home with two messages a day in April, and three in May, by people in two channels."""
+    folder = tmp_path_factory.mktemp("first_screen")
+    lines = [
+        {
+            "content": "a wonderful day" if day % 2 else "is it raining?",
+            "timestamp": f"{start + timedelta(days=day, seconds=30 * number):%Y-%m-%dT%H:%M:%SZ}",
+            "role": role,
+            "user_id": ("ada", "bob")[day % 2],
+            "channel_id": ("garden", "kitchen")[day % 2],
+            "conversation_id": ("garden", "kitchen")[day % 2],
+        }
+        for start, roles in (
+            (datetime(2024, 4, 1, 9, tzinfo=UTC), ("user", "assistant")),
+            (datetime(2024, 5, 1, 9, tzinfo=UTC), ("user", "assistant", "user")),
+        )
+        for day in range(30)
+        for number, role in enumerate(roles)
+    ]
+    (folder / "in.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    with homes.open(folder / "home", protection="none") as lab:
+        lab.import_from("jsonl", folder / "in.jsonl")
+        lab.sync()
+        yield lab
+
+
+def lines_of(fragment) -> dict[str, list[str]]:
+    """The lines of each tile by its label."""
+    found = {}
+    for tile in re.findall(r"<div><dt>(.*?)</dt>(.*?)</div>", fragment.text):
+        found[tile[0]] = re.findall(r"<dd[^>]*>(.*?)</dd>", tile[1])
+    return found
+
+
+def test_each_figure_is_compared_with_the_period_before(made):
+    page = Page(made, "R", since="2024-05-01", until="2024-05-30")
+    shown = lines_of(page.tiles())
+    assert shown["messages"] == ["90", "33 % by the companion", "before: 60 (+50 %)"]
+    assert shown["people who wrote"] == ["2", "before: 2 (+0 %)"]
+    assert shown["days with messages"] == ["30", "before: 30 (+0 %)"]
+    assert shown["median time until the companion replies"] == ["30 s", "before: 30 s"]
+    assert shown["median time until people reply"][-1].startswith("before: ")
+    assert len(shown) == 11
+    assert all("before: " in lines[-1] for lines in shown.values())
+    assert "from 2024-04-01 to 2024-04-30" in page.tiles().text
+
+
+def test_without_a_period_before_one_sentence_says_so(made):
+    text = Page(made, "R").tiles().text
+    assert "before: " not in text
+    assert text.count("Nothing to compare with") == 1
+
+
+def test_a_side_and_a_channel_are_said_and_questions_about_both_sides_are_named(made):
+    page = Page(made, "R", role="user", channel="garden")
+    header = page.header()
+    assert "One person and the companion in garden" in header.title
+    assert "messages by people" in header.text
+    assert set(lines_of(page.tiles())) & {"median time until the companion replies"} == set()
+    asked = page.ask("extremes")
+    assert isinstance(asked, NotAsked)
+    page.section("Records", asked)
+    assert asked.question in page.left_out().text
+
+
+def test_names_are_text_wherever_they_stand(made):
+    header = Page(made, "<b>R</b>", user="ada").header()
+    assert "<b>" not in header.text
+    assert header.title.startswith("<b>R</b> · ada")  # the page escapes its title

@@ -1,0 +1,315 @@
+"""Mood, people and days over time, records and gaps: as counted by plain Python."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+
+from aico_lab.metrics.engine import claims
+from aico_lab.metrics.time import gaps
+from aico_lab.metrics.time.extremes import duration
+from tests.effort import examples
+from tests.talks import START, said, talk, talks, world
+from tests.talks_by_hand import following, messages_of, real_messages, sessions_of, start_of
+
+BERLIN = "Europe/Berlin"
+DAY = 86_400
+WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
+@pytest.fixture(scope="module")
+def real():
+    with world(real_messages(6_000)) as made:
+        yield made
+
+
+def local(ts_ms: int, zone: str) -> datetime:
+    return datetime.fromtimestamp(ts_ms / 1000, UTC).astimezone(ZoneInfo(zone))
+
+
+def starts_between(first: date, last: date, unit: str) -> list[date]:
+    found = [start_of(first, unit)]
+    while following(found[-1], unit) <= last:
+        found.append(following(found[-1], unit))
+    return found
+
+
+def calendar_of(raw: pl.DataFrame, unit: str, zone: str) -> list[date]:
+    days = sorted(local(m.ts_ms, zone).date() for m in messages_of(raw))
+    return starts_between(days[0], days[-1], unit) if days else []
+
+
+def assert_is_mood(made, unit: str, zone: str) -> None:
+    scores, people = defaultdict(list), defaultdict(set)
+    for m in messages_of(made.messages):
+        if m.sentiment is not None:
+            start = start_of(local(m.ts_ms, zone).date(), unit)
+            scores[start].append(m.sentiment)
+            people[start] |= {m.person} - {None}
+    rows = made.ask("mood_over_time", period=unit, filters={"timezone": zone}).pl()
+    known = rows.filter(pl.col("n") > 0)
+    assert known["start"].to_list() == sorted(scores)
+    assert known["n"].to_list() == [len(scores[start]) for start in sorted(scores)]
+    means = [sum(scores[start]) / len(scores[start]) for start in sorted(scores)]
+    assert known["mean"].to_list() == pytest.approx(means, abs=1e-9)
+    if len({m.person for m in messages_of(made.messages)} - {None}) > 1:
+        assert known["people"].to_list() == [len(people[start]) for start in sorted(scores)]
+    assert rows.filter(pl.col("n") == 0)["mean"].null_count() == rows.height - known.height
+    if scores:
+        assert rows["start"].to_list() == calendar_of(made.messages, unit, zone)
+
+
+@pytest.mark.parametrize("unit", ["week", "month"])
+def test_the_mood_of_real_conversations(real, unit):
+    assert_is_mood(real, unit, BERLIN)
+
+
+def test_the_finding_of_the_mood_compares_periods_of_enough_people():
+    def weeks(*moods: float, people: int = 40) -> pl.DataFrame:
+        return talk(*(
+            said(week * 7 * DAY + user, user=f"u{user}", conversation=f"c{user}",
+                 sentiment=mood + (user % 5 - 2) / 100)
+            for week, mood in enumerate(moods)
+            for user in range(people)
+        ))  # fmt: skip
+
+    with world(weeks(0.1, 0.5, 0.1)) as made:
+        assert made.ask("mood_over_time").finding == (
+            "Mean sentiment between +0.100 (the week from 2024-03-25) and +0.500 (the week from "
+            "2024-04-01)"
+        )
+        month = made.ask("mood_over_time", period="month", filters={"until": "2024-03-31"})
+        assert month.finding == "Mean sentiment +0.100 in the month from 2024-03-01"
+    with world(weeks(0.1, 0.101)) as made:
+        assert "no clear difference" in made.ask("mood_over_time").finding
+    with world(weeks(0.1, 0.5, people=12)) as made:
+        assert made.ask("mood_over_time").finding.endswith("(uncertain: 12 people)")
+    with world(weeks(0.1, 0.5, people=4)) as made:
+        finding = made.ask("mood_over_time").finding
+        assert finding == "Too little data: 4 people, where 10 are needed in one week"
+    with world(talk(said(0, sentiment=None))) as made:
+        finding = made.ask("mood_over_time").finding
+        assert finding == "No message has a score."
+
+
+@pytest.mark.slow
+def test_of_many_weeks_that_are_alike_the_extremes_are_seldom_called_different():
+    """Scores are random: a difference between some two weeks is found in few of forty homes."""
+    found = 0
+    for seed in range(40):
+        rng = random.Random(seed)
+        spoken = [
+            said(week * 7 * DAY + user, user=f"u{user}", conversation=f"c{user}",
+                 sentiment=rng.uniform(-1, 1))
+            for week in range(20)
+            for user in range(30)
+        ]  # fmt: skip
+        with world(talk(*spoken)) as made:
+            found += "no clear difference" not in made.ask("mood_over_time").finding
+    assert found <= 5
+
+
+def test_the_least_and_the_greatest_differ_beyond_the_chance_of_all_pairs():
+    near, far = (0.0, 1.0), (1.1, 2.1)
+    assert claims.extremes_differ(near, far, units=1000, groups=2)
+    assert not claims.extremes_differ(near, far, units=1000, groups=50)
+    assert not claims.extremes_differ(near, far, units=3, groups=2)
+    assert not claims.extremes_differ(near, (0.5, 1.5), units=1000, groups=2)
+    assert not claims.extremes_differ((None, None), far, units=1000, groups=2)
+    assert not claims.extremes_differ(near, far, units=1000, groups=2, log=True)  # from 0 on
+    assert claims.extremes_differ((1.0, 2.0), (4.0, 8.0), units=1000, groups=2, log=True)
+
+
+def assert_is_cumulative(made, unit: str, zone: str) -> None:
+    firsts: dict[str, date] = {}
+    for m in sorted(messages_of(made.messages), key=lambda m: m.ts_ms):
+        if m.role == "user" and m.person is not None:
+            firsts.setdefault(m.person, start_of(local(m.ts_ms, zone).date(), unit))
+    answer = made.ask("cumulative_people", period=unit, filters={"timezone": zone})
+    starts = calendar_of(made.messages, unit, zone) if firsts else []
+    assert answer.pl().select("start", "n", "people").rows() == [
+        (
+            start,
+            sum(first == start for first in firsts.values()),
+            sum(first <= start for first in firsts.values()),
+        )
+        for start in starts
+    ]
+
+
+def assert_is_calendar(made, zone: str) -> None:
+    counts, people = Counter(), defaultdict(set)
+    for m in messages_of(made.messages):
+        day = local(m.ts_ms, zone).date()
+        counts[day] += 1
+        people[day] |= {m.person} - {None}
+    rows = made.ask("calendar_days", filters={"timezone": zone}).pl()
+    days = calendar_of(made.messages, "day", zone)
+    assert rows.select("start", "weekday", "n", "people").rows() == [
+        (day, WEEKDAYS[day.weekday()], counts[day], len(people[day])) for day in days
+    ]
+
+
+def records_by_hand(raw: pl.DataFrame, zone: str) -> list[tuple]:
+    messages = messages_of(raw)
+    if not messages:
+        return []
+    days, hours, rows = defaultdict(list), defaultdict(list), []
+    for m in messages:
+        there = local(m.ts_ms, zone)
+        days[there.date()].append(m)
+        hours[there.hour].append(m)
+    for name, groups in (("busiest day", days), ("busiest hour", hours)):
+        most = max(map(len, groups.values()))
+        top = sorted(at for at, found in groups.items() if len(found) == most)
+        begins = top[0].isoformat() if name == "busiest day" else f"{top[0]:02d}:00"
+        people = len({m.person for m in groups[top[0]]} - {None})
+        rows.append((name, most, people, begins, float(most), len(top)))
+    times = sorted({m.ts_ms for m in messages})
+    silences = [after - before for before, after in pairwise(times)]
+    everybody = len({m.person for m in messages} - {None})
+    if silences:
+        longest = max(silences)
+        begins = f"{local(times[silences.index(longest)], zone):%Y-%m-%d %H:%M}"
+        rows.append(
+            ("longest silence", len(messages), everybody, begins, longest / 60_000,
+             silences.count(longest))
+        )  # fmt: skip
+    lasting = [s for s in sessions_of(messages) if s.ended_ms > s.started_ms]
+    if lasting:
+        longest = max(s.ended_ms - s.started_ms for s in lasting)
+        top = [s for s in lasting if s.ended_ms - s.started_ms == longest]
+        first = min(
+            top,
+            key=lambda s: (
+                s.started_ms, len(s.messages), len({m.person for m in s.messages} - {None})
+            ),
+        )  # fmt: skip
+        people = len({m.person for m in first.messages} - {None})
+        begins = f"{local(first.started_ms, zone):%Y-%m-%d %H:%M}"
+        rows.append(
+            ("longest session", len(first.messages), people, begins, longest / 60_000, len(top))
+        )
+    return rows
+
+
+COLUMNS = ("record", "n", "people", "begins", "value", "alike")
+
+
+@pytest.mark.parametrize("zone", ["UTC", BERLIN])
+def test_days_people_and_records_of_real_conversations(real, zone):
+    assert_is_calendar(real, zone)
+    for unit in ("day", "week", "month"):
+        assert_is_cumulative(real, unit, zone)
+    found = real.ask("extremes", filters={"timezone": zone}).pl()
+    assert found.select(COLUMNS).rows() == records_by_hand(real.messages, zone)
+
+
+@pytest.mark.slow
+@settings(max_examples=examples(9), deadline=None)
+@given(talks(40))
+def test_days_people_mood_and_records_of_any_talk(messages):
+    with world(messages) as made:
+        zone = "Asia/Kolkata"  # whose clocks never change, so that local times are in order
+        assert_is_calendar(made, zone)
+        assert_is_cumulative(made, "week", zone)
+        assert_is_mood(made, "week", zone)
+        found = made.ask("extremes", filters={"timezone": zone}).pl()
+        assert found.select(COLUMNS).rows() == records_by_hand(messages, zone)
+
+
+def test_the_findings_of_days_and_people():
+    spoken = [said(day * DAY, user=user) for day, user in ((0, "a"), (1, "b"), (5, "a"))]
+    with world(talk(*spoken)) as made:
+        assert made.ask("calendar_days").finding == (
+            "Something was written on 3 of 6 days; nothing was written for 3 days, from "
+            "2024-04-01 to 2024-04-03"
+        )
+        weeks = made.ask("cumulative_people").finding
+        assert weeks == "2 people wrote, all first in the week from 2024-03-25"
+        assert made.ask("cumulative_people", period="day").finding == (
+            "2 people wrote within 6 days, half of them by 2024-03-30; the most new ones, 1, "
+            "began on 2024-03-30 and 2024-03-31 alike"
+        )
+        some = made.ask("calendar_days", filters={"until": "2024-03-31"})
+        assert some.finding == "Something was written on every day of 2"
+        one = made.ask("calendar_days", filters={"until": "2024-03-30"})
+        assert one.finding == "Everything was written on 2024-03-30"
+
+
+def test_the_finding_of_the_records():
+    spoken = [said(at, user=f"u{at % 2}") for at in (0, 60, 90, 3 * DAY, 3 * DAY + 5)]
+    with world(talk(*spoken)) as made:
+        assert made.ask("extremes").finding == (
+            "Busiest day: 2024-03-30 with 3 messages; busiest hour: 22:00 to 23:00 with 5 "
+            "messages; longest silence: 3 days from 2024-03-30 22:01; longest session: 1.5 "
+            "minutes from 2024-03-30 22:00"
+        )
+    with world(talk(said(0), said(DAY))) as made:
+        assert made.ask("extremes").finding == (
+            "Busiest day: 2024-03-30 with 1 message (like 1 other day); busiest hour: 22:00 to "
+            "23:00 with 2 messages; longest silence: 24 hours from 2024-03-30 22:00"
+        )
+
+
+def test_a_wrong_time_makes_neither_a_silence_nor_a_first_message():
+    old, future = (
+        {**said(0, user=user), "timestamp": datetime(year, 1, 1, tzinfo=UTC)}
+        for user, year in (("a", 1960), ("b", 2099))
+    )
+    spoken = [said(0, user="a"), said(3600, user="a"), said(9 * DAY, user="b")]
+    with world(talk(*spoken)) as right, world(talk(old, future, *spoken)) as bent:
+        for name in ("extremes", "cumulative_people", "calendar_days"):
+            assert bent.ask(name).pl().equals(right.ask(name).pl()), name
+            assert "left out" in bent.ask(name).caption
+        asked = bent.ask("extremes", filters={"since": "1950-01-01", "until": "2100-01-01"}).pl()
+        assert asked.filter(record="longest silence")["begins"].item() == "2024-04-08 22:00"
+    with world(talk(old)) as made:  # where all are far, they count
+        assert made.ask("extremes").pl()["begins"].to_list() == ["1960-01-01", "00:00"]
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [(0, "0 minutes"), (90_000, "1.5 minutes"), (60_000, "1 minute"), (7_200_000, "2 hours"),
+     (86_400_000, "24 hours"), (200_000_000, "2.31 days")],
+)  # fmt: skip
+def test_a_duration_has_a_unit_that_fits(ms, text):
+    assert duration(ms) == text
+
+
+def test_the_trend_speaks_of_a_long_gap_and_not_of_a_short_one():
+    def weeks(*numbers: int) -> pl.DataFrame:
+        return talk(*(said(2 * DAY + week * 7 * DAY + n) for week in numbers for n in range(3)))
+
+    long = [*range(8), *range(25, 34)]
+    with world(weeks(*long)) as made:
+        gap = "; nothing was written for 17 weeks, from 2024-05-27 to 2024-09-22"
+        for measure in ("messages", "users"):
+            assert made.ask("trend", measure=measure).finding.endswith(gap)
+        assert made.ask("trend", measure="sentiment").finding.endswith(
+            gap.replace("nothing was written", "no message had a score")
+        )
+        hidden = made.ask("trend", filters={"min_cell": 2})
+        assert hidden.finding.endswith(gap)
+        months = made.ask("trend", period="month").finding
+        assert months.endswith("nothing was written for 3 months, from 2024-06-01 to 2024-08-31")
+    with world(weeks(*range(8), *range(11, 20))) as made:
+        assert "nothing was written" not in made.ask("trend").finding
+
+
+def test_the_longest_gap_is_the_first_of_those_of_equal_length():
+    days = [START.date() + timedelta(days=n) for n in range(8)]
+    rows = pl.DataFrame({"start": days, "n": [1, 0, 0, 1, 0, 0, 1, 0]})
+    row = gaps.with_longest(rows, "day").row(0, named=True)
+    assert gaps.described(row) == ("nothing was written for 2 days, from 2024-03-31 to 2024-04-01")
+    none = gaps.with_longest(rows.filter(pl.col("n") > 0), "day").row(0, named=True)
+    assert (none[gaps.LENGTH], none[gaps.FIRST]) == (0, None)
+    one = gaps.with_longest(rows[6:], "day").row(0, named=True)
+    assert gaps.described(one) == "nothing was written on 2024-04-06"
