@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LONGEST = (
     "jupyterlab", "bench", "real_data", "cli", "sync_faults", "metrics_coverage", "mart", "sync",
-    "report_runner", "pattern_analysis", "metrics_temporal", "metrics_spark", "damage", "shell",
+    "report_runner", "pattern_analysis", "page_in_browser", "metrics_temporal", "metrics_spark", "damage", "shell",
     "metrics_claims", "reports", "report_in_browser", "metrics_far_times", "private_files",
     "metrics_conversation", "metrics_wording", "metrics_exchange", "projections", "relay",
     "dal_load", "import_identity", "notebooks", "metrics_interaction", "foreign", "metrics",
