@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 LONGEST = (
     "jupyterlab", "bench", "real_data", "cli", "sync_faults", "metrics_coverage", "mart", "sync",
-    "report_runner", "pattern_analysis", "page_in_browser", "metrics_temporal", "metrics_spark", "damage", "shell",
-    "metrics_claims", "reports", "report_in_browser", "metrics_far_times", "private_files",
+    "report_runner", "pattern_analysis", "page_in_browser", "metrics_temporal", "metrics_spark",
+    "damage", "shell", "metrics_claims", "reports", "report_in_browser", "metrics_far_times", "private_files",
     "metrics_conversation", "metrics_wording", "metrics_exchange", "projections", "relay",
     "dal_load", "import_identity", "notebooks", "metrics_interaction", "foreign", "metrics",
     "soundness", "words", "libsql_vectors", "loose_types", "charts", "channel_memory",
