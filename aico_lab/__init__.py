@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from aico_lab import iri_grammar
+
 if TYPE_CHECKING:
     from aico_lab.lab import Lab
 
     __version__: str
 
 __all__ = ["Lab"]
+
+iri_grammar.postpone()  # before anything here imports jsonschema
 
 
 def __getattr__(name: str) -> Any:

@@ -30,7 +30,7 @@ from aico_lab.schema.backup import backups_of, check_backup
 from aico_lab.schema.discovery import discover
 from aico_lab.schema.drift import Drift
 from aico_lab.schema.versions import given_up
-from aico_lab.sources.records import plausible_times
+from aico_lab.sources.timestamps import plausible_times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -18,8 +16,8 @@ from aico_lab.sources.records import (
     MessageRecord,
     Rejected,
     UserRecord,
-    plausible_times,
 )
+from aico_lab.sources.timestamps import plausible_times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -192,22 +190,6 @@ def write_batch(
     connection.insert_many(
         "feedback_events", FeedbackRecord._fields, batch.feedback, on_conflict=known_stay
     )
-    _count(connection, messages)
-
-
-def _count(connection: Connection, messages: list[MessageRecord]) -> None:
-    """Update each channel's count of messages and its last activity for inserted messages."""
-    counts = Counter(message.channel_id for message in messages)
-    last: dict[str, str] = {}
-    for message in messages:
-        last[message.channel_id] = max(message.timestamp, last.get(message.channel_id, ""))
-    # A single statement: see ROWS_A_STATEMENT of the adapter.
-    connection.execute(
-        "UPDATE channels SET message_count = message_count + (new.value ->> 1), "
-        "last_active = max(coalesce(last_active, ''), new.value ->> 2) "
-        "FROM json_each(?) AS new WHERE channel_id = new.value ->> 0",
-        [json.dumps([(channel, count, last[channel]) for channel, count in counts.items()])],
-    )
 
 
 def _replace(connection: Connection, edits: list[MessageRecord]) -> None:
@@ -232,12 +214,4 @@ def _replace(connection: Connection, edits: list[MessageRecord]) -> None:
         f"UPDATE messages SET {columns} = {values} WHERE message_id = ?1 "
         f"AND ({', '.join(said)}) IS NOT ({', '.join(says)})",
         [(edit.message_id, *(getattr(edit, name) for name in names)) for edit in edits],
-    )
-    # A timestamp may have become earlier, and with it the last activity of the channel.
-    last = "(SELECT max(timestamp) FROM messages WHERE channel_id = channels.channel_id)"
-    connection.execute(
-        f"UPDATE channels SET last_active = {last} WHERE last_active IS NOT {last} "
-        "AND channel_id IN (SELECT channel_id FROM messages JOIN json_each(?) AS edit "
-        "ON message_id = edit.value)",
-        [json.dumps([edit.message_id for edit in edits])],
     )

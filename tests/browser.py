@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Page, Route
+    from playwright.sync_api import Browser, Page, Playwright, Route
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 OPTIONS = (
@@ -42,42 +43,57 @@ class Visit:
     errors: list[str] = field(default_factory=list)
 
 
+@cache
+def _running() -> tuple[Playwright, Browser]:
+    """Return the one browser of this process, since starting one takes longer than a page."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    executable = next(filter(None, map(shutil.which, NAMES)), None)
+    if executable is None:
+        pytest.skip("There is no Chromium on this machine: install one to test reports in it.")
+    playwright = sync_api.sync_playwright().start()
+    return playwright, playwright.chromium.launch(executable_path=executable, args=list(OPTIONS))
+
+
+def close() -> None:
+    """End the browser of this process, if there is one."""
+    if _running.cache_info().currsize:
+        playwright, browser = _running()
+        browser.close()
+        playwright.stop()
+        _running.cache_clear()
+
+
 @contextmanager
 def visit(
     address: str, *, javascript: bool = True, timezone: str = "UTC", width: int = 1100
 ) -> Iterator[Visit]:
     """Open an address in a new profile; whatever does not begin with its origin is refused."""
-    sync_api = pytest.importorskip("playwright.sync_api")
-    executable = next(filter(None, map(shutil.which, NAMES)), None)
-    if executable is None:
-        pytest.skip("There is no Chromium on this machine: install one to test reports in it.")
+    _, browser = _running()
     origin = "file://" if address.startswith("file://") else "/".join(address.split("/")[:3]) + "/"
     allowed = (origin, origin.replace("http://", "ws://"), "data:", "blob:")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=list(OPTIONS))
-        context = browser.new_context(
-            java_script_enabled=javascript,
-            timezone_id=timezone,
-            viewport={"width": width, "height": 900},
-        )
-        seen = Visit(context.new_page())
+    context = browser.new_context(
+        java_script_enabled=javascript,
+        timezone_id=timezone,
+        viewport={"width": width, "height": 900},
+    )
+    seen = Visit(context.new_page())
 
-        # What a page's own policy stops never comes here: it does not leave the browser.
-        def leaving(route: Route) -> None:
-            if route.request.url.startswith(allowed):
-                route.continue_()
-            else:
-                seen.requests.append(route.request.url)
-                route.abort()
+    # What a page's own policy stops never comes here: it does not leave the browser.
+    def leaving(route: Route) -> None:
+        if route.request.url.startswith(allowed):
+            route.continue_()
+        else:
+            seen.requests.append(route.request.url)
+            route.abort()
 
-        context.route("**/*", leaving)
-        seen.page.on("pageerror", lambda error: seen.errors.append(str(error)))
-        seen.page.on(
-            "console",
-            lambda message: seen.errors.append(message.text) if message.type == "error" else None,
-        )
-        try:
-            seen.page.goto(address)
-            yield seen
-        finally:
-            browser.close()
+    context.route("**/*", leaving)
+    seen.page.on("pageerror", lambda error: seen.errors.append(str(error)))
+    seen.page.on(
+        "console",
+        lambda message: seen.errors.append(message.text) if message.type == "error" else None,
+    )
+    try:
+        seen.page.goto(address)
+        yield seen
+    finally:
+        context.close()

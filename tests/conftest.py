@@ -13,7 +13,7 @@ import pytest
 
 from aico_lab import keys
 from aico_lab.cli import run as run_command
-from tests import effort
+from tests import browser, effort
 from tests.databases import Homes
 
 if TYPE_CHECKING:
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from aico_lab.lab import Lab
 
 LONGEST = (
-    "jupyterlab", "bench", "real_data", "cli", "sync_faults", "metrics_coverage", "mart", "sync",
-    "report_runner", "pattern_analysis", "page_in_browser", "metrics_temporal", "metrics_spark",
-    "damage", "shell", "metrics_claims", "reports", "report_in_browser", "metrics_far_times", "private_files",
+    "jupyterlab", "bench", "real_data", "cli", "sync", "sync_faults", "soundness",
+    "pattern_analysis", "page_in_browser", "report_runner", "metrics_coverage", "mart", "report_in_browser",
+    "metrics_temporal", "metrics_spark", "damage", "shell", "keys_of_every_type",
+    "metrics_claims", "reports", "metrics_far_times", "private_files",
     "metrics_conversation", "metrics_wording", "metrics_exchange", "projections", "relay",
     "dal_load", "import_identity", "notebooks", "metrics_interaction", "foreign", "metrics",
-    "soundness", "words", "libsql_vectors", "loose_types", "charts", "channel_memory",
+    "words", "libsql_vectors", "loose_types", "charts", "channel_memory",
 )  # fmt: skip
 """The modules that take longest, as measured, the longest first."""
 
@@ -36,6 +37,11 @@ LONGEST = (
 def pytest_configure(config: pytest.Config) -> None:
     if "not slow" in config.option.markexpr:
         effort.be_quick()
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return one process more than there are processors, since slow tests also wait."""
+    return (os.cpu_count() or 1) + ("not slow" not in config.option.markexpr)
 
 
 @pytest.hookimpl(trylast=True)
@@ -61,6 +67,13 @@ def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "APPDATA"):
         monkeypatch.setenv(name, str(tmp_path / "person"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_browser_is_left() -> Iterator[None]:
+    """A browser that runs has an event loop, which tests of coroutines cannot share."""
+    yield
+    browser.close()
 
 
 @pytest.fixture

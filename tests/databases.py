@@ -1,4 +1,4 @@
-"""Primary databases and homes made once and then copied, since a schema takes its time to apply."""
+"""Copies of databases and homes, since applying the schemas anew takes longer."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ def _core_schemas(key: str | None) -> bytes:
 
 
 def with_core_schemas(path: Path, key: str | None = None) -> LibSQLAdapter:
-    """Put a database that has the core schemas and no row at a path where there is none."""
+    """Create a database with the core schemas and without rows at a path."""
     with path.open("xb") as file:
         file.write(_core_schemas(key))
     return LibSQLAdapter(path, key)
 
 
 class Homes:
-    """New homes, with or without a warehouse, each as `Lab.create` and `sync` leave it.
+    """Creates empty homes by copying one that `Lab.create`, and maybe `sync`, made.
 
     Args:
-        folder: Where those lie that are copied.
+        folder: The folder of the homes that are copied.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def open(self, home: Path, protection: Protection = "key-file", *, synced: bool = False) -> Lab:
-        """Put a home at a path where there is none, and its key in its usual place."""
+        """Create a home at a path, and its key in its usual place, and open it."""
         model = self._folder / f"{protection}-{synced}"
         key = model.with_suffix(".key")
         if not model.exists():
@@ -53,9 +53,27 @@ class Homes:
             with Lab.create(model, protection=protection, key_file=file) as lab:
                 if synced:
                     lab.sync()
-        shutil.copytree(model, home)
-        if key.exists():
-            usual = usual_key_file(json.loads((home / "lab.json").read_text())["home_id"])
-            usual.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(key, usual)
-        return Lab.open(home)
+        return open_copy(model, home, key)
+
+
+def open_copy(model: Path, home: Path, key: Path) -> Lab:
+    """Open a copy of a home, with its key, if it has one, in the usual place of the person.
+
+    Files that are links to one another are so in the copy, and files keep their times.
+    """
+    first: dict[int, str] = {}
+
+    def copy(source: str, target: str) -> None:
+        number = Path(source).stat().st_ino
+        if number in first:
+            Path(target).hardlink_to(first[number])
+        else:
+            shutil.copy2(source, target)
+            first[number] = target
+
+    shutil.copytree(model, home, copy_function=copy)
+    if key.exists():
+        usual = usual_key_file(json.loads((home / "lab.json").read_text())["home_id"])
+        usual.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(key, usual)
+    return Lab.open(home)

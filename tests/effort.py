@@ -1,4 +1,4 @@
-"""How much is tried of what is made at random: in the fast subset a quarter."""
+"""The number of random examples that tests try: in the fast subset a quarter."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ WHOLE = 100  # Hypothesis' own default
 
 
 def be_quick() -> None:
-    """Try less from now on; before a test module is imported."""
+    """Set the default of the fast subset; call this before a test module is imported."""
     settings.register_profile("fast", settings.default, max_examples=WHOLE // 4)
     settings.load_profile("fast")
 
 
 def examples(count: int) -> int:
-    """Give how many examples to try where a whole run tries so many."""
+    """Return the number of examples to try, given that of a whole run."""
     return count * settings.default.max_examples // WHOLE

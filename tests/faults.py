@@ -1,4 +1,4 @@
-"""Where a sync can be killed, and a process that is killed there."""
+"""Points at which a process can be killed, and processes that are killed there."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def die() -> None:
-    """Leave as `kill -9` makes one leave."""
+    """Kill this process at once, as `kill -9` does."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -34,7 +34,7 @@ def dies(
     owner: Any, name: str, *, after: bool = False, number: int = 1,
     only: Callable[..., bool] = lambda *_, **__: True,
 ) -> Callable[[], None]:  # fmt: skip
-    """Die at a call of a function, before it or after it."""
+    """Return a patch that kills the process before or after a call of a function."""
 
     def patch() -> None:
         function, calls = getattr(owner, name), []
@@ -64,7 +64,7 @@ def _half_copied() -> None:
 
 
 def _half_checkpointed() -> None:
-    """DuckDB itself stops where the blocks are written, and the header does not name them yet."""
+    """Stop DuckDB after it wrote blocks, before the header refers to them."""
     close = Warehouse.close
 
     def closing(warehouse: Warehouse) -> None:
@@ -110,7 +110,7 @@ POINTS = {
 
 
 def sync_and_die(home: Path, key: Path, point: str, *, full: bool, by_pages: bool) -> None:
-    """Sync until that point."""
+    """Sync, and be killed at a point of `POINTS`."""
     if by_pages:
         extract.PAGEWISE = 0
     POINTS[point]()
@@ -135,7 +135,7 @@ INIT_POINTS = {
 
 
 def init_and_die(home: Path, person: Path, point: str) -> None:
-    """Make a home until that point, with the key in the person's usual place."""
+    """Create a home and its key, and be killed at a point of `INIT_POINTS`."""
     for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "APPDATA"):
         os.environ[name] = str(person)
     INIT_POINTS[point]()
@@ -159,30 +159,31 @@ MIGRATION_POINTS = {
 
 
 def migrate_and_die(database: Path, key: str, registry: Callable[[], Any], point: str) -> None:
-    """Migrate until that point."""
+    """Migrate, and be killed at a point of `MIGRATION_POINTS`."""
     MIGRATION_POINTS[point]()
     with LibSQLAdapter(database, key).connect() as connection:
         registry().upgrade(connection)
 
 
-def sync_often(home: Path, key: Path, started: Any) -> None:
-    """Change something and sync, again and again, until somebody ends it."""
+def sync_often(home: Path, key: Path, started: Any, *, full: bool) -> None:
+    """Change rows and keys and sync, again and again, until the process is killed."""
     with Lab.open(home, key_file=key) as lab:
         while True:
             lab.primary.execute("UPDATE messages SET content = content || 'x' WHERE id % 7 = 1")
+            lab.primary.execute("UPDATE messages SET message_id = message_id || 'x' WHERE id < 200")
             started.set()
-            lab.sync()
+            lab.sync(full=full)
 
 
 def load_and_die(home: Path, key: Path, file: Path, point: str) -> None:
-    """Load a table of another file until that point."""
+    """Load a table of another file, and be killed at a point of `POINTS`."""
     POINTS[point]()
     with Lab.open(home, key_file=key) as lab:
         lab.load(file, "orders")
 
 
 def sync_slowly(home: Path, key: Path, entered: Any, go_on: Any) -> None:
-    """Sync, but wait while the warehouse is held."""
+    """Sync, and wait for `go_on` while the sync lock is held."""
     insert = Warehouse.insert
 
     def inserting(*arguments: Any) -> None:
@@ -196,7 +197,7 @@ def sync_slowly(home: Path, key: Path, entered: Any, go_on: Any) -> None:
 
 
 def read_slowly(home: Path, key: Path, generation: int, ready: Any, go_on: Any) -> None:
-    """Open a generation, wait, read it for the first time, and end as a kill would end it."""
+    """Open a generation, wait, read it for the first time, and exit without closing it."""
     lab = Lab.open(home, key_file=key, generation=generation)
     ready.set()
     go_on.wait(60)
@@ -205,14 +206,14 @@ def read_slowly(home: Path, key: Path, generation: int, ready: Any, go_on: Any) 
 
 
 def server() -> Any:
-    """Give what forks processes in which the package is loaded already."""
+    """Return the context of processes that start with the package imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.faults", "aico_lab.etl.foreign"])
     return context
 
 
 def run(function: Callable[..., None], *arguments: Any, **options: Any) -> int | None:
-    """Run a function in a process of its own, and give the exit code."""
+    """Run a function in another process, and return the exit code."""
     process = server().Process(target=function, args=arguments, kwargs=options)
     process.start()
     process.join(60)

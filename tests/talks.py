@@ -1,7 +1,7 @@
 """Conversations for the tests of metrics: made-up ones in memory, and the real ones.
 
-A `World` has the tables of the warehouse in a DuckDB of its own, made by the code that makes them
-in a sync, and stands where metrics expect the reader of a snapshot.
+A `World` is a DuckDB with the tables of the warehouse, which the code of a sync has made. Metrics
+take it instead of the reader of a snapshot.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class World:
     """A warehouse in memory.
 
     Attributes:
-        messages: What is in `raw.messages`.
+        messages: The rows of `raw.messages`.
     """
 
     def __init__(self, messages: pl.DataFrame, **others: pl.DataFrame) -> None:
@@ -80,7 +80,7 @@ class World:
             others: Rows of `OTHERS`, by table.
         """
         self.messages = messages
-        # To wait for each other takes threads longer than so few rows do.
+        # For so few rows, several threads cost more than they save.
         few = len(messages) < FEW_ROWS
         self._connection = duckdb.connect(":memory:", config={"threads": 1} if few else {})
         self._connection.execute("SET TimeZone = 'UTC'")
@@ -98,16 +98,16 @@ class World:
         self._connection.execute(f"INSERT INTO meta.state (generation) VALUES ({GENERATION})")
 
     def connection(self) -> duckdb.DuckDBPyConnection:
-        """As a reader has one."""
+        """Return the connection, as a reader of a snapshot does."""
         return self._connection
 
     def ask(self, name: str, *, filters: dict[str, Any] | None = None, **parameters: Any) -> Answer:
-        """Ask a metric."""
+        """Return the answer of a metric."""
         metric = CATALOGUE[name]
         return ask(metric, self, Filters(**(filters or {})), metric.check(parameters))
 
     def close(self) -> None:
-        """Forget it."""
+        """Close the database, and lose its tables."""
         self._connection.close()
 
     def _fill(self, table: str, rows: pl.DataFrame) -> None:
@@ -117,7 +117,7 @@ class World:
 
 @contextmanager
 def world(messages: pl.DataFrame, **others: pl.DataFrame) -> Iterator[World]:
-    """A warehouse in memory that is gone after the block."""
+    """Return a warehouse in memory that is closed after the block."""
     made = World(messages, **others)
     try:
         yield made
@@ -138,7 +138,7 @@ def said(
     sentiment: float | None = 0.0,
     response_time: float | None = None,
 ) -> dict[str, Any]:
-    """A message so many seconds after `START`; `talk` gives it the rest."""
+    """Return a message, without its ids, at a number of seconds after `START`."""
     return {
         "channel_id": conversation,
         "conversation_id": conversation,
@@ -152,7 +152,7 @@ def said(
 
 
 def talk(*messages: dict[str, Any]) -> pl.DataFrame:
-    """Messages in the order of their arrival, as `World` takes them."""
+    """Return messages with ids in the order of their arrival, as `World` takes them."""
     rows = [
         {"id": number, "message_id": f"m{number}", **message}
         for number, message in enumerate(messages, 1)
@@ -199,5 +199,5 @@ def talks(draw: st.DrawFn, max_size: int = 30) -> pl.DataFrame:
 
 
 def shuffled(messages: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
-    """The same rows, stored in another order."""
+    """Return the same rows in another order."""
     return messages.sample(fraction=1, shuffle=True, seed=seed)

@@ -29,7 +29,7 @@ from tests import faults
 from tests.messages import START, add, message
 from tests.test_migrate import KEY, fill, registry, version
 from tests.test_soundness import flip
-from tests.test_sync_faults import held
+from tests.test_sync_faults import assert_tidy, held
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -227,10 +227,11 @@ def test_a_migration_that_is_killed_leaves_no_bad_backup(tmp_path, point):
 def test_syncs_that_are_killed_at_any_time_lose_nothing(copied, model):
     """Readers see a whole state each time, and the last sync brings all of it."""
     chance = random.Random(11)
-    for _ in range(6):
+    for number in range(6):
         started = faults.server().Event()
+        arguments = copied.home.path, model / "key", started
         process = faults.server().Process(
-            target=faults.sync_often, args=(copied.home.path, model / "key", started)
+            target=faults.sync_often, args=arguments, kwargs={"full": number % 2 == 1}
         )
         process.start()
         assert started.wait(60)
@@ -240,6 +241,7 @@ def test_syncs_that_are_killed_at_any_time_lose_nothing(copied, model):
         assert copied.sql("SELECT count(*) FROM raw.messages").fetchone() == (2_020,)
     copied.sync()
     assert copied.verify().ok
+    assert_tidy(copied.home.path)
     assert_mended(copied, held(copied))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aico_lab.errors import InvalidValue, SchemaChanged
-from aico_lab.schema import feed
+from aico_lab.schema import CORE, feed
 from tests.messages import add, message
 
 
@@ -202,6 +202,18 @@ def lose(lab, column: str) -> None:
         lab.primary.execute("DROP TABLE messages")
         lab.primary.execute("ALTER TABLE other RENAME TO messages")
         feed.track(lab.primary, "messages", ("message_id",))
+
+
+def test_stored_counts_of_an_earlier_version_are_no_loss(lab):
+    """They are computed now, so the sync after the upgrade asks nothing."""
+    CORE.rollback("conversations", 2, lab.primary)
+    add(lab.primary, message(1))
+    lab.sync()
+    assert lab.sql("SELECT count(message_count) FROM raw.channels").fetchone() == (1,)
+    CORE.apply_core_schemas(lab.primary)
+    assert lab.sync().mode == "increment"
+    assert "message_count" not in lab.sql("FROM raw.channels").pl().columns
+    assert lab.verify().ok
 
 
 def test_an_unknown_mode_is_refused(things):

@@ -131,6 +131,28 @@ def test_columns_are_understood_as_other_programs_declare_them(lab, shop, monkey
     assert rows(lab, "SELECT row_key FROM quarantine.misfits") == [("4",)]
 
 
+def test_the_case_of_ascii_letters_alone_is_ignored_in_names(lab, shop):
+    """As SQLite does: Ä and ä are two tables, and two columns."""
+    write(
+        shop,
+        "CREATE TABLE Ä (a INTEGER PRIMARY KEY, Ö, ö)",
+        "INSERT INTO Ä VALUES (1, 'O', 'o')",
+        "CREATE TABLE ä (a INTEGER PRIMARY KEY)",
+        "INSERT INTO ä VALUES (2), (3)",
+        "CREATE TABLE Übrig (a INTEGER PRIMARY KEY)",
+    )
+    lab.load(shop, "ä")
+    assert rows(lab, "SELECT a FROM shop.ä ORDER BY 1") == [(2,), (3,)]
+    lab.load(shop, "Ä", watermark="A")
+    assert rows(lab, "SELECT a, Ö, ö FROM shop.Ä") == [(1, "O", "o")]
+    assert rows(lab, "SELECT a FROM shop.ä ORDER BY 1") == [(2,), (3,)]
+    assert lab.load(shop, "ÜBRIG").table == "shop.Übrig"
+    with pytest.raises(UnknownName, match="übrig"):
+        lab.load(shop, "übrig")
+    with pytest.raises(UnknownName, match="ü"):
+        lab.load(shop, "Ä", watermark="ü")
+
+
 @pytest.mark.slow
 def test_columns_of_any_name_are_taken(lab, shop):
     """SQLite takes `true` for a column that has this name."""
@@ -218,7 +240,10 @@ def test_a_row_of_the_future_does_not_hide_those_that_come(lab, shop):
     assert lab.load(shop, "t", watermark="at", lag=60).rows == 1
 
 
-@pytest.mark.parametrize("type_", ["INTEGER", "TIMESTAMP", "DATETIME", ""])
+@pytest.mark.parametrize(
+    "type_", ["INTEGER", *(pytest.param(t, marks=pytest.mark.slow) for t in
+                           ("TIMESTAMP", "DATETIME", ""))]
+)  # fmt: skip
 @pytest.mark.parametrize("unit", [1, 1000], ids=["seconds", "milliseconds"])
 def test_numbers_that_are_times_are_marks_as_times_are(lab, shop, type_, unit):
     """A lag is seconds of them, and the future does not hide what comes."""

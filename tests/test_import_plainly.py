@@ -11,7 +11,7 @@ import pytest
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from aico_lab.adapters import libsql
-from aico_lab.sources import files, jsonl, rules, sentiment
+from aico_lab.sources import files, jsonl, sentiment, timestamps
 
 VADER = SentimentIntensityAnalyzer()
 WORDS = [
@@ -102,7 +102,7 @@ def test_the_short_ways_write_what_the_plain_ways_write(homes, file, tmp_path):
         with (
             mock.patch.object(libsql, "ROWS_A_STATEMENT", 1),
             mock.patch.object(jsonl, "_NESTED", 0),  # every line by Python's own parser
-            mock.patch.object(rules, "_AS_STORED", mock.Mock(fullmatch=lambda _: None)),
+            mock.patch.object(timestamps, "_AS_STORED", mock.Mock(fullmatch=lambda _: None)),
             mock.patch.object(sentiment, "scorer", return_value=library_score),
         ):
             plain_results, plain_tables = import_(homes, tmp_path / "plain", file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import math
 import sqlite3
 from contextlib import closing
@@ -81,19 +82,47 @@ CASES = [
 ]  # fmt: skip
 
 
+def load_columns(lab, file, cases, *, before=()):
+    """Load a table with a column for each case, and return their types, values and the result.
+
+    Args:
+        lab: The lab.
+        file: The file, which is made.
+        cases: A declared type and values of each column, `c0`, `c1` and so on.
+        before: SQL that is executed before anything is stored.
+    """
+    names = [f"c{number}" for number in range(len(cases))]
+    declared = ", ".join(f"{name} {case[0]}" for name, case in zip(names, cases, strict=True))
+    write(file, *before, f"CREATE TABLE t (id INTEGER PRIMARY KEY, filler TEXT, {declared})")
+    rows = list(itertools.zip_longest(*[case[1] for case in cases]))
+    with closing(sqlite3.connect(file)) as connection, connection:
+        places = ", ".join("?" for _ in names)
+        connection.executemany(f"INSERT INTO t ({', '.join(names)}) VALUES ({places})", rows)
+        if before:  # each of these rows is longer than half a page
+            connection.executemany(
+                "INSERT INTO t (filler) VALUES (?)", [("x" * 300,)] * extract_module.PAGEWISE
+            )
+    result = lab.load(file, "t")
+    found = lab.sql(f"SELECT {', '.join(names)} FROM shop.t WHERE filler IS NULL ORDER BY id")
+    values = [
+        list(column[: len(case[1])])
+        for column, case in zip(zip(*found.fetchall(), strict=True), cases, strict=True)
+    ]
+    return [str(type_) for type_ in found.types], values, result
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("declared", "values", "type_", "expected"), CASES)
-@pytest.mark.parametrize("pagewise", [0, 10**9], ids=["by pages", "by rows"])
-def test_values_say_the_type(
-    lab, file, monkeypatch, *, pagewise, declared, values, type_, expected
-):
+@pytest.mark.parametrize("before", [["PRAGMA page_size = 512"], []], ids=["by pages", "by rows"])
+def test_values_say_the_type(lab, file, before):
     """With nothing lost, nothing set aside, and NULL as it was."""
-    monkeypatch.setattr(extract_module, "PAGEWISE", pagewise)
-    found, there, result = load(lab, file, declared, [*values, None])
-    assert (found, result.quarantined, result.warnings) == (type_, 0, [])
-    assert there == [*(expected or values), None]
-    if type_ == "DOUBLE":
-        assert [math.copysign(1, v) for v in there[:-1]] == [math.copysign(1, v) for v in values]
+    cases = [(declared, [*values, None]) for declared, values, *_ in CASES]
+    types, found, result = load_columns(lab, file, cases, before=before)
+    assert (result.quarantined, result.warnings) == (0, [])
+    for (declared, values, type_, expected), now, there in zip(CASES, types, found, strict=True):
+        assert (declared, now, there) == (declared, type_, [*(expected or values), None])
+        if type_ == "DOUBLE":
+            signs = [math.copysign(1, v) for v in values]
+            assert [math.copysign(1, v) for v in there[:-1]] == signs
 
 
 TEXTS = [
@@ -115,16 +144,16 @@ TEXTS = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("declared", "values", "expected"), TEXTS)
-def test_values_of_several_types_are_text_with_a_warning(
-    lab, file, cli, *, declared, values, expected
-):
+def test_values_of_several_types_are_text_with_a_warning(lab, file, cli):
     """Of a declared type that they are not, too; with all digits of every number."""
-    found, there, result = load(lab, file, declared, values)
-    assert (found, there, result.quarantined) == ("VARCHAR", expected, 0)
-    assert len(result.warnings) == 1
-    assert "t.v is loaded as text" in result.warnings[0]
-    assert result.warnings[0] in cli("load", str(file), "--table", "t").stderr
+    types, found, result = load_columns(lab, file, TEXTS)
+    assert (set(types), result.quarantined, len(result.warnings)) == ({"VARCHAR"}, 0, len(TEXTS))
+    for (declared, values, expected), there in zip(TEXTS, found, strict=True):
+        assert (declared, values, there) == (declared, values, expected)
+    told = cli("load", str(file), "--table", "t").stderr
+    for number, warning in enumerate(result.warnings):
+        assert f"t.c{number} is loaded as text" in warning
+        assert warning in told
 
 
 @pytest.mark.slow

@@ -11,10 +11,13 @@ import sys
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+import duckdb
 import numpy as np
 import polars as pl
 import pytest
 
+from aico_lab.adapters.duckdb import execute_with
+from aico_lab.mart.text import MEASURED
 from aico_lab.metrics.engine import intervals
 from aico_lab.metrics.engine.asking import compile_query
 from aico_lab.metrics.engine.catalogue import CATALOGUE
@@ -23,14 +26,11 @@ from aico_lab.metrics.engine.intervals import Statistic, estimate, mean, percent
 from aico_lab.metrics.engine.talk import Talk
 from aico_lab.sources import chitchat
 from aico_lab.sources.sentiment import score
-from tests import text_by_hand
 from tests.simulated import attitudes, population
 from tests.talks import world
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    import duckdb
 
 GROUPS = {
     "turns": ["role"],
@@ -273,16 +273,22 @@ def test_skewed_and_rare_values_are_covered_too(units):
 @pytest.fixture(scope="module")
 def real_people() -> pl.DataFrame:
     """Sums over everything that each person of the real data wrote."""
-    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0, 0.0])
     spoken = [said for batch in chitchat.read() for said in batch.messages if said.role == "user"]
-    for message in score(spoken):
-        words = text_by_hand.small_words_of(message.content)
-        asks = text_by_hand.is_question(message.content)
-        mine = sums[str(message.user_id)]
-        for at, value in enumerate((1, len(words), asks, message.sentiment_score)):
-            mine[at] += value or 0.0
-    names = ["n", "words", "asks", "mood"]
-    return pl.DataFrame(list(sums.values()), schema=names, orient="row").with_columns(known=True)
+    messages = pl.DataFrame(
+        [(str(m.user_id), m.content, m.sentiment_score) for m in score(spoken)],
+        schema={"person": pl.String, "content": pl.String, "mood": pl.Float64},
+        orient="row",
+    ).with_row_index("id")
+    with duckdb.connect(":memory:") as connection:
+        measured = execute_with(
+            connection,
+            f"SELECT id, n_words AS words, is_question AS asks FROM ({MEASURED})",
+            rows=messages.select("id", "content").to_arrow(),
+        ).pl()
+    sums = pl.col("words", "asks", "mood").sum().cast(pl.Float64)
+    people = messages.join(measured, on="id").group_by("person", maintain_order=True)
+    found = people.agg(pl.len().cast(pl.Float64).alias("n"), sums)
+    return found.drop("person").with_columns(known=True)
 
 
 @pytest.mark.slow

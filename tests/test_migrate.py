@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -250,6 +251,14 @@ def test_a_backup_is_made_only_where_rows_are_lost(statements, lost, connection)
     assert bool(step.backup) == lost
 
 
+def let_copy(script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a shell script stand in for the process that copies the file `$5` to `$6`."""
+    program = tmp_path / "copy"
+    program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+
+
 def test_without_a_backup_nothing_is_lost(connection, tmp_path, monkeypatch):
     """An unwritable folder or a failed copy stops the version."""
     fill(connection)
@@ -259,7 +268,7 @@ def test_without_a_backup_nothing_is_lost(connection, tmp_path, monkeypatch):
     with pytest.raises(HomeNotWritable, match="backups cannot be used"):
         drops.upgrade(connection)
     (tmp_path / "backups").unlink()
-    monkeypatch.setattr(backup, "_COPY", "raise SystemExit(1)")
+    let_copy("exit 1", tmp_path, monkeypatch)
     with pytest.raises(MigrationFailed, match="No backup could be written"):
         drops.upgrade(connection)
     assert everything(connection) == before
@@ -269,12 +278,14 @@ def test_a_backup_that_is_not_equal_is_none(connection, tmp_path, monkeypatch):
     """It is opened and its rows counted; a bad one is removed and stops the version."""
     fill(connection)
     before = everything(connection)
-    counts = backup._counts
-    for spoil in (
-        lambda one: counts(one) | ({"notes": 1} if "backups" in str(one.path) else {}),
-        lambda one: one.execute("not SQL"),
-    ):
-        monkeypatch.setattr(backup, "_counts", spoil)
+    other = tmp_path / "other.db"
+    with LibSQLAdapter(other, KEY).connect() as fewer:
+        registry().apply_core_schemas(fewer)
+        fill(fewer)
+        fewer.execute("DELETE FROM notes WHERE id = 2")
+        fewer.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
+    for script in (f'cp {shlex.quote(str(other))} "$6"', 'head -c 50000 "$5" > "$6"'):
+        let_copy(script, tmp_path, monkeypatch)
         with pytest.raises(MigrationFailed, match="was rolled back"):
             registry(version(2, "DROP TABLE notes")).upgrade(connection)
         assert everything(connection) == before
@@ -661,7 +672,7 @@ def test_the_example_of_the_design_document(tmp_path, monkeypatch):
         add(conn, message(1))
     with initialize_database() as conn:
         assert conn.fetch_all("SELECT count(*) FROM conversations") == [(1,)]
-    assert said[0].startswith(f"Applied {len(list(CORE))} core schemas: {{'system': 2, 'users'")
+    assert said[0].startswith(f"Applied {len(list(CORE))} core schemas: {{'system': 3, 'users'")
     assert said[1] == "Applied 0 core schemas: {}"
     assert plain_text_files(tmp_path / ".aico", "homesick") == []
 

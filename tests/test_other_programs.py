@@ -70,20 +70,21 @@ def test_no_definition_needs_a_later_sqlite_than_3_37(adapter: LibSQLAdapter) ->
             assert not [word for word in LATER if word in sql], name
 
 
-def former(adapter: LibSQLAdapter) -> Connection:
+def former(adapter: LibSQLAdapter, version: int) -> Connection:
     """A database as an earlier version of this program left it."""
     connection = adapter.connect()
     CORE.rollback("search", 1, connection)
     CORE.rollback("conversations", 1, connection)
     CORE.rollback("system", 1, connection)
     for table, keys in feed.tracked_tables(connection).items():
-        for name, sql in feed.triggers(table, keys, feed_keys.former_expression).items():
+        for name, sql in feed.triggers(table, keys, feed_keys.FORMER[version]).items():
             connection.execute(f"DROP TRIGGER {name}")
             connection.execute(sql.replace(feed.CLOCK, feed.FORMER_CLOCK))
     return connection
 
 
-async def test_a_former_database_is_brought_forward(adapter: LibSQLAdapter) -> None:
+@pytest.mark.parametrize("version", range(len(feed_keys.FORMER)))
+async def test_a_former_database_is_brought_forward(adapter: LibSQLAdapter, version: int) -> None:
     """With its feed, a plugin's table in it, and its index; and it was sound before, too."""
     registry = SchemaRegistry()
     for schema in CORE:
@@ -93,10 +94,10 @@ async def test_a_former_database_is_brought_forward(adapter: LibSQLAdapter) -> N
     registry.register("diary", "plugin", {1: made})
     with adapter.connect() as connection:
         registry.apply_plugin_schema("diary", connection)
-    with former(adapter) as connection:
+    with former(adapter, version) as connection:
         add(connection, message(1, content="onion soup"))
         assert registry.drift(connection) == Drift()
-        assert registry.pending(connection) == {"conversations": 1, "search": 1, "system": 1}
+        assert registry.pending(connection) == {"conversations": 2, "search": 1, "system": 2}
         cursor = feed.head(connection)
         CORE.apply_core_schemas(connection)
         assert registry.drift(connection) == Drift()

@@ -87,7 +87,7 @@ def test_who_is_erased_leaves_no_history(path):
         assert connection.fetch_all(
             "SELECT op, row_key FROM change_log WHERE table_name = 'preference_changes' "
             "ORDER BY seq"
-        ) == [("insert", "1"), ("insert", "2"), ("delete", "1")]
+        ) == [("insert", b"typed i1"), ("insert", b"typed i2"), ("delete", b"typed i1")]
 
 
 def test_a_refused_value_leaves_no_history(path):

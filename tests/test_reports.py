@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -324,6 +326,61 @@ def test_a_run_that_cannot_be_recorded_leaves_no_folder(synced, tmp_path, monkey
         other.execute("ROLLBACK")
     assert not (synced.home.reports / "unrecorded").exists()
     assert synced.reports.list("unrecorded") == []
+
+
+@pytest.mark.parametrize("error", [None, NotebookFailed("it stopped")])
+def test_an_end_that_cannot_be_recorded_is_recorded_later(lab, tmp_path, monkeypatch, error):
+    """Another program writes just then; the page is there, and the run is not interrupted."""
+    notebook = write_notebook(tmp_path / "n.ipynb", "1")
+    monkeypatch.setattr(lab.primary, "busy_timeout", 0.2)
+    facts = {"run_id": "one", "parameters": {}, "generation": 1}
+    with lab.storage.adapter.connect() as other:
+        with (
+            contextlib.nullcontext() if error is None else pytest.raises(NotebookFailed),
+            recorded(lab.primary, lab.home, notebook, **facts) as folder,
+        ):
+            other.execute("BEGIN IMMEDIATE")
+            if error is not None:
+                raise error
+        ended = datetime.now(UTC).isoformat()
+        assert [run.status for run in lab.reports.list()] == ["running"]
+        other.execute("ROLLBACK")
+    (run,) = lab.reports.list()
+    expected = ("succeeded", None) if error is None else ("failed", "it stopped")
+    assert (run.status, run.error) == expected
+    assert run.started_at <= run.finished_at <= ended
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.slow
+@LINUX
+def test_a_run_that_is_killed_before_it_is_recorded_leaves_no_folder(synced, tmp_path):
+    """For long: an empty folder of just now may be that of a run that is about to begin."""
+    notebook = write_notebook(tmp_path / "unrecorded.ipynb", "1", parameters=None)
+    with synced.storage.adapter.connect() as other:
+        other.execute("BEGIN IMMEDIATE")
+        waiting = subprocess.Popen(
+            [*COMMAND, "run", str(notebook), *opened(synced)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        of_report = synced.home.reports / "unrecorded"
+        wait_until(lambda: list(of_report.glob("*/.running")))
+        (folder,) = of_report.iterdir()
+        os.utime(folder, (1, 1))
+        assert synced.reports.list("unrecorded") == []
+        assert folder.exists(), "its process still waits"
+        waiting.kill()
+        waiting.wait(timeout=30)
+        other.execute("ROLLBACK")
+    own = of_report / "own" / "page.html"
+    own.parent.mkdir()
+    own.write_text("kept")
+    for folder_ in of_report.iterdir():
+        os.utime(folder_, (1, 1))
+    (of_report / "young").mkdir()
+    assert synced.reports.list("unrecorded") == []
+    assert {path.name for path in of_report.iterdir()} == {"own", "young"}
 
 
 @pytest.mark.slow

@@ -16,18 +16,29 @@ from aico_lab.health import diagnose
 from aico_lab.home import remove_whole
 from aico_lab.lab import Lab
 from tests import faults
+from tests.databases import open_copy
 from tests.messages import START, add, message
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """A folder with a home that has a snapshot, which is the writer's file, and its key."""
+    folder = tmp_path_factory.mktemp("model")
+    with Lab.create(folder / "home", key_file=folder / "key") as lab:
+        add(lab.primary, *map(message, range(300)))
+        lab.sync(full=True)
+    return folder
+
+
 @pytest.fixture
-def synced(lab: Lab) -> Lab:
-    """With two snapshots that share a file."""
-    add(lab.primary, *map(message, range(300)))
-    lab.sync(full=True)
-    return lab
+def synced(model: Path, home: Path) -> Iterator[Lab]:
+    """A copy of that home."""
+    with open_copy(model / "home", home, model / "key") as lab:
+        yield lab
 
 
 def flip(path: Path, at: int | None = None) -> None:
@@ -67,7 +78,16 @@ def newest(lab: Lab) -> Path:
     return snapshots.published(lab.home.snapshots).popitem()[1]
 
 
-@pytest.mark.parametrize("gone", [".duckdb", ".duckdb and .wal", ".duckdb and checksums"])
+@pytest.mark.parametrize(
+    "gone",
+    [
+        ".duckdb",
+        *(
+            pytest.param(gone, marks=pytest.mark.slow)
+            for gone in (".duckdb and .wal", ".duckdb and checksums")
+        ),
+    ],
+)
 def test_a_missing_newest_snapshot_is_no_older_answer(synced, cli, gone):
     """Every reader says so, with the remedy; the sync that mends it says that it did."""
     add(synced.primary, message(300))
@@ -98,8 +118,8 @@ def test_a_missing_newest_snapshot_is_no_older_answer(synced, cli, gone):
         synced.storage.read_snapshot(2).sql("SELECT 1")
 
 
-@pytest.mark.parametrize("cut", [None, 30])
-@pytest.mark.parametrize("forgotten", [True, False])
+@pytest.mark.parametrize("cut", [30, pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("forgotten", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_snapshot_without_its_whole_log_answers_nothing(synced, cli, cut, forgotten):
     """DuckDB would open it, and answer from the snapshot before."""
     add(synced.primary, message(300))
@@ -120,6 +140,7 @@ def test_a_snapshot_without_its_whole_log_answers_nothing(synced, cli, cut, forg
     assert diagnosed(synced) == {}
 
 
+@pytest.mark.slow
 def test_a_damaged_older_snapshot_goes_with_the_next_publication(synced, cli):
     """Until then doctor names a remedy that helps."""
     for number in (300, 301):
@@ -137,6 +158,7 @@ def test_a_damaged_older_snapshot_goes_with_the_next_publication(synced, cli):
     assert diagnosed(synced) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["", ".wal"])
 def test_a_damaged_newest_snapshot_does_not_stay_as_an_older_one(synced, part):
     """The sync that follows has something to load."""
@@ -151,6 +173,7 @@ def test_a_damaged_newest_snapshot_does_not_stay_as_an_older_one(synced, part):
     assert diagnosed(synced) == {}
 
 
+@pytest.mark.slow
 def test_a_damaged_log_of_the_writer_is_named_by_a_sync_without_work(synced, cli):
     """As doctor does."""
     add(synced.primary, message(300))
@@ -233,8 +256,17 @@ PARTS = {
 """What may lie where a part of a home belongs, and is none."""
 
 
+QUICK = ("warehouse/snapshots", "warehouse/writer.duckdb")
+"""Which of them the fast subset tries."""
+
+
 @pytest.mark.parametrize(
-    ("kind", "part"), [(k, part) for k, parts in PARTS.items() for part in parts]
+    ("kind", "part"),
+    [
+        pytest.param(kind, part, marks=[] if part in QUICK else pytest.mark.slow)
+        for kind, parts in PARTS.items()
+        for part in parts
+    ],
 )
 def test_a_full_sync_replaces_what_is_of_the_wrong_kind(synced, cli, kind, part):
     """Until then commands name it; nothing that the primary database does not hold is lost."""

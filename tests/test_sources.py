@@ -31,9 +31,11 @@ from aico_lab.sources.records import (
     ChannelRecord,
     FeedbackRecord,
     MessageRecord,
+    NotAMessageError,
     UserRecord,
 )
-from aico_lab.sources.rules import NotAMessageError, to_record, to_timestamp
+from aico_lab.sources.rules import to_record
+from aico_lab.sources.timestamps import to_timestamp
 
 NOON = "2024-05-01T12:00:00Z"
 FIELDS = {"content": "Hello", "timestamp": NOON}

@@ -1,11 +1,14 @@
 """The text of SQL: its tokens, what a statement does, and which values it needs."""
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aico_lab.adapters.libsql_statements import cast_wide, kind_of, parameters_of
-from aico_lab.adapters.sql_text import TOKEN, named, normalised, quoted, tokens
+from aico_lab.adapters.sql_text import TOKEN, folded, named, normalised, quoted, tokens
 from aico_lab.errors import InvalidStatement
 
 PIECES = [*"'\"`[]?;\n é().", "--", "/*", "*/", "?12", ":a", "$b", "a$b", "1e5"]
@@ -23,9 +26,21 @@ def test_words_are_in_lower_case_and_what_is_quoted_is_not():
     assert list(tokens("x /* never closed")) == ["x"]
 
 
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=3)
+
+
+@given(TEXTS, TEXTS)
+def test_names_are_the_same_for_us_when_they_are_for_sqlite(one, other):
+    """It ignores the case of ASCII letters alone."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for a, b in ((one, other), (one, one.upper()), (one, one.lower()), (one, one.swapcase())):
+            same = connection.execute("SELECT ? = ? COLLATE NOCASE", [a, b]).fetchone()
+            assert (folded(a) == folded(b)) == bool(same[0])
+
+
 @pytest.mark.parametrize("name", ["a", "two words", 'a"b', "É", "select"])
 def test_a_quoted_name_stands_for_itself(name):
-    assert named(quoted(name)) == name.lower()
+    assert named(quoted(name)) == folded(name)
     assert next(tokens(quoted(name))) == quoted(name)
 
 

@@ -88,6 +88,24 @@ def test_packages_that_people_import_from_import_no_library():
     assert not LIBRARIES.intersection(process.stdout.split())
 
 
+def test_a_grammar_is_compiled_only_to_check_an_address():
+    """In a process that has imported a part of this package; the check finds what it found."""
+    program = (
+        "import sys, aico_lab, jsonschema\n"
+        "def is_compiled(): return 'rfc3987_syntax.syntax_helpers' in sys.modules\n"
+        "print(is_compiled())\n"
+        "check = jsonschema.Draft202012Validator.FORMAT_CHECKER.conforms\n"
+        "print(check('https://müller.example/straße', 'iri'), check('no address', 'iri'))\n"
+        "print(is_compiled())\n"
+        "import rfc3987_syntax\n"
+        "print(rfc3987_syntax.parse('iri', 'a:b').data, hasattr(rfc3987_syntax, 'nothing'))\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True
+    )
+    assert process.stdout == "False\nTrue False\nTrue\niri False\n", process.stderr
+
+
 @pytest.mark.slow
 def test_a_chart_is_drawn_by_a_process_that_has_drawn_nothing(environment, tmp_path):
     """What draws imports the library, and the palette is ours."""

@@ -6,8 +6,6 @@ import contextlib
 import json
 import random
 import re
-import subprocess
-import sys
 import threading
 import time
 from datetime import UTC, datetime
@@ -145,7 +143,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 @pytest.mark.slow
 def test_every_value_arrives_bit_for_bit(lab, rows):
     """int64, REAL, BLOB, JSON, NULL, empty and astral text, times with microseconds."""
-    for table in ("embeddings", "messages", "channels", "users"):
+    for table in ("personality_profiles", "embeddings", "messages", "channels", "users"):
         lab.primary.execute(f"DELETE FROM {table}")
     messages = [
         message(i, content=text, sentiment_score=real,
@@ -155,7 +153,8 @@ def test_every_value_arrives_bit_for_bit(lab, rows):
     ]  # fmt: skip
     add(lab.primary, *messages)
     lab.primary.execute_many(
-        "UPDATE channels SET message_count = ? WHERE ? IS NOT NULL", [[row[3], 1] for row in rows]
+        "INSERT INTO personality_profiles VALUES (?, NULL, ?, '{}', ?, NULL)",
+        [[str(i), row[3], at(0)] for i, row in enumerate(rows)],
     )
     lab.primary.execute_many(
         "INSERT INTO embeddings VALUES (?, NULL, NULL, 'm', ?, ?)",
@@ -221,14 +220,16 @@ def test_rows_that_do_not_fit_are_set_aside_and_the_rest_goes_in(lab, full):
 
 def test_integers_and_truth_values_that_are_none_are_set_aside(lab):
     """A fraction, a text, a 2."""
-    add(lab.primary, message(0), message(1, channel_id="d"), message(2, channel_id="e"))
-    lab.primary.execute("UPDATE channels SET message_count = 1.5 WHERE channel_id = 'c'")
-    lab.primary.execute("UPDATE channels SET message_count = 'x' WHERE channel_id = 'd'")
+    for profile, version in (("a", 1.5), ("b", "x"), ("c", 3)):
+        lab.primary.execute(
+            "INSERT INTO personality_profiles VALUES (?, NULL, ?, '{}', ?, NULL)",
+            [profile, version, at(0)],
+        )
     for device, trusted in (("a", 0), ("b", 1), ("c", 2)):
         lab.primary.execute(
             "INSERT INTO devices VALUES (?, 'n', 'k', ?, ?, NULL)", [device, trusted, at(0)]
         )
-    assert lab.sync().quarantined == {"channels": 2, "devices": 1}
+    assert lab.sync().quarantined == {"personality_profiles": 2, "devices": 1}
     assert lab.sql("SELECT device_id, trusted FROM raw.devices ORDER BY 1").fetchall() == [
         ("a", False),
         ("b", True),
@@ -546,44 +547,6 @@ def test_an_error_in_the_middle_leaves_the_warehouse_as_it_was(lab, monkeypatch)
     assert_equal_stores(lab)
 
 
-SYNC = "import sys; from aico_lab import Lab; Lab.open(sys.argv[1]).sync(full=len(sys.argv) > 2)"
-
-
-@pytest.mark.slow
-def test_a_sync_killed_at_any_instant_is_completed_by_the_next(lab):
-    """SIGKILL in extraction, load, commit, checkpoint and publication: nothing lost or doubled."""
-    add(lab.primary, *map(message, range(20_000)))
-    lab.sync()
-    chance = random.Random(7)
-    number = 20_000
-    killed = 0
-    for round_ in range(8):
-        add(lab.primary, *map(message, range(number, number + 500)))
-        lab.primary.execute("DELETE FROM messages WHERE id % 997 = ?", [round_])
-        lab.primary.execute("UPDATE messages SET content = ? WHERE id % 499 = 3", [f"r{round_}"])
-        number += 500
-        arguments = [sys.executable, "-c", SYNC, str(lab.home.path), *(["full"] * (round_ % 2))]
-        started = time.perf_counter()
-        with subprocess.Popen(arguments) as process:
-            try:
-                process.wait(0.35 + 0.6 * chance.random())
-            except subprocess.TimeoutExpired:
-                process.kill()
-                killed += 1
-        assert time.perf_counter() - started < 30
-        with Lab.open(lab.home.path) as reader:  # what readers see is always whole
-            reader.sql("SELECT sum(length(content)) FROM raw.messages").fetchone()
-        if chance.random() < 0.5:
-            lab.sync()
-            assert_equal_stores(lab)
-    assert killed >= 3
-    lab.sync()
-    assert_equal_stores(lab)
-    kept = {path.name.removesuffix(".wal") for path in lab.home.snapshots.iterdir()}
-    assert len(kept) == snapshots.KEPT
-    assert all(name.endswith(".duckdb") and not name.startswith(".") for name in kept)
-
-
 @pytest.mark.slow
 def test_a_crash_between_commit_and_publication_is_made_up_for(lab, monkeypatch):
     """The next sync has nothing to load, and publishes."""
@@ -618,9 +581,9 @@ def test_progress_is_told_in_rows(lab):
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_rows(lab, monkeypatch):
     """What was inserted is let go at once, not with the transaction's end."""
-    monkeypatch.setattr(portions, "ROW_GROUP", 10_000)
+    monkeypatch.setattr(portions, "ROW_GROUP", 5_000)
     monkeypatch.setattr(portions, "ROW_GROUPS", 1)
-    add(lab.primary, *map(message, range(80_000)))
+    add(lab.primary, *map(message, range(40_000)))
     held = []
     lab.sync(progress=lambda *_: held.append(pa.total_allocated_bytes()))
     assert len(held) >= 8
@@ -631,8 +594,8 @@ def test_memory_does_not_grow_with_the_number_of_rows(lab, monkeypatch):
 def test_long_texts_need_more_memory_and_get_it(lab):
     """DuckDB would fail with what it may use for short ones."""
     add(lab.primary, *[message(i, content=random.Random(i).randbytes(75_000).hex())
-                       for i in range(800)])  # fmt: skip
-    assert lab.sync().rows["messages"] == 800
+                       for i in range(400)])  # fmt: skip
+    assert lab.sync().rows["messages"] == 400
     assert lab.verify().ok
 
 
@@ -652,8 +615,8 @@ def test_a_small_change_is_published_without_copying_the_warehouse(lab):
     add(lab.primary, *map(message, range(2_000)))
     lab.sync(full=True)
     readers, seen = [], []
-    for number in range(20):
-        new = range(2_000 + 40 * number, 2_040 + 40 * number)
+    for number in range(12):
+        new = range(2_000 + 80 * number, 2_080 + 80 * number)
         add(lab.primary, *[message(i, content="x" * 2_700) for i in new])
         lab.primary.execute("DELETE FROM messages WHERE id = ?", [number + 1])
         generation = lab.sync().generation
@@ -662,7 +625,7 @@ def test_a_small_change_is_published_without_copying_the_warehouse(lab):
         newest = max(snapshots.published(lab.home.snapshots).values())
         log = snapshots.log(newest)
         assert not log.exists() or log.stat().st_size < 1.2 * warehouse.LARGEST_LOG
-    assert seen == [(2_000 + 39 * n, 2_000 + 40 * n) for n in range(1, 21)]
+    assert seen == [(2_000 + 79 * n, 2_000 + 80 * n) for n in range(1, 13)]
     for reader, then in zip(readers, seen, strict=True):
         with reader:
             now = reader.sql("SELECT count(*), max(id) FROM raw.messages").fetchone()

@@ -67,8 +67,8 @@ def lab(home, homes):
         yield opened
 
 
-@pytest.mark.parametrize("mode", ["wal", "delete"])
-@pytest.mark.parametrize("at", ["REAL", "DATETIME"])
+@pytest.mark.parametrize("mode", ["wal", pytest.param("delete", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("at", ["REAL", pytest.param("DATETIME", marks=pytest.mark.slow)])
 def test_a_load_loses_and_doubles_nothing(lab, tmp_path, mode, at):
     """Each one sees a state between two transactions, and the last one all of them."""
     shop = tmp_path / "shop.db"
@@ -105,6 +105,7 @@ RENAME = (
 )
 
 
+@pytest.mark.slow
 def test_a_sync_loses_and_doubles_nothing(lab):
     """With rows that come, change their key, move to quarantine and go, and keys of blobs."""
     begin = [

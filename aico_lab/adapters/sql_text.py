@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import re
+import string
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 TOKEN: Final = re.compile(
     r"""(?P<blank> \s+ )
@@ -22,19 +23,37 @@ TOKEN: Final = re.compile(
 """Matches any token of a text. `value` and `named` are parameters; a number is a `word`."""
 
 
+_LOWER: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+
+
+def folded(name: str) -> str:
+    """Return a name with ASCII letters in lower case.
+
+    SQLite and DuckDB ignore the case of these letters in names, and of no others.
+    """
+    return name.translate(_LOWER)
+
+
 def tokens(sql: str) -> Iterator[str]:
-    """Yield the tokens of a statement without blanks and comments, words in lower case."""
+    """Yield the tokens of a statement without blanks and comments, words folded."""
+    return _tokens(sql, folded)
+
+
+def _tokens(sql: str, fold: Callable[[str], str]) -> Iterator[str]:
     for token in TOKEN.finditer(sql):
         if token.lastgroup == "word":
-            yield token[0].lower()
+            yield fold(token[0])
         elif token.lastgroup not in ("blank", "comment"):
             yield token[0]
 
 
 @functools.lru_cache(maxsize=1024)
 def normalised(sql: str) -> str:
-    """Return a statement without comments, with single spaces and with words in lower case."""
-    return " ".join(tokens(sql))
+    """Return a statement without comments, with single spaces and with words in lower case.
+
+    Databases hold checksums of such texts, so that this function never changes.
+    """
+    return " ".join(_tokens(sql, str.lower))
 
 
 def quoted(name: str) -> str:
@@ -44,8 +63,8 @@ def quoted(name: str) -> str:
 
 
 def named(token: str) -> str:
-    """Return the unquoted name of a token, in lower case because SQLite ignores case in names."""
+    """Return the unquoted and folded name of a token."""
     for mark in "\"'`":
         if token.startswith(mark):
-            return token[1:-1].replace(mark * 2, mark).lower()
-    return token.strip("[]").lower()
+            return folded(token[1:-1].replace(mark * 2, mark))
+    return folded(token.strip("[]"))

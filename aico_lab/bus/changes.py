@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from aico_lab.adapters.sql_text import folded
 from aico_lab.bus.topics import matches
 from aico_lab.repositories import outbox
 from aico_lab.schema import feed, feed_keys
@@ -79,7 +80,7 @@ async def _move(dal: DataAccessLayer, patterns: set[str]) -> int:
         )
         messages = [
             (
-                f"data.{row['table_name']}.{row['op']}".lower(),
+                f"data.{folded(row['table_name'])}.{row['op']}",
                 {
                     "table": row["table_name"],
                     "key": feed_keys.shown(row["row_key"], is_blob=row["is_blob"]),

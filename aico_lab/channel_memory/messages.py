@@ -16,15 +16,15 @@ from aico_lab.channel_memory.rows import Row
 from aico_lab.domain import values
 from aico_lab.errors import CorruptDatabase, InvalidEntity, InvalidValue, TextTooLong
 from aico_lab.sources.context import Context
-from aico_lab.sources.records import Batch, ChannelRecord, MessageRecord, UserRecord
-from aico_lab.sources.rules import (
-    MAX_CONTENT,
-    MAX_ID,
+from aico_lab.sources.records import (
+    Batch,
+    ChannelRecord,
+    MessageRecord,
     NotAMessageError,
-    to_metadata,
-    to_record,
-    to_timestamp,
+    UserRecord,
 )
+from aico_lab.sources.rules import MAX_CONTENT, MAX_ID, to_metadata, to_record
+from aico_lab.sources.timestamps import to_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
 from aico_lab.etl.contract import MERGING_KINDS
-from aico_lab.etl.extract import DOES_NOT_FIT, NUMBERS, convert, extract_by_rows, fits, plain_names
-from aico_lab.etl.misfits import UNTYPED, row_key
+from aico_lab.etl.extract import DOES_NOT_FIT, convert, extract_by_rows, fits, plain_names
+from aico_lab.etl.misfits import row_key
 from aico_lab.schema import feed_keys
-from aico_lab.schema.feed_keys import Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from aico_lab.adapters.libsql_values import Value
     from aico_lab.etl.contract import ColumnContract, Contract
     from aico_lab.etl.extract import Extracted
+    from aico_lab.schema.feed_keys import Part
 
 _NAMED: Final = "seq > ? AND seq <= ? AND table_name = ?"
 _KEYS_AT_ONCE: Final = 200
@@ -43,12 +44,14 @@ def extract_changed(
     if connection.fetch_one(
         f"SELECT 1 FROM change_log WHERE {_NAMED} AND typeof(row_key) = 'blob' LIMIT 1", span
     ):
-        yield from _extract_keys(connection, contract, _logged(connection, contract, since, until))
+        # 1 and 1.0 are two keys in the log, but SQLite finds the same row by both.
+        keys = [*dict.fromkeys(_logged(connection, contract, since, until))]
+        yield from _extract_keys(connection, contract, keys)
         return
-    keys = ["row_key"]
+    values = ["row_key"]
     if len(contract.key) > 1:
-        keys = [f"json_extract(row_key, '$[{i}]')" for i in range(len(contract.key))]
-    named = ", ".join(f"{key} AS k{i}" for i, key in enumerate(keys))
+        values = [f"json_extract(row_key, '$[{i}]')" for i in range(len(contract.key))]
+    named = ", ".join(f"{value} AS k{i}" for i, value in enumerate(values))
     chosen = f"(SELECT DISTINCT {named} FROM change_log WHERE {_NAMED}) AS k CROSS JOIN"
     match = " AND ".join(
         # The first comparison can use an index, but its collation may take 'a' for 'A'.
@@ -66,12 +69,22 @@ def _extract_keys(
         f't."{name}" IS +k.column{i} AND t."{name}" IS +k.column{i} COLLATE BINARY'
         for i, name in enumerate(contract.key, 1)
     )
+    integers = [[part.value for part in key] for key in keys if _are_integers(key)]
+    columns = ", ".join(f"value ->> {i} AS column{i + 1}" for i, _ in enumerate(contract.key))
+    chosen = f"(SELECT {columns} FROM json_each(?)) AS k CROSS JOIN"
+    yield from extract_by_rows(connection, contract, match, [json.dumps(integers)], chosen=chosen)
+    keys = [key for key in keys if not _are_integers(key)]
     for at in range(0, len(keys), _KEYS_AT_ONCE):
         some = keys[at : at + _KEYS_AT_ONCE]
         rows = ", ".join(f"({', '.join(map(_placeholder, key))})" for key in some)
         values = [part.value for key in some for part in key]
         chosen = f"(VALUES {rows}) AS k CROSS JOIN"
         yield from extract_by_rows(connection, contract, match, values, chosen=chosen)
+
+
+def _are_integers(key: tuple[Part, ...]) -> bool:
+    """Return whether all values of a key are integers: one statement then finds any number."""
+    return all(isinstance(part.value, int) for part in key)
 
 
 def _placeholder(part: Part) -> str:
@@ -93,7 +106,7 @@ def changed_keys(connection: Connection, contract: Contract, *, since: int, unti
     keys = _logged(connection, contract, since, until)
     columns: list[Sequence[Part]] = list(zip(*keys, strict=True)) or [() for _ in contract.key]
     kinds = {column.name: column for column in contract.columns}
-    table = pa.table({"row_key": [row_key(key, contract.key_kinds) for key in keys]},
+    table = pa.table({"row_key": [row_key(key) for key in keys]},
                      pa.schema([("row_key", pa.string())]))  # fmt: skip
     known = [True] * len(keys)
     for i, (name, parts) in enumerate(zip(contract.key, columns, strict=True)):
@@ -116,8 +129,8 @@ def _changed_texts(
         return None
     rows = _rows(connection, contract, since, until)
     values = [logged for logged, _ in rows]
-    names = plain_names(column.kind, values)
-    if names is None or any(is_blob for _, is_blob in rows):
+    names = None if any(is_blob for _, is_blob in rows) else plain_names(values)
+    if names is None:
         return None
     array = convert(column, values)
     return pa.table({"row_key": names, "k0": array, "fits": array.is_valid()})
@@ -138,8 +151,7 @@ def mistakes_keys(connection: Connection, contract: Contract, *, since: int, unt
     """Return whether the warehouse could confuse a row that the change feed names with another.
 
     A key column that has or had values of several types is text in the warehouse, where 1 and '1'
-    are the same, and the change feed names a number by its digits, which SQLite finds equal to the
-    number only in a column of a declared type. The whole table must then be read.
+    are the same. The whole table must then be read.
     """
     kinds = {column.name: column for column in contract.columns}
     loose = [
@@ -148,9 +160,7 @@ def mistakes_keys(connection: Connection, contract: Contract, *, since: int, unt
         if kinds[name].kind in MERGING_KINDS or kinds[name].loose
     ]
     return bool(loose) and any(
-        not contract.tells_keys_apart
-        or not _is_text(part)
-        or not isinstance(_number(part.value), bytes)
+        not contract.tells_keys_apart or not _is_text(part) or _is_number(part.value)
         for key in _logged(connection, contract, since, until)
         for part in (key[i] for i in loose)
         if part.value is not None
@@ -161,18 +171,10 @@ def _logged(
     connection: Connection, contract: Contract, since: int, until: int
 ) -> list[tuple[Part, ...]]:
     """Return the keys that the change feed names, each key once."""
-    kinds = contract.key_kinds
-    keys: dict[tuple[Part, ...], None] = {}
-    for logged, is_blob in _rows(connection, contract, since, until):
-        key = feed_keys.read(logged, is_blob=bool(is_blob), columns=len(kinds))
-        if len(kinds) == 1 and not key[0].is_blob:
-            number = Part(_number(key[0].value))
-            if kinds[0] in UNTYPED:
-                keys[number,] = None  # the log may mean the text or the number: take both
-            elif kinds[0] in NUMBERS:
-                key = (number,)
-        keys[key] = None
-    return list(keys)
+    return [
+        feed_keys.read(logged, is_blob=bool(is_blob), columns=len(contract.key))
+        for logged, is_blob in _rows(connection, contract, since, until)
+    ]
 
 
 def _stored(part: Part, column: ColumnContract) -> Value:
@@ -201,10 +203,10 @@ def _convert_or_null(column: ColumnContract, values: Sequence[Value]) -> pa.Arra
         return convert(column, [value if fits(column, value) else None for value in values])
 
 
-def _number(logged: Value) -> Value:
-    """Convert a number that the change feed logged as text; return other values as they are."""
-    if isinstance(logged, bytes):
-        for kind in (int, float):
-            with contextlib.suppress(ValueError):
-                return kind(logged)
-    return logged
+def _is_number(text: Value) -> bool:
+    """Return whether a value is a number, or a text that could be the number's digits."""
+    if isinstance(text, bytes):
+        with contextlib.suppress(ValueError):
+            float(text)
+            return True
+    return isinstance(text, int | float)

@@ -85,8 +85,6 @@ RAW: Final = (
             Field(
                 "created_at", _TIME, "when the channel was created, or its first message written"
             ),
-            Field("last_active", _TIME, "when the channel's last message was written"),
-            Field("message_count", _WHOLE, "number of the channel's messages"),
             _METADATA,
         ),
     ),

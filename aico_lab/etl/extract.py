@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +19,10 @@ import pyarrow.compute as pc
 
 from aico_lab.collector import without_garbage_collector
 from aico_lab.etl.contract import ColumnContract, Contract
-from aico_lab.etl.misfits import REASONS, SHOWN, Misfit, ambiguous, readable, row_key
+from aico_lab.etl.misfits import AMBIGUOUS, REASONS, SHOWN, Misfit, readable, row_key
 from aico_lab.etl.pages import Layout, read_columns, read_layout
 from aico_lab.machine_code import is_available
+from aico_lab.schema import feed_keys
 from aico_lab.schema.feed_keys import Part, literal
 
 if TYPE_CHECKING:
@@ -45,8 +46,11 @@ Values: TypeAlias = "Sequence[Value] | pa.Array"
 _ZONELESS = r"^(\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)$"
 """A time without a zone, such as SQLite's own CURRENT_TIMESTAMP."""
 
-NUMBERS = frozenset({"integer", "real", "boolean", "seconds", "milliseconds", "decimal"})
 _NO_BLOBS = frozenset({"text", "timestamp", "date"})
+_SHOWN_CLASSES: dict[Kind, str] = {
+    **dict.fromkeys(("text", "timestamp", "date", "json", "any"), "text"), "blob": "blob",
+}  # fmt: skip
+"""The storage class of which `_expression` selects the exact values; 'integer' for other kinds."""
 
 EXACT = 2.0**53
 """Below it floating-point numbers represent every integer exactly."""
@@ -94,8 +98,8 @@ def extract_by_rows(
     Yields:
         Rows that fit, and those that do not.
     """
-    for columns, marks in _fetch(connection, contract, condition, parameters, chosen):
-        yield _fit(contract, columns, marks)
+    for rows in _fetch(connection, contract, condition, parameters, chosen):
+        yield _fit(contract, rows)
 
 
 def extract_keys(
@@ -108,55 +112,61 @@ def extract_keys(
     """
     kinds = {column.name: column for column in contract.columns}
     keys = Contract(contract.table, tuple(kinds[name] for name in contract.key), contract.key)
-    for columns, marks in _fetch(connection, keys, condition, parameters, ""):
-        batch, _ = _fit(keys, columns, marks)
-        yield pa.Table.from_batches([batch]), _names(keys, columns, marks)
+    for rows in _fetch(connection, keys, condition, parameters, ""):
+        batch, _ = _fit(keys, rows)
+        yield pa.Table.from_batches([batch]), _names(keys, rows)
 
 
-def _names(
-    keys: Contract, columns: Sequence[Sequence[Value]], marks: Sequence[Sequence[int]]
-) -> pa.Array:
+class _Rows(NamedTuple):
+    """Selected rows.
+
+    Attributes:
+        columns: The values of each column, as `_expression` selects them.
+        marks: Integers whose bits are the marks of the values; see `_mark`.
+        keys: The encoded key of each row; None if `columns` shows its storage classes.
+    """
+
+    columns: Sequence[Sequence[Value]]
+    marks: Sequence[Sequence[int]]
+    keys: Sequence[bytes | None]
+
+
+def _names(keys: Contract, rows: _Rows) -> pa.Array:
     """Return the names of rows in quarantine, of a whole column at once if possible."""
-    if len(columns) == 1 and not any(map(any, marks)):
-        plain = plain_names(keys.key_kinds[0], columns[0])
+    if len(rows.columns) == 1 and not any(rows.keys) and keys.key_kinds[0] != "blob":
+        plain = plain_names(rows.columns[0])
         if plain is not None:
             return plain
-    return pa.array(
-        [row_key(key, keys.key_kinds) for key in _parts(keys, columns, marks)], pa.string()
-    )
+    return pa.array([row_key(key) for key in _parts(keys, rows)], pa.string())
 
 
-def plain_names(kind: Kind, values: Sequence[Value]) -> pa.Array | None:
-    """Return the names of rows whose keys are texts or integers; None if a name is not its key."""
+def plain_names(values: Sequence[Value]) -> pa.Array | None:
+    """Return the names of rows whose keys are texts or integers; None if a name is not its key.
+
+    Args:
+        values: Integers, or texts as bytes.
+    """
     with contextlib.suppress(pa.ArrowException, TypeError):
         kinds = {*map(type, values)}
         if kinds == {int}:
             return pa.array(values, pa.int64()).cast(pa.string())
-        if kinds == {bytes} and kind != "blob":
+        if kinds == {bytes}:
             texts = pa.array(values, pa.binary()).cast(pa.string())
-            if not pc.any(pc.match_substring_regex(texts, f"^{ambiguous(kind)}")).as_py():
+            if not pc.any(pc.match_substring_regex(texts, f"^{AMBIGUOUS}$")).as_py():
                 return texts
     return None
 
 
-def _parts(
-    contract: Contract, columns: Sequence[Sequence[Value]], marks: Sequence[Sequence[int]]
-) -> Iterator[tuple[Part, ...]]:
+def _parts(contract: Contract, rows: _Rows) -> Iterator[tuple[Part, ...]]:
     """Yield the key of every row of a batch."""
     names = [column.name for column in contract.columns]
-    keys = []
-    for name in contract.key:
-        at = names.index(name)
-        blob_is_marked = contract.columns[at].kind != "blob"
-        keys.append(
-            [
-                Part(
-                    value, isinstance(value, bytes) and (bits >> at % _MARKS & 1) == blob_is_marked
-                )
-                for value, bits in zip(columns[at], marks[at // _MARKS], strict=True)
-            ]
-        )
-    yield from zip(*keys, strict=True)
+    blobs = [kind == "blob" for kind in contract.key_kinds]
+    plain = zip(*(rows.columns[names.index(name)] for name in contract.key), strict=True)
+    for encoded, values in zip(rows.keys, plain, strict=True):
+        if encoded is None:
+            yield tuple(map(Part, values, blobs))
+        else:
+            yield feed_keys.read(encoded, is_blob=True, columns=len(blobs))
 
 
 def _fetch(
@@ -165,30 +175,42 @@ def _fetch(
     condition: str,
     parameters: Sequence[Any],
     chosen: str,
-) -> Iterator[tuple[list[tuple[Value, ...]], list[tuple[int, ...]]]]:
-    """Select rows: their columns, and integers whose bits are the marks of the values."""
+) -> Iterator[_Rows]:
+    """Select rows of a table."""
     count = len(contract.columns)
     selected = [_expression(column) for column in contract.columns]
     selected += [
         " | ".join(
             f"(({mark}) << {bit})"
             for bit, column in enumerate(contract.columns[at : at + _MARKS])
-            if (mark := _mark(column, is_key=column.name in contract.key))
+            if (mark := _mark(column))
         )
         or "0"
         for at in range(0, count, _MARKS)
     ]
+    selected.append(_encoded_key(contract))
     query = f'SELECT {", ".join(selected)} FROM {chosen} "{contract.table}" AS t WHERE {condition}'
     with without_garbage_collector():
         for rows in connection.fetch_batches(query, parameters, size=FETCH_ROWS):
-            values = list(zip(*rows, strict=True))
-            yield values[:count], values[count:]
+            *values, keys = zip(*rows, strict=True)
+            yield _Rows(values[:count], values[count:], keys)
+
+
+def _encoded_key(contract: Contract) -> str:
+    """Return SQL for the key of a row; NULL if the selected columns show its storage classes."""
+    if not contract.key:
+        return "NULL"
+    shown = " AND ".join(
+        f"typeof(t.\"{name}\") = '{_SHOWN_CLASSES.get(kind, 'integer')}'"
+        for name, kind in zip(contract.key, contract.key_kinds, strict=True)
+    )
+    return f"CASE WHEN {shown} THEN NULL ELSE {feed_keys.typed_expression('t', contract.key)} END"
 
 
 def holds_only(connection: Connection, table: str, column: ColumnContract) -> bool:
     """Return whether every value of a column fits."""
-    for (values,), marks in _fetch(connection, Contract(table, (column,), ()), "1", (), ""):
-        if any(map(any, marks)) or _convert_or_none(column, values) is None:
+    for rows in _fetch(connection, Contract(table, (column,), ()), "1", (), ""):
+        if any(map(any, rows.marks)) or _convert_or_none(column, rows.columns[0]) is None:
             return False
     return True
 
@@ -255,7 +277,7 @@ def _expression(column: ColumnContract) -> str:
     return f"iif(typeof({name}) = 'text', CAST({name} AS BLOB), {name})"
 
 
-def _mark(column: ColumnContract, *, is_key: bool) -> str:
+def _mark(column: ColumnContract) -> str:
     """Return SQL that is 1 for values whose type is lost in the selection by `_expression`."""
     match column.kind:
         case "text" | "timestamp" | "date":
@@ -265,7 +287,7 @@ def _mark(column: ColumnContract, *, is_key: bool) -> str:
         case "blob":
             return f"typeof({_name(column)}) NOT IN ('blob', 'null')"
         case _:
-            return f"typeof({_name(column)}) = 'blob'" if is_key else ""
+            return ""
 
 
 def _name(column: ColumnContract) -> str:
@@ -279,44 +301,39 @@ def _to_batch(contract: Contract, columns: Sequence[Values]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=contract.arrow_schema)
 
 
-def _fit(
-    contract: Contract, columns: Sequence[Sequence[Value]], marks: Sequence[Sequence[int]]
-) -> Extracted:
-    if not any(map(any, marks)):
+def _fit(contract: Contract, rows: _Rows) -> Extracted:
+    if not any(map(any, rows.marks)):
         with contextlib.suppress(*DOES_NOT_FIT):
-            return _to_batch(contract, columns), []
-    return _sort_out(contract, columns, marks)
+            return _to_batch(contract, rows.columns), []
+    return _sort_out(contract, rows)
 
 
-def _sort_out(
-    contract: Contract, columns: Sequence[Sequence[Value]], marks: Sequence[Sequence[int]]
-) -> Extracted:
+def _sort_out(contract: Contract, rows: _Rows) -> Extracted:
     """Find all values of a batch that do not fit, and convert the rows without such values."""
+    columns = rows.columns
     unfit: list[tuple[int, int, bool]] = []
     for position, column in enumerate(contract.columns):
-        bits = marks[position // _MARKS]
-        marked: set[int] = set()
-        if column.kind != "any":  # blobs fit that kind, too
-            marked = {row for row, bit in enumerate(bits) if bit >> position % _MARKS & 1}
+        bits = rows.marks[position // _MARKS]
+        marked = {row for row, bit in enumerate(bits) if bit >> position % _MARKS & 1}
         unfit += [
             (row, position, row in marked) for row in _unfit(column, columns[position], marked)
         ]
-    keys = list(_parts(contract, columns, marks))
+    keys = list(_parts(contract, rows))
     misfits = [
         Misfit(
             table=contract.table,
-            row_key=row_key(keys[row], contract.key_kinds),
+            row_key=row_key(keys[row]),
             column=contract.columns[position].name,
             reason=REASONS[contract.columns[position].kind],
             value=_shown(contract.columns[position], columns[position][row], is_marked),
         )
         for row, position, is_marked in sorted(unfit)
     ]
-    rows = {row for row, *_ in unfit}
+    aside = {row for row, *_ in unfit}
     fitting = columns
-    if rows:
+    if aside:
         fitting = [
-            [value for row, value in enumerate(values) if row not in rows] for values in columns
+            [value for row, value in enumerate(values) if row not in aside] for values in columns
         ]
     return _to_batch(contract, fitting), misfits
 

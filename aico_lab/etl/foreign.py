@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters.duckdb import is_plain_name
 from aico_lab.adapters.libsql_readonly import open_readonly
+from aico_lab.adapters.sql_text import folded
 from aico_lab.errors import InvalidValue, NeverSynced
 from aico_lab.etl.foreign_source import ROWID, read_source
 from aico_lab.etl.foreign_table import ForeignTable
@@ -223,7 +224,7 @@ def check_load(file: Path, name: str | None, lag: float) -> str:
     """
     if not 0 <= lag < math.inf:
         raise InvalidValue("The lag must be 0 or more.")
-    schema = _schema_of(file) if name is None else name.lower()
+    schema = _schema_of(file) if name is None else folded(name)
     if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", schema) or _is_taken(schema):
         raise InvalidValue(
             f"{schema!r} cannot name a schema of the warehouse: give a --name of letters, digits "

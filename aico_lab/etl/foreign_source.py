@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from aico_lab.adapters.sql_text import folded
 from aico_lab.errors import InvalidValue, SourceUnreadable, UnknownName, did_you_mean
 from aico_lab.etl.contract import ColumnContract, Contract, read_contract
 from aico_lab.etl.extract import extract, extract_by_rows, extract_keys
@@ -109,7 +110,7 @@ def read_source(
 
     Args:
         connection: The file, inside `snapshot()`.
-        table: The name of a table or view, in any case.
+        table: The name of a table or view; the case of ASCII letters is ignored.
         key: The columns that identify a row; else the primary key, else the row id.
         watermark: The column of the marks, or 'rowid'.
 
@@ -125,8 +126,8 @@ def read_source(
     own_key = connection.fetch_all(
         "SELECT name, upper(type) FROM pragma_table_xinfo(?) WHERE pk ORDER BY pk", [name]
     )
-    names = {column.name.lower(): column.name for column in columns}
-    hidden = {lower for lower in names if own_key != [(names[lower], "INTEGER")]}
+    names = {folded(column.name): column.name for column in columns}
+    hidden = {key for key in names if own_key != [(names[key], "INTEGER")]}
     rowid = next((r for r in (ROWID, "_rowid_", "oid") if has_rowid and r not in hidden), None)
     if key:
         chosen = tuple(_column(connection, name, names, column) for column in key)
@@ -144,10 +145,10 @@ def read_source(
         )
     contract, warnings = settle(connection, Contract(name, columns, chosen))
     by_rowid = not key and not own_key
-    if watermark.lower() == ROWID and rowid and ROWID not in names:
+    if folded(watermark) == ROWID and rowid and ROWID not in names:
         mark = of_row_id(f't."{rowid}"')
         return ForeignSource(connection, contract, ROWID, by_rowid, mark, warnings)
-    if watermark.lower() == ROWID and ROWID not in names:
+    if folded(watermark) == ROWID and ROWID not in names:
         raise InvalidValue(f"{name} has no row id: name a column with --watermark.")
     column = _column(connection, name, names, watermark)
     mark = of_column(connection, name, f't."{column}"')
@@ -188,7 +189,7 @@ def _find_table(connection: Connection, table: str) -> tuple[str, bool]:
         "AND type IN ('table', 'view', 'virtual') AND name NOT GLOB 'sqlite_*' ORDER BY name"
     )
     for name, has_rowid in found:
-        if name.lower() == table.lower():
+        if folded(name) == folded(table):
             return name, bool(has_rowid)
     names = [name for name, _ in found]
     end = did_you_mean(table, names, f"; it has {_list(names)}.")
@@ -196,10 +197,10 @@ def _find_table(connection: Connection, table: str) -> tuple[str, bool]:
 
 
 def _column(connection: Connection, table: str, names: dict[str, str], wanted: str) -> str:
-    if wanted.lower() not in names:
+    if folded(wanted) not in names:
         end = did_you_mean(wanted, names.values(), f"; it has {_list(list(names.values()))}.")
         raise UnknownName(f"{table} of {connection.path.name} has no column {wanted!r}{end}")
-    return names[wanted.lower()]
+    return names[folded(wanted)]
 
 
 def _list(names: list[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 SHOWN: Final = 200
 """The number of characters that are kept of a value that does not fit."""
 
-NAMING: Final = "literals of SQL"
+NAMING: Final = "literals of SQL by storage class"
 """The form of the names of rows in quarantine; a quarantine with other names is filled anew."""
 
 REASONS: Final[dict[Kind, str]] = {
@@ -62,43 +61,44 @@ def count_rows(misfits: Sequence[Misfit]) -> int:
     return len({misfit.row_key for misfit in misfits})
 
 
-def row_key(parts: Sequence[Part], kinds: Sequence[Kind]) -> str:
+def row_key(parts: Sequence[Part]) -> str:
     """Return the name of a row, which is unique in its table.
+
+    The name depends on the stored values of the key alone, whatever types their columns have.
 
     Args:
         parts: The values of its key.
-        kinds: The kinds of the columns of the key.
 
     Returns:
         A text as it is; other values, and texts that could be taken for one, as literals of SQL. A
         key of several columns is a JSON array of these.
     """
-    names = [_name(part, kind) for part, kind in zip(parts, kinds, strict=True)]
+    names = [_name(part) for part in parts]
     return names[0] if len(names) == 1 else json.dumps(names, ensure_ascii=False)
 
 
-def _name(part: Part, kind: Kind) -> str:
-    if isinstance(part.value, bytes) and not part.is_blob:
-        with contextlib.suppress(UnicodeDecodeError):
-            text = part.value.decode()
-            if not re.match(ambiguous(kind), text):
-                return text
-    return literal(part)
+def _name(part: Part) -> str:
+    name = literal(part)
+    if isinstance(part.value, bytes) and name.startswith("'"):
+        text = part.value.decode()
+        if not re.fullmatch(AMBIGUOUS, text):
+            return text
+    return name
 
 
-def ambiguous(kind: Kind) -> str:
-    """Return a pattern of texts that could be taken for another value of a column of this kind.
+def holds_only_texts(name: str, columns: int) -> bool:
+    """Return whether a row's name consists of texts as they are, as it did in earlier versions.
 
-    In `UNTYPED` columns, texts of digits are among them; in other columns SQLite converts those to
-    numbers, or numbers to texts.
+    Args:
+        name: The name.
+        columns: The number of columns of the key.
     """
-    return rf"(?:NULL$|'|x'|CAST\(x'{NUMBER if kind in UNTYPED else ''})"
+    names = [name] if columns == 1 else json.loads(name)
+    return not any(re.fullmatch(AMBIGUOUS, one) for one in names)
 
 
-UNTYPED: Final = frozenset({"any", "blob"})
-"""Kinds of columns in which a number and the text of its digits are two values."""
-
-NUMBER: Final = r"|[-+]?(?:\d|inf$|nan$)"
+AMBIGUOUS: Final = r"(?s:NULL|'.*|x'.*|CAST\(x'.*|-?inf|-?[0-9][0-9.e+-]*)"
+"""A pattern of texts that could be taken for the name of another value."""
 
 
 def readable(value: Value) -> str:

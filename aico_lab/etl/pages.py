@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from aico_lab.adapters.sql_text import folded
 from aico_lab.errors import CorruptDatabase
 from aico_lab.etl.contract import rowid_column
 
@@ -77,7 +78,7 @@ def read_layout(connection: Connection, contract: Contract) -> Layout | None:
         "SELECT name, dflt_value IS NULL, hidden FROM pragma_table_xinfo(?) ORDER BY cid", [table]
     )
     rowid = rowid_column(connection, table)
-    hides_rowid = any(name.lower() == "rowid" and name != rowid for name, *_ in columns)
+    hides_rowid = any(folded(name) == "rowid" and name != rowid for name, *_ in columns)
     generated = any(hidden for *_, hidden in columns)
     others = [name for name, *_ in columns] != [column.name for column in contract.columns]
     if found is None or hides_rowid or generated or others:

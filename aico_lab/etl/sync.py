@@ -25,7 +25,7 @@ from aico_lab.etl.changes import changed_keys, extract_changed, mistakes_keys
 from aico_lab.etl.contract import read_contract
 from aico_lab.etl.extract import extract
 from aico_lab.etl.layout import clear_misplaced
-from aico_lab.etl.misfits import count_rows
+from aico_lab.etl.misfits import count_rows, holds_only_texts
 from aico_lab.etl.portions import portions
 from aico_lab.etl.settle import settle
 from aico_lab.etl.snapshots import NOTE
@@ -442,8 +442,8 @@ class _SyncRun:
         if new and cursor and feed.continues(self._primary, cursor):
             changed = changed_keys(self._primary, contract, since=cursor.seq, until=until)
             new.difference_update(changed["row_key"].to_pylist())
-        if not of_this_version:  # an earlier version had other names for such keys
-            new = {name for name in new if "'" not in name and "NULL" not in name}
+        if not of_this_version:  # an earlier version had other names for other keys
+            new = {name for name in new if holds_only_texts(name, len(contract.key))}
         if new:
             self._warehouse.note_unexplained(contract.table, new)
             self.unexplained[contract.table] = len(new)

@@ -10,12 +10,15 @@ import contextlib
 import hashlib
 import json
 import shutil
+import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
 
 from filelock import FileLock
 
 from aico_lab.adapters.libsql import NOW
+from aico_lab.domain import values
 from aico_lab.errors import AicoLabError, DatabaseLocked, StorageError
 from aico_lab.home import os_errors
 
@@ -31,6 +34,12 @@ PRIVATE: Final = ".run-"
 
 _ALIVE: Final = ".running"
 """The file in a run's folder that is locked while the run is alive."""
+
+_END: Final = ".end.json"
+"""The file that holds the end of a run from before it is recorded until after."""
+
+_STARTING: Final = 60
+"""Seconds after which an empty folder is not that of a run that is about to be recorded."""
 
 _UNFINISHED: Final = (f"{PRIVATE}*", ".*.html.*")
 """Files that a killed run leaves in its folder: the kernel's, and a partly written page."""
@@ -126,9 +135,9 @@ def recorded(
             said = str(stopped) if isinstance(stopped, AicoLabError) else type(stopped).__name__
             error = said if status == "failed" else _INTERRUPTED
             with contextlib.suppress(StorageError):  # the first error is the one to raise
-                _finish(connection, run_id, status, error)
+                _end(connection, folder, status, error)
             raise
-        _finish(connection, run_id, "succeeded", None)
+        _end(connection, folder, "succeeded", None)
 
 
 def _remove_folder(folder: Path) -> None:
@@ -138,12 +147,40 @@ def _remove_folder(folder: Path) -> None:
         folder.parent.rmdir()
 
 
-def _finish(connection: Connection, run_id: str, status: str, error: str | None) -> None:
+def _end(connection: Connection, folder: Path, status: str, error: str | None) -> None:
+    """Record the end of a run, or keep it in the folder, from where `clear_up` records it.
+
+    Raises:
+        StorageError: The end can be neither recorded nor kept.
+    """
+    end = [status, values.to_timestamp(datetime.now(UTC)), error]
+    kept = False
+    with contextlib.suppress(OSError):
+        (folder / _END).write_text(json.dumps(end), encoding="utf-8")
+        kept = True
+    try:
+        _finish(connection, folder, end)
+    except StorageError:
+        if not kept:
+            raise
+
+
+def _finish(connection: Connection, folder: Path, end: list[str | None]) -> None:
     connection.execute(
-        f"UPDATE report_runs SET status = ?, finished_at = {NOW}, error = ? "
+        "UPDATE report_runs SET status = ?, finished_at = ?, error = ? "
         "WHERE run_id = ? AND status = 'running'",
-        [status, error, run_id],
+        [*end, folder.name],
     )
+    with os_errors(folder):
+        (folder / _END).unlink(missing_ok=True)
+
+
+def _end_of(folder: Path) -> list[str | None]:
+    """Return the end of a run that was not recorded; 'interrupted' if the run did not reach it."""
+    with contextlib.suppress(OSError, ValueError):
+        status, finished_at, error = json.loads((folder / _END).read_bytes())
+        return [status, finished_at, error]
+    return ["interrupted", values.to_timestamp(datetime.now(UTC)), _INTERRUPTED]
 
 
 @contextlib.contextmanager
@@ -165,9 +202,11 @@ def _alive(folder: Path) -> Iterator[None]:
 
 
 def clear_up(connection: Connection, home: Home) -> None:
-    """Remove the unfinished files of killed runs, and record the runs as interrupted.
+    """Remove what killed runs left, and record their ends.
 
-    Unfinished files may contain secrets, since only finished ones are redacted.
+    A run that had ended keeps its status; others are recorded as interrupted. Unfinished files may
+    contain secrets, since only finished ones are redacted. Empty folders of runs that were killed
+    before they were recorded are removed.
 
     Args:
         connection: The primary database.
@@ -183,7 +222,28 @@ def clear_up(connection: Connection, home: Home) -> None:
             if folder.is_dir():
                 with _alive(folder), os_errors(folder):
                     _remove_unfinished(folder)
-            _finish(connection, run_id, "interrupted", _INTERRUPTED)
+                    _finish(connection, folder, _end_of(folder))
+            else:
+                _finish(connection, folder, _end_of(folder))
+    _remove_unrecorded(connection, home)
+
+
+def _remove_unrecorded(connection: Connection, home: Home) -> None:
+    recorded_runs = set(connection.fetch_all("SELECT report, run_id FROM report_runs"))
+    for folder in home.reports.glob("*/*/"):
+        if (folder.parent.name, folder.name) in recorded_runs:
+            continue
+        with contextlib.suppress(OSError, AicoLabError):
+            if time.time() - folder.stat().st_mtime < _STARTING or not _is_empty(folder):
+                continue
+            with _alive(folder):
+                pass  # no process holds it, and the file of the lock is gone now
+            folder.rmdir()
+            folder.parent.rmdir()
+
+
+def _is_empty(folder: Path) -> bool:
+    return {path.name for path in folder.iterdir()} <= {_ALIVE}
 
 
 def _remove_unfinished(folder: Path) -> None:

@@ -52,13 +52,10 @@ class LibSQLConversationRepository(ConversationRepository):
 
     async def save(self, conversation: Conversation) -> None:
         timestamp = values.to_timestamp(conversation.timestamp)  # once, for both statements
-        # The importer and the trigger of the view `conversations` also maintain `message_count`.
         channel = (
             (
-                "INSERT INTO channels (channel_id, created_at, last_active, message_count) "
-                "VALUES (?1, ?2, ?2, 1) ON CONFLICT (channel_id) DO UPDATE SET "
-                "message_count = message_count + 1, "
-                "last_active = max(coalesce(last_active, ''), excluded.last_active)"
+                "INSERT INTO channels (channel_id, created_at) VALUES (?, ?) "
+                "ON CONFLICT (channel_id) DO NOTHING"
             ),
             [conversation.channel_id, timestamp],
         )

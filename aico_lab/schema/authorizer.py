@@ -7,6 +7,8 @@ import sqlite3
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from aico_lab.adapters.sql_text import folded
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -74,7 +76,7 @@ class Guard:
         """Return whether a name has the plugin's prefix, needs no quoting, and is not foreign."""
         pattern = rf"{self.plugin}_[a-z0-9_]+"
         prefixed = re.fullmatch(pattern, name, re.ASCII | re.IGNORECASE)
-        return bool(prefixed) and name.lower() not in self.foreign
+        return bool(prefixed) and folded(name) not in self.foreign
 
     def _allows(self, action: int, first: str, second: str) -> bool:
         verb, own = self.verb[:1], self.is_own

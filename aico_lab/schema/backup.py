@@ -9,7 +9,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from aico_lab.adapters.sql_text import named, quoted, tokens
+from aico_lab.adapters.sql_text import folded, named, quoted, tokens
 from aico_lab.errors import CorruptDatabase, DiskFull, NotPermitted
 from aico_lab.home import os_errors, sync_folder
 
@@ -43,7 +43,7 @@ def loses_data(connection: Connection, statements: Iterable[str]) -> bool:
     view, index or trigger.
     """
     found = {
-        name.lower(): (kind, name)
+        folded(name): (kind, name)
         for kind, name in connection.fetch_all(
             "SELECT type, name FROM sqlite_master WHERE type IN ('table', 'view')"
         )
@@ -51,8 +51,8 @@ def loses_data(connection: Connection, statements: Iterable[str]) -> bool:
     mentioned = {named(token) for token in _risky(statements)}
     return any(
         kind == "view" or connection.fetch_one(f"SELECT 1 FROM {quoted(name)} LIMIT 1")
-        for lower, (kind, name) in found.items()
-        if lower in mentioned
+        for key, (kind, name) in found.items()
+        if key in mentioned
     )
 
 

@@ -118,7 +118,26 @@ def renew(connection: Connection) -> None:
     for table in sorted(tables):
         _write_triggers(connection, table, tracked[table])
         if len(tracked[table]) == 1:
-            connection.execute(f"{feed_keys.FORMER_BLOBS} AND table_name = ?", [table])
+            _encode_former_keys(connection, table, *tracked[table])
+
+
+def _encode_former_keys(connection: Connection, table: str, column: str) -> None:
+    """Encode the keys that earlier versions of this program logged of a table with one key column.
+
+    If the column could hold both a number and the text of its digits, the log does not tell which
+    of them it names, so that every consumer has to start again.
+    """
+    connection.execute(f"{feed_keys.FORMER_BLOBS} AND table_name = ?", [table])
+    declared = connection.fetch_one(
+        "SELECT upper(type) FROM pragma_table_xinfo(?) WHERE name = ?", [table, column]
+    )
+    type_ = declared[0] if declared else ""
+    if "INT" in type_:
+        connection.execute(f"{feed_keys.FORMER_NUMBERS} AND table_name = ?", [table])
+    elif not any(text in type_ for text in ("CHAR", "CLOB", "TEXT")) and connection.fetch_one(
+        f"{feed_keys.HAS_FORMER_NUMBERS} AND table_name = ? LIMIT 1", [table]
+    ):
+        _break_off(connection)
 
 
 class Renewed(NamedTuple):
@@ -138,11 +157,14 @@ def former_triggers(connection: Connection) -> dict[str, Renewed]:
     found: dict[str, Renewed] = {}
     if connection.fetch_one("SELECT 1 FROM sqlite_master WHERE name = 'feed_tables'"):
         for table, key_columns in tracked_tables(connection).items():
-            before = triggers(table, key_columns, feed_keys.former_expression)
-            for name, sql in triggers(table, key_columns).items():
-                renewed = Renewed(table, normalised(sql))
-                for clock in (CLOCK, FORMER_CLOCK):
-                    found[normalised(before[name].replace(CLOCK, clock))] = renewed
+            current = triggers(table, key_columns)
+            for expression in feed_keys.FORMER:
+                for name, sql in triggers(table, key_columns, expression).items():
+                    for clock in (CLOCK, FORMER_CLOCK):
+                        former = normalised(sql.replace(CLOCK, clock))
+                        renewed = Renewed(table, normalised(current[name]))
+                        if former != renewed.sql:
+                            found[former] = renewed
     return found
 
 

@@ -1,9 +1,12 @@
-"""Encode the keys of rows in the change feed, so that different keys have different encodings.
+"""Encode the keys of rows, so that different keys have different encodings and different names.
 
-A key of one text or whole number is logged as text, and a key of several of these as a JSON array,
-which people and subscribers can read. Any other key (with a blob, a floating-point number or NULL)
-is logged as a blob with the storage class of each value, such as `typed b6F6B,t6F6B,i1,r0.5,n`. No
-key is refused, because that would refuse the write itself.
+The encoding depends on the stored values and their storage classes alone, not on declared types.
+The change feed logs it, and extraction selects it for the rows that do not fit.
+
+A key of one text is logged as this text, and a key of several texts or whole numbers as a JSON
+array, which people and subscribers can read. Any other key (a whole number, or with a blob, a
+floating-point number or NULL) is logged as a blob with the storage class of each value, such as
+`typed b6F6B,t6F6B,i1,r0.5,n`. No key is refused, because that would refuse the write itself.
 """
 
 from __future__ import annotations
@@ -40,26 +43,54 @@ def expression(row: str, columns: Sequence[str]) -> str:
         row: The table, or NEW or OLD in a trigger.
         columns: The columns of the key.
     """
-    values = [f'{row}."{column}"' for column in columns]
-    plain = " AND ".join(f"typeof({value}) IN ('text', 'integer')" for value in values)
-    typed = " || ',' || ".join(map(_typed, values))
+    return _expression(row, columns, ("text",) if len(columns) == 1 else ("text", "integer"))
+
+
+def typed_expression(row: str, columns: Sequence[str]) -> str:
+    """Return SQL for the key of a row with the storage class of each value, as a blob."""
+    typed = " || ',' || ".join(_typed(f'{row}."{column}"') for column in columns)
+    return f"CAST('{_TYPED.decode()}' || {typed} AS BLOB)"
+
+
+def _expression(row: str, columns: Sequence[str], plain: Sequence[str]) -> str:
+    classes = ", ".join(f"'{class_}'" for class_ in plain)
+    are_plain = " AND ".join(f'typeof({row}."{column}") IN ({classes})' for column in columns)
     return (
-        f"CASE WHEN {plain} THEN {former_expression(row, columns)} "
-        f"ELSE CAST('{_TYPED.decode()}' || {typed} AS BLOB) END"
+        f"CASE WHEN {are_plain} THEN {_untyped(row, columns)} "
+        f"ELSE {typed_expression(row, columns)} END"
     )
 
 
-def former_expression(row: str, columns: Sequence[str]) -> str:
-    """Return SQL for the key of a row as earlier versions of this program encoded it."""
+def _untyped(row: str, columns: Sequence[str]) -> str:
     values = [f'{row}."{column}"' for column in columns]
     return values[0] if len(values) == 1 else f"json_array({', '.join(values)})"
 
 
+def _with_numbers_as_text(row: str, columns: Sequence[str]) -> str:
+    return _expression(row, columns, ("text", "integer"))
+
+
+FORMER: Final = (_untyped, _with_numbers_as_text)
+"""Return SQL for the key of a row as earlier versions of this program encoded it, oldest first."""
+
 FORMER_BLOBS: Final = (
     f"UPDATE change_log SET row_key = CAST('{_TYPED.decode()}b' || hex(row_key) AS BLOB) "
-    "WHERE typeof(row_key) = 'blob'"
+    f"WHERE typeof(row_key) = 'blob' AND substr(row_key, 1, {len(_TYPED)}) <> x'{_TYPED.hex()}'"
 )
-"""Encodes the blob keys that earlier versions logged."""
+"""Encodes the blob keys that the first version logged."""
+
+_FORMER_NUMBER: Final = (
+    "typeof(row_key) = 'text' AND CAST(CAST(row_key AS INTEGER) AS TEXT) = row_key"
+)
+
+FORMER_NUMBERS: Final = (
+    f"UPDATE change_log SET row_key = CAST('{_TYPED.decode()}i' || row_key AS BLOB) "
+    f"WHERE {_FORMER_NUMBER}"
+)
+"""Encodes the whole numbers that earlier versions logged as text."""
+
+HAS_FORMER_NUMBERS: Final = f"SELECT 1 FROM change_log WHERE {_FORMER_NUMBER}"
+"""Finds keys of one column of which earlier versions did not log whether they are numbers."""
 
 
 def _typed(value: str) -> str:
@@ -112,7 +143,7 @@ def _read(part: str) -> Part:
         case "i":
             return Part(int(value))
         case "r":
-            return Part(float(value))
+            return Part(float(value) + 0.0)  # SQLite does not tell -0.0 from 0.0
         case "n":
             return Part(None)
         case _:

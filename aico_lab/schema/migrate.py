@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from aico_lab.adapters.libsql_errors import SHOWN, on_one_line
-from aico_lab.adapters.sql_text import quoted
+from aico_lab.adapters.sql_text import folded, quoted
 from aico_lab.errors import (
     CorruptDatabase,
     DatabaseLocked,
@@ -232,7 +232,7 @@ class Migration:
 
     def _made_by_others(self, schema: Schema) -> set[str]:
         with Twin((other, at) for other, at in self._steps.items() if other != schema) as others:
-            return {what.partition(" ")[2].lower() for what in others.structure()}
+            return {folded(what.partition(" ")[2]) for what in others.structure()}
 
     def _replace_twin(self, steps: dict[Schema, int]) -> None:
         self._twin.close()

@@ -29,7 +29,7 @@ import re
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
-from aico_lab.adapters.sql_text import named, normalised, quoted, tokens
+from aico_lab.adapters.sql_text import folded, named, normalised, quoted, tokens
 from aico_lab.errors import StatementForbidden
 from aico_lab.schema.authorizer import VERBS, Guard
 
@@ -156,9 +156,9 @@ class _Scratch:
         """Run a version, and then its rollback, which has to restore the schema."""
         before, version = self.objects(), schema.versions[number]
         self.run(version.sql_statements)
-        tables = {name.lower(): name for kind, _, name in self.objects() if kind == "table"}
+        tables = {folded(name): name for kind, _, name in self.objects() if kind == "table"}
         for table, keys in schema.tracked(number).items():
-            found = tables.get(table.lower())
+            found = tables.get(folded(table))
             if not found and table not in version.tracked:
                 continue  # it was dropped
             known = {name for name in self._columns(table) if re.fullmatch(r"\w+", name, re.ASCII)}
@@ -212,7 +212,7 @@ class _Scratch:
             f"SELECT sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = '{name}'"
         ):
             # No UPDATE can set a generated column, so the trigger's body would not be compiled.
-            if unknown := _updated_columns(definition) - {column.lower() for column in written}:
+            if unknown := _updated_columns(definition) - set(map(folded, written)):
                 raise _Refused(f"no UPDATE of {name} sets {min(unknown)}, which a trigger watches")
         columns = " = NULL, ".join(map(quoted, written))
         self._guarded(f'EXPLAIN INSERT INTO "{name}" DEFAULT VALUES')

@@ -28,7 +28,8 @@ from aico_lab.sources.records import (
     MessageRecord,
     UserRecord,
 )
-from aico_lab.sources.rules import to_metadata, to_timestamp
+from aico_lab.sources.rules import to_metadata
+from aico_lab.sources.timestamps import to_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

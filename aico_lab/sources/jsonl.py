@@ -14,8 +14,8 @@ import orjson
 from aico_lab.sources.context import Context
 from aico_lab.sources.files import MAX_LINE, Lines, batches, names_users, open_text
 from aico_lab.sources.files import size as total
-from aico_lab.sources.records import Batch, MessageRecord, Rejected
-from aico_lab.sources.rules import NotAMessageError, parse_object, to_record
+from aico_lab.sources.records import Batch, MessageRecord, NotAMessageError, Rejected
+from aico_lab.sources.rules import parse_object, to_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

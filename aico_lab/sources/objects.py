@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from aico_lab.sources.context import Context
 from aico_lab.sources.files import batches
-from aico_lab.sources.records import Batch, MessageRecord, Rejected
-from aico_lab.sources.rules import NotAMessageError, to_record
+from aico_lab.sources.records import Batch, MessageRecord, NotAMessageError, Rejected
+from aico_lab.sources.rules import to_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -7,19 +7,14 @@ statements directly. This module does not depend on a database.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 BATCH_MESSAGES: Final = 10_000
 """The most messages of one batch."""
 
-FIRST_PLAUSIBLE: Final = "1990-01-01T00:00:00.000000Z"
 
-
-def plausible_times() -> tuple[str, str]:
-    """Return the first plausible timestamp, 1990-01-01, and the end of tomorrow (excluded)."""
-    day_after = datetime.now(UTC).date() + timedelta(days=2)
-    return FIRST_PLAUSIBLE, f"{day_after.isoformat()}T00:00:00.000000Z"
+class NotAMessageError(ValueError):
+    """The object is not a valid message; the text is a short reason without any of its values."""
 
 
 class MessageRecord(NamedTuple):
@@ -40,7 +35,7 @@ class MessageRecord(NamedTuple):
 
 
 class ChannelRecord(NamedTuple):
-    """A row of `channels`; the importer fills in the columns that follow from messages."""
+    """A row of `channels`."""
 
     channel_id: str
     name: str | None

@@ -75,9 +75,18 @@ _REFUSALS = (
 # a turn in a direct conversation, and a number as sentiment is the score.
 #
 # OR IGNORE or OR REPLACE of the statement also applies to the statements in the trigger, and to
-# every constraint of the tables. So the values are checked first; and a message with a known id is
-# subtracted from its channel's count before and added after, whichever row the statement left.
-def _way_in(refusals: tuple[tuple[str, str], ...], timestamp: str) -> str:
+# every constraint of the tables. So the values are checked first.
+def _way_in(
+    refusals: tuple[tuple[str, str], ...], timestamp: str, before: str = "", after: str = ""
+) -> str:
+    """Return the definition of the trigger.
+
+    Args:
+        refusals: Conditions of values that are refused, each with a sentence.
+        timestamp: SQL for the time of the message.
+        before: Statements to run before the message is inserted.
+        after: Statements to run after it is inserted.
+    """
     cases = "".join(
         f"WHEN {refused} THEN RAISE(ABORT, 'CHECK constraint failed: {sentence}') "
         for refused, sentence in refusals
@@ -88,8 +97,7 @@ def _way_in(refusals: tuple[tuple[str, str], ...], timestamp: str) -> str:
     END;
     INSERT INTO channels (channel_id, created_at) VALUES ({_CHANNEL}, {timestamp})
         ON CONFLICT (channel_id) DO NOTHING;
-    UPDATE channels SET message_count = message_count - 1
-        WHERE channel_id = (SELECT channel_id FROM messages WHERE message_id = NEW.message_id);
+    {before}
     INSERT INTO messages (
         message_id, channel_id, conversation_id, user_id, role, content, timestamp,
         sentiment_score, sentiment_source, response_time
@@ -98,16 +106,34 @@ def _way_in(refusals: tuple[tuple[str, str], ...], timestamp: str) -> str:
         coalesce(NEW.conversation_id, {_CHANNEL}), NEW.user_id, {_ROLE}, {_CONTENT}, {timestamp},
         {_SCORE}, iif({_SCORE} IS NULL, NULL, 'given'), NEW.response_time
     );
-    UPDATE channels SET
+    {after}
+END"""
+
+
+def _counting_way_in(refusals: tuple[tuple[str, str], ...], timestamp: str) -> str:
+    """Return the trigger's earlier definition.
+
+    A message with a known id is subtracted from its channel's count before, and added after,
+    whichever row the statement left.
+    """
+    return _way_in(
+        refusals,
+        timestamp,
+        before="""UPDATE channels SET message_count = message_count - 1
+        WHERE channel_id = (SELECT channel_id FROM messages WHERE message_id = NEW.message_id);""",
+        after=f"""UPDATE channels SET
         message_count = message_count + 1,
         last_active = max(coalesce(last_active, ''), coalesce(
             (SELECT timestamp FROM messages WHERE message_id = NEW.message_id), {timestamp}))
         WHERE channel_id = coalesce(
-            (SELECT channel_id FROM messages WHERE message_id = NEW.message_id), {_CHANNEL});
-END"""
+            (SELECT channel_id FROM messages WHERE message_id = NEW.message_id), {_CHANNEL});""",
+    )
 
 
-_FIRST_WAY_IN = _way_in((_NO_MOMENT, *_REFUSALS), "NEW.timestamp")
+_FIRST_WAY_IN = _counting_way_in((_NO_MOMENT, *_REFUSALS), "NEW.timestamp")
+_SECOND_WAY_IN = _counting_way_in((_NO_ISO_TIME, *_REFUSALS), _TIMESTAMP)
+
+_OF_CHANNEL = "FROM messages WHERE messages.channel_id = channels.channel_id"
 
 CONVERSATIONS = {
     1: SchemaVersion(
@@ -205,8 +231,42 @@ CONVERSATIONS = {
         description="The view accepts every ISO 8601 time; the table keeps its fixed format.",
         sql_statements=[
             "DROP TRIGGER conversations_insert",
-            _way_in((_NO_ISO_TIME, *_REFUSALS), _TIMESTAMP),
+            _SECOND_WAY_IN,
         ],
         rollback_statements=["DROP TRIGGER conversations_insert", _FIRST_WAY_IN],
+    ),
+    3: SchemaVersion(
+        version=3,
+        name="Counts of channels",
+        description="A view computes the count and the last time of the messages of each channel.",
+        sql_statements=[
+            "DROP TRIGGER conversations_insert",
+            "ALTER TABLE channels DROP COLUMN message_count",
+            "ALTER TABLE channels DROP COLUMN last_active",
+            f"""CREATE VIEW conversation_channels AS
+                SELECT
+                    channel_id, name, kind, created_at,
+                    (SELECT max(timestamp) {_OF_CHANNEL}) AS last_active,
+                    (SELECT count(*) {_OF_CHANNEL}) AS message_count,
+                    metadata
+                FROM channels""",
+            _way_in((_NO_ISO_TIME, *_REFUSALS), _TIMESTAMP),
+        ],
+        rollback_statements=[
+            "DROP TRIGGER conversations_insert",
+            "DROP VIEW conversation_channels",
+            # SQLite adds columns at the end, but the columns of the version before have an order.
+            "ALTER TABLE channels ADD COLUMN last_active TIMESTAMP TEXT",
+            "ALTER TABLE channels ADD COLUMN message_count INTEGER NOT NULL DEFAULT 0",
+            "ALTER TABLE channels ADD COLUMN moved JSON TEXT",
+            f"""UPDATE channels SET
+                last_active = (SELECT max(timestamp) {_OF_CHANNEL}),
+                message_count = (SELECT count(*) {_OF_CHANNEL}),
+                moved = metadata""",
+            "ALTER TABLE channels DROP COLUMN metadata",
+            "ALTER TABLE channels RENAME COLUMN moved TO metadata",
+            _SECOND_WAY_IN,
+        ],
+        derived=True,
     ),
 }

@@ -31,6 +31,13 @@ SYSTEM = {
         sql_statements=[],
         rollback_statements=[],
     ),
+    3: SchemaVersion(
+        version=3,
+        name="Numbers as keys",
+        description="The change feed tells a key that is a number from the text of its digits.",
+        sql_statements=[],
+        rollback_statements=[],
+    ),
 }
 
 USERS = {
