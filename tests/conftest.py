@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 LONGEST = (
     "jupyterlab", "bench", "real_data", "cli", "sync", "sync_faults", "soundness",
-    "pattern_analysis", "report_runner", "metrics_coverage", "mart", "report_in_browser",
-    "metrics_temporal", "metrics_spark", "damage", "shell", "keys_of_every_type",
-    "metrics_claims", "reports", "metrics_far_times", "private_files",
+    "pattern_analysis", "page_in_browser", "report_runner", "metrics_coverage", "mart",
+    "report_in_browser", "metrics_temporal", "metrics_spark", "damage", "shell",
+    "keys_of_every_type", "metrics_claims", "reports", "metrics_far_times", "private_files",
     "metrics_conversation", "metrics_wording", "metrics_exchange", "projections", "relay",
     "dal_load", "import_identity", "notebooks", "metrics_interaction", "foreign", "metrics",
     "words", "libsql_vectors", "loose_types", "charts", "channel_memory",

@@ -60,6 +60,7 @@ def test_a_period_of_hours_has_the_same_hours_before_it(hours, zone):
         ({"until": "2024-05-01"}, datetime(2000, 1, 1, tzinfo=UTC)),  # from the beginning
         ({"since": "30d"}, datetime(2024, 5, 1, tzinfo=UTC)),  # begins within the period before
         ({"since": "0001-01-02"}, datetime(2000, 1, 1, tzinfo=UTC)),  # before the calendar
+        ({"since": "2030-01-01"}, datetime(2000, 1, 1, tzinfo=UTC)),  # after the last message
         ({"since": "30d"}, None),  # no messages
     ],
 )

@@ -110,13 +110,13 @@ def period_before(filters: Filters, times: Times) -> tuple[str, str] | None:
         times: The times of the messages.
 
     Returns:
-        Two values for the filters, or None if the period is not limited by `since`, or the messages
-        begin within the period before.
+        Two values for the filters, or None if the period is not limited by `since` or begins after
+        the last message, or the messages begin within the period before.
     """
     if times.first_ms is None or times.recent_ms is None:
         return None
     since_ms, until_ms = filters.bounds(times.recent_ms)
-    if since_ms is None:
+    if since_ms is None or since_ms > times.recent_ms:
         return None
     zone = get_zone(filters.timezone)
     begin, recent = to_local(since_ms, zone), to_local(times.recent_ms, zone)
