@@ -53,7 +53,7 @@ class Html:
 
 @dataclass(frozen=True)
 class Details:
-    """What a figure shows below its chart on demand, besides the table of its rows.
+    """The parts of a figure that its reader opens, besides the table of its rows.
 
     Attributes:
         sections: Paragraphs by heading, such as a definition and a source; `code` is marked by

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aico_lab.lab import Lab
 
 
-class Tile(NamedTuple):
+class ExplorerTile(NamedTuple):
     """A headline figure.
 
     Attributes:
@@ -84,7 +84,7 @@ def explorer(lab: Lab, *, names: bool = False, gap_minutes: float = 30.0, **filt
     )
 
 
-def tiles_of(made: Cube) -> list[Tile]:
+def tiles_of(made: Cube) -> list[ExplorerTile]:
     """Return the headline figures of all cells of a cube, worded as `explorer.js` words them."""
     cells = made.cells
     all_ = {name: int(cells[name].sum()) for name in ("messages", "words", "sentiment", "sessions")}
@@ -99,25 +99,25 @@ def tiles_of(made: Cube) -> list[Tile]:
     mood = all_["sentiment"] / SCORE_UNITS / scored if scored > 0 else None
     none = "–"  # noqa: RUF001 - a dash, as in tables
     return [
-        Tile("messages", "Messages", f"{all_['messages']:,}"),
-        Tile("days", "Days with messages", f"{least}{days.height:,}", f"of {span}"),
-        Tile("people", "People", none if made.named is None else f"{made.named:,}"),
-        Tile("sessions", "Sessions begun", f"{all_['sessions']:,}"),
-        Tile(
+        ExplorerTile("messages", "Messages", f"{all_['messages']:,}"),
+        ExplorerTile("days", "Days with messages", f"{least}{days.height:,}", f"of {span}"),
+        ExplorerTile("people", "People", none if made.named is None else f"{made.named:,}"),
+        ExplorerTile("sessions", "Sessions begun", f"{all_['sessions']:,}"),
+        ExplorerTile(
             "day", "Busiest day", _iso(day) if of_day else none,
             counted(of_day, "messages") if of_day else "",
         ),
-        Tile(
+        ExplorerTile(
             "hour", f"Busiest hour ({made.filters.timezone})",
             f"{hour:02}:00–{hour + 1:02}:00" if of_hour else none,  # noqa: RUF001
             counted(of_hour, "messages") if of_hour else "",
         ),
-        Tile(
+        ExplorerTile(
             "mood", "Mean mood (−1 to 1)",  # noqa: RUF001
             none if mood is None else _signed(mood),
             counted(scored, "scored messages") if scored else "no scores",
         ),
-        Tile("words", "Words per message", f"{all_['words'] / worded:.1f}" if worded else none),
+        ExplorerTile("words", "Words per message", f"{all_['words'] / worded:.1f}" if worded else none),
     ]  # fmt: skip
 
 
