@@ -117,7 +117,9 @@ def tiles_of(made: Cube) -> list[ExplorerTile]:
             none if mood is None else _signed(mood),
             counted(scored, "scored messages") if scored else "no scores",
         ),
-        ExplorerTile("words", "Words per message", f"{all_['words'] / worded:.1f}" if worded else none),
+        ExplorerTile(
+            "words", "Words per message", f"{all_['words'] / worded:.1f}" if worded else none
+        ),
     ]  # fmt: skip
 
 
