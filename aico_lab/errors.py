@@ -44,6 +44,7 @@
     ├── SourceError                 a file to import
     │   ├── SourceMissing
     │   ├── SourceUnreadable
+    │   ├── WhoIsWho                an export does not say who the companion is
     │   └── LinesRejected           a pipeline stopped at invalid lines
     ├── SyncError                   a projection could not be brought up to date
     │   ├── SyncBusy                transient
@@ -260,6 +261,20 @@ class SourceMissing(SourceError):
 
 class SourceUnreadable(SourceError):
     """The file cannot be read in its format."""
+
+
+class WhoIsWho(SourceError):
+    """The export does not say who the companion is.
+
+    Attributes:
+        authors: The names of its authors, those with the most messages first.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, authors: list[str]) -> None:
+        super().__init__(message)
+        self.authors = authors
 
 
 class LinesRejected(SourceError):

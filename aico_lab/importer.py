@@ -60,8 +60,15 @@ class ImportResult:
         assumed_me: Messages of the user `me`, which is assumed for files that name no user.
         far_times: Messages from before 1990 or after tomorrow.
         far_lines: The first lines of those messages, if the source has lines.
-        rejected: Invalid lines.
-        examples: The first `LINES_KEPT` invalid lines, with number and reason.
+        rejected: Invalid lines, or parts of an export that could not be read.
+        examples: The first `LINES_KEPT` of those, with place and reason.
+        skipped: What an export has beside messages, such as notices, counted by reason.
+        estimated: Messages whose time is estimated.
+        zoneless: Messages whose time has no zone and was read as UTC.
+        updated: Stored messages that were updated.
+        people: Different people who wrote as users.
+        first: The first time of a message in UTC, or None.
+        last: The last one.
     """
 
     read: int = 0
@@ -75,6 +82,13 @@ class ImportResult:
     far_lines: list[int] = field(default_factory=list)
     rejected: int = 0
     examples: list[Rejected] = field(default_factory=list)
+    skipped: dict[str, int] = field(default_factory=dict)
+    estimated: int = 0
+    zoneless: int = 0
+    updated: int = 0
+    people: int = 0
+    first: str | None = None
+    last: str | None = None
 
     def look_at(self, batch: Batch) -> None:
         """Add the counts of a batch that are known before it is written."""
@@ -82,6 +96,13 @@ class ImportResult:
         self.assumed_me += batch.assumed_me
         self.rejected += len(batch.rejected)
         self.examples += batch.rejected[: LINES_KEPT - len(self.examples)]
+        for reason, count in batch.skipped.items():
+            self.skipped[reason] = self.skipped.get(reason, 0) + count
+        self.estimated += batch.estimated
+        self.zoneless += batch.zoneless
+        times = [message.timestamp for message in batch.messages]
+        self.first = min([*times, *filter(None, [self.first])], default=None)
+        self.last = max([*times, *filter(None, [self.last])], default=None)
         first, end = plausible_times()
         far = [
             place
@@ -97,6 +118,7 @@ class ImportResult:
         self.added += len(placing.new)
         self.qualified += placing.qualified
         self.conflicts += len(placing.conflicts)
+        self.updated += len(placing.edits)
         self.known = self.read - self.added - self.conflicts
         for place in placing.conflicts[: LINES_KEPT - len(self.conflict_examples)]:
             self.conflict_examples.append(
@@ -117,6 +139,7 @@ def import_batches(
     batches: Iterable[Batch],
     *,
     on_conflict: OnConflict = "keep",
+    dry_run: bool = False,
     progress: Callable[[Batch], None] | None = None,
 ) -> ImportResult:
     """Import batches: add new messages, channels, users and feedback.
@@ -129,26 +152,35 @@ def import_batches(
         batches: The batches of a source.
         on_conflict: If a stored message with the same conversation and id differs in content, role
             or timestamp, 'keep' leaves it unchanged, 'replace' updates it.
-        progress: Called with every committed batch.
+        dry_run: Count what would be done, and write nothing.
+        progress: Called with every batch when it is done.
 
     Raises:
         InvalidValue: `on_conflict` is another value.
     """
     check_on_conflict(on_conflict)
     result = ImportResult()
+    people: set[str] = set()
     elsewhere = False
     with without_garbage_collector(), connection.bulk():
         for batch in batches:
             result.look_at(batch)
             with connection.transaction():
                 placing = Placing(connection, batch.messages, replace=on_conflict == "replace")
-                _write(connection, batch, placing)
+                if not dry_run:
+                    _write(connection, batch, placing)
             result.add(batch, placing)
+            people.update(
+                one.user_id
+                for one in batch.messages
+                if one.role == "user" and one.user_id is not None
+            )
             elsewhere |= placing.elsewhere
             if progress:
                 progress(batch)
             gc.collect(0)
-    if elsewhere:
+    result.people = len(people)
+    if elsewhere and not dry_run:
         mend_replies(connection)
     return result
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from aico_lab.projections.memories import Memories
     from aico_lab.reports.runs import Reports
     from aico_lab.rescoring import RescoreResult
+    from aico_lab.sources.exports.conversation import Options
     from aico_lab.sources.records import Batch
 
 
@@ -220,33 +221,49 @@ class Lab:
     @private_files()
     def import_from(
         self,
-        source: str,
+        source: Path | str,
         path: Path | str | None = None,
         *,
         limit: int | None = None,
-        on_conflict: OnConflict = "keep",
+        on_conflict: OnConflict | None = None,
+        dry_run: bool = False,
+        options: Options | None = None,
         progress: Callable[[Batch], None] | None = None,
     ) -> ImportResult:
-        """Import the messages of a source into the primary database; importing twice adds nothing.
+        """Import messages into the primary database; importing twice adds nothing.
 
         Args:
-            source: A name in `aico_lab.sources.SOURCES`.
-            path: The file, for sources that read one.
+            source: A file, folder or archive as another program exported it, whose format is
+                recognised by its content; or a name in `aico_lab.sources.SOURCES`.
+            path: The file, after the name of a source that reads one.
             limit: The most messages to read.
             on_conflict: If a stored message with the same conversation and id differs in content,
-                role or timestamp, 'keep' leaves it unchanged, 'replace' updates it.
-            progress: Called with every committed batch.
+                role or timestamp, 'keep' leaves it unchanged, 'replace' updates it. By default an
+                export replaces, as it may have edited messages, and any other source keeps.
+            dry_run: Count what would be imported, and write nothing.
+            options: What an export does not say by itself, such as its zone and the companion.
+            progress: Called with every batch when it is done.
 
         Raises:
             WrongUse: A file is missing or superfluous, or an option is invalid. Nothing is read.
+            WhoIsWho: An export does not say who the companion is.
             SourceError: The input cannot be read.
         """
         from aico_lab.importer import check_on_conflict, import_batches
-        from aico_lab.sources import read
+        from aico_lab.sources import SOURCES, recognise
 
+        if path is None and str(source) not in SOURCES:
+            source, path = recognise(source).name, source
+        chosen = SOURCES[str(source)]
+        on_conflict = on_conflict or chosen.on_conflict
         check_on_conflict(on_conflict)
-        batches = read(source, path, limit=limit)
-        return import_batches(self.primary, batches, on_conflict=on_conflict, progress=progress)
+        return import_batches(
+            self.primary,
+            chosen.read(path, limit=limit, options=options),
+            on_conflict=on_conflict,
+            dry_run=dry_run,
+            progress=progress,
+        )
 
     def rescore(
         self, *, progress: Callable[[str, int, int | None], None] | None = None

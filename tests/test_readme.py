@@ -23,6 +23,7 @@ import typer
 
 from aico_lab import config
 from aico_lab.cli.app import ORDER, app
+from aico_lab.sources.exports import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,6 +68,11 @@ def options_of(name: str) -> list[tuple[str, ...]]:
     return [one for one in options if not COMMON.intersection(one)]
 
 
+def names_of_options(command: str) -> set[str]:
+    """Every name of an option, such as `--day-first` and `--month-first`."""
+    return {one for p in COMMANDS[command].params for one in (*p.opts, *p.secondary_opts)}
+
+
 def command_named_by(words: list[str]) -> str | None:
     """The command with which these words begin."""
     return next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in COMMANDS), None)
@@ -108,7 +114,12 @@ def test_a_row_names_the_options_of_its_commands_and_no_others(name):
     named = named_options(ROWS[name])
     for option in options_of(name):
         assert named.intersection(option), f"the row of {name} does not name {option}"
-    known = {one for other in together for p in COMMANDS[other].params for one in p.opts}
+    known = {
+        one
+        for other in together
+        for p in COMMANDS[other].params
+        for one in (*p.opts, *p.secondary_opts)
+    }
     assert named <= known
 
 
@@ -172,6 +183,14 @@ def test_common_options_are_options_of_the_commands_that_the_readme_says():
     assert having("--json") == COMMANDS.keys() - {"lab"}
 
 
+def test_every_format_of_an_export_has_a_row_that_says_how_to_get_it():
+    """As `aico-lab sources` says it."""
+    rows = [line for line in README.splitlines() if line.startswith("| `")]
+    for name, (description, how) in FORMATS.items():
+        row = f"| `{name}` | {description} | {' '.join(how.split())} |"
+        assert row in rows
+
+
 def test_no_command_or_option_of_the_text_is_made_up():
     """Wherever the README calls the program, in a block or a sentence."""
     calls = re.findall(r"`(?:\.venv/bin/)?aico-lab ([^`]+)`", README)
@@ -186,7 +205,11 @@ def test_no_command_or_option_of_the_text_is_made_up():
             continue
         name = command_named_by(words)
         assert name, f"`aico-lab {call}`: there is no such command"
-        known = {one for parameter in COMMANDS[name].params for one in parameter.opts}
+        known = {
+            one
+            for parameter in COMMANDS[name].params
+            for one in (*parameter.opts, *parameter.secondary_opts)
+        }
         given = {word for word in words if word.startswith("-")}
         assert given <= known | general, f"`aico-lab {call}`: there is no such option"
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 from typer.core import TyperGroup
 
-from aico_lab.cli import completion
 from aico_lab.cli.bench import bench
 from aico_lab.cli.common import (
     HomeOption,
@@ -20,6 +19,7 @@ from aico_lab.cli.common import (
     new_passphrase,
     open_lab,
 )
+from aico_lab.cli.import_command import import_, sources
 from aico_lab.cli.lab import open_jupyterlab
 from aico_lab.cli.metrics import metrics
 from aico_lab.cli.output import Bar, emit, note, say
@@ -41,6 +41,7 @@ ORDER: Final = (
     "metrics",
     "report",
     "lab",
+    "sources",
     "load",
     "pipeline",
     "rescore",
@@ -74,6 +75,8 @@ app.add_typer(bench, name="bench")
 app.add_typer(metrics, name="metrics")
 app.command("lab")(open_jupyterlab)
 app.command("sql")(sql)
+app.command("import")(import_)
+app.command("sources")(sources)
 
 DEMO_HOME = "aico-lab-demo"
 
@@ -182,49 +185,6 @@ def init(
         say("Without the passphrase nobody can read the home.")
     else:
         say("Its databases are not encrypted.")
-
-
-@app.command(name="import")
-def import_(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="The kind of source: chitchat, csv, jsonl, or one of an installed package.",
-            autocompletion=completion.sources,
-        ),
-    ],
-    path: Annotated[
-        Path | None, typer.Argument(help="The file; leave it out for a data set such as chitchat.")
-    ] = None,
-    *,
-    home: HomeOption = None,
-    key_file: KeyFileOption = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="The maximum number of messages to read.")
-    ] = None,
-    on_conflict: Annotated[
-        Literal["keep", "replace"],
-        typer.Option(
-            help="The treatment of a stored message whose content, role or timestamp differs under "
-            "the same conversation and id: keep leaves it unchanged, replace updates it."
-        ),
-    ] = "keep",
-    json: JsonOption = False,
-) -> None:
-    """Import the messages of a file or a data set.
-
-    Messages that are stored already are not added a second time.
-    """
-    from aico_lab.cli.imports import import_with_progress, say_imported
-
-    with open_lab(home, key_file) as lab:
-        result = import_with_progress(lab, source, path, limit=limit, on_conflict=on_conflict)
-    if json:
-        emit(result)
-    else:
-        say_imported(result, on_conflict)
-    if result.read == 0 and result.rejected:
-        raise typer.Exit(1)
 
 
 @app.command()

@@ -34,8 +34,10 @@ HEADLINES = """
 
 def run_demo(lab: Lab, *, limit: int | None, json: bool) -> None:
     """Import, sync and report; skip the steps that were done before."""
+    from aico_lab.sources import SOURCES
+
     started = time.perf_counter()
-    imported = import_with_progress(lab, "chitchat", None, limit=limit)
+    imported = import_with_progress(lab, SOURCES["chitchat"], None, limit=limit)
     with Bar("rows") as bar:
         synced = lab.sync(progress=lambda table, rows, all_: bar.show(f"sync {table}", rows, all_))
     report = _existing_report(lab, synced.generation)

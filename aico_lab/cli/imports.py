@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from aico_lab.cli.common import as_typed
 from aico_lab.cli.output import Bar, note, say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from aico_lab.etl.foreign import LoadResult
     from aico_lab.etl.sync import SyncResult
     from aico_lab.importer import ImportResult, OnConflict
     from aico_lab.lab import Lab
+    from aico_lab.sources import Source
+    from aico_lab.sources.exports.conversation import Options
     from aico_lab.sources.records import Batch
 
 LINES_SHOWN = 5
@@ -20,29 +25,52 @@ LINES_SHOWN = 5
 
 def import_with_progress(
     lab: Lab,
-    source: str,
+    source: Source,
     path: Path | None,
     *,
     limit: int | None,
-    on_conflict: OnConflict = "keep",
+    on_conflict: OnConflict | None = None,
+    dry_run: bool = False,
+    options: Options | None = None,
+    ask: Callable[[list[str]], str] | None = None,
 ) -> ImportResult:
-    """Import a source with a progress bar, then print notes about its lines."""
-    from aico_lab.sources import SOURCES
+    """Import a source with a progress bar, then print notes about its lines.
 
-    total = SOURCES[source].total(path, limit)
+    Args:
+        lab: The home.
+        source: The source.
+        path: Its file.
+        limit: The most messages to read.
+        on_conflict: See `Lab.import_from`.
+        dry_run: See `Lab.import_from`.
+        options: See `Lab.import_from`.
+        ask: Returns the companion among the authors of an export; None stops instead of asking.
+    """
+    from aico_lab.errors import WhoIsWho
+
+    total = source.total(path, limit)
     done = 0
-    with Bar(SOURCES[source].unit) as bar:
+    with Bar(source.unit) as bar:
 
         def advance(batch: Batch) -> None:
             nonlocal done
             done += batch.progress
-            bar.show(f"import {source}", done, total)
+            bar.show(f"import {source.name}", done, total)
 
-        result = lab.import_from(
-            source, path, limit=limit, on_conflict=on_conflict, progress=advance
-        )
+        def run(options: Options | None) -> ImportResult:
+            return lab.import_from(
+                source.name, path, limit=limit, on_conflict=on_conflict, dry_run=dry_run,
+                options=options, progress=advance,
+            )  # fmt: skip
+
+        try:
+            result = run(options)
+        except WhoIsWho as question:
+            if ask is None or options is None:
+                raise
+            result = run(replace(options, companion=(ask(question.authors),)))
     note_rejected(result)
-    note_conflicts(result, on_conflict)
+    note_conflicts(result, on_conflict or source.on_conflict)
     note_assumptions(result)
     return result
 
@@ -51,16 +79,16 @@ def note_rejected(result: ImportResult) -> None:
     """Print the first invalid lines and their number."""
     if not result.rejected:
         return
-    noun = "line" if result.rejected == 1 else "lines"
-    note(f"{result.rejected:,} invalid {noun} left out:")
+    kind = "part" if result.examples[0].where else "line"
+    note(f"{result.rejected:,} invalid {kind}{'' if result.rejected == 1 else 's'} left out:")
     for rejected in result.examples[:LINES_SHOWN]:
-        note(f"  line {rejected.line}: {rejected.reason}")
+        note(f"  {rejected.where or f'line {rejected.line}'}: {rejected.reason}")
     _note_more(result.rejected)
 
 
 def note_conflicts(result: ImportResult, on_conflict: OnConflict) -> None:
     """Print the first messages in conflict with another one of the same conversation and id."""
-    if not result.conflicts:
+    if not result.conflicts or result.updated == result.conflicts:
         return
     done = (
         "updated"
@@ -80,6 +108,16 @@ def note_assumptions(result: ImportResult) -> None:
             f"The file names no user: {_messages(result.assumed_me)} assigned to the user 'me'; "
             "add user_id if there are several people."
         )
+    if result.zoneless:
+        note(
+            f"{_messages(result.zoneless)} without a zone in their time, which was read as UTC: "
+            "give --timezone, such as --timezone Europe/Berlin, if that is wrong."
+        )
+    if result.estimated:
+        note(
+            f"{_messages(result.estimated)} given an estimated time, since the file has none for "
+            "them; they are marked with timestamp_estimated."
+        )
     if result.qualified:
         note(
             f"{_messages(result.qualified)} stored as <conversation_id>:<message_id>, since "
@@ -95,14 +133,26 @@ def note_assumptions(result: ImportResult) -> None:
         )
 
 
-def say_imported(result: ImportResult, on_conflict: OnConflict) -> None:
+def say_imported(result: ImportResult, on_conflict: OnConflict, *, dry_run: bool = False) -> None:
     """Print the result of an import."""
     conflicts = ""
     if result.conflicts:
-        done = "replaced" if on_conflict == "replace" else "left unchanged"
-        conflicts = f", {result.conflicts:,} in conflict {done}"
+        done = "updated" if on_conflict == "replace" else "in conflict left unchanged"
+        conflicts = f", {result.conflicts:,} {done}"
     noun = "message" if result.added == 1 else "messages"
-    say(f"{result.added:,} {noun} added, {result.known:,} stored already{conflicts}.")
+    said = f"{result.added:,} {noun} added, {result.known:,} stored already{conflicts}."
+    say(f"Nothing was written; it would be: {said}" if dry_run else said)
+    if result.first and result.last:
+        people = "1 person" if result.people == 1 else f"{result.people:,} people"
+        say(f"{people}, from {result.first[:10]} to {result.last[:10]} (UTC).")
+    if result.skipped:
+        counted = ", ".join(
+            f"{reason} ({count:,})"
+            for reason, count in sorted(result.skipped.items(), key=lambda one: -one[1])
+        )
+        say(f"Not said, hence no messages: {counted}.")
+    if result.added and not dry_run:
+        say(as_typed("Next: `aico-lab sync`, then `aico-lab report run pattern_analysis`."))
 
 
 def _note_more(count: int) -> None:

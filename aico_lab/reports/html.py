@@ -138,7 +138,7 @@ def export_html(notebook_path: Path, html_path: Path, *, title: str) -> None:
 
 
 def _name_headings(page: str) -> tuple[str, list[tuple[int, str, str]]]:
-    """Give every heading of a page an id; return the page, and level, id and HTML of each."""
+    """Return a page in which every heading has an id, and level, id and HTML of each heading."""
     found: list[tuple[int, str, str]] = []
 
     def name(match: re.Match[str]) -> str:

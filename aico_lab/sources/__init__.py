@@ -1,8 +1,9 @@
 """Sources of messages, which all yield the same kind of batches.
 
-A source is a module with `read(path, *, limit)` and `total(path, limit)`, and a `Source` object
-that names it: in the list below, or in another package as an entry point of the group
-`aico_lab.sources`. The module is imported on first use, so listing the sources is fast.
+A source is a module and a `Source` object that names it: in the list below, or in another package
+as an entry point of the group `aico_lab.sources`. A module has `read(path, *, limit)` and
+`total(path, limit)`; that of an export has `recognise` and `conversations`, see
+`aico_lab.sources.exports`. It is imported on first use, so listing the sources is fast.
 """
 
 from __future__ import annotations
@@ -11,21 +12,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
 
 from aico_lab.errors import InvalidValue, UnknownName, WrongUse, did_you_mean
 from aico_lab.extensions import added, loaded
+from aico_lab.sources.exports import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from importlib.metadata import EntryPoint
 
+    from aico_lab.sources.exports.conversation import Options
+    from aico_lab.sources.exports.recognition import Recognised
     from aico_lab.sources.objects import batches_of
     from aico_lab.sources.records import Batch
 
 _MODULES: Final = {"Batch": "records", "batches_of": "objects"}
 
-__all__ = ["SOURCES", "Batch", "Source", "batches_of", "read"]
+__all__ = ["SOURCES", "Batch", "Source", "batches_of", "read", "recognise"]
 
 
 def __getattr__(name: str) -> object:  # imported on first use: naming the sources needs neither
@@ -53,6 +57,9 @@ class Source:
         module: The full name of the module that reads it.
         needs_path: Whether it reads a file that the user names.
         unit: The unit of `total` and of a batch's `progress`.
+        export: Whether it is the export of another program, which may be recognised by its
+            content and take `Options`.
+        how: For an export, how to get one, in at most two lines.
     """
 
     name: str
@@ -60,19 +67,42 @@ class Source:
     module: str
     needs_path: bool
     unit: str
+    export: bool = False
+    how: str = ""
 
-    def read(self, path: Path | str | None = None, *, limit: int | None = None) -> Iterator[Batch]:
+    @property
+    def on_conflict(self) -> Literal["keep", "replace"]:
+        """The default treatment of messages that differ from stored ones.
+
+        An export may hold edited messages; any other source keeps what is stored.
+        """
+        return "replace" if self.export else "keep"
+
+    def read(
+        self,
+        path: Path | str | None = None,
+        *,
+        limit: int | None = None,
+        options: Options | None = None,
+    ) -> Iterator[Batch]:
         """Return an iterator over the messages in batches, in the order of the source.
 
         Args:
             path: The file; None for a source that needs none.
             limit: The most messages to read.
+            options: For an export, what it does not say by itself.
 
         Raises:
             WrongUse: The file is missing or superfluous, or the limit is below 1.
             SourceError: The input cannot be read; raised with the first batch.
         """
         self.check(path, limit)
+        if self.export:
+            from aico_lab.sources.exports.conversation import Options
+            from aico_lab.sources.exports.reading import read
+
+            named = cast("Path", _named(path))
+            return read(self.name, self.module, named, limit=limit, options=options or Options())
         return self._reader().read(_named(path), limit=limit)
 
     def total(self, path: Path | str | None = None, limit: int | None = None) -> int | None:
@@ -82,7 +112,7 @@ class Source:
             WrongUse: The file is missing or superfluous, or the limit is below 1.
         """
         self.check(path, limit)
-        return self._reader().total(_named(path), limit)
+        return None if self.export else self._reader().total(_named(path), limit)
 
     def check(self, path: Path | str | None, limit: int | None) -> None:
         """Validate the arguments of `read`, except whether the file exists.
@@ -122,6 +152,18 @@ _OURS: Final = (
         module="aico_lab.sources.jsonl",
         needs_path=True,
         unit="bytes",
+    ),
+    *(
+        Source(
+            name=name,
+            description=description,
+            module=f"aico_lab.sources.exports.{name}",
+            needs_path=True,
+            unit="messages",
+            export=True,
+            how=how,
+        )
+        for name, (description, how) in FORMATS.items()
     ),
 )
 
@@ -165,6 +207,25 @@ def _named(path: Path | str | None) -> Path | None:
     return None if path is None else Path(path).expanduser()
 
 
-def read(name: str, path: Path | str | None = None, *, limit: int | None = None) -> Iterator[Batch]:
+def read(
+    name: str,
+    path: Path | str | None = None,
+    *,
+    limit: int | None = None,
+    options: Options | None = None,
+) -> Iterator[Batch]:
     """Read the messages of a source by its name; see `Source.read`."""
-    return SOURCES[name].read(path, limit=limit)
+    return SOURCES[name].read(path, limit=limit, options=options)
+
+
+def recognise(path: Path | str) -> Recognised:
+    """Return the format of an export, by its content.
+
+    Raises:
+        SourceMissing: The path does not exist.
+        SourceUnreadable: No format or more than one fits, or the file cannot be read.
+    """
+    from aico_lab.sources.exports.recognition import recognise as recognise_by
+
+    exports = {name: source.module for name, source in SOURCES.items() if source.export}
+    return recognise_by(Path(path).expanduser(), exports)

@@ -7,7 +7,10 @@ statements directly. This module does not depend on a database.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 BATCH_MESSAGES: Final = 10_000
 """The most messages of one batch."""
@@ -69,10 +72,17 @@ class FeedbackRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class Rejected:
-    """A line that was rejected, with the reason."""
+    """A line, or a part of an export, that was rejected.
+
+    Attributes:
+        line: The number of the line, or of the message in its conversation.
+        reason: Why, without a value of the file.
+        where: The place in words; empty if the line says it.
+    """
 
     line: int
     reason: str
+    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +101,9 @@ class Batch:
         progress: The amount consumed, in the unit of the source's total.
         lines: The first line of each message; empty if the source has no lines.
         assumed_me: The number of messages assigned to `me`, since their file names no user.
+        skipped: The number of parts that nobody said, such as notices, by reason.
+        estimated: The number of messages whose time is estimated.
+        zoneless: The number of messages whose time has no zone and was read as UTC.
     """
 
     messages: list[MessageRecord]
@@ -102,3 +115,6 @@ class Batch:
     progress: int
     lines: list[int] = field(default_factory=list)
     assumed_me: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    estimated: int = 0
+    zoneless: int = 0

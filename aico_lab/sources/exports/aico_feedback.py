@@ -1,0 +1,85 @@
+"""Feedback in AICO's libSQL database, by the columns of its tables: its versions differ."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from aico_lab.config import SOURCE_KEY_VARIABLE, source_key
+from aico_lab.errors import NotADatabase, StorageError
+from aico_lab.sources.exports.conversation import Rating, Unreadable
+from aico_lab.sources.exports.databases import database, databases
+from aico_lab.sources.exports.epochs import to_any_time
+from aico_lab.sources.exports.fields import to_id, to_object, to_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.sources.exports.opened import Opened
+
+_TABLES: Final = ("feedback_events", "ams_behavioral_feedback")
+_OURS: Final = "aico.db"
+"""The name of AICO's database, which is mostly encrypted."""
+
+_VALUES: Final = ("reward", "rating", "value", "score")
+_NAMES: Final = ("event_category", "feedback_type", "event_type")
+_PEOPLE: Final = ("user_uuid", "user_id")
+_THUMBS: Final = {1.0: "thumbs_up", -1.0: "thumbs_down", 0.0: "neutral"}
+
+
+def read_feedback(export: Opened) -> Iterator[tuple[str, Rating] | Unreadable]:
+    """Yield the ratings of messages, each with the id of its message in working memory."""
+    plain = {member.name for member in databases(export)}
+    for member in export.members:
+        if member.name not in plain and member.base.casefold() != _OURS:
+            continue
+        try:
+            with database(export, member, source_key()) as connection:
+                for table in _TABLES:
+                    yield from _ratings(connection, table)
+        except NotADatabase:
+            yield Unreadable(
+                f"feedback in {member.name}",
+                f"it is encrypted: set {SOURCE_KEY_VARIABLE} to its key",
+            )
+        except StorageError:
+            yield Unreadable(f"feedback in {member.name}", "the database is damaged")
+
+
+def _ratings(connection: Connection, table: str) -> Iterator[tuple[str, Rating]]:
+    rows = connection.fetch_all("SELECT name FROM pragma_table_info(?)", [table])
+    if "message_id" not in {name for (name,) in rows}:
+        return
+    for fields in connection.fetch_dicts(f"SELECT * FROM {table} WHERE message_id IS NOT NULL"):
+        message_id = to_id(fields["message_id"])
+        rating = _rating(fields)
+        if message_id is not None and rating is not None:
+            yield message_id, rating
+
+
+def _rating(fields: dict[str, Any]) -> Rating | None:
+    """Return the rating in a row, or None if it has neither a value nor a name."""
+    payload = _payload(fields.get("payload"))
+    numbers = [source.get(key) for source in (fields, payload) for key in _VALUES]
+    value = next(
+        (float(one) for one in numbers if isinstance(one, int | float) and -1 <= one <= 1), None
+    )
+    names = [to_text(fields.get(key)).strip() for key in _NAMES]
+    name = next(filter(None, names), None) or (None if value is None else _THUMBS.get(value))
+    if name is None and value is None:
+        return None
+    people = (to_id(fields.get(key)) for key in _PEOPLE)
+    return Rating(
+        name or "rating",
+        value,
+        to_any_time(fields.get("timestamp")),
+        next(filter(None, people), None),
+    )
+
+
+def _payload(value: object) -> dict[str, Any]:
+    try:
+        return to_object(json.loads(value)) if isinstance(value, str) else {}
+    except (ValueError, RecursionError):
+        return {}

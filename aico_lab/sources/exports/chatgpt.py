@@ -1,0 +1,232 @@
+"""ChatGPT's export: `conversations.json`, or its parts `conversations-000.json` and so on.
+
+A conversation is a tree of nodes. What went on is the path from the root to `current_node`; other
+children are regenerated answers and edited questions. Nodes of the system, of tools and of hidden
+instructions lie on the path too, and were not said.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from aico_lab.sources.exports.conversation import (
+    ALTERNATIVES,
+    MEDIA,
+    MODEL,
+    ExportedConversation,
+    Rating,
+    Said,
+    Unreadable,
+)
+from aico_lab.sources.exports.fields import to_object
+from aico_lab.sources.exports.json_items import items, shape
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from aico_lab.sources.exports.conversation import Options
+    from aico_lab.sources.exports.opened import Member, Opened
+
+LEAVES_ROLES_OPEN: Final = False
+
+_PARTS: Final = re.compile(r"conversations(-\d+)?\.json", re.IGNORECASE)
+_CITATION: Final = re.compile("\ue200.*?\ue201|[\ue200-\ue206]", re.DOTALL)
+_SAID: Final = frozenset({"text", "multimodal_text"})
+_MEDIA_KINDS: Final = {
+    "image_asset_pointer": "image",
+    "audio_asset_pointer": "audio",
+    "real_time_user_audio_video_asset_pointer": "video",
+}
+
+
+def recognise(export: Opened) -> str | None:
+    """Return the reason why an export is ChatGPT's, or None."""
+    for member in _members(export):
+        paths = shape(member)
+        nodes = any(path.startswith("item.mapping.") for path in paths)
+        if nodes and not any(path.endswith(".message.fragments") for path in paths):
+            return f"{member.name} has conversations with a mapping of messages"
+    return None
+
+
+def conversations(export: Opened, options: Options) -> Generator[ExportedConversation | Unreadable]:
+    """Yield the conversations of an export."""
+    del options
+    ratings = _ratings(export)
+    for member in _members(export):
+        for item in items(member, "item", needs={"mapping"}):
+            if isinstance(item, Unreadable):
+                yield Unreadable(f"{item.where} of {member.name}", item.reason)
+            else:
+                yield _conversation(item, ratings)
+
+
+def _members(export: Opened) -> list[Member]:
+    found = [member for member in export.members if _PARTS.fullmatch(member.base)]
+    return found or (export.with_suffix(".json") if len(export.members) == 1 else [])
+
+
+def _ratings(export: Opened) -> dict[str, list[Rating]]:
+    """Return the ratings in `message_feedback.json`, by the message's id."""
+    found: dict[str, list[Rating]] = {}
+    for member in export.named("message_feedback.json"):
+        for item in items(member, "item", needs={"id", "rating"}, what="rating"):
+            if isinstance(item, Unreadable):
+                continue
+            name = item.get("rating")
+            if not isinstance(name, str) or not isinstance(item.get("id"), str):
+                continue
+            value = {"thumbs_up": 1.0, "thumbs_down": -1.0}.get(name.casefold())
+            rating = Rating(name, value, _time(item.get("create_time")))
+            found.setdefault(item["id"], []).append(rating)
+    return found
+
+
+def _conversation(
+    item: dict[str, Any], ratings: dict[str, list[Rating]]
+) -> ExportedConversation | Unreadable:
+    name = item.get("conversation_id") or item.get("id")
+    title = item.get("title")
+    mapping = item.get("mapping")
+    if not isinstance(mapping, dict):
+        return Unreadable(f"conversation {name}", "it has no mapping of messages")
+    if not isinstance(name, str):
+        return Unreadable("a conversation", "it has no id")
+    nodes = {key: node for key, node in mapping.items() if isinstance(node, dict)}
+    skipped: Counter[str] = Counter()
+    siblings = Counter(
+        (_name(node.get("parent")), _role(node)) for node in nodes.values() if _reason(node) is None
+    )
+    messages: list[Said] = []
+    gpt = item.get("gizmo_id")
+    for node in _path(nodes, item.get("current_node")):
+        reason = _reason(node)
+        if reason is not None:
+            if reason:
+                skipped[reason] += 1
+            continue
+        message = node["message"]
+        said = _said(message, node, item)
+        others = siblings[_name(node.get("parent")), _role(node)] - 1
+        if others:
+            said.metadata[ALTERNATIVES] = others
+        said.ratings = ratings.get(said.message_id or "", [])
+        said.reply_to = messages[-1].message_id if messages else None
+        messages.append(said)
+    return ExportedConversation(
+        name,
+        messages,
+        title=title if isinstance(title, str) else None,
+        channel_id=gpt if isinstance(gpt, str) else "chatgpt",
+        channel_name="a custom GPT" if isinstance(gpt, str) else "ChatGPT",
+        started=_time(item.get("create_time")),
+        skipped=skipped,
+    )
+
+
+def _path(nodes: dict[str, dict[str, Any]], current: object) -> list[dict[str, Any]]:
+    """Return the nodes from the root to the current one, or else to the newest leaf."""
+    if not isinstance(current, str) or current not in nodes:
+        parents = {_name(node.get("parent")) for node in nodes.values()}
+        leaves = [key for key in nodes if key not in parents] or list(nodes)
+        current = max(leaves, key=lambda key: _seconds(nodes[key]), default=None)
+    path = []
+    seen = set()
+    while isinstance(current, str) and current in nodes and current not in seen:
+        seen.add(current)
+        path.append(nodes[current])
+        current = nodes[current].get("parent")
+    return path[::-1]
+
+
+def _seconds(node: dict[str, Any]) -> float:
+    time = _time(to_object(node.get("message")).get("create_time"))
+    return 0.0 if time is None else time.timestamp()
+
+
+def _role(node: dict[str, Any]) -> str | None:
+    return _name(to_object(to_object(node.get("message")).get("author")).get("role"))
+
+
+def _name(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _reason(node: dict[str, Any]) -> str | None:
+    """Return why a node is no message, to be counted; '' for an empty node, None for a message."""
+    message = node.get("message")
+    if not isinstance(message, dict):
+        return ""
+    metadata = to_object(message.get("metadata"))
+    content = to_object(message.get("content"))
+    role, kind = _role(node), _name(content.get("content_type"))
+    hidden = ("is_visually_hidden_from_conversation", "is_user_system_message")
+    reasons = {
+        "tool result": role == "tool",
+        "hidden instruction": any(map(metadata.get, hidden)) or message.get("weight") == 0,
+        "system prompt": role not in ("user", "assistant"),
+        "custom instructions": kind == "user_editable_context",
+        "tool call": message.get("recipient") not in (None, "all"),
+        "reasoning or code": kind not in (None, *_SAID)
+        or message.get("channel") in ("commentary", "analysis"),
+        "empty answer": role == "assistant" and not (_text(content) or _media(content)),
+    }
+    return next((reason for reason, applies in reasons.items() if applies), None)
+
+
+def _said(message: dict[str, Any], node: dict[str, Any], item: dict[str, Any]) -> Said:
+    metadata, content = to_object(message.get("metadata")), to_object(message.get("content"))
+    model = metadata.get("model_slug") or item.get("default_model_slug")
+    role = _role(node)
+    kept: dict[str, object] = {}
+    if role == "assistant" and isinstance(model, str):
+        kept[MODEL] = model
+    if media := _media(content):
+        kept[MEDIA] = media
+    message_id = message.get("id") or node.get("id")
+    return Said(
+        _text(content),
+        _time(message.get("create_time")),
+        role=str(role),
+        message_id=message_id if isinstance(message_id, str) else None,
+        metadata=kept,
+    )
+
+
+def _parts(content: dict[str, Any]) -> list[object]:
+    parts = content.get("parts")
+    return parts if isinstance(parts, list) else []
+
+
+def _text(content: dict[str, Any]) -> str:
+    """Return what was said: parts that are text, and the words of speech."""
+    texts = []
+    for part in _parts(content):
+        if isinstance(part, str):
+            texts.append(part)
+        elif isinstance(part, dict) and part.get("content_type") == "audio_transcription":
+            texts.append(str(part.get("text") or ""))
+    if not texts and isinstance(content.get("text"), str):
+        texts.append(content["text"])
+    return _CITATION.sub("", "\n".join(text for text in texts if text)).strip()
+
+
+def _media(content: dict[str, Any]) -> list[dict[str, str]]:
+    kinds = [_name(part.get("content_type")) for part in _parts(content) if isinstance(part, dict)]
+    return [{"kind": _MEDIA_KINDS[kind]} for kind in kinds if kind in _MEDIA_KINDS]
+
+
+def _time(value: object) -> datetime | None:
+    """Return a time given in seconds since 1970, as a number or a text, or in ISO 8601."""
+    try:
+        if isinstance(value, str) and not value.replace(".", "", 1).isdecimal():
+            time = datetime.fromisoformat(value)
+            return time if time.tzinfo else time.replace(tzinfo=UTC)
+        if isinstance(value, int | float | str) and not isinstance(value, bool) and float(value):
+            return datetime.fromtimestamp(float(value), UTC)
+    except (ValueError, OverflowError, OSError):
+        pass
+    return None

@@ -1,0 +1,244 @@
+"""Claude's export: `conversations.json`, whole or as an index of files `conversations/<id>.json`.
+
+A message is a list of blocks. Its flat `text` has placeholders for blocks that are not text, and is
+empty in some messages, so the blocks come first. Newer messages name their parent, and the branch
+that ends in the newest message is the conversation; older ones are in order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+from aico_lab.sources.exports.conversation import (
+    ALTERNATIVES,
+    MEDIA,
+    MODEL,
+    ExportedConversation,
+    Said,
+    Unreadable,
+)
+from aico_lab.sources.exports.fields import to_id, to_objects, to_text, to_utc_time
+from aico_lab.sources.exports.json_items import items, shape
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from datetime import datetime
+
+    from aico_lab.sources.exports.conversation import Options
+    from aico_lab.sources.exports.opened import Member, Opened
+
+LEAVES_ROLES_OPEN: Final = False
+
+_WHOLE: Final = re.compile(r"conversations([-_ ]?\(?\d+\)?)?\.json", re.IGNORECASE)
+_SINGLE: Final = re.compile(r"(^|/)conversations/[^/]+\.json$", re.IGNORECASE)
+_TRIED: Final = 100
+"""Files without a telling name whose content is looked at to recognise an export."""
+
+_KEY: Final = "chat_messages"
+_ROLES: Final = {"human": "user", "user": "user", "assistant": "assistant"}
+_ROOT: Final = re.compile(r"0{8}-0{4}-")
+_PLACEHOLDER: Final = re.compile(
+    r"(```\s*)?This block is not supported on your current device yet\.(\s*```)?"
+)
+_BLANK_LINES: Final = re.compile(r"\n{3,}")
+_TEXTS: Final = frozenset({"text", "voice_note"})
+_NOT_SAID: Final = {
+    "thinking": "reasoning",
+    "redacted_thinking": "reasoning",
+    "tool_use": "tool call",
+    "server_tool_use": "tool call",
+    "tool_result": "tool result",
+    "token_budget": "notice",
+    "flag": "notice",
+}
+_IMAGES: Final = frozenset({"png", "jpg", "jpeg", "gif", "webp", "heic", "bmp", "svg"})
+
+
+def recognise(export: Opened) -> str | None:
+    """Return the reason why an export is Claude's, or None."""
+    for member in islice(_members(export), _TRIED):
+        if shape(member) & {_KEY, f"item.{_KEY}"}:
+            return f"{member.name} has conversations with {_KEY}"
+    return None
+
+
+def conversations(export: Opened, options: Options) -> Generator[ExportedConversation | Unreadable]:
+    """Yield the conversations of an export."""
+    del options
+    members = _members(export)
+    is_index = any(_SINGLE.search(member.name) for member in members)
+    for member in members:
+        is_one = member.head().lstrip().startswith(b"{")
+        for item in items(member, "" if is_one else "item", needs={_KEY}):
+            if isinstance(item, Unreadable):
+                yield Unreadable(f"{item.where} of {member.name}", item.reason)
+            elif _KEY in item or not (is_index or is_one):
+                yield _conversation(item)
+
+
+def _members(export: Opened) -> list[Member]:
+    """Return the files of conversations; users, projects and memories lie beside them."""
+    if len(export.members) == 1:
+        return list(export.members)
+    found = [
+        member
+        for member in export.members
+        if _WHOLE.fullmatch(member.base) or _SINGLE.search(member.name)
+    ]
+    return found or export.with_suffix(".json")
+
+
+def _conversation(item: dict[str, Any]) -> ExportedConversation | Unreadable:
+    name = to_id(item.get("uuid"))
+    listed = item.get(_KEY)
+    if name is None:
+        return Unreadable("a conversation", "it has no id")
+    if not isinstance(listed, list):
+        return Unreadable(f"conversation {name[:64]}", "it has no list of messages")
+    skipped: Counter[str] = Counter()
+    if broken := len(listed) - len(to_objects(listed)):
+        skipped["damaged message"] = broken
+    nodes = _nodes(to_objects(listed))
+    siblings = Counter((node.parent, node.role) for node in nodes)
+    messages: list[Said] = []
+    for node in _path(nodes, item.get("current_leaf_message_uuid")):
+        said = _said(node, skipped)
+        if said is None:
+            continue
+        others = siblings[node.parent, node.role] - 1
+        if others:
+            said.metadata[ALTERNATIVES] = others
+        if node.role == "assistant" and isinstance(item.get("model"), str):
+            said.metadata[MODEL] = item["model"]
+        said.reply_to = messages[-1].message_id if messages else None
+        messages.append(said)
+    return ExportedConversation(
+        name,
+        messages,
+        title=to_text(item.get("name")) or None,
+        channel_id="claude",
+        channel_name="Claude",
+        started=to_utc_time(item.get("created_at")),
+        skipped=skipped,
+    )
+
+
+class _Node:
+    """A message in the tree of a conversation.
+
+    Attributes:
+        message: The message as the file has it.
+        role: 'user' or 'assistant'; None if the file does not say.
+        parent: The index of the message it follows; None for a first message.
+        time: When it was sent, or None.
+        order: The time in seconds, or that of the message before it in the file.
+    """
+
+    def __init__(self, message: dict[str, Any], parent: int | None, order: float) -> None:
+        self.message = message
+        sender = message.get("sender") or message.get("role")
+        self.role = _ROLES.get(to_text(sender).casefold())
+        self.parent = parent
+        self.time = _time(message)
+        self.order = order if self.time is None else self.time.timestamp()
+
+
+def _nodes(messages: list[dict[str, Any]]) -> list[_Node]:
+    """Return the messages with their parents.
+
+    A message that names no parent, or one that is not there, follows the one before it in the file.
+    """
+    indexes: dict[str, int] = {}
+    for index, message in enumerate(messages):
+        name = to_id(message.get("uuid"))
+        if name is not None:
+            indexes.setdefault(name, index)
+    nodes: list[_Node] = []
+    for index, message in enumerate(messages):
+        named = to_id(message.get("parent_message_uuid"))
+        parent = indexes.get(named or "", index - 1 if index else None)
+        if (named is not None and _ROOT.match(named)) or parent == index:
+            parent = None
+        nodes.append(_Node(message, parent, nodes[-1].order if nodes else 0.0))
+    return nodes
+
+
+def _path(nodes: list[_Node], current: object) -> list[_Node]:
+    """Return the messages from the first one to the current one, or else to the newest leaf."""
+    parents = {node.parent for node in nodes}
+    leaves = [index for index in range(len(nodes)) if index not in parents]
+    named = [index for index in leaves if nodes[index].message.get("uuid") == current]
+    at = max(
+        named or leaves or range(len(nodes)),
+        key=lambda index: (nodes[index].order, index),
+        default=None,
+    )
+    path: list[_Node] = []
+    seen: set[int] = set()
+    while at is not None and at not in seen:
+        seen.add(at)
+        path.append(nodes[at])
+        at = nodes[at].parent
+    return path[::-1]
+
+
+def _time(message: dict[str, Any]) -> datetime | None:
+    begins = [block.get("start_timestamp") for block in to_objects(message.get("content"))]
+    times = map(to_utc_time, (message.get("created_at"), *begins))
+    return next((time for time in times if time is not None), None)
+
+
+def _said(node: _Node, skipped: Counter[str]) -> Said | None:
+    """Return what was said, or None if a message says nothing; count what was not said."""
+    message = node.message
+    for block in to_objects(message.get("content")):
+        kind = _kind_of(block)
+        if kind not in _TEXTS and kind != "image":
+            skipped[_NOT_SAID.get(kind, "block of another kind")] += 1
+    if node.role is None:
+        skipped["message of an unknown sender"] += 1
+        return None
+    text, media = _text(message), _media(message)
+    if node.role == "assistant" and not (text.strip() or media):
+        skipped["empty answer"] += 1
+        return None
+    return Said(
+        text,
+        node.time,
+        role=node.role,
+        message_id=to_id(message.get("uuid")),
+        metadata={MEDIA: media} if media else {},
+    )
+
+
+def _kind_of(block: dict[str, Any]) -> str:
+    return to_text(block.get("type"))
+
+
+def _text(message: dict[str, Any]) -> str:
+    """Return the text of the blocks, or else the flat text without its placeholders."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    blocks = to_objects(content)
+    texts = [to_text(block.get("text")) for block in blocks if _kind_of(block) in _TEXTS]
+    if any(text.strip() for text in texts):
+        return "\n".join(text for text in texts if text)
+    flat = to_text(message.get("text"))
+    if "This block is not supported" in flat:
+        flat = _BLANK_LINES.sub("\n\n", _PLACEHOLDER.sub("", flat))
+    return flat
+
+
+def _media(message: dict[str, Any]) -> list[dict[str, str]]:
+    files = [*to_objects(message.get("attachments")), *to_objects(message.get("files"))]
+    found = [{"kind": _kind(to_text(file.get("file_name")))} for file in files]
+    blocks = to_objects(message.get("content"))
+    return found + [{"kind": "image"} for block in blocks if block.get("type") == "image"]
+
+
+def _kind(file_name: str) -> str:
+    return "image" if file_name.rpartition(".")[2].lower() in _IMAGES else "file"

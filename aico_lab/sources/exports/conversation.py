@@ -1,0 +1,147 @@
+"""The conversations that a format reads from an export, before they become records.
+
+A format turns its file into these objects and decides nothing else: which zone a time without a
+zone is in, who the companion is, what an id becomes and how a missing time is estimated is the same
+for all formats, in `aico_lab.sources.exports.records`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime, timedelta
+    from zoneinfo import ZoneInfo
+
+MEDIA: Final = "attachments"
+"""The metadata key of what a message carries beside its text: a list of `{"kind": ...}`."""
+
+REACTIONS: Final = "reactions"
+"""The metadata key of reactions to a message: a list of `{"emoji": ..., "count": ...}`."""
+
+EDITED: Final = "edited_at"
+"""The metadata key of the time at which a message was last edited, in ISO 8601."""
+
+ALTERNATIVES: Final = "alternatives"
+"""The metadata key of the number of other versions of a message, which the conversation left."""
+
+MODEL: Final = "model"
+"""The metadata key of the model that wrote a message."""
+
+
+@dataclass(slots=True)
+class Rating:
+    """A rating that somebody gave a message, which becomes a feedback event.
+
+    Attributes:
+        name: The rating in the words of the product, such as 'thumbs_up'.
+        value: -1 to 1, or None if it has no such value.
+        time: The time of the rating; None is the message's.
+        author: The person's id in the file; None is the person of the export.
+    """
+
+    name: str
+    value: float | None = None
+    time: datetime | None = None
+    author: str | None = None
+
+
+@dataclass(slots=True)
+class Said:
+    """One message as its export has it.
+
+    Attributes:
+        content: The text that was said; empty if the message is, for example, a picture.
+        time: When it was first sent: with a zone, or without one as a local time of
+            `Options.zone`; None if the file does not say.
+        role: 'user', 'assistant' or 'system'; None if `Options` decide it by the author.
+        author: The author's id in the file, else the name; None if the format has none.
+        author_name: The author's name, if the file has one beside the id.
+        message_id: The message's id, unique within its conversation; None to derive one.
+        reply_to: The `message_id` of the message that it answers, in the same conversation.
+        metadata: Anything else to keep, under the keys of this module where one fits.
+        ratings: Ratings of the message.
+    """
+
+    content: str
+    time: datetime | None
+    role: str | None = None
+    author: str | None = None
+    author_name: str | None = None
+    message_id: str | None = None
+    reply_to: str | None = None
+    metadata: dict[str, object] = field(default_factory=dict)
+    ratings: list[Rating] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class ExportedConversation:
+    """One conversation of an export.
+
+    Attributes:
+        conversation_id: Its id in the export, the same in next month's export.
+        messages: The messages in the order in which the conversation went; may be read lazily.
+        title: Its title, or None.
+        channel_id: The id of the character, chat partner or channel it belongs to, the same in all
+            exports; None if that is the conversation itself.
+        channel_name: The name of the channel; the title if there is none.
+        started: When it began, for messages without a time before the first one with a time.
+        is_group: Whether several people may write beside the companion.
+        metadata: Anything to keep with the channel.
+        skipped: Counts what was not said, by reason, such as 'system prompt' or 'notice'; may grow
+            while `messages` are read.
+    """
+
+    conversation_id: str
+    messages: Iterable[Said]
+    title: str | None = None
+    channel_id: str | None = None
+    channel_name: str | None = None
+    started: datetime | None = None
+    is_group: bool = False
+    metadata: dict[str, object] = field(default_factory=dict)
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A part of an export that could not be read, while the rest was.
+
+    Attributes:
+        where: The part, such as "conversation 3" or "line 17"; never the text of a message.
+        reason: Why, without a value of the file.
+    """
+
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The answers that an export cannot give by itself.
+
+    Attributes:
+        zone: The zone of times without one; None is UTC, and the result says so.
+        me: The name or id of the person whose export it is.
+        companion: The names or ids of the companion.
+        start: The first time for files that have no times at all; None refuses such files.
+        step: The time between two messages of such files.
+        day_first: Whether the day comes before the month in dates that could be read either way;
+            None refuses such files.
+        trust_times: Whether to take times that all lie within a few seconds for real.
+        columns: For tables, the name of the column of each field that has another name.
+        roles: For tables, the role of each word that the file has for one.
+    """
+
+    zone: ZoneInfo | None = None
+    me: str | None = None
+    companion: tuple[str, ...] = ()
+    start: datetime | None = None
+    step: timedelta | None = None
+    day_first: bool | None = None
+    trust_times: bool = False
+    columns: tuple[tuple[str, str], ...] = ()
+    roles: tuple[tuple[str, str], ...] = ()

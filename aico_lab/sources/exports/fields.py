@@ -1,0 +1,42 @@
+"""Read the fields of JSON objects, whose values may be of any type in a damaged export."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+
+def to_object(value: object) -> dict[str, Any]:
+    """Return a value if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def to_objects(value: object) -> list[dict[str, Any]]:
+    """Return the objects of a list; none if the value is no list."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def to_text(value: object) -> str:
+    """Return a value if it is text, else an empty text."""
+    return value if isinstance(value, str) else ""
+
+
+def to_id(value: object) -> str | None:
+    """Return an id, which may be a number; None if there is none."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value.strip() or None if isinstance(value, str) else None
+
+
+def to_time(value: object) -> datetime | None:
+    """Return a time in ISO 8601, without a zone if it names none; None if it is no time."""
+    try:
+        return datetime.fromisoformat(to_text(value).strip())
+    except ValueError:
+        return None
+
+
+def to_utc_time(value: object) -> datetime | None:
+    """Return a time in ISO 8601, in UTC if it names no zone; None if it is no time."""
+    time = to_time(value)
+    return time if time is None or time.tzinfo else time.replace(tzinfo=UTC)

@@ -1,0 +1,193 @@
+"""Gemini's activity in Google Takeout: `MyActivity.json`, newest first.
+
+A record holds a prompt and its answer as HTML, with one time, and says nothing of conversations: a
+pause of more than half an hour begins another one. The verb before the prompt is translated.
+Accounts of Google Workspace have files `conversation_<number>.txt` instead, see `gemini_workspace`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from aico_lab.sources.exports.conversation import MEDIA, ExportedConversation, Said, Unreadable
+from aico_lab.sources.exports.fields import to_objects, to_text, to_utc_time
+from aico_lab.sources.exports.gemini_workspace import is_workspace, workspace
+from aico_lab.sources.exports.html_text import to_plain
+from aico_lab.sources.exports.json_items import items, shape
+from aico_lab.sources.exports.stored import Stored
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from aico_lab.sources.exports.conversation import Options
+    from aico_lab.sources.exports.opened import Member, Opened
+
+LEAVES_ROLES_OPEN: Final = False
+
+_PAUSE: Final = timedelta(minutes=30)
+"""A longer time without a prompt ends a conversation."""
+
+_SHAPE: Final = frozenset({"item.header", "item.title", "item.time"})
+_PRODUCT: Final = re.compile(r"\b(gemini|bard)\b", re.IGNORECASE)
+_PROMPT: Final = re.compile(r"(Prompted|Said|Asked(?: Bard| Gemini)?:?)(\s+|$)")
+_NO_PROMPT: Final = {
+    "Gave feedback": "feedback",
+    "Used": "activity",
+    "Created": "activity",
+    "Selected": "activity",
+    "Shared": "activity",
+    "Viewed": "activity",
+    "Opened": "activity",
+    "Deleted": "activity",
+    "Turned": "activity",
+    "Edited": "activity",
+}
+_NOTE: Final = re.compile(r"\s*Attached (\d+|an?|one) files?\.?$")
+_IMAGE: Final = re.compile(r"\.(png|jpe?g|gif|webp|heic|bmp|svg)$", re.IGNORECASE)
+
+
+def recognise(export: Opened) -> str | None:
+    """Return the reason why an export is Gemini's, or None."""
+    for member in export.with_suffix(".json"):
+        if _is_activity(member):
+            return f"{member.name} has the activity of Gemini"
+    for member in export.with_suffix(".txt", ".json"):
+        if is_workspace(member):
+            return f"{member.name} has turns of a conversation with Gemini"
+    return None
+
+
+def conversations(export: Opened, options: Options) -> Generator[ExportedConversation | Unreadable]:
+    """Yield the conversations of an export, oldest first."""
+    del options
+    for member in export.with_suffix(".json"):
+        if (len(export.members) == 1 or _is_activity(member)) and not is_workspace(member):
+            yield from _activity(member)
+    for member in export.with_suffix(".txt", ".json"):
+        if is_workspace(member):
+            yield from workspace(member)
+
+
+def _is_activity(member: Member) -> bool:
+    """Return whether a file has records of activity, and one of the first is Gemini's."""
+    if not shape(member) >= _SHAPE:
+        return False
+    head = member.head().decode(errors="replace")
+    products = re.findall(r'"header"\s*:\s*"([^"]*)"|"products"\s*:\s*\[\s*"([^"]*)"', head)
+    return any(map(_PRODUCT.search, (name for pair in products for name in pair)))
+
+
+def _activity(member: Member) -> Iterator[ExportedConversation | Unreadable]:
+    stored = Stored(newest_first=True)
+    skipped: Counter[str] = Counter()
+    for item in items(member, "item", needs={"header", "title"}, what="record"):
+        if isinstance(item, Unreadable):
+            yield Unreadable(f"{item.where} of {member.name}", item.reason)
+            continue
+        reason = _reason(item)
+        if reason is not None:
+            skipped[reason] += 1
+            continue
+        prompt, media = _prompt(item)
+        answer, images = _answer(item)
+        stored.append(
+            [item.get("time"), to_text(item.get("title")), prompt, media, answer, images],
+            to_utc_time(item.get("time")),
+        )
+    messages: list[Said] = []
+    began = last = None
+    for row in stored.oldest_first():
+        time = to_utc_time(row[0])
+        if messages and time is not None and last is not None and time - last > _PAUSE:
+            yield _conversation(messages, began, skipped)
+            messages, began = [], None
+            skipped = Counter()
+        last = time or last
+        began = began or time
+        messages += _said(row, time)
+    if messages or skipped:
+        yield _conversation(messages, began, skipped)
+
+
+def _conversation(
+    messages: list[Said], began: datetime | None, skipped: Counter[str]
+) -> ExportedConversation:
+    first = messages[0].message_id if messages else None
+    name = first if began is None else began.astimezone(UTC).isoformat(timespec="milliseconds")
+    return ExportedConversation(
+        name or "activity",
+        messages,
+        channel_id="gemini",
+        channel_name="Gemini",
+        started=began,
+        skipped=skipped,
+    )
+
+
+def _reason(item: dict[str, Any]) -> str | None:
+    """Return why a record has no prompt, or None if it has one.
+
+    A verb in another language cannot be told from a prompt, but only a prompt has an answer.
+    """
+    products = item.get("products")
+    named = [item.get("header"), *(products if isinstance(products, list) else [])]
+    if not any(_PRODUCT.search(to_text(name)) for name in named):
+        return "activity of another product"
+    title = to_text(item.get("title"))
+    if _PROMPT.match(title):
+        return None
+    for verb, reason in _NO_PROMPT.items():
+        if title.startswith((f"{verb} ", f"{verb}:")):
+            return reason
+    if not to_objects(item.get("safeHtmlItem")):
+        return "activity without an answer"
+    return None
+
+
+def _prompt(item: dict[str, Any]) -> tuple[str, list[dict[str, str]]]:
+    """Return what was typed, and what was attached to it."""
+    text = to_text(item.get("title"))
+    subtitles = to_objects(item.get("subtitles"))
+    attached = item.get("attachedFiles")
+    files = [to_text(one.get("url")) or to_text(one.get("name")) for one in subtitles]
+    media = [name for name, one in zip(files, subtitles, strict=True) if one.get("url")]
+    if isinstance(attached, list) and not media:
+        media = [one if isinstance(one, str) else "" for one in attached]
+    for note in (to_text(one.get("name")).strip() for one in subtitles):
+        if note and text.rstrip().endswith(note):
+            text = text.rstrip().removesuffix(note)
+    if media:
+        text = _NOTE.sub("", text)
+    text = _PROMPT.sub("", text, count=1) if _PROMPT.match(text) else text
+    return text.strip(), [{"kind": "image" if _IMAGE.search(name) else "file"} for name in media]
+
+
+def _answer(item: dict[str, Any]) -> tuple[str | None, int]:
+    """Return the answer and the number of its pictures; None if the record has none."""
+    found = to_objects(item.get("safeHtmlItem"))
+    plain = [to_plain(to_text(one.get("html"))) for one in found]
+    if not found:
+        return None, 0
+    return "\n".join(filter(None, (text for text, _ in plain))), sum(count for _, count in plain)
+
+
+def _said(row: list[Any], time: datetime | None) -> Iterator[Said]:
+    """Yield the prompt of a record, and its answer, whose time is not known."""
+    given, title, prompt, media, answer, images = row
+    digest = hashlib.sha256(to_text(title).encode("utf-8", "replace")).hexdigest()[:12]
+    name = f"{to_text(given) or 'no-time'}-{digest}"
+    yield Said(prompt, time, role="user", message_id=name, metadata={MEDIA: media} if media else {})
+    if answer is not None:
+        pictures = [{"kind": "image"} for _ in range(images)]
+        yield Said(
+            answer,
+            None,
+            role="assistant",
+            message_id=f"{name}-answer",
+            reply_to=name,
+            metadata={MEDIA: pictures} if pictures else {},
+        )

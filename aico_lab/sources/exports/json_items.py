@@ -1,0 +1,204 @@
+"""Read the items of a JSON document one by one, in little memory, also from a damaged file.
+
+`ijson` streams sound documents. It stops at the first fault, so what follows is searched for
+objects that begin as the items before did; each of them that parses is an item again.
+"""
+
+from __future__ import annotations
+
+import codecs
+import itertools
+import json
+import re
+from typing import IO, TYPE_CHECKING, Any, Final
+
+import ijson
+
+from aico_lab.sources.exports.conversation import Unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    from aico_lab.sources.exports.opened import Member
+
+_PIECE: Final = 1 << 20
+LONGEST: Final = 64 << 20
+"""Bytes of the longest item that is searched for in a damaged file."""
+
+_EVENTS: Final = 4_000
+"""Events of the parser after which the shape of a document is clear."""
+
+NEAR: Final = 1_000
+"""Characters at the end of the text read so far within which a fault may be only its end."""
+
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+
+def items(
+    member: Member,
+    prefix: str,
+    *,
+    needs: Collection[str] = (),
+    repair: Callable[[bytes], bytes] | None = None,
+    what: str = "conversation",
+) -> Iterator[dict[str, Any] | Unreadable]:
+    """Yield the objects of an array, and an `Unreadable` for each part that is no such object.
+
+    Args:
+        member: The file.
+        prefix: Where the array's items are, in ijson's notation: 'item' in a list at the top,
+            'chats.list.item' in the object's list.
+        needs: Keys that every item has; objects found after a fault without them are passed over.
+            If the document is sound but has nothing at the prefix, it is searched for them too.
+        repair: Mends pieces of the file, each cut at the end of a line.
+        what: What an item is, for `Unreadable.where`.
+    """
+    number = known = 0
+    wanted = frozenset(needs)
+    first_key = reason = None
+    with member.open() as stream:
+        try:
+            for item in ijson.items(MendedStream(stream, repair), prefix, use_float=True):
+                number += 1
+                if isinstance(item, dict):
+                    if wanted <= item.keys():
+                        first_key = first_key or next(iter(item), None)
+                        known += next(iter(item), None) == first_key
+                    yield item
+                else:
+                    yield Unreadable(f"{what} {number}", "it is not an object")
+        except (ijson.JSONError, ValueError) as error:
+            reason = _reason(error)
+    if reason is not None:
+        yield Unreadable(f"{what} {number + 1}", reason)
+    elif number or not wanted:
+        return
+    found = _search(member, repair, first_key, wanted)
+    yield from itertools.islice(found, known, None)
+
+
+def shape(member: Member, repair: Callable[[bytes], bytes] | None = None) -> frozenset[str]:
+    """Return the paths of the keys at the beginning of a JSON document; empty if it is none.
+
+    A path is in ijson's notation, such as 'item.mapping' or 'messages.item.from_id'. The root of a
+    list is 'item', that of an object has the path ''.
+    """
+    found: set[str] = set()
+    head = member.head()
+    if head.lstrip()[:1] not in (b"[", b"{"):
+        return frozenset()
+    events = ijson.parse(_Bytes(head if repair is None else repair(head)))
+    try:
+        for prefix, event, value in itertools.islice(events, _EVENTS):
+            if event == "map_key":
+                found.add(f"{prefix}.{value}" if prefix else value)
+    except (ijson.JSONError, ValueError):
+        pass  # cut off in the middle, as a head mostly is
+    return frozenset(found)
+
+
+class _Bytes:
+    """A stream of bytes in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, count: int = -1) -> bytes:
+        taken, self._data = (
+            (self._data, b"") if count < 0 else (self._data[:count], self._data[count:])
+        )
+        return taken
+
+
+class MendedStream:
+    """A stream without its byte order mark, mended piece by piece if needed."""
+
+    def __init__(self, stream: IO[bytes], repair: Callable[[bytes], bytes] | None) -> None:
+        self._stream = stream
+        self._repair = repair
+        self._first = True
+
+    def read(self, count: int = -1) -> bytes:
+        """Return the next bytes, not exactly `count`; none at the end."""
+        if count == 0:
+            return b""
+        data = self._stream.read(_PIECE if count < 0 or self._repair else count)
+        if self._first:
+            data = data.removeprefix(_BYTE_ORDER_MARK)
+            self._first = False
+        if self._repair is not None and data:
+            data = self._repair(data + self._stream.readline(1 << 16))
+        return data
+
+
+def _search(
+    member: Member,
+    repair: Callable[[bytes], bytes] | None,
+    first_key: str | None,
+    needs: frozenset[str],
+) -> Iterator[dict[str, Any]]:
+    """Yield all sound objects that have the needed keys, by searching for their beginnings."""
+    name = r'(?:[^"\\]|\\.)*' if first_key is None else re.escape(json.dumps(first_key)[1:-1])
+    opening = re.compile(rf'\{{\s*"{name}"\s*:')
+    decoder = json.JSONDecoder(strict=False)
+    with member.open() as stream:
+        window = Window(MendedStream(stream, repair))
+        while (begin := window.search(opening)) is not None:
+            try:
+                item, end = decoder.raw_decode(window.text, begin)
+            except json.JSONDecodeError as error:
+                cut_off = error.pos >= len(window.text) - NEAR or "Unterminated" in error.msg
+                if not (cut_off and len(window.text) - begin < LONGEST and window.grow()):
+                    window.at = window.begin + 1
+                continue
+            except (RecursionError, ValueError):
+                window.at = begin + 1
+                continue
+            is_item = isinstance(item, dict) and needs <= item.keys()
+            window.at = end if is_item else begin + 1
+            if is_item:
+                yield item
+
+
+class Window:
+    """The part of a document's text that is being searched.
+
+    Attributes:
+        text: The part.
+        at: Where the search goes on in it.
+        begin: Where the last find begins in it.
+    """
+
+    def __init__(self, source: MendedStream) -> None:
+        self._source = source
+        self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+        self.text = ""
+        self.at = 0
+        self.begin = 0
+
+    def search(self, pattern: re.Pattern[str]) -> int | None:
+        """Return where the next find begins, or None; text before it is dropped."""
+        while True:
+            found = pattern.search(self.text, self.at)
+            if found is not None:
+                self.begin = self.at = found.start()
+                return self.begin
+            self.at = max(len(self.text) - NEAR, self.at)
+            if not self.grow():
+                return None
+
+    def grow(self) -> bool:
+        """Read on, and drop the text before `at`; return whether there was more."""
+        piece = self._source.read(_PIECE)
+        text = self._decode(piece, final=not piece)
+        self.text = self.text[self.at :] + text
+        self.begin -= self.at
+        self.at = 0
+        return bool(piece)
+
+
+def _reason(error: Exception) -> str:
+    said = str(error).strip().partition("\n")[0].lower()
+    if isinstance(error, ijson.IncompleteJSONError) or "premature" in said or "incomplete" in said:
+        return "the file ends, or is damaged, before the end of this one"
+    return "the JSON is damaged here"

@@ -1,0 +1,155 @@
+"""LM Studio's conversations: a file `<milliseconds>.conversation.json` for each.
+
+A message has versions, of which one is selected. The program keeps no time of a message, only that
+of the conversation's beginning, which is also the name of the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from aico_lab.sources.exports.conversation import (
+    ALTERNATIVES,
+    MEDIA,
+    MODEL,
+    ExportedConversation,
+    Said,
+    Unreadable,
+)
+from aico_lab.sources.exports.epochs import from_epoch
+from aico_lab.sources.exports.fields import to_id, to_object, to_objects, to_text
+from aico_lab.sources.exports.json_items import items, shape
+from aico_lab.sources.exports.names import without_counter
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from aico_lab.sources.exports.conversation import Options
+    from aico_lab.sources.exports.opened import Member, Opened
+
+LEAVES_ROLES_OPEN: Final = False
+
+_NAME: Final = re.compile(r"(\d{10,})\.conversation\b.*\.json", re.IGNORECASE)
+_EMPTY: Final = frozenset({"createdAt", "systemPrompt", "messages", "tokenCount"})
+
+
+def recognise(export: Opened) -> str | None:
+    """Return the reason why an export is LM Studio's, or None."""
+    for member in export.with_suffix(".json"):
+        if _is_ours(member):
+            return f"{member.name} has messages in versions"
+    return None
+
+
+def conversations(export: Opened, options: Options) -> Generator[ExportedConversation | Unreadable]:
+    """Yield the conversations of an export; a folder may hold many files."""
+    del options
+    for member in export.with_suffix(".json"):
+        if len(export.members) > 1 and not (_NAME.fullmatch(member.base) or _is_ours(member)):
+            continue
+        for item in items(member, "", needs={"messages"}):
+            if isinstance(item, Unreadable):
+                yield Unreadable(f"{item.where} of {member.name}", item.reason)
+            else:
+                yield _conversation(item, member)
+
+
+def _is_ours(member: Member) -> bool:
+    paths = shape(member)
+    return "messages.item.versions" in paths or paths >= _EMPTY
+
+
+def _conversation(item: dict[str, Any], member: Member) -> ExportedConversation | Unreadable:
+    if not isinstance(item.get("messages"), list):
+        return Unreadable(member.name, "it has no list of messages")
+    skipped: Counter[str] = Counter()
+    if to_text(item.get("systemPrompt")).strip():
+        skipped["system prompt"] += 1
+    messages = []
+    for message in to_objects(item["messages"]):
+        said = _said(message, skipped)
+        if said is not None:
+            messages.append(said)
+    named = _NAME.fullmatch(member.base)
+    name = named[1] if named else to_id(item.get("createdAt")) or without_counter(member.base)
+    return ExportedConversation(
+        name,
+        messages,
+        title=to_text(item.get("name")) or None,
+        channel_id="lmstudio",
+        channel_name="LM Studio",
+        started=from_epoch(item.get("createdAt")) or from_epoch(name),
+        skipped=skipped,
+    )
+
+
+def _said(message: dict[str, Any], skipped: Counter[str]) -> Said | None:
+    """Return what was said, or None if a message says nothing; count what was not said."""
+    versions = to_objects(message.get("versions"))
+    if not versions:
+        skipped["message without a version"] += 1
+        return None
+    selected = message.get("currentlySelected")
+    at = selected if isinstance(selected, int) and 0 <= selected < len(versions) else -1
+    version = versions[at]
+    role = to_text(version.get("role"))
+    if role not in ("user", "assistant"):
+        skipped["system prompt" if role == "system" else "message of another role"] += 1
+        return None
+    parts = _parts(version, skipped)
+    text = "\n".join(filter(None, (to_text(part.get("text")) for part in parts)))
+    media = [{"kind": _kind(part)} for part in parts if part.get("type") == "file"]
+    if role == "assistant" and not (text.strip() or media):
+        skipped["empty answer"] += 1
+        return None
+    sender = to_text(to_object(version.get("senderInfo")).get("senderName")).strip() or None
+    metadata: dict[str, object] = {}
+    if media:
+        metadata[MEDIA] = media
+    if len(versions) > 1:
+        metadata[ALTERNATIVES] = len(versions) - 1
+    if role == "assistant" and (model := _model(version) or sender):
+        metadata[MODEL] = model
+    return Said(
+        text,
+        None,
+        role=role,
+        author=sender if role == "assistant" else None,
+        metadata=metadata,
+    )
+
+
+def _parts(version: dict[str, Any], skipped: Counter[str]) -> list[dict[str, Any]]:
+    """Return the parts of a version that were said: texts and files."""
+    contents = [version.get("content")]
+    for step in to_objects(version.get("steps")):
+        if step.get("type") != "contentBlock":
+            skipped["notice" if step.get("type") == "debugInfoBlock" else "tool call"] += 1
+        elif to_object(step.get("style")).get("type") == "thinking":
+            skipped["reasoning"] += 1
+        elif step.get("role") == "tool":
+            skipped["tool result"] += 1
+        else:
+            contents.append(step.get("content"))
+    said = []
+    for part in (part for content in contents for part in to_objects(content)):
+        if part.get("type") in ("text", "file"):
+            said.append(part)
+        else:
+            skipped["tool call"] += 1
+    return said
+
+
+def _kind(part: dict[str, Any]) -> str:
+    kind = to_text(part.get("fileType")).partition("/")[0]
+    return kind if kind in ("image", "audio", "video") else "file"
+
+
+def _model(version: dict[str, Any]) -> str | None:
+    """Return the model that wrote a version, as its last step names it."""
+    infos = [to_object(step.get("genInfo")) for step in to_objects(version.get("steps"))]
+    infos.insert(0, to_object(version.get("genInfo")))
+    names = [to_text(info.get("identifier")) for info in infos]
+    return next((name for name in reversed(names) if name), None)

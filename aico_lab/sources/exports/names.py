@@ -1,0 +1,32 @@
+"""Name a conversation by its file, where nothing in the file does."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_SUFFIXES: Final = re.compile(r"\.(jsonl?|csv|txt|tsv|db|no|on|rf)$", re.IGNORECASE)
+_COUNTER: Final = re.compile(r"\s*(\(\d{1,3}\)|[-_ ]copy)$", re.IGNORECASE)
+_DATE: Final = re.compile(
+    r"[-_. ]*(?<!\d)(\d{4}[-_.]?\d\d([-_.]?\d\d)?)([-_. T@]?\d\d[-_.:h]?\d\d([-_.:m]?\d\ds?)?)?$"
+)
+
+
+def without_counter(name: str) -> str:
+    """Return a file's name without its suffix and the counter of another download, ' (1)'."""
+    while True:
+        shorter = _COUNTER.sub("", _SUFFIXES.sub("", name))
+        if shorter in ("", name):
+            return name
+        name = shorter
+
+
+def without_date(name: str) -> str:
+    """Return a file's name without suffix, counter, and the date of the export, '-2026-01'.
+
+    If nothing else is left, all files of that kind share the name 'chat'.
+    """
+    before = None
+    while name != before:
+        before, name = name, _DATE.sub("", without_counter(name))
+    return name or "chat"

@@ -1,0 +1,95 @@
+"""Training files with OpenAI's messages: `{"messages": [{"role": ..., "content": ...}]}`.
+
+One conversation per line, or a list of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from aico_lab.sources.exports.conversation import MEDIA, ExportedConversation, Said, Unreadable
+from aico_lab.sources.exports.fields import to_id, to_object, to_objects, to_text
+from aico_lab.sources.exports.json_items import shape
+from aico_lab.sources.exports.training import (
+    SUFFIXES,
+    Names,
+    conversation,
+    documents,
+    has,
+    parts_of,
+    time_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from aico_lab.sources.exports.conversation import Options
+    from aico_lab.sources.exports.opened import Opened
+
+LEAVES_ROLES_OPEN: Final = False
+
+_ROLES: Final = {
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "system": "system",
+    "developer": "system",
+}
+_OTHERS: Final = frozenset({"mapping", "chat_messages", "messages.item.versions"})
+"""Paths of exports that have messages with roles too."""
+
+
+def recognise(export: Opened) -> str | None:
+    """Return the reason why an export has OpenAI's messages, or None."""
+    for member in export.with_suffix(*SUFFIXES):
+        paths = {path.removeprefix("item.") for path in shape(member)}
+        if not paths & _OTHERS and has(member, "messages", "role"):
+            return f"{member.name} has conversations with messages of a role"
+    return None
+
+
+def conversations(export: Opened, options: Options) -> Generator[ExportedConversation | Unreadable]:
+    """Yield the conversations of an export."""
+    del options
+    names = Names()
+    for found in documents(export, "messages"):
+        if isinstance(found, Unreadable):
+            yield found
+            continue
+        where, item = found
+        if not isinstance(item.get("messages"), list):
+            yield Unreadable(where, "it has no list of messages")
+        else:
+            skipped: Counter[str] = Counter()
+            said = (_said(message, skipped) for message in to_objects(item["messages"]))
+            messages = [message for message in said if message is not None]
+            yield conversation(names.of(item, item["messages"]), item, messages, skipped)
+
+
+def _said(message: dict[str, Any], skipped: Counter[str]) -> Said | None:
+    """Return what was said, or None if a message says nothing; count what was not said."""
+    role = to_text(message.get("role")).casefold()
+    if role not in _ROLES:
+        known = role in ("tool", "function")
+        skipped["tool result" if known else "message of another role"] += 1
+        return None
+    calls = bool(message.get("tool_calls") or message.get("function_call"))
+    text, media = parts_of(message.get("content"))
+    if not text:
+        transcript = to_object(message.get("audio")).get("transcript")
+        text = to_text(message.get("refusal")) or to_text(transcript)
+    skipped.update(["tool call"] * calls)
+    if not (text or media) and (calls or not isinstance(message.get("content"), str | list)):
+        skipped.update(["message without content"] * (not calls))
+        return None
+    return Said(
+        text,
+        time_of(message),
+        role=_ROLES[role],
+        author=to_text(message.get("name")).strip() or None,
+        message_id=to_id(message.get("id")),
+        metadata={MEDIA: media} if media else {},
+    )

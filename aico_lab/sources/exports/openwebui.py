@@ -1,0 +1,267 @@
+"""Open WebUI's export: a list of chats, or the program's database `webui.db`.
+
+A chat is a tree of messages. What went on is the path from the root to `history.currentId`; other
+children are regenerated answers, edited questions, and answers of other models. Reasoning and calls
+of tools stand in an answer's text, as HTML elements `<details>` of certain types.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from aico_lab.errors import CorruptDatabase
+from aico_lab.sources.exports.conversation import (
+    ALTERNATIVES,
+    MEDIA,
+    MODEL,
+    ExportedConversation,
+    Rating,
+    Said,
+    Unreadable,
+)
+from aico_lab.sources.exports.databases import columns, database, databases
+from aico_lab.sources.exports.epochs import from_epoch
+from aico_lab.sources.exports.fields import to_id, to_object, to_objects, to_text
+from aico_lab.sources.exports.json_items import items, shape
+from aico_lab.sources.exports.paths import newest_leaf, path_to
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.sources.exports.conversation import Options
+    from aico_lab.sources.exports.opened import Opened
+
+LEAVES_ROLES_OPEN: Final = False
+
+_DETAILS: Final = re.compile(
+    r"""<details\b[^>]*\btype=["']?(?P<type>reasoning|tool_calls|code_interpreter)\b[^>]*>""",
+    re.IGNORECASE,
+)
+_TAG: Final = re.compile(r"<(?P<end>/?)details\b[^>]*>", re.IGNORECASE)
+_REASONS: Final = {"reasoning": "reasoning", "tool_calls": "tool call"}
+_COLUMNS: Final = frozenset({"id", "user_id", "title", "created_at", "chat"})
+_RATINGS: Final = {1: "thumbs_up", -1: "thumbs_down"}
+
+
+def recognise(export: Opened) -> str | None:
+    """Return the reason why an export is Open WebUI's, or None."""
+    for member in export.with_suffix(".json"):
+        if shape(member) & {"item.chat.history", "item.chat.messages"}:
+            return f"{member.name} has chats with their history"
+    for member in databases(export):
+        if columns(export, member, "chat") >= _COLUMNS:
+            return f"{member.name} has the table chat"
+    return None
+
+
+def conversations(export: Opened, options: Options) -> Generator[ExportedConversation | Unreadable]:
+    """Yield the conversations of an export."""
+    del options
+    for member in export.with_suffix(".json"):
+        if len(export.members) > 1 and not any(
+            path.startswith("item.chat") for path in shape(member)
+        ):
+            continue
+        for item in items(member, "item", needs={"chat"}, what="chat"):
+            if isinstance(item, Unreadable):
+                yield Unreadable(f"{item.where} of {member.name}", item.reason)
+            else:
+                yield _conversation(item)
+    for member in databases(export):
+        if columns(export, member, "chat") >= _COLUMNS:
+            with database(export, member) as connection:
+                yield from _of_database(connection, member.name)
+
+
+def _of_database(connection: Connection, name: str) -> Iterator[ExportedConversation | Unreadable]:
+    """Yield the chats of a database, oldest first; each is read alone, as it may be large."""
+    try:
+        rows = connection.fetch_all("SELECT rowid FROM chat ORDER BY created_at, rowid")
+    except CorruptDatabase:  # the index of the ids may be sound
+        rows = connection.fetch_all("SELECT rowid FROM chat ORDER BY id")
+    for number, (row_id,) in enumerate(rows, 1):
+        try:
+            row = connection.fetch_one(
+                "SELECT id, user_id, title, created_at, chat FROM chat WHERE rowid = ?", [row_id]
+            )
+        except (CorruptDatabase, UnicodeDecodeError):
+            yield Unreadable(f"chat {number:,} of {name}", "the database is damaged here")
+            continue
+        if row is not None:
+            yield _of_row(*row)
+
+
+def _of_row(
+    name: object, user: object, title: object, created: object, chat: object
+) -> ExportedConversation | Unreadable:
+    try:
+        parsed = json.loads(chat) if isinstance(chat, str) else None
+    except (ValueError, RecursionError):
+        parsed = None
+    return _conversation(
+        {"id": name, "user_id": user, "title": title, "created_at": created, "chat": parsed}
+    )
+
+
+def _conversation(item: dict[str, Any]) -> ExportedConversation | Unreadable:
+    chat = item.get("chat")
+    name = to_id(item.get("id")) or to_id(to_object(chat).get("id"))
+    if name is None:
+        return Unreadable("a chat", "it has no id")
+    if not isinstance(chat, dict):
+        return Unreadable(f"chat {name[:64]}", "its content is damaged")
+    skipped: Counter[str] = Counter()
+    if to_text(chat.get("system")).strip():
+        skipped["system prompt"] += 1
+    tree, current = _tree(chat)
+    parents = {key: node.parent for key, node in tree.items()}
+    siblings = Counter((node.parent, _role(node.message)) for node in tree.values())
+    if current not in tree:
+        current = newest_leaf(parents, _seconds(tree))
+    messages: list[Said] = []
+    for key in path_to(parents, current):
+        node = tree[key]
+        said = _said(key, node.message, to_id(item.get("user_id")), skipped)
+        if said is None:
+            continue
+        others = siblings[node.parent, _role(node.message)] - 1
+        if others:
+            said.metadata[ALTERNATIVES] = others
+        said.reply_to = messages[-1].message_id if messages else None
+        messages.append(said)
+    return ExportedConversation(
+        name,
+        messages,
+        title=to_text(item.get("title")) or to_text(chat.get("title")) or None,
+        channel_id="openwebui",
+        channel_name="Open WebUI",
+        started=from_epoch(item.get("created_at")) or from_epoch(chat.get("timestamp")),
+        skipped=skipped,
+    )
+
+
+class _Node:
+    """A message in the tree of a chat.
+
+    Attributes:
+        message: The message as the file has it.
+        parent: The key of the message before it, or None.
+    """
+
+    def __init__(self, message: dict[str, Any], parent: str | None) -> None:
+        self.message = message
+        self.parent = parent
+
+
+def _tree(chat: dict[str, Any]) -> tuple[dict[str, _Node], str | None]:
+    """Return the messages of a chat by key, and the key of the current one.
+
+    Old chats have no tree but a list, in which each message follows the one before it.
+    """
+    history = to_object(chat.get("history"))
+    nodes = {
+        key: _Node(message, to_id(message.get("parentId")))
+        for key, message in to_object(history.get("messages")).items()
+        if isinstance(message, dict)
+    }
+    if nodes:
+        return nodes, to_id(history.get("currentId"))
+    last: str | None = None
+    for number, message in enumerate(to_objects(chat.get("messages"))):
+        key = to_id(message.get("id")) or f"{number}"
+        if key not in nodes:
+            nodes[key] = _Node(message, last)
+            last = key
+    return nodes, last
+
+
+def _seconds(tree: dict[str, _Node]) -> dict[str, float]:
+    times = {key: from_epoch(node.message.get("timestamp")) for key, node in tree.items()}
+    return {key: 0.0 if time is None else time.timestamp() for key, time in times.items()}
+
+
+def _role(message: dict[str, Any]) -> str:
+    return to_text(message.get("role"))
+
+
+def _said(
+    key: str, message: dict[str, Any], user: str | None, skipped: Counter[str]
+) -> Said | None:
+    """Return what was said, or None if a message says nothing; count what was not said."""
+    role = _role(message)
+    if role not in ("user", "assistant"):
+        skipped["system prompt" if role == "system" else "message of another role"] += 1
+        return None
+    text = _text(message.get("content"))
+    if role == "assistant":
+        text = _without_details(text, skipped)
+        text = text if text.strip() else _output(message)
+    media = _media(message)
+    if role == "assistant" and not (text.strip() or media):
+        skipped["empty answer"] += 1
+        return None
+    metadata: dict[str, object] = {}
+    if media:
+        metadata[MEDIA] = media
+    if role == "assistant" and isinstance(message.get("model"), str):
+        metadata[MODEL] = message["model"]
+    return Said(
+        text,
+        from_epoch(message.get("timestamp")),
+        role=role,
+        author=user if role == "user" else None,
+        message_id=to_id(message.get("id")) or key,
+        metadata=metadata,
+        ratings=list(_ratings(message)),
+    )
+
+
+def _text(content: object) -> str:
+    """Return the text of a message, which may be a list of parts."""
+    if isinstance(content, list):
+        return "\n".join(to_text(part.get("text")) for part in to_objects(content)).strip("\n")
+    return to_text(content)
+
+
+def _without_details(text: str, skipped: Counter[str]) -> str:
+    """Return an answer without its reasoning and calls of tools; a block without an end ends it."""
+    kept: list[str] = []
+    at = 0
+    while (found := _DETAILS.search(text, at)) is not None:
+        kept.append(text[at : found.start()])
+        skipped[_REASONS.get(found["type"].lower(), "code run by the program")] += 1
+        depth, at = 1, len(text)
+        for tag in _TAG.finditer(text, found.end()):
+            depth += -1 if tag["end"] else 1
+            if not depth:
+                at = tag.end()
+                break
+    return "".join([*kept, text[at:]])
+
+
+def _output(message: dict[str, Any]) -> str:
+    """Return the text of the parts of `output` that were said."""
+    said = [part for part in to_objects(message.get("output")) if part.get("type") == "message"]
+    return "\n".join(filter(None, (_text(part.get("content")) for part in said)))
+
+
+def _media(message: dict[str, Any]) -> list[dict[str, str]]:
+    kinds = [
+        "image" if "image" in f"{to_text(file.get('type'))} {to_text(file.get('content_type'))}"
+        else "file"
+        for file in to_objects(message.get("files"))
+    ]  # fmt: skip
+    parts = to_objects(message.get("content"))
+    kinds += ["image" for part in parts if part.get("type") == "image_url"]
+    return [{"kind": kind} for kind in kinds]
+
+
+def _ratings(message: dict[str, Any]) -> Iterator[Rating]:
+    """Yield the thumb of an answer, if there is one."""
+    value = to_object(message.get("annotation")).get("rating")
+    if isinstance(value, int | float) and value in _RATINGS:
+        yield Rating(_RATINGS[int(value)], float(value))

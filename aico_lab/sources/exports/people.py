@@ -1,0 +1,128 @@
+"""Decide which author of an export is the companion, and whose conversation each one is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from aico_lab.errors import WhoIsWho
+from aico_lab.sources.exports.conversation import Unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aico_lab.sources.exports.conversation import ExportedConversation, Options, Said
+
+ASSUMED: Final = "me"
+"""The user id of the person of an export that names nobody, unless `Options.me` does."""
+
+_SHOWN: Final = 12
+
+
+@dataclass(slots=True)
+class Authors:
+    """The authors of one conversation whose role its format leaves open.
+
+    Attributes:
+        counts: Messages by author.
+        names: Names by author, and of companions that the format knows.
+        known: Messages by companions that the format knows.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    names: dict[str, str] = field(default_factory=dict)
+    known: Counter[str] = field(default_factory=Counter)
+
+    def add(self, said: Said) -> None:
+        """Count a message."""
+        if said.author is not None and said.role is not None:
+            if said.role == "assistant":
+                self.known[said.author] += 1
+                self.names[said.author] = said.author_name or said.author
+        elif said.author is not None:
+            self.counts[said.author] += 1
+            if said.author_name:
+                self.names[said.author] = said.author_name
+
+
+class Roles:
+    """The role of every author of an export.
+
+    An author is known by id or name, in any case of letters. In a conversation of two in which one
+    is named by `Options.me`, the other one is the companion.
+    """
+
+    def __init__(self, options: Options, authors: dict[str, Authors]) -> None:
+        """Decide the roles.
+
+        Args:
+            options: What the user said about them.
+            authors: The authors whose role is open, by conversation.
+
+        Raises:
+            WhoIsWho: The companion of a conversation is not known.
+        """
+        self._companions = {_folded(name) for name in options.companion}
+        self._me = None if options.me is None else _folded(options.me)
+        self._authors = authors
+        self._others: dict[str, str] = {}
+        everybody: Counter[str] = Counter()
+        found = open_question = False
+        for conversation_id, those in authors.items():
+            for author, count in (those.counts + those.known).items():
+                everybody[those.names.get(author, author)] += count
+                found |= self._is(author, those.names.get(author), self._companions)
+            if self._companions:
+                continue
+            others = [
+                author
+                for author in those.counts
+                if not self._is(author, those.names.get(author), {self._me})
+            ]
+            if self._me is not None and len(others) == 1:
+                self._others[conversation_id] = others[0]
+            elif others:
+                open_question = True
+        if open_question or (everybody and self._companions and not found):
+            raise _question(everybody, options)
+
+    def of(self, conversation_id: str, said: Said) -> str:
+        """Return the role of a message whose format leaves it open."""
+        if said.author is not None and (
+            said.author == self._others.get(conversation_id)
+            or self._is(said.author, said.author_name, self._companions)
+        ):
+            return "assistant"
+        return "user"
+
+    @staticmethod
+    def _is(author: str, name: str | None, names: set[str] | set[str | None]) -> bool:
+        return _folded(author) in names or (name is not None and _folded(name) in names)
+
+
+def count_authors(conversations: Iterable[ExportedConversation | Unreadable]) -> dict[str, Authors]:
+    """Return the authors by conversation, after reading everything once."""
+    authors: dict[str, Authors] = {}
+    for conversation in conversations:
+        if isinstance(conversation, Unreadable):
+            continue
+        for said in conversation.messages:
+            authors.setdefault(conversation.conversation_id, Authors()).add(said)
+    return authors
+
+
+def _question(everybody: Counter[str], options: Options) -> WhoIsWho:
+    listed = ", ".join(f"{name} ({count:,})" for name, count in everybody.most_common(_SHOWN))
+    more = f" and {len(everybody) - _SHOWN:,} more" if len(everybody) > _SHOWN else ""
+    begin = "The file does not say who the companion is"
+    if options.companion:
+        begin = f"Nobody in the file is called {' or '.join(options.companion)}"
+    return WhoIsWho(
+        f"{begin}: name the companion with --companion NAME, one of {listed}{more}.",
+        authors=[name for name, _ in everybody.most_common()],
+    )
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.split()).casefold()

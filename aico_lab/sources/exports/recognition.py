@@ -1,0 +1,88 @@
+"""Recognise the format of an export, and describe one that no format knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from aico_lab.errors import SourceUnreadable
+from aico_lab.sources.exports.json_items import shape
+from aico_lab.sources.exports.opened import opened
+from aico_lab.sources.exports.reading import module_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from aico_lab.sources.exports.opened import Member, Opened
+
+_NAMED: Final = 8
+_BINARY: Final = frozenset(bytes(range(9)))
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """The format of an export.
+
+    Attributes:
+        name: The name of the format.
+        why: What shows it, as the end of a sentence.
+    """
+
+    name: str
+    why: str
+
+
+def recognise(path: Path, formats: Mapping[str, str]) -> Recognised:
+    """Return the format of an export.
+
+    Args:
+        path: The file, folder or archive.
+        formats: The module of each format, by its name.
+
+    Raises:
+        SourceMissing: The path does not exist.
+        SourceUnreadable: No format or more than one fits, or the file cannot be read.
+    """
+    with opened(path) as export:
+        if not export.members or not export.size:
+            raise SourceUnreadable(f"{path} is empty; name the file as it was downloaded.")
+        found = [
+            Recognised(name, why)
+            for name, module in formats.items()
+            if (why := module_of(module).recognise(export)) is not None
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            both = " and ".join(f"{one.name} ({one.why})" for one in found)
+            raise SourceUnreadable(f"{path} looks like {both}: choose one with --as.")
+        raise SourceUnreadable(
+            f"{path} has none of the known formats: it is {_described(export)}. "
+            f"Known are {', '.join(formats)}; choose one with --as, or see `aico-lab sources`."
+        )
+
+
+def _described(export: Opened) -> str:
+    """Return what an export looks like, without a word of what was said in it."""
+    if len(export.members) > 1:
+        names = ", ".join(member.name for member in export.members[:_NAMED])
+        more = len(export.members) - _NAMED
+        return f"{len(export.members):,} files ({names}{f' and {more:,} more' if more > 0 else ''})"
+    return _of_member(export.members[0])
+
+
+def _of_member(member: Member) -> str:
+    paths = shape(member)
+    if paths:
+        root = (
+            "a list of objects" if all(path.startswith("item") for path in paths) else "an object"
+        )
+        keys = sorted({path.removeprefix("item.").split(".")[0] for path in paths})
+        return f"JSON, {root} with the keys {', '.join(keys[:_NAMED])}"
+    head = member.head()
+    if not head:
+        return "an empty file"
+    if _BINARY.intersection(head[:1_000]):
+        return "a binary file"
+    return "a text file"

@@ -1,0 +1,283 @@
+"""Turn the conversations of an export into records of messages, channels, users and feedback.
+
+What is the same for all formats stands here: ids, roles, texts, and the times of messages that have
+none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from aico_lab.sources.context import Context, Occurrences
+from aico_lab.sources.exports.people import ASSUMED
+from aico_lab.sources.exports.times import NO_TIMES, Clock, look_like_an_import
+from aico_lab.sources.records import (
+    ChannelRecord,
+    FeedbackRecord,
+    MessageRecord,
+    NotAMessageError,
+    Rejected,
+    UserRecord,
+)
+from aico_lab.sources.rules import MAX_ID, to_metadata, to_record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aico_lab.sources.exports.conversation import ExportedConversation, Options, Said
+    from aico_lab.sources.exports.people import Roles
+
+ESTIMATED: Final = "timestamp_estimated"
+"""The metadata key, with the value true, of a message whose time is estimated."""
+
+TITLE: Final = "conversation_title"
+"""The metadata key of the conversation's title, kept with its first message."""
+
+AUTHOR: Final = "author"
+"""The metadata key of the author's id or name, as the export has it."""
+
+_LOOKED_AT: Final = 1_000
+"""The most messages read ahead, to judge the times of a conversation and to find its person."""
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+class RecordMaker:
+    """Turns conversations into records.
+
+    Attributes:
+        context: The state of `to_record`, which derives nothing here, as all ids are given.
+        channels: The channels of the messages read so far, by id; the caller may clear them.
+        users: The users likewise.
+        feedback: The feedback likewise.
+        zoneless: The number of messages whose time has no zone and was read as UTC.
+        estimated: The number of messages whose time is estimated.
+    """
+
+    def __init__(self, format_name: str, options: Options, roles: Roles) -> None:
+        """Make records of a format.
+
+        Args:
+            format_name: The name of the format, with which every id begins.
+            options: What the user said.
+            roles: The roles of authors, where the format leaves them open.
+        """
+        self._format = format_name
+        self._options = options
+        self._roles = roles
+        self.context = Context(names_users=True)
+        self._start = options.start
+        self.channels: dict[str, ChannelRecord] = {}
+        self.users: dict[str, UserRecord] = {}
+        self.feedback: list[FeedbackRecord] = []
+        self.zoneless = 0
+        self.estimated = 0
+
+    def read(self, conversation: ExportedConversation) -> Iterator[MessageRecord | Rejected]:
+        """Yield the messages of a conversation as records, or why one cannot be stored."""
+        named = conversation.title or conversation.conversation_id
+        where = f"conversation {clean(named)[:60]!r}"
+        messages = iter(conversation.messages)
+        ahead = list(itertools.islice(messages, _LOOKED_AT))
+        if not ahead:
+            return
+        times = [said.time for said in ahead if said.time is not None]
+        first = conversation.started or (times[0] if times else None)
+        paced = not times and first is None
+        if paced and self._start is None:
+            yield Rejected(0, NO_TIMES, where)
+            return
+        if not self._options.trust_times and _are_of_an_import(times):
+            yield Rejected(
+                0,
+                f"its {len(times):,} messages have all the same time, that of an import: find the "
+                "original export, or take the times with --trust-times",
+                where,
+            )
+            return
+        clock = Clock(self._options, self._start if paced else first, paced=paced)
+        writer = _Writer(self, self._format, conversation, self._person(conversation, ahead))
+        for number, said in enumerate(itertools.chain(ahead, messages), 1):
+            try:
+                time, estimated = clock.time(said.time)
+                role = said.role or self._roles.of(conversation.conversation_id, said)
+                yield writer.record(said, role, time, estimated=estimated)
+            except NotAMessageError as refused:
+                yield Rejected(number, str(refused), f"{where}, message {number:,}")
+            except OverflowError:
+                reason = "its time lies outside the years 1 to 9999 in UTC"
+                yield Rejected(number, reason, f"{where}, message {number:,}")
+            except ValueError as missing:
+                yield Rejected(number, str(missing), f"{where}, message {number:,}")
+        if paced:
+            self._start = clock.next
+        self.zoneless += clock.zoneless
+        self.estimated += clock.estimated
+
+    def _person(self, conversation: ExportedConversation, ahead: list[Said]) -> str | None:
+        """Return the id of the person who talks with the companion; None in a group."""
+        if conversation.is_group:
+            return None
+        for said in ahead:
+            role = said.role or self._roles.of(conversation.conversation_id, said)
+            if role == "user" and said.author is not None:
+                return clean(said.author)
+        return self._options.me or ASSUMED
+
+
+def clean(text: str) -> str:
+    """Return text as it is stored: without NUL, half surrogates, CR LF and blanks at its ends."""
+    if "\r" in text:
+        text = text.replace("\r\n", "\n")
+    if "\0" in text:
+        text = text.replace("\0", "")
+    if not text.isascii():
+        text = _SURROGATE.sub("\ufffd", text)
+    return text.strip()
+
+
+def _cleaned_object(metadata: dict[str, object]) -> dict[str, object]:
+    """Return metadata with clean texts, without those that are None."""
+    return {name: _cleaned(value) for name, value in metadata.items() if value is not None}
+
+
+def _cleaned(value: object) -> object:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {clean(name): _cleaned(one) for name, one in value.items()}
+    return [_cleaned(one) for one in value] if isinstance(value, list) else value
+
+
+class _Writer:
+    """Makes the records of one conversation."""
+
+    def __init__(
+        self,
+        reader: RecordMaker,
+        format_name: str,
+        conversation: ExportedConversation,
+        person: str | None,
+    ) -> None:
+        self._reader = reader
+        self._conversation = conversation
+        self._person = person
+        self._occurrences = Occurrences()
+        self._id = _joined(format_name, clean(conversation.conversation_id))
+        self._channel = (
+            self._id
+            if conversation.channel_id is None
+            else _joined(format_name, clean(conversation.channel_id))
+        )
+        self._is_first = True
+
+    def record(self, said: Said, role: str, time: datetime, *, estimated: bool) -> MessageRecord:
+        """Return the record of a message, and note its channel, user and feedback.
+
+        Raises:
+            NotAMessageError: The message cannot be stored.
+        """
+        metadata = _cleaned_object(said.metadata)
+        if estimated:
+            metadata[ESTIMATED] = True
+        if said.author is not None:
+            metadata[AUTHOR] = clean(said.author)
+        if self._is_first and self._conversation.title:
+            metadata[TITLE] = clean(self._conversation.title)
+        self._is_first = False
+        content = clean(said.content)
+        record = to_record(
+            {
+                "message_id": self._message_id(said, role, content, estimated=estimated),
+                "conversation_id": self._id,
+                "channel_id": self._channel,
+                "user_id": self._user(said, role),
+                "role": role,
+                "content": content,
+                "timestamp": f"{time.replace(tzinfo=None).isoformat(timespec='microseconds')}Z",
+                "reply_to": None
+                if said.reply_to is None
+                else _joined(self._id, clean(said.reply_to)),
+                "metadata": metadata or None,
+            },
+            self._reader.context,
+        )
+        self._note(said, record)
+        return record
+
+    def _user(self, said: Said, role: str) -> str | None:
+        if role == "user":
+            return clean(said.author) if said.author is not None else self._person or ASSUMED
+        return self._person if role == "assistant" else None
+
+    def _message_id(self, said: Said, role: str, content: str, *, estimated: bool) -> str:
+        if said.message_id is not None:
+            return _joined(self._id, clean(said.message_id))
+        time = "" if estimated or said.time is None else said.time.isoformat()
+        parts = "\0".join((self._id, time, clean(said.author or ""), role, content))
+        digest = hashlib.sha256(parts.encode())
+        digest.update(b"\0%d" % self._occurrences.next(digest.digest()))
+        return _joined(self._id, f"x-{digest.hexdigest()[:32]}")
+
+    def _note(self, said: Said, record: MessageRecord) -> None:
+        reader, conversation = self._reader, self._conversation
+        known = reader.channels.get(self._channel)
+        if known is None or record.timestamp < known.created_at:
+            name = conversation.channel_name or conversation.title
+            reader.channels[self._channel] = ChannelRecord(
+                self._channel,
+                clean(name) if name else None,
+                "group" if conversation.is_group else "direct",
+                record.timestamp,
+                to_metadata(_cleaned_object(conversation.metadata))
+                if conversation.metadata
+                else None,
+            )
+        if record.user_id is not None:
+            user = reader.users.get(record.user_id)
+            if user is None or record.timestamp < user.created_at:
+                by_user = record.role == "user" and said.author_name
+                name = clean(said.author_name) if by_user and said.author_name else None
+                reader.users[record.user_id] = UserRecord(
+                    record.user_id, name or (user.name if user else None), record.timestamp, None
+                )
+        for rating in said.ratings:
+            time = rating.time
+            if time is not None and time.tzinfo is None:
+                time = time.replace(tzinfo=UTC)
+            stamp = record.timestamp if time is None else _stamp(time)
+            name = clean(rating.name)
+            reader.feedback.append(
+                FeedbackRecord(
+                    _joined(record.message_id, name),
+                    clean(rating.author) if rating.author else self._person,
+                    record.conversation_id,
+                    record.message_id,
+                    "rating",
+                    name,
+                    rating.value,
+                    stamp,
+                    None,
+                )
+            )
+
+
+def _are_of_an_import(times: list[datetime]) -> bool:
+    return look_like_an_import([time.replace(tzinfo=None) for time in times])
+
+
+def _stamp(time: datetime) -> str:
+    return f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+
+
+def _joined(begin: str, end: str) -> str:
+    """Return an id made of two parts, shortened by a hash if it is too long."""
+    joined = f"{begin}:{end}"
+    if len(joined) <= MAX_ID:
+        return joined
+    digest = hashlib.sha256(joined.encode()).hexdigest()[:32]
+    return f"{joined[: MAX_ID - 33]}-{digest}"

@@ -1,0 +1,94 @@
+"""Training files in ShareGPT's form: `{"conversations": [{"from": "human", "value": ...}]}`.
+
+A list of conversations, or one per line. Long ones were cut into pieces with ids of their own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from aico_lab.sources.exports.conversation import MEDIA, ExportedConversation, Said, Unreadable
+from aico_lab.sources.exports.fields import to_objects, to_text
+from aico_lab.sources.exports.training import (
+    SUFFIXES,
+    Names,
+    conversation,
+    documents,
+    has,
+    parts_of,
+    time_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from aico_lab.sources.exports.conversation import Options
+    from aico_lab.sources.exports.opened import Opened
+
+LEAVES_ROLES_OPEN: Final = False
+
+_KEY: Final = "conversations"
+_ROLES: Final = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "system": "system",
+}
+_TOOLS: Final = {
+    "function_call": "tool call",
+    "tool_call": "tool call",
+    "function_response": "tool result",
+    "tool_response": "tool result",
+    "observation": "tool result",
+    "function": "tool result",
+    "tool": "tool result",
+}
+
+
+def recognise(export: Opened) -> str | None:
+    """Return the reason why an export has ShareGPT's form, or None."""
+    for member in export.with_suffix(*SUFFIXES):
+        if has(member, _KEY, "from", "value"):
+            return f"{member.name} has conversations of messages with from and value"
+    return None
+
+
+def conversations(export: Opened, options: Options) -> Generator[ExportedConversation | Unreadable]:
+    """Yield the conversations of an export."""
+    del options
+    names = Names()
+    for found in documents(export, _KEY):
+        if isinstance(found, Unreadable):
+            yield found
+            continue
+        where, item = found
+        if not isinstance(item.get(_KEY), list):
+            yield Unreadable(where, "it has no list of messages")
+        else:
+            skipped: Counter[str] = Counter()
+            said = (_said(message, skipped) for message in to_objects(item[_KEY]))
+            messages = [message for message in said if message is not None]
+            yield conversation(names.of(item, item[_KEY]), item, messages, skipped)
+
+
+def _said(message: dict[str, Any], skipped: Counter[str]) -> Said | None:
+    """Return what was said, or None if a message says nothing; count what was not said."""
+    sender = (to_text(message.get("from")) or to_text(message.get("role"))).casefold()
+    if sender not in _ROLES:
+        skipped[_TOOLS.get(sender, "message of another role")] += 1
+        return None
+    value = message.get("value", message.get("content"))
+    if not isinstance(value, str | list):
+        skipped["message without content"] += 1
+        return None
+    text, media = parts_of(value)
+    return Said(
+        text, time_of(message), role=_ROLES[sender], metadata={MEDIA: media} if media else {}
+    )

@@ -1,0 +1,253 @@
+r"""Telegram Desktop's export in JSON: `result.json` of one chat, or of a whole account.
+
+Telegram Desktop writes this JSON by hand, and not always well: `\x01` for control characters, and
+paths without quotation marks. Both are mended while the file is read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from aico_lab.sources.exports.conversation import (
+    EDITED,
+    MEDIA,
+    REACTIONS,
+    ExportedConversation,
+    Said,
+    Unreadable,
+)
+from aico_lab.sources.exports.fields import to_id, to_text, to_time
+from aico_lab.sources.exports.json_items import shape
+from aico_lab.sources.exports.message_arrays import chats
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from aico_lab.sources.exports.conversation import Options
+    from aico_lab.sources.exports.opened import Member, Opened
+
+LEAVES_ROLES_OPEN: Final = True
+
+_NEEDED: Final = frozenset({"id", "type", "date"})
+_DATES: Final = frozenset({"date", "date_unixtime"})
+_NOT_GROUPS: Final = frozenset({"personal_chat", "bot_chat", "saved_messages"})
+
+_ESCAPE: Final = re.compile(rb"\\(?:x([0-9A-Fa-f]{2})|.)", re.DOTALL)
+_BARE_PATH: Final = re.compile(
+    rb'("document_id":[ \t]*)([^"\s\d\[{][^\r\n]*?)([ \t]*,?[ \t]*)$', re.MULTILINE
+)
+
+_NEVER: Final = 1970
+"""The year in which old exports say that a message was edited which was not."""
+
+_MEDIA_TYPES: Final = {
+    "animation": "animation",
+    "audio_file": "audio",
+    "sticker": "sticker",
+    "video_file": "video",
+    "video_message": "video",
+    "voice_message": "audio",
+}
+_MEDIA_KEYS: Final = {
+    "photo": "image",
+    "file": "file",
+    "poll": "poll",
+    "contact_information": "contact",
+    "location_information": "location",
+    "game_title": "game",
+    "invoice_information": "invoice",
+    "giveaway_information": "giveaway",
+    "todo_list": "list",
+    "dice": "dice",
+}
+"""Keys of messages that carry something, the first one of which says what."""
+
+
+def recognise(export: Opened) -> str | None:
+    """Return the reason why an export is Telegram Desktop's, or None."""
+    member = next((one for one in _members(export) if _is_telegram(one)), None)
+    return None if member is None else f"{member.name} has chats as Telegram Desktop writes them"
+
+
+def conversations(export: Opened, options: Options) -> Generator[ExportedConversation | Unreadable]:
+    """Yield the chats of an export."""
+    for member in _members(export):
+        is_named_so = member.base.casefold() == "result.json" or len(export.members) == 1
+        if not is_named_so and not _is_telegram(member):
+            continue
+        number = 0
+        for chat in chats(member, _NEEDED, _mended):
+            number += 1
+            if isinstance(chat, Unreadable):
+                yield Unreadable(f"{chat.where} of {member.name}", chat.reason)
+                continue
+            keys, items = chat
+            chat_id = to_id(keys.get("id"))
+            if chat_id is None:
+                yield Unreadable(f"chat {number:,} of {member.name}", "it has no id")
+                continue
+            faults: list[Unreadable] = []
+            yield _conversation(chat_id, keys, items, faults, options)
+            where = f"chat {number:,} of {member.name}"
+            yield from (Unreadable(f"{one.where} of {where}", one.reason) for one in faults)
+        if not number:
+            yield Unreadable(member.name, "no chat was found in it")
+
+
+def _members(export: Opened) -> list[Member]:
+    if len(export.members) == 1:
+        return list(export.members)
+    return export.with_suffix(".json")
+
+
+def _is_telegram(member: Member) -> bool:
+    paths = shape(member, _mended)
+    if {"name", "id", "type", "messages"} <= paths:
+        keys = {path.removeprefix("messages.item.") for path in paths if path.startswith("mess")}
+        return keys == {"messages"} or ("type" in keys and not keys.isdisjoint(_DATES))
+    return {"chats.list", "chats.about"} <= paths or {"about", "personal_information"} <= paths
+
+
+def _mended(piece: bytes) -> bytes:
+    """Return JSON without Telegram Desktop's mistakes, from a piece that ends with a line."""
+    if b"\\x" in piece:
+        piece = _ESCAPE.sub(lambda found: b"\\u00" + found[1] if found[1] else found[0], piece)
+    if b'"document_id"' in piece:
+        piece = _BARE_PATH.sub(rb'\1"\2"\3', piece)
+    return piece
+
+
+def _conversation(
+    chat_id: str,
+    keys: dict[str, Any],
+    items: Iterator[dict[str, Any] | Unreadable],
+    faults: list[Unreadable],
+    options: Options,
+) -> ExportedConversation:
+    kind, name = to_text(keys.get("type")), to_text(keys.get("name")) or None
+    companions = frozenset({chat_id, f"user{chat_id}"}) if kind == "bot_chat" else frozenset()
+    skipped: Counter[str] = Counter()
+    return ExportedConversation(
+        chat_id,
+        _messages(items, faults, skipped, _Chat(chat_id, companions, options)),
+        title=name,
+        is_group=kind not in _NOT_GROUPS,
+        skipped=skipped,
+    )
+
+
+def _messages(
+    items: Iterator[dict[str, Any] | Unreadable],
+    faults: list[Unreadable],
+    skipped: Counter[str],
+    chat: _Chat,
+) -> Iterator[Said]:
+    for item in items:
+        if isinstance(item, Unreadable):
+            faults.append(item)
+        elif item.get("type") == "message":
+            yield chat.said(item)
+        else:
+            skipped["unsupported message" if item.get("type") == "unsupported" else "notice"] += 1
+
+
+class _Chat:
+    """Makes the messages of one chat."""
+
+    def __init__(self, chat_id: str, companions: frozenset[str], options: Options) -> None:
+        self._id = chat_id
+        self._companions = companions
+        self._options = options
+
+    def said(self, item: dict[str, Any]) -> Said:
+        """Return a message."""
+        name = to_text(item.get("from")) or None
+        author = to_id(item.get("from_id")) or name
+        role = None
+        if self._companions:
+            role = "assistant" if author in self._companions else "user"
+        return Said(
+            _content(item),
+            _time(item, "date"),
+            role=role,
+            author=author,
+            author_name=name,
+            message_id=to_id(item.get("id")),
+            reply_to=self._reply_to(item),
+            metadata=self._metadata(item),
+        )
+
+    def _reply_to(self, item: dict[str, Any]) -> str | None:
+        """Return the id of the message that is answered, if it is in the same chat."""
+        peer = to_id(item.get("reply_to_peer_id"))
+        is_here = peer is None or peer.lstrip("abcdefghijklmnopqrstuvwxyz") == self._id
+        return to_id(item.get("reply_to_message_id")) if is_here else None
+
+    def _metadata(self, item: dict[str, Any]) -> dict[str, object]:
+        kept: dict[str, object] = {}
+        if media := _media(item):
+            kept[MEDIA] = [media]
+        if reactions := _reactions(item.get("reactions")):
+            kept[REACTIONS] = reactions
+        edited = _time(item, "edited")
+        if edited is not None and edited.year > _NEVER:
+            zone = self._options.zone or UTC
+            edited = edited if edited.tzinfo else edited.replace(tzinfo=zone)
+            kept[EDITED] = edited.isoformat()
+        if "forwarded_from" in item:
+            kept["forwarded_from"] = to_text(item["forwarded_from"]) or "unknown"
+        if bot := to_text(item.get("via_bot")):
+            kept["via_bot"] = bot
+        return kept
+
+
+def _content(item: dict[str, Any]) -> str:
+    """Return what a message says; the text stands in `text`, and again in `text_entities`."""
+    said = _joined(item.get("text")) or _joined(item.get("text_entities"))
+    poll = item.get("poll")
+    question = _joined(poll.get("question")) if isinstance(poll, dict) else ""
+    return "\n".join(filter(None, (said, question)))
+
+
+def _joined(value: object) -> str:
+    """Return a text that is a string, or pieces of which some have a type."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        return to_text(value.get("text"))
+    if not isinstance(value, list):
+        return ""
+    pieces = (one.get("text") if isinstance(one, dict) else one for one in value)
+    return "".join(piece for piece in pieces if isinstance(piece, str))
+
+
+def _media(item: dict[str, Any]) -> dict[str, str] | None:
+    kind = _MEDIA_TYPES.get(to_text(item.get("media_type")))
+    kind = kind or next((kind for key, kind in _MEDIA_KEYS.items() if key in item), None)
+    if kind is None:
+        return None
+    emoji = to_text(item.get("sticker_emoji"))
+    return {"kind": kind, "emoji": emoji} if emoji else {"kind": kind}
+
+
+def _reactions(value: object) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    for one in value if isinstance(value, list) else []:
+        if isinstance(one, dict) and isinstance(one.get("count"), int):
+            emoji = to_text(one.get("emoji")) or to_text(one.get("type")) or "unknown"
+            found.append({"emoji": emoji, "count": one["count"]})
+    return found
+
+
+def _time(item: dict[str, Any], name: str) -> datetime | None:
+    """Return a time: exact since 2022, before that the local time of the exporting computer."""
+    try:
+        seconds = item.get(f"{name}_unixtime")
+        if isinstance(seconds, str | int) and not isinstance(seconds, bool):
+            return datetime.fromtimestamp(int(seconds), UTC)
+    except (ValueError, OverflowError, OSError):
+        pass  # the local time may be sound
+    return to_time(item.get(name))

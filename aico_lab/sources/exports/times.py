@@ -1,0 +1,118 @@
+"""The times of messages: without a zone, missing, or those of an import."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from zoneinfo import ZoneInfo
+
+    from aico_lab.sources.exports.conversation import Options
+
+STEP: Final = timedelta(seconds=60)
+"""The time between two messages of a file without times, unless `Options.step` says another."""
+
+NO_TIMES: Final = (
+    "no message has a time: give the time of the first one with --start TIME, and the seconds "
+    "between two with --step SECONDS"
+)
+
+_AT_ONCE: Final = timedelta(seconds=2)
+_SUSPICIOUS: Final = 6
+
+
+def to_utc(
+    time: datetime, zone: ZoneInfo | None, previous: datetime | None
+) -> tuple[datetime, bool]:
+    """Return a time in UTC, and whether it is a guess.
+
+    When clocks are set back, an hour comes twice. The first one is taken, unless that would be
+    before the previous message and the second one would not. When clocks are set forward, an hour
+    is missing; a time in it is read with the offset before the change.
+
+    Args:
+        time: The time, with a zone, or without one as a local time.
+        zone: The zone of times without one; None is UTC.
+        previous: The time of the previous message in UTC, or None.
+
+    Raises:
+        OverflowError: The time lies outside the years 1 to 9999 in UTC.
+    """
+    if time.tzinfo is not None:
+        return time.astimezone(UTC), False
+    if zone is None:
+        return time.replace(tzinfo=UTC), False
+    early = time.replace(tzinfo=zone, fold=0).astimezone(UTC)
+    late = time.replace(tzinfo=zone, fold=1).astimezone(UTC)
+    if late < early:  # the clocks skipped this time
+        return early, True
+    if previous is not None and early < previous <= late:
+        return late, True
+    return early, False
+
+
+def look_like_an_import(times: Sequence[datetime]) -> bool:
+    """Return whether times are so close together that they are those of an import.
+
+    Programs that import a chat often give every message the time of the import.
+
+    Args:
+        times: The times of a conversation, all with a zone or all without one.
+    """
+    return len(times) >= _SUSPICIOUS and max(times) - min(times) <= _AT_ONCE
+
+
+class Clock:
+    """The times of the messages of one conversation, in order.
+
+    A message without a time has that of the message before it, which further messages in a later
+    export do not change. Before the first message with a time it is the time at which the
+    conversation began, or else that of the first message with one.
+
+    Attributes:
+        last: The time of the last message in UTC, or None.
+        zoneless: The number of messages whose time has no zone and was read as UTC.
+        estimated: The number of messages whose time is estimated.
+    """
+
+    def __init__(self, options: Options, first: datetime | None, *, paced: bool) -> None:
+        """Begin a conversation.
+
+        Args:
+            options: Has the zone of times without one, and the step of paced conversations.
+            first: The time of messages before the first one with a time.
+            paced: Whether no message has a time, so that each is a step after the one before.
+        """
+        self._zone = options.zone
+        self._step = (options.step or STEP) if paced else timedelta()
+        self._first = first
+        self.last: datetime | None = None
+        self.zoneless = 0
+        self.estimated = 0
+
+    @property
+    def next(self) -> datetime | None:
+        """The time at which another paced conversation begins."""
+        return self._first if self.last is None else self.last + self._step
+
+    def time(self, given: datetime | None) -> tuple[datetime, bool]:
+        """Return the time of the next message in UTC, and whether it is estimated.
+
+        Raises:
+            OverflowError: The time lies outside the years 1 to 9999 in UTC.
+            ValueError: There is no time to estimate it from.
+        """
+        if given is not None:
+            self.zoneless += given.tzinfo is None and self._zone is None
+            time, guessed = to_utc(given, self._zone, self.last)
+        elif self.last is not None:
+            time, guessed = self.last + self._step, True
+        elif self._first is not None:
+            time, guessed = to_utc(self._first, self._zone, None)[0], True
+        else:
+            raise ValueError("the message has no time, and no message near it has one")
+        self.last = time
+        self.estimated += guessed
+        return time, guessed

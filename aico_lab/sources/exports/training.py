@@ -1,0 +1,176 @@
+"""What the formats of training files share: their documents, and the ids of conversations.
+
+A file has one conversation per line, or is one list of them. Most have no times and many no ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from aico_lab.sources.context import Occurrences
+from aico_lab.sources.exports.conversation import ExportedConversation, Said, Unreadable
+from aico_lab.sources.exports.epochs import to_any_time
+from aico_lab.sources.exports.fields import to_id, to_object, to_objects, to_text
+from aico_lab.sources.exports.json_items import items, shape
+from aico_lab.sources.files import Lines
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from aico_lab.sources.exports.opened import Member, Opened
+
+SUFFIXES: Final = (".jsonl", ".json", ".ndjson", ".txt")
+
+_LOOKED_AT: Final = 20
+"""Lines at the beginning of a file that are looked at to recognise it."""
+
+_TIMES: Final = ("created_at", "timestamp", "create_time", "time", "date")
+_IDS: Final = ("id", "conversation_id", "uuid")
+_MEDIA: Final = {
+    "image": "image",
+    "image_url": "image",
+    "input_image": "image",
+    "audio": "audio",
+    "input_audio": "audio",
+    "video": "video",
+    "video_url": "video",
+    "file": "file",
+    "input_file": "file",
+}
+
+
+def has(member: Member, key: str, *fields: str) -> bool:
+    """Return whether the objects in the lists under a key have one of some fields.
+
+    Args:
+        member: The file.
+        key: The key of a conversation's list of messages.
+        fields: The keys of a message, of which one must be there.
+    """
+    paths = {path.removeprefix("item.") for path in shape(member)}
+    if any(f"{key}.item.{field}" in paths for field in fields):
+        return True
+    for line in member.head().split(b"\n")[:_LOOKED_AT]:
+        try:
+            found = to_objects(to_object(json.loads(line)).get(key))
+        except (ValueError, RecursionError):
+            continue
+        if any(field in one for one in found for field in fields):
+            return True
+    return False
+
+
+def documents(export: Opened, key: str) -> Iterator[tuple[str, dict[str, Any]] | Unreadable]:
+    """Yield the objects of all files of an export with their places, and each damaged part.
+
+    Args:
+        export: The export.
+        key: The key of a conversation's list of messages.
+    """
+    quoted = f'"{key}"'.encode()
+    for member in export.members if len(export.members) == 1 else export.with_suffix(*SUFFIXES):
+        head = member.head().lstrip()
+        if len(export.members) > 1 and quoted not in head:
+            continue
+        first, _, rest = head.partition(b"\n")
+        if first.startswith(b"["):
+            found = items(member, "item", needs={key})
+        elif quoted in first or rest.startswith(b"{") or b"\n{" in rest or not shape(member):
+            found = _lines(member)
+        else:  # one object over several lines
+            found = items(member, "", needs={key})
+        for number, item in enumerate(found, 1):
+            if isinstance(item, Unreadable):
+                yield Unreadable(f"{item.where} of {member.name}", item.reason)
+            else:
+                yield f"conversation {number:,} of {member.name}", item
+
+
+def _lines(member: Member) -> Iterator[dict[str, Any] | Unreadable]:
+    with member.open() as stream:
+        lines = Lines(stream)  # type: ignore[arg-type]  # it only reads lines
+        for line in lines:
+            where = f"line {lines.number:,}"
+            if line is None:
+                yield Unreadable(where, "it is too long")
+            elif line.strip():
+                try:
+                    value = json.loads(line)
+                except (ValueError, RecursionError):
+                    yield Unreadable(where, "it is not valid JSON")
+                    continue
+                if isinstance(value, dict):
+                    yield value
+                else:
+                    yield Unreadable(where, "it is not an object")
+
+
+class Names:
+    """Names conversations by their id, or else by their content."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, bytes] = {}
+        self._equal = Occurrences()
+
+    def of(self, item: dict[str, Any], messages: object) -> str:
+        """Return the id of a conversation.
+
+        An id that comes again with other messages belongs to another conversation.
+
+        Args:
+            item: The conversation.
+            messages: Its messages as the file has them.
+        """
+        text = json.dumps(messages, sort_keys=True, separators=(",", ":"))
+        digest = hashlib.sha256(text.encode()).digest()[:16]
+        given = next(filter(None, (to_id(item.get(key)) for key in _IDS)), None)
+        if given is None:
+            count = self._equal.next(digest)
+            return f"x-{digest.hex()}" + (f"-{count + 1}" if count else "")
+        if self._known.setdefault(given, digest) != digest:
+            return f"{given}-{digest.hex()[:8]}"
+        return given
+
+
+def conversation(
+    name: str, item: dict[str, Any], messages: list[Said], skipped: Counter[str]
+) -> ExportedConversation:
+    """Return a conversation of a training file."""
+    title = to_text(item.get("title")) or None
+    return ExportedConversation(
+        name,
+        messages,
+        title=title,
+        channel_id="training",
+        channel_name="Training conversations",
+        started=time_of(item),
+        skipped=skipped,
+    )
+
+
+def time_of(fields: dict[str, Any]) -> datetime | None:
+    """Return the time that some writers add to a message or a conversation."""
+    times = (to_any_time(fields.get(key)) for key in _TIMES)
+    return next((time for time in times if time is not None), None)
+
+
+def parts_of(content: object) -> tuple[str, list[dict[str, str]]]:
+    """Return the text and the media of a content, which is a text or a list of parts."""
+    if isinstance(content, dict):
+        content = [content]
+    if not isinstance(content, list):
+        return to_text(content), []
+    texts, media = [], []
+    for part in content:
+        if isinstance(part, str):
+            texts.append(part)
+        elif isinstance(part, dict):
+            kind = to_text(part.get("type"))
+            if kind in _MEDIA:
+                media.append({"kind": _MEDIA[kind]})
+            texts.append(to_text(part.get("text")) or to_text(part.get("refusal")))
+    return "\n".join(filter(None, texts)), media

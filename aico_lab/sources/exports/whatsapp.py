@@ -1,0 +1,261 @@
+"""A chat of WhatsApp, exported on Android or iPhone as text, alone or in a zip.
+
+The text has no ids, and is in the language and the form of dates of the phone. It is read twice:
+the first time for the form of its dates and for who takes part.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from aico_lab.sources.exports.conversation import MEDIA, ExportedConversation, Said, Unreadable
+from aico_lab.sources.exports.names import without_date
+from aico_lab.sources.exports.whatsapp_dates import MARKS, Form, head, time_of
+from aico_lab.sources.exports.whatsapp_text import is_of_a_notice, text_of
+from aico_lab.sources.exports.whatsapp_words import ENCRYPTED, NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from aico_lab.sources.exports.conversation import Options
+    from aico_lab.sources.exports.opened import Member, Opened
+    from aico_lab.sources.exports.whatsapp_dates import Head, Order
+
+LEAVES_ROLES_OPEN: Final = True
+
+_LONGEST_LINE: Final = 4_000_001
+"""Bytes of a line beyond which its message is too long anyway."""
+
+_LONGEST: Final = 1_000_001
+"""Characters of a message that are kept, more than are allowed, so that it is refused."""
+
+_NEAR_BEGINNING: Final = 30
+"""Lines of a file of which one must begin a message, so that the file is a chat."""
+
+_MOST: Final = 10_000
+"""Authors that are counted."""
+
+_SHOWN: Final = 8
+"""Authors in the name of a chat that has no other name."""
+
+_UNDECIDED: Final = (
+    "its dates may have the day or the month first, as no number in them is above 12: say which "
+    "with --day-first or --month-first"
+)
+
+_AUTHOR: Final = re.compile(r"([^\n]{1,150}?):(?: |$)")
+_MARKED_AUTHOR: Final = re.compile("([^\n]{1,150}?): \u200e")
+_BLANKS_AND_MARKS: Final = re.compile(f"[\\s{MARKS}]+")
+_UNNAMED: Final = re.compile(r"_?chat[ _-]*(?:\(?\d*\)?)", re.IGNORECASE)
+
+
+def recognise(export: Opened) -> str | None:
+    """Return the reason why an export is a WhatsApp chat, or None."""
+    member = next((one for one in _members(export) if _is_bracketed(one) is not None), None)
+    if member is None:
+        return None
+    return f"{member.name} has lines that begin with date and time as in a WhatsApp chat"
+
+
+def conversations(export: Opened, options: Options) -> Generator[ExportedConversation | Unreadable]:
+    """Yield the chats of an export, mostly one."""
+    for member in _members(export):
+        bracketed = _is_bracketed(member)
+        if bracketed is None:
+            if len(export.members) == 1:
+                yield Unreadable(member.name, "no line begins with a date, a time and an author")
+            continue
+        chat = _survey(member, bracketed=bracketed)
+        order = chat.form.order(day_first=options.day_first)
+        reason = _reason(chat.form)
+        if order is None or reason is not None:
+            yield Unreadable(member.name, reason or _UNDECIDED)
+            continue
+        faults: list[Unreadable] = []
+        skipped: Counter[str] = Counter()
+        name = _name(export, member) or _author(
+            chat.name or ", ".join(sorted(chat.authors)[:_SHOWN])
+        )
+        yield ExportedConversation(
+            name,
+            _messages(member, chat, order, skipped, faults),
+            title=name,
+            is_group=len(chat.authors) > 2,  # noqa: PLR2004 two people are no group
+            skipped=skipped,
+        )
+        yield from faults
+
+
+@dataclass(slots=True)
+class _Chat:
+    """What is known of a chat after reading it once.
+
+    Attributes:
+        bracketed: Whether dates stand in brackets.
+        form: The form of dates and times.
+        name: The name of the chat as its first notice has it.
+        authors: Who said something.
+    """
+
+    bracketed: bool
+    form: Form = field(default_factory=Form)
+    name: str | None = None
+    authors: set[str] = field(default_factory=set)
+
+    def split(self, one: Head, *, is_first: bool) -> tuple[str | None, str]:
+        """Return the author and the text of a message; no author if it is a notice."""
+        rest = one.rest
+        if self.name is not None and ":" in self.name and rest.startswith(f"{self.name}: "):
+            return _author(self.name), rest[len(self.name) + 2 :]
+        found = _AUTHOR.match(rest)
+        if found is None or is_of_a_notice(found[1]):
+            return None, rest
+        text = rest[found.end() :]
+        if is_first and self.bracketed and ENCRYPTED.search(text):
+            return None, rest
+        return _author(found[1]), text
+
+
+def _reason(form: Form) -> str | None:
+    """Return why the dates and times of a chat cannot be read in any order, or None."""
+    if (contradiction := form.contradiction()) is not None:
+        return contradiction
+    if form.unknown_halves():
+        return "its times have 12 hours, and unknown words for before and after noon"
+    return None
+
+
+def _members(export: Opened) -> list[Member]:
+    if len(export.members) == 1:
+        return list(export.members)
+    return export.with_suffix(".txt")
+
+
+def _is_bracketed(member: Member) -> bool | None:
+    """Return whether a chat has its dates in brackets; None if it is no chat."""
+    lines = member.head().decode("utf-8", errors="replace").split("\n")
+    counts = {
+        bracketed: [number for number, line in enumerate(lines) if head(line, bracketed=bracketed)]
+        for bracketed in (False, True)
+    }
+    if not any(found and found[0] < _NEAR_BEGINNING for found in counts.values()):
+        return None
+    return len(counts[True]) > len(counts[False])
+
+
+def _lines(member: Member) -> Iterator[tuple[int, str]]:
+    """Yield the numbers and texts of lines; only LF ends a line, as texts have other separators."""
+    number = 0
+    with member.open() as stream:
+        while data := stream.readline(_LONGEST_LINE):
+            number += 1
+            rest = data
+            while len(rest) == _LONGEST_LINE and not rest.endswith(b"\n"):
+                rest = stream.readline(_LONGEST_LINE)
+            text = data.decode("utf-8", errors="replace").rstrip("\r\n")
+            yield number, text.removeprefix("\ufeff") if number == 1 else text
+
+
+def _survey(member: Member, *, bracketed: bool) -> _Chat:
+    """Return what the beginnings of all messages show."""
+    chat = _Chat(bracketed)
+    is_first = True
+    for number, line in _lines(member):
+        one = head(line, bracketed=bracketed)
+        if one is None:
+            continue
+        chat.form.add(number, one)
+        marked = _MARKED_AUTHOR.match(one.rest) if is_first else None
+        if marked is not None and text_of(one.rest[marked.end() - 1 :]).reason == "notice":
+            chat.name = marked[1]
+        author, text = chat.split(one, is_first=is_first)
+        is_first = False
+        is_new = author not in chat.authors and len(chat.authors) < _MOST
+        if author is not None and is_new and text_of(text).reason is None:
+            chat.authors.add(author)
+    return chat
+
+
+def _messages(
+    member: Member, chat: _Chat, order: Order, skipped: Counter[str], faults: list[Unreadable]
+) -> Iterator[Said]:
+    message: _Message | None = None
+    is_first = True
+    for number, line in _lines(member):
+        one = head(line, bracketed=chat.bracketed)
+        if one is None:
+            if message is not None:
+                message.add(line)
+            elif line.strip() and not faults:
+                faults.append(Unreadable(f"line {number:,}", "it stands before the first message"))
+            continue
+        if message is not None and (said := message.said(order, skipped)) is not None:
+            yield said
+        message = _Message(one, *chat.split(one, is_first=is_first))
+        is_first = False
+    if message is not None and (said := message.said(order, skipped)) is not None:
+        yield said
+
+
+class _Message:
+    """A message whose lines are being read."""
+
+    def __init__(self, one: Head, author: str | None, text: str) -> None:
+        self._head = one
+        self._author = author
+        self._lines = [text]
+        self._characters = len(text)
+
+    def add(self, line: str) -> None:
+        """Add a line of the message."""
+        if self._characters < _LONGEST:
+            self._lines.append(line)
+            self._characters += len(line) + 1
+
+    def said(self, order: Order, skipped: Counter[str]) -> Said | None:
+        """Return the message, or None, counted by its reason, if nobody said it."""
+        text = text_of("\n".join(self._lines))
+        reason = "notice" if self._author is None else text.reason
+        if reason is not None:
+            skipped[reason] += 1
+            return None
+        kept: dict[str, object] = {}
+        if text.media:
+            kept[MEDIA] = text.media
+        if text.is_edited:
+            kept["edited"] = True
+        return Said(text.content, time_of(self._head, order), author=self._author, metadata=kept)
+
+
+@lru_cache(maxsize=4_096)
+def _author(name: str) -> str:
+    """Return a name without marks of direction, and with simple blanks."""
+    return _BLANKS_AND_MARKS.sub(" ", name).strip()
+
+
+def _name(export: Opened, member: Member) -> str | None:
+    """Return the name of the chat that names of files and folders tell, without a counter.
+
+    The file of an iPhone is always `_chat.txt`, in a zip or folder that is called as the chat.
+    """
+    if not _UNNAMED.fullmatch(member.stem):
+        return _without_template(member.stem)
+    folder = member.name.rpartition("/")[0].rpartition("/")[2]
+    path = export.path.absolute()
+    own = path.name if path.is_dir() else path.stem
+    for name in (folder, own, path.parent.name):
+        named = _without_template(name)
+        if name and named != _author(without_date(name)):
+            return named
+    return None
+
+
+def _without_template(name: str) -> str:
+    """Return the chat's name from that of a file such as 'WhatsApp Chat with X (1)'."""
+    name = _author(without_date(name))
+    found = NAME.fullmatch(name)
+    return name if found is None else next(filter(None, found.groups()))

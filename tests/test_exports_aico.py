@@ -1,0 +1,197 @@
+"""AICO's folder: two memories with the same messages, feedback, and damage."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import sys
+import zipfile
+from datetime import datetime, timedelta
+
+import chromadb
+import pytest
+
+from aico_lab.sources import recognise
+from tests.exported import read
+
+START = datetime(2026, 3, 1, 10)  # noqa: DTZ001 - as AICO writes it
+
+
+def talk(conversation="c1", count=4, user="u1", start=START):
+    """Return the messages of a conversation as working memory has them."""
+    return [
+        {
+            "message_id": f"{conversation}-m{number}",
+            "user_id": user,
+            "conversation_id": conversation,
+            "content": f"{conversation} {number}",
+            "role": "assistant" if number % 2 else "user",
+            "timestamp": (start + timedelta(seconds=10 * number)).isoformat(),
+            "message_type": "assistant_response" if number % 2 else "user_input",
+        }
+        for number in range(count)
+    ]
+
+
+def write_working(folder, *messages):
+    lmdb = pytest.importorskip("lmdb")
+    (folder / "memory").mkdir(parents=True, exist_ok=True)
+    with lmdb.open(str(folder / "memory" / "working"), max_dbs=4) as opened:
+        database = opened.open_db(b"session_memory")
+        with opened.begin(db=database, write=True) as transaction:
+            for one in messages:
+                key = one.get("key") or f"{one['conversation_id']}:{one['timestamp']}Z"
+                transaction.put(key.encode(), json.dumps(one).encode())
+
+
+def write_segments(folder, *messages, later=0.4):
+    """Write long-term memory with Chroma itself, in a process of its own files."""
+    client = chromadb.PersistentClient(str(folder / "memory" / "semantic"))
+    collection = client.get_or_create_collection("conversation_segments")
+    for one in messages:
+        stored = datetime.fromisoformat(one["timestamp"]) + timedelta(seconds=later)
+        kept = {key: one[key] for key in ("user_id", "conversation_id", "role")}
+        collection.add(
+            ids=[f"segment-{one['message_id']}"],
+            documents=[one["content"]],
+            embeddings=[[0.0, 1.0]],
+            metadatas=[kept | {"timestamp": stored.isoformat()}],
+        )
+    client.close()
+
+
+def write_feedback(folder, table, columns, *rows):
+    connection = sqlite3.connect(folder / "aico.db")
+    connection.execute(f"CREATE TABLE {table} ({', '.join(columns)})")
+    marks = ", ".join("?" * len(columns))
+    connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+    connection.commit()
+    connection.close()
+
+
+def test_a_message_in_both_memories_is_stored_once(tmp_path):
+    """Long-term memory lacks one message, and working memory has forgotten the first two."""
+    messages = talk(count=6)
+    write_segments(tmp_path, *messages[:5])
+    write_working(tmp_path, *messages[2:])
+    assert recognise(tmp_path).name == "aico"
+    got = read("aico", tmp_path)
+    assert got.contents == [f"c1 {number}" for number in range(6)]
+    assert got.roles == ["user", "assistant"] * 3
+    assert got.messages[2].message_id == "aico:c1:segment-c1-m2"
+    assert got.messages[5].message_id == "aico:c1:c1-m5"
+    assert {one.user_id for one in got.messages} == {"u1"}
+    assert got.times[0] == "2026-03-01T10:00:00.400000Z"
+    assert not got.rejected
+
+
+def test_what_working_memory_forgets_is_no_new_message(tmp_path):
+    messages = talk()
+    write_segments(tmp_path, *messages)
+    write_working(tmp_path, *messages)
+    before = read("aico", tmp_path).messages
+    shutil.rmtree(tmp_path / "memory" / "working")
+    assert read("aico", tmp_path).messages == before
+
+
+def test_the_same_words_said_twice_are_two_messages(tmp_path):
+    messages = [one | {"content": "Yes", "role": "user"} for one in talk()]
+    write_segments(tmp_path, *messages)
+    write_working(tmp_path, *messages)
+    assert read("aico", tmp_path).contents == ["Yes"] * 4
+
+
+def test_nothing_is_written_into_the_folder(tmp_path):
+    write_segments(tmp_path, *talk())
+    write_working(tmp_path, *talk())
+    files = [path for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+    before = [path.read_bytes() for path in files]
+    read("aico", tmp_path)
+    assert [path for path in sorted(tmp_path.rglob("*")) if path.is_file()] == files
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_a_single_store_and_an_archive_are_read(tmp_path):
+    write_segments(tmp_path / "a", *talk())
+    store = tmp_path / "a" / "memory" / "semantic" / "chroma.sqlite3"
+    packed = tmp_path / "aico.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.write(store, "data/chroma.sqlite3")
+    assert recognise(store).name == recognise(packed).name == "aico"
+    assert read("aico", store).messages == read("aico", packed).messages != []
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_feedback_finds_its_message_by_the_id_of_working_memory(tmp_path, both):
+    messages = talk()
+    write_working(tmp_path, *messages)
+    if both:
+        write_segments(tmp_path, *messages)
+    write_feedback(
+        tmp_path,
+        "feedback_events",
+        ["id", "user_uuid", "conversation_id", "message_id", "event_type", "event_category",
+         "payload", "timestamp INTEGER"],
+        ("f1", "u1", "c1", "c1-m1", "explicit", "helpful", '{"reward": 1}', 1772360000),
+        ("f2", "u1", "c1", "gone", "explicit", "helpful", "{broken", 1772360000),
+        ("f3", "u1", "c1", None, "ambient", None, None, 1772360000),
+    )  # fmt: skip
+    write_feedback(
+        tmp_path,
+        "ams_behavioral_feedback",
+        ["feedback_id", "user_id", "message_id", "reward INTEGER", "timestamp TEXT"],
+        ("g1", "u1", "c1-m3", -1, "2026-03-01T10:05:00"),
+    )
+    got = read("aico", tmp_path)
+    feedback = [one for batch in got.batches for one in batch.feedback]
+    answers = [got.messages[1].message_id, got.messages[3].message_id]
+    assert [one.message_id for one in feedback] == answers
+    assert [one[5:7] for one in feedback] == [("helpful", 1.0), ("thumbs_down", -1.0)]
+    assert got.skipped == {"feedback on a forgotten message": 1}
+
+
+def test_an_encrypted_database_leaves_the_messages(tmp_path):
+    write_segments(tmp_path, *talk())
+    (tmp_path / "aico.db").write_bytes(b"\x17" * 8192)
+    got = read("aico", tmp_path)
+    assert len(got.messages) == 4
+    assert ["AICO_LAB_SOURCE_KEY" in one.reason for one in got.rejected] == [True]
+
+
+def test_without_lmdb_long_term_memory_is_read(tmp_path, monkeypatch):
+    write_segments(tmp_path, *talk())
+    write_working(tmp_path, *talk())
+    monkeypatch.setitem(sys.modules, "lmdb", None)
+    got = read("aico", tmp_path)
+    assert len(got.messages) == 4
+    assert ["aico-lab[aico]" in one.reason for one in got.rejected] == [True]
+
+
+@pytest.mark.parametrize("damage", ["cut", "pages"])
+def test_a_damaged_working_memory_leaves_long_term_memory(tmp_path, damage):
+    """LMDB itself would end the process."""
+    write_segments(tmp_path, *talk())
+    write_working(tmp_path, *talk(), *talk("c2", 400))
+    file = tmp_path / "memory" / "working" / "data.mdb"
+    data = file.read_bytes()
+    cut = data[: len(data) // 3]
+    file.write_bytes(cut if damage == "cut" else cut[:8192] + b"\xff" * (len(data) - 8192))
+    got = read("aico", tmp_path)
+    assert [text for text in got.contents if text.startswith("c1")] == [f"c1 {n}" for n in range(4)]
+    assert len(got.rejected) <= 1
+
+
+def test_values_of_any_type_are_read(tmp_path):
+    bad = [("content", 7), ("role", None), ("timestamp", None), ("user_id", []), ("role", {})]
+    write_working(
+        tmp_path,
+        *(
+            one | {name: value, "key": f"c1:{one['timestamp']}Z"}
+            for one, (name, value) in zip(talk(count=5), bad, strict=True)
+        ),
+        {"key": "c1:2026-03-01T11:00:00Z", "role": "critic"},
+    )
+    got = read("aico", tmp_path)
+    assert got.skipped == {"message of another role": 1}
+    assert got.contents == ["", "c1 1", "c1 2", "c1 3", "c1 4"]
