@@ -81,9 +81,7 @@ def in_thread(run: Callable[[], object]) -> object:
 
 
 def counts(connection: libsql.Connection) -> dict[str, tuple[int, str | None]]:
-    rows = connection.fetch_all(
-        "SELECT channel_id, message_count, last_active FROM conversation_channels"
-    )
+    rows = connection.fetch_all("SELECT channel_id, message_count, last_active FROM channels")
     return {channel: (count, last) for channel, count, last in rows}
 
 

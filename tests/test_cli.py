@@ -458,12 +458,8 @@ def test_an_interrupted_import_is_completed_by_the_next(aico_lab, home, tmp_path
         (count,) = lab.primary.fetch_one("SELECT count(*) FROM messages")
         assert 0 < count < 30_000
         assert count % 10_000 == 0
-        assert lab.primary.fetch_one("SELECT sum(message_count) FROM conversation_channels") == (
-            count,
-        )
+        assert lab.primary.fetch_one("SELECT sum(message_count) FROM channels") == (count,)
     result = json.loads(aico_lab("import", "jsonl", str(file), "--json").stdout)
     assert (result["added"], result["known"]) == (30_000 - count, count)
     with Lab.open(home) as lab:
-        assert lab.primary.fetch_one("SELECT sum(message_count) FROM conversation_channels") == (
-            30_000,
-        )
+        assert lab.primary.fetch_one("SELECT sum(message_count) FROM channels") == (30_000,)

@@ -141,6 +141,7 @@ async def test_subscribers_are_told_of_any_key(tmp_path):
 
 
 def write_former_triggers(lab, expression):
+    CORE.rollback("conversations", 2, lab.primary)
     CORE.rollback("system", 1, lab.primary)
     for table, keys in feed.tracked_tables(lab.primary).items():
         for name, sql in feed.triggers(table, keys, expression).items():

@@ -167,7 +167,7 @@ async def test_a_channel_counts_its_messages_exactly_whoever_saves_at_once(libsq
         "SELECT channel_id, kind, message_count, last_active, "
         "(SELECT count(*) FROM messages m WHERE m.channel_id = c.channel_id), "
         "(SELECT max(timestamp) FROM messages m WHERE m.channel_id = c.channel_id) "
-        "FROM conversation_channels c ORDER BY channel_id"
+        "FROM channels c ORDER BY channel_id"
     )
     assert [row[:3] for row in rows] == [("k0", "direct", 20), ("k1", "direct", 20)]
     assert all(row[2] == row[4] and row[3] == row[5] for row in rows)
@@ -179,7 +179,7 @@ async def test_refused_turns_are_not_counted(libsql):
     await libsql.conversations.save(turn(1))
     with pytest.raises(DuplicateId):
         await libsql.conversations.save(turn(20, id="m"))
-    assert await libsql.outside("SELECT message_count, last_active FROM conversation_channels") == [
+    assert await libsql.outside("SELECT message_count, last_active FROM channels") == [
         (2, "2024-03-01T12:00:09.000000Z")
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.errors import InvalidValue, MigrationFailed, SchemaTampered, SchemaTooNew
 from aico_lab.schema import feed
 from aico_lab.schema.core import CORE
+from aico_lab.schema.drift import Drift
 from aico_lab.schema.registry import SchemaRegistry, SchemaVersion
 from tests.effort import examples
 
@@ -161,6 +163,36 @@ def test_the_feed_names_every_change_in_order(connection):
         ("delete", '["x",2]'), ("update", '["x",3]'), ("delete", '["x",1]'), ("delete", '["x",3]'),
     ]  # fmt: skip
     assert feed.tracked_tables(connection) == {"one": ("k",), "t": ("a", "b")}
+
+
+def test_an_update_of_computed_columns_alone_is_not_in_the_feed(connection):
+    """Columns that a later version adds are in it, and after a rollback the computed ones."""
+    later = [
+        SchemaVersion(
+            number, f"v{number}", "", [f"ALTER TABLE t ADD COLUMN {column} TEXT"],
+            [f"ALTER TABLE t DROP COLUMN {column}"], computed=computed,
+        )
+        for number, column, computed in [(2, "d", {"t": ("c",)}), (3, "e", {})]
+    ]  # fmt: skip
+    all_three = registry(TRACKED, *later)
+    all_three.apply_core_schemas(connection)
+    assert all_three.drift(connection) == Drift()
+    connection.execute("INSERT INTO t (a, b) VALUES ('x', 1)")
+    connection.execute("UPDATE t SET c = 'no'")
+    connection.execute("UPDATE t SET e = 'logged'")
+    connection.execute("UPDATE t SET c = 'with', d = 'another'")
+    assert [op for op, _ in log(connection)] == ["insert", "update", "update"]
+    all_three.rollback("s", 1, connection)
+    connection.execute("UPDATE t SET c = 'not computed'")
+    assert [op for op, _ in log(connection)][3:] == ["update"]
+    assert all_three.drift(connection) == Drift()
+
+
+def test_a_computed_column_must_exist(connection):
+    """And so must its table."""
+    wrong = registry(replace(TRACKED, computed={"t": ("z",)}))
+    with pytest.raises(MigrationFailed, match="cannot follow t by a, b, z"):
+        wrong.apply_core_schemas(connection)
 
 
 def test_rows_and_feed_commit_together(connection):

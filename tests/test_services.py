@@ -339,7 +339,7 @@ async def test_the_document_s_repository_runs_as_printed(tmp_path):
     assert (saved.message, saved.is_ai_response) == ("hi", True)
     assert saved.timestamp == answer.timestamp
     assert saved.channel_id == turn.channel_id
-    (channel,) = await world.dal.fetch_all("SELECT message_count FROM conversation_channels")
+    (channel,) = await world.dal.fetch_all("SELECT message_count FROM channels")
     assert channel["message_count"] == 2
     await world.dal.execute(
         "INSERT INTO conversations (timestamp, content, sentiment) VALUES (?, ?, ?)",

@@ -157,7 +157,7 @@ async def test_a_refused_row_can_be_survived(world):
     found = await world.conversations.get_by_user("ada")
     assert [turn.message for turn in found] == ["third", "first"]
     if isinstance(world, LibSQLWorld):
-        assert await world.outside("SELECT message_count FROM conversation_channels") == [(2,)]
+        assert await world.outside("SELECT message_count FROM channels") == [(2,)]
 
 
 async def test_an_inner_one_is_undone_with_the_outer_one(world):

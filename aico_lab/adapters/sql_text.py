@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import string
 from typing import TYPE_CHECKING, Final
@@ -68,3 +69,15 @@ def named(token: str) -> str:
         if token.startswith(mark):
             return folded(token[1:-1].replace(mark * 2, mark))
     return folded(token.strip("[]"))
+
+
+def updated_columns(definition: str) -> set[str]:
+    """Return the folded columns in a trigger's UPDATE OF, whose names SQLite does not check."""
+    words = list(tokens(definition))
+    for at, pair in enumerate(itertools.pairwise(words)):
+        if pair == ("update", "of"):
+            names = itertools.takewhile(lambda word: word != "on", words[at + 2 :])
+            return {named(name) for name in names if name != ","}
+        if pair[0] in ("begin", "when"):
+            break
+    return set()

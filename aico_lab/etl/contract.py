@@ -112,12 +112,15 @@ class Contract:
         columns: The columns, in order.
         key: The names of the columns that identify a row.
         rowid: The column that is SQLite's row id; None if there is none or it is not known.
+        computed: Further columns of the primary database's table, which follow from other tables
+            and are left out of the warehouse.
     """
 
     table: str
     columns: tuple[ColumnContract, ...]
     key: tuple[str, ...]
     rowid: str | None = None
+    computed: tuple[str, ...] = ()
 
     @property
     def key_kinds(self) -> tuple[Kind, ...]:
@@ -145,13 +148,16 @@ class Contract:
         return [(column.name, column.duckdb_type) for column in self.columns]
 
 
-def read_contract(connection: Connection, table: str, key: tuple[str, ...]) -> Contract:
+def read_contract(
+    connection: Connection, table: str, key: tuple[str, ...], computed: tuple[str, ...] = ()
+) -> Contract:
     """Read the contract of a table from its declared column types.
 
     Args:
         connection: The primary database.
         table: The name of the table.
         key: The columns that identify a row.
+        computed: Columns to leave out.
 
     Raises:
         SchemaTampered: The table, or a column of its key, does not exist.
@@ -161,6 +167,7 @@ def read_contract(connection: Connection, table: str, key: tuple[str, ...]) -> C
         for name, declared in connection.fetch_all(
             "SELECT name, type FROM pragma_table_xinfo(?) WHERE hidden <> 1 ORDER BY cid", [table]
         )
+        if name not in computed
     )
     gone = set(key).difference(column.name for column in columns)
     if gone:
@@ -168,7 +175,7 @@ def read_contract(connection: Connection, table: str, key: tuple[str, ...]) -> C
             f"{connection.path.name} no longer has {table}.{min(gone)}, by which the change feed "
             "names rows: restore the database from a backup."
         )
-    return Contract(table, columns, key, rowid_column(connection, table))
+    return Contract(table, columns, key, rowid_column(connection, table), computed)
 
 
 def rowid_column(connection: Connection, table: str) -> str | None:

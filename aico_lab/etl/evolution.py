@@ -40,10 +40,6 @@ _KINDS: Final[Mapping[str, Kind]] = {
 _DECIMAL: Final = re.compile(r"DECIMAL\((\d+),(\d+)\)")
 
 
-_COMPUTED: Final = {"channels": frozenset({"last_active", "message_count"})}
-"""Columns of earlier versions whose values follow from other tables: losing them loses nothing."""
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How a sync treats each table.
@@ -161,8 +157,8 @@ def _given_up(contract: Contract, found: Types, is_empty: Callable[[str, str], b
 
 def _losses(contract: Contract, found: Types, *, same_rules: bool) -> list[str]:
     now = dict(contract.duckdb_types)
-    computed = _COMPUTED.get(contract.table, frozenset()).difference(now)
-    found = [(name, type_) for name, type_ in found if name not in computed]
+    # Computed columns follow from other tables, so that losing their values loses nothing.
+    found = [(name, type_) for name, type_ in found if name not in contract.computed]
     free = {column.name for column in contract.columns if column.loose or not same_rules}
     return [
         f"the column {contract.table}.{name}" if name not in now

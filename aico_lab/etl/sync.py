@@ -223,7 +223,9 @@ def _state(cursor: feed.Cursor, contracts: Sequence[Contract]) -> str:
 
 def _contracts(primary: Connection) -> list[Contract]:
     return [
-        evolution.with_needed(read_contract(primary, table, key))
+        evolution.with_needed(
+            read_contract(primary, table, key, feed.computed_columns(primary, table))
+        )
         for table, key in feed.tracked_tables(primary).items()
     ]
 

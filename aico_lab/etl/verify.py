@@ -160,7 +160,8 @@ def verify(
         for number, (table, key) in enumerate(tracked.items()):
             if progress:
                 progress(table, number, len(tracked))
-            contract, _ = settle(primary, with_needed(read_contract(primary, table, key)))
+            contract = read_contract(primary, table, key, feed.computed_columns(primary, table))
+            contract, _ = settle(primary, with_needed(contract))
             pending = changed_keys(primary, contract, since=cursor.seq, until=target.seq)
             proofs[table] = _Comparison(primary, warehouse, contract, pending).prove()
         if progress:
@@ -198,9 +199,11 @@ class _Comparison:
         self._pending = pl.DataFrame(pending)
         self._waiting = set(self._pending["row_key"])
         self._common = [name for name, type_ in contract.duckdb_types if found.get(name) == type_]
+        # The next sync removes columns that are computed since the last one.
+        needed = found.keys() - {*contract.computed}
         self._alike = self._common == [name for name, _ in contract.duckdb_types] and len(
             self._common
-        ) == len(found)
+        ) == len(needed)
         self._misfits: set[tuple[str, str]] = set()
 
     def prove(self) -> TableProof:

@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from aico_lab.adapters.sql_text import normalised
+from aico_lab.adapters.sql_text import folded, normalised, quoted, updated_columns
 from aico_lab.errors import DatabaseLocked
 from aico_lab.schema import feed_keys
 
@@ -75,7 +75,9 @@ class Cursor:
     anchor: str
 
 
-def track(connection: Connection, table: str, key_columns: Sequence[str]) -> None:
+def track(
+    connection: Connection, table: str, key_columns: Sequence[str], computed: Sequence[str] = ()
+) -> None:
     """Create the triggers that log every change of a table, unless they exist.
 
     Existing rows of the table are logged as inserted. A table that was in the feed but has lost its
@@ -85,11 +87,15 @@ def track(connection: Connection, table: str, key_columns: Sequence[str]) -> Non
         connection: Inside the transaction that created the table.
         table: The name of the table.
         key_columns: The columns that identify a row.
+        computed: Columns that triggers compute from other tables; an update of these alone is not
+            logged.
     """
     known = tracked_tables(connection).get(table)
     if known == tuple(key_columns) and _has_triggers(connection, table):
+        if _update_of(connection, table) != {*map(folded, _logged(connection, table, computed))}:
+            _write_triggers(connection, table, key_columns, computed)
         return
-    _write_triggers(connection, table, key_columns)
+    _write_triggers(connection, table, key_columns, computed)
     connection.execute(
         "INSERT INTO feed_tables VALUES (?, ?) ON CONFLICT (table_name) "
         "DO UPDATE SET key_columns = excluded.key_columns",
@@ -116,7 +122,7 @@ def renew(connection: Connection) -> None:
     tables = {renewed.table for renewed in found}
     tracked = tracked_tables(connection) if tables else {}
     for table in sorted(tables):
-        _write_triggers(connection, table, tracked[table])
+        _write_triggers(connection, table, tracked[table], computed_columns(connection, table))
         if len(tracked[table]) == 1:
             _encode_former_keys(connection, table, *tracked[table])
 
@@ -157,9 +163,10 @@ def former_triggers(connection: Connection) -> dict[str, Renewed]:
     found: dict[str, Renewed] = {}
     if connection.fetch_one("SELECT 1 FROM sqlite_master WHERE name = 'feed_tables'"):
         for table, key_columns in tracked_tables(connection).items():
-            current = triggers(table, key_columns)
+            logged = _logged(connection, table, computed_columns(connection, table))
+            current = triggers(table, key_columns, logged=logged)
             for expression in feed_keys.FORMER:
-                for name, sql in triggers(table, key_columns, expression).items():
+                for name, sql in triggers(table, key_columns, expression, logged=logged).items():
                     for clock in (CLOCK, FORMER_CLOCK):
                         former = normalised(sql.replace(CLOCK, clock))
                         renewed = Renewed(table, normalised(current[name]))
@@ -168,8 +175,38 @@ def former_triggers(connection: Connection) -> dict[str, Renewed]:
     return found
 
 
-def _write_triggers(connection: Connection, table: str, key_columns: Sequence[str]) -> None:
-    for name, sql in triggers(table, key_columns).items():
+def computed_columns(connection: Connection, table: str) -> tuple[str, ...]:
+    """Return the columns of a tracked table that its trigger for updates leaves out."""
+    logged = _update_of(connection, table)
+    columns = _columns(connection, table) if logged else ()
+    return tuple(name for name in columns if folded(name) not in logged)
+
+
+def _update_of(connection: Connection, table: str) -> set[str]:
+    """Return the folded columns that the trigger for updates names."""
+    found = connection.fetch_one(
+        "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = ?",
+        [f"feed_{table}_update"],
+    )
+    return updated_columns(found[0]) if found else set()
+
+
+def _logged(connection: Connection, table: str, computed: Container[str]) -> list[str]:
+    """Return the columns to be named by the trigger for updates; none if it logs every update."""
+    columns = _columns(connection, table) if computed else ()
+    return [name for name in columns if name not in computed]
+
+
+def _columns(connection: Connection, table: str) -> list[str]:
+    rows = connection.fetch_all("SELECT name FROM pragma_table_info(?) ORDER BY cid", [table])
+    return [name for (name,) in rows]
+
+
+def _write_triggers(
+    connection: Connection, table: str, key_columns: Sequence[str], computed: Sequence[str]
+) -> None:
+    logged = _logged(connection, table, computed)
+    for name, sql in triggers(table, key_columns, logged=logged).items():
         connection.execute(f"DROP TRIGGER IF EXISTS {name}")
         connection.execute(sql)
 
@@ -178,6 +215,8 @@ def triggers(
     table: str,
     key_columns: Sequence[str],
     key: Callable[[str, Sequence[str]], str] = feed_keys.expression,
+    *,
+    logged: Sequence[str] = (),
 ) -> dict[str, str]:
     """Return the definitions of a table's triggers by name.
 
@@ -185,7 +224,13 @@ def triggers(
         table: The name of the table.
         key_columns: The columns that identify a row.
         key: Returns SQL for the key of a row.
+        logged: The columns whose updates are logged; if there are none, every update is.
     """
+    events = {
+        "insert": "INSERT",
+        "update": f"UPDATE OF {', '.join(map(quoted, logged))}" if logged else "UPDATE",
+        "delete": "DELETE",
+    }
     old, new = key("OLD", key_columns), key("NEW", key_columns)
     bodies = {
         "insert": _log(table, new, "insert"),
@@ -195,7 +240,7 @@ def triggers(
     }
     return {
         f"feed_{table}_{event}": f"CREATE TRIGGER feed_{table}_{event} "
-        f"AFTER {event.upper()} ON {table} BEGIN {body} END"
+        f"AFTER {events[event]} ON {table} BEGIN {body} END"
         for event, body in bodies.items()
     }
 

@@ -29,7 +29,7 @@ import re
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
-from aico_lab.adapters.sql_text import folded, named, normalised, quoted, tokens
+from aico_lab.adapters.sql_text import folded, normalised, quoted, tokens, updated_columns
 from aico_lab.errors import StatementForbidden
 from aico_lab.schema.authorizer import VERBS, Guard
 
@@ -212,7 +212,7 @@ class _Scratch:
             f"SELECT sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = '{name}'"
         ):
             # No UPDATE can set a generated column, so the trigger's body would not be compiled.
-            if unknown := _updated_columns(definition) - set(map(folded, written)):
+            if unknown := updated_columns(definition) - set(map(folded, written)):
                 raise _Refused(f"no UPDATE of {name} sets {min(unknown)}, which a trigger watches")
         columns = " = NULL, ".join(map(quoted, written))
         self._guarded(f'EXPLAIN INSERT INTO "{name}" DEFAULT VALUES')
@@ -241,18 +241,6 @@ class _Scratch:
     def _tick(self) -> int:
         self._ticks += 1
         return self._ticks > MOST_STEPS
-
-
-def _updated_columns(definition: str) -> set[str]:
-    """Return the columns in a trigger's UPDATE OF, whose names SQLite does not check."""
-    words = list(tokens(definition))
-    for at, pair in enumerate(itertools.pairwise(words)):
-        if pair == ("update", "of"):
-            names = itertools.takewhile(lambda word: word != "on", words[at + 2 :])
-            return {named(name) for name in names if name != ","}
-        if pair[0] in ("begin", "when"):
-            break
-    return set()
 
 
 def _outline(kind: str, name: str, table: str, columns: list[str], views: set[str]) -> str:

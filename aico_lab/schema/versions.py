@@ -55,6 +55,8 @@ class SchemaVersion:
             back.
         tracked: The tables of this version whose changes go into the change feed, each with the
             columns that identify a row on every device.
+        computed: Columns of tracked tables that triggers compute from other tables: an update of
+            these alone is not logged in the change feed, and the warehouse does not hold them.
         derived: Whether everything that it removes can be rebuilt from the remaining data, so that
             no backup is needed; for core schemas only.
     """
@@ -65,15 +67,18 @@ class SchemaVersion:
     sql_statements: Sequence[str]
     rollback_statements: Sequence[str]
     tracked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    computed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     derived: bool = False
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of all statements and tracked tables, without blanks and comments."""
+        """SHA-256 of all statements, tracked tables and computed columns, without comments."""
         tracked = {table: list(keys) for table, keys in sorted(self.tracked.items())}
         statements = [[*map(normalised, self.sql_statements)],
                       [*map(normalised, self.rollback_statements)]]  # fmt: skip
         applied = [*statements, tracked]
+        if self.computed:  # versions without any keep the checksum that they had before
+            applied.append({table: list(names) for table, names in sorted(self.computed.items())})
         return hashlib.sha256(json.dumps(applied).encode()).hexdigest()
 
 
@@ -97,6 +102,13 @@ class Schema:
         for version in range(1, number + 1):
             tables.update(self.versions[version].tracked)
         return tables
+
+    def computed(self, number: int) -> dict[str, tuple[str, ...]]:
+        """Return the columns that versions up to `number` declare as computed, by table."""
+        columns: dict[str, tuple[str, ...]] = {}
+        for version in range(1, number + 1):
+            columns.update(self.versions[version].computed)
+        return columns
 
 
 def prepare(connection: Connection) -> None:
@@ -169,17 +181,19 @@ def run(connection: Connection, schema: Schema, number: int, direction: Directio
     # A rebuilt table has lost its triggers, and a dropped table is still listed in the feed.
     tables = {name for (name,) in connection.fetch_all("SELECT name FROM sqlite_master")}
     wanted, fresh = schema.tracked(reached), version.tracked if direction == "apply" else {}
+    computed = schema.computed(reached)
     for table, keys in wanted.items():
-        if not feed.can_follow(connection, table, keys) and not (
+        needed = (*keys, *computed.get(table, ()))
+        if not feed.can_follow(connection, table, needed) and not (
             table not in fresh and feed.is_over(connection, table, fresh)
         ):
             raise InvalidStatement(
-                f"the change feed cannot follow {table} by {', '.join(keys)}: put its name and "
-                "key after this version into `tracked`"
+                f"the change feed cannot follow {table} by {', '.join(needed)}: put its name and "
+                "key after this version into `tracked`, and its computed columns into `computed`"
             )
     for table in schema.tracked(number):
         if table in fresh or (table in wanted and table in tables):
-            feed.track(connection, table, wanted[table])
+            feed.track(connection, table, wanted[table], computed.get(table, ()))
         else:
             feed.untrack(connection, table)
 

@@ -133,7 +133,71 @@ def _counting_way_in(refusals: tuple[tuple[str, str], ...], timestamp: str) -> s
 _FIRST_WAY_IN = _counting_way_in((_NO_MOMENT, *_REFUSALS), "NEW.timestamp")
 _SECOND_WAY_IN = _counting_way_in((_NO_ISO_TIME, *_REFUSALS), _TIMESTAMP)
 
-_OF_CHANNEL = "FROM messages WHERE messages.channel_id = channels.channel_id"
+
+# Triggers keep `channels.message_count` and `channels.last_active` right, whoever writes.
+def _add(row: str, last_active: str) -> str:
+    return f"""UPDATE channels SET message_count = message_count + 1, last_active = {last_active}
+        WHERE channel_id = {row}.channel_id;"""
+
+
+def _subtract(row: str) -> str:
+    return f"""UPDATE channels SET message_count = message_count - 1, last_active = {_last(row)}
+        WHERE channel_id = {row}.channel_id;"""
+
+
+def _last(row: str) -> str:
+    return f"(SELECT max(timestamp) FROM messages WHERE channel_id = {row}.channel_id)"
+
+
+_RECOUNT = f"""UPDATE channels SET
+        message_count = (SELECT count(*) FROM messages WHERE channel_id = channels.channel_id),
+        last_active = {_last("channels")}"""
+
+_FORGET_REPLACED = """UPDATE messages_replaced SET by_message_id = NULL;
+    DELETE FROM messages_replaced;"""
+
+_COUNTERS = (
+    # SQLite fires no trigger for a message that OR REPLACE removes, unless the writing program has
+    # turned on `recursive_triggers`. So the message that may be removed is noted before, and
+    # subtracted when the insertion has succeeded. OR IGNORE leaves a note, which the next one
+    # replaces.
+    "CREATE TABLE messages_replaced (by_message_id TEXT, channel_id TEXT NOT NULL)",
+    f"""CREATE TRIGGER messages_replaced_subtract AFTER DELETE ON messages_replaced
+    WHEN OLD.by_message_id IS NOT NULL BEGIN
+    {_subtract("OLD")}
+END""",
+    f"""CREATE TRIGGER messages_replaced_note BEFORE INSERT ON messages
+    WHEN EXISTS (SELECT 1 FROM messages WHERE message_id = NEW.message_id)
+BEGIN
+    {_FORGET_REPLACED}
+    INSERT INTO messages_replaced SELECT NEW.message_id, channel_id FROM messages
+        WHERE message_id = NEW.message_id OR id = NEW.id;
+END""",
+    f"""CREATE TRIGGER messages_count_insert AFTER INSERT ON messages BEGIN
+    {_add("NEW", "iif(last_active >= NEW.timestamp, last_active, NEW.timestamp)")}
+    DELETE FROM messages_replaced WHERE by_message_id = NEW.message_id;
+END""",
+    f"""CREATE TRIGGER messages_count_delete AFTER DELETE ON messages BEGIN
+    {_subtract("OLD")}
+    {_FORGET_REPLACED}
+END""",
+    f"""CREATE TRIGGER messages_count_update
+    AFTER UPDATE OF message_id, channel_id, timestamp ON messages
+    WHEN (OLD.message_id, OLD.channel_id, OLD.timestamp)
+        IS NOT (NEW.message_id, NEW.channel_id, NEW.timestamp)
+BEGIN
+    {_subtract("OLD")}
+    {_add("NEW", _last("NEW"))}
+    {_FORGET_REPLACED}
+END""",
+    # Another program may replace a row of `channels`, which resets its columns.
+    f"""CREATE TRIGGER messages_count_channel AFTER INSERT ON channels
+    WHEN NEW.message_count <> 0 OR NEW.last_active IS NOT NULL
+        OR EXISTS (SELECT 1 FROM messages WHERE channel_id = NEW.channel_id)
+BEGIN
+    {_RECOUNT} WHERE channel_id = NEW.channel_id;
+END""",
+)
 
 CONVERSATIONS = {
     1: SchemaVersion(
@@ -238,35 +302,24 @@ CONVERSATIONS = {
     3: SchemaVersion(
         version=3,
         name="Counts of channels",
-        description="A view computes the count and the last time of the messages of each channel.",
+        description="Triggers count the messages of channels, whichever program writes them.",
         sql_statements=[
             "DROP TRIGGER conversations_insert",
-            "ALTER TABLE channels DROP COLUMN message_count",
-            "ALTER TABLE channels DROP COLUMN last_active",
-            f"""CREATE VIEW conversation_channels AS
-                SELECT
-                    channel_id, name, kind, created_at,
-                    (SELECT max(timestamp) {_OF_CHANNEL}) AS last_active,
-                    (SELECT count(*) {_OF_CHANNEL}) AS message_count,
-                    metadata
-                FROM channels""",
             _way_in((_NO_ISO_TIME, *_REFUSALS), _TIMESTAMP),
+            _RECOUNT,
+            *_COUNTERS,
         ],
         rollback_statements=[
             "DROP TRIGGER conversations_insert",
-            "DROP VIEW conversation_channels",
-            # SQLite adds columns at the end, but the columns of the version before have an order.
-            "ALTER TABLE channels ADD COLUMN last_active TIMESTAMP TEXT",
-            "ALTER TABLE channels ADD COLUMN message_count INTEGER NOT NULL DEFAULT 0",
-            "ALTER TABLE channels ADD COLUMN moved JSON TEXT",
-            f"""UPDATE channels SET
-                last_active = (SELECT max(timestamp) {_OF_CHANNEL}),
-                message_count = (SELECT count(*) {_OF_CHANNEL}),
-                moved = metadata""",
-            "ALTER TABLE channels DROP COLUMN metadata",
-            "ALTER TABLE channels RENAME COLUMN moved TO metadata",
             _SECOND_WAY_IN,
+            "DROP TRIGGER messages_count_channel",
+            "DROP TRIGGER messages_count_update",
+            "DROP TRIGGER messages_count_delete",
+            "DROP TRIGGER messages_count_insert",
+            "DROP TRIGGER messages_replaced_note",
+            "DROP TABLE messages_replaced",
         ],
+        computed={"channels": ("last_active", "message_count")},
         derived=True,
     ),
 }
