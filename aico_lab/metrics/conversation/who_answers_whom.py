@@ -1,4 +1,4 @@
-"""Who answers whom: counts between people, and between people and the companion."""
+"""Counts of answers between people, and between people and the companion."""
 
 from __future__ import annotations
 

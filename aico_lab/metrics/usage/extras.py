@@ -1,4 +1,4 @@
-"""What messages hold besides words: emoji, reactions, links, mentions, attachments and edits."""
+"""The contents of messages besides words: emoji, reactions, links, mentions, attachments and edits."""
 
 from __future__ import annotations
 

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.opened import Member, Opened
 
 _NAMED: Final = 8
+
+_GENERAL: Final = frozenset({"openai", "sharegpt"})
+"""Formats of training files, whose simple shape parts of other exports have too: they count only
+where no other format fits."""
+
 _BINARY: Final = frozenset(bytes(range(9)))
 
 
@@ -52,6 +57,8 @@ def recognise(path: Path, formats: Mapping[str, str]) -> Recognised:
             for name, module in formats.items()
             if (why := module_of(module).recognise(export)) is not None
         ]
+        if len(found) > 1:
+            found = [one for one in found if one.name not in _GENERAL] or found
         if len(found) == 1:
             return found[0]
         if found:

@@ -1,4 +1,4 @@
-"""What the formats of training files share: their documents, and the ids of conversations.
+"""The documents of training files, and the ids of their conversations.
 
 A file has one conversation per line, or is one list of them. Most have no times and many no ids.
 """

@@ -92,7 +92,7 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
 
 @dataclass(slots=True)
 class _Chat:
-    """What is known of a chat after reading it once.
+    """The facts about a chat after reading it once.
 
     Attributes:
         bracketed: Whether dates stand in brackets.

@@ -42,7 +42,7 @@ _FULL_YEAR: Final = 4
 _HALVES: Final = 2
 
 Order = Literal["day", "month", "year"]
-"""What comes first in a date whose first number has two digits."""
+"""The part that comes first in a date whose first number has two digits."""
 
 
 class Head(NamedTuple):
@@ -90,7 +90,7 @@ def _word(text: str) -> str:
 
 @dataclass(slots=True)
 class Form:
-    """What the beginnings of a file's messages show about its form of dates and times.
+    """The form of dates and times in a file, as the beginnings of its messages show it.
 
     Attributes:
         day_line: The first line that can only have the day before the month.

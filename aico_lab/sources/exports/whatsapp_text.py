@@ -57,7 +57,7 @@ _LONGEST_MARK: Final = 100
 
 
 class Text(NamedTuple):
-    """What became of the text of a message.
+    """The text of a message, after its placeholders and marks were removed.
 
     Attributes:
         content: What was said.

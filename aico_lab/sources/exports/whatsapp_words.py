@@ -58,7 +58,7 @@ _KINDS: Final = {
     "|文件|ドキュメント|문서|asiakirja|dokumen|tài liệu|เอกสาร",
 }
 KINDS: Final = {kind: re.compile(words, re.IGNORECASE) for kind, words in _KINDS.items()}
-"""What shows the kind of something that was left out, from the rarest word on."""
+"""Words that show the kind of something that was left out, from the rarest word on."""
 
 DELETED: Final = frozenset(
     {
@@ -180,7 +180,7 @@ ENCRYPTED: Final = re.compile(
     "|eind-tot-eind|päästä päähän|d'un extrem|ujung-ke-ujung|đầu cuối|ต้นทาง",
     re.IGNORECASE,
 )
-"""What the notice at the beginning of a chat says, which older versions do not mark."""
+"""Texts of the notice at the beginning of a chat, which older versions do not mark."""
 
 NOTICE: Final = re.compile(
     " (?:created (?:this )?group|changed (?:the|this|their|to)|added|removed|left$|joined using"
@@ -193,7 +193,7 @@ NOTICE: Final = re.compile(
     "|değiştirdi|oluşturdu|ekledi|mengubah |membuat |menambahkan )",
     re.IGNORECASE,
 )
-"""What somebody did to a group, in a line whose beginning could be taken for an author."""
+"""Changes that somebody made to a group, in a line whose beginning looks like an author."""
 
 
 def _words(text: str) -> frozenset[str]:
