@@ -1,4 +1,4 @@
-"""The contents of messages besides words: emoji, reactions, links, mentions, attachments and edits."""
+"""Contents of messages besides words: emoji, reactions, links, mentions, attachments, edits."""
 
 from __future__ import annotations
 
