@@ -10,7 +10,7 @@ import duckdb
 import polars as pl
 import pytest
 
-from aico_lab.bench import etl, etl_jobs, etl_peers, harness, metrics_jobs, start_jobs
+from aico_lab.bench import etl, etl_jobs, etl_peers, exports_jobs, harness, metrics_jobs, start_jobs
 from aico_lab.bench.etl import RATIOS, run_bench
 from aico_lab.bench.etl_peers import PEERS
 from aico_lab.bench.harness import NO_BYTECODE
@@ -102,6 +102,13 @@ def test_the_benchmark_of_starting_times_whole_processes(monkeypatch):
     assert set(shown["seconds"]) == set(start_jobs.JOBS)
     assert shown["seconds"]["python"] < shown["seconds"]["help"] < shown["seconds"]["metrics-show"]
     assert shown["peak_mb"]["help"] < shown["peak_mb"]["metrics-show"]
+
+
+def test_the_benchmark_of_exports_reads_every_message(in_process, monkeypatch):
+    """As many as were written."""
+    monkeypatch.delenv(NO_BYTECODE, raising=False)
+    printed = in_process("bench", "import", "--rows", "1000", "--repeat", "1", "--json").stdout
+    assert set(json.loads(printed)["seconds"]) == set(exports_jobs.JOBS)
 
 
 def test_a_job_keeps_bytecode_whatever_the_environment_says(monkeypatch, tmp_path):

@@ -61,6 +61,16 @@ def bench_storage(
     _show(run_bench, rows, repeat, json=json)
 
 
+@bench.command("import")
+def bench_import(
+    *, rows: RowsOption = 250_000, repeat: RepeatOption = 3, json: JsonOption = False
+) -> None:
+    """Time reading an export of another program, before sentiment scores."""
+    from aico_lab.bench.exports import run_bench
+
+    _show(run_bench, rows, repeat, json=json)
+
+
 @bench.command("report")
 def bench_report(
     *, rows: RowsOption = 258_145, repeat: RepeatOption = 1, json: JsonOption = False
