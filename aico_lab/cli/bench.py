@@ -65,7 +65,7 @@ def bench_storage(
 def bench_import(
     *, rows: RowsOption = 250_000, repeat: RepeatOption = 3, json: JsonOption = False
 ) -> None:
-    """Time reading an export of another program, before sentiment scores."""
+    """Time reading an export, before sentiment scores."""
     from aico_lab.bench.exports import run_bench
 
     _show(run_bench, rows, repeat, json=json)
