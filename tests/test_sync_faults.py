@@ -377,13 +377,13 @@ def test_a_source_that_is_none_is_named(
         lab.sync()
         lab.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
     good = (home / "aico.db").read_bytes()
-    middle = len(good) // 2 // 4096 * 4096
+    middle, hole = len(good) // 3 // 4096 * 4096, len(good) // 3 // 4096 * 4096
     contents = {
         "missing": None,
         "empty": b"",
         "another program's": foreign_schema(tmp_path / "other.db"),
         "the beginning": good[:middle],
-        "with a hole": good[:middle] + bytes(8192) + good[middle + 8192 :],
+        "with a hole": good[:middle] + bytes(hole) + good[middle + hole :],
     }
     exchange(home, contents[what])
     with Lab.open(home) as lab:
