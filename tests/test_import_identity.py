@@ -546,7 +546,8 @@ def test_the_command_line_says_what_became_of_conflicts(cli, tmp_path):
     file = str(write(tmp_path / "m.jsonl", *(line("a", "1", f"secret {n}") for n in range(8))))
     kept = cli("import", "jsonl", file)
     assert kept.returncode == 0
-    assert kept.stdout == ("1 message added, 0 stored already, 7 in conflict left unchanged.\n")
+    said = "1 message added, 0 stored already, 7 in conflict left unchanged."
+    assert kept.stdout.splitlines()[0] == said
     assert "--on-conflict replace" in kept.stderr
     assert "  line 2\n" in kept.stderr
     assert "and 2 more" in kept.stderr

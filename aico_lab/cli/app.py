@@ -250,7 +250,7 @@ def _say_synced(result: SyncResult) -> None:
 def rescore(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
-    """Update the sentiment scores that an older version computed.
+    """Score messages that have no sentiment score, or one that an older version computed.
 
     Scores that were imported stay.
     """
