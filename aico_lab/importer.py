@@ -227,8 +227,8 @@ def write_batch(
 def _replace(connection: Connection, edits: list[MessageRecord]) -> None:
     """Update messages in place; fields that the edit does not give keep their values.
 
-    The score is one of those fields, as long as the content stays the same. If a file reverts its
-    own edit, nothing is written and no change is logged.
+    The score is one of those fields, as long as the content stays the same. If a batch reverts its
+    own edit of a stored message, nothing is written and no change is logged.
     """
     said = ("role", "content", "timestamp", *WHERE_GIVEN)
     score = ("sentiment_score", "sentiment_source")
