@@ -249,7 +249,7 @@ def test_what_a_library_makes_of_control_c_is_told_as_such(in_process, monkeypat
 WRONG = [
     (["syn"], "No such command 'syn'. Did you mean 'sync'?"),
     (["sync", "--ful"], "No such option: --ful. Did you mean --full?"),
-    (["import"], "Missing argument 'source' (see `aico-lab import --help`)."),
+    (["import"], "Missing argument 'FILE' (see `aico-lab import --help`)."),
     (["sync", "more"], "(see `aico-lab sync --help`)."),
     (["import", "jsonl", "--limit", "many"], "Invalid value for '--limit': "),
     (["import", "jsonl", "--limit", "0"], "Invalid value for '--limit': "),
