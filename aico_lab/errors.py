@@ -5,6 +5,7 @@
     AicoLabError
     ├── WrongUse                    an invalid request; exit code 2
     │   ├── UnknownName             no source, notebook, parameter, table … has that name
+    │   │   └── UnknownAttribute
     │   └── InvalidValue            a value of the wrong type or out of range
     ├── ExtensionBroken             a source or metric of an installed package cannot be used
     ├── HomeError                   the folder of the lab
@@ -75,6 +76,8 @@ class AicoLabError(Exception):
     exit_code: ClassVar[int] = 1  # of the command that ends with the error
     transient: ClassVar[bool] = False  # whether a retry may succeed
 
+    __str__ = Exception.__str__  # of an error that is also a KeyError too, which quotes its message
+
 
 class WrongUse(AicoLabError):
     """The request is invalid."""
@@ -82,8 +85,15 @@ class WrongUse(AicoLabError):
     exit_code = 2
 
 
-class UnknownName(WrongUse):
-    """No source, notebook, metric, parameter, table or other thing has that name."""
+class UnknownName(WrongUse, KeyError):
+    """No source, notebook, metric, parameter, table or other thing has that name.
+
+    It is a KeyError, so that mappings of such things have a working `get`.
+    """
+
+
+class UnknownAttribute(UnknownName, AttributeError):
+    """Nothing has that name, which was read as an attribute, so that `hasattr` works."""
 
 
 class InvalidValue(WrongUse):

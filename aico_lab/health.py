@@ -24,7 +24,7 @@ from aico_lab.etl import snapshots
 from aico_lab.etl.layout import check_places
 from aico_lab.home import held
 from aico_lab.lab import Lab
-from aico_lab.rescoring import count_outdated
+from aico_lab.rescoring import count_due
 from aico_lab.schema import SchemaRegistry, feed
 from aico_lab.schema.backup import backups_of, check_backup
 from aico_lab.schema.discovery import discover
@@ -162,9 +162,12 @@ def _check_schema(lab: Lab) -> str:
 
 
 def _check_sentiment(lab: Lab) -> str:
-    if outdated := count_outdated(lab.primary):
-        return f"{outdated:,} scores are of older rules; `aico-lab rescore` will update them"
-    return "all scores are of the present rules"
+    if due := count_due(lab.primary):
+        return (
+            f"{due:,} messages have no score, or one of an older version; `aico-lab rescore` will "
+            "score them"
+        )
+    return "all scores are up to date"
 
 
 def _check_encryption(lab: Lab) -> str:

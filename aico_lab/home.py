@@ -28,7 +28,7 @@ MAKING_SECONDS = 30
 """Seconds to wait for another program that is creating the same home."""
 
 RESULTS: Final = (".csv", ".parquet", ".json")
-"""The suffixes of files to which results can be written."""
+"""The suffixes, in any case, of files to which results can be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +297,8 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
 def results_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path for results; the file replaces `path` if the block does not fail.
 
+    The temporary path has the suffix in lower case.
+
     Args:
         path: The target file. Only its owner can read it, since it contains private text.
 
@@ -306,7 +308,7 @@ def results_file(path: Path) -> Iterator[Path]:
         HomeNotWritable: The file cannot be written.
     """
     path = path.expanduser().absolute()
-    if path.suffix not in RESULTS:
+    if path.suffix.lower() not in RESULTS:
         raise InvalidValue(f"{path.name!r} does not end in {' or '.join(RESULTS)}.")
     if not path.parent.is_dir():
         raise InvalidValue(f"There is no folder {path.parent}: make it, or name another file.")
@@ -314,7 +316,7 @@ def results_file(path: Path) -> Iterator[Path]:
         notebooks = (folder / "notebooks") in path.resolve().parents
         if Home(folder).marker.exists() and not notebooks:
             raise InvalidValue(f"{path} is inside the home {folder}: name a file elsewhere.")
-    beside = path.with_name(f".{secrets.token_hex(4)}.{path.name}")  # keeps the suffix
+    beside = path.with_name(f".{secrets.token_hex(4)}.{path.stem}{path.suffix.lower()}")
     with os_errors(path):
         try:
             with private_files():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from aico_lab.collector import without_garbage_collector
 from aico_lab.errors import InvalidValue
-from aico_lab.placing import Placing, mend_replies
+from aico_lab.placing import WHERE_GIVEN, Placing, mend_replies
 from aico_lab.rescoring import score_with_stored
 from aico_lab.sources.records import (
     ChannelRecord,
@@ -227,23 +227,19 @@ def write_batch(
 def _replace(connection: Connection, edits: list[MessageRecord]) -> None:
     """Update messages in place; fields that the edit does not give keep their values.
 
-    If a file reverts its own edit, nothing is written and no change is logged.
+    The score is one of those fields, as long as the content stays the same. If a batch reverts its
+    own edit of a stored message, nothing is written and no change is logged.
     """
-    always = ("role", "content", "timestamp", "sentiment_score", "sentiment_source")
-    scores = {"sentiment_score", "sentiment_source"}
-    where_given = ("user_id", "response_time", "reply_to", "metadata")
-    names = [*always, *where_given]
-    columns = f"({', '.join(names)})"
-    new = [f"?{place}" for place in range(2, len(always) + 2)]
-    new += [
-        f"coalesce(?{place}, {name})" for place, name in enumerate(where_given, len(always) + 2)
-    ]
-    values = f"({', '.join(new)})"
-    pairs = zip(names, new, strict=True)
-    said, says = zip(*((name, value) for name, value in pairs if name not in scores), strict=True)
+    said = ("role", "content", "timestamp", *WHERE_GIVEN)
+    score = ("sentiment_score", "sentiment_source")
+    place = {name: f"?{number}" for number, name in enumerate(("message_id", *said, *score), 1)}
+    new = {name: place[name] for name in said}
+    new |= {name: f"coalesce({place[name]}, {name})" for name in WHERE_GIVEN}
+    same = f"content IS {place['content']} AND {place['sentiment_source']} IS NOT 'given'"
+    scores = {name: f"iif({same}, {name}, {place[name]})" for name in score}
     connection.execute_many(
         # A score alone is not an edit: it depends on the batch in which it is computed.
-        f"UPDATE messages SET {columns} = {values} WHERE message_id = ?1 "
-        f"AND ({', '.join(said)}) IS NOT ({', '.join(says)})",
-        [(edit.message_id, *(getattr(edit, name) for name in names)) for edit in edits],
+        f"UPDATE messages SET ({', '.join(new | scores)}) = ({', '.join((new | scores).values())}) "
+        f"WHERE message_id = ?1 AND ({', '.join(new)}) IS NOT ({', '.join(new.values())})",
+        [tuple(getattr(edit, name) for name in place) for edit in edits],
     )

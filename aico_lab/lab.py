@@ -268,7 +268,7 @@ class Lab:
     def rescore(
         self, *, progress: Callable[[str, int, int | None], None] | None = None
     ) -> RescoreResult:
-        """Recompute sentiment scores made by an older version of the rules; imported scores stay.
+        """Score messages that have no score or one of an older version; imported scores stay.
 
         Args:
             progress: Called with "rescore", the number of messages done, and their total.

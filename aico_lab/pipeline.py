@@ -10,7 +10,7 @@ Whether input files exist is checked when the pipeline runs, before the first st
     run = "import"
     source = "jsonl"
     path = "messages.jsonl"      # relative to the pipeline's file
-    on_conflict = "replace"      # update stored messages; default 'keep'
+    on_conflict = "replace"      # update stored messages; default 'keep', of exports 'replace'
     on_rejects = "continue"      # skip invalid lines; default 'fail'
 
     [[steps]]
@@ -137,7 +137,7 @@ def load_pipeline(name: str, home: Home | None = None) -> Pipeline:
         WrongUse: The file is not valid TOML, a value has the wrong type or is out of range, or an
             option is missing or superfluous.
     """
-    path = Path(name) if name.endswith(".toml") else shipped("pipelines", ".toml").get(name)
+    path = Path(name) if name.lower().endswith(".toml") else shipped("pipelines", ".toml").get(name)
     if path is None or not path.is_file():
         names = shipped("pipelines", ".toml")
         end = f": name a .toml file, or one of these: {', '.join(names) or 'none'}."
@@ -249,7 +249,7 @@ def _check(number: int, step: object, folder: Path, home: Home | None) -> Step:
             raise InvalidValue(f"{where.capitalize()} needs {required!r}.")
     if "path" in options:
         options["path"] = folder / Path(options["path"]).expanduser()
-    if kind == "report" and options["name"].endswith(".ipynb"):
+    if kind == "report" and options["name"].lower().endswith(".ipynb"):
         options["name"] = str(folder / Path(options["name"]).expanduser())
     try:
         _check_meaning(kind, options, home)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 ROWS = 1_000  # per read, since contents may be long
 REPLIES = 10_000  # per transaction
 
+WHERE_GIVEN = ("user_id", "response_time", "reply_to", "metadata")
+"""The fields that keep their values if an edit does not give them."""
+
 # Cast to BLOB, since the driver panics on text of other programs that is not UTF-8.
 _STORED = f"""
     SELECT
@@ -178,16 +181,30 @@ class Placing:
         if said == _said(message):
             return
         self.conflicts.append(at)
-        if self._replace and new:
-            self._ids.new[message_id] = placed._replace(channel_id=new.channel_id)
-        elif self._replace:
-            self._edits[message_id] = placed
+        if not self._replace:
+            return
+        if message.metadata is None:  # the id in its conversation alone replaces no metadata
+            placed = placed._replace(metadata=None)
+        changed = _edited(other, placed) if other else placed
+        (self._ids.new if new else self._edits)[message_id] = changed
 
     def _with_reply(self, message: MessageRecord) -> MessageRecord:
         if message.reply_to is None:
             return message
         target = self._ids.reply_to(message.conversation_id, message.reply_to)
         return message if target == message.reply_to else message._replace(reply_to=target)
+
+
+def _edited(older: MessageRecord, edit: MessageRecord) -> MessageRecord:
+    """Return a message of the batch as a later one of the same batch edits it.
+
+    `aico_lab.importer` applies the same rules to stored messages.
+    """
+    kept = {name: getattr(older, name) for name in WHERE_GIVEN if getattr(edit, name) is None}
+    if edit.sentiment_score is None and edit.content == older.content:
+        kept["sentiment_score"] = older.sentiment_score
+        kept["sentiment_source"] = older.sentiment_source
+    return edit._replace(channel_id=older.channel_id, **kept)
 
 
 def mend_replies(connection: Connection) -> None:

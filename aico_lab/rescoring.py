@@ -1,4 +1,4 @@
-"""Score messages with context from the database, and rescore stored ones when rules changed."""
+"""Score messages with context from the database, and stored ones that lack a current score."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ _NOTHING: Final = MessageRecord(
     metadata=None,
 )  # fmt: skip
 
-_OUTDATED: Final = "sentiment_source GLOB 'vader-*' AND sentiment_source <> ?"
+_SPACES: Final = "".join(filter(str.isspace, map(chr, range(0x3001))))
+_DUE: Final = """(
+    (sentiment_source GLOB 'vader-*' AND sentiment_source <> ?1)
+    OR (sentiment_score IS NULL AND sentiment_source IS NULL AND trim(content, ?2) <> '')
+)"""
+"""Scored by an older version of the rules, or stored by another program without a score."""
 
 # Cast to BLOB, since the driver panics on text of other programs that is not UTF-8.
 _EARLIER: Final = """SELECT CAST(content AS BLOB) FROM (
@@ -61,10 +66,10 @@ def _decoded(text: bytes) -> str:
     return text.decode(errors="replace")
 
 
-def count_outdated(connection: Connection) -> int:
-    """Count the messages that were scored by an older version of the rules."""
+def count_due(connection: Connection) -> int:
+    """Count the messages that an older version of the rules scored, or that were never scored."""
     ((count,),) = connection.fetch_all(
-        f"SELECT count(*) FROM messages WHERE {_OUTDATED}", [source()]
+        f"SELECT count(*) FROM messages WHERE {_DUE}", [source(), _SPACES]
     )
     return int(count)
 
@@ -75,7 +80,9 @@ def rescore(
     progress: Callable[[str, int, int | None], None] | None = None,
     batch: int = BATCH_MESSAGES,
 ) -> RescoreResult:
-    """Rescore messages that an older version of the rules scored; imported scores stay.
+    """Score messages that an older version scored, or that have no score; imported scores stay.
+
+    Blank messages stay without a score.
 
     Batches committed before an interruption stay, and the next run continues with the rest.
 
@@ -84,14 +91,14 @@ def rescore(
         progress: Called with "rescore", the number of messages done, and their total.
         batch: The number of messages per transaction.
     """
-    total = count_outdated(connection)
+    total = count_due(connection)
     last = done = scored = 0
     while True:
         with connection.transaction():
             rows = connection.fetch_all(
                 f"SELECT id, {', '.join(f'CAST({name} AS BLOB)' for name in _READ)} FROM messages "
-                f"WHERE id > ? AND {_OUTDATED} ORDER BY id LIMIT ?",
-                [last, source(), batch],
+                f"WHERE id > ?3 AND {_DUE} ORDER BY id LIMIT ?4",
+                [source(), _SPACES, last, batch],
             )
             messages = [
                 _NOTHING._replace(
@@ -101,18 +108,18 @@ def rescore(
                     map(_decoded, texts) for _, *texts in rows
                 )
             ]
-            anew = score_with_stored(connection, messages)
+            scored_again = score_with_stored(connection, messages)
             connection.execute_many(
                 "UPDATE messages SET sentiment_score = ?, sentiment_source = ? WHERE id = ?",
                 [
                     [message.sentiment_score, message.sentiment_source, row[0]]
-                    for row, message in zip(rows, anew, strict=True)
+                    for row, message in zip(rows, scored_again, strict=True)
                 ],
             )
         if not rows:
             return RescoreResult(done, scored, done - scored)
         last = rows[-1][0]
         done += len(rows)
-        scored += sum(message.sentiment_score is not None for message in anew)
+        scored += sum(message.sentiment_score is not None for message in scored_again)
         if progress:
             progress("rescore", done, max(total, done))

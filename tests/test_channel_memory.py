@@ -754,6 +754,18 @@ def test_a_negative_limit_is_refused(memory):
         memory.get_messages(limit=-1)
 
 
+@pytest.mark.parametrize("limit", [1.5, "3", True])
+def test_a_limit_that_is_no_whole_number_is_refused(memory, limit):
+    """Also that of a search and of segments."""
+    for use in (
+        memory.get_messages,
+        lambda **options: memory.search_messages_by_keywords("c", ["x"], **options),
+        lambda **options: memory.get_conversation_segments("c", **options),
+    ):
+        with pytest.raises(InvalidValue, match=r"^The limit must be a whole number, 0 or more\.$"):
+            use(limit=limit)
+
+
 @pytest.mark.slow
 def test_thousands_of_messages_are_given_in_the_order_of_their_ids(memory):
     """More ids than a statement can have parameters; unknown ids are ignored."""
@@ -888,6 +900,8 @@ def test_a_profile_is_changed_key_by_key(memory):
     assert whole == users.get_profile("ada") == {"tone": "dry", "topics": ["home"], "age": 36}
     with pytest.raises(InvalidEntity, match=r"cannot be stored.*[.]$"):
         users.update_profile("ada", {"met": NOON})
+    with pytest.raises(InvalidEntity, match="field 'b' contains NaN or an infinite number"):
+        users.update_profile("ada", {"a": 1, "b": float("nan")})
     assert users.get_profile("ada") == whole
     for use in (users.get_profile, lambda user_id: users.update_profile(user_id, {"a": 1})):
         with pytest.raises(UnknownUser, match=r"[.]$"):

@@ -114,6 +114,21 @@ def run(installed, tmp_path):
     return run
 
 
+def test_an_item_of_a_source_that_is_no_mapping_is_rejected():
+    """And one with values that JSON does not have; the others are taken."""
+    from aico_lab.sources import batches_of
+
+    good = {"content": "hello", "timestamp": "2024-05-01T12:00:00Z"}
+    (batch,) = batches_of([good, None, ["content"], "text", good | {"raw": b"x"}, good])
+    assert [one.content for one in batch.messages] == ["hello", "hello"]
+    assert [(one.line, one.reason) for one in batch.rejected] == [
+        (2, "it is not a mapping of fields"),
+        (3, "it is not a mapping of fields"),
+        (4, "it is not a mapping of fields"),
+        (5, "a field holds a value or a key that JSON does not have"),
+    ]
+
+
 @pytest.mark.slow
 def test_a_package_adds_a_source_and_a_metric_and_a_person_a_notebook(run, tmp_path):
     file = tmp_path / "telegrams.json"

@@ -179,6 +179,12 @@ def test_a_vector_that_is_none_is_refused(vectors, bad):
     assert vectors.nearest(axis(0), model="m") == []
 
 
+@pytest.mark.parametrize("k", [0, -1, 1.5, "3", True])
+def test_a_number_of_neighbours_is_a_whole_number(vectors, k):
+    with pytest.raises(InvalidValue, match=r"^k must be a whole number, 1 or more\.$"):
+        vectors.nearest(axis(0), model="m", k=k)
+
+
 def test_a_vector_of_no_message_is_refused(vectors):
     """Other vectors of the same call are not stored either."""
     with pytest.raises(InvalidEntity, match=r"no message .*[.]$"):

@@ -263,6 +263,20 @@ def test_an_answer_and_the_catalogue_show_themselves_at_a_prompt(a_day):
     assert repr(metrics).count("\n  ") == len(EVERY)
 
 
+def test_metrics_that_do_not_exist_are_missing_as_in_any_mapping(a_day):
+    """`get`, `hasattr` and `getattr` with a default work; the message is not quoted."""
+    metrics = Metrics(a_day, timezone="UTC")
+    assert metrics.get("x") is None
+    assert metrics.get("turns").metric is CATALOGUE["turns"]
+    assert not hasattr(metrics, "x")
+    assert hasattr(metrics, "turns")
+    for error, use in ((KeyError, metrics.__getitem__), (AttributeError, metrics.__getattr__)):
+        with pytest.raises(error) as refused:
+            use("turnz")
+        assert isinstance(refused.value, UnknownName)
+        assert str(refused.value) == "There is no metric 'turnz': did you mean turns?"
+
+
 def test_a_lab_names_its_metrics(a_day):
     metrics = Metrics(a_day, timezone="Europe/Berlin")
     assert set(EVERY) <= set(dir(metrics))

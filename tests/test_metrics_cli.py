@@ -104,6 +104,14 @@ def test_an_answer_is_drawn_into_a_file_that_needs_no_network(asked, tmp_path):
     assert seen.errors == []
 
 
+def test_the_suffix_of_a_picture_may_be_in_capitals(asked, tmp_path):
+    """As that of any other file."""
+    file = tmp_path / "drawn.SVG"
+    shown = asked("week_heatmap", "--plot", str(file))
+    assert shown.returncode == 0, shown.stderr
+    assert "<svg" in file.read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -38,7 +38,7 @@ def test_the_tree_of_errors_is_that_of_the_classes():
             path[depth:] = [found[2]]
             drawn[found[2]] = path[depth - 1] if depth else "Exception"
     classes = dict(inspect.getmembers(errors, inspect.isclass))
-    assert drawn == {name: one.__base__.__name__ for name, one in classes.items()}
+    assert drawn == {name: one.__bases__[0].__name__ for name, one in classes.items()}
 
 
 def test_docstrings_begin_with_what_a_function_does():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -184,6 +186,26 @@ def test_lines_that_are_rejected_end_the_pipeline(cli, lab, tmp_path):
     told = cli("pipeline", "run", write(tmp_path, steps.replace("OPTIONS", "")), "--json")
     assert (told.returncode, told.stdout) == (1, "")
     assert "  line 3: " in told.stderr
+
+
+@pytest.mark.usefixtures("lab")
+def test_a_pipeline_tells_what_the_commands_of_its_steps_tell(cli, tmp_path):
+    """Conflicts, an assumed user and far times of an import, and the warnings of a load."""
+    fields = {"message_id": "1", "timestamp": "1970-01-01T00:00:00Z"}
+    lines = [fields | {"content": text} for text in "ab"]
+    (tmp_path / "m.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as shop:
+        shop.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, price DECIMAL(9, 2))")
+        shop.execute("INSERT INTO orders VALUES (1, 'much')")
+        shop.commit()
+    told = cli("pipeline", "run", write(tmp_path, f"{REJECTS}{LOAD}"), "--json")
+    assert told.returncode == 0, told.stderr
+    assert "In conflict with another message of the same conversation and id" in told.stderr
+    assert "2 messages are assigned to the user 'me'" in told.stderr
+    assert "2 messages are from before 1990" in told.stderr
+    _, load = json.loads(told.stdout)
+    assert load["result"]["warnings"]
+    assert all(warning in told.stderr for warning in load["result"]["warnings"])
 
 
 @pytest.mark.slow

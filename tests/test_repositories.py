@@ -593,6 +593,6 @@ async def test_system_state_is_text_under_keys(world):
     await world.system_state.set("mood", UNICODE)
     assert await world.system_state.get("mood") == UNICODE
     assert await world.system_state.get("unknown") is None
-    for key, value in (("mood", 5), ("", "x"), ("mood", "a\0")):
+    for key, value in (("mood", 5), ("", "x"), ("mood", "a\0"), ("database_id", "x")):
         with pytest.raises(InvalidEntity):
             await world.system_state.set(key, value)

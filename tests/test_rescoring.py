@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
 from aico_lab import rescoring
+from aico_lab.domain import Conversation
 from aico_lab.lab import Lab
+from aico_lab.repositories import UnitOfWork
 from tests.chat_lines import lines_of
 from tests.messages import add, at, message
 
@@ -42,7 +45,9 @@ def test_old_scores_are_made_anew_and_reach_the_warehouse(lab, cli):
     doctor = json.loads(cli("doctor", "--json").stdout)
     (finding,) = [one for one in doctor if one["check"] == "sentiment"]
     assert finding["ok"]
-    assert finding["detail"] == ("3 scores are of older rules; `aico-lab rescore` will update them")
+    assert finding["detail"] == (
+        "3 messages have no score, or one of an older version; `aico-lab rescore` will score them"
+    )
     done = cli("rescore", "--json")
     assert json.loads(done.stdout) == {"rescored": 3, "scored": 2, "unscored": 1}
     assert scores(lab) == [
@@ -53,8 +58,8 @@ def test_old_scores_are_made_anew_and_reach_the_warehouse(lab, cli):
     assert found == [(-0.2755,), (0.6696,), (None,), (0.5,), (0.5,)]
     assert lab.sql("SELECT count(*) FROM raw.messages WHERE sentiment_source = 'vader-3.3.2-2'"
                    ).fetchall() == [(2,)]  # fmt: skip
-    assert cli("rescore").stdout == "All scores are of the present rules.\n"
-    assert "all scores are of the present rules" in cli("doctor").stdout
+    assert cli("rescore").stdout == "All scores are up to date.\n"
+    assert "all scores are up to date" in cli("doctor").stdout
 
 
 def test_other_languages_lose_their_score(lab):
@@ -86,7 +91,7 @@ def test_it_goes_on_after_it_was_stopped(lab):
         rescoring.rescore(lab.primary, progress=stop, batch=3)
     assert told == [("rescore", 3, 20)]
     with Lab.open(lab.home.path) as other:
-        assert rescoring.count_outdated(other.primary) == 17
+        assert rescoring.count_due(other.primary) == 17
     told.clear()
     result = rescoring.rescore(lab.primary, progress=lambda *step: told.append(step), batch=3)
     assert result == rescoring.RescoreResult(17, 0, 17)
@@ -109,3 +114,18 @@ def test_a_short_message_follows_what_was_imported_before(lab, tmp_path):
     imported({"content": "ok", "timestamp": at(99), "conversation_id": "d"})
     imported({"content": "ok", "timestamp": at(99), "conversation_id": "e"})
     assert scores(lab)[-2:] == [(None, "language:de"), (0.296, PRESENT)]
+
+
+async def test_messages_that_were_stored_without_a_score_get_one(lab):
+    """By a unit of work or another program; blank messages have none, and are done."""
+    add(lab.primary, message(0, content="I love this!", sentiment_score=None))
+    add(lab.primary, message(1, content=" \t\u3000\n", sentiment_score=None))
+    async with lab.data_access() as dal, UnitOfWork(dal) as work:
+        moment = datetime(2024, 3, 1, tzinfo=UTC)
+        await work.conversations.save(Conversation("u", "This is horrible.", moment))
+        await work.commit()
+    assert rescoring.count_due(lab.primary) == 2
+    assert lab.rescore() == rescoring.RescoreResult(2, 2, 0)
+    assert scores(lab) == [(0.6696, PRESENT), (None, None), (-0.5423, PRESENT)]
+    assert rescoring.count_due(lab.primary) == 0
+    assert lab.rescore() == rescoring.RescoreResult(0, 0, 0)

@@ -11,15 +11,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
 import aico_lab
+from aico_lab.cli import _KEPT
+from aico_lab.cli.app import app
 from aico_lab.cli.common import as_typed
 from aico_lab.cli.streams import _replace
 from aico_lab.lab import Lab
+from aico_lab.schema import SchemaRegistry, SchemaVersion, register_schema
+from aico_lab.schema.migrate import Migration
 from tests.messages import add, message
 from tests.test_cli import mount
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PYTHON = shlex.quote(sys.executable)
 
@@ -163,6 +173,63 @@ def test_control_c_while_threads_write_is_no_fault(home, tmp_path):
         file.unlink(missing_ok=True)
 
 
+READERS = {
+    "bench etl", "bench metrics", "bench report", "bench start", "bench storage", "doctor", "info",
+    "metrics list", "metrics show", "pipeline list", "report list", "report show",
+    "schema describe", "schema status", "schema verify", "sources", "sql", "verify",
+}  # fmt: skip
+"""The commands that change nothing in a home."""
+
+
+def commands(group: TyperGroup, before: str = "") -> Iterator[str]:
+    """Yield all commands of a group with the names of their groups."""
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from commands(command, f"{name} ")
+        else:
+            yield f"{before}{name}"
+
+
+def test_a_stopped_command_tells_what_was_kept_if_it_writes():
+    """Each command either says so, or changes nothing in a home."""
+    every = [*commands(typer.main.get_group(app))]
+    assert sorted(every) == sorted([*READERS, *_KEPT])
+
+
+@pytest.mark.slow
+def test_control_c_between_two_versions_of_a_plugin_says_what_is_kept(cli, lab, monkeypatch):
+    """The first version stays applied."""
+    versions = {
+        number: SchemaVersion(
+            version=number,
+            name=f"Version {number}",
+            description="A table.",
+            sql_statements=[f"CREATE TABLE knots_{number} (id INTEGER PRIMARY KEY)"],
+            rollback_statements=[f"DROP TABLE knots_{number}"],
+        )
+        for number in (1, 2)
+    }
+    registry = SchemaRegistry.default
+    monkeypatch.setattr(registry, "_schemas", dict(registry._schemas))
+    register_schema("knots", "plugin")(versions)
+    move = Migration._move
+
+    def until_the_second(migration, schema, number, direction):
+        if schema.name == "knots" and number == 2:
+            signal.raise_signal(signal.SIGINT)
+        return move(migration, schema, number, direction)
+
+    monkeypatch.setattr(Migration, "_move", until_the_second)
+    stopped = cli("schema", "activate", "knots")
+    assert stopped.returncode == 130
+    assert stopped.stderr == (
+        "aico-lab: Stopped: a version is applied as a whole or not at all; run it again to "
+        "continue.\n"
+    )
+    tables = "SELECT name FROM sqlite_master WHERE name GLOB 'knots_*'"
+    assert lab.primary.fetch_all(tables) == [("knots_1",)]
+
+
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, RuntimeError])
 def test_what_a_library_makes_of_control_c_is_told_as_such(in_process, monkeypatch, raised):
     def run(*_: object) -> None:
@@ -182,7 +249,7 @@ def test_what_a_library_makes_of_control_c_is_told_as_such(in_process, monkeypat
 WRONG = [
     (["syn"], "No such command 'syn'. Did you mean 'sync'?"),
     (["sync", "--ful"], "No such option: --ful. Did you mean --full?"),
-    (["import"], "Missing argument 'source' (see `aico-lab import --help`)."),
+    (["import"], "Missing argument 'FILE' (see `aico-lab import --help`)."),
     (["sync", "more"], "(see `aico-lab sync --help`)."),
     (["import", "jsonl", "--limit", "many"], "Invalid value for '--limit': "),
     (["import", "jsonl", "--limit", "0"], "Invalid value for '--limit': "),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -404,3 +405,16 @@ def test_a_generation_that_another_process_reads_is_kept(synced):
     add(synced.primary, message(305))
     synced.sync()
     assert [*snapshots.published(synced.home.snapshots)] == [5, 6, 7]
+
+
+@pytest.mark.parametrize("damaged", [snapshots.NOTE, snapshots.CHECKSUMS])
+def test_of_two_records_of_the_newest_snapshot_the_lower_is_believed(synced, damaged):
+    """So a damaged record with too high a number does not make the newest snapshot missing."""
+    record = synced.home.warehouse / damaged
+    content = record.read_bytes()
+    if damaged == snapshots.NOTE:
+        record.write_bytes(b"9" + content[content.index(b" ") :])
+    else:
+        record.write_bytes(json.dumps(json.loads(content) | {"00000009.duckdb": "0"}).encode())
+    assert snapshots.newest(synced.home.snapshots) == 1
+    assert count(synced) == 300

@@ -886,6 +886,7 @@ def test_sources_are_found_by_name():
         SOURCES["xml"]
     with pytest.raises(UnknownName, match="did you mean jsonl"):
         SOURCES["json"]
+    assert SOURCES.get("xml") is None
 
 
 def test_wrong_use_is_refused_before_anything_is_read(tmp_path):

@@ -93,6 +93,24 @@ QUERY = (
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "json"])
+@pytest.mark.parametrize("written", [str.lower, str.upper])
+def test_columns_with_the_same_name_are_numbered(ask, tmp_path: Path, ending, written):
+    """Alike in every format, whatever the case of its suffix."""
+    file = tmp_path / f"out.{written(ending)}"
+    query = "SELECT m.*, n.*, 5 AS a_1 FROM (SELECT 1 AS a, 2 AS b) AS m, (SELECT 3 AS a) AS n"
+    done = ask(query, "--output", str(file))
+    assert (done.returncode, done.stdout) == (0, f"Wrote {file}.\n"), done.stderr
+    assert list(tmp_path.iterdir()) == [file]
+    if ending == "csv":
+        (row,) = csv.DictReader(file.read_text().splitlines())
+    elif ending == "parquet":
+        (row,) = pq.read_table(file).to_pylist()
+    else:
+        (row,) = json.loads(file.read_text())
+    assert {name: int(value) for name, value in row.items()} == {"a": 1, "b": 2, "a_2": 3, "a_1": 5}
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "json"])
 def test_results_are_written_to_a_file_of_ones_own(ask, tmp_path: Path, ending):
     """Whole, exact, and for nobody else to read."""
     file = tmp_path / f"out.{ending}"

@@ -796,3 +796,12 @@ def test_the_log_that_everybody_has_read_is_emptied_but_for_its_last_change(lab)
     lab.primary.execute("UPDATE messages SET content = 'new' WHERE id = 1")
     assert lab.primary.fetch_all(f"{last} ORDER BY seq")[-1][0] == before[0] + 1
     assert lab.sync().mode == "increment"
+
+
+def test_a_consumer_of_the_feed_never_goes_back(lab):
+    """A late acknowledgement of earlier changes, as of a slower process, takes nothing back."""
+    add(lab.primary, message(0))
+    for seq in (3, 1):
+        feed.acknowledge(lab.primary, "slow", seq)
+    acknowledged = "SELECT acknowledged FROM feed_consumers WHERE consumer = 'slow'"
+    assert lab.primary.fetch_all(acknowledged) == [(3,)]

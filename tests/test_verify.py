@@ -128,3 +128,29 @@ def test_before_the_first_sync_there_is_nothing_to_verify(lab):
     """The error says what to do."""
     with pytest.raises(NeverSynced, match="aico-lab sync"):
         lab.verify()
+
+
+@pytest.mark.parametrize(
+    ("statement", "where", "column"),
+    [
+        ("DELETE FROM messages WHERE id = 7", "warehouse", "content"),
+        (
+            "UPDATE messages SET content = 'a', sentiment_score = 'b' WHERE id = 7",
+            "primary",
+            "sentiment_score",
+        ),
+    ],
+)
+def test_a_misfit_in_one_database_only_is_a_difference(lab, statement, where, column):
+    """Although the rows that fit are the same in both."""
+    add(lab.primary, *map(message, range(10)))
+    lab.primary.execute("UPDATE messages SET content = x'41' WHERE id = 7")
+    lab.sync()
+    assert lab.verify().ok
+    silently(lab, statement)
+    proof = lab.verify()
+    messages = proof.tables["messages"]
+    assert not proof.ok
+    assert messages.rows == (9, 9)
+    assert all(here == there for here, there in messages.digests.values())
+    assert Difference("m6", where, (column,)) in messages.differences

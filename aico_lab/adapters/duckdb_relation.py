@@ -19,6 +19,8 @@ from aico_lab.results import distinct, json_text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import pyarrow as pa
+
 
 class Relation:
     """A wrapper with all attributes of a `duckdb.DuckDBPyRelation`, and `write`."""
@@ -42,9 +44,11 @@ class Relation:
     def write(self, file: Path | str) -> None:
         """Write all rows to a file that only its owner can read, replacing an existing file.
 
+        Repeated names of columns are numbered, as `objects` numbers them.
+
         Args:
-            file: The path; the suffix selects the format: .csv, .parquet or .json (a list of
-                objects).
+            file: The path; the suffix, in any case, selects the format: .csv, .parquet or .json (a
+                list of objects).
 
         Raises:
             InvalidValue: The suffix is another one, or the file lies inside a home.
@@ -55,7 +59,8 @@ class Relation:
             if target.suffix == ".json":
                 target.write_text(f"{json_text(self.objects())}\n", encoding="utf-8")
             else:
-                write_rows(self._relation.to_arrow_reader(), target, timezone=self._timezone)
+                rows = _with_distinct_names(self._relation.to_arrow_reader())
+                write_rows(rows, target, timezone=self._timezone)
 
     def objects(self) -> list[dict[str, Any]]:
         """Return all rows as dictionaries by column name; repeated names are numbered."""
@@ -110,6 +115,19 @@ class Relation:
     def _wrapped(self, value: Any) -> Any:
         is_relation = isinstance(value, duckdb.DuckDBPyRelation)
         return Relation(value, self._where, timezone=self._timezone) if is_relation else value
+
+
+def _with_distinct_names(rows: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """Return the rows with numbered names where names are repeated, since Arrow refuses those."""
+    names = distinct(rows.schema.names)
+    if names == rows.schema.names:
+        return rows
+    import pyarrow as pa  # here, because most results do not need it
+
+    schema = pa.schema(map(pa.Field.with_name, rows.schema, names))
+    return pa.RecordBatchReader.from_batches(
+        schema, (batch.rename_columns(names) for batch in rows)
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -218,7 +218,7 @@ class DatabaseManager(Segments):
 
         Raises:
             InvalidEntity: A time is malformed.
-            InvalidValue: The limit is negative.
+            InvalidValue: The limit is not a whole number, or is negative.
         """
         given = {"channel_id = ?": channel_id, "user_id = ?": user_id}
         times = {
@@ -258,7 +258,8 @@ class DatabaseManager(Segments):
 
         Raises:
             InvalidEntity: A time is malformed.
-            InvalidValue: The limit is negative, or `keywords` is a single text.
+            InvalidValue: The limit is not a whole number, or is negative; or `keywords` is a single
+                text.
         """
         if isinstance(keywords, str):
             raise InvalidValue("Pass the keywords as a list of texts.")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from aico_lab.channel_memory.rows import Row
 from aico_lab.domain import values
-from aico_lab.errors import CorruptDatabase, InvalidEntity, InvalidValue, TextTooLong
+from aico_lab.errors import CorruptDatabase, InvalidEntity, TextTooLong
 from aico_lab.sources.context import Context
 from aico_lab.sources.records import (
     Batch,
@@ -191,11 +191,9 @@ def check_limit(limit: int | None) -> int:
     """Return a limit for SQL, in which -1 means no limit.
 
     Raises:
-        InvalidValue: The limit is negative.
+        InvalidValue: The limit is not a whole number, or is negative.
     """
-    if limit is not None and limit < 0:
-        raise InvalidValue("The limit must not be negative.")
-    return -1 if limit is None else limit
+    return -1 if limit is None else values.limit(limit)
 
 
 def to_moment(value: datetime | str) -> str:
@@ -229,14 +227,18 @@ def to_id(value: Id) -> str:
     return text
 
 
-def to_json(value: dict[str, Any]) -> str:
+def to_json(name: str, value: Mapping[str, Any]) -> str:
     """Return a JSON object in the database's format.
+
+    Args:
+        name: The name of the value in errors.
+        value: The object.
 
     Raises:
         InvalidEntity: The object contains a value that JSON or the database cannot represent.
     """
-    with refusals("A value"):
-        return to_metadata(value)
+    with refusals(f"The {name}"):
+        return to_metadata(value, name)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,8 @@ from aico_lab.channel_memory.messages import (
     to_moment,
 )
 from aico_lab.channel_memory.rows import Row
-from aico_lab.errors import ConstraintViolated, DuplicateId, InvalidEntity, InvalidValue
+from aico_lab.domain import values
+from aico_lab.errors import ConstraintViolated, DuplicateId, InvalidEntity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +95,7 @@ class Segments(ABC):
         if end < start:
             raise InvalidEntity("A segment cannot end before it starts.")
         segment_id = segment_id or uuid.uuid4().hex
-        details = to_json(metadata) if metadata else None
+        details = to_json("metadata", metadata) if metadata else None
         with self.get_connection() as connection:
             if not connection.fetch_one(
                 "SELECT 1 FROM channels WHERE channel_id = ?", [to_id(channel_id)]
@@ -125,8 +126,8 @@ class Segments(ABC):
             InvalidEntity: There is no such segment or message, or their channels differ.
             InvalidValue: The position is not a whole number, or negative.
         """
-        if position is not None and (type(position) is not int or position < 0):
-            raise InvalidValue("The position in a segment must be a whole number, 0 or more.")
+        if position is not None:
+            values.whole_number("The position in a segment", position, 0)
         ids = [segment_id, to_id(message_id)]
         with self.get_connection() as connection:
             same_channel = connection.fetch_one(
@@ -177,7 +178,7 @@ class Segments(ABC):
 
         Raises:
             InvalidEntity: A time is malformed.
-            InvalidValue: The limit is negative.
+            InvalidValue: The limit is not a whole number, or is negative.
         """
         conditions = {"channel_id = ?": to_id(channel_id)} | time_conditions(
             {"ended_at < ?": before, "started_at > ?": after}

@@ -100,8 +100,10 @@ class UserManager:
             UnknownUser: No user has this id.
             InvalidEntity: A value is not a JSON value.
         """
+        for name, value in changes.items():
+            to_json(f"field {name!r}", {name: value})  # so that an error names the field
         with self._connections.transaction() as connection:
-            profile = to_json({**self.get_profile(user_id), **changes})
+            profile = to_json("profile", {**self.get_profile(user_id), **changes})
             connection.execute(
                 f"INSERT INTO user_profiles VALUES (?, ?, {NOW}) ON CONFLICT (user_id) "
                 "DO UPDATE SET profile = excluded.profile, updated_at = excluded.updated_at",

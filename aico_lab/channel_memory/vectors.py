@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from aico_lab.adapters.libsql import NOW
 from aico_lab.channel_memory.messages import to_id
+from aico_lab.domain import values
 from aico_lab.embeddings import DIMENSIONS
-from aico_lab.errors import ConstraintViolated, InvalidEntity, InvalidValue
+from aico_lab.errors import ConstraintViolated, InvalidEntity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -109,10 +110,9 @@ class MessageVectors:
         Raises:
             InvalidEntity: The vector does not have 256 numbers, has a number that is not finite, or
                 is zero.
-            InvalidValue: `k` is below 1.
+            InvalidValue: `k` is not a whole number, or is below 1.
         """
-        if k < 1:
-            raise InvalidValue("Ask for at least one neighbour.")
+        values.whole_number("k", k, 1)
         of_channel = "" if channel_id is None else "AND m.channel_id = ?"
         rows = self._database.read(
             f"""SELECT e.message_id, CASE WHEN length(e.vector) = {_PACKED.size}
@@ -128,12 +128,12 @@ class MessageVectors:
 def _pack(vector: Sequence[float]) -> bytes:
     """Pack a vector at unit length, because libSQL's 32-bit squares can over- and underflow."""
     try:
-        values = [float(value) for value in vector]
-        length = math.hypot(*values)
+        numbers = [float(value) for value in vector]
+        length = math.hypot(*numbers)
     except (TypeError, ValueError, OverflowError) as odd:
         raise InvalidEntity("A vector is a sequence of numbers.") from odd
-    if len(values) != DIMENSIONS:
-        raise InvalidEntity(f"A vector must have {DIMENSIONS} dimensions, not {len(values)}.")
+    if len(numbers) != DIMENSIONS:
+        raise InvalidEntity(f"A vector must have {DIMENSIONS} dimensions, not {len(numbers)}.")
     if not math.isfinite(length) or not length:
         raise InvalidEntity("A vector's numbers must be finite, and not all zero.")
-    return _PACKED.pack(*(value / length for value in values))
+    return _PACKED.pack(*(value / length for value in numbers))

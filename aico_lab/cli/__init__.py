@@ -30,15 +30,18 @@ _KEPT: Final = {
     "demo": "what was imported and synced is kept; run it again to continue",
     "import": "every batch that was stored is kept; run it again to add the rest",
     "init": "no home was created",
+    "lab": "notebooks are kept as they were saved",
     "load": "the last snapshot is intact; run it again to continue",
     "pipeline run": "finished steps are kept; run it again to continue",
     "report run": "the run is recorded as interrupted; run it again for the report",
     "rescore": "every batch of scores that was stored is kept; run it again to continue",
+    "schema activate": "a version is applied as a whole or not at all; run it again to continue",
+    "schema deactivate": "a plugin is removed as a whole or not at all; run it again to continue",
     "schema migrate": "a version is applied as a whole or not at all; run it again to continue",
     "schema rollback": "a version is undone as a whole or not at all; run it again to continue",
     "sync": "the last snapshot is intact; run it again to continue",
 }
-"""The state that an interrupted command leaves; commands that are not listed only read."""
+"""The state that an interrupted command leaves; other commands change nothing in a home."""
 
 
 def main() -> None:

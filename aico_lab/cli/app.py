@@ -250,7 +250,7 @@ def _say_synced(result: SyncResult) -> None:
 def rescore(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
-    """Update the sentiment scores that an older version computed.
+    """Score messages that have no score, or an outdated one.
 
     Scores that were imported stay.
     """
@@ -331,7 +331,7 @@ def load(
 
     The variable AICO_LAB_SOURCE_KEY holds the key of an encrypted file.
     """
-    from aico_lab.cli.imports import say_loaded
+    from aico_lab.cli.imports import note_load, say_loaded
 
     with open_lab(home, key_file) as lab, Bar("rows") as bar:
         result = lab.load(
@@ -345,6 +345,7 @@ def load(
             full=full,
             progress=bar.show,
         )
+    note_load(result)
     if json:
         emit(result)
     else:

@@ -69,13 +69,18 @@ def import_with_progress(
             if ask is None or options is None:
                 raise
             result = run(replace(options, companion=(ask(question.authors),)))
-    note_rejected(result)
-    note_conflicts(result, on_conflict or source.on_conflict)
-    note_assumptions(result)
+    note_import(result, on_conflict or source.on_conflict)
     return result
 
 
-def note_rejected(result: ImportResult) -> None:
+def note_import(result: ImportResult, on_conflict: OnConflict) -> None:
+    """Print notes about an import: invalid lines, conflicts, and assumptions."""
+    _note_rejected(result)
+    _note_conflicts(result, on_conflict)
+    _note_assumptions(result)
+
+
+def _note_rejected(result: ImportResult) -> None:
     """Print the first invalid lines and their number."""
     if not result.rejected:
         return
@@ -86,14 +91,14 @@ def note_rejected(result: ImportResult) -> None:
     _note_more(result.rejected)
 
 
-def note_conflicts(result: ImportResult, on_conflict: OnConflict) -> None:
+def _note_conflicts(result: ImportResult, on_conflict: OnConflict) -> None:
     """Print the first messages in conflict with another one of the same conversation and id."""
     if not result.conflicts or result.updated == result.conflicts:
         return
     done = (
         "updated"
         if on_conflict == "replace"
-        else "left out; --on-conflict replace updates the stored message"
+        else "left out; `aico-lab import --on-conflict replace` updates the stored message"
     )
     note(f"In conflict with another message of the same conversation and id ({done}):")
     for one in result.conflict_examples[:LINES_SHOWN]:
@@ -101,7 +106,7 @@ def note_conflicts(result: ImportResult, on_conflict: OnConflict) -> None:
     _note_more(result.conflicts)
 
 
-def note_assumptions(result: ImportResult) -> None:
+def _note_assumptions(result: ImportResult) -> None:
     """Print assumptions of the import that the user may want to correct."""
     if result.assumed_me:
         note(
@@ -111,7 +116,7 @@ def note_assumptions(result: ImportResult) -> None:
     if result.zoneless:
         note(
             f"{_messages(result.zoneless)} without a zone in their time, which was read as UTC: "
-            "give --timezone, such as --timezone Europe/Berlin, if that is wrong."
+            "import with --timezone, such as --timezone Europe/Berlin, if that is wrong."
         )
     if result.estimated:
         note(
@@ -176,10 +181,14 @@ def note_unexplained(result: SyncResult) -> None:
         )
 
 
-def say_loaded(result: LoadResult) -> None:
-    """Print the result of a load."""
+def note_load(result: LoadResult) -> None:
+    """Print the warnings of a load."""
     for warning in result.warnings:
         note(warning)
+
+
+def say_loaded(result: LoadResult) -> None:
+    """Print the result of a load."""
     if result.mode == "nothing":
         say(f"Nothing new in {result.table}; snapshot {result.generation} is up to date.")
     else:

@@ -167,9 +167,10 @@ def metrics_show(
 def _draw(answer: Answer, file: Path) -> None:
     from aico_lab.errors import InvalidValue
 
-    how = {"inline": True} if file.suffix.lower() == ".html" else {"scale_factor": 2}
+    suffix = file.suffix.lower()
+    how = {"inline": True} if suffix == ".html" else {"scale_factor": 2}
     try:
-        answer.plot().save(str(file), **how)
+        answer.plot().save(str(file), format=suffix.removeprefix("."), **how)
     except OSError as refused:
         raise InvalidValue(f"{file} cannot be written: {refused.strerror}.") from refused
     note(f"Chart: {file}")

@@ -12,7 +12,7 @@ from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
 from aico_lab.cli.output import Bar, emit, say
 
 if TYPE_CHECKING:
-    from aico_lab.pipeline import StepResult
+    from aico_lab.pipeline import Step, StepResult
 
 pipeline = typer.Typer(help="Run several steps as one job.", no_args_is_help=True)
 
@@ -42,22 +42,27 @@ def pipeline_run(
         with open_lab(home, key_file) as lab, Bar("steps") as bar:
             run_pipeline(lab, steps, on_step=bar.show, on_result=results.append)
     finally:
-        for result in results:
-            _tell(result, quiet=json)
+        for step, result in zip(steps.steps, results, strict=False):  # up to one that failed
+            _tell(step, result, quiet=json)
     if json:
         emit(results)
 
 
-def _tell(result: StepResult, *, quiet: bool) -> None:
-    from aico_lab.cli.imports import note_rejected, note_unexplained
+def _tell(step: Step, result: StepResult, *, quiet: bool) -> None:
+    from aico_lab.cli.imports import note_import, note_load, note_unexplained
+    from aico_lab.etl.foreign import LoadResult
     from aico_lab.etl.sync import SyncResult
     from aico_lab.importer import ImportResult
+    from aico_lab.sources import SOURCES
 
-    done = result.result
-    if isinstance(done, ImportResult):
-        note_rejected(done)
-    if isinstance(done, SyncResult):
-        note_unexplained(done)
+    match done := result.result:
+        case ImportResult():
+            usual = SOURCES[step.options["source"]].on_conflict
+            note_import(done, step.options.get("on_conflict", usual))
+        case SyncResult():
+            note_unexplained(done)
+        case LoadResult():
+            note_load(done)
     if not quiet:
         page = getattr(done, "html", None)  # of a report
         at = f": {page}" if isinstance(page, Path) else ""

@@ -232,7 +232,11 @@ class SystemStateRepository(ABC):
 
     @abstractmethod
     async def set(self, key: str, value: str) -> None:
-        """Set a fact."""
+        """Set a fact.
+
+        Raises:
+            InvalidEntity: The key is empty or reserved, or the key or value is not storable text.
+        """
 
 
 class MemoryIndex(Protocol):

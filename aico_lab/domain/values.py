@@ -185,12 +185,37 @@ def topic(value: object) -> str:
     return value
 
 
+def whole_number(name: str, value: object, low: int) -> int:
+    """Return the value if it is a whole number of at least `low`.
+
+    Raises:
+        InvalidValue: The value is not a whole number, or is too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise InvalidValue(f"{name} must be a whole number, {low} or more.")
+    return value
+
+
 def limit(value: object) -> int:
     """Return the value if it is a valid limit on the number of results.
 
     Raises:
         InvalidValue: The limit is not a whole number, or is negative, which SQL takes as no limit.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InvalidValue("The limit must be a whole number, 0 or more.")
-    return value
+    return whole_number("The limit", value, 0)
+
+
+_RESERVED: Final = frozenset({"database_id"})
+"""Keys of the system's state that this package uses: a sync compares the id of the database."""
+
+
+def state_key(value: object) -> str:
+    """Return the value if it is a key under which programs may store a fact.
+
+    Raises:
+        InvalidEntity: The key is not text, empty, or reserved.
+    """
+    key = identifier("key", value)
+    if key in _RESERVED:
+        raise InvalidEntity(f"The key {key!r} is reserved: use another one.")
+    return key

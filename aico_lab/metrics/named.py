@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from aico_lab.errors import UnknownName
+from aico_lab.errors import UnknownAttribute, UnknownName
 from aico_lab.metrics.engine.catalogue import CATALOGUE
 
 if TYPE_CHECKING:
@@ -50,7 +50,10 @@ class Metrics(Mapping[str, "Question"]):
     def __getattr__(self, name: str) -> Question:
         if name.startswith("_"):  # notebooks look for methods such as _repr_png_
             raise AttributeError(name)
-        return self[name]
+        try:
+            return self[name]
+        except UnknownName as unknown:
+            raise UnknownAttribute(str(unknown)) from None
 
     def __getitem__(self, name: str) -> Question:
         """Return a metric by its name.

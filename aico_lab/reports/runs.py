@@ -57,7 +57,7 @@ def find_notebook(name: str, home: Home | None = None) -> Path:
     Raises:
         UnknownName: The notebook does not exist, or its name begins with a dot.
     """
-    if name.endswith(_SUFFIX):
+    if name.lower().endswith(_SUFFIX):
         file = Path(name).expanduser().absolute()
         if not file.is_file():
             raise UnknownName(f"There is no notebook {name}: check the path.")
@@ -176,7 +176,7 @@ class Reports:
             UnknownName: There is no such run.
         """
         name = str(name)
-        named = Path(name).stem if name.endswith(_SUFFIX) else name
+        named = Path(name).stem if name.lower().endswith(_SUFFIX) else name
         runs = self.list()
         for run in runs:
             if named in (run.report, run.run_id):

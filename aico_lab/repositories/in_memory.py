@@ -270,7 +270,7 @@ class InMemorySystemStateRepository(SystemStateRepository):
         return self._database.tables.system_state.get(key)
 
     async def set(self, key: str, value: str) -> None:
-        values.identifier("key", key)
+        values.state_key(key)
         values.text("value", value)
         async with self._database.transaction():
             self._database.tables.system_state[key] = value

@@ -291,7 +291,7 @@ class LibSQLSystemStateRepository(SystemStateRepository):
         await self.dal.execute(
             "INSERT INTO system_state VALUES (?, ?, ?) ON CONFLICT (key) "
             "DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at",
-            [values.identifier("key", key), values.text("value", value), values.now()],
+            [values.state_key(key), values.text("value", value), values.now()],
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from aico_lab.sources.context import Context
@@ -10,7 +11,7 @@ from aico_lab.sources.records import Batch, MessageRecord, NotAMessageError, Rej
 from aico_lab.sources.rules import to_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
 
 class _Count:
@@ -42,9 +43,18 @@ def batches_of(
             count.number += 1
             outcome: MessageRecord | Rejected
             try:
-                outcome = to_record(fields, context)
+                outcome = _record(fields, context)
             except NotAMessageError as refusal:
                 outcome = Rejected(count.number, str(refusal))
             yield count.number, outcome
 
     yield from batches(outcomes(), count, context, limit)
+
+
+def _record(fields: object, context: Context) -> MessageRecord:
+    if not isinstance(fields, Mapping):
+        raise NotAMessageError("it is not a mapping of fields")
+    try:
+        return to_record(fields, context)
+    except TypeError:  # of the encoder of metadata
+        raise NotAMessageError("a field holds a value or a key that JSON does not have") from None

@@ -140,8 +140,12 @@ def parse_object(name: str, text: str) -> dict[str, object]:
     return value
 
 
-def to_metadata(value: Mapping[str, object]) -> str:
+def to_metadata(value: Mapping[str, object], name: str = "metadata") -> str:
     """Return an object as compact JSON with sorted keys.
+
+    Args:
+        value: The object.
+        name: The name of the object in errors.
 
     Raises:
         NotAMessageError: The object contains text or numbers that the database cannot store.
@@ -149,11 +153,11 @@ def to_metadata(value: Mapping[str, object]) -> str:
     try:
         text = values.compact_json(value)
     except RecursionError:
-        raise NotAMessageError("metadata is nested too deeply") from None
+        raise NotAMessageError(f"{name} is nested too deeply") from None
     except ValueError:
-        raise NotAMessageError("metadata contains NaN or an infinite number") from None
+        raise NotAMessageError(f"{name} contains NaN or an infinite number") from None
     try:
-        return values.storable_json("metadata", text)
+        return values.storable_json(name, text)
     except DomainError as refused:
         raise _refusal(refused) from None
 

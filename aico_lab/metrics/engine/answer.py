@@ -94,8 +94,8 @@ class Answer:
         """Write all rows to a file that only its owner can read, replacing an existing file.
 
         Args:
-            file: The path; the suffix selects the format: .csv, .parquet or .json (a list of
-                objects).
+            file: The path; the suffix, in any case, selects the format: .csv, .parquet or .json (a
+                list of objects).
 
         Raises:
             InvalidValue: The suffix is another one, or the file lies inside a home.
