@@ -10,9 +10,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from aico_lab.constants import FIRST_PLAUSIBLE_MS
 from aico_lab.metrics.engine.claims import counted, written
 from aico_lab.metrics.engine.local_time import to_local
-from aico_lab.metrics.engine.talk import FIRST_USUAL_MS
 from aico_lab.metrics.time.extremes import RECORDS
 from aico_lab.zones import get_zone
 
@@ -91,7 +91,7 @@ def read_times(lab: Lab) -> Times:
     now_ms = time.time_ns() // 1_000_000
     relation = lab.sql(f"""
         SELECT
-            coalesce(min(ts_ms) FILTER (ts_ms >= {FIRST_USUAL_MS}), min(ts_ms)),
+            coalesce(min(ts_ms) FILTER (ts_ms >= {FIRST_PLAUSIBLE_MS}), min(ts_ms)),
             coalesce(max(ts_ms) FILTER (ts_ms <= {now_ms}), max(ts_ms)),
             (SELECT epoch_ms(max(synced_at)) FROM meta.state)
         FROM mart.messages""")
