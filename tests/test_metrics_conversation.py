@@ -459,7 +459,7 @@ def test_the_sessions_of_real_people_are_those_that_polars_counts():
 @pytest.mark.parametrize("name", ["sessions", "session_length", "initiative"])
 @pytest.mark.parametrize("gap", [0, -1, 1e-6, 1e12])
 def test_a_gap_that_is_no_silence_is_refused(name, gap):
-    with world(talk(said(0))) as made, pytest.raises(InvalidValue, match="gap_minutes is"):
+    with world(talk(said(0))) as made, pytest.raises(InvalidValue, match="gap_minutes must"):
         made.ask(name, gap_minutes=gap)
 
 

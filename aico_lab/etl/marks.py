@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from aico_lab.constants import FIRST_PLAUSIBLE_MS
+from aico_lab.constants import FIRST_PLAUSIBLE_MS, NO_SECONDS
 
 if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
@@ -19,10 +19,6 @@ NOW: Final = "unixepoch('now', 'subsec')"
 
 EARLIEST_SECONDS: Final = 10**8
 """March 1973 in seconds since 1970: smaller numbers may be years or numbers of days."""
-
-NO_SECONDS: Final = 10**11
-"""Numbers from here on are no seconds: as seconds they are after the year 5000, as milliseconds
-from 1973 on."""
 
 _MILLIS: Final = 1000
 

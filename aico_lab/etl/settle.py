@@ -15,9 +15,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from aico_lab.constants import FIRST_PLAUSIBLE_MS
+from aico_lab.constants import FIRST_PLAUSIBLE_MS, NO_SECONDS
 from aico_lab.etl.extract import EXACT, holds_only
-from aico_lab.etl.marks import EARLIEST_SECONDS, NO_SECONDS
+from aico_lab.etl.marks import EARLIEST_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
