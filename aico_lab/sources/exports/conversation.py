@@ -91,8 +91,8 @@ class ExportedConversation:
         started: When the conversation began: the time of messages before the first one with a time.
         is_group: Whether several people may write beside the companion.
         metadata: Anything to keep with the channel.
-        skipped: Counts items that are no messages, by reason, such as 'system prompt' or 'notice'; may
-            grow while `messages` are read.
+        skipped: Counts items that are no messages, by reason, such as 'system prompt'; may grow
+            while `messages` are read.
     """
 
     conversation_id: str
