@@ -10,10 +10,10 @@ import functools
 from importlib.resources import files
 from typing import Final
 
-from aico_lab.constants import MS_PER_DAY
+from aico_lab import constants
 from aico_lab.mart.text import MEASURED
 
-DAY: Final = f"floor(ts_ms / {MS_PER_DAY})"
+DAY: Final = f"floor(ts_ms / {constants.MS_PER_DAY})"
 """SQL for a message's day, counted from 1970-01-01 (UTC)."""
 
 GROUPS: Final = {
