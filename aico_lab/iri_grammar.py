@@ -28,7 +28,12 @@ def postpone() -> None:
 
 
 def _is_valid_syntax(term: str, value: str) -> bool:
-    """Return whether a text is what the grammar calls by a name, such as 'iri'."""
+    """Return whether a text matches a rule of the grammar.
+
+    Args:
+        term: The name of the rule, such as 'iri'.
+        value: The text.
+    """
     valid: bool = _attribute("is_valid_syntax")(term, value)
     return valid
 

@@ -108,18 +108,18 @@ def rescore(
                     map(_decoded, texts) for _, *texts in rows
                 )
             ]
-            scored_again = score_with_stored(connection, messages)
+            rescored = score_with_stored(connection, messages)
             connection.execute_many(
                 "UPDATE messages SET sentiment_score = ?, sentiment_source = ? WHERE id = ?",
                 [
                     [message.sentiment_score, message.sentiment_source, row[0]]
-                    for row, message in zip(rows, scored_again, strict=True)
+                    for row, message in zip(rows, rescored, strict=True)
                 ],
             )
         if not rows:
             return RescoreResult(done, scored, done - scored)
         last = rows[-1][0]
         done += len(rows)
-        scored += sum(message.sentiment_score is not None for message in scored_again)
+        scored += sum(message.sentiment_score is not None for message in rescored)
         if progress:
             progress("rescore", done, max(total, done))

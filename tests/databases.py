@@ -1,4 +1,4 @@
-"""Copies of databases and homes, since applying the schemas anew takes longer."""
+"""Copies of databases and homes, since applying the schemas again takes longer."""
 
 from __future__ import annotations
 

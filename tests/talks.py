@@ -89,7 +89,7 @@ class World:
         self._fill("messages", messages)
         for table in OTHERS:
             self._fill(table, others.get(table, EMPTY[table]))
-        changes = refresh.Changes(self._connection, anew=True)
+        changes = refresh.Changes(self._connection, reread=True)
         changes.note_added(messages.to_arrow())
         changes.apply()
         for view in (*views.VIEWS, *mart_views.views_of({"messages": MESSAGES, **OTHERS})):

@@ -141,7 +141,7 @@ def test_flips_in_notes_stop_nothing(copied):
 
 
 def test_flips_in_the_sealed_vectors_are_noticed(copied):
-    """Each of them; and a full sync makes them anew."""
+    """Each of them; and a full sync makes them again."""
     path = copied.home.path / "vectors.age"
     identity = copied.storage.keys.chroma()
     for at in places(path, 15):

@@ -36,7 +36,7 @@ def rebuild(lab, columns: str, kept: str) -> None:
 
 
 def test_a_new_column_is_followed_with_its_default_in_older_rows(things):
-    """The feed does not name them: the table is read anew, and the others are not."""
+    """The feed does not name them: the table is read again, and the others are not."""
     things.primary.execute("ALTER TABLE things ADD COLUMN later TEXT")
     things.primary.execute("ALTER TABLE things ADD COLUMN rated REAL NOT NULL DEFAULT 0.5")
     result = things.sync()
@@ -102,7 +102,7 @@ def test_a_table_that_is_gone_stops_the_sync(things):
 def test_ignoring_keeps_the_columns_and_goes_on_loading(things):
     """A lost column is NULL, a new one is left out, what does not fit the old type is set aside."""
     rebuild(things, "id TEXT PRIMARY KEY, size TEXT, fresh TEXT", "id, size, 'new'")
-    things.sync(on_change="ignore")  # tracked anew, so the table is read anew
+    things.sync(on_change="ignore")  # tracked again, so the table is read again
     assert things.sql("FROM raw.things").columns == ["id", "size", "note"]
     assert rows(things) == []
     assert things.sql("SELECT row_key, column_name FROM quarantine.misfits").fetchall() == [

@@ -453,7 +453,7 @@ def test_a_sync_leaves_what_was_loaded_and_its_quarantine_alone(lab, shop):
 
 @pytest.mark.slow
 def test_a_load_does_not_hide_that_the_views_are_of_another_version(lab, shop, monkeypatch):
-    """It leaves them as they are; the sync that follows makes them anew."""
+    """It leaves them as they are; the sync that follows makes them again."""
     changed = "CREATE OR REPLACE VIEW conversations AS SELECT 1 AS one FROM raw.messages"
     monkeypatch.setattr(views, "VIEWS", (changed,))
     lab.load(shop, "orders")

@@ -183,7 +183,7 @@ def test_a_message_whose_own_id_became_free_stays_where_it_is(primary, take):
 
 
 def test_what_was_imported_by_the_older_rules_stays(primary, take):
-    """People without conversations shared one, `default`; their messages come in anew beside it."""
+    """People without conversations shared one, `default`; their messages come in beside it."""
     old = [line("default", own, own, user_id=own) for own in ("ada", "ben")]
     take(*old)
     new = [{name: value for name, value in one.items() if name != "conversation_id"} for one in old]
@@ -469,7 +469,7 @@ def test_a_message_edited_within_its_file_stays_in_its_channel(primary, take):
 
 
 def test_a_given_score_is_replaced_by_a_given_score(primary, take):
-    """A message that is edited without one is scored anew."""
+    """A message that is edited without one is scored again."""
     take(line("a", "1", "fine", sentiment_score=-1))
     query = "SELECT sentiment_score, sentiment_source FROM messages"
     take(line("a", "1", "good", sentiment_score=0.5), on_conflict="replace")

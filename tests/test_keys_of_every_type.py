@@ -169,7 +169,7 @@ def test_numbers_in_a_former_log_are_followed(homes, home, type_, expression):
 
 
 def test_a_former_log_is_read_and_brought_forward(homes, home):
-    """Its triggers are written anew, and a row that it names by a blob is followed."""
+    """Its triggers are written again, and a row that it names by a blob is followed."""
     with homes.open(home, "none", synced=True) as lab:
         add_person(lab)
         lab.sync()

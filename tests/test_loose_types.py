@@ -176,7 +176,7 @@ def test_generated_columns_and_views_arrive_with_the_types_of_their_values(lab, 
 
 @pytest.mark.slow
 def test_a_value_that_comes_later_changes_the_type_and_so_does_its_going(lab, file):
-    """The table is made anew then."""
+    """The table is made again then."""
     load(lab, file, "NUMERIC", [1.5])
     write(file, "INSERT INTO t (v) VALUES ('n/a')")
     assert lab.load(file, "t").mode == "full"

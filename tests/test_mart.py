@@ -1,4 +1,4 @@
-"""The tables of `mart`: measured as their docstrings say, and after every sync as if made anew."""
+"""The tables of `mart`: measured as their docstrings say, and after every sync as if made again."""
 
 from __future__ import annotations
 
@@ -252,10 +252,10 @@ def as_arrow(rows: Iterable[Row]) -> pa.Table:
 
 
 def load(warehouse: Warehouse, rows: dict[int, Row]) -> None:
-    """Make everything anew."""
+    """Make everything again."""
     with warehouse.transaction():
         warehouse.create_table(MESSAGES)
-        changes = refresh.Changes(warehouse.connection, anew=True)
+        changes = refresh.Changes(warehouse.connection, reread=True)
         for part in (list(rows.values())[::2], list(rows.values())[1::2]):
             warehouse.insert(MESSAGES, as_arrow(part))
             changes.note_added(as_arrow(part))
@@ -271,7 +271,7 @@ def follow(warehouse: Warehouse, before: dict[int, Row], after: dict[int, Row]) 
     }  # fmt: skip
     present = as_arrow(row for row in after.values() if row["message_id"] in names)
     with warehouse.transaction():
-        changes = refresh.Changes(warehouse.connection, anew=False)
+        changes = refresh.Changes(warehouse.connection, reread=False)
         keys = pa.array(sorted(names), pa.string())
         gone = pa.table({"k0": keys, "row_key": keys, "fits": [True] * len(keys)})
         warehouse.delete(MESSAGES, gone, present, changes)
@@ -619,7 +619,7 @@ def test_all_messages_are_placed_in_memory_that_does_not_grow_with_them(warehous
                 'user' AS role, 'word' AS content, make_timestamptz(i * 1000000) AS timestamp
             FROM range(400000) AS numbers (i)"""
         )
-        changes = refresh.Changes(warehouse.connection, anew=True)
+        changes = refresh.Changes(warehouse.connection, reread=True)
         changes._begin()
         warehouse.connection.execute(
             "INSERT INTO measures SELECT id, 1, 4, false FROM raw.messages"

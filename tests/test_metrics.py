@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pydoc
+import re
 
 import polars as pl
 import pytest
@@ -72,6 +73,14 @@ def test_every_domain_of_the_source_document_has_metrics():
     assert {CATALOGUE[name].domain for name in EVERY} == {
         "conversation", "interaction", "time", "personality", "usage"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_meaning_of_a_column_is_understood_without_its_neighbours(name):
+    """Listings and reports show it alone, so a pronoun would have no noun."""
+    pronoun = re.compile(r"\b(it|its|they|them|their|these|those|what)\b")
+    for column in CATALOGUE[name].columns:
+        assert not pronoun.search(column.meaning), (column.name, column.meaning)
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -151,14 +151,15 @@ def test_a_value_of_few_people_is_uncertain_and_of_fewer_is_no_finding():
 def test_a_value_that_is_mainly_one_persons_is_uncertain():
     rows = pl.DataFrame({"v": [1], UNITS: [50], UNIT: ["people"], MOST: [98.0]})
     assert claims.each(rows, lambda _row: "value") == (
-        "value (uncertain: one of 50 people has 98 % of it)"
+        "value (uncertain: one of 50 people has 98 % of the observations)"
     )
     loud = [said(n, content="good", sentiment=0.9) for n in range(400)]
     others = [said(n, user=f"v{n}", conversation=f"v{n}", sentiment=-0.5) for n in range(40)]
     world = World(talk(*loud, *others))
     answer = world.ask("sentiment")
     row = answer.pl().row(0, named=True)
-    assert answer.finding.endswith("(uncertain: one of 41 people has 91 % of it)")
+    assert answer.finding.endswith("(uncertain: one of 41 people has 91 % of the scored messages)")
+    assert "one person has 91 % of the counted scored messages" in answer.caption
     assert -1 <= row["mean_low"] < row["mean_high"] <= 1
     world.close()
 

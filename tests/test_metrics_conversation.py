@@ -433,7 +433,7 @@ def test_who_goes_on_in_another_conversation_has_not_begun_a_new_session():
         assert (in_d["n"].sum(), in_d["messages"].item()) == (2, 1.5)
         alone = made.ask("sessions", filters={"user": "u"}, **person).pl()
         assert alone["n"].sum() == 2
-        with pytest.raises(InvalidValue, match="scope is one of conversation, person"):
+        with pytest.raises(InvalidValue, match="scope must be one of conversation, person"):
             made.ask("sessions", scope="channel")
 
 
@@ -459,13 +459,13 @@ def test_the_sessions_of_real_people_are_those_that_polars_counts():
 @pytest.mark.parametrize("name", ["sessions", "session_length", "initiative"])
 @pytest.mark.parametrize("gap", [0, -1, 1e-6, 1e12])
 def test_a_gap_that_is_no_silence_is_refused(name, gap):
-    with world(talk(said(0))) as made, pytest.raises(InvalidValue, match="gap_minutes is"):
+    with world(talk(said(0))) as made, pytest.raises(InvalidValue, match="gap_minutes must"):
         made.ask(name, gap_minutes=gap)
 
 
 @pytest.mark.parametrize("cutoff", [0, -3, 1e9])
 def test_a_cutoff_that_cuts_everything_or_nothing_is_refused(cutoff):
-    with world(talk(said(0))) as made, pytest.raises(InvalidValue, match="cutoff_hours is"):
+    with world(talk(said(0))) as made, pytest.raises(InvalidValue, match="cutoff_hours must"):
         made.ask("reply_latency", cutoff_hours=cutoff)
 
 

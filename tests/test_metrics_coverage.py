@@ -63,7 +63,7 @@ Covered = dict[str, list[bool]]
 
 
 def as_words(people: pl.DataFrame) -> pl.DataFrame:
-    """Number people and their messages anew, as one who is drawn twice is two."""
+    """Number people and their messages again, as one who is drawn twice is two."""
     numbered = people.drop("person").with_row_index("person").explode("words").unnest("words")
     return numbered.select(
         side=2 * pl.col("person").cast(pl.Int64) + pl.col("side") % 2,

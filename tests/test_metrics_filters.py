@@ -209,7 +209,7 @@ def test_a_zone_that_is_none_is_refused(zone):
 
 @pytest.mark.parametrize("role", ["User", "system", "", 1])
 def test_a_role_is_a_side(role):
-    with pytest.raises(InvalidValue, match="The role is 'user' or 'assistant', not "):
+    with pytest.raises(InvalidValue, match="role must be 'user' or 'assistant', not "):
         Filters(role=role)
 
 
@@ -226,9 +226,9 @@ def test_a_smallest_cell_is_a_whole_number_from_one_on(smallest, says):
 @pytest.mark.parametrize("name", ["user", "channel"])
 @pytest.mark.parametrize("names", [[], (), ["a", 1], 7, 1.5, b"u", True])
 def test_people_and_channels_are_named(name, names):
-    with pytest.raises(InvalidValue, match=f"{name} is one id or a list of ids, not "):
+    with pytest.raises(InvalidValue, match=f"{name} must be one id or a list of ids, not "):
         Filters(**{name: names})
-    with world(talk(said(0))) as made, pytest.raises(InvalidValue, match=f"{name} is one id"):
+    with world(talk(said(0))) as made, pytest.raises(InvalidValue, match=f"{name} must be one id"):
         Metrics(made, timezone="UTC").turns(**{name: names})
 
 

@@ -202,10 +202,12 @@ def test_why_there_are_no_words_is_said_as_it_is():
 def test_a_limit_that_nobody_means_is_refused_in_a_sentence():
     huge = 99_999_999_999_999_999_999
     for name in ("min_people", "min_cell"):
-        with pytest.raises(InvalidValue, match=rf"{name} is the fewest .*: from 1 to 1,000,000,"):
+        with pytest.raises(
+            InvalidValue, match=rf"{name} must be a whole number from 1 to 1,000,000,"
+        ):
             Filters(**{name: huge})
     for given in (huge, str(huge)):
-        with pytest.raises(InvalidValue, match="top is a whole number of at most"):
+        with pytest.raises(InvalidValue, match="top must be a whole number of at most"):
             CATALOGUE["distinguishing_words"].check({"top": given})
 
 

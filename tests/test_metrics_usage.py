@@ -359,7 +359,7 @@ def test_what_is_left_at_the_end_is_part_of_a_factor():
         answer = made.ask("lexical_diversity", min_words=1).pl()
         assert same(answer.select("role", "n", "mean").rows(), [("user", 1, 7.0)])
         for few in (0, -1):
-            with pytest.raises(InvalidValue, match="min_words is at least 1"):
+            with pytest.raises(InvalidValue, match="min_words must be at least 1"):
                 made.ask("lexical_diversity", min_words=few)
 
 
@@ -413,7 +413,7 @@ def test_each_side_of_a_conversation_has_one_language():
         assert "user: English in 66.7 % of 3 conversations; 1 too short to tell" in answer.finding
         assert made.ask("languages", filters={"user": "v"}).pl()["code"].to_list() == ["en"]
         for few in (0, -1):
-            with pytest.raises(InvalidValue, match="sample is at least 1"):
+            with pytest.raises(InvalidValue, match="sample must be at least 1"):
                 made.ask("languages", sample=few)
 
 

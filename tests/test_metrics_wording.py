@@ -360,5 +360,5 @@ def test_one_side_alone_is_compared_with_nothing():
     ],
 )
 def test_parameters_that_cannot_be_meant_are_refused(name, parameters):
-    with world(SPOKEN) as made, pytest.raises(InvalidValue, match=f"{next(iter(parameters))} is"):
+    with world(SPOKEN) as made, pytest.raises(InvalidValue, match=f"{next(iter(parameters))} must"):
         made.ask(name, **parameters)

@@ -180,7 +180,7 @@ def test_damage_is_not_blessed_by_reading_everything_anew(lab, cli):
 
 @pytest.mark.slow
 def test_a_change_that_the_feed_has_told_is_no_damage(lab):
-    """Though it is first seen when everything is read anew."""
+    """Though it is first seen when everything is read again."""
     add(lab.primary, *map(message, range(5)))
     lab.sync()
     lab.primary.execute("UPDATE messages SET sentiment_score = 'bad' WHERE id = 1")

@@ -155,9 +155,9 @@ WRONG = [
     ({"since": "0d"}, InvalidValue, "span of length 0"),
     ({"since": "2024-05-02", "until": "2024-05-01"}, InvalidValue, "ends before it begins"),
     ({"timezone": "Mars"}, InvalidValue, "no time zone 'Mars'"),
-    ({"min_people": 0}, InvalidValue, "min_people is the fewest people"),
-    ({"min_cell": "-3"}, InvalidValue, "min_cell is the fewest observations"),
-    ({"gap_minutes": 0}, InvalidValue, "gap_minutes is the silence"),
+    ({"min_people": 0}, InvalidValue, "min_people must be a whole number"),
+    ({"min_cell": "-3"}, InvalidValue, "min_cell must be a whole number"),
+    ({"gap_minutes": 0}, InvalidValue, "gap_minutes must be more than 0"),
 ]
 WRONG_HERE = [
     ({"user": "nobody"}, UnknownName, "No message has the user 'nobody'"),

@@ -1,4 +1,4 @@
-"""Scores of an older rule are made anew, once, and nothing else is touched."""
+"""Scores of an older rule are made again, once, and nothing else is touched."""
 
 from __future__ import annotations
 

@@ -117,8 +117,8 @@ def test_an_edited_version_is_found_out(connection):
 def test_a_version_that_was_only_laid_out_anew_is_the_same(connection):
     """The checksum ignores blanks and comments."""
     registry(version(1, "CREATE TABLE t (a TEXT)")).apply_core_schemas(connection)
-    anew = registry(version(1, "CREATE TABLE t (\n    a TEXT -- what it is\n)"))
-    assert anew.apply_core_schemas(connection) == {}
+    laid_out = registry(version(1, "CREATE TABLE t (\n    a TEXT -- what it is\n)"))
+    assert laid_out.apply_core_schemas(connection) == {}
 
 
 def test_a_database_of_a_later_program_is_left_alone(connection):

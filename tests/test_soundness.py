@@ -63,7 +63,7 @@ def count(lab: Lab) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [True, False])
 def test_a_damaged_snapshot_does_not_spread(synced, change):
-    """Doctor names it; the next sync publishes anew, whether or not there was anything to load."""
+    """Doctor names it; the next sync publishes again, whether or not there was anything to load."""
     flip(synced.home.snapshots / "00000001.duckdb")
     assert "Snapshot 1 is damaged" in diagnosed(synced)["snapshots"]
     if change:
@@ -111,7 +111,7 @@ def test_a_missing_newest_snapshot_is_no_older_answer(synced, cli, gone):
     done = cli("sync")
     assert done.returncode == 0
     assert "Snapshot 2 was missing" in done.stderr
-    assert "published anew as snapshot 3" in done.stderr
+    assert "published again as snapshot 3" in done.stderr
     assert count(synced) == 301
     assert diagnosed(synced) == {}
     assert synced.sync().mode == "nothing"
@@ -292,7 +292,7 @@ def test_a_full_sync_replaces_what_is_of_the_wrong_kind(synced, cli, kind, part)
             assert (
                 not said
                 or "run `aico-lab sync --full`" in said
-                or "anew" in said
+                or "again" in said
                 or "rebuilt" in said
             )
         done = cli("sync", "--full")
@@ -331,7 +331,7 @@ def test_what_cannot_be_read_is_not_published(synced, monkeypatch):
 
 @pytest.mark.slow
 def test_damaged_vectors_and_cache_stop_no_warehouse(synced, cli):
-    """The vectors are made anew at once; a cache is named until a full sync removes it."""
+    """The vectors are made again at once; a cache is named until a full sync removes it."""
     pytest.importorskip("rocksdict")
     memory = "INSERT INTO memories VALUES (?, 'u', 'likes tea', 'fact', 0.5, ?, NULL)"
     synced.primary.execute(memory, ["a", START])

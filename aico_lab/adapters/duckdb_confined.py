@@ -48,13 +48,13 @@ _ALLOWED: Final = {
     duckdb.StatementType.VACUUM,  # ANALYZE
 }
 DENIED: Final = frozenset({
-    # With a file that they may not open, DuckDB refuses every later query, or ends the process.
+    # If they cannot open their file, DuckDB refuses every later query, or ends the process.
     "enable_logging", "enable_profiling",
     "disable_logging", "disable_profiling", "truncate_duckdb_logs", "write_log",
     "checkpoint", "force_checkpoint",
-    # They run a text, which may call the others under a name that it puts together.
+    # They run SQL from a text, which may be put together so that no check sees the functions in it.
     "query", "json_execute_serialized_sql",
-    # They read memory at addresses that a program gives.
+    # They read memory at addresses that the query passes.
     "arrow_scan", "arrow_scan_dumb", "pandas_scan", "python_map_function", "seq_scan",
 })  # fmt: skip
 """Functions that do more than read the snapshot, though a query calls them in a SELECT."""
@@ -143,5 +143,6 @@ def _calls(query: str) -> Iterator[str]:
     ends = [at for at, _ in tokens[1:]]
     for (start, kind), end in zip(tokens, ends, strict=False):
         if kind != _TEXT and text[end:].startswith(b"("):
-            # All its words, since DuckDB takes a no-break space for a space, and its tokens do not.
+            # All words of the token: DuckDB's parser treats a no-break space as a space, its
+            # tokenizer as part of a name.
             yield from re.findall(r"\w+", text[start:end].decode().lower())

@@ -23,6 +23,7 @@ from aico_lab.channel_memory.messages import (
     time_conditions,
     to_batch,
     to_id,
+    to_moment,
 )
 from aico_lab.channel_memory.segments import Segments
 from aico_lab.channel_memory.users import UserManager
@@ -83,18 +84,16 @@ class DatabaseManager(Segments):
     def _initialize_database(self) -> None:
         try:
             self._create_tables()
-            self._create_indexes()
         except BaseException:
             self.close()
             raise
 
     def _create_tables(self) -> None:
-        """Bring the core schemas to their newest versions."""
+        """Bring the core schemas, with their tables and indexes, to their newest versions."""
         CORE.apply_core_schemas(self._connections.mine())
 
-    def _create_indexes(self) -> None:
-        """Call `_create_tables`, because each version of a schema also creates its indexes."""
-        self._create_tables()
+    # Bots know both names; a version of a schema creates its tables and indexes together.
+    _create_indexes = _create_tables
 
     @cached_property
     def user_manager(self) -> UserManager:
@@ -221,14 +220,12 @@ class DatabaseManager(Segments):
             InvalidValue: The limit is not a whole number, or is negative.
         """
         given = {"channel_id = ?": channel_id, "user_id = ?": user_id}
-        times = {
-            "timestamp < ?": before,
-            "timestamp > ?": after,
-            "timestamp >= ?": start,
-            "m.timestamp < ?": end,
-        }
         ids = {sql: to_id(value) for sql, value in given.items() if value is not None}
-        conditions = ids | time_conditions(times)
+        ends = [to_moment(moment) for moment in (before, end) if moment is not None]
+        conditions = ids | time_conditions(
+            {"timestamp < ?": min(ends, default=None), "timestamp > ?": after,
+             "timestamp >= ?": start}
+        )  # fmt: skip
         rows = self.read(
             f"SELECT {COLUMNS} FROM messages AS m "
             f"WHERE {' AND '.join(['TRUE', *conditions])} ORDER BY timestamp DESC, id DESC LIMIT ?",

@@ -123,7 +123,7 @@ def _start_bundling() -> subprocess.Popen[bytes]:
 
 
 def _bundled(process: subprocess.Popen[bytes]) -> str:
-    """Return what another process bundled, once it has ended."""
+    """Return the JavaScript that another process bundled, after waiting for its end."""
     bundle, _ = process.communicate()
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, process.args)

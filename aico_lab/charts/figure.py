@@ -24,7 +24,7 @@ _QUEUE: Final = (
     "(window.aicoLabCharts = window.aicoLabCharts || []).push(document.currentScript.parentElement)"
 )
 _DIGITS: Final = 7
-"""Significant digits of numbers in a page; more are noise, and make up most of its size."""
+"""Significant digits of numbers in a page; more would be noise, and most of the page's size."""
 
 _EXACT: Final = 1e9
 """Numbers from here on are times or ids, and keep their digits."""
@@ -69,12 +69,12 @@ class Details:
 _DETAILS: Final[dict[str, Details]] = {}
 """The details of charts by their question, the first line of their subtitle.
 
-Vega-Lite has no place for them that charts keep when they are put side by side.
+Vega-Lite has no field for details that charts keep when they are put side by side.
 """
 
 
 def describe(question: str, details: Details) -> None:
-    """Have every chart whose subtitle begins with a question show these details."""
+    """Show these details with every chart whose subtitle begins with the question."""
     _DETAILS[question] = details
 
 
@@ -95,10 +95,10 @@ def figure(
 
     Args:
         chart: The chart.
-        title: What the chart shows, in one sentence; by default its own title.
-        question: The question that it answers.
+        title: The chart's finding, in one sentence; by default its own title.
+        question: The question that the chart answers.
         caption: Filters, sources and notes; by default the chart's own subtitle.
-        details: What is shown on demand, besides the table of the chart's rows.
+        details: Texts shown on demand, besides the table of the chart's rows.
     """
     specification = chart.to_dict()
     said = _said(specification)
@@ -187,7 +187,7 @@ def _with_first(texts: Sequence[str]) -> list[tuple[bool, str]]:
 
 
 def _lean(specification: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
-    """Return a specification without what the page's script has anyway, and with short numbers."""
+    """Return a specification without the theme, which the script has, and with short numbers."""
     own = {name: value for name, value in specification.items() if name != "$schema"}
     config = own.pop("config", {})
     if own_config := {n: value for n, value in config.items() if theme.CONFIG.get(n) != value}:

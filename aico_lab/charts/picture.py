@@ -1,4 +1,4 @@
-"""Draw the picture that stands for a chart where scripts do not run: one small SVG."""
+"""Draw a chart as a small SVG picture, which is shown where scripts do not run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _MOST: Final = 500
 """The most marks of one kind in a picture; of more, some are left out at equal distances."""
 
 _FONT: Final = theme.FONT.removeprefix("system-ui, ")
-"""The fonts of a picture, which are about as wide as those that it was measured with."""
+"""The fonts of a picture, which are about as wide as the fonts with which texts are measured."""
 
 _ROOM: Final = {"left": 14, "right": 14, "top": 4, "bottom": 4}
-"""Pixels around a picture, for fonts that are wider than those it was measured with."""
+"""Pixels around a picture, for fonts wider than those with which texts are measured."""
 
 _PLACES: Final = re.compile(r'( (?:d|transform|x|y|[xy][12]|width|height|points)=")([^"]*)"')
 _LONG: Final = re.compile(r"(-?\d*\.\d)\d+(?!\d*[eE])")
@@ -64,12 +64,12 @@ def data_uri(svg: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return a text as an address writes it: readable, since most characters stay as they are."""
+    """Return a text percent-encoded for an address, but with most characters unchanged."""
     return quote(text, safe=" !$&'()*+,-./:;=?@[]_~|").replace("&", "%26")
 
 
 def _slim(svg: str) -> tuple[str, int, int]:
-    """Return an SVG without what nobody sees, its width and its height."""
+    """Return an SVG without invisible parts, and its width and height."""
     head = re.match(r'<svg[^>]* width="([\d.]+)" height="([\d.]+)"', svg)
     width, height = (round(float(side)) for side in head.groups()) if head else (0, 0)
     svg = _MARKS.sub(_thinned, svg)

@@ -26,7 +26,7 @@ PAPER: Final = "#FFFFFF"
 FONT: Final = "system-ui, Helvetica Neue, Arial, Liberation Sans, sans-serif"
 
 WIDTH: Final = 640
-"""The width of a plot, in pixels, where no column sets it: in pictures and saved charts."""
+"""The width of a plot, in pixels, if no column sets the width: in pictures and saved charts."""
 
 DARK: Final = {
     BLUE: "#4F9DEB",

@@ -46,13 +46,13 @@ class Plan:
 
     Attributes:
         contracts: The tables to load.
-        anew: The names of loaded tables that are made and read anew.
+        reread: The names of loaded tables that are made and read again.
         dropped: The names of tables to remove.
         frozen: The names of tables that stay as they are.
     """
 
     contracts: list[Contract]
-    anew: set[str]
+    reread: set[str]
     dropped: set[str]
     frozen: set[str]
 
@@ -65,7 +65,7 @@ def check(on_change: str | None) -> None:
     """
     if on_change not in (None, *get_args(OnChange)):
         raise InvalidValue(
-            f"on_change is one of {', '.join(get_args(OnChange))}, not {on_change!r}."
+            f"on_change must be one of {', '.join(get_args(OnChange))}, not {on_change!r}."
         )
 
 

@@ -38,7 +38,8 @@ FETCH_ROWS = 2_000
 """Rows fetched at a time: few enough to stay in the processor's cache."""
 
 PAGEWISE = 8_192
-"""Leaf pages (32 MB) from which a table is read by pages: for fewer, Numba would only cost time."""
+"""Leaf pages (32 MB) from which a table is read by pages: with fewer, loading Numba costs more time
+than it saves."""
 
 Extracted: TypeAlias = tuple[pa.RecordBatch, list[Misfit]]
 Values: TypeAlias = "Sequence[Value] | pa.Array"
@@ -53,7 +54,7 @@ _SHOWN_CLASSES: dict[Kind, str] = {
 """The storage class of which `_expression` selects the exact values; 'integer' for other kinds."""
 
 EXACT = 2.0**53
-"""Below it floating-point numbers represent every integer exactly."""
+"""Floating-point numbers represent every integer below this one exactly."""
 
 _MARKS = 60
 """The number of columns that have their marks in one integer."""
@@ -141,10 +142,10 @@ def _names(keys: Contract, rows: _Rows) -> pa.Array:
 
 
 def plain_names(values: Sequence[Value]) -> pa.Array | None:
-    """Return the names of rows whose keys are texts or integers; None if a name is not its key.
+    """Return the names of rows, or None if a name differs from the text of its key.
 
     Args:
-        values: Integers, or texts as bytes.
+        values: The keys: integers, or texts as bytes.
     """
     with contextlib.suppress(pa.ArrowException, TypeError):
         kinds = {*map(type, values)}

@@ -167,17 +167,17 @@ class _Load:
         how = (source.marked_by, self._target.key)
         fell = known is not None and _is_below(self.newest, known.value)
         if known is None or full or (known.column, known.key) != how:
-            self._load_anew()
+            self._reload()
         elif not source.contract.tells_keys_apart:
-            self._load_anew()  # different keys could be the same in the warehouse
+            self._reload()  # different keys could be the same in the warehouse
         elif fell and source.keyed_by_rowid:
-            self._load_anew()  # row ids were assigned anew, as VACUUM does
+            self._reload()  # row ids were assigned again, as VACUUM does
         else:
             self._merge(None if fell else _minus(known.value, lag), deletes=deletes)
         if self.mode != "nothing" or known is None or known.value != self.newest:
             self._target.advance(source.marked_by, self.newest, file)
 
-    def _load_anew(self) -> None:
+    def _reload(self) -> None:
         self.mode = "full"
         self._target.create()
         total = self._source.count(None)

@@ -185,7 +185,9 @@ class ForeignTable:
         return self._count(
             f"DELETE FROM {self._name} AS t "
             f"WHERE NOT EXISTS (SELECT 1 FROM temp.present_keys AS k WHERE {self._match('k')})"
-        ) + self._warehouse.release(self.label, "NOT IN (SELECT row_key FROM temp.present_texts)")
+        ) + self._warehouse.delete_misfits(
+            self.label, "NOT IN (SELECT row_key FROM temp.present_texts)"
+        )
 
     def _match(self, other: str) -> str:
         return " AND ".join(

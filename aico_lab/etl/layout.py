@@ -1,7 +1,7 @@
 """Find and remove folders in the place of the warehouse's files, and files in place of folders.
 
 This package never makes them, but a restored backup or another program may put such files and
-folders there. They may be removed, since the warehouse can be made anew from the primary database.
+folders there. They may be removed, since the warehouse can be made again from the primary database.
 An ordinary sync removes only those in the place of notes; a full sync removes all.
 """
 
@@ -51,7 +51,7 @@ def clear_misplaced(home: Home, *, full: bool) -> None:
 def _misplaced_error(path: Path) -> CorruptDatabase:
     found, wanted = ("folder", "file") if path.is_dir() else ("file", "folder")
     return CorruptDatabase(
-        f"{path} is a {found} and not a {wanted}: run `aico-lab sync --full`, which makes it anew."
+        f"{path} is a {found} and not a {wanted}: run `aico-lab sync --full`, which makes it again."
     )
 
 

@@ -10,16 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from aico_lab.constants import FIRST_PLAUSIBLE_MS, NO_SECONDS
+
 if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
 
 NOW: Final = "unixepoch('now', 'subsec')"
 
-# Numbers are taken for times if one of them lies between these and now. If a counter is taken for a
-# time, more rows than necessary are read again, but none is missed.
-_EARLIEST: Final = 10**8  # March 1973
-_EARLIEST_MS: Final = 631_152_000_000  # 1990
-_NO_SECONDS: Final = 10**11
+EARLIEST_SECONDS: Final = 10**8
+"""March 1973 in seconds since 1970: smaller numbers may be years or numbers of days."""
 
 _MILLIS: Final = 1000
 
@@ -74,8 +73,9 @@ def _unit(connection: Connection, table: str, column: str) -> int | None:
         f'FROM "{table}" AS t'
     )
     seconds, highest, millis, lowest = row
-    if millis is not None and millis >= _EARLIEST_MS and lowest >= _NO_SECONDS:
+    # If a counter is taken for a time, more rows than necessary are read again, but none is missed.
+    if millis is not None and millis >= FIRST_PLAUSIBLE_MS and lowest >= NO_SECONDS:
         return _MILLIS
-    if seconds is not None and seconds >= _EARLIEST and highest < _NO_SECONDS:
+    if seconds is not None and seconds >= EARLIEST_SECONDS and highest < NO_SECONDS:
         return 1
     return None

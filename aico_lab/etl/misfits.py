@@ -19,7 +19,7 @@ SHOWN: Final = 200
 """The number of characters that are kept of a value that does not fit."""
 
 NAMING: Final = "literals of SQL by storage class"
-"""The form of the names of rows in quarantine; a quarantine with other names is filled anew."""
+"""The form of the names of rows in quarantine; a quarantine with other names is filled again."""
 
 REASONS: Final[dict[Kind, str]] = {
     "integer": "is not an integer",
@@ -62,16 +62,16 @@ def count_rows(misfits: Sequence[Misfit]) -> int:
 
 
 def row_key(parts: Sequence[Part]) -> str:
-    """Return the name of a row, which is unique in its table.
+    """Return the name of a row in quarantine, which is unique in its table.
 
     The name depends on the stored values of the key alone, whatever types their columns have.
 
     Args:
-        parts: The values of its key.
+        parts: The values of the row's key.
 
     Returns:
-        A text as it is; other values, and texts that could be taken for one, as literals of SQL. A
-        key of several columns is a JSON array of these.
+        Text is its own name. Other values, and text that looks like one of their names, are named
+        by SQL literals. The name of a key of several columns is a JSON array of such names.
     """
     names = [_name(part) for part in parts]
     return names[0] if len(names) == 1 else json.dumps(names, ensure_ascii=False)
@@ -87,10 +87,12 @@ def _name(part: Part) -> str:
 
 
 def holds_only_texts(name: str, columns: int) -> bool:
-    """Return whether a row's name consists of texts as they are, as it did in earlier versions.
+    """Return whether every value of a key is text that is its own name.
+
+    Earlier versions gave only such keys the same names as this one.
 
     Args:
-        name: The name.
+        name: The name of the row.
         columns: The number of columns of the key.
     """
     names = [name] if columns == 1 else json.loads(name)

@@ -23,10 +23,10 @@ class Pin:
     """Keeps one generation until `close()`, or until the process ends."""
 
     def __init__(self, home: Home, generation: int) -> None:
-        """Pin a generation, or do nothing in a read-only home: nothing is removed there either."""
+        """Pin a generation; in a read-only home do nothing, since no snapshot can be removed."""
         self._finalizer: weakref.finalize[..., Pin] | None = None
         folder = _folder(home.snapshots)
-        # Any thread may release it, such as the one that collects garbage.
+        # Any thread may release the lock, such as the one that collects garbage.
         lock = FileLock(
             folder / f"{generation}-{secrets.token_hex(8)}.lock", timeout=0, thread_local=False
         )

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import pyarrow as pa
 
+from aico_lab.constants import ROW_GROUP
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from aico_lab.etl.contract import Contract
     from aico_lab.etl.extract import Extracted
     from aico_lab.etl.misfits import Misfit
-
-ROW_GROUP: Final = 122_880
-"""Rows of a record batch: those of a row group of DuckDB, which it compresses as one."""
 
 ROW_GROUPS: Final = min(max(os.cpu_count() or 1, 2), 4)
 """Record batches of a portion: one for each processor, but no more than fit into memory."""

@@ -1,4 +1,4 @@
-"""Choose a type that all values fit for columns that may hold anything.
+"""Choose the types of columns that may hold anything, so that all values fit.
 
 SQLite takes a declared type for a hint. A column of DECIMAL, DATETIME or of no type may hold any
 values, so these decide its type: integers, numbers, decimal numbers, dates, times, booleans or
@@ -15,7 +15,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from aico_lab.constants import FIRST_PLAUSIBLE_MS, NO_SECONDS
 from aico_lab.etl.extract import EXACT, holds_only
+from aico_lab.etl.marks import EARLIEST_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,13 +29,10 @@ _DECIMAL = re.compile(r"(?:DECIMAL|NUMERIC|NUMBER|DEC)\s*\(\s*(\d+)\s*(?:,\s*(\d
 _PROMISES = re.compile("DEC|NUM|MONEY|CURRENCY|DATE|TIMESTAMP|BOOL|BLOB")
 _LARGEST_DECIMAL: Final = 38
 
-# Numbers are taken for times only if the largest is after March 1973, since years and numbers of
-# days are smaller, and before 2040; as milliseconds, after 1990. Otherwise the digits of a date
-# (2401011011, 20240101101112) would be taken for a time.
-_EARLIEST: Final = 10**8
-_SECONDS: Final = 10**11
+# Numbers are taken for times only if the largest is before 2040, and after March 1973 in seconds or
+# after 1990 in milliseconds. Otherwise the digits of a date (2401011011, 20240101101112) would be
+# taken for a time.
 _LATEST: Final = 2_208_988_800
-_EARLIEST_MS: Final = 631_152_000_000
 
 _BY_STORAGE: Final = frozenset({"integer", "real", "blob", "any"})
 """Kinds that every value of their storage class fits."""
@@ -50,7 +49,7 @@ class _Found:
     low: float | None
     high: float | None
     wide: int  # integers that floating-point numbers may not represent
-    between: int  # nonzero numbers below 10**11: 5138 in seconds, but 1973 in milliseconds
+    between: int  # nonzero numbers below `NO_SECONDS`: as milliseconds they are before March 1973
 
 
 def settle(connection: Connection, contract: Contract) -> tuple[Contract, list[str]]:
@@ -111,7 +110,7 @@ def _look(connection: Connection, table: str, column: str) -> _Found:
     (row,) = connection.fetch_all(
         f"SELECT {counts}, min({number}), max({number}), "
         f"total(typeof({value}) = 'integer' AND {value} NOT BETWEEN {-EXACT:.0f} AND {EXACT:.0f}), "
-        f'total({number} <> 0 AND {number} < {_SECONDS}) FROM "{table}" AS t'
+        f'total({number} <> 0 AND {number} < {NO_SECONDS}) FROM "{table}" AS t'
     )
     return _Found(*row)
 
@@ -148,10 +147,10 @@ def _of_numbers(
     low, high = found.low or 0, found.high or 0
     if declared.startswith("BOOL"):
         yield replace(column, kind="boolean")
-    if _is_time(declared) and high >= _EARLIEST:
-        if low > -_SECONDS and high < _LATEST:
+    if _is_time(declared) and high >= EARLIEST_SECONDS:
+        if low > -NO_SECONDS and high < _LATEST:
             yield replace(column, kind="seconds")
-        if low >= 0 and _EARLIEST_MS <= high < 1000 * _LATEST and not found.between:
+        if low >= 0 and FIRST_PLAUSIBLE_MS <= high < 1000 * _LATEST and not found.between:
             yield replace(column, kind="milliseconds")
     if digits:
         yield replace(column, kind="decimal", digits=digits)

@@ -99,7 +99,7 @@ def find(folder: Path, generation: int | None = None) -> tuple[int, Path]:
         if generation not in snapshots:
             raise CorruptDatabase(
                 f"The file of snapshot {last}, the newest, is missing: run `aico-lab sync`, which "
-                "publishes it anew."
+                "publishes it again."
             )
     if generation not in snapshots:
         kept = ", ".join(map(str, snapshots))

@@ -68,8 +68,8 @@ class SyncResult:
         seconds: The duration, in seconds.
         unexplained: Rows set aside when their table was read whole, although they fitted before and
             the feed recorded no change of them since.
-        warnings: Sentences about the types of columns, and about vectors made anew.
-        rebuilt: Whether the warehouse was damaged and made anew, without tables loaded from other
+        warnings: Sentences about the types of columns, and about vectors made again.
+        rebuilt: Whether the warehouse was damaged and made again, without tables loaded from other
             programs.
         problems: Failures of other projections; the warehouse is up to date all the same.
     """
@@ -170,7 +170,7 @@ def _sync(
         if damaged and not full:
             run.warnings.append(
                 f"Snapshot {published} was missing, damaged or without a checksum, and was "
-                f"published anew as snapshot {generation}."
+                f"published again as snapshot {generation}."
             )
         if run.followed:
             notes.append((generation, _state(target, run.followed)))
@@ -183,7 +183,7 @@ def _sync(
 
 
 def _discard(home: Home) -> None:
-    """Remove the writer's files, which can be made anew from the primary database."""
+    """Remove the writer's files, which can be made again from the primary database."""
     with (
         held(home.warehouse / "sync.lock", LOCK_SECONDS, _busy),
         os_errors(home.warehouse),
@@ -216,7 +216,10 @@ def _note(home: Home, generation: int, state: str) -> None:
 
 
 def _state(cursor: feed.Cursor, contracts: Sequence[Contract]) -> str:
-    """Return a hash of the state of a warehouse that is up to date; its keys are private."""
+    """Return a hash of the state of a warehouse that is up to date.
+
+    A hash, because the state names tables and columns, and the note is not encrypted.
+    """
     held = repr((cursor, contracts, views.version()))
     return hashlib.sha256(held.encode()).hexdigest()
 
@@ -349,42 +352,42 @@ class _SyncRun:
         )
         self.followed = declared if on_change in (None, "evolve") else []
         known = self._warehouse.misfits() if same else {}
-        anew = plan.anew
+        reread = plan.reread
         if full or cursor is None or not feed.continues(self._primary, cursor):
-            anew = {contract.table for contract in plan.contracts}
+            reread = {contract.table for contract in plan.contracts}
         elif (
             cursor == target
             and not publish
-            and not anew
+            and not reread
             and not plan.dropped
             and not (acknowledge and self._warehouse.has_unexplained)
             and of_this_version
         ):
             return "nothing", target
         if cursor is not None:
-            anew = anew | {
+            reread = reread | {
                 contract.table
                 for contract in plan.contracts
-                if contract.table not in anew
+                if contract.table not in reread
                 and mistakes_keys(self._primary, contract, since=cursor.seq, until=target.seq)
             }
         if not of_this_version:
-            # Reading messages makes the mart anew; and other rules decided which rows fit.
+            # Reading messages makes the mart again; and other rules decided which rows fit.
             tables = {contract.table for contract in plan.contracts}
-            anew = anew | {"messages", *known}.intersection(tables)
-        mode: Mode = "full" if len(anew) == len(plan.contracts) else "increment"
+            reread = reread | {"messages", *known}.intersection(tables)
+        mode: Mode = "full" if len(reread) == len(plan.contracts) else "increment"
         with self._warehouse.transaction():
-            self._messages = Changes(self._warehouse.connection, anew="messages" in anew)
+            self._messages = Changes(self._warehouse.connection, reread="messages" in reread)
             self._warehouse.drop_tables(plan.dropped if same else self._warehouse.tables())
             for contract in plan.contracts:
-                if contract.table in anew:
+                if contract.table in reread:
                     self._warehouse.create_table(contract)
                 self._load_table(
                     contract,
-                    None if cursor is None or contract.table in anew else cursor.seq,
+                    None if cursor is None or contract.table in reread else cursor.seq,
                     target.seq,
                 )
-                if same and contract.table in anew and contract.table not in plan.anew:
+                if same and contract.table in reread and contract.table not in plan.reread:
                     self._note_unexplained(
                         contract,
                         known.get(contract.table, set()),
@@ -395,7 +398,7 @@ class _SyncRun:
                 self._messages.apply()
             self._warehouse.create_views()
             self._warehouse.freeze(plan.frozen)
-            self._warehouse.explain(everything=acknowledge)
+            self._warehouse.forget_unexplained(everything=acknowledge)
             changes = {
                 "rows": self.rows, "deleted": self.deleted, "quarantined": self.quarantined
             }  # fmt: skip

@@ -38,7 +38,7 @@ DEFINITIONS = (
         source VARCHAR, "table" VARCHAR, "column" VARCHAR, value VARCHAR, key_columns VARCHAR,
         file VARCHAR, loaded_at TIMESTAMPTZ
     )""",
-    # Another version named these rows otherwise: without a watermark their tables are loaded anew.
+    # Another version named these rows otherwise: without a watermark their tables are loaded again.
     """DELETE FROM meta.watermarks WHERE source || '.' || "table" IN (
         SELECT table_name FROM quarantine.misfits
     )""",

@@ -192,9 +192,11 @@ class Warehouse:
                     self.connection, f"DELETE FROM {table} t USING rows k WHERE {same}", rows=keys
                 )
             )
-        return deleted + self.release(contract.table, "IN (SELECT row_key FROM rows)", gone_keys)
+        return deleted + self.delete_misfits(
+            contract.table, "IN (SELECT row_key FROM rows)", gone_keys
+        )
 
-    def release(self, table: str, condition: str, rows: pa.Table | None = None) -> int:
+    def delete_misfits(self, table: str, condition: str, rows: pa.Table | None = None) -> int:
         """Remove a table's rows from quarantine by a condition on `row_key`; return the number."""
         found = duckdb_adapter.execute_with(
             self.connection,
@@ -238,7 +240,7 @@ class Warehouse:
             rows=pa.table({"row_key": pa.array(list(keys), pa.string())}),
         )
 
-    def explain(self, *, everything: bool) -> None:
+    def forget_unexplained(self, *, everything: bool) -> None:
         """Remove the records of unexplained rows that fit again, or all of these records."""
         self.connection.execute(
             "DELETE FROM quarantine.unexplained WHERE ? OR (table_name, row_key) NOT IN "

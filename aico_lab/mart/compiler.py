@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import ibis
 
+from aico_lab.constants import MS_PER_DAY
 from aico_lab.mart import definitions
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 FILE: Final = Path(__file__).with_name("compiled.sql")
 
-_MS_OF_A_DAY: Final = 86_400_000
 _DUCKDB_TYPES: Final = {
     "int64": "BIGINT",
     "string": "VARCHAR",
@@ -36,7 +36,7 @@ def tables() -> dict[str, ir.Table]:
         "messages": messages,
         "turns": definitions.turns(messages),
         "sessions": definitions.sessions(messages),
-        "daily": definitions.daily(messages, messages.ts_ms // _MS_OF_A_DAY),
+        "daily": definitions.daily(messages, messages.ts_ms // MS_PER_DAY),
     }
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pyarrow as pa
 
+from aico_lab.constants import ROW_GROUP
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -32,9 +34,6 @@ last message by each person and the last message to each person. `ts_us` and `id
 all others, and `author` is their person.
 """
 
-PORTION: Final = 122_880
-"""Rows of a record batch: DuckDB's own row group, which one of its threads inserts."""
-
 
 def place_people(talk: pa.Table) -> pa.Table:
     """Return the messages of whole conversations with their places, and their `person` by name.
@@ -54,7 +53,7 @@ def place_people(talk: pa.Table) -> pa.Table:
     )
     for column in set(talk.column_names) - set(made.column_names):
         made = made.append_column(column, talk[column])
-    return pa.Table.from_batches(made.combine_chunks().to_batches(PORTION), made.schema)
+    return pa.Table.from_batches(made.combine_chunks().to_batches(ROW_GROUP), made.schema)
 
 
 def places(messages: pa.Table) -> pa.Table:

@@ -1,9 +1,9 @@
 """Bring the tables of `mart` up to date in DuckDB, in the transaction that changes `raw`.
 
 The place of a message depends only on the messages before it. So in each conversation only the
-messages from the first change on are placed anew, counting on from the last ones before; a message
+messages from the first change on are placed again, counting on from the last ones before; a message
 that was merely edited keeps its place. Then the turns, sessions and days of changed messages are
-made anew. The temporary tables of `aico_lab.mart.statements`, and what each is made from:
+made again. The temporary tables of `aico_lab.mart.statements`, and what each is made from:
 
     rows of a sync -> measures, rows_added, rows_removed
                                     |
@@ -23,7 +23,7 @@ made anew. The temporary tables of `aico_lab.mart.statements`, and what each is 
                                                        |
                                       rows of mart.turns, sessions, daily
 
-When all messages are read anew, batches of `all_conversations` take the place of this.
+When all messages are read again, batches of `all_conversations` take the place of this.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 VERSION: Final = 2
 """The version of the tables and views of `mart`: a sync that finds another one in the warehouse
-reads all messages anew. Add 1 when the same messages give other rows, and say what changed.
+reads all messages again. Add 1 when the same messages give other rows, and say what changed.
 
 1: an explicit number, instead of a hash of the package's files.
 2: the views `people` and `channels`, with pseudonyms, `replies` and `extras`.
@@ -65,22 +65,22 @@ class Changes:
     Messages are measured as they arrive: reading all texts again would take longer.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, *, anew: bool) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, *, reread: bool) -> None:
         """Write nothing yet.
 
         Args:
             connection: The warehouse, in the transaction that changes `raw.messages`.
-            anew: Whether all messages are read anew, so that every table is made anew.
+            reread: Whether all messages are read again, so that every table is made again.
         """
         self._connection = connection
-        self._anew = anew
+        self._reread = reread
         self._noted = False
 
     def note_added(self, rows: pa.Table) -> None:
         """Measure rows of `raw.messages` as they are now, and note them."""
         self._begin()
         execute_with(self._connection, statements.MEASURE, rows=rows)
-        if not self._anew:
+        if not self._reread:
             execute_with(self._connection, statements.NOTE_ADDED, rows=rows)
 
     def note_removed(self, rows: pa.Table) -> None:
@@ -90,9 +90,9 @@ class Changes:
 
     def apply(self) -> None:
         """Bring the tables up to date with `raw.messages`, which must hold all changes by now."""
-        if self._anew:
+        if self._reread:
             self._begin()
-            self._make_anew()
+            self._make_everything()
         elif self._noted:
             self._run(statements.AFFECTED_CONVERSATIONS)
             self._run(statements.LAST_PLACES)
@@ -110,7 +110,7 @@ class Changes:
             self._run(statements.NOTES)
             self._noted = True
 
-    def _make_anew(self) -> None:
+    def _make_everything(self) -> None:
         for table in TABLES:
             self._run(f"CREATE OR REPLACE TABLE mart.{table} ({statements.columns(table)})")
         self._run(statements.ALL_CONVERSATIONS, [BATCH])

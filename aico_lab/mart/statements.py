@@ -10,9 +10,10 @@ import functools
 from importlib.resources import files
 from typing import Final
 
+from aico_lab import constants
 from aico_lab.mart.text import MEASURED
 
-DAY: Final = "floor(ts_ms / 86400000)"
+DAY: Final = f"floor(ts_ms / {constants.MS_PER_DAY})"
 """SQL for a message's day, counted from 1970-01-01 (UTC)."""
 
 GROUPS: Final = {

@@ -1,6 +1,6 @@
 """`lab.metrics`: the metrics of a lab by name.
 
-Names are available without importing what computes, since JupyterLab waits only one second for the
+Listing the names imports no module of a metric, since JupyterLab waits only one second for the
 first Tab completion, and shells complete names too.
 """
 

@@ -1,7 +1,7 @@
 """The aggregate cube behind the filters of a page: counts and sums, no text and no ids.
 
-A page holds one row for each day, hour, channel, side and person with messages, so that its reader
-can choose among them without the home. The largest channels and people have a row of their own; the
+A page holds one row for each day, hour, channel, side and person with messages, so that its readers
+can filter messages without the home. The largest channels and people have a row of their own; the
 others are merged. Rows about fewer people than `min_people` are merged upwards until they are about
 enough people, or left out and counted: nothing about fewer people is in the page.
 """
@@ -46,7 +46,7 @@ SHOWN: Final = 20
 """The most channels, and the most people, that have rows of their own."""
 
 MOST_CELLS: Final = 100_000
-"""The most rows of a cube, about 0.7 MB in a page; of more, the detail is reduced."""
+"""The most rows of a cube, about 0.7 MB in a page; a larger cube loses detail."""
 
 SCORE_UNITS: Final = 10_000
 """Sums of sentiment scores are stored in units of 1/10,000, the precision of VADER's scores."""
@@ -168,8 +168,8 @@ def _run(connection: duckdb.DuckDBPyConnection, expression: ir.Table) -> pl.Data
 def _sums(talk: Talk, gap_ms: int, shown: int, least: int) -> ir.Table:
     """Return the sums by day, hour, channel, side and person.
 
-    Only the largest channels are told apart. People are told apart all if rows must be about
-    several of them, so that they can be counted; else only the largest.
+    Only the largest channels are distinguished. All people are distinguished if rows must be about
+    several people, so that people can be counted; else only the largest.
     """
     messages = _in_calendar(talk, talk.messages)
     wrote = messages.select(
@@ -234,7 +234,7 @@ def _ranked(messages: ir.Table, column: str, least: int) -> ir.Table:
 
 
 def _in_calendar(talk: Talk, table: ir.Table) -> ir.Table:
-    """Return the rows on the days of the calendar, which leaves implausible times out."""
+    """Return the rows on the days of the calendar, without implausible times."""
     hours = hours_of(table.local_ms)
     table = table.mutate(day=days_of(table.local_ms), hour=hour_of_day(hours))
     return table.filter(table.day.between(_day(talk.first_day), _day(talk.last_day)))

@@ -401,7 +401,7 @@ function explore(cube) {
     });
     for (let hour = 0; hour < 24; hour += cell < 9 ? 6 : 3)
       marks += `<text x="${(left + hour * cell).toFixed(1)}" y="${7 * line + 16}">${hour}</text>`;
-    const said = !most ? (sums.all.messages ? "The hours of these messages are not told" : NOTHING)
+    const said = !most ? (sums.all.messages ? "The hours of these messages are unknown" : NOTHING)
       : `Most in one hour of the week: ${counted(most, "message")}, ${WEEKDAYS[Math.floor(top / 24)]} ${hours(top % 24)}`;
     week.body.innerHTML = svg(width, 7 * line + 20, said, marks);
     week.body.append(make("p", {class: "note"}, most ? `${said} (${told.zone}).` : `${said}.`));

@@ -1,7 +1,7 @@
 """The explorer of a page: charts and headline figures that follow filters in the page.
 
 The page holds the aggregate cube (`aico_lab.reports.cube`), and `explorer.js` sums it again at each
-change of a filter. Where scripts do not run, the figures of the whole selection stay.
+change of a filter. Where scripts do not run, the figures of the whole selection remain.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ExplorerTile(NamedTuple):
         name: The name by which `explorer.js` finds it.
         label: The label.
         value: The value for the whole selection.
-        note: What the value is a part of, or rests on.
+        note: The whole of which the value is a part, or the number of messages behind it.
     """
 
     name: str

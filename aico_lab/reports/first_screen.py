@@ -10,9 +10,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from aico_lab.constants import FIRST_PLAUSIBLE_MS
 from aico_lab.metrics.engine.claims import counted, written
 from aico_lab.metrics.engine.local_time import to_local
-from aico_lab.metrics.engine.talk import FIRST_USUAL_MS
 from aico_lab.metrics.time.extremes import RECORDS
 from aico_lab.zones import get_zone
 
@@ -34,7 +34,7 @@ _MINUS: Final = "−"  # noqa: RUF001
 _NO_VALUE: Final = "–"  # noqa: RUF001
 _LONG: Final = 9  # characters
 _MOST: Final = 1000
-"""The largest change that is written, in percent."""
+"""The largest change that is shown, in percent."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class Tile:
     Attributes:
         label: The name of the figure.
         value: The figure as text; None if there is none.
-        more: A second line about it; empty for none.
-        count: The figure as a number whose change in percent makes sense; else None.
+        more: A second line about the figure; empty for none.
+        count: The figure as a number if its change in percent makes sense; else None.
     """
 
     label: str
@@ -91,7 +91,7 @@ def read_times(lab: Lab) -> Times:
     now_ms = time.time_ns() // 1_000_000
     relation = lab.sql(f"""
         SELECT
-            coalesce(min(ts_ms) FILTER (ts_ms >= {FIRST_USUAL_MS}), min(ts_ms)),
+            coalesce(min(ts_ms) FILTER (ts_ms >= {FIRST_PLAUSIBLE_MS}), min(ts_ms)),
             coalesce(max(ts_ms) FILTER (ts_ms <= {now_ms}), max(ts_ms)),
             (SELECT epoch_ms(max(synced_at)) FROM meta.state)
         FROM mart.messages""")
@@ -110,8 +110,8 @@ def period_before(filters: Filters, times: Times) -> tuple[str, str] | None:
         times: The times of the messages.
 
     Returns:
-        Two values for the filters, or None if the period is not limited by `since` or begins after
-        the last message, or the messages begin within the period before.
+        `since` and `until`; None if the filters have no `since`, if their period begins after the
+        last message, or if the first message lies within the period before.
     """
     if times.first_ms is None or times.recent_ms is None:
         return None
@@ -143,7 +143,7 @@ def period_before(filters: Filters, times: Times) -> tuple[str, str] | None:
 
 
 def header(name: str, overview: Answer, times: Times, note: str = "") -> Fragment:
-    """Return what a report is about, and the title of its page.
+    """Return the header of a report, and the title of its page.
 
     Args:
         name: The name of the report.
@@ -270,7 +270,7 @@ def tiles(now: Sequence[Tile], before: Sequence[Tile] = (), note: str = "") -> F
     Args:
         now: The figures, in order.
         before: The same figures of the period before; empty for none.
-        note: A sentence below them; empty for none.
+        note: A sentence below the figures; empty for none.
     """
     earlier = {tile.label: tile for tile in before}
     cells = ""
@@ -299,7 +299,7 @@ def _compared(now: Tile, before: Tile) -> str:
 
 
 def nothing_to_show(left_out: Mapping[str, str]) -> Fragment:
-    """Return the questions that a report leaves out, by the reason.
+    """Return the list of questions that a report leaves out, grouped by the reason.
 
     Args:
         left_out: The reason for each question.
@@ -318,12 +318,12 @@ def nothing_to_show(left_out: Mapping[str, str]) -> Fragment:
 
 
 def written_day(day: date) -> str:
-    """Return a day as people write it: '5 April 2018'."""
+    """Return a day in words: '5 April 2018'."""
     return f"{day.day} {calendar.month_name[day.month]} {day.year}"
 
 
 def written_days(first: date, last: date) -> str:
-    """Return a period as people write it: '5 to 9 April 2018'."""
+    """Return a period in words: '5 to 9 April 2018'."""
     if first == last:
         return written_day(first)
     if (first.year, first.month) == (last.year, last.month):
@@ -334,7 +334,7 @@ def written_days(first: date, last: date) -> str:
 
 
 def written_time(ms: int, zone: str) -> str:
-    """Return a moment as people write it, to the minute: '5 April 2018, 14:03'."""
+    """Return a moment in words, to the minute: '5 April 2018, 14:03'."""
     moment = to_local(ms, get_zone(zone))
     return f"{written_day(moment.date())}, {moment:%H:%M}"
 

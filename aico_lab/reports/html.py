@@ -89,7 +89,7 @@ _TEMPLATE: Final = (
 
 _CONTENTS_HERE: Final = "<!-- contents -->"
 _FEWEST: Final = 3
-"""The fewest headings that need a table of contents."""
+"""The fewest headings of a page with a table of contents."""
 
 # Scripts are matched, too, because they may contain the text of headings.
 _HEADING: Final = re.compile(
@@ -98,14 +98,14 @@ _HEADING: Final = re.compile(
 )
 _ID: Final = re.compile(r'\bid="([^"]*)"')
 _TAG: Final = re.compile(r"<[^>]*>")
-# Cells and outputs, where nbconvert lets the Tab key stop although nothing can be done there.
+# Cells and outputs, which nbconvert makes stops of the Tab key although they take no input.
 _STOP: Final = re.compile(r'(<div class="jp-[^>]*?) tabindex="0"')
 
 
 def export_html(notebook_path: Path, html_path: Path, *, title: str) -> None:
     """Write a notebook as an HTML page with text and results; a switch shows the code.
 
-    The page has a table of its headings, from the second level on, which stays in reach.
+    A table of contents, of headings from the second level on, stays visible while the page scrolls.
 
     Args:
         notebook_path: The executed notebook.

@@ -43,7 +43,7 @@ def import_jsonschema() -> None:
     """Import jsonschema without its check of the syntax of internationalised addresses.
 
     nbformat and Altair import jsonschema. If `rfc3987_syntax` is installed, which JupyterLab asks
-    for, jsonschema imports it and builds a grammar in 0.7 s, which neither of them uses.
+    for, jsonschema imports it and compiles a grammar in 0.7 s, which neither of the two uses.
     """
     modules: dict[str, Any] = sys.modules
     known = "rfc3987_syntax" in modules

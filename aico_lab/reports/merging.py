@@ -1,7 +1,6 @@
-"""Merge the cells of a cube that are about too few people, and those that are too many for a page.
+"""Merge cells of a cube if they are about too few people, or if there are too many for a page.
 
-Merged cells lose their hour, their channel or person, or their day within the week, but nothing of
-their sums.
+Merging loses the hour, the channel or person, or the day within the week, but no message.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ those with a question; those without a sentiment score, and the sum of the other
 DIMENSIONS: Final = ("day", "hour", "channel", "person", "side")
 
 _DETAIL: Final = ((20, 10), (20, 5), (10, 5), (5, 5), (20, 0), (10, 0), (5, 0), (0, 0))
-"""How many channels and people have cells of their own, if all of them make too many cells."""
+"""Numbers of channels and of people with cells of their own, tried in turn until the cells fit."""
 
 _MONDAY: Final = 3  # days since 1970-01-01, a Thursday, are 3 (mod 7) days after a Monday
 
@@ -40,7 +39,7 @@ _MONDAY: Final = 3  # days since 1970-01-01, a Thursday, are 3 (mod 7) days afte
 def protected(
     rows: pl.DataFrame, first_day: int, *, min_people: int, min_cell: int
 ) -> tuple[pl.DataFrame, int, int]:
-    """Return the cells, of which each is about enough people and messages.
+    """Merge or leave out cells until each one is about enough people and messages.
 
     Small cells lose their hour, then their channel, then their day within the week.
 
@@ -71,7 +70,7 @@ def protected(
     kept = rows.clear()
     for merge in merges:
         rows = pl.concat([kept, rows.with_columns(**merge)])
-        # A session may be that of a person who wrote later, in other cells.
+        # The person of a session may have written only later, in other cells.
         wrote = (pl.col("who") >= 0) & (pl.col("messages") > 0)
         people = pl.col("who").filter(wrote).n_unique().over(DIMENSIONS)
         messages = pl.col("messages").sum().over(DIMENSIONS)

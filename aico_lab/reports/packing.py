@@ -1,4 +1,4 @@
-"""Write the cells of a cube into a page: few bytes, which every browser reads without a library."""
+"""Encode the cells of a cube in few bytes, which browsers read without a library."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def packed(cube: Cube) -> dict[str, Any]:
 
 
 def _leb128(values: Numbers) -> bytes:
-    """Return numbers of seven bits a byte, the lowest first; the last byte of each is below 128."""
+    """Return numbers in LEB128: seven bits a byte, the lowest first; the last byte is below 128."""
     shifts = np.arange(_MOST_BYTES, dtype=np.uint64) * np.uint64(_BITS)
     rest = values[:, None] >> shifts
     used = rest > 0

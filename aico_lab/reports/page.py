@@ -1,4 +1,4 @@
-"""`Page`: a report about some conversations, from its first screen to what it leaves out.
+"""`Page`: a report about some conversations, from its first screen to the unanswered questions.
 
 ::
 
@@ -38,7 +38,7 @@ _NO_PERIOD_BEFORE: Final = (
 
 @dataclass(frozen=True)
 class NotAsked:
-    """A question that the filters do not admit.
+    """A question that cannot be asked under the filters of its page.
 
     Attributes:
         question: The question.
@@ -77,11 +77,11 @@ class Page:
         """
         metric = CATALOGUE[name]
         if self.filters.get("role") and metric.role is RoleFilter.REFUSED:
-            return NotAsked(metric.question, "It is about both sides at once.")
+            return NotAsked(metric.question, "The question is about both sides at once.")
         return self._answer(name, **parameters)
 
     def header(self, note: str = "") -> Fragment:
-        """Return whose conversations these are, the period, the filters and the snapshot.
+        """Return the header: people or channels, period, filters and snapshot.
 
         Args:
             note: A sentence about the data; empty for none.
@@ -99,22 +99,20 @@ class Page:
         return first_screen.tiles(now, before, note if now else "")
 
     def explorer(self) -> Html | None:
-        """Return charts that filters in the page choose; see `reports.explorer`.
-
-        None without messages.
-        """
+        """Return charts with filters; None without messages. See `reports.explorer`."""
         return explorer(self.lab, **self.filters) if len(self._overview) else None
 
     def section(self, heading: str, *parts: object) -> None:
         """Display a section of the page: texts, and the answers that they explain.
 
-        A text is displayed if something between it and the next text is; the heading, if anything
-        of the section is. Answers without rows are left out, and named by `left_out`.
+        A text is displayed if any part between that text and the next one is displayed, and the
+        heading if any part of the section is. Answers without rows are left out; `left_out` names
+        them.
 
         Args:
             heading: The title of the section.
-            parts: Texts in Markdown, answers, and whatever else a notebook can display; None is
-                nothing.
+            parts: Texts in Markdown, answers, and other objects that a notebook can display; None
+                is skipped.
         """
         from IPython.display import Markdown, display
 
@@ -134,7 +132,7 @@ class Page:
     def left_out(self) -> Fragment | None:
         """Return the questions without an answer here, and why; None if there are none.
 
-        None without any message, too: the header says so.
+        Without any message the result is None too, since the header says so.
         """
         if not self._left_out or not len(self._overview):
             return None

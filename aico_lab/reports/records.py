@@ -36,10 +36,10 @@ _ALIVE: Final = ".running"
 """The file in a run's folder that is locked while the run is alive."""
 
 _END: Final = ".end.json"
-"""The file that holds the end of a run from before it is recorded until after."""
+"""The file in a run's folder that keeps the outcome until the database has recorded it."""
 
 _STARTING: Final = 60
-"""Seconds after which an empty folder is not that of a run that is about to be recorded."""
+"""Age in seconds from which an empty folder counts as abandoned."""
 
 _UNFINISHED: Final = (f"{PRIVATE}*", ".*.html.*")
 """Files that a killed run leaves in its folder: the kernel's, and a partly written page."""
@@ -148,7 +148,7 @@ def _remove_folder(folder: Path) -> None:
 
 
 def _end(connection: Connection, folder: Path, status: str, error: str | None) -> None:
-    """Record the end of a run, or keep it in the folder, from where `clear_up` records it.
+    """Record the end of a run; if that fails, keep the end in a file that `clear_up` records later.
 
     Raises:
         StorageError: The end can be neither recorded nor kept.
@@ -237,7 +237,7 @@ def _remove_unrecorded(connection: Connection, home: Home) -> None:
             if time.time() - folder.stat().st_mtime < _STARTING or not _is_empty(folder):
                 continue
             with _alive(folder):
-                pass  # no process holds it, and the file of the lock is gone now
+                pass  # no process holds the lock, and its file is gone now
             folder.rmdir()
             folder.parent.rmdir()
 

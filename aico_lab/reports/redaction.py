@@ -19,7 +19,7 @@ _REDACTED: Final = "•••"
 
 
 class Redactor:
-    """Replaces secrets by dots, also in the forms in which Python, JSON and HTML quote them."""
+    """Replaces secrets by dots, also as Python, JSON and HTML quote them."""
 
     def __init__(self, secrets: Collection[str]) -> None:
         forms = {

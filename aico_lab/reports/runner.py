@@ -33,7 +33,7 @@ from aico_lab.reports.records import PRIVATE
 from aico_lab.reports.redaction import Redactor, forget_this_machine
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # deprecations in what papermill imports
+    warnings.simplefilter("ignore")  # deprecations in libraries that papermill imports
     from nbclient.exceptions import CellTimeoutError
     from papermill import PapermillExecutionError, execute_notebook
     from papermill.execute import ERROR_MARKER_TAG
@@ -258,7 +258,7 @@ def _runs(cell: nbformat.NotebookNode) -> bool:
 
 
 def _put_on_top(node: nbformat.NotebookNode, sentence: str) -> None:
-    """Add a banner that says why the notebook ends early, and remove papermill's own two."""
+    """Add a banner with the reason of an early end, and remove papermill's two banners."""
     banner = nbformat.v4.new_markdown_cell(  # type: ignore[no-untyped-call]
         '<div style="padding: 12px 16px; border-radius: 8px; background: #FDF0ED; color: #7A271A;'
         ' border-left: 4px solid #D55E00; margin-bottom: 24px;">'

@@ -68,7 +68,7 @@ def find_notebook(name: str, home: Home | None = None) -> Path:
     if name not in known:
         end = (
             f"; these are: {', '.join(known) or 'none'}. "
-            "A notebook elsewhere is named by its path, with its ending .ipynb."
+            "Name a notebook elsewhere by its path, with the suffix .ipynb."
         )
         raise UnknownName(f"There is no report {name!r}{did_you_mean(name, known, end)}")
     return known[name]
@@ -77,7 +77,7 @@ def find_notebook(name: str, home: Home | None = None) -> Path:
 def check_timeout(seconds: float) -> None:
     """Raise InvalidValue if the timeout is below one second, infinite or NaN."""
     if not 1 <= seconds < math.inf:
-        raise InvalidValue(f"The timeout is at least 1 second, and finite, not {seconds:g}.")
+        raise InvalidValue(f"The timeout must be at least 1 second, and finite, not {seconds:g}.")
 
 
 class Reports:

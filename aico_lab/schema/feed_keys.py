@@ -71,7 +71,7 @@ def _with_numbers_as_text(row: str, columns: Sequence[str]) -> str:
 
 
 FORMER: Final = (_untyped, _with_numbers_as_text)
-"""Return SQL for the key of a row as earlier versions of this program encoded it, oldest first."""
+"""Functions that return SQL for the key of a row as earlier versions encoded it, oldest first."""
 
 FORMER_BLOBS: Final = (
     f"UPDATE change_log SET row_key = CAST('{_TYPED.decode()}b' || hex(row_key) AS BLOB) "

@@ -105,7 +105,9 @@ class SchemaRegistry:
         if name in self._schemas:
             raise InvalidValue(f"A schema named {name!r} is registered already: choose another.")
         if kind not in get_args(Kind):
-            raise InvalidValue(f"The schema {name!r} is either 'core' or 'plugin', not {kind!r}.")
+            raise InvalidValue(
+                f"The kind of the schema {name!r} must be 'core' or 'plugin', not {kind!r}."
+            )
         # With an underscore, one plugin's prefix could begin with another's.
         if kind == "plugin" and (name in RESERVED or not re.fullmatch("[a-z][a-z0-9]*", name)):
             raise InvalidValue(

@@ -7,7 +7,7 @@ Conference on Weblogs and Social Media): a lexicon and rules for English, betwee
 A message in another language has no score, and its `sentiment_source` gives the reason, such as
 `language:de`.
 
-A single process is used: two were 1.5 times as fast if forked, but no faster if started anew, as on
+A single process is used: two were 1.5 times as fast if forked, but no faster if spawned, as on
 Windows, on macOS and in notebooks.
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from aico_lab.sources.conversations import ENGLISH, languages_of
+from aico_lab.sources.conversation_language import ENGLISH, languages_of
 from aico_lab.sources.records import MessageRecord
 from aico_lab.sources.vader import scorer, source
 

@@ -7,9 +7,11 @@ import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
+from aico_lab.constants import FIRST_PLAUSIBLE_MS
+from aico_lab.domain import values
 from aico_lab.sources.records import NotAMessageError
 
-FIRST_PLAUSIBLE: Final = "1990-01-01T00:00:00.000000Z"
+FIRST_PLAUSIBLE: Final = values.to_timestamp(datetime.fromtimestamp(FIRST_PLAUSIBLE_MS / 1000, UTC))
 
 _TIMESTAMP: Final = re.compile(
     r"(?P<day>\d{4}-\d\d-\d\d)[T ](?P<minute>\d\d:\d\d)"

@@ -9,7 +9,7 @@ import polars as pl
 from ibis import _
 
 from aico_lab.metrics.engine import claims, draw
-from aico_lab.metrics.engine.intervals import MOST, UNIT, UNITS, estimate, percent
+from aico_lab.metrics.engine.intervals import COUNTED, MOST, UNIT, UNITS, estimate, percent
 from aico_lab.metrics.engine.metric import PEOPLE, Column, RoleFilter, interval, metric
 
 if TYPE_CHECKING:
@@ -40,8 +40,10 @@ def _finish(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
         unit=talk.units,
         statistics={"share": percent("of_users", "of_all")},
     )
+    measure = pl.col("measure").replace_strict(dict(enumerate(_MEASURES)), return_dtype=pl.String)
     return found.rename({"of_all": "n"}).with_columns(
-        pl.col("measure").replace_strict(dict(enumerate(_MEASURES)), return_dtype=pl.String),
+        measure,
+        measure.alias(COUNTED),
         conversations=pl.lit(two_sided),
         one_sided=pl.lit(one_sided),
     )
@@ -64,7 +66,7 @@ def _describe(rows: pl.DataFrame) -> str:
         f"the user's side has {', '.join(shares)} in {two_sided} with both sides; "
         f"{row['one_sided']:,} one-sided"
     )
-    return claims.described(said, units, unit, row[MOST])
+    return claims.described(said, units, unit, row[MOST], row[COUNTED])
 
 
 def _draw(answer: Answer) -> Chart:
@@ -76,8 +78,8 @@ def _draw(answer: Answer) -> Chart:
     question="How are turns, messages and words divided between the two sides?",
     source="Shares of turns, messages and words, as in conversation analysis",
     columns=[
-        Column("measure", "text", "what is divided: turns, messages or words"),
-        Column("n", "integer", "their number, of both sides"),
+        Column("measure", "text", "the unit: turns, messages or words"),
+        Column("n", "integer", "turns, messages or words of both sides"),
         PEOPLE,
         Column("share", "number", "share of the user's side", "%"),
         interval("share", "%"),

@@ -96,12 +96,16 @@ def _draw(answer: Answer) -> Chart:
     columns=[
         Column("role", "text", "the side that replies"),
         Column("marker", "text", "the class of function words"),
-        Column("n", "integer", "exchanges whose first turn has such words; for all classes, all"),
+        Column(
+            "n",
+            "integer",
+            "exchanges whose first turn has words of the class; for all classes, all exchanges",
+        ),
         Column("people", "integer", "people with enough exchanges, over whom the mean is taken"),
         Column(
             "coordination",
             "number",
-            "P(reply has such words | first turn has them) - P(reply has them)",
+            "P(reply has words of the class | first turn has some) - P(reply has some)",
         ),
         interval("coordination"),
     ],

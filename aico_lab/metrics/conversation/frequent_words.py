@@ -95,7 +95,7 @@ def _draw(answer: Answer) -> Chart:
     columns=[
         Column("word", "text", "the word, in lower case"),
         Column("n", "integer", "uses"),
-        Column("people", "integer", "people in whose conversations it occurs"),
+        Column("people", "integer", "people in whose conversations the word occurs"),
         Column("by_user", "integer", "uses by the user's side"),
         Column("by_assistant", "integer", "uses by the assistant's side"),
         Column("rate", "number", "uses per 1,000 words"),

@@ -8,12 +8,12 @@ import polars as pl
 from ibis import _
 
 from aico_lab.metrics.engine import claims, draw
-from aico_lab.metrics.engine.checks import to_gap_ms
+from aico_lab.metrics.engine.checks import GAP_MINUTES, SCOPE, to_gap_ms
 from aico_lab.metrics.engine.intervals import (
     estimate,
     percent,
 )
-from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, interval, metric
+from aico_lab.metrics.engine.metric import PEOPLE, Column, interval, metric
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -45,6 +45,7 @@ def _finish(rows: pl.DataFrame, talk: Talk, **_expressions: Any) -> pl.DataFrame
         pl.concat(sides),
         by=["role"],
         unit=talk.units,
+        counted="sessions",
         statistics={
             "share_started": percent("started", "sessions"),
             "share_ended": percent("ended", "sessions"),
@@ -72,23 +73,14 @@ def _draw(answer: Answer) -> Chart:
     domain="conversation",
     question="Who begins sessions, and who has the last word?",
     source="Sessions separated by 30 minutes of silence, as in web analytics and chat-analytics",
-    parameters=[
-        Parameter("gap_minutes", float, 30.0, "A longer silence begins a new session."),
-        Parameter(
-            "scope",
-            str,
-            "conversation",
-            "Sessions within each conversation, or across all conversations of a person.",
-            choices=("conversation", "person"),
-        ),
-    ],
+    parameters=[GAP_MINUTES, SCOPE],
     columns=[
-        Column("role", "text", "the side"),
+        Column("role", "text", "the side that starts or ends sessions"),
         Column("n", "integer", "sessions"),
         PEOPLE,
-        Column("share_started", "number", "share of the sessions that it starts", "%"),
+        Column("share_started", "number", "share of the sessions that this side starts", "%"),
         interval("share_started", "%"),
-        Column("share_ended", "number", "share of the sessions that it ends", "%"),
+        Column("share_ended", "number", "share of the sessions that this side ends", "%"),
         interval("share_ended", "%"),
     ],
     finish=_finish,

@@ -27,6 +27,7 @@ def _finish(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
         rows.drop("p50", "p95"),
         by=["role"],
         unit=talk.units,
+        counted="messages",
         statistics={"words": mean("n_words", "counted", scale="log")},
     )
     return found.rename({"counted": "n"}).join(exact, on="role", maintain_order="left")

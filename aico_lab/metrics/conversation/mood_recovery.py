@@ -32,6 +32,7 @@ def _finish(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
         rows,
         by=["role"],
         unit=talk.units,
+        counted="negative turns",
         statistics={
             "recovered": after_negative,
             "baseline": usual,
@@ -75,11 +76,13 @@ def _draw(answer: Answer) -> Chart:
     source="Threshold of VADER's compound score: Hutto and Gilbert (2014)",
     columns=[
         Column("role", "text", "the side that wrote the turns"),
-        Column("n", "integer", "negative turns with a next one"),
+        Column("n", "integer", "negative turns that have a next turn of the same side"),
         PEOPLE,
-        Column("recovered", "number", "share of them whose next turn is not negative", "%"),
+        Column(
+            "recovered", "number", "share of negative turns whose next turn is not negative", "%"
+        ),
         interval("recovered", "%"),
-        Column("baseline", "number", "the same share after turns that are not negative", "%"),
+        Column("baseline", "number", "share of other turns whose next turn is not negative", "%"),
         interval("baseline", "%"),
         Column("lift", "number", "recovered divided by baseline"),
         interval("lift"),

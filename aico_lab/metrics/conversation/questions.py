@@ -24,6 +24,7 @@ def _finish(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
         rows,
         by=["role"],
         unit=talk.units,
+        counted="messages",
         statistics={"share": percent("questions", "messages")},
     )
     return found.rename({"messages": "n"})

@@ -13,7 +13,7 @@ from aico_lab.constants import MS_PER_HOUR
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.checks import more_than_nothing
 from aico_lab.metrics.engine.filters import Filters
-from aico_lab.metrics.engine.intervals import MOST, PEOPLE_OF, UNITS, unit_of
+from aico_lab.metrics.engine.intervals import COUNTED, MOST, PEOPLE_OF, UNITS, unit_of
 from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, interval, metric
 from aico_lab.metrics.engine.quantiles import median_interval, quantiles
 
@@ -44,7 +44,7 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, cutoff_hours: float) -> pl.DataFr
         replies.drop(_OPEN)
         .join(without, on="role", how="full", coalesce=True)
         .with_columns(pl.col("n", "late", "recorded", "people", UNITS, *_OPEN).fill_null(0))
-        .with_columns(unit_of("people", talk.units))
+        .with_columns(unit_of("people", talk.units), pl.lit("replies").alias(COUNTED))
         .sort("role")
     )
 
@@ -96,15 +96,25 @@ def _draw(answer: Answer) -> Chart:
         PEOPLE,
         Column("p50", "number", "median time until the reply", "s"),
         interval("p50", "s"),
-        Column("p95", "number", "95th percentile", "s"),
-        Column("p99", "number", "99th percentile", "s"),
+        Column("p95", "number", "95th percentile of the time until the reply", "s"),
+        Column("p99", "number", "99th percentile of the time until the reply", "s"),
         Column("recorded", "integer", "replies within the cutoff with a recorded response time"),
         Column("recorded_p50", "number", "median of the recorded response times", "s"),
         Column("recorded_p95", "number", "95th percentile of the recorded response times", "s"),
         Column("late", "integer", "replies after the cutoff, left out"),
-        Column("unanswered", "integer", "other turns of the other side without a reply in time"),
-        Column("farewells", "integer", "last turns without a reply that ask nothing"),
-        Column("one_sided", "integer", "turns in conversations in which this side never wrote"),
+        Column(
+            "unanswered",
+            "integer",
+            "turns of the other side without a reply in time, neither farewells nor one_sided",
+        ),
+        Column(
+            "farewells", "integer", "last turns of conversations without a reply, which ask nothing"
+        ),
+        Column(
+            "one_sided",
+            "integer",
+            "turns in conversations in which the side that replies never wrote",
+        ),
     ],
     finish=_finish,
     finding=lambda rows: claims.each(

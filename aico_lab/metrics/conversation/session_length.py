@@ -9,8 +9,9 @@ from ibis import _
 
 from aico_lab.constants import MS_PER_MINUTE
 from aico_lab.metrics.engine import claims, draw
-from aico_lab.metrics.engine.checks import to_gap_ms
+from aico_lab.metrics.engine.checks import GAP_MINUTES, SCOPE, to_gap_ms
 from aico_lab.metrics.engine.intervals import (
+    COUNTED,
     FEWEST,
     MOST,
     TOTAL,
@@ -20,7 +21,7 @@ from aico_lab.metrics.engine.intervals import (
     mean,
     percent,
 )
-from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, RoleFilter, interval, metric
+from aico_lab.metrics.engine.metric import PEOPLE, Column, RoleFilter, interval, metric
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -49,13 +50,14 @@ def _finish(rows: pl.DataFrame, talk: Talk, **_expressions: Any) -> pl.DataFrame
         rows,
         by=[],
         unit=talk.units,
+        counted="sessions",
         statistics={
             **{f"share{at}": percent(f"n{at}", "sessions") for at in places},
             **{f"messages{at}": mean(f"messages_of{at}", f"n{at}", scale="log") for at in places},
         },
     )
     numbers = [(what, end) for what in ("share", "messages") for end in ("", "_low", "_high")]
-    shared = [UNITS, UNIT, MOST]
+    shared = [UNITS, UNIT, MOST, COUNTED]
     return pl.DataFrame(
         [
             (
@@ -85,7 +87,8 @@ def _describe(rows: pl.DataFrame) -> str:
     lengths = claims.leading(rows, "n", "duration")
     return (
         f"The most frequent length of a session is {lengths}: {top['share']:.1f} % of "
-        f"{claims.counted(total, 'sessions')}{claims.doubt(top[UNITS], top[UNIT], top[MOST])}"
+        f"{claims.counted(total, 'sessions')}"
+        f"{claims.doubt(top[UNITS], top[UNIT], top[MOST], top[COUNTED])}"
     )
 
 
@@ -106,23 +109,14 @@ def _draw(answer: Answer) -> Chart:
     domain="conversation",
     question="How long do sessions last?",
     source="Sessions separated by 30 minutes of silence, as in web analytics and chat-analytics",
-    parameters=[
-        Parameter("gap_minutes", float, 30.0, "A longer silence begins a new session."),
-        Parameter(
-            "scope",
-            str,
-            "conversation",
-            "Sessions within each conversation, or across all conversations of a person.",
-            choices=("conversation", "person"),
-        ),
-    ],
+    parameters=[GAP_MINUTES, SCOPE],
     columns=[
         Column("duration", "text", "time from the first message to the last"),
         Column("n", "integer", "sessions"),
         PEOPLE,
         Column("share", "number", "share of all sessions", "%"),
         interval("share", "%"),
-        Column("messages", "number", "mean messages of these sessions"),
+        Column("messages", "number", "mean messages of a session of the duration"),
         interval("messages"),
     ],
     finish=_finish,

@@ -9,12 +9,12 @@ from ibis import _
 
 from aico_lab.constants import MS_PER_MINUTE
 from aico_lab.metrics.engine import claims, draw, periods
-from aico_lab.metrics.engine.checks import to_gap_ms
+from aico_lab.metrics.engine.checks import GAP_MINUTES, SCOPE, to_gap_ms
 from aico_lab.metrics.engine.intervals import (
     estimate,
     mean,
 )
-from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, RoleFilter, interval, metric
+from aico_lab.metrics.engine.metric import PEOPLE, Column, RoleFilter, interval, metric
 from aico_lab.metrics.engine.talk import Scope, period
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def _finish(rows: pl.DataFrame, talk: Talk, **_expressions: Any) -> pl.DataFrame
         rows.with_columns(minutes_of_all=pl.col("ms").cast(pl.Float64) / MS_PER_MINUTE),
         by=["start"],
         unit=talk.units,
+        counted="sessions",
         statistics={
             "minutes": mean("minutes_of_all", "sessions", scale="log"),
             "messages": mean("n_messages", "sessions", scale="log"),
@@ -74,30 +75,18 @@ def _draw(answer: Answer) -> Chart:
     domain="conversation",
     question="How many sessions are there in each week, and how long do they last?",
     source="Sessions separated by 30 minutes of silence, as in web analytics and chat-analytics",
-    parameters=[
-        Parameter(
-            "gap_minutes",
-            float,
-            30.0,
-            "A longer silence begins a new session; turns always end after 30 minutes.",
-        ),
-        Parameter(
-            "scope",
-            str,
-            "conversation",
-            "Sessions within each conversation, or across all conversations of a person.",
-            choices=("conversation", "person"),
-        ),
-    ],
+    parameters=[GAP_MINUTES, SCOPE],
     columns=[
-        Column("start", "date", "the Monday of the week"),
+        Column("start", "date", "first day of the week, a Monday"),
         Column("n", "integer", "sessions that began in the week"),
         PEOPLE,
         Column("minutes", "number", "mean duration of a session", "min"),
         interval("minutes", "min"),
         Column("messages", "number", "mean messages of a session"),
         interval("messages"),
-        Column("turns", "number", "mean turns of a session"),
+        Column(
+            "turns", "number", "mean turns of a session; 30 minutes of silence always end a turn"
+        ),
         interval("turns"),
         periods.COMPLETE,
     ],

@@ -24,6 +24,7 @@ def _finish(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
         rows,
         by=["role"],
         unit=talk.units,
+        counted="turns",
         statistics={
             "messages": mean("n_messages", "n_turns", scale="log"),
             "words": mean("n_words", "n_counted", scale="log"),

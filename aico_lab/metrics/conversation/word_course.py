@@ -15,6 +15,7 @@ from aico_lab.mart.text import APOSTROPHES
 from aico_lab.metrics.conversation import frequent_words
 from aico_lab.metrics.engine import claims, draw, guards, pseudonyms
 from aico_lab.metrics.engine.intervals import (
+    COUNTED,
     FEWEST,
     MOST,
     PEOPLE_OF,
@@ -64,7 +65,11 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, words: str, by: str, names: bool)
     group = ["word", "place", "group"]
     used = rows.group_by(group).agg(people_used=pl.col("people_used").max())
     found = estimate(
-        rows.drop("people_used"), by=group, unit=talk.units, statistics={"rate": per_word}
+        rows.drop("people_used"),
+        by=group,
+        unit=talk.units,
+        counted="words",
+        statistics={"rate": per_word},
     )
     found = found.join(used, on=group, how="left", maintain_order="left")
     ends = [name for name in found.columns if name.startswith(PEOPLE_OF)]
@@ -113,7 +118,8 @@ def _describe(rows: pl.DataFrame) -> str:
                 f"{'' if apart else ' (no clear difference)'}"
             )
         least = min((low, high), key=lambda row: row[UNITS])
-        said.append(text + claims.doubt(least[UNITS], least[UNIT], max(low[MOST], high[MOST])))
+        most = max(low[MOST], high[MOST])
+        said.append(text + claims.doubt(least[UNITS], least[UNIT], most, least[COUNTED]))
     return "; ".join(said)
 
 
@@ -178,10 +184,10 @@ def _with_every_month(rows: pl.DataFrame) -> pl.DataFrame:
     ],
     columns=[
         Column("word", "text", "the word, in lower case"),
-        Column("by", "text", "what the groups are, in every row"),
+        Column("by", "text", "month, side or channel, in every row"),
         Column("group", "text", "the month, the side, or the channel"),
         Column("n", "integer", "uses of the word in the group"),
-        Column("people", "integer", "people in whose conversations it occurs there"),
+        Column("people", "integer", "people in whose conversations the word occurs in the group"),
         Column("words", "integer", "all words in the group"),
         Column("rate", "number", "uses per 1,000 words"),
         interval("rate"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from aico_lab.metrics.engine.claims import counted, written
-from aico_lab.metrics.engine.intervals import FEW, FEWEST, MOST, PEOPLE_OF, UNIT, UNITS
+from aico_lab.metrics.engine.intervals import COUNTED, FEW, FEWEST, MOST, PEOPLE_OF, UNIT, UNITS
 from aico_lab.metrics.engine.metric import N
 
 if TYPE_CHECKING:
@@ -168,9 +168,7 @@ class Answer:
         if units.is_between(FEWEST, FEW - 1).any():
             notes.append(f"rough below {FEW} {unit}")
         if MOST in self._rows.columns:
-            most = self._rows.filter(pl.col(UNITS) >= FEWEST)[MOST].max()
-            if isinstance(most, float) and most > _MUCH:
-                notes.append(f"one of them has {most:.0f} % of what is counted")
+            notes += _dominant(rows.filter(pl.col(UNITS) >= FEWEST))
         return notes
 
     @property
@@ -313,6 +311,16 @@ def without_values_of_few(rows: pl.DataFrame, min_people: int) -> tuple[pl.DataF
         ends = [end for end in (name, f"{name}_low", f"{name}_high") if end in rows.columns]
         rows = rows.with_columns(pl.when(~few).then(pl.col(end)).alias(end) for end in ends)
     return rows, found
+
+
+def _dominant(rows: pl.DataFrame) -> list[str]:
+    """Return the note on the largest share of one unit in any row, if the share is large."""
+    largest = rows.filter(pl.col(MOST) > _MUCH).sort(MOST, maintain_order=True).tail(1)
+    return [
+        f"one {counted(1, row[UNIT]).removeprefix('1 ')} has {row[MOST]:.0f} % of the counted "
+        f"{row[COUNTED]}"
+        for row in largest.iter_rows(named=True)
+    ]
 
 
 def _lines(text: str, width: int) -> list[str]:

@@ -11,12 +11,13 @@ import ibis
 import polars as pl
 
 from aico_lab.adapters.duckdb import translated
+from aico_lab.constants import FIRST_PLAUSIBLE_MS
 from aico_lab.errors import InvalidValue, NeverSynced, UnknownName
 from aico_lab.etl import views
 from aico_lab.metrics.engine.answer import Answer, typed, without_small_cells, without_values_of_few
 from aico_lab.metrics.engine.catalogue import CATALOGUE
 from aico_lab.metrics.engine.metric import RoleFilter
-from aico_lab.metrics.engine.talk import FIRST_USUAL_MS, Talk
+from aico_lab.metrics.engine.talk import Talk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,7 +143,7 @@ def _describe(
     # Each bound alone: a relative `since` counts back from a message that is found only below.
     since, _ = replace(filters, until=None).bounds(now_ms)
     _, until = replace(filters, since=None).bounds(now_ms)
-    first, last = min(FIRST_USUAL_MS, since or FIRST_USUAL_MS), max(now_ms, until or now_ms)
+    first, last = min(FIRST_PLAUSIBLE_MS, since or FIRST_PLAUSIBLE_MS), max(now_ms, until or now_ms)
     is_chosen = " AND ".join(
         f"coalesce({_is_one_of(column, names)}, false)"
         for column, names in (("user_id", filters.users), ("channel_id", filters.channels))

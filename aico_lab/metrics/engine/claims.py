@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from aico_lab.metrics.engine.intervals import FEW, FEWEST, MIXED, MOST, UNIT, UNITS
+from aico_lab.metrics.engine.intervals import (
+    COUNTED,
+    FEW,
+    FEWEST,
+    MIXED,
+    MOST,
+    NORMAL_95,
+    UNIT,
+    UNITS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,11 +34,11 @@ if TYPE_CHECKING:
 _SINGULAR: Final = {"people": "person", MIXED: "person or unnamed conversation"}
 _NAMED: Final = 3
 
+_COUNTED: Final = "observations"
+"""The noun of an amount whose noun is unknown, in the plural."""
+
 _NOTHING: Final = 1e-9
 """Numbers with a smaller absolute value are rounding errors of sums, and written as 0."""
-
-_NORMAL: Final = 1.959963984540054
-"""The quantile of the normal distribution for 95 % intervals."""
 
 DOMINANT: Final = 25.0
 """A number rests mainly on one person if that person's share, in percent, is above this."""
@@ -63,10 +72,11 @@ def too_little(number: int, plural: str, needed: int = FEWEST) -> str:
 
 
 def each(rows: pl.DataFrame, say: Callable[[Row], str | None]) -> str:
-    """Return one sentence about all rows, each worded as its number of units allows.
+    """Return one sentence about all rows, each row worded as its number of units allows.
 
     Args:
-        rows: The rows of an answer, with the columns `_units` and `_unit`.
+        rows: The rows of an answer, with the columns `_units` and `_unit`, and perhaps `_most` and
+            `_counted`.
         say: Returns the text of a row, or None if the row has none.
 
     Returns:
@@ -83,7 +93,9 @@ def each(rows: pl.DataFrame, say: Callable[[Row], str | None]) -> str:
         elif row[UNITS] < FEWEST:
             thin.append((row[UNITS], text, units))
         else:
-            sure.append(text + doubt(row[UNITS], row[UNIT], row.get(MOST)))
+            sure.append(
+                text + doubt(row[UNITS], row[UNIT], row.get(MOST), row.get(COUNTED, _COUNTED))
+            )
     if sure:
         return "; ".join(
             [*sure, *(f"{text} (too little data: {units})" for _n, text, units in thin)]
@@ -96,32 +108,36 @@ def each(rows: pl.DataFrame, say: Callable[[Row], str | None]) -> str:
     )
 
 
-def described(text: str, units: int, unit: str, most: float | None = None) -> str:
+def described(
+    text: str, units: int, unit: str, most: float | None = None, of: str = _COUNTED
+) -> str:
     """Return one sentence, worded as the number of its units allows.
 
     Args:
         text: The finding, beginning with a lower-case letter.
-        units: The number of units that it rests on.
+        units: The number of units that the finding rests on.
         unit: The noun of the units, in the plural.
         most: The share of the largest unit, in percent.
+        of: The noun of the amount that is shared, in the plural.
     """
     if units < FEWEST:
         return f"Too little data ({counted(units, unit)}) for more than a description: {text}"
-    return f"{text[:1].upper()}{text[1:]}{doubt(units, unit, most)}"
+    return f"{text[:1].upper()}{text[1:]}{doubt(units, unit, most, of)}"
 
 
-def doubt(units: int, unit: str, most: float | None = None) -> str:
+def doubt(units: int, unit: str, most: float | None = None, of: str = _COUNTED) -> str:
     """Return the caveat of a claim that rests on few units or mainly on one; empty if it does not.
 
     Args:
         units: The number of units that the claim rests on.
         unit: The noun of the units, in the plural.
         most: The share of the largest unit, in percent.
+        of: The noun of the amount that is shared, in the plural.
     """
     if units < FEW:
         return f" (uncertain: {counted(units, unit)})"
     if most is not None and most > DOMINANT:
-        return f" (uncertain: one of {counted(units, unit)} has {most:.0f} % of it)"
+        return f" (uncertain: one of {counted(units, unit)} has {most:.0f} % of the {of})"
     return ""
 
 
@@ -156,7 +172,7 @@ def extremes_differ(
     if len(ends) < 4:  # noqa: PLR2004 - an interval is missing, or ends at 0
         return False
     a, b, c, d = (math.log(end) if log else end for end in ends)
-    error = math.hypot(b - a, d - c) / 2 / _NORMAL
+    error = math.hypot(b - a, d - c) / 2 / NORMAL_95
     pairs = max(groups * (groups - 1) // 2, 1)
     quantile = float(special.stdtrit(max(units - 1, 1), 1 - 0.025 / pairs))
     return (c + d - a - b) / 2 > quantile * error
@@ -167,7 +183,7 @@ def dominated(most: float | None, what: str) -> str:
 
     Args:
         most: The largest share of one person, in percent.
-        what: The noun of what the share is of, in the plural.
+        what: The noun of the amount that is shared, in the plural.
     """
     if most is None or most <= DOMINANT:
         return ""

@@ -55,10 +55,10 @@ class Filters:
         for name in ("user", "channel"):
             object.__setattr__(self, name, _names(name, getattr(self, name)))
         if self.role not in (None, *get_args(Role)):
-            raise InvalidValue(f"The role is 'user' or 'assistant', not {self.role!r}.")
-        _check_least("min_cell", "observations", self.min_cell)
+            raise InvalidValue(f"role must be 'user' or 'assistant', not {self.role!r}.")
+        _check_least("min_cell", self.min_cell)
         if self.min_people is not None:
-            _check_least("min_people", "people", self.min_people)
+            _check_least("min_people", self.min_people)
         object.__setattr__(self, "timezone", get_zone(self.timezone).key)
 
     @property
@@ -106,11 +106,11 @@ def _counts_back(given: Moment | None) -> re.Match[str] | None:
     return _BACK.fullmatch(given.strip()) if isinstance(given, str) else None
 
 
-def _check_least(name: str, what: str, least: object) -> None:
+def _check_least(name: str, least: object) -> None:
     if isinstance(least, bool) or not isinstance(least, int):
-        raise InvalidValue(f"{name} is a whole number, not {least!r}.")
+        raise InvalidValue(f"{name} must be a whole number, not {least!r}.")
     if not 1 <= least <= _MOST:
-        raise InvalidValue(f"{name} is the fewest {what} of a row: from 1 to {_MOST:,}.")
+        raise InvalidValue(f"{name} must be a whole number from 1 to {_MOST:,}, not {least}.")
 
 
 def _names(what: str, given: str | Sequence[str] | None) -> tuple[str, ...] | None:
@@ -121,7 +121,7 @@ def _names(what: str, given: str | Sequence[str] | None) -> tuple[str, ...] | No
     except TypeError:
         names = ()
     if not names or not all(isinstance(name, str) for name in names):
-        raise InvalidValue(f"{what} is one id or a list of ids, not {given!r}.")
+        raise InvalidValue(f"{what} must be one id or a list of ids, not {given!r}.")
     return names
 
 

@@ -50,11 +50,17 @@ MOST: Final = "_most"
 """Hidden columns of an answer: the number of units of a row (`_units`), the noun of the units
 (`_unit`), and the largest unit's share of the counted amount, in percent (`_most`)."""
 
+COUNTED: Final = "_counted"
+"""A hidden column: the noun, in the plural, of the amount of which `_most` is a share."""
+
 TOTAL: Final = "_total"
 """A hidden column with a total over all rows, also over rows that are left out of the answer."""
 
 PEOPLE_OF: Final = "_people_"
 """Prefix of hidden columns that count the people of a value, where the row has more people."""
+
+NORMAL_95: Final = 1.959963984540054
+"""The quantile of the normal distribution for 95 % intervals."""
 
 _EQUAL: Final = 1e-12
 """Smaller differences between statistics are rounding errors of sums."""
@@ -113,6 +119,7 @@ def estimate(
     unit: str,
     statistics: Mapping[str, Statistic],
     silent: int = 0,
+    counted: str = "observations",
 ) -> pl.DataFrame:
     """Compute statistics of sums for each group, each with its 95 % interval.
 
@@ -124,18 +131,19 @@ def estimate(
         statistics: The statistics by name.
         silent: The number of further units per group whose sums are all 0. They enter the variance,
             but do not count as units that a statistic rests on.
+        counted: The noun, in the plural, of the first sum in `of` of the first statistic.
 
     Returns:
         One row for each group, sorted: `by`, the sums, `people` (named people of the first
         statistic), `_unit`, and for each statistic `NAME`, `NAME_low`, `NAME_high`, and the numbers
-        of units and people that it rests on, `_units_NAME` and `_people_NAME`. `_units` and `_most`
-        (the largest unit's share, in percent) belong to the first statistic. A statistic of 0/0 is
-        null. An interval is null if fewer than `FEWEST` units contribute, or if all units are
-        equal, except for shares of 0 or 100 %.
+        of units and people that it rests on, `_units_NAME` and `_people_NAME`. `_units`, `_most`
+        (the largest unit's share, in percent) and `_counted` belong to the first statistic. A
+        statistic of 0/0 is null. An interval is null if fewer than `FEWEST` units contribute, or if
+        all units are equal, except for shares of 0 or 100 %.
     """
     sums = [name for name in rows.columns if name not in {*by, "known"}]
     if rows.is_empty():
-        return _nothing(rows, by, sums, statistics)
+        return _nothing(rows, by, sums, statistics).with_columns(pl.lit(counted).alias(COUNTED))
     # Floating-point sums depend on the order of the rows: sort, so that results are reproducible.
     rows = rows.with_columns(
         pl.col(sums).cast(pl.Float64).fill_null(0), pl.col("known").cast(pl.Boolean)
@@ -157,7 +165,7 @@ def estimate(
         made |= {f"{UNITS}_{name}": spread.contributing, f"{PEOPLE_OF}{name}": spread.people}
         made |= {name: spread.value * statistic.whole}
         made |= {f"{name}_low": low * statistic.whole, f"{name}_high": high * statistic.whole}
-    table = pl.DataFrame(made).with_columns(unit_of("people", unit))
+    table = pl.DataFrame(made).with_columns(unit_of("people", unit), pl.lit(counted).alias(COUNTED))
     if unit != "people":
         table = table.with_columns(
             pl.min_horizontal(name, 1)

@@ -75,7 +75,7 @@ def interval(name: str, unit: str = "") -> tuple[Column, Column]:
     )
 
 
-PEOPLE: Final = Column("people", "integer", "named people with these observations")
+PEOPLE: Final = Column("people", "integer", "named people with observations in the row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Parameter:
         if self.type is bool:
             return self._check_truth(value)
         wanted = f"one of {', '.join(self.choices)}" if self.choices else _NAMES[self.type]
-        refused = InvalidValue(f"{self.name} is {wanted}, not {value!r}.")
+        refused = InvalidValue(f"{self.name} must be {wanted}, not {value!r}.")
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise refused
         try:
@@ -117,7 +117,7 @@ class Parameter:
         if self.type is float and not abs(taken) < float("inf"):
             raise refused
         if self.type is int and abs(taken) > _LARGEST:
-            raise InvalidValue(f"{self.name} is a whole number of at most {_LARGEST:,}.")
+            raise InvalidValue(f"{self.name} must be a whole number of at most {_LARGEST:,}.")
         if self.choices and taken not in self.choices:
             raise refused
         return taken
@@ -125,7 +125,7 @@ class Parameter:
     def _check_truth(self, value: object) -> bool:
         found = _TRUTHS.get(value.strip().lower()) if isinstance(value, str) else value
         if not isinstance(found, bool):
-            raise InvalidValue(f"{self.name} is true or false, not {value!r}.")
+            raise InvalidValue(f"{self.name} must be true or false, not {value!r}.")
         return found
 
 

@@ -11,7 +11,7 @@ import polars.selectors as cs
 from aico_lab import charts
 from aico_lab.metrics.engine import draw
 from aico_lab.metrics.engine.local_time import first_day_from
-from aico_lab.metrics.engine.metric import Column
+from aico_lab.metrics.engine.metric import Column, Parameter
 from aico_lab.metrics.engine.talk import period
 
 if TYPE_CHECKING:
@@ -43,6 +43,22 @@ STATE: Final = (
 
 MARK: Final = pl.when("complete").then(pl.lit("")).otherwise(pl.lit("*"))
 """A mark for unfinished periods, where the state in words does not fit."""
+
+DAY_WEEK_OR_MONTH: Final = Parameter(
+    "period",
+    str,
+    "week",
+    "A local day, a week (Monday to Sunday), or a calendar month.",
+    choices=("day", "week", "month"),
+)
+
+WEEK_OR_MONTH: Final = Parameter(
+    "period",
+    str,
+    "week",
+    "A local week (Monday to Sunday), or a calendar month.",
+    choices=("week", "month"),
+)
 
 COMPLETE: Final = Column(
     "complete", "truth", "whether the data and the filters cover the whole period"

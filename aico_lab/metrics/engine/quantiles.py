@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Final
 import ibis
 from ibis import _
 
-from aico_lab.metrics.engine.intervals import FEWEST
+from aico_lab.metrics.engine.intervals import FEWEST, NORMAL_95
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import ibis.expr.types as ir
 
-_NORMAL: Final = 1.959963984540054
 _TERMS: Final = (2.372271, 2.822499, 2.555851, 1.589536)
 """Terms of Student's 97.5 % quantile in 1 / degrees of freedom (Abramowitz and Stegun, 26.7.5)."""
 
@@ -103,7 +102,7 @@ def _student(sums: ir.Table) -> ir.FloatingValue:
     freedom = 2 * n / (kurtosis - (n - 3) / (n - 1).nullif(0)).nullif(0)
     # If all units are equal the variance is 0, and the quantile has no effect.
     usual = ibis.coalesce(ibis.least(ibis.greatest(freedom, 2.0), n - 1.0), 2.0)
-    quantile: ir.FloatingValue = ibis.literal(_NORMAL)
+    quantile: ir.FloatingValue = ibis.literal(NORMAL_95)
     power = usual
     for term in _TERMS:
         quantile += term / power

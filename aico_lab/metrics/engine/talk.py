@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import ibis
 from ibis import _
 
-from aico_lab.constants import MS_PER_DAY, MS_PER_HOUR
+from aico_lab.constants import FIRST_PLAUSIBLE_MS, MS_PER_DAY, MS_PER_HOUR
 from aico_lab.mart import compiler, definitions
 from aico_lab.mart.places import SESSION_GAP_MS
 from aico_lab.metrics.engine.local_time import local_ms, offsets, to_local, year_of
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 Unit = Literal["day", "week", "month"]
 Scope = Literal["conversation", "person"]
-
-FIRST_USUAL_MS: Final = 631_152_000_000
-"""1990-01-01 in UTC milliseconds: earlier timestamps are most likely wrong."""
 
 _DAYS_BEFORE: Final = 719_162
 """Days from 0001-01-01, a Monday, to 1970-01-01. Added so that days before 1970 are not negative,
@@ -265,7 +262,7 @@ class Talk:
         """The first message of each person; only the filter `user` restricts these rows."""
         said = self._stored("messages").filter(_.role == "user", _.user_id.notnull())
         # One wrong time before 1990 must not date a person's first message.
-        usual = _.ts_ms.min(where=_.ts_ms >= FIRST_USUAL_MS)
+        usual = _.ts_ms.min(where=_.ts_ms >= FIRST_PLAUSIBLE_MS)
         firsts = said.group_by("user_id").agg(ts_ms=ibis.coalesce(usual, _.ts_ms.min()))
         if self.filters.users:
             firsts = firsts.filter(_.user_id.isin(self.filters.users))
@@ -329,7 +326,7 @@ class Talk:
         def usual(ts_ms: ir.IntegerValue) -> ir.BooleanValue:
             conditions = [ts_ms.notnull()]
             if self.filters.since is None:
-                conditions.append(ts_ms >= FIRST_USUAL_MS)
+                conditions.append(ts_ms >= FIRST_PLAUSIBLE_MS)
             if self.filters.until is None:
                 conditions.append(ts_ms <= now_ms)
             return ibis.and_(*conditions)

@@ -168,9 +168,14 @@ def _draw(answer: Answer, *, what: str) -> Chart:
 
 _MEDIANS: Final = (
     Column("user_replies", "integer", f"replies of people within {CUTOFF_HOURS} hours"),
-    Column("user_p50", "number", f"median time of {FEWEST_REPLIES} or more such replies", "s"),
+    Column("user_p50", "number", f"median time of {FEWEST_REPLIES} or more replies of people", "s"),
     Column("assistant_replies", "integer", f"replies of the companion within {CUTOFF_HOURS} hours"),
-    Column("assistant_p50", "number", f"median time of {FEWEST_REPLIES} or more such replies", "s"),
+    Column(
+        "assistant_p50",
+        "number",
+        f"median time of {FEWEST_REPLIES} or more replies of the companion",
+        "s",
+    ),
 )
 
 
@@ -233,7 +238,7 @@ def people(talk: Talk, *, top: int, names: bool) -> ir.Table:
     columns=[
         Column("channel", "text", "pseudonym, or name if requested"),
         Column("n", "integer", "messages"),
-        Column("people", "integer", "people of these messages"),
+        Column("people", "integer", "people who wrote or were answered"),
         Column("share", "number", "share of all messages", "%"),
         Column("by_assistant", "integer", "messages by the companion"),
         Column("sessions", "integer", "sessions that began"),

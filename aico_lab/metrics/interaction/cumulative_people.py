@@ -9,7 +9,7 @@ from ibis import _
 
 from aico_lab import charts
 from aico_lab.metrics.engine import claims, draw, periods
-from aico_lab.metrics.engine.metric import Column, Parameter, RoleFilter, metric
+from aico_lab.metrics.engine.metric import Column, RoleFilter, metric
 from aico_lab.metrics.engine.talk import as_date, days_of
 
 if TYPE_CHECKING:
@@ -72,19 +72,11 @@ def _draw(answer: Answer) -> Chart:
     domain="interaction",
     question="How many people have written so far?",
     source="Cumulative users, as in usage analytics",
-    parameters=[
-        Parameter(
-            "period",
-            str,
-            "week",
-            "A local day, a week (Monday to Sunday), or a calendar month.",
-            choices=("day", "week", "month"),
-        ),
-    ],
+    parameters=[periods.DAY_WEEK_OR_MONTH],
     columns=[
         Column("start", "date", "first day of the period"),
-        Column("n", "integer", "people who wrote in it for the first time"),
-        Column("people", "integer", "people who wrote in it or before"),
+        Column("n", "integer", "people who wrote in the period for the first time"),
+        Column("people", "integer", "people who wrote in the period or before"),
         periods.COMPLETE,
     ],
     finish=_finish,

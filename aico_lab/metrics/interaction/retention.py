@@ -10,7 +10,7 @@ from ibis import _
 from aico_lab import charts
 from aico_lab.metrics.engine import claims, draw, periods
 from aico_lab.metrics.engine.intervals import FEWEST
-from aico_lab.metrics.engine.metric import Column, Parameter, RoleFilter, interval, metric
+from aico_lab.metrics.engine.metric import Column, RoleFilter, interval, metric
 from aico_lab.metrics.engine.talk import period as period_of
 from aico_lab.metrics.interaction.shares import with_share
 
@@ -117,19 +117,11 @@ def _draw(answer: Answer) -> Chart:
     domain="interaction",
     question="What share of people still write weeks or months after their first message?",
     source="Cohort analysis; intervals: Wilson (1927)",
-    parameters=[
-        Parameter(
-            "period",
-            str,
-            "week",
-            "A week (Monday to Sunday), or a calendar month.",
-            choices=("week", "month"),
-        ),
-    ],
+    parameters=[periods.WEEK_OR_MONTH],
     columns=[
         Column("cohort", "date", "first day of the period of people's first message"),
-        Column("since", "integer", "periods since then"),
-        Column("start", "date", "first day of the period in which they wrote again"),
+        Column("since", "integer", "periods since that of the first message"),
+        Column("start", "date", "first day of the period in which people wrote again"),
         Column("n", "integer", "people of the cohort"),
         Column("active", "integer", "people of the cohort who wrote in the period"),
         Column("share", "number", "share of the cohort that wrote in the period", "%"),
@@ -137,7 +129,7 @@ def _draw(answer: Answer) -> Chart:
         Column(
             "complete",
             "truth",
-            "whether the data and the filters cover the whole period, and the data the cohort's",
+            "whether data and filters cover the whole period, and data the cohort's first period",
         ),
     ],
     people="n",
@@ -147,7 +139,7 @@ def _draw(answer: Answer) -> Chart:
     chart=_draw,
     role=RoleFilter.REFUSED,
 )
-def retention(talk: Talk, *, period: Literal["week", "month"] = "week") -> ir.Table:
+def retention(talk: Talk, *, period: Literal["week", "month"]) -> ir.Table:
     """The share of people whose first message fell into one period that wrote in a later period.
 
     The people are named people who wrote (role user). A person's cohort is the period of their

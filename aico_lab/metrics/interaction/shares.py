@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 import polars as pl
 
-from aico_lab.metrics.engine.intervals import FEWEST, UNIT, UNITS, wilson
-
-_Z: Final = 1.959963984540054
-"""The quantile of the normal distribution for 95 % intervals."""
+from aico_lab.metrics.engine.intervals import FEWEST, NORMAL_95, UNIT, UNITS, wilson
 
 
 def with_share(rows: pl.DataFrame, part: str, whole: str, name: str) -> pl.DataFrame:
@@ -27,7 +22,7 @@ def with_share(rows: pl.DataFrame, part: str, whole: str, name: str) -> pl.DataF
     """
     n = rows[whole].cast(pl.Float64).to_numpy()
     share = rows.select(pl.col(part) / pl.col(whole)).to_series().to_numpy()
-    low, high = wilson(share, n, np.full(len(n), _Z))
+    low, high = wilson(share, n, np.full(len(n), NORMAL_95))
     enough = pl.when(pl.col(whole) >= FEWEST)
     return rows.with_columns(
         pl.Series(name, share * 100),

@@ -31,6 +31,7 @@ def _finish(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
         people.with_columns(known=True, n=pl.lit(1), possible=days),
         by=["start"],
         unit="people",
+        counted="days",
         statistics={"stickiness": percent("days_active", "possible")},
     )
     found = found.with_columns(pl.col("n").cast(pl.Int64))

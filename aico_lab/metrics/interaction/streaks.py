@@ -75,9 +75,9 @@ def _draw(answer: Answer) -> Chart:
     source="Streaks, as in usage analytics; intervals: Wilson (1927)",
     columns=[
         Column("days", "integer", "length of a person's longest streak, in days"),
-        Column("n", "integer", "people with this longest streak"),
-        Column("people", "integer", "all people, in every row"),
-        Column("share", "number", "their share of all people", "%"),
+        Column("n", "integer", "people whose longest streak has this length"),
+        Column("people", "integer", "people who wrote, in every row"),
+        Column("share", "number", "share of all people whose longest streak has this length", "%"),
         interval("share", "%"),
         Column("at_least", "number", "share of people with a streak of at least `days` days", "%"),
         interval("at_least", "%"),

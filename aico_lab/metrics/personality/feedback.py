@@ -30,6 +30,7 @@ def _finish(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
         rows.drop(of_all),
         by=["name"],
         unit=talk.units,
+        counted="ratings",
         statistics={"mean": mean("total", "times")},
     )
     found = found.drop("people").rename({"times": "n"})
@@ -58,7 +59,7 @@ def _draw(answer: Answer) -> Chart:
     question="How do people rate their conversations?",
     source="AICO's data layer, personality adaptation insights; quantiles: Hyndman and Fan (1996)",
     columns=[
-        Column("name", "text", "what was rated"),
+        Column("name", "text", "the rated quality"),
         Column("n", "integer", "ratings"),
         Column("conversations", "integer", "conversations that were rated"),
         Column("people", "integer", "named people who gave the ratings"),
@@ -75,7 +76,7 @@ def _draw(answer: Answer) -> Chart:
     chart=_draw,
 )
 def feedback(talk: Talk) -> ir.Table:
-    """The values of ratings, by what was rated; feedback without a value is left out.
+    """The values of ratings, by the rated quality; feedback without a value is left out.
 
     A rating belongs to the period in which it was given. Its person is the one it names, or else
     that of its conversation. The answer covers only people who chose to rate.

@@ -34,9 +34,9 @@ _PARTS: Final = ["low", "middle", "high"]
 
 
 _VALUES: Final = (
-    Column("outcome", "text", "what was measured"),
+    Column("outcome", "text", "the outcome"),
     Column("n", "integer", "sessions, or ratings"),
-    Column("people", "integer", "people with these sessions or ratings"),
+    Column("people", "integer", "people with sessions or ratings in the row"),
     Column("value", "number", "mean of the outcome"),
     *interval("value"),
 )
@@ -125,6 +125,7 @@ def _means(rows: pl.DataFrame, by: list[str]) -> pl.DataFrame:
         rows.drop("user_id").with_columns(known=True),
         by=by,
         unit="people",
+        counted="sessions and ratings",
         statistics={"value": mean("total", "n")},
     )
     return found.with_columns(pl.col("n").cast(pl.Int64))
@@ -166,7 +167,11 @@ def _draw_profiles(answer: Answer) -> Chart:
     question="How did conversations go under each version of the companion's personality?",
     source="AICO's data layer, personality adaptation insights",
     columns=[
-        Column("whose", "text", "'own': made for the person; 'everybody': for people without one"),
+        Column(
+            "whose",
+            "text",
+            "'own' if the profile was made for the person, 'everybody' if the profile is shared",
+        ),
         Column("version", "integer", "version of the profile"),
         *_VALUES,
     ],

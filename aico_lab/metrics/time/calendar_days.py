@@ -87,7 +87,7 @@ def _draw(answer: Answer) -> Chart:
     source="Calendar heatmaps, as in chat-analytics and version control",
     columns=[
         Column("start", "date", "the day"),
-        Column("weekday", "text", "its day of the week"),
+        Column("weekday", "text", "day of the week"),
         Column("n", "integer", "messages"),
         PEOPLE,
         periods.COMPLETE,

@@ -181,13 +181,7 @@ def _draw(answer: Answer) -> Chart:
     source="Changes of an AR(1) series' mean: Chakar, Lebarbier, Lévy-Leduc and Robin (2017); "
     "PELT: Killick, Fearnhead and Eckley (2012), as in ruptures: Truong, Oudre and Vayatis (2020)",
     parameters=[
-        Parameter(
-            "measure",
-            str,
-            "messages",
-            "Messages, distinct named people who wrote (role user), or the mean sentiment.",
-            choices=("messages", "users", "sentiment"),
-        ),
+        series.CHOSEN_MEASURE,
         Parameter(
             "period",
             str,
@@ -208,8 +202,8 @@ def _draw(answer: Answer) -> Chart:
         Column("start", "date", "first day of the segment"),
         Column("end", "date", "last day of the segment"),
         Column("n", "integer", "periods of the segment"),
-        Column("people", "integer", "most people in one of its periods"),
-        Column("level", "number", "mean of the measure over the periods"),
+        Column("people", "integer", "most people in one period of the segment"),
+        Column("level", "number", "mean of the measure over the periods of the segment"),
         Column("periods", "integer", "periods of all segments, in every row"),
         Column("phases", "integer", "number of segments, in every row"),
         series.MEASURE,
@@ -224,8 +218,8 @@ def _draw(answer: Answer) -> Chart:
 def change_points(
     talk: Talk,
     *,
-    measure: Literal["messages", "users", "sentiment"] = "messages",  # noqa: ARG001
-    period: Literal["day", "week"] = "week",  # noqa: ARG001
+    measure: Measure,  # noqa: ARG001
+    period: Literal["day", "week"],  # noqa: ARG001
     penalty: float,
 ) -> ir.Table:
     """Segments of time within which a measure keeps its level.
@@ -248,6 +242,6 @@ def change_points(
     are used (weeks, months, years, decades); see `unit`.
     """
     if penalty <= 0:
-        raise InvalidValue(f"The penalty of a segment is more than 0, not {penalty:g}.")
+        raise InvalidValue(f"penalty must be more than 0, not {penalty:g}.")
     # `finish` applies the parameters: it builds periods of any length from days.
     return series.by_day(talk)

@@ -10,6 +10,7 @@ import polars as pl
 import polars.selectors as cs
 from ibis import _
 
+from aico_lab.constants import MS_PER_DAY, MS_PER_HOUR, MS_PER_MINUTE
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.metric import PEOPLE, Column, RoleFilter, metric
 from aico_lab.metrics.engine.talk import days_of, hour_of_day, hours_of
@@ -24,10 +25,8 @@ if TYPE_CHECKING:
 RECORDS: Final = ("busiest day", "busiest hour", "longest silence", "longest session")
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MS_PER_DAY: Final = 86_400_000
-_MS_PER_HOUR: Final = 3_600_000
-_LONG: Final = ((2 * _MS_PER_DAY, _MS_PER_DAY, "days"), (2 * _MS_PER_HOUR, _MS_PER_HOUR, "hours"),
-                (0, 60_000, "minutes"))  # fmt: skip
+_LONG: Final = ((2 * MS_PER_DAY, MS_PER_DAY, "days"), (2 * MS_PER_HOUR, MS_PER_HOUR, "hours"),
+                (0, MS_PER_MINUTE, "minutes"))  # fmt: skip
 
 
 def _moment(local_ms: int | None, *, day: bool = False) -> str | None:
@@ -127,14 +126,18 @@ def _lines(answer: Answer) -> list[str]:
     question="Which day and hour were busiest, and how long were the longest silence and session?",
     source="The records of chat-analytics; sessions as in sessions",
     columns=[
-        Column("record", "text", "busiest day or hour, longest silence or session"),
-        Column("n", "integer", "messages in it; of a silence, all messages of the selection"),
+        Column("record", "text", "busiest day, busiest hour, longest silence or longest session"),
+        Column(
+            "n",
+            "integer",
+            "messages in the day, hour or session; of a silence, all messages of the selection",
+        ),
         PEOPLE,
         Column("begins", "text", "local day, hour or time of the beginning"),
         Column("ends", "text", "local day, hour or time of the end"),
         Column("value", "number", "number of messages, or duration in minutes"),
         Column("unit", "text", "messages or minutes"),
-        Column("alike", "integer", "how many days, hours, silences or sessions have this value"),
+        Column("alike", "integer", "number of days, hours, silences or sessions with this value"),
     ],
     finish=_finish,
     finding=_describe,
@@ -174,7 +177,7 @@ def extremes(talk: Talk) -> ir.Table:
     )
     lasting = lasting.inner_join(of_session, ["conversation_id", "session_idx"])
     return (
-        _first(days, 0, value=days.n, begin=days["at"] * _MS_PER_DAY, end=days["at"] * _MS_PER_DAY)
+        _first(days, 0, value=days.n, begin=days["at"] * MS_PER_DAY, end=days["at"] * MS_PER_DAY)
         .union(_first(hours, 1, value=hours.n, begin=hours["at"], end=hours["at"]))
         .union(
             _first(

@@ -199,19 +199,26 @@ def _draw(answer: Answer) -> Chart:
     ],
     columns=[
         Column("slot", "text", "day of the week, or hour of the day"),
-        Column("n", "integer", "messages in it"),
-        Column("people", "integer", "named people who wrote these messages, or were answered"),
+        Column("n", "integer", "messages on that weekday or in that hour"),
+        Column("people", "integer", "named people who wrote or were answered"),
         Column("cycles", "integer", "whole weeks or days that are counted"),
-        Column("index", "number", "mean messages in it, divided by the mean of all slots"),
+        Column(
+            "index", "number", "mean messages of the weekday or hour, divided by the mean of all"
+        ),
         interval("index"),
-        Column("strength", "number", "share of variance that slots explain, in every row", "%"),
+        Column(
+            "strength",
+            "number",
+            "share of variance that weekdays or hours explain, in every row",
+            "%",
+        ),
     ],
     far="left out",
     finish=_finish,
     finding=_describe,
     chart=_draw,
 )
-def seasonality(talk: Talk, *, cycle: Literal["week", "day"] = "week") -> ir.Table:
+def seasonality(talk: Talk, *, cycle: Literal["week", "day"]) -> ir.Table:
     """Mean messages on each local weekday, or in each hour, divided by the mean of all.
 
     Only whole cycles (weeks or days) count: not those in which the data or the filters begin or

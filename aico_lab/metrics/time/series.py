@@ -11,7 +11,7 @@ from ibis import _
 
 from aico_lab.metrics.engine import claims, periods
 from aico_lab.metrics.engine.intervals import MOST as MOST_OF_ONE
-from aico_lab.metrics.engine.metric import Column
+from aico_lab.metrics.engine.metric import Column, Parameter
 
 if TYPE_CHECKING:
     import altair as alt
@@ -36,7 +36,15 @@ MOST: Final = 2_000
 FEWEST: Final = 12
 """The fewest periods: with fewer, trends and changes are found too often where there are none."""
 
-MEASURE: Final = Column("measure", "text", "what is measured, in every row")
+MEASURE: Final = Column("measure", "text", "the measure, in every row")
+
+CHOSEN_MEASURE: Final = Parameter(
+    "measure",
+    str,
+    "messages",
+    "Messages, distinct named people who wrote (role user), or the mean sentiment.",
+    choices=("messages", "users", "sentiment"),
+)
 
 SAID: Final[dict[str, tuple[str, str]]] = {
     "messages": ("Messages go", "messages"),
@@ -50,7 +58,7 @@ COUNTED: Final = {"messages": ("n", "messages"), "sentiment": ("scored", "scored
 which each person counts once in a period."""
 
 UNIT: Final = Column(
-    "unit", "text", f"length of a period, longer than requested if there were over {MOST:,}"
+    "unit", "text", f"length of a period, longer than requested if there were over {MOST:,} periods"
 )
 
 _DAYS: Final[dict[Length, float]] = {

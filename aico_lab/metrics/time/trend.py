@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import polars as pl
 
 from aico_lab import charts
-from aico_lab.metrics.engine import claims, draw
+from aico_lab.metrics.engine import claims, draw, periods
 from aico_lab.metrics.engine.intervals import MOST
-from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, interval, metric
+from aico_lab.metrics.engine.metric import PEOPLE, Column, interval, metric
 from aico_lab.metrics.time import gaps, series
 
 if TYPE_CHECKING:
@@ -201,29 +201,18 @@ def _line(rows: pl.DataFrame) -> pl.DataFrame:
     question="Does a measure rise or fall over time?",
     source="Theil (1950), Sen (1968); autocorrelation as in Hamed and Rao (1998), corrected as in "
     "Marriott and Pope (1954); counts spread as in Machado and Santos Silva (2005)",
-    parameters=[
-        Parameter(
-            "measure",
-            str,
-            "messages",
-            "Messages, distinct named people who wrote (role user), or the mean sentiment.",
-            choices=("messages", "users", "sentiment"),
-        ),
-        Parameter(
-            "period",
-            str,
-            "week",
-            "A local day, a week (Monday to Sunday), or a calendar month.",
-            choices=("day", "week", "month"),
-        ),
-    ],
+    parameters=[series.CHOSEN_MEASURE, periods.DAY_WEEK_OR_MONTH],
     columns=[
         Column("start", "date", "first day of the period"),
-        Column("n", "integer", "messages; for sentiment, those with a score"),
+        Column("n", "integer", "messages; for sentiment, messages with a score"),
         PEOPLE,
         Column("value", "number", "messages, people or mean sentiment of the period"),
-        Column("smooth", "number", f"mean of the {_SMOOTHED} complete periods around it"),
-        Column("slope", "number", "change of value from one period to the next, in every row"),
+        Column(
+            "smooth", "number", f"mean of {_SMOOTHED} complete periods, with this one in the middle"
+        ),
+        Column(
+            "slope", "number", "median change of value from one period to the next, in every row"
+        ),
         interval("slope"),
         Column("complete", "truth", "whether the period is whole, and so used for the trend"),
         Column("periods", "integer", "complete periods with a value, in every row"),
@@ -239,8 +228,8 @@ def _line(rows: pl.DataFrame) -> pl.DataFrame:
 def trend(
     talk: Talk,
     *,
-    measure: Literal["messages", "users", "sentiment"] = "messages",  # noqa: ARG001
-    period: Literal["day", "week", "month"] = "week",  # noqa: ARG001
+    measure: Measure,  # noqa: ARG001
+    period: Unit,  # noqa: ARG001
 ) -> ir.Table:
     """Messages, people or sentiment of each local period, and the slope over whole periods.
 
@@ -252,7 +241,8 @@ def trend(
     Neighbouring periods resemble each other, so the interval is widened: by Hamed and Rao's factor
     for the autocorrelation of the ranks of the residuals (lag 1, bias-corrected, limited to -0.3
     to 0.9, with its powers at longer lags), and by Student's t distribution for the effective
-    number of independent periods. It ends at most at the least and the greatest slope. In simulated
+    number of independent periods. Neither end of the interval lies
+    beyond the least or the greatest of the slopes between pairs. In simulated
     series without a trend, of 12 to 180 periods and an autocorrelation of 0 to 0.6, a trend is
     found in about 3 to 8 %.
 

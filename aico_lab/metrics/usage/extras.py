@@ -1,4 +1,4 @@
-"""Contents of messages besides words: emoji, reactions, links, mentions, attachments, edits."""
+"""Emoji, reactions, links, mentions, attachments and edits of messages."""
 
 from __future__ import annotations
 
@@ -101,10 +101,10 @@ def _draw(answer: Answer) -> Chart:
     columns=[
         Column("kind", "text", "emoji, reaction, link, mention, attachment or edit"),
         Column("item", "text", "the emoji, domain, mentioned person or kind of attachment"),
-        Column("n", "integer", "how many there are"),
+        Column("n", "integer", "occurrences of the item"),
         PEOPLE,
-        Column("messages", "integer", "messages that have it"),
-        Column("share", "number", "share of all of this kind", "%"),
+        Column("messages", "integer", "messages with the item"),
+        Column("share", "number", "share of all occurrences of the kind", "%"),
     ],
     finish=_finish,
     finding=_describe,

@@ -9,7 +9,7 @@ import polars as pl
 
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.checks import at_least
-from aico_lab.metrics.engine.intervals import MOST, TOTAL, UNIT, UNITS, estimate, percent
+from aico_lab.metrics.engine.intervals import COUNTED, MOST, TOTAL, UNIT, UNITS, estimate, percent
 from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, interval, metric
 from aico_lab.sources.language import CHARACTERS, UNKNOWN, language_of
 
@@ -45,6 +45,7 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, sample: int) -> pl.DataFrame:  # 
         by_unit.drop("unit"),
         by=["role"],
         unit=talk.units,
+        counted="conversations",
         statistics={code: percent(f"in {code}", "told") for code in codes},
     )
     people = guessed.group_by("role", "code").agg(
@@ -53,15 +54,15 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, sample: int) -> pl.DataFrame:  # 
     )  # fmt: skip
     shares = [
         found.select(
-            "role", UNIT, MOST,
+            "role", UNIT, MOST, COUNTED,
             pl.col(f"{UNITS}_{code}").alias(UNITS),
             code=pl.lit(code),
             **{f"share{end}": f"{code}{end}" for end in ("", "_low", "_high")},
         )
         for code in codes
     ]  # fmt: skip
-    nothing = {"role": pl.String, UNIT: pl.String, MOST: pl.Float64, UNITS: pl.Int64}
-    nothing |= {"code": pl.String}
+    nothing = {"role": pl.String, UNIT: pl.String, MOST: pl.Float64, COUNTED: pl.String}
+    nothing |= {UNITS: pl.Int64, "code": pl.String}
     nothing |= dict.fromkeys(("share", "share_low", "share_high"), pl.Float64)
     answer = people.join(
         pl.concat([pl.DataFrame(schema=nothing), *shares]), on=["role", "code"], how="left"
@@ -137,9 +138,9 @@ def _finding(rows: pl.DataFrame) -> str:
     ],
     columns=[
         Column("role", "text", "the side that wrote"),
-        Column("language", "text", "language, or 'unknown' if the text is too short to tell"),
-        Column("code", "text", "its ISO 639 code"),
-        Column("n", "integer", "conversations in which the side writes this language"),
+        Column("language", "text", "the language, or 'unknown' if the text is too short to tell"),
+        Column("code", "text", "the language's ISO 639 code"),
+        Column("n", "integer", "conversations in which the side writes the language"),
         PEOPLE,
         Column("share", "number", "share of conversations with a recognised language", "%"),
         interval("share", "%"),

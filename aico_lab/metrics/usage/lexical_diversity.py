@@ -60,7 +60,7 @@ def _draw(answer: Answer) -> Chart:
     columns=[
         Column("role", "text", "the side that wrote"),
         Column("n", "integer", "people with enough words by the side"),
-        Column("words", "integer", "words by the side in conversations with these people"),
+        Column("words", "integer", "words by the side in the conversations of the people"),
         Column("mean", "number", "mean MTLD over people", "words"),
         interval("mean", "words"),
     ],

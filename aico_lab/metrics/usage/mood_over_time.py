@@ -8,8 +8,8 @@ import polars as pl
 from ibis import _
 
 from aico_lab.metrics.engine import claims, draw, periods
-from aico_lab.metrics.engine.intervals import FEWEST, MOST, UNIT, UNITS, estimate, mean
-from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, interval, metric
+from aico_lab.metrics.engine.intervals import COUNTED, FEWEST, MOST, UNIT, UNITS, estimate, mean
+from aico_lab.metrics.engine.metric import PEOPLE, Column, interval, metric
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -26,6 +26,7 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, period: Literal["week", "month"])
         rows,
         by=["start"],
         unit=talk.units,
+        counted="scored messages",
         statistics={"mean": mean("total", "n_scored", within=(-1, 1))},
     )
     found = found.rename({"n_scored": "n"}).with_columns(pl.col("n").cast(pl.Int64))
@@ -45,7 +46,8 @@ def _describe(rows: pl.DataFrame) -> str:
     ordered = sure.sort("mean", maintain_order=True)
     low, high = ordered.row(0, named=True), ordered.row(-1, named=True)
     least = min((low, high), key=lambda row: row[UNITS])
-    doubt = claims.doubt(least[UNITS], least[UNIT], max(low[MOST], high[MOST]))
+    most = max(low[MOST], high[MOST])
+    doubt = claims.doubt(least[UNITS], least[UNIT], most, least[COUNTED])
     if low["start"] == high["start"]:
         return f"Mean sentiment {high['mean']:+z.3f} in the {unit} from {high['start']}{doubt}"
     apart = claims.extremes_differ(
@@ -86,15 +88,7 @@ def _draw(answer: Answer) -> Chart:
     domain="usage",
     question="How does the mood change from week to week, or from month to month?",
     source="Scores as in sentiment; intervals over people",
-    parameters=[
-        Parameter(
-            "period",
-            str,
-            "week",
-            "A local week (Monday to Sunday) or a calendar month.",
-            choices=("week", "month"),
-        ),
-    ],
+    parameters=[periods.WEEK_OR_MONTH],
     columns=[
         Column("start", "date", "first day of the period"),
         Column("n", "integer", "messages with a sentiment score"),

@@ -77,10 +77,10 @@ def _finding(rows: pl.DataFrame) -> str:
     source="AICO's data layer, usage and preferences",
     columns=[
         Column("preference", "text", "the preference"),
-        Column("n", "integer", "people who set it"),
+        Column("n", "integer", "people who set the preference"),
         Column("changes", "integer", "changes to another value"),
-        Column("changed", "integer", "people who changed it at least once"),
-        Column("share", "number", "share of people who changed it", "%"),
+        Column("changed", "integer", "people who changed the preference at least once"),
+        Column("share", "number", "share of people with the preference who changed the value", "%"),
         interval("share", "%"),
         Column("median_days", "number", "median time until a value was changed", "days"),
     ],

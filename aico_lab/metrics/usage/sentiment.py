@@ -31,6 +31,7 @@ def _finish(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
         rows,
         by=["role"],
         unit=talk.units,
+        counted="scored messages",
         statistics={
             "mean": mean("total", "n_scored", within=(-1, 1)),
             "positive": percent("n_positive", "n_scored"),

@@ -10,7 +10,7 @@ from ibis import _
 
 from aico_lab.errors import InvalidValue
 from aico_lab.metrics.engine import claims, draw
-from aico_lab.metrics.engine.intervals import FEWEST, MOST, UNIT, UNITS, estimate, mean
+from aico_lab.metrics.engine.intervals import COUNTED, FEWEST, MOST, UNIT, UNITS, estimate, mean
 from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, interval, metric
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, steps: int) -> pl.DataFrame:
         rows,
         by=["role", "step"],
         unit=talk.units,
+        counted="scored messages",
         statistics={"mean": mean("total", "n_scored", within=(-1, 1))},
     )
     return found.rename({"n_scored": "n"}).with_columns(begins=(pl.col("step") - 1) * 100 / steps)
@@ -61,7 +62,7 @@ def _course(rows: pl.DataFrame) -> str:
         change = "" if apart else ", no clear change"
         sentences.append(
             f"{role}: mean sentiment from {first['mean']:+z.3f} to {last['mean']:+z.3f}{change}"
-            f"{claims.doubt(units, unit, max(first[MOST], last[MOST]))}"
+            f"{claims.doubt(units, unit, max(first[MOST], last[MOST]), first[COUNTED])}"
         )
     return "; ".join(sentences) or "Too little data: no conversation with scores has enough turns"
 
@@ -76,7 +77,12 @@ def _course(rows: pl.DataFrame) -> str:
     columns=[
         Column("role", "text", "the side that wrote"),
         Column("step", "integer", "part of the conversation, from 1"),
-        Column("begins", "number", "beginning of the part, in percent of all turns", "%"),
+        Column(
+            "begins",
+            "number",
+            "beginning of the part, in percent of all turns of the conversation",
+            "%",
+        ),
         Column("n", "integer", "messages with a sentiment score"),
         PEOPLE,
         Column("mean", "number", "mean sentiment score, from -1 to 1"),
@@ -95,7 +101,7 @@ def sentiment_trajectory(talk: Talk, *, steps: int) -> ir.Table:
     both sides. Long conversations weigh more, since they have more messages.
     """
     if not 1 <= steps <= 1000:  # noqa: PLR2004
-        raise InvalidValue(f"steps is a number of parts from 1 to 1000, not {steps}.")
+        raise InvalidValue(f"steps must be from 1 to 1000, not {steps}.")
     turns = talk.turns
     conversation = ibis.window(group_by="conversation_id")
     in_order = ibis.window(group_by="conversation_id", order_by="turn_idx")

@@ -76,7 +76,7 @@ _REFUSALS = (
 #
 # OR IGNORE or OR REPLACE of the statement also applies to the statements in the trigger, and to
 # every constraint of the tables. So the values are checked first.
-def _way_in(
+def _insert_trigger(
     refusals: tuple[tuple[str, str], ...], timestamp: str, before: str = "", after: str = ""
 ) -> str:
     """Return the definition of the trigger.
@@ -110,13 +110,13 @@ def _way_in(
 END"""
 
 
-def _counting_way_in(refusals: tuple[tuple[str, str], ...], timestamp: str) -> str:
+def _counting_insert_trigger(refusals: tuple[tuple[str, str], ...], timestamp: str) -> str:
     """Return the trigger's earlier definition.
 
     A message with a known id is subtracted from its channel's count before, and added after,
     whichever row the statement left.
     """
-    return _way_in(
+    return _insert_trigger(
         refusals,
         timestamp,
         before="""UPDATE channels SET message_count = message_count - 1
@@ -130,8 +130,8 @@ def _counting_way_in(refusals: tuple[tuple[str, str], ...], timestamp: str) -> s
     )
 
 
-_FIRST_WAY_IN = _counting_way_in((_NO_MOMENT, *_REFUSALS), "NEW.timestamp")
-_SECOND_WAY_IN = _counting_way_in((_NO_ISO_TIME, *_REFUSALS), _TIMESTAMP)
+_FIRST_INSERT_TRIGGER = _counting_insert_trigger((_NO_MOMENT, *_REFUSALS), "NEW.timestamp")
+_SECOND_INSERT_TRIGGER = _counting_insert_trigger((_NO_ISO_TIME, *_REFUSALS), _TIMESTAMP)
 
 
 # Triggers keep `channels.message_count` and `channels.last_active` right, whoever writes.
@@ -244,7 +244,7 @@ CONVERSATIONS = {
                     sentiment_score, response_time,
                     message_id, conversation_id, channel_id, role
                 FROM messages""",
-            _FIRST_WAY_IN,
+            _FIRST_INSERT_TRIGGER,
             """CREATE TABLE conversation_segments (
                 segment_id TEXT PRIMARY KEY NOT NULL,
                 channel_id TEXT NOT NULL REFERENCES channels ON DELETE CASCADE,
@@ -295,9 +295,9 @@ CONVERSATIONS = {
         description="The view accepts every ISO 8601 time; the table keeps its fixed format.",
         sql_statements=[
             "DROP TRIGGER conversations_insert",
-            _SECOND_WAY_IN,
+            _SECOND_INSERT_TRIGGER,
         ],
-        rollback_statements=["DROP TRIGGER conversations_insert", _FIRST_WAY_IN],
+        rollback_statements=["DROP TRIGGER conversations_insert", _FIRST_INSERT_TRIGGER],
     ),
     3: SchemaVersion(
         version=3,
@@ -305,13 +305,13 @@ CONVERSATIONS = {
         description="Triggers count the messages of channels, whichever program writes them.",
         sql_statements=[
             "DROP TRIGGER conversations_insert",
-            _way_in((_NO_ISO_TIME, *_REFUSALS), _TIMESTAMP),
+            _insert_trigger((_NO_ISO_TIME, *_REFUSALS), _TIMESTAMP),
             _RECOUNT,
             *_COUNTERS,
         ],
         rollback_statements=[
             "DROP TRIGGER conversations_insert",
-            _SECOND_WAY_IN,
+            _SECOND_INSERT_TRIGGER,
             "DROP TRIGGER messages_count_channel",
             "DROP TRIGGER messages_count_update",
             "DROP TRIGGER messages_count_delete",

@@ -98,7 +98,7 @@ def _of_store(
     working: dict[str, list[Remembered]],
     feedback: dict[str, list[Rating]],
 ) -> Iterator[ExportedConversation | Unreadable]:
-    """Yield the conversations of long-term memory, with what only working memory has of them."""
+    """Yield the conversations of long-term memory, with messages that only working memory has."""
     for name in conversations_in(connection):
         try:
             segments = read_segments(connection, name)
@@ -116,7 +116,7 @@ def _stores(export: Opened) -> Iterator[Member]:
 
 
 def _working(export: Opened) -> Iterator[Member]:
-    """Yield the LMDB files with working memory; AICO keeps other things in others."""
+    """Yield the LMDB files with working memory; AICO has other LMDB files too."""
     for member in export.members:
         if member.suffix == ".mdb" and member.head()[MAGIC_AT:].startswith(MAGIC):
             with member.open() as stream:

@@ -1,4 +1,4 @@
-"""The two memories of AICO: what was said, in LMDB for a month, and in Chroma for good.
+"""The two memories of AICO: messages are in LMDB for a month, and in Chroma for good.
 
 Both hold the same message, under two ids and at two times shortly after each other.
 """
@@ -52,12 +52,12 @@ class Remembered:
     """A message of one of the memories.
 
     Attributes:
-        message_id: Its id there.
+        message_id: The id of the message in this memory.
         user: The id of the person, on both sides of the conversation.
         role: 'user', 'assistant' or 'system'; None if the memory does not say.
-        content: What was said.
-        time: When it was stored there, or None.
-        working_id: Its id in working memory, if it is there too.
+        content: The text.
+        time: When the message was stored in this memory, or None.
+        working_id: The id of the message in working memory, if working memory has it too.
     """
 
     message_id: str | None
@@ -143,10 +143,10 @@ def read_segments(connection: Connection, conversation: str) -> list[Remembered]
 
 
 def united(segments: list[Remembered], working: list[Remembered]) -> list[Remembered]:
-    """Return the messages of both memories in order of time, each once.
+    """Return the messages of both memories in order of time, without duplicates.
 
-    A message that is in both is that of long-term memory, with its id and time: working memory
-    forgets, and a later import must find the same message.
+    A message in both memories has the id and time of long-term memory: working memory forgets, and
+    a later import must find the same message.
     """
     left: dict[tuple[str | None, str], list[Remembered]] = {}
     for one in working:
@@ -162,7 +162,7 @@ def united(segments: list[Remembered], working: list[Remembered]) -> list[Rememb
     every = [*segments, *(one for one in working if id(one) in alone)]
     last = _LONG_AGO
     order: dict[int, datetime] = {}
-    for one in every:  # one without a time stays behind the one before it
+    for one in every:  # a message without a time stays behind its predecessor
         last = order[id(one)] = one.time or last
     return sorted(every, key=lambda one: order[id(one)])
 

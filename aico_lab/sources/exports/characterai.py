@@ -1,7 +1,7 @@
 """Character.AI chats: turns as the site sends them, or the histories of the old site.
 
-Turns come newest first. A turn has candidates, of which one is the primary: it is what the
-conversation went on with, also if it is an edited one.
+Turns come newest first. A turn has candidates; the primary one, original or edited, is the one with
+which the conversation continued.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _chats(member: Member) -> Iterator[ExportedConversation | Unreadable]:
             continue
         chat_id = to_id(to_object(turn.get("turn_key")).get("chat_id"))
         if chat_id is None:
-            yield Unreadable(f"turn {number}", "it does not say to which chat it belongs")
+            yield Unreadable(f"turn {number}", "the turn does not say to which chat it belongs")
             continue
         reason = chats.setdefault(chat_id, _Chat()).add(turn)
         if reason is not None:
@@ -109,7 +109,7 @@ class _Chat:
         """Add a turn; return the reason if that is not possible."""
         author = turn.get("author")
         if not isinstance(author, dict):
-            return "it does not say who wrote it"
+            return "the turn does not say who wrote it"
         turn_id = to_id(to_object(turn.get("turn_key")).get("turn_id"))
         candidates = to_objects(turn.get("candidates"))
         chosen = _chosen(candidates, turn.get("primary_candidate_id"))
@@ -158,7 +158,7 @@ class _Chat:
 
 
 def _chosen(candidates: list[dict[str, Any]], primary: object) -> dict[str, Any] | None:
-    """Return the primary candidate, or else the newest, of equal ones the first in the file."""
+    """Return the primary candidate, or else the newest one (of several, the first in the file)."""
     for candidate in candidates:
         if primary is not None and candidate.get("candidate_id") == primary:
             return candidate

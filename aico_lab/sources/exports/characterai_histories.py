@@ -1,6 +1,6 @@
 """Character.AI chats of the old site: a dump of all histories with a character, or pages of one.
 
-Messages have no times that mean anything; a history says when it was created.
+The times of messages are meaningless; a history has the time of its creation.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def histories(member: Member, *, is_alone: bool) -> Iterator[ExportedConversatio
 
     Args:
         member: The file.
-        is_alone: Whether it is the only one, and so not one of another kind.
+        is_alone: Whether the export has no other file, so that the file must have histories.
     """
     found = _prefix(shape(member))
     if found is None and not is_alone and b'"msgs"' not in member.head():
@@ -51,7 +51,7 @@ def histories(member: Member, *, is_alone: bool) -> Iterator[ExportedConversatio
 
 
 def _prefix(paths: Collection[str]) -> tuple[str, str] | None:
-    """Return where the items are, and the key by which they are known."""
+    """Return the path of the items, and a key that each of them has."""
     for prefix in _HISTORY_PREFIXES:
         if {f"{prefix}.msgs", f"{prefix}.external_id"} <= set(paths):
             return prefix, "msgs"
@@ -81,7 +81,7 @@ def _history(item: dict[str, Any], number: int) -> ExportedConversation | Unread
 
 
 def _pages(member: Member, prefix: str) -> Iterator[ExportedConversation | Unreadable]:
-    """Yield the one conversation of a file of pages, whose name is that of the file."""
+    """Yield the one conversation of a file of pages, named after the file."""
     skipped: Counter[str] = Counter()
     messages = []
     for item in items(member, prefix, needs={_IS_HUMAN}, what="message"):

@@ -1,8 +1,8 @@
 """ChatGPT's export: `conversations.json`, or its parts `conversations-000.json` and so on.
 
-A conversation is a tree of nodes. What went on is the path from the root to `current_node`; other
-children are regenerated answers and edited questions. Nodes of the system, of tools and of hidden
-instructions lie on the path too, and were not said.
+A conversation is a tree of nodes. Its course is the path from the root to `current_node`; other
+children are regenerated answers and edited questions. The path also has nodes of the system, of
+tools and of hidden instructions, which are no messages.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def _name(value: object) -> str | None:
 
 
 def _reason(node: dict[str, Any]) -> str | None:
-    """Return why a node is no message, to be counted; '' for an empty node, None for a message."""
+    """Return the reason why a node is no message; '' for an empty node, None for a message."""
     message = node.get("message")
     if not isinstance(message, dict):
         return ""
@@ -202,7 +202,7 @@ def _parts(content: dict[str, Any]) -> list[object]:
 
 
 def _text(content: dict[str, Any]) -> str:
-    """Return what was said: parts that are text, and the words of speech."""
+    """Return the text of a message: parts that are text, and the words of speech."""
     texts = []
     for part in _parts(content):
         if isinstance(part, str):

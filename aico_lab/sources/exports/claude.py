@@ -35,7 +35,7 @@ LEAVES_ROLES_OPEN: Final = False
 _WHOLE: Final = re.compile(r"conversations([-_ ]?\(?\d+\)?)?\.json", re.IGNORECASE)
 _SINGLE: Final = re.compile(r"(^|/)conversations/[^/]+\.json$", re.IGNORECASE)
 _TRIED: Final = 100
-"""Files without a telling name whose content is looked at to recognise an export."""
+"""The most files whose content is read to recognise an export if their names do not tell."""
 
 _KEY: Final = "chat_messages"
 _ROLES: Final = {"human": "user", "user": "user", "assistant": "assistant"}
@@ -80,7 +80,7 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
 
 
 def _members(export: Opened) -> list[Member]:
-    """Return the files of conversations; users, projects and memories lie beside them."""
+    """Return the files of conversations, without those of users, projects and memories."""
     if len(export.members) == 1:
         return list(export.members)
     found = [
@@ -132,7 +132,7 @@ class _Node:
     Attributes:
         message: The message as the file has it.
         role: 'user' or 'assistant'; None if the file does not say.
-        parent: The index of the message it follows; None for a first message.
+        parent: The index of the message before it in the tree; None for a first message.
         time: When it was sent, or None.
         order: The time in seconds, or that of the message before it in the file.
     """
@@ -149,7 +149,7 @@ class _Node:
 def _nodes(messages: list[dict[str, Any]]) -> list[_Node]:
     """Return the messages with their parents.
 
-    A message that names no parent, or one that is not there, follows the one before it in the file.
+    A message without a parent in the file follows the message before it in the file.
     """
     indexes: dict[str, int] = {}
     for index, message in enumerate(messages):
@@ -192,7 +192,7 @@ def _time(message: dict[str, Any]) -> datetime | None:
 
 
 def _said(node: _Node, skipped: Counter[str]) -> Said | None:
-    """Return what was said, or None if a message says nothing; count what was not said."""
+    """Return the message, or None if it has no content; count messages that are left out."""
     message = node.message
     for block in to_objects(message.get("content")):
         kind = _kind_of(block)

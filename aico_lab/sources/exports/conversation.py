@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
 MEDIA: Final = "attachments"
-"""The metadata key of what a message carries beside its text: a list of `{"kind": ...}`."""
+"""The metadata key of the attachments of a message: a list of `{"kind": ...}`."""
 
 REACTIONS: Final = "reactions"
 """The metadata key of reactions to a message: a list of `{"emoji": ..., "count": ...}`."""
@@ -26,7 +26,7 @@ EDITED: Final = "edited_at"
 """The metadata key of the time at which a message was last edited, in ISO 8601."""
 
 ALTERNATIVES: Final = "alternatives"
-"""The metadata key of the number of other versions of a message, which the conversation left."""
+"""The metadata key of the number of other versions of a message, such as regenerated answers."""
 
 MODEL: Final = "model"
 """The metadata key of the model that wrote a message."""
@@ -38,9 +38,9 @@ class Rating:
 
     Attributes:
         name: The rating in the words of the product, such as 'thumbs_up'.
-        value: -1 to 1, or None if it has no such value.
-        time: The time of the rating; None is the message's.
-        author: The person's id in the file; None is the person of the export.
+        value: -1 to 1, or None if the rating has no such value.
+        time: The time of the rating; None means that of the message.
+        author: The person's id in the file; None means the person whose export it is.
     """
 
     name: str
@@ -55,13 +55,13 @@ class Said:
 
     Attributes:
         content: The text that was said; empty if the message is, for example, a picture.
-        time: When it was first sent: with a zone, or without one as a local time of
+        time: When the message was first sent: with a zone, or without one as a local time of
             `Options.zone`; None if the file does not say.
         role: 'user', 'assistant' or 'system'; None if `Options` decide it by the author.
         author: The author's id in the file, else the name; None if the format has none.
         author_name: The author's name, if the file has one beside the id.
         message_id: The message's id, unique within its conversation; None to derive one.
-        reply_to: The `message_id` of the message that it answers, in the same conversation.
+        reply_to: The `message_id` of the message that this one answers, in the same conversation.
         metadata: Anything else to keep, under the keys of this module where one fits.
         ratings: Ratings of the message.
     """
@@ -82,16 +82,16 @@ class ExportedConversation:
     """One conversation of an export.
 
     Attributes:
-        conversation_id: Its id in the export, the same in next month's export.
+        conversation_id: The id in the export, the same in later exports.
         messages: The messages in the order in which the conversation went; may be read lazily.
-        title: Its title, or None.
-        channel_id: The id of the character, chat partner or channel it belongs to, the same in all
-            exports; None if that is the conversation itself.
+        title: The title, or None.
+        channel_id: The id of its character, chat partner or channel, the same in all exports; None
+            if the conversation is its own channel.
         channel_name: The name of the channel; the title if there is none.
-        started: When it began, for messages without a time before the first one with a time.
+        started: When the conversation began: the time of messages before the first one with a time.
         is_group: Whether several people may write beside the companion.
         metadata: Anything to keep with the channel.
-        skipped: Counts what was not said, by reason, such as 'system prompt' or 'notice'; may grow
+        skipped: Counts items that are no messages, by reason, such as 'system prompt'; may grow
             while `messages` are read.
     """
 
@@ -112,7 +112,7 @@ class Unreadable:
 
     Attributes:
         where: The part, such as "conversation 3" or "line 17"; never the text of a message.
-        reason: Why, without a value of the file.
+        reason: The reason, without a value of the file.
     """
 
     where: str

@@ -33,7 +33,7 @@ def databases(export: Opened) -> list[Member]:
 
 @contextmanager
 def database(export: Opened, member: Member, key: str | None = None) -> Iterator[Connection]:
-    """Open a database for the block; one in an archive is unpacked for that time.
+    """Open a database for the block; a database in an archive is unpacked for the block.
 
     Args:
         export: The export.

@@ -60,7 +60,10 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
     for member in _members(export):
         channel_id = to_id(to_object(_keys(member).get("channel")).get("id"))
         if channel_id is None:
-            yield Unreadable(member.name, "its beginning is damaged, or it is no Discord channel")
+            yield Unreadable(
+                member.name,
+                "the beginning of the file is damaged, or the file is no Discord channel",
+            )
         else:
             channels.setdefault(channel_id, []).append(member)
     for channel_id, members in channels.items():
@@ -126,7 +129,7 @@ class _People:
         return "assistant" if author.get("isBot") is True else "user"
 
     def name(self, author: dict[str, Any]) -> str | None:
-        """Return the account's name if the user has named it so, else the nickname."""
+        """Return the account's name if an option of the user has that name, else the nickname."""
         name, nickname = to_text(author.get("name")), to_text(author.get("nickname"))
         return (name if name.casefold() in self._named else nickname or name) or None
 

@@ -6,11 +6,10 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from aico_lab.constants import NO_SECONDS
 from aico_lab.sources.exports.fields import to_time
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_LATEST_SECONDS: Final = 1e11
-"""Seconds from here on, the year 5138, are milliseconds; a thousand times it, microseconds."""
 
 _NANO: Final = 10**9
 
@@ -28,7 +27,7 @@ def from_epoch(value: object) -> datetime | None:
             return None
         whole = int(value) if not isinstance(value, float) and seconds.is_integer() else None
         factor = 1
-        while abs(seconds) / factor >= _LATEST_SECONDS:
+        while abs(seconds) / factor >= NO_SECONDS:
             factor *= 1000
         if factor > _NANO:
             return None

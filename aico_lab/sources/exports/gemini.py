@@ -1,7 +1,7 @@
 """Gemini's activity in Google Takeout: `MyActivity.json`, newest first.
 
-A record holds a prompt and its answer as HTML, with one time, and says nothing of conversations: a
-pause of more than half an hour begins another one. The verb before the prompt is translated.
+A record holds a prompt and its answer as HTML, with one time, but names no conversation: a pause of
+more than half an hour begins another one. The verb before the prompt is in the user's language.
 Accounts of Google Workspace have files `conversation_<number>.txt` instead, see `gemini_workspace`.
 """
 
@@ -129,7 +129,7 @@ def _conversation(
 
 
 def _reason(item: dict[str, Any]) -> str | None:
-    """Return why a record has no prompt, or None if it has one.
+    """Return the reason why a record has no prompt, or None if it has one.
 
     A verb in another language cannot be told from a prompt, but only a prompt has an answer.
     """
@@ -149,7 +149,7 @@ def _reason(item: dict[str, Any]) -> str | None:
 
 
 def _prompt(item: dict[str, Any]) -> tuple[str, list[dict[str, str]]]:
-    """Return what was typed, and what was attached to it."""
+    """Return the typed text of a prompt, and its attachments."""
     text = to_text(item.get("title"))
     subtitles = to_objects(item.get("subtitles"))
     attached = item.get("attachedFiles")

@@ -32,7 +32,7 @@ def workspace(member: Member) -> Iterator[ExportedConversation | Unreadable]:
         if isinstance(item, Unreadable):
             yield Unreadable(f"{item.where} of {member.name}", item.reason)
         elif not isinstance(item.get(_KEY), list):
-            yield Unreadable(member.name, "it has no list of turns")
+            yield Unreadable(member.name, "the conversation has no list of turns")
         else:
             yield _conversation(item, member)
 
@@ -59,7 +59,7 @@ def _conversation(item: dict[str, Any], member: Member) -> ExportedConversation:
 
 
 def _said(turn: dict[str, Any], number: int, skipped: Counter[str]) -> Said | None:
-    """Return what was said, or None if a turn says nothing; count what was not said."""
+    """Return the message, or None if a turn has no content; count turns that are left out."""
     asked, answered = turn.get("user_turn"), turn.get("system_turn")
     fields = to_object(asked if isinstance(asked, dict) else answered)
     media: list[dict[str, str]] = []

@@ -65,6 +65,6 @@ def to_plain(source: str) -> tuple[str, int]:
     try:
         parser.feed(source)
         parser.close()
-    except AssertionError:  # of the parser, at some malformed declarations
+    except AssertionError:  # raised by the parser at some malformed declarations
         return html.unescape(_TAG.sub(" ", source)).strip(), 0
     return "".join(parser.pieces).strip(), parser.images

@@ -1,7 +1,7 @@
 """Read the items of a JSON document one by one, in little memory, also from a damaged file.
 
-`ijson` streams sound documents. It stops at the first fault, so what follows is searched for
-objects that begin as the items before did; each of them that parses is an item again.
+`ijson` streams sound documents. It stops at the first fault. The text after the fault is searched
+for objects that begin like the items before it; each such object that parses is an item.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _EVENTS: Final = 4_000
 """Events of the parser after which the shape of a document is clear."""
 
 NEAR: Final = 1_000
-"""Characters at the end of the text read so far within which a fault may be only its end."""
+"""Characters at the end of the text read so far: a fault there may only be the cut of the text."""
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
@@ -49,9 +49,9 @@ def items(
         prefix: Where the array's items are, in ijson's notation: 'item' in a list at the top,
             'chats.list.item' in the object's list.
         needs: Keys that every item has; objects found after a fault without them are passed over.
-            If the document is sound but has nothing at the prefix, it is searched for them too.
+            A sound document without anything at the prefix is searched for such objects too.
         repair: Mends pieces of the file, each cut at the end of a line.
-        what: What an item is, for `Unreadable.where`.
+        what: The noun of an item, for `Unreadable.where`.
     """
     number = known = 0
     wanted = frozenset(needs)
@@ -93,7 +93,7 @@ def shape(member: Member, repair: Callable[[bytes], bytes] | None = None) -> fro
             if event == "map_key":
                 found.add(f"{prefix}.{value}" if prefix else value)
     except (ijson.JSONError, ValueError):
-        pass  # cut off in the middle, as a head mostly is
+        pass  # the head of a file mostly ends in the middle of a value
     return frozenset(found)
 
 
@@ -165,8 +165,8 @@ class Window:
 
     Attributes:
         text: The part.
-        at: Where the search goes on in it.
-        begin: Where the last find begins in it.
+        at: The position in the part at which the search continues.
+        begin: The position in the part at which the last find begins.
     """
 
     def __init__(self, source: MendedStream) -> None:
@@ -200,5 +200,5 @@ class Window:
 def _reason(error: Exception) -> str:
     said = str(error).strip().partition("\n")[0].lower()
     if isinstance(error, ijson.IncompleteJSONError) or "premature" in said or "incomplete" in said:
-        return "the file ends, or is damaged, before the end of this one"
+        return "the file ends, or is damaged, before the end of this item"
     return "the JSON is damaged here"

@@ -1,7 +1,7 @@
 """LibreChat's export of a conversation as JSON: a tree of messages, or a flat list with parents.
 
 The file does not say which branch was open last, so the message written last ends the conversation.
-A message's words are in its text, or else in its parts, between reasoning and calls of tools.
+The words of a message are in `text`, or else in parts between reasoning and calls of tools.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def _role(message: dict[str, Any]) -> str:
 
 
 def _said(key: str, node: _Node, skipped: Counter[str]) -> Said | None:
-    """Return what was said, or None if a message says nothing; count what was not said."""
+    """Return the message, or None if it has no content; count messages that are left out."""
     message = node.message
     for part in to_objects(message.get("content")):
         kind = to_text(part.get("type"))
@@ -211,7 +211,7 @@ def _media(message: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _ratings(message: dict[str, Any]) -> Iterator[Rating]:
-    """Yield the thumb of an answer, if there is one."""
+    """Yield the rating of an answer by thumb, if there is one."""
     rating = _RATINGS.get(to_text(to_object(message.get("feedback")).get("rating")).casefold())
     if rating is not None:
         yield Rating(*rating)

@@ -86,7 +86,7 @@ def _conversation(item: dict[str, Any], member: Member) -> ExportedConversation 
 
 
 def _said(message: dict[str, Any], skipped: Counter[str]) -> Said | None:
-    """Return what was said, or None if a message says nothing; count what was not said."""
+    """Return the message, or None if it has no content; count messages that are left out."""
     versions = to_objects(message.get("versions"))
     if not versions:
         skipped["message without a version"] += 1
@@ -122,7 +122,7 @@ def _said(message: dict[str, Any], skipped: Counter[str]) -> Said | None:
 
 
 def _parts(version: dict[str, Any], skipped: Counter[str]) -> list[dict[str, Any]]:
-    """Return the parts of a version that were said: texts and files."""
+    """Return the texts and files of a version."""
     contents = [version.get("content")]
     for step in to_objects(version.get("steps")):
         if step.get("type") != "contentBlock":

@@ -1,7 +1,7 @@
 """Read JSON documents whose chats are objects that end in an array of messages.
 
 Telegram Desktop and DiscordChatExporter write such files. One array may be larger than the memory,
-so neither it nor its chat is ever built whole; and the keys before it say whose messages they are.
+so neither the array nor its chat is ever built whole; the keys before the array identify the chat.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _GAP: Final = re.compile(r"[\s,]*+")
 _DECODER: Final = json.JSONDecoder(strict=False)
 
 _CUT_OFF: Final = "the file ends, or is damaged, before the end of this chat"
-_LOST: Final = "its name and id are damaged, so that its messages cannot be told from others"
+_LOST: Final = "the name and id of the chat are damaged, so its messages cannot be told from others"
 
 
 def chats(
@@ -37,9 +37,9 @@ def chats(
 ) -> Generator[tuple[dict[str, Any], Iterator[dict[str, Any] | Unreadable]] | Unreadable]:
     """Yield the chats of a document: the keys before the messages, and the messages.
 
-    The messages are read from the file as they are iterated; those that are not are passed over
-    when the next chat is asked for. After a damaged message the next object that begins with an id
-    and has the needed keys is a message again.
+    The messages are read from the file as they are iterated; messages that were not iterated are
+    skipped when the next chat is requested. After a damaged message, the next object that begins
+    with an id and has the needed keys is a message again.
 
     Args:
         member: The file.

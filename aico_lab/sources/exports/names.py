@@ -1,4 +1,4 @@
-"""Name a conversation by its file, where nothing in the file does."""
+"""Derive the name of a conversation from its file if the content has no name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DATE: Final = re.compile(
 
 
 def without_counter(name: str) -> str:
-    """Return a file's name without its suffix and the counter of another download, ' (1)'."""
+    """Return a file's name without its suffix and the counter of a repeated download, ' (1)'."""
     while True:
         shorter = _COUNTER.sub("", _SUFFIXES.sub("", name))
         if shorter in ("", name):

@@ -70,7 +70,7 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
 
 
 def _said(message: dict[str, Any], skipped: Counter[str]) -> Said | None:
-    """Return what was said, or None if a message says nothing; count what was not said."""
+    """Return the message, or None if it has no content; count messages that are left out."""
     role = to_text(message.get("role")).casefold()
     if role not in _ROLES:
         known = role in ("tool", "function")

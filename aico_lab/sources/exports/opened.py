@@ -113,7 +113,7 @@ def opened(path: Path) -> Iterator[Opened]:
     Raises:
         SourceMissing: The path does not exist.
         SourceUnreadable: The path cannot be read, or is an archive that is damaged, protected by a
-            password, or grows beyond all measure.
+            password, or would unpack to too much.
     """
     if not path.exists():
         raise SourceMissing(f"The file {path} does not exist; check its name.")
@@ -185,7 +185,7 @@ def _member_opener(archive: zipfile.ZipFile, one: zipfile.ZipInfo) -> Callable[[
 
 
 class _Limited:
-    """A stream that ends where the archive's directory says, whatever it unpacks to."""
+    """A stream that ends at the size in the archive's directory, even if there are more data."""
 
     def __init__(self, stream: IO[bytes], size: int) -> None:
         self._stream = stream

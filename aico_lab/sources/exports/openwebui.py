@@ -1,6 +1,6 @@
 """Open WebUI's export: a list of chats, or the program's database `webui.db`.
 
-A chat is a tree of messages. What went on is the path from the root to `history.currentId`; other
+A chat is a tree of messages. Its course is the path from the root to `history.currentId`; other
 children are regenerated answers, edited questions, and answers of other models. Reasoning and calls
 of tools stand in an answer's text, as HTML elements `<details>` of certain types.
 """
@@ -191,7 +191,7 @@ def _role(message: dict[str, Any]) -> str:
 def _said(
     key: str, message: dict[str, Any], user: str | None, skipped: Counter[str]
 ) -> Said | None:
-    """Return what was said, or None if a message says nothing; count what was not said."""
+    """Return the message, or None if it has no content; count messages that are left out."""
     role = _role(message)
     if role not in ("user", "assistant"):
         skipped["system prompt" if role == "system" else "message of another role"] += 1
@@ -228,7 +228,7 @@ def _text(content: object) -> str:
 
 
 def _without_details(text: str, skipped: Counter[str]) -> str:
-    """Return an answer without its reasoning and calls of tools; a block without an end ends it."""
+    """Return an answer without its reasoning and calls of tools; an open block lasts to its end."""
     kept: list[str] = []
     at = 0
     while (found := _DETAILS.search(text, at)) is not None:
@@ -244,7 +244,7 @@ def _without_details(text: str, skipped: Counter[str]) -> str:
 
 
 def _output(message: dict[str, Any]) -> str:
-    """Return the text of the parts of `output` that were said."""
+    """Return the text of the message parts of `output`."""
     said = [part for part in to_objects(message.get("output")) if part.get("type") == "message"]
     return "\n".join(filter(None, (_text(part.get("content")) for part in said)))
 
@@ -261,7 +261,7 @@ def _media(message: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _ratings(message: dict[str, Any]) -> Iterator[Rating]:
-    """Yield the thumb of an answer, if there is one."""
+    """Yield the rating of an answer by thumb, if there is one."""
     value = to_object(message.get("annotation")).get("rating")
     if isinstance(value, int | float) and value in _RATINGS:
         yield Rating(_RATINGS[int(value)], float(value))

@@ -57,7 +57,7 @@ class Roles:
         """Decide the roles.
 
         Args:
-            options: What the user said about them.
+            options: The answers of the user.
             authors: The authors whose role is open, by conversation.
 
         Raises:

@@ -1,7 +1,7 @@
 """PigPig's memory of Discord channels: a SQLite database, as it was written in 2025.
 
-Times are those of Discord, in UTC where they name no zone. Rows may be stored anew, so the order of
-a channel is that of the ids, which Discord counts up, and not that of the rows.
+Times are those of Discord, in UTC where they name no zone. Rows may be stored again, so
+messages are ordered by their ids, which Discord counts up, and not by the rows.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class _Channel:
         name: The id of the channel.
         ids: The ids of its messages; 0 for an id that is no number of Discord.
         rows: The row ids of its messages.
-        person: The id of the first one to write in it, beside the bot.
-        is_group: Whether others write in it too.
+        person: The id of the first person who wrote in the channel.
+        is_group: Whether several people write in the channel.
     """
 
     name: str
@@ -187,7 +187,7 @@ def _read(
 
 
 def _said(row: tuple[Any, ...], names: dict[str, str], skipped: Counter[str]) -> Said | None:
-    """Return what was said, or None if a row is no message; count what was not said."""
+    """Return the message, or None if a row is no message; count rows that are left out."""
     message_id, user, content, timestamp, kind, stored = row
     role = _ROLES.get(to_text(kind).casefold())
     if role is None:

@@ -1,4 +1,4 @@
-"""Read an export in batches, and recognise its format from what is in it."""
+"""Read an export in batches, and recognise its format by its content."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Format(Protocol):
     """The module of a format."""
 
     LEAVES_ROLES_OPEN: bool
-    """Whether the role of an author may have to be asked for."""
+    """Whether the format may leave open which author is the companion."""
 
     def recognise(self, export: Opened) -> str | None:
         """Return the reason why an export has this format, or None if it has another one."""
@@ -100,7 +100,7 @@ class _Gathering:
         self.skipped: Counter[str] = Counter()
 
     def add(self, outcome: MessageRecord | Rejected) -> None:
-        """Add a message, or the reason why it is none."""
+        """Add a message, or the reason why an item is no message."""
         if isinstance(outcome, Rejected):
             self.rejected.append(outcome)
         else:

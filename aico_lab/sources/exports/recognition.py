@@ -1,4 +1,4 @@
-"""Recognise the format of an export, and describe one that no format knows."""
+"""Recognise the format of an export, or describe the export if it has no known format."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Recognised:
 
     Attributes:
         name: The name of the format.
-        why: What shows it, as the end of a sentence.
+        why: The evidence for the format, as the end of a sentence.
     """
 
     name: str
@@ -71,7 +71,7 @@ def recognise(path: Path, formats: Mapping[str, str]) -> Recognised:
 
 
 def _described(export: Opened) -> str:
-    """Return what an export looks like, without a word of what was said in it."""
+    """Describe the files and keys of an export, without any text of its messages."""
     if len(export.members) > 1:
         names = ", ".join(member.name for member in export.members[:_NAMED])
         more = len(export.members) - _NAMED

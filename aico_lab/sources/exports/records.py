@@ -1,7 +1,6 @@
 """Turn the conversations of an export into records of messages, channels, users and feedback.
 
-What is the same for all formats stands here: ids, roles, texts, and the times of messages that have
-none.
+This module has the rules that all formats share: for ids, roles, texts, and missing times.
 """
 
 from __future__ import annotations
@@ -52,8 +51,8 @@ class RecordMaker:
     Attributes:
         context: The state of `to_record`, which derives nothing here, as all ids are given.
         channels: The channels of the messages read so far, by id; the caller may clear them.
-        users: The users likewise.
-        feedback: The feedback likewise.
+        users: The users of the messages read so far, by id; the caller may clear them.
+        feedback: The ratings of the messages read so far; the caller may clear them.
         zoneless: The number of messages whose time has no zone and was read as UTC.
         estimated: The number of messages whose time is estimated.
     """
@@ -63,7 +62,7 @@ class RecordMaker:
 
         Args:
             format_name: The name of the format, with which every id begins.
-            options: What the user said.
+            options: The answers of the user.
             roles: The roles of authors, where the format leaves them open.
         """
         self._format = format_name
@@ -78,7 +77,7 @@ class RecordMaker:
         self.estimated = 0
 
     def read(self, conversation: ExportedConversation) -> Iterator[MessageRecord | Rejected]:
-        """Yield the messages of a conversation as records, or why one cannot be stored."""
+        """Yield a record of each message, or the reason why the message cannot be stored."""
         named = conversation.title or conversation.conversation_id
         where = f"conversation {clean(named)[:60]!r}"
         messages = iter(conversation.messages)
@@ -94,7 +93,7 @@ class RecordMaker:
         if not self._options.trust_times and _are_of_an_import(times):
             yield Rejected(
                 0,
-                f"its {len(times):,} messages have all the same time, that of an import: find the "
+                f"all {len(times):,} messages have the same time, that of an import: find the "
                 "original export, or take the times with --trust-times",
                 where,
             )
@@ -109,7 +108,7 @@ class RecordMaker:
             except NotAMessageError as refused:
                 yield Rejected(number, str(refused), f"{where}, message {number:,}")
             except OverflowError:
-                reason = "its time lies outside the years 1 to 9999 in UTC"
+                reason = "the time lies outside the years 1 to 9999 in UTC"
                 yield Rejected(number, reason, f"{where}, message {number:,}")
             except ValueError as missing:
                 yield Rejected(number, str(missing), f"{where}, message {number:,}")

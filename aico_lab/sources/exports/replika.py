@@ -121,7 +121,7 @@ class _Chat:
         self.skipped: Counter[str] = Counter()
 
     def add(self, message_id: str | None, time: str, author: str, role: str, *rest: object) -> None:
-        """Add a message, unless it is a repeated one; an update may overlap an older backup."""
+        """Add a message, unless it is repeated: an updated backup may overlap an older one."""
         if self._seen.add(message_id):
             self._rows.append([message_id, time, author, role, *rest], to_time(time))
         else:
@@ -166,14 +166,14 @@ def _rows(member: Member, chats: _Chats) -> Iterator[Unreadable]:
         fields, left_over = _fields(lines)
         if fields is None or left_over:
             yield Unreadable(
-                f"line {number + (fields is not None):,}", "it is no row of five cells"
+                f"line {number + (fields is not None):,}", "the line is no row of five cells"
             )
         if fields is None:
             continue
         time, sender, text, reaction, message_id = fields
         role = _ROLES.get(sender.strip().casefold())
         if role is None:
-            yield Unreadable(f"line {number:,}", "its sender is neither Me nor Rep")
+            yield Unreadable(f"line {number:,}", "the sender is neither Me nor Rep")
             continue
         named = "" if reaction.strip().casefold() in ("none", "") else reaction.strip()
         words = text.replace("\\n", "\n")
@@ -203,7 +203,7 @@ def _records(member: Member) -> Iterator[tuple[int, list[str]]]:
 
 
 def _apart(line: str) -> list[str]:
-    """Return the line, or the messages in it if the line break between them was lost."""
+    """Return the line, or several messages if the line breaks between them were lost."""
     text = line.rstrip("\r\n")
     if _NEXT.search(text) is None:
         return [text]
@@ -215,7 +215,7 @@ def _apart(line: str) -> list[str]:
 
 
 def _fields(lines: list[str]) -> tuple[list[str] | None, bool]:
-    """Return the five cells of a message, and whether lines after it are no part of it."""
+    """Return the five cells of a message, and whether the lines after them belong to no message."""
     if len(lines) > 1:
         first = _cells(lines[:1])
         if first is not None and (_ID.fullmatch(first[4]) or not any(lines[1:])):
@@ -257,7 +257,7 @@ def _messages(member: Member, chats: _Chats) -> Iterator[Unreadable]:
         chat_id, nature = to_id(meta.get("chat_id")), to_text(meta.get("nature"))
         if chat_id is None or not nature:
             yield Unreadable(
-                f"message {number:,}", "it does not say who wrote it, or in which chat"
+                f"message {number:,}", "the item does not say who wrote it, or in which chat"
             )
             continue
         chat = chats.of(chat_id, newest_first=False)
@@ -277,6 +277,6 @@ def _messages(member: Member, chats: _Chats) -> Iterator[Unreadable]:
 
 
 def _content(item: dict[str, Any], kind: str) -> list[object]:
-    """Return the text, the reaction, and the kind of what a message has beside its text."""
+    """Return the text, the reaction, and the kind of attachment of a message."""
     text = to_text(to_object(item.get("content")).get("text"))
     return [text, None, None if kind == "text" else _KINDS.get(kind, "file")]

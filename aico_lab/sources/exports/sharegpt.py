@@ -79,7 +79,7 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
 
 
 def _said(message: dict[str, Any], skipped: Counter[str]) -> Said | None:
-    """Return what was said, or None if a message says nothing; count what was not said."""
+    """Return the message, or None if it has no content; count messages that are left out."""
     sender = (to_text(message.get("from")) or to_text(message.get("role"))).casefold()
     if sender not in _ROLES:
         skipped[_TOOLS.get(sender, "message of another role")] += 1

@@ -154,7 +154,7 @@ def _begin(member: Member) -> _Chat:
 
 
 def _character(member: Member, header: dict[str, Any], said: list[dict[str, Any]]) -> str | None:
-    """Return the character's name: of the header, of the only other writer, or of the folder."""
+    """Return the name of the character from the header, the only other writer, or the folder."""
     names = {to_text(line.get("name")) for line in said if _role(line) == "assistant"} - {""}
     if len(names) > 1:
         return None
@@ -192,7 +192,7 @@ def _objects(text: str, number: int) -> Iterator[dict[str, Any] | Unreadable]:
         try:
             value, end = _DECODER.raw_decode(text, at)
         except (ValueError, RecursionError):
-            yield Unreadable(f"line {number:,}", "it is damaged, or torn off at its end")
+            yield Unreadable(f"line {number:,}", "the line is damaged, or torn off at its end")
             return
         if isinstance(value, dict):
             yield value
@@ -210,7 +210,7 @@ class _Beginning:
     """The beginning of a chat, which grows by each message.
 
     Attributes:
-        is_repeated: Whether an earlier chat begins so too.
+        is_repeated: Whether an earlier chat has the same beginning.
     """
 
     def __init__(self, known: set[int]) -> None:
@@ -243,7 +243,7 @@ def _messages(
             continue
         if "mes" not in line:
             where = f"line {number:,} of {chat.member.name}"
-            faults.append(Unreadable(where, "it has no text of a message"))
+            faults.append(Unreadable(where, "the line has no text of a message"))
             continue
         if beginning is not None:
             beginning.add(line)
@@ -265,7 +265,10 @@ def _is_header(line: dict[str, Any]) -> bool:
 
 
 def _reason(line: dict[str, Any]) -> str | None:
-    """Return why a line was not said; `is_system` alone only hides a message from the prompt."""
+    """Return the reason why a line is no message, or None.
+
+    `is_system` alone is no such reason, since it only hides a message from the prompt.
+    """
     kind = to_text(to_object(line.get("extra")).get("type"))
     if kind == "comment":
         return "note"
@@ -301,7 +304,7 @@ def _said(line: dict[str, Any], extra: dict[str, Any]) -> Said:
 
 
 def _text(line: dict[str, Any]) -> str:
-    """Return the text, which chats from Chub have in an object."""
+    """Return the text; in chats from Chub it is in an object."""
     mes = line.get("mes")
     return to_text(mes.get("message") if isinstance(mes, dict) else mes)
 

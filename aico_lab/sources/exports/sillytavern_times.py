@@ -1,4 +1,4 @@
-"""The times that SillyTavern's versions have written into chats.
+"""Parse the times that versions of SillyTavern have written into chats.
 
 All but the newest are local times of the computer without a zone. SillyTavern itself reads some of
 them back as UTC, but writes them from the local clock.
@@ -10,6 +10,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from aico_lab.constants import NO_SECONDS
 from aico_lab.sources.exports import fields
 
 _MONTHS: Final = (
@@ -38,9 +39,6 @@ _WITH_AT: Final = re.compile(
     re.ASCII,
 )
 _NUMBER: Final = re.compile(r"\d{9,17}(\.\d+)?", re.ASCII)
-_MILLISECONDS: Final = 1e11
-"""Numbers from here on count milliseconds since 1970, smaller ones seconds."""
-
 _NOON: Final = 12
 
 
@@ -65,7 +63,7 @@ def to_time(value: object) -> datetime | None:
 def _of_number(number: float) -> datetime | None:
     if number <= 0:
         return None
-    seconds = number / 1000 if number >= _MILLISECONDS else number
+    seconds = number / 1000 if number >= NO_SECONDS else number
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
 
 

@@ -1,4 +1,4 @@
-"""Keep the rows of an export in little memory, to read them in the order of the conversation.
+"""Keep the rows of an export in little memory, and read them in the order of the conversation.
 
 Some products write the newest message first, and one conversation may be as large as its file.
 """
@@ -71,7 +71,7 @@ class Stored:
 class Seen:
     """Remembers recent ids, in bounded memory.
 
-    An id that comes back later than that is not noticed here; the database stores it once anyway.
+    An id that returns after many others is not recognised; the database stores it once anyway.
     """
 
     def __init__(self) -> None:

@@ -41,7 +41,7 @@ _BARE_PATH: Final = re.compile(
 )
 
 _NEVER: Final = 1970
-"""The year in which old exports say that a message was edited which was not."""
+"""The year of the time of editing that old exports give messages that were never edited."""
 
 _MEDIA_TYPES: Final = {
     "animation": "animation",
@@ -63,7 +63,7 @@ _MEDIA_KEYS: Final = {
     "todo_list": "list",
     "dice": "dice",
 }
-"""Keys of messages that carry something, the first one of which says what."""
+"""Keys of messages with attachments, with the kind; the first key that a message has counts."""
 
 
 def recognise(export: Opened) -> str | None:
@@ -94,7 +94,7 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
             where = f"chat {number:,} of {member.name}"
             yield from (Unreadable(f"{one.where} of {where}", one.reason) for one in faults)
         if not number:
-            yield Unreadable(member.name, "no chat was found in it")
+            yield Unreadable(member.name, "no chat was found in the file")
 
 
 def _members(export: Opened) -> list[Member]:
@@ -205,7 +205,7 @@ class _Chat:
 
 
 def _content(item: dict[str, Any]) -> str:
-    """Return what a message says; the text stands in `text`, and again in `text_entities`."""
+    """Return the content of a message; the text is in `text`, and again in `text_entities`."""
     said = _joined(item.get("text")) or _joined(item.get("text_entities"))
     poll = item.get("poll")
     question = _joined(poll.get("question")) if isinstance(poll, dict) else ""
@@ -213,7 +213,7 @@ def _content(item: dict[str, Any]) -> str:
 
 
 def _joined(value: object) -> str:
-    """Return a text that is a string, or pieces of which some have a type."""
+    """Return a text that is stored as a string, or as pieces of which some have a type."""
     if isinstance(value, str):
         return value
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The times of messages: without a zone, missing, or those of an import."""
+"""Complete the times of messages: without a zone, missing, or those of an import."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Clock:
 
         Raises:
             OverflowError: The time lies outside the years 1 to 9999 in UTC.
-            ValueError: There is no time to estimate it from.
+            ValueError: There is no time from which the missing one could be estimated.
         """
         if given is not None:
             self.zoneless += given.tzinfo is None and self._zone is None

@@ -49,7 +49,7 @@ def has(member: Member, key: str, *fields: str) -> bool:
     Args:
         member: The file.
         key: The key of a conversation's list of messages.
-        fields: The keys of a message, of which one must be there.
+        fields: The keys of a message, at least one of which a message must have.
     """
     paths = {path.removeprefix("item.") for path in shape(member)}
     if any(f"{key}.item.{field}" in paths for field in fields):
@@ -119,7 +119,7 @@ class Names:
     def of(self, item: dict[str, Any], messages: object) -> str:
         """Return the id of a conversation.
 
-        An id that comes again with other messages belongs to another conversation.
+        An id that is repeated with other messages belongs to another conversation.
 
         Args:
             item: The conversation.
@@ -153,7 +153,7 @@ def conversation(
 
 
 def time_of(fields: dict[str, Any]) -> datetime | None:
-    """Return the time that some writers add to a message or a conversation."""
+    """Return the time that some programs add to a message or a conversation."""
     times = (to_any_time(fields.get(key)) for key in _TIMES)
     return next((time for time in times if time is not None), None)
 

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 LEAVES_ROLES_OPEN: Final = True
 
 _LONGEST_LINE: Final = 4_000_001
-"""Bytes of a line beyond which its message is too long anyway."""
+"""The most bytes of a line: a message with a longer one is too long to be stored."""
 
 _LONGEST: Final = 1_000_001
-"""Characters of a message that are kept, more than are allowed, so that it is refused."""
+"""Characters of a message that are kept: one more than allowed, so that a longer one is refused."""
 
 _NEAR_BEGINNING: Final = 30
 """Lines of a file of which one must begin a message, so that the file is a chat."""
@@ -95,10 +95,10 @@ class _Chat:
     """The facts about a chat after reading it once.
 
     Attributes:
-        bracketed: Whether dates stand in brackets.
+        bracketed: Whether dates are in brackets.
         form: The form of dates and times.
         name: The name of the chat as its first notice has it.
-        authors: Who said something.
+        authors: The authors of messages.
     """
 
     bracketed: bool
@@ -121,7 +121,7 @@ class _Chat:
 
 
 def _reason(form: Form) -> str | None:
-    """Return why the dates and times of a chat cannot be read in any order, or None."""
+    """Return the reason why the dates and times of a chat cannot be read, or None."""
     if (contradiction := form.contradiction()) is not None:
         return contradiction
     if form.unknown_halves():
@@ -161,7 +161,7 @@ def _lines(member: Member) -> Iterator[tuple[int, str]]:
 
 
 def _survey(member: Member, *, bracketed: bool) -> _Chat:
-    """Return what the beginnings of all messages show."""
+    """Return the facts that the beginnings of all messages show."""
     chat = _Chat(bracketed)
     is_first = True
     for number, line in _lines(member):
@@ -191,7 +191,9 @@ def _messages(
             if message is not None:
                 message.add(line)
             elif line.strip() and not faults:
-                faults.append(Unreadable(f"line {number:,}", "it stands before the first message"))
+                faults.append(
+                    Unreadable(f"line {number:,}", "the line stands before the first message")
+                )
             continue
         if message is not None and (said := message.said(order, skipped)) is not None:
             yield said
@@ -217,7 +219,7 @@ class _Message:
             self._characters += len(line) + 1
 
     def said(self, order: Order, skipped: Counter[str]) -> Said | None:
-        """Return the message, or None, counted by its reason, if nobody said it."""
+        """Return the message; if nobody wrote it, count the reason and return None."""
         text = text_of("\n".join(self._lines))
         reason = "notice" if self._author is None else text.reason
         if reason is not None:
@@ -238,9 +240,9 @@ def _author(name: str) -> str:
 
 
 def _name(export: Opened, member: Member) -> str | None:
-    """Return the name of the chat that names of files and folders tell, without a counter.
+    """Return the name of the chat from names of files and folders, without a counter.
 
-    The file of an iPhone is always `_chat.txt`, in a zip or folder that is called as the chat.
+    The file of an iPhone is always `_chat.txt`, in a zip or folder that is named after the chat.
     """
     if not _UNNAMED.fullmatch(member.stem):
         return _without_template(member.stem)

@@ -1,6 +1,6 @@
 """The date and time at the beginning of a message of WhatsApp, in the phone's own form.
 
-A form is the same in a whole file but nowhere stated, so that all dates of a file decide together
+A file has one form throughout, but does not state it. So all dates of a file decide together
 whether the day or the month comes first.
 """
 
@@ -36,7 +36,7 @@ _MONTHS: Final = 12
 _DAYS: Final = 31
 _NOON: Final = 12
 _BUDDHIST: Final = 543
-"""Years that are added in Thailand."""
+"""Years by which the calendar of Thailand is ahead."""
 
 _FULL_YEAR: Final = 4
 _HALVES: Final = 2
@@ -50,10 +50,10 @@ class Head(NamedTuple):
 
     Attributes:
         date: The three numbers of the date, as they are written.
-        separator: What stands between them.
+        separator: The character between the numbers.
         time: Hour, minute and second.
         words: The words before and after the time.
-        rest: Everything behind the beginning.
+        rest: The text after the beginning.
     """
 
     date: tuple[str, str, str]
@@ -161,13 +161,14 @@ class Form:
         )
 
     def order(self, *, day_first: bool | None) -> Order | None:
-        """Return what comes first in the file's dates, or None if that is not known.
+        """Return the part that comes first in the dates of the file, or None if it is not known.
 
-        Decisive is a number above 12. Without one, the user's answer counts; else the month is what
-        falls less often within a year, or else what changes less often.
+        A number above 12 decides. Without one, the user's answer counts. Without an answer,
+        the month is the number that decreases less often within a year, or else changes less
+        often.
 
         Args:
-            day_first: What the user says; None is nothing.
+            day_first: The user's answer, or None.
         """
         if self._is_year_first():
             return "year"
@@ -199,7 +200,7 @@ def time_of(one: Head, order: Order) -> datetime | None:
 
     Args:
         one: The beginning of the message.
-        order: What comes first in the file's dates.
+        order: The part that comes first in the dates of the file.
     """
     first, second, third = one.date
     if len(first) == _FULL_YEAR or order == "year":

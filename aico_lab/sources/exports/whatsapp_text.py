@@ -1,4 +1,4 @@
-"""Tell what a message of WhatsApp says from what WhatsApp itself writes in its place."""
+"""Separate the text of a WhatsApp message from placeholders and marks of WhatsApp itself."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ class Text(NamedTuple):
     """The text of a message, after its placeholders and marks were removed.
 
     Attributes:
-        content: What was said.
-        media: What the message carries beside the text.
+        content: The text that somebody wrote.
+        media: The attachments of the message.
         is_edited: Whether the message was edited.
-        reason: Why it was not said at all, to be counted; None for a message.
+        reason: The reason why the text is no message; None for a message.
     """
 
     content: str
@@ -73,10 +73,10 @@ class Text(NamedTuple):
 
 
 def text_of(raw: str) -> Text:
-    """Return what was said in a message.
+    """Return the text and the attachments of a message.
 
     Args:
-        raw: The text behind the author, with all its lines.
+        raw: The text after the author, with all its lines.
     """
     raw = raw.strip()
     is_marked = raw.startswith(_MARK)
@@ -87,7 +87,7 @@ def text_of(raw: str) -> Text:
             return Text("", [], reason="deleted message")
         if key in WAITING:
             return Text("", [], reason="message that never arrived")
-        if bare == "null":  # Android writes it for what it cannot name
+        if bare == "null":  # Android writes it for attachments of unknown kinds
             return Text("", [{"kind": "unknown"}])
     is_edited = False
     if raw.rstrip(_AT_EDGES).endswith(">"):
@@ -121,7 +121,7 @@ def _bare(text: str) -> str:
 
 
 def _without_media(raw: str) -> tuple[str, list[dict[str, str]]]:
-    """Return a text without what stands for pictures and the like, and these."""
+    """Return a text without the placeholders of attachments, and the attachments."""
     is_short = len(raw) < _LONGEST_MARK and "<" in raw
     found = _IN_ANGLES.fullmatch(_bare(raw)) if is_short else None
     if found is not None and MEDIA_OR_OMITTED.search(found[1]):
@@ -150,7 +150,7 @@ def _kind_of_name(name: str) -> str:
 
 @lru_cache(maxsize=4_096)
 def is_of_a_notice(author: str) -> bool:
-    """Return whether what stands before a colon is the beginning of a notice and no author."""
+    """Return whether the text before a colon is the beginning of a notice, not an author."""
     pairs = _QUOTES[1:] if "„" in author else _QUOTES
     opened = any(author.count(begin) > author.count(end) for begin, end in pairs)
     return opened or author.count('"') % 2 == 1 or NOTICE.search(author) is not None

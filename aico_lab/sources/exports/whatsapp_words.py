@@ -1,7 +1,7 @@
 """The words that WhatsApp itself puts into an exported chat, in the languages of phones.
 
-Placeholders differ between versions and languages, so that stems are looked for where the form of
-the line shows that WhatsApp wrote it: angle brackets, parentheses after a file name, or the mark
+Placeholders differ between versions and languages. So stems are searched for where the form of the
+line shows that WhatsApp wrote it: angle brackets, parentheses after a file name, or the mark
 U+200E, which WhatsApp for iPhone puts before its own words.
 """
 
@@ -58,7 +58,7 @@ _KINDS: Final = {
     "|文件|ドキュメント|문서|asiakirja|dokumen|tài liệu|เอกสาร",
 }
 KINDS: Final = {kind: re.compile(words, re.IGNORECASE) for kind, words in _KINDS.items()}
-"""Words that show the kind of something that was left out, from the rarest word on."""
+"""Words that show the kind of a left-out attachment, from the rarest word on."""
 
 DELETED: Final = frozenset(
     {
@@ -212,7 +212,7 @@ PM: Final = _words(
 """Words for the halves of the day in lower case, without full stops and blanks."""
 
 FILLERS: Final = _words("klo kl um uhr at à às alas h г ч гч r godz den")
-"""Words beside a time that say nothing about it."""
+"""Words beside a time that do not change its meaning."""
 
 NAME: Final = re.compile(
     r"whatsapp[ -]?chat (?:with|mit|met|med|con|com|dengan|-)\s+(?P<a>.+)"
