@@ -79,7 +79,8 @@ def assert_equal_stores(lab: Lab) -> None:
             else f'"{name}"'
             for name, kind in zip(there.columns, there.types, strict=True)
         )
-        here = lab.primary.fetch_all(f'SELECT * FROM "{table}"')
+        listed = ", ".join(f'"{name}"' for name in columns)
+        here = lab.primary.fetch_all(f'SELECT {listed} FROM "{table}"')
         rows = lab.sql(f'SELECT {texts} FROM raw."{table}"').fetchall()
         assert sorted(rows, key=repr) == sorted(here, key=repr), table
 
