@@ -86,17 +86,6 @@ def _name(part: Part) -> str:
     return name
 
 
-def holds_only_texts(name: str, columns: int) -> bool:
-    """Return whether a row's name consists of texts as they are, as it did in earlier versions.
-
-    Args:
-        name: The name.
-        columns: The number of columns of the key.
-    """
-    names = [name] if columns == 1 else json.loads(name)
-    return not any(re.fullmatch(AMBIGUOUS, one) for one in names)
-
-
 AMBIGUOUS: Final = r"(?s:NULL|'.*|x'.*|CAST\(x'.*|-?inf|-?[0-9][0-9.e+-]*)"
 """A pattern of texts that could be taken for the name of another value."""
 

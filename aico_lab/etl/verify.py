@@ -18,6 +18,7 @@ import polars as pl
 
 from aico_lab.adapters.duckdb import translated
 from aico_lab.errors import SchemaChanged
+from aico_lab.etl import views
 from aico_lab.etl.changes import changed_keys
 from aico_lab.etl.contract import read_contract
 from aico_lab.etl.evolution import of_type, with_needed
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     import duckdb
-    import pyarrow as pa
     from numpy.typing import NDArray
 
     from aico_lab.adapters.libsql import Connection
@@ -143,7 +143,8 @@ def verify(
 
     Raises:
         NeverSynced: There is no snapshot.
-        SchemaChanged: The snapshot was made from another database.
+        SchemaChanged: The snapshot was made from another database, the feed does not name every
+            change since then, or another version made the snapshot and there are differences.
         StorageError: A database cannot be read.
     """
     warehouse = reader.connection()
@@ -156,17 +157,29 @@ def verify(
             raise SchemaChanged(
                 "The warehouse was made from another database: run `aico-lab sync` first."
             )
+        if not feed.continues(primary, cursor):
+            raise SchemaChanged(
+                "The changes since the snapshot are not known, as after a database was restored "
+                "from a backup or a table was rebuilt: run `aico-lab sync` first."
+            )
         tracked = feed.tracked_tables(primary)
         for number, (table, key) in enumerate(tracked.items()):
             if progress:
                 progress(table, number, len(tracked))
             contract = read_contract(primary, table, key, feed.computed_columns(primary, table))
             contract, _ = settle(primary, with_needed(contract))
-            pending = changed_keys(primary, contract, since=cursor.seq, until=target.seq)
-            proofs[table] = _Comparison(primary, warehouse, contract, pending).prove()
+            proofs[table] = _Comparison(
+                primary, warehouse, contract, since=cursor.seq, until=target.seq
+            ).prove()
         if progress:
             progress("verify", len(tracked), len(tracked))
-    return Proof(all(proof.ok for proof in proofs.values()), generation, proofs)
+        ok = all(proof.ok for proof in proofs.values())
+        if not ok and not views.are_of_this_version(warehouse):
+            raise SchemaChanged(
+                "The snapshot was made by another version of this program, which may be why it "
+                "differs: run `aico-lab sync` first."
+            )
+    return Proof(ok, generation, proofs)
 
 
 class _Comparison:
@@ -177,7 +190,9 @@ class _Comparison:
         primary: Connection,
         warehouse: duckdb.DuckDBPyConnection,
         contract: Contract,
-        pending: pa.Table,
+        *,
+        since: int,
+        until: int,
     ) -> None:
         self._primary = primary
         self._warehouse = warehouse
@@ -196,7 +211,8 @@ class _Comparison:
             for column in contract.columns
         ]
         self._live = contract = replace(contract, columns=tuple(columns))
-        self._pending = pl.DataFrame(pending)
+        # Of the snapshot's types, to be compared with its keys.
+        self._pending = pl.DataFrame(changed_keys(primary, contract, since=since, until=until))
         self._waiting = set(self._pending["row_key"])
         self._common = [name for name, type_ in contract.duckdb_types if found.get(name) == type_]
         # The next sync removes columns that are computed since the last one.
