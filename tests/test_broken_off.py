@@ -122,3 +122,18 @@ def test_pending_changes_of_the_type_of_a_key_are_left_out(lab):
     assert all(proof.tables[f"p_{table}"].pending for table in range(len(PENDING)))
     lab.sync()
     assert lab.verify().ok
+
+
+def test_booleans_of_plugins_take_the_type_of_their_values(lab):
+    """No row is set aside for a text in such a column."""
+    track(lab, "p_b", "k TEXT PRIMARY KEY, seen BOOLEAN, paid BOOLEAN")
+    lab.primary.execute("INSERT INTO p_b VALUES ('a', 1, 0), ('b', 0, 'true')")
+    result = lab.sync()
+    assert (result.quarantined, len(result.warnings)) == ({}, 1)
+    assert "p_b.paid is loaded as text" in result.warnings[0]
+    found = lab.sql("SELECT * FROM raw.p_b ORDER BY k").fetchall()
+    assert found == [("a", True, "0"), ("b", False, "true")]
+    lab.primary.execute("INSERT INTO p_b VALUES ('c', 'true', NULL)")
+    assert lab.verify().ok
+    assert lab.sync().quarantined == {}
+    assert lab.verify().ok

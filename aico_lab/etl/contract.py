@@ -191,13 +191,13 @@ def rowid_column(connection: Connection, table: str) -> str | None:
 def _column(name: str, declared: str) -> ColumnContract:
     """Return a column with the kind of its declared type.
 
-    Types that SQLite takes for NUMERIC, or for no type, allow any values; such a column is read as
-    text until its values have been examined.
+    Types that SQLite takes for NUMERIC, or for no type, allow any values: the values of such a
+    column decide its kind later.
     """
     upper = declared.upper()
     for prefix, kind in _PREFIXES:
         if upper.startswith(prefix):
-            return ColumnContract(name, kind, loose=upper.startswith("BLOB"))
+            return ColumnContract(name, kind, loose=upper.startswith(("BLOB", "BOOLEAN")))
     if _INTEGER.fullmatch(upper):
         return ColumnContract(name, "integer")
     if _TEXT.search(upper):
