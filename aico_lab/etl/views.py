@@ -104,6 +104,14 @@ def names_rows_alike(connection: duckdb.DuckDBPyConnection) -> bool:
     return named == (NAMING,) or are_of_this_version(connection)
 
 
+def comments() -> tuple[str, ...]:
+    """Return SQL that records the version of all definitions, and the form of the rows' names."""
+    return (
+        f"COMMENT ON VIEW conversations IS '{version()}'",
+        f"COMMENT ON TABLE quarantine.misfits IS '{NAMING}'",
+    )
+
+
 def version() -> str:
     """Return a hash of all definitions, which differs between versions with other definitions."""
     return hashlib.sha256(

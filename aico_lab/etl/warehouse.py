@@ -150,8 +150,8 @@ class Warehouse:
         tables = {table: dict(columns) for table, columns in self.tables().items()}
         for view in (*views.VIEWS, *mart_views.views_of(tables)):
             self.connection.execute(view)
-        self.connection.execute(f"COMMENT ON VIEW conversations IS '{views.version()}'")
-        self.connection.execute(f"COMMENT ON TABLE quarantine.misfits IS '{views.NAMING}'")
+        for comment in views.comments():
+            self.connection.execute(comment)
 
     def insert(self, contract: Contract, rows: pa.Table) -> None:
         """Append rows that fit the contract."""
