@@ -124,6 +124,32 @@ def test_pending_changes_of_the_type_of_a_key_are_left_out(lab):
     assert lab.verify().ok
 
 
+TIMES = [
+    ("1714557600", "'soon'"), ("1714557600000", "'soon'"), ("'2024-05-01 10:00:00'", "1714557600"),
+    ("1714557600", "75000000000000"),
+]  # fmt: skip
+
+
+def test_pending_changes_of_the_type_of_times_are_left_out(lab):
+    """Whether they are in the key or not; the times of the snapshot are compared."""
+    for table, (synced, _) in enumerate(TIMES):
+        track(lab, f"p_k{table}", "k DATETIME PRIMARY KEY, v")
+        track(lab, f"p_v{table}", "k INTEGER PRIMARY KEY, v DATETIME")
+        lab.primary.execute(f"INSERT INTO p_k{table} VALUES ({synced}, 1)")
+        lab.primary.execute(f"INSERT INTO p_v{table} VALUES (1, {synced})")
+    lab.sync()
+    for table, (_, pending) in enumerate(TIMES):
+        lab.primary.execute(f"INSERT INTO p_k{table} VALUES ({pending}, 2)")
+        lab.primary.execute(f"INSERT INTO p_v{table} VALUES (2, {pending})")
+    proof = lab.verify()
+    assert proof.ok, proof
+    assert {proof.tables[f"p_{kind}{table}"].rows for kind in "kv" for table in range(4)} == {
+        (1, 1)
+    }
+    lab.sync()
+    assert lab.verify().ok
+
+
 def test_booleans_of_plugins_take_the_type_of_their_values(lab):
     """No row is set aside for a text in such a column."""
     track(lab, "p_b", "k TEXT PRIMARY KEY, seen BOOLEAN, paid BOOLEAN")

@@ -31,7 +31,9 @@ _LARGEST_DECIMAL: Final = 38
 # days are smaller, and before 2040; as milliseconds, after 1990. Otherwise the digits of a date
 # (2401011011, 20240101101112) would be taken for a time.
 _EARLIEST: Final = 10**8
-_SECONDS: Final = 10**11
+SECONDS: Final = 10**11
+"""Times below it are seconds since 1970, others are milliseconds."""
+
 _LATEST: Final = 2_208_988_800
 _EARLIEST_MS: Final = 631_152_000_000
 
@@ -111,7 +113,7 @@ def _look(connection: Connection, table: str, column: str) -> _Found:
     (row,) = connection.fetch_all(
         f"SELECT {counts}, min({number}), max({number}), "
         f"total(typeof({value}) = 'integer' AND {value} NOT BETWEEN {-EXACT:.0f} AND {EXACT:.0f}), "
-        f'total({number} <> 0 AND {number} < {_SECONDS}) FROM "{table}" AS t'
+        f'total({number} <> 0 AND {number} < {SECONDS}) FROM "{table}" AS t'
     )
     return _Found(*row)
 
@@ -149,7 +151,7 @@ def _of_numbers(
     if declared.startswith("BOOL"):
         yield replace(column, kind="boolean")
     if _is_time(declared) and high >= _EARLIEST:
-        if low > -_SECONDS and high < _LATEST:
+        if low > -SECONDS and high < _LATEST:
             yield replace(column, kind="seconds")
         if low >= 0 and _EARLIEST_MS <= high < 1000 * _LATEST and not found.between:
             yield replace(column, kind="milliseconds")

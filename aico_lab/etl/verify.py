@@ -10,6 +10,7 @@ Rows that changed after the snapshot's cursor are left out: the next sync loads 
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -20,11 +21,11 @@ from aico_lab.adapters.duckdb import translated
 from aico_lab.errors import SchemaChanged
 from aico_lab.etl import views
 from aico_lab.etl.changes import changed_keys
-from aico_lab.etl.contract import read_contract
+from aico_lab.etl.contract import DUCKDB_TYPES, Contract, read_contract
 from aico_lab.etl.evolution import of_type, with_needed
 from aico_lab.etl.extract import extract_by_rows
 from aico_lab.etl.misfits import readable_key
-from aico_lab.etl.settle import settle
+from aico_lab.etl.settle import SECONDS, settle
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.etl.contract import Contract
+    from aico_lab.etl.contract import ColumnContract
     from aico_lab.etl.snapshots import Reader
 
 NAMED: Final = 20
@@ -204,16 +205,19 @@ class _Comparison:
             ).fetchall()
         )
         # Later rows may have changed the type of a loosely typed column since the snapshot.
+        pending = changed_keys(primary, contract, since=since, until=until)
+        self._waiting = set(pending["row_key"].to_pylist())
         columns = [
-            of_type(column, found[column.name])
+            self._of_type(contract, column, found[column.name])
             if column.loose and found.get(column.name, column.duckdb_type) != column.duckdb_type
             else column
             for column in contract.columns
         ]
-        self._live = contract = replace(contract, columns=tuple(columns))
-        # Of the snapshot's types, to be compared with its keys.
-        self._pending = pl.DataFrame(changed_keys(primary, contract, since=since, until=until))
-        self._waiting = set(self._pending["row_key"])
+        if columns != [*contract.columns]:  # the keys are compared with those of the snapshot
+            contract = replace(contract, columns=tuple(columns))
+            pending = changed_keys(primary, contract, since=since, until=until)
+        self._live = contract
+        self._pending = pl.DataFrame(pending)
         self._common = [name for name, type_ in contract.duckdb_types if found.get(name) == type_]
         # The next sync removes columns that are computed since the last one.
         needed = found.keys() - {*contract.computed}
@@ -221,6 +225,25 @@ class _Comparison:
             self._common
         ) == len(needed)
         self._misfits: set[tuple[str, str]] = set()
+
+    def _of_type(self, contract: Contract, column: ColumnContract, type_: str) -> ColumnContract:
+        """Return a loose column with the kind that it has in the snapshot.
+
+        If these are times, rows that did not change since tell whether they are stored as texts, as
+        seconds or as milliseconds.
+        """
+        if type_ != DUCKDB_TYPES["timestamp"]:
+            return of_type(column, type_)
+        as_texts = replace(column, kind="timestamp", zoneless=True)
+        keys = tuple(c for c in contract.columns if c.name in contract.key and c != column)
+        read = Contract(contract.table, (as_texts, *keys), contract.key)
+        for _, misfits in extract_by_rows(self._primary, read):
+            for misfit in misfits:
+                if misfit.column == column.name and misfit.row_key not in self._waiting:
+                    with contextlib.suppress(ValueError):  # damage is found by the comparison
+                        in_millis = float(misfit.value) >= SECONDS
+                        return replace(column, kind="milliseconds" if in_millis else "seconds")
+        return as_texts
 
     def prove(self) -> TableProof:
         if not set(self._live.key).issubset(self._common):
