@@ -192,12 +192,13 @@ def _column(name: str, declared: str) -> ColumnContract:
     """Return a column with the kind of its declared type.
 
     Types that SQLite takes for NUMERIC, or for no type, allow any values: the values of such a
-    column decide its kind later.
+    column decide its kind later. BOOLEAN INTEGER, a type of the core schemas, is for integers.
     """
     upper = declared.upper()
     for prefix, kind in _PREFIXES:
         if upper.startswith(prefix):
-            return ColumnContract(name, kind, loose=upper.startswith(("BLOB", "BOOLEAN")))
+            is_hint = upper.startswith("BLOB") or (kind == "boolean" and "INT" not in upper)
+            return ColumnContract(name, kind, loose=is_hint)
     if _INTEGER.fullmatch(upper):
         return ColumnContract(name, "integer")
     if _TEXT.search(upper):

@@ -182,12 +182,14 @@ def check_names(
 def _columns(connection: Connection, table: str) -> tuple[ColumnContract, ...]:
     """Return the columns of a table, with types as loose as other programs use them.
 
-    A time may be a number or a text without a zone.
+    A boolean may be a text, and a time may be a number or a text without a zone.
     """
     return tuple(
         replace(
             column,
-            loose=column.loose or _holds_numbers(connection, table, column),
+            loose=column.loose
+            or column.kind == "boolean"
+            or _holds_numbers(connection, table, column),
             zoneless=True,
         )
         for column in read_contract(connection, table, ()).columns
