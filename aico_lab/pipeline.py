@@ -33,11 +33,14 @@ from __future__ import annotations
 
 import time
 import tomllib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aico_lab.config import source_key
 from aico_lab.errors import (
+    AicoLabError,
     InvalidValue,
     LinesRejected,
     SourceMissing,
@@ -52,7 +55,7 @@ from aico_lab.shipped import shipped
 from aico_lab.sources import SOURCES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
     from aico_lab.home import Home
     from aico_lab.lab import Lab
@@ -146,12 +149,16 @@ def load_pipeline(name: str, home: Home | None = None) -> Pipeline:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as broken:
         raise InvalidValue(f"{path} is not valid TOML: {broken}.") from broken
+    for key in sorted(content.keys() - {"description", "steps"}):
+        end = did_you_mean(key, ("description", "steps"), "; it has description and steps.")
+        raise UnknownName(f"A pipeline has no {key!r}, as in {path}{end}")
+    _check_type(f"'description' of {path}", content.get("description", "none"), str)
     steps = content.get("steps")
     if not isinstance(steps, list) or not steps:
         raise InvalidValue(f"{path} has no steps: add a [[steps]] table with run = 'sync'.")
     return Pipeline(
         path.stem,
-        str(content.get("description", "")),
+        content.get("description", ""),
         tuple(_check(number, step, path.parent, home) for number, step in enumerate(steps, 1)),
     )
 
@@ -173,6 +180,7 @@ def run_pipeline(
 
     Raises:
         SourceMissing: The file of a step does not exist; no step was run.
+        UnknownName: A table or column of a step does not exist; no step was run.
         LinesRejected: An import met invalid lines; the valid ones were imported.
         AicoLabError: A step failed.
     """
@@ -182,12 +190,16 @@ def run_pipeline(
             raise SourceMissing(
                 f"Step {number} ({step.run}): the file {path} does not exist; check its name."
             )
+        if step.run == "load":
+            with _named(number, step):
+                _check_tables(step.options)
     results = []
     for number, step in enumerate(pipeline.steps):
         if on_step:
             on_step(f"{pipeline.name}: {step.run}", number, len(pipeline.steps))
         started = time.perf_counter()
-        done = _run(lab, step)
+        with _named(number + 1, step):
+            done = _run(lab, step)
         rejected = _rejected(number + 1, step, done)
         result = StepResult(step.run, done, time.perf_counter() - started, ok=rejected is None)
         results.append(result)
@@ -198,6 +210,30 @@ def run_pipeline(
     if on_step:
         on_step(pipeline.name, len(pipeline.steps), len(pipeline.steps))
     return results
+
+
+@contextmanager
+def _named(number: int, step: Step) -> Iterator[None]:
+    """Name the step in an error of the block."""
+    try:
+        yield
+    except AicoLabError as error:
+        error.args = (f"Step {number} ({step.run}): {error}",)
+        raise
+
+
+def _check_tables(options: Mapping[str, Any]) -> None:
+    """Raise UnknownName if a load names a table or column that does not exist."""
+    from aico_lab.adapters.libsql_readonly import open_readonly
+    from aico_lab.etl.foreign_source import ROWID, check_names
+
+    with open_readonly(options["path"].absolute(), source_key()) as connection:
+        check_names(
+            connection,
+            options["table"],
+            key=options.get("key"),
+            watermark=options.get("watermark", ROWID),
+        )
 
 
 def _run(lab: Lab, step: Step) -> object:

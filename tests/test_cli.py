@@ -463,3 +463,34 @@ def test_an_interrupted_import_is_completed_by_the_next(aico_lab, home, tmp_path
     assert (result["added"], result["known"]) == (30_000 - count, count)
     with Lab.open(home) as lab:
         assert lab.primary.fetch_one("SELECT sum(message_count) FROM channels") == (30_000,)
+
+
+SWALLOWED = """
+import signal, sys, weakref
+from aico_lab.cli import main
+
+class Thing: pass
+
+class Once:
+    def find_spec(self, name, path=None, target=None):
+        if name == "aico_lab.cli.invoke":
+            thing = Thing()
+            kept = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+            del thing
+
+sys.meta_path.insert(0, Once())
+main()
+"""
+
+
+def test_an_interruption_that_python_ignores_stops_the_command_all_the_same(home):
+    """As in a callback of a weak reference, while modules are imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWED, "init", "--no-encryption", "--home", str(home)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, home.exists()) == (130, False)
+    assert "Exception ignored" in done.stderr
+    assert "Stopped: no home was created" in done.stderr

@@ -108,6 +108,9 @@ DETACH lab
 COPY FROM DATABASE lab TO memory
 CREATE SECRET s (TYPE s3, KEY_ID 'a', SECRET 'b', ENDPOINT '127.0.0.1:{port}'); FROM 's3://b/x.csv'
 CREATE PERSISTENT SECRET s (TYPE s3, KEY_ID 'a', SECRET 'b')
+CREATE SECRET s (TYPE http, BEARER_TOKEN 'a')
+SELECT 1; /* */ create /* */ OR{space}REPLACE /**/ TEMPORARY SECRET IF NOT EXISTS s (TYPE http)
+EXPLAIN CREATE SECRET (TYPE http, BEARER_TOKEN 'a')
 INSTALL spatial
 FORCE INSTALL httpfs FROM 'http://127.0.0.1:{port}'
 UPDATE EXTENSIONS
@@ -327,6 +330,7 @@ def test_what_is_refused_is_told_with_the_way_out(asked: Lab, folder: Path):
         ("SELECT count(*) FROM conversations", [(2001,)]),
         ("FROM (VALUES (1), (2)) AS t(x) ORDER BY x", [(1,), (2,)]),
         ("CREATE TEMP TABLE seen AS SELECT 7 AS x; FROM seen", [(7,)]),
+        ("CREATE TEMP TABLE secret AS SELECT 8 AS x; FROM secret", [(8,)]),
         ("CREATE OR REPLACE TEMP MACRO twice(x) AS 2 * x; SELECT twice(3)", [(6,)]),
         ("SET VARIABLE v = 5; SELECT getvariable('v')", [(5,)]),
         ("USE memory; USE lab; SELECT 1", [(1,)]),

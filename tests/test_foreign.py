@@ -375,6 +375,25 @@ def test_a_key_that_does_not_identify_a_row_is_refused(lab, shop):
     assert lab.load(shop, "orders", key=["Item", "id"]).rows == 2
 
 
+def test_rows_without_a_primary_key_are_known_by_their_row_ids(lab, shop):
+    """SQLite allows NULL in a primary key, in any number of rows."""
+    write(
+        shop,
+        "CREATE TABLE t (k TEXT PRIMARY KEY, v INTEGER)",
+        "INSERT INTO t VALUES (NULL, 1), (NULL, 2), ('a', 3)",
+    )
+    result = lab.load(shop, "t")
+    assert (result.rows, len(result.warnings)) == (3, 1)
+    assert "Several rows of t have no value in k, its primary key" in result.warnings[0]
+    write(shop, "INSERT INTO t VALUES (NULL, 4)")
+    assert lab.load(shop, "t").rows == 1
+    found = rows(lab, "SELECT rowid, k, v FROM shop.t ORDER BY v")
+    assert found == [(1, None, 1), (2, None, 2), (3, "a", 3), (4, None, 4)]
+    write(shop, "DELETE FROM t WHERE v > 1 AND k IS NULL")
+    assert lab.load(shop, "t").warnings == []
+    assert rows(lab, "SELECT k, v FROM shop.t ORDER BY v") == [(None, 1), ("a", 3)]
+
+
 @pytest.mark.slow
 def test_a_view_can_be_loaded_by_a_key_that_is_named(lab, shop):
     """It has neither a primary key nor row ids, and the error says what to name."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aico_lab.errors import InvalidValue, SourceMissing, UnknownName, WrongUse
+from aico_lab.errors import InvalidValue, UnknownName, WrongUse
 from aico_lab.pipeline import load_pipeline, run_pipeline
 from aico_lab.shipped import shipped
 from tests.messages import add, message
@@ -60,14 +60,17 @@ def test_an_import_step_may_replace_what_is_there(lab, tmp_path):
 def test_a_failing_step_ends_the_pipeline(lab, tmp_path):
     """What came before it stays; what comes after is not run."""
     (tmp_path / "m.jsonl").write_text(MESSAGE)
-    (tmp_path / "no.db").mkdir()
+    with closing(sqlite3.connect(tmp_path / "no.db")) as other, other:
+        other.execute("CREATE TABLE t (a TEXT)")
+        other.execute("INSERT INTO t VALUES ('same'), ('same')")
     file = write(
         tmp_path,
         "[[steps]]\nrun = 'import'\nsource = 'jsonl'\npath = 'm.jsonl'\n"
-        "[[steps]]\nrun = 'load'\npath = 'no.db'\ntable = 't'\n[[steps]]\nrun = 'sync'\n",
+        "[[steps]]\nrun = 'load'\npath = 'no.db'\ntable = 't'\nkey = ['a']\n"
+        "[[steps]]\nrun = 'sync'\n",
     )
     done = []
-    with pytest.raises(SourceMissing):
+    with pytest.raises(InvalidValue, match=r"^Step 2 \(load\): Several rows of t"):
         run_pipeline(lab, load_pipeline(file), on_result=done.append)
     assert [step.run for step in done] == ["import"]
 
@@ -85,10 +88,32 @@ def test_a_file_that_is_missing_shows_before_the_first_step(cli, tmp_path, missi
     assert "no.file does not exist; check its name" in told.stderr
 
 
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ("table = 'order'", "no table 'order': did you mean orders"),
+        ("table = 'orders'\nkey = ['idd']", "no column 'idd'"),
+        ("table = 'orders'\nwatermark = 'at'", "no column 'at'"),
+    ],
+)
+def test_a_table_or_column_that_is_missing_shows_before_the_first_step(lab, tmp_path, named, words):
+    """With the step that names it."""
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as shop, shop:
+        shop.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY)")
+    steps = f"[[steps]]\nrun = 'sync'\n[[steps]]\nrun = 'load'\npath = 'shop.db'\n{named}"
+    done = []
+    with pytest.raises(UnknownName, match=rf"^Step 2 \(load\): .*{words}"):
+        run_pipeline(lab, load_pipeline(write(tmp_path, steps)), on_result=done.append)
+    assert done == []
+
+
 LOAD = "[[steps]]\nrun = 'load'\npath = 'shop.db'\ntable = 'orders'"
 REPORT = "[[steps]]\nrun = 'report'\nname = 'pattern_analysis'"
 WRONG = [
     ("steps = 1", InvalidValue, "has no steps"),
+    ("[[step]]\nrun = 'sync'", UnknownName, "no 'step'.*did you mean steps"),
+    ("foo = 1\n[[steps]]\nrun = 'sync'", UnknownName, "no 'foo'.*description and steps"),
+    ("description = 1\n[[steps]]\nrun = 'sync'", InvalidValue, "'description' of .* text"),
     ("[[steps]]\n", UnknownName, "run = one of"),
     ("[[steps]]\nrun = 'shell'", UnknownName, "run = one of"),
     ("[[steps]]\nrun = 'sync'\nfulll = true", UnknownName, "it takes full"),

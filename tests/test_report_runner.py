@@ -304,11 +304,15 @@ def test_stopping_the_run_stops_the_kernel(tmp_path, number):
         [sys.executable, "-c", SCRIPT, notebook, tmp_path / "out"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        umask=0o077,
     )
     wait_until(lambda: pid_file.exists() and pid_file.read_text())
     running.send_signal(number)
     assert running.wait(timeout=30) != 0
     wait_until(lambda: not alive(int(pid_file.read_text())))
+    left = list((tmp_path / "out").rglob("*"))
+    assert [path for path in left if path.stat().st_mode & 0o077] == []
+    assert number != signal.SIGKILL or "README" in {path.name for path in left}
 
 
 def alive(pid):

@@ -59,6 +59,7 @@ DENIED: Final = frozenset({
 })  # fmt: skip
 """Functions that do more than read the snapshot, though a query calls them in a SELECT."""
 
+_BEFORE_SECRET: Final = {"create", "or", "replace", "temp", "temporary", "persistent"}
 _TEXT: Final = duckdb.token_type.string_const
 _COMMENT: Final = duckdb.token_type.comment
 _EXPLAIN: Final = re.compile(r"\s*EXPLAIN\s+(ANALYZE\s+)?(\([^()]*\)\s*)?", re.IGNORECASE)
@@ -118,7 +119,8 @@ def check_statements(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     """Refuse statements other than queries and work on temporary tables.
 
     Raises:
-        NotPermitted: A statement might write a file, or calls one of the `DENIED` functions.
+        NotPermitted: A statement might write a file, creates a secret, or calls one of the `DENIED`
+            functions.
     """
     for name in _calls(query):
         if name in DENIED:
@@ -127,13 +129,29 @@ def check_statements(connection: duckdb.DuckDBPyConnection, query: str) -> None:
                 f"it, {OPENLY}."
             )
     for statement in connection.extract_statements(query):
-        if statement.type not in _ALLOWED:
+        if statement.type not in _ALLOWED or _creates_secret(statement):
             raise NotPermitted(CONFINED)
         if statement.type == duckdb.StatementType.EXPLAIN:  # EXPLAIN ANALYZE runs the statement
             explain = _EXPLAIN.match(statement.query)
             if explain is None:
                 raise NotPermitted("The query cannot be run: write EXPLAIN without a comment.")
             check_statements(connection, statement.query[explain.end() :])
+
+
+def _creates_secret(statement: duckdb.Statement) -> bool:
+    if statement.type != duckdb.StatementType.CREATE:
+        return False
+    words = (word for part in _tokens(statement.query) for word in re.findall(r"\w+", part))
+    return next((word for word in words if word not in _BEFORE_SECRET), "") == "secret"
+
+
+def _tokens(query: str) -> Iterator[str]:
+    """Yield the tokens of a query without its comments, in lower case."""
+    text, tokens = query.encode(), duckdb.tokenize(query)
+    ends = [*(at for at, _ in tokens[1:]), len(text)]
+    for (start, kind), end in zip(tokens, ends, strict=False):  # a part of a PIVOT has no text
+        if kind != _COMMENT:
+            yield text[start:end].decode().lower()
 
 
 def _calls(query: str) -> Iterator[str]:

@@ -99,6 +99,8 @@ def _run(interrupted: Callable[[], bool]) -> int:
     try:
         from aico_lab.cli.invoke import invoke  # inside `try`, so that Control-C is reported
 
+        if interrupted():  # Python ignores exceptions in callbacks, as of its import locks
+            raise KeyboardInterrupt
         code = invoke(arguments)
         streams.flush()
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - the last resort of a program

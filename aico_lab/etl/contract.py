@@ -191,13 +191,14 @@ def rowid_column(connection: Connection, table: str) -> str | None:
 def _column(name: str, declared: str) -> ColumnContract:
     """Return a column with the kind of its declared type.
 
-    Types that SQLite takes for NUMERIC, or for no type, allow any values; such a column is read as
-    text until its values have been examined.
+    Types that SQLite takes for NUMERIC, or for no type, allow any values: the values of such a
+    column decide its kind later. BOOLEAN INTEGER, a type of the core schemas, is for integers.
     """
     upper = declared.upper()
     for prefix, kind in _PREFIXES:
         if upper.startswith(prefix):
-            return ColumnContract(name, kind, loose=upper.startswith("BLOB"))
+            is_hint = upper.startswith("BLOB") or (kind == "boolean" and "INT" not in upper)
+            return ColumnContract(name, kind, loose=is_hint)
     if _INTEGER.fullmatch(upper):
         return ColumnContract(name, "integer")
     if _TEXT.search(upper):

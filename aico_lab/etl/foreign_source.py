@@ -111,7 +111,8 @@ def read_source(
     Args:
         connection: The file, inside `snapshot()`.
         table: The name of a table or view; the case of ASCII letters is ignored.
-        key: The columns that identify a row; else the primary key, else the row id.
+        key: The columns that identify a row; else the primary key, unless several rows have NULL
+            in it, which SQLite allows; else the row id.
         watermark: The column of the marks, or 'rowid'.
 
     Raises:
@@ -127,16 +128,20 @@ def read_source(
         "SELECT name, upper(type) FROM pragma_table_xinfo(?) WHERE pk ORDER BY pk", [name]
     )
     names = {folded(column.name): column.name for column in columns}
+    remarks = []
     hidden = {key for key in names if own_key != [(names[key], "INTEGER")]}
     rowid = next((r for r in (ROWID, "_rowid_", "oid") if has_rowid and r not in hidden), None)
     if key:
         chosen = tuple(_column(connection, name, names, column) for column in key)
         _refuse_repeated(connection, name, chosen)
-    elif own_key:
+    elif own_key and not (rowid and _repeats_nulls(connection, name, own_key)):
         chosen = tuple(column for column, _ in own_key)
-        empty = " OR ".join(f'"{column}" IS NULL' for column in chosen)
-        _refuse_repeated(connection, name, chosen, f"WHERE {empty}")
     elif rowid:
+        if own_key:
+            remarks.append(
+                f"Several rows of {name} have no value in {', '.join(c for c, _ in own_key)}, its "
+                f"primary key: the row id, which is loaded too, identifies its rows."
+            )
         chosen, columns = (rowid,), (ColumnContract(rowid, "integer"), *columns)
     else:
         raise InvalidValue(
@@ -144,7 +149,8 @@ def read_source(
             "a row with --key."
         )
     contract, warnings = settle(connection, Contract(name, columns, chosen))
-    by_rowid = not key and not own_key
+    warnings = [*remarks, *warnings]
+    by_rowid = chosen == (rowid,)
     if folded(watermark) == ROWID and rowid and ROWID not in names:
         mark = of_row_id(f't."{rowid}"')
         return ForeignSource(connection, contract, ROWID, by_rowid, mark, warnings)
@@ -153,6 +159,24 @@ def read_source(
     column = _column(connection, name, names, watermark)
     mark = of_column(connection, name, f't."{column}"')
     return ForeignSource(connection, contract, column, by_rowid, mark, warnings)
+
+
+def check_names(
+    connection: Connection, table: str, *, key: Sequence[str] | None, watermark: str
+) -> None:
+    """Validate the names of a table and of its columns.
+
+    Raises:
+        UnknownName: There is no such table or column.
+    """
+    name, _ = _find_table(connection, table)
+    names = {
+        folded(column.name): column.name for column in read_contract(connection, name, ()).columns
+    }
+    for column in key or ():
+        _column(connection, name, names, column)
+    if folded(watermark) != ROWID:
+        _column(connection, name, names, watermark)
 
 
 def _columns(connection: Connection, table: str) -> tuple[ColumnContract, ...]:
@@ -224,13 +248,25 @@ def _refuse_unreadable(
             )
 
 
-def _refuse_repeated(
-    connection: Connection, table: str, key: tuple[str, ...], condition: str = ""
-) -> None:
+def _repeats_nulls(connection: Connection, table: str, key: Sequence[tuple[str, str]]) -> bool:
+    """Return whether several rows have the same primary key, of which a column is NULL."""
+    columns = [column for column, _ in key]
+    empty = " OR ".join(f'"{column}" IS NULL' for column in columns)
+    return _is_repeated(connection, table, columns, f"WHERE {empty}")
+
+
+def _is_repeated(
+    connection: Connection, table: str, key: Sequence[str], condition: str = ""
+) -> bool:
     columns = ", ".join(f'"{column}"' for column in key)
-    if connection.fetch_one(
+    found = connection.fetch_one(
         f'SELECT 1 FROM "{table}" {condition} GROUP BY {columns} HAVING count(*) > 1 LIMIT 1'
-    ):
+    )
+    return found is not None
+
+
+def _refuse_repeated(connection: Connection, table: str, key: tuple[str, ...]) -> None:
+    if _is_repeated(connection, table, key):
         raise InvalidValue(
             f"Several rows of {table} have the same {', '.join(key)}: "
             "name the columns that identify a row with --key."

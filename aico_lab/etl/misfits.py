@@ -86,19 +86,6 @@ def _name(part: Part) -> str:
     return name
 
 
-def holds_only_texts(name: str, columns: int) -> bool:
-    """Return whether every value of a key is text that is its own name.
-
-    Earlier versions gave only such keys the same names as this one.
-
-    Args:
-        name: The name of the row.
-        columns: The number of columns of the key.
-    """
-    names = [name] if columns == 1 else json.loads(name)
-    return not any(re.fullmatch(AMBIGUOUS, one) for one in names)
-
-
 AMBIGUOUS: Final = r"(?s:NULL|'.*|x'.*|CAST\(x'.*|-?inf|-?[0-9][0-9.e+-]*)"
 """A pattern of texts that could be taken for the name of another value."""
 

@@ -25,7 +25,7 @@ from aico_lab.etl.changes import changed_keys, extract_changed, mistakes_keys
 from aico_lab.etl.contract import read_contract
 from aico_lab.etl.extract import extract
 from aico_lab.etl.layout import clear_misplaced
-from aico_lab.etl.misfits import count_rows, holds_only_texts
+from aico_lab.etl.misfits import count_rows
 from aico_lab.etl.portions import portions
 from aico_lab.etl.settle import settle
 from aico_lab.etl.snapshots import NOTE
@@ -48,6 +48,12 @@ if TYPE_CHECKING:
 CONSUMER = "warehouse"
 LOCK_SECONDS = 60
 
+BROKEN_OFF = (
+    "The changes since the last sync are not known, as after a database was restored from a backup "
+    "or replaced, or a table was rebuilt: every table was read again, and rows that do not fit were "
+    "set aside without comparing them with the last sync."
+)
+
 Mode = Literal["full", "increment", "nothing"]
 
 Progress = Callable[[str, int, int], None]
@@ -68,7 +74,8 @@ class SyncResult:
         seconds: The duration, in seconds.
         unexplained: Rows set aside when their table was read whole, although they fitted before and
             the feed recorded no change of them since.
-        warnings: Sentences about the types of columns, and about vectors made again.
+        warnings: Sentences about the types of columns, about a database that was restored or
+            replaced, and about vectors made again.
         rebuilt: Whether the warehouse was damaged and made again, without tables loaded from other
             programs.
         problems: Failures of other projections; the warehouse is up to date all the same.
@@ -339,7 +346,10 @@ class _SyncRun:
         cursor = self._warehouse.cursor
         same = cursor is not None and cursor.database_id == target.database_id
         declared = _contracts(self._primary)
+        continues = cursor is not None and feed.continues(self._primary, cursor)
         of_this_version = self._warehouse.is_of_this_version
+        # Only rows whose earlier state and name are known can be found to have become misfits.
+        comparable = continues and self._warehouse.names_rows_alike
         found = self._warehouse.tables() if same else {}
         plan = evolution.plan(
             [self._settle(contract) for contract in declared],
@@ -353,7 +363,9 @@ class _SyncRun:
         self.followed = declared if on_change in (None, "evolve") else []
         known = self._warehouse.misfits() if same else {}
         reread = plan.reread
-        if full or cursor is None or not feed.continues(self._primary, cursor):
+        if cursor is not None and not continues:
+            self.warnings.append(BROKEN_OFF)
+        if full or cursor is None or not continues:
             reread = {contract.table for contract in plan.contracts}
         elif (
             cursor == target
@@ -387,12 +399,14 @@ class _SyncRun:
                     None if cursor is None or contract.table in reread else cursor.seq,
                     target.seq,
                 )
-                if same and contract.table in reread and contract.table not in plan.reread:
+                if (
+                    cursor is not None
+                    and comparable
+                    and contract.table in reread
+                    and contract.table not in plan.reread
+                ):
                     self._note_unexplained(
-                        contract,
-                        known.get(contract.table, set()),
-                        target.seq,
-                        of_this_version=of_this_version,
+                        contract, known.get(contract.table, set()), cursor.seq, target.seq
                     )
             with self._warehouse.memory(MEMORY_LIMIT):
                 self._messages.apply()
@@ -439,16 +453,13 @@ class _SyncRun:
         return settled
 
     def _note_unexplained(
-        self, contract: Contract, known: set[str], until: int, *, of_this_version: bool
+        self, contract: Contract, known: set[str], since: int, until: int
     ) -> None:
         """Record misfits that fitted before, unless the feed names them as changed."""
-        cursor = self._warehouse.cursor
         new = self._warehouse.misfits().get(contract.table, set()) - known
-        if new and cursor and feed.continues(self._primary, cursor):
-            changed = changed_keys(self._primary, contract, since=cursor.seq, until=until)
+        if new:
+            changed = changed_keys(self._primary, contract, since=since, until=until)
             new.difference_update(changed["row_key"].to_pylist())
-        if not of_this_version:  # an earlier version had other names for other keys
-            new = {name for name in new if holds_only_texts(name, len(contract.key))}
         if new:
             self._warehouse.note_unexplained(contract.table, new)
             self.unexplained[contract.table] = len(new)

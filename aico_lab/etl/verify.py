@@ -10,6 +10,7 @@ Rows that changed after the snapshot's cursor are left out: the next sync loads 
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -17,9 +18,11 @@ import numpy as np
 import polars as pl
 
 from aico_lab.adapters.duckdb import translated
+from aico_lab.constants import NO_SECONDS
 from aico_lab.errors import SchemaChanged
+from aico_lab.etl import views
 from aico_lab.etl.changes import changed_keys
-from aico_lab.etl.contract import read_contract
+from aico_lab.etl.contract import DUCKDB_TYPES, Contract, read_contract
 from aico_lab.etl.evolution import of_type, with_needed
 from aico_lab.etl.extract import extract_by_rows
 from aico_lab.etl.misfits import readable_key
@@ -30,11 +33,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     import duckdb
-    import pyarrow as pa
     from numpy.typing import NDArray
 
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.etl.contract import Contract
+    from aico_lab.etl.contract import ColumnContract
     from aico_lab.etl.snapshots import Reader
 
 NAMED: Final = 20
@@ -143,7 +145,8 @@ def verify(
 
     Raises:
         NeverSynced: There is no snapshot.
-        SchemaChanged: The snapshot was made from another database.
+        SchemaChanged: The snapshot was made from another database, the feed does not name every
+            change since then, or another version made the snapshot and there are differences.
         StorageError: A database cannot be read.
     """
     warehouse = reader.connection()
@@ -156,17 +159,29 @@ def verify(
             raise SchemaChanged(
                 "The warehouse was made from another database: run `aico-lab sync` first."
             )
+        if not feed.continues(primary, cursor):
+            raise SchemaChanged(
+                "The changes since the snapshot are not known, as after a database was restored "
+                "from a backup or a table was rebuilt: run `aico-lab sync` first."
+            )
         tracked = feed.tracked_tables(primary)
         for number, (table, key) in enumerate(tracked.items()):
             if progress:
                 progress(table, number, len(tracked))
             contract = read_contract(primary, table, key, feed.computed_columns(primary, table))
             contract, _ = settle(primary, with_needed(contract))
-            pending = changed_keys(primary, contract, since=cursor.seq, until=target.seq)
-            proofs[table] = _Comparison(primary, warehouse, contract, pending).prove()
+            proofs[table] = _Comparison(
+                primary, warehouse, contract, since=cursor.seq, until=target.seq
+            ).prove()
         if progress:
             progress("verify", len(tracked), len(tracked))
-    return Proof(all(proof.ok for proof in proofs.values()), generation, proofs)
+        ok = all(proof.ok for proof in proofs.values())
+        if not ok and not views.are_of_this_version(warehouse):
+            raise SchemaChanged(
+                "The snapshot was made by another version of this program, which may be why it "
+                "differs: run `aico-lab sync` first."
+            )
+    return Proof(ok, generation, proofs)
 
 
 class _Comparison:
@@ -177,7 +192,9 @@ class _Comparison:
         primary: Connection,
         warehouse: duckdb.DuckDBPyConnection,
         contract: Contract,
-        pending: pa.Table,
+        *,
+        since: int,
+        until: int,
     ) -> None:
         self._primary = primary
         self._warehouse = warehouse
@@ -189,15 +206,19 @@ class _Comparison:
             ).fetchall()
         )
         # Later rows may have changed the type of a loosely typed column since the snapshot.
+        pending = changed_keys(primary, contract, since=since, until=until)
+        self._waiting = set(pending["row_key"].to_pylist())
         columns = [
-            of_type(column, found[column.name])
+            self._of_type(contract, column, found[column.name])
             if column.loose and found.get(column.name, column.duckdb_type) != column.duckdb_type
             else column
             for column in contract.columns
         ]
-        self._live = contract = replace(contract, columns=tuple(columns))
+        if columns != [*contract.columns]:  # the keys are compared with those of the snapshot
+            contract = replace(contract, columns=tuple(columns))
+            pending = changed_keys(primary, contract, since=since, until=until)
+        self._live = contract
         self._pending = pl.DataFrame(pending)
-        self._waiting = set(self._pending["row_key"])
         self._common = [name for name, type_ in contract.duckdb_types if found.get(name) == type_]
         # The next sync removes columns that are computed since the last one.
         needed = found.keys() - {*contract.computed}
@@ -205,6 +226,25 @@ class _Comparison:
             self._common
         ) == len(needed)
         self._misfits: set[tuple[str, str]] = set()
+
+    def _of_type(self, contract: Contract, column: ColumnContract, type_: str) -> ColumnContract:
+        """Return a loose column with the kind that it has in the snapshot.
+
+        If these are times, rows that did not change since tell whether they are stored as texts, as
+        seconds or as milliseconds.
+        """
+        if type_ != DUCKDB_TYPES["timestamp"]:
+            return of_type(column, type_)
+        as_texts = replace(column, kind="timestamp", zoneless=True)
+        keys = tuple(c for c in contract.columns if c.name in contract.key and c != column)
+        read = Contract(contract.table, (as_texts, *keys), contract.key)
+        for _, misfits in extract_by_rows(self._primary, read):
+            for misfit in misfits:
+                if misfit.column == column.name and misfit.row_key not in self._waiting:
+                    with contextlib.suppress(ValueError):  # damage is found by the comparison
+                        in_millis = float(misfit.value) >= NO_SECONDS
+                        return replace(column, kind="milliseconds" if in_millis else "seconds")
+        return as_texts
 
     def prove(self) -> TableProof:
         if not set(self._live.key).issubset(self._common):

@@ -95,6 +95,23 @@ def are_of_this_version(connection: duckdb.DuckDBPyConnection) -> bool:
     return made_by == (version(),)
 
 
+def names_rows_alike(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Return whether rows have the same names in a warehouse's quarantine as in this version."""
+    named = connection.execute(
+        "SELECT comment FROM duckdb_tables() WHERE database_name = current_database() "
+        "AND schema_name = 'quarantine' AND table_name = 'misfits'"
+    ).fetchone()
+    return named == (NAMING,) or are_of_this_version(connection)
+
+
+def comments() -> tuple[str, ...]:
+    """Return SQL that records the version of all definitions, and the form of the rows' names."""
+    return (
+        f"COMMENT ON VIEW conversations IS '{version()}'",
+        f"COMMENT ON TABLE quarantine.misfits IS '{NAMING}'",
+    )
+
+
 def version() -> str:
     """Return a hash of all definitions, which differs between versions with other definitions."""
     return hashlib.sha256(

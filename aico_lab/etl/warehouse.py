@@ -100,6 +100,11 @@ class Warehouse:
         """Whether the views are as this version of the package defines them."""
         return views.are_of_this_version(self.connection)
 
+    @property
+    def names_rows_alike(self) -> bool:
+        """Whether the rows in quarantine have the names that this version gives them."""
+        return views.names_rows_alike(self.connection)
+
     def tables(self) -> dict[str, list[tuple[str, str]]]:
         """Return the tables of `raw`, each with the names and types of its columns, in order."""
         found: dict[str, list[tuple[str, str]]] = {}
@@ -138,11 +143,15 @@ class Warehouse:
         self.connection.execute(f'CREATE TABLE raw."{contract.table}" ({columns})')
 
     def create_views(self) -> None:
-        """Define the views over the tables of `raw`, and record the version of the definitions."""
+        """Define the views over the tables of `raw`, and record the version of the definitions.
+
+        The form of the rows' names in quarantine is recorded, too.
+        """
         tables = {table: dict(columns) for table, columns in self.tables().items()}
         for view in (*views.VIEWS, *mart_views.views_of(tables)):
             self.connection.execute(view)
-        self.connection.execute(f"COMMENT ON VIEW conversations IS '{views.version()}'")
+        for comment in views.comments():
+            self.connection.execute(comment)
 
     def insert(self, contract: Contract, rows: pa.Table) -> None:
         """Append rows that fit the contract."""

@@ -206,7 +206,12 @@ class _Kernel(AsyncKernelManager):
     async def _async_start_kernel(self, **options: Any) -> None:
         # A kernel repeats the output of its child processes on its own stdout, which it shares with
         # this process, where a command may write JSON. The notebook has that text anyway.
-        options["env"] = {**self.environment, "IPYTHONDIR": str(self.private / "ipython")}
+        ipython = self.private / "ipython"
+        startup = ipython / "profile_default" / "startup"
+        startup.mkdir(parents=True, exist_ok=True)
+        # Else IPython copies its own file with the permissions of the original.
+        (startup / "README").touch(mode=0o600)
+        options["env"] = {**self.environment, "IPYTHONDIR": str(ipython)}
         await super()._async_start_kernel(stdout=DEVNULL, stderr=DEVNULL, **options)
 
     start_kernel = _async_start_kernel
