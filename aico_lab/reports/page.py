@@ -94,8 +94,11 @@ class Page:
         period = first_screen.period_before(self._overview.filters, self._times)
         if period is None:
             return first_screen.tiles(now, note=_NO_PERIOD_BEFORE if now else "")
-        before = self._figures(since=period[0], until=period[1])
-        note = f"Before: as many days, from {period[0]} to {period[1]}."
+        before = self._figures(since=period[0], until=period[1]) or first_screen.nothing_before()
+        zone = self._overview.filters.timezone
+        since, until = (first_screen.written_moment(end, zone) for end in period)
+        unit = "hours" if "T" in period[0] else "days"
+        note = f"Before: as many {unit}, from {since} to {until}."
         return first_screen.tiles(now, before, note if now else "")
 
     def explorer(self) -> Html | None:
@@ -163,7 +166,7 @@ class Page:
 
     @cached_property
     def _times(self) -> Times:
-        return first_screen.read_times(self.lab)
+        return first_screen.read_times(self.lab, self._overview.filters)
 
     def _figures(self, **period: str) -> list[Tile]:
         """Return the figures of the page's period, or of another one."""
