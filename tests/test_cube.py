@@ -181,7 +181,11 @@ def test_the_explorer_and_people_agree_on_who_began_sessions():
     talked = [
         said(day * 86_400 + second, role, user=user, conversation="c")
         for day in range(5)
-        for second, role, user in ((0, "user", "zoe"), (60, "user", "ada"), (120, "assistant", None))
+        for second, role, user in (
+            (0, "user", "zoe"),
+            (60, "user", "ada"),
+            (120, "assistant", None),
+        )
     ]
     with world(talk(*talked)) as made:
         answer = made.ask("people", names=True).pl()
@@ -189,7 +193,8 @@ def test_the_explorer_and_people_agree_on_who_began_sessions():
         for chosen, begun in ({}, {"zoe": 5, "ada": 0}), ({"user": "zoe"}, {"zoe": 5}):
             found = explored(made, names=True, **chosen)
             assert {who: total(found, "sessions", person=who) for who in begun} == begun
-        longest = made.ask("extremes", filters={"user": "zoe"}).pl().filter(record="longest session")
+        records = made.ask("extremes", filters={"user": "zoe"}).pl()
+        longest = records.filter(record="longest session")
         assert longest["value"].to_list() == [2.0]
 
 
@@ -282,8 +287,8 @@ def test_implausible_times_are_left_out_and_counted(lab):
 
 def shown_tiles(messages, **options):
     with world(talk(*messages)) as made:
-        made = cube(lab_of(made), **options)
-    return {tile.name: (tile.value, tile.note) for tile in tiles_of(made)}
+        found = tiles_of(cube(lab_of(made), **options))
+    return {tile.name: (tile.value, tile.note) for tile in found}
 
 
 def test_the_busiest_are_named_only_if_every_message_has_its_day_and_hour():

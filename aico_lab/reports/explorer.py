@@ -172,8 +172,7 @@ def _left_out(made: Cube) -> list[str]:
     said = [
         (
             made.left_out,
-            "that belong to no row of the page: what remains of their week and side after the "
-            f"merging is of {fewer}",
+            f"that remain of their week and side after the merging, which are of {fewer}",
         ),
         (made.values_left_out, f"from the means, since {fewer} of their day have words or scores"),
         (made.far, "from before 1990 or in the future"),

@@ -381,7 +381,8 @@ def written_moment(text: str, zone: str) -> str:
         return text
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is not None:
-        moment = to_local(round(moment.timestamp() * 1000), get_zone(zone))
+        # To the second first: a period ends a millisecond after a message.
+        moment = to_local(1000 * round(moment.timestamp()), get_zone(zone))
     return f"{moment:%Y-%m-%d %H:%M}"
 
 
