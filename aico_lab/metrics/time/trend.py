@@ -129,7 +129,10 @@ def _describe_slope(rows: pl.DataFrame) -> str:
     if row["slope_high"] < 0:
         return f"{goes} down in {within}: {found}"
     values = rows.filter("complete")["value"].drop_nulls()
-    if row["slope_high"] - row["slope_low"] > values.max() - values.min():  # type: ignore[operator]
+    span = values.max() - values.min()  # type: ignore[operator]
+    if row["measure"] != "sentiment":
+        span = max(span, 1)  # counts are spread within a unit
+    if row["slope_high"] - row["slope_low"] > span:
         return f"No clear direction of {name} in {within}"
     return f"No clear direction of {name} in {within}: {found}"
 
