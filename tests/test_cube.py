@@ -105,7 +105,6 @@ def ladder(day: int, hour: int, channel: str, first: int) -> list[tuple]:
     monday = max(day - (day + MONDAY) % 7, first)
     return [
         (day, hour, channel),
-        (day, hour, "Other channels"),
         (day, NO_HOUR, channel),
         (day, NO_HOUR, "Other channels"),
         (monday, WEEK, "Other channels"),
@@ -143,10 +142,12 @@ def test_no_cell_is_about_fewer_people(messages, min_people, min_cell):
     assert {cell["person"] for cell in found} <= {"Other people"}
     first = min((row[0] for row in stored), default=0)
     people, rated, messages_of = defaultdict(set), defaultdict(set), Counter()
-    channels_shown = {cell["channel"] for cell in found}
+    writers = defaultdict(set)
+    for _day, _hour, channel, _role, user, _scored in stored:
+        writers[channel] |= {user} - {None}
     left_out = 0
     for day, hour, channel, role, user, scored in stored:
-        shown = channel if channel in channels_shown else "Other channels"
+        shown = channel if len(writers[channel]) >= min_people else "Other channels"
         for key in ladder(day, hour, shown, first):
             if (*key, role) in keys:
                 messages_of[*key, role] += 1
