@@ -105,7 +105,6 @@ def ladder(day: int, hour: int, channel: str, first: int) -> list[tuple]:
     monday = max(day - (day + MONDAY) % 7, first)
     return [
         (day, hour, channel),
-        (day, hour, "Other channels"),
         (day, NO_HOUR, channel),
         (day, NO_HOUR, "Other channels"),
         (monday, WEEK, "Other channels"),
@@ -143,10 +142,12 @@ def test_no_cell_is_about_fewer_people(messages, min_people, min_cell):
     assert {cell["person"] for cell in found} <= {"Other people"}
     first = min((row[0] for row in stored), default=0)
     people, rated, messages_of = defaultdict(set), defaultdict(set), Counter()
-    channels_shown = {cell["channel"] for cell in found}
+    writers = defaultdict(set)
+    for _day, _hour, channel, _role, user, _scored in stored:
+        writers[channel] |= {user} - {None}
     left_out = 0
     for day, hour, channel, role, user, scored in stored:
-        shown = channel if channel in channels_shown else "Other channels"
+        shown = channel if len(writers[channel]) >= min_people else "Other channels"
         for key in ladder(day, hour, shown, first):
             if (*key, role) in keys:
                 messages_of[*key, role] += 1
@@ -167,11 +168,35 @@ def test_no_cell_is_about_fewer_people(messages, min_people, min_cell):
 
 
 def test_who_writes_later_in_a_session_does_not_hide_who_began_it():
-    """A session belongs to the first of its people by name, here Ada, who wrote later."""
+    """A session belongs to the person of its first message by a user."""
     talked = said(3000, user="zoe"), said(3900, user="ada")
     with world(talk(*talked)) as made:
         found = explored(made, min_people=2)
+        begun = [one for one in explored(made, names=True) if one["sessions"]]
     assert [(one["hour"], one["messages"], one["sessions"]) for one in found] == [(NO_HOUR, 2, 1)]
+    assert [(one["person"], one["messages"], one["sessions"]) for one in begun] == [("zoe", 1, 1)]
+
+
+def test_the_explorer_and_people_agree_on_who_began_sessions():
+    """For five days Zoe writes first, and Ada a minute later in the same conversation."""
+    talked = [
+        said(day * 86_400 + second, role, user=user, conversation="c")
+        for day in range(5)
+        for second, role, user in (
+            (0, "user", "zoe"),
+            (60, "user", "ada"),
+            (120, "assistant", None),
+        )
+    ]
+    with world(talk(*talked)) as made:
+        answer = made.ask("people", names=True).pl()
+        assert dict(answer.select("person", "sessions").iter_rows()) == {"ada": 0, "zoe": 5}
+        for chosen, begun in ({}, {"zoe": 5, "ada": 0}), ({"user": "zoe"}, {"zoe": 5}):
+            found = explored(made, names=True, **chosen)
+            assert {who: total(found, "sessions", person=who) for who in begun} == begun
+        records = made.ask("extremes", filters={"user": "zoe"}).pl()
+        longest = records.filter(record="longest session")
+        assert longest["value"].to_list() == [2.0]
 
 
 @settings(max_examples=examples(20), deadline=None)
@@ -261,6 +286,37 @@ def test_implausible_times_are_left_out_and_counted(lab):
     assert content(asked)["last"] - content(asked)["first"] > 139 * 365
 
 
+def shown_tiles(messages, **options):
+    with world(talk(*messages)) as made:
+        found = tiles_of(cube(lab_of(made), **options))
+    return {tile.name: (tile.value, tile.note) for tile in found}
+
+
+def test_the_busiest_are_named_only_if_every_message_has_its_day_and_hour():
+    """Four people write at midnight, and two or one at other times."""
+    monday = 26 * 3600  # 2024-04-01
+    crowd = [said(monday + n, user=f"p{n}") for n in range(4)]
+    # The hours of two people are merged into their day.
+    evening = [said(monday + 3600 * (20 + n % 2), user=f"p{n % 2}") for n in range(16)]
+    assert shown_tiles(crowd + evening)["hour"][1] == "8 messages (like 1 other hour)"
+    tiles = shown_tiles(crowd + evening, min_people=2)
+    assert tiles["hour"] == ("–", "unknown: 16 messages without an hour")  # noqa: RUF001
+    assert tiles["day"] == ("2024-04-01", "20 messages")
+    assert tiles["days"] == ("1", "of 1 day")
+    # The messages of one person on another day remain of the week, and are left out.
+    alone = [said(monday + 86_400 + n, user="p1") for n in range(30)]
+    assert shown_tiles(crowd + alone)["day"] == ("2024-04-02", "30 messages")
+    tiles = shown_tiles(crowd + alone, min_people=2)
+    assert tiles["day"] == ("–", "unknown: 30 messages left out")  # noqa: RUF001
+    assert tiles["hour"] == tiles["day"]
+    assert tiles["days"] == ("at least 1", "30 messages left out")
+    # Two days of one person each are known as a week.
+    weekly = [said(monday + day * 86_400 + n, user=f"p{day}") for day in (1, 2) for n in range(5)]
+    tiles = shown_tiles(weekly, min_people=2)
+    assert tiles["day"] == ("–", "unknown: 10 messages known by week only")  # noqa: RUF001
+    assert tiles["days"][0] == "at least 0"
+
+
 def test_figures_of_the_whole_selection():
     words = ["a b c?", "d e"]
     talked = [said(3600 * n, content=words[n % 2], sentiment=0.5 - n % 2) for n in range(4)]
@@ -271,8 +327,8 @@ def test_figures_of_the_whole_selection():
         "Days with messages": ("2", "of 2 days"),
         "People": ("1", ""),
         "Sessions begun": ("4", ""),
-        "Busiest day": ("2024-03-30", "2 messages"),
-        "Busiest hour (UTC)": ("00:00–01:00", "1 message"),  # noqa: RUF001
+        "Busiest day": ("2024-03-30", "2 messages (like 1 other day)"),
+        "Busiest hour (UTC)": ("00:00–01:00", "1 message (like 3 other hours)"),  # noqa: RUF001
         "Mean mood (−1 to 1)": ("0.00", "4 scored messages"),  # noqa: RUF001
         "Words per message": ("2.5", ""),
     }

@@ -150,3 +150,47 @@ def test_names_are_text_wherever_they_stand(made):
     header = Page(made, "<b>R</b>", user="ada").header()
     assert "<b>" not in header.text
     assert header.title.startswith("<b>R</b> · ada")  # the page escapes its title
+
+
+def test_a_count_of_one_is_compared_too(made):
+    """In May one person wrote in the garden on 15 days, on the 31st nobody did."""
+    one_day = lines_of(Page(made, "R", since="2024-05-02", until="2024-05-02").tiles())
+    assert one_day["person who wrote"] == ["1", "before: 1 (+0 %)"]
+    two_days = lines_of(Page(made, "R", since="2024-05-03", until="2024-05-04").tiles())
+    assert two_days["people who wrote"] == ["2", "before: 2 (+0 %)"]
+    few = Page(made, "R", since="2024-05-02", until="2024-05-02", user="bob")
+    shown = lines_of(few.tiles())  # Bob wrote on the 2nd, but not on the 1st
+    assert shown["messages"][-1] == "before: 0"
+    assert shown["person who wrote"] == ["1", "before: 0"]
+
+
+def test_the_period_before_is_limited_by_the_selection(made):
+    """Bob's first message is of 2 April, and the home's of 1 April."""
+    dates = {"since": "2024-04-03", "until": "2024-04-04"}
+    assert "before: " in Page(made, "R", **dates).tiles().text
+    assert "before: " not in Page(made, "R", user="bob", **dates).tiles().text
+
+
+def test_a_period_of_hours_is_told_in_local_minutes(made):
+    page = Page(made, "R", since="72h", timezone="Europe/Berlin")
+    found = re.search(r"Before: as many hours, from (.*?) to (.*?)\.", page.tiles().text)
+    assert found.groups() == ("2024-05-24 11:01", "2024-05-27 11:01")
+
+
+def test_figures_leave_out_wrong_times_as_calendars_do(homes, tmp_path):
+    """Two messages of 2024, one of 1960 and one of 2099."""
+    lines = [
+        {"content": "hello", "role": "user", "user_id": "ada", "timestamp": f"{day}T12:00:00Z"}
+        for day in ("1960-01-01", "2024-05-01", "2024-05-02", "2099-01-01")
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    with homes.open(tmp_path / "home", protection="none") as lab:
+        lab.import_from("jsonl", tmp_path / "in.jsonl")
+        lab.sync()
+        fragment = Page(lab, "R").tiles()
+        wide = Page(lab, "R", since="1950-01-01", until="2100-01-01").tiles()
+    shown = lines_of(fragment)
+    assert (shown["messages"][0], shown["days with messages"][0]) == ("2", "2")
+    assert "Without 2 messages dated before 1990 or in the future." in fragment.text
+    assert lines_of(wide)["messages"][0] == "4"
+    assert "Without" not in wide.text

@@ -136,8 +136,8 @@ def grouped(rows: list[Row], *names: str) -> Iterator[tuple[Row, list[Row]]]:
         yield dict(zip(names, values, strict=True)), talk
 
 
-def first_by_name(names: Iterable[str | None]) -> str | None:
-    return min((name for name in names if name is not None), default=None)
+def first_named(talk: list[Row]) -> str | None:
+    return next((row["user_id"] for row in talk if row["user_id"] is not None), None)
 
 
 def expected(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -161,8 +161,7 @@ def expected(rows: Iterable[Row]) -> dict[str, list[Row]]:
             names
             | {
                 "channel_id": min(row["channel_id"] for row in talk),
-                "user_id": first_by_name(row["user_id"] for row in by_user)
-                or first_by_name(row["user_id"] for row in talk),
+                "user_id": first_named(by_user) or first_named(talk),
                 "started_ms": talk[0]["ts_ms"], "ended_ms": talk[-1]["ts_ms"],
                 "started_by": talk[0]["role"], "ended_by": talk[-1]["role"],
                 "n_turns": len({row["turn_idx"] for row in talk}),

@@ -167,7 +167,7 @@ def test_findings_name_who_is_first_and_who_ties():
         assert made.ask("people").finding == "2 messages of nobody who is named"
         assert made.ask("people").pl()["person"].to_list() == ["nobody named"]
     with world(talk(said(0, "assistant"))) as made:
-        assert made.ask("people").finding == "Nobody wrote a message."
+        assert made.ask("people").finding == "Nothing matches."
 
 
 def test_what_is_left_out_is_not_spoken_of():

@@ -200,10 +200,11 @@ def test_what_few_people_say_is_shown_in_no_group():
 def test_findings_of_words():
     with world(people_in_channels()) as made:
         assert made.ask("frequent_words").finding == (
-            "The most frequent words: animals (24), nice (24), cats (12), of 120 words"
+            "The most frequent words: animals (24), nice (24), cats (12) (like 1 other word), "
+            "of 120 words"
         )
         assert made.ask("frequent_words", top=1).finding == (
-            "The most frequent word: animals (24), of 120 words"
+            "The most frequent word: animals (24) (like 1 other word), of 120 words"
         )
 
 
@@ -214,3 +215,15 @@ def test_findings_of_words():
 def test_parameters_that_cannot_be_meant_are_refused(name, parameters):
     with world(talk(said(0))) as made, pytest.raises(InvalidValue, match=next(iter(parameters))):
         made.ask(name, **parameters)
+
+
+def test_one_person_makes_no_headline_unnoticed():
+    """Thirty people use a word once, and one of them 970 times more."""
+    spoken = [said(n, content="banana", user=f"p{n}", conversation=f"c{n}") for n in range(30)]
+    spoken += [
+        said(100 + n, content="banana " * 97, user="p0", conversation="c0") for n in range(10)
+    ]
+    with world(talk(*spoken)) as made:
+        answer = made.ask("frequent_words")
+        assert answer.pl()["top_share"].to_list() == [pytest.approx(97.1)]
+        assert answer.finding.endswith("; one person has 97 % of the uses of banana")

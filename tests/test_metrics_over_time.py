@@ -229,7 +229,7 @@ def test_the_findings_of_days_and_people():
     spoken = [said(day * DAY, user=user) for day, user in ((0, "a"), (1, "b"), (5, "a"))]
     with world(talk(*spoken)) as made:
         assert made.ask("calendar_days").finding == (
-            "Something was written on 3 of 6 days; nothing was written for 3 days, from "
+            "Something was written on 3 of 6 days; the longest break: 3 days, from "
             "2024-04-01 to 2024-04-03"
         )
         weeks = made.ask("cumulative_people").finding
@@ -307,9 +307,69 @@ def test_the_trend_speaks_of_a_long_gap_and_not_of_a_short_one():
 def test_the_longest_gap_is_the_first_of_those_of_equal_length():
     days = [START.date() + timedelta(days=n) for n in range(8)]
     rows = pl.DataFrame({"start": days, "n": [1, 0, 0, 1, 0, 0, 1, 0]})
+    rows = rows.with_columns(complete=True)
     row = gaps.with_longest(rows, "day").row(0, named=True)
     assert gaps.described(row) == ("nothing was written for 2 days, from 2024-03-31 to 2024-04-01")
     none = gaps.with_longest(rows.filter(pl.col("n") > 0), "day").row(0, named=True)
     assert (none[gaps.LENGTH], none[gaps.FIRST]) == (0, None)
+    unfinished = rows[6:].with_columns(complete=pl.col("n") > 0)
+    assert gaps.with_longest(unfinished, "day")[gaps.LENGTH].to_list() == [0, 0]
     one = gaps.with_longest(rows[6:], "day").row(0, named=True)
     assert gaps.described(one) == "nothing was written on 2024-04-06"
+
+
+def session_of(made, **filters):
+    return (
+        made.ask("extremes", filters=filters)
+        .pl()
+        .filter(record="longest session")
+        .row(0, named=True)
+    )
+
+
+def test_a_session_is_whole_whatever_part_of_it_the_filters_select():
+    """Three people write from 22:00 on; the period ends in between, and one person is chosen."""
+    spoken = [said(at, user=user) for at, user in ((0, "a"), (600, "b"), (1200, "c"))]
+    with world(talk(*spoken)) as made:
+        for filters in ({}, {"until": "2024-03-30T22:05"}, {"user": "a"}):
+            row = session_of(made, **filters)
+            assert (row["n"], row["people"], row["value"]) == (3, 3, 20.0)
+            assert (row["begins"], row["ends"]) == ("2024-03-30 22:00", "2024-03-30 22:20")
+
+
+def test_a_session_across_the_end_of_summer_time_begins_with_its_first_message():
+    """02:50 is followed by 02:10 of winter time, 20 minutes later."""
+    first = (datetime(2024, 10, 27, 0, 50, tzinfo=UTC) - START).total_seconds()
+    with world(talk(said(first), said(first + 1200))) as made:
+        row = session_of(made, timezone="Europe/Berlin")
+    assert (row["begins"], row["ends"]) == ("2024-10-27 02:50", "2024-10-27 02:10")
+    assert row["value"] == 20.0
+
+
+def test_a_trend_names_no_gap_in_periods_that_the_filters_cut():
+    """Messages of 2 to 10 January are before the period, which begins on 15 January."""
+    days = [*range(-88, -80), *range(-30, 60)]  # 2024-01-02 to 10, and from the end of February
+    with world(talk(*(said(day * DAY) for day in days))) as made:
+        found = made.ask("trend", period="month", filters={"since": "2024-01-15"}).finding
+        assert "from 2024-01-01" not in found
+
+
+def test_new_people_of_a_row_are_protected():
+    """Five people begin on one day; one on the next day, and one on the third."""
+    spoken = [said(day * DAY, user=f"p{day}{n}") for day, many in enumerate((5, 1, 1)) for n in
+              range(many)]  # fmt: skip
+    spoken += [said(3 * DAY, user="p00")]
+    with world(talk(*spoken)) as made:
+        whole = made.ask("cumulative_people", period="day")
+        assert whole.pl()["people"].to_list() == [5, 6, 7, 7]
+        for least in ({"min_people": 2}, {"min_cell": 2}):
+            answer = made.ask("cumulative_people", period="day", filters=least)
+            assert answer.pl().select("n", "people").rows() == [(5, 5), (0, 5)]
+            assert answer.left_out == 2
+            assert answer.finding.startswith("Of the rows that are shown: 5 people wrote")
+
+
+def test_equal_means_are_not_two():
+    with world(talk(*(said(day * DAY, user=f"p{n}", sentiment=0.44, conversation=f"c{n}")
+                      for day in range(20) for n in range(12)))) as made:  # fmt: skip
+        assert "always +0.440" in made.ask("mood_over_time").finding

@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import tomllib
+import zipfile
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -294,6 +295,13 @@ def own_files(folder: Path) -> None:
     ]
     text = "".join(f"{json.dumps(line)}\n" for line in lines)
     (folder / "messages.jsonl").write_text(text, encoding="utf-8")
+    with zipfile.ZipFile(folder / "chatgpt-export.zip", "w") as export:
+        sample = ROOT / "tests" / "exports" / "chatgpt_conversations.json"
+        export.write(sample, "conversations.json")
+    (folder / "WhatsApp Chat with Otto.txt").write_text(
+        "03.05.25, 21:05 - Ada: Good evening!\n03.05.25, 21:07 - Otto: Hello, Ada.\n",
+        encoding="utf-8",
+    )
     with sqlite3.connect(folder / "shop.db") as shop:
         shop.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, updated_at TIMESTAMP)")
         shop.execute("INSERT INTO orders VALUES (1, '2024-05-01T12:00:00Z')")

@@ -194,7 +194,7 @@ TABLES: Final = (
                 "user_id",
                 _TEXT,
                 "id of the person who wrote, or of the person addressed if only the companion "
-                "wrote; the alphabetically first of several",
+                "wrote; the first of several to write",
             ),
             _STARTED,
             _ENDED,

@@ -50,8 +50,8 @@ LOCK_SECONDS = 60
 
 BROKEN_OFF = (
     "The changes since the last sync are not known, as after a database was restored from a backup "
-    "or replaced, or a table was rebuilt: every table was read again, and rows that do not fit were "
-    "set aside without comparing them with the last sync."
+    "or replaced, or a table was rebuilt: every table was read again, and rows that do not fit "
+    "were set aside without comparing them with the last sync."
 )
 
 Mode = Literal["full", "increment", "nothing"]

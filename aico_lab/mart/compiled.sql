@@ -98,8 +98,16 @@ SELECT
   "t0"."conversation_id",
   "t0"."session_idx",
   MIN("t0"."channel_id") AS "channel_id",
-  COALESCE(MIN("t0"."user_id") FILTER(WHERE
-    "t0"."role" = 'user'), MIN("t0"."user_id")) AS "user_id",
+  COALESCE(
+    FIRST("t0"."user_id" ORDER BY "t0"."msg_idx") FILTER(WHERE
+      (
+        "t0"."role" = 'user'
+      ) AND (
+        "t0"."user_id" IS NOT NULL
+      )),
+    FIRST("t0"."user_id" ORDER BY "t0"."msg_idx") FILTER(WHERE
+      "t0"."user_id" IS NOT NULL)
+  ) AS "user_id",
   MIN("t0"."ts_ms") AS "started_ms",
   MAX("t0"."ts_ms") AS "ended_ms",
   CASE

@@ -81,16 +81,19 @@ def turns(messages: ir.Table) -> ir.Table:
 def sessions(messages: ir.Table) -> ir.Table:
     """Return the sessions: messages of a conversation without a long silence between them.
 
-    In a channel of several people `user_id` is the first, in alphabetical order, of the people who
-    wrote; if nobody wrote, of the people to whom the companion wrote.
+    `user_id` is the person of the first message by a user that names one; without such a message,
+    the person of the first message that has one.
     """
-    by_user = messages.role == "user"
+    by_user, named = messages.role == "user", messages.user_id.notnull()
     first, last = messages.msg_idx.min(), messages.msg_idx.max()
     users = messages.msg_idx.count(where=by_user)
     users_words = messages.n_words.sum(where=by_user)
     return messages.group_by("conversation_id", "session_idx").agg(
         channel_id=messages.channel_id.min(),
-        user_id=ibis.coalesce(messages.user_id.min(where=by_user), messages.user_id.min()),
+        user_id=ibis.coalesce(
+            messages.user_id.argmin(messages.msg_idx, where=by_user & named),
+            messages.user_id.argmin(messages.msg_idx, where=named),
+        ),
         started_ms=messages.ts_ms.min(),
         ended_ms=messages.ts_ms.max(),
         started_by=ibis.ifelse(

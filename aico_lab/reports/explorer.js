@@ -402,7 +402,7 @@ function explore(cube) {
     for (let hour = 0; hour < 24; hour += cell < 9 ? 6 : 3)
       marks += `<text x="${(left + hour * cell).toFixed(1)}" y="${7 * line + 16}">${hour}</text>`;
     const said = !most ? (sums.all.messages ? "The hours of these messages are unknown" : NOTHING)
-      : `Most in one hour of the week: ${counted(most, "message")}, ${WEEKDAYS[Math.floor(top / 24)]} ${hours(top % 24)}`;
+      : `Most in one hour of the week${sums.hourless || sums.cut || told.leftOut ? ", of the messages with an hour" : ""}: ${counted(most, "message")}, ${WEEKDAYS[Math.floor(top / 24)]} ${hours(top % 24)}`;
     week.body.innerHTML = svg(width, 7 * line + 20, said, marks);
     week.body.append(make("p", {class: "note"}, most ? `${said} (${told.zone}).` : `${said}.`));
   }
@@ -515,16 +515,30 @@ function explore(cube) {
       tile[name].querySelector(".value").textContent = value;
       tile[name].querySelector(".note").textContent = note;
     };
-    const days = byDay.reduce((sum, n) => sum + (n > 0), 0), top = byDay.reduce((best, n, day) => (n > byDay[best] ? day : best), 0);
+    const days = byDay.reduce((sum, n) => sum + (n > 0), 0);
     const byHour = Array.from({length: 24}, (_, hour) => WEEKDAYS.reduce((sum, _, day) => sum + bySlot[day * 24 + hour], 0));
-    const most = Math.max(...byHour), rated = scored(all), read = worded(all);
+    // Messages without a day or an hour may be those of a busier one.
+    const unknown = (merged, what) => {
+      if (merged) return `${counted(merged, "message")} ${what}`;
+      return told.leftOut ? `${counted(told.leftOut, "message")} left out` : "";
+    };
+    const noDay = unknown(sums.dayless + sums.cut, "known by week only");
+    const noHour = unknown(sums.hourless + sums.cut, "without an hour");
+    const busiest = (name, amounts, noun, called, why) => {
+      const most = amounts.reduce((best, n) => Math.max(best, n), 0);
+      const others = amounts.reduce((sum, n) => sum + (n === most), 0) - 1;
+      if (why) set(name, "–", `unknown: ${why}`);
+      else if (!most) set(name, "–");
+      else set(name, called(amounts.indexOf(most)), counted(most, "message") + (others ? ` (like ${counted(others, `other ${noun}`)})` : ""));
+    };
+    const rated = scored(all), read = worded(all);
     set("messages", written(all.messages), filtered ? `${share(all.messages, told.total)} of the selection` : "");
-    set("days", (sums.dayless ? "≥ " : "") + written(days), `of ${counted(shown.to - shown.from + 1, "day")}`);
+    set("days", (noDay ? "at least " : "") + written(days), noDay || `of ${counted(shown.to - shown.from + 1, "day")}`);
     if (told.apart) set("people", written(told.people.filter((name, code) => sums.active[code] > 0 && code < told.own).length));
     else set("people", told.named === null ? "–" : written(told.named), filtered ? "in the whole selection" : "");
     set("sessions", written(all.sessions));
-    set("day", byDay[top] ? iso(told.first + top) : "–", byDay[top] ? counted(byDay[top], "message") : "");
-    set("hour", most ? hours(byHour.indexOf(most)) : "–", most ? `${counted(most, "message")}` : "");
+    busiest("day", byDay, "day", (day) => iso(told.first + day), noDay);
+    busiest("hour", byHour, "hour", hours, noHour);
     set("mood", rated ? signed(all.sentiment / told.scoreUnits / rated) : "–", rated ? counted(rated, "scored message") : "no scores");
     set("words", read ? written(all.words / read, 1) : "–");
     const said = [];

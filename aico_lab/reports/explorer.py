@@ -10,7 +10,7 @@ import json
 from datetime import date, timedelta
 from html import escape
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import polars as pl
 
@@ -21,7 +21,11 @@ from aico_lab.reports.merging import WEEK
 from aico_lab.reports.packing import packed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aico_lab.lab import Lab
+
+_NONE: Final = "–"  # noqa: RUF001 - a dash, as in tables
 
 
 class ExplorerTile(NamedTuple):
@@ -92,33 +96,30 @@ def tiles_of(made: Cube) -> list[ExplorerTile]:
     scored = all_["messages"] - int(cells["unscored"].sum())
     days = _most(cells.filter(pl.col("hour") != WEEK), "day")
     hours = _most(cells.filter(pl.col("hour") >= 0), "hour")
-    least = "≥ " if cells.filter(hour=WEEK)["messages"].sum() else ""
+    no_day = _unknown(made, cells.filter(hour=WEEK), "known by week only")
+    no_hour = _unknown(made, cells.filter(pl.col("hour") < 0), "without an hour")
     span = counted(made.last_day - made.first_day + 1, "days")
-    day, of_day = days.row(0) if days.height else (0, 0)
-    hour, of_hour = hours.row(0) if hours.height else (0, 0)
     mood = all_["sentiment"] / SCORE_UNITS / scored if scored > 0 else None
-    none = "–"  # noqa: RUF001 - a dash, as in tables
     return [
         ExplorerTile("messages", "Messages", f"{all_['messages']:,}"),
-        ExplorerTile("days", "Days with messages", f"{least}{days.height:,}", f"of {span}"),
-        ExplorerTile("people", "People", none if made.named is None else f"{made.named:,}"),
-        ExplorerTile("sessions", "Sessions begun", f"{all_['sessions']:,}"),
         ExplorerTile(
-            "day", "Busiest day", _iso(day) if of_day else none,
-            counted(of_day, "messages") if of_day else "",
+            "days", "Days with messages", f"{'at least ' if no_day else ''}{days.height:,}",
+            no_day or f"of {span}",
         ),
+        ExplorerTile("people", "People", _NONE if made.named is None else f"{made.named:,}"),
+        ExplorerTile("sessions", "Sessions begun", f"{all_['sessions']:,}"),
+        ExplorerTile("day", "Busiest day", *_busiest(days, _iso, "day", no_day)),
         ExplorerTile(
             "hour", f"Busiest hour ({made.filters.timezone})",
-            f"{hour:02}:00–{hour + 1:02}:00" if of_hour else none,  # noqa: RUF001
-            counted(of_hour, "messages") if of_hour else "",
+            *_busiest(hours, _hours, "hour", no_hour),
         ),
         ExplorerTile(
             "mood", "Mean mood (−1 to 1)",  # noqa: RUF001
-            none if mood is None else _signed(mood),
+            _NONE if mood is None else _signed(mood),
             counted(scored, "scored messages") if scored else "no scores",
         ),
         ExplorerTile(
-            "words", "Words per message", f"{all_['words'] / worded:.1f}" if worded else none
+            "words", "Words per message", f"{all_['words'] / worded:.1f}" if worded else _NONE
         ),
     ]  # fmt: skip
 
@@ -129,12 +130,50 @@ def _most(cells: pl.DataFrame, by: str) -> pl.DataFrame:
     return sums.sort("messages", by, descending=[True, False])
 
 
+def _unknown(made: Cube, merged: pl.DataFrame, what: str) -> str:
+    """Return why the day or hour of some messages is unknown; empty if all are known.
+
+    Args:
+        made: The cube.
+        merged: The cells without the day or hour.
+        what: What is said of their messages.
+    """
+    if n := int(merged["messages"].sum()):
+        return f"{counted(n, 'messages')} {what}"
+    return f"{counted(made.left_out, 'messages')} left out" if made.left_out else ""
+
+
+def _busiest(
+    amounts: pl.DataFrame, called: Callable[[int], str], noun: str, unknown: str
+) -> tuple[str, str]:
+    """Return the value and the note of the tile of the busiest day or hour.
+
+    Args:
+        amounts: The rows of `_most`.
+        called: The name of a day or hour.
+        noun: 'day' or 'hour'.
+        unknown: Why the day or hour of some messages is unknown, of which another day or hour may
+            be the busiest; empty if all are known.
+    """
+    if unknown:
+        return _NONE, f"unknown: {unknown}"
+    if amounts.is_empty():
+        return _NONE, ""
+    which, most = amounts.row(0)
+    others = amounts.filter(messages=most).height - 1
+    also = f" (like {counted(others, f'other {noun}s')})" if others else ""
+    return called(which), counted(most, "messages") + also
+
+
 def _left_out(made: Cube) -> list[str]:
     filters = made.filters
     limits = [(filters.min_people or 1, "people"), (filters.min_cell, "messages")]
     fewer = " or ".join(f"fewer than {counted(least, of)}" for least, of in limits if least > 1)
     said = [
-        (made.left_out, f"in weeks of {fewer}"),
+        (
+            made.left_out,
+            f"that remain of their week and side after the merging, which are of {fewer}",
+        ),
         (made.values_left_out, f"from the means, since {fewer} of their day have words or scores"),
         (made.far, "from before 1990 or in the future"),
     ]
@@ -147,12 +186,17 @@ def _json(made: Cube) -> str:
         **packed(made),
         "zone": made.filters.timezone,
         "total": int(made.cells["messages"].sum()),
+        "leftOut": made.left_out,
         "named": made.named,
         "ownChannels": made.own_channels,
         "own": made.own_people,
         "apart": made.own_people > 0 and made.own_people == made.named,
     }
     return json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _hours(hour: int) -> str:
+    return f"{hour:02}:00–{hour + 1:02}:00"  # noqa: RUF001
 
 
 def _iso(day: int) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aico_lab.constants import FIRST_PLAUSIBLE_MS
 from aico_lab.metrics.engine.claims import counted, written
 from aico_lab.metrics.engine.local_time import to_local
-from aico_lab.metrics.time.extremes import RECORDS
+from aico_lab.metrics.time.extremes import RECORDS, alike
 from aico_lab.zones import get_zone
 
 if TYPE_CHECKING:
@@ -63,20 +63,23 @@ class Tile:
         value: The figure as text; None if there is none.
         more: A second line about the figure; empty for none.
         count: The figure as a number if its change in percent makes sense; else None.
+        key: The name by which the same figure of another period is found; by default the label.
     """
 
     label: str
     value: str | None
     more: str = ""
     count: int | None = None
+    key: str = ""
 
 
 @dataclass(frozen=True)
 class Times:
-    """The times of a home's messages and of its snapshot, in UTC milliseconds.
+    """The times of messages and of the snapshot, in UTC milliseconds.
 
     Attributes:
-        first_ms: The first message that is not from before 1990; None without messages.
+        first_ms: The first message of the selected people, channels and side that is not from
+            before 1990; None without messages.
         recent_ms: The last message that is not in the future; None without messages.
         synced_ms: The sync that made the snapshot.
     """
@@ -86,17 +89,38 @@ class Times:
     synced_ms: int | None
 
 
-def read_times(lab: Lab) -> Times:
-    """Return the times of the messages and of the snapshot that a lab reads."""
+def read_times(lab: Lab, filters: Filters) -> Times:
+    """Return the times of the messages and of the snapshot that a lab reads.
+
+    Args:
+        lab: The lab.
+        filters: The filters of the report, whose people, channels and side restrict `first_ms`.
+    """
     now_ms = time.time_ns() // 1_000_000
+    chosen = {"user_id": filters.users, "channel_id": filters.channels}
+    conditions = [
+        f"{column} IN ({', '.join(map(_quoted, values))})"
+        for column, values in chosen.items() if values
+    ]  # fmt: skip
+    if filters.role:
+        conditions.append(f"role = {_quoted(filters.role)}")
+    selected = " AND ".join(conditions) or "true"
+    usual, likely = f"ts_ms >= {FIRST_PLAUSIBLE_MS}", f"ts_ms <= {now_ms}"
     relation = lab.sql(f"""
         SELECT
-            coalesce(min(ts_ms) FILTER (ts_ms >= {FIRST_PLAUSIBLE_MS}), min(ts_ms)),
-            coalesce(max(ts_ms) FILTER (ts_ms <= {now_ms}), max(ts_ms)),
+            coalesce(
+                min(ts_ms) FILTER ({selected} AND {usual}), min(ts_ms) FILTER ({selected})
+            ),
+            coalesce(max(ts_ms) FILTER ({likely}), max(ts_ms)),
             (SELECT epoch_ms(max(synced_at)) FROM meta.state)
         FROM mart.messages""")
     assert relation is not None  # noqa: S101 - a SELECT has a result
     return Times(*(relation.fetchone() or (None, None, None)))
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def period_before(filters: Filters, times: Times) -> tuple[str, str] | None:
@@ -188,7 +212,7 @@ def _facts(overview: Answer, times: Times) -> dict[str, str]:
     least = {"people": filters.min_people or 1, "observations": filters.min_cell}
     limits = [counted(number, noun) for noun, number in least.items() if number > 1]
     chosen = (
-        filters.since and f"from {overview.begins or filters.since} on",
+        filters.since and f"from {_begins(overview)} on",
         filters.until and f"until {filters.until}",
         filters.users and _listed(filters.users, "people"),
         filters.channels and f"in {_listed(filters.channels, 'channels')}",
@@ -205,6 +229,12 @@ def _facts(overview: Answer, times: Times) -> dict[str, str]:
         facts["Last sync"] = written_time(times.synced_ms, zone)
     facts["Snapshot"] = str(overview.generation)
     return facts
+
+
+def _begins(overview: Answer) -> str:
+    """Return since when messages are selected; of a number of hours, the local minute."""
+    begins = overview.begins or str(overview.filters.since)
+    return written_moment(begins, overview.filters.timezone)
 
 
 def _listed(names: Sequence[str], noun: str) -> str:
@@ -245,23 +275,35 @@ def figures(overview: Answer, latency: Answer, extremes: Answer | None) -> list[
 
 
 def _count(one: str, number: int, more: str = "", *, several: str = "") -> Tile:
-    return Tile(one if number == 1 else several or f"{one}s", f"{number:,}", more, number)
+    plural = several or f"{one}s"
+    return Tile(one if number == 1 else plural, f"{number:,}", more, number, plural)
+
+
+def nothing_before() -> list[Tile]:
+    """Return the counts of a period without messages."""
+    return [
+        _count("message", 0),
+        _count("person who wrote", 0, several="people who wrote"),
+        _count("conversation", 0),
+        _count("day with messages", 0, several="days with messages"),
+    ]
 
 
 def _record(name: str, row: Mapping[str, Any] | None, zone: str) -> Tile:
     """Return the tile of a row of `extremes`."""
     if row is None:
         return Tile(name, None)
+    also = alike(row)
     if name == "busiest day":
         day = date.fromisoformat(row["begins"])
         weekday = calendar.day_name[day.weekday()]
-        return Tile(name, written_day(day), f"{weekday}, {counted(row['n'], 'messages')}")
+        return Tile(name, written_day(day), f"{weekday}, {counted(row['n'], 'messages')}{also}")
     if name == "busiest hour":
         hours = f"{row['begins']}{_NO_VALUE}{row['ends']}"
-        return Tile(name, hours, f"of {zone}, {counted(row['n'], 'messages')}")
+        return Tile(name, hours, f"of {zone}, {counted(row['n'], 'messages')}{also}")
     value = written_seconds(60 * row["value"])
     begins = datetime.fromisoformat(row["begins"])
-    return Tile(name, value, f"from {written_day(begins.date())}, {begins:%H:%M}")
+    return Tile(name, value, f"from {written_day(begins.date())}, {begins:%H:%M}{also}")
 
 
 def tiles(now: Sequence[Tile], before: Sequence[Tile] = (), note: str = "") -> Fragment:
@@ -272,12 +314,12 @@ def tiles(now: Sequence[Tile], before: Sequence[Tile] = (), note: str = "") -> F
         before: The same figures of the period before; empty for none.
         note: A sentence below the figures; empty for none.
     """
-    earlier = {tile.label: tile for tile in before}
+    earlier = {tile.key or tile.label: tile for tile in before}
     cells = ""
     for tile in now:
         lines = [tile.more]
-        if tile.label in earlier:
-            lines.append(f"before: {_compared(tile, earlier[tile.label])}")
+        if same := earlier.get(tile.key or tile.label):
+            lines.append(f"before: {_compared(tile, same)}")
         value = tile.value or _NO_VALUE
         size = "figure long" if len(value) > _LONG else "figure"
         cells += f'<div><dt>{escape(tile.label)}</dt><dd class="{size}">{escape(value)}</dd>'
@@ -331,6 +373,17 @@ def written_days(first: date, last: date) -> str:
     if first.year == last.year:
         return f"{first.day} {calendar.month_name[first.month]} to {written_day(last)}"
     return f"{written_day(first)} to {written_day(last)}"
+
+
+def written_moment(text: str, zone: str) -> str:
+    """Return a moment in ISO's format as local time to the minute; a day as it is."""
+    if "T" not in text:
+        return text
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is not None:
+        # To the second first: a period ends a millisecond after a message.
+        moment = to_local(1000 * round(moment.timestamp()), get_zone(zone))
+    return f"{moment:%Y-%m-%d %H:%M}"
 
 
 def written_time(ms: int, zone: str) -> str:

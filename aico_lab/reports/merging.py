@@ -70,7 +70,7 @@ def protected(
     kept = rows.clear()
     for merge in merges:
         rows = pl.concat([kept, rows.with_columns(**merge)])
-        # The person of a session may have written only later, in other cells.
+        # A session begun by the companion may be that of a person who writes later, in other cells.
         wrote = (pl.col("who") >= 0) & (pl.col("messages") > 0)
         people = pl.col("who").filter(wrote).n_unique().over(DIMENSIONS)
         messages = pl.col("messages").sum().over(DIMENSIONS)

@@ -15,12 +15,14 @@ and the last cell names the questions.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
 from aico_lab.metrics.engine.catalogue import CATALOGUE
+from aico_lab.metrics.engine.claims import counted
 from aico_lab.metrics.engine.metric import N, RoleFilter
 from aico_lab.reports import first_screen
 from aico_lab.reports.explorer import explorer
@@ -90,12 +92,20 @@ class Page:
 
     def tiles(self) -> Fragment:
         """Return the figures at a glance, with those of the period of the same length before."""
-        now = self._figures()
+        now, far = self._figures(), ""
+        usual = self._usual()
+        if usual and (found := self._figures(**usual)):
+            now = found
+            messages = counted(self._overview.far, "messages")
+            far = f"Without {messages} dated before 1990 or in the future."
         period = first_screen.period_before(self._overview.filters, self._times)
         if period is None:
-            return first_screen.tiles(now, note=_NO_PERIOD_BEFORE if now else "")
-        before = self._figures(since=period[0], until=period[1])
-        note = f"Before: as many days, from {period[0]} to {period[1]}."
+            return first_screen.tiles(now, note=f"{far} {_NO_PERIOD_BEFORE}".strip() if now else "")
+        before = self._figures(since=period[0], until=period[1]) or first_screen.nothing_before()
+        zone = self._overview.filters.timezone
+        since, until = (first_screen.written_moment(end, zone) for end in period)
+        unit = "hours" if "T" in period[0] else "days"
+        note = f"{far} Before: as many {unit}, from {since} to {until}.".strip()
         return first_screen.tiles(now, before, note if now else "")
 
     def explorer(self) -> Html | None:
@@ -161,7 +171,17 @@ class Page:
 
     @cached_property
     def _times(self) -> Times:
-        return first_screen.read_times(self.lab)
+        return first_screen.read_times(self.lab, self._overview.filters)
+
+    def _usual(self) -> dict[str, str]:
+        """Return bounds that leave out messages before 1990 and in the future; none without such.
+
+        Calendars and records leave them out, too, unless the filters ask for these times.
+        """
+        if not self._overview.far:
+            return {}
+        ends = {"since": "1990-01-01T00:00+00:00", "until": datetime.now(UTC).isoformat()}
+        return {name: end for name, end in ends.items() if not self.filters.get(name)}
 
     def _figures(self, **period: str) -> list[Tile]:
         """Return the figures of the page's period, or of another one."""

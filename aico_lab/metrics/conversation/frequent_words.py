@@ -28,6 +28,11 @@ FUNCTION_WORDS_TOO: Final = Parameter(
 _WORDS: Final = "_words"
 """A hidden column: all words, listed or not."""
 
+_ALIKE: Final = "_alike"
+"""A hidden column: how many words, in the answer or not, have as many uses."""
+
+_NAMED: Final = 3
+"""The most words that the finding names."""
 
 NOTHING: Final = "No word is used by enough people (5, unless min_people says otherwise)"
 
@@ -38,14 +43,18 @@ def without_function_words(words: ir.Table) -> ir.Table:
 
 
 def listed(words: ir.Table, talk: Talk, *, function_words: bool) -> ir.Table:
-    """Return the words that may be shown, each with `n`, `people` and `by_user`."""
+    """Return the words that may be shown, each with `n`, `people`, `by_user` and `most`.
+
+    `most` is the number of uses in the conversations of the person with the most.
+    """
     # Two steps are faster than counting distinct people, and so is comparing words after counting.
     each = words.group_by("word", "user_id").agg(
         n=words.count(), by_user=(words.role == "user").cast("int64").sum()
     )
     counted = each.group_by("word").agg(
-        n=each.n.sum(), by_user=each.by_user.sum(), people=each.user_id.count()
-    )
+        n=each.n.sum(), by_user=each.by_user.sum(), people=each.user_id.count(),
+        most=each.n.max(where=each.user_id.notnull()),
+    )  # fmt: skip
     rows = counted if function_words else without_function_words(counted)
     rows = rows.cross_join(talk.everybody)
     return rows.filter(guards.is_of_enough(talk, rows.people, rows.everybody)).drop("everybody")
@@ -56,16 +65,26 @@ def _finish(rows: pl.DataFrame, _talk: Talk, **_parameters: Any) -> pl.DataFrame
     return rows.sort("n", "word", descending=[True, False]).with_columns(
         by_assistant=pl.col("n") - pl.col("by_user"),
         rate=pl.col("n") * 1000 / pl.col(_WORDS),
+        top_share=pl.col("most") * 100 / pl.col("n"),
     )
 
 
 def _describe(rows: pl.DataFrame) -> str:
-    top = rows.head(3)
+    top = rows.head(_NAMED)
     words = [f"{row['word']} ({row['n']:,})" for row in top.iter_rows(named=True)]
     of = claims.counted(int(rows[_WORDS][0]), "words")
+    last = top.row(-1, named=True)
+    others = last[_ALIKE] - top.filter(n=last["n"]).height
+    also = f" (like {claims.counted(others, 'other words')})" if others > 0 else ""
+    said = f"The most frequent words: {', '.join(words)}{also}, of {of}"
     if len(words) == 1:
-        return f"The most frequent word: {words[0]}, of {of}"
-    return f"The most frequent words: {', '.join(words)}, of {of}"
+        said = f"The most frequent word: {words[0]}{also}, of {of}"
+    # The share says nothing of words that one person alone can use.
+    shared = top.filter(pl.col("people") > 1).drop_nulls("top_share")
+    if shared.is_empty():
+        return said
+    most = shared.row(shared["top_share"].arg_max() or 0, named=True)
+    return said + claims.dominated(most["top_share"], f"uses of {most['word']}")
 
 
 def _draw(answer: Answer) -> Chart:
@@ -96,6 +115,7 @@ def _draw(answer: Answer) -> Chart:
         Column("word", "text", "the word, in lower case"),
         Column("n", "integer", "uses"),
         Column("people", "integer", "people in whose conversations the word occurs"),
+        Column("top_share", "number", "largest share of uses in one person's conversations", "%"),
         Column("by_user", "integer", "uses by the user's side"),
         Column("by_assistant", "integer", "uses by the assistant's side"),
         Column("rate", "number", "uses per 1,000 words"),
@@ -123,4 +143,5 @@ def frequent_words(talk: Talk, *, top: int, function_words: bool) -> ir.Table:
     in_order = ibis.window(order_by=[ibis.desc("n"), "word"])
     ranked = shown.mutate(place=ibis.row_number().over(in_order))
     words = talk.messages.aggregate(**{_WORDS: talk.messages.n_words.sum()})
+    ranked = ranked.mutate(**{_ALIKE: ranked.count().over(ibis.window(group_by="n"))})
     return ranked.filter(ranked.place < top).drop("place").cross_join(words)

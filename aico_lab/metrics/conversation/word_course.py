@@ -83,6 +83,10 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, words: str, by: str, names: bool)
         pl.col("word").replace_strict(order, default=0, return_dtype=pl.Int64).alias("at"),
         total.alias("total"),
         by=pl.lit(by),
+        # No text has more uses of a word than words.
+        rate_high=pl.min_horizontal(
+            "rate_high", pl.when(pl.col("rate_high").is_not_null()).then(1000.0)
+        ),
     )
     if by == "month":
         found = found.with_columns(pl.col("group").str.slice(0, 7))

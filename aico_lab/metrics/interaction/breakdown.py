@@ -204,7 +204,6 @@ def _top(noun: str) -> Parameter:
     ),
     finding=functools.partial(_describe, what="person", plural="people", preposition="by"),
     chart=functools.partial(_draw, what="person"),
-    nothing="Nobody wrote a message.",
     role=RoleFilter.REFUSED,
 )
 def people(talk: Talk, *, top: int, names: bool) -> ir.Table:

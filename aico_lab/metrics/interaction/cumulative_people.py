@@ -26,7 +26,10 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, period: Unit) -> pl.DataFrame:
         pl.col("n").sum().cast(pl.Int64)
     )
     found = periods.on_calendar(starts, talk, period)
-    return found.with_columns(people=pl.col("n").cum_sum(), _period=pl.lit(period))
+    # The people of a row that is left out must not be the difference of its neighbours.
+    least = max(talk.filters.min_people or 1, talk.filters.min_cell)
+    told = pl.when(pl.col("n") >= least).then("n").otherwise(0)
+    return found.with_columns(people=told.cum_sum(), _period=pl.lit(period))
 
 
 def _describe(rows: pl.DataFrame) -> str:
@@ -76,13 +79,13 @@ def _draw(answer: Answer) -> Chart:
     columns=[
         Column("start", "date", "first day of the period"),
         Column("n", "integer", "people who wrote in the period for the first time"),
-        Column("people", "integer", "people who wrote in the period or before"),
+        Column("people", "integer", "people who first wrote in a shown period up to the row's"),
         periods.COMPLETE,
     ],
     finish=_finish,
     finding=_describe,
     far="left out",
-    of_all=True,
+    people="n",
     chart=_draw,
     role=RoleFilter.REFUSED,
 )
@@ -91,7 +94,8 @@ def cumulative_people(talk: Talk, *, period: Unit) -> ir.Table:  # noqa: ARG001
 
     A person counts from their first message that the filters select: with `since`, people who wrote
     before it as well count as new when they write again. A message dated before 1990, most likely
-    wrongly, is a person's first only if they have no other.
+    wrongly, is a person's first only if they have no other. Periods with fewer new people than
+    `min_people` or `min_cell` are left out, and so are these people in later periods.
     """
     written = talk.messages.filter(_.role == "user", _.user_id.notnull())
     likely = talk.plausible(written, "ts_ms")

@@ -45,7 +45,7 @@ def _describe(rows: pl.DataFrame) -> str:
             if days > 1
             else (f"Everything was written on {first['start']}")
         )
-    longest = f"; {gaps.described(first)}" if first[gaps.LENGTH] else ""
+    longest = f"; {gaps.longest(first)}" if first[gaps.LENGTH] else ""
     return f"Something was written on {written:,} of {claims.counted(days, 'days')}{longest}"
 
 

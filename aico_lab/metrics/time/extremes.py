@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import ibis
 import polars as pl
@@ -12,10 +12,13 @@ from ibis import _
 
 from aico_lab.constants import MS_PER_DAY, MS_PER_HOUR, MS_PER_MINUTE
 from aico_lab.metrics.engine import claims, draw
+from aico_lab.metrics.engine.local_time import local_ms
 from aico_lab.metrics.engine.metric import PEOPLE, Column, RoleFilter, metric
 from aico_lab.metrics.engine.talk import days_of, hour_of_day, hours_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import ibis.expr.types as ir
 
     from aico_lab.metrics.engine.answer import Answer
@@ -79,17 +82,18 @@ def _finish(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
     return pl.DataFrame(found, schema=schema, orient="row").sort("place")
 
 
+def alike(row: Mapping[str, Any]) -> str:
+    """Return how many others have the same value as a record: ' (like 2 other days)', or ''."""
+    others = row["alike"] - 1
+    noun = row["record"].rpartition(" ")[2]
+    return f" (like {claims.counted(others, f'other {noun}s')})" if others > 0 else ""
+
+
 def _describe(rows: pl.DataFrame) -> str:
     said = []
     for row in rows.iter_rows(named=True):
         record, count = row["record"], int(row["value"])
-        also = ""
-        if row["alike"] > 1:
-            nouns = {"busiest day": "days", "busiest hour": "hours", "longest silence": "silences",
-                     "longest session": "sessions"}  # fmt: skip
-            others = row["alike"] - 1
-            noun = nouns[record] if others > 1 else nouns[record].removesuffix("s")
-            also = f" (like {others:,} other {noun})"
+        also = alike(row)
         if record == "busiest day":
             text = f"{row['begins']} with {claims.counted(count, 'messages')}"
         elif record == "busiest hour":
@@ -151,7 +155,8 @@ def extremes(talk: Talk) -> ir.Table:
     An hour counts over all days: 20:00 to 21:00 is every evening's. A silence is a time in which
     nobody at all wrote, in no conversation of the selection; time before its first and after its
     last message is none. A session is a stretch of a conversation without a silence above 30
-    minutes, and lasts from its first message to its last; a single message has no duration. Of
+    minutes, and lasts from its first message to its last; a single message has no duration. One
+    that begins in the period counts as a whole, with the messages and people of its later part. Of
     records that tie, the first is shown, and `alike` counts them. Chance makes some day the busiest
     even where all days are alike.
     """
@@ -168,14 +173,21 @@ def extremes(talk: Talk) -> ir.Table:
         next_ms=moments.ts_ms.lead().over(in_order),
         next_local=moments.local_ms.lead().over(in_order),
     )
-    everything = messages.aggregate(n=_.count(), people=_.user_id.nunique())
-    silences = after.filter(after.next_ms.notnull()).cross_join(everything)
+    selected = messages.aggregate(n=_.count(), people=_.user_id.nunique())
+    silences = after.filter(after.next_ms.notnull()).cross_join(selected)
     sessions = talk.plausible(talk.sessions(), "started_ms")
     lasting = sessions.filter(sessions.ended_ms > sessions.started_ms)
-    of_session = messages.group_by("conversation_id", "session_idx").agg(
-        people=_.user_id.nunique(), begin_ms=_.local_ms.min(), end_ms=_.local_ms.max()
+    # All people of a session, which counts as a whole whatever part of it the filters select.
+    everything = talk.everything
+    of_session = everything.group_by("conversation_id", "session_idx").agg(
+        people=everything.user_id.nunique()
     )
     lasting = lasting.inner_join(of_session, ["conversation_id", "session_idx"])
+    lasting = lasting.mutate(
+        n=lasting.n_messages,
+        begin_ms=lasting.local_ms,
+        end_ms=local_ms(lasting.ended_ms, talk.shifts),
+    )
     return (
         _first(days, 0, value=days.n, begin=days["at"] * MS_PER_DAY, end=days["at"] * MS_PER_DAY)
         .union(_first(hours, 1, value=hours.n, begin=hours["at"], end=hours["at"]))
@@ -190,7 +202,7 @@ def extremes(talk: Talk) -> ir.Table:
         )
         .union(
             _first(
-                lasting.mutate(n=lasting.n_messages),
+                lasting,
                 3,
                 value=lasting.ended_ms - lasting.started_ms,
                 begin=lasting.begin_ms,

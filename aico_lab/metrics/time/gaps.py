@@ -25,13 +25,14 @@ def with_longest(rows: pl.DataFrame, unit: str, n: str = "n") -> pl.DataFrame:
     """Add the longest gap to every row, the first of those of equal length.
 
     Args:
-        rows: All periods in order, with `start`.
+        rows: All periods in order, with `start` and `complete`. Unfinished periods, of which the
+            data or the filters cover a part, are no gap.
         unit: The length of a period: 'day', 'week', 'month', 'year' or 'decade'.
         n: The column that is 0 where nothing was written.
     """
     step = periods.STEP.get(unit) or {"year": "1y", "decade": "10y"}[unit]
     runs = (
-        rows.select("start", empty=pl.col(n).fill_null(0) == 0)
+        rows.select("start", empty=(pl.col(n).fill_null(0) == 0) & pl.col("complete"))
         .with_columns(run=pl.col("empty").rle_id())
         .filter("empty")
         .group_by("run", maintain_order=True)
@@ -57,3 +58,10 @@ def described(row: Mapping[str, Any], what: str = "nothing was written") -> str:
     if row[FIRST] == row[LAST]:
         return f"{what} on {row[FIRST]}"
     return f"{what} for {length}, from {row[FIRST]} to {row[LAST]}"
+
+
+def longest(row: Mapping[str, Any]) -> str:
+    """Return a clause such as 'the longest break: 3 days, from ... to ...'."""
+    length = claims.counted(row[LENGTH], f"{row[_UNIT]}s")
+    when = f"on {row[FIRST]}" if row[FIRST] == row[LAST] else f"from {row[FIRST]} to {row[LAST]}"
+    return f"the longest break: {length}, {when}"

@@ -128,6 +128,12 @@ def _describe_slope(rows: pl.DataFrame) -> str:
         return f"{goes} up in {within}: {found}"
     if row["slope_high"] < 0:
         return f"{goes} down in {within}: {found}"
+    values = rows.filter("complete")["value"].drop_nulls()
+    span = values.max() - values.min()  # type: ignore[operator]
+    if row["measure"] != "sentiment":
+        span = max(span, 1)  # counts are spread within a unit
+    if row["slope_high"] - row["slope_low"] > span:
+        return f"No clear direction of {name} in {within}"
     return f"No clear direction of {name} in {within}: {found}"
 
 
@@ -235,7 +241,8 @@ def trend(
 
     The slope is the Theil-Sen estimator: the median of the slopes between all pairs of periods,
     which a few unusual periods do not affect. The trend is up or down if the 95 % interval excludes
-    0. For the interval, counts are spread evenly within half a unit to either side, since ties
+    0; the finding leaves out an interval that is wider than the range of the values. For the
+    interval, counts are spread evenly within half a unit to either side, since ties
     would hide a trend.
 
     Neighbouring periods resemble each other, so the interval is widened: by Hamed and Rao's factor

@@ -57,6 +57,9 @@ def _describe(rows: pl.DataFrame) -> str:
         groups=sure.height,
     )
     change = "" if apart else ", no clear difference"
+    if f"{low['mean']:+z.3f}" == f"{high['mean']:+z.3f}":
+        within = claims.counted(sure.height, f"{unit}s")
+        return f"Mean sentiment always {high['mean']:+z.3f}, in {within}{doubt}"
     return (
         f"Mean sentiment between {low['mean']:+z.3f} (the {unit} from {low['start']}) and "
         f"{high['mean']:+z.3f} (the {unit} from {high['start']}){change}{doubt}"
