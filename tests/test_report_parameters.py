@@ -74,12 +74,11 @@ def test_every_notebook_of_the_project_declares_parameters_with_a_comment_each(p
         ("zone", "none", "none"),
         ("zone", "12", "12"),
         ("top", "none", None),
-        ("top", "", None),
         ("top", "None", None),
         ("top", None, None),
         ("top", "5", 5),
         ("share", "none", None),
-        ("label", "", None),
+        ("label", "none", None),
         ("label", "x", "x"),
     ],
 )

@@ -165,11 +165,15 @@ def metrics_show(
 
 
 def _draw(answer: Answer, file: Path) -> None:
+    import altair as alt
+
+    from aico_lab.charts.labels import drawable
     from aico_lab.errors import InvalidValue
 
     how = {"inline": True} if file.suffix.lower() == ".html" else {"scale_factor": 2}
     try:
-        answer.plot().save(str(file), **how)
+        chart = alt.Chart.from_dict(drawable(answer.plot().to_dict()), validate=False)
+        chart.save(str(file), **how)
     except OSError as refused:
         raise InvalidValue(f"{file} cannot be written: {refused.strerror}.") from refused
     note(f"Chart: {file}")

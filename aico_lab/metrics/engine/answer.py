@@ -12,7 +12,7 @@ import polars as pl
 
 from aico_lab.metrics.engine.claims import counted, isolated, written
 from aico_lab.metrics.engine.intervals import FEW, FEWEST, MOST, PEOPLE_OF, UNIT, UNITS
-from aico_lab.metrics.engine.metric import N
+from aico_lab.metrics.engine.metric import N, NOTE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -192,6 +192,8 @@ class Answer:
             most = self._rows.filter(pl.col(UNITS) >= FEWEST)[MOST].max()
             if isinstance(most, float) and most > _MUCH:
                 notes.append(f"one of them has {most:.0f} % of what is counted")
+        if NOTE in rows.columns and isinstance(note := rows[NOTE][0], str):
+            notes.append(note)
         return notes
 
     @property
@@ -200,7 +202,9 @@ class Answer:
         said = [
             f"{name} {_text(value) if isinstance(value, bool) else value}"
             for name, value in self.parameters.items()
-            if value != "" and not (name == "names" and value is False)
+            if value != ""
+            and not (name == "names" and value is False)
+            and not (name == "top" and len(self) < value)
         ]
         filters = self.filters
         limits = {name: getattr(filters, name) for name in ("since", "until", "role")}

@@ -189,17 +189,19 @@ def offset(column: str) -> alt.YOffset:
     return alt.YOffset(f"{column}:N", sort=["user", "assistant"])
 
 
-def shades(column: str, title: str, most: float) -> alt.Opacity:
+def shades(column: str, title: str, most: float, *, symlog: bool = False) -> alt.Opacity:
     """Return the encoding of a number by the strength of a colour, which works in dark mode too.
 
     Args:
         column: The column of numbers from 0.
         title: The title of the legend.
         most: The number with the full colour.
+        symlog: Whether small numbers differ as clearly as large ones.
     """
     import altair as alt
 
-    scale = alt.Scale(domain=[0, most], range=[0.04, 1], clamp=True)
+    kind = "symlog" if symlog else "linear"
+    scale = alt.Scale(domain=[0, most], range=[0.04, 1], clamp=True, type=kind)
     legend = alt.Legend(
         tickCount=4,
         tickMinStep=1,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from aico_lab.metrics.engine.metric import Chart
     from aico_lab.metrics.engine.talk import Talk, Unit
 
+_FIRST = "_first"
+
 
 def _finish(rows: pl.DataFrame, talk: Talk, *, period: Unit) -> pl.DataFrame:
     step = periods.STEP[period]
@@ -26,7 +28,9 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, period: Unit) -> pl.DataFrame:
         pl.col("n").sum().cast(pl.Int64)
     )
     found = periods.on_calendar(starts, talk, period)
-    return found.with_columns(people=pl.col("n").cum_sum(), _period=pl.lit(period))
+    narrowed = talk.filters.since is not None or talk.filters.channels
+    first = "for the first time in this selection" if narrowed else "first"
+    return found.with_columns(people=pl.col("n").cum_sum(), _period=pl.lit(period), **{_FIRST: pl.lit(first)})
 
 
 def _describe(rows: pl.DataFrame) -> str:
@@ -39,7 +43,7 @@ def _describe(rows: pl.DataFrame) -> str:
     within = claims.counted(rows.height, f"{unit}s")
     if new.height == 1:
         every = "" if last["people"] == 1 else "all "
-        return f"{people} wrote, {every}first {when} {new['start'][0]}"
+        return f"{people} wrote, {every}{rows[_FIRST][0]} {when} {new['start'][0]}"
     by = "" if unit == "day" else f"the {unit} from "
     most = max(new["n"].to_list())
     half = rows.filter(pl.col("people") * 2 >= last["people"])["start"][0]
@@ -57,11 +61,15 @@ def _draw(answer: Answer) -> Chart:
     return (
         alt.Chart(rows)
         .mark_area(
-            interpolate="step-after", line={"color": charts.BLUE}, color=charts.BLUE, opacity=0.3
+            interpolate="step-after",
+            line={"color": charts.BLUE},
+            color=charts.BLUE,
+            opacity=0.3,
+            point=rows.height == 1,  # an area of one period has no width
         )
         .encode(
             periods.axis(answer, unit),
-            alt.Y("people:Q", title=draw.label(answer, "people")).axis(tickMinStep=1, format=",d"),
+            alt.Y("people:Q", title=draw.label(answer, "people")).axis(draw.whole(rows["people"].max())),
             tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), "n:Q", "people:Q"],
         )
         .properties(width=draw.WIDTH, height=200)
