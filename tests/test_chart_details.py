@@ -90,7 +90,7 @@ def test_retention_without_active_people_is_left_out(labs):
     asked = page.ask("retention", period="month")
     assert not isinstance(asked, NotAsked)
     page.section("Who comes back", asked)
-    assert asked.metric.question in page._left_out  # noqa: SLF001
+    assert asked.metric.question in page._left_out
 
 
 def test_captions_name_parameters_that_say_something(labs):
@@ -99,3 +99,13 @@ def test_captions_name_parameters_that_say_something(labs):
     assert "top" not in metrics.people().caption
     assert "names yes" in metrics.people(names=True).caption
     assert "top 1" in metrics.people(top=1).caption
+
+
+def test_axes_of_shares_begin_at_0_and_none_zooms_onto_nothing(labs):
+    metrics = labs("a group channel").metrics
+    for name in ("balance", "questions", "initiative"):
+        chart = metrics[name]().plot().to_dict()
+        for layer in chart["layer"]:
+            x = layer["encoding"].get("x", {})
+            if "%" in (x.get("title") or ""):
+                assert x["scale"]["zero"] is True or 0 in x["scale"].get("domain", [])

@@ -84,11 +84,15 @@ def metrics_show(
     ] = None,
     user: Annotated[
         list[str] | None,
-        typer.Option(help="A person, by id or pseudonym, whose messages are selected; may be repeated."),
+        typer.Option(
+            help="A person, by id or pseudonym, whose messages are selected; may be repeated."
+        ),
     ] = None,
     channel: Annotated[
         list[str] | None,
-        typer.Option(help="A channel, by id or pseudonym, whose messages are selected; may be repeated."),
+        typer.Option(
+            help="A channel, by id or pseudonym, whose messages are selected; may be repeated."
+        ),
     ] = None,
     role: Annotated[
         Literal["user", "assistant"] | None,

@@ -59,9 +59,7 @@ def _draw(answer: Answer) -> Chart:
     import altair as alt
 
     rows = periods.recent(answer, "week")
-    base = alt.Chart(rows).encode(
-        periods.axis(answer, "week"), color=periods.colour(rows)
-    )
+    base = alt.Chart(rows).encode(periods.axis(answer, "week"), color=periods.colour(rows))
     y = alt.Y("minutes:Q", title=draw.label(answer, "minutes")).scale(zero=True)
     minutes = alt.layer(
         *draw.intervals(base, rows, "minutes", along="y"),

@@ -100,9 +100,7 @@ def _draw(answer: Answer) -> Chart:
         alt.Chart(rows)
         .mark_rect(stroke=charts.PAPER, color=charts.BLUE)
         .encode(
-            alt.X("answered:N", title="Whom", sort=order).axis(
-                labelAngle=-90, labelOverlap=False
-            ),
+            alt.X("answered:N", title="Whom", sort=order).axis(labelAngle=-90, labelOverlap=False),
             alt.Y("author:N", title="Who answers", sort=order),
             draw.shades("n", "Answers", max(rows["n"].to_list()), symlog=True),
             tooltip=["author", "answered", "n", "share"],

@@ -12,7 +12,7 @@ import polars as pl
 
 from aico_lab.metrics.engine.claims import counted, isolated, written
 from aico_lab.metrics.engine.intervals import FEW, FEWEST, MOST, PEOPLE_OF, UNIT, UNITS
-from aico_lab.metrics.engine.metric import N, NOTE
+from aico_lab.metrics.engine.metric import NOTE, N
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -237,9 +237,7 @@ class Answer:
         return self._names_of("channel_id")
 
     def _names_of(self, key: Key) -> tuple[str, ...]:
-        return tuple(
-            one.name if self.names else one.pseudonym for one in self.called.get(key, ())
-        )
+        return tuple(one.name if self.names else one.pseudonym for one in self.called.get(key, ()))
 
     @property
     def fewest_people(self) -> int:

@@ -30,6 +30,10 @@ _COUNTED: Final = 5
 """Up to this count, every number has its tick."""
 
 
+_NOTHING: Final = 0.05
+"""Values that differ by less than this part of the largest one hardly differ."""
+
+
 def label(answer: Answer, name: str) -> str:
     """Return the title of an axis: the meaning of a column, and its unit."""
     column = next(column for column in answer.metric.columns if column.name == name)
@@ -66,7 +70,9 @@ def dots(
         if colour != category:
             extra["yOffset"] = offset(colour)
     base = alt.Chart(rows).encode(y=alt.Y(f"{category}:N", title=None, sort=names), **extra)
-    x = alt.X(f"{value}:Q", title=label(answer, value)).scale(zero=zero)
+    x = alt.X(f"{value}:Q", title=label(answer, value)).scale(
+        zero=zero or _from_zero(rows, value, label(answer, value))
+    )
     chart = _with_ends(base, rows, value, x, reference=reference)
     lines = rows.select({category, colour or category}).n_unique()
     return chart.properties(width=WIDTH, height=max(60, LINE * lines))
@@ -110,7 +116,7 @@ def side_by_side(
     ).drop_nulls("value")
     y = alt.Y("what:N", title=None, sort=list(columns.values()))
     base = alt.Chart(long).encode(y, side("role", long), offset("role"))
-    x = (x or alt.X("value:Q").scale(zero=False)).title(title)
+    x = (x or alt.X("value:Q").scale(zero=_from_zero(long, "value", title))).title(title)
     chart = _with_ends(base, long, "value", x, reference=reference)
     if written is not None:
         texts = long.with_columns(
@@ -123,6 +129,25 @@ def side_by_side(
         beside = alt.Chart().mark_text(align="left", dx=8, color=charts.INK)
         chart += beside.encode(alt.X("end:Q"), y, offset("role"), text="text:N")
     return chart.properties(width=WIDTH, height=max(60, LINE * long.height))
+
+
+def _from_zero(rows: pl.DataFrame, value: str, title: str) -> bool:
+    """Return whether an axis begins at 0: for shares, and where values hardly differ.
+
+    Args:
+        rows: The rows, with `VALUE_low` and `VALUE_high`.
+        value: The column of values.
+        title: The title of the axis, with its unit.
+    """
+    if title.endswith("(%)"):
+        return True
+    ends = rows.select(
+        low=pl.min_horizontal(value, f"{value}_low"), high=pl.max_horizontal(value, f"{value}_high")
+    )
+    low, high = ends["low"].min(), ends["high"].max()
+    if not isinstance(low, float | int) or not isinstance(high, float | int):
+        return False
+    return high - low < _NOTHING * max(abs(low), abs(high))
 
 
 def intervals(

@@ -30,7 +30,9 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, period: Unit) -> pl.DataFrame:
     found = periods.on_calendar(starts, talk, period)
     narrowed = talk.filters.since is not None or talk.filters.channels
     first = "for the first time in this selection" if narrowed else "first"
-    return found.with_columns(people=pl.col("n").cum_sum(), _period=pl.lit(period), **{_FIRST: pl.lit(first)})
+    return found.with_columns(
+        people=pl.col("n").cum_sum(), _period=pl.lit(period), **{_FIRST: pl.lit(first)}
+    )
 
 
 def _describe(rows: pl.DataFrame) -> str:
@@ -69,7 +71,9 @@ def _draw(answer: Answer) -> Chart:
         )
         .encode(
             periods.axis(answer, unit),
-            alt.Y("people:Q", title=draw.label(answer, "people")).axis(draw.whole(rows["people"].max())),
+            alt.Y("people:Q", title=draw.label(answer, "people")).axis(
+                draw.whole(rows["people"].max())
+            ),
             tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), "n:Q", "people:Q"],
         )
         .properties(width=draw.WIDTH, height=200)
