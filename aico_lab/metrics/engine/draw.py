@@ -7,7 +7,7 @@ it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import polars as pl
 
@@ -225,7 +225,7 @@ def shades(column: str, title: str, most: float, *, symlog: bool = False) -> alt
     """
     import altair as alt
 
-    kind = "symlog" if symlog else "linear"
+    kind: Literal["symlog", "linear"] = "symlog" if symlog else "linear"
     scale = alt.Scale(domain=[0, most], range=[0.04, 1], clamp=True, type=kind)
     legend = alt.Legend(
         tickCount=4,

@@ -72,7 +72,7 @@ def _draw(answer: Answer) -> Chart:
         .encode(
             periods.axis(answer, unit),
             alt.Y("people:Q", title=draw.label(answer, "people")).axis(
-                draw.whole(rows["people"].max())
+                draw.whole(max(rows["people"].to_list()))
             ),
             tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), "n:Q", "people:Q"],
         )
