@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import date
 
 import pytest
@@ -109,3 +110,26 @@ def test_axes_of_shares_begin_at_0_and_none_zooms_onto_nothing(labs):
             x = layer["encoding"].get("x", {})
             if "%" in (x.get("title") or ""):
                 assert x["scale"]["zero"] is True or 0 in x["scale"].get("domain", [])
+
+
+def test_a_name_does_not_turn_what_the_terminal_prints(labs, in_process):
+    """No override of direction is printed; names from right to left are isolated."""
+    home = str(labs("right to left").home.path)
+    shown = in_process("metrics", "show", "people", "-p", "names=True", "--home", home)
+    assert shown.returncode == 0
+    assert "evil" in shown.stdout
+    assert "\u202e" not in shown.stdout
+    told = in_process("metrics", "show", "people", "-p", "names=True", "--json", "--home", home)
+    assert "\u202e" not in told.stdout
+    assert "\u202eevil" in {row["person"] for row in json.loads(told.stdout)["rows"]}
+    said = labs("right to left").metrics.overview(user="דנה", channel="Channel 1")
+    named = replace(said, names=True).caption
+    assert "\u2068דנה\u2069, \u2068משפחה\u2069" in named
+
+
+def test_an_empty_query_says_what_to_do(labs, in_process):
+    home = str(labs("one person").home.path)
+    for query in ("", "  ", ";"):
+        refused = in_process("sql", query, "--home", home)
+        assert refused.returncode != 0
+        assert "The query is empty: give one" in refused.stderr

@@ -117,6 +117,8 @@ def test_parameters_that_are_not_given_keep_their_defaults(declared):
         ("detailed", 1, "true or false, not 1"),
         ("zone", 5, "text, not 5"),
         ("zone", Path("x"), "text, not "),
+        ("top", "", "a whole number or none, not ''"),
+        ("label", " ", "text or none, not ' '"),
         ("top", [], "a whole number or none, not []"),
         ("label", b"x", "text or none, not b'x'"),
     ],

@@ -43,7 +43,8 @@ def emit(value: object) -> None:
     Raises:
         OutputRefused: The value cannot be written.
     """
-    text = json_text(value)
+    # Escaped, a value stays what it is.
+    text = _OVERRIDES.sub(lambda found: f"\\u{ord(found[0]):04x}", json_text(value))
     say(text if can_show(text, sys.stdout) else json_text(value, ensure_ascii=True))
 
 
