@@ -77,6 +77,7 @@ const adapted = (spec, width) => {
     const { x, facet, row, column } = view.encoding ?? {};
     if (isDiscrete(x) && x.axis !== null && !x.axis?.labelExpr)
       x.axis = { labelExpr: `aicoLabCut(datum.label, ${(x.axis?.labelLimit ?? 180) - 4})`, ...x.axis };
+    if (isDiscrete(x) && x.axis?.labelOverlap === false && width < NARROW) x.axis.labelFontSize = 9;
     for (const channel of [facet, row, column])
       if (channel?.field && channel.header !== null && !channel.header?.labelExpr)
         channel.header = { labelExpr: `aicoLabCut(datum.label, ${width - 8})`, ...channel.header };
