@@ -48,10 +48,12 @@ def talk(
 
 
 LATER = START + timedelta(days=150)
+LONG_MONTH = datetime(2025, 9, 22, 9, tzinfo=UTC)
 SITUATIONS: dict[str, list[dict[str, Any]]] = {
     "one person": talk("ada"),
     "two people": talk("ada", "bob"),
     "a group channel": talk(*CROWD, channel="the allotment"),
+    "days with long names": talk("ada", "bob", days=3, start=LONG_MONTH),
     "one day": talk("ada", "bob", days=1),
     "four empty months": talk(*CROWD, days=14) + talk(*CROWD, days=14, start=LATER),
     "nothing": [],

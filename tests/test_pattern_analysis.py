@@ -105,8 +105,8 @@ def test_parameters_choose_and_days_and_hours_are_those_of_the_zone(report):
     }
     told = header(path)
     for said in (
-        "ada and the companion: 28 February to 3 March 2024",
-        "from 2024-02-28 on, until 2024-03-03, ada",
+        "Person 1 and the companion: 28 February to 3 March 2024",
+        "from 2024-02-28 on, until 2024-03-03, Person 1",
         f"Time zone {timezone}",
         "Snapshot 1",
     ):
@@ -114,7 +114,7 @@ def test_parameters_choose_and_days_and_hours_are_those_of_the_zone(report):
     assert "Chit-Chat" not in told
     page = path.with_suffix(".html").read_text(encoding="utf-8")
     title = re.search("<title>(.*?)</title>", page)[1]
-    assert title.startswith("Interaction patterns · ada and the companion: 28 February")
+    assert title.startswith("Interaction patterns · Person 1 and the companion: 28 February")
     assert timezone in title
     assert "snapshot: 1" in title
     for text in html(path):

@@ -10,6 +10,18 @@ const widthOf = (text, font = "12px") => {
   return ruler.measureText(text).width;
 };
 
+// Cut a text to a width, between characters as people see them: Vega cuts emoji in two.
+const graphemes = new Intl.Segmenter(undefined, { granularity: "grapheme" });
+const cut = (text, room) => {
+  if (widthOf(text) <= room) return text;
+  let kept = "";
+  for (const { segment } of graphemes.segment(text)) {
+    if (widthOf(`${kept}${segment}…`) > room) break;
+    kept += segment;
+  }
+  return `${kept.trimEnd()}…`;
+};
+
 // Break a text into lines that fit, at spaces.
 const wrap = (text, room, font) => {
   const lines = [];
@@ -25,8 +37,10 @@ const wrap = (text, room, font) => {
 const expressionFunctions = {
   aicoLabWrap: (text, room) => {
     const lines = wrap(text, room);
-    return lines.length > 2 ? [lines[0], lines.slice(1).join(" ")] : lines;
+    const two = lines.length > 2 ? [lines[0], lines.slice(1).join(" ")] : lines;
+    return two.map((line) => cut(line, room - 2));
   },
+  aicoLabCut: (text, room) => cut(String(text), room),
 };
 
 const PARTS = ["layer", "hconcat", "vconcat", "concat"];
@@ -53,8 +67,20 @@ const adapted = (spec, width) => {
       const names = channel?.scale?.domain;
       if (!Array.isArray(names) || channel.legend === null || channel.legend?.columns) continue;
       const long = Math.max(...names.map((name) => widthOf(name))) + 32;
-      channel.legend = { columns: Math.max(1, Math.floor((width - 40) / long)), ...channel.legend };
+      const columns = Math.max(1, Math.floor((width - 40) / long));
+      channel.legend = { columns, ...channel.legend };
+      if (width < 700 && !channel.legend.labelExpr) {
+        const limit = width / columns - 32;
+        channel.legend = { labelExpr: `aicoLabCut(datum.label, ${limit})`, labelLimit: limit + 2, ...channel.legend };
+      }
     }
+    const { x, facet, row, column } = view.encoding ?? {};
+    if (isDiscrete(x) && x.axis !== null && !x.axis?.labelExpr)
+      x.axis = { labelExpr: `aicoLabCut(datum.label, ${(x.axis?.labelLimit ?? 180) - 4})`, ...x.axis };
+    if (isDiscrete(x) && x.axis?.labelOverlap === false && width < NARROW) x.axis.labelFontSize = 9;
+    for (const channel of [facet, row, column])
+      if (channel?.field && channel.header !== null && !channel.header?.labelExpr)
+        channel.header = { labelExpr: `aicoLabCut(datum.label, ${width - 8})`, ...channel.header };
     if (isDiscrete(y) && y.axis !== null && !y.axis?.labelExpr)
       y.axis = { labelExpr: `aicoLabWrap(datum.label, ${room})`, labelLimit: room, ...y.axis };
     if (width < NARROW && color?.legend?.orient) color.legend.orient = "top";
@@ -393,7 +419,8 @@ const copy = async (kind, blob) => {
 const save = (kind, blob, name) => {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
-  link.download = `${name.replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "").slice(0, 60)
+  const plain = name.replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "");
+  link.download = `${[...plain].slice(0, 60).join("")
     || "chart"}.${kind.toLowerCase()}`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from aico_lab.charts import theme
+from aico_lab.charts.labels import drawable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +54,7 @@ def picture(specification: dict[str, Any]) -> tuple[str, int, int]:
     import vl_convert
 
     # No base address is allowed: a chart with data on the web is refused, not fetched.
-    roomy = {"padding": _ROOM, **specification}
+    roomy = {"padding": _ROOM, **drawable(specification)}
     drawn = vl_convert.vegalite_to_svg(roomy, allowed_base_urls=[])
     return _slim(drawn)
 

@@ -84,11 +84,15 @@ def metrics_show(
     ] = None,
     user: Annotated[
         list[str] | None,
-        typer.Option(help="A person whose messages are selected; may be repeated."),
+        typer.Option(
+            help="A person, by id or pseudonym, whose messages are selected; may be repeated."
+        ),
     ] = None,
     channel: Annotated[
         list[str] | None,
-        typer.Option(help="A channel whose messages are selected; may be repeated."),
+        typer.Option(
+            help="A channel, by id or pseudonym, whose messages are selected; may be repeated."
+        ),
     ] = None,
     role: Annotated[
         Literal["user", "assistant"] | None,
@@ -165,12 +169,16 @@ def metrics_show(
 
 
 def _draw(answer: Answer, file: Path) -> None:
+    import altair as alt
+
+    from aico_lab.charts.labels import drawable
     from aico_lab.errors import InvalidValue
 
-    suffix = file.suffix.lower()
-    how = {"inline": True} if suffix == ".html" else {"scale_factor": 2}
+    suffix: Any = file.suffix.lower().removeprefix(".")  # the file's own may be in upper case
+    how = {"inline": True} if suffix == "html" else {"scale_factor": 2}
     try:
-        answer.plot().save(str(file), format=suffix.removeprefix("."), **how)
+        chart = alt.Chart.from_dict(drawable(answer.plot().to_dict()), validate=False)
+        chart.save(str(file), format=suffix, **how)
     except OSError as refused:
         raise InvalidValue(f"{file} cannot be written: {refused.strerror}.") from refused
     note(f"Chart: {file}")

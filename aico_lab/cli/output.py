@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from aico_lab.cli.streams import can_show, writing
 from aico_lab.results import json_text
@@ -11,15 +12,18 @@ from aico_lab.results import json_text
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+_OVERRIDES: Final = re.compile("[\u202a-\u202e]")
+"""Characters that turn the direction of the text after them, in names of people for example."""
+
 
 def say(text: str) -> None:
-    """Print a line of the result to stdout.
+    """Print a line of the result to stdout, without overrides of its direction.
 
     Raises:
         OutputRefused: The line cannot be written.
     """
     with writing():
-        sys.stdout.write(f"{text}\n")
+        sys.stdout.write(f"{_OVERRIDES.sub('', text)}\n")
 
 
 def note(text: str) -> None:
@@ -30,7 +34,7 @@ def note(text: str) -> None:
     """
     with writing():
         sys.stdout.flush()
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{_OVERRIDES.sub('', text)}\n")
 
 
 def emit(value: object) -> None:
@@ -39,7 +43,8 @@ def emit(value: object) -> None:
     Raises:
         OutputRefused: The value cannot be written.
     """
-    text = json_text(value)
+    # Escaped, a value stays what it is.
+    text = _OVERRIDES.sub(lambda found: f"\\u{ord(found[0]):04x}", json_text(value))
     say(text if can_show(text, sys.stdout) else json_text(value, ensure_ascii=True))
 
 

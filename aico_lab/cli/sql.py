@@ -62,6 +62,8 @@ def sql(
 
     if output and json:
         raise InvalidValue("Use only one of --output and --json.")
+    if not query.strip().strip(";").strip():
+        raise InvalidValue("The query is empty: give one, such as 'SELECT count(*) FROM messages'.")
     refuse_existing(output, force=force)
     with open_lab(home, key_file, timezone=timezone) as lab:
         relation = lab.sql(query)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 FILTERS: Final = {
     "since": "The first day or moment, or how far back: '30d', '4w', '12h'.",
     "until": "The last day (included), or a moment (excluded).",
-    "user": "Only messages of these people: one id or a list.",
-    "channel": "Only messages in these channels: one id or a list.",
+    "user": "Only messages of these people: an id or pseudonym, or a list.",
+    "channel": "Only messages in these channels: an id or pseudonym, or a list.",
     "role": "Only messages by this side: 'user' or 'assistant'.",
     "timezone": "The IANA name of the zone of days and hours; by default the lab's.",
     "min_cell": "Leave out rows with fewer observations.",

@@ -106,7 +106,8 @@ def cube(
 
     Args:
         lab: The lab.
-        names: Whether channels and people have their ids as labels rather than pseudonyms.
+        names: Whether channels and people are called by their names, or ids where there are none,
+            rather than by pseudonyms.
         gap_minutes: A longer silence begins a new session.
         shown: The most channels, and the most people, with rows of their own.
         most_cells: The most rows; of more, people, channels, hours and days are merged.

@@ -55,7 +55,8 @@ def explorer(lab: Lab, *, names: bool = False, gap_minutes: float = 30.0, **filt
 
     Args:
         lab: The lab.
-        names: Whether channels and people have their ids as labels rather than pseudonyms.
+        names: Whether channels and people are called by their names, or ids where there are none,
+            rather than by pseudonyms.
         gap_minutes: A longer silence begins a new session.
         filters: The filters of the metrics, which select the messages that the page holds.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.constants import FIRST_PLAUSIBLE_MS
-from aico_lab.metrics.engine.claims import counted, written
+from aico_lab.metrics.engine.claims import counted, isolated, written
 from aico_lab.metrics.engine.local_time import to_local
 from aico_lab.metrics.time.extremes import RECORDS, alike
 from aico_lab.zones import get_zone
@@ -195,15 +195,15 @@ def _whose(overview: Answer) -> str:
         return overview.finding.replace("`", "")
     found, filters = overview.pl().row(0, named=True), overview.filters
     people = "People without a name"
-    if 0 < len(filters.users) <= _NAMED:
-        people = ", ".join(filters.users)
+    if 0 < len(overview.users) <= _NAMED:
+        people = ", ".join(overview.users)
     elif found["people"]:
         people = "One person" if found["people"] == 1 else f"{found['people']:,} people"
     if found["by_assistant"] or filters.role:
         people += " and the companion"
-    if filters.channels:
-        people += f" in {_listed(filters.channels, 'channels')}"
-    return f"{people}: {written_days(found['first_day'], found['last_day'])}"
+    if overview.channels:
+        people += f" in {_listed(overview.channels, 'channels')}"
+    return isolated(f"{people}: {written_days(found['first_day'], found['last_day'])}")
 
 
 def _facts(overview: Answer, times: Times) -> dict[str, str]:
@@ -214,13 +214,14 @@ def _facts(overview: Answer, times: Times) -> dict[str, str]:
     chosen = (
         filters.since and f"from {_begins(overview)} on",
         filters.until and f"until {filters.until}",
-        filters.users and _listed(filters.users, "people"),
-        filters.channels and f"in {_listed(filters.channels, 'channels')}",
+        overview.users and _listed(overview.users, "people"),
+        overview.channels and f"in {_listed(overview.channels, 'channels')}",
         filters.role and f"messages by {_SIDES[filters.role]}",
         limits and f"nothing about fewer than {' or '.join(limits)}",
     )
     facts = {
-        "Filters": ", ".join(str(one) for one in chosen if one) or "none, these are all messages",
+        "Filters": isolated(", ".join(str(one) for one in chosen if one))
+        or "none, these are all messages",
         "Time zone": zone,
     }
     if times.recent_ms is not None:

@@ -14,7 +14,7 @@ and the last cell names the questions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -57,12 +57,14 @@ class Page:
     Attributes:
         lab: The opened lab.
         name: The name of the report.
+        names: Whether people and channels are called by their names rather than pseudonyms.
         filters: The filters of all its answers; see `aico_lab.metrics.named.FILTERS`.
     """
 
-    def __init__(self, lab: Lab, name: str, **filters: Any) -> None:
+    def __init__(self, lab: Lab, name: str, *, names: bool = False, **filters: Any) -> None:
         self.lab = lab
         self.name = name
+        self.names = names
         self.filters = filters
         self._left_out: dict[str, str] = {}
         self._answers: dict[tuple[object, ...], Answer] = {}
@@ -108,9 +110,19 @@ class Page:
         note = f"{far} Before: as many {unit}, from {since} to {until}.".strip()
         return first_screen.tiles(now, before, note if now else "")
 
-    def explorer(self) -> Html | None:
-        """Return charts with filters; None without messages. See `reports.explorer`."""
-        return explorer(self.lab, **self.filters) if len(self._overview) else None
+    def explorer(self, *, names: bool | None = None) -> Html | None:
+        """Return charts that filters in the page choose; see `reports.explorer`.
+
+        None without messages.
+
+        Args:
+            names: Whether people and channels are called by their names; by default as in the rest
+                of the page.
+        """
+        if not len(self._overview):
+            return None
+        names = self.names if names is None else names
+        return explorer(self.lab, names=names, **self.filters)
 
     def section(self, heading: str, *parts: object) -> None:
         """Display a section of the page: texts, and the answers that they explain.
@@ -162,7 +174,11 @@ class Page:
         """Return an answer, computed once: tiles and charts share some."""
         key = (name, *sorted(parameters.items()))
         if key not in self._answers:
-            self._answers[key] = self.lab.metrics[name](**(self.filters | parameters))
+            given = self.filters | parameters
+            if any(one.name == "names" for one in CATALOGUE[name].parameters):
+                given = {"names": self.names, **given}
+            answer = self.lab.metrics[name](**given)
+            self._answers[key] = replace(answer, names=answer.names or self.names)
         return self._answers[key]
 
     @cached_property
@@ -192,4 +208,6 @@ class Page:
 
 def _is_empty(answer: Answer) -> bool:
     """Return whether an answer has no rows, or only rows without observations."""
+    if "active" in answer.pl().columns:  # a cohort has people even if none of them is active
+        return not answer.pl()["active"].sum()
     return answer.pl().filter(pl.col(N).is_null() | (pl.col(N) > 0)).is_empty()

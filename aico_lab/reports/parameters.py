@@ -185,7 +185,9 @@ def _described(annotation: str) -> str:
 def _parse(text: str, annotation: str) -> object:
     """Parse a value from the command line; return `_NO_VALUE` if it does not fit the annotation."""
     kind = annotation.removesuffix(_OPTIONAL)
-    if kind != annotation and text.lower() in ("", "none"):
+    if kind != annotation and not text.strip():  # a forgotten value is no choice of none
+        return _NO_VALUE
+    if kind != annotation and text.lower() == "none":
         return None
     if kind == "str":
         return text

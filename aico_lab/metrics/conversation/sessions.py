@@ -59,10 +59,8 @@ def _describe(rows: pl.DataFrame) -> str:
 def _draw(answer: Answer) -> Chart:
     import altair as alt
 
-    rows = periods.recent(answer, "week").with_columns(middle=pl.col("start").dt.offset_by("3d"))
-    base = alt.Chart(rows).encode(
-        periods.axis(answer, "week", "middle"), color=periods.colour(rows)
-    )
+    rows = periods.recent(answer, "week")
+    base = alt.Chart(rows).encode(periods.axis(answer, "week"), color=periods.colour(rows))
     y = alt.Y("minutes:Q", title=draw.label(answer, "minutes")).scale(zero=True)
     minutes = alt.layer(
         *draw.intervals(base, rows, "minutes", along="y"),

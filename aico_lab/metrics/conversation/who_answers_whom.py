@@ -9,6 +9,7 @@ import polars as pl
 import polars.selectors as cs
 from ibis import _
 
+from aico_lab import charts
 from aico_lab.mart.definitions import starts_session_after
 from aico_lab.mart.places import SESSION_GAP_MS
 from aico_lab.metrics.engine import claims, draw, pseudonyms
@@ -97,13 +98,11 @@ def _draw(answer: Answer) -> Chart:
     order = [*authors, *(name for name in answered if name not in authors)]
     return (
         alt.Chart(rows)
-        .mark_rect(stroke="white")
+        .mark_rect(stroke=charts.PAPER, color=charts.BLUE)
         .encode(
-            alt.X("answered:N", title="Whom", sort=order).axis(labelAngle=-45),
+            alt.X("answered:N", title="Whom", sort=order).axis(labelAngle=-90, labelOverlap=False),
             alt.Y("author:N", title="Who answers", sort=order),
-            alt.Color("n:Q", title="Answers")
-            .scale(scheme="blues", type="symlog")
-            .legend(format=",d"),
+            draw.shades("n", "Answers", max(rows["n"].to_list()), symlog=True),
             tooltip=["author", "answered", "n", "share"],
         )
         .properties(width=draw.WIDTH - 160, height=draw.LINE * max(len(authors), 1))

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import polars as pl
 
-from aico_lab.metrics.engine.claims import counted, written
+from aico_lab.metrics.engine.claims import counted, isolated, written
 from aico_lab.metrics.engine.intervals import COUNTED, FEW, FEWEST, MOST, PEOPLE_OF, UNIT, UNITS
-from aico_lab.metrics.engine.metric import N
+from aico_lab.metrics.engine.metric import NOTE, N
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
     import pyarrow as pa
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from aico_lab import charts
     from aico_lab.metrics.engine.filters import Filters
     from aico_lab.metrics.engine.metric import Chart, Column, Metric
+    from aico_lab.metrics.engine.pseudonyms import Key
 
 _MUCH: Final = 10
 """The caption names the share of a unit above this percentage, since it sways the result."""
@@ -37,6 +38,18 @@ TYPES: Final = {
     "truth": pl.Boolean(),
     "date": pl.Date(),
 }
+
+
+class Called(NamedTuple):
+    """The pseudonym and the name of a chosen person or channel.
+
+    Attributes:
+        pseudonym: The pseudonym.
+        name: The name, or the id if there is none.
+    """
+
+    pseudonym: str
+    name: str
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,6 +68,8 @@ class Answer:
         nothing: The finding if there are no rows.
         values_left_out: The number of values removed from the remaining rows for resting on fewer
             people than `min_people`.
+        called: What the chosen people and channels are called, by the column of their ids.
+        names: Whether they are called by names rather than pseudonyms.
     """
 
     metric: Metric
@@ -67,6 +82,8 @@ class Answer:
     far: int = 0
     nothing: str = ""
     values_left_out: int = 0
+    called: Mapping[Key, Sequence[Called]] = field(default_factory=dict)
+    names: bool = False
 
     def pl(self) -> pl.DataFrame:
         """Return the rows as a polars frame."""
@@ -143,6 +160,10 @@ class Answer:
     @property
     def finding(self) -> str:
         """The result in one sentence."""
+        return isolated(self._finding)
+
+    @property
+    def _finding(self) -> str:
         if self._rows.is_empty() and not self.left_out:
             return self.nothing
         if not self.left_out:
@@ -169,6 +190,8 @@ class Answer:
             notes.append(f"rough below {FEW} {unit}")
         if MOST in self._rows.columns:
             notes += _dominant(rows.filter(pl.col(UNITS) >= FEWEST))
+        if NOTE in rows.columns and isinstance(note := rows[NOTE][0], str):
+            notes.append(note)
         return notes
 
     @property
@@ -178,15 +201,17 @@ class Answer:
             f"{name} {_text(value) if isinstance(value, bool) else value}"
             for name, value in self.parameters.items()
             if value != ""
+            and not (name == "names" and value is False)
+            and not (name == "top" and len(self) < value)
         ]
         filters = self.filters
         limits = {name: getattr(filters, name) for name in ("since", "until", "role")}
         if self.begins is not None:
             limits["since"] = f"{filters.since} (from {self.begins})"
         said += [f"{name} {value}" for name, value in limits.items() if value is not None]
-        for name, chosen in (("user", filters.users), ("channel", filters.channels)):
+        for plural, chosen in (("people", self.users), ("channels", self.channels)):
             if chosen:
-                said.append(chosen[0] if len(chosen) == 1 else f"{len(chosen)} {name}s")
+                said.append(chosen[0] if len(chosen) == 1 else f"{len(chosen)} {plural}")
         said += [f"days and hours of {filters.timezone}", f"snapshot {self.generation}"]
         if self.far and self.metric.far:
             far = f"{counted(self.far, 'messages')} from before 1990 or in the future"
@@ -197,7 +222,20 @@ class Answer:
         if self.values_left_out:
             values, least = counted(self.values_left_out, "values"), self.fewest_people
             said.append(f"{values} of fewer than {counted(least, 'people')} left out")
-        return ", ".join(said)
+        return isolated(", ".join(said))
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """The pseudonyms or names of the chosen people; empty for all."""
+        return self._names_of("user_id")
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The pseudonyms or names of the chosen channels; empty for all."""
+        return self._names_of("channel_id")
+
+    def _names_of(self, key: Key) -> tuple[str, ...]:
+        return tuple(one.name if self.names else one.pseudonym for one in self.called.get(key, ()))
 
     @property
     def fewest_people(self) -> int:

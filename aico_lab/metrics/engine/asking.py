@@ -14,7 +14,13 @@ from aico_lab.adapters.duckdb import translated
 from aico_lab.constants import FIRST_PLAUSIBLE_MS
 from aico_lab.errors import InvalidValue, NeverSynced, UnknownName
 from aico_lab.etl import views
-from aico_lab.metrics.engine.answer import Answer, typed, without_small_cells, without_values_of_few
+from aico_lab.metrics.engine.answer import (
+    Answer,
+    Called,
+    typed,
+    without_small_cells,
+    without_values_of_few,
+)
 from aico_lab.metrics.engine.catalogue import CATALOGUE
 from aico_lab.metrics.engine.metric import RoleFilter
 from aico_lab.metrics.engine.talk import Talk
@@ -27,6 +33,10 @@ if TYPE_CHECKING:
     from aico_lab.etl.snapshots import Reader
     from aico_lab.metrics.engine.filters import Filters
     from aico_lab.metrics.engine.metric import Metric
+    from aico_lab.metrics.engine.pseudonyms import Key
+
+_VIEWS: Final = {"user_id": "people", "channel_id": "channels"}
+"""The view of what has a key."""
 
 NO_MESSAGES: Final = (
     "There are no messages yet: add some by `aico-lab import`, then run `aico-lab sync`."
@@ -45,7 +55,9 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
         raise InvalidValue(f"{metric.name} is about both sides at once: leave out the role.")
     by_side = metric.role is RoleFilter.RESTRICTS_MESSAGES
     connection, talk, generation, far = select(reader, filters, by_side=by_side)
+    filters = talk.filters
     with translated("The snapshot"):
+        called = _called(connection, filters)
         talk = replace(talk, by_person=_names_several_people(connection, talk))
         query = compile_query(metric.name, talk, tuple(sorted(parameters.items())))
         rows = pl.DataFrame(connection.execute(query).to_arrow_table())
@@ -71,6 +83,8 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
         far=far,
         nothing=nothing,
         values_left_out=values_left_out,
+        called=called,
+        names=parameters.get("names") is True,
     )
 
 
@@ -81,12 +95,12 @@ def select(
 
     Args:
         reader: The reader.
-        filters: The filters.
+        filters: The filters, with ids or pseudonyms of people and channels.
         by_side: Whether the filter `role` restricts the messages.
 
     Returns:
-        A connection to the snapshot, the selected messages, the generation, and the number of
-        selected messages dated before 1990 or in the future.
+        A connection to the snapshot, the selected messages, whose filters have ids, the generation,
+        and the number of selected messages dated before 1990 or in the future.
 
     Raises:
         InvalidValue: A bound of the period is invalid.
@@ -96,7 +110,7 @@ def select(
     connection = reader.connection()
     with translated("The snapshot"):
         _check_version(connection)
-        _check_names(connection, filters)
+        filters = _with_ids(connection, filters)
         generation, times, far = _describe(connection, filters)
     return connection, Talk(filters, by_side=by_side, **times), generation, far
 
@@ -110,8 +124,8 @@ def check_filters(reader: Reader, filters: Filters) -> None:
     """
     connection = reader.connection()
     with translated("The snapshot"):
+        filters = _with_ids(connection, filters)
         _, times, _ = _describe(connection, filters)
-        _check_names(connection, filters)
         Talk(filters, **times)
 
 
@@ -208,15 +222,48 @@ def _is_one_of(column: str, names: Sequence[str]) -> str:
     return f"{column} IN ({quoted})" if names else "true"
 
 
-def _check_names(connection: duckdb.DuckDBPyConnection, filters: Filters) -> None:
-    for column, names in (("user_id", filters.users), ("channel_id", filters.channels)):
-        for name in names:
-            found = connection.execute(
-                f"SELECT 1 FROM mart.messages WHERE {column} = ? LIMIT 1", [name]
-            ).fetchone()
-            if found is None:
-                what = column.removesuffix("_id")
-                raise UnknownName(
-                    f"No message has the {what} {name!r}: "
-                    f'`aico-lab sql "SELECT DISTINCT {column} FROM mart.messages"` lists all.'
-                )
+def _with_ids(connection: duckdb.DuckDBPyConnection, filters: Filters) -> Filters:
+    """Return filters with the ids of people and channels that were given by their pseudonyms.
+
+    A name that is the id of a person or channel is that id, even if it is also a pseudonym.
+
+    Raises:
+        UnknownName: No message has one of the users or channels.
+    """
+    users = tuple(_id_of(connection, "user_id", name) for name in filters.users)
+    channels = tuple(_id_of(connection, "channel_id", name) for name in filters.channels)
+    return replace(filters, user=users or None, channel=channels or None)
+
+
+def _id_of(connection: duckdb.DuckDBPyConnection, column: Key, name: str) -> str:
+    """Return the id of a person or channel that is given by id or pseudonym."""
+    found = connection.execute(
+        f"SELECT 1 FROM mart.messages WHERE {column} = ? LIMIT 1", [name]
+    ).fetchone()
+    if found is not None:
+        return name
+    known = connection.execute(
+        f"SELECT {column} FROM mart.{_VIEWS[column]} WHERE lower(pseudonym) = lower(?)", [name]
+    ).fetchone()
+    if known is not None:
+        return str(known[0])
+    what = column.removesuffix("_id")
+    raise UnknownName(
+        f"No message has the {what} {name!r}: "
+        f'`aico-lab sql "SELECT DISTINCT {column} FROM mart.messages"` lists all.'
+    )
+
+
+def _called(connection: duckdb.DuckDBPyConnection, filters: Filters) -> dict[Key, list[Called]]:
+    """Return what the chosen people and channels are called, in the order of the filters."""
+    chosen: dict[Key, tuple[str, ...]] = {"user_id": filters.users, "channel_id": filters.channels}
+    called: dict[Key, list[Called]] = {}
+    for column, ids in chosen.items():
+        if ids:
+            rows = connection.execute(
+                f"SELECT {column}, pseudonym, name FROM mart.{_VIEWS[column]} "
+                f"WHERE {_is_one_of(column, ids)}"
+            ).fetchall()
+            known = {one: Called(pseudonym, name) for one, pseudonym, name in rows}
+            called[column] = [known[one] for one in ids]
+    return called

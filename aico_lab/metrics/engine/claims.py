@@ -10,6 +10,7 @@ there is too little data, and at most describes what was observed. Plain counts,
 from __future__ import annotations
 
 import math
+import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,6 +43,25 @@ _NOTHING: Final = 1e-9
 
 DOMINANT: Final = 25.0
 """A number rests mainly on one person if that person's share, in percent, is above this."""
+
+
+_CONTROLS: Final = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""The characters that change the direction of the text after them."""
+
+_LEFTWARD: Final = re.compile(
+    r"[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefe\U00010800-\U00010fff\U0001e800-\U0001efff]+"
+    r"(?: +[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefe\U00010800-\U00010fff\U0001e800-\U0001efff]+)*"
+)
+"""Words of scripts that are written from right to left."""
+
+
+def isolated(text: str) -> str:
+    """Return a sentence whose words from right to left do not turn the numbers around them.
+
+    Such words are put between U+2068 and U+2069. Other marks of direction are removed, since those
+    in a name would turn the rest of the sentence.
+    """
+    return _LEFTWARD.sub("\u2068\\g<0>\u2069", _CONTROLS.sub("", text))
 
 
 def counted(number: int, plural: str) -> str:

@@ -7,7 +7,7 @@ it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import polars as pl
 
@@ -28,6 +28,10 @@ LINE = 28
 
 _COUNTED: Final = 5
 """Up to this count, every number has its tick."""
+
+
+_NOTHING: Final = 0.05
+"""Values that differ by less than this part of the largest one hardly differ."""
 
 
 def label(answer: Answer, name: str) -> str:
@@ -66,7 +70,9 @@ def dots(
         if colour != category:
             extra["yOffset"] = offset(colour)
     base = alt.Chart(rows).encode(y=alt.Y(f"{category}:N", title=None, sort=names), **extra)
-    x = alt.X(f"{value}:Q", title=label(answer, value)).scale(zero=zero)
+    x = alt.X(f"{value}:Q", title=label(answer, value)).scale(
+        zero=zero or _from_zero(rows, value, label(answer, value))
+    )
     chart = _with_ends(base, rows, value, x, reference=reference)
     lines = rows.select({category, colour or category}).n_unique()
     return chart.properties(width=WIDTH, height=max(60, LINE * lines))
@@ -110,7 +116,7 @@ def side_by_side(
     ).drop_nulls("value")
     y = alt.Y("what:N", title=None, sort=list(columns.values()))
     base = alt.Chart(long).encode(y, side("role", long), offset("role"))
-    x = (x or alt.X("value:Q").scale(zero=False)).title(title)
+    x = (x or alt.X("value:Q").scale(zero=_from_zero(long, "value", title))).title(title)
     chart = _with_ends(base, long, "value", x, reference=reference)
     if written is not None:
         texts = long.with_columns(
@@ -123,6 +129,25 @@ def side_by_side(
         beside = alt.Chart().mark_text(align="left", dx=8, color=charts.INK)
         chart += beside.encode(alt.X("end:Q"), y, offset("role"), text="text:N")
     return chart.properties(width=WIDTH, height=max(60, LINE * long.height))
+
+
+def _from_zero(rows: pl.DataFrame, value: str, title: str) -> bool:
+    """Return whether an axis begins at 0: for shares, and where values hardly differ.
+
+    Args:
+        rows: The rows, with `VALUE_low` and `VALUE_high`.
+        value: The column of values.
+        title: The title of the axis, with its unit.
+    """
+    if title.endswith("(%)"):
+        return True
+    ends = rows.select(
+        low=pl.min_horizontal(value, f"{value}_low"), high=pl.max_horizontal(value, f"{value}_high")
+    )
+    low, high = ends["low"].min(), ends["high"].max()
+    if not isinstance(low, float | int) or not isinstance(high, float | int):
+        return False
+    return high - low < _NOTHING * max(abs(low), abs(high))
 
 
 def intervals(
@@ -189,17 +214,19 @@ def offset(column: str) -> alt.YOffset:
     return alt.YOffset(f"{column}:N", sort=["user", "assistant"])
 
 
-def shades(column: str, title: str, most: float) -> alt.Opacity:
+def shades(column: str, title: str, most: float, *, symlog: bool = False) -> alt.Opacity:
     """Return the encoding of a number by the strength of a colour, which works in dark mode too.
 
     Args:
         column: The column of numbers from 0.
         title: The title of the legend.
         most: The number with the full colour.
+        symlog: Whether small numbers differ as clearly as large ones.
     """
     import altair as alt
 
-    scale = alt.Scale(domain=[0, most], range=[0.04, 1], clamp=True)
+    kind: Literal["symlog", "linear"] = "symlog" if symlog else "linear"
+    scale = alt.Scale(domain=[0, most], range=[0.04, 1], clamp=True, type=kind)
     legend = alt.Legend(
         tickCount=4,
         tickMinStep=1,

@@ -49,6 +49,9 @@ Finish: TypeAlias = "Callable[..., pl.DataFrame]"
 N: Final = "n"
 """The column that counts the observations of a row."""
 
+NOTE: Final = "_note"
+"""The hidden column with a note for the caption, the same in every row; null for none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from aico_lab.metrics.engine.metric import Chart
     from aico_lab.metrics.engine.talk import Talk, Unit
 
+_FIRST = "_first"
+
 
 def _finish(rows: pl.DataFrame, talk: Talk, *, period: Unit) -> pl.DataFrame:
     step = periods.STEP[period]
@@ -29,7 +31,11 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, period: Unit) -> pl.DataFrame:
     # The people of a row that is left out must not be the difference of its neighbours.
     least = max(talk.filters.min_people or 1, talk.filters.min_cell)
     told = pl.when(pl.col("n") >= least).then("n").otherwise(0)
-    return found.with_columns(people=told.cum_sum(), _period=pl.lit(period))
+    narrowed = talk.filters.since is not None or talk.filters.channels
+    first = "for the first time in this selection" if narrowed else "first"
+    return found.with_columns(
+        people=told.cum_sum(), _period=pl.lit(period), **{_FIRST: pl.lit(first)}
+    )
 
 
 def _describe(rows: pl.DataFrame) -> str:
@@ -42,7 +48,7 @@ def _describe(rows: pl.DataFrame) -> str:
     within = claims.counted(rows.height, f"{unit}s")
     if new.height == 1:
         every = "" if last["people"] == 1 else "all "
-        return f"{people} wrote, {every}first {when} {new['start'][0]}"
+        return f"{people} wrote, {every}{rows[_FIRST][0]} {when} {new['start'][0]}"
     by = "" if unit == "day" else f"the {unit} from "
     most = max(new["n"].to_list())
     half = rows.filter(pl.col("people") * 2 >= last["people"])["start"][0]
@@ -60,11 +66,17 @@ def _draw(answer: Answer) -> Chart:
     return (
         alt.Chart(rows)
         .mark_area(
-            interpolate="step-after", line={"color": charts.BLUE}, color=charts.BLUE, opacity=0.3
+            interpolate="step-after",
+            line={"color": charts.BLUE},
+            color=charts.BLUE,
+            opacity=0.3,
+            point=rows.height == 1,  # an area of one period has no width
         )
         .encode(
             periods.axis(answer, unit),
-            alt.Y("people:Q", title=draw.label(answer, "people")).axis(tickMinStep=1, format=",d"),
+            alt.Y("people:Q", title=draw.label(answer, "people")).axis(
+                draw.whole(max(rows["people"].to_list()))
+            ),
             tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), "n:Q", "people:Q"],
         )
         .properties(width=draw.WIDTH, height=200)

@@ -93,11 +93,13 @@ def _draw(answer: Answer) -> Chart:
         row=name + pl.format(" ({})", pl.col("n")),
         text=pl.format("{}{}", pl.col("share").round().cast(pl.Int64), periods.MARK),
     )
+    filters = answer.filters  # which do not change when people began
+    of_all = " of all data" if filters.since is not None or filters.channels else ""
     base = alt.Chart(rows).encode(
         alt.X("since:O", title=f"{unit.capitalize()}s since the first one (*: unfinished)").axis(
             labelAngle=0
         ),
-        alt.Y("row:N", title=f"First {unit} (people){cut}", sort="ascending"),
+        alt.Y("row:N", title=f"First {unit}{of_all} (people){cut}", sort="ascending"),
     )
     # The share of the first period is always 100 %, so colours are only for later ones.
     later = rows.filter(pl.col("since") > 0)

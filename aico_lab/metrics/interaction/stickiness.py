@@ -60,10 +60,10 @@ def _describe(rows: pl.DataFrame) -> str:
 def _draw(answer: Answer) -> Chart:
     import altair as alt
 
-    rows = periods.recent(answer, "month").with_columns(middle=pl.col("start").dt.offset_by("14d"))
+    rows = periods.recent(answer, "month")
     y = alt.Y("stickiness:Q", title="Daily as a share of monthly active people (%)")
     base = alt.Chart(rows).encode(
-        periods.axis(answer, "month", "middle").scale(padding=20), color=periods.colour(rows)
+        periods.axis(answer, "month").scale(padding=20), color=periods.colour(rows)
     )
     return alt.layer(
         *draw.intervals(base, rows, "stickiness", along="y"),

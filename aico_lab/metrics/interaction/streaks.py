@@ -59,13 +59,15 @@ def _draw(answer: Answer) -> Chart:
         layers = [bar.mark_bar(size=24).encode(y), *ends]
         return alt.layer(*layers).properties(width=draw.WIDTH, height=220)
     base = alt.Chart(rows).encode(x.scale(domain=[0, longest], nice=False))
-    layers = [base.mark_line(interpolate="step-before", point=True).encode(y)]
+    first = rows.head(1).with_columns(pl.lit(1, pl.Int64).alias("days"))
+    steps = alt.Chart(pl.concat([first, rows]) if shortest > 1 else rows)
+    layers = [
+        steps.mark_line(interpolate="step-before").encode(x, y),
+        base.mark_point(opacity=1, size=50).encode(y),
+    ]
     if rows["at_least_low"].null_count() < rows.height:
         band = base.mark_area(opacity=0.25, interpolate="step-before")
         layers.insert(0, band.encode(alt.Y("at_least_low:Q"), alt.Y2("at_least_high:Q")))
-    if shortest > 1:
-        everybody = alt.Chart(pl.DataFrame({"days": [1, shortest], "at_least": [100, 100]}))
-        layers.append(everybody.mark_line().encode(alt.X("days:Q"), alt.Y("at_least:Q")))
     return alt.layer(*layers).properties(width=draw.WIDTH, height=220)
 
 

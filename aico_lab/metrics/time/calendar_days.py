@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 from ibis import _
 
+from aico_lab import charts
 from aico_lab.metrics.engine import claims, draw, periods
 from aico_lab.metrics.engine.metric import PEOPLE, Column, metric
 from aico_lab.metrics.time import gaps
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 _WRITTEN: Final = "_written"
 """A hidden column: the number of days with messages, also of days that are left out."""
-
-_EMPTY: Final = "#E9ECF0"
-"""The colour of days without messages."""
 
 
 def _finish(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
@@ -59,22 +57,22 @@ def _draw(answer: Answer) -> Chart:
     cut = (
         f", the last {periods.DRAWN} of {len(answer):,} days" if len(answer) > periods.DRAWN else ""
     )
-    messages = (
-        alt.Color("n:Q", title="Messages")
-        .scale(scheme="blues", type="symlog", domainMin=0)
-        .legend(format=",d")
-    )
+    weeks = periods.ticks(rows["week"].unique().sort().to_list(), "week")
+    mondays = [alt.DateTime(year=day.year, month=day.month, date=day.day) for day in weeks]
+    messages = draw.shades("n", "Messages", max(rows["n"].to_list()), symlog=True)
+    written = alt.when("datum.n > 0")
     return (
         alt.Chart(rows)
-        .mark_rect(stroke="white", strokeWidth=0.5)
+        .mark_rect(stroke=charts.PAPER, strokeWidth=0.5)
         .encode(
             alt.X("week:T", title=f"Week from Monday ({answer.filters.timezone}{cut})").axis(
-                format="%-d %b %Y", labelAngle=0, labelOverlap=True, tickCount=8
+                format="%-d %b %Y", labelAngle=0, labelOverlap="greedy", values=mondays
             ),
             alt.X2("week_end:T"),
             alt.Y("weekday:O", title=None, sort=list(WEEKDAYS)),
             # A day without messages must differ from one with few at a glance.
-            color=alt.when("datum.n > 0").then(messages).otherwise(alt.value(_EMPTY)),
+            color=written.then(alt.value(charts.BLUE)).otherwise(alt.value(charts.LINES)),
+            opacity=written.then(messages).otherwise(alt.value(1)),
             tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), "n:Q", "people:Q"],
         )
         .properties(width=draw.WIDTH - 40, height=150)

@@ -148,9 +148,11 @@ def _draw(answer: Answer) -> Chart:
         + (pl.col("end") - pl.col("start")).cast(pl.Duration("ms")) / 2,
     )
     mean = f"mean of {_SMOOTHED} {unit}s"
+    smooth = rows.drop_nulls("smooth")
+    smooth = smooth.clear() if smooth.height == 1 else smooth  # one point is no visible line
     lines = pl.concat(
         [
-            rows.drop_nulls("smooth").select("middle", level="smooth", line=pl.lit(mean)),
+            smooth.select("middle", level="smooth", line=pl.lit(mean)),
             _line(rows),
         ]
     )

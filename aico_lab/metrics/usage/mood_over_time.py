@@ -9,7 +9,7 @@ from ibis import _
 
 from aico_lab.metrics.engine import claims, draw, periods
 from aico_lab.metrics.engine.intervals import COUNTED, FEWEST, MOST, UNIT, UNITS, estimate, mean
-from aico_lab.metrics.engine.metric import PEOPLE, Column, interval, metric
+from aico_lab.metrics.engine.metric import NOTE, PEOPLE, Column, interval, metric
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -31,7 +31,9 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, period: Literal["week", "month"])
     )
     found = found.rename({"n_scored": "n"}).with_columns(pl.col("n").cast(pl.Int64))
     found = periods.on_calendar(found, talk, period)
-    return found.with_columns(pl.lit(period).alias(_PERIOD))
+    few = found.filter(pl.col(UNITS).is_between(1, FEWEST - 1)).height
+    note = f"the sentence is about the {period}s with {FEWEST} or more" if few else None
+    return found.with_columns(pl.lit(period).alias(_PERIOD), pl.lit(note).alias(NOTE))
 
 
 def _describe(rows: pl.DataFrame) -> str:
@@ -70,18 +72,15 @@ def _draw(answer: Answer) -> Chart:
     import altair as alt
 
     unit = answer.parameters["period"]
-    rows = periods.recent(answer, unit).with_columns(
-        middle=pl.col("start").cast(pl.Datetime("ms"))
-        + (pl.col("end") - pl.col("start")).cast(pl.Duration("ms")) / 2
-    )
-    base = alt.Chart(rows).encode(periods.axis(answer, unit, "middle"), color=periods.colour(rows))
-    ends = alt.Y("mean_low:Q", title=draw.label(answer, "mean")).scale(zero=False)
+    rows = periods.recent(answer, unit)
+    base = alt.Chart(rows).encode(periods.axis(answer, unit), color=periods.colour(rows))
+    y = alt.Y("mean:Q", title=draw.label(answer, "mean")).scale(zero=False)
     zero = alt.Chart(pl.DataFrame({"at": [0]})).mark_rule(strokeDash=[4, 4], opacity=0.5)
     return alt.layer(
         zero.encode(y=alt.YDatum(0)),
-        base.mark_rule(strokeWidth=3, opacity=0.45).encode(ends, alt.Y2("mean_high:Q")),
+        *draw.intervals(base, rows, "mean", along="y"),
         base.mark_point(size=50, opacity=1).encode(
-            alt.Y("mean:Q"),
+            y,
             tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), "mean:Q", "n:Q", "people:Q"],
         ),
     ).properties(width=draw.WIDTH, height=220)

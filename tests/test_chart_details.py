@@ -1,0 +1,135 @@
+"""What charts of few or odd data show: ticks, colours, steps and notes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import date
+
+import pytest
+
+from aico_lab.reports.page import NotAsked, Page
+from tests.situations import SITUATIONS
+
+
+@pytest.fixture(scope="module")
+def labs(tmp_path_factory, homes):
+    """A lab for each situation, made when it is first asked for."""
+    folder, made = tmp_path_factory.mktemp("labs"), {}
+
+    def lab_of(situation: str):
+        if situation not in made:
+            lines = folder / f"{len(made)}.jsonl"
+            lines.write_text("\n".join(map(json.dumps, SITUATIONS[situation])), encoding="utf-8")
+            made[situation] = homes.open(folder / str(len(made)), protection="none")
+            made[situation].import_from("jsonl", lines)
+            made[situation].sync()
+        return made[situation]
+
+    yield lab_of
+    for lab in made.values():
+        lab.close()
+
+
+def test_a_calendar_has_ticks_on_mondays_and_colours_of_the_theme(labs):
+    chart = labs("four empty months").metrics.calendar_days().plot().to_dict()
+    values = chart["encoding"]["x"]["axis"]["values"]
+    days = [date(one["year"], one["month"], one["date"]) for one in values]
+    assert days
+    assert {day.weekday() for day in days} == {0}
+    assert chart["encoding"]["color"]["value"] == "#E4E7EB"  # replaced in dark mode
+    assert "scheme" not in json.dumps(chart["encoding"])
+
+
+def test_who_answers_whom_keeps_all_names_and_has_colours_of_the_theme(labs):
+    chart = labs("a group channel").metrics.who_answers_whom().plot().to_dict()
+    axis = chart["encoding"]["x"]["axis"]
+    assert (axis["labelAngle"], axis["labelOverlap"]) == (-90, False)
+    assert "scheme" not in json.dumps(chart["encoding"])
+
+
+def test_cumulative_people_has_whole_ticks_and_draws_one_day(labs):
+    answer = labs("one day").metrics.cumulative_people()
+    chart = answer.plot().to_dict()
+    assert chart["mark"]["point"] is True
+    assert chart["encoding"]["y"]["axis"]["values"] == [0, 1]
+
+
+def test_a_first_message_after_since_is_the_first_of_the_selection(labs):
+    metrics = labs("one person").metrics
+    assert ", first in the week" in metrics.cumulative_people(user="ada").finding
+    later = metrics.cumulative_people(user="Person 1", since="2024-01-20")
+    assert "for the first time in this selection" in later.finding
+    drawn = json.dumps(metrics.retention(user="ada", since="2024-01-20").plot().to_dict())
+    assert "of all data" in drawn
+
+
+def test_the_steps_of_streaks_begin_with_day_1(labs):
+    chart = labs("a group channel").metrics.streaks().plot().to_dict()
+    line = next(layer for layer in chart["layer"] if layer["mark"]["type"] == "line")
+    data = chart["datasets"][(line.get("data") or chart["data"])["name"]]
+    assert data[0]["days"] == 1
+    assert data[0]["at_least"] == 100
+    assert line["mark"]["interpolate"] == "step-before"
+
+
+def test_the_caption_of_mood_says_which_weeks_count_for_the_sentence(labs):
+    answer = labs("a group channel").metrics.mood_over_time()
+    few = answer.pl().filter(answer.pl()["people"].is_between(1, 9)).height > 0
+    assert ("the sentence is about the weeks with 10 or more" in answer.caption) == few
+    assert "weeks with 10" in labs("two people").metrics.mood_over_time().caption
+
+
+def test_a_layer_without_intervals_is_not_drawn(labs):
+    chart = labs("one person").metrics.mood_over_time().plot().to_dict()
+    assert "mean_low" not in json.dumps(chart["layer"])
+
+
+def test_retention_without_active_people_is_left_out(labs):
+    lab = labs("four empty months")
+    page = Page(lab, "R", since="2024-03-01", until="2024-03-20")
+    asked = page.ask("retention", period="month")
+    assert not isinstance(asked, NotAsked)
+    page.section("Who comes back", asked)
+    assert asked.metric.question in page._left_out
+
+
+def test_captions_name_parameters_that_say_something(labs):
+    metrics = labs("two people").metrics
+    assert "names" not in metrics.people().caption
+    assert "top" not in metrics.people().caption
+    assert "names yes" in metrics.people(names=True).caption
+    assert "top 1" in metrics.people(top=1).caption
+
+
+def test_axes_of_shares_begin_at_0_and_none_zooms_onto_nothing(labs):
+    metrics = labs("a group channel").metrics
+    for name in ("balance", "questions", "initiative"):
+        chart = metrics[name]().plot().to_dict()
+        for layer in chart["layer"]:
+            x = layer["encoding"].get("x", {})
+            if "%" in (x.get("title") or ""):
+                assert x["scale"]["zero"] is True or 0 in x["scale"].get("domain", [])
+
+
+def test_a_name_does_not_turn_what_the_terminal_prints(labs, in_process):
+    """No override of direction is printed; names from right to left are isolated."""
+    home = str(labs("right to left").home.path)
+    shown = in_process("metrics", "show", "people", "-p", "names=True", "--home", home)
+    assert shown.returncode == 0
+    assert "evil" in shown.stdout
+    assert "\u202e" not in shown.stdout
+    told = in_process("metrics", "show", "people", "-p", "names=True", "--json", "--home", home)
+    assert "\u202e" not in told.stdout
+    assert "\u202eevil" in {row["person"] for row in json.loads(told.stdout)["rows"]}
+    said = labs("right to left").metrics.overview(user="דנה", channel="Channel 1")
+    named = replace(said, names=True).caption
+    assert "\u2068דנה\u2069, \u2068משפחה\u2069" in named
+
+
+def test_an_empty_query_says_what_to_do(labs, in_process):
+    home = str(labs("one person").home.path)
+    for query in ("", "  ", ";"):
+        refused = in_process("sql", query, "--home", home)
+        assert refused.returncode != 0
+        assert "The query is empty: give one" in refused.stderr
