@@ -169,16 +169,21 @@ def metrics_show(
 
 
 def _draw(answer: Answer, file: Path) -> None:
-    import altair as alt
+    import vl_convert
 
     from aico_lab.charts.labels import drawable
     from aico_lab.errors import InvalidValue
 
-    suffix: Any = file.suffix.lower().removeprefix(".")  # the file's own may be in upper case
-    how = {"inline": True} if suffix == "html" else {"scale_factor": 2}
+    chart = answer.plot()
+    specification = drawable(chart.to_dict())
     try:
-        chart = alt.Chart.from_dict(drawable(answer.plot().to_dict()), validate=False)
-        chart.save(str(file), format=suffix, **how)
+        match file.suffix.lower():
+            case ".html":
+                chart.save(str(file), format="html", inline=True)
+            case ".svg":
+                file.write_text(vl_convert.vegalite_to_svg(specification), encoding="utf-8")
+            case _:
+                file.write_bytes(vl_convert.vegalite_to_png(specification, scale=2))
     except OSError as refused:
         raise InvalidValue(f"{file} cannot be written: {refused.strerror}.") from refused
     note(f"Chart: {file}")
