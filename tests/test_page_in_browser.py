@@ -248,7 +248,7 @@ def test_questions_without_an_answer_are_named_once_and_not_drawn(page):
         text = seen.page.locator("main").inner_text()
         headings = seen.page.locator("h2").all_inner_texts()
     assert text.count("How do people rate their conversations?") == 1
-    assert text.count("It is about both sides at once") == 1
+    assert text.count("The question is about both sides at once") == 1
     assert "Ratings" not in headings
     assert "The companion's personality" not in headings
     assert "Mood" in headings

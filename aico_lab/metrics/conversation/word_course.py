@@ -146,9 +146,12 @@ def _draw(answer: Answer) -> Chart:
     if by != "month":
         base = base.encode(alt.XOffset("word:N", sort=words))
     rate = alt.Y("rate:Q", title=draw.label(answer, "rate")).scale(zero=True)
-    ends = base.mark_rule(opacity=0.4).encode(alt.Y("rate_low:Q"), alt.Y2("rate_high:Q"))
     marks = base.mark_line(point=True) if by == "month" else base.mark_point(size=70, opacity=1)
-    return alt.layer(ends, marks.encode(rate)).properties(width=draw.WIDTH, height=240)
+    layers = [marks.encode(rate)]
+    if rows["rate_low"].is_not_null().any():
+        ends = base.mark_rule(opacity=0.4).encode(alt.Y("rate_low:Q"), alt.Y2("rate_high:Q"))
+        layers.insert(0, ends)
+    return alt.layer(*layers).properties(width=draw.WIDTH, height=240)
 
 
 def _with_every_month(rows: pl.DataFrame) -> pl.DataFrame:

@@ -108,14 +108,16 @@ def _describe(rows: pl.DataFrame) -> str:
 def _draw(answer: Answer) -> Chart:
     import altair as alt
 
-    rows = answer.pl().with_columns(
-        text=pl.Series([sentence.partition(": ")[2] for sentence in _lines(answer)])
-    )
+    said = [sentence.partition(": ")[2] for sentence in _lines(answer)]
+    # Short lines, which a phone can show.
+    broken = [text.replace(" from ", "\nfrom ", 1).replace(" (like ", "\n(like ") for text in said]
+    rows = answer.pl().with_columns(text=pl.Series(broken))
+    lines = max((text.count("\n") + 1 for text in broken), default=1)
     return (
         alt.Chart(rows)
-        .mark_text(align="left", fontSize=13, x=6)
+        .mark_text(align="left", baseline="middle", fontSize=13, x=6, lineBreak="\n", lineHeight=17)
         .encode(alt.Y("record:N", title=None, sort=list(RECORDS)), alt.Text("text:N"))
-        .properties(width=draw.WIDTH, height=draw.LINE * rows.height)
+        .properties(width=draw.WIDTH, height=max(draw.LINE, 17 * lines + 9) * rows.height)
     )
 
 
