@@ -12,6 +12,7 @@ from IPython.utils.capture import capture_output
 from traitlets.config import Config
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 
@@ -24,6 +25,25 @@ def execute_here(notebook: Path, executed: Path, **parameters: object) -> None:
         parameters: Values for its parameters cell.
     """
     node = nbformat.read(notebook, as_version=4)
+    with itself_as_main():
+        _execute(node, executed, parameters)
+    nbformat.write(node, executed)
+
+
+@contextlib.contextmanager
+def itself_as_main() -> Iterator[None]:
+    """Keep this process's main module: a shell puts its own in its place, which has no `__spec__`.
+
+    Processes that are started later look at it.
+    """
+    main = sys.modules["__main__"]
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _execute(node: nbformat.NotebookNode, executed: Path, parameters: Mapping[str, object]) -> None:
     quiet = Config({"HistoryManager": {"enabled": False}})
     shell = InteractiveShell.instance(ipython_dir=str(executed.parent), config=quiet)
     shell.reset(new_session=True)
@@ -42,4 +62,3 @@ def execute_here(notebook: Path, executed: Path, **parameters: object) -> None:
             cell.outputs.append(nbformat.v4.new_output("stream", name="stdout", text=printed))
     with contextlib.suppress(KeyError):
         shell.user_ns["lab"].close()
-    nbformat.write(node, executed)

@@ -28,6 +28,7 @@ from aico_lab.home import Home
 from aico_lab.lab import Lab
 from aico_lab.repositories import UnitOfWork
 from aico_lab.sources import SOURCES, read
+from tests.executed import itself_as_main
 from tests.messages import add, message
 from tests.notebooks import outputs, write_notebook
 
@@ -270,10 +271,9 @@ def test_a_name_that_moved_says_where_it_went(lab, former, now):
 @pytest.mark.slow
 def test_ipython_completes_what_a_lab_hands_out(lab):
     """It refuses to look into attributes of a class that has a `__getattr__`."""
-    shell = InteractiveShell(
-        config=Config({"IPCompleter": {"use_jedi": False}, "HistoryManager": {"enabled": False}}),
-        user_ns={"lab": lab},
-    )
+    quiet = Config({"IPCompleter": {"use_jedi": False}, "HistoryManager": {"enabled": False}})
+    with itself_as_main():
+        shell = InteractiveShell(config=quiet, user_ns={"lab": lab})
     with provisionalcompleter():
         found = {
             text: {one.text.strip(".") for one in shell.Completer.completions(text, len(text))}

@@ -153,7 +153,7 @@ WRONG = [
     (f"{REPORT}\ntimeout = inf", InvalidValue, "at least 1 second"),
     (f"{REPORT}\nparameters = {{ since = 'foo' }}", InvalidValue, "Step 1 .*not a time"),
     (f"{REPORT}\nparameters = {{ timezone = 'Mars' }}", InvalidValue, "no time zone"),
-    (f"{REPORT}\nparameters = {{ min_people = 0 }}", InvalidValue, "fewest people"),
+    (f"{REPORT}\nparameters = {{ min_people = 0 }}", InvalidValue, "min_people must be"),
     ("[[steps]]\nrun = 'report'\nname = 'mine.ipynb'", UnknownName, "no notebook"),
     ("[[steps]]\nrun = 'report'\nname = 'nope'", UnknownName, "pattern_analysis"),
     (

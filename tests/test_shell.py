@@ -174,8 +174,8 @@ def test_control_c_while_threads_write_is_no_fault(home, tmp_path):
 
 
 READERS = {
-    "bench etl", "bench metrics", "bench report", "bench start", "bench storage", "doctor", "info",
-    "metrics list", "metrics show", "pipeline list", "report list", "report show",
+    "bench etl", "bench import", "bench metrics", "bench report", "bench start", "bench storage",
+    "doctor", "info", "metrics list", "metrics show", "pipeline list", "report list", "report show",
     "schema describe", "schema status", "schema verify", "sources", "sql", "verify",
 }  # fmt: skip
 """The commands that change nothing in a home."""
