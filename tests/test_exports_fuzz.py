@@ -12,11 +12,15 @@ import pytest
 from aico_lab.errors import AicoLabError
 from aico_lab.sources import SOURCES, recognise
 from aico_lab.sources.exports.conversation import Options
+from aico_lab.sources.rules import MAX_ID, ROLES
+from aico_lab.sources.timestamps import to_timestamp
 from tests.test_exports import FORMATS, SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from aico_lab.sources.records import MessageRecord
 
 FEW = 12
 MANY = 560
@@ -84,37 +88,43 @@ MUTATIONS: list[Callable[[bytes, random.Random], bytes]] = [
 ]
 
 
-def read_somehow(path: Path, name: str, options: Options) -> int:
-    """Read an export by its content and by its name; return the number of messages."""
+def read_somehow(path: Path, name: str, options: Options) -> list[MessageRecord]:
+    """Read an export by its content and by its name; return the messages."""
     with contextlib.suppress(AicoLabError):
         recognise(path)
     with contextlib.suppress(AicoLabError):
-        return sum(len(batch.messages) for batch in SOURCES[name].read(path, options=options))
-    return 0
+        batches = SOURCES[name].read(path, options=options)
+        return [message for batch in batches for message in batch.messages]
+    return []
 
 
-def mutate(sample: str, path: Path, seed: int) -> None:
-    """Write a mutation of a sample, and read it."""
+def read_mutation(sample: str, path: Path, seed: int) -> None:
+    """Write a mutation of a sample, read it, and check that its messages can be stored."""
     name, options = FORMATS[sample]
     chance = random.Random(f"{sample} {seed}")
     data = chance.choice(MUTATIONS)((SAMPLES / sample).read_bytes(), chance)
     if chance.random() < 0.2:
         data = chance.choice(MUTATIONS)(data or b" ", chance)
     path.write_bytes(data)
-    read_somehow(path, name, Options(**options))
+    for message in read_somehow(path, name, Options(**options)):
+        assert message.role in ROLES
+        assert to_timestamp(message.timestamp) == message.timestamp
+        for one in (message.message_id, message.conversation_id, message.channel_id):
+            assert one.startswith(f"{name}:")
+            assert len(one) <= MAX_ID
 
 
 @pytest.mark.parametrize("sample", FORMATS)
 def test_a_damaged_export_ends_in_no_traceback(sample: str, tmp_path: Path) -> None:
     for seed in range(FEW):
-        mutate(sample, tmp_path / sample, seed)
+        read_mutation(sample, tmp_path / sample, seed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sample", FORMATS)
 def test_ten_thousand_damaged_exports_end_in_no_traceback(sample: str, tmp_path: Path) -> None:
     for seed in range(FEW, FEW + MANY):
-        mutate(sample, tmp_path / sample, seed)
+        read_mutation(sample, tmp_path / sample, seed)
 
 
 BESIDE = {"chatgpt", "claude", "openwebui", "sharegpt"}

@@ -26,6 +26,7 @@ from aico_lab.sources import SOURCES, csv_file, files, jsonl, read, rules
 from aico_lab.sources.chitchat import MESSAGES
 from aico_lab.sources.context import Context, Occurrences
 from aico_lab.sources.exports import FORMATS
+from aico_lab.sources.exports.conversation import Options
 from aico_lab.sources.records import (
     BATCH_MESSAGES,
     Batch,
@@ -897,6 +898,8 @@ def test_wrong_use_is_refused_before_anything_is_read(tmp_path):
         read("chitchat", tmp_path)
     with pytest.raises(InvalidValue, match="at least 1"):
         read("chitchat", limit=0)
+    with pytest.raises(WrongUse, match="jsonl takes no zone"):
+        read("jsonl", tmp_path, options=Options(me="ada"))
 
 
 def test_naming_the_sources_imports_none_of_them():

@@ -93,8 +93,10 @@ def _note_rejected(result: ImportResult) -> None:
 
 def _note_conflicts(result: ImportResult, on_conflict: OnConflict) -> None:
     """Print the first messages in conflict with another one of the same conversation and id."""
-    if not result.conflicts or result.updated == result.conflicts:
+    if not result.conflicts:
         return
+    if on_conflict == "replace" and result.conflict_examples[0].line is None:
+        return  # an export has edited messages every time, and no lines to look at
     done = (
         "updated"
         if on_conflict == "replace"

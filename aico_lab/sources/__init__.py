@@ -103,6 +103,11 @@ class Source:
 
             named = cast("Path", _named(path))
             return read(self.name, self.module, named, limit=limit, options=options or Options())
+        if options is not None and options != type(options)():
+            raise WrongUse(
+                f"The source {self.name} takes no zone, companion, start or other answers about an "
+                "export: leave these options out."
+            )
         return self._reader().read(_named(path), limit=limit)
 
     def total(self, path: Path | str | None = None, limit: int | None = None) -> int | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.sources.exports.conversation import (
@@ -21,11 +20,14 @@ from aico_lab.sources.exports.conversation import (
     Said,
     Unreadable,
 )
-from aico_lab.sources.exports.fields import to_object
+from aico_lab.sources.exports.epochs import from_epoch
+from aico_lab.sources.exports.fields import to_object, to_utc_time
 from aico_lab.sources.exports.json_items import items, shape
+from aico_lab.sources.exports.paths import newest_leaf, path_to
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from datetime import datetime
 
     from aico_lab.sources.exports.conversation import Options
     from aico_lab.sources.exports.opened import Member, Opened
@@ -129,17 +131,11 @@ def _conversation(
 
 def _path(nodes: dict[str, dict[str, Any]], current: object) -> list[dict[str, Any]]:
     """Return the nodes from the root to the current one, or else to the newest leaf."""
-    if not isinstance(current, str) or current not in nodes:
-        parents = {_name(node.get("parent")) for node in nodes.values()}
-        leaves = [key for key in nodes if key not in parents] or list(nodes)
-        current = max(leaves, key=lambda key: _seconds(nodes[key]), default=None)
-    path = []
-    seen = set()
-    while isinstance(current, str) and current in nodes and current not in seen:
-        seen.add(current)
-        path.append(nodes[current])
-        current = nodes[current].get("parent")
-    return path[::-1]
+    parents = {key: _name(node.get("parent")) for key, node in nodes.items()}
+    last = _name(current)
+    if last not in nodes:
+        last = newest_leaf(parents, {key: _seconds(node) for key, node in nodes.items()})
+    return [nodes[key] for key in path_to(parents, last)]
 
 
 def _seconds(node: dict[str, Any]) -> float:
@@ -221,12 +217,4 @@ def _media(content: dict[str, Any]) -> list[dict[str, str]]:
 
 def _time(value: object) -> datetime | None:
     """Return a time given in seconds since 1970, as a number or a text, or in ISO 8601."""
-    try:
-        if isinstance(value, str) and not value.replace(".", "", 1).isdecimal():
-            time = datetime.fromisoformat(value)
-            return time if time.tzinfo else time.replace(tzinfo=UTC)
-        if isinstance(value, int | float | str) and not isinstance(value, bool) and float(value):
-            return datetime.fromtimestamp(float(value), UTC)
-    except (ValueError, OverflowError, OSError):
-        pass
-    return None
+    return from_epoch(value) or to_utc_time(value)

@@ -132,8 +132,6 @@ class Options:
         day_first: Whether the day comes before the month in dates that could be read either way;
             None refuses such files.
         trust_times: Whether to take times that all lie within a few seconds for real.
-        columns: For tables, the name of the column of each field that has another name.
-        roles: For tables, the role of each word that the file has for one.
     """
 
     zone: ZoneInfo | None = None
@@ -143,5 +141,3 @@ class Options:
     step: timedelta | None = None
     day_first: bool | None = None
     trust_times: bool = False
-    columns: tuple[tuple[str, str], ...] = ()
-    roles: tuple[tuple[str, str], ...] = ()

@@ -142,7 +142,11 @@ def reading(name: str) -> Iterator[None]:
         raise SourceUnreadable(
             f"{name} could not be read ({said}); check the disk, then try again."
         ) from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except NotImplementedError as error:  # zipfile's word for a compression that it cannot read
+        raise SourceUnreadable(
+            f"{name} is compressed in a way that cannot be read; unpack it and import the folder."
+        ) from error
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise SourceUnreadable(
             f"{name} is damaged in its archive ({error}); download the export again."
         ) from error

@@ -54,7 +54,7 @@ def read(
         module: The full name of its module.
         path: The file, folder or archive.
         limit: The most messages to read.
-        options: What the user said about the export.
+        options: The answers of the user.
 
     Raises:
         SourceMissing: The file does not exist.

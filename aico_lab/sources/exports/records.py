@@ -103,6 +103,8 @@ class RecordMaker:
         for number, said in enumerate(itertools.chain(ahead, messages), 1):
             try:
                 time, estimated = clock.time(said.time)
+                self.estimated += estimated
+                self.zoneless += said.time is not None and self._is_zoneless(said.time)
                 role = said.role or self._roles.of(conversation.conversation_id, said)
                 yield writer.record(said, role, time, estimated=estimated)
             except NotAMessageError as refused:
@@ -114,8 +116,9 @@ class RecordMaker:
                 yield Rejected(number, str(missing), f"{where}, message {number:,}")
         if paced:
             self._start = clock.next
-        self.zoneless += clock.zoneless
-        self.estimated += clock.estimated
+
+    def _is_zoneless(self, time: datetime) -> bool:
+        return time.tzinfo is None and self._options.zone is None
 
     def _person(self, conversation: ExportedConversation, ahead: list[Said]) -> str | None:
         """Return the id of the person who talks with the companion; None in a group."""

@@ -73,8 +73,6 @@ class Clock:
 
     Attributes:
         last: The time of the last message in UTC, or None.
-        zoneless: The number of messages whose time has no zone and was read as UTC.
-        estimated: The number of messages whose time is estimated.
     """
 
     def __init__(self, options: Options, first: datetime | None, *, paced: bool) -> None:
@@ -89,8 +87,6 @@ class Clock:
         self._step = (options.step or STEP) if paced else timedelta()
         self._first = first
         self.last: datetime | None = None
-        self.zoneless = 0
-        self.estimated = 0
 
     @property
     def next(self) -> datetime | None:
@@ -105,7 +101,6 @@ class Clock:
             ValueError: There is no time from which the missing one could be estimated.
         """
         if given is not None:
-            self.zoneless += given.tzinfo is None and self._zone is None
             time, guessed = to_utc(given, self._zone, self.last)
         elif self.last is not None:
             time, guessed = self.last + self._step, True
@@ -114,5 +109,4 @@ class Clock:
         else:
             raise ValueError("the message has no time, and no message near it has one")
         self.last = time
-        self.estimated += guessed
         return time, guessed

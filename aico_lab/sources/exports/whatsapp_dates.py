@@ -112,7 +112,7 @@ class Form:
     _latest_hour: int = 0
 
     def add(self, number: int, one: Head) -> None:
-        """Take the beginning of a message into account.
+        """Count what the date of a message shows about the order of day and month.
 
         Args:
             number: The number of its line.
