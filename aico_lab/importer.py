@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from aico_lab.collector import without_garbage_collector
 from aico_lab.errors import InvalidValue
-from aico_lab.placing import WHERE_GIVEN, Placing, mend_replies
-from aico_lab.rescoring import score_with_stored
-from aico_lab.sources.records import (
+from aico_lab.messages.records import (
     ChannelRecord,
     FeedbackRecord,
     MessageRecord,
     Rejected,
     UserRecord,
 )
-from aico_lab.sources.timestamps import plausible_times
+from aico_lab.messages.timestamps import plausible_times
+from aico_lab.placing import WHERE_GIVEN, Placing, mend_replies
+from aico_lab.rescoring import score_with_stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.sources.records import Batch
+    from aico_lab.messages.records import Batch
 
 OnConflict = Literal["keep", "replace"]
 

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from aico_lab.etl.verify import Proof
     from aico_lab.importer import ImportResult, OnConflict
     from aico_lab.keys import Keys
+    from aico_lab.messages.records import Batch
     from aico_lab.metrics.named import Metrics
     from aico_lab.projections.memories import Memories
     from aico_lab.reports.runs import Reports
     from aico_lab.rescoring import RescoreResult
     from aico_lab.sources.exports.conversation import Options
-    from aico_lab.sources.records import Batch
 
 
 class _Moved:

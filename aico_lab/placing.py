@@ -7,7 +7,7 @@ import itertools
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
-from aico_lab.sources.identity import (
+from aico_lab.messages.identity import (
     ORIGINAL,
     further,
     is_marked,
@@ -18,7 +18,7 @@ from aico_lab.sources.identity import (
 
 if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.sources.records import MessageRecord
+    from aico_lab.messages.records import MessageRecord
 
 ROWS = 1_000  # per read, since contents may be long
 REPLIES = 10_000  # per transaction

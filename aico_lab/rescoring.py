@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from aico_lab.sources.records import BATCH_MESSAGES, MessageRecord
-from aico_lab.sources.sentiment import score
-from aico_lab.sources.vader import source
+from aico_lab.messages.records import BATCH_MESSAGES, MessageRecord
+from aico_lab.messages.sentiment import score
+from aico_lab.messages.vader import source
 
 if TYPE_CHECKING:
     from collections.abc import Callable

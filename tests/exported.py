@@ -13,7 +13,7 @@ from aico_lab.sources.exports.conversation import Options
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from aico_lab.sources.records import Batch
+    from aico_lab.messages.records import Batch
 
 
 @dataclass

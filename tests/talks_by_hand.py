@@ -18,9 +18,9 @@ import polars as pl
 import pytest
 from scipy import stats
 
+from aico_lab.messages.sentiment import score
 from aico_lab.metrics.engine.intervals import FEWEST
 from aico_lab.sources import chitchat
-from aico_lab.sources.sentiment import score
 from tests import text_by_hand
 from tests.talks import MESSAGES
 

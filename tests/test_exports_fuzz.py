@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aico_lab.errors import AicoLabError
+from aico_lab.messages.rules import MAX_ID, ROLES
+from aico_lab.messages.timestamps import to_timestamp
 from aico_lab.sources import SOURCES, recognise
 from aico_lab.sources.exports.conversation import Options
-from aico_lab.sources.rules import MAX_ID, ROLES
-from aico_lab.sources.timestamps import to_timestamp
 from tests.test_exports import FORMATS, SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from aico_lab.sources.records import MessageRecord
+    from aico_lab.messages.records import MessageRecord
 
 FEW = 12
 MANY = 560

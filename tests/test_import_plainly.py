@@ -11,7 +11,8 @@ import pytest
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from aico_lab.adapters import libsql
-from aico_lab.sources import files, jsonl, sentiment, timestamps
+from aico_lab.messages import sentiment, timestamps
+from aico_lab.sources import files, jsonl
 
 VADER = SentimentIntensityAnalyzer()
 WORDS = [

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from aico_lab.sources.language import UNKNOWN, is_foreign_script, language_of
+from aico_lab.messages.language import UNKNOWN, is_foreign_script, language_of
 from tests.chat_lines import LINES, lines_of
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from aico_lab.adapters.duckdb import execute_with
 from aico_lab.mart.text import MEASURED
+from aico_lab.messages.sentiment import score
 from aico_lab.metrics.engine import intervals
 from aico_lab.metrics.engine.asking import compile_query
 from aico_lab.metrics.engine.catalogue import CATALOGUE
@@ -25,7 +26,6 @@ from aico_lab.metrics.engine.filters import Filters
 from aico_lab.metrics.engine.intervals import Statistic, estimate, mean, percent
 from aico_lab.metrics.engine.talk import Talk
 from aico_lab.sources import chitchat
-from aico_lab.sources.sentiment import score
 from tests.simulated import attitudes, population
 from tests.talks import world
 

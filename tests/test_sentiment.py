@@ -12,11 +12,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
+from aico_lab.messages.context import Context
+from aico_lab.messages.rules import to_record
+from aico_lab.messages.sentiment import score
+from aico_lab.messages.vader import MAX_SCORED, scorer
 from aico_lab.sources import read
-from aico_lab.sources.context import Context
-from aico_lab.sources.rules import to_record
-from aico_lab.sources.sentiment import score
-from aico_lab.sources.vader import MAX_SCORED, scorer
 from tests.chat_lines import LINES, lines_of
 
 VADER = SentimentIntensityAnalyzer()
@@ -212,7 +212,7 @@ def test_vader_is_loaded_only_when_it_is_needed():
     """Importing the module costs nothing, and scoring does not bring a network library."""
     code = (
         "import sys\n"
-        "from aico_lab.sources.sentiment import score\n"
+        "from aico_lab.messages.sentiment import score\n"
         "print('vaderSentiment' in sys.modules)\n"
         "score([])\n"
         "print('vaderSentiment' in sys.modules, 'requests' in sys.modules)"

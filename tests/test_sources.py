@@ -21,13 +21,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aico_lab.errors import InvalidValue, SourceMissing, SourceUnreadable, UnknownName, WrongUse
-from aico_lab.schema.core import CORE
-from aico_lab.sources import SOURCES, csv_file, files, jsonl, read, rules
-from aico_lab.sources.chitchat import MESSAGES
-from aico_lab.sources.context import Context, Occurrences
-from aico_lab.sources.exports import FORMATS
-from aico_lab.sources.exports.conversation import Options
-from aico_lab.sources.records import (
+from aico_lab.messages import rules
+from aico_lab.messages.context import Context, Occurrences
+from aico_lab.messages.records import (
     BATCH_MESSAGES,
     Batch,
     ChannelRecord,
@@ -36,8 +32,13 @@ from aico_lab.sources.records import (
     NotAMessageError,
     UserRecord,
 )
-from aico_lab.sources.rules import to_record
-from aico_lab.sources.timestamps import to_timestamp
+from aico_lab.messages.rules import to_record
+from aico_lab.messages.timestamps import to_timestamp
+from aico_lab.schema.core import CORE
+from aico_lab.sources import SOURCES, csv_file, files, jsonl, read
+from aico_lab.sources.chitchat import MESSAGES
+from aico_lab.sources.exports import FORMATS
+from aico_lab.sources.exports.conversation import Options
 
 NOON = "2024-05-01T12:00:00Z"
 FIELDS = {"content": "Hello", "timestamp": NOON}
@@ -906,7 +907,8 @@ def test_naming_the_sources_imports_none_of_them():
     """The command line lists them on every --help; `exports` itself has only their names."""
     code = (
         "import sys, aico_lab.sources\n"
-        "print([name for name in sys.modules if name.startswith('aico_lab.sources.')"
+        "parts = ('aico_lab.sources.', 'aico_lab.messages.')\n"
+        "print([name for name in sys.modules if name.startswith(parts)"
         " and name != 'aico_lab.sources.exports'"
         " or name in ('vaderSentiment', 'chitchat_dataset')])"
     )

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aico_lab.errors import ConstraintViolated
+from aico_lab.messages.timestamps import to_timestamp
 from aico_lab.schema import CORE
 from aico_lab.schema.drift import Drift
-from aico_lab.sources.timestamps import to_timestamp
 from tests.databases import with_core_schemas
 from tests.effort import examples
 from tests.messages import START, at

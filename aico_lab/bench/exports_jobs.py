@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from aico_lab.sources.records import MessageRecord
+    from aico_lab.messages.records import MessageRecord
 
 _FILE: Final = "conversations.json"
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import libsql_experimental
 
+from aico_lab.messages.records import MessageRecord
 from aico_lab.sources import read
-from aico_lab.sources.records import MessageRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from aico_lab.sources.records import Batch
+    from aico_lab.messages.records import Batch
 
 COLUMNS = (
     "id INTEGER PRIMARY KEY, message_id TEXT, channel_id TEXT, conversation_id TEXT, user_id TEXT, "

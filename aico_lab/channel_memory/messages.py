@@ -1,6 +1,6 @@
 """Messages of the channel memory, and their conversion to and from rows of the table `messages`.
 
-The rules for valid messages are those of imports, in `aico_lab.sources.rules`.
+The rules for valid messages are those of imports, in `aico_lab.messages.rules`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from aico_lab.channel_memory.rows import Row
 from aico_lab.domain import values
 from aico_lab.errors import CorruptDatabase, InvalidEntity, TextTooLong
-from aico_lab.sources.context import Context
-from aico_lab.sources.records import (
+from aico_lab.messages.context import Context
+from aico_lab.messages.records import (
     Batch,
     ChannelRecord,
     MessageRecord,
     NotAMessageError,
     UserRecord,
 )
-from aico_lab.sources.rules import MAX_CONTENT, MAX_ID, to_metadata, to_record
-from aico_lab.sources.timestamps import to_timestamp
+from aico_lab.messages.rules import MAX_CONTENT, MAX_ID, to_metadata, to_record
+from aico_lab.messages.timestamps import to_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from aico_lab.etl.sync import SyncResult
     from aico_lab.importer import ImportResult, OnConflict
     from aico_lab.lab import Lab
+    from aico_lab.messages.records import Batch
     from aico_lab.sources import Source
     from aico_lab.sources.exports.conversation import Options
-    from aico_lab.sources.records import Batch
 
 LINES_SHOWN = 5
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from aico_lab.sources.metadata import ATTACHMENTS, EDITED_AT, MEDIA, MENTIONS, REACTIONS
+from aico_lab.messages.metadata import ATTACHMENTS, EDITED_AT, MEDIA, MENTIONS, REACTIONS
 
 _TONES: Final = r"\x{1F3FB}-\x{1F3FF}"
 

@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from importlib.metadata import EntryPoint
 
+    from aico_lab.messages.records import Batch
     from aico_lab.sources.exports.conversation import Options
     from aico_lab.sources.exports.recognition import Recognised
     from aico_lab.sources.objects import batches_of
-    from aico_lab.sources.records import Batch
 
-_MODULES: Final = {"Batch": "records", "batches_of": "objects"}
+_MODULES: Final = {
+    "Batch": "aico_lab.messages.records",
+    "batches_of": "aico_lab.sources.objects",
+}
 
 __all__ = ["SOURCES", "Batch", "Source", "batches_of", "read", "recognise"]
 
@@ -35,7 +38,7 @@ __all__ = ["SOURCES", "Batch", "Source", "batches_of", "read", "recognise"]
 def __getattr__(name: str) -> object:  # imported on first use: naming the sources needs neither
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

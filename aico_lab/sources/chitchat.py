@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.errors import SourceMissing, SourceUnreadable
-from aico_lab.sources.records import (
+from aico_lab.messages.records import (
     BATCH_MESSAGES,
     Batch,
     ChannelRecord,
@@ -28,8 +28,8 @@ from aico_lab.sources.records import (
     MessageRecord,
     UserRecord,
 )
-from aico_lab.sources.rules import to_metadata
-from aico_lab.sources.timestamps import to_timestamp
+from aico_lab.messages.rules import to_metadata
+from aico_lab.messages.timestamps import to_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

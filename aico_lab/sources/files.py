@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, Self
 
 from aico_lab.errors import SourceMissing, SourceUnreadable
-from aico_lab.sources.records import (
+from aico_lab.messages.records import (
     BATCH_MESSAGES,
     Batch,
     ChannelRecord,
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from aico_lab.sources.context import Context
+    from aico_lab.messages.context import Context
 
 MAX_LINE: Final = 16 * 1024 * 1024
 """The longest line in bytes; longer ones are skipped in pieces."""

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from aico_lab.sources.context import Context
+from aico_lab.messages.context import Context
+from aico_lab.messages.records import Batch, MessageRecord, NotAMessageError, Rejected
+from aico_lab.messages.rules import parse_object, to_record
 from aico_lab.sources.files import MAX_LINE, Lines, batches, names_users, open_text
 from aico_lab.sources.files import size as total
-from aico_lab.sources.records import Batch, MessageRecord, NotAMessageError, Rejected
-from aico_lab.sources.rules import parse_object, to_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from aico_lab.sources.context import Context
+from aico_lab.messages.context import Context
+from aico_lab.messages.records import Batch, MessageRecord, NotAMessageError, Rejected
+from aico_lab.messages.rules import to_record
 from aico_lab.sources.files import batches
-from aico_lab.sources.records import Batch, MessageRecord, NotAMessageError, Rejected
-from aico_lab.sources.rules import to_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import ibis
 import polars as pl
 
+from aico_lab.messages.language import CHARACTERS, UNKNOWN, language_of
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.checks import at_least
 from aico_lab.metrics.engine.intervals import COUNTED, MOST, TOTAL, UNIT, UNITS, estimate, percent
 from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, interval, metric
-from aico_lab.sources.language import CHARACTERS, UNKNOWN, language_of
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir

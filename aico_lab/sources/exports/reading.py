@@ -7,11 +7,11 @@ from contextlib import closing
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
+from aico_lab.messages.records import BATCH_MESSAGES, Batch, MessageRecord, Rejected
 from aico_lab.sources.exports.conversation import Options, Unreadable
 from aico_lab.sources.exports.opened import opened
 from aico_lab.sources.exports.people import Roles, count_authors
 from aico_lab.sources.exports.records import RecordMaker
-from aico_lab.sources.records import BATCH_MESSAGES, Batch, MessageRecord, Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

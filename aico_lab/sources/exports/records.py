@@ -11,10 +11,8 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from aico_lab.sources.context import Context, Occurrences
-from aico_lab.sources.exports.people import ASSUMED
-from aico_lab.sources.exports.times import NO_TIMES, Clock, look_like_an_import
-from aico_lab.sources.records import (
+from aico_lab.messages.context import Context, Occurrences
+from aico_lab.messages.records import (
     ChannelRecord,
     FeedbackRecord,
     MessageRecord,
@@ -22,7 +20,9 @@ from aico_lab.sources.records import (
     Rejected,
     UserRecord,
 )
-from aico_lab.sources.rules import MAX_ID, to_metadata, to_record
+from aico_lab.messages.rules import MAX_ID, to_metadata, to_record
+from aico_lab.sources.exports.people import ASSUMED
+from aico_lab.sources.exports.times import NO_TIMES, Clock, look_like_an_import
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

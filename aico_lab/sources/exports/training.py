@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from aico_lab.sources.context import Occurrences
+from aico_lab.messages.context import Occurrences
 from aico_lab.sources.exports.conversation import ExportedConversation, Said, Unreadable
 from aico_lab.sources.exports.epochs import to_any_time
 from aico_lab.sources.exports.fields import to_id, to_object, to_objects, to_text

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from aico_lab.domain import values
 from aico_lab.errors import DomainError
-from aico_lab.sources.records import MessageRecord, NotAMessageError
-from aico_lab.sources.timestamps import to_timestamp
+from aico_lab.messages.records import MessageRecord, NotAMessageError
+from aico_lab.messages.timestamps import to_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aico_lab.sources.context import Context, Occurrences
+    from aico_lab.messages.context import Context, Occurrences
 
 MAX_CONTENT: Final = values.MAX_TEXT
 MAX_ID: Final = 512

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from aico_lab.sources.language import (
+from aico_lab.messages.language import (
     CHARACTERS,
     ENOUGH_ALONE,
     UNKNOWN,
@@ -24,7 +24,7 @@ from aico_lab.sources.language import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from aico_lab.sources.records import MessageRecord
+    from aico_lab.messages.records import MessageRecord
 
 ENGLISH: Final = "en"
 UNDETERMINED: Final = "und"  # ISO 639: undetermined

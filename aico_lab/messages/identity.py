@@ -13,12 +13,12 @@ import itertools
 import json
 from typing import TYPE_CHECKING, Final
 
-from aico_lab.sources.rules import MAX_ID, to_metadata
+from aico_lab.messages.rules import MAX_ID, to_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aico_lab.sources.records import MessageRecord
+    from aico_lab.messages.records import MessageRecord
 
 ORIGINAL: Final = "id_in_conversation"
 """The metadata key for the original id of a message that is stored under a qualified id."""

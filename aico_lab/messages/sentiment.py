@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from aico_lab.sources.conversation_language import ENGLISH, languages_of
-from aico_lab.sources.records import MessageRecord
-from aico_lab.sources.vader import scorer, source
+from aico_lab.messages.conversation_language import ENGLISH, languages_of
+from aico_lab.messages.records import MessageRecord
+from aico_lab.messages.vader import scorer, source
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from typing import Final
 
 from aico_lab.constants import FIRST_PLAUSIBLE_MS
 from aico_lab.domain import values
-from aico_lab.sources.records import NotAMessageError
+from aico_lab.messages.records import NotAMessageError
 
 FIRST_PLAUSIBLE: Final = values.to_timestamp(datetime.fromtimestamp(FIRST_PLAUSIBLE_MS / 1000, UTC))
 
