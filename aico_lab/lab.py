@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from aico_lab.projections.memories import Memories
     from aico_lab.reports.runs import Reports
     from aico_lab.rescoring import RescoreResult
-    from aico_lab.sources.exports.conversation import Options
+    from aico_lab.sources.exports.engine.conversation import Options
 
 
 class _Moved:

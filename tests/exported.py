@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aico_lab.sources import SOURCES
-from aico_lab.sources.exports.conversation import Options
+from aico_lab.sources.exports.engine.conversation import Options
 
 if TYPE_CHECKING:
     from pathlib import Path

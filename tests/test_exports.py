@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aico_lab.sources import SOURCES, recognise
-from aico_lab.sources.exports.conversation import Options
+from aico_lab.sources.exports.engine.conversation import Options
 from aico_lab.zones import get_zone
 
 SAMPLES = Path(__file__).parent / "exports"

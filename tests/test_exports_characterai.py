@@ -10,8 +10,8 @@ import pytest
 
 from aico_lab.sources import recognise
 from aico_lab.sources.exports import characterai
-from aico_lab.sources.exports.conversation import Options
-from aico_lab.sources.exports.opened import opened
+from aico_lab.sources.exports.engine.conversation import Options
+from aico_lab.sources.exports.engine.opened import opened
 from tests.exported import read
 
 HUMAN = {"author_id": "7", "name": "Mira", "is_human": True}

@@ -13,7 +13,7 @@ from aico_lab.errors import AicoLabError
 from aico_lab.messages.rules import MAX_ID, ROLES
 from aico_lab.messages.timestamps import to_timestamp
 from aico_lab.sources import SOURCES, recognise
-from aico_lab.sources.exports.conversation import Options
+from aico_lab.sources.exports.engine.conversation import Options
 from tests.test_exports import FORMATS, SAMPLES
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from aico_lab.sources import recognise
-from aico_lab.sources.exports.html_text import to_plain
+from aico_lab.sources.exports.engine.html_text import to_plain
 from tests.exported import read
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aico_lab.sources import recognise
-from aico_lab.sources.exports.sillytavern_times import to_time
+from aico_lab.sources.exports.sillytavern.times import to_time
 from tests.exported import read
 
 HEADER = {

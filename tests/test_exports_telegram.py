@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from aico_lab.errors import WhoIsWho
 from aico_lab.sources import recognise
-from aico_lab.sources.exports.conversation import ExportedConversation, Options
-from aico_lab.sources.exports.opened import Member, Opened
+from aico_lab.sources.exports.engine.conversation import ExportedConversation, Options
+from aico_lab.sources.exports.engine.opened import Member, Opened
 from aico_lab.sources.exports.telegram import _mended, conversations
 from aico_lab.zones import get_zone
 from tests.exported import read

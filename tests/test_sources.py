@@ -13,6 +13,7 @@ import sys
 import tracemalloc
 from collections import Counter
 from datetime import UTC, datetime, timedelta, timezone
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -35,10 +36,10 @@ from aico_lab.messages.records import (
 from aico_lab.messages.rules import to_record
 from aico_lab.messages.timestamps import to_timestamp
 from aico_lab.schema.core import CORE
-from aico_lab.sources import SOURCES, csv_file, files, jsonl, read
+from aico_lab.sources import SOURCES, csv_file, exports, files, jsonl, read
 from aico_lab.sources.chitchat import MESSAGES
 from aico_lab.sources.exports import FORMATS
-from aico_lab.sources.exports.conversation import Options
+from aico_lab.sources.exports.engine.conversation import Options
 
 NOON = "2024-05-01T12:00:00Z"
 FIELDS = {"content": "Hello", "timestamp": NOON}
@@ -901,6 +902,16 @@ def test_wrong_use_is_refused_before_anything_is_read(tmp_path):
         read("chitchat", limit=0)
     with pytest.raises(WrongUse, match="jsonl takes no zone"):
         read("jsonl", tmp_path, options=Options(me="ada"))
+
+
+def test_the_folder_of_exports_reads_like_the_list_of_sources():
+    """A module or folder of each format, and their machinery, as the README says."""
+    folder = Path(exports.__file__).parent
+    there = {path.stem for path in folder.iterdir() if not path.name.startswith("_")}
+    assert there == {*FORMATS, "engine"}
+    for name in FORMATS:
+        module = SOURCES[name].module
+        assert callable(import_module(module).recognise), name
 
 
 def test_naming_the_sources_imports_none_of_them():

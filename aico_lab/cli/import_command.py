@@ -14,7 +14,7 @@ from aico_lab.cli.output import emit, note, say
 
 if TYPE_CHECKING:
     from aico_lab.sources import Source
-    from aico_lab.sources.exports.conversation import Options
+    from aico_lab.sources.exports.engine.conversation import Options
 
 
 def import_(
@@ -183,7 +183,7 @@ def _options(
     from datetime import datetime, timedelta
 
     from aico_lab.errors import InvalidValue
-    from aico_lab.sources.exports.conversation import Options
+    from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.zones import get_zone
 
     begins = None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aico_lab.lab import Lab
     from aico_lab.messages.records import Batch
     from aico_lab.sources import Source
-    from aico_lab.sources.exports.conversation import Options
+    from aico_lab.sources.exports.engine.conversation import Options
 
 LINES_SHOWN = 5
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     from aico_lab.messages.records import Batch
-    from aico_lab.sources.exports.conversation import Options
-    from aico_lab.sources.exports.recognition import Recognised
+    from aico_lab.sources.exports.engine.conversation import Options
+    from aico_lab.sources.exports.engine.recognition import Recognised
     from aico_lab.sources.objects import batches_of
 
 _MODULES: Final = {
@@ -101,8 +101,8 @@ class Source:
         """
         self.check(path, limit)
         if self.export:
-            from aico_lab.sources.exports.conversation import Options
-            from aico_lab.sources.exports.reading import read
+            from aico_lab.sources.exports.engine.conversation import Options
+            from aico_lab.sources.exports.engine.reading import read
 
             named = cast("Path", _named(path))
             return read(self.name, self.module, named, limit=limit, options=options or Options())
@@ -233,7 +233,7 @@ def recognise(path: Path | str) -> Recognised:
         SourceMissing: The path does not exist.
         SourceUnreadable: No format or more than one fits, or the file cannot be read.
     """
-    from aico_lab.sources.exports.recognition import recognise as recognise_by
+    from aico_lab.sources.exports.engine.recognition import recognise as recognise_by
 
     exports = {name: source.module for name, source in SOURCES.items() if source.export}
     return recognise_by(Path(path).expanduser(), exports)

@@ -1,7 +1,8 @@
 """Exports of conversations as other programs write them.
 
-Each format is a module with `recognise` and `conversations` (see `reading.Format`); it yields the
-objects of `conversation`. `records` turns them into records, alike for all formats.
+Each format is a module, or a folder if it has parts, with `recognise` and `conversations` (see
+`engine.reading.Format`); it yields the objects of `engine.conversation`. `engine.records` turns
+them into records, alike for all formats.
 """
 
 from __future__ import annotations

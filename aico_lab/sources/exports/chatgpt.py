@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from aico_lab.sources.exports.conversation import (
+from aico_lab.sources.exports.engine.conversation import (
     ALTERNATIVES,
     MEDIA,
     MODEL,
@@ -20,17 +20,17 @@ from aico_lab.sources.exports.conversation import (
     Said,
     Unreadable,
 )
-from aico_lab.sources.exports.epochs import from_epoch
-from aico_lab.sources.exports.fields import to_object, to_utc_time
-from aico_lab.sources.exports.json_items import items, shape
-from aico_lab.sources.exports.paths import newest_leaf, path_to
+from aico_lab.sources.exports.engine.epochs import from_epoch
+from aico_lab.sources.exports.engine.fields import to_object, to_utc_time
+from aico_lab.sources.exports.engine.json_items import items, shape
+from aico_lab.sources.exports.engine.paths import newest_leaf, path_to
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from datetime import datetime
 
-    from aico_lab.sources.exports.conversation import Options
-    from aico_lab.sources.exports.opened import Member, Opened
+    from aico_lab.sources.exports.engine.conversation import Options
+    from aico_lab.sources.exports.engine.opened import Member, Opened
 
 LEAVES_ROLES_OPEN: Final = False
 

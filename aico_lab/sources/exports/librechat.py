@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from aico_lab.sources.exports.conversation import (
+from aico_lab.sources.exports.engine.conversation import (
     ALTERNATIVES,
     EDITED,
     MEDIA,
@@ -20,15 +20,21 @@ from aico_lab.sources.exports.conversation import (
     Said,
     Unreadable,
 )
-from aico_lab.sources.exports.fields import to_id, to_object, to_objects, to_text, to_utc_time
-from aico_lab.sources.exports.json_items import items, shape
-from aico_lab.sources.exports.paths import newest_leaf, path_to
+from aico_lab.sources.exports.engine.fields import (
+    to_id,
+    to_object,
+    to_objects,
+    to_text,
+    to_utc_time,
+)
+from aico_lab.sources.exports.engine.json_items import items, shape
+from aico_lab.sources.exports.engine.paths import newest_leaf, path_to
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from aico_lab.sources.exports.conversation import Options
-    from aico_lab.sources.exports.opened import Member, Opened
+    from aico_lab.sources.exports.engine.conversation import Options
+    from aico_lab.sources.exports.engine.opened import Member, Opened
 
 LEAVES_ROLES_OPEN: Final = False
 

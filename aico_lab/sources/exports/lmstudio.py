@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from aico_lab.sources.exports.conversation import (
+from aico_lab.sources.exports.engine.conversation import (
     ALTERNATIVES,
     MEDIA,
     MODEL,
@@ -18,16 +18,16 @@ from aico_lab.sources.exports.conversation import (
     Said,
     Unreadable,
 )
-from aico_lab.sources.exports.epochs import from_epoch
-from aico_lab.sources.exports.fields import to_id, to_object, to_objects, to_text
-from aico_lab.sources.exports.json_items import items, shape
-from aico_lab.sources.exports.names import without_counter
+from aico_lab.sources.exports.engine.epochs import from_epoch
+from aico_lab.sources.exports.engine.fields import to_id, to_object, to_objects, to_text
+from aico_lab.sources.exports.engine.json_items import items, shape
+from aico_lab.sources.exports.engine.names import without_counter
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from aico_lab.sources.exports.conversation import Options
-    from aico_lab.sources.exports.opened import Member, Opened
+    from aico_lab.sources.exports.engine.conversation import Options
+    from aico_lab.sources.exports.engine.opened import Member, Opened
 
 LEAVES_ROLES_OPEN: Final = False
 

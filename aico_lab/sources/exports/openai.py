@@ -8,10 +8,15 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from aico_lab.sources.exports.conversation import MEDIA, ExportedConversation, Said, Unreadable
-from aico_lab.sources.exports.fields import to_id, to_object, to_objects, to_text
-from aico_lab.sources.exports.json_items import shape
-from aico_lab.sources.exports.training import (
+from aico_lab.sources.exports.engine.conversation import (
+    MEDIA,
+    ExportedConversation,
+    Said,
+    Unreadable,
+)
+from aico_lab.sources.exports.engine.fields import to_id, to_object, to_objects, to_text
+from aico_lab.sources.exports.engine.json_items import shape
+from aico_lab.sources.exports.engine.training import (
     SUFFIXES,
     Names,
     conversation,
@@ -24,8 +29,8 @@ from aico_lab.sources.exports.training import (
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from aico_lab.sources.exports.conversation import Options
-    from aico_lab.sources.exports.opened import Opened
+    from aico_lab.sources.exports.engine.conversation import Options
+    from aico_lab.sources.exports.engine.opened import Opened
 
 LEAVES_ROLES_OPEN: Final = False
 

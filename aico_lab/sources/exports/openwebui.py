@@ -13,7 +13,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.errors import CorruptDatabase
-from aico_lab.sources.exports.conversation import (
+from aico_lab.sources.exports.engine.conversation import (
     ALTERNATIVES,
     MEDIA,
     MODEL,
@@ -22,18 +22,18 @@ from aico_lab.sources.exports.conversation import (
     Said,
     Unreadable,
 )
-from aico_lab.sources.exports.databases import columns, database, databases
-from aico_lab.sources.exports.epochs import from_epoch
-from aico_lab.sources.exports.fields import to_id, to_object, to_objects, to_text
-from aico_lab.sources.exports.json_items import items, shape
-from aico_lab.sources.exports.paths import newest_leaf, path_to
+from aico_lab.sources.exports.engine.databases import columns, database, databases
+from aico_lab.sources.exports.engine.epochs import from_epoch
+from aico_lab.sources.exports.engine.fields import to_id, to_object, to_objects, to_text
+from aico_lab.sources.exports.engine.json_items import items, shape
+from aico_lab.sources.exports.engine.paths import newest_leaf, path_to
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.sources.exports.conversation import Options
-    from aico_lab.sources.exports.opened import Opened
+    from aico_lab.sources.exports.engine.conversation import Options
+    from aico_lab.sources.exports.engine.opened import Opened
 
 LEAVES_ROLES_OPEN: Final = False
 

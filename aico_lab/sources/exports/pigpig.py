@@ -17,17 +17,22 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from aico_lab.errors import DatabaseLocked, StorageError
-from aico_lab.sources.exports.conversation import MEDIA, ExportedConversation, Said, Unreadable
-from aico_lab.sources.exports.databases import columns, database, databases
-from aico_lab.sources.exports.epochs import from_epoch
-from aico_lab.sources.exports.fields import to_id, to_object, to_text, to_utc_time
+from aico_lab.sources.exports.engine.conversation import (
+    MEDIA,
+    ExportedConversation,
+    Said,
+    Unreadable,
+)
+from aico_lab.sources.exports.engine.databases import columns, database, databases
+from aico_lab.sources.exports.engine.epochs import from_epoch
+from aico_lab.sources.exports.engine.fields import to_id, to_object, to_text, to_utc_time
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.sources.exports.conversation import Options
-    from aico_lab.sources.exports.opened import Opened
+    from aico_lab.sources.exports.engine.conversation import Options
+    from aico_lab.sources.exports.engine.opened import Opened
 
 LEAVES_ROLES_OPEN: Final = False
 

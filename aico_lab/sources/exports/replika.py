@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from aico_lab.sources.exports.conversation import (
+from aico_lab.sources.exports.engine.conversation import (
     MEDIA,
     REACTIONS,
     ExportedConversation,
@@ -19,17 +19,17 @@ from aico_lab.sources.exports.conversation import (
     Said,
     Unreadable,
 )
-from aico_lab.sources.exports.fields import to_id, to_object, to_text, to_time
-from aico_lab.sources.exports.json_items import items, shape
-from aico_lab.sources.exports.names import without_date
-from aico_lab.sources.exports.stored import Seen, Stored
+from aico_lab.sources.exports.engine.fields import to_id, to_object, to_text, to_time
+from aico_lab.sources.exports.engine.json_items import items, shape
+from aico_lab.sources.exports.engine.names import without_date
+from aico_lab.sources.exports.engine.stored import Seen, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from aico_lab.sources.exports.conversation import Options
-    from aico_lab.sources.exports.opened import Member, Opened
-    from aico_lab.sources.exports.stored import Row
+    from aico_lab.sources.exports.engine.conversation import Options
+    from aico_lab.sources.exports.engine.opened import Member, Opened
+    from aico_lab.sources.exports.engine.stored import Row
 
 LEAVES_ROLES_OPEN: Final = False
 

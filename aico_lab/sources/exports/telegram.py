@@ -11,7 +11,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from aico_lab.sources.exports.conversation import (
+from aico_lab.sources.exports.engine.conversation import (
     EDITED,
     MEDIA,
     REACTIONS,
@@ -19,15 +19,15 @@ from aico_lab.sources.exports.conversation import (
     Said,
     Unreadable,
 )
-from aico_lab.sources.exports.fields import to_id, to_text, to_time
-from aico_lab.sources.exports.json_items import shape
-from aico_lab.sources.exports.message_arrays import chats
+from aico_lab.sources.exports.engine.fields import to_id, to_text, to_time
+from aico_lab.sources.exports.engine.json_items import shape
+from aico_lab.sources.exports.engine.message_arrays import chats
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from aico_lab.sources.exports.conversation import Options
-    from aico_lab.sources.exports.opened import Member, Opened
+    from aico_lab.sources.exports.engine.conversation import Options
+    from aico_lab.sources.exports.engine.opened import Member, Opened
 
 LEAVES_ROLES_OPEN: Final = True
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters.lmdb_readonly import MAGIC, MAGIC_AT
 from aico_lab.errors import DatabaseLocked, LibraryMissing, StorageError
-from aico_lab.sources.exports.aico_feedback import read_feedback
-from aico_lab.sources.exports.aico_memory import (
+from aico_lab.sources.exports.aico.feedback import read_feedback
+from aico_lab.sources.exports.aico.memory import (
     SEGMENTS,
     WORKING,
     Remembered,
@@ -20,15 +20,20 @@ from aico_lab.sources.exports.aico_memory import (
     read_working,
     united,
 )
-from aico_lab.sources.exports.conversation import ExportedConversation, Rating, Said, Unreadable
-from aico_lab.sources.exports.databases import columns, database, databases
+from aico_lab.sources.exports.engine.conversation import (
+    ExportedConversation,
+    Rating,
+    Said,
+    Unreadable,
+)
+from aico_lab.sources.exports.engine.databases import columns, database, databases
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.sources.exports.conversation import Options
-    from aico_lab.sources.exports.opened import Member, Opened
+    from aico_lab.sources.exports.engine.conversation import Options
+    from aico_lab.sources.exports.engine.opened import Member, Opened
 
 LEAVES_ROLES_OPEN: Final = False
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from zoneinfo import ZoneInfo
 
-    from aico_lab.sources.exports.conversation import Options
+    from aico_lab.sources.exports.engine.conversation import Options
 
 STEP: Final = timedelta(seconds=60)
 """The time between two messages of a file without times, unless `Options.step` says another."""

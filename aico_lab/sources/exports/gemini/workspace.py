@@ -8,15 +8,26 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from aico_lab.sources.exports.conversation import MEDIA, ExportedConversation, Said, Unreadable
-from aico_lab.sources.exports.fields import to_id, to_object, to_objects, to_text, to_utc_time
-from aico_lab.sources.exports.json_items import items, shape
-from aico_lab.sources.exports.names import without_counter
+from aico_lab.sources.exports.engine.conversation import (
+    MEDIA,
+    ExportedConversation,
+    Said,
+    Unreadable,
+)
+from aico_lab.sources.exports.engine.fields import (
+    to_id,
+    to_object,
+    to_objects,
+    to_text,
+    to_utc_time,
+)
+from aico_lab.sources.exports.engine.json_items import items, shape
+from aico_lab.sources.exports.engine.names import without_counter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aico_lab.sources.exports.opened import Member
+    from aico_lab.sources.exports.engine.opened import Member
 
 _KEY: Final = "conversation_turns"
 

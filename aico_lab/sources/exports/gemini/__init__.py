@@ -2,7 +2,7 @@
 
 A record holds a prompt and its answer as HTML, with one time, but names no conversation: a pause of
 more than half an hour begins another one. The verb before the prompt is in the user's language.
-Accounts of Google Workspace have files `conversation_<number>.txt` instead, see `gemini_workspace`.
+Accounts of Google Workspace have files `conversation_<number>.txt` instead, see `workspace`.
 """
 
 from __future__ import annotations
@@ -13,18 +13,23 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from aico_lab.sources.exports.conversation import MEDIA, ExportedConversation, Said, Unreadable
-from aico_lab.sources.exports.fields import to_objects, to_text, to_utc_time
-from aico_lab.sources.exports.gemini_workspace import is_workspace, workspace
-from aico_lab.sources.exports.html_text import to_plain
-from aico_lab.sources.exports.json_items import items, shape
-from aico_lab.sources.exports.stored import Stored
+from aico_lab.sources.exports.engine.conversation import (
+    MEDIA,
+    ExportedConversation,
+    Said,
+    Unreadable,
+)
+from aico_lab.sources.exports.engine.fields import to_objects, to_text, to_utc_time
+from aico_lab.sources.exports.engine.html_text import to_plain
+from aico_lab.sources.exports.engine.json_items import items, shape
+from aico_lab.sources.exports.engine.stored import Stored
+from aico_lab.sources.exports.gemini.workspace import is_workspace, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from aico_lab.sources.exports.conversation import Options
-    from aico_lab.sources.exports.opened import Member, Opened
+    from aico_lab.sources.exports.engine.conversation import Options
+    from aico_lab.sources.exports.engine.opened import Member, Opened
 
 LEAVES_ROLES_OPEN: Final = False
 

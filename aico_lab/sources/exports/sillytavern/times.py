@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from aico_lab.constants import NO_SECONDS
-from aico_lab.sources.exports import fields
+from aico_lab.sources.exports.engine import fields
 
 _MONTHS: Final = (
     "jan",

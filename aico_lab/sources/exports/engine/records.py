@@ -21,14 +21,14 @@ from aico_lab.messages.records import (
     UserRecord,
 )
 from aico_lab.messages.rules import MAX_ID, to_metadata, to_record
-from aico_lab.sources.exports.people import ASSUMED
-from aico_lab.sources.exports.times import NO_TIMES, Clock, look_like_an_import
+from aico_lab.sources.exports.engine.people import ASSUMED
+from aico_lab.sources.exports.engine.times import NO_TIMES, Clock, look_like_an_import
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aico_lab.sources.exports.conversation import ExportedConversation, Options, Said
-    from aico_lab.sources.exports.people import Roles
+    from aico_lab.sources.exports.engine.conversation import ExportedConversation, Options, Said
+    from aico_lab.sources.exports.engine.people import Roles
 
 ESTIMATED: Final = "timestamp_estimated"
 """The metadata key, with the value true, of a message whose time is estimated."""

@@ -12,18 +12,23 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from aico_lab.sources.exports.conversation import MEDIA, ExportedConversation, Said, Unreadable
-from aico_lab.sources.exports.names import without_date
-from aico_lab.sources.exports.whatsapp_dates import MARKS, Form, head, time_of
-from aico_lab.sources.exports.whatsapp_text import is_of_a_notice, text_of
-from aico_lab.sources.exports.whatsapp_words import ENCRYPTED, NAME
+from aico_lab.sources.exports.engine.conversation import (
+    MEDIA,
+    ExportedConversation,
+    Said,
+    Unreadable,
+)
+from aico_lab.sources.exports.engine.names import without_date
+from aico_lab.sources.exports.whatsapp.dates import MARKS, Form, head, time_of
+from aico_lab.sources.exports.whatsapp.text import is_of_a_notice, text_of
+from aico_lab.sources.exports.whatsapp.words import ENCRYPTED, NAME
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from aico_lab.sources.exports.conversation import Options
-    from aico_lab.sources.exports.opened import Member, Opened
-    from aico_lab.sources.exports.whatsapp_dates import Head, Order
+    from aico_lab.sources.exports.engine.conversation import Options
+    from aico_lab.sources.exports.engine.opened import Member, Opened
+    from aico_lab.sources.exports.whatsapp.dates import Head, Order
 
 LEAVES_ROLES_OPEN: Final = True
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.sources.exports.opened import Member, Opened
+    from aico_lab.sources.exports.engine.opened import Member, Opened
 
 _MAGIC: Final = b"SQLite format 3\0"
 _LOGS: Final = ("-wal", "-journal")

@@ -8,17 +8,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from aico_lab.messages.records import BATCH_MESSAGES, Batch, MessageRecord, Rejected
-from aico_lab.sources.exports.conversation import Options, Unreadable
-from aico_lab.sources.exports.opened import opened
-from aico_lab.sources.exports.people import Roles, count_authors
-from aico_lab.sources.exports.records import RecordMaker
+from aico_lab.sources.exports.engine.conversation import Options, Unreadable
+from aico_lab.sources.exports.engine.opened import opened
+from aico_lab.sources.exports.engine.people import Roles, count_authors
+from aico_lab.sources.exports.engine.records import RecordMaker
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
-    from aico_lab.sources.exports.conversation import ExportedConversation
-    from aico_lab.sources.exports.opened import Opened
+    from aico_lab.sources.exports.engine.conversation import ExportedConversation
+    from aico_lab.sources.exports.engine.opened import Opened
 
 BATCH_CHARACTERS: Final = 8_000_000
 """Characters at which a batch ends even with few messages, to bound the memory."""

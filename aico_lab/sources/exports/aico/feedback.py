@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.config import SOURCE_KEY_VARIABLE, source_key
 from aico_lab.errors import NotADatabase, StorageError
-from aico_lab.sources.exports.conversation import Rating, Unreadable
-from aico_lab.sources.exports.databases import database, databases
-from aico_lab.sources.exports.epochs import to_any_time
-from aico_lab.sources.exports.fields import to_id, to_object, to_text
+from aico_lab.sources.exports.engine.conversation import Rating, Unreadable
+from aico_lab.sources.exports.engine.databases import database, databases
+from aico_lab.sources.exports.engine.epochs import to_any_time
+from aico_lab.sources.exports.engine.fields import to_id, to_object, to_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.sources.exports.opened import Opened
+    from aico_lab.sources.exports.engine.opened import Opened
 
 _TABLES: Final = ("feedback_events", "ams_behavioral_feedback")
 _OURS: Final = "aico.db"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from aico_lab.constants import NO_SECONDS
-from aico_lab.sources.exports.fields import to_time
+from aico_lab.sources.exports.engine.fields import to_time
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

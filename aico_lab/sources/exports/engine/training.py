@@ -10,10 +10,10 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.messages.context import Occurrences
-from aico_lab.sources.exports.conversation import ExportedConversation, Said, Unreadable
-from aico_lab.sources.exports.epochs import to_any_time
-from aico_lab.sources.exports.fields import to_id, to_object, to_objects, to_text
-from aico_lab.sources.exports.json_items import items, shape
+from aico_lab.sources.exports.engine.conversation import ExportedConversation, Said, Unreadable
+from aico_lab.sources.exports.engine.epochs import to_any_time
+from aico_lab.sources.exports.engine.fields import to_id, to_object, to_objects, to_text
+from aico_lab.sources.exports.engine.json_items import items, shape
 from aico_lab.sources.files import Lines
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from aico_lab.sources.exports.opened import Member, Opened
+    from aico_lab.sources.exports.engine.opened import Member, Opened
 
 SUFFIXES: Final = (".jsonl", ".json", ".ndjson", ".txt")
 

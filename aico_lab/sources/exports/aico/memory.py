@@ -15,13 +15,13 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters.lmdb_readonly import read_lmdb
-from aico_lab.sources.exports.fields import to_id, to_object, to_text, to_utc_time
+from aico_lab.sources.exports.engine.fields import to_id, to_object, to_text, to_utc_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.sources.exports.opened import Member
+    from aico_lab.sources.exports.engine.opened import Member
 
 WORKING: Final = "session_memory"
 """The database of working memory in the LMDB file."""

@@ -6,8 +6,8 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from aico_lab.sources.exports.whatsapp_dates import MARKS
-from aico_lab.sources.exports.whatsapp_words import (
+from aico_lab.sources.exports.whatsapp.dates import MARKS
+from aico_lab.sources.exports.whatsapp.words import (
     ATTACHED,
     DELETED,
     EDITED,

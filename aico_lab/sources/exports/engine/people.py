@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.errors import WhoIsWho
-from aico_lab.sources.exports.conversation import Unreadable
+from aico_lab.sources.exports.engine.conversation import Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from aico_lab.sources.exports.conversation import ExportedConversation, Options, Said
+    from aico_lab.sources.exports.engine.conversation import ExportedConversation, Options, Said
 
 ASSUMED: Final = "me"
 """The user id of the person of an export that names nobody, unless `Options.me` does."""

@@ -14,12 +14,12 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import ijson
 
-from aico_lab.sources.exports.conversation import Unreadable
+from aico_lab.sources.exports.engine.conversation import Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from aico_lab.sources.exports.opened import Member
+    from aico_lab.sources.exports.engine.opened import Member
 
 _PIECE: Final = 1 << 20
 LONGEST: Final = 64 << 20

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from aico_lab.sources.exports.conversation import (
+from aico_lab.sources.exports.engine.conversation import (
     ALTERNATIVES,
     MEDIA,
     MODEL,
@@ -23,16 +23,22 @@ from aico_lab.sources.exports.conversation import (
     Said,
     Unreadable,
 )
-from aico_lab.sources.exports.fields import to_id, to_object, to_objects, to_text, to_utc_time
-from aico_lab.sources.exports.json_items import shape
-from aico_lab.sources.exports.names import without_counter
-from aico_lab.sources.exports.sillytavern_times import to_time
+from aico_lab.sources.exports.engine.fields import (
+    to_id,
+    to_object,
+    to_objects,
+    to_text,
+    to_utc_time,
+)
+from aico_lab.sources.exports.engine.json_items import shape
+from aico_lab.sources.exports.engine.names import without_counter
+from aico_lab.sources.exports.sillytavern.times import to_time
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from aico_lab.sources.exports.conversation import Options
-    from aico_lab.sources.exports.opened import Member, Opened
+    from aico_lab.sources.exports.engine.conversation import Options
+    from aico_lab.sources.exports.engine.opened import Member, Opened
 
 LEAVES_ROLES_OPEN: Final = False
 

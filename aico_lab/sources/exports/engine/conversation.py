@@ -2,7 +2,7 @@
 
 A format turns its file into these objects and decides nothing else: which zone a time without a
 zone is in, who the companion is, what an id becomes and how a missing time is estimated is the same
-for all formats, in `aico_lab.sources.exports.records`.
+for all formats, in `aico_lab.sources.exports.engine.records`.
 """
 
 from __future__ import annotations

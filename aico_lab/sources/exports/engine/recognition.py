@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.errors import SourceUnreadable
-from aico_lab.sources.exports.json_items import shape
-from aico_lab.sources.exports.opened import opened
-from aico_lab.sources.exports.reading import module_of
+from aico_lab.sources.exports.engine.json_items import shape
+from aico_lab.sources.exports.engine.opened import opened
+from aico_lab.sources.exports.engine.reading import module_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from aico_lab.sources.exports.opened import Member, Opened
+    from aico_lab.sources.exports.engine.opened import Member, Opened
 
 _NAMED: Final = 8
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
-from aico_lab.sources.exports.whatsapp_words import AM, FILLERS, PM
+from aico_lab.sources.exports.whatsapp.words import AM, FILLERS, PM
 
 MARKS: Final = "\u200e\u200f\u202a-\u202e\u2066-\u2069"
 """Marks of the direction of writing, as a part of a class of characters."""

@@ -10,13 +10,13 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from aico_lab.sources.exports.conversation import Unreadable
-from aico_lab.sources.exports.json_items import LONGEST, NEAR, MendedStream, Window
+from aico_lab.sources.exports.engine.conversation import Unreadable
+from aico_lab.sources.exports.engine.json_items import LONGEST, NEAR, MendedStream, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator
 
-    from aico_lab.sources.exports.opened import Member
+    from aico_lab.sources.exports.engine.opened import Member
 
 _STRING: Final = r'"(?:[^"\\]|\\.)*+"'
 _ARRAY: Final = r'"messages"\s*+:\s*+\['

@@ -1,0 +1,1 @@
+"""The machinery of exports: zips, recognition, damage, roles, people, times and records."""
