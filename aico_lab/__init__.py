@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aico_lab import iri_grammar
+from aico_lab.runtime import iri_grammar
 
 if TYPE_CHECKING:
     from aico_lab.lab import Lab

@@ -22,10 +22,10 @@ from aico_lab.errors import (
 )
 from aico_lab.etl import snapshots
 from aico_lab.etl.layout import check_places
-from aico_lab.home import held
+from aico_lab.home.files import held
+from aico_lab.importing.rescoring import count_due
 from aico_lab.lab import Lab
 from aico_lab.messages.timestamps import plausible_times
-from aico_lab.rescoring import count_due
 from aico_lab.schema import SchemaRegistry, feed
 from aico_lab.schema.backup import backups_of, check_backup
 from aico_lab.schema.discovery import discover

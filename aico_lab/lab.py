@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Self
 from aico_lab.config import Settings, source_key
 from aico_lab.errors import DatabaseLocked, HomeError, NeverSynced, StorageError
 from aico_lab.etl.snapshots import published
-from aico_lab.home import Home, private_files
-from aico_lab.keys import Protection, open_keys
+from aico_lab.home.files import private_files
+from aico_lab.home.folder import Home
+from aico_lab.home.keys import Protection, open_keys
 from aico_lab.storage import Storage, create_home
 from aico_lab.zones import get_zone
 
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
     from aico_lab.etl.foreign import LoadResult
     from aico_lab.etl.sync import Progress, SyncResult
     from aico_lab.etl.verify import Proof
-    from aico_lab.importer import ImportResult, OnConflict
-    from aico_lab.keys import Keys
+    from aico_lab.home.keys import Keys
+    from aico_lab.importing.importer import ImportResult, OnConflict
+    from aico_lab.importing.rescoring import RescoreResult
     from aico_lab.messages.records import Batch
     from aico_lab.metrics.named import Metrics
     from aico_lab.projections.memories import Memories
     from aico_lab.reports.runs import Reports
-    from aico_lab.rescoring import RescoreResult
     from aico_lab.sources.exports.engine.conversation import Options
 
 
@@ -249,7 +250,7 @@ class Lab:
             WhoIsWho: An export does not say who the companion is.
             SourceError: The input cannot be read.
         """
-        from aico_lab.importer import check_on_conflict, import_batches
+        from aico_lab.importing.importer import check_on_conflict, import_batches
         from aico_lab.sources import SOURCES, recognise
 
         if path is None and str(source) not in SOURCES:
@@ -273,7 +274,7 @@ class Lab:
         Args:
             progress: Called with "rescore", the number of messages done, and their total.
         """
-        from aico_lab.rescoring import rescore
+        from aico_lab.importing.rescoring import rescore
 
         return rescore(self.primary, progress=progress)
 

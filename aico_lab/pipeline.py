@@ -50,14 +50,14 @@ from aico_lab.errors import (
     did_you_mean,
 )
 from aico_lab.etl import evolution
-from aico_lab.importer import ImportResult, check_on_conflict
+from aico_lab.importing.importer import ImportResult, check_on_conflict
 from aico_lab.shipped import shipped
 from aico_lab.sources import SOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from aico_lab.home import Home
+    from aico_lab.home.folder import Home
     from aico_lab.lab import Lab
 
 ON_REJECTS = ("fail", "continue")

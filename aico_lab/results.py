@@ -1,8 +1,9 @@
-"""Results as JSON, in the form that commands print and that `.write()` stores."""
+"""Results as JSON, in the form that commands print and `.write()` stores, and files of results."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -12,8 +13,19 @@ import secrets
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
+
+from aico_lab.errors import InvalidValue
+from aico_lab.home.files import os_errors, private_files
+from aico_lab.home.folder import Home
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+RESULTS: Final = (".csv", ".parquet", ".json")
+"""The suffixes, in any case, of files to which results can be written."""
 
 
 def json_text(value: object, *, ensure_ascii: bool = False) -> str:
@@ -31,6 +43,39 @@ def distinct(names: list[str]) -> list[str]:
         taken = {*given, *names}
         given.append(next(n for n in numbered if n not in taken) if name in given else name)
     return given
+
+
+@contextlib.contextmanager
+def results_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path for results; the file replaces `path` if the block does not fail.
+
+    The temporary path has the suffix in lower case.
+
+    Args:
+        path: The target file. Only its owner can read it, since it contains private text.
+
+    Raises:
+        InvalidValue: The suffix is not in `RESULTS`, the folder does not exist, or the file would
+            be inside a home, where it might replace `lab.json`.
+        HomeNotWritable: The file cannot be written.
+    """
+    path = path.expanduser().absolute()
+    if path.suffix.lower() not in RESULTS:
+        raise InvalidValue(f"{path.name!r} does not end in {' or '.join(RESULTS)}.")
+    if not path.parent.is_dir():
+        raise InvalidValue(f"There is no folder {path.parent}: make it, or name another file.")
+    for folder in path.resolve().parents:
+        notebooks = (folder / "notebooks") in path.resolve().parents
+        if Home(folder).marker.exists() and not notebooks:
+            raise InvalidValue(f"{path} is inside the home {folder}: name a file elsewhere.")
+    beside = path.with_name(f".{secrets.token_hex(4)}.{path.stem}{path.suffix.lower()}")
+    with os_errors(path):
+        try:
+            with private_files():
+                yield beside
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 def _plain(value: Any, mark: str) -> Any:  # noqa: C901, PLR0911 - one line a type

@@ -15,8 +15,8 @@ from aico_lab.config import usual_key_file
 from aico_lab.errors import ConnectionIsClosed, NotADatabase
 from aico_lab.etl.snapshots import Reader
 from aico_lab.etl.soundness import read_whole
-from aico_lab.home import private_files
-from aico_lab.keys import check_credentials, create_keys, remove_key_file
+from aico_lab.home.files import private_files
+from aico_lab.home.keys import check_credentials, create_keys, remove_key_file
 from aico_lab.reports.records import clear_up
 from aico_lab.schema.core import CORE
 from aico_lab.schema.versions import current_versions
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters import libsql
     from aico_lab.config import Settings
-    from aico_lab.home import Home
-    from aico_lab.keys import Keys, Protection
+    from aico_lab.home.folder import Home
+    from aico_lab.home.keys import Keys, Protection
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aico_lab import keys
 from aico_lab.cli import run as run_command
+from aico_lab.home import keys
 from tests import browser, effort
 from tests.databases import Homes
 

@@ -15,7 +15,7 @@ from aico_lab.lab import Lab
 from aico_lab.schema import CORE
 
 if TYPE_CHECKING:
-    from aico_lab.keys import Protection
+    from aico_lab.home.keys import Protection
 
 
 @functools.cache

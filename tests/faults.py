@@ -16,7 +16,7 @@ from aico_lab.adapters import libsql
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.etl import extract, snapshots, sync, writer_file
 from aico_lab.etl.warehouse import Warehouse
-from aico_lab.home import Home
+from aico_lab.home.folder import Home
 from aico_lab.lab import Lab
 from aico_lab.mart.refresh import Changes
 from aico_lab.schema import backup, feed, migrate

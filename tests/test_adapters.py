@@ -14,7 +14,7 @@ from aico_lab.adapters.duckdb import DuckDBAdapter
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.adapters.rocksdb import RocksDBAdapter
 from aico_lab.errors import ConnectionIsClosed, NotADatabase
-from aico_lab.keys import Keys
+from aico_lab.home.keys import Keys
 from tests.conftest import plain_text_files
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.adapters.rocksdb import RocksDBAdapter, RocksDBConnection
 from aico_lab.cache.store import CACHED_TABLES, MemoryStore, open_cache, row_key
 from aico_lab.errors import ConnectionIsClosed, DatabaseLocked, InvalidValue
-from aico_lab.home import Home
-from aico_lab.keys import Keys
+from aico_lab.home.folder import Home
+from aico_lab.home.keys import Keys
 from tests.conftest import plain_text_files
 from tests.effort import examples
 

@@ -31,7 +31,7 @@ from aico_lab.errors import (
     UnstorableValue,
     WrongUse,
 )
-from aico_lab.keys import Keys, bech32
+from aico_lab.home.keys import Keys, bech32
 from aico_lab.repositories import ChromaDBMemoryRepository
 from tests.conftest import plain_text_files
 

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aico_lab import placing
 from aico_lab.errors import DuplicateId, InvalidValue
-from aico_lab.importer import import_batches
+from aico_lab.importing import placing
+from aico_lab.importing.importer import import_batches
+from aico_lab.importing.placing import Placing
 from aico_lab.messages.identity import ORIGINAL, original_id
 from aico_lab.messages.rules import MAX_ID
-from aico_lab.placing import Placing
 from aico_lab.schema import feed
 from aico_lab.sources import files, jsonl
 from tests.databases import with_core_schemas

@@ -23,11 +23,11 @@ import nbformat
 import psutil
 import pytest
 
-from aico_lab.jupyter import OnlyOurs
+from aico_lab.home.working_copies import RECORD, renew
+from aico_lab.jupyter.server import OnlyOurs
 from aico_lab.lab import Lab
 from aico_lab.reports.runner import run_notebook
 from aico_lab.shipped import shipped
-from aico_lab.working_copies import RECORD, renew
 from tests.browser import Visit, visit
 from tests.messages import add, at, message
 from tests.notebooks import write_notebook
@@ -399,7 +399,7 @@ def test_control_c_ends_it_and_its_kernels_without_a_question(times, lab, tmp_pa
         assert running.process.wait(timeout=20) == 0
         kernel.wait(timeout=10)
     # A kernel that is not up yet may show where it was stopped.
-    assert "aico_lab/jupyter.py" not in (tmp_path / "stderr").read_text()
+    assert "aico_lab/jupyter/server.py" not in (tmp_path / "stderr").read_text()
 
 
 @pytest.mark.slow

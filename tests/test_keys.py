@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aico_lab import keys as keys_module
 from aico_lab.config import Settings, usual_key_file
 from aico_lab.errors import (
     HomeExists,
@@ -24,7 +23,8 @@ from aico_lab.errors import (
     NotADatabase,
     WrongKey,
 )
-from aico_lab.keys import ARGON2, Keys
+from aico_lab.home import keys as keys_module
+from aico_lab.home.keys import ARGON2, Keys
 from aico_lab.lab import Lab
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from aico_lab import home as home_module
 from aico_lab.cache.store import MemoryStore
 from aico_lab.domain import Memory, User
 from aico_lab.errors import (
@@ -24,7 +23,8 @@ from aico_lab.errors import (
     PoolExhausted,
     UnknownName,
 )
-from aico_lab.home import Home
+from aico_lab.home import folder as home_module
+from aico_lab.home.folder import Home
 from aico_lab.lab import Lab
 from aico_lab.repositories import UnitOfWork
 from aico_lab.sources import SOURCES, read

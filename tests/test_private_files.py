@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aico_lab.errors import InvalidValue
-from aico_lab.home import private_files, results_file
+from aico_lab.home.files import private_files
+from aico_lab.results import results_file
 from tests.notebooks import write_notebook
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from aico_lab.embeddings.encoder import Encoder
 from aico_lab.embeddings.index import VectorIndex
 from aico_lab.embeddings.texts import COLLECTION, holders_of
 from aico_lab.errors import ConnectionIsClosed, CorruptDatabase, DatabaseLocked, DiskFull
-from aico_lab.keys import Keys
+from aico_lab.home.keys import Keys
 from aico_lab.lab import Lab
 from aico_lab.projections import vectors
 from aico_lab.projections.cache import CACHED_TABLES, invalidate, sync_cache

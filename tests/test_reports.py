@@ -23,12 +23,12 @@ from aico_lab.errors import (
     UnknownName,
     WrongUse,
 )
+from aico_lab.home.working_copies import renew
 from aico_lab.lab import Lab
 from aico_lab.reports.records import recorded
 from aico_lab.reports.runs import find_notebook, notebooks
 from aico_lab.schema.core import CORE
 from aico_lab.shipped import shipped
-from aico_lab.working_copies import renew
 from tests.messages import add, message
 from tests.notebooks import outputs, write_notebook
 from tests.test_cli import mount

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from aico_lab import rescoring
 from aico_lab.domain import Conversation
+from aico_lab.importing import rescoring
 from aico_lab.lab import Lab
 from aico_lab.repositories import UnitOfWork
 from tests.chat_lines import lines_of

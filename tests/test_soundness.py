@@ -14,7 +14,7 @@ from aico_lab.etl import snapshots, soundness
 from aico_lab.etl import sync as sync_module
 from aico_lab.etl.pins import pinned
 from aico_lab.health import diagnose
-from aico_lab.home import remove_whole
+from aico_lab.home.files import remove_whole
 from aico_lab.lab import Lab
 from tests import faults
 from tests.databases import open_copy

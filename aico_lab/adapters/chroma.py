@@ -25,7 +25,7 @@ from aico_lab.adapters.chroma_store import (
     read_state,
 )
 from aico_lab.errors import CorruptDatabase, DatabaseLocked, NotADatabase
-from aico_lab.home import os_errors, remove_whole, sync_folder, write_atomically
+from aico_lab.home.files import os_errors, remove_whole, sync_folder, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from aico_lab.adapters.chroma_collection import Collection
 from aico_lab.adapters.chroma_driver import folder_client, memory_client, translated
 from aico_lab.errors import ConnectionIsClosed, InvalidValue
-from aico_lab.home import os_errors, remove_whole, sync_folder
+from aico_lab.home.files import os_errors, remove_whole, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

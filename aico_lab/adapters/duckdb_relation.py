@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from aico_lab.adapters.duckdb import translated, write_rows
-from aico_lab.home import results_file
-from aico_lab.results import distinct, json_text
+from aico_lab.results import distinct, json_text, results_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable

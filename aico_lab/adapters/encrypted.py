@@ -11,8 +11,8 @@ from filelock import FileLock
 from aico_lab.adapters.libsql import BUSY_TIMEOUT, Connection, LibSQLAdapter
 from aico_lab.config import Settings
 from aico_lab.errors import HomeMissing, KeyMissing, WrongKey
-from aico_lab.home import os_errors, private_files, write_atomically
-from aico_lab.keys import create_keys, open_keys, protection_of
+from aico_lab.home.files import os_errors, private_files, write_atomically
+from aico_lab.home.keys import create_keys, open_keys, protection_of
 
 
 class EncryptedLibSQLConnection(Connection):

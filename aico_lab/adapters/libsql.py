@@ -33,7 +33,7 @@ from aico_lab.errors import (
     InvalidStatement,
     StorageError,
 )
-from aico_lab.home import private_files
+from aico_lab.home.files import private_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

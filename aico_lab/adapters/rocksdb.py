@@ -35,7 +35,7 @@ from aico_lab.errors import (
     NotPermitted,
     StorageError,
 )
-from aico_lab.home import make_private, os_errors
+from aico_lab.home.files import make_private, os_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

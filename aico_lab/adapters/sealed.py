@@ -25,7 +25,7 @@ import pyrage
 from filelock import FileLock, Timeout
 
 from aico_lab.errors import CorruptDatabase, InvalidValue, NotADatabase, NotPermitted
-from aico_lab.home import open_atomically, os_errors
+from aico_lab.home.files import open_atomically, os_errors
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

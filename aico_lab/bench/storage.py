@@ -15,7 +15,7 @@ from aico_lab.bench.harness import bench_of, expect, run_job
 from aico_lab.bench.real import INSERT_BARE, bare_executemany, batches, messages, open_bare
 from aico_lab.dal import DataAccessLayer
 from aico_lab.domain import Conversation, User
-from aico_lab.importer import write_batch
+from aico_lab.importing.importer import write_batch
 from aico_lab.lab import Lab
 from aico_lab.repositories.full_text import index_new_messages
 from aico_lab.repositories.libsql import LibSQLConversationRepository, LibSQLUserRepository

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from aico_lab.cache.store import open_cache
-from aico_lab.home import private_files
+from aico_lab.home.files import private_files
 
 if TYPE_CHECKING:
     from aico_lab.cache.store import KeyValueStore

@@ -18,8 +18,8 @@ from aico_lab.errors import ConnectionIsClosed, InvalidValue, LibraryMissing
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from aico_lab.home import Home
-    from aico_lab.keys import Keys
+    from aico_lab.home.folder import Home
+    from aico_lab.home.keys import Keys
 
 
 class KeyValueStore(Protocol):

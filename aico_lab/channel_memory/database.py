@@ -28,8 +28,8 @@ from aico_lab.channel_memory.messages import (
 from aico_lab.channel_memory.segments import Segments
 from aico_lab.channel_memory.users import UserManager
 from aico_lab.errors import CorruptDatabase, DatabaseLocked, DuplicateId, InvalidValue, NotADatabase
-from aico_lab.home import os_errors, private_files
-from aico_lab.importer import import_batches
+from aico_lab.home.files import os_errors, private_files
+from aico_lab.importing.importer import import_batches
 from aico_lab.schema.core import CORE
 from aico_lab.schema.versions import MARKS
 

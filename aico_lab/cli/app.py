@@ -30,7 +30,7 @@ from aico_lab.cli.sql import sql
 
 if TYPE_CHECKING:
     from aico_lab.etl.sync import SyncResult
-    from aico_lab.keys import Protection
+    from aico_lab.home.keys import Protection
 
 ORDER: Final = (
     "demo",
@@ -160,7 +160,7 @@ def init(
     """Create a home: an encrypted database and its key."""
     from aico_lab.config import Settings, usual_key_file
     from aico_lab.errors import InvalidValue
-    from aico_lab.home import Home
+    from aico_lab.home.folder import Home
     from aico_lab.lab import Lab
 
     if sum((passphrase, no_encryption, key_file is not None)) > 1:

@@ -107,7 +107,7 @@ def program() -> str:
 def ask_passphrase(home: Path | None) -> str | None:
     """Return the passphrase from the environment, or ask for it at a terminal if it is needed."""
     from aico_lab.config import Settings
-    from aico_lab.home import Home
+    from aico_lab.home.folder import Home
 
     settings = Settings.resolve(home=home)
     if settings.passphrase or not sys.stdin.isatty() or not Home(settings.home).marker.exists():
@@ -139,7 +139,7 @@ def has_passphrase(home: Path) -> bool:
     Raises:
         HomeMissing: The folder does not contain a lab.
     """
-    from aico_lab.home import Home
-    from aico_lab.keys import protection_of
+    from aico_lab.home.folder import Home
+    from aico_lab.home.keys import protection_of
 
     return protection_of(Home(home).read_marker()) == "passphrase"

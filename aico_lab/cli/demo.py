@@ -10,7 +10,7 @@ from aico_lab.cli.common import program
 from aico_lab.cli.imports import import_with_progress
 from aico_lab.cli.output import Bar, emit, say
 from aico_lab.config import Settings
-from aico_lab.home import Home
+from aico_lab.home.folder import Home
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from aico_lab.etl.foreign import LoadResult
     from aico_lab.etl.sync import SyncResult
-    from aico_lab.importer import ImportResult, OnConflict
+    from aico_lab.importing.importer import ImportResult, OnConflict
     from aico_lab.lab import Lab
     from aico_lab.messages.records import Batch
     from aico_lab.sources import Source

@@ -27,14 +27,15 @@ def open_jupyterlab(
     They are your own copies, in the home; the outputs in them are plain text.
     """
     from aico_lab.config import Settings
+    from aico_lab.home.working_copies import renew
     from aico_lab.lab import Lab
     from aico_lab.shipped import shipped
-    from aico_lab.working_copies import renew
 
     settings = Settings.resolve(home=home, key_file=key_file, passphrase=ask_passphrase(home))
     # Fail here if the home does not open, not only in a notebook.
     Lab.open(settings.home, key_file=settings.key_file, passphrase=settings.passphrase).close()
-    from aico_lab.jupyter import check_port, serve  # takes a second, so after the quick checks
+    # The import takes a second, so it comes after the quick checks.
+    from aico_lab.jupyter.server import check_port, serve
 
     if port is not None:
         check_port(port)

@@ -33,7 +33,7 @@ def pipeline_run(
 ) -> None:
     """Run the steps of a pipeline, up to the first that fails."""
     from aico_lab.config import Settings
-    from aico_lab.home import Home
+    from aico_lab.home.folder import Home
     from aico_lab.pipeline import load_pipeline, run_pipeline
 
     steps = load_pipeline(name, Home(Settings.resolve(home=home).home))
@@ -52,7 +52,7 @@ def _tell(step: Step, result: StepResult, *, quiet: bool) -> None:
     from aico_lab.cli.imports import note_import, note_load, note_unexplained
     from aico_lab.etl.foreign import LoadResult
     from aico_lab.etl.sync import SyncResult
-    from aico_lab.importer import ImportResult
+    from aico_lab.importing.importer import ImportResult
     from aico_lab.sources import SOURCES
 
     match done := result.result:

@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from aico_lab.collector import without_garbage_collector
 from aico_lab.etl.contract import ColumnContract, Contract
 from aico_lab.etl.misfits import AMBIGUOUS, REASONS, SHOWN, Misfit, readable, row_key
 from aico_lab.etl.pages import Layout, read_columns, read_layout
-from aico_lab.machine_code import is_available
+from aico_lab.runtime.garbage_collector import without_garbage_collector
+from aico_lab.runtime.machine_code import is_available
 from aico_lab.schema import feed_keys
 from aico_lab.schema.feed_keys import Part, literal
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from aico_lab.etl.foreign_source import ForeignSource, Reached
     from aico_lab.etl.misfits import Misfit
     from aico_lab.etl.sync import Mode, Progress
-    from aico_lab.home import Home
+    from aico_lab.home.folder import Home
 
 RESERVED: Final = frozenset(
     {"raw", "meta", "quarantine", "mart", "main", "lab", "temp", "system", "memory",

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from aico_lab.errors import CorruptDatabase
 from aico_lab.etl import snapshots
-from aico_lab.home import os_errors, remove_whole
+from aico_lab.home.files import os_errors, remove_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from aico_lab.home import Home
+    from aico_lab.home.folder import Home
 
 _NOTES: Final = (snapshots.CHECKSUMS, snapshots.NOTE)
 _SNAPSHOTS: Final = (".duckdb", ".wal", ".partial")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 if TYPE_CHECKING:
-    from aico_lab.home import Home
+    from aico_lab.home.folder import Home
 
 
 class Pin:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from aico_lab.etl.pages import damaged
-from aico_lab.machine_code import compiled
+from aico_lab.runtime.machine_code import compiled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -32,7 +32,7 @@ from aico_lab.etl import writer_file
 from aico_lab.etl.pins import Pin, pinned
 from aico_lab.etl.soundness import checksum, read_checksums, write_checksums
 from aico_lab.etl.writer_file import WriterFile
-from aico_lab.home import os_errors, sync_folder
+from aico_lab.home.files import os_errors, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from aico_lab.home import Home
+    from aico_lab.home.folder import Home
 
 KEPT = 3
 """The number of generations that are kept, besides pinned ones."""

@@ -12,7 +12,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from aico_lab.adapters.duckdb import ALIAS, DuckDBAdapter, translated
-from aico_lab.home import write_atomically
+from aico_lab.home.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -31,7 +31,7 @@ from aico_lab.etl.settle import settle
 from aico_lab.etl.snapshots import NOTE
 from aico_lab.etl.soundness import read_whole
 from aico_lab.etl.warehouse import open_warehouse
-from aico_lab.home import held, os_errors, remove_whole
+from aico_lab.home.files import held, os_errors, remove_whole
 from aico_lab.mart.refresh import MEMORY_LIMIT, Changes
 from aico_lab.schema import feed
 from aico_lab.schema.versions import given_up
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from aico_lab.etl.contract import Contract
     from aico_lab.etl.evolution import OnChange
     from aico_lab.etl.warehouse import Warehouse
-    from aico_lab.home import Home
+    from aico_lab.home.folder import Home
 
 CONSUMER = "warehouse"
 LOCK_SECONDS = 60

@@ -13,7 +13,7 @@ import pyarrow as pa
 from aico_lab.adapters import duckdb as duckdb_adapter
 from aico_lab.etl import snapshots, views
 from aico_lab.etl.writer_file import WriterFile
-from aico_lab.home import os_errors
+from aico_lab.home.files import os_errors
 from aico_lab.mart import views as mart_views
 from aico_lab.mart.statements import PLACED_BY
 from aico_lab.schema.feed import Cursor

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING
 
 from aico_lab.cache.store import CACHED_TABLES, open_cache
 from aico_lab.errors import CorruptDatabase, NotADatabase
-from aico_lab.home import os_errors, remove_whole
+from aico_lab.home.files import os_errors, remove_whole
 from aico_lab.projections.result import Projected
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
     from aico_lab.cache.store import KeyValueStore
-    from aico_lab.home import Home
-    from aico_lab.keys import Keys
+    from aico_lab.home.folder import Home
+    from aico_lab.home.keys import Keys
 
 CURSOR = b"projection:cache"
 

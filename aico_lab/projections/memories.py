@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from aico_lab.home import private_files
+from aico_lab.home.files import private_files
 
 if TYPE_CHECKING:
     from aico_lab.embeddings.index import VectorIndex

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters.chroma_store import ChromaConnection
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.home import Home
-    from aico_lab.keys import Keys
+    from aico_lab.home.folder import Home
+    from aico_lab.home.keys import Keys
 
 CONSUMER = "vectors"
 LAYOUT = "memories by text"

@@ -18,7 +18,7 @@ import nbformat
 from nbconvert import HTMLExporter
 from traitlets.config import Config
 
-from aico_lab.home import write_atomically
+from aico_lab.home.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

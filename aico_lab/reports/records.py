@@ -20,14 +20,14 @@ from filelock import FileLock
 from aico_lab.adapters.libsql import NOW
 from aico_lab.domain import values
 from aico_lab.errors import AicoLabError, DatabaseLocked, StorageError
-from aico_lab.home import os_errors
+from aico_lab.home.files import os_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.home import Home
+    from aico_lab.home.folder import Home
 
 PRIVATE: Final = ".run-"
 """Prefix of the private folder, inside the run's folder, in which a notebook is executed."""

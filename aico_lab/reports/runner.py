@@ -25,9 +25,9 @@ from jupyter_client.manager import AsyncKernelManager
 from traitlets import default
 
 from aico_lab.errors import NotebookFailed, NotebookTimedOut, ReportError, WrongUse
-from aico_lab.home import os_errors
+from aico_lab.home.files import os_errors
 from aico_lab.reports.html import export_html
-from aico_lab.reports.kernel import COMMAND
+from aico_lab.reports.kernel_process import COMMAND
 from aico_lab.reports.parameters import bind, read_parameters
 from aico_lab.reports.records import PRIVATE
 from aico_lab.reports.redaction import Redactor, forget_this_machine

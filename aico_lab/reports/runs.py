@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Final
 
 from aico_lab.errors import InvalidValue, UnknownName, did_you_mean
 from aico_lab.etl import snapshots
-from aico_lab.home import private_files
+from aico_lab.home.files import private_files
+from aico_lab.home.working_copies import own_notebooks
 from aico_lab.reports.records import clear_up, page_of, read_runs, recorded
 from aico_lab.shipped import shipped
-from aico_lab.working_copies import own_notebooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from aico_lab.home import Home
+    from aico_lab.home.folder import Home
     from aico_lab.reports.records import ReportRun
     from aico_lab.reports.runner import RunResult
     from aico_lab.storage import Storage
@@ -112,7 +112,7 @@ class Reports:
             DiskFull: The disk is full.
             ReportError: A cell raised, or the timeout was exceeded; the partial notebook is kept.
         """
-        from aico_lab.reports.kernel import import_jsonschema
+        from aico_lab.reports.kernel_process import import_jsonschema
 
         import_jsonschema()  # before the runner's libraries import it
         from aico_lab.reports.parameters import bind, read_parameters

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from aico_lab.adapters.sql_text import folded, named, quoted, tokens
 from aico_lab.errors import CorruptDatabase, DiskFull, NotPermitted
-from aico_lab.home import os_errors, sync_folder
+from aico_lab.home.files import os_errors, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

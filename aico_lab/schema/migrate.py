@@ -25,7 +25,7 @@ from aico_lab.errors import (
     SchemaTampered,
     StorageError,
 )
-from aico_lab.home import held
+from aico_lab.home.files import held
 from aico_lab.schema import feed, sandbox, versions
 from aico_lab.schema.authorizer import Guard
 from aico_lab.schema.backup import back_up, loses_data

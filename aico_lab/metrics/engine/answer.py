@@ -118,7 +118,7 @@ class Answer:
             InvalidValue: The suffix is another one, or the file lies inside a home.
             HomeNotWritable: The file cannot be written.
         """
-        from aico_lab.home import results_file
+        from aico_lab.results import results_file
 
         rows = self.pl()
         with results_file(Path(file)) as target:

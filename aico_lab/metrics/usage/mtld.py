@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from aico_lab.machine_code import compiled
+from aico_lab.runtime.machine_code import compiled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

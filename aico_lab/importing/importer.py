@@ -6,8 +6,9 @@ import gc
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
-from aico_lab.collector import without_garbage_collector
 from aico_lab.errors import InvalidValue
+from aico_lab.importing.placing import WHERE_GIVEN, Placing, mend_replies
+from aico_lab.importing.rescoring import score_with_stored
 from aico_lab.messages.records import (
     ChannelRecord,
     FeedbackRecord,
@@ -16,8 +17,7 @@ from aico_lab.messages.records import (
     UserRecord,
 )
 from aico_lab.messages.timestamps import plausible_times
-from aico_lab.placing import WHERE_GIVEN, Placing, mend_replies
-from aico_lab.rescoring import score_with_stored
+from aico_lab.runtime.garbage_collector import without_garbage_collector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

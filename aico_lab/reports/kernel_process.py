@@ -19,7 +19,7 @@ from typing import Any, Final
 _START: Final = """\
 import sys
 sys.path[:] = filter(None, sys.path)
-from aico_lab.reports.kernel import main
+from aico_lab.reports.kernel_process import main
 main()
 """
 

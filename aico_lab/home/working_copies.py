@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from aico_lab.home import os_errors, write_atomically
+from aico_lab.home.files import os_errors, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -198,7 +198,7 @@ class Placing:
 def _edited(older: MessageRecord, edit: MessageRecord) -> MessageRecord:
     """Return a message of the batch as a later one of the same batch edits it.
 
-    `aico_lab.importer` applies the same rules to stored messages.
+    `aico_lab.importing.importer` applies the same rules to stored messages.
     """
     kept = {name: getattr(older, name) for name in WHERE_GIVEN if getattr(edit, name) is None}
     if edit.sentiment_score is None and edit.content == older.content:

@@ -25,7 +25,7 @@ from aico_lab.errors import (
     KeyMissing,
     WrongKey,
 )
-from aico_lab.home import os_errors, write_atomically
+from aico_lab.home.files import os_errors, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

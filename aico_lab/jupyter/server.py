@@ -19,7 +19,7 @@ from traitlets import default
 
 from aico_lab.config import PASSPHRASE_VARIABLE
 from aico_lab.errors import AicoLabError
-from aico_lab.home import os_errors, write_atomically
+from aico_lab.home.files import os_errors, write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +48,7 @@ _OPTIONS: Final = {
 _SETTINGS: Final = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
 
 _KERNEL: Final = {
-    "IPKernelApp": {"extensions": ["aico_lab.kernel"]},
+    "IPKernelApp": {"extensions": ["aico_lab.jupyter.ipython_extension"]},
     # Jedi's first answer takes longer than JupyterLab waits, and its cache of parsed code lies
     # outside the home. IPython completes existing objects itself.
     "IPCompleter": {"use_jedi": False},

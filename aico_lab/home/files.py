@@ -1,0 +1,144 @@
+"""Write files safely: readable by their owner only, whole or not at all, under a lock."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, BinaryIO
+
+from filelock import FileLock, Timeout
+
+from aico_lab.errors import DiskFull, HomeNotWritable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from aico_lab.errors import AicoLabError
+
+_umask_lock = threading.Lock()
+_umask_users = 0
+_umask_before = 0
+
+
+@contextlib.contextmanager
+def private_files() -> Iterator[None]:
+    """Restrict files created in the block, also by libraries, to their owner.
+
+    The umask applies to the whole process, so files that other threads create meanwhile are
+    private too.
+    """
+    global _umask_users, _umask_before  # noqa: PLW0603 - as the umask itself
+    with _umask_lock:
+        _umask_users += 1
+        if _umask_users == 1:
+            _umask_before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        with _umask_lock:
+            _umask_users -= 1
+            if _umask_users == 0:
+                os.umask(_umask_before)
+
+
+def make_private(folder: Path) -> None:
+    """Restrict the files of a folder to their owner."""
+    for file in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            if file.stat().st_mode & 0o777 != 0o600:  # noqa: PLR2004
+                file.chmod(0o600)
+
+
+def remove_whole(path: Path) -> None:
+    """Remove a file, or a folder with its contents; do nothing if the path does not exist."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        with contextlib.suppress(NotADirectoryError):  # a parent of the path is a file
+            path.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read, atomically and durably."""
+    with open_atomically(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def open_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that replaces `path`, durably, if the block ends without an error."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder survive a power failure, if the platform supports it."""
+    with contextlib.suppress(OSError):  # Windows cannot open folders
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def held(lock: Path, seconds: float, busy: Callable[[str], AicoLabError]) -> Iterator[None]:
+    """Hold a lock between processes; a file beside it describes the holder.
+
+    Args:
+        lock: The lock file, with a suffix; the holder's file has the same name without it.
+        seconds: How long to wait for the lock.
+        busy: Returns the error to raise after that time, given a description of the holder.
+    """
+    waiting, holder = FileLock(lock, timeout=seconds), lock.with_suffix("")
+    with os_errors(lock.parent):
+        for file in (lock, holder):
+            if file.is_dir():  # created by another program
+                remove_whole(file)
+        try:
+            waiting.acquire()
+        except Timeout as timeout:
+            who = ""
+            with contextlib.suppress(FileNotFoundError):  # the holder has just finished
+                who = holder.read_text(encoding="ascii", errors="replace")
+            raise busy(who or "another program") from timeout
+    try:
+        with os_errors(lock.parent):
+            now = datetime.now(UTC)
+            holder.write_text(
+                f"process {os.getpid()} since {now:%Y-%m-%d %H:%M:%S} UTC", encoding="ascii"
+            )
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        waiting.release()
+
+
+@contextlib.contextmanager
+def os_errors(path: Path) -> Iterator[None]:
+    """Convert an OSError in the block, about `path` or a file below, to this package's errors."""
+    try:
+        yield
+    except OSError as refused:
+        if refused.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"The disk that holds {path} is full: free some space.") from refused
+        raise HomeNotWritable(
+            f"{refused.filename or path} cannot be used ({refused.strerror}): "
+            "check its permissions or name another folder with --home."
+        ) from refused

@@ -1,0 +1,1 @@
+"""JupyterLab on a home: `aico-lab lab`."""
