@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters import libsql
     from aico_lab.adapters.duckdb_relation import Relation
-    from aico_lab.cache.opened import Cache
+    from aico_lab.cache.lab_cache import Cache
     from aico_lab.dal import DataAccessLayer
     from aico_lab.etl.evolution import OnChange
     from aico_lab.etl.foreign import LoadResult
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from aico_lab.importing.importer import ImportResult, OnConflict
     from aico_lab.importing.rescoring import RescoreResult
     from aico_lab.messages.records import Batch
-    from aico_lab.metrics.named import Metrics
-    from aico_lab.projections.memories import Memories
-    from aico_lab.reports.runs import Reports
+    from aico_lab.metrics.lab_metrics import Metrics
+    from aico_lab.projections.lab_memories import Memories
+    from aico_lab.reports.lab_reports import Reports
     from aico_lab.sources.exports.engine.conversation import Options
 
 
@@ -454,7 +454,7 @@ class Lab:
             lab.metrics.reply_latency(since="30d", timezone="Europe/Berlin").plot()
 
         """
-        from aico_lab.metrics.named import Metrics
+        from aico_lab.metrics.lab_metrics import Metrics
 
         self.storage.check_open()
         return Metrics(self.storage.reader, timezone=self.timezone)
@@ -462,21 +462,21 @@ class Lab:
     @cached_property
     def reports(self) -> Reports:
         """The reports: run notebooks, and list the runs."""
-        from aico_lab.reports.runs import Reports
+        from aico_lab.reports.lab_reports import Reports
 
         return Reports(self.storage)
 
     @cached_property
     def memories(self) -> Memories:
         """The companion's memories, searched by meaning."""
-        from aico_lab.projections.memories import Memories
+        from aico_lab.projections.lab_memories import Memories
 
         return Memories(self.storage)
 
     @cached_property
     def cache(self) -> Cache:
         """The cache of hot state."""
-        from aico_lab.cache.opened import Cache
+        from aico_lab.cache.lab_cache import Cache
 
         return Cache(self.storage)
 

@@ -317,8 +317,8 @@ def _check_meaning(kind: str, options: dict[str, Any], home: Home | None) -> Non
             raise InvalidValue(f"on_rejects is {' or '.join(ON_REJECTS)}.")
         SOURCES[options["source"]].check(options.get("path"), options.get("limit"))
     if kind == "report":
+        from aico_lab.reports.lab_reports import check_timeout, find_notebook
         from aico_lab.reports.parameters import bind, read_parameters
-        from aico_lab.reports.runs import check_timeout, find_notebook
         from aico_lab.reports.values import check_values
 
         check_timeout(options.get("timeout", 1))

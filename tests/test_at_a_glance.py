@@ -11,8 +11,8 @@ from aico_lab.adapters.encrypted import EncryptedLibSQLConnection
 from aico_lab.channel_memory import DatabaseManager, MessageVectors
 from aico_lab.errors import InvalidValue, WrongKey
 from aico_lab.lab import Lab
+from aico_lab.reports.lab_reports import Reports
 from aico_lab.reports.runner import run_notebook
-from aico_lab.reports.runs import Reports
 from tests.messages import START, add, at, message
 from tests.notebooks import outputs, write_notebook
 

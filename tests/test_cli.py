@@ -17,8 +17,8 @@ import pytest
 import typer
 
 from aico_lab.lab import Lab
+from aico_lab.reports.lab_reports import Reports, notebooks
 from aico_lab.reports.parameters import bind, read_parameters
-from aico_lab.reports.runs import Reports, notebooks
 from tests.conftest import plain_text_files
 from tests.messages import add, message
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING
 from unittest.mock import Mock
 
@@ -284,3 +285,13 @@ def test_ipython_completes_what_a_lab_hands_out(lab):
     assert "run" in found["lab.reports."]
     assert "store" in found["lab.cache."]
     assert "index" in found["lab.memories."]
+
+
+def test_each_part_of_a_lab_is_where_its_name_says(lab: Lab):
+    """`lab.NAME` is of a class in a module `lab_NAME`, and is gone once the lab is closed."""
+    parts = [name for name, made in vars(Lab).items() if isinstance(made, cached_property)]
+    assert {"metrics", "reports", "memories", "cache"} <= set(parts)
+    for name in parts:
+        assert type(getattr(lab, name)).__module__.endswith(f".lab_{name}")
+    lab.close()
+    assert not set(parts) & set(vars(lab))

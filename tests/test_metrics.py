@@ -18,7 +18,7 @@ from aico_lab.metrics.engine.catalogue import CATALOGUE, FORMER_NAMES, MODULES
 from aico_lab.metrics.engine.filters import Filters
 from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, RoleFilter, metric
 from aico_lab.metrics.engine.talk import Talk
-from aico_lab.metrics.named import FILTERS, Metrics
+from aico_lab.metrics.lab_metrics import FILTERS, Metrics
 from tests.effort import examples
 from tests.talks import said, shuffled, talk, talks, world
 

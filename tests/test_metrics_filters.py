@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from aico_lab.errors import InvalidValue
 from aico_lab.metrics.engine.filters import Filters
-from aico_lab.metrics.named import Metrics
+from aico_lab.metrics.lab_metrics import Metrics
 from tests.talks import START, said, talk, world
 
 LAST = datetime(2024, 11, 3, 12, 30, tzinfo=UTC)  # in New York clocks fell back that night

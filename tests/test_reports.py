@@ -25,8 +25,8 @@ from aico_lab.errors import (
 )
 from aico_lab.home.working_copies import renew
 from aico_lab.lab import Lab
+from aico_lab.reports.lab_reports import find_notebook, notebooks
 from aico_lab.reports.records import recorded
-from aico_lab.reports.runs import find_notebook, notebooks
 from aico_lab.schema.core import CORE
 from aico_lab.shipped import shipped
 from tests.messages import add, message

@@ -43,7 +43,7 @@ def report_run(
 
     The executed notebook and an HTML page are stored in the home's reports folder.
     """
-    from aico_lab.reports.runs import find_notebook, is_own
+    from aico_lab.reports.lab_reports import find_notebook, is_own
 
     parameters = read_pairs(parameter)
     with open_lab(home, key_file) as lab, Bar("cells") as bar:
@@ -76,7 +76,7 @@ def report_list(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
     """List the available reports and past runs."""
-    from aico_lab.reports.runs import is_own, notebooks
+    from aico_lab.reports.lab_reports import is_own, notebooks
 
     with open_lab(home, key_file) as lab:
         runs, reports = lab.reports.list(), notebooks(lab.home)

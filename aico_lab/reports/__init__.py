@@ -6,16 +6,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from aico_lab.reports.lab_reports import Reports, find_notebook, notebooks
     from aico_lab.reports.records import ReportRun
     from aico_lab.reports.runner import RunResult
-    from aico_lab.reports.runs import Reports, find_notebook, notebooks
 
 _MODULES = {
     "ReportRun": "records",
-    "Reports": "runs",
+    "Reports": "lab_reports",
     "RunResult": "runner",
-    "find_notebook": "runs",
-    "notebooks": "runs",
+    "find_notebook": "lab_reports",
+    "notebooks": "lab_reports",
 }
 
 __all__ = [

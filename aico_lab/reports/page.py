@@ -58,7 +58,7 @@ class Page:
         lab: The opened lab.
         name: The name of the report.
         names: Whether people and channels are called by their names rather than pseudonyms.
-        filters: The filters of all its answers; see `aico_lab.metrics.named.FILTERS`.
+        filters: The filters of all its answers; see `aico_lab.metrics.lab_metrics.FILTERS`.
     """
 
     def __init__(self, lab: Lab, name: str, *, names: bool = False, **filters: Any) -> None:
