@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import pydoc
 import re
+from importlib import import_module
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -240,6 +242,17 @@ def test_a_metric_stands_in_the_folder_of_its_domain():
             assert metric.domain == domain
             assert metric.expression.__module__ == f"aico_lab.metrics.{domain}.{module}"
     assert [metric.name for metric in CATALOGUE.by_domain()[0]] == EVERY
+
+
+@pytest.mark.parametrize("domain", MODULES)
+def test_the_folder_of_a_domain_reads_like_the_catalogue(domain):
+    """What is not a metric is in `engine`, or a part that is named after its metric."""
+    metrics = set(MODULES[domain].values())
+    folder = Path(import_module(f"aico_lab.metrics.{domain}").__file__).parent
+    there = {path.stem for path in folder.glob("[!_]*.py")}
+    parts = there - metrics
+    assert metrics <= there
+    assert all(part.startswith(tuple(f"{metric}_" for metric in metrics)) for part in parts), parts
 
 
 def test_filters_are_the_same_everywhere():

@@ -12,8 +12,8 @@ import ruptures
 from scipy import stats
 
 from aico_lab.errors import InvalidValue
+from aico_lab.metrics.engine import series
 from aico_lab.metrics.engine.asking import NO_MESSAGES
-from aico_lab.metrics.time import series
 from aico_lab.metrics.time.change_points import _cut, _segments
 from aico_lab.metrics.time.trend import _theil_sen
 from tests.talks import START, said, talk, world

@@ -12,8 +12,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 
-from aico_lab.metrics.engine import claims
-from aico_lab.metrics.time import gaps
+from aico_lab.metrics.engine import claims, gaps
 from aico_lab.metrics.time.extremes import duration
 from tests.effort import examples
 from tests.talks import START, said, talk, talks, world

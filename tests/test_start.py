@@ -122,7 +122,7 @@ def test_vocabulary_is_measured_where_numba_may_keep_nothing():
     program = (
         "from numba.core import caching\n"
         "caching.CacheImpl._locator_classes = []\n"
-        "from aico_lab.metrics.usage.mtld import _factors\n"
+        "from aico_lab.metrics.usage.lexical_diversity_mtld import _factors\n"
         "import numpy as np\n"
         "print(_factors(np.array([0, 0], np.int32), 0, 2, 1, np.zeros(1, np.int64), 1))\n"
     )

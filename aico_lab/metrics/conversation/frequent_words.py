@@ -8,9 +8,9 @@ import ibis
 import polars as pl
 import polars.selectors as cs
 
-from aico_lab.metrics.conversation.function_words import FUNCTION_WORDS
 from aico_lab.metrics.engine import claims, draw, guards
 from aico_lab.metrics.engine.checks import at_least
+from aico_lab.metrics.engine.function_words import FUNCTION_WORDS
 from aico_lab.metrics.engine.metric import Column, Parameter, metric
 
 if TYPE_CHECKING:

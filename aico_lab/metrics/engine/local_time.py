@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     import ibis.expr.types as ir
 
+WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+"""The days of the week as charts and answers name them."""
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _FIRST_MS: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)

@@ -11,8 +11,8 @@ from aico_lab import charts
 from aico_lab.metrics.engine import claims, draw, periods
 from aico_lab.metrics.engine.intervals import FEWEST
 from aico_lab.metrics.engine.metric import Column, RoleFilter, interval, metric
+from aico_lab.metrics.engine.shares import with_share
 from aico_lab.metrics.engine.talk import period as period_of
-from aico_lab.metrics.interaction.shares import with_share
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir

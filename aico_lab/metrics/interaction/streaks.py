@@ -11,7 +11,7 @@ from ibis import _
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.intervals import FEWEST, TOTAL
 from aico_lab.metrics.engine.metric import Column, RoleFilter, interval, metric
-from aico_lab.metrics.interaction.shares import with_share
+from aico_lab.metrics.engine.shares import with_share
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir

@@ -12,8 +12,8 @@ from aico_lab import charts
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.intervals import estimate, mean
 from aico_lab.metrics.engine.metric import Column, RoleFilter, interval, metric
+from aico_lab.metrics.engine.people_of_conversations import people_of_conversations
 from aico_lab.metrics.engine.quantiles import quantiles
-from aico_lab.metrics.personality.people import people_of_conversations
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir

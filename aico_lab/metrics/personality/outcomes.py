@@ -18,7 +18,7 @@ from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.filters import Filters
 from aico_lab.metrics.engine.intervals import FEWEST, estimate, mean
 from aico_lab.metrics.engine.metric import Column, RoleFilter, interval, metric
-from aico_lab.metrics.personality.people import people_of_conversations
+from aico_lab.metrics.engine.people_of_conversations import people_of_conversations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

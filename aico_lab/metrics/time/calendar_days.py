@@ -8,10 +8,9 @@ import polars as pl
 from ibis import _
 
 from aico_lab import charts
-from aico_lab.metrics.engine import claims, draw, periods
+from aico_lab.metrics.engine import claims, draw, gaps, periods
+from aico_lab.metrics.engine.local_time import WEEKDAYS
 from aico_lab.metrics.engine.metric import PEOPLE, Column, metric
-from aico_lab.metrics.time import gaps
-from aico_lab.metrics.time.weekdays import WEEKDAYS
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir

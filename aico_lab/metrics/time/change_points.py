@@ -9,10 +9,9 @@ import polars as pl
 
 from aico_lab import charts
 from aico_lab.errors import InvalidValue
-from aico_lab.metrics.engine import claims, draw
+from aico_lab.metrics.engine import claims, draw, series
 from aico_lab.metrics.engine.intervals import MOST
 from aico_lab.metrics.engine.metric import Column, Parameter, metric
-from aico_lab.metrics.time import series
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
 
     from aico_lab.metrics.engine.answer import Answer
     from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.series import Measure
     from aico_lab.metrics.engine.talk import Talk, Unit
-    from aico_lab.metrics.time.series import Measure
 
 
 _SAID: Final = 4

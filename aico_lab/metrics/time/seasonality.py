@@ -10,10 +10,9 @@ from ibis import _
 from aico_lab import charts
 from aico_lab.metrics.engine import claims, draw, periods
 from aico_lab.metrics.engine.intervals import FEWEST, TOTAL, UNIT, UNITS, Statistic, estimate
-from aico_lab.metrics.engine.local_time import odd_days
+from aico_lab.metrics.engine.local_time import WEEKDAYS, odd_days
 from aico_lab.metrics.engine.metric import Column, Parameter, interval, metric
 from aico_lab.metrics.engine.talk import as_date, hour_of_day, hours_of, weekday
-from aico_lab.metrics.time.weekdays import WEEKDAYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,10 +8,9 @@ import numpy as np
 import polars as pl
 
 from aico_lab import charts
-from aico_lab.metrics.engine import claims, draw, periods
+from aico_lab.metrics.engine import claims, draw, gaps, periods, series
 from aico_lab.metrics.engine.intervals import MOST
 from aico_lab.metrics.engine.metric import PEOPLE, Column, interval, metric
-from aico_lab.metrics.time import gaps, series
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
 
     from aico_lab.metrics.engine.answer import Answer
     from aico_lab.metrics.engine.metric import Chart
+    from aico_lab.metrics.engine.series import Measure
     from aico_lab.metrics.engine.talk import Talk, Unit
-    from aico_lab.metrics.time.series import Measure
 
 
 _SMOOTHED: Final = 5

@@ -10,9 +10,9 @@ from ibis import _
 from aico_lab import charts
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.intervals import TOTAL
+from aico_lab.metrics.engine.local_time import WEEKDAYS
 from aico_lab.metrics.engine.metric import PEOPLE, Column, metric
 from aico_lab.metrics.engine.talk import hour_of_day, hours_of, weekday
-from aico_lab.metrics.time.weekdays import WEEKDAYS
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir

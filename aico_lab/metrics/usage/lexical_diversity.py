@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def _finish(rows: pl.DataFrame, _talk: Talk, *, min_words: int) -> pl.DataFrame:  # noqa: ARG001
-    from aico_lab.metrics.usage.mtld import mtld
+    from aico_lab.metrics.usage.lexical_diversity_mtld import mtld
 
     people = (
         mtld(rows)
