@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 
 from aico_lab.metrics.engine import claims, gaps
-from aico_lab.metrics.time.extremes import duration
+from aico_lab.metrics.engine.durations import duration
 from tests.effort import examples
 from tests.talks import START, said, talk, talks, world
 from tests.talks_by_hand import following, messages_of, real_messages, sessions_of, start_of
@@ -248,13 +248,13 @@ def test_the_finding_of_the_records():
     with world(talk(*spoken)) as made:
         assert made.ask("extremes").finding == (
             "Busiest day: 2024-03-30 with 3 messages; busiest hour: 22:00 to 23:00 with 5 "
-            "messages; longest silence: 3 days from 2024-03-30 22:01; longest session: 1.5 "
-            "minutes from 2024-03-30 22:00"
+            "messages; longest silence: 3 days from 2024-03-30 22:01; longest session: 90 s "
+            "from 2024-03-30 22:00"
         )
     with world(talk(said(0), said(DAY))) as made:
         assert made.ask("extremes").finding == (
             "Busiest day: 2024-03-30 with 1 message (like 1 other day); busiest hour: 22:00 to "
-            "23:00 with 2 messages; longest silence: 24 hours from 2024-03-30 22:00"
+            "23:00 with 2 messages; longest silence: 24 h from 2024-03-30 22:00"
         )
 
 
@@ -275,12 +275,13 @@ def test_a_wrong_time_makes_neither_a_silence_nor_a_first_message():
 
 
 @pytest.mark.parametrize(
-    ("ms", "text"),
-    [(0, "0 minutes"), (90_000, "1.5 minutes"), (60_000, "1 minute"), (7_200_000, "2 hours"),
-     (86_400_000, "24 hours"), (200_000_000, "2.31 days")],
+    ("seconds", "text"),
+    [(0, "0 s"), (0.25, "0.25 s"), (17, "17 s"), (119, "119 s"), (120, "2 min"), (150, "2.5 min"),
+     (7_200, "2 h"), (34_080, "9.47 h"), (86_400, "24 h"), (200_000, "2.31 days"),
+     (86_400_000, "1,000 days")],
 )  # fmt: skip
-def test_a_duration_has_a_unit_that_fits(ms, text):
-    assert duration(ms) == text
+def test_a_duration_has_a_unit_that_fits(seconds, text):
+    assert duration(seconds) == text
 
 
 def test_the_trend_speaks_of_a_long_gap_and_not_of_a_short_one():

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.constants import FIRST_PLAUSIBLE_MS
-from aico_lab.metrics.engine.claims import counted, isolated, written
+from aico_lab.metrics.engine.claims import counted, isolated
+from aico_lab.metrics.engine.durations import duration
 from aico_lab.metrics.engine.local_time import to_local
 from aico_lab.metrics.time.extremes import RECORDS, alike
 from aico_lab.zones import get_zone
@@ -262,7 +263,7 @@ def figures(overview: Answer, latency: Answer, extremes: Answer | None) -> list[
     ]
     times = dict(latency.pl().select("role", "p50").rows())
     made += [
-        Tile(f"median time until {_SIDES[side]} {reply}", written_seconds(times.get(side)))
+        Tile(f"median time until {_SIDES[side]} {reply}", _written_seconds(times.get(side)))
         for side, reply in (("user", "reply"), ("assistant", "replies"))
         if role in (None, side)
     ]
@@ -302,7 +303,7 @@ def _record(name: str, row: Mapping[str, Any] | None, zone: str) -> Tile:
     if name == "busiest hour":
         hours = f"{row['begins']}{_NO_VALUE}{row['ends']}"
         return Tile(name, hours, f"of {zone}, {counted(row['n'], 'messages')}{also}")
-    value = written_seconds(60 * row["value"])
+    value = duration(60 * row["value"])
     begins = datetime.fromisoformat(row["begins"])
     return Tile(name, value, f"from {written_day(begins.date())}, {begins:%H:%M}{also}")
 
@@ -393,12 +394,5 @@ def written_time(ms: int, zone: str) -> str:
     return f"{written_day(moment.date())}, {moment:%H:%M}"
 
 
-def written_seconds(seconds: float | None) -> str | None:
-    """Return a duration in a readable unit: '17 s', '5 min', '3.5 h', '12 days'; None for none."""
-    if seconds is None:
-        return None
-    for unit, name in ((86_400, "days"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * unit:
-            number = seconds / unit
-            return f"{number:.0f} {name}" if number >= 10 else f"{written(round(number, 1))} {name}"  # noqa: PLR2004
-    return f"{written(seconds)} s"
+def _written_seconds(seconds: float | None) -> str | None:
+    return None if seconds is None else duration(seconds)

@@ -12,6 +12,7 @@ from ibis import _
 from aico_lab.constants import MS_PER_HOUR
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.checks import more_than_nothing
+from aico_lab.metrics.engine.durations import duration
 from aico_lab.metrics.engine.filters import Filters
 from aico_lab.metrics.engine.intervals import COUNTED, MOST, PEOPLE_OF, UNITS, unit_of
 from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, interval, metric
@@ -49,14 +50,8 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, cutoff_hours: float) -> pl.DataFr
     )
 
 
-def _duration(seconds: float | None) -> str:
-    """Return a duration in a readable unit: '90 s', '5 min', '3 h', '2 days'."""
-    if seconds is None:
-        return "no time"
-    for unit, name in ((86_400, "days"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * unit:
-            return f"{seconds / unit:.3g} {name}"
-    return f"{seconds:.3g} s"
+def _time(seconds: float | None) -> str:
+    return "no time" if seconds is None else duration(seconds)
 
 
 _TICKS: Final = (0, 1, 3, 10, 30, 60, 180, 600, 1_800, 3_600, 10_800, 36_000, 86_400, 604_800)
@@ -79,7 +74,7 @@ def _draw(answer: Answer) -> Chart:
         {"p50": "median", "p95": "95 % are at most", "p99": "99 % are at most"},
         "Time until the reply (logarithmic)",
         x=alt.X("value:Q", scale=scale, axis=axis),
-        written=_duration,
+        written=_time,
     )
 
 
@@ -120,8 +115,7 @@ def _draw(answer: Answer) -> Chart:
     finding=lambda rows: claims.each(
         rows,
         lambda row: (
-            f"{row['role']}: median {_duration(row['p50'])}, "
-            f"95th percentile {_duration(row['p95'])}"
+            f"{row['role']}: median {_time(row['p50'])}, 95th percentile {_time(row['p95'])}"
             if row["n"]
             else f"{row['role']}: no reply in time"
         ),

@@ -10,8 +10,9 @@ import polars as pl
 import polars.selectors as cs
 from ibis import _
 
-from aico_lab.constants import MS_PER_DAY, MS_PER_HOUR, MS_PER_MINUTE
+from aico_lab.constants import MS_PER_DAY
 from aico_lab.metrics.engine import claims, draw
+from aico_lab.metrics.engine.durations import duration
 from aico_lab.metrics.engine.local_time import local_ms
 from aico_lab.metrics.engine.metric import PEOPLE, Column, RoleFilter, metric
 from aico_lab.metrics.engine.talk import days_of, hour_of_day, hours_of
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 RECORDS: Final = ("busiest day", "busiest hour", "longest silence", "longest session")
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_LONG: Final = ((2 * MS_PER_DAY, MS_PER_DAY, "days"), (2 * MS_PER_HOUR, MS_PER_HOUR, "hours"),
-                (0, MS_PER_MINUTE, "minutes"))  # fmt: skip
 
 
 def _moment(local_ms: int | None, *, day: bool = False) -> str | None:
@@ -40,15 +39,6 @@ def _moment(local_ms: int | None, *, day: bool = False) -> str | None:
     except OverflowError:  # a local time beyond the calendar
         return None
     return moment.date().isoformat() if day else f"{moment:%Y-%m-%d %H:%M}"
-
-
-def duration(ms: int) -> str:
-    """Return a duration in a readable unit: '5.2 days', '3 hours', '0.5 minutes'."""
-    for least, unit, name in _LONG:
-        if ms >= least:
-            value = claims.written(ms / unit)
-            return f"{value} {name.removesuffix('s') if value == '1' else name}"
-    return "0 minutes"
 
 
 def _finish(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
@@ -99,7 +89,7 @@ def _describe(rows: pl.DataFrame) -> str:
         elif record == "busiest hour":
             text = f"{row['begins']} to {row['ends']} with {claims.counted(count, 'messages')}"
         else:
-            text = f"{duration(round(row['value'] * 60_000))} from {row['begins']}"
+            text = f"{duration(60 * row['value'])} from {row['begins']}"
         said.append(f"{record}: {text}{also}")
     text = "; ".join(said)
     return text[:1].upper() + text[1:]
