@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.config import usual_key_file
 from aico_lab.errors import ConnectionIsClosed, NotADatabase
-from aico_lab.etl.snapshots import Reader
+from aico_lab.etl.reader import Reader
 from aico_lab.etl.soundness import read_whole
 from aico_lab.home.files import private_files
 from aico_lab.home.keys import check_credentials, create_keys, remove_key_file

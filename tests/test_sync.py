@@ -32,6 +32,7 @@ from aico_lab.errors import (
     UnknownName,
 )
 from aico_lab.etl import portions, snapshots, views, warehouse
+from aico_lab.etl import reader as reader_module
 from aico_lab.etl import sync as sync_module
 from aico_lab.etl.sync import SyncResult
 from aico_lab.lab import Lab
@@ -662,7 +663,7 @@ def test_a_snapshot_that_is_removed_while_it_is_opened_is_not_read_without_its_l
             return super().connect()
 
     with Lab.open(lab.home.path) as reader:
-        monkeypatch.setattr(snapshots, "DuckDBAdapter", Slow)
+        monkeypatch.setattr(reader_module, "DuckDBAdapter", Slow)
         assert reader.sql("SELECT count(*) FROM raw.messages").fetchone() == (5,)
     assert removed
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.etl.contract import ColumnContract
-    from aico_lab.etl.snapshots import Reader
+    from aico_lab.etl.reader import Reader
 
 NAMED: Final = 20
 """The maximum number of differing rows that are named."""

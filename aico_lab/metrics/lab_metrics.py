@@ -16,7 +16,7 @@ from aico_lab.metrics.engine.catalogue import CATALOGUE
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from aico_lab.etl.snapshots import Reader
+    from aico_lab.etl.reader import Reader
     from aico_lab.metrics.engine.answer import Answer
     from aico_lab.metrics.engine.filters import Moment, Role
     from aico_lab.metrics.engine.metric import Metric, Parameter

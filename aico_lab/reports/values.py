@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aico_lab.etl.snapshots import Reader
+    from aico_lab.etl.reader import Reader
     from aico_lab.metrics.engine.filters import Filters
     from aico_lab.reports.parameters import NotebookParameter
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from aico_lab.etl.snapshots import Reader
+    from aico_lab.etl.reader import Reader
     from aico_lab.metrics.engine.filters import Filters
     from aico_lab.metrics.engine.metric import Metric
     from aico_lab.metrics.engine.pseudonyms import Key
