@@ -10,7 +10,7 @@ import pytest
 
 from aico_lab.config import Settings
 from aico_lab.errors import CorruptDatabase, StorageError, UnknownName
-from aico_lab.etl import snapshots, soundness
+from aico_lab.etl import publishing, snapshots, soundness
 from aico_lab.etl import sync as sync_module
 from aico_lab.etl.pins import pinned
 from aico_lab.health import diagnose
@@ -316,7 +316,7 @@ def test_what_cannot_be_read_is_not_published(synced, monkeypatch):
     def refuse(*_, **__):
         raise CorruptDatabase("writer.duckdb is damaged.")
 
-    monkeypatch.setattr(sync_module, "read_whole", refuse)
+    monkeypatch.setattr(publishing, "read_whole", refuse)
     synced.home.snapshots.joinpath("00000001.duckdb").touch()  # so that it is not linked to
     add(synced.primary, message(300))
     with pytest.raises(CorruptDatabase):

@@ -31,7 +31,7 @@ from aico_lab.errors import (
     SyncBusy,
     UnknownName,
 )
-from aico_lab.etl import portions, snapshots, views, warehouse
+from aico_lab.etl import portions, publishing, snapshots, views, warehouse
 from aico_lab.etl import reader as reader_module
 from aico_lab.etl import sync as sync_module
 from aico_lab.etl.sync import SyncResult
@@ -515,7 +515,7 @@ def test_a_source_that_was_exchanged_is_read_anew(lab, home):
 def test_two_syncs_at_once_wait_for_each_other(lab, monkeypatch):
     """And one that waits too long says who is in the way."""
     add(lab.primary, message(0))
-    monkeypatch.setattr(sync_module, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(publishing, "LOCK_SECONDS", 0.1)
     lock = FileLock(lab.home.warehouse / "sync.lock")
     with lock, pytest.raises(SyncBusy, match="by another program: try again") as caught:
         lab.sync()
@@ -690,7 +690,7 @@ def test_a_sync_with_nothing_to_do_opens_no_warehouse(lab, monkeypatch):
     """The note beside the snapshots says what the newest holds, and names no key of a row."""
     add(lab.primary, message(0))
     done = lab.sync()
-    monkeypatch.setattr(sync_module, "open_warehouse", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(publishing, "open_warehouse", lambda *_, **__: 1 / 0)
     assert lab.sync() == SyncResult("nothing", done.generation, seconds=ANY)
     note = (lab.home.warehouse / sync_module.NOTE).read_text()
     assert re.fullmatch(r"1 [0-9a-f]{64}", note)

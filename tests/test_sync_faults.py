@@ -26,7 +26,7 @@ from aico_lab.errors import (
     SchemaTampered,
     SyncBusy,
 )
-from aico_lab.etl import extract, snapshots, writer_file
+from aico_lab.etl import extract, publishing, snapshots, writer_file
 from aico_lab.etl import sync as sync_module
 from aico_lab.etl.warehouse import Warehouse
 from aico_lab.lab import Lab
@@ -301,7 +301,7 @@ def test_of_two_syncs_at_once_the_second_waits_and_says_for_whom(lab, home, tmp_
     try:
         assert entered.wait(20)
         with monkeypatch.context() as patch:
-            patch.setattr(sync_module, "LOCK_SECONDS", 0.2)
+            patch.setattr(publishing, "LOCK_SECONDS", 0.2)
             since = r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
             with pytest.raises(SyncBusy, match=f"by process {other.pid} {since}: try") as busy:
                 lab.sync()

@@ -21,7 +21,8 @@ from aico_lab.etl.foreign_source import ROWID, read_source
 from aico_lab.etl.foreign_table import ForeignTable
 from aico_lab.etl.misfits import count_rows
 from aico_lab.etl.portions import portions
-from aico_lab.etl.sync import publishing, silent
+from aico_lab.etl.publishing import publishing
+from aico_lab.etl.sync import silent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

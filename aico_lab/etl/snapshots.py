@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-
 KEPT = 3
 """The number of generations that are kept, besides pinned ones."""
 

@@ -11,15 +11,11 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-import pyarrow as pa
-
 from aico_lab.adapters.duckdb import is_damage
-from aico_lab.errors import CorruptDatabase, StorageError, SyncBusy
+from aico_lab.errors import StorageError
 from aico_lab.etl import evolution, snapshots, views
 from aico_lab.etl.changes import changed_keys, extract_changed, mistakes_keys
 from aico_lab.etl.contract import read_contract
@@ -27,17 +23,17 @@ from aico_lab.etl.extract import extract
 from aico_lab.etl.layout import clear_misplaced
 from aico_lab.etl.misfits import count_rows
 from aico_lab.etl.portions import portions
+from aico_lab.etl.publishing import discard_writer, publishing
 from aico_lab.etl.settle import settle
 from aico_lab.etl.snapshots import NOTE
-from aico_lab.etl.soundness import read_whole
-from aico_lab.etl.warehouse import open_warehouse
-from aico_lab.home.files import held, os_errors, remove_whole
 from aico_lab.mart.refresh import MEMORY_LIMIT, Changes
 from aico_lab.schema import feed
 from aico_lab.schema.versions import given_up
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+
+    import pyarrow as pa
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.etl.contract import Contract
@@ -46,7 +42,6 @@ if TYPE_CHECKING:
     from aico_lab.home.folder import Home
 
 CONSUMER = "warehouse"
-LOCK_SECONDS = 60
 
 BROKEN_OFF = (
     "The changes since the last sync are not known, as after a database was restored from a backup "
@@ -141,7 +136,7 @@ def sync(
         damaged = is_damage(error) or not snapshots.is_log_sound(home.writer, home.snapshots)
         if not full or not damaged:
             raise
-        _discard(home)
+        discard_writer(home)
         result = replace(run(), rebuilt=True)
     return replace(result, seconds=time.perf_counter() - started)
 
@@ -189,16 +184,6 @@ def _sync(
     )  # fmt: skip
 
 
-def _discard(home: Home) -> None:
-    """Remove the writer's files, which can be made again from the primary database."""
-    with (
-        held(home.warehouse / "sync.lock", LOCK_SECONDS, _busy),
-        os_errors(home.warehouse),
-    ):
-        for path in (home.writer, snapshots.log(home.writer)):
-            remove_whole(path)
-
-
 def _up_to_date(primary: Connection, home: Home) -> int | None:
     """Return the newest generation if nothing has changed since; the warehouse is not opened."""
     newest = max(snapshots.published(home.snapshots), default=0)
@@ -238,69 +223,6 @@ def _contracts(primary: Connection) -> list[Contract]:
         )
         for table, key in feed.tracked_tables(primary).items()
     ]
-
-
-@contextmanager
-def publishing(
-    home: Home, key: str | None, *, link: bool = True, then: Callable[[], None] = lambda: None
-) -> Iterator[tuple[Warehouse, int]]:
-    """Write the warehouse exclusively; at the end, publish a snapshot of a new generation.
-
-    Args:
-        home: The lab's folder.
-        key: DuckDB's key.
-        link: Whether the snapshot may share the file of an earlier one.
-        then: Called after the publication, while no other process may write.
-
-    Yields:
-        The writer's database, and the newest published generation (0 if there is none).
-
-    Raises:
-        SyncBusy: Another process is writing the warehouse.
-        StorageError: DuckDB cannot open the file, or a statement inside the block failed.
-    """
-    clear_misplaced(home, full=False)
-    with (
-        held(home.warehouse / "sync.lock", LOCK_SECONDS, _busy),
-        _thrifty_arrow(),
-        _sound_log(home),
-        open_warehouse(home.writer, key, temporary=home.temporary / "writer") as warehouse,
-    ):
-        newest, published = snapshots.newest(home.snapshots), snapshots.published(home.snapshots)
-        # Else no sync would publish what a load commits before it crashes.
-        with os_errors(home.warehouse):
-            (home.warehouse / NOTE).unlink(missing_ok=True)
-        yield warehouse, newest
-        generation = warehouse.generation
-        if generation not in published:  # new, or a crash came between commit and publication
-            warehouse.close()
-            read = partial(read_whole, key=key, temporary=home.temporary, where=home.writer.name)
-            snapshots.publish(home.writer, home.snapshots, generation, read=read, link=link)
-        then()
-
-
-@contextmanager
-def _sound_log(home: Home) -> Iterator[None]:
-    if not snapshots.is_log_sound(home.writer, home.snapshots):
-        raise CorruptDatabase(
-            f"{snapshots.log(home.writer).name} is damaged: run `aico-lab sync --full`."
-        )
-    yield
-
-
-@contextmanager
-def _thrifty_arrow() -> Iterator[None]:
-    """Let Arrow return freed memory to the system: its own allocator keeps 70 MB more."""
-    before = pa.default_memory_pool()
-    pa.set_memory_pool(pa.system_memory_pool())
-    try:
-        yield
-    finally:
-        pa.set_memory_pool(before)
-
-
-def _busy(who: str) -> SyncBusy:
-    return SyncBusy(f"The warehouse is being written by {who}: try again when it is done.")
 
 
 class _SyncRun:
