@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from datetime import date
 
 import pytest
+import vl_convert
 
+from aico_lab import charts
+from aico_lab.metrics.engine import draw
 from aico_lab.reports.page import NotAsked, Page
 from tests.situations import SITUATIONS
 
@@ -33,12 +37,26 @@ def labs(tmp_path_factory, homes):
 
 def test_a_calendar_has_ticks_on_mondays_and_colours_of_the_theme(labs):
     chart = labs("four empty months").metrics.calendar_days().plot().to_dict()
-    values = chart["encoding"]["x"]["axis"]["values"]
+    silent, written = chart["layer"]
+    values = written["encoding"]["x"]["axis"]["values"]
     days = [date(one["year"], one["month"], one["date"]) for one in values]
     assert days
     assert {day.weekday() for day in days} == {0}
-    assert chart["encoding"]["color"]["value"] == "#E4E7EB"  # replaced in dark mode
-    assert "scheme" not in json.dumps(chart["encoding"])
+    assert silent["mark"]["color"] == "#E4E7EB"  # replaced in dark mode
+    assert "scheme" not in json.dumps(chart["layer"])
+
+
+def test_the_legend_of_a_calendar_has_the_colour_of_its_days(labs):
+    chart = labs("a group channel").metrics.calendar_days().plot()
+    drawn = vl_convert.vegalite_to_svg(chart.to_dict())
+    symbols = re.findall(r'role-legend-symbol"[^>]*><path[^>]* fill="(#\w+)"', drawn)
+    assert set(symbols) == {charts.BLUE}
+
+
+def test_shades_differ_among_the_usual_counts():
+    """Where all counts are alike, a logarithmic scale would paint them alike."""
+    assert draw.shades("n", "Messages", 54, 30).to_dict()["scale"]["type"] == "linear"
+    assert draw.shades("n", "Messages", 54_000, 30).to_dict()["scale"]["type"] == "symlog"
 
 
 def test_who_answers_whom_keeps_all_names_and_has_colours_of_the_theme(labs):

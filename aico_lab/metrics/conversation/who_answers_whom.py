@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import TYPE_CHECKING, Final
 
 import ibis
@@ -94,6 +95,7 @@ def _draw(answer: Answer) -> Chart:
 
     rows = answer.pl()
     authors = rows["author"].unique(maintain_order=True).to_list()
+    counts = rows["n"].to_list()
     answered = rows.sort("n", descending=True)["answered"].unique(maintain_order=True).to_list()
     order = [*authors, *(name for name in answered if name not in authors)]
     return (
@@ -102,7 +104,7 @@ def _draw(answer: Answer) -> Chart:
         .encode(
             alt.X("answered:N", title="Whom", sort=order).axis(labelAngle=-90, labelOverlap=False),
             alt.Y("author:N", title="Who answers", sort=order),
-            draw.shades("n", "Answers", max(rows["n"].to_list()), symlog=True),
+            draw.shades("n", "Answers", max(counts), median(counts)),
             tooltip=["author", "answered", "n", "share"],
         )
         .properties(width=draw.WIDTH - 160, height=draw.LINE * max(len(authors), 1))

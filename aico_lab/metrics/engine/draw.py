@@ -34,6 +34,10 @@ _NOTHING: Final = 0.05
 """Values that differ by less than this part of the largest one hardly differ."""
 
 
+_SKEWED: Final = 20
+"""From this ratio of the largest count to the median, shades of a colour are logarithmic."""
+
+
 def label(answer: Answer, name: str) -> str:
     """Return the title of an axis: the meaning of a column, and its unit."""
     column = next(column for column in answer.metric.columns if column.name == name)
@@ -214,18 +218,20 @@ def offset(column: str) -> alt.YOffset:
     return alt.YOffset(f"{column}:N", sort=["user", "assistant"])
 
 
-def shades(column: str, title: str, most: float, *, symlog: bool = False) -> alt.Opacity:
+def shades(column: str, title: str, most: float, usual: float | None = None) -> alt.Opacity:
     """Return the encoding of a number by the strength of a colour, which works in dark mode too.
 
     Args:
         column: The column of numbers from 0.
         title: The title of the legend.
         most: The number with the full colour.
-        symlog: Whether small numbers differ as clearly as large ones.
+        usual: The median of the numbers. Where `most` is many times larger, the scale is
+            logarithmic, so that the usual numbers differ from one another too.
     """
     import altair as alt
 
-    kind: Literal["symlog", "linear"] = "symlog" if symlog else "linear"
+    skewed = usual is not None and most > _SKEWED * usual
+    kind: Literal["symlog", "linear"] = "symlog" if skewed else "linear"
     scale = alt.Scale(domain=[0, most], range=[0.04, 1], clamp=True, type=kind)
     legend = alt.Legend(
         tickCount=4,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -58,22 +59,22 @@ def _draw(answer: Answer) -> Chart:
     )
     weeks = periods.ticks(rows["week"].unique().sort().to_list(), "week")
     mondays = [alt.DateTime(year=day.year, month=day.month, date=day.day) for day in weeks]
-    messages = draw.shades("n", "Messages", max(rows["n"].to_list()), symlog=True)
-    written = alt.when("datum.n > 0")
+    days = alt.Chart(rows).encode(
+        alt.X("week:T", title=f"Week from Monday ({answer.filters.timezone}{cut})").axis(
+            format="%-d %b %Y", labelAngle=0, labelOverlap="greedy", values=mondays
+        ),
+        alt.X2("week_end:T"),
+        alt.Y("weekday:O", title=None, sort=list(WEEKDAYS)),
+        tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), "n:Q", "people:Q"],
+    )
+    # A day without messages must differ from one with few at a glance.
+    silent = days.mark_rect(stroke=charts.PAPER, strokeWidth=0.5, color=charts.LINES)
+    counts = rows["n"].filter(rows["n"] > 0).to_list() or [1]
+    written = days.mark_rect(stroke=charts.PAPER, strokeWidth=0.5, color=charts.BLUE).encode(
+        draw.shades("n", "Messages", max(counts), median(counts))
+    )
     return (
-        alt.Chart(rows)
-        .mark_rect(stroke=charts.PAPER, strokeWidth=0.5)
-        .encode(
-            alt.X("week:T", title=f"Week from Monday ({answer.filters.timezone}{cut})").axis(
-                format="%-d %b %Y", labelAngle=0, labelOverlap="greedy", values=mondays
-            ),
-            alt.X2("week_end:T"),
-            alt.Y("weekday:O", title=None, sort=list(WEEKDAYS)),
-            # A day without messages must differ from one with few at a glance.
-            color=written.then(alt.value(charts.BLUE)).otherwise(alt.value(charts.LINES)),
-            opacity=written.then(messages).otherwise(alt.value(1)),
-            tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), "n:Q", "people:Q"],
-        )
+        (silent.transform_filter("datum.n == 0") + written.transform_filter("datum.n > 0"))
         .properties(width=draw.WIDTH - 40, height=150)
     )  # fmt: skip
 
