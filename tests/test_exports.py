@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from aico_lab.errors import SourceUnreadable
 from aico_lab.sources import SOURCES, recognise
+from aico_lab.sources.exports import FORMATS as EXPORTS
 from aico_lab.sources.exports.engine.conversation import Options
 from aico_lab.zones import get_zone
 
@@ -126,3 +128,45 @@ def _compare(message: Any, line: dict[str, Any]) -> None:
 
 def test_get_zone_is_used() -> None:
     assert get_zone("europe/berlin").key == "Europe/Berlin"
+
+
+FOREIGN = {
+    "x.json": b'{"a":1}',
+    "messages.jsonl": b'{"content": "hello", "timestamp": "2024-05-01T10:00:00Z"}\n' * 3,
+    "table.csv": b"a,b\n1,2\n",
+    "picture.png": bytes(range(256)),
+    "nothing.txt": b"",
+}
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_a_file_of_another_format_is_refused_by_the_name_of_a_format(name, tmp_path):
+    """Rather than imported with no message: every sample, and files of no format."""
+    files = [SAMPLES / sample for sample, (own, _) in FORMATS.items() if own != name]
+    for file, content in FOREIGN.items():
+        (tmp_path / file).write_bytes(content)
+        files.append(tmp_path / file)
+    for file in files:
+        with pytest.raises(SourceUnreadable, match=f" is not in the format {name}: it ") as told:
+            list(SOURCES[name].read(file, options=Options(start=datetime(2026, 1, 1, tzinfo=UTC))))
+        if file.name in FORMATS:
+            assert f"it looks like {FORMATS[file.name][0]} (" in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["chatgpt", "claude", "openwebui", "gemini"])
+def test_an_export_without_any_conversation_is_no_error(name, tmp_path):
+    for content in ("[ ]\n", '{"title": "x", "messages": []}'):
+        (tmp_path / "conversations.json").write_text(content)
+        (batch,) = SOURCES[name].read(tmp_path / "conversations.json")
+        assert (batch.messages, batch.rejected) == ([], [])
+
+
+def test_the_command_says_that_a_file_has_another_format(cli, lab, tmp_path):
+    (tmp_path / "x.json").write_bytes(FOREIGN["x.json"])
+    (tmp_path / "m.jsonl").write_bytes(FOREIGN["messages.jsonl"])
+    for arguments in (["chatgpt", "x.json"], ["m.jsonl", "--as", "chatgpt"]):
+        paths = [str(tmp_path / one) if "." in one else one for one in arguments]
+        told = cli("import", *paths)
+        assert (told.returncode, told.stdout) == (1, "")
+        assert "is not in the format chatgpt: it looks like JSON, an object with" in told.stderr
+    assert lab.primary.fetch_all("SELECT count(*) FROM messages") == [(0,)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aico_lab.errors import WhoIsWho
+from aico_lab.errors import SourceUnreadable, WhoIsWho
 from aico_lab.sources import recognise
 from aico_lab.sources.exports.engine.conversation import ExportedConversation, Options
 from aico_lab.sources.exports.engine.opened import Member, Opened
@@ -317,7 +318,8 @@ def test_values_of_any_type_are_no_error(tmp_path: Path) -> None:
     for name in ("id", "name", "type", "messages"):
         for value in odd:
             document = {**chat(message(1, "x")), name: value}
-            read("telegram", written(tmp_path / "a.json", document), me="Mira")
+            with contextlib.suppress(SourceUnreadable):  # without messages it is no chat
+                read("telegram", written(tmp_path / "a.json", document), me="Mira")
 
 
 def test_halves_of_characters_and_nul_are_no_error_anywhere(tmp_path: Path) -> None:

@@ -1,16 +1,16 @@
-"""Read an export in batches, and recognise its format by its content."""
+"""Read an export in batches."""
 
 from __future__ import annotations
 
 from collections import Counter
 from contextlib import closing
-from importlib import import_module
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol
 
 from aico_lab.messages.records import BATCH_MESSAGES, Batch, MessageRecord, Rejected
 from aico_lab.sources.exports.engine.conversation import Options, Unreadable
 from aico_lab.sources.exports.engine.opened import opened
 from aico_lab.sources.exports.engine.people import Roles, count_authors
+from aico_lab.sources.exports.engine.recognition import is_empty, misnamed, module_of
 from aico_lab.sources.exports.engine.records import RecordMaker
 
 if TYPE_CHECKING:
@@ -39,11 +39,6 @@ class Format(Protocol):
         """Yield the conversations of an export, in its order."""
 
 
-def module_of(name: str) -> Format:
-    """Return the module of a format by its full name."""
-    return cast("Format", import_module(name))
-
-
 def read(
     name: str, module: str, path: Path, *, limit: int | None, options: Options
 ) -> Iterator[Batch]:
@@ -58,11 +53,13 @@ def read(
 
     Raises:
         SourceMissing: The file does not exist.
-        SourceUnreadable: The export cannot be read at all.
+        SourceUnreadable: The export cannot be read at all, or it does not look like the format and
+            has no message in it.
         WhoIsWho: The role of authors is left open by the format, and by the options.
     """
     reads = module_of(module)
     with opened(path) as export:
+        recognised = reads.recognise(export) is not None or is_empty(export)
         open_roles = {}
         if reads.LEAVES_ROLES_OPEN:
             open_roles = count_authors(reads.conversations(export, options))
@@ -82,6 +79,8 @@ def read(
                     if gathering.total == limit:
                         return
                 gathering.skipped.update(part.skipped)
+        if not gathering.total and not recognised:
+            raise misnamed(export, name)
         yield gathering.taken()
 
 

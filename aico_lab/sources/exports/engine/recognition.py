@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Final, cast
 
 from aico_lab.errors import SourceUnreadable
+from aico_lab.sources.exports import FORMATS
 from aico_lab.sources.exports.engine.json_items import shape
-from aico_lab.sources.exports.engine.opened import opened
-from aico_lab.sources.exports.engine.reading import module_of
+from aico_lab.sources.exports.engine.opened import HEAD, opened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from aico_lab.sources.exports.engine.opened import Member, Opened
+    from aico_lab.sources.exports.engine.reading import Format
 
 _NAMED: Final = 8
 
@@ -38,6 +41,11 @@ class Recognised:
     why: str
 
 
+def module_of(name: str) -> Format:
+    """Return the module of a format by its full name."""
+    return cast("Format", import_module(name))
+
+
 def recognise(path: Path, formats: Mapping[str, str]) -> Recognised:
     """Return the format of an export.
 
@@ -52,13 +60,7 @@ def recognise(path: Path, formats: Mapping[str, str]) -> Recognised:
     with opened(path) as export:
         if not export.members or not export.size:
             raise SourceUnreadable(f"{path} is empty; name the file as it was downloaded.")
-        found = [
-            Recognised(name, why)
-            for name, module in formats.items()
-            if (why := module_of(module).recognise(export)) is not None
-        ]
-        if len(found) > 1:
-            found = [one for one in found if one.name not in _GENERAL] or found
+        found = _fitting(export, formats)
         if len(found) == 1:
             return found[0]
         if found:
@@ -68,6 +70,53 @@ def recognise(path: Path, formats: Mapping[str, str]) -> Recognised:
             f"{path} has none of the known formats: it is {_described(export)}. "
             f"Known are {', '.join(formats)}; choose one with --as, or see `aico-lab sources`."
         )
+
+
+def is_empty(export: Opened) -> bool:
+    """Return whether a file of an export says that there is nothing in it, by an empty list.
+
+    The list is the whole JSON document, as in an export of no conversations, or a value of its
+    object, as in a conversation without messages.
+    """
+    return any(_is_empty(member) for member in export.members)
+
+
+def _is_empty(member: Member) -> bool:
+    try:
+        document = json.loads(member.head()) if member.size < HEAD else None
+    except (ValueError, RecursionError):
+        return False
+    return document == [] or (isinstance(document, dict) and [] in document.values())
+
+
+def misnamed(export: Opened, name: str) -> SourceUnreadable:
+    """Return the error for an export that is not in the format that the user named."""
+    if not export.size:
+        return SourceUnreadable(
+            f"{export.path} is not in the format {name}: it is empty; name the file as it was "
+            "downloaded."
+        )
+    package = __package__.removesuffix(".engine")
+    found = _fitting(export, {known: f"{package}.{known}" for known in FORMATS if known != name})
+    if not found:
+        return SourceUnreadable(
+            f"{export.path} is not in the format {name}: it looks like {_described(export)}."
+        )
+    looks = " or ".join(f"{one.name} ({one.why})" for one in found)
+    return SourceUnreadable(
+        f"{export.path} is not in the format {name}: it looks like {looks}; leave the format out, "
+        "or name that one."
+    )
+
+
+def _fitting(export: Opened, formats: Mapping[str, str]) -> list[Recognised]:
+    """Return the formats that an export may have; general ones only if no other fits."""
+    found = [
+        Recognised(name, why)
+        for name, module in formats.items()
+        if (why := module_of(module).recognise(export)) is not None
+    ]
+    return [one for one in found if one.name not in _GENERAL] or found
 
 
 def _described(export: Opened) -> str:
