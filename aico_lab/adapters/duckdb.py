@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import re
-import secrets
 from typing import TYPE_CHECKING
 
 import duckdb
 
 from aico_lab.adapters.base import DatabaseAdapter, by_words
 from aico_lab.adapters.duckdb_confined import CONFINED, OPENLY, confine, private_link
+from aico_lab.adapters.temporary_folders import own_folder
 from aico_lab.errors import (
     AicoLabError,
     ConnectionIsClosed,
@@ -193,7 +193,7 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
                     "allow_unsigned_extensions": "true",
                     # One per instance: instances that share a folder overwrite each other's files.
                     # DuckDB makes it when it spills data, and removes it.
-                    "temp_directory": str(self._temporary / secrets.token_hex(8)),
+                    "temp_directory": str(own_folder(self._temporary)),
                     # By default, spilled data is plain text; without a key it cannot be encrypted.
                     "temp_file_encryption": "false" if self._key is None else "true",
                     # They would be in the person's home folder, for every DuckDB to use.

@@ -12,12 +12,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import shutil
 from typing import TYPE_CHECKING, Final
 
 import duckdb
 
+from aico_lab.adapters.temporary_folders import own_folder
 from aico_lab.errors import InvalidValue, NotPermitted
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def private_link(path: Path, temporary: Path) -> Iterator[Path]:
         temporary: A folder on the same disk. If it is not writable, or the file system has no
             hard links, the path itself is yielded.
     """
-    folder = temporary / secrets.token_hex(8)
+    folder = own_folder(temporary)
     link = folder / path.name
     try:
         try:

@@ -28,7 +28,10 @@ class Pin:
         folder = _folder(home.snapshots)
         # Any thread may release the lock, such as the one that collects garbage.
         lock = FileLock(
-            folder / f"{generation}-{secrets.token_hex(8)}.lock", timeout=0, thread_local=False
+            folder / f"{generation}-{secrets.token_hex(8)}.lock",
+            mode=0o600,
+            timeout=0,
+            thread_local=False,
         )
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o700, exist_ok=True)
