@@ -998,3 +998,28 @@ def test_two_processes_store_and_read_at_once(tmp_path):
         assert (worker.returncode, trouble) == (0, "")
     with LibSQLAdapter(path, KEY).connect() as outside:
         check_nothing_was_lost(outside, 6 * 10 * 4)
+
+
+@pytest.mark.parametrize("path", ["", ":memory:"])
+def test_a_path_that_is_no_file_is_refused(path, tmp_path, monkeypatch):
+    """And no file of that name is made."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidValue, match=f"^{path!r} is no file, .* name a file"):
+        DatabaseManager(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs file modes")
+def test_only_the_owner_can_read_any_of_the_files(tmp_path):
+    """The lock of migrations too."""
+    before = os.umask(0o022)
+    try:
+        with DatabaseManager(tmp_path / "new" / "x.db") as memory:
+            memory.store_message("1", "c", "u", "hello", at(0))
+            found = {
+                file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "new").iterdir()
+            }
+    finally:
+        os.umask(before)
+    assert set(found.values()) == {0o600}
+    assert {"x.db", "x.db.migration.lock"} <= found.keys()

@@ -63,11 +63,17 @@ class DatabaseManager(Segments):
             encryption_key: 32 characters, or None for a database that is not encrypted.
 
         Raises:
+            InvalidValue: The path is empty, or ':memory:'.
             HomeNotWritable: The file's folder cannot be created.
             NotADatabase: The file is not a database, has another key, or is another program's
                 database, which is left unchanged.
             SchemaTooNew: A later version of this program made the database.
         """
+        if str(db_path) in ("", ":memory:"):
+            raise InvalidValue(
+                f"{str(db_path)!r} is no file, and the connections of several threads share one: "
+                "name a file, in a temporary folder if it need not last."
+            )
         # Absolute, because connections are also opened later, and the working folder may change.
         self.db_path = Path(db_path).expanduser().absolute()
         self._connections = ThreadConnections(LibSQLAdapter(self.db_path, encryption_key))

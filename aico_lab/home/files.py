@@ -106,7 +106,7 @@ def held(lock: Path, seconds: float, busy: Callable[[str], AicoLabError]) -> Ite
         seconds: How long to wait for the lock.
         busy: Returns the error to raise after that time, given a description of the holder.
     """
-    waiting, holder = FileLock(lock, timeout=seconds), lock.with_suffix("")
+    waiting, holder = FileLock(lock, mode=0o600, timeout=seconds), lock.with_suffix("")
     with os_errors(lock.parent):
         for file in (lock, holder):
             if file.is_dir():  # created by another program
@@ -121,6 +121,7 @@ def held(lock: Path, seconds: float, busy: Callable[[str], AicoLabError]) -> Ite
     try:
         with os_errors(lock.parent):
             now = datetime.now(UTC)
+            holder.touch(mode=0o600)
             holder.write_text(
                 f"process {os.getpid()} since {now:%Y-%m-%d %H:%M:%S} UTC", encoding="ascii"
             )
