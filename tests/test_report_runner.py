@@ -144,18 +144,19 @@ def test_a_cell_that_raises_is_named_and_what_ran_before_it_is_kept(run, tmp_pat
 
     kept = tmp_path / "out" / "report.ipynb"
     assert str(caught.value) == (
-        f"report.ipynb stopped in cell 4: ValueError: no rows; the notebook up to there is {kept}."
+        f"report.ipynb stopped in cell 3: ValueError: no rows; the notebook up to there is {kept}."
     )
     assert outputs(kept) == "before\n\n"
     first = nbformat.read(kept, as_version=4).cells[0]
-    assert "report.ipynb stopped in cell 4: ValueError: no rows." in first.source
+    assert "report.ipynb stopped in cell 3: ValueError: no rows." in first.source
     page = kept.with_suffix(".html").read_text(encoding="utf-8")
-    assert "report.ipynb stopped in cell 4: ValueError: no rows." in page
+    assert "report.ipynb stopped in cell 3: ValueError: no rows." in page
     assert "second line" in page
 
 
-def test_the_number_of_the_cell_is_the_one_that_jupyter_shows(run, tmp_path):
-    with pytest.raises(NotebookFailed, match="stopped in cell 4: KeyError"):
+def test_the_number_of_the_cell_is_the_one_that_jupyter_shows_in_the_own_notebook(run, tmp_path):
+    """The executed copy has one cell more, with the values of the parameters."""
+    with pytest.raises(NotebookFailed, match="stopped in cell 3: KeyError"):
         run("", "1", "{}['x']")  # the empty cell has no number
     cells = nbformat.read(tmp_path / "out" / "report.ipynb", as_version=4).cells
     assert cells[-1].execution_count == 4
@@ -186,7 +187,7 @@ def test_html_in_an_error_is_shown_and_not_run(run, tmp_path):
 
 def test_a_chart_that_cannot_be_drawn_fails_the_report(run):
     """Altair prints the traceback of such a chart and goes on."""
-    with pytest.raises(NotebookFailed, match="stopped in cell 3: MaxRowsError"):
+    with pytest.raises(NotebookFailed, match="stopped in cell 2: MaxRowsError"):
         run(
             "import altair as alt, polars as pl\n"
             "alt.Chart(pl.DataFrame({'x': range(5001)})).mark_bar().encode(x='x')"
@@ -197,7 +198,7 @@ def test_a_chart_that_cannot_be_drawn_fails_the_report(run):
 def test_a_notebook_that_takes_too_long_is_stopped_and_kept(run, tmp_path):
     began = time.monotonic()
     with pytest.raises(
-        NotebookTimedOut, match=r"stopped in cell 4: it exceeded its timeout; .*ipynb\."
+        NotebookTimedOut, match=r"stopped in cell 3: it exceeded its timeout; .*ipynb\."
     ):
         run("print('before')", "import time; time.sleep(600)", timeout=4)
     assert time.monotonic() - began < 30
@@ -224,7 +225,7 @@ def test_a_cell_that_cannot_be_interrupted_is_stopped_too(run):
 
 
 def test_a_kernel_that_dies_is_told_from_a_cell_that_raises(run, tmp_path):
-    with pytest.raises(NotebookFailed, match="lost its kernel in cell 3: Kernel died"):
+    with pytest.raises(NotebookFailed, match="lost its kernel in cell 2: Kernel died"):
         run("import os; os._exit(9)")
     assert (tmp_path / "out" / "report.html").exists()
 

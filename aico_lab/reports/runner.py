@@ -41,6 +41,9 @@ with warnings.catch_warnings():
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
+_INJECTED: Final = "injected-parameters"
+"""The tag of the cell that papermill adds."""
+
 _STARTING: Final = 60  # seconds within which a kernel answers on a busy machine
 _CHATTY: Final = ("papermill", "traitlets")  # loggers
 
@@ -166,16 +169,16 @@ def _execute(
     except PapermillExecutionError as error:
         said = error.evalue.strip().partition("\n")[0].rstrip(".")
         what = f"{error.ename}: {said}" if said else error.ename
-        return NotebookFailed(f"{notebook.name} stopped in cell {error.exec_count}: {what}")
+        return NotebookFailed(f"{notebook.name} stopped in cell {progress.cell}: {what}")
     except CellTimeoutError:
         return NotebookTimedOut(
-            f"{notebook.name} was stopped in cell {progress.number}: it exceeded its timeout"
+            f"{notebook.name} was stopped in cell {progress.cell}: it exceeded its timeout"
         )
     except RuntimeError as error:  # DeadKernelError, or the kernel did not start
         if time.monotonic() >= deadline:
             return NotebookTimedOut(f"{notebook.name} was stopped: it exceeded its timeout")
         said = str(error).strip().partition("\n")[0].rstrip(".")
-        return NotebookFailed(f"{notebook.name} lost its kernel in cell {progress.number}: {said}")
+        return NotebookFailed(f"{notebook.name} lost its kernel in cell {progress.cell}: {said}")
     progress.finished()
     return None
 
@@ -223,7 +226,12 @@ def _kernel_of(private: Path, environment: Mapping[str, str]) -> type[_Kernel]:
 
 
 class _Progress:
-    """Counts the code cells as JupyterLab numbers them, and reports the progress."""
+    """Counts the code cells as JupyterLab numbers them, and reports the progress.
+
+    Attributes:
+        number: The number of cells begun, with the one that papermill adds for the parameters.
+        cell: The same without that one: the number of the cell in the person's own notebook.
+    """
 
     def __init__(
         self, notebook: Path, *, added: bool, on_cell: Callable[[int, int], None] | None
@@ -231,13 +239,14 @@ class _Progress:
         cells = _read(notebook).cells
         self._total = sum(map(_runs, cells)) + added
         self._on_cell = on_cell
-        self.number = 0
+        self.number = self.cell = 0
 
     def cell_started(self, cell: nbformat.NotebookNode, cell_index: int) -> None:
         del cell_index  # includes text cells
         if _runs(cell):
             self._tell()
             self.number += 1
+            self.cell += _INJECTED not in cell.metadata.get("tags", [])
 
     def finished(self) -> None:
         self._tell()
