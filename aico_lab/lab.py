@@ -290,15 +290,16 @@ class Lab:
         """Bring every projection up to date, and publish a snapshot of the warehouse.
 
         A cache that another process holds is left to that process. Failures of the cache or the
-        vectors do not stop the warehouse; they are reported in the result's `problems`. Damaged
-        vectors are rebuilt, which is reported in its `warnings`.
+        vectors do not stop the warehouse; they are reported in the result's `problems`. Vectors
+        that are found damaged are rebuilt, which is reported in its `warnings`: a sync reads them
+        whole if memories changed, otherwise only their beginning.
 
         Args:
             full: Read all tables completely instead of the change feed, and rebuild damaged files.
             on_change: If the warehouse would lose a table, a column or a type: 'evolve' drops it,
                 'ignore' keeps it, 'freeze' leaves that table unchanged. None raises.
             acknowledge: Accept rows that no longer fit their columns although no change of them was
-                recorded; until then `verify` fails.
+                recorded; until then they are in the result's `unexplained`, and `verify` fails.
             progress: Called with the table, the rows moved so far, and their total.
 
         Returns:

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from aico_lab.config import Settings
+from aico_lab.health import diagnose
 from aico_lab.schema import feed
 from tests.messages import add, at, message
 
@@ -158,11 +160,12 @@ def test_damage_is_not_blessed_by_reading_everything_anew(lab, cli):
     lab.primary.execute("UPDATE messages SET sentiment_score = 'known' WHERE id = 5")
     lab.sync()
     silently(lab, "UPDATE messages SET content = CAST(x'ff' AS TEXT) WHERE id IN (1, 2)")
-    said = cli("sync", "--full")
-    assert said.returncode == 0
-    assert "2 rows of messages no longer fit their columns" in said.stderr
+    for command in (["--full"], ["--full"], []):
+        said = cli("sync", *command)
+        assert said.returncode == 1
+        assert "2 rows of messages no longer fit their columns" in said.stderr
     for full in (False, True):  # doing it again changes nothing
-        assert lab.sync(full=full).unexplained == {}
+        assert lab.sync(full=full).unexplained == {"messages": 2}
         proof = lab.verify()
         assert not proof.ok
         assert proof.tables["messages"].unexplained == 2
@@ -176,6 +179,7 @@ def test_damage_is_not_blessed_by_reading_everything_anew(lab, cli):
     assert lab.generation == before + 1
     assert lab.verify().ok
     assert lab.sync(acknowledge=True).mode == "nothing"
+    assert cli("sync", "--full").returncode == 0
 
 
 @pytest.mark.slow
@@ -187,3 +191,29 @@ def test_a_change_that_the_feed_has_told_is_no_damage(lab):
     result = lab.sync(full=True)
     assert (result.quarantined, result.unexplained) == ({"messages": 1}, {})
     assert lab.verify().ok
+
+
+@pytest.mark.slow
+def test_rows_without_a_key_are_counted_though_they_have_one_name(lab, home):
+    """Whether their misfits are of one column or of different ones, and with other rows beside."""
+    track(lab, "things", "k TEXT PRIMARY KEY, n INTEGER, m INTEGER", ("k",))
+    with lab.primary.transaction():
+        for values in (
+            "(NULL, 'x', 1)", "(NULL, 'x', 1)", "(NULL, 1, 'x')", "('a', 'x', 'x')", "('b', 1, 1)"
+        ):  # fmt: skip
+            lab.primary.execute(f"INSERT INTO things VALUES {values}")
+    result = lab.sync()
+    assert (result.rows["things"], result.quarantined["things"]) == (1, 4)
+    checks = {one.check: one for one in diagnose(Settings.resolve(home=home))}
+    assert checks["warehouse"].ok, checks["warehouse"].detail
+    assert lab.verify().ok
+    for event in ("insert", "update", "delete"):
+        lab.primary.execute(f"DROP TRIGGER feed_things_{event}")
+    lab.primary.execute("DELETE FROM things WHERE n = 'x' AND k IS NULL")
+    assert "things has 3 rows" in _warehouse(home)
+    assert not lab.verify().ok
+
+
+def _warehouse(home) -> str:
+    (found,) = [one for one in diagnose(Settings.resolve(home=home)) if one.check == "warehouse"]
+    return found.detail

@@ -383,3 +383,17 @@ def test_an_installation_and_a_person_that_cannot_be_written_are_enough(tmp_path
     if process.returncode == 77 or "unshare" in process.stderr:
         pytest.skip("may not mount a file system here")
     assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.slow
+def test_a_query_in_utf_8_is_read_in_a_locale_without_it(shell):
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0"}
+    for encoding in ("latin-1", "utf-8"):
+        told = shell(
+            "$LAB sql --json \"SELECT 'é日本' AS x\" $HOME_", PYTHONIOENCODING=encoding, **plain
+        )
+        assert (told.returncode, told.stderr) == (0, b"")
+        assert json.loads(told.stdout) == [{"x": "é日本"}]
+    refused = shell("$LAB sql \"SELECT '$(printf '\\377')' AS x\" $HOME_", **plain)
+    assert refused.returncode == 2
+    assert b"bytes that are not UTF-8" in refused.stderr

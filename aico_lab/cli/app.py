@@ -225,7 +225,7 @@ def sync(
         _say_synced(result)
     for problem in result.problems:
         note(problem)
-    if result.problems:
+    if result.problems or result.unexplained:
         raise typer.Exit(1)
 
 

@@ -175,12 +175,8 @@ def note_unexplained(result: SyncResult) -> None:
     """Print the warnings of a sync, and the numbers of rows that no longer fit."""
     for warning in result.warnings:
         note(warning)
-    for table, count in result.unexplained.items():
-        note(
-            f"{count:,} rows of {table} no longer fit their columns, although no change of them "
-            "was recorded: the primary database may be damaged. Restore a backup, or run "
-            "`aico-lab sync --acknowledge` if the rows are correct."
-        )
+    for sentence in result.damage():
+        note(sentence)
 
 
 def note_load(result: LoadResult) -> None:

@@ -320,6 +320,7 @@ def _sort_out(contract: Contract, rows: _Rows) -> Extracted:
             (row, position, row in marked) for row in _unfit(column, columns[position], marked)
         ]
     keys = list(_parts(contract, rows))
+    unfit.sort()
     misfits = [
         Misfit(
             table=contract.table,
@@ -327,8 +328,9 @@ def _sort_out(contract: Contract, rows: _Rows) -> Extracted:
             column=contract.columns[position].name,
             reason=REASONS[contract.columns[position].kind],
             value=_shown(contract.columns[position], columns[position][row], is_marked),
+            is_first=number == 0 or unfit[number - 1][0] != row,
         )
-        for row, position, is_marked in sorted(unfit)
+        for number, (row, position, is_marked) in enumerate(unfit)
     ]
     aside = {row for row, *_ in unfit}
     fitting = columns

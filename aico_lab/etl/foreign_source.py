@@ -65,17 +65,7 @@ class ForeignSource:
         Raises:
             InvalidValue: The column holds values, but neither numbers nor times.
         """
-        column, table = f't."{self.watermark}"', f'"{self.contract.table}" AS t'
-        row = self.connection.fetch_one(f"SELECT max({self.mark.capped}) FROM {table}")
-        newest: Reached = row[0] if row else None
-        if newest is None and self.connection.fetch_one(
-            f"SELECT 1 FROM {table} WHERE {column} IS NOT NULL LIMIT 1"
-        ):
-            raise InvalidValue(
-                f"{self.watermark} of {self.contract.table} holds neither numbers nor times: "
-                "name another column with --watermark."
-            )
-        return newest
+        return _newest(self.connection, self.contract.table, self.watermark, self.mark)
 
     def count(self, since: Reached) -> int:
         """Return the number of rows that `rows` reads."""
@@ -161,22 +151,45 @@ def read_source(
     return ForeignSource(connection, contract, column, by_rowid, mark, warnings)
 
 
-def check_names(
+def check_source(
     connection: Connection, table: str, *, key: Sequence[str] | None, watermark: str
 ) -> None:
-    """Validate the names of a table and of its columns.
+    """Validate a table, its key and its watermark, without reading the rows.
 
     Raises:
         UnknownName: There is no such table or column.
+        InvalidValue: Several rows have the same key, or the watermark holds neither numbers nor
+            times.
     """
     name, _ = _find_table(connection, table)
     names = {
         folded(column.name): column.name for column in read_contract(connection, name, ()).columns
     }
-    for column in key or ():
-        _column(connection, name, names, column)
+    if key:
+        chosen = tuple(_column(connection, name, names, column) for column in key)
+        _refuse_repeated(connection, name, chosen)
     if folded(watermark) != ROWID:
-        _column(connection, name, names, watermark)
+        column = _column(connection, name, names, watermark)
+        _newest(connection, name, column, of_column(connection, name, f't."{column}"'))
+
+
+def _newest(connection: Connection, table: str, watermark: str, mark: Mark) -> Reached:
+    """Return the highest mark of a table.
+
+    Raises:
+        InvalidValue: The column holds values, but neither numbers nor times.
+    """
+    rows = f'"{table}" AS t'
+    row = connection.fetch_one(f"SELECT max({mark.capped}) FROM {rows}")
+    newest: Reached = row[0] if row else None
+    if newest is None and connection.fetch_one(
+        f'SELECT 1 FROM {rows} WHERE t."{watermark}" IS NOT NULL LIMIT 1'
+    ):
+        raise InvalidValue(
+            f"{watermark} of {table} holds neither numbers nor times: "
+            "name another column with --watermark."
+        )
+    return newest
 
 
 def _columns(connection: Connection, table: str) -> tuple[ColumnContract, ...]:

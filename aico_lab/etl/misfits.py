@@ -47,6 +47,8 @@ class Misfit:
         column: The column.
         reason: Why the value does not fit.
         value: The beginning of the value.
+        is_first: Whether it is the first of its row. Names do not tell rows apart: several rows may
+            have NULL as their key.
     """
 
     table: str
@@ -54,11 +56,12 @@ class Misfit:
     column: str
     reason: str
     value: str
+    is_first: bool = True
 
 
 def count_rows(misfits: Sequence[Misfit]) -> int:
     """Count the rows that have at least one value that does not fit."""
-    return len({misfit.row_key for misfit in misfits})
+    return sum(misfit.is_first for misfit in misfits)
 
 
 def row_key(parts: Sequence[Part]) -> str:

@@ -84,8 +84,9 @@ class Reader:
                 f"Parameters are a list, or a mapping by name, not {parameters!r}: write [value]."
             )
         try:
-            query.encode()
-        except UnicodeEncodeError:
+            # In a locale without UTF-8, Python escapes the bytes of the command line.
+            query = query.encode("utf-8", "surrogateescape").decode()
+        except UnicodeError:
             raise InvalidValue("The query holds bytes that are not UTF-8 text.") from None
         connection = self.connection()
         with translated("The snapshot"):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from aico_lab.adapters.duckdb import is_damage
+from aico_lab.adapters.temporary_folders import remove_left_over
 from aico_lab.errors import StorageError
 from aico_lab.etl import evolution, snapshots, views
 from aico_lab.etl.changes import changed_keys, extract_changed, mistakes_keys
@@ -67,8 +68,9 @@ class SyncResult:
         deleted: Rows removed, including replaced ones.
         quarantined: Rows set aside because they do not fit.
         seconds: The duration, in seconds.
-        unexplained: Rows set aside when their table was read whole, although they fitted before and
-            the feed recorded no change of them since.
+        unexplained: Rows that were set aside when their table was read whole, by this sync or an
+            earlier one, although they fitted before and the feed recorded no change of them, until
+            they fit again or a person has acknowledged them.
         warnings: Sentences about the types of columns, about a database that was restored or
             replaced, and about vectors made again.
         rebuilt: Whether the warehouse was damaged and made again, without tables loaded from other
@@ -86,6 +88,15 @@ class SyncResult:
     warnings: list[str] = field(default_factory=list)
     rebuilt: bool = False
     problems: tuple[str, ...] = ()
+
+    def damage(self) -> list[str]:
+        """Return a sentence for each table with unexplained rows."""
+        return [
+            f"{count:,} rows of {table} no longer fit their columns, although no change of them "
+            "was recorded: the primary database may be damaged. Restore a backup, or run "
+            "`aico-lab sync --acknowledge` if the rows are correct."
+            for table, count in self.unexplained.items()
+        ]
 
 
 def sync(
@@ -118,6 +129,7 @@ def sync(
     """
     started = time.perf_counter()
     evolution.check(on_change)
+    remove_left_over(home.temporary)  # of readers that were killed
     if not (full or acknowledge) and (newest := _up_to_date(primary, home)):
         return SyncResult("nothing", newest, seconds=time.perf_counter() - started)
 
@@ -174,13 +186,14 @@ def _sync(
                 f"Snapshot {published} was missing, damaged or without a checksum, and was "
                 f"published again as snapshot {generation}."
             )
-        if run.followed:
+        unexplained = warehouse.unexplained()
+        if run.followed and not unexplained:  # else the next sync would say nothing of them
             notes.append((generation, _state(target, run.followed)))
     if mode != "nothing":
         feed.try_to_acknowledge(primary, CONSUMER, target.seq)
     return SyncResult(
         mode, generation, run.rows, run.deleted, run.quarantined,
-        unexplained=run.unexplained, warnings=run.warnings,
+        unexplained=unexplained, warnings=run.warnings,
     )  # fmt: skip
 
 
@@ -235,7 +248,6 @@ class _SyncRun:
         self.rows: dict[str, int] = {}
         self.deleted: dict[str, int] = {}
         self.quarantined: dict[str, int] = {}
-        self.unexplained: dict[str, int] = {}
         self.warnings: list[str] = []
         self.followed: list[Contract] = []  # contracts of all tables, or none
 
@@ -294,7 +306,7 @@ class _SyncRun:
             and not publish
             and not reread
             and not plan.dropped
-            and not (acknowledge and self._warehouse.has_unexplained)
+            and not (acknowledge and self._warehouse.unexplained())
             and of_this_version
         ):
             return "nothing", target
@@ -384,7 +396,6 @@ class _SyncRun:
             new.difference_update(changed["row_key"].to_pylist())
         if new:
             self._warehouse.note_unexplained(contract.table, new)
-            self.unexplained[contract.table] = len(new)
 
     def _total(self, contract: Contract, since: int | None, until: int) -> int:
         if since is None:

@@ -11,6 +11,7 @@ Rows that changed after the snapshot's cursor are left out: the next sync loads 
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -225,7 +226,7 @@ class _Comparison:
         self._alike = self._common == [name for name, _ in contract.duckdb_types] and len(
             self._common
         ) == len(needed)
-        self._misfits: set[tuple[str, str]] = set()
+        self._misfits: Counter[tuple[str, str]] = Counter()  # several rows may have one name
 
     def _of_type(self, contract: Contract, column: ColumnContract, type_: str) -> ColumnContract:
         """Return a loose column with the kind that it has in the snapshot.
@@ -256,9 +257,13 @@ class _Comparison:
         differing = 0
         if here != there or here_rows != there_rows:
             differing, differences = self._differences()
-        astray = self._misfits ^ quarantined
+        astray = (self._misfits - quarantined) + (quarantined - self._misfits)
         differences += [
-            Difference(key, "primary" if (key, column) in self._misfits else "warehouse", (column,))
+            Difference(
+                key,
+                "primary" if self._misfits[key, column] > quarantined[key, column] else "warehouse",
+                (column,),
+            )
             for key, column in sorted(astray)[: NAMED - len(differences)]
         ]
         unexplained = self._unexplained()
@@ -275,7 +280,7 @@ class _Comparison:
                 for name, a, b in zip(self._common, here, there, strict=True)
             },
             pending=self._pending.height,
-            differing=differing + len(astray),
+            differing=differing + astray.total(),
             differences=differences,
             unexplained=unexplained,
         )
@@ -297,9 +302,9 @@ class _Comparison:
     def _in_primary(self) -> Iterator[pl.DataFrame]:
         self._misfits.clear()
         for batch, misfits in extract_by_rows(self._primary, self._live):
-            self._misfits |= {
+            self._misfits.update(
                 (m.row_key, m.column) for m in misfits if m.row_key not in self._waiting
-            }
+            )
             yield self._settled(pl.DataFrame(batch).select(self._common))
 
     def _in_warehouse(self) -> Iterator[pl.DataFrame]:
@@ -308,15 +313,15 @@ class _Comparison:
         for batch in relation.to_arrow_reader(BATCH_ROWS):
             yield self._settled(pl.DataFrame(batch))
 
-    def _quarantined(self) -> set[tuple[str, str]]:
-        return {
+    def _quarantined(self) -> Counter[tuple[str, str]]:
+        return Counter(
             (key, column)
             for key, column in self._warehouse.execute(
                 "SELECT row_key, column_name FROM quarantine.misfits WHERE table_name = ?",
                 [self._live.table],
             ).fetchall()
             if key not in self._waiting
-        }
+        )
 
     def _settled(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return the rows without those that changed since the snapshot."""
@@ -391,8 +396,12 @@ class _Comparison:
         return chosen
 
 
-def _count_rows(misfits: set[tuple[str, str]]) -> int:
-    return len({key for key, _ in misfits})
+def _count_rows(misfits: Counter[tuple[str, str]]) -> int:
+    """Return the number of rows; of rows with one name, as many as have the same misfit."""
+    rows: dict[str, int] = {}
+    for (key, _), count in misfits.items():
+        rows[key] = max(rows.get(key, 0), count)
+    return sum(rows.values())
 
 
 _BY_ROW = {"key": pl.UInt64, "sum": pl.UInt64}

@@ -234,11 +234,13 @@ class Warehouse:
             found.setdefault(table, set()).add(key)
         return found
 
-    @property
-    def has_unexplained(self) -> bool:
-        """Whether rows do not fit any more although the feed recorded no change of them."""
-        row = self.connection.execute("SELECT count(*) > 0 FROM quarantine.unexplained").fetchone()
-        return bool(row and row[0])
+    def unexplained(self) -> dict[str, int]:
+        """Return by table how many rows ceased to fit although the feed recorded no change."""
+        return dict(
+            self.connection.execute(
+                "SELECT table_name, count(*) FROM quarantine.unexplained GROUP BY 1 ORDER BY 1"
+            ).fetchall()
+        )
 
     def note_unexplained(self, table: str, keys: Iterable[str]) -> None:
         """Record unexplained rows, until they fit again or a person has acknowledged them."""
