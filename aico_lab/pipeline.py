@@ -44,12 +44,13 @@ from aico_lab.errors import (
     InvalidValue,
     LinesRejected,
     SourceMissing,
+    SourceUnreadable,
     SyncError,
     UnknownName,
     WrongUse,
     did_you_mean,
 )
-from aico_lab.etl import evolution
+from aico_lab.etl import evolution, snapshots
 from aico_lab.importing.importer import ImportResult, check_on_conflict
 from aico_lab.shipped import shipped
 from aico_lab.sources import SOURCES
@@ -180,19 +181,23 @@ def run_pipeline(
 
     Raises:
         SourceMissing: The file of a step does not exist; no step was run.
-        UnknownName: A table or column of a step does not exist; no step was run.
+        SourceUnreadable: The file of a step is a folder; no step was run.
+        UnknownName: A table or column of a step, or the generation of a report, does not exist; no
+            step was run.
+        InvalidValue: A key or watermark does not suit its table; no step was run.
         LinesRejected: An import met invalid lines; the valid ones were imported.
         AicoLabError: A step failed.
     """
+    publishing = 0
     for number, step in enumerate(pipeline.steps, 1):
         path = step.options.get("path")
         if path is not None and not path.exists():
             raise SourceMissing(
                 f"Step {number} ({step.run}): the file {path} does not exist; check its name."
             )
-        if step.run == "load":
-            with _named(number, step):
-                _check_tables(step.options)
+        with _named(number, step):
+            _check_inputs(lab, step, to_come=publishing)
+        publishing += step.run in ("sync", "load")
     results = []
     for number, step in enumerate(pipeline.steps):
         if on_step:
@@ -222,13 +227,36 @@ def _named(number: int, step: Step) -> Iterator[None]:
         raise
 
 
-def _check_tables(options: Mapping[str, Any]) -> None:
-    """Raise UnknownName if a load names a table or column that does not exist."""
+def _check_inputs(lab: Lab, step: Step, *, to_come: int) -> None:
+    """Raise the error that a step would raise because of what it reads.
+
+    Args:
+        lab: The home to work on.
+        step: The step.
+        to_come: The number of snapshots that earlier steps may publish.
+    """
+    options = step.options
+    path = options.get("path")
+    takes_folders = step.run == "import" and SOURCES[options["source"]].export
+    if path is not None and path.is_dir() and not takes_folders:
+        raise SourceUnreadable(f"{path} is a folder: name a file in it.")
+    if step.run == "load":
+        _check_table(options)
+    if step.run == "report":
+        generation = options.get("parameters", {}).get("generation")
+        newest = snapshots.newest(lab.home.snapshots)
+        known = not isinstance(generation, int) or generation < 1
+        if not known and not newest < generation <= newest + to_come:
+            snapshots.find(lab.home.snapshots, generation)
+
+
+def _check_table(options: Mapping[str, Any]) -> None:
+    """Raise an error if a load names an unknown table or column, or an unsuitable one."""
     from aico_lab.adapters.libsql_readonly import open_readonly
-    from aico_lab.etl.foreign_source import ROWID, check_names
+    from aico_lab.etl.foreign_source import ROWID, check_source
 
     with open_readonly(options["path"].absolute(), source_key()) as connection:
-        check_names(
+        check_source(
             connection,
             options["table"],
             key=options.get("key"),
@@ -244,8 +272,8 @@ def _run(lab: Lab, step: Step) -> object:
             return lab.import_from(**taken)
         case "sync":
             synced = lab.sync(**options)
-            if synced.problems:
-                raise SyncError(" ".join(synced.problems))
+            if failed := [*synced.damage(), *synced.problems]:
+                raise SyncError(" ".join(failed))
             return synced
         case "load":
             return lab.load(**options)

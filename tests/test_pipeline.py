@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aico_lab.errors import InvalidValue, UnknownName, WrongUse
+from aico_lab.errors import InvalidValue, SourceUnreadable, SyncError, UnknownName, WrongUse
 from aico_lab.pipeline import load_pipeline, run_pipeline
 from aico_lab.shipped import shipped
 from tests.messages import add, message
@@ -60,17 +60,15 @@ def test_an_import_step_may_replace_what_is_there(lab, tmp_path):
 def test_a_failing_step_ends_the_pipeline(lab, tmp_path):
     """What came before it stays; what comes after is not run."""
     (tmp_path / "m.jsonl").write_text(MESSAGE)
-    with closing(sqlite3.connect(tmp_path / "no.db")) as other, other:
-        other.execute("CREATE TABLE t (a TEXT)")
-        other.execute("INSERT INTO t VALUES ('same'), ('same')")
+    (tmp_path / "x.json").write_text('{"a": 1}')
     file = write(
         tmp_path,
         "[[steps]]\nrun = 'import'\nsource = 'jsonl'\npath = 'm.jsonl'\n"
-        "[[steps]]\nrun = 'load'\npath = 'no.db'\ntable = 't'\nkey = ['a']\n"
+        "[[steps]]\nrun = 'import'\nsource = 'chatgpt'\npath = 'x.json'\n"
         "[[steps]]\nrun = 'sync'\n",
     )
     done = []
-    with pytest.raises(InvalidValue, match=r"^Step 2 \(load\): Several rows of t"):
+    with pytest.raises(SourceUnreadable, match=r"^Step 2 .* is not in the format chatgpt"):
         run_pipeline(lab, load_pipeline(file), on_result=done.append)
     assert [step.run for step in done] == ["import"]
 
@@ -105,6 +103,72 @@ def test_a_table_or_column_that_is_missing_shows_before_the_first_step(lab, tmp_
     with pytest.raises(UnknownName, match=rf"^Step 2 \(load\): .*{words}"):
         run_pipeline(lab, load_pipeline(write(tmp_path, steps)), on_result=done.append)
     assert done == []
+
+
+UNSUITED = [
+    ("load", "path = '.'\ntable = 'orders'", SourceUnreadable, "is a folder"),
+    ("import", "path = '.'\nsource = 'jsonl'", SourceUnreadable, "is a folder"),
+    ("import", "path = '.'\nsource = 'csv'", SourceUnreadable, "is a folder"),
+    (
+        "load",
+        "path = 'shop.db'\ntable = 'orders'\nwatermark = 'name'",
+        InvalidValue,
+        "neither numbers nor times",
+    ),
+    (
+        "load",
+        "path = 'shop.db'\ntable = 'orders'\nkey = ['name']",
+        InvalidValue,
+        "Several rows of orders have the same name",
+    ),
+    (
+        "report",
+        "name = 'pattern_analysis'\nparameters = { generation = 99 }",
+        UnknownName,
+        "Snapshot 99 is not kept",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", UNSUITED)
+def test_what_does_not_suit_a_step_shows_before_the_first_step(lab, tmp_path, case):
+    """Though only the file or the home can tell."""
+    run, options, kind, words = case
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as shop, shop:
+        shop.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, name TEXT)")
+        shop.execute("INSERT INTO orders (name) VALUES ('a'), ('a')")
+    lab.sync()
+    steps = f"[[steps]]\nrun = 'sync'\n[[steps]]\nrun = '{run}'\n{options}"
+    done = []
+    with pytest.raises(kind, match=rf"^Step 2 \({run}\): .*{words}"):
+        run_pipeline(lab, load_pipeline(write(tmp_path, steps)), on_result=done.append)
+    assert done == []
+
+
+def test_a_snapshot_that_an_earlier_step_publishes_can_be_named(lab, tmp_path):
+    """It is not there yet when the pipeline is checked."""
+    lab.sync()
+    add(lab.primary, message(0))
+    write_notebook(tmp_path / "own.ipynb", "x = 1", parameters="generation: int = 0")
+    number = lab.generation + 1
+    report = f"run = 'report'\nname = 'own.ipynb'\nparameters = {{ generation = {number} }}"
+    steps = f"[[steps]]\nrun = 'sync'\n[[steps]]\n{report}"
+    assert len(run_pipeline(lab, load_pipeline(write(tmp_path, steps)))) == 2
+
+
+def test_a_sync_that_finds_damage_fails(lab, tmp_path):
+    """Until a person has acknowledged it."""
+    add(lab.primary, message(0))
+    lab.sync()
+    for event in ("insert", "update", "delete"):
+        lab.primary.execute(f"DROP TRIGGER feed_messages_{event}")
+    lab.primary.execute("UPDATE messages SET content = CAST(x'ff' AS TEXT)")
+    job = load_pipeline(write(tmp_path, "[[steps]]\nrun = 'sync'\nfull = true"))
+    for _ in range(2):
+        with pytest.raises(SyncError, match=r"^Step 1 \(sync\): 1 rows of messages no longer fit"):
+            run_pipeline(lab, job)
+    lab.sync(acknowledge=True)
+    run_pipeline(lab, job)
 
 
 LOAD = "[[steps]]\nrun = 'load'\npath = 'shop.db'\ntable = 'orders'"
