@@ -126,3 +126,16 @@ def test_the_link_of_a_reader_that_was_killed_is_removed_by_the_next_sync(lab, h
     assert lab.sync().mode == "nothing"
     assert left_over(home / "tmp") == []
     assert not left.exists()
+
+
+def test_the_spilled_data_of_a_query_has_an_owner(lab, home):
+    """So that they are removed once the reader is killed, and not while it lives."""
+    lab.sync()
+    ((folder,),) = lab.sql("SELECT current_setting('temp_directory')").fetchall()
+    token, _, rest = folder.rpartition("/")[2].partition("-")
+    assert rest
+    assert (home / "tmp" / f"{token}.lock").exists()
+    spilled = home / "tmp" / f"{token}-{rest}"
+    spilled.mkdir(exist_ok=True)
+    lab.sync()
+    assert spilled.exists()
