@@ -95,7 +95,7 @@ def _activity(member: Member) -> Iterator[ExportedConversation | Unreadable]:
         prompt, media = _prompt(item)
         answer, images = _answer(item)
         stored.append(
-            [item.get("time"), to_text(item.get("title")), prompt, media, answer, images],
+            [to_text(item.get("time")), to_text(item.get("title")), prompt, media, answer, images],
             to_utc_time(item.get("time")),
         )
     messages: list[Said] = []
