@@ -21,7 +21,7 @@ from aico_lab.sources.exports.conversation import (
     Unreadable,
 )
 from aico_lab.sources.exports.epochs import from_epoch
-from aico_lab.sources.exports.fields import to_object, to_utc_time
+from aico_lab.sources.exports.fields import to_object, to_text, to_utc_time
 from aico_lab.sources.exports.json_items import items, shape
 from aico_lab.sources.exports.paths import newest_leaf, path_to
 
@@ -204,7 +204,7 @@ def _text(content: dict[str, Any]) -> str:
         if isinstance(part, str):
             texts.append(part)
         elif isinstance(part, dict) and part.get("content_type") == "audio_transcription":
-            texts.append(str(part.get("text") or ""))
+            texts.append(to_text(part.get("text")))
     if not texts and isinstance(content.get("text"), str):
         texts.append(content["text"])
     return _CITATION.sub("", "\n".join(text for text in texts if text)).strip()
