@@ -68,7 +68,7 @@ def documents() -> list[Any]:
         [{"a": 1}, {"a": [1, {"b": []}]}, 3, "x", None, [], {}],
         {"turns": [{"a": {"item": [1]}}, 2], "meta": {"turns": [5]}},
         {"histories": {"histories": [{"x": [[]]}], "item": [1]}},
-        {"": [{"": 1}], "item": {"item": 2}},
+        {"b": [{"c": 1}], "item": {"item": 2}},
         [[{"a": 1}], [{"a": [{"turns": [{"b": 2}]}]}]],
     ]
 

@@ -21,7 +21,7 @@ from aico_lab.sources.exports.conversation import (
     Unreadable,
 )
 from aico_lab.sources.exports.epochs import from_epoch
-from aico_lab.sources.exports.fields import to_object, to_text, to_utc_time
+from aico_lab.sources.exports.fields import to_id, to_object, to_text, to_utc_time
 from aico_lab.sources.exports.json_items import items, shape
 from aico_lab.sources.exports.paths import newest_leaf, path_to
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 LEAVES_ROLES_OPEN: Final = False
 
-_PARTS: Final = re.compile(r"conversations(-\d+)?\.json", re.IGNORECASE)
+_PARTS: Final = re.compile(r"conversations([-_ ]?\(?\d+\)?)?\.json", re.IGNORECASE)
 _CITATION: Final = re.compile("\ue200.*?\ue201|[\ue200-\ue206]", re.DOTALL)
 _SAID: Final = frozenset({"text", "multimodal_text"})
 _MEDIA_KINDS: Final = {
@@ -90,14 +90,14 @@ def _ratings(export: Opened) -> dict[str, list[Rating]]:
 def _conversation(
     item: dict[str, Any], ratings: dict[str, list[Rating]]
 ) -> ExportedConversation | Unreadable:
-    name = item.get("conversation_id") or item.get("id")
+    name = to_id(item.get("conversation_id")) or to_id(item.get("id"))
     title = item.get("title")
     mapping = item.get("mapping")
     if not isinstance(mapping, dict):
         return Unreadable(f"conversation {name}", "it has no mapping of messages")
-    if not isinstance(name, str):
-        return Unreadable("a conversation", "it has no id")
     nodes = {key: node for key, node in mapping.items() if isinstance(node, dict)}
+    if name is None:  # its first message has an id
+        name = next((key for key in nodes if _reason(nodes[key]) is None), "no-id")
     skipped: Counter[str] = Counter()
     siblings = Counter(
         (_name(node.get("parent")), _role(node)) for node in nodes.values() if _reason(node) is None
@@ -165,9 +165,9 @@ def _reason(node: dict[str, Any]) -> str | None:
         "hidden instruction": any(map(metadata.get, hidden)) or message.get("weight") == 0,
         "system prompt": role not in ("user", "assistant"),
         "custom instructions": kind == "user_editable_context",
-        "tool call": message.get("recipient") not in (None, "all"),
+        "tool call": role == "assistant" and message.get("recipient") not in (None, "all"),
         "reasoning or code": kind not in (None, *_SAID)
-        or message.get("channel") in ("commentary", "analysis"),
+        or (role == "assistant" and message.get("channel") in ("commentary", "analysis")),
         "empty answer": role == "assistant" and not (_text(content) or _media(content)),
     }
     return next((reason for reason, applies in reasons.items() if applies), None)

@@ -36,7 +36,7 @@ _PAUSE: Final = timedelta(minutes=30)
 """A longer time without a prompt ends a conversation."""
 
 _SHAPE: Final = frozenset({"item.header", "item.title", "item.time"})
-_PRODUCT: Final = re.compile(r"\b(gemini|bard)\b", re.IGNORECASE)
+_PRODUCT: Final = re.compile(r"(?<![a-z])(gemini|bard)(?![a-z])", re.IGNORECASE)
 _PROMPT: Final = re.compile(r"(Prompted|Said|Asked(?: Bard| Gemini)?:?)(\s+|$)")
 _NO_PROMPT: Final = {
     "Gave feedback": "feedback",

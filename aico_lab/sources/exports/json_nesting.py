@@ -34,7 +34,7 @@ class Stream(Protocol):
         """Return the next bytes."""
 
 
-class TooDeep(Exception):  # noqa: N818 no error for users, as the document is read otherwise
+class TooDeep(Exception):
     """A document is nested too deeply for ijson."""
 
 

@@ -137,6 +137,7 @@ class _Chat:
             self._id,
             map(_said, self._rows.oldest_first()),
             channel_name="Replika",
+            names_person=False,
             skipped=self.skipped,
         )
 
