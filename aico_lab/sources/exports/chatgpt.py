@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 LEAVES_ROLES_OPEN: Final = False
 
 _PARTS: Final = re.compile(r"conversations([-_ ]?\(?\d+\)?)?\.json", re.IGNORECASE)
+_GAPS: Final = 100
+"""Nodes that are lost from a path, over which the path goes on."""
+
 _CITATION: Final = re.compile("\ue200.*?\ue201|[\ue200-\ue206]", re.DOTALL)
 _SAID: Final = frozenset({"text", "multimodal_text"})
 _MEDIA_KINDS: Final = {
@@ -135,7 +138,31 @@ def _path(nodes: dict[str, dict[str, Any]], current: object) -> list[dict[str, A
     last = _name(current)
     if last not in nodes:
         last = newest_leaf(parents, {key: _seconds(node) for key, node in nodes.items()})
-    return [nodes[key] for key in path_to(parents, last)]
+    path = path_to(parents, last)
+    for _ in range(_GAPS):
+        lost = parents[path[0]] if path else None
+        if lost is None or lost in parents:
+            break
+        rest = _not_below(parents, lost)  # the other branches below it are alternatives
+        before = path_to(rest, newest_leaf(rest, {key: _seconds(nodes[key]) for key in rest}))
+        if not before:
+            break
+        path, parents = before + path, rest
+    return [nodes[key] for key in path]
+
+
+def _not_below(parents: dict[str, str | None], top: str) -> dict[str, str | None]:
+    """Return the parents of all nodes that are not in the branches below a node."""
+    children: dict[str | None, list[str]] = {}
+    for key, parent in parents.items():
+        children.setdefault(parent, []).append(key)
+    below: set[str] = set()
+    waiting = [top]
+    while waiting:
+        found = [key for key in children.get(waiting.pop(), []) if key not in below]
+        below.update(found)
+        waiting += found
+    return {key: parent for key, parent in parents.items() if key not in below}
 
 
 def _seconds(node: dict[str, Any]) -> float:
@@ -182,6 +209,9 @@ def _said(message: dict[str, Any], node: dict[str, Any], item: dict[str, Any]) -
         kept[MODEL] = model
     if media := _media(content):
         kept[MEDIA] = media
+    seconds = metadata.get("finished_duration_sec")
+    if role == "assistant" and isinstance(seconds, int | float) and seconds >= 0:
+        kept["generation_seconds"] = seconds
     message_id = message.get("id") or node.get("id")
     return Said(
         _text(content),
