@@ -90,6 +90,9 @@ class ExportedConversation:
         channel_name: The name of the channel; the title if there is none.
         started: When the conversation began: the time of messages before the first one with a time.
         is_group: Whether several people may write beside the companion.
+        names_person: Whether the authors of what a person said tell people apart; False if the
+            format has the same word for everybody, such as 'Me'.
+        authors: Messages by author, if they are known before `messages` are read.
         metadata: Anything to keep with the channel.
         skipped: Counts items that are no messages, by reason, such as 'system prompt'; may grow
             while `messages` are read.
@@ -102,6 +105,8 @@ class ExportedConversation:
     channel_name: str | None = None
     started: datetime | None = None
     is_group: bool = False
+    names_person: bool = True
+    authors: Counter[str] | None = None
     metadata: dict[str, object] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
 

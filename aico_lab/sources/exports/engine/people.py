@@ -102,10 +102,15 @@ class Roles:
 
 
 def count_authors(conversations: Iterable[ExportedConversation | Unreadable]) -> dict[str, Authors]:
-    """Return the authors by conversation, after reading everything once."""
+    """Return the authors by conversation, after reading what is needed for it once."""
     authors: dict[str, Authors] = {}
     for conversation in conversations:
         if isinstance(conversation, Unreadable):
+            continue
+        if conversation.authors is not None:
+            authors.setdefault(conversation.conversation_id, Authors()).counts.update(
+                conversation.authors
+            )
             continue
         for said in conversation.messages:
             authors.setdefault(conversation.conversation_id, Authors()).add(said)

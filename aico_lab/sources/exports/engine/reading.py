@@ -82,6 +82,8 @@ def read(
                     if gathering.total == limit:
                         return
                 gathering.skipped.update(part.skipped)
+        for where, reason in export.faults.reasons.items():
+            gathering.rejected.append(Rejected(0, reason, where))
         yield gathering.taken()
 
 

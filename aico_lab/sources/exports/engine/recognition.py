@@ -50,7 +50,7 @@ def recognise(path: Path, formats: Mapping[str, str]) -> Recognised:
         SourceUnreadable: No format or more than one fits, or the file cannot be read.
     """
     with opened(path) as export:
-        if not export.members or not export.size:
+        if not export.faults.reasons and not (export.members and export.size):
             raise SourceUnreadable(f"{path} is empty; name the file as it was downloaded.")
         found = [
             Recognised(name, why)
@@ -64,6 +64,8 @@ def recognise(path: Path, formats: Mapping[str, str]) -> Recognised:
         if found:
             both = " and ".join(f"{one.name} ({one.why})" for one in found)
             raise SourceUnreadable(f"{path} looks like {both}: choose one with --as.")
+        for name, reason in export.faults.reasons.items():
+            raise SourceUnreadable(f"{path} has nothing that can be read. {name}: {reason}.")
         raise SourceUnreadable(
             f"{path} has none of the known formats: it is {_described(export)}. "
             f"Known are {', '.join(formats)}; choose one with --as, or see `aico-lab sources`."

@@ -124,6 +124,8 @@ class RecordMaker:
         """Return the id of the person who talks with the companion; None in a group."""
         if conversation.is_group:
             return None
+        if not conversation.names_person:
+            return self._options.me or ASSUMED
         for said in ahead:
             role = said.role or self._roles.of(conversation.conversation_id, said)
             if role == "user" and said.author is not None:
@@ -213,7 +215,8 @@ class _Writer:
 
     def _user(self, said: Said, role: str) -> str | None:
         if role == "user":
-            return clean(said.author) if said.author is not None else self._person or ASSUMED
+            is_named = said.author is not None and self._conversation.names_person
+            return clean(said.author or "") if is_named else self._person or ASSUMED
         return self._person if role == "assistant" else None
 
     def _message_id(self, said: Said, role: str, content: str, *, estimated: bool) -> str:
