@@ -228,6 +228,7 @@ class Lab:
         limit: int | None = None,
         on_conflict: OnConflict | None = None,
         dry_run: bool = False,
+        deletions: bool = False,
         options: Options | None = None,
         progress: Callable[[Batch], None] | None = None,
     ) -> ImportResult:
@@ -242,6 +243,9 @@ class Lab:
                 role or timestamp, 'keep' leaves it unchanged, 'replace' updates it. By default an
                 export replaces, as it may have edited messages, and any other source keeps.
             dry_run: Count what would be imported, and write nothing.
+            deletions: Mark the stored messages that an export no longer has, in conversations that
+                it holds whole; metrics leave them out. The mark goes when an import has the message
+                again.
             options: What an export does not say by itself, such as its zone and the companion.
             progress: Called with every batch when it is done.
 
@@ -258,11 +262,13 @@ class Lab:
         chosen = SOURCES[str(source)]
         on_conflict = on_conflict or chosen.on_conflict
         check_on_conflict(on_conflict)
+        chosen.check_options(None, deletions=deletions)
         return import_batches(
             self.primary,
             chosen.read(path, limit=limit, options=options),
             on_conflict=on_conflict,
             dry_run=dry_run,
+            deletions=deletions,
             progress=progress,
         )
 

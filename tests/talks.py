@@ -179,12 +179,18 @@ _messages = st.fixed_dictionaries(
 )
 
 
+_MARKS = st.sampled_from(
+    [None, None, None, '{"timestamp_estimated": true}', '{"missing_since": "2024-05-01T00:00:00Z"}']
+)
+
+
 @st.composite
-def talks(draw: st.DrawFn, max_size: int = 30) -> pl.DataFrame:
+def talks(draw: st.DrawFn, max_size: int = 30, *, marked: bool = False) -> pl.DataFrame:
     """Conversations of three channels, one of them between two people and the companion.
 
     Ties, single messages, silences of about half an hour, midnight and a change to summer time, a
-    companion that speaks first, people who never write, and messages in any order of arrival.
+    companion that speaks first, people who never write, and messages in any order of arrival. If
+    they are `marked`, some times are estimated, and some messages disappeared from an export.
     """
     second, made = 0, []
     for drawn in draw(st.lists(_messages, max_size=max_size)):
@@ -194,7 +200,8 @@ def talks(draw: st.DrawFn, max_size: int = 30) -> pl.DataFrame:
         user = draw(st.sampled_from(people)) if drawn["role"] == "user" else None
         if drawn["role"] == "assistant":  # the source document stores the person; others do not
             user = draw(st.sampled_from([None, people[0]]))
-        made.append(said(second, user=user, **drawn))
+        marks = {"metadata": draw(_MARKS)} if marked else {}
+        made.append(said(second, user=user, **drawn) | marks)
     return talk(*draw(st.permutations(made)))
 
 

@@ -50,6 +50,8 @@ class Said(NamedTuple):
     gap_ms: int | None
     reply_ms: int | None
     recorded_ms: int | None
+    is_estimated: bool
+    reply_is_estimated: bool
     words: tuple[str, ...]
     asks: bool
     sentiment: float | None
@@ -67,6 +69,8 @@ class Turn(NamedTuple):
     ended_ms: int
     reply_ms: int | None
     recorded_ms: int | None
+    reply_is_estimated: bool
+    end_is_estimated: bool
     messages: tuple[Said, ...]
 
 
@@ -98,7 +102,11 @@ def messages_of(raw: pl.DataFrame, gap_ms: int = HALF_AN_HOUR) -> list[Said]:
     for known, its_gap_ms, messages in _RECENT:
         if known is raw and its_gap_ms == gap_ms:
             return messages
-    talked = [row for row in raw.iter_rows(named=True) if row["role"] != "system"]
+    talked = [
+        row
+        for row in raw.iter_rows(named=True)
+        if row["role"] != "system" and "missing_since" not in (row["metadata"] or "")
+    ]
     talked.sort(key=lambda row: (row["conversation_id"], row["timestamp"], row["id"]))
     messages = [
         message
@@ -122,6 +130,8 @@ def turns_of(messages: Iterable[Said]) -> list[Turn]:
             said[-1].ts_ms,
             said[0].reply_ms,
             said[0].recorded_ms,
+            said[0].reply_is_estimated,
+            said[-1].is_estimated,
             tuple(said),
         )
         for (conversation, turn), said in grouped(messages, lambda m: (m.conversation, m.turn))
@@ -306,6 +316,10 @@ def _in_places(rows: list[dict[str, Any]], gap_ms: int) -> Iterator[Said]:
         turn += begins
         session += gap is None or gap > gap_ms
         before = _answered(rows, people, place)
+        estimated = [at is not None and _is_estimated(rows[at]) for at in (place, before)]
+        guess = before is not None and any(estimated)
+        if guess:
+            before = None
         recorded = row["response_time"]
         yield Said(
             id=row["id"],
@@ -319,10 +333,16 @@ def _in_places(rows: list[dict[str, Any]], gap_ms: int) -> Iterator[Said]:
             gap_ms=gap,
             reply_ms=None if before is None else times[place] - times[before],
             recorded_ms=None if before is None or recorded is None else round(recorded * 1000),
+            is_estimated=estimated[0],
+            reply_is_estimated=guess,
             words=tuple(text_by_hand.small_words_of(row["content"])),
             asks=text_by_hand.is_question(row["content"]),
             sentiment=row["sentiment_score"],
         )
+
+
+def _is_estimated(row: dict[str, Any]) -> bool:
+    return '"timestamp_estimated": true' in (row["metadata"] or "")
 
 
 def _person(rows: list[dict[str, Any]], place: int) -> str | None:

@@ -164,24 +164,35 @@ def records_by_hand(raw: pl.DataFrame, zone: str) -> list[tuple]:
     for m in messages:
         there = local(m.ts_ms, zone)
         days[there.date()].append(m)
-        hours[there.hour].append(m)
+        if not m.is_estimated:
+            hours[there.hour].append(m)
     for name, groups in (("busiest day", days), ("busiest hour", hours)):
+        if not groups:
+            continue
         most = max(map(len, groups.values()))
         top = sorted(at for at, found in groups.items() if len(found) == most)
         begins = top[0].isoformat() if name == "busiest day" else f"{top[0]:02d}:00"
         people = len({m.person for m in groups[top[0]]} - {None})
         rows.append((name, most, people, begins, float(most), len(top)))
     times = sorted({m.ts_ms for m in messages})
-    silences = [after - before for before, after in pairwise(times)]
+    guessed = {m.ts_ms for m in messages if m.is_estimated}
+    silences = {
+        before: after - before for before, after in pairwise(times) if not {before, after} & guessed
+    }
     everybody = len({m.person for m in messages} - {None})
     if silences:
-        longest = max(silences)
-        begins = f"{local(times[silences.index(longest)], zone):%Y-%m-%d %H:%M}"
+        longest = max(silences.values())
+        first_of_them = min(before for before, length in silences.items() if length == longest)
+        begins = f"{local(first_of_them, zone):%Y-%m-%d %H:%M}"
         rows.append(
             ("longest silence", len(messages), everybody, begins, longest / 60_000,
-             silences.count(longest))
+             list(silences.values()).count(longest))
         )  # fmt: skip
-    lasting = [s for s in sessions_of(messages) if s.ended_ms > s.started_ms]
+    lasting = [
+        s
+        for s in sessions_of(messages)
+        if s.ended_ms > s.started_ms and not any(m.is_estimated for m in s.messages)
+    ]
     if lasting:
         longest = max(s.ended_ms - s.started_ms for s in lasting)
         top = [s for s in lasting if s.ended_ms - s.started_ms == longest]
@@ -220,6 +231,16 @@ def test_days_people_mood_and_records_of_any_talk(messages):
         assert_is_calendar(made, zone)
         assert_is_cumulative(made, "week", zone)
         assert_is_mood(made, "week", zone)
+        found = made.ask("extremes", filters={"timezone": zone}).pl()
+        assert found.select(COLUMNS).rows() == records_by_hand(messages, zone)
+
+
+@pytest.mark.slow
+@settings(max_examples=examples(9), deadline=None)
+@given(talks(40, marked=True))
+def test_no_estimated_time_makes_a_record_of_an_hour_a_silence_or_a_session(messages):
+    with world(messages) as made:
+        zone = "Asia/Kolkata"
         found = made.ask("extremes", filters={"timezone": zone}).pl()
         assert found.select(COLUMNS).rows() == records_by_hand(messages, zone)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,7 +15,6 @@ from aico_lab.cli.output import emit, note, say
 
 if TYPE_CHECKING:
     from aico_lab.sources import Source
-    from aico_lab.sources.exports.engine.conversation import Options
 
 
 def import_(
@@ -92,8 +92,22 @@ def import_(
             "default an export replaces, and any other source keeps."
         ),
     ] = None,
+    deletions: Annotated[
+        bool,
+        typer.Option(
+            "--deletions",
+            help="Mark the stored messages that an export no longer has, in conversations that it "
+            "holds whole; metrics leave them out.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count what would be imported, and write nothing.")
+    ] = False,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report", help="Sync, and write the report pattern_analysis on the file's messages."
+        ),
     ] = False,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
@@ -103,13 +117,17 @@ def import_(
 
     Messages that are stored already are not added a second time.
     """
-    from aico_lab.cli.imports import import_with_progress, say_imported
+    from aico_lab.cli.imports import import_with_progress, report_on, say_imported
+    from aico_lab.errors import WrongUse
+    from aico_lab.sources.exports.engine.conversation import Options
 
+    if report and dry_run:
+        raise WrongUse("A dry run writes nothing: leave out --report or --dry-run.")
     source, file = _chosen(what, path, as_)
-    options = _options(
+    options = Options.read(
         timezone=timezone,
         me=me,
-        companion=companion,
+        companion=companion or (),
         start=start,
         step=step,
         day_first=day_first,
@@ -123,13 +141,24 @@ def import_(
             limit=limit,
             on_conflict=on_conflict,
             dry_run=dry_run,
+            deletions=deletions,
             options=options,
             ask=_ask_companion if sys.stdin.isatty() and not json else None,
         )
+        zone = "UTC" if options.zone is None else options.zone.key
+        page = report_on(lab, result, zone) if report and result.read else None
     if json:
-        emit({"format": source.name, "timezone": _zone_of(options), **_as_mapping(result)})
+        written = {"report": page} if report else {}
+        emit({"format": source.name, "timezone": zone, **asdict(result), **written})
     else:
-        say_imported(result, on_conflict or source.on_conflict, dry_run=dry_run)
+        say_imported(
+            result,
+            on_conflict or source.on_conflict,
+            source=source.name,
+            zone=zone,
+            dry_run=dry_run,
+            page=page,
+        )
     if result.read == 0 and result.rejected:
         raise typer.Exit(1)
 
@@ -170,41 +199,6 @@ def _chosen(what: str, path: Path | None, format_name: str | None) -> tuple[Sour
     return SOURCES[found.name], Path(what)
 
 
-def _options(
-    *,
-    timezone: str | None,
-    me: str | None,
-    companion: list[str] | None,
-    start: str | None,
-    step: float | None,
-    day_first: bool | None,
-    trust_times: bool,
-) -> Options:
-    from datetime import datetime, timedelta
-
-    from aico_lab.errors import InvalidValue
-    from aico_lab.sources.exports.engine.conversation import Options
-    from aico_lab.zones import get_zone
-
-    begins = None
-    if start is not None:
-        try:
-            begins = datetime.fromisoformat(start)
-        except ValueError:
-            raise InvalidValue(
-                f"--start is a time such as 2024-05-01T12:30:00, not {start!r}."
-            ) from None
-    return Options(
-        zone=None if timezone is None else get_zone(timezone),
-        me=me,
-        companion=tuple(companion or ()),
-        start=begins,
-        step=None if step is None else timedelta(seconds=step),
-        day_first=day_first,
-        trust_times=trust_times,
-    )
-
-
 def _ask_companion(authors: list[str]) -> str:
     """Ask at the terminal which author is the companion."""
     note("Who is the companion?")
@@ -214,13 +208,3 @@ def _ask_companion(authors: list[str]) -> str:
     if chosen.isdecimal() and 0 < int(chosen) <= len(authors):
         return authors[int(chosen) - 1]
     return chosen
-
-
-def _zone_of(options: Options) -> str:
-    return "UTC" if options.zone is None else options.zone.key
-
-
-def _as_mapping(result: object) -> dict[str, object]:
-    from dataclasses import asdict
-
-    return asdict(result)  # type: ignore[call-overload, no-any-return]

@@ -106,11 +106,7 @@ class Source:
 
             named = cast("Path", _named(path))
             return read(self.name, self.module, named, limit=limit, options=options or Options())
-        if options is not None and options != type(options)():
-            raise WrongUse(
-                f"The source {self.name} takes no zone, companion, start or other answers about an "
-                "export: leave these options out."
-            )
+        self.check_options(options)
         return self._reader().read(_named(path), limit=limit)
 
     def total(self, path: Path | str | None = None, limit: int | None = None) -> int | None:
@@ -134,6 +130,26 @@ class Source:
             raise WrongUse(f"The source {self.name} has its own data; leave the file out.")
         if limit is not None and limit < 1:
             raise InvalidValue("The limit must be at least 1 message.")
+
+    def check_options(self, options: Options | None, *, deletions: bool = False) -> None:
+        """Raise WrongUse if the source takes no answers about an export, but some are given.
+
+        Args:
+            options: The answers.
+            deletions: Whether stored messages that are missing from the file are to be marked.
+        """
+        if self.export:
+            return
+        if deletions:
+            raise WrongUse(
+                f"The source {self.name} holds no whole conversations: only exports of other "
+                "programs take deletions."
+            )
+        if options is not None and options != type(options)():
+            raise WrongUse(
+                f"The source {self.name} takes no zone, companion, start or other answers about an "
+                "export: leave these options out."
+            )
 
     def _reader(self) -> _Reader:
         return cast("_Reader", import_module(self.module))

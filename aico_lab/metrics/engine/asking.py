@@ -59,6 +59,7 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
     with translated("The snapshot"):
         called = _called(connection, filters)
         talk = replace(talk, by_person=_names_several_people(connection, talk))
+        estimated = _count_estimated(connection, talk) if metric.estimated else 0
         query = compile_query(metric.name, talk, tuple(sorted(parameters.items())))
         rows = pl.DataFrame(connection.execute(query).to_arrow_table())
     nothing = metric.nothing if isinstance(metric.nothing, str) else metric.nothing(rows, talk)
@@ -81,6 +82,7 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
         _rows=shown,
         begins=filters.begins(talk.bounds[0]) if talk.years else None,
         far=far,
+        estimated=estimated,
         nothing=nothing,
         values_left_out=values_left_out,
         called=called,
@@ -200,17 +202,33 @@ def _describe(
 
 def _names_several_people(connection: duckdb.DuckDBPyConnection, talk: Talk) -> bool:
     """Return whether the selected turns name more than one person."""
+    found = connection.execute(
+        "SELECT min(user_id) <> max(user_id) FROM mart.turns "
+        f"WHERE {_is_selected(talk, 'started_ms')}"
+    ).fetchone()
+    return bool(found and found[0])
+
+
+def _count_estimated(connection: duckdb.DuckDBPyConnection, talk: Talk) -> int:
+    """Return the number of selected messages with an estimated time."""
+    sides = (talk.filters.role,) if talk.filters.role and talk.by_side else ()
+    found = connection.execute(
+        "SELECT count(*) FROM mart.messages "
+        f"WHERE is_estimated AND {_is_selected(talk, 'ts_ms')} AND {_is_one_of('role', sides)}"
+    ).fetchone()
+    return int(found[0]) if found else 0
+
+
+def _is_selected(talk: Talk, time: str) -> str:
+    """Return an SQL condition that a row is of the period, the people and the channels."""
     since, until = talk.bounds
     conditions = [
-        "true" if since is None else f"started_ms >= {since}",
-        "true" if until is None else f"started_ms < {until}",
+        "true" if since is None else f"{time} >= {since}",
+        "true" if until is None else f"{time} < {until}",
         _is_one_of("user_id", talk.filters.users),
         _is_one_of("channel_id", talk.filters.channels),
     ]
-    found = connection.execute(
-        f"SELECT min(user_id) <> max(user_id) FROM mart.turns WHERE {' AND '.join(conditions)}"
-    ).fetchone()
-    return bool(found and found[0])
+    return " AND ".join(conditions)
 
 
 def _is_one_of(column: str, names: Sequence[str]) -> str:

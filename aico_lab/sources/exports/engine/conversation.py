@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final, Self
+
+from aico_lab.errors import InvalidValue
+from aico_lab.zones import get_zone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime, timedelta
     from zoneinfo import ZoneInfo
+
+_YEAR: Final = 366 * 86_400
 
 MEDIA: Final = "attachments"
 """The metadata key of the attachments of a message: a list of `{"kind": ...}`."""
@@ -111,6 +116,29 @@ class ExportedConversation:
     skipped: Counter[str] = field(default_factory=Counter)
 
 
+@dataclass(slots=True)
+class Kept:
+    """A memory that a companion keeps about a person, which becomes a row of `memories`.
+
+    Attributes:
+        memory_id: The id of the memory in the export.
+        person: The person's id in the export.
+        content: The text.
+        kind: One of the values of `aico_lab.domain.MemoryType`.
+        importance: From 0 to 1.
+        time: When the memory was made; None if the export does not say.
+        metadata: Anything else to keep.
+    """
+
+    memory_id: str
+    person: str
+    content: str
+    kind: str
+    importance: float
+    time: datetime | None
+    metadata: dict[str, object] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Unreadable:
     """A part of an export that could not be read, while the rest was.
@@ -146,3 +174,40 @@ class Options:
     step: timedelta | None = None
     day_first: bool | None = None
     trust_times: bool = False
+
+    @classmethod
+    def read(
+        cls,
+        *,
+        timezone: str | None = None,
+        me: str | None = None,
+        companion: Iterable[str] = (),
+        start: str | None = None,
+        step: float | None = None,
+        day_first: bool | None = None,
+        trust_times: bool = False,
+    ) -> Self:
+        """Return the options as a person writes them: zones by name, times as text, seconds.
+
+        Raises:
+            InvalidValue: There is no such zone, or the time or the step is none.
+        """
+        begins = None
+        if start is not None:
+            try:
+                begins = datetime.fromisoformat(start)
+            except ValueError:
+                raise InvalidValue(
+                    f"The start is a time such as 2024-05-01T12:30:00, not {start!r}."
+                ) from None
+        if step is not None and not 0 <= step < _YEAR:
+            raise InvalidValue("The step is a number of seconds from 0 to less than a year.")
+        return cls(
+            zone=None if timezone is None else get_zone(timezone),
+            me=me,
+            companion=tuple(companion),
+            start=begins,
+            step=None if step is None else timedelta(seconds=step),
+            day_first=day_first,
+            trust_times=trust_times,
+        )
