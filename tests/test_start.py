@@ -93,7 +93,8 @@ def test_a_grammar_is_compiled_only_to_check_an_address():
     program = (
         "import sys, aico_lab, jsonschema\n"
         "def is_compiled(): return 'rfc3987_syntax.syntax_helpers' in sys.modules\n"
-        "print(is_compiled())\n"
+        "files = [getattr(module, '__file__', None) for module in list(sys.modules.values())]\n"
+        "print(is_compiled())\n"  # a kernel that starts asks all modules for their files
         "check = jsonschema.Draft202012Validator.FORMAT_CHECKER.conforms\n"
         "print(check('https://müller.example/straße', 'iri'), check('no address', 'iri'))\n"
         "print(is_compiled())\n"
