@@ -14,6 +14,7 @@ from aico_lab.adapters.duckdb import translated
 from aico_lab.constants import FIRST_PLAUSIBLE_MS
 from aico_lab.errors import InvalidValue, NeverSynced, UnknownName
 from aico_lab.etl import views
+from aico_lab.metrics.engine import selected
 from aico_lab.metrics.engine.answer import (
     Answer,
     Called,
@@ -26,8 +27,6 @@ from aico_lab.metrics.engine.metric import RoleFilter
 from aico_lab.metrics.engine.talk import Talk
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import duckdb
 
     from aico_lab.etl.snapshots import Reader
@@ -58,8 +57,10 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
     filters = talk.filters
     with translated("The snapshot"):
         called = _called(connection, filters)
-        talk = replace(talk, by_person=_names_several_people(connection, talk))
+        talk = replace(talk, by_person=_names_several_people(connection, talk), words_are_cut=True)
         query = compile_query(metric.name, talk, tuple(sorted(parameters.items())))
+        if selected.WORDS in query:
+            selected.cut_words(connection, talk)
         rows = pl.DataFrame(connection.execute(query).to_arrow_table())
     nothing = metric.nothing if isinstance(metric.nothing, str) else metric.nothing(rows, talk)
     if not talk.years:
@@ -159,7 +160,7 @@ def _describe(
     _, until = replace(filters, since=None).bounds(now_ms)
     first, last = min(FIRST_PLAUSIBLE_MS, since or FIRST_PLAUSIBLE_MS), max(now_ms, until or now_ms)
     is_chosen = " AND ".join(
-        f"coalesce({_is_one_of(column, names)}, false)"
+        f"coalesce({selected.is_one_of(column, names)}, false)"
         for column, names in (("user_id", filters.users), ("channel_id", filters.channels))
     )
     # Messages outside an explicit bound are excluded by the filter, not counted as far.
@@ -171,7 +172,7 @@ def _describe(
         )
         if bound is None
     )
-    of_side = _is_one_of("role", (filters.role,) if filters.role else ())
+    of_side = selected.is_one_of("role", (filters.role,) if filters.role else ())
     generation, first_ms, last_ms, recent_ms, begin_ms, years, far = connection.execute(
         f"""
         WITH
@@ -200,26 +201,11 @@ def _describe(
 
 def _names_several_people(connection: duckdb.DuckDBPyConnection, talk: Talk) -> bool:
     """Return whether the selected turns name more than one person."""
-    since, until = talk.bounds
-    conditions = [
-        "true" if since is None else f"started_ms >= {since}",
-        "true" if until is None else f"started_ms < {until}",
-        _is_one_of("user_id", talk.filters.users),
-        _is_one_of("channel_id", talk.filters.channels),
-    ]
     found = connection.execute(
-        f"SELECT min(user_id) <> max(user_id) FROM mart.turns WHERE {' AND '.join(conditions)}"
+        "SELECT min(user_id) <> max(user_id) FROM mart.turns "
+        f"WHERE {selected.condition(talk, 'started_ms')}"
     ).fetchone()
     return bool(found and found[0])
-
-
-def _is_one_of(column: str, names: Sequence[str]) -> str:
-    """Return an SQL condition that a column has one of these names; true if there are none.
-
-    Literals instead of bound values: DuckDB imports pandas to bind, which is slower than the query.
-    """
-    quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
-    return f"{column} IN ({quoted})" if names else "true"
 
 
 def _with_ids(connection: duckdb.DuckDBPyConnection, filters: Filters) -> Filters:
@@ -262,7 +248,7 @@ def _called(connection: duckdb.DuckDBPyConnection, filters: Filters) -> dict[Key
         if ids:
             rows = connection.execute(
                 f"SELECT {column}, pseudonym, name FROM mart.{_VIEWS[column]} "
-                f"WHERE {_is_one_of(column, ids)}"
+                f"WHERE {selected.is_one_of(column, ids)}"
             ).fetchall()
             known = {one: Called(pseudonym, name) for one, pseudonym, name in rows}
             called[column] = [known[one] for one in ids]
