@@ -218,7 +218,9 @@ def distinguishing_words(talk: Talk, *, top: int, prior: float, function_words: 
     )
     counted = counted.mutate(unit=talk.unit(counted))
     units = counted.group_by("unit").agg(
-        nu=_whole(counted.u.sum()), na=_whole(counted.a.sum()), known=counted.user_id.notnull().max()
+        nu=_whole(counted.u.sum()),
+        na=_whole(counted.a.sum()),
+        known=counted.user_id.notnull().max(),
     )
     totals = units.aggregate(
         units=units.count(),

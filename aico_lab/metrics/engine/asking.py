@@ -134,7 +134,7 @@ def check_filters(reader: Reader, filters: Filters) -> None:
 def compile_query(name: str, talk: Talk, parameters: tuple[tuple[str, Any], ...]) -> str:
     """Return a metric's expression as DuckDB SQL, cached since notebooks repeat their questions."""
     expression = CATALOGUE[name].expression(talk, **dict(parameters))
-    return str(ibis.to_sql(expression, dialect="duckdb"))
+    return str(ibis.to_sql(expression, dialect="duckdb", pretty=False))
 
 
 def _check_version(connection: duckdb.DuckDBPyConnection) -> None:
