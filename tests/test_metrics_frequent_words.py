@@ -239,10 +239,14 @@ def test_the_words_of_one_selection_do_not_answer_for_another():
         for at in range(12)
     ]  # fmt: skip
     selections = ({}, {"user": "ada"}, {"role": "assistant"}, {})
+
+    def answer(made, chosen):
+        return made.ask("frequent_words", filters={"min_people": 1, **chosen}).pl()
+
     with world(talk(*rows)) as made:
-        kept = [made.ask("frequent_words", min_people=1, **one).pl() for one in selections]
+        kept = [answer(made, one) for one in selections]
     for one, found in zip(selections, kept, strict=True):
         with world(talk(*rows)) as fresh:
-            assert found.equals(fresh.ask("frequent_words", min_people=1, **one).pl())
+            assert found.equals(answer(fresh, one))
     assert kept[0]["n"].sum() == 12
     assert kept[1]["n"].sum() == 6
