@@ -227,3 +227,26 @@ def test_one_person_makes_no_headline_unnoticed():
         answer = made.ask("frequent_words")
         assert answer.pl()["top_share"].to_list() == [pytest.approx(97.1)]
         assert answer.finding.endswith("; one person has 97 % of the uses of banana")
+
+
+def test_the_words_of_one_selection_do_not_answer_for_another():
+    """The words of the last selection are kept, and questions about others come between."""
+    rows = [
+        said(
+            at, "assistant" if at % 4 == 3 else "user", f"word{at % 3}",
+            user="bob" if at % 2 else "ada",
+        )
+        for at in range(12)
+    ]  # fmt: skip
+    selections = ({}, {"user": "ada"}, {"role": "assistant"}, {})
+
+    def answer(made, chosen):
+        return made.ask("frequent_words", filters={"min_people": 1, **chosen}).pl()
+
+    with world(talk(*rows)) as made:
+        kept = [answer(made, one) for one in selections]
+    for one, found in zip(selections, kept, strict=True):
+        with world(talk(*rows)) as fresh:
+            assert found.equals(answer(fresh, one))
+    assert kept[0]["n"].sum() == 12
+    assert kept[1]["n"].sum() == 6
