@@ -29,7 +29,6 @@ from aico_lab.lab import Lab
 from aico_lab.repositories import UnitOfWork
 from aico_lab.sources import SOURCES, read
 from tests.executed import itself_as_main
-from tests.messages import add, message
 from tests.notebooks import outputs, write_notebook
 
 if TYPE_CHECKING:
@@ -173,7 +172,7 @@ def test_an_answer_that_fails_when_it_is_read_fails_as_a_query_does(synced, meth
     asked = synced.sql("SELECT content::INTEGER AS n FROM conversations").filter("n > 0")
     with pytest.raises(InvalidStatement) as failed:
         getattr(asked, method)()
-    assert "hello" not in str(failed.value)
+    assert "homesick" not in str(failed.value)
 
 
 def test_an_answer_is_a_relation_as_duckdb_has_it(synced):
@@ -192,10 +191,9 @@ def test_an_answer_is_a_relation_as_duckdb_has_it(synced):
 
 
 @pytest.fixture
-def synced(lab):
-    add(lab.primary, message(0, content="hello"))
-    lab.sync()
-    return lab
+def synced(homes, home):
+    with homes.open(home, messages=1, synced=True) as lab:
+        yield lab
 
 
 def test_a_lab_says_at_a_prompt_what_it_is(lab):

@@ -457,9 +457,9 @@ def test_a_snapshot_is_encrypted_for_everybody_else(lab):
 
 
 @pytest.mark.slow
-def test_an_unencrypted_home_works_the_same(tmp_path):
+def test_an_unencrypted_home_works_the_same(homes, home):
     """For those who said so."""
-    with Lab.create(tmp_path / "plain", protection="none") as lab:
+    with homes.open(home, "none") as lab:
         add(lab.primary, *map(message, range(10)))
         lab.sync()
         assert_equal_stores(lab)

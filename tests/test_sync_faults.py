@@ -37,6 +37,7 @@ from tests.messages import add, message
 from tests.test_cli import failed, mount
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 TABLES = ("channels", "messages", "preferences", "users")
@@ -329,13 +330,12 @@ def assert_refused(lab: Lab, error: type[Exception], words: str, **options: obje
 
 
 @pytest.fixture
-def synced(lab) -> Lab:
+def synced(home, homes) -> Iterator[Lab]:
     """A lab with something in it, and a change to be synced, all of it in one file."""
-    add(lab.primary, *map(message, range(2_000)))
-    lab.sync()
-    add(lab.primary, message(2_000))
-    lab.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
-    return lab
+    with homes.open(home, messages=2_000, synced=True) as lab:
+        add(lab.primary, message(2_000))
+        lab.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
+        yield lab
 
 
 def exchange(home: Path, content: bytes | None) -> None:
@@ -368,13 +368,12 @@ def foreign_schema(file: Path) -> bytes:
 )
 @pytest.mark.slow
 def test_a_source_that_is_none_is_named(
-    tmp_path, home, monkeypatch, *, encrypted, what, by_pages, error, words
+    tmp_path, home, homes, monkeypatch, *, encrypted, what, by_pages, error, words
 ):
     """The warehouse is as it was, and is right again with the right source."""
     monkeypatch.setattr(extract, "PAGEWISE", 0 if by_pages else 1 << 30)
-    with Lab.create(home, protection="key-file" if encrypted else "none") as lab:
-        add(lab.primary, *map(message, range(2_000)))
-        lab.sync()
+    protection = "key-file" if encrypted else "none"
+    with homes.open(home, protection, messages=2_000, synced=True) as lab:
         lab.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
     good = (home / "aico.db").read_bytes()
     middle, hole = len(good) // 3 // 4096 * 4096, len(good) // 3 // 4096 * 4096
@@ -503,9 +502,9 @@ def test_a_copy_for_which_there_is_no_room_leaves_no_log_either(lab, home, monke
 
 @pytest.mark.slow
 @pytest.mark.parametrize("protection", ["key-file", "none"])
-def test_what_two_programs_spill_does_not_get_into_one_anothers_way(home, protection):
+def test_what_two_programs_spill_does_not_get_into_one_anothers_way(homes, home, protection):
     """Each has a folder of its own, which is gone when it is closed."""
-    with Lab.create(home, protection=protection) as lab:
+    with homes.open(home, protection) as lab:
         (home / "tmp" / "writer").mkdir()
         (home / "tmp" / "writer" / "of one that was killed").touch()
         lab.sync()
