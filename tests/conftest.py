@@ -35,8 +35,7 @@ LONGEST = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if "not slow" in config.option.markexpr:
-        effort.be_quick()
+    effort.load(fast="not slow" in config.option.markexpr)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -31,6 +31,7 @@ def labs(tmp_path_factory, homes):
         lab.close()
 
 
+@pytest.mark.slow
 def test_a_calendar_has_ticks_on_mondays_and_colours_of_the_theme(labs):
     chart = labs("four empty months").metrics.calendar_days().plot().to_dict()
     values = chart["encoding"]["x"]["axis"]["values"]
@@ -41,6 +42,7 @@ def test_a_calendar_has_ticks_on_mondays_and_colours_of_the_theme(labs):
     assert "scheme" not in json.dumps(chart["encoding"])
 
 
+@pytest.mark.slow
 def test_who_answers_whom_keeps_all_names_and_has_colours_of_the_theme(labs):
     chart = labs("a group channel").metrics.who_answers_whom().plot().to_dict()
     axis = chart["encoding"]["x"]["axis"]
@@ -55,6 +57,7 @@ def test_cumulative_people_has_whole_ticks_and_draws_one_day(labs):
     assert chart["encoding"]["y"]["axis"]["values"] == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_first_message_after_since_is_the_first_of_the_selection(labs):
     metrics = labs("one person").metrics
     assert ", first in the week" in metrics.cumulative_people(user="ada").finding

@@ -240,6 +240,7 @@ def test_a_row_of_the_future_does_not_hide_those_that_come(lab, shop):
     assert lab.load(shop, "t", watermark="at", lag=60).rows == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "type_", ["INTEGER", *(pytest.param(t, marks=pytest.mark.slow) for t in
                            ("TIMESTAMP", "DATETIME", ""))]
@@ -266,6 +267,7 @@ def test_numbers_that_are_times_are_marks_as_times_are(lab, shop, type_, unit):
     assert rows(lab, "SELECT count(*) FROM quarantine.misfits") == [(0,)]
 
 
+@pytest.mark.slow
 def test_a_watermark_of_an_earlier_version_is_left_behind(lab, shop):
     """It was as far as the column's numbers go, in the future or in milliseconds."""
     now = int(time.time())

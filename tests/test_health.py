@@ -169,6 +169,7 @@ def test_a_search_that_finds_too_little_is_a_fault(synced, monkeypatch, recall, 
     assert checks["vectors"].ok == (recall > 0.9)
 
 
+@pytest.mark.slow
 def test_a_linked_snapshot_takes_its_place_on_the_disk_once(synced):
     """Two names of one file are not two files."""
     add(synced.primary, message(2))

@@ -58,6 +58,7 @@ def test_a_home_that_was_interrupted_while_it_was_made_is_in_nobodys_way(
         assert lab.primary.fetch_one("SELECT count(*) FROM users") == (0,)
 
 
+@pytest.mark.slow
 def test_a_key_file_that_was_there_before_stays_there(home: Path, tmp_path: Path, monkeypatch):
     """It opens other homes."""
     key_file = tmp_path / "own.key"

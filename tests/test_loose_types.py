@@ -290,8 +290,7 @@ def micros(stored):
 @given(table=tables(), pagewise=st.sampled_from([0, 10**9]))
 @settings(
     max_examples=examples(18),
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_every_value_is_the_one_that_sqlite_holds(lab, file, table, pagewise):
     """Or its row is in quarantine; of any declared types and values."""
@@ -366,9 +365,9 @@ def shared(homes, tmp_path_factory):
         yield opened, folder / "shop.db"
 
 
+@pytest.mark.slow
 @given(columns=st.lists(st.tuples(LOOSE, VALUES), min_size=6, max_size=12))
-@settings(max_examples=examples(15), deadline=None,
-          suppress_health_check=[HealthCheck.too_slow])  # fmt: skip
+@settings(max_examples=examples(15))
 def test_no_row_is_set_aside_for_a_type_that_was_chosen_by_the_values(shared, columns):
     """Of any column of values: what is decided is what is read."""
     lab, file = shared

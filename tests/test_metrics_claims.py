@@ -245,6 +245,7 @@ def test_who_dominates_is_named_where_a_claim_is_made(dominated, name):
     assert "has 1" not in dominated.ask("trend", measure="users").finding
 
 
+@pytest.mark.slow
 def test_a_home_of_one_person_is_not_told_that_it_is_one(worlds):
     for name in ("trend", "change_points", "seasonality"):
         assert "one person" not in worlds[1].ask(name).finding

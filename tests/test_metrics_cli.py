@@ -111,6 +111,7 @@ def test_the_suffix_of_a_picture_may_be_in_capitals(asked, tmp_path):
     assert "<svg" in file.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

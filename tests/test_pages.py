@@ -88,7 +88,6 @@ MISFIT = st.tuples(*[ANYTHING] * 7)
 )
 @settings(
     max_examples=examples(60),
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_every_value_is_the_same_by_pages_and_by_rows(connection, ids, data):
@@ -130,6 +129,7 @@ def test_a_tree_of_several_levels_is_read_whole_and_what_was_deleted_is_not(conn
     ]
 
 
+@pytest.mark.slow
 def test_a_column_that_was_added_later_has_its_default_in_older_rows(connection):
     """SQLite does not write it there."""
     fill(connection, 500)

@@ -139,9 +139,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
         max_size=20,
     )
 )
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.slow
 def test_every_value_arrives_bit_for_bit(lab, rows):
     """int64, REAL, BLOB, JSON, NULL, empty and astral text, times with microseconds."""

@@ -405,6 +405,7 @@ def test_a_key_that_is_not_the_sources_is_named(synced, home, tmp_path, cli):
         assert_refused(lab, NotADatabase, "or has another key")
 
 
+@pytest.mark.slow
 def test_a_source_that_is_locked_for_long_is_named(synced, home, monkeypatch):
     """By a program that keeps even readers out."""
     monkeypatch.setitem(LibSQLAdapter.__init__.__kwdefaults__, "busy_timeout", 0.2)
@@ -420,6 +421,7 @@ def test_a_source_that_is_locked_for_long_is_named(synced, home, monkeypatch):
         digests(lab)
 
 
+@pytest.mark.slow
 def test_a_source_that_is_being_written_for_long_is_synced_all_the_same(synced):
     """That the feed may be pruned is told another time."""
     told = synced.primary.fetch_all("SELECT * FROM feed_consumers")
