@@ -1,4 +1,4 @@
-"""Copies of databases and homes, since applying the schemas again takes longer."""
+"""Copy databases and homes: copying takes less time than to apply schemas and to sync."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from aico_lab.errors import (
     SchemaTampered,
     SyncBusy,
 )
-from aico_lab.etl import extract, snapshots, writer_file
+from aico_lab.etl import snapshots, writer_file
 from aico_lab.etl import sync as sync_module
 from aico_lab.etl.warehouse import Warehouse
 from aico_lab.lab import Lab
@@ -34,6 +34,7 @@ from aico_lab.mart.statements import GROUPS
 from aico_lab.schema import feed
 from tests import faults
 from tests.messages import add, message
+from tests.reading import reads
 from tests.test_cli import failed, mount
 
 if TYPE_CHECKING:
@@ -368,10 +369,9 @@ def foreign_schema(file: Path) -> bytes:
 )
 @pytest.mark.slow
 def test_a_source_that_is_none_is_named(
-    tmp_path, home, homes, monkeypatch, *, encrypted, what, by_pages, error, words
+    tmp_path, home, homes, *, encrypted, what, by_pages, error, words
 ):
     """The warehouse is as it was, and is right again with the right source."""
-    monkeypatch.setattr(extract, "PAGEWISE", 0 if by_pages else 1 << 30)
     protection = "key-file" if encrypted else "none"
     with homes.open(home, protection, messages=2_000, synced=True) as lab:
         lab.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -385,10 +385,10 @@ def test_a_source_that_is_none_is_named(
         "with a hole": good[:middle] + bytes(hole) + good[middle + hole :],
     }
     exchange(home, contents[what])
-    with Lab.open(home) as lab:
+    with Lab.open(home) as lab, reads(by_pages=by_pages):
         assert_refused(lab, error, words, full=True)
     exchange(home, good)
-    with Lab.open(home) as lab:
+    with Lab.open(home) as lab, reads(by_pages=by_pages):
         assert lab.sync(full=True).rows["messages"] == 2_000
         digests(lab)
 
