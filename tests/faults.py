@@ -187,7 +187,7 @@ def sync_slowly(home: Path, key: Path, entered: Any, go_on: Any) -> None:
 
     def inserting(*arguments: Any) -> None:
         entered.set()
-        go_on.wait(20)
+        go_on.wait(120)
         insert(*arguments)
 
     Warehouse.insert = inserting
@@ -215,5 +215,5 @@ def run(function: Callable[..., None], *arguments: Any, **options: Any) -> int |
     """Run a function in another process, and return the exit code."""
     process = server().Process(target=function, args=arguments, kwargs=options)
     process.start()
-    process.join(60)
+    process.join(240)
     return process.exitcode

@@ -301,7 +301,7 @@ def test_of_two_syncs_at_once_the_second_waits_and_says_for_whom(lab, home, tmp_
     other = context.Process(target=faults.sync_slowly, args=(home, key, entered, go_on))
     other.start()
     try:
-        assert entered.wait(20)
+        assert entered.wait(120)
         with monkeypatch.context() as patch:
             patch.setattr(sync_module, "LOCK_SECONDS", 0.2)
             since = r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
