@@ -1,4 +1,4 @@
-"""Read exports that a test has written."""
+"""Read exports of chats, and show the result column by column."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Read:
-    """What was read from an export."""
+    """The batches of an export, and their columns."""
 
     batches: list[Batch]
 
@@ -63,7 +63,7 @@ class Read:
 
 
 def read(name: str, path: Path, **options: Any) -> Read:
-    """Return what a format reads from a file, folder or archive."""
+    """Read a file, folder or archive in a format."""
     return Read(list(SOURCES[name].read(path, options=Options(**options))))
 
 

@@ -316,7 +316,6 @@ def changed(rows: dict[int, Row], change: Any, new_id: int) -> dict[int, Row]:
 @given(first=st.lists(ROWS, max_size=12), changes=st.lists(CHANGES, min_size=1, max_size=3))
 @settings(
     max_examples=effort.examples(15),
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @pytest.mark.slow
@@ -371,7 +370,6 @@ GROUP = st.fixed_dictionaries(
 )
 @settings(
     max_examples=effort.examples(30),
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @pytest.mark.slow

@@ -194,7 +194,7 @@ def assert_all_as_by_hand(made, gap_minutes, cutoff_hours, zone):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(9), deadline=None)
+@settings(max_examples=examples(9))
 @given(
     talks() | talks(marked=True),
     st.sampled_from(GAPS),

@@ -59,6 +59,7 @@ def frequent_by_hand(raw: pl.DataFrame, top: int, least: int, *, function_words:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function_words", [False, True])
 def test_the_most_frequent_words_of_real_conversations(real, function_words):
     answer = real.ask("frequent_words", function_words=function_words)
@@ -69,7 +70,7 @@ def test_the_most_frequent_words_of_real_conversations(real, function_words):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(9), deadline=None)
+@settings(max_examples=examples(9))
 @given(talks(60))
 def test_the_most_frequent_words_of_any_talk(messages):
     with world(messages) as made:
@@ -158,6 +159,7 @@ def test_a_group_without_the_word_has_0_uses_and_a_month_without_words_no_row():
         answer.plot().to_dict()
 
 
+@pytest.mark.slow
 def test_what_few_people_say_is_shown_in_no_group():
     """Nor a word of one person, unless that person is named."""
     spoken = [

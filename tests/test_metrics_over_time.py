@@ -70,6 +70,7 @@ def test_the_mood_of_real_conversations(real, unit):
     assert_is_mood(real, unit, BERLIN)
 
 
+@pytest.mark.slow
 def test_the_finding_of_the_mood_compares_periods_of_enough_people():
     def weeks(*moods: float, people: int = 40) -> pl.DataFrame:
         return talk(*(
@@ -213,6 +214,7 @@ def records_by_hand(raw: pl.DataFrame, zone: str) -> list[tuple]:
 COLUMNS = ("record", "n", "people", "begins", "value", "alike")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", ["UTC", BERLIN])
 def test_days_people_and_records_of_real_conversations(real, zone):
     assert_is_calendar(real, zone)
@@ -223,7 +225,7 @@ def test_days_people_and_records_of_real_conversations(real, zone):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(9), deadline=None)
+@settings(max_examples=examples(9))
 @given(talks(40))
 def test_days_people_mood_and_records_of_any_talk(messages):
     with world(messages) as made:
@@ -279,6 +281,7 @@ def test_the_finding_of_the_records():
         )
 
 
+@pytest.mark.slow
 def test_a_wrong_time_makes_neither_a_silence_nor_a_first_message():
     old, future = (
         {**said(0, user=user), "timestamp": datetime(year, 1, 1, tzinfo=UTC)}
@@ -348,6 +351,7 @@ def session_of(made, **filters):
     )
 
 
+@pytest.mark.slow
 def test_a_session_is_whole_whatever_part_of_it_the_filters_select():
     """Three people write from 22:00 on; the period ends in between, and one person is chosen."""
     spoken = [said(at, user=user) for at, user in ((0, "a"), (600, "b"), (1200, "c"))]

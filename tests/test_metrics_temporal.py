@@ -448,7 +448,7 @@ def test_all_of_it_of_real_conversations(real, zone):
 
 @given(messages=talks(), zone=st.sampled_from(["UTC", BERLIN, SAO_PAULO]))
 @pytest.mark.slow
-@settings(max_examples=examples(10), deadline=None)
+@settings(max_examples=examples(10))
 def test_all_of_it_of_made_up_conversations(messages, zone):
     with world(messages) as made:
         assert_is_heatmap(made, zone)

@@ -139,14 +139,14 @@ def test_everything_works_without_numba(tmp_path):
     program = (
         "import sys\n"
         "sys.modules['numba'] = None\n"  # importing it raises ImportError
-        "from aico_lab.etl import extract\n"
-        "extract.PAGEWISE = 1\n"
         "from aico_lab import Lab\n"
+        "from tests.reading import reads\n"
         "from pathlib import Path\n"
         f"folder = Path({str(tmp_path)!r})\n"
         "with Lab.create(folder / 'home', key_file=folder / 'key') as lab:\n"
         "    lab.import_from('chitchat', limit=500)\n"
-        "    lab.sync()\n"
+        "    with reads(by_pages=True):\n"
+        "        lab.sync()\n"
         "    assert lab.verify().ok\n"
         "    print(lab.metrics.lexical_diversity(min_words=10).pl()['n'].sum() > 0)\n"
     )
