@@ -69,6 +69,8 @@ class ImportResult:
         people: Different people who wrote as users.
         first: The first time of a message in UTC, or None.
         last: The last one.
+        read_as: For a table, the sentence about what was recognised.
+        notes: Sentences about oddities of the file.
     """
 
     read: int = 0
@@ -89,6 +91,8 @@ class ImportResult:
     people: int = 0
     first: str | None = None
     last: str | None = None
+    read_as: str = ""
+    notes: list[str] = field(default_factory=list)
 
     def look_at(self, batch: Batch) -> None:
         """Add the counts of a batch that are known before it is written."""
@@ -100,6 +104,8 @@ class ImportResult:
             self.skipped[reason] = self.skipped.get(reason, 0) + count
         self.estimated += batch.estimated
         self.zoneless += batch.zoneless
+        self.read_as = self.read_as or batch.read_as
+        self.notes += batch.notes
         times = [message.timestamp for message in batch.messages]
         self.first = min([*times, *filter(None, [self.first])], default=None)
         self.last = max([*times, *filter(None, [self.last])], default=None)

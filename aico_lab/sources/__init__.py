@@ -60,6 +60,7 @@ class Source:
         export: Whether it is the export of another program, which may be recognised by its
             content and take `Options`.
         how: For an export, how to get one, in at most two lines.
+        table: Whether it reads tables, which are recognised and take `Options` too.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Source:
     unit: str
     export: bool = False
     how: str = ""
+    table: bool = False
 
     @property
     def on_conflict(self) -> Literal["keep", "replace"]:
@@ -102,7 +104,16 @@ class Source:
             from aico_lab.sources.exports.reading import read
 
             named = cast("Path", _named(path))
+            if options is not None and (options.columns or options.role_map):
+                raise WrongUse(
+                    f"The format {self.name} has columns and roles of its own: leave --map and "
+                    "--role-map out, or read the file as a table with --as table."
+                )
             return read(self.name, self.module, named, limit=limit, options=options or Options())
+        if self.table:
+            from aico_lab.sources.tables.reading import read as read_table
+
+            return read_table(cast("Path", _named(path)), limit=limit, options=options)
         if options is not None and options != type(options)():
             raise WrongUse(
                 f"The source {self.name} takes no zone, companion, start or other answers about an "
@@ -157,6 +168,16 @@ _OURS: Final = (
         module="aico_lab.sources.jsonl",
         needs_path=True,
         unit="bytes",
+    ),
+    Source(
+        name="table",
+        description="a table with any columns: CSV, TSV, JSON, JSON Lines or Parquet",
+        module="aico_lab.sources.tables.reading",
+        needs_path=True,
+        unit="bytes",
+        how="""Any program that saves messages as a table, also a spreadsheet (save as CSV).
+Columns, roles and dates that are not recognised are named with --map and --role-map.""",
+        table=True,
     ),
     *(
         Source(
@@ -232,5 +253,7 @@ def recognise(path: Path | str) -> Recognised:
     """
     from aico_lab.sources.exports.recognition import recognise as recognise_by
 
-    exports = {name: source.module for name, source in SOURCES.items() if source.export}
+    exports = {
+        name: source.module for name, source in SOURCES.items() if source.export or source.table
+    }
     return recognise_by(Path(path).expanduser(), exports)

@@ -104,6 +104,8 @@ class Batch:
         skipped: The number of parts that nobody said, such as notices, by reason.
         estimated: The number of messages whose time is estimated.
         zoneless: The number of messages whose time has no zone and was read as UTC.
+        read_as: With the first batch of a table, the sentence about what was recognised.
+        notes: With the first batch, sentences about oddities of the file.
     """
 
     messages: list[MessageRecord]
@@ -118,3 +120,5 @@ class Batch:
     skipped: Mapping[str, int] = field(default_factory=dict)
     estimated: int = 0
     zoneless: int = 0
+    read_as: str = ""
+    notes: list[str] = field(default_factory=list)

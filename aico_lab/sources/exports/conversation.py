@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import datetime, timedelta
     from zoneinfo import ZoneInfo
 
@@ -132,6 +132,9 @@ class Options:
         day_first: Whether the day comes before the month in dates that could be read either way;
             None refuses such files.
         trust_times: Whether to take times that all lie within a few seconds for real.
+        columns: For a table, columns by field of a message, such as `{"content": "Text"}`; a time
+            in two columns is named `Date+Time`.
+        role_map: For a table, roles by the values of its column of roles or authors.
     """
 
     zone: ZoneInfo | None = None
@@ -141,3 +144,5 @@ class Options:
     step: timedelta | None = None
     day_first: bool | None = None
     trust_times: bool = False
+    columns: Mapping[str, str] = field(default_factory=dict)
+    role_map: Mapping[str, str] = field(default_factory=dict)

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 _NAMED: Final = 8
 
-_GENERAL: Final = frozenset({"openai", "sharegpt"})
-"""Formats of training files, whose simple shape parts of other exports have too: they count only
-where no other format fits."""
+_GENERAL: Final = (frozenset({"table"}), frozenset({"openai", "sharegpt"}))
+"""Tables, and formats of training files, whose simple shape parts of other exports have too: they
+count only where no other format fits."""
 
 _BINARY: Final = frozenset(bytes(range(9)))
 
@@ -57,8 +57,11 @@ def recognise(path: Path, formats: Mapping[str, str]) -> Recognised:
             for name, module in formats.items()
             if (why := module_of(module).recognise(export)) is not None
         ]
-        if len(found) > 1:
-            found = [one for one in found if one.name not in _GENERAL] or found
+        if any(one.name == "table" for one in found):  # its header is clearer than lines with dates
+            found = [one for one in found if one.name != "whatsapp"]
+        for general in _GENERAL:
+            if len(found) > 1:
+                found = [one for one in found if one.name not in general] or found
         if len(found) == 1:
             return found[0]
         if found:
