@@ -234,14 +234,16 @@ class Lab:
 
         Args:
             source: A file, folder or archive as another program exported it, whose format is
-                recognised by its content; or a name in `aico_lab.sources.SOURCES`.
+                recognised by its content; or a name in `aico_lab.sources.SOURCES`, or one saved
+                in this home by `aico-lab import --save`.
             path: The file, after the name of a source that reads one.
             limit: The most messages to read.
             on_conflict: If a stored message with the same conversation and id differs in content,
                 role or timestamp, 'keep' leaves it unchanged, 'replace' updates it. By default an
                 export replaces, as it may have edited messages, and any other source keeps.
             dry_run: Count what would be imported, and write nothing.
-            options: What an export does not say by itself, such as its zone and the companion.
+            options: What an export or a table does not say by itself, such as its zone, the
+                companion and the columns.
             progress: Called with every batch when it is done.
 
         Raises:
@@ -253,7 +255,11 @@ class Lab:
         from aico_lab.sources import SOURCES, recognise
 
         if path is None and str(source) not in SOURCES:
-            source, path = recognise(source).name, source
+            source, path = recognise(source, options).name, source
+        elif path is not None and str(source) not in SOURCES:
+            from aico_lab.sources.tables.saved import chosen as saved
+
+            source, options = saved(self.home, str(source), path, options)
         chosen = SOURCES[str(source)]
         on_conflict = on_conflict or chosen.on_conflict
         check_on_conflict(on_conflict)

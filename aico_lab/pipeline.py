@@ -8,7 +8,7 @@ Whether input files exist is checked when the pipeline runs, before the first st
 
     [[steps]]
     run = "import"
-    source = "jsonl"
+    source = "jsonl"             # or a name that `aico-lab import --save` keeps
     path = "messages.jsonl"      # relative to the pipeline's file
     on_conflict = "replace"      # update stored messages; default 'keep', of exports 'replace'
     on_rejects = "continue"      # skip invalid lines; default 'fail'
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
     from aico_lab.home import Home
     from aico_lab.lab import Lab
+    from aico_lab.sources import Source
 
 ON_REJECTS = ("fail", "continue")
 
@@ -303,6 +304,23 @@ def _check_type(what: str, value: object, wanted: type) -> None:
         raise InvalidValue(f"{what} must be {_CALLED[list]}.")
 
 
+def source_of(options: Mapping[str, Any], home: Home | None) -> Source:
+    """Return the source of an import step, which may be one that was saved in the home.
+
+    Raises:
+        UnknownName: There is no such source, and nothing was saved under its name.
+        InvalidValue: The saved file has a wrong value.
+    """
+    name = options["source"]
+    if name not in SOURCES and home is not None:
+        from aico_lab.sources.tables.saved import load_saved
+
+        saved = load_saved(home, name)
+        if saved is not None:
+            name = saved.format or "table"
+    return SOURCES[name]
+
+
 def _check_meaning(kind: str, options: dict[str, Any], home: Home | None) -> None:
     """Raise the WrongUse that the step itself would raise."""
     if kind == "sync":
@@ -315,7 +333,7 @@ def _check_meaning(kind: str, options: dict[str, Any], home: Home | None) -> Non
         check_on_conflict(options.get("on_conflict", "keep"))
         if options.get("on_rejects", "fail") not in ON_REJECTS:
             raise InvalidValue(f"on_rejects is {' or '.join(ON_REJECTS)}.")
-        SOURCES[options["source"]].check(options.get("path"), options.get("limit"))
+        source_of(options, home).check(options.get("path"), options.get("limit"))
     if kind == "report":
         from aico_lab.reports.parameters import bind, read_parameters
         from aico_lab.reports.runs import check_timeout, find_notebook

@@ -12,6 +12,7 @@ from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
 from aico_lab.cli.output import Bar, emit, say
 
 if TYPE_CHECKING:
+    from aico_lab.home import Home
     from aico_lab.pipeline import Step, StepResult
 
 pipeline = typer.Typer(help="Run several steps as one job.", no_args_is_help=True)
@@ -43,21 +44,21 @@ def pipeline_run(
             run_pipeline(lab, steps, on_step=bar.show, on_result=results.append)
     finally:
         for step, result in zip(steps.steps, results, strict=False):  # up to one that failed
-            _tell(step, result, quiet=json)
+            _tell(step, result, Home(Settings.resolve(home=home).home), quiet=json)
     if json:
         emit(results)
 
 
-def _tell(step: Step, result: StepResult, *, quiet: bool) -> None:
+def _tell(step: Step, result: StepResult, home: Home, *, quiet: bool) -> None:
     from aico_lab.cli.imports import note_import, note_load, note_unexplained
     from aico_lab.etl.foreign import LoadResult
     from aico_lab.etl.sync import SyncResult
     from aico_lab.importer import ImportResult
-    from aico_lab.sources import SOURCES
+    from aico_lab.pipeline import source_of
 
     match done := result.result:
         case ImportResult():
-            usual = SOURCES[step.options["source"]].on_conflict
+            usual = source_of(step.options, home).on_conflict
             note_import(done, step.options.get("on_conflict", usual))
         case SyncResult():
             note_unexplained(done)

@@ -117,7 +117,7 @@ class Source:
         if options is not None and options != type(options)():
             raise WrongUse(
                 f"The source {self.name} takes no zone, companion, start or other answers about an "
-                "export: leave these options out."
+                "export: leave these options out, or name the file alone if it is a table."
             )
         return self._reader().read(_named(path), limit=limit)
 
@@ -244,15 +244,24 @@ def read(
     return SOURCES[name].read(path, limit=limit, options=options)
 
 
-def recognise(path: Path | str) -> Recognised:
-    """Return the format of an export, by its content.
+def recognise(path: Path | str, options: Options | None = None) -> Recognised:
+    """Return the format of an export or a table, by its content.
+
+    Args:
+        path: The file, folder or archive.
+        options: Answers that name columns or roles, which only tables have.
 
     Raises:
         SourceMissing: The path does not exist.
         SourceUnreadable: No format or more than one fits, or the file cannot be read.
     """
+    from aico_lab.sources.exports.recognition import Recognised
     from aico_lab.sources.exports.recognition import recognise as recognise_by
 
+    if options is not None and (options.columns or options.role_map):
+        from aico_lab.sources.tables.reading import described
+
+        return Recognised("table", described(Path(path).expanduser(), options))
     exports = {
         name: source.module for name, source in SOURCES.items() if source.export or source.table
     }

@@ -186,7 +186,7 @@ class _Feed:
         self._waiting.extendleft(reversed(self._row[1:]))
 
 
-def _header(path: Path, rows: _Rows) -> list[str]:
+def _header(path: Path, rows: Rows) -> list[str]:
     _, cells = next(rows, (0, []))
     if isinstance(cells, NotAMessageError):
         raise SourceUnreadable(
@@ -210,7 +210,7 @@ def _header(path: Path, rows: _Rows) -> list[str]:
 
 
 def _outcomes(
-    rows: _Rows, header: list[str], context: Context
+    rows: Rows, header: list[str], context: Context
 ) -> Iterator[tuple[int, MessageRecord | Rejected]]:
     for start, cells in rows:
         outcome: MessageRecord | Rejected

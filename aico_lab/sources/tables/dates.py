@@ -25,6 +25,8 @@ ORDERS: Final[tuple[Order, ...]] = ("day", "month", "year")
 MISSING: Final = frozenset({"", "null", "none", "nan", "nat", "n/a", "na", "-", "\\n", "0"})
 """Texts, in lower case, that stand for a missing time; programs write 0 for an unknown one."""
 
+_LONGEST_MISSING: Final = 8
+
 _ZONE: Final = r"(?P<zone>Z|(?:UTC|GMT)?\s?[+\u2212-]\d{1,2}(?::?\d{2})?|\(?(?:UTC|GMT)\)?)?"
 _CLOCK: Final = (
     r"(?P<hour>\d{1,2})(?:[:.]|\s?h\s?)(?P<minute>\d{2})"
@@ -56,6 +58,11 @@ _COMPACT: Final = re.compile(
 )
 _NUMBER: Final = re.compile(r"[+-]?\d+(?:[.,]\d+)?")
 _SHORTENED: Final = re.compile(r"[+-]?\d+(?:[.,]\d+)?[eE][+-]?\d+")
+_DATE_FIRST: Final = re.compile(r"(\d{1,4}[./-]\d{1,2}[./-]\d{1,4})[ T,]")
+_DATES_KEPT: Final = 50_000
+_USUAL: Final = re.compile(
+    r"(\d{1,2})([./-])(\d{1,2})\2(\d{4}),? (\d{1,2}):(\d\d)(?::(\d\d))?", re.ASCII
+)
 _MIDNIGHT: Final = re.compile(r"[T ]00:00(?::00(?:\.0+)?)?$")
 
 _YEARS: Final = range(1990, 2101)
@@ -137,6 +144,7 @@ class Form:
     _serials: int = 0
     _fractions: int = 0
     _no_times: int = 0
+    _seen: set[str] = field(default_factory=set)
 
     def add(self, number: int, value: object) -> None:
         """Note what a value shows about the form.
@@ -145,6 +153,10 @@ class Form:
             number: The number of its line or row.
             value: The value, not a missing one.
         """
+        begin = _DATE_FIRST.match(value) if isinstance(value, str) else None
+        if begin is not None and begin[1] in self._seen:  # whose order is known to be possible
+            self.read += 1
+            return
         if is_number(value):
             self._add_number(value)
             return
@@ -152,14 +164,15 @@ class Form:
         if written is None:
             self.unread += 1
             return
-        if written.parts is None:
-            self.read += 1
-            return
         possible = written.orders()
-        if not possible:
+        if written.parts is not None and not possible:
             self.unread += 1
             return
         self.read += 1
+        if begin is not None and len(self._seen) < _DATES_KEPT:
+            self._seen.add(begin[1])
+        if written.parts is None:
+            return
         self._dates += 1
         self._dotted += written.separator == "."
         if len(possible) > 1 and len(set(possible.values())) == 1:
@@ -238,6 +251,11 @@ class Form:
         Raises:
             NotAMessageError: The value is no time of this form.
         """
+        if isinstance(value, str) and (iso := _iso(value)) is not None:
+            return iso
+        usual = _USUAL.fullmatch(value) if isinstance(value, str) else None
+        if usual is not None and self.order in ("day", "month"):
+            return _of_usual(usual, self.order)
         if is_number(value):
             known = _of_number(value)
             if known is not None:
@@ -245,7 +263,7 @@ class Form:
             number = float(str(value).replace(",", "."))
             if self.serial and _SERIALS[0] <= number < _SERIALS[1]:
                 time = _SERIAL_DAY + timedelta(milliseconds=round(number * 86_400_000))
-                return Moment(time, has_clock=not number.is_integer())
+                return Moment(time, has_clock=True)
             raise NotAMessageError("timestamp is a number that is no time since 1970")
         text = str(value).strip()
         if _SHORTENED.fullmatch(text):
@@ -265,25 +283,26 @@ class Form:
 
 def is_missing(value: object) -> bool:
     """Return whether a value stands for no time."""
-    if value is None or value == 0:
-        return True
-    return isinstance(value, str) and value.strip().casefold() in MISSING
+    if isinstance(value, str):
+        return len(value) < _LONGEST_MISSING and value.strip().casefold() in MISSING
+    return value is None or value == 0
 
 
 def joined(day: object, clock: object) -> object:
     """Return date and time of two columns as one value."""
     if is_missing(day) or is_missing(clock):
         return None if is_missing(day) else day
-    return f"{_MIDNIGHT.sub('', str(day).strip())} {str(clock).strip()}"
+    begin = str(day).strip()
+    if len(begin) > len("2024-05-01"):
+        begin = _MIDNIGHT.sub("", begin)
+    return f"{begin} {str(clock).strip()}"
 
 
 def is_number(value: object) -> bool:
     """Return whether a value is a number, or a text that consists of one."""
     if isinstance(value, str):
         return _NUMBER.fullmatch(value.strip()) is not None
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    )
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @functools.lru_cache(maxsize=8_192)
@@ -308,6 +327,29 @@ def write(text: str) -> Written | None:
     if len(numbers[0]) > 2 or len(numbers[2]) not in (2, _FULL_YEAR):  # noqa: PLR2004
         return None
     return Written(numbers, parts["separator"], None, clock)
+
+
+def _iso(text: str) -> Moment | None:
+    """Return the time of the usual form of ISO 8601, quickly; None if it has another form."""
+    if len(text) < len("2024-05-01T12:30") or text[4] != "-" or text[10] not in "T ":
+        return None
+    try:
+        return Moment(datetime.fromisoformat(text), has_clock=True)
+    except ValueError:
+        return None
+
+
+def _of_usual(found: re.Match[str], order: Order) -> Moment:
+    """Return the time of the usual form of numbers, quickly."""
+    first, _, second, year, hour, minute, seconds = found.groups()
+    day, month = (first, second) if order == "day" else (second, first)
+    try:
+        time = datetime(  # noqa: DTZ001 a local time
+            int(year), int(month), int(day), int(hour), int(minute), int(seconds or 0)
+        )
+    except ValueError:
+        raise NotAMessageError("timestamp is a date or a time that does not exist") from None
+    return Moment(time, has_clock=True)
 
 
 def _compact(text: str) -> Written | None:

@@ -140,13 +140,24 @@ def _date_and_time(by_name: dict[str, str], named: list[str]) -> list[str]:
     best = named[:1]
     date = next((by_name[name] for name in _DATES if name in by_name), None)
     time = next((by_name[name] for name in _TIMES if name in by_name), None)
-    if date is not None and time is not None and date != time and (not best or best[0] in (date, time)):
+    if (
+        date is not None
+        and time is not None
+        and date != time
+        and (not best or best[0] in (date, time))
+    ):
         return [date, time]
     return best
 
 
-def _given(columns: Sequence[str], given: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
+def check_fields(given: Mapping[str, str]) -> dict[str, str]:
+    """Return columns by field, with the full names of the fields.
+
+    Raises:
+        UnknownName: There is no such field.
+        InvalidValue: A field is mapped twice, or has no column.
+    """
+    found: dict[str, str] = {}
     for name, column in given.items():
         field = _ALIASES.get(name.strip().casefold(), name.strip().casefold())
         if field not in NAMES:
@@ -154,6 +165,15 @@ def _given(columns: Sequence[str], given: Mapping[str, str]) -> dict[str, tuple[
             raise UnknownName(f"A message has no field {name!r}{end}")
         if field in found:
             raise InvalidValue(f"The field {field} is mapped twice; name one column.")
+        if not column.strip():
+            raise InvalidValue(f"The field {field} is mapped to no column; name one.")
+        found[field] = column
+    return found
+
+
+def _given(columns: Sequence[str], given: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for field, column in check_fields(given).items():
         parts = [column] if column in columns or field != "timestamp" else column.split("+")
         if len(parts) > 2:  # noqa: PLR2004
             raise InvalidValue("A time is in one column or in two, such as timestamp=Date+Time.")
@@ -167,7 +187,6 @@ def _existing(columns: Sequence[str], name: str) -> str:
     similar = [column for column in columns if folded(column) == folded(name.strip())]
     if len(similar) == 1:
         return similar[0]
-    end = f"; its columns are {listed(columns, all_are_names=True)}."
-    guess = did_you_mean(name.strip(), columns, "")
-    raise UnknownName(f"The file has no column {name.strip()!r}{guess.rstrip('?')}{'?' if guess else ''}"
-                      f"{' Its columns are ' + end.partition('are ')[2] if guess else end}")
+    names = f"Its columns are {listed(columns, all_are_names=True)}."
+    guess = did_you_mean(name.strip(), columns, ".")
+    raise UnknownName(f"The file has no column {name.strip()!r}{guess} {names}")

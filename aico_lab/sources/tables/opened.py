@@ -210,18 +210,25 @@ def _of_text(member: Member, encoding: str, given: Mapping[str, str] | None) -> 
     texts = [_lenient(line) for line in lines[: _LINES + 1]]
     skipped = 0
     only = None
-    if texts and texts[0].lower().lstrip("\ufeff").startswith("sep=") and len(texts[0].strip()) >= 4:  # noqa: PLR2004
+    if (
+        texts
+        and texts[0].lower().lstrip("\ufeff").startswith("sep=")
+        and len(texts[0].strip()) >= 4
+    ):  # noqa: PLR2004
         only = texts[0].lstrip("\ufeff")[4:5]
         texts, skipped = texts[1:], 1
     best: tuple[tuple[int, float, int], TextTable] | None = None
     for delimiter in [only] if only in DELIMITERS else DELIMITERS:
-        table = _delimited(member, delimiter, texts, said, skipped, given)
-        if table is None:
+        fit = _delimited(member, (delimiter, said, skipped), texts, given)
+        if fit is None:
             continue
-        found, score = table
+        found, score = fit
         if best is None or score > best[0]:
             best = (score, found)
-    return None if best is None else best[1]
+    if best is None:
+        return None
+    table: Table = best[1]
+    return table
 
 
 def _lenient(line: bytes) -> str:
@@ -233,13 +240,12 @@ def _lenient(line: bytes) -> str:
 
 def _delimited(
     member: Member,
-    delimiter: str,
+    layout: tuple[str, str, int],
     texts: list[str],
-    encoding: str,
-    skipped: int,
     given: Mapping[str, str] | None,
 ) -> tuple[TextTable, tuple[int, float, int]] | None:
     """Return the table with one delimiter if its header names the text, and how well it fits."""
+    delimiter, encoding, skipped = layout
     rows = csv.reader((f"{text}\n" for text in texts), delimiter=delimiter)
     counts = []
     header: list[str] | None = None

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from aico_lab.errors import InvalidValue, SourceUnreadable
@@ -99,7 +100,9 @@ def _sentence(member: Member, table: Table, given: Mapping[str, str]) -> str:
     return f"{member.name} is {table.layout}; {', '.join(parts)}{others}"
 
 
-def read(path: Path, *, limit: int | None = None, options: Options | None = None) -> Iterator[Batch]:
+def read(
+    path: Path, *, limit: int | None = None, options: Options | None = None
+) -> Iterator[Batch]:
     """Yield the messages of a table in batches, in constant memory.
 
     Args:
@@ -172,6 +175,7 @@ class _Survey:
             SourceUnreadable: Its times or roles cannot be read.
             WhoIsWho: The companion among its authors is not known.
         """
+        self._column = {name: columns[0] for name, columns in self.columns.items()}
         self.cast = Cast(self.options)
         self.form = Form(self.options.day_first, self.table.unit)
         self.names_users = False
@@ -179,6 +183,7 @@ class _Survey:
         self._first: dict[str, object] = {}
         self._sample: list[object] = []
         is_timed = "timestamp" in self.columns
+        numbers = [name for name in _NUMBERS if name in self.columns]
         for number, row in self.table.rows(Progress()):
             self.rows += 1
             if isinstance(row, NotAMessageError):
@@ -193,11 +198,10 @@ class _Survey:
                     self._sample.append(time)
                 if len(self._first) < _MOST:
                     self._first.setdefault(conversation, time)
-            for name in _NUMBERS:
-                if name in self.columns:
-                    text = str(self.cell(row, name))
-                    self.points += "." in text and "," not in text
-                    self.commas += "," in text
+            for name in numbers:
+                text = str(self.cell(row, name))
+                self.points += "." in text and "," not in text
+                self.commas += "," in text
         self.names_users |= self.cast.named or self.options.me is not None
         self.notes = self.table.notes()
         self._decide(is_timed=is_timed)
@@ -219,9 +223,14 @@ class _Survey:
         times = [moment for value in self._sample if (moment := self._moment(value)) is not None]
         naive = [moment.time.replace(tzinfo=None) for moment in times]
         is_own = all((name,) == columns for name, columns in self.columns.items())
-        self.is_newest_first = not is_own and sum(
-            (later < earlier) - (later > earlier) for earlier, later in itertools.pairwise(naive)
-        ) > 0
+        self.is_newest_first = (
+            not is_own
+            and sum(
+                (later < earlier) - (later > earlier)
+                for earlier, later in itertools.pairwise(naive)
+            )
+            > 0
+        )
         is_of_an_import = any(one.has_clock for one in times) and look_like_an_import(naive)
         if is_of_an_import and not self.options.trust_times:
             raise SourceUnreadable(
@@ -231,15 +240,16 @@ class _Survey:
 
     def cell(self, row: Row, name: str) -> Any:
         """Return the value of a field in a row; None if there is none."""
-        columns = self.columns.get(name)
-        return None if columns is None else row.get(columns[0])
+        column = self._column.get(name)
+        return None if column is None else row.get(column)
 
     def text(self, row: Row, name: str) -> str | None:
         """Return the value of a field as text without blanks around it; None if it is empty."""
-        value = self.cell(row, name)
+        column = self._column.get(name)
+        value = None if column is None else row.get(column)
         if value is None or isinstance(value, dict | list | bool):
             return None
-        return clean(str(value)).strip() or None
+        return _stripped(str(value)) or None
 
     def conversation(self, row: Row) -> str:
         """Return what distinguishes the conversation of a row from others of the table."""
@@ -269,6 +279,11 @@ class _Survey:
         return None if moment is None else moment.time
 
 
+@lru_cache(maxsize=4_096)
+def _stripped(text: str) -> str:
+    return clean(text).strip()
+
+
 def clean(text: str) -> str:
     """Return a text without NUL and half surrogates, which no database can store."""
     if "\0" in text:
@@ -283,7 +298,9 @@ def _batches(member: Member, survey: _Survey, limit: int | None) -> Iterator[Bat
         "read_as": _sentence(member, survey.table, survey.options.columns),
         "notes": survey.notes,
     }
-    for batch in batches(maker.outcomes(_in_order(survey, progress)), progress, maker.context, limit):
+    for batch in batches(
+        maker.outcomes(_in_order(survey, progress)), progress, maker.context, limit
+    ):
         yield replace(batch, **maker.taken(), **named)
         named = {}
     if not survey.rows:
@@ -291,9 +308,7 @@ def _batches(member: Member, survey: _Survey, limit: int | None) -> Iterator[Bat
         yield Batch([], [], [], [], [], 0, 0, **named)
 
 
-def _in_order(
-    survey: _Survey, progress: Progress
-) -> Iterator[tuple[int, Row | NotAMessageError]]:
+def _in_order(survey: _Survey, progress: Progress) -> Iterator[tuple[int, Row | NotAMessageError]]:
     """Yield the rows in the order in which the conversation went."""
     rows = survey.table.rows(progress)
     if not survey.is_newest_first:
@@ -301,9 +316,10 @@ def _in_order(
         return
     stored = Stored(newest_first=True)
     for number, row in rows:
-        stored.append([number, str(row)] if isinstance(row, NotAMessageError) else [number, row], None)
-    for number, row in stored.oldest_first():
-        yield cast("int", number), NotAMessageError(row) if isinstance(row, str) else cast("Row", row)
+        stored.append([number, str(row) if isinstance(row, NotAMessageError) else row], None)
+    for kept in stored.oldest_first():
+        number, row = cast("tuple[int, Any]", kept)
+        yield number, NotAMessageError(row) if isinstance(row, str) else row
 
 
 class _Maker:
@@ -320,7 +336,9 @@ class _Maker:
         self._begin()
         only = survey.cast.only_person()
         if only is not None and not {"conversation_id", "channel_id"} & survey.columns.keys():
-            self.context.place("user", only, None, None)  # what the companion says before the person
+            self.context.place(
+                "user", only, None, None
+            )  # what the companion says before the person
 
     def _begin(self) -> None:
         self._estimated = self._zoneless = 0
@@ -462,18 +480,18 @@ class _Maker:
                 given = parse_object("metadata", given)
             except NotAMessageError:
                 return kept | {"metadata": clean(given)}
-        return kept | cast("dict[str, object]", _cleaned(given)) if isinstance(given, dict) else kept
+        return (
+            kept | cast("dict[str, object]", _cleaned(given)) if isinstance(given, dict) else kept
+        )
 
 
-def _identifier(value: object) -> object:
+def _identifier(value: object) -> str | None:
     """Return an id; None if it is missing or no id."""
     if isinstance(value, str):
         return clean(value) or None
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else str(value)
-    if isinstance(value, bool | dict | list):
-        return None
-    return value
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _cleaned(value: object) -> object:

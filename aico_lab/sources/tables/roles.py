@@ -52,8 +52,9 @@ def check_roles(given: Mapping[str, str]) -> dict[str, str]:
     found = {}
     for value, role in given.items():
         if role.strip().casefold() not in ROLES:
-            raise InvalidValue(f"{role!r} is no role: --role-map {value}=ROLE takes one of "
-                               f"{', '.join(ROLES)}.")
+            raise InvalidValue(
+                f"{role!r} is no role: --role-map {value}=ROLE takes one of {', '.join(ROLES)}."
+            )
         found[_folded(value)] = role.strip().casefold()
     return found
 
@@ -170,5 +171,3 @@ class Cast:
 
 def _folded(value: str) -> str:
     return " ".join(value.split()).casefold()
-
-
