@@ -402,7 +402,11 @@ def _of_number(value: object) -> Moment | None:
     compact = _compact(text) if text.isdecimal() else None
     if compact is not None and compact.day is not None:
         return _moment(compact.day, compact.clock)
-    time = from_epoch(text.replace(",", ".") if isinstance(value, str) else value)
+    number = value
+    if isinstance(value, str):
+        text = text.replace(",", ".")
+        number = float(text) if "." in text else text
+    time = from_epoch(number)
     return None if time is None or time.year not in _YEARS else Moment(time, has_clock=True)
 
 

@@ -291,7 +291,10 @@ def header_of(member: Member) -> list[str]:
     text, _ = as_utf8(member)
     first = _lenient(text.head().partition(b"\n")[0]).strip("\ufeff\r\n")
     delimiter = max(DELIMITERS, key=first.count)
-    return _columns(next(csv.reader([first], delimiter=delimiter), []))[0]
+    try:
+        return _columns(next(csv.reader([first], delimiter=delimiter), []))[0]
+    except csv.Error:
+        return []
 
 
 def _columns(header: list[str]) -> tuple[list[str], list[str]]:
