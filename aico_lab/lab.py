@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from aico_lab.projections.memories import Memories
     from aico_lab.reports.runs import Reports
     from aico_lab.rescoring import RescoreResult
+    from aico_lab.sources import Source
     from aico_lab.sources.exports.conversation import Options
     from aico_lab.sources.records import Batch
 
@@ -261,15 +262,38 @@ class Lab:
 
             source, options = saved(self.home, str(source), path, options)
         chosen = SOURCES[str(source)]
+        older = self._older_reader(chosen, path, options)
         on_conflict = on_conflict or chosen.on_conflict
         check_on_conflict(on_conflict)
-        return import_batches(
+        result = import_batches(
             self.primary,
-            chosen.read(path, limit=limit, options=options),
+            (older or chosen).read(path, limit=limit, options=None if older else options),
             on_conflict=on_conflict,
             dry_run=dry_run,
             progress=progress,
         )
+        if older is not None:
+            from aico_lab.sources.tables.older import NOTE
+
+            result.notes.append(NOTE.format(name=older.name))
+        return result
+
+    def _older_reader(
+        self, source: Source, path: Path | str | None, options: Options | None
+    ) -> Source | None:
+        """Return the source that read the file of a table before, or None."""
+        if not source.table or path is None or not Path(path).expanduser().exists():
+            return None
+        from aico_lab.sources.tables.older import older_reader
+
+        def is_stored(conversation_id: str, message_id: str) -> bool:
+            found = self.primary.fetch_all(
+                "SELECT 1 FROM messages WHERE message_id = ? AND conversation_id = ?",
+                (message_id, conversation_id),
+            )
+            return bool(found)
+
+        return older_reader(Path(path).expanduser(), options, is_stored)
 
     def rescore(
         self, *, progress: Callable[[str, int, int | None], None] | None = None

@@ -166,7 +166,7 @@ def test_every_kind_of_table_has_a_row_in_the_readme():
 OWN = [
     {"content": "one", "timestamp": "2024-05-01T12:00:00Z"},
     {"content": "one", "timestamp": "2024-05-01T12:00:00Z"},
-    {"content": "zwei\n\"2\"", "timestamp": "2024-05-01 12:00", "user_id": "ada", "role": "user"},
+    {"content": 'zwei\n"2"', "timestamp": "2024-05-01 12:00", "user_id": "ada", "role": "user"},
     {"content": "", "timestamp": "2024-05-01T12:00:01.5+02:00", "role": "assistant"},
     {"content": "five", "timestamp": "2024-05-01T12:00:02Z", "user_id": "bob", "mood": "fine"},
     {"content": "six", "timestamp": "2024-05-01T12:00:03Z", "conversation_id": "c"},
@@ -213,6 +213,28 @@ def test_the_older_reader_adds_nothing_either(kind, tmp_path, lab):
     path = write_own(tmp_path, kind, OWN)
     assert lab.import_from(path).added == len(OWN)
     assert lab.import_from(kind, path).added == 0
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+@pytest.mark.parametrize("more", [{"id": "7"}, {"session": "s"}, {"author": "Ada"}])
+@pytest.mark.parametrize("role", [{"role": "user"}, {}])
+def test_a_file_with_names_that_only_tables_know_is_read_as_before(kind, more, role, tmp_path, lab):
+    line = {"content": "one", "timestamp": "2024-05-01T12:00:00Z"} | more | role
+    path = write_own(tmp_path, kind, [line])
+    assert lab.import_from(kind, path).added == 1
+    again = lab.import_from(path)
+    assert (again.added, again.known) == (0, 1)
+    assert f"`aico-lab import {kind}`" in again.notes[0]
+
+
+def test_a_new_file_with_such_names_is_read_as_a_table(tmp_path, lab):
+    line = {"content": "one", "timestamp": "2024-05-01T12:00:00Z", "id": "7", "session": "s"}
+    path = write_own(tmp_path, "jsonl", [line])
+    for added in (1, 0):
+        result = lab.import_from(path)
+        assert (result.added, result.notes) == (added, [])
+    stored = lab.primary.fetch_all("SELECT message_id, conversation_id FROM messages")
+    assert stored == [("7", "s")]
 
 
 # Columns and roles that the user names
@@ -294,7 +316,7 @@ def test_a_companion_without_a_column_of_authors_is_refused(tmp_path):
         table(tmp_path, "date,text\n2024-05-01 10:00,x\n", companion=("Otto",))
 
 
-def test_an_export_has_columns_of_its_own(tmp_path):
+def test_an_export_has_columns_of_its_own():
     path = Path(__file__).parent / "exports" / "telegram_result.json"
     with pytest.raises(WrongUse, match="leave --map and --role-map out"):
         read("telegram", path, columns={"content": "text"})
@@ -455,9 +477,10 @@ FORMS = {
     "short year": "%y/%m/%d %H:%M:%S",
     "short dotted": "%d.%m.%y %H:%M:%S",
 }
-moments = st.datetimes(datetime(1990, 1, 2), datetime(2026, 1, 1)).map(
-    lambda moment: moment.replace(microsecond=0)
-)
+moments = st.datetimes(
+    datetime(1990, 1, 2),  # noqa: DTZ001 local times
+    datetime(2026, 1, 1),  # noqa: DTZ001
+).map(lambda moment: moment.replace(microsecond=0))
 
 
 @settings(deadline=None)
@@ -510,7 +533,7 @@ words = st.text(
     quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
     end=st.sampled_from(["\n", "\r\n"]),
 )
-def test_what_a_program_writes_is_read_back(
+def test_what_a_program_writes_is_read_back(  # noqa: PLR0917
     tmp_path_factory, rows, delimiter, encoding, quoting, end
 ):
     out = io.StringIO()
@@ -631,7 +654,7 @@ def test_rows_that_do_not_fit_are_reported_and_the_rest_goes_in(tmp_path):
         + "2024-05-01 10:00,me,one\n"
         + "2024-05-01 10:01\n"
         + "2024-05-01 10:02,me,two, and three\n"
-        + "2024-05-01 10:03,me,said \"four\"\n"
+        + '2024-05-01 10:03,me,said "four"\n'
         + '2024-05-01 10:04,me,"five\n'
         + "2024-05-01 10:05,me,six\n"
         + "2024-05-01 10:06,me,se\0ven\n"
@@ -783,7 +806,7 @@ def test_a_line_of_100_megabytes_is_reported_in_constant_memory(tmp_path):
 def rows_of(count: int) -> Iterator[str]:
     yield "date,author,text\n"
     for n in range(count):
-        yield f"2024-05-{1 + n // 5000:02} {n // 3600 % 24:02}:{n // 60 % 60:02},me,text number {n}\n"
+        yield f"2024-05-{1 + n // 5000:02} {n // 3600 % 24:02}:{n // 60 % 60:02},me,text {n}\n"
 
 
 @pytest.mark.slow

@@ -175,7 +175,7 @@ def import_(
 
 
 def sources(*, home: HomeOption = None, json: JsonOption = False) -> None:
-    """List the formats of imports, how to get each export, and saved imports."""
+    """List formats, how to get each export, and saved imports."""
     from aico_lab.sources import SOURCES
     from aico_lab.sources.tables.saved import saved_names
 

@@ -102,7 +102,7 @@ class Rows:
         self._well_quoted = _well_quoted(delimiter)
 
     @property
-    def first_line(self) -> bytes | None:  # noqa: D102 see the class
+    def first_line(self) -> bytes | None:
         return self._feed.first_line
 
     def __iter__(self) -> Self:

@@ -161,18 +161,17 @@ class Form:
             self._add_number(value)
             return
         written = write(str(value).strip())
-        if written is None:
-            self.unread += 1
-            return
-        possible = written.orders()
-        if written.parts is not None and not possible:
+        if written is None or (written.parts is not None and not written.orders()):
             self.unread += 1
             return
         self.read += 1
         if begin is not None and len(self._seen) < _DATES_KEPT:
             self._seen.add(begin[1])
-        if written.parts is None:
-            return
+        if written.parts is not None:
+            self._add_date(number, written)
+
+    def _add_date(self, number: int, written: Written) -> None:
+        possible = written.orders()
         self._dates += 1
         self._dotted += written.separator == "."
         if len(possible) > 1 and len(set(possible.values())) == 1:

@@ -33,6 +33,9 @@ _PARQUET: Final = b"PAR1"
 _LINES: Final = 50
 """Rows at the beginning of a file by which its delimiter and columns are found."""
 
+_EXCEL: Final = "sep="
+"""How a line of Excel begins that names the delimiter."""
+
 _TEXT_SUFFIXES: Final = (".csv", ".tsv", ".tab", ".psv")
 _BINARY: Final = bytes([*range(1, 9), *range(14, 27)])
 _BINARY_SHARE: Final = 0.05
@@ -62,9 +65,12 @@ class Table(Protocol):
     """
 
     kind: str
-    layout: str
     columns: list[str]
     unit: str
+
+    @property
+    def layout(self) -> str:  # noqa: D102 see the class
+        ...
 
     def rows(self, progress: Progress) -> Iterator[tuple[int, Row | NotAMessageError]]:
         """Yield the rows with their numbers; can be called again to read from the beginning."""
@@ -210,12 +216,9 @@ def _of_text(member: Member, encoding: str, given: Mapping[str, str] | None) -> 
     texts = [_lenient(line) for line in lines[: _LINES + 1]]
     skipped = 0
     only = None
-    if (
-        texts
-        and texts[0].lower().lstrip("\ufeff").startswith("sep=")
-        and len(texts[0].strip()) >= 4
-    ):  # noqa: PLR2004
-        only = texts[0].lstrip("\ufeff")[4:5]
+    first = texts[0].lstrip("\ufeff")
+    if first.lower().startswith(_EXCEL):
+        only = first[len(_EXCEL) :][:1]
         texts, skipped = texts[1:], 1
     best: tuple[tuple[int, float, int], TextTable] | None = None
     for delimiter in [only] if only in DELIMITERS else DELIMITERS:

@@ -101,20 +101,25 @@ def _rows(batch: Any) -> Iterator[Row]:
 
 def _plain(value: object) -> Any:
     """Return a value as JSON has it."""
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return str(value)
+    match value:
+        case None | str() | bool() | int():
+            plain: Any = value
+        case float():
+            plain = value if math.isfinite(value) else None
+        case datetime() | date() | time():
+            plain = value.isoformat()
+        case Decimal() if not value.is_finite():
+            plain = None
+        case Decimal():
+            plain = int(value) if value == value.to_integral_value() else float(value)
+        case bytes():
+            plain = value.decode("utf-8", "replace")
+        case timedelta():
+            plain = value.total_seconds()
+        case dict():
+            plain = {str(key): _plain(one) for key, one in value.items()}
+        case list() | tuple():
+            plain = [_plain(one) for one in value]
+        case _:
+            plain = str(value)
+    return plain
