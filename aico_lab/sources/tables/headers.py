@@ -112,6 +112,11 @@ def columns_by_field(
     return found
 
 
+def are_own(found: Mapping[str, tuple[str, ...]]) -> bool:
+    """Return whether all columns have the names of this package's own tables."""
+    return all(name in OWN and columns == (name,) for name, columns in found.items())
+
+
 def says_utc(column: str) -> bool:
     """Return whether the name of a column says that its times are UTC."""
     return _UTC.search(column) is not None

@@ -12,7 +12,7 @@ from aico_lab.errors import AicoLabError
 from aico_lab.sources import SOURCES
 from aico_lab.sources.exports.conversation import Options
 from aico_lab.sources.exports.opened import opened
-from aico_lab.sources.tables.headers import columns_by_field
+from aico_lab.sources.tables.headers import are_own, columns_by_field
 from aico_lab.sources.tables.opened import open_table
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ def older_reader(
         return None
     if not {"content", "timestamp"} <= set(table.columns):
         return None
-    found = columns_by_field(table.columns)
-    if all(columns == (name,) for name, columns in found.items()):
+    if are_own(columns_by_field(table.columns)):
         return None
     older, newer = (_first(SOURCES[name], path) for name in (table.kind, "table"))
     if any(is_stored(*one) for one in newer - older):

@@ -22,7 +22,7 @@ from aico_lab.sources.files import size as total
 from aico_lab.sources.records import Batch, NotAMessageError, Rejected
 from aico_lab.sources.rules import derive_id, parse_object, to_record
 from aico_lab.sources.tables.dates import Form, is_missing, joined
-from aico_lab.sources.tables.headers import NAMES, columns_by_field, listed, says_utc
+from aico_lab.sources.tables.headers import NAMES, are_own, columns_by_field, listed, says_utc
 from aico_lab.sources.tables.opened import Progress, no_table, open_table
 from aico_lab.sources.tables.roles import SKIPPED, Cast
 
@@ -222,7 +222,7 @@ class _Survey:
         self.is_utc = any(says_utc(name) for name in self.columns.get("timestamp", ()))
         times = [moment for value in self._sample if (moment := self._moment(value)) is not None]
         naive = [moment.time.replace(tzinfo=None) for moment in times]
-        is_own = all((name,) == columns for name, columns in self.columns.items())
+        is_own = are_own(self.columns)
         self.is_newest_first = (
             not is_own
             and sum(
