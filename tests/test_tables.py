@@ -708,6 +708,13 @@ def test_an_error_quotes_no_message_of_a_file_without_a_header(tmp_path):
         assert "dearly" not in str(refused.value)
 
 
+def test_a_table_of_unknown_columns_is_refused_with_the_option_that_names_them(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("Wert;Stempel\nhallo;2024-05-01 10:00\n")
+    with pytest.raises(SourceUnreadable, match=r"columns Wert, Stempel, of which --map content="):
+        recognise(path)
+
+
 def test_a_json_array_that_is_cut_off_keeps_its_whole_objects(tmp_path):
     rows = [{"text": f"t{n}", "created_at": 1715591106 + n, "n": None} for n in range(50)]
     data = json.dumps({"messages": rows}, indent=1)
@@ -757,6 +764,12 @@ def test_parquet_has_times_of_any_unit_and_zone(unit, zone, tmp_path):
     assert found.metadata[0] == {"author": "me", "tags": ["x"], "more": {"y": 1}}
     assert found.metadata[1]["timestamp_estimated"] is True
     assert sum(batch.zoneless for batch in found.batches) == (zone is None)
+
+
+def test_parquet_may_have_date_and_time_in_two_columns(tmp_path):
+    columns = {"Date": [TIME.date()], "Time": [TIME.time()], "Text": ["a"]}
+    (message,) = read("table", parquet(tmp_path / "a.parquet", columns)).messages
+    assert datetime.fromisoformat(message.timestamp) == TIME
 
 
 def test_parquet_in_many_groups_keeps_those_that_are_whole(tmp_path):

@@ -95,4 +95,18 @@ def _of_member(member: Member) -> str:
         return "an empty file"
     if _BINARY.intersection(head[:1_000]):
         return "a binary file"
-    return "a text file"
+    return _of_text(member)
+
+
+def _of_text(member: Member) -> str:
+    from aico_lab.sources.tables.headers import listed
+    from aico_lab.sources.tables.opened import header_of
+
+    columns = header_of(member)
+    shown = listed(columns, all_are_names=False)
+    if len(columns) == 1 or shown == "none":
+        return "a text file"
+    return (
+        f"a text file, perhaps a table with the columns {shown}, of which --map content=COLUMN "
+        "would name that of the texts"
+    )

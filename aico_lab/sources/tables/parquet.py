@@ -91,7 +91,9 @@ def _rows(batch: Any) -> Iterator[Row]:
             column = column.dictionary_decode()  # noqa: PLW2901
         if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
             column = column.cast(pa.timestamp("us", column.type.tz), safe=False)  # noqa: PLW2901
-        elif pa.types.is_duration(column.type) or pa.types.is_time64(column.type):
+        elif pa.types.is_time64(column.type):
+            column = column.cast(pa.time64("us"), safe=False)  # noqa: PLW2901
+        elif pa.types.is_duration(column.type):
             column = column.cast(pa.int64())  # noqa: PLW2901
         columns.append(column.to_pylist())
     names = batch.schema.names
