@@ -8,7 +8,7 @@ Whether input files exist is checked when the pipeline runs, before the first st
 
     [[steps]]
     run = "import"
-    source = "jsonl"
+    source = "jsonl"             # or a name that `aico-lab import --save` keeps
     path = "messages.jsonl"      # relative to the pipeline's file
     on_conflict = "replace"      # update stored messages; default 'keep', of exports 'replace'
     on_rejects = "continue"      # skip invalid lines; default 'fail'
@@ -70,10 +70,21 @@ if TYPE_CHECKING:
 
     from aico_lab.home.folder import Home
     from aico_lab.lab import Lab
+    from aico_lab.sources import Source
 
 GO_ON = ("fail", "continue")
 
-_ANSWERS = ("timezone", "me", "companion", "start", "step", "day_first", "trust_times")
+_ANSWERS = (
+    "timezone",
+    "me",
+    "companion",
+    "start",
+    "step",
+    "day_first",
+    "trust_times",
+    "map",
+    "role_map",
+)
 """The options of an import that become `Options` of its source."""
 
 # The options of each kind of step, and their types.
@@ -89,6 +100,8 @@ _OPTIONS: dict[str, dict[str, type]] = {
         "step": float,
         "day_first": bool,
         "trust_times": bool,
+        "map": dict,
+        "role_map": dict,
         "deletions": bool,
         "limit": int,
         "on_conflict": str,
@@ -386,6 +399,27 @@ def _check_type(what: str, value: object, wanted: type) -> None:
         raise InvalidValue(f"{what} must be {_CALLED[list]}.")
 
 
+def source_of(options: Mapping[str, Any], home: Home | None) -> Source | None:
+    """Return the source that an import step names, or None if it recognises each file.
+
+    A source may be one that was saved in the home.
+
+    Raises:
+        UnknownName: There is no such source, and nothing was saved under its name.
+        InvalidValue: The saved file has a wrong value.
+    """
+    name = options.get("source") or options.get("as")
+    if name is None:
+        return None
+    if name not in SOURCES and home is not None:
+        from aico_lab.sources.tables.saved import load_saved
+
+        saved = load_saved(home, name)
+        if saved is not None:
+            name = saved.format or "table"
+    return SOURCES[name]
+
+
 def _check_meaning(kind: str, options: dict[str, Any], home: Home | None) -> None:
     """Raise the WrongUse that the step itself would raise."""
     if kind == "sync":
@@ -395,7 +429,7 @@ def _check_meaning(kind: str, options: dict[str, Any], home: Home | None) -> Non
 
         check_load(options["path"], options.get("name"), options.get("lag", 0))
     if kind == "import":
-        _check_import(options)
+        _check_import(options, home)
     if kind == "report":
         from aico_lab.reports.lab_reports import check_timeout, find_notebook
         from aico_lab.reports.parameters import bind, read_parameters
@@ -406,7 +440,7 @@ def _check_meaning(kind: str, options: dict[str, Any], home: Home | None) -> Non
         check_values(declared, bind(declared, options.get("parameters", {})))
 
 
-def _check_import(options: Mapping[str, Any]) -> None:
+def _check_import(options: Mapping[str, Any], home: Home | None) -> None:
     """Raise the WrongUse that an import with these options would raise."""
     check_on_conflict(options.get("on_conflict", "keep"))
     for name in ("on_rejects", "on_nothing"):
@@ -414,14 +448,13 @@ def _check_import(options: Mapping[str, Any]) -> None:
             raise InvalidValue(f"{name} is {' or '.join(GO_ON)}.")
     if "source" in options and "as" in options:
         raise InvalidValue("give 'source' or 'as', not both.")
-    source_name = options.get("source") or options.get("as")
-    if source_name is None and "path" not in options:
+    source = source_of(options, home)
+    if source is None and "path" not in options:
         raise InvalidValue("an import needs 'source' or 'path'.")
     answers = Options.read(**{one: options[one] for one in _ANSWERS if one in options})
-    if source_name is None:
+    if source is None:
         if options.get("limit", 1) < 1:
             raise InvalidValue("The limit must be at least 1 message.")
         return
-    source = SOURCES[source_name]
     source.check(options.get("path"), options.get("limit"))
     source.check_options(answers, deletions=options.get("deletions", False))

@@ -26,7 +26,7 @@ from aico_lab.errors import (
     SchemaTampered,
     SyncBusy,
 )
-from aico_lab.etl import snapshots, writer_file
+from aico_lab.etl import publishing, snapshots, writer_file
 from aico_lab.etl import sync as sync_module
 from aico_lab.etl.warehouse import Warehouse
 from aico_lab.lab import Lab

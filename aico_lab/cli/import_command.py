@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -14,7 +14,9 @@ from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
 from aico_lab.cli.output import emit, note, say
 
 if TYPE_CHECKING:
+    from aico_lab.home.folder import Home
     from aico_lab.sources import Source
+    from aico_lab.sources.exports.engine.conversation import Options
 
 
 def import_(
@@ -81,6 +83,31 @@ def import_(
             "--trust-times", help="Accept times that are all the same, as those of an import are."
         ),
     ] = False,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="FIELD=COLUMN",
+            help="The column of a field of a table, such as content=Text or timestamp=Date+Time; "
+            "may be repeated.",
+        ),
+    ] = None,
+    role_map: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="VALUE=ROLE",
+            help="The role (user, assistant, system) that a value of a table means; may be "
+            "repeated.",
+        ),
+    ] = None,
+    save: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name under which to keep the format and the answers, for `aico-lab import NAME "
+            "FILE`.",
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="The maximum number of messages to read.")
     ] = None,
@@ -123,7 +150,6 @@ def import_(
 
     if report and dry_run:
         raise WrongUse("A dry run writes nothing: leave out --report or --dry-run.")
-    source, file = _chosen(what, path, as_)
     options = Options.read(
         timezone=timezone,
         me=me,
@@ -132,7 +158,18 @@ def import_(
         step=step,
         day_first=day_first,
         trust_times=trust_times,
+        map=_pairs("--map", map_),
+        role_map=_pairs("--role-map", role_map),
     )
+    source, file, options = _chosen(what, path, as_, options, _home(home))
+    if save is not None:
+        _check_save(save, source)
+    answers: list[str] = []
+
+    def ask(authors: list[str]) -> str:
+        answers.append(_ask_companion(authors))
+        return answers[-1]
+
     with open_lab(home, key_file) as lab:
         result = import_with_progress(
             lab,
@@ -143,10 +180,13 @@ def import_(
             dry_run=dry_run,
             deletions=deletions,
             options=options,
-            ask=_ask_companion if sys.stdin.isatty() and not json else None,
+            ask=ask if sys.stdin.isatty() and not json else None,
         )
         zone = "UTC" if options.zone is None else options.zone.key
         page = report_on(lab, result, zone) if report and result.read else None
+    if save is not None and not dry_run:
+        answered = replace(options, companion=tuple(answers)) if answers else options
+        _save(_home(home), save, source, file, answered)
     if json:
         written = {"report": page} if report else {}
         emit({"format": source.name, "timezone": zone, **asdict(result), **written})
@@ -163,40 +203,106 @@ def import_(
         raise typer.Exit(1)
 
 
-def sources(*, json: JsonOption = False) -> None:
-    """List the formats of imports, and how to get each export."""
+def sources(*, home: HomeOption = None, json: JsonOption = False) -> None:
+    """List formats, how to get each export, and saved imports."""
     from aico_lab.sources import SOURCES
+    from aico_lab.sources.tables.saved import saved_names
 
+    saved = {
+        name: {"description": "saved in this home", "how": f"aico-lab import {name} FILE"}
+        for name in saved_names(_home(home))
+    }
     if json:
         emit(
             {
                 name: {"description": one.description, "how": one.how}
                 for name, one in SOURCES.items()
             }
+            | saved
         )
         return
     for name, one in SOURCES.items():
         say(f"{name:<14} {one.description}")
         for line in one.how.splitlines():
             say(f"{'':<14}   {line}")
+    for name, words in saved.items():
+        say(f"{name:<14} {words['description']}: `{words['how']}`")
 
 
-def _chosen(what: str, path: Path | None, format_name: str | None) -> tuple[Source, Path | None]:
-    """Return the source and the file that the arguments name."""
+def _home(home: Path | None) -> Home:
+    from aico_lab.config import Settings
+    from aico_lab.home.folder import Home
+
+    return Home(Settings.resolve(home=home).home)
+
+
+def _chosen(
+    what: str, path: Path | None, format_name: str | None, options: Options, home: Home
+) -> tuple[Source, Path | None, Options]:
+    """Return the source and the file that the arguments name, and the answers with saved ones."""
     from aico_lab.errors import WrongUse
     from aico_lab.sources import SOURCES, recognise
+    from aico_lab.sources.tables.saved import chosen
 
+    is_file = path is None and what not in SOURCES
     if format_name is not None:
         if path is not None:
             raise WrongUse(f"Name the file alone with --as: `aico-lab import {path} --as …`.")
-        return SOURCES[format_name], Path(what)
-    if path is not None or (what in SOURCES and not Path(what).exists()):
-        return SOURCES[what], path
-    if not Path(what).expanduser().exists() and not Path(what).suffix and "/" not in what:
-        return SOURCES[what], path  # raises with the names of the sources
-    found = recognise(what)
-    note(f"{Path(what).name} is in the format {found.name}: {found.why}.")
-    return SOURCES[found.name], Path(what)
+        name, file = format_name, cast("Path | None", Path(what))
+    elif path is None and (not is_file or Path(what).expanduser().exists()):
+        name, file = what, None if not is_file else Path(what)
+    elif path is None and not Path(what).suffix and "/" not in what:
+        return SOURCES[what], path, options  # raises with the names of the sources
+    else:
+        name, file = what, path or Path(what)
+    if is_file and format_name is None:
+        found = recognise(what, options)
+        name = found.name
+        if name != "table":
+            note(f"{Path(what).name} is in the format {found.name}: {found.why}.")
+    elif file is not None:
+        name, completed = chosen(home, name, file, options)
+        options = completed or options
+    if SOURCES[name].table and file is not None:
+        from aico_lab.sources.tables.reading import described
+
+        note(f"{described(file, options)}.")
+    return SOURCES[name], file, options
+
+
+def _check_save(name: str, source: Source) -> None:
+    from aico_lab.errors import WrongUse
+    from aico_lab.sources.tables.saved import check_name
+
+    check_name(name)
+    if not (source.export or source.table):
+        raise WrongUse(f"The source {source.name} takes no answers that could be saved.")
+
+
+def _save(home: Home, name: str, source: Source, file: Path | None, options: Options) -> None:
+    """Keep the source and the answers, with the columns that were recognised."""
+    from aico_lab.sources.tables.saved import save
+
+    if source.table and file is not None:
+        from aico_lab.sources.tables.reading import fields_of
+
+        options = replace(options, columns=fields_of(file, options))
+    path = save(home, name, source.name, options)
+    note(f"Saved in {path}: `aico-lab import {name} FILE` imports the next file in this way.")
+
+
+def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
+    """Return the values of a repeated option NAME=VALUE."""
+    from aico_lab.errors import InvalidValue
+
+    found: dict[str, str] = {}
+    for pair in given or ():
+        name, sign, value = pair.partition("=")
+        if not (name.strip() and sign and value.strip()):
+            raise InvalidValue(f"{option} is written NAME=VALUE, not {pair!r}.")
+        if found.setdefault(name.strip(), value.strip()) != value.strip():
+            raise InvalidValue(f"{option} is given twice for {name.strip()!r}.")
+    return found
 
 
 def _ask_companion(authors: list[str]) -> str:

@@ -78,6 +78,8 @@ def import_with_progress(
 
 def note_import(result: ImportResult, on_conflict: OnConflict) -> None:
     """Print notes about an import: invalid lines, conflicts, and assumptions."""
+    for said in result.notes:
+        note(said)
     _note_rejected(result)
     _note_conflicts(result, on_conflict)
     _note_assumptions(result)

@@ -12,6 +12,7 @@ from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
 from aico_lab.cli.output import Bar, emit, note, say
 
 if TYPE_CHECKING:
+    from aico_lab.home.folder import Home
     from aico_lab.importing.importer import OnConflict
     from aico_lab.pipeline import Step, StepResult
     from aico_lab.watching import WatchResult
@@ -45,21 +46,21 @@ def pipeline_run(
             run_pipeline(lab, steps, on_step=bar.show, on_result=results.append)
     finally:
         for step, result in zip(steps.steps, results, strict=False):  # up to one that failed
-            _tell(step, result, quiet=json)
+            _tell(step, result, Home(Settings.resolve(home=home).home), quiet=json)
     if json:
         emit(results)
 
 
-def _tell(step: Step, result: StepResult, *, quiet: bool) -> None:
+def _tell(step: Step, result: StepResult, home: Home, *, quiet: bool) -> None:
     from aico_lab.cli.imports import note_import, note_load, note_unexplained
     from aico_lab.etl.foreign import LoadResult
     from aico_lab.etl.sync import SyncResult
     from aico_lab.importing.importer import ImportResult
-    from aico_lab.sources import SOURCES
+    from aico_lab.pipeline import source_of
     from aico_lab.watching import WatchResult
 
-    source = step.options.get("source") or step.options.get("as")
-    usual = SOURCES[source].on_conflict if source else "replace"
+    source = source_of(step.options, home)
+    usual = source.on_conflict if source else "replace"
     conflicts = step.options.get("on_conflict", usual)
     match done := result.result:
         case ImportResult():

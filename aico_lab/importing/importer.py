@@ -78,6 +78,8 @@ class ImportResult:
         channels: The ids of the first `LINES_KEPT` channels of the messages.
         first: The first time of a message in UTC, or None.
         last: The last one.
+        read_as: For a table, the sentence about what was recognised.
+        notes: Sentences about oddities of the file.
     """
 
     read: int = 0
@@ -105,6 +107,8 @@ class ImportResult:
     channels: list[str] = field(default_factory=list)
     first: str | None = None
     last: str | None = None
+    read_as: str = ""
+    notes: list[str] = field(default_factory=list)
 
     def look_at(self, batch: Batch) -> None:
         """Add the counts of a batch that are known before it is written."""
@@ -119,6 +123,8 @@ class ImportResult:
         self.estimated += batch.estimated
         self.zoneless += batch.zoneless
         self.local += batch.local
+        self.read_as = self.read_as or batch.read_as
+        self.notes += batch.notes
         times = [message.timestamp for message in batch.messages]
         self.first = min([*times, *filter(None, [self.first])], default=None)
         self.last = max([*times, *filter(None, [self.last])], default=None)

@@ -122,6 +122,8 @@ class Batch:
             from their first message in the export to the last.
         ends_known: Whether `whole` conversations have no messages before or after those in the
             export, which may otherwise be of a part of the time.
+        read_as: With the first batch of a table, the sentence about what was recognised.
+        notes: With the first batch, sentences about oddities of the file.
     """
 
     messages: list[MessageRecord]
@@ -140,3 +142,5 @@ class Batch:
     memories: list[MemoryRecord] = field(default_factory=list)
     whole: frozenset[str] = frozenset()
     ends_known: bool = False
+    read_as: str = ""
+    notes: list[str] = field(default_factory=list)

@@ -16,7 +16,7 @@ from aico_lab.errors import InvalidValue
 from aico_lab.zones import get_zone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from zoneinfo import ZoneInfo
 
 _YEAR: Final = 366 * 86_400
@@ -165,6 +165,9 @@ class Options:
         day_first: Whether the day comes before the month in dates that could be read either way;
             None refuses such files.
         trust_times: Whether to take times that all lie within a few seconds for real.
+        columns: For a table, columns by field of a message, such as `{"content": "Text"}`; a time
+            in two columns is named `Date+Time`.
+        role_map: For a table, roles by the values of its column of roles or authors.
     """
 
     zone: ZoneInfo | None = None
@@ -174,6 +177,8 @@ class Options:
     step: timedelta | None = None
     day_first: bool | None = None
     trust_times: bool = False
+    columns: Mapping[str, str] = field(default_factory=dict)
+    role_map: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(
@@ -186,6 +191,8 @@ class Options:
         step: float | None = None,
         day_first: bool | None = None,
         trust_times: bool = False,
+        map: Mapping[str, str] | None = None,  # noqa: A002 - the name of the option
+        role_map: Mapping[str, str] | None = None,
     ) -> Self:
         """Return the options as a person writes them: zones by name, times as text, seconds.
 
@@ -210,4 +217,6 @@ class Options:
             step=None if step is None else timedelta(seconds=step),
             day_first=day_first,
             trust_times=trust_times,
+            columns=dict(map or {}),
+            role_map=dict(role_map or {}),
         )

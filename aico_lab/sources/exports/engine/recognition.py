@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 _NAMED: Final = 8
 
-_GENERAL: Final = frozenset({"openai", "sharegpt"})
-"""Formats of training files, whose simple shape parts of other exports have too: they count only
-where no other format fits."""
+_GENERAL: Final = (frozenset({"table"}), frozenset({"openai", "sharegpt"}))
+"""Tables, and formats of training files, whose simple shape parts of other exports have too: they
+count only where no other format fits."""
 
 _BINARY: Final = frozenset(bytes(range(9)))
 
@@ -57,8 +57,11 @@ def recognise(path: Path, formats: Mapping[str, str]) -> Recognised:
             for name, module in formats.items()
             if (why := module_of(module).recognise(export)) is not None
         ]
-        if len(found) > 1:
-            found = [one for one in found if one.name not in _GENERAL] or found
+        if any(one.name == "table" for one in found):  # its header is clearer than lines with dates
+            found = [one for one in found if one.name != "whatsapp"]
+        for general in _GENERAL:
+            if len(found) > 1:
+                found = [one for one in found if one.name not in general] or found
         if len(found) == 1:
             return found[0]
         if found:
@@ -94,4 +97,18 @@ def _of_member(member: Member) -> str:
         return "an empty file"
     if _BINARY.intersection(head[:1_000]):
         return "a binary file"
-    return "a text file"
+    return _of_text(member)
+
+
+def _of_text(member: Member) -> str:
+    from aico_lab.sources.tables.headers import listed
+    from aico_lab.sources.tables.opened import header_of
+
+    columns = header_of(member)
+    shown = listed(columns, all_are_names=False)
+    if len(columns) == 1 or shown == "none":
+        return "a text file"
+    return (
+        f"a text file, perhaps a table with the columns {shown}, of which --map content=COLUMN "
+        "would name that of the texts"
+    )
