@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from aico_lab.errors import InvalidValue, SourceUnreadable
 from aico_lab.messages.context import Context
+from aico_lab.messages.metadata import TIMESTAMP_ESTIMATED
 from aico_lab.messages.records import Batch, NotAMessageError, Rejected
 from aico_lab.messages.rules import derive_id, parse_object, to_record
-from aico_lab.sources.exports.engine.conversation import Options
+from aico_lab.sources.exports.engine.conversation import Options, Said
+from aico_lab.sources.exports.engine.moments import Run
 from aico_lab.sources.exports.engine.opened import opened
-from aico_lab.sources.exports.engine.records import AUTHOR, ESTIMATED
-from aico_lab.sources.exports.engine.stored import Stored
-from aico_lab.sources.exports.engine.times import Clock, look_like_an_import
+from aico_lab.sources.exports.engine.records import AUTHOR
+from aico_lab.sources.exports.engine.stored import Shelf
+from aico_lab.sources.exports.engine.times import Clock
 from aico_lab.sources.files import batches
 from aico_lab.sources.files import size as total
 from aico_lab.sources.tables.dates import Form, is_missing, joined
@@ -181,7 +183,7 @@ class _Survey:
         self.names_users = False
         self.points = self.commas = 0
         self._first: dict[str, object] = {}
-        self._sample: list[object] = []
+        self._sample: list[tuple[object, str | None, str | None]] = []
         is_timed = "timestamp" in self.columns
         numbers = [name for name in _NUMBERS if name in self.columns]
         for number, row in self.table.rows(Progress()):
@@ -190,12 +192,13 @@ class _Survey:
                 self.names_users |= "user_id" in self.columns
                 continue
             conversation = self.conversation(row)
-            self.cast.add(conversation, self.text(row, "role"), self.text(row, "author"))
+            role, author = self.text(row, "role"), self.text(row, "author")
+            self.cast.add(conversation, role, author)
             self.names_users |= self.cell(row, "user_id") not in (None, "")
             if is_timed and not is_missing(time := self.time(row)):
                 self.form.add(number, time)
                 if len(self._sample) < _SAMPLE:
-                    self._sample.append(time)
+                    self._sample.append((time, role, author))
                 if len(self._first) < _MOST:
                     self._first.setdefault(conversation, time)
             for name in numbers:
@@ -220,8 +223,12 @@ class _Survey:
                 "--start TIME, and the seconds between two with --step SECONDS."
             )
         self.is_utc = any(says_utc(name) for name in self.columns.get("timestamp", ()))
-        times = [moment for value in self._sample if (moment := self._moment(value)) is not None]
-        naive = [moment.time.replace(tzinfo=None) for moment in times]
+        sample = [
+            (moment, role, author)
+            for value, role, author in self._sample
+            if (moment := self._moment(value)) is not None
+        ]
+        naive = [moment.time.replace(tzinfo=None) for moment, _, _ in sample]
         is_own = are_own(self.columns)
         self.is_newest_first = (
             not is_own
@@ -231,7 +238,17 @@ class _Survey:
             )
             > 0
         )
-        is_of_an_import = any(one.has_clock for one in times) and look_like_an_import(naive)
+        run = Run()
+        at_once = all(
+            # Without sides, no two successive messages are known to be of the same one.
+            run.takes(Said("", time, role if role or author else str(place % 2), author))
+            for place, (time, (_, role, author)) in enumerate(zip(naive, sample, strict=True))
+        )
+        is_of_an_import = (
+            at_once
+            and any(moment.has_clock for moment, _, _ in sample)
+            and run.is_of_an_import(whole=True)
+        )
         if is_of_an_import and not self.options.trust_times:
             raise SourceUnreadable(
                 f"The first {len(naive):,} messages of the table have the same time, that of an "
@@ -314,12 +331,13 @@ def _in_order(survey: _Survey, progress: Progress) -> Iterator[tuple[int, Row | 
     if not survey.is_newest_first:
         yield from rows
         return
-    stored = Stored(newest_first=True)
-    for number, row in rows:
-        stored.append([number, str(row) if isinstance(row, NotAMessageError) else row], None)
-    for kept in stored.oldest_first():
-        number, row = cast("tuple[int, Any]", kept)
-        yield number, NotAMessageError(row) if isinstance(row, str) else row
+    with Shelf() as shelf:
+        stored = shelf.begin(newest_first=True)
+        for number, row in rows:
+            stored.append([number, str(row) if isinstance(row, NotAMessageError) else row], None)
+        for kept in stored.oldest_first():
+            number, row = cast("tuple[int, Any]", kept)
+            yield number, NotAMessageError(row) if isinstance(row, str) else row
 
 
 class _Maker:
@@ -341,7 +359,7 @@ class _Maker:
             )  # what the companion says before the person
 
     def _begin(self) -> None:
-        self._estimated = self._zoneless = 0
+        self._estimated = self._zoneless = self._local = 0
         self._skipped: Counter[str] = Counter()
 
     def taken(self) -> dict[str, Any]:
@@ -349,6 +367,7 @@ class _Maker:
         counts = {
             "estimated": self._estimated,
             "zoneless": self._zoneless,
+            "local": self._local,
             "skipped": self._skipped,
         }
         self._begin()
@@ -400,7 +419,7 @@ class _Maker:
         time, is_certain, is_estimated = self._time(row, conversation)
         stamp = f"{time.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
         if is_estimated:
-            metadata[ESTIMATED] = True
+            metadata[TIMESTAMP_ESTIMATED] = True
         is_unnamed = not is_certain and "message_id" not in fields
         if is_unnamed:
             fields["message_id"] = "x"
@@ -441,6 +460,7 @@ class _Maker:
         time = moment.time
         if time.tzinfo is None and survey.is_utc:
             time = time.replace(tzinfo=UTC)
+        self._local += time.tzinfo is None
         self._zoneless += time.tzinfo is None and self._options.zone is None
         found, is_guess = clock.time(time)
         self._last = found
