@@ -173,7 +173,7 @@ def test_the_command_line_says_what_is_missing_and_what_is_back(cli, tmp_path):
 KILLED = """
 import sys
 from pathlib import Path
-from aico_lab import disappearing
+from aico_lab.importing import disappearing
 from aico_lab.adapters.libsql import Connection
 from aico_lab.lab import Lab
 from aico_lab.sources.exports.engine.conversation import Options

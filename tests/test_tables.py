@@ -26,7 +26,7 @@ from aico_lab.errors import (
 from aico_lab.sources import SOURCES, recognise
 from aico_lab.sources.exports.engine.conversation import Options
 from aico_lab.sources.tables import KINDS
-from aico_lab.sources.tables.dates import Form
+from aico_lab.sources.tables.dates import FormOfTimes
 from aico_lab.sources.tables.headers import columns_by_field, folded
 from aico_lab.zones import get_zone
 from tests.exported import Read, read
@@ -449,7 +449,7 @@ def test_a_table_without_times_needs_a_start(tmp_path, lab):
 
 
 def test_times_of_an_import_are_refused_unless_they_are_trusted(tmp_path):
-    text = "date,text\n" + "".join(f"2024-05-01 10:00:00,{n}\n" for n in range(9))
+    text = "date,text\n" + "".join(f"2024-05-01 10:00:07,{n}\n" for n in range(9))
     with pytest.raises(SourceUnreadable, match="--trust-times"):
         table(tmp_path, text)
     assert len(table(tmp_path, text, trust_times=True).messages) == 9
@@ -490,7 +490,7 @@ def test_dates_in_any_order_are_read_exactly_or_refused(times, form, padded):
     texts = [time.strftime(FORMS[form]) for time in times]
     if not padded and "short" not in form:
         texts = [text.lstrip("0").replace("/0", "/") for text in texts]
-    known = Form()
+    known = FormOfTimes()
     for number, text in enumerate(texts, 2):
         known.add(number, text)
     try:
@@ -510,7 +510,7 @@ def test_orders_that_contradict_each_other_are_never_read(times, data):
         time.strftime(data.draw(st.sampled_from(["%d/%m/%Y %H:%M:%S", "%m/%d/%Y %H:%M:%S"])))
         for time in times
     ]
-    known = Form()
+    known = FormOfTimes()
     for number, text in enumerate(texts, 2):
         known.add(number, text)
     day_first = any(int(text[:2]) > 12 for text in texts)

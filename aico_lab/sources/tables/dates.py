@@ -76,7 +76,7 @@ _NOON: Final = 12
 _LEAP_SECOND: Final = 60
 
 
-class Clock(NamedTuple):
+class TimeOfDay(NamedTuple):
     """A time of day, with the offset of its zone if it has one."""
 
     hour: int
@@ -99,7 +99,7 @@ class Written(NamedTuple):
     parts: tuple[str, str, str] | None
     separator: str
     day: date | None
-    clock: Clock | None
+    clock: TimeOfDay | None
 
     def orders(self) -> dict[Order, date]:
         """Return the dates that the numbers may be, by order."""
@@ -119,7 +119,7 @@ class Moment(NamedTuple):
 
 
 @dataclass(slots=True)
-class Form:
+class FormOfTimes:
     """The form of the times of a column, as all of its values show it.
 
     Attributes:
@@ -363,7 +363,7 @@ def _compact(text: str) -> Written | None:
     return Written(None, "", known, clock)
 
 
-def _clock(parts: dict[str, str | None]) -> Clock | None:
+def _clock(parts: dict[str, str | None]) -> TimeOfDay | None:
     """Return the time of day; None if there is none, or none that exists."""
     if parts["hour"] is None or parts["minute"] is None:
         return None
@@ -379,7 +379,7 @@ def _clock(parts: dict[str, str | None]) -> Clock | None:
         offset = _offset(parts.get("zone"))
     except ValueError:
         return None
-    return Clock(hour, minute, second, int(fraction), offset)
+    return TimeOfDay(hour, minute, second, int(fraction), offset)
 
 
 def _offset(zone: str | None) -> timedelta | None:
@@ -409,7 +409,7 @@ def _of_number(value: object) -> Moment | None:
     return None if time is None or time.year not in _YEARS else Moment(time, has_clock=True)
 
 
-def _moment(day: date, clock: Clock | None) -> Moment:
+def _moment(day: date, clock: TimeOfDay | None) -> Moment:
     if clock is None:
         return Moment(datetime(day.year, day.month, day.day), has_clock=False)  # noqa: DTZ001
     zone = None

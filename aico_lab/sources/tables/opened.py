@@ -54,7 +54,7 @@ class Progress:
     position: int = 0
 
 
-class Table(Protocol):
+class OpenedTable(Protocol):
     """A table whose columns are known.
 
     Attributes:
@@ -79,7 +79,7 @@ class Table(Protocol):
         """Return sentences about oddities, complete after all rows were read."""
 
 
-def open_table(member: Member, given: Mapping[str, str] | None = None) -> Table | None:
+def open_table(member: Member, given: Mapping[str, str] | None = None) -> OpenedTable | None:
     """Return the table in a file, or None if the file is no table with a text of messages.
 
     Args:
@@ -106,7 +106,7 @@ def open_table(member: Member, given: Mapping[str, str] | None = None) -> Table 
     return _of_text(text, encoding, given)
 
 
-def _with_content(table: Table, given: Mapping[str, str] | None) -> Table | None:
+def _with_content(table: OpenedTable, given: Mapping[str, str] | None) -> OpenedTable | None:
     has_content = "content" in columns_by_field(table.columns, given)
     return table if has_content else None
 
@@ -199,7 +199,7 @@ class TextTable:
         return found
 
 
-def _of_text(member: Member, encoding: str, given: Mapping[str, str] | None) -> Table | None:
+def _of_text(member: Member, encoding: str, given: Mapping[str, str] | None) -> OpenedTable | None:
     head = member.head()
     lines = head.split(b"\n")
     said = WORDS[encoding]
@@ -230,7 +230,7 @@ def _of_text(member: Member, encoding: str, given: Mapping[str, str] | None) -> 
             best = (score, found)
     if best is None:
         return None
-    table: Table = best[1]
+    table: OpenedTable = best[1]
     return table
 
 
@@ -376,7 +376,7 @@ class LinesTable:
         return []
 
 
-def _of_json(member: Member, encoding: str, given: Mapping[str, str] | None) -> Table | None:
+def _of_json(member: Member, encoding: str, given: Mapping[str, str] | None) -> OpenedTable | None:
     objects = _first_lines(member)
     if objects:
         columns = list(dict.fromkeys(key for one in objects for key in one))

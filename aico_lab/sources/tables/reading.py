@@ -23,7 +23,7 @@ from aico_lab.sources.exports.engine.stored import Shelf
 from aico_lab.sources.exports.engine.times import Clock
 from aico_lab.sources.files import batches
 from aico_lab.sources.files import size as total
-from aico_lab.sources.tables.dates import Form, is_missing, joined
+from aico_lab.sources.tables.dates import FormOfTimes, is_missing, joined
 from aico_lab.sources.tables.headers import NAMES, are_own, columns_by_field, listed, says_utc
 from aico_lab.sources.tables.opened import Progress, no_table, open_table
 from aico_lab.sources.tables.roles import SKIPPED, Cast
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from aico_lab.messages.records import MessageRecord
     from aico_lab.sources.exports.engine.opened import Member, Opened
     from aico_lab.sources.tables.dates import Moment
-    from aico_lab.sources.tables.opened import Row, Table
+    from aico_lab.sources.tables.opened import OpenedTable, Row
 
 __all__ = ["described", "fields_of", "read", "recognise", "total"]
 
@@ -94,7 +94,7 @@ def fields_of(path: Path, options: Options) -> dict[str, str]:
     return {name: "+".join(columns) for name, columns in found.items()}
 
 
-def _sentence(member: Member, table: Table, given: Mapping[str, str]) -> str:
+def _sentence(member: Member, table: OpenedTable, given: Mapping[str, str]) -> str:
     found = columns_by_field(table.columns, given)
     parts = [f"{'+'.join(found[name])} is {_WORDS[name]}" for name in NAMES if name in found]
     kept = len(table.columns) - sum(map(len, found.values()))
@@ -138,7 +138,7 @@ def _member(export: Opened) -> Member:
     return member
 
 
-def _table(member: Member, options: Options) -> Table:
+def _table(member: Member, options: Options) -> OpenedTable:
     table = open_table(member, options.columns)
     if table is not None:
         return table
@@ -153,7 +153,7 @@ def _table(member: Member, options: Options) -> Table:
 class _Survey:
     """The facts about a table after reading it once."""
 
-    table: Table
+    table: OpenedTable
     options: Options
     columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
     rows: int = 0
@@ -179,7 +179,7 @@ class _Survey:
         """
         self._column = {name: columns[0] for name, columns in self.columns.items()}
         self.cast = Cast(self.options)
-        self.form = Form(self.options.day_first, self.table.unit)
+        self.form = FormOfTimes(self.options.day_first, self.table.unit)
         self.names_users = False
         self.points = self.commas = 0
         self._first: dict[str, object] = {}

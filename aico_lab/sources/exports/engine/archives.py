@@ -41,7 +41,7 @@ _DAMAGED: Final = "it is damaged in its archive: what stands before the damage w
 
 @dataclass(slots=True)
 class Faults:
-    """What cannot be read in an archive.
+    """The files of an archive that cannot be read.
 
     Attributes:
         reasons: The reason by the name of the file.
