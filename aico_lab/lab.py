@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from aico_lab.metrics.lab_metrics import Metrics
     from aico_lab.projections.lab_memories import Memories
     from aico_lab.reports.lab_reports import Reports
+    from aico_lab.sources import Source
     from aico_lab.sources.exports.engine.conversation import Options
 
 
@@ -228,6 +229,7 @@ class Lab:
         limit: int | None = None,
         on_conflict: OnConflict | None = None,
         dry_run: bool = False,
+        deletions: bool = False,
         options: Options | None = None,
         progress: Callable[[Batch], None] | None = None,
     ) -> ImportResult:
@@ -235,14 +237,19 @@ class Lab:
 
         Args:
             source: A file, folder or archive as another program exported it, whose format is
-                recognised by its content; or a name in `aico_lab.sources.SOURCES`.
+                recognised by its content; or a name in `aico_lab.sources.SOURCES`, or one saved
+                in this home by `aico-lab import --save`.
             path: The file, after the name of a source that reads one.
             limit: The most messages to read.
             on_conflict: If a stored message with the same conversation and id differs in content,
                 role or timestamp, 'keep' leaves it unchanged, 'replace' updates it. By default an
                 export replaces, as it may have edited messages, and any other source keeps.
             dry_run: Count what would be imported, and write nothing.
-            options: What an export does not say by itself, such as its zone and the companion.
+            deletions: Mark the stored messages that an export no longer has, in conversations that
+                it holds whole; metrics leave them out. The mark goes when an import has the message
+                again.
+            options: What an export or a table does not say by itself, such as its zone, the
+                companion and the columns.
             progress: Called with every batch when it is done.
 
         Raises:
@@ -254,17 +261,46 @@ class Lab:
         from aico_lab.sources import SOURCES, recognise
 
         if path is None and str(source) not in SOURCES:
-            source, path = recognise(source).name, source
+            source, path = recognise(source, options).name, source
+        elif path is not None and str(source) not in SOURCES:
+            from aico_lab.sources.tables.saved import chosen as saved
+
+            source, options = saved(self.home, str(source), path, options)
         chosen = SOURCES[str(source)]
+        older = self._older_reader(chosen, path, options)
         on_conflict = on_conflict or chosen.on_conflict
         check_on_conflict(on_conflict)
-        return import_batches(
+        chosen.check_options(None, deletions=deletions)
+        result = import_batches(
             self.primary,
-            chosen.read(path, limit=limit, options=options),
+            (older or chosen).read(path, limit=limit, options=None if older else options),
             on_conflict=on_conflict,
             dry_run=dry_run,
+            deletions=deletions,
             progress=progress,
         )
+        if older is not None:
+            from aico_lab.sources.tables.older import NOTE
+
+            result.notes.append(NOTE.format(name=older.name))
+        return result
+
+    def _older_reader(
+        self, source: Source, path: Path | str | None, options: Options | None
+    ) -> Source | None:
+        """Return the source that read the file of a table before, or None."""
+        if not source.table or path is None or not Path(path).expanduser().exists():
+            return None
+        from aico_lab.sources.tables.older import older_reader
+
+        def is_stored(conversation_id: str, message_id: str) -> bool:
+            found = self.primary.fetch_all(
+                "SELECT 1 FROM messages WHERE message_id = ? AND conversation_id = ?",
+                (message_id, conversation_id),
+            )
+            return bool(found)
+
+        return older_reader(Path(path).expanduser(), options, is_stored)
 
     def rescore(
         self, *, progress: Callable[[str, int, int | None], None] | None = None

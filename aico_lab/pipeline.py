@@ -8,10 +8,18 @@ Whether input files exist is checked when the pipeline runs, before the first st
 
     [[steps]]
     run = "import"
-    source = "jsonl"
+    source = "jsonl"             # or a name that `aico-lab import --save` keeps
     path = "messages.jsonl"      # relative to the pipeline's file
     on_conflict = "replace"      # update stored messages; default 'keep', of exports 'replace'
     on_rejects = "continue"      # skip invalid lines; default 'fail'
+
+    [[steps]]
+    run = "import"               # every new or changed file; recognised by its content
+    path = "inbox/*.zip"         # a pattern or a folder; without `source`
+    timezone = "Europe/Berlin"   # and all other options of `aico-lab import`
+    companion = ["Otto"]
+    deletions = true
+    on_nothing = "fail"          # if no file matches; default 'continue'
 
     [[steps]]
     run = "sync"
@@ -35,6 +43,7 @@ import time
 import tomllib
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,18 +63,52 @@ from aico_lab.etl import evolution, snapshots
 from aico_lab.importing.importer import ImportResult, check_on_conflict
 from aico_lab.shipped import shipped
 from aico_lab.sources import SOURCES
+from aico_lab.sources.exports.engine.conversation import Options
+from aico_lab.watching import WatchResult, fixed_part, import_watched, is_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from aico_lab.home.folder import Home
     from aico_lab.lab import Lab
+    from aico_lab.sources import Source
 
-ON_REJECTS = ("fail", "continue")
+GO_ON = ("fail", "continue")
+
+_ANSWERS = (
+    "timezone",
+    "me",
+    "companion",
+    "start",
+    "step",
+    "day_first",
+    "trust_times",
+    "map",
+    "role_map",
+)
+"""The options of an import that become `Options` of its source."""
 
 # The options of each kind of step, and their types.
 _OPTIONS: dict[str, dict[str, type]] = {
-    "import": {"source": str, "path": str, "limit": int, "on_conflict": str, "on_rejects": str},
+    "import": {
+        "source": str,
+        "as": str,
+        "path": str,
+        "timezone": str,
+        "me": str,
+        "companion": list,
+        "start": str,
+        "step": float,
+        "day_first": bool,
+        "trust_times": bool,
+        "map": dict,
+        "role_map": dict,
+        "deletions": bool,
+        "limit": int,
+        "on_conflict": str,
+        "on_rejects": str,
+        "on_nothing": str,
+    },
     "sync": {"full": bool, "on_change": str},
     "load": {
         "path": str,
@@ -87,7 +130,7 @@ _CALLED = {
     list: "a list of names",
     dict: "a table of names and values",
 }
-_REQUIRED = {"import": ("source",), "load": ("path", "table"), "report": ("name",)}
+_REQUIRED = {"load": ("path", "table"), "report": ("name",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +234,8 @@ def run_pipeline(
     publishing = 0
     for number, step in enumerate(pipeline.steps, 1):
         path = step.options.get("path")
+        if path is not None and step.run == "import" and is_pattern(path):
+            path = fixed_part(path)
         if path is not None and not path.exists():
             raise SourceMissing(
                 f"Step {number} ({step.run}): the file {path} does not exist; check its name."
@@ -237,7 +282,8 @@ def _check_inputs(lab: Lab, step: Step, *, to_come: int) -> None:
     """
     options = step.options
     path = options.get("path")
-    takes_folders = step.run == "import" and SOURCES[options["source"]].export
+    source = source_of(options, lab.home) if step.run == "import" else None
+    takes_folders = step.run == "import" and (source is None or source.export)
     if path is not None and path.is_dir() and not takes_folders:
         raise SourceUnreadable(f"{path} is a folder: name a file in it.")
     if step.run == "load":
@@ -268,8 +314,7 @@ def _run(lab: Lab, step: Step) -> object:
     options = step.options
     match step.run:
         case "import":
-            taken = {name: value for name, value in options.items() if name != "on_rejects"}
-            return lab.import_from(**taken)
+            return _import(lab, options)
         case "sync":
             synced = lab.sync(**options)
             if failed := [*synced.damage(), *synced.problems]:
@@ -281,17 +326,59 @@ def _run(lab: Lab, step: Step) -> object:
             return lab.reports.run(**options)
 
 
+def _import(lab: Lab, options: Mapping[str, Any]) -> ImportResult | WatchResult:
+    """Import a source, a file, or the new files of a watched folder."""
+    path: Path | None = options.get("path")
+    source: str | None = options.get("source") or options.get("as")
+    answers = {name: options[name] for name in _ANSWERS if name in options}
+    asked: dict[str, Any] = {
+        "limit": options.get("limit"),
+        "on_conflict": options.get("on_conflict"),
+        "deletions": options.get("deletions", False),
+        "options": Options.read(**answers) if answers else None,
+    }
+
+    def take(one: Path) -> ImportResult:
+        if source is None:
+            return lab.import_from(one, **asked)
+        return lab.import_from(source, one, **asked)
+
+    if path is None:
+        return lab.import_from(options["source"], **asked)
+    if not is_pattern(path) and ("source" in options or not path.is_dir()):
+        return take(path)
+    told = {name: value for name, value in options.items() if not name.startswith(("on_r", "on_n"))}
+    keep_going = options.get("on_rejects") == "continue"
+    return import_watched(lab, path, take, answers=told, keep_going=keep_going)
+
+
 def _rejected(number: int, step: Step, result: object) -> LinesRejected | None:
-    """Return the error for invalid lines, if they end the pipeline."""
-    if not isinstance(result, ImportResult) or not result.rejected:
+    """Return the error for files that cannot be read and invalid lines, if they end the job."""
+    goes_on = step.options.get("on_rejects") == "continue"
+    if isinstance(result, WatchResult):
+        if not (result.files or result.unchanged) and step.options.get("on_nothing") == "fail":
+            return LinesRejected(
+                f"Step {number} (import) found no file: nothing matches {result.watched}."
+            )
+        if result.broken and not goes_on:
+            first = result.broken[0]
+            return LinesRejected(
+                f"Step {number} (import) could not read {len(result.broken):,} of "
+                f"{len(result.files):,} new files, the first being {first.path} ({first.error}) "
+                "Replace or move it, or set on_rejects = 'continue' in that step."
+            )
+        results = [one.result for one in result.files if one.result is not None]
+    else:
+        results = [result] if isinstance(result, ImportResult) else []
+    rejected = sum(one.rejected for one in results)
+    if not rejected or goes_on:
         return None
-    if step.options.get("on_rejects") == "continue":
-        return None
-    first = result.examples[0]
-    noun = "line" if result.rejected == 1 else "lines"
+    first_one = next(one.examples[0] for one in results if one.rejected)
+    noun = f"{'part' if first_one.where else 'line'}{'' if rejected == 1 else 's'}"
+    where = first_one.where or f"line {first_one.line}"
     return LinesRejected(
-        f"Step {number} (import) left out {result.rejected:,} invalid {noun}, the first being "
-        f"line {first.line} ({first.reason.rstrip('.')}): correct the file, or set "
+        f"Step {number} (import) left out {rejected:,} invalid {noun}, the first being "
+        f"{where} ({first_one.reason.rstrip('.')}): correct the file, or set "
         "on_rejects = 'continue' in that step."
     )
 
@@ -301,6 +388,8 @@ def _check(number: int, step: object, folder: Path, home: Home | None) -> Step:
         raise UnknownName(f"Step {number} must have run = one of {', '.join(_OPTIONS)}.")
     options = {name: value for name, value in step.items() if name != "run"}
     kind, allowed = step["run"], _OPTIONS[step["run"]]
+    if kind == "import":
+        _unify(options)
     where = f"step {number} ({kind})"
     for name, value in options.items():
         if name not in allowed:
@@ -322,6 +411,14 @@ def _check(number: int, step: object, folder: Path, home: Home | None) -> Step:
     return Step(kind, options)
 
 
+def _unify(options: dict[str, Any]) -> None:
+    """Accept one companion as text, and the start as a time of TOML."""
+    if isinstance(options.get("companion"), str):
+        options["companion"] = [options["companion"]]
+    if isinstance(options.get("start"), date):
+        options["start"] = options["start"].isoformat()
+
+
 def _check_type(what: str, value: object, wanted: type) -> None:
     if type(value) is not wanted and not (wanted is float and type(value) is int):
         raise InvalidValue(f"{what} must be {_CALLED[wanted]}.")
@@ -329,6 +426,27 @@ def _check_type(what: str, value: object, wanted: type) -> None:
         raise InvalidValue(f"{what} is empty: leave it out, or fill it in.")
     if isinstance(value, list) and not (value and all(isinstance(one, str) for one in value)):
         raise InvalidValue(f"{what} must be {_CALLED[list]}.")
+
+
+def source_of(options: Mapping[str, Any], home: Home | None) -> Source | None:
+    """Return the source that an import step names, or None if it recognises each file.
+
+    A source may be one that was saved in the home.
+
+    Raises:
+        UnknownName: There is no such source, and nothing was saved under its name.
+        InvalidValue: The saved file has a wrong value.
+    """
+    name = options.get("source") or options.get("as")
+    if name is None:
+        return None
+    if name not in SOURCES and home is not None:
+        from aico_lab.sources.tables.saved import load_saved
+
+        saved = load_saved(home, name)
+        if saved is not None:
+            name = saved.format or "table"
+    return SOURCES[name]
 
 
 def _check_meaning(kind: str, options: dict[str, Any], home: Home | None) -> None:
@@ -340,10 +458,7 @@ def _check_meaning(kind: str, options: dict[str, Any], home: Home | None) -> Non
 
         check_load(options["path"], options.get("name"), options.get("lag", 0))
     if kind == "import":
-        check_on_conflict(options.get("on_conflict", "keep"))
-        if options.get("on_rejects", "fail") not in ON_REJECTS:
-            raise InvalidValue(f"on_rejects is {' or '.join(ON_REJECTS)}.")
-        SOURCES[options["source"]].check(options.get("path"), options.get("limit"))
+        _check_import(options, home)
     if kind == "report":
         from aico_lab.reports.lab_reports import check_timeout, find_notebook
         from aico_lab.reports.parameters import bind, read_parameters
@@ -352,3 +467,23 @@ def _check_meaning(kind: str, options: dict[str, Any], home: Home | None) -> Non
         check_timeout(options.get("timeout", 1))
         declared = read_parameters(find_notebook(options["name"], home))
         check_values(declared, bind(declared, options.get("parameters", {})))
+
+
+def _check_import(options: Mapping[str, Any], home: Home | None) -> None:
+    """Raise the WrongUse that an import with these options would raise."""
+    check_on_conflict(options.get("on_conflict", "keep"))
+    for name in ("on_rejects", "on_nothing"):
+        if options.get(name, "fail") not in GO_ON:
+            raise InvalidValue(f"{name} is {' or '.join(GO_ON)}.")
+    if "source" in options and "as" in options:
+        raise InvalidValue("give 'source' or 'as', not both.")
+    source = source_of(options, home)
+    if source is None and "path" not in options:
+        raise InvalidValue("an import needs 'source' or 'path'.")
+    answers = Options.read(**{one: options[one] for one in _ANSWERS if one in options})
+    if source is None:
+        if options.get("limit", 1) < 1:
+            raise InvalidValue("The limit must be at least 1 message.")
+        return
+    source.check(options.get("path"), options.get("limit"))
+    source.check_options(answers, deletions=options.get("deletions", False))

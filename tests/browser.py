@@ -1,4 +1,4 @@
-"""A real browser that cannot reach the network, for what only a reader's browser can show."""
+"""A Chromium without network, for pages as their readers see them."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ OPTIONS = (
 
 @dataclass
 class Visit:
-    """One page and what happened on it.
+    """A page and its log.
 
     Attributes:
         page: Playwright's page.
-        requests: Addresses outside the allowed ones that it asked for; none was answered.
-        errors: Exceptions of its scripts, and what it logged as an error.
+        requests: The addresses beyond the page's origin that it requested; all were refused.
+        errors: The exceptions of its scripts, and the errors that it logged.
     """
 
     page: Page
@@ -45,7 +45,7 @@ class Visit:
 
 @cache
 def _running() -> tuple[Playwright, Browser]:
-    """Return the one browser of this process, since starting one takes longer than a page."""
+    """Return the browser of this process: to start one takes longer than to open a page."""
     sync_api = pytest.importorskip("playwright.sync_api")
     executable = next(filter(None, map(shutil.which, NAMES)), None)
     if executable is None:
@@ -67,7 +67,7 @@ def close() -> None:
 def visit(
     address: str, *, javascript: bool = True, timezone: str = "UTC", width: int = 1100
 ) -> Iterator[Visit]:
-    """Open an address in a new profile; whatever does not begin with its origin is refused."""
+    """Open an address in a new profile that refuses requests to other origins."""
     _, browser = _running()
     origin = "file://" if address.startswith("file://") else "/".join(address.split("/")[:3]) + "/"
     allowed = (origin, origin.replace("http://", "ws://"), "data:", "blob:")
@@ -78,7 +78,7 @@ def visit(
     )
     seen = Visit(context.new_page())
 
-    # What a page's own policy stops never comes here: it does not leave the browser.
+    # Requests that the page's own policy stops do not reach this function.
     def leaving(route: Route) -> None:
         if route.request.url.startswith(allowed):
             route.continue_()

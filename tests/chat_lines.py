@@ -269,5 +269,5 @@ LINES = {
 
 
 def lines_of(language: str) -> list[str]:
-    """The lines of a language, as one conversation."""
+    """Return the lines of a language as one conversation."""
     return [line.strip() for line in LINES[language].split("\n")]

@@ -1,4 +1,4 @@
-"""What every test stands on: no lab, key or setting of the person who runs them."""
+"""Fixtures of all tests, which use no home, key or setting of the person who runs them."""
 
 from __future__ import annotations
 
@@ -31,12 +31,11 @@ LONGEST = (
     "dal_load", "import_identity", "notebooks", "metrics_interaction", "foreign", "metrics",
     "words", "libsql_vectors", "loose_types", "charts", "channel_memory",
 )  # fmt: skip
-"""The modules that take longest, as measured, the longest first."""
+"""The modules that take longest, the longest first."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if "not slow" in config.option.markexpr:
-        effort.be_quick()
+    effort.load(fast="not slow" in config.option.markexpr)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -46,18 +45,18 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the longest modules come first: else the last of them runs alone."""
+    """Run the longest modules first, so that no process is left alone with one of them."""
     place = {name: at for at, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem.removeprefix("test_"), len(place)))
 
 
 def pytest_collection_finish() -> None:
-    gc.freeze()  # what was imported stays: to look through it again and again takes seconds
+    gc.freeze()  # imported modules stay: each collection would look through all of them
 
 
 @pytest.fixture(autouse=True)
 def _cheap_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stretching one as it should be takes 0.1 s and 64 MiB."""
+    """Derive keys from passphrases cheaply: the usual cost is 0.1 s and 64 MiB each."""
     monkeypatch.setattr(keys, "ARGON2", {"time_cost": 1, "memory_cost": 8, "parallelism": 1})
 
 
@@ -71,20 +70,20 @@ def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_browser_is_left() -> Iterator[None]:
-    """A browser that runs has an event loop, which tests of coroutines cannot share."""
+    """Close the browser after a module: its event loop would disturb tests of coroutines."""
     yield
     browser.close()
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A folder for a lab, not made yet."""
+    """The path of a home that does not exist yet."""
     return tmp_path / "home"
 
 
 @pytest.fixture(scope="session")
 def homes(tmp_path_factory: pytest.TempPathFactory) -> Homes:
-    """Where copies of new homes come from."""
+    """Homes to copy, made once in this process."""
     return Homes(tmp_path_factory.mktemp("homes"))
 
 
@@ -97,7 +96,7 @@ def lab(home: Path, homes: Homes) -> Iterator[Lab]:
 
 @pytest.fixture
 def aico_lab(home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The command line, in a process of its own, on `home`."""
+    """Run the command line on `home` in another process."""
 
     def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -117,7 +116,7 @@ def aico_lab(home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 def in_process(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The command line without the second that a process of its own takes to start."""
+    """Run the command line in this process, without the second that a process takes to start."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         monkeypatch.setattr(sys, "argv", ["aico-lab", *arguments])
@@ -138,12 +137,12 @@ def in_process(
 def cli(
     in_process: Callable[..., subprocess.CompletedProcess[str]], home: Path
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The same, on `home`."""
+    """Run the command line on `home` in this process."""
     return lambda *arguments: in_process(*arguments, "--home", str(home))
 
 
 def plain_text_files(folder: Path, text: str) -> list[Path]:
-    """The files below a folder that hold a text readably, in any of the usual encodings."""
+    """Return the files below a folder that contain a text in UTF-8, UTF-16 or UTF-32."""
     needles = [text.encode(encoding) for encoding in ("utf-8", "utf-16-le", "utf-32-le")]
     return [
         path

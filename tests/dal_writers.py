@@ -37,7 +37,7 @@ class Regret(Exception):
 
 
 async def write_pair(dal: DataAccessLayer, name: str, *, regret: bool = False) -> None:
-    """One logical write: two messages that must always be seen together."""
+    """Write two messages in one transaction, which readers must see together."""
     async with dal.transaction():
         await dal.execute(INSERT, [f"{name}/q", name, "user"])
         if regret:

@@ -1,4 +1,4 @@
-"""Copies of databases and homes, since applying the schemas again takes longer."""
+"""Copy databases and homes: copying takes less time than to apply schemas and to sync."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.config import usual_key_file
 from aico_lab.lab import Lab
 from aico_lab.schema import CORE
+from tests.messages import add, message
 
 if TYPE_CHECKING:
     from aico_lab.home.keys import Protection
@@ -35,7 +36,7 @@ def with_core_schemas(path: Path, key: str | None = None) -> LibSQLAdapter:
 
 
 class Homes:
-    """Creates empty homes by copying one that `Lab.create`, and maybe `sync`, made.
+    """Creates homes by copying one that `Lab.create`, and maybe `sync`, made.
 
     Args:
         folder: The folder of the homes that are copied.
@@ -44,22 +45,45 @@ class Homes:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def open(self, home: Path, protection: Protection = "key-file", *, synced: bool = False) -> Lab:
-        """Create a home at a path, and its key in its usual place, and open it."""
-        model = self._folder / f"{protection}-{synced}"
+    def open(
+        self,
+        home: Path,
+        protection: Protection = "key-file",
+        *,
+        messages: int = 0,
+        synced: bool = False,
+        key_file: Path | None = None,
+    ) -> Lab:
+        """Create a home at a path, and open it.
+
+        Args:
+            home: The path, at which nothing exists.
+            protection: The protection of its key: by a file, or none.
+            messages: The number of its messages, which are those of `tests.messages.message`.
+            synced: Whether it has a snapshot.
+            key_file: The place of its key; by default the usual one of the person.
+        """
+        model = self._folder / f"{protection}-{messages}-{synced}"
         key = model.with_suffix(".key")
         if not model.exists():
             file = key if protection == "key-file" else None
             with Lab.create(model, protection=protection, key_file=file) as lab:
+                add(lab.primary, *map(message, range(messages)))
                 if synced:
                     lab.sync()
-        return open_copy(model, home, key)
+        return open_copy(model, home, key, key_file)
 
 
-def open_copy(model: Path, home: Path, key: Path) -> Lab:
-    """Open a copy of a home, with its key, if it has one, in the usual place of the person.
+def open_copy(model: Path, home: Path, key: Path, key_file: Path | None = None) -> Lab:
+    """Open a copy of a home, and of its key, if it has one.
 
     Files that are links to one another are so in the copy, and files keep their times.
+
+    Args:
+        model: The home to copy.
+        home: The path of the copy.
+        key: The key of the home to copy.
+        key_file: The place of the key of the copy; by default the usual one of the person.
     """
     first: dict[int, str] = {}
 
@@ -73,7 +97,8 @@ def open_copy(model: Path, home: Path, key: Path) -> Lab:
 
     shutil.copytree(model, home, copy_function=copy)
     if key.exists():
-        usual = usual_key_file(json.loads((home / "lab.json").read_text())["home_id"])
-        usual.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(key, usual)
-    return Lab.open(home)
+        home_id = json.loads((home / "lab.json").read_text())["home_id"]
+        place = key_file or usual_key_file(home_id)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(key, place)
+    return Lab.open(home, key_file=key_file)

@@ -1,16 +1,19 @@
-"""The number of random examples that tests try: in the fast subset a quarter."""
+"""Settings of Hypothesis: no deadlines, and in the fast subset a quarter of the examples."""
 
 from __future__ import annotations
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 WHOLE = 100  # Hypothesis' own default
 
+# On a machine with other work, the time that one example or its data take says nothing.
+settings.register_profile("whole", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fast", settings.get_profile("whole"), max_examples=WHOLE // 4)
 
-def be_quick() -> None:
-    """Set the default of the fast subset; call this before a test module is imported."""
-    settings.register_profile("fast", settings.default, max_examples=WHOLE // 4)
-    settings.load_profile("fast")
+
+def load(*, fast: bool) -> None:
+    """Load the settings of the fast subset or of a whole run, before test modules are imported."""
+    settings.load_profile("fast" if fast else "whole")
 
 
 def examples(count: int) -> int:

@@ -1,4 +1,4 @@
-"""Notebooks executed in this process, which spares each of them a kernel and its imports."""
+"""Execute notebooks in this process, without the time that a kernel takes to start."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def execute_here(notebook: Path, executed: Path, **parameters: object) -> None:
-    """Execute a notebook as a kernel would, and write it with its outputs.
+    """Execute a notebook as a kernel does, and write it with its outputs.
 
     Args:
         notebook: The notebook.
@@ -32,9 +32,9 @@ def execute_here(notebook: Path, executed: Path, **parameters: object) -> None:
 
 @contextlib.contextmanager
 def itself_as_main() -> Iterator[None]:
-    """Keep this process's main module: a shell puts its own in its place, which has no `__spec__`.
+    """Restore the main module after the block.
 
-    Processes that are started later look at it.
+    A shell replaces it by a module without `__spec__`, which processes started later need.
     """
     main = sys.modules["__main__"]
     try:

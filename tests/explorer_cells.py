@@ -1,4 +1,4 @@
-"""The cells that a page of the explorer holds, read as any program could read them."""
+"""Decode the cells of the explorer from its page, independently of the package."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ NO_HOUR, WEEK = 24, 25
 
 
 def content(html: str) -> dict[str, Any]:
-    """The JSON of a page."""
+    """Return the JSON of a page."""
     found = re.findall(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)
     assert len(found) == 1
     return json.loads(found[0])
 
 
 def cells(html: str) -> list[dict[str, Any]]:
-    """The cells of a page; `day` is in days since 1970, `hour` 24 or 25 without an hour or day."""
+    """Return the cells of a page.
+
+    `day` is in days since 1970-01-01; `hour` is 24 for a whole day and 25 for a whole week.
+    """
     told = content(html)
     numbers, number, scale = [], 0, 0
     for byte in zlib.decompress(base64.b64decode(told["data"])):

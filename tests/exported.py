@@ -1,4 +1,4 @@
-"""Read exports that a test has written."""
+"""Read exports of chats, and show the result column by column."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Read:
-    """What was read from an export."""
+    """The batches of an export, and their columns."""
 
     batches: list[Batch]
 
@@ -63,5 +63,20 @@ class Read:
 
 
 def read(name: str, path: Path, **options: Any) -> Read:
-    """Return what a format reads from a file, folder or archive."""
+    """Read a file, folder or archive in a format."""
     return Read(list(SOURCES[name].read(path, options=Options(**options))))
+
+
+def telegram_chat(number: int, *ids: int) -> dict[str, Any]:
+    """Return a chat of Ada and Otto in Telegram, with messages at the minutes of their ids."""
+    return {
+        "name": "Otto", "type": "personal_chat", "id": number,
+        "messages": [
+            {
+                "id": at, "type": "message", "from": ("Ada", "Otto")[at % 2],
+                "from_id": f"user{at % 2}", "text": f"words {at}",
+                "date": f"2024-05-01T10:{at:02d}:00", "date_unixtime": str(1714557600 + 60 * at),
+            }
+            for at in ids
+        ],
+    }  # fmt: skip

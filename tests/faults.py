@@ -20,6 +20,7 @@ from aico_lab.home.folder import Home
 from aico_lab.lab import Lab
 from aico_lab.mart.refresh import Changes
 from aico_lab.schema import backup, feed, migrate
+from tests.reading import reads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,10 +112,8 @@ POINTS = {
 
 def sync_and_die(home: Path, key: Path, point: str, *, full: bool, by_pages: bool) -> None:
     """Sync, and be killed at a point of `POINTS`."""
-    if by_pages:
-        extract.PAGEWISE = 0
     POINTS[point]()
-    with Lab.open(home, key_file=key) as lab:
+    with Lab.open(home, key_file=key) as lab, reads(by_pages=by_pages):
         lab.sync(full=full)
 
 
@@ -188,7 +187,7 @@ def sync_slowly(home: Path, key: Path, entered: Any, go_on: Any) -> None:
 
     def inserting(*arguments: Any) -> None:
         entered.set()
-        go_on.wait(20)
+        go_on.wait(120)
         insert(*arguments)
 
     Warehouse.insert = inserting
@@ -216,5 +215,5 @@ def run(function: Callable[..., None], *arguments: Any, **options: Any) -> int |
     """Run a function in another process, and return the exit code."""
     process = server().Process(target=function, args=arguments, kwargs=options)
     process.start()
-    process.join(60)
+    process.join(240)
     return process.exitcode

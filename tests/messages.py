@@ -1,4 +1,4 @@
-"""Made-up messages for tests; what looks like a conversation here is none."""
+"""Invented messages, and a function that writes them into a database."""
 
 from __future__ import annotations
 
@@ -16,13 +16,18 @@ COLUMNS = (
 
 
 def at(second: int) -> str:
-    """So many seconds after noon of 1 March 2024, in the database's form."""
+    """Return a time as databases store it: some seconds after noon of 1 March 2024 (UTC)."""
     moment = datetime(2024, 3, 1, 12, tzinfo=UTC) + timedelta(seconds=second)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def message(number: int, **changes: Any) -> dict[str, Any]:
-    """A message of a conversation that alternates between its two sides, one a second."""
+    """Return the row of a message; user and companion take turns, one message a second.
+
+    Args:
+        number: Its number in the conversation, from 0.
+        changes: Values of columns that differ from the usual ones.
+    """
     return {
         "message_id": f"m{number}",
         "channel_id": "c",
@@ -38,7 +43,7 @@ def message(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def add(connection: Connection, *messages: dict[str, Any]) -> None:
-    """Write messages, with their channels and people, in one transaction."""
+    """Insert messages, with their channels and users, in one transaction."""
     with connection.transaction():
         connection.execute_many(
             "INSERT OR IGNORE INTO users (user_id, created_at) VALUES (?, ?)",

@@ -1,4 +1,4 @@
-"""Small notebooks for tests."""
+"""Write small notebooks, and read what executed ones show."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_notebook(path: Path, *sources: str, parameters: str | None = NO_PARAME
 
 
 def outputs(path: Path) -> str:
-    """Everything that the cells of a notebook printed or showed as text."""
+    """Return everything that the cells of a notebook printed or showed as text."""
     return "\n".join(
         output.get("text") or output.get("data", {}).get("text/plain", "")
         for cell in nbformat.read(path, as_version=4).cells
@@ -35,7 +35,7 @@ def outputs(path: Path) -> str:
 
 
 def html(path: Path) -> list[str]:
-    """Everything that the cells of a notebook showed as HTML."""
+    """Return the HTML that the cells of a notebook show, in their order."""
     cells = nbformat.read(path, as_version=4).cells
     return [
         output.data["text/html"]
@@ -46,7 +46,7 @@ def html(path: Path) -> list[str]:
 
 
 def charts(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """The rows of every chart of a notebook, by the question that it answers."""
+    """Return the rows of every chart of a notebook by the question that the chart answers."""
     found = {}
     for text in html(path):
         if match := re.search(r'<script type="application/json">(.*?)</script>', text, re.DOTALL):
@@ -59,13 +59,13 @@ def charts(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def tiles(path: Path) -> dict[str, str]:
-    """The figures at the top of `pattern_analysis`, by what they are called."""
+    """Return the figures at the top of `pattern_analysis` by their names."""
     text = next(text for text in html(path) if '<dl class="aico-lab-tiles' in text)
     shown = re.findall(r'<dt>(.*?)</dt><dd class="figure[^"]*">(.*?)</dd>', text)
     return {unescape(name): unescape(value) for name, value in shown}
 
 
 def header(path: Path) -> str:
-    """The text of the header of `pattern_analysis`: whose data, filters, snapshot."""
+    """Return the text of the header of `pattern_analysis`: people, filters, snapshot."""
     text = next(text for text in html(path) if 'class="aico-lab-selection' in text)
     return unescape(re.sub(r"<style>.*?</style>|<[^>]+>", " ", text, flags=re.DOTALL))

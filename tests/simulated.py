@@ -1,8 +1,8 @@
-"""A made-up population whose people differ as real ones do, to see how often intervals are right.
+"""A simulated population, from which samples are drawn to measure the coverage of intervals.
 
-Each person has habits: how often, how long and how gladly they write, what they ask, how they
-feel, how long they take. Numbers of conversations are log-normal, so that a few people write much
-of everything, and what one person says is alike. The words are no language.
+Each person has habits: the number and length of messages, questions, mood, pauses. The number of
+conversations is log-normal, so that few people write many of the messages, and messages of one
+person are alike. The words belong to no language.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _said(rng: np.random.Generator, habits: tuple[float, float, float, float]) -
 
 
 def attitudes(*, people: int = PEOPLE, seed: int = 2) -> dict[str, pl.DataFrame]:
-    """Return what the same people rated and set, under two versions of the companion.
+    """Return ratings, changed preferences and two versions of the companion for the same people.
 
     Returns:
         Tables of `tests.talks.OTHERS`.

@@ -1,4 +1,4 @@
-"""Homes that a report must be readable for, from the usual to the odd. All texts are invented."""
+"""Messages of usual and unusual homes, for each of which a report must be readable."""
 
 from __future__ import annotations
 
@@ -25,7 +25,16 @@ def talk(
     start: datetime = START,
     a_day: int = 6,
 ) -> list[dict[str, Any]]:
-    """Lines of JSONL: each person writes with the companion on some days, or all in one channel."""
+    """Return messages as lines of JSONL, between each person and the companion.
+
+    Args:
+        people: The names of the people.
+        days: The number of days.
+        every: The number of days from one day with messages to the next.
+        channel: The channel of all people; by default each has one.
+        start: The time of the first message.
+        a_day: The number of messages of a person on a day.
+    """
     lines = []
     for day in range(0, days, every):
         for number, person in enumerate(people):

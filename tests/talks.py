@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import duckdb
 import polars as pl
+import pyarrow as pa
 from hypothesis import strategies as st
 
 from aico_lab.adapters.duckdb import execute_with
 from aico_lab.etl import views
 from aico_lab.mart import refresh
 from aico_lab.mart import views as mart_views
+from aico_lab.mart.text import MEASURED
 from aico_lab.metrics.engine.asking import ask
 from aico_lab.metrics.engine.catalogue import CATALOGUE
 from aico_lab.metrics.engine.filters import Filters
@@ -65,6 +67,60 @@ FEW_ROWS = 1_000
 EMPTY = {table: pl.DataFrame(schema=columns) for table, columns in OTHERS.items()}
 
 
+class _Warehouse:
+    """An empty warehouse in memory, with its views."""
+
+    def __init__(self, *, threads: int | None = None) -> None:
+        options = {} if threads is None else {"threads": threads}
+        self.connection = duckdb.connect(":memory:", config=options)
+        self.connection.execute("SET TimeZone = 'UTC'")
+        for definition in views.DEFINITIONS:
+            self.connection.execute(definition)
+        self._filled = {"messages", *OTHERS}
+        self.fill(pl.DataFrame(schema=MESSAGES), {}, refresh.Changes(self.connection, reread=True))
+        for view in (*views.VIEWS, *mart_views.views_of({"messages": MESSAGES, **OTHERS})):
+            self.connection.execute(view)
+        self.connection.execute(f"INSERT INTO meta.state (generation) VALUES ({GENERATION})")
+
+    def fill(
+        self, messages: pl.DataFrame, others: dict[str, pl.DataFrame], changes: refresh.Changes
+    ) -> None:
+        """Replace the rows of all tables."""
+        tables = {"messages": messages} | others
+        for table in self._filled | tables.keys():
+            rows = tables.get(table, EMPTY.get(table)).to_arrow()
+            statement = f"CREATE OR REPLACE TABLE raw.{table} AS SELECT * FROM rows"
+            execute_with(self.connection, statement, rows=rows)
+        self._filled = {"messages", *others}
+        changes.note_added(messages.to_arrow())
+        changes.apply()
+
+
+_idle: list[_Warehouse] = []
+"""Warehouses of one thread that no `World` uses now: to make one takes longer than to fill it."""
+
+
+class _Remembering(refresh.Changes):
+    """Measures each text once in this process.
+
+    DuckDB compiles the patterns for every statement, which takes longer than all the rest.
+    """
+
+    _measures: ClassVar[dict[str | None, tuple[Any, ...]]] = {}
+
+    def note_added(self, rows: pa.Table) -> None:
+        contents = rows["content"].to_pylist()
+        if unknown := list(set(contents) - self._measures.keys()):
+            numbered = pa.table({"id": range(len(unknown)), "content": pa.array(unknown, "string")})
+            measured = execute_with(self._connection, MEASURED, rows=numbered).fetchall()
+            self._measures.update((unknown[number], found) for number, *found in measured)
+        self._begin()
+        if contents:
+            columns = zip(*(self._measures[content] for content in contents), strict=True)
+            measures = pa.table([rows["id"], *columns], self._connection.table("measures").columns)
+            execute_with(self._connection, "INSERT INTO measures FROM rows", rows=measures)
+
+
 class World:
     """A warehouse in memory.
 
@@ -81,21 +137,15 @@ class World:
         """
         self.messages = messages
         # For so few rows, several threads cost more than they save.
-        few = len(messages) < FEW_ROWS
-        self._connection = duckdb.connect(":memory:", config={"threads": 1} if few else {})
-        self._connection.execute("SET TimeZone = 'UTC'")
-        for definition in views.DEFINITIONS:
-            self._connection.execute(definition)
-        self._fill("messages", messages)
-        for table in OTHERS:
-            self._fill(table, others.get(table, EMPTY[table]))
-        changes = refresh.Changes(self._connection, reread=True)
-        changes.note_added(messages.to_arrow())
-        changes.apply()
-        for view in (*views.VIEWS, *mart_views.views_of({"messages": MESSAGES, **OTHERS})):
-            self._connection.execute(view)
+        self._few = len(messages) < FEW_ROWS
+        if self._few:
+            self._warehouse = _idle.pop() if _idle else _Warehouse(threads=1)
+        else:
+            self._warehouse = _Warehouse()
+        self._connection = self._warehouse.connection
+        changes = _Remembering if self._few else refresh.Changes
+        self._warehouse.fill(messages, others, changes(self._connection, reread=True))
         self._connection.execute(f"COMMENT ON VIEW conversations IS '{views.version()}'")
-        self._connection.execute(f"INSERT INTO meta.state (generation) VALUES ({GENERATION})")
 
     def connection(self) -> duckdb.DuckDBPyConnection:
         """Return the connection, as a reader of a snapshot does."""
@@ -107,12 +157,11 @@ class World:
         return ask(metric, self, Filters(**(filters or {})), metric.check(parameters))
 
     def close(self) -> None:
-        """Close the database, and lose its tables."""
-        self._connection.close()
-
-    def _fill(self, table: str, rows: pl.DataFrame) -> None:
-        statement = f"CREATE TABLE raw.{table} AS SELECT * FROM rows"
-        execute_with(self._connection, statement, rows=rows.to_arrow())
+        """Lose the rows; a large warehouse is closed, a small one is filled again."""
+        if not self._few:
+            self._connection.close()
+        elif self._warehouse not in _idle:
+            _idle.append(self._warehouse)
 
 
 @contextmanager
@@ -179,12 +228,18 @@ _messages = st.fixed_dictionaries(
 )
 
 
+_MARKS = st.sampled_from(
+    [None, None, None, '{"timestamp_estimated": true}', '{"missing_since": "2024-05-01T00:00:00Z"}']
+)
+
+
 @st.composite
-def talks(draw: st.DrawFn, max_size: int = 30) -> pl.DataFrame:
+def talks(draw: st.DrawFn, max_size: int = 30, *, marked: bool = False) -> pl.DataFrame:
     """Conversations of three channels, one of them between two people and the companion.
 
     Ties, single messages, silences of about half an hour, midnight and a change to summer time, a
-    companion that speaks first, people who never write, and messages in any order of arrival.
+    companion that speaks first, people who never write, and messages in any order of arrival. If
+    they are `marked`, some times are estimated, and some messages disappeared from an export.
     """
     second, made = 0, []
     for drawn in draw(st.lists(_messages, max_size=max_size)):
@@ -194,7 +249,8 @@ def talks(draw: st.DrawFn, max_size: int = 30) -> pl.DataFrame:
         user = draw(st.sampled_from(people)) if drawn["role"] == "user" else None
         if drawn["role"] == "assistant":  # the source document stores the person; others do not
             user = draw(st.sampled_from([None, people[0]]))
-        made.append(said(second, user=user, **drawn))
+        marks = {"metadata": draw(_MARKS)} if marked else {}
+        made.append(said(second, user=user, **drawn) | marks)
     return talk(*draw(st.permutations(made)))
 
 

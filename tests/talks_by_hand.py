@@ -37,7 +37,7 @@ Key = TypeVar("Key", bound="Hashable")
 
 
 class Said(NamedTuple):
-    """A message in its place; `person` is who talks with the companion."""
+    """A message and its place; `person` is the one who talks with the companion."""
 
     id: int
     conversation: str
@@ -50,13 +50,15 @@ class Said(NamedTuple):
     gap_ms: int | None
     reply_ms: int | None
     recorded_ms: int | None
+    is_estimated: bool
+    reply_is_estimated: bool
     words: tuple[str, ...]
     asks: bool
     sentiment: float | None
 
 
 class Turn(NamedTuple):
-    """What one side wrote at a time."""
+    """The consecutive messages of one side."""
 
     conversation: str
     turn: int
@@ -67,6 +69,8 @@ class Turn(NamedTuple):
     ended_ms: int
     reply_ms: int | None
     recorded_ms: int | None
+    reply_is_estimated: bool
+    end_is_estimated: bool
     messages: tuple[Said, ...]
 
 
@@ -85,11 +89,11 @@ class Session(NamedTuple):
 
 
 _RECENT: deque[tuple[pl.DataFrame, int, list[Said]]] = deque(maxlen=4)
-"""The real conversations are asked many questions."""
+"""Cached, since many tests use the same conversations."""
 
 
 def messages_of(raw: pl.DataFrame, gap_ms: int = HALF_AN_HOUR) -> list[Said]:
-    """What people and the companion said, by conversation and in order.
+    """Return the messages of people and the companion, by conversation and in order.
 
     Args:
         raw: Rows of `tests.talks.MESSAGES`, in any order.
@@ -98,7 +102,11 @@ def messages_of(raw: pl.DataFrame, gap_ms: int = HALF_AN_HOUR) -> list[Said]:
     for known, its_gap_ms, messages in _RECENT:
         if known is raw and its_gap_ms == gap_ms:
             return messages
-    talked = [row for row in raw.iter_rows(named=True) if row["role"] != "system"]
+    talked = [
+        row
+        for row in raw.iter_rows(named=True)
+        if row["role"] != "system" and "missing_since" not in (row["metadata"] or "")
+    ]
     talked.sort(key=lambda row: (row["conversation_id"], row["timestamp"], row["id"]))
     messages = [
         message
@@ -110,7 +118,7 @@ def messages_of(raw: pl.DataFrame, gap_ms: int = HALF_AN_HOUR) -> list[Said]:
 
 
 def turns_of(messages: Iterable[Said]) -> list[Turn]:
-    """The turns of messages."""
+    """Return the turns of messages."""
     return [
         Turn(
             conversation,
@@ -122,6 +130,8 @@ def turns_of(messages: Iterable[Said]) -> list[Turn]:
             said[-1].ts_ms,
             said[0].reply_ms,
             said[0].recorded_ms,
+            said[0].reply_is_estimated,
+            said[-1].is_estimated,
             tuple(said),
         )
         for (conversation, turn), said in grouped(messages, lambda m: (m.conversation, m.turn))
@@ -129,7 +139,7 @@ def turns_of(messages: Iterable[Said]) -> list[Turn]:
 
 
 def sessions_of(messages: Iterable[Said]) -> list[Session]:
-    """The sessions of messages, for the gap with which these were made."""
+    """Return the sessions of messages, by the gap with which the messages were placed."""
     return [
         Session(
             conversation,
@@ -152,7 +162,7 @@ def sessions_of(messages: Iterable[Said]) -> list[Session]:
 
 
 def sessions_of_people(messages: Iterable[Said], gap_ms: int = HALF_AN_HOUR) -> list[Session]:
-    """The sessions of each person over all their conversations; of nobody known, in each."""
+    """Return the sessions of each person across conversations; without a person, of each one."""
     made = []
     in_order = sorted(messages, key=lambda m: (m.ts_ms, m.conversation))  # which keeps their places
     whose = grouped(in_order, lambda m: (m.person, m.person or m.conversation))
@@ -181,7 +191,7 @@ def sessions_of_people(messages: Iterable[Said], gap_ms: int = HALF_AN_HOUR) -> 
 
 
 def grouped(rows: Iterable[T], key: Callable[[T], Key]) -> Iterator[tuple[Key, list[T]]]:
-    """Rows by a key, in the order in which each key and each row came first."""
+    """Return rows grouped by a key, keys and rows in the order of their first occurrence."""
     groups: defaultdict[Key, list[T]] = defaultdict(list)
     for row in rows:
         groups[key(row)].append(row)
@@ -189,14 +199,14 @@ def grouped(rows: Iterable[T], key: Callable[[T], Key]) -> Iterator[tuple[Key, l
 
 
 def smallest_reaching(values: Iterable[int], share: float) -> int | None:
-    """The smallest value that is at least as large as a share of all of them."""
+    """Return the smallest value that is no smaller than a share of all values."""
     ordered = sorted(values)
     reaching = (v for i, v in enumerate(ordered, 1) if i >= share * len(ordered) - 1e-9)
     return next(reaching, None)
 
 
 def units_of(turns: list[Turn]) -> list[tuple[str, str]]:
-    """Whose each turn is: a person's where several are named, else its conversation's."""
+    """Return the unit of each turn: its person if there are several, else its conversation."""
     several = len({turn.person for turn in turns if turn.person is not None}) > 1
     return [
         ("person", turn.person)
@@ -209,7 +219,7 @@ def units_of(turns: list[Turn]) -> list[tuple[str, str]]:
 def median_interval_by_hand(
     values: Sequence[int], units: Sequence[Hashable]
 ) -> tuple[int | None, int | None]:
-    """Woodruff's interval, with Satterthwaite's degrees of freedom, written out."""
+    """Return Woodruff's interval with Satterthwaite's degrees of freedom."""
     ordered, n = sorted(values), len(set(units))
     if n < FEWEST:
         return None, None
@@ -230,21 +240,21 @@ def median_interval_by_hand(
 
 
 def start_of(day: date, unit: str) -> date:
-    """The day, the Monday, or the first of the month."""
+    """Return the first day of the period: the day, the Monday, or the first of the month."""
     if unit == "week":
         return day - timedelta(days=day.weekday())
     return day.replace(day=1) if unit == "month" else day
 
 
 def following(start: date, unit: str) -> date:
-    """The beginning of the next period."""
+    """Return the first day of the next period."""
     if unit == "month":
         return (start + timedelta(days=31)).replace(day=1)
     return start + timedelta(days=7 if unit == "week" else 1)
 
 
 def is_complete(start: date, unit: str, zone: str, first: datetime, last: datetime) -> bool:
-    """Whether a period begins no earlier than a moment, and ends no later than another."""
+    """Return whether a period lies between two moments."""
     return _begins(start, zone) >= first and _begins(following(start, unit), zone) <= last
 
 
@@ -254,13 +264,13 @@ def _begins(day: date, zone: str) -> datetime:
 
 
 def mean(values: Iterable[float]) -> float | None:
-    """The mean, or None of nothing."""
+    """Return the mean, or None without values."""
     taken = list(values)
     return sum(taken) / len(taken) if taken else None
 
 
 def assert_rows(answer: Answer, expected: list[dict[str, Any]]) -> None:
-    """Assert that an answer has these rows, in the columns that they have."""
+    """Assert that an answer has these rows; columns that they lack are not compared."""
     columns = list(expected[0]) if expected else []
     found = answer.pl().select(columns).to_dicts() if expected else answer.pl().to_dicts()
     assert len(found) == len(expected), (answer.metric.name, found, expected)
@@ -274,7 +284,7 @@ def assert_rows(answer: Answer, expected: list[dict[str, Any]]) -> None:
 
 @functools.cache
 def real_messages(limit: int = 20_000) -> pl.DataFrame:
-    """The first of the real conversations, as `tests.talks.World` takes them."""
+    """Return the first of the real conversations, as `tests.talks.World` takes them."""
     records = [record for batch in chitchat.read(limit=limit) for record in batch.messages]
     columns = [name for name in MESSAGES if name not in {"id", "timestamp"}]
     rows = [
@@ -291,7 +301,7 @@ def real_messages(limit: int = 20_000) -> pl.DataFrame:
 
 
 def _in_places(rows: list[dict[str, Any]], gap_ms: int) -> Iterator[Said]:
-    """Messages of one conversation, in their order."""
+    """Return the messages of one conversation, in their order."""
     times = [int(row["timestamp"].timestamp() * 1000 + 0.0005) for row in rows]
     gaps = [None, *(after - before for before, after in pairwise(times))]
     people = [_person(rows, place) for place in range(len(rows))]
@@ -306,6 +316,10 @@ def _in_places(rows: list[dict[str, Any]], gap_ms: int) -> Iterator[Said]:
         turn += begins
         session += gap is None or gap > gap_ms
         before = _answered(rows, people, place)
+        estimated = [at is not None and _is_estimated(rows[at]) for at in (place, before)]
+        guess = before is not None and any(estimated)
+        if guess:
+            before = None
         recorded = row["response_time"]
         yield Said(
             id=row["id"],
@@ -319,17 +333,23 @@ def _in_places(rows: list[dict[str, Any]], gap_ms: int) -> Iterator[Said]:
             gap_ms=gap,
             reply_ms=None if before is None else times[place] - times[before],
             recorded_ms=None if before is None or recorded is None else round(recorded * 1000),
+            is_estimated=estimated[0],
+            reply_is_estimated=guess,
             words=tuple(text_by_hand.small_words_of(row["content"])),
             asks=text_by_hand.is_question(row["content"]),
             sentiment=row["sentiment_score"],
         )
 
 
-def _person(rows: list[dict[str, Any]], place: int) -> str | None:
-    """Whom a message is by or to.
+def _is_estimated(row: dict[str, Any]) -> bool:
+    return '"timestamp_estimated": true' in (row["metadata"] or "")
 
-    Of the companion's, whom it names if they wrote before; else who wrote last; before that, whom
-    the first message names.
+
+def _person(rows: list[dict[str, Any]], place: int) -> str | None:
+    """Return the person who wrote a message, or to whom the companion wrote it.
+
+    That is the person whom a message of the companion names, if this person wrote before; else the
+    person who wrote last; and before anybody wrote, the person whom the first message names.
     """
     names = rows[place]["user_id"]
     users = [row["user_id"] for row in rows[: place + 1] if row["role"] == "user"]
@@ -339,7 +359,10 @@ def _person(rows: list[dict[str, Any]], place: int) -> str | None:
 
 
 def _answered(rows: list[dict[str, Any]], people: list[str | None], place: int) -> int | None:
-    """Which message one answers: the last between person and companion, if by the other side."""
+    """Return the place of the message that a message answers, or None.
+
+    It is the last one between the person and the companion, if the other side wrote it.
+    """
     by_user = rows[place]["role"] == "user"
     if by_user and all(row["role"] != "user" for row in rows[:place]):
         return place - 1 if place else None

@@ -10,19 +10,17 @@ import pytest
 from aico_lab.adapters.encrypted import EncryptedLibSQLConnection
 from aico_lab.channel_memory import DatabaseManager, MessageVectors
 from aico_lab.errors import InvalidValue, WrongKey
-from aico_lab.lab import Lab
 from aico_lab.reports.lab_reports import Reports
 from aico_lab.reports.runner import run_notebook
-from tests.messages import START, add, at, message
+from tests.messages import START, at
 from tests.notebooks import outputs, write_notebook
 
 
 @pytest.fixture(scope="module")
-def synced(tmp_path_factory):
+def synced(tmp_path_factory, homes):
     """A lab with a person and a few messages, synced."""
-    with Lab.create(tmp_path_factory.mktemp("glance") / "home", protection="none") as lab:
-        add(lab.primary, *map(message, range(10)))
-        lab.sync()
+    home = tmp_path_factory.mktemp("glance") / "home"
+    with homes.open(home, "none", messages=10, synced=True) as lab:
         yield lab
 
 

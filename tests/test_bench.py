@@ -104,6 +104,7 @@ def test_the_benchmark_of_starting_times_whole_processes(monkeypatch):
     assert shown["peak_mb"]["help"] < shown["peak_mb"]["metrics-show"]
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_exports_reads_every_message(in_process, monkeypatch):
     """As many as were written."""
     monkeypatch.delenv(NO_BYTECODE, raising=False)

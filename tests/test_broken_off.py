@@ -20,6 +20,7 @@ def track(lab, table, columns):
         feed.track(lab.primary, table, ("k",))
 
 
+@pytest.mark.slow
 def test_a_rebuilt_table_makes_no_row_of_another_one_damaged(lab):
     """Though the other one got a misfit meanwhile, of which the feed has lost the record."""
     for table in ("p_t", "p_u"):
@@ -41,6 +42,7 @@ def test_a_rebuilt_table_makes_no_row_of_another_one_damaged(lab):
     assert lab.sync(full=True).warnings == []
 
 
+@pytest.mark.slow
 def test_a_restored_backup_is_not_called_damaged(home, homes, tmp_path):
     """Though rows that fitted at the last sync are misfits in it."""
     with homes.open(home) as lab:
@@ -66,6 +68,7 @@ def test_a_restored_backup_is_not_called_damaged(home, homes, tmp_path):
         assert lab.verify().ok
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", [False, True])
 def test_a_quarantine_with_other_names_is_filled_anew(lab, monkeypatch, full):
     """No row is called damaged for its new name; a snapshot of that version is not compared."""
@@ -107,6 +110,7 @@ PENDING = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_pending_changes_of_the_type_of_a_key_are_left_out(lab):
     """They are counted, and no difference."""
     for table, (type_, rows, _) in enumerate(PENDING):
@@ -130,6 +134,7 @@ TIMES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_pending_changes_of_the_type_of_times_are_left_out(lab):
     """Whether they are in the key or not; the times of the snapshot are compared."""
     for table, (synced, _) in enumerate(TIMES):

@@ -126,7 +126,6 @@ KEY_BYTES = st.binary(max_size=12) | st.sampled_from([b"s:a", b"s:b", b"s", b":"
 )
 @settings(
     max_examples=examples(25),
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_any_sequence_of_operations_equals_a_dict(
@@ -163,7 +162,6 @@ def primary(tmp_path: Path) -> Iterator[libsql.Connection]:
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], min_codepoint=1)), min_size=2))
 @settings(
     max_examples=examples(100),
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_the_key_of_a_row_is_the_feeds(primary: libsql.Connection, key: list[str]) -> None:

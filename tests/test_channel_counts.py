@@ -119,7 +119,6 @@ REMOVAL = st.tuples(st.just("DELETE"), st.sampled_from("abc"))
 @given(steps=st.lists(WRITING | CHANGE | REMOVAL, max_size=8), recursive=st.booleans())
 @settings(
     max_examples=examples(60),
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @pytest.mark.slow

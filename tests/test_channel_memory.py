@@ -714,7 +714,6 @@ PLACES = st.sampled_from(["a", "b", "c"])
 )
 @settings(
     max_examples=examples(60),
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_messages_are_found_by_channel_person_and_time(

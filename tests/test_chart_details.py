@@ -35,6 +35,7 @@ def labs(tmp_path_factory, homes):
         lab.close()
 
 
+@pytest.mark.slow
 def test_a_calendar_has_ticks_on_mondays_and_colours_of_the_theme(labs):
     chart = labs("four empty months").metrics.calendar_days().plot().to_dict()
     silent, written = chart["layer"]
@@ -59,6 +60,7 @@ def test_shades_differ_among_the_usual_counts():
     assert draw.shades("n", "Messages", 54_000, 30).to_dict()["scale"]["type"] == "symlog"
 
 
+@pytest.mark.slow
 def test_who_answers_whom_keeps_all_names_and_has_colours_of_the_theme(labs):
     chart = labs("a group channel").metrics.who_answers_whom().plot().to_dict()
     axis = chart["encoding"]["x"]["axis"]
@@ -73,6 +75,7 @@ def test_cumulative_people_has_whole_ticks_and_draws_one_day(labs):
     assert chart["encoding"]["y"]["axis"]["values"] == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_first_message_after_since_is_the_first_of_the_selection(labs):
     metrics = labs("one person").metrics
     assert ", first in the week" in metrics.cumulative_people(user="ada").finding

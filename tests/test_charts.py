@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 from datetime import UTC, date, datetime
 from html import escape
+from pathlib import Path
 from urllib.parse import unquote
 from xml.dom import minidom
 
@@ -251,3 +255,28 @@ def test_a_page_names_nothing_that_a_browser_would_fetch(tmp_path):
     assert "<title>A &lt;title&gt;</title>" in page
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
     assert "widgets" in nbformat.read(tmp_path / "n.ipynb", as_version=4).metadata
+
+
+def test_the_script_is_bundled_once_and_again_when_its_source_changes(tmp_path):
+    """In another copy of the package, as after its installation and after an update."""
+    package = tmp_path / "aico_lab"
+    shutil.copytree(
+        Path(charts.__file__).parents[1], package, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    program = "from aico_lab import charts; print(charts.script()[-80:])"
+
+    def script():
+        command = [sys.executable, "-c", program]
+        environment = {"PYTHONPATH": str(tmp_path)}
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True, cwd=tmp_path, env=environment
+        ).stdout
+
+    bundled = script()
+    (kept,) = (package / "charts" / "__pycache__").glob("bundle.*.js")
+    kept.write_text("/* kept */", encoding="utf-8")
+    assert "/* kept */" in script()
+    drawer = package / "charts" / "draw.js"
+    drawer.write_text(drawer.read_text("utf-8") + "\n// another version\n", encoding="utf-8")
+    assert script() == bundled
+    assert len(list(kept.parent.glob("bundle.*.js"))) == 1

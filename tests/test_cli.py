@@ -25,6 +25,8 @@ from tests.messages import add, message
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.databases import Homes
+
 LINES = [
     {"content": "hello there", "timestamp": "2024-05-01T10:00:00Z"},
     {"content": "hi, how are you?", "timestamp": "2024-05-01T10:00:07Z", "role": "assistant"},
@@ -174,12 +176,10 @@ WRONG_ON_A_HOME = [
 
 
 @pytest.fixture(scope="module")
-def synced_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def synced_home(tmp_path_factory: pytest.TempPathFactory, homes: Homes) -> Path:
     """A home without encryption, so that no key has to be found, with a few messages."""
     folder = tmp_path_factory.mktemp("synced") / "home"
-    with Lab.create(folder, protection="none") as lab:
-        add(lab.primary, *map(message, range(20)))
-        lab.sync()
+    homes.open(folder, "none", messages=20, synced=True).close()
     return folder
 
 

@@ -394,6 +394,7 @@ def test_half_of_the_memory_and_of_the_disk_are_left_to_others(asked: Lab):
     assert disk < 0.6 * free.f_bavail * free.f_frsize
 
 
+@pytest.mark.slow
 def test_what_is_spilled_is_encrypted_and_goes_again(asked: Lab, tmp_path: Path):
     """DuckDB itself can still write to the temporary folder."""
     adapter = DuckDBAdapter(

@@ -53,7 +53,7 @@ filters = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=examples(12), deadline=None)
+@settings(max_examples=examples(12))
 @given(talks(), filters, st.sampled_from([None, "user", "assistant"]))
 def test_sums_are_those_of_the_metrics(messages, chosen, role):
     with world(messages) as made:
@@ -128,7 +128,8 @@ crowds = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=examples(40), deadline=None)
+@pytest.mark.slow
+@settings(max_examples=examples(40))
 @given(crowds, st.integers(2, 4), st.sampled_from([1, 3]))
 def test_no_cell_is_about_fewer_people(messages, min_people, min_cell):
     with world(talk(*messages)) as made:
@@ -199,7 +200,8 @@ def test_the_explorer_and_people_agree_on_who_began_sessions():
         assert longest["value"].to_list() == [2.0]
 
 
-@settings(max_examples=examples(20), deadline=None)
+@pytest.mark.slow
+@settings(max_examples=examples(20))
 @given(crowds, st.integers(1, 40))
 def test_fewer_cells_have_the_same_sums(messages, most):
     with world(talk(*messages)) as made:
@@ -215,7 +217,8 @@ def test_fewer_cells_have_the_same_sums(messages, most):
     assert reduced.cells.height <= most or weeks
 
 
-@settings(max_examples=examples(12), deadline=None)
+@pytest.mark.slow
+@settings(max_examples=examples(12))
 @given(talks(), st.integers(1, 3))
 def test_the_largest_have_cells_of_their_own(messages, shown):
     with world(messages) as made:
@@ -292,6 +295,7 @@ def shown_tiles(messages, **options):
     return {tile.name: (tile.value, tile.note) for tile in found}
 
 
+@pytest.mark.slow
 def test_the_busiest_are_named_only_if_every_message_has_its_day_and_hour():
     """Four people write at midnight, and two or one at other times."""
     monday = 26 * 3600  # 2024-04-01

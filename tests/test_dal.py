@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, AsyncContextManager, Dict, List  # noqa: UP035
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aico_lab.adapters.base import DatabaseAdapter
@@ -900,7 +900,7 @@ numbers = itertools.count()
     again=st.booleans(),
     blocked=st.booleans(),
 )
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80)
 def test_a_task_cancelled_at_any_point_leaves_nothing_open_and_nothing_half_done(
     layer, delays, again, blocked
 ):

@@ -6,13 +6,11 @@ import re
 import pytest
 
 from aico_lab.etl.dictionary_lookup import ALL
-from aico_lab.lab import Lab
 
 
-def test_every_column_of_every_table_for_questions_is_described(tmp_path):
+def test_every_column_of_every_table_for_questions_is_described(homes, tmp_path):
     """Names, order and types are those of a snapshot."""
-    with Lab.create(tmp_path / "home", key_file=tmp_path / "key") as lab:
-        lab.sync()
+    with homes.open(tmp_path / "home", "none", synced=True) as lab:
         found = lab.sql(
             "SELECT CASE WHEN schema_name = 'main' THEN '' ELSE schema_name || '.' END "
             "|| table_name, column_name, data_type FROM duckdb_columns() "

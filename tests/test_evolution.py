@@ -85,6 +85,7 @@ def test_a_loss_stops_the_sync_with_the_warehouse_as_it_was(things, loss):
     assert things.sql("FROM raw.things").columns[-1] == ("size" if loss == "a column" else "note")
 
 
+@pytest.mark.slow
 def test_a_table_that_is_gone_stops_the_sync(things):
     """And goes from the warehouse when that is meant."""
     with things.primary.transaction():
@@ -118,6 +119,7 @@ def test_ignoring_keeps_the_columns_and_goes_on_loading(things):
     assert rows(things)[-1] == ("d", 4, None)
 
 
+@pytest.mark.slow
 def test_a_new_column_that_is_the_row_id_is_left_out_too(things):
     """Changed rows are found by their key, since the warehouse does not have that column."""
     rebuild(
@@ -206,6 +208,7 @@ def lose(lab, column: str) -> None:
         feed.track(lab.primary, "messages", ("message_id",))
 
 
+@pytest.mark.slow
 def test_computed_columns_of_an_earlier_version_are_no_loss(lab):
     """They follow from other tables, so the sync after the upgrade asks nothing."""
     CORE.rollback("conversations", 2, lab.primary)

@@ -195,3 +195,44 @@ def test_values_of_any_type_are_read(tmp_path):
     got = read("aico", tmp_path)
     assert got.skipped == {"message of another role": 1}
     assert got.contents == ["", "c1 1", "c1 2", "c1 3", "c1 4"]
+
+
+def test_memories_of_the_database_are_memories(tmp_path, lab):
+    """Under the first name of their table as under the present one; a second import adds none."""
+    data = tmp_path / "data"
+    write_segments(data, *talk())
+    columns = ["fact_id", "user_id", "content", "fact_type", "confidence", "created_at"]
+    rows = [
+        ("f1", "u1", "likes tea", "preference", 0.9, "2026-03-01 10:00:00"),
+        ("f2", "u2", "has a sister", "relationship", 0.5, "2026-03-02 10:00:00"),
+        ("f3", "u1", "", "identity", 0.5, "2026-03-02 10:00:00"),
+    ]
+    write_feedback(data, "user_memories", [*columns, "is_favorite"], *((*r, 1) for r in rows))
+    result = lab.import_from(data)
+    assert (result.added, result.memories, result.rejected) == (4, 2, 1)
+    read_back = "SELECT memory_id, user_id, content, memory_type, importance FROM memories"
+    expected = [
+        ("aico:f1", "u1", "likes tea", "semantic", 1.0),
+        ("aico:f2", "u2", "has a sister", "relationship", 1.0),
+    ]
+    assert lab.primary.fetch_all(f"{read_back} ORDER BY 1") == expected
+    (data / "aico.db").unlink()
+    write_feedback(data, "facts_metadata", columns, *rows)
+    assert (lab.import_from(data).added, lab.primary.fetch_all(f"{read_back} ORDER BY 1")) == (
+        0,
+        expected,
+    )
+
+
+def test_the_reward_of_a_trajectory_is_a_rating(tmp_path):
+    write_segments(tmp_path, *talk())
+    write_working(tmp_path, *talk())
+    columns = ["trajectory_id", "user_id", "message_id", "feedback_reward", "timestamp"]
+    write_feedback(
+        tmp_path, "trajectories", columns, ("t1", "u1", "c1-m1", 1, "2026-03-01 10:01:00"),
+        ("t2", "u1", "c1-m3", None, "2026-03-01 10:02:00"),
+    )  # fmt: skip
+    ratings = [one for batch in read("aico", tmp_path).batches for one in batch.feedback]
+    assert [(one.message_id, one.name, one.value) for one in ratings] == [
+        ("aico:c1:segment-c1-m1", "thumbs_up", 1.0)
+    ]

@@ -180,6 +180,7 @@ def test_a_damaged_turn_is_reported_and_the_others_go_in(tmp_path):
     assert [one.where for one in got.rejected] == ["turn 2 of chat.json"]
 
 
+@pytest.mark.slow
 def test_many_turns_take_little_memory(tmp_path):
     """10,000 turns of 1 kB are turned round in a fraction of the file's size."""
     path = tmp_path / "chat.json"

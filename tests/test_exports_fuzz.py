@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import random
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,7 +28,19 @@ FEW = 12
 MANY = 560
 """Mutations of each sample; together some 10,000."""
 
-VALUES: list[Any] = [None, True, 0, -1, 1e308, "", "\ud800", "x" * 5_000, [], {}, [[]], {"a": {}}]
+CHANGED = 40
+"""Changes of one message in a test."""
+
+VALUES: list[Any] = [
+    *(None, True, 0, -1, 1e308, 10**30, -(10**30), "", "\ud800", "\0", "x" * 5_000, "1e999"),
+    *([], {}, [[]], [None], {"a": {}}, {"\udfff": 1}, "9999-12-31T23:59:59+00:00", "0001-01-01"),
+]
+
+NESTED = "nested more deeply than parsers go"
+DEEP = {
+    f'"{NESTED} list"'.encode(): b"[" * 30_000 + b"]" * 30_000,
+    f'"{NESTED} object"'.encode(): b'{"a":' * 30_000 + b"1" + b"}" * 30_000,
+}
 
 
 def truncated(data: bytes, chance: random.Random) -> bytes:
@@ -59,15 +73,53 @@ def with_another_value(data: bytes, chance: random.Random) -> bytes:
     at = chance.randrange(len(lines))
     try:
         document = json.loads(lines[at])
-    except ValueError:
+    except (ValueError, RecursionError):
         return flipped(data, chance)
-    places = list(_places(document))
-    if not places:
+    if not isinstance(document, dict | list) or not document:
         return flipped(data, chance)
-    holder, key = chance.choice(places)
-    holder[key] = chance.choice(VALUES)
-    lines[at] = json.dumps(document).encode()
+    change_values(document, chance)
+    lines[at] = to_json(document)
     return b"\n".join(lines)
+
+
+def change_values(document: dict[str, Any] | list[Any], chance: random.Random) -> None:
+    """Change up to three values or keys somewhere in a document."""
+    for _ in range(chance.choice((1, 1, 1, 2, 3))):
+        places = list(_places(document))
+        if not places:
+            return
+        holder, key = chance.choice(places)
+        kind = chance.randrange(6)
+        if kind == 0:
+            del holder[key]
+        elif kind == 1 and isinstance(holder, dict):
+            keys = [*holder, "", "x", "\ud800", str(key).upper()]
+            holder[chance.choice(keys)] = holder.pop(key)
+        elif kind == 2:
+            holder[key] = _of_another_type(holder[key])
+        elif kind == 3:
+            holder[key] = json.loads(chance.choice(list(DEEP)))
+        else:
+            holder[key] = chance.choice(VALUES)
+
+
+def _of_another_type(value: Any) -> Any:
+    """Return the same value in the type that a careless program would write."""
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, list):
+        return {str(number): one for number, one in enumerate(value)}
+    if isinstance(value, str):
+        return int(value) if value.isdecimal() else [value]
+    return str(value)
+
+
+def to_json(document: Any) -> bytes:
+    """Return a document as JSON, with the nested values that no encoder can write."""
+    data = json.dumps(document).encode()
+    for name, nested in DEEP.items():
+        data = data.replace(name, nested)
+    return data
 
 
 def _places(value: Any) -> Any:
@@ -162,3 +214,54 @@ def test_conversations_beside_a_damaged_one_keep_all_their_messages(
             if number != hit:
                 for conversation, count in counts.items():
                     assert found.get(conversation, 0) >= count
+
+
+ITEMS: dict[str, str | None] = {
+    "characterai_turns.json": "turns",
+    "discord_dce.json": "messages",
+    "gemini_myactivity.json": None,
+    "openai_messages.jsonl": None,
+    "replika_messages.json": None,
+    "sillytavern_chat.jsonl": None,
+    "telegram_result.json": "messages",
+}
+"""Samples whose items are messages, with the key of their list."""
+
+
+@pytest.mark.parametrize("sample", ITEMS)
+def test_messages_beside_a_changed_one_are_all_read(sample: str, tmp_path: Path) -> None:
+    """Values and keys of one message are changed; the others are read as if it were not there."""
+    name, options = FORMATS[sample]
+    key = ITEMS[sample]
+    data = (SAMPLES / sample).read_bytes()
+    is_lines = sample.endswith(".jsonl")
+    if is_lines:
+        document = [json.loads(line) for line in data.split(b"\n") if _is_json(line)]
+    else:
+        document = json.loads(data.replace(b"\\x", b"\\u00"))
+    items = document if key is None else document[key]
+    path = tmp_path / sample
+
+    def contents(those: list[Any]) -> Counter[str]:
+        whole = those if key is None else {**document, key: those}
+        path.write_bytes(b"\n".join(map(to_json, those)) if is_lines else to_json(whole))
+        batches = SOURCES[name].read(path, options=Options(**options))
+        return Counter(message.content for batch in batches for message in batch.messages)
+
+    chance = random.Random(sample)
+    for _ in range(CHANGED):
+        at = chance.randrange(1 if sample == "sillytavern_chat.jsonl" else 0, len(items))
+        changed = copy.deepcopy(items)
+        if not isinstance(changed[at], dict):
+            continue
+        change_values(changed[at], chance)
+        others = contents(items[:at] + items[at + 1 :])
+        assert others <= contents(changed), changed[at]
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True

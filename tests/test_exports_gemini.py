@@ -202,3 +202,20 @@ def test_a_conversation_of_a_workspace_keeps_its_id_under_another_name(tmp_path)
     before, after = read("gemini", first).messages, read("gemini", second).messages
     assert after[0] == before[0]
     assert len(after) == 2
+
+
+@pytest.mark.parametrize(
+    "header", ["Geminiアプリ", "Gemini 앱", "Aplikacje_Gemini", "Приложения Gemini"]
+)
+def test_the_product_is_known_in_every_language(tmp_path, header):
+    record = {
+        "header": header,
+        "title": "Prompted hello",
+        "time": "2026-01-01T10:00:00Z",
+        "products": [header],
+        "safeHtmlItem": [{"html": "<p>Hi</p>"}],
+    }
+    path = tmp_path / "MyActivity.json"
+    path.write_text(json.dumps([record]))
+    assert recognise(path).name == "gemini"
+    assert read("gemini", path).contents == ["hello", "Hi"]

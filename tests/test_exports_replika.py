@@ -242,3 +242,16 @@ def test_a_file_whose_first_character_is_lost_is_read(tmp_path):
     path = write_json(tmp_path / "m.json", *(item(n, "Robot", f"text {n}") for n in (1, 2)))
     path.write_bytes(b"?" + path.read_bytes()[1:])
     assert read("replika", path).contents == ["text 1", "text 2"]
+
+
+@pytest.mark.parametrize(("me", "user"), [(None, "me"), ("Anna", "Anna")])
+def test_the_person_is_who_the_user_says_as_the_file_has_no_name(tmp_path, me, user):
+    path = tmp_path / "chat.no.csv"
+    path.write_text(
+        "Timestamp,From,Text,Reaction,ID\n"
+        f"2026-01-01T10:00:01.000Z,Rep,Hi,None,{1:024x}\n"
+        f"2026-01-01T10:00:00.000Z,Me,Hello,None,{2:024x}\n"
+    )
+    got = read("replika", path, me=me)
+    assert [message.user_id for message in got.messages] == [user, user]
+    assert got.authors == ["Me", "Rep"]

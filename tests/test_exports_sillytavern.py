@@ -109,7 +109,10 @@ def test_local_times_are_read_in_the_zone_of_the_user(tmp_path):
 
 def test_times_of_an_import_are_refused(tmp_path):
     """Importers into SillyTavern write the time of the import into every line."""
-    lines = [say("Pelle", str(number), send_date=1714169280000 + number) for number in range(9)]
+    lines = [
+        say(("Mira", "Pelle")[number % 2], str(number), send_date=1714169280000 + number)
+        for number in range(9)
+    ]
     path = write(tmp_path / "a.jsonl", HEADER | {"create_date": 1714169280000}, *lines)
     got = read("sillytavern", path)
     assert got.messages == []

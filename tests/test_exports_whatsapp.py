@@ -140,7 +140,7 @@ def read_times(got: Read) -> list[datetime]:
     return [datetime.fromisoformat(one[:-1]) for one in got.times]
 
 
-@settings(suppress_health_check=[HealthCheck.filter_too_much], deadline=None)
+@settings(suppress_health_check=[HealthCheck.filter_too_much])
 @given(FORMS, st.lists(TIMES, min_size=1, max_size=12))
 def test_a_number_above_12_decides_for_the_whole_file_in_any_order(
     form: Written, times: list[datetime]
@@ -151,7 +151,6 @@ def test_a_number_above_12_decides_for_the_whole_file_in_any_order(
     assert got.contents == [f"m{n}" for n in range(len(times))]
 
 
-@settings(deadline=None)
 @given(
     FORMS,
     st.integers(2010, 2040),
@@ -171,7 +170,6 @@ def test_days_that_follow_one_another_show_where_the_day_is(
     assert read_times(got) == times
 
 
-@settings(deadline=None)
 @given(FORMS, TIMES, TIMES)
 def test_a_file_that_contradicts_itself_names_its_two_lines(
     form: Written, one: datetime, other: datetime
@@ -187,7 +185,6 @@ def test_a_file_that_contradicts_itself_names_its_two_lines(
     assert f"line {month} the month" in got.rejected[0].reason
 
 
-@settings(deadline=None)
 @given(FORMS, TIMES)
 def test_dates_that_nothing_decides_are_asked_for(form: Written, time: datetime) -> None:
     assume(time.day <= 12 and time.day != time.month)
@@ -520,6 +517,7 @@ def test_lines_before_the_first_message_and_bad_bytes_are_no_error(tmp_path: Pat
     assert [one.where for one in got.rejected] == ["line 1"]
 
 
+@pytest.mark.slow
 def test_a_message_too_long_is_refused_and_the_others_go_in() -> None:
     got = chat(android("x" * 5_000_000, "é\n" * 600_000, "Hi"))
     assert got.contents == ["Hi"]

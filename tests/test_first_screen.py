@@ -150,6 +150,7 @@ def test_names_are_text_wherever_they_stand(made):
     assert header.title.startswith("<b>R</b> · ada")  # the page escapes its title
 
 
+@pytest.mark.slow
 def test_a_count_of_one_is_compared_too(made):
     """In May one person wrote in the garden on 15 days, on the 31st nobody did."""
     one_day = lines_of(Page(made, "R", since="2024-05-02", until="2024-05-02").tiles())
@@ -162,6 +163,7 @@ def test_a_count_of_one_is_compared_too(made):
     assert shown["person who wrote"] == ["1", "before: 0"]
 
 
+@pytest.mark.slow
 def test_the_period_before_is_limited_by_the_selection(made):
     """Bob's first message is of 2 April, and the home's of 1 April."""
     dates = {"since": "2024-04-03", "until": "2024-04-04"}
@@ -169,12 +171,14 @@ def test_the_period_before_is_limited_by_the_selection(made):
     assert "before: " not in Page(made, "R", user="bob", **dates).tiles().text
 
 
+@pytest.mark.slow
 def test_a_period_of_hours_is_told_in_local_minutes(made):
     page = Page(made, "R", since="72h", timezone="Europe/Berlin")
     found = re.search(r"Before: as many hours, from (.*?) to (.*?)\.", page.tiles().text)
     assert found.groups() == ("2024-05-24 11:01", "2024-05-27 11:01")
 
 
+@pytest.mark.slow
 def test_figures_leave_out_wrong_times_as_calendars_do(homes, tmp_path):
     """Two messages of 2024, one of 1960 and one of 2099."""
     lines = [
@@ -213,6 +217,7 @@ def test_a_chosen_person_is_called_by_pseudonym_unless_names_are_shown(made):
     assert '"ada"' in Page(made, "R").explorer(names=True).text
 
 
+@pytest.mark.slow
 def test_an_id_that_looks_like_a_pseudonym_is_that_id(homes, tmp_path):
     lines = [
         {"content": "hi", "timestamp": f"2024-05-0{day}T09:00:00Z", "role": "user", "user_id": one}

@@ -26,11 +26,11 @@ from aico_lab.errors import (
     SourceUnreadable,
     UnknownName,
 )
-from aico_lab.etl import extract as extract_module
 from aico_lab.etl import snapshots, views
 from aico_lab.etl.foreign_table import ForeignTable
 from aico_lab.lab import Lab
 from aico_lab.pipeline import load_pipeline, run_pipeline
+from tests.reading import reads
 
 ORDERS = "CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT, price REAL, at TIMESTAMP)"
 KEY = "k" * 32
@@ -113,17 +113,17 @@ def test_values_arrive_with_the_types_that_sync_gives_them(lab, shop):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pagewise", [0, 10**9], ids=["by pages", "by rows"])
-def test_columns_are_understood_as_other_programs_declare_them(lab, shop, monkeypatch, pagewise):
+@pytest.mark.parametrize("by_pages", [True, False], ids=["by pages", "by rows"])
+def test_columns_are_understood_as_other_programs_declare_them(lab, shop, by_pages):
     """Integers of every size, and times without a zone, which are UTC as SQLite's own are."""
-    monkeypatch.setattr(extract_module, "PAGEWISE", pagewise)
     write(
         shop,
         "CREATE TABLE t (id BIGINT PRIMARY KEY, n unsigned big int, at TIMESTAMP)",
         "INSERT INTO t VALUES (1, 2, '2024-05-01 10:00:00'), (2, NULL, '2024-05-01T10:00:00.5'), "
         "(3, 4, '2024-05-01T12:00:00+02:00'), (4, 5, '2024-05-01'), (5, 6, NULL)",
     )
-    lab.load(shop, "t", watermark="at")
+    with reads(by_pages=by_pages):
+        lab.load(shop, "t", watermark="at")
     assert rows(lab, 'SELECT id, n, epoch_us("at") % 60000000 FROM shop.t ORDER BY id') == [
         (1, 2, 0), (2, None, 500000), (3, 4, 0), (5, 6, None)
     ]  # fmt: skip
@@ -240,6 +240,7 @@ def test_a_row_of_the_future_does_not_hide_those_that_come(lab, shop):
     assert lab.load(shop, "t", watermark="at", lag=60).rows == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "type_", ["INTEGER", *(pytest.param(t, marks=pytest.mark.slow) for t in
                            ("TIMESTAMP", "DATETIME", ""))]
@@ -266,6 +267,7 @@ def test_numbers_that_are_times_are_marks_as_times_are(lab, shop, type_, unit):
     assert rows(lab, "SELECT count(*) FROM quarantine.misfits") == [(0,)]
 
 
+@pytest.mark.slow
 def test_a_watermark_of_an_earlier_version_is_left_behind(lab, shop):
     """It was as far as the column's numbers go, in the future or in milliseconds."""
     now = int(time.time())
@@ -407,15 +409,15 @@ def test_a_view_can_be_loaded_by_a_key_that_is_named(lab, shop):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pagewise", [0, 10**9], ids=["by pages", "by rows"])
-def test_a_table_without_a_primary_key_is_known_by_its_row_ids(lab, shop, monkeypatch, pagewise):
+@pytest.mark.parametrize("by_pages", [True, False], ids=["by pages", "by rows"])
+def test_a_table_without_a_primary_key_is_known_by_its_row_ids(lab, shop, by_pages):
     """Also one whose own column is called rowid."""
-    monkeypatch.setattr(extract_module, "PAGEWISE", pagewise)
     write(shop, "CREATE TABLE t (rowid TEXT, n INTEGER)", "INSERT INTO t VALUES ('a', 7)")
     write(shop, "CREATE TABLE u (n INTEGER)", "INSERT INTO u VALUES (7)")
-    lab.load(shop, "t", watermark="n")
+    with reads(by_pages=by_pages):
+        lab.load(shop, "t", watermark="n")
+        lab.load(shop, "u")
     assert rows(lab, "SELECT * FROM shop.t") == [(1, "a", 7)]
-    lab.load(shop, "u")
     assert rows(lab, "SELECT * FROM shop.u") == [(1, 7)]
 
 

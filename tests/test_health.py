@@ -18,7 +18,10 @@ from tests.messages import START, add, message
 from tests.test_plugins import plugin, version
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.databases import Homes
 
 VECTORS = (
     "CREATE TABLE todo_items (id INTEGER PRIMARY KEY, v F32_BLOB(2))",
@@ -28,11 +31,10 @@ VECTORS = (
 
 
 @pytest.fixture
-def synced(lab: Lab) -> Lab:
+def synced(home: Path, homes: Homes) -> Iterator[Lab]:
     """With two messages that are in the warehouse."""
-    add(lab.primary, message(0), message(1))
-    lab.sync()
-    return lab
+    with homes.open(home, messages=2, synced=True) as lab:
+        yield lab
 
 
 def faults(lab: Lab) -> dict[str, str]:
@@ -167,6 +169,7 @@ def test_a_search_that_finds_too_little_is_a_fault(synced, monkeypatch, recall, 
     assert checks["vectors"].ok == (recall > 0.9)
 
 
+@pytest.mark.slow
 def test_a_linked_snapshot_takes_its_place_on_the_disk_once(synced):
     """Two names of one file are not two files."""
     add(synced.primary, message(2))

@@ -273,7 +273,7 @@ chats = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(chats=chats, cut=st.integers(0, 20), size=st.sampled_from([1, 3, 100]))
 def test_however_a_file_is_cut_nothing_is_lost(tmp_path_factory, chats, cut, size):
     """Whole, in halves of either order, and twice: the same messages by conversation, id, text."""
@@ -314,7 +314,7 @@ imports = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(imports=imports, size=st.sampled_from([1, 3, 100]))
 def test_any_imports_leave_what_they_say(tmp_path_factory, imports, size):
     """Compared with a dictionary by conversation and id; replies lead to their own conversation."""
@@ -713,7 +713,8 @@ _EDITS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=30)
 @given(edits=st.lists(_EDITS, min_size=2, max_size=6))
 def test_edits_do_not_depend_on_the_borders_of_batches(tmp_path_factory, edits):
     """A new file is stored the same in one batch and in as many as it has lines."""

@@ -47,6 +47,7 @@ def add_person(lab):
     lab.primary.execute("INSERT INTO users VALUES ('u', NULL, ?, NULL)", [START])
 
 
+@pytest.mark.slow
 def test_a_blob_and_the_text_of_its_bytes_are_two_memories(lab):
     """Whatever becomes of one leaves the other, in the warehouse and among the vectors."""
     add_person(lab)
@@ -71,6 +72,7 @@ def test_a_blob_and_the_text_of_its_bytes_are_two_memories(lab):
 KEYS = ["x'6f6b'", "x'ff00'", "NULL", "1.5", "9e999", "CAST(x'ff' AS TEXT)"]
 
 
+@pytest.mark.slow
 def test_no_key_of_another_program_is_refused(lab):
     """Nor does it stop anybody who follows the feed."""
     tables = {f"{kind}{number}": key for number, key in enumerate(KEYS)
@@ -150,6 +152,7 @@ def write_former_triggers(lab, expression):
             lab.primary.execute(sql)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expression", feed_keys.FORMER)
 @pytest.mark.parametrize("type_", ["", "INTEGER", "TEXT", "NUMERIC"])
 def test_numbers_in_a_former_log_are_followed(homes, home, type_, expression):
@@ -169,6 +172,7 @@ def test_numbers_in_a_former_log_are_followed(homes, home, type_, expression):
         assert lab.verify().ok
 
 
+@pytest.mark.slow
 def test_a_former_log_is_read_and_brought_forward(homes, home):
     """Its triggers are written again, and a row that it names by a blob is followed."""
     with homes.open(home, "none", synced=True) as lab:
@@ -220,7 +224,6 @@ def keys(tmp_path_factory):
 @given(values=st.tuples(VALUES, VALUES))
 @settings(
     max_examples=examples(100),
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @pytest.mark.parametrize("table", ["one", "two"])
@@ -244,7 +247,6 @@ def test_the_log_names_every_key_exactly(keys, table, values):
 @given(rows=st.lists(st.tuples(VALUES, VALUES), max_size=4))
 @settings(
     max_examples=examples(60),
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @pytest.mark.parametrize("table", ["one", "two"])
@@ -286,6 +288,7 @@ def test_a_row_has_one_name_whatever_types_its_key_columns_have(keys, table, row
                 assert {*logged["row_key"].to_pylist()} == named, kind
 
 
+@pytest.mark.slow
 def test_a_row_keeps_its_name_when_the_type_of_its_key_column_changes(lab):
     """So it is not reported as damaged."""
     track(lab, "things", "k UNIQUE, n INTEGER", ("k",))
@@ -382,6 +385,7 @@ def test_a_key_of_several_columns_is_named_by_the_values_of_each(lab, shop):
     assert found == {("x", "x'31'"), ("x'78'", "x'31'")}
 
 
+@pytest.mark.slow
 def test_names_of_an_earlier_version_are_replaced(lab, monkeypatch):
     """And are no damage."""
     add_person(lab)
@@ -409,6 +413,7 @@ KEYS_OF_TYPES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_changes_are_followed_whatever_the_keys_are(lab):
     """In a tracked table of each type, row by row, until it is empty."""
     for table, (type_, keys) in enumerate(KEYS_OF_TYPES):

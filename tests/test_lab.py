@@ -30,7 +30,6 @@ from aico_lab.lab import Lab
 from aico_lab.repositories import UnitOfWork
 from aico_lab.sources import SOURCES, read
 from tests.executed import itself_as_main
-from tests.messages import add, message
 from tests.notebooks import outputs, write_notebook
 
 if TYPE_CHECKING:
@@ -60,6 +59,7 @@ def test_a_home_that_was_interrupted_while_it_was_made_is_in_nobodys_way(
         assert lab.primary.fetch_one("SELECT count(*) FROM users") == (0,)
 
 
+@pytest.mark.slow
 def test_a_key_file_that_was_there_before_stays_there(home: Path, tmp_path: Path, monkeypatch):
     """It opens other homes."""
     key_file = tmp_path / "own.key"
@@ -174,7 +174,7 @@ def test_an_answer_that_fails_when_it_is_read_fails_as_a_query_does(synced, meth
     asked = synced.sql("SELECT content::INTEGER AS n FROM conversations").filter("n > 0")
     with pytest.raises(InvalidStatement) as failed:
         getattr(asked, method)()
-    assert "hello" not in str(failed.value)
+    assert "homesick" not in str(failed.value)
 
 
 def test_an_answer_is_a_relation_as_duckdb_has_it(synced):
@@ -193,10 +193,9 @@ def test_an_answer_is_a_relation_as_duckdb_has_it(synced):
 
 
 @pytest.fixture
-def synced(lab):
-    add(lab.primary, message(0, content="hello"))
-    lab.sync()
-    return lab
+def synced(homes, home):
+    with homes.open(home, messages=1, synced=True) as lab:
+        yield lab
 
 
 def test_a_lab_says_at_a_prompt_what_it_is(lab):

@@ -565,7 +565,7 @@ def test_foreign_keys_are_enforced_and_replaced_rows_fire_their_triggers(connect
 
 
 @given(st.lists(st.tuples(INT64, st.none() | INT64 | TEXT), max_size=220))
-@settings(max_examples=examples(50), deadline=None)
+@settings(max_examples=examples(50))
 def test_many_rows_in_few_statements_are_the_same_rows(memory, rows):
     """In order, with wide integers in any column, and atomically."""
     memory.execute("DELETE FROM v")

@@ -94,7 +94,6 @@ VECTORS = st.builds(vector, HEADS, st.integers(0, 3), SCALES)
 )
 @settings(
     max_examples=examples(60),
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_the_nearest_are_those_of_an_independent_computation(

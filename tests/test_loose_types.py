@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from aico_lab.etl import extract as extract_module
 from aico_lab.schema import feed
 from tests.effort import examples
+from tests.reading import reads
 
 
 @pytest.fixture
@@ -287,13 +288,12 @@ def micros(stored):
 
 
 @pytest.mark.slow
-@given(table=tables(), pagewise=st.sampled_from([0, 10**9]))
+@given(table=tables(), by_pages=st.booleans())
 @settings(
     max_examples=examples(18),
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-def test_every_value_is_the_one_that_sqlite_holds(lab, file, table, pagewise):
+def test_every_value_is_the_one_that_sqlite_holds(lab, file, table, by_pages):
     """Or its row is in quarantine; of any declared types and values."""
     declared, values = table
     names = [f"c{i}" for i in range(len(declared))]
@@ -303,8 +303,7 @@ def test_every_value_is_the_one_that_sqlite_holds(lab, file, table, pagewise):
         marks = ", ".join("?" for _ in names)
         connection.executemany(f"INSERT INTO t ({', '.join(names)}) VALUES ({marks})", values)
         stored = dict(enumerate(connection.execute(f"SELECT {', '.join(names)} FROM t"), 1))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extract_module, "PAGEWISE", pagewise)
+    with reads(by_pages=by_pages):
         lab.load(file, "t", full=True)
     types = [str(type_) for type_ in lab.sql(f"SELECT {', '.join(names)} FROM shop.t").types]
     shown = [
@@ -366,9 +365,9 @@ def shared(homes, tmp_path_factory):
         yield opened, folder / "shop.db"
 
 
+@pytest.mark.slow
 @given(columns=st.lists(st.tuples(LOOSE, VALUES), min_size=6, max_size=12))
-@settings(max_examples=examples(15), deadline=None,
-          suppress_health_check=[HealthCheck.too_slow])  # fmt: skip
+@settings(max_examples=examples(15))
 def test_no_row_is_set_aside_for_a_type_that_was_chosen_by_the_values(shared, columns):
     """Of any column of values: what is decided is what is read."""
     lab, file = shared

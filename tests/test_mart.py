@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import hashlib
+import json
 import random
 import subprocess
 import sys
@@ -42,6 +43,7 @@ MESSAGES = Contract(
         ColumnContract("user_id", "text"), ColumnContract("role", "text"),
         ColumnContract("content", "text"), ColumnContract("timestamp", "timestamp"),
         ColumnContract("sentiment_score", "real"), ColumnContract("response_time", "real"),
+        ColumnContract("metadata", "json"),
     ),
     key=("message_id",),
     rowid="id",
@@ -64,12 +66,17 @@ def milliseconds(response_time: float | None) -> int | None:
     return int(Decimal(product).quantize(Decimal(1), ROUND_HALF_UP))
 
 
+def marks_of(row: Row) -> dict[str, Any]:
+    """The marks of a message, if it has metadata."""
+    return json.loads(row["metadata"] or "{}")
+
+
 def measured(rows: Iterable[Row]) -> list[Row]:
     """`mart.messages` by its docstring: one message after the other."""
     made = []
     conversations = collections.defaultdict(list)
     for row in rows:
-        if row["role"] != "system":
+        if row["role"] != "system" and "missing_since" not in marks_of(row):
             conversations[row["conversation_id"]].append(row)
     for talk in conversations.values():
         talk.sort(key=lambda row: (row["timestamp"], row["id"]))
@@ -77,7 +84,8 @@ def measured(rows: Iterable[Row]) -> list[Row]:
         writer = talk[0]["user_id"]
         wrote: set[str] = set()
         nobody_wrote = True
-        said_last: dict[str | None, tuple[str, int]] = {}  # of each person: which side, and when
+        # Of each person: which side, when, and whether that time is estimated.
+        said_last: dict[str | None, tuple[str, int, bool]] = {}
         turn = session = -1
         for place, row in enumerate(talk):
             ms = int((row["timestamp"] - EPOCH) / timedelta(milliseconds=1))
@@ -89,23 +97,28 @@ def measured(rows: Iterable[Row]) -> list[Row]:
             new_turn = new_session or (row["role"], person) != (last["role"], last["person"])
             session += new_session
             turn += new_turn
-            reply = None
+            guessed = marks_of(row).get("timestamp_estimated") is True
+            reply, answered_guess = None, False
             if by_user and nobody_wrote:
-                reply = gap
-            elif said_last.get(person, (row["role"], 0))[0] != row["role"]:
-                reply = ms - said_last[person][1]
+                reply, answered_guess = gap, bool(last) and last["is_estimated"]
+            elif said_last.get(person, (row["role"],))[0] != row["role"]:
+                reply, answered_guess = ms - said_last[person][1], said_last[person][2]
+            reply_is_guess = reply is not None and (guessed or answered_guess)
+            if reply_is_guess:
+                reply = None
             recorded = None if reply is None else milliseconds(row["response_time"])
             if by_user:
                 nobody_wrote = False
                 wrote |= {row["user_id"]} - {None}
-            said_last[person] = row["role"], ms
-            last = {"ts_ms": ms, "role": row["role"], "person": person}
+            said_last[person] = row["role"], ms, guessed
+            last = {"ts_ms": ms, "role": row["role"], "person": person, "is_estimated": guessed}
             made.append(
                 {
                     "id": row["id"], "conversation_id": row["conversation_id"],
                     "channel_id": row["channel_id"], "user_id": person, "role": row["role"],
                     "ts_ms": ms, "msg_idx": place, "turn_idx": turn, "session_idx": session,
                     "gap_ms": gap, "reply_ms": reply, "recorded_ms": recorded,
+                    "is_estimated": guessed, "reply_is_estimated": reply_is_guess,
                     "n_words": words(row["content"]), "n_chars": len(row["content"]),
                     "is_question": text_by_hand.is_question(row["content"]),
                     "sentiment_score": row["sentiment_score"],
@@ -150,6 +163,8 @@ def expected(rows: Iterable[Row]) -> dict[str, list[Row]]:
             "channel_id": min(row["channel_id"] for row in talk), "role": talk[0]["role"],
             "started_ms": talk[0]["ts_ms"], "ended_ms": talk[-1]["ts_ms"],
             "reply_ms": talk[0]["reply_ms"], "recorded_ms": talk[0]["recorded_ms"],
+            "reply_is_estimated": talk[0]["reply_is_estimated"],
+            "end_is_estimated": talk[-1]["is_estimated"],
             **amounts(talk),
         }
         for names, talk in grouped(messages, "conversation_id", "turn_idx")
@@ -227,7 +242,12 @@ COLUMNS = {
     "timestamp": MOMENTS,
     "sentiment_score": st.none() | st.sampled_from([-1.0, -0.3, 0.0, 0.7]),
     "response_time": st.none() | st.sampled_from([0.0, 0.0015, 2.5, 1e16, 1e300]),
-}
+    "metadata": st.none() | st.none() | st.sampled_from([
+        '{"timestamp_estimated": true}', '{"timestamp_estimated": false, "x": "missing_since"}',
+        '{"missing_since": "2024-05-01T00:00:00Z"}', '{"a": {"timestamp_estimated": true}}',
+        '{"timestamp_estimated": true, "missing_since": "2024-05-01T00:00:00Z"}',
+    ]),
+}  # fmt: skip
 ROWS = st.fixed_dictionaries(COLUMNS)
 EDITS = st.dictionaries(
     st.integers(0, 14),
@@ -296,7 +316,6 @@ def changed(rows: dict[int, Row], change: Any, new_id: int) -> dict[int, Row]:
 @given(first=st.lists(ROWS, max_size=12), changes=st.lists(CHANGES, min_size=1, max_size=3))
 @settings(
     max_examples=effort.examples(15),
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @pytest.mark.slow
@@ -351,7 +370,6 @@ GROUP = st.fixed_dictionaries(
 )
 @settings(
     max_examples=effort.examples(30),
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @pytest.mark.slow
@@ -504,6 +522,7 @@ def test_the_version_changes_with_the_definitions():
         "id": range(500), "conversation": [chance.randrange(1, 9) for _ in range(500)],
         "author": [chance.randrange(4) for _ in range(500)],
         "by_user": [chance.random() < 0.5 for _ in range(500)], "earlier": [False] * 500,
+        "is_estimated": [chance.random() < 0.2 for _ in range(500)],
         "ts_us": [chance.randrange(500) * 60_000_000 for _ in range(500)],
     }  # fmt: skip
     sample["ts_ms"] = [time // 1000 for time in sample["ts_us"]]

@@ -173,7 +173,7 @@ def test_it_is_compiled_once_for_all_data(name):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(7), deadline=None)
+@settings(max_examples=examples(7))
 @given(talks())
 def test_the_order_in_which_rows_are_stored_does_not_matter(messages):
     with world(messages) as stored, world(shuffled(messages)) as mixed:

@@ -112,7 +112,7 @@ def test_they_are_what_plain_python_counts(real, what, top, least):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(12), deadline=None)
+@settings(max_examples=examples(12))
 @given(talks(60))
 def test_they_are_what_plain_python_counts_in_any_talk(messages):
     with world(messages) as made:
@@ -138,6 +138,7 @@ def spoken_by(*people: str) -> list[dict]:
     ]
 
 
+@pytest.mark.slow
 def test_findings_name_who_is_first_and_who_ties():
     with world(talk(*spoken_by("b", "a", "b", "c"))) as made:
         assert made.ask("people").finding == (
@@ -170,6 +171,7 @@ def test_findings_name_who_is_first_and_who_ties():
         assert made.ask("people").finding == "Nothing matches."
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_not_spoken_of():
     people = ["a"] * 4 + ["b"] * 3 + ["c", "d", "e"]
     with world(talk(*spoken_by(*people))) as made:

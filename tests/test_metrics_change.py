@@ -217,6 +217,7 @@ def test_long_series_take_less_than_two_seconds():
     assert time.process_time() - begin < 2
 
 
+@pytest.mark.slow
 def test_weeks_that_grow_by_two_messages():
     """Whole weeks of 10, 12, ... 32; one message in the week before them, and one after."""
     with world(talk(*weekly(list(range(10, 34, 2))))) as made:
@@ -251,6 +252,7 @@ def test_a_trend_claims_what_the_data_support(counts, says):
         assert made.ask("trend").finding.startswith(says)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("counts", "says"),
     [

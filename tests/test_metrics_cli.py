@@ -8,16 +8,15 @@ import struct
 import pytest
 
 from aico_lab.errors import ConnectionIsClosed
-from aico_lab.lab import Lab
 from aico_lab.metrics.engine.catalogue import CATALOGUE
 from tests.browser import visit
 from tests.messages import add, at, message
 
 
 @pytest.fixture(scope="module")
-def synced(tmp_path_factory):
+def synced(tmp_path_factory, homes):
     """A lab with messages of two days."""
-    with Lab.create(tmp_path_factory.mktemp("asked") / "home", protection="none") as lab:
+    with homes.open(tmp_path_factory.mktemp("asked") / "home", "none") as lab:
         add(
             lab.primary,
             *(message(number) for number in range(6)),
@@ -112,6 +111,7 @@ def test_the_suffix_of_a_picture_may_be_in_capitals(asked, tmp_path):
     assert "<svg" in file.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -55,6 +55,7 @@ def latency_by_hand(raw, cutoff_hours):
     units = {id(turn): unit for turn, unit in zip(turns, units_of(turns), strict=True)}
     last_ms = max((t.ended_ms for t in turns), default=0)
     replies, late, counts = defaultdict(list), defaultdict(int), defaultdict(int)
+    untimed = defaultdict(int)
     for _, of_conversation in grouped(turns, lambda t: t.conversation):
         for place, turn in enumerate(of_conversation):
             if turn.reply_ms is not None and turn.reply_ms <= cutoff:
@@ -62,6 +63,8 @@ def latency_by_hand(raw, cutoff_hours):
                 replies[turn.role].append(reply)
             elif turn.reply_ms is not None:
                 late[turn.role] += 1
+            elif turn.reply_is_estimated:
+                untimed[turn.role] += 1
             other = "assistant" if turn.role == "user" else "user"
             opening = all(t.role == "assistant" for t in of_conversation[: place + 1])
             later = next(
@@ -69,7 +72,9 @@ def latency_by_hand(raw, cutoff_hours):
                  if t.role == other and (opening or t.person == turn.person)),
                 None,
             )  # fmt: skip
-            in_time = later is not None and later.started_ms <= turn.ended_ms + cutoff
+            in_time = later is not None and (
+                turn.end_is_estimated or later.started_ms <= turn.ended_ms + cutoff
+            )
             is_open = not in_time and turn.ended_ms + cutoff <= last_ms
             if all(t.role == turn.role for t in of_conversation):
                 what = "one_sided"
@@ -79,12 +84,13 @@ def latency_by_hand(raw, cutoff_hours):
                 what = "unanswered"
             counts[other, what] += is_open
     rows = []
-    for role in sorted({*replies, *late, *(role for role, _ in counts)}):
+    for role in sorted({*replies, *late, *untimed, *(role for role, _ in counts)}):
         times = [ms for _, ms, _ in replies[role]]
         recorded = [ms for *_, ms in replies[role] if ms is not None]
         low, high = median_interval_by_hand(times, [unit for unit, *_ in replies[role]])
         low, high = (None if end is None else end / 1000 for end in (low, high))
         row = {"role": role, "n": len(times), "late": late[role], "recorded": len(recorded)}
+        row["untimed"] = untimed[role]
         row |= {what: counts[role, what] for what in ("unanswered", "farewells", "one_sided")}
         for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
             row[name] = smallest_reaching(times, share) / 1000 if times else None
@@ -188,9 +194,9 @@ def assert_all_as_by_hand(made, gap_minutes, cutoff_hours, zone):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(9), deadline=None)
+@settings(max_examples=examples(9))
 @given(
-    talks(),
+    talks() | talks(marked=True),
     st.sampled_from(GAPS),
     st.sampled_from([0.25, 12.0]),
     st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu"]),
@@ -226,6 +232,38 @@ def test_a_turn_ends_with_the_other_side_or_with_half_an_hour_of_silence():
     assert rows[1]["messages"] == 5 / 3
     assert rows[1]["words"] == 2
     assert rows[1]["messages_low"] is None  # one conversation has no interval
+
+
+ESTIMATED = {"metadata": '{"timestamp_estimated": true}'}
+
+
+def test_a_conversation_without_any_times_has_no_time_of_reply():
+    """As a training file has, that was imported with --start and --step."""
+    made_up = [said(60 * n, ("user", "assistant")[n % 2]) | ESTIMATED for n in range(10)]
+    with world(talk(*made_up)) as made:
+        answer = made.ask("reply_latency")
+        rows = answer.pl().select("role", "n", "untimed", "late", "unanswered", "p50").rows()
+        assert rows == [("assistant", 0, 5, 0, 0, None), ("user", 0, 4, 0, 0, None)]
+        assert answer.finding == (
+            "assistant: no reply with known times; user: no reply with known times"
+        )
+        assert "10 messages with an estimated time left out" in answer.caption
+        assert "10 messages with an estimated time among them" in made.ask("sessions").caption
+        assert "estimated" not in made.ask("turns").caption
+        assert "estimated" not in made.ask("reply_latency", filters={"since": "2025-01-01"}).caption
+
+
+def test_a_reply_whose_question_has_an_estimated_time_is_not_late_and_not_missing():
+    """The question may have been asked a minute before, or a day."""
+    spoken = [said(0), said(10, "assistant"), said(10) | ESTIMATED, said(DAY, "assistant")]
+    with world(talk(*spoken, said(9 * DAY))) as made:
+        row = made.ask("reply_latency").pl().row(0, named=True)
+        assert (row["n"], row["p50"], row["untimed"]) == (1, 10.0, 1)
+        assert (row["late"], row["unanswered"]) == (0, 0)
+        seconds = made.connection().execute(
+            "SELECT response_time FROM conversations ORDER BY message_id"
+        )
+        assert seconds.fetchall() == [(None,), (10.0,), (None,), (None,), (8 * DAY,)]
 
 
 DAY = 86_400

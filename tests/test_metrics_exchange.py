@@ -119,7 +119,7 @@ def assert_all_as_by_hand(raw):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(9), deadline=None)
+@settings(max_examples=examples(9))
 @given(talks(60))
 def test_they_are_what_plain_python_finds(messages):
     assert_all_as_by_hand(messages)

@@ -31,6 +31,7 @@ def found_in(*messages: dict, **tables: pl.DataFrame) -> list[tuple[str, str, in
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "emoji"),
     [
@@ -154,6 +155,7 @@ def test_extras_are_what_plain_python_counts(top):
         assert made.ask("extras", top=top).pl().rows() == extras_by_hand(messages, top, 5)
 
 
+@pytest.mark.slow
 def test_texts_of_few_people_are_among_the_others():
     messages = spoken_by_many()
     with world(talk(*messages)) as made:

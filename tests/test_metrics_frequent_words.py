@@ -59,6 +59,7 @@ def frequent_by_hand(raw: pl.DataFrame, top: int, least: int, *, function_words:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function_words", [False, True])
 def test_the_most_frequent_words_of_real_conversations(real, function_words):
     answer = real.ask("frequent_words", function_words=function_words)
@@ -69,7 +70,7 @@ def test_the_most_frequent_words_of_real_conversations(real, function_words):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(9), deadline=None)
+@settings(max_examples=examples(9))
 @given(talks(60))
 def test_the_most_frequent_words_of_any_talk(messages):
     with world(messages) as made:
@@ -158,6 +159,7 @@ def test_a_group_without_the_word_has_0_uses_and_a_month_without_words_no_row():
         answer.plot().to_dict()
 
 
+@pytest.mark.slow
 def test_what_few_people_say_is_shown_in_no_group():
     """Nor a word of one person, unless that person is named."""
     spoken = [
@@ -227,3 +229,26 @@ def test_one_person_makes_no_headline_unnoticed():
         answer = made.ask("frequent_words")
         assert answer.pl()["top_share"].to_list() == [pytest.approx(97.1)]
         assert answer.finding.endswith("; one person has 97 % of the uses of banana")
+
+
+def test_the_words_of_one_selection_do_not_answer_for_another():
+    """The words of the last selection are kept, and questions about others come between."""
+    rows = [
+        said(
+            at, "assistant" if at % 4 == 3 else "user", f"word{at % 3}",
+            user="bob" if at % 2 else "ada",
+        )
+        for at in range(12)
+    ]  # fmt: skip
+    selections = ({}, {"user": "ada"}, {"role": "assistant"}, {})
+
+    def answer(made, chosen):
+        return made.ask("frequent_words", filters={"min_people": 1, **chosen}).pl()
+
+    with world(talk(*rows)) as made:
+        kept = [answer(made, one) for one in selections]
+    for one, found in zip(selections, kept, strict=True):
+        with world(talk(*rows)) as fresh:
+            assert found.equals(answer(fresh, one))
+    assert kept[0]["n"].sum() == 12
+    assert kept[1]["n"].sum() == 6

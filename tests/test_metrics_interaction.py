@@ -502,7 +502,7 @@ def test_the_days_of_a_chart_are_without_a_zone():
 
 @given(messages=talks(), zone=st.sampled_from(["UTC", BERLIN, SAO_PAULO]))
 @pytest.mark.slow
-@settings(max_examples=examples(10), deadline=None)
+@settings(max_examples=examples(10))
 def test_all_of_it_of_made_up_conversations(messages, zone):
     with world(messages) as made:
         for unit in ("day", "week", "month"):

@@ -131,7 +131,7 @@ _ratings = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(14), deadline=None)
+@settings(max_examples=examples(14))
 @given(talks(), _profiles, _ratings)
 def test_sessions_and_ratings_belong_to_the_version_of_their_time(messages, drawn, said_of_it):
     profiles = [
@@ -255,6 +255,7 @@ def test_ones_own_version_goes_before_that_for_everybody():
         assert set(of_w["people"]) == {1}
 
 
+@pytest.mark.slow
 def test_a_session_that_goes_on_after_the_period_counts_whole():
     """With the mood of all its messages."""
     spoken = talk(said(7000, sentiment=0.5), said(7300, sentiment=-0.5))

@@ -32,7 +32,7 @@ values = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(30), deadline=None)
+@settings(max_examples=examples(30))
 @given(values)
 def test_quantiles_are_those_of_the_inverted_distribution(drawn):
     rows = pl.DataFrame(drawn, schema={"side": pl.String, "ms": pl.Int64}, orient="row")

@@ -82,7 +82,7 @@ def assert_sentiment(made):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(9), deadline=None)
+@settings(max_examples=examples(9))
 @given(talks())
 def test_the_mood_is_the_mean_of_what_is_scored(messages):
     with world(messages) as made:
@@ -128,7 +128,7 @@ def assert_trajectory(made, steps):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(9), deadline=None)
+@settings(max_examples=examples(9))
 @given(talks())
 def test_turns_are_put_into_equal_parts(messages):
     with world(messages) as made:
@@ -209,7 +209,7 @@ def assert_transfer(made):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(14), deadline=None)
+@settings(max_examples=examples(14))
 @given(talks(max_size=40))
 def test_a_turn_goes_with_the_turn_before_it(messages):
     with world(messages) as made:
@@ -323,7 +323,7 @@ def assert_diversity(made, min_words):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(9), deadline=None)
+@settings(max_examples=examples(9))
 @given(talks())
 def test_words_are_read_in_the_order_in_which_they_were_written(messages):
     with world(messages) as made:
@@ -450,7 +450,7 @@ def test_the_languages_of_real_people(real):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(9), deadline=None)
+@settings(max_examples=examples(9))
 @given(talks())
 def test_every_side_of_a_conversation_counts_once(messages):
     with world(messages) as made:
@@ -513,7 +513,7 @@ _settings = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(9), deadline=None)
+@settings(max_examples=examples(9))
 @given(_settings)
 def test_another_value_than_before_is_a_change(drawn):
     second, rows = 0, []

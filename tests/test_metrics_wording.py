@@ -129,7 +129,7 @@ def assert_words(answer, expected):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(9), deadline=None)
+@settings(max_examples=examples(9))
 @given(talks(60))
 def test_they_are_what_plain_python_finds(messages):
     with world(messages) as made:

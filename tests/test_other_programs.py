@@ -83,6 +83,7 @@ def former(adapter: LibSQLAdapter, version: int) -> Connection:
     return connection
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", range(len(feed_keys.FORMER)))
 async def test_a_former_database_is_brought_forward(adapter: LibSQLAdapter, version: int) -> None:
     """With its feed, a plugin's table in it, and its index; and it was sound before, too."""

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.errors import CorruptDatabase
-from aico_lab.etl import extract as extract_module
 from aico_lab.etl import pages
 from aico_lab.etl.contract import read_contract
 from aico_lab.etl.extract import extract
 from aico_lab.etl.misfits import count_rows
 from tests.effort import examples
+from tests.reading import reads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,12 +41,13 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
         yield opened
 
 
-def read(connection: Connection, pagewise: int, table: str = "things") -> tuple[pa.Table, set[Any]]:
+def read(
+    connection: Connection, table: str = "things", *, by_pages: bool
+) -> tuple[pa.Table, set[Any]]:
     """The rows that fit, ordered, and those that do not."""
     contract = read_contract(connection, table, (connection.fetch_all(
         "SELECT name FROM pragma_table_info(?) ORDER BY cid", [table])[0][0],))  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch, connection.snapshot():
-        patch.setattr(extract_module, "PAGEWISE", pagewise)
+    with reads(by_pages=by_pages), connection.snapshot():
         extracted = list(extract(connection, contract))
     rows = pa.Table.from_batches([batch for batch, _ in extracted], contract.arrow_schema)
     misfits = {misfit for _, some in extracted for misfit in some}
@@ -55,7 +56,7 @@ def read(connection: Connection, pagewise: int, table: str = "things") -> tuple[
 
 def assert_same(connection: Connection, table: str = "things") -> tuple[pa.Table, set[Any]]:
     """Read the table both ways."""
-    by_pages, by_rows = read(connection, 0, table), read(connection, 1 << 30, table)
+    by_pages, by_rows = (read(connection, table, by_pages=way) for way in (True, False))
     assert by_pages[0].equals(by_rows[0])
     assert by_pages[0].validate(full=True) is None
     assert by_pages[1] == by_rows[1]
@@ -88,7 +89,6 @@ MISFIT = st.tuples(*[ANYTHING] * 7)
 )
 @settings(
     max_examples=examples(60),
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_every_value_is_the_same_by_pages_and_by_rows(connection, ids, data):
@@ -130,6 +130,7 @@ def test_a_tree_of_several_levels_is_read_whole_and_what_was_deleted_is_not(conn
     ]
 
 
+@pytest.mark.slow
 def test_a_column_that_was_added_later_has_its_default_in_older_rows(connection):
     """SQLite does not write it there."""
     fill(connection, 500)
@@ -222,7 +223,7 @@ def test_damaged_pages_are_an_error_and_never_a_crash(tmp_path):
         path.write_bytes(content.tobytes())
         with LibSQLAdapter(path, None).connect() as connection:
             try:
-                read(connection, 0)
+                read(connection, by_pages=True)
                 outcomes.add("read")
             except CorruptDatabase:
                 outcomes.add("refused")

@@ -277,6 +277,7 @@ def test_lines_that_are_rejected_end_the_pipeline(cli, lab, tmp_path):
     assert "  line 3: " in told.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("lab")
 def test_a_pipeline_tells_what_the_commands_of_its_steps_tell(cli, tmp_path):
     """Conflicts, an assumed user and far times of an import, and the warnings of a load."""

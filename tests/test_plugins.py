@@ -260,6 +260,7 @@ def test_rows_that_were_there_before_a_table_was_tracked_are_in_the_feed(connect
     ) == [("calendar_events", b"typed i5", "insert")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "tracked"),
     [

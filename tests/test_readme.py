@@ -172,7 +172,7 @@ def test_texts_of_help_have_one_grammar():
 
 
 def test_common_options_are_options_of_the_commands_that_the_readme_says():
-    """`--home` where a home is opened, `--key-file` but for the demo, `--json` but for `lab`."""
+    """`--home` where a home is used, `--key-file` where it is decrypted, `--json` but for `lab`."""
 
     def having(option: str) -> set[str]:
         return {n for n, c in COMMANDS.items() if any(option in one.opts for one in c.params)}
@@ -180,7 +180,7 @@ def test_common_options_are_options_of_the_commands_that_the_readme_says():
     needs_no_home = {"pipeline list", *(name for name in COMMANDS if name.startswith("bench "))}
     needs_no_home |= {name for name, row in ROWS.items() if "Needs no home" in row}
     assert having("--home") == COMMANDS.keys() - needs_no_home
-    assert having("--key-file") == COMMANDS.keys() - needs_no_home - {"demo"}
+    assert having("--key-file") == COMMANDS.keys() - needs_no_home - {"demo", "sources"}
     assert having("--json") == COMMANDS.keys() - {"lab"}
 
 
@@ -300,6 +300,10 @@ def own_files(folder: Path) -> None:
         export.write(sample, "conversations.json")
     (folder / "WhatsApp Chat with Otto.txt").write_text(
         "03.05.25, 21:05 - Ada: Good evening!\n03.05.25, 21:07 - Otto: Hello, Ada.\n",
+        encoding="utf-8",
+    )
+    (folder / "chat.csv").write_text(
+        "Datum;Von;Text\n13.05.2024 21:05;Ada;Guten Abend!\n13.05.2024 21:07;Otto;Hallo, Ada.\n",
         encoding="utf-8",
     )
     with sqlite3.connect(folder / "shop.db") as shop:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from aico_lab.reports.runner import RunResult
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 MESSAGES, CONVERSATIONS, PEOPLE = 258_145, 7_168, 1_315
 

@@ -851,7 +851,6 @@ def assert_machine_holds(folder: Path, template: Path, examples: int, steps: int
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -38,12 +38,11 @@ LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs L
 
 
 @pytest.fixture(scope="module")
-def synced(tmp_path_factory):
+def synced(tmp_path_factory, homes):
     """A home with a snapshot that no test writes into, but for reports."""
     folder = tmp_path_factory.mktemp("reports")
-    with Lab.create(folder / "home", key_file=folder / "key") as lab:
-        add(lab.primary, *map(message, range(10)))
-        lab.sync()
+    key = folder / "key"
+    with homes.open(folder / "home", messages=10, synced=True, key_file=key) as lab:
         yield lab
 
 

@@ -290,7 +290,7 @@ async def _filled(folder, messages: list[str]) -> tuple[LibSQLWorld, InMemoryWor
     return worlds
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(messages=st.lists(phrases, max_size=8), queries=st.lists(phrases, min_size=1, max_size=5))
 @pytest.mark.slow
 def test_both_implementations_find_the_same(tmp_path_factory, messages, queries):
@@ -314,7 +314,7 @@ def searchable(tmp_path_factory) -> tuple[LibSQLWorld, InMemoryWorld]:
     return made, memory
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(query=st.text(max_size=40) | st.text(st.characters(codec=None), max_size=20) | phrases)
 @pytest.mark.slow
 def test_no_query_is_an_error(searchable, query):

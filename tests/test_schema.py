@@ -341,6 +341,4 @@ class FeedMachine(RuleBasedStateMachine):
 
 
 TestFeedMachine = FeedMachine.TestCase
-TestFeedMachine.settings = settings(
-    max_examples=examples(40), stateful_step_count=25, deadline=None
-)
+TestFeedMachine.settings = settings(max_examples=examples(40), stateful_step_count=25)

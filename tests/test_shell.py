@@ -31,16 +31,16 @@ from tests.test_cli import mount
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.databases import Homes
+
 PYTHON = shlex.quote(sys.executable)
 
 
 @pytest.fixture(scope="module")
-def synced_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def synced_home(tmp_path_factory: pytest.TempPathFactory, homes: Homes) -> Path:
     """A home without encryption, so that no key has to be found, with a few messages."""
     folder = tmp_path_factory.mktemp("synced") / "home"
-    with Lab.create(folder, protection="none") as lab:
-        add(lab.primary, *map(message, range(20)))
-        lab.sync()
+    homes.open(folder, "none", messages=20, synced=True).close()
     return folder
 
 

@@ -79,6 +79,7 @@ def newest(lab: Lab) -> Path:
     return snapshots.published(lab.home.snapshots).popitem()[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "gone",
     [
@@ -261,6 +262,7 @@ QUICK = ("warehouse/snapshots", "warehouse/writer.duckdb")
 """Which of them the fast subset tries."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "part"),
     [

@@ -1077,7 +1077,7 @@ def test_a_line_is_read_as_by_pythons_own_parser(value, ascii_only):
     """Numbers of any length, whole ones and others, and text of any script."""
     written = json.dumps(value, ensure_ascii=ascii_only)
     if ascii_only or written.encode("utf-8", "replace").decode() == written:
-        assert repr(jsonl._parse(written.encode())) == repr(json.loads(written))
+        assert repr(jsonl.parse_line(written.encode())) == repr(json.loads(written))
 
 
 @pytest.mark.parametrize(
@@ -1092,4 +1092,4 @@ def test_a_line_is_read_as_by_pythons_own_parser(value, ascii_only):
 )
 def test_an_odd_line_is_read_as_by_pythons_own_parser(line):
     """What one of the parsers refuses, or reads as another number."""
-    assert repr(jsonl._parse(line.encode())) == repr(json.loads(line))
+    assert repr(jsonl.parse_line(line.encode())) == repr(json.loads(line))

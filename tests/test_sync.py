@@ -140,9 +140,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
         max_size=20,
     )
 )
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.slow
 def test_every_value_arrives_bit_for_bit(lab, rows):
     """int64, REAL, BLOB, JSON, NULL, empty and astral text, times with microseconds."""
@@ -458,9 +456,9 @@ def test_a_snapshot_is_encrypted_for_everybody_else(lab):
 
 
 @pytest.mark.slow
-def test_an_unencrypted_home_works_the_same(tmp_path):
+def test_an_unencrypted_home_works_the_same(homes, home):
     """For those who said so."""
-    with Lab.create(tmp_path / "plain", protection="none") as lab:
+    with homes.open(home, "none") as lab:
         add(lab.primary, *map(message, range(10)))
         lab.sync()
         assert_equal_stores(lab)

@@ -26,7 +26,7 @@ from aico_lab.errors import (
     SchemaTampered,
     SyncBusy,
 )
-from aico_lab.etl import extract, publishing, snapshots, writer_file
+from aico_lab.etl import publishing, snapshots, writer_file
 from aico_lab.etl import sync as sync_module
 from aico_lab.etl.warehouse import Warehouse
 from aico_lab.lab import Lab
@@ -34,9 +34,11 @@ from aico_lab.mart.statements import GROUPS
 from aico_lab.schema import feed
 from tests import faults
 from tests.messages import add, message
+from tests.reading import reads
 from tests.test_cli import failed, mount
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 TABLES = ("channels", "messages", "preferences", "users")
@@ -299,7 +301,7 @@ def test_of_two_syncs_at_once_the_second_waits_and_says_for_whom(lab, home, tmp_
     other = context.Process(target=faults.sync_slowly, args=(home, key, entered, go_on))
     other.start()
     try:
-        assert entered.wait(20)
+        assert entered.wait(120)
         with monkeypatch.context() as patch:
             patch.setattr(publishing, "LOCK_SECONDS", 0.2)
             since = r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
@@ -329,13 +331,12 @@ def assert_refused(lab: Lab, error: type[Exception], words: str, **options: obje
 
 
 @pytest.fixture
-def synced(lab) -> Lab:
+def synced(home, homes) -> Iterator[Lab]:
     """A lab with something in it, and a change to be synced, all of it in one file."""
-    add(lab.primary, *map(message, range(2_000)))
-    lab.sync()
-    add(lab.primary, message(2_000))
-    lab.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
-    return lab
+    with homes.open(home, messages=2_000, synced=True) as lab:
+        add(lab.primary, message(2_000))
+        lab.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
+        yield lab
 
 
 def exchange(home: Path, content: bytes | None) -> None:
@@ -368,13 +369,11 @@ def foreign_schema(file: Path) -> bytes:
 )
 @pytest.mark.slow
 def test_a_source_that_is_none_is_named(
-    tmp_path, home, monkeypatch, *, encrypted, what, by_pages, error, words
+    tmp_path, home, homes, *, encrypted, what, by_pages, error, words
 ):
     """The warehouse is as it was, and is right again with the right source."""
-    monkeypatch.setattr(extract, "PAGEWISE", 0 if by_pages else 1 << 30)
-    with Lab.create(home, protection="key-file" if encrypted else "none") as lab:
-        add(lab.primary, *map(message, range(2_000)))
-        lab.sync()
+    protection = "key-file" if encrypted else "none"
+    with homes.open(home, protection, messages=2_000, synced=True) as lab:
         lab.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
     good = (home / "aico.db").read_bytes()
     middle, hole = len(good) // 3 // 4096 * 4096, len(good) // 3 // 4096 * 4096
@@ -386,10 +385,10 @@ def test_a_source_that_is_none_is_named(
         "with a hole": good[:middle] + bytes(hole) + good[middle + hole :],
     }
     exchange(home, contents[what])
-    with Lab.open(home) as lab:
+    with Lab.open(home) as lab, reads(by_pages=by_pages):
         assert_refused(lab, error, words, full=True)
     exchange(home, good)
-    with Lab.open(home) as lab:
+    with Lab.open(home) as lab, reads(by_pages=by_pages):
         assert lab.sync(full=True).rows["messages"] == 2_000
         digests(lab)
 
@@ -406,6 +405,7 @@ def test_a_key_that_is_not_the_sources_is_named(synced, home, tmp_path, cli):
         assert_refused(lab, NotADatabase, "or has another key")
 
 
+@pytest.mark.slow
 def test_a_source_that_is_locked_for_long_is_named(synced, home, monkeypatch):
     """By a program that keeps even readers out."""
     monkeypatch.setitem(LibSQLAdapter.__init__.__kwdefaults__, "busy_timeout", 0.2)
@@ -421,6 +421,7 @@ def test_a_source_that_is_locked_for_long_is_named(synced, home, monkeypatch):
         digests(lab)
 
 
+@pytest.mark.slow
 def test_a_source_that_is_being_written_for_long_is_synced_all_the_same(synced):
     """That the feed may be pruned is told another time."""
     told = synced.primary.fetch_all("SELECT * FROM feed_consumers")
@@ -503,9 +504,9 @@ def test_a_copy_for_which_there_is_no_room_leaves_no_log_either(lab, home, monke
 
 @pytest.mark.slow
 @pytest.mark.parametrize("protection", ["key-file", "none"])
-def test_what_two_programs_spill_does_not_get_into_one_anothers_way(home, protection):
+def test_what_two_programs_spill_does_not_get_into_one_anothers_way(homes, home, protection):
     """Each has a folder of its own, which is gone when it is closed."""
-    with Lab.create(home, protection=protection) as lab:
+    with homes.open(home, protection) as lab:
         (home / "tmp" / "writer").mkdir()
         (home / "tmp" / "writer" / "of one that was killed").touch()
         lab.sync()

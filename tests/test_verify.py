@@ -11,6 +11,7 @@ from aico_lab.etl import extract as extract_module
 from aico_lab.etl import pages
 from aico_lab.etl.verify import Difference
 from tests.messages import add, at, message
+from tests.reading import reads
 
 if TYPE_CHECKING:
     from aico_lab.lab import Lab
@@ -109,14 +110,13 @@ def test_rows_in_quarantine_are_compared_by_their_names(synced):
 def test_a_row_that_reading_pages_would_get_wrong_is_found(lab, monkeypatch):
     """The proof reads the primary database in another way than the load."""
     add(lab.primary, *map(message, range(300)))
-    monkeypatch.setattr(extract_module, "PAGEWISE", 0)
     right = pages.read_columns
 
     def wrong(*asked):
         for arrays, rowids, left in right(*asked):
             yield [array.slice(0, len(array) - 1) for array in arrays], rowids, left
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, reads(by_pages=True):
         patch.setattr(extract_module, "read_columns", wrong)
         lab.sync()
     proof = lab.verify()

@@ -128,7 +128,6 @@ def test_every_iso_time_is_stored_in_the_one_form(connection, given, stored):
 
 @settings(
     max_examples=examples(40),
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

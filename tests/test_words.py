@@ -137,7 +137,7 @@ PIECES = [
 
 
 @pytest.mark.slow
-@settings(max_examples=effort.examples(40), deadline=None)
+@settings(max_examples=effort.examples(40))
 @given(st.lists(st.lists(st.sampled_from(PIECES), max_size=12).map("".join), max_size=20))
 @example(list(WORDS))
 @example(list(QUESTIONS))

@@ -1,4 +1,4 @@
-"""Words and questions as `aico_lab.mart.text` defines them, one character after the other."""
+"""Find words and questions as `aico_lab.mart.text` defines them, character by character."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _ADDRESS = re.compile(
 
 
 def has_no_spaces(text: str) -> bool:
-    """Whether a script puts no spaces between words."""
+    """Return whether a text has characters of a script without spaces between words."""
     return not text.isascii() and any(
         unicodedata.name(character, "").startswith(_NO_SPACES) for character in text
     )
 
 
 def words_of(text: str) -> list[str] | None:
-    """The words as they are written; None where they cannot be told."""
+    """Return the words of a text as written, or None if its script has no spaces between words."""
     if has_no_spaces(text):
         return None
     text = f"\n{_bare(text)}\n"
@@ -56,14 +56,14 @@ def words_of(text: str) -> list[str] | None:
 
 
 def small_words_of(text: str) -> list[str]:
-    """The words as `mart.words` has them."""
+    """Return the words of a text as `mart.words` has them: lower case, one kind of apostrophe."""
     lower = unicodedata.normalize("NFC", text).lower()
     plain = str.maketrans(dict.fromkeys(APOSTROPHES, "'"))
     return [word.translate(plain) for word in words_of(lower) or []]
 
 
 def is_question(text: str) -> bool:
-    """Whether a question mark ends something."""
+    """Return whether a question mark ends a sentence of a text."""
     text = _bare(text) + "\n"
     return any(
         character in "？؟" or (character == "?" and _ends(text[place + 1]))  # noqa: RUF001

@@ -1,4 +1,4 @@
-"""Notebooks of charts, and how to find them on a page."""
+"""Cells that draw charts, and selectors that find the charts on a page."""
 
 from __future__ import annotations
 

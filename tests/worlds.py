@@ -1,4 +1,4 @@
-"""The same repositories on libSQL and in memory, each with a view from outside."""
+"""Both implementations of the repositories, libSQL and memory, with queries from outside."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KEY = "k" * 32
 
 
 class WordIndex:
-    """A vector index that compares words only, and lags behind until it catches up."""
+    """A vector index that compares words, and knows the memories of the last `catch_up`."""
 
     def __init__(self, adapter: LibSQLAdapter) -> None:
         self._adapter = adapter

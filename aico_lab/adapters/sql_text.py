@@ -71,13 +71,17 @@ def named(token: str) -> str:
     return folded(token.strip("[]"))
 
 
-def updated_columns(definition: str) -> set[str]:
-    """Return the folded columns in a trigger's UPDATE OF, whose names SQLite does not check."""
+@functools.lru_cache(maxsize=1024)
+def updated_columns(definition: str) -> frozenset[str]:
+    """Return the folded columns in a trigger's UPDATE OF, whose names SQLite does not check.
+
+    A migration asks for each trigger of the feed many times, and a sync once.
+    """
     words = list(tokens(definition))
     for at, pair in enumerate(itertools.pairwise(words)):
         if pair == ("update", "of"):
             names = itertools.takewhile(lambda word: word != "on", words[at + 2 :])
-            return {named(name) for name in names if name != ","}
+            return frozenset(named(name) for name in names if name != ",")
         if pair[0] in ("begin", "when"):
             break
-    return set()
+    return frozenset()

@@ -13,9 +13,14 @@ Altair takes a second to import, so it is imported only when something is drawn.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
 import json
 import subprocess
 import sys
+import tempfile
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -41,7 +46,7 @@ from aico_lab.charts.theme import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = [
     "BLUE",
@@ -88,14 +93,15 @@ def enable() -> None:
     from IPython.core.getipython import get_ipython
 
     shell = get_ipython()  # a plain script has no outputs
-    bundling = None if shell is None else _start_bundling()
+    if shell is not None:
+        bundling = _start_bundling()
     import altair as alt
 
     alt.theme.register(NAME, enable=True)(theme)
     alt.renderers.register(NAME, render)
     alt.renderers.enable(NAME)
-    if shell is not None and bundling is not None:
-        html = f"<style>{style()}</style><script>{_bundled(bundling)}</script>"
+    if shell is not None:
+        html = f"<style>{style()}</style><script>{bundling()}</script>"
         shell.display_pub.publish({"text/html": html, "text/plain": "Charts are ready."})
 
 
@@ -106,29 +112,54 @@ def style() -> str:
 
 def script() -> str:
     """Return the JavaScript that draws figures: Vega, Vega-Lite and `draw.js` in one."""
-    return _bundled(_start_bundling())
+    return _start_bundling()()
 
 
-def _start_bundling() -> subprocess.Popen[bytes]:
-    """Start to bundle the JavaScript, which takes a second and 100 MB, in another process."""
+def _start_bundling() -> Callable[[], str]:
+    """Start to bundle the JavaScript, and return a function that waits for it and returns it.
+
+    To bundle it takes a second and 100 MB, in another process. Python's folder of compiled modules
+    keeps the result, if the folder can be written.
+    """
     drawer = (_FOLDER / "draw.js").read_text(encoding="utf-8")
+    source = f"const CONFIG = {json.dumps(CONFIG)};\n{drawer}".encode()
+    made_of = importlib.metadata.version("vl-convert-python").encode() + source
+    kept = _FOLDER / "__pycache__" / f"bundle.{hashlib.sha256(made_of).hexdigest()[:16]}.js"
+    with contextlib.suppress(OSError):
+        return functools.partial(_in_function, kept.read_text(encoding="utf-8"))
     process = subprocess.Popen(  # noqa: S603 - this Python, with our own code
         [sys.executable, "-P", "-c", _BUNDLE], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdin is not None  # noqa: S101 - for mypy
-    process.stdin.write(f"const CONFIG = {json.dumps(CONFIG)};\n{drawer}".encode())
+    process.stdin.write(source)
     process.stdin.close()
     process.stdin = None
-    return process
+    return functools.partial(_bundled, process, kept)
 
 
-def _bundled(process: subprocess.Popen[bytes]) -> str:
-    """Return the JavaScript that another process bundled, after waiting for its end."""
+def _bundled(process: subprocess.Popen[bytes], kept: Path) -> str:
+    """Return the JavaScript that another process bundled, after waiting for its end; keep it."""
     bundle, _ = process.communicate()
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, process.args)
-    # In a function, since names can be declared only once and the cell may be run again.
-    return f"(() => {{\n{bundle.decode()}\n}})()"
+    if not sys.dont_write_bytecode:
+        _keep(bundle, kept)
+    return _in_function(bundle.decode())
+
+
+def _keep(bundle: bytes, file: Path) -> None:
+    """Write a file in one step, and remove those of other versions; do nothing if this fails."""
+    with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        new = Path(folder, file.name)
+        new.write_bytes(bundle)
+        for older in file.parent.glob("bundle.*.js"):
+            older.unlink()
+        new.replace(file)
+
+
+def _in_function(bundle: str) -> str:
+    """Return JavaScript that can run again in a page, where names can be declared only once."""
+    return f"(() => {{\n{bundle}\n}})()"
 
 
 def tiles(figures: Mapping[str, object]) -> Html:

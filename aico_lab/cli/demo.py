@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from aico_lab.cli.common import program
-from aico_lab.cli.imports import import_with_progress
+from aico_lab.cli.imports import REPORT, import_with_progress
 from aico_lab.cli.output import Bar, emit, say
 from aico_lab.config import Settings
 from aico_lab.home.folder import Home
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aico_lab.lab import Lab
-
-REPORT = "pattern_analysis"
 
 HEADLINES = """
     SELECT

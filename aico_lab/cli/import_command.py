@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -13,6 +14,7 @@ from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
 from aico_lab.cli.output import emit, note, say
 
 if TYPE_CHECKING:
+    from aico_lab.home.folder import Home
     from aico_lab.sources import Source
     from aico_lab.sources.exports.engine.conversation import Options
 
@@ -81,6 +83,31 @@ def import_(
             "--trust-times", help="Accept times that are all the same, as those of an import are."
         ),
     ] = False,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="FIELD=COLUMN",
+            help="The column of a field of a table, such as content=Text or timestamp=Date+Time; "
+            "may be repeated.",
+        ),
+    ] = None,
+    role_map: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="VALUE=ROLE",
+            help="The role (user, assistant, system) that a value of a table means; may be "
+            "repeated.",
+        ),
+    ] = None,
+    save: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name under which to keep the format and the answers, for `aico-lab import NAME "
+            "FILE`.",
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="The maximum number of messages to read.")
     ] = None,
@@ -92,8 +119,22 @@ def import_(
             "default an export replaces, and any other source keeps."
         ),
     ] = None,
+    deletions: Annotated[
+        bool,
+        typer.Option(
+            "--deletions",
+            help="Mark the stored messages that an export no longer has, in conversations that it "
+            "holds whole; metrics leave them out.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count what would be imported, and write nothing.")
+    ] = False,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report", help="Sync, and write the report pattern_analysis on the file's messages."
+        ),
     ] = False,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
@@ -103,18 +144,32 @@ def import_(
 
     Messages that are stored already are not added a second time.
     """
-    from aico_lab.cli.imports import import_with_progress, say_imported
+    from aico_lab.cli.imports import import_with_progress, report_on, say_imported
+    from aico_lab.errors import WrongUse
+    from aico_lab.sources.exports.engine.conversation import Options
 
-    source, file = _chosen(what, path, as_)
-    options = _options(
+    if report and dry_run:
+        raise WrongUse("A dry run writes nothing: leave out --report or --dry-run.")
+    options = Options.read(
         timezone=timezone,
         me=me,
-        companion=companion,
+        companion=companion or (),
         start=start,
         step=step,
         day_first=day_first,
         trust_times=trust_times,
+        map=_pairs("--map", map_),
+        role_map=_pairs("--role-map", role_map),
     )
+    source, file, options = _chosen(what, path, as_, options, _home(home))
+    if save is not None:
+        _check_save(save, source)
+    answers: list[str] = []
+
+    def ask(authors: list[str]) -> str:
+        answers.append(_ask_companion(authors))
+        return answers[-1]
+
     with open_lab(home, key_file) as lab:
         result = import_with_progress(
             lab,
@@ -123,86 +178,131 @@ def import_(
             limit=limit,
             on_conflict=on_conflict,
             dry_run=dry_run,
+            deletions=deletions,
             options=options,
-            ask=_ask_companion if sys.stdin.isatty() and not json else None,
+            ask=ask if sys.stdin.isatty() and not json else None,
         )
+        zone = "UTC" if options.zone is None else options.zone.key
+        page = report_on(lab, result, zone) if report and result.read else None
+    if save is not None and not dry_run:
+        answered = replace(options, companion=tuple(answers)) if answers else options
+        _save(_home(home), save, source, file, answered)
     if json:
-        emit({"format": source.name, "timezone": _zone_of(options), **_as_mapping(result)})
+        written = {"report": page} if report else {}
+        emit({"format": source.name, "timezone": zone, **asdict(result), **written})
     else:
-        say_imported(result, on_conflict or source.on_conflict, dry_run=dry_run)
+        say_imported(
+            result,
+            on_conflict or source.on_conflict,
+            source=source.name,
+            zone=zone,
+            dry_run=dry_run,
+            page=page,
+        )
     if result.read == 0 and result.rejected:
         raise typer.Exit(1)
 
 
-def sources(*, json: JsonOption = False) -> None:
-    """List the formats of imports, and how to get each export."""
+def sources(*, home: HomeOption = None, json: JsonOption = False) -> None:
+    """List formats, how to get each export, and saved imports."""
     from aico_lab.sources import SOURCES
+    from aico_lab.sources.tables.saved import saved_names
 
+    saved = {
+        name: {"description": "saved in this home", "how": f"aico-lab import {name} FILE"}
+        for name in saved_names(_home(home))
+    }
     if json:
         emit(
             {
                 name: {"description": one.description, "how": one.how}
                 for name, one in SOURCES.items()
             }
+            | saved
         )
         return
     for name, one in SOURCES.items():
         say(f"{name:<14} {one.description}")
         for line in one.how.splitlines():
             say(f"{'':<14}   {line}")
+    for name, words in saved.items():
+        say(f"{name:<14} {words['description']}: `{words['how']}`")
 
 
-def _chosen(what: str, path: Path | None, format_name: str | None) -> tuple[Source, Path | None]:
-    """Return the source and the file that the arguments name."""
+def _home(home: Path | None) -> Home:
+    from aico_lab.config import Settings
+    from aico_lab.home.folder import Home
+
+    return Home(Settings.resolve(home=home).home)
+
+
+def _chosen(
+    what: str, path: Path | None, format_name: str | None, options: Options, home: Home
+) -> tuple[Source, Path | None, Options]:
+    """Return the source and the file that the arguments name, and the answers with saved ones."""
     from aico_lab.errors import WrongUse
     from aico_lab.sources import SOURCES, recognise
+    from aico_lab.sources.tables.saved import chosen
 
+    is_file = path is None and what not in SOURCES
     if format_name is not None:
         if path is not None:
             raise WrongUse(f"Name the file alone with --as: `aico-lab import {path} --as …`.")
-        return SOURCES[format_name], Path(what)
-    if path is not None or (what in SOURCES and not Path(what).exists()):
-        return SOURCES[what], path
-    if not Path(what).expanduser().exists() and not Path(what).suffix and "/" not in what:
-        return SOURCES[what], path  # raises with the names of the sources
-    found = recognise(what)
-    note(f"{Path(what).name} is in the format {found.name}: {found.why}.")
-    return SOURCES[found.name], Path(what)
+        name, file = format_name, cast("Path | None", Path(what))
+    elif path is None and (not is_file or Path(what).expanduser().exists()):
+        name, file = what, None if not is_file else Path(what)
+    elif path is None and not Path(what).suffix and "/" not in what:
+        return SOURCES[what], path, options  # raises with the names of the sources
+    else:
+        name, file = what, path or Path(what)
+    if is_file and format_name is None:
+        found = recognise(what, options)
+        name = found.name
+        if name != "table":
+            note(f"{Path(what).name} is in the format {found.name}: {found.why}.")
+    elif file is not None:
+        name, completed = chosen(home, name, file, options)
+        options = completed or options
+    if SOURCES[name].table and file is not None:
+        from aico_lab.sources.tables.reading import described
+
+        note(f"{described(file, options)}.")
+    return SOURCES[name], file, options
 
 
-def _options(
-    *,
-    timezone: str | None,
-    me: str | None,
-    companion: list[str] | None,
-    start: str | None,
-    step: float | None,
-    day_first: bool | None,
-    trust_times: bool,
-) -> Options:
-    from datetime import datetime, timedelta
+def _check_save(name: str, source: Source) -> None:
+    from aico_lab.errors import WrongUse
+    from aico_lab.sources.tables.saved import check_name
 
+    check_name(name)
+    if not (source.export or source.table):
+        raise WrongUse(f"The source {source.name} takes no answers that could be saved.")
+
+
+def _save(home: Home, name: str, source: Source, file: Path | None, options: Options) -> None:
+    """Keep the source and the answers, with the columns that were recognised."""
+    from aico_lab.sources.tables.saved import save
+
+    if source.table and file is not None:
+        from aico_lab.sources.tables.reading import fields_of
+
+        options = replace(options, columns=fields_of(file, options))
+    path = save(home, name, source.name, options)
+    note(f"Saved in {path}: `aico-lab import {name} FILE` imports the next file in this way.")
+
+
+def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
+    """Return the values of a repeated option NAME=VALUE."""
     from aico_lab.errors import InvalidValue
-    from aico_lab.sources.exports.engine.conversation import Options
-    from aico_lab.zones import get_zone
 
-    begins = None
-    if start is not None:
-        try:
-            begins = datetime.fromisoformat(start)
-        except ValueError:
-            raise InvalidValue(
-                f"--start is a time such as 2024-05-01T12:30:00, not {start!r}."
-            ) from None
-    return Options(
-        zone=None if timezone is None else get_zone(timezone),
-        me=me,
-        companion=tuple(companion or ()),
-        start=begins,
-        step=None if step is None else timedelta(seconds=step),
-        day_first=day_first,
-        trust_times=trust_times,
-    )
+    found: dict[str, str] = {}
+    for pair in given or ():
+        name, sign, value = pair.partition("=")
+        if not (name.strip() and sign and value.strip()):
+            raise InvalidValue(f"{option} is written NAME=VALUE, not {pair!r}.")
+        if found.setdefault(name.strip(), value.strip()) != value.strip():
+            raise InvalidValue(f"{option} is given twice for {name.strip()!r}.")
+    return found
 
 
 def _ask_companion(authors: list[str]) -> str:
@@ -214,13 +314,3 @@ def _ask_companion(authors: list[str]) -> str:
     if chosen.isdecimal() and 0 < int(chosen) <= len(authors):
         return authors[int(chosen) - 1]
     return chosen
-
-
-def _zone_of(options: Options) -> str:
-    return "UTC" if options.zone is None else options.zone.key
-
-
-def _as_mapping(result: object) -> dict[str, object]:
-    from dataclasses import asdict
-
-    return asdict(result)  # type: ignore[call-overload, no-any-return]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.engine.conversation import Options
 
 LINES_SHOWN = 5
+REPORT = "pattern_analysis"
 
 
 def import_with_progress(
@@ -31,6 +32,7 @@ def import_with_progress(
     limit: int | None,
     on_conflict: OnConflict | None = None,
     dry_run: bool = False,
+    deletions: bool = False,
     options: Options | None = None,
     ask: Callable[[list[str]], str] | None = None,
 ) -> ImportResult:
@@ -43,6 +45,7 @@ def import_with_progress(
         limit: The most messages to read.
         on_conflict: See `Lab.import_from`.
         dry_run: See `Lab.import_from`.
+        deletions: See `Lab.import_from`.
         options: See `Lab.import_from`.
         ask: Returns the companion among the authors of an export; None stops instead of asking.
     """
@@ -60,7 +63,7 @@ def import_with_progress(
         def run(options: Options | None) -> ImportResult:
             return lab.import_from(
                 source.name, path, limit=limit, on_conflict=on_conflict, dry_run=dry_run,
-                options=options, progress=advance,
+                deletions=deletions, options=options, progress=advance,
             )  # fmt: skip
 
         try:
@@ -75,6 +78,8 @@ def import_with_progress(
 
 def note_import(result: ImportResult, on_conflict: OnConflict) -> None:
     """Print notes about an import: invalid lines, conflicts, and assumptions."""
+    for said in result.notes:
+        note(said)
     _note_rejected(result)
     _note_conflicts(result, on_conflict)
     _note_assumptions(result)
@@ -122,8 +127,8 @@ def _note_assumptions(result: ImportResult) -> None:
         )
     if result.estimated:
         note(
-            f"{_messages(result.estimated)} given an estimated time, since the file has none for "
-            "them; they are marked with timestamp_estimated."
+            f"{_messages(result.estimated)} marked with timestamp_estimated, since the file has no "
+            "time for them, or that of an import; reply times leave them out."
         )
     if result.qualified:
         note(
@@ -140,8 +145,46 @@ def _note_assumptions(result: ImportResult) -> None:
         )
 
 
-def say_imported(result: ImportResult, on_conflict: OnConflict, *, dry_run: bool = False) -> None:
-    """Print the result of an import."""
+def report_on(lab: Lab, result: ImportResult, zone: str) -> Path:
+    """Sync, write the report on what an import brought, and return the path of its page.
+
+    The report is about the channel of the import, or about the whole home if it has several.
+    """
+    with Bar("rows") as bar:
+        synced = lab.sync(progress=lambda table, rows, all_: bar.show(f"sync {table}", rows, all_))
+    note_unexplained(synced)
+    parameters: dict[str, object] = {"timezone": zone}
+    if len(result.channels) == 1:
+        parameters["channel"] = result.channels[0]
+    else:
+        note("The file has several channels, so the report is on all messages of the home.")
+    with Bar("cells") as bar:
+        return lab.reports.run(
+            REPORT,
+            parameters,
+            on_cell=lambda done, all_: bar.show(f"report {REPORT}", done, all_),
+        ).html
+
+
+def say_imported(
+    result: ImportResult,
+    on_conflict: OnConflict,
+    *,
+    source: str,
+    zone: str,
+    dry_run: bool = False,
+    page: Path | None = None,
+) -> None:
+    """Print the result of an import.
+
+    Args:
+        result: The result.
+        on_conflict: The treatment of messages in conflict.
+        source: The name of the source or format.
+        zone: The name of the zone of times without one.
+        dry_run: Whether nothing was written.
+        page: The report on the import, or None.
+    """
     conflicts = ""
     if result.conflicts:
         done = "updated" if on_conflict == "replace" else "in conflict left unchanged"
@@ -150,16 +193,48 @@ def say_imported(result: ImportResult, on_conflict: OnConflict, *, dry_run: bool
     said = f"{result.added:,} {noun} added, {result.known:,} stored already{conflicts}."
     say(f"Nothing was written; it would be: {said}" if dry_run else said)
     if result.first and result.last:
-        people = "1 person" if result.people == 1 else f"{result.people:,} people"
-        say(f"{people}, from {result.first[:10]} to {result.last[:10]} (UTC).")
+        say(
+            f"{_counted(result.people, 'person', 'people')} in "
+            f"{_counted(result.conversations, 'conversation')}, as {source}, from "
+            f"{result.first[:10]} to {result.last[:10]} (UTC)."
+        )
+    if result.local and not result.zoneless:  # of which a note tells
+        say(f"{_counted(result.local, 'time')} without a zone read as those of {zone}.")
+    for number, noun in ((result.feedback, "rating"), (result.memories, "memory")):
+        if number:
+            plural = "memories" if noun == "memory" else f"{noun}s"
+            say(f"With {_counted(number, noun, plural)}.")
+    if result.missing:
+        are = "message is" if result.missing == 1 else "messages are"
+        done = "would be marked" if dry_run else "marked"
+        say(
+            f"{result.missing:,} stored {are} no longer in the export: {done} with missing_since, "
+            "and left out of metrics."
+        )
+    if result.returned:
+        say(f"{_messages(result.returned)} back, after missing from another export.")
     if result.skipped:
         counted = ", ".join(
             f"{reason} ({count:,})"
             for reason, count in sorted(result.skipped.items(), key=lambda one: -one[1])
         )
         say(f"Not said, hence no messages: {counted}.")
-    if result.added and not dry_run:
-        say(as_typed("Next: `aico-lab sync`, then `aico-lab report run pattern_analysis`."))
+    say(f"Report: {page}" if page else as_typed(_next(result, dry_run=dry_run)))
+
+
+def _next(result: ImportResult, *, dry_run: bool) -> str:
+    """Return the advice what to do next."""
+    if not result.read:
+        return "Nothing was read: `aico-lab sources` says how to get each export."
+    if dry_run:
+        return "Next: the same command without --dry-run."
+    if result.added or result.updated or result.missing or result.returned:
+        return "Next: `aico-lab sync`, then `aico-lab report run pattern_analysis`."
+    return "Nothing is new: next time, import a newer export."
+
+
+def _counted(number: int, singular: str, plural: str | None = None) -> str:
+    return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
 
 
 def _note_more(count: int) -> None:

@@ -9,10 +9,13 @@ import typer
 
 from aico_lab.cli import completion
 from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
-from aico_lab.cli.output import Bar, emit, say
+from aico_lab.cli.output import Bar, emit, note, say
 
 if TYPE_CHECKING:
+    from aico_lab.home.folder import Home
+    from aico_lab.importing.importer import OnConflict
     from aico_lab.pipeline import Step, StepResult
+    from aico_lab.watching import WatchResult
 
 pipeline = typer.Typer(help="Run several steps as one job.", no_args_is_help=True)
 
@@ -43,22 +46,27 @@ def pipeline_run(
             run_pipeline(lab, steps, on_step=bar.show, on_result=results.append)
     finally:
         for step, result in zip(steps.steps, results, strict=False):  # up to one that failed
-            _tell(step, result, quiet=json)
+            _tell(step, result, Home(Settings.resolve(home=home).home), quiet=json)
     if json:
         emit(results)
 
 
-def _tell(step: Step, result: StepResult, *, quiet: bool) -> None:
+def _tell(step: Step, result: StepResult, home: Home, *, quiet: bool) -> None:
     from aico_lab.cli.imports import note_import, note_load, note_unexplained
     from aico_lab.etl.foreign import LoadResult
     from aico_lab.etl.sync import SyncResult
     from aico_lab.importing.importer import ImportResult
-    from aico_lab.sources import SOURCES
+    from aico_lab.pipeline import source_of
+    from aico_lab.watching import WatchResult
 
+    source = source_of(step.options, home)
+    usual = source.on_conflict if source else "replace"
+    conflicts = step.options.get("on_conflict", usual)
     match done := result.result:
         case ImportResult():
-            usual = SOURCES[step.options["source"]].on_conflict
-            note_import(done, step.options.get("on_conflict", usual))
+            note_import(done, conflicts)
+        case WatchResult():
+            _note_watched(done, conflicts)
         case SyncResult():
             note_unexplained(done)
         case LoadResult():
@@ -68,6 +76,24 @@ def _tell(step: Step, result: StepResult, *, quiet: bool) -> None:
         at = f": {page}" if isinstance(page, Path) else ""
         ended = "done" if result.ok else "failed"
         say(f"{result.run:<8} {ended} in {result.seconds:.1f} s{at}")
+
+
+def _note_watched(result: WatchResult, on_conflict: OnConflict) -> None:
+    """Print what became of each new file of a watched folder."""
+    from aico_lab.cli.imports import note_import
+
+    if not result.files:
+        why = f"{result.unchanged:,} unchanged" if result.unchanged else "no file matches"
+        note(f"Nothing new in {result.watched}: {why}.")
+    for one in result.files:
+        if one.result is None:
+            note(f"{one.path.name} could not be read: {one.error}")
+        else:
+            note(
+                f"{one.path.name}: {one.result.added:,} added, {one.result.known:,} stored "
+                f"already, {one.result.updated:,} updated, {one.result.missing:,} missing."
+            )
+            note_import(one.result, on_conflict)
 
 
 @pipeline.command("list")

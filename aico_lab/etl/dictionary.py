@@ -64,7 +64,8 @@ _SESSION_IDX: Final = Field(
 _REPLY: Final = Field(
     "reply_ms",
     _WHOLE,
-    "time between the answered message and this answer; NULL if no message is answered",
+    "time between the answered message and this answer; NULL if no message is answered, or if the "
+    "time of one of the two is estimated",
     "ms",
 )
 _RECORDED: Final = Field(
@@ -72,6 +73,11 @@ _RECORDED: Final = Field(
     _WHOLE,
     "response time of an answer that the source recorded; NULL if it recorded none",
     "ms",
+)
+_GUESSED_REPLY: Final = Field(
+    "reply_is_estimated",
+    _TRUTH,
+    "whether this is an answer, and its time or that of the answered message is estimated",
 )
 _STARTED: Final = Field("started_ms", _WHOLE, "when the first message was written", _MS_OF_UTC)
 _ENDED: Final = Field("ended_ms", _WHOLE, "when the last message was written", _MS_OF_UTC)
@@ -122,7 +128,7 @@ TABLES: Final = (
                 "response_time",
                 _NUMBER,
                 "recorded response time; else the time since the conversation's previous message, "
-                "if the other side wrote that; else NULL",
+                "if the other side wrote that and neither time is estimated; else NULL",
                 "s",
             ),
             Field("message_id", _TEXT, "the message's id"),
@@ -137,7 +143,8 @@ TABLES: Final = (
     ),
     Table(
         "mart.messages",
-        "a message of the user's or the companion's side, measured",
+        "a message of the user's or the companion's side, measured; without those that are missing "
+        "from a later export",
         (
             _ID,
             _CONVERSATION,
@@ -156,6 +163,8 @@ TABLES: Final = (
             ),
             _REPLY,
             _RECORDED,
+            Field("is_estimated", _TRUTH, "whether the time is estimated, the source having none"),
+            _GUESSED_REPLY,
             Field(
                 "n_words",
                 _WHOLE,
@@ -180,6 +189,8 @@ TABLES: Final = (
             _ENDED,
             _REPLY,
             _RECORDED,
+            _GUESSED_REPLY,
+            Field("end_is_estimated", _TRUTH, "whether the time of the last message is estimated"),
             *_AMOUNTS,
         ),
     ),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from aico_lab.constants import POSITIVE
 from aico_lab.etl.misfits import NAMING
 from aico_lab.mart import refresh
+from aico_lab.mart.marks import IS_ESTIMATED, IS_MISSING
 
 if TYPE_CHECKING:
     import duckdb
@@ -59,22 +60,26 @@ CONVERSATIONS = f"""CREATE OR REPLACE VIEW conversations AS
              WHEN sentiment_score IS NOT NULL THEN 'neutral' END AS sentiment,
         sentiment_score,
         -- As recorded; else the seconds since the other side's last message, for the message that
-        -- answers it. System messages neither answer nor are answered.
+        -- answers it. System and missing messages neither answer nor are answered; an estimated
+        -- time is no end of a time.
         coalesce(response_time, CASE
-            WHEN role <> 'system' AND lag(role) OVER previous <> role
+            WHEN talks AND lag(role) OVER previous <> role
+                AND NOT is_estimated AND NOT lag(is_estimated) OVER previous
             THEN epoch_us(timestamp - lag(timestamp) OVER previous) / 1e6 END) AS response_time,
         message_id, conversation_id, channel_id, role
-    FROM raw.messages
-    WINDOW previous AS (
-        PARTITION BY conversation_id, role = 'system' ORDER BY timestamp, id
-    )"""
+    FROM (
+        SELECT
+            *, role <> 'system' AND NOT {IS_MISSING} AS talks, {IS_ESTIMATED} AS is_estimated
+        FROM raw.messages
+    )
+    WINDOW previous AS (PARTITION BY conversation_id, talks ORDER BY timestamp, id)"""
 """The source document's view. The labels' thresholds are those of Hutto and Gilbert (2014)."""
 
 NEEDED: Final[dict[str, dict[str, Kind]]] = {
     "messages": {
         "id": "integer", "message_id": "text", "conversation_id": "text", "channel_id": "text",
         "user_id": "text", "role": "text", "content": "text", "timestamp": "timestamp",
-        "response_time": "real", "sentiment_score": "real",
+        "response_time": "real", "sentiment_score": "real", "metadata": "json",
     }
 }  # fmt: skip
 """Columns of `raw` that the view above and the mart need, each with its kind.

@@ -15,7 +15,7 @@ from aico_lab.etl import snapshots, views
 from aico_lab.etl.writer_file import WriterFile
 from aico_lab.home.files import os_errors
 from aico_lab.mart import views as mart_views
-from aico_lab.mart.statements import PLACED_BY
+from aico_lab.mart.statements import READ_BY_PLACES
 from aico_lab.schema.feed import Cursor
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class Warehouse:
             if messages is not None:  # RETURNING would read every column of the rows
                 old_rows = duckdb_adapter.execute_with(
                     self.connection,
-                    f"SELECT {PLACED_BY} FROM {table} t SEMI JOIN rows k ON {same}",
+                    f"SELECT {READ_BY_PLACES} FROM {table} t SEMI JOIN rows k ON {same}",
                     rows=keys,
                 )
                 messages.note_removed(old_rows.to_arrow_table())

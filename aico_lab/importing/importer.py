@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
 from aico_lab.errors import InvalidValue
+from aico_lab.importing.disappearing import Present, unmark
 from aico_lab.importing.placing import WHERE_GIVEN, Placing, mend_replies
 from aico_lab.importing.rescoring import score_with_stored
 from aico_lab.messages.records import (
     ChannelRecord,
     FeedbackRecord,
+    MemoryRecord,
     MessageRecord,
     Rejected,
     UserRecord,
@@ -63,12 +65,21 @@ class ImportResult:
         rejected: Invalid lines, or parts of an export that could not be read.
         examples: The first `LINES_KEPT` of those, with place and reason.
         skipped: What an export has beside messages, such as notices, counted by reason.
+        feedback: Ratings and other feedback that the source has.
+        memories: Memories of the companion that the source has.
         estimated: Messages whose time is estimated.
         zoneless: Messages whose time has no zone and was read as UTC.
         updated: Stored messages that were updated.
+        missing: Stored messages that were marked, since the export no longer has them.
+        returned: Stored messages whose mark was removed, since the source has them again.
+        local: Messages whose time has no zone in the file, whatever zone it was read in.
         people: Different people who wrote as users.
+        conversations: Different conversations of the messages.
+        channels: The ids of the first `LINES_KEPT` channels of the messages.
         first: The first time of a message in UTC, or None.
         last: The last one.
+        read_as: For a table, the sentence about what was recognised.
+        notes: Sentences about oddities of the file.
     """
 
     read: int = 0
@@ -83,12 +94,21 @@ class ImportResult:
     rejected: int = 0
     examples: list[Rejected] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
+    feedback: int = 0
+    memories: int = 0
     estimated: int = 0
     zoneless: int = 0
     updated: int = 0
+    missing: int = 0
+    returned: int = 0
+    local: int = 0
     people: int = 0
+    conversations: int = 0
+    channels: list[str] = field(default_factory=list)
     first: str | None = None
     last: str | None = None
+    read_as: str = ""
+    notes: list[str] = field(default_factory=list)
 
     def look_at(self, batch: Batch) -> None:
         """Add the counts of a batch that are known before it is written."""
@@ -98,8 +118,13 @@ class ImportResult:
         self.examples += batch.rejected[: LINES_KEPT - len(self.examples)]
         for reason, count in batch.skipped.items():
             self.skipped[reason] = self.skipped.get(reason, 0) + count
+        self.feedback += len(batch.feedback)
+        self.memories += len(batch.memories)
         self.estimated += batch.estimated
         self.zoneless += batch.zoneless
+        self.local += batch.local
+        self.read_as = self.read_as or batch.read_as
+        self.notes += batch.notes
         times = [message.timestamp for message in batch.messages]
         self.first = min([*times, *filter(None, [self.first])], default=None)
         self.last = max([*times, *filter(None, [self.last])], default=None)
@@ -119,6 +144,7 @@ class ImportResult:
         self.qualified += placing.qualified
         self.conflicts += len(placing.conflicts)
         self.updated += len(placing.edits)
+        self.returned += len(placing.returned)
         self.known = self.read - self.added - self.conflicts
         for place in placing.conflicts[: LINES_KEPT - len(self.conflict_examples)]:
             self.conflict_examples.append(
@@ -140,6 +166,7 @@ def import_batches(
     *,
     on_conflict: OnConflict = "keep",
     dry_run: bool = False,
+    deletions: bool = False,
     progress: Callable[[Batch], None] | None = None,
 ) -> ImportResult:
     """Import batches: add new messages, channels, users and feedback.
@@ -153,6 +180,8 @@ def import_batches(
         on_conflict: If a stored message with the same conversation and id differs in content, role
             or timestamp, 'keep' leaves it unchanged, 'replace' updates it.
         dry_run: Count what would be done, and write nothing.
+        deletions: Mark stored messages of conversations that the batches hold whole, if the batches
+            do not have them.
         progress: Called with every batch when it is done.
 
     Raises:
@@ -161,7 +190,10 @@ def import_batches(
     check_on_conflict(on_conflict)
     result = ImportResult()
     people: set[str] = set()
+    conversations: set[str] = set()
+    channels: dict[str, None] = {}
     elsewhere = False
+    present = Present()
     with without_garbage_collector(), connection.bulk():
         for batch in batches:
             result.look_at(batch)
@@ -175,11 +207,21 @@ def import_batches(
                 for one in batch.messages
                 if one.role == "user" and one.user_id is not None
             )
+            conversations.update(one.conversation_id for one in batch.messages)
+            channels.update((one.channel_id, None) for one in batch.messages)
             elsewhere |= placing.elsewhere
+            if deletions:
+                present.note(batch.messages, placing.stored_ids)
+                if batch.whole:
+                    result.missing = present.mark_others(
+                        connection, batch.whole, ends_known=batch.ends_known, dry_run=dry_run
+                    )
             if progress:
                 progress(batch)
             gc.collect(0)
     result.people = len(people)
+    result.conversations = len(conversations)
+    result.channels = list(channels)[:LINES_KEPT]
     if elsewhere and not dry_run:
         mend_replies(connection)
     return result
@@ -194,6 +236,8 @@ def _write(connection: Connection, batch: Batch, placing: Placing) -> None:
     write_batch(connection, batch, new, edits)
     if edits:
         _replace(connection, edits)
+    if placing.returned:
+        unmark(connection, placing.returned)
 
 
 def write_batch(
@@ -213,6 +257,7 @@ def write_batch(
     known_stay = "ON CONFLICT DO NOTHING"
     named = {message.user_id for message in (*messages, *edits)}
     named |= {event.user_id for event in batch.feedback}
+    named |= {memory.user_id for memory in batch.memories}
     users = [user for user in batch.users if user.user_id in named]
     connection.insert_many("users", UserRecord._fields, users, on_conflict=known_stay)
     used = {message.channel_id for message in messages}
@@ -222,6 +267,7 @@ def write_batch(
     connection.insert_many(
         "feedback_events", FeedbackRecord._fields, batch.feedback, on_conflict=known_stay
     )
+    connection.insert_many("memories", MemoryRecord._fields, batch.memories, on_conflict=known_stay)
 
 
 def _replace(connection: Connection, edits: list[MessageRecord]) -> None:

@@ -15,6 +15,7 @@ from aico_lab.messages.identity import (
     qualified,
     stored_as,
 )
+from aico_lab.messages.metadata import MISSING_SINCE
 
 if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
@@ -31,6 +32,7 @@ _STORED = f"""
     SELECT
         message_id, CAST(conversation_id AS BLOB),
         iif(instr(metadata, '{ORIGINAL}'), CAST(metadata AS BLOB), NULL),
+        instr(coalesce(metadata, ''), '"{MISSING_SINCE}"') > 0,
         CAST(role AS BLOB), CAST(timestamp AS BLOB), CAST(content AS BLOB)
     FROM messages WHERE message_id IN (SELECT value FROM json_each(?))
 """
@@ -44,10 +46,15 @@ _ASTRAY = """
 
 
 class _Stored(NamedTuple):
-    """A stored message: its conversation, the id given by its source, and a digest."""
+    """A stored message: its conversation, the id given by its source, and a digest.
+
+    Attributes:
+        is_missing: Whether a later export did not have the message.
+    """
 
     conversation_id: str
     original: str
+    is_missing: bool
     said: bytes
 
 
@@ -67,11 +74,15 @@ class _Ids:
     def look_up(self, message_ids: list[str]) -> None:
         """Read the stored messages with these ids."""
         groups = self._connection.fetch_batches(_STORED, [json.dumps(message_ids)], size=ROWS)
-        for message_id, conversation, metadata, *said in itertools.chain.from_iterable(groups):
+        for message_id, conversation, metadata, missing, *said in itertools.chain.from_iterable(
+            groups
+        ):
             conversation_id = conversation.decode(errors="replace")
             kept = None if metadata is None else metadata.decode(errors="replace")
             original = original_id(message_id, conversation_id, kept)
-            self.stored[message_id] = _Stored(conversation_id, original, _digest(*said))
+            self.stored[message_id] = _Stored(
+                conversation_id, original, bool(missing), _digest(*said)
+            )
 
     def find(self, conversation_id: str, original: str, wanted: str) -> tuple[str, bool]:
         """Return the id of a message and True, or a free id for it and False.
@@ -126,6 +137,9 @@ class Placing:
             conversation and id.
         qualified: The number of new messages whose id differs from that given by their source.
         elsewhere: Whether any message of the batch, new or not, has such an id.
+        stored_ids: The `message_id` under which each message of the batch is stored.
+        returned: The ids of stored messages that were missing from a later export, and are in this
+            batch.
     """
 
     def __init__(
@@ -134,6 +148,8 @@ class Placing:
         self.conflicts: list[int] = []
         self.qualified = 0
         self.elsewhere = False
+        self.stored_ids: list[str] = []
+        self.returned: set[str] = set()
         self._replace = replace
         self._edits: dict[str, MessageRecord] = {}
         self._ids = _Ids(connection)
@@ -149,9 +165,10 @@ class Placing:
                 or other in stored
                 or is_marked(message.metadata)
             ):
-                self._place(at, message)
+                message_id = self._place(at, message)
             else:  # almost always
                 new[message_id] = message
+            self.stored_ids.append(message_id)
         self.new = [self._with_reply(message) for message in new.values()]
         self.edits = [self._with_reply(message) for message in self._edits.values()]
 
@@ -166,7 +183,8 @@ class Placing:
                 message_ids += [name, qualified(message.conversation_id, name)]
         self._ids.look_up(message_ids)
 
-    def _place(self, at: int, message: MessageRecord) -> None:
+    def _place(self, at: int, message: MessageRecord) -> str:
+        """Classify a message; return the id under which it is stored."""
         original = _original(message)
         message_id, there = self._ids.find(message.conversation_id, original, message.message_id)
         self.elsewhere |= message_id != original
@@ -174,19 +192,22 @@ class Placing:
         if not there:
             self._ids.new[message_id] = placed
             self.qualified += message_id != original
-            return
+            return message_id
         new = self._ids.new.get(message_id)
+        if new is None and self._ids.stored[message_id].is_missing:
+            self.returned.add(message_id)
         other = new or self._edits.get(message_id)
         said = _said(other) if other else self._ids.stored[message_id].said
         if said == _said(message):
-            return
+            return message_id
         self.conflicts.append(at)
         if not self._replace:
-            return
+            return message_id
         if message.metadata is None:  # the id in its conversation alone replaces no metadata
             placed = placed._replace(metadata=None)
         changed = _edited(other, placed) if other else placed
         (self._ids.new if new else self._edits)[message_id] = changed
+        return message_id
 
     def _with_reply(self, message: MessageRecord) -> MessageRecord:
         if message.reply_to is None:

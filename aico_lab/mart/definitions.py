@@ -27,6 +27,8 @@ MESSAGES: Final = {
     "gap_ms": "int64",
     "reply_ms": "int64",
     "recorded_ms": "int64",
+    "is_estimated": "boolean",
+    "reply_is_estimated": "boolean",
     "n_words": "int64",
     "n_chars": "int64",
     "is_question": "boolean",
@@ -50,6 +52,12 @@ other side. `reply_ms` is the time since that message, and `recorded_ms` the res
 source recorded; both are NULL for other messages. The first message by a user in a conversation
 replies to the companion's message before it, whomever that message names.
 
+`is_estimated` is true if the source had no time for the message, so that `ts_ms` is a guess between
+its neighbours. A reply has `reply_is_estimated` if the time of one of the two messages is a guess;
+`reply_ms` and `recorded_ms` are then NULL.
+
+Messages that disappeared from a later export are left out: see `aico_lab.importing.disappearing`.
+
 `n_words` is NULL in scripts without spaces between words: see `aico_lab.mart.text`.
 """
 
@@ -62,7 +70,8 @@ def starts_session_after(gap_ms: ir.IntegerValue, longest_ms: int) -> ir.Boolean
 def turns(messages: ir.Table) -> ir.Table:
     """Return the turns: messages of one side until the other side writes, or a long silence.
 
-    `reply_ms` and `recorded_ms` are those of the first message: no other message is a reply.
+    `reply_ms` and `recorded_ms` are those of the first message: no other message is a reply. Of
+    `started_ms` and `ended_ms`, only whether the end is estimated is recorded.
     """
     return messages.group_by("conversation_id", "turn_idx").agg(
         # The same in all messages of a turn.
@@ -74,6 +83,8 @@ def turns(messages: ir.Table) -> ir.Table:
         ended_ms=messages.ts_ms.max(),
         reply_ms=messages.reply_ms.min(),
         recorded_ms=messages.recorded_ms.min(),
+        reply_is_estimated=messages.reply_is_estimated.any(),
+        end_is_estimated=messages.is_estimated.argmax(messages.msg_idx),
         **_amounts(),
     )
 

@@ -24,7 +24,9 @@ SESSION_GAP_MS: Final = 30 * 60 * 1000
 """A longer silence ends a session, and with it a turn. Thirty minutes are the convention of web
 analytics and chat-analytics; the metric `sessions` can be given another silence."""
 
-COLUMNS: Final = ("id", "conversation", "author", "by_user", "earlier", "ts_us", "ts_ms")
+COLUMNS: Final = (
+    "id", "conversation", "author", "by_user", "earlier", "is_estimated", "ts_us", "ts_ms"
+)  # fmt: skip
 """Columns of the messages to be placed, which are those of the user's and the companion's side.
 
 Conversations and people are numbers; person 0 is nobody. `author` is the person the message names.
@@ -85,10 +87,13 @@ def places(messages: pa.Table) -> pa.Table:
 
     starts_session = begins | (gap_ms > SESSION_GAP_MS)
     starts_turn = starts_session | (by_user != by_user[before]) | (person != person_before)
-    reply_ms, replies = _replies(conversation, person, begins, by_user, ts_ms)
+    last, replies = _replies(conversation, person, begins, by_user)
     is_first = by_user & (_count(by_user, first) == 0)
-    reply_ms = np.where(is_first, gap_ms, reply_ms)
+    last = np.where(is_first, before, last)
     replies = np.where(is_first, ~begins, replies)
+    reply_ms = ts_ms - ts_ms[last]
+    is_estimated = columns["is_estimated"][order]
+    guessed = replies & (is_estimated | is_estimated[last])
     new = ~earlier
     back = np.empty_like(order)
     back[order] = here
@@ -102,7 +107,8 @@ def places(messages: pa.Table) -> pa.Table:
             "turn_idx": _count(starts_turn & new, first)[back],
             "session_idx": _count(starts_session & new, first)[back],
             "gap_ms": pa.array(gap_ms[back], mask=begins[back]),
-            "reply_ms": pa.array(reply_ms[back], mask=~replies[back]),
+            "reply_ms": pa.array(reply_ms[back], mask=~(replies & ~guessed)[back]),
+            "reply_is_estimated": guessed[back],
         }
     )
 
@@ -124,12 +130,12 @@ def _addressed(conversation: Numbers, author: Numbers, by_user: Truths, earlier:
 
 
 def _replies(
-    conversation: Numbers, person: Numbers, begins: Truths, by_user: Truths, ts_ms: Numbers
+    conversation: Numbers, person: Numbers, begins: Truths, by_user: Truths
 ) -> tuple[Numbers, Truths]:
-    """Return the time since the previous message between the same person and the companion.
+    """Return the previous message between the same person and the companion.
 
     Returns:
-        The milliseconds, and whether the previous message was by the other side.
+        Its index, 0 if there is none, and whether it was by the other side.
     """
     here = np.arange(len(person))
     last, alone = here - 1, begins.copy()
@@ -140,7 +146,7 @@ def _replies(
         last[by_person[1:]] = by_person[:-1]
         alone[by_person] = _differs(conversation[by_person]) | _differs(person[by_person])
     last[alone] = 0
-    return ts_ms - ts_ms[last], ~alone & (by_user != by_user[last])
+    return last, ~alone & (by_user != by_user[last])
 
 
 def _differs(values: Numbers) -> Truths:

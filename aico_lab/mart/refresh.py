@@ -41,16 +41,17 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-VERSION: Final = 3
+VERSION: Final = 4
 """The version of the tables and views of `mart`: a sync that finds another one in the warehouse
 reads all messages again. Add 1 when the same messages give other rows, and say what changed.
 
 1: an explicit number, instead of a hash of the package's files.
 2: the views `people` and `channels`, with pseudonyms, `replies` and `extras`.
 3: the person of a session is that of its first message by a user, not the first by name.
+4: replies with an estimated time have no time of reply; missing messages are left out.
 """
 
-DIGEST: Final = "30734ceadf6ab564c6dee4d72d2e7d0280059b6e34f533dff9c7aaa9c3f5f98b"
+DIGEST: Final = "72d7dca5b8c4f31fc7b766e82f289c10d7a8ab80c50d2dbbfbd6307513523198"
 """SHA-256 of the SQL and of sample places, as they are in `VERSION`; checked by a test."""
 
 MEMORY_LIMIT: Final = "150MB"
@@ -81,11 +82,11 @@ class Changes:
         """Measure rows of `raw.messages` as they are now, and note them."""
         self._begin()
         execute_with(self._connection, statements.MEASURE, rows=rows)
-        if not self._reread:
-            execute_with(self._connection, statements.NOTE_ADDED, rows=rows)
+        noted = statements.MARK if self._reread else statements.NOTE_ADDED
+        execute_with(self._connection, noted, rows=rows)
 
     def note_removed(self, rows: pa.Table) -> None:
-        """Note the former state of changed or removed rows; `PLACED_BY` are the needed columns."""
+        """Note the former state of changed or removed rows, as `READ_BY_PLACES` selects it."""
         self._begin()
         execute_with(self._connection, statements.NOTE_REMOVED, rows=rows)
 

@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import Final
 
 from aico_lab import constants
+from aico_lab.mart.marks import IS_ESTIMATED, IS_MISSING
 from aico_lab.mart.text import MEASURED
 
 DAY: Final = f"floor(ts_ms / {constants.MS_PER_DAY})"
@@ -27,7 +28,11 @@ that number in `mart.messages`."""
 TABLES: Final = ("messages", *GROUPS)
 
 PLACED_BY: Final = "id, conversation_id, user_id, role, timestamp, response_time"
-"""The columns of `raw.messages` on which the places of messages depend."""
+"""The columns of `raw.messages` on which the places of messages depend, besides the marks."""
+
+_MARKED: Final = f"{IS_ESTIMATED} AS is_estimated, {IS_MISSING} AS is_missing"
+READ_BY_PLACES: Final = f"{PLACED_BY}, {_MARKED}"
+"""SQL for everything in `raw.messages` on which the places of messages depend."""
 
 NEVER: Final = "9e18::BIGINT"
 """A time after all others, in milliseconds."""
@@ -36,29 +41,37 @@ NOTES: Final = """
     CREATE OR REPLACE TEMP TABLE measures (
         id BIGINT, n_words INTEGER, n_chars INTEGER, is_question BOOLEAN
     );
+    CREATE OR REPLACE TEMP TABLE marked (id BIGINT, is_estimated BOOLEAN, is_missing BOOLEAN);
     CREATE OR REPLACE TEMP TABLE rows_added (
         id BIGINT, conversation_id VARCHAR, user_id VARCHAR, role VARCHAR, timestamp TIMESTAMPTZ,
-        response_time DOUBLE, channel_id VARCHAR, sentiment_score DOUBLE
+        response_time DOUBLE, is_estimated BOOLEAN, is_missing BOOLEAN, channel_id VARCHAR,
+        sentiment_score DOUBLE
     );
     CREATE OR REPLACE TEMP TABLE rows_removed (
         id BIGINT, conversation_id VARCHAR, user_id VARCHAR, role VARCHAR, timestamp TIMESTAMPTZ,
-        response_time DOUBLE
+        response_time DOUBLE, is_estimated BOOLEAN, is_missing BOOLEAN
     )"""
 
 TEMPORARY: Final = (
-    "measures", "rows_added", "rows_removed", "all_conversations", "affected_conversations",
-    "last_places", "conversation_counts", "numbered_conversations", "batch_conversations",
-    "messages_to_place", "old_rows", "people", "measured_places", "new_rows", "affected_groups",
+    "measures", "marked", "rows_added", "rows_removed", "all_conversations",
+    "affected_conversations", "last_places", "conversation_counts", "numbered_conversations",
+    "batch_conversations", "messages_to_place", "old_rows", "people", "measured_places", "new_rows",
+    "affected_groups",
 )  # fmt: skip
 """Every temporary table that is made here."""
 
 MEASURE: Final = f"INSERT INTO measures {MEASURED}"
 
+MARK: Final = (
+    f"INSERT INTO marked SELECT id, {_MARKED} FROM rows WHERE {IS_ESTIMATED} OR {IS_MISSING}"
+)
+"""Few messages have a mark."""
+
 NOTE_ADDED: Final = (
-    f"INSERT INTO rows_added SELECT {PLACED_BY}, channel_id, sentiment_score FROM rows"
+    f"INSERT INTO rows_added SELECT {READ_BY_PLACES}, channel_id, sentiment_score FROM rows"
 )
 
-NOTE_REMOVED: Final = f"INSERT INTO rows_removed SELECT {PLACED_BY} FROM rows"
+NOTE_REMOVED: Final = "INSERT INTO rows_removed FROM rows"
 
 ALL_CONVERSATIONS: Final = """CREATE OR REPLACE TEMP TABLE all_conversations AS
     SELECT
@@ -81,25 +94,28 @@ ALL_MESSAGES: Final = """
         id, conversation, conversation_id, channel_id, user_id, role, role = 'user' AS by_user,
         false AS earlier, epoch_us(timestamp) AS ts_us, epoch_ms(timestamp) AS ts_ms,
         TRY_CAST(round(response_time * 1000) AS BIGINT) AS recorded_ms, sentiment_score,
-        n_words, n_chars, is_question
-    FROM measures JOIN raw.messages USING (id)
+        n_words, n_chars, is_question, coalesce(is_estimated, false) AS is_estimated
+    FROM measures JOIN raw.messages USING (id) LEFT JOIN marked USING (id)
         JOIN (FROM all_conversations WHERE batch = ?) USING (conversation_id)
-    WHERE role <> 'system' AND id BETWEEN ? AND ?"""
+    WHERE role <> 'system' AND is_missing IS NOT TRUE AND id BETWEEN ? AND ?"""
 """The messages of a batch of all conversations, as `place_people` takes them."""
 
 INSERT_ALL: Final = """INSERT INTO mart.messages
     SELECT
         id, conversation_id, channel_id, person, role, ts_ms, msg_idx, turn_idx, session_idx,
-        gap_ms, reply_ms, CASE WHEN reply_ms IS NOT NULL THEN recorded_ms END, n_words, n_chars,
-        is_question, sentiment_score
+        gap_ms, reply_ms, CASE WHEN reply_ms IS NOT NULL THEN recorded_ms END, is_estimated,
+        reply_is_estimated, n_words, n_chars, is_question, sentiment_score
     FROM rows"""
 
 INSERT_ALL_GROUPS: Final = "INSERT INTO mart.{table} WITH slice AS (FROM mart.messages) {query}"
 
 AFFECTED_CONVERSATIONS: Final = f"""CREATE OR REPLACE TEMP TABLE affected_conversations AS
     WITH noted AS (
-        SELECT *, count(*) OVER (PARTITION BY {PLACED_BY}) = 1 AS moved
-        FROM (SELECT {PLACED_BY} FROM rows_added UNION ALL FROM rows_removed)
+        SELECT *, count(*) OVER (PARTITION BY {PLACED_BY}, is_estimated, is_missing) = 1 AS moved
+        FROM (
+            SELECT {PLACED_BY}, is_estimated, is_missing FROM rows_added
+            UNION ALL FROM rows_removed
+        )
     )
     SELECT
         conversation_id, count(*) AS n_noted,
@@ -111,7 +127,8 @@ or moved. A row that is the same in both tables was merely edited."""
 LAST_PLACES: Final = f"""CREATE OR REPLACE TEMP TABLE last_places AS
     SELECT
         conversation_id, user_id, role, max(ts_ms) AS ts_ms, max(msg_idx) AS msg_idx,
-        max(turn_idx) AS turn_idx, max(session_idx) AS session_idx
+        max(turn_idx) AS turn_idx, max(session_idx) AS session_idx,
+        arg_max(is_estimated, msg_idx) AS is_estimated
     FROM mart.messages JOIN affected_conversations USING (conversation_id)
     WHERE ts_ms < since_ms AND since_ms < {NEVER} GROUP BY conversation_id, user_id, role"""
 """The last message before `since_ms` by each person, and by the companion to each person."""
@@ -150,9 +167,11 @@ BATCH_CONVERSATIONS: Final = """CREATE OR REPLACE TEMP TABLE batch_conversations
 
 MESSAGES_TO_PLACE: Final = f"""CREATE OR REPLACE TEMP TABLE messages_to_place AS
     SELECT
-        id, conversation_id, user_id, role, timestamp, response_time, channel_id, sentiment_score
+        id, conversation_id, user_id, role, timestamp, response_time, channel_id, sentiment_score,
+        {IS_ESTIMATED} AS is_estimated
     FROM raw.messages JOIN batch_conversations USING (conversation_id)
-    WHERE role <> 'system' AND epoch_ms(timestamp) >= since_ms AND since_ms < {NEVER}"""
+    WHERE role <> 'system' AND epoch_ms(timestamp) >= since_ms AND since_ms < {NEVER}
+        AND NOT {IS_MISSING}"""
 """The messages to place; of a conversation whose messages were merely edited, none is read."""
 
 OLD_ROWS: Final = """CREATE OR REPLACE TEMP TABLE old_rows AS
@@ -176,12 +195,13 @@ PEOPLE: Final = """CREATE OR REPLACE TEMP TABLE people AS
 PLACES_SOURCE: Final = """
     SELECT
         id, conversation, coalesce(person, 0) AS author, role = 'user' AS by_user,
-        false AS earlier, epoch_us(timestamp) AS ts_us, epoch_ms(timestamp) AS ts_ms
+        false AS earlier, is_estimated, epoch_us(timestamp) AS ts_us, epoch_ms(timestamp) AS ts_ms
     FROM messages_to_place
         JOIN batch_conversations USING (conversation_id) LEFT JOIN people USING (user_id)
     UNION ALL
     SELECT
-        msg_idx, conversation, coalesce(person, 0), role = 'user', true, l.ts_ms * 1000, l.ts_ms
+        msg_idx, conversation, coalesce(person, 0), role = 'user', true, is_estimated,
+        l.ts_ms * 1000, l.ts_ms
     FROM last_places l
         JOIN batch_conversations USING (conversation_id) LEFT JOIN people USING (user_id)"""
 """The messages to be placed and those of `last_places`, as `places` takes them."""
@@ -197,7 +217,7 @@ _PLACED: Final = """
         n_sessions + p.session_idx AS session_idx, gap_ms, reply_ms,
         CASE WHEN reply_ms IS NOT NULL THEN
             TRY_CAST(round(response_time * 1000) AS BIGINT) END AS recorded_ms,
-        n_words, n_chars, is_question, sentiment_score
+        is_estimated, reply_is_estimated, n_words, n_chars, is_question, sentiment_score
     FROM messages_to_place m JOIN measured_places p USING (id)
         LEFT JOIN batch_conversations USING (conversation) LEFT JOIN people USING (person)"""
 """Rows of `mart.messages`, in the order of `raw.messages`: sorting them otherwise takes longer than

@@ -17,14 +17,38 @@ _TEXT: Final = functools.reduce(
     f"lower({without_addresses('r.content')})",
 )
 
-WORDS: Final = f"""CREATE OR REPLACE VIEW mart.words AS
-    SELECT
+_LISTED: Final = f"{words(_TEXT)} AS words"
+
+
+def words_of(lists: str) -> str:
+    """Return SQL for the columns of `mart.words`.
+
+    Args:
+        lists: SQL for the columns of `mart.messages`, and for the list `words` of each message.
+    """
+    return f"""SELECT
         id, conversation_id, channel_id, user_id, role, ts_ms, turn_idx, session_idx,
         generate_subscripts(words, 1) - 1 AS position, unnest(words) AS word
     FROM (
-        SELECT m.*, {words(_TEXT)} AS words
-        FROM mart.messages m JOIN raw.messages r USING (id) WHERE n_words > 0
+        {lists}
     )"""
+
+
+def word_lists(condition: str) -> str:
+    """Return SQL for the `id` of each message and `words`, the list of its words.
+
+    Args:
+        condition: SQL that selects messages by the columns of `mart.messages`.
+    """
+    selected = f"FROM mart.messages WHERE n_words > 0 AND {condition}"
+    return f"SELECT id, {_LISTED} FROM ({selected}) JOIN raw.messages r USING (id)"
+
+
+_WORDS: Final = f"""SELECT m.*, {_LISTED}
+        FROM mart.messages m JOIN raw.messages r USING (id) WHERE n_words > 0"""
+
+WORDS: Final = f"""CREATE OR REPLACE VIEW mart.words AS
+    {words_of(_WORDS)}"""
 """Every word of every message whose words can be counted, in lower case, in Unicode's form NFC and
 with one kind of apostrophe; `position` counts from 0 in each message."""
 

@@ -8,7 +8,9 @@ found there and need no metadata.
       "reactions": [{"emoji": "👍", "count": 2}],
       "attachments": [{"kind": "photo"}],
       "mentions": ["ada"],
-      "edited_at": "2024-05-01T12:30:00Z"
+      "edited_at": "2024-05-01T12:30:00Z",
+      "timestamp_estimated": true,
+      "missing_since": "2024-06-01T08:00:00Z"
     }
 """
 
@@ -27,6 +29,13 @@ MEDIA: Final = "media"
 
 EDITED_AT: Final = "edited_at"
 """When the message was edited last, in ISO 8601."""
+
+TIMESTAMP_ESTIMATED: Final = "timestamp_estimated"
+"""True if the source has no time for the message, so that its timestamp is a guess."""
+
+MISSING_SINCE: Final = "missing_since"
+"""When an import noticed, in ISO 8601, that a later export of the conversation no longer has the
+message. Metrics leave such messages out."""
 
 MENTIONS: Final = "mentions"
 """A list of mentioned people: ids or names. Without it, mentions such as `@ada` are found in the

@@ -70,6 +70,18 @@ class FeedbackRecord(NamedTuple):
     metadata: str | None
 
 
+class MemoryRecord(NamedTuple):
+    """A row of `memories`."""
+
+    memory_id: str
+    user_id: str
+    content: str
+    memory_type: str
+    importance: float
+    created_at: str
+    metadata: str | None
+
+
 @dataclass(frozen=True)
 class Rejected:
     """A line, or a part of an export, that was rejected.
@@ -96,6 +108,7 @@ class Batch:
         channels: Channels, at least those that `messages` name.
         users: Users, at least those that `messages` name.
         feedback: Ratings and other feedback.
+        memories: Memories of the companion.
         rejected: Invalid lines between these messages.
         lines_read: The number of lines consumed, or of messages if the source has no lines.
         progress: The amount consumed, in the unit of the source's total.
@@ -104,6 +117,13 @@ class Batch:
         skipped: The number of parts that nobody said, such as notices, by reason.
         estimated: The number of messages whose time is estimated.
         zoneless: The number of messages whose time has no zone and was read as UTC.
+        local: The number of messages whose time has no zone in the file.
+        whole: With the last batch of an export, the conversations that were read without damage
+            from their first message in the export to the last.
+        ends_known: Whether `whole` conversations have no messages before or after those in the
+            export, which may otherwise be of a part of the time.
+        read_as: With the first batch of a table, the sentence about what was recognised.
+        notes: With the first batch, sentences about oddities of the file.
     """
 
     messages: list[MessageRecord]
@@ -118,3 +138,9 @@ class Batch:
     skipped: Mapping[str, int] = field(default_factory=dict)
     estimated: int = 0
     zoneless: int = 0
+    local: int = 0
+    memories: list[MemoryRecord] = field(default_factory=list)
+    whole: frozenset[str] = frozenset()
+    ends_known: bool = False
+    read_as: str = ""
+    notes: list[str] = field(default_factory=list)

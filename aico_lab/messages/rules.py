@@ -25,7 +25,7 @@ MAX_ID: Final = 512
 
 ROLES: Final = ("user", "assistant", "system")
 
-_KNOWN: Final = frozenset(
+KNOWN: Final = frozenset(
     {
         "message_id",
         "channel_id",
@@ -88,7 +88,7 @@ def _record(fields: Mapping[str, object], context: Context) -> MessageRecord:
         score = values.number("sentiment_score", score, -1, 1)
     message_id = _identifier("message_id", get("message_id"))
     if message_id is None:
-        message_id = _derive_id(
+        message_id = derive_id(
             (conversation_id, channel_id, user_id or "", role, timestamp, content),
             context.occurrences,
         )
@@ -97,7 +97,7 @@ def _record(fields: Mapping[str, object], context: Context) -> MessageRecord:
         seconds = values.number("response_time", seconds, 0)
     reply_to = get("reply_to")
     metadata = get("metadata")
-    is_known = _KNOWN.issuperset(fields)
+    is_known = KNOWN.issuperset(fields)
     return MessageRecord(
         message_id,
         channel_id,
@@ -112,7 +112,7 @@ def _record(fields: Mapping[str, object], context: Context) -> MessageRecord:
         None if reply_to is None else _identifier("reply_to", reply_to),
         None
         if is_known and metadata is None
-        else _metadata(metadata, {k: fields[k] for k in fields.keys() - _KNOWN}),
+        else _metadata(metadata, {k: fields[k] for k in fields.keys() - KNOWN}),
     )
 
 
@@ -207,7 +207,13 @@ def _metadata(value: object, extra: dict[str, object]) -> str | None:
     return to_metadata(merged) if merged else None
 
 
-def _derive_id(parts: tuple[str, ...], occurrences: Occurrences) -> str:
+def derive_id(parts: tuple[str, ...], occurrences: Occurrences) -> str:
+    """Return the id of a message that has none.
+
+    Args:
+        parts: The fields that identify the message, none of which contains NUL.
+        occurrences: Counts equal messages.
+    """
     # Parts do not contain NUL, so different parts never give the same text.
     digest = hashlib.sha256("\0".join(parts).encode())
     digest.update(b"\0%d" % occurrences.next(digest.digest()))

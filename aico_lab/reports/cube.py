@@ -161,7 +161,7 @@ def cube(
 
 def _run(connection: duckdb.DuckDBPyConnection, expression: ir.Table) -> pl.DataFrame:
     with translated("The snapshot"):
-        query = str(ibis.to_sql(expression, dialect="duckdb"))
+        query = str(ibis.to_sql(expression, dialect="duckdb", pretty=False))
         rows = pl.DataFrame(connection.execute(query).to_arrow_table())
     return rows.with_columns(cs.numeric().cast(pl.Int64))
 

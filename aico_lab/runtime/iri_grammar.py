@@ -22,6 +22,7 @@ def postpone() -> None:
         return
     standing_in = ModuleType(_PACKAGE)
     standing_in.__spec__ = spec
+    standing_in.__file__ = spec.origin  # for which ipykernel asks every module when it starts
     standing_in.__path__ = list(spec.submodule_search_locations or ())
     vars(standing_in).update(is_valid_syntax=_is_valid_syntax, __getattr__=_attribute)
     sys.modules[_PACKAGE] = standing_in

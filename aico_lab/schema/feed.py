@@ -183,13 +183,13 @@ def computed_columns(connection: Connection, table: str) -> tuple[str, ...]:
     return tuple(name for name in columns if folded(name) not in logged)
 
 
-def _update_of(connection: Connection, table: str) -> set[str]:
+def _update_of(connection: Connection, table: str) -> frozenset[str]:
     """Return the folded columns that the trigger for updates names."""
     found = connection.fetch_one(
         "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = ?",
         [f"feed_{table}_update"],
     )
-    return updated_columns(found[0]) if found else set()
+    return updated_columns(found[0]) if found else frozenset()
 
 
 def _logged(connection: Connection, table: str, computed: Container[str]) -> list[str]:

@@ -63,6 +63,7 @@ class Source:
         export: Whether it is the export of another program, which may be recognised by its
             content and take `Options`.
         how: For an export, how to get one, in at most two lines.
+        table: Whether it reads tables, which are recognised and take `Options` too.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Source:
     unit: str
     export: bool = False
     how: str = ""
+    table: bool = False
 
     @property
     def on_conflict(self) -> Literal["keep", "replace"]:
@@ -105,12 +107,13 @@ class Source:
             from aico_lab.sources.exports.engine.reading import read
 
             named = cast("Path", _named(path))
+            self.check_options(options)
             return read(self.name, self.module, named, limit=limit, options=options or Options())
-        if options is not None and options != type(options)():
-            raise WrongUse(
-                f"The source {self.name} takes no zone, companion, start or other answers about an "
-                "export: leave these options out."
-            )
+        self.check_options(options)
+        if self.table:
+            from aico_lab.sources.tables.reading import read as read_table
+
+            return read_table(cast("Path", _named(path)), limit=limit, options=options)
         return self._reader().read(_named(path), limit=limit)
 
     def total(self, path: Path | str | None = None, limit: int | None = None) -> int | None:
@@ -134,6 +137,31 @@ class Source:
             raise WrongUse(f"The source {self.name} has its own data; leave the file out.")
         if limit is not None and limit < 1:
             raise InvalidValue("The limit must be at least 1 message.")
+
+    def check_options(self, options: Options | None, *, deletions: bool = False) -> None:
+        """Raise WrongUse if answers are given that the source does not take.
+
+        Args:
+            options: The answers.
+            deletions: Whether stored messages that are missing from the file are to be marked.
+        """
+        if self.export and options is not None and (options.columns or options.role_map):
+            raise WrongUse(
+                f"The format {self.name} has columns and roles of its own: leave --map and "
+                "--role-map out, or read the file as a table with --as table."
+            )
+        if self.export:
+            return
+        if deletions:
+            raise WrongUse(
+                f"The source {self.name} holds no whole conversations: only exports of other "
+                "programs take deletions."
+            )
+        if not self.table and options is not None and options != type(options)():
+            raise WrongUse(
+                f"The source {self.name} takes no zone, companion, start or other answers about an "
+                "export: leave these options out, or name the file alone if it is a table."
+            )
 
     def _reader(self) -> _Reader:
         return cast("_Reader", import_module(self.module))
@@ -160,6 +188,16 @@ _OURS: Final = (
         module="aico_lab.sources.jsonl",
         needs_path=True,
         unit="bytes",
+    ),
+    Source(
+        name="table",
+        description="a table with any columns: CSV, TSV, JSON, JSON Lines or Parquet",
+        module="aico_lab.sources.tables.reading",
+        needs_path=True,
+        unit="bytes",
+        how="""Any program that saves messages as a table, also a spreadsheet (save as CSV).
+Columns, roles and dates that are not recognised are named with --map and --role-map.""",
+        table=True,
     ),
     *(
         Source(
@@ -226,14 +264,25 @@ def read(
     return SOURCES[name].read(path, limit=limit, options=options)
 
 
-def recognise(path: Path | str) -> Recognised:
-    """Return the format of an export, by its content.
+def recognise(path: Path | str, options: Options | None = None) -> Recognised:
+    """Return the format of an export or a table, by its content.
+
+    Args:
+        path: The file, folder or archive.
+        options: Answers that name columns or roles, which only tables have.
 
     Raises:
         SourceMissing: The path does not exist.
         SourceUnreadable: No format or more than one fits, or the file cannot be read.
     """
+    from aico_lab.sources.exports.engine.recognition import Recognised
     from aico_lab.sources.exports.engine.recognition import recognise as recognise_by
 
-    exports = {name: source.module for name, source in SOURCES.items() if source.export}
+    if options is not None and (options.columns or options.role_map):
+        from aico_lab.sources.tables.reading import described
+
+        return Recognised("table", described(Path(path).expanduser(), options))
+    exports = {
+        name: source.module for name, source in SOURCES.items() if source.export or source.table
+    }
     return recognise_by(Path(path).expanduser(), exports)

@@ -12,6 +12,7 @@ be the end of such a row. First the file is searched for a row that names a user
 from __future__ import annotations
 
 import csv
+import functools
 import re
 from collections import deque
 from typing import TYPE_CHECKING, Final, Self
@@ -24,7 +25,7 @@ from aico_lab.sources.files import MAX_LINE, Lines, batches, names_users, open_t
 from aico_lab.sources.files import size as total
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 __all__ = ["read", "total"]
@@ -32,8 +33,6 @@ __all__ = ["read", "total"]
 _REQUIRED: Final = ("content", "timestamp")
 _NUMBERS: Final = ("sentiment_score", "response_time")
 _NUMBER: Final = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
-_CELL: Final = rb'(?:"(?:[^"]++|"")*+"|[^",\r\n]*+)'
-_WELL_QUOTED: Final = re.compile(rb"%b(?:,%b)*+[\r\n]*" % (_CELL, _CELL))
 # Without a header the first line is a message, which an error must not quote.
 _NAME: Final = re.compile(r"[\w.;:-]{1,64}")
 
@@ -50,19 +49,17 @@ def read(path: Path, *, limit: int | None = None) -> Iterator[Batch]:
         SourceUnreadable: The file is not text, cannot be read, or has no header with `content` and
             `timestamp`.
     """
-    # The limit of the csv module applies to the whole process, so it is never lowered.
-    csv.field_size_limit(max(MAX_LINE, csv.field_size_limit()))
     with open_text(path) as stream:
         named = names_users(stream, lambda lines: _any_names_a_user(path, lines))
         context = Context(names_users=named)
         lines = Lines(stream)
-        rows = _Rows(lines)
+        rows = Rows(lines)
         header = _header(path, rows)
         yield from batches(_outcomes(rows, header, context), lines, context, limit)
 
 
 def _any_names_a_user(path: Path, lines: Lines) -> bool:
-    rows = _Rows(lines)
+    rows = Rows(lines)
     header = _header(path, rows)
     if "user_id" not in header:
         return False
@@ -73,12 +70,40 @@ def _any_names_a_user(path: Path, lines: Lines) -> bool:
     )
 
 
-class _Rows:
-    """Iterates over the rows of the file, each with the number of its first line."""
+@functools.lru_cache
+def _well_quoted(delimiter: str) -> re.Pattern[bytes]:
+    """Return what matches a row whose quotes are all where CSV allows them."""
+    between = re.escape(delimiter).encode()
+    cell = rb'(?:"(?:[^"]++|"")*+"|[^"%b\r\n]*+)' % between
+    return re.compile(rb"%b(?:%b%b)*+[\r\n]*" % (cell, between, cell))
 
-    def __init__(self, lines: Lines) -> None:
-        self._feed = _Feed(lines)
-        self._reader = csv.reader(self._feed, strict=True)
+
+class Rows:
+    """Iterates over the rows of the file, each with the number of its first line.
+
+    Attributes:
+        first_line: The first line of the current row; None if it is too long.
+    """
+
+    def __init__(
+        self, lines: Lines, delimiter: str = ",", decode: Callable[[bytes], str] = bytes.decode
+    ) -> None:
+        """Begin to read.
+
+        Args:
+            lines: The lines of the file.
+            delimiter: The character between two cells.
+            decode: Returns the text of a line, or raises UnicodeDecodeError.
+        """
+        # The limit of the csv module applies to the whole process, so it is never lowered.
+        csv.field_size_limit(max(MAX_LINE, csv.field_size_limit()))
+        self._feed = _Feed(lines, decode)
+        self._reader = csv.reader(self._feed, strict=True, delimiter=delimiter)
+        self._well_quoted = _well_quoted(delimiter)
+
+    @property
+    def first_line(self) -> bytes | None:
+        return self._feed.first_line
 
     def __iter__(self) -> Self:
         return self
@@ -97,7 +122,7 @@ class _Rows:
                 return self._feed.start, error
         if self._feed.broken:
             return self._feed.start, NotAMessageError("the row is not UTF-8")
-        if not self._feed.well_quoted():
+        if not self._feed.well_quoted(self._well_quoted):
             return self._feed.start, NotAMessageError("the row has a quote in an unquoted cell")
         return self._feed.start, cells
 
@@ -110,8 +135,9 @@ class _Feed:
         broken: Whether a line of the row is not UTF-8.
     """
 
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, lines: Lines, decode: Callable[[bytes], str]) -> None:
         self._lines = lines
+        self._decode = decode
         self._row: list[tuple[int, bytes | None]] = []
         self._waiting: deque[tuple[int, bytes | None]] = deque()
         self._size = 0
@@ -134,7 +160,7 @@ class _Feed:
         if line is None or self._size > MAX_LINE:
             raise NotAMessageError(f"the row is longer than {MAX_LINE:,} bytes")
         try:
-            return line.decode()
+            return self._decode(line)
         except UnicodeDecodeError:
             self.broken = True
             return line.decode(errors="replace")
@@ -145,17 +171,22 @@ class _Feed:
         self._size = 0
         self.broken = False
 
-    def well_quoted(self) -> bool:
+    @property
+    def first_line(self) -> bytes | None:
+        """The first line of the current row; None if it is too long."""
+        return self._row[0][1] if self._row else None
+
+    def well_quoted(self, pattern: re.Pattern[bytes]) -> bool:
         """Return whether all quotes of the current row are where CSV allows them."""
         row = b"".join(line for _, line in self._row if line is not None)
-        return b'"' not in row or _WELL_QUOTED.fullmatch(row) is not None
+        return b'"' not in row or pattern.fullmatch(row) is not None
 
     def take_back(self) -> None:
         """Yield all lines of the current row except the first one again."""
         self._waiting.extendleft(reversed(self._row[1:]))
 
 
-def _header(path: Path, rows: _Rows) -> list[str]:
+def _header(path: Path, rows: Rows) -> list[str]:
     _, cells = next(rows, (0, []))
     if isinstance(cells, NotAMessageError):
         raise SourceUnreadable(
@@ -179,7 +210,7 @@ def _header(path: Path, rows: _Rows) -> list[str]:
 
 
 def _outcomes(
-    rows: _Rows, header: list[str], context: Context
+    rows: Rows, header: list[str], context: Context
 ) -> Iterator[tuple[int, MessageRecord | Rejected]]:
     for start, cells in rows:
         outcome: MessageRecord | Rejected

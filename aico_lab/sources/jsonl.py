@@ -56,7 +56,7 @@ def _any_names_a_user(lines: Lines) -> bool:
 
 def _names_a_user(line: bytes) -> bool:
     try:
-        return _parse(line).get("user_id") is not None
+        return parse_line(line).get("user_id") is not None
     except NotAMessageError:
         return True  # an invalid line may name a user, too
 
@@ -67,13 +67,13 @@ def _outcomes(lines: Lines, context: Context) -> Iterator[tuple[int, MessageReco
             continue
         outcome: MessageRecord | Rejected
         try:
-            outcome = to_record(_parse(line), context)
+            outcome = to_record(parse_line(line), context)
         except NotAMessageError as refusal:
             outcome = Rejected(lines.number, str(refusal))
         yield lines.number, outcome
 
 
-def _parse(line: bytes | None) -> dict[str, object]:
+def parse_line(line: bytes | None) -> dict[str, object]:
     """Parse the object of a line, with orjson if the result is the same as by Python's parser.
 
     Python's parser also provides the reason for which an invalid line is rejected.

@@ -207,12 +207,20 @@ def distinguishing_words(talk: Talk, *, top: int, prior: float, function_words: 
     """
     at_least("top", top, 1)
     more_than_nothing("prior", prior, most=_PRIOR_MAX)
-    words = talk.words.mutate(
-        unit=talk.unit(talk.words),
-        u=(talk.words.role == "user").cast("int64"),
+    words = talk.words
+    # Rows for each person, so that nothing below reads every word again; without a named person,
+    # or if conversations are the units, for each conversation.
+    own = words.conversation_id
+    if talk.by_person:
+        own = ibis.ifelse(words.user_id.isnull(), own, ibis.null("string"))
+    counted = words.group_by("word", "user_id", conversation_id=own).agg(
+        u=words.count(where=words.role == "user"), a=words.count(where=words.role != "user")
     )
-    units = words.group_by("unit").agg(
-        nu=words.u.sum(), na=(1 - words.u).sum(), known=words.user_id.notnull().max()
+    counted = counted.mutate(unit=talk.unit(counted))
+    units = counted.group_by("unit").agg(
+        nu=_whole(counted.u.sum()),
+        na=_whole(counted.a.sum()),
+        known=counted.user_id.notnull().max(),
     )
     totals = units.aggregate(
         units=units.count(),
@@ -223,7 +231,9 @@ def distinguishing_words(talk: Talk, *, top: int, prior: float, function_words: 
         na_na=(units.na * units.na).sum(),
         na_nu=(units.na * units.nu).sum(),
     )
-    by_unit = words.group_by("word", "unit").agg(u=words.u.sum(), a=(1 - words.u).sum())
+    by_unit = counted.group_by("word", "unit").agg(
+        u=_whole(counted.u.sum()), a=_whole(counted.a.sum())
+    )
     each = by_unit.join(units, "unit")
     products = {
         f"{one}_{other}": (each[one] * each[other]).sum()
@@ -231,11 +241,11 @@ def distinguishing_words(talk: Talk, *, top: int, prior: float, function_words: 
             ("u", "u"), ("a", "a"), ("a", "u"), ("nu", "u"), ("na", "u"), ("a", "nu"), ("a", "na"),
         )
     }  # fmt: skip
-    counted = each.group_by("word").agg(
+    sums = each.group_by("word").agg(
         user=each.u.sum(), assistant=each.a.sum(), most_of_one=(each.u + each.a).max(), **products
     )
-    people = words.group_by("word").agg(people=words.user_id.nunique())
-    shown = counted.join(people, "word").cross_join(totals).cross_join(talk.everybody)
+    people = counted.group_by("word").agg(people=counted.user_id.nunique())
+    shown = sums.join(people, "word").cross_join(totals).cross_join(talk.everybody)
     if not function_words:
         shown = without_function_words(shown)
     least = guards.least(talk)
@@ -245,3 +255,8 @@ def distinguishing_words(talk: Talk, *, top: int, prior: float, function_words: 
         shown.all_user > 0,
         shown.all_assistant > 0,
     )
+
+
+def _whole(total: ir.NumericValue) -> ir.IntegerValue:
+    """Return a sum as a number that DuckDB multiplies quickly; its sums have 128 bits."""
+    return total.cast("int64")

@@ -49,7 +49,7 @@ def listed(words: ir.Table, talk: Talk, *, function_words: bool) -> ir.Table:
     """
     # Two steps are faster than counting distinct people, and so is comparing words after counting.
     each = words.group_by("word", "user_id").agg(
-        n=words.count(), by_user=(words.role == "user").cast("int64").sum()
+        n=words.count(), by_user=words.count(where=words.role == "user")
     )
     counted = each.group_by("word").agg(
         n=each.n.sum(), by_user=each.by_user.sum(), people=each.user_id.count(),

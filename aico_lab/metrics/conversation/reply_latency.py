@@ -44,7 +44,9 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, cutoff_hours: float) -> pl.DataFr
     return (
         replies.drop(_OPEN)
         .join(without, on="role", how="full", coalesce=True)
-        .with_columns(pl.col("n", "late", "recorded", "people", UNITS, *_OPEN).fill_null(0))
+        .with_columns(
+            pl.col("n", "late", "untimed", "recorded", "people", UNITS, *_OPEN).fill_null(0)
+        )
         .with_columns(unit_of("people", talk.units), pl.lit("replies").alias(COUNTED))
         .sort("role")
     )
@@ -97,6 +99,7 @@ def _draw(answer: Answer) -> Chart:
         Column("recorded_p50", "number", "median of the recorded response times", "s"),
         Column("recorded_p95", "number", "95th percentile of the recorded response times", "s"),
         Column("late", "integer", "replies after the cutoff, left out"),
+        Column("untimed", "integer", "replies whose time is estimated at an end, left out"),
         Column(
             "unanswered",
             "integer",
@@ -117,9 +120,12 @@ def _draw(answer: Answer) -> Chart:
         lambda row: (
             f"{row['role']}: median {_time(row['p50'])}, 95th percentile {_time(row['p95'])}"
             if row["n"]
+            else f"{row['role']}: no reply with known times"
+            if row["untimed"]
             else f"{row['role']}: no reply in time"
         ),
     ),
+    estimated="left out",
     chart=_draw,
 )
 def reply_latency(talk: Talk, *, cutoff_hours: float) -> ir.Table:
@@ -133,6 +139,9 @@ def reply_latency(talk: Talk, *, cutoff_hours: float) -> ir.Table:
     the same replies, but the time it took to generate them, where it was recorded. Percentiles are
     exact: times that occurred.
 
+    A reply is `untimed`, and has no time, if it or the message that it answers has an estimated
+    time. A turn that ends at an estimated time is answered if any later turn answers it.
+
     Censoring: a reply after the cutoff counts as a new beginning; it is left out of the percentiles
     and counted as late. A turn of the other side has no reply if the cutoff has passed since its
     end, within the data and the selected period, and no turn of this side that answers it began in
@@ -143,7 +152,7 @@ def reply_latency(talk: Talk, *, cutoff_hours: float) -> ir.Table:
     """
     more_than_nothing("cutoff_hours", cutoff_hours, most=_HOURS_OF_A_YEAR)
     cutoff_ms = round(cutoff_hours * MS_PER_HOUR)
-    replies = talk.turns.filter(_.reply_ms.notnull())
+    replies = talk.turns.filter(_.reply_ms.notnull() | _.reply_is_estimated)
     in_time = replies.filter(_.reply_ms <= cutoff_ms)
     percentiles = quantiles(
         in_time, "reply_ms", by=["role"], per_mille={"p50": 500, "p95": 950, "p99": 990}
@@ -156,7 +165,10 @@ def reply_latency(talk: Talk, *, cutoff_hours: float) -> ir.Table:
     whose = in_time.group_by("role").agg(
         people_recorded=in_time.user_id.nunique(where=in_time.recorded_ms.notnull())
     )
-    late = replies.group_by("role").agg(late=(_.reply_ms > cutoff_ms).cast("int64").sum())
+    late = replies.group_by("role").agg(
+        late=(_.reply_ms > cutoff_ms).cast("int64").sum(),
+        untimed=_.reply_is_estimated.cast("int64").sum(),
+    )
     found = late
     for table in (percentiles, ends, made, whose):
         found = found.left_join(table, "role").drop("role_right")
@@ -164,6 +176,7 @@ def reply_latency(talk: Talk, *, cutoff_hours: float) -> ir.Table:
     of_replies = found.select(
         "role",
         "late",
+        "untimed",
         "n",
         "recorded",
         **{name: found[name] / 1000 for name in seconds},
@@ -213,7 +226,11 @@ def _without_reply(turns: ir.Table, cutoff_ms: int) -> ir.Table:
     seen = turns.select(
         role=ibis.ifelse(by_user, "assistant", "user"),
         ended_ms=turns.ended_ms,
-        in_time=ibis.coalesce(reply_at <= turns.ended_ms + cutoff_ms, False),
+        # The true end may be hours after an estimated one, so any reply may be in time.
+        in_time=ibis.coalesce(
+            (reply_at <= turns.ended_ms + cutoff_ms) | turns.end_is_estimated & reply_at.notnull(),
+            False,
+        ),
         alone=turns.n_sides == 1,
         says_farewell=(turns.turn_idx == turns.last_idx) & (turns.n_questions == 0),
     )

@@ -121,6 +121,7 @@ def _draw(answer: Answer) -> Chart:
     ],
     finish=_finish,
     finding=_describe,
+    estimated="among them",
     chart=_draw,
     role=RoleFilter.REFUSED,
 )

@@ -89,6 +89,7 @@ def _draw(answer: Answer) -> Chart:
         periods.COMPLETE,
     ],
     far="left out",
+    estimated="among them",
     finish=_finish,
     finding=_describe,
     chart=_draw,

@@ -65,6 +65,7 @@ class Answer:
             fewer people than `min_people`.
         begins: The local start of the period, if `since` is relative; else None.
         far: The number of selected messages dated before 1990 or in the future.
+        estimated: The number of selected messages with an estimated time, if the metric uses times.
         nothing: The finding if there are no rows.
         values_left_out: The number of values removed from the remaining rows for resting on fewer
             people than `min_people`.
@@ -80,6 +81,7 @@ class Answer:
     _rows: pl.DataFrame
     begins: str | None = None
     far: int = 0
+    estimated: int = 0
     nothing: str = ""
     values_left_out: int = 0
     called: Mapping[Key, Sequence[Called]] = field(default_factory=dict)
@@ -216,6 +218,9 @@ class Answer:
         if self.far and self.metric.far:
             far = f"{counted(self.far, 'messages')} from before 1990 or in the future"
             said.append(f"{far} {self.metric.far}")
+        if self.estimated:
+            guessed = f"{counted(self.estimated, 'messages')} with an estimated time"
+            said.append(f"{guessed} {self.metric.estimated}")
         said += self.notes
         if self.left_out:
             said.append(self._left_out)

@@ -14,6 +14,7 @@ from aico_lab.adapters.duckdb import translated
 from aico_lab.constants import FIRST_PLAUSIBLE_MS
 from aico_lab.errors import InvalidValue, NeverSynced, UnknownName
 from aico_lab.etl import views
+from aico_lab.metrics.engine import selected
 from aico_lab.metrics.engine.answer import (
     Answer,
     Called,
@@ -26,8 +27,6 @@ from aico_lab.metrics.engine.metric import RoleFilter
 from aico_lab.metrics.engine.talk import Talk
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import duckdb
 
     from aico_lab.etl.reader import Reader
@@ -58,8 +57,11 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
     filters = talk.filters
     with translated("The snapshot"):
         called = _called(connection, filters)
-        talk = replace(talk, by_person=_names_several_people(connection, talk))
+        talk = replace(talk, by_person=_names_several_people(connection, talk), words_are_cut=True)
+        estimated = _count_estimated(connection, talk) if metric.estimated else 0
         query = compile_query(metric.name, talk, tuple(sorted(parameters.items())))
+        if selected.WORDS in query:
+            selected.cut_words(connection, talk)
         rows = pl.DataFrame(connection.execute(query).to_arrow_table())
     nothing = metric.nothing if isinstance(metric.nothing, str) else metric.nothing(rows, talk)
     if not talk.years:
@@ -81,6 +83,7 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
         _rows=shown,
         begins=filters.begins(talk.bounds[0]) if talk.years else None,
         far=far,
+        estimated=estimated,
         nothing=nothing,
         values_left_out=values_left_out,
         called=called,
@@ -133,7 +136,7 @@ def check_filters(reader: Reader, filters: Filters) -> None:
 def compile_query(name: str, talk: Talk, parameters: tuple[tuple[str, Any], ...]) -> str:
     """Return a metric's expression as DuckDB SQL, cached since notebooks repeat their questions."""
     expression = CATALOGUE[name].expression(talk, **dict(parameters))
-    return str(ibis.to_sql(expression, dialect="duckdb"))
+    return str(ibis.to_sql(expression, dialect="duckdb", pretty=False))
 
 
 def _check_version(connection: duckdb.DuckDBPyConnection) -> None:
@@ -159,7 +162,7 @@ def _describe(
     _, until = replace(filters, since=None).bounds(now_ms)
     first, last = min(FIRST_PLAUSIBLE_MS, since or FIRST_PLAUSIBLE_MS), max(now_ms, until or now_ms)
     is_chosen = " AND ".join(
-        f"coalesce({_is_one_of(column, names)}, false)"
+        f"coalesce({selected.is_one_of(column, names)}, false)"
         for column, names in (("user_id", filters.users), ("channel_id", filters.channels))
     )
     # Messages outside an explicit bound are excluded by the filter, not counted as far.
@@ -171,7 +174,7 @@ def _describe(
         )
         if bound is None
     )
-    of_side = _is_one_of("role", (filters.role,) if filters.role else ())
+    of_side = selected.is_one_of("role", (filters.role,) if filters.role else ())
     generation, first_ms, last_ms, recent_ms, begin_ms, years, far = connection.execute(
         f"""
         WITH
@@ -200,26 +203,21 @@ def _describe(
 
 def _names_several_people(connection: duckdb.DuckDBPyConnection, talk: Talk) -> bool:
     """Return whether the selected turns name more than one person."""
-    since, until = talk.bounds
-    conditions = [
-        "true" if since is None else f"started_ms >= {since}",
-        "true" if until is None else f"started_ms < {until}",
-        _is_one_of("user_id", talk.filters.users),
-        _is_one_of("channel_id", talk.filters.channels),
-    ]
     found = connection.execute(
-        f"SELECT min(user_id) <> max(user_id) FROM mart.turns WHERE {' AND '.join(conditions)}"
+        "SELECT min(user_id) <> max(user_id) FROM mart.turns "
+        f"WHERE {selected.condition(talk, 'started_ms')}"
     ).fetchone()
     return bool(found and found[0])
 
 
-def _is_one_of(column: str, names: Sequence[str]) -> str:
-    """Return an SQL condition that a column has one of these names; true if there are none.
-
-    Literals instead of bound values: DuckDB imports pandas to bind, which is slower than the query.
-    """
-    quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
-    return f"{column} IN ({quoted})" if names else "true"
+def _count_estimated(connection: duckdb.DuckDBPyConnection, talk: Talk) -> int:
+    """Return the number of selected messages with an estimated time."""
+    sides = (talk.filters.role,) if talk.filters.role and talk.by_side else ()
+    found = connection.execute(
+        "SELECT count(*) FROM mart.messages WHERE is_estimated AND "
+        f"{selected.condition(talk, 'ts_ms')} AND {selected.is_one_of('role', sides)}"
+    ).fetchone()
+    return int(found[0]) if found else 0
 
 
 def _with_ids(connection: duckdb.DuckDBPyConnection, filters: Filters) -> Filters:
@@ -262,7 +260,7 @@ def _called(connection: duckdb.DuckDBPyConnection, filters: Filters) -> dict[Key
         if ids:
             rows = connection.execute(
                 f"SELECT {column}, pseudonym, name FROM mart.{_VIEWS[column]} "
-                f"WHERE {_is_one_of(column, ids)}"
+                f"WHERE {selected.is_one_of(column, ids)}"
             ).fetchall()
             known = {one: Called(pseudonym, name) for one, pseudonym, name in rows}
             called[column] = [known[one] for one in ids]

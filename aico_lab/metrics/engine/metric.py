@@ -159,6 +159,8 @@ class Metric:
             and the `Talk` that returns it.
         far: Whether messages dated before 1990 or in the future are excluded or included; None if
             the metric does not count messages.
+        estimated: The end of a sentence on the use of messages with an estimated time, such as
+            'among them'; empty if their times do not matter.
         of_all: Whether the finding is about all rows even if some are left out.
         expression: Returns the Ibis expression.
         finish: Computes the rows of the answer from those of the expression, if needed.
@@ -178,6 +180,7 @@ class Metric:
     min_people: int
     nothing: str | Callable[[pl.DataFrame, Talk], str]
     far: Far | None
+    estimated: str
     of_all: bool
     expression: Expression = field(repr=False)
     finish: Finish | None = field(repr=False)
@@ -230,6 +233,7 @@ def metric(
     min_people: int = 1,
     nothing: str | Callable[[pl.DataFrame, Talk], str] = "Nothing matches.",
     far: Far | None = "among them",
+    estimated: str = "",
     of_all: bool = False,
 ) -> Callable[[Expression], Metric]:
     """Declare the decorated function as a metric with its name; its docstring is the definition.
@@ -268,6 +272,7 @@ def metric(
             min_people=min_people,
             nothing=nothing,
             far=far,
+            estimated=estimated,
             of_all=of_all,
             expression=expression,
             finish=finish,

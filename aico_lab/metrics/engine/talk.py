@@ -16,6 +16,7 @@ from ibis import _
 from aico_lab.constants import FIRST_PLAUSIBLE_MS, MS_PER_DAY, MS_PER_HOUR
 from aico_lab.mart import compiler, definitions
 from aico_lab.mart.places import SESSION_GAP_MS
+from aico_lab.metrics.engine import selected
 from aico_lab.metrics.engine.local_time import local_ms, offsets, to_local, year_of
 from aico_lab.zones import get_zone
 
@@ -144,6 +145,7 @@ class Talk:
             to the last.
         by_side: Whether `role` restricts these tables, rather than the rows of the answer.
         by_person: Whether several people are named, so that people are the units of intervals.
+        words_are_cut: Whether DuckDB holds the words of this selection; see `engine.selected`.
         bounds: The start (included) and end (excluded) of the period, in UTC milliseconds.
         shifts: The zone's UTC offsets in these years; see `local_time.offsets`.
     """
@@ -153,6 +155,7 @@ class Talk:
     last_ms: int = field(compare=False)
     by_side: bool = False
     by_person: bool = True
+    words_are_cut: bool = False
     recent_ms: int | None = field(default=None, compare=False)
     begin_ms: int | None = field(default=None, compare=False)
     years: tuple[int, ...] | None = field(default=None, compare=False)
@@ -207,7 +210,10 @@ class Talk:
     @cached_property
     def words(self) -> ir.Table:
         """One row per word, in lower case."""
-        return self._restricted(self._view("words"), "ts_ms")
+        words = self._view("words")
+        if self.words_are_cut:
+            words = ibis.table(VIEWS["words"], name=selected.WORDS, database="temp")
+        return self._restricted(words, "ts_ms")
 
     @cached_property
     def texts(self) -> ir.Table:

@@ -75,6 +75,7 @@ def _declare(unit: Unit) -> Callable[[Expression], Metric]:
         source="Active users, as in usage analytics; unfinished periods as in chat-analytics",
         columns=_ACTIVITY,
         far="left out",
+        estimated="among them",
         finish=functools.partial(periods.on_calendar, unit=unit),
         finding=functools.partial(_describe_activity, unit=unit),
         chart=functools.partial(_draw_activity, unit=unit),

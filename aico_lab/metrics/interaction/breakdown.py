@@ -203,6 +203,7 @@ def _top(noun: str) -> Parameter:
         counts={"by_user": "n", "by_assistant": "received", "sessions_of_users": "sessions"},
     ),
     finding=functools.partial(_describe, what="person", plural="people", preposition="by"),
+    estimated="in no reply time",
     chart=functools.partial(_draw, what="person"),
     role=RoleFilter.REFUSED,
 )
@@ -245,6 +246,7 @@ def people(talk: Talk, *, top: int, names: bool) -> ir.Table:
     ],
     finish=functools.partial(_finish, what="channel", counts={"messages": "n"}),
     finding=functools.partial(_describe, what="channel", plural="channels", preposition="in"),
+    estimated="in no reply time",
     chart=functools.partial(_draw, what="channel"),
 )
 def channels(talk: Talk, *, top: int, names: bool) -> ir.Table:

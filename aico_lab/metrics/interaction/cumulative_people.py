@@ -97,6 +97,7 @@ def _draw(answer: Answer) -> Chart:
     finish=_finish,
     finding=_describe,
     far="left out",
+    estimated="among them",
     people="n",
     chart=_draw,
     role=RoleFilter.REFUSED,

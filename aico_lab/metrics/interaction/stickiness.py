@@ -85,6 +85,7 @@ def _draw(answer: Answer) -> Chart:
     ],
     people="n",
     far="left out",
+    estimated="among them",
     finish=_finish,
     finding=_describe,
     chart=_draw,

@@ -88,6 +88,7 @@ def _draw(answer: Answer) -> Chart:
     of_all=True,
     finish=_finish,
     finding=_describe,
+    estimated="among them",
     chart=_draw,
     role=RoleFilter.REFUSED,
 )

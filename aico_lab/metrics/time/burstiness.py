@@ -88,6 +88,7 @@ def _draw(answer: Answer) -> Chart:
         interval("memory"),
     ],
     people="n",
+    estimated="at neither end of an interval",
     finish=_finish,
     finding=_describe,
     chart=_draw,
@@ -103,22 +104,25 @@ def burstiness(talk: Talk, *, min_intervals: int) -> ir.Table:
     Pearson's correlation between each interval and the next one; it leaves out people for whom it
     is undefined, since all their intervals are equal. Values are means over people, who have the
     same weight. Left out are people with fewer than `min_intervals` intervals, messages without a
-    named person, and people whose messages all have the same time.
+    named person, people whose messages all have the same time, and intervals that begin or end with
+    an estimated time.
     """
     at_least("min_intervals", min_intervals, 2)
     known = talk.messages.filter(_.user_id.notnull())
     in_order = ibis.window(group_by=["role", "user_id"], order_by=["ts_ms", "id"])
-    before, before_that = (known.ts_ms.lag(steps).over(in_order) for steps in (1, 2))
+    at_ms = ibis.ifelse(known.is_estimated, ibis.null("int64"), known.ts_ms)
+    before, before_that = (at_ms.lag(steps).over(in_order) for steps in (1, 2))
     pairs = known.select(
-        "role", "user_id", now=(known.ts_ms - before) / 1000, last=(before - before_that) / 1000
+        "role", "user_id", now=(at_ms - before) / 1000, last=(before - before_that) / 1000
     )
-    paired = pairs.last.notnull()
+    paired = pairs.now.notnull() & pairs.last.notnull()
     each = pairs.group_by("role", "user_id").agg(
         n_intervals=pairs.now.count(),
         mean=pairs.now.mean(),
         deviation=pairs.now.std(how="pop"),
         correlation=pairs.now.corr(pairs.last, where=paired, how="pop"),
-        varied=(pairs.now.std(where=paired, how="pop") > 0) & (pairs.last.std(how="pop") > 0),
+        varied=(pairs.now.std(where=paired, how="pop") > 0)
+        & (pairs.last.std(where=paired, how="pop") > 0),
     )
     found = each.filter(each.n_intervals >= min_intervals)
     memory = ibis.ifelse(found.varied, found.correlation, ibis.null("float64"))

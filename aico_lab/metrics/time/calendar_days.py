@@ -93,6 +93,7 @@ def _draw(answer: Answer) -> Chart:
     finish=_finish,
     finding=_describe,
     far="left out",
+    estimated="among them",
     of_all=True,
     chart=_draw,
 )

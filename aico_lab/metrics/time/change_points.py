@@ -212,6 +212,7 @@ def _draw(answer: Answer) -> Chart:
     finding=_describe,
     of_all=True,
     far="left out",
+    estimated="among them",
     chart=_draw,
 )
 def change_points(

@@ -138,6 +138,7 @@ def _lines(answer: Answer) -> list[str]:
     finish=_finish,
     finding=_describe,
     far="left out",
+    estimated="counted in the busiest day only",
     chart=_draw,
     role=RoleFilter.REFUSED,
 )
@@ -148,7 +149,9 @@ def extremes(talk: Talk) -> ir.Table:
     nobody at all wrote, in no conversation of the selection; time before its first and after its
     last message is none. A session is a stretch of a conversation without a silence above 30
     minutes, and lasts from its first message to its last; a single message has no duration. One
-    that begins in the period counts as a whole, with the messages and people of its later part. Of
+    that begins in the period counts as a whole, with the messages and people of its later part.
+    Messages with an estimated time count in days only: no hour, no silence that begins or ends with
+    one, and no session that has one is a record. Of
     records that tie, the first is shown, and `alike` counts them. Chance makes some day the busiest
     even where all days are alike.
     """
@@ -156,24 +159,27 @@ def extremes(talk: Talk) -> ir.Table:
     days = messages.group_by(at=days_of(messages.local_ms)).agg(
         n=_.count(), people=_.user_id.nunique()
     )
-    hours = messages.group_by(at=hour_of_day(hours_of(messages.local_ms))).agg(
+    timed = messages.filter(~messages.is_estimated)
+    hours = timed.group_by(at=hour_of_day(hours_of(timed.local_ms))).agg(
         n=_.count(), people=_.user_id.nunique()
     )
     in_order = ibis.window(order_by="ts_ms")
-    moments = messages.select("ts_ms", "local_ms").distinct()
+    moments = messages.group_by("ts_ms", "local_ms").agg(is_estimated=_.is_estimated.any())
     after = moments.mutate(
         next_ms=moments.ts_ms.lead().over(in_order),
         next_local=moments.local_ms.lead().over(in_order),
+        is_known=~(moments.is_estimated | moments.is_estimated.lead().over(in_order)),
     )
     selected = messages.aggregate(n=_.count(), people=_.user_id.nunique())
-    silences = after.filter(after.next_ms.notnull()).cross_join(selected)
+    silences = after.filter(after.next_ms.notnull() & after.is_known).cross_join(selected)
     sessions = talk.plausible(talk.sessions(), "started_ms")
     lasting = sessions.filter(sessions.ended_ms > sessions.started_ms)
     # All people of a session, which counts as a whole whatever part of it the filters select.
     everything = talk.everything
     of_session = everything.group_by("conversation_id", "session_idx").agg(
-        people=everything.user_id.nunique()
+        people=everything.user_id.nunique(), has_estimated=everything.is_estimated.any()
     )
+    of_session = of_session.filter(~of_session.has_estimated).drop("has_estimated")
     lasting = lasting.inner_join(of_session, ["conversation_id", "session_idx"])
     lasting = lasting.mutate(
         n=lasting.n_messages,

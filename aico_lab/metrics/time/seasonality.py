@@ -213,6 +213,7 @@ def _draw(answer: Answer) -> Chart:
         ),
     ],
     far="left out",
+    estimated="among them",
     finish=_finish,
     finding=_describe,
     chart=_draw,

@@ -230,6 +230,7 @@ def _line(rows: pl.DataFrame) -> pl.DataFrame:
     finding=_describe,
     of_all=True,
     far="left out",
+    estimated="among them",
     chart=_draw,
 )
 def trend(

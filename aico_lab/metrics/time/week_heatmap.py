@@ -95,6 +95,7 @@ def _busiest(rows: pl.DataFrame) -> str:
     ],
     finish=_finish,
     finding=_busiest,
+    estimated="among them",
     chart=_draw,
 )
 def week_heatmap(talk: Talk) -> ir.Table:

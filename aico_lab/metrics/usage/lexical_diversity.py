@@ -101,6 +101,11 @@ def lexical_diversity(talk: Talk, *, min_words: int) -> ir.Table:
             order_by=["user_id", "role", "ts_ms", "conversation_id", "msg_idx"]
         ),
     )
-    words = talk.words.select("id", "position", word=talk.words.word.hash())
+    numbered = numbered.mutate(
+        side=numbered.side.cast("int32"), message=numbered.message.cast("int32")
+    )
+    words = talk.words.select(
+        "id", position=talk.words.position.cast("int32"), word=talk.words.word.hash()
+    )
     # MTLD goes through the words one by one, which no engine's aggregate does.
     return words.join(numbered, "id").select("side", "message", "position", "word")

@@ -91,8 +91,10 @@ def mtld(rows: pl.DataFrame) -> pl.DataFrame:
     # Each word is written to its computed place, which is faster than sorting millions.
     place = (np.cumsum(lengths) - lengths)[message] + rows["position"].to_numpy()
     numbers = rows["word"].to_arrow().dictionary_encode()
-    words, sides = np.empty(len(message), np.int32), np.empty(len(message), np.int64)
-    words[place], sides[place] = numbers.indices.to_numpy(), rows["side"].to_numpy()
+    words, sides = np.empty(len(message), np.int32), np.empty(len(message), np.int32)
+    # Through polars, since Arrow's own way to NumPy imports pandas, which takes half a second.
+    words[place] = pl.Series(numbers.indices).to_numpy()
+    sides[place] = rows["side"].to_numpy()
     starts = np.append(np.flatnonzero(np.diff(sides, prepend=-1)), len(sides))
     return pl.DataFrame(
         {

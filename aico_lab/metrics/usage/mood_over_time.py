@@ -103,6 +103,7 @@ def _draw(answer: Answer) -> Chart:
     finding=_describe,
     nothing="No message has a score.",
     far="left out",
+    estimated="among them",
     chart=_draw,
 )
 def mood_over_time(talk: Talk, *, period: Literal["week", "month"]) -> ir.Table:

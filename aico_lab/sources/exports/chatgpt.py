@@ -21,7 +21,7 @@ from aico_lab.sources.exports.engine.conversation import (
     Unreadable,
 )
 from aico_lab.sources.exports.engine.epochs import from_epoch
-from aico_lab.sources.exports.engine.fields import to_object, to_utc_time
+from aico_lab.sources.exports.engine.fields import to_id, to_object, to_text, to_utc_time
 from aico_lab.sources.exports.engine.json_items import items, shape
 from aico_lab.sources.exports.engine.paths import newest_leaf, path_to
 
@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 LEAVES_ROLES_OPEN: Final = False
 
-_PARTS: Final = re.compile(r"conversations(-\d+)?\.json", re.IGNORECASE)
+_PARTS: Final = re.compile(r"conversations([-_ ]?\(?\d+\)?)?\.json", re.IGNORECASE)
+_GAPS: Final = 100
+"""Nodes that are lost from a path, over which the path goes on."""
+
 _CITATION: Final = re.compile("\ue200.*?\ue201|[\ue200-\ue206]", re.DOTALL)
 _SAID: Final = frozenset({"text", "multimodal_text"})
 _MEDIA_KINDS: Final = {
@@ -90,14 +93,14 @@ def _ratings(export: Opened) -> dict[str, list[Rating]]:
 def _conversation(
     item: dict[str, Any], ratings: dict[str, list[Rating]]
 ) -> ExportedConversation | Unreadable:
-    name = item.get("conversation_id") or item.get("id")
+    name = to_id(item.get("conversation_id")) or to_id(item.get("id"))
     title = item.get("title")
     mapping = item.get("mapping")
     if not isinstance(mapping, dict):
         return Unreadable(f"conversation {name}", "it has no mapping of messages")
-    if not isinstance(name, str):
-        return Unreadable("a conversation", "it has no id")
     nodes = {key: node for key, node in mapping.items() if isinstance(node, dict)}
+    if name is None:  # its first message has an id
+        name = next((key for key in nodes if _reason(nodes[key]) is None), "no-id")
     skipped: Counter[str] = Counter()
     siblings = Counter(
         (_name(node.get("parent")), _role(node)) for node in nodes.values() if _reason(node) is None
@@ -135,7 +138,31 @@ def _path(nodes: dict[str, dict[str, Any]], current: object) -> list[dict[str, A
     last = _name(current)
     if last not in nodes:
         last = newest_leaf(parents, {key: _seconds(node) for key, node in nodes.items()})
-    return [nodes[key] for key in path_to(parents, last)]
+    path = path_to(parents, last)
+    for _ in range(_GAPS):
+        lost = parents[path[0]] if path else None
+        if lost is None or lost in parents:
+            break
+        rest = _not_below(parents, lost)  # the other branches below it are alternatives
+        before = path_to(rest, newest_leaf(rest, {key: _seconds(nodes[key]) for key in rest}))
+        if not before:
+            break
+        path, parents = before + path, rest
+    return [nodes[key] for key in path]
+
+
+def _not_below(parents: dict[str, str | None], top: str) -> dict[str, str | None]:
+    """Return the parents of all nodes that are not in the branches below a node."""
+    children: dict[str | None, list[str]] = {}
+    for key, parent in parents.items():
+        children.setdefault(parent, []).append(key)
+    below: set[str] = set()
+    waiting = [top]
+    while waiting:
+        found = [key for key in children.get(waiting.pop(), []) if key not in below]
+        below.update(found)
+        waiting += found
+    return {key: parent for key, parent in parents.items() if key not in below}
 
 
 def _seconds(node: dict[str, Any]) -> float:
@@ -165,9 +192,9 @@ def _reason(node: dict[str, Any]) -> str | None:
         "hidden instruction": any(map(metadata.get, hidden)) or message.get("weight") == 0,
         "system prompt": role not in ("user", "assistant"),
         "custom instructions": kind == "user_editable_context",
-        "tool call": message.get("recipient") not in (None, "all"),
+        "tool call": role == "assistant" and message.get("recipient") not in (None, "all"),
         "reasoning or code": kind not in (None, *_SAID)
-        or message.get("channel") in ("commentary", "analysis"),
+        or (role == "assistant" and message.get("channel") in ("commentary", "analysis")),
         "empty answer": role == "assistant" and not (_text(content) or _media(content)),
     }
     return next((reason for reason, applies in reasons.items() if applies), None)
@@ -182,6 +209,9 @@ def _said(message: dict[str, Any], node: dict[str, Any], item: dict[str, Any]) -
         kept[MODEL] = model
     if media := _media(content):
         kept[MEDIA] = media
+    seconds = metadata.get("finished_duration_sec")
+    if role == "assistant" and isinstance(seconds, int | float) and seconds >= 0:
+        kept["generation_seconds"] = seconds
     message_id = message.get("id") or node.get("id")
     return Said(
         _text(content),
@@ -204,7 +234,7 @@ def _text(content: dict[str, Any]) -> str:
         if isinstance(part, str):
             texts.append(part)
         elif isinstance(part, dict) and part.get("content_type") == "audio_transcription":
-            texts.append(str(part.get("text") or ""))
+            texts.append(to_text(part.get("text")))
     if not texts and isinstance(content.get("text"), str):
         texts.append(content["text"])
     return _CITATION.sub("", "\n".join(text for text in texts if text)).strip()

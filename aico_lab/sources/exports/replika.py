@@ -22,14 +22,14 @@ from aico_lab.sources.exports.engine.conversation import (
 from aico_lab.sources.exports.engine.fields import to_id, to_object, to_text, to_time
 from aico_lab.sources.exports.engine.json_items import items, shape
 from aico_lab.sources.exports.engine.names import without_date
-from aico_lab.sources.exports.engine.stored import Seen, Stored
+from aico_lab.sources.exports.engine.stored import Seen, Shelf
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.sources.exports.engine.opened import Member, Opened
-    from aico_lab.sources.exports.engine.stored import Row
+    from aico_lab.sources.exports.engine.stored import Row, Stored
 
 LEAVES_ROLES_OPEN: Final = False
 
@@ -80,17 +80,18 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
     """Yield the chats of an export."""
     del options
     is_alone = len(export.members) == 1
-    seen: dict[str, Seen] = {}
+    seen = Seen()
     for member in export.members:
-        chats = _Chats(seen)
         is_json = b'"nature"' in member.head()
         if not (is_alone or is_json or _is_backup(member)):
             continue
-        parts = _messages(member, chats) if is_json else _rows(member, chats)
-        for part in parts:
-            yield Unreadable(f"{part.where} of {member.name}", part.reason)
-        for chat_id, chat in chats.items():
-            yield chat.conversation(chat_id)
+        with Shelf() as shelf:
+            chats = _Chats(shelf, seen)
+            parts = _messages(member, chats) if is_json else _rows(member, chats)
+            for part in parts:
+                yield Unreadable(f"{part.where} of {member.name}", part.reason)
+            for chat in chats.values():
+                yield chat.conversation()
 
 
 def _is_backup(member: Member) -> bool:
@@ -101,38 +102,42 @@ def _is_backup(member: Member) -> bool:
 class _Chats(dict[str, "_Chat"]):
     """The chats of a file by id; other files of the export may have the same messages."""
 
-    def __init__(self, seen: dict[str, Seen]) -> None:
+    def __init__(self, shelf: Shelf, seen: Seen) -> None:
         super().__init__()
+        self._shelf = shelf
         self._seen = seen
 
     def of(self, chat_id: str, *, newest_first: bool) -> _Chat:
         """Return a chat, begun if it is new."""
         if chat_id not in self:
-            self[chat_id] = _Chat(self._seen.setdefault(chat_id, Seen()), newest_first=newest_first)
+            rows = self._shelf.begin(newest_first=newest_first)
+            self[chat_id] = _Chat(chat_id, rows, self._seen)
         return self[chat_id]
 
 
 class _Chat:
     """The messages of one chat in a file."""
 
-    def __init__(self, seen: Seen, *, newest_first: bool) -> None:
-        self._rows = Stored(newest_first=newest_first)
+    def __init__(self, chat_id: str, rows: Stored, seen: Seen) -> None:
+        self._id = chat_id
+        self._rows = rows
         self._seen = seen
         self.skipped: Counter[str] = Counter()
 
     def add(self, message_id: str | None, time: str, author: str, role: str, *rest: object) -> None:
         """Add a message, unless it is repeated: an updated backup may overlap an older one."""
-        if self._seen.add(message_id):
+        if self._seen.add(self._id, message_id):
             self._rows.append([message_id, time, author, role, *rest], to_time(time))
         else:
             self.skipped["repeated message"] += 1
 
-    def conversation(self, chat_id: str) -> ExportedConversation:
+    def conversation(self) -> ExportedConversation:
         """Return the conversation."""
         return ExportedConversation(
-            chat_id,
+            self._id,
             map(_said, self._rows.oldest_first()),
             channel_name="Replika",
+            names_person=False,
             skipped=self.skipped,
         )
 

@@ -1,6 +1,7 @@
 """AICO's folder of data: conversations in LMDB (working memory) and Chroma (long-term memory).
 
-The libSQL database has no messages, only feedback on them. Any of the three may be missing.
+The libSQL database has no messages, only feedback on them and memories. Any of the three may be
+missing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from aico_lab.sources.exports.aico.memory import (
 )
 from aico_lab.sources.exports.engine.conversation import (
     ExportedConversation,
+    Kept,
     Rating,
     Said,
     Unreadable,
@@ -53,8 +55,10 @@ def recognise(export: Opened) -> str | None:
     return None
 
 
-def conversations(export: Opened, options: Options) -> Generator[ExportedConversation | Unreadable]:
-    """Yield the conversations of an export."""
+def conversations(
+    export: Opened, options: Options
+) -> Generator[ExportedConversation | Kept | Unreadable]:
+    """Yield the conversations of an export, after the memories of its database."""
     del options
     working: dict[str, list[Remembered]] = {}
     feedback: dict[str, list[Rating]] = {}
@@ -89,10 +93,12 @@ def _gather_working(export: Opened, working: dict[str, list[Remembered]]) -> Ite
             yield Unreadable(where, "the file is damaged")
 
 
-def _gather_feedback(export: Opened, feedback: dict[str, list[Rating]]) -> Iterator[Unreadable]:
-    """Add the ratings by message, and yield what cannot be read."""
+def _gather_feedback(
+    export: Opened, feedback: dict[str, list[Rating]]
+) -> Iterator[Kept | Unreadable]:
+    """Add the ratings by message, and yield the memories and what cannot be read."""
     for part in read_feedback(export):
-        if isinstance(part, Unreadable):
+        if isinstance(part, Kept | Unreadable):
             yield part
         else:
             feedback.setdefault(part[0], []).append(part[1])

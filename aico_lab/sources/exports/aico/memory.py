@@ -10,11 +10,10 @@ import re
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters.lmdb_readonly import read_lmdb
+from aico_lab.adapters.sealed import PrivateFolder
 from aico_lab.sources.exports.engine.fields import to_id, to_object, to_text, to_utc_time
 
 if TYPE_CHECKING:
@@ -74,8 +73,9 @@ def read_working(member: Member) -> Iterator[tuple[str, Remembered]]:
     Raises:
         StorageError: The file is damaged, or lmdb is not installed.
     """
-    with TemporaryDirectory(prefix="aico-lab-") as folder:
-        copy = Path(folder) / "data.mdb"
+    folder = PrivateFolder()
+    try:
+        copy = folder.path / "data.mdb"
         with member.open() as source, copy.open("wb") as target:
             shutil.copyfileobj(source, target)
         for key, value in read_lmdb(copy, WORKING):
@@ -99,6 +99,8 @@ def read_working(member: Member) -> Iterator[tuple[str, Remembered]]:
                     message_id,
                 ),
             )
+    finally:
+        folder.remove()
 
 
 def conversations_in(connection: Connection) -> list[str]:

@@ -27,7 +27,7 @@ from aico_lab.sources.exports.engine.fields import (
     to_utc_time,
 )
 from aico_lab.sources.exports.engine.json_items import items, shape
-from aico_lab.sources.exports.engine.stored import Seen, Stored
+from aico_lab.sources.exports.engine.stored import Seen, Shelf
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -76,22 +76,27 @@ def _members(export: Opened) -> list[Member]:
 def _chats(member: Member) -> Iterator[ExportedConversation | Unreadable]:
     """Yield the chats of a file of turns, mostly one."""
     chats: dict[str, _Chat] = {}
+    seen = Seen()
     number = 0
-    for number, turn in enumerate(items(member, _prefix(member), needs=_NEEDED, what="turn"), 1):
-        if isinstance(turn, Unreadable):
-            yield turn
-            continue
-        chat_id = to_id(to_object(turn.get("turn_key")).get("chat_id"))
-        if chat_id is None:
-            yield Unreadable(f"turn {number}", "the turn does not say to which chat it belongs")
-            continue
-        reason = chats.setdefault(chat_id, _Chat()).add(turn)
-        if reason is not None:
-            yield Unreadable(f"turn {number}", reason)
-    if not number:
-        yield Unreadable("the list", "it has no turns")
-    for chat_id, chat in chats.items():
-        yield chat.conversation(chat_id)
+    turns = items(member, _prefix(member), needs=_NEEDED, what="turn")
+    with Shelf() as shelf:
+        for number, turn in enumerate(turns, 1):
+            if isinstance(turn, Unreadable):
+                yield turn
+                continue
+            chat_id = to_id(to_object(turn.get("turn_key")).get("chat_id"))
+            if chat_id is None:
+                reason: str | None = "the turn does not say to which chat it belongs"
+            else:
+                if chat_id not in chats:
+                    chats[chat_id] = _Chat(chat_id, shelf, seen)
+                reason = chats[chat_id].add(turn)
+            if reason is not None:
+                yield Unreadable(f"turn {number}", reason)
+        if not number:
+            yield Unreadable("the list", "it has no turns")
+        for chat in chats.values():
+            yield chat.conversation()
 
 
 def _prefix(member: Member) -> str:
@@ -104,9 +109,10 @@ def _prefix(member: Member) -> str:
 class _Chat:
     """The turns of one chat."""
 
-    def __init__(self) -> None:
-        self._rows = Stored(newest_first=True)
-        self._seen = Seen()
+    def __init__(self, chat_id: str, shelf: Shelf, seen: Seen) -> None:
+        self._id = chat_id
+        self._rows = shelf.begin(newest_first=True)
+        self._seen = seen
         self._people: set[str] = set()
         self._characters: dict[str, str | None] = {}
         self.skipped: Counter[str] = Counter()
@@ -125,7 +131,7 @@ class _Chat:
         if "DELETED" in to_text(turn.get("state")).upper():
             self.skipped["deleted message"] += 1
             return None
-        if not self._seen.add(turn_id):
+        if not self._seen.add(self._id, turn_id):
             self.skipped["repeated message"] += 1
             return None
         is_human = author.get("is_human") is True
@@ -150,11 +156,11 @@ class _Chat:
         )
         return None
 
-    def conversation(self, chat_id: str) -> ExportedConversation:
+    def conversation(self) -> ExportedConversation:
         """Return the conversation; in a room with several characters the channel is the room."""
         is_room = len(self._characters) > 1
         return ExportedConversation(
-            chat_id,
+            self._id,
             map(_said, self._rows.oldest_first()),
             channel_id=None if is_room else next(iter(self._characters), None),
             channel_name=", ".join(sorted(filter(None, self._characters.values()))) or None,

@@ -18,9 +18,10 @@ from aico_lab.sources.exports.engine.fields import (
 )
 from aico_lab.sources.exports.engine.json_items import items, shape
 from aico_lab.sources.exports.engine.names import without_date
+from aico_lab.sources.exports.engine.stored import Shelf
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from aico_lab.sources.exports.engine.opened import Member
 
@@ -83,23 +84,38 @@ def _history(item: dict[str, Any], number: int) -> ExportedConversation | Unread
         said = _said(message, writer, skipped, is_human=source.get("is_human"))
         if said is not None:
             messages.append(said)
-    return _conversation(name, messages, skipped, started=item.get("created"))
+    characters = (said.author for said in messages if said.role == "assistant" and said.author)
+    character = next(characters, None)
+    return _conversation(name, messages, character, skipped, started=item.get("created"))
 
 
 def _pages(member: Member, prefix: str) -> Iterator[ExportedConversation | Unreadable]:
     """Yield the one conversation of a file of pages, named after the file."""
     skipped: Counter[str] = Counter()
-    messages = []
-    for item in items(member, prefix, needs={_IS_HUMAN}, what="message"):
-        if isinstance(item, Unreadable):
-            yield item
-            continue
-        writer = to_text(item.get("src__name"))
-        said = _said(item, writer, skipped, is_human=item.get(_IS_HUMAN))
-        if said is not None:
-            said.message_id = to_id(item.get("uuid")) or to_id(item.get("id"))
-            messages.append(said)
-    yield _conversation(without_date(member.base), messages, skipped, started=None)
+    character = None
+    with Shelf() as shelf:
+        stored = shelf.begin(newest_first=False)
+        for item in items(member, prefix, needs={_IS_HUMAN}, what="message"):
+            if isinstance(item, Unreadable):
+                yield item
+                continue
+            writer = to_text(item.get("src__name"))
+            said = _said(item, writer, skipped, is_human=item.get(_IS_HUMAN))
+            if said is not None:
+                character = character or (said.author if said.role == "assistant" else None)
+                name = to_id(item.get("uuid")) or to_id(item.get("id"))
+                stored.append([said.content, said.role, said.author, name], None)
+        messages = (
+            Said(
+                to_text(text),
+                None,
+                role=to_text(role),
+                author=to_id(author),
+                message_id=to_id(name),
+            )
+            for text, role, author, name in stored.oldest_first()
+        )
+        yield _conversation(without_date(member.base), messages, character, skipped, started=None)
 
 
 def _said(
@@ -120,10 +136,13 @@ def _said(
 
 
 def _conversation(
-    name: str, messages: list[Said], skipped: Counter[str], *, started: object
+    name: str,
+    messages: Iterable[Said],
+    character: str | None,
+    skipped: Counter[str],
+    *,
+    started: object,
 ) -> ExportedConversation:
-    characters = (said.author for said in messages if said.role == "assistant" and said.author)
-    character = next(characters, None)
     return ExportedConversation(
         name,
         messages,

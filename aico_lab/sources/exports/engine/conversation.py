@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final, Self
+
+from aico_lab.errors import InvalidValue
+from aico_lab.zones import get_zone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from datetime import datetime, timedelta
+    from collections.abc import Iterable, Mapping
     from zoneinfo import ZoneInfo
+
+_YEAR: Final = 366 * 86_400
 
 MEDIA: Final = "attachments"
 """The metadata key of the attachments of a message: a list of `{"kind": ...}`."""
@@ -90,6 +95,9 @@ class ExportedConversation:
         channel_name: The name of the channel; the title if there is none.
         started: When the conversation began: the time of messages before the first one with a time.
         is_group: Whether several people may write beside the companion.
+        names_person: Whether the authors of what a person said tell people apart; False if the
+            format has the same word for everybody, such as 'Me'.
+        authors: Messages by author, if they are known before `messages` are read.
         metadata: Anything to keep with the channel.
         skipped: Counts items that are no messages, by reason, such as 'system prompt'; may grow
             while `messages` are read.
@@ -102,8 +110,33 @@ class ExportedConversation:
     channel_name: str | None = None
     started: datetime | None = None
     is_group: bool = False
+    names_person: bool = True
+    authors: Counter[str] | None = None
     metadata: dict[str, object] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class Kept:
+    """A memory that a companion keeps about a person, which becomes a row of `memories`.
+
+    Attributes:
+        memory_id: The id of the memory in the export.
+        person: The person's id in the export.
+        content: The text.
+        kind: One of the values of `aico_lab.domain.MemoryType`.
+        importance: From 0 to 1.
+        time: When the memory was made; None if the export does not say.
+        metadata: Anything else to keep.
+    """
+
+    memory_id: str
+    person: str
+    content: str
+    kind: str
+    importance: float
+    time: datetime | None
+    metadata: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +165,9 @@ class Options:
         day_first: Whether the day comes before the month in dates that could be read either way;
             None refuses such files.
         trust_times: Whether to take times that all lie within a few seconds for real.
+        columns: For a table, columns by field of a message, such as `{"content": "Text"}`; a time
+            in two columns is named `Date+Time`.
+        role_map: For a table, roles by the values of its column of roles or authors.
     """
 
     zone: ZoneInfo | None = None
@@ -141,3 +177,46 @@ class Options:
     step: timedelta | None = None
     day_first: bool | None = None
     trust_times: bool = False
+    columns: Mapping[str, str] = field(default_factory=dict)
+    role_map: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(
+        cls,
+        *,
+        timezone: str | None = None,
+        me: str | None = None,
+        companion: Iterable[str] = (),
+        start: str | None = None,
+        step: float | None = None,
+        day_first: bool | None = None,
+        trust_times: bool = False,
+        map: Mapping[str, str] | None = None,  # noqa: A002 - the name of the option
+        role_map: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Return the options as a person writes them: zones by name, times as text, seconds.
+
+        Raises:
+            InvalidValue: There is no such zone, or the time or the step is none.
+        """
+        begins = None
+        if start is not None:
+            try:
+                begins = datetime.fromisoformat(start)
+            except ValueError:
+                raise InvalidValue(
+                    f"The start is a time such as 2024-05-01T12:30:00, not {start!r}."
+                ) from None
+        if step is not None and not 0 <= step < _YEAR:
+            raise InvalidValue("The step is a number of seconds from 0 to less than a year.")
+        return cls(
+            zone=None if timezone is None else get_zone(timezone),
+            me=me,
+            companion=tuple(companion),
+            start=begins,
+            step=None if step is None else timedelta(seconds=step),
+            day_first=day_first,
+            trust_times=trust_times,
+            columns=dict(map or {}),
+            role_map=dict(role_map or {}),
+        )

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import shutil
 from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
-from zipfile import is_zipfile
 
 from aico_lab.adapters.libsql_readonly import open_readonly
+from aico_lab.adapters.sealed import PrivateFolder
 from aico_lab.errors import StorageError
 
 if TYPE_CHECKING:
@@ -43,18 +41,21 @@ def database(export: Opened, member: Member, key: str | None = None) -> Iterator
     Raises:
         StorageError: The database cannot be read, or is damaged.
     """
-    if export.path.is_dir() or not is_zipfile(export.path):
-        path = export.path / member.name if export.path.is_dir() else export.path
-        with open_readonly(path, key) as connection:
+    if member.path is not None:
+        with open_readonly(member.path, key) as connection:
             yield connection
         return
-    with TemporaryDirectory(prefix="aico-lab-") as folder:
+    folder = PrivateFolder()
+    try:
         for one in export.members:
-            if one.name in {member.name, *(f"{member.name}{log}" for log in _LOGS)}:
-                with one.open() as source, (Path(folder) / one.base).open("wb") as target:
+            if one.name == member.name or one.name in {f"{member.name}{log}" for log in _LOGS}:
+                log = one.name.removeprefix(member.name)
+                with one.open() as source, (folder.path / f"copy.db{log}").open("wb") as target:
                     shutil.copyfileobj(source, target)
-        with open_readonly(Path(folder) / member.base, key) as connection:
+        with open_readonly(folder.path / "copy.db", key) as connection:
             yield connection
+    finally:
+        folder.remove()
 
 
 def columns(export: Opened, member: Member, table: str) -> frozenset[str]:

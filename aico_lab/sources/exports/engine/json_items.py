@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import ijson
 
 from aico_lab.sources.exports.engine.conversation import Unreadable
+from aico_lab.sources.exports.engine.json_nesting import Shallow, TooDeep, deep_items
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -27,6 +28,9 @@ LONGEST: Final = 64 << 20
 
 _EVENTS: Final = 4_000
 """Events of the parser after which the shape of a document is clear."""
+
+_DEEPEST: Final = 64
+"""Objects and lists in each other, after which the shape of a document is clear."""
 
 NEAR: Final = 1_000
 """Characters at the end of the text read so far: a fault there may only be the cut of the text."""
@@ -56,25 +60,45 @@ def items(
     number = known = 0
     wanted = frozenset(needs)
     first_key = reason = None
-    with member.open() as stream:
-        try:
-            for item in ijson.items(MendedStream(stream, repair), prefix, use_float=True):
-                number += 1
-                if isinstance(item, dict):
-                    if wanted <= item.keys():
-                        first_key = first_key or next(iter(item), None)
-                        known += next(iter(item), None) == first_key
-                    yield item
-                else:
-                    yield Unreadable(f"{what} {number}", "it is not an object")
-        except (ijson.JSONError, ValueError) as error:
-            reason = _reason(error)
+    try:
+        for item in _sound(member, prefix, repair):
+            number += 1
+            if isinstance(item, dict):
+                if wanted <= item.keys():
+                    first_key = first_key or next(iter(item), None)
+                    known += next(iter(item), None) == first_key
+                yield item
+            else:
+                yield Unreadable(f"{what} {number}", "it is not an object")
+    except (ijson.JSONError, ValueError) as error:
+        reason = _reason(error)
     if reason is not None:
         yield Unreadable(f"{what} {number + 1}", reason)
     elif number or not wanted:
         return
     found = _search(member, repair, first_key, wanted)
     yield from itertools.islice(found, known, None)
+
+
+def _sound(
+    member: Member, prefix: str, repair: Callable[[bytes], bytes] | None
+) -> Iterator[object]:
+    """Yield the values at a prefix.
+
+    Raises:
+        ijson.JSONError: The document is damaged.
+    """
+    number = 0
+    try:
+        with member.open() as stream:
+            whole = Shallow(MendedStream(stream, repair))
+            for item in ijson.items(whole, prefix, use_float=True):
+                number += 1
+                yield item
+    except TooDeep:
+        with member.open() as stream:
+            found = deep_items(MendedStream(stream, repair), prefix)
+            yield from itertools.islice(found, number, None)
 
 
 def shape(member: Member, repair: Callable[[bytes], bytes] | None = None) -> frozenset[str]:
@@ -87,11 +111,25 @@ def shape(member: Member, repair: Callable[[bytes], bytes] | None = None) -> fro
     head = member.head()
     if head.lstrip()[:1] not in (b"[", b"{"):
         return frozenset()
-    events = ijson.parse(_Bytes(head if repair is None else repair(head)))
+    # ijson.parse names the path of every event, which takes minutes where values nest deeply.
+    events = ijson.basic_parse(_Bytes(head if repair is None else repair(head)))
+    open_paths: list[str] = []
+    path = ""
     try:
-        for prefix, event, value in itertools.islice(events, _EVENTS):
+        for event, value in itertools.islice(events, _EVENTS):
+            above = open_paths[-1] if open_paths else ""
             if event == "map_key":
-                found.add(f"{prefix}.{value}" if prefix else value)
+                path = f"{above}.{value}" if above else value
+                found.add(path)
+            elif event in ("start_map", "start_array"):
+                if len(open_paths) >= _DEEPEST:
+                    break
+                if event == "start_array":
+                    path = f"{path}.item" if path else "item"
+                open_paths.append(path)
+            elif event in ("end_map", "end_array"):
+                open_paths.pop()
+                path = open_paths[-1] if open_paths else ""
     except (ijson.JSONError, ValueError):
         pass  # the head of a file mostly ends in the middle of a value
     return frozenset(found)

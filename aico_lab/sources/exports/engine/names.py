@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_SUFFIXES: Final = re.compile(r"\.(jsonl?|csv|txt|tsv|db|no|on|rf)$", re.IGNORECASE)
+_SUFFIXES: Final = re.compile(r"\.(jsonl?|csv|txt|tsv|db|zip|no|on|rf)$", re.IGNORECASE)
 _COUNTER: Final = re.compile(r"\s*(\(\d{1,3}\)|[-_ ]copy)$", re.IGNORECASE)
 _DATE: Final = re.compile(
     r"[-_. ]*(?<!\d)(\d{4}[-_.]?\d\d([-_.]?\d\d)?)([-_. T@]?\d\d[-_.:h]?\d\d([-_.:m]?\d\ds?)?)?$"

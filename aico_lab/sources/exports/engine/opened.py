@@ -1,36 +1,31 @@
 """Open an export as it was downloaded: one file, a folder, or a zip archive.
 
 Formats see the same thing in all three cases: members with a name, a size and a stream of bytes.
+Archives in a folder, or in an archive, are opened too, but no deeper.
 """
 
 from __future__ import annotations
 
 import zipfile
 import zlib
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import IO, TYPE_CHECKING, Final, Self, cast
+from typing import IO, TYPE_CHECKING, Final
 
 from aico_lab.errors import SourceMissing, SourceUnreadable
+from aico_lab.sources.exports.engine.archives import MOST_MEMBERS, Faults, is_archive, packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-MOST_MEMBERS: Final = 100_000
-LARGEST: Final = 64 * 1024**3
-"""Bytes that all members of an archive may have together when unpacked."""
-
-_RATIO: Final = 1_000
-"""An archive that grows by more than this factor is not a person's export, but made to fill disks;
-JSON shrinks to a tenth or a fiftieth."""
-
-_SMALL: Final = 64 * 1024**2
-"""Bytes below which the ratio does not matter."""
-
 HEAD: Final = 65_536
 """Bytes of `Member.head`."""
+
+_ARCHIVE: Final = ".zip"
+_MOST_ARCHIVES: Final = 1_000
+"""Archives in a folder or an archive that are opened."""
 
 _NOISE: Final = ("__MACOSX/", ".DS_Store", "Thumbs.db", "desktop.ini")
 
@@ -42,11 +37,13 @@ class Member:
     Attributes:
         name: Its path inside the export, with slashes.
         size: Its size in bytes.
+        path: Its path on the disk; None in an archive.
     """
 
     name: str
     size: int
     _open: Callable[[], IO[bytes]]
+    path: Path | None = None
 
     @property
     def stem(self) -> str:
@@ -68,7 +65,7 @@ class Member:
         """Open the file for reading.
 
         Raises:
-            SourceUnreadable: The file cannot be read, or is damaged or encrypted in its archive.
+            SourceUnreadable: The file cannot be read.
         """
         with reading(self.name), self._open() as stream:
             yield stream
@@ -86,10 +83,12 @@ class Opened:
     Attributes:
         path: The file, folder or archive that the user named.
         members: Its files, by name.
+        faults: What cannot be read in its archives; grows while its files are read.
     """
 
     path: Path
     members: tuple[Member, ...]
+    faults: Faults = field(default_factory=Faults)
 
     @property
     def size(self) -> int:
@@ -112,20 +111,25 @@ def opened(path: Path) -> Iterator[Opened]:
 
     Raises:
         SourceMissing: The path does not exist.
-        SourceUnreadable: The path cannot be read, or is an archive that is damaged, protected by a
-            password, or would unpack to too much.
+        SourceUnreadable: The path cannot be read, is neither a file nor a folder, or is an archive
+            that is protected by a password, or would unpack to too much.
     """
-    if not path.exists():
-        raise SourceMissing(f"The file {path} does not exist; check its name.")
-    with reading(str(path)):
+    faults = Faults()
+    with reading(str(path)), ExitStack() as open_files:
+        if not path.exists():
+            raise SourceMissing(f"The file {path} does not exist; check its name.")
         if path.is_dir():
-            yield Opened(path, tuple(_of_folder(path)))
-        elif zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                yield Opened(path, tuple(_of_archive(path, archive)))
+            yield Opened(path, tuple(_of_folder(path, faults, open_files)), faults)
+        elif not path.is_file():  # reading a pipe or a device may never end
+            raise SourceUnreadable(f"{path} is neither a file nor a folder; name the export.")
         else:
-            member = Member(path.name, path.stat().st_size, lambda: path.open("rb"))
-            yield Opened(path, (member,))
+            stream = open_files.enter_context(path.open("rb"))
+            if is_archive(stream):
+                size = path.stat().st_size
+                members = _of_archive(stream, str(path), size, faults, open_files)
+                yield Opened(path, tuple(members), faults)
+            else:
+                yield Opened(path, (_of_file(path, path.name),), faults)
 
 
 @contextmanager
@@ -152,70 +156,57 @@ def reading(name: str) -> Iterator[None]:
         ) from error
 
 
-def _of_folder(folder: Path) -> Iterator[Member]:
+def _of_folder(folder: Path, faults: Faults, open_files: ExitStack) -> Iterator[Member]:
+    archives = 0
     for number, path in enumerate(sorted(folder.rglob("*"))):
         if number >= MOST_MEMBERS:
             raise SourceUnreadable(
                 f"{folder} has more than {MOST_MEMBERS:,} files; name the folder of the export."
             )
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and not _is_noise(name):
-            yield Member(name, path.stat().st_size, _opener(path))
+        if _is_noise(name) or not path.is_file():
+            continue
+        if path.suffix.lower() == _ARCHIVE and archives < _MOST_ARCHIVES:
+            stream = open_files.enter_context(path.open("rb"))
+            if is_archive(stream):
+                archives += 1
+                yield from _inside(stream, name, path.stat().st_size, faults)
+                continue
+        yield _of_file(path, name)
 
 
-def _opener(path: Path) -> Callable[[], IO[bytes]]:
-    return lambda: path.open("rb")
+def _of_file(path: Path, name: str) -> Member:
+    return Member(name, path.stat().st_size, lambda: path.open("rb"), path)
 
 
-def _of_archive(path: Path, archive: zipfile.ZipFile) -> Iterator[Member]:
-    files = [one for one in archive.infolist() if not one.is_dir() and not _is_noise(one.filename)]
-    if any(one.flag_bits & 1 for one in files):
-        raise SourceUnreadable(
-            f"{path} is protected by a password; unpack it and import the folder."
-        )
-    size = sum(one.file_size for one in files)
-    packed = max(sum(one.compress_size for one in files), 1)
-    if len(files) > MOST_MEMBERS or size > LARGEST or (size > _SMALL and size / packed > _RATIO):
-        raise SourceUnreadable(
-            f"{path} would unpack to {len(files):,} files of {size / 1e9:,.1f} GB, which is no "
-            "export of conversations; unpack what you need and import that."
-        )
-    for one in sorted(files, key=lambda file: file.filename):
-        yield Member(one.filename, one.file_size, _member_opener(archive, one))
+def _of_archive(
+    stream: IO[bytes], name: str, size: int, faults: Faults, open_files: ExitStack
+) -> Iterator[Member]:
+    """Yield the files of an archive, and of the archives in it."""
+    archives = 0
+    for member in _members_of(stream, name, size, faults):
+        if member.suffix == _ARCHIVE and archives < _MOST_ARCHIVES:
+            inner = open_files.enter_context(member.open())
+            if inner.seekable() and is_archive(inner):
+                archives += 1
+                yield from _inside(inner, member.name, member.size, faults)
+                continue
+        yield member
 
 
-def _member_opener(archive: zipfile.ZipFile, one: zipfile.ZipInfo) -> Callable[[], IO[bytes]]:
-    return lambda: cast("IO[bytes]", _Limited(archive.open(one), one.file_size))
+def _inside(stream: IO[bytes], name: str, size: int, faults: Faults) -> Iterator[Member]:
+    """Yield the files of an archive that is one of several files."""
+    try:
+        for member in _members_of(stream, name, size, faults):
+            yield replace(member, name=f"{name}/{member.name}")
+    except SourceUnreadable as error:
+        faults.note(name, str(error))
 
 
-class _Limited:
-    """A stream that ends at the size in the archive's directory, even if there are more data."""
-
-    def __init__(self, stream: IO[bytes], size: int) -> None:
-        self._stream = stream
-        self._left = size
-
-    def read(self, count: int = -1) -> bytes:
-        if count < 0 or count > self._left:
-            count = self._left
-        data = self._stream.read(count)
-        self._left -= len(data)
-        return data
-
-    def readline(self, count: int = -1) -> bytes:
-        line = self._stream.readline(self._left if count < 0 else min(count, self._left))
-        self._left -= len(line)
-        return line
-
-    def __iter__(self) -> Iterator[bytes]:
-        while line := self.readline():
-            yield line
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._stream.close()
+def _members_of(stream: IO[bytes], name: str, size: int, faults: Faults) -> Iterator[Member]:
+    for one, unpacked, opener in packed(stream, name, size, faults):
+        if not _is_noise(one):
+            yield Member(one, unpacked, opener)
 
 
 def _is_noise(name: str) -> bool:

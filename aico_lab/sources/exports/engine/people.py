@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.errors import WhoIsWho
-from aico_lab.sources.exports.engine.conversation import Unreadable
+from aico_lab.sources.exports.engine.conversation import Kept, Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -101,11 +101,18 @@ class Roles:
         return _folded(author) in names or (name is not None and _folded(name) in names)
 
 
-def count_authors(conversations: Iterable[ExportedConversation | Unreadable]) -> dict[str, Authors]:
-    """Return the authors by conversation, after reading everything once."""
+def count_authors(
+    conversations: Iterable[ExportedConversation | Kept | Unreadable],
+) -> dict[str, Authors]:
+    """Return the authors by conversation, after reading what is needed for it once."""
     authors: dict[str, Authors] = {}
     for conversation in conversations:
-        if isinstance(conversation, Unreadable):
+        if isinstance(conversation, Kept | Unreadable):
+            continue
+        if conversation.authors is not None:
+            authors.setdefault(conversation.conversation_id, Authors()).counts.update(
+                conversation.authors
+            )
             continue
         for said in conversation.messages:
             authors.setdefault(conversation.conversation_id, Authors()).add(said)

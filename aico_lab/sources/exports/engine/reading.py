@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import closing
+from itertools import chain
 from typing import TYPE_CHECKING, Final, Protocol
 
 from aico_lab.messages.records import BATCH_MESSAGES, Batch, MessageRecord, Rejected
-from aico_lab.sources.exports.engine.conversation import Options, Unreadable
+from aico_lab.sources.exports.engine.conversation import Kept, Options, Unreadable
 from aico_lab.sources.exports.engine.opened import opened
 from aico_lab.sources.exports.engine.people import Roles, count_authors
 from aico_lab.sources.exports.engine.recognition import is_empty, misnamed, module_of
@@ -19,6 +20,20 @@ if TYPE_CHECKING:
 
     from aico_lab.sources.exports.engine.conversation import ExportedConversation
     from aico_lab.sources.exports.engine.opened import Opened
+
+_ENDS_KNOWN: Final = frozenset(
+    {"chatgpt", "claude", "librechat", "lmstudio", "openwebui", "sillytavern"}
+)
+"""Formats whose conversations have all messages. Others may be of a part of the time, chosen by the
+person who exports, or as much as the product keeps."""
+
+_DAMAGE_IS_NEAR: Final = _ENDS_KNOWN | {"discord", "telegram", "whatsapp"}
+"""Formats that report the damage of a conversation right before or after it."""
+
+_INCOMPLETE: Final = (
+    "damaged message", "unsupported message", "message repeated from another chat"
+)  # fmt: skip
+"""Reasons for which messages are skipped that may have been read from an earlier export."""
 
 BATCH_CHARACTERS: Final = 8_000_000
 """Characters at which a batch ends even with few messages, to bound the memory."""
@@ -35,8 +50,8 @@ class Format(Protocol):
 
     def conversations(
         self, export: Opened, options: Options
-    ) -> Generator[ExportedConversation | Unreadable]:
-        """Yield the conversations of an export, in its order."""
+    ) -> Generator[ExportedConversation | Kept | Unreadable]:
+        """Yield the conversations of an export in its order, and memories of its companion."""
 
 
 def read(
@@ -65,23 +80,101 @@ def read(
             open_roles = count_authors(reads.conversations(export, options))
         reader = RecordMaker(name, options, Roles(options, open_roles))
         gathering = _Gathering(reader)
+        complete = _Complete(name)
         with closing(reads.conversations(export, options)) as conversations:
-            for part in conversations:
-                if isinstance(part, Unreadable):
-                    gathering.rejected.append(Rejected(0, part.reason, part.where))
-                    continue
-                for outcome in reader.read(part):
+            for part in chain(conversations, (None,)):
+                outcomes, skipped = _begin(part, reader, gathering, complete)
+                for outcome in outcomes:
                     gathering.add(outcome)
+                    if isinstance(outcome, Rejected):
+                        complete.note_broken(reader.reading)
                     if gathering.is_full or gathering.total == limit:
-                        gathering.skipped.update(part.skipped)
-                        part.skipped.clear()
+                        complete.note_skipped(skipped)
+                        gathering.skipped.update(skipped)
+                        skipped.clear()
+                        if gathering.total == limit:
+                            complete.note_broken(reader.reading)
+                            yield gathering.taken(complete)
+                            return
                         yield gathering.taken()
-                    if gathering.total == limit:
-                        return
-                gathering.skipped.update(part.skipped)
-        if not gathering.total and not recognised:
+                complete.note_skipped(skipped)
+                gathering.skipped.update(skipped)
+        found = gathering.total or reader.memories or export.faults.reasons
+        if not found and not recognised:
             raise misnamed(export, name)
-        yield gathering.taken()
+        for where, reason in export.faults.reasons.items():
+            gathering.rejected.append(Rejected(0, reason, where))
+            complete.note_damage(far=True)
+        yield gathering.taken(complete)
+
+
+def _begin(
+    part: ExportedConversation | Kept | Unreadable | None,
+    reader: RecordMaker,
+    gathering: _Gathering,
+    complete: _Complete,
+) -> tuple[Iterator[MessageRecord | Rejected], Counter[str]]:
+    """Return the outcomes of a part, and what it skips; of the end of the export if it is None."""
+    if isinstance(part, Unreadable):
+        gathering.rejected.append(Rejected(0, part.reason, part.where))
+        complete.note_damage()
+    elif isinstance(part, Kept):
+        refused = reader.remember(part)
+        gathering.rejected += [] if refused is None else [refused]
+    elif part is None:
+        return reader.finish(), Counter()
+    else:
+        complete.begin(reader.id_of(part))
+        return reader.read(part), part.skipped
+    return iter(()), Counter()
+
+
+class _Complete:
+    """Tells which conversations were read from beginning to end without damage."""
+
+    def __init__(self, format_name: str) -> None:
+        self._is_near = format_name in _DAMAGE_IS_NEAR
+        self.ends_known = format_name in _ENDS_KNOWN
+        self._read: set[str] = set()
+        self._broken: set[str] = set()
+        self._last: str | None = None
+        self._damage_before = self._damage_anywhere = False
+        self._damage_is_far = False
+
+    @property
+    def whole(self) -> frozenset[str]:
+        """The conversations that are whole, after everything was read."""
+        if self._damage_is_far or (self._damage_anywhere and not self._is_near):
+            return frozenset()
+        return frozenset(self._read - self._broken)
+
+    def begin(self, conversation_id: str) -> None:
+        """Note the beginning of a conversation."""
+        self._last = conversation_id
+        self._read.add(conversation_id)
+        if self._damage_before:
+            self._broken.add(conversation_id)
+        self._damage_before = False
+
+    def note_broken(self, conversation_id: str | None) -> None:
+        """Note that a conversation lacks a message."""
+        if conversation_id is not None:
+            self._broken.add(conversation_id)
+
+    def note_damage(self, *, far: bool = False) -> None:
+        """Note damage between conversations.
+
+        Args:
+            far: Whether it may be of any conversation, not of the one before or the one after.
+        """
+        self._damage_is_far |= far
+        self.note_broken(self._last)
+        self._damage_before = self._damage_anywhere = True
+
+    def note_skipped(self, skipped: Counter[str]) -> None:
+        """Note the parts of a conversation that were skipped."""
+        if any(skipped.get(reason) for reason in _INCOMPLETE):
+            self.note_broken(self._last)
 
 
 class _Gathering:
@@ -115,22 +208,30 @@ class _Gathering:
             or self._characters >= BATCH_CHARACTERS
         )
 
-    def taken(self) -> Batch:
-        """Return the outcomes as a batch, and begin another one."""
+    def taken(self, complete: _Complete | None = None) -> Batch:
+        """Return the outcomes as a batch, and begin another one.
+
+        Args:
+            complete: With the last batch, the conversations that were read.
+        """
         reader = self._reader
         batch = Batch(
             messages=self._messages,
             channels=list(reader.channels.values()),
             users=list(reader.users.values()),
             feedback=reader.feedback,
+            memories=reader.memories,
             rejected=self.rejected,
             lines_read=len(self._messages) + len(self.rejected),
             progress=len(self._messages),
             skipped=self.skipped,
             estimated=reader.estimated,
             zoneless=reader.zoneless,
+            local=reader.local,
+            whole=frozenset() if complete is None else complete.whole,
+            ends_known=complete is not None and complete.ends_known,
         )
-        reader.channels, reader.users, reader.feedback = {}, {}, []
-        reader.estimated = reader.zoneless = 0
+        reader.channels, reader.users, reader.feedback, reader.memories = {}, {}, [], []
+        reader.estimated = reader.zoneless = reader.local = 0
         self._begin()
         return batch

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 _NAMED: Final = 8
 
-_GENERAL: Final = frozenset({"openai", "sharegpt"})
-"""Formats of training files, whose simple shape parts of other exports have too: they count only
-where no other format fits."""
+_GENERAL: Final = (frozenset({"table"}), frozenset({"openai", "sharegpt"}))
+"""Tables, and formats of training files, whose simple shape parts of other exports have too: they
+count only where no other format fits."""
 
 _BINARY: Final = frozenset(bytes(range(9)))
 
@@ -58,7 +58,7 @@ def recognise(path: Path, formats: Mapping[str, str]) -> Recognised:
         SourceUnreadable: No format or more than one fits, or the file cannot be read.
     """
     with opened(path) as export:
-        if not export.members or not export.size:
+        if not export.faults.reasons and not (export.members and export.size):
             raise SourceUnreadable(f"{path} is empty; name the file as it was downloaded.")
         found = _fitting(export, formats)
         if len(found) == 1:
@@ -66,6 +66,8 @@ def recognise(path: Path, formats: Mapping[str, str]) -> Recognised:
         if found:
             both = " and ".join(f"{one.name} ({one.why})" for one in found)
             raise SourceUnreadable(f"{path} looks like {both}: choose one with --as.")
+        for name, reason in export.faults.reasons.items():
+            raise SourceUnreadable(f"{path} has nothing that can be read. {name}: {reason}.")
         raise SourceUnreadable(
             f"{path} has none of the known formats: it is {_described(export)}. "
             f"Known are {', '.join(formats)}; choose one with --as, or see `aico-lab sources`."
@@ -97,7 +99,8 @@ def misnamed(export: Opened, name: str) -> SourceUnreadable:
             "downloaded."
         )
     package = __package__.removesuffix(".engine")
-    found = _fitting(export, {known: f"{package}.{known}" for known in FORMATS if known != name})
+    others = {known: f"{package}.{known}" for known in FORMATS if known != name}
+    found = _fitting(export, others | {"table": "aico_lab.sources.tables.reading"})
     if not found:
         return SourceUnreadable(
             f"{export.path} is not in the format {name}: it looks like {_described(export)}."
@@ -116,7 +119,12 @@ def _fitting(export: Opened, formats: Mapping[str, str]) -> list[Recognised]:
         for name, module in formats.items()
         if (why := module_of(module).recognise(export)) is not None
     ]
-    return [one for one in found if one.name not in _GENERAL] or found
+    if any(one.name == "table" for one in found):  # its header is clearer than lines with dates
+        found = [one for one in found if one.name != "whatsapp"]
+    for general in _GENERAL:
+        if len(found) > 1:
+            found = [one for one in found if one.name not in general] or found
+    return found
 
 
 def _described(export: Opened) -> str:
@@ -141,4 +149,18 @@ def _of_member(member: Member) -> str:
         return "an empty file"
     if _BINARY.intersection(head[:1_000]):
         return "a binary file"
-    return "a text file"
+    return _of_text(member)
+
+
+def _of_text(member: Member) -> str:
+    from aico_lab.sources.tables.headers import listed
+    from aico_lab.sources.tables.opened import header_of
+
+    columns = header_of(member)
+    shown = listed(columns, all_are_names=False)
+    if len(columns) == 1 or shown == "none":
+        return "a text file"
+    return (
+        f"a text file, perhaps a table with the columns {shown}, of which --map content=COLUMN "
+        "would name that of the texts"
+    )

@@ -12,26 +12,31 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.messages.context import Context, Occurrences
+from aico_lab.messages.metadata import TIMESTAMP_ESTIMATED
 from aico_lab.messages.records import (
     ChannelRecord,
     FeedbackRecord,
+    MemoryRecord,
     MessageRecord,
     NotAMessageError,
     Rejected,
     UserRecord,
 )
 from aico_lab.messages.rules import MAX_ID, to_metadata, to_record
+from aico_lab.sources.exports.engine.moments import FileTimes, runs
 from aico_lab.sources.exports.engine.people import ASSUMED
-from aico_lab.sources.exports.engine.times import NO_TIMES, Clock, look_like_an_import
+from aico_lab.sources.exports.engine.times import NO_TIMES, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aico_lab.sources.exports.engine.conversation import ExportedConversation, Options, Said
+    from aico_lab.sources.exports.engine.conversation import (
+        ExportedConversation,
+        Kept,
+        Options,
+        Said,
+    )
     from aico_lab.sources.exports.engine.people import Roles
-
-ESTIMATED: Final = "timestamp_estimated"
-"""The metadata key, with the value true, of a message whose time is estimated."""
 
 TITLE: Final = "conversation_title"
 """The metadata key of the conversation's title, kept with its first message."""
@@ -41,6 +46,11 @@ AUTHOR: Final = "author"
 
 _LOOKED_AT: Final = 1_000
 """The most messages read ahead, to judge the times of a conversation and to find its person."""
+
+_OF_AN_IMPORT: Final = (
+    "have the same time, that of an import: find the original export, or take the times with "
+    "--trust-times"
+)
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
@@ -53,8 +63,11 @@ class RecordMaker:
         channels: The channels of the messages read so far, by id; the caller may clear them.
         users: The users of the messages read so far, by id; the caller may clear them.
         feedback: The ratings of the messages read so far; the caller may clear them.
+        memories: The memories read so far; the caller may clear them.
         zoneless: The number of messages whose time has no zone and was read as UTC.
+        local: The number of messages whose time has no zone in the export.
         estimated: The number of messages whose time is estimated.
+        reading: The id of the conversation whose records are being yielded, or None.
     """
 
     def __init__(self, format_name: str, options: Options, roles: Roles) -> None:
@@ -70,43 +83,89 @@ class RecordMaker:
         self._roles = roles
         self.context = Context(names_users=True)
         self._start = options.start
+        self._file_times = FileTimes()
+        self._held: list[tuple[ExportedConversation, list[Said]]] = []
+        self.reading: str | None = None
         self.channels: dict[str, ChannelRecord] = {}
         self.users: dict[str, UserRecord] = {}
         self.feedback: list[FeedbackRecord] = []
+        self.memories: list[MemoryRecord] = []
         self.zoneless = 0
+        self.local = 0
         self.estimated = 0
 
+    def id_of(self, conversation: ExportedConversation) -> str:
+        """Return the id under which a conversation is stored."""
+        return _joined(self._format, clean(conversation.conversation_id))
+
     def read(self, conversation: ExportedConversation) -> Iterator[MessageRecord | Rejected]:
-        """Yield a record of each message, or the reason why the message cannot be stored."""
-        named = conversation.title or conversation.conversation_id
-        where = f"conversation {clean(named)[:60]!r}"
+        """Yield a record of each message, or the reason why the message cannot be stored.
+
+        Small conversations are held back as long as all messages of the file have one time: see
+        `finish`.
+        """
         messages = iter(conversation.messages)
         ahead = list(itertools.islice(messages, _LOOKED_AT))
         if not ahead:
             return
+        is_small = len(ahead) < _LOOKED_AT and any(said.time is not None for said in ahead)
+        if self._options.trust_times or self._file_times.are_real or not is_small:
+            yield from self._read(conversation, ahead, messages)
+            return
+        self._file_times.note(ahead)
+        self._held.append((conversation, ahead))
+        if self._file_times.are_real:
+            yield from self._released()
+
+    def finish(self) -> Iterator[MessageRecord | Rejected]:
+        """Yield the records of the conversations that `read` held back.
+
+        They are refused if all conversations of the file have the time of one import.
+        """
+        if self._file_times.are_of_an_import:
+            for conversation, _ in self._held:
+                yield Rejected(0, f"all conversations {_OF_AN_IMPORT}", _place_of(conversation))
+            self._held = []
+        yield from self._released()
+
+    def _released(self) -> Iterator[MessageRecord | Rejected]:
+        held, self._held = self._held, []
+        for conversation, ahead in held:
+            yield from self._read(conversation, ahead, iter(()))
+
+    def _read(
+        self, conversation: ExportedConversation, ahead: list[Said], messages: Iterator[Said]
+    ) -> Iterator[MessageRecord | Rejected]:
+        """Yield the records of a conversation.
+
+        Args:
+            conversation: The conversation.
+            ahead: Its first messages.
+            messages: The messages after them.
+        """
+        self.reading = self.id_of(conversation)
+        where = _place_of(conversation)
         times = [said.time for said in ahead if said.time is not None]
         first = conversation.started or (times[0] if times else None)
         paced = not times and first is None
         if paced and self._start is None:
             yield Rejected(0, NO_TIMES, where)
             return
-        if not self._options.trust_times and _are_of_an_import(times):
-            yield Rejected(
-                0,
-                f"all {len(times):,} messages have the same time, that of an import: find the "
-                "original export, or take the times with --trust-times",
-                where,
-            )
-            return
         clock = Clock(self._options, self._start if paced else first, paced=paced)
         writer = _Writer(self, self._format, conversation, self._person(conversation, ahead))
-        for number, said in enumerate(itertools.chain(ahead, messages), 1):
+        for number, (said, is_import) in enumerate(self._timed(ahead, messages, where), 1):
+            if isinstance(said, Rejected):
+                yield said
+                return
             try:
-                time, estimated = clock.time(said.time)
+                time, guessed = clock.time(said.time)
+                estimated = guessed or is_import
                 self.estimated += estimated
-                self.zoneless += said.time is not None and self._is_zoneless(said.time)
+                is_local = said.time is not None and said.time.tzinfo is None
+                self.local += is_local
+                self.zoneless += is_local and self._options.zone is None
                 role = said.role or self._roles.of(conversation.conversation_id, said)
-                yield writer.record(said, role, time, estimated=estimated)
+                yield writer.record(said, role, time, guessed=guessed, estimated=estimated)
             except NotAMessageError as refused:
                 yield Rejected(number, str(refused), f"{where}, message {number:,}")
             except OverflowError:
@@ -117,13 +176,54 @@ class RecordMaker:
         if paced:
             self._start = clock.next
 
-    def _is_zoneless(self, time: datetime) -> bool:
-        return time.tzinfo is None and self._options.zone is None
+    def _timed(
+        self, ahead: list[Said], messages: Iterator[Said], where: str
+    ) -> Iterator[tuple[Said | Rejected, bool]]:
+        """Yield messages, each with whether its time is that of an import.
+
+        If all messages have such a time, one `Rejected` takes their place.
+        """
+        every = itertools.chain(ahead, messages)
+        if self._options.trust_times:
+            yield from ((said, False) for said in every)
+            return
+        in_runs = runs(every)
+        first, second = next(in_runs, None), next(in_runs, None)
+        if first is None:
+            return
+        if second is None and first.is_of_an_import(whole=True):
+            yield Rejected(0, f"all {len(first):,} messages {_OF_AN_IMPORT}", where), False
+            return
+        for run in itertools.chain([first], () if second is None else [second], in_runs):
+            is_import = run.is_of_an_import(whole=False)
+            yield from ((said, is_import) for said in run)
+
+    def remember(self, kept: Kept) -> Rejected | None:
+        """Note a memory and its person, or return the reason why it cannot be stored."""
+        person, content = clean(kept.person), clean(kept.content)
+        if kept.time is None or not content or not 0 < len(person) <= MAX_ID:
+            return Rejected(0, "it has no text, no time or no person", "a memory")
+        stamp = _stamp(kept.time if kept.time.tzinfo else kept.time.replace(tzinfo=UTC))
+        self.memories.append(
+            MemoryRecord(
+                _joined(self._format, clean(kept.memory_id)),
+                person,
+                content,
+                kept.kind,
+                kept.importance,
+                stamp,
+                to_metadata(_cleaned_object(kept.metadata)) if kept.metadata else None,
+            )
+        )
+        self.users.setdefault(person, UserRecord(person, None, stamp, None))
+        return None
 
     def _person(self, conversation: ExportedConversation, ahead: list[Said]) -> str | None:
         """Return the id of the person who talks with the companion; None in a group."""
         if conversation.is_group:
             return None
+        if not conversation.names_person:
+            return self._options.me or ASSUMED
         for said in ahead:
             role = said.role or self._roles.of(conversation.conversation_id, said)
             if role == "user" and said.author is not None:
@@ -169,7 +269,7 @@ class _Writer:
         self._conversation = conversation
         self._person = person
         self._occurrences = Occurrences()
-        self._id = _joined(format_name, clean(conversation.conversation_id))
+        self._id = reader.id_of(conversation)
         self._channel = (
             self._id
             if conversation.channel_id is None
@@ -177,15 +277,24 @@ class _Writer:
         )
         self._is_first = True
 
-    def record(self, said: Said, role: str, time: datetime, *, estimated: bool) -> MessageRecord:
+    def record(
+        self, said: Said, role: str, time: datetime, *, guessed: bool, estimated: bool
+    ) -> MessageRecord:
         """Return the record of a message, and note its channel, user and feedback.
+
+        Args:
+            said: The message.
+            role: Its role.
+            time: Its time in UTC.
+            guessed: Whether the time was derived from other messages, so that no id may use it.
+            estimated: Whether the time is not the message's own.
 
         Raises:
             NotAMessageError: The message cannot be stored.
         """
         metadata = _cleaned_object(said.metadata)
         if estimated:
-            metadata[ESTIMATED] = True
+            metadata[TIMESTAMP_ESTIMATED] = True
         if said.author is not None:
             metadata[AUTHOR] = clean(said.author)
         if self._is_first and self._conversation.title:
@@ -194,7 +303,7 @@ class _Writer:
         content = clean(said.content)
         record = to_record(
             {
-                "message_id": self._message_id(said, role, content, estimated=estimated),
+                "message_id": self._message_id(said, role, content, guessed=guessed),
                 "conversation_id": self._id,
                 "channel_id": self._channel,
                 "user_id": self._user(said, role),
@@ -213,13 +322,14 @@ class _Writer:
 
     def _user(self, said: Said, role: str) -> str | None:
         if role == "user":
-            return clean(said.author) if said.author is not None else self._person or ASSUMED
+            is_named = said.author is not None and self._conversation.names_person
+            return clean(said.author or "") if is_named else self._person or ASSUMED
         return self._person if role == "assistant" else None
 
-    def _message_id(self, said: Said, role: str, content: str, *, estimated: bool) -> str:
+    def _message_id(self, said: Said, role: str, content: str, *, guessed: bool) -> str:
         if said.message_id is not None:
             return _joined(self._id, clean(said.message_id))
-        time = "" if estimated or said.time is None else said.time.isoformat()
+        time = "" if guessed or said.time is None else said.time.isoformat()
         parts = "\0".join((self._id, time, clean(said.author or ""), role, content))
         digest = hashlib.sha256(parts.encode())
         digest.update(b"\0%d" % self._occurrences.next(digest.digest()))
@@ -268,8 +378,8 @@ class _Writer:
             )
 
 
-def _are_of_an_import(times: list[datetime]) -> bool:
-    return look_like_an_import([time.replace(tzinfo=None) for time in times])
+def _place_of(conversation: ExportedConversation) -> str:
+    return f"conversation {clean(conversation.title or conversation.conversation_id)[:60]!r}"
 
 
 def _stamp(time: datetime) -> str:

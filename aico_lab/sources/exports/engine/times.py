@@ -1,4 +1,4 @@
-"""Complete the times of messages: without a zone, missing, or those of an import."""
+"""Complete the times of messages that are missing or have no zone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from zoneinfo import ZoneInfo
 
     from aico_lab.sources.exports.engine.conversation import Options
@@ -18,9 +17,6 @@ NO_TIMES: Final = (
     "no message has a time: give the time of the first one with --start TIME, and the seconds "
     "between two with --step SECONDS"
 )
-
-_AT_ONCE: Final = timedelta(seconds=2)
-_SUSPICIOUS: Final = 6
 
 
 def to_utc(
@@ -51,17 +47,6 @@ def to_utc(
     if previous is not None and early < previous <= late:
         return late, True
     return early, False
-
-
-def look_like_an_import(times: Sequence[datetime]) -> bool:
-    """Return whether times are so close together that they are those of an import.
-
-    Programs that import a chat often give every message the time of the import.
-
-    Args:
-        times: The times of a conversation, all with a zone or all without one.
-    """
-    return len(times) >= _SUSPICIOUS and max(times) - min(times) <= _AT_ONCE
 
 
 class Clock:

@@ -125,7 +125,10 @@ class Names:
             item: The conversation.
             messages: Its messages as the file has them.
         """
-        text = json.dumps(messages, sort_keys=True, separators=(",", ":"))
+        try:
+            text = json.dumps(messages, sort_keys=True, separators=(",", ":"))
+        except RecursionError:  # a value is nested too deeply
+            text = json.dumps([[*map(to_text, one.values())] for one in to_objects(messages)])
         digest = hashlib.sha256(text.encode()).digest()[:16]
         given = next(filter(None, (to_id(item.get(key)) for key in _IDS)), None)
         if given is None:

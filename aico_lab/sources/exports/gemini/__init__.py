@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
+from itertools import chain, groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.sources.exports.engine.conversation import (
@@ -22,14 +24,16 @@ from aico_lab.sources.exports.engine.conversation import (
 from aico_lab.sources.exports.engine.fields import to_objects, to_text, to_utc_time
 from aico_lab.sources.exports.engine.html_text import to_plain
 from aico_lab.sources.exports.engine.json_items import items, shape
-from aico_lab.sources.exports.engine.stored import Stored
+from aico_lab.sources.exports.engine.stored import Shelf
 from aico_lab.sources.exports.gemini.workspace import is_workspace, workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterable, Iterator
+    from datetime import datetime
 
     from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.sources.exports.engine.opened import Member, Opened
+    from aico_lab.sources.exports.engine.stored import Row
 
 LEAVES_ROLES_OPEN: Final = False
 
@@ -37,7 +41,7 @@ _PAUSE: Final = timedelta(minutes=30)
 """A longer time without a prompt ends a conversation."""
 
 _SHAPE: Final = frozenset({"item.header", "item.title", "item.time"})
-_PRODUCT: Final = re.compile(r"\b(gemini|bard)\b", re.IGNORECASE)
+_PRODUCT: Final = re.compile(r"(?<![a-z])(gemini|bard)(?![a-z])", re.IGNORECASE)
 _PROMPT: Final = re.compile(r"(Prompted|Said|Asked(?: Bard| Gemini)?:?)(\s+|$)")
 _NO_PROMPT: Final = {
     "Gave feedback": "feedback",
@@ -87,45 +91,56 @@ def _is_activity(member: Member) -> bool:
 
 
 def _activity(member: Member) -> Iterator[ExportedConversation | Unreadable]:
-    stored = Stored(newest_first=True)
     skipped: Counter[str] = Counter()
-    for item in items(member, "item", needs={"header", "title"}, what="record"):
-        if isinstance(item, Unreadable):
-            yield Unreadable(f"{item.where} of {member.name}", item.reason)
-            continue
-        reason = _reason(item)
-        if reason is not None:
-            skipped[reason] += 1
-            continue
-        prompt, media = _prompt(item)
-        answer, images = _answer(item)
-        stored.append(
-            [item.get("time"), to_text(item.get("title")), prompt, media, answer, images],
-            to_utc_time(item.get("time")),
-        )
-    messages: list[Said] = []
-    began = last = None
-    for row in stored.oldest_first():
-        time = to_utc_time(row[0])
-        if messages and time is not None and last is not None and time - last > _PAUSE:
-            yield _conversation(messages, began, skipped)
-            messages, began = [], None
+    with Shelf() as shelf:
+        stored = shelf.begin(newest_first=True)
+        for item in items(member, "item", needs={"header", "title"}, what="record"):
+            if isinstance(item, Unreadable):
+                yield Unreadable(f"{item.where} of {member.name}", item.reason)
+                continue
+            reason = _reason(item)
+            if reason is not None:
+                skipped[reason] += 1
+                continue
+            prompt, media = _prompt(item)
+            answer, images = _answer(item)
+            given, title = to_text(item.get("time")), to_text(item.get("title"))
+            stored.append([given, title, prompt, media, answer, images], to_utc_time(given))
+        numbered = groupby(_numbered(stored.oldest_first()), key=itemgetter(0))
+        for _, rows in numbered:
+            yield _conversation((row for _, row in rows), skipped)
             skipped = Counter()
+    if skipped:
+        yield ExportedConversation("activity", [], skipped=skipped)
+
+
+def _numbered(rows: Iterable[Row]) -> Iterator[tuple[int, Row]]:
+    """Yield the rows with the number of their conversation."""
+    number = 0
+    last: datetime | None = None
+    for row in rows:
+        time = to_utc_time(row[0])
+        number += time is not None and last is not None and time - last > _PAUSE
         last = time or last
-        began = began or time
-        messages += _said(row, time)
-    if messages or skipped:
-        yield _conversation(messages, began, skipped)
+        yield number, row
 
 
-def _conversation(
-    messages: list[Said], began: datetime | None, skipped: Counter[str]
-) -> ExportedConversation:
-    first = messages[0].message_id if messages else None
-    name = first if began is None else began.astimezone(UTC).isoformat(timespec="milliseconds")
+def _conversation(rows: Iterator[Row], skipped: Counter[str]) -> ExportedConversation:
+    """Return a conversation; it is named after its first time, or else its first message."""
+    first = []
+    began = None
+    for row in rows:
+        first.append(row)
+        began = to_utc_time(row[0])
+        if began is not None:
+            break
+    if began is None:
+        name = next(_said(first[0])).message_id
+    else:
+        name = began.astimezone(UTC).isoformat(timespec="milliseconds")
     return ExportedConversation(
         name or "activity",
-        messages,
+        chain.from_iterable(map(_said, chain(first, rows))),
         channel_id="gemini",
         channel_name="Gemini",
         started=began,
@@ -180,9 +195,10 @@ def _answer(item: dict[str, Any]) -> tuple[str | None, int]:
     return "\n".join(filter(None, (text for text, _ in plain))), sum(count for _, count in plain)
 
 
-def _said(row: list[Any], time: datetime | None) -> Iterator[Said]:
+def _said(row: list[Any]) -> Iterator[Said]:
     """Yield the prompt of a record, and its answer, whose time is not known."""
     given, title, prompt, media, answer, images = row
+    time = to_utc_time(given)
     digest = hashlib.sha256(to_text(title).encode("utf-8", "replace")).hexdigest()[:12]
     name = f"{to_text(given) or 'no-time'}-{digest}"
     yield Said(prompt, time, role="user", message_id=name, metadata={MEDIA: media} if media else {})

@@ -1,7 +1,7 @@
 """A chat of WhatsApp, exported on Android or iPhone as text, alone or in a zip.
 
-The text has no ids, and is in the language and the form of dates of the phone. It is read twice:
-the first time for the form of its dates and for who takes part.
+The text has no ids, and is in the language and the form of dates of the phone. It is first read for
+the form of its dates and for who takes part.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
             _messages(member, chat, order, skipped, faults),
             title=name,
             is_group=len(chat.authors) > 2,  # noqa: PLR2004 two people are no group
+            authors=chat.authors,
             skipped=skipped,
         )
         yield from faults
@@ -103,13 +104,13 @@ class _Chat:
         bracketed: Whether dates are in brackets.
         form: The form of dates and times.
         name: The name of the chat as its first notice has it.
-        authors: The authors of messages.
+        authors: Messages by author, roughly.
     """
 
     bracketed: bool
     form: Form = field(default_factory=Form)
     name: str | None = None
-    authors: set[str] = field(default_factory=set)
+    authors: Counter[str] = field(default_factory=Counter)
 
     def split(self, one: Head, *, is_first: bool) -> tuple[str | None, str]:
         """Return the author and the text of a message; no author if it is a notice."""
@@ -179,9 +180,11 @@ def _survey(member: Member, *, bracketed: bool) -> _Chat:
             chat.name = marked[1]
         author, text = chat.split(one, is_first=is_first)
         is_first = False
-        is_new = author not in chat.authors and len(chat.authors) < _MOST
-        if author is not None and is_new and text_of(text).reason is None:
-            chat.authors.add(author)
+        if author is None:
+            continue
+        is_new = author not in chat.authors
+        if not is_new or (len(chat.authors) < _MOST and text_of(text).reason is None):
+            chat.authors[author] += 1
     return chat
 
 

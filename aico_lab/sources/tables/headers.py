@@ -1,0 +1,197 @@
+"""Recognise the columns of a table by their names, in several languages and spellings."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import TYPE_CHECKING, Final
+
+from aico_lab.errors import InvalidValue, UnknownName, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+NAMES: Final[dict[str, tuple[str, ...]]] = {
+    "content": (
+        *("content", "text", "message", "body", "messagetext", "messagecontent", "messagebody"),
+        *("msg", "utterance", "nachricht", "inhalt", "nachrichtentext", "mitteilung", "texte"),
+        *("contenu", "corps", "texto", "mensaje", "contenido", "cuerpo", "textodelmensaje"),
+    ),
+    "timestamp": (
+        *("timestamp", "datetime", "dateandtime", "datetimestamp", "createdat", "sentat"),
+        *("createtime", "senttime", "sendtime", "messagetime", "sentdate", "created", "sent"),
+        *("date", "time", "ts", "when", "unixtime", "epoch", "zeitstempel", "zeitpunkt"),
+        *("gesendetam", "gesendet", "erstelltam", "datumuhrzeit", "datumundzeit"),
+        *("datumunduhrzeit", "datum", "uhrzeit", "zeit", "horodatage", "envoyele", "creele"),
+        *("dateheure", "dateetheure", "datedenvoi", "heure", "fechahora", "fechayhora", "fecha"),
+        *("enviadoel", "enviado", "creadoel", "marcadetiempo", "fechadeenvio", "hora"),
+    ),
+    "role": ("role", "messagerole", "authorrole", "senderrole", "sendertype", "rolle", "rol"),
+    "author": (
+        *("author", "sender", "from", "user", "name", "speaker", "username", "sendername"),
+        *("authorname", "fromname", "displayname", "participant", "writer", "sentby"),
+        *("autor", "absender", "absenderin", "von", "benutzer", "nutzer", "verfasser", "sprecher"),
+        *("auteur", "expediteur", "de", "utilisateur", "nom", "remitente", "usuario", "nombre"),
+        *("autora", "authorid", "senderid", "fromid"),
+    ),
+    "user_id": ("userid",),
+    "channel_id": (
+        *("channel", "channelid", "channelname", "room", "kanal", "raum", "canal", "salon", "sala"),
+    ),
+    "conversation_id": (
+        *("conversation", "conversationid", "thread", "threadid", "chat", "chatid", "chatname"),
+        *("session", "sessionid", "dialogue", "dialog", "unterhaltung", "gesprach", "sitzung"),
+        *("konversation", "discussion", "conversacion", "hilo", "sesion"),
+    ),
+    "message_id": (
+        *("messageid", "id", "msgid", "uuid", "mid", "nachrichtid", "nachrichtenid"),
+        *("idmessage", "identifiant", "idmensaje"),
+    ),
+    "reply_to": (
+        *("replyto", "inreplyto", "replytoid", "replytomessageid", "parentid", "antwortauf"),
+        *("enreponsea", "respuestaa"),
+    ),
+    "sentiment_score": ("sentimentscore",),
+    "response_time": ("responsetime",),
+    "metadata": ("metadata",),
+}
+"""The spellings of each field's name, as `folded` returns them; earlier ones win."""
+
+OWN: Final = frozenset(NAMES) - {"author"}
+"""The names of the columns of this package's own tables."""
+
+_ALIASES: Final = {"id": "message_id", "conversation": "conversation_id", "channel": "channel_id"}
+_DATES: Final = ("date", "datum", "fecha", "day", "tag", "jour", "dia", "sentdate", "dateenvoi")
+_TIMES: Final = ("time", "uhrzeit", "zeit", "heure", "hora", "senttime")
+_UNITS: Final = re.compile(r"[\W_]+(?:utc|gmt|ms|s|sec|seconds|us|unix)[\W_]*$", re.IGNORECASE)
+_UTC: Final = re.compile(r"(?:\b|_)(?:utc|gmt)(?:\b|_)", re.IGNORECASE)
+_SHORT: Final = re.compile(r"[\w.;:-]{1,64}")
+_SHOWN: Final = 30
+
+
+def folded(name: str) -> str:
+    """Return a column's name without case, accents, blanks and punctuation."""
+    plain = unicodedata.normalize("NFKD", name.casefold())
+    return "".join(one for one in plain if one.isalnum())
+
+
+def columns_by_field(
+    columns: Sequence[str], given: Mapping[str, str] | None = None
+) -> dict[str, tuple[str, ...]]:
+    """Return the column of each field of a message; a time may be in two columns.
+
+    Args:
+        columns: The names of the columns.
+        given: Columns that the user names, by field.
+
+    Raises:
+        UnknownName: There is no such field or column.
+    """
+    found = {} if given is None else _given(columns, given)
+    taken = {column for named in found.values() for column in named}
+    by_name: dict[str, str] = {}
+    for column in columns:
+        if column not in taken:
+            by_name.setdefault(folded(column), column)
+            by_name.setdefault(folded(_without_unit(column)), column)
+    for field, names in NAMES.items():
+        if field in found:
+            continue
+        own = [field] if field in columns and field not in taken else []
+        named = own or [by_name[name] for name in names if name in by_name]
+        if field == "timestamp" and not own:
+            named = _date_and_time(by_name, named)
+        elif field == "author" and "user_id" in columns:
+            continue
+        else:
+            named = named[:1]
+        named = [column for column in named if column not in taken]
+        if named:
+            found[field] = tuple(named)
+            taken.update(named)
+    return found
+
+
+def are_own(found: Mapping[str, tuple[str, ...]]) -> bool:
+    """Return whether all columns have the names of this package's own tables."""
+    return all(name in OWN and columns == (name,) for name, columns in found.items())
+
+
+def says_utc(column: str) -> bool:
+    """Return whether the name of a column says that its times are UTC."""
+    return _UTC.search(column) is not None
+
+
+def listed(columns: Iterable[str], *, all_are_names: bool) -> str:
+    """Return the names of columns for an error.
+
+    Args:
+        columns: The names.
+        all_are_names: Whether they are names for sure; without a header the first line of a file
+            is a message, which an error must not quote.
+    """
+    shown = [one for one in columns if all_are_names or _SHORT.fullmatch(one)]
+    more = ", …" if len(shown) > _SHOWN else ""
+    return (", ".join(shown[:_SHOWN]) or "none") + more
+
+
+def _without_unit(column: str) -> str:
+    shorter = _UNITS.sub("", column)
+    return shorter or column
+
+
+def _date_and_time(by_name: dict[str, str], named: list[str]) -> list[str]:
+    """Return the one column of times, or the columns of date and time."""
+    best = named[:1]
+    date = next((by_name[name] for name in _DATES if name in by_name), None)
+    time = next((by_name[name] for name in _TIMES if name in by_name), None)
+    if (
+        date is not None
+        and time is not None
+        and date != time
+        and (not best or best[0] in (date, time))
+    ):
+        return [date, time]
+    return best
+
+
+def check_fields(given: Mapping[str, str]) -> dict[str, str]:
+    """Return columns by field, with the full names of the fields.
+
+    Raises:
+        UnknownName: There is no such field.
+        InvalidValue: A field is mapped twice, or has no column.
+    """
+    found: dict[str, str] = {}
+    for name, column in given.items():
+        field = _ALIASES.get(name.strip().casefold(), name.strip().casefold())
+        if field not in NAMES:
+            end = did_you_mean(name, (*NAMES, *_ALIASES), f"; the fields are {', '.join(NAMES)}.")
+            raise UnknownName(f"A message has no field {name!r}{end}")
+        if field in found:
+            raise InvalidValue(f"The field {field} is mapped twice; name one column.")
+        if not column.strip():
+            raise InvalidValue(f"The field {field} is mapped to no column; name one.")
+        found[field] = column
+    return found
+
+
+def _given(columns: Sequence[str], given: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for field, column in check_fields(given).items():
+        parts = [column] if column in columns or field != "timestamp" else column.split("+")
+        if len(parts) > 2:  # noqa: PLR2004
+            raise InvalidValue("A time is in one column or in two, such as timestamp=Date+Time.")
+        found[field] = tuple(_existing(columns, part) for part in parts)
+    return found
+
+
+def _existing(columns: Sequence[str], name: str) -> str:
+    if name in columns:
+        return name
+    similar = [column for column in columns if folded(column) == folded(name.strip())]
+    if len(similar) == 1:
+        return similar[0]
+    names = f"Its columns are {listed(columns, all_are_names=True)}."
+    guess = did_you_mean(name.strip(), columns, ".")
+    raise UnknownName(f"The file has no column {name.strip()!r}{guess} {names}")

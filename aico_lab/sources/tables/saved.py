@@ -1,0 +1,249 @@
+"""Saved ways of importing: `sources/NAME.toml` in a home, so that the next file needs one command.
+
+::
+
+    format = "table"                  # by default the format is recognised
+    timezone = "Europe/Berlin"
+    companion = ["Otto"]
+    map = { content = "Nachricht", timestamp = "Datum+Uhrzeit", author = "Von" }
+    role_map = { bot = "assistant" }
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from dataclasses import dataclass, fields, replace
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from aico_lab.errors import InvalidValue, UnknownName, WrongUse, did_you_mean
+from aico_lab.home.files import os_errors, write_atomically
+from aico_lab.sources import SOURCES, recognise
+from aico_lab.sources.exports.engine.conversation import Options
+from aico_lab.sources.tables.headers import check_fields
+from aico_lab.sources.tables.roles import check_roles
+from aico_lab.zones import get_zone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from aico_lab.home.folder import Home
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A saved way of importing.
+
+    Attributes:
+        format: The name of the source, or None to recognise the format.
+        options: The saved answers.
+    """
+
+    format: str | None
+    options: Options
+
+
+def saved_names(home: Home) -> list[str]:
+    """Return the names that were saved in a home."""
+    folder = _folder(home)
+    return sorted(path.stem for path in folder.glob("*.toml")) if folder.is_dir() else []
+
+
+def load_saved(home: Home, name: str) -> Saved | None:
+    """Return a saved way of importing, or None if nothing has that name.
+
+    Raises:
+        InvalidValue: A key of the file has a wrong value, or the file is no TOML.
+        UnknownName: The file has an unknown key.
+    """
+    path = _folder(home) / f"{name}.toml"
+    if not _NAME.fullmatch(name) or not path.is_file():
+        return None
+    with os_errors(path):
+        data = path.read_bytes()
+    try:
+        content = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as broken:
+        raise InvalidValue(f"{path} is not valid TOML: {broken}.") from broken
+    for key in content:
+        if key not in _KEYS:
+            end = did_you_mean(key, _KEYS, f"; it may have {', '.join(_KEYS)}.")
+            raise UnknownName(f"{path} has an unknown key {key!r}{end}")
+    answers: dict[str, Any] = {}
+    for key, value in content.items():
+        attribute, read = _KEYS[key]
+        try:
+            answers[attribute] = read(value)
+        except WrongUse as wrong:
+            raise type(wrong)(f"{key!r} in {path}: {wrong}") from wrong
+        except ValueError as wrong:
+            raise InvalidValue(f"{key!r} in {path} must be {wrong}.") from wrong
+    return Saved(answers.pop("format", None), Options(**answers))
+
+
+def chosen(
+    home: Home, name: str, path: Path | str, options: Options | None
+) -> tuple[str, Options | None]:
+    """Return the source that a name means, and the answers, completed if they were saved.
+
+    Args:
+        home: The home.
+        name: The name of a source, or one that was saved.
+        path: The file.
+        options: The answers of this import.
+
+    Raises:
+        UnknownName: There is no such source, and nothing was saved under that name.
+        SourceUnreadable: The format is not saved and not recognised.
+    """
+    if name in SOURCES:
+        return name, options
+    saved = load_saved(home, name)
+    if saved is None:
+        known = [*SOURCES, *saved_names(home)]
+        end = did_you_mean(name, known, f"; choose one of {', '.join(known)}.")
+        raise UnknownName(f"There is no source {name!r}{end}")
+    options = completed(saved.options, options or Options())
+    return saved.format or recognise(path, options).name, options
+
+
+def save(home: Home, name: str, format_name: str, options: Options) -> Path:
+    """Save a way of importing under a name, in place of an older one; return its file.
+
+    Args:
+        home: The home.
+        name: The name.
+        format_name: The name of the source.
+        options: The answers.
+
+    Raises:
+        InvalidValue: The name cannot be used.
+    """
+    check_name(name)
+    lines = [f"format = {_text(format_name)}"]
+    usual = Options()
+    for key, (attribute, _) in _KEYS.items():
+        if key != "format" and getattr(options, attribute) != getattr(usual, attribute):
+            lines.append(f"{key} = {_written(getattr(options, attribute))}")
+    path = _folder(home) / f"{name}.toml"
+    with os_errors(path):
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        write_atomically(path, ("\n".join(lines) + "\n").encode())
+    return path
+
+
+def check_name(name: str) -> None:
+    """Raise InvalidValue unless a name can be that of a saved way of importing."""
+    if not _NAME.fullmatch(name):
+        raise InvalidValue(
+            f"{name!r} is no name to save: it has letters, digits, '-' and '_' only."
+        )
+    if name in SOURCES:
+        raise InvalidValue(f"{name!r} is the name of a source: save under another name.")
+
+
+def completed(saved: Options, given: Options) -> Options:
+    """Return answers, with the saved ones where none is given; mappings are merged."""
+    usual = Options()
+    changed = {
+        one.name: getattr(given, one.name)
+        for one in fields(Options)
+        if getattr(given, one.name) != getattr(usual, one.name)
+    }
+    for name in ("columns", "role_map"):
+        changed[name] = {**getattr(saved, name), **changed.get(name, {})}
+    return replace(saved, **changed)
+
+
+def _folder(home: Home) -> Path:
+    return home.path / "sources"
+
+
+# Values of the file
+
+
+def _is_text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("text in quotes")
+    return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list) or not value or not all(isinstance(one, str) for one in value):
+        raise ValueError("a name in quotes, or a list of names")
+    return tuple(value)
+
+
+def _truth(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")  # noqa: TRY004 its text is used
+    return value
+
+
+def _moment(value: object) -> datetime:
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day)  # noqa: DTZ001 a local time
+    try:
+        return datetime.fromisoformat(_is_text(value))
+    except ValueError:
+        raise ValueError("a time such as 2024-05-01T12:30:00") from None
+
+
+def _seconds(value: object) -> timedelta:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise ValueError("a number of seconds")
+    return timedelta(seconds=value)
+
+
+def _pairs(check: Callable[[Mapping[str, str]], object]) -> Callable[[object], dict[str, str]]:
+    def read(value: object) -> dict[str, str]:
+        if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+            raise ValueError('a table such as { content = "Text" }')
+        check(value)
+        return value
+
+    return read
+
+
+_KEYS: Final[dict[str, tuple[str, Callable[[object], Any]]]] = {
+    "format": ("format", _is_text),
+    "timezone": ("zone", lambda value: get_zone(_is_text(value))),
+    "me": ("me", _is_text),
+    "companion": ("companion", _texts),
+    "start": ("start", _moment),
+    "step": ("step", _seconds),
+    "day_first": ("day_first", _truth),
+    "trust_times": ("trust_times", _truth),
+    "map": ("columns", _pairs(check_fields)),
+    "role_map": ("role_map", _pairs(check_roles)),
+}
+"""Each key of a file, with the attribute of `Options` and the function that reads its value."""
+
+
+def _text(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _written(value: object) -> str:
+    """Return a value as TOML has it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds():g}"
+    if isinstance(value, tuple):
+        return f"[{', '.join(_text(one) for one in value)}]"
+    if isinstance(value, dict):
+        pairs = ", ".join(f"{_text(key)} = {_text(one)}" for key, one in value.items())
+        return f"{{ {pairs} }}"
+    return _text(str(value))
