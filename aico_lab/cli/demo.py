@@ -69,7 +69,7 @@ def run_demo(lab: Lab, *, limit: int | None, json: bool) -> None:
         f"{headlines['people']:,} people"
     )
     say(f"from {headlines['first_message'][:10]} to {headlines['last_message'][:10]} (UTC)")
-    say(f"average sentiment     {headlines['average_sentiment']:+.3f} (-1 to 1)")
+    say(f"average sentiment     {headlines['average_sentiment']:+z.3f} (-1 to 1)")
     say(f"median response time  {headlines['median_response_seconds'] or 0:.0f} s")
     say(f"{imported.added:,} messages were new; this took {seconds:.1f} s")
     say(f"\nReport: {report}")
