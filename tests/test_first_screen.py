@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aico_lab.cli.demo import HEADLINES
 from aico_lab.errors import UnknownName
 from aico_lab.metrics.engine.claims import isolated
 from aico_lab.metrics.engine.filters import Filters
@@ -323,7 +324,10 @@ def test_at_a_constant_rate_an_unfinished_day_is_no_decline(opened):
 def test_what_is_withheld_is_no_0(opened):
     """On the first day two people write, on the second four."""
     lines = [
-        {"content": "hi", "role": "user", "user_id": f"u{n}", "timestamp": f"2024-03-0{day}T0{n}:00Z"}
+        {
+            "content": "hi", "role": "user", "user_id": f"u{n}",
+            "timestamp": f"2024-03-0{day}T0{n}:00Z",
+        }
         for day, people in ((1, 2), (2, 2), (3, 4), (4, 4))
         for n in range(people)
     ]  # fmt: skip
@@ -351,12 +355,22 @@ def test_a_median_of_few_replies_is_left_out(opened):
         lines = [
             {
                 "content": "hi", "role": ("user", "assistant")[number % 2], "user_id": "u",
-                "timestamp": (start + timedelta(days=number // 2, seconds=number % 2 * 30)).isoformat(),
+                "timestamp": str(start + timedelta(days=number // 2, seconds=number % 2 * 30)),
             }
             for number in range(2 * replies)
         ]  # fmt: skip
         shown = lines_of(Page(opened(lines, f"home{replies}"), "R").tiles())
         assert shown["median time until the companion replies"] == [value, more]
+
+
+def test_the_demo_counts_people_as_its_page_does(opened):
+    """A companion's message may name somebody who never writes."""
+    lines = hourly(5) + hourly(1, role="assistant", user_id="u9", conversation_id="c9")
+    lab = opened(lines)
+    relation = lab.sql(HEADLINES)
+    told = dict(zip(relation.columns, relation.fetchone(), strict=True))
+    assert told["people"] == 3
+    assert lines_of(Page(lab, "R").tiles())["people who wrote"][0] == "3"
 
 
 def test_small_figures_of_the_tiles(opened):

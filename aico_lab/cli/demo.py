@@ -23,7 +23,7 @@ HEADLINES = """
     SELECT
         count(*) AS messages,
         count(DISTINCT conversation_id) AS conversations,
-        count(DISTINCT user_id) AS people,
+        count(DISTINCT user_id) FILTER (role = 'user') AS people,
         min(timestamp)::VARCHAR AS first_message,
         max(timestamp)::VARCHAR AS last_message,
         round(avg(sentiment_score), 3) AS average_sentiment,

@@ -41,13 +41,14 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-VERSION: Final = 3
+VERSION: Final = 4
 """The version of the tables and views of `mart`: a sync that finds another one in the warehouse
 reads all messages again. Add 1 when the same messages give other rows, and say what changed.
 
 1: an explicit number, instead of a hash of the package's files.
 2: the views `people` and `channels`, with pseudonyms, `replies` and `extras`.
 3: the person of a session is that of its first message by a user, not the first by name.
+4: an address within an address is no link of its own, and a time after an @ is no mention.
 """
 
 DIGEST: Final = "30734ceadf6ab564c6dee4d72d2e7d0280059b6e34f533dff9c7aaa9c3f5f98b"
