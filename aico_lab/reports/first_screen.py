@@ -417,17 +417,17 @@ def _compared(now: Tile, before: Tile) -> str:
     return f"{was} ({change:+z.0f} %)".replace("-", _MINUS)
 
 
-def dashes(tiles: Sequence[Tile], answers: Sequence[Answer]) -> str:
+def dashes(shown: Sequence[Tile], answers: Sequence[Answer | None]) -> str:
     """Return a sentence that tells what dashes stand for, if some figure is withheld; else ''.
 
     Args:
-        tiles: All figures, of the period and of the one before.
-        answers: The answers that they are from.
+        shown: All figures, of the period and of the one before.
+        answers: The answers that they are from; None for questions that were not asked.
     """
-    withheld = any(answer.left_out or answer.values_left_out for answer in answers)
-    if not withheld or all(tile.value for tile in tiles):
+    short = [one for one in answers if one is not None and (one.left_out or one.values_left_out)]
+    if not short or all(tile.value for tile in shown):
         return ""
-    return f"{_NO_VALUE} also stands for what is of {_fewer(answers[0].filters)}."
+    return f"{_NO_VALUE} also stands for what is of {_fewer(short[0].filters)}."
 
 
 def nothing_to_show(left_out: Mapping[str, str]) -> Fragment:

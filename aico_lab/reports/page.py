@@ -92,8 +92,8 @@ class Page:
 
     def tiles(self) -> Fragment:
         """Return the figures at a glance, with those of the period of the same length before."""
-        answers = self._of_period(**self._usual)
-        now = first_screen.figures(*answers)
+        shown = self._of_period(**self._usual)
+        answers, now = [*shown], first_screen.figures(*shown)
         if not now:
             return first_screen.tiles(now)
         before: Sequence[Tile] = ()
@@ -105,7 +105,7 @@ class Page:
             earlier = self._of_period(since=period[0], until=period[1])
             found = first_screen.figures(*earlier)
             before = first_screen.figures_before(now, found, earlier[0])
-            answers = (*answers, *earlier)
+            answers += earlier
             zone = self._overview.filters.timezone
             since, until = (first_screen.written_moment(end, zone) for end in period)
             what = "as many hours"
@@ -113,8 +113,7 @@ class Page:
                 same = ", the last one up to the same time of day" if "T" in period[1] else ""
                 what = f"as many days{same}"
             compared = f"Before: {what}, from {since} to {until}."
-        asked = [answer for answer in answers if answer is not None]
-        dashes = first_screen.dashes([*now, *before], asked)
+        dashes = first_screen.dashes([*now, *before], answers)
         note = " ".join(filter(None, (far, compared, dashes)))
         return first_screen.tiles(now, before, note)
 

@@ -68,7 +68,7 @@ def listed(words: ir.Table, talk: Talk, *, function_words: bool) -> ir.Table:
 
 
 def _finish(rows: pl.DataFrame, talk: Talk, **_parameters: Any) -> pl.DataFrame:
-    of, withheld = claims.counted(guards.fewest(talk), "people"), pl.col(guards.WITHHELD)
+    least, withheld = guards.fewest(talk), pl.col(guards.WITHHELD)
     words = pl.when(withheld == 1).then(pl.lit("word")).otherwise(pl.lit("words"))
     rows = rows.with_columns(cs.decimal().cast(pl.Int64))
     return rows.sort("n", "word", descending=[True, False]).with_columns(
@@ -76,9 +76,9 @@ def _finish(rows: pl.DataFrame, talk: Talk, **_parameters: Any) -> pl.DataFrame:
         rate=pl.col("n") * 1000 / pl.col(_WORDS),
         top_share=pl.col("most") * 100 / pl.col("n"),
         **{
-            _AMONG: pl.when(withheld > 0).then(pl.lit(f" among those of {of} or more")),
+            _AMONG: pl.when(withheld > 0).then(pl.lit(f" among those of {least:,} or more people")),
             NOTE: pl.when(withheld > 0).then(
-                pl.format("{} {} of fewer than {} left out", withheld, words, pl.lit(of))
+                pl.format(f"{{}} {{}} of fewer than {least:,} people left out", withheld, words)
             ),
         },
     )

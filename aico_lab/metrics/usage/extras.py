@@ -55,17 +55,17 @@ def _finish(rows: pl.DataFrame, talk: Talk, **_parameters: Any) -> pl.DataFrame:
         .then(pl.lit("1 other"))
         .otherwise(pl.format("{} others", _ITEMS))
     )
-    of = claims.counted(guards.fewest(talk), "people")
+    least = guards.fewest(talk)
     # Without `min_people`, mentioned people and most kinds of reactions and attachments are shown,
     # of however few people they are.
     limited = (pl.col("kind") == "link") | (pseudonyms.least_people(talk) > 1)
     among = (
         pl.when(limited)
-        .then(pl.lit(f" among those of {of} or more"))
+        .then(pl.lit(f" among those of {least:,} or more people"))
         .otherwise(pl.lit(" of those shown"))
     )
     withheld = int(rows.unique("kind")[guards.WITHHELD].sum())
-    note = f"{claims.counted(withheld, 'items')} of fewer than {of} among the others"
+    note = f"{claims.counted(withheld, 'items')} of fewer than {least:,} people among the others"
     place = pl.col("kind").replace_strict({kind: at for at, kind in enumerate(KINDS)})
     return rows.with_columns(
         item=item,
