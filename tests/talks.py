@@ -20,6 +20,7 @@ from aico_lab.etl import views
 from aico_lab.mart import refresh
 from aico_lab.mart import views as mart_views
 from aico_lab.mart.text import MEASURED
+from aico_lab.metrics.engine import selected
 from aico_lab.metrics.engine.asking import ask
 from aico_lab.metrics.engine.catalogue import CATALOGUE
 from aico_lab.metrics.engine.filters import Filters
@@ -86,6 +87,7 @@ class _Warehouse:
         self, messages: pl.DataFrame, others: dict[str, pl.DataFrame], changes: refresh.Changes
     ) -> None:
         """Replace the rows of all tables."""
+        selected.forget_words(self.connection)
         tables = {"messages": messages} | others
         for table in self._filled | tables.keys():
             rows = tables.get(table, EMPTY.get(table)).to_arrow()
@@ -108,13 +110,12 @@ class _Remembering(refresh.Changes):
 
     _measures: ClassVar[dict[str | None, tuple[Any, ...]]] = {}
 
-    def note_added(self, rows: pa.Table) -> None:
+    def _measure(self, rows: pa.Table) -> None:
         contents = rows["content"].to_pylist()
         if unknown := list(set(contents) - self._measures.keys()):
             numbered = pa.table({"id": range(len(unknown)), "content": pa.array(unknown, "string")})
             measured = execute_with(self._connection, MEASURED, rows=numbered).fetchall()
             self._measures.update((unknown[number], found) for number, *found in measured)
-        self._begin()
         if contents:
             columns = zip(*(self._measures[content] for content in contents), strict=True)
             measures = pa.table([rows["id"], *columns], self._connection.table("measures").columns)

@@ -131,18 +131,18 @@ def test_every_filter_drives_every_figure(address):
     held = cells(Path(url2pathname(urlsplit(address).path)).read_text(encoding="utf-8"))
     with visit(address) as seen:
         seen.page.locator(READY).wait_for()
-        choose(seen, "Side", "assistant")
+        choose(seen, "Side", "the companion")
         tiles, chosen = figures(seen)
         assert tiles["Messages"] == "140"
         assert tiles["Mean mood (−1 to 1)"] == "−0.20"  # noqa: RUF001
         assert tiles["Words per message"] == "3.0"
-        assert "140 of 420 messages: by assistant." in chosen
+        assert "140 of 420 messages: by the companion." in chosen
         choose(seen, "Person", "Person 2")
         tiles, chosen = figures(seen)
         hers = [one for one in held if (one["side"], one["person"]) == ("assistant", "Person 2")]
         assert tiles["Messages"] == str(sum(one["messages"] for one in hers))
         assert tiles["People"] == "1"
-        assert "by assistant, Person 2" in chosen
+        assert "by the companion, Person 2" in chosen
         choose(seen, "Channel", "Channel 1")
         assert "Channel 1, Person 2" in figures(seen)[1]
         # The bars of a dimension show the alternatives to what is chosen of it.
@@ -232,7 +232,7 @@ def test_the_tables_hold_what_the_charts_show(address):
         figure = seen.page.locator("figure", has_text="Messages by side")
         figure.locator("summary").click()
         rows = figure.locator("tbody tr").all_inner_texts()
-        assert rows == ["user\t280\t66.7 %", "assistant\t140\t33.3 %"]
+        assert rows == ["people\t280\t66.7 %", "the companion\t140\t33.3 %"]
         choose(seen, "Channel", "Channel 1")
         assert figure.locator("tbody tr").all_inner_texts() != rows  # it follows the filters
         assert sum(map(len, seen.page.locator("tbody tr").all_inner_texts())) > 0
@@ -350,7 +350,7 @@ def test_merged_hours_and_weeks_are_told(tmp_path):
 def test_paper_shows_the_whole_selection(address):
     with visit(address, width=718) as seen:
         seen.page.locator(READY).wait_for()
-        choose(seen, "Side", "assistant")
+        choose(seen, "Side", "the companion")
         seen.page.emulate_media(media="print")
         settled(seen)
         assert figures(seen)[0]["Messages"] == "420"
@@ -395,7 +395,7 @@ def test_text_can_be_read_in_light_and_dark(address, scheme):
     with visit(address) as seen:
         seen.page.emulate_media(color_scheme=scheme)
         seen.page.locator(READY).wait_for()
-        choose(seen, "Side", "assistant")
+        choose(seen, "Side", "the companion")
         assert seen.page.evaluate(CONTRAST) == []
         paper = seen.page.locator(READY).evaluate("one => getComputedStyle(one).backgroundColor")
         assert (paper == "rgb(255, 255, 255)") == (scheme == "light")

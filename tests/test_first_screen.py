@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, date, datetime, timedelta
+from contextlib import ExitStack
+from datetime import UTC, date, datetime, time, timedelta
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aico_lab.cli.demo import HEADLINES
 from aico_lab.errors import UnknownName
 from aico_lab.metrics.engine.claims import isolated
 from aico_lab.metrics.engine.filters import Filters
 from aico_lab.reports.first_screen import Times, period_before, written_days
 from aico_lab.reports.page import NotAsked, Page
 
+if TYPE_CHECKING:
+    from aico_lab.lab import Lab
+
 ZONES = ("UTC", "America/New_York", "Asia/Kolkata", "Pacific/Auckland", "Africa/Cairo")
+DASH = "\N{EN DASH}"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -38,10 +46,15 @@ def test_the_period_before_has_as_many_days_and_ends_where_the_period_begins(fir
     last = first + timedelta(days=days - 1)
     filters = Filters(since=first, until=last, timezone=zone)
     since, until = period_before(filters, LONG_AGO)
-    today = date(2024, 6, 11 if zone == "Pacific/Auckland" else 10)
-    last = min(last, today)
-    assert date.fromisoformat(until) == first - timedelta(days=1)
-    assert date.fromisoformat(until) - date.fromisoformat(since) == last - first
+    now = datetime(2024, 6, 10, 15, tzinfo=UTC).astimezone(ZoneInfo(zone))
+    unfinished = last >= now.date()
+    last = min(last, now.date())
+    ends = datetime.fromisoformat(until)
+    assert ("T" in until) is unfinished
+    assert ends.date() == first - timedelta(days=1)
+    assert ends.date() - date.fromisoformat(since) == last - first
+    if unfinished:  # up to the time of day of the last message, which is included
+        assert ends.replace(tzinfo=None).time() == time(now.hour, now.minute, 0, 1000)
 
 
 @given(hours=st.integers(1, 5000), zone=st.sampled_from(ZONES))
@@ -60,7 +73,7 @@ def test_a_period_of_hours_has_the_same_hours_before_it(hours, zone):
     [
         ({}, datetime(2000, 1, 1, tzinfo=UTC)),  # everything
         ({"until": "2024-05-01"}, datetime(2000, 1, 1, tzinfo=UTC)),  # from the beginning
-        ({"since": "30d"}, datetime(2024, 5, 1, tzinfo=UTC)),  # begins within the period before
+        ({"since": "30d"}, datetime(2024, 5, 12, tzinfo=UTC)),  # begins with the period
         ({"since": "0001-01-02"}, datetime(2000, 1, 1, tzinfo=UTC)),  # before the calendar
         ({"since": "2030-01-01"}, datetime(2000, 1, 1, tzinfo=UTC)),  # after the last message
         ({"since": "30d"}, None),  # no messages
@@ -68,7 +81,26 @@ def test_a_period_of_hours_has_the_same_hours_before_it(hours, zone):
 )
 def test_without_a_whole_period_before_there_is_none(filters, first):
     times = Times(first_ms=first and ms(first), recent_ms=first and RECENT, synced_ms=None)
-    assert period_before(Filters(**filters), times) is None
+    why = period_before(Filters(**filters), times)
+    assert why == (
+        "Nothing to compare with: no period of the same length before this one has messages."
+    )
+
+
+@pytest.mark.parametrize(
+    ("since", "first"),
+    [
+        ("30d", datetime(2024, 5, 1, tzinfo=UTC)),  # some days are not known
+        ("1d", datetime(2024, 6, 9, 17, tzinfo=UTC)),  # of yesterday, only later hours are known
+        ("12h", datetime(2024, 6, 9, 17, tzinfo=UTC)),
+    ],
+)
+def test_a_period_before_in_which_the_data_begin_is_called_so(since, first):
+    times = Times(first_ms=ms(first), recent_ms=RECENT, synced_ms=None)
+    assert period_before(Filters(since=since), times) == (
+        f"Nothing to compare with: the first message of this selection, of "
+        f"{first.day} {first:%B %Y}, lies within the period before."
+    )
 
 
 def test_days_are_written_as_people_write_them():
@@ -119,11 +151,16 @@ def test_each_figure_is_compared_with_the_period_before(made):
     assert shown["messages"] == ["90", "33 % by the companion", "before: 60 (+50 %)"]
     assert shown["people who wrote"] == ["2", "before: 2 (+0 %)"]
     assert shown["days with messages"] == ["30", "before: 30 (+0 %)"]
-    assert shown["median time until the companion replies"] == ["30 s", "before: 30 s"]
+    assert shown["median time until the companion replies"] == [
+        "30 s", "of 30 replies", "before: 30 s",
+    ]  # fmt: skip
     assert shown["median time until people reply"][-1].startswith("before: ")
     assert len(shown) == 11
     assert all("before: " in lines[-1] for lines in shown.values())
-    assert "from 2024-04-01 to 2024-04-30" in page.tiles().text
+    assert (
+        "Before: as many days, the last one up to the same time of day, from 2024-04-01 to "
+        "2024-04-30 09:01." in page.tiles().text
+    )
 
 
 def test_without_a_period_before_one_sentence_says_so(made):
@@ -190,10 +227,16 @@ def test_figures_leave_out_wrong_times_as_calendars_do(homes, tmp_path):
         lab.import_from("jsonl", tmp_path / "in.jsonl")
         lab.sync()
         fragment = Page(lab, "R").tiles()
+        header = Page(lab, "R").header()
         wide = Page(lab, "R", since="1950-01-01", until="2100-01-01").tiles()
+        all_times = Page(lab, "R", since="1950-01-01", until="2100-01-01").header()
     shown = lines_of(fragment)
     assert (shown["messages"][0], shown["days with messages"][0]) == ("2", "2")
-    assert "Without 2 messages dated before 1990 or in the future." in fragment.text
+    assert "Without 2 messages from before 1990 or in the future." in fragment.text
+    whose = "One person: 1 to 2 May 2024, and 2 messages from before 1990 or in the future"
+    assert whose in header.text
+    assert whose in header.title
+    assert "One person: 1 January 1960 to 1 January 2099<" in all_times.text
     assert lines_of(wide)["messages"][0] == "4"
     assert "Without" not in wide.text
 
@@ -239,3 +282,112 @@ def test_names_from_right_to_left_are_isolated_from_the_numbers_around_them():
     assert isolated("ليلى 3, דנה 4") == "\u2068ليلى\u2069 3, \u2068דנה\u2069 4"
     assert isolated("most by \u202eevil: 65") == "most by evil: 65"
     assert isolated("most by ada: 65 - 3") == "most by ada: 65 - 3"
+
+
+@pytest.fixture
+def opened(homes, tmp_path):
+    """Return a function that makes a home of messages, and opens it."""
+    with ExitStack() as labs:
+
+        def make(lines: list[dict], name: str = "home") -> Lab:
+            file = tmp_path / f"{name}.jsonl"
+            file.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+            lab = labs.enter_context(homes.open(tmp_path / name, protection="none"))
+            lab.import_from("jsonl", file)
+            lab.sync()
+            return lab
+
+        yield make
+
+
+def hourly(hours: int, **others: object) -> list[dict]:
+    """A message of each of three people in turn at every full hour, from 1 March on."""
+    start = datetime(2024, 3, 1, tzinfo=UTC)
+    return [
+        {
+            "content": "hello", "role": "user", "user_id": f"u{hour % 3}",
+            "conversation_id": f"c{hour % 3}", "sentiment_score": -0.001,
+            "timestamp": f"{start + timedelta(hours=hour):%Y-%m-%dT%H:%M:%SZ}", **others,
+        }
+        for hour in range(hours)
+    ]  # fmt: skip
+
+
+def test_at_a_constant_rate_an_unfinished_day_is_no_decline(opened):
+    """The last message is of 05:00 on the tenth day."""
+    lab = opened(hourly(9 * 24 + 6))
+    for since, messages in (("1d", 6), ("4d", 78), ("2024-03-10", 6)):
+        shown = lines_of(Page(lab, "R", since=since).tiles())
+        assert shown["messages"] == [
+            f"{messages}", "0 % by the companion", f"before: {messages} (+0 %)",
+        ]  # fmt: skip
+    berlin = Page(lab, "R", since="1d", timezone="Europe/Berlin").tiles()
+    assert lines_of(berlin)["messages"][-1] == "before: 7 (+0 %)"
+    assert "from 2024-03-09 to 2024-03-09 06:00." in berlin.text
+
+
+def test_what_is_withheld_is_no_0(opened):
+    """On the first day two people write, on the second four."""
+    lines = [
+        {
+            "content": "hi", "role": "user", "user_id": f"u{n}",
+            "timestamp": f"2024-03-0{day}T0{n}:00Z",
+        }
+        for day, people in ((1, 2), (2, 2), (3, 4), (4, 4))
+        for n in range(people)
+    ]  # fmt: skip
+    lab = opened(lines)
+    days = {"since": "2024-03-03", "until": "2024-03-04"}
+    for limits, few in (
+        ({"min_people": 3}, "3 people"),
+        ({"min_cell": 5}, "5 observations"),
+        ({"min_people": 3, "min_cell": 5}, "3 people or 5 observations"),
+    ):
+        fragment = Page(lab, "R", **days, **limits).tiles()
+        shown = lines_of(fragment)
+        assert shown["messages"][::2] == ["8", f"before: {DASH}"]
+        assert shown["people who wrote"] == ["4", f"before: {DASH}"]
+        assert f"{DASH} also stands for what is of fewer than {few}." in fragment.text
+    plain = Page(lab, "R", **days).tiles()
+    assert lines_of(plain)["messages"][-1] == "before: 4 (+100 %)"
+    assert "also stands" not in plain.text
+
+
+def test_a_median_of_few_replies_is_left_out(opened):
+    """As in the tables of people and channels."""
+    start = datetime(2024, 3, 1, tzinfo=UTC)
+    for replies, value, more in ((4, DASH, "of only 4 replies"), (5, "30 s", "of 5 replies")):
+        lines = [
+            {
+                "content": "hi", "role": ("user", "assistant")[number % 2], "user_id": "u",
+                "timestamp": str(start + timedelta(days=number // 2, seconds=number % 2 * 30)),
+            }
+            for number in range(2 * replies)
+        ]  # fmt: skip
+        shown = lines_of(Page(opened(lines, f"home{replies}"), "R").tiles())
+        assert shown["median time until the companion replies"] == [value, more]
+
+
+def test_the_demo_counts_people_as_its_page_does(opened):
+    """A companion's message may name somebody who never writes."""
+    lines = hourly(5) + hourly(1, role="assistant", user_id="u9", conversation_id="c9")
+    lab = opened(lines)
+    relation = lab.sql(HEADLINES)
+    told = dict(zip(relation.columns, relation.fetchone(), strict=True))
+    assert told["people"] == 3
+    assert lines_of(Page(lab, "R").tiles())["people who wrote"][0] == "3"
+
+
+def test_small_figures_of_the_tiles(opened):
+    """A mean that rounds to 0 has no sign, ties of the period before are told, and sides are."""
+    lab = opened(hourly(9 * 24))
+    shown = lines_of(Page(lab, "R", since="2024-03-08", until="2024-03-09").tiles())
+    assert shown["mean sentiment"][0] == "0.00"
+    assert shown["busiest day"] == [
+        "8 March 2024", "Friday, 24 messages (like 1 other day)",
+        "before: 6 March 2024 (like 1 other day)",
+    ]  # fmt: skip
+    by_companion = opened(hourly(20, role="assistant") + hourly(1), "companion")
+    shown = lines_of(Page(by_companion, "R", role="assistant").tiles())
+    assert "messages" in shown
+    assert not [label for label in shown if "who wrote" in label]

@@ -269,11 +269,11 @@ def test_the_explorer_follows_its_filters(jupyterlab):
         explorer.wait_for(timeout=120_000)
         messages = explorer.locator("[data-tile=messages] .value")
         assert messages.inner_text() == "601"
-        explorer.locator(".controls select").first.select_option("assistant")
+        explorer.locator(".controls select").first.select_option("the companion")
         seen.page.wait_for_function(
             "() => document.querySelector('[data-tile=messages] .value').textContent !== '601'"
         )
-        assert "by assistant" in explorer.locator(".chosen").inner_text()
+        assert "by the companion" in explorer.locator(".chosen").inner_text()
     assert seen.requests == []
 
 

@@ -217,6 +217,36 @@ def test_long_series_take_less_than_two_seconds():
     assert time.process_time() - begin < 2
 
 
+def test_the_moving_average_does_not_cross_a_gap():
+    """Weeks without a scored message: the mean is of five weeks in a row, and its line breaks."""
+    week = 7 * 86_400
+    spoken = [
+        said(number * week + hour * 3600, sentiment=None if 8 <= number < 12 else number / 100)
+        for number in range(22)
+        for hour in (1, 20)
+    ]
+    with world(talk(*spoken)) as made:
+        answer = made.ask("trend", measure="sentiment")
+        rows = answer.pl()
+        values, smooth = rows["value"].to_list(), rows["smooth"].to_list()
+        assert values.count(None) == 4
+        for at, complete in enumerate(rows["complete"]):
+            near = [at + step for step in range(-2, 3)]
+            known = complete and near[0] >= 0 and near[-1] < len(values) and all(
+                rows["complete"][one] and values[one] is not None for one in near
+            )  # fmt: skip
+            expected = sum(values[one] for one in near) / 5 if known else None
+            assert smooth[at] == pytest.approx(expected)
+        assert sum(value is not None for value in smooth) > 4
+        drawn = answer.plot().to_dict()
+    points = [row for rows in drawn["datasets"].values() for row in rows if "line" in row]
+    levels = [row["level"] for row in points if row["line"] == "mean of 5 weeks"]
+    first, last = (next(at for at, one in order if one is not None) for order in (
+        enumerate(levels), ((len(levels) - 1 - at, one) for at, one in enumerate(levels[::-1]))
+    ))  # fmt: skip
+    assert None in levels[first:last]  # where charts break the line
+
+
 @pytest.mark.slow
 def test_weeks_that_grow_by_two_messages():
     """Whole weeks of 10, 12, ... 32; one message in the week before them, and one after."""

@@ -57,6 +57,13 @@ def test_emoji_are_found_in_the_text_without_their_skin_tone(text, emoji):
         ("http://user:secret@host.org:8080/x www.foo.co.uk.", ["foo.co.uk", "host.org"]),
         ("(https://a.b) https://ä.de/ü", ["a.b", "ä.de"]),
         ("no link: a.b, me@example.com, ftp://x.y, http:// www", []),
+        ("https://web.archive.org/web/2020/https://example.com/", ["web.archive.org"]),
+        ("https://x.com/?u=https://y.com/z#www.z.com www.foo.bar", ["foo.bar", "x.com"]),
+        ("https://example.com/www.foo.bar http://h.org:80/", ["example.com", "h.org"]),
+        (
+            "[a](https://a.de/x)[b](https://b.de/y) https://c.de,https://d.de",
+            ["a.de", "b.de", "c.de", "d.de"],
+        ),
         ("HTTPS://UPPER.ORG and WWW.LOUD.ORG", ["loud.org", "upper.org"]),
     ],
 )
@@ -69,6 +76,7 @@ def test_of_a_link_only_the_domain_is_kept(text, domains):
     [
         ("@ada hi @Bob_x, (@zed).", ["ada", "bob_x", "zed"]),
         ("me@example.com https://m.org/@bob @ @.", []),
+        ("meet @5pm, @17.30 or @9h; ask @2pac, @491701234567", ["2pac", "491701234567"]),
     ],
 )
 def test_mentions_are_found_in_the_text(text, names):
@@ -194,6 +202,50 @@ def test_a_mentioned_person_has_a_pseudonym_and_a_name_on_request():
     with world(talk(*spoken), users=users) as made:
         assert set(made.ask("extras").pl()["item"]) == {"Person 1", "Person 2"}
         assert set(made.ask("extras", names=True).pl()["item"]) == {"Ada", "Zed"}
+
+
+def test_a_person_mentioned_in_several_ways_has_one_row():
+    """By name in the text, by id in the text, and by id and name in the metadata."""
+    users = pl.DataFrame([("p0", "Ada"), ("p1", "Zed")], schema=OTHERS["users"], orient="row")
+    spoken = [
+        message(0, "hi @ada @p0", user="p1"),
+        message(1, user="p1", mentions=["p0", {"name": "Ada"}]),
+        message(2, "@unknown", user="p0"),
+    ]
+    with world(talk(*spoken), users=users) as made:
+        answer = made.ask("extras")
+    assert answer.pl().select("kind", "item", "n", "people", "messages").rows() == [
+        ("mention", "Person 2", 4, 1, 2), ("mention", "1 other", 1, 1, 1),
+    ]  # fmt: skip
+
+
+def linked(domains: int, people: int = 6) -> list[dict]:
+    """Each person links to each domain once, and one person to another domain 100 times."""
+    spoken = [
+        message(number, f"https://d{number % domains}.com", user=f"p{number // domains}",
+                conversation=f"c{number // domains}")
+        for number in range(domains * people)
+    ]  # fmt: skip
+    return [*spoken, message(1000, "https://own.org " * 100, user="p0", conversation="c0")]
+
+
+def test_the_most_frequent_item_is_told_with_all_that_tie_and_among_what():
+    with world(talk(*linked(12))) as made:
+        for top, shown in ((10, 10), (1, 1), (20, 12)):
+            answer = made.ask("extras", top=top)
+            assert answer.pl().height == shown + 1
+            assert answer.finding == (
+                "172 links (the most among those of 5 or more people: "
+                "d0.com and 11 others alike, 6)"
+            )
+            assert answer.caption.endswith("1 item of fewer than 5 people among the others")
+        least = made.ask("extras", filters={"min_people": 1})
+        assert "among those of 2 or more people: d0.com" in least.finding
+        assert "1 item of fewer than 2 people" in least.caption
+    with world(talk(*linked(2)[:-1])) as made:  # nothing is withheld
+        answer = made.ask("extras")
+        assert answer.finding == "12 links (the most: d0.com and d1.com alike, 6)"
+        assert "among" not in answer.caption
 
 
 def answers_by_hand(raw: pl.DataFrame) -> Counter:

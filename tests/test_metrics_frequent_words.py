@@ -210,6 +210,41 @@ def test_findings_of_words():
         )
 
 
+def test_the_most_frequent_words_are_told_among_what():
+    """One person uses a word 200 times that nobody else uses."""
+    spoken = [said(n, content="banana", user=f"p{n}", conversation=f"c{n}") for n in range(6)]
+    spoken.append(said(10, content="zebra " * 200 + "yak", user="p0", conversation="c0"))
+    with world(talk(*spoken)) as made:
+        answer = made.ask("frequent_words")
+        assert answer.finding == (
+            "The most frequent word among those of 5 or more people: banana (6), of 207 words"
+        )
+        assert answer.caption.endswith("2 words of fewer than 5 people left out")
+        least = made.ask("frequent_words", filters={"min_people": 1})
+        assert "among those of 2 or more people: banana" in least.finding
+        own = made.ask("frequent_words", filters={"min_people": 1, "user": "p0"})
+        assert own.finding.startswith("The most frequent words: zebra (200)")
+        assert "left out" not in own.caption
+        everybody = made.ask("frequent_words", filters={"min_people": 7})
+        assert everybody.finding.startswith("No word is used by enough people")
+
+
+def test_the_course_says_if_its_sentence_is_about_some_months():
+    """In the third month six people write, in others twelve."""
+    spoken = [
+        said(month * MONTH + user, content=f"cat {dogs}", user=f"u{user}", conversation=f"c{user}")
+        for month, people, dogs in ((0, 12, "dog dog"), (1, 12, "dog dog"), (2, 6, "cat cat"))
+        for user in range(people)
+    ]
+    with world(talk(*spoken)) as made:
+        answer = made.ask("word_course", words="cat")
+        assert answer.pl()["rate"].to_list() == [pytest.approx(1000 / 3)] * 2 + [1000.0]
+        assert answer.finding.startswith("cat: 333 per 1,000 words in each of 2 months")
+        assert answer.caption.endswith("the sentence is about the months with 10 or more")
+        some = made.ask("word_course", words="cat", filters={"until": "2024-05-15"})
+        assert "the sentence is about" not in some.caption
+
+
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [("frequent_words", {"top": 0}), ("word_course", {"words": "a b c d e f g h i j k"})],

@@ -21,7 +21,7 @@ HEADLINES = """
     SELECT
         count(*) AS messages,
         count(DISTINCT conversation_id) AS conversations,
-        count(DISTINCT user_id) AS people,
+        count(DISTINCT user_id) FILTER (role = 'user') AS people,
         min(timestamp)::VARCHAR AS first_message,
         max(timestamp)::VARCHAR AS last_message,
         round(avg(sentiment_score), 3) AS average_sentiment,
@@ -67,7 +67,7 @@ def run_demo(lab: Lab, *, limit: int | None, json: bool) -> None:
         f"{headlines['people']:,} people"
     )
     say(f"from {headlines['first_message'][:10]} to {headlines['last_message'][:10]} (UTC)")
-    say(f"average sentiment     {headlines['average_sentiment']:+.3f} (-1 to 1)")
+    say(f"average sentiment     {headlines['average_sentiment']:+z.3f} (-1 to 1)")
     say(f"median response time  {headlines['median_response_seconds'] or 0:.0f} s")
     say(f"{imported.added:,} messages were new; this took {seconds:.1f} s")
     say(f"\nReport: {report}")

@@ -40,11 +40,21 @@ EMOJI: Final = (
 """An emoji, also one of several characters: a flag, a family, one with a skin tone."""
 
 _HOST: Final = r"[\p{L}\p{N}](?:[\p{L}\p{N}_.-]*[\p{L}\p{N}])?"
-LINK: Final = rf"(?:\bhttps?://(?:[^\s/?#@]*@)?(?:www\.)?|\bwww\.)({_HOST})"
-"""A web address in lower case; its group is the domain without `www.`, user, port and path."""
+_BEYOND_ADDRESS: Final = (
+    r"\s<>\"\[\]{}|\\^`\x{3000}-\x{303F}\x{FF00}-\x{FF0F}"  # and punctuation of East Asia
+)
+LINK: Final = (
+    rf"(?:\bhttps?://(?:[^\s/?#@]*@)?(?:www\.)?|\bwww\.)({_HOST})"
+    rf"(?:[:/?#][^{_BEYOND_ADDRESS}]*)?"
+)
+"""A web address in lower case, with another one in its path or query; its group is the domain
+without `www.`, user, port and path."""
 
 MENTION: Final = r"(?:^|[\s(\[{,;:>\"'])@([\p{L}\p{N}_](?:[\p{L}\p{N}_.-]*[\p{L}\p{N}_])?)"
 """A mention in a text; its group is the name. The @ of an e-mail or web address is none."""
+
+TIME: Final = "[0-9]{1,2}(?:[.h][0-9]{2})?(?:[ap]m|h|uhr)?"
+"""A time of day, such as '5pm' or '17.30', which is no name after an @."""
 
 _WITHOUT_TONE: Final = rf"regexp_replace(found, '[{_TONES}\x{{FE0F}}]', '', 'g')"
 _SAME_EMOJI: Final = f"""CASE WHEN length({_WITHOUT_TONE}) = 1 AND ord({_WITHOUT_TONE}) < 126976
@@ -92,8 +102,10 @@ EXTRAS: Final = f"""CREATE OR REPLACE VIEW mart.extras AS
         mentions AS (
             FROM named_mentions WHERE found <> ''
             UNION ALL
-            SELECT id, unnest(regexp_extract_all(lower(content), $x${MENTION}$x$, 1))
-            FROM raw.messages ANTI JOIN named_mentions USING (id) WHERE contains(content, '@')
+            FROM (
+                SELECT id, unnest(regexp_extract_all(lower(content), $x${MENTION}$x$, 1)) AS found
+                FROM raw.messages ANTI JOIN named_mentions USING (id) WHERE contains(content, '@')
+            ) WHERE NOT regexp_full_match(found, $x${TIME}$x$)
         ),
         attachments AS (
             SELECT r.id, lower({_text("kind")}) AS found FROM {_listed(ATTACHMENTS)}

@@ -10,6 +10,7 @@ const NOTHING = "Nothing to draw for what is chosen";
 const FEW = 30; // messages, whose mean varies much by chance
 const FIRST = 10; // bars of channels or people that are shown at first
 const SIDES = ["assistant", "user"];
+const SIDES_SAID = ["the companion", "people"]; // as on the rest of the page
 const DAYS = told.last - told.first + 1;
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -265,7 +266,7 @@ function explore(cube) {
     return select;
   };
   const selects = {
-    side: choice("side", "Both sides", SIDES, [1, 0]),
+    side: choice("side", "Both sides", SIDES_SAID, [1, 0]),
     channel: choice("channel", "All channels", told.channels),
     person: choice("person", "All people", told.people),
   };
@@ -416,7 +417,7 @@ function explore(cube) {
       order.map((code) => [names[code], written(values()[code]), share(values()[code], total())]),
     ]});
     const rows = order.map((code) => {
-      const bar = make("span", {class: `bar ${dimension === "side" ? names[code] : ""}`});
+      const bar = make("span", {class: `bar ${dimension === "side" ? SIDES[code] : ""}`});
       const count = make("span", {class: "count"});
       const name = make("bdi", {class: "name", title: names[code]}, names[code]);
       const row = make("button", {type: "button"}, name, make("span", {class: "track"}, ...(code < own || !own ? [bar] : [])), count);
@@ -446,7 +447,7 @@ function explore(cube) {
     };
     return made;
   }
-  const bySide = barsOf("Messages by side", "side", SIDES, () => sums.bySide, {order: [1, 0], wide: true});
+  const bySide = barsOf("Messages by side", "side", SIDES_SAID, () => sums.bySide, {order: [1, 0], wide: true});
   const byChannel = barsOf("Messages by channel", "channel", told.channels, () => sums.byChannel, {own: told.ownChannels});
   const byPerson = barsOf("Messages by person, and to them", "person", told.people, () => sums.byPerson, {own: told.own});
 
@@ -455,7 +456,7 @@ function explore(cube) {
     const points = () => sums.lines.map((bins) => bins.map(value));
     const made = figure(title, {table: () => {
       const found = points();
-      return [[firstDay(zoom.unit), ...SIDES], Array.from({length: zoom.count}, (_, bin) => [
+      return [[firstDay(zoom.unit), ...SIDES_SAID], Array.from({length: zoom.count}, (_, bin) => [
         iso(zoom.starts[bin]), ...found.map((of) => (of[bin] === null ? "–" : withMinus(written(of[bin], digits)) + unit)),
       ])];
     }});
@@ -483,14 +484,14 @@ function explore(cube) {
           const x = frame.x((zoom.starts[bin] + zoom.starts[bin + 1]) / 2).toFixed(1), y = frame.y(v).toFixed(1);
           path += `${bin && of[bin - 1] !== null ? "L" : "M"}${x} ${y}`;
           const few = weights[side][bin] < FEW ? ' class="few"' : "";
-          dots += `<circle${few} cx="${x}" cy="${y}" r="${zoom.count > 60 ? 2 : 3}"><title>${SIDES[side]}, ${zoom.unit} from ` +
+          dots += `<circle${few} cx="${x}" cy="${y}" r="${zoom.count > 60 ? 2 : 3}"><title>${SIDES_SAID[side]}, ${zoom.unit} from ` +
             `${iso(zoom.starts[bin])}: ${withMinus(written(v, digits))}${unit} of ${counted(weights[side][bin], "message")}</title></circle>`;
         });
         marks += `<g class="${SIDES[side]}"><path d="${path}"/>${dots}</g>`;
       });
       made.body.innerHTML = svg(width, height, `${title} by ${zoom.unit}, from ${iso(from())} to ${iso(to())}`, marks);
       made.body.prepend(make("p", {class: "legend"}, ...[...SIDES].reverse().filter((name) => found[SIDES.indexOf(name)].some((v) => v !== null))
-        .map((name) => make("span", {class: name}, name))));
+        .map((name) => make("span", {class: name}, SIDES_SAID[SIDES.indexOf(name)]))));
       if (weights.some((of) => of.some((n) => n > 0 && n < FEW)))
         made.body.append(make("p", {class: "note"}, `Hollow: fewer than ${FEW} messages, whose mean varies by chance.`));
     };
@@ -543,7 +544,7 @@ function explore(cube) {
     set("words", read ? written(all.words / read, 1) : "–");
     const said = [];
     if (!isWhole(shown)) said.push(`${iso(from())} to ${iso(to())}`);
-    if (shown.side >= 0) said.push(`by ${SIDES[shown.side]}`);
+    if (shown.side >= 0) said.push(`by ${SIDES_SAID[shown.side]}`);
     if (shown.channel >= 0) said.push(told.channels[shown.channel]);
     if (shown.person >= 0) said.push(told.people[shown.person]);
     const parts = said.flatMap((text, i) => [i ? ", " : " ", make("bdi", {}, text)]);

@@ -17,6 +17,7 @@ import polars as pl
 from aico_lab.charts import Html
 from aico_lab.metrics.engine.claims import counted
 from aico_lab.reports.cube import SCORE_UNITS, Cube, cube
+from aico_lab.reports.first_screen import written_mood
 from aico_lab.reports.merging import WEEK
 from aico_lab.reports.packing import packed
 
@@ -116,7 +117,7 @@ def tiles_of(made: Cube) -> list[ExplorerTile]:
         ),
         ExplorerTile(
             "mood", "Mean mood (−1 to 1)",  # noqa: RUF001
-            _NONE if mood is None else _signed(mood),
+            _NONE if mood is None else written_mood(mood),
             counted(scored, "scored messages") if scored else "no scores",
         ),
         ExplorerTile(
@@ -202,12 +203,6 @@ def _hours(hour: int) -> str:
 
 def _iso(day: int) -> str:
     return (date(1970, 1, 1) + timedelta(days=day)).isoformat()
-
-
-def _signed(value: float) -> str:
-    text = f"{abs(value):.2f}"
-    sign = "" if text == "0.00" else "−" if value < 0 else "+"  # noqa: RUF001
-    return sign + text
 
 
 def _shipped(name: str) -> str:

@@ -17,25 +17,22 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from aico_lab.metrics.engine.catalogue import CATALOGUE
-from aico_lab.metrics.engine.claims import counted
 from aico_lab.metrics.engine.metric import N, RoleFilter
 from aico_lab.reports import first_screen
 from aico_lab.reports.explorer import explorer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aico_lab.charts import Html
     from aico_lab.lab import Lab
     from aico_lab.metrics.engine.answer import Answer
     from aico_lab.reports.first_screen import Fragment, Tile, Times
-
-_NO_PERIOD_BEFORE: Final = (
-    "Nothing to compare with: no period of the same length before this one has messages."
-)
 
 
 @dataclass(frozen=True)
@@ -90,25 +87,35 @@ class Page:
         Args:
             note: A sentence about the data; empty for none.
         """
-        return first_screen.header(self.name, self._overview, self._times, note)
+        usual = self._answer("overview", **self._usual) if self._usual else None
+        return first_screen.header(self.name, self._overview, self._times, note, usual=usual)
 
     def tiles(self) -> Fragment:
         """Return the figures at a glance, with those of the period of the same length before."""
-        now, far = self._figures(), ""
-        usual = self._usual()
-        if usual and (found := self._figures(**usual)):
-            now = found
-            messages = counted(self._overview.far, "messages")
-            far = f"Without {messages} dated before 1990 or in the future."
+        shown = self._of_period(**self._usual)
+        answers, now = [*shown], first_screen.figures(*shown)
+        if not now:
+            return first_screen.tiles(now)
+        before: Sequence[Tile] = ()
+        far = f"Without {first_screen.far_messages(self._overview)}." if self._usual else ""
         period = first_screen.period_before(self._overview.filters, self._times)
-        if period is None:
-            return first_screen.tiles(now, note=f"{far} {_NO_PERIOD_BEFORE}".strip() if now else "")
-        before = self._figures(since=period[0], until=period[1]) or first_screen.nothing_before()
-        zone = self._overview.filters.timezone
-        since, until = (first_screen.written_moment(end, zone) for end in period)
-        unit = "hours" if "T" in period[0] else "days"
-        note = f"{far} Before: as many {unit}, from {since} to {until}.".strip()
-        return first_screen.tiles(now, before, note if now else "")
+        if isinstance(period, str):
+            compared = period
+        else:
+            earlier = self._of_period(since=period[0], until=period[1])
+            found = first_screen.figures(*earlier)
+            before = first_screen.figures_before(now, found, earlier[0])
+            answers += earlier
+            zone = self._overview.filters.timezone
+            since, until = (first_screen.written_moment(end, zone) for end in period)
+            what = "as many hours"
+            if "T" not in period[0]:
+                same = ", the last one up to the same time of day" if "T" in period[1] else ""
+                what = f"as many days{same}"
+            compared = f"Before: {what}, from {since} to {until}."
+        dashes = first_screen.dashes([*now, *before], answers)
+        note = " ".join(filter(None, (far, compared, dashes)))
+        return first_screen.tiles(now, before, note)
 
     def explorer(self, *, names: bool | None = None) -> Html | None:
         """Return charts that filters in the page choose; see `reports.explorer`.
@@ -189,21 +196,24 @@ class Page:
     def _times(self) -> Times:
         return first_screen.read_times(self.lab, self._overview.filters)
 
+    @cached_property
     def _usual(self) -> dict[str, str]:
-        """Return bounds that leave out messages before 1990 and in the future; none without such.
+        """Bounds that leave out messages before 1990 and in the future.
 
-        Calendars and records leave them out, too, unless the filters ask for these times.
+        None without such messages, or if there are no others that may be shown. Calendars and
+        records leave them out, too, unless the filters ask for these times.
         """
         if not self._overview.far:
             return {}
         ends = {"since": "1990-01-01T00:00+00:00", "until": datetime.now(UTC).isoformat()}
-        return {name: end for name, end in ends.items() if not self.filters.get(name)}
+        usual = {name: end for name, end in ends.items() if not self.filters.get(name)}
+        return usual if len(self._answer("overview", **usual)) else {}
 
-    def _figures(self, **period: str) -> list[Tile]:
-        """Return the figures of the page's period, or of another one."""
+    def _of_period(self, **period: str) -> tuple[Answer, Answer, Answer | None]:
+        """Return the answers for the figures of the page's period, or of another one."""
         overview, latency = (self._answer(name, **period) for name in ("overview", "reply_latency"))
         records = None if self.filters.get("role") else self._answer("extremes", **period)
-        return first_screen.figures(overview, latency, records)
+        return overview, latency, records
 
 
 def _is_empty(answer: Answer) -> bool:

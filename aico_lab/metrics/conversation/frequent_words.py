@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 import ibis
 import polars as pl
 import polars.selectors as cs
+from ibis import _
 
 from aico_lab.metrics.engine import claims, draw, guards
 from aico_lab.metrics.engine.checks import at_least
 from aico_lab.metrics.engine.function_words import FUNCTION_WORDS
-from aico_lab.metrics.engine.metric import Column, Parameter, metric
+from aico_lab.metrics.engine.metric import NOTE, Column, Parameter, metric
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -31,6 +32,9 @@ _WORDS: Final = "_words"
 _ALIKE: Final = "_alike"
 """A hidden column: how many words, in the answer or not, have as many uses."""
 
+_AMONG: Final = "_among"
+"""A hidden column: among which words the finding is, if some may not be shown; else null."""
+
 _NAMED: Final = 3
 """The most words that the finding names."""
 
@@ -45,7 +49,8 @@ def without_function_words(words: ir.Table) -> ir.Table:
 def listed(words: ir.Table, talk: Talk, *, function_words: bool) -> ir.Table:
     """Return the words that may be shown, each with `n`, `people`, `by_user` and `most`.
 
-    `most` is the number of uses in the conversations of the person with the most.
+    `most` is the number of uses in the conversations of the person with the most. Every row has the
+    number of words that may not be shown as `guards.WITHHELD`.
     """
     # Two steps are faster than counting distinct people, and so is comparing words after counting.
     each = words.group_by("word", "user_id").agg(
@@ -57,15 +62,25 @@ def listed(words: ir.Table, talk: Talk, *, function_words: bool) -> ir.Table:
     )  # fmt: skip
     rows = counted if function_words else without_function_words(counted)
     rows = rows.cross_join(talk.everybody)
-    return rows.filter(guards.is_of_enough(talk, rows.people, rows.everybody)).drop("everybody")
+    rows = rows.mutate(may=guards.is_of_enough(talk, rows.people, rows.everybody))
+    withheld = (~rows.may).cast("int64").sum().over(ibis.window())
+    return rows.mutate(**{guards.WITHHELD: withheld}).filter(_.may).drop("may", "everybody")
 
 
-def _finish(rows: pl.DataFrame, _talk: Talk, **_parameters: Any) -> pl.DataFrame:
+def _finish(rows: pl.DataFrame, talk: Talk, **_parameters: Any) -> pl.DataFrame:
+    least, withheld = guards.fewest(talk), pl.col(guards.WITHHELD)
+    words = pl.when(withheld == 1).then(pl.lit("word")).otherwise(pl.lit("words"))
     rows = rows.with_columns(cs.decimal().cast(pl.Int64))
     return rows.sort("n", "word", descending=[True, False]).with_columns(
         by_assistant=pl.col("n") - pl.col("by_user"),
         rate=pl.col("n") * 1000 / pl.col(_WORDS),
         top_share=pl.col("most") * 100 / pl.col("n"),
+        **{
+            _AMONG: pl.when(withheld > 0).then(pl.lit(f" among those of {least:,} or more people")),
+            NOTE: pl.when(withheld > 0).then(
+                pl.format(f"{{}} {{}} of fewer than {least:,} people left out", withheld, words)
+            ),
+        },
     )
 
 
@@ -76,9 +91,9 @@ def _describe(rows: pl.DataFrame) -> str:
     last = top.row(-1, named=True)
     others = last[_ALIKE] - top.filter(n=last["n"]).height
     also = f" (like {claims.counted(others, 'other words')})" if others > 0 else ""
-    said = f"The most frequent words: {', '.join(words)}{also}, of {of}"
-    if len(words) == 1:
-        said = f"The most frequent word: {words[0]}{also}, of {of}"
+    among = last[_AMONG] or ""
+    noun = "word" if len(words) == 1 else "words"
+    said = f"The most frequent {noun}{among}: {', '.join(words)}{also}, of {of}"
     # The share says nothing of words that one person alone can use.
     shared = top.filter(pl.col("people") > 1).drop_nulls("top_share")
     if shared.is_empty():

@@ -24,7 +24,7 @@ from aico_lab.metrics.engine.intervals import (
     Statistic,
     estimate,
 )
-from aico_lab.metrics.engine.metric import Column, Parameter, interval, metric
+from aico_lab.metrics.engine.metric import NOTE, Column, Parameter, interval, metric
 from aico_lab.metrics.engine.talk import period
 
 if TYPE_CHECKING:
@@ -90,6 +90,9 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, words: str, by: str, names: bool)
     )
     if by == "month":
         found = found.with_columns(pl.col("group").str.slice(0, 7))
+    few = found.filter(pl.col(UNITS).is_between(1, FEWEST - 1)).height
+    note = f"the sentence is about the {by}s with {FEWEST} or more" if few else None
+    found = found.with_columns(pl.lit(note, pl.String).alias(NOTE))
     return found.sort("at", -pl.col("total"), "word", "place", "group")
 
 
@@ -106,7 +109,8 @@ def _describe(rows: pl.DataFrame) -> str:
         low, high = ordered.row(0, named=True), ordered.row(-1, named=True)
         in_ = "in " if by != "side" else "by the "
         if sure.height == 1 or high["rate"] == low["rate"]:
-            which = f"{in_}{high['group']}" if sure.height == 1 else f"in every {by}"
+            every = f"in each of {claims.counted(sure.height, f'{by}s')}"
+            which = f"{in_}{high['group']}" if sure.height == 1 else every
             text = f"{word}: {claims.written(high['rate'])} per 1,000 words {which}"
         else:
             apart = claims.extremes_differ(

@@ -177,7 +177,15 @@ class Answer:
 
     @property
     def notes(self) -> list[str]:
-        """Notes on the intervals: their units, and whether any is missing or rough."""
+        """Notes on the intervals, followed by the note of the metric."""
+        notes = self._notes_on_intervals
+        if NOTE in self._rows.columns and not self._rows.is_empty():
+            notes += [note for note in self._rows[NOTE].head(1) if note is not None]
+        return notes
+
+    @property
+    def _notes_on_intervals(self) -> list[str]:
+        """The units of the intervals, and whether any interval is missing or rough."""
         if UNITS not in self._rows.columns or self._rows.is_empty():
             return []
         rows = self._rows.filter(pl.col(UNITS) > 0)
@@ -192,8 +200,6 @@ class Answer:
             notes.append(f"rough below {FEW} {unit}")
         if MOST in self._rows.columns:
             notes += _dominant(rows.filter(pl.col(UNITS) >= FEWEST))
-        if NOTE in rows.columns and isinstance(note := rows[NOTE][0], str):
-            notes.append(note)
         return notes
 
     @property

@@ -20,6 +20,15 @@ def least(talk: Talk) -> int:
     return talk.filters.min_people or MIN_PEOPLE
 
 
+WITHHELD: Final = "_withheld"
+"""A hidden column: how many texts of too few people are not shown."""
+
+
+def fewest(talk: Talk) -> int:
+    """Return the fewest people of a text where other texts are withheld."""
+    return max(least(talk), 2)
+
+
 def is_of_enough(
     talk: Talk, people: ir.IntegerValue, everybody: ir.IntegerValue
 ) -> ir.BooleanValue:

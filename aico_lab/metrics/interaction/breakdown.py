@@ -132,11 +132,8 @@ def _describe(rows: pl.DataFrame, *, what: str, plural: str, preposition: str) -
     if top["n"] == top[TOTAL]:
         whole = "all " if top["n"] > 1 else ""
         return f"{claims.counted(top['n'], 'messages')}, {whole}{preposition} {top[what]}"
-    who, each = claims.leading(single, "n", what), ""
-    if top[_FIRST] > 1:
-        each = " each"
-        if top[_FIRST] > (single["n"] == top["n"]).sum():  # others of them share a row
-            who = f"{top[what]} and {claims.counted(top[_FIRST] - 1, 'others')} alike"
+    who = claims.leading(single, "n", what, alike=top[_FIRST])
+    each = " each" if top[_FIRST] > 1 else ""
     among = f"the {plural} with a row of their own"
     if not top[_MERGED]:
         among = claims.counted(top[_EVERY], plural)
@@ -259,7 +256,9 @@ def channels(talk: Talk, *, top: int, names: bool) -> ir.Table:
     The `top` channels with the most messages have a row each, in that order; all others share a
     row. Channels of fewer people than `min_people` are always among the others. A session counts
     by its first message. Replies are those of `reply_latency`, within 12 hours; a median of fewer
-    than 5 replies is left out, since it would be nearly a single event.
+    than 5 replies is left out, since it would be nearly a single event. Where a conversation spans
+    several channels, the message that is answered may be in another one; a turn that spans several
+    counts in the one whose id comes first.
     """
     messages = talk.messages
     counted = messages.group_by("channel_id").agg(

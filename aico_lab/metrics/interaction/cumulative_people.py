@@ -106,8 +106,9 @@ def cumulative_people(talk: Talk, *, period: Unit) -> ir.Table:  # noqa: ARG001
     """The named people who wrote (role user) up to the end of each local day, week or month.
 
     A person counts from their first message that the filters select: with `since`, people who wrote
-    before it as well count as new when they write again. A message dated before 1990, most likely
-    wrongly, is a person's first only if they have no other. Periods with fewer new people than
+    before it as well count as new when they write again. Messages dated before 1990 or in the
+    future, most likely wrongly, do not count, nor does a person who has no others, unless the
+    filters ask for such times or the home has no other messages. Periods with fewer new people than
     `min_people` or `min_cell` are left out, and so are these people in later periods.
     """
     written = talk.messages.filter(_.role == "user", _.user_id.notnull())

@@ -72,7 +72,7 @@ def _draw(answer: Answer) -> Chart:
     role=RoleFilter.REFUSED,
     far=None,
     finish=_finish,
-    finding=lambda rows: claims.each(rows, lambda row: f"{row['name']}: mean {row['mean']:.2f}"),
+    finding=lambda rows: claims.each(rows, lambda row: f"{row['name']}: mean {row['mean']:z.2f}"),
     chart=_draw,
 )
 def feedback(talk: Talk) -> ir.Table:

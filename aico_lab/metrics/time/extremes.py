@@ -148,7 +148,8 @@ def extremes(talk: Talk) -> ir.Table:
     An hour counts over all days: 20:00 to 21:00 is every evening's. A silence is a time in which
     nobody at all wrote, in no conversation of the selection; time before its first and after its
     last message is none. A session is a stretch of a conversation without a silence above 30
-    minutes, and lasts from its first message to its last; a single message has no duration. One
+    minutes, and lasts from its first message to its last; a single message has no duration. With
+    `user`, the sessions count in which the first message by a user is of one of these people. One
     that begins in the period counts as a whole, with the messages and people of its later part.
     Messages with an estimated time count in days only: no hour, no silence that begins or ends with
     one, and no session that has one is a record. Of

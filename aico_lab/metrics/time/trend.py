@@ -47,8 +47,9 @@ def _finish(rows: pl.DataFrame, talk: Talk, measure: Measure, period: Unit) -> p
         known["value"].to_numpy(),
         whole_numbers=measure != "sentiment",
     )
-    smooth = known.select("start", smooth=pl.col("value").rolling_mean(_SMOOTHED, center=True))
-    return made.join(smooth, on="start", how="left", maintain_order="left").with_columns(
+    whole = pl.when("complete").then("value")  # one null among the values makes their mean null
+    return made.with_columns(
+        smooth=whole.rolling_mean(_SMOOTHED, min_samples=_SMOOTHED, center=True),
         slope=pl.lit(slope, pl.Float64),
         slope_low=pl.lit(low, pl.Float64),
         slope_high=pl.lit(high, pl.Float64),
@@ -147,11 +148,14 @@ def _draw(answer: Answer) -> Chart:
         + (pl.col("end") - pl.col("start")).cast(pl.Duration("ms")) / 2,
     )
     mean = f"mean of {_SMOOTHED} {unit}s"
-    smooth = rows.drop_nulls("smooth")
-    smooth = smooth.clear() if smooth.height == 1 else smooth  # one point is no visible line
+    smooth = rows.select("middle", level="smooth", line=pl.lit(mean))
+    # The line breaks at nulls; one point between two of them is no visible line.
+    level = pl.col("level")
+    drawn = level.is_not_null() & (level.shift(1).is_not_null() | level.shift(-1).is_not_null())
+    smooth = smooth.with_columns(pl.when(drawn).then("level").alias("level"))
     lines = pl.concat(
         [
-            smooth.select("middle", level="smooth", line=pl.lit(mean)),
+            smooth if smooth["level"].count() else smooth.clear(),
             _line(rows),
         ]
     )
@@ -215,7 +219,9 @@ def _line(rows: pl.DataFrame) -> pl.DataFrame:
         PEOPLE,
         Column("value", "number", "messages, people or mean sentiment of the period"),
         Column(
-            "smooth", "number", f"mean of {_SMOOTHED} complete periods, with this one in the middle"
+            "smooth",
+            "number",
+            f"mean of {_SMOOTHED} complete periods in a row, with this one in the middle",
         ),
         Column(
             "slope", "number", "median change of value from one period to the next, in every row"
@@ -252,8 +258,9 @@ def trend(
     to 0.9, with its powers at longer lags), and by Student's t distribution for the effective
     number of independent periods. Neither end of the interval lies
     beyond the least or the greatest of the slopes between pairs. In simulated
-    series without a trend, of 12 to 180 periods and an autocorrelation of 0 to 0.6, a trend is
-    found in about 3 to 8 %.
+    series without a trend, of 12 to 120 periods, a trend is found in 3 to 6 % for an
+    autocorrelation of 0 or 0.3, and in 6 to 8 % for one of 0.6, as far as 1,000 series of normal
+    values or of skewed counts tell.
 
     Periods without messages count as 0; they have no sentiment, and its trend leaves them out. If
     they are four weeks or more in a row, the finding names the longest such gap.

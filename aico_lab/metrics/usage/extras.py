@@ -10,7 +10,7 @@ import polars.selectors as cs
 
 from aico_lab.metrics.engine import claims, draw, guards, pseudonyms
 from aico_lab.metrics.engine.checks import at_least
-from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, metric
+from aico_lab.metrics.engine.metric import NOTE, PEOPLE, Column, Parameter, metric
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -32,11 +32,18 @@ KINDS: Final = {
 _ITEMS: Final = "_items"
 """A hidden column: the number of items that share the row; 0 for an item with a row of its own."""
 
+_ALIKE: Final = "_alike"
+"""A hidden column: how many items of the kind, with a row of their own or not, are the most
+frequent of those that may be shown."""
+
+_AMONG: Final = "_among"
+"""A hidden column: among which items of the kind the finding is, if some may not be shown."""
+
 _OF_KIND: Final = "_of_kind"
 """A hidden column: all observations of the kind, also those of rows that are left out."""
 
 
-def _finish(rows: pl.DataFrame, _talk: Talk, **_parameters: Any) -> pl.DataFrame:
+def _finish(rows: pl.DataFrame, talk: Talk, **_parameters: Any) -> pl.DataFrame:
     rows = rows.with_columns(cs.decimal().cast(pl.Int64))
     alone = pl.len().over("kind") == 1
     item = (
@@ -48,11 +55,26 @@ def _finish(rows: pl.DataFrame, _talk: Talk, **_parameters: Any) -> pl.DataFrame
         .then(pl.lit("1 other"))
         .otherwise(pl.format("{} others", _ITEMS))
     )
+    least = guards.fewest(talk)
+    # Without `min_people`, mentioned people and most kinds of reactions and attachments are shown,
+    # of however few people they are.
+    limited = (pl.col("kind") == "link") | (pseudonyms.least_people(talk) > 1)
+    among = (
+        pl.when(limited)
+        .then(pl.lit(f" among those of {least:,} or more people"))
+        .otherwise(pl.lit(" of those shown"))
+    )
+    withheld = int(rows.unique("kind")[guards.WITHHELD].sum())
+    note = f"{claims.counted(withheld, 'items')} of fewer than {least:,} people among the others"
     place = pl.col("kind").replace_strict({kind: at for at, kind in enumerate(KINDS)})
     return rows.with_columns(
         item=item,
         share=pl.col("n") * 100 / pl.col("n").sum().over("kind"),
-        **{_OF_KIND: pl.col("n").sum().over("kind")},
+        **{
+            _OF_KIND: pl.col("n").sum().over("kind"),
+            _AMONG: pl.when(pl.col(guards.WITHHELD) > 0).then(among),
+            NOTE: pl.lit(note if withheld else None, pl.String),
+        },
     ).sort(place, "place")
 
 
@@ -64,7 +86,8 @@ def _describe(rows: pl.DataFrame) -> str:
         text = f"{total:,} {noun if total != 1 or kind == 'emoji' else kind}"
         single = found.filter(pl.col(_ITEMS) == 0)
         if kind != "edit" and single.height:
-            text += f" (the most: {claims.leading(single, 'n', 'item')}, {single['n'][0]:,})"
+            who = claims.leading(single, "n", "item", alike=int(single[_ALIKE][0]))
+            text += f" (the most{single[_AMONG][0] or ''}: {who}, {single['n'][0]:,})"
         said.append(text)
     return "; ".join(said)
 
@@ -119,7 +142,7 @@ def extras(talk: Talk, *, top: int, names: bool) -> ir.Table:
     are read from the metadata that the source gave: `reactions` (each with its count),
     `attachments` or `media`, `edited_at`, and `mentions`. A reaction belongs to the person of the
     message that it is about; an edited message counts once. A mentioned person is called by their
-    pseudonym, or with `names` by their name.
+    pseudonym, or with `names` by their name; times such as `@5pm` are no mentions.
 
     The `top` items of each kind have a row each; all others share a row. Links, names of unknown
     people and other texts may reveal who wrote: as in `frequent_words`, those of fewer than
@@ -127,6 +150,8 @@ def extras(talk: Talk, *, top: int, names: bool) -> ir.Table:
     """
     at_least("top", top, 1)
     found = talk.extras
+    # A person may be mentioned by id and by name.
+    found = found.mutate(item=ibis.coalesce(found.mentioned_id, found.item))
     by = ["kind", "item", "is_text", "mentioned_id"]
     counted = found.group_by(*by).agg(
         n=found.n.sum(), people=found.user_id.nunique(), _order=found.item.min()
@@ -142,6 +167,13 @@ def extras(talk: Talk, *, top: int, names: bool) -> ir.Table:
         else counted.n > 0,
     )
     counted = counted.mutate(may=may)
+    kind = ibis.window(group_by="kind")
+    largest = counted.n.max(where=counted.may).over(kind)
+    counted = counted.mutate(
+        first=counted.may & (counted.n == largest),
+        withheld=(~counted.may).cast("int64").sum().over(kind),
+    )
+    counted = counted.mutate(alike=counted["first"].cast("int64").sum().over(kind))
     in_order = ibis.window(group_by="kind", order_by=[ibis.desc("may"), ibis.desc("n"), "_order"])
     ranked = counted.mutate(rank=ibis.row_number().over(in_order) + 1)
     own = ranked.may & (ranked["rank"] <= top)
@@ -149,6 +181,8 @@ def extras(talk: Talk, *, top: int, names: bool) -> ir.Table:
         *by,
         place=ibis.ifelse(own, ranked["rank"], top + 1),
         label=ibis.ifelse(own, ibis.coalesce(ranked.mentioned_label, ranked.item), None),
+        withheld=ranked.withheld,
+        alike=ranked.alike,
     )
     same = [
         found.kind == placed.kind,
@@ -162,5 +196,9 @@ def extras(talk: Talk, *, top: int, names: bool) -> ir.Table:
         n=rows.n.sum(),
         people=rows.user_id.nunique(),
         messages=rows.id.nunique(),
-        **{_ITEMS: ibis.ifelse(rows.place.max() <= top, 0, rows.item.nunique())},
+        **{
+            _ITEMS: ibis.ifelse(rows.place.max() <= top, 0, rows.item.nunique()),
+            guards.WITHHELD: rows.withheld.max(),
+            _ALIKE: rows.alike.max(),
+        },
     )

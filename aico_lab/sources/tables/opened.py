@@ -131,7 +131,7 @@ class TextTable:
 
     @property
     def layout(self) -> str:
-        """What was detected, as a part of a sentence."""
+        """The layout and the encoding that were detected, as a part of a sentence."""
         return f"a table with {DELIMITERS[self.delimiter]} in {self.encoding}"
 
     def rows(self, progress: Progress) -> Iterator[tuple[int, Row | NotAMessageError]]:

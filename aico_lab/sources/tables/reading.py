@@ -202,7 +202,7 @@ class _Survey:
                 if len(self._first) < _MOST:
                     self._first.setdefault(conversation, time)
             for name in numbers:
-                text = str(self.cell(row, name))
+                text = self.text(row, name) or ""
                 self.points += "." in text and "," not in text
                 self.commas += "," in text
         self.names_users |= self.cast.named or self.options.me is not None
@@ -280,9 +280,10 @@ class _Survey:
         columns = self.columns.get("timestamp")
         if columns is None:
             return None
-        if len(columns) == 1:
-            return row.get(columns[0])
-        return joined(row.get(columns[0]), row.get(columns[1]))
+        values = [row.get(column) for column in columns]
+        if any(isinstance(value, dict | list) for value in values):
+            return "an object"  # which is no time; its text may be endless
+        return values[0] if len(values) == 1 else joined(values[0], values[1])
 
     def _moment(self, value: object) -> Moment | None:
         try:
@@ -383,10 +384,12 @@ class _Maker:
                 if isinstance(row, NotAMessageError):
                     raise row
                 record = self._record(row)
-            except (NotAMessageError, OverflowError) as refused:
+            except (NotAMessageError, OverflowError, RecursionError) as refused:
                 reason = str(refused)
                 if isinstance(refused, OverflowError):
                     reason = "timestamp lies outside the years 1 to 9999 in UTC"
+                if isinstance(refused, RecursionError):
+                    reason = "a value is nested too deeply"
                 where = "" if unit == "line" else f"{unit} {number:,}"
                 yield number, Rejected(number, reason, where)
                 continue

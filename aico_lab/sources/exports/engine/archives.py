@@ -143,6 +143,12 @@ class _Limited:
         most = self._left if count < 0 else min(count, self._left)
         return self._taken(lambda: self._stream.readline(most))
 
+    def close(self) -> None:
+        self._stream.close()
+
+    def readable(self) -> bool:
+        return True
+
     def seekable(self) -> bool:
         return self._stream.seekable()
 
