@@ -145,12 +145,12 @@ def sentiment_transfer(talk: Talk) -> ir.Table:
     """The association between the mood of a turn and that of the other side's turn right before it.
 
     The mood of a turn is the mean score of its messages. Pairs are adjacent turns of the two sides
-    in one session; both need a score. A pair belongs to the person who answers, or is answered. `r` is Pearson's correlation, and `slope` the least-squares
-    slope. `slope_within` is the slope after the mean of each conversation is subtracted from both
-    moods (fixed effects), so that conversations that are cheerful or sad throughout do not appear
-    as moods that follow each other; it tends to be too low in short conversations.
-    `slope_given_own` adds the answering side's own previous turn as a second predictor, which
-    controls for the stability of that side's mood.
+    in one session; both need a score. A pair belongs to the person who answers, or is answered. `r`
+    is Pearson's correlation, and `slope` the least-squares slope. `slope_within` is the slope after
+    the mean of each conversation is subtracted from both moods (fixed effects), so that
+    conversations that are cheerful or sad throughout do not appear as moods that follow each other;
+    it tends to be too low in short conversations. `slope_given_own` adds the answering side's own
+    previous turn as a second predictor, which controls for the stability of that side's mood.
 
     The answer shows that moods are associated, and in which order; not that one causes the other.
     Both may follow the topic, or words that one side takes up from the other.
