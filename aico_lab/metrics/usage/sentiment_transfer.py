@@ -189,9 +189,7 @@ def sentiment_transfer(talk: Talk) -> ir.Table:
     # A conversation of several people has one mean, which is subtracted from the moods of each.
     whole = ibis.window(group_by=["role", "conversation_id"])
     n = found.pairs.sum().over(whole)
-    found = found.mutate(
-        mean_x=found.x.sum().over(whole) / n, mean_y=found.y.sum().over(whole) / n
-    )
+    found = found.mutate(mean_x=found.x.sum().over(whole) / n, mean_y=found.y.sum().over(whole) / n)
     within = found.mutate(
         within_x_x=_.x_x - 2 * _.mean_x * _.x + _.pairs * _.mean_x * _.mean_x,
         within_x_y=_.x_y - _.mean_x * _.y - _.mean_y * _.x + _.pairs * _.mean_x * _.mean_y,
