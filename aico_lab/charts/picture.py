@@ -19,7 +19,7 @@ _MOST: Final = 500
 _FONT: Final = theme.FONT.removeprefix("system-ui, ")
 """The fonts of a picture, which are about as wide as the fonts with which texts are measured."""
 
-_ROOM: Final = {"left": 24, "right": 14, "top": 4, "bottom": 4}
+_ROOM: Final = {"left": 32, "right": 14, "top": 4, "bottom": 4}
 """Pixels around a picture, for fonts wider than those with which texts are measured."""
 
 _NARROWEST: Final = 60
@@ -28,8 +28,8 @@ _NARROWEST: Final = 60
 _AXES: Final = {
     "axis": {"maxExtent": 400},
     "axisY": {"titlePadding": 18},
-    "axisXDiscrete": {"labelLimit": 160},
-    "axisYDiscrete": {"labelLimit": 160},
+    "axisXDiscrete": {"labelLimit": 150, "titlePadding": 32},
+    "axisYDiscrete": {"labelLimit": 150, "titlePadding": 32},
 }
 """The room for labels, also of wider fonts. Beyond `maxExtent`, 200 by default, Vega puts the title
 of an axis over its labels."""
