@@ -342,9 +342,11 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
         otherwise: The end of the sentence if no existing name is similar.
     """
     import difflib
+    import functools
 
     folded = {one.casefold(): one for one in known}
-    similar = difflib.get_close_matches(name.casefold(), folded, n=2, cutoff=0.75)
+    alike = functools.partial(difflib.get_close_matches, name.casefold(), n=2, cutoff=0.75)
+    similar = alike(folded) or [one for one in folded if alike(one.split("_"))][:2]
     return (
         f": did you mean {' or '.join(folded[one] for one in similar)}?" if similar else otherwise
     )

@@ -19,6 +19,7 @@ import polars as pl
 import pytest
 
 from aico_lab import charts
+from aico_lab.reports import first_screen
 from aico_lab.reports.html import export_html
 from aico_lab.reports.runner import run_notebook
 from tests.notebooks import write_notebook
@@ -280,3 +281,32 @@ def test_the_script_is_bundled_once_and_again_when_its_source_changes(tmp_path):
     drawer.write_text(drawer.read_text("utf-8") + "\n// another version\n", encoding="utf-8")
     assert script() == bundled
     assert len(list(kept.parent.glob("bundle.*.js"))) == 1
+
+
+def texts_of(picture):
+    return re.findall(r"<(?:text|tspan)[^>]*>([^<]+)<", picture)
+
+
+def test_a_long_title_of_an_axis_is_broken_in_the_picture_too():
+    """It would be cut off, or lie on the labels."""
+    title = "Share of all messages that the most active people wrote in this period (%)"
+    frame = pl.DataFrame({"who": ["a", "b"], "n": [1, 2]})
+    for channels in (
+        {"y": alt.Y("n:Q", title=title), "x": "who:N"},
+        {"x": alt.X("n:Q", title=title), "y": "who:N"},
+    ):
+        drawing = alt.Chart(frame, title="Bars").mark_bar().encode(**channels)
+        html = html_of(drawing.properties(width=200, height=200))
+        (svg,) = re.findall(r'src="data:image/svg\+xml,([^"]*)" width="', html)
+        texts = texts_of(unquote(svg))
+        assert title not in texts
+        lines = [text for text in texts if text in title and len(text) > 5]
+        assert len(lines) >= 2
+        assert " ".join(lines) == title
+
+
+@pytest.mark.parametrize("kind", [charts.Html, first_screen.Fragment])
+def test_html_is_one_sentence_where_only_text_can_be_shown(kind):
+    assert repr(kind("<p>" * 9000)) == (
+        "<HTML of 27,000 characters: notebooks display it, and .text holds it>"
+    )

@@ -256,3 +256,29 @@ def test_nothing_went_wrong_and_nothing_was_fetched(seen):
     assert seen.errors == []
     assert seen.requests == []
     assert seen.page.evaluate("window.warned") == []
+
+
+NAMES = [
+    f"Anna Maria {letter} of the house on the hill behind the second bridge" for letter in "abc"
+]
+
+
+@pytest.mark.parametrize(("height", "lines"), [(26 * 3, 1), (46 * 3, 2)])
+def test_labels_have_as_many_lines_as_their_rows_have_room_for(tmp_path, height, lines):
+    """The whole name is in the tooltip of the label."""
+    frame = pl.DataFrame({"who": NAMES, "n": [1, 2, 3]})
+    bars = alt.Chart(frame, title="Bars").mark_bar().encode(x="n:Q", y="who:N")
+    figure = charts.figure(bars.properties(width=500, height=height)).text
+    page = tmp_path / "page.html"
+    page.write_text(
+        f'<!DOCTYPE html><meta charset="utf-8"><style>{charts.style()}</style>'
+        f"<script>{charts.script()}</script>{figure}",
+        encoding="utf-8",
+    )
+    with visit(page.as_uri()) as opened:
+        wait(opened.page)
+        labels = opened.page.locator(".role-axis-label text:has(title)")
+        assert labels.count() == 3
+        for at, name in enumerate(NAMES):
+            assert labels.nth(at).locator("title").text_content() == name
+            assert max(labels.nth(at).locator("tspan").count(), 1) == lines

@@ -291,3 +291,13 @@ def test_pseudonyms_stay_when_others_come_and_when_the_warehouse_is_rebuilt(tmp_
         for question in (lab.metrics.people, lab.metrics.channels):
             answer = question(user="zed")
             assert "5" in answer.pl()[:, 0].item()
+
+
+def test_a_name_turns_no_text():
+    """Without its marks of direction; names that would then be alike have a number."""
+    spoken = [said(at, user=user) for at, user in enumerate(["\u202eevil", "evil", "\u2067ada"])]
+    with world(talk(*spoken)) as made:
+        shown = made.ask("people", names=True).pl()["person"].to_list()
+    assert min(shown) == "ada"
+    assert {name[:6] for name in shown} == {"ada", "evil ("}
+    assert len(set(shown)) == 3

@@ -375,7 +375,8 @@ def test_a_silence_and_a_new_beginning_are_two_changes():
     ]
     assert answer.finding == (
         "3 phases of messages in 18 weeks, mean per week: 20.7 from 2024-01-01, "
-        "0 from 2024-02-12, 5.67 from 2024-03-25 (uncertain: 18 weeks)"
+        "0 from 2024-02-12, 5.67 from 2024-03-25 (uncertain: 18 weeks); "
+        "nothing was written for 6 weeks, from 2024-02-12 to 2024-03-24"
     )
     assert answer.pl().select("periods", "phases").unique().rows() == [(18, 3)]
 
@@ -481,3 +482,25 @@ def test_data_begin_with_a_channel_as_with_people(name):
         )
     assert by_channel.finding == by_user.finding
     assert by_channel.pl().equals(by_user.pl())
+
+
+@pytest.mark.parametrize(
+    ("weeks", "drawn"),
+    [
+        # Too few weeks before the silence are no phase of their own: its line breaks.
+        ([30, *[0] * 17, 80, 82, 79, 81], [("2024-01-01", "2024-01-08"), ("2024-05-06", None)]),
+        ([20, 22, 19, 21, 20, 22, *[0] * 6, 5, 6, 5, 7, 5, 6],
+         [("2024-01-01", "2024-02-12"), ("2024-02-12", "2024-03-25"), ("2024-03-25", None)]),
+        ([5, 6, 5, 7, 0, 0, 0, 5, 6, 5, 7, 5, 6], [("2024-01-01", None)]),
+    ],
+)  # fmt: skip
+def test_a_long_silence_is_named_and_is_no_level(weeks, drawn):
+    with world(talk(*weekly(weeks))) as made:
+        answer = made.ask("change_points")
+    silent = weeks.count(0)
+    assert (f"nothing was written for {silent} weeks, from 2024-" in answer.finding) == (silent > 3)
+    plot = answer.plot().to_dict()
+    (rows,) = (rows for rows in plot["datasets"].values() if rows and "after" in rows[0])
+    ends = [(row["start"][:10], row["after"][:10]) for row in rows]
+    assert [start for start, _ in ends] == [start for start, _ in drawn]
+    assert all(end is None or end == made for (_, end), (_, made) in zip(drawn, ends, strict=True))

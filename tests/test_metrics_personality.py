@@ -60,13 +60,12 @@ def active(profiles, user, at_ms):
 
 def outcomes_by_hand(raw, profiles, ratings):
     """Every outcome with its profile and its person."""
-    made, people = [], {}
+    made, people = [], defaultdict(set)
+    for message in messages_of(raw):
+        people[message.conversation] |= {message.person} - {None}
     for session in sessions_of(messages_of(raw)):
         by_user = [m for m in session.messages if m.role == "user"]
         scores = [m.sentiment for m in by_user if m.sentiment is not None]
-        if session.person is not None:
-            known = people.get(session.conversation, session.person)
-            people[session.conversation] = min(known, session.person)
         held = session.person and active(profiles, session.person, session.started_ms)
         if not held:
             continue
@@ -77,7 +76,7 @@ def outcomes_by_hand(raw, profiles, ratings):
             mood = sum(scores) / len(scores)
             made.append(("sentiment of the user", mood, held, session.person))
     for rated in ratings:
-        person = rated["user_id"] or people.get(rated["conversation_id"])
+        person = rated["user_id"] or only(people[rated["conversation_id"]])
         held = person and active(profiles, person, ms(rated["timestamp"]))
         if held and rated["value"] is not None:
             made.append((f"feedback: {rated['name']}", rated["value"], held, person))
@@ -168,10 +167,14 @@ def test_sessions_and_ratings_belong_to_the_version_of_their_time(messages, draw
         assert_feedback(made, ratings)
 
 
+def only(people):
+    return next(iter(people)) if len(people) == 1 else None
+
+
 def feedback_by_hand(raw, ratings):
     people = defaultdict(set)
-    for session in sessions_of(messages_of(raw)):
-        people[session.conversation] |= {session.person} - {None}
+    for message in messages_of(raw):
+        people[message.conversation] |= {message.person} - {None}
     found = defaultdict(list)
     for rated in ratings:
         if rated["value"] is not None:
@@ -179,7 +182,7 @@ def feedback_by_hand(raw, ratings):
     rows = []
     for name, rated in sorted(found.items()):
         values = [r["value"] for r in rated]
-        of = {r["user_id"] or min(people[r["conversation_id"]], default=None) for r in rated}
+        of = {r["user_id"] or only(people[r["conversation_id"]]) for r in rated}
         rows.append(
             (name, len(values), len({r["conversation_id"] for r in rated} - {None}),
              len(of - {None}), sum(values) / len(values),
@@ -286,3 +289,20 @@ def test_ratings_by_what_was_rated():
     assert (row["n"], row["conversations"], row["people"], row["mean"]) == (5, 3, 1, 5.0)
     assert (row["q25"], row["median"], row["q75"]) == (2, 3, 9)
     assert row["mean_low"] is None  # of three units
+
+
+def test_a_rating_in_a_group_is_of_nobody_unless_it_names_its_person():
+    """Which of the two gave it is unknown."""
+    spoken = talk(*(said(at, user=user) for at, user in enumerate(["u", "w"])))
+    ratings = [
+        rating("witty", 2, 4, event="1"), rating("witty", 2, 8, user="w", event="2"),
+    ]  # fmt: skip
+    with world(
+        spoken,
+        personality_profiles=table("personality_profiles", [profile("all", 1, WARM)]),
+        feedback_events=table("feedback_events", ratings),
+    ) as made:
+        rated = made.ask("feedback").pl().select("n", "people", "mean").rows()
+        outcomes = made.ask("outcomes_by_profile").pl().filter(outcome="feedback: witty")
+    assert rated == [(2, 1, 6.0)]
+    assert outcomes.select("n", "people", "value").rows() == [(1, 1, 8.0)]

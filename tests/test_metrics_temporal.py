@@ -526,3 +526,11 @@ def test_where_nobody_is_named_nobody_is_counted():
     with world(talk(*(said(day * 86_400, user=None) for day in range(30)))) as made:
         for name in ("overview", "daily_activity", "monthly_activity"):
             assert "people" not in made.ask(name).finding
+
+
+@pytest.mark.parametrize(("days", "layers"), [([0, 1, 2], 1), ([0, 2], 2)])
+def test_a_calendar_has_no_layer_without_days(days, layers):
+    """Vega warns of a layer without an extent."""
+    with world(talk(*(said(day * 86_400) for day in days))) as made:
+        drawn = made.ask("calendar_days").plot().to_dict()
+    assert len(drawn["layer"]) == layers

@@ -276,6 +276,31 @@ def test_turns_of_other_people_are_no_neighbours_when_they_are_filtered_away():
     assert dict(only_u.select("role", "n").rows()) == {"assistant": 1}
 
 
+def test_each_pair_of_a_group_belongs_to_its_person():
+    """Three people talk with the companion in one channel; it answers each of them."""
+    spoken = talk(
+        *(
+            one
+            for at, (user, heard, answer) in enumerate(
+                [("u", 0.5, 0.4), ("v", -0.5, -0.2), ("w", 0.1, 0.3), ("u", -0.2, -0.4)]
+            )
+            for one in (
+                said(20 * at, user=user, sentiment=heard),
+                said(20 * at + 10, "assistant", user=user, sentiment=answer),
+            )
+        )
+    )
+    with world(spoken) as made:
+        answer = made.ask("sentiment_transfer").pl()
+        assert same(
+            answer.select("role", "n", "r", "slope").rows(),
+            [row[:4] for row in transfer_by_hand(spoken)],
+        )
+        assert dict(answer.select("role", "people").rows()) == {"assistant": 3, "user": 3}
+        within = dict(answer.select("role", "slope_within").rows())
+        assert within == pytest.approx({row[0]: row[4] for row in transfer_by_hand(spoken)})
+
+
 # Vocabulary
 
 

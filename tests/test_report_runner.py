@@ -329,3 +329,27 @@ def wait_until(holds, seconds=30):
     while not holds():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.1)
+
+
+def test_a_withheld_value_is_in_no_file_of_the_run(run):
+    declared = (
+        "user: str | None = None  # one\nchannel: str | None = None  # one\ndays: int = 1"
+    )
+    result = run(
+        "print(len(user), channel)",
+        declared=declared,
+        parameters={"user": "the id of 'Ada'", "days": 5},
+        withheld=("user", "channel"),
+    )
+    assert outputs(result.notebook) == "15 None\n"
+    for file in (result.notebook, result.html):
+        text = file.read_text(encoding="utf-8")
+        assert "Ada" not in text
+        assert "•••" in text
+    (cell,) = (
+        cell
+        for cell in nbformat.read(result.notebook, as_version=4).cells
+        if "injected-parameters" in cell.metadata.get("tags", [])
+    )
+    assert "days = 5" in cell.source
+    assert "channel = None" in cell.source

@@ -442,3 +442,17 @@ def wait_until(holds, seconds=60):
     while not holds():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [False, True])
+def test_a_report_with_pseudonyms_holds_no_id(synced, tmp_path, names):
+    declared = "user: str | None = None  # one person\nnames: bool = False  # names"
+    notebook = write_notebook(tmp_path / "n.ipynb", "user is None, names", parameters=declared)
+    (user,) = synced.sql("SELECT DISTINCT user_id FROM mart.messages LIMIT 1").fetchone()
+    result = synced.reports.run(notebook, {"user": user, "names": names})
+    assert outputs(result.notebook).strip() == f"(False, {names})"
+    kept = json.loads(result.notebook.read_text(encoding="utf-8"))
+    assert (kept["metadata"]["papermill"]["parameters"]["user"] == user) is names
+    sources = ["".join(cell["source"]) for cell in kept["cells"]]
+    assert any(f'user = "{user}"' in source for source in sources) is names

@@ -257,6 +257,7 @@ WRONG = [
     (["metrics", "show", "turns", "--role", "me"], "'me' is not one of 'user', 'assistant'"),
     (["sql", "SELECT 1", "--timezone", "Europe/Berln"], "did you mean Europe/Berlin"),
     (["metrics", "list", "reply_latenci"], "did you mean reply_latency?"),
+    (["metrics", "list", "wrds"], "did you mean frequent_words or distinguishing_words?"),
 ]
 
 
@@ -313,6 +314,43 @@ def test_commands_are_told_as_they_can_be_typed(monkeypatch, tmp_path):
     for called, told in ((str(script), shlex.quote(str(script))), ("aico-lab", "aico-lab")):
         monkeypatch.setattr("aico_lab.cli.common.sys.argv", [called])
         assert as_typed("run `aico-lab sync` first") == f"run `{told} sync` first"
+
+
+@pytest.mark.parametrize(
+    ("given", "told", "printed"),
+    [
+        (["--home", "my home"], "run `aico-lab sync` next", "run `aico-lab sync --home 'my home'`"),
+        (["--home=h"], "`aico-lab init` or `aico-lab import FILE`",
+         "`aico-lab init --home h` or `aico-lab import FILE --home h`"),
+        (["--key-file", "k", "--home", "h"], "`aico-lab sync --full`",
+         "`aico-lab sync --full --key-file k --home h`"),
+        (["--home", "h"], "`aico-lab sql --home other`", "`aico-lab sql --home other`"),
+        (["--home", "h"], "`aico-lab schema migrate`", "`aico-lab schema migrate --home h`"),
+        (["--home", "h"], "see `aico-lab bench`", "see `aico-lab bench`"),
+        (["--home", "h"], "see `aico-lab sync --help`", "see `aico-lab sync --help`"),
+        (["--", "--home", "h"], "`aico-lab sync`", "`aico-lab sync`"),
+        ([], "`aico-lab sync`", "`aico-lab sync`"),
+    ],
+)  # fmt: skip
+def test_commands_are_told_with_the_home_that_was_named(monkeypatch, given, told, printed):
+    """Once each, and only where the command takes one; a home of the environment stays there."""
+    monkeypatch.setenv("AICO_LAB_HOME", "elsewhere")
+    monkeypatch.setattr("aico_lab.cli.common.sys.argv", ["aico-lab", "import", "f", *given])
+    assert as_typed(told).startswith(printed)
+
+
+def test_the_command_after_an_import_works_as_it_is_printed(shell, tmp_path):
+    """In a home that the environment does not name, and also as advice on an error."""
+    line = json.dumps({"content": "hello", "timestamp": "2026-03-01T10:00:00Z"})
+    (tmp_path / "m.jsonl").write_text(line)
+    home = "--home 'a home' --key-file key"
+    imported = shell(f"$LAB init {home} && $LAB import jsonl m.jsonl {home}")
+    commands = re.findall("`([^`]+)`", imported.stdout.decode())
+    assert len(commands) == 2, imported
+    missing = shell(f"$LAB sql 'FROM raw.messages' {home}").stderr.decode()
+    assert re.findall("`([^`]+)`", missing)[0] == commands[0]
+    assert shell(commands[0]).returncode == 0
+    assert b"hello" in shell(f"$LAB sql 'FROM raw.messages' {home}").stdout
 
 
 @pytest.mark.slow

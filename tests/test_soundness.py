@@ -104,7 +104,7 @@ def test_a_missing_newest_snapshot_is_no_older_answer(synced, cli, gone):
     for command in (["sql", "FROM conversations"], ["verify"], ["metrics", "show", "overview"]):
         done = cli(*command)
         assert (done.returncode, done.stdout) == (1, "")
-        assert "snapshot 2, the newest, is missing: run `aico-lab sync`" in done.stderr
+        assert "snapshot 2, the newest, is missing: run `aico-lab sync" in done.stderr
     assert {"warehouse", "snapshots"} <= diagnosed(synced).keys()
     shown = cli("info")
     assert shown.returncode == 0
@@ -135,7 +135,7 @@ def test_a_snapshot_without_its_whole_log_answers_nothing(synced, cli, cut, forg
         log.unlink()
     done = cli("sql", "SELECT count(*) FROM raw.messages")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "run `aico-lab sync --full`" in done.stderr
+    assert "run `aico-lab sync --full" in done.stderr
     assert {"warehouse", "snapshots"} <= diagnosed(synced).keys()
     assert cli("sync").returncode == 0
     assert count(synced) == 301
@@ -185,7 +185,7 @@ def test_a_damaged_log_of_the_writer_is_named_by_a_sync_without_work(synced, cli
     assert "sync --full" in diagnosed(synced)["writer"]
     refused = cli("sync")
     assert refused.returncode == 1
-    assert "writer.duckdb.wal is damaged: run `aico-lab sync --full`" in refused.stderr
+    assert "writer.duckdb.wal is damaged: run `aico-lab sync --full" in refused.stderr
     assert cli("sync", "--full").returncode == 0
     assert diagnosed(synced) == {}
 
@@ -235,7 +235,7 @@ def test_a_damaged_writer_is_made_anew_by_a_full_sync(synced, cli, damaged):
     if damaged.endswith("wal"):
         refused = cli("sync")
         assert refused.returncode == 1
-        assert "run `aico-lab sync --full`" in refused.stderr
+        assert "run `aico-lab sync --full" in refused.stderr
     assert count(synced) == 301
     done = cli("sync", "--full")
     assert done.returncode == 0, done.stderr
@@ -293,7 +293,7 @@ def test_a_full_sync_replaces_what_is_of_the_wrong_kind(synced, cli, kind, part)
             said = done.stderr if command == ["sync"] else ""
             assert (
                 not said
-                or "run `aico-lab sync --full`" in said
+                or "run `aico-lab sync --full" in said
                 or "again" in said
                 or "rebuilt" in said
             )

@@ -577,7 +577,7 @@ def test_a_saved_import_is_one_command(cli, lab, home, tmp_path):
     assert done.returncode == 0, done.stderr
     file = home / "sources" / "monthly.toml"
     assert file.stat().st_mode & 0o777 == 0o600
-    assert "`aico-lab import monthly FILE`" in done.stderr
+    assert "`aico-lab import monthly FILE" in done.stderr
     assert "aico-lab import monthly FILE" in cli("sources").stdout
     assert "monthly" in json.loads(cli("sources", "--json").stdout)
     refused = cli("import", "monthly", str(june))

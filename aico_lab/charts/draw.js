@@ -2,6 +2,7 @@
 
 const NARROW = 520; // below this width, what stands side by side stands one below the other
 const FULL = 500; // a chart of at least this natural width fills its column
+const TWO_LINES = 34; // a row of at least this height has labels of two lines
 const ROWS = 500; // the most rows of a table; a CSV file has all
 
 const ruler = document.createElement("canvas").getContext("2d");
@@ -55,6 +56,17 @@ const isComposite = (spec) =>
   ["hconcat", "vconcat", "concat", "facet", "repeat"].some((part) => part in spec) ||
   ["row", "column", "facet"].some((channel) => channel in (spec.encoding ?? {}));
 
+// Return the height of a row of a discrete y axis, in pixels.
+const rowHeight = (spec, field) => {
+  const rows = Object.values(spec.datasets ?? {}).flat();
+  const values = new Set(rows.map((row) => row[field]).filter((value) => value !== undefined));
+  let height = CONFIG.view.discreteHeight.step * Math.max(1, values.size);
+  visit(spec, (view) => {
+    if (typeof view.height === "number") height = view.height;
+  });
+  return height / Math.max(1, values.size);
+};
+
 // Copy a specification, and fit its titles, labels and legends to a width.
 const adapted = (spec, width) => {
   const { datasets, ...rest } = spec;
@@ -82,7 +94,10 @@ const adapted = (spec, width) => {
       if (channel?.field && channel.header !== null && !channel.header?.labelExpr)
         channel.header = { labelExpr: `aicoLabCut(datum.label, ${width - 8})`, ...channel.header };
     if (isDiscrete(y) && y.axis !== null && !y.axis?.labelExpr)
-      y.axis = { labelExpr: `aicoLabWrap(datum.label, ${room})`, labelLimit: room, ...y.axis };
+      y.axis = {
+        labelExpr: `aicoLab${rowHeight(spec, y.field) < TWO_LINES ? "Cut" : "Wrap"}(datum.label, ${room - 2})`,
+        labelLimit: room, ...y.axis,
+      };
     if (width < NARROW && color?.legend?.orient) color.legend.orient = "top";
     if (width < NARROW && view.hconcat) {
       view.vconcat = view.hconcat;

@@ -47,8 +47,16 @@ class Html:
 
     text: str
 
+    def __repr__(self) -> str:
+        return in_a_sentence(self.text)
+
     def _repr_html_(self) -> str:
         return self.text
+
+
+def in_a_sentence(text: str) -> str:
+    """Return what is shown of HTML where only text can be, as in IPython in a terminal."""
+    return f"<HTML of {len(text):,} characters: notebooks display it, and .text holds it>"
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ _GUIDES: Final = {
     **dict.fromkeys(("row", "column", "facet"), "header"),
     **dict.fromkeys(("color", "fill", "stroke", "shape", "strokeDash", "opacity"), "legend"),
 }
-_PARTS: Final = ("layer", "hconcat", "vconcat", "concat")
+PARTS: Final = ("layer", "hconcat", "vconcat", "concat")
 
 
 def drawable(specification: dict[str, Any]) -> dict[str, Any]:
@@ -46,6 +46,18 @@ def shortened(text: str, room: float = _ROOM) -> str:
             break
         kept += character
     return f"{kept.rstrip()}…"
+
+
+def wrapped(text: str, room: float) -> list[str]:
+    """Return a text as lines of at most about `room` pixels, broken at spaces."""
+    lines: list[str] = []
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and sum(map(_width, longer)) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def _visible(text: str) -> Iterator[str]:
@@ -97,7 +109,7 @@ def _texts(specification: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _with_labels(view: dict[str, Any], values: list[tuple[str, str]]) -> dict[str, Any]:
     own = dict(view)
-    for part in _PARTS:
+    for part in PARTS:
         if part in own:
             own[part] = [_with_labels(child, values) for child in own[part]]
     if "spec" in own:

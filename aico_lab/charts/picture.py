@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from aico_lab.charts import theme
-from aico_lab.charts.labels import drawable
+from aico_lab.charts.labels import PARTS, drawable, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,8 +19,20 @@ _MOST: Final = 500
 _FONT: Final = theme.FONT.removeprefix("system-ui, ")
 """The fonts of a picture, which are about as wide as the fonts with which texts are measured."""
 
-_ROOM: Final = {"left": 14, "right": 14, "top": 4, "bottom": 4}
+_ROOM: Final = {"left": 32, "right": 14, "top": 4, "bottom": 4}
 """Pixels around a picture, for fonts wider than those with which texts are measured."""
+
+_NARROWEST: Final = 60
+"""The least pixels of a line of a title."""
+
+_AXES: Final = {
+    "axis": {"maxExtent": 400},
+    "axisY": {"titlePadding": 18},
+    "axisXDiscrete": {"labelLimit": 150, "titlePadding": 32},
+    "axisYDiscrete": {"labelLimit": 150, "titlePadding": 32},
+}
+"""The room for labels, also of wider fonts. Beyond `maxExtent`, 200 by default, Vega puts the title
+of an axis over its labels."""
 
 _PLACES: Final = re.compile(r'( (?:d|transform|x|y|[xy][12]|width|height|points)=")([^"]*)"')
 _LONG: Final = re.compile(r"(-?\d*\.\d)\d+(?!\d*[eE])")
@@ -54,9 +67,34 @@ def picture(specification: dict[str, Any]) -> tuple[str, int, int]:
     import vl_convert
 
     # No base address is allowed: a chart with data on the web is refused, not fetched.
-    roomy = {"padding": _ROOM, **drawable(specification)}
-    drawn = vl_convert.vegalite_to_svg(roomy, allowed_base_urls=[])
+    config = dict(specification.get("config", {}))
+    for axis, own in _AXES.items():
+        config[axis] = {**config.get(axis, {}), **own}
+    roomy = {"padding": _ROOM, **drawable(specification), "config": config}
+    compiled = vl_convert.vegalite_to_vega(roomy)
+    _wrap_titles(compiled, _smallest(specification, "width"), _smallest(specification, "height"))
+    drawn = vl_convert.vega_to_svg(compiled, allowed_base_urls=[])
     return _slim(drawn)
+
+
+def _smallest(view: dict[str, Any], side: str) -> float:
+    """Return the smallest width or height of the plots of a specification, in pixels."""
+    own = view.get(side)
+    children = [child for part in PARTS for child in view.get(part, ())]
+    children += [view["spec"]] if "spec" in view else []
+    sizes = [float(own)] if isinstance(own, int | float) else []
+    return min([*sizes, *(_smallest(child, side) for child in children)], default=math.inf)
+
+
+def _wrap_titles(compiled: dict[str, Any], width: float, height: float) -> None:
+    """Break titles of axes that are longer than their plot is wide or high, as `draw.js` does."""
+    for axis in compiled.get("axes", ()):
+        room = height if axis.get("orient") in ("left", "right") else width
+        if isinstance(title := axis.get("title"), str):
+            lines = wrapped(title, max(room, _NARROWEST))
+            axis["title"] = lines if len(lines) > 1 else title
+    for mark in compiled.get("marks", ()):
+        _wrap_titles(mark, width, height)
 
 
 def data_uri(svg: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import re
 import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -32,9 +33,10 @@ KeyFileOption = Annotated[
     typer.Option(help="The home's key file; by default AICO_LAB_KEY_FILE, or the usual one."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON value.")]
-
-
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
+
+_COMMAND: Final = re.compile("`aico-lab ([^`]+)`")
+_OF_A_HOME: Final = ("--home", "--key-file")
 
 
 def refuse_existing(file: Path | None, *, force: bool) -> None:
@@ -89,8 +91,46 @@ def read_pairs(pairs: list[str] | None) -> dict[str, object]:
 
 
 def as_typed(text: str) -> str:
-    """Return a text with commands such as `aico-lab sync` in the form that the user can type."""
-    return text.replace("`aico-lab ", f"`{program()} ")
+    """Return a text with commands such as `aico-lab sync` in the form that the user can type.
+
+    They get the home and the key file of this command line.
+    """
+    return _COMMAND.sub(
+        lambda found: f"`{' '.join((program(), found[1], *_same_home(found[1])))}`", text
+    )
+
+
+def _same_home(command: str) -> list[str]:
+    """Return the options of this command line that name a home, if a command takes them."""
+    given = sys.argv[1 : sys.argv.index("--") if "--" in sys.argv else None]
+    named = {
+        option: value
+        for one, after in zip(given, [*given, ""][1:], strict=True)
+        for option, equals, value in [one.partition("=")]
+        for value in [value if equals else after]
+        if option in _OF_A_HOME
+    }
+    taken = _options_of(command) if named else set()
+    return [
+        word
+        for option, value in named.items()
+        if option in taken and option not in command
+        for word in (option, shlex.quote(value))
+    ]
+
+
+def _options_of(command: str) -> set[str]:
+    """Return the options of a command; none if it only asks for help."""
+    from typer.main import get_command
+
+    from aico_lab.cli.app import app
+
+    words, found = command.split(), get_command(app)
+    while words and (commands := getattr(found, "commands", None)):
+        found = commands.get(words.pop(0))
+    if found is None or "--help" in words:
+        return set()
+    return {option for one in found.params for option in one.opts}
 
 
 def program() -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from aico_lab.cli.common import as_typed
 from aico_lab.cli.output import Bar, note, say
 
 if TYPE_CHECKING:
@@ -219,7 +218,7 @@ def say_imported(
             for reason, count in sorted(result.skipped.items(), key=lambda one: -one[1])
         )
         say(f"Not said, hence no messages: {counted}.")
-    say(f"Report: {page}" if page else as_typed(_next(result, dry_run=dry_run)))
+    say(f"Report: {page}" if page else _next(result, dry_run=dry_run))
 
 
 def _next(result: ImportResult, *, dry_run: bool) -> str:

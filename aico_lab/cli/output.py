@@ -6,6 +6,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Final, Self
 
+from aico_lab.cli.common import as_typed
 from aico_lab.cli.streams import can_show, writing
 from aico_lab.results import json_text
 
@@ -17,24 +18,33 @@ _OVERRIDES: Final = re.compile("[\u202a-\u202e]")
 
 
 def say(text: str) -> None:
-    """Print a line of the result to stdout, without overrides of its direction.
+    """Print a line of the result to stdout, with its commands as the user can type them.
 
     Raises:
         OutputRefused: The line cannot be written.
+    """
+    show(as_typed(text))
+
+
+def show(text: str) -> None:
+    """Print stored text to stdout as it is, but without overrides of its direction.
+
+    Raises:
+        OutputRefused: The text cannot be written.
     """
     with writing():
         sys.stdout.write(f"{_OVERRIDES.sub('', text)}\n")
 
 
 def note(text: str) -> None:
-    """Print a line about the result to stderr, after the result so far.
+    """Print a line about the result to stderr, after the result so far; for commands see `say`.
 
     Raises:
         OutputRefused: The result cannot be written.
     """
     with writing():
         sys.stdout.flush()
-    sys.stderr.write(f"{_OVERRIDES.sub('', text)}\n")
+    sys.stderr.write(f"{_OVERRIDES.sub('', as_typed(text))}\n")
 
 
 def emit(value: object) -> None:
@@ -45,7 +55,7 @@ def emit(value: object) -> None:
     """
     # Escaped, a value stays what it is.
     text = _OVERRIDES.sub(lambda found: f"\\u{ord(found[0]):04x}", json_text(value))
-    say(text if can_show(text, sys.stdout) else json_text(value, ensure_ascii=True))
+    show(text if can_show(text, sys.stdout) else json_text(value, ensure_ascii=True))
 
 
 class Bar:

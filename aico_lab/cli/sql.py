@@ -19,7 +19,7 @@ from aico_lab.cli.common import (
     open_lab,
     refuse_existing,
 )
-from aico_lab.cli.output import emit, note, say
+from aico_lab.cli.output import emit, note, say, show
 
 if TYPE_CHECKING:
     from aico_lab.adapters.duckdb_relation import Relation
@@ -88,7 +88,7 @@ def _show(relation: Relation, limit: int) -> None:
     with contextlib.redirect_stdout(drawn):  # only `show` takes the size of the table
         relation.limit(limit).show(max_width=width, max_rows=limit)
     table = drawn.getvalue().rstrip("\n")
-    say(table)
+    show(table)
     if len(table.splitlines()) > limit and relation.limit(1, offset=limit).fetchone():
         note(
             f"Only the first {limit:,} rows are shown: use --limit 1000 for more (and | less -S to "

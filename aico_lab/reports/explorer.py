@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import polars as pl
 
-from aico_lab.charts import Html
+from aico_lab.charts import Html, unbroken
 from aico_lab.metrics.engine.claims import counted
 from aico_lab.reports.cube import SCORE_UNITS, Cube, cube
 from aico_lab.reports.first_screen import written_mood
@@ -70,7 +70,7 @@ def explorer(lab: Lab, *, names: bool = False, gap_minutes: float = 30.0, **filt
     if made.nothing:
         return Html(f'<p class="mathjax_ignore"><em>{escape(made.nothing)}</em></p>')
     shown = "".join(
-        f'<div data-tile="{tile.name}"><dt>{escape(tile.label)}</dt>'
+        f'<div data-tile="{tile.name}"><dt>{escape(unbroken(tile.label))}</dt>'
         f'<dd class="value">{escape(tile.value)}</dd>'
         f'<dd class="note">{escape(tile.note)}</dd></div>'
         for tile in tiles_of(made)

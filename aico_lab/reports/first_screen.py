@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from aico_lab.charts.figure import in_a_sentence
 from aico_lab.constants import FIRST_PLAUSIBLE_MS
 from aico_lab.metrics.engine.claims import counted, isolated
 from aico_lab.metrics.engine.durations import duration
@@ -55,6 +56,9 @@ class Fragment:
 
     text: str
     title: str = ""
+
+    def __repr__(self) -> str:
+        return in_a_sentence(self.text)
 
     def _repr_html_(self) -> str | tuple[str, dict[str, str]]:
         return (self.text, {"title": self.title}) if self.title else self.text

@@ -30,6 +30,9 @@ SECONDS: Final = 600.0
 
 _SUFFIX: Final = ".ipynb"
 
+_IDS: Final = ("user", "channel")
+"""Parameters that hold an id, which is not in a report with pseudonyms."""
+
 
 def notebooks(home: Home | None = None) -> dict[str, Path]:
     """Return the notebooks that can be run as reports, by name.
@@ -157,6 +160,7 @@ class Reports:
                     folder=notebook.parent if is_own(notebook) else None,
                     environment=storage.settings.environment(),
                     secrets=storage.keys.texts() | {storage.settings.passphrase or ""},
+                    withheld=() if values.get("names", True) else _IDS,
                     on_cell=on_cell,
                 )
 

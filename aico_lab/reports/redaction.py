@@ -1,9 +1,10 @@
-"""Remove secrets, and the names of folders of this machine, from an executed notebook."""
+"""Remove secrets, ids, and names of folders of this machine from an executed notebook."""
 
 from __future__ import annotations
 
 import html
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -65,3 +66,19 @@ def forget_this_machine(node: nbformat.NotebookNode) -> None:
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 output.traceback = [line.replace(sys.prefix, "…") for line in output.traceback]
+
+
+def withhold(node: nbformat.NotebookNode, parameters: Collection[str]) -> None:
+    """Replace the given values of some parameters by dots, in the cell and the metadata of a run.
+
+    Values that were not given, which are None, stay.
+    """
+    given = node.metadata.papermill.parameters
+    for name in parameters:
+        if given.get(name) is None:
+            continue
+        given[name] = _REDACTED
+        line = re.compile(rf"^{re.escape(name)} = .*$", re.MULTILINE)
+        for cell in node.cells:
+            if "injected-parameters" in cell.metadata.get("tags", []):
+                cell.source = line.sub(f'{name} = "{_REDACTED}"', cell.source)

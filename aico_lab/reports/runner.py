@@ -30,7 +30,7 @@ from aico_lab.reports.html import export_html
 from aico_lab.reports.kernel_process import COMMAND
 from aico_lab.reports.parameters import bind, read_parameters
 from aico_lab.reports.records import PRIVATE
-from aico_lab.reports.redaction import Redactor, forget_this_machine
+from aico_lab.reports.redaction import Redactor, forget_this_machine, withhold
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # deprecations in libraries that papermill imports
@@ -73,6 +73,7 @@ def run_notebook(
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
     secrets: Collection[str] = (),
+    withheld: Collection[str] = (),
     on_cell: Callable[[int, int], None] | None = None,
 ) -> RunResult:
     """Execute a notebook in its own kernel, and write the executed notebook and its page.
@@ -86,6 +87,7 @@ def run_notebook(
         folder: The kernel's working directory; by default an empty folder, removed with the run.
         environment: The kernel's environment; by default that of this process.
         secrets: Texts to remove from outputs and errors.
+        withheld: Parameters whose values are not in the executed notebook and the page.
         on_cell: Called with the number of code cells done, and their total.
 
     Raises:
@@ -119,6 +121,7 @@ def run_notebook(
         )
         node = redactor.clean(_read(executed))
         forget_this_machine(node)
+        withhold(node, withheld)
         if problem is not None:
             problem = type(problem)(redactor.redact(str(problem)))
             _put_on_top(node, str(problem))

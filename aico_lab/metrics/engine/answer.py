@@ -91,6 +91,11 @@ class Answer:
         """Return the rows as a polars frame."""
         return self._rows.select(column.name for column in self.metric.columns)
 
+    def hidden(self) -> dict[str, Any]:
+        """Return the first row of the hidden columns, for charts; see `typed`."""
+        hidden = self._rows.select(name for name in self._rows.columns if name.startswith("_"))
+        return hidden.row(0, named=True) if hidden.height else {}
+
     def arrow(self) -> pa.Table:
         """Return the rows as an Arrow table; each field's metadata has its `meaning` and `unit`."""
         import pyarrow as pa

@@ -20,6 +20,11 @@ last day (null without a gap), and the number of all periods."""
 
 _UNIT: Final = "_gap_unit"
 
+HIDDEN: Final = (LENGTH, FIRST, LAST, PERIODS, _UNIT)
+
+LONG: Final = 28
+"""The finding names a time without messages of at least so many days."""
+
 
 def with_longest(rows: pl.DataFrame, unit: str, n: str = "n") -> pl.DataFrame:
     """Add the longest gap to every row, the first of those of equal length.

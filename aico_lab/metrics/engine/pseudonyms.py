@@ -26,6 +26,9 @@ NAMES: Final = Parameter(
 )
 """The parameter of every metric that shows people or channels."""
 
+_CONTROLS: Final = "[\u202a-\u202e\u2066-\u2069]"
+"""Characters that turn the direction of the text after them, which names are shown without."""
+
 NOBODY: Final = "nobody named"
 """The label of messages without a person."""
 
@@ -44,7 +47,12 @@ def labels(talk: Talk, key: Key, *, names: bool) -> ir.Table:
         names: Whether the labels are names rather than pseudonyms.
     """
     known = talk.people if key == "user_id" else talk.channels
-    return known.select(key, "number", label=known.name if names else known.pseudonym)
+    if not names:
+        return known.select(key, "number", label=known.pseudonym)
+    plain = known.name.re_replace(_CONTROLS, "").re_replace(r"[\p{Cc}\s]+", " ")
+    alike = plain.count().over(group_by=plain) > 1
+    numbered = plain + " (" + known.number.cast("string") + ")"
+    return known.select(key, "number", label=ibis.ifelse(alike, numbered, plain))
 
 
 def places(

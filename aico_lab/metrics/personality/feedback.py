@@ -79,7 +79,8 @@ def feedback(talk: Talk) -> ir.Table:
     """The values of ratings, by the rated quality; feedback without a value is left out.
 
     A rating belongs to the period in which it was given. Its person is the one it names, or else
-    that of its conversation. The answer covers only people who chose to rate.
+    that of its conversation; in a
+    conversation of several people it is unknown. The answer covers only people who chose to rate.
     """
     rated = talk.feedback.filter(_.value.notnull())
     rated = rated.left_join(people_of_conversations(talk), "conversation_id")

@@ -189,8 +189,9 @@ def outcomes_by_profile(talk: Talk) -> ir.Table:
     versions the one activated last applies. Outcomes of a session are the mean score of the user's
     messages, their number, and the minutes from its first to its last message. Each kind of
     feedback is an outcome too; its person is the one it names, or else that of its conversation.
-    All sessions and all ratings have the same weight. Sessions without a named person, and those
-    without an active version, are left out.
+    Ratings of a conversation of several people that name nobody are left out. All sessions and all
+    ratings have the same weight. Sessions without a named person, and those without an active
+    version, are left out.
 
     These are associations, not effects: versions were not assigned at random, and later versions
     also mean later times, and people who stayed.

@@ -73,10 +73,10 @@ def _draw(answer: Answer) -> Chart:
     written = days.mark_rect(stroke=charts.PAPER, strokeWidth=0.5, color=charts.BLUE).encode(
         draw.shades("n", "Messages", max(counts), median(counts))
     )
-    return (
-        (silent.transform_filter("datum.n == 0") + written.transform_filter("datum.n > 0"))
-        .properties(width=draw.WIDTH - 40, height=150)
-    )  # fmt: skip
+    # A layer without days has no extent, which Vega warns of.
+    layers = [silent.transform_filter("datum.n == 0")] if (rows["n"] == 0).any() else []
+    layers += [written.transform_filter("datum.n > 0")] if (rows["n"] > 0).any() else []
+    return alt.layer(*layers).properties(width=draw.WIDTH - 40, height=150)
 
 
 @metric(

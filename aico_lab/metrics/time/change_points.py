@@ -9,7 +9,7 @@ import polars as pl
 
 from aico_lab import charts
 from aico_lab.errors import InvalidValue
-from aico_lab.metrics.engine import claims, draw, series
+from aico_lab.metrics.engine import claims, draw, gaps, series
 from aico_lab.metrics.engine.intervals import MOST
 from aico_lab.metrics.engine.metric import Column, Parameter, metric
 
@@ -45,12 +45,15 @@ def _finish(
     rows: pl.DataFrame, talk: Talk, measure: Measure, period: Unit, penalty: float
 ) -> pl.DataFrame:
     made = series.in_periods(rows, talk, measure, period)
+    if not made.is_empty():
+        made = gaps.with_longest(made, made["unit"][0])
     known = made.filter("complete", pl.col("value").is_not_null())
     if known.is_empty():
         # One row, so that the finding says that there is too little data.
         none = pl.DataFrame(
             {"start": [None], "end": [None], "n": [0], "people": [0], "level": [None]}
             | {"periods": [0], "phases": [0]}
+            | {gaps.FIRST: [None], gaps.LAST: [None]}
         )
         return none.join(made.select("measure", "unit", MOST).head(1), how="cross")
     values = known["value"].to_numpy()
@@ -69,7 +72,7 @@ def _finish(
         level=pl.col("value").mean(),
         measure=pl.col("measure").first(),
         unit=pl.col("unit").first(),
-        **{MOST: pl.col(MOST).first()},
+        **{name: pl.col(name).first() for name in (MOST, *gaps.HIDDEN)},
         periods=pl.lit(known.height),
         phases=pl.lit(len(ends)),
     )
@@ -135,6 +138,21 @@ def _candidates(
 
 
 def _describe(rows: pl.DataFrame) -> str:
+    row = rows.row(0, named=True)
+    found = _describe_phases(rows)
+    if row["periods"] < _fewest(row["unit"]) or not _silence(row):
+        return found
+    without = "no message had a score" if row["measure"] == "sentiment" else "nothing was written"
+    return f"{found}; {gaps.described(row, without)}"
+
+
+def _silence(row: claims.Row) -> bool:
+    """Return whether nothing was written for weeks."""
+    first, last = row.get(gaps.FIRST), row.get(gaps.LAST)
+    return first is not None and last is not None and (last - first).days + 1 >= gaps.LONG
+
+
+def _describe_phases(rows: pl.DataFrame) -> str:
     number, unit, found, measure, most = rows.select(
         "periods", "unit", "phases", "measure", MOST
     ).row(0)
@@ -164,14 +182,32 @@ def _draw(answer: Answer) -> Chart:
         after=pl.col("end").dt.offset_by("1d"),
         text=pl.Series([claims.written(level) for level in rows["level"]], dtype=pl.String),
     )
-    base = alt.Chart(rows).encode(series.axis(answer))
+    texts = alt.Chart(rows.drop("after")).encode(series.axis(answer))
+    base = alt.Chart(_broken(rows, answer.hidden())).encode(series.axis(answer))
     y = alt.Y("level:Q", title=f"{series.TITLES[measure]} of a {unit}, mean")
     y = y.scale(zero=measure != "sentiment")
     return alt.layer(
         base.mark_rule(color=charts.GREY, strokeDash=[4, 4], strokeWidth=1),
         base.mark_rule(strokeWidth=4, color=charts.BLUE).encode(alt.X2("after:T"), y),
-        base.mark_text(align="left", dx=3, dy=-10, fontSize=11).encode(y, text="text:N"),
+        texts.mark_text(align="left", dx=3, dy=-10, fontSize=11).encode(y, text="text:N"),
     ).properties(width=draw.WIDTH, height=220)
+
+
+def _broken(rows: pl.DataFrame, hidden: claims.Row) -> pl.DataFrame:
+    """Return phases as they are drawn: without a long silence, unless its phase has the level 0.
+
+    Args:
+        rows: The phases, with `after`, the day after the last one.
+        hidden: The hidden columns of a row.
+    """
+    if not _silence(hidden):
+        return rows
+    first, last = (pl.lit(hidden[end], pl.Date) for end in (gaps.FIRST, gaps.LAST))
+    within = (pl.col("start") <= first) & (pl.col("after") > last) & (pl.col("level") != 0)
+    before = rows.filter(within).with_columns(after=first)
+    after = rows.filter(within).with_columns(start=last.dt.offset_by("1d"))
+    parts = pl.concat([rows.filter(~within), before, after])
+    return parts.filter(pl.col("start") < pl.col("after")).sort("start")
 
 
 @metric(

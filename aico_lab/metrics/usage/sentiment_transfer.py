@@ -145,12 +145,12 @@ def sentiment_transfer(talk: Talk) -> ir.Table:
     """The association between the mood of a turn and that of the other side's turn right before it.
 
     The mood of a turn is the mean score of its messages. Pairs are adjacent turns of the two sides
-    in one session; both need a score. `r` is Pearson's correlation, and `slope` the least-squares
-    slope. `slope_within` is the slope after the mean of each conversation is subtracted from both
-    moods (fixed effects), so that conversations that are cheerful or sad throughout do not appear
-    as moods that follow each other; it tends to be too low in short conversations.
-    `slope_given_own` adds the answering side's own previous turn as a second predictor, which
-    controls for the stability of that side's mood.
+    in one session; both need a score. A pair belongs to the person who answers, or is answered. `r`
+    is Pearson's correlation, and `slope` the least-squares slope. `slope_within` is the slope after
+    the mean of each conversation is subtracted from both moods (fixed effects), so that
+    conversations that are cheerful or sad throughout do not appear as moods that follow each other;
+    it tends to be too low in short conversations. `slope_given_own` adds the answering side's own
+    previous turn as a second predictor, which controls for the stability of that side's mood.
 
     The answer shows that moods are associated, and in which order; not that one causes the other.
     Both may follow the topic, or words that one side takes up from the other.
@@ -181,15 +181,18 @@ def sentiment_transfer(talk: Talk) -> ir.Table:
     of_triples = {"a": a, "b": b, "c": c, "a_a": a * a, "c_c": c * c}
     of_triples |= {"a_b": a * b, "c_b": c * b, "a_c": a * c}
     sums = {**of_pairs, **of_triples}
-    found = pairs.group_by("role", "conversation_id").agg(
-        user_id=_.user_id.min(),
+    found = pairs.group_by("role", "conversation_id", "user_id").agg(
         pairs=_.count(),
         triples=own.cast("int64").sum(),
         **{name: ibis.coalesce(value.sum(), 0.0) for name, value in sums.items()},
     )
+    # A conversation of several people has one mean, which is subtracted from the moods of each.
+    whole = ibis.window(group_by=["role", "conversation_id"])
+    n = found.pairs.sum().over(whole)
+    found = found.mutate(mean_x=found.x.sum().over(whole) / n, mean_y=found.y.sum().over(whole) / n)
     within = found.mutate(
-        within_x_x=found.x_x - found.x * found.x / found.pairs,
-        within_x_y=found.x_y - found.x * found.y / found.pairs,
+        within_x_x=_.x_x - 2 * _.mean_x * _.x + _.pairs * _.mean_x * _.mean_x,
+        within_x_y=_.x_y - _.mean_x * _.y - _.mean_y * _.x + _.pairs * _.mean_x * _.mean_y,
     )
     names = ["pairs", "triples", *sums, "within_x_x", "within_x_y"]
     return talk.by_unit(within, "role", **{name: within[name].sum() for name in names})
