@@ -298,6 +298,7 @@ def own_files(folder: Path) -> None:
     with zipfile.ZipFile(folder / "chatgpt-export.zip", "w") as export:
         sample = ROOT / "tests" / "exports" / "chatgpt_conversations.json"
         export.write(sample, "conversations.json")
+    shutil.copy(ROOT / "tests" / "exports" / "telegram_result.json", folder / "result.json")
     (folder / "WhatsApp Chat with Otto.txt").write_text(
         "03.05.25, 21:05 - Ada: Good evening!\n03.05.25, 21:07 - Otto: Hello, Ada.\n",
         encoding="utf-8",

@@ -332,9 +332,7 @@ def wait_until(holds, seconds=30):
 
 
 def test_a_withheld_value_is_in_no_file_of_the_run(run):
-    declared = (
-        "user: str | None = None  # one\nchannel: str | None = None  # one\ndays: int = 1"
-    )
+    declared = "user: str | None = None  # one\nchannel: str | None = None  # one\ndays: int = 1"
     result = run(
         "print(len(user), channel)",
         declared=declared,
