@@ -313,7 +313,11 @@ def own_files(folder: Path) -> None:
     shop.close()
     for name, parameters, question in (
         ("my", "days: int = 30  # what it is", "from aico_lab import Lab; print(Lab.open())"),
-        ("pattern_analysis", 'since: str | None = None\ntimezone: str = "UTC"', "print(since)"),
+        (
+            "pattern_analysis",
+            'since: str | None = None\nchannel: str | None = None\ntimezone: str = "UTC"',
+            "print(since, channel)",
+        ),
     ):
         declared = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
         notebook = nbformat.v4.new_notebook(cells=[declared, nbformat.v4.new_code_cell(question)])
