@@ -12,7 +12,7 @@ from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
 from aico_lab.cli.output import Bar, emit, note, say
 
 if TYPE_CHECKING:
-    from aico_lab.pipeline import Step, StepResult
+    from aico_lab.pipeline import StepResult
     from aico_lab.watching import WatchResult
 
 pipeline = typer.Typer(help="Run several steps as one job.", no_args_is_help=True)
@@ -43,13 +43,13 @@ def pipeline_run(
         with open_lab(home, key_file) as lab, Bar("steps") as bar:
             run_pipeline(lab, steps, on_step=bar.show, on_result=results.append)
     finally:
-        for step, result in zip(steps.steps, results, strict=False):  # up to one that failed
-            _tell(step, result, quiet=json)
+        for result in results:  # up to one that failed
+            _tell(result, quiet=json)
     if json:
         emit(results)
 
 
-def _tell(step: Step, result: StepResult, *, quiet: bool) -> None:
+def _tell(result: StepResult, *, quiet: bool) -> None:
     from aico_lab.cli.imports import note_import, note_load, note_unexplained
     from aico_lab.etl.foreign import LoadResult
     from aico_lab.etl.sync import SyncResult
