@@ -538,7 +538,7 @@ def test_a_chat_is_known_by_its_content_whatever_its_file_is_called(begin, more,
     assert lab.primary.fetch_all("SELECT count(DISTINCT conversation_id) FROM messages") == [(1,)]
 
 
-def test_groups_of_the_same_people_are_told_apart_from_their_chat(tmp_path: Path) -> None:
+def test_groups_of_the_same_people_are_told_apart_from_their_chat() -> None:
     pair = speakers("Mira", "Otto")
     texts = [
         pair, CREATED + pair, CREATED.replace("boat", "car") + pair,
