@@ -93,8 +93,11 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
             or ", ".join(sorted(chat.authors)[:_SHOWN])
         )
         noticed = None if chat.name is None else _author(chat.name)
+        identity = chat_id(
+            list(chat.authors), chat.group, noticed=noticed, named_by_file=named_by_file
+        )
         yield ExportedConversation(
-            chat_id(list(chat.authors), chat.group, noticed=noticed, named_by_file=named_by_file),
+            _author(identity),
             _messages(member, chat, order, skipped, faults),
             title=name,
             is_group=chat.group.is_of(chat.authors),
