@@ -243,7 +243,8 @@ class Lab:
             limit: The most messages to read.
             on_conflict: If a stored message with the same conversation and id differs in content,
                 role or timestamp, 'keep' leaves it unchanged, 'replace' updates it. By default an
-                export replaces, as it may have edited messages, and any other source keeps.
+                export replaces, as it may have edited messages, and so does a table without a
+                column of ids, whose messages differ only by the answers; any other source keeps.
             dry_run: Count what would be imported, and write nothing.
             deletions: Mark the stored messages that an export no longer has, in conversations that
                 it holds whole; metrics leave them out. The mark goes when an import has the message
@@ -268,7 +269,7 @@ class Lab:
             source, options = saved(self.home, str(source), path, options)
         chosen = SOURCES[str(source)]
         older = self._older_reader(chosen, path, options)
-        on_conflict = on_conflict or chosen.on_conflict
+        on_conflict = on_conflict or (older or chosen).on_conflict_in(path, options)
         check_on_conflict(on_conflict)
         chosen.check_options(None, deletions=deletions)
         result = import_batches(

@@ -10,7 +10,7 @@ Whether input files exist is checked when the pipeline runs, before the first st
     run = "import"
     source = "jsonl"             # or a name that `aico-lab import --save` keeps
     path = "messages.jsonl"      # relative to the pipeline's file
-    on_conflict = "replace"      # update stored messages; default 'keep', of exports 'replace'
+    on_conflict = "replace"      # update stored messages; the default is that of `Lab.import_from`
     on_rejects = "continue"      # skip invalid lines; default 'fail'
 
     [[steps]]

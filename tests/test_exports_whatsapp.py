@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 from aico_lab.errors import SourceUnreadable
 from aico_lab.sources import recognise
+from aico_lab.sources.exports.engine.conversation import Options
+from aico_lab.zones import get_zone
 from tests.exported import Read, read
 
 LRM, NNBSP, NBSP = "\u200e", "\u202f", "\u00a0"
@@ -478,7 +480,145 @@ def test_chats_of_a_folder_are_told_apart(tmp_path: Path) -> None:
     for name in ("Otto", "Ada"):
         (tmp_path / f"WhatsApp Chat with {name}.txt").write_text(android("Hi"), encoding="utf-8")
     got = read("whatsapp", tmp_path, companion=("Otto",))
-    assert [one.conversation_id for one in got.messages] == ["whatsapp:Ada", "whatsapp:Otto"]
+    ids = [one.conversation_id for one in got.messages]
+    assert ids == ["whatsapp:Ada, Otto", "whatsapp:Otto"]  # with Ada, of whom nothing is there yet
+
+
+OTHER_NAMES = (
+    "WhatsApp Chat with Otto.txt", "WhatsApp Chat with Otto (2).txt", "chat.txt", "_chat.txt",
+    "_chat (1).txt", "Otto-2025-06.txt", "my export.txt", "1.txt", "whatsapp.txt",
+)  # fmt: skip
+"""Names that the file of one chat may have."""
+
+CREATED = "13/05/25, 20:00 - Mira created group “Our boat”\n"
+
+
+def speakers(*names: str, minute: int = 1) -> str:
+    """Return messages of people, one a minute, as Android writes them."""
+    return "".join(f"13/05/25, 21:{n:02} - {one}: hi\n" for n, one in enumerate(names, minute))
+
+
+def zipped(path: Path, text: str) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("_chat.txt", text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (speakers("Mira", "Otto"), speakers("Mira", minute=9)),
+        (CREATED + speakers("Mira", "Otto"), speakers("Ann", "Ben", minute=9)),
+        (
+            CREATED + speakers("Mira", "Otto"),
+            "13/05/25, 21:08 - Otto changed the group name from “Our boat” to “The crew”\n"
+            + speakers("Ann", minute=9),
+        ),
+        (
+            '13/05/25, 20:00 - Mira hat den Betreff von "Boot" zu "Schiff" geändert.\n'
+            + speakers("Mira", "Otto", "Ann"),
+            '13/05/25, 21:08 - Mira hat den Betreff von "Schiff" zu "Floß" geändert.\n'
+            + speakers("Ben", minute=9),
+        ),
+    ],
+)
+def test_a_chat_is_known_by_its_content_whatever_its_file_is_called(begin, more, tmp_path, lab):
+    for name in OTHER_NAMES:
+        (tmp_path / name).write_text(begin, encoding="utf-8")
+    paths = [tmp_path / name for name in OTHER_NAMES]
+    paths.append(zipped(tmp_path / "WhatsApp Chat - Otto.zip", begin))
+    options = Options(companion=("Otto",))
+    results = [lab.import_from("whatsapp", path, options=options) for path in paths]
+    assert results[0].added == begin.count(": hi\n")
+    assert sum(one.added for one in results[1:]) == 0
+    later = tmp_path / "next month.txt"
+    later.write_text(begin + more, encoding="utf-8")
+    result = lab.import_from("whatsapp", later, options=options)
+    assert (result.added, result.known) == (more.count(": hi\n"), begin.count(": hi\n"))
+    assert lab.primary.fetch_all("SELECT count(DISTINCT conversation_id) FROM messages") == [(1,)]
+
+
+def test_groups_of_the_same_people_are_told_apart_from_their_chat() -> None:
+    pair = speakers("Mira", "Otto")
+    texts = [
+        pair, CREATED + pair, CREATED.replace("boat", "car") + pair,
+        "13/05/25, 20:00 - This group was added to the community “Harbour”\n"
+        + CREATED.replace("boat", "bus") + pair,
+    ]  # fmt: skip
+    got = [chat(text, name="_chat.txt") for text in texts]
+    ids = [{one.conversation_id for one in each.messages} for each in got]
+    assert ids == [
+        {"whatsapp:Mira, Otto"}, {"whatsapp:Our boat"}, {"whatsapp:Our car"}, {"whatsapp:Our bus"}
+    ]  # fmt: skip
+    assert [next(iter(each.channels.values())).kind for each in got] == ["direct", *["group"] * 3]
+
+
+def test_a_group_of_an_iphone_has_the_name_of_its_notices() -> None:
+    text = (
+        f"[13.05.25, 21:00:00] Our boat: {LRM}Messages and calls are end-to-end encrypted.\r\n"
+        f"[13.05.25, 21:00:01] Our boat: {LRM}Mira created this group\r\n"
+        "[13.05.25, 21:00:02] Mira: Hi\r\n[13.05.25, 21:00:03] Otto: Hi\r\n"
+    )
+    for name in ("_chat.txt", "holiday.txt"):
+        got = chat(text, name=name)
+        assert {one.conversation_id for one in got.messages} == {"whatsapp:Our boat"}
+        assert [one.kind for one in got.channels.values()] == ["group"]
+
+
+def test_what_people_write_about_groups_is_no_notice() -> None:
+    said = speakers("Mira", "Otto").replace("hi", "I created group “Our boat”")
+    assert {one.conversation_id for one in chat(said).messages} == {"whatsapp:Mira, Otto"}
+
+
+def test_a_group_without_a_name_is_known_by_who_wrote_first() -> None:
+    begin = speakers("Mira", "Otto", "Ben")
+    got = chat(begin + speakers("Ann", "Abel", minute=9), name="chat.txt")
+    assert {one.conversation_id for one in got.messages} == {"whatsapp:Ben, Mira, Otto"}
+    named = chat(begin, name="WhatsApp Chat with Our boat.txt")
+    assert {one.conversation_id for one in named.messages} == {"whatsapp:Our boat"}
+
+
+def test_other_answers_update_the_messages_of_a_chat(tmp_path, lab) -> None:
+    """Also in the hours that come twice, or not at all, where the time is a guess."""
+    times = "27.10.24, 02:50", "27.10.24, 02:10", "30.03.25, 02:30", "30.03.25, 04:00"
+    path = tmp_path / "chat.txt"
+    path.write_text(
+        "".join(f"{time} - {one}: hi\n" for time in times for one in ("Mira", "Otto")),
+        encoding="utf-8",
+    )
+    first = lab.import_from(path, options=Options(companion=("Mira",)))
+    assert first.added == 8
+    for options in (
+        Options(companion=("Otto",)),
+        Options(companion=("Otto",), zone=get_zone("Europe/Berlin")),
+        Options(me="Otto", zone=get_zone("Europe/Berlin")),
+    ):
+        result = lab.import_from(path, options=options)
+        assert (result.added, result.known, result.updated) == (0, 0, 8)
+    roles = lab.primary.fetch_all(
+        "SELECT DISTINCT json_extract(metadata, '$.author'), role FROM messages ORDER BY 1"
+    )
+    assert roles == [("Mira", "assistant"), ("Otto", "user")]
+
+
+def test_the_hour_that_does_not_exist_keeps_the_order(tmp_path, lab) -> None:
+    path = tmp_path / "chat.txt"
+    path.write_text(
+        "".join(
+            f"30.03.25, {time} - {author}: {text}\n"
+            for time, author, text in [
+                ("01:59", "Mira", "a"), ("02:30", "Otto", "b"), ("03:01", "Mira", "c"),
+                ("03:02", "Otto", "d"),
+            ]
+        ),
+        encoding="utf-8",
+    )  # fmt: skip
+    lab.import_from(path, options=Options(companion=("Otto",), zone=get_zone("Europe/Berlin")))
+    stored = lab.primary.fetch_all(
+        "SELECT content, json_extract(metadata, '$.timestamp_estimated') FROM messages "
+        "ORDER BY timestamp, id"
+    )
+    assert stored == [("a", None), ("b", 1), ("c", None), ("d", None)]
 
 
 def test_a_name_with_a_colon_is_known_from_the_first_notice() -> None:

@@ -298,7 +298,7 @@ def test_authors_need_a_companion_as_in_exports(tmp_path):
     for options in ({"companion": ("otto",)}, {"me": "Ada"}, {"role_map": {"Otto": "assistant"}}):
         found = table(tmp_path, AUTHORS, **options)
         assert found.roles == ["assistant", "user", "assistant"]
-        assert {message.conversation_id for message in found.messages} == {"direct:Ada"}
+        assert {message.conversation_id for message in found.messages} == {"table:Otto"}
         assert [message.user_id for message in found.messages] == [None, "Ada", None]
     with pytest.raises(WhoIsWho, match="Nobody in the file is called Karl"):
         table(tmp_path, AUTHORS, companion=("Karl",))
@@ -407,8 +407,28 @@ def test_folds_and_gaps_are_resolved_by_order(tmp_path):
     text = "date,role,text\n" + "".join(f"{time},user,{n}\n" for n, time in enumerate(times))
     found = table(tmp_path, text, zone=BERLIN)
     hours = [time[11:16] for time in found.times]
-    assert hours == ["01:30", "00:50", "01:10", "02:00"]
+    assert hours == ["01:00", "00:50", "01:10", "02:00"]
     assert [one.get("timestamp_estimated") for one in found.metadata] == [True, None, True, None]
+
+
+@pytest.mark.parametrize("begin", ["", "2025-03-30 01:59,user,a\n"])
+def test_a_time_that_no_clock_showed_stands_between_its_neighbours(begin, tmp_path):
+    """On 30 March 2025 Berlin's clocks went from 1:59:59 to 3:00:00."""
+    later = "02:00", "02:30", "02:10", "03:00", "03:01", "03:02"
+    text = f"date,role,text\n{begin}" + "".join(f"2025-03-30 {one},user,{one}\n" for one in later)
+    found = table(tmp_path, text, zone=BERLIN)
+    assert found.times == sorted(found.times)
+    assert [time[11:19] for time in found.times][-6:] == [*["01:00:00"] * 4, "01:01:00", "01:02:00"]
+    estimated = [one.get("timestamp_estimated") for one in found.metadata][-6:]
+    assert estimated == [True] * 3 + [None] * 3
+
+
+def test_a_day_that_no_calendar_had_stands_between_its_neighbours(tmp_path):
+    text = "date,role,text\n" + "".join(
+        f"2011-12-{time},user,x\n" for time in ("29 23:59", "30 12:00", "31 00:00", "31 00:01")
+    )
+    found = table(tmp_path, text, zone=get_zone("Pacific/Apia"))
+    assert [time[11:16] for time in found.times] == ["09:59", "10:00", "10:00", "10:01"]
 
 
 def test_a_time_without_a_zone_is_utc_and_counted_unless_the_header_says_so(tmp_path):
@@ -559,6 +579,113 @@ def test_a_later_file_adds_only_what_is_new(tmp_path, lab):
     assert lab.import_from(tmp_path / "may.csv").added == 20
     assert lab.import_from(tmp_path / "june.csv").added == 10
     assert lab.import_from(tmp_path / "june.csv").added == 0
+
+
+NAIVE = "date,author,text\n" + "".join(
+    f"{time},{author},same\n"
+    for time in ("2024-10-27 02:50", "2024-10-27 02:10", "2024-03-31 02:30", "2024-05-01 10:00")
+    for author in ("Otto", "Ada")
+)
+
+
+def stored_in(lab: Any, columns: str) -> list[Any]:
+    return lab.primary.fetch_all(f"SELECT {columns} FROM messages ORDER BY timestamp, id")
+
+
+def test_another_zone_updates_the_times_of_the_same_messages(tmp_path, lab):
+    """Also in the hours that come twice, or not at all, where the time is a guess."""
+    path = tmp_path / "chat.csv"
+    path.write_text(NAIVE)
+    assert lab.import_from(path, options=Options(companion=("Otto",))).added == 8
+    for zone in ("Europe/Berlin", "Asia/Tokyo", None):
+        answers = {"companion": ("Otto",), "zone": zone and get_zone(zone)}
+        options = Options(**answers)
+        result = lab.import_from(path, options=options)
+        assert (result.added, result.known, result.updated) == (0, 0, 8)
+        times = [one.timestamp for one in read("table", path, **answers).messages]
+        assert [time for (time,) in stored_in(lab, "timestamp")] == sorted(times)
+        assert lab.import_from(path, options=options).known == 8
+
+
+def test_another_zone_of_a_table_of_an_older_reader_updates_it_too(tmp_path, lab):
+    path = write_own(tmp_path, "csv", [one | {"timestamp": one["timestamp"][:19]} for one in OWN])
+    assert lab.import_from("csv", path).added == len(OWN)
+    result = lab.import_from(path, options=Options(zone=BERLIN))
+    assert (result.added, result.conflicts) == (0, len(OWN))
+
+
+def test_a_table_with_ids_keeps_what_is_stored(tmp_path, lab):
+    """Ids such as 1 and 2 may belong to another table: nothing stored is lost unasked."""
+    for text, counts in [("one", (1, 0)), ("two", (0, 0))]:
+        path = tmp_path / f"{text}.csv"
+        path.write_text(f"id,date,text\n1,2024-05-01 10:00,{text}\n")
+        result = lab.import_from(path)
+        assert (result.added, result.updated) == counts
+    assert (result.conflicts, result.on_conflict) == (1, "keep")
+    assert stored_in(lab, "content") == [("one",)]
+
+
+@pytest.mark.parametrize("role_map", [{"x": "user"}, {"x": "system"}])
+def test_another_role_of_the_same_messages_updates_them(role_map, tmp_path, lab):
+    path = tmp_path / "chat.csv"
+    path.write_text("date,chat,role,text\n2024-05-01 10:00,A,x,Hi\n2024-05-01 10:00,A,user,Hi\n")
+    assert lab.import_from(path, options=Options(role_map={"x": "assistant"})).added == 2
+    result = lab.import_from(path, options=Options(role_map=role_map))
+    assert (result.added, result.known, result.updated) == (0, 1, 1)
+    assert {role for (role,) in stored_in(lab, "role")} == {role_map["x"], "user"}
+
+
+def test_another_companion_in_the_same_conversation_updates_the_roles(tmp_path, lab):
+    path = tmp_path / "chat.csv"
+    path.write_text(
+        "date,chat,author,text\n2024-05-01 10:00,A,Ada,Hi\n2024-05-01 10:00,A,Otto,Hi\n"
+    )
+    assert lab.import_from(path, options=Options(companion=("Ada",))).added == 2
+    result = lab.import_from(path, options=Options(companion=("Otto",)))
+    assert (result.added, result.updated) == (0, 2)
+    assert dict(stored_in(lab, "json_extract(metadata, '$.author'), role")) == {
+        "Ada": "user",
+        "Otto": "assistant",
+    }
+
+
+def test_tables_of_two_companions_are_two_conversations(tmp_path, lab):
+    for name, minute in (("Otto", 1), ("Pelle", 2)):
+        path = tmp_path / f"{name}.csv"
+        path.write_text(
+            "date,author,text\n2024-05-01 10:00,Mira,Good morning\n"
+            f"2024-05-01 10:0{minute},{name},Hello\n"
+        )
+        result = lab.import_from(path, options=Options(companion=(name,)))
+        assert (result.added, result.known) == (2, 0)
+    assert stored_in(lab, "conversation_id, count(*) OVER (PARTITION BY conversation_id)") == [
+        ("table:Otto", 2), ("table:Pelle", 2), ("table:Otto", 2), ("table:Pelle", 2)
+    ]  # fmt: skip
+
+
+def test_a_group_with_its_companion_is_one_conversation(tmp_path):
+    authors = ("Mira", "Otto", "Ann", "otto", "Mira")
+    text = "date,author,text\n" + "".join(
+        f"2024-05-01 10:0{n},{author},x\n" for n, author in enumerate(authors)
+    )
+    found = table(tmp_path, text, companion=("otto",))
+    assert {one.conversation_id for one in found.messages} == {"table:Otto"}
+    assert [one.user_id for one in found.messages] == ["Mira", None, "Ann", None, "Mira"]
+    roles = "date,author,role,text\n" + "".join(
+        f"2024-05-01 10:0{n},{author},{'bot' if author in 'Ottotto' else 'user'},x\n"
+        for n, author in enumerate(authors)
+    )
+    found = table(tmp_path, roles)
+    assert {one.conversation_id for one in found.messages} == {"table:Otto"}
+
+
+def test_columns_of_conversations_or_no_named_companion_leave_them_apart(tmp_path):
+    chats = "date,chat,author,text\n2024-05-01 10:00,A,Ada,x\n2024-05-01 10:00,B,Otto,x\n"
+    found = table(tmp_path, chats, companion=("Otto",))
+    assert [one.conversation_id for one in found.messages] == ["A", "B"]
+    unnamed = "date,author,role,text\n2024-05-01 10:00,Ada,user,x\n2024-05-01 10:00,,bot,x\n"
+    found = table(tmp_path, unnamed)
+    assert [one.conversation_id for one in found.messages] == ["direct:Ada"] * 2
 
 
 # Saved imports

@@ -116,7 +116,8 @@ def import_(
         typer.Option(
             help="The treatment of a stored message whose content, role or timestamp differs under "
             "the same conversation and id: keep leaves it unchanged, replace updates it. By "
-            "default an export replaces, and any other source keeps."
+            "default an export, or a table without a column of ids, replaces, and any other source "
+            "keeps."
         ),
     ] = None,
     deletions: Annotated[
@@ -193,7 +194,6 @@ def import_(
     else:
         say_imported(
             result,
-            on_conflict or source.on_conflict,
             source=source.name,
             zone=zone,
             dry_run=dry_run,

@@ -71,16 +71,16 @@ def import_with_progress(
             if ask is None or options is None:
                 raise
             result = run(replace(options, companion=(ask(question.authors),)))
-    note_import(result, on_conflict or source.on_conflict)
+    note_import(result)
     return result
 
 
-def note_import(result: ImportResult, on_conflict: OnConflict) -> None:
+def note_import(result: ImportResult) -> None:
     """Print notes about an import: invalid lines, conflicts, and assumptions."""
     for said in result.notes:
         note(said)
     _note_rejected(result)
-    _note_conflicts(result, on_conflict)
+    _note_conflicts(result)
     _note_assumptions(result)
 
 
@@ -95,15 +95,15 @@ def _note_rejected(result: ImportResult) -> None:
     _note_more(result.rejected)
 
 
-def _note_conflicts(result: ImportResult, on_conflict: OnConflict) -> None:
+def _note_conflicts(result: ImportResult) -> None:
     """Print the first messages in conflict with another one of the same conversation and id."""
     if not result.conflicts:
         return
-    if on_conflict == "replace" and result.conflict_examples[0].line is None:
+    if result.on_conflict == "replace" and result.conflict_examples[0].line is None:
         return  # an export has edited messages every time, and no lines to look at
     done = (
         "updated"
-        if on_conflict == "replace"
+        if result.on_conflict == "replace"
         else "left out; `aico-lab import --on-conflict replace` updates the stored message"
     )
     note(f"In conflict with another message of the same conversation and id ({done}):")
@@ -167,7 +167,6 @@ def report_on(lab: Lab, result: ImportResult, zone: str) -> Path:
 
 def say_imported(
     result: ImportResult,
-    on_conflict: OnConflict,
     *,
     source: str,
     zone: str,
@@ -178,7 +177,6 @@ def say_imported(
 
     Args:
         result: The result.
-        on_conflict: The treatment of messages in conflict.
         source: The name of the source or format.
         zone: The name of the zone of times without one.
         dry_run: Whether nothing was written.
@@ -186,7 +184,7 @@ def say_imported(
     """
     conflicts = ""
     if result.conflicts:
-        done = "updated" if on_conflict == "replace" else "in conflict left unchanged"
+        done = "updated" if result.on_conflict == "replace" else "in conflict left unchanged"
         conflicts = f", {result.conflicts:,} {done}"
     noun = "message" if result.added == 1 else "messages"
     said = f"{result.added:,} {noun} added, {result.known:,} stored already{conflicts}."

@@ -12,9 +12,7 @@ from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
 from aico_lab.cli.output import Bar, emit, note, say
 
 if TYPE_CHECKING:
-    from aico_lab.home.folder import Home
-    from aico_lab.importing.importer import OnConflict
-    from aico_lab.pipeline import Step, StepResult
+    from aico_lab.pipeline import StepResult
     from aico_lab.watching import WatchResult
 
 pipeline = typer.Typer(help="Run several steps as one job.", no_args_is_help=True)
@@ -45,28 +43,24 @@ def pipeline_run(
         with open_lab(home, key_file) as lab, Bar("steps") as bar:
             run_pipeline(lab, steps, on_step=bar.show, on_result=results.append)
     finally:
-        for step, result in zip(steps.steps, results, strict=False):  # up to one that failed
-            _tell(step, result, Home(Settings.resolve(home=home).home), quiet=json)
+        for result in results:  # up to one that failed
+            _tell(result, quiet=json)
     if json:
         emit(results)
 
 
-def _tell(step: Step, result: StepResult, home: Home, *, quiet: bool) -> None:
+def _tell(result: StepResult, *, quiet: bool) -> None:
     from aico_lab.cli.imports import note_import, note_load, note_unexplained
     from aico_lab.etl.foreign import LoadResult
     from aico_lab.etl.sync import SyncResult
     from aico_lab.importing.importer import ImportResult
-    from aico_lab.pipeline import source_of
     from aico_lab.watching import WatchResult
 
-    source = source_of(step.options, home)
-    usual = source.on_conflict if source else "replace"
-    conflicts = step.options.get("on_conflict", usual)
     match done := result.result:
         case ImportResult():
-            note_import(done, conflicts)
+            note_import(done)
         case WatchResult():
-            _note_watched(done, conflicts)
+            _note_watched(done)
         case SyncResult():
             note_unexplained(done)
         case LoadResult():
@@ -78,7 +72,7 @@ def _tell(step: Step, result: StepResult, home: Home, *, quiet: bool) -> None:
         say(f"{result.run:<8} {ended} in {result.seconds:.1f} s{at}")
 
 
-def _note_watched(result: WatchResult, on_conflict: OnConflict) -> None:
+def _note_watched(result: WatchResult) -> None:
     """Print what became of each new file of a watched folder."""
     from aico_lab.cli.imports import note_import
 
@@ -93,7 +87,7 @@ def _note_watched(result: WatchResult, on_conflict: OnConflict) -> None:
                 f"{one.path.name}: {one.result.added:,} added, {one.result.known:,} stored "
                 f"already, {one.result.updated:,} updated, {one.result.missing:,} missing."
             )
-            note_import(one.result, on_conflict)
+            note_import(one.result)
 
 
 @pipeline.command("list")

@@ -80,6 +80,7 @@ class ImportResult:
         last: The last one.
         read_as: For a table, the sentence about what was recognised.
         notes: Sentences about oddities of the file.
+        on_conflict: The treatment of messages in conflict.
     """
 
     read: int = 0
@@ -109,6 +110,7 @@ class ImportResult:
     last: str | None = None
     read_as: str = ""
     notes: list[str] = field(default_factory=list)
+    on_conflict: OnConflict = "keep"
 
     def look_at(self, batch: Batch) -> None:
         """Add the counts of a batch that are known before it is written."""
@@ -188,7 +190,7 @@ def import_batches(
         InvalidValue: `on_conflict` is another value.
     """
     check_on_conflict(on_conflict)
-    result = ImportResult()
+    result = ImportResult(on_conflict=on_conflict)
     people: set[str] = set()
     conversations: set[str] = set()
     channels: dict[str, None] = {}

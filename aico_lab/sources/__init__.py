@@ -79,9 +79,33 @@ class Source:
     def on_conflict(self) -> Literal["keep", "replace"]:
         """The default treatment of messages that differ from stored ones.
 
-        An export may hold edited messages; any other source keeps what is stored.
+        An export may hold edited messages; any other source keeps what is stored, except for tables
+        without ids, see `on_conflict_in`.
         """
         return "replace" if self.export else "keep"
+
+    def on_conflict_in(
+        self, path: Path | str | None, options: Options | None = None
+    ) -> Literal["keep", "replace"]:
+        """Return the default treatment of messages of a file that differ from stored ones.
+
+        In a table without a column of ids, messages are known by what the file writes, so they
+        differ only if other answers give them another time or role.
+
+        Args:
+            path: The file.
+            options: The answers of the user.
+
+        Raises:
+            SourceError: The file of a table cannot be read.
+        """
+        if not self.table or path is None:
+            return self.on_conflict
+        from aico_lab.sources.exports.engine.conversation import Options
+        from aico_lab.sources.tables.reading import fields_of
+
+        fields = fields_of(cast("Path", _named(path)), options or Options())
+        return "keep" if "message_id" in fields else "replace"
 
     def read(
         self,

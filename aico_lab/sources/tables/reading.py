@@ -11,14 +11,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from aico_lab.errors import InvalidValue, SourceUnreadable
-from aico_lab.messages.context import Context
+from aico_lab.messages.context import ASSUMED_USER, Context
 from aico_lab.messages.metadata import TIMESTAMP_ESTIMATED
 from aico_lab.messages.records import Batch, NotAMessageError, Rejected
 from aico_lab.messages.rules import derive_id, parse_object, to_record
 from aico_lab.sources.exports.engine.conversation import Options, Said
 from aico_lab.sources.exports.engine.moments import Run
 from aico_lab.sources.exports.engine.opened import opened
-from aico_lab.sources.exports.engine.records import AUTHOR
+from aico_lab.sources.exports.engine.records import AUTHOR, joined_id
 from aico_lab.sources.exports.engine.stored import Shelf
 from aico_lab.sources.exports.engine.times import Clock
 from aico_lab.sources.files import batches
@@ -205,13 +205,14 @@ class _Survey:
                 text = self.text(row, name) or ""
                 self.points += "." in text and "," not in text
                 self.commas += "," in text
-        self.names_users |= self.cast.named or self.options.me is not None
+        self.names_users |= self.cast.named
         self.notes = self.table.notes()
         self._decide(is_timed=is_timed)
 
     def _decide(self, *, is_timed: bool) -> None:
         column = self.columns.get("role")
         self.cast.decide(column[0] if column else None)
+        self.named_after = self._companion()
         if is_timed:
             self.form.decide("+".join(self.columns["timestamp"]))
         self.is_timed = self.form.read > 0
@@ -254,6 +255,16 @@ class _Survey:
                 f"The first {len(naive):,} messages of the table have the same time, that of an "
                 "import: find the original table, or take the times with --trust-times."
             )
+
+    def _companion(self) -> str | None:
+        """Return the id of the only conversation of a table of authors, by its companion.
+
+        None means that columns or people tell the conversations apart.
+        """
+        if "author" not in self.columns or {"conversation_id", "channel_id"} & self.columns.keys():
+            return None
+        companions = self.cast.companions()
+        return joined_id("table", clean(", ".join(companions))) if companions else None
 
     def cell(self, row: Row, name: str) -> Any:
         """Return the value of a field in a row; None if there is none."""
@@ -347,7 +358,7 @@ class _Maker:
     def __init__(self, survey: _Survey) -> None:
         self._survey = survey
         self._options = survey.options
-        self.context = Context(names_users=survey.names_users)
+        self.context = Context(names_users=survey.names_users or survey.options.me is not None)
         self._clocks: dict[str, Clock] = {}
         self._last: datetime | None = None
         self._paced = Clock(survey.options, survey.options.start, paced=True)
@@ -415,15 +426,17 @@ class _Maker:
             for name in ("conversation_id", "channel_id", "message_id", "reply_to")
             if (value := _identifier(survey.cell(row, name))) is not None
         }
+        if survey.named_after is not None:
+            fields["conversation_id"] = survey.named_after
         fields |= {"role": role, "content": content, "user_id": self._user(row, role, author)}
         for name in _NUMBERS:
             if (value := survey.cell(row, name)) not in (None, ""):
                 fields[name] = self._number(name, value)
-        time, is_certain, is_estimated = self._time(row, conversation)
-        stamp = f"{time.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+        time, written, is_estimated = self._time(row, conversation)
+        stamp = _stamp(time)
         if is_estimated:
             metadata[TIMESTAMP_ESTIMATED] = True
-        is_unnamed = not is_certain and "message_id" not in fields
+        is_unnamed = "message_id" not in fields
         if is_unnamed:
             fields["message_id"] = "x"
         fields |= {"timestamp": stamp, "metadata": metadata or None}
@@ -431,11 +444,24 @@ class _Maker:
         self._estimated += is_estimated
         if not is_unnamed:
             return record
-        parts = (
-            record.conversation_id, record.channel_id, record.user_id or "", role, "",
-            record.content,
-        )  # fmt: skip
+        who = self._who(row, role, author)
+        parts = (record.conversation_id, record.channel_id, *who, written, record.content)
         return record._replace(message_id=derive_id(parts, self.context.occurrences))
+
+    def _who(self, row: Row, role: str, author: str | None) -> tuple[str, str]:
+        """Return the user and the role by which a message is known, as the file writes them.
+
+        The answers of the user change neither, so that other answers update the same messages. In
+        a table with the names of the older readers they are the user and the role.
+        """
+        survey = self._survey
+        role = survey.text(row, "role") or role
+        if author is not None:
+            return author, ""
+        given = _identifier(survey.cell(row, "user_id"))
+        if given is None and not survey.names_users and role != "system":
+            given = ASSUMED_USER
+        return given or "", role
 
     def _user(self, row: Row, role: str, author: str | None) -> str | None:
         given = _identifier(self._survey.cell(row, "user_id"))
@@ -445,16 +471,20 @@ class _Maker:
             return author or self._options.me
         return None
 
-    def _time(self, row: Row, conversation: str) -> tuple[datetime, bool, bool]:
-        """Return the time in UTC, whether the file has it, and whether it is estimated."""
+    def _time(self, row: Row, conversation: str) -> tuple[datetime, str, bool]:
+        """Return the time in UTC, the time by which ids know it, and whether it is estimated.
+
+        Ids know a time without a zone as the file writes it, in whatever zone it is read, and a
+        time that the file does not have as an empty one.
+        """
         survey = self._survey
         if not survey.is_timed:
-            return self._paced.time(None)[0], False, True
+            return self._paced.time(None)[0], "", True
         value = survey.time(row)
         clock = self._clock(conversation)
         if is_missing(value):
             try:
-                return clock.time(None)[0], False, True
+                return clock.time(None)[0], "", True
             except ValueError:
                 raise NotAMessageError(
                     "timestamp is missing, and no message near it has one"
@@ -467,7 +497,8 @@ class _Maker:
         self._zoneless += time.tzinfo is None and self._options.zone is None
         found, is_guess = clock.time(time)
         self._last = found
-        return found, True, is_guess or not moment.has_clock
+        written = _stamp(time.replace(tzinfo=UTC) if time.tzinfo is None else found)
+        return found, written, is_guess or not moment.has_clock
 
     def _clock(self, conversation: str) -> Clock:
         clock = self._clocks.get(conversation)
@@ -506,6 +537,10 @@ class _Maker:
         return (
             kept | cast("dict[str, object]", _cleaned(given)) if isinstance(given, dict) else kept
         )
+
+
+def _stamp(time: datetime) -> str:
+    return f"{time.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def _identifier(value: object) -> str | None:

@@ -69,6 +69,7 @@ class Cast:
         by_conversation: The authors by conversation, of rows without a role.
         named: Whether any row names an author.
         people: At most two authors of rows whose role is that of a user.
+        speakers: Authors of rows whose role is that of the companion.
     """
 
     options: Options
@@ -76,6 +77,7 @@ class Cast:
     by_conversation: dict[str, Authors] = field(default_factory=dict)
     named: bool = False
     people: set[str] = field(default_factory=set)
+    speakers: set[str] = field(default_factory=set)
     _given: dict[str, str] = field(default_factory=dict)
     _roles: Roles | None = None
     _by_author: dict[str, str] = field(default_factory=dict)
@@ -88,13 +90,19 @@ class Cast:
         if role is not None:
             if role in self.values or len(self.values) < _MOST:
                 self.values[role] += 1
-            if author is not None and len(self.people) <= 1 and self._role(role) == "user":
-                self.people.add(author)
+            if author is not None:
+                self._add_author(author, self._role(role))
         elif author is not None:
             authors = self.by_conversation.setdefault(conversation, Authors())
             if author in authors.counts or len(authors.counts) < _MOST:
                 authors.counts[author] += 1
         self.named |= author is not None
+
+    def _add_author(self, author: str, role: str | None) -> None:
+        if role == "user" and len(self.people) <= 1:
+            self.people.add(author)
+        if role == "assistant" and len(self.speakers) < _MOST:
+            self.speakers.add(author)
 
     def decide(self, column: str | None) -> None:
         """Decide all roles, after all rows were added.
@@ -153,6 +161,18 @@ class Cast:
         if self._roles is None:
             return "user"
         return self._roles.of(conversation, Said("", None, author=author))
+
+    def companions(self) -> list[str]:
+        """Return the authors who are companions, each in one spelling."""
+        found = self.speakers | {
+            author
+            for conversation, authors in self.by_conversation.items()
+            for author in authors.counts
+            if self.role(conversation, None, author) == "assistant"
+        }
+        return list({_folded(author): author for author in sorted(found, reverse=True)}.values())[
+            ::-1
+        ]
 
     def only_person(self) -> str | None:
         """Return the only author who is no companion, or None."""

@@ -96,7 +96,7 @@ class RecordMaker:
 
     def id_of(self, conversation: ExportedConversation) -> str:
         """Return the id under which a conversation is stored."""
-        return _joined(self._format, clean(conversation.conversation_id))
+        return joined_id(self._format, clean(conversation.conversation_id))
 
     def read(self, conversation: ExportedConversation) -> Iterator[MessageRecord | Rejected]:
         """Yield a record of each message, or the reason why the message cannot be stored.
@@ -165,7 +165,7 @@ class RecordMaker:
                 self.local += is_local
                 self.zoneless += is_local and self._options.zone is None
                 role = said.role or self._roles.of(conversation.conversation_id, said)
-                yield writer.record(said, role, time, guessed=guessed, estimated=estimated)
+                yield writer.record(said, role, time, estimated=estimated)
             except NotAMessageError as refused:
                 yield Rejected(number, str(refused), f"{where}, message {number:,}")
             except OverflowError:
@@ -206,7 +206,7 @@ class RecordMaker:
         stamp = _stamp(kept.time if kept.time.tzinfo else kept.time.replace(tzinfo=UTC))
         self.memories.append(
             MemoryRecord(
-                _joined(self._format, clean(kept.memory_id)),
+                joined_id(self._format, clean(kept.memory_id)),
                 person,
                 content,
                 kept.kind,
@@ -273,20 +273,17 @@ class _Writer:
         self._channel = (
             self._id
             if conversation.channel_id is None
-            else _joined(format_name, clean(conversation.channel_id))
+            else joined_id(format_name, clean(conversation.channel_id))
         )
         self._is_first = True
 
-    def record(
-        self, said: Said, role: str, time: datetime, *, guessed: bool, estimated: bool
-    ) -> MessageRecord:
+    def record(self, said: Said, role: str, time: datetime, *, estimated: bool) -> MessageRecord:
         """Return the record of a message, and note its channel, user and feedback.
 
         Args:
             said: The message.
             role: Its role.
             time: Its time in UTC.
-            guessed: Whether the time was derived from other messages, so that no id may use it.
             estimated: Whether the time is not the message's own.
 
         Raises:
@@ -303,7 +300,7 @@ class _Writer:
         content = clean(said.content)
         record = to_record(
             {
-                "message_id": self._message_id(said, role, content, guessed=guessed),
+                "message_id": self._message_id(said, role, content),
                 "conversation_id": self._id,
                 "channel_id": self._channel,
                 "user_id": self._user(said, role),
@@ -312,7 +309,7 @@ class _Writer:
                 "timestamp": f"{time.replace(tzinfo=None).isoformat(timespec='microseconds')}Z",
                 "reply_to": None
                 if said.reply_to is None
-                else _joined(self._id, clean(said.reply_to)),
+                else joined_id(self._id, clean(said.reply_to)),
                 "metadata": metadata or None,
             },
             self._reader.context,
@@ -326,14 +323,16 @@ class _Writer:
             return clean(said.author or "") if is_named else self._person or ASSUMED
         return self._person if role == "assistant" else None
 
-    def _message_id(self, said: Said, role: str, content: str, *, guessed: bool) -> str:
+    def _message_id(self, said: Said, role: str, content: str) -> str:
+        """Return the id of a message, which the answers about zone and companion do not change."""
         if said.message_id is not None:
-            return _joined(self._id, clean(said.message_id))
-        time = "" if guessed or said.time is None else said.time.isoformat()
-        parts = "\0".join((self._id, time, clean(said.author or ""), role, content))
+            return joined_id(self._id, clean(said.message_id))
+        time = "" if said.time is None else said.time.isoformat()
+        who = ("", role) if said.author is None else (clean(said.author), "")
+        parts = "\0".join((self._id, time, *who, content))
         digest = hashlib.sha256(parts.encode())
         digest.update(b"\0%d" % self._occurrences.next(digest.digest()))
-        return _joined(self._id, f"x-{digest.hexdigest()[:32]}")
+        return joined_id(self._id, f"x-{digest.hexdigest()[:32]}")
 
     def _note(self, said: Said, record: MessageRecord) -> None:
         reader, conversation = self._reader, self._conversation
@@ -365,7 +364,7 @@ class _Writer:
             name = clean(rating.name)
             reader.feedback.append(
                 FeedbackRecord(
-                    _joined(record.message_id, name),
+                    joined_id(record.message_id, name),
                     clean(rating.author) if rating.author else self._person,
                     record.conversation_id,
                     record.message_id,
@@ -386,7 +385,7 @@ def _stamp(time: datetime) -> str:
     return f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
-def _joined(begin: str, end: str) -> str:
+def joined_id(begin: str, end: str) -> str:
     """Return an id made of two parts, shortened by a hash if it is too long."""
     joined = f"{begin}:{end}"
     if len(joined) <= MAX_ID:

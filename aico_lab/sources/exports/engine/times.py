@@ -26,7 +26,8 @@ def to_utc(
 
     When clocks are set back, an hour comes twice. The first one is taken, unless that would be
     before the previous message and the second one would not. When clocks are set forward, an hour
-    is missing; a time in it is read with the offset before the change.
+    is missing; a time in it becomes the moment of the change, which lies between the times before
+    and those after it.
 
     Args:
         time: The time, with a zone, or without one as a local time.
@@ -43,10 +44,27 @@ def to_utc(
     early = time.replace(tzinfo=zone, fold=0).astimezone(UTC)
     late = time.replace(tzinfo=zone, fold=1).astimezone(UTC)
     if late < early:  # the clocks skipped this time
-        return early, True
+        change = _change(zone, late, early)
+        is_near = previous is not None and change < previous <= early
+        return (previous if previous is not None and is_near else change), True
     if previous is not None and early < previous <= late:
         return late, True
     return early, False
+
+
+def _change(zone: ZoneInfo, before: datetime, after: datetime) -> datetime:
+    """Return the moment between two times in UTC at which the offset of a zone changes."""
+    offset = before.astimezone(zone).utcoffset()
+    seconds = int((after - before).total_seconds())
+    unchanged, changed = 0, seconds
+    begin = before.replace(microsecond=0)
+    while changed - unchanged > 1:
+        middle = (unchanged + changed) // 2
+        if (begin + timedelta(seconds=middle)).astimezone(zone).utcoffset() == offset:
+            unchanged = middle
+        else:
+            changed = middle
+    return begin + timedelta(seconds=changed)
 
 
 class Clock:

@@ -20,6 +20,7 @@ from aico_lab.sources.exports.engine.conversation import (
 )
 from aico_lab.sources.exports.engine.names import without_date
 from aico_lab.sources.exports.whatsapp.dates import MARKS, Form, head, time_of
+from aico_lab.sources.exports.whatsapp.identity import GroupNotices, chat_id, is_generic
 from aico_lab.sources.exports.whatsapp.text import is_of_a_notice, text_of
 from aico_lab.sources.exports.whatsapp.words import ENCRYPTED, NAME
 
@@ -41,6 +42,9 @@ _LONGEST: Final = 1_000_001
 _NEAR_BEGINNING: Final = 30
 """Lines of a file of which one must begin a message, so that the file is a chat."""
 
+_MARK: Final = "\u200e"
+"""What WhatsApp for iPhone puts before its own words."""
+
 _MOST: Final = 10_000
 """Authors that are counted."""
 
@@ -55,7 +59,6 @@ _UNDECIDED: Final = (
 _AUTHOR: Final = re.compile(r"([^\n]{1,150}?):(?: |$)")
 _MARKED_AUTHOR: Final = re.compile("([^\n]{1,150}?): \u200e")
 _BLANKS_AND_MARKS: Final = re.compile(f"[\\s{MARKS}]+")
-_UNNAMED: Final = re.compile(r"_?chat[ _-]*(?:\(?\d*\)?)", re.IGNORECASE)
 
 
 def recognise(export: Opened) -> str | None:
@@ -82,14 +85,22 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
             continue
         faults: list[Unreadable] = []
         skipped: Counter[str] = Counter()
-        name = _name(export, member) or _author(
-            chat.name or ", ".join(sorted(chat.authors)[:_SHOWN])
+        named_by_file = _name(export, member)
+        name = _author(
+            chat.group.name
+            or named_by_file
+            or chat.name
+            or ", ".join(sorted(chat.authors)[:_SHOWN])
+        )
+        noticed = None if chat.name is None else _author(chat.name)
+        identity = chat_id(
+            list(chat.authors), chat.group, noticed=noticed, named_by_file=named_by_file
         )
         yield ExportedConversation(
-            name,
+            _author(identity),
             _messages(member, chat, order, skipped, faults),
             title=name,
-            is_group=len(chat.authors) > 2,  # noqa: PLR2004 two people are no group
+            is_group=chat.group.is_of(chat.authors),
             authors=chat.authors,
             skipped=skipped,
         )
@@ -105,12 +116,14 @@ class _Chat:
         form: The form of dates and times.
         name: The name of the chat as its first notice has it.
         authors: Messages by author, roughly.
+        group: The facts about a group that its notices show.
     """
 
     bracketed: bool
     form: Form = field(default_factory=Form)
     name: str | None = None
     authors: Counter[str] = field(default_factory=Counter)
+    group: GroupNotices = field(default_factory=GroupNotices)
 
     def split(self, one: Head, *, is_first: bool) -> tuple[str | None, str]:
         """Return the author and the text of a message; no author if it is a notice."""
@@ -181,9 +194,12 @@ def _survey(member: Member, *, bracketed: bool) -> _Chat:
         author, text = chat.split(one, is_first=is_first)
         is_first = False
         if author is None:
+            chat.group.add(text)
             continue
-        is_new = author not in chat.authors
-        if not is_new or (len(chat.authors) < _MOST and text_of(text).reason is None):
+        reason = text_of(text).reason if author not in chat.authors or text[:1] == _MARK else None
+        if reason == "notice":
+            chat.group.add(text)
+        if author in chat.authors or (len(chat.authors) < _MOST and reason is None):
             chat.authors[author] += 1
     return chat
 
@@ -252,7 +268,7 @@ def _name(export: Opened, member: Member) -> str | None:
 
     The file of an iPhone is always `_chat.txt`, in a zip or folder that is named after the chat.
     """
-    if not _UNNAMED.fullmatch(member.stem):
+    if not is_generic(member.stem):
         return _without_template(member.stem)
     folder = member.name.rpartition("/")[0].rpartition("/")[2]
     path = export.path.absolute()

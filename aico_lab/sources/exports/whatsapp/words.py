@@ -195,6 +195,27 @@ NOTICE: Final = re.compile(
 )
 """Changes that somebody made to a group, in a line whose beginning looks like an author."""
 
+GROUP: Final = re.compile(
+    "(?:group|grup|groep|skupin|csoport|ryhm|групп|груп|ομάδ|grubu|subject|betreff|asunto"
+    "|assunto|onderwerp|مجموع|קבוצ|ग्रुप|समूह|群|グループ|그룹|กลุ่ม|nhóm)",
+    re.IGNORECASE,
+)
+"""Words for a group and for its name, in notices."""
+
+COMMUNITY: Final = re.compile(
+    "communit|comunid|comunit|communaut|gemeinschaft|gemeenschap|сообществ|спільнот|społecznoś"
+    "|topluluk|komunitas",
+    re.IGNORECASE,
+)
+"""Words for a community, whose name is not that of its group."""
+
+CREATED: Final = re.compile(
+    "created|erstellt|creó|creaste|créé|creato|criou|aangemaakt|gemaakt|созда|створи|utworzył"
+    "|oluşturdu|membuat|skapade|oprettede|opprettet|建立|创建|作成|만들",
+    re.IGNORECASE,
+)
+"""Words of the notice that a group was created."""
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
