@@ -84,7 +84,11 @@ def test_the_time_to_answer_is_kept(tmp_path: Path) -> None:
 def test_a_path_that_is_broken_goes_on_with_what_was_said_before(tmp_path: Path) -> None:
     nodes = [node("u1", "root", "one"), node("a1", "u1", "two"), node("u2", "lost", "three")]
     nodes += [node("a2", "u2", "four")]
-    assert of(tmp_path, *nodes, current="a2").contents == ["one", "two", "three", "four"]
+    got = of(tmp_path, *nodes, current="a2")
+    assert got.contents == ["one", "two", "three", "four"]
+    one, _, three, _ = got.messages
+    replies = [message.reply_to for message in got.messages]
+    assert replies == [None, one.message_id, None, three.message_id]
 
 
 def test_branches_below_a_lost_root_are_alternatives(tmp_path: Path) -> None:

@@ -106,8 +106,11 @@ def _conversation(
         (_name(node.get("parent")), _role(node)) for node in nodes.values() if _reason(node) is None
     )
     messages: list[Said] = []
+    answered: str | None = None
     gpt = item.get("gizmo_id")
     for node in _path(nodes, item.get("current_node")):
+        if _name(node.get("parent")) not in nodes:
+            answered = None
         reason = _reason(node)
         if reason is not None:
             if reason:
@@ -119,7 +122,7 @@ def _conversation(
         if others:
             said.metadata[ALTERNATIVES] = others
         said.ratings = ratings.get(said.message_id or "", [])
-        said.reply_to = messages[-1].message_id if messages else None
+        said.reply_to, answered = answered, said.message_id
         messages.append(said)
     return ExportedConversation(
         name,

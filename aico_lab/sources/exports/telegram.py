@@ -135,6 +135,7 @@ def _conversation(
         _messages(items, faults, skipped, _Chat(chat_id, companions, options)),
         title=name,
         is_group=kind not in _NOT_GROUPS,
+        has_seconds=True,
         skipped=skipped,
     )
 
