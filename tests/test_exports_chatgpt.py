@@ -102,3 +102,17 @@ def test_parts_of_any_type_are_no_error(tmp_path: Path, value: object) -> None:
     spoken = {"content_type": "audio_transcription", "text": value}
     parts = {"content_type": "multimodal_text", "parts": [spoken, value, "said"]}
     assert of(tmp_path, node("u1", "root", parts)).contents[0].endswith("said")
+
+
+def test_a_rating_without_its_message_is_counted(tmp_path: Path) -> None:
+    nodes = [node("u1", "root", "Hi"), node("a1", "u1", "Yo"), node("a2", "u1", "Hello")]
+    write(tmp_path / "conversations.json", conversation(*nodes, current="a2"))
+    rated = [{"id": name, "rating": "thumbs_up"} for name in ("a1", "a2", "gone", "gone")]
+    (tmp_path / "message_feedback.json").write_text(json.dumps(rated))
+    got = read("chatgpt", tmp_path)
+    feedback = [one.message_id for batch in got.batches for one in batch.feedback]
+    assert feedback == ["chatgpt:c:a2"]
+    assert got.skipped == {
+        "rating of a message that was left out": 1,
+        "rating of a message that is not in the export": 2,
+    }

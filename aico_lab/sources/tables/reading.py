@@ -170,6 +170,11 @@ class _Survey:
                     "it with --map author=COLUMN, or leave --companion out."
                 )
 
+    @property
+    def has_older_ids(self) -> bool:
+        """Whether older readers of such files derive ids from texts with CR LF, as is kept here."""
+        return self.table.kind in ("csv", "jsonl") and are_own(self.columns)
+
     def run(self) -> None:
         """Read the table.
 
@@ -229,9 +234,8 @@ class _Survey:
             if (moment := self._moment(value)) is not None
         ]
         naive = [moment.time.replace(tzinfo=None) for moment, _, _ in sample]
-        is_own = are_own(self.columns)
         self.is_newest_first = (
-            not is_own
+            not are_own(self.columns)
             and sum(
                 (later < earlier) - (later > earlier)
                 for earlier, later in itertools.pairwise(naive)
@@ -407,6 +411,8 @@ class _Maker:
         content = survey.cell(row, "content")
         if isinstance(content, str):
             content = clean(content)
+            if not survey.has_older_ids:
+                content = content.replace("\r\n", "\n")
         metadata = self._metadata(row)
         if author is not None:
             metadata[AUTHOR] = author
@@ -428,6 +434,7 @@ class _Maker:
             fields["message_id"] = "x"
         fields |= {"timestamp": stamp, "metadata": metadata or None}
         record = to_record(fields, self.context)
+        record = record._replace(content=record.content.replace("\r\n", "\n"))
         self._estimated += is_estimated
         if not is_unnamed:
             return record
