@@ -283,6 +283,20 @@ def test_a_file_for_a_conversation_that_is_damaged_is_reported(tmp_path):
     assert [one.where for one in got.rejected] == ["conversation 1 of conversations/c2.json"]
 
 
+def test_what_is_no_conversation_is_counted(tmp_path):
+    """Chats of another kind, projects and memories lie beside the conversations."""
+    folder = tmp_path / "data"
+    (folder / "design_chats").mkdir(parents=True)
+    export(folder, talk(say("a", "human", "One")))
+    write(folder / "design_chats" / "1.json", {"uuid": "d", "project": {}, "messages": []})
+    write(folder / "projects.json", [{"uuid": "p", "name": "Kites", "docs": []}])
+    write(folder / "memories.json", [{"conversations_memory": "Mira likes kites."}])
+    write(folder / "users.json", [{"uuid": "u"}])
+    got = read("claude", folder)
+    assert (got.contents, got.rejected) == (["One"], [])
+    assert got.skipped == {"chat of another kind": 1, "file of projects": 1, "file of memories": 1}
+
+
 def test_ids_do_not_depend_on_the_name_of_the_file(tmp_path):
     """The same conversation in another download has the same ids."""
     first = read("claude", export(tmp_path, talk(say("a", "human", "One"))))

@@ -275,6 +275,20 @@ def test_objects_in_lists_of_lists_are_no_table(tmp_path):
         read("table", path)
 
 
+@pytest.mark.parametrize("name", ["Nummer", "Nr.", "ID"])
+def test_numbers_that_count_the_messages_are_ids(name, tmp_path):
+    found = table(tmp_path, f"{name};Text;Datum\n7;a;2024-05-01 10:00\n9;b;2024-05-01 10:01\n")
+    assert [one.message_id for one in found.messages] == ["7", "9"]
+
+
+def test_numbers_that_do_not_count_the_messages_are_kept_as_metadata(tmp_path):
+    """They may be of a telephone."""
+    found = table(tmp_path, "Nummer;Text;Datum\n7;a;2024-05-01 10:00\n7;b;2024-05-01 10:01\n")
+    assert [one["Nummer"] for one in found.metadata] == ["7", "7"]
+    assert len({one.message_id for one in found.messages}) == 2
+    assert "Nummer does not count the messages" in found.batches[0].notes[0]
+
+
 # Columns and roles that the user names
 
 

@@ -78,6 +78,30 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
                 yield Unreadable(f"{item.where} of {member.name}", item.reason)
             elif _KEY in item or not (is_index or is_one):
                 yield _conversation(item)
+    skipped = Counter(map(_other, _others(export, members)))
+    if skipped:
+        yield ExportedConversation("others", [], skipped=skipped)
+
+
+def _others(export: Opened, members: list[Member]) -> list[Member]:
+    """Return the files with something else than conversations and the person's account."""
+    names = {member.name for member in members}
+    return [
+        member
+        for member in export.with_suffix(".json")
+        if member.name not in names and member.base.casefold() != "users.json"
+    ]
+
+
+def _other(member: Member) -> str:
+    """Return what a file has that is no conversation."""
+    paths = {path.removeprefix("item.") for path in shape(member)}
+    if "messages" in paths:
+        return "chat of another kind"
+    for word, reason in (("memor", "file of memories"), ("project", "file of projects")):
+        if word in member.name.casefold():
+            return reason
+    return "file of another kind"
 
 
 def _members(export: Opened) -> list[Member]:
