@@ -59,7 +59,8 @@ class Twins:
         return replace(batch, messages=messages, feedback=feedback) if names else batch
 
     def _stored(self, conversation_id: str) -> list[tuple[str, bytes, bytes, bytes]]:
-        return self._connection.fetch_all(_STORED, [conversation_id])
+        rows = self._connection.fetch_all(_STORED, [conversation_id])
+        return [(row[0], row[1], row[2], row[3]) for row in rows]
 
 
 def _nearest(
