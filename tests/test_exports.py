@@ -112,8 +112,8 @@ def _compare(message: Any, line: dict[str, Any]) -> None:
     for name in ("conversation_id", "message_id", "reply_to"):
         if line[name] is not None:
             assert str(getattr(message, name)).endswith(line[name]), (line, message)
-    if line["reply_to"] is None and line["message_id"] is not None:
-        pass
+    if line["reply_to"] is None:
+        assert message.reply_to is None, (line, message)
     if line["author"] is not None:
         assert metadata["author"] == line["author"], line
     if line["timestamp"] is None:

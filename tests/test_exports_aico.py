@@ -79,20 +79,40 @@ def test_a_message_in_both_memories_is_stored_once(tmp_path):
     got = read("aico", tmp_path)
     assert got.contents == [f"c1 {number}" for number in range(6)]
     assert got.roles == ["user", "assistant"] * 3
-    assert got.messages[2].message_id == "aico:c1:segment-c1-m2"
+    assert got.messages[1].message_id == "aico:c1:segment-c1-m1"
+    assert got.messages[2].message_id == "aico:c1:c1-m2"
     assert got.messages[5].message_id == "aico:c1:c1-m5"
     assert {one.user_id for one in got.messages} == {"u1"}
-    assert got.times[0] == "2026-03-01T10:00:00.400000Z"
+    assert got.times[1:3] == ["2026-03-01T10:00:10.400000Z", "2026-03-01T10:00:20.000000Z"]
     assert not got.rejected
 
 
-def test_what_working_memory_forgets_is_no_new_message(tmp_path):
-    messages = talk()
-    write_segments(tmp_path, *messages)
-    write_working(tmp_path, *messages)
-    before = read("aico", tmp_path).messages
-    shutil.rmtree(tmp_path / "memory" / "working")
-    assert read("aico", tmp_path).messages == before
+@pytest.mark.parametrize("first", ["working", "semantic", "both"])
+def test_a_message_is_new_once_whichever_memory_was_imported_first(tmp_path, lab, first):
+    """Working memory forgets, and long-term memory may be imported later: neither adds it again."""
+    messages = talk(count=6)
+    for one in messages[::2]:
+        one["content"] = "Yes"
+    both, data = tmp_path / "both", tmp_path / "data"
+    write_segments(both, *messages)
+    write_working(both, *messages)
+    write_feedback(both, "ams_behavioral_feedback", ["message_id", "reward INTEGER"], ("c1-m1", 1))
+    stored = None
+    for part in {"working": ["working", "semantic", "both"], "semantic": ["semantic", "both"],
+                 "both": ["both", "semantic", "working"]}[first]:  # fmt: skip
+        shutil.rmtree(data, ignore_errors=True)
+        shutil.copytree(both, data)
+        if part != "both":
+            shutil.rmtree(data / "memory" / {"working": "semantic", "semantic": "working"}[part])
+        result = lab.import_from(data)
+        assert (result.added, result.updated, result.conflicts) == (0 if stored else 6, 0, 0)
+        now = lab.primary.fetch_all("SELECT message_id, timestamp FROM messages ORDER BY 2")
+        assert stored in (None, now)
+        stored = now
+        if first != "semantic":
+            assert [name for name, _ in now] == [f"aico:c1:c1-m{number}" for number in range(6)]
+    rated = lab.primary.fetch_all("SELECT message_id FROM feedback_events")
+    assert rated == [(stored[1][0],)]
 
 
 def test_the_same_words_said_twice_are_two_messages(tmp_path):
@@ -234,5 +254,5 @@ def test_the_reward_of_a_trajectory_is_a_rating(tmp_path):
     )  # fmt: skip
     ratings = [one for batch in read("aico", tmp_path).batches for one in batch.feedback]
     assert [(one.message_id, one.name, one.value) for one in ratings] == [
-        ("aico:c1:segment-c1-m1", "thumbs_up", 1.0)
+        ("aico:c1:c1-m1", "thumbs_up", 1.0)
     ]

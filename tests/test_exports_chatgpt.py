@@ -84,7 +84,11 @@ def test_the_time_to_answer_is_kept(tmp_path: Path) -> None:
 def test_a_path_that_is_broken_goes_on_with_what_was_said_before(tmp_path: Path) -> None:
     nodes = [node("u1", "root", "one"), node("a1", "u1", "two"), node("u2", "lost", "three")]
     nodes += [node("a2", "u2", "four")]
-    assert of(tmp_path, *nodes, current="a2").contents == ["one", "two", "three", "four"]
+    got = of(tmp_path, *nodes, current="a2")
+    assert got.contents == ["one", "two", "three", "four"]
+    one, _, three, _ = got.messages
+    replies = [message.reply_to for message in got.messages]
+    assert replies == [None, one.message_id, None, three.message_id]
 
 
 def test_branches_below_a_lost_root_are_alternatives(tmp_path: Path) -> None:
@@ -98,3 +102,17 @@ def test_parts_of_any_type_are_no_error(tmp_path: Path, value: object) -> None:
     spoken = {"content_type": "audio_transcription", "text": value}
     parts = {"content_type": "multimodal_text", "parts": [spoken, value, "said"]}
     assert of(tmp_path, node("u1", "root", parts)).contents[0].endswith("said")
+
+
+def test_a_rating_without_its_message_is_counted(tmp_path: Path) -> None:
+    nodes = [node("u1", "root", "Hi"), node("a1", "u1", "Yo"), node("a2", "u1", "Hello")]
+    write(tmp_path / "conversations.json", conversation(*nodes, current="a2"))
+    rated = [{"id": name, "rating": "thumbs_up"} for name in ("a1", "a2", "gone", "gone")]
+    (tmp_path / "message_feedback.json").write_text(json.dumps(rated))
+    got = read("chatgpt", tmp_path)
+    feedback = [one.message_id for batch in got.batches for one in batch.feedback]
+    assert feedback == ["chatgpt:c:a2"]
+    assert got.skipped == {
+        "rating of a message that was left out": 1,
+        "rating of a message that is not in the export": 2,
+    }

@@ -47,6 +47,50 @@ def test_equal_times_keep_the_order_of_parents(tmp_path):
     assert got.messages[1].reply_to == got.messages[0].message_id == "claude:c1:a"
 
 
+@pytest.mark.parametrize("root", [{}, {"parent_message_uuid": None}])
+def test_a_message_that_names_no_parent_is_the_first_one(tmp_path, root):
+    """In a tree; its answer and a version of it that was given up may come before it."""
+    path = export(
+        tmp_path,
+        talk(
+            say("z", "human", "Who?", **root),
+            say("b", "assistant", "Up.", "a"),
+            say("a", "human", "How?", **root),
+        ),
+    )
+    got = read("claude", path)
+    assert got.contents == ["How?", "Up."]
+    assert [one.reply_to for one in got.messages] == [None, "claude:c1:a"]
+    assert got.metadata[0]["alternatives"] == 1
+
+
+def test_a_reply_is_only_what_the_file_names(tmp_path):
+    """The order of the file is no reply: without parents, and after a parent that is lost."""
+    path = export(
+        tmp_path,
+        talk(say("a", "human", "1"), say("b", "assistant", "2"), say("c", "human", "3")),
+        talk(
+            say("a", "human", "1", ROOT),
+            say("b", "assistant", "2", "a"),
+            say("c", "human", "3", "gone"),
+            say("d", "assistant", "4", "c"),
+            uuid="c2",
+        ),
+    )
+    got = read("claude", path)
+    assert got.contents == ["1", "2", "3", "1", "2", "3", "4"]
+    replies = [one.reply_to for one in got.messages]
+    assert replies == [None, None, None, None, "claude:c2:a", None, "claude:c2:c"]
+
+
+def test_a_lost_parent_makes_no_circle(tmp_path):
+    """The message before it in the file is below it."""
+    path = export(
+        tmp_path, talk(say("b", "assistant", "Up.", "a"), say("a", "human", "How?", "gone"))
+    )
+    assert read("claude", path).contents == ["How?", "Up."]
+
+
 def test_the_branch_of_the_newest_message_is_the_conversation(tmp_path):
     """An older branch that comes later in the file is an alternative."""
     path = export(
@@ -237,6 +281,20 @@ def test_a_file_for_a_conversation_that_is_damaged_is_reported(tmp_path):
     got = read("claude", tmp_path)
     assert got.contents == ["One"]
     assert [one.where for one in got.rejected] == ["conversation 1 of conversations/c2.json"]
+
+
+def test_what_is_no_conversation_is_counted(tmp_path):
+    """Chats of another kind, projects and memories lie beside the conversations."""
+    folder = tmp_path / "data"
+    (folder / "design_chats").mkdir(parents=True)
+    export(folder, talk(say("a", "human", "One")))
+    write(folder / "design_chats" / "1.json", {"uuid": "d", "project": {}, "messages": []})
+    write(folder / "projects.json", [{"uuid": "p", "name": "Kites", "docs": []}])
+    write(folder / "memories.json", [{"conversations_memory": "Mira likes kites."}])
+    write(folder / "users.json", [{"uuid": "u"}])
+    got = read("claude", folder)
+    assert (got.contents, got.rejected) == (["One"], [])
+    assert got.skipped == {"chat of another kind": 1, "file of projects": 1, "file of memories": 1}
 
 
 def test_ids_do_not_depend_on_the_name_of_the_file(tmp_path):

@@ -75,7 +75,10 @@ def test_the_branch_written_last_is_the_conversation(tmp_path):
 def test_a_parent_outside_the_file_is_the_message_before(tmp_path):
     """An export without branches may begin in the middle."""
     messages = [say("a", "Hi", "gone", user=True), say("b", "Yo", "lost", "10:00:05")]
-    assert read("librechat", export(tmp_path, messages)).contents == ["Hi", "Yo"]
+    messages.append(say("c", "So?", "b", "10:01:00", user=True))
+    got = read("librechat", export(tmp_path, messages))
+    assert got.contents == ["Hi", "Yo", "So?"]
+    assert [one.reply_to for one in got.messages] == [None, None, "librechat:c1:b"]
 
 
 def test_what_was_not_said_is_counted(tmp_path):

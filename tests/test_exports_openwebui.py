@@ -57,6 +57,15 @@ def test_without_a_current_message_the_newest_leaf_ends_the_path(tmp_path, curre
     ]
 
 
+def test_a_list_without_a_tree_has_no_replies(tmp_path):
+    """The order of the list is the order of the chat."""
+    listed = [say("a", "user", "1"), say("b", "assistant", "2")]
+    path = export(tmp_path, {"id": "c1", "chat": {"title": "Old", "messages": listed}})
+    got = read("openwebui", path)
+    assert got.contents == ["1", "2"]
+    assert [one.reply_to for one in got.messages] == [None, None]
+
+
 def test_a_circle_of_parents_ends(tmp_path):
     path = export(
         tmp_path, chat(say("a", "user", "Hi", "b"), say("b", "assistant", "Yo", "a"), current="b")

@@ -192,6 +192,29 @@ def test_control_characters_and_paths_are_mended_and_backslashes_stay(tmp_path: 
     ]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", None])
+@pytest.mark.parametrize(
+    "path",
+    ["stickers/a (2).tgs", "(File not included. Change settings, then export.)", "5 cats.tgs"],
+)
+@pytest.mark.parametrize("key", ['"document_id"', "document_id"])
+def test_a_path_without_quotation_marks_is_mended(tmp_path, end, path, key):
+    """With any end of a line, in one line, at the end of its object and before another key."""
+    emoji = {"type": "custom_emoji", "text": "x"}
+    said = [
+        message(1, [emoji | {"document_id": "PATH"}, ' and "document_id": y, document_id: z']),
+        message(2, [{"document_id": "PATH"} | emoji, "{document_id: z}"]),
+        message(3, [{"document_id": 512345678901} | emoji]),
+    ]
+    text = json.dumps(chat(*said), indent=None if end is None else 1).replace("\n", end or "\n")
+    text = text.replace('"document_id":', f"{key}:").replace('"PATH"', path)
+    (tmp_path / "result.json").write_bytes(text.encode())
+    got = read("telegram", tmp_path / "result.json")
+    assert not got.rejected
+    wanted = ['x and "document_id": y, document_id: z', "x{document_id: z}", "x"]
+    assert got.contents == wanted
+
+
 @given(st.lists(st.text(st.sampled_from('\\x01ABnu"/é \n{}[]:,'), max_size=12), max_size=6))
 def test_sound_json_is_not_changed_by_mending(texts: list[str]) -> None:
     sound = json.dumps({"document_id": texts, "text": texts}, indent=1).encode()

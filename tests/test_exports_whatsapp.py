@@ -409,6 +409,14 @@ def test_the_mark_of_an_edit_is_not_said(mark: str) -> None:
         "Ce message a été supprimé",
         "Questo messaggio è stato eliminato",
         "Mensagem apagada",
+        "Essa mensagem foi apagada",
+        "Essa mensagem foi apagada.",
+        "U heeft dit bericht verwijderd",
+        "あなたはこのメッセージを削除しました",
+        "你已删除此消息",
+        "您已刪除這則訊息",
+        "이 메시지는 삭제되었습니다.",
+        "Hai cancellato questo messaggio",
         "Dit bericht is verwijderd",
         "Данное сообщение удалено",
         "Bu mesaj silindi",
@@ -420,6 +428,11 @@ def test_deleted_messages_are_counted_and_not_said(notice: str) -> None:
     got = chat(android(notice, "Hi") + android(LRM + notice))
     assert got.contents == ["Hi"]
     assert got.skipped == {"deleted message": 2}
+
+
+def test_a_placeholder_of_european_portuguese_is_an_attachment() -> None:
+    got = chat(android("<Ficheiro não revelado>"))
+    assert (got.contents, len(got.metadata[0]["attachments"])) == ([""], 1)
 
 
 def test_notices_are_counted_and_not_said() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from tests.exported import read, telegram_chat
+from tests.test_exports_pigpig import MIRA, PIG, database, row
 
 START = 1_714_557_607
 
@@ -94,3 +96,42 @@ def test_a_minute_of_a_whatsapp_chat_is_no_moment(tmp_path):
     path.write_text("\n".join(lines))
     got = read("whatsapp", path, companion=("Otto",))
     assert (len(got.messages), got.rejected, any(estimated(got))) == (20, [], False)
+
+
+def stored(tmp_path, talked, at_once):
+    """Read a chat of PigPig: real messages a minute apart, then some at given microseconds."""
+    start = datetime(2025, 7, 1, 10, tzinfo=UTC)
+    times = [start + timedelta(minutes=number) for number in range(talked)]
+    times += [start + timedelta(days=60, microseconds=one) for one in at_once]
+    rows = [
+        row(str(1_000 + number), str(number), *((MIRA, "user"), (PIG, "bot"))[number % 2],
+            at=str(time))
+        for number, time in enumerate(times)
+    ]  # fmt: skip
+    database(tmp_path / "memory.db", *rows)
+    return read("pigpig", tmp_path / "memory.db")
+
+
+@pytest.mark.parametrize(
+    ("talked", "at_once"),
+    [
+        (30, range(1, 21)),
+        (3, range(1, 13)),
+        (30, [0] * 20),
+        (3, range(0, 30_000, 3_000)),
+        (10, [7] * 6),
+    ],
+)
+def test_a_few_messages_within_milliseconds_have_the_clock_of_a_migration(
+    tmp_path, talked, at_once
+):
+    got = stored(tmp_path, talked, at_once)
+    assert estimated(got) == [False] * talked + [True] * len(at_once)
+    assert not got.rejected
+
+
+@pytest.mark.parametrize("at_once", [[7] * 3, range(0, 1_200_000, 100_000), [0] * 6])
+def test_a_few_quick_messages_are_real(tmp_path, at_once):
+    """A question and its answer may have one time, and whole seconds are coarse."""
+    got = stored(tmp_path, 10, at_once)
+    assert (len(got.messages), any(estimated(got))) == (10 + len(at_once), False)

@@ -237,6 +237,58 @@ def test_a_new_file_with_such_names_is_read_as_a_table(tmp_path, lab):
     assert stored == [("7", "s")]
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_an_older_file_with_cr_lf_in_its_texts_adds_nothing(kind, tmp_path, lab):
+    """Its ids are of the text as it is in the file, in whichever order the readers come."""
+    path = write_own(tmp_path, kind, [OWN[0] | {"content": "a\r\nb"}])
+    assert table(tmp_path, path.read_bytes(), path.name).contents == ["a\nb"]
+    assert [lab.import_from(*one).added for one in ((kind, path), (path,))] == [1, 0]
+    lab.primary.execute("DELETE FROM messages")
+    assert [lab.import_from(*one).added for one in ((path,), (kind, path))] == [1, 0]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
+def test_texts_have_line_feeds_only(suffix, tmp_path):
+    """The ids are those of the same table with such texts."""
+    ids = set()
+    for end in ("\r\n", "\n"):
+        rows = [{"Text": f"a{end}b\rc", "Date": "2024-05-01 10:00", "Role": "bot"}]
+        text = json.dumps(rows if suffix == "json" else rows[0])
+        if suffix == "csv":
+            text = f'Text,Date,Role{end}"a{end}b\rc",2024-05-01 10:00,bot{end}'
+        found = table(tmp_path, text, f"chat.{suffix}")
+        assert found.contents == ["a\nb\rc"]
+        ids.add(found.messages[0].message_id)
+    assert len(ids) == 1
+
+
+def test_objects_in_lists_of_lists_are_no_table(tmp_path):
+    """They are parts of the messages of another product."""
+    parts = [{"type": "REQUEST", "content": "hi", "time": "2026-01-01T10:00:00Z"}]
+    node = {"id": "1", "message": {"inserted_at": "2026-01-01T10:00:00Z", "fragments": parts}}
+    path = tmp_path / "conversations.json"
+    path.write_text(json.dumps([{"id": "d", "title": "x", "mapping": {"1": node}}]))
+    told = "may be another product's file: it is JSON, a list of objects with the keys id, mapping"
+    with pytest.raises(SourceUnreadable, match=told):
+        recognise(path)
+    with pytest.raises(SourceUnreadable, match="is no table"):
+        read("table", path)
+
+
+@pytest.mark.parametrize("name", ["Nummer", "Nr.", "ID"])
+def test_numbers_that_count_the_messages_are_ids(name, tmp_path):
+    found = table(tmp_path, f"{name};Text;Datum\n7;a;2024-05-01 10:00\n9;b;2024-05-01 10:01\n")
+    assert [one.message_id for one in found.messages] == ["7", "9"]
+
+
+def test_numbers_that_do_not_count_the_messages_are_kept_as_metadata(tmp_path):
+    """They may be of a telephone."""
+    found = table(tmp_path, "Nummer;Text;Datum\n7;a;2024-05-01 10:00\n7;b;2024-05-01 10:01\n")
+    assert [one["Nummer"] for one in found.metadata] == ["7", "7"]
+    assert len({one.message_id for one in found.messages}) == 2
+    assert "Nummer does not count the messages" in found.batches[0].notes[0]
+
+
 # Columns and roles that the user names
 
 

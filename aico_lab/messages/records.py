@@ -122,6 +122,7 @@ class Batch:
             from their first message in the export to the last.
         ends_known: Whether `whole` conversations have no messages before or after those in the
             export, which may otherwise be of a part of the time.
+        has_twins: Whether the messages may be stored under other ids, see `importing.twins`.
         read_as: With the first batch of a table, the sentence about what was recognised.
         notes: With the first batch, sentences about oddities of the file.
     """
@@ -142,5 +143,6 @@ class Batch:
     memories: list[MemoryRecord] = field(default_factory=list)
     whole: frozenset[str] = frozenset()
     ends_known: bool = False
+    has_twins: bool = False
     read_as: str = ""
     notes: list[str] = field(default_factory=list)

@@ -61,12 +61,32 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
     """Yield the conversations of an export."""
     del options
     ratings = _ratings(export)
+    given: set[str | None] = set()
+    there: set[str] = set()
     for member in _members(export):
         for item in items(member, "item", needs={"mapping"}):
             if isinstance(item, Unreadable):
                 yield Unreadable(f"{item.where} of {member.name}", item.reason)
             else:
-                yield _conversation(item, ratings)
+                conversation = _conversation(item, ratings)
+                if ratings and isinstance(conversation, ExportedConversation):
+                    given |= {said.message_id for said in conversation.messages}
+                    there |= _message_ids(item)
+                yield conversation
+    skipped: Counter[str] = Counter()
+    for name in ratings.keys() - given:
+        reason = "that was left out" if name in there else "that is not in the export"
+        skipped[f"rating of a message {reason}"] += len(ratings[name])
+    if skipped:
+        yield ExportedConversation("ratings", [], skipped=skipped)
+
+
+def _message_ids(item: dict[str, Any]) -> set[str]:
+    """Return the ids of all messages of a conversation, also of those on no path."""
+    nodes = (to_object(node) for node in to_object(item.get("mapping")).values())
+    messages = ((to_object(node.get("message")), node) for node in nodes)
+    names = (message.get("id") or node.get("id") for message, node in messages)
+    return {name for name in names if isinstance(name, str)}
 
 
 def _members(export: Opened) -> list[Member]:
@@ -106,8 +126,11 @@ def _conversation(
         (_name(node.get("parent")), _role(node)) for node in nodes.values() if _reason(node) is None
     )
     messages: list[Said] = []
+    answered: str | None = None
     gpt = item.get("gizmo_id")
     for node in _path(nodes, item.get("current_node")):
+        if _name(node.get("parent")) not in nodes:
+            answered = None
         reason = _reason(node)
         if reason is not None:
             if reason:
@@ -119,7 +142,7 @@ def _conversation(
         if others:
             said.metadata[ALTERNATIVES] = others
         said.ratings = ratings.get(said.message_id or "", [])
-        said.reply_to = messages[-1].message_id if messages else None
+        said.reply_to, answered = answered, said.message_id
         messages.append(said)
     return ExportedConversation(
         name,

@@ -38,6 +38,7 @@ _TRIED: Final = 100
 """The most files whose content is read to recognise an export if their names do not tell."""
 
 _KEY: Final = "chat_messages"
+_PARENT: Final = "parent_message_uuid"
 _ROLES: Final = {"human": "user", "user": "user", "assistant": "assistant"}
 _ROOT: Final = re.compile(r"0{8}-0{4}-")
 _PLACEHOLDER: Final = re.compile(
@@ -77,6 +78,30 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
                 yield Unreadable(f"{item.where} of {member.name}", item.reason)
             elif _KEY in item or not (is_index or is_one):
                 yield _conversation(item)
+    skipped = Counter(map(_other, _others(export, members)))
+    if skipped:
+        yield ExportedConversation("others", [], skipped=skipped)
+
+
+def _others(export: Opened, members: list[Member]) -> list[Member]:
+    """Return the files with something else than conversations and the person's account."""
+    names = {member.name for member in members}
+    return [
+        member
+        for member in export.with_suffix(".json")
+        if member.name not in names and member.base.casefold() != "users.json"
+    ]
+
+
+def _other(member: Member) -> str:
+    """Return what a file has that is no conversation."""
+    paths = {path.removeprefix("item.") for path in shape(member)}
+    if "messages" in paths:
+        return "chat of another kind"
+    for word, reason in (("memor", "file of memories"), ("project", "file of projects")):
+        if word in member.name.casefold():
+            return reason
+    return "file of another kind"
 
 
 def _members(export: Opened) -> list[Member]:
@@ -104,7 +129,10 @@ def _conversation(item: dict[str, Any]) -> ExportedConversation | Unreadable:
     nodes = _nodes(to_objects(listed))
     siblings = Counter((node.parent, node.role) for node in nodes)
     messages: list[Said] = []
+    answered: str | None = None
     for node in _path(nodes, item.get("current_leaf_message_uuid")):
+        if not node.names_parent:
+            answered = None
         said = _said(node, skipped)
         if said is None:
             continue
@@ -113,7 +141,7 @@ def _conversation(item: dict[str, Any]) -> ExportedConversation | Unreadable:
             said.metadata[ALTERNATIVES] = others
         if node.role == "assistant" and isinstance(item.get("model"), str):
             said.metadata[MODEL] = item["model"]
-        said.reply_to = messages[-1].message_id if messages else None
+        said.reply_to, answered = answered, said.message_id
         messages.append(said)
     return ExportedConversation(
         name,
@@ -132,16 +160,19 @@ class _Node:
     Attributes:
         message: The message as the file has it.
         role: 'user' or 'assistant'; None if the file does not say.
-        parent: The index of the message before it in the tree; None for a first message.
+        parent: The index of the message before it in the conversation; None for a first message.
+        names_parent: Whether the file names this parent; else only the order of the file tells it.
         time: When it was sent, or None.
         order: The time in seconds, or that of the message before it in the file.
     """
 
-    def __init__(self, message: dict[str, Any], parent: int | None, order: float) -> None:
+    def __init__(
+        self, message: dict[str, Any], parent: int | None, order: float, *, names_parent: bool
+    ) -> None:
         self.message = message
-        sender = message.get("sender") or message.get("role")
-        self.role = _ROLES.get(to_text(sender).casefold())
+        self.role = _role(message)
         self.parent = parent
+        self.names_parent = names_parent
         self.time = _time(message)
         self.order = order if self.time is None else self.time.timestamp()
 
@@ -149,21 +180,70 @@ class _Node:
 def _nodes(messages: list[dict[str, Any]]) -> list[_Node]:
     """Return the messages with their parents.
 
-    A message without a parent in the file follows the message before it in the file.
+    If no message names a parent, each follows the one before it in the file. Otherwise one that
+    names none is a first message, unless it is of the time before messages had parents.
     """
     indexes: dict[str, int] = {}
     for index, message in enumerate(messages):
         name = to_id(message.get("uuid"))
         if name is not None:
             indexes.setdefault(name, index)
+    names = [to_id(message.get(_PARENT)) for message in messages]
+    oldest = next((index for index, name in enumerate(names) if name), len(names))
+    if oldest < len(names):
+        oldest = _older(messages[:oldest])
+    parents = [indexes.get(name or "") for name in names]
+    supposed: set[int] = set()
+    for index, name in enumerate(names):
+        if parents[index] == index or (name is not None and _ROOT.match(name)):
+            parents[index] = None
+        elif parents[index] is None and index and (index < oldest or name is not None):
+            parents[index] = index - 1
+            supposed.add(index)
+    _open_circles(parents, supposed)
     nodes: list[_Node] = []
     for index, message in enumerate(messages):
-        named = to_id(message.get("parent_message_uuid"))
-        parent = indexes.get(named or "", index - 1 if index else None)
-        if (named is not None and _ROOT.match(named)) or parent == index:
-            parent = None
-        nodes.append(_Node(message, parent, nodes[-1].order if nodes else 0.0))
+        order = nodes[-1].order if nodes else 0.0
+        names_parent = index not in supposed
+        nodes.append(_Node(message, parents[index], order, names_parent=names_parent))
     return nodes
+
+
+def _older(messages: list[dict[str, Any]]) -> int:
+    """Return how many of the first messages are of the time before messages had parents.
+
+    Those have no such key, and both sides alternate; two questions in a row are versions of one.
+    """
+    count = 0
+    for message in messages:
+        if _PARENT in message or (count and _role(messages[count - 1]) == _role(message)):
+            break
+        count += 1
+    return count
+
+
+def _open_circles(parents: list[int | None], supposed: set[int]) -> None:
+    """Make a message a first one where a parent that the file does not name closes a circle."""
+    walks: dict[int, int] = {}
+    for start in range(len(parents)):
+        at: int | None = start
+        while at is not None and at not in walks:
+            walks[at] = start
+            at = parents[at]
+        if at is None or walks[at] != start:
+            continue
+        end = at
+        while at is not None and at not in supposed:
+            at = parents[at]
+            if at == end:
+                break
+        if at in supposed:
+            parents[at] = None
+
+
+def _role(message: dict[str, Any]) -> str | None:
+    sender = message.get("sender") or message.get("role")
+    return _ROLES.get(to_text(sender).casefold())
 
 
 def _path(nodes: list[_Node], current: object) -> list[_Node]:

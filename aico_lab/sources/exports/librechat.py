@@ -80,11 +80,13 @@ class _Node:
     Attributes:
         message: The message as the file has it.
         parent: The key of the message before it, or None.
+        has_parent: Whether the file tells this parent; else only the order of the file tells it.
     """
 
-    def __init__(self, message: dict[str, Any], parent: str | None) -> None:
+    def __init__(self, message: dict[str, Any], parent: str | None, *, has_parent: bool) -> None:
         self.message = message
         self.parent = parent
+        self.has_parent = has_parent
         self.role = _role(message)
         self.time = to_utc_time(message.get("createdAt"))
 
@@ -106,15 +108,18 @@ def _conversation(item: dict[str, Any]) -> ExportedConversation | Unreadable:
     if to_text(to_object(item.get("options")).get("promptPrefix")).strip():
         skipped["system prompt"] += 1
     messages: list[Said] = []
+    answered: str | None = None
     for key in path_to(parents, newest_leaf(parents, seconds)):
         node = tree[key]
+        if not node.has_parent:
+            answered = None
         said = _said(key, node, skipped)
         if said is None:
             continue
         others = siblings[node.parent, node.role] - 1
         if others:
             said.metadata[ALTERNATIVES] = others
-        said.reply_to = messages[-1].message_id if messages else None
+        said.reply_to, answered = answered, said.message_id
         messages.append(said)
     return ExportedConversation(
         name,
@@ -148,7 +153,9 @@ def _tree(listed: list[dict[str, Any]], *, is_flat: bool) -> dict[str, _Node]:
     for key, message, above in found:
         named = to_id(message.get("parentMessageId"))
         parent = None if named == _ROOT else named if named in keys else above
-        tree.setdefault(key, _Node(message, None if parent == key else parent))
+        parent = None if parent == key else parent
+        has_parent = parent is not None and (named in keys or not is_flat)
+        tree.setdefault(key, _Node(message, parent, has_parent=has_parent))
     return tree
 
 

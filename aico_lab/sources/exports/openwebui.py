@@ -117,7 +117,7 @@ def _conversation(item: dict[str, Any]) -> ExportedConversation | Unreadable:
     skipped: Counter[str] = Counter()
     if to_text(chat.get("system")).strip():
         skipped["system prompt"] += 1
-    tree, current = _tree(chat)
+    tree, current, is_tree = _tree(chat)
     parents = {key: node.parent for key, node in tree.items()}
     siblings = Counter((node.parent, _role(node.message)) for node in tree.values())
     if current not in tree:
@@ -131,7 +131,8 @@ def _conversation(item: dict[str, Any]) -> ExportedConversation | Unreadable:
         others = siblings[node.parent, _role(node.message)] - 1
         if others:
             said.metadata[ALTERNATIVES] = others
-        said.reply_to = messages[-1].message_id if messages else None
+        if is_tree:
+            said.reply_to = messages[-1].message_id if messages else None
         messages.append(said)
     return ExportedConversation(
         name,
@@ -157,8 +158,8 @@ class _Node:
         self.parent = parent
 
 
-def _tree(chat: dict[str, Any]) -> tuple[dict[str, _Node], str | None]:
-    """Return the messages of a chat by key, and the key of the current one.
+def _tree(chat: dict[str, Any]) -> tuple[dict[str, _Node], str | None, bool]:
+    """Return the messages of a chat by key, the key of the current one, and whether it is a tree.
 
     Old chats have no tree but a list, in which each message follows the one before it.
     """
@@ -169,14 +170,14 @@ def _tree(chat: dict[str, Any]) -> tuple[dict[str, _Node], str | None]:
         if isinstance(message, dict)
     }
     if nodes:
-        return nodes, to_id(history.get("currentId"))
+        return nodes, to_id(history.get("currentId")), True
     last: str | None = None
     for number, message in enumerate(to_objects(chat.get("messages"))):
         key = to_id(message.get("id")) or f"{number}"
         if key not in nodes:
             nodes[key] = _Node(message, last)
             last = key
-    return nodes, last
+    return nodes, last, False
 
 
 def _seconds(tree: dict[str, _Node]) -> dict[str, float]:

@@ -157,6 +157,7 @@ def _conversation(
         channel_id=channel.name,
         channel_name=f"Discord channel {channel.name}",
         is_group=channel.is_group,
+        has_seconds=True,
         skipped=skipped,
     )
 

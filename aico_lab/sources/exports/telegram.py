@@ -37,8 +37,14 @@ _NOT_GROUPS: Final = frozenset({"personal_chat", "bot_chat", "saved_messages"})
 
 _ESCAPE: Final = re.compile(rb"\\(?:x([0-9A-Fa-f]{2})|.)", re.DOTALL)
 _BARE_PATH: Final = re.compile(
-    rb'("document_id":[ \t]*)([^"\s\d\[{][^\r\n]*?)([ \t]*,?[ \t]*)$', re.MULTILINE
+    rb'("document_id":[ \t]*)(?!\d++[ \t]*(?:[,}\r\n]|$))([^"\s\[{][^\r\n]*?)'
+    rb'(?=[ \t]*(?:,?[ \t]*\r?$|,[ \t]*"|\}[ \t]*(?:[\]},]|\r?$)))',
+    re.MULTILINE,
 )
+"""A path without quotation marks, to the end of its line or object, or to the next key."""
+
+_HAS_BARE_KEY: Final = re.compile(rb"[{,]\s*+document_id[ \t]*+:")
+_BARE_KEY: Final = re.compile(rb'"(?:[^"\\\r\n]|\\.)*+"|(?<=[{,\s])document_id(?=[ \t]*+:)')
 
 _NEVER: Final = 1970
 """The year of the time of editing that old exports give messages that were never edited."""
@@ -115,8 +121,12 @@ def _mended(piece: bytes) -> bytes:
     """Return JSON without Telegram Desktop's mistakes, from a piece that ends with a line."""
     if b"\\x" in piece:
         piece = _ESCAPE.sub(lambda found: b"\\u00" + found[1] if found[1] else found[0], piece)
+    if b"document_id" in piece and _HAS_BARE_KEY.search(piece):
+        piece = _BARE_KEY.sub(
+            lambda found: found[0] if found[0].startswith(b'"') else b'"document_id"', piece
+        )
     if b'"document_id"' in piece:
-        piece = _BARE_PATH.sub(rb'\1"\2"\3', piece)
+        piece = _BARE_PATH.sub(rb'\1"\2"', piece)
     return piece
 
 
@@ -135,6 +145,7 @@ def _conversation(
         _messages(items, faults, skipped, _Chat(chat_id, companions, options)),
         title=name,
         is_group=kind not in _NOT_GROUPS,
+        has_seconds=True,
         skipped=skipped,
     )
 

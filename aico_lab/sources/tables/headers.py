@@ -45,7 +45,7 @@ NAMES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "message_id": (
         *("messageid", "id", "msgid", "uuid", "mid", "nachrichtid", "nachrichtenid"),
-        *("idmessage", "identifiant", "idmensaje"),
+        *("idmessage", "identifiant", "idmensaje", "nummer", "nr"),
     ),
     "reply_to": (
         *("replyto", "inreplyto", "replytoid", "replytomessageid", "parentid", "antwortauf"),
@@ -56,6 +56,9 @@ NAMES: Final[dict[str, tuple[str, ...]]] = {
     "metadata": ("metadata",),
 }
 """The spellings of each field's name, as `folded` returns them; earlier ones win."""
+
+NUMBERS: Final = frozenset({"nummer", "nr"})
+"""Spellings of ids that may also be other numbers, such as those of telephones."""
 
 OWN: Final = frozenset(NAMES) - {"author"}
 """The names of the columns of this package's own tables."""

@@ -389,6 +389,8 @@ def _of_json(member: Member, encoding: str, given: Mapping[str, str] | None) -> 
     for parent in sorted({_parent(path) for path in paths}, key=lambda one: (len(one), one)):
         if not (parent == "item" or parent.endswith(".item")):
             continue
+        if _is_deep(parent) and not given:
+            continue
         columns = sorted(path.rpartition(".")[2] for path in paths if _parent(path) == parent)
         nested = {
             column
@@ -407,6 +409,11 @@ def _content(columns: list[str], given: Mapping[str, str] | None) -> str | None:
     if given and not _has(columns, given):
         return None
     return columns_by_field(columns, given).get("content", (None,))[0]
+
+
+def _is_deep(parent: str) -> bool:
+    """Return whether objects are in a list within another list, as the parts of messages are."""
+    return parent.split(".").count("item") > 1 and parent != "item.item"  # a key may be so called
 
 
 def _parent(path: str) -> str:

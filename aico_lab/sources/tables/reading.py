@@ -24,7 +24,15 @@ from aico_lab.sources.exports.engine.times import Clock
 from aico_lab.sources.files import batches
 from aico_lab.sources.files import size as total
 from aico_lab.sources.tables.dates import FormOfTimes, is_missing, joined
-from aico_lab.sources.tables.headers import NAMES, are_own, columns_by_field, listed, says_utc
+from aico_lab.sources.tables.headers import (
+    NAMES,
+    NUMBERS,
+    are_own,
+    columns_by_field,
+    folded,
+    listed,
+    says_utc,
+)
 from aico_lab.sources.tables.opened import Progress, no_table, open_table
 from aico_lab.sources.tables.roles import SKIPPED, Cast
 
@@ -170,6 +178,11 @@ class _Survey:
                     "it with --map author=COLUMN, or leave --companion out."
                 )
 
+    @property
+    def has_older_ids(self) -> bool:
+        """Whether older readers of such files derive ids from texts with CR LF, as is kept here."""
+        return self.table.kind in ("csv", "jsonl") and are_own(self.columns)
+
     def run(self) -> None:
         """Read the table.
 
@@ -182,6 +195,10 @@ class _Survey:
         self.form = FormOfTimes(self.options.day_first, self.table.unit)
         self.names_users = False
         self.points = self.commas = 0
+        counted = self.columns.get("message_id", ("",))[0]
+        counting = _Counting() if folded(counted) in NUMBERS else None
+        if "message_id" in self.options.columns:
+            counting = None
         self._first: dict[str, object] = {}
         self._sample: list[tuple[object, str | None, str | None]] = []
         is_timed = "timestamp" in self.columns
@@ -192,6 +209,8 @@ class _Survey:
                 self.names_users |= "user_id" in self.columns
                 continue
             conversation = self.conversation(row)
+            if counting is not None:
+                counting.add(self.text(row, "message_id"))
             role, author = self.text(row, "role"), self.text(row, "author")
             self.cast.add(conversation, role, author)
             self.names_users |= self.cell(row, "user_id") not in (None, "")
@@ -207,6 +226,9 @@ class _Survey:
                 self.commas += "," in text
         self.names_users |= self.cast.named
         self.notes = self.table.notes()
+        if counting is not None and not counting.is_so:
+            del self.columns["message_id"], self._column["message_id"]
+            self.notes.append(f"{counted} does not count the messages, so it is kept as metadata.")
         self._decide(is_timed=is_timed)
 
     def _decide(self, *, is_timed: bool) -> None:
@@ -230,9 +252,8 @@ class _Survey:
             if (moment := self._moment(value)) is not None
         ]
         naive = [moment.time.replace(tzinfo=None) for moment, _, _ in sample]
-        is_own = are_own(self.columns)
         self.is_newest_first = (
-            not is_own
+            not are_own(self.columns)
             and sum(
                 (later < earlier) - (later > earlier)
                 for earlier, later in itertools.pairwise(naive)
@@ -306,6 +327,31 @@ class _Survey:
         """Return the first time of a conversation, or None."""
         moment = self._moment(self._first.get(conversation, ""))
         return None if moment is None else moment.time
+
+
+class _Counting:
+    """Tells whether the numbers of a column count its rows up, or down.
+
+    Attributes:
+        is_so: Whether they do, as far as rows were added.
+    """
+
+    def __init__(self) -> None:
+        self.is_so = True
+        self._last: int | None = None
+        self._step = 0
+
+    def add(self, value: str | None) -> None:
+        """Add the number of a row."""
+        try:
+            number = int(value or "")
+        except ValueError:
+            self.is_so = False
+            return
+        step = 0 if self._last is None else (number > self._last) - (number < self._last)
+        is_first = self._last is None
+        self.is_so &= is_first or (step != 0 and self._step in (0, step))
+        self._last, self._step = number, step
 
 
 @lru_cache(maxsize=4_096)
@@ -418,6 +464,8 @@ class _Maker:
         content = survey.cell(row, "content")
         if isinstance(content, str):
             content = clean(content)
+            if not survey.has_older_ids:
+                content = content.replace("\r\n", "\n")
         metadata = self._metadata(row)
         if author is not None:
             metadata[AUTHOR] = author
@@ -441,6 +489,7 @@ class _Maker:
             fields["message_id"] = "x"
         fields |= {"timestamp": stamp, "metadata": metadata or None}
         record = to_record(fields, self.context)
+        record = record._replace(content=record.content.replace("\r\n", "\n"))
         self._estimated += is_estimated
         if not is_unnamed:
             return record

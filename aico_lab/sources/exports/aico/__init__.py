@@ -149,7 +149,7 @@ def _conversation(
             skipped["message of another role"] += 1
             continue
         ratings: dict[str, Rating] = {}
-        for key in {message.message_id, message.working_id} - {None}:
+        for key in {message.message_id, message.other_id} - {None}:
             ratings |= {rating.name: rating for rating in feedback.pop(key or "", [])}
         said.append(
             Said(

@@ -51,12 +51,12 @@ class Remembered:
     """A message of one of the memories.
 
     Attributes:
-        message_id: The id of the message in this memory.
+        message_id: The id of the message in working memory, or else in long-term memory.
         user: The id of the person, on both sides of the conversation.
         role: 'user', 'assistant' or 'system'; None if the memory does not say.
         content: The text.
-        time: When the message was stored in this memory, or None.
-        working_id: The id of the message in working memory, if working memory has it too.
+        time: The time of the message in the same memory, or None.
+        other_id: The id of the message in long-term memory, if both memories have it.
     """
 
     message_id: str | None
@@ -64,7 +64,7 @@ class Remembered:
     role: str | None
     content: str
     time: datetime | None
-    working_id: str | None = None
+    other_id: str | None = None
 
 
 def read_working(member: Member) -> Iterator[tuple[str, Remembered]]:
@@ -87,16 +87,14 @@ def read_working(member: Member) -> Iterator[tuple[str, Remembered]]:
             by_key = (named[1], to_utc_time(named[2])) if named else ("unknown", None)
             conversation = to_id(fields.get("conversation_id")) or by_key[0]
             role = to_text(fields.get("role")) or to_text(fields.get("message_type"))
-            message_id = to_id(fields.get("message_id"))
             yield (
                 conversation,
                 Remembered(
-                    message_id,
+                    to_id(fields.get("message_id")),
                     to_id(fields.get("user_id")),
                     _ROLES.get(role.casefold()),
                     to_text(fields.get("content")),
                     to_utc_time(fields.get("timestamp")) or by_key[1],
-                    message_id,
                 ),
             )
     finally:
@@ -147,8 +145,8 @@ def read_segments(connection: Connection, conversation: str) -> list[Remembered]
 def united(segments: list[Remembered], working: list[Remembered]) -> list[Remembered]:
     """Return the messages of both memories in order of time, without duplicates.
 
-    A message in both memories has the id and time of long-term memory: working memory forgets, and
-    a later import must find the same message.
+    A message in both memories has the id and time of working memory, which are the message's own.
+    Working memory forgets: `aico_lab.importing.twins` finds the stored message all the same.
     """
     left: dict[tuple[str | None, str], list[Remembered]] = {}
     for one in working:
@@ -158,7 +156,9 @@ def united(segments: list[Remembered], working: list[Remembered]) -> list[Rememb
         near = [one for one in copies if _gap(one, segment) <= _APART]
         if near:
             nearest = min(near, key=lambda one: _gap(one, segment))
-            segment.working_id = nearest.working_id
+            if nearest.message_id is not None:
+                segment.message_id, segment.other_id = nearest.message_id, segment.message_id
+            segment.time = nearest.time or segment.time
             copies.remove(nearest)
     alone = {id(one) for copies in left.values() for one in copies}
     every = [*segments, *(one for one in working if id(one) in alone)]

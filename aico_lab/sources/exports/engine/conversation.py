@@ -97,6 +97,7 @@ class ExportedConversation:
         is_group: Whether several people may write beside the companion.
         names_person: Whether the authors of what a person said tell people apart; False if the
             format has the same word for everybody, such as 'Me'.
+        has_seconds: Whether the times are exact to the second for sure, also on full minutes.
         authors: Messages by author, if they are known before `messages` are read.
         metadata: Anything to keep with the channel.
         skipped: Counts items that are no messages, by reason, such as 'system prompt'; may grow
@@ -111,6 +112,7 @@ class ExportedConversation:
     started: datetime | None = None
     is_group: bool = False
     names_person: bool = True
+    has_seconds: bool = False
     authors: Counter[str] | None = None
     metadata: dict[str, object] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)

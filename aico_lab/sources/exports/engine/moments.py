@@ -2,7 +2,7 @@
 
 Programs that import a chat often give every message the time of the import. Nobody can write six
 messages and read the answers within two seconds, so both sides must alternate: a bot may well send
-many messages at once.
+many messages at once. Where successive messages are only milliseconds apart, a few of them tell.
 """
 
 from __future__ import annotations
@@ -30,6 +30,12 @@ _FEWEST_ON_MINUTES: Final = 60
 _FEWEST_AMONG_OTHERS: Final = 30
 """Messages at once in a chat that has other times as well: groups can be lively."""
 
+_NEXT_AT_ONCE: Final = timedelta(milliseconds=5)
+"""The most time between two messages that only a program stores one after the other."""
+
+_FEWEST_IN_ONE_SECOND: Final = 12
+"""Messages at once, by times in whole seconds, in a chat that has other times as well."""
+
 _CHANGES: Final = 3
 _FEWEST_CHATS: Final = 3
 _BLOCK: Final = 1_000
@@ -44,11 +50,18 @@ class Run:
         first: The first time without its zone, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_seconds: bool = False) -> None:
+        """Begin a run without messages.
+
+        Args:
+            has_seconds: Whether the times are exact to the second for sure; otherwise times on
+                full minutes may lack their seconds.
+        """
         self.first: datetime | None = None
         self._count = self._changes = 0
         self._side: tuple[str | None, str | None] | None = None
-        self._has_seconds = False
+        self._has_seconds = has_seconds
+        self._row = _Row()
         self._blocks: list[bytes] = []
         self._last: list[Said] = []
 
@@ -62,8 +75,10 @@ class Run:
                 return False
             self._has_seconds |= bool(time.second or time.microsecond)
         side = (said.role, said.author)
-        self._changes += self._side is not None and side != self._side
+        is_change = self._side is not None and side != self._side
+        self._changes += is_change
         self._side = side
+        self._row.add(None if said.time is None else time, is_change=is_change)
         self._count += 1
         self._last.append(said)
         if len(self._last) >= _BLOCK:
@@ -85,19 +100,59 @@ class Run:
             whole: Whether the run is the whole chat.
         """
         fewest = _FEWEST if self._has_seconds else _FEWEST_ON_MINUTES
+        if not whole and self._has_seconds and self._row.is_of_a_program:
+            return True
         if not whole:
             fewest = max(fewest, _FEWEST_AMONG_OTHERS)
         changes = _CHANGES if whole else fewest // 3
         return self.first is not None and self._count >= fewest and self._changes >= changes
 
 
-def runs(messages: Iterable[Said]) -> Iterator[Run]:
-    """Yield the messages in runs at one time; one without a time is in the run before it."""
-    run = Run()
+class _Row:
+    """Counts the messages that follow each other within milliseconds.
+
+    Attributes:
+        is_of_a_program: Whether so many did, from both sides, that only a program stores them so.
+    """
+
+    def __init__(self) -> None:
+        self.is_of_a_program = False
+        self._last: datetime | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._count = self._changes = 0
+        self._has_fractions = False
+
+    def add(self, time: datetime | None, *, is_change: bool) -> None:
+        """Add a message; one without a time only changes the side."""
+        if time is None:
+            self._changes += is_change
+            return
+        if self._last is None or abs(time - self._last) > _NEXT_AT_ONCE:
+            self._begin()
+            is_change = False
+        self._last = time
+        self._count += 1
+        self._changes += is_change
+        self._has_fractions |= bool(time.microsecond)
+        fewest = _FEWEST if self._has_fractions else _FEWEST_IN_ONE_SECOND
+        changes = max(_CHANGES, fewest // 3)
+        self.is_of_a_program |= self._count >= fewest and self._changes >= changes
+
+
+def runs(messages: Iterable[Said], *, has_seconds: bool = False) -> Iterator[Run]:
+    """Yield the messages in runs at one time; one without a time is in the run before it.
+
+    Args:
+        messages: The messages of a chat.
+        has_seconds: See `Run`.
+    """
+    run = Run(has_seconds=has_seconds)
     for said in messages:
         if not run.takes(said):
             yield run
-            run = Run()
+            run = Run(has_seconds=has_seconds)
             run.takes(said)
     if len(run):
         yield run

@@ -30,6 +30,9 @@ person who exports, or as much as the product keeps."""
 _DAMAGE_IS_NEAR: Final = _ENDS_KNOWN | {"discord", "telegram", "whatsapp"}
 """Formats that report the damage of a conversation right before or after it."""
 
+_HAVE_TWINS: Final = frozenset({"aico"})
+"""Formats that keep a message in two places under two ids, of which either may be missing."""
+
 _INCOMPLETE: Final = (
     "damaged message", "unsupported message", "message repeated from another chat"
 )  # fmt: skip
@@ -79,7 +82,7 @@ def read(
         if reads.LEAVES_ROLES_OPEN:
             open_roles = count_authors(reads.conversations(export, options))
         reader = RecordMaker(name, options, Roles(options, open_roles))
-        gathering = _Gathering(reader)
+        gathering = _Gathering(reader, has_twins=name in _HAVE_TWINS)
         complete = _Complete(name)
         with closing(reads.conversations(export, options)) as conversations:
             for part in chain(conversations, (None,)):
@@ -180,8 +183,9 @@ class _Complete:
 class _Gathering:
     """The outcomes since the last batch."""
 
-    def __init__(self, reader: RecordMaker) -> None:
+    def __init__(self, reader: RecordMaker, *, has_twins: bool) -> None:
         self._reader = reader
+        self._has_twins = has_twins
         self.total = 0
         self._begin()
 
@@ -230,6 +234,7 @@ class _Gathering:
             local=reader.local,
             whole=frozenset() if complete is None else complete.whole,
             ends_known=complete is not None and complete.ends_known,
+            has_twins=self._has_twins,
         )
         reader.channels, reader.users, reader.feedback, reader.memories = {}, {}, [], []
         reader.estimated = reader.zoneless = reader.local = 0

@@ -69,7 +69,8 @@ def recognise(path: Path, formats: Mapping[str, str]) -> Recognised:
         for name, reason in export.faults.reasons.items():
             raise SourceUnreadable(f"{path} has nothing that can be read. {name}: {reason}.")
         raise SourceUnreadable(
-            f"{path} has none of the known formats: it is {_described(export)}. "
+            f"{path} has none of the known formats, so it may be another product's file: it is "
+            f"{_described(export)}. "
             f"Known are {', '.join(formats)}; choose one with --as, or see `aico-lab sources`."
         )
 

@@ -153,7 +153,7 @@ class RecordMaker:
             return
         clock = Clock(self._options, self._start if paced else first, paced=paced)
         writer = _Writer(self, self._format, conversation, self._person(conversation, ahead))
-        for number, (said, is_import) in enumerate(self._timed(ahead, messages, where), 1):
+        for number, (said, is_import) in enumerate(self._timed(conversation, ahead, messages), 1):
             if isinstance(said, Rejected):
                 yield said
                 return
@@ -177,7 +177,7 @@ class RecordMaker:
             self._start = clock.next
 
     def _timed(
-        self, ahead: list[Said], messages: Iterator[Said], where: str
+        self, conversation: ExportedConversation, ahead: list[Said], messages: Iterator[Said]
     ) -> Iterator[tuple[Said | Rejected, bool]]:
         """Yield messages, each with whether its time is that of an import.
 
@@ -187,12 +187,13 @@ class RecordMaker:
         if self._options.trust_times:
             yield from ((said, False) for said in every)
             return
-        in_runs = runs(every)
+        in_runs = runs(every, has_seconds=conversation.has_seconds)
         first, second = next(in_runs, None), next(in_runs, None)
         if first is None:
             return
         if second is None and first.is_of_an_import(whole=True):
-            yield Rejected(0, f"all {len(first):,} messages {_OF_AN_IMPORT}", where), False
+            reason = f"all {len(first):,} messages {_OF_AN_IMPORT}"
+            yield Rejected(0, reason, _place_of(conversation)), False
             return
         for run in itertools.chain([first], () if second is None else [second], in_runs):
             is_import = run.is_of_an_import(whole=False)

@@ -209,6 +209,5 @@ def _said(row: list[Any]) -> Iterator[Said]:
             None,
             role="assistant",
             message_id=f"{name}-answer",
-            reply_to=name,
             metadata={MEDIA: pictures} if pictures else {},
         )

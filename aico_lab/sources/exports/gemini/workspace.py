@@ -54,7 +54,6 @@ def _conversation(item: dict[str, Any], member: Member) -> ExportedConversation:
     for number, turn in enumerate(to_objects(item[_KEY])):
         said = _said(turn, number, skipped)
         if said is not None:
-            said.reply_to = messages[-1].message_id if messages else None
             messages.append(said)
     created = to_utc_time(item.get("creation_time"))
     name = to_text(item.get("creation_time")).strip() if created else without_counter(member.base)
