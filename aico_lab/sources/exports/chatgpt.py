@@ -273,7 +273,10 @@ def _is_damaged(message: dict[str, Any]) -> bool:
     if not is_sound or not fits(to_object(message.get("metadata")), _METADATA):
         return True
     is_said = content.get("content_type") in (None, *_SAID)
-    strange = any(not isinstance(part, str | dict) for part in _parts(content))
+    strange = any(
+        not (isinstance(part, str) or _name(to_object(part).get("content_type")))
+        for part in _parts(content)
+    )
     strange |= is_said and not fits(content, {"text": TEXT})
     strange |= is_said and content.get("parts") is None and content.get("text") is None
     return strange and not (_text(content) or _media(content))
