@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import random
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +19,8 @@ from tests.test_exports import FORMATS, SAMPLES
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from aico_lab.lab import Lab
 
 WRONG: tuple[Any, ...] = (5.5, "<b>x</b>", [5], {"x": 1})
 FEW = 120
@@ -109,3 +112,36 @@ def test_a_message_that_a_wrong_value_loses_is_not_taken_for_deleted(
     sample: str, tmp_path: Path
 ) -> None:
     assert unreported(sample, tmp_path) == []
+
+
+def test_a_file_whose_checksum_fails_is_read_and_the_damage_reported(tmp_path: Path) -> None:
+    text = (SAMPLES / "chatgpt_conversations.json").read_bytes()
+    path = tmp_path / "export.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("conversations.json", text)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"Basil, mostly", b"Basil, mostlx"))
+    sound = tmp_path / "conversations.json"
+    sound.write_bytes(text)
+
+    def read(one: Path) -> tuple[int, int]:
+        batches = list(SOURCES["chatgpt"].read(one, options=Options()))
+        found = sum(len(batch.messages) for batch in batches)
+        return found, sum(len(batch.rejected) for batch in batches)
+
+    assert data != path.read_bytes()
+    assert read(path) == (read(sound)[0], read(sound)[1] + 1)
+
+
+def test_an_empty_text_replaces_no_stored_one(lab: Lab, tmp_path: Path) -> None:
+    """Only with media, since then a picture may have taken the place of the text."""
+    document = json.loads((SAMPLES / "claude_conversations.json").read_text(encoding="utf-8"))
+    path = tmp_path / "conversations.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    lab.import_from(path)
+    stored = lab.primary.fetch_all("SELECT message_id, content FROM messages ORDER BY id")
+    for message in document[0]["chat_messages"]:
+        message |= {"text": "", "content": [], "files": [], "attachments": []}
+    path.write_text(json.dumps(document), encoding="utf-8")
+    assert lab.import_from(path).updated == 0
+    assert lab.primary.fetch_all("SELECT message_id, content FROM messages ORDER BY id") == stored
