@@ -158,7 +158,9 @@ def test_values_of_any_type_harm_only_their_turn(tmp_path, key, value):
 @pytest.mark.parametrize("key", ["candidate_id", "raw_content", "create_time"])
 def test_values_of_a_candidate_may_be_of_any_type(tmp_path, key, value):
     path = turns(tmp_path, turn("a", JUNO, candidate("x") | {key: value}, candidate("y", 2)))
-    assert len(read("characterai", path).messages) == 1
+    got = read("characterai", path)
+    assert len(got.messages) + got.skipped["damaged message"] == 1
+    assert "" not in got.contents
 
 
 def test_turns_are_found_if_the_list_has_lost_its_name(tmp_path):
@@ -228,7 +230,7 @@ def test_a_history_starts_when_it_was_created(tmp_path):
     assert got.contents == ["Ahoy.", "Hi!"]
     assert got.roles == ["assistant", "user"]
     assert got.times == ["2023-01-20T11:00:00.000000Z"] * 2
-    assert got.skipped == {"alternative answer": 1, "message of an unknown sender": 1}
+    assert got.skipped == {"alternative answer": 1, "damaged message": 1}
     assert list(got.channels) == ["characterai:Captain Juno"]
 
 

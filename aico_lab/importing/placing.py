@@ -15,7 +15,7 @@ from aico_lab.messages.identity import (
     qualified,
     stored_as,
 )
-from aico_lab.messages.metadata import MISSING_SINCE
+from aico_lab.messages.metadata import MEDIA, MISSING_SINCE
 
 if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
@@ -200,6 +200,8 @@ class Placing:
         said = _said(other) if other else self._ids.stored[message_id].said
         if said == _said(message):
             return message_id
+        if self._replace and _is_empty(message):
+            return message_id
         self.conflicts.append(at)
         if not self._replace:
             return message_id
@@ -214,6 +216,16 @@ class Placing:
             return message
         target = self._ids.reply_to(message.conversation_id, message.reply_to)
         return message if target == message.reply_to else message._replace(reply_to=target)
+
+
+def _is_empty(message: MessageRecord) -> bool:
+    """Return whether a message has neither a text nor media: then it replaces no stored one.
+
+    Nothing tells a text that was emptied from one that was lost.
+    """
+    if message.content:
+        return False
+    return message.metadata is None or not json.loads(message.metadata).get(MEDIA)
 
 
 def _edited(older: MessageRecord, edit: MessageRecord) -> MessageRecord:

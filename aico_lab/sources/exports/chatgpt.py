@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.sources.exports.engine.conversation import (
@@ -21,7 +22,18 @@ from aico_lab.sources.exports.engine.conversation import (
     Unreadable,
 )
 from aico_lab.sources.exports.engine.epochs import from_epoch
-from aico_lab.sources.exports.engine.fields import to_id, to_object, to_text, to_utc_time
+from aico_lab.sources.exports.engine.fields import (
+    DAMAGED,
+    FLAG,
+    LIST,
+    OBJECT,
+    TEXT,
+    fits,
+    to_id,
+    to_object,
+    to_text,
+    to_utc_time,
+)
 from aico_lab.sources.exports.engine.json_items import items, shape
 from aico_lab.sources.exports.engine.paths import newest_leaf, path_to
 
@@ -39,6 +51,19 @@ _GAPS: Final = 100
 """Nodes that are lost from a path, over which the path goes on."""
 
 _CITATION: Final = re.compile("\ue200.*?\ue201|[\ue200-\ue206]", re.DOTALL)
+_HIDDEN: Final = ("is_visually_hidden_from_conversation", "is_user_system_message")
+_MESSAGE: Final = {
+    "id": TEXT,
+    "author": (dict,),
+    "content": (dict,),
+    "metadata": OBJECT,
+    "recipient": TEXT,
+    "channel": TEXT,
+    "weight": (int, float, NoneType),
+}
+_CONTENT: Final = {"content_type": TEXT, "parts": LIST}
+_METADATA: Final = dict.fromkeys(_HIDDEN, FLAG)
+
 _SAID: Final = frozenset({"text", "multimodal_text"})
 _MEDIA_KINDS: Final = {
     "image_asset_pointer": "image",
@@ -122,23 +147,30 @@ def _conversation(
     if name is None:  # its first message has an id
         name = next((key for key in nodes if _reason(nodes[key]) is None), "no-id")
     skipped: Counter[str] = Counter()
+    parents, damaged = _parents(mapping, nodes)
+    damaged += sum(_reason(node) == DAMAGED for node in nodes.values())
+    if _name(item.get("current_node")) not in nodes:
+        damaged += len(nodes.keys() - set(parents.values())) > 1  # which branch is not known
+    if damaged:
+        skipped[DAMAGED] = damaged
     siblings = Counter(
-        (_name(node.get("parent")), _role(node)) for node in nodes.values() if _reason(node) is None
+        (parents[key], _role(node)) for key, node in nodes.items() if _reason(node) is None
     )
     messages: list[Said] = []
     answered: str | None = None
     gpt = item.get("gizmo_id")
-    for node in _path(nodes, item.get("current_node")):
-        if _name(node.get("parent")) not in nodes:
+    for key in _path(nodes, parents, item.get("current_node")):
+        node = nodes[key]
+        if parents[key] not in nodes:
             answered = None
         reason = _reason(node)
         if reason is not None:
-            if reason:
+            if reason and reason != DAMAGED:
                 skipped[reason] += 1
             continue
         message = node["message"]
         said = _said(message, node, item)
-        others = siblings[_name(node.get("parent")), _role(node)] - 1
+        others = siblings[parents[key], _role(node)] - 1
         if others:
             said.metadata[ALTERNATIVES] = others
         said.ratings = ratings.get(said.message_id or "", [])
@@ -155,9 +187,40 @@ def _conversation(
     )
 
 
-def _path(nodes: dict[str, dict[str, Any]], current: object) -> list[dict[str, Any]]:
-    """Return the nodes from the root to the current one, or else to the newest leaf."""
-    parents = {key: _name(node.get("parent")) for key, node in nodes.items()}
+def _parents(
+    mapping: dict[str, object], nodes: dict[str, dict[str, Any]]
+) -> tuple[dict[str, str | None], int]:
+    """Return the parent of each node, and the number of nodes and parents that are damaged.
+
+    Where the parent is damaged, the node that has the other one among its children is the parent.
+    """
+    above: dict[str, str] = {}
+    for key, node in nodes.items():
+        children = node.get("children")
+        for child in children if isinstance(children, list) else ():
+            if isinstance(child, str):
+                above.setdefault(child, key)
+    parents: dict[str, str | None] = {}
+    damaged = len(mapping) - len(nodes)
+    for key, node in nodes.items():
+        parent = node.get("parent")
+        parents[key] = parent if isinstance(parent, str) else above.get(key)
+        is_sound = type(parent) in TEXT and (parents[key] == parent)
+        damaged += not is_sound or (parent is not None and parent not in mapping)
+    lost = {parent for parent in parents.values() if parent is not None and parent not in nodes}
+    for key, parent in parents.items():
+        if parent in lost and parent in above and above[parent] != key:
+            parents[key] = above[parent]
+    return parents, damaged
+
+
+def _path(
+    nodes: dict[str, dict[str, Any]], parents: dict[str, str | None], current: object
+) -> list[str]:
+    """Return the nodes from the root to the current one, or else to the newest leaf.
+
+    Over a node that is lost, the path goes on only if there is no choice between branches.
+    """
     last = _name(current)
     if last not in nodes:
         last = newest_leaf(parents, {key: _seconds(node) for key, node in nodes.items()})
@@ -167,11 +230,11 @@ def _path(nodes: dict[str, dict[str, Any]], current: object) -> list[dict[str, A
         if lost is None or lost in parents:
             break
         rest = _not_below(parents, lost)  # the other branches below it are alternatives
-        before = path_to(rest, newest_leaf(rest, {key: _seconds(nodes[key]) for key in rest}))
-        if not before:
+        leaves = rest.keys() - set(rest.values())
+        if len(leaves) != 1:
             break
-        path, parents = before + path, rest
-    return [nodes[key] for key in path]
+        path, parents = path_to(rest, leaves.pop()) + path, rest
+    return path
 
 
 def _not_below(parents: dict[str, str | None], top: str) -> dict[str, str | None]:
@@ -204,15 +267,16 @@ def _name(value: object) -> str | None:
 def _reason(node: dict[str, Any]) -> str | None:
     """Return the reason why a node is no message; '' for an empty node, None for a message."""
     message = node.get("message")
-    if not isinstance(message, dict):
+    if message is None and node.get("parent") is None:
         return ""
+    if not isinstance(message, dict) or _is_damaged(message):
+        return DAMAGED
     metadata = to_object(message.get("metadata"))
     content = to_object(message.get("content"))
     role, kind = _role(node), _name(content.get("content_type"))
-    hidden = ("is_visually_hidden_from_conversation", "is_user_system_message")
     reasons = {
         "tool result": role == "tool",
-        "hidden instruction": any(map(metadata.get, hidden)) or message.get("weight") == 0,
+        "hidden instruction": any(map(metadata.get, _HIDDEN)) or message.get("weight") == 0,
         "system prompt": role not in ("user", "assistant"),
         "custom instructions": kind == "user_editable_context",
         "tool call": role == "assistant" and message.get("recipient") not in (None, "all"),
@@ -221,6 +285,24 @@ def _reason(node: dict[str, Any]) -> str | None:
         "empty answer": role == "assistant" and not (_text(content) or _media(content)),
     }
     return next((reason for reason, applies in reasons.items() if applies), None)
+
+
+def _is_damaged(message: dict[str, Any]) -> bool:
+    """Return whether a field that decides what a message says has a value of a wrong type."""
+    if not fits(message, _MESSAGE):
+        return True
+    content = message["content"]
+    is_sound = fits(message["author"], {"role": (str,)}) and fits(content, _CONTENT)
+    if not is_sound or not fits(to_object(message.get("metadata")), _METADATA):
+        return True
+    is_said = content.get("content_type") in (None, *_SAID)
+    strange = any(
+        not (isinstance(part, str) or _name(to_object(part).get("content_type")))
+        for part in _parts(content)
+    )
+    strange |= is_said and not fits(content, {"text": TEXT})
+    strange |= is_said and content.get("parts") is None and content.get("text") is None
+    return strange and not (_text(content) or _media(content))
 
 
 def _said(message: dict[str, Any], node: dict[str, Any], item: dict[str, Any]) -> Said:

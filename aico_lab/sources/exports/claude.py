@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from itertools import islice
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.sources.exports.engine.conversation import (
@@ -20,7 +21,18 @@ from aico_lab.sources.exports.engine.conversation import (
     Said,
     Unreadable,
 )
-from aico_lab.sources.exports.engine.fields import to_id, to_objects, to_text, to_utc_time
+from aico_lab.sources.exports.engine.fields import (
+    DAMAGED,
+    ID,
+    LIST,
+    TEXT,
+    fits,
+    objects_of,
+    to_id,
+    to_objects,
+    to_text,
+    to_utc_time,
+)
 from aico_lab.sources.exports.engine.json_items import items, shape
 
 if TYPE_CHECKING:
@@ -37,6 +49,15 @@ _SINGLE: Final = re.compile(r"(^|/)conversations/[^/]+\.json$", re.IGNORECASE)
 _TRIED: Final = 100
 """The most files whose content is read to recognise an export if their names do not tell."""
 
+_MESSAGE: Final = {
+    "uuid": ID,
+    "parent_message_uuid": ID,
+    "text": TEXT,
+    "content": (list, str, NoneType),
+    "files": LIST,
+    "attachments": LIST,
+}
+_BLOCK: Final = {"type": (str,), "text": TEXT}
 _KEY: Final = "chat_messages"
 _PARENT: Final = "parent_message_uuid"
 _ROLES: Final = {"human": "user", "user": "user", "assistant": "assistant"}
@@ -124,16 +145,16 @@ def _conversation(item: dict[str, Any]) -> ExportedConversation | Unreadable:
     if not isinstance(listed, list):
         return Unreadable(f"conversation {name[:64]}", "it has no list of messages")
     skipped: Counter[str] = Counter()
-    if broken := len(listed) - len(to_objects(listed)):
-        skipped["damaged message"] = broken
-    nodes = _nodes(to_objects(listed))
+    nodes = _nodes(objects_of(listed, skipped))
     siblings = Counter((node.parent, node.role) for node in nodes)
     messages: list[Said] = []
     answered: str | None = None
+    if damaged := sum(_is_damaged(node.message) for node in nodes):
+        skipped[DAMAGED] += damaged
     for node in _path(nodes, item.get("current_leaf_message_uuid")):
         if not node.names_parent:
             answered = None
-        said = _said(node, skipped)
+        said = None if _is_damaged(node.message) else _said(node, skipped)
         if said is None:
             continue
         others = siblings[node.parent, node.role] - 1
@@ -263,6 +284,18 @@ def _path(nodes: list[_Node], current: object) -> list[_Node]:
         path.append(nodes[at])
         at = nodes[at].parent
     return path[::-1]
+
+
+def _is_damaged(message: dict[str, Any]) -> bool:
+    """Return whether a field that decides what a message says has a value of a wrong type."""
+    sender = message.get("sender") or message.get("role")
+    if not (fits(message, _MESSAGE) and isinstance(sender, str)):
+        return True
+    content = message.get("content")
+    if content is None and message.get("text") is None:
+        return True
+    blocks = content if isinstance(content, list) else []
+    return not all(isinstance(block, dict) and fits(block, _BLOCK) for block in blocks)
 
 
 def _time(message: dict[str, Any]) -> datetime | None:

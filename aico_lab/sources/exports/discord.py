@@ -18,7 +18,19 @@ from aico_lab.sources.exports.engine.conversation import (
     Said,
     Unreadable,
 )
-from aico_lab.sources.exports.engine.fields import to_id, to_object, to_objects, to_text, to_time
+from aico_lab.sources.exports.engine.fields import (
+    DAMAGED,
+    FLAG,
+    ID,
+    LIST,
+    TEXT,
+    fits,
+    to_id,
+    to_object,
+    to_objects,
+    to_text,
+    to_time,
+)
 from aico_lab.sources.exports.engine.json_items import shape
 from aico_lab.sources.exports.engine.message_arrays import chats
 
@@ -44,6 +56,18 @@ _KINDS: Final = {
     "video": frozenset({"mp4", "mov", "webm", "mkv", "avi"}),
     "audio": frozenset({"mp3", "ogg", "wav", "m4a", "flac", "opus"}),
 }
+
+
+_MESSAGE: Final = {
+    "id": (str, int),
+    "type": (str, int),
+    "author": (dict,),
+    "content": (str,),
+    "attachments": LIST,
+    "embeds": LIST,
+    "stickers": LIST,
+}
+_AUTHOR: Final = {"id": ID, "name": TEXT, "nickname": TEXT, "isBot": FLAG}
 
 
 def recognise(export: Opened) -> str | None:
@@ -149,10 +173,17 @@ def _messages(
             for item in chat[1]:
                 if isinstance(item, Unreadable):
                     faults.append(Unreadable(f"{item.where} of {member.name}", item.reason))
+                elif _is_damaged(item):
+                    skipped[DAMAGED] += 1
                 elif to_id(item.get("type")) in _SAID:
                     yield _said(item, channel_id, people)
                 else:
                     skipped["notice"] += 1
+
+
+def _is_damaged(item: dict[str, Any]) -> bool:
+    """Return whether a field that decides what a message says has a value of a wrong type."""
+    return not (fits(item, _MESSAGE) and fits(item["author"], _AUTHOR))
 
 
 def _said(item: dict[str, Any], channel_id: str, people: _People) -> Said:

@@ -21,6 +21,13 @@ from aico_lab.sources.exports.engine.conversation import (
     Unreadable,
 )
 from aico_lab.sources.exports.engine.fields import (
+    DAMAGED,
+    FLAG,
+    ID,
+    LIST,
+    TEXT,
+    fits,
+    objects_of,
     to_id,
     to_object,
     to_objects,
@@ -38,6 +45,16 @@ if TYPE_CHECKING:
 
 LEAVES_ROLES_OPEN: Final = False
 
+_MESSAGE: Final = {
+    "messageId": ID,
+    "parentMessageId": ID,
+    "text": TEXT,
+    "content": LIST,
+    "files": LIST,
+    "attachments": LIST,
+    "error": FLAG,
+    "createdAt": TEXT,
+}
 _ROOT: Final = "00000000-0000-0000-0000-000000000000"
 _REASONING: Final = re.compile(r":::thinking\b.*?(?:^:::\s*$|\Z)", re.DOTALL | re.MULTILINE)
 _NOT_SAID: Final = {"think": "reasoning", "tool_call": "tool call", "error": "notice of an error"}
@@ -98,13 +115,19 @@ def _conversation(item: dict[str, Any]) -> ExportedConversation | Unreadable:
     nested, flat = item.get("messagesTree"), item.get("messages")
     if not isinstance(nested, list) and not isinstance(flat, list):
         return Unreadable(f"conversation {name[:64]}", "it has no list of messages")
-    tree = _tree(to_objects(nested) or to_objects(flat), is_flat=not to_objects(nested))
+    if not isinstance(nested or [], list) or not isinstance(flat or [], list):
+        return Unreadable(f"conversation {name[:64]}", "its list of messages is damaged")
+    skipped: Counter[str] = Counter()
+    listed = objects_of(nested or flat, skipped)
+    tree = _tree(listed, skipped, is_flat=not nested)
+    damaged = sum(_is_damaged(node.message) for node in tree.values())
+    if damaged:
+        skipped[DAMAGED] += damaged
     parents = {key: node.parent for key, node in tree.items()}
     seconds = {
         key: 0.0 if node.time is None else node.time.timestamp() for key, node in tree.items()
     }
     siblings = Counter((node.parent, node.role) for node in tree.values())
-    skipped: Counter[str] = Counter()
     if to_text(to_object(item.get("options")).get("promptPrefix")).strip():
         skipped["system prompt"] += 1
     messages: list[Said] = []
@@ -113,6 +136,8 @@ def _conversation(item: dict[str, Any]) -> ExportedConversation | Unreadable:
         node = tree[key]
         if not node.has_parent:
             answered = None
+        if _is_damaged(node.message):
+            continue
         said = _said(key, node, skipped)
         if said is None:
             continue
@@ -131,7 +156,9 @@ def _conversation(item: dict[str, Any]) -> ExportedConversation | Unreadable:
     )
 
 
-def _tree(listed: list[dict[str, Any]], *, is_flat: bool) -> dict[str, _Node]:
+def _tree(
+    listed: list[dict[str, Any]], skipped: Counter[str], *, is_flat: bool
+) -> dict[str, _Node]:
     """Return the messages by id, in the order of the file.
 
     Trees may be deeper than Python's recursion. A message that names no parent, or one that is not
@@ -146,7 +173,8 @@ def _tree(listed: list[dict[str, Any]], *, is_flat: bool) -> dict[str, _Node]:
             nested, above = waiting.pop()
             key = to_id(nested.get("messageId")) or f"message-{len(found) + 1}"
             found.append((key, nested, above))
-            waiting += [(child, key) for child in reversed(to_objects(nested.get("children")))]
+            children = objects_of(nested.get("children"), skipped)
+            waiting += [(child, key) for child in reversed(children)]
         last = to_id(message.get("messageId")) or last
     keys = {key for key, _, _ in found}
     tree: dict[str, _Node] = {}
@@ -157,6 +185,14 @@ def _tree(listed: list[dict[str, Any]], *, is_flat: bool) -> dict[str, _Node]:
         has_parent = parent is not None and (named in keys or not is_flat)
         tree.setdefault(key, _Node(message, parent, has_parent=has_parent))
     return tree
+
+
+def _is_damaged(message: dict[str, Any]) -> bool:
+    """Return whether a field that decides what a message says has a value of a wrong type."""
+    if not fits(message, _MESSAGE) or (message.get("text") is None and not message.get("content")):
+        return True
+    parts = message.get("content") or []
+    return any(not (isinstance(part, dict) and fits(part, {"type": (str,)})) for part in parts)
 
 
 def _role(message: dict[str, Any]) -> str:

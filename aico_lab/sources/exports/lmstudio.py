@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.sources.exports.engine.conversation import (
@@ -19,7 +20,18 @@ from aico_lab.sources.exports.engine.conversation import (
     Unreadable,
 )
 from aico_lab.sources.exports.engine.epochs import from_epoch
-from aico_lab.sources.exports.engine.fields import to_id, to_object, to_objects, to_text
+from aico_lab.sources.exports.engine.fields import (
+    DAMAGED,
+    LIST,
+    OBJECT,
+    TEXT,
+    fits,
+    objects_of,
+    to_id,
+    to_object,
+    to_objects,
+    to_text,
+)
 from aico_lab.sources.exports.engine.json_items import items, shape
 from aico_lab.sources.exports.engine.names import without_counter
 
@@ -33,6 +45,11 @@ LEAVES_ROLES_OPEN: Final = False
 
 _NAME: Final = re.compile(r"(\d{10,})\.conversation\b.*\.json", re.IGNORECASE)
 _EMPTY: Final = frozenset({"createdAt", "systemPrompt", "messages", "tokenCount"})
+
+
+_VERSION: Final = {"role": (str,), "content": LIST, "steps": LIST, "senderInfo": OBJECT}
+_STEP: Final = {"type": (str,), "content": LIST, "style": OBJECT}
+_PART: Final = {"type": (str,), "text": TEXT}
 
 
 def recognise(export: Opened) -> str | None:
@@ -68,7 +85,10 @@ def _conversation(item: dict[str, Any], member: Member) -> ExportedConversation 
     if to_text(item.get("systemPrompt")).strip():
         skipped["system prompt"] += 1
     messages = []
-    for message in to_objects(item["messages"]):
+    for message in objects_of(item["messages"], skipped):
+        if _is_damaged(message):
+            skipped[DAMAGED] += 1
+            continue
         said = _said(message, skipped)
         if said is not None:
             messages.append(said)
@@ -82,6 +102,39 @@ def _conversation(item: dict[str, Any], member: Member) -> ExportedConversation 
         channel_name="LM Studio",
         started=from_epoch(item.get("createdAt")) or from_epoch(name),
         skipped=skipped,
+    )
+
+
+def _is_damaged(message: dict[str, Any]) -> bool:
+    """Return whether a field that decides what a message says has a value of a wrong type."""
+    versions = message.get("versions")
+    if not isinstance(versions, list) or type(message.get("currentlySelected")) not in (
+        int,
+        NoneType,
+    ):
+        return True
+    return not all(isinstance(version, dict) and _is_sound(version) for version in versions)
+
+
+def _is_sound(version: dict[str, Any]) -> bool:
+    """Return whether a version has one of the two forms, with objects in its lists."""
+    steps, content = version.get("steps"), version.get("content")
+    if not fits(version, _VERSION) or (steps is None and content is None):
+        return False
+    if not fits(to_object(version.get("senderInfo")), {"senderName": TEXT}):
+        return False
+    for step in steps or []:
+        if not (isinstance(step, dict) and fits(step, _STEP)):
+            return False
+        if not fits(to_object(step.get("style")), {"type": TEXT}):
+            return False
+    contents = [content or [], *(step.get("content") or [] for step in steps or [])]
+    parts = [part for one in contents for part in one]
+    return all(
+        isinstance(part, dict)
+        and fits(part, _PART)
+        and (part["type"] != "text" or isinstance(part.get("text"), str))
+        for part in parts
     )
 
 

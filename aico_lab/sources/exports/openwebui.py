@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.errors import CorruptDatabase
@@ -24,7 +25,19 @@ from aico_lab.sources.exports.engine.conversation import (
 )
 from aico_lab.sources.exports.engine.databases import columns, database, databases
 from aico_lab.sources.exports.engine.epochs import from_epoch
-from aico_lab.sources.exports.engine.fields import to_id, to_object, to_objects, to_text
+from aico_lab.sources.exports.engine.fields import (
+    DAMAGED,
+    ID,
+    LIST,
+    OBJECT,
+    TEXT,
+    fits,
+    objects_of,
+    to_id,
+    to_object,
+    to_objects,
+    to_text,
+)
 from aico_lab.sources.exports.engine.json_items import items, shape
 from aico_lab.sources.exports.engine.paths import newest_leaf, path_to
 
@@ -45,6 +58,19 @@ _TAG: Final = re.compile(r"<(?P<end>/?)details\b[^>]*>", re.IGNORECASE)
 _REASONS: Final = {"reasoning": "reasoning", "tool_calls": "tool call"}
 _COLUMNS: Final = frozenset({"id", "user_id", "title", "created_at", "chat"})
 _RATINGS: Final = {1: "thumbs_up", -1: "thumbs_down"}
+
+
+_CHAT: Final = {"history": OBJECT, "messages": LIST}
+_HISTORY: Final = {"messages": OBJECT}
+_MESSAGE: Final = {
+    "id": ID,
+    "parentId": ID,
+    "role": (str,),
+    "content": (str, list, NoneType),
+    "output": LIST,
+    "files": LIST,
+}
+_PART: Final = {"type": (str,), "text": TEXT}
 
 
 def recognise(export: Opened) -> str | None:
@@ -115,16 +141,20 @@ def _conversation(item: dict[str, Any]) -> ExportedConversation | Unreadable:
     if not isinstance(chat, dict):
         return Unreadable(f"chat {name[:64]}", "its content is damaged")
     skipped: Counter[str] = Counter()
-    if to_text(chat.get("system")).strip():
-        skipped["system prompt"] += 1
-    tree, current, is_tree = _tree(chat)
+    if not _has_messages(chat, skipped):
+        return Unreadable(f"chat {name[:64]}", "it has no list of messages")
+    tree, current, is_tree = _tree(chat, skipped)
     parents = {key: node.parent for key, node in tree.items()}
+    skipped[DAMAGED] += _damaged(tree, parents, current)
+    skipped += Counter()  # drops a count of zero
     siblings = Counter((node.parent, _role(node.message)) for node in tree.values())
     if current not in tree:
         current = newest_leaf(parents, _seconds(tree))
     messages: list[Said] = []
     for key in path_to(parents, current):
         node = tree[key]
+        if _is_damaged(node.message):
+            continue
         said = _said(key, node.message, to_id(item.get("user_id")), skipped)
         if said is None:
             continue
@@ -158,7 +188,9 @@ class _Node:
         self.parent = parent
 
 
-def _tree(chat: dict[str, Any]) -> tuple[dict[str, _Node], str | None, bool]:
+def _tree(
+    chat: dict[str, Any], skipped: Counter[str]
+) -> tuple[dict[str, _Node], str | None, bool]:
     """Return the messages of a chat by key, the key of the current one, and whether it is a tree.
 
     Old chats have no tree but a list, in which each message follows the one before it.
@@ -169,15 +201,46 @@ def _tree(chat: dict[str, Any]) -> tuple[dict[str, _Node], str | None, bool]:
         for key, message in to_object(history.get("messages")).items()
         if isinstance(message, dict)
     }
+    if broken := len(to_object(history.get("messages"))) - len(nodes):
+        skipped[DAMAGED] += broken
     if nodes:
         return nodes, to_id(history.get("currentId")), True
     last: str | None = None
-    for number, message in enumerate(to_objects(chat.get("messages"))):
+    for number, message in enumerate(objects_of(chat.get("messages"), skipped)):
         key = to_id(message.get("id")) or f"{number}"
         if key not in nodes:
             nodes[key] = _Node(message, last)
             last = key
     return nodes, last, False
+
+
+def _damaged(tree: dict[str, _Node], parents: dict[str, str | None], current: str | None) -> int:
+    """Return the number of messages, and of their places in the tree, that are damaged."""
+    damaged = sum(_is_damaged(node.message) for node in tree.values())
+    damaged += sum(parent is not None and parent not in tree for parent in parents.values())
+    damaged += max(sum(parent is None for parent in parents.values()) - 1, 0)
+    if current not in tree:  # which of several branches is not known
+        damaged += len(tree.keys() - set(parents.values())) > 1
+    return damaged
+
+
+def _has_messages(chat: dict[str, Any], skipped: Counter[str]) -> bool:
+    """Return whether a chat has a list of messages; count its system prompt."""
+    if to_text(chat.get("system")).strip():
+        skipped["system prompt"] += 1
+    has_list = chat.get("history") is not None or chat.get("messages") is not None
+    return has_list and fits(chat, _CHAT) and fits(to_object(chat.get("history")), _HISTORY)
+
+
+def _is_damaged(message: dict[str, Any]) -> bool:
+    """Return whether a field that decides what a message says has a value of a wrong type."""
+    if not fits(message, _MESSAGE):
+        return True
+    content = message.get("content")
+    if content is None:
+        return not to_objects(message.get("output"))
+    parts = content if isinstance(content, list) else []
+    return any(not (isinstance(part, dict) and fits(part, _PART)) for part in parts)
 
 
 def _seconds(tree: dict[str, _Node]) -> dict[str, float]:

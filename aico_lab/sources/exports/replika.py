@@ -19,7 +19,15 @@ from aico_lab.sources.exports.engine.conversation import (
     Said,
     Unreadable,
 )
-from aico_lab.sources.exports.engine.fields import to_id, to_object, to_text, to_time
+from aico_lab.sources.exports.engine.fields import (
+    DAMAGED,
+    TEXT,
+    fits,
+    to_id,
+    to_object,
+    to_text,
+    to_time,
+)
 from aico_lab.sources.exports.engine.json_items import items, shape
 from aico_lab.sources.exports.engine.names import without_date
 from aico_lab.sources.exports.engine.stored import Seen, Shelf
@@ -63,6 +71,8 @@ _VALUES: Final = {
 
 _COMPANION: Final = "Robot"
 _NEEDED: Final = frozenset({"content", "meta"})
+_ITEM: Final = {"id": (str, int), "content": (dict,)}
+_CONTENT: Final = {"type": TEXT, "text": TEXT}
 _KINDS: Final = {"voice_message": "audio", "images": "image"}
 
 
@@ -266,6 +276,9 @@ def _messages(member: Member, chats: _Chats) -> Iterator[Unreadable]:
             )
             continue
         chat = chats.of(chat_id, newest_first=False)
+        if not (fits(item, _ITEM) and fits(item["content"], _CONTENT)):
+            chat.skipped[DAMAGED] += 1
+            continue
         kind = to_text(to_object(item.get("content")).get("type")) or "text"
         if "service" in kind:
             chat.skipped["notice"] += 1

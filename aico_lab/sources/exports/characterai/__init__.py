@@ -20,6 +20,11 @@ from aico_lab.sources.exports.engine.conversation import (
     Unreadable,
 )
 from aico_lab.sources.exports.engine.fields import (
+    DAMAGED,
+    FLAG,
+    ID,
+    TEXT,
+    fits,
     to_id,
     to_object,
     to_objects,
@@ -41,6 +46,16 @@ LEAVES_ROLES_OPEN: Final = False
 
 _TURN: Final = re.compile(rb'"(turns|turn_key|candidates|primary_candidate_id)"\s*:')
 _NEEDED: Final = frozenset({"turn_key", "candidates"})
+
+
+_TURN_TYPES: Final = {
+    "turn_key": (dict,),
+    "candidates": (list,),
+    "primary_candidate_id": ID,
+    "state": TEXT,
+}
+_AUTHOR: Final = {"is_human": FLAG, "author_id": ID, "name": TEXT}
+_CANDIDATE: Final = {"candidate_id": ID, "raw_content": (str,)}
 
 
 def recognise(export: Opened) -> str | None:
@@ -124,6 +139,9 @@ class _Chat:
             return "the turn does not say who wrote it"
         turn_id = to_id(to_object(turn.get("turn_key")).get("turn_id"))
         candidates = to_objects(turn.get("candidates"))
+        if _is_damaged(turn):
+            self.skipped[DAMAGED] += 1
+            return None
         chosen = _chosen(candidates, turn.get("primary_candidate_id"))
         if chosen is None:
             self.skipped["turn without a text"] += 1
@@ -167,6 +185,14 @@ class _Chat:
             is_group=len(self._people) > 1,
             skipped=self.skipped,
         )
+
+
+def _is_damaged(turn: dict[str, Any]) -> bool:
+    """Return whether a field that decides what a turn says has a value of a wrong type."""
+    if not (fits(turn, _TURN_TYPES) and fits(turn["author"], _AUTHOR)):
+        return True
+    sound = (isinstance(one, dict) and fits(one, _CANDIDATE) for one in turn["candidates"])
+    return to_id(turn["turn_key"].get("turn_id")) is None or not all(sound)
 
 
 def _chosen(candidates: list[dict[str, Any]], primary: object) -> dict[str, Any] | None:

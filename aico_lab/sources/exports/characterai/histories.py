@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.sources.exports.engine.conversation import ExportedConversation, Said, Unreadable
 from aico_lab.sources.exports.engine.fields import (
+    DAMAGED,
+    TEXT,
+    fits,
+    objects_of,
     to_id,
     to_object,
-    to_objects,
     to_text,
     to_utc_time,
 )
@@ -76,9 +79,7 @@ def _history(item: dict[str, Any], number: int) -> ExportedConversation | Unread
         return Unreadable(f"history {number}", "it has no list of messages")
     skipped: Counter[str] = Counter()
     messages = []
-    if broken := len(item["msgs"]) - len(to_objects(item["msgs"])):
-        skipped["damaged message"] = broken
-    for message in to_objects(item["msgs"]):
+    for message in objects_of(item["msgs"], skipped):
         source = to_object(message.get("src"))
         writer = to_text(source.get("name")) or to_text(message.get("display_name"))
         said = _said(message, writer, skipped, is_human=source.get("is_human"))
@@ -125,7 +126,11 @@ def _said(
         skipped["alternative answer"] += 1
         return None
     if not isinstance(is_human, bool):
-        skipped["message of an unknown sender"] += 1
+        skipped[DAMAGED] += 1
+        return None
+    source = to_object(message.get("src"))
+    if not (writer and fits(message, {"text": (str,)}) and fits(source, {"name": TEXT})):
+        skipped[DAMAGED] += 1
         return None
     return Said(
         to_text(message.get("text")),

@@ -6,6 +6,7 @@ cannot be read to its end is read as far as possible, and the fault is noted.
 
 from __future__ import annotations
 
+import copy
 import io
 import zipfile
 import zlib
@@ -36,6 +37,7 @@ _UNKNOWN_SIZE: Final = 8
 _UTF_8: Final = 0x800
 _PIECE: Final = 1 << 16
 _FAULTS: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError)
+_CHANGED: Final = "it is damaged in its archive: what can be read of it was read"
 _DAMAGED: Final = "it is damaged in its archive: what stands before the damage was read"
 
 
@@ -112,8 +114,11 @@ def _opener(
     archive: zipfile.ZipFile, one: zipfile.ZipInfo, faults: Faults
 ) -> Callable[[], IO[bytes]]:
     def opened() -> IO[bytes]:
+        unchecked = copy.copy(one)
+        if not one.filename.lower().endswith(".zip"):  # without a checksum it cannot seek
+            del unchecked.CRC  # zipfile drops the piece in which a checksum fails; see _Limited
         try:
-            stream = archive.open(one)
+            stream = archive.open(unchecked)
         except NotImplementedError:
             faults.note(one.filename, "it is compressed in a way that cannot be read")
             return io.BytesIO()
@@ -126,13 +131,18 @@ def _opener(
 
 
 class _Limited:
-    """A stream that ends at the size in the archive's directory, or at the first damage."""
+    """A stream that ends at the size in the archive's directory, or at the first damage.
+
+    The checksum is compared after everything was read, so that what can be decompressed is read.
+    """
 
     def __init__(self, stream: IO[bytes], one: zipfile.ZipInfo, faults: Faults) -> None:
         self._stream = stream
         self._left = self._size = one.file_size
         self._name = one.filename
         self._faults = faults
+        self._checksum: int | None = 0
+        self._wanted = one.CRC
 
     def read(self, count: int = -1) -> bytes:
         if count < 0 or count > self._left:
@@ -156,6 +166,7 @@ class _Limited:
         return self._stream.tell()
 
     def seek(self, offset: int, whence: int = 0) -> int:
+        self._checksum = None
         try:
             at = self._stream.seek(offset, whence)
         except _FAULTS:
@@ -174,6 +185,10 @@ class _Limited:
             self._left = 0
             return b""
         self._left -= len(data)
+        if self._checksum is not None:
+            self._checksum = zlib.crc32(data, self._checksum)
+            if not self._left and self._checksum != self._wanted:
+                self._faults.note(self._name, _CHANGED)
         return data
 
     def __iter__(self) -> Iterator[bytes]:

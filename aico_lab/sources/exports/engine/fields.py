@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Mapping
+
+DAMAGED: Final = "damaged message"
+"""The reason for which items and messages of a wrong type are skipped."""
+
+ID: Final = (str, int, NoneType)
+TEXT: Final = (str, NoneType)
+OBJECT: Final = (dict, NoneType)
+LIST: Final = (list, NoneType)
+FLAG: Final = (bool, NoneType)
 
 
 def to_object(value: object) -> dict[str, Any]:
@@ -14,6 +28,31 @@ def to_object(value: object) -> dict[str, Any]:
 def to_objects(value: object) -> list[dict[str, Any]]:
     """Return the objects of a list; none if the value is no list."""
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def objects_of(value: object, skipped: Counter[str]) -> list[dict[str, Any]]:
+    """Return the objects of a list; what else it holds is counted as damaged messages.
+
+    Args:
+        value: The list; null has no objects, and another value is one damaged message.
+        skipped: Counts by reason.
+    """
+    if value is None:
+        return []
+    found = to_objects(value)
+    if broken := len(value) - len(found) if isinstance(value, list) else 1:
+        skipped[DAMAGED] += broken
+    return found
+
+
+def fits(item: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> bool:
+    """Return whether the fields of an object have the types that their format gives them.
+
+    Args:
+        item: The object.
+        types: The types of fields; with `NoneType`, a field may be null or absent.
+    """
+    return all(type(item.get(name)) in allowed for name, allowed in types.items())
 
 
 def to_text(value: object) -> str:

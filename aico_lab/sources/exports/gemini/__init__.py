@@ -21,7 +21,14 @@ from aico_lab.sources.exports.engine.conversation import (
     Said,
     Unreadable,
 )
-from aico_lab.sources.exports.engine.fields import to_objects, to_text, to_utc_time
+from aico_lab.sources.exports.engine.fields import (
+    LIST,
+    TEXT,
+    fits,
+    to_objects,
+    to_text,
+    to_utc_time,
+)
 from aico_lab.sources.exports.engine.html_text import to_plain
 from aico_lab.sources.exports.engine.json_items import items, shape
 from aico_lab.sources.exports.engine.stored import Shelf
@@ -54,6 +61,13 @@ _NO_PROMPT: Final = {
     "Deleted": "activity",
     "Turned": "activity",
     "Edited": "activity",
+}
+_RECORD: Final = {
+    "header": TEXT,
+    "title": (str,),
+    "products": LIST,
+    "subtitles": LIST,
+    "safeHtmlItem": LIST,
 }
 _NOTE: Final = re.compile(r"\s*Attached (\d+|an?|one) files?\.?$")
 _IMAGE: Final = re.compile(r"\.(png|jpe?g|gif|webp|heic|bmp|svg)$", re.IGNORECASE)
@@ -94,9 +108,14 @@ def _activity(member: Member) -> Iterator[ExportedConversation | Unreadable]:
     skipped: Counter[str] = Counter()
     with Shelf() as shelf:
         stored = shelf.begin(newest_first=True)
-        for item in items(member, "item", needs={"header", "title"}, what="record"):
+        for number, item in enumerate(
+            items(member, "item", needs={"header", "title"}, what="record"), 1
+        ):
             if isinstance(item, Unreadable):
                 yield Unreadable(f"{item.where} of {member.name}", item.reason)
+                continue
+            if not (fits(item, _RECORD) and _is_sound(item)):
+                yield Unreadable(f"record {number:,} of {member.name}", "it is damaged")
                 continue
             reason = _reason(item)
             if reason is not None:
@@ -104,6 +123,8 @@ def _activity(member: Member) -> Iterator[ExportedConversation | Unreadable]:
                 continue
             prompt, media = _prompt(item)
             answer, images = _answer(item)
+            if not isinstance(item.get("time"), str):
+                yield Unreadable(f"record {number:,} of {member.name}", "its time is damaged")
             given, title = to_text(item.get("time")), to_text(item.get("title"))
             stored.append([given, title, prompt, media, answer, images], to_utc_time(given))
         numbered = groupby(_numbered(stored.oldest_first()), key=itemgetter(0))
@@ -166,6 +187,12 @@ def _reason(item: dict[str, Any]) -> str | None:
     if not to_objects(item.get("safeHtmlItem")):
         return "activity without an answer"
     return None
+
+
+def _is_sound(item: dict[str, Any]) -> bool:
+    """Return whether the answers are objects with a text."""
+    answers = item.get("safeHtmlItem") or []
+    return all(isinstance(one, dict) and fits(one, {"html": (str,)}) for one in answers)
 
 
 def _prompt(item: dict[str, Any]) -> tuple[str, list[dict[str, str]]]:

@@ -15,6 +15,11 @@ from aico_lab.sources.exports.engine.conversation import (
     Unreadable,
 )
 from aico_lab.sources.exports.engine.fields import (
+    DAMAGED,
+    OBJECT,
+    TEXT,
+    fits,
+    objects_of,
     to_id,
     to_object,
     to_objects,
@@ -30,6 +35,9 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.engine.opened import Member
 
 _KEY: Final = "conversation_turns"
+
+_TURN: Final = {"user_turn": OBJECT, "system_turn": OBJECT}
+_ASKED: Final = {"prompt": TEXT}
 
 
 def is_workspace(member: Member) -> bool:
@@ -51,7 +59,7 @@ def workspace(member: Member) -> Iterator[ExportedConversation | Unreadable]:
 def _conversation(item: dict[str, Any], member: Member) -> ExportedConversation:
     skipped: Counter[str] = Counter()
     messages: list[Said] = []
-    for number, turn in enumerate(to_objects(item[_KEY])):
+    for number, turn in enumerate(objects_of(item[_KEY], skipped)):
         said = _said(turn, number, skipped)
         if said is not None:
             messages.append(said)
@@ -73,6 +81,9 @@ def _said(turn: dict[str, Any], number: int, skipped: Counter[str]) -> Said | No
     asked, answered = turn.get("user_turn"), turn.get("system_turn")
     fields = to_object(asked if isinstance(asked, dict) else answered)
     media: list[dict[str, str]] = []
+    if not fits(turn, _TURN) or not fits(to_object(asked), _ASKED):
+        skipped[DAMAGED] += 1
+        return None
     if isinstance(asked, dict):
         role, text = "user", to_text(asked.get("prompt"))
     elif isinstance(answered, dict):

@@ -24,6 +24,12 @@ from aico_lab.sources.exports.engine.conversation import (
     Unreadable,
 )
 from aico_lab.sources.exports.engine.fields import (
+    DAMAGED,
+    FLAG,
+    ID,
+    OBJECT,
+    TEXT,
+    fits,
     to_id,
     to_object,
     to_objects,
@@ -50,6 +56,7 @@ _LOOKED_AT: Final = 200
 
 _BACKUPS: Final = re.compile(r"(^|/)backups/")
 _UNNAMED: Final = frozenset({"", "unused", "You"})
+_LINE: Final = {"name": TEXT, "send_date": ID, "is_user": FLAG, "is_system": FLAG, "extra": OBJECT}
 _GAP: Final = re.compile(r"\s*")
 _DECODER: Final = json.JSONDecoder(strict=False)
 _NOTICES: Final = frozenset(
@@ -251,6 +258,9 @@ def _messages(
             where = f"line {number:,} of {chat.member.name}"
             faults.append(Unreadable(where, "the line has no text of a message"))
             continue
+        if _is_damaged(line):
+            skipped[DAMAGED] += 1
+            continue
         if beginning is not None:
             beginning.add(line)
             if beginning.is_repeated:
@@ -264,6 +274,12 @@ def _messages(
             skipped[reason] += 1
             continue
         yield _said(line, extra)
+
+
+def _is_damaged(line: dict[str, Any]) -> bool:
+    """Return whether a field that decides what a message says has a value of a wrong type."""
+    is_sound = fits(line, _LINE) and fits(to_object(line.get("extra")), {"type": TEXT})
+    return not (is_sound and isinstance(_raw_text(line), str))
 
 
 def _is_header(line: dict[str, Any]) -> bool:
@@ -311,8 +327,12 @@ def _said(line: dict[str, Any], extra: dict[str, Any]) -> Said:
 
 def _text(line: dict[str, Any]) -> str:
     """Return the text; in chats from Chub it is in an object."""
+    return to_text(_raw_text(line))
+
+
+def _raw_text(line: dict[str, Any]) -> object:
     mes = line.get("mes")
-    return to_text(mes.get("message") if isinstance(mes, dict) else mes)
+    return mes.get("message") if isinstance(mes, dict) else mes
 
 
 def _media(extra: dict[str, Any]) -> list[dict[str, str]]:
