@@ -242,7 +242,7 @@ def _chosen(
     """Return the source and the file that the arguments name, and the answers with saved ones."""
     from aico_lab.errors import WrongUse
     from aico_lab.sources import SOURCES, recognise
-    from aico_lab.sources.tables.saved import chosen
+    from aico_lab.sources.tables.saved import chosen, no_file
 
     is_file = path is None and what not in SOURCES
     if format_name is not None:
@@ -252,7 +252,7 @@ def _chosen(
     elif path is None and (not is_file or Path(what).expanduser().exists()):
         name, file = what, None if not is_file else Path(what)
     elif path is None and not Path(what).suffix and "/" not in what:
-        return SOURCES[what], path, options  # raises with the names of the sources
+        raise no_file(home, what)
     else:
         name, file = what, path or Path(what)
     if is_file and format_name is None:

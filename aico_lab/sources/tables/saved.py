@@ -105,11 +105,24 @@ def chosen(
         return name, options
     saved = load_saved(home, name)
     if saved is None:
-        known = [*SOURCES, *saved_names(home)]
-        end = did_you_mean(name, known, f"; choose one of {', '.join(known)}.")
-        raise UnknownName(f"There is no source {name!r}{end}")
+        raise _unknown(home, name)
     options = completed(saved.options, options or Options())
     return saved.format or recognise(path, options).name, options
+
+
+def no_file(home: Home, name: str) -> WrongUse:
+    """Return the error for a name that is neither a file nor a source, without a file after it."""
+    if name in saved_names(home):
+        return WrongUse(
+            f"The file is missing: {name} is a saved import, `aico-lab import {name} FILE`."
+        )
+    return _unknown(home, name)
+
+
+def _unknown(home: Home, name: str) -> UnknownName:
+    known = [*SOURCES, *saved_names(home)]
+    end = did_you_mean(name, known, f"; choose one of {', '.join(known)}.")
+    return UnknownName(f"There is no source {name!r}{end}")
 
 
 def save(home: Home, name: str, format_name: str, options: Options) -> Path:

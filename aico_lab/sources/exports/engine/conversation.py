@@ -186,8 +186,8 @@ class Options:
         *,
         timezone: str | None = None,
         me: str | None = None,
-        companion: Iterable[str] = (),
-        start: str | None = None,
+        companion: str | Iterable[str] = (),
+        start: str | datetime | None = None,
         step: float | None = None,
         day_first: bool | None = None,
         trust_times: bool = False,
@@ -199,8 +199,8 @@ class Options:
         Raises:
             InvalidValue: There is no such zone, or the time or the step is none.
         """
-        begins = None
-        if start is not None:
+        begins = start if isinstance(start, datetime) else None
+        if isinstance(start, str):
             try:
                 begins = datetime.fromisoformat(start)
             except ValueError:
@@ -212,7 +212,7 @@ class Options:
         return cls(
             zone=None if timezone is None else get_zone(timezone),
             me=me,
-            companion=tuple(companion),
+            companion=(companion,) if isinstance(companion, str) else tuple(companion),
             start=begins,
             step=None if step is None else timedelta(seconds=step),
             day_first=day_first,
