@@ -245,6 +245,11 @@ def _next(result: ImportResult, *, dry_run: bool) -> str:
         return "Next: the same command without --dry-run."
     if result.added or result.updated or result.missing or result.returned:
         return "Next: `aico-lab sync`, then `aico-lab report run pattern_analysis`."
+    if result.conflicts:
+        return (
+            "Nothing was changed: `aico-lab import --on-conflict replace` takes the messages of "
+            "the file that are in conflict."
+        )
     return "Nothing is new: next time, import a newer export."
 
 

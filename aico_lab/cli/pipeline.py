@@ -13,7 +13,7 @@ from aico_lab.cli.output import Bar, emit, note, say
 
 if TYPE_CHECKING:
     from aico_lab.home.folder import Home
-    from aico_lab.importing.importer import OnConflict
+    from aico_lab.importing.importer import ImportResult, OnConflict
     from aico_lab.pipeline import Step, StepResult
     from aico_lab.watching import WatchResult
 
@@ -64,6 +64,8 @@ def _tell(step: Step, result: StepResult, home: Home, *, quiet: bool) -> None:
     conflicts = step.options.get("on_conflict", usual)
     match done := result.result:
         case ImportResult():
+            path = step.options.get("path")
+            _note_counts(step.options["source"] if path is None else path.name, done)
             note_import(done, conflicts)
         case WatchResult():
             _note_watched(done, conflicts)
@@ -89,11 +91,17 @@ def _note_watched(result: WatchResult, on_conflict: OnConflict) -> None:
         if one.result is None:
             note(f"{one.path.name} could not be read: {one.error}")
         else:
-            note(
-                f"{one.path.name}: {one.result.added:,} added, {one.result.known:,} stored "
-                f"already, {one.result.updated:,} updated, {one.result.missing:,} missing."
-            )
+            _note_counts(one.path.name, one.result)
             note_import(one.result, on_conflict)
+
+
+def _note_counts(name: str, result: ImportResult) -> None:
+    in_conflict = result.conflicts - result.updated
+    note(
+        f"{name}: {result.added:,} added, {result.known:,} stored already, {result.updated:,} "
+        f"updated, {result.missing:,} missing"
+        f"{f', {in_conflict:,} in conflict' if in_conflict > 0 else ''}."
+    )
 
 
 @pipeline.command("list")

@@ -15,6 +15,7 @@ from aico_lab.messages.context import Context
 from aico_lab.messages.metadata import TIMESTAMP_ESTIMATED
 from aico_lab.messages.records import Batch, NotAMessageError, Rejected
 from aico_lab.messages.rules import derive_id, parse_object, to_record
+from aico_lab.sources.exports.engine.advice import advice
 from aico_lab.sources.exports.engine.conversation import Options, Said
 from aico_lab.sources.exports.engine.moments import Run
 from aico_lab.sources.exports.engine.opened import opened
@@ -83,13 +84,13 @@ def described(path: Path, options: Options) -> str:
     """
     with opened(path) as export:
         member = _member(export)
-        return _sentence(member, _table(member, options), options.columns)
+        return _sentence(member, _table(export, member, options), options.columns)
 
 
 def fields_of(path: Path, options: Options) -> dict[str, str]:
     """Return the column of each field, two being joined by '+', as `--map` takes them."""
     with opened(path) as export:
-        table = _table(_member(export), options)
+        table = _table(export, _member(export), options)
     found = columns_by_field(table.columns, options.columns)
     return {name: "+".join(columns) for name, columns in found.items()}
 
@@ -121,7 +122,7 @@ def read(
     options = options or Options()
     with opened(path) as export:
         member = _member(export)
-        table = _table(member, options)
+        table = _table(export, member, options)
         survey = _Survey(table, options)
         survey.run()
         yield from _batches(member, survey, limit)
@@ -130,7 +131,8 @@ def read(
 def _member(export: Opened) -> Member:
     if len(export.members) != 1:
         raise SourceUnreadable(
-            f"{export.path} has {len(export.members):,} files; name the table alone."
+            advice(export)
+            or f"{export.path} has {len(export.members):,} files; name the table alone."
         )
     member = export.members[0]
     if not member.size:
@@ -138,7 +140,7 @@ def _member(export: Opened) -> Member:
     return member
 
 
-def _table(member: Member, options: Options) -> OpenedTable:
+def _table(export: Opened, member: Member, options: Options) -> OpenedTable:
     table = open_table(member, options.columns)
     if table is not None:
         return table
@@ -146,7 +148,8 @@ def _table(member: Member, options: Options) -> OpenedTable:
         from aico_lab.sources.tables.opened import header_of
 
         columns_by_field(header_of(member), options.columns)
-    raise no_table(member)
+    instead = advice(export)
+    raise no_table(member) if instead is None else SourceUnreadable(instead)
 
 
 @dataclass
@@ -348,6 +351,7 @@ class _Maker:
         self._survey = survey
         self._options = survey.options
         self.context = Context(names_users=survey.names_users)
+        self._role_column = (*survey.columns.get("role", ()), None)[0]
         self._clocks: dict[str, Clock] = {}
         self._last: datetime | None = None
         self._paced = Clock(survey.options, survey.options.start, paced=True)
@@ -400,7 +404,10 @@ class _Maker:
         survey = self._survey
         conversation = survey.conversation(row)
         author = survey.text(row, "author")
-        role = survey.cast.role(conversation, survey.text(row, "role"), author)
+        named = survey.text(row, "role")
+        if named is None and survey.cast.values and self._role_column in row:
+            raise NotAMessageError("role is empty")
+        role = survey.cast.role(conversation, named, author)
         if role == SKIPPED:
             self._skipped["message of a tool"] += 1
             return None

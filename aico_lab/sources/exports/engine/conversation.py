@@ -180,6 +180,18 @@ class Options:
     columns: Mapping[str, str] = field(default_factory=dict)
     role_map: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Validate the names.
+
+        Raises:
+            InvalidValue: The person is the companion.
+        """
+        folded = {" ".join(name.split()).casefold() for name in self.companion}
+        if self.me is not None and " ".join(self.me.split()).casefold() in folded:
+            raise InvalidValue(
+                f"{self.me} cannot be both the person (--me) and the companion (--companion)."
+            )
+
     @classmethod
     def read(
         cls,
