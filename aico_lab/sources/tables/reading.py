@@ -351,7 +351,9 @@ class _Maker:
         self._survey = survey
         self._options = survey.options
         self.context = Context(names_users=survey.names_users)
-        self._role_column = (*survey.columns.get("role", ()), None)[0]
+        # In tables with this package's own columns the role is optional, as in `import csv`.
+        roles = () if are_own(survey.columns) else survey.columns.get("role", ())
+        self._role_column = roles[0] if roles else None
         self._clocks: dict[str, Clock] = {}
         self._last: datetime | None = None
         self._paced = Clock(survey.options, survey.options.start, paced=True)
