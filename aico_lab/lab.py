@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from aico_lab.config import Settings, source_key
-from aico_lab.errors import DatabaseLocked, HomeError, NeverSynced, StorageError
+from aico_lab.errors import DatabaseLocked, HomeError, NeverSynced, StorageError, WrongUse
 from aico_lab.etl.snapshots import published
 from aico_lab.home.files import private_files
 from aico_lab.home.folder import Home
@@ -17,7 +17,8 @@ from aico_lab.storage import Storage, create_home
 from aico_lab.zones import get_zone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from aico_lab.adapters import libsql
     from aico_lab.adapters.duckdb_relation import Relation
@@ -230,6 +231,15 @@ class Lab:
         on_conflict: OnConflict | None = None,
         dry_run: bool = False,
         deletions: bool = False,
+        timezone: str | None = None,
+        me: str | None = None,
+        companion: str | Iterable[str] = (),
+        start: str | datetime | None = None,
+        step: float | None = None,
+        day_first: bool | None = None,
+        trust_times: bool = False,
+        map: Mapping[str, str] | None = None,  # noqa: A002 - the name of the option
+        role_map: Mapping[str, str] | None = None,
         options: Options | None = None,
         progress: Callable[[Batch], None] | None = None,
     ) -> ImportResult:
@@ -249,23 +259,45 @@ class Lab:
             deletions: Mark the stored messages that an export no longer has, in conversations that
                 it holds whole; metrics leave them out. The mark goes when an import has the message
                 again.
-            options: What an export or a table does not say by itself, such as its zone, the
-                companion and the columns.
+            timezone: The zone of times that have none in the file; by default UTC.
+            me: The person whose conversations these are.
+            companion: The name of the companion, or a list of names, where the file does not say
+                it.
+            start: The time of the first message of a file without any times.
+            step: The seconds between two messages of such a file.
+            day_first: Whether 3/4 is 3 April, where the file leaves it open.
+            trust_times: Accept times that are all the same, as those of an import are.
+            map: The columns of a table by field, such as `{"content": "Text"}`.
+            role_map: The roles by the values of a table, such as `{"bot": "assistant"}`.
+            options: These answers as one object, instead of the nine arguments above.
             progress: Called with every batch when it is done.
 
         Raises:
-            WrongUse: A file is missing or superfluous, or an option is invalid. Nothing is read.
+            WrongUse: A file is missing or superfluous, or an option is invalid, or answers are
+                given beside `options`. Nothing is read.
             WhoIsWho: An export does not say who the companion is.
             SourceError: The input cannot be read.
         """
         from aico_lab.importing.importer import check_on_conflict, import_batches
         from aico_lab.sources import SOURCES, recognise
+        from aico_lab.sources.exports.engine.conversation import Options
+        from aico_lab.sources.tables.saved import chosen as saved
+        from aico_lab.sources.tables.saved import no_file, saved_names
 
+        answers: dict[str, Any] = {
+            "timezone": timezone, "me": me, "companion": companion, "start": start, "step": step,
+            "day_first": day_first, "trust_times": trust_times, "map": map, "role_map": role_map,
+        }  # fmt: skip
+        given = Options.read(**answers)
+        if options is not None and given != Options():
+            raise WrongUse("Give the answers one by one or as options, not both.")
+        if options is None and given != Options():
+            options = given
         if path is None and str(source) not in SOURCES:
+            if not Path(source).expanduser().exists() and str(source) in saved_names(self.home):
+                raise no_file(self.home, str(source))
             source, path = recognise(source, options).name, source
         elif path is not None and str(source) not in SOURCES:
-            from aico_lab.sources.tables.saved import chosen as saved
-
             source, options = saved(self.home, str(source), path, options)
         chosen = SOURCES[str(source)]
         older = self._older_reader(chosen, path, options)

@@ -52,6 +52,7 @@ from aico_lab.errors import (
     AicoLabError,
     InvalidValue,
     LinesRejected,
+    SourceError,
     SourceMissing,
     SourceUnreadable,
     SyncError,
@@ -62,7 +63,7 @@ from aico_lab.errors import (
 from aico_lab.etl import evolution, snapshots
 from aico_lab.importing.importer import ImportResult, check_on_conflict
 from aico_lab.shipped import shipped
-from aico_lab.sources import SOURCES
+from aico_lab.sources import SOURCES, recognise
 from aico_lab.sources.exports.engine.conversation import Options
 from aico_lab.watching import WatchResult, fixed_part, import_watched, is_pattern
 
@@ -74,6 +75,9 @@ if TYPE_CHECKING:
     from aico_lab.sources import Source
 
 GO_ON = ("fail", "continue")
+
+_OF_A_FILE = (SourceError, WrongUse)
+"""Errors whose cause may be the file of a step."""
 
 _ANSWERS = (
     "timezone",
@@ -87,6 +91,11 @@ _ANSWERS = (
     "role_map",
 )
 """The options of an import that become `Options` of its source."""
+
+_TABLES_KEEP = (
+    "Tables hold no whole conversations: with deletions = true only the exports of other programs "
+    "are compared with what is stored."
+)
 
 # The options of each kind of step, and their types.
 _OPTIONS: dict[str, dict[str, type]] = {
@@ -264,11 +273,13 @@ def run_pipeline(
 
 @contextmanager
 def _named(number: int, step: Step) -> Iterator[None]:
-    """Name the step in an error of the block."""
+    """Name the step, and its file, in an error of the block."""
     try:
         yield
     except AicoLabError as error:
-        error.args = (f"Step {number} ({step.run}): {error}",)
+        path = step.options.get("path")
+        is_named = path is None or path.name in str(error) or not isinstance(error, _OF_A_FILE)
+        error.args = (f"Step {number} ({step.run}): {'' if is_named else f'{path}: '}{error}",)
         raise
 
 
@@ -338,10 +349,20 @@ def _import(lab: Lab, options: Mapping[str, Any]) -> ImportResult | WatchResult:
         "options": Options.read(**answers) if answers else None,
     }
 
+    told_of_tables = False
+
     def take(one: Path) -> ImportResult:
-        if source is None:
-            return lab.import_from(one, **asked)
-        return lab.import_from(source, one, **asked)
+        nonlocal told_of_tables
+        if source is not None:
+            return lab.import_from(source, one, **asked)
+        name = recognise(one, asked["options"]).name
+        if SOURCES[name].export or not asked["deletions"]:
+            return lab.import_from(name, one, **asked)
+        taken = lab.import_from(name, one, **asked | {"deletions": False})
+        if not told_of_tables:
+            taken.notes.append(_TABLES_KEEP)
+        told_of_tables = True
+        return taken
 
     if path is None:
         return lab.import_from(options["source"], **asked)

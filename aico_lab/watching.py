@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.libsql import NOW
-from aico_lab.errors import SourceError
+from aico_lab.errors import SourceError, WrongUse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -94,7 +94,7 @@ def import_watched(
         keep_going: Whether a file with invalid lines or parts counts as imported.
 
     Raises:
-        AicoLabError: The home cannot be written, or an option is invalid.
+        AicoLabError: The home cannot be written.
     """
     result = WatchResult(watched)
     told = _digest(json.dumps(answers, sort_keys=True, default=str))[:16]
@@ -108,7 +108,7 @@ def import_watched(
             continue
         try:
             done = take(path)
-        except SourceError as error:
+        except (SourceError, WrongUse) as error:  # the answers may not suit this file alone
             result.files.append(WatchedFile(path, None, str(error)))
             continue
         result.files.append(WatchedFile(path, done))

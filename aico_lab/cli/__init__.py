@@ -96,6 +96,7 @@ def _run(interrupted: Callable[[], bool]) -> int:
     """Run the command, report any error, and return the exit code."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    stopped = ""
     try:
         from aico_lab.cli.invoke import invoke  # inside `try`, so that Control-C is reported
 
@@ -111,10 +112,11 @@ def _run(interrupted: Callable[[], bool]) -> int:
         if not interrupted() and isinstance(error, Exception):
             return _explain(error)
         code = INTERRUPTED
+        stopped = str(error) if isinstance(error, KeyboardInterrupt) else ""
     if code == INTERRUPTED:
         words = [word for word in arguments if not word.startswith("-")]
         kept = _KEPT.get(" ".join(words[:2])) or _KEPT.get(" ".join(words[:1]))
-        _fail(f"Stopped: {kept or 'nothing was changed'}.")
+        _fail(f"Stopped: {stopped or kept or 'nothing was changed'}.")
     return code
 
 

@@ -188,6 +188,8 @@ def import_(
     if save is not None and not dry_run:
         answered = replace(options, companion=tuple(answers)) if answers else options
         _save(_home(home), save, source, file, answered)
+    elif save is not None:
+        note(f"{save} was not saved, as a dry run writes nothing.")
     if json:
         written = {"report": page} if report else {}
         emit({"format": source.name, "timezone": zone, **asdict(result), **written})
@@ -206,12 +208,9 @@ def import_(
 def sources(*, home: HomeOption = None, json: JsonOption = False) -> None:
     """List formats, how to get each export, and saved imports."""
     from aico_lab.sources import SOURCES
-    from aico_lab.sources.tables.saved import saved_names
+    from aico_lab.sources.tables.saved import described
 
-    saved = {
-        name: {"description": "saved in this home", "how": f"aico-lab import {name} FILE"}
-        for name in saved_names(_home(home))
-    }
+    saved = described(_home(home))
     if json:
         emit(
             {
@@ -226,7 +225,9 @@ def sources(*, home: HomeOption = None, json: JsonOption = False) -> None:
         for line in one.how.splitlines():
             say(f"{'':<14}   {line}")
     for name, words in saved.items():
-        say(f"{name:<14} {words['description']}: `{words['how']}`")
+        say(f"{name:<14} {words['description']}")
+        if "how" in words:
+            say(f"{'':<14}   {words['how']}")
 
 
 def _home(home: Path | None) -> Home:
@@ -242,7 +243,7 @@ def _chosen(
     """Return the source and the file that the arguments name, and the answers with saved ones."""
     from aico_lab.errors import WrongUse
     from aico_lab.sources import SOURCES, recognise
-    from aico_lab.sources.tables.saved import chosen
+    from aico_lab.sources.tables.saved import chosen, no_file, saved_names
 
     is_file = path is None and what not in SOURCES
     if format_name is not None:
@@ -252,8 +253,10 @@ def _chosen(
     elif path is None and (not is_file or Path(what).expanduser().exists()):
         name, file = what, None if not is_file else Path(what)
     elif path is None and not Path(what).suffix and "/" not in what:
-        return SOURCES[what], path, options  # raises with the names of the sources
+        raise no_file(home, what)
     else:
+        if path is not None and what not in (*SOURCES, *saved_names(home)) and Path(what).exists():
+            raise WrongUse(f"Import one file at a time: `aico-lab import {what}`, then {path}.")
         name, file = what, path or Path(what)
     if is_file and format_name is None:
         found = recognise(what, options)
@@ -281,14 +284,19 @@ def _check_save(name: str, source: Source) -> None:
 
 def _save(home: Home, name: str, source: Source, file: Path | None, options: Options) -> None:
     """Keep the source and the answers, with the columns that were recognised."""
-    from aico_lab.sources.tables.saved import save
+    from aico_lab.sources.tables.saved import save, saved_names
 
     if source.table and file is not None:
         from aico_lab.sources.tables.reading import fields_of
 
         options = replace(options, columns=fields_of(file, options))
+    is_there = name in saved_names(home)
     path = save(home, name, source.name, options)
-    note(f"Saved in {path}: `aico-lab import {name} FILE` imports the next file in this way.")
+    instead = ", in place of the import saved under that name before" if is_there else ""
+    note(
+        f"Saved in {path}{instead}: `aico-lab import {name} FILE` imports the next file in this "
+        "way."
+    )
 
 
 def _pairs(option: str, given: list[str] | None) -> dict[str, str]:

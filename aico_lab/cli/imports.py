@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from aico_lab.cli.output import Bar, note, say
+from aico_lab.zones import get_zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,27 +52,28 @@ def import_with_progress(
     """
     from aico_lab.errors import WhoIsWho
 
-    total = source.total(path, limit)
-    done = 0
-    with Bar(source.unit) as bar:
+    def run(options: Options | None) -> ImportResult:
+        total = source.total(path, limit)
+        done = 0
+        with Bar(source.unit) as bar:
 
-        def advance(batch: Batch) -> None:
-            nonlocal done
-            done += batch.progress
-            bar.show(f"import {source.name}", done, total)
+            def advance(batch: Batch) -> None:
+                nonlocal done
+                done += batch.progress
+                bar.show(f"import {source.name}", done, total)
 
-        def run(options: Options | None) -> ImportResult:
             return lab.import_from(
                 source.name, path, limit=limit, on_conflict=on_conflict, dry_run=dry_run,
                 deletions=deletions, options=options, progress=advance,
             )  # fmt: skip
 
-        try:
-            result = run(options)
-        except WhoIsWho as question:
-            if ask is None or options is None:
-                raise
-            result = run(replace(options, companion=(ask(question.authors),)))
+    try:
+        result = run(options)
+    except WhoIsWho as question:
+        if ask is None or options is None:
+            raise
+        # The bar is gone by now: while it is drawn, nothing can be asked at the terminal.
+        result = run(replace(options, companion=(ask(question.authors),)))
     note_import(result)
     return result
 
@@ -120,14 +123,17 @@ def _note_assumptions(result: ImportResult) -> None:
             "add user_id if there are several people."
         )
     if result.zoneless:
+        was = "was" if result.zoneless == 1 else "were"
         note(
-            f"{_messages(result.zoneless)} without a zone in their time, which was read as UTC: "
+            f"{_counted(result.zoneless, 'time')} without a zone {was} read as UTC: "
             "import with --timezone, such as --timezone Europe/Berlin, if that is wrong."
         )
     if result.estimated:
         note(
-            f"{_messages(result.estimated)} marked with timestamp_estimated, since the file has no "
-            "time for them, or that of an import; reply times leave them out."
+            f"{_messages(result.estimated)} marked with timestamp_estimated: the time in the file "
+            "is missing, is only a date, is that of an import, or lies in an hour that came twice "
+            f"or never in its zone. Reply times leave {'it' if result.estimated == 1 else 'them'} "
+            "out."
         )
     if result.qualified:
         note(
@@ -193,7 +199,7 @@ def say_imported(
         say(
             f"{_counted(result.people, 'person', 'people')} in "
             f"{_counted(result.conversations, 'conversation')}, as {source}, from "
-            f"{result.first[:10]} to {result.last[:10]} (UTC)."
+            f"{_day(result.first, zone)} to {_day(result.last, zone)} ({zone})."
         )
     if result.local and not result.zoneless:  # of which a note tells
         say(f"{_counted(result.local, 'time')} without a zone read as those of {zone}.")
@@ -219,6 +225,15 @@ def say_imported(
     say(f"Report: {page}" if page else _next(result, dry_run=dry_run))
 
 
+def _day(stamp: str, zone: str) -> str:
+    """Return the day of a stored time in a zone."""
+    try:
+        time = datetime.fromisoformat(stamp).astimezone(get_zone(zone))
+    except OverflowError:  # at an end of the years that have four digits
+        return stamp[:10]
+    return f"{time:%Y-%m-%d}".zfill(10)
+
+
 def _next(result: ImportResult, *, dry_run: bool) -> str:
     """Return the advice what to do next."""
     if not result.read:
@@ -227,6 +242,11 @@ def _next(result: ImportResult, *, dry_run: bool) -> str:
         return "Next: the same command without --dry-run."
     if result.added or result.updated or result.missing or result.returned:
         return "Next: `aico-lab sync`, then `aico-lab report run pattern_analysis`."
+    if result.conflicts:
+        return (
+            "Nothing was changed: `aico-lab import --on-conflict replace` takes the messages of "
+            "the file that are in conflict."
+        )
     return "Nothing is new: next time, import a newer export."
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import typer
 
@@ -13,17 +13,23 @@ from aico_lab.errors import InvalidValue, WrongUse
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+UNANSWERED: Final = "the prompt was not answered, so nothing was done"
+
 
 def invoke(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code.
 
     Raises:
         WrongUse: A command or option is unknown, or a value is invalid.
+        KeyboardInterrupt: A prompt was left by Control-C; the exception says so.
     """
     try:
         code = app(list(arguments), prog_name="aico-lab", standalone_mode=False)
-    except typer.Abort:
-        raise InvalidValue("The prompt was not answered, so nothing was done.") from None
+    except typer.Abort as aborted:
+        # A prompt hides the cause, which Control-C at any other time has.
+        if aborted.__cause__ is None and isinstance(aborted.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt(UNANSWERED) from None
+        raise InvalidValue(f"{UNANSWERED.capitalize()}.") from None
     except typer.TyperException as wrong:
         said = wrong.format_message()
         if "\n" in said:  # the help text, shown if there are no arguments

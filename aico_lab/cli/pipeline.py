@@ -12,7 +12,8 @@ from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
 from aico_lab.cli.output import Bar, emit, note, say
 
 if TYPE_CHECKING:
-    from aico_lab.pipeline import StepResult
+    from aico_lab.importing.importer import ImportResult
+    from aico_lab.pipeline import Step, StepResult
     from aico_lab.watching import WatchResult
 
 pipeline = typer.Typer(help="Run several steps as one job.", no_args_is_help=True)
@@ -43,13 +44,13 @@ def pipeline_run(
         with open_lab(home, key_file) as lab, Bar("steps") as bar:
             run_pipeline(lab, steps, on_step=bar.show, on_result=results.append)
     finally:
-        for result in results:  # up to one that failed
-            _tell(result, quiet=json)
+        for step, result in zip(steps.steps, results, strict=False):  # up to one that failed
+            _tell(step, result, quiet=json)
     if json:
         emit(results)
 
 
-def _tell(result: StepResult, *, quiet: bool) -> None:
+def _tell(step: Step, result: StepResult, *, quiet: bool) -> None:
     from aico_lab.cli.imports import note_import, note_load, note_unexplained
     from aico_lab.etl.foreign import LoadResult
     from aico_lab.etl.sync import SyncResult
@@ -58,6 +59,8 @@ def _tell(result: StepResult, *, quiet: bool) -> None:
 
     match done := result.result:
         case ImportResult():
+            path = step.options.get("path")
+            _note_counts(step.options["source"] if path is None else path.name, done)
             note_import(done)
         case WatchResult():
             _note_watched(done)
@@ -83,11 +86,17 @@ def _note_watched(result: WatchResult) -> None:
         if one.result is None:
             note(f"{one.path.name} could not be read: {one.error}")
         else:
-            note(
-                f"{one.path.name}: {one.result.added:,} added, {one.result.known:,} stored "
-                f"already, {one.result.updated:,} updated, {one.result.missing:,} missing."
-            )
+            _note_counts(one.path.name, one.result)
             note_import(one.result)
+
+
+def _note_counts(name: str, result: ImportResult) -> None:
+    in_conflict = result.conflicts - result.updated
+    note(
+        f"{name}: {result.added:,} added, {result.known:,} stored already, {result.updated:,} "
+        f"updated, {result.missing:,} missing"
+        f"{f', {in_conflict:,} in conflict' if in_conflict > 0 else ''}."
+    )
 
 
 @pipeline.command("list")

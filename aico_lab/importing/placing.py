@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from aico_lab.messages.identity import (
@@ -15,7 +16,7 @@ from aico_lab.messages.identity import (
     qualified,
     stored_as,
 )
-from aico_lab.messages.metadata import MEDIA, MISSING_SINCE
+from aico_lab.messages.metadata import ATTACHMENTS, EDITED_AT, MEDIA, MISSING_SINCE
 
 if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
@@ -33,6 +34,7 @@ _STORED = f"""
         message_id, CAST(conversation_id AS BLOB),
         iif(instr(metadata, '{ORIGINAL}'), CAST(metadata AS BLOB), NULL),
         instr(coalesce(metadata, ''), '"{MISSING_SINCE}"') > 0,
+        iif(instr(metadata, '"{EDITED_AT}"'), CAST(metadata AS BLOB), NULL),
         CAST(role AS BLOB), CAST(timestamp AS BLOB), CAST(content AS BLOB)
     FROM messages WHERE message_id IN (SELECT value FROM json_each(?))
 """
@@ -50,11 +52,13 @@ class _Stored(NamedTuple):
 
     Attributes:
         is_missing: Whether a later export did not have the message.
+        edited: The time of its last edit, or None.
     """
 
     conversation_id: str
     original: str
     is_missing: bool
+    edited: datetime | None
     said: bytes
 
 
@@ -74,14 +78,13 @@ class _Ids:
     def look_up(self, message_ids: list[str]) -> None:
         """Read the stored messages with these ids."""
         groups = self._connection.fetch_batches(_STORED, [json.dumps(message_ids)], size=ROWS)
-        for message_id, conversation, metadata, missing, *said in itertools.chain.from_iterable(
-            groups
-        ):
+        for row in itertools.chain.from_iterable(groups):
+            message_id, conversation, metadata, missing, edited, *said = row
             conversation_id = conversation.decode(errors="replace")
             kept = None if metadata is None else metadata.decode(errors="replace")
             original = original_id(message_id, conversation_id, kept)
             self.stored[message_id] = _Stored(
-                conversation_id, original, bool(missing), _digest(*said)
+                conversation_id, original, bool(missing), _edited_at(edited), _digest(*said)
             )
 
     def find(self, conversation_id: str, original: str, wanted: str) -> tuple[str, bool]:
@@ -202,6 +205,9 @@ class Placing:
             return message_id
         if self._replace and _is_empty(message):
             return message_id
+        edited = _edited_at(other.metadata) if other else self._ids.stored[message_id].edited
+        if self._replace and _is_before(_edited_at(message.metadata), edited):
+            return message_id  # an older export, from before the edit
         self.conflicts.append(at)
         if not self._replace:
             return message_id
@@ -225,7 +231,8 @@ def _is_empty(message: MessageRecord) -> bool:
     """
     if message.content:
         return False
-    return message.metadata is None or not json.loads(message.metadata).get(MEDIA)
+    metadata = json.loads(message.metadata or "{}")
+    return not (metadata.get(ATTACHMENTS) or metadata.get(MEDIA))
 
 
 def _edited(older: MessageRecord, edit: MessageRecord) -> MessageRecord:
@@ -270,6 +277,20 @@ def _mend_some(connection: Connection, after: int) -> int | None:
     mended = [(own, message_id) for own, message_id, target in found if own != target]
     connection.execute_many("UPDATE messages SET reply_to = ? WHERE message_id = ?", mended)
     return astray[-1][0] if astray else None
+
+
+def _edited_at(metadata: bytes | str | None) -> datetime | None:
+    """Return the time of the last edit of a message by its metadata, or None."""
+    try:
+        time = datetime.fromisoformat(json.loads(metadata or "{}")[EDITED_AT])
+    except (ValueError, TypeError, KeyError, RecursionError):  # other programs write there, too
+        return None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time
+
+
+def _is_before(time: datetime | None, edited: datetime | None) -> bool:
+    """Return whether a message was edited, and after the last edit of another version of it."""
+    return edited is not None and (time is None or time < edited)
 
 
 def _original(message: MessageRecord) -> str:

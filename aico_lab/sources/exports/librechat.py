@@ -134,11 +134,8 @@ def _conversation(item: dict[str, Any]) -> ExportedConversation | Unreadable:
     answered: str | None = None
     for key in path_to(parents, newest_leaf(parents, seconds)):
         node = tree[key]
-        if not node.has_parent:
-            answered = None
-        if _is_damaged(node.message):
-            continue
-        said = _said(key, node, skipped)
+        answered = answered if node.has_parent else None
+        said = None if _is_damaged(node.message) else _said(key, node, skipped)
         if said is None:
             continue
         others = siblings[node.parent, node.role] - 1

@@ -188,9 +188,7 @@ class _Node:
         self.parent = parent
 
 
-def _tree(
-    chat: dict[str, Any], skipped: Counter[str]
-) -> tuple[dict[str, _Node], str | None, bool]:
+def _tree(chat: dict[str, Any], skipped: Counter[str]) -> tuple[dict[str, _Node], str | None, bool]:
     """Return the messages of a chat by key, the key of the current one, and whether it is a tree.
 
     Old chats have no tree but a list, in which each message follows the one before it.

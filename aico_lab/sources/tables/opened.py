@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -16,6 +17,7 @@ from aico_lab.messages.records import NotAMessageError
 from aico_lab.sources.csv_file import Rows
 from aico_lab.sources.exports.engine.conversation import Unreadable
 from aico_lab.sources.exports.engine.json_items import items, shape
+from aico_lab.sources.exports.engine.recognition import TABLE_SUFFIXES
 from aico_lab.sources.files import MAX_LINE, Lines
 from aico_lab.sources.jsonl import parse_line
 from aico_lab.sources.tables.encodings import FALLBACK, WORDS, Decoder, as_utf8
@@ -36,9 +38,11 @@ _LINES: Final = 50
 _EXCEL: Final = "sep="
 """How a line of Excel begins that names the delimiter."""
 
-_TEXT_SUFFIXES: Final = (".csv", ".tsv", ".tab", ".psv")
 _BINARY: Final = bytes([*range(1, 9), *range(14, 27)])
 _BINARY_SHARE: Final = 0.05
+
+_TIME: Final = re.compile(r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}\b")
+"""How a cell with a date begins."""
 
 
 @dataclass(slots=True)
@@ -268,7 +272,7 @@ def _delimited(
     fields = columns_by_field(columns, given)
     if "content" not in fields:
         return None
-    if len(columns) == 1 and member.suffix not in _TEXT_SUFFIXES:
+    if len(columns) == 1 and member.suffix not in TABLE_SUFFIXES:
         return None
     same = sum(count == len(columns) for count in counts) / len(counts) if counts else 1.0
     table = TextTable(member, delimiter, columns, encoding, skipped, fields["content"][0])
@@ -298,6 +302,12 @@ def header_of(member: Member) -> list[str]:
         return _columns(next(csv.reader([first], delimiter=delimiter), []))[0]
     except csv.Error:
         return []
+
+
+def lacks_header(member: Member) -> bool:
+    """Return whether the first line of a text with delimiters has a time, so that it is a row."""
+    first = header_of(member)
+    return len(first) > 1 and any(_TIME.match(cell) for cell in first)
 
 
 def _columns(header: list[str]) -> tuple[list[str], list[str]]:

@@ -15,6 +15,7 @@ from aico_lab.messages.context import ASSUMED_USER, Context
 from aico_lab.messages.metadata import TIMESTAMP_ESTIMATED
 from aico_lab.messages.records import Batch, NotAMessageError, Rejected
 from aico_lab.messages.rules import derive_id, parse_object, to_record
+from aico_lab.sources.exports.engine.advice import advice
 from aico_lab.sources.exports.engine.conversation import Options, Said
 from aico_lab.sources.exports.engine.moments import Run
 from aico_lab.sources.exports.engine.opened import opened
@@ -91,13 +92,13 @@ def described(path: Path, options: Options) -> str:
     """
     with opened(path) as export:
         member = _member(export)
-        return _sentence(member, _table(member, options), options.columns)
+        return _sentence(member, _table(export, member, options), options.columns)
 
 
 def fields_of(path: Path, options: Options) -> dict[str, str]:
     """Return the column of each field, two being joined by '+', as `--map` takes them."""
     with opened(path) as export:
-        table = _table(_member(export), options)
+        table = _table(export, _member(export), options)
     found = columns_by_field(table.columns, options.columns)
     return {name: "+".join(columns) for name, columns in found.items()}
 
@@ -129,7 +130,7 @@ def read(
     options = options or Options()
     with opened(path) as export:
         member = _member(export)
-        table = _table(member, options)
+        table = _table(export, member, options)
         survey = _Survey(table, options)
         survey.run()
         yield from _batches(member, survey, limit)
@@ -138,7 +139,8 @@ def read(
 def _member(export: Opened) -> Member:
     if len(export.members) != 1:
         raise SourceUnreadable(
-            f"{export.path} has {len(export.members):,} files; name the table alone."
+            advice(export)
+            or f"{export.path} has {len(export.members):,} files; name the table alone."
         )
     member = export.members[0]
     if not member.size:
@@ -146,7 +148,7 @@ def _member(export: Opened) -> Member:
     return member
 
 
-def _table(member: Member, options: Options) -> OpenedTable:
+def _table(export: Opened, member: Member, options: Options) -> OpenedTable:
     table = open_table(member, options.columns)
     if table is not None:
         return table
@@ -154,7 +156,8 @@ def _table(member: Member, options: Options) -> OpenedTable:
         from aico_lab.sources.tables.opened import header_of
 
         columns_by_field(header_of(member), options.columns)
-    raise no_table(member)
+    instead = advice(export)
+    raise no_table(member) if instead is None else SourceUnreadable(instead)
 
 
 @dataclass
@@ -405,6 +408,9 @@ class _Maker:
         self._survey = survey
         self._options = survey.options
         self.context = Context(names_users=survey.names_users or survey.options.me is not None)
+        # In tables with this package's own columns the role is optional, as in `import csv`.
+        roles = () if are_own(survey.columns) else survey.columns.get("role", ())
+        self._role_column = roles[0] if roles else None
         self._clocks: dict[str, Clock] = {}
         self._last: datetime | None = None
         self._paced = Clock(survey.options, survey.options.start, paced=True)
@@ -457,15 +463,11 @@ class _Maker:
         survey = self._survey
         conversation = survey.conversation(row)
         author = survey.text(row, "author")
-        role = survey.cast.role(conversation, survey.text(row, "role"), author)
+        role = survey.cast.role(conversation, self._role(row), author)
         if role == SKIPPED:
             self._skipped["message of a tool"] += 1
             return None
-        content = survey.cell(row, "content")
-        if isinstance(content, str):
-            content = clean(content)
-            if not survey.has_older_ids:
-                content = content.replace("\r\n", "\n")
+        content = self._content(row)
         metadata = self._metadata(row)
         if author is not None:
             metadata[AUTHOR] = author
@@ -496,6 +498,19 @@ class _Maker:
         who = self._who(row, role, author)
         parts = (record.conversation_id, record.channel_id, *who, written, record.content)
         return record._replace(message_id=derive_id(parts, self.context.occurrences))
+
+    def _role(self, row: Row) -> str | None:
+        named = self._survey.text(row, "role")
+        if named is None and self._survey.cast.values and self._role_column in row:
+            raise NotAMessageError("role is empty")
+        return named
+
+    def _content(self, row: Row) -> object:
+        content = self._survey.cell(row, "content")
+        if not isinstance(content, str):
+            return content
+        content = clean(content)
+        return content if self._survey.has_older_ids else content.replace("\r\n", "\n")
 
     def _who(self, row: Row, role: str, author: str | None) -> tuple[str, str]:
         """Return the user and the role by which a message is known, as the file writes them.

@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from aico_lab.errors import InvalidValue, UnknownName, WrongUse, did_you_mean
+from aico_lab.errors import AicoLabError, InvalidValue, UnknownName, WrongUse, did_you_mean
 from aico_lab.home.files import os_errors, write_atomically
 from aico_lab.sources import SOURCES, recognise
 from aico_lab.sources.exports.engine.conversation import Options
@@ -27,7 +27,7 @@ from aico_lab.sources.tables.roles import check_roles
 from aico_lab.zones import get_zone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from aico_lab.home.folder import Home
@@ -52,6 +52,41 @@ def saved_names(home: Home) -> list[str]:
     """Return the names that were saved in a home."""
     folder = _folder(home)
     return sorted(path.stem for path in folder.glob("*.toml")) if folder.is_dir() else []
+
+
+def described(home: Home) -> dict[str, dict[str, Any]]:
+    """Return a description of each saved import by its name, for lists of sources.
+
+    Each has a `description`. One that can be read has its `format`, its `answers` by key as TOML
+    has them, and `how` to use it.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name in saved_names(home):
+        try:
+            saved = load_saved(home, name)
+        except AicoLabError as error:
+            found[name] = {"description": f"saved in this home, but broken: {error}"}
+            continue
+        if saved is None:
+            found[name] = {"description": "saved in this home, but under a name with other letters"}
+            continue
+        answers = dict(_answers(saved.options))
+        told = "".join(f", {key} = {value}" for key, value in answers.items())
+        found[name] = {
+            "description": f"saved in this home: {saved.format or 'any format'}{told}",
+            "how": f"aico-lab import {name} FILE",
+            "format": saved.format,
+            "answers": answers,
+        }
+    return found
+
+
+def _answers(options: Options) -> Iterator[tuple[str, str]]:
+    """Yield the answers that are given, by the keys of a file and as TOML has them."""
+    usual = Options()
+    for key, (attribute, _) in _KEYS.items():
+        if key != "format" and getattr(options, attribute) != getattr(usual, attribute):
+            yield key, _written(getattr(options, attribute))
 
 
 def load_saved(home: Home, name: str) -> Saved | None:
@@ -105,11 +140,24 @@ def chosen(
         return name, options
     saved = load_saved(home, name)
     if saved is None:
-        known = [*SOURCES, *saved_names(home)]
-        end = did_you_mean(name, known, f"; choose one of {', '.join(known)}.")
-        raise UnknownName(f"There is no source {name!r}{end}")
+        raise _unknown(home, name)
     options = completed(saved.options, options or Options())
     return saved.format or recognise(path, options).name, options
+
+
+def no_file(home: Home, name: str) -> WrongUse:
+    """Return the error for a name that is neither a file nor a source, without a file after it."""
+    if name in saved_names(home):
+        return WrongUse(
+            f"The file is missing: {name} is a saved import, `aico-lab import {name} FILE`."
+        )
+    return _unknown(home, name)
+
+
+def _unknown(home: Home, name: str) -> UnknownName:
+    known = [*SOURCES, *saved_names(home)]
+    end = did_you_mean(name, known, f"; choose one of {', '.join(known)}.")
+    return UnknownName(f"There is no source {name!r}{end}")
 
 
 def save(home: Home, name: str, format_name: str, options: Options) -> Path:
@@ -126,10 +174,7 @@ def save(home: Home, name: str, format_name: str, options: Options) -> Path:
     """
     check_name(name)
     lines = [f"format = {_text(format_name)}"]
-    usual = Options()
-    for key, (attribute, _) in _KEYS.items():
-        if key != "format" and getattr(options, attribute) != getattr(usual, attribute):
-            lines.append(f"{key} = {_written(getattr(options, attribute))}")
+    lines += [f"{key} = {value}" for key, value in _answers(options)]
     path = _folder(home) / f"{name}.toml"
     with os_errors(path):
         path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -215,7 +260,7 @@ def _pairs(check: Callable[[Mapping[str, str]], object]) -> Callable[[object], d
 
 
 _KEYS: Final[dict[str, tuple[str, Callable[[object], Any]]]] = {
-    "format": ("format", _is_text),
+    "format": ("format", lambda value: SOURCES[_is_text(value)].name),
     "timezone": ("zone", lambda value: get_zone(_is_text(value))),
     "me": ("me", _is_text),
     "companion": ("companion", _texts),

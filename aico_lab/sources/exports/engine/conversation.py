@@ -182,14 +182,26 @@ class Options:
     columns: Mapping[str, str] = field(default_factory=dict)
     role_map: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Validate the names.
+
+        Raises:
+            InvalidValue: The person is the companion.
+        """
+        folded = {" ".join(name.split()).casefold() for name in self.companion}
+        if self.me is not None and " ".join(self.me.split()).casefold() in folded:
+            raise InvalidValue(
+                f"{self.me} cannot be both the person (--me) and the companion (--companion)."
+            )
+
     @classmethod
     def read(
         cls,
         *,
         timezone: str | None = None,
         me: str | None = None,
-        companion: Iterable[str] = (),
-        start: str | None = None,
+        companion: str | Iterable[str] = (),
+        start: str | datetime | None = None,
         step: float | None = None,
         day_first: bool | None = None,
         trust_times: bool = False,
@@ -201,8 +213,8 @@ class Options:
         Raises:
             InvalidValue: There is no such zone, or the time or the step is none.
         """
-        begins = None
-        if start is not None:
+        begins = start if isinstance(start, datetime) else None
+        if isinstance(start, str):
             try:
                 begins = datetime.fromisoformat(start)
             except ValueError:
@@ -214,7 +226,7 @@ class Options:
         return cls(
             zone=None if timezone is None else get_zone(timezone),
             me=me,
-            companion=tuple(companion),
+            companion=(companion,) if isinstance(companion, str) else tuple(companion),
             start=begins,
             step=None if step is None else timedelta(seconds=step),
             day_first=day_first,

@@ -85,7 +85,12 @@ class Roles:
             elif others:
                 open_question = True
         if open_question or (everybody and self._companions and not found):
-            raise _question(everybody, options)
+            is_there = any(
+                self._is(author, those.names.get(author), {self._me})
+                for those in authors.values()
+                for author in those.counts + those.known
+            )
+            raise _question(everybody, options, is_there=is_there)
 
     def of(self, conversation_id: str, said: Said) -> str:
         """Return the role of a message whose format leaves it open."""
@@ -119,12 +124,14 @@ def count_authors(
     return authors
 
 
-def _question(everybody: Counter[str], options: Options) -> WhoIsWho:
+def _question(everybody: Counter[str], options: Options, *, is_there: bool) -> WhoIsWho:
     listed = ", ".join(f"{name} ({count:,})" for name, count in everybody.most_common(_SHOWN))
     more = f" and {len(everybody) - _SHOWN:,} more" if len(everybody) > _SHOWN else ""
     begin = "The file does not say who the companion is"
     if options.companion:
         begin = f"Nobody in the file is called {' or '.join(options.companion)}"
+    elif options.me is not None and not is_there:
+        begin = f"Nobody in the file is called {options.me}, as --me says"
     return WhoIsWho(
         f"{begin}: name the companion with --companion NAME, one of {listed}{more}.",
         authors=[name for name, _ in everybody.most_common()],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from aico_lab.errors import SourceUnreadable
 from aico_lab.sources.exports import FORMATS
+from aico_lab.sources.exports.engine.advice import advice
 from aico_lab.sources.exports.engine.json_items import shape
 from aico_lab.sources.exports.engine.opened import HEAD, opened
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.engine.reading import Format
 
 _NAMED: Final = 8
+
+TABLE_SUFFIXES: Final = (".csv", ".tsv", ".tab", ".psv")
+"""Suffixes of tables of text, which no chat has."""
 
 _GENERAL: Final = (frozenset({"table"}), frozenset({"openai", "sharegpt"}))
 """Tables, and formats of training files, whose simple shape parts of other exports have too: they
@@ -61,6 +65,9 @@ def recognise(path: Path, formats: Mapping[str, str]) -> Recognised:
         if not export.faults.reasons and not (export.members and export.size):
             raise SourceUnreadable(f"{path} is empty; name the file as it was downloaded.")
         found = _fitting(export, formats)
+        instead = advice(export) if _may_need_advice(export, found) else None
+        if instead is not None:
+            raise SourceUnreadable(instead)
         if len(found) == 1:
             return found[0]
         if found:
@@ -73,6 +80,12 @@ def recognise(path: Path, formats: Mapping[str, str]) -> Recognised:
             f"{_described(export)}. "
             f"Known are {', '.join(formats)}; choose one with --as, or see `aico-lab sources`."
         )
+
+
+def _may_need_advice(export: Opened, found: list[Recognised]) -> bool:
+    """Return whether nothing fits an export, or only lines with dates in a table."""
+    is_table = export.members[0].suffix in TABLE_SUFFIXES if len(export.members) == 1 else False
+    return not found or (is_table and [one.name for one in found] == ["whatsapp"])
 
 
 def is_empty(export: Opened) -> bool:
@@ -102,6 +115,9 @@ def misnamed(export: Opened, name: str) -> SourceUnreadable:
     package = __package__.removesuffix(".engine")
     others = {known: f"{package}.{known}" for known in FORMATS if known != name}
     found = _fitting(export, others | {"table": "aico_lab.sources.tables.reading"})
+    instead = advice(export) if _may_need_advice(export, found) else None
+    if instead is not None:
+        return SourceUnreadable(instead)
     if not found:
         return SourceUnreadable(
             f"{export.path} is not in the format {name}: it looks like {_described(export)}."
