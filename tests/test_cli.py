@@ -95,7 +95,7 @@ def test_text_output_is_for_people(cli, tmp_path):
     assert "back it up" in cli("init").stdout
     file = write_jsonl(tmp_path / "m.jsonl", *LINES)
     imported = cli("import", "jsonl", str(file)).stdout
-    assert imported.startswith("2 messages added, 0 stored already.\n1 person, from 2024-05-01 to ")
+    assert imported.startswith("2 messages added, 0 stored already.\n1 person in 1 conversation, ")
     assert cli("sync").stdout.startswith("Snapshot 1: ")
     assert cli("sync").stdout == "Nothing changed; snapshot 1 is up to date.\n"
     assert "│ hello there" in cli("sql", "SELECT content FROM conversations").stdout

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import re
+import weakref
 from typing import TYPE_CHECKING
 
 import duckdb
 
 from aico_lab.adapters.base import DatabaseAdapter, by_words
 from aico_lab.adapters.duckdb_confined import CONFINED, OPENLY, confine, private_link
-from aico_lab.adapters.temporary_folders import own_folder
+from aico_lab.adapters.temporary_folders import give_back, own_folder
 from aico_lab.errors import (
     AicoLabError,
     ConnectionIsClosed,
@@ -182,6 +183,7 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
             DatabaseLocked: Another process has the file open.
         """
         limit = {"memory_limit": self._memory_limit} if self._memory_limit else {}
+        spilled = own_folder(self._temporary)
         with translated(self._where):
             connection = duckdb.connect(
                 ":memory:",
@@ -193,7 +195,7 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
                     "allow_unsigned_extensions": "true",
                     # One per instance: instances that share a folder overwrite each other's files.
                     # DuckDB makes it when it spills data, and removes it.
-                    "temp_directory": str(own_folder(self._temporary)),
+                    "temp_directory": str(spilled),
                     # By default, spilled data is plain text; without a key it cannot be encrypted.
                     "temp_file_encryption": "false" if self._key is None else "true",
                     # They would be in the person's home folder, for every DuckDB to use.
@@ -201,6 +203,7 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
                     **limit,
                 },
             )
+        weakref.finalize(connection, give_back, spilled)
         try:
             # DuckDB's progress bar would mix with results on stdout. In Jupyter without
             # ipywidgets there is none, and turning it off fails.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import duckdb
 
-from aico_lab.adapters.temporary_folders import own_folder
+from aico_lab.adapters.temporary_folders import give_back, own_folder
 from aico_lab.errors import InvalidValue, NotPermitted
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def private_link(path: Path, temporary: Path) -> Iterator[Path]:
         yield link
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        give_back(folder)
 
 
 def confine(connection: duckdb.DuckDBPyConnection, temporary: Path) -> None:

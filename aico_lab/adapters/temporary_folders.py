@@ -1,7 +1,7 @@
 """Name temporary folders by their owner, and remove those of processes that were killed.
 
-A process holds one lock file in a home's folder for temporary files for as long as it lives. The
-names of its folders there begin with the name of the lock: if the lock is free, nobody needs them.
+A process holds one lock file in a home's folder for temporary files for as long as it needs folders
+there. Their names begin with the name of the lock: if the lock is free, nobody needs them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import shutil
 import threading
 import time
 import weakref
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -30,19 +31,35 @@ _DAY: Final = 86_400  # seconds
 
 _guard = threading.Lock()
 _locks: dict[tuple[int, Path], FileLock] = {}  # by process, as a fork needs its own
+_needed: Counter[tuple[int, Path]] = Counter()
+"""The number of folders that a lock is held for."""
 
 
 def own_folder(parent: Path) -> Path:
     """Return the path of a new folder of this process in `parent`; the folder is not made.
 
-    Where no lock can be made, as in a read-only home, the path has no owner: no folder can be made
-    there either.
+    The caller gives the path to `give_back` when it needs the folder no longer. Where no lock can
+    be made, as in a read-only home, the path has no owner: no folder can be made there either.
     """
     name = secrets.token_hex(8)
     if parent.is_dir():  # else the lock would make it
         with contextlib.suppress(OSError):
             return parent / f"{_token(parent.absolute())}-{name}"
     return parent / name
+
+
+def give_back(folder: Path) -> None:
+    """Note that a folder of `own_folder` is gone or was never made; the last one ends the lock."""
+    key = os.getpid(), folder.parent.absolute()
+    with _guard:
+        _needed[key] -= 1
+        if _needed[key] > 0:
+            return
+        del _needed[key]
+        lock = _locks.pop(key, None)
+        if lock is not None:
+            _release(lock.lock_file, os.getpid())
+            lock.release()
 
 
 def left_over(parent: Path) -> list[Path]:
@@ -106,6 +123,7 @@ def _token(parent: Path) -> str:
                 lock.acquire()
                 held = _locks[os.getpid(), parent] = lock
                 weakref.finalize(lock, _release, lock.lock_file, os.getpid())
+        _needed[os.getpid(), parent] += 1
     return Path(held.lock_file).stem
 
 
