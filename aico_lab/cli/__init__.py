@@ -112,7 +112,7 @@ def _run(interrupted: Callable[[], bool]) -> int:
         if not interrupted() and isinstance(error, Exception):
             return _explain(error)
         code = INTERRUPTED
-        stopped = str(error) if isinstance(error, KeyboardInterrupt) else ""
+        stopped = getattr(error, "stopped", "")  # of `PromptLeft`
     if code == INTERRUPTED:
         words = [word for word in arguments if not word.startswith("-")]
         kept = _KEPT.get(" ".join(words[:2])) or _KEPT.get(" ".join(words[:1]))

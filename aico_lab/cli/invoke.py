@@ -16,19 +16,25 @@ if TYPE_CHECKING:
 UNANSWERED: Final = "the prompt was not answered, so nothing was done"
 
 
+class PromptLeft(KeyboardInterrupt):
+    """Control-C at a prompt, before anything was done."""
+
+    stopped = UNANSWERED
+
+
 def invoke(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code.
 
     Raises:
         WrongUse: A command or option is unknown, or a value is invalid.
-        KeyboardInterrupt: A prompt was left by Control-C; the exception says so.
+        PromptLeft: A prompt was left by Control-C.
     """
     try:
         code = app(list(arguments), prog_name="aico-lab", standalone_mode=False)
     except typer.Abort as aborted:
         # A prompt hides the cause, which Control-C at any other time has.
         if aborted.__cause__ is None and isinstance(aborted.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt(UNANSWERED) from None
+            raise PromptLeft from None
         raise InvalidValue(f"{UNANSWERED.capitalize()}.") from None
     except typer.TyperException as wrong:
         said = wrong.format_message()
