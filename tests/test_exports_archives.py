@@ -194,7 +194,8 @@ def test_archives_in_an_archive_and_in_a_folder_are_opened(path: Path) -> None:
 
 def test_chats_of_whatsapp_in_a_folder_of_archives_keep_their_names(tmp_path: Path) -> None:
     for name in ("Anna", "Bert"):
-        data = archive({"_chat.txt": WHATSAPP, "photo.jpg": b"\xff\xd8"})
+        said = f"[03.05.25, 21:05:00] {name}: Hi!\n[03.05.25, 21:07:00] Otto Bot: Hello.\n"
+        data = archive({"_chat.txt": said.encode(), "photo.jpg": b"\xff\xd8"})
         write(tmp_path / f"WhatsApp Chat - {name}.zip", data)
     got = read("whatsapp", tmp_path, companion=("Otto Bot",))
     assert {one.name for one in got.channels.values()} == {"Anna", "Bert"}

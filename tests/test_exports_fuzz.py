@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aico_lab.errors import AicoLabError
+from aico_lab.errors import AicoLabError, SourceUnreadable
 from aico_lab.messages.rules import MAX_ID, ROLES
 from aico_lab.messages.timestamps import to_timestamp
 from aico_lab.sources import SOURCES, recognise
@@ -198,9 +198,10 @@ def test_conversations_beside_a_damaged_one_keep_all_their_messages(
     def by_conversation(data: bytes) -> dict[str, int]:
         path.write_bytes(data)
         counts: dict[str, int] = {}
-        for batch in SOURCES[name].read(path, options=Options(**options)):
-            for message in batch.messages:
-                counts[message.conversation_id] = counts.get(message.conversation_id, 0) + 1
+        with contextlib.suppress(SourceUnreadable):  # one that no reader would know alone
+            for batch in SOURCES[name].read(path, options=Options(**options)):
+                for message in batch.messages:
+                    counts[message.conversation_id] = counts.get(message.conversation_id, 0) + 1
         return counts
 
     alone = [by_conversation(b"[" + piece + b"]") for piece in pieces]

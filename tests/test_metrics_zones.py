@@ -234,5 +234,5 @@ def test_the_first_day_from_a_moment_on(moment, zone):
     "name", ["Mars/Olympus", "", "/etc/passwd", "../etc", "Europe", "a\0b", "ä"]
 )
 def test_a_zone_that_is_none_is_refused_in_a_sentence(name):
-    with pytest.raises(InvalidValue, match=r"There is no time zone .* give an IANA name"):
+    with pytest.raises(InvalidValue, match=r"There is no time zone .*(an IANA name|did you mean)"):
         get_zone(name)

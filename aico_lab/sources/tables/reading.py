@@ -491,12 +491,13 @@ class _Maker:
             fields["message_id"] = "x"
         fields |= {"timestamp": stamp, "metadata": metadata or None}
         record = to_record(fields, self.context)
-        record = record._replace(content=record.content.replace("\r\n", "\n"))
+        as_written = record.content  # of which the older readers made their ids
+        record = record._replace(content=as_written.replace("\r\n", "\n"))
         self._estimated += is_estimated
         if not is_unnamed:
             return record
         who = self._who(row, role, author)
-        parts = (record.conversation_id, record.channel_id, *who, written, record.content)
+        parts = (record.conversation_id, record.channel_id, *who, written, as_written)
         return record._replace(message_id=derive_id(parts, self.context.occurrences))
 
     def _role(self, row: Row) -> str | None:
