@@ -88,7 +88,12 @@ def test_no_chart_is_cut_off(large, width, media, javascript):
     with visit(large.html.as_uri(), javascript=javascript, width=width) as seen:
         seen.page.locator(DRAWN if javascript else PICTURE).nth(2).wait_for()
         seen.page.emulate_media(media=media)
-        charts = seen.page.locator(DRAWN if javascript else PICTURE).evaluate_all(SCALES)
+        shown = seen.page.locator(DRAWN if javascript else PICTURE)
+        for _ in range(50):  # a change of medium draws them again
+            charts = shown.evaluate_all(SCALES)
+            if len(charts) == 3 and all(chart["box"][0] for chart in charts):
+                break
+            seen.page.wait_for_timeout(100)
         assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
     assert [chart["cut"] for chart in charts] == [False] * 3
     for chart in charts:
