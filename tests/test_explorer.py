@@ -67,7 +67,7 @@ def address(tmp_path_factory):
 def figures(seen):
     """The tiles, and the sentence on what is chosen."""
     tiles = {
-        one.locator("dt").inner_text(): one.locator(".value").inner_text()
+        one.locator("dt").inner_text().replace("\xa0", " "): one.locator(".value").inner_text()
         for one in seen.page.locator("[data-tile]").all()
     }
     return tiles, seen.page.locator(".chosen").inner_text()
