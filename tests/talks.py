@@ -20,7 +20,6 @@ from aico_lab.etl import views
 from aico_lab.mart import refresh
 from aico_lab.mart import views as mart_views
 from aico_lab.mart.text import MEASURED
-from aico_lab.metrics.engine import selected
 from aico_lab.metrics.engine.asking import ask
 from aico_lab.metrics.engine.catalogue import CATALOGUE
 from aico_lab.metrics.engine.filters import Filters
@@ -87,7 +86,6 @@ class _Warehouse:
         self, messages: pl.DataFrame, others: dict[str, pl.DataFrame], changes: refresh.Changes
     ) -> None:
         """Replace the rows of all tables."""
-        selected.forget_words(self.connection)
         tables = {"messages": messages} | others
         for table in self._filled | tables.keys():
             rows = tables.get(table, EMPTY.get(table)).to_arrow()
@@ -143,9 +141,11 @@ class World:
             self._warehouse = _idle.pop() if _idle else _Warehouse(threads=1)
         else:
             self._warehouse = _Warehouse()
-        self._connection = self._warehouse.connection
+        # A connection of its own, as each snapshot has: metrics keep temporary tables in it.
+        self._connection = self._warehouse.connection.cursor()
+        self._connection.execute("SET TimeZone = 'UTC'")
         changes = _Remembering if self._few else refresh.Changes
-        self._warehouse.fill(messages, others, changes(self._connection, reread=True))
+        self._warehouse.fill(messages, others, changes(self._warehouse.connection, reread=True))
         self._connection.execute(f"COMMENT ON VIEW conversations IS '{views.version()}'")
 
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -159,8 +159,9 @@ class World:
 
     def close(self) -> None:
         """Lose the rows; a large warehouse is closed, a small one is filled again."""
+        self._connection.close()
         if not self._few:
-            self._connection.close()
+            self._warehouse.connection.close()
         elif self._warehouse not in _idle:
             _idle.append(self._warehouse)
 

@@ -29,7 +29,8 @@ _UNOWNED: Final = re.compile(r"[0-9a-f]{16}")
 
 _DAY: Final = 86_400  # seconds
 
-_guard = threading.Lock()
+# Reentrant, since the garbage collector may call `give_back` at any moment.
+_guard = threading.RLock()
 _locks: dict[tuple[int, Path], FileLock] = {}  # by process, as a fork needs its own
 _needed: Counter[tuple[int, Path]] = Counter()
 """The number of folders that a lock is held for."""
@@ -52,12 +53,12 @@ def give_back(folder: Path) -> None:
     """Note that a folder of `own_folder` is gone or was never made; the last one ends the lock."""
     key = os.getpid(), folder.parent.absolute()
     with _guard:
+        lock = _locks.get(key)
+        if lock is None or not folder.name.startswith(f"{Path(lock.lock_file).stem}-"):
+            return  # it has no owner
         _needed[key] -= 1
-        if _needed[key] > 0:
-            return
-        del _needed[key]
-        lock = _locks.pop(key, None)
-        if lock is not None:
+        if not _needed[key]:
+            del _needed[key], _locks[key]
             _release(lock.lock_file, os.getpid())
             lock.release()
 
@@ -112,18 +113,24 @@ def _is_held(path: Path) -> bool:
 
 
 def _token(parent: Path) -> str:
+    key = os.getpid(), parent
     with _guard:
-        held = _locks.get((os.getpid(), parent))
-        while held is None or not Path(held.lock_file).exists():
-            held = None
-            lock = FileLock(
-                parent / f"{secrets.token_hex(8)}.lock", mode=0o600, timeout=0, thread_local=False
-            )
-            with contextlib.suppress(Timeout):  # a process that looked at it at once: another name
-                lock.acquire()
-                held = _locks[os.getpid(), parent] = lock
-                weakref.finalize(lock, _release, lock.lock_file, os.getpid())
-        _needed[os.getpid(), parent] += 1
+        _needed[key] += 1  # first, so that no other folder's end releases the lock meanwhile
+        try:
+            held = _locks.get(key)
+            while held is None or not Path(held.lock_file).exists():
+                held = None
+                lock = FileLock(
+                    parent / f"{secrets.token_hex(8)}.lock",
+                    mode=0o600, timeout=0, thread_local=False,
+                )  # fmt: skip
+                with contextlib.suppress(Timeout):  # a process that looked at it: another name
+                    lock.acquire()
+                    held = _locks[key] = lock
+                    weakref.finalize(lock, _release, lock.lock_file, os.getpid())
+        except BaseException:
+            _needed[key] -= 1
+            raise
     return Path(held.lock_file).stem
 
 

@@ -16,6 +16,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from aico_lab.home.folder import Home
     from aico_lab.lab import Lab
 
 ParameterOption = Annotated[
@@ -75,19 +76,27 @@ def open_lab(home: Path | None, key_file: Path | None, *, timezone: str = "UTC")
     return Lab.open(home, key_file=key_file, passphrase=ask_passphrase(home), timezone=timezone)
 
 
-def read_pairs(pairs: list[str] | None) -> dict[str, object]:
-    """Return the parameters of `-p NAME=VALUE` options, as text."""
+def read_pairs(pairs: list[str] | None, option: str = "-p") -> dict[str, str]:
+    """Return the values by name of an option NAME=VALUE that may be repeated."""
     from aico_lab.errors import InvalidValue
 
-    given: dict[str, object] = {}
+    given: dict[str, str] = {}
     for pair in pairs or []:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise InvalidValue(f"-p takes NAME=VALUE, and {pair!r} has no '='.")
+            raise InvalidValue(f"{option} takes NAME=VALUE, and {pair!r} has no '='.")
         if (name := name.strip()) in given:
-            raise InvalidValue(f"-p {name}=… is given twice: give it once.")
+            raise InvalidValue(f"{option} {name}=… is given twice: give it once.")
         given[name] = value
     return given
+
+
+def home_of(home: Path | None) -> Home:
+    """Return the home of a command, which may not exist."""
+    from aico_lab.config import Settings
+    from aico_lab.home.folder import Home
+
+    return Home(Settings.resolve(home=home).home)
 
 
 def as_typed(text: str) -> str:

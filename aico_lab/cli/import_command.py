@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from aico_lab.cli import completion
-from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
+from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, home_of, open_lab, read_pairs
 from aico_lab.cli.output import emit, note, say
 
 if TYPE_CHECKING:
@@ -159,10 +159,10 @@ def import_(
         step=step,
         day_first=day_first,
         trust_times=trust_times,
-        map=_pairs("--map", map_),
-        role_map=_pairs("--role-map", role_map),
+        map=read_pairs(map_, "--map"),
+        role_map=read_pairs(role_map, "--role-map"),
     )
-    source, file, options = _chosen(what, path, as_, options, _home(home))
+    source, file, options = _chosen(what, path, as_, options, home_of(home))
     if save is not None:
         _check_save(save, source)
     answers: list[str] = []
@@ -187,7 +187,7 @@ def import_(
         page = report_on(lab, result, zone) if report and result.read else None
     if save is not None and not dry_run:
         answered = replace(options, companion=tuple(answers)) if answers else options
-        _save(_home(home), save, source, file, answered)
+        _save(home_of(home), save, source, file, answered)
     elif save is not None:
         note(f"{save} was not saved, as a dry run writes nothing.")
     if json:
@@ -210,7 +210,7 @@ def sources(*, home: HomeOption = None, json: JsonOption = False) -> None:
     from aico_lab.sources import SOURCES
     from aico_lab.sources.tables.saved import described
 
-    saved = described(_home(home))
+    saved = described(home_of(home))
     if json:
         emit(
             {
@@ -228,13 +228,6 @@ def sources(*, home: HomeOption = None, json: JsonOption = False) -> None:
         say(f"{name:<14} {words['description']}")
         if "how" in words:
             say(f"{'':<14}   {words['how']}")
-
-
-def _home(home: Path | None) -> Home:
-    from aico_lab.config import Settings
-    from aico_lab.home.folder import Home
-
-    return Home(Settings.resolve(home=home).home)
 
 
 def _chosen(
@@ -297,20 +290,6 @@ def _save(home: Home, name: str, source: Source, file: Path | None, options: Opt
         f"Saved in {path}{instead}: `aico-lab import {name} FILE` imports the next file in this "
         "way."
     )
-
-
-def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
-    """Return the values of a repeated option NAME=VALUE."""
-    from aico_lab.errors import InvalidValue
-
-    found: dict[str, str] = {}
-    for pair in given or ():
-        name, sign, value = pair.partition("=")
-        if not (name.strip() and sign and value.strip()):
-            raise InvalidValue(f"{option} is written NAME=VALUE, not {pair!r}.")
-        if found.setdefault(name.strip(), value.strip()) != value.strip():
-            raise InvalidValue(f"{option} is given twice for {name.strip()!r}.")
-    return found
 
 
 def _ask_companion(authors: list[str]) -> str:

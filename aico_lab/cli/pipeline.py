@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aico_lab.cli import completion
-from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
+from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, home_of, open_lab
 from aico_lab.cli.output import Bar, emit, note, say
 
 if TYPE_CHECKING:
@@ -34,11 +34,9 @@ def pipeline_run(
     json: JsonOption = False,
 ) -> None:
     """Run the steps of a pipeline, up to the first that fails."""
-    from aico_lab.config import Settings
-    from aico_lab.home.folder import Home
     from aico_lab.pipeline import load_pipeline, run_pipeline
 
-    steps = load_pipeline(name, Home(Settings.resolve(home=home).home))
+    steps = load_pipeline(name, home_of(home))
     results: list[StepResult] = []
     try:
         with open_lab(home, key_file) as lab, Bar("steps") as bar:

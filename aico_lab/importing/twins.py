@@ -25,7 +25,7 @@ _STORED: Final = """
 
 
 class Twins:
-    """Gives the messages of one import the ids and times under which they are stored."""
+    """The messages stored before an import, one of which each new message may be a copy of."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -11,8 +11,7 @@ import ctypes
 import os
 import signal
 import sys
-from importlib import import_module
-from typing import Any, Final
+from typing import Final
 
 # Without the working directory in sys.path: a module there must not shadow one that the kernel
 # needs. IPython adds the directory again for the notebook.
@@ -33,27 +32,9 @@ _SIGNAL_AT_PARENTS_DEATH: Final = 1  # PR_SET_PDEATHSIG of Linux's prctl
 def main() -> None:
     """Run a kernel with the arguments of this process."""
     end_with_parent()
-    import_jsonschema()
     from ipykernel import kernelapp
 
     kernelapp.launch_new_instance()
-
-
-def import_jsonschema() -> None:
-    """Import jsonschema without its check of the syntax of internationalised addresses.
-
-    nbformat and Altair import jsonschema. If `rfc3987_syntax` is installed, which JupyterLab asks
-    for, jsonschema imports it and compiles a grammar in 0.7 s, which neither of the two uses.
-    """
-    modules: dict[str, Any] = sys.modules
-    known = "rfc3987_syntax" in modules
-    if not known:
-        modules["rfc3987_syntax"] = None  # makes its import fail
-    try:
-        import_module("jsonschema")
-    finally:
-        if not known:
-            del modules["rfc3987_syntax"]
 
 
 def end_with_parent() -> None:

@@ -115,9 +115,6 @@ class Reports:
             DiskFull: The disk is full.
             ReportError: A cell raised, or the timeout was exceeded; the partial notebook is kept.
         """
-        from aico_lab.reports.kernel_process import import_jsonschema
-
-        import_jsonschema()  # before the runner's libraries import it
         from aico_lab.reports.parameters import bind, read_parameters
         from aico_lab.reports.runner import run_notebook
         from aico_lab.reports.values import check_in_snapshot, check_values

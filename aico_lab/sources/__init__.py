@@ -126,14 +126,13 @@ class Source:
             SourceError: The input cannot be read; raised with the first batch.
         """
         self.check(path, limit)
+        self.check_options(options)
         if self.export:
             from aico_lab.sources.exports.engine.conversation import Options
             from aico_lab.sources.exports.engine.reading import read
 
             named = cast("Path", _named(path))
-            self.check_options(options)
             return read(self.name, self.module, named, limit=limit, options=options or Options())
-        self.check_options(options)
         if self.table:
             from aico_lab.sources.tables.reading import read as read_table
 

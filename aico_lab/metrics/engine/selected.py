@@ -44,11 +44,6 @@ def cut_words(connection: duckdb.DuckDBPyConnection, talk: Talk) -> None:
     _selections[connection] = selection
 
 
-def forget_words(connection: duckdb.DuckDBPyConnection) -> None:
-    """Forget the words of a connection whose messages have changed."""
-    _selections.pop(connection, None)
-
-
 def condition(talk: Talk, time: str) -> str:
     """Return the SQL condition of the period, people and channels of a selection.
 

@@ -12,13 +12,14 @@ from collections import Counter
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
+from aico_lab.messages.metadata import ATTACHMENTS
 from aico_lab.sources.exports.engine.conversation import (
     ALTERNATIVES,
-    MEDIA,
     MODEL,
     ExportedConversation,
     Rating,
     Said,
+    Traits,
     Unreadable,
 )
 from aico_lab.sources.exports.engine.epochs import from_epoch
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.sources.exports.engine.opened import Member, Opened
 
-LEAVES_ROLES_OPEN: Final = False
+TRAITS: Final = Traits(ends_known=True, damage_is_near=True)
 
 _PARTS: Final = re.compile(r"conversations([-_ ]?\(?\d+\)?)?\.json", re.IGNORECASE)
 _GAPS: Final = 100
@@ -313,7 +314,7 @@ def _said(message: dict[str, Any], node: dict[str, Any], item: dict[str, Any]) -
     if role == "assistant" and isinstance(model, str):
         kept[MODEL] = model
     if media := _media(content):
-        kept[MEDIA] = media
+        kept[ATTACHMENTS] = media
     seconds = metadata.get("finished_duration_sec")
     if role == "assistant" and isinstance(seconds, int | float) and seconds >= 0:
         kept["generation_seconds"] = seconds

@@ -13,12 +13,13 @@ from itertools import islice
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
+from aico_lab.messages.metadata import ATTACHMENTS
 from aico_lab.sources.exports.engine.conversation import (
     ALTERNATIVES,
-    MEDIA,
     MODEL,
     ExportedConversation,
     Said,
+    Traits,
     Unreadable,
 )
 from aico_lab.sources.exports.engine.fields import (
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.sources.exports.engine.opened import Member, Opened
 
-LEAVES_ROLES_OPEN: Final = False
+TRAITS: Final = Traits(ends_known=True, damage_is_near=True)
 
 _WHOLE: Final = re.compile(r"conversations([-_ ]?\(?\d+\)?)?\.json", re.IGNORECASE)
 _SINGLE: Final = re.compile(r"(^|/)conversations/[^/]+\.json$", re.IGNORECASE)
@@ -323,7 +324,7 @@ def _said(node: _Node, skipped: Counter[str]) -> Said | None:
         node.time,
         role=node.role,
         message_id=to_id(message.get("uuid")),
-        metadata={MEDIA: media} if media else {},
+        metadata={ATTACHMENTS: media} if media else {},
     )
 
 

@@ -10,12 +10,11 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
+from aico_lab.messages.metadata import ATTACHMENTS, EDITED_AT, REACTIONS
 from aico_lab.sources.exports.engine.conversation import (
-    EDITED,
-    MEDIA,
-    REACTIONS,
     ExportedConversation,
     Said,
+    Traits,
     Unreadable,
 )
 from aico_lab.sources.exports.engine.fields import (
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.sources.exports.engine.opened import Member, Opened
 
-LEAVES_ROLES_OPEN: Final = True
+TRAITS: Final = Traits(leaves_roles_open=True, damage_is_near=True)
 
 _PART: Final = re.compile(r"\[part (\d{1,9})\]", re.IGNORECASE)
 _FILES: Final = re.compile(r"_Files/")
@@ -195,11 +194,11 @@ def _said(item: dict[str, Any], channel_id: str, people: _People) -> Said:
     forwarded = item.get("forwardedMessage")
     kept: dict[str, object] = {}
     if media := [*_media(item), *_media(to_object(forwarded))]:
-        kept[MEDIA] = media
+        kept[ATTACHMENTS] = media
     if reactions := _reactions(item.get("reactions")):
         kept[REACTIONS] = reactions
     if edited := to_time(item.get("timestampEdited")):
-        kept[EDITED] = edited.isoformat()
+        kept[EDITED_AT] = edited.isoformat()
     if isinstance(forwarded, dict):
         kept["forwarded"] = True
     if command := to_text(to_object(item.get("interaction")).get("name")):

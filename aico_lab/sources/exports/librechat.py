@@ -10,14 +10,14 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
+from aico_lab.messages.metadata import ATTACHMENTS, EDITED_AT
 from aico_lab.sources.exports.engine.conversation import (
     ALTERNATIVES,
-    EDITED,
-    MEDIA,
     MODEL,
     ExportedConversation,
     Rating,
     Said,
+    Traits,
     Unreadable,
 )
 from aico_lab.sources.exports.engine.fields import (
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.sources.exports.engine.opened import Member, Opened
 
-LEAVES_ROLES_OPEN: Final = False
+TRAITS: Final = Traits(ends_known=True, damage_is_near=True)
 
 _MESSAGE: Final = {
     "messageId": ID,
@@ -219,12 +219,12 @@ def _said(key: str, node: _Node, skipped: Counter[str]) -> Said | None:
             return None
     metadata: dict[str, object] = {}
     if media:
-        metadata[MEDIA] = media
+        metadata[ATTACHMENTS] = media
     if node.role == "assistant" and isinstance(message.get("model"), str):
         metadata[MODEL] = message["model"]
     edited = to_utc_time(message.get("updatedAt"))
     if message.get("isEdited") is True and edited is not None:
-        metadata[EDITED] = edited.isoformat()
+        metadata[EDITED_AT] = edited.isoformat()
     return Said(
         text,
         node.time,

@@ -11,12 +11,13 @@ from collections import Counter
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
+from aico_lab.messages.metadata import ATTACHMENTS
 from aico_lab.sources.exports.engine.conversation import (
     ALTERNATIVES,
-    MEDIA,
     MODEL,
     ExportedConversation,
     Said,
+    Traits,
     Unreadable,
 )
 from aico_lab.sources.exports.engine.epochs import from_epoch
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.sources.exports.engine.opened import Member, Opened
 
-LEAVES_ROLES_OPEN: Final = False
+TRAITS: Final = Traits(ends_known=True, damage_is_near=True)
 
 _NAME: Final = re.compile(r"(\d{10,})\.conversation\b.*\.json", re.IGNORECASE)
 _EMPTY: Final = frozenset({"createdAt", "systemPrompt", "messages", "tokenCount"})
@@ -160,7 +161,7 @@ def _said(message: dict[str, Any], skipped: Counter[str]) -> Said | None:
     sender = to_text(to_object(version.get("senderInfo")).get("senderName")).strip() or None
     metadata: dict[str, object] = {}
     if media:
-        metadata[MEDIA] = media
+        metadata[ATTACHMENTS] = media
     if len(versions) > 1:
         metadata[ALTERNATIVES] = len(versions) - 1
     if role == "assistant" and (model := _model(version) or sender):

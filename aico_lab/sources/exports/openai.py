@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
+from aico_lab.messages.metadata import ATTACHMENTS
 from aico_lab.sources.exports.engine.conversation import (
-    MEDIA,
     ExportedConversation,
     Said,
+    Traits,
     Unreadable,
 )
 from aico_lab.sources.exports.engine.fields import to_id, to_object, to_objects, to_text
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.sources.exports.engine.opened import Opened
 
-LEAVES_ROLES_OPEN: Final = False
+TRAITS: Final = Traits()
 
 _ROLES: Final = {
     "user": "user",
@@ -96,5 +97,5 @@ def _said(message: dict[str, Any], skipped: Counter[str]) -> Said | None:
         role=_ROLES[role],
         author=to_text(message.get("name")).strip() or None,
         message_id=to_id(message.get("id")),
-        metadata={MEDIA: media} if media else {},
+        metadata={ATTACHMENTS: media} if media else {},
     )

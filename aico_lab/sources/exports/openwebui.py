@@ -14,13 +14,14 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.errors import CorruptDatabase
+from aico_lab.messages.metadata import ATTACHMENTS
 from aico_lab.sources.exports.engine.conversation import (
     ALTERNATIVES,
-    MEDIA,
     MODEL,
     ExportedConversation,
     Rating,
     Said,
+    Traits,
     Unreadable,
 )
 from aico_lab.sources.exports.engine.databases import columns, database, databases
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.sources.exports.engine.opened import Opened
 
-LEAVES_ROLES_OPEN: Final = False
+TRAITS: Final = Traits(ends_known=True, damage_is_near=True)
 
 _DETAILS: Final = re.compile(
     r"""<details\b[^>]*\btype=["']?(?P<type>reasoning|tool_calls|code_interpreter)\b[^>]*>""",
@@ -268,7 +269,7 @@ def _said(
         return None
     metadata: dict[str, object] = {}
     if media:
-        metadata[MEDIA] = media
+        metadata[ATTACHMENTS] = media
     if role == "assistant" and isinstance(message.get("model"), str):
         metadata[MODEL] = message["model"]
     return Said(

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from aico_lab.errors import DatabaseLocked, StorageError
+from aico_lab.messages.metadata import ATTACHMENTS
 from aico_lab.sources.exports.engine.conversation import (
-    MEDIA,
     ExportedConversation,
     Said,
+    Traits,
     Unreadable,
 )
 from aico_lab.sources.exports.engine.databases import columns, database, databases
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.sources.exports.engine.opened import Opened
 
-LEAVES_ROLES_OPEN: Final = False
+TRAITS: Final = Traits()
 
 _COLUMNS: Final = frozenset(
     {"message_id", "channel_id", "user_id", "content", "timestamp", "message_type", "metadata"}
@@ -214,7 +215,7 @@ def _said(row: tuple[Any, ...], names: dict[str, str], skipped: Counter[str]) ->
         author_name=names.get(author or "") or to_text(details.get("author_name")) or None,
         message_id=to_id(message_id),
         reply_to=to_id(details.get("reply_to")),
-        metadata={MEDIA: media} if media else {},
+        metadata={ATTACHMENTS: media} if media else {},
     )
 
 

@@ -11,12 +11,12 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
+from aico_lab.messages.metadata import ATTACHMENTS, REACTIONS
 from aico_lab.sources.exports.engine.conversation import (
-    MEDIA,
-    REACTIONS,
     ExportedConversation,
     Rating,
     Said,
+    Traits,
     Unreadable,
 )
 from aico_lab.sources.exports.engine.fields import (
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.engine.opened import Member, Opened
     from aico_lab.sources.exports.engine.stored import Row, Stored
 
-LEAVES_ROLES_OPEN: Final = False
+TRAITS: Final = Traits()
 
 _COLUMNS: Final = ("timestamp", "from", "text", "reaction", "id")
 _ROLES: Final = {"me": "user", "rep": "assistant"}
@@ -160,7 +160,7 @@ def _said(row: Row) -> Said:
         role=to_text(role),
         author=to_text(author),
         message_id=to_id(message_id),
-        metadata={MEDIA: [{"kind": media}]} if media else {},
+        metadata={ATTACHMENTS: [{"kind": media}]} if media else {},
     )
     name = to_text(reaction)
     if name and role == "assistant":

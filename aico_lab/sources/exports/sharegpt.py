@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
+from aico_lab.messages.metadata import ATTACHMENTS
 from aico_lab.sources.exports.engine.conversation import (
-    MEDIA,
     ExportedConversation,
     Said,
+    Traits,
     Unreadable,
 )
 from aico_lab.sources.exports.engine.fields import to_objects, to_text
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.sources.exports.engine.opened import Opened
 
-LEAVES_ROLES_OPEN: Final = False
+TRAITS: Final = Traits()
 
 _KEY: Final = "conversations"
 _ROLES: Final = {
@@ -95,5 +96,5 @@ def _said(message: dict[str, Any], skipped: Counter[str]) -> Said | None:
         return None
     text, media = parts_of(value)
     return Said(
-        text, time_of(message), role=_ROLES[sender], metadata={MEDIA: media} if media else {}
+        text, time_of(message), role=_ROLES[sender], metadata={ATTACHMENTS: media} if media else {}
     )

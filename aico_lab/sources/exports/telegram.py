@@ -11,12 +11,11 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from aico_lab.messages.metadata import ATTACHMENTS, EDITED_AT, REACTIONS
 from aico_lab.sources.exports.engine.conversation import (
-    EDITED,
-    MEDIA,
-    REACTIONS,
     ExportedConversation,
     Said,
+    Traits,
     Unreadable,
 )
 from aico_lab.sources.exports.engine.fields import to_id, to_text, to_time
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.sources.exports.engine.opened import Member, Opened
 
-LEAVES_ROLES_OPEN: Final = True
+TRAITS: Final = Traits(leaves_roles_open=True, damage_is_near=True)
 
 _NEEDED: Final = frozenset({"id", "type", "date"})
 _DATES: Final = frozenset({"date", "date_unixtime"})
@@ -200,14 +199,14 @@ class _Chat:
     def _metadata(self, item: dict[str, Any]) -> dict[str, object]:
         kept: dict[str, object] = {}
         if media := _media(item):
-            kept[MEDIA] = [media]
+            kept[ATTACHMENTS] = [media]
         if reactions := _reactions(item.get("reactions")):
             kept[REACTIONS] = reactions
         edited = _time(item, "edited")
         if edited is not None and edited.year > _NEVER:
             zone = self._options.zone or UTC
             edited = edited if edited.tzinfo else edited.replace(tzinfo=zone)
-            kept[EDITED] = edited.isoformat()
+            kept[EDITED_AT] = edited.isoformat()
         if "forwarded_from" in item:
             kept["forwarded_from"] = to_text(item["forwarded_from"]) or "unknown"
         if bot := to_text(item.get("via_bot")):

@@ -26,6 +26,7 @@ from aico_lab.sources.exports.engine.conversation import (
     Kept,
     Rating,
     Said,
+    Traits,
     Unreadable,
 )
 from aico_lab.sources.exports.engine.databases import columns, database, databases
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.sources.exports.engine.opened import Member, Opened
 
-LEAVES_ROLES_OPEN: Final = False
+TRAITS: Final = Traits(has_twins=True)
 
 
 def recognise(export: Opened) -> str | None:

@@ -10,13 +10,13 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
+from aico_lab.messages.metadata import ATTACHMENTS, EDITED_AT
 from aico_lab.sources.exports.characterai.histories import histories, is_of_histories
 from aico_lab.sources.exports.engine.conversation import (
     ALTERNATIVES,
-    EDITED,
-    MEDIA,
     ExportedConversation,
     Said,
+    Traits,
     Unreadable,
 )
 from aico_lab.sources.exports.engine.fields import (
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.engine.opened import Member, Opened
     from aico_lab.sources.exports.engine.stored import Row
 
-LEAVES_ROLES_OPEN: Final = False
+TRAITS: Final = Traits()
 
 _TURN: Final = re.compile(rb'"(turns|turn_key|candidates|primary_candidate_id)"\s*:')
 _NEEDED: Final = frozenset({"turn_key", "candidates"})
@@ -218,10 +218,10 @@ def _metadata(chosen: dict[str, Any], candidates: list[dict[str, Any]]) -> dict[
     if len(candidates) > 1:
         kept[ALTERNATIVES] = len(candidates) - 1
     if to_text(chosen.get("tti_image_rel_path")):
-        kept[MEDIA] = [{"kind": "image"}]
+        kept[ATTACHMENTS] = [{"kind": "image"}]
     edited = to_utc_time(chosen.get("create_time"))
     if edited is not None and (chosen.get("base_candidate_id") or chosen.get("editor")):
-        kept[EDITED] = edited.isoformat()
+        kept[EDITED_AT] = edited.isoformat()
     return kept
 
 

@@ -1,4 +1,4 @@
-"""Say what to do with a file that is no export, but that people often have instead of one."""
+"""Advise what to import instead of a file that is no export, such as a spreadsheet."""
 
 from __future__ import annotations
 

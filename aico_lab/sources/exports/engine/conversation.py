@@ -21,20 +21,30 @@ if TYPE_CHECKING:
 
 _YEAR: Final = 366 * 86_400
 
-MEDIA: Final = "attachments"
-"""The metadata key of the attachments of a message: a list of `{"kind": ...}`."""
-
-REACTIONS: Final = "reactions"
-"""The metadata key of reactions to a message: a list of `{"emoji": ..., "count": ...}`."""
-
-EDITED: Final = "edited_at"
-"""The metadata key of the time at which a message was last edited, in ISO 8601."""
-
 ALTERNATIVES: Final = "alternatives"
 """The metadata key of the number of other versions of a message, such as regenerated answers."""
 
 MODEL: Final = "model"
 """The metadata key of the model that wrote a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """The peculiarities of a format.
+
+    Attributes:
+        leaves_roles_open: Whether the format may leave open which author is the companion.
+        ends_known: Whether its conversations have all messages. Those of other formats may be of a
+            part of the time, chosen by the person who exports, or as much as the product keeps.
+        damage_is_near: Whether damage of a conversation is reported right before or after it.
+        has_twins: Whether the product keeps a message in two places under two ids, of which either
+            may be missing.
+    """
+
+    leaves_roles_open: bool = False
+    ends_known: bool = False
+    damage_is_near: bool = False
+    has_twins: bool = False
 
 
 @dataclass(slots=True)
@@ -67,7 +77,8 @@ class Said:
         author_name: The author's name, if the file has one beside the id.
         message_id: The message's id, unique within its conversation; None to derive one.
         reply_to: The `message_id` of the message that this one answers, in the same conversation.
-        metadata: Anything else to keep, under the keys of this module where one fits.
+        metadata: Anything else to keep, under the keys of `aico_lab.messages.metadata` and of this
+            module where one fits.
         ratings: Ratings of the message.
     """
 

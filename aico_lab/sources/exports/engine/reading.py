@@ -18,20 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
-    from aico_lab.sources.exports.engine.conversation import ExportedConversation
+    from aico_lab.sources.exports.engine.conversation import ExportedConversation, Traits
     from aico_lab.sources.exports.engine.opened import Opened
-
-_ENDS_KNOWN: Final = frozenset(
-    {"chatgpt", "claude", "librechat", "lmstudio", "openwebui", "sillytavern"}
-)
-"""Formats whose conversations have all messages. Others may be of a part of the time, chosen by the
-person who exports, or as much as the product keeps."""
-
-_DAMAGE_IS_NEAR: Final = _ENDS_KNOWN | {"discord", "telegram", "whatsapp"}
-"""Formats that report the damage of a conversation right before or after it."""
-
-_HAVE_TWINS: Final = frozenset({"aico"})
-"""Formats that keep a message in two places under two ids, of which either may be missing."""
 
 _INCOMPLETE: Final = (
     "damaged message", "unsupported message", "message repeated from another chat"
@@ -45,8 +33,7 @@ BATCH_CHARACTERS: Final = 8_000_000
 class Format(Protocol):
     """The module of a format."""
 
-    LEAVES_ROLES_OPEN: bool
-    """Whether the format may leave open which author is the companion."""
+    TRAITS: Traits
 
     def recognise(self, export: Opened) -> str | None:
         """Return the reason why an export has this format, or None if it has another one."""
@@ -79,11 +66,11 @@ def read(
     with opened(path) as export:
         recognised = reads.recognise(export) is not None or is_empty(export)
         open_roles = {}
-        if reads.LEAVES_ROLES_OPEN:
+        if reads.TRAITS.leaves_roles_open:
             open_roles = count_authors(reads.conversations(export, options))
         reader = RecordMaker(name, options, Roles(options, open_roles))
-        gathering = _Gathering(reader, has_twins=name in _HAVE_TWINS)
-        complete = _Complete(name)
+        gathering = _Gathering(reader, has_twins=reads.TRAITS.has_twins)
+        complete = _Complete(reads.TRAITS)
         with closing(reads.conversations(export, options)) as conversations:
             for part in chain(conversations, (None,)):
                 outcomes, skipped = _begin(part, reader, gathering, complete)
@@ -135,9 +122,9 @@ def _begin(
 class _Complete:
     """Tells which conversations were read from beginning to end without damage."""
 
-    def __init__(self, format_name: str) -> None:
-        self._is_near = format_name in _DAMAGE_IS_NEAR
-        self.ends_known = format_name in _ENDS_KNOWN
+    def __init__(self, traits: Traits) -> None:
+        self._is_near = traits.damage_is_near
+        self.ends_known = traits.ends_known
         self._read: set[str] = set()
         self._broken: set[str] = set()
         self._last: str | None = None

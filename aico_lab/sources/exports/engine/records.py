@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +22,7 @@ from aico_lab.messages.records import (
     UserRecord,
 )
 from aico_lab.messages.rules import MAX_ID, to_metadata, to_record
+from aico_lab.messages.storable import storable, with_texts
 from aico_lab.sources.exports.engine.moments import FileTimes, runs
 from aico_lab.sources.exports.engine.people import ASSUMED
 from aico_lab.sources.exports.engine.times import NO_TIMES, Clock
@@ -51,8 +51,6 @@ _OF_AN_IMPORT: Final = (
     "have the same time, that of an import: find the original export, or take the times with "
     "--trust-times"
 )
-
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class RecordMaker:
@@ -234,26 +232,12 @@ class RecordMaker:
 
 def clean(text: str) -> str:
     """Return text as it is stored: without NUL, half surrogates, CR LF and blanks at its ends."""
-    if "\r" in text:
-        text = text.replace("\r\n", "\n")
-    if "\0" in text:
-        text = text.replace("\0", "")
-    if not text.isascii():
-        text = _SURROGATE.sub("\ufffd", text)
-    return text.strip()
+    return storable(text.replace("\r\n", "\n")).strip()
 
 
 def _cleaned_object(metadata: dict[str, object]) -> dict[str, object]:
     """Return metadata with clean texts, without those that are None."""
-    return {name: _cleaned(value) for name, value in metadata.items() if value is not None}
-
-
-def _cleaned(value: object) -> object:
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, dict):
-        return {clean(name): _cleaned(one) for name, one in value.items()}
-    return [_cleaned(one) for one in value] if isinstance(value, list) else value
+    return {name: with_texts(value, clean) for name, value in metadata.items() if value is not None}
 
 
 class _Writer:

@@ -15,10 +15,11 @@ from itertools import chain, groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
+from aico_lab.messages.metadata import ATTACHMENTS
 from aico_lab.sources.exports.engine.conversation import (
-    MEDIA,
     ExportedConversation,
     Said,
+    Traits,
     Unreadable,
 )
 from aico_lab.sources.exports.engine.fields import (
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.engine.opened import Member, Opened
     from aico_lab.sources.exports.engine.stored import Row
 
-LEAVES_ROLES_OPEN: Final = False
+TRAITS: Final = Traits()
 
 _PAUSE: Final = timedelta(minutes=30)
 """A longer time without a prompt ends a conversation."""
@@ -228,7 +229,8 @@ def _said(row: list[Any]) -> Iterator[Said]:
     time = to_utc_time(given)
     digest = hashlib.sha256(to_text(title).encode("utf-8", "replace")).hexdigest()[:12]
     name = f"{to_text(given) or 'no-time'}-{digest}"
-    yield Said(prompt, time, role="user", message_id=name, metadata={MEDIA: media} if media else {})
+    metadata: dict[str, object] = {ATTACHMENTS: media} if media else {}
+    yield Said(prompt, time, role="user", message_id=name, metadata=metadata)
     if answer is not None:
         pictures = [{"kind": "image"} for _ in range(images)]
         yield Said(
@@ -236,5 +238,5 @@ def _said(row: list[Any]) -> Iterator[Said]:
             None,
             role="assistant",
             message_id=f"{name}-answer",
-            metadata={MEDIA: pictures} if pictures else {},
+            metadata={ATTACHMENTS: pictures} if pictures else {},
         )

@@ -8,12 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from aico_lab.sources.exports.engine.conversation import (
-    MEDIA,
-    ExportedConversation,
-    Said,
-    Unreadable,
-)
+from aico_lab.messages.metadata import ATTACHMENTS
+from aico_lab.sources.exports.engine.conversation import ExportedConversation, Said, Unreadable
 from aico_lab.sources.exports.engine.fields import (
     DAMAGED,
     OBJECT,
@@ -107,5 +103,5 @@ def _said(turn: dict[str, Any], number: int, skipped: Counter[str]) -> Said | No
         to_utc_time(fields.get("turn_last_modified")),
         role=role,
         message_id=f"{to_id(fields.get('turn_index')) or number}-{role}",
-        metadata={MEDIA: media} if media else {},
+        metadata={ATTACHMENTS: media} if media else {},
     )

@@ -15,12 +15,13 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from aico_lab.messages.metadata import ATTACHMENTS
 from aico_lab.sources.exports.engine.conversation import (
     ALTERNATIVES,
-    MEDIA,
     MODEL,
     ExportedConversation,
     Said,
+    Traits,
     Unreadable,
 )
 from aico_lab.sources.exports.engine.fields import (
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.sources.exports.engine.opened import Member, Opened
 
-LEAVES_ROLES_OPEN: Final = False
+TRAITS: Final = Traits(ends_known=True, damage_is_near=True)
 
 _LONGEST: Final = 64 << 20
 """Bytes of the longest line."""
@@ -312,7 +313,7 @@ def _said(line: dict[str, Any], extra: dict[str, Any]) -> Said:
     if to_text(extra.get("model")):
         kept[MODEL] = extra["model"]
     if media := _media(extra):
-        kept[MEDIA] = media
+        kept[ATTACHMENTS] = media
     begun, ended = to_utc_time(line.get("gen_started")), to_utc_time(line.get("gen_finished"))
     if begun is not None and ended is not None and ended >= begun:
         kept["generation_seconds"] = (ended - begun).total_seconds()

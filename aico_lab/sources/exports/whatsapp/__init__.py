@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from aico_lab.messages.metadata import ATTACHMENTS
 from aico_lab.sources.exports.engine.conversation import (
-    MEDIA,
     ExportedConversation,
     Said,
+    Traits,
     Unreadable,
 )
 from aico_lab.sources.exports.engine.names import without_date
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.engine.opened import Member, Opened
     from aico_lab.sources.exports.whatsapp.dates import Head, Order
 
-LEAVES_ROLES_OPEN: Final = True
+TRAITS: Final = Traits(leaves_roles_open=True, damage_is_near=True)
 
 _LONGEST_LINE: Final = 4_000_001
 """The most bytes of a line: a message with a longer one is too long to be stored."""
@@ -43,7 +44,7 @@ _NEAR_BEGINNING: Final = 30
 """Lines of a file of which one must begin a message, so that the file is a chat."""
 
 _MARK: Final = "\u200e"
-"""What WhatsApp for iPhone puts before its own words."""
+"""The invisible character with which WhatsApp for iPhone begins its own words."""
 
 _MOST: Final = 10_000
 """Authors that are counted."""
@@ -251,7 +252,7 @@ class _Message:
             return None
         kept: dict[str, object] = {}
         if text.media:
-            kept[MEDIA] = text.media
+            kept[ATTACHMENTS] = text.media
         if text.is_edited:
             kept["edited"] = True
         return Said(text.content, time_of(self._head, order), author=self._author, metadata=kept)
