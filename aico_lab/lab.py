@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from aico_lab.config import Settings, source_key
 from aico_lab.errors import DatabaseLocked, HomeError, NeverSynced, StorageError, WrongUse
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from aico_lab.metrics.lab_metrics import Metrics
     from aico_lab.projections.lab_memories import Memories
     from aico_lab.reports.lab_reports import Reports
-    from aico_lab.sources import Source
     from aico_lab.sources.exports.engine.conversation import Options
 
 
@@ -278,62 +277,24 @@ class Lab:
             WhoIsWho: An export does not say who the companion is.
             SourceError: The input cannot be read.
         """
-        from aico_lab.importing.importer import check_on_conflict, import_batches
-        from aico_lab.sources import SOURCES, recognise
+        from aico_lab.importing.from_file import choose, import_from
         from aico_lab.sources.exports.engine.conversation import Options
-        from aico_lab.sources.tables.saved import chosen as saved
-        from aico_lab.sources.tables.saved import no_file, saved_names
 
-        answers: dict[str, Any] = {
-            "timezone": timezone, "me": me, "companion": companion, "start": start, "step": step,
-            "day_first": day_first, "trust_times": trust_times, "map": map, "role_map": role_map,
-        }  # fmt: skip
-        given = Options.read(**answers)
+        given = Options.read(
+            timezone=timezone, me=me, companion=companion, start=start, step=step,
+            day_first=day_first, trust_times=trust_times, map=map, role_map=role_map,
+        )  # fmt: skip
         if options is not None and given != Options():
             raise WrongUse("Give the answers one by one or as options, not both.")
-        if options is None and given != Options():
-            options = given
-        if path is None and str(source) not in SOURCES:
-            if not Path(source).expanduser().exists() and str(source) in saved_names(self.home):
-                raise no_file(self.home, str(source))
-            source, path = recognise(source, options).name, source
-        elif path is not None and str(source) not in SOURCES:
-            source, options = saved(self.home, str(source), path, options)
-        chosen = SOURCES[str(source)]
-        older = self._older_reader(chosen, path, options)
-        on_conflict = on_conflict or (older or chosen).on_conflict_in(path, options)
-        check_on_conflict(on_conflict)
-        chosen.check_options(None, deletions=deletions)
-        result = import_batches(
+        return import_from(
             self.primary,
-            (older or chosen).read(path, limit=limit, options=None if older else options),
+            choose(self.home, source, path, options or given),
+            limit=limit,
             on_conflict=on_conflict,
             dry_run=dry_run,
             deletions=deletions,
             progress=progress,
         )
-        if older is not None:
-            from aico_lab.sources.tables.older import NOTE
-
-            result.notes.append(NOTE.format(name=older.name))
-        return result
-
-    def _older_reader(
-        self, source: Source, path: Path | str | None, options: Options | None
-    ) -> Source | None:
-        """Return the source that read the file of a table before, or None."""
-        if not source.table or path is None or not Path(path).expanduser().exists():
-            return None
-        from aico_lab.sources.tables.older import older_reader
-
-        def is_stored(conversation_id: str, message_id: str) -> bool:
-            found = self.primary.fetch_all(
-                "SELECT 1 FROM messages WHERE message_id = ? AND conversation_id = ?",
-                (message_id, conversation_id),
-            )
-            return bool(found)
-
-        return older_reader(Path(path).expanduser(), options, is_stored)
 
     def rescore(
         self, *, progress: Callable[[str, int, int | None], None] | None = None

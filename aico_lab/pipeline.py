@@ -458,15 +458,14 @@ def source_of(options: Mapping[str, Any], home: Home | None) -> Source | None:
         UnknownName: There is no such source, and nothing was saved under its name.
         InvalidValue: The saved file has a wrong value.
     """
-    name = options.get("source") or options.get("as")
-    if name is None:
-        return None
-    if name not in SOURCES and home is not None:
-        from aico_lab.sources.tables.saved import load_saved
+    name: str | None = options.get("source") or options.get("as")
+    if name is not None and name not in SOURCES and home is not None:
+        from aico_lab.importing.saved import load_saved
 
         saved = load_saved(home, name)
-        if saved is not None:
-            name = saved.format or "table"
+        name = name if saved is None else saved.format
+    if name is None:
+        return None
     return SOURCES[name]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -207,8 +207,8 @@ def import_(
 
 def sources(*, home: HomeOption = None, json: JsonOption = False) -> None:
     """List formats, how to get each export, and saved imports."""
+    from aico_lab.importing.saved import described
     from aico_lab.sources import SOURCES
-    from aico_lab.sources.tables.saved import described
 
     saved = described(home_of(home))
     if json:
@@ -235,40 +235,25 @@ def _chosen(
 ) -> tuple[Source, Path | None, Options]:
     """Return the source and the file that the arguments name, and the answers with saved ones."""
     from aico_lab.errors import WrongUse
-    from aico_lab.sources import SOURCES, recognise
-    from aico_lab.sources.tables.saved import chosen, no_file, saved_names
+    from aico_lab.importing.from_file import choose
 
-    is_file = path is None and what not in SOURCES
     if format_name is not None:
         if path is not None:
             raise WrongUse(f"Name the file alone with --as: `aico-lab import {path} --as …`.")
-        name, file = format_name, cast("Path | None", Path(what))
-    elif path is None and (not is_file or Path(what).expanduser().exists()):
-        name, file = what, None if not is_file else Path(what)
-    elif path is None and not Path(what).suffix and "/" not in what:
-        raise no_file(home, what)
-    else:
-        if path is not None and what not in (*SOURCES, *saved_names(home)) and Path(what).exists():
-            raise WrongUse(f"Import one file at a time: `aico-lab import {what}`, then {path}.")
-        name, file = what, path or Path(what)
-    if is_file and format_name is None:
-        found = recognise(what, options)
-        name = found.name
-        if name != "table":
-            note(f"{Path(what).name} is in the format {found.name}: {found.why}.")
-    elif file is not None:
-        name, completed = chosen(home, name, file, options)
-        options = completed or options
-    if SOURCES[name].table and file is not None:
+        what, path = format_name, Path(what)
+    source, file, options, why = choose(home, what, path, options)
+    if source.table and file is not None:
         from aico_lab.sources.tables.reading import described
 
         note(f"{described(file, options)}.")
-    return SOURCES[name], file, options
+    elif why and file is not None:
+        note(f"{file.name} is in the format {source.name}: {why}.")
+    return source, file, options
 
 
 def _check_save(name: str, source: Source) -> None:
     from aico_lab.errors import WrongUse
-    from aico_lab.sources.tables.saved import check_name
+    from aico_lab.importing.saved import check_name
 
     check_name(name)
     if not (source.export or source.table):
@@ -277,7 +262,7 @@ def _check_save(name: str, source: Source) -> None:
 
 def _save(home: Home, name: str, source: Source, file: Path | None, options: Options) -> None:
     """Keep the source and the answers, with the columns that were recognised."""
-    from aico_lab.sources.tables.saved import save, saved_names
+    from aico_lab.importing.saved import save, saved_names
 
     if source.table and file is not None:
         from aico_lab.sources.tables.reading import fields_of

@@ -31,7 +31,7 @@ NOTE: Final = (
 
 
 def older_reader(
-    path: Path, options: Options | None, is_stored: Callable[[str, str], bool]
+    path: Path, options: Options, is_stored: Callable[[str, str], bool]
 ) -> Source | None:
     """Return the source that read a table before under other ids, or None.
 
@@ -40,7 +40,7 @@ def older_reader(
         options: The answers of the user; with any of them the file is read as a table.
         is_stored: Returns whether a message is stored, by its conversation and id.
     """
-    if options is not None and options != Options():
+    if options != Options():
         return None
     with opened(path) as export:
         table = open_table(export.members[0]) if len(export.members) == 1 else None

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.errors import AicoLabError, InvalidValue, UnknownName, WrongUse, did_you_mean
 from aico_lab.home.files import os_errors, write_atomically
-from aico_lab.sources import SOURCES, recognise
+from aico_lab.sources import SOURCES
 from aico_lab.sources.exports.engine.conversation import Options
 from aico_lab.sources.tables.headers import check_fields
 from aico_lab.sources.tables.roles import check_roles
@@ -121,41 +121,19 @@ def load_saved(home: Home, name: str) -> Saved | None:
     return Saved(answers.pop("format", None), Options(**answers))
 
 
-def chosen(
-    home: Home, name: str, path: Path | str, options: Options | None
-) -> tuple[str, Options | None]:
-    """Return the source that a name means, and the answers, completed if they were saved.
+def no_source(home: Home, name: str, *, is_alone: bool = True) -> WrongUse:
+    """Return the error for a name that is neither a file nor a source.
 
     Args:
         home: The home.
-        name: The name of a source, or one that was saved.
-        path: The file.
-        options: The answers of this import.
-
-    Raises:
-        UnknownName: There is no such source, and nothing was saved under that name.
-        SourceUnreadable: The format is not saved and not recognised.
+        name: The name, which may be that of a saved import.
+        is_alone: Whether no file was named after it.
     """
-    if name in SOURCES:
-        return name, options
-    saved = load_saved(home, name)
-    if saved is None:
-        raise _unknown(home, name)
-    options = completed(saved.options, options or Options())
-    return saved.format or recognise(path, options).name, options
-
-
-def no_file(home: Home, name: str) -> WrongUse:
-    """Return the error for a name that is neither a file nor a source, without a file after it."""
-    if name in saved_names(home):
+    known = [*SOURCES, *saved_names(home)]
+    if is_alone and name in known:
         return WrongUse(
             f"The file is missing: {name} is a saved import, `aico-lab import {name} FILE`."
         )
-    return _unknown(home, name)
-
-
-def _unknown(home: Home, name: str) -> UnknownName:
-    known = [*SOURCES, *saved_names(home)]
     end = did_you_mean(name, known, f"; choose one of {', '.join(known)}.")
     return UnknownName(f"There is no source {name!r}{end}")
 
