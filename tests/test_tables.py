@@ -1018,11 +1018,14 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
 
 def test_no_file_ends_in_a_traceback_when_it_is_recognised(tmp_path):
     chance = random.Random(4)
+    refused = []
     for seed in range(60):
         path = tmp_path / f"x{seed}.csv"
         path.write_bytes(chance.randbytes(chance.randrange(200)) + BAD.encode() * (seed % 2))
         for call in (recognise, lambda file: read("table", file, companion=("x",))):
             try:
                 call(path)
-            except AicoLabError:
-                continue
+            except AicoLabError as error:
+                refused.append(str(error))
+    assert refused
+    assert all(sentence.endswith(".") for sentence in refused)

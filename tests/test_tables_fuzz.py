@@ -58,20 +58,26 @@ SAMPLES = {
 OPTIONS = {"companion": ("Otto",), "day_first": True}
 
 
-def read_mutation(sample: str, folder: Path, seed: int) -> None:
-    """Write a mutation of a sample, read it, and check that its messages can be stored."""
+def read_mutation(sample: str, folder: Path, seed: int) -> int:
+    """Write a mutation of a sample, read it, and check that its messages can be stored.
+
+    Returns:
+        The number of messages.
+    """
     chance = random.Random(f"{sample} {seed}")
     data = chance.choice(MUTATIONS)(SAMPLES[sample], chance)
     if chance.random() < 0.2:
         data = chance.choice(MUTATIONS)(data or b" ", chance)
     path = folder / sample
     path.write_bytes(data)
-    for message in read_somehow(path, "table", Options(**OPTIONS)):
+    messages = read_somehow(path, "table", Options(**OPTIONS))
+    for message in messages:
         assert message.role in ROLES
         assert to_timestamp(message.timestamp) == message.timestamp
         assert message.message_id
         assert "\0" not in message.content
         message.content.encode()
+    return len(messages)
 
 
 @pytest.mark.parametrize("sample", SAMPLES)
@@ -85,15 +91,15 @@ def test_a_sound_table_is_read_whole(sample, tmp_path):
 
 @pytest.mark.parametrize("sample", SAMPLES)
 def test_a_damaged_table_ends_in_no_traceback(sample, tmp_path):
-    for seed in range(FEW):
-        read_mutation(sample, tmp_path, seed)
+    found = [read_mutation(sample, tmp_path, seed) for seed in range(FEW)]
+    assert any(found)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sample", SAMPLES)
 def test_hundreds_of_damaged_tables_end_in_no_traceback(sample, tmp_path):
-    for seed in range(FEW, FEW + MANY):
-        read_mutation(sample, tmp_path, seed)
+    found = [read_mutation(sample, tmp_path, seed) for seed in range(FEW, FEW + MANY)]
+    assert sum(map(bool, found)) > MANY / 10
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "json"])

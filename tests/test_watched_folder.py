@@ -17,7 +17,7 @@ from tests.exported import telegram_chat as chat
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from aico_lab.watching import WatchResult
+    from aico_lab.pipeline.watching import WatchResult
 
 STEP = "[[steps]]\nrun = 'import'\n"
 

@@ -14,7 +14,7 @@ from aico_lab.cli.output import Bar, emit, note, say
 if TYPE_CHECKING:
     from aico_lab.importing.importer import ImportResult
     from aico_lab.pipeline import Step, StepResult
-    from aico_lab.watching import WatchResult
+    from aico_lab.pipeline.watching import WatchResult
 
 pipeline = typer.Typer(help="Run several steps as one job.", no_args_is_help=True)
 
@@ -53,7 +53,7 @@ def _tell(step: Step, result: StepResult, *, quiet: bool) -> None:
     from aico_lab.etl.foreign import LoadResult
     from aico_lab.etl.sync import SyncResult
     from aico_lab.importing.importer import ImportResult
-    from aico_lab.watching import WatchResult
+    from aico_lab.pipeline.watching import WatchResult
 
     match done := result.result:
         case ImportResult():
