@@ -17,8 +17,9 @@ from aico_lab.cli.demo import HEADLINES
 from aico_lab.errors import UnknownName
 from aico_lab.metrics.engine.claims import isolated
 from aico_lab.metrics.engine.filters import Filters
-from aico_lab.reports.first_screen import Times, period_before, written_days
 from aico_lab.reports.page import NotAsked, Page
+from aico_lab.reports.period_before import Times, period_before
+from aico_lab.reports.written import written_days
 
 if TYPE_CHECKING:
     from aico_lab.lab import Lab

@@ -17,9 +17,9 @@ import polars as pl
 from aico_lab.charts import Html, unbroken
 from aico_lab.metrics.engine.claims import counted
 from aico_lab.reports.cube import SCORE_UNITS, Cube, cube
-from aico_lab.reports.first_screen import written_mood
 from aico_lab.reports.merging import WEEK
 from aico_lab.reports.packing import packed
+from aico_lab.reports.written import written_mood
 
 if TYPE_CHECKING:
     from collections.abc import Callable

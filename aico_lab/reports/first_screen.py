@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import calendar
-import time
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.charts.figure import in_a_sentence
-from aico_lab.constants import FIRST_PLAUSIBLE_MS
 from aico_lab.metrics.engine.claims import counted, isolated
 from aico_lab.metrics.engine.durations import duration
-from aico_lab.metrics.engine.local_time import midnight, to_local
 from aico_lab.metrics.interaction.breakdown import FEWEST_REPLIES
 from aico_lab.metrics.time.extremes import RECORDS, alike
-from aico_lab.zones import get_zone
+from aico_lab.reports.written import (
+    MINUS,
+    written_day,
+    written_days,
+    written_moment,
+    written_mood,
+    written_time,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from aico_lab.lab import Lab
     from aico_lab.metrics.engine.answer import Answer
     from aico_lab.metrics.engine.filters import Filters
+    from aico_lab.reports.period_before import Times
 
 _CSS: Final = Path(__file__).with_name("first_screen.css").read_text(encoding="utf-8")
 _STYLE: Final = f"<style>{_CSS}</style>"
@@ -33,15 +37,10 @@ _SIDES: Final = {"user": "people", "assistant": "the companion"}
 _NAMED: Final = 3
 """The most people or channels that the header names."""
 
-_MINUS: Final = "−"  # noqa: RUF001
 _NO_VALUE: Final = "–"  # noqa: RUF001
 _LONG: Final = 9  # characters
 _MOST: Final = 1000
 """The largest change that is shown, in percent."""
-
-_NOTHING_BEFORE: Final = (
-    "Nothing to compare with: no period of the same length before this one has messages."
-)
 
 
 @dataclass(frozen=True)
@@ -83,123 +82,6 @@ class Tile:
     also: str = ""
     count: int | None = None
     key: str = ""
-
-
-@dataclass(frozen=True)
-class Times:
-    """The times of messages and of the snapshot, in UTC milliseconds.
-
-    Attributes:
-        first_ms: The first message of the selected people, channels and side that is not from
-            before 1990; None without messages.
-        recent_ms: The last message that is not in the future; None without messages.
-        synced_ms: The sync that made the snapshot.
-    """
-
-    first_ms: int | None
-    recent_ms: int | None
-    synced_ms: int | None
-
-
-def read_times(lab: Lab, filters: Filters) -> Times:
-    """Return the times of the messages and of the snapshot that a lab reads.
-
-    Args:
-        lab: The lab.
-        filters: The filters of the report, whose people, channels and side restrict `first_ms`.
-    """
-    now_ms = time.time_ns() // 1_000_000
-    chosen = {"user_id": filters.users, "channel_id": filters.channels}
-    conditions = [
-        f"{column} IN ({', '.join(map(_quoted, values))})"
-        for column, values in chosen.items() if values
-    ]  # fmt: skip
-    if filters.role:
-        conditions.append(f"role = {_quoted(filters.role)}")
-    selected = " AND ".join(conditions) or "true"
-    usual, likely = f"ts_ms >= {FIRST_PLAUSIBLE_MS}", f"ts_ms <= {now_ms}"
-    relation = lab.sql(f"""
-        SELECT
-            coalesce(
-                min(ts_ms) FILTER ({selected} AND {usual}), min(ts_ms) FILTER ({selected})
-            ),
-            coalesce(max(ts_ms) FILTER ({likely}), max(ts_ms)),
-            (SELECT epoch_ms(max(synced_at)) FROM meta.state)
-        FROM mart.messages""")
-    assert relation is not None  # noqa: S101 - a SELECT has a result
-    return Times(*(relation.fetchone() or (None, None, None)))
-
-
-def _quoted(text: str) -> str:
-    """Return a text as a literal of SQL."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def period_before(filters: Filters, times: Times) -> tuple[str, str] | str:
-    """Return `since` and `until` of the period of the same length right before that of the filters.
-
-    A period of whole days has a period of as many whole days before it. A period that has not ended
-    ends, for the comparison, with the last message: if it has begun at midnight, the period before
-    has as many days, the last one up to the same local time of day.
-
-    Args:
-        filters: The filters of the report.
-        times: The times of the messages.
-
-    Returns:
-        `since` and `until`; or a sentence why there is no such period: the filters have no `since`,
-        their period begins after the last message, or the first message is not from before the
-        period, or lies within the period before.
-    """
-    first_ms, recent_ms = times.first_ms, times.recent_ms
-    if first_ms is None or recent_ms is None:
-        return _NOTHING_BEFORE
-    since_ms, until_ms = filters.bounds(recent_ms)
-    if since_ms is None or since_ms > recent_ms or since_ms <= first_ms:
-        return _NOTHING_BEFORE
-    zone = get_zone(filters.timezone)
-    ended = until_ms is not None and until_ms <= recent_ms
-    end_ms = until_ms if until_ms is not None and ended else recent_ms + 1
-    try:
-        since, until = _right_before(to_local(since_ms, zone), to_local(end_ms, zone), ended=ended)
-    except (OverflowError, ValueError):  # before the calendar begins
-        return _NOTHING_BEFORE
-    begun = to_local(first_ms, zone)
-    known_ms = first_ms if "T" in since else midnight(begun.date(), zone.key)
-    begin_before, end_before = replace(filters, since=since, until=until).bounds(recent_ms)
-    if (begin_before or 0) < known_ms or (end_before or 0) <= first_ms:
-        return (
-            f"Nothing to compare with: the first message of this selection, of "
-            f"{written_day(begun.date())}, lies within the period before."
-        )
-    return since, until
-
-
-def _right_before(begin: datetime, end: datetime, *, ended: bool) -> tuple[str, str]:
-    """Return `since` and `until` of the period as long as one, right before it.
-
-    Args:
-        begin: The local begin of the period.
-        end: Its local end, which does not belong to it.
-        ended: Whether it ends there by its filters, rather than with the data.
-    """
-    if not _begins_day(begin) or (ended and not _begins_day(end)):
-        start = begin.astimezone(UTC) - (end.astimezone(UTC) - begin.astimezone(UTC))
-        return start.isoformat(), begin.astimezone(UTC).isoformat()
-    yesterday = begin.date() - timedelta(days=1)
-    if _begins_day(end):
-        first = begin.date() - (end.date() - begin.date())
-        return first.isoformat(), yesterday.isoformat()
-    first = yesterday - (end.date() - begin.date())
-    until = datetime.combine(yesterday, end.time(), end.tzinfo)
-    return first.isoformat(), until.isoformat()
-
-
-def _begins_day(moment: datetime) -> bool:
-    """Return whether a local time is the first of its day, which may be 01:00 if clocks skip it."""
-    return moment == datetime.combine(moment.date(), datetime.min.time(), moment.tzinfo).astimezone(
-        UTC
-    )
 
 
 def header(
@@ -321,7 +203,7 @@ def figures(overview: Answer, latency: Answer, extremes: Answer | None) -> list[
     ]
     mood = found["sentiment"]
     text = None if mood is None else written_mood(mood)
-    made.append(Tile("mean sentiment", text, f"from {_MINUS}1 to 1"))
+    made.append(Tile("mean sentiment", text, f"from {MINUS}1 to 1"))
     if extremes is None:
         return made
     records = {row["record"]: row for row in extremes.pl().iter_rows(named=True)}
@@ -336,12 +218,6 @@ def _median(label: str, row: Mapping[str, Any] | None) -> Tile:
     few = n < FEWEST_REPLIES
     shown = None if few or median is None else duration(median)
     return Tile(label, shown, f"of {'only ' if few else ''}{counted(n, 'replies')}")
-
-
-def written_mood(score: float) -> str:
-    """Return a sentiment score with its sign: '+0.25'; without one if it rounds to zero."""
-    text = f"{score:+z.2f}".replace("-", _MINUS)
-    return "0.00" if text == "+0.00" else text
 
 
 def _count(one: str, number: int, more: str = "", *, several: str = "") -> Tile:
@@ -418,7 +294,7 @@ def _compared(now: Tile, before: Tile) -> str:
     change = 100 * (now.count - before.count) / before.count
     if change > _MOST:
         return was
-    return f"{was} ({change:+z.0f} %)".replace("-", _MINUS)
+    return f"{was} ({change:+z.0f} %)".replace("-", MINUS)
 
 
 def dashes(shown: Sequence[Tile], answers: Sequence[Answer | None]) -> str:
@@ -451,36 +327,3 @@ def nothing_to_show(left_out: Mapping[str, str]) -> Fragment:
         f"{_STYLE}<p>Some questions have no answer in these data:</p>"
         f'<ul class="aico-lab-note mathjax_ignore">{listed}</ul>'
     )
-
-
-def written_day(day: date) -> str:
-    """Return a day in words: '5 April 2018'."""
-    return f"{day.day} {calendar.month_name[day.month]} {day.year}"
-
-
-def written_days(first: date, last: date) -> str:
-    """Return a period in words: '5 to 9 April 2018'."""
-    if first == last:
-        return written_day(first)
-    if (first.year, first.month) == (last.year, last.month):
-        return f"{first.day} to {written_day(last)}"
-    if first.year == last.year:
-        return f"{first.day} {calendar.month_name[first.month]} to {written_day(last)}"
-    return f"{written_day(first)} to {written_day(last)}"
-
-
-def written_moment(text: str, zone: str) -> str:
-    """Return a moment in ISO's format as local time to the minute; a day as it is."""
-    if "T" not in text:
-        return text
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is not None:
-        # To the second first: a period ends a millisecond after a message.
-        moment = to_local(1000 * round(moment.timestamp()), get_zone(zone))
-    return f"{moment:%Y-%m-%d %H:%M}"
-
-
-def written_time(ms: int, zone: str) -> str:
-    """Return a moment in words, to the minute: '5 April 2018, 14:03'."""
-    moment = to_local(ms, get_zone(zone))
-    return f"{written_day(moment.date())}, {moment:%H:%M}"

@@ -25,6 +25,8 @@ from aico_lab.metrics.engine.catalogue import CATALOGUE
 from aico_lab.metrics.engine.metric import N, RoleFilter
 from aico_lab.reports import first_screen
 from aico_lab.reports.explorer import explorer
+from aico_lab.reports.period_before import period_before, read_times
+from aico_lab.reports.written import written_moment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
     from aico_lab.charts import Html
     from aico_lab.lab import Lab
     from aico_lab.metrics.engine.answer import Answer
-    from aico_lab.reports.first_screen import Fragment, Tile, Times
+    from aico_lab.reports.first_screen import Fragment, Tile
+    from aico_lab.reports.period_before import Times
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Page:
             return first_screen.tiles(now)
         before: Sequence[Tile] = ()
         far = f"Without {first_screen.far_messages(self._overview)}." if self._usual else ""
-        period = first_screen.period_before(self._overview.filters, self._times)
+        period = period_before(self._overview.filters, self._times)
         if isinstance(period, str):
             compared = period
         else:
@@ -107,7 +110,7 @@ class Page:
             before = first_screen.figures_before(now, found, earlier[0])
             answers += earlier
             zone = self._overview.filters.timezone
-            since, until = (first_screen.written_moment(end, zone) for end in period)
+            since, until = (written_moment(end, zone) for end in period)
             what = "as many hours"
             if "T" not in period[0]:
                 same = ", the last one up to the same time of day" if "T" in period[1] else ""
@@ -194,7 +197,7 @@ class Page:
 
     @cached_property
     def _times(self) -> Times:
-        return first_screen.read_times(self.lab, self._overview.filters)
+        return read_times(self.lab, self._overview.filters)
 
     @cached_property
     def _usual(self) -> dict[str, str]:
