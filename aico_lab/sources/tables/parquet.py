@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aico_lab.sources.exports.engine.opened import Member
-    from aico_lab.sources.tables.opened import Progress, Row
+    from aico_lab.sources.tables.layout import Progress, Row
 
 _ROWS: Final = 4_096
 

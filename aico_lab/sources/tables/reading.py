@@ -17,7 +17,8 @@ from aico_lab.sources.tables.headers import (
     NAMES,
     columns_by_field,
 )
-from aico_lab.sources.tables.opened import Progress, no_table, open_table
+from aico_lab.sources.tables.layout import Progress
+from aico_lab.sources.tables.opened import no_table, open_table
 from aico_lab.sources.tables.rows import RowsToRecords
 from aico_lab.sources.tables.survey import TableSurvey
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aico_lab.sources.exports.engine.opened import Member, Opened
-    from aico_lab.sources.tables.opened import OpenedTable, Row
+    from aico_lab.sources.tables.layout import OpenedTable, Row
 
 __all__ = ["described", "fields_of", "read", "recognise", "total"]
 
@@ -125,7 +126,7 @@ def _table(export: Opened, member: Member, options: Options) -> OpenedTable:
     if table is not None:
         return table
     if options.columns:  # an error about the first column that is not there
-        from aico_lab.sources.tables.opened import header_of
+        from aico_lab.sources.tables.delimited import header_of
 
         columns_by_field(header_of(member), options.columns)
     instead = advice(export)

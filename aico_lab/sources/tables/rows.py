@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aico_lab.messages.records import MessageRecord
-    from aico_lab.sources.tables.opened import Row
+    from aico_lab.sources.tables.layout import Row
     from aico_lab.sources.tables.survey import TableSurvey
 
 

@@ -21,14 +21,14 @@ from aico_lab.sources.tables.headers import (
     listed,
     says_utc,
 )
-from aico_lab.sources.tables.opened import Progress
+from aico_lab.sources.tables.layout import Progress
 from aico_lab.sources.tables.roles import Cast
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from aico_lab.sources.tables.dates import Moment
-    from aico_lab.sources.tables.opened import OpenedTable, Row
+    from aico_lab.sources.tables.layout import OpenedTable, Row
 
 
 NUMBER_FIELDS: Final = ("sentiment_score", "response_time")

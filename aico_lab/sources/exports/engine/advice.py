@@ -38,7 +38,8 @@ def advice(export: Opened) -> str | None:
 
 def _about_tables(export: Opened) -> str | None:
     from aico_lab.errors import AicoLabError
-    from aico_lab.sources.tables.opened import lacks_header, open_table
+    from aico_lab.sources.tables.delimited import lacks_header
+    from aico_lab.sources.tables.opened import open_table
 
     if len(export.members) == 1:
         lacks = lacks_header(export.members[0])

@@ -170,8 +170,8 @@ def _of_member(member: Member) -> str:
 
 
 def _of_text(member: Member) -> str:
+    from aico_lab.sources.tables.delimited import header_of
     from aico_lab.sources.tables.headers import listed
-    from aico_lab.sources.tables.opened import header_of
 
     columns = header_of(member)
     shown = listed(columns, all_are_names=False)

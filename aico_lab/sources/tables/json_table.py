@@ -1,0 +1,147 @@
+"""Find the list of objects of a JSON document, or its lines, and read them as rows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aico_lab.messages.records import NotAMessageError
+from aico_lab.sources.exports.engine.conversation import Unreadable
+from aico_lab.sources.exports.engine.json_items import items, shape
+from aico_lab.sources.files import MAX_LINE, Lines
+from aico_lab.sources.jsonl import parse_line
+from aico_lab.sources.tables.headers import columns_by_field
+from aico_lab.sources.tables.layout import LINES_LOOKED_AT, OpenedTable, Progress, Row, names_any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from aico_lab.sources.exports.engine.opened import Member
+
+
+@dataclass(slots=True)
+class JsonTable:
+    """A table in an array of objects."""
+
+    member: Member
+    prefix: str
+    columns: list[str]
+    layout: str
+    content: str
+    kind: str = "json"
+    unit: str = "row"
+
+    def rows(self, progress: Progress) -> Iterator[tuple[int, Row | NotAMessageError]]:
+        """Yield the objects with their numbers."""
+        for item in items(self.member, self.prefix, needs=(self.content,), what="row"):
+            progress.number += 1
+            if isinstance(item, Unreadable):
+                yield progress.number, NotAMessageError(item.reason)
+                continue
+            progress.position += sum(
+                len(value) if isinstance(value, str) else 8 for value in item.values()
+            )
+            yield progress.number, item
+
+    def notes(self) -> list[str]:  # noqa: D102
+        return []
+
+
+@dataclass(slots=True)
+class LinesTable:
+    """A table with an object per line."""
+
+    member: Member
+    columns: list[str]
+    layout: str
+    kind: str = "jsonl"
+    unit: str = "line"
+
+    def rows(self, progress: Progress) -> Iterator[tuple[int, Row | NotAMessageError]]:
+        """Yield the objects with the numbers of their lines."""
+        with self.member.open() as stream:
+            lines = Lines(stream)  # type: ignore[arg-type]  # it only reads lines
+            for line in lines:
+                if line is not None and not line.strip():
+                    continue
+                found: Row | NotAMessageError
+                try:
+                    found = parse_line(line)
+                except NotAMessageError as refused:
+                    found = refused
+                progress.number, progress.position = lines.number, lines.position
+                yield lines.number, found
+
+    def notes(self) -> list[str]:  # noqa: D102
+        return []
+
+
+def json_table(
+    member: Member, encoding: str, given: Mapping[str, str] | None
+) -> OpenedTable | None:
+    """Return the table in a JSON document or in its lines, or None if no object has a text.
+
+    Args:
+        member: The file, as UTF-8.
+        encoding: The encoding in words.
+        given: Columns that the user names, by field.
+    """
+    objects = _first_lines(member)
+    if objects:
+        columns = list(dict.fromkeys(key for one in objects for key in one))
+        nested = {key for one in objects for key in one if isinstance(one[key], dict | list)}
+        flat = [column for column in columns if column not in nested]
+        table = LinesTable(member, columns, f"one JSON object per line in {encoding}")
+        if _content(flat, given) is not None:
+            return table
+    paths = shape(member)
+    for parent in sorted({_parent(path) for path in paths}, key=lambda one: (len(one), one)):
+        if not (parent == "item" or parent.endswith(".item")):
+            continue
+        if _is_deep(parent) and not given:
+            continue
+        columns = sorted(path.rpartition(".")[2] for path in paths if _parent(path) == parent)
+        nested = {
+            column
+            for column in columns
+            if any(path.startswith(f"{parent}.{column}.") for path in paths)
+        }
+        content = _content([one for one in columns if one not in nested], given)
+        if content is not None:
+            layout = f"a JSON array of objects in {encoding}"
+            return JsonTable(member, parent, columns, layout, content)
+    return None
+
+
+def _content(columns: list[str], given: Mapping[str, str] | None) -> str | None:
+    """Return the column of the text, or None if there is none."""
+    if given and not names_any(columns, given):
+        return None
+    return columns_by_field(columns, given).get("content", (None,))[0]
+
+
+def _is_deep(parent: str) -> bool:
+    """Return whether objects are in a list within another list, as the parts of messages are."""
+    return parent.split(".").count("item") > 1 and parent != "item.item"  # a key may be so called
+
+
+def _parent(path: str) -> str:
+    return path.rpartition(".")[0]
+
+
+def _first_lines(member: Member) -> list[dict[str, Any]]:
+    """Return the objects that are alone in one of the first lines."""
+    found = []
+    with member.open() as stream:
+        for number in range(LINES_LOOKED_AT):
+            line = stream.readline(MAX_LINE).removeprefix(b"\xef\xbb\xbf").strip()
+            if not line and number:
+                break
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(value, dict):
+                found.append(value)
+    return found
