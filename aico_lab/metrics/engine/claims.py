@@ -45,7 +45,7 @@ DOMINANT: Final = 25.0
 """A number rests mainly on one person if that person's share, in percent, is above this."""
 
 
-_CONTROLS: Final = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+DIRECTION_MARKS: Final = "[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 """The characters that change the direction of the text after them."""
 
 _LEFTWARD: Final = re.compile(
@@ -61,7 +61,7 @@ def isolated(text: str) -> str:
     Such words are put between U+2068 and U+2069. Other marks of direction are removed, since those
     in a name would turn the rest of the sentence.
     """
-    return _LEFTWARD.sub("\u2068\\g<0>\u2069", _CONTROLS.sub("", text))
+    return _LEFTWARD.sub("\u2068\\g<0>\u2069", re.sub(DIRECTION_MARKS, "", text))
 
 
 def counted(number: int, plural: str) -> str:

@@ -22,8 +22,8 @@ _UNIT: Final = "_gap_unit"
 
 HIDDEN: Final = (LENGTH, FIRST, LAST, PERIODS, _UNIT)
 
-LONG: Final = 28
-"""The finding names a time without messages of at least so many days."""
+_LONG: Final = 28
+"""A finding names a time without messages of at least so many days."""
 
 
 def with_longest(rows: pl.DataFrame, unit: str, n: str = "n") -> pl.DataFrame:
@@ -63,6 +63,20 @@ def described(row: Mapping[str, Any], what: str = "nothing was written") -> str:
     if row[FIRST] == row[LAST]:
         return f"{what} on {row[FIRST]}"
     return f"{what} for {length}, from {row[FIRST]} to {row[LAST]}"
+
+
+def is_long(row: Mapping[str, Any]) -> bool:
+    """Return whether the longest gap is of weeks."""
+    first, last = row.get(FIRST), row.get(LAST)
+    return first is not None and last is not None and (last - first).days + 1 >= _LONG
+
+
+def told(finding: str, row: Mapping[str, Any]) -> str:
+    """Return the finding on a measure, with a clause about the longest gap if that is of weeks."""
+    if not is_long(row):
+        return finding
+    without = "no message had a score" if row["measure"] == "sentiment" else "nothing was written"
+    return f"{finding}; {described(row, without)}"
 
 
 def longest(row: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ import ibis
 from ibis import _
 
 from aico_lab.metrics.engine.checks import at_least
+from aico_lab.metrics.engine.claims import DIRECTION_MARKS
 from aico_lab.metrics.engine.metric import Parameter
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ NAMES: Final = Parameter(
     "names", bool, False, "Whether names are shown, or ids where there are none."
 )
 """The parameter of every metric that shows people or channels."""
-
-_CONTROLS: Final = "[\u202a-\u202e\u2066-\u2069]"
-"""Characters that turn the direction of the text after them, which names are shown without."""
 
 NOBODY: Final = "nobody named"
 """The label of messages without a person."""
@@ -49,7 +47,7 @@ def labels(talk: Talk, key: Key, *, names: bool) -> ir.Table:
     known = talk.people if key == "user_id" else talk.channels
     if not names:
         return known.select(key, "number", label=known.pseudonym)
-    plain = known.name.re_replace(_CONTROLS, "").re_replace(r"[\p{Cc}\s]+", " ")
+    plain = known.name.re_replace(DIRECTION_MARKS, "").re_replace(r"[\p{Cc}\s]+", " ")
     alike = plain.count().over(group_by=plain) > 1
     numbered = plain + " (" + known.number.cast("string") + ")"
     return known.select(key, "number", label=ibis.ifelse(alike, numbered, plain))

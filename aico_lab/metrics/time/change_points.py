@@ -140,16 +140,7 @@ def _candidates(
 def _describe(rows: pl.DataFrame) -> str:
     row = rows.row(0, named=True)
     found = _describe_phases(rows)
-    if row["periods"] < _fewest(row["unit"]) or not _silence(row):
-        return found
-    without = "no message had a score" if row["measure"] == "sentiment" else "nothing was written"
-    return f"{found}; {gaps.described(row, without)}"
-
-
-def _silence(row: claims.Row) -> bool:
-    """Return whether nothing was written for weeks."""
-    first, last = row.get(gaps.FIRST), row.get(gaps.LAST)
-    return first is not None and last is not None and (last - first).days + 1 >= gaps.LONG
+    return found if row["periods"] < _fewest(row["unit"]) else gaps.told(found, row)
 
 
 def _describe_phases(rows: pl.DataFrame) -> str:
@@ -200,7 +191,7 @@ def _broken(rows: pl.DataFrame, hidden: claims.Row) -> pl.DataFrame:
         rows: The phases, with `after`, the day after the last one.
         hidden: The hidden columns of a row.
     """
-    if not _silence(hidden):
+    if not gaps.is_long(hidden):
         return rows
     first, last = (pl.lit(hidden[end], pl.Date) for end in (gaps.FIRST, gaps.LAST))
     within = (pl.col("start") <= first) & (pl.col("after") > last) & (pl.col("level") != 0)

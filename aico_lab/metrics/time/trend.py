@@ -26,9 +26,6 @@ _SMOOTHED: Final = 5
 """The number of periods in the moving average."""
 
 
-_LONG_GAP: Final = 28
-"""The finding names a time without messages of at least so many days."""
-
 _GOLDEN: Final = (5**0.5 - 1) / 2
 """The fractional parts of multiples of the golden section fill an interval evenly."""
 
@@ -101,11 +98,7 @@ def _autocorrelation(residuals: NDArray[np.float64]) -> float:
 
 def _describe(rows: pl.DataFrame) -> str:
     row = rows.row(0, named=True)
-    found = _describe_slope(rows)
-    if not row.get(gaps.LENGTH) or (row[gaps.LAST] - row[gaps.FIRST]).days + 1 < _LONG_GAP:
-        return found
-    without = "no message had a score" if row["measure"] == "sentiment" else "nothing was written"
-    return f"{found}; {gaps.described(row, without)}"
+    return gaps.told(_describe_slope(rows), row)
 
 
 def _describe_slope(rows: pl.DataFrame) -> str:
