@@ -154,3 +154,19 @@ def test_an_empty_query_says_what_to_do(labs, in_process):
         refused = in_process("sql", query, "--home", home)
         assert refused.returncode != 0
         assert "The query is empty: give one" in refused.stderr
+
+
+def sides_of(lab):
+    """The texts of each drawn chart of the catalogue, by metric."""
+    for name in lab.metrics:
+        chart = lab.metrics[name]().plot()
+        if chart is not None:
+            drawn = vl_convert.vegalite_to_svg(chart.to_dict())
+            yield name, set(re.findall(r"<text[^>]*>([^<]*)</text>", drawn))
+
+
+@pytest.mark.slow
+def test_charts_name_the_sides_as_the_sentences_of_the_page_do(labs):
+    texts = dict(sides_of(labs("a group channel")))
+    assert [name for name, found in texts.items() if found & {"user", "assistant"}] == []
+    assert len([name for name, found in texts.items() if found >= {"people", "the companion"}]) >= 5

@@ -245,7 +245,7 @@ def test_a_conversation_without_any_times_has_no_time_of_reply():
         rows = answer.pl().select("role", "n", "untimed", "late", "unanswered", "p50").rows()
         assert rows == [("assistant", 0, 5, 0, 0, None), ("user", 0, 4, 0, 0, None)]
         assert answer.finding == (
-            "assistant: no reply with known times; user: no reply with known times"
+            "the companion: no reply with known times; people: no reply with known times"
         )
         assert "10 messages with an estimated time left out" in answer.caption
         assert "10 messages with an estimated time among them" in made.ask("sessions").caption
@@ -315,7 +315,7 @@ def test_who_never_replies_has_a_row_and_who_is_never_asked_has_none():
         answer = made.ask("reply_latency")
     columns = ["role", "n", "unanswered", "one_sided"]
     assert answer.pl().select(columns).rows() == [("assistant", 0, 0, 1)]
-    assert answer.finding == "assistant: no reply in time"
+    assert answer.finding == "the companion: no reply in time"
     answer.plot().to_dict()
 
 

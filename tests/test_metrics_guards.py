@@ -189,7 +189,7 @@ def test_why_there_are_no_words_is_said_as_it_is():
         alone = ask("distinguishing_words", filters={"user": "u1", "min_people": 1}).finding
         assert alone.endswith("of enough people (2, or 1 where nobody else is named)")
         assert ask("distinguishing_words", filters={"role": "user"}).finding == (
-            "No word of 5 people or more is used more by the user's side"
+            "No word of 5 people or more is used more by people"
         )
     with world(talk(*alike[::2])) as made:
         one_side = made.ask("distinguishing_words").finding

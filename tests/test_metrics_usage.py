@@ -435,7 +435,7 @@ def test_each_side_of_a_conversation_has_one_language():
             ("user", "unknown", "unknown", 1, None),
         ]
         assert answer.finding.startswith("Too little data (")
-        assert "user: English in 66.7 % of 3 conversations; 1 too short to tell" in answer.finding
+        assert "people: English in 66.7 % of 3 conversations; 1 too short to tell" in answer.finding
         assert made.ask("languages", filters={"user": "v"}).pl()["code"].to_list() == ["en"]
         for few in (0, -1):
             with pytest.raises(InvalidValue, match="sample must be at least 1"):

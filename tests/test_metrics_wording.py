@@ -307,7 +307,8 @@ def test_a_word_that_all_people_use_more_than_the_companion_is_found():
         answer = made.ask("distinguishing_words", prior=10.0, function_words=True)
         assert answer.pl().filter("clear")["word"].to_list() == ["dogs", "cats", "well"]
         assert (
-            answer.finding == "Words that tell the sides apart: user: cats, well; assistant: dogs"
+            answer.finding
+            == "Words that tell the sides apart: people: cats, well; the companion: dogs"
         )
 
 

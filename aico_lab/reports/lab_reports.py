@@ -118,6 +118,7 @@ class Reports:
         from aico_lab.reports.parameters import bind, read_parameters
         from aico_lab.reports.runner import run_notebook
         from aico_lab.reports.values import check_in_snapshot, check_values
+        from aico_lab.reports.written import written_time
 
         storage, home = self._storage, self._storage.home
         storage.check_open()
@@ -148,11 +149,12 @@ class Reports:
                 generation=generation,
             ) as destination:
                 title = notebook.stem.replace("_", " ")
+                started = int(now.timestamp() * 1000)
                 return run_notebook(
                     notebook,
                     parameters=values,
                     destination=destination,
-                    title=f"{title[:1].upper()}{title[1:]} · {now:%Y-%m-%d %H:%M} UTC",
+                    title=f"{title[:1].upper()}{title[1:]} · {written_time(started, 'UTC')} UTC",
                     timeout=timeout,
                     folder=notebook.parent if is_own(notebook) else None,
                     environment=storage.settings.environment(),

@@ -63,7 +63,7 @@ def _describe(rows: pl.DataFrame) -> str:
     ]
     two_sided = claims.counted(row["conversations"], "conversations")
     said = (
-        f"the user's side has {', '.join(shares)} in {two_sided} with both sides; "
+        f"people have {', '.join(shares)} in {two_sided} with both sides; "
         f"{row['one_sided']:,} one-sided"
     )
     return claims.described(said, units, unit, row[MOST], row[COUNTED])

@@ -69,8 +69,8 @@ def _describe(rows: pl.DataFrame) -> str:
             row["coordination_low"] <= 0 <= row["coordination_high"]
         )
         return (
-            f"{row['role']}: replies coordinate by {100 * row['coordination']:+z.1f} percentage "
-            f"points{', not clearly different from 0' if unclear else ''}"
+            f"{claims.side(row)}: replies coordinate by {100 * row['coordination']:+z.1f} "
+            f"percentage points{', not clearly different from 0' if unclear else ''}"
         )
 
     said = claims.each(rows.filter(pl.col("marker") == _ALL), says)

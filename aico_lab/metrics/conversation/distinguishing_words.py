@@ -117,7 +117,7 @@ def _describe_words(rows: pl.DataFrame) -> str:
     for role in ("user", "assistant"):
         words = rows.filter(pl.col("role") == role, "clear")["word"].head(3).to_list()
         if words:
-            said.append(f"{role}: {', '.join(words)}")
+            said.append(f"{claims.SIDES[role]}: {', '.join(words)}")
     if not said:
         return f"No word clearly tells the sides apart{claims.doubt(units, unit)}"
     return f"Words that tell the sides apart: {'; '.join(said)}{claims.doubt(units, unit)}"
@@ -130,7 +130,7 @@ def _describe_none(rows: pl.DataFrame, talk: Talk) -> str:
     if not rows.is_empty():
         which = f" of {max(least, 2):,} people or more" if others else ""
         role = talk.filters.role
-        tells = f"is used more by the {role}'s side" if role else "tells the sides apart"
+        tells = f"is used more by {claims.SIDES[role]}" if role else "tells the sides apart"
         return f"No word{which} {tells}"
     enough = f"{least:,}, unless min_people says otherwise"
     if talk.filters.min_people:
@@ -148,9 +148,7 @@ def _draw(answer: Answer) -> Chart:
         alt.Chart(rows)
         .mark_bar()
         .encode(
-            alt.X(
-                "z:Q", title="z-score of the log-odds (right: the user's, left: the assistant's)"
-            ),
+            alt.X("z:Q", title="z-score of the log-odds (right: people's, left: the companion's)"),
             alt.Y("word:N", title=None, sort=rows["word"].to_list()),
             draw.side("role"),
         )

@@ -58,8 +58,8 @@ def _describe(rows: pl.DataFrame) -> str:
     return claims.each(
         rows,
         lambda row: (
-            f"{row['role']}: starts {row['share_started']:.1f} % of the sessions and ends "
-            f"{row['share_ended']:.1f} %"
+            f"{claims.side(row)}: {row['share_started']:.1f} % of the first messages of "
+            f"sessions, {row['share_ended']:.1f} % of the last"
         ),
     )
 

@@ -56,10 +56,10 @@ def _draw(answer: Answer) -> Chart:
     finding=lambda rows: claims.each(
         rows,
         lambda row: (
-            f"{row['role']}: {row['words']:.1f} words per message on average, "
+            f"{claims.side(row)}: {row['words']:.1f} words per message on average, "
             f"median {row['p50']:.0f}"
             if row["n"]
-            else f"{row['role']}: no message has words that can be counted"
+            else f"{claims.side(row)}: no message has words that can be counted"
         ),
     ),
     chart=_draw,

@@ -50,7 +50,8 @@ def _describe(rows: pl.DataFrame) -> str:
     def says(row: claims.Row) -> str | None:
         if row["recovered"] is None:
             return None
-        text = f"{row['role']}: {row['recovered']:.1f} % of the turns after a negative one are not"
+        after = "of the turns after a negative one are not"
+        text = f"{claims.side(row)}: {row['recovered']:.1f} % {after}"
         if row["baseline"] is None:
             return text
         low, high = row["lift_low"], row["lift_high"]

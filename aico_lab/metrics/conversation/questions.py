@@ -48,7 +48,8 @@ def _draw(answer: Answer) -> Chart:
     ],
     finish=_finish,
     finding=lambda rows: claims.each(
-        rows, lambda row: f"{row['role']}: {row['share']:.1f} % of the messages ask a question"
+        rows,
+        lambda row: f"{claims.side(row)}: {row['share']:.1f} % of the messages ask a question",
     ),
     chart=_draw,
 )

@@ -118,11 +118,11 @@ def _draw(answer: Answer) -> Chart:
     finding=lambda rows: claims.each(
         rows,
         lambda row: (
-            f"{row['role']}: median {_time(row['p50'])}, 95th percentile {_time(row['p95'])}"
+            f"{claims.side(row)}: median {_time(row['p50'])}, 95th percentile {_time(row['p95'])}"
             if row["n"]
-            else f"{row['role']}: no reply with known times"
+            else f"{claims.side(row)}: no reply with known times"
             if row["untimed"]
-            else f"{row['role']}: no reply in time"
+            else f"{claims.side(row)}: no reply in time"
         ),
     ),
     estimated="left out",

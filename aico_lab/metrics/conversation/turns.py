@@ -36,8 +36,8 @@ def _finish(rows: pl.DataFrame, talk: Talk) -> pl.DataFrame:
 def _describe(row: claims.Row) -> str:
     messages = f"{row['messages']:.2f} messages a turn"
     if row["words"] is None:
-        return f"{row['role']}: {messages}"
-    return f"{row['role']}: {row['words']:.1f} words in {messages}"
+        return f"{claims.side(row)}: {messages}"
+    return f"{claims.side(row)}: {row['words']:.1f} words in {messages}"
 
 
 def _draw(answer: Answer) -> Chart:

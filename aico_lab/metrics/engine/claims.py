@@ -45,6 +45,9 @@ DOMINANT: Final = 25.0
 """A number rests mainly on one person if that person's share, in percent, is above this."""
 
 
+SIDES: Final = {"user": "people", "assistant": "the companion"}
+"""What sentences and charts call the sides."""
+
 DIRECTION_MARKS: Final = "[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 """The characters that change the direction of the text after them."""
 
@@ -89,6 +92,11 @@ def written(value: float, *, signed: bool = False) -> str:
 def too_little(number: int, plural: str, needed: int = FEWEST) -> str:
     """Return the sentence that replaces a finding with too few units."""
     return f"Too little data: {counted(number, plural)}, where {needed} are needed"
+
+
+def side(row: Row) -> str:
+    """Return what sentences and charts call the side of a row: 'people' or 'the companion'."""
+    return SIDES[row["role"]]
 
 
 def each(rows: pl.DataFrame, say: Callable[[Row], str | None]) -> str:

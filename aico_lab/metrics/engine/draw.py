@@ -7,11 +7,13 @@ it.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import polars as pl
 
 from aico_lab import charts
+from aico_lab.metrics.engine import claims
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -73,7 +75,10 @@ def dots(
         extra = {"color": side(colour, rows)}
         if colour != category:
             extra["yOffset"] = offset(colour)
-    base = alt.Chart(rows).encode(y=alt.Y(f"{category}:N", title=None, sort=names), **extra)
+    y = alt.Y(f"{category}:N", title=None, sort=names)
+    if colour == category:
+        y = y.axis(labelExpr=SIDE)
+    base = alt.Chart(rows).encode(y=y, **extra)
     x = alt.X(f"{value}:Q", title=label(answer, value)).scale(
         zero=zero or _from_zero(rows, value, label(answer, value))
     )
@@ -244,6 +249,10 @@ def shades(column: str, title: str, most: float, usual: float | None = None) -> 
     return alt.Opacity(f"{column}:Q", title=title, scale=scale, legend=legend)
 
 
+SIDE: Final = f"({json.dumps(claims.SIDES)})[datum.label]"
+"""Vega's expression for what a side is called."""
+
+
 def side(column: str, rows: pl.DataFrame | None = None) -> alt.Color:
     """Return the colour encoding of the sides, the same in every chart.
 
@@ -258,4 +267,4 @@ def side(column: str, rows: pl.DataFrame | None = None) -> alt.Color:
         known = set(rows[column])
         sides = {name: colour for name, colour in sides.items() if name in known} or sides
     scale = alt.Scale(domain=list(sides), range=list(sides.values()))
-    return alt.Color(f"{column}:N", title=None, scale=scale)
+    return alt.Color(f"{column}:N", title=None, scale=scale, legend=alt.Legend(labelExpr=SIDE))

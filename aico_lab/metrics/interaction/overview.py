@@ -48,7 +48,7 @@ def _draw(answer: Answer) -> Chart:
     )
     bars = alt.Chart(sides).mark_bar().encode(
         alt.X("messages:Q", title="Messages", axis=draw.whole(row["n"])),
-        alt.Y("role:N", title=None, sort=None),
+        alt.Y("role:N", title=None, sort=None, axis=alt.Axis(labelExpr=draw.SIDE)),
         draw.side("role").legend(None),
     )  # fmt: skip
     return bars.properties(width=draw.WIDTH, height=2 * draw.LINE)

@@ -55,7 +55,7 @@ def _describe(rows: pl.DataFrame) -> str:
         b, m = row["burstiness"], row["memory"]
         memory = "" if m is None else f", M = {m:z.2f}"
         people = claims.counted(row["n"], "people")
-        return f"{row['role']}: B = {b:z.2f}{memory}, mean of {people}"
+        return f"{claims.side(row)}: B = {b:z.2f}{memory}, mean of {people}"
 
     return claims.each(rows, tells)
 

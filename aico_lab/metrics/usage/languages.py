@@ -119,8 +119,8 @@ def _finding(rows: pl.DataFrame) -> str:
         untold = unknown.get(row["role"], 0)
         apart = f"; {untold:,} too short to tell" if untold else ""
         return (
-            f"{row['role']}: {claims.leading(tied, 'n', 'language')} in {row['share']:.1f} % of "
-            f"{claims.counted(row[TOTAL], 'conversations')}{apart}"
+            f"{claims.side(row)}: {claims.leading(tied, 'n', 'language')} in {row['share']:.1f} % "
+            f"of {claims.counted(row[TOTAL], 'conversations')}{apart}"
         )
 
     if most.is_empty():

@@ -68,7 +68,7 @@ def _draw(answer: Answer) -> Chart:
     finding=lambda rows: claims.each(
         rows,
         lambda row: (
-            f"{row['role']}: MTLD {row['mean']:.0f}, over {claims.counted(row['n'], 'people')}"
+            f"{claims.side(row)}: MTLD {row['mean']:.0f}, over {claims.counted(row['n'], 'people')}"
         ),
     ),
     people="n",

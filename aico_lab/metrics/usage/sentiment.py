@@ -57,7 +57,7 @@ def _draw(answer: Answer) -> Chart:
         .mark_bar()
         .encode(
             alt.X("share:Q", title="Share of scored messages (%)").scale(domain=[0, 100]),
-            alt.Y("role:N", title=None, sort=rows["role"].to_list()),
+            alt.Y("role:N", title=None, sort=rows["role"].to_list()).axis(labelExpr=draw.SIDE),
             alt.Color("mood:N", title=None).scale(
                 domain=list(_MOODS), range=list(_MOODS.values())
             ),
@@ -92,7 +92,7 @@ def _draw(answer: Answer) -> Chart:
             lambda row: (
                 None
                 if row["mean"] is None
-                else f"{row['role']}: mean sentiment {row['mean']:+z.3f}"
+                else f"{claims.side(row)}: mean sentiment {row['mean']:+z.3f}"
             ),
         )
         or "Too little data: no message has a score"

@@ -100,7 +100,7 @@ def _transferred(rows: pl.DataFrame) -> str:
     def says(row: claims.Row) -> str | None:
         if row["r"] is None:
             return None
-        text = f"{row['role']} after the other side: r = {row['r']:z.2f}"
+        text = f"{claims.side(row)} after the other side: r = {row['r']:z.2f}"
         unclear = row["r_low"] is not None and row["r_low"] <= 0 <= row["r_high"]
         return f"{text}, not clearly different from 0" if unclear else text
 
