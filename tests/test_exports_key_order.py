@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from tests.exported import telegram_chat
 from tests.test_exports import FORMATS, SAMPLES
 
 if TYPE_CHECKING:
+    import random
     from pathlib import Path
 
 SAMPLES_OF_LISTS = (

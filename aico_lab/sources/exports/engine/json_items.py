@@ -39,6 +39,7 @@ OPENING: Final = r'\{\s*+"(?:[^"\\]|\\.)*+"\s*+:'
 """The beginning of an object. In the text of a message its quotation marks are escaped."""
 
 _OPENING: Final = re.compile(OPENING)
+_LOST: Final = "the JSON is damaged here, or items without the usual keys are"
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
@@ -78,8 +79,17 @@ def items(
         yield Unreadable(f"{what} {number + 1}", reason)
     elif number:
         return
-    found = _search(member, repair, wanted)
-    yield from itertools.islice(found, known, None)
+    gaps = 0
+    for item in _search(member, repair, wanted):
+        if known:  # read above
+            known -= item is not None
+        elif item is not None:
+            number += 1
+            yield item
+        else:
+            gaps += 1
+            if gaps > 1 or reason is None:  # the first one is reported above
+                yield Unreadable(f"{what} {number + gaps}", _LOST)
 
 
 def _sound(
@@ -175,12 +185,15 @@ def _search(
     member: Member,
     repair: Callable[[bytes], bytes] | None,
     needs: frozenset[str],
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, Any] | None]:
     """Yield all sound objects that have the needed keys, by searching for their beginnings.
+
+    None stands for one or more objects in a row that are damaged, or lack those keys.
 
     Any key may come first: neither is the order of keys fixed, nor has every item all keys.
     """
     decoder = json.JSONDecoder(strict=False)
+    is_gap = False
     with member.open() as stream:
         window = Window(MendedStream(stream, repair))
         while (begin := window.search(_OPENING)) is not None:
@@ -190,14 +203,21 @@ def _search(
                 cut_off = error.pos >= len(window.text) - NEAR or "Unterminated" in error.msg
                 if not (cut_off and len(window.text) - begin < LONGEST and window.grow()):
                     window.at = window.begin + 1
+                    is_gap = True
                 continue
             except (RecursionError, ValueError):
                 window.at = begin + 1
+                is_gap = True
                 continue
             is_item = isinstance(item, dict) and needs <= item.keys()
             window.at = end if is_item else begin + 1
             if is_item:
+                if is_gap:
+                    yield None
                 yield item
+            is_gap = not is_item
+        if is_gap:
+            yield None
 
 
 class Window:
