@@ -88,7 +88,7 @@ def items(
             yield item
         else:
             gaps += 1
-            if gaps > 1 or reason is None:  # the first one is reported above
+            if gaps > 1 and reason is not None:  # the first one is reported above
                 yield Unreadable(f"{what} {number + gaps}", _LOST)
 
 
