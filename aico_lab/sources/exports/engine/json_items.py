@@ -193,7 +193,7 @@ def _search(
     Any key may come first: neither is the order of keys fixed, nor has every item all keys.
     """
     decoder = json.JSONDecoder(strict=False)
-    is_gap = False
+    is_gap = is_fault = False
     with member.open() as stream:
         window = Window(MendedStream(stream, repair))
         while (begin := window.search(_OPENING)) is not None:
@@ -203,11 +203,11 @@ def _search(
                 cut_off = error.pos >= len(window.text) - NEAR or "Unterminated" in error.msg
                 if not (cut_off and len(window.text) - begin < LONGEST and window.grow()):
                     window.at = window.begin + 1
-                    is_gap = True
+                    is_gap = is_fault = True
                 continue
             except (RecursionError, ValueError):
                 window.at = begin + 1
-                is_gap = True
+                is_gap = is_fault = True
                 continue
             is_item = isinstance(item, dict) and needs <= item.keys()
             window.at = end if is_item else begin + 1
@@ -215,8 +215,9 @@ def _search(
                 if is_gap:
                     yield None
                 yield item
+                is_fault = False
             is_gap = not is_item
-        if is_gap:
+        if is_fault:  # sound objects may also follow the list
             yield None
 
 
