@@ -258,3 +258,16 @@ def test_a_file_that_grows_is_read_as_far_as_it_was_written(tmp_path: Path) -> N
     program = f"open({str(path)!r}, 'ab').write(open({str(path)!r}, 'rb').read()[:100])"
     subprocess.run([sys.executable, "-c", program], check=True)
     assert [message for batch in batches for message in batch.messages]
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
+@pytest.mark.parametrize("field", [20, 24], ids=["packed", "unpacked"])
+def test_one_wrong_size_in_the_directory_loses_one_file(path: Path, how: int, field: int) -> None:
+    """Sizes that no data have are damage, not a bomb."""
+    data = bytearray(archive({"conversations.json": CHATGPT, "user.json": b"{}" * 500}, how))
+    entry = data.rindex(b"PK\1\2")
+    struct.pack_into("<I", data, entry + field, 0xF000_0000)
+    write(path, bytes(data))
+    got = read("chatgpt", path)
+    assert got.contents == whole().contents
+    assert [one.where for one in got.rejected[len(whole().rejected) :]] == ["user.json"]

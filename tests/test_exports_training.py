@@ -204,3 +204,30 @@ def test_every_text_comes_back(tmp_path_factory, turns):
     got = read("openai", path, start=START)
     wanted = [text.replace("\r\n", "\n").replace("\0", "").strip() for _, text in turns]
     assert got.contents == wanted
+
+
+@each_form
+@pytest.mark.parametrize("in_lines", [True, False])
+def test_damaged_conversations_are_reported_one_by_one(tmp_path, name, in_lines):
+    """Among lines and in a list, whatever the damage is."""
+    good = json.dumps(FORMS[name](*TURNS))
+    parts = [good, good[:-9], "7", good, '{"a": 1}', good.replace(":", ";", 1), good, '"x"', good]
+    path = tmp_path / "a.json"
+    path.write_text("\n".join(parts) if in_lines else f"[{', '.join(parts)}]")
+    got = read(name, path, start=START)
+    assert got.contents == ["Hi", "Yo"] * 4
+    assert len({one.where for one in got.rejected}) == len(got.rejected)
+    assert len(got.rejected) >= (5 if in_lines else 2)  # neighbours are one damage
+    assert all("a.json" in one.where and one.reason for one in got.rejected)
+
+
+@each_form
+@pytest.mark.parametrize("wrong", [5, True, ["x", 5], [None]])
+def test_messages_with_values_of_a_wrong_type_are_counted(tmp_path, name, wrong):
+    talk = FORMS[name](*TURNS)
+    key = "messages" if name == "openai" else "conversations"
+    role, content = talk[key][0]
+    talk[key] += [wrong, None, talk[key][0] | {content: wrong}, talk[key][0] | {role: wrong}]
+    got = read(name, lines(tmp_path / "a.jsonl", talk), start=START)
+    assert got.contents == ["Hi", "Yo"]
+    assert got.skipped == {"damaged message": 4}

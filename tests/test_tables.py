@@ -102,6 +102,11 @@ def test_the_line_of_excel_names_the_delimiter(tmp_path):
         ("Contenu,Envoyé le,Expéditeur", "content timestamp author"),
         ("Mensaje,Fecha y hora,Remitente,Canal", "content timestamp author channel_id"),
         ("id,Thread,Name,Message,Time", "message_id conversation_id author content timestamp"),
+        ("Wer,Wann,Was", "author timestamp content"),
+        ("who,when,what", "author timestamp content"),
+        ("Who,Time,What", "author timestamp content"),
+        ("qui,quand,quoi", "author timestamp content"),
+        ("Quién,Cuándo,Qué", "author timestamp content"),
         ("session,speaker,utterance,epoch_ms", "conversation_id author content timestamp"),
     ],
 )
@@ -109,6 +114,13 @@ def test_headers_of_several_languages_and_spellings_are_known(header, fields):
     columns = header.split(",")
     found = columns_by_field(columns)
     assert found == {name: (column,) for name, column in zip(fields.split(), columns, strict=True)}
+
+
+@pytest.mark.parametrize("question", ["who", "what", "Wer", "Was", "qui", "quoi", "Quién", "qué"])
+def test_a_question_alone_says_nothing_about_a_column(question):
+    """It may ask for anything; only several of one language are a header."""
+    assert columns_by_field([question, "other"]) == {}
+    assert columns_by_field(["who", "was", "quoi"]) == {}
 
 
 def test_every_spelling_is_written_as_it_is_compared():

@@ -10,6 +10,7 @@ from aico_lab.errors import InvalidValue
 from aico_lab.importing.disappearing import Present, unmark
 from aico_lab.importing.placing import WHERE_GIVEN, Placing, mend_replies
 from aico_lab.importing.rescoring import score_with_stored
+from aico_lab.importing.same_chat import SameChats
 from aico_lab.importing.twins import Twins
 from aico_lab.messages.records import (
     ChannelRecord,
@@ -197,10 +198,10 @@ def import_batches(
     channels: dict[str, None] = {}
     elsewhere = False
     present = Present()
-    twins = Twins(connection)
+    twins, chats = Twins(connection), SameChats(connection)
     with without_garbage_collector(), connection.bulk():
         for read in batches:
-            batch = twins.as_stored(read) if read.has_twins else read
+            batch = twins.as_stored(read) if read.has_twins else chats.as_stored(read)
             result.look_at(batch)
             with connection.transaction():
                 placing = Placing(connection, batch.messages, replace=on_conflict == "replace")

@@ -24,6 +24,11 @@ ORIGINAL: Final = "id_in_conversation"
 """The metadata key for the original id of a message that is stored under a qualified id."""
 
 
+def digest(message_id: str) -> int:
+    """Return 64 bits that stand for an id, where many are compared."""
+    return int.from_bytes(hashlib.blake2b(message_id.encode(), digest_size=8).digest())
+
+
 def qualified(conversation_id: str, message_id: str) -> str:
     """Return the qualified id of a message whose own id another conversation uses."""
     name = f"{conversation_id}:{message_id}"

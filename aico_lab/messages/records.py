@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Mapping
 
 BATCH_MESSAGES: Final = 10_000
@@ -123,6 +124,8 @@ class Batch:
         ends_known: Whether `whole` conversations have no messages before or after those in the
             export, which may otherwise be of a part of the time.
         has_twins: Whether the messages may be stored under other ids, see `importing.twins`.
+        global_ids: With the first batch of a conversation, digests of its messages' ids, if the
+            product gives an id to one message only; see `importing.same_chat`.
         read_as: With the first batch of a table, the sentence about what was recognised.
         notes: With the first batch, sentences about oddities of the file.
     """
@@ -144,5 +147,6 @@ class Batch:
     whole: frozenset[str] = frozenset()
     ends_known: bool = False
     has_twins: bool = False
+    global_ids: Mapping[str, array[int]] = field(default_factory=dict)
     read_as: str = ""
     notes: list[str] = field(default_factory=list)

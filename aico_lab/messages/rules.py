@@ -112,7 +112,7 @@ def _record(fields: Mapping[str, object], context: Context) -> MessageRecord:
         None if reply_to is None else _identifier("reply_to", reply_to),
         None
         if is_known and metadata is None
-        else _metadata(metadata, {k: fields[k] for k in fields.keys() - KNOWN}),
+        else _metadata(metadata, {} if is_known else {k: fields[k] for k in fields.keys() - KNOWN}),
     )
 
 
@@ -203,7 +203,7 @@ def _metadata(value: object, extra: dict[str, object]) -> str | None:
     for key in value.keys() & extra.keys():
         if value[key] != extra[key]:
             raise NotAMessageError("metadata and a field of the same name differ")
-    merged = value | extra
+    merged = value | extra if extra else value
     return to_metadata(merged) if merged else None
 
 

@@ -65,7 +65,7 @@ _MESSAGE: Final = {
 _CONTENT: Final = {"content_type": TEXT, "parts": LIST}
 _METADATA: Final = dict.fromkeys(_HIDDEN, FLAG)
 
-_SAID: Final = frozenset({"text", "multimodal_text"})
+_SAID: Final = frozenset({None, "text", "multimodal_text"})
 _MEDIA_KINDS: Final = {
     "image_asset_pointer": "image",
     "audio_asset_pointer": "audio",
@@ -145,18 +145,22 @@ def _conversation(
     if not isinstance(mapping, dict):
         return Unreadable(f"conversation {name}", "it has no mapping of messages")
     nodes = {key: node for key, node in mapping.items() if isinstance(node, dict)}
+    reasons = {key: _reason(node) for key, node in nodes.items()}
     if name is None:  # its first message has an id
-        name = next((key for key in nodes if _reason(nodes[key]) is None), "no-id")
+        name = next((key for key, reason in reasons.items() if reason is None), "no-id")
     skipped: Counter[str] = Counter()
     parents, damaged = _parents(mapping, nodes)
-    damaged += sum(_reason(node) == DAMAGED for node in nodes.values())
+    damaged += sum(reason == DAMAGED for reason in reasons.values())
     if _name(item.get("current_node")) not in nodes:
         damaged += len(nodes.keys() - set(parents.values())) > 1  # which branch is not known
     if damaged:
         skipped[DAMAGED] = damaged
-    siblings = Counter(
-        (parents[key], _role(node)) for key, node in nodes.items() if _reason(node) is None
-    )
+    roles = {
+        key: nodes[key]["message"]["author"]["role"]
+        for key, reason in reasons.items()
+        if reason is None
+    }
+    siblings = Counter((parents[key], role) for key, role in roles.items())
     messages: list[Said] = []
     answered: str | None = None
     gpt = item.get("gizmo_id")
@@ -164,14 +168,14 @@ def _conversation(
         node = nodes[key]
         if parents[key] not in nodes:
             answered = None
-        reason = _reason(node)
+        reason = reasons[key]
         if reason is not None:
             if reason and reason != DAMAGED:
                 skipped[reason] += 1
             continue
         message = node["message"]
         said = _said(message, node, item)
-        others = siblings[parents[key], _role(node)] - 1
+        others = siblings[parents[key], roles[key]] - 1
         if others:
             said.metadata[ALTERNATIVES] = others
         said.ratings = ratings.get(said.message_id or "", [])
@@ -257,10 +261,6 @@ def _seconds(node: dict[str, Any]) -> float:
     return 0.0 if time is None else time.timestamp()
 
 
-def _role(node: dict[str, Any]) -> str | None:
-    return _name(to_object(to_object(node.get("message")).get("author")).get("role"))
-
-
 def _name(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
@@ -272,44 +272,50 @@ def _reason(node: dict[str, Any]) -> str | None:
         return ""
     if not isinstance(message, dict) or _is_damaged(message):
         return DAMAGED
-    metadata = to_object(message.get("metadata"))
-    content = to_object(message.get("content"))
-    role, kind = _role(node), _name(content.get("content_type"))
-    reasons = {
-        "tool result": role == "tool",
-        "hidden instruction": any(map(metadata.get, _HIDDEN)) or message.get("weight") == 0,
-        "system prompt": role not in ("user", "assistant"),
-        "custom instructions": kind == "user_editable_context",
-        "tool call": role == "assistant" and message.get("recipient") not in (None, "all"),
-        "reasoning or code": kind not in (None, *_SAID)
-        or (role == "assistant" and message.get("channel") in ("commentary", "analysis")),
-        "empty answer": role == "assistant" and not (_text(content) or _media(content)),
-    }
-    return next((reason for reason, applies in reasons.items() if applies), None)
+    metadata, content, role = message.get("metadata"), message["content"], message["author"]["role"]
+    kind = content.get("content_type")
+    is_answer = role == "assistant"
+    reason = None
+    if role == "tool":
+        reason = "tool result"
+    elif (metadata and any(map(metadata.get, _HIDDEN))) or message.get("weight") == 0:
+        reason = "hidden instruction"
+    elif role not in ("user", "assistant"):
+        reason = "system prompt"
+    elif kind == "user_editable_context":
+        reason = "custom instructions"
+    elif is_answer and message.get("recipient") not in (None, "all"):
+        reason = "tool call"
+    elif kind not in _SAID or (is_answer and message.get("channel") in ("commentary", "analysis")):
+        reason = "reasoning or code"
+    elif is_answer and not (_text(content) or _media(content)):
+        reason = "empty answer"
+    return reason
 
 
 def _is_damaged(message: dict[str, Any]) -> bool:
     """Return whether a field that decides what a message says has a value of a wrong type."""
     if not fits(message, _MESSAGE):
         return True
-    content = message["content"]
-    is_sound = fits(message["author"], {"role": (str,)}) and fits(content, _CONTENT)
-    if not is_sound or not fits(to_object(message.get("metadata")), _METADATA):
+    content, metadata = message["content"], message.get("metadata")
+    if not fits(content, _CONTENT) or not isinstance(message["author"].get("role"), str):
         return True
-    is_said = content.get("content_type") in (None, *_SAID)
+    if metadata is not None and not fits(metadata, _METADATA):
+        return True
+    text, parts = content.get("text"), content.get("parts")
     strange = any(
-        not (isinstance(part, str) or _name(to_object(part).get("content_type")))
-        for part in _parts(content)
+        not isinstance(part, str) and not _name(to_object(part).get("content_type"))
+        for part in parts or ()
     )
-    strange |= is_said and not fits(content, {"text": TEXT})
-    strange |= is_said and content.get("parts") is None and content.get("text") is None
+    if content.get("content_type") in _SAID:
+        strange |= type(text) not in TEXT or (parts is None and text is None)
     return strange and not (_text(content) or _media(content))
 
 
 def _said(message: dict[str, Any], node: dict[str, Any], item: dict[str, Any]) -> Said:
-    metadata, content = to_object(message.get("metadata")), to_object(message.get("content"))
+    metadata, content = to_object(message.get("metadata")), message["content"]
+    role = message["author"]["role"]
     model = metadata.get("model_slug") or item.get("default_model_slug")
-    role = _role(node)
     kept: dict[str, object] = {}
     if role == "assistant" and isinstance(model, str):
         kept[MODEL] = model
@@ -322,7 +328,7 @@ def _said(message: dict[str, Any], node: dict[str, Any], item: dict[str, Any]) -
     return Said(
         _text(content),
         _time(message.get("create_time")),
-        role=str(role),
+        role=role,
         message_id=message_id if isinstance(message_id, str) else None,
         metadata=kept,
     )
@@ -343,7 +349,7 @@ def _text(content: dict[str, Any]) -> str:
             texts.append(to_text(part.get("text")))
     if not texts and isinstance(content.get("text"), str):
         texts.append(content["text"])
-    return _CITATION.sub("", "\n".join(text for text in texts if text)).strip()
+    return _CITATION.sub("", "\n".join(filter(None, texts))).strip()
 
 
 def _media(content: dict[str, Any]) -> list[dict[str, str]]:

@@ -15,7 +15,7 @@ from aico_lab.sources.exports.engine.conversation import (
     Traits,
     Unreadable,
 )
-from aico_lab.sources.exports.engine.fields import to_id, to_object, to_objects, to_text
+from aico_lab.sources.exports.engine.fields import DAMAGED, objects_of, to_id, to_object, to_text
 from aico_lab.sources.exports.engine.json_items import shape
 from aico_lab.sources.exports.engine.training import (
     SUFFIXES,
@@ -23,6 +23,7 @@ from aico_lab.sources.exports.engine.training import (
     conversation,
     documents,
     has,
+    is_damaged,
     parts_of,
     time_of,
 )
@@ -70,13 +71,16 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
             yield Unreadable(where, "it has no list of messages")
         else:
             skipped: Counter[str] = Counter()
-            said = (_said(message, skipped) for message in to_objects(item["messages"]))
+            said = (_said(message, skipped) for message in objects_of(item["messages"], skipped))
             messages = [message for message in said if message is not None]
             yield conversation(names.of(item, item["messages"]), item, messages, skipped)
 
 
 def _said(message: dict[str, Any], skipped: Counter[str]) -> Said | None:
     """Return the message, or None if it has no content; count messages that are left out."""
+    if is_damaged(message, "role", "content"):
+        skipped[DAMAGED] += 1
+        return None
     role = to_text(message.get("role")).casefold()
     if role not in _ROLES:
         known = role in ("tool", "function")

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import csv
 import re
+from array import array
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
+from aico_lab.messages.identity import digest
 from aico_lab.messages.metadata import ATTACHMENTS, REACTIONS
+from aico_lab.messages.storable import storable
 from aico_lab.sources.exports.engine.conversation import (
     ExportedConversation,
     Rating,
@@ -132,11 +135,14 @@ class _Chat:
         self._id = chat_id
         self._rows = rows
         self._seen = seen
+        self._ids = array("Q")
         self.skipped: Counter[str] = Counter()
 
     def add(self, message_id: str | None, time: str, author: str, role: str, *rest: object) -> None:
         """Add a message, unless it is repeated: an updated backup may overlap an older one."""
         if self._seen.add(self._id, message_id):
+            if message_id is not None:
+                self._ids.append(digest(storable(message_id)))
             self._rows.append([message_id, time, author, role, *rest], to_time(time))
         else:
             self.skipped["repeated message"] += 1
@@ -148,6 +154,7 @@ class _Chat:
             map(_said, self._rows.oldest_first()),
             channel_name="Replika",
             names_person=False,
+            global_ids=self._ids,
             skipped=self.skipped,
         )
 

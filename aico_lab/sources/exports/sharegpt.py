@@ -15,13 +15,14 @@ from aico_lab.sources.exports.engine.conversation import (
     Traits,
     Unreadable,
 )
-from aico_lab.sources.exports.engine.fields import to_objects, to_text
+from aico_lab.sources.exports.engine.fields import DAMAGED, objects_of, to_text
 from aico_lab.sources.exports.engine.training import (
     SUFFIXES,
     Names,
     conversation,
     documents,
     has,
+    is_damaged,
     parts_of,
     time_of,
 )
@@ -79,13 +80,16 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
             yield Unreadable(where, "it has no list of messages")
         else:
             skipped: Counter[str] = Counter()
-            said = (_said(message, skipped) for message in to_objects(item[_KEY]))
+            said = (_said(message, skipped) for message in objects_of(item[_KEY], skipped))
             messages = [message for message in said if message is not None]
             yield conversation(names.of(item, item[_KEY]), item, messages, skipped)
 
 
 def _said(message: dict[str, Any], skipped: Counter[str]) -> Said | None:
     """Return the message, or None if it has no content; count messages that are left out."""
+    if is_damaged(message, "from", "value") or is_damaged(message, "role", "content"):
+        skipped[DAMAGED] += 1
+        return None
     sender = (to_text(message.get("from")) or to_text(message.get("role"))).casefold()
     if sender not in _ROLES:
         skipped[_TOOLS.get(sender, "message of another role")] += 1

@@ -16,6 +16,7 @@ NAMES: Final[dict[str, tuple[str, ...]]] = {
         *("content", "text", "message", "body", "messagetext", "messagecontent", "messagebody"),
         *("msg", "utterance", "nachricht", "inhalt", "nachrichtentext", "mitteilung", "texte"),
         *("contenu", "corps", "texto", "mensaje", "contenido", "cuerpo", "textodelmensaje"),
+        *("what", "was", "quoi", "que"),
     ),
     "timestamp": (
         *("timestamp", "datetime", "dateandtime", "datetimestamp", "createdat", "sentat"),
@@ -25,6 +26,7 @@ NAMES: Final[dict[str, tuple[str, ...]]] = {
         *("datumunduhrzeit", "datum", "uhrzeit", "zeit", "horodatage", "envoyele", "creele"),
         *("dateheure", "dateetheure", "datedenvoi", "heure", "fechahora", "fechayhora", "fecha"),
         *("enviadoel", "enviado", "creadoel", "marcadetiempo", "fechadeenvio", "hora"),
+        *("wann", "quand", "cuando"),
     ),
     "role": ("role", "messagerole", "authorrole", "senderrole", "sendertype", "rolle", "rol"),
     "author": (
@@ -32,7 +34,7 @@ NAMES: Final[dict[str, tuple[str, ...]]] = {
         *("authorname", "fromname", "displayname", "participant", "writer", "sentby"),
         *("autor", "absender", "absenderin", "von", "benutzer", "nutzer", "verfasser", "sprecher"),
         *("auteur", "expediteur", "de", "utilisateur", "nom", "remitente", "usuario", "nombre"),
-        *("autora", "authorid", "senderid", "fromid"),
+        *("autora", "authorid", "senderid", "fromid", "who", "wer", "qui", "quien"),
     ),
     "user_id": ("userid",),
     "channel_id": (
@@ -56,6 +58,14 @@ NAMES: Final[dict[str, tuple[str, ...]]] = {
     "metadata": ("metadata",),
 }
 """The spellings of each field's name, as `folded` returns them; earlier ones win."""
+
+_QUESTIONS: Final = (
+    frozenset({"who", "when", "what"}),
+    frozenset({"wer", "wann", "was"}),
+    frozenset({"qui", "quand", "quoi"}),
+    frozenset({"quien", "cuando", "que"}),
+)
+"""Questions by language; one alone may ask for anything."""
 
 NUMBERS: Final = frozenset({"nummer", "nr"})
 """Spellings of ids that may also be other numbers, such as those of telephones."""
@@ -97,6 +107,8 @@ def columns_by_field(
         if column not in taken:
             by_name.setdefault(folded(column), column)
             by_name.setdefault(folded(_without_unit(column)), column)
+    for name in _lone_questions(by_name):
+        del by_name[name]
     for field, names in NAMES.items():
         if field in found:
             continue
@@ -141,6 +153,13 @@ def listed(columns: Iterable[str], *, all_are_names: bool) -> str:
 def _without_unit(column: str) -> str:
     shorter = _UNITS.sub("", column)
     return shorter or column
+
+
+def _lone_questions(names: Iterable[str]) -> set[str]:
+    """Return the names that are the only question of their language."""
+    asked = (questions.intersection(names) for questions in _QUESTIONS)
+    lone = {name for questions in asked if len(questions) == 1 for name in questions}
+    return lone - {"when"}  # which always asks for a time
 
 
 def _date_and_time(by_name: dict[str, str], named: list[str]) -> list[str]:

@@ -29,6 +29,9 @@ JSON shrinks to a tenth or a fiftieth."""
 _SMALL: Final = 64 * 1024**2
 """Bytes below which the ratio does not matter."""
 
+_MOST_BY_DEFLATE: Final = 1_032
+"""The most by which deflate shrinks anything."""
+
 _HEADER: Final = b"PK\x03\x04"
 _HEADER_SIZE: Final = 30
 _UNKNOWN_SIZE: Final = 8
@@ -38,6 +41,9 @@ _UTF_8: Final = 0x800
 _PIECE: Final = 1 << 16
 _FAULTS: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError)
 _CHANGED: Final = "it is damaged in its archive: what can be read of it was read"
+_WRONG_SIZE: Final = (
+    "the archive states a size for it that cannot be right: what can be read of it was read"
+)
 _DAMAGED: Final = "it is damaged in its archive: what stands before the damage was read"
 
 
@@ -97,6 +103,12 @@ def packed(stream: IO[bytes], name: str, size: int, faults: Faults) -> Iterator[
         )
     for one in locked:
         faults.note(one.filename, "it is protected by a password")
+    wrong = [one for one in files if not _may_have_its_size(one, size)]
+    if wrong:
+        for one in wrong:
+            faults.note(one.filename, _WRONG_SIZE)
+        yield from _salvaged(stream, name, faults)
+        return
     files = [one for one in files if not one.flag_bits & 1]
     unpacked = sum(one.file_size for one in files)
     small = max(min(sum(one.compress_size for one in files), size), 1)
@@ -108,6 +120,16 @@ def packed(stream: IO[bytes], name: str, size: int, faults: Faults) -> Iterator[
         )
     for one in sorted(files, key=lambda file: file.filename):
         yield one.filename, one.file_size, _opener(archive, one, faults)
+
+
+def _may_have_its_size(one: zipfile.ZipInfo, archive_size: int) -> bool:
+    """Return whether the sizes of a file in an archive's directory can be right."""
+    if one.compress_size > archive_size:
+        return False
+    if one.compress_type == zipfile.ZIP_STORED:
+        return one.file_size == one.compress_size
+    most = (one.compress_size + 1) * _MOST_BY_DEFLATE
+    return one.compress_type != zipfile.ZIP_DEFLATED or one.file_size <= most
 
 
 def _opener(

@@ -16,6 +16,7 @@ from aico_lab.errors import InvalidValue
 from aico_lab.zones import get_zone
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Iterable, Mapping
     from zoneinfo import ZoneInfo
 
@@ -109,6 +110,8 @@ class ExportedConversation:
         names_person: Whether the authors of what a person said tell people apart; False if the
             format has the same word for everybody, such as 'Me'.
         has_seconds: Whether the times are exact to the second for sure, also on full minutes.
+        global_ids: Digests of the ids of messages, if the product gives an id to one message only;
+            a stored conversation of the format that has such messages is the same one.
         authors: Messages by author, if they are known before `messages` are read.
         metadata: Anything to keep with the channel.
         skipped: Counts items that are no messages, by reason, such as 'system prompt'; may grow
@@ -124,6 +127,7 @@ class ExportedConversation:
     is_group: bool = False
     names_person: bool = True
     has_seconds: bool = False
+    global_ids: array[int] | None = None
     authors: Counter[str] | None = None
     metadata: dict[str, object] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)

@@ -52,7 +52,11 @@ def fits(item: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> bool
         item: The object.
         types: The types of fields; with `NoneType`, a field may be null or absent.
     """
-    return all(type(item.get(name)) in allowed for name, allowed in types.items())
+    get = item.get
+    for name, allowed in types.items():  # noqa: SIM110 - a loop takes half the time of all()
+        if type(get(name)) not in allowed:
+            return False
+    return True
 
 
 def to_text(value: object) -> str:

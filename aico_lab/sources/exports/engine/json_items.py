@@ -1,7 +1,7 @@
 """Read the items of a JSON document one by one, in little memory, also from a damaged file.
 
 `ijson` streams sound documents. It stops at the first fault. The text after the fault is searched
-for objects that begin like the items before it; each such object that parses is an item.
+for objects that have the keys of an item; each such object that parses is an item.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ _DEEPEST: Final = 64
 NEAR: Final = 1_000
 """Characters at the end of the text read so far: a fault there may only be the cut of the text."""
 
+OPENING: Final = r'\{\s*+"(?:[^"\\]|\\.)*+"\s*+:'
+"""The beginning of an object. In the text of a message its quotation marks are escaped."""
+
+_OPENING: Final = re.compile(OPENING)
+_LOST: Final = "the JSON is damaged here, or items without the usual keys are"
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
@@ -42,7 +47,7 @@ def items(
     member: Member,
     prefix: str,
     *,
-    needs: Collection[str] = (),
+    needs: Collection[str],
     repair: Callable[[bytes], bytes] | None = None,
     what: str = "conversation",
 ) -> Iterator[dict[str, Any] | Unreadable]:
@@ -59,14 +64,12 @@ def items(
     """
     number = known = 0
     wanted = frozenset(needs)
-    first_key = reason = None
+    reason = None
     try:
         for item in _sound(member, prefix, repair):
             number += 1
             if isinstance(item, dict):
-                if wanted <= item.keys():
-                    first_key = first_key or next(iter(item), None)
-                    known += next(iter(item), None) == first_key
+                known += wanted <= item.keys()
                 yield item
             else:
                 yield Unreadable(f"{what} {number}", "it is not an object")
@@ -74,10 +77,19 @@ def items(
         reason = _reason(error)
     if reason is not None:
         yield Unreadable(f"{what} {number + 1}", reason)
-    elif number or not wanted:
+    elif number:
         return
-    found = _search(member, repair, first_key, wanted)
-    yield from itertools.islice(found, known, None)
+    gaps = 0
+    for item in _search(member, repair, wanted):
+        if known:  # read above
+            known -= item is not None
+        elif item is not None:
+            number += 1
+            yield item
+        else:
+            gaps += 1
+            if gaps > 1 and reason is not None:  # the first one is reported above
+                yield Unreadable(f"{what} {number + gaps}", _LOST)
 
 
 def _sound(
@@ -172,30 +184,41 @@ class MendedStream:
 def _search(
     member: Member,
     repair: Callable[[bytes], bytes] | None,
-    first_key: str | None,
     needs: frozenset[str],
-) -> Iterator[dict[str, Any]]:
-    """Yield all sound objects that have the needed keys, by searching for their beginnings."""
-    name = r'(?:[^"\\]|\\.)*' if first_key is None else re.escape(json.dumps(first_key)[1:-1])
-    opening = re.compile(rf'\{{\s*"{name}"\s*:')
+) -> Iterator[dict[str, Any] | None]:
+    """Yield all sound objects that have the needed keys, by searching for their beginnings.
+
+    None stands for one or more objects in a row that are damaged, or lack those keys.
+
+    Any key may come first: neither is the order of keys fixed, nor has every item all keys.
+    """
     decoder = json.JSONDecoder(strict=False)
+    is_gap = is_fault = False
     with member.open() as stream:
         window = Window(MendedStream(stream, repair))
-        while (begin := window.search(opening)) is not None:
+        while (begin := window.search(_OPENING)) is not None:
             try:
                 item, end = decoder.raw_decode(window.text, begin)
             except json.JSONDecodeError as error:
                 cut_off = error.pos >= len(window.text) - NEAR or "Unterminated" in error.msg
                 if not (cut_off and len(window.text) - begin < LONGEST and window.grow()):
                     window.at = window.begin + 1
+                    is_gap = is_fault = True
                 continue
             except (RecursionError, ValueError):
                 window.at = begin + 1
+                is_gap = is_fault = True
                 continue
             is_item = isinstance(item, dict) and needs <= item.keys()
             window.at = end if is_item else begin + 1
             if is_item:
+                if is_gap:
+                    yield None
                 yield item
+                is_fault = False
+            is_gap = not is_item
+        if is_fault:  # sound objects may also follow the list
+            yield None
 
 
 class Window:
@@ -226,13 +249,21 @@ class Window:
                 return None
 
     def grow(self) -> bool:
-        """Read on, and drop the text before `at`; return whether there was more."""
-        piece = self._source.read(_PIECE)
-        text = self._decode(piece, final=not piece)
+        """Read on, and drop the text before `at`; return whether there was more.
+
+        The text after `at`, which may be parsed once more, is doubled up to `LONGEST`.
+        """
+        left = len(self.text) - self.at
+        wanted = max(_PIECE, min(left, LONGEST - left))
+        pieces: list[bytes] = []
+        while wanted > 0 and (piece := self._source.read(_PIECE)):
+            pieces.append(piece)
+            wanted -= len(piece)
+        text = self._decode(b"".join(pieces), final=not pieces)
         self.text = self.text[self.at :] + text
         self.begin -= self.at
         self.at = 0
-        return bool(piece)
+        return bool(pieces)
 
 
 def _reason(error: Exception) -> str:

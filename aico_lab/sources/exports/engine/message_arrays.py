@@ -11,7 +11,13 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.sources.exports.engine.conversation import Unreadable
-from aico_lab.sources.exports.engine.json_items import LONGEST, NEAR, MendedStream, Window
+from aico_lab.sources.exports.engine.json_items import (
+    LONGEST,
+    NEAR,
+    OPENING,
+    MendedStream,
+    Window,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator
@@ -25,6 +31,7 @@ _TOKENS: Final = 400
 
 _CHAT: Final = rf'(?P<chat>\{{(?:[^"\[\]]++|{_STRING}){{0,{_TOKENS}}}?{_ARRAY})'
 _NEXT: Final = re.compile(rf'{_CHAT}|(?P<array>{_ARRAY})|(?P<message>\{{\s*+"id"\s*+:)', re.DOTALL)
+_NEXT_MESSAGE: Final = re.compile(rf"{_CHAT}|{_ARRAY}|(?P<message>{OPENING})", re.DOTALL)
 _GAP: Final = re.compile(r"[\s,]*+")
 _DECODER: Final = json.JSONDecoder(strict=False)
 
@@ -38,8 +45,8 @@ def chats(
     """Yield the chats of a document: the keys before the messages, and the messages.
 
     The messages are read from the file as they are iterated; messages that were not iterated are
-    skipped when the next chat is requested. After a damaged message, the next object that begins
-    with an id and has the needed keys is a message again.
+    skipped when the next chat is requested. After a damaged message, the next object that has the
+    needed keys is a message again.
 
     Args:
         member: The file.
@@ -129,8 +136,8 @@ def _decoded(window: Window) -> object | None:
 def _find_message(window: Window, needs: frozenset[str]) -> bool:
     """Move to the next message; return False, at the next chat, if this one has no more."""
     window.at += 1
-    while (begin := window.search(_NEXT)) is not None:
-        found = _NEXT.match(window.text, begin)
+    while (begin := window.search(_NEXT_MESSAGE)) is not None:
+        found = _NEXT_MESSAGE.match(window.text, begin)
         if found is None or found["message"] is None:
             return False
         if _is_message(window, needs):

@@ -222,8 +222,10 @@ class _Gathering:
             whole=frozenset() if complete is None else complete.whole,
             ends_known=complete is not None and complete.ends_known,
             has_twins=self._has_twins,
+            global_ids=reader.global_ids,
         )
         reader.channels, reader.users, reader.feedback, reader.memories = {}, {}, [], []
+        reader.global_ids = {}
         reader.estimated = reader.zoneless = reader.local = 0
         self._begin()
         return batch

@@ -28,6 +28,7 @@ from aico_lab.sources.exports.engine.people import ASSUMED
 from aico_lab.sources.exports.engine.times import NO_TIMES, Clock
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Iterator
 
     from aico_lab.sources.exports.engine.conversation import (
@@ -62,6 +63,8 @@ class RecordMaker:
         users: The users of the messages read so far, by id; the caller may clear them.
         feedback: The ratings of the messages read so far; the caller may clear them.
         memories: The memories read so far; the caller may clear them.
+        global_ids: The `global_ids` of the conversations begun so far, by id; the caller may clear
+            them.
         zoneless: The number of messages whose time has no zone and was read as UTC.
         local: The number of messages whose time has no zone in the export.
         estimated: The number of messages whose time is estimated.
@@ -88,6 +91,7 @@ class RecordMaker:
         self.users: dict[str, UserRecord] = {}
         self.feedback: list[FeedbackRecord] = []
         self.memories: list[MemoryRecord] = []
+        self.global_ids: dict[str, array[int]] = {}
         self.zoneless = 0
         self.local = 0
         self.estimated = 0
@@ -142,6 +146,8 @@ class RecordMaker:
             messages: The messages after them.
         """
         self.reading = self.id_of(conversation)
+        if conversation.global_ids is not None:
+            self.global_ids[self.reading] = conversation.global_ids
         where = _place_of(conversation)
         times = [said.time for said in ahead if said.time is not None]
         first = conversation.started or (times[0] if times else None)

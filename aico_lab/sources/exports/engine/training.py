@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aico_lab.messages.context import Occurrences
 from aico_lab.sources.exports.engine.conversation import ExportedConversation, Said, Unreadable
 from aico_lab.sources.exports.engine.epochs import to_any_time
-from aico_lab.sources.exports.engine.fields import to_id, to_object, to_objects, to_text
+from aico_lab.sources.exports.engine.fields import TEXT, to_id, to_object, to_objects, to_text
 from aico_lab.sources.exports.engine.json_items import items, shape
 from aico_lab.sources.files import Lines
 
@@ -159,6 +159,21 @@ def time_of(fields: dict[str, Any]) -> datetime | None:
     """Return the time that some programs add to a message or a conversation."""
     times = (to_any_time(fields.get(key)) for key in _TIMES)
     return next((time for time in times if time is not None), None)
+
+
+def is_damaged(message: dict[str, Any], role: str, content: str) -> bool:
+    """Return whether the role or the content of a message has a value of a wrong type.
+
+    Args:
+        message: The message.
+        role: The key of its role.
+        content: The key of its content: a text, a part, or a list of texts and parts.
+    """
+    said = message.get(content)
+    parts = said if isinstance(said, list) else [said] if said is not None else []
+    return type(message.get(role)) not in TEXT or any(
+        not isinstance(part, str | dict) for part in parts
+    )
 
 
 def parts_of(content: object) -> tuple[str, list[dict[str, str]]]:

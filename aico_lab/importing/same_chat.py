@@ -1,0 +1,122 @@
+"""Find the stored conversation that a file under another name, or in another form, is of.
+
+Where a product gives ids that no other message of it has, they identify a chat whatever its file is
+called. So an import whose messages are stored in another conversation of the same format goes into
+that one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from aico_lab.messages.identity import digest
+from aico_lab.sources.exports.engine.records import joined_id
+
+if TYPE_CHECKING:
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.messages.records import Batch, FeedbackRecord, MessageRecord
+
+_ROWS: Final = 10_000
+
+# Cast to BLOB, since the driver panics on text of other programs that is not UTF-8.
+_STORED: Final = """
+    SELECT CAST(message_id AS BLOB), CAST(conversation_id AS BLOB), CAST(channel_id AS BLOB)
+    FROM messages WHERE conversation_id >= ? AND conversation_id < ?
+"""
+
+
+class _Place(NamedTuple):
+    """A conversation and its channel."""
+
+    conversation_id: str
+    channel_id: str
+
+
+class SameChats:
+    """The conversations of an import, each with the place where its messages are stored."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._places: dict[str, _Place] = {}
+        self._read: dict[str, frozenset[int]] = {}
+
+    def as_stored(self, batch: Batch) -> Batch:
+        """Return a batch whose messages are in the conversations that have them already.
+
+        Args:
+            batch: The batch; it has the `global_ids` of the conversations that begin in it.
+        """
+        channels = {one.conversation_id: one.channel_id for one in batch.messages}
+        for name, ids in batch.global_ids.items():
+            own = _Place(name, channels.get(name, name))
+            self._places[name] = self._place(own, frozenset(ids))
+            self._read[name] = frozenset(ids)
+        moved = {
+            name: place for name, place in self._places.items() if name != place.conversation_id
+        }
+        if not moved:
+            return batch
+        unsound = {
+            place.conversation_id for name, place in self._places.items() if name not in batch.whole
+        }
+        whole = {
+            self._places[name].conversation_id if name in moved else name for name in batch.whole
+        }
+        return replace(
+            batch,
+            messages=[_moved(one, moved) for one in batch.messages],
+            feedback=[_moved_feedback(one, moved) for one in batch.feedback],
+            whole=frozenset(whole - unsound),
+        )
+
+    def _place(self, own: _Place, ids: frozenset[int]) -> _Place:
+        """Return the place that has most of some ids; the own one if none has any."""
+        found: Counter[_Place] = Counter()
+        begin = own.conversation_id.partition(":")[0]
+        rows = self._connection.fetch_batches(_STORED, [f"{begin}:", f"{begin};"], size=_ROWS)
+        for message_id, *place in (row for some in rows for row in some):
+            name, channel = (one.decode(errors="replace") for one in place)
+            given = message_id.decode(errors="replace").removeprefix(f"{name}:")
+            found[_Place(name, channel)] += digest(given) in ids
+        for name, others in self._read.items():  # they may be written with this batch
+            there = self._places[name]
+            found[there] = max(found[there], len(ids & others))
+        most = max(found.values(), default=0)
+        places = [place for place, count in found.items() if count == most]
+        mine = [place for place in places if place.conversation_id == own.conversation_id]
+        return (mine or places)[0] if most else own
+
+
+def _moved(message: MessageRecord, moved: dict[str, _Place]) -> MessageRecord:
+    place = moved.get(message.conversation_id)
+    if place is None:
+        return message
+    old, reply = message.conversation_id, message.reply_to
+    return message._replace(
+        message_id=_id(message.message_id, old, place),
+        conversation_id=place.conversation_id,
+        channel_id=place.channel_id,
+        reply_to=None if reply is None else _id(reply, old, place),
+    )
+
+
+def _moved_feedback(event: FeedbackRecord, moved: dict[str, _Place]) -> FeedbackRecord:
+    place = moved.get(event.conversation_id or "")
+    if place is None or event.conversation_id is None or event.message_id is None:
+        return event
+    old = event.conversation_id
+    return event._replace(
+        event_id=_id(event.event_id, old, place),
+        message_id=_id(event.message_id, old, place),
+        conversation_id=place.conversation_id,
+    )
+
+
+def _id(name: str, old: str, place: _Place) -> str:
+    """Return the id that a message of the old conversation has in its place."""
+    begin = f"{old}:"
+    if not name.startswith(begin):
+        return name
+    return joined_id(place.conversation_id, name.removeprefix(begin))
