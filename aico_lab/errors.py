@@ -51,6 +51,9 @@
     │   ├── SyncBusy                transient
     │   ├── SchemaChanged           the warehouse would lose a table, a column or a type
     │   └── NeverSynced
+    ├── EncoderError                a model that makes vectors of texts
+    │   ├── ModelMissing            it is not on this machine, and nothing is downloaded
+    │   └── ModelUnusable
     ├── BusError
     │   ├── InvalidTopic
     │   └── HandlerFailed
@@ -307,6 +310,18 @@ class SchemaChanged(SyncError):
 
 class NeverSynced(SyncError):
     """No snapshot has been published yet, or none by this version of the program."""
+
+
+class EncoderError(AicoLabError):
+    """A model that makes vectors of texts cannot be used."""
+
+
+class ModelMissing(EncoderError):
+    """The model is not on this machine, and nothing is downloaded."""
+
+
+class ModelUnusable(EncoderError):
+    """The files of the model cannot be read, do not fit together, or make no vectors."""
 
 
 class BusError(AicoLabError):

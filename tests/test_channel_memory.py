@@ -829,7 +829,8 @@ def test_a_segment_holds_messages_in_the_order_in_which_they_were_put_in(memory,
     for number in (2, 0, 3, 2):
         memory.add_message_to_segment(segment, f"m{number}")
     assert [m.message_id for m in memory.get_segment_messages(segment)] == ["m2", "m0", "m3"]
-    assert outside.fetch_all("SELECT * FROM conversation_segments") == [
+    columns = "segment_id, channel_id, started_at, ended_at, summary, metadata"
+    assert outside.fetch_all(f"SELECT {columns} FROM conversation_segments") == [
         (segment, "general", at(0), at(3), "homesick", '{"topic":"home"}')
     ]
     assert memory.get_segment_messages("no such segment") == []

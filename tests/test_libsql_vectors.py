@@ -171,11 +171,32 @@ BAD = {
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 def test_a_vector_that_is_none_is_refused(vectors, bad):
     """Also in a search; other vectors of the same call are not stored."""
+    vectors.store({"m0": axis(0)}, model="m")
     with pytest.raises(InvalidEntity, match=r"^A vector.*[.]$"):
         vectors.store({"m1": axis(0), "m2": bad}, model="m")
     with pytest.raises(InvalidEntity, match=r"^A vector.*[.]$"):
         vectors.nearest(bad, model="m")
-    assert vectors.nearest(axis(0), model="m") == []
+    assert vectors.nearest(axis(0), model="m") == [Neighbour("m0", NOTHING)]
+
+
+def test_each_model_has_its_own_number_of_dimensions(memory, vectors):
+    """That of its first vector; it can change when all its vectors are replaced."""
+    vectors.store({"m1": [1, 0, 0], "m2": [0, 3, 4]}, model="tiny")
+    vectors.store({"m1": axis(0)}, model="m")
+    assert vectors.nearest([0, 6, 8], model="tiny", k=1) == [Neighbour("m2", NOTHING)]
+    for wrong in ([1, 0], axis(0)):
+        with pytest.raises(InvalidEntity, match=r"model tiny must have 3 dimensions, not"):
+            vectors.nearest(wrong, model="tiny")
+        with pytest.raises(InvalidEntity, match=r"model tiny must have 3 dimensions, not"):
+            vectors.store({"m1": wrong}, model="tiny")
+    with pytest.raises(InvalidEntity, match=r"model new must have 3 dimensions, not 2"):
+        vectors.store({"m1": [1, 0, 0], "m2": [0, 1]}, model="new")
+    vectors.store({"m1": [1, 0], "m2": [0, 1]}, model="tiny")
+    assert [n.message_id for n in vectors.nearest([1, 0], model="tiny")] == ["m1", "m2"]
+    with memory.get_connection() as connection:
+        assert connection.fetch_one(
+            "SELECT count(*), sum(length(vector)) FROM embeddings WHERE model = 'tiny'"
+        ) == (2, 16)
 
 
 @pytest.mark.parametrize("k", [0, -1, 1.5, "3", True])

@@ -20,7 +20,7 @@ from aico_lab.adapters.chroma_collection import Collection
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.cache.store import MemoryStore, row_key
 from aico_lab.embeddings import index as index_
-from aico_lab.embeddings.encoder import Encoder
+from aico_lab.embeddings.encoders.wordllama import WordLlama as Encoder
 from aico_lab.embeddings.index import VectorIndex
 from aico_lab.embeddings.texts import COLLECTION, holders_of
 from aico_lab.errors import ConnectionIsClosed, CorruptDatabase, DatabaseLocked, DiskFull
@@ -437,7 +437,7 @@ KILLED = """if True:
     from aico_lab.adapters import sealed
     from aico_lab.adapters.chroma import ChromaDBAdapter
     from aico_lab.adapters.libsql import LibSQLAdapter
-    from aico_lab.embeddings.encoder import Encoder
+    from aico_lab.embeddings.encoders.wordllama import WordLlama as Encoder
     from aico_lab.projections.vectors import project_memories
 
     home, ram, libsql_key, chroma_key, *delays = sys.argv[1:]

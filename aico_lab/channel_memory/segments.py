@@ -103,7 +103,9 @@ class Segments(ABC):
                 raise InvalidEntity("There is no such channel: store its messages first.")
             try:
                 connection.execute(
-                    "INSERT INTO conversation_segments VALUES (?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO conversation_segments "
+                    "(segment_id, channel_id, started_at, ended_at, summary, metadata) "
+                    "VALUES (?, ?, ?, ?, ?, ?)",
                     [segment_id, to_id(channel_id), start, end, summary, details],
                 )
             except ConstraintViolated as taken:

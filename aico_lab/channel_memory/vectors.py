@@ -18,16 +18,20 @@ from typing import TYPE_CHECKING
 from aico_lab.adapters.libsql import NOW
 from aico_lab.channel_memory.messages import to_id
 from aico_lab.domain import values
-from aico_lab.embeddings import DIMENSIONS
 from aico_lab.errors import ConstraintViolated, InvalidEntity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from aico_lab.adapters.libsql import Row
     from aico_lab.channel_memory.database import DatabaseManager
     from aico_lab.channel_memory.messages import Id
 
-_PACKED = struct.Struct(f"<{DIMENSIONS}f")
+_FLOAT = struct.calcsize("<f")
+_FIRST = f"""
+    SELECT length(vector) / {_FLOAT} FROM embeddings
+    WHERE model = ? AND length(vector) % {_FLOAT} = 0 AND length(vector) > 0
+    ORDER BY rowid LIMIT 1"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +64,12 @@ class MessageVectors:
         The vectors are scaled to unit length, which does not change cosines.
 
         Args:
-            vectors: 256 numbers for each message id.
+            vectors: The numbers for each message id; all vectors of a model have equally many.
             model: The name of the model; vectors of different models cannot be compared.
 
         Raises:
-            InvalidEntity: A vector does not have 256 numbers, has a number that is not finite, or
-                is zero; or there is no such message.
+            InvalidEntity: A vector does not have as many numbers as the model's first, has a number
+                that is not finite, or is zero; or there is no such message.
         """
         packed = {to_id(message_id): _pack(vector) for message_id, vector in vectors.items()}
         with self._database.get_connection() as connection:
@@ -73,6 +77,7 @@ class MessageVectors:
                 "DELETE FROM embeddings WHERE message_id = ? AND model = ?",
                 [(message_id, model) for message_id in packed],
             )
+            _check_dimensions(connection.fetch_all(_FIRST, [model]), model, packed.values())
             try:
                 connection.execute_many(
                     "INSERT INTO embeddings (embedding_id, message_id, model, vector, created_at) "
@@ -102,27 +107,47 @@ class MessageVectors:
         program, are ignored.
 
         Args:
-            vector: 256 numbers.
+            vector: As many numbers as the model's vectors have.
             model: The model whose vectors are compared.
             k: The maximum number of messages.
             channel_id: Only messages of this channel; None for all channels.
 
         Raises:
-            InvalidEntity: The vector does not have 256 numbers, has a number that is not finite, or
-                is zero.
+            InvalidEntity: The vector does not have as many numbers as the model's first, has a
+                number that is not finite, or is zero.
             InvalidValue: `k` is not a whole number, or is below 1.
         """
         values.whole_number("k", k, 1)
         of_channel = "" if channel_id is None else "AND m.channel_id = ?"
+        packed = _pack(vector)
+        _check_dimensions(self._database.read(_FIRST, [model]), model, [packed])
         rows = self._database.read(
-            f"""SELECT e.message_id, CASE WHEN length(e.vector) = {_PACKED.size}
+            f"""SELECT e.message_id, CASE WHEN length(e.vector) = {len(packed)}
                     THEN vector_distance_cos(e.vector, ?) END AS distance
                 FROM embeddings AS e JOIN messages AS m USING (message_id)
                 WHERE e.model = ? {of_channel}
                 ORDER BY distance NULLS LAST, m.id LIMIT ?""",
-            [_pack(vector), model, *([] if channel_id is None else [to_id(channel_id)]), k],
+            [packed, model, *([] if channel_id is None else [to_id(channel_id)]), k],
         )
         return [Neighbour(message_id, far) for message_id, far in rows if far is not None]
+
+
+def _check_dimensions(first: Sequence[Row], model: str, packed: Iterable[bytes]) -> None:
+    """Raise InvalidEntity if vectors differ in dimensions from each other or the model's first.
+
+    Args:
+        first: The result of `_FIRST`.
+        model: The name of the model.
+        packed: The vectors.
+    """
+    expected = first[0][0] if first else None
+    for vector in packed:
+        found = len(vector) // _FLOAT
+        if expected not in (None, found):
+            raise InvalidEntity(
+                f"A vector of the model {model} must have {expected} dimensions, not {found}."
+            )
+        expected = found
 
 
 def _pack(vector: Sequence[float]) -> bytes:
@@ -132,8 +157,6 @@ def _pack(vector: Sequence[float]) -> bytes:
         length = math.hypot(*numbers)
     except (TypeError, ValueError, OverflowError) as odd:
         raise InvalidEntity("A vector is a sequence of numbers.") from odd
-    if len(numbers) != DIMENSIONS:
-        raise InvalidEntity(f"A vector must have {DIMENSIONS} dimensions, not {len(numbers)}.")
     if not math.isfinite(length) or not length:
         raise InvalidEntity("A vector's numbers must be finite, and not all zero.")
-    return _PACKED.pack(*(value / length for value in numbers))
+    return struct.pack(f"<{len(numbers)}f", *(value / length for value in numbers))

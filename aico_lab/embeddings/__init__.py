@@ -1,4 +1,1 @@
-"""Vectors of texts, and search by meaning."""
-
-DIMENSIONS = 256
-"""The dimension of every vector, also of the vector column in libSQL."""
+"""Vectors of texts, search by meaning, and segments of conversations."""

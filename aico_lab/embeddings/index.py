@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aico_lab.adapters.chroma import ChromaDBAdapter
     from aico_lab.adapters.chroma_collection import Collection
     from aico_lab.adapters.chroma_store import ChromaConnection
-    from aico_lab.embeddings.encoder import Encoder
+    from aico_lab.embeddings.encoders import Encoder
 
     Vectors = NDArray[np.float32]
 

@@ -27,6 +27,7 @@ _ROW_KEY: Final = Field(
     _TEXT,
     "the row's key: text as it is, other values as SQL literals, several columns as a JSON array",
 )
+_EXPLORATION: Final = Field("exploration_id", _TEXT, "id of the exploration")
 _GENERATION: Final = Field("generation", _WHOLE, "number of the snapshot")
 
 RAW: Final = (
@@ -132,6 +133,36 @@ RAW: Final = (
             Field("ended_at", _TIME, "when the segment's last message was written"),
             Field("summary", _TEXT, "a summary of the segment; NULL if there is none"),
             _METADATA,
+            Field(
+                "conversation_id",
+                _TEXT,
+                "id of the conversation; NULL if another program wrote the segment",
+            ),
+            Field("message_count", _WHOLE, "number of the segment's messages; NULL if unknown"),
+            Field(
+                "coherence",
+                _NUMBER,
+                "mean cosine of adjacent messages of the segment, -1 to 1; NULL if unknown, or "
+                "without two messages",
+            ),
+            Field(
+                "activity",
+                _NUMBER,
+                "messages per hour from the segment's first to its last; NULL if unknown, or if "
+                "both were written at one time",
+                "1/h",
+            ),
+            Field(
+                "segmenter",
+                _TEXT,
+                "name and version of the segmenter, such as 'pause-coherence-1'; NULL if another "
+                "program wrote the segment",
+            ),
+            Field(
+                "is_stale",
+                _TRUTH,
+                "whether a message of the segment changed, or was deleted, since it was written",
+            ),
         ),
     ),
     Table(
@@ -151,7 +182,7 @@ RAW: Final = (
             Field("message_id", _TEXT, "id of the message; NULL if the vector is a segment's"),
             Field("segment_id", _TEXT, "id of the segment; NULL if the vector is a message's"),
             Field("model", _TEXT, "the model that made the vector"),
-            Field("vector", _BYTES, "256 numbers of 32 bits, little-endian"),
+            Field("vector", _BYTES, "numbers of 32 bits, little-endian, as many as the model's"),
             Field("created_at", _TIME, "when the vector was made"),
         ),
     ),
@@ -213,6 +244,73 @@ RAW: Final = (
             Field("trusted", _TRUTH, "whether the device is trusted"),
             Field("added_at", _TIME, "when the device was added"),
             Field("last_seen_at", _TIME, "when the device was last seen; NULL if never"),
+        ),
+    ),
+    Table(
+        "raw.knowledge_documents",
+        "a document of a person's own, for the companion to search",
+        (
+            Field("document_id", _TEXT, "the document's id"),
+            Field("name", _TEXT, "the name of the document's file"),
+            Field("kind", _TEXT, "the kind of document, such as 'markdown'"),
+            Field("sha256", _TEXT, "SHA-256 of the document's file, in hexadecimal digits"),
+            Field("added_at", _TIME, "when the document was added"),
+            _METADATA,
+        ),
+    ),
+    Table(
+        "raw.knowledge_chunks",
+        "a passage of a document",
+        (
+            Field("chunk_id", _TEXT, "the passage's id"),
+            Field("document_id", _TEXT, "id of the document"),
+            Field("position", _WHOLE, "place of the passage in the document, from 0"),
+            Field("place", _TEXT, "headings above the passage, or its page; NULL without any"),
+            Field("content", _TEXT, "the text of the passage"),
+        ),
+    ),
+    Table(
+        "raw.explorations",
+        "a stored exploration: passages in themes, and a map of them",
+        (
+            _EXPLORATION,
+            Field("created_at", _TIME, "when the exploration was made"),
+            Field("model", _TEXT, "the model that made the vectors"),
+            Field("parameters", _TEXT, "parameters of the exploration, as a JSON object"),
+            Field("seed", _WHOLE, "seed of the random numbers"),
+            Field("generation", _WHOLE, "number of the explored snapshot; NULL if there was none"),
+            Field("passages", _WHOLE, "number of explored passages"),
+            Field(
+                "stability",
+                _NUMBER,
+                "agreement of themes between seeds, up to 1; NULL if it was not measured",
+            ),
+            Field("notes", _TEXT, "remarks for readers, as JSON; NULL if there are none"),
+        ),
+    ),
+    Table(
+        "raw.themes",
+        "a theme of an exploration",
+        (
+            _EXPLORATION,
+            Field("theme", _WHOLE, "number of the theme in the exploration"),
+            Field("name", _TEXT, "the theme's name, made of its most distinguishing words"),
+            Field("words", _TEXT, "words that distinguish the theme, as JSON"),
+            Field("passages", _WHOLE, "number of passages in the theme"),
+            Field("centre", _BYTES, "mean vector of the theme, numbers of 32 bits, little-endian"),
+        ),
+    ),
+    Table(
+        "raw.passage_themes",
+        "the place of a passage in an exploration",
+        (
+            _EXPLORATION,
+            Field("segment_id", _TEXT, "id of the segment that is the passage"),
+            Field("theme", _WHOLE, "number of the nearest theme"),
+            Field("distance", _NUMBER, "cosine distance to the centre of the theme, 0 to 2"),
+            Field("is_outlier", _TRUTH, "whether the passage is far from every theme"),
+            Field("x", _NUMBER, "first coordinate on the map; NULL without a map"),
+            Field("y", _NUMBER, "second coordinate on the map; NULL without a map"),
         ),
     ),
 )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from aico_lab.adapters.chroma import ChromaDBAdapter
 from aico_lab.embeddings import texts
-from aico_lab.embeddings.encoder import Encoder
+from aico_lab.embeddings.encoders import Encoder, open_encoder
 from aico_lab.embeddings.index import VectorIndex
 from aico_lab.embeddings.texts import COLLECTION, Holder
 from aico_lab.errors import CorruptDatabase, NotADatabase
@@ -57,13 +57,13 @@ _CHANGED = (
 def sync_vectors(primary: Connection, home: Home, keys: Keys, *, full: bool = False) -> Projected:
     """Update the vectors of a home; see `project_memories`."""
     return project_memories(
-        primary, ChromaDBAdapter(home.vectors, keys.chroma()), Encoder(), full=full
+        primary, ChromaDBAdapter(home.vectors, keys.chroma()), open_encoder(), full=full
     )
 
 
 def open_index(home: Home, keys: Keys) -> VectorIndex:
     """Return an index that finds memories by meaning in the vectors of a home."""
-    return VectorIndex(ChromaDBAdapter(home.vectors, keys.chroma(), read_only=True), Encoder())
+    return VectorIndex(ChromaDBAdapter(home.vectors, keys.chroma(), read_only=True), open_encoder())
 
 
 def project_memories(

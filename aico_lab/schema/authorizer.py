@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 RESERVED = frozenset(
     {"sqlite", "libsql", "pragma", "vector", "feed", "schema", "idx", "temp", "main"}
     | {"bus", "change", "conversation", "conversations", "dead", "embeddings", "feedback"}
-    | {"memories", "messages", "personality", "preference", "preferences", "relationships"}
-    | {"report", "search", "segment", "segments", "system", "user"}
+    | {"knowledge", "memories", "messages", "passage", "personality", "preference", "preferences"}
+    | {"relationships", "report", "search", "segment", "segmenting", "segments", "system", "text"}
+    | {"user"}
 )
 VERBS = frozenset({"create", "drop", "alter", "insert", "replace", "update", "delete", "with"})
 

@@ -5,7 +5,7 @@ The ETL relies on the declared types, which keep SQLite's affinity: `TIMESTAMP T
 `BOOLEAN INTEGER` is 0 or 1.
 """
 
-from aico_lab.schema.core import conversations, operations, people, search
+from aico_lab.schema.core import conversations, embeddings, operations, people, search
 from aico_lab.schema.registry import SchemaRegistry
 
 CORE = SchemaRegistry()
@@ -19,3 +19,4 @@ CORE.register("personality", "core", people.PERSONALITY, priority=4)
 CORE.register("operations", "core", operations.OPERATIONS, priority=5)
 CORE.register("bus", "core", operations.BUS, priority=6)
 CORE.register("search", "core", search.SEARCH, priority=7)
+CORE.register("embeddings", "core", embeddings.EMBEDDINGS, priority=8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aico_lab.schema.core import segments
 from aico_lab.schema.versions import SchemaVersion
 
 _CHANNEL = "coalesce(NEW.channel_id, 'direct:' || coalesce(NEW.user_id, ''))"
@@ -321,5 +322,12 @@ CONVERSATIONS = {
         ],
         computed={"channels": ("last_active", "message_count")},
         derived=True,
+    ),
+    4: SchemaVersion(
+        version=4,
+        name="Segments by a segmenter",
+        description="What a segment is like; a segment of a changed message is stale.",
+        sql_statements=segments.APPLY,
+        rollback_statements=segments.ROLLBACK,
     ),
 }
