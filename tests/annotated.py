@@ -31,6 +31,7 @@ Part = Literal["choosing", "reporting"]
 Times = Literal["real", "no pauses between", "none"]
 
 LEAST, MOST = 3, 12  # conversations of a thread; each has at least six messages with text
+CHOOSING = 300  # people, the first by the hash of their id; those of the figures are all others
 MANY = 10**6
 
 
@@ -61,7 +62,7 @@ class Thread:
 
 
 def threads(part: Part, limit: int | None = None) -> list[Thread]:
-    """Return the threads of a part of the people, who are assigned by the hash of their id."""
+    """Return the threads of a part of the people, who are ordered by the hash of their id."""
     talks: dict[str, list] = {}
     for batch in chitchat.read():
         for one in batch.messages:
@@ -72,8 +73,10 @@ def threads(part: Part, limit: int | None = None) -> list[Thread]:
         if len(talk) >= 6:
             begun.setdefault(talk[0].user_id, []).append(talk)
     made = []
-    for person, own in sorted(begun.items(), key=lambda item: _hash(item[0])):
-        if _hash(person)[0] % 2 == (part == "reporting") and len(own) >= LEAST:
+    in_order = [begun[person] for person in sorted(begun, key=_hash)]
+    of_part = in_order[:CHOOSING] if part == "choosing" else in_order[CHOOSING:]
+    for own in of_part:
+        if len(own) >= LEAST:
             made.append(_thread(sorted(own, key=lambda talk: talk[0].timestamp)[:MOST]))
         if len(made) == limit:
             break
