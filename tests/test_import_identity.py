@@ -56,9 +56,9 @@ def primary(tmp_path):
 def take(primary, tmp_path):
     """Import lines from a file."""
 
-    def run(*lines, on_conflict="keep"):
+    def run(*lines, **options):
         path = write(tmp_path / "messages.jsonl", *lines)
-        return import_batches(primary, jsonl.read(path), on_conflict=on_conflict)
+        return import_batches(primary, jsonl.read(path), **options)
 
     return run
 
@@ -317,7 +317,10 @@ imports = st.lists(
 @settings(max_examples=60)
 @given(imports=imports, size=st.sampled_from([1, 3, 100]))
 def test_any_imports_leave_what_they_say(tmp_path_factory, imports, size):
-    """Compared with a dictionary by conversation and id; replies lead to their own conversation."""
+    """Compared with a dictionary by conversation and id; replies lead to their own conversation.
+
+    A dry run before each import counts the same.
+    """
     folder = tmp_path_factory.mktemp("any")
     wanted, answers = {}, {}
     with (
@@ -334,9 +337,11 @@ def test_any_imports_leave_what_they_say(tmp_path_factory, imports, size):
                 if there is None or (there != text and rule == "replace"):
                     wanted[chat, own], answers[chat, own] = text, reply
             lines = [line(*one, reply_to=reply) for *one, reply in said]
-            batches = jsonl.read(write(folder / "part.jsonl", *lines))
-            result = import_batches(connection, batches, on_conflict=rule)
+            path = write(folder / "part.jsonl", *lines)
+            tried = import_batches(connection, jsonl.read(path), on_conflict=rule, dry_run=True)
+            result = import_batches(connection, jsonl.read(path), on_conflict=rule)
             assert counts(result) == (added, len(said) - added - conflicts, conflicts)
+            assert (*counts(tried), tried.qualified) == (*counts(result), result.qualified)
         assert told(connection) == sorted((*key, text) for key, text in wanted.items())
         assert sound(connection)
         stored = connection.fetch_all(
@@ -383,6 +388,18 @@ def test_two_texts_of_one_id_in_a_file_are_a_conflict(primary, take, monkeypatch
     take(*lines, on_conflict=rule)
     assert ids(primary) == {kept: "1"}
     assert sound(primary)
+
+
+@pytest.mark.parametrize("rule", ["keep", "replace"])
+def test_a_dry_run_counts_what_comes_again_in_a_later_batch(take, monkeypatch, rule):
+    """It is stored already, in conflict, or edited, as if the batch before had been written."""
+    monkeypatch.setattr(files, "BATCH_MESSAGES", 1)
+    take(line("a", "1"), line("a", "2", metadata={"missing_since": NOON}))
+    first = [line("b", "1"), line("b", "2"), line("a", "1", "edit"), line("a", "2")]
+    lines = [*first, line("b", "1"), line("b", "2", "edit"), *first[2:]]
+    tried, done = (take(*lines, on_conflict=rule, dry_run=dry) for dry in (True, False))
+    assert tried == done
+    assert (done.added, done.qualified, done.returned) == (2, 2, 1)
 
 
 @pytest.mark.slow
