@@ -235,7 +235,7 @@ def _day(stamp: str, zone: str) -> str:
 
 
 def _next(result: ImportResult, *, dry_run: bool) -> str:
-    """Return the advice what to do next."""
+    """Return a sentence with the next command."""
     if not result.read:
         return "Nothing was read: `aico-lab sources` says how to get each export."
     if dry_run:

@@ -215,7 +215,7 @@ def _up_to_date(primary: Connection, home: Home) -> int | None:
 
 
 def _note(home: Home, generation: int, state: str) -> None:
-    # On a full disk the snapshot is published all the same; a half written note equals no state.
+    # On a full disk the snapshot is published all the same; a half-written note counts as none.
     with contextlib.suppress(OSError):
         (home.warehouse / NOTE).write_text(f"{generation} {state}", encoding="ascii")
 

@@ -209,7 +209,7 @@ def _check(number: int, step: object, folder: Path, home: Home | None) -> Step:
 
 
 def _unify(options: dict[str, Any]) -> None:
-    """Accept one companion as text, and the start as a time of TOML."""
+    """Accept a single companion as a string, and `start` as a TOML time."""
     if isinstance(options.get("companion"), str):
         options["companion"] = [options["companion"]]
     if isinstance(options.get("start"), date):

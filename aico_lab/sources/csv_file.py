@@ -72,7 +72,7 @@ def _any_names_a_user(path: Path, lines: Lines) -> bool:
 
 @functools.lru_cache
 def _well_quoted(delimiter: str) -> re.Pattern[bytes]:
-    """Return what matches a row whose quotes are all where CSV allows them."""
+    """Return a pattern of rows with quotes only where CSV allows them."""
     between = re.escape(delimiter).encode()
     cell = rb'(?:"(?:[^"]++|"")*+"|[^"%b\r\n]*+)' % between
     return re.compile(rb"%b(?:%b%b)*+[\r\n]*" % (cell, between, cell))

@@ -73,7 +73,7 @@ def _finish(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
 
 
 def alike(row: Mapping[str, Any]) -> str:
-    """Return how many others have the same value as a record: ' (like 2 other days)', or ''."""
+    """Return the number of others with the value of a record: ' (like 2 other days)', or ''."""
     others = row["alike"] - 1
     noun = row["record"].rpartition(" ")[2]
     return f" (like {claims.counted(others, f'other {noun}s')})" if others > 0 else ""

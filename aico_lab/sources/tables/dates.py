@@ -223,8 +223,8 @@ class FormOfTimes:
             raise SourceUnreadable(
                 f"The column {column} has the month before the day in {self.unit} "
                 f"{self._excluded['day']:,}, and the day before the month in {self.unit} "
-                f"{self._excluded['month']:,}: import the parts that this file was put together "
-                "from one by one."
+                f"{self._excluded['month']:,}: this file was joined from several: import each "
+                "of them separately."
             )
         if len(possible) == 1 or self._open is None:
             return possible[0]

@@ -24,11 +24,11 @@ DELIMITERS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes
 
 
 _EXCEL: Final = "sep="
-"""How a line of Excel begins that names the delimiter."""
+"""Start of Excel's line that names the delimiter."""
 
 
 _TIME: Final = re.compile(r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}\b")
-"""How a cell with a date begins."""
+"""Start of a cell with a date."""
 
 
 @dataclass(slots=True)

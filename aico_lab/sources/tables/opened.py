@@ -56,9 +56,6 @@ def _with_content(table: OpenedTable, given: Mapping[str, str] | None) -> Opened
     return table if has_content else None
 
 
-# JSON
-
-
 def no_table(member: Member) -> SourceUnreadable:
     """Return the error about a file in which no column is the text of messages."""
     from aico_lab.sources.tables.headers import listed

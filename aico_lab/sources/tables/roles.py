@@ -61,7 +61,7 @@ def check_roles(given: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(slots=True)
 class Cast:
-    """The values of the columns of roles and authors, and then the role of each.
+    """Collects roles and authors of a table, and decides the role of each author.
 
     Attributes:
         options: The answers of the user.

@@ -201,7 +201,7 @@ class TableSurvey:
         return _stripped(str(value)) or None
 
     def conversation(self, row: Row) -> str:
-        """Return what distinguishes the conversation of a row from others of the table."""
+        """Return the key that tells the conversation of a row from others of the table."""
         for name in ("conversation_id", "channel_id"):
             if (value := self.text(row, name)) is not None:
                 return value
@@ -230,7 +230,7 @@ class TableSurvey:
 
 
 class _Counting:
-    """Tells whether the numbers of a column count its rows up, or down.
+    """Whether a column's numbers only rise, or only fall.
 
     Attributes:
         is_so: Whether they do, as far as rows were added.
