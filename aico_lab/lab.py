@@ -513,8 +513,9 @@ class Lab:
 
     def close(self) -> None:
         """Close all files; a second call has no effect."""
-        for part in ("metrics", "reports", "memories", "cache"):
-            self.__dict__.pop(part, None)
+        for name, member in vars(Lab).items():
+            if isinstance(member, cached_property):
+                self.__dict__.pop(name, None)
         self.storage.close()
 
     adapter = _Moved("storage.adapter")

@@ -21,7 +21,7 @@ from aico_lab.errors import InvalidValue, UnknownName, WrongUse
 from aico_lab.importing.saved import load_saved
 from aico_lab.lab import Lab
 from aico_lab.pipeline import load_pipeline, run_pipeline
-from aico_lab.sources.exports.engine.conversation import Options
+from aico_lab.sources.exports.engine.conversation import ANSWERS, Options
 from tests.exported import telegram_chat
 
 if TYPE_CHECKING:
@@ -191,13 +191,41 @@ def test_answers_are_keyword_arguments(lab, table):
         lab.import_from(table, companion="Otto", options=Options(me="Ada"))
 
 
-def test_every_answer_of_the_command_is_an_argument_and_in_the_help():
+def test_every_answer_of_the_command_is_an_argument_and_in_the_help(cli):
     import inspect
 
-    arguments = set(inspect.signature(Options.read).parameters)
+    arguments = set(ANSWERS)
     assert arguments < set(inspect.signature(Lab.import_from).parameters)
     for name in arguments:
         assert f"            {name}: " in Lab.import_from.__doc__
+    help_ = cli("import", "--help").stdout
+    options = {name.replace("_", "-") for name in arguments} | {"month-first"}
+    assert [name for name in options if f"--{name}" not in help_] == []
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_every_answer_is_a_key_of_steps_and_of_saved_imports(lab, tmp_path, answer):
+    values = {
+        "timezone": "'Europe/Berlin'", "companion": "['Otto']", "start": "2024-05-01T10:00:00",
+        "step": "30", "day_first": "true", "trust_times": "true", "map": "{ content = 'Text' }",
+        "role_map": "{ x = 'user' }",
+    }  # fmt: skip
+    told = f"{answer} = {values.get(answer, repr('Ada'))}\n"
+    steps = tmp_path / "job.toml"
+    steps.write_text(f"[[steps]]\nrun = 'import'\npath = 'x.csv'\n{told}")
+    load_pipeline(str(steps))
+    (lab.home.path / "sources").mkdir()
+    (lab.home.path / "sources" / "x.toml").write_text(told)
+    saved = load_saved(lab.home, "x")
+    assert saved is not None
+    assert saved.options != Options()
+
+
+def test_a_file_without_people_counts_none(cli, tmp_path):
+    path = tmp_path / "cut.csv"
+    path.write_text("date,author,text\n2024-05-01 10:00,Otto,Hi\n")
+    told = cli("import", str(path), "--dry-run", "--companion", "Otto").stdout
+    assert "\n1 conversation, as table, from 2024-05-01 " in told
 
 
 def test_a_start_may_be_a_time_and_a_companion_one_name(lab, tmp_path):

@@ -17,12 +17,11 @@ from hypothesis import strategies as st
 from aico_lab.errors import DuplicateId, InvalidValue
 from aico_lab.importing import placing
 from aico_lab.importing.importer import import_batches
-from aico_lab.importing.placing import Placing
 from aico_lab.messages.identity import ORIGINAL, original_id
 from aico_lab.messages.rules import MAX_ID
 from aico_lab.schema import feed
 from aico_lab.sources import files, jsonl
-from tests.databases import with_core_schemas
+from tests.databases import Counting, with_core_schemas
 
 NOON = "2024-05-01T12:00:00.000000Z"
 ALL = (
@@ -666,16 +665,15 @@ def test_the_command_line_warns_of_far_times_and_unnamed_users(cli, tmp_path):
 # What it costs
 
 
-def test_a_batch_without_clashes_asks_the_database_once(primary, take, monkeypatch):
+def test_a_batch_without_clashes_asks_the_database_once(primary, tmp_path):
     """Importing a million messages is the longest step of all."""
-    asked = []
-    fetch = type(primary).fetch_batches
-    monkeypatch.setattr(
-        type(primary), "fetch_batches", lambda *a, **k: asked.append(1) or fetch(*a, **k)
-    )
-    monkeypatch.setattr(Placing, "_place", None)
-    take(*(line(f"c{n % 5}", n, reply_to=n - 5 if n > 4 else None) for n in range(1_000)))
-    assert len(asked) == 1
+    lines = [
+        line(f"c{n % 5}", n, reply_to=n - 5 if n > 4 else None, sentiment_score=0)
+        for n in range(1_000)
+    ]
+    counting = Counting(primary)
+    import_batches(counting, jsonl.read(write(tmp_path / "m.jsonl", *lines)))
+    assert counting.queries == 1
 
 
 FIELDS = {"user_id": "ben", "response_time": 2.5, "reply_to": "9", "metadata": {"mood": "fine"}}

@@ -11,7 +11,7 @@ import pytest
 
 from aico_lab.importing.importer import ImportResult, import_batches
 from aico_lab.sources import files, jsonl
-from tests.databases import with_core_schemas
+from tests.databases import Counting, with_core_schemas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,27 +50,6 @@ def take(primary: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         return import_batches(connection, batches, dry_run=dry_run)
 
     return run
-
-
-class Counting:
-    """A connection that counts the rows that it reads."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self.rows = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-    def fetch_all(self, *arguments: Any) -> list[Any]:
-        rows = self._connection.fetch_all(*arguments)
-        self.rows += len(rows)
-        return rows
-
-    def fetch_batches(self, *arguments: Any, size: int) -> Iterator[list[Any]]:
-        for rows in self._connection.fetch_batches(*arguments, size=size):
-            self.rows += len(rows)
-            yield rows
 
 
 def test_what_is_stored_is_read_once_however_many_batches_there_are(primary, take):

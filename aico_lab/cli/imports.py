@@ -196,9 +196,9 @@ def say_imported(
     said = f"{result.added:,} {noun} added, {result.known:,} stored already{conflicts}."
     say(f"Nothing was written; it would be: {said}" if dry_run else said)
     if result.first and result.last:
+        people = f"{_counted(result.people, 'person', 'people')} in " if result.people else ""
         say(
-            f"{_counted(result.people, 'person', 'people')} in "
-            f"{_counted(result.conversations, 'conversation')}, as {source}, from "
+            f"{people}{_counted(result.conversations, 'conversation')}, as {source}, from "
             f"{_day(result.first, zone)} to {_day(result.last, zone)} ({zone})."
         )
     if result.local and not result.zoneless:  # of which a note tells

@@ -20,10 +20,10 @@ from aico_lab.errors import (
 from aico_lab.etl import snapshots
 from aico_lab.importing.importer import ImportResult
 from aico_lab.importing.saved import described
-from aico_lab.pipeline.definition import ANSWERS, source_of
+from aico_lab.pipeline.definition import source_of
 from aico_lab.pipeline.watching import WatchResult, fixed_part, import_watched, is_pattern
 from aico_lab.sources import SOURCES, recognise
-from aico_lab.sources.exports.engine.conversation import Options
+from aico_lab.sources.exports.engine.conversation import ANSWERS, Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -46,7 +46,7 @@ _ROLES: Final = {"me": "user", "rep": "assistant"}
 _BEGIN: Final = re.compile(
     r'"?\d{4}-\d\d-\d\d[T ]\d\d:\d\d|[^,]{0,64},(Me|Rep),.*,[^,]*,[0-9A-Fa-f]{16,64}$'
 )
-"""Start of a message: its time, or, if that is damaged, with another complete row."""
+"""Start of a message: its time, or, if that is damaged, another complete row."""
 
 _NEXT: Final = re.compile(r"(?<=.)(?=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z,(?:Me|Rep),)")
 """Where another message begins within a line."""
