@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.sources.exports.engine.opened import Member, Opened
-    from aico_lab.sources.exports.engine.stored import Row, Stored
+    from aico_lab.sources.exports.engine.stored import Stored, StoredRow
 
 TRAITS: Final = Traits()
 
@@ -152,7 +152,7 @@ class _Chat:
         )
 
 
-def _said(row: Row) -> Said:
+def _said(row: StoredRow) -> Said:
     message_id, time, author, role, text, reaction, media = row
     said = Said(
         to_text(text),
