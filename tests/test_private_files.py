@@ -66,6 +66,33 @@ def open_to_others(folder: Path) -> dict[str, str]:
     return found
 
 
+# A query that spills, in a lab of a program with an open umask.
+SPILL = """
+import os, sys
+from pathlib import Path
+os.umask(0)
+from aico_lab import Lab
+with Lab.open(sys.argv[1], external_access=True) as lab:
+    lab.sql("SET memory_limit = '140MB'")
+    lab.sql("SET threads = 1")
+    rows = lab.sql("SELECT hash(i) || repeat('x', 100) AS t FROM range(3_000_000) r(i) ORDER BY t")
+    rows.fetchone()
+    spilled = [path for path in Path(sys.argv[1], "tmp").rglob("*") if path.stat().st_size]
+    assert any(path.is_file() for path in spilled), "nothing was spilled"
+    print({oct(path.stat().st_mode & 0o077) for path in spilled})
+"""
+
+
+@pytest.mark.slow
+def test_spilled_data_are_their_owners(lab: Lab):
+    lab.sync()
+    done = subprocess.run(
+        [sys.executable, "-c", SPILL, str(lab.home.path)],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "{'0o0'}"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "given",

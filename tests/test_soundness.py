@@ -358,6 +358,23 @@ def test_damaged_vectors_and_cache_stop_no_warehouse(synced, cli):
         assert diagnosed(lab) == {}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["MANIFEST-*", "CURRENT"])
+def test_a_cache_that_the_disk_cannot_read_is_replaced(synced, file):
+    pytest.importorskip("rocksdict")
+    synced.cache.store.put(b"session:a", b"b")
+    synced.close()
+    (found,) = synced.home.cache.glob(file)
+    found.unlink()
+    found.mkdir()
+    with Lab.open(synced.home.path) as lab:
+        (problem,) = lab.sync().problems
+        assert "run `aico-lab sync --full`" in problem
+        assert lab.sync(full=True).problems == ()
+        assert diagnosed(lab) == {}
+        lab.cache.store.put(b"session:a", b"c")
+
+
 def test_a_sync_waits_for_no_writer_to_prune_the_feed(synced, cli, monkeypatch):
     """Everything is done, and says so, though another connection holds the write lock."""
     monkeypatch.setattr(sync_module.feed, "PATIENCE", 0.1)

@@ -64,6 +64,8 @@ _MESSAGES: Meanings = (
         CorruptDatabase,
         "is damaged: run `aico-lab sync --full`, which rebuilds it",
     ),
+    # Of a file that the disk cannot read, or that something else replaced.
+    ("io error", CorruptDatabase, f"cannot be read: {_REMEDY}, which rebuilds it"),
 )
 
 

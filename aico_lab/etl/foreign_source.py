@@ -118,6 +118,7 @@ def read_source(
         "SELECT name, upper(type) FROM pragma_table_xinfo(?) WHERE pk ORDER BY pk", [name]
     )
     names = {folded(column.name): column.name for column in columns}
+    by_default = folded(watermark) == ROWID and ROWID not in names
     remarks = []
     hidden = {key for key in names if own_key != [(names[key], "INTEGER")]}
     rowid = next((r for r in (ROWID, "_rowid_", "oid") if has_rowid and r not in hidden), None)
@@ -136,15 +137,16 @@ def read_source(
     else:
         raise InvalidValue(
             f"{name} has neither a primary key nor a row id: name the columns that identify "
-            "a row with --key."
+            "a row with --key"
+            + (", and a column that grows with --watermark." if by_default else ".")
         )
     contract, warnings = settle(connection, Contract(name, columns, chosen))
     warnings = [*remarks, *warnings]
     by_rowid = chosen == (rowid,)
-    if folded(watermark) == ROWID and rowid and ROWID not in names:
+    if by_default and rowid:
         mark = of_row_id(f't."{rowid}"')
         return ForeignSource(connection, contract, ROWID, by_rowid, mark, warnings)
-    if folded(watermark) == ROWID and ROWID not in names:
+    if by_default:
         raise InvalidValue(f"{name} has no row id: name a column with --watermark.")
     column = _column(connection, name, names, watermark)
     mark = of_column(connection, name, f't."{column}"')

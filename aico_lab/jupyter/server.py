@@ -144,6 +144,9 @@ def _move_into(own: Path, environment: dict[str, str]) -> None:
         profile = own / "ipython" / "profile_default"
         profile.mkdir(parents=True, exist_ok=True)
         write_atomically(profile / "ipython_kernel_config.json", json.dumps(_KERNEL).encode())
+        (profile / "startup").mkdir(exist_ok=True)
+        # IPython would copy its own, with the mode of the installed file.
+        write_atomically(profile / "startup" / "README", b"Python files here run in every kernel.")
     os.environ.clear()
     os.environ.update(
         {name: text for name, text in environment.items() if not name.startswith("JUPYTER")},

@@ -243,8 +243,8 @@ class SchemaRegistry:
             at = current_versions(connection).get(name, (schema.kind, 0))[1]
             if not 0 <= to_version < at:
                 raise DowngradeImpossible(
-                    f"The schema {name!r} is at version {at}: it can go back to "
-                    + (f"0 … {at - 1}." if at else "nothing.")
+                    f"The schema {name!r} is at version {at}: it "
+                    + (f"can go back to 0 … {at - 1}." if at else "has no earlier version.")
                 )
             with Migration(connection, list(self)) as migration:
                 return migration.roll_back(schema, to_version)
