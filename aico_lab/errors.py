@@ -96,7 +96,7 @@ class UnknownName(WrongUse, KeyError):
 
 
 class UnknownAttribute(UnknownName, AttributeError):
-    """Nothing has that name, which was read as an attribute, so that `hasattr` works."""
+    """No attribute has that name. Also an AttributeError, so that `hasattr` works."""
 
 
 class InvalidValue(WrongUse):

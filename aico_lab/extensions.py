@@ -22,12 +22,15 @@ def added(group: str, ours: Iterable[str]) -> dict[str, EntryPoint]:
         ours: The names that this package uses.
     """
     taken = set(ours)
-    return {name: point for name, point in _points(group).items() if name not in taken}
+    return {point.name: point for point in _kept(group) if point.name not in taken}
 
 
-@functools.cache
-def _points(group: str) -> dict[str, EntryPoint]:
-    return {point.name: point for point in sorted(entry_points(group=group), key=_order)}
+def points(group: str) -> tuple[EntryPoint, ...]:
+    """Return the entry points that installed packages have in a group, in the order of names."""
+    return tuple(sorted(entry_points(group=group), key=_order))
+
+
+_kept = functools.cache(points)  # names are looked up often
 
 
 def _order(point: EntryPoint) -> tuple[str, str]:

@@ -22,7 +22,7 @@ from aico_lab.errors import (
     SyncBusy,
 )
 from aico_lab.etl import snapshots
-from aico_lab.etl.layout import check_places
+from aico_lab.etl.misplaced import check_places
 from aico_lab.home.files import held
 from aico_lab.importing.rescoring import count_due
 from aico_lab.lab import Lab

@@ -521,8 +521,9 @@ class Lab:
 
     def close(self) -> None:
         """Close all files; a second call has no effect."""
-        for part in ("metrics", "reports", "memories", "embeddings", "cache"):
-            self.__dict__.pop(part, None)
+        for name, member in vars(Lab).items():
+            if isinstance(member, cached_property):
+                self.__dict__.pop(name, None)
         self.storage.close()
 
     adapter = _Moved("storage.adapter")

@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.config import usual_key_file
@@ -16,6 +16,9 @@ from aico_lab.schema import CORE
 from tests.messages import add, message
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aico_lab.adapters.libsql import Connection
     from aico_lab.home.keys import Protection
 
 
@@ -102,3 +105,26 @@ def open_copy(model: Path, home: Path, key: Path, key_file: Path | None = None) 
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(key, place)
     return Lab.open(home, key_file=key_file)
+
+
+class Counting:
+    """A connection that counts its queries and the rows that it reads."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.rows = self.queries = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def fetch_all(self, *arguments: Any) -> list[Any]:
+        self.queries += 1
+        rows = self._connection.fetch_all(*arguments)
+        self.rows += len(rows)
+        return rows
+
+    def fetch_batches(self, *arguments: Any, size: int) -> Iterator[list[Any]]:
+        self.queries += 1
+        for rows in self._connection.fetch_batches(*arguments, size=size):
+            self.rows += len(rows)
+            yield rows

@@ -115,6 +115,21 @@ def test_a_message_is_new_once_whichever_memory_was_imported_first(tmp_path, lab
     assert rated == [(stored[1][0],)]
 
 
+def test_of_several_copies_the_nearest_is_taken(tmp_path, lab):
+    """Working memory has forgotten the first two: feedback on the third is on its own copy."""
+    messages = talk(count=5)
+    for one in messages[::2]:
+        one["content"] = "Yes"
+    write_segments(tmp_path / "semantic", *messages)
+    assert lab.import_from(tmp_path / "semantic").added == 5
+    write_working(tmp_path / "working", *messages[2:3])
+    feedback = ("ams_behavioral_feedback", ["message_id", "reward INTEGER"], ("c1-m2", 1))
+    write_feedback(tmp_path / "working", *feedback)
+    assert lab.import_from(tmp_path / "working").added == 0
+    rated = lab.primary.fetch_all("SELECT message_id FROM feedback_events")
+    assert rated == [("aico:c1:segment-c1-m2",)]
+
+
 def test_the_same_words_said_twice_are_two_messages(tmp_path):
     messages = [one | {"content": "Yes", "role": "user"} for one in talk()]
     write_segments(tmp_path, *messages)

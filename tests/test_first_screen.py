@@ -159,7 +159,7 @@ def test_each_figure_is_compared_with_the_period_before(made):
     assert len(shown) == 11
     assert all("before: " in lines[-1] for lines in shown.values())
     assert (
-        "Before: as many days, the last one up to the same time of day, from 2024-04-01 to "
+        "Before: as many days, the last day only up to this time, from 2024-04-01 to "
         "2024-04-30 09:01." in page.tiles().text
     )
 

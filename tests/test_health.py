@@ -76,7 +76,7 @@ def test_a_plugin_with_vectors_is_no_fault(synced, monkeypatch, installed):
         entry = SimpleNamespace(
             name="todo", load=lambda: core.register("todo", "plugin", registry["todo"].versions)
         )
-        monkeypatch.setattr(discovery, "entry_points", lambda **_: [entry])
+        monkeypatch.setattr(discovery, "points", lambda _group: [entry])
     assert faults(synced) == {}
 
 

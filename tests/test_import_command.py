@@ -12,15 +12,16 @@ import subprocess
 import sys
 import time
 import zipfile
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
 from aico_lab.errors import InvalidValue, UnknownName, WrongUse
+from aico_lab.importing.saved import load_saved
 from aico_lab.lab import Lab
 from aico_lab.pipeline import load_pipeline, run_pipeline
-from aico_lab.sources.exports.engine.conversation import Options
+from aico_lab.sources.exports.engine.conversation import ANSWERS, Options
 from tests.exported import telegram_chat
 
 if TYPE_CHECKING:
@@ -190,13 +191,41 @@ def test_answers_are_keyword_arguments(lab, table):
         lab.import_from(table, companion="Otto", options=Options(me="Ada"))
 
 
-def test_every_answer_of_the_command_is_an_argument_and_in_the_help():
+def test_every_answer_of_the_command_is_an_argument_and_in_the_help(cli):
     import inspect
 
-    arguments = set(inspect.signature(Options.read).parameters)
+    arguments = set(ANSWERS)
     assert arguments < set(inspect.signature(Lab.import_from).parameters)
     for name in arguments:
         assert f"            {name}: " in Lab.import_from.__doc__
+    help_ = cli("import", "--help").stdout
+    options = {name.replace("_", "-") for name in arguments} | {"month-first"}
+    assert [name for name in options if f"--{name}" not in help_] == []
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_every_answer_is_a_key_of_steps_and_of_saved_imports(lab, tmp_path, answer):
+    values = {
+        "timezone": "'Europe/Berlin'", "companion": "['Otto']", "start": "2024-05-01T10:00:00",
+        "step": "30", "day_first": "true", "trust_times": "true", "map": "{ content = 'Text' }",
+        "role_map": "{ x = 'user' }",
+    }  # fmt: skip
+    told = f"{answer} = {values.get(answer, repr('Ada'))}\n"
+    steps = tmp_path / "job.toml"
+    steps.write_text(f"[[steps]]\nrun = 'import'\npath = 'x.csv'\n{told}")
+    load_pipeline(str(steps))
+    (lab.home.path / "sources").mkdir()
+    (lab.home.path / "sources" / "x.toml").write_text(told)
+    saved = load_saved(lab.home, "x")
+    assert saved is not None
+    assert saved.options != Options()
+
+
+def test_a_file_without_people_counts_none(cli, tmp_path):
+    path = tmp_path / "cut.csv"
+    path.write_text("date,author,text\n2024-05-01 10:00,Otto,Hi\n")
+    told = cli("import", str(path), "--dry-run", "--companion", "Otto").stdout
+    assert "\n1 conversation, as table, from 2024-05-01 " in told
 
 
 def test_a_start_may_be_a_time_and_a_companion_one_name(lab, tmp_path):
@@ -353,3 +382,42 @@ def test_an_older_export_does_not_undo_an_edit(lab, tmp_path):
         ("wrods", 0, 0), ("words", 1, 1), ("Words", 1, 1),
         ("Words", 0, 0), ("Words", 0, 0), ("Words", 0, 0), ("Words", 0, 0),
     ]  # fmt: skip
+
+
+def test_an_edit_of_the_same_moment_as_the_last_one_is_taken(lab, tmp_path):
+    """Exports have whole seconds, in which a message can be edited twice."""
+    chat = telegram_chat(1, 1, 2)
+    edited = chat["messages"][1]
+    edited |= {"edited": "2024-05-01T10:05:00", "edited_unixtime": "1714557900"}
+    for text in ("wrods", "words"):
+        edited["text"] = text
+        (tmp_path / "result.json").write_text(json.dumps(chat))
+        done = lab.import_from(tmp_path / "result.json", me="Ada")
+    assert (done.updated, done.conflicts) == (1, 1)
+    rows = lab.primary.fetch_all("SELECT content FROM messages ORDER BY timestamp")
+    assert rows == [("words 1",), ("words",)]
+
+
+@pytest.mark.parametrize("seconds", ["0.25", "86400.25", "1e-06", "30", "30000000.5"])
+def test_a_saved_step_is_the_step_that_was_given(cli, lab, tmp_path, seconds):
+    path = tmp_path / "talk.csv"
+    path.write_text("author,text\nAda,a\nOtto,b\n")
+    start = ("--start", "2024-05-01T10:00:00", "--step", seconds, "--companion", "Otto")
+    assert cli("import", str(path), *start, "--save", "talks").returncode == 0
+    saved = load_saved(lab.home, "talks")
+    assert saved is not None
+    assert saved.options.step == timedelta(seconds=float(seconds))
+
+
+def test_a_given_column_is_added_to_the_saved_ones(lab, tmp_path):
+    (lab.home.path / "sources").mkdir()
+    (lab.home.path / "sources" / "talks.toml").write_text(
+        "companion = 'Otto'\nmap = { content = 'A', timestamp = 'B' }\nrole_map = { x = 'user' }\n"
+    )
+    path = tmp_path / "talk.csv"
+    path.write_text("A,B,C,D\nHi,2024-05-01 10:00,x,m1\nYes,2024-05-01 10:01,y,m2\n")
+    lab.import_from(
+        "talks", path, map={"role": "C", "message_id": "D"}, role_map={"y": "assistant"}
+    )
+    rows = lab.primary.fetch_all("SELECT content, role FROM messages ORDER BY timestamp")
+    assert rows == [("Hi", "user"), ("Yes", "assistant")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tracemalloc
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aico_lab.errors import WrongUse
+from aico_lab.importing.disappearing import Present
+from aico_lab.messages.records import MessageRecord
 from aico_lab.sources.exports.engine.conversation import Options
 from tests.effort import examples
 from tests.exported import telegram_chat as chat
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from aico_lab.lab import Lab
 
 ADA = Options(me="Ada")
+NOON = "2024-05-01T12:00:00.000000Z"
 
 
 def account(*chats: dict[str, Any]) -> dict[str, Any]:
@@ -109,6 +113,35 @@ def test_a_part_of_the_time_marks_nothing_outside_of_it(lab, take):
     take(chat(1, *range(10)))
     assert take(chat(1, 3, 4, 6)).missing == 1
     assert missing(lab) == ["words 5"]
+
+
+def test_the_moments_of_the_first_and_the_last_message_belong_to_the_export(lab, take):
+    """Times of Telegram are whole seconds, in which several messages may be written."""
+    whole = chat(1, 0, 1, 2, 3, 4, 5)
+    for at, same in ((1, 2), (4, 3)):
+        for key in ("date", "date_unixtime"):
+            whole["messages"][at][key] = whole["messages"][same][key]
+    take(whole)
+    part = whole | {"messages": [whole["messages"][at] for at in (2, 3)]}
+    assert take(part).missing == 2
+    assert missing(lab) == ["words 1", "words 4"]
+
+
+def test_the_messages_of_an_export_take_8_bytes_each(lab):
+    """Also while they are compared, in however many conversations they are."""
+    present = Present()
+    messages = [
+        MessageRecord(f"m{n}", f"c{n // 100}", f"c{n // 100}", "ada", "user", "x", NOON, None, None,
+                      None, None, None)
+        for n in range(50_000)
+    ]  # fmt: skip
+    present.note(messages, [one.message_id for one in messages])
+    whole = sorted({one.conversation_id for one in messages})
+    tracemalloc.start()
+    present.mark_others(lab.primary, whole, ends_known=True, dry_run=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000  # sets of numbers have 4 MB
 
 
 def test_a_chat_that_the_export_does_not_have_is_none_of_its_business(lab, take):

@@ -17,12 +17,11 @@ from hypothesis import strategies as st
 from aico_lab.errors import DuplicateId, InvalidValue
 from aico_lab.importing import placing
 from aico_lab.importing.importer import import_batches
-from aico_lab.importing.placing import Placing
 from aico_lab.messages.identity import ORIGINAL, original_id
 from aico_lab.messages.rules import MAX_ID
 from aico_lab.schema import feed
 from aico_lab.sources import files, jsonl
-from tests.databases import with_core_schemas
+from tests.databases import Counting, with_core_schemas
 
 NOON = "2024-05-01T12:00:00.000000Z"
 ALL = (
@@ -56,9 +55,9 @@ def primary(tmp_path):
 def take(primary, tmp_path):
     """Import lines from a file."""
 
-    def run(*lines, on_conflict="keep"):
+    def run(*lines, **options):
         path = write(tmp_path / "messages.jsonl", *lines)
-        return import_batches(primary, jsonl.read(path), on_conflict=on_conflict)
+        return import_batches(primary, jsonl.read(path), **options)
 
     return run
 
@@ -317,7 +316,10 @@ imports = st.lists(
 @settings(max_examples=60)
 @given(imports=imports, size=st.sampled_from([1, 3, 100]))
 def test_any_imports_leave_what_they_say(tmp_path_factory, imports, size):
-    """Compared with a dictionary by conversation and id; replies lead to their own conversation."""
+    """Compared with a dictionary by conversation and id; replies lead to their own conversation.
+
+    A dry run before each import counts the same.
+    """
     folder = tmp_path_factory.mktemp("any")
     wanted, answers = {}, {}
     with (
@@ -334,9 +336,11 @@ def test_any_imports_leave_what_they_say(tmp_path_factory, imports, size):
                 if there is None or (there != text and rule == "replace"):
                     wanted[chat, own], answers[chat, own] = text, reply
             lines = [line(*one, reply_to=reply) for *one, reply in said]
-            batches = jsonl.read(write(folder / "part.jsonl", *lines))
-            result = import_batches(connection, batches, on_conflict=rule)
+            path = write(folder / "part.jsonl", *lines)
+            tried = import_batches(connection, jsonl.read(path), on_conflict=rule, dry_run=True)
+            result = import_batches(connection, jsonl.read(path), on_conflict=rule)
             assert counts(result) == (added, len(said) - added - conflicts, conflicts)
+            assert (*counts(tried), tried.qualified) == (*counts(result), result.qualified)
         assert told(connection) == sorted((*key, text) for key, text in wanted.items())
         assert sound(connection)
         stored = connection.fetch_all(
@@ -383,6 +387,18 @@ def test_two_texts_of_one_id_in_a_file_are_a_conflict(primary, take, monkeypatch
     take(*lines, on_conflict=rule)
     assert ids(primary) == {kept: "1"}
     assert sound(primary)
+
+
+@pytest.mark.parametrize("rule", ["keep", "replace"])
+def test_a_dry_run_counts_what_comes_again_in_a_later_batch(take, monkeypatch, rule):
+    """It is stored already, in conflict, or edited, as if the batch before had been written."""
+    monkeypatch.setattr(files, "BATCH_MESSAGES", 1)
+    take(line("a", "1"), line("a", "2", metadata={"missing_since": NOON}))
+    first = [line("b", "1"), line("b", "2"), line("a", "1", "edit"), line("a", "2")]
+    lines = [*first, line("b", "1"), line("b", "2", "edit"), *first[2:]]
+    tried, done = (take(*lines, on_conflict=rule, dry_run=dry) for dry in (True, False))
+    assert tried == done
+    assert (done.added, done.qualified, done.returned) == (2, 2, 1)
 
 
 @pytest.mark.slow
@@ -649,16 +665,15 @@ def test_the_command_line_warns_of_far_times_and_unnamed_users(cli, tmp_path):
 # What it costs
 
 
-def test_a_batch_without_clashes_asks_the_database_once(primary, take, monkeypatch):
+def test_a_batch_without_clashes_asks_the_database_once(primary, tmp_path):
     """Importing a million messages is the longest step of all."""
-    asked = []
-    fetch = type(primary).fetch_batches
-    monkeypatch.setattr(
-        type(primary), "fetch_batches", lambda *a, **k: asked.append(1) or fetch(*a, **k)
-    )
-    monkeypatch.setattr(Placing, "_place", None)
-    take(*(line(f"c{n % 5}", n, reply_to=n - 5 if n > 4 else None) for n in range(1_000)))
-    assert len(asked) == 1
+    lines = [
+        line(f"c{n % 5}", n, reply_to=n - 5 if n > 4 else None, sentiment_score=0)
+        for n in range(1_000)
+    ]
+    counting = Counting(primary)
+    import_batches(counting, jsonl.read(write(tmp_path / "m.jsonl", *lines)))
+    assert counting.queries == 1
 
 
 FIELDS = {"user_id": "ben", "response_time": 2.5, "reply_to": "9", "metadata": {"mood": "fine"}}

@@ -103,6 +103,16 @@ def test_closing_releases_everything_even_where_a_part_cannot_be_closed(lab: Lab
         lab.data_access()
 
 
+def test_closing_lets_go_of_every_part(lab: Lab):
+    """Also of parts that are added later."""
+    lab.sync()
+    parts = {name for name, member in vars(Lab).items() if isinstance(member, cached_property)}
+    assert parts >= {"metrics", "reports", "memories", "cache"}
+    assert all(getattr(lab, name) is not None for name in parts)
+    lab.close()
+    assert parts.isdisjoint(vars(lab))
+
+
 async def test_the_limits_of_a_data_access_layer_can_be_set(lab: Lab):
     """How many connections there are, and how long one is waited for."""
     async with lab.data_access(max_connections=1, acquire_timeout=0.05) as dal:

@@ -145,14 +145,18 @@ def test_what_does_not_suit_a_step_shows_before_the_first_step(lab, tmp_path, ca
     assert done == []
 
 
-def test_a_snapshot_that_an_earlier_step_publishes_can_be_named(lab, tmp_path):
+@pytest.mark.parametrize("step", ["run = 'sync'", "run = 'load'\npath = 'x.db'\ntable = 'x'"])
+def test_a_snapshot_that_an_earlier_step_publishes_can_be_named(lab, tmp_path, step):
     """It is not there yet when the pipeline is checked."""
+    with closing(sqlite3.connect(tmp_path / "x.db")) as other, other:
+        other.execute("CREATE TABLE x (id INTEGER PRIMARY KEY)")
+        other.execute("INSERT INTO x VALUES (1)")
     lab.sync()
     add(lab.primary, message(0))
     write_notebook(tmp_path / "own.ipynb", "x = 1", parameters="generation: int = 0")
     number = lab.generation + 1
     report = f"run = 'report'\nname = 'own.ipynb'\nparameters = {{ generation = {number} }}"
-    steps = f"[[steps]]\nrun = 'sync'\n[[steps]]\n{report}"
+    steps = f"[[steps]]\n{step}\n[[steps]]\n{report}"
     assert len(run_pipeline(lab, load_pipeline(write(tmp_path, steps)))) == 2
 
 

@@ -292,10 +292,16 @@ def test_the_version_is_that_of_the_package(in_process):
         ("report run pat", "pattern_analysis"),
         ("pipeline run d", "daily"),
         ("import json", "jsonl"),
+        ("report run --home {home} min", "mine"),
+        ("import --home {home} mon", "monthly"),
+        ("report run --home {home}/missing pat", "pattern_analysis"),
     ],
 )
-def test_the_shell_completes_commands_options_and_names(typed, offered):
-    words = f"aico-lab {typed}"
+def test_the_shell_completes_commands_options_and_names(typed, offered, tmp_path):
+    for name in ("notebooks/mine.ipynb", "sources/monthly.toml"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("{}")
+    words = f"aico-lab {typed.format(home=tmp_path)}"
     process = subprocess.run(
         [sys.executable, "-m", "aico_lab"],
         capture_output=True, text=True, check=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,69 @@ def test_a_broken_file_is_reported_tried_again_and_keeps_no_other_out(lab, run, 
     put(inbox / "broken.zip", 7, number=3)
     done = run("path = 'inbox'\non_rejects = 'continue'")
     assert (done.files[0].result.added, done.unchanged) == (1, 2)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right")
+@pytest.mark.parametrize("watched", ["inbox", "inbox/*.csv"])
+def test_a_dead_link_is_reported_and_keeps_no_other_out(cli, lab, inbox, tmp_path, watched):
+    (inbox / "a.csv").symlink_to(tmp_path / "nowhere.csv")
+    (inbox / "b.csv").write_text("date,text\n2024-05-01 10:00,Hi\n")
+    steps = tmp_path / "job.toml"
+    steps.write_text(f"{STEP}path = '{watched}'\non_rejects = 'continue'\n")
+    told = cli("pipeline", "run", str(steps))
+    assert told.returncode == 0
+    assert "a.csv could not be read: " in told.stderr
+    assert stored(lab) == ["Hi"]
+    (tmp_path / "nowhere.csv").write_text("date,text\n2024-05-01 10:01,Found\n")
+    assert cli("pipeline", "run", str(steps)).returncode == 0
+    assert stored(lab) == ["Hi", "Found"]
+
+
+@pytest.mark.parametrize("watched", ["inbox", "inbox/*.csv", "in*/*.csv", "inbox/[b].csv"])
+def test_brackets_in_the_folder_of_the_pipeline_are_no_pattern(lab, tmp_path, watched):
+    folder = tmp_path / "a[1]*"
+    (folder / "inbox").mkdir(parents=True)
+    (folder / "inbox" / "b.csv").write_text("date,text\n2024-05-01 10:00,Hi\n")
+    (folder / "job.toml").write_text(f"{STEP}path = '{watched}'\non_nothing = 'fail'\n")
+    run_pipeline(lab, load_pipeline(str(folder / "job.toml")))
+    assert stored(lab) == ["Hi"]
+    (folder / "job.toml").write_text(f"{STEP}path = 'outbox'\n")
+    with pytest.raises(SourceMissing, match="outbox does not exist"):
+        run_pipeline(lab, load_pipeline(str(folder / "job.toml")))
+
+
+def test_a_saved_import_that_changed_takes_a_file_again(lab, inbox, tmp_path):
+    (inbox / "a.csv").write_text("date,text,role\n2024-05-01 10:00,Hi,x\n")
+    steps = tmp_path / "job.toml"
+    steps.write_text(f"{STEP}source = 'monthly'\npath = 'inbox/*'\n")
+    saved = lab.home.path / "sources" / "monthly.toml"
+    saved.parent.mkdir()
+
+    def run_with(content: str) -> WatchResult:
+        saved.write_text(content)
+        (done,) = run_pipeline(lab, load_pipeline(str(steps), lab.home))
+        return done.result
+
+    assert run_with("role_map = { x = 'user' }").files[0].result.added == 1
+    assert run_with("role_map = {'x'='user'}").unchanged == 1
+    assert run_with("role_map = { x = 'assistant' }").files[0].result.updated == 1
+    assert lab.primary.fetch_all("SELECT role FROM messages") == [("assistant",)]
+
+
+@pytest.mark.parametrize("options", ["on_rejects = 'continue'", "on_nothing = 'fail'"])
+def test_what_becomes_of_the_job_takes_no_file_again(run, inbox, options):
+    put(inbox / "a.zip", 1)
+    run("path = 'inbox'")
+    assert run(f"path = 'inbox'\n{options}").unchanged == 1
+
+
+def test_a_change_that_keeps_the_size_is_seen(lab, run, inbox):
+    path = inbox / "a.csv"
+    for hour, text in enumerate(["one", "two"]):
+        path.write_text(f"date,text\n2024-05-01 10:00,{text}\n")
+        os.utime(path, (1_700_000_000 + 3600 * hour,) * 2)
+        run("path = 'inbox'")
+    assert stored(lab) == ["one", "two"]
 
 
 def test_that_nothing_matches_is_no_failure_unless_it_is_asked(cli, run, inbox, tmp_path):

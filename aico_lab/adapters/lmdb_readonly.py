@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MAGIC: Final = struct.pack("<I", 0xBEEFC0DE)
 MAGIC_AT: Final = 16
-"""Where the magic number of a file stands."""
+"""The offset of the magic number of a file, in bytes."""
 
 _LENGTHS: Final = struct.Struct("<II")
 _MOST_DATABASES: Final = 64

@@ -12,6 +12,7 @@ import polars as pl
 from polars.testing import assert_frame_equal
 
 from aico_lab.bench.harness import run_job
+from aico_lab.constants import POSITIVE
 from aico_lab.lab import Lab
 from aico_lab.mart.text import ADDRESS, MAY_BE
 from aico_lab.metrics.engine.asking import compile_query
@@ -66,13 +67,13 @@ SQL: Final = {
             sum(n_messages)::BIGINT AS n_messages,
             sum(n_words)::BIGINT AS n_words
         FROM mart.turns GROUP BY role, user_id""",
-    "sentiment": """
+    "sentiment": f"""
         SELECT
             role, count(user_id) > 0 AS known, count(*) AS n_messages,
             count(sentiment_score) AS n_scored,
             coalesce(sum(sentiment_score), 0) AS total,
-            count(*) FILTER (sentiment_score >= 0.05) AS n_positive,
-            count(*) FILTER (sentiment_score <= -0.05) AS n_negative
+            count(*) FILTER (sentiment_score >= {POSITIVE}) AS n_positive,
+            count(*) FILTER (sentiment_score <= -{POSITIVE}) AS n_negative
         FROM mart.messages GROUP BY role, user_id""",
 }
 """The queries of a person who knows the tables and DuckDB well."""
@@ -263,7 +264,7 @@ def _by_pandas(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
         }
     )
     score = frame["sentiment_score"]
-    moods = frame.assign(positive=score >= 0.05, negative=score <= -0.05)  # noqa: PLR2004
+    moods = frame.assign(positive=score >= POSITIVE, negative=score <= -POSITIVE)
     moods = moods.groupby(["role", "user_id"])
     sentiment = pd.DataFrame(
         {

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _OPTIONS: Final = ("--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking")
 _CHANGES: Final = 10
-"""How often the filters of the page are changed."""
+"""The number of changes of the page's filters."""
 
 # The end of the last task that keeps the page from reacting: it is interactive from then on.
 _WATCH: Final = """

@@ -33,7 +33,7 @@ import random
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from aico_lab.adapters.libsql import NOW
+from aico_lab.adapters.libsql import FROM_NOW, NOW
 from aico_lab.bus.changes import move_changes
 from aico_lab.bus.messages import BusMessage, HandlerRegistry, Subscription
 from aico_lab.bus.outbox import reason_of
@@ -246,10 +246,10 @@ class Relay:
             if state is None:  # another relay has delivered it meanwhile
                 return
             attempts = state["attempts"]
-            due_at = "strftime('%Y-%m-%dT%H:%M:%f', 'now', ?) || '000Z'"
             if attempts < self._attempts:
                 await self._dal.execute(
-                    f"UPDATE bus_consumers SET attempts = ?, due_at = {due_at} WHERE consumer = ?",
+                    f"UPDATE bus_consumers SET attempts = ?, due_at = {FROM_NOW} "
+                    "WHERE consumer = ?",
                     [attempts, f"{pause_before(attempts, self._backoff):.3f} seconds", consumer],
                 )
                 return

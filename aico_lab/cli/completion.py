@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import typer  # noqa: TC002 - it reads the annotations
+
+from aico_lab.cli.common import home_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def sources(incomplete: str) -> list[str]:
-    """Return the matching names of sources."""
+def sources(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the matching names of sources and of the home's saved imports."""
+    from aico_lab.importing.saved import saved_names
     from aico_lab.sources import SOURCES
 
-    return _beginning(incomplete, SOURCES)
+    return _beginning(incomplete, [*SOURCES, *saved_names(home_of(ctx.params.get("home")))])
 
 
 def metrics(incomplete: str) -> list[str]:
@@ -22,11 +27,11 @@ def metrics(incomplete: str) -> list[str]:
     return _beginning(incomplete, CATALOGUE)
 
 
-def reports(incomplete: str) -> list[str]:
-    """Return the matching names of shipped notebooks."""
-    from aico_lab.shipped import shipped
+def reports(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the matching names of notebooks, shipped and in the home."""
+    from aico_lab.reports.lab_reports import notebooks
 
-    return _beginning(incomplete, shipped("notebooks", ".ipynb"))
+    return _beginning(incomplete, notebooks(home_of(ctx.params.get("home"))))
 
 
 def pipelines(incomplete: str) -> list[str]:

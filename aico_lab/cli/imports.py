@@ -196,9 +196,9 @@ def say_imported(
     said = f"{result.added:,} {noun} added, {result.known:,} stored already{conflicts}."
     say(f"Nothing was written; it would be: {said}" if dry_run else said)
     if result.first and result.last:
+        people = f"{_counted(result.people, 'person', 'people')} in " if result.people else ""
         say(
-            f"{_counted(result.people, 'person', 'people')} in "
-            f"{_counted(result.conversations, 'conversation')}, as {source}, from "
+            f"{people}{_counted(result.conversations, 'conversation')}, as {source}, from "
             f"{_day(result.first, zone)} to {_day(result.last, zone)} ({zone})."
         )
     if result.local and not result.zoneless:  # of which a note tells
@@ -235,7 +235,7 @@ def _day(stamp: str, zone: str) -> str:
 
 
 def _next(result: ImportResult, *, dry_run: bool) -> str:
-    """Return the advice what to do next."""
+    """Return a sentence with the next command."""
     if not result.read:
         return "Nothing was read: `aico-lab sources` says how to get each export."
     if dry_run:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from aico_lab.errors import CorruptDatabase, SyncBusy
 from aico_lab.etl import snapshots
-from aico_lab.etl.layout import clear_misplaced
+from aico_lab.etl.misplaced import clear_misplaced
 from aico_lab.etl.snapshots import NOTE
 from aico_lab.etl.soundness import read_whole
 from aico_lab.etl.warehouse import open_warehouse

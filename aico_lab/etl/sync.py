@@ -21,8 +21,8 @@ from aico_lab.etl import evolution, snapshots, views
 from aico_lab.etl.changes import changed_keys, extract_changed, mistakes_keys
 from aico_lab.etl.contract import read_contract
 from aico_lab.etl.extract import extract
-from aico_lab.etl.layout import clear_misplaced
 from aico_lab.etl.misfits import count_rows
+from aico_lab.etl.misplaced import clear_misplaced
 from aico_lab.etl.portions import portions
 from aico_lab.etl.publishing import discard_writer, publishing
 from aico_lab.etl.settle import settle
@@ -215,7 +215,7 @@ def _up_to_date(primary: Connection, home: Home) -> int | None:
 
 
 def _note(home: Home, generation: int, state: str) -> None:
-    # On a full disk the snapshot is published all the same; a half written note equals no state.
+    # On a full disk the snapshot is published all the same; a half-written note counts as none.
     with contextlib.suppress(OSError):
         (home.warehouse / NOTE).write_text(f"{generation} {state}", encoding="ascii")
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ChosenSource(NamedTuple):
-    """How to read a file.
+    """The source and the answers with which a file is read.
 
     Attributes:
         source: The source.
@@ -42,7 +42,7 @@ def choose(home: Home, what: Path | str, path: Path | str | None, options: Optio
 
     Args:
         home: The home, in which answers may be saved.
-        what: The file, if it stands alone; or the name of a source, or a saved one.
+        what: The file; or, before a file, the name of a source or of a saved import.
         path: The file, after such a name.
         options: The answers of the user.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from aico_lab.errors import InvalidValue
 from aico_lab.importing.disappearing import Present, unmark
-from aico_lab.importing.placing import WHERE_GIVEN, Placing, mend_replies
+from aico_lab.importing.placing import WHERE_GIVEN, Placing, Planned, mend_replies
 from aico_lab.importing.rescoring import score_with_stored
 from aico_lab.importing.same_chat import SameChats
 from aico_lab.importing.twins import Twins
@@ -199,13 +199,18 @@ def import_batches(
     elsewhere = False
     present = Present()
     twins, chats = Twins(connection), SameChats(connection)
+    planned: Planned = {}
     with without_garbage_collector(), connection.bulk():
         for read in batches:
             batch = twins.as_stored(read) if read.has_twins else chats.as_stored(read)
             result.look_at(batch)
             with connection.transaction():
-                placing = Placing(connection, batch.messages, replace=on_conflict == "replace")
-                if not dry_run:
+                placing = Placing(
+                    connection, batch.messages, replace=on_conflict == "replace", planned=planned
+                )
+                if dry_run:
+                    placing.plan(planned)
+                else:
                     _write(connection, batch, placing)
             result.add(batch, placing)
             people.update(

@@ -19,6 +19,8 @@ from aico_lab.messages.identity import (
 from aico_lab.messages.metadata import ATTACHMENTS, EDITED_AT, MEDIA, MISSING_SINCE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aico_lab.adapters.libsql import Connection
     from aico_lab.messages.records import MessageRecord
 
@@ -62,16 +64,22 @@ class _Stored(NamedTuple):
     said: bytes
 
 
+Planned = dict[str, _Stored]
+"""The messages that a dry run would have stored, by id; some 300 bytes for each."""
+
+
 class _Ids:
     """Messages by id.
 
     Attributes:
-        stored: Messages of the database, as far as they were looked up.
+        stored: Messages of the database, as far as they were looked up; in a dry run also planned
+            ones.
         new: Messages to insert.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, planned: Mapping[str, _Stored]) -> None:
         self._connection = connection
+        self._planned = planned
         self.stored: dict[str, _Stored] = {}
         self.new: dict[str, MessageRecord] = {}
 
@@ -86,6 +94,8 @@ class _Ids:
             self.stored[message_id] = _Stored(
                 conversation_id, original, bool(missing), _edited_at(edited), _digest(*said)
             )
+        for message_id in self._planned.keys() & message_ids:
+            self.stored[message_id] = self._planned[message_id]
 
     def find(self, conversation_id: str, original: str, wanted: str) -> tuple[str, bool]:
         """Return the id of a message and True, or a free id for it and False.
@@ -146,8 +156,21 @@ class Placing:
     """
 
     def __init__(
-        self, connection: Connection, messages: list[MessageRecord], *, replace: bool
+        self,
+        connection: Connection,
+        messages: list[MessageRecord],
+        *,
+        replace: bool,
+        planned: Planned | None = None,
     ) -> None:
+        """Classify the messages of a batch.
+
+        Args:
+            connection: The primary database.
+            messages: The messages of the batch.
+            replace: Whether a message replaces a stored one from which it differs.
+            planned: In a dry run, the messages of the batches before.
+        """
         self.conflicts: list[int] = []
         self.qualified = 0
         self.elsewhere = False
@@ -155,7 +178,7 @@ class Placing:
         self.returned: set[str] = set()
         self._replace = replace
         self._edits: dict[str, MessageRecord] = {}
-        self._ids = _Ids(connection)
+        self._ids = _Ids(connection, {} if planned is None else planned)
         elsewhere = [qualified(one.conversation_id, one.message_id) for one in messages]
         self._look_up(messages, elsewhere)
         new, stored = self._ids.new, self._ids.stored
@@ -174,6 +197,27 @@ class Placing:
             self.stored_ids.append(message_id)
         self.new = [self._with_reply(message) for message in new.values()]
         self.edits = [self._with_reply(message) for message in self._edits.values()]
+
+    def plan(self, planned: Planned) -> None:
+        """Add what would be stored, if this were no dry run, to the messages of the batches before.
+
+        Args:
+            planned: Those messages, which are changed.
+        """
+        stored = self._ids.stored
+        for message_id in self.returned:
+            planned[message_id] = stored[message_id]._replace(is_missing=False)
+        for message in (*self.new, *self.edits):
+            message_id, kept = message.message_id, stored.get(message.message_id)
+            planned[message_id] = _Stored(
+                message.conversation_id,
+                _original(message) if kept is None else kept.original,
+                is_missing=False,
+                edited=_edited_at(message.metadata)
+                if kept is None or message.metadata is not None
+                else kept.edited,
+                said=_said(message),
+            )
 
     def _look_up(self, messages: list[MessageRecord], elsewhere: list[str]) -> None:
         """Read the stored messages with ids that the batch's messages may get or reply to."""
@@ -267,7 +311,7 @@ def _mend_some(connection: Connection, after: int) -> int | None:
             _ASTRAY, [after, REPLIES]
         )
     ]
-    ids = _Ids(connection)
+    ids = _Ids(connection, {})
     ids.look_up([target for *_, target in astray])
     ids.look_up([qualified(conversation_id, target) for _, _, conversation_id, target in astray])
     found = [

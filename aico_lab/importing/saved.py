@@ -263,7 +263,7 @@ def _written(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, timedelta):
-        return f"{value.total_seconds():g}"
+        return repr(value.total_seconds()).removesuffix(".0")
     if isinstance(value, tuple):
         return f"[{', '.join(_text(one) for one in value)}]"
     if isinstance(value, dict):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.messages.rules import MAX_ID, to_metadata
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aico_lab.messages.records import MessageRecord
+
+COPIES_APART: Final = timedelta(minutes=5)
+"""The most time between the two copies of a message that its product keeps in two places."""
 
 ORIGINAL: Final = "id_in_conversation"
 """The metadata key for the original id of a message that is stored under a qualified id."""

@@ -55,7 +55,7 @@ from aico_lab.etl import evolution
 from aico_lab.importing.importer import check_on_conflict
 from aico_lab.shipped import shipped
 from aico_lab.sources import SOURCES
-from aico_lab.sources.exports.engine.conversation import Options
+from aico_lab.sources.exports.engine.conversation import ANSWERS, Options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,18 +65,15 @@ if TYPE_CHECKING:
 
 GO_ON = ("fail", "continue")
 
-ANSWERS = (
-    "timezone",
-    "me",
-    "companion",
-    "start",
-    "step",
-    "day_first",
-    "trust_times",
-    "map",
-    "role_map",
-)
-"""The options of an import that become `Options` of its source."""
+_TYPES: dict[str, type] = {
+    "companion": list,
+    "step": float,
+    "day_first": bool,
+    "trust_times": bool,
+    "map": dict,
+    "role_map": dict,
+}
+"""The types of answers about a file that are not text."""
 
 # The options of each kind of step, and their types.
 _OPTIONS: dict[str, dict[str, type]] = {
@@ -84,15 +81,7 @@ _OPTIONS: dict[str, dict[str, type]] = {
         "source": str,
         "as": str,
         "path": str,
-        "timezone": str,
-        "me": str,
-        "companion": list,
-        "start": str,
-        "step": float,
-        "day_first": bool,
-        "trust_times": bool,
-        "map": dict,
-        "role_map": dict,
+        **{name: _TYPES.get(name, str) for name in ANSWERS},
         "deletions": bool,
         "limit": int,
         "on_conflict": str,
@@ -209,7 +198,7 @@ def _check(number: int, step: object, folder: Path, home: Home | None) -> Step:
 
 
 def _unify(options: dict[str, Any]) -> None:
-    """Accept one companion as text, and the start as a time of TOML."""
+    """Accept a single companion as a string, and `start` as a TOML time."""
     if isinstance(options.get("companion"), str):
         options["companion"] = [options["companion"]]
     if isinstance(options.get("start"), date):

@@ -19,10 +19,11 @@ from aico_lab.errors import (
 )
 from aico_lab.etl import snapshots
 from aico_lab.importing.importer import ImportResult
-from aico_lab.pipeline.definition import ANSWERS, source_of
+from aico_lab.importing.saved import described
+from aico_lab.pipeline.definition import source_of
 from aico_lab.pipeline.watching import WatchResult, fixed_part, import_watched, is_pattern
 from aico_lab.sources import SOURCES, recognise
-from aico_lab.sources.exports.engine.conversation import Options
+from aico_lab.sources.exports.engine.conversation import ANSWERS, Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 _OF_A_FILE = (SourceError, WrongUse)
 """Errors whose cause may be the file of a step."""
+
+_NO_ANSWERS = frozenset({"on_rejects", "on_nothing"})
+"""Options of an import that change nothing about how a file is read."""
 
 _TABLES_KEEP = (
     "Tables hold no whole conversations: with deletions = true only the exports of other programs "
@@ -209,7 +213,9 @@ def _import(lab: Lab, options: Mapping[str, Any]) -> ImportResult | WatchResult:
         return lab.import_from(options["source"], **asked)
     if not is_pattern(path) and ("source" in options or not path.is_dir()):
         return take(path)
-    told = {name: value for name, value in options.items() if not name.startswith(("on_r", "on_n"))}
+    told = {name: value for name, value in options.items() if name not in _NO_ANSWERS}
+    if source is not None and source not in SOURCES:
+        told["saved"] = described(lab.home)[source]
     keep_going = options.get("on_rejects") == "continue"
     return import_watched(lab, path, take, answers=told, keep_going=keep_going)
 

@@ -64,14 +64,20 @@ class WatchResult:
 
 def is_pattern(path: Path) -> bool:
     """Return whether a path is a pattern such as `inbox/*.zip`."""
-    return glob.has_magic(str(path)) and not path.exists()
+    return fixed_part(path) != path
 
 
 def fixed_part(path: Path) -> Path:
-    """Return the folder of a pattern before its first wildcard."""
-    parts = path.parts
-    first = next(at for at, part in enumerate(parts) if glob.has_magic(part))
-    return Path(*parts[:first]) if first else Path()
+    """Return the folder of a pattern before its first wildcard, or a path that is no pattern.
+
+    Brackets in the name of a folder that exists, such as that of the pipeline, are no wildcard.
+    """
+    folder = Path()
+    for part in path.parts:
+        if glob.has_magic(part) and not (folder / part).exists():
+            return folder
+        folder /= part
+    return folder
 
 
 def import_watched(
@@ -100,7 +106,11 @@ def import_watched(
     told = _digest(json.dumps(answers, sort_keys=True, default=str))[:16]
     for path in _found(watched):
         key = f"{_PREFIX}:{told}:{path.absolute()}"
-        state = _state(path)
+        try:
+            state = _state(path)
+        except OSError as error:  # a file was removed meanwhile, or a folder cannot be read
+            result.files.append(WatchedFile(path, None, f"{error.strerror}."))
+            continue
         if lab.primary.fetch_all("SELECT value FROM system_state WHERE key = ?", [key]) == [
             (state,)
         ]:
@@ -134,7 +144,15 @@ def _found(watched: Path) -> list[Path]:
         for path in paths
         if not path.name.startswith(".") and path.suffix.lower() not in _UNFINISHED
     ]
-    return sorted(kept, key=lambda path: (path.stat().st_mtime_ns, path.name))
+    return sorted(kept, key=lambda path: (_last_change(path), path.name))
+
+
+def _last_change(path: Path) -> int:
+    """Return the time of the last change in ns; 0 if it is unknown, as that of a dead link."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:  # the import of the file gives the reason
+        return 0
 
 
 def _state(path: Path) -> str:

@@ -160,14 +160,14 @@ def _facts(overview: Answer, times: Times) -> dict[str, str]:
 
 
 def _fewer(filters: Filters) -> str:
-    """Return of how few people or observations nothing is shown; empty without such limits."""
+    """Return the sizes of groups that are hidden; empty without limits."""
     least = {"people": filters.min_people or 1, "observations": filters.min_cell}
     limits = [counted(number, noun) for noun, number in least.items() if number > 1]
     return f"fewer than {' or '.join(limits)}" if limits else ""
 
 
 def _begins(overview: Answer) -> str:
-    """Return since when messages are selected; of a number of hours, the local minute."""
+    """Return the start of the period; to the minute if it is a number of hours."""
     begins = overview.begins or str(overview.filters.since)
     return written_moment(begins, overview.filters.timezone)
 

@@ -113,7 +113,7 @@ class Page:
             since, until = (written_moment(end, zone) for end in period)
             what = "as many hours"
             if "T" not in period[0]:
-                same = ", the last one up to the same time of day" if "T" in period[1] else ""
+                same = ", the last day only up to this time" if "T" in period[1] else ""
                 what = f"as many days{same}"
             compared = f"Before: {what}, from {since} to {until}."
         dashes = first_screen.dashes([*now, *before], answers)
@@ -121,7 +121,7 @@ class Page:
         return first_screen.tiles(now, before, note)
 
     def explorer(self, *, names: bool | None = None) -> Html | None:
-        """Return charts that filters in the page choose; see `reports.explorer`.
+        """Return charts that the page can filter; see `reports.explorer`.
 
         None without messages.
 
@@ -203,7 +203,7 @@ class Page:
     def _usual(self) -> dict[str, str]:
         """Bounds that leave out messages before 1990 and in the future.
 
-        None without such messages, or if there are no others that may be shown. Calendars and
+        Empty without such messages, or if there are no others that may be shown. Calendars and
         records leave them out, too, unless the filters ask for these times.
         """
         if not self._overview.far:

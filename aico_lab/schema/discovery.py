@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from functools import partial
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aico_lab.errors import AicoLabError, InvalidValue, SchemaError
+from aico_lab.extensions import points
 from aico_lab.schema.registry import SchemaRegistry
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def discover(*modules: str) -> list[str]:
         (name, partial(importlib.import_module, name)) for name in modules
     ]
     if not modules:
-        found = [(entry.name, entry.load) for entry in entry_points(group=GROUP)]
+        found = [(entry.name, entry.load) for entry in points(GROUP)]
     for name, load in found:
         try:
             load()

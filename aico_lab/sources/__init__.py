@@ -119,7 +119,7 @@ class Source:
         Args:
             path: The file; None for a source that needs none.
             limit: The most messages to read.
-            options: For an export, what it does not say by itself.
+            options: The user's answers about the export or table.
 
         Raises:
             WrongUse: The file is missing or superfluous, or the limit is below 1.

@@ -32,7 +32,7 @@ __all__ = ["read", "total"]
 
 _REQUIRED: Final = ("content", "timestamp")
 _NUMBERS: Final = ("sentiment_score", "response_time")
-_NUMBER: Final = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
+NUMBER: Final = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
 # Without a header the first line is a message, which an error must not quote.
 _NAME: Final = re.compile(r"[\w.;:-]{1,64}")
 
@@ -72,7 +72,7 @@ def _any_names_a_user(path: Path, lines: Lines) -> bool:
 
 @functools.lru_cache
 def _well_quoted(delimiter: str) -> re.Pattern[bytes]:
-    """Return what matches a row whose quotes are all where CSV allows them."""
+    """Return a pattern of rows with quotes only where CSV allows them."""
     between = re.escape(delimiter).encode()
     cell = rb'(?:"(?:[^"]++|"")*+"|[^"%b\r\n]*+)' % between
     return re.compile(rb"%b(?:%b%b)*+[\r\n]*" % (cell, between, cell))
@@ -233,7 +233,7 @@ def _fields(header: list[str], cells: list[str]) -> dict[str, object]:
     for name in _NUMBERS:
         text = fields.get(name)
         if isinstance(text, str):
-            if not _NUMBER.fullmatch(text):
+            if not NUMBER.fullmatch(text):
                 raise NotAMessageError(f"{name} must be a number")
             fields[name] = float(text)
     metadata = fields.get("metadata")

@@ -31,7 +31,7 @@ _HEAD: Final = 4096
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _GZIP: Final = b"\x1f\x8b"
 # Control characters that text does not contain; a single one only makes its line invalid.
-_BINARY: Final = bytes([*range(9), *range(14, 27), *range(28, 32)])
+_CONTROLS: Final = bytes([*range(9), *range(14, 27), *range(28, 32)])
 _BINARY_SHARE: Final = 0.05
 
 
@@ -188,11 +188,15 @@ def batches(
         yield batch()
 
 
+def is_binary(head: bytes) -> bool:
+    """Return whether too many of the bytes are control characters for a text."""
+    return len(head) - len(head.translate(None, _CONTROLS)) > _BINARY_SHARE * len(head)
+
+
 def _refuse_binary(path: Path, head: bytes) -> None:
     if head.startswith(_GZIP):
         raise SourceUnreadable(f"{path} is compressed; unpack it (gunzip) and import the result.")
-    binary = len(head) - len(head.translate(None, _BINARY))
-    if b"\0" in head and binary > _BINARY_SHARE * len(head):
+    if b"\0" in head and is_binary(head):
         raise SourceUnreadable(
             f"{path} is not text in UTF-8; export the messages as JSONL or CSV in UTF-8."
         )

@@ -69,7 +69,7 @@ class Answer:
         nothing: The finding if there are no rows.
         values_left_out: The number of values removed from the remaining rows for resting on fewer
             people than `min_people`.
-        called: What the chosen people and channels are called, by the column of their ids.
+        called: The names of the chosen people and channels, by the column of their ids.
         names: Whether they are called by names rather than pseudonyms.
     """
 
@@ -155,7 +155,7 @@ class Answer:
         )
 
     def _details(self) -> charts.Details:
-        """Return what a figure shows on demand: the definition, the source, and the headings."""
+        """Return the details that a figure shows on demand: definition, source, headings."""
         from aico_lab.charts import Details
 
         headings = zip(self.metric.columns, self._headings(), strict=True)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from aico_lab.metrics.engine.pseudonyms import Key
 
 _VIEWS: Final = {"user_id": "people", "channel_id": "channels"}
-"""The view of what has a key."""
+"""The view of `mart` that holds the names, by key column."""
 
 NO_MESSAGES: Final = (
     "There are no messages yet: add some by `aico-lab import`, then run `aico-lab sync`."
@@ -253,7 +253,7 @@ def _id_of(connection: duckdb.DuckDBPyConnection, column: Key, name: str) -> str
 
 
 def _called(connection: duckdb.DuckDBPyConnection, filters: Filters) -> dict[Key, list[Called]]:
-    """Return what the chosen people and channels are called, in the order of the filters."""
+    """Return the names of the chosen people and channels, in the order of the filters."""
     chosen: dict[Key, tuple[str, ...]] = {"user_id": filters.users, "channel_id": filters.channels}
     called: dict[Key, list[Called]] = {}
     for column, ids in chosen.items():

@@ -66,13 +66,13 @@ def described(row: Mapping[str, Any], what: str = "nothing was written") -> str:
 
 
 def is_long(row: Mapping[str, Any]) -> bool:
-    """Return whether the longest gap is of weeks."""
+    """Return whether the longest gap lasts weeks."""
     first, last = row.get(FIRST), row.get(LAST)
     return first is not None and last is not None and (last - first).days + 1 >= _LONG
 
 
 def told(finding: str, row: Mapping[str, Any]) -> str:
-    """Return the finding on a measure, with a clause about the longest gap if that is of weeks."""
+    """Return the finding on a measure, with a clause about the longest gap if that lasts weeks."""
     if not is_long(row):
         return finding
     without = "no message had a score" if row["measure"] == "sentiment" else "nothing was written"

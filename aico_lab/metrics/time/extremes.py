@@ -10,7 +10,7 @@ import polars as pl
 import polars.selectors as cs
 from ibis import _
 
-from aico_lab.constants import MS_PER_DAY
+from aico_lab.constants import MS_PER_DAY, MS_PER_MINUTE
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.durations import duration
 from aico_lab.metrics.engine.local_time import local_ms
@@ -58,7 +58,7 @@ def _finish(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
                 "people": row["people"],
                 "begins": first,
                 "ends": last,
-                "value": float(row["value"]) if counts else row["value"] / 60_000,
+                "value": float(row["value"]) if counts else row["value"] / MS_PER_MINUTE,
                 "unit": "messages" if counts else "minutes",
                 "alike": row["alike"],
                 "place": row["place"],
@@ -73,7 +73,7 @@ def _finish(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
 
 
 def alike(row: Mapping[str, Any]) -> str:
-    """Return how many others have the same value as a record: ' (like 2 other days)', or ''."""
+    """Return the number of others with the value of a record: ' (like 2 other days)', or ''."""
     others = row["alike"] - 1
     noun = row["record"].rpartition(" ")[2]
     return f" (like {claims.counted(others, f'other {noun}s')})" if others > 0 else ""

@@ -232,7 +232,7 @@ def _nodes(messages: list[dict[str, Any]]) -> list[_Node]:
 
 
 def _older(messages: list[dict[str, Any]]) -> int:
-    """Return how many of the first messages are of the time before messages had parents.
+    """Return the number of first messages from the time before messages had parents.
 
     Those have no such key, and both sides alternate; two questions in a row are versions of one.
     """

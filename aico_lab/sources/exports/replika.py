@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.sources.exports.engine.opened import Member, Opened
-    from aico_lab.sources.exports.engine.stored import Row, Stored
+    from aico_lab.sources.exports.engine.stored import Stored, StoredRow
 
 TRAITS: Final = Traits()
 
@@ -49,7 +49,7 @@ _ROLES: Final = {"me": "user", "rep": "assistant"}
 _BEGIN: Final = re.compile(
     r'"?\d{4}-\d\d-\d\d[T ]\d\d:\d\d|[^,]{0,64},(Me|Rep),.*,[^,]*,[0-9A-Fa-f]{16,64}$'
 )
-"""How a message begins: with its time, or, if that is damaged, with another complete row."""
+"""Start of a message: its time, or, if that is damaged, another complete row."""
 
 _NEXT: Final = re.compile(r"(?<=.)(?=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z,(?:Me|Rep),)")
 """Where another message begins within a line."""
@@ -159,7 +159,7 @@ class _Chat:
         )
 
 
-def _said(row: Row) -> Said:
+def _said(row: StoredRow) -> Said:
     message_id, time, author, role, text, reaction, media = row
     said = Said(
         to_text(text),

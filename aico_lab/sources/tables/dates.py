@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Final, Literal, NamedTuple
 
+from aico_lab.constants import MS_PER_DAY
 from aico_lab.errors import SourceUnreadable
 from aico_lab.messages.records import NotAMessageError
 from aico_lab.sources.exports.engine.epochs import from_epoch
@@ -160,7 +161,7 @@ class FormOfTimes:
         if is_number(value):
             self._add_number(value)
             return
-        written = write(str(value).strip())
+        written = parts_of(str(value).strip())
         if written is None or (written.parts is not None and not written.orders()):
             self.unread += 1
             return
@@ -223,8 +224,8 @@ class FormOfTimes:
             raise SourceUnreadable(
                 f"The column {column} has the month before the day in {self.unit} "
                 f"{self._excluded['day']:,}, and the day before the month in {self.unit} "
-                f"{self._excluded['month']:,}: import the parts that this file was put together "
-                "from one by one."
+                f"{self._excluded['month']:,}: this file was joined from several: import each "
+                "of them separately."
             )
         if len(possible) == 1 or self._open is None:
             return possible[0]
@@ -261,7 +262,7 @@ class FormOfTimes:
                 return known
             number = float(str(value).replace(",", "."))
             if self.serial and _SERIALS[0] <= number < _SERIALS[1]:
-                time = _SERIAL_DAY + timedelta(milliseconds=round(number * 86_400_000))
+                time = _SERIAL_DAY + timedelta(milliseconds=round(number * MS_PER_DAY))
                 return Moment(time, has_clock=True)
             raise NotAMessageError("timestamp is a number that is no time since 1970")
         text = str(value).strip()
@@ -269,7 +270,7 @@ class FormOfTimes:
             raise NotAMessageError(
                 "timestamp is a number that a spreadsheet has shortened, such as 1.7E+12"
             )
-        written = write(text)
+        written = parts_of(text)
         if written is None:
             raise NotAMessageError("timestamp is in no form of date and time that is known")
         day = written.day
@@ -305,7 +306,7 @@ def is_number(value: object) -> bool:
 
 
 @functools.lru_cache(maxsize=8_192)
-def write(text: str) -> Written | None:
+def parts_of(text: str) -> Written | None:
     """Return the parts of a text if it is a date, with or without a time of day."""
     found = _WRITTEN.fullmatch(text) or _CLOCK_FIRST.fullmatch(text)
     if found is None:

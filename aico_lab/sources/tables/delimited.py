@@ -13,7 +13,13 @@ from aico_lab.sources.exports.engine.recognition import TABLE_SUFFIXES
 from aico_lab.sources.files import Lines
 from aico_lab.sources.tables.encodings import FALLBACK, WORDS, Decoder, as_utf8
 from aico_lab.sources.tables.headers import columns_by_field
-from aico_lab.sources.tables.layout import LINES_LOOKED_AT, OpenedTable, Progress, Row, names_any
+from aico_lab.sources.tables.layout import (
+    LINES_LOOKED_AT,
+    OpenedTable,
+    Reached,
+    TableRow,
+    names_any,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,11 +30,11 @@ DELIMITERS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes
 
 
 _EXCEL: Final = "sep="
-"""How a line of Excel begins that names the delimiter."""
+"""Start of Excel's line that names the delimiter."""
 
 
 _TIME: Final = re.compile(r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}\b")
-"""How a cell with a date begins."""
+"""Start of a cell with a date."""
 
 
 @dataclass(slots=True)
@@ -51,7 +57,7 @@ class TextTable:
         """The layout and the encoding that were detected, as a part of a sentence."""
         return f"a table with {DELIMITERS[self.delimiter]} in {self.encoding}"
 
-    def rows(self, progress: Progress) -> Iterator[tuple[int, Row | NotAMessageError]]:
+    def rows(self, reached: Reached) -> Iterator[tuple[int, TableRow | NotAMessageError]]:
         """Yield the rows with the numbers of their first lines."""
         self._decoder = decoder = Decoder()
         with self.member.open() as stream:
@@ -66,12 +72,12 @@ class TextTable:
             next(reader, None)  # the header
             for number, cells in reader:
                 found = self._row(cells, reader.first_line)
-                progress.number, progress.position = lines.number, lines.position
+                reached.number, reached.position = lines.number, lines.position
                 yield number, found
 
     def _row(
         self, cells: list[str] | NotAMessageError, line: bytes | None
-    ) -> Row | NotAMessageError:
+    ) -> TableRow | NotAMessageError:
         if isinstance(cells, NotAMessageError):
             literal = self._literal(line)
             if literal is None:

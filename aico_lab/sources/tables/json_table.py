@@ -12,7 +12,13 @@ from aico_lab.sources.exports.engine.json_items import items, shape
 from aico_lab.sources.files import MAX_LINE, Lines
 from aico_lab.sources.jsonl import parse_line
 from aico_lab.sources.tables.headers import columns_by_field
-from aico_lab.sources.tables.layout import LINES_LOOKED_AT, OpenedTable, Progress, Row, names_any
+from aico_lab.sources.tables.layout import (
+    LINES_LOOKED_AT,
+    OpenedTable,
+    Reached,
+    TableRow,
+    names_any,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,17 +38,17 @@ class JsonTable:
     kind: str = "json"
     unit: str = "row"
 
-    def rows(self, progress: Progress) -> Iterator[tuple[int, Row | NotAMessageError]]:
+    def rows(self, reached: Reached) -> Iterator[tuple[int, TableRow | NotAMessageError]]:
         """Yield the objects with their numbers."""
         for item in items(self.member, self.prefix, needs=(self.content,), what="row"):
-            progress.number += 1
+            reached.number += 1
             if isinstance(item, Unreadable):
-                yield progress.number, NotAMessageError(item.reason)
+                yield reached.number, NotAMessageError(item.reason)
                 continue
-            progress.position += sum(
+            reached.position += sum(
                 len(value) if isinstance(value, str) else 8 for value in item.values()
             )
-            yield progress.number, item
+            yield reached.number, item
 
     def notes(self) -> list[str]:  # noqa: D102
         return []
@@ -58,19 +64,19 @@ class LinesTable:
     kind: str = "jsonl"
     unit: str = "line"
 
-    def rows(self, progress: Progress) -> Iterator[tuple[int, Row | NotAMessageError]]:
+    def rows(self, reached: Reached) -> Iterator[tuple[int, TableRow | NotAMessageError]]:
         """Yield the objects with the numbers of their lines."""
         with self.member.open() as stream:
             lines = Lines(stream)  # type: ignore[arg-type]  # it only reads lines
             for line in lines:
                 if line is not None and not line.strip():
                     continue
-                found: Row | NotAMessageError
+                found: TableRow | NotAMessageError
                 try:
                     found = parse_line(line)
                 except NotAMessageError as refused:
                     found = refused
-                progress.number, progress.position = lines.number, lines.position
+                reached.number, reached.position = lines.number, lines.position
                 yield lines.number, found
 
     def notes(self) -> list[str]:  # noqa: D102

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from aico_lab.messages.records import NotAMessageError
 
 
-Row = dict[str, Any]
+TableRow = dict[str, Any]
 
 
 LINES_LOOKED_AT: Final = 50
@@ -25,7 +25,7 @@ LINES_LOOKED_AT: Final = 50
 
 
 @dataclass(slots=True)
-class Progress:
+class Reached:
     """The place that reading has reached.
 
     Attributes:
@@ -55,7 +55,7 @@ class OpenedTable(Protocol):
     def layout(self) -> str:  # noqa: D102 see the class
         ...
 
-    def rows(self, progress: Progress) -> Iterator[tuple[int, Row | NotAMessageError]]:
+    def rows(self, reached: Reached) -> Iterator[tuple[int, TableRow | NotAMessageError]]:
         """Yield the rows with their numbers; can be called again to read from the beginning."""
 
     def notes(self) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.errors import SourceUnreadable
+from aico_lab.sources.files import is_binary
 from aico_lab.sources.tables.delimited import header_of, text_table
 from aico_lab.sources.tables.encodings import WORDS, as_utf8
 from aico_lab.sources.tables.headers import columns_by_field
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
 
 
 _PARQUET: Final = b"PAR1"
-
-
-_BINARY: Final = bytes([*range(1, 9), *range(14, 27)])
-_BINARY_SHARE: Final = 0.05
 
 
 def open_table(member: Member, given: Mapping[str, str] | None = None) -> OpenedTable | None:
@@ -43,8 +40,7 @@ def open_table(member: Member, given: Mapping[str, str] | None = None) -> Opened
         return _with_content(ParquetTable(member), given)
     text, encoding = as_utf8(member)
     head = text.head()
-    binary = len(head) - len(head.translate(None, _BINARY))
-    if not head.strip() or binary > _BINARY_SHARE * len(head):
+    if not head.strip() or is_binary(head.replace(b"\0", b"")):  # NUL is left out of cells
         return None
     if head.lstrip()[:1] in (b"{", b"["):
         return json_table(text, WORDS[encoding], given)
@@ -54,9 +50,6 @@ def open_table(member: Member, given: Mapping[str, str] | None = None) -> Opened
 def _with_content(table: OpenedTable, given: Mapping[str, str] | None) -> OpenedTable | None:
     has_content = "content" in columns_by_field(table.columns, given)
     return table if has_content else None
-
-
-# JSON
 
 
 def no_table(member: Member) -> SourceUnreadable:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aico_lab.sources.exports.engine.opened import Member
-    from aico_lab.sources.tables.layout import Progress, Row
+    from aico_lab.sources.tables.layout import Reached, TableRow
 
 _ROWS: Final = 4_096
 
@@ -38,28 +38,28 @@ class ParquetTable:
         with self._opened() as file:
             self.columns: list[str] = list(file.schema_arrow.names)
 
-    def rows(self, progress: Progress) -> Iterator[tuple[int, Row | NotAMessageError]]:
+    def rows(self, reached: Reached) -> Iterator[tuple[int, TableRow | NotAMessageError]]:
         """Yield the rows; a damaged group of rows is one reason, and the next group is read."""
         import pyarrow as pa
 
         with self._opened() as file:
             for group in range(file.num_row_groups):
-                begin = progress.number
+                begin = reached.number
                 try:
                     for batch in file.iter_batches(_ROWS, row_groups=[group]):
-                        progress.position += batch.nbytes
+                        reached.position += batch.nbytes
                         for row in _rows(batch):
-                            progress.number += 1
-                            yield progress.number, row
+                            reached.number += 1
+                            yield reached.number, row
                 except (pa.ArrowException, OSError, ValueError, MemoryError):
                     count = file.metadata.row_group(group).num_rows
-                    left = begin + count - progress.number
-                    progress.number += 1
+                    left = begin + count - reached.number
+                    reached.number += 1
                     yield (
-                        progress.number,
+                        reached.number,
                         NotAMessageError(f"{left:,} rows from here on are damaged in the file"),
                     )
-                    progress.number = begin + count
+                    reached.number = begin + count
 
     def notes(self) -> list[str]:  # noqa: D102
         return []
@@ -82,7 +82,7 @@ class ParquetTable:
             ) from damaged
 
 
-def _rows(batch: Any) -> Iterator[Row]:
+def _rows(batch: Any) -> Iterator[TableRow]:
     import pyarrow as pa
 
     columns = []

@@ -17,7 +17,7 @@ from aico_lab.sources.tables.headers import (
     NAMES,
     columns_by_field,
 )
-from aico_lab.sources.tables.layout import Progress
+from aico_lab.sources.tables.layout import Reached
 from aico_lab.sources.tables.opened import no_table, open_table
 from aico_lab.sources.tables.rows import RowsToRecords
 from aico_lab.sources.tables.survey import TableSurvey
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aico_lab.sources.exports.engine.opened import Member, Opened
-    from aico_lab.sources.tables.layout import OpenedTable, Row
+    from aico_lab.sources.tables.layout import OpenedTable, TableRow
 
 __all__ = ["described", "fields_of", "read", "recognise", "total"]
 
@@ -134,15 +134,13 @@ def _table(export: Opened, member: Member, options: Options) -> OpenedTable:
 
 
 def _batches(member: Member, survey: TableSurvey, limit: int | None) -> Iterator[Batch]:
-    progress = Progress()
+    reached = Reached()
     maker = RowsToRecords(survey)
     named: dict[str, Any] = {
         "read_as": _sentence(member, survey.table, survey.options.columns),
         "notes": survey.notes,
     }
-    for batch in batches(
-        maker.outcomes(_in_order(survey, progress)), progress, maker.context, limit
-    ):
+    for batch in batches(maker.outcomes(_in_order(survey, reached)), reached, maker.context, limit):
         yield replace(batch, **maker.taken(), **named)
         named = {}
     if not survey.rows:
@@ -151,10 +149,10 @@ def _batches(member: Member, survey: TableSurvey, limit: int | None) -> Iterator
 
 
 def _in_order(
-    survey: TableSurvey, progress: Progress
-) -> Iterator[tuple[int, Row | NotAMessageError]]:
+    survey: TableSurvey, reached: Reached
+) -> Iterator[tuple[int, TableRow | NotAMessageError]]:
     """Yield the rows in the order in which the conversation went."""
-    rows = survey.table.rows(progress)
+    rows = survey.table.rows(reached)
     if not survey.is_newest_first:
         yield from rows
         return

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.errors import InvalidValue, SourceUnreadable
-from aico_lab.sources.exports.engine.conversation import Said
+from aico_lab.sources.exports.engine.conversation import Said, folded_name
 from aico_lab.sources.exports.engine.people import Authors, Roles
 
 if TYPE_CHECKING:
@@ -55,13 +55,13 @@ def check_roles(given: Mapping[str, str]) -> dict[str, str]:
             raise InvalidValue(
                 f"{role!r} is no role: --role-map {value}=ROLE takes one of {', '.join(ROLES)}."
             )
-        found[_folded(value)] = role.strip().casefold()
+        found[folded_name(value)] = role.strip().casefold()
     return found
 
 
 @dataclass(slots=True)
 class Cast:
-    """The values of the columns of roles and authors, and then the role of each.
+    """Collects roles and authors of a table, and decides the role of each author.
 
     Attributes:
         options: The answers of the user.
@@ -139,14 +139,14 @@ class Cast:
             if "assistant" in known.values() or all(role is not None for role in known.values()):
                 self._by_author = {author: role or "user" for author, role in known.items()}
                 return
-            own = [author for author in everybody if _folded(author) in _SELF]
+            own = [author for author in everybody if folded_name(author) in _SELF]
             if len(own) == 1:
                 options = replace(options, me=own[0])
         elif self._given:
             self._by_author = {
-                author: self._given[_folded(author)]
+                author: self._given[folded_name(author)]
                 for author in everybody
-                if _folded(author) in self._given
+                if folded_name(author) in self._given
             }
         self._roles = Roles(options, self.by_conversation)
 
@@ -170,9 +170,8 @@ class Cast:
             for author in authors.counts
             if self.role(conversation, None, author) == "assistant"
         }
-        return list({_folded(author): author for author in sorted(found, reverse=True)}.values())[
-            ::-1
-        ]
+        by_name = {folded_name(author): author for author in sorted(found, reverse=True)}
+        return list(by_name.values())[::-1]
 
     def only_person(self) -> str | None:
         """Return the only author who is no companion, or None."""
@@ -185,9 +184,5 @@ class Cast:
         return next(iter(people)) if len(people) == 1 else None
 
     def _role(self, value: str) -> str | None:
-        folded = _folded(value)
+        folded = folded_name(value)
         return self._given.get(folded) or WORDS.get(folded)
-
-
-def _folded(value: str) -> str:
-    return " ".join(value.split()).casefold()

@@ -7,11 +7,13 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from aico_lab.domain.values import to_timestamp
 from aico_lab.messages.context import ASSUMED_USER, Context
 from aico_lab.messages.metadata import TIMESTAMP_ESTIMATED
 from aico_lab.messages.records import NotAMessageError, Rejected
 from aico_lab.messages.rules import derive_id, parse_object, to_record
 from aico_lab.messages.storable import storable, with_texts
+from aico_lab.sources.csv_file import NUMBER
 from aico_lab.sources.exports.engine.records import AUTHOR
 from aico_lab.sources.exports.engine.times import Clock
 from aico_lab.sources.tables.dates import is_missing
@@ -25,11 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aico_lab.messages.records import MessageRecord
-    from aico_lab.sources.tables.layout import Row
+    from aico_lab.sources.tables.layout import TableRow
     from aico_lab.sources.tables.survey import TableSurvey
 
 
-_PLAIN: Final = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE)
 _COMMA: Final = re.compile(r"[+-]?(?:\d{1,3}(?:\.\d{3})+|\d+),\d+")
 
 
@@ -69,7 +70,7 @@ class RowsToRecords:
         return counts
 
     def outcomes(
-        self, rows: Iterator[tuple[int, Row | NotAMessageError]]
+        self, rows: Iterator[tuple[int, TableRow | NotAMessageError]]
     ) -> Iterator[tuple[int, MessageRecord | Rejected]]:
         """Yield a record of each row, or the reason why there is none."""
         unit = self._survey.table.unit
@@ -90,7 +91,7 @@ class RowsToRecords:
             if record is not None:
                 yield number, record
 
-    def _record(self, row: Row) -> MessageRecord | None:
+    def _record(self, row: TableRow) -> MessageRecord | None:
         survey = self._survey
         conversation = survey.conversation(row)
         author = survey.text(row, "author")
@@ -116,7 +117,7 @@ class RowsToRecords:
             if (value := survey.cell(row, name)) not in (None, ""):
                 fields[name] = self._number(name, value)
         time, written, is_estimated = self._time(row, conversation)
-        stamp = _stamp(time)
+        stamp = to_timestamp(time)
         if is_estimated:
             metadata[TIMESTAMP_ESTIMATED] = True
         is_unnamed = "message_id" not in fields
@@ -134,13 +135,13 @@ class RowsToRecords:
         parts = (record.conversation_id, record.channel_id, *who, written, known_by)
         return record._replace(message_id=derive_id(parts, self.context.occurrences))
 
-    def _role(self, row: Row) -> str | None:
+    def _role(self, row: TableRow) -> str | None:
         named = self._survey.text(row, "role")
         if named is None and self._survey.cast.values and self._role_column in row:
             raise NotAMessageError("role is empty")
         return named
 
-    def _who(self, row: Row, role: str, author: str | None) -> tuple[str, str]:
+    def _who(self, row: TableRow, role: str, author: str | None) -> tuple[str, str]:
         """Return the user and the role by which a message is known, as the file writes them.
 
         The answers of the user change neither, so that other answers update the same messages. In
@@ -155,7 +156,7 @@ class RowsToRecords:
             given = ASSUMED_USER
         return given or "", role
 
-    def _user(self, row: Row, role: str, author: str | None) -> str | None:
+    def _user(self, row: TableRow, role: str, author: str | None) -> str | None:
         given = _identifier(self._survey.cell(row, "user_id"))
         if given is not None:
             return given
@@ -163,7 +164,7 @@ class RowsToRecords:
             return author or self._options.me
         return None
 
-    def _time(self, row: Row, conversation: str) -> tuple[datetime, str, bool]:
+    def _time(self, row: TableRow, conversation: str) -> tuple[datetime, str, bool]:
         """Return the time in UTC, the time by which ids know it, and whether it is estimated.
 
         Ids know a time without a zone as the file writes it, in whatever zone it is read, and a
@@ -189,7 +190,7 @@ class RowsToRecords:
         self._zoneless += time.tzinfo is None and self._options.zone is None
         found, is_guess = clock.time(time)
         self._last = found
-        written = _stamp(time.replace(tzinfo=UTC) if time.tzinfo is None else found)
+        written = to_timestamp(time.replace(tzinfo=UTC) if time.tzinfo is None else found)
         return found, written, is_guess or not moment.has_clock
 
     def _clock(self, conversation: str) -> Clock:
@@ -206,13 +207,13 @@ class RowsToRecords:
         if not isinstance(value, str):
             return value
         text = value.strip()
-        if _PLAIN.fullmatch(text):
+        if NUMBER.fullmatch(text):
             return float(text)
         if _COMMA.fullmatch(text) and not self._survey.points:
             return float(text.replace(".", "").replace(",", "."))
         raise NotAMessageError(f"{name} must be a number")
 
-    def _metadata(self, row: Row) -> dict[str, object]:
+    def _metadata(self, row: TableRow) -> dict[str, object]:
         """Return the columns without a meaning, and the given metadata."""
         used = self._used
         kept = {
@@ -231,10 +232,6 @@ class RowsToRecords:
             if isinstance(given, dict)
             else kept
         )
-
-
-def _stamp(time: datetime) -> str:
-    return f"{time.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def _identifier(value: object) -> str | None:

@@ -21,14 +21,14 @@ from aico_lab.sources.tables.headers import (
     listed,
     says_utc,
 )
-from aico_lab.sources.tables.layout import Progress
+from aico_lab.sources.tables.layout import Reached
 from aico_lab.sources.tables.roles import Cast
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from aico_lab.sources.tables.dates import Moment
-    from aico_lab.sources.tables.layout import OpenedTable, Row
+    from aico_lab.sources.tables.layout import OpenedTable, TableRow
 
 
 NUMBER_FIELDS: Final = ("sentiment_score", "response_time")
@@ -104,7 +104,7 @@ class TableSurvey:
         self._sample: list[tuple[object, str | None, str | None]] = []
         is_timed = "timestamp" in self.columns
         numbers = [name for name in NUMBER_FIELDS if name in self.columns]
-        for number, row in self.table.rows(Progress()):
+        for number, row in self.table.rows(Reached()):
             self.rows += 1
             if isinstance(row, NotAMessageError):
                 self.names_users |= "user_id" in self.columns
@@ -187,12 +187,12 @@ class TableSurvey:
         companions = self.cast.companions()
         return joined_id("table", storable(", ".join(companions))) if companions else None
 
-    def cell(self, row: Row, name: str) -> Any:
+    def cell(self, row: TableRow, name: str) -> Any:
         """Return the value of a field in a row; None if there is none."""
         column = self._column.get(name)
         return None if column is None else row.get(column)
 
-    def text(self, row: Row, name: str) -> str | None:
+    def text(self, row: TableRow, name: str) -> str | None:
         """Return the value of a field as text without blanks around it; None if it is empty."""
         column = self._column.get(name)
         value = None if column is None else row.get(column)
@@ -200,14 +200,14 @@ class TableSurvey:
             return None
         return _stripped(str(value)) or None
 
-    def conversation(self, row: Row) -> str:
-        """Return what distinguishes the conversation of a row from others of the table."""
+    def conversation(self, row: TableRow) -> str:
+        """Return the key that tells the conversation of a row from others of the table."""
         for name in ("conversation_id", "channel_id"):
             if (value := self.text(row, name)) is not None:
                 return value
         return ""
 
-    def time(self, row: Row) -> object:
+    def time(self, row: TableRow) -> object:
         """Return the time of a row as it is written; None if there is none."""
         columns = self.columns.get("timestamp")
         if columns is None:
@@ -230,7 +230,7 @@ class TableSurvey:
 
 
 class _Counting:
-    """Tells whether the numbers of a column count its rows up, or down.
+    """Whether a column's numbers only rise, or only fall.
 
     Attributes:
         is_so: Whether they do, as far as rows were added.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters.lmdb_readonly import read_lmdb
 from aico_lab.adapters.sealed import PrivateFolder
+from aico_lab.messages.identity import COPIES_APART
 from aico_lab.sources.exports.engine.fields import to_id, to_object, to_text, to_utc_time
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ WORKING: Final = "session_memory"
 
 SEGMENTS: Final = "conversation_segments"
 """The collection of long-term memory in Chroma."""
-
-_APART: Final = timedelta(minutes=5)
-"""The most time between the two copies of a message."""
 
 _ROLES: Final = {
     "user": "user",
@@ -153,7 +151,7 @@ def united(segments: list[Remembered], working: list[Remembered]) -> list[Rememb
         left.setdefault((one.role, one.content.strip()), []).append(one)
     for segment in segments:
         copies = left.get((segment.role, segment.content.strip()), [])
-        near = [one for one in copies if _gap(one, segment) <= _APART]
+        near = [one for one in copies if _gap(one, segment) <= COPIES_APART]
         if near:
             nearest = min(near, key=lambda one: _gap(one, segment))
             if nearest.message_id is not None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.sources.exports.engine.opened import Member, Opened
-    from aico_lab.sources.exports.engine.stored import Row
+    from aico_lab.sources.exports.engine.stored import StoredRow
 
 TRAITS: Final = Traits()
 
@@ -225,7 +225,7 @@ def _metadata(chosen: dict[str, Any], candidates: list[dict[str, Any]]) -> dict[
     return kept
 
 
-def _said(row: Row) -> Said:
+def _said(row: StoredRow) -> Said:
     turn_id, time, is_human, author_id, name, text, metadata = row
     return Said(
         to_text(text),

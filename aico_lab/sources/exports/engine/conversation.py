@@ -7,6 +7,7 @@ for all formats, in `aico_lab.sources.exports.engine.records`.
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -203,8 +204,8 @@ class Options:
         Raises:
             InvalidValue: The person is the companion.
         """
-        folded = {" ".join(name.split()).casefold() for name in self.companion}
-        if self.me is not None and " ".join(self.me.split()).casefold() in folded:
+        companions = {folded_name(name) for name in self.companion}
+        if self.me is not None and folded_name(self.me) in companions:
             raise InvalidValue(
                 f"{self.me} cannot be both the person (--me) and the companion (--companion)."
             )
@@ -249,3 +250,12 @@ class Options:
             columns=dict(map or {}),
             role_map=dict(role_map or {}),
         )
+
+
+ANSWERS: Final = tuple(inspect.signature(Options.read).parameters)
+"""The answers of a user by the names that commands, pipelines and saved imports give them."""
+
+
+def folded_name(name: str) -> str:
+    """Return a name without what names of the same person differ in: blanks and capitals."""
+    return " ".join(name.split()).casefold()

@@ -22,7 +22,7 @@ def newest_leaf(parents: Mapping[str, str | None], seconds: Mapping[str, float])
 
 
 def path_to(parents: Mapping[str, str | None], last: str | None) -> list[str]:
-    """Return the messages from the first one to the last one; a circle is left at its end."""
+    """Return the messages from the first one to the last one; a cycle ends the path."""
     path: list[str] = []
     seen: set[str] = set()
     while last is not None and last in parents and last not in seen:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.errors import WhoIsWho
-from aico_lab.sources.exports.engine.conversation import Kept, Unreadable
+from aico_lab.sources.exports.engine.conversation import Kept, Unreadable, folded_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,8 +63,8 @@ class Roles:
         Raises:
             WhoIsWho: The companion of a conversation is not known.
         """
-        self._companions = {_folded(name) for name in options.companion}
-        self._me = None if options.me is None else _folded(options.me)
+        self._companions = {folded_name(name) for name in options.companion}
+        self._me = None if options.me is None else folded_name(options.me)
         self._authors = authors
         self._others: dict[str, str] = {}
         everybody: Counter[str] = Counter()
@@ -103,7 +103,7 @@ class Roles:
 
     @staticmethod
     def _is(author: str, name: str | None, names: set[str] | set[str | None]) -> bool:
-        return _folded(author) in names or (name is not None and _folded(name) in names)
+        return folded_name(author) in names or (name is not None and folded_name(name) in names)
 
 
 def count_authors(
@@ -136,7 +136,3 @@ def _question(everybody: Counter[str], options: Options, *, is_there: bool) -> W
         f"{begin}: name the companion with --companion NAME, one of {listed}{more}.",
         authors=[name for name, _ in everybody.most_common()],
     )
-
-
-def _folded(name: str) -> str:
-    return " ".join(name.split()).casefold()

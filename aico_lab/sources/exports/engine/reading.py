@@ -155,7 +155,7 @@ class _Complete:
         """Note damage between conversations.
 
         Args:
-            far: Whether it may be of any conversation, not of the one before or the one after.
+            far: Whether the damage may be in any conversation, not only in a neighbour.
         """
         self._damage_is_far |= far
         self.note_broken(self._last)

@@ -10,6 +10,7 @@ import itertools
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from aico_lab.domain.values import to_timestamp
 from aico_lab.messages.context import Context, Occurrences
 from aico_lab.messages.metadata import TIMESTAMP_ESTIMATED
 from aico_lab.messages.records import (
@@ -208,7 +209,7 @@ class RecordMaker:
         person, content = clean(kept.person), clean(kept.content)
         if kept.time is None or not content or not 0 < len(person) <= MAX_ID:
             return Rejected(0, "it has no text, no time or no person", "a memory")
-        stamp = _stamp(kept.time if kept.time.tzinfo else kept.time.replace(tzinfo=UTC))
+        stamp = to_timestamp(kept.time if kept.time.tzinfo else kept.time.replace(tzinfo=UTC))
         self.memories.append(
             MemoryRecord(
                 joined_id(self._format, clean(kept.memory_id)),
@@ -297,7 +298,7 @@ class _Writer:
                 "user_id": self._user(said, role),
                 "role": role,
                 "content": content,
-                "timestamp": f"{time.replace(tzinfo=None).isoformat(timespec='microseconds')}Z",
+                "timestamp": to_timestamp(time),
                 "reply_to": None
                 if said.reply_to is None
                 else joined_id(self._id, clean(said.reply_to)),
@@ -351,7 +352,7 @@ class _Writer:
             time = rating.time
             if time is not None and time.tzinfo is None:
                 time = time.replace(tzinfo=UTC)
-            stamp = record.timestamp if time is None else _stamp(time)
+            stamp = record.timestamp if time is None else to_timestamp(time)
             name = clean(rating.name)
             reader.feedback.append(
                 FeedbackRecord(
@@ -370,10 +371,6 @@ class _Writer:
 
 def _place_of(conversation: ExportedConversation) -> str:
     return f"conversation {clean(conversation.title or conversation.conversation_id)[:60]!r}"
-
-
-def _stamp(time: datetime) -> str:
-    return f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def joined_id(begin: str, end: str) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-Row = list[object]
+StoredRow = list[object]
 
 _BLOCK: Final = 300
 _WAITING: Final = 30_000
@@ -115,14 +115,14 @@ class Stored:
         self._later = self._earlier = 0
         self._last: float | None = None
         self._blocks: list[int] = []
-        self._rows: list[Row] = []
+        self._rows: list[StoredRow] = []
 
     @property
     def newest_first(self) -> bool:
         """Whether most rows go backwards in time; as assumed if their times do not tell."""
         return self._assumed if self._later == self._earlier else self._earlier > self._later
 
-    def append(self, row: Row, time: datetime | None) -> None:
+    def append(self, row: StoredRow, time: datetime | None) -> None:
         """Add a row with its time."""
         if time is not None:
             seconds = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
@@ -141,7 +141,7 @@ class Stored:
             self._blocks.append(self._shelf.put(zlib.compress(json.dumps(self._rows).encode(), 1)))
             self._rows = []
 
-    def oldest_first(self) -> Iterator[Row]:
+    def oldest_first(self) -> Iterator[StoredRow]:
         """Yield the rows in the order in which the conversation went."""
         self.compress()
         blocks = reversed(self._blocks) if self.newest_first else iter(self._blocks)

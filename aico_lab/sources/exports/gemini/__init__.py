@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.sources.exports.engine.opened import Member, Opened
-    from aico_lab.sources.exports.engine.stored import Row
+    from aico_lab.sources.exports.engine.stored import StoredRow
 
 TRAITS: Final = Traits()
 
@@ -136,7 +136,7 @@ def _activity(member: Member) -> Iterator[ExportedConversation | Unreadable]:
         yield ExportedConversation("activity", [], skipped=skipped)
 
 
-def _numbered(rows: Iterable[Row]) -> Iterator[tuple[int, Row]]:
+def _numbered(rows: Iterable[StoredRow]) -> Iterator[tuple[int, StoredRow]]:
     """Yield the rows with the number of their conversation."""
     number = 0
     last: datetime | None = None
@@ -147,7 +147,7 @@ def _numbered(rows: Iterable[Row]) -> Iterator[tuple[int, Row]]:
         yield number, row
 
 
-def _conversation(rows: Iterator[Row], skipped: Counter[str]) -> ExportedConversation:
+def _conversation(rows: Iterator[StoredRow], skipped: Counter[str]) -> ExportedConversation:
     """Return a conversation; it is named after its first time, or else its first message."""
     first = []
     began = None

@@ -157,7 +157,8 @@ class Form:
             return None
         return (
             f"line {self.day_line:,} has the day before the month, and line {self.month_line:,} "
-            "the month before the day: import the parts that this file was put together from"
+            "the month before the day: this file was joined from several: import each of them "
+            "separately"
         )
 
     def order(self, *, day_first: bool | None) -> Order | None:
