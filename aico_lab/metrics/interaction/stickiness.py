@@ -61,6 +61,8 @@ def _draw(answer: Answer) -> Chart:
     import altair as alt
 
     rows = periods.recent(answer, "month")
+    if rows["stickiness"].null_count() == rows.height:  # Vega warns of an axis without values
+        rows = rows.clear()
     y = alt.Y("stickiness:Q", title="Daily as a share of monthly active people (%)")
     base = alt.Chart(rows).encode(
         periods.axis(answer, "month").scale(padding=20), color=periods.colour(rows)
