@@ -61,12 +61,11 @@ def _draw(answer: Answer) -> Chart:
     import altair as alt
 
     rows = periods.recent(answer, "month")
-    if rows["stickiness"].null_count() == rows.height:  # Vega warns of an axis without values
-        rows = rows.clear()
     y = alt.Y("stickiness:Q", title="Daily as a share of monthly active people (%)")
-    base = alt.Chart(rows).encode(
-        periods.axis(answer, "month").scale(padding=20), color=periods.colour(rows)
-    )
+    x = periods.axis(answer, "month").scale(periods.span(rows))
+    base = alt.Chart(rows).encode(x, color=periods.colour(rows))
+    if rows["stickiness"].null_count() == rows.height:  # Vega warns of an axis without values
+        base.data = rows.clear()
     return alt.layer(
         *draw.intervals(base, rows, "stickiness", along="y"),
         base.mark_point(size=70, opacity=1).encode(y.scale(zero=True)),
