@@ -84,10 +84,8 @@ def seen(tmp_path_factory):
             parts += [
                 f'<section id="{name}-{people}">{html}</section>' for name, html in figures(made)
             ]
-    old, late = (
-        {**said(0), "timestamp": datetime(year, 1, 1, tzinfo=UTC)} for year in (1960, 2099)
-    )
-    with world(talk(old, late)) as made:
+    far = [{**said(0), "timestamp": datetime(year, 1, 1, tzinfo=UTC)} for year in (1960, 2099)]
+    with world(talk(*far)) as made:
         for name in ("mood_over_time", "stickiness", "trend", "calendar_days", "cumulative_people"):
             html = made.ask(name).plot()._repr_mimebundle_()["text/html"]
             parts.append(f'<section id="{name}-far">{html}</section>')
@@ -276,7 +274,8 @@ PICTURES = """() => [...document.querySelectorAll(".aico-lab-plot > img")].map(i
     let least = Infinity;
     boxes.forEach((one, at) => boxes.slice(0, at).forEach(other => {
         if (Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top) > 4)
-            least = Math.min(least, Math.max(one.left, other.left) - Math.min(one.right, other.right));
+            least = Math.min(least,
+                Math.max(one.left, other.left) - Math.min(one.right, other.right));
     }));
     whole.remove();
     const plot = image.parentElement;

@@ -74,11 +74,12 @@ A4_HEIGHT = 1017
 SCALES = """charts => charts.map(chart => {
     const box = chart.getBoundingClientRect(), page = document.documentElement;
     let room = page.clientWidth;
-    const plot = chart.closest(".aico-lab-plot"), scrolls = getComputedStyle(plot).overflowX === "auto";
+    const scrolls = getComputedStyle(chart.closest(".aico-lab-plot")).overflowX === "auto";
     for (let around = chart.parentElement; around; around = around.parentElement)
         room = Math.min(room, around.getBoundingClientRect().right);
     const [_x, _y, width, height] = (chart.getAttribute("viewBox") ?? "").split(" ").map(Number);
-    return {cut: box.right > room + 1 && !scrolls, box: [box.width, box.height], drawn: [width, height]};
+    return {cut: box.right > room + 1 && !scrolls, box: [box.width, box.height],
+            drawn: [width, height]};
 })"""
 
 
