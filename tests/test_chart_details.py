@@ -14,6 +14,7 @@ from aico_lab import charts
 from aico_lab.metrics.engine import draw
 from aico_lab.reports.page import NotAsked, Page
 from tests.situations import SITUATIONS
+from tests.talks import said, talk, world
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,9 @@ def test_a_calendar_has_ticks_on_mondays_and_colours_of_the_theme(labs):
     days = [date(one["year"], one["month"], one["date"]) for one in values]
     assert days
     assert {day.weekday() for day in days} == {0}
-    assert silent["mark"]["color"] == "#E4E7EB"  # replaced in dark mode
+    # Grey is replaced in dark mode, and explained.
+    assert silent["encoding"]["color"]["scale"]["range"] == ["#E4E7EB"]
+    assert silent["encoding"]["color"]["scale"]["domain"] == ["no messages"]
     assert "scheme" not in json.dumps(chart["layer"])
 
 
@@ -51,7 +54,58 @@ def test_the_legend_of_a_calendar_has_the_colour_of_its_days(labs):
     chart = labs("a group channel").metrics.calendar_days().plot()
     drawn = vl_convert.vegalite_to_svg(chart.to_dict())
     symbols = re.findall(r'role-legend-symbol"[^>]*><path[^>]* fill="(#\w+)"', drawn)
-    assert set(symbols) == {charts.BLUE}
+    assert set(symbols) <= {charts.BLUE, charts.LINES}
+    assert charts.BLUE in symbols
+
+
+def labels_of(answer):
+    """The labels of each axis and legend of an answer's drawn chart."""
+    drawn = vl_convert.vegalite_to_svg(answer.plot().to_dict())
+    groups = {
+        kind: re.findall(rf'class="mark-\w+ role-{kind}-label"[^>]*>(.*?)</g>', drawn)
+        for kind in ("axis", "legend")
+    }
+    # Each label of a legend has a group of its own.
+    guides = [*groups["axis"], "".join(groups["legend"])]
+    return [re.findall(r"<text[^>]*>([^<]*)</text>", guide) for guide in guides]
+
+
+COUNTS = ("people", "channels", "extras", "frequent_words", "calendar_days", "week_heatmap",
+          "who_answers_whom", "cumulative_people", "overview", "daily_activity")  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 20])
+@pytest.mark.parametrize("name", COUNTS)
+def test_small_counts_have_whole_ticks(number, name):
+    """On axes and in legends, each number once."""
+    spoken = [
+        said(60 * at + 30 * turn, ("user", "assistant")[turn], "garden 🎉", user="ada")
+        for at in range(number)
+        for turn in (0, 1)
+    ]
+    with world(talk(*spoken)) as made:
+        guides = labels_of(made.ask(name, filters={"min_people": 1}))
+    labels = [label for guide in guides for label in guide]
+    assert any(label.isdigit() for label in labels)
+    assert not [label for label in labels if re.fullmatch(r"\d*\.\d+", label)]
+    for guide in guides:
+        assert len(set(guide)) == len(guide), guide
+
+
+def test_a_calendar_of_one_weekday_has_rows_for_all():
+    with world(talk(said(0), said(60))) as made:
+        days = [label for guide in labels_of(made.ask("calendar_days")) for label in guide]
+    assert {"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"} <= set(days)
+
+
+def test_a_question_whose_chart_has_no_rows_is_left_out(labs):
+    """The only text is too short to tell its language, though there is a row of it."""
+    page = Page(labs("one message"), "R")
+    with world(talk(said(0, content="hi"))) as made:
+        asked = made.ask("languages")
+    page.section("Languages", "**Languages** are detected.", asked)
+    assert page._left_out == {asked.metric.question: asked.finding}
+    assert asked.finding == "Too little data: 1 text, all too short to tell"
 
 
 def test_shades_differ_among_the_usual_counts():
@@ -71,7 +125,8 @@ def test_who_answers_whom_keeps_all_names_and_has_colours_of_the_theme(labs):
 def test_cumulative_people_has_whole_ticks_and_draws_one_day(labs):
     answer = labs("one day").metrics.cumulative_people()
     chart = answer.plot().to_dict()
-    assert chart["mark"]["point"] is True
+    assert chart["mark"]["type"] == "bar"
+    assert chart["encoding"]["x2"]["field"] == "end"  # so that the last period has its width
     assert chart["encoding"]["y"]["axis"]["values"] == [0, 1]
 
 

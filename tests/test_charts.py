@@ -9,6 +9,7 @@ import subprocess
 import sys
 from datetime import UTC, date, datetime
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote
 from xml.dom import minidom
@@ -303,6 +304,21 @@ def test_a_long_title_of_an_axis_is_broken_in_the_picture_too():
         lines = [text for text in texts if text in title and len(text) > 5]
         assert len(lines) >= 2
         assert " ".join(lines) == title
+
+
+def test_labels_of_a_picture_have_room_for_wider_fonts():
+    """They are measured larger than they are drawn."""
+    frame = pl.DataFrame({"who": ["a", "b"], "n": [1_000_000, 1_200_000]})
+    drawing = alt.Chart(frame, title="Bars").mark_bar().encode(x="n:Q", y="who:N", color="who:N")
+    html = html_of(drawing.properties(width=640))
+    svg = unquote(re.search(r'src="data:image/svg\+xml,([^"]*)"', html)[1])
+    assert set(re.findall(r'font-size="([^"]*)"', svg)) == {"12px"}
+    ends = [
+        float(at) for at in re.findall(r"<text[^>]*translate\(([\d.]+),[^>]*>[\d,]+</text>", svg)
+    ]
+    assert len(ends) > 2
+    wide = 9 * 12 * 0.64  # of '1,000,000' in DejaVu Sans
+    assert min(right - left for left, right in pairwise(sorted(ends))) > wide
 
 
 @pytest.mark.parametrize("kind", [charts.Html, first_screen.Fragment])

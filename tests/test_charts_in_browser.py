@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from datetime import UTC, datetime
 
 import altair as alt
 import polars as pl
@@ -83,6 +84,11 @@ def seen(tmp_path_factory):
             parts += [
                 f'<section id="{name}-{people}">{html}</section>' for name, html in figures(made)
             ]
+    far = [{**said(0), "timestamp": datetime(year, 1, 1, tzinfo=UTC)} for year in (1960, 2099)]
+    with world(talk(*far)) as made:
+        for name in ("mood_over_time", "stickiness", "trend", "calendar_days", "cumulative_people"):
+            html = made.ask(name).plot()._repr_mimebundle_()["text/html"]
+            parts.append(f'<section id="{name}-far">{html}</section>')
     parts += [f'<section id="own-{name}">{html}</section>' for name, html in own()]
     alt.renderers.enable(renderer)
     alt.theme.enable(theme)
@@ -256,6 +262,52 @@ def test_nothing_went_wrong_and_nothing_was_fetched(seen):
     assert seen.errors == []
     assert seen.requests == []
     assert seen.page.evaluate("window.warned") == []
+
+
+# The scale of each picture, and the least distance in pixels between labels side by side.
+PICTURES = """() => [...document.querySelectorAll(".aico-lab-plot > img")].map(image => {
+    const whole = document.createElement("div");
+    whole.innerHTML = decodeURIComponent(image.src.slice(image.src.indexOf(",") + 1));
+    document.body.append(whole);
+    const boxes = [...whole.querySelectorAll("text")].filter(text => text.textContent.trim())
+        .map(text => text.getBoundingClientRect());
+    let least = Infinity;
+    boxes.forEach((one, at) => boxes.slice(0, at).forEach(other => {
+        if (Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top) > 4)
+            least = Math.min(least,
+                Math.max(one.left, other.left) - Math.min(one.right, other.right));
+    }));
+    whole.remove();
+    const plot = image.parentElement;
+    return {scale: image.offsetWidth / Number(image.getAttribute("width")), least,
+            room: plot.clientWidth, width: image.offsetWidth,
+            scrolls: getComputedStyle(plot).overflowX === "auto"};
+})"""
+
+
+def test_without_scripts_pictures_can_be_read_on_every_screen(tmp_path):
+    """Labels do not touch in wide fonts either, and a phone scrolls what is wider than it."""
+    page = tmp_path / "page.html"
+    with world(messages(6, 14)) as made:
+        drawn = [
+            made.ask(name, filters={"min_people": 1}).plot()._repr_mimebundle_()["text/html"]
+            for name in ("calendar_days", "trend", "people", "weekly_activity", "retention")
+        ]
+    page.write_text(
+        '<!DOCTYPE html><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<style>{charts.style()}</style>{''.join(drawn)}",
+        encoding="utf-8",
+    )
+    for width, media in ((360, "screen"), (1280, "screen"), (A4, "print")):
+        with visit(page.as_uri(), javascript=False, width=width) as opened:
+            opened.page.emulate_media(media=media)
+            pictures = opened.page.evaluate(PICTURES)
+            assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert len(pictures) == len(drawn)
+        for picture in pictures:
+            assert picture["scale"] > 0.8  # labels of 12 pixels
+            assert picture["least"] > 2
+            assert picture["width"] <= picture["room"] or (picture["scrolls"] and media == "screen")
 
 
 NAMES = [

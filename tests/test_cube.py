@@ -244,6 +244,17 @@ def test_pseudonyms_unless_names_are_asked_for():
     assert shown.count("</script>") == 2  # the JSON's own end and that of the script
 
 
+def test_people_who_tie_stand_in_the_order_of_their_pseudonyms():
+    """As in the table above, not in that of their ids: Person 2 comes before Person 10."""
+    spoken = [said(n, user=f"u{n}", conversation=f"c{n}") for n in (10, 2, 11, 1, *range(12, 20))]
+    with world(talk(*spoken)) as made:
+        people = made.ask("people").pl()["person"].to_list()
+        assert cube(lab_of(made)).people == tuple(people)
+        assert people == [f"Person {n}" for n in range(1, 13)]
+        one = cube(lab_of(made), shown=3).people
+    assert one == ("Person 1", "Person 2", "Person 3", "Other people")
+
+
 def test_no_text_is_in_the_page():
     with world(talk(*(said(n, content=f"secretword{n}") for n in range(30)))) as made:
         assert "secretword" not in page.explorer(lab_of(made)).text

@@ -357,7 +357,11 @@ def test_what_is_withheld_is_no_0(opened):
 def test_a_median_of_few_replies_is_left_out(opened):
     """As in the tables of people and channels."""
     start = datetime(2024, 3, 1, tzinfo=UTC)
-    for replies, value, more in ((4, DASH, "of only 4 replies"), (5, "30 s", "of 5 replies")):
+    for replies, value, more in (
+        (1, DASH, "of only 1 reply"),
+        (4, DASH, "of only 4 replies"),
+        (5, "30 s", "of 5 replies"),
+    ):
         lines = [
             {
                 "content": "hi", "role": ("user", "assistant")[number % 2], "user_id": "u",
@@ -377,6 +381,24 @@ def test_the_demo_counts_people_as_its_page_does(opened):
     told = dict(zip(relation.columns, relation.fetchone(), strict=True))
     assert told["people"] == 3
     assert lines_of(Page(lab, "R").tiles())["people who wrote"][0] == "3"
+
+
+def test_hours_are_not_compared_by_their_days(opened):
+    """Twelve hours until 05:00 touch two days, the twelve hours before them one."""
+    lab = opened(hourly(9 * 24 + 6))
+    shown = lines_of(Page(lab, "R", since="12h").tiles())
+    assert shown["messages"][-1].startswith("before: 1")
+    assert shown["days with messages"] == ["2"]
+    assert lines_of(Page(lab, "R", since="2d").tiles())["days with messages"][-1] == (
+        "before: 2 (+0 %)"
+    )
+
+
+def test_a_header_without_messages_speaks_of_none(opened):
+    lab = opened(hourly(2))
+    assert "these are all messages" in Page(lab, "R").header().text
+    few = Page(lab, "R", min_people=5).header().text
+    assert "nothing about fewer than 5 people is shown" in few
 
 
 def test_small_figures_of_the_tiles(opened):

@@ -154,7 +154,7 @@ def test_findings_name_who_is_first_and_who_ties():
         )
         assert made.ask("people", filters={"min_people": 2}).finding == "4 messages by 3 people"
         assert made.ask("people", filters={"min_people": 4}).finding == (
-            "Too little data: 1 row of fewer than 4 people left out"
+            "Too little data: nothing about fewer than 4 people is shown"
         )
         one = made.ask("people", filters={"user": "c"})
         assert one.finding == "1 message, by Person 3"
@@ -168,7 +168,7 @@ def test_findings_name_who_is_first_and_who_ties():
         assert made.ask("people").finding == "2 messages of nobody who is named"
         assert made.ask("people").pl()["person"].to_list() == ["nobody named"]
     with world(talk(said(0, "assistant"))) as made:
-        assert made.ask("people").finding == "Nothing matches."
+        assert made.ask("people").finding == "There are no data for an answer."
 
 
 @pytest.mark.slow

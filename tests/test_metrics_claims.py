@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -188,6 +190,47 @@ def test_the_share_and_its_total_are_of_the_same_rows(worlds):
                 continue
             total = re.findall(r" of ([\d,]+)", everything.finding)
             assert set(re.findall(r" of ([\d,]+)", answer.finding)) <= set(total), answer.finding
+
+
+IRREGULAR = {
+    "people": "person",
+    "people who wrote": "person who wrote",
+    "days with messages": "day with messages",
+    "replies": "reply",
+    MIXED: "person or unnamed conversation",
+}
+WORDED = {"counted", "too_little", "doubt", "described", "note", "_count", "estimate"}
+"""The functions that take the noun of a number, in the plural."""
+
+
+def plurals() -> set[str]:
+    """Return each plural that the package passes to a function that counts, as it is written."""
+    found = set()
+    for file in Path(claims.__file__).parents[2].rglob("*.py"):
+        if not {"metrics", "reports"} & set(file.parts):
+            continue
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(call, ast.Call):
+                continue
+            called = getattr(call.func, "attr", getattr(call.func, "id", ""))
+            given = [*call.args[1:], *(k.value for k in call.keywords if k.arg in {"unit", "of"})]
+            for noun in given if called in WORDED else ():
+                if isinstance(noun, ast.Constant) and isinstance(noun.value, str):
+                    found.add(noun.value)
+    return found
+
+
+def test_each_noun_that_is_counted_has_its_singular():
+    """The plural of a noun that is not made by an s must be known by hand."""
+    assert {"replies", "messages", "people", "words"} <= plurals()
+    for plural in plurals() | set(IRREGULAR):
+        singular = claims.counted(1, plural).removeprefix("1 ")
+        if plural in IRREGULAR:
+            assert singular == IRREGULAR[plural]
+        else:
+            assert plural == f"{singular}s", plural
+            assert not plural.endswith(("ies", "ches", "shes", "xes", "sses")), plural
+            assert claims.counted(1_000, plural) == f"1,000 {plural}"
 
 
 def test_ties_are_named_and_numbers_have_their_nouns():

@@ -226,7 +226,7 @@ def test_a_silence_a_missing_score_or_another_person_in_between_is_no_pair():
         with world(messages) as made:
             answer = made.ask("mood_recovery")
             assert answer.pl().is_empty()
-            assert answer.finding == "Nothing matches."
+            assert answer.finding == "There are no data for an answer."
 
 
 def test_turns_that_a_filter_leaves_out_still_lie_between():

@@ -245,6 +245,39 @@ def test_the_course_says_if_its_sentence_is_about_some_months():
         assert "the sentence is about" not in some.caption
 
 
+def rare_and_usual() -> pl.DataFrame:
+    """In two months 30 people write, and in the one between six, who all say zebra."""
+    return talk(*(
+        said(
+            month * MONTH + user, ("user", "assistant")[user % 2], user=f"u{user}",
+            content=f"apple garden{' zebra' if user < zebras else ''}{' yak' if not user else ''}",
+            conversation=f"c{user}",
+        )
+        for month, (people, zebras) in enumerate([(30, 3), (6, 6), (30, 2)])
+        for user in range(people)
+    ))  # fmt: skip
+
+
+def test_a_rare_word_does_not_hide_what_is_found_of_others():
+    with world(rare_and_usual()) as made:
+        alone = made.ask("word_course", words="apple").finding
+        assert alone.startswith("apple: from ")
+        for words in ("apple,zebra", "zebra,apple"):
+            finding = made.ask("word_course", words=words).finding
+            assert finding == f"{alone}; zebra: too little data (6 people)"
+        rare = made.ask("word_course", words="zebra").finding
+        assert rare == "Too little data: 6 people, where 10 are needed"
+
+
+def test_words_that_are_not_shown_are_counted():
+    with world(rare_and_usual()) as made:
+        course = made.ask("word_course", words="apple,yak,zebra").caption
+        assert "1 word of fewer than 5 people left out, 2 values of fewer than 5 people" in course
+        assert "fewer than" not in made.ask("word_course", words="apple").caption
+        for name in ("frequent_words", "distinguishing_words"):
+            assert made.ask(name).caption.endswith("1 word of fewer than 5 people left out")
+
+
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [("frequent_words", {"top": 0}), ("word_course", {"words": "a b c d e f g h i j k"})],

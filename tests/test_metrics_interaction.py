@@ -192,7 +192,7 @@ def test_where_nobody_is_known_nothing_matches(name):
     with world(talk(said(0, user=None), said(5, "assistant", user=None))) as made:
         answer = made.ask(name)
     assert len(answer) == 0
-    assert answer.finding == "Nothing matches."
+    assert answer.finding == "There are no data for an answer."
 
 
 def assert_is_stickiness(made: World, zone: str) -> None:
@@ -421,7 +421,7 @@ def test_a_finding_on_streaks_says_of_which_rows_it_speaks():
             "shown had 1 day (uncertain: 21 people)"
         )
         none = made.ask("streaks", filters={"min_cell": 50})
-        assert none.finding.startswith("Too little data: 2 rows of fewer than 50 observations")
+        assert none.finding.startswith("Too little data: nothing about fewer than 50 observations")
 
 
 @pytest.mark.slow

@@ -333,13 +333,41 @@ def test_the_longest_gap_is_the_first_of_those_of_equal_length():
     rows = pl.DataFrame({"start": days, "n": [1, 0, 0, 1, 0, 0, 1, 0]})
     rows = rows.with_columns(complete=True)
     row = gaps.with_longest(rows, "day").row(0, named=True)
-    assert gaps.described(row) == ("nothing was written for 2 days, from 2024-03-31 to 2024-04-01")
+    days = "from 2024-03-31 to 2024-04-01 (like 1 other break)"
+    assert gaps.described(row) == f"nothing was written for 2 days, {days}"
+    assert gaps.longest(row) == f"the longest break: 2 days, {days}"
     none = gaps.with_longest(rows.filter(pl.col("n") > 0), "day").row(0, named=True)
     assert (none[gaps.LENGTH], none[gaps.FIRST]) == (0, None)
     unfinished = rows[6:].with_columns(complete=pl.col("n") > 0)
     assert gaps.with_longest(unfinished, "day")[gaps.LENGTH].to_list() == [0, 0]
     one = gaps.with_longest(rows[6:], "day").row(0, named=True)
     assert gaps.described(one) == "nothing was written on 2024-04-06"
+
+
+def test_gaps_that_tie_with_the_longest_are_told():
+    """In the calendar, the trend and the change points."""
+    with world(talk(*(said(3 * day * DAY) for day in range(4)))) as made:
+        assert made.ask("calendar_days").finding == (
+            "Something was written on 4 of 10 days; the longest break: 2 days, from 2024-03-31 to "
+            "2024-04-01 (like 2 other breaks)"
+        )
+    weeks = [*range(8), *range(12, 20), *range(24, 32), 36]
+    with world(talk(*(said(2 * DAY + week * 7 * DAY) for week in weeks))) as made:
+        for name in ("trend", "change_points"):
+            found = made.ask(name).finding
+            assert "for 4 weeks, from 2024-05-27 to 2024-06-23 (like 2 other breaks)" in found
+
+
+def test_a_series_in_longer_periods_than_asked_for_says_so():
+    old = {**said(0), "timestamp": datetime(1960, 1, 1, tzinfo=UTC)}
+    late = {**said(0), "timestamp": datetime(2099, 1, 1, tzinfo=UTC)}
+    with world(talk(old, late)) as made:
+        for name in ("trend", "change_points"):
+            answer = made.ask(name)
+            assert "1,668 months" in answer.finding
+            assert answer.caption.endswith("by month, since there are over 2,000 weeks")
+    with world(talk(said(0), said(9 * DAY))) as made:
+        assert "since there are" not in made.ask("trend").caption
 
 
 def session_of(made, **filters):

@@ -29,6 +29,9 @@ _DIGITS: Final = 7
 _EXACT: Final = 1e9
 """Numbers from here on are times or ids, and keep their digits."""
 
+_READABLE: Final = 0.85
+"""The smallest scale at which a picture's labels can be read; in a narrower column, it scrolls."""
+
 _NO_BREAK: Final = "\u00a0"
 _PARTED: Final = re.compile(
     r"(?<=\d) (?=(?:%|s|min|h|days?|points?)(?![\w-]))|(?<=[=<>≥≤±]) (?=[-+−\d])"  # noqa: RUF001
@@ -158,7 +161,7 @@ def _figure(
         f"<figcaption><strong>{_prose(title)}</strong>{asked if question else ''}"
         "</figcaption>"
         f'<div class="aico-lab-plot"><img alt="{escape(told)}" src="{data_uri(svg)}"'
-        f' width="{width}" height="{height}"></div>'
+        f' width="{width}" height="{height}" style="min-width:{_READABLE * width:.0f}px"></div>'
         f"{noted if caption else ''}{_on_demand(details)}"
         f'<script type="application/json">{_json(_lean(bare, columns))}</script>'
         f"<script>{_QUEUE}</script></figure>"

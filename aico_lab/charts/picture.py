@@ -25,6 +25,15 @@ _ROOM: Final = {"left": 32, "right": 14, "top": 4, "bottom": 4}
 _NARROWEST: Final = 60
 """The least pixels of a line of a title."""
 
+_WIDER: Final = 1.17
+"""How much wider a reader's font may be: DejaVu Sans, compared with Liberation Sans. Labels and
+titles have the room of letters that are larger by this factor."""
+
+_SIZED: Final = {"axis": ("label", "title"), "legend": ("label", "title"), "header": ("label",)}
+"""The texts that have this room, by their part of the theme."""
+
+_LARGER: Final = re.compile(r'(font-size=")([\d.]+)(px")')
+
 _AXES: Final = {
     "axis": {"maxExtent": 400},
     "axisY": {"titlePadding": 18},
@@ -68,13 +77,20 @@ def picture(specification: dict[str, Any]) -> tuple[str, int, int]:
 
     # No base address is allowed: a chart with data on the web is refused, not fetched.
     config = dict(specification.get("config", {}))
+    sizes = {}
+    for part, texts in _SIZED.items():
+        config[part] = dict(config.get(part, {}))
+        for text in texts:
+            size = config[part].get(f"{text}FontSize", 12)
+            config[part][f"{text}FontSize"] = larger = round(size * _WIDER, 2)
+            sizes[str(larger)] = str(size)
     for axis, own in _AXES.items():
         config[axis] = {**config.get(axis, {}), **own}
     roomy = {"padding": _ROOM, **drawable(specification), "config": config}
     compiled = vl_convert.vegalite_to_vega(roomy)
     _wrap_titles(compiled, _smallest(specification, "width"), _smallest(specification, "height"))
     drawn = vl_convert.vega_to_svg(compiled, allowed_base_urls=[])
-    return _slim(drawn)
+    return _slim(_LARGER.sub(lambda at: f"{at[1]}{sizes.get(at[2], at[2])}{at[3]}", drawn))
 
 
 def _smallest(view: dict[str, Any], side: str) -> float:

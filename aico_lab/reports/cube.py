@@ -196,8 +196,9 @@ def _sums(talk: Talk, gap_ms: int, shown: int, least: int) -> ir.Table:
         sessions=ibis.literal(1, "int64"),
     )  # fmt: skip
     rows = ibis.union(wrote, begun)
-    channels = _ranked(messages, "channel_id", least).select("channel_id", channel_place="place")
-    people = _ranked(messages, "user_id", 1).select("user_id", person_place="place")
+    channels = _ranked(talk, messages, "channel_id", least)
+    channels = channels.select("channel_id", channel_place="place")
+    people = _ranked(talk, messages, "user_id", 1).select("user_id", person_place="place")
     rows = rows.left_join(channels, "channel_id").drop("channel_id_right")
     rows = rows.left_join(people, "user_id").drop("user_id_right")
     several = least > 1
@@ -216,7 +217,7 @@ def _largest(talk: Talk, shown: int, least: int, *, names: bool) -> ir.Table:
     keys: dict[str, tuple[Key, int]] = {"channel": ("channel_id", least), "person": ("user_id", 1)}
     parts = []
     for kind, (key, enough) in keys.items():
-        ranked = _ranked(messages, key, enough)
+        ranked = _ranked(talk, messages, key, enough)
         ranked = ranked.mutate(total=ranked.count().over(ibis.window()))
         ranked = ranked.filter(ranked.place < max(shown, 1))
         called = ranked.join(pseudonyms.labels(talk, key, names=names), key)
@@ -224,13 +225,18 @@ def _largest(talk: Talk, shown: int, least: int, *, names: bool) -> ir.Table:
     return ibis.union(*parts)
 
 
-def _ranked(messages: ir.Table, column: str, least: int) -> ir.Table:
-    """Return the names in a column about enough people, by `place` from 0 for most messages."""
-    named = messages.filter(messages[column].notnull())
-    amounts = named.group_by(column).agg(n=named.count(), people=named.user_id.nunique())
+def _ranked(talk: Talk, messages: ir.Table, key: Key, least: int) -> ir.Table:
+    """Return the ids about enough people, by `place` from 0 for most messages.
+
+    Ties are in the order of their pseudonyms.
+    """
+    named = messages.filter(messages[key].notnull())
+    amounts = named.group_by(key).agg(n=named.count(), people=named.user_id.nunique())
     if least > 1:
         amounts = amounts.filter(amounts.people >= least)
-    order = [ibis.desc(amounts.n), amounts[column]]
+    numbers = pseudonyms.labels(talk, key, names=False).select(key, "number")
+    amounts = amounts.left_join(numbers, key).drop(f"{key}_right")
+    order = [ibis.desc(amounts.n), amounts.number]
     return amounts.mutate(place=ibis.row_number().over(order_by=order))
 
 

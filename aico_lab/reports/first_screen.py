@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.charts.figure import in_a_sentence
-from aico_lab.metrics.engine.claims import counted, isolated
+from aico_lab.metrics.engine.claims import MINUS, counted, isolated
 from aico_lab.metrics.engine.durations import duration
 from aico_lab.metrics.interaction.breakdown import FEWEST_REPLIES
 from aico_lab.metrics.time.extremes import RECORDS, alike
 from aico_lab.reports.written import (
-    MINUS,
     written_day,
     written_days,
     written_moment,
@@ -36,6 +35,9 @@ _STYLE: Final = f"<style>{_CSS}</style>"
 _SIDES: Final = {"user": "people", "assistant": "the companion"}
 _NAMED: Final = 3
 """The most people or channels that the header names."""
+
+DAYS: Final = "days with messages"
+"""The key of the figure that periods of hours have in common with the days around them."""
 
 _NO_VALUE: Final = "–"  # noqa: RUF001
 _LONG: Final = 9  # characters
@@ -148,7 +150,7 @@ def _facts(overview: Answer, times: Times) -> dict[str, str]:
     )
     facts = {
         "Filters": isolated(", ".join(str(one) for one in chosen if one))
-        or "none, these are all messages",
+        or ("none, these are all messages" if len(overview) else "none"),
         "Time zone": zone,
     }
     if times.recent_ms is not None:
@@ -188,12 +190,12 @@ def figures(overview: Answer, latency: Answer, extremes: Answer | None) -> list[
         return []
     found, role = overview.pl().row(0, named=True), overview.filters.role
     by_companion = f"{100 * found['by_assistant'] / found['n']:.0f} % by the companion"
-    made = [_count("message", found["n"], "" if role else by_companion)]
+    made = [_count(found["n"], "messages", "" if role else by_companion)]
     if role != "assistant":
-        made.append(_count("person who wrote", found["users"], several="people who wrote"))
+        made.append(_count(found["users"], "people who wrote"))
     made += [
-        _count("conversation", found["conversations"]),
-        _count("day with messages", found["days"], several="days with messages"),
+        _count(found["conversations"], "conversations"),
+        _count(found["days"], DAYS),
     ]
     replies = {row["role"]: row for row in latency.pl().iter_rows(named=True)}
     made += [
@@ -220,10 +222,9 @@ def _median(label: str, row: Mapping[str, Any] | None) -> Tile:
     return Tile(label, shown, f"of {'only ' if few else ''}{counted(n, 'replies')}")
 
 
-def _count(one: str, number: int, more: str = "", *, several: str = "") -> Tile:
-    plural = several or f"{one}s"
-    label = one if number == 1 else plural
-    return Tile(label, f"{number:,}", more, count=number, key=plural)
+def _count(number: int, plural: str, more: str = "") -> Tile:
+    value, label = counted(number, plural).split(" ", 1)
+    return Tile(label, value, more, count=number, key=plural)
 
 
 def figures_before(now: Sequence[Tile], found: Sequence[Tile], overview: Answer) -> Sequence[Tile]:
@@ -238,12 +239,7 @@ def figures_before(now: Sequence[Tile], found: Sequence[Tile], overview: Answer)
         return found
     if overview.left_out:  # there are messages, of too few people
         return [replace(tile, value=None, count=None) for tile in now]
-    return [
-        _count("message", 0),
-        _count("person who wrote", 0, several="people who wrote"),
-        _count("conversation", 0),
-        _count("day with messages", 0, several="days with messages"),
-    ]
+    return [_count(0, what) for what in ("messages", "people who wrote", "conversations", DAYS)]
 
 
 def _record(name: str, row: Mapping[str, Any] | None, zone: str) -> Tile:

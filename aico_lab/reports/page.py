@@ -115,6 +115,8 @@ class Page:
             if "T" not in period[0]:
                 same = ", the last day only up to this time" if "T" in period[1] else ""
                 what = f"as many days{same}"
+            else:  # hours of one day may lie in two
+                before = [tile for tile in before if tile.key != first_screen.DAYS]
             compared = f"Before: {what}, from {since} to {until}."
         dashes = first_screen.dashes([*now, *before], answers)
         note = " ".join(filter(None, (far, compared, dashes)))
@@ -148,18 +150,21 @@ class Page:
         """
         from IPython.display import Markdown, display
 
+        from aico_lab.charts import unbroken
+
         title, text = f"## {heading}", ""
         for part in parts:
             if isinstance(part, str):
                 text = part
                 continue
-            if not self._has_something(part):
+            shown = self._shown(part)
+            if shown is None:
                 continue
-            above = "\n\n".join(filter(None, (title, text)))
+            above = "\n\n".join(filter(None, (title, unbroken(text))))
             if above:
                 display(Markdown(above))  # type: ignore[no-untyped-call]
             title = text = ""
-            display(part.plot() if hasattr(part, "plot") else part)  # type: ignore[no-untyped-call]
+            display(shown)  # type: ignore[no-untyped-call]
 
     def left_out(self) -> Fragment | None:
         """Return the questions without an answer here, and why; None if there are none.
@@ -170,15 +175,18 @@ class Page:
             return None
         return first_screen.nothing_to_show(self._left_out)
 
-    def _has_something(self, part: Any) -> bool:
-        """Return whether a part of a section can be displayed; note the question if not."""
+    def _shown(self, part: Any) -> Any:
+        """Return what is displayed of a part of a section; if nothing, note the question."""
         if isinstance(part, NotAsked):
             self._left_out[part.question] = part.finding
-            return False
-        if hasattr(part, "metric") and _is_empty(part):
+            return None
+        if not hasattr(part, "metric"):
+            return part
+        chart = None if _is_empty(part) else part.plot()
+        if chart is None or not _draws_rows(chart):
             self._left_out[part.metric.question] = part.finding
-            return False
-        return part is not None
+            return None
+        return chart
 
     def _answer(self, name: str, **parameters: object) -> Answer:
         """Return an answer, computed once: tiles and charts share some."""
@@ -224,3 +232,14 @@ def _is_empty(answer: Answer) -> bool:
     if "active" in answer.pl().columns:  # a cohort has people even if none of them is active
         return not answer.pl()["active"].sum()
     return answer.pl().filter(pl.col(N).is_null() | (pl.col(N) > 0)).is_empty()
+
+
+def _draws_rows(chart: Any) -> bool:
+    """Return whether a chart or a part of it has any rows, such as those of a known language."""
+    import altair as alt
+
+    parts = [part for name in ("layer", "vconcat", "hconcat") for part in getattr(chart, name, ())]
+    own = getattr(chart, "data", alt.Undefined)
+    if own is not alt.Undefined and (not hasattr(own, "__len__") or len(own)):
+        return True
+    return any(map(_draws_rows, parts))

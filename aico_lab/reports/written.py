@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import calendar
 from datetime import date, datetime
-from typing import Final
 
+from aico_lab.metrics.engine.claims import MINUS
 from aico_lab.metrics.engine.local_time import to_local
 from aico_lab.zones import get_zone
-
-MINUS: Final = "−"  # noqa: RUF001
 
 
 def written_mood(score: float) -> str:

@@ -15,7 +15,7 @@ from aico_lab.metrics.conversation.frequent_words import (
 from aico_lab.metrics.engine import claims, draw, guards
 from aico_lab.metrics.engine.checks import at_least, more_than_nothing
 from aico_lab.metrics.engine.intervals import FEWEST, UNIT, UNITS, unit_of
-from aico_lab.metrics.engine.metric import Column, Parameter, metric
+from aico_lab.metrics.engine.metric import NOTE, Column, Parameter, metric
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,6 +71,7 @@ def _finish(
             log_odds=pl.Series(difference),
             z=pl.Series(z),
             clear=pl.Series(np.abs(z) > limit),
+            **{NOTE: pl.lit(guards.note(int(c[guards.WITHHELD][0]), "words", talk), pl.String)},
         )
         .filter(pl.col("z").is_finite() & (pl.col("z") != 0))
     )
@@ -247,12 +248,12 @@ def distinguishing_words(talk: Talk, *, top: int, prior: float, function_words: 
     if not function_words:
         shown = without_function_words(shown)
     least = guards.least(talk)
-    return shown.filter(
-        # A word of one person, or without a named person, is shown only if nobody else is named.
-        ibis.ifelse(shown.everybody <= 1, least == 1, shown.people >= max(least, 2)),
-        shown.all_user > 0,
-        shown.all_assistant > 0,
-    )
+    # A word of one person, or without a named person, is shown only if nobody else is named.
+    may = ibis.ifelse(shown.everybody <= 1, ibis.literal(least == 1), shown.people >= max(least, 2))
+    shown = shown.mutate(may=may)
+    withheld = (~shown.may).cast("int64").sum().over(ibis.window())
+    shown = shown.mutate(**{guards.WITHHELD: withheld})
+    return shown.filter(shown.may, shown.all_user > 0, shown.all_assistant > 0).drop("may")
 
 
 def _whole(total: ir.NumericValue) -> ir.IntegerValue:

@@ -69,17 +69,15 @@ def listed(words: ir.Table, talk: Talk, *, function_words: bool) -> ir.Table:
 
 def _finish(rows: pl.DataFrame, talk: Talk, **_parameters: Any) -> pl.DataFrame:
     least, withheld = guards.fewest(talk), pl.col(guards.WITHHELD)
-    words = pl.when(withheld == 1).then(pl.lit("word")).otherwise(pl.lit("words"))
     rows = rows.with_columns(cs.decimal().cast(pl.Int64))
+    number = 0 if rows.is_empty() else int(rows[guards.WITHHELD][0])
     return rows.sort("n", "word", descending=[True, False]).with_columns(
         by_assistant=pl.col("n") - pl.col("by_user"),
         rate=pl.col("n") * 1000 / pl.col(_WORDS),
         top_share=pl.col("most") * 100 / pl.col("n"),
         **{
             _AMONG: pl.when(withheld > 0).then(pl.lit(f" among those of {least:,} or more people")),
-            NOTE: pl.when(withheld > 0).then(
-                pl.format(f"{{}} {{}} of fewer than {least:,} people left out", withheld, words)
-            ),
+            NOTE: pl.lit(guards.note(number, "words", talk), pl.String),
         },
     )
 
@@ -113,7 +111,9 @@ def _draw(answer: Answer) -> Chart:
         alt.Chart(long)
         .mark_bar()
         .encode(
-            alt.X("sum(uses):Q", title=draw.label(answer, "n")).axis(tickMinStep=1, format=",d"),
+            alt.X("sum(uses):Q", title=draw.label(answer, "n")).axis(
+                draw.whole(max(rows["n"].to_list()))
+            ),
             alt.Y("word:N", title=None, sort=rows["word"].to_list()),
             draw.side("role"),
         )

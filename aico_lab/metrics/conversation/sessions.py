@@ -10,10 +10,8 @@ from ibis import _
 from aico_lab.constants import MS_PER_MINUTE
 from aico_lab.metrics.engine import claims, draw, periods
 from aico_lab.metrics.engine.checks import GAP_MINUTES, SCOPE, to_gap_ms
-from aico_lab.metrics.engine.intervals import (
-    estimate,
-    mean,
-)
+from aico_lab.metrics.engine.durations import duration
+from aico_lab.metrics.engine.intervals import estimate, mean
 from aico_lab.metrics.engine.metric import PEOPLE, Column, RoleFilter, interval, metric
 from aico_lab.metrics.engine.talk import Scope, period
 
@@ -46,8 +44,8 @@ def _describe(rows: pl.DataFrame) -> str:
     if known.is_empty():
         return "Too little data: no session begins in these weeks"
     total = int(known["n"].sum())
-    minutes = float((known["n"] * known["minutes"]).sum()) / total
-    said = f"{claims.counted(total, 'sessions')}, {minutes:.1f} minutes on average"
+    usual = duration(60 * float((known["n"] * known["minutes"]).sum()) / total)
+    said = f"{claims.counted(total, 'sessions')}, {usual} on average"
     top = claims.leading(known, "n", "start")
     if known.height == 1:
         return f"{said}, all in the week from {top}"

@@ -104,7 +104,7 @@ def _draw(answer: Answer) -> Chart:
         .encode(
             alt.X("answered:N", title="Whom", sort=order).axis(labelAngle=-90, labelOverlap=False),
             alt.Y("author:N", title="Who answers", sort=order),
-            draw.shades("n", "Answers", max(counts), median(counts)),
+            draw.shades("n", "Answers", max(counts), median(counts), least=1),
             tooltip=["author", "answered", "n", "share"],
         )
         .properties(width=draw.WIDTH - 160, height=draw.LINE * max(len(authors), 1))

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 _MOST_WORDS: Final = 10
 _DEFAULT_WORDS: Final = 3
 _CHANNELS: Final = 15
+_FEW: Final = "_few"
+"""A hidden column: how many groups of words are not shown."""
+
 _MOST_MONTHS: Final = 600
 """The most months whose line is drawn with gaps."""
 
@@ -65,7 +68,7 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, words: str, by: str, names: bool)
     group = ["word", "place", "group"]
     used = rows.group_by(group).agg(people_used=pl.col("people_used").max())
     found = estimate(
-        rows.drop("people_used"),
+        rows.drop("people_used", guards.WITHHELD, _FEW),
         by=group,
         unit=talk.units,
         counted="words",
@@ -91,20 +94,23 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, words: str, by: str, names: bool)
     if by == "month":
         found = found.with_columns(pl.col("group").str.slice(0, 7))
     few = found.filter(pl.col(UNITS).is_between(1, FEWEST - 1)).height
-    note = f"the sentence is about the {by}s with {FEWEST} or more" if few else None
-    found = found.with_columns(pl.lit(note, pl.String).alias(NOTE))
+    notes = [f"the sentence is about the {by}s with {FEWEST} or more"] if few else []
+    for hidden, what in ((guards.WITHHELD, "words"), (_FEW, "values")):
+        number = int(rows[hidden].max() or 0)  # type: ignore[arg-type]
+        notes += [note] if (note := guards.note(number, what, talk)) else []
+    found = found.with_columns(pl.lit(", ".join(notes) or None, pl.String).alias(NOTE))
     return found.sort("at", -pl.col("total"), "word", "place", "group")
 
 
 def _describe(rows: pl.DataFrame) -> str:
     by = rows["by"][0]
-    said = []
+    said, thin = [], []
     for (word,), found in rows.group_by("word", maintain_order=True):
         sure = found.filter(pl.col(UNITS) >= FEWEST)
         if sure.is_empty():
             units = int(found[UNITS].max() or 0)  # type: ignore[arg-type]
-            unit = found.sort(UNITS)[UNIT][-1]
-            return claims.too_little(units, unit)
+            thin.append((units, found.sort(UNITS)[UNIT][-1], word))
+            continue
         ordered = sure.sort("rate", maintain_order=True)
         low, high = ordered.row(0, named=True), ordered.row(-1, named=True)
         in_ = "in " if by != "side" else "by the "
@@ -128,7 +134,11 @@ def _describe(rows: pl.DataFrame) -> str:
         least = min((low, high), key=lambda row: row[UNITS])
         most = max(low[MOST], high[MOST])
         said.append(text + claims.doubt(least[UNITS], least[UNIT], most, least[COUNTED]))
-    return "; ".join(said)
+    if not said:
+        units, unit, _word = max(thin)
+        return claims.too_little(units, unit)
+    few = [f"{word}: too little data ({claims.counted(units, unit)})" for units, unit, word in thin]
+    return "; ".join([*said, *few])
 
 
 def _draw(answer: Answer) -> Chart:
@@ -232,7 +242,7 @@ def word_course(talk: Talk, *, words: str, by: str, names: bool) -> ir.Table:
         in_order = ibis.window(order_by=[ibis.desc("n"), "word"])
         ranked = listed.mutate(at=ibis.row_number().over(in_order))
         listed = ranked.filter(ranked["at"] < _DEFAULT_WORDS)
-    listed = listed.select("word").cross_join(talk.everybody)
+    listed = listed.select("word", guards.WITHHELD).cross_join(talk.everybody)
     counted = talk.messages.filter(talk.messages.n_words > 0)
     placed = _places(talk, counted, by, names=names)
     messages = _grouped(talk, counted, by, placed)
@@ -242,13 +252,16 @@ def word_course(talk: Talk, *, words: str, by: str, names: bool) -> ir.Table:
     used = _grouped(talk, words_of.join(listed.select("word"), "word"), by, placed)
     uses = used.group_by("word", "place", "group", "unit").agg(uses=_.count())
     people = used.group_by("word", "place", "group").agg(people_used=used.user_id.nunique())
+    each = people.cross_join(talk.everybody)
+    few = (~guards.is_of_enough(talk, each.people_used, each.everybody)).cast("int64").sum()
+    listed = listed.cross_join(each.aggregate(**{_FEW: few}))
     every = totals.cross_join(listed)
     rows = every.left_join(uses, ["word", "place", "group", "unit"]).select(
-        "word", "place", "group", "known", "all_words", "everybody",
+        "word", "place", "group", "known", "all_words", "everybody", guards.WITHHELD, _FEW,
         uses=ibis.coalesce(uses.uses, 0),
     )  # fmt: skip
     rows = rows.left_join(people, ["word", "place", "group"]).select(
-        "word", "place", "group", "known", "all_words", "everybody", "uses",
+        "word", "place", "group", "known", "all_words", "everybody", guards.WITHHELD, _FEW, "uses",
         people_used=ibis.coalesce(people.people_used, 0),
         is_used=people.people_used.notnull(),
     )  # fmt: skip

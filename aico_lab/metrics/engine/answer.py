@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import polars as pl
 
-from aico_lab.metrics.engine.claims import counted, isolated, written
+from aico_lab.metrics.engine.claims import counted, isolated, with_minus, written
 from aico_lab.metrics.engine.intervals import COUNTED, FEW, FEWEST, MOST, PEOPLE_OF, UNIT, UNITS
 from aico_lab.metrics.engine.metric import NOTE, N
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _MUCH: Final = 10
 """The caption names the share of a unit above this percentage, since it sways the result."""
+
+_TOO_LITTLE: Final = "Too little data"
 
 SHOWN: Final = 30
 """The most rows that are displayed."""
@@ -167,7 +169,7 @@ class Answer:
     @property
     def finding(self) -> str:
         """The result in one sentence."""
-        return isolated(self._finding)
+        return isolated(with_minus(self._finding))
 
     @property
     def _finding(self) -> str:
@@ -176,9 +178,13 @@ class Answer:
         if not self.left_out:
             return self.metric.finding(self._rows)
         if self._rows.filter(pl.col(N).is_null() | (pl.col(N) > 0)).is_empty():
-            return f"Too little data: {self._left_out}"
+            return f"{_TOO_LITTLE}: nothing about fewer than {self._limits} is shown"
         said = self.metric.finding(self._rows)
-        return said if self.metric.of_all else f"Of the rows that are shown: {said}"
+        if self.metric.of_all:
+            return said
+        if said.startswith(_TOO_LITTLE):
+            return said.replace(_TOO_LITTLE, f"{_TOO_LITTLE} in the rows that are shown", 1)
+        return f"Of the rows that are shown: {said}"
 
     @property
     def notes(self) -> list[str]:
@@ -234,7 +240,7 @@ class Answer:
             said.append(f"{guessed} {self.metric.estimated}")
         said += self.notes
         if self.left_out:
-            said.append(self._left_out)
+            said.append(f"{counted(self.left_out, 'rows')} of fewer than {self._limits} left out")
         if self.values_left_out:
             values, least = counted(self.values_left_out, "values"), self.fewest_people
             said.append(f"{values} of fewer than {counted(least, 'people')} left out")
@@ -259,11 +265,12 @@ class Answer:
         return self.filters.min_people or self.metric.min_people
 
     @property
-    def _left_out(self) -> str:
+    def _limits(self) -> str:
+        """The least numbers of observations and people, in words."""
         least, people = self.filters.min_cell, self.fewest_people
         limits = [counted(least, "observations")] if least > 1 else []
         limits += [counted(people, "people")] if people > 1 else []
-        return f"{counted(self.left_out, 'rows')} of fewer than {' or '.join(limits)} left out"
+        return " or ".join(limits)
 
     def __len__(self) -> int:
         return self._rows.height

@@ -23,14 +23,14 @@ from aico_lab.metrics.engine.answer import (
     without_values_of_few,
 )
 from aico_lab.metrics.engine.catalogue import CATALOGUE
-from aico_lab.metrics.engine.metric import RoleFilter
+from aico_lab.metrics.engine.filters import Filters
+from aico_lab.metrics.engine.metric import NOTHING, RoleFilter
 from aico_lab.metrics.engine.talk import Talk
 
 if TYPE_CHECKING:
     import duckdb
 
     from aico_lab.etl.reader import Reader
-    from aico_lab.metrics.engine.filters import Filters
     from aico_lab.metrics.engine.metric import Metric
     from aico_lab.metrics.engine.pseudonyms import Key
 
@@ -64,6 +64,8 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
             selected.cut_words(connection, talk)
         rows = pl.DataFrame(connection.execute(query).to_arrow_table())
     nothing = metric.nothing if isinstance(metric.nothing, str) else metric.nothing(rows, talk)
+    if nothing == NOTHING and filters == Filters(timezone=filters.timezone):
+        nothing = "There are no data for an answer."
     if not talk.years:
         nothing = NO_MESSAGES
     if metric.finish:

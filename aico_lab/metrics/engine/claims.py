@@ -32,7 +32,15 @@ if TYPE_CHECKING:
 
     Row = Mapping[str, Any]
 
-_SINGULAR: Final = {"people": "person", MIXED: "person or unnamed conversation"}
+_SINGULAR: Final = {
+    "people": "person",
+    "people who wrote": "person who wrote",
+    "days with messages": "day with messages",
+    "replies": "reply",
+    MIXED: "person or unnamed conversation",
+}
+"""The singulars of plurals that are not made by an s at the end."""
+
 _NAMED: Final = 3
 
 _COUNTED: Final = "observations"
@@ -56,6 +64,17 @@ _LEFTWARD: Final = re.compile(
     r"(?: +[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefe\U00010800-\U00010fff\U0001e800-\U0001efff]+)*"
 )
 """Words of scripts that are written from right to left."""
+
+
+MINUS: Final = "\u2212"
+
+_NEGATIVE: Final = re.compile(r"(?<![\w.,:/-])-(?=\d)")
+"""The hyphen before a negative number, not that of a date or a name."""
+
+
+def with_minus(text: str) -> str:
+    """Return a sentence whose negative numbers have a minus sign instead of a hyphen."""
+    return _NEGATIVE.sub(MINUS, text)
 
 
 def isolated(text: str) -> str:

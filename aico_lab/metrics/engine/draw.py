@@ -213,7 +213,7 @@ def whole(most: float | None) -> alt.Axis:
 
     if most is not None and most <= _COUNTED:  # Vega has ticks at 0.5 here, in spite of the step
         return alt.Axis(values=list(range(int(most) + 1)), format="d")
-    return alt.Axis(tickMinStep=1)
+    return alt.Axis(tickMinStep=1, format=",d")
 
 
 def offset(column: str) -> alt.YOffset:
@@ -223,24 +223,31 @@ def offset(column: str) -> alt.YOffset:
     return alt.YOffset(f"{column}:N", sort=["user", "assistant"])
 
 
-def shades(column: str, title: str, most: float, usual: float | None = None) -> alt.Opacity:
+def shades(
+    column: str, title: str, most: float, usual: float | None = None, *, least: int = 0
+) -> alt.Opacity:
     """Return the encoding of a number by the strength of a colour, which works in dark mode too.
 
     Args:
-        column: The column of numbers from 0.
+        column: The column of numbers.
         title: The title of the legend.
         most: The number with the full colour.
         usual: The median of the numbers. Where `most` is many times larger, the scale is
             logarithmic, so that the usual numbers differ from one another too.
+        least: The least number that is drawn, 0 or 1; 0 has nearly the colour of the paper.
     """
     import altair as alt
 
     skewed = usual is not None and most > _SKEWED * usual
     kind: Literal["symlog", "linear"] = "symlog" if skewed else "linear"
-    scale = alt.Scale(domain=[0, most], range=[0.04, 1], clamp=True, type=kind)
+    begin = least if most > least else 0  # a domain of one number has no shades
+    scale = alt.Scale(
+        domain=[begin, most], range=[0.15 if least else 0.04, 1], clamp=True, type=kind
+    )
+    few = alt.Legend(values=list(range(least, int(most) + 1)), format="d")
+    legend = few if most <= _COUNTED else alt.Legend(tickCount=4, tickMinStep=1)
     legend = alt.Legend(
-        tickCount=4,
-        tickMinStep=1,
+        **legend.to_dict(),
         symbolType="square",
         symbolFillColor=charts.BLUE,
         symbolStrokeWidth=0,

@@ -15,12 +15,13 @@ LENGTH: Final = "_gap"
 FIRST: Final = "_gap_from"
 LAST: Final = "_gap_until"
 PERIODS: Final = "_periods"
+ALIKE: Final = "_gaps_alike"
 """Hidden columns, the same in every row: the number of periods of the longest gap, its first and
-last day (null without a gap), and the number of all periods."""
+last day (null without a gap), the number of all periods, and the number of gaps of this length."""
 
 _UNIT: Final = "_gap_unit"
 
-HIDDEN: Final = (LENGTH, FIRST, LAST, PERIODS, _UNIT)
+HIDDEN: Final = (LENGTH, FIRST, LAST, PERIODS, ALIKE, _UNIT)
 
 _LONG: Final = 28
 """A finding names a time without messages of at least so many days."""
@@ -43,16 +44,18 @@ def with_longest(rows: pl.DataFrame, unit: str, n: str = "n") -> pl.DataFrame:
         .group_by("run", maintain_order=True)
         .agg(pl.len().alias("length"), pl.col("start").first(), last=pl.col("start").last())
     )
-    length, first, last = 0, None, None
+    length, first, last, alike = 0, None, None, 0
     if runs.height:
         row = runs.row(runs["length"].arg_max() or 0, named=True)
         length, first = row["length"], row["start"]
+        alike = runs.filter(length=length).height
         last = pl.select(pl.lit(row["last"], pl.Date).dt.offset_by(step).dt.offset_by("-1d")).item()
     return rows.with_columns(
         pl.lit(length, pl.Int64).alias(LENGTH),
         pl.lit(first, pl.Date).alias(FIRST),
         pl.lit(last, pl.Date).alias(LAST),
         pl.lit(rows.height, pl.Int64).alias(PERIODS),
+        pl.lit(alike, pl.Int64).alias(ALIKE),
         pl.lit(unit).alias(_UNIT),
     )
 
@@ -61,8 +64,14 @@ def described(row: Mapping[str, Any], what: str = "nothing was written") -> str:
     """Return a clause about the longest gap, such as 'nothing was written for 3 days, from ...'."""
     length = claims.counted(row[LENGTH], f"{row[_UNIT]}s")
     if row[FIRST] == row[LAST]:
-        return f"{what} on {row[FIRST]}"
-    return f"{what} for {length}, from {row[FIRST]} to {row[LAST]}"
+        return f"{what} on {row[FIRST]}{_alike(row)}"
+    return f"{what} for {length}, from {row[FIRST]} to {row[LAST]}{_alike(row)}"
+
+
+def _alike(row: Mapping[str, Any]) -> str:
+    """Return how many other gaps are as long: ' (like 2 other breaks)', or ''."""
+    others = row[ALIKE] - 1
+    return f" (like {claims.counted(others, 'other breaks')})" if others > 0 else ""
 
 
 def is_long(row: Mapping[str, Any]) -> bool:
@@ -83,4 +92,4 @@ def longest(row: Mapping[str, Any]) -> str:
     """Return a clause such as 'the longest break: 3 days, from ... to ...'."""
     length = claims.counted(row[LENGTH], f"{row[_UNIT]}s")
     when = f"on {row[FIRST]}" if row[FIRST] == row[LAST] else f"from {row[FIRST]} to {row[LAST]}"
-    return f"the longest break: {length}, {when}"
+    return f"the longest break: {length}, {when}{_alike(row)}"

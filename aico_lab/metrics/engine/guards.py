@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import ibis
 
+from aico_lab.metrics.engine import claims
+
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
@@ -27,6 +29,19 @@ WITHHELD: Final = "_withheld"
 def fewest(talk: Talk) -> int:
     """Return the fewest people of a text where other texts are withheld."""
     return max(least(talk), 2)
+
+
+def note(withheld: int, what: str, talk: Talk) -> str | None:
+    """Return the note on what is not shown for being of too few people; None if there is nothing.
+
+    Args:
+        withheld: The number of things that are not shown.
+        what: Their noun, in the plural.
+        talk: The source of the filters.
+    """
+    if not withheld:
+        return None
+    return f"{claims.counted(withheld, what)} of fewer than {fewest(talk):,} people left out"
 
 
 def is_of_enough(

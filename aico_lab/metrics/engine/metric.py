@@ -49,6 +49,8 @@ Finish: TypeAlias = "Callable[..., pl.DataFrame]"
 N: Final = "n"
 """The column that counts the observations of a row."""
 
+NOTHING: Final = "Nothing matches."
+
 NOTE: Final = "_note"
 """The hidden column with a note for the caption, the same in every row; null for none."""
 
@@ -231,7 +233,7 @@ def metric(
     role: RoleFilter | None = None,
     people: str = "people",
     min_people: int = 1,
-    nothing: str | Callable[[pl.DataFrame, Talk], str] = "Nothing matches.",
+    nothing: str | Callable[[pl.DataFrame, Talk], str] = NOTHING,
     far: Far | None = "among them",
     estimated: str = "",
     of_all: bool = False,

@@ -205,6 +205,23 @@ def axis(answer: Answer, unit: Unit, column: str = "start") -> alt.X:
     return encoding.axis(labelExpr=lines, labelAngle=0, labelOverlap="greedy", values=values)
 
 
+def span(rows: pl.DataFrame) -> alt.Scale:
+    """Return the scale of an axis of all periods; by default, it has only those with a value.
+
+    Args:
+        rows: The rows of `recent`.
+    """
+    import altair as alt
+
+    ends = rows.select(pl.col("start").min(), pl.col("end").max()).row(0)
+    if ends[0] is None or ends[0].year < _OLDEST:
+        return alt.Scale(padding=8)
+    return alt.Scale(
+        domain=[alt.DateTime(year=end.year, month=end.month, date=end.day) for end in ends],
+        padding=8,
+    )
+
+
 def ticks(starts: list[date], unit: Unit) -> list[date]:
     """Return the first days of the periods that an axis labels, at equal distances.
 

@@ -11,7 +11,7 @@ from ibis import _
 
 from aico_lab.metrics.engine import claims, periods
 from aico_lab.metrics.engine.intervals import MOST as MOST_OF_ONE
-from aico_lab.metrics.engine.metric import Column, Parameter
+from aico_lab.metrics.engine.metric import NOTE, Column, Parameter
 
 if TYPE_CHECKING:
     import altair as alt
@@ -100,8 +100,8 @@ def in_periods(rows: pl.DataFrame, talk: Talk, measure: Measure, period: Unit) -
     Returns:
         `start`, `end` (the day after the period), `n` (messages; for sentiment, scored ones),
         `people` (of these messages), `value`, `complete`, `measure`, `unit`, and `_most`, the
-        largest share of one person in the complete periods, in percent. The sentiment of a period
-        without scored messages is null.
+        largest share of one person in the complete periods, in percent, and a note if the unit is
+        not the requested one. The sentiment of a period without scored messages is null.
     """
     unit = _fitting(talk, period)
     rows = rows.with_columns(pl.col("day").cast(pl.Date), cs.decimal().cast(pl.Int64))
@@ -114,6 +114,7 @@ def in_periods(rows: pl.DataFrame, talk: Talk, measure: Measure, period: Unit) -
         )
         found = found.with_columns(pl.col(pl.Int64).fill_null(0))
     most = _most_of_one(rows, found, measure, _LONG.get(unit, step)) if talk.by_person else None
+    longer = None if unit == period else f"by {unit}, since there are over {MOST:,} {period}s"
     return found.select(
         # The first decade begins with the year 0, but the first date is in the year 1.
         pl.max_horizontal("start", pl.lit(date.min)),
@@ -124,7 +125,7 @@ def in_periods(rows: pl.DataFrame, talk: Talk, measure: Measure, period: Unit) -
         "complete",
         measure=pl.lit(measure),
         unit=pl.lit(unit),
-        **{MOST_OF_ONE: pl.lit(most, pl.Float64)},
+        **{MOST_OF_ONE: pl.lit(most, pl.Float64), NOTE: pl.lit(longer, pl.String)},
     )
 
 

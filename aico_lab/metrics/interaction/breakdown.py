@@ -155,7 +155,7 @@ def _draw(answer: Answer, *, what: str) -> Chart:
         alt.Chart(rows)
         .mark_bar()
         .encode(
-            alt.X("n:Q", title=draw.label(answer, "n")).axis(tickMinStep=1, format=",d"),
+            alt.X("n:Q", title=draw.label(answer, "n"), axis=draw.whole(max(rows["n"].to_list()))),
             alt.Y(f"{what}:N", title=None, sort=rows[what].to_list()),
             tooltip=list(rows.columns),
         )

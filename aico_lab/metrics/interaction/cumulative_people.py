@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 from ibis import _
 
-from aico_lab import charts
-from aico_lab.metrics.engine import claims, draw, periods
+from aico_lab.metrics.engine import claims, periods
 from aico_lab.metrics.engine.metric import Column, RoleFilter, metric
 from aico_lab.metrics.engine.talk import as_date, days_of
 
@@ -59,28 +58,7 @@ def _describe(rows: pl.DataFrame) -> str:
 
 
 def _draw(answer: Answer) -> Chart:
-    import altair as alt
-
-    unit = answer.parameters["period"]
-    rows = periods.recent(answer, unit)
-    return (
-        alt.Chart(rows)
-        .mark_area(
-            interpolate="step-after",
-            line={"color": charts.BLUE},
-            color=charts.BLUE,
-            opacity=0.3,
-            point=rows.height == 1,  # an area of one period has no width
-        )
-        .encode(
-            periods.axis(answer, unit),
-            alt.Y("people:Q", title=draw.label(answer, "people")).axis(
-                draw.whole(max(rows["people"].to_list()))
-            ),
-            tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), "n:Q", "people:Q"],
-        )
-        .properties(width=draw.WIDTH, height=200)
-    )
+    return periods.bars(answer, answer.parameters["period"], "people", height=200)
 
 
 @metric(

@@ -62,9 +62,10 @@ def _draw(answer: Answer) -> Chart:
 
     rows = periods.recent(answer, "month")
     y = alt.Y("stickiness:Q", title="Daily as a share of monthly active people (%)")
-    base = alt.Chart(rows).encode(
-        periods.axis(answer, "month").scale(padding=20), color=periods.colour(rows)
-    )
+    x = periods.axis(answer, "month").scale(periods.span(rows))
+    base = alt.Chart(rows).encode(x, color=periods.colour(rows))
+    if rows["stickiness"].null_count() == rows.height:  # Vega warns of an axis without values
+        base.data = rows.clear()
     return alt.layer(
         *draw.intervals(base, rows, "stickiness", along="y"),
         base.mark_point(size=70, opacity=1).encode(y.scale(zero=True)),

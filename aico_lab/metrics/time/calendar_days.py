@@ -64,17 +64,25 @@ def _draw(answer: Answer) -> Chart:
             format="%-d %b %Y", labelAngle=0, labelOverlap="greedy", values=mondays
         ),
         alt.X2("week_end:T"),
-        alt.Y("weekday:O", title=None, sort=list(WEEKDAYS)),
+        alt.Y("weekday:O", title=None).scale(domain=list(WEEKDAYS)),
         tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), "n:Q", "people:Q"],
     )
     # A day without messages must differ from one with few at a glance.
-    silent = days.mark_rect(stroke=charts.PAPER, strokeWidth=0.5, color=charts.LINES)
+    none = alt.Scale(domain=["no messages"], range=[charts.LINES])
+    square = alt.Legend(symbolType="square", symbolSize=160, symbolStrokeWidth=0)
+    silent = days.mark_rect(stroke=charts.PAPER, strokeWidth=0.5).encode(
+        alt.Color("none:N", title=" ", scale=none, legend=square)
+    )
     counts = rows["n"].filter(rows["n"] > 0).to_list() or [1]
     written = days.mark_rect(stroke=charts.PAPER, strokeWidth=0.5, color=charts.BLUE).encode(
-        draw.shades("n", "Messages", max(counts), median(counts))
+        draw.shades("n", "Messages", max(counts), median(counts), least=1)
     )
     # A layer without days has no extent, which Vega warns of.
-    layers = [silent.transform_filter("datum.n == 0")] if (rows["n"] == 0).any() else []
+    layers = (
+        [silent.transform_filter("datum.n == 0").transform_calculate(none="'no messages'")]
+        if (rows["n"] == 0).any()
+        else []
+    )
     layers += [written.transform_filter("datum.n > 0")] if (rows["n"] > 0).any() else []
     return alt.layer(*layers).properties(width=draw.WIDTH - 40, height=150)
 

@@ -11,7 +11,7 @@ from aico_lab import charts
 from aico_lab.errors import InvalidValue
 from aico_lab.metrics.engine import claims, draw, gaps, series
 from aico_lab.metrics.engine.intervals import MOST
-from aico_lab.metrics.engine.metric import Column, Parameter, metric
+from aico_lab.metrics.engine.metric import NOTE, Column, Parameter, metric
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -55,7 +55,7 @@ def _finish(
             | {"periods": [0], "phases": [0]}
             | {gaps.FIRST: [None], gaps.LAST: [None]}
         )
-        return none.join(made.select("measure", "unit", MOST).head(1), how="cross")
+        return none.join(made.select("measure", "unit", MOST, NOTE).head(1), how="cross")
     values = known["value"].to_numpy()
     signal = values if measure == "sentiment" else np.log1p(values)
     unit = known["unit"][0]
@@ -72,7 +72,7 @@ def _finish(
         level=pl.col("value").mean(),
         measure=pl.col("measure").first(),
         unit=pl.col("unit").first(),
-        **{name: pl.col(name).first() for name in (MOST, *gaps.HIDDEN)},
+        **{name: pl.col(name).first() for name in (MOST, NOTE, *gaps.HIDDEN)},
         periods=pl.lit(known.height),
         phases=pl.lit(len(ends)),
     )

@@ -104,7 +104,7 @@ def _draw(answer: Answer) -> Chart:
         alt.Chart(labelled)
         .mark_bar()
         .encode(
-            alt.X("n:Q", title=draw.label(answer, "n")).axis(tickMinStep=1, format=",d"),
+            alt.X("n:Q", title=draw.label(answer, "n"), axis=draw.whole(max(rows["n"].to_list()))),
             alt.Y("label:N", title=None, sort=labelled["label"].to_list()),
             alt.Color("kind:N", title=None).scale(domain=list(KINDS)).legend(None),
             tooltip=["kind", "item", "n", "messages", "people"],

@@ -73,7 +73,8 @@ def _draw(answer: Answer) -> Chart:
 
     unit = answer.parameters["period"]
     rows = periods.recent(answer, unit)
-    base = alt.Chart(rows).encode(periods.axis(answer, unit), color=periods.colour(rows))
+    x = periods.axis(answer, unit).scale(periods.span(rows))
+    base = alt.Chart(rows).encode(x, color=periods.colour(rows))
     y = alt.Y("mean:Q", title=draw.label(answer, "mean")).scale(zero=False)
     zero = alt.Chart(pl.DataFrame({"at": [0]})).mark_rule(strokeDash=[4, 4], opacity=0.5)
     return alt.layer(
