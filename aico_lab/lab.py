@@ -5,10 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from aico_lab.config import Settings, source_key
-from aico_lab.errors import DatabaseLocked, HomeError, NeverSynced, StorageError, WrongUse
+from aico_lab.errors import (
+    DatabaseLocked,
+    EncoderError,
+    HomeError,
+    NeverSynced,
+    StorageError,
+    WrongUse,
+)
 from aico_lab.etl.snapshots import published
 from aico_lab.home.files import private_files
 from aico_lab.home.folder import Home
@@ -34,6 +41,7 @@ if TYPE_CHECKING:
     from aico_lab.messages.records import Batch
     from aico_lab.metrics.lab_metrics import Metrics
     from aico_lab.projections.lab_memories import Memories
+    from aico_lab.projections.result import Projected
     from aico_lab.reports.lab_reports import Reports
     from aico_lab.sources.exports.engine.conversation import Options
 
@@ -312,6 +320,7 @@ class Lab:
     def sync(
         self,
         *,
+        only: Literal["warehouse"] | None = None,
         full: bool = False,
         on_change: OnChange | None = None,
         acknowledge: bool = False,
@@ -322,9 +331,11 @@ class Lab:
         A cache that another process holds is left to that process. Failures of the cache or the
         vectors do not stop the warehouse; they are reported in the result's `problems`. Vectors
         that are found damaged are rebuilt, which is reported in its `warnings`: a sync reads them
-        whole if memories changed, otherwise only their beginning.
+        whole if texts changed, otherwise only their beginning.
 
         Args:
+            only: 'warehouse' leaves the cache and the vectors as they are; see `sync_vectors` and
+                `sync_cache` for them alone.
             full: Read all tables completely instead of the change feed, and rebuild damaged files.
             on_change: If the warehouse would lose a table, a column or a type: 'evolve' drops it,
                 'ignore' keeps it, 'freeze' leaves that table unchanged. None raises.
@@ -340,33 +351,71 @@ class Lab:
                 None.
         """
         from aico_lab.etl.sync import sync
-        from aico_lab.projections.cache import sync_cache
-        from aico_lab.projections.vectors import sync_vectors
 
-        primary, keys, problems = self.primary, self.storage.keys, []
+        primary, problems = self.primary, []
         # The cache first: the warehouse prunes the feed without waiting for the cache.
-        try:
-            sync_cache(primary, self.home, keys, self.cache.held, full=full)
-        except DatabaseLocked:
-            pass
-        except (StorageError, HomeError) as error:
-            problems.append(str(error))
+        if only is None:
+            try:
+                self.sync_cache(full=full)
+            except DatabaseLocked:
+                pass
+            except (StorageError, HomeError) as error:
+                problems.append(str(error))
         result = sync(
             primary,
             self.home,
-            keys.duckdb(),
+            self.storage.keys.duckdb(),
             full=full,
             on_change=on_change,
             acknowledge=acknowledge,
             progress=progress,
         )
         warnings = result.warnings
-        try:
-            if sync_vectors(primary, self.home, keys, full=full).rebuilt:
-                warnings = [*warnings, "The vectors were damaged and were rebuilt."]
-        except (StorageError, HomeError) as error:
-            problems.append(str(error))
+        if only is None:
+            try:
+                if self.sync_vectors(full=full).rebuilt:
+                    warnings = [*warnings, "The vectors were damaged and were rebuilt."]
+            except (StorageError, HomeError, EncoderError) as error:
+                problems.append(str(error))
         return replace(result, warnings=warnings, problems=tuple(problems))
+
+    @private_files()
+    def sync_vectors(self, *, full: bool = False, progress: Progress | None = None) -> Projected:
+        """Bring only the vectors of segments, memories and documents up to date.
+
+        Damaged vectors, and those of another program, are made anew.
+
+        Args:
+            full: Make all vectors anew in the vector store, and accept another model than before.
+            progress: Called with "vectors", the number of encoded texts, and their total.
+
+        Raises:
+            DatabaseLocked: Another process is writing the vectors.
+            OtherModel: The vectors are of another model, and `full` is False.
+            StorageError: A database failed.
+        """
+        from aico_lab.projections.vectors import sync_vectors
+
+        def show(done: int, total: int) -> None:
+            if progress is not None:
+                progress("vectors", done, total)
+
+        return sync_vectors(self.primary, self.home, self.storage.keys, full=full, progress=show)
+
+    @private_files()
+    def sync_cache(self, *, full: bool = False) -> Projected:
+        """Remove only from the cache what changed.
+
+        Args:
+            full: Check every entry, and delete a damaged cache.
+
+        Raises:
+            DatabaseLocked: Another process has the cache open for writing.
+            StorageError: The cache is damaged, and `full` is False.
+        """
+        from aico_lab.projections.cache import sync_cache
+
+        return sync_cache(self.primary, self.home, self.storage.keys, self.cache.held, full=full)
 
     def verify(self, *, progress: Callable[[str, int, int | None], None] | None = None) -> Proof:
         """Compare every value of the newest (or pinned) snapshot with the primary database.
