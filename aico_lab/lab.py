@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from aico_lab.adapters.duckdb_relation import Relation
     from aico_lab.cache.lab_cache import Cache
     from aico_lab.dal import DataAccessLayer
+    from aico_lab.embeddings.lab_embeddings import Embeddings
     from aico_lab.etl.evolution import OnChange
     from aico_lab.etl.foreign import LoadResult
     from aico_lab.etl.sync import Progress, SyncResult
@@ -554,6 +555,13 @@ class Lab:
         return Memories(self.storage)
 
     @cached_property
+    def embeddings(self) -> Embeddings:
+        """The segments of messages."""
+        from aico_lab.embeddings.lab_embeddings import Embeddings
+
+        return Embeddings(self.storage)
+
+    @cached_property
     def cache(self) -> Cache:
         """The cache of hot state."""
         from aico_lab.cache.lab_cache import Cache
@@ -562,7 +570,7 @@ class Lab:
 
     def close(self) -> None:
         """Close all files; a second call has no effect."""
-        for part in ("metrics", "reports", "memories", "cache"):
+        for part in ("metrics", "reports", "memories", "embeddings", "cache"):
             self.__dict__.pop(part, None)
         self.storage.close()
 

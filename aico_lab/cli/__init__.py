@@ -29,6 +29,7 @@ READER_STOPPED: Final = 141
 _KEPT: Final = {
     "demo": "what was imported and synced is kept; run it again to continue",
     "import": "every batch that was stored is kept; run it again to add the rest",
+    "index": "every batch of segments that was stored is kept; run it again to continue",
     "init": "no home was created",
     "lab": "notebooks are kept as they were saved",
     "load": "the last snapshot is intact; run it again to continue",

@@ -20,6 +20,7 @@ from aico_lab.cli.common import (
     open_lab,
 )
 from aico_lab.cli.import_command import import_, sources
+from aico_lab.cli.index import index
 from aico_lab.cli.lab import open_jupyterlab
 from aico_lab.cli.metrics import metrics
 from aico_lab.cli.output import Bar, emit, note, say
@@ -43,6 +44,7 @@ ORDER: Final = (
     "lab",
     "sources",
     "load",
+    "index",
     "pipeline",
     "rescore",
     "info",
@@ -77,6 +79,7 @@ app.command("lab")(open_jupyterlab)
 app.command("sql")(sql)
 app.command("import")(import_)
 app.command("sources")(sources)
+app.command("index")(index)
 
 DEMO_HOME = "aico-lab-demo"
 
