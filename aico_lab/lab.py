@@ -25,7 +25,7 @@ from aico_lab.zones import get_zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from datetime import datetime
+    from datetime import date, datetime
 
     from aico_lab.adapters import libsql
     from aico_lab.adapters.duckdb_relation import Relation
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from aico_lab.projections.lab_memories import Memories
     from aico_lab.projections.result import Projected
     from aico_lab.reports.lab_reports import Reports
+    from aico_lab.search.passages import Passages
+    from aico_lab.search.searching import Mode, Source
     from aico_lab.sources.exports.engine.conversation import Options
 
 
@@ -525,6 +527,62 @@ class Lab:
         """
         self.storage.check_open()
         return self.storage.reader.sql(query, parameters)
+
+    @private_files()
+    def search(
+        self,
+        text: str,
+        *,
+        mode: Mode = "hybrid",
+        source: Source = "conversations",
+        user: str | Sequence[str] | None = None,
+        channel: str | Sequence[str] | None = None,
+        role: str | None = None,
+        since: str | date | None = None,
+        until: str | date | None = None,
+        sentiment: str | None = None,
+        k: int = 10,
+        decay: float | None = None,
+        around: int = 3,
+        content: bool = False,
+    ) -> Passages:
+        """Search what is committed: conversations, memories and documents.
+
+        Messages in no segment yet are searched as well, up to 5,000; `lab.embeddings.update()`
+        makes segments of them.
+
+        Args:
+            text: The text to search for; nothing is found for a blank one.
+            mode: 'semantic' searches by meaning, 'keyword' by words, 'hybrid' fuses the ranks of
+                both.
+            source: 'conversations', 'memories', 'knowledge' (documents), or 'all'.
+            user: Only passages with a message of these people, or their memories: ids or names.
+            channel: Only passages in these channels: ids or names.
+            role: Only passages with a message by this side: 'user', 'assistant' or 'system'.
+            since: The first day or moment, or a span back from the last message: '30d', '4w'.
+            until: The last day, which is included, or a moment.
+            sentiment: 'positive', 'neutral' or 'negative'. One message must pass all filters.
+            k: The maximum number of passages.
+            decay: Days after which a passage counts half; None for no decay.
+            around: The number of messages before, and after, each passage.
+            content: Whether a report shows the texts.
+
+        Raises:
+            InvalidValue: An argument is invalid.
+            UnknownName: There is no such person or channel.
+            OtherModel: The index has vectors of another model.
+        """
+        from aico_lab.search.filters import resolve
+        from aico_lab.search.searching import search
+
+        filters = resolve(
+            self.primary, user=user, channel=channel, role=role, since=since, until=until,
+            sentiment=sentiment, timezone=self.timezone,
+        )  # fmt: skip
+        return search(
+            self.primary, self.memories.index, text, mode=mode, source=source, filters=filters,
+            k=k, decay=decay, around=around, content=content,
+        )  # fmt: skip
 
     @cached_property  # IPython does not complete attributes of plain properties
     def metrics(self) -> Metrics:

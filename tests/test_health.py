@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aico_lab.adapters.chroma_collection import Collection
 from aico_lab.adapters.rocksdb import RocksDBAdapter
 from aico_lab.config import Settings
-from aico_lab.adapters.chroma_collection import Collection
 from aico_lab.embeddings import index as index_
 from aico_lab.health import describe, diagnose
 from aico_lab.lab import Lab

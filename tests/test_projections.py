@@ -17,7 +17,6 @@ import pytest
 
 from aico_lab.adapters import sealed
 from aico_lab.adapters.chroma import ChromaDBAdapter
-from aico_lab.adapters.chroma_collection import Collection
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.cache.store import MemoryStore, row_key
 from aico_lab.embeddings import index as index_

@@ -30,8 +30,16 @@ _DAMAGED = "is damaged: run `aico-lab sync --only vectors --full`"
 
 # Messages of Chroma's Rust part about SQLite, its index and the operating system.
 _MESSAGES: Meanings = (
-    ("file is not a database", NotADatabase, "is not a ChromaDB store: run `aico-lab sync --only vectors --full`"),
-    ("file exists", NotADatabase, "is not a ChromaDB folder: run `aico-lab sync --only vectors --full`"),
+    (
+        "file is not a database",
+        NotADatabase,
+        "is not a ChromaDB store: run `aico-lab sync --only vectors --full`",
+    ),
+    (
+        "file exists",
+        NotADatabase,
+        "is not a ChromaDB folder: run `aico-lab sync --only vectors --full`",
+    ),
     ("malformed", CorruptDatabase, _DAMAGED),
     ("hnsw", CorruptDatabase, _DAMAGED),
     ("is full", DiskFull, "lies on a full disk: free some space"),

@@ -27,6 +27,7 @@ from aico_lab.cli.output import Bar, emit, note, say
 from aico_lab.cli.pipeline import pipeline
 from aico_lab.cli.report import report
 from aico_lab.cli.schema import schema
+from aico_lab.cli.search import search
 from aico_lab.cli.sql import sql
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ ORDER: Final = (
     "import",
     "sync",
     "sql",
+    "search",
     "metrics",
     "report",
     "lab",
@@ -77,6 +79,7 @@ app.add_typer(bench, name="bench")
 app.add_typer(metrics, name="metrics")
 app.command("lab")(open_jupyterlab)
 app.command("sql")(sql)
+app.command("search")(search)
 app.command("import")(import_)
 app.command("sources")(sources)
 app.command("index")(index)

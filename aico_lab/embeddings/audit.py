@@ -135,7 +135,17 @@ class IndexAudit:
     def _repr_html_(self) -> str:
         from html import escape
 
-        heads = "collection items texts recall filtered Chroma missing orphans deleted".split()
+        heads = [
+            "collection",
+            "items",
+            "texts",
+            "recall",
+            "filtered",
+            "Chroma",
+            "missing",
+            "orphans",
+            "deleted",
+        ]
         rows = "".join(
             "<tr>"
             + "".join(

@@ -11,12 +11,15 @@ Chroma does not have.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import numpy as np
 
+from aico_lab.adapters.chroma import ChromaDBAdapter
 from aico_lab.embeddings import text_index, texts
+from aico_lab.embeddings.encoders import open_encoder
 from aico_lab.embeddings.stored_vectors import text_sha256
 from aico_lab.embeddings.text_index import REMEDY
 from aico_lab.errors import HomeError, NotADatabase, StorageError
@@ -28,12 +31,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from aico_lab.adapters.chroma import ChromaDBAdapter
     from aico_lab.adapters.chroma_collection import Collection as Entries
     from aico_lab.adapters.chroma_store import ChromaConnection
     from aico_lab.adapters.libsql import Connection
     from aico_lab.embeddings.encoders import Encoder
     from aico_lab.embeddings.encoders.base import Vectors
+    from aico_lab.home.folder import Home
+    from aico_lab.home.keys import Keys
 
     Keep = Callable[[Sequence[str]], Collection[str]]
     Rows = NDArray[np.intp]
@@ -94,6 +98,7 @@ class VectorIndex:
         self._primary: Connection | None = None
         self._known: dict[str, _Texts] = {}
         self._chroma: _Chroma | None = None
+        self._encoded: dict[str, Vectors | None] = {}  # by text, of messages in no segment yet
 
     def __repr__(self) -> str:
         return "<VectorIndex: .query(TEXT, LIMIT) returns ids of the nearest memories, and scores>"
@@ -169,10 +174,29 @@ class VectorIndex:
                 limit_ = COMPARED if self._compared is None else self._compared
                 approximate = len(known.keys) > limit_
             if approximate and among is None and keep is None:
-                with contextlib.suppress(StorageError, HomeError):  # `sync` and `doctor` report the damage
+                with contextlib.suppress(
+                    StorageError, HomeError
+                ):  # `sync` and `doctor` report the damage
                     return self._approximate(known, vector, limit, collection)
             rows = known.rows_of(among)
             return known.best(rows, self._scores(known, rows, vector), limit, among, keep)
+
+    def similarities(self, text: str, others: Sequence[str]) -> list[float]:
+        """Return the cosine similarity of a text with others; NaN for a blank one."""
+        vectors, _ = self._encoder.encode_usable([text])
+        if not len(vectors):
+            return [math.nan] * len(others)
+        with self._lock:
+            new = [other for other in dict.fromkeys(others) if other not in self._encoded]
+            found, usable = self._encoder.encode_usable(new)
+            rows = iter(found)
+            if len(self._encoded) > TAIL:
+                self._encoded.clear()
+                return self.similarities(text, others)
+            for other, use in zip(new, usable, strict=True):
+                self._encoded[other] = next(rows) if use else None
+            held = [self._encoded[other] for other in others]
+        return [math.nan if one is None else float(one @ vectors[0]) for one in held]
 
     def vectors(self, collection: str) -> tuple[list[list[str]], Vectors]:
         """Return the items of each distinct text of a collection, and the texts' vectors.
@@ -248,6 +272,7 @@ class VectorIndex:
         with self._lock:
             chroma, self._chroma, self._primary = self._chroma, None, None
             self._known.clear()
+            self._encoded.clear()
             if chroma is not None:
                 chroma.close()
             self._opened.close()
@@ -407,6 +432,20 @@ class VectorIndex:
             asked *= 4  # Chroma still has deleted texts: ask for more
         ordered = sorted(best.items(), key=lambda one: (-one[1], one[0]))
         return [Found(*one) for one in ordered[:limit]]
+
+
+def open_index(
+    open_primary: Callable[[], AbstractContextManager[Connection]], home: Home, keys: Keys
+) -> VectorIndex:
+    """Return an index that searches the texts of a home by meaning.
+
+    Args:
+        open_primary: Opens a connection to the primary database.
+        home: The lab's folder.
+        keys: The home's opened keys.
+    """
+    store = ChromaDBAdapter(home.vectors, keys.chroma(), read_only=True)
+    return VectorIndex(open_primary, store, open_encoder())
 
 
 class _Texts:

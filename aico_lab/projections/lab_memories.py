@@ -22,7 +22,7 @@ class Memories:
     @private_files()
     def index(self) -> VectorIndex:
         """The vector index, which finds by meaning whatever is committed."""
-        from aico_lab.projections.vectors import open_index
+        from aico_lab.embeddings.index import open_index
 
         storage = self._storage
         _ = storage.primary  # opening it brings the schema up to date

@@ -21,14 +21,13 @@ import numpy as np
 from aico_lab.adapters.chroma import ChromaDBAdapter
 from aico_lab.embeddings import text_index, texts
 from aico_lab.embeddings.encoders import open_encoder
-from aico_lab.embeddings.index import LAYOUT, VectorIndex
+from aico_lab.embeddings.index import LAYOUT
 from aico_lab.errors import CorruptDatabase, NotADatabase
 from aico_lab.projections.result import Projected
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
-    from contextlib import AbstractContextManager
 
     from aico_lab.adapters.chroma_store import ChromaConnection
     from aico_lab.adapters.libsql import Connection
@@ -73,20 +72,6 @@ def sync_vectors(
     """Update the vectors of a home; see `project_texts`."""
     adapter = ChromaDBAdapter(home.vectors, keys.chroma())
     return project_texts(primary, adapter, encoder or open_encoder(), full=full, progress=progress)
-
-
-def open_index(
-    open_primary: Callable[[], AbstractContextManager[Connection]], home: Home, keys: Keys
-) -> VectorIndex:
-    """Return an index that searches the texts of a home by meaning.
-
-    Args:
-        open_primary: Opens a connection to the primary database.
-        home: The lab's folder.
-        keys: The home's opened keys.
-    """
-    store = ChromaDBAdapter(home.vectors, keys.chroma(), read_only=True)
-    return VectorIndex(open_primary, store, open_encoder())
 
 
 def project_texts(
