@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from aico_lab.home.keys import Keys
     from aico_lab.importing.importer import ImportResult, OnConflict
     from aico_lab.importing.rescoring import RescoreResult
+    from aico_lab.knowledge.lab_knowledge import Knowledge
     from aico_lab.messages.records import Batch
     from aico_lab.metrics.lab_metrics import Metrics
     from aico_lab.projections.lab_memories import Memories
@@ -620,6 +621,13 @@ class Lab:
         return Embeddings(self.storage)
 
     @cached_property
+    def knowledge(self) -> Knowledge:
+        """People's own documents, for search."""
+        from aico_lab.knowledge.lab_knowledge import Knowledge
+
+        return Knowledge(self.storage)
+
+    @cached_property
     def cache(self) -> Cache:
         """The cache of hot state."""
         from aico_lab.cache.lab_cache import Cache
@@ -628,7 +636,7 @@ class Lab:
 
     def close(self) -> None:
         """Close all files; a second call has no effect."""
-        for part in ("metrics", "reports", "memories", "embeddings", "cache"):
+        for part in ("metrics", "reports", "memories", "embeddings", "knowledge", "cache"):
             self.__dict__.pop(part, None)
         self.storage.close()
 

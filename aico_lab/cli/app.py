@@ -21,6 +21,7 @@ from aico_lab.cli.common import (
 )
 from aico_lab.cli.import_command import import_, sources
 from aico_lab.cli.index import index
+from aico_lab.cli.knowledge import knowledge
 from aico_lab.cli.lab import open_jupyterlab
 from aico_lab.cli.metrics import metrics
 from aico_lab.cli.output import Bar, emit, note, say
@@ -47,6 +48,7 @@ ORDER: Final = (
     "sources",
     "load",
     "index",
+    "knowledge",
     "pipeline",
     "rescore",
     "info",
@@ -77,6 +79,7 @@ app.add_typer(schema, name="schema")
 app.add_typer(pipeline, name="pipeline")
 app.add_typer(bench, name="bench")
 app.add_typer(metrics, name="metrics")
+app.add_typer(knowledge, name="knowledge")
 app.command("lab")(open_jupyterlab)
 app.command("sql")(sql)
 app.command("search")(search)
