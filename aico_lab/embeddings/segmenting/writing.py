@@ -7,6 +7,7 @@ transaction, with its segments, so an update that is killed is continued by the 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from dataclasses import dataclass
@@ -116,9 +117,10 @@ def update_segments(
     """
     run = _Updating(connection, encoder)
     run.begin(parameters)
-    while run.batch():
-        if progress:
-            progress("messages", run.done, run.done + run.left())
+    with connection.bulk() if run.left() > BATCH else contextlib.nullcontext():
+        while run.batch():
+            if progress:
+                progress("messages", run.done, run.done + run.left())
     (segments,) = connection.fetch_one(
         "SELECT count(*) FROM conversation_segments WHERE segmenter IS NOT NULL"
     ) or (0,)
@@ -299,9 +301,11 @@ class _Updating:
 
     def _segments(self, blocks: list[tuple[Place, list[Message]]]) -> list[_Segment]:
         texts = [message.content for _, block in blocks for message in block]
-        found, usable = self._encoder.encode_usable(texts)
-        vectors = np.zeros((len(texts), self._encoder.dimensions), np.float32)
-        vectors[np.array(usable, bool)] = found
+        row_of = {text: row for row, text in enumerate(dict.fromkeys(texts))}  # many are equal
+        found, usable = self._encoder.encode_usable(list(row_of))
+        distinct = np.zeros((len(row_of), self._encoder.dimensions), np.float32)
+        distinct[np.array(usable, bool)] = found
+        vectors = distinct[[row_of[text] for text in texts]]
         weighed = weigh(vectors, texts)
         made: list[_Segment] = []
         first = 0
