@@ -320,8 +320,10 @@ def _check_vectors(lab: Lab) -> str:
     filtered = min(one.recall_filtered or 0 for one in found.collections)
     return " ".join(
         [
-            f"{counts} can be found by meaning ({found.model}), {recall:.0%} of the nearest, "
-            f"{filtered:.0%} under filters; {found.bytes / 1e6:,.1f} MB.",
+            (
+                f"{counts} can be found by meaning ({found.model}), {recall:.0%} of the nearest, "
+                f"{filtered:.0%} under filters; {found.bytes / 1e6:,.1f} MB."
+            ),
             *found.advice,
         ]
     )

@@ -148,19 +148,15 @@ def _add(primary: Connection, path: Path) -> Added:
         there = primary.fetch_one(
             "SELECT 1 FROM knowledge_documents WHERE document_id = ?", [document_id]
         )
-        _write(primary, document_id, path, kind, sha256, chunks)
+        _write(primary, document_id, path, sha256, chunks)
     return Added(str(path), "replaced" if there else "added", len(chunks))
 
 
 def _write(
-    primary: Connection,
-    document_id: str,
-    path: Path,
-    kind: str,
-    sha256: str,
-    chunks: Sequence[Chunk],
+    primary: Connection, document_id: str, path: Path, sha256: str, chunks: Sequence[Chunk]
 ) -> None:
     """Write a document, and of its chunks only those that differ."""
+    kind = reading.KINDS[path.suffix.lower()]
     shown = str(path).encode(errors="replace").decode()
     primary.execute(
         "INSERT INTO knowledge_documents (document_id, name, kind, sha256, added_at, metadata) "
