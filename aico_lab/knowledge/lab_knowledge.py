@@ -80,7 +80,10 @@ class Knowledge:
             "WHERE c.document_id = d.document_id), metadata FROM knowledge_documents AS d "
             "ORDER BY name, document_id"
         )
-        return [Document(*row[:5], json.loads(row[5] or "{}").get("path")) for row in rows]
+        return [
+            Document(*facts, path=json.loads(metadata or "{}").get("path"))
+            for *facts, metadata in rows
+        ]
 
     @private_files()
     def remove(self, name: str) -> Document:
