@@ -316,8 +316,10 @@ def _check_vectors(lab: Lab) -> str:
     if not found.collections:
         return "no text can be found by meaning yet: there is no segment, memory or document"
     counts = ", ".join(f"{one.items:,} of {one.collection}" for one in found.collections)
-    recall = min(one.recall or 0 for one in found.collections)
-    filtered = min(one.recall_filtered or 0 for one in found.collections)
+    recall = min(1 if one.recall is None else one.recall for one in found.collections)
+    filtered = min(
+        1 if one.recall_filtered is None else one.recall_filtered for one in found.collections
+    )
     return " ".join(
         [
             (

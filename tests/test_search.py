@@ -299,6 +299,27 @@ def test_an_increment_costs_what_changed(lab: Lab, monkeypatch: pytest.MonkeyPat
     assert lab.embeddings.audit().advice == []
 
 
+@pytest.mark.slow
+def test_vectors_that_another_program_damaged_are_made_again(lab: Lab):
+    """Not a number, of another length, or deleted: a sync mends them, and a search gets by."""
+    many(lab, 20)
+    lab.sync_vectors()
+    for harm, where in (
+        ("UPDATE text_vectors SET vector = x'0000c07f' || substr(vector, 5)", "1"),
+        ("UPDATE text_vectors SET vector = x'0000803f'", "rowid % 2"),
+        ("DELETE FROM text_vectors", "rowid % 3 = 0"),
+    ):
+        lab.primary.execute(f"{harm} WHERE {where}")
+        lab.memories.index.close()
+        lab.memories.index.query("number", 100)
+        lab.sync_vectors(full="c07f" in harm)
+        add_memories(lab.primary, harm)
+        lab.sync_vectors()
+        (memories,) = lab.embeddings.audit().collections
+        assert (memories.texts, memories.missing) == (memories.items, 0)
+    assert memories.texts == 23
+
+
 class Other(WordLlama):
     """Another model."""
 

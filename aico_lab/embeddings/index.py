@@ -463,6 +463,7 @@ class _Texts:
     def __init__(self, cursor: feed.Cursor) -> None:
         self.cursor = cursor
         self.version = 0
+        self._rows: tuple[int, Rows] = (-1, np.empty(0, int))
         self.keys: list[bytes] = []
         self.row_of: dict[bytes, int] = {}
         self.holders: list[set[str]] = []
@@ -500,7 +501,10 @@ class _Texts:
     def rows_of(self, among: AbstractSet[str] | None) -> Rows:
         """Return the rows of the texts of some items, or of all, in order."""
         if among is None:
-            return np.array([row for row, ids in enumerate(self.holders) if ids], int)
+            if self._rows[0] != self.version:
+                rows = np.array([row for row, ids in enumerate(self.holders) if ids], int)
+                self._rows = self.version, rows
+            return self._rows[1]
         return np.array(
             sorted({self.row_of[self.key_of[id_]] for id_ in among if id_ in self.key_of}), int
         )

@@ -45,8 +45,10 @@ def read(primary: Connection, filters: Filters) -> tuple[list[TailPassage], int]
     columns, who = passages.columns()
     condition, parameters = filters.messages()
     later = (
-        "FROM messages AS m {} WHERE (m.id > (SELECT segmented_through FROM segmenting_state) "
-        "OR m.id IN (SELECT id FROM segmenting_changes)) AND NOT EXISTS "
+        "FROM (SELECT id FROM messages "
+        "WHERE id > (SELECT segmented_through FROM segmenting_state) "
+        "UNION SELECT id FROM segmenting_changes) AS late "
+        "CROSS JOIN messages AS m ON m.id = late.id {} WHERE NOT EXISTS "
         "(SELECT 1 FROM segment_messages AS sm WHERE sm.message_id = m.message_id)"
     )
     rows = primary.fetch_all(
