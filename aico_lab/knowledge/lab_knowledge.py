@@ -81,8 +81,8 @@ class Knowledge:
             "ORDER BY name, document_id"
         )
         return [
-            Document(*facts, path=json.loads(metadata or "{}").get("path"))
-            for *facts, metadata in rows
+            Document(id_, name, kind, added_at, chunks, json.loads(metadata or "{}").get("path"))
+            for id_, name, kind, added_at, chunks, metadata in rows
         ]
 
     @private_files()
