@@ -29,6 +29,7 @@ from aico_lab.errors import (
     NotPermitted,
     StorageError,
 )
+from aico_lab.home.files import private_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -131,9 +132,13 @@ def is_damage(error: StorageError) -> bool:
 
 @contextlib.contextmanager
 def translated(where: str) -> Iterator[None]:
-    """Convert DuckDB's errors inside the block to this package's errors."""
+    """Convert DuckDB's errors inside the block to this package's errors.
+
+    Files that DuckDB writes in the block, such as spilled data, are private to their owner.
+    """
     try:
-        yield
+        with private_files():
+            yield
     except duckdb.Error as error:
         raise translate(error, where) from error
 
