@@ -244,10 +244,11 @@ def shades(
     scale = alt.Scale(
         domain=[begin, most], range=[0.15 if least else 0.04, 1], clamp=True, type=kind
     )
-    few = alt.Legend(values=list(range(least, int(most) + 1)), format="d")
-    legend = few if most <= _COUNTED else alt.Legend(tickCount=4, tickMinStep=1)
+    ticks: dict[str, Any] = {"tickCount": 4, "tickMinStep": 1}
+    if most <= _COUNTED:
+        ticks = {"values": list(range(least, int(most) + 1)), "format": "d"}
     legend = alt.Legend(
-        **legend.to_dict(),
+        **ticks,
         symbolType="square",
         symbolFillColor=charts.BLUE,
         symbolStrokeWidth=0,
