@@ -1,7 +1,8 @@
 """Make the standard streams usable in any environment.
 
 A stream may be closed, its encoding may lack printed characters, and its reader may stop or its
-device be full. None of this may lose the work of a command, or end in a traceback.
+device be full. None of this may lose the work of a command, or end in a traceback. What stderr does
+not accept is dropped, since notes and progress are no result; a result that is lost is a failure.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from typing_extensions import Buffer
 
 _ERRORS: Final = "aico-lab"
 """The name of the codec error handler for characters that an encoding lacks."""
@@ -43,8 +46,19 @@ class OutputRefused(Exception):
         self.reader_stopped = refused.errno == errno.EPIPE
 
 
+class _Dropping(io.FileIO):
+    """A descriptor that drops what it does not accept."""
+
+    def write(self, data: Buffer) -> int:
+        size = memoryview(data).nbytes
+        try:
+            return super().write(data) or size  # None if it would have to wait
+        except OSError:
+            return size
+
+
 def prepare() -> None:
-    """Open closed streams, and replace characters that the encodings lack.
+    """Open closed streams, drop what stderr refuses, and replace characters that encodings lack.
 
     Call it before any file is opened: a file would get the descriptor of a closed stream, and the
     output of a library could be written into a database.
@@ -56,6 +70,13 @@ def prepare() -> None:
     # Without a buffer, Python loses what a pipe does not accept at once.
     if stdout and stdout is sys.stdout and isinstance(raw, io.RawIOBase):
         sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), encoding=stdout.encoding)
+    stderr = sys.__stderr__
+    if stderr and stderr is sys.stderr:
+        sys.stderr = io.TextIOWrapper(
+            io.BufferedWriter(_Dropping(2, "w", closefd=False)),
+            encoding=stderr.encoding,
+            line_buffering=True,
+        )
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_ERRORS)
