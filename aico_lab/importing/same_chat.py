@@ -1,8 +1,8 @@
 """Find the stored conversation that a file under another name, or in another form, is of.
 
 Where a product gives ids that no other message of it has, or times that are as good, they identify
-a chat whatever its file is called, and wherever it begins. So an import whose messages are stored in another conversation of the same format goes into
-that one.
+a chat whatever its file is called, and wherever it begins. So an import whose messages are stored
+in another conversation of the same format goes into that one.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from aico_lab.sources.exports.engine.fields import (
     LIST,
     TEXT,
     fits,
+    objects_of,
     to_objects,
     to_text,
     to_utc_time,
@@ -125,7 +126,7 @@ def _activity(member: Member) -> Iterator[ExportedConversation | Unreadable]:
             if reason is not None:
                 skipped[reason] += 1
                 continue
-            prompt, media = _prompt(item)
+            prompt, media = _prompt(item, skipped)
             answer, images = _answer(item)
             if not isinstance(item.get("time"), str):
                 yield Unreadable(f"record {number:,} of {member.name}", "its time is damaged")
@@ -219,10 +220,10 @@ def _is_sound(item: dict[str, Any]) -> bool:
     return all(isinstance(one, dict) and fits(one, {"html": (str,)}) for one in answers)
 
 
-def _prompt(item: dict[str, Any]) -> tuple[str, list[dict[str, str]]]:
+def _prompt(item: dict[str, Any], skipped: Counter[str]) -> tuple[str, list[dict[str, str]]]:
     """Return the typed text of a prompt, and its attachments."""
     text = to_text(item.get("title"))
-    subtitles = to_objects(item.get("subtitles"))
+    subtitles = objects_of(item.get("subtitles"), skipped)
     attached = item.get("attachedFiles")
     files = [to_text(one.get("url")) or to_text(one.get("name")) for one in subtitles]
     media = [name for name, one in zip(files, subtitles, strict=True) if one.get("url")]
