@@ -316,9 +316,7 @@ def test_placeholders_of_iphones_are_media_without_words(placeholder: str, kind:
     ],
 )
 @pytest.mark.parametrize("caption", ["My garden", "My\n\ngarden", "My garden " * 30])
-def test_a_caption_below_a_placeholder_is_what_was_said(
-    text: str, kind: str, caption: str
-) -> None:
+def test_a_caption_below_a_placeholder_is_what_was_said(text: str, kind: str, caption: str) -> None:
     got = chat((iphone if LRM in text else android)(f"{text}\n{caption}", "Hi"))
     assert got.contents == [caption.strip(), "Hi"]
     assert got.metadata[0]["attachments"] == [{"kind": kind}]
