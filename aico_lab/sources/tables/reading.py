@@ -138,7 +138,8 @@ def _table(export: Opened, member: Member, options: Options) -> OpenedTable:
     if options.columns:  # an error about the first column that is not there
         from aico_lab.sources.tables.delimited import header_of
 
-        columns_by_field(header_of(member), options.columns)
+        if len(columns := header_of(member)) > 1:
+            columns_by_field(columns, options.columns)
     instead = advice(export)
     raise no_table(member) if instead is None else SourceUnreadable(instead)
 
