@@ -114,6 +114,83 @@ def test_a_message_that_a_wrong_value_loses_is_not_taken_for_deleted(
     assert unreported(sample, tmp_path) == []
 
 
+def with_another_item(document: Any, place: tuple[Any, ...]) -> Any:
+    """Return a document with a number at the end of a list, which an export has for objects."""
+    return changed(document, place, [*at(document, place), 5])
+
+
+LISTS = {
+    "claude_conversations.json": ("attachments", "content", "files", "chat_messages"),
+    "discord_dce.json": ("attachments", "embeds", "fields", "stickers", "reactions"),
+    "gemini_myactivity.json": ("subtitles",),
+    "librechat_export.json": ("content", "children", "messagesTree"),
+    "lmstudio_1767261600000.conversation.json": ("content", "messages", "steps", "versions"),
+    "openwebui_export.json": ("files",),
+}
+"""The lists of objects in samples."""
+
+NOT_READ: dict[str, tuple[tuple[Any, ...], ...]] = {
+    "claude_conversations.json": (
+        *((0, "chat_messages", number) for number in (2, 3)),
+        (1, "chat_messages", 1, "content", 3, "content"),
+    ),
+    "discord_dce.json": (
+        *(("messages", number) for number in (0, 5, 11, 12)),
+        ("messages", 9, "forwardedMessage", "embeds"),
+    ),
+    "openwebui_export.json": ((0, "chat", "history", "messages", "a-a2"), (0, "chat", "files")),
+}
+"""Parts of samples that hold no messages: other branches, results of tools, and notices."""
+
+
+@pytest.mark.parametrize("sample", LISTS)
+def test_what_is_no_object_in_a_list_of_objects_is_counted(sample: str, tmp_path: Path) -> None:
+    name, options = FORMATS[sample]
+    path = tmp_path / sample
+    document = json.loads((SAMPLES / sample).read_text(encoding="utf-8"))
+
+    def damaged(value: Any) -> int:
+        path.write_text(json.dumps(value), encoding="utf-8")
+        batches = list(SOURCES[name].read(path, options=Options(**options)))
+        return sum(batch.skipped.get("damaged message", 0) for batch in batches)
+
+    before = damaged(document)
+    lists = [
+        place
+        for place in places(document)
+        if place[-1] in LISTS[sample]
+        and isinstance(at(document, place), list)
+        and not any(place[: len(part)] == part for part in NOT_READ.get(sample, ()))
+    ]
+    assert {place[-1] for place in lists} == set(LISTS[sample])
+    assert [place for place in lists if damaged(with_another_item(document, place)) == before] == []
+
+
+@pytest.mark.parametrize("key", ["attachments", "files"])
+def test_what_is_no_object_among_the_files_of_librechat_is_counted(
+    key: str, tmp_path: Path
+) -> None:
+    message = {"messageId": "a", "isCreatedByUser": True, "text": "Hi", "createdAt": "2026-01-02"}
+    document = {"conversationId": "c", "title": "T", "messages": [message | {key: [5]}]}
+    path = tmp_path / "chat.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    (batch,) = SOURCES["librechat"].read(path)
+    assert [one.content for one in batch.messages] == ["Hi"]
+    assert batch.skipped == {"damaged message": 1}
+
+
+def test_what_is_no_object_in_the_output_of_open_webui_is_counted(tmp_path: Path) -> None:
+    said = {"type": "message", "content": [{"type": "output_text", "text": "Hi"}, 5]}
+    message = {"id": "a", "role": "assistant", "timestamp": 1767262000, "content": "",
+               "output": [said, 5]}  # fmt: skip
+    chat = {"history": {"currentId": "a", "messages": {"a": message}}, "title": "T", "models": []}
+    path = tmp_path / "chats.json"
+    path.write_text(json.dumps([{"id": "c", "chat": chat}]), encoding="utf-8")
+    (batch,) = SOURCES["openwebui"].read(path)
+    assert [one.content for one in batch.messages] == ["Hi"]
+    assert batch.skipped == {"damaged message": 2}
+
+
 def test_a_file_whose_checksum_fails_is_read_and_the_damage_reported(tmp_path: Path) -> None:
     text = (SAMPLES / "chatgpt_conversations.json").read_bytes()
     path = tmp_path / "export.zip"

@@ -195,6 +195,17 @@ def test_conversations_of_a_workspace_are_read_from_the_zip(tmp_path):
     assert len(got.rejected) == 1
 
 
+def test_a_turn_of_a_workspace_may_have_a_prompt_and_its_answer(tmp_path):
+    """What of the answer is no text is counted."""
+    path = tmp_path / "conversation_1.txt"
+    both = asked("Where?", 0) | answered({"data": "Up."}, 5, {"data": 7}, {"cards": ["x"]}, index=0)
+    path.write_text(workspace([both, asked("Hm", 1) | {"system_turn": {"text": []}}]))
+    got = read("gemini", path)
+    assert got.contents == ["Where?", "Up.", "Hm"]
+    assert got.roles == ["user", "assistant", "user"]
+    assert got.skipped == {"damaged message": 3, "empty answer": 1}
+
+
 def test_a_conversation_of_a_workspace_keeps_its_id_under_another_name(tmp_path):
     first, second = tmp_path / "conversation_1.txt", tmp_path / "conversation_2 (1).txt"
     first.write_text(workspace([asked("Hi", 0)]))

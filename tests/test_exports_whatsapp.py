@@ -308,6 +308,21 @@ def test_placeholders_of_iphones_are_media_without_words(placeholder: str, kind:
 
 
 @pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("<Medien ausgeschlossen>", "unknown"),
+        ("<View once voice message omitted>", "audio"),
+        (f"{LRM}image omitted", "image"),
+    ],
+)
+@pytest.mark.parametrize("caption", ["My garden", "My\n\ngarden", "My garden " * 30])
+def test_a_caption_below_a_placeholder_is_what_was_said(text: str, kind: str, caption: str) -> None:
+    got = chat((iphone if LRM in text else android)(f"{text}\n{caption}", "Hi"))
+    assert got.contents == [caption.strip(), "Hi"]
+    assert got.metadata[0]["attachments"] == [{"kind": kind}]
+
+
+@pytest.mark.parametrize(
     ("text", "content", "kind"),
     [
         ("IMG-20250503-WA0001.jpg (file attached)\nOn the roof", "On the roof", "image"),

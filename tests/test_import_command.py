@@ -13,14 +13,15 @@ import sys
 import time
 import zipfile
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aico_lab.errors import InvalidValue, UnknownName, WrongUse
+from aico_lab.errors import InvalidValue, SourceUnreadable, UnknownName, WrongUse
 from aico_lab.importing.saved import load_saved
 from aico_lab.lab import Lab
 from aico_lab.pipeline import load_pipeline, run_pipeline
+from aico_lab.sources import recognise
 from aico_lab.sources.exports.engine.conversation import ANSWERS, Options
 from tests.exported import telegram_chat
 
@@ -421,3 +422,34 @@ def test_a_given_column_is_added_to_the_saved_ones(lab, tmp_path):
     )
     rows = lab.primary.fetch_all("SELECT content, role FROM messages ORDER BY timestamp")
     assert rows == [("Hi", "user"), ("Yes", "assistant")]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"SQLite format 3\0" + bytes(100), "a SQLite database, whose tables"),
+        (b"%PDF-1.7\n1 0 obj", "a PDF document"),
+        (b"[]", "JSON without any object"),
+        (b"[1, 2]", "JSON without any object"),
+    ],
+)
+def test_a_file_that_is_no_export_is_called_what_it_is(
+    content: bytes, said: str, tmp_path: Path
+) -> None:
+    (path := tmp_path / "file").write_bytes(content)
+    with pytest.raises(SourceUnreadable, match=f"it is {said}"):
+        recognise(path)
+
+
+def test_the_note_on_the_format_names_the_file_once(cli: Any, tmp_path: Path) -> None:
+    path = tmp_path / "Otto.txt"
+    path.write_text("13.05.25, 21:07 - Ann: hi\n13.05.25, 21:08 - Otto: hey\n")
+    done = cli("import", str(path), "--companion", "Otto")
+    assert done.stderr.startswith("Otto.txt is in the format whatsapp: it has lines ")
+
+
+def test_a_map_of_a_table_is_no_question_about_a_document(lab: Lab, tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps({"name": "Ann", "id": 1}, indent=1))
+    with pytest.raises(SourceUnreadable, match=r"is no table .*columns found: none"):
+        lab.import_from("table", path, map={"content": "Wording"})

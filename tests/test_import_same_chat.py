@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from aico_lab.lab import Lab
+
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from aico_lab.lab import Lab
 
 COLUMNS = ("Timestamp", "From", "Text", "Reaction", "ID")
 
@@ -119,3 +119,68 @@ def test_two_replikas_stay_two(lab: Lab, tmp_path: Path) -> None:
     lab.import_from(backup(tmp_path / "again.csv", range(45), first_id=1 << 20))
     rows = lab.primary.fetch_all("SELECT count(*) FROM messages GROUP BY conversation_id")
     assert sorted(rows) == [(30,), (45,)]
+
+
+def activity(path: Path, *minutes: int) -> Path:
+    """Write prompts of Gemini of these minutes, each with its answer."""
+    records = [
+        {
+            "header": "Gemini Apps",
+            "title": f"Prompted question {minute}",
+            "time": f"2026-03-02T{12 + minute // 60}:{minute % 60:02}:00.000Z",
+            "products": ["Gemini Apps"],
+            "safeHtmlItem": [{"html": f"answer {minute}"}],
+        }
+        for minute in sorted(minutes, reverse=True)
+    ]
+    path.write_text(json.dumps(records), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [(0, 1, 2), (1, 2)],  # the first prompt was deleted
+        [(0, 1, 2), (1, 2, 3), (2, 3, 70, 71), (71, 72)],
+        [(0, 25, 50), (0, 50)],  # without the one between, they lie apart
+        [(0, 25, 50, 75, 100), (0, 50, 100, 200), (25, 75)],
+        [(0, 1, 80, 81, 82), (1, 2, 81, 83)],
+    ],
+)
+def test_sessions_of_gemini_are_known_by_their_messages(
+    files: list[tuple[int, ...]], tmp_path: Path
+) -> None:
+    """Whichever of their prompts an export has, and in whatever order the exports come."""
+    said = {minute for minutes in files for minute in minutes}
+    for number, order in enumerate((files, files[::-1])):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with Lab.create(folder / "home", protection="none") as home:
+            new = 0
+            for again in range(2):
+                for at, minutes in enumerate(order):
+                    path = activity(folder / f"{again}-{at}.json", *minutes)
+                    planned = home.import_from(path, dry_run=True).added
+                    added = home.import_from(path, deletions=True).added
+                    assert planned == added
+                    assert not (again and added)
+                    new += added
+            assert new == 2 * len(said)
+            times = [row[2] for row in stored(home)]
+            assert times == sorted(times)
+            assert len(times) == new
+
+
+def test_a_folder_may_have_a_session_of_gemini_in_two_files(lab: Lab, tmp_path: Path) -> None:
+    folder = tmp_path / "takeout"
+    folder.mkdir()
+    activity(folder / "MyActivity.json", 0, 1, 2)
+    activity(folder / "MyActivity (1).json", 1, 2, 3)
+    assert lab.import_from(folder).added == 8
+    assert conversations_of_gemini(lab) == 1
+    assert lab.import_from(folder).added == 0
+
+
+def conversations_of_gemini(lab: Lab) -> int:
+    """Return the number of conversations."""
+    return len(lab.primary.fetch_all("SELECT DISTINCT conversation_id FROM messages"))

@@ -84,6 +84,27 @@ def test_a_full_device_is_one_sentence(shell, command, unbuffered):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("refusing", ["2> /dev/full", "2> >(exec 0<&-; sleep 9)"])
+def test_notes_that_nobody_takes_stop_nothing(shell, tmp_path, homes, refusing, unbuffered):
+    """Neither an import, of which there is a note before it begins, nor the report of an error."""
+    homes.open(tmp_path / "own", "none").close()
+    rows = ("time,author,text", "2026-01-02 10:00,Ann,hi", "2026-01-02 10:01,Zed,Hello!")
+    (tmp_path / "chat.csv").write_text("\n".join(rows))
+    wait = "sleep 0.2; " if ">(" in refusing else ""
+    own, unbuffered = f"--home {tmp_path / 'own'}", {"PYTHONUNBUFFERED": unbuffered}
+    line = f"{{ {wait}$LAB import chat.csv --companion Zed {own}; }} {refusing}"
+    process = shell(line, **unbuffered)
+    assert (process.returncode, process.stdout.splitlines()[:1]) == (
+        0, [b"2 messages added, 0 stored already."]
+    )  # fmt: skip
+    assert (
+        shell(f"{{ {wait}$LAB import none.csv {own}; }} {refusing}", **unbuffered).returncode == 1
+    )
+    assert shell(f"{{ {wait}$LAB import; }} {refusing}", **unbuffered).returncode == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_stops_is_told_nothing(shell, unbuffered):
     process = shell(
         'set -o pipefail; $LAB sql "FROM range(100000)" --json $HOME_ | head -c 10',

@@ -108,12 +108,25 @@ def test_the_line_of_excel_names_the_delimiter(tmp_path):
         ("qui,quand,quoi", "author timestamp content"),
         ("Quién,Cuándo,Qué", "author timestamp content"),
         ("session,speaker,utterance,epoch_ms", "conversation_id author content timestamp"),
+        ("Zeit,Verfasser,Äußerung", "timestamp author content"),
+        ("Data e ora,Autore,Testo", "timestamp author content"),
+        ("Data/Hora,Remetente,Mensagem,Conversa", "timestamp author content conversation_id"),
+        ("Data,Mittente,Messaggio", "timestamp author content"),
     ],
 )
 def test_headers_of_several_languages_and_spellings_are_known(header, fields):
     columns = header.split(",")
     found = columns_by_field(columns)
     assert found == {name: (column,) for name, column in zip(fields.split(), columns, strict=True)}
+
+
+def test_data_is_a_date_in_italian_and_portuguese_only():
+    assert columns_by_field(["Data", "Ora", "Mittente", "Messaggio"])["timestamp"] == (
+        "Data",
+        "Ora",
+    )
+    assert columns_by_field(["Data", "Hora", "Remetente", "Texto"])["timestamp"] == ("Data", "Hora")
+    assert columns_by_field(["text", "data"]) == {"content": ("text",)}
 
 
 @pytest.mark.parametrize("question", ["who", "what", "Wer", "Was", "qui", "quoi", "Quién", "qué"])
@@ -414,6 +427,9 @@ TIME = datetime(2024, 5, 13, 9, 5, 6, tzinfo=UTC)
         "5/13/24 9:05:06 am",
         "May 13, 2024 at 9:05:06 AM",
         "13. Mai 2024 09:05:06",
+        "Mon May 13 09:05:06 2024",
+        "Mon May 13 09:05:06 UTC 2024",
+        "May 13 09:05:06 2024",
         "13 mai 2024 à 09:05:06",
         "13 de mayo de 2024 9:05:06",
         "Mon, 13 May 2024 09:05:06 GMT",
@@ -748,6 +764,42 @@ def test_tables_of_two_companions_are_two_conversations(tmp_path, lab):
     assert stored_in(lab, "conversation_id, count(*) OVER (PARTITION BY conversation_id)") == [
         ("table:Otto", 2), ("table:Pelle", 2), ("table:Otto", 2), ("table:Pelle", 2)
     ]  # fmt: skip
+
+
+def rows_of_study(path: Path, *rows: tuple[int, str, str]) -> Path:
+    """Write messages of a minute, an author and a text."""
+    lines = (f"2024-05-01 10:{minute:02},{author},{text}\n" for minute, author, text in rows)
+    path.write_text("time,author,text\n" + "".join(lines))
+    return path
+
+
+def test_files_of_participants_are_conversations_of_their_own(tmp_path, lab):
+    """Equal answers in one minute are two, and each file goes on in its own conversation."""
+    options = Options(companion=("Zed",))
+    ann = [(0, "Ann", "hi"), (1, "Zed", "Hello!"), (5, "Ann", "bye")]
+    bob = [(0, "Bob", "hey"), (1, "Zed", "Hello!"), (6, "Zed", "Still there?")]
+    cy = [(0, "Cy", "hey"), (1, "Zed", "Hello!")]
+    added = [
+        lab.import_from(rows_of_study(tmp_path / "p.csv", *rows), options=options).added
+        for rows in (ann, bob, cy, bob, ann, [*bob, (7, "Bob", "yes")], [*ann, (8, "Ann", "well")])
+    ]
+    assert added == [3, 3, 2, 0, 0, 1, 1]
+    counted = "SELECT conversation_id, count(*) FROM messages GROUP BY 1 ORDER BY 1"
+    assert lab.primary.fetch_all(counted) == [
+        ("table:Zed", 4), ("table:Zed with Bob", 4), ("table:Zed with Cy", 2)
+    ]  # fmt: skip
+
+
+def test_a_home_in_which_participants_share_a_conversation_adds_nothing_twice(tmp_path, lab):
+    options = Options(companion=("Zed",))
+    both = [(0, "Ann", "hi"), (0, "Bob", "hey"), (1, "Zed", "Hello!"), (3, "Ann", "so")]
+    lab.import_from(rows_of_study(tmp_path / "all.csv", *both), options=options)
+    bob = [both[1], both[2], (4, "Bob", "yes")]
+    assert lab.import_from(rows_of_study(tmp_path / "p.csv", *bob), options=options).added == 1
+    assert {row[0] for row in stored_in(lab, "conversation_id")} == {"table:Zed"}
+    more = [(9, "Bob", "new"), (9, "Cy", "hi"), (9, "Zed", "Hi")]  # who came later
+    assert lab.import_from(rows_of_study(tmp_path / "p.csv", *more), options=options).added == 3
+    assert {row[0] for row in stored_in(lab, "conversation_id")} == {"table:Zed"}
 
 
 def test_a_group_with_its_companion_is_one_conversation(tmp_path):

@@ -247,7 +247,9 @@ def _chosen(
 
         note(f"{described(file, options)}.")
     elif why and file is not None:
-        note(f"{file.name} is in the format {source.name}: {why}.")
+        own = f"{file.name} "
+        reason = f"it {why.removeprefix(own)}" if why.startswith(own) else why
+        note(f"{file.name} is in the format {source.name}: {reason}.")
     return source, file, options
 
 

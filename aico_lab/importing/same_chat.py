@@ -1,8 +1,8 @@
 """Find the stored conversation that a file under another name, or in another form, is of.
 
-Where a product gives ids that no other message of it has, they identify a chat whatever its file is
-called. So an import whose messages are stored in another conversation of the same format goes into
-that one.
+Where a product gives ids that no other message of it has, or times that are as good, they identify
+a chat whatever its file is called, and wherever it begins. So an import whose messages are stored
+in another conversation of the same format goes into that one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from aico_lab.messages.identity import digest
 from aico_lab.sources.exports.engine.records import joined_id
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aico_lab.adapters.libsql import Connection
     from aico_lab.messages.records import Batch, FeedbackRecord, MessageRecord
 
@@ -35,12 +37,18 @@ class _Place(NamedTuple):
 
 
 class SameChats:
-    """The conversations of an import, each with the place where its messages are stored."""
+    """The conversations of an import, each with the place where its messages are stored.
+
+    A message that is stored in a third conversation stays there: where conversations are what lies
+    between pauses, they differ once a message was deleted.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._places: dict[str, _Place] = {}
-        self._read: dict[str, frozenset[int]] = {}
+        self._known: dict[int, _Place] = {}
+        self._formats: set[str] = set()
+        self._elsewhere: dict[str, dict[int, _Place]] = {}
 
     def as_stored(self, batch: Batch) -> Batch:
         """Return a batch whose messages are in the conversations that have them already.
@@ -51,10 +59,11 @@ class SameChats:
         channels = {one.conversation_id: one.channel_id for one in batch.messages}
         for name, ids in batch.global_ids.items():
             own = _Place(name, channels.get(name, name))
-            self._places[name] = self._place(own, frozenset(ids))
-            self._read[name] = frozenset(ids)
+            self._places[name] = self._place(own, ids)
         moved = {
-            name: place for name, place in self._places.items() if name != place.conversation_id
+            name: place
+            for name, place in self._places.items()
+            if name != place.conversation_id or name in self._elsewhere
         }
         if not moved:
             return batch
@@ -66,31 +75,57 @@ class SameChats:
         }
         return replace(
             batch,
-            messages=[_moved(one, moved) for one in batch.messages],
-            feedback=[_moved_feedback(one, moved) for one in batch.feedback],
+            messages=[_moved(one, self._place_of(one)) for one in batch.messages],
+            feedback=[_moved_feedback(one, self._place_of(one)) for one in batch.feedback],
             whole=frozenset(whole - unsound),
         )
 
-    def _place(self, own: _Place, ids: frozenset[int]) -> _Place:
+    def _place(self, own: _Place, ids: Sequence[int]) -> _Place:
         """Return the place that has most of some ids; the own one if none has any."""
-        found: Counter[_Place] = Counter()
-        begin = own.conversation_id.partition(":")[0]
-        rows = self._connection.fetch_batches(_STORED, [f"{begin}:", f"{begin};"], size=_ROWS)
-        for message_id, *place in (row for some in rows for row in some):
-            name, channel = (one.decode(errors="replace") for one in place)
-            given = message_id.decode(errors="replace").removeprefix(f"{name}:")
-            found[_Place(name, channel)] += digest(given) in ids
-        for name, others in self._read.items():  # they may be written with this batch
-            there = self._places[name]
-            found[there] = max(found[there], len(ids & others))
+        self._read_stored(own.conversation_id.partition(":")[0])
+        known = self._known
+        there = [known[one] for one in ids if one in known]
+        found = Counter(there)
         most = max(found.values(), default=0)
         places = [place for place, count in found.items() if count == most]
         mine = [place for place in places if place.conversation_id == own.conversation_id]
-        return (mine or places)[0] if most else own
+        chosen = (mine or places)[0] if most else own
+        if len(found) > 1:
+            self._elsewhere[own.conversation_id] = {
+                one: known[one] for one in ids if known.get(one, chosen) != chosen
+            }
+        for one in ids:  # they may be written with this batch
+            known.setdefault(one, chosen)
+        return chosen
+
+    def _read_stored(self, format_name: str) -> None:
+        """Note the places of all stored messages of a format, once."""
+        if format_name in self._formats:
+            return
+        self._formats.add(format_name)
+        places: dict[_Place, _Place] = {}
+        rows = self._connection.fetch_batches(
+            _STORED, [f"{format_name}:", f"{format_name};"], size=_ROWS
+        )
+        for message_id, *place in (row for some in rows for row in some):
+            name, channel = (one.decode(errors="replace") for one in place)
+            given = message_id.decode(errors="replace").removeprefix(f"{name}:")
+            there = _Place(name, channel)
+            self._known.setdefault(digest(given), places.setdefault(there, there))
+
+    def _place_of(self, one: MessageRecord | FeedbackRecord) -> _Place | None:
+        """Return the place of a message or of feedback on one; None if it stays where it is."""
+        name = one.conversation_id or ""
+        elsewhere = self._elsewhere.get(name)
+        if elsewhere and one.message_id is not None:
+            place = elsewhere.get(digest(one.message_id.removeprefix(f"{name}:")))
+            if place is not None:
+                return place
+        place = self._places.get(name)
+        return None if place is None or place.conversation_id == name else place
 
 
-def _moved(message: MessageRecord, moved: dict[str, _Place]) -> MessageRecord:
-    place = moved.get(message.conversation_id)
+def _moved(message: MessageRecord, place: _Place | None) -> MessageRecord:
     if place is None:
         return message
     old, reply = message.conversation_id, message.reply_to
@@ -102,8 +137,7 @@ def _moved(message: MessageRecord, moved: dict[str, _Place]) -> MessageRecord:
     )
 
 
-def _moved_feedback(event: FeedbackRecord, moved: dict[str, _Place]) -> FeedbackRecord:
-    place = moved.get(event.conversation_id or "")
+def _moved_feedback(event: FeedbackRecord, place: _Place | None) -> FeedbackRecord:
     if place is None or event.conversation_id is None or event.message_id is None:
         return event
     old = event.conversation_id

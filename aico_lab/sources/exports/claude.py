@@ -315,7 +315,7 @@ def _said(node: _Node, skipped: Counter[str]) -> Said | None:
     if node.role is None:
         skipped["message of an unknown sender"] += 1
         return None
-    text, media = _text(message), _media(message)
+    text, media = _text(message), _media(message, skipped)
     if node.role == "assistant" and not (text.strip() or media):
         skipped["empty answer"] += 1
         return None
@@ -347,8 +347,9 @@ def _text(message: dict[str, Any]) -> str:
     return flat
 
 
-def _media(message: dict[str, Any]) -> list[dict[str, str]]:
-    files = [*to_objects(message.get("attachments")), *to_objects(message.get("files"))]
+def _media(message: dict[str, Any], skipped: Counter[str]) -> list[dict[str, str]]:
+    lists = [objects_of(message.get(key), skipped) for key in ("attachments", "files")]
+    files = [file for one in lists for file in one]
     found = [{"kind": _kind(to_text(file.get("file_name")))} for file in files]
     blocks = to_objects(message.get("content"))
     return found + [{"kind": "image"} for block in blocks if block.get("type") == "image"]

@@ -24,9 +24,9 @@ from aico_lab.sources.exports.engine.fields import (
     LIST,
     TEXT,
     fits,
+    objects_of,
     to_id,
     to_object,
-    to_objects,
     to_text,
     to_time,
 )
@@ -175,7 +175,7 @@ def _messages(
                 elif _is_damaged(item):
                     skipped[DAMAGED] += 1
                 elif to_id(item.get("type")) in _SAID:
-                    yield _said(item, channel_id, people)
+                    yield _said(item, channel_id, people, skipped)
                 else:
                     skipped["notice"] += 1
 
@@ -185,17 +185,19 @@ def _is_damaged(item: dict[str, Any]) -> bool:
     return not (fits(item, _MESSAGE) and fits(item["author"], _AUTHOR))
 
 
-def _said(item: dict[str, Any], channel_id: str, people: _People) -> Said:
+def _said(item: dict[str, Any], channel_id: str, people: _People, skipped: Counter[str]) -> Said:
     author = to_object(item.get("author"))
     content = to_text(item.get("content"))
-    embeds = [embed for embed in to_objects(item.get("embeds")) if not _is_preview(embed, content)]
+    every = objects_of(item.get("embeds"), skipped)
+    embeds = [embed for embed in every if not _is_preview(embed, content)]
     if author.get("isBot") is True or not content.strip():
-        content = "\n".join(filter(None, (content, *map(_embedded, embeds))))
+        texts = [_embedded(embed, skipped) for embed in embeds]
+        content = "\n".join(filter(None, (content, *texts)))
     forwarded = item.get("forwardedMessage")
     kept: dict[str, object] = {}
-    if media := [*_media(item), *_media(to_object(forwarded))]:
+    if media := [*_media(item, skipped), *_media(to_object(forwarded), skipped)]:
         kept[ATTACHMENTS] = media
-    if reactions := _reactions(item.get("reactions")):
+    if reactions := _reactions(item.get("reactions"), skipped):
         kept[REACTIONS] = reactions
     if edited := to_time(item.get("timestampEdited")):
         kept[EDITED_AT] = edited.isoformat()
@@ -229,18 +231,17 @@ def _is_preview(embed: dict[str, Any], content: str) -> bool:
     return bool(url) and url in content
 
 
-def _embedded(embed: dict[str, Any]) -> str:
+def _embedded(embed: dict[str, Any], skipped: Counter[str]) -> str:
     texts = [embed.get("title"), embed.get("description")]
-    for field in to_objects(embed.get("fields")):
+    for field in objects_of(embed.get("fields"), skipped):
         texts += [field.get("name"), field.get("value")]
     return "\n".join(filter(None, map(to_text, texts)))
 
 
-def _media(item: dict[str, Any]) -> list[dict[str, str]]:
-    found = [
-        {"kind": _kind(to_text(one.get("fileName")))} for one in to_objects(item.get("attachments"))
-    ]
-    return found + [{"kind": "sticker"} for _ in to_objects(item.get("stickers"))]
+def _media(item: dict[str, Any], skipped: Counter[str]) -> list[dict[str, str]]:
+    files = objects_of(item.get("attachments"), skipped)
+    found = [{"kind": _kind(to_text(one.get("fileName")))} for one in files]
+    return found + [{"kind": "sticker"} for _ in objects_of(item.get("stickers"), skipped)]
 
 
 def _kind(file_name: str) -> str:
@@ -248,9 +249,9 @@ def _kind(file_name: str) -> str:
     return next((kind for kind, suffixes in _KINDS.items() if suffix in suffixes), "file")
 
 
-def _reactions(value: object) -> list[dict[str, object]]:
+def _reactions(value: object, skipped: Counter[str]) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
-    for one in to_objects(value):
+    for one in objects_of(value, skipped):
         emoji, count = to_text(to_object(one.get("emoji")).get("name")), one.get("count")
         if emoji and isinstance(count, int):
             found.append({"emoji": emoji, "count": count})

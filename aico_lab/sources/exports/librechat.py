@@ -209,7 +209,7 @@ def _said(key: str, node: _Node, skipped: Counter[str]) -> Said | None:
     if message.get("error") is True:
         skipped["notice of an error"] += 1
         return None
-    text, media = _text(message), _media(message)
+    text, media = _text(message), _media(message, skipped)
     if node.role == "assistant":
         text, blocks = _REASONING.subn("", text)
         skipped["reasoning"] += blocks
@@ -248,9 +248,9 @@ def _text(message: dict[str, Any]) -> str:
     return to_text(message.get("text"))
 
 
-def _media(message: dict[str, Any]) -> list[dict[str, str]]:
-    files = [*to_objects(message.get("files")), *to_objects(message.get("attachments"))]
-    kinds = [to_text(file.get("type")).partition("/")[0] for file in files]
+def _media(message: dict[str, Any], skipped: Counter[str]) -> list[dict[str, str]]:
+    lists = [objects_of(message.get(key), skipped) for key in ("files", "attachments")]
+    kinds = [to_text(file.get("type")).partition("/")[0] for one in lists for file in one]
     found = [kind if kind in ("image", "audio", "video") else "file" for kind in kinds]
     parts = [to_text(part.get("type")) for part in to_objects(message.get("content"))]
     return [{"kind": kind} for kind in found + [_MEDIA[kind] for kind in parts if kind in _MEDIA]]

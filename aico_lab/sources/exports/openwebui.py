@@ -259,11 +259,11 @@ def _said(
     if role not in ("user", "assistant"):
         skipped["system prompt" if role == "system" else "message of another role"] += 1
         return None
-    text = _text(message.get("content"))
+    text = _text(message.get("content"), skipped)
     if role == "assistant":
         text = _without_details(text, skipped)
-        text = text if text.strip() else _output(message)
-    media = _media(message)
+        text = text if text.strip() else _output(message, skipped)
+    media = _media(message, skipped)
     if role == "assistant" and not (text.strip() or media):
         skipped["empty answer"] += 1
         return None
@@ -283,10 +283,11 @@ def _said(
     )
 
 
-def _text(content: object) -> str:
+def _text(content: object, skipped: Counter[str]) -> str:
     """Return the text of a message, which may be a list of parts."""
     if isinstance(content, list):
-        return "\n".join(to_text(part.get("text")) for part in to_objects(content)).strip("\n")
+        parts = objects_of(content, skipped)
+        return "\n".join(to_text(part.get("text")) for part in parts).strip("\n")
     return to_text(content)
 
 
@@ -306,17 +307,18 @@ def _without_details(text: str, skipped: Counter[str]) -> str:
     return "".join([*kept, text[at:]])
 
 
-def _output(message: dict[str, Any]) -> str:
+def _output(message: dict[str, Any], skipped: Counter[str]) -> str:
     """Return the text of the message parts of `output`."""
-    said = [part for part in to_objects(message.get("output")) if part.get("type") == "message"]
-    return "\n".join(filter(None, (_text(part.get("content")) for part in said)))
+    parts = objects_of(message.get("output"), skipped)
+    said = [part for part in parts if part.get("type") == "message"]
+    return "\n".join(filter(None, (_text(part.get("content"), skipped) for part in said)))
 
 
-def _media(message: dict[str, Any]) -> list[dict[str, str]]:
+def _media(message: dict[str, Any], skipped: Counter[str]) -> list[dict[str, str]]:
     kinds = [
         "image" if "image" in f"{to_text(file.get('type'))} {to_text(file.get('content_type'))}"
         else "file"
-        for file in to_objects(message.get("files"))
+        for file in objects_of(message.get("files"), skipped)
     ]  # fmt: skip
     parts = to_objects(message.get("content"))
     kinds += ["image" for part in parts if part.get("type") == "image_url"]

@@ -11,7 +11,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, timezone
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from aico_lab.constants import MS_PER_DAY
 from aico_lab.errors import SourceUnreadable
@@ -52,6 +52,12 @@ _WRITTEN: Final = re.compile(
 _CLOCK_FIRST: Final = re.compile(
     rf"{_CLOCK},?\s+(?:{_NUMBERS}|{_NAMED})".replace("(?:[:.]|", "(?::|"), re.IGNORECASE
 )
+_YEAR_LAST: Final = re.compile(  # as the C function ctime writes it, and the command date
+    rf"(?:[^\W\d_]+\.?,?\s+)?(?P<month_first>[^\W\d_]+)\.?\s+(?P<day_after>\d{{1,2}}),?"
+    rf"\s+{_CLOCK}\s*{_ZONE}\s+(?P<year_after>\d{{4}})",
+    re.IGNORECASE,
+)
+_PARTS: Final[dict[str, Any]] = dict.fromkeys(("first", "day", "month", "year"))
 _COMPACT: Final = re.compile(
     rf"(?P<year>\d{{4}})(?P<month>\d\d)(?P<day>\d\d)"
     rf"(?:[T ]?(?P<hour>\d\d)(?P<minute>\d\d)(?P<second>\d\d)?{_ZONE})?",
@@ -308,10 +314,10 @@ def is_number(value: object) -> bool:
 @functools.lru_cache(maxsize=8_192)
 def parts_of(text: str) -> Written | None:
     """Return the parts of a text if it is a date, with or without a time of day."""
-    found = _WRITTEN.fullmatch(text) or _CLOCK_FIRST.fullmatch(text)
+    found = _WRITTEN.fullmatch(text) or _CLOCK_FIRST.fullmatch(text) or _YEAR_LAST.fullmatch(text)
     if found is None:
         return _compact(text)
-    parts = found.groupdict()
+    parts = _PARTS | found.groupdict()
     clock = _clock(parts)
     if clock is None and parts["hour"] is not None:
         return None

@@ -16,7 +16,8 @@ NAMES: Final[dict[str, tuple[str, ...]]] = {
         *("content", "text", "message", "body", "messagetext", "messagecontent", "messagebody"),
         *("msg", "utterance", "nachricht", "inhalt", "nachrichtentext", "mitteilung", "texte"),
         *("contenu", "corps", "texto", "mensaje", "contenido", "cuerpo", "textodelmensaje"),
-        *("what", "was", "quoi", "que"),
+        *("what", "was", "quoi", "que", "ausserung", "messaggio", "testo"),
+        *("contenuto", "testodelmessaggio", "mensagem", "conteudo", "textodamensagem"),
     ),
     "timestamp": (
         *("timestamp", "datetime", "dateandtime", "datetimestamp", "createdat", "sentat"),
@@ -26,24 +27,38 @@ NAMES: Final[dict[str, tuple[str, ...]]] = {
         *("datumunduhrzeit", "datum", "uhrzeit", "zeit", "horodatage", "envoyele", "creele"),
         *("dateheure", "dateetheure", "datedenvoi", "heure", "fechahora", "fechayhora", "fecha"),
         *("enviadoel", "enviado", "creadoel", "marcadetiempo", "fechadeenvio", "hora"),
-        *("wann", "quand", "cuando"),
+        *("wann", "quand", "cuando", "dataora", "dataeora", "inviatoil", "creatoil", "orario"),
+        *("ora", "datahora", "dataehora", "enviadoem", "criadoem", "data"),
     ),
-    "role": ("role", "messagerole", "authorrole", "senderrole", "sendertype", "rolle", "rol"),
+    "role": (
+        "role",
+        "messagerole",
+        "authorrole",
+        "senderrole",
+        "sendertype",
+        "rolle",
+        "rol",
+        "ruolo",
+    ),
     "author": (
         *("author", "sender", "from", "user", "name", "speaker", "username", "sendername"),
         *("authorname", "fromname", "displayname", "participant", "writer", "sentby"),
         *("autor", "absender", "absenderin", "von", "benutzer", "nutzer", "verfasser", "sprecher"),
         *("auteur", "expediteur", "de", "utilisateur", "nom", "remitente", "usuario", "nombre"),
         *("autora", "authorid", "senderid", "fromid", "who", "wer", "qui", "quien"),
+        *("verfasserin", "sprecherin", "mittente", "autore", "autrice", "utente", "nome"),
+        *("interlocutore", "remetente", "utilizador"),
     ),
     "user_id": ("userid",),
     "channel_id": (
         *("channel", "channelid", "channelname", "room", "kanal", "raum", "canal", "salon", "sala"),
+        *("canale", "stanza"),
     ),
     "conversation_id": (
         *("conversation", "conversationid", "thread", "threadid", "chat", "chatid", "chatname"),
         *("session", "sessionid", "dialogue", "dialog", "unterhaltung", "gesprach", "sitzung"),
-        *("konversation", "discussion", "conversacion", "hilo", "sesion"),
+        *("konversation", "discussion", "conversacion", "hilo", "sesion", "conversazione"),
+        *("sessione", "conversa", "sessao"),
     ),
     "message_id": (
         *("messageid", "id", "msgid", "uuid", "mid", "nachrichtid", "nachrichtenid"),
@@ -67,6 +82,14 @@ _QUESTIONS: Final = (
 )
 """Questions by language; one alone may ask for anything."""
 
+_DATA_IS_DATE: Final = frozenset(
+    {
+        *("ora", "orario", "hora", "messaggio", "testo", "mittente", "autore", "contenuto"),
+        *("mensagem", "remetente", "conteudo"),
+    }
+)
+"""Columns beside which `data` is Italian or Portuguese, and means a date."""
+
 NUMBERS: Final = frozenset({"nummer", "nr"})
 """Spellings of ids that may also be other numbers, such as those of telephones."""
 
@@ -74,8 +97,19 @@ OWN: Final = frozenset(NAMES) - {"author"}
 """The names of the columns of this package's own tables."""
 
 _ALIASES: Final = {"id": "message_id", "conversation": "conversation_id", "channel": "channel_id"}
-_DATES: Final = ("date", "datum", "fecha", "day", "tag", "jour", "dia", "sentdate", "dateenvoi")
-_TIMES: Final = ("time", "uhrzeit", "zeit", "heure", "hora", "senttime")
+_DATES: Final = (
+    "date",
+    "datum",
+    "fecha",
+    "day",
+    "tag",
+    "jour",
+    "dia",
+    "sentdate",
+    "dateenvoi",
+    "data",
+)
+_TIMES: Final = ("time", "uhrzeit", "zeit", "heure", "hora", "ora", "orario", "senttime")
 _UNITS: Final = re.compile(r"[\W_]+(?:utc|gmt|ms|s|sec|seconds|us|unix)[\W_]*$", re.IGNORECASE)
 _UTC: Final = re.compile(r"(?:\b|_)(?:utc|gmt)(?:\b|_)", re.IGNORECASE)
 _SHORT: Final = re.compile(r"[\w.;:-]{1,64}")
@@ -109,6 +143,8 @@ def columns_by_field(
             by_name.setdefault(folded(_without_unit(column)), column)
     for name in _lone_questions(by_name):
         del by_name[name]
+    if not _DATA_IS_DATE & by_name.keys():
+        by_name.pop("data", None)
     for field, names in NAMES.items():
         if field in found:
             continue

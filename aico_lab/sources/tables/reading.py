@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from aico_lab.sources.exports.engine.opened import Member, Opened
     from aico_lab.sources.tables.layout import OpenedTable, TableRow
+    from aico_lab.sources.tables.survey import Place
 
 __all__ = ["described", "fields_of", "read", "recognise", "total"]
 
@@ -85,7 +86,11 @@ def _sentence(member: Member, table: OpenedTable, given: Mapping[str, str]) -> s
 
 
 def read(
-    path: Path, *, limit: int | None = None, options: Options | None = None
+    path: Path,
+    *,
+    limit: int | None = None,
+    options: Options | None = None,
+    place: Place | None = None,
 ) -> Iterator[Batch]:
     """Yield the messages of a table in batches, in constant memory.
 
@@ -93,6 +98,8 @@ def read(
         path: The file.
         limit: The most messages to read.
         options: The answers of the user.
+        place: Returns the conversation of a companion with some people; by default the one that is
+            named after the companion.
 
     Raises:
         SourceMissing: The file does not exist.
@@ -106,6 +113,9 @@ def read(
         table = _table(export, member, options)
         survey = TableSurvey(table, options)
         survey.run()
+        is_known_by_author = "user_id" not in survey.columns
+        if place is not None and survey.named_after is not None and is_known_by_author:
+            survey.named_after = place(survey.named_after, survey.cast.everybody())
         yield from _batches(member, survey, limit)
 
 
@@ -128,7 +138,8 @@ def _table(export: Opened, member: Member, options: Options) -> OpenedTable:
     if options.columns:  # an error about the first column that is not there
         from aico_lab.sources.tables.delimited import header_of
 
-        columns_by_field(header_of(member), options.columns)
+        if len(columns := header_of(member)) > 1:
+            columns_by_field(columns, options.columns)
     instead = advice(export)
     raise no_table(member) if instead is None else SourceUnreadable(instead)
 

@@ -68,7 +68,7 @@ class Cast:
         values: Rows by value of the column of roles.
         by_conversation: The authors by conversation, of rows without a role.
         named: Whether any row names an author.
-        people: At most two authors of rows whose role is that of a user.
+        people: Authors of rows whose role is that of a user.
         speakers: Authors of rows whose role is that of the companion.
     """
 
@@ -99,7 +99,7 @@ class Cast:
         self.named |= author is not None
 
     def _add_author(self, author: str, role: str | None) -> None:
-        if role == "user" and len(self.people) <= 1:
+        if role == "user" and len(self.people) < _MOST:
             self.people.add(author)
         if role == "assistant" and len(self.speakers) < _MOST:
             self.speakers.add(author)
@@ -175,13 +175,17 @@ class Cast:
 
     def only_person(self) -> str | None:
         """Return the only author who is no companion, or None."""
-        people = self.people | {
+        people = self.everybody()
+        return next(iter(people)) if len(people) == 1 else None
+
+    def everybody(self) -> set[str]:
+        """Return the authors who are no companions, or some of them if they are many."""
+        return self.people | {
             author
             for conversation, authors in self.by_conversation.items()
             for author in authors.counts
             if self.role(conversation, None, author) == "user"
         }
-        return next(iter(people)) if len(people) == 1 else None
 
     def _role(self, value: str) -> str | None:
         folded = folded_name(value)

@@ -29,6 +29,10 @@ _GENERAL: Final = (frozenset({"table"}), frozenset({"openai", "sharegpt"}))
 """Tables, and formats of training files, whose simple shape parts of other exports have too: they
 count only where no other format fits."""
 
+_KINDS: Final = {
+    b"SQLite format 3\0": "a SQLite database, whose tables `aico-lab load` copies",
+    b"%PDF-": "a PDF document",
+}
 _BINARY: Final = frozenset(bytes(range(9)))
 
 
@@ -164,6 +168,11 @@ def _of_member(member: Member) -> str:
     head = member.head()
     if not head:
         return "an empty file"
+    for begin, what in _KINDS.items():
+        if head.startswith(begin):
+            return what
+    if head.lstrip()[:1] in (b"[", b"{"):
+        return "JSON without any object"
     if _BINARY.intersection(head[:1_000]):
         return "a binary file"
     return _of_text(member)

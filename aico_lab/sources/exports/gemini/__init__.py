@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+from array import array
 from collections import Counter
 from datetime import UTC, timedelta
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
+from aico_lab.messages.identity import digest
 from aico_lab.messages.metadata import ATTACHMENTS
+from aico_lab.messages.storable import storable
 from aico_lab.sources.exports.engine.conversation import (
     ExportedConversation,
     Said,
@@ -26,6 +29,7 @@ from aico_lab.sources.exports.engine.fields import (
     LIST,
     TEXT,
     fits,
+    objects_of,
     to_objects,
     to_text,
     to_utc_time,
@@ -41,7 +45,7 @@ if TYPE_CHECKING:
 
     from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.sources.exports.engine.opened import Member, Opened
-    from aico_lab.sources.exports.engine.stored import StoredRow
+    from aico_lab.sources.exports.engine.stored import Stored, StoredRow
 
 TRAITS: Final = Traits()
 
@@ -122,18 +126,23 @@ def _activity(member: Member) -> Iterator[ExportedConversation | Unreadable]:
             if reason is not None:
                 skipped[reason] += 1
                 continue
-            prompt, media = _prompt(item)
+            prompt, media = _prompt(item, skipped)
             answer, images = _answer(item)
             if not isinstance(item.get("time"), str):
                 yield Unreadable(f"record {number:,} of {member.name}", "its time is damaged")
             given, title = to_text(item.get("time")), to_text(item.get("title"))
             stored.append([given, title, prompt, media, answer, images], to_utc_time(given))
-        numbered = groupby(_numbered(stored.oldest_first()), key=itemgetter(0))
-        for _, rows in numbered:
-            yield _conversation((row for _, row in rows), skipped)
+        ids = [_ids(row for _, row in rows) for rows in _apart(stored)]
+        for global_ids, rows in zip(ids, _apart(stored), strict=True):
+            yield _conversation((row for _, row in rows), global_ids, skipped)
             skipped = Counter()
     if skipped:
         yield ExportedConversation("activity", [], skipped=skipped)
+
+
+def _apart(stored: Stored) -> Iterator[Iterator[tuple[int, StoredRow]]]:
+    """Yield the rows of each conversation, with its number."""
+    return (rows for _, rows in groupby(_numbered(stored.oldest_first()), key=itemgetter(0)))
 
 
 def _numbered(rows: Iterable[StoredRow]) -> Iterator[tuple[int, StoredRow]]:
@@ -147,8 +156,22 @@ def _numbered(rows: Iterable[StoredRow]) -> Iterator[tuple[int, StoredRow]]:
         yield number, row
 
 
-def _conversation(rows: Iterator[StoredRow], skipped: Counter[str]) -> ExportedConversation:
-    """Return a conversation; it is named after its first time, or else its first message."""
+def _ids(rows: Iterable[StoredRow]) -> array[int]:
+    """Return digests of the ids of messages whose time tells them apart from all others."""
+    found = array("Q")
+    for row in rows:
+        if to_text(row[0]):
+            found.extend(digest(storable(one.message_id)) for one in _said(row) if one.message_id)
+    return found
+
+
+def _conversation(
+    rows: Iterator[StoredRow], global_ids: array[int], skipped: Counter[str]
+) -> ExportedConversation:
+    """Return a conversation; it is named after its first time, or else its first message.
+
+    If that is deleted, or an export begins later, the ids of the others tell which one it is.
+    """
     first = []
     began = None
     for row in rows:
@@ -166,6 +189,7 @@ def _conversation(rows: Iterator[StoredRow], skipped: Counter[str]) -> ExportedC
         channel_id="gemini",
         channel_name="Gemini",
         started=began,
+        global_ids=global_ids,
         skipped=skipped,
     )
 
@@ -196,10 +220,10 @@ def _is_sound(item: dict[str, Any]) -> bool:
     return all(isinstance(one, dict) and fits(one, {"html": (str,)}) for one in answers)
 
 
-def _prompt(item: dict[str, Any]) -> tuple[str, list[dict[str, str]]]:
+def _prompt(item: dict[str, Any], skipped: Counter[str]) -> tuple[str, list[dict[str, str]]]:
     """Return the typed text of a prompt, and its attachments."""
     text = to_text(item.get("title"))
-    subtitles = to_objects(item.get("subtitles"))
+    subtitles = objects_of(item.get("subtitles"), skipped)
     attached = item.get("attachedFiles")
     files = [to_text(one.get("url")) or to_text(one.get("name")) for one in subtitles]
     media = [name for name, one in zip(files, subtitles, strict=True) if one.get("url")]
@@ -227,8 +251,8 @@ def _said(row: list[Any]) -> Iterator[Said]:
     """Yield the prompt of a record, and its answer, whose time is not known."""
     given, title, prompt, media, answer, images = row
     time = to_utc_time(given)
-    digest = hashlib.sha256(to_text(title).encode("utf-8", "replace")).hexdigest()[:12]
-    name = f"{to_text(given) or 'no-time'}-{digest}"
+    words = hashlib.sha256(to_text(title).encode("utf-8", "replace")).hexdigest()[:12]
+    name = f"{to_text(given) or 'no-time'}-{words}"
     metadata: dict[str, object] = {ATTACHMENTS: media} if media else {}
     yield Said(prompt, time, role="user", message_id=name, metadata=metadata)
     if answer is not None:

@@ -18,7 +18,6 @@ from aico_lab.sources.exports.engine.fields import (
     objects_of,
     to_id,
     to_object,
-    to_objects,
     to_text,
     to_utc_time,
 )
@@ -34,6 +33,7 @@ _KEY: Final = "conversation_turns"
 
 _TURN: Final = {"user_turn": OBJECT, "system_turn": OBJECT}
 _ASKED: Final = {"prompt": TEXT}
+_PART: Final = {"preamble": TEXT, "data": TEXT}
 
 
 def is_workspace(member: Member) -> bool:
@@ -56,9 +56,7 @@ def _conversation(item: dict[str, Any], member: Member) -> ExportedConversation:
     skipped: Counter[str] = Counter()
     messages: list[Said] = []
     for number, turn in enumerate(objects_of(item[_KEY], skipped)):
-        said = _said(turn, number, skipped)
-        if said is not None:
-            messages.append(said)
+        messages += _said(turn, number, skipped)
     created = to_utc_time(item.get("creation_time"))
     name = to_text(item.get("creation_time")).strip() if created else without_counter(member.base)
     return ExportedConversation(
@@ -72,32 +70,46 @@ def _conversation(item: dict[str, Any], member: Member) -> ExportedConversation:
     )
 
 
-def _said(turn: dict[str, Any], number: int, skipped: Counter[str]) -> Said | None:
-    """Return the message, or None if a turn has no content; count turns that are left out."""
+def _said(turn: dict[str, Any], number: int, skipped: Counter[str]) -> Iterator[Said]:
+    """Yield the prompt and the answer of a turn, which mostly has one of them.
+
+    What is left out is counted.
+    """
     asked, answered = turn.get("user_turn"), turn.get("system_turn")
-    fields = to_object(asked if isinstance(asked, dict) else answered)
-    media: list[dict[str, str]] = []
     if not fits(turn, _TURN) or not fits(to_object(asked), _ASKED):
         skipped[DAMAGED] += 1
-        return None
-    if isinstance(asked, dict):
-        role, text = "user", to_text(asked.get("prompt"))
-    elif isinstance(answered, dict):
-        role = "assistant"
-        if answered.get("model_thoughts"):
-            skipped["reasoning"] += 1
-        parts = answered.get("text")
-        texts = [parts] if isinstance(parts, str) else []
-        for part in to_objects(parts):
-            texts += [to_text(part.get("preamble")), to_text(part.get("data"))]
-            media += [{"kind": "card"} for _ in to_objects(part.get("cards"))]
-        text = "\n".join(filter(None, texts))
-        if not (text or media):
-            skipped["empty answer"] += 1
-            return None
-    else:
+    elif asked is None and answered is None:
         skipped["turn of another kind"] += 1
-        return None
+    else:
+        if isinstance(asked, dict):
+            yield _message(asked, number, "user", to_text(asked.get("prompt")), [])
+        if isinstance(answered, dict):
+            if answered.get("model_thoughts"):
+                skipped["reasoning"] += 1
+            text, media = _answer(answered.get("text"), skipped)
+            if text or media:
+                yield _message(answered, number, "assistant", text, media)
+            else:
+                skipped["empty answer"] += 1
+
+
+def _answer(parts: object, skipped: Counter[str]) -> tuple[str, list[dict[str, str]]]:
+    """Return the text and the attachments of an answer, which is a text or a list of parts."""
+    if isinstance(parts, str):
+        return parts, []
+    texts: list[str] = []
+    media: list[dict[str, str]] = []
+    for part in objects_of(parts, skipped):
+        skipped[DAMAGED] += not fits(part, _PART)
+        texts += [to_text(part.get("preamble")), to_text(part.get("data"))]
+        media += [{"kind": "card"} for _ in objects_of(part.get("cards"), skipped)]
+    skipped += Counter()  # drops a count of zero
+    return "\n".join(filter(None, texts)), media
+
+
+def _message(
+    fields: dict[str, Any], number: int, role: str, text: str, media: list[dict[str, str]]
+) -> Said:
     return Said(
         text,
         to_utc_time(fields.get("turn_last_modified")),
