@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from aico_lab.errors import InvalidValue
 from aico_lab.importing.disappearing import Present, unmark
+from aico_lab.importing.places import Places
 from aico_lab.importing.placing import WHERE_GIVEN, Placing, mend_replies
 from aico_lab.importing.rescoring import score_with_stored
 from aico_lab.importing.same_chat import SameChats
@@ -198,10 +199,11 @@ def import_batches(
     channels: dict[str, None] = {}
     elsewhere = False
     present = Present()
-    twins, chats = Twins(connection), SameChats(connection)
+    twins, chats, places = Twins(connection), SameChats(connection), Places(connection)
     with without_garbage_collector(), connection.bulk():
         for read in batches:
             batch = twins.as_stored(read) if read.has_twins else chats.as_stored(read)
+            batch = places.as_stored(batch)
             result.look_at(batch)
             with connection.transaction():
                 placing = Placing(connection, batch.messages, replace=on_conflict == "replace")

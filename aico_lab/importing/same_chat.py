@@ -64,11 +64,17 @@ class SameChats:
         whole = {
             self._places[name].conversation_id if name in moved else name for name in batch.whole
         }
+        messages = [_moved(one, moved) for one in batch.messages]
         return replace(
             batch,
-            messages=[_moved(one, moved) for one in batch.messages],
+            messages=messages,
             feedback=[_moved_feedback(one, moved) for one in batch.feedback],
             whole=frozenset(whole - unsound),
+            derived=frozenset(
+                moved_one.message_id
+                for one, moved_one in zip(batch.messages, messages, strict=True)
+                if one.message_id in batch.derived
+            ),
         )
 
     def _place(self, own: _Place, ids: frozenset[int]) -> _Place:

@@ -25,6 +25,9 @@ _YEAR: Final = 366 * 86_400
 ALTERNATIVES: Final = "alternatives"
 """The metadata key of the number of other versions of a message, such as regenerated answers."""
 
+EDITED: Final = "edited"
+"""The metadata key of a message that was edited at a time that its export does not have."""
+
 MODEL: Final = "model"
 """The metadata key of the model that wrote a message."""
 

@@ -45,6 +45,9 @@ TITLE: Final = "conversation_title"
 AUTHOR: Final = "author"
 """The metadata key of the author's id or name, as the export has it."""
 
+DERIVED: Final = "x-"
+"""The beginning of an id that is derived from a message, in its conversation."""
+
 _LOOKED_AT: Final = 1_000
 """The most messages read ahead, to judge the times of a conversation and to find its person."""
 
@@ -65,6 +68,8 @@ class RecordMaker:
         memories: The memories read so far; the caller may clear them.
         global_ids: The `global_ids` of the conversations begun so far, by id; the caller may clear
             them.
+        derived: The ids of the messages read so far that are derived from the messages themselves;
+            the caller may clear them.
         zoneless: The number of messages whose time has no zone and was read as UTC.
         local: The number of messages whose time has no zone in the export.
         estimated: The number of messages whose time is estimated.
@@ -92,6 +97,7 @@ class RecordMaker:
         self.feedback: list[FeedbackRecord] = []
         self.memories: list[MemoryRecord] = []
         self.global_ids: dict[str, array[int]] = {}
+        self.derived: set[str] = set()
         self.zoneless = 0
         self.local = 0
         self.estimated = 0
@@ -323,7 +329,9 @@ class _Writer:
         parts = "\0".join((self._id, time, *who, content))
         digest = hashlib.sha256(parts.encode())
         digest.update(b"\0%d" % self._occurrences.next(digest.digest()))
-        return joined_id(self._id, f"x-{digest.hexdigest()[:32]}")
+        name = joined_id(self._id, f"{DERIVED}{digest.hexdigest()[:32]}")
+        self._reader.derived.add(name)
+        return name
 
     def _note(self, said: Said, record: MessageRecord) -> None:
         reader, conversation = self._reader, self._conversation

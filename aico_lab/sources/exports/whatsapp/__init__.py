@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from aico_lab.messages.metadata import ATTACHMENTS
 from aico_lab.sources.exports.engine.conversation import (
+    EDITED,
     ExportedConversation,
     Said,
     Traits,
@@ -254,7 +255,7 @@ class _Message:
         if text.media:
             kept[ATTACHMENTS] = text.media
         if text.is_edited:
-            kept["edited"] = True
+            kept[EDITED] = True
         return Said(text.content, time_of(self._head, order), author=self._author, metadata=kept)
 
 
