@@ -231,6 +231,7 @@ class _Gathering:
             ends_known=complete is not None and complete.ends_known,
             has_twins=self._has_twins,
             global_ids=reader.global_ids,
+            off_path=frozenset(reader.off_path),
             derived=frozenset(reader.derived - later),
         )
         channels = {one.channel_id for one in held}
@@ -239,6 +240,7 @@ class _Gathering:
         reader.users = {name: one for name, one in reader.users.items() if name in users}
         reader.feedback = [one for one in reader.feedback if one.message_id in later]
         reader.memories, reader.global_ids = [], {}
+        reader.off_path = set()
         reader.derived &= later
         reader.estimated = reader.zoneless = reader.local = 0
         self._begin()

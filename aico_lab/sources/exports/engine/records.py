@@ -23,6 +23,7 @@ from aico_lab.messages.records import (
 )
 from aico_lab.messages.rules import MAX_ID, to_metadata, to_record
 from aico_lab.messages.storable import storable, with_texts
+from aico_lab.sources.exports.engine.fields import DAMAGED
 from aico_lab.sources.exports.engine.moments import FileTimes, runs
 from aico_lab.sources.exports.engine.people import ASSUMED
 from aico_lab.sources.exports.engine.times import NO_TIMES, Clock
@@ -68,6 +69,8 @@ class RecordMaker:
         memories: The memories read so far; the caller may clear them.
         global_ids: The `global_ids` of the conversations begun so far, by id; the caller may clear
             them.
+        off_path: The ids of messages that are in other branches of the conversations begun so far;
+            the caller may clear them.
         derived: The ids of the messages read so far that are derived from the messages themselves;
             the caller may clear them.
         zoneless: The number of messages whose time has no zone and was read as UTC.
@@ -97,6 +100,7 @@ class RecordMaker:
         self.feedback: list[FeedbackRecord] = []
         self.memories: list[MemoryRecord] = []
         self.global_ids: dict[str, array[int]] = {}
+        self.off_path: set[str] = set()
         self.derived: set[str] = set()
         self.zoneless = 0
         self.local = 0
@@ -154,6 +158,8 @@ class RecordMaker:
         self.reading = self.id_of(conversation)
         if conversation.global_ids is not None:
             self.global_ids[self.reading] = conversation.global_ids
+        if not conversation.skipped[DAMAGED]:  # else the branch may be another one
+            self.off_path |= {joined_id(self.reading, clean(one)) for one in conversation.off_path}
         where = _place_of(conversation)
         times = [said.time for said in ahead if said.time is not None]
         first = conversation.started or (times[0] if times else None)

@@ -122,10 +122,10 @@ def _bare(text: str) -> str:
 
 def _without_media(raw: str) -> tuple[str, list[dict[str, str]]]:
     """Return a text without the placeholders of attachments, and the attachments."""
-    is_short = len(raw) < _LONGEST_MARK and "<" in raw
-    found = _IN_ANGLES.fullmatch(_bare(raw)) if is_short else None
+    first, _, caption = raw.partition("\n")
+    found = _IN_ANGLES.fullmatch(_bare(first)) if "<" in first[:_LONGEST_MARK] else None
     if found is not None and MEDIA_OR_OMITTED.search(found[1]):
-        return "", [{"kind": _kind_of_words(found[1])}]
+        return caption, [{"kind": _kind_of_words(found[1])}]
     found = _LEFT_OUT.search(raw) if _MARK in raw else None
     if found is not None and OMITTED.search(found[1]):
         before = raw[: found.start()].strip()
