@@ -94,8 +94,7 @@ def counted(lab: Lab) -> set[str]:
     return {
         text
         for (text,) in lab.primary.fetch_all(
-            "SELECT content FROM messages "
-            "WHERE instr(coalesce(metadata, ''), 'missing_since') = 0"
+            "SELECT content FROM messages WHERE instr(coalesce(metadata, ''), 'missing_since') = 0"
         )
     }
 

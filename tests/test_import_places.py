@@ -98,7 +98,7 @@ def test_messages_of_one_minute_are_told_apart_by_their_order(lab, take, before,
     assert counts(take(*later)) == (changed[0] + 1, changed[1] + 1, changed[2])
     given_now = ["begin", *after.replace("*", "").split(), "end"]
     assert Counter(given_now) <= Counter(texts(lab))
-    if len(before.split()) <= len(after.split()) and after != "b a" and after != "b x*":
+    if len(before.split()) <= len(after.split()) and after not in {"b a", "b x*"}:
         assert texts(lab) == given_now
     assert counts(take(*later)) == (0, len(given_now), 0)
 
@@ -120,7 +120,8 @@ def test_what_an_older_version_stored_keeps_its_ids_and_is_updated(lab, take):
     """It took this placeholder for words; a text may also be changed by a better reading."""
     take("21:07 - Ann: Mein Garten", "21:08 - Zed: ok")
     lab.primary.execute(
-        "UPDATE messages SET content = '<Medien ausgeschlossen>' || char(10) || content WHERE id = 1"
+        "UPDATE messages SET content = '<Medien ausgeschlossen>' || char(10) || content "
+        "WHERE id = 1"
     )
     assert counts(take("21:07 - Ann: Mein Garten", "21:08 - Zed: ok")) == (0, 1, 1)
     assert texts(lab) == ["Mein Garten", "ok"]
@@ -135,6 +136,55 @@ def test_the_end_of_a_batch_does_not_part_a_minute(lab, take, monkeypatch, size)
     assert counts(take(*later)) == (0, 9, 4)
     assert counts(take(*later)) == (0, 13, 0)
     assert texts(lab) == [f"{n}" if n % 4 else f"{n}!" for n in range(13)]
+
+
+# Other ids of a chat
+
+PAIR = ("21:07 - Ann: one", "21:17 - Zed: ok", "22:17 - Zed: ok", "22:18 - Ann: four")
+BERLIN = Options(companion=("Zed",), zone=get_zone("Europe/Berlin"))
+
+
+@pytest.mark.parametrize(
+    ("first", "later"),
+    [
+        (PAIR, (*PAIR, "22:30 - Bob: here I am")),
+        (PAIR, (*PAIR, "22:30 - Ann hat den Betreff zu „Neu“ geändert.", "22:31 - Bob: five")),
+        ((*PAIR, "22:30 - Bob: here I am"), (*PAIR, "22:30 - Bob: here I am",
+         "22:31 - Ann hat den Betreff zu „Neu“ geändert.", "22:32 - Bob: five")),
+        (PAIR, (*PAIR[1:], "22:31 - Bob: five")),
+        (("21:07 - Zed: one",), ("21:07 - Zed: one", "21:08 - Ann: two", "21:09 - Zed: three")),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["Runde.txt", "chat.txt"])
+def test_a_chat_that_grows_stays_the_same_one_whoever_comes_later(
+    lab, tmp_path, first, later, name
+):
+    def take(lines: tuple[str, ...], options: Options = ZED) -> tuple[int, int, int]:
+        path = tmp_path / name
+        path.write_text("".join(f"13.05.25, {line}\n" for line in lines), encoding="utf-8")
+        return counts(lab.import_from("whatsapp", path, options=options))
+
+    here, there = (sum(": " in line for line in lines) for lines in (first, later))
+    assert take(first) == (here, 0, 0)
+    new = len({line for line in later if ": " in line} - set(first))
+    assert take(later) == (new, there - new, 0)
+    assert take(later) == (0, there, 0)
+    assert take(later, BERLIN) == (0, 0, there)
+    edited = (f"{later[0]}!{EDITED}", *later[1:])
+    assert take(edited, BERLIN) == (0, there - 1, 1)
+    found = lab.primary.fetch_all("SELECT count(DISTINCT conversation_id), count(*) FROM messages")
+    assert found == [(1, here + new)]
+
+
+def test_another_chat_of_the_same_people_is_another_one(lab, tmp_path):
+    group = ("21:00 - Ann hat die Gruppe „Boot“ erstellt.", "21:07 - Ann: hi", "21:17 - Zed: ok",
+             "21:19 - Zed: ahoi", "21:20 - Ann: so?")  # fmt: skip
+    for lines in (PAIR, group):
+        path = tmp_path / "chat.txt"
+        path.write_text("".join(f"13.05.25, {line}\n" for line in lines), encoding="utf-8")
+        assert lab.import_from("whatsapp", path, options=ZED).added == 4
+    found = lab.primary.fetch_all("SELECT count(DISTINCT conversation_id) FROM messages")
+    assert found == [(2,)]
 
 
 # SillyTavern

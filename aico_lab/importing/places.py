@@ -22,13 +22,13 @@ from aico_lab.sources.exports.engine.conversation import EDITED
 from aico_lab.sources.exports.engine.records import AUTHOR, DERIVED, joined_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.messages.records import Batch, MessageRecord
 
 _ROWS: Final = 10_000
-_ZONES: Final = timedelta(hours=27)
+BETWEEN_ZONES: Final = timedelta(hours=27)
 """More than the time between two zones: an import may have read the times in another one."""
 
 _MOST: Final = 1_000_000
@@ -68,6 +68,11 @@ class _Stored(NamedTuple):
     content: str
     is_edited: bool
 
+    @property
+    def said(self) -> tuple[object, ...]:
+        """What was said, by whom and at which minute of an hour."""
+        return _said(self.writer, self.time, self.content)
+
 
 _Slot = tuple[str, tuple[str, str], str]
 """A conversation, the writer of messages in it, and their time."""
@@ -89,7 +94,7 @@ class Places:
         slots: dict[_Slot, list[int]] = defaultdict(list)
         for at, message in enumerate(batch.messages):
             if message.message_id in batch.derived:
-                place = (message.conversation_id, _writer(message.role, message.metadata))
+                place = (message.conversation_id, writer_of(message.role, message.metadata))
                 slots[*place, message.timestamp].append(at)
         if not slots:
             return batch
@@ -125,19 +130,23 @@ class Places:
         self, messages: list[MessageRecord], slots: dict[_Slot, list[int]]
     ) -> dict[_Slot, list[_Stored]]:
         """Return the stored messages by slot, with their times as this import reads them."""
-        times: dict[str, str] = {}
+        times: dict[str, dict[object, str]] = defaultdict(dict)
         channels = set()
-        for places in slots.values():
-            for at in places:
-                times[messages[at].message_id] = messages[at].timestamp
-                channels.add(messages[at].channel_id)
+        for (conversation, writer, time), places in slots.items():
+            known = times[conversation]
+            for message in map(messages.__getitem__, places):
+                known[message.message_id] = time
+                known[writer, time, message.content] = time
+                said = _said(writer, time, message.content)
+                known[said] = time if known.get(said, time) == time else ""  # it is not clear
+                channels.add(message.channel_id)
         rows = self._connection.fetch_batches(
             _STORED,
             [
                 json.dumps(sorted(channels)),
-                _moved(min(times.values()), -_ZONES),
-                _moved(max(times.values()), _ZONES),
-                json.dumps(sorted({conversation for conversation, *_ in slots})),
+                later(min(time for *_, time in slots), -BETWEEN_ZONES),
+                later(max(time for *_, time in slots), BETWEEN_ZONES),
+                json.dumps(sorted(times)),
             ],
             size=_ROWS,
         )
@@ -146,11 +155,11 @@ class Places:
             message_id, name, time, role, content, metadata = (
                 "" if one is None else one.decode(errors="replace") for one in row
             )
-            writer = _writer(role, metadata)
+            writer = writer_of(role, metadata)
             found[name].append(_Stored(message_id, time, writer, content, _is_edited(metadata)))
         by_slot: dict[_Slot, list[_Stored]] = defaultdict(list)
         for name, those in found.items():
-            for one, time in zip(those, _as_read(those, times), strict=True):
+            for one, time in zip(those, _as_read(those, times[name]), strict=True):
                 by_slot[name, one.writer, time].append(one)
         return by_slot
 
@@ -163,23 +172,32 @@ class Places:
         return name
 
 
-def _as_read(stored: Iterable[_Stored], times: dict[str, str]) -> Iterator[str]:
+def _as_read(stored: Sequence[_Stored], times: dict[object, str]) -> Iterator[str]:
     """Yield the times of stored messages as an import in another zone reads them.
 
-    Ids depend on the times in the file, so that the same id has the same time there. Each other
-    message is as far from its stored time as the one before it with such an id.
+    Each message that is not known by its id is as far from its stored time as the one before it
+    that is known. If none is, as in a chat that is stored under another id, they are known by what
+    was said, and when or at which minute.
+
+    Args:
+        stored: The stored messages of a conversation, in the order of their times.
+        times: The times of the given messages by id, and by `_Stored.said`.
     """
+    found = [times.get(one.message_id) for one in stored]
+    if not any(found):
+        found = [
+            times.get((one.writer, one.time, one.content)) or times.get(one.said) for one in stored
+        ]
     shift = next(
-        (_between(one.time, times[one.message_id]) for one in stored if one.message_id in times),
+        (_between(one.time, known) for one, known in zip(stored, found, strict=True) if known),
         timedelta(),
     )
-    for one in stored:
-        known = times.get(one.message_id)
-        if known is not None:
+    for one, known in zip(stored, found, strict=True):
+        if known:
             shift = timedelta() if known == one.time else _between(one.time, known)
             yield known
         else:
-            yield _moved(one.time, shift) if shift else one.time
+            yield later(one.time, shift) if shift else one.time
 
 
 def _paired(stored: Sequence[_Stored], given: Sequence[MessageRecord]) -> list[_Stored | None]:
@@ -270,16 +288,18 @@ def _likeness(stored: _Stored, message: MessageRecord) -> float:
 def _version(message: MessageRecord, stored: _Stored) -> MessageRecord:
     """Return a message under its stored id, and with the stored text if that is the later one."""
     if stored.is_edited and message.content != stored.content and not _is_edited(message.metadata):
-        return message._replace(
-            message_id=stored.message_id, content=stored.content, metadata=None
-        )
+        return message._replace(message_id=stored.message_id, content=stored.content, metadata=None)
     return message._replace(message_id=stored.message_id)
 
 
-def _writer(role: str, metadata: str | None) -> tuple[str, str]:
+def writer_of(role: str, metadata: str | None) -> tuple[str, str]:
     """Return what tells the writers of a conversation apart, whoever the companion is."""
     author = _kept(metadata).get(AUTHOR)
     return ("author", author) if isinstance(author, str) else ("role", role)
+
+
+def _said(writer: tuple[str, str], time: str, content: str) -> tuple[object, ...]:
+    return writer, time[14:], content
 
 
 def _is_edited(metadata: str | None) -> bool:
@@ -302,7 +322,8 @@ def _between(first: str, second: str) -> timedelta:
         return timedelta()
 
 
-def _moved(time: str, by: timedelta) -> str:
+def later(time: str, by: timedelta) -> str:
+    """Return a stored time, moved by a span."""
     try:
         moved = datetime.fromisoformat(time) + by
     except (ValueError, OverflowError):

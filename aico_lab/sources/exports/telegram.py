@@ -178,7 +178,7 @@ def _folded(name: str | None) -> str:
 
 
 def _author(item: dict[str, Any]) -> tuple[str | None, str | None]:
-    """Return the id and the name of the author of a message; the name is the id if there is none."""
+    """Return the id and the name of a message's author; the name is the id if there is none."""
     name = to_text(item.get("from")) or None
     return _author_id(item) or name, name
 

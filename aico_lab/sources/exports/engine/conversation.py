@@ -115,6 +115,8 @@ class ExportedConversation:
         has_seconds: Whether the times are exact to the second for sure, also on full minutes.
         global_ids: Digests of the ids of messages, if the product gives an id to one message only;
             a stored conversation of the format that has such messages is the same one.
+        other_ids: Other ids that the conversation may have in earlier exports; if most messages are
+            stored under one of them, it is the same one.
         off_path: The ids of messages of other branches than the one that the conversation took, at
             least of those that an earlier export may have had on its path.
         authors: Messages by author, if they are known before `messages` are read.
@@ -133,6 +135,7 @@ class ExportedConversation:
     names_person: bool = True
     has_seconds: bool = False
     global_ids: array[int] | None = None
+    other_ids: tuple[str, ...] = ()
     off_path: frozenset[str] = frozenset()
     authors: Counter[str] | None = None
     metadata: dict[str, object] = field(default_factory=dict)

@@ -139,4 +139,5 @@ def _question(everybody: Counter[str], options: Options, *, is_there: bool) -> W
 
 
 def _folded(name: str) -> str:
-    return " ".join(name.split()).casefold()
+    """Return a name for comparison, without the tilde that WhatsApp writes before some."""
+    return " ".join(name.split()).casefold().removeprefix("~ ")

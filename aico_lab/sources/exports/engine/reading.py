@@ -210,7 +210,8 @@ class _Gathering:
             complete: With the last batch, the conversations that were read.
         """
         reader = self._reader
-        messages, held = self._messages, []
+        messages = self._messages
+        held: list[MessageRecord] = []
         if complete is None and reader.derived:
             messages, held = _without_last_moment(messages)
         later = {one.message_id for one in held}
@@ -231,6 +232,7 @@ class _Gathering:
             ends_known=complete is not None and complete.ends_known,
             has_twins=self._has_twins,
             global_ids=reader.global_ids,
+            other_ids=reader.other_ids,
             off_path=frozenset(reader.off_path),
             derived=frozenset(reader.derived - later),
         )
@@ -240,6 +242,10 @@ class _Gathering:
         reader.users = {name: one for name, one in reader.users.items() if name in users}
         reader.feedback = [one for one in reader.feedback if one.message_id in later]
         reader.memories, reader.global_ids = [], {}
+        waiting = {one.conversation_id for one in held}
+        reader.other_ids = {
+            name: others for name, others in reader.other_ids.items() if name in waiting
+        }
         reader.off_path = set()
         reader.derived &= later
         reader.estimated = reader.zoneless = reader.local = 0

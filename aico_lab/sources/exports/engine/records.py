@@ -69,6 +69,7 @@ class RecordMaker:
         memories: The memories read so far; the caller may clear them.
         global_ids: The `global_ids` of the conversations begun so far, by id; the caller may clear
             them.
+        other_ids: Other ids of the conversations begun so far, by id; the caller may clear them.
         off_path: The ids of messages that are in other branches of the conversations begun so far;
             the caller may clear them.
         derived: The ids of the messages read so far that are derived from the messages themselves;
@@ -100,6 +101,7 @@ class RecordMaker:
         self.feedback: list[FeedbackRecord] = []
         self.memories: list[MemoryRecord] = []
         self.global_ids: dict[str, array[int]] = {}
+        self.other_ids: dict[str, tuple[str, ...]] = {}
         self.off_path: set[str] = set()
         self.derived: set[str] = set()
         self.zoneless = 0
@@ -155,11 +157,7 @@ class RecordMaker:
             ahead: Its first messages.
             messages: The messages after them.
         """
-        self.reading = self.id_of(conversation)
-        if conversation.global_ids is not None:
-            self.global_ids[self.reading] = conversation.global_ids
-        if not conversation.skipped[DAMAGED]:  # else the branch may be another one
-            self.off_path |= {joined_id(self.reading, clean(one)) for one in conversation.off_path}
+        self._note_ids(conversation)
         where = _place_of(conversation)
         times = [said.time for said in ahead if said.time is not None]
         first = conversation.started or (times[0] if times else None)
@@ -191,6 +189,17 @@ class RecordMaker:
                 yield Rejected(number, str(missing), f"{where}, message {number:,}")
         if paced:
             self._start = clock.next
+
+    def _note_ids(self, conversation: ExportedConversation) -> None:
+        """Note the ids of a conversation that begins."""
+        self.reading = name = self.id_of(conversation)
+        if conversation.global_ids is not None:
+            self.global_ids[name] = conversation.global_ids
+        if conversation.other_ids:
+            others = (joined_id(self._format, clean(one)) for one in conversation.other_ids)
+            self.other_ids[name] = tuple(others)
+        if not conversation.skipped[DAMAGED]:  # else the branch may be another one
+            self.off_path |= {joined_id(name, clean(one)) for one in conversation.off_path}
 
     def _timed(
         self, conversation: ExportedConversation, ahead: list[Said], messages: Iterator[Said]
@@ -355,11 +364,14 @@ class _Writer:
             )
         if record.user_id is not None:
             user = reader.users.get(record.user_id)
-            if user is None or record.timestamp < user.created_at:
-                by_user = record.role == "user" and said.author_name
-                name = clean(said.author_name) if by_user and said.author_name else None
+            own = said.author_name if record.role == "user" else None
+            is_earlier = user is None or record.timestamp < user.created_at
+            if user is None or is_earlier or (own and user.name is None):
                 reader.users[record.user_id] = UserRecord(
-                    record.user_id, name or (user.name if user else None), record.timestamp, None
+                    record.user_id,
+                    (clean(own) if own else None) or (user.name if user else None),
+                    record.timestamp if user is None or is_earlier else user.created_at,
+                    None,
                 )
         for rating in said.ratings:
             time = rating.time
