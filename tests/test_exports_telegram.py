@@ -390,3 +390,70 @@ def test_a_chat_is_read_as_its_messages_are_asked_for(tmp_path: Path) -> None:
     assert at < 4_000_000 < path.stat().st_size
     assert sum(1 for _ in messages) == 11_900
     assert not list(found)
+
+
+def between(kind: str, chat_id: int, *said: tuple[int, int, str], name: str = "Zed") -> str:
+    """Return a chat of Ann, who is user 1, and Zed, with messages at days, each with its id."""
+    return json.dumps({
+        "name": name, "type": kind, "id": chat_id,
+        "messages": [
+            {
+                "id": own, "type": "message", "date": f"2024-05-{day:02}T10:00:00",
+                "date_unixtime": str(1714557600 + 86400 * (day - 1)), "text": text,
+                "from": ("Zed", "Ann")[own % 2], "from_id": f"user{2 - own % 2}",
+            }
+            for day, own, text in said
+        ],
+    })  # fmt: skip
+
+
+def test_ids_that_begin_again_are_of_other_messages(lab, tmp_path):
+    """As after a group became another one; the replies lead to the later ones."""
+    said = [(1, 1, "first"), (1, 2, "hi"), (1, 4, "four"), (2, 1, "again"), (2, 3, "three"),
+            (3, 2, "hi again"), (3, 5, "five"), (4, 3, "third life")]  # fmt: skip
+    chat = json.loads(between("private_supergroup", 7, *said))
+    chat["messages"][4]["reply_to_message_id"] = 1
+    path = tmp_path / "result.json"
+    options = Options(companion=("Zed",))
+    path.write_text(json.dumps(chat))
+    first = lab.import_from(path, options=options)
+    assert (first.added, first.updated) == (len(said), 0)
+    ids = lab.primary.fetch_all("SELECT message_id FROM messages ORDER BY id")
+    chat["messages"].append({**chat["messages"][0], "id": 9, "text": "new"})
+    chat["messages"][3] |= {"text": "again!", "edited_unixtime": "1714900000"}
+    path.write_text(json.dumps(chat))
+    for expected in ((1, 1), (0, 0)):
+        again = lab.import_from(path, options=options)
+        assert (again.added, again.updated) == expected
+    stored = lab.primary.fetch_all("SELECT content, message_id FROM messages ORDER BY id")
+    assert [text for text, _ in stored] == [
+        "first", "hi", "four", "again!", "three", "hi again", "five", "third life", "new"
+    ]  # fmt: skip
+    assert [(name,) for _, name in stored[:-1]] == ids
+    (reply,) = lab.primary.fetch_one("SELECT reply_to FROM messages WHERE content = 'three'")
+    assert reply == dict(stored)["again!"]
+
+
+@pytest.mark.parametrize(
+    ("options", "chat_id", "name"),
+    [
+        ({}, 2, "renamed"),
+        ({}, 999, "Zed"),
+        ({"companion": ("Zed",)}, 999, "renamed"),
+        ({"me": "Ann"}, 999, "renamed"),
+        ({"companion": ("zed",), "me": "Ann"}, 2, "Zed"),
+    ],
+)
+def test_the_bot_of_a_chat_is_known_by_its_id_its_name_or_the_user(
+    tmp_path, options, chat_id, name
+):
+    path = tmp_path / "result.json"
+    path.write_text(between("bot_chat", chat_id, (1, 1, "hi"), (1, 2, "hello"), name=name))
+    assert read("telegram", path, **options).roles == ["user", "assistant"]
+
+
+def test_a_bot_that_nothing_tells_is_asked_for(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text(between("bot_chat", 999, (1, 1, "hi"), (1, 2, "hello"), name="renamed"))
+    with pytest.raises(WhoIsWho, match="--companion"):
+        read("telegram", path)

@@ -67,6 +67,7 @@ def iphone(*texts: str) -> str:
         ("2025/5/13 下午9:07 - ", "2025-05-13T21:07"),
         ("2025/5/13 凌晨12:07 - ", "2025-05-13T00:07"),
         ("2025. 5. 13. 오후 9:07 - ", "2025-05-13T21:07"),
+        ("13.05.25, 24:07 - ", "2025-05-13T00:07"),
         ("2025. 05. 13. 21:07 - ", "2025-05-13T21:07"),
         ("25-05-03 21:07 - ", "2025-05-03T21:07"),
         ("13.05.25 г., 21:07 ч. - ", "2025-05-13T21:07"),
@@ -706,3 +707,46 @@ def test_other_texts_are_no_chats(tmp_path: Path, text: str) -> None:
     path.write_text(text * 5, encoding="utf-8")
     with pytest.raises(SourceUnreadable):
         recognise(path)
+
+
+def test_the_form_of_android_in_korean() -> None:
+    got = chat(
+        "2025. 5. 3. 오후 9:06: 메시지와 통화는 종단간 암호화됩니다.\n"
+        "2025. 5. 3. 오후 9:07, Otto : 하나 : 둘\n셋\n"
+        "2025. 5. 14. 오전 12:08, Mira : <미디어 생략>\n"
+    )
+    assert got.authors == ["Otto", "Mira"]
+    assert got.contents == ["하나 : 둘\n셋", ""]
+    assert [time[:16] for time in got.times] == ["2025-05-03T21:07", "2025-05-14T00:08"]
+    assert got.skipped == {"notice": 1}
+
+
+@pytest.mark.parametrize("placeholder", ["<Medien ausgeschlossen>", "<Media omitted>"])
+def test_a_caption_below_a_placeholder_is_the_text(placeholder: str) -> None:
+    got = chat(android(f"{placeholder}\nMein Garten\nim Mai", f"{placeholder} sagt er", "Hi"))
+    assert got.contents == ["Mein Garten\nim Mai", f"{placeholder} sagt er", "Hi"]
+    assert [one.get("attachments") for one in got.metadata] == [[{"kind": "unknown"}], None, None]
+
+
+@pytest.mark.parametrize(
+    "notice",
+    [
+        "Ann hat Bob: Chef hinzugefügt.",
+        "Ann hat Bob: Chef entfernt.",
+        "Ann heeft Bob: Chef toegevoegd",
+        "AnnがBob: Chefを追加しました",
+        "Ann added Bob: Chef",
+    ],
+)
+def test_a_notice_about_somebody_with_a_colon_is_said_by_nobody(notice: str) -> None:
+    got = chat(android("Hi") + f"13.05.25, 21:30 - {notice}\n" + android("Bob: er hat es entfernt"))
+    assert got.authors == ["Otto", "Otto"]
+    assert got.skipped == {"notice": 1}
+
+
+def test_a_name_that_somebody_chose_is_known_without_its_tilde() -> None:
+    text = android("Hi") + f"13.05.25, 21:30 - ~{NNBSP}Cy: Hello\n"
+    got = chat(text, companion=("Cy",))
+    assert got.roles == ["user", "assistant"]
+    names = {one.user_id: one.name for batch in chat(text).batches for one in batch.users}
+    assert names["~ Cy"] == "Cy"

@@ -211,8 +211,8 @@ def say_imported(
         are = "message is" if result.missing == 1 else "messages are"
         done = "would be marked" if dry_run else "marked"
         say(
-            f"{result.missing:,} stored {are} no longer in the export: {done} with missing_since, "
-            "and left out of metrics."
+            f"{result.missing:,} stored {are} no longer in the export, or left by the path of the "
+            f"conversation: {done} with missing_since, and left out of metrics."
         )
     if result.returned:
         say(f"{_messages(result.returned)} back, after missing from another export.")

@@ -1,4 +1,4 @@
-"""Mark the stored messages that a later export of their conversation no longer has.
+"""Mark the stored messages that a later export of their conversation no longer has on its path.
 
 A marked message stays stored, with `missing_since` in its metadata; metrics leave it out. An import
 that has the message again removes the mark.
@@ -28,6 +28,11 @@ _STORED: Final = f"""
     SELECT id, CAST(conversation_id AS BLOB), CAST(message_id AS BLOB), CAST(timestamp AS BLOB)
     FROM messages
     WHERE conversation_id IN (SELECT value FROM json_each(?))
+        AND instr(coalesce(metadata, ''), '"{MISSING_SINCE}"') = 0"""
+
+_OFF_PATH: Final = f"""
+    SELECT id FROM messages
+    WHERE message_id IN (SELECT value FROM json_each(?))
         AND instr(coalesce(metadata, ''), '"{MISSING_SINCE}"') = 0"""
 
 _MARK: Final = f"""
@@ -99,6 +104,23 @@ class Present:
         digests = self._digests[conversation]
         place = bisect_left(digests, digest)
         return place < len(digests) and digests[place] == digest
+
+
+def mark_off_path(connection: Connection, message_ids: Iterable[str], *, dry_run: bool) -> int:
+    """Mark stored messages that an export has in a branch that their conversation left.
+
+    Args:
+        connection: The primary database, outside a transaction.
+        message_ids: The messages of all other branches; most of them were never stored.
+        dry_run: Only count.
+
+    Returns:
+        The number of messages that were marked.
+    """
+    rows = connection.fetch_all(_OFF_PATH, [json.dumps(sorted(message_ids))])
+    if not dry_run:
+        _mark(connection, [row_id for (row_id,) in rows])
+    return len(rows)
 
 
 def _mark(connection: Connection, row_ids: Sequence[int]) -> None:

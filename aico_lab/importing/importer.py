@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
 from aico_lab.errors import InvalidValue
-from aico_lab.importing.disappearing import Present, unmark
+from aico_lab.importing.disappearing import Present, mark_off_path, unmark
+from aico_lab.importing.places import Places
 from aico_lab.importing.placing import WHERE_GIVEN, Placing, Planned, mend_replies
 from aico_lab.importing.rescoring import score_with_stored
 from aico_lab.importing.same_chat import SameChats
@@ -72,7 +73,8 @@ class ImportResult:
         estimated: Messages whose time is estimated.
         zoneless: Messages whose time has no zone and was read as UTC.
         updated: Stored messages that were updated.
-        missing: Stored messages that were marked, since the export no longer has them.
+        missing: Stored messages that were marked, since the export no longer has them, or has them
+            in a branch that their conversation left.
         returned: Stored messages whose mark was removed, since the source has them again.
         local: Messages whose time has no zone in the file, whatever zone it was read in.
         people: Different people who wrote as users.
@@ -198,11 +200,12 @@ def import_batches(
     channels: dict[str, None] = {}
     elsewhere = False
     present = Present()
-    twins, chats = Twins(connection), SameChats(connection)
+    twins, chats, places = Twins(connection), SameChats(connection), Places(connection)
     planned: Planned = {}
     with without_garbage_collector(), connection.bulk():
         for read in batches:
             batch = twins.as_stored(read) if read.has_twins else chats.as_stored(read)
+            batch = places.as_stored(batch)
             result.look_at(batch)
             with connection.transaction():
                 placing = Placing(
@@ -221,10 +224,12 @@ def import_batches(
             conversations.update(one.conversation_id for one in batch.messages)
             channels.update((one.channel_id, None) for one in batch.messages)
             elsewhere |= placing.elsewhere
+            if batch.off_path and not (deletions and dry_run):  # which counts them below
+                result.missing += mark_off_path(connection, batch.off_path, dry_run=dry_run)
             if deletions:
                 present.note(batch.messages, placing.stored_ids)
                 if batch.whole:
-                    result.missing = present.mark_others(
+                    result.missing += present.mark_others(
                         connection, batch.whole, ends_known=batch.ends_known, dry_run=dry_run
                     )
             if progress:

@@ -2,30 +2,44 @@
 
 Where a product gives ids that no other message of it has, or times that are as good, they identify
 a chat whatever its file is called, and wherever it begins. So an import whose messages are stored
-in another conversation of the same format goes into that one.
+in another conversation of the same format goes into that one. Where there are no ids, and a chat is
+known by who takes part, it is the same one if most of its messages are stored.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from aico_lab.importing.places import BETWEEN_ZONES, later, writer_of
 from aico_lab.messages.identity import digest
 from aico_lab.sources.exports.engine.records import joined_id
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.messages.records import Batch, FeedbackRecord, MessageRecord
 
 _ROWS: Final = 10_000
+_MINUTES: Final = len("2025-05-13T21:")
+"""Where the minutes of a time begin, which are the same in nearly all zones."""
 
 # Cast to BLOB, since the driver panics on text of other programs that is not UTF-8.
 _STORED: Final = """
     SELECT CAST(message_id AS BLOB), CAST(conversation_id AS BLOB), CAST(channel_id AS BLOB)
     FROM messages WHERE conversation_id >= ? AND conversation_id < ?
+"""
+
+
+_UNDER = """
+    SELECT CAST(conversation_id AS BLOB), CAST(timestamp AS BLOB), CAST(role AS BLOB),
+        CAST(content AS BLOB), CAST(metadata AS BLOB)
+    FROM messages
+    WHERE channel_id IN (SELECT value FROM json_each(?1)) AND timestamp BETWEEN ?2 AND ?3
+        AND conversation_id = channel_id
 """
 
 
@@ -60,6 +74,10 @@ class SameChats:
         for name, ids in batch.global_ids.items():
             own = _Place(name, channels.get(name, name))
             self._places[name] = self._place(own, ids)
+        for name, others in batch.other_ids.items():
+            messages = [one for one in batch.messages if one.conversation_id == name]
+            if messages and name not in self._places:
+                self._places[name] = self._place_under(name, others, messages)
         moved = {
             name: place
             for name, place in self._places.items()
@@ -73,11 +91,17 @@ class SameChats:
         whole = {
             self._places[name].conversation_id if name in moved else name for name in batch.whole
         }
+        messages = [_moved(one, self._place_of(one)) for one in batch.messages]
         return replace(
             batch,
-            messages=[_moved(one, self._place_of(one)) for one in batch.messages],
+            messages=messages,
             feedback=[_moved_feedback(one, self._place_of(one)) for one in batch.feedback],
             whole=frozenset(whole - unsound),
+            derived=frozenset(
+                moved_one.message_id
+                for one, moved_one in zip(batch.messages, messages, strict=True)
+                if one.message_id in batch.derived
+            ),
         )
 
     def _place(self, own: _Place, ids: Sequence[int]) -> _Place:
@@ -123,6 +147,44 @@ class SameChats:
                 return place
         place = self._places.get(name)
         return None if place is None or place.conversation_id == name else place
+
+    def _place_under(
+        self, own: str, others: Iterable[str], messages: list[MessageRecord]
+    ) -> _Place:
+        """Return the place, of the conversation's own and others, that has most of its messages.
+
+        Of the stored ones of that time, or of those given, half must be the same; only the hour and
+        the day may differ, as in another zone.
+        """
+        times = [one.timestamp for one in messages]
+        rows = self._connection.fetch_batches(
+            _UNDER,
+            [
+                json.dumps([own, *others]),
+                later(min(times), -BETWEEN_ZONES),
+                later(max(times), BETWEEN_ZONES),
+            ],
+            size=_ROWS,
+        )
+        stored: dict[str, Counter[tuple[object, ...]]] = {}
+        for row in (row for some in rows for row in some):
+            name, time, role, content, metadata = (
+                "" if one is None else one.decode(errors="replace") for one in row
+            )
+            said = (time[_MINUTES:], writer_of(role, metadata), content)
+            stored.setdefault(name, Counter())[said] += 1
+        given: Counter[tuple[object, ...]] = Counter(
+            (one.timestamp[_MINUTES:], writer_of(one.role, one.metadata), one.content)
+            for one in messages
+        )
+        shared = {name: (there & given).total() for name, there in stored.items()}
+        shared = {
+            name: count
+            for name, count in shared.items()
+            if 2 * count >= min(stored[name].total(), len(messages))
+        }
+        found = max(shared, key=lambda name: (shared[name], name == own), default=own)
+        return _Place(found, found)
 
 
 def _moved(message: MessageRecord, place: _Place | None) -> MessageRecord:

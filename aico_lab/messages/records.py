@@ -126,6 +126,12 @@ class Batch:
         has_twins: Whether the messages may be stored under other ids, see `importing.twins`.
         global_ids: With the first batch of a conversation, digests of its messages' ids, if the
             product gives an id to one message only; see `importing.same_chat`.
+        other_ids: With the first messages of a conversation, other ids under which it may be
+            stored; see `importing.same_chat`.
+        off_path: With the first batch of a conversation, the ids of its messages in branches that
+            it does not take, or no longer.
+        derived: The ids of messages that are derived from their texts, so that an edited message
+            is stored under another one; see `importing.places`.
         read_as: With the first batch of a table, the sentence about what was recognised.
         notes: With the first batch, sentences about oddities of the file.
     """
@@ -148,5 +154,8 @@ class Batch:
     ends_known: bool = False
     has_twins: bool = False
     global_ids: Mapping[str, array[int]] = field(default_factory=dict)
+    other_ids: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    off_path: frozenset[str] = frozenset()
+    derived: frozenset[str] = frozenset()
     read_as: str = ""
     notes: list[str] = field(default_factory=list)

@@ -39,7 +39,7 @@ from aico_lab.sources.exports.engine.json_items import items, shape
 from aico_lab.sources.exports.engine.paths import newest_leaf, path_to
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable
     from datetime import datetime
 
     from aico_lab.sources.exports.engine.conversation import Options
@@ -97,7 +97,7 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
                 conversation = _conversation(item, ratings)
                 if ratings and isinstance(conversation, ExportedConversation):
                     given |= {said.message_id for said in conversation.messages}
-                    there |= _message_ids(item)
+                    there |= _message_ids(to_object(item.get("mapping")).values())
                 yield conversation
     skipped: Counter[str] = Counter()
     for name in ratings.keys() - given:
@@ -107,10 +107,9 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
         yield ExportedConversation("ratings", [], skipped=skipped)
 
 
-def _message_ids(item: dict[str, Any]) -> set[str]:
-    """Return the ids of all messages of a conversation, also of those on no path."""
-    nodes = (to_object(node) for node in to_object(item.get("mapping")).values())
-    messages = ((to_object(node.get("message")), node) for node in nodes)
+def _message_ids(nodes: Iterable[object]) -> set[str]:
+    """Return the ids of the messages of nodes, also of those on no path."""
+    messages = ((to_object(node.get("message")), node) for node in map(to_object, nodes))
     names = (message.get("id") or node.get("id") for message, node in messages)
     return {name for name in names if isinstance(name, str)}
 
@@ -162,9 +161,10 @@ def _conversation(
     }
     siblings = Counter((parents[key], role) for key, role in roles.items())
     messages: list[Said] = []
+    path = _path(nodes, parents, item.get("current_node"))
     answered: str | None = None
     gpt = item.get("gizmo_id")
-    for key in _path(nodes, parents, item.get("current_node")):
+    for key in path:
         node = nodes[key]
         if parents[key] not in nodes:
             answered = None
@@ -188,6 +188,10 @@ def _conversation(
         channel_id=gpt if isinstance(gpt, str) else "chatgpt",
         channel_name="a custom GPT" if isinstance(gpt, str) else "ChatGPT",
         started=_time(item.get("create_time")),
+        off_path=frozenset(
+            _message_ids(nodes[key] for key in roles.keys() - set(path))
+            - {said.message_id for said in messages}
+        ),
         skipped=skipped,
     )
 

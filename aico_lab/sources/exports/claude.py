@@ -152,7 +152,9 @@ def _conversation(item: dict[str, Any]) -> ExportedConversation | Unreadable:
     answered: str | None = None
     if damaged := sum(_is_damaged(node.message) for node in nodes):
         skipped[DAMAGED] += damaged
-    for node in _path(nodes, item.get("current_leaf_message_uuid")):
+    path = _path(nodes, item.get("current_leaf_message_uuid"))
+    on_path = set(path)
+    for node in path:
         if not node.names_parent:
             answered = None
         said = None if _is_damaged(node.message) else _said(node, skipped)
@@ -172,6 +174,11 @@ def _conversation(item: dict[str, Any]) -> ExportedConversation | Unreadable:
         channel_id="claude",
         channel_name="Claude",
         started=to_utc_time(item.get("created_at")),
+        off_path=frozenset(
+            name
+            for node in nodes
+            if node not in on_path and (name := to_id(node.message.get("uuid"))) is not None
+        ),
         skipped=skipped,
     )
 

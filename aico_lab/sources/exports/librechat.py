@@ -132,7 +132,8 @@ def _conversation(item: dict[str, Any]) -> ExportedConversation | Unreadable:
         skipped["system prompt"] += 1
     messages: list[Said] = []
     answered: str | None = None
-    for key in path_to(parents, newest_leaf(parents, seconds)):
+    path = path_to(parents, newest_leaf(parents, seconds))
+    for key in path:
         node = tree[key]
         answered = answered if node.has_parent else None
         said = None if _is_damaged(node.message) else _said(key, node, skipped)
@@ -149,6 +150,7 @@ def _conversation(item: dict[str, Any]) -> ExportedConversation | Unreadable:
         title=to_text(item.get("title")) or None,
         channel_id="librechat",
         channel_name="LibreChat",
+        off_path=frozenset(tree.keys() - set(path)),
         skipped=skipped,
     )
 

@@ -152,7 +152,8 @@ def _conversation(item: dict[str, Any]) -> ExportedConversation | Unreadable:
     if current not in tree:
         current = newest_leaf(parents, _seconds(tree))
     messages: list[Said] = []
-    for key in path_to(parents, current):
+    path = path_to(parents, current)
+    for key in path:
         node = tree[key]
         if _is_damaged(node.message):
             continue
@@ -172,6 +173,9 @@ def _conversation(item: dict[str, Any]) -> ExportedConversation | Unreadable:
         channel_id="openwebui",
         channel_name="Open WebUI",
         started=from_epoch(item.get("created_at")) or from_epoch(chat.get("timestamp")),
+        off_path=frozenset(
+            to_id(tree[key].message.get("id")) or key for key in tree.keys() - set(path)
+        ),
         skipped=skipped,
     )
 
@@ -217,7 +221,15 @@ def _damaged(tree: dict[str, _Node], parents: dict[str, str | None], current: st
     """Return the number of messages, and of their places in the tree, that are damaged."""
     damaged = sum(_is_damaged(node.message) for node in tree.values())
     damaged += sum(parent is not None and parent not in tree for parent in parents.values())
-    damaged += max(sum(parent is None for parent in parents.values()) - 1, 0)
+    roots = [key for key, parent in parents.items() if parent is None]
+    children = {
+        child
+        for node in tree.values()
+        if isinstance(listed := node.message.get("childrenIds"), list)
+        for child in listed
+        if isinstance(child, str)
+    }  # several roots are versions of the first question, unless they are children
+    damaged += len(children.intersection(roots)) if children else max(len(roots) - 1, 0)
     if current not in tree:  # which of several branches is not known
         damaged += len(tree.keys() - set(parents.values())) > 1
     return damaged

@@ -7,8 +7,12 @@ paths without quotation marks. Both are mended while the file is read.
 from __future__ import annotations
 
 import re
+import zlib
+from array import array
+from bisect import bisect_left
 from collections import Counter
 from datetime import UTC, datetime
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.messages.metadata import ATTACHMENTS, EDITED_AT, REACTIONS
@@ -44,6 +48,10 @@ _BARE_PATH: Final = re.compile(
 
 _HAS_BARE_KEY: Final = re.compile(rb"[{,]\s*+document_id[ \t]*+:")
 _BARE_KEY: Final = re.compile(rb'"(?:[^"\\\r\n]|\\.)*+"|(?<=[{,\s])document_id(?=[ \t]*+:)')
+
+_NUMBER: Final = re.compile(r"-?\d{1,18}")
+_LOOKED_AT: Final = 1_000
+"""Messages of a bot's chat that are read ahead, to find out which author is the bot."""
 
 _NEVER: Final = 1970
 """The year of the time of editing that old exports give messages that were never edited."""
@@ -137,16 +145,46 @@ def _conversation(
     options: Options,
 ) -> ExportedConversation:
     kind, name = to_text(keys.get("type")), to_text(keys.get("name")) or None
-    companions = frozenset({chat_id, f"user{chat_id}"}) if kind == "bot_chat" else frozenset()
+    ahead = list(islice(items, _LOOKED_AT if kind == "bot_chat" else 0))
+    bots = _bots(chat_id, name, ahead) if kind == "bot_chat" else frozenset()
     skipped: Counter[str] = Counter()
     return ExportedConversation(
         chat_id,
-        _messages(items, faults, skipped, _Chat(chat_id, companions, options)),
+        _messages(chain(ahead, items), faults, skipped, _Chat(chat_id, bots, options)),
         title=name,
         is_group=kind not in _NOT_GROUPS,
         has_seconds=True,
         skipped=skipped,
     )
+
+
+def _bots(
+    chat_id: str, name: str | None, ahead: list[dict[str, Any] | Unreadable]
+) -> frozenset[str]:
+    """Return the ids of a chat's bot: that of the chat, or of the author with the chat's name.
+
+    If neither wrote, while several others with names did, there is none, and the roles stay open.
+    """
+    said = [one for one in ahead if isinstance(one, dict) and one.get("type") == "message"]
+    authors = {author: own for author, own in map(_author, said) if author and own}
+    ids = frozenset({chat_id, f"user{chat_id}"})
+    named = frozenset(author for author, own in authors.items() if own == name)
+    is_open = len(set(authors.values())) > 1 and ids.isdisjoint(map(_author_id, said))
+    return named if is_open else ids
+
+
+def _folded(name: str | None) -> str:
+    return " ".join((name or "").split()).casefold()
+
+
+def _author(item: dict[str, Any]) -> tuple[str | None, str | None]:
+    """Return the id and the name of a message's author; the name is the id if there is none."""
+    name = to_text(item.get("from")) or None
+    return _author_id(item) or name, name
+
+
+def _author_id(item: dict[str, Any]) -> str | None:
+    return to_id(item.get("from_id"))
 
 
 def _messages(
@@ -167,25 +205,27 @@ def _messages(
 class _Chat:
     """Makes the messages of one chat."""
 
-    def __init__(self, chat_id: str, companions: frozenset[str], options: Options) -> None:
+    def __init__(self, chat_id: str, bots: frozenset[str], options: Options) -> None:
         self._id = chat_id
-        self._companions = companions
+        self._bots = bots
         self._options = options
+        self._named = {_folded(one) for one in (*options.companion, options.me or "") if one}
+        self._ids = _Ids()
 
     def said(self, item: dict[str, Any]) -> Said:
         """Return a message."""
-        name = to_text(item.get("from")) or None
-        author = to_id(item.get("from_id")) or name
+        author, name = _author(item)
+        message_id = self._ids.of(item)
         role = None
-        if self._companions:
-            role = "assistant" if author in self._companions else "user"
+        if self._bots and not self._named.intersection({_folded(author), _folded(name)}):
+            role = "assistant" if author in self._bots else "user"
         return Said(
             _content(item),
             _time(item, "date"),
             role=role,
             author=author,
             author_name=name,
-            message_id=to_id(item.get("id")),
+            message_id=message_id,
             reply_to=self._reply_to(item),
             metadata=self._metadata(item),
         )
@@ -194,7 +234,7 @@ class _Chat:
         """Return the id of the message that is answered, if it is in the same chat."""
         peer = to_id(item.get("reply_to_peer_id"))
         is_here = peer is None or peer.lstrip("abcdefghijklmnopqrstuvwxyz") == self._id
-        return to_id(item.get("reply_to_message_id")) if is_here else None
+        return self._ids.answered(to_id(item.get("reply_to_message_id"))) if is_here else None
 
     def _metadata(self, item: dict[str, Any]) -> dict[str, object]:
         kept: dict[str, object] = {}
@@ -212,6 +252,42 @@ class _Chat:
         if bot := to_text(item.get("via_bot")):
             kept["via_bot"] = bot
         return kept
+
+
+class _Ids:
+    """The ids of the messages of a chat so far, 16 bytes for each.
+
+    Ids begin again after a group became another one. A repeated id at another time gets that time.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = array("q")
+        self._times = array("q")
+        self._out_of_order: dict[int, int] = {}
+        self._again: dict[str, str] = {}
+
+    def of(self, item: dict[str, Any]) -> str | None:
+        """Return the id of the next message."""
+        name = to_id(item.get("id"))
+        if name is None or not _NUMBER.fullmatch(name):
+            return name
+        number, date = int(name), to_id(item.get("date_unixtime")) or to_text(item.get("date"))
+        time = zlib.crc32(date.encode())
+        if not self._numbers or number > self._numbers[-1]:
+            self._numbers.append(number)
+            self._times.append(time)
+            return name
+        at = bisect_left(self._numbers, number)
+        is_there = self._numbers[at] == number
+        known = self._times[at] if is_there else self._out_of_order.setdefault(number, time)
+        if known == time:
+            return name
+        self._again[name] = f"{name}@{date}"
+        return self._again[name]
+
+    def answered(self, name: str | None) -> str | None:
+        """Return the id of the last message with an id that a reply names."""
+        return None if name is None else self._again.get(name, name)
 
 
 def _content(item: dict[str, Any]) -> str:

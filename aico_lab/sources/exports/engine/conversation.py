@@ -26,6 +26,9 @@ _YEAR: Final = 366 * 86_400
 ALTERNATIVES: Final = "alternatives"
 """The metadata key of the number of other versions of a message, such as regenerated answers."""
 
+EDITED: Final = "edited"
+"""The metadata key of a message that was edited at a time that its export does not have."""
+
 MODEL: Final = "model"
 """The metadata key of the model that wrote a message."""
 
@@ -113,6 +116,10 @@ class ExportedConversation:
         has_seconds: Whether the times are exact to the second for sure, also on full minutes.
         global_ids: Digests of the ids of messages, if the product gives an id to one message only;
             a stored conversation of the format that has such messages is the same one.
+        other_ids: Other ids that the conversation may have in earlier exports; if most messages are
+            stored under one of them, it is the same one.
+        off_path: The ids of messages of other branches than the one that the conversation took, at
+            least of those that an earlier export may have had on its path.
         authors: Messages by author, if they are known before `messages` are read.
         metadata: Anything to keep with the channel.
         skipped: Counts items that are no messages, by reason, such as 'system prompt'; may grow
@@ -129,6 +136,8 @@ class ExportedConversation:
     names_person: bool = True
     has_seconds: bool = False
     global_ids: array[int] | None = None
+    other_ids: tuple[str, ...] = ()
+    off_path: frozenset[str] = frozenset()
     authors: Counter[str] | None = None
     metadata: dict[str, object] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
@@ -257,5 +266,5 @@ ANSWERS: Final = tuple(inspect.signature(Options.read).parameters)
 
 
 def folded_name(name: str) -> str:
-    """Return a name without what names of the same person differ in: blanks and capitals."""
-    return " ".join(name.split()).casefold()
+    """Return a name for comparison: without capitals, blanks, and WhatsApp's tilde before some."""
+    return " ".join(name.split()).casefold().removeprefix("~ ")

@@ -30,6 +30,10 @@ BATCH_CHARACTERS: Final = 8_000_000
 """Characters at which a batch ends even with few messages, to bound the memory."""
 
 
+_MOST_HELD: Final = 1_000
+"""The most messages of one time that wait for the next batch, to be together with later ones."""
+
+
 class Format(Protocol):
     """The module of a format."""
 
@@ -206,15 +210,20 @@ class _Gathering:
             complete: With the last batch, the conversations that were read.
         """
         reader = self._reader
+        messages = self._messages
+        held: list[MessageRecord] = []
+        if complete is None and reader.derived:
+            messages, held = _without_last_moment(messages)
+        later = {one.message_id for one in held}
         batch = Batch(
-            messages=self._messages,
+            messages=messages,
             channels=list(reader.channels.values()),
             users=list(reader.users.values()),
-            feedback=reader.feedback,
+            feedback=[one for one in reader.feedback if one.message_id not in later],
             memories=reader.memories,
             rejected=self.rejected,
-            lines_read=len(self._messages) + len(self.rejected),
-            progress=len(self._messages),
+            lines_read=len(messages) + len(self.rejected),
+            progress=len(messages),
             skipped=self.skipped,
             estimated=reader.estimated,
             zoneless=reader.zoneless,
@@ -223,9 +232,38 @@ class _Gathering:
             ends_known=complete is not None and complete.ends_known,
             has_twins=self._has_twins,
             global_ids=reader.global_ids,
+            other_ids=reader.other_ids,
+            off_path=frozenset(reader.off_path),
+            derived=frozenset(reader.derived - later),
         )
-        reader.channels, reader.users, reader.feedback, reader.memories = {}, {}, [], []
-        reader.global_ids = {}
+        channels = {one.channel_id for one in held}
+        users = {one.user_id for one in held}
+        reader.channels = {name: one for name, one in reader.channels.items() if name in channels}
+        reader.users = {name: one for name, one in reader.users.items() if name in users}
+        reader.feedback = [one for one in reader.feedback if one.message_id in later]
+        reader.memories, reader.global_ids = [], {}
+        waiting = {one.conversation_id for one in held}
+        reader.other_ids = {
+            name: others for name, others in reader.other_ids.items() if name in waiting
+        }
+        reader.off_path = set()
+        reader.derived &= later
         reader.estimated = reader.zoneless = reader.local = 0
         self._begin()
+        self._messages = held
+        self._characters = sum(len(one.content) for one in held)
         return batch
+
+
+def _without_last_moment(
+    messages: list[MessageRecord],
+) -> tuple[list[MessageRecord], list[MessageRecord]]:
+    """Return messages without those of the last one's time, and these, unless they are many.
+
+    Where messages have no ids, those of one time are told apart by their order.
+    """
+    cut = len(messages)
+    while cut and messages[cut - 1].timestamp == messages[-1].timestamp:
+        cut -= 1
+    is_few = len(messages) - cut <= _MOST_HELD
+    return (messages[:cut], messages[cut:]) if is_few else (messages, [])

@@ -24,6 +24,7 @@ from aico_lab.messages.records import (
 )
 from aico_lab.messages.rules import MAX_ID, to_metadata, to_record
 from aico_lab.messages.storable import storable, with_texts
+from aico_lab.sources.exports.engine.fields import DAMAGED
 from aico_lab.sources.exports.engine.moments import FileTimes, runs
 from aico_lab.sources.exports.engine.people import ASSUMED
 from aico_lab.sources.exports.engine.times import NO_TIMES, Clock
@@ -46,6 +47,9 @@ TITLE: Final = "conversation_title"
 AUTHOR: Final = "author"
 """The metadata key of the author's id or name, as the export has it."""
 
+DERIVED: Final = "x-"
+"""The beginning of an id that is derived from a message, in its conversation."""
+
 _LOOKED_AT: Final = 1_000
 """The most messages read ahead, to judge the times of a conversation and to find its person."""
 
@@ -66,6 +70,11 @@ class RecordMaker:
         memories: The memories read so far; the caller may clear them.
         global_ids: The `global_ids` of the conversations begun so far, by id; the caller may clear
             them.
+        other_ids: Other ids of the conversations begun so far, by id; the caller may clear them.
+        off_path: The ids of messages that are in other branches of the conversations begun so far;
+            the caller may clear them.
+        derived: The ids of the messages read so far that are derived from the messages themselves;
+            the caller may clear them.
         zoneless: The number of messages whose time has no zone and was read as UTC.
         local: The number of messages whose time has no zone in the export.
         estimated: The number of messages whose time is estimated.
@@ -93,6 +102,9 @@ class RecordMaker:
         self.feedback: list[FeedbackRecord] = []
         self.memories: list[MemoryRecord] = []
         self.global_ids: dict[str, array[int]] = {}
+        self.other_ids: dict[str, tuple[str, ...]] = {}
+        self.off_path: set[str] = set()
+        self.derived: set[str] = set()
         self.zoneless = 0
         self.local = 0
         self.estimated = 0
@@ -146,9 +158,7 @@ class RecordMaker:
             ahead: Its first messages.
             messages: The messages after them.
         """
-        self.reading = self.id_of(conversation)
-        if conversation.global_ids is not None:
-            self.global_ids[self.reading] = conversation.global_ids
+        self._note_ids(conversation)
         where = _place_of(conversation)
         times = [said.time for said in ahead if said.time is not None]
         first = conversation.started or (times[0] if times else None)
@@ -180,6 +190,17 @@ class RecordMaker:
                 yield Rejected(number, str(missing), f"{where}, message {number:,}")
         if paced:
             self._start = clock.next
+
+    def _note_ids(self, conversation: ExportedConversation) -> None:
+        """Note the ids of a conversation that begins."""
+        self.reading = name = self.id_of(conversation)
+        if conversation.global_ids is not None:
+            self.global_ids[name] = conversation.global_ids
+        if conversation.other_ids:
+            others = (joined_id(self._format, clean(one)) for one in conversation.other_ids)
+            self.other_ids[name] = tuple(others)
+        if not conversation.skipped[DAMAGED]:  # else the branch may be another one
+            self.off_path |= {joined_id(name, clean(one)) for one in conversation.off_path}
 
     def _timed(
         self, conversation: ExportedConversation, ahead: list[Said], messages: Iterator[Said]
@@ -324,7 +345,9 @@ class _Writer:
         parts = "\0".join((self._id, time, *who, content))
         digest = hashlib.sha256(parts.encode())
         digest.update(b"\0%d" % self._occurrences.next(digest.digest()))
-        return joined_id(self._id, f"x-{digest.hexdigest()[:32]}")
+        name = joined_id(self._id, f"{DERIVED}{digest.hexdigest()[:32]}")
+        self._reader.derived.add(name)
+        return name
 
     def _note(self, said: Said, record: MessageRecord) -> None:
         reader, conversation = self._reader, self._conversation
@@ -342,11 +365,14 @@ class _Writer:
             )
         if record.user_id is not None:
             user = reader.users.get(record.user_id)
-            if user is None or record.timestamp < user.created_at:
-                by_user = record.role == "user" and said.author_name
-                name = clean(said.author_name) if by_user and said.author_name else None
+            own = said.author_name if record.role == "user" else None
+            is_earlier = user is None or record.timestamp < user.created_at
+            if user is None or is_earlier or (own and user.name is None):
                 reader.users[record.user_id] = UserRecord(
-                    record.user_id, name or (user.name if user else None), record.timestamp, None
+                    record.user_id,
+                    (clean(own) if own else None) or (user.name if user else None),
+                    record.timestamp if user is None or is_earlier else user.created_at,
+                    None,
                 )
         for rating in said.ratings:
             time = rating.time

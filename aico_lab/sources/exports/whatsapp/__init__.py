@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from aico_lab.messages.metadata import ATTACHMENTS
 from aico_lab.sources.exports.engine.conversation import (
+    EDITED,
     ExportedConversation,
     Said,
     Traits,
@@ -21,9 +22,9 @@ from aico_lab.sources.exports.engine.conversation import (
 )
 from aico_lab.sources.exports.engine.names import without_date
 from aico_lab.sources.exports.whatsapp.dates import MARKS, Form, head, time_of
-from aico_lab.sources.exports.whatsapp.identity import GroupNotices, chat_id, is_generic
+from aico_lab.sources.exports.whatsapp.identity import GroupNotices, chat_ids, is_generic
 from aico_lab.sources.exports.whatsapp.text import is_of_a_notice, text_of
-from aico_lab.sources.exports.whatsapp.words import ENCRYPTED, NAME
+from aico_lab.sources.exports.whatsapp.words import ENCRYPTED, NAME, NOTICE_ABOUT
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -43,8 +44,13 @@ _LONGEST: Final = 1_000_001
 _NEAR_BEGINNING: Final = 30
 """Lines of a file of which one must begin a message, so that the file is a chat."""
 
+_LONGEST_NOTICE: Final = 400
+
 _MARK: Final = "\u200e"
 """The invisible character with which WhatsApp for iPhone begins its own words."""
+
+_CALLED_SO: Final = "~ "
+"""What WhatsApp writes before names that people gave themselves."""
 
 _MOST: Final = 10_000
 """Authors that are counted."""
@@ -94,14 +100,16 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
             or ", ".join(sorted(chat.authors)[:_SHOWN])
         )
         noticed = None if chat.name is None else _author(chat.name)
-        identity = chat_id(
-            list(chat.authors), chat.group, noticed=noticed, named_by_file=named_by_file
+        identity, *others = map(
+            _author,
+            chat_ids(list(chat.authors), chat.group, noticed=noticed, named_by_file=named_by_file),
         )
         yield ExportedConversation(
-            _author(identity),
+            identity,
             _messages(member, chat, order, skipped, faults),
             title=name,
             is_group=chat.group.is_of(chat.authors),
+            other_ids=tuple(others),
             authors=chat.authors,
             skipped=skipped,
         )
@@ -132,7 +140,11 @@ class _Chat:
         if self.name is not None and ":" in self.name and rest.startswith(f"{self.name}: "):
             return _author(self.name), rest[len(self.name) + 2 :]
         found = _AUTHOR.match(rest)
-        if found is None or is_of_a_notice(found[1]):
+        if (
+            found is None
+            or is_of_a_notice(found[1])
+            or NOTICE_ABOUT.fullmatch(rest[:_LONGEST_NOTICE])
+        ):
             return None, rest
         text = rest[found.end() :]
         if is_first and self.bracketed and ENCRYPTED.search(text):
@@ -254,8 +266,14 @@ class _Message:
         if text.media:
             kept[ATTACHMENTS] = text.media
         if text.is_edited:
-            kept["edited"] = True
-        return Said(text.content, time_of(self._head, order), author=self._author, metadata=kept)
+            kept[EDITED] = True
+        return Said(
+            text.content,
+            time_of(self._head, order),
+            author=self._author,
+            author_name=self._author and self._author.removeprefix(_CALLED_SO),
+            metadata=kept,
+        )
 
 
 @lru_cache(maxsize=4_096)

@@ -26,6 +26,11 @@ _BRACKETED: Final = re.compile(
 _PLAIN: Final = re.compile(
     rf"{_B}{_DATE}([^\d\[\]-]{{1,20}}?){_TIME}([^\d\[\]-]{{0,20}}?){_B}[-\u2013] ?"
 )
+_KOREAN: Final = re.compile(
+    rf"{_B}{_DATE}(\.{_B}(?:오전|오후){_B}){_TIME}()(?:, (?=[^\n]{{1,150}}? : )|: )"
+)
+"""Android's form in Korean, in which the author stands between a comma and a colon with blanks."""
+
 _NO_WORD: Final = re.compile(rf"[\s.,،:{MARKS}]+")
 
 _FIRST_YEAR: Final = 2009
@@ -35,6 +40,7 @@ _LAST_YEAR: Final = 2099
 _MONTHS: Final = 12
 _DAYS: Final = 31
 _NOON: Final = 12
+_HOURS: Final = 24
 _BUDDHIST: Final = 543
 """Years by which the calendar of Thailand is ahead."""
 
@@ -71,15 +77,22 @@ def head(line: str, *, bracketed: bool) -> Head | None:
         bracketed: Whether the date and time stand in brackets, as WhatsApp for iPhone writes them.
     """
     found = (_BRACKETED if bracketed else _PLAIN).match(line)
+    if found is None and not bracketed:
+        found = _KOREAN.match(line)
     if found is None:
         return None
+    rest = (
+        line[found.end() :]
+        if found.re is not _KOREAN
+        else line[found.end() :].replace(" : ", ": ", 1)
+    )
     first, separator, second, third, before, hour, minute, second_of, after = found.groups()
     return Head(
         (first, second, third),
         separator,
         (int(hour), int(minute), int(second_of or 0)),
         (_word(before), _word(after)),
-        line[found.end() :],
+        rest,
     )
 
 
@@ -216,6 +229,7 @@ def time_of(one: Head, order: Order) -> datetime | None:
     if not _FIRST_YEAR <= number <= _LAST_YEAR:
         return None
     hour, minute, seconds = one.time
+    hour %= _HOURS  # some phones count the hours of a day from 1 to 24, which is its first one
     if hour <= _NOON:
         if any(word in PM for word in one.words):
             hour = hour % _NOON + _NOON

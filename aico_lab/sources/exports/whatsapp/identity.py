@@ -61,10 +61,13 @@ class GroupNotices:
         return self.is_known or len(authors) > _PAIR
 
 
-def chat_id(
+def chat_ids(
     authors: Sequence[str], group: GroupNotices, *, noticed: str | None, named_by_file: str | None
-) -> str:
-    """Return the id of a chat, which is the same in later exports.
+) -> list[str]:
+    """Return the id of a chat, and then those that other exports of it may have.
+
+    An earlier export may lack the third author or the first notice of a group's name, and a later
+    one the beginning of the chat.
 
     Args:
         authors: Who wrote, in the order of their first messages.
@@ -72,12 +75,18 @@ def chat_id(
         noticed: The name of the chat that iPhones write before their first notice.
         named_by_file: The name of the chat in that of its file or folder; None if that is generic.
     """
-    if group.is_of(authors):
-        return group.name or noticed or named_by_file or ", ".join(sorted(authors[:_FIRST]))
-    if len(authors) == _PAIR:
-        return ", ".join(sorted(authors))
+    names = list(filter(None, (group.name, noticed, named_by_file)))
     # While only one has written, the other one's name keeps the chats of that author apart.
-    return ", ".join(sorted({*authors, *filter(None, [noticed or named_by_file])})) or "chat"
+    beginnings = [{*authors[:1], name} for name in (noticed or named_by_file, *names) if name]
+    beginnings += [set(authors[:count]) for count in (1, _PAIR, _FIRST)]
+    joined = [", ".join(sorted(some)) for some in beginnings]
+    if group.is_of(authors):
+        first = (*names, joined[-1])[0]
+    elif len(authors) == _PAIR:
+        first = ", ".join(sorted(authors))
+    else:
+        first = joined[0] or "chat"
+    return list(dict.fromkeys([first, *filter(None, [*names, *joined])]))
 
 
 def is_generic(name: str) -> bool:

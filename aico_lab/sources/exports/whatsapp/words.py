@@ -240,6 +240,15 @@ NOTICE: Final = re.compile(
 )
 """Changes that somebody made to a group, in a line whose beginning looks like an author."""
 
+NOTICE_ABOUT: Final = re.compile(
+    r"[^:\n]{1,80} (?:hat|hast|haben) [^:\n]{0,100}: [^\n]{1,100} (?:hinzugefügt|entfernt)\.?"
+    r"|[^:\n]{1,80} (?:heeft|hebt) [^:\n]{0,100}: [^\n]{1,100} (?:toegevoegd|verwijderd)\.?"
+    r"|[^:\n]{1,80}, [^:\n]{0,100}: [^\n]{1,100} kişisini (?:ekledi|çıkardı)\.?"
+    r"|[^:\n]{1,80}が[^:\n]{0,100}: [^\n]{1,100}を(?:追加|削除)しました。?"
+    r"|[^:\n]{1,80}님이 [^:\n]{0,100}: [^\n]{1,100}님을 (?:추가|삭제)했습니다\.?"
+)
+"""Notices whose verb follows the name of a person, in which there is a colon."""
+
 GROUP: Final = re.compile(
     "(?:group|grup|groep|skupin|csoport|ryhm|групп|груп|ομάδ|grubu|subject|betreff|asunto"
     "|assunto|onderwerp|مجموع|קבוצ|ग्रुप|समूह|群|グループ|그룹|กลุ่ม|nhóm)",

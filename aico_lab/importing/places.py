@@ -1,0 +1,331 @@
+"""Recognise messages whose source has no ids by their place, although their text was edited.
+
+The id of such a message is derived from its author, time and text, so an edited one has another
+id. Its place in the conversation stays: the messages that one author wrote at one time are compared
+with those that are stored, in order, as a diff compares lines. A text that takes the place of a
+stored one is an edit of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import defaultdict
+from dataclasses import replace
+from datetime import datetime, timedelta
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from aico_lab.messages.metadata import EDITED_AT
+from aico_lab.sources.exports.engine.conversation import EDITED
+from aico_lab.sources.exports.engine.records import AUTHOR, DERIVED, joined_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.messages.records import Batch, MessageRecord
+
+_ROWS: Final = 10_000
+BETWEEN_ZONES: Final = timedelta(hours=27)
+"""More than the time between two zones: an import may have read the times in another one."""
+
+_MOST: Final = 1_000_000
+"""Pairs of messages at one time that are compared; among more, only the same texts are known."""
+
+_FEW: Final = 10_000
+"""Pairs of messages of which it is compared how similar their texts are."""
+
+_AT_END, _BETWEEN, _GONE, _MARKED, _UNMARKED, _UNLIKE = 0.25, 2.0, 2.0, 1.0, 1.5, 0.5 - 2**-10
+"""What it costs that a message is new at the end, new between others, no longer there, edited with
+a mark, edited without, and quite unlike its earlier text. So a text that takes the place of another
+is an edit of it, and new messages are the last ones if that is possible."""
+
+_SIMILAR: Final = 0.6
+"""How similar texts must be so that one without the mark of an edit is the earlier version."""
+
+_COMPARED: Final = 500
+"""Characters of a text that are compared."""
+
+# Cast to BLOB, since the driver panics on text of other programs that is not UTF-8.
+_STORED: Final = f"""
+    SELECT CAST(message_id AS BLOB), CAST(conversation_id AS BLOB), CAST(timestamp AS BLOB),
+        CAST(role AS BLOB), CAST(content AS BLOB), CAST(metadata AS BLOB)
+    FROM messages
+    WHERE channel_id IN (SELECT value FROM json_each(?1)) AND timestamp BETWEEN ?2 AND ?3
+        AND conversation_id IN (SELECT value FROM json_each(?4))
+        AND instr(message_id, ':{DERIVED}')
+    ORDER BY timestamp, id"""
+
+
+class _Stored(NamedTuple):
+    """A stored message with a derived id."""
+
+    message_id: str
+    time: str
+    writer: tuple[str, str]
+    content: str
+    is_edited: bool
+
+    @property
+    def said(self) -> tuple[object, ...]:
+        """What was said, by whom and at which minute of an hour."""
+        return _said(self.writer, self.time, self.content)
+
+
+_Slot = tuple[str, tuple[str, str], str]
+"""A conversation, the writer of messages in it, and their time."""
+
+
+class Places:
+    """The messages of an import whose ids are derived, and the stored ones in their places."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._taken: set[str] = set()
+
+    def as_stored(self, batch: Batch) -> Batch:
+        """Return a batch in which messages that are stored, also as edited, have their stored ids.
+
+        A message without the mark of an edit does not replace one with it: it is of an older
+        export, and gets the stored text.
+        """
+        slots: dict[_Slot, list[int]] = defaultdict(list)
+        for at, message in enumerate(batch.messages):
+            if message.message_id in batch.derived:
+                place = (message.conversation_id, writer_of(message.role, message.metadata))
+                slots[*place, message.timestamp].append(at)
+        if not slots:
+            return batch
+        messages = list(batch.messages)
+        stored = self._stored(messages, slots)
+        ids = {one.message_id for there in stored.values() for one in there}
+        for slot, places in slots.items():
+            there = [one for one in stored.get(slot, ()) if one.message_id not in self._taken]
+            given = [messages[at] for at in places]
+            for at, message, found in zip(places, given, _paired(there, given), strict=True):
+                if found is not None:
+                    messages[at] = _version(message, found)
+                elif message.message_id in ids or message.message_id in self._taken:
+                    messages[at] = message._replace(message_id=self._free(message, ids))
+                self._taken.add(messages[at].message_id)
+        names = {
+            old.message_id: new.message_id
+            for old, new in zip(batch.messages, messages, strict=True)
+            if old.message_id != new.message_id
+        }
+        feedback = [
+            event
+            if event.message_id not in names
+            else event._replace(
+                message_id=names[event.message_id],
+                event_id=f"{names[event.message_id]}{event.event_id[len(event.message_id) :]}",
+            )
+            for event in batch.feedback
+        ]
+        return replace(batch, messages=messages, feedback=feedback)
+
+    def _stored(
+        self, messages: list[MessageRecord], slots: dict[_Slot, list[int]]
+    ) -> dict[_Slot, list[_Stored]]:
+        """Return the stored messages by slot, with their times as this import reads them."""
+        times: dict[str, dict[object, str]] = defaultdict(dict)
+        channels = set()
+        for (conversation, writer, time), places in slots.items():
+            known = times[conversation]
+            for message in map(messages.__getitem__, places):
+                known[message.message_id] = time
+                known[writer, time, message.content] = time
+                said = _said(writer, time, message.content)
+                known[said] = time if known.get(said, time) == time else ""  # it is not clear
+                channels.add(message.channel_id)
+        rows = self._connection.fetch_batches(
+            _STORED,
+            [
+                json.dumps(sorted(channels)),
+                later(min(time for *_, time in slots), -BETWEEN_ZONES),
+                later(max(time for *_, time in slots), BETWEEN_ZONES),
+                json.dumps(sorted(times)),
+            ],
+            size=_ROWS,
+        )
+        found: dict[str, list[_Stored]] = defaultdict(list)
+        for row in (row for some in rows for row in some):
+            message_id, name, time, role, content, metadata = (
+                "" if one is None else one.decode(errors="replace") for one in row
+            )
+            writer = writer_of(role, metadata)
+            found[name].append(_Stored(message_id, time, writer, content, _is_edited(metadata)))
+        by_slot: dict[_Slot, list[_Stored]] = defaultdict(list)
+        for name, those in found.items():
+            for one, time in zip(those, _as_read(those, times[name]), strict=True):
+                by_slot[name, one.writer, time].append(one)
+        return by_slot
+
+    def _free(self, message: MessageRecord, ids: set[str]) -> str:
+        """Return an id for a new message whose own id a message with another text has by now."""
+        name = message.message_id
+        while name in ids or name in self._taken:
+            digest = hashlib.sha256(name.encode()).hexdigest()[:32]
+            name = joined_id(message.conversation_id, f"{DERIVED}{digest}")
+        return name
+
+
+def _as_read(stored: Sequence[_Stored], times: dict[object, str]) -> Iterator[str]:
+    """Yield the times of stored messages as an import in another zone reads them.
+
+    Each message that is not known by its id is as far from its stored time as the one before it
+    that is known. If none is, as in a chat that is stored under another id, they are known by what
+    was said, and when or at which minute.
+
+    Args:
+        stored: The stored messages of a conversation, in the order of their times.
+        times: The times of the given messages by id, and by `_Stored.said`.
+    """
+    found = [times.get(one.message_id) for one in stored]
+    if not any(found):
+        found = [
+            times.get((one.writer, one.time, one.content)) or times.get(one.said) for one in stored
+        ]
+    shift = next(
+        (_between(one.time, known) for one, known in zip(stored, found, strict=True) if known),
+        timedelta(),
+    )
+    for one, known in zip(stored, found, strict=True):
+        if known:
+            shift = timedelta() if known == one.time else _between(one.time, known)
+            yield known
+        else:
+            yield later(one.time, shift) if shift else one.time
+
+
+def _paired(stored: Sequence[_Stored], given: Sequence[MessageRecord]) -> list[_Stored | None]:
+    """Return the stored message that each message of a slot is, or None if it is new."""
+    known = {one.message_id: one for one in stored}
+    same = [known.get(message.message_id) for message in given]
+    if all(
+        one is not None and one.content == message.content
+        for one, message in zip(same, given, strict=True)
+    ):
+        return same
+    found: list[_Stored | None] = [None] * len(given)
+    left = dict(enumerate(stored))
+    for at, place in _aligned(stored, given):
+        found[place] = left.pop(at)
+    moved: dict[str, list[_Stored]] = defaultdict(list)
+    for one in reversed(left.values()):
+        moved[one.content].append(one)
+    for place, message in enumerate(given):
+        if found[place] is None and moved.get(message.content):
+            found[place] = moved[message.content].pop()
+    return found
+
+
+def _aligned(
+    stored: Sequence[_Stored], given: Sequence[MessageRecord]
+) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of places at which both sequences have the same message, perhaps edited.
+
+    Of all ways to make the given messages from the stored ones, it is the one that costs least.
+    """
+    begin = 0
+    while begin < min(len(stored), len(given)) and _is_same(stored[begin], given[begin]):
+        yield begin, begin
+        begin += 1
+    old, new = stored[begin:], given[begin:]
+    if not old or len(old) * len(new) > _MOST:
+        return
+    is_few = len(old) * len(new) <= _FEW
+    costs = [[place * _BETWEEN for place in range(len(new) + 1)]]
+    pairs: list[list[float]] = []
+    for number, one in enumerate(old, 1):
+        added = _AT_END if number == len(old) else _BETWEEN
+        above, row = costs[-1], [number * _GONE]
+        pairs.append([_cost(one, message, is_few=is_few) for message in new])
+        for place, cost in enumerate(pairs[-1]):
+            row.append(min(above[place] + cost, above[place + 1] + _GONE, row[place] + added))
+        costs.append(row)
+    at, place = len(old), len(new)
+    while at and place:
+        added = _AT_END if at == len(old) else _BETWEEN
+        cost = costs[at][place]
+        if cost == costs[at - 1][place - 1] + pairs[at - 1][place - 1]:
+            at, place = at - 1, place - 1
+            yield begin + at, begin + place
+        elif cost == costs[at][place - 1] + added:
+            place -= 1
+        else:
+            at -= 1
+
+
+def _is_same(stored: _Stored, message: MessageRecord) -> bool:
+    return stored.content == message.content
+
+
+def _cost(stored: _Stored, message: MessageRecord, *, is_few: bool) -> float:
+    """Return what it costs to take a message for a stored one: 0 for the same text.
+
+    Args:
+        stored: The stored message.
+        message: The message.
+        is_few: Whether texts may be compared, which takes long.
+    """
+    if _is_same(stored, message):
+        return 0.0
+    is_edited = _is_edited(message.metadata)
+    likeness = _likeness(stored, message) if is_few else 0.0
+    if stored.is_edited and not is_edited and likeness < _SIMILAR:
+        return math.inf
+    return (_MARKED if is_edited else _UNMARKED) + (1 - likeness) * _UNLIKE
+
+
+def _likeness(stored: _Stored, message: MessageRecord) -> float:
+    texts = stored.content[:_COMPARED], message.content[:_COMPARED]
+    return SequenceMatcher(None, *texts, autojunk=False).ratio()
+
+
+def _version(message: MessageRecord, stored: _Stored) -> MessageRecord:
+    """Return a message under its stored id, and with the stored text if that is the later one."""
+    if stored.is_edited and message.content != stored.content and not _is_edited(message.metadata):
+        return message._replace(message_id=stored.message_id, content=stored.content, metadata=None)
+    return message._replace(message_id=stored.message_id)
+
+
+def writer_of(role: str, metadata: str | None) -> tuple[str, str]:
+    """Return what tells the writers of a conversation apart, whoever the companion is."""
+    author = _kept(metadata).get(AUTHOR)
+    return ("author", author) if isinstance(author, str) else ("role", role)
+
+
+def _said(writer: tuple[str, str], time: str, content: str) -> tuple[object, ...]:
+    return writer, time[14:], content
+
+
+def _is_edited(metadata: str | None) -> bool:
+    kept = _kept(metadata)
+    return bool(kept.get(EDITED) or kept.get(EDITED_AT))
+
+
+def _kept(metadata: str | None) -> dict[str, object]:
+    try:
+        kept = json.loads(metadata or "{}")
+    except (ValueError, RecursionError):  # other programs write there, too
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def _between(first: str, second: str) -> timedelta:
+    try:
+        return datetime.fromisoformat(second) - datetime.fromisoformat(first)
+    except (ValueError, TypeError):  # another program wrote it
+        return timedelta()
+
+
+def later(time: str, by: timedelta) -> str:
+    """Return a stored time, moved by a span."""
+    try:
+        moved = datetime.fromisoformat(time) + by
+    except (ValueError, OverflowError):
+        return time
+    return f"{moved.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
