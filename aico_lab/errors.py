@@ -53,7 +53,8 @@
     │   └── NeverSynced
     ├── EncoderError                a model that makes vectors of texts
     │   ├── ModelMissing            it is not on this machine, and nothing is downloaded
-    │   └── ModelUnusable
+    │   ├── ModelUnusable
+    │   └── OtherModel              the stored vectors are of another model
     ├── BusError
     │   ├── InvalidTopic
     │   └── HandlerFailed
@@ -322,6 +323,10 @@ class ModelMissing(EncoderError):
 
 class ModelUnusable(EncoderError):
     """The files of the model cannot be read, do not fit together, or make no vectors."""
+
+
+class OtherModel(EncoderError):
+    """The stored vectors are of another model, with which the vectors cannot be compared."""
 
 
 class BusError(AicoLabError):

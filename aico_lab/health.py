@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 PACKAGES = ("aico-lab", "libsql-experimental", "duckdb", "polars", "pyarrow", "altair", "papermill")
 PLAIN_HEADER = b"SQLite format 3\0"
 CURSOR = "database_id, seq, anchor"
-RECALL = 0.9  # the least share of the five nearest texts that a useful search finds
 ROOM = 1 << 28  # free bytes below which a sync of a small home may fail
 
 
@@ -309,17 +308,23 @@ def _check_backups(lab: Lab) -> str:
 
 
 def _check_vectors(lab: Lab) -> str:
-    audit = lab.memories.index.audit()
-    if audit.recall < RECALL:
-        raise CorruptDatabase(
-            f"Search by meaning finds only {audit.recall:.0%} of the nearest memories "
-            f"(in {audit.queries} queries): run `aico-lab sync --full`."
-        )
-    found = f"{lab.memories.index.count():,} memories can be found by meaning"
-    if not audit.queries:
-        return found
-    how = "every vector is compared" if audit.exact else "by an approximate index"
-    return f"{found}, {audit.recall:.0%} of the nearest in {audit.queries} queries ({how})"
+    from aico_lab.embeddings.audit import audit
+
+    found = audit(lab.memories.index)
+    if found.faults:
+        raise CorruptDatabase(" ".join(found.faults))
+    if not found.collections:
+        return "no text can be found by meaning yet: there is no segment, memory or document"
+    counts = ", ".join(f"{one.items:,} of {one.collection}" for one in found.collections)
+    recall = min(one.recall or 0 for one in found.collections)
+    filtered = min(one.recall_filtered or 0 for one in found.collections)
+    return " ".join(
+        [
+            f"{counts} can be found by meaning ({found.model}), {recall:.0%} of the nearest, "
+            f"{filtered:.0%} under filters; {found.bytes / 1e6:,.1f} MB.",
+            *found.advice,
+        ]
+    )
 
 
 def _check_cache(lab: Lab) -> str:

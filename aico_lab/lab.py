@@ -5,10 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from aico_lab.config import Settings, source_key
-from aico_lab.errors import DatabaseLocked, HomeError, NeverSynced, StorageError, WrongUse
+from aico_lab.errors import (
+    DatabaseLocked,
+    EncoderError,
+    HomeError,
+    NeverSynced,
+    StorageError,
+    WrongUse,
+)
 from aico_lab.etl.snapshots import published
 from aico_lab.home.files import private_files
 from aico_lab.home.folder import Home
@@ -18,12 +25,13 @@ from aico_lab.zones import get_zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from datetime import datetime
+    from datetime import date, datetime
 
     from aico_lab.adapters import libsql
     from aico_lab.adapters.duckdb_relation import Relation
     from aico_lab.cache.lab_cache import Cache
     from aico_lab.dal import DataAccessLayer
+    from aico_lab.embeddings.lab_embeddings import Embeddings
     from aico_lab.etl.evolution import OnChange
     from aico_lab.etl.foreign import LoadResult
     from aico_lab.etl.sync import Progress, SyncResult
@@ -31,10 +39,14 @@ if TYPE_CHECKING:
     from aico_lab.home.keys import Keys
     from aico_lab.importing.importer import ImportResult, OnConflict
     from aico_lab.importing.rescoring import RescoreResult
+    from aico_lab.knowledge.lab_knowledge import Knowledge
     from aico_lab.messages.records import Batch
     from aico_lab.metrics.lab_metrics import Metrics
     from aico_lab.projections.lab_memories import Memories
+    from aico_lab.projections.result import Projected
     from aico_lab.reports.lab_reports import Reports
+    from aico_lab.search.passages import Passages
+    from aico_lab.search.searching import Mode, Source
     from aico_lab.sources.exports.engine.conversation import Options
 
 
@@ -312,6 +324,7 @@ class Lab:
     def sync(
         self,
         *,
+        only: Literal["warehouse"] | None = None,
         full: bool = False,
         on_change: OnChange | None = None,
         acknowledge: bool = False,
@@ -322,9 +335,11 @@ class Lab:
         A cache that another process holds is left to that process. Failures of the cache or the
         vectors do not stop the warehouse; they are reported in the result's `problems`. Vectors
         that are found damaged are rebuilt, which is reported in its `warnings`: a sync reads them
-        whole if memories changed, otherwise only their beginning.
+        whole if texts changed, otherwise only their beginning.
 
         Args:
+            only: 'warehouse' leaves the cache and the vectors as they are; see `sync_vectors` and
+                `sync_cache` for them alone.
             full: Read all tables completely instead of the change feed, and rebuild damaged files.
             on_change: If the warehouse would lose a table, a column or a type: 'evolve' drops it,
                 'ignore' keeps it, 'freeze' leaves that table unchanged. None raises.
@@ -340,33 +355,71 @@ class Lab:
                 None.
         """
         from aico_lab.etl.sync import sync
-        from aico_lab.projections.cache import sync_cache
-        from aico_lab.projections.vectors import sync_vectors
 
-        primary, keys, problems = self.primary, self.storage.keys, []
+        primary, problems = self.primary, []
         # The cache first: the warehouse prunes the feed without waiting for the cache.
-        try:
-            sync_cache(primary, self.home, keys, self.cache.held, full=full)
-        except DatabaseLocked:
-            pass
-        except (StorageError, HomeError) as error:
-            problems.append(str(error))
+        if only is None:
+            try:
+                self.sync_cache(full=full)
+            except DatabaseLocked:
+                pass
+            except (StorageError, HomeError) as error:
+                problems.append(str(error))
         result = sync(
             primary,
             self.home,
-            keys.duckdb(),
+            self.storage.keys.duckdb(),
             full=full,
             on_change=on_change,
             acknowledge=acknowledge,
             progress=progress,
         )
         warnings = result.warnings
-        try:
-            if sync_vectors(primary, self.home, keys, full=full).rebuilt:
-                warnings = [*warnings, "The vectors were damaged and were rebuilt."]
-        except (StorageError, HomeError) as error:
-            problems.append(str(error))
+        if only is None:
+            try:
+                if self.sync_vectors(full=full).rebuilt:
+                    warnings = [*warnings, "The vectors were damaged and were rebuilt."]
+            except (StorageError, HomeError, EncoderError) as error:
+                problems.append(str(error))
         return replace(result, warnings=warnings, problems=tuple(problems))
+
+    @private_files()
+    def sync_vectors(self, *, full: bool = False, progress: Progress | None = None) -> Projected:
+        """Bring only the vectors of segments, memories and documents up to date.
+
+        Damaged vectors, and those of another program, are made anew.
+
+        Args:
+            full: Make all vectors anew in the vector store, and accept another model than before.
+            progress: Called with "vectors", the number of encoded texts, and their total.
+
+        Raises:
+            DatabaseLocked: Another process is writing the vectors.
+            OtherModel: The vectors are of another model, and `full` is False.
+            StorageError: A database failed.
+        """
+        from aico_lab.projections.vectors import sync_vectors
+
+        def show(done: int, total: int) -> None:
+            if progress is not None:
+                progress("vectors", done, total)
+
+        return sync_vectors(self.primary, self.home, self.storage.keys, full=full, progress=show)
+
+    @private_files()
+    def sync_cache(self, *, full: bool = False) -> Projected:
+        """Remove only from the cache what changed.
+
+        Args:
+            full: Check every entry, and delete a damaged cache.
+
+        Raises:
+            DatabaseLocked: Another process has the cache open for writing.
+            StorageError: The cache is damaged, and `full` is False.
+        """
+        from aico_lab.projections.cache import sync_cache
+
+        return sync_cache(self.primary, self.home, self.storage.keys, self.cache.held, full=full)
 
     def verify(self, *, progress: Callable[[str, int, int | None], None] | None = None) -> Proof:
         """Compare every value of the newest (or pinned) snapshot with the primary database.
@@ -476,6 +529,62 @@ class Lab:
         self.storage.check_open()
         return self.storage.reader.sql(query, parameters)
 
+    @private_files()
+    def search(
+        self,
+        text: str,
+        *,
+        mode: Mode = "hybrid",
+        source: Source = "conversations",
+        user: str | Sequence[str] | None = None,
+        channel: str | Sequence[str] | None = None,
+        role: str | None = None,
+        since: str | date | None = None,
+        until: str | date | None = None,
+        sentiment: str | None = None,
+        k: int = 10,
+        decay: float | None = None,
+        around: int = 3,
+        content: bool = False,
+    ) -> Passages:
+        """Search what is committed: conversations, memories and documents.
+
+        Messages in no segment yet are searched as well, up to 5,000; `lab.embeddings.update()`
+        makes segments of them.
+
+        Args:
+            text: The text to search for; nothing is found for a blank one.
+            mode: 'semantic' searches by meaning, 'keyword' by words, 'hybrid' fuses the ranks of
+                both.
+            source: 'conversations', 'memories', 'knowledge' (documents), or 'all'.
+            user: Only passages with a message of these people, or their memories: ids or names.
+            channel: Only passages in these channels: ids or names.
+            role: Only passages with a message by this side: 'user', 'assistant' or 'system'.
+            since: The first day or moment, or a span back from the last message: '30d', '4w'.
+            until: The last day, which is included, or a moment.
+            sentiment: 'positive', 'neutral' or 'negative'. One message must pass all filters.
+            k: The maximum number of passages.
+            decay: Days after which a passage counts half; None for no decay.
+            around: The number of messages before, and after, each passage.
+            content: Whether a report shows the texts.
+
+        Raises:
+            InvalidValue: An argument is invalid.
+            UnknownName: There is no such person or channel.
+            OtherModel: The index has vectors of another model.
+        """
+        from aico_lab.search.filters import resolve
+        from aico_lab.search.searching import search
+
+        filters = resolve(
+            self.primary, user=user, channel=channel, role=role, since=since, until=until,
+            sentiment=sentiment, timezone=self.timezone,
+        )  # fmt: skip
+        return search(
+            self.primary, self.memories.index, text, mode=mode, source=source, filters=filters,
+            k=k, decay=decay, around=around, content=content,
+        )  # fmt: skip
+
     @cached_property  # IPython does not complete attributes of plain properties
     def metrics(self) -> Metrics:
         """The catalogue of metrics, computed on the newest (or pinned) snapshot.
@@ -505,6 +614,20 @@ class Lab:
         return Memories(self.storage)
 
     @cached_property
+    def embeddings(self) -> Embeddings:
+        """The segments of messages."""
+        from aico_lab.embeddings.lab_embeddings import Embeddings
+
+        return Embeddings(self.storage)
+
+    @cached_property
+    def knowledge(self) -> Knowledge:
+        """People's own documents, for search."""
+        from aico_lab.knowledge.lab_knowledge import Knowledge
+
+        return Knowledge(self.storage)
+
+    @cached_property
     def cache(self) -> Cache:
         """The cache of hot state."""
         from aico_lab.cache.lab_cache import Cache
@@ -513,7 +636,7 @@ class Lab:
 
     def close(self) -> None:
         """Close all files; a second call has no effect."""
-        for part in ("metrics", "reports", "memories", "cache"):
+        for part in ("metrics", "reports", "memories", "embeddings", "knowledge", "cache"):
             self.__dict__.pop(part, None)
         self.storage.close()
 

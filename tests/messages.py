@@ -57,3 +57,15 @@ def add(connection: Connection, *messages: dict[str, Any]) -> None:
             f"INSERT INTO messages ({', '.join(COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [[m[column] for column in COLUMNS] for m in messages],
         )
+
+
+def add_memories(connection: Connection, *contents: str, user: str = "u") -> None:
+    """Insert memories of a person in one transaction."""
+    with connection.transaction():
+        connection.execute(
+            "INSERT OR IGNORE INTO users (user_id, created_at) VALUES (?, ?)", [user, START]
+        )
+        connection.execute_many(
+            "INSERT INTO memories VALUES (?, ?, ?, 'episodic', 0.5, ?, NULL)",
+            [(f"{user}:{content}", user, content, START) for content in contents],
+        )

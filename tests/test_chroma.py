@@ -355,7 +355,7 @@ def test_a_damaged_file_is_refused(adapter: ChromaDBAdapter, damage: str) -> Non
     else:
         content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    with pytest.raises(CorruptDatabase, match="sync --full"):
+    with pytest.raises(CorruptDatabase, match="sync --only vectors --full"):
         adapter.connect()
 
 

@@ -148,7 +148,7 @@ def test_flips_in_the_sealed_vectors_are_noticed(copied):
         flip(path, at)
         private = PrivateFolder()
         (private.path / "vectors").mkdir()
-        with pytest.raises((CorruptDatabase, NotADatabase), match="run `aico-lab sync --full`"):
+        with pytest.raises((CorruptDatabase, NotADatabase), match="--only vectors --full`"):
             unseal(path, private.path / "vectors", identity)
         private.remove()
         flip(path, at)

@@ -114,7 +114,7 @@ async def test_the_limits_of_a_data_access_layer_can_be_set(lab: Lab):
 
 @pytest.mark.slow
 async def test_a_unit_of_work_finds_memories_by_meaning_in_the_labs_own_vectors(lab: Lab):
-    """Those of the last sync."""
+    """Those that are committed; no sync is needed."""
     memory = Memory("ada", "My cat sleeps all day")
     async with lab.data_access() as dal:
         async with UnitOfWork(dal) as uow:
@@ -122,7 +122,6 @@ async def test_a_unit_of_work_finds_memories_by_meaning_in_the_labs_own_vectors(
             await uow.memories.save(memory)
             await uow.memories.save(Memory("ada", "The train leaves at nine"))
             await uow.commit()
-        lab.sync()
         async with UnitOfWork(dal, lab.memories.index) as uow:
             assert await uow.memories.get_by_context("tired pets", limit=1) == [memory]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -16,19 +17,20 @@ import pytest
 
 from aico_lab.adapters import sealed
 from aico_lab.adapters.chroma import ChromaDBAdapter
-from aico_lab.adapters.chroma_collection import Collection
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.cache.store import MemoryStore, row_key
 from aico_lab.embeddings import index as index_
+from aico_lab.embeddings.encoders import open_encoder
 from aico_lab.embeddings.encoders.wordllama import WordLlama as Encoder
 from aico_lab.embeddings.index import VectorIndex
-from aico_lab.embeddings.texts import COLLECTION, holders_of
+from aico_lab.embeddings.stored_vectors import text_sha256
+from aico_lab.embeddings.texts import MEMORIES
 from aico_lab.errors import ConnectionIsClosed, CorruptDatabase, DatabaseLocked, DiskFull
 from aico_lab.home.keys import Keys
 from aico_lab.lab import Lab
 from aico_lab.projections import vectors
 from aico_lab.projections.cache import CACHED_TABLES, invalidate, sync_cache
-from aico_lab.projections.vectors import project_memories
+from aico_lab.projections.vectors import project_texts
 from aico_lab.schema import feed
 from tests.conftest import plain_text_files
 from tests.databases import with_core_schemas
@@ -86,68 +88,79 @@ def remember(primary: Connection, *memories: tuple[str, str], user: str = "u") -
 
 
 def table(primary: Connection) -> dict[str, tuple[str, str]]:
-    return {
-        memory_id: (content, user)
-        for memory_id, content, user in primary.fetch_all(
-            "SELECT memory_id, content, user_id FROM memories"
-        )
-        if content.strip()
-    }
+    """Return the memories that have a vector: their texts and people, by id."""
+    found = {}
+    for memory_id, content, user in primary.fetch_all(
+        "SELECT memory_id, CAST(content AS BLOB), user_id FROM memories"
+    ):
+        with contextlib.suppress(UnicodeDecodeError):
+            if content.decode().strip():
+                found[memory_id] = (content.decode(), user)
+    return found
 
 
-def projected(adapter: ChromaDBAdapter) -> dict[str, tuple[Any, ...]]:
-    """Return the entries of the store, after comparing each vector with its text's."""
+def projected(primary: Connection, adapter: ChromaDBAdapter) -> dict[str, tuple[str, str]]:
+    """Return the memories whose texts the store has, after comparing each vector with its text's.
+
+    The store must have no other entry, no text and no metadata.
+    """
+    memories = table(primary)
+    key_of = {memory_id: text_sha256(text).hex() for memory_id, (text, _) in memories.items()}
     with adapter.connect() as store:
-        result = store.client.get_collection(COLLECTION).get(
+        found = store.client.get_collection(MEMORIES).get(
             include=["documents", "metadatas", "embeddings"]
         )
-    assert len(set(result["documents"])) == len(result["documents"]), "one vector for each text"
-    if result["ids"]:
-        expected = Encoder().encode_usable(result["documents"])[0]
-        assert np.allclose(result["embeddings"], expected, atol=1e-6)
-    entries = zip(result["ids"], result["documents"], result["metadatas"], strict=True)
-    return {
-        memory_id: (text, user)
-        for id_, text, metadata in entries
-        for memory_id, user in holders_of(id_, metadata)
-    }
+    assert not any(found["documents"])
+    assert not any(found["metadatas"])
+    assert len(set(found["ids"])) == len(found["ids"])
+    assert set(found["ids"]) <= set(key_of.values())
+    text_of = {key_of[memory_id]: text for memory_id, (text, _) in memories.items()}
+    if found["ids"]:
+        texts_ = [text_of[id_] for id_ in found["ids"]]
+        assert np.allclose(found["embeddings"], open_encoder().encode_usable(texts_)[0], atol=1e-6)
+    return {id_: memories[id_] for id_, key in key_of.items() if key in set(found["ids"])}
+
+
+def index_of(primary: Connection, adapter: ChromaDBAdapter, **options: Any) -> VectorIndex:
+    path = primary.path
+    reading = ChromaDBAdapter(adapter.path, adapter._key, read_only=True)
+    return VectorIndex(LibSQLAdapter(path, KEYS.libsql()).connect, reading, open_encoder(),
+                       **options)  # fmt: skip
 
 
 def test_the_vectors_follow_the_table(primary: Connection, adapter: ChromaDBAdapter) -> None:
     """First a full projection, then increments, and nothing if nothing changed."""
     remember(primary, ("a", SECRET), ("b", "onion soup"))
-    first = project_memories(primary, adapter, Encoder())
+    first = project_texts(primary, adapter, Encoder())
     assert (first.mode, first.written, first.deleted) == ("full", 2, 0)
-    assert projected(adapter) == table(primary)
-    assert project_memories(primary, adapter, Encoder()).mode == "nothing"
+    assert projected(primary, adapter) == table(primary)
+    assert project_texts(primary, adapter, Encoder()).mode == "nothing"
 
     remember(primary, ("c", "a new cat"))
-    second = project_memories(primary, adapter, Encoder())
+    second = project_texts(primary, adapter, Encoder())
     assert (second.mode, second.written) == ("increment", 1)
     primary.execute("UPDATE memories SET importance = 0.9 WHERE memory_id = 'a'")
-    third = project_memories(primary, adapter, Encoder())
+    third = project_texts(primary, adapter, Encoder())
     assert (third.mode, third.written) == ("increment", 0)
-    assert projected(adapter) == table(primary)
+    assert projected(primary, adapter) == table(primary)
 
 
 def test_memories_of_one_text_share_a_vector(primary: Connection, sealing: ChromaDBAdapter) -> None:
     """Whoever has them, and whenever they are added or deleted."""
     remember(primary, ("a", "good morning"), ("b", "good morning"), ("c", "onion soup"))
     remember(primary, ("d", "good morning"), user="v")
-    assert project_memories(primary, sealing, Encoder()).written == 4
-    assert projected(sealing) == table(primary)
+    assert project_texts(primary, sealing, Encoder()).written == 4
+    assert projected(primary, sealing) == table(primary)
     remember(primary, ("e", "good morning"), ("f", "onion soup"), ("g", "rain"), user="v")
-    added = project_memories(primary, sealing, Encoder())
+    added = project_texts(primary, sealing, Encoder())
     assert (added.mode, added.written) == ("increment", 3)
-    assert projected(sealing) == table(primary)
+    assert projected(primary, sealing) == table(primary)
     primary.execute("DELETE FROM memories WHERE memory_id = 'd'")
     primary.execute("UPDATE memories SET user_id = 'v' WHERE memory_id = 'a'")
-    done = project_memories(primary, sealing, Encoder())
-    assert (done.mode, done.deleted) == ("full", 1)
-    assert projected(sealing) == table(primary)
-    with VectorIndex(
-        ChromaDBAdapter(sealing.path, KEYS.chroma(), read_only=True), Encoder()
-    ) as index:
+    done = project_texts(primary, sealing, Encoder())
+    assert (done.mode, done.deleted) == ("increment", 1)
+    assert projected(primary, sealing) == table(primary)
+    with index_of(primary, sealing) as index:
         assert [id_ for id_, _ in index.query("good morning", 3)] == ["a", "b", "e"]
         assert [id_ for id_, _ in index.query("good morning", 2, user_id="v")] == ["a", "e"]
         assert [id_ for id_, _ in index.query("good morning", 1, user_id="u")] == ["b"]
@@ -167,74 +180,66 @@ def test_many_equal_memories_hide_no_other(
     others = {f"{place}-{topic}": f"{topic} in {place}" for place in PLACES for topic in TOPICS}
     remember(primary, *((f"s{number}", "The person said good morning.") for number in range(6000)))
     remember(primary, *others.items(), user="v")
-    project_memories(primary, sealing, Encoder())
+    project_texts(primary, sealing, Encoder())
     monkeypatch.setattr(index_, "COMPARED", compared)
-    reading = ChromaDBAdapter(sealing.path, KEYS.chroma(), read_only=True)
-    with VectorIndex(reading, Encoder()) as index:
+    with index_of(primary, sealing) as index:
         for whose in (None, "v"):
             for memory_id, text in others.items():
                 assert memory_id in {id_ for id_, _ in index.query(text, 5, user_id=whose)}
         assert len(index.query("good morning", 10, user_id="u")) == 10
         assert index.query("good morning", 10, user_id="nobody") == []
-        audit = index.audit()
-    assert (audit.texts, audit.queries, audit.exact) == (51, 26, compared > 51)
-    assert audit.recall >= (1.0 if audit.exact else 0.95)
 
 
-def test_an_audit_notices_what_is_not_found(
-    primary: Connection, sealing: ChromaDBAdapter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """For example if Chroma's index misses texts."""
-    remember(primary, *((f"m{number}", f"{number} roads to Rome") for number in range(30)))
-    project_memories(primary, sealing, Encoder())
-    monkeypatch.setattr(index_, "COMPARED", 10)
-    reading = ChromaDBAdapter(sealing.path, KEYS.chroma(), read_only=True)
-    with VectorIndex(reading, Encoder()) as index:
-        assert index.audit().recall > 0.95
-        query = Collection.query
-        monkeypatch.setattr(Collection, "query", lambda own, vector, k: query(own, -vector, k))
-        assert index.audit().recall < 0.5
-
-
-def test_a_store_of_an_earlier_layout_is_read_and_made_anew(
+def test_a_store_of_an_earlier_layout_is_made_anew(
     primary: Connection, sealing: ChromaDBAdapter
 ) -> None:
-    """It had an entry for each memory; search works even before the next sync."""
+    """It had the texts; search works even before the next sync, and after it they are gone."""
     remember(primary, ("a", "onion soup"), ("b", "onion soup"), ("c", "rain"))
     with sealing.connect() as store:
-        store.collection(COLLECTION).upsert(
+        store.collection(MEMORIES).upsert(
             ["a", "b", "c"],
             Encoder().encode_usable(["onion soup", "onion soup", "rain"])[0],
             ["onion soup", "onion soup", "rain"],
             [{"user_id": "u"}] * 3,
         )
-        store.state = {"vectors": {"database_id": "", "seq": 0, "anchor": ""}}
-    reading = ChromaDBAdapter(sealing.path, KEYS.chroma(), read_only=True)
-    with VectorIndex(reading, Encoder()) as index:
+        store.state = {"memories by text": {"database_id": "", "seq": 0, "anchor": ""}}
+    with index_of(primary, sealing, compared=0) as index:
         assert [id_ for id_, _ in index.query("onion soup", 2, user_id="u")] == ["a", "b"]
-    assert project_memories(primary, sealing, Encoder()).mode == "full"
-    assert projected(sealing) == table(primary)
+    assert project_texts(primary, sealing, Encoder()).mode == "full"
+    assert projected(primary, sealing) == table(primary)
 
 
 LEVEL_0 = "data_level0.bin"
 
 
-def test_what_is_forgotten_is_gone_from_the_disk(primary: Connection, tmp_path: Path) -> None:
-    """Deleted and changed texts are also removed from Chroma's files, here unencrypted."""
+@pytest.mark.parametrize("small", [vectors.SMALL, 0])
+def test_what_is_forgotten_is_gone_from_the_disk(
+    primary: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: int
+) -> None:
+    """No text is in Chroma's files, here unencrypted; vectors of deleted texts go as well."""
+    monkeypatch.setattr(vectors, "SMALL", small)
     adapter = ChromaDBAdapter(tmp_path / "home" / "vectors")
-    remember(primary, ("a", SECRET), ("b", "onion soup"), ("c", "my sister Ragnhildur"))
-    project_memories(primary, adapter, Encoder())
     folder = tmp_path / "home" / "vectors"
-    assert plain_text_files(folder, SECRET)
-    primary.execute("DELETE FROM memories WHERE memory_id = 'a'")
+    remember(primary, ("a", SECRET), ("b", "onion soup"), ("c", "my sister Ragnhildur"))
+    remember(primary, *((f"m{number}", f"memory {number}") for number in range(1_200)))
+    project_texts(primary, adapter, Encoder())
+    gone = Encoder().encode_usable([SECRET, "my sister Ragnhildur"])[0]
+    stored = [vector.astype("<f4").tobytes() for vector in gone]
+    files = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+    assert any(one in content for one in stored for content in files)
+    primary.execute("DELETE FROM memories WHERE memory_id = 'a' OR memory_id LIKE 'm%1'")
     remember(primary, ("c", "my sister"))
-    done = project_memories(primary, adapter, Encoder())
-    assert (done.mode, done.written, done.deleted) == ("full", 2, 1)
-    assert projected(adapter) == table(primary)
-    for gone in (SECRET, "Ragnhildur"):
-        # hnswlib writes uninitialised memory with arbitrary content: see the README.
-        found = [path for path in plain_text_files(folder, gone) if path.name != LEVEL_0]
-        assert found == []
+    done = project_texts(primary, adapter, Encoder())
+    assert (done.mode, done.written, done.deleted) == ("increment", 1, 121)
+    assert projected(primary, adapter) == table(primary)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            assert not any(one in path.read_bytes() for one in stored), path.name
+    # hnswlib writes uninitialised memory with arbitrary content: see the README.
+    for text in (SECRET, "Ragnhildur"):
+        assert [p for p in plain_text_files(folder, text) if p.name != LEVEL_0] == []
+    kept = {key for (key,) in primary.fetch_all("SELECT text_sha256 FROM text_vectors")}
+    assert kept == {text_sha256(text) for text, _ in table(primary).values()}
 
 
 def test_deleting_a_person_deletes_their_memories(
@@ -243,21 +248,21 @@ def test_deleting_a_person_deletes_their_memories(
     """The table's foreign key deletes them, and the feed records it."""
     remember(primary, ("a", "mine"))
     remember(primary, ("b", "yours"), user="v")
-    project_memories(primary, sealing, Encoder())
+    project_texts(primary, sealing, Encoder())
     primary.execute("DELETE FROM users WHERE user_id = 'u'")
-    project_memories(primary, sealing, Encoder())
-    assert projected(sealing).keys() == {"b"}
+    project_texts(primary, sealing, Encoder())
+    assert projected(primary, sealing).keys() == {"b"}
 
 
 def test_blank_memories_have_no_vector(primary: Connection, sealing: ChromaDBAdapter) -> None:
     """They are counted as skipped; a memory that gets text gets a vector."""
     remember(primary, ("a", " \n"), ("b", "onion soup"))
-    first = project_memories(primary, sealing, Encoder())
+    first = project_texts(primary, sealing, Encoder())
     assert (first.written, first.skipped) == (1, 1)
     remember(primary, ("a", "words"), ("b", ""))
-    second = project_memories(primary, sealing, Encoder())
+    second = project_texts(primary, sealing, Encoder())
     assert (second.written, second.skipped) == (1, 1)
-    assert projected(sealing) == table(primary)
+    assert projected(primary, sealing) == table(primary)
 
 
 def test_a_foreign_programs_bad_text_stops_nobody(
@@ -270,29 +275,29 @@ def test_a_foreign_programs_bad_text_stops_nobody(
             f"UPDATE memories SET content = CAST(x'{content}' AS TEXT) WHERE memory_id = ?",
             [memory_id],
         )
-    done = project_memories(primary, sealing, Encoder())
+    done = project_texts(primary, sealing, Encoder())
     assert (done.written, done.skipped) == (2, 1)
-    assert projected(sealing)["c"][0] == "a\0b"
+    assert projected(primary, sealing)["c"][0] == "a\0b"
 
 
 def test_full_makes_everything_anew(primary: Connection, adapter: ChromaDBAdapter) -> None:
     """Also entries that another program changed."""
     remember(primary, ("a", "onion soup"))
-    project_memories(primary, adapter, Encoder())
+    project_texts(primary, adapter, Encoder())
     with adapter.connect() as store:
-        store.collection(COLLECTION).upsert(["zombie"], [[1.0] * 256], ["x"])
-    assert project_memories(primary, adapter, Encoder(), full=True).mode == "full"
-    assert projected(adapter) == table(primary)
+        store.collection(MEMORIES).upsert(["zombie"], [[1.0] * 256], ["x"])
+    assert project_texts(primary, adapter, Encoder(), full=True).mode == "full"
+    assert projected(primary, adapter) == table(primary)
 
 
 def test_deleted_vectors_are_made_again(primary: Connection, sealing: ChromaDBAdapter) -> None:
     """A projection can always be rebuilt."""
     remember(primary, ("a", "onion soup"))
-    project_memories(primary, sealing, Encoder())
+    project_texts(primary, sealing, Encoder())
     assert sealing.path is not None
     sealing.path.with_name("vectors.age").unlink()
-    assert project_memories(primary, sealing, Encoder()).mode == "full"
-    assert projected(sealing) == table(primary)
+    assert project_texts(primary, sealing, Encoder()).mode == "full"
+    assert projected(primary, sealing) == table(primary)
 
 
 @pytest.mark.parametrize("name", ["state.json", "chroma.sqlite3"])
@@ -303,7 +308,7 @@ def test_files_of_plain_vectors_that_are_damaged_are_made_again(
     """The remaining files would claim entries that no longer exist."""
     adapter = ChromaDBAdapter(tmp_path / "home" / "vectors", busy_timeout=0.1)
     remember(primary, ("a", "onion soup"), ("b", "likes tea"))
-    project_memories(primary, adapter, Encoder())
+    project_texts(primary, adapter, Encoder())
     file = tmp_path / "home" / "vectors" / name
     file.unlink()
     if harm == "folder":
@@ -311,10 +316,10 @@ def test_files_of_plain_vectors_that_are_damaged_are_made_again(
     elif harm == "garbage":
         file.write_bytes(b"garbage" * 1_000)
     remember(primary, ("c", "knows the sea"))
-    done = project_memories(primary, adapter, Encoder())
+    done = project_texts(primary, adapter, Encoder())
     assert done.mode == "full"
     assert done.rebuilt == (name == "chroma.sqlite3")
-    assert projected(adapter) == table(primary)
+    assert projected(primary, adapter) == table(primary)
 
 
 def test_sound_vectors_stay_where_the_primary_database_is_damaged(
@@ -322,15 +327,15 @@ def test_sound_vectors_stay_where_the_primary_database_is_damaged(
 ) -> None:
     """Otherwise search by meaning would fail until a backup is restored."""
     remember(primary, ("a", "onion soup"))
-    project_memories(primary, sealing, Encoder())
+    project_texts(primary, sealing, Encoder())
     remember(primary, ("b", "likes tea"))
     with monkeypatch.context() as patched:
         patched.setattr(
             type(primary), "fetch_batches", Mock(side_effect=CorruptDatabase("aico.db"))
         )
         with pytest.raises(CorruptDatabase, match=r"aico.db"):
-            project_memories(primary, sealing, Encoder(), full=True)
-    assert set(projected(sealing)) == {"a"}
+            project_texts(primary, sealing, Encoder(), full=True)
+    assert set(projected(primary, sealing)) == {"a"}
 
 
 @pytest.mark.parametrize("which", ["primary", "vectors"])
@@ -340,11 +345,11 @@ def test_a_restored_backup_is_noticed(
     """For either database, also if no memory changed after the other's backup."""
     home, backup = tmp_path / "home", tmp_path / "backup"
     remember(primary, ("a", "onion soup"))
-    project_memories(primary, sealing, Encoder())
+    project_texts(primary, sealing, Encoder())
     primary.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     shutil.copytree(home, backup)
     remember(primary, ("b", "a new cat"))
-    project_memories(primary, sealing, Encoder())
+    project_texts(primary, sealing, Encoder())
     feed.acknowledge(primary, vectors.CONSUMER, feed.head(primary).seq)
     primary.close()
     names = ("aico.db", "aico.db-wal", "aico.db-shm") if which == "primary" else ("vectors.age",)
@@ -353,23 +358,23 @@ def test_a_restored_backup_is_noticed(
         if (backup / name).exists():
             shutil.copy(backup / name, home / name)
     with LibSQLAdapter(home / "aico.db", KEYS.libsql()).connect() as restored:
-        assert project_memories(restored, sealing, Encoder()).mode != "nothing"
-        assert projected(sealing) == table(restored)
+        assert project_texts(restored, sealing, Encoder()).mode != "nothing"
+        assert projected(primary, sealing) == table(restored)
 
 
 def test_a_pruned_feed_means_starting_anew(primary: Connection, sealing: ChromaDBAdapter) -> None:
     """The feed keeps the changes that the vectors have not acknowledged."""
     remember(primary, ("a", "onion soup"))
-    project_memories(primary, sealing, Encoder())
+    project_texts(primary, sealing, Encoder())
     remember(primary, ("b", "a new cat"))
     feed.acknowledge(primary, "another", feed.head(primary).seq)
-    assert project_memories(primary, sealing, Encoder()).mode == "increment"
+    assert project_texts(primary, sealing, Encoder()).mode == "increment"
     remember(primary, ("c", "rain"))
     primary.execute("DELETE FROM feed_consumers WHERE consumer = ?", [vectors.CONSUMER])
     remember(primary, ("d", "snow"))
     feed.acknowledge(primary, "another", feed.head(primary).seq)
-    assert project_memories(primary, sealing, Encoder()).mode == "full"
-    assert projected(sealing) == table(primary)
+    assert project_texts(primary, sealing, Encoder()).mode == "full"
+    assert projected(primary, sealing) == table(primary)
 
 
 def test_changes_of_other_tables_move_only_the_cursor(
@@ -378,18 +383,18 @@ def test_changes_of_other_tables_move_only_the_cursor(
     """Only after many changes, so that the feed can be pruned without sealing every time."""
     monkeypatch.setattr(vectors, "QUIET", 20)
     remember(primary, ("a", "onion soup"))
-    project_memories(primary, sealing, Encoder())
+    project_texts(primary, sealing, Encoder())
     version = sealing.version()
     add(primary, *(message(number) for number in range(10)))
-    assert project_memories(primary, sealing, Encoder()).mode == "nothing"
+    assert project_texts(primary, sealing, Encoder()).mode == "nothing"
     assert sealing.version() == version
     add(primary, *(message(number) for number in range(10, 30)))
-    assert project_memories(primary, sealing, Encoder()).mode == "nothing"
+    assert project_texts(primary, sealing, Encoder()).mode == "nothing"
     assert sealing.version() != version
     acknowledged = primary.fetch_one("SELECT acknowledged FROM feed_consumers")
     assert acknowledged == (feed.head(primary).seq,)
     assert primary.fetch_one("SELECT count(*) FROM change_log") == (1,)
-    assert projected(sealing) == table(primary)
+    assert projected(primary, sealing) == table(primary)
 
 
 def test_a_crash_before_the_acknowledgement_is_replayed(
@@ -404,9 +409,9 @@ def test_a_crash_before_the_acknowledgement_is_replayed(
     with monkeypatch.context() as patch:
         patch.setattr(feed, "acknowledge", crash)
         with pytest.raises(KeyboardInterrupt):
-            project_memories(primary, sealing, Encoder())
-    assert project_memories(primary, sealing, Encoder()).mode == "nothing"
-    assert projected(sealing) == table(primary)
+            project_texts(primary, sealing, Encoder())
+    assert project_texts(primary, sealing, Encoder()).mode == "nothing"
+    assert projected(primary, sealing) == table(primary)
 
 
 def test_a_failure_before_sealing_changes_nothing(
@@ -414,8 +419,8 @@ def test_a_failure_before_sealing_changes_nothing(
 ) -> None:
     """The next run repeats the projection."""
     remember(primary, ("a", "onion soup"))
-    project_memories(primary, sealing, Encoder())
-    before = projected(sealing)
+    project_texts(primary, sealing, Encoder())
+    before = projected(primary, sealing)
     remember(primary, ("b", "a new cat"))
 
     def full(*_: object, **__: object) -> None:
@@ -424,10 +429,10 @@ def test_a_failure_before_sealing_changes_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(sealed, "seal", full)
         with pytest.raises(DiskFull):
-            project_memories(primary, sealing, Encoder())
-    assert projected(sealing) == before
-    assert project_memories(primary, sealing, Encoder()).mode == "increment"
-    assert projected(sealing) == table(primary)
+            project_texts(primary, sealing, Encoder())
+    assert projected(primary, sealing) == before
+    assert project_texts(primary, sealing, Encoder()).mode == "increment"
+    assert projected(primary, sealing) == table(primary)
 
 
 KILLED = """if True:
@@ -438,7 +443,7 @@ KILLED = """if True:
     from aico_lab.adapters.chroma import ChromaDBAdapter
     from aico_lab.adapters.libsql import LibSQLAdapter
     from aico_lab.embeddings.encoders.wordllama import WordLlama as Encoder
-    from aico_lab.projections.vectors import project_memories
+    from aico_lab.projections.vectors import project_texts
 
     home, ram, libsql_key, chroma_key, *delays = sys.argv[1:]
     sealed.RAM = Path(ram)
@@ -455,7 +460,7 @@ KILLED = """if True:
                 )
                 if number % 3 == 2:
                     primary.execute("DELETE FROM memories WHERE memory_id LIKE '%7'")
-                project_memories(primary, ChromaDBAdapter(home + "/vectors", chroma_key), Encoder())
+                project_texts(primary, ChromaDBAdapter(home + "/vectors", chroma_key), Encoder())
             os._exit(0)
         time.sleep(float(delay))
         os.kill(child, signal.SIGKILL)
@@ -482,20 +487,20 @@ def test_a_kill_at_any_instant_loses_nothing(
     )  # fmt: skip
     statuses = done.stdout.split()
     assert str(int(signal.SIGKILL)) in statuses, f"nothing was killed with {delays}"
-    project_memories(primary, adapter, Encoder())
-    assert projected(adapter) == table(primary), f"after {delays}: {statuses}"
+    project_texts(primary, adapter, Encoder())
+    assert projected(primary, adapter) == table(primary), f"after {delays}: {statuses}"
     assert [path for path in ram.rglob("*") if path.is_dir() and path.parent.parent == ram] == []
     if encrypted:
         assert plain_text_files(tmp_path, "of round") == []
 
 
 def test_the_index_finds_by_meaning(primary: Connection, sealing: ChromaDBAdapter) -> None:
-    """Nearest first, of one person or of all; later projections are visible."""
-    index = VectorIndex(ChromaDBAdapter(sealing.path, KEYS.chroma(), read_only=True), Encoder())
+    """Nearest first, of one person or of all; what is committed is found, projected or not."""
+    index = index_of(primary, sealing)
     assert index.query("missing my family", 5) == []
     remember(primary, ("home", SECRET), ("soup", "a recipe for onion soup"))
     remember(primary, ("abroad", "homesick for my family"), user="v")
-    project_memories(primary, sealing, Encoder())
+    project_texts(primary, sealing, Encoder())
     found = index.query("missing my family", 5)
     assert {memory_id for memory_id, _ in found} == {"home", "soup", "abroad"}
     assert found[0][0] == "abroad"
@@ -506,7 +511,8 @@ def test_the_index_finds_by_meaning(primary: Connection, sealing: ChromaDBAdapte
     assert index.query("missing my family", 5, user_id="nobody") == []
     assert index.query("  ", 5) == []
     remember(primary, ("new", "missing my family"))
-    project_memories(primary, sealing, Encoder())
+    assert index.query("missing my family", 1)[0][0] == "new"
+    project_texts(primary, sealing, Encoder())
     assert index.query("missing my family", 1)[0][0] == "new"
     index.close()
     assert index.query("missing my family", 1)[0][0] == "new"
@@ -519,11 +525,10 @@ def test_one_persons_memories_are_the_same_however_they_are_looked_for(
     """With few memories among many of others, or nearly all of them."""
     remember(primary, *((f"u{number}", f"number {number}") for number in range(60)))
     remember(primary, *((f"v{number}", f"soup {number}") for number in range(3)), user="v")
-    project_memories(primary, sealing, Encoder())
+    project_texts(primary, sealing, Encoder())
     texts = primary.fetch_all("SELECT memory_id, content, user_id FROM memories")
     encoder = Encoder()
-    reading = ChromaDBAdapter(sealing.path, KEYS.chroma(), read_only=True)
-    with VectorIndex(reading, encoder) as index:
+    with index_of(primary, sealing) as index:
         for user in ("u", "v"):
             ids = [memory_id for memory_id, _, whose in texts if whose == user]
             theirs = encoder.encode_usable([text for _, text, whose in texts if whose == user])[0]
@@ -541,11 +546,10 @@ def test_nothing_readable_remains(
 ) -> None:
     """Neither in the home nor in memory after everything is closed."""
     remember(primary, ("a", SECRET))
-    project_memories(primary, sealing, Encoder())
-    reading = ChromaDBAdapter(sealing.path, KEYS.chroma(), read_only=True)
-    with VectorIndex(reading, Encoder()) as index:
+    project_texts(primary, sealing, Encoder())
+    with index_of(primary, sealing, compared=0) as index:
         assert index.query("homesick", 1)
-        assert plain_text_files(tmp_path / "ram", SECRET)
+        assert list((tmp_path / "ram").rglob("chroma.sqlite3"))
     primary.close()
     assert plain_text_files(tmp_path, SECRET) == []
 

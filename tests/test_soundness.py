@@ -293,7 +293,7 @@ def test_a_full_sync_replaces_what_is_of_the_wrong_kind(synced, cli, kind, part)
             said = done.stderr if command == ["sync"] else ""
             assert (
                 not said
-                or "run `aico-lab sync --full" in said
+                or "run `aico-lab sync --" in said
                 or "again" in said
                 or "rebuilt" in said
             )

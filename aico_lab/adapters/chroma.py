@@ -19,6 +19,7 @@ from aico_lab.adapters import sealed
 from aico_lab.adapters.base import DatabaseAdapter
 from aico_lab.adapters.chroma_store import (
     DATABASE,
+    REMEDY,
     STATE,
     ChromaConnection,
     parse_state,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 BUSY_TIMEOUT = 60.0  # seconds
-REMEDY = "run `aico-lab sync --full`"
 
 
 class ChromaDBAdapter(DatabaseAdapter[ChromaConnection]):
@@ -106,6 +106,13 @@ class ChromaDBAdapter(DatabaseAdapter[ChromaConnection]):
     def exists(self) -> bool:
         """Return whether the folder or the sealed file exists, sound or damaged."""
         return self.path is not None and (self.path.exists() or self._file(self.path).exists())
+
+    def size(self) -> int:
+        """Return the size of the folder or the sealed file in bytes; 0 if there is none."""
+        if self.path is None:
+            return 0
+        files = [self._file(self.path), *self.path.rglob("*")]
+        return sum(path.stat().st_size for path in files if path.is_file())
 
     def peek_state(self) -> dict[str, Any] | None:
         """Return the last stored state without opening the store, or None if there is none.

@@ -26,12 +26,20 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters.base import Meanings
 
-_DAMAGED = "is damaged: run `aico-lab sync --full`"
+_DAMAGED = "is damaged: run `aico-lab sync --only vectors --full`"
 
 # Messages of Chroma's Rust part about SQLite, its index and the operating system.
 _MESSAGES: Meanings = (
-    ("file is not a database", NotADatabase, "is not a ChromaDB store: run `aico-lab sync --full`"),
-    ("file exists", NotADatabase, "is not a ChromaDB folder: run `aico-lab sync --full`"),
+    (
+        "file is not a database",
+        NotADatabase,
+        "is not a ChromaDB store: run `aico-lab sync --only vectors --full`",
+    ),
+    (
+        "file exists",
+        NotADatabase,
+        "is not a ChromaDB folder: run `aico-lab sync --only vectors --full`",
+    ),
     ("malformed", CorruptDatabase, _DAMAGED),
     ("hnsw", CorruptDatabase, _DAMAGED),
     ("is full", DiskFull, "lies on a full disk: free some space"),

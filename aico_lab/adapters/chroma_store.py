@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sqlite3
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from aico_lab.adapters.chroma_collection import Collection
 from aico_lab.adapters.chroma_driver import folder_client, memory_client, translated
-from aico_lab.errors import ConnectionIsClosed, InvalidValue
+from aico_lab.errors import ConnectionIsClosed, CorruptDatabase, InvalidValue
 from aico_lab.home.files import os_errors, remove_whole, sync_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+REMEDY = "run `aico-lab sync --only vectors --full`"
 STATE = "state.json"
 DATABASE = "chroma.sqlite3"
 """Chroma's main file; without it Chroma would open an empty store."""
@@ -50,6 +52,7 @@ class ChromaConnection:
         self._driver: Any = None
         self._collections: dict[str, Any] = {}
         self._changed = False
+        self._untidy = False
         self._closed = False
         self._state = None if folder is None else read_state(folder / STATE)
 
@@ -69,18 +72,35 @@ class ChromaConnection:
         self._check_open()
         self._state, self._changed = value, True
 
-    def collection(self, name: str) -> Collection:
+    def collection(
+        self, name: str, facts: Mapping[str, str | int | float | bool] | None = None
+    ) -> Collection:
         """Return a collection; make it if it does not exist.
 
         Args:
             name: 3 to 512 letters, digits, `.`, `_` or `-`, beginning and ending with a letter or
                 digit.
+            facts: Facts about a new collection, such as the model of its vectors.
 
         Raises:
             InvalidValue: The name is invalid, or the collection does not use cosine similarity.
         """
-        with self._reading(name):
-            return Collection(name, partial(self._reading, name), partial(self._writing, name))
+        with translated(self.name):
+            if name not in self._collections:
+                self._collections[name] = self._find(name, facts)
+        return Collection(name, partial(self._reading, name), partial(self._writing, name))
+
+    def names(self) -> list[str]:
+        """Return the names of all collections, in alphabetical order."""
+        with translated(self.name):
+            return sorted(found.name for found in self._open().list_collections())
+
+    def drop(self, name: str) -> None:
+        """Delete a collection with everything that its files hold of it."""
+        self._changed = self._untidy = True
+        with translated(self.name):
+            self._open().delete_collection(name)
+            self._collections.pop(name, None)
 
     def clear(self) -> None:
         """Delete all files, including the remains of entries that were deleted before."""
@@ -135,7 +155,7 @@ class ChromaConnection:
         """Yield Chroma's own collection, and convert its errors inside the block."""
         with translated(self.name):
             if collection not in self._collections:
-                self._collections[collection] = self._find(collection)
+                self._collections[collection] = self._find(collection, None)
             yield self._collections[collection]
 
     @contextlib.contextmanager
@@ -145,9 +165,12 @@ class ChromaConnection:
         with self._reading(collection) as driver:
             yield driver
 
-    def _find(self, name: str) -> Any:
+    def _find(self, name: str, facts: Mapping[str, str | int | float | bool] | None) -> Any:
         found = self._open().get_or_create_collection(
-            name, embedding_function=None, configuration={"hnsw": {"space": "cosine"}}
+            name,
+            embedding_function=None,
+            configuration={"hnsw": {"space": "cosine"}},
+            metadata=dict(facts) if facts else None,
         )
         if found.configuration_json["hnsw"]["space"] != "cosine":
             raise InvalidValue(
@@ -170,6 +193,9 @@ class ChromaConnection:
         driver, self._driver = self._driver, None
         if driver is not None:
             driver.close()
+            if self._untidy and self._folder is not None:
+                _tidy(self._folder)
+            self._untidy = False
 
     def _release(self) -> None:
         self._closed = True
@@ -181,6 +207,24 @@ class ChromaConnection:
     def _check_open(self) -> None:
         if self._closed:
             raise ConnectionIsClosed(f"The connection to {self.name} was closed before.")
+
+
+def _tidy(folder: Path) -> None:
+    """Remove the remains of deleted collections and entries, which Chroma leaves in its files.
+
+    Nothing may have the folder open. The graph of a collection (`data_level0.bin`) keeps its
+    deleted vectors until the collection is dropped.
+    """
+    with contextlib.closing(sqlite3.connect(folder / DATABASE, isolation_level=None)) as database:
+        try:
+            database.execute("VACUUM")
+            used = {id_ for (id_,) in database.execute("SELECT id FROM segments")}
+        except sqlite3.DatabaseError as error:
+            raise CorruptDatabase(f"{folder.name} is damaged: {REMEDY}.") from error
+    with os_errors(folder):
+        for path in folder.iterdir():
+            if path.is_dir() and path.name not in used:
+                remove_whole(path)
 
 
 def read_state(path: Path) -> dict[str, Any] | None:

@@ -184,10 +184,10 @@ def _decrypt(source: Path, file: io.BufferedReader, into: io.IOBase, identity: s
             raise  # from the operating system; without errno it is the cipher's, for a later chunk
         if begins_as_age and "No matching keys" not in str(error):
             raise CorruptDatabase(
-                f"{source.name} is damaged: run `aico-lab sync --full`."
+                f"{source.name} is damaged: run `aico-lab sync --only vectors --full`."
             ) from error
         raise NotADatabase(
-            f"{source.name} is damaged, or has another key: run `aico-lab sync --full`."
+            f"{source.name} is damaged, or has another key: run `aico-lab sync --only vectors --full`."
         ) from error
 
 

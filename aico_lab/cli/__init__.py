@@ -29,7 +29,10 @@ READER_STOPPED: Final = 141
 _KEPT: Final = {
     "demo": "what was imported and synced is kept; run it again to continue",
     "import": "every batch that was stored is kept; run it again to add the rest",
+    "index": "every batch of segments that was stored is kept; run it again to continue",
     "init": "no home was created",
+    "knowledge add": "every document that was stored is kept; run it again to add the rest",
+    "knowledge remove": "a document is removed as a whole or not at all",
     "lab": "notebooks are kept as they were saved",
     "load": "the last snapshot is intact; run it again to continue",
     "pipeline run": "finished steps are kept; run it again to continue",
@@ -39,6 +42,7 @@ _KEPT: Final = {
     "schema deactivate": "a plugin is removed as a whole or not at all; run it again to continue",
     "schema migrate": "a version is applied as a whole or not at all; run it again to continue",
     "schema rollback": "a version is undone as a whole or not at all; run it again to continue",
+    "search": "every batch of segments that was stored is kept",
     "sync": "the last snapshot is intact; run it again to continue",
 }
 """The state that an interrupted command leaves; other commands change nothing in a home."""

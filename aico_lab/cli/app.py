@@ -20,12 +20,15 @@ from aico_lab.cli.common import (
     open_lab,
 )
 from aico_lab.cli.import_command import import_, sources
+from aico_lab.cli.index import index
+from aico_lab.cli.knowledge import knowledge
 from aico_lab.cli.lab import open_jupyterlab
 from aico_lab.cli.metrics import metrics
 from aico_lab.cli.output import Bar, emit, note, say
 from aico_lab.cli.pipeline import pipeline
 from aico_lab.cli.report import report
 from aico_lab.cli.schema import schema
+from aico_lab.cli.search import search
 from aico_lab.cli.sql import sql
 
 if TYPE_CHECKING:
@@ -38,11 +41,14 @@ ORDER: Final = (
     "import",
     "sync",
     "sql",
+    "search",
     "metrics",
     "report",
     "lab",
     "sources",
     "load",
+    "index",
+    "knowledge",
     "pipeline",
     "rescore",
     "info",
@@ -73,10 +79,13 @@ app.add_typer(schema, name="schema")
 app.add_typer(pipeline, name="pipeline")
 app.add_typer(bench, name="bench")
 app.add_typer(metrics, name="metrics")
+app.add_typer(knowledge, name="knowledge")
 app.command("lab")(open_jupyterlab)
 app.command("sql")(sql)
+app.command("search")(search)
 app.command("import")(import_)
 app.command("sources")(sources)
+app.command("index")(index)
 
 DEMO_HOME = "aico-lab-demo"
 
@@ -192,6 +201,10 @@ def sync(
     *,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
+    only: Annotated[
+        Literal["warehouse", "vectors", "cache"] | None,
+        typer.Option(help="Bring only this up to date."),
+    ] = None,
     full: Annotated[
         bool, typer.Option("--full", help="Read all tables completely, and rebuild damaged files.")
     ] = False,
@@ -214,9 +227,20 @@ def sync(
     """Bring the warehouse up to date and publish a snapshot of it."""
     from aico_lab.cli.imports import note_unexplained
 
+    if only in ("vectors", "cache"):
+        from aico_lab.errors import InvalidValue
+
+        if on_change or acknowledge:
+            raise InvalidValue(f"--on-change and --acknowledge mean nothing with --only {only}.")
+        _sync_beside(only, home, key_file, full=full, json=json)
+        return
     with open_lab(home, key_file) as lab, Bar("rows") as bar:
         result = lab.sync(
-            full=full, on_change=on_change, acknowledge=acknowledge, progress=bar.show
+            only="warehouse" if only else None,
+            full=full,
+            on_change=on_change,
+            acknowledge=acknowledge,
+            progress=bar.show,
         )
     note_unexplained(result)
     if json:
@@ -227,6 +251,29 @@ def sync(
         note(problem)
     if result.problems or result.unexplained:
         raise typer.Exit(1)
+
+
+def _sync_beside(
+    store: str, home: Path | None, key_file: Path | None, *, full: bool, json: bool
+) -> None:
+    """Bring the vectors or the cache up to date, and print the result."""
+    with open_lab(home, key_file) as lab, Bar("texts") as bar:
+        done = (
+            lab.sync_vectors(full=full, progress=bar.show)
+            if store == "vectors"
+            else lab.sync_cache(full=full)
+        )
+    if json:
+        emit(done)
+    elif done.mode == "nothing":
+        say(f"Nothing changed; the {store} {'is' if store == 'cache' else 'are'} up to date.")
+    else:
+        if done.rebuilt:
+            say(f"The {store} were damaged and were rebuilt.")
+        say(
+            f"{store.capitalize()}: {done.written:,} entries written, {done.deleted:,} removed, "
+            f"in {done.seconds:.1f} s."
+        )
 
 
 def _say_synced(result: SyncResult) -> None:

@@ -64,6 +64,8 @@ def _tell(step: Step, result: StepResult, *, quiet: bool) -> None:
             _note_watched(done)
         case SyncResult():
             note_unexplained(done)
+            for problem in done.problems:  # of the vectors or the cache, which no step reads
+                note(problem)
         case LoadResult():
             note_load(done)
     if not quiet:

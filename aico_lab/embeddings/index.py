@@ -1,80 +1,104 @@
-"""Find memories by meaning in the vectors of the last projection.
+"""Find segments, memories and chunks of documents by meaning.
 
-Up to `COMPARED` texts a query compares all vectors, which is exact: 10,000 take about 2 ms. With
-more texts it uses Chroma's approximate index, but still compares all vectors of a person who has at
-most `COMPARED` texts.
+An index finds whatever is committed: it reads the table `text_index`, and follows the change feed
+from there, so that texts which nobody has indexed yet are encoded and compared as well.
+
+Up to `COMPARED` texts, and under filters, a query compares every vector, which is exact: 10,000
+take about 2 ms. With more texts it asks Chroma's approximate index, and compares the vectors that
+Chroma does not have.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import numpy as np
 
-from aico_lab.embeddings import texts
-from aico_lab.embeddings.texts import COLLECTION, Holder
+from aico_lab.adapters.chroma import ChromaDBAdapter
+from aico_lab.embeddings import text_index, texts
+from aico_lab.embeddings.encoders import open_encoder
+from aico_lab.embeddings.stored_vectors import text_sha256
+from aico_lab.embeddings.text_index import REMEDY
+from aico_lab.errors import HomeError, NotADatabase, StorageError
+from aico_lab.schema import feed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
-    from aico_lab.adapters.chroma import ChromaDBAdapter
-    from aico_lab.adapters.chroma_collection import Collection
+    from aico_lab.adapters.chroma_collection import Collection as Entries
     from aico_lab.adapters.chroma_store import ChromaConnection
+    from aico_lab.adapters.libsql import Connection
     from aico_lab.embeddings.encoders import Encoder
+    from aico_lab.embeddings.encoders.base import Vectors
+    from aico_lab.home.folder import Home
+    from aico_lab.home.keys import Keys
 
-    Vectors = NDArray[np.float32]
+    Keep = Callable[[Sequence[str]], Collection[str]]
+    Rows = NDArray[np.intp]
 
-COMPARED = 50_000
-"""The maximum number of vectors compared one by one: 50 MB, read once after each change."""
+LAYOUT: Final = "vectors by text"
+"""The key of the facts in the store's state; a store of another layout is made anew."""
 
-NEAREST, SAMPLE = 5, 50
-"""The number of neighbours per text, and of texts, in an audit."""
+COMPARED = 20_000
+"""The number of texts up to which a query compares every vector."""
 
-EQUAL = 1e-5
-"""Scores that differ by less than this are equal up to rounding."""
+HELD = 200_000
+"""The number of vectors of a collection that are kept in memory: 200 MB of 256 dimensions."""
+
+TAIL = 5_000
+"""The number of texts that Chroma lacks up to which it is asked."""
+
+RELOADED = 20_000
+"""The number of changed items above which everything is read again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Audit:
-    """The recall of the search for nearest texts.
+class Found(NamedTuple):
+    """An item that a query found; `score` is the cosine similarity, -1 to 1."""
 
-    Attributes:
-        texts: The number of distinct texts of all memories.
-        queries: The number of texts whose neighbours were searched.
-        recall: The share of their true nearest texts that was found, 0 to 1; 1 without texts.
-        exact: Whether queries compare every vector.
-    """
-
-    texts: int
-    queries: int
-    recall: float
-    exact: bool
+    item_id: str
+    score: float
 
 
 class VectorIndex:
-    """Searches the vectors beside a writer; it may be used by several threads at the same time.
+    """Searches texts by meaning; it may be used by several threads at the same time.
 
-    Each query sees the vectors that were sealed last. Until `close`, an opened copy of the vectors
-    is in the private folder of `aico_lab.adapters.sealed`.
+    An opened copy of Chroma's files, if they are needed, is in the private folder of
+    `aico_lab.adapters.sealed` until `close`.
     """
 
-    def __init__(self, adapter: ChromaDBAdapter, encoder: Encoder) -> None:
-        """Make an index; the first query opens the vectors.
+    def __init__(
+        self,
+        open_primary: Callable[[], AbstractContextManager[Connection]],
+        store: ChromaDBAdapter,
+        encoder: Encoder,
+        *,
+        compared: int | None = None,
+    ) -> None:
+        """Make an index; the first query opens the databases.
 
         Args:
-            adapter: A read-only adapter.
-            encoder: The encoder that the projection used.
+            open_primary: Opens a connection to the primary database.
+            store: A read-only adapter of the vector store.
+            encoder: The encoder of the index's model.
+            compared: The number of texts up to which every vector is compared; by default
+                `COMPARED`.
         """
-        self._adapter = adapter
+        self._open_primary = open_primary
+        self._store = store
         self._encoder = encoder
-        self._lock = threading.Lock()
-        self._connection: ChromaConnection | None = None
-        self._texts: _Texts | None = None
-        self._version: tuple[int, int, int] | None = None
+        self._compared = compared
+        self._lock = threading.RLock()
+        self._opened = contextlib.ExitStack()
+        self._primary: Connection | None = None
+        self._known: dict[str, _Texts] = {}
+        self._chroma: _Chroma | None = None
+        self._encoded: dict[str, Vectors | None] = {}  # by text, of messages in no segment yet
 
     def __repr__(self) -> str:
         return "<VectorIndex: .query(TEXT, LIMIT) returns ids of the nearest memories, and scores>"
@@ -82,52 +106,176 @@ class VectorIndex:
     def query(self, text: str, limit: int, user_id: str | None = None) -> list[tuple[str, float]]:
         """Return the ids of the nearest memories with their cosine similarity, nearest first.
 
-        Equally near memories are ordered by id.
-
         Args:
             text: The text to compare with; nothing is found for a blank text.
             limit: The maximum number of memories.
             user_id: Only memories of this person; None for those of all.
         """
-        with self._lock:
-            known = self._current()
-            vectors, _ = self._encoder.encode_usable([text])
-            if known is None or not len(vectors) or limit < 1:
-                return []
-            found = [
-                (memory_id, score)
-                for row, score in known.nearest(vectors[0], limit, user_id)
-                for memory_id, owner in known.holders[row]
-                if user_id in (None, owner)
-            ]
-            return sorted(found, key=lambda one: (-one[1], one[0]))[:limit]
+        among = None
+        if user_id is not None:
+            with self._lock:
+                rows = self._connection().fetch_all(
+                    "SELECT CAST(memory_id AS BLOB) FROM memories WHERE user_id = ?", [user_id]
+                )
+            among = {key.decode(errors="replace") for (key,) in rows}
+        found = self.nearest(text, limit, texts.MEMORIES, among=among)
+        return [(item_id, score) for item_id, score in found]
 
-    def count(self) -> int:
-        """Return the number of memories that can be found."""
-        with self._lock:
-            known = self._current()
-            return 0 if known is None else sum(map(len, known.holders))
+    def nearest(
+        self,
+        text: str,
+        limit: int,
+        collection: str,
+        *,
+        among: Set[str] | None = None,
+        keep: Keep | None = None,
+    ) -> list[Found]:
+        """Return the items nearest to a text, nearest first, equally near ones ordered by id.
 
-    def audit(self) -> Audit:
-        """Search the neighbours of a sample of the texts, and compare with an exact search."""
+        Args:
+            text: The text to compare with; nothing is found for a blank text.
+            limit: The maximum number of items.
+            collection: One of `aico_lab.embeddings.texts.COLLECTIONS`.
+            among: Only these items; None for all.
+            keep: Returns those of the given items that may be found; None for all.
+
+        Raises:
+            OtherModel: The index has vectors of another model.
+        """
+        vectors, _ = self._encoder.encode_usable([text])
+        if not len(vectors) or limit < 1:
+            return []
+        return self.nearest_to(vectors[0], limit, collection, among=among, keep=keep)
+
+    def nearest_to(
+        self,
+        vector: Vectors,
+        limit: int,
+        collection: str,
+        *,
+        among: Set[str] | None = None,
+        keep: Keep | None = None,
+        approximate: bool | None = None,
+    ) -> list[Found]:
+        """Return the items nearest to a vector; see `nearest`.
+
+        Args:
+            vector: A vector of length 1.
+            limit: The maximum number of items.
+            collection: One of `aico_lab.embeddings.texts.COLLECTIONS`.
+            among: Only these items; None for all.
+            keep: Returns those of the given items that may be found; None for all.
+            approximate: Whether to ask Chroma, if there is no filter; by default for collections
+                of more than `COMPARED` texts.
+        """
         with self._lock:
-            known = self._current()
-            if known is None or not known.ids:
-                return Audit(0, 0, 1.0, exact=True)
-            step = -(-len(known.ids) // SAMPLE)
-            _, sample = known.collection.vectors(known.ids[::step])
-            best = known.best_scores(sample, NEAREST)
-            found = 0
-            for vector, scores in zip(sample, best, strict=True):
-                given = [score for _, score in known.nearest(vector, len(scores), None)]
-                found += sum(score >= scores[-1] - EQUAL for score in given)
-            exact = len(known.ids) <= COMPARED
-            return Audit(len(known.ids), len(sample), found / best.size, exact)
+            known = self._current(collection)
+            if approximate is None:
+                limit_ = COMPARED if self._compared is None else self._compared
+                approximate = len(known.keys) > limit_
+            if approximate and among is None and keep is None:
+                with contextlib.suppress(
+                    StorageError, HomeError
+                ):  # `sync` and `doctor` report the damage
+                    return self._approximate(known, vector, limit, collection)
+            rows = known.rows_of(among)
+            return known.best(rows, self._scores(known, rows, vector), limit, among, keep)
+
+    def similarities(self, text: str, others: Sequence[str]) -> list[float]:
+        """Return the cosine similarity of a text with others; NaN for a blank one."""
+        vectors, _ = self._encoder.encode_usable([text])
+        if not len(vectors):
+            return [math.nan] * len(others)
+        with self._lock:
+            new = [other for other in dict.fromkeys(others) if other not in self._encoded]
+            found, usable = self._encoder.encode_usable(new)
+            rows = iter(found)
+            if len(self._encoded) > TAIL:
+                self._encoded.clear()
+                return self.similarities(text, others)
+            for other, use in zip(new, usable, strict=True):
+                self._encoded[other] = next(rows) if use else None
+            held = [self._encoded[other] for other in others]
+        return [math.nan if one is None else float(one @ vectors[0]) for one in held]
+
+    def vectors(self, collection: str) -> tuple[list[list[str]], Vectors]:
+        """Return the items of each distinct text of a collection, and the texts' vectors.
+
+        The vectors have shape (texts, dimensions).
+        """
+        with self._lock:
+            known = self._current(collection)
+            rows = known.rows_of(None)
+            held = self._held(known)
+            usable = rows[np.einsum("ij,ij->i", held[rows], held[rows]) > 0]
+            return [sorted(known.holders[row]) for row in usable], held[usable]
+
+    @property
+    def model(self) -> str:
+        """The model of the vectors."""
+        return self._encoder.model
+
+    def is_approximate(self, collection: str) -> bool:
+        """Return whether a search of a collection without filters asks Chroma."""
+        with self._lock:
+            limit = COMPARED if self._compared is None else self._compared
+            return len(self._current(collection).keys) > limit
+
+    def exists(self) -> bool:
+        """Return whether there is a vector store, sound or damaged."""
+        return self._store.exists()
+
+    def size_on_disk(self) -> int:
+        """Return the size of the vector store's files in bytes."""
+        return self._store.size()
+
+    def open_store(self) -> None:
+        """Open the vector store, if there is one.
+
+        Raises:
+            StorageError: It is damaged, or another program's, or of another layout or model.
+        """
+        with self._lock:
+            if self._store.exists():
+                self._opened_store()
+
+    def entries(self, collection: str) -> tuple[int, int, int]:
+        """Compare the entries of a collection of the store with the texts that exist.
+
+        Returns:
+            The number of entries whose text exists, of those whose text does not, and of deleted
+            vectors that are still in the store's files.
+        """
+        with self._lock:
+            known = self._current(collection)
+            if not self._store.exists():
+                return 0, 0, 0
+            chroma = self._opened_store()
+            keys = chroma.entries(collection).keys if chroma.has(collection) else set()
+            there = sum(bool(known.holders_of(key)) for key in keys)
+            return there, len(keys) - there, chroma.deleted(collection)
+
+    def readable(self, collection: str) -> int:
+        """Return the number of entries of the store that hold a text, which none should."""
+        with self._lock:
+            if not self._store.exists() or not (chroma := self._opened_store()).has(collection):
+                return 0
+            return sum(map(bool, chroma.entries(collection).collection.documents()))
+
+    def count(self, collection: str = texts.MEMORIES) -> int:
+        """Return the number of items that can be found."""
+        with self._lock:
+            return sum(map(len, self._current(collection).holders))
 
     def close(self) -> None:
-        """Remove the opened copy; another query would open it again."""
+        """Close the databases, and forget the vectors; another query would open them again."""
         with self._lock:
-            self._forget()
+            chroma, self._chroma, self._primary = self._chroma, None, None
+            self._known.clear()
+            self._encoded.clear()
+            if chroma is not None:
+                chroma.close()
+            self._opened.close()
 
     def __enter__(self) -> Self:
         return self
@@ -135,107 +283,307 @@ class VectorIndex:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _current(self) -> _Texts | None:
-        version = self._adapter.version()
-        if version != self._version:
-            self._forget()
-            if version is not None:
-                self._connection = self._adapter.connect()
-                self._texts = _Texts(self._connection.collection(COLLECTION))
-            self._version = version
-        return self._texts
+    def _connection(self) -> Connection:
+        if self._primary is None or not self._primary.is_open:
+            self._opened.close()
+            self._primary = self._opened.enter_context(self._open_primary())
+        return self._primary
 
-    def _forget(self) -> None:
-        connection, self._connection = self._connection, None
-        self._texts, self._version = None, None
-        if connection is not None:
-            connection.close()
+    def _current(self, collection: str) -> _Texts:
+        """Return the texts of a collection as they are committed now."""
+        primary, known = self._connection(), self._known.get(collection)
+        if known is not None:
+            seq = primary.fetch_all("SELECT coalesce(max(seq), 0) FROM change_log")[0][0]
+            if seq == known.cursor.seq:  # a restored database is noticed at its next change
+                return known
+        with primary.snapshot():
+            target = feed.head(primary)
+            if known is None or not self._follow(known, collection, target):
+                text_index.check_model(primary, self._encoder)
+                known = self._read(collection, target)
+                self._known[collection] = known
+            known.cursor = target
+        return known
+
+    def _read(self, collection: str, target: feed.Cursor) -> _Texts:
+        """Return all texts of a collection: those of `text_index`, and later changes."""
+        primary, indexed = self._connection(), text_index.cursor(self._connection())
+        if indexed is not None and feed.continues(primary, indexed):
+            known = _Texts(indexed)
+            for item_id, key in primary.fetch_all(
+                "SELECT item_id, text_sha256 FROM text_index WHERE collection = ?", [collection]
+            ):
+                known.put(item_id, key)
+            if self._follow(known, collection, target):
+                return known
+        known = _Texts(target)
+        self._add(known, texts.read_all(primary, collection))
+        return known
+
+    def _follow(self, known: _Texts, collection: str, target: feed.Cursor) -> bool:
+        """Apply the changes since a cursor; return False if everything has to be read again."""
+        primary = self._connection()
+        if not feed.continues(primary, known.cursor):
+            return False
+        ids = texts.changed(primary, collection, known.cursor.seq, target.seq)
+        if len(ids) > RELOADED:
+            return False
+        for item_id in ids:
+            known.drop(item_id)
+        self._add(known, texts.read_some(primary, collection, ids))
+        return True
+
+    def _add(self, known: _Texts, items: Iterable[texts.Item]) -> None:
+        """Add items, with the vectors of texts that are not known."""
+        new: dict[bytes, str] = {}
+        for item_id, text in items:
+            if text is not None and text.strip():
+                key = text_sha256(text)
+                if key not in known.row_of:
+                    new[key] = text
+                known.put(item_id, key)
+        stored = self._stored(list(new))
+        missing = [key for key in new if key not in stored]
+        vectors, usable = self._encoder.encode_usable([new[key] for key in missing])
+        encoded = [key for key, use in zip(missing, usable, strict=True) if use]
+        for key, vector in (*stored.items(), *zip(encoded, vectors, strict=True)):
+            known.learn(key, vector)
+
+    def _stored(self, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
+        model, dimensions = self._encoder.model, self._encoder.dimensions
+        return text_index.vectors(self._connection(), model, dimensions, keys)
+
+    def _held(self, known: _Texts) -> Vectors:
+        """Return the vectors of all rows, of which those without a vector are zero."""
+        if known.matrix is None or len(known.matrix) < len(known.keys):
+            rows = 0 if known.matrix is None else len(known.matrix)
+            grown = np.zeros((len(known.keys), self._encoder.dimensions), np.float32)
+            grown[:rows] = 0 if known.matrix is None else known.matrix
+            stored = self._stored([key for key in known.keys[rows:] if key not in known.learnt])
+            for row in range(rows, len(known.keys)):
+                key = known.keys[row]
+                vector = known.learnt.pop(key, None)
+                if vector is None:
+                    vector = stored.get(key)
+                if vector is not None:
+                    grown[row] = vector
+            known.matrix = grown
+        return known.matrix
+
+    def _scores(self, known: _Texts, rows: Rows, vector: Vectors) -> Vectors:
+        """Return the cosine similarity of some rows with a vector; NaN without a vector."""
+        if len(known.keys) <= HELD:
+            held = self._held(known)
+            # In this thread alone: synchronising the threads of a matrix product on a busy machine
+            # takes longer than this does.
+            scores: Vectors = np.einsum(
+                "ij,j->i", held if len(rows) == len(held) else held[rows], vector
+            )
+            scores[scores == 0] = np.nan
+            return scores
+        parts = [np.empty(0, np.float32)]
+        for start in range(0, len(rows), COMPARED):
+            keys = [known.keys[row] for row in rows[start : start + COMPARED]]
+            stored = self._stored([key for key in keys if key not in known.learnt])
+            found = {**stored, **{key: known.learnt[key] for key in keys if key in known.learnt}}
+            nothing = np.full(self._encoder.dimensions, np.nan, np.float32)
+            part = np.stack([found.get(key, nothing) for key in keys])
+            parts.append(np.einsum("ij,j->i", part, vector))
+        return np.concatenate(parts)
+
+    def _opened_store(self) -> _Chroma:
+        """Return the newest state of the vector store; raise StorageError if it is unusable."""
+        if self._chroma is None or self._chroma.version != self._store.version():
+            chroma, self._chroma = self._chroma, None
+            if chroma is not None:
+                chroma.close()
+            self._chroma = _Chroma(self._store, self._encoder.model)
+        return self._chroma
+
+    def _approximate(
+        self, known: _Texts, vector: Vectors, limit: int, collection: str
+    ) -> list[Found]:
+        """Ask Chroma's index, and compare the texts that it does not have.
+
+        Raises:
+            StorageError: Chroma cannot be asked.
+        """
+        entries = self._opened_store().entries(collection)
+        if entries.compared_at != (known, known.version):
+            lacked = [row for row in known.rows_of(None) if known.keys[row] not in entries.keys]
+            entries.lacked = np.array(lacked, int)
+            entries.compared_at = known, known.version
+        rows = entries.lacked
+        if len(rows) > TAIL:
+            raise StorageError("Chroma lacks too many texts.")
+        scores = self._scores(known, rows, vector) if len(rows) else np.empty(0, np.float32)
+        best = dict(known.best(rows, scores, limit, None, None))
+        asked = limit
+        while entries.keys:
+            matches = entries.collection.query(vector, min(asked, len(entries.keys)))
+            there = [
+                (item_id, match.score)
+                for match in matches
+                for item_id in known.holders_of(bytes.fromhex(match.id))
+            ]
+            if len(there) >= limit or asked >= len(entries.keys):
+                best.update(there)
+                break
+            asked *= 4  # Chroma still has deleted texts: ask for more
+        ordered = sorted(best.items(), key=lambda one: (-one[1], one[0]))
+        return [Found(*one) for one in ordered[:limit]]
+
+
+def open_index(
+    open_primary: Callable[[], AbstractContextManager[Connection]], home: Home, keys: Keys
+) -> VectorIndex:
+    """Return an index that searches the texts of a home by meaning.
+
+    Args:
+        open_primary: Opens a connection to the primary database.
+        home: The lab's folder.
+        keys: The home's opened keys.
+    """
+    store = ChromaDBAdapter(home.vectors, keys.chroma(), read_only=True)
+    return VectorIndex(open_primary, store, open_encoder())
 
 
 class _Texts:
-    """The texts of a store, by row: the memories that have each, and its vector on demand."""
+    """The distinct texts of a collection by row: the items that have each, and its vector."""
 
-    def __init__(self, collection: Collection) -> None:
+    def __init__(self, cursor: feed.Cursor) -> None:
+        self.cursor = cursor
+        self.version = 0
+        self.keys: list[bytes] = []
+        self.row_of: dict[bytes, int] = {}
+        self.holders: list[set[str]] = []
+        self.key_of: dict[str, bytes] = {}
+        self.matrix: Vectors | None = None
+        self.learnt: dict[bytes, Vectors] = {}  # vectors of rows that are not in the matrix yet
+
+    def put(self, item_id: str, key: bytes) -> None:
+        """Add an item with the text of a hash."""
+        row = self.row_of.get(key)
+        if row is None:
+            row = self.row_of[key] = len(self.keys)
+            self.keys.append(key)
+            self.holders.append(set())
+        self.holders[row].add(item_id)
+        self.key_of[item_id] = key
+        self.version += 1
+
+    def drop(self, item_id: str) -> None:
+        """Remove an item, if it exists; its text keeps its row."""
+        key = self.key_of.pop(item_id, None)
+        if key is not None:
+            self.holders[self.row_of[key]].discard(item_id)
+            self.version += 1
+
+    def learn(self, key: bytes, vector: Vectors) -> None:
+        """Keep the vector of a text until the matrix has it."""
+        self.learnt[key] = vector
+
+    def holders_of(self, key: bytes) -> set[str]:
+        """Return the items that have a text."""
+        row = self.row_of.get(key)
+        return set() if row is None else self.holders[row]
+
+    def rows_of(self, among: Set[str] | None) -> Rows:
+        """Return the rows of the texts of some items, or of all, in order."""
+        if among is None:
+            return np.array([row for row, ids in enumerate(self.holders) if ids], int)
+        return np.array(
+            sorted({self.row_of[self.key_of[id_]] for id_ in among if id_ in self.key_of}), int
+        )
+
+    def best(
+        self,
+        rows: Rows,
+        scores: Vectors,
+        limit: int,
+        among: Set[str] | None,
+        keep: Keep | None,
+    ) -> list[Found]:
+        """Return the items with the highest scores among those that pass the filters."""
+        found: list[Found] = []
+        for places in _descending(scores, max(limit, 16)):
+            if len(found) >= limit and scores[places[0]] < found[limit - 1].score:
+                break
+            items = [
+                Found(item_id, float(scores[place]))
+                for place in places
+                for item_id in self.holders[rows[place]]
+                if among is None or item_id in among
+            ]
+            if keep is not None:
+                kept = set(keep([item.item_id for item in items]))
+                items = [item for item in items if item.item_id in kept]
+            found = sorted((*found, *items), key=lambda one: (-one.score, one.item_id))
+        return found[:limit]
+
+
+def _descending(scores: Vectors, first: int) -> Iterator[Rows]:
+    """Yield the places of the scores, highest first, in ever larger parts; NaN is left out."""
+    usable = np.flatnonzero(~np.isnan(scores))
+    done, size = 0, first
+    while done < len(usable):
+        end = min(len(usable), done + size)
+        if end < len(usable):
+            order = np.argpartition(-scores[usable], end)[:end]
+        else:
+            order = np.arange(len(usable))
+        order = order[np.argsort(-scores[usable][order], kind="stable")]
+        yield usable[order[done:end]]
+        done, size = end, size * 4
+
+
+class _Entries:
+    """A collection of Chroma: the texts it has, and those it was seen to lack."""
+
+    def __init__(self, collection: Entries) -> None:
         self.collection = collection
-        metadata = collection.metadata()
-        self.ids = list(metadata)
-        self.holders: list[list[Holder]] = [
-            texts.holders_of(id_, found) for id_, found in metadata.items()
-        ]
-        self._row_of = {id_: row for row, id_ in enumerate(self.ids)}
-        self._rows_of: dict[str, list[int]] = {}  # by person
-        for row, holders in enumerate(self.holders):
-            for user_id in {user_id for _, user_id in holders}:
-                self._rows_of.setdefault(user_id, []).append(row)
-        self._vectors: dict[str | None, Vectors] = {}  # by person; None for those of all
-
-    def nearest(self, vector: Vectors, limit: int, user_id: str | None) -> list[tuple[int, float]]:
-        """Return the rows of the nearest texts, of one person or of all, with their scores."""
-        rows: Sequence[int] = range(len(self.ids))
-        if user_id is not None:
-            rows = self._rows_of.get(user_id, [])
-        if not rows:
-            return []
-        if len(self.ids) <= COMPARED:  # all are in memory, including those of the person
-            scores = _compare(self._read(None, range(len(self.ids))), vector)
-            return _largest(rows, scores if user_id is None else scores[rows], limit)
-        if len(rows) <= COMPARED:
-            return _largest(rows, _compare(self._read(user_id, rows), vector), limit)
-        return self._approximate(vector, limit, user_id)
-
-    def best_scores(self, vectors: Vectors, k: int) -> Vectors:
-        """Return the highest scores of each vector among all texts, highest first.
-
-        The array has shape (vectors, `k`), or fewer columns if there are fewer texts. The vectors
-        of the texts are read in parts and not kept.
-        """
-        best = np.empty((len(vectors), 0), np.float32)
-        for start in range(0, len(self.ids), COMPARED):
-            _, part = self.collection.vectors(self.ids[start : start + COMPARED])
-            best = -np.sort(-np.hstack([best, vectors @ part.T]), axis=1)[:, :k]
-        return best
-
-    def _approximate(
-        self, vector: Vectors, limit: int, user_id: str | None
-    ) -> list[tuple[int, float]]:
-        """Query Chroma's index for ever more texts, until enough of them are the person's."""
-        asked = limit
-        while True:
-            matches = self.collection.query(vector, asked)
-            found = [(self._row_of[match.id], match.score) for match in matches]
-            if user_id is not None:
-                found = [
-                    (row, score)
-                    for row, score in found
-                    if any(owner == user_id for _, owner in self.holders[row])
-                ]
-            if len(found) >= limit or len(matches) < asked or asked >= len(self.ids):
-                return found[:limit]
-            asked *= 4
-
-    def _read(self, user_id: str | None, rows: Sequence[int]) -> Vectors:
-        if user_id not in self._vectors:
-            if sum(map(len, self._vectors.values())) + len(rows) > COMPARED:
-                self._vectors.clear()
-            ids, vectors = self.collection.vectors([self.ids[row] for row in rows])
-            at = {id_: place for place, id_ in enumerate(ids)}
-            order = [at[self.ids[row]] for row in rows]
-            self._vectors[user_id] = vectors[order]
-        return self._vectors[user_id]
+        self.keys = {bytes.fromhex(id_) for id_ in collection.ids()}
+        self.compared_at: tuple[_Texts, int] | None = None
+        self.lacked: Rows = np.empty(0, int)
 
 
-def _compare(vectors: Vectors, vector: Vectors) -> Vectors:
-    """Return the dot product of each of the vectors with one vector, in this thread alone.
+class _Chroma:
+    """An opened copy of the vector store.
 
-    Synchronising the threads of a matrix product on a busy machine takes longer than this does.
+    Raises:
+        StorageError: The store cannot be opened, or is of another layout or model.
     """
-    scores: Vectors = np.einsum("ij,j->i", vectors, vector)
-    return scores
 
+    def __init__(self, adapter: ChromaDBAdapter, model: str) -> None:
+        self.version = adapter.version()
+        self._connection: ChromaConnection = adapter.connect()
+        self._entries: dict[str, _Entries] = {}
+        try:
+            state = (self._connection.state or {}).get(LAYOUT)
+            if state is None or state["model"] != model:
+                raise NotADatabase(f"The vector store has no vectors of {model}: {REMEDY}.")
+            self._deleted: dict[str, int] = state["deleted"]
+            self._names = set(self._connection.names())
+        except BaseException:
+            self.close()
+            raise
 
-def _largest(rows: Sequence[int], scores: Vectors, limit: int) -> list[tuple[int, float]]:
-    if limit < len(scores):
-        places = np.argpartition(-scores, limit - 1)[:limit]
-    else:
-        places = np.arange(len(scores))
-    return [(rows[place], float(scores[place])) for place in places[np.argsort(-scores[places])]]
+    def has(self, collection: str) -> bool:
+        """Return whether there is a collection of that name."""
+        return collection in self._names
+
+    def deleted(self, collection: str) -> int:
+        """Return the number of deleted vectors that are still in the files of a collection."""
+        return self._deleted.get(collection, 0)
+
+    def entries(self, collection: str) -> _Entries:
+        """Return a collection; raise StorageError if it does not exist."""
+        if not self.has(collection):
+            raise StorageError(f"The vector store has no {collection}: {REMEDY}.")
+        if collection not in self._entries:
+            self._entries[collection] = _Entries(self._connection.collection(collection))
+        return self._entries[collection]
+
+    def close(self) -> None:
+        """Remove the opened copy."""
+        self._connection.close()

@@ -169,8 +169,8 @@ def _run(lab: Lab, step: Step) -> object:
             return _import(lab, options)
         case "sync":
             synced = lab.sync(**options)
-            if failed := [*synced.damage(), *synced.problems]:
-                raise SyncError(" ".join(failed))
+            if damaged := synced.damage():
+                raise SyncError(" ".join(damaged))
             return synced
         case "load":
             return lab.load(**options)

@@ -21,11 +21,12 @@ class Memories:
     @cached_property
     @private_files()
     def index(self) -> VectorIndex:
-        """The vector index, which finds memories by meaning as of the last sync."""
-        from aico_lab.projections.vectors import open_index
+        """The vector index, which finds by meaning whatever is committed."""
+        from aico_lab.embeddings.index import open_index
 
-        self._storage.check_open()
-        return self._storage.keep_open(open_index(self._storage.home, self._storage.keys))
+        storage = self._storage
+        _ = storage.primary  # opening it brings the schema up to date
+        return storage.keep_open(open_index(storage.open_primary, storage.home, storage.keys))
 
     def __repr__(self) -> str:
         return "<Memories: .index finds them by meaning>"

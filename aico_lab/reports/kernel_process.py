@@ -13,6 +13,8 @@ import signal
 import sys
 from typing import Final
 
+from aico_lab.runtime import report_kernel
+
 # Without the working directory in sys.path: a module there must not shadow one that the kernel
 # needs. IPython adds the directory again for the notebook.
 _START: Final = """\
@@ -32,6 +34,7 @@ _SIGNAL_AT_PARENTS_DEATH: Final = 1  # PR_SET_PDEATHSIG of Linux's prctl
 def main() -> None:
     """Run a kernel with the arguments of this process."""
     end_with_parent()
+    report_kernel.mark()
     from ipykernel import kernelapp
 
     kernelapp.launch_new_instance()

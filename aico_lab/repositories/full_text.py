@@ -8,9 +8,13 @@ rare, reach the index at once, by triggers (schema `search`).
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
+from aico_lab.errors import NotPermitted
+
 if TYPE_CHECKING:
+    from aico_lab.adapters.libsql import Connection
     from aico_lab.dal import DataAccessLayer
 
 BATCH: Final = 20_000  # messages in one transaction; others can write between two transactions
@@ -42,6 +46,22 @@ async def index_new_messages(dal: DataAccessLayer) -> None:
                 return  # another search has indexed them meanwhile
             await dal.execute(_ADD, [reached["id"]])
             await dal.execute("UPDATE search_state SET indexed_through = ?", [reached["id"]])
+
+
+def index_messages(connection: Connection) -> None:
+    """Do what `index_new_messages` does, by a connection.
+
+    Args:
+        connection: The primary database; if it is read-only, the index stays as it is.
+    """
+    with contextlib.suppress(NotPermitted):
+        while connection.fetch_all(_BEHIND):
+            with connection.transaction():
+                ((reached,),) = connection.fetch_all(_REACH, [BATCH])
+                if reached is None:
+                    return
+                connection.execute(_ADD, [reached])
+                connection.execute("UPDATE search_state SET indexed_through = ?", [reached])
 
 
 async def empty_index(dal: DataAccessLayer) -> None:

@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 class LibSQLMemoryRepository(MemoryRepository):
     """Memories: rows of `memories`, found through ChromaDB or another index.
 
-    The index follows the change feed, so it is *eventually* consistent. Its hits are always looked
-    up in libSQL: memories that were deleted, or belong to another user, are left out, and changed
-    ones are returned as they are now. A memory that was saved after the last update of the index is
-    not found yet; `lab.sync()` updates the index.
+    The index of a lab finds whatever is committed. Its hits are looked up in libSQL all the same,
+    since another index may be older: memories that were deleted, or belong to another user, are
+    left out, and changed ones are returned as they are now.
     """
 
     def __init__(self, data_access: DataAccessLayer, index: MemoryIndex | None = None) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 MAX_PIECES: Final = 1_000
 """The pieces of a query that count: the time of a search grows with the square of their number."""
@@ -70,6 +71,35 @@ def bm25(query: str, texts: Sequence[str]) -> dict[int, float]:
         position: _score(found, weights, len(read[position]) / average)
         for position, found in enumerate(counts)
         if found and all(found)
+    }
+
+
+def bm25_of_any(
+    query: str, texts: Sequence[str], weights: Mapping[str, float] | None = None
+) -> dict[int, float]:
+    """Return the scores of the texts that contain any word of a query; higher is better.
+
+    The keys are positions in `texts`.
+
+    Args:
+        query: The words.
+        texts: The texts.
+        weights: The weight of each word; by default its rarity in the texts.
+    """
+    wanted = {word for piece in pieces(query) for word in words(piece)}
+    read = [words(text) for text in texts]
+    average = sum(map(len, read)) / max(1, len(read)) or 1
+    counts = [Counter(word for word in text if word in wanted) for text in read]
+    held = Counter(word for found in counts for word in found)
+    rarity = weights or {
+        word: math.log(1 + (len(read) - n + 0.5) / (n + 0.5)) for word, n in held.items()
+    }
+    return {
+        position: _score(
+            found.values(), [rarity[word] for word in found], len(read[position]) / average
+        )
+        for position, found in enumerate(counts)
+        if found
     }
 
 

@@ -1,0 +1,72 @@
+"""`aico-lab index`: group messages into segments."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
+from aico_lab.cli.output import Bar, emit, say
+
+if TYPE_CHECKING:
+    from aico_lab.embeddings.segmenting import Segmented
+
+
+def index(
+    *,
+    pause: Annotated[
+        float | None,
+        typer.Option(help="The seconds of silence after which a segment ends.", show_default="600"),
+    ] = None,
+    smallest: Annotated[
+        int | None,
+        typer.Option(
+            help="The least messages of a segment that a change of subject ends.", show_default="4"
+        ),
+    ] = None,
+    largest: Annotated[
+        int | None, typer.Option(help="The most messages of a segment.", show_default="24")
+    ] = None,
+    depth: Annotated[
+        float | None,
+        typer.Option(
+            help="The least drop in coherence at which a segment ends, 0 to 2.",
+            show_default="0.45",
+        ),
+    ] = None,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Group messages into segments, and bring those up to date.
+
+    Segments end at pauses, and where the subject changes. If an option is given, the others have
+    their defaults, and all segments are made again if any differs from before.
+    """
+    from aico_lab.embeddings.segmenting import Parameters
+
+    given = {
+        name: value
+        for name, value in (
+            ("pause", pause), ("smallest", smallest), ("largest", largest), ("depth", depth),
+        )
+        if value is not None
+    }  # fmt: skip
+    parameters = Parameters(**given) if given else None  # type: ignore[arg-type]
+    with open_lab(home, key_file) as lab, Bar("messages") as bar:
+        result = lab.embeddings.update(parameters, progress=bar.show)
+    if json:
+        emit(result)
+    else:
+        _say(result)
+
+
+def _say(result: Segmented) -> None:
+    if not result.written and not result.removed:
+        say(f"Nothing changed; {result.segments:,} segments are up to date.")
+        return
+    say(
+        f"{result.segments:,} segments: {result.written:,} written, {result.removed:,} removed, "
+        f"{result.messages:,} messages read; run `aico-lab sync` next."
+    )

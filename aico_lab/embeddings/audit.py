@@ -1,0 +1,260 @@
+"""Measure the index: what a search finds of what it should find, and what its files hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from aico_lab.embeddings import texts
+from aico_lab.embeddings.text_index import REMEDY
+from aico_lab.errors import AicoLabError
+
+if TYPE_CHECKING:
+    from collections.abc import Set
+
+    from aico_lab.embeddings.encoders.base import Vectors
+    from aico_lab.embeddings.index import VectorIndex
+
+NEAREST: Final = 10
+SAMPLE: Final = 50
+"""The number of neighbours per text, and of texts, that are searched."""
+
+FILTERED: Final = 7
+"""The filtered search may find one item of so many."""
+
+EQUAL: Final = 1e-5
+"""Scores that differ by less than this are equal up to rounding."""
+
+RECALL: Final = 0.95
+"""The least share of the nearest texts that a search should find."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionAudit:
+    """The state of a collection.
+
+    Attributes:
+        collection: Its name.
+        items: The number of segments, memories or chunks that can be found.
+        texts: The number of their distinct texts.
+        approximate: Whether a search without filters asks Chroma instead of comparing all vectors.
+        recall: The share of the 10 nearest texts that a search finds, 0 to 1; None without texts.
+        recall_filtered: The same for a search that may find one item of seven.
+        recall_of_chroma: The same for Chroma's index; None if it has no such texts.
+        missing: The number of texts that Chroma lacks.
+        orphans: The number of entries of Chroma whose text does not exist any more.
+        deleted: The number of deleted vectors that are still in Chroma's files.
+    """
+
+    collection: str
+    items: int
+    texts: int
+    approximate: bool
+    recall: float | None
+    recall_filtered: float | None
+    recall_of_chroma: float | None
+    missing: int
+    orphans: int
+    deleted: int
+
+    def advice(self) -> list[str]:
+        """Return a sentence for each fault, which says what to do."""
+        name, said = self.collection, []
+        for recall, where in (
+            (self.recall, "Search by meaning"),
+            (self.recall_filtered, "Search under filters"),
+            (self.recall_of_chroma, "Chroma's index"),
+        ):
+            if recall is not None and recall < RECALL:
+                said.append(f"{where} finds only {recall:.0%} of the nearest in {name}: {REMEDY}.")
+        if self.missing or self.orphans:
+            said.append(
+                f"Chroma lacks {self.missing:,} texts of {name} and has {self.orphans:,} that no "
+                "longer exist; search reads them from the primary database: run "
+                "`aico-lab sync --only vectors`."
+            )
+        if self.deleted:
+            said.append(
+                f"Chroma's files still hold {self.deleted:,} deleted vectors of {name}: {REMEDY} "
+                "to remove them now."
+            )
+        return said
+
+
+@dataclass(frozen=True, slots=True)
+class IndexAudit:
+    """The state of the index.
+
+    Attributes:
+        model: The model of the vectors.
+        collections: The state of each collection that has texts.
+        damage: Why Chroma cannot be opened, with the remedy; None if it can, or does not exist.
+        readable: The number of Chroma's entries that hold a text, which none should.
+        bytes: The size of Chroma's files on the disk.
+    """
+
+    model: str
+    collections: tuple[CollectionAudit, ...]
+    damage: str | None
+    readable: int
+    bytes: int
+
+    @property
+    def faults(self) -> list[str]:
+        """Sentences about damage, and about searches that find too little."""
+        found = [self.damage] if self.damage else []
+        if self.readable:
+            found.append(f"{self.readable:,} entries of Chroma hold texts: {REMEDY}.")
+        return found + [
+            said for one in self.collections for said in one.advice() if " finds only " in said
+        ]
+
+    @property
+    def advice(self) -> list[str]:
+        """Sentences that say what to do; none if there is nothing to do."""
+        damaged = [] if self.damage is None else [self.damage]
+        readable = [said for said in self.faults if "hold texts" in said]
+        return damaged + readable + [said for one in self.collections for said in one.advice()]
+
+    def __repr__(self) -> str:
+        lines = [
+            f"Index of {self.model}, {self.bytes / 1e6:,.1f} MB on disk",
+            f"{'collection':<24}{'items':>10}{'texts':>10}{'recall':>8}{'filtered':>10}"
+            f"{'Chroma':>8}{'missing':>9}{'orphans':>9}{'deleted':>9}",
+        ]
+        lines += [
+            f"{one.collection:<24}{one.items:>10,}{one.texts:>10,}{_share(one.recall):>8}"
+            f"{_share(one.recall_filtered):>10}{_share(one.recall_of_chroma):>8}"
+            f"{one.missing:>9,}{one.orphans:>9,}{one.deleted:>9,}"
+            for one in self.collections
+        ]
+        return "\n".join([*lines, *self.advice])
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        heads = [
+            "collection",
+            "items",
+            "texts",
+            "recall",
+            "filtered",
+            "Chroma",
+            "missing",
+            "orphans",
+            "deleted",
+        ]
+        rows = "".join(
+            "<tr>"
+            + "".join(
+                f"<td>{escape(str(value))}</td>"
+                for value in (
+                    one.collection, f"{one.items:,}", f"{one.texts:,}", _share(one.recall),
+                    _share(one.recall_filtered), _share(one.recall_of_chroma),
+                    f"{one.missing:,}", f"{one.orphans:,}", f"{one.deleted:,}",
+                )
+            )
+            + "</tr>"
+            for one in self.collections
+        )  # fmt: skip
+        head = "".join(f"<th>{name}</th>" for name in heads)
+        advice = "".join(f"<p>{escape(said)}</p>" for said in self.advice)
+        return (
+            f"<p>Index of {escape(self.model)}, {self.bytes / 1e6:,.1f} MB on disk</p>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{advice}"
+        )
+
+
+def audit(index: VectorIndex) -> IndexAudit:
+    """Compare searches of a sample of the texts with comparing every vector, and look into Chroma.
+
+    Raises:
+        OtherModel: The index has vectors of another model.
+    """
+    damage: str | None = None
+    try:
+        index.open_store()
+    except AicoLabError as error:
+        damage = str(error)
+    collections = [_audit(index, name, opened=damage is None) for name in texts.COLLECTIONS]
+    readable = 0
+    if damage is None:
+        readable = sum(index.readable(name) for name in texts.COLLECTIONS)
+    return IndexAudit(
+        index.model,
+        tuple(one for one in collections if one.texts or one.orphans),
+        damage,
+        readable,
+        index.size_on_disk(),
+    )
+
+
+def _audit(index: VectorIndex, collection: str, *, opened: bool) -> CollectionAudit:
+    holders, vectors = index.vectors(collection)
+    step = -(-len(holders) // SAMPLE) or 1
+    sample = vectors[::step]
+    items = sorted(item for group in holders for item in group)
+    some = set(items[::FILTERED])
+    there, orphans, deleted = index.entries(collection) if opened else (0, 0, 0)
+    asks = {"recall": None, "recall_filtered": some, "recall_of_chroma": None}
+    recalls: dict[str, float | None] = dict.fromkeys(asks)
+    for name, among in asks.items():
+        if len(holders) and (name != "recall_of_chroma" or there):
+            approximate = True if name == "recall_of_chroma" else None
+            recalls[name] = _recall(
+                index, collection, holders, vectors, sample, among, approximate=approximate
+            )
+    return CollectionAudit(
+        collection,
+        len(items),
+        len(holders),
+        index.is_approximate(collection),
+        recalls["recall"],
+        recalls["recall_filtered"],
+        recalls["recall_of_chroma"],
+        len(holders) - there if opened and index.exists() else 0,
+        orphans,
+        deleted,
+    )
+
+
+def _recall(
+    index: VectorIndex,
+    collection: str,
+    holders: list[list[str]],
+    vectors: Vectors,
+    sample: Vectors,
+    among: Set[str] | None,
+    *,
+    approximate: bool | None,
+) -> float:
+    """Return the share of the nearest items that a search finds.
+
+    Args:
+        index: The index.
+        collection: The collection.
+        holders: The items of each text.
+        vectors: The vectors of the texts, of shape (texts, dimensions).
+        sample: The vectors to search for, of shape (queries, dimensions).
+        among: The items that may be found; None for all.
+        approximate: See `VectorIndex.nearest_to`.
+    """
+    counts = np.array(
+        [len(ids if among is None else [one for one in ids if one in among]) for ids in holders]
+    )
+    found = wanted = 0
+    for vector in sample:
+        scores = np.repeat(vectors @ vector, counts)
+        best = -np.sort(-scores)[:NEAREST]
+        answers = index.nearest_to(
+            vector, len(best), collection, among=among, approximate=approximate
+        )
+        found += sum(answer.score >= best[-1] - EQUAL for answer in answers)
+        wanted += len(best)
+    return found / wanted if wanted else 1.0
+
+
+def _share(recall: float | None) -> str:
+    return "-" if recall is None else f"{recall:.1%}"

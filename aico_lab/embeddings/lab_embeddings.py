@@ -1,0 +1,93 @@
+"""What a lab makes of its texts with vectors, `lab.embeddings`."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from aico_lab.errors import NotPermitted
+from aico_lab.home.files import private_files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aico_lab.embeddings.audit import IndexAudit
+    from aico_lab.embeddings.segmenting import Parameters, Segmented
+    from aico_lab.storage import Storage
+
+
+class Embeddings:
+    """Keeps the segments of messages up to date."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    @private_files()
+    def update(
+        self,
+        parameters: Parameters | None = None,
+        *,
+        progress: Callable[[str, int, int | None], None] | None = None,
+    ) -> Segmented:
+        """Bring the segments up to date with the messages.
+
+        ::
+
+            from aico_lab.embeddings.audit import IndexAudit
+        from aico_lab.embeddings.segmenting import Parameters
+
+            lab.embeddings.update(Parameters(pause=1800))
+
+        What was done before an interruption is kept. `lab.sync()` then copies the segments into
+        the warehouse.
+
+        Args:
+            parameters: Where segments end. Other ones than before replace all segments that this
+                program wrote. None means those of the update before, or the usual ones.
+            progress: Called with "messages", the number of changed messages done, and their total.
+        """
+        from aico_lab.embeddings.encoders import open_encoder
+        from aico_lab.embeddings.segmenting import update_segments
+
+        return update_segments(self._storage.primary, open_encoder(), parameters, progress=progress)
+
+    @private_files()
+    def refresh(self, *, progress: Callable[[str, int, int | None], None] | None = None) -> None:
+        """Make segments of new messages, and store the vectors of all texts that are searched.
+
+        A home that cannot be written stays as it is; a search compares what is new by itself.
+
+        Args:
+            progress: Called with "messages" or "texts", the number done, and their total.
+
+        Raises:
+            OtherModel: The index has vectors of another model.
+        """
+        from aico_lab.embeddings.encoders import open_encoder
+        from aico_lab.embeddings.text_index import refresh
+
+        def show(done: int, total: int) -> None:
+            if progress is not None:
+                progress("texts", done, total)
+
+        with contextlib.suppress(NotPermitted):
+            self.update(progress=progress)
+            refresh(self._storage.primary, open_encoder(), progress=show)
+
+    @private_files()
+    def audit(self) -> IndexAudit:
+        """Measure what a search finds of what it should find, and what the index's files hold.
+
+        Raises:
+            OtherModel: The index has vectors of another model.
+        """
+        from aico_lab.embeddings.audit import audit
+        from aico_lab.embeddings.index import open_index
+
+        storage = self._storage
+        _ = storage.primary  # opening it brings the schema up to date
+        with open_index(storage.open_primary, storage.home, storage.keys) as index:
+            return audit(index)
+
+    def __repr__(self) -> str:
+        return "<Embeddings: .update() groups messages into segments, .audit() measures the index>"

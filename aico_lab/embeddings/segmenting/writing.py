@@ -1,0 +1,337 @@
+"""Write segments of messages to the primary database, and let them follow edits and deletions.
+
+Messages to read are noted in the table `segmenting_changes`: new ones at the beginning of an
+update, changed ones by triggers, which also mark segments as stale. Each batch of them is one
+transaction, with its segments, so an update that is killed is continued by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from aico_lab.embeddings.segmenting.blocks import Changes, Place, read_blocks
+from aico_lab.embeddings.segmenting.boundaries import starts_of_segments, weigh
+from aico_lab.embeddings.segmenting.parameters import SEGMENTER, Parameters, from_json
+from aico_lab.embeddings.segmenting.summary import most_typical, shorten
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.embeddings.encoders import Encoder
+    from aico_lab.embeddings.encoders.base import Vectors
+    from aico_lab.embeddings.segmenting.blocks import Message
+
+    Progress = Callable[[str, int, int | None], None]
+
+BATCH: Final = 5_000
+"""Changed messages in one transaction; others can write between two transactions."""
+
+_HOUR: Final = 3600.0
+_DIGITS: Final = 6
+_COLUMNS: Final = (
+    "segment_id", "channel_id", "started_at", "ended_at", "summary", "conversation_id",
+    "message_count", "coherence", "activity", "segmenter", "is_stale",
+)  # fmt: skip
+
+_NOTE_NEW: Final = """
+    INSERT OR IGNORE INTO segmenting_changes
+    SELECT id FROM messages WHERE id > (SELECT segmented_through FROM segmenting_state)"""
+_MOVE: Final = """
+    UPDATE segmenting_state SET segmented_through = max(segmented_through,
+        (SELECT coalesce(max(id), 0) FROM messages))"""
+_BEHIND: Final = """
+    SELECT EXISTS (SELECT 1 FROM segmenting_changes)
+        OR EXISTS (SELECT 1 FROM messages WHERE id > (SELECT segmented_through
+            FROM segmenting_state))
+        OR EXISTS (SELECT 1 FROM conversation_segments WHERE is_stale = 1 AND segmenter = ?)"""
+_NOTED: Final = """
+    SELECT n.id, CAST(m.channel_id AS BLOB), CAST(m.conversation_id AS BLOB),
+        CAST(m.timestamp AS BLOB), typeof(m.channel_id) = 'text'
+            AND typeof(m.conversation_id) = 'text' AND c.channel_id IS NOT NULL
+    FROM (SELECT id FROM segmenting_changes ORDER BY id LIMIT ?) AS n
+    LEFT JOIN messages AS m USING (id) LEFT JOIN channels AS c USING (channel_id)"""
+_STALE: Final = """
+    SELECT segment_id, channel_id, conversation_id, started_at, ended_at
+    FROM conversation_segments WHERE is_stale = 1 AND segmenter IS NOT NULL"""
+_HOLDING: Final = """
+    SELECT s.segment_id, s.channel_id, s.conversation_id, s.started_at, s.ended_at, s.is_stale
+    FROM conversation_segments AS s WHERE s.segmenter IS NOT NULL AND s.segment_id IN (
+        SELECT sm.segment_id FROM json_each(?) AS m
+        CROSS JOIN segment_messages AS sm WHERE sm.message_id = m.value)"""
+_STRAYS: Final = """
+    INSERT OR IGNORE INTO segmenting_changes SELECT m.id
+    FROM json_each(?) AS s CROSS JOIN segment_messages AS sm ON sm.segment_id = s.value
+    CROSS JOIN messages AS m ON m.message_id = sm.message_id"""
+
+
+@dataclass(frozen=True, slots=True)
+class Segmented:
+    """What an update of the segments did.
+
+    Attributes:
+        messages: Messages that were read, because they or messages near them changed.
+        written: Segments that were added or changed.
+        removed: Segments that were removed.
+        segments: Segments that there are now, without those of other programs.
+    """
+
+    messages: int
+    written: int
+    removed: int
+    segments: int
+
+
+def is_current(connection: Connection) -> bool:
+    """Return whether the segments are those of the messages as they are now."""
+    state = connection.fetch_one("SELECT segmenter FROM segmenting_state")
+    return state == (SEGMENTER,) and connection.fetch_one(_BEHIND, [SEGMENTER]) == (0,)
+
+
+def update_segments(
+    connection: Connection,
+    encoder: Encoder,
+    parameters: Parameters | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Segmented:
+    """Bring the segments up to date with the messages.
+
+    Every message with text that is not missing in its source is then in exactly one segment, and
+    the segments are those that an update of all messages at once would make. Segments that other
+    programs wrote are left alone.
+
+    Args:
+        connection: The primary database, outside a transaction.
+        encoder: Makes the vectors by which coherence is measured.
+        parameters: Where segments end. Other ones than before replace all segments. None means
+            those of the update before, or the usual ones.
+        progress: Called with "messages", the number of changed messages done, and their total.
+    """
+    run = _Updating(connection, encoder)
+    run.begin(parameters)
+    with connection.bulk() if run.left() > BATCH else contextlib.nullcontext():
+        while run.batch():
+            if progress:
+                progress("messages", run.done, run.done + run.left())
+    (segments,) = connection.fetch_one(
+        "SELECT count(*) FROM conversation_segments WHERE segmenter IS NOT NULL"
+    ) or (0,)
+    return Segmented(run.messages, run.written, run.removed, segments)
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """A segment to be written, with its messages."""
+
+    place: Place
+    messages: Sequence[Message]
+    vectors: Vectors
+    weighed: Vectors
+
+    @property
+    def segment_id(self) -> str:
+        digest = hashlib.sha256(SEGMENTER.encode())
+        for message in self.messages:
+            digest.update(b"\0" + message.message_id.encode())
+        return digest.hexdigest()[:32]
+
+    @property
+    def coherence(self) -> float | None:
+        """The mean cosine of adjacent messages that have a vector."""
+        written = self.vectors[np.einsum("ij,ij->i", self.vectors, self.vectors) > 0]
+        if len(written) < 2:  # noqa: PLR2004 - a pair
+            return None
+        cosines = np.einsum("ij,ij->i", written[1:], written[:-1])
+        return round(float(cosines.mean(dtype=np.float64)), _DIGITS)
+
+    @property
+    def activity(self) -> float | None:
+        """Messages per hour after the first one."""
+        hours = (self.messages[-1].seconds - self.messages[0].seconds) / _HOUR
+        return round((len(self.messages) - 1) / hours, _DIGITS) if hours > 0 else None
+
+    def row(self, summary: str | None) -> tuple[Any, ...]:
+        """Return the values of `_COLUMNS`."""
+        return (
+            self.segment_id, self.place.channel_id, self.messages[0].timestamp,
+            self.messages[-1].timestamp, summary, self.place.conversation_id, len(self.messages),
+            self.coherence, self.activity, SEGMENTER, 0,
+        )  # fmt: skip
+
+
+class _Updating:
+    """One update."""
+
+    def __init__(self, connection: Connection, encoder: Encoder) -> None:
+        self._connection = connection
+        self._encoder = encoder
+        self._parameters = Parameters()
+        self.done = self.messages = self.written = self.removed = 0
+
+    def begin(self, parameters: Parameters | None) -> None:
+        """Note the new messages; with other parameters than before, remove all segments first."""
+        with self._connection.transaction():
+            state = self._connection.fetch_one("SELECT segmenter, parameters FROM segmenting_state")
+            segmenter, stored = state or (None, None)
+            before = from_json(stored) if segmenter == SEGMENTER else None
+            self._parameters = parameters or before or Parameters()
+            now = self._parameters.to_json(self._encoder.model)
+            if (segmenter, stored) != (SEGMENTER, now):
+                self.removed += len(
+                    self._connection.fetch_all(
+                        "SELECT 1 FROM conversation_segments WHERE segmenter IS NOT NULL"
+                    )
+                )
+                self._connection.execute(
+                    "DELETE FROM conversation_segments WHERE segmenter IS NOT NULL"
+                )
+                self._connection.execute("DELETE FROM segmenting_changes")
+                self._connection.execute(
+                    "INSERT OR REPLACE INTO segmenting_state VALUES (1, 0, ?, ?)", [SEGMENTER, now]
+                )
+            self._connection.execute(_NOTE_NEW)
+            self._connection.execute(_MOVE)
+
+    def left(self) -> int:
+        """Return the number of noted messages."""
+        (count,) = self._connection.fetch_one("SELECT count(*) FROM segmenting_changes") or (0,)
+        return int(count)
+
+    def batch(self) -> bool:
+        """Update the segments around some of the changes; return False if there are none."""
+        with self._connection.transaction():
+            noted, changes = self._noted()
+            stale = self._connection.fetch_all(_STALE)
+            if not noted and not stale:
+                return False
+            old = _add_ranges(changes, stale)
+            blocks = self._read(changes, old)
+            self._write(blocks, old)
+            read = [m.row_id for _, block in blocks for m in block]
+            self._connection.execute(
+                "DELETE FROM segmenting_changes WHERE id IN (SELECT value FROM json_each(?))",
+                [json.dumps([*noted, *read])],
+            )
+            self.messages += len(read)
+            self.done += len(set(noted) | set(read))
+        return True
+
+    def _noted(self) -> tuple[list[int], dict[Place, Changes]]:
+        noted: list[int] = []
+        changes: dict[Place, Changes] = {}
+        for row_id, channel, conversation, time, sound in self._connection.fetch_all(
+            _NOTED, [BATCH]
+        ):
+            noted.append(row_id)
+            if sound:
+                place = Place(channel.decode(errors="replace"),
+                              conversation.decode(errors="replace"))  # fmt: skip
+                at = time.decode(errors="replace")
+                changes.setdefault(place, Changes()).ranges.append((at, at))
+        return noted, changes
+
+    def _read(
+        self, changes: dict[Place, Changes], old: dict[str, bool]
+    ) -> list[tuple[Place, list[Message]]]:
+        """Return the blocks around changes, and add the segments that hold their messages to `old`.
+
+        Stale segments among those had messages elsewhere, so that more blocks are to be read.
+        """
+        while True:
+            blocks = [
+                (place, block)
+                for place, of_place in changes.items()
+                for block in read_blocks(self._connection, place, of_place, self._parameters.pause)
+            ]
+            ids = json.dumps([m.message_id for _, block in blocks for m in block])
+            holding = self._connection.fetch_all(_HOLDING, [ids])
+            more = [row[:5] for row in holding if row[5] and row[0] not in old]
+            old.update((row[0], bool(row[5])) for row in holding)
+            if not more:
+                return blocks
+            old |= _add_ranges(changes, more)
+
+    def _write(self, blocks: list[tuple[Place, list[Message]]], old: dict[str, bool]) -> None:
+        """Write the segments of blocks that differ from the old ones, and remove the others."""
+        made = self._segments(blocks)
+        new = {row[0]: row for row in self._rows(made)}  # in the order of `made`
+        gone = [name for name in old if name not in new]
+        self._connection.execute(_STRAYS, [json.dumps(gone)])
+        self._connection.execute_many(
+            "DELETE FROM conversation_segments WHERE segment_id = ?", [(name,) for name in gone]
+        )
+        there = {
+            row[0]: row
+            for row in self._connection.fetch_all(
+                f"SELECT {', '.join(_COLUMNS)} FROM conversation_segments "
+                "WHERE segment_id IN (SELECT value FROM json_each(?))",
+                [json.dumps([name for name in old if name in new])],
+            )
+        }
+        self._connection.execute_many(
+            f"UPDATE conversation_segments SET {', '.join(f'{name} = ?' for name in _COLUMNS)} "
+            "WHERE segment_id = ?",
+            [(*row, name) for name, row in new.items() if there.get(name, row) != row],
+        )
+        self._connection.insert_many(
+            "conversation_segments",
+            _COLUMNS,
+            [row for name, row in new.items() if name not in there],
+        )
+        self._connection.insert_many(
+            "segment_messages",
+            ("segment_id", "message_id", "position"),
+            [
+                (name, message.message_id, position)
+                for name, one in zip(new, made, strict=True)
+                if name not in there
+                for position, message in enumerate(one.messages)
+            ],
+        )
+        self.removed += len(gone)
+        self.written += sum(there.get(name) != row for name, row in new.items())
+
+    def _segments(self, blocks: list[tuple[Place, list[Message]]]) -> list[_Segment]:
+        texts = [message.content for _, block in blocks for message in block]
+        row_of = {text: row for row, text in enumerate(dict.fromkeys(texts))}  # many are equal
+        found, usable = self._encoder.encode_usable(list(row_of))
+        distinct = np.zeros((len(row_of), self._encoder.dimensions), np.float32)
+        distinct[np.array(usable, bool)] = found
+        vectors = distinct[[row_of[text] for text in texts]]
+        weighed = weigh(vectors, texts)
+        made: list[_Segment] = []
+        first = 0
+        for place, block in blocks:
+            last = first + len(block)
+            starts = starts_of_segments(weighed[first:last], self._parameters)
+            for start, stop in pairwise([*starts, len(block)]):
+                rows = slice(first + start, first + stop)
+                made.append(_Segment(place, block[start:stop], vectors[rows], weighed[rows]))
+            first = last
+        return made
+
+    def _rows(self, made: list[_Segment]) -> list[tuple[Any, ...]]:
+        centres = [one.weighed.sum(axis=0, dtype=np.float64) for one in made]
+        typical = [
+            most_typical(one.vectors, centre) for one, centre in zip(made, centres, strict=True)
+        ]
+        texts = [one.messages[at or 0].content for one, at in zip(made, typical, strict=True)]
+        summaries = shorten(texts, centres, self._encoder)
+        return [one.row(summary) for one, summary in zip(made, summaries, strict=True)]
+
+
+def _add_ranges(
+    changes: dict[Place, Changes], segments: Iterable[Sequence[Any]]
+) -> dict[str, bool]:
+    """Add the times of stale segments to the changes, and return their ids."""
+    for _, channel, conversation, begin, end in segments:
+        changes.setdefault(Place(channel, conversation), Changes()).ranges.append((begin, end))
+    return {row[0]: True for row in segments}

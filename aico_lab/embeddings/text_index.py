@@ -1,0 +1,241 @@
+"""The table `text_index`: the text of each item, as a hash, and so its vector in `text_vectors`.
+
+The table follows the change feed. It and its cursor are in the primary database and are written in
+one transaction. Search compares these vectors, and Chroma is brought to their state.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from aico_lab.embeddings import texts
+from aico_lab.embeddings.stored_vectors import READ, StoredVectors, text_sha256
+from aico_lab.errors import OtherModel
+from aico_lab.schema import feed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Container, Mapping, Sequence
+
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.embeddings.encoders import Encoder
+    from aico_lab.embeddings.encoders.base import Vectors
+
+REMEDY = "run `aico-lab sync --only vectors --full`"
+
+_STATE = "SELECT model, seq, anchor FROM text_index_state"
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """The result of an update of `text_index`.
+
+    Attributes:
+        mode: 'full' if every text was read, 'increment' if only changed ones were, 'nothing' if no
+            item changed.
+        written: The number of items added, or whose text changed.
+        deleted: The number of items removed.
+        skipped: The number of items read that have no vector: blank, or not valid text.
+        cursor: The position in the change feed up to which the table goes.
+    """
+
+    mode: Literal["full", "increment", "nothing"]
+    written: int
+    deleted: int
+    skipped: int
+    cursor: feed.Cursor
+
+
+@dataclass(slots=True)
+class _Change:
+    """The texts of a collection that were read.
+
+    Attributes:
+        found: The hashes of the texts that were read, by item.
+        stored: Their hashes in the table, and those of items that no longer exist.
+        read: The number of items that were read.
+    """
+
+    found: dict[str, bytes]
+    stored: dict[str, bytes]
+    read: int
+
+
+def cursor(primary: Connection) -> feed.Cursor | None:
+    """Return the position of `text_index` in the change feed, or None if it was never filled."""
+    model, seq, anchor = primary.fetch_all(_STATE)[0]
+    return None if model is None else feed.Cursor(feed.head(primary).database_id, seq, anchor)
+
+
+def model(primary: Connection) -> str | None:
+    """Return the model of the index, or None if it was never filled."""
+    found: str | None = primary.fetch_all(_STATE)[0][0]
+    return found
+
+
+def check_model(primary: Connection, encoder: Encoder) -> None:
+    """Raise OtherModel if the index has vectors of another model than the encoder's."""
+    stored = model(primary)
+    if stored not in (None, encoder.model):
+        raise OtherModel(
+            f"The index has vectors of the model {stored}, which cannot be compared with those of "
+            f"{encoder.model}: {REMEDY} to encode all texts with {encoder.model}."
+        )
+
+
+def vectors(
+    primary: Connection, encoder_model: str, dimensions: int, keys: Sequence[bytes]
+) -> dict[bytes, Vectors]:
+    """Return the stored vectors of some texts, by hash; each has `dimensions` numbers."""
+    found: dict[bytes, Vectors] = {}
+    for start in range(0, len(keys), READ):
+        part = keys[start : start + READ]
+        rows = primary.fetch_all(
+            "SELECT text_sha256, vector FROM text_vectors WHERE model = ? "
+            f"AND length(vector) = ? AND text_sha256 IN ({', '.join('?' * len(part))})",
+            [encoder_model, 4 * dimensions, *part],
+        )
+        for key, vector in rows:
+            found[key] = np.frombuffer(vector, "<f4").astype(np.float32, copy=False)
+    return found
+
+
+def refresh(
+    primary: Connection,
+    encoder: Encoder,
+    *,
+    full: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Refreshed:
+    """Bring `text_index` up to date, and store the vectors of its texts.
+
+    Args:
+        primary: The primary database, outside a snapshot.
+        encoder: Encodes the texts.
+        full: Read every text, and accept another model than before.
+        progress: Called with the number of encoded texts and their total.
+
+    Raises:
+        OtherModel: The index was made with another model, and `full` is False.
+    """
+    if not full:
+        check_model(primary, encoder)
+    while True:
+        with primary.snapshot():
+            before = primary.fetch_all(_STATE)[0]
+            known = cursor(primary)
+            target = feed.head(primary)
+            follows = not full and known is not None and feed.continues(primary, known)
+            needed: dict[bytes, str] = {}
+            changes = {
+                collection: _compare(
+                    primary, collection, known.seq if follows and known else None, target, needed
+                )
+                for collection in texts.COLLECTIONS
+            }
+        _, usable = StoredVectors(primary, encoder).of(list(needed.values()), progress)
+        unusable = {key for key, use in zip(needed, usable, strict=True) if not use}
+        with primary.transaction():
+            if primary.fetch_all(_STATE)[0] != before:
+                continue  # another process has updated the index meanwhile
+            written, deleted, skipped = _write(primary, changes, unusable)
+            primary.execute(
+                "UPDATE text_index_state SET model = ?, seq = ?, anchor = ?",
+                [encoder.model, target.seq, target.anchor],
+            )
+        read = any(change.read or change.stored for change in changes.values())
+        mode: Literal["full", "increment", "nothing"] = (
+            "full" if not follows else "increment" if read else "nothing"
+        )
+        return Refreshed(mode, written, deleted, skipped, target)
+
+
+def _compare(
+    primary: Connection,
+    collection: str,
+    since: int | None,
+    target: feed.Cursor,
+    needed: dict[bytes, str],
+) -> _Change:
+    """Return the differences between a collection's texts and the table.
+
+    Args:
+        primary: The primary database, in a snapshot.
+        collection: One of `texts.COLLECTIONS`.
+        since: The change after which items may differ; None to read all.
+        target: The end of the feed.
+        needed: Receives the texts whose vectors are needed, by hash.
+    """
+    if since is None:
+        items = texts.read_all(primary, collection)
+        stored = _stored(primary, collection)
+    else:
+        ids = texts.changed(primary, collection, since, target.seq)
+        items = texts.read_some(primary, collection, ids)
+        stored = _stored(primary, collection, ids)
+    change = _Change({}, stored, 0)
+    for item_id, text in items:
+        change.read += 1
+        if text is not None and text.strip():
+            change.found[item_id] = key = text_sha256(text)
+            if since is None or stored.get(item_id) != key:
+                needed[key] = text
+    return change
+
+
+def _stored(
+    primary: Connection, collection: str, ids: Collection[str] | None = None
+) -> dict[str, bytes]:
+    """Return the hashes in the table by item: of all items of a collection, or of some."""
+    some = "" if ids is None else "AND item_id IN (SELECT value FROM json_each(?))"
+    return dict(
+        primary.fetch_all(
+            f"SELECT item_id, text_sha256 FROM text_index WHERE collection = ? {some}",
+            [collection] if ids is None else [collection, json.dumps(sorted(ids))],
+        )
+    )
+
+
+def _write(
+    primary: Connection, changes: Mapping[str, _Change], unusable: Container[bytes]
+) -> tuple[int, int, int]:
+    """Write the differences, and delete the vectors of texts that no longer exist.
+
+    Args:
+        primary: The primary database, in a transaction.
+        changes: The texts that were read, by collection.
+        unusable: The hashes of texts that have no vector.
+
+    Returns:
+        The numbers of items written, deleted, and without a vector.
+    """
+    written = deleted = skipped = 0
+    former: set[bytes] = set()
+    for collection, change in changes.items():
+        usable = {id_: key for id_, key in change.found.items() if key not in unusable}
+        new = {id_: key for id_, key in usable.items() if change.stored.get(id_) != key}
+        gone = [id_ for id_ in change.stored if id_ not in usable]
+        primary.insert_many(
+            "text_index",
+            ("collection", "item_id", "text_sha256"),
+            [(collection, id_, key) for id_, key in new.items()],
+            on_conflict="ON CONFLICT (collection, item_id) DO UPDATE "
+            "SET text_sha256 = excluded.text_sha256",
+        )
+        primary.execute_many(
+            "DELETE FROM text_index WHERE collection = ? AND item_id = ?",
+            [(collection, id_) for id_ in gone],
+        )
+        former.update(change.stored[id_] for id_ in (*new, *gone) if id_ in change.stored)
+        written += len(new)
+        deleted += sum(id_ not in change.found for id_ in gone)
+        skipped += change.read - len(usable)
+    primary.execute_many(  # a vector can be inverted to something close to its text
+        "DELETE FROM text_vectors WHERE text_sha256 = ?1 "
+        "AND NOT EXISTS (SELECT 1 FROM text_index WHERE text_sha256 = ?1)",
+        [(key,) for key in former],
+    )
+    return written, deleted, skipped

@@ -1,0 +1,1 @@
+"""People's own documents, cut into chunks that a search finds."""

@@ -1,0 +1,114 @@
+"""Cut documents into chunks, each with its place: the headings above it, or its page."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LONGEST: Final = 1_000
+"""Characters of a chunk."""
+
+_FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})")
+_HEADING: Final = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
+_UNDERLINE: Final = re.compile(r" {0,3}(=+|-+)[ \t]*$")
+_PARAGRAPHS: Final = re.compile(r"\n[ \t]*\n\s*")
+_SENTENCE_ENDS: Final = re.compile(r"(?<=[.!?…。！？])\s+|\n")
+
+
+class Chunk(NamedTuple):
+    """A chunk of a document; `place` is None if the document has no headings and no pages."""
+
+    place: str | None
+    content: str
+
+
+def of_text(text: str, place: str | None = None) -> Iterator[Chunk]:
+    """Yield the chunks of a text: whole paragraphs as far as they fit, else whole sentences."""
+    yield from (Chunk(place, content) for content in _packed(_paragraphs(text), "\n\n"))
+
+
+def of_markdown(text: str) -> Iterator[Chunk]:
+    """Yield the chunks of a Markdown text; no chunk goes beyond a heading."""
+    headings: list[tuple[int, str]] = []
+    lines: list[str] = []
+    fence: str | None = None
+    for line in [*text.split("\n"), "# "]:
+        marked = _FENCE.match(line)
+        if fence is not None or marked:
+            if fence is None and marked:
+                fence = marked[1]
+            elif (
+                fence
+                and marked
+                and marked[1].startswith(fence)
+                and not line.strip().strip(fence[0])
+            ):
+                fence = None
+            lines.append(line)
+            continue
+        heading, above = _heading(line, lines)
+        if heading is None:
+            lines.append(line)
+            continue
+        place = " > ".join(title for _, title in headings) or None
+        yield from of_text("\n".join(above), place)
+        lines = []
+        headings = [one for one in headings if one[0] < heading[0]]
+        if heading[1]:
+            headings.append(heading)
+    if fence is not None:  # it was never closed, so the last line was taken for its content
+        place = " > ".join(title for _, title in headings) or None
+        yield from of_text("\n".join(lines[:-1]), place)
+
+
+def _heading(line: str, lines: list[str]) -> tuple[tuple[int, str] | None, list[str]]:
+    """Return the level and title of a heading that ends with a line, and the lines before it."""
+    if found := _HEADING.match(line):
+        return (len(found[1]), (found[2] or "").strip()), lines
+    if (
+        (found := _UNDERLINE.match(line))
+        and lines
+        and lines[-1].strip()
+        and (len(lines) == 1 or not lines[-2].strip())
+    ):
+        return (1 if found[1][0] == "=" else 2, lines[-1].strip()), lines[:-1]
+    return None, lines
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    """Yield paragraphs; those that are too long in parts of whole sentences."""
+    for paragraph in _PARAGRAPHS.split(text.strip()):
+        if len(paragraph) <= LONGEST:
+            yield paragraph
+        else:
+            yield from _packed(_sentences(paragraph), " ")
+
+
+def _sentences(paragraph: str) -> Iterator[str]:
+    """Yield sentences; those that are too long in parts that end at white space, if there is any."""
+    for sentence in _SENTENCE_ENDS.split(paragraph):
+        remaining = sentence.strip()
+        while len(remaining) > LONGEST:
+            at = remaining.rfind(" ", LONGEST // 2, LONGEST + 1)
+            at = LONGEST if at < 0 else at
+            yield remaining[:at].rstrip()
+            remaining = remaining[at:].lstrip()
+        yield remaining
+
+
+def _packed(parts: Iterator[str], between: str) -> Iterator[str]:
+    """Join parts as long as they fit into a chunk; blank ones are left out."""
+    joined = ""
+    for part in parts:
+        if not part.strip():
+            continue
+        if joined and len(joined) + len(between) + len(part) > LONGEST:
+            yield joined
+            joined = part
+        else:
+            joined = f"{joined}{between}{part}" if joined else part
+    if joined:
+        yield joined

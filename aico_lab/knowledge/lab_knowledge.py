@@ -1,0 +1,193 @@
+"""The documents of a lab, `lab.knowledge`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from aico_lab.adapters.libsql import NOW
+from aico_lab.errors import SourceError, SourceMissing, UnknownName, did_you_mean
+from aico_lab.home.files import private_files
+from aico_lab.knowledge import reading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.knowledge.chunks import Chunk
+    from aico_lab.storage import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document; `kind` is 'markdown', 'text' or 'pdf'."""
+
+    document_id: str
+    name: str
+    kind: str
+    added_at: str
+    chunks: int
+    path: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What became of a file.
+
+    Attributes:
+        path: The file.
+        outcome: 'added', 'replaced' if another version of the file was known, 'unchanged', or
+            'failed'.
+        chunks: The number of its chunks.
+        error: Why it failed.
+    """
+
+    path: str
+    outcome: Literal["added", "replaced", "unchanged", "failed"]
+    chunks: int = 0
+    error: str | None = None
+
+
+class Knowledge:
+    """Adds documents, lists and removes them; `lab.search(TEXT, source="knowledge")` finds them."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    @private_files()
+    def add(self, *paths: Path | str) -> list[Added]:
+        """Add files, or replace the chunks of those that changed.
+
+        A file is known by its content, wherever it is, and a new version of it by its path. A file
+        that cannot be read keeps no other out.
+
+        Args:
+            paths: Markdown, text and PDF files, or folders with some.
+
+        Raises:
+            SourceMissing: There is no such file, or no document in a folder.
+        """
+        primary = self._storage.primary
+        return [_add(primary, path) for path in _files(paths)]
+
+    def list(self) -> list[Document]:
+        """Return the documents, by name."""
+        rows = self._storage.primary.fetch_all(
+            "SELECT document_id, name, kind, added_at, (SELECT count(*) FROM knowledge_chunks AS c "
+            "WHERE c.document_id = d.document_id), metadata FROM knowledge_documents AS d "
+            "ORDER BY name, document_id"
+        )
+        return [Document(*row[:5], json.loads(row[5] or "{}").get("path")) for row in rows]
+
+    @private_files()
+    def remove(self, name: str) -> Document:
+        """Remove a document, given by its name, its path or its id, and return it.
+
+        Raises:
+            UnknownName: There is no such document, or there are several with that name.
+        """
+        known = Knowledge.list(self)
+        found = [one for one in known if name in (one.document_id, one.path)]
+        found = found or [one for one in known if one.name == name]
+        if not found:
+            end = did_you_mean(
+                name, [one.name for one in known], ": see `aico-lab knowledge list`."
+            )
+            raise UnknownName(f"There is no document {name!r}{end}")
+        if len(found) > 1:
+            raise UnknownName(
+                f"{len(found)} documents have the name {name!r}: give the id of one, see "
+                "`aico-lab knowledge list`."
+            )
+        self._storage.primary.execute(
+            "DELETE FROM knowledge_documents WHERE document_id = ?", [found[0].document_id]
+        )
+        return found[0]
+
+    def __repr__(self) -> str:
+        return "<Knowledge: .add(FILE, …), .list() and .remove(NAME) of documents>"
+
+
+def _files(paths: Iterable[Path | str]) -> Iterable[Path]:
+    """Yield the files, those of a folder in order of their paths."""
+    for given in paths:
+        path = Path(given).expanduser().absolute()
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(
+            one
+            for one in path.rglob("*")
+            if one.suffix.lower() in reading.KINDS and one.is_file() and one.name[0] != "."
+        )
+        if not found:
+            raise SourceMissing(f"There is no .md, .txt or .pdf file in {path}: name another one.")
+        yield from found
+
+
+def _add(primary: Connection, path: Path) -> Added:
+    try:
+        content = reading.content_of(path)
+        sha256 = hashlib.sha256(content).hexdigest()
+        known = primary.fetch_all(
+            "SELECT document_id, (SELECT count(*) FROM knowledge_chunks AS c "
+            "WHERE c.document_id = d.document_id) FROM knowledge_documents AS d WHERE sha256 = ?",
+            [sha256],
+        )
+        if known:
+            return Added(str(path), "unchanged", known[0][1])
+        kind = reading.KINDS[path.suffix.lower()]
+        chunks = reading.read(path.name, kind, content)
+    except SourceError as error:
+        return Added(str(path), "failed", error=str(error))
+    document_id = hashlib.sha256(str(path).encode(errors="surrogateescape")).hexdigest()[:16]
+    with primary.transaction():
+        there = primary.fetch_one(
+            "SELECT 1 FROM knowledge_documents WHERE document_id = ?", [document_id]
+        )
+        _write(primary, document_id, path, kind, sha256, chunks)
+    return Added(str(path), "replaced" if there else "added", len(chunks))
+
+
+def _write(
+    primary: Connection,
+    document_id: str,
+    path: Path,
+    kind: str,
+    sha256: str,
+    chunks: Sequence[Chunk],
+) -> None:
+    """Write a document, and of its chunks only those that differ."""
+    shown = str(path).encode(errors="replace").decode()
+    primary.execute(
+        "INSERT INTO knowledge_documents (document_id, name, kind, sha256, added_at, metadata) "
+        f"VALUES (?, ?, ?, ?, {NOW}, ?) ON CONFLICT (document_id) DO UPDATE SET "
+        "sha256 = excluded.sha256, added_at = excluded.added_at",
+        [document_id, Path(shown).name, kind, sha256, json.dumps({"path": shown})],
+    )
+    rows = {
+        _chunk_id(document_id, position, chunk): (position, chunk.place, chunk.content)
+        for position, chunk in enumerate(chunks)
+    }
+    there = {
+        chunk_id
+        for (chunk_id,) in primary.fetch_all(
+            "SELECT chunk_id FROM knowledge_chunks WHERE document_id = ?", [document_id]
+        )
+    }
+    primary.execute_many(
+        "DELETE FROM knowledge_chunks WHERE chunk_id = ?", [(id_,) for id_ in there - rows.keys()]
+    )
+    primary.insert_many(
+        "knowledge_chunks",
+        ("chunk_id", "document_id", "position", "place", "content"),
+        [(id_, document_id, *row) for id_, row in rows.items() if id_ not in there],
+    )
+
+
+def _chunk_id(document_id: str, position: int, chunk: Chunk) -> str:
+    parts = json.dumps([position, chunk.place, chunk.content])
+    return f"{document_id}-{hashlib.sha256(parts.encode()).hexdigest()[:16]}"

@@ -1,0 +1,1 @@
+"""Search conversations, memories and documents: by meaning, by words, or by both."""

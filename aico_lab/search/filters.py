@@ -1,0 +1,251 @@
+"""The filters of a search, and the items that pass them.
+
+A passage of a conversation passes if one of its messages passes every filter. A memory has a person
+and a time, and passes no filter by channel, role or sentiment. A document passes only a search
+without these filters.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Final, Literal
+
+from aico_lab.embeddings import texts
+from aico_lab.errors import InvalidValue, UnknownName, did_you_mean
+from aico_lab.messages.records import NotAMessageError
+from aico_lab.messages.timestamps import to_timestamp
+from aico_lab.zones import get_zone
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from aico_lab.adapters.libsql import Connection
+
+Role = Literal["user", "assistant", "system"]
+Sentiment = Literal["positive", "neutral", "negative"]
+Moment = str | date | datetime
+
+ROLES: Final = ("user", "assistant", "system")
+_SENTIMENTS: Final = {
+    "positive": "m.sentiment_score >= 0.05",
+    "negative": "m.sentiment_score <= -0.05",
+    "neutral": "m.sentiment_score > -0.05 AND m.sentiment_score < 0.05",
+}
+_BACK: Final = re.compile(r"(\d{1,6})([hdw])", re.ASCII)
+_UNITS: Final = {"h": "hours", "d": "days", "w": "weeks"}
+_DAY: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_NAMES: Final = {
+    "user": "SELECT CAST(user_id AS BLOB), CAST(name AS BLOB) FROM users",
+    "channel": "SELECT CAST(channel_id AS BLOB), CAST(name AS BLOB) FROM channels",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """The filters of a search, resolved; None or empty filters nothing.
+
+    Attributes:
+        users: Ids of people.
+        channels: Ids of channels.
+        role: The side that wrote.
+        since: The first moment, in the format of the database.
+        until: The moment before which a message was written.
+        sentiment: The sentiment of the message.
+    """
+
+    users: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    role: Role | None = None
+    since: str | None = None
+    until: str | None = None
+    sentiment: Sentiment | None = None
+
+    def __bool__(self) -> bool:
+        return self != Filters()
+
+    def messages(self) -> tuple[str, list[str]]:
+        """Return SQL for a message `m` that passes, and its parameters."""
+        conditions: dict[str, list[str]] = {}
+        if self.users:
+            conditions["m.user_id IN (SELECT value FROM json_each(?))"] = [json.dumps(self.users)]
+        if self.channels:
+            conditions["m.channel_id IN (SELECT value FROM json_each(?))"] = [
+                json.dumps(self.channels)
+            ]
+        if self.role:
+            conditions["m.role = ?"] = [self.role]
+        if self.since:
+            conditions["m.timestamp >= ?"] = [self.since]
+        if self.until:
+            conditions["m.timestamp < ?"] = [self.until]
+        if self.sentiment:
+            conditions[_SENTIMENTS[self.sentiment]] = []
+        return " AND ".join(conditions) or "1", [
+            value for values in conditions.values() for value in values
+        ]
+
+
+def resolve(
+    primary: Connection,
+    *,
+    user: str | Sequence[str] | None,
+    channel: str | Sequence[str] | None,
+    role: str | None,
+    since: Moment | None,
+    until: Moment | None,
+    sentiment: str | None,
+    timezone: str,
+) -> Filters:
+    """Return the filters that names and times mean.
+
+    Args:
+        primary: The primary database.
+        user: Ids or names of people.
+        channel: Ids or names of channels.
+        role: 'user', 'assistant' or 'system'.
+        since: A day or moment, or a span back from the last message: '30d', '4w', '12h'.
+        until: A day, which is included, or a moment.
+        sentiment: 'positive', 'neutral' or 'negative'.
+        timezone: The zone of days, and of moments without one.
+
+    Raises:
+        UnknownName: There is no such person or channel.
+        InvalidValue: Another value is invalid.
+    """
+    _check("role", role, ROLES)
+    _check("sentiment", sentiment, tuple(_SENTIMENTS))
+    begins = _moment(primary, "since", since, timezone)
+    ends = _moment(primary, "until", until, timezone, end=True)
+    if begins and ends and begins >= ends:
+        raise InvalidValue("The period is empty: `since` is not before `until`.")
+    return Filters(
+        _ids(primary, "user", user),
+        _ids(primary, "channel", channel),
+        role,  # type: ignore[arg-type]
+        begins,
+        ends,
+        sentiment,  # type: ignore[arg-type]
+    )
+
+
+def among(primary: Connection, collection: str, filters: Filters) -> set[str] | None:
+    """Return the items of a collection that may pass, or None for all; `kept` decides.
+
+    Filters that most items pass are left to `kept`, which looks only at the best items.
+    """
+    if collection == texts.KNOWLEDGE:
+        return set() if filters else None
+    condition, parameters = filters.messages()
+    if collection == texts.MEMORIES:
+        if filters.channels or filters.role or filters.sentiment:
+            return set()
+        if not filters:
+            return None
+        condition = condition.replace("m.timestamp", "m.created_at")
+        query = f"SELECT CAST(m.memory_id AS BLOB) FROM memories AS m WHERE {condition}"
+    elif filters.users:
+        query = (
+            "SELECT DISTINCT CAST(sm.segment_id AS BLOB) FROM messages AS m "
+            f"CROSS JOIN segment_messages AS sm ON sm.message_id = m.message_id WHERE {condition}"
+        )
+    elif filters.channels or filters.since or filters.until:
+        spans = Filters(channels=filters.channels, since=filters.since, until=filters.until)
+        condition, parameters = spans.messages()
+        condition = (
+            condition.replace("m.channel_id", "s.channel_id")
+            .replace("m.timestamp >=", "s.ended_at >=")
+            .replace("m.timestamp <", "s.started_at <")
+        )
+        query = (
+            f"SELECT CAST(s.segment_id AS BLOB) FROM conversation_segments AS s WHERE {condition}"
+        )
+    else:
+        return None
+    return {key.decode(errors="replace") for (key,) in primary.fetch_all(query, parameters) if key}
+
+
+def kept(
+    primary: Connection, collection: str, filters: Filters, items: Collection[str]
+) -> set[str]:
+    """Return those of some items that pass."""
+    if collection != texts.SEGMENTS or not filters:
+        return set(items)
+    condition, parameters = filters.messages()
+    rows = primary.fetch_all(
+        "SELECT CAST(hit.value AS BLOB) FROM json_each(?) AS hit WHERE EXISTS (SELECT 1 "
+        "FROM segment_messages AS sm CROSS JOIN messages AS m ON m.message_id = sm.message_id "
+        f"WHERE sm.segment_id = hit.value AND {condition})",
+        [json.dumps(sorted(items)), *parameters],
+    )
+    return {key.decode(errors="replace") for (key,) in rows}
+
+
+def _check(name: str, value: str | None, known: Sequence[str]) -> None:
+    if value is not None and value not in known:
+        end = did_you_mean(str(value), known, f": it is {', '.join(known)}.")
+        raise InvalidValue(f"There is no {name} {value!r}{end}")
+
+
+def _ids(primary: Connection, kind: str, given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the ids of people or channels that are given by id or name."""
+    if given is None:
+        return ()
+    wanted = [given] if isinstance(given, str) else list(given)
+    if not wanted:
+        raise InvalidValue(f"The list of {kind}s is empty: leave it out for all.")
+    by_name: dict[str, list[str]] = {}
+    for raw_id, raw_name in primary.fetch_all(_NAMES[kind]):
+        id_ = raw_id.decode(errors="replace")
+        by_name.setdefault(id_, []).append(id_)
+        if raw_name and (name := raw_name.decode(errors="replace")) != id_:
+            by_name.setdefault(name, []).append(id_)
+    unknown = [one for one in wanted if one not in by_name]
+    if unknown:
+        end = did_you_mean(str(unknown[0]), by_name, ".")
+        raise UnknownName(f"There is no {kind} {unknown[0]!r}{end}")
+    return tuple(dict.fromkeys(id_ for one in wanted for id_ in by_name[one]))
+
+
+def _moment(
+    primary: Connection, name: str, value: Moment | None, timezone: str, *, end: bool = False
+) -> str | None:
+    if value is None:
+        return None
+    zone = get_zone(timezone)
+    if isinstance(value, str) and (span := _BACK.fullmatch(value.strip())) and not end:
+        now = datetime.now(UTC)
+        last = primary.fetch_one(
+            "SELECT max(timestamp) FROM messages WHERE timestamp <= ?", [_stored(now)]
+        )
+        at = datetime.fromisoformat(last[0]) if last and last[0] else now
+        try:
+            return _stored(at - timedelta(**{_UNITS[span[2]]: int(span[1])}))
+        except OverflowError:
+            return None
+    if isinstance(value, str) and _DAY.fullmatch(value.strip()):
+        try:
+            value = date.fromisoformat(value.strip())
+        except ValueError:
+            raise InvalidValue(f"{name} is no day: {value!r} does not exist.") from None
+    if isinstance(value, date) and not isinstance(value, datetime):
+        day = value + timedelta(days=1) if end else value
+        value = datetime(day.year, day.month, day.day, tzinfo=zone)
+    if isinstance(value, datetime):
+        return _stored(value if value.tzinfo else value.replace(tzinfo=zone))
+    try:
+        parsed = datetime.fromisoformat(str(value).strip())
+        if parsed.tzinfo is None:
+            return _stored(parsed.replace(tzinfo=zone))
+        return to_timestamp(str(value).strip())
+    except (ValueError, OverflowError, NotAMessageError):
+        span_too = "" if end else ", or a span such as 30d, 4w or 12h"
+        raise InvalidValue(
+            f"{name} is a day such as 2024-05-01, a moment such as 2024-05-01T12:30{span_too}."
+        ) from None
+
+
+def _stored(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").zfill(27)

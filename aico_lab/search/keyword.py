@@ -1,0 +1,118 @@
+"""Find items by words: messages by the full-text index (FTS5), memories and documents directly.
+
+An item need not contain every word: the more, and the rarer, the higher its score, which is BM25's.
+The rarity of a word is the share of messages that have it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Final
+
+from aico_lab.adapters.sql_text import quoted
+from aico_lab.embeddings import texts
+from aico_lab.embeddings.index import Found
+from aico_lab.repositories import full_text
+from aico_lab.repositories.words import bm25_of_any, pieces, words
+from aico_lab.search import filters as filters_
+
+if TYPE_CHECKING:
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.search.filters import Filters
+
+MATCHED: Final = 20_000
+"""Messages that are scored: the rarest words of a query are taken until so many have one."""
+
+RESCORED: Final = 200
+"""The least passages, chosen by the scores of their messages, whose own scores are computed."""
+
+TERMS: Final = 32
+"""The words of a query that count, the rarest first."""
+
+_SCORED: Final = """
+    WITH hit AS MATERIALIZED (
+        SELECT rowid AS id, -bm25(messages_search) AS score
+        FROM messages_search WHERE messages_search MATCH ?
+    )
+    SELECT CAST(sm.segment_id AS BLOB), sum(hit.score) AS total
+    FROM hit CROSS JOIN messages AS m ON m.id = hit.id
+    CROSS JOIN segment_messages AS sm ON sm.message_id = m.message_id
+    WHERE {condition}
+    GROUP BY sm.segment_id ORDER BY total DESC, sm.segment_id LIMIT ?"""
+
+
+def find(
+    primary: Connection, text: str, limit: int, collection: str, filters: Filters
+) -> list[Found]:
+    """Return the items with the words of a text, those with the highest scores first.
+
+    Args:
+        primary: The primary database; where it can be written, new messages are indexed first.
+        text: The words.
+        limit: The maximum number of items.
+        collection: One of `aico_lab.embeddings.texts.COLLECTIONS`.
+        filters: The filters; a message with a word must itself pass them.
+    """
+    if limit < 1 or not any(words(piece) for piece in pieces(text)):
+        return []
+    if collection != texts.SEGMENTS:
+        return _directly(primary, text, limit, collection, filters)
+    full_text.index_messages(primary)
+    weights = _rarest(primary, text)
+    if not weights:
+        return []
+    condition, parameters = filters.messages()
+    match = " OR ".join(map(quoted, weights))
+    rows = primary.fetch_all(
+        _SCORED.format(condition=condition), [match, *parameters, max(RESCORED, limit)]
+    )
+    ids = [key.decode(errors="replace") for key, _ in rows]
+    return _by_bm25(list(texts.read_some(primary, collection, ids)), weights, limit)
+
+
+def _rarest(primary: Connection, text: str) -> dict[str, float]:
+    """Return the rarest words of a text that occur in messages, with their weights."""
+    distinct = list(dict.fromkeys(word for piece in pieces(text) for word in words(piece)))
+    primary.execute(
+        "CREATE VIRTUAL TABLE IF NOT EXISTS temp.words_of_messages "
+        "USING fts5vocab(main, messages_search, row)"
+    )
+    counts = primary.fetch_all(
+        "SELECT hit.value, v.doc FROM json_each(?) AS hit "
+        "CROSS JOIN temp.words_of_messages AS v ON v.term = hit.value ORDER BY v.doc, hit.value",
+        [json.dumps(distinct)],
+    )
+    # An estimate, because counting the rows takes longer than the rest of the search.
+    last = primary.fetch_all("SELECT indexed_through FROM search_state")[0][0]
+    taken: dict[str, float] = {}
+    messages = 0
+    for word, count in counts[:TERMS]:
+        messages += count
+        if taken and messages > min(MATCHED, last):
+            break
+        taken[word] = math.log(1 + (max(last, count) - count + 0.5) / (count + 0.5))
+    return taken
+
+
+def _by_bm25(
+    items: list[texts.Item], weights: dict[str, float] | None, limit: int, text: str = ""
+) -> list[Found]:
+    """Return the items with the highest scores for weighted words, or for those of a text."""
+    query = " ".join(weights) if weights else text
+    scores = bm25_of_any(query, [item.text or "" for item in items], weights)
+    found = [Found(items[place].item_id, score) for place, score in scores.items()]
+    return sorted(found, key=lambda one: (-one.score, one.item_id))[:limit]
+
+
+def _directly(
+    primary: Connection, text: str, limit: int, collection: str, filters: Filters
+) -> list[Found]:
+    """Score every memory or chunk, of which there are few compared with messages."""
+    some = filters_.among(primary, collection, filters)
+    items = (
+        texts.read_all(primary, collection)
+        if some is None
+        else texts.read_some(primary, collection, some)
+    )
+    return _by_bm25([item for item in items if item.text], None, limit, text)

@@ -1,0 +1,352 @@
+"""Passages that a search found, with their messages and those around them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from html import escape
+from typing import TYPE_CHECKING, Any, Final, overload
+
+from aico_lab.embeddings import texts
+from aico_lab.runtime.report_kernel import is_report
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import polars as pl
+
+    from aico_lab.adapters.libsql import Connection, Row
+    from aico_lab.embeddings.index import Found
+
+AROUND: Final = 3
+"""Messages of the conversation that are shown before and after a passage."""
+
+SHOWN: Final = 200
+"""Characters of a passage in a table."""
+
+TAIL: Final = "messages:"
+"""The beginning of the id of a passage of messages that are in no segment yet."""
+
+_MESSAGE: Final = """CAST(m.message_id AS BLOB), CAST(coalesce(u.name, m.user_id) AS BLOB),
+    CAST(m.user_id AS BLOB), CAST(m.role AS BLOB), CAST(m.timestamp AS BLOB),
+    CAST(m.content AS BLOB), m.id, CAST(m.channel_id AS BLOB), CAST(m.conversation_id AS BLOB)"""
+_WHO: Final = "LEFT JOIN users AS u ON u.user_id = m.user_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A message in a transcript; `name` is that of the person, or None for a message of nobody."""
+
+    message_id: str
+    name: str | None
+    user_id: str | None
+    role: str
+    timestamp: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A passage that a search found.
+
+    Attributes:
+        id: The segment, memory or chunk.
+        source: 'conversations', 'memories' or 'knowledge'.
+        text: Its text.
+        score: How well it fits: cosine similarity of a semantic search, BM25 of a keyword search,
+            reciprocal ranks of a hybrid one; multiplied by the decay, if there is one.
+        metadata: Where it is from: conversation, channel, people, times, or document and place.
+        before: Messages of the conversation before it.
+        messages: Its messages; none for a memory or a document.
+        after: Messages of the conversation after it.
+    """
+
+    id: str
+    source: str
+    text: str
+    score: float
+    metadata: dict[str, Any]
+    before: tuple[Line, ...] = ()
+    messages: tuple[Line, ...] = ()
+    after: tuple[Line, ...] = ()
+
+    def transcript(self) -> str:
+        """Return the messages as text, those of the passage marked by `>`."""
+        if not self.messages:
+            return self.text
+        parts = ((" ", self.before), (">", self.messages), (" ", self.after))
+        return "\n".join(
+            f"{mark} {line.timestamp[:16].replace('T', ' ')} {_speaker(line)}: {line.content}"
+            for mark, lines in parts
+            for line in lines
+        )
+
+    def __repr__(self) -> str:
+        if is_report():
+            return f"<Passage {self.id}, score {self.score:.3f}, its text is not shown in reports>"
+        return f"{_where(self)}, score {self.score:.3f}\n{self.transcript()}"
+
+    def _repr_html_(self) -> str:
+        if is_report():
+            return f"<p>{escape(repr(self))}</p>"
+        return _html(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Passages(Sequence[Passage]):
+    """The passages that a search found, the best first.
+
+    They show themselves with the transcript around them; in a report only with `content=True`.
+
+    Attributes:
+        query: The text that was searched for.
+        mode: 'semantic', 'keyword' or 'hybrid'.
+        found: The passages.
+        notes: Remarks about the search.
+        content: Whether a report shows the texts.
+    """
+
+    query: str
+    mode: str
+    found: tuple[Passage, ...]
+    notes: tuple[str, ...] = field(default=())
+    content: bool = False
+
+    @overload
+    def __getitem__(self, place: int) -> Passage: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Passage]: ...
+    def __getitem__(self, place: int | slice) -> Passage | Sequence[Passage]:
+        return self.found[place]
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def objects(self) -> list[dict[str, Any]]:
+        """Return the passages as dictionaries with `id`, `text`, `score` and `metadata`."""
+        return [
+            {"id": one.id, "text": one.text, "score": one.score, "metadata": one.metadata}
+            for one in self.found
+        ]
+
+    def pl(self) -> pl.DataFrame:
+        """Return a polars table with `id`, `source`, `score`, `text` and `metadata` (JSON)."""
+        import polars as pl
+
+        rows = [
+            (one.id, one.source, one.score, one.text, json.dumps(one.metadata, ensure_ascii=False))
+            for one in self.found
+        ]
+        columns = {
+            "id": pl.String, "source": pl.String, "score": pl.Float64,
+            "text": pl.String, "metadata": pl.String,
+        }  # fmt: skip
+        return pl.DataFrame(rows, schema=columns, orient="row")
+
+    def __repr__(self) -> str:
+        if self._is_hidden():
+            return f"<{self._summary()} Their texts are shown in reports with content=True.>"
+        lines = [self._summary()]
+        for number, one in enumerate(self.found, 1):
+            short = " / ".join(one.text.split("\n"))
+            cut = f"{short[: SHOWN - 1]}…" if len(short) > SHOWN else short
+            lines.append(f"{number:>3}. {one.score:.3f}  {_where(one)}\n     {cut}")
+        return "\n".join([*lines, *self.notes])
+
+    def _repr_html_(self) -> str:
+        said = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        if self._is_hidden():
+            return f"<p>{escape(repr(self)[1:-1])}</p>{said}"
+        return f"<p>{escape(self._summary())}</p>{''.join(map(_html, self.found))}{said}"
+
+    def _is_hidden(self) -> bool:
+        return is_report() and not self.content
+
+    def _summary(self) -> str:
+        count = len(self.found)
+        return f"{count} passage{'' if count == 1 else 's'} found ({self.mode} search)."
+
+
+def read(
+    primary: Connection, found: Iterable[tuple[str, Found]], around: int = AROUND
+) -> list[Passage]:
+    """Return the passages that exist among some that were found, in the same order.
+
+    Args:
+        primary: The primary database.
+        found: Collections and items of them.
+        around: The number of messages before, and after, each passage.
+    """
+    wanted = list(found)
+    read_ = {
+        texts.SEGMENTS: _segments,
+        texts.MEMORIES: _memories,
+        texts.KNOWLEDGE: _chunks,
+    }
+    passages: dict[tuple[str, str], Passage] = {}
+    for collection, reader in read_.items():
+        ids = [item.item_id for name, item in wanted if name == collection]
+        if ids:
+            for passage in reader(primary, ids, around):
+                passages[collection, passage.id] = passage
+    return [
+        replace(passages[name, item.item_id], score=item.score)
+        for name, item in wanted
+        if (name, item.item_id) in passages
+    ]
+
+
+def of_messages(
+    primary: Connection, rows: Sequence[Row], score: float, around: int = AROUND
+) -> Passage:
+    """Return a passage of messages that are in no segment, selected as `columns` says."""
+    id_ = f"{TAIL}{_line(rows[0]).message_id}"
+    return replace(_passage(primary, id_, rows, around, {}), score=score)
+
+
+def columns() -> tuple[str, str]:
+    """Return the columns and the join that select a message `m` for `of_messages`."""
+    return _MESSAGE, _WHO
+
+
+def _segments(primary: Connection, ids: Sequence[str], around: int) -> Iterable[Passage]:
+    rows = primary.fetch_all(
+        f"SELECT CAST(s.segment_id AS BLOB), CAST(s.summary AS BLOB), s.coherence, {_MESSAGE} "
+        "FROM json_each(?) AS hit CROSS JOIN conversation_segments AS s "
+        "ON s.segment_id = hit.value "
+        "CROSS JOIN segment_messages AS sm ON sm.segment_id = s.segment_id "
+        f"CROSS JOIN messages AS m ON m.message_id = sm.message_id {_WHO} "
+        "ORDER BY hit.key, sm.position, m.timestamp, m.id",
+        [json.dumps(ids)],
+    )
+    groups: dict[bytes, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row[0], []).append(row)
+    for key, group in groups.items():
+        messages = [row[3:] for row in group]
+        more = {"summary": _text(group[0][1]), "coherence": group[0][2]}
+        yield _passage(primary, _text(key) or "", messages, around, more)
+
+
+def _passage(
+    primary: Connection, id_: str, rows: Sequence[Row], around: int, more: dict[str, Any]
+) -> Passage:
+    lines = tuple(map(_line, rows))
+    channel, conversation = rows[0][7], rows[0][8]
+    place = "m.channel_id = ? AND m.conversation_id = ?"
+    within = [_text(channel), _text(conversation)]
+    before = after = ()
+    if around:
+        before = primary.fetch_all(
+            f"SELECT {_MESSAGE} FROM messages AS m {_WHO} WHERE {place} "
+            "AND (m.timestamp, m.id) < (?, ?) ORDER BY m.timestamp DESC, m.id DESC LIMIT ?",
+            [*within, lines[0].timestamp, rows[0][6], around],
+        )[::-1]
+        after = primary.fetch_all(
+            f"SELECT {_MESSAGE} FROM messages AS m {_WHO} WHERE {place} "
+            "AND (m.timestamp, m.id) > (?, ?) ORDER BY m.timestamp, m.id LIMIT ?",
+            [*within, lines[-1].timestamp, rows[-1][6], around],
+        )
+    people = dict.fromkeys(line.user_id for line in lines if line.user_id is not None)
+    metadata = {
+        "source": "conversations",
+        "channel_id": within[0],
+        "conversation_id": within[1],
+        "people": list(people),
+        "roles": list(dict.fromkeys(line.role for line in lines)),
+        "started_at": lines[0].timestamp,
+        "ended_at": lines[-1].timestamp,
+        "message_ids": [line.message_id for line in lines],
+        **more,
+    }
+    return Passage(
+        id_,
+        "conversations",
+        "\n".join(line.content for line in lines if line.content.strip()),
+        0.0,
+        metadata,
+        tuple(map(_line, before)),
+        lines,
+        tuple(map(_line, after)),
+    )
+
+
+def _memories(primary: Connection, ids: Sequence[str], _around: int) -> Iterable[Passage]:
+    rows = primary.fetch_all(
+        "SELECT CAST(memory_id AS BLOB), CAST(content AS BLOB), CAST(user_id AS BLOB), "
+        "CAST(memory_type AS BLOB), importance, CAST(created_at AS BLOB) "
+        "FROM json_each(?) AS hit CROSS JOIN memories ON memory_id = hit.value",
+        [json.dumps(ids)],
+    )
+    for id_, content, user_id, kind, importance, created_at in rows:
+        metadata = {
+            "source": "memories",
+            "user_id": _text(user_id),
+            "memory_type": _text(kind),
+            "importance": importance,
+            "created_at": _text(created_at),
+        }
+        yield Passage(_text(id_) or "", "memories", _text(content) or "", 0.0, metadata)
+
+
+def _chunks(primary: Connection, ids: Sequence[str], _around: int) -> Iterable[Passage]:
+    rows = primary.fetch_all(
+        "SELECT CAST(chunk_id AS BLOB), CAST(content AS BLOB), CAST(d.document_id AS BLOB), "
+        "CAST(d.name AS BLOB), CAST(place AS BLOB), position, CAST(d.added_at AS BLOB) "
+        "FROM json_each(?) AS hit CROSS JOIN knowledge_chunks AS c ON c.chunk_id = hit.value "
+        "CROSS JOIN knowledge_documents AS d ON d.document_id = c.document_id",
+        [json.dumps(ids)],
+    )
+    for id_, content, document_id, name, place, position, added_at in rows:
+        metadata = {
+            "source": "knowledge",
+            "document_id": _text(document_id),
+            "document": _text(name),
+            "place": _text(place),
+            "position": position,
+            "added_at": _text(added_at),
+        }
+        yield Passage(_text(id_) or "", "knowledge", _text(content) or "", 0.0, metadata)
+
+
+def _line(row: Row) -> Line:
+    message_id, name, user_id, role, timestamp, content = map(_text, row[:6])
+    return Line(message_id or "", name, user_id, role or "", timestamp or "", content or "")
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode(errors="replace")
+
+
+def _speaker(line: Line) -> str:
+    return line.role if line.role != "user" else line.name or "nobody"
+
+
+def _where(passage: Passage) -> str:
+    facts = passage.metadata
+    if passage.source == "knowledge":
+        return ", ".join(filter(None, [facts["document"], facts["place"]]))
+    if passage.source == "memories":
+        return f"memory of {facts['user_id']}, {str(facts['created_at'])[:10]}"
+    start = passage.messages[0].timestamp[:16].replace("T", " ")
+    return f"{start} UTC, {facts['conversation_id']}"
+
+
+def _html(passage: Passage) -> str:
+    head = f"<b>{passage.score:.3f}</b> {escape(_where(passage))}"
+    if not passage.messages:
+        body = f"<p style='white-space: pre-wrap'>{escape(passage.text)}</p>"
+    else:
+        parts = ((0.6, passage.before), (1.0, passage.messages), (0.6, passage.after))
+        body = "".join(
+            f"<div style='opacity: {opacity}; white-space: pre-wrap'>"
+            f"<small>{escape(line.timestamp[:16].replace('T', ' '))}</small> "
+            f"<b>{escape(_speaker(line))}</b> {escape(line.content)}</div>"
+            for opacity, lines in parts
+            for line in lines
+        )
+    return (
+        "<section style='margin: 0 0 1em; padding-left: .7em; border-left: 3px solid #8888'>"
+        f"<div>{head}</div>{body}</section>"
+    )
