@@ -138,6 +138,7 @@ class Themes:
     def notes(self) -> dict[str, Any]:
         """Return remarks for readers, as JSON has them."""
         return {
+            "dimensions": len(self.space.mean),
             "clusters": self.chosen,
             "stability_by_number": {
                 str(one.themes): [round(one.mean, 4), round(one.spread, 4)]
