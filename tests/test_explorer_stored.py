@@ -82,7 +82,10 @@ def test_the_same_passages_are_explored_once(explored):
     assert len(explored.embeddings.themes()) == 2  # of the newest
     add(explored.primary, *talk(3, first=36))
     explored.embeddings.update()
-    explored.embeddings.explore(WHOLE, themes=2, min_people=3)
+    two = explored.embeddings.explore(WHOLE, themes=2, min_people=3)
+    assert two.pl()["passages"].sum() == 39  # the new ones were placed
+    renewed = explored.embeddings.explore(WHOLE, themes=2, min_people=3, renew=True)
+    assert renewed.exploration_id != two.exploration_id
     assert len(rows(explored, "explorations")) == 2  # the older one of these parameters went
 
 

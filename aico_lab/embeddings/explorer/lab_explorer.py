@@ -47,13 +47,14 @@ class Explorer:
         seed: int | None = None,
         min_people: int | None = None,
         model: str | None = None,
+        renew: bool = False,
         progress: Progress | None = None,
     ) -> View:
         """Find the themes of all passages, draw the map of them, and store both.
 
-        The same passages, model and parameters have the same result, which is only read if it is
-        stored already. Call `update()` before, so that new messages are in a passage, and
-        `lab.sync()` after, so that SQL and metrics see the themes.
+        If an exploration of the same model and parameters is stored, it stays as it is, and new
+        passages are placed into it. Call `update()` before, so that new messages are in a passage,
+        and `lab.sync()` after, so that SQL and metrics see the themes.
 
         Args:
             parameters: All parameters; None for the usual ones.
@@ -61,6 +62,7 @@ class Explorer:
             seed: The seed of the random numbers.
             min_people: The fewest people who use a word that names a theme, by default 5.
             model: The model; see `aico_lab.embeddings.encoders`.
+            renew: Find themes again, if there are other passages than in the stored exploration.
             progress: Called with "texts", the number of encoded texts, and their total.
 
         Raises:
@@ -77,10 +79,11 @@ class Explorer:
         )
         encoder, passages, vectors = self._passages(model, progress)
         exploration_id = stored.id_of(encoder.model, chosen, passages)
-        known = self._storage.primary.fetch_one(
-            "SELECT 1 FROM explorations WHERE exploration_id = ?", [exploration_id]
-        )
-        if not known:
+        known = stored.find_alike(self._storage.primary, encoder.model, chosen)
+        if known and not renew:
+            self._place_new(known, passages, vectors)
+            return self.themes(exploration_id=known)
+        if known != exploration_id:
             found = find_themes(vectors, words_of(passages.messages), chosen)
             drawn = picture.draw(found.space.place(vectors), seed=chosen.seed)
             stored.write(
@@ -136,6 +139,7 @@ class Explorer:
                 "distance": "Mean distance",
             },
             _draw=draw.themes,
+            exploration_id=found.exploration_id,
         )  # fmt: skip
 
     def picture(
@@ -266,10 +270,14 @@ class Explorer:
             NeverExplored: There is no exploration.
             ModelMissing: Its model is not on this machine.
         """
+        found = self._exploration(exploration_id)
+        _, passages, vectors = self._passages(self._name_of(found.model), None)
+        return self._place_new(found.exploration_id, passages, vectors)
+
+    def _place_new(self, exploration_id: str, passages: Passages, vectors: Vectors) -> int:
         from aico_lab.embeddings.explorer import picture
 
         found = self._exploration(exploration_id)
-        _, passages, vectors = self._passages(self._name_of(found.model), None)
         points = found.space.place(vectors)
         theme, distance = nearest_theme(points, found.centres)
         before = {row[0]: row for row in found.places.iter_rows()}

@@ -102,7 +102,7 @@ def write(
         themes: Their themes.
         drawn: Their coordinates on the map.
     """
-    stored = json.dumps(asdict(parameters), sort_keys=True)
+    stored = to_json(parameters)
     sizes = np.bincount(themes.of_passage, minlength=len(themes.themes)).tolist()
     stability = None if np.isnan(themes.stability) else themes.stability
     with connection.transaction():
@@ -162,21 +162,32 @@ def write_places(  # noqa: PLR0917 - the columns
     )
 
 
-def find(connection: Connection, *, model: str | None = None) -> str:
-    """Return the id of the newest exploration, of one model or of any.
+def find(connection: Connection) -> str:
+    """Return the id of the newest exploration.
 
     Raises:
         NeverExplored: There is none.
     """
     found = connection.fetch_one(
-        "SELECT exploration_id FROM explorations WHERE model = coalesce(?, model) "
-        "ORDER BY created_at DESC, exploration_id LIMIT 1",
-        [model],
+        "SELECT exploration_id FROM explorations ORDER BY created_at DESC, exploration_id LIMIT 1"
     )
     if found is None:
-        of = f" of the model {model}" if model else ""
-        raise NeverExplored(f"There is no exploration{of} yet: {_EXPLORE}")
+        raise NeverExplored(f"There is no exploration yet: {_EXPLORE}")
     return str(found[0])
+
+
+def find_alike(connection: Connection, model: str, parameters: Parameters) -> str | None:
+    """Return the id of the exploration of a model and parameters, or None if there is none."""
+    found = connection.fetch_one(
+        "SELECT exploration_id FROM explorations WHERE model = ? AND parameters = ?",
+        [model, to_json(parameters)],
+    )
+    return None if found is None else str(found[0])
+
+
+def to_json(parameters: Parameters) -> str:
+    """Return parameters as they are stored."""
+    return json.dumps(asdict(parameters), sort_keys=True)
 
 
 def read(connection: Connection, exploration_id: str) -> Exploration:

@@ -35,6 +35,7 @@ class View:
         caption: Model, parameters, filters and remarks.
         headings: The heading of each column that is displayed, by name.
         content: Whether a report shows the text of messages.
+        exploration_id: The exploration that it shows; empty if it shows none.
     """
 
     question: str
@@ -44,6 +45,7 @@ class View:
     headings: Mapping[str, str]
     content: bool = False
     _draw: Callable[[View], alt.TopLevelMixin] | None = field(default=None)
+    exploration_id: str = ""
 
     def pl(self) -> pl.DataFrame:
         """Return the rows; without the text of messages in a report that does not ask for it."""
