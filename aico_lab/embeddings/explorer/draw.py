@@ -42,9 +42,9 @@ def over_time(view: View) -> Any:
     rows = view.pl()
     names = rows["name"].unique(maintain_order=True).to_list()
     base = alt.Chart(rows).encode(alt.X("period:T", title=None).axis(tickCount=4, labelFlush=True))
-    share = alt.Y("share:Q", title="Share of passages (%)")
+    share = alt.Y("share:Q", title="Share (%)")
     band = base.mark_area(opacity=0.25, color=charts.BLUE).encode(
-        alt.Y("share_low:Q", title="Share of passages (%)"), alt.Y2("share_high:Q")
+        alt.Y("share_low:Q", title="Share (%)"), alt.Y2("share_high:Q")
     )
     line = base.mark_line(color=charts.BLUE, point=True).encode(
         share, tooltip=["name:N", "period:T", "share:Q", "share_low:Q", "share_high:Q", "n:Q"]
@@ -78,14 +78,15 @@ def picture(view: View) -> Any:
         *([pl.col(TEXT).str.slice(0, 160)] if TEXT in shown.columns else []),
     )  # fmt: skip
     axis = alt.Axis(labels=False, ticks=False, grid=False, domain=False)
+    scale = alt.Scale(zero=False, nice=False, padding=12)
     brush = alt.selection_interval(name="region")
     names = largest["name"].to_list()
     dots = (
         alt.Chart(points)
         .mark_circle(size=12, opacity=0.6)
         .encode(
-            alt.X("x:Q", title=None, axis=axis),
-            alt.Y("y:Q", title=None, axis=axis),
+            alt.X("x:Q", title=None, axis=axis, scale=scale),
+            alt.Y("y:Q", title=None, axis=axis, scale=scale),
             alt.Color("name:N", legend=None, sort=names),
             opacity=alt.condition(brush, alt.value(0.7), alt.value(0.1)),
             tooltip=["name:N", "started:N", *([f"{TEXT}:N"] if TEXT in points.columns else [])],

@@ -130,9 +130,8 @@ class Explorer:
         return View(
             "What are the conversations about?",
             finding,
-            f"{_caption(found)}{stable} (adjusted Rand index between samples), chosen by stability "
-            f"among {_candidates(found)}; an outlier is no nearer to any theme than half of all "
-            "random directions.",
+            f"{_caption(found)}{stable} (adjusted Rand index between samples), {_chosen(found)}; "
+            "an outlier is no nearer to any theme than half of all random directions.",
             rows,
             {
                 **_NAMES, "words": "More words", "outliers": "Outliers",
@@ -585,9 +584,15 @@ def _caption(found: Exploration) -> str:
     return f"{explored}, seed {found.parameters.get('seed', 0)}"
 
 
-def _candidates(found: Exploration) -> str:
-    by_number = found.notes.get("stability_by_number", {})
-    return ", ".join(f"{number} ({mean:.2f})" for number, (mean, _) in by_number.items())
+def _chosen(found: Exploration) -> str:
+    """Return how the number of themes was chosen."""
+    number, by_number = found.notes.get("clusters"), found.notes.get("stability_by_number", {})
+    merged = sum(len(names) - 1 for names in found.notes.get("merged", []))
+    equal = f", {merged} of them merged into others" if merged else ""
+    if found.parameters.get("themes") or not by_number:
+        return f"{number} groups as asked{equal}"
+    among = ", ".join(f"{one} ({mean:.2f})" for one, (mean, _) in by_number.items())
+    return f"{number} groups chosen by stability among {among}{equal}"
 
 
 def _moment(value: Moment, zone: str, *, end: bool = False) -> datetime:
