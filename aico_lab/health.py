@@ -316,12 +316,16 @@ def _check_vectors(lab: Lab) -> str:
     if not found.collections:
         return "no text can be found by meaning yet: there is no segment, memory or document"
     counts = ", ".join(f"{one.items:,} of {one.collection}" for one in found.collections)
-    recall = min(one.recall or 0 for one in found.collections)
-    filtered = min(one.recall_filtered or 0 for one in found.collections)
+    recall = min(1 if one.recall is None else one.recall for one in found.collections)
+    filtered = min(
+        1 if one.recall_filtered is None else one.recall_filtered for one in found.collections
+    )
     return " ".join(
         [
-            f"{counts} can be found by meaning ({found.model}), {recall:.0%} of the nearest, "
-            f"{filtered:.0%} under filters; {found.bytes / 1e6:,.1f} MB.",
+            (
+                f"{counts} can be found by meaning ({found.model}), {recall:.0%} of the nearest, "
+                f"{filtered:.0%} under filters; {found.bytes / 1e6:,.1f} MB."
+            ),
             *found.advice,
         ]
     )

@@ -359,7 +359,7 @@ def test_a_restored_backup_is_noticed(
             shutil.copy(backup / name, home / name)
     with LibSQLAdapter(home / "aico.db", KEYS.libsql()).connect() as restored:
         assert project_texts(restored, sealing, Encoder()).mode != "nothing"
-        assert projected(primary, sealing) == table(restored)
+        assert projected(restored, sealing) == table(restored)
 
 
 def test_a_pruned_feed_means_starting_anew(primary: Connection, sealing: ChromaDBAdapter) -> None:

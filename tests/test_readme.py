@@ -25,6 +25,7 @@ import typer
 from aico_lab import config
 from aico_lab.cli.app import ORDER, app
 from aico_lab.sources.exports import FORMATS
+from tests.test_knowledge import pdf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +101,7 @@ ROWS = rows()
 
 
 def named_options(text: str) -> set[str]:
-    return set(re.findall(r"(?<![\w-])(?:--[a-z][a-z-]+|-[a-z]\b)", text))
+    return set(re.findall(r"(?<![\w-])(?:--[a-z][a-z-]*|-[a-z]\b)", text))
 
 
 def test_every_command_has_a_row_of_the_reference():
@@ -307,6 +308,8 @@ def own_files(folder: Path) -> None:
         "Datum;Von;Text\n13.05.2024 21:05;Ada;Guten Abend!\n13.05.2024 21:07;Otto;Hallo, Ada.\n",
         encoding="utf-8",
     )
+    (folder / "notes.md").write_text("# Plants\nThe fern likes shade.\n", encoding="utf-8")
+    (folder / "handbook.pdf").write_bytes(pdf("Water the fern on Mondays"))
     with sqlite3.connect(folder / "shop.db") as shop:
         shop.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, updated_at TIMESTAMP)")
         shop.execute("INSERT INTO orders VALUES (1, '2024-05-01T12:00:00Z')")

@@ -292,10 +292,7 @@ def test_a_full_sync_replaces_what_is_of_the_wrong_kind(synced, cli, kind, part)
             assert "unexpected" not in done.stdout + done.stderr
             said = done.stderr if command == ["sync"] else ""
             assert (
-                not said
-                or "run `aico-lab sync --" in said
-                or "again" in said
-                or "rebuilt" in said
+                not said or "run `aico-lab sync --" in said or "again" in said or "rebuilt" in said
             )
         done = cli("sync", "--full")
         assert (done.returncode, done.stderr) == (0, "")

@@ -187,7 +187,8 @@ def _decrypt(source: Path, file: io.BufferedReader, into: io.IOBase, identity: s
                 f"{source.name} is damaged: run `aico-lab sync --only vectors --full`."
             ) from error
         raise NotADatabase(
-            f"{source.name} is damaged, or has another key: run `aico-lab sync --only vectors --full`."
+            f"{source.name} is damaged, or has another key: run "
+            "`aico-lab sync --only vectors --full`."
         ) from error
 
 

@@ -203,7 +203,7 @@ def sync(
     key_file: KeyFileOption = None,
     only: Annotated[
         Literal["warehouse", "vectors", "cache"] | None,
-        typer.Option(help="Bring only this up to date."),
+        typer.Option(help="The only store to bring up to date."),
     ] = None,
     full: Annotated[
         bool, typer.Option("--full", help="Read all tables completely, and rebuild damaged files.")
@@ -403,7 +403,7 @@ def load(
 def info(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
-    """Show versions, sizes, row counts and the state of the warehouse."""
+    """Show versions, sizes, counts of rows and the warehouse's state."""
     from aico_lab.health import describe
 
     with open_lab(home, key_file) as lab:

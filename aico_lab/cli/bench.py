@@ -91,6 +91,16 @@ def bench_metrics(
     _show(run_bench, rows, repeat, json=json)
 
 
+@bench.command("vectors")
+def bench_vectors(
+    *, rows: RowsOption = 258_145, repeat: RepeatOption = 1, json: JsonOption = False
+) -> None:
+    """Time segments, vectors, index and search, and measure recall."""
+    from aico_lab.bench.vectors import run_bench
+
+    _show(run_bench, rows, repeat, json=json)
+
+
 def _show(
     run_bench: Callable[[int, int, Callable[[str, int, int | None], None]], Outcome],
     rows: int,

@@ -39,7 +39,7 @@ def index(
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Group messages into segments, and bring those up to date.
+    """Group messages into segments, and index them for search.
 
     Segments end at pauses, and where the subject changes. If an option is given, the others have
     their defaults, and all segments are made again if any differs from before.
@@ -56,6 +56,7 @@ def index(
     parameters = Parameters(**given) if given else None  # type: ignore[arg-type]
     with open_lab(home, key_file) as lab, Bar("messages") as bar:
         result = lab.embeddings.update(parameters, progress=bar.show)
+        lab.sync_vectors(progress=bar.show)
     if json:
         emit(result)
     else:

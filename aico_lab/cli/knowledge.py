@@ -18,7 +18,8 @@ knowledge = typer.Typer(
 @knowledge.command("add")
 def knowledge_add(
     paths: Annotated[
-        list[Path], typer.Argument(help="Markdown, text and PDF files, or folders with some.")
+        list[Path],
+        typer.Argument(help="A Markdown, text or PDF file, or a folder; may be repeated."),
     ],
     *,
     home: HomeOption = None,

@@ -18,22 +18,22 @@ def search(
     *,
     mode: Annotated[
         Literal["semantic", "keyword", "hybrid"],
-        typer.Option(help="By meaning, by words, or by both."),
+        typer.Option(help="The way to search: by meaning, by words, or by both."),
     ] = "hybrid",
     source: Annotated[
         Literal["conversations", "memories", "knowledge", "all"],
-        typer.Option(help="What is searched; knowledge is documents."),
+        typer.Option(help="The texts to search; knowledge is documents."),
     ] = "conversations",
     user: Annotated[
         list[str] | None,
-        typer.Option(help="Only passages with a message of this person; may be repeated."),
+        typer.Option(help="A person who wrote a message of the passage; may be repeated."),
     ] = None,
     channel: Annotated[
-        list[str] | None, typer.Option(help="Only passages in this channel; may be repeated.")
+        list[str] | None, typer.Option(help="A channel of the passages; may be repeated.")
     ] = None,
     role: Annotated[
         Literal["user", "assistant", "system"] | None,
-        typer.Option(help="Only passages with a message by this side."),
+        typer.Option(help="The side that wrote a message of the passage."),
     ] = None,
     since: Annotated[
         str | None, typer.Option(help="The first day or moment, or how far back: 30d, 4w, 12h.")
@@ -43,7 +43,7 @@ def search(
     ] = None,
     sentiment: Annotated[
         Literal["positive", "neutral", "negative"] | None,
-        typer.Option(help="Only passages with a message of this sentiment."),
+        typer.Option(help="The sentiment of a message of the passage."),
     ] = None,
     k: Annotated[int, typer.Option("--k", min=0, help="The maximum number of passages.")] = 10,
     decay: Annotated[

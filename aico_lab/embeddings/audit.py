@@ -12,7 +12,7 @@ from aico_lab.embeddings.text_index import REMEDY
 from aico_lab.errors import AicoLabError
 
 if TYPE_CHECKING:
-    from collections.abc import Set
+    from collections.abc import Set as AbstractSet
 
     from aico_lab.embeddings.encoders.base import Vectors
     from aico_lab.embeddings.index import VectorIndex
@@ -121,8 +121,10 @@ class IndexAudit:
     def __repr__(self) -> str:
         lines = [
             f"Index of {self.model}, {self.bytes / 1e6:,.1f} MB on disk",
-            f"{'collection':<24}{'items':>10}{'texts':>10}{'recall':>8}{'filtered':>10}"
-            f"{'Chroma':>8}{'missing':>9}{'orphans':>9}{'deleted':>9}",
+            (
+                f"{'collection':<24}{'items':>10}{'texts':>10}{'recall':>8}{'filtered':>10}"
+                f"{'Chroma':>8}{'missing':>9}{'orphans':>9}{'deleted':>9}"
+            ),
         ]
         lines += [
             f"{one.collection:<24}{one.items:>10,}{one.texts:>10,}{_share(one.recall):>8}"
@@ -193,8 +195,6 @@ def audit(index: VectorIndex) -> IndexAudit:
 
 def _audit(index: VectorIndex, collection: str, *, opened: bool) -> CollectionAudit:
     holders, vectors = index.vectors(collection)
-    step = -(-len(holders) // SAMPLE) or 1
-    sample = vectors[::step]
     items = sorted(item for group in holders for item in group)
     some = set(items[::FILTERED])
     there, orphans, deleted = index.entries(collection) if opened else (0, 0, 0)
@@ -204,7 +204,7 @@ def _audit(index: VectorIndex, collection: str, *, opened: bool) -> CollectionAu
         if len(holders) and (name != "recall_of_chroma" or there):
             approximate = True if name == "recall_of_chroma" else None
             recalls[name] = _recall(
-                index, collection, holders, vectors, sample, among, approximate=approximate
+                index, collection, holders, vectors, among=among, approximate=approximate
             )
     return CollectionAudit(
         collection,
@@ -225,9 +225,8 @@ def _recall(
     collection: str,
     holders: list[list[str]],
     vectors: Vectors,
-    sample: Vectors,
-    among: Set[str] | None,
     *,
+    among: AbstractSet[str] | None,
     approximate: bool | None,
 ) -> float:
     """Return the share of the nearest items that a search finds.
@@ -237,7 +236,6 @@ def _recall(
         collection: The collection.
         holders: The items of each text.
         vectors: The vectors of the texts, of shape (texts, dimensions).
-        sample: The vectors to search for, of shape (queries, dimensions).
         among: The items that may be found; None for all.
         approximate: See `VectorIndex.nearest_to`.
     """
@@ -245,7 +243,7 @@ def _recall(
         [len(ids if among is None else [one for one in ids if one in among]) for ids in holders]
     )
     found = wanted = 0
-    for vector in sample:
+    for vector in vectors[:: -(-len(vectors) // SAMPLE)]:
         scores = np.repeat(vectors @ vector, counts)
         best = -np.sort(-scores)[:NEAREST]
         answers = index.nearest_to(

@@ -26,7 +26,16 @@ from aico_lab.errors import HomeError, NotADatabase, StorageError
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
+    from collections.abc import (
+        Callable,
+        Collection,
+        Iterable,
+        Iterator,
+        Sequence,
+    )
+    from collections.abc import (
+        Set as AbstractSet,
+    )
     from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
@@ -127,7 +136,7 @@ class VectorIndex:
         limit: int,
         collection: str,
         *,
-        among: Set[str] | None = None,
+        among: AbstractSet[str] | None = None,
         keep: Keep | None = None,
     ) -> list[Found]:
         """Return the items nearest to a text, nearest first, equally near ones ordered by id.
@@ -153,7 +162,7 @@ class VectorIndex:
         limit: int,
         collection: str,
         *,
-        among: Set[str] | None = None,
+        among: AbstractSet[str] | None = None,
         keep: Keep | None = None,
         approximate: bool | None = None,
     ) -> list[Found]:
@@ -454,6 +463,7 @@ class _Texts:
     def __init__(self, cursor: feed.Cursor) -> None:
         self.cursor = cursor
         self.version = 0
+        self._rows: tuple[int, Rows] = (-1, np.empty(0, int))
         self.keys: list[bytes] = []
         self.row_of: dict[bytes, int] = {}
         self.holders: list[set[str]] = []
@@ -488,10 +498,13 @@ class _Texts:
         row = self.row_of.get(key)
         return set() if row is None else self.holders[row]
 
-    def rows_of(self, among: Set[str] | None) -> Rows:
+    def rows_of(self, among: AbstractSet[str] | None) -> Rows:
         """Return the rows of the texts of some items, or of all, in order."""
         if among is None:
-            return np.array([row for row, ids in enumerate(self.holders) if ids], int)
+            if self._rows[0] != self.version:
+                rows = np.array([row for row, ids in enumerate(self.holders) if ids], int)
+                self._rows = self.version, rows
+            return self._rows[1]
         return np.array(
             sorted({self.row_of[self.key_of[id_]] for id_ in among if id_ in self.key_of}), int
         )
@@ -501,7 +514,7 @@ class _Texts:
         rows: Rows,
         scores: Vectors,
         limit: int,
-        among: Set[str] | None,
+        among: AbstractSet[str] | None,
         keep: Keep | None,
     ) -> list[Found]:
         """Return the items with the highest scores among those that pass the filters."""

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 REMEDY = "run `aico-lab sync --only vectors --full`"
 
+NOT_SCALED = 1e-3
+"""The least difference from 1 of the squared length of a vector that was not scaled."""
+
 _STATE = "SELECT model, seq, anchor FROM text_index_state"
 
 
@@ -86,10 +89,24 @@ def check_model(primary: Connection, encoder: Encoder) -> None:
         )
 
 
+def lacks_vectors(primary: Connection, encoder: Encoder) -> bool:
+    """Return whether a text of the index has no vector of the encoder's model and dimensions."""
+    return bool(
+        primary.fetch_all(
+            "SELECT 1 FROM text_index AS i WHERE NOT EXISTS (SELECT 1 FROM text_vectors AS v "
+            "WHERE v.model = ? AND v.text_sha256 = i.text_sha256 AND length(v.vector) = ?) LIMIT 1",
+            [encoder.model, 4 * encoder.dimensions],
+        )
+    )
+
+
 def vectors(
     primary: Connection, encoder_model: str, dimensions: int, keys: Sequence[bytes]
 ) -> dict[bytes, Vectors]:
-    """Return the stored vectors of some texts, by hash; each has `dimensions` numbers."""
+    """Return the stored vectors of some texts, by hash, each of length 1 in `dimensions`.
+
+    Vectors that another program damaged are left out.
+    """
     found: dict[bytes, Vectors] = {}
     for start in range(0, len(keys), READ):
         part = keys[start : start + READ]
@@ -99,7 +116,9 @@ def vectors(
             [encoder_model, 4 * dimensions, *part],
         )
         for key, vector in rows:
-            found[key] = np.frombuffer(vector, "<f4").astype(np.float32, copy=False)
+            numbers = np.frombuffer(vector, "<f4").astype(np.float32, copy=False)
+            if abs(float(numbers @ numbers) - 1) < NOT_SCALED:  # false for NaN
+                found[key] = numbers
     return found
 
 

@@ -15,7 +15,7 @@ _FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})")
 _HEADING: Final = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
 _UNDERLINE: Final = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 _PARAGRAPHS: Final = re.compile(r"\n[ \t]*\n\s*")
-_SENTENCE_ENDS: Final = re.compile(r"(?<=[.!?…。！？])\s+|\n")
+_SENTENCE_ENDS: Final = re.compile(r"(?<=[.!?…\u3002\uff01\uff1f])\s+|\n")
 
 
 class Chunk(NamedTuple):
@@ -88,7 +88,7 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 
 def _sentences(paragraph: str) -> Iterator[str]:
-    """Yield sentences; those that are too long in parts that end at white space, if there is any."""
+    """Yield sentences; those that are too long in parts, which end at white space if possible."""
     for sentence in _SENTENCE_ENDS.split(paragraph):
         remaining = sentence.strip()
         while len(remaining) > LONGEST:

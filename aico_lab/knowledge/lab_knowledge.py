@@ -80,7 +80,10 @@ class Knowledge:
             "WHERE c.document_id = d.document_id), metadata FROM knowledge_documents AS d "
             "ORDER BY name, document_id"
         )
-        return [Document(*row[:5], json.loads(row[5] or "{}").get("path")) for row in rows]
+        return [
+            Document(id_, name, kind, added_at, chunks, json.loads(metadata or "{}").get("path"))
+            for id_, name, kind, added_at, chunks, metadata in rows
+        ]
 
     @private_files()
     def remove(self, name: str) -> Document:
@@ -148,19 +151,15 @@ def _add(primary: Connection, path: Path) -> Added:
         there = primary.fetch_one(
             "SELECT 1 FROM knowledge_documents WHERE document_id = ?", [document_id]
         )
-        _write(primary, document_id, path, kind, sha256, chunks)
+        _write(primary, document_id, path, sha256, chunks)
     return Added(str(path), "replaced" if there else "added", len(chunks))
 
 
 def _write(
-    primary: Connection,
-    document_id: str,
-    path: Path,
-    kind: str,
-    sha256: str,
-    chunks: Sequence[Chunk],
+    primary: Connection, document_id: str, path: Path, sha256: str, chunks: Sequence[Chunk]
 ) -> None:
     """Write a document, and of its chunks only those that differ."""
+    kind = reading.KINDS[path.suffix.lower()]
     shown = str(path).encode(errors="replace").decode()
     primary.execute(
         "INSERT INTO knowledge_documents (document_id, name, kind, sha256, added_at, metadata) "

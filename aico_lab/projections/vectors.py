@@ -132,6 +132,8 @@ def _project(
     if not full and _is_current(primary, adapter, encoder):
         return Projected("nothing")
     refreshed = text_index.refresh(primary, encoder, full=full, progress=progress)
+    if text_index.lacks_vectors(primary, encoder):  # another program deleted or damaged some
+        refreshed = text_index.refresh(primary, encoder, full=True, progress=progress)
     with adapter.connect() as store:
         state = (store.state or {}).get(LAYOUT)
         anew = full or state is None or state["model"] != encoder.model

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 MATCHED: Final = 20_000
 """Messages that are scored: the rarest words of a query are taken until so many have one."""
 
-RESCORED: Final = 200
+COMMON: Final = 5
+"""Words are taken until one message of so many has one."""
+
+RESCORED: Final = 100
 """The least passages, chosen by the scores of their messages, whose own scores are computed."""
 
 TERMS: Final = 32
@@ -89,7 +92,7 @@ def _rarest(primary: Connection, text: str) -> dict[str, float]:
     messages = 0
     for word, count in counts[:TERMS]:
         messages += count
-        if taken and messages > min(MATCHED, last):
+        if taken and messages > max(RESCORED, min(MATCHED, last // COMMON)):
             break
         taken[word] = math.log(1 + (max(last, count) - count + 0.5) / (count + 0.5))
     return taken

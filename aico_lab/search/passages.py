@@ -236,7 +236,8 @@ def _passage(
     channel, conversation = rows[0][7], rows[0][8]
     place = "m.channel_id = ? AND m.conversation_id = ?"
     within = [_text(channel), _text(conversation)]
-    before = after = ()
+    before: list[Row] = []
+    after: list[Row] = []
     if around:
         before = primary.fetch_all(
             f"SELECT {_MESSAGE} FROM messages AS m {_WHO} WHERE {place} "

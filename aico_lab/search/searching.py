@@ -166,7 +166,7 @@ def _keyword(primary: Connection, question: _Question) -> Ranked:
         for one in keyword.find(primary, text, depth, collection, question.filters)
     ]
     ids = list(late)
-    scores = bm25_of_any(text, [one.text for one in late.values()])
+    scores = bm25_of_any(text, [one.passing for one in late.values()])
     found += [(texts.SEGMENTS, Found(ids[place], score)) for place, score in scores.items()]
     return _ordered(found)[:depth]
 

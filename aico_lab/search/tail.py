@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from aico_lab.embeddings.segmenting import Parameters
 from aico_lab.search import passages
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from aico_lab.adapters.libsql import Connection, Row
     from aico_lab.search.filters import Filters
 
@@ -19,10 +23,17 @@ LENGTH: Final = 12
 
 
 class TailPassage(NamedTuple):
-    """Consecutive messages of a conversation, as rows that `passages.of_messages` reads."""
+    """Consecutive messages of a conversation.
+
+    Attributes:
+        rows: The messages, as rows that `passages.of_messages` reads.
+        text: Their text.
+        passing: The text of those that pass the filters.
+    """
 
     rows: tuple[Row, ...]
     text: str
+    passing: str
 
 
 def read(primary: Connection, filters: Filters) -> tuple[list[TailPassage], int]:
@@ -34,8 +45,10 @@ def read(primary: Connection, filters: Filters) -> tuple[list[TailPassage], int]
     columns, who = passages.columns()
     condition, parameters = filters.messages()
     later = (
-        "FROM messages AS m {} WHERE (m.id > (SELECT segmented_through FROM segmenting_state) "
-        "OR m.id IN (SELECT id FROM segmenting_changes)) AND NOT EXISTS "
+        "FROM (SELECT id FROM messages "
+        "WHERE id > (SELECT segmented_through FROM segmenting_state) "
+        "UNION SELECT id FROM segmenting_changes) AS late "
+        "CROSS JOIN messages AS m ON m.id = late.id {} WHERE NOT EXISTS "
         "(SELECT 1 FROM segment_messages AS sm WHERE sm.message_id = m.message_id)"
     )
     rows = primary.fetch_all(
@@ -49,10 +62,33 @@ def read(primary: Connection, filters: Filters) -> tuple[list[TailPassage], int]
     rows.sort(key=lambda row: (row[8], row[4], row[6]))
     found = []
     for _, conversation in itertools.groupby(rows, key=lambda row: (row[7], row[8])):
-        remaining = iter(conversation)
-        while part := list(itertools.islice(remaining, LENGTH)):
-            said = [row[5].decode(errors="replace") for row in part]
-            text = "\n".join(one for one in said if one.strip())
-            if text and any(row[9] for row in part):
-                found.append(TailPassage(tuple(row[:9] for row in part), text))
+        for part in _parts(conversation):
+            passing = [row for row in part if row[9]]
+            if passing and (text := _text(part)):
+                rows_ = tuple(row[:9] for row in part)
+                found.append(TailPassage(rows_, text, _text(passing)))
     return found, left_out
+
+
+def _text(rows: Iterable[Row]) -> str:
+    said = [row[5].decode(errors="replace") for row in rows]
+    return "\n".join(one for one in said if one.strip())
+
+
+def _parts(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Yield the rows of a conversation in parts that end at pauses and are short enough."""
+    part: list[Row] = []
+    before: datetime | None = None
+    for row in rows:
+        try:
+            now = datetime.fromisoformat(row[4].decode())
+        except ValueError:  # another program's
+            now = before or datetime.min.replace(tzinfo=UTC)
+        far = before is not None and (now - before).total_seconds() > Parameters().pause
+        if part and (far or len(part) == LENGTH):
+            yield part
+            part = []
+        part.append(row)
+        before = now
+    if part:
+        yield part

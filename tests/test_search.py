@@ -1,0 +1,394 @@
+"""Search: whatever is committed is found, by meaning and by words, under filters, or refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from typing import TYPE_CHECKING
+
+import pytest
+
+from aico_lab.adapters.chroma import ChromaDBAdapter
+from aico_lab.embeddings import index as index_
+from aico_lab.embeddings import text_index, texts
+from aico_lab.embeddings.encoders import open_encoder
+from aico_lab.embeddings.encoders.wordllama import WordLlama
+from aico_lab.embeddings.index import VectorIndex
+from aico_lab.embeddings.stored_vectors import text_sha256
+from aico_lab.errors import InvalidValue, OtherModel, UnknownName
+from aico_lab.projections import vectors
+from aico_lab.runtime import report_kernel
+from aico_lab.search.searching import RANK
+from tests.messages import add, add_memories, at, message
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aico_lab.lab import Lab
+
+HOUR = 3600
+TALKS = {
+    "cooking": ("I made onion soup", "With white wine?", "Yes, and bread with cheese"),
+    "music": ("The cello lesson was hard", "Did you practise scales?", "Only Bach"),
+    "travel": ("I feel homesick in Reykjavik", "Do you miss your family?", "My sister above all"),
+    "school": ("The exam is on Monday", "Which subject?", "Mathematics, my worst"),
+}
+
+
+def talk(lab: Lab, *, user: str = "u", conversation: str = "c", start: int = 0) -> None:
+    """Write the talks, each an hour after the one before."""
+    number = start
+    for place, lines in enumerate(TALKS.values()):
+        for line, content in enumerate(lines):
+            add(
+                lab.primary,
+                message(
+                    number,
+                    message_id=f"{conversation}{number}",
+                    content=content,
+                    user_id=user,
+                    channel_id=conversation,
+                    conversation_id=conversation,
+                    timestamp=at(place * HOUR + line * 10 + start),
+                    role="assistant" if line == 1 else "user",
+                    sentiment_score=-0.5 if place == 2 else 0.5,
+                ),
+            )
+            number += 1
+
+
+def found(lab: Lab, text: str, **options) -> list[str]:
+    return [one.text.split("\n")[0] for one in lab.search(text, **options)]
+
+
+SOUP, CELLO, HOME, EXAM = (lines[0] for lines in TALKS.values())
+
+
+@pytest.fixture
+def talked(lab: Lab) -> Lab:
+    """A lab with the talks in segments."""
+    talk(lab)
+    lab.embeddings.refresh()
+    return lab
+
+
+@pytest.mark.parametrize("mode", ["semantic", "keyword", "hybrid"])
+def test_a_message_is_found_as_soon_as_it_is_committed(lab: Lab, mode: str):
+    """Before anything is segmented or synced; and as it is now, after it changed."""
+    assert found(lab, "onion soup", mode=mode) == []
+    add(lab.primary, message(1, content="I made onion soup"))
+    (passage,) = lab.search("onion soup", mode=mode)
+    assert (passage.id, passage.text) == ("messages:m1", "I made onion soup")
+    lab.embeddings.refresh()
+    (passage,) = lab.search("onion soup", mode=mode)
+    assert passage.id == lab.primary.fetch_all("SELECT segment_id FROM conversation_segments")[0][0]
+    lab.primary.execute("UPDATE messages SET content = 'a cello lesson' WHERE message_id = 'm1'")
+    assert found(lab, "cello", mode=mode) == ["a cello lesson"]
+    if mode == "keyword":
+        assert found(lab, "onion", mode=mode) == []
+    lab.primary.execute("DELETE FROM messages")
+    assert found(lab, "cello", mode=mode) == []
+
+
+def test_memories_and_documents_are_found_as_soon_as_they_are_committed(lab: Lab, tmp_path: Path):
+    """By each mode; a document names its place."""
+    add_memories(lab.primary, "likes tea in the morning", "has a cat")
+    (tmp_path / "guide.md").write_text("# Plants\nThe fern likes shade.\n# Bread\nUse rye flour.")
+    lab.knowledge.add(tmp_path / "guide.md")
+    for mode in ("semantic", "keyword", "hybrid"):
+        assert found(lab, "tea", mode=mode, source="memories")[0] == "likes tea in the morning"
+        first = lab.search("rye bread flour", mode=mode, source="knowledge")[0]
+        assert (first.text, first.metadata["place"]) == ("Use rye flour.", "Bread")
+        assert found(lab, "fern in the shade", mode=mode, source="all")[0] == (
+            "The fern likes shade."
+        )
+    assert found(lab, "fern", source="knowledge", user="u") == []
+    assert found(lab, "tea", source="memories", role="user") == []
+    lab.knowledge.remove("guide.md")
+    lab.primary.execute("DELETE FROM memories WHERE content LIKE '%tea%'")
+    assert found(lab, "rye flour tea", source="all", mode="semantic") == ["has a cat"]
+
+
+def test_the_modes_find_what_they_are_for(talked: Lab):
+    """Meaning without a common word, words alone, and both by their ranks."""
+    assert found(talked, "missing my relatives abroad", mode="semantic", k=1) == [HOME]
+    assert found(talked, "Bach", mode="keyword") == [CELLO]
+    assert found(talked, "bach monday", mode="keyword") in ([CELLO, EXAM], [EXAM, CELLO])
+    assert found(talked, "zyzzyva", mode="keyword") == []
+    best = talked.search("my sister", k=1)[0]
+    assert (best.text.split("\n")[0], best.score) == (HOME, pytest.approx(2 / (RANK + 1)))
+
+
+def test_a_passage_shows_itself_with_the_messages_around_it(talked: Lab):
+    """Marked in the transcript, and escaped in HTML."""
+    talked.primary.execute("UPDATE messages SET content = '<b>Bach</b>' WHERE content LIKE '%Bach'")
+    (passage,) = talked.search("Bach", mode="keyword")
+    lines = passage.transcript().split("\n")
+    assert [line[0] for line in lines] == [" "] * 3 + [">"] * 3 + [" "] * 3
+    assert lines[3] == "> 2024-03-01 13:00 u: The cello lesson was hard"
+    html = talked.search("Bach")._repr_html_()
+    assert "&lt;b&gt;Bach" in html
+    assert "<b>Bach" not in html
+    assert "The cello lesson was hard" in repr(talked.search("Bach"))
+    assert talked.search("Bach", mode="keyword", around=0)[0].before == ()
+    assert talked.search("Bach").pl().columns == ["id", "source", "score", "text", "metadata"]
+
+
+def test_a_report_shows_no_text_unless_it_is_asked_to(talked: Lab, monkeypatch):
+    """Neither of a list of passages nor of one."""
+    monkeypatch.setattr(report_kernel, "_marked", [True])
+    answer = talked.search("Bach")
+    for shown in (repr(answer), answer._repr_html_(), repr(answer[0]), answer[0]._repr_html_()):
+        assert "cello" not in shown
+        assert "Bach" not in shown
+    assert "cello" in talked.search("Bach", content=True)._repr_html_()
+
+
+def test_filters_are_of_one_message(lab: Lab):
+    """Person, channel, role, time and sentiment, alone and together, in every mode."""
+    talk(lab)
+    talk(lab, user="v", conversation="d", start=100)
+    lab.primary.execute("UPDATE users SET name = 'Vera' WHERE user_id = 'v'")
+    for _ in range(2):
+        for mode in ("semantic", "keyword", "hybrid"):
+
+            def people(mode=mode, **options) -> set[str]:
+                passages = lab.search("soup cello homesick exam", mode=mode, k=50, **options)
+                return {f"{one.metadata['people'][0]} {one.text[:11]}" for one in passages}
+
+            both = people()
+            assert len(both) == 8 or mode != "semantic"
+            assert people(user="Vera") == {one for one in both if one[0] == "v"}
+            assert people(channel="c") == {one for one in both if one[0] == "u"}
+            assert {one[2:] for one in people(sentiment="negative")} == {"I feel home"}
+            assert {one[2:] for one in people(since=at(2 * HOUR), until=at(2 * HOUR + 60))} == {
+                "I feel home"
+            }
+            assert people(user="v", channel="c") == set()
+            assert people(role="system") == set()
+        assert found(lab, "practise", mode="keyword", role="user") == []
+        assert found(lab, "practise", mode="keyword", role="assistant", user="u") == [CELLO]
+        assert len(found(lab, "lesson", since="12h", mode="semantic", k=50)) == 8
+        assert len(found(lab, "lesson", since="1h", mode="semantic", k=50)) == 3
+        lab.embeddings.refresh()  # the same again, of segments
+
+
+def test_what_cannot_be_searched_for_is_said(talked: Lab):
+    """Names that do not exist, with similar ones; and values out of range."""
+    with pytest.raises(UnknownName, match=r"There is no user 'uu'"):
+        talked.search("x", user="uu")
+    talked.primary.execute("UPDATE users SET name = 'Magdalena'")
+    with pytest.raises(UnknownName, match="did you mean Magdalena"):
+        talked.search("x", user="Magdalen")
+    with pytest.raises(UnknownName, match="There is no channel"):
+        talked.search("x", channel=["c", "nowhere"])
+    for wrong in (
+        {"mode": "sementic"}, {"source": "web"}, {"role": "bot"}, {"sentiment": "sad"},
+        {"k": -1}, {"k": 1.5}, {"decay": 0}, {"since": "yesterday"}, {"until": "30d"},
+        {"since": "2024-02-30"}, {"since": "2024-03-02", "until": "2024-03-01"}, {"user": []},
+    ):  # fmt: skip
+        with pytest.raises(InvalidValue):
+            talked.search("x", **wrong)
+
+
+def test_odd_queries_are_answered(talked: Lab):
+    """Blank ones with nothing, long ones by their first words, and none with an error."""
+    for mode in ("semantic", "keyword", "hybrid"):
+        assert found(talked, " \n", mode=mode) == []
+        assert found(talked, "soup", mode=mode, k=0) == []
+        assert found(talked, "onion soup " + "wine cheese " * 5_000, mode=mode)[0] == SOUP
+        assert len(found(talked, "soup", mode=mode, k=10_000)) <= 4
+        for odd in ('"', "* OR NOT (", "NEAR(a b)", "soup\0", "𝄞", "a" * 100_000, "col:x"):
+            found(talked, odd, mode=mode)
+
+
+def test_age_halves_a_score(lab: Lab):
+    """For every so many days."""
+    for number, days in enumerate((0, 10, 20)):
+        add(lab.primary, message(number, content="onion soup", conversation_id=f"k{number}",
+                                 timestamp=at(days * 86_400)))  # fmt: skip
+    lab.embeddings.refresh()
+    plain = lab.search("onion soup", mode="semantic")
+    assert [one.score for one in plain] == pytest.approx([1, 1, 1], abs=1e-5)
+    decayed = lab.search("onion soup", mode="semantic", decay=10)
+    assert [one.score for one in decayed] == pytest.approx([1, 0.5, 0.25], abs=1e-5)
+    assert [one.metadata["conversation_id"] for one in decayed] == ["k2", "k1", "k0"]
+
+
+def test_the_command_prints_passages(talked: Lab, cli):
+    """As transcripts, or as JSON; it makes segments of new messages first."""
+    add(talked.primary, message(99, message_id="new", content="A violin, too", conversation_id="n"))
+    listed = json.loads(cli("search", "cello violin", "--json", "--k", "2").stdout)
+    assert [set(one) for one in listed] == [{"id", "text", "score", "metadata"}] * 2
+    assert not any(one["id"].startswith("messages:") for one in listed)
+    shown = cli("search", "my sister", "--mode", "semantic", "--k", "1").stdout
+    assert "> 2024-03-01 14:00 u: I feel homesick in Reykjavik" in shown
+    wrong = cli("search", "x", "--user", "nobody")
+    assert (wrong.returncode, wrong.stderr) == (2, "aico-lab: There is no user 'nobody'.\n")
+    assert cli("search", "zyzzyva", "--mode", "keyword").stdout == "Nothing was found.\n"
+
+
+def many(lab: Lab, number: int = 300) -> None:
+    add_memories(lab.primary, *(f"number {one} of {one % 7} roads" for one in range(number)))
+
+
+@pytest.mark.slow
+def test_chroma_is_asked_beyond_some_texts_and_what_it_lacks_is_compared(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+):
+    """Also after deletions; without Chroma, or if it is damaged, everything is compared."""
+    many(lab)
+    lab.sync_vectors()
+    monkeypatch.setattr(index_, "COMPARED", 10)
+    index, encoder = lab.memories.index, open_encoder()
+    asked = []
+    monkeypatch.setattr(
+        index_._Chroma, "entries",
+        lambda own, name, real=index_._Chroma.entries: asked.append(name) or real(own, name),
+    )  # fmt: skip
+    texts_of = {id_[2:] for id_, _ in index.query("number 5", 300)}
+    assert len(texts_of) == 300
+    assert asked
+    add_memories(lab.primary, "a lesson on the cello")
+    lab.primary.execute("DELETE FROM memories WHERE content = 'number 5 of 5 roads'")
+    assert index.query("cello", 1)[0][0] == "u:a lesson on the cello"
+    exact = index.nearest_to(
+        encoder.encode_usable(["number 5"])[0][0], 20, texts.MEMORIES, approximate=False
+    )
+    assert index.query("number 5", 20) == [
+        (one.item_id, pytest.approx(one.score, abs=1e-5)) for one in exact
+    ]
+    lab.home.path.joinpath("vectors.age").write_bytes(b"age-encryption.org/v1\nnothing")
+    assert index.query("cello", 1)[0][0] == "u:a lesson on the cello"
+    audit = lab.embeddings.audit()
+    assert "another key" in audit.damage or "damaged" in audit.damage
+    assert lab.sync_vectors().rebuilt
+    audit = lab.embeddings.audit()
+    assert (audit.damage, audit.readable, audit.advice) == (None, 0, [])
+    (memories,) = audit.collections
+    assert (memories.texts, memories.missing, memories.orphans, memories.deleted) == (300, 0, 0, 0)
+    assert memories.recall_of_chroma >= 0.95
+    assert memories.recall_filtered == 1
+
+
+@pytest.mark.slow
+def test_an_increment_costs_what_changed(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    """Only new texts are encoded, and Chroma gets only them; an audit counts what stays behind."""
+    monkeypatch.setattr(vectors, "SMALL", 0)
+    many(lab)
+    lab.sync_vectors()
+    encoded: list[str] = []
+    monkeypatch.setattr(
+        WordLlama, "_encode",
+        lambda own, texts_, real=WordLlama._encode: encoded.extend(texts_) or real(own, texts_),
+    )  # fmt: skip
+    lab.primary.execute("UPDATE memories SET content = 'new' WHERE content LIKE 'number 3 %'")
+    lab.primary.execute("DELETE FROM memories WHERE content LIKE 'number 4 %'")
+    done = lab.sync_vectors()
+    assert (done.mode, done.written, done.deleted, encoded) == ("increment", 1, 1, ["new"])
+    (memories,) = lab.embeddings.audit().collections
+    assert (memories.texts, memories.missing, memories.orphans, memories.deleted) == (299, 0, 0, 2)
+    assert "still hold 2 deleted vectors of memories" in lab.embeddings.audit().advice[0]
+    stored = {key for (key,) in lab.primary.fetch_all("SELECT text_sha256 FROM text_vectors")}
+    assert len(stored) == 299
+    assert text_sha256("number 4 of 4 roads") not in stored
+    encoded.clear()
+    assert lab.sync_vectors(full=True).mode == "full"
+    assert encoded == []
+    assert lab.embeddings.audit().advice == []
+
+
+@pytest.mark.slow
+def test_vectors_that_another_program_damaged_are_made_again(lab: Lab):
+    """Not a number, of another length, or deleted: a sync mends them, and a search gets by."""
+    many(lab, 20)
+    lab.sync_vectors()
+    for harm, where in (
+        ("UPDATE text_vectors SET vector = x'0000c07f' || substr(vector, 5)", "1"),
+        ("UPDATE text_vectors SET vector = x'0000803f'", "rowid % 2"),
+        ("DELETE FROM text_vectors", "rowid % 3 = 0"),
+    ):
+        lab.primary.execute(f"{harm} WHERE {where}")
+        lab.memories.index.close()
+        lab.memories.index.query("number", 100)
+        lab.sync_vectors(full="c07f" in harm)
+        add_memories(lab.primary, harm)
+        lab.sync_vectors()
+        (memories,) = lab.embeddings.audit().collections
+        assert (memories.texts, memories.missing) == (memories.items, 0)
+    assert memories.texts == 23
+
+
+class Other(WordLlama):
+    """Another model."""
+
+    model = "other-1"
+
+
+@pytest.mark.slow
+def test_another_models_vectors_are_refused_until_all_are_made_anew(lab: Lab):
+    """By an update, and by a search; mixing them would compare nothing."""
+    many(lab, 20)
+    lab.sync_vectors()
+    keys, home = lab.storage.keys, lab.home
+    remedy = "run `aico-lab sync --only vectors --full`"
+    with pytest.raises(OtherModel, match=remedy):
+        vectors.sync_vectors(lab.primary, home, keys, encoder=Other())
+    store = ChromaDBAdapter(home.vectors, keys.chroma(), read_only=True)
+    with (
+        VectorIndex(lab.storage.open_primary, store, Other()) as index,
+        pytest.raises(OtherModel, match=remedy),
+    ):
+        index.query("number", 1)
+    done = vectors.sync_vectors(lab.primary, home, keys, encoder=Other(), full=True)
+    assert (done.mode, text_index.model(lab.primary)) == ("full", "other-1")
+    with store.connect() as opened:
+        assert opened.collection(texts.MEMORIES).facts() == {"model": "other-1", "dimensions": 256}
+    problems = lab.sync().problems
+    assert len(problems) == 1
+    assert remedy in problems[0]
+
+
+class Bomb:
+    """An object that leaves a mark where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.slow
+def test_a_foreign_folder_is_made_anew_and_never_unpickled(home: Path, homes, tmp_path: Path):
+    """Whatever it holds, a sync of an unencrypted home and a search get by."""
+    with homes.open(home, "none") as lab:
+        many(lab, 20)
+        folder = lab.home.vectors / "0b1f0000-0000-0000-0000-000000000000"
+        folder.mkdir(parents=True)
+        (folder / "index_metadata.pickle").write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
+        (lab.home.vectors / "chroma.sqlite3").write_bytes(b"foreign")
+        assert len(lab.memories.index.query("number", 5)) == 5
+        assert lab.sync().problems == ()
+        assert not folder.exists()
+        assert not (tmp_path / "exploded").exists()
+        assert lab.embeddings.audit().advice == []
+
+
+@pytest.mark.slow
+def test_vectors_that_cannot_be_written_stop_no_pipeline(lab: Lab, cli, tmp_path: Path):
+    """They are reported; the sync itself ends with 1."""
+    many(lab, 5)
+    vectors.sync_vectors(lab.primary, lab.home, lab.storage.keys, encoder=Other(), full=True)
+    (tmp_path / "job.toml").write_text('[[steps]]\nrun = "sync"\n')
+    done = cli("pipeline", "run", str(tmp_path / "job.toml"))
+    assert (done.returncode, "sync --only vectors --full" in done.stderr) == (0, True)
+    assert cli("sync").returncode == 1
+    assert cli("sync", "--only", "warehouse").returncode == 0
+    assert cli("sync", "--only", "vectors").returncode == 1
+    done = cli("sync", "--only", "vectors", "--full")
+    assert (done.returncode, done.stdout[:28]) == (0, "Vectors: 0 entries written, ")
+    assert "vectors are up to date" in cli("sync", "--only", "vectors").stdout
+    assert "cache is up to date" in cli("sync", "--only", "cache").stdout
+    assert cli("sync", "--only", "vectors", "--acknowledge").returncode == 2
