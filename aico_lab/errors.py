@@ -54,7 +54,8 @@
     ├── EncoderError                a model that makes vectors of texts
     │   ├── ModelMissing            it is not on this machine, and nothing is downloaded
     │   ├── ModelUnusable
-    │   └── OtherModel              the stored vectors are of another model
+    │   ├── OtherModel              the stored vectors are of another model
+    │   └── NeverExplored           there is no exploration yet, or nothing to explore
     ├── BusError
     │   ├── InvalidTopic
     │   └── HandlerFailed
@@ -327,6 +328,10 @@ class ModelUnusable(EncoderError):
 
 class OtherModel(EncoderError):
     """The stored vectors are of another model, with which the vectors cannot be compared."""
+
+
+class NeverExplored(EncoderError):
+    """There is no exploration of passages yet, or there are no passages."""
 
 
 class BusError(AicoLabError):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from aico_lab.errors import InvalidValue
-from aico_lab.metrics.engine.function_words import FUNCTION_WORDS
+from aico_lab.messages.function_words import FUNCTION_WORDS
 from tests.effort import examples
 from tests.talks import said, talk, talks, world
 from tests.talks_by_hand import assert_rows, messages_of, real_messages

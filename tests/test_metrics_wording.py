@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 
 from aico_lab.errors import InvalidValue
-from aico_lab.metrics.engine.function_words import FUNCTION_WORDS, MARKERS
+from aico_lab.messages.function_words import FUNCTION_WORDS, MARKERS
 from tests.effort import examples
 from tests.talks import START, said, talk, talks, world
 from tests.talks_by_hand import (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from aico_lab.embeddings.explorer.lab_explorer import Explorer
 from aico_lab.errors import NotPermitted
 from aico_lab.home.files import private_files
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from aico_lab.storage import Storage
 
 
-class Embeddings:
-    """Keeps the segments of messages up to date."""
+class Embeddings(Explorer):
+    """Keeps the segments of messages up to date, explores them, and audits the index."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -33,8 +34,7 @@ class Embeddings:
 
         ::
 
-            from aico_lab.embeddings.audit import IndexAudit
-        from aico_lab.embeddings.segmenting import Parameters
+            from aico_lab.embeddings.segmenting import Parameters
 
             lab.embeddings.update(Parameters(pause=1800))
 
@@ -90,4 +90,8 @@ class Embeddings:
             return audit(index)
 
     def __repr__(self) -> str:
-        return "<Embeddings: .update() groups messages into segments, .audit() measures the index>"
+        return (
+            "<Embeddings: .update() groups messages into segments, .explore() finds their themes, "
+            ".themes(), .picture(), .over_time(), .neighbours(), .duplicates() and .drift() show "
+            "them, .audit() measures the index>"
+        )

@@ -105,6 +105,11 @@ _ACTIVE: Final = (
     Field("active_until_ms", _WHOLE, "when the version ended; NULL while it is active", _MS_OF_UTC),
 )
 
+_THEME: Final = Field("theme", _WHOLE, "number of the theme, from 0; the largest theme is first")
+_THEME_NAME: Final = Field("name", _TEXT, "the theme's name, made of its most distinguishing words")
+_SEGMENT: Final = Field("segment_id", _TEXT, "id of the segment that is the passage")
+_OUTLIER: Final = Field("is_outlier", _TRUTH, "whether the passage is far from every theme")
+
 TABLES: Final = (
     Table(
         "conversations",
@@ -315,6 +320,39 @@ TABLES: Final = (
                 "the channel's name, with the id if several have it; the id if there is no name",
             ),
         ),
+    ),
+    Table(
+        "mart.themes",
+        "a theme of the newest exploration",
+        (
+            _THEME,
+            _THEME_NAME,
+            Field("passages", _WHOLE, "number of passages, outliers included; NULL for none"),
+            Field("outliers", _WHOLE, "number of these that are far from every theme"),
+            Field("model", _TEXT, "the model that made the vectors"),
+        ),
+    ),
+    Table(
+        "mart.passage_themes",
+        "a passage of the newest exploration",
+        (
+            _SEGMENT,
+            _CONVERSATION,
+            _CHANNEL,
+            _STARTED,
+            _ENDED,
+            _THEME,
+            _THEME_NAME,
+            Field("distance", _NUMBER, "cosine distance to the nearest centre of a theme, 0 to 2"),
+            _OUTLIER,
+            Field("x", _NUMBER, "first coordinate on the map; NULL without a map"),
+            Field("y", _NUMBER, "second coordinate on the map; NULL without a map"),
+        ),
+    ),
+    Table(
+        "mart.message_themes",
+        "a message of a passage of the newest exploration",
+        (_ID, _SEGMENT, _THEME, _THEME_NAME, _OUTLIER),
     ),
     Table(
         "mart.profiles",

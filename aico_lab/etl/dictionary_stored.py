@@ -286,6 +286,11 @@ RAW: Final = (
                 "agreement of themes between seeds, up to 1; NULL if it was not measured",
             ),
             Field("notes", _TEXT, "remarks for readers, as JSON; NULL if there are none"),
+            Field(
+                "space",
+                _BYTES,
+                "mean and principal components of the vectors, numbers of 32 bits, little-endian",
+            ),
         ),
     ),
     Table(
@@ -297,7 +302,12 @@ RAW: Final = (
             Field("name", _TEXT, "the theme's name, made of its most distinguishing words"),
             Field("words", _TEXT, "words that distinguish the theme, as JSON"),
             Field("passages", _WHOLE, "number of passages in the theme"),
-            Field("centre", _BYTES, "mean vector of the theme, numbers of 32 bits, little-endian"),
+            Field(
+                "centre",
+                _BYTES,
+                "direction of the theme's centre among the model's vectors, or of several centres "
+                "one after the other, numbers of 32 bits, little-endian",
+            ),
         ),
     ),
     Table(

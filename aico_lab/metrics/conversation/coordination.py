@@ -8,9 +8,9 @@ import ibis
 import polars as pl
 from ibis import _
 
+from aico_lab.messages.function_words import MARKERS
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.checks import at_least
-from aico_lab.metrics.engine.function_words import MARKERS
 from aico_lab.metrics.engine.intervals import estimate, mean
 from aico_lab.metrics.engine.metric import Column, Parameter, interval, metric
 

@@ -8,6 +8,7 @@ import ibis
 import numpy as np
 import polars as pl
 
+from aico_lab.messages.log_odds import Odds, difference
 from aico_lab.metrics.conversation.frequent_words import (
     FUNCTION_WORDS_TOO,
     without_function_words,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 
 _PRIOR_MAX: Final = 1e12
+_SIDES: Final = ("user", "assistant")
 
 
 def _finish(
@@ -43,18 +45,16 @@ def _finish(
         )
     sums = rows.select(pl.exclude("word").cast(pl.Float64))
     c: dict[str, NDArray[np.float64]] = {name: sums[name].to_numpy() for name in sums.columns}
-    pseudo = prior * (c["user"] + c["assistant"]) / (c["all_user"] + c["all_assistant"])
-    odds, slopes = {}, {}
+    share = (c["user"] + c["assistant"]) / (c["all_user"] + c["all_assistant"])
+    odds = {side: Odds.of(c[side], c[f"all_{side}"], share, prior) for side in _SIDES}
+    found, independent = difference(odds["user"], odds["assistant"])
     with np.errstate(divide="ignore", invalid="ignore"):  # if a side has only one distinct word
-        for side in ("user", "assistant"):
-            uses, others = c[side] + pseudo, c[f"all_{side}"] + prior - c[side] - pseudo
-            odds[side] = np.log(uses / others)
-            # Derivatives of the log-odds: by the uses of the word, and by all words of the side.
-            slopes[side] = 1 / uses + 1 / others, -1 / others
-        difference = odds["user"] - odds["assistant"]
-        independent = 1 / (c["user"] + pseudo) + 1 / (c["assistant"] + pseudo)
+        # Derivatives of the log-odds: by the uses of the word, and by all words of the side.
+        slopes = {
+            side: (1 / each.uses + 1 / each.others, -1 / each.others) for side, each in odds.items()
+        }
         variance = np.maximum(independent, _variance_between(c, slopes))
-        z = difference / np.sqrt(variance)
+        z = found / np.sqrt(variance)
     # Among many words some differ by chance, hence Bonferroni's correction. The variance between
     # few people is itself uncertain, hence Student's quantile.
     limit = special.stdtrit(np.maximum(c["people"] - 1, 1), 1 - 0.025 / len(z))
@@ -68,7 +68,7 @@ def _finish(
             by_assistant=pl.Series(c["assistant"]),
             people=pl.Series(c["people"]),
             top_share=pl.Series(100 * c["most_of_one"] / (c["user"] + c["assistant"])),
-            log_odds=pl.Series(difference),
+            log_odds=pl.Series(found),
             z=pl.Series(z),
             clear=pl.Series(np.abs(z) > limit),
             **{NOTE: pl.lit(guards.note(int(c[guards.WITHHELD][0]), "words", talk), pl.String)},

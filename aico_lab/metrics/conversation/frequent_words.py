@@ -9,9 +9,9 @@ import polars as pl
 import polars.selectors as cs
 from ibis import _
 
+from aico_lab.messages.function_words import FUNCTION_WORDS
 from aico_lab.metrics.engine import claims, draw, guards
 from aico_lab.metrics.engine.checks import at_least
-from aico_lab.metrics.engine.function_words import FUNCTION_WORDS
 from aico_lab.metrics.engine.metric import NOTE, Column, Parameter, metric
 
 if TYPE_CHECKING:

@@ -49,7 +49,8 @@ _TABLES: Final = {
         generation INTEGER,
         passages INTEGER NOT NULL,
         stability REAL,
-        notes JSON TEXT
+        notes JSON TEXT,
+        space BLOB
     )""",
     "themes": """(
         exploration_id TEXT NOT NULL REFERENCES explorations ON DELETE CASCADE,

@@ -1,4 +1,4 @@
-"""English function words in eight classes, which `coordination` and `frequent_words` use.
+"""English function words in eight classes, by which metrics count and themes are named.
 
 The classes are those of Danescu-Niculescu-Mizil and others (2012). The words are compiled from
 grammars of English, since the paper's lists (LIWC's) are not free. They are in lower case with a

@@ -1,0 +1,1 @@
+"""Themes, a map, neighbours, duplicates and drift of passages, and their storage."""

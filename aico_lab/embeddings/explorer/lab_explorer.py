@@ -1,0 +1,615 @@
+"""The explorer of `lab.embeddings`: what the conversations are about."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import polars as pl
+
+from aico_lab.domain.values import now, to_timestamp
+from aico_lab.embeddings.explorer import draw, stored
+from aico_lab.embeddings.explorer.passages import Passages, read_passages
+from aico_lab.embeddings.explorer.themes import Parameters, find_themes, nearest_theme
+from aico_lab.embeddings.explorer.views import TEXT, View
+from aico_lab.errors import InvalidValue, NeverExplored, NeverSynced, UnknownName
+from aico_lab.home.files import private_files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from aico_lab.embeddings.encoders import Encoder
+    from aico_lab.embeddings.explorer.clusters import Vectors
+    from aico_lab.embeddings.explorer.stored import Exploration
+    from aico_lab.storage import Storage
+
+    Progress = Callable[[str, int, int | None], None]
+    Moment = str | date | datetime
+
+_NAMES = {"theme": "Theme", "name": "Words", "passages": "Passages"}
+_SHARES = 8
+"""The number of themes that `over_time` shows, unless it is told which."""
+
+
+class Explorer:
+    """Explores the segments of messages as passages; see `lab.embeddings`."""
+
+    _storage: Storage
+
+    @private_files()
+    def explore(
+        self,
+        parameters: Parameters | None = None,
+        *,
+        themes: int | None = None,
+        seed: int | None = None,
+        min_people: int | None = None,
+        model: str | None = None,
+        renew: bool = False,
+        progress: Progress | None = None,
+    ) -> View:
+        """Find the themes of all passages, draw the map of them, and store both.
+
+        If an exploration of the same model and parameters is stored, it stays as it is, and new
+        passages are placed into it. Call `update()` before, so that new messages are in a passage,
+        and `lab.sync()` after, so that SQL and metrics see the themes.
+
+        Args:
+            parameters: All parameters; None for the usual ones.
+            themes: The number of themes; by default it is chosen by stability.
+            seed: The seed of the random numbers.
+            min_people: The fewest people who use a word that names a theme, by default 5.
+            model: The model; see `aico_lab.embeddings.encoders`.
+            renew: Find themes again, if there are other passages than in the stored exploration.
+            progress: Called with "texts", the number of encoded texts, and their total.
+
+        Raises:
+            NeverExplored: There are no passages.
+            InvalidValue: A parameter is out of range.
+            ModelMissing: The model is not on this machine.
+        """
+        from aico_lab.embeddings.explorer import picture
+        from aico_lab.embeddings.explorer.theme_names import words_of
+
+        given: dict[str, Any] = {"themes": themes, "seed": seed, "min_people": min_people}
+        chosen = replace(
+            parameters or Parameters(), **{k: v for k, v in given.items() if v is not None}
+        )
+        encoder, passages, vectors = self._passages(model, progress)
+        exploration_id = stored.id_of(encoder.model, chosen, passages)
+        known = stored.find_alike(self._storage.primary, encoder.model, chosen)
+        if known and not renew:
+            self._place_new(known, passages, vectors)
+            return self.themes(exploration_id=known)
+        if known != exploration_id:
+            found = find_themes(vectors, words_of(passages.messages), chosen)
+            drawn = picture.draw(found.space.place(vectors), seed=chosen.seed)
+            stored.write(
+                self._storage.primary, exploration_id, created_at=to_timestamp(now()),
+                model=encoder.model, parameters=chosen,
+                generation=self._generation(), passages=passages, themes=found,
+                drawn=drawn,
+            )  # fmt: skip
+        return self.themes(exploration_id=exploration_id)
+
+    def themes(self, *, exploration_id: str | None = None) -> View:
+        """Return the themes of the newest exploration, the largest first.
+
+        Args:
+            exploration_id: Another exploration.
+
+        Raises:
+            NeverExplored: There is none.
+        """
+        found = self._exploration(exploration_id)
+        counts = found.places.group_by("theme").agg(
+            passages=pl.len().cast(pl.Int64),
+            outliers=pl.col("is_outlier").sum().cast(pl.Int64),
+            distance=pl.col("distance").mean(),
+        )
+        rows = (
+            pl.DataFrame(
+                {
+                    "theme": range(len(found.names)),
+                    "name": found.names,
+                    "words": [", ".join(words) for words in found.words],
+                },
+                schema={"theme": pl.Int64(), "name": pl.String(), "words": pl.String()},
+            )
+            .join(counts, "theme", how="left")
+            .with_columns(pl.col("passages", "outliers").fill_null(0))
+            .sort("theme")
+        )
+        total = found.places.height
+        outliers = int(found.places["is_outlier"].sum())
+        share = f"{100 * outliers / total:.0f} %" if total else "none"
+        stable = "" if found.stability is None else f", stability {found.stability:.2f}"
+        finding = f"{len(found.names)} themes in {total:,} passages; {share} of them are outliers."
+        return View(
+            "What are the conversations about?",
+            finding,
+            f"{_caption(found)}{stable} (adjusted Rand index between samples), {_chosen(found)}; "
+            "an outlier is no nearer to any theme than half of all random directions.",
+            rows,
+            {
+                **_NAMES, "words": "More words", "outliers": "Outliers",
+                "distance": "Mean distance",
+            },
+            _draw=draw.themes,
+            exploration_id=found.exploration_id,
+        )  # fmt: skip
+
+    def picture(
+        self,
+        *,
+        user: str | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        content: bool = False,
+        exploration_id: str | None = None,
+    ) -> View:
+        """Return the map of passages; with texts, dragging over a region lists its passages.
+
+        Args:
+            user: Only passages of this person, by id.
+            since: The first day or moment.
+            until: The last day, which is included, or a moment.
+            content: Whether a report shows the texts.
+            exploration_id: Another exploration than the newest one.
+
+        Raises:
+            NeverExplored: There is no exploration.
+            UnknownName: The person has no passage.
+        """
+        found = self._exploration(exploration_id)
+        rows = self._rows(found, user=user, since=since, until=until)
+        shown = min(rows.height, draw.MOST_POINTS)
+        some = f", {shown:,} of them drawn" if shown < rows.height else ""
+        return View(
+            "Which passages are alike?",
+            f"{rows.height:,} passages on a map{some}: near ones are about similar things.",
+            f"{_caption(found)}; distances across the map mean little.",
+            rows,
+            {"name": "Theme", "started": "Time", "x": "x", "y": "y", TEXT: "Text"},
+            content,
+            draw.picture,
+        )
+
+    def over_time(
+        self,
+        *,
+        by: Literal["week", "month"] = "month",
+        themes: Sequence[int] | None = None,
+        user: str | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        exploration_id: str | None = None,
+    ) -> View:
+        """Return the share of themes in each week or month, with 95 % intervals over people.
+
+        Args:
+            by: 'week' or 'month', in the lab's time zone.
+            themes: The numbers of the themes; by default the largest eight.
+            user: Only passages of this person, by id; there is no interval then.
+            since: The first day or moment.
+            until: The last day, which is included, or a moment.
+            exploration_id: Another exploration than the newest one.
+
+        Raises:
+            NeverExplored: There is no exploration.
+            InvalidValue: `by` is something else.
+            UnknownName: The person has no passage.
+        """
+        from aico_lab.embeddings.explorer.resampling import by_person, interval
+
+        if by not in ("week", "month"):
+            raise InvalidValue(f"by must be 'week' or 'month', not {by!r}.")
+        found = self._exploration(exploration_id)
+        every = "1w" if by == "week" else "1mo"
+        rows = self._rows(found, user=user, since=since, until=until).with_columns(
+            period=pl.col("moment").dt.truncate(every).dt.date()
+        )
+        number = len(found.names)
+        largest = rows.group_by("theme").len().sort("len", "theme", descending=[True, False])
+        chosen = list(themes) if themes is not None else largest["theme"].head(_SHARES).to_list()
+        if any(not 0 <= one < number for one in chosen):
+            raise InvalidValue(f"Themes have numbers from 0 to {number - 1}.")
+        made: list[dict[str, Any]] = []
+        for (period,), part in rows.sort("period").group_by("period", maintain_order=True):
+            persons = part["person"].fill_null("").rank("dense").to_numpy().astype(np.int64) - 1
+            people = int(persons.max()) + 1
+            counts = np.zeros((part.height, number + 1))
+            counts[np.arange(part.height), part["theme"].to_numpy()] = 1
+            counts[:, number] = 1
+            sums = by_person(persons, counts, people)
+            low, high = interval(sums, lambda s: s[:, :-1] / s[:, -1:])
+            made += [
+                {
+                    "period": period, "theme": theme, "name": found.names[theme],
+                    "share": 100 * sums[:, theme].sum() / part.height,
+                    "share_low": 100 * low[theme], "share_high": 100 * high[theme],
+                    "n": part.height, "people": people,
+                }
+                for theme in chosen
+            ]  # fmt: skip
+        table = pl.DataFrame(
+            made,
+            schema={
+                "period": pl.Date(), "theme": pl.Int64(), "name": pl.String(),
+                "share": pl.Float64(), "share_low": pl.Float64(), "share_high": pl.Float64(),
+                "n": pl.Int64(), "people": pl.Int64(),
+            },
+        ).with_columns(pl.col("share_low", "share_high").fill_nan(None))  # fmt: skip
+        order = {theme: place for place, theme in enumerate(chosen)}
+        table = table.sort(pl.col("theme").replace_strict(order, default=0), "period")
+        periods = table["period"].n_unique()
+        return View(
+            "How do themes move over time?",
+            f"The share of {len(chosen)} themes in {periods} {by}s.",
+            f"{_caption(found)}, {by}s of {self._storage.timezone}, 95 % intervals by resampling "
+            "people, none below 10 people.",
+            table,
+            {
+                "period": by.capitalize(), "name": "Theme", "share": "Share (%)",
+                "share_low": "Low (%)", "share_high": "High (%)", "n": "Passages",
+                "people": "People",
+            },
+            _draw=draw.over_time,
+        )  # fmt: skip
+
+    @private_files()
+    def place_new(self, *, exploration_id: str | None = None) -> int:
+        """Place new and edited passages into the stored exploration, and return their number.
+
+        Themes, centres and the places of all other passages stay.
+
+        Raises:
+            NeverExplored: There is no exploration.
+            ModelMissing: Its model is not on this machine.
+        """
+        found = self._exploration(exploration_id)
+        _, passages, vectors = self._passages(self._name_of(found.model), None)
+        return self._place_new(found.exploration_id, passages, vectors)
+
+    def _place_new(self, exploration_id: str, passages: Passages, vectors: Vectors) -> int:
+        from aico_lab.embeddings.explorer import picture
+
+        found = self._exploration(exploration_id)
+        points = found.space.place(vectors)
+        theme, distance = nearest_theme(points, found.centres)
+        before = {row[0]: row for row in found.places.iter_rows()}
+        is_new = np.array(
+            [
+                segment not in before or abs(before[segment][2] - far) > 1e-4  # noqa: PLR2004
+                for segment, far in zip(passages.ids, distance.tolist(), strict=True)
+            ],
+            bool,
+        )
+        new, old = np.flatnonzero(is_new), np.flatnonzero(~is_new)
+        if not len(new):
+            return 0
+        drawn = np.array(
+            [before[passages.ids[at]][4:6] for at in old.tolist()], np.float32
+        ).reshape(-1, 2)
+        stored.write_places(
+            self._storage.primary, found.exploration_id, [passages.ids[at] for at in new.tolist()],
+            theme[new], distance[new], distance[new] >= found.far,
+            picture.place(points[new], points[old], drawn),
+        )  # fmt: skip
+        return len(new)
+
+    @private_files()
+    def neighbours(
+        self, text: str, *, k: int = 10, content: bool = False, exploration_id: str | None = None
+    ) -> View:
+        """Return the passages that are nearest to a text, by the exploration's model.
+
+        Args:
+            text: Any text; or the id of a passage, which is left out then.
+            k: The number of passages.
+            content: Whether a report shows the texts.
+            exploration_id: Another exploration than the newest one.
+
+        Raises:
+            NeverExplored: There is no exploration.
+            InvalidValue: The text is blank, or `k` is below 1.
+        """
+        from aico_lab.embeddings.explorer.neighbours import nearest
+
+        if k < 1:
+            raise InvalidValue("k must be at least 1.")
+        found = self._exploration(exploration_id)
+        encoder, passages, vectors = self._passages(self._name_of(found.model), None)
+        place = {segment: at for at, segment in enumerate(passages.ids)}
+        own = np.array([place[text]]) if text in place else None
+        query = vectors[own] if own is not None else encoder.encode_usable([text])[0]
+        if not len(query):
+            raise InvalidValue("The text is blank: write what to look for.")
+        places, cosines = nearest(query, vectors, k, own=own)
+        names = dict(found.places.select("segment_id", "theme").iter_rows())
+        rows = pl.DataFrame(
+            [
+                {
+                    "segment_id": passages.ids[at], "cosine": float(cosine),
+                    "started": passages.started[at][:16].replace("T", " "),
+                    "name": found.names[names[passages.ids[at]]] if passages.ids[at] in names
+                    else None,
+                    TEXT: passages.texts[at],
+                }
+                for at, cosine in zip(places[0].tolist(), cosines[0].tolist(), strict=True)
+            ],
+            schema={
+                "segment_id": pl.String(), "cosine": pl.Float64(), "started": pl.String(),
+                "name": pl.String(), TEXT: pl.String(),
+            },
+        )  # fmt: skip
+        return View(
+            "Which passages are nearest?",
+            f"The {rows.height} nearest of {len(passages):,} passages.",
+            f"Cosine of the vectors of {found.model}, compared with all passages.",
+            rows,
+            {
+                "cosine": "Cosine", "started": "Time (UTC)", "name": "Theme", TEXT: "Text",
+                "segment_id": "Passage",
+            },
+            content,
+        )  # fmt: skip
+
+    @private_files()
+    def duplicates(
+        self, *, near: float = 0.95, content: bool = False, model: str | None = None
+    ) -> View:
+        """Return groups of passages with the same text, or with nearly the same.
+
+        Args:
+            near: The least cosine of near duplicates; above 1 for exact ones only.
+            content: Whether a report shows the texts.
+            model: The model; see `aico_lab.embeddings.encoders`.
+
+        Raises:
+            NeverExplored: There are no passages.
+        """
+        from aico_lab.embeddings.explorer.duplicates import find_duplicates
+
+        encoder, passages, vectors = self._passages(model, None)
+        found = find_duplicates(passages.texts, vectors, near=near)
+        rows = pl.DataFrame(
+            [
+                {
+                    "passages": len(one.passages), "is_exact": one.is_exact, "cosine": one.cosine,
+                    TEXT: passages.texts[one.passages[0]],
+                    "segment_ids": [passages.ids[at] for at in one.passages],
+                }
+                for one in found
+            ],
+            schema={
+                "passages": pl.Int64(), "is_exact": pl.Boolean(), "cosine": pl.Float64(),
+                TEXT: pl.String(), "segment_ids": pl.List(pl.String()),
+            },
+        )  # fmt: skip
+        copies = sum(len(one.passages) - 1 for one in found)
+        return View(
+            "Which passages are there several times?",
+            f"{len(found):,} groups of duplicates; {copies:,} of {len(passages):,} passages repeat "
+            "another.",
+            f"{encoder.model}, cosine of at least {near:g}; exact apart from case and spaces.",
+            rows,
+            {
+                "passages": "Passages", "is_exact": "Exact", "cosine": "Least cosine",
+                TEXT: "First text",
+            },
+            content,
+        )  # fmt: skip
+
+    @private_files()
+    def drift(
+        self,
+        *,
+        at: Moment | None = None,
+        model: str | None = None,
+        user: str | None = None,
+        exploration_id: str | None = None,
+    ) -> View:
+        """Compare two periods, or two models.
+
+        Args:
+            at: The day or moment at which the later period begins; by default the middle passage.
+            model: Compare this model with the exploration's instead; then there are no periods.
+            user: Only passages of this person, by id; without an interval then.
+            exploration_id: Another exploration than the newest one.
+
+        Raises:
+            NeverExplored: There is no exploration.
+            InvalidValue: One of the periods has no passages.
+            UnknownName: The person has no passage.
+        """
+        found = self._exploration(exploration_id)
+        if model is not None:
+            return self._between_models(found, model)
+        return self._between_periods(found, at, user)
+
+    def _between_models(self, found: Exploration, model: str) -> View:
+        from aico_lab.embeddings.explorer.drift import between_models
+
+        _, passages, one = self._passages(self._name_of(found.model), None)
+        encoder, others, other = self._passages(model, None)
+        both = set(passages.ids) & set(others.ids)
+        kept = [
+            [at for at, segment in enumerate(side.ids) if segment in both]
+            for side in (passages, others)
+        ]
+        drift = between_models(one[kept[0]], other[kept[1]])
+        rows = pl.DataFrame(
+            {
+                "what": ["shared nearest passages", "by chance", "Procrustes distance"],
+                "value": [drift.overlap, drift.by_chance, drift.procrustes],
+            }
+        )
+        return View(
+            "How much do two models differ?",
+            f"Of the ten nearest passages, the models share {100 * drift.overlap:.0f} %.",
+            f"{found.model} and {encoder.model}, {drift.passages:,} passages; a Procrustes "
+            "distance of 0 is a rotation, 1 is unrelated.",
+            rows,
+            {"what": "Measure", "value": "Value"},
+        )
+
+    def _between_periods(self, found: Exploration, at: Moment | None, user: str | None) -> View:
+        from aico_lab.embeddings.explorer.drift import between_periods
+
+        rows = self._rows(found, user=user).sort("moment", "segment_id")
+        if rows.is_empty():
+            raise InvalidValue("Each of the two periods must have passages.")
+        cut = _moment(at, self._storage.timezone) if at else rows["moment"][rows.height // 2]
+        _, passages, vectors = self._passages(self._name_of(found.model), None)
+        place = {segment: number for number, segment in enumerate(passages.ids)}
+        rows = rows.filter(pl.col("segment_id").is_in(passages.ids))
+        drift = between_periods(
+            rows["theme"].to_numpy(),
+            len(found.names),
+            vectors[[place[one] for one in rows["segment_id"]]],
+            (rows["moment"] >= cut).to_numpy(),
+            rows["person"].to_list(),
+        )
+        table = (
+            pl.DataFrame(
+                {
+                    "name": found.names, "before": 100 * drift.before, "after": 100 * drift.after,
+                    "change": 100 * (drift.after - drift.before), "low": 100 * drift.low,
+                    "high": 100 * drift.high,
+                }
+            )
+            .with_columns(pl.col("low", "high").fill_nan(None))
+            .sort("change", descending=True)
+        )  # fmt: skip
+        clear = table.filter((pl.col("low") > 0) | (pl.col("high") < 0)).height
+        return View(
+            "What changed between two periods?",
+            f"From {cut:%Y-%m-%d} on, the shares of {clear} of {table.height} themes differ "
+            "clearly from before.",
+            f"{_caption(found)}, {drift.people:,} people, 95 % intervals by resampling people; the "
+            f"mean vectors are {drift.shift:.4f} apart, by chance up to {drift.by_chance:.4f}.",
+            table,
+            {
+                "name": "Theme", "before": "Before (%)", "after": "After (%)",
+                "change": "Change (points)", "low": "Low", "high": "High",
+            },
+            _draw=draw.change,
+        )  # fmt: skip
+
+    def _exploration(self, exploration_id: str | None) -> Exploration:
+        primary = self._storage.primary
+        return stored.read(primary, exploration_id or stored.find(primary))
+
+    def _generation(self) -> int | None:
+        """Return the newest snapshot, or None if there is none."""
+        try:
+            return self._storage.reader.generation
+        except NeverSynced:
+            return None
+
+    def _passages(
+        self, model: str | None, progress: Progress | None
+    ) -> tuple[Encoder, Passages, Vectors]:
+        """Return the encoder of a model, and the passages that have a vector, with them."""
+        from aico_lab.embeddings.encoders import open_encoder
+        from aico_lab.embeddings.stored_vectors import StoredVectors
+
+        primary, encoder = self._storage.primary, open_encoder(model)
+        passages = read_passages(primary)
+        told = None if progress is None else lambda done, total: progress("texts", done, total)
+        vectors, usable = StoredVectors(primary, encoder).of(passages.texts, told)
+        if not all(usable):
+            passages = passages.only([at for at, use in enumerate(usable) if use])
+        if not len(passages):
+            raise NeverExplored(
+                "There are no passages: import messages, and call lab.embeddings.update() first."
+            )
+        return encoder, passages, vectors
+
+    def _name_of(self, model: str) -> str | None:
+        """Return the name by which a stored model is opened."""
+        return model if ":" in model else None
+
+    def _rows(
+        self,
+        found: Exploration,
+        *,
+        user: str | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+    ) -> pl.DataFrame:
+        """Return the explored passages that exist, with `person`, `moment`, `started` and text."""
+        passages = read_passages(self._storage.primary)
+        zone = self._storage.timezone
+        about = pl.DataFrame(
+            {
+                "segment_id": passages.ids, "person": passages.people,
+                "moment": passages.started, TEXT: passages.texts,
+            },
+            schema={
+                "segment_id": pl.String(), "person": pl.String(), "moment": pl.String(),
+                TEXT: pl.String(),
+            },
+        ).with_columns(
+            pl.col("moment")
+            .str.to_datetime("%Y-%m-%dT%H:%M:%S%.fZ", strict=False, time_zone="UTC")
+            .dt.convert_time_zone(zone)
+        )  # fmt: skip
+        rows = (
+            found.places.join(about, "segment_id", maintain_order="left")
+            .drop_nulls("moment")
+            .with_columns(
+                name=pl.col("theme").replace_strict(
+                    dict(enumerate(found.names)), return_dtype=pl.String()
+                ),
+                started=pl.col("moment").dt.strftime("%Y-%m-%d %H:%M"),
+            )
+        )
+        if user is not None:
+            rows = rows.filter(pl.col("person") == user)
+            if rows.is_empty():
+                raise UnknownName(f"No explored passage is of a person {user!r}.")
+        if since is not None:
+            rows = rows.filter(pl.col("moment") >= _moment(since, zone))
+        if until is not None:
+            rows = rows.filter(pl.col("moment") < _moment(until, zone, end=True))
+        return rows
+
+
+def _caption(found: Exploration) -> str:
+    explored = f"{found.model}, explored {found.created_at[:10]}, {found.explored:,} passages"
+    return f"{explored}, seed {found.parameters.get('seed', 0)}"
+
+
+def _chosen(found: Exploration) -> str:
+    """Return how the number of themes was chosen."""
+    number, by_number = found.notes.get("clusters"), found.notes.get("stability_by_number", {})
+    merged = sum(len(names) - 1 for names in found.notes.get("merged", []))
+    equal = f", {merged} of them merged into others" if merged else ""
+    if found.parameters.get("themes") or not by_number:
+        return f"{number} groups as asked{equal}"
+    among = ", ".join(f"{one} ({mean:.2f})" for one, (mean, _) in by_number.items())
+    return f"{number} groups chosen by stability among {among}{equal}"
+
+
+def _moment(value: Moment, zone: str, *, end: bool = False) -> datetime:
+    """Return a day's beginning, or its end, or a moment, in a time zone.
+
+    Raises:
+        InvalidValue: The text is neither.
+    """
+    from datetime import timedelta
+
+    from aico_lab.zones import get_zone
+
+    try:
+        text = value.isoformat() if isinstance(value, date) else value.strip()
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidValue(f"{value!r} is neither a day, as 2024-03-01, nor a moment.") from None
+    if end and len(text) == len("2024-03-01"):
+        moment += timedelta(days=1)
+    return moment if moment.tzinfo else moment.replace(tzinfo=get_zone(zone))

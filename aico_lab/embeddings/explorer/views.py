@@ -1,0 +1,120 @@
+"""Results of the explorer, which show themselves in notebooks as a table and as a chart."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass, field
+from html import escape
+from typing import TYPE_CHECKING, Any, Final
+
+from aico_lab import charts
+from aico_lab.runtime.report_kernel import is_report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import altair as alt
+    import polars as pl
+
+SHOWN: Final = 30
+"""The most rows of a table that are displayed."""
+
+TEXT: Final = "text"
+"""The column of messages' text, which a report shows only if it is asked to."""
+
+_LONGEST: Final = 300
+
+
+@dataclass(frozen=True, repr=False)
+class View:
+    """A result: a table with a finding, a caption, and for most a chart.
+
+    Attributes:
+        question: The question that it answers.
+        finding: The result in one sentence.
+        caption: Model, parameters, filters and remarks.
+        headings: The heading of each column that is displayed, by name.
+        content: Whether a report shows the text of messages.
+        exploration_id: The exploration that it shows; empty if it shows none.
+    """
+
+    question: str
+    finding: str
+    caption: str
+    _rows: pl.DataFrame
+    headings: Mapping[str, str]
+    content: bool = False
+    _draw: Callable[[View], alt.TopLevelMixin] | None = field(default=None)
+    exploration_id: str = ""
+
+    def pl(self) -> pl.DataFrame:
+        """Return the rows; without the text of messages in a report that does not ask for it."""
+        return self._rows if self.shows_text else self._rows.drop(TEXT, strict=False)
+
+    @property
+    def shows_text(self) -> bool:
+        """Whether the text of messages is shown."""
+        return self.content or not is_report()
+
+    def plot(self) -> alt.TopLevelMixin | None:
+        """Return the chart; None without one, or without rows."""
+        if self._draw is None or self._rows.is_empty():
+            return None
+        import altair as alt
+
+        if alt.renderers.active != charts.NAME:
+            charts.enable()
+        charts.describe(self.question, charts.Details({}, dict(self.headings)))
+        title = alt.Title(
+            textwrap.wrap(self.finding, 75),
+            subtitle=[self.question, *textwrap.wrap(self.caption, 100)],
+        )
+        return self._draw(self).properties(title=title)
+
+    def __len__(self) -> int:
+        return self._rows.height
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        rows = self.pl()
+        names = [name for name in self.headings if name in rows.columns]
+        shown = rows.select(names).head(SHOWN).iter_rows()
+        return [self.headings[name] for name in names], [list(map(_text, row)) for row in shown]
+
+    def _more(self) -> str:
+        left = self._rows.height - SHOWN
+        return f"… and {left:,} more rows; .pl() gives all." if left > 0 else ""
+
+    def __repr__(self) -> str:
+        headings, rows = self._table()
+        lines = ["  ".join(headings), *("  ".join(row) for row in rows)]
+        return "\n".join(filter(None, [self.finding, self.caption, "", *lines, self._more()]))
+
+    def _repr_html_(self) -> str:
+        headings, rows = self._table()
+        left = 'style="text-align: left; white-space: pre-wrap;"'
+        heads = "".join(f"<th {left}>{escape(one)}</th>" for one in headings)
+        body = "".join(
+            "<tr>" + "".join(f"<td {left}>{escape(one)}</td>" for one in row) + "</tr>"
+            for row in rows
+        )
+        more = f"<p>{escape(self._more())}</p>" if self._more() else ""
+        return (
+            '<div class="mathjax_ignore" style="overflow-x: auto;">'
+            f"<p><strong>{escape(self.finding)}</strong><br>"
+            f"<small>{escape(self.question)} {escape(self.caption)}</small></p>"
+            f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{more}</div>"
+        )
+
+
+def _text(value: Any) -> str:
+    match value:
+        case None:
+            return "–"  # noqa: RUF001 - a dash, as in tables
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:.3g}"
+    text = str(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

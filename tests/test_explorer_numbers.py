@@ -1,0 +1,307 @@
+"""The explorer's calculations: themes, names, map, neighbours, duplicates and drift."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial import cKDTree, procrustes
+
+from aico_lab.embeddings.explorer import drift, picture
+from aico_lab.embeddings.explorer.clusters import cluster
+from aico_lab.embeddings.explorer.duplicates import find_duplicates
+from aico_lab.embeddings.explorer.neighbours import nearest
+from aico_lab.embeddings.explorer.resampling import interval
+from aico_lab.embeddings.explorer.space import Space, unit
+from aico_lab.embeddings.explorer.stability import Agreement, adjusted_rand_index, choose
+from aico_lab.embeddings.explorer.theme_names import words_of
+from aico_lab.embeddings.explorer.themes import Parameters, find_themes
+from aico_lab.errors import InvalidValue
+
+SUBJECTS = {
+    "music": "music piano song listen",
+    "sleep": "sleep night tired bed",
+    "food": "food pizza eat cook",
+    "school": "class school math homework",
+}
+
+
+def blobs(groups, each, dimensions=32, spread=0.35, seed=1):
+    """Return unit vectors around `groups` directions, and the group of each."""
+    random = np.random.default_rng(seed)
+    centres = random.standard_normal((groups, dimensions))
+    group = np.repeat(np.arange(groups), each)
+    noise = random.standard_normal((len(group), dimensions)) * spread
+    common = np.ones(dimensions) * 2  # what all texts of a model share
+    return unit((centres[group] + noise + common).astype(np.float32)), group
+
+
+def messages_about(group, *, people=10, greeting=()):
+    names = list(SUBJECTS.values())
+    return pl.DataFrame(
+        {
+            "passage": np.arange(len(group)),
+            "person": [f"p{at % people}" for at in range(len(group))],
+            "content": [
+                "Hello, hi" if one in greeting else f"I like the {names[one]}"
+                for one in group.tolist()
+            ],
+        }
+    )
+
+
+def test_a_space_keeps_what_tells_texts_apart_and_can_be_stored():
+    vectors, _ = blobs(4, 50)
+    space = Space.of(vectors, removed=1, components=8)
+    placed = space.place(vectors)
+    assert placed.shape == (200, 8)
+    assert np.allclose(np.linalg.norm(placed, axis=1), 1, atol=1e-5)
+    again = Space.unpack(space.pack(), 32, space.share)
+    assert np.array_equal(again.place(vectors), placed)
+    assert np.allclose(space.components @ space.components.T, np.eye(8), atol=1e-5)
+    with pytest.raises(InvalidValue, match="same model"):
+        space.place(vectors[:, :16])
+    with pytest.raises(InvalidValue, match="explore again"):
+        Space.unpack(b"123", 32, 1.0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_refused(value):
+    vectors, _ = blobs(2, 20)
+    space = Space.of(vectors)
+    vectors[3, 4] = value
+    for refused in (Space.of, space.place):
+        with pytest.raises(InvalidValue, match="not finite"):
+            refused(vectors)
+    with pytest.raises(InvalidValue, match="no vectors"):
+        Space.of(np.empty((0, 32), np.float32))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(1, 12), st.integers(1, 6), st.integers(0, 5), st.booleans(), st.integers(0, 2**32)
+)
+def test_any_number_of_passages_has_a_space_and_clusters(
+    passages, dimensions, removed, equal, seed
+):
+    """Also if all are equal, or there is only one."""
+    random = np.random.default_rng(seed)
+    vectors = unit(random.standard_normal((passages, dimensions)).astype(np.float32))
+    if equal:
+        vectors[:] = vectors[0]
+    points = Space.of(vectors, removed=removed).place(vectors)
+    assert np.isfinite(points).all()
+    number = min(3, len(np.unique(points, axis=0)))
+    found = cluster(points, number, seed=seed)
+    assert np.isfinite(found.centres).all()
+    assert set(found.labels.tolist()) <= set(range(number))
+    assert np.isfinite(picture.draw(points, seed=seed)).all()
+
+
+def test_clusters_are_the_groups_whatever_the_seed():
+    vectors, group = blobs(5, 60)
+    points = Space.of(vectors, removed=0).place(vectors)
+    for seed in range(3):
+        assert adjusted_rand_index(cluster(points, 5, seed=seed).labels, group) > 0.99
+
+
+def test_the_rand_index_is_that_of_a_published_example():
+    """Hubert and Arabie's formula by hand, for a small table; 1 for renamed groups."""
+    one, other = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 1, 1, 2, 2])
+    # pairs together in both: 2; in one: 6; in the other: 3; of 15: (2 - 1.2) / (4.5 - 1.2)
+    assert adjusted_rand_index(one, other) == pytest.approx(0.8 / 3.3)
+    assert adjusted_rand_index(one, 1 - one) == 1
+
+
+def test_the_largest_number_that_is_about_as_stable_as_the_best_is_chosen():
+    by_number = {10: 0.5, 20: 0.6, 30: 0.55, 40: 0.3}
+    agreements = [Agreement(number, mean, 0.1) for number, mean in by_number.items()]
+    assert choose(agreements).themes == 30
+    assert choose([Agreement(1, float("nan"), float("nan"))]).themes == 1
+
+
+def test_themes_have_names_and_the_same_ones_tomorrow():
+    vectors, group = blobs(4, 60)
+    words = words_of(messages_about(group))
+    parameters = Parameters(removed=0, candidates=(2, 4))
+    found = find_themes(vectors, words, parameters)
+    assert found.chosen == 4
+    assert adjusted_rand_index(found.of_passage, group) > 0.99
+    named = {frozenset(theme.name.split(", ")) for theme in found.themes}
+    assert named == {frozenset(said.split()) for said in SUBJECTS.values()}
+    again = find_themes(vectors, words, parameters)
+    assert np.array_equal(again.of_passage, found.of_passage)
+    assert np.array_equal(again.distance, found.distance)
+    assert found.stability > 0.9
+    theme, distance = found.place(found.space.place(vectors))
+    assert np.array_equal(theme, found.of_passage)
+    assert np.allclose(distance, found.distance, atol=1e-5)
+
+
+def test_themes_of_the_same_words_are_one():
+    vectors, group = blobs(4, 60)
+    words = words_of(messages_about(group, greeting={1, 2}))
+    found = find_themes(vectors, words, Parameters(removed=0, themes=4))
+    assert [theme.name for theme in found.themes].count("hello, hi") == 1
+    assert len(found.themes) == 3
+    assert len(found.themes[0].centres) == 2  # the largest theme comes first
+    assert np.bincount(found.of_passage).tolist() == [120, 60, 60]
+    assert found.notes()["merged"] == [["hello, hi", "hello, hi"]]
+
+
+def test_a_word_of_few_people_names_no_theme():
+    vectors, group = blobs(4, 60)
+    few = words_of(messages_about(group, people=4))
+    found = find_themes(vectors, few, Parameters(removed=0, themes=4))
+    assert [theme.name for theme in found.themes] == ["Theme 1", "Theme 2", "Theme 3", "Theme 4"]
+    found = find_themes(vectors, few, Parameters(removed=0, themes=4, min_people=4))
+    assert not any(theme.name.startswith("Theme") for theme in found.themes)
+    assert {word.people for theme in found.themes for word in theme.words} == {4}
+
+
+def test_a_passage_about_nothing_is_an_outlier():
+    vectors, group = blobs(4, 100, spread=0.1)
+    random = np.random.default_rng(2)
+    stray = unit((random.standard_normal((20, 32)) + 2).astype(np.float32))
+    words = words_of(messages_about(group))
+    found = find_themes(np.vstack([vectors, stray]), words, Parameters(removed=0, themes=4))
+    assert not found.is_outlier[:400].any()
+    assert found.is_outlier[400:].mean() > 0.3
+
+
+def test_words_are_counted_by_person_and_without_stretches_and_addresses():
+    found = words_of(
+        pl.DataFrame(
+            {
+                "passage": [0, 0, 1],
+                "person": ["eve", "ada", None],
+                "content": [
+                    "Hahahah hahaha HAHA, sooooo good. Don\u2019t!",
+                    "see https://example.com/good or a@example.com papaya",
+                    "good 42",
+                ],
+            }
+        )
+    )
+    counted = {
+        (int(p), int(who), found.vocabulary[w]): int(n)
+        for p, who, w, n in zip(found.passage, found.person, found.word, found.uses, strict=True)
+    }
+    assert counted == {
+        (0, 1, "haha"): 3, (0, 1, "soo"): 1, (0, 1, "good"): 1, (0, 1, "don't"): 1,
+        (0, 0, "see"): 1, (0, 0, "or"): 1, (0, 0, "papaya"): 1,
+        (1, -1, "good"): 1,
+    }  # fmt: skip
+
+
+def test_without_any_words_themes_have_numbers():
+    vectors, _ = blobs(2, 30)
+    empty = pl.DataFrame({"passage": [0], "person": ["ada"], "content": ["…"]})
+    found = find_themes(vectors, words_of(empty), Parameters(themes=2))
+    assert [theme.name for theme in found.themes] == ["Theme 1", "Theme 2"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"themes": 0}, {"components": 0}, {"candidates": ()}, {"min_people": 0}, {"seed": -1}]
+)
+def test_parameters_out_of_range_are_refused(wrong):
+    with pytest.raises(InvalidValue):
+        Parameters(**wrong)
+
+
+def test_neighbours_are_those_of_a_full_sort():
+    vectors, _ = blobs(3, 40)
+    own = np.arange(120)
+    places, cosines = nearest(vectors, vectors, 7, own=own)
+    exact = vectors.astype(np.float64) @ vectors.T
+    np.fill_diagonal(exact, -2)
+    assert np.allclose(cosines, -np.sort(-exact, axis=1)[:, :7], atol=1e-5)
+    assert not (places == own[:, None]).any()
+    assert nearest(vectors[:2], vectors, 500)[0].shape == (2, 120)
+    assert nearest(vectors[:1], vectors[:1], 3, own=np.zeros(1, np.int64))[0].shape == (1, 0)
+
+
+def test_on_the_map_neighbours_share_a_group_and_further_passages_join_them(monkeypatch):
+    vectors, group = blobs(6, 100)
+    space = Space.of(vectors, removed=0)
+    points = space.place(vectors)
+    drawn = picture.draw(points)
+    _, near = cKDTree(drawn).query(drawn, 11)
+    assert (group[near[:, 1:]] == group[:, None]).mean() > 0.95
+    assert np.array_equal(picture.draw(points), drawn)
+    assert np.abs(drawn.mean(axis=0)).max() < 1e-3
+    half = np.arange(0, 600, 2)
+    placed = picture.place(points[1::2], points[half], drawn[half])
+    _, near = cKDTree(drawn[half]).query(placed, 5)
+    assert (group[half][near] == group[1::2, None]).mean() > 0.95
+    monkeypatch.setattr(picture, "DRAWN", 200)
+    drawn = picture.draw(points)
+    _, near = cKDTree(drawn).query(drawn, 11)
+    assert (group[near[:, 1:]] == group[:, None]).mean() > 0.9
+
+
+def test_duplicates_are_exact_or_near():
+    vectors, _ = blobs(8, 1, spread=0)
+    vectors = vectors[[0, 1, 2, 0, 3, 4, 1, 5]].copy()
+    vectors[7] = unit((vectors[5] * 20 + vectors[4])[None])[0]
+    texts = ["Hi", "b", "c", "hi ", "d", "e", "b!", "e too"]
+    found = find_duplicates(texts, vectors, near=0.99)
+    assert [(one.passages, one.is_exact) for one in found] == [
+        ((0, 3), True), ((1, 6), False), ((5, 7), False)
+    ]  # fmt: skip
+    assert 0.99 < found[-1].cosine < 1
+    assert [one.passages for one in find_duplicates(texts, vectors, near=1.5)] == [(0, 3)]
+    assert find_duplicates([], np.empty((0, 3), np.float32)) == []
+
+
+def test_models_that_differ_by_a_rotation_do_not_differ():
+    vectors, _ = blobs(5, 60)
+    turn = np.linalg.qr(np.random.default_rng(3).standard_normal((32, 32)))[0].astype(np.float32)
+    same = drift.between_models(vectors, unit(vectors @ turn))
+    assert same.overlap > 0.99
+    assert same.procrustes < 1e-4
+    random = np.random.default_rng(4)
+    other = unit(random.standard_normal((300, 16)).astype(np.float32))
+    unrelated = drift.between_models(vectors, other)
+    assert unrelated.overlap < 3 * unrelated.by_chance
+    padded = np.hstack([other, np.zeros((300, 16), np.float32)])
+    assert unrelated.procrustes == pytest.approx(procrustes(vectors, padded)[2], abs=1e-4)
+    with pytest.raises(InvalidValue, match="same passages"):
+        drift.between_models(vectors, other[:3])
+
+
+def test_a_change_of_themes_is_found_and_none_is_invented():
+    random = np.random.default_rng(5)
+    vectors, _ = blobs(2, 1000)
+    people = [f"p{one}" for one in random.integers(0, 80, 2000)]
+    is_later = random.random(2000) < 0.5
+    same = random.integers(0, 2, 2000)
+    found = drift.between_periods(same, 2, vectors[same * 1000], is_later, people)
+    assert (found.low <= found.after - found.before).all()
+    assert (found.after - found.before <= found.high).all()
+    assert (found.low < 0.03).all()
+    assert (found.high > -0.03).all()
+    assert found.people == 80
+    moved = np.where(is_later, random.random(2000) < 0.8, random.random(2000) < 0.2).astype(int)
+    found = drift.between_periods(moved, 2, vectors[moved * 1000], is_later, people)
+    assert found.low[1] > 0.4
+    assert found.high[0] < -0.4
+    assert found.shift > found.by_chance
+    with pytest.raises(InvalidValue, match="two periods"):
+        drift.between_periods(moved, 2, vectors[:2000], np.ones(2000, bool), people)
+
+
+def test_intervals_cover_the_truth_and_need_ten_people():
+    """Of a share that differs between people, in 200 simulated homes."""
+    random, covered = np.random.default_rng(6), 0
+    for home in range(200):
+        size = random.integers(5, 50, 60)
+        part = random.binomial(size, random.beta(3, 7, 60))
+        sums = np.column_stack([part, size]).astype(float)
+        low, high = interval(sums, lambda s: s[:, :1] / s[:, 1:], seed=home, draws=400)
+        covered += bool(low[0] <= 0.3 <= high[0])
+    assert covered >= 180
+    low, _ = interval(sums[:9], lambda s: s[:, :1] / s[:, 1:])
+    assert np.isnan(low).all()
