@@ -73,20 +73,21 @@ def picture(view: View) -> Any:
         .agg(pl.len(), pl.col("x", "y").median())
         .sort("len", "theme", descending=[True, False])
     )
+    short = pl.col(TEXT).str.replace_all("\n", " / ").str.slice(0, 160)
     points = shown.with_columns(pl.col("is_outlier").alias("outlier")).select(
         "x", "y", "name", "started", "outlier",
-        *([pl.col(TEXT).str.slice(0, 160)] if TEXT in shown.columns else []),
+        *([short] if TEXT in shown.columns else []),
     )  # fmt: skip
     axis = alt.Axis(labels=False, ticks=False, grid=False, domain=False)
-    scale = alt.Scale(zero=False, nice=False, padding=12)
+    x, y = (_between_ends(alt, shown[axis_]) for axis_ in ("x", "y"))
     brush = alt.selection_interval(name="region")
     names = largest["name"].to_list()
     dots = (
         alt.Chart(points)
         .mark_circle(size=12, opacity=0.6)
         .encode(
-            alt.X("x:Q", title=None, axis=axis, scale=scale),
-            alt.Y("y:Q", title=None, axis=axis, scale=scale),
+            alt.X("x:Q", title=None, axis=axis, scale=x),
+            alt.Y("y:Q", title=None, axis=axis, scale=y),
             alt.Color("name:N", legend=None, sort=names),
             opacity=alt.condition(brush, alt.value(0.7), alt.value(0.1)),
             tooltip=["name:N", "started:N", *([f"{TEXT}:N"] if TEXT in points.columns else [])],
@@ -116,6 +117,14 @@ def picture(view: View) -> Any:
         .properties(width=charts.WIDTH, height=_READ * 16)
     )  # fmt: skip
     return alt.vconcat(chart, listed)
+
+
+def _between_ends(alt: Any, coordinates: pl.Series) -> Any:
+    """Return a scale on which a few passages far from all others are drawn at the edge."""
+    low, high = (float(coordinates.quantile(end) or 0) for end in (0.01, 0.99))
+    margin = 0.1 * (high - low) or 1.0
+    domain = [low - margin, high + margin]
+    return alt.Scale(domain=domain, zero=False, nice=False, clamp=True)
 
 
 def change(view: View) -> Any:
