@@ -18,7 +18,7 @@ import numpy as np
 
 from aico_lab.embeddings.encoders.wordllama import WordLlama
 from aico_lab.embeddings.segmenting.boundaries import starts_of_blocks, starts_of_segments, weigh
-from aico_lab.embeddings.segmenting.parameters import Parameters
+from aico_lab.embeddings.segmenting.parameters import SegmentParameters
 from aico_lab.embeddings.segmenting.quality import pk, window_diff
 from aico_lab.sources import chitchat
 
@@ -98,7 +98,7 @@ def _thread(talks: Sequence[list]) -> Thread:
     return Thread(starts, seconds, weigh(vectors, texts))
 
 
-def segments(thread: Thread, times: Times, parameters: Parameters) -> list[int]:
+def segments(thread: Thread, times: Times, parameters: SegmentParameters) -> list[int]:
     """Return the starts of the segments of a thread."""
     blocks = [*starts_of_blocks(thread.times(times), parameters.pause), len(thread.seconds)]
     return [
@@ -125,8 +125,10 @@ METHODS: dict[str, Callable[[Thread, Times], Sequence[int]]] = {
     "every 60 messages": lambda thread, _: range(0, len(thread.seconds), 60),
     "every 12 messages": lambda thread, _: range(0, len(thread.seconds), 12),
     "pause of 10 minutes": lambda thread, times: starts_of_blocks(thread.times(times), 600),
-    "pause and coherence": lambda thread, times: segments(thread, times, Parameters(largest=MANY)),
-    "and at most 24 messages": lambda thread, times: segments(thread, times, Parameters()),
+    "pause and coherence": lambda thread, times: segments(
+        thread, times, SegmentParameters(largest=MANY)
+    ),
+    "and at most 24 messages": lambda thread, times: segments(thread, times, SegmentParameters()),
 }
 
 

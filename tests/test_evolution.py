@@ -199,6 +199,9 @@ def lose(lab, column: str) -> None:
     with lab.primary.transaction():
         for (view,) in lab.primary.fetch_all("SELECT name FROM sqlite_master WHERE type = 'view'"):
             lab.primary.execute(f"DROP VIEW {view}")
+        triggers = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND name GLOB 'segment*'"
+        for (trigger,) in lab.primary.fetch_all(triggers):
+            lab.primary.execute(f"DROP TRIGGER {trigger}")
         lab.primary.execute("DROP TRIGGER messages_count_channel")
         lab.primary.execute("DROP TABLE messages_replaced")
         lab.primary.execute(f"CREATE TABLE other ({columns})")

@@ -17,7 +17,7 @@ from aico_lab.embeddings.explorer.resampling import interval
 from aico_lab.embeddings.explorer.space import Space, unit
 from aico_lab.embeddings.explorer.stability import Agreement, adjusted_rand_index, choose
 from aico_lab.embeddings.explorer.theme_names import words_of
-from aico_lab.embeddings.explorer.themes import Parameters, find_themes
+from aico_lab.embeddings.explorer.themes import ThemeParameters, find_themes
 from aico_lab.errors import InvalidValue
 
 SUBJECTS = {
@@ -125,7 +125,7 @@ def test_the_largest_number_that_is_about_as_stable_as_the_best_is_chosen():
 def test_themes_have_names_and_the_same_ones_tomorrow():
     vectors, group = blobs(4, 60)
     words = words_of(messages_about(group))
-    parameters = Parameters(removed=0, candidates=(2, 4))
+    parameters = ThemeParameters(removed=0, candidates=(2, 4))
     found = find_themes(vectors, words, parameters)
     assert found.chosen == 4
     assert adjusted_rand_index(found.of_passage, group) > 0.99
@@ -143,7 +143,7 @@ def test_themes_have_names_and_the_same_ones_tomorrow():
 def test_themes_of_the_same_words_are_one():
     vectors, group = blobs(4, 60)
     words = words_of(messages_about(group, greeting={1, 2}))
-    found = find_themes(vectors, words, Parameters(removed=0, themes=4))
+    found = find_themes(vectors, words, ThemeParameters(removed=0, themes=4))
     assert [theme.name for theme in found.themes].count("hello, hi") == 1
     assert len(found.themes) == 3
     assert len(found.themes[0].centres) == 2  # the largest theme comes first
@@ -154,9 +154,9 @@ def test_themes_of_the_same_words_are_one():
 def test_a_word_of_few_people_names_no_theme():
     vectors, group = blobs(4, 60)
     few = words_of(messages_about(group, people=4))
-    found = find_themes(vectors, few, Parameters(removed=0, themes=4))
+    found = find_themes(vectors, few, ThemeParameters(removed=0, themes=4))
     assert [theme.name for theme in found.themes] == ["Theme 1", "Theme 2", "Theme 3", "Theme 4"]
-    found = find_themes(vectors, few, Parameters(removed=0, themes=4, min_people=4))
+    found = find_themes(vectors, few, ThemeParameters(removed=0, themes=4, min_people=4))
     assert not any(theme.name.startswith("Theme") for theme in found.themes)
     assert {word.people for theme in found.themes for word in theme.words} == {4}
 
@@ -166,7 +166,7 @@ def test_a_passage_about_nothing_is_an_outlier():
     random = np.random.default_rng(2)
     stray = unit((random.standard_normal((20, 32)) + 2).astype(np.float32))
     words = words_of(messages_about(group))
-    found = find_themes(np.vstack([vectors, stray]), words, Parameters(removed=0, themes=4))
+    found = find_themes(np.vstack([vectors, stray]), words, ThemeParameters(removed=0, themes=4))
     assert not found.is_outlier[:400].any()
     assert found.is_outlier[400:].mean() > 0.3
 
@@ -199,7 +199,7 @@ def test_words_are_counted_by_person_and_without_stretches_and_addresses():
 def test_without_any_words_themes_have_numbers():
     vectors, _ = blobs(2, 30)
     empty = pl.DataFrame({"passage": [0], "person": ["ada"], "content": ["…"]})
-    found = find_themes(vectors, words_of(empty), Parameters(themes=2))
+    found = find_themes(vectors, words_of(empty), ThemeParameters(themes=2))
     assert [theme.name for theme in found.themes] == ["Theme 1", "Theme 2"]
 
 
@@ -208,7 +208,7 @@ def test_without_any_words_themes_have_numbers():
 )
 def test_parameters_out_of_range_are_refused(wrong):
     with pytest.raises(InvalidValue):
-        Parameters(**wrong)
+        ThemeParameters(**wrong)
 
 
 def test_neighbours_are_those_of_a_full_sort():

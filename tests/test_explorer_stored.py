@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from aico_lab.embeddings.explorer.passages import read_passages
-from aico_lab.embeddings.explorer.themes import Parameters
-from aico_lab.embeddings.segmenting import Parameters as Segmenting
+from aico_lab.embeddings.explorer.themes import ThemeParameters
+from aico_lab.embeddings.segmenting import SegmentParameters as Segmenting
 from aico_lab.errors import InvalidValue, NeverExplored, UnknownName
 from aico_lab.runtime import report_kernel
 from tests.messages import add, message
@@ -20,7 +20,7 @@ ABOUT = {
     "sleep": ["I am tired", "I could not sleep last night", "go to bed early", "a long nap"],
 }
 SECRET = "piano"
-WHOLE = Parameters(removed=0)
+WHOLE = ThemeParameters(removed=0)
 """Of three subjects, the two largest components tell them apart."""
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.embeddings.encoders import Encoder
 from aico_lab.embeddings.encoders.wordllama import WordLlama
-from aico_lab.embeddings.segmenting import Parameters, is_current, update_segments, writing
+from aico_lab.embeddings.segmenting import SegmentParameters, is_current, update_segments, writing
 from aico_lab.embeddings.segmenting.boundaries import (
     similarities,
     starts_of_blocks,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 WORDS = ["soup", "music", "exam", "family"]
 MISSING = '{"missing_since": "2024-06-01T08:00:00Z"}'
-SHORT = Parameters(pause=60, smallest=2, largest=6, depth=0.4, window=2)
+SHORT = SegmentParameters(pause=60, smallest=2, largest=6, depth=0.4, window=2)
 
 
 class ByWord(Encoder):
@@ -69,7 +69,9 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
         yield opened
 
 
-def update(connection: Connection, parameters: Parameters | None = SHORT) -> writing.Segmented:
+def update(
+    connection: Connection, parameters: SegmentParameters | None = SHORT
+) -> writing.Segmented:
     return update_segments(connection, ByWord(), parameters)
 
 
@@ -139,7 +141,7 @@ def test_a_pause_and_a_change_of_subject_begin_a_segment(connection):
 def test_a_segment_says_what_it_is_like(connection):
     """The mean cosine of neighbours, messages per hour, and its most typical message."""
     talk(connection, "soup one", "soup two", "exam", "void", "soup three", step=10)
-    update(connection, Parameters(pause=60, smallest=5, largest=10))
+    update(connection, SegmentParameters(pause=60, smallest=5, largest=10))
     [(segment_id, *row)] = rows(connection)[0]
     assert row == [
         "c", at(0), at(40), "soup one", None, "c", 5, round(1 / 3, 6), 360.0,
@@ -164,7 +166,7 @@ def test_a_summary_is_a_sentence_of_at_most_200_characters(connection):
     """The one nearest to the segment; without blanks and line ends inside."""
     talk(connection, "soup", "soup", f"exam {'x' * 150}. soup\n {'y' * 100}. music {'z' * 80}",
          "soup " + "long " * 100, "soup  and\n soup", step=100)  # fmt: skip
-    update(connection, Parameters(pause=1, smallest=1, largest=2))
+    update(connection, SegmentParameters(pause=1, smallest=1, largest=2))
     summaries = [row[4] for row in sorted(rows(connection)[0], key=lambda row: row[2])]
     assert summaries[2] in (f"exam {'x' * 150}.", "soup", f"{'y' * 100}.", f"music {'z' * 80}")
     assert summaries[3].startswith("soup long long")
@@ -209,7 +211,7 @@ def test_segments_of_other_programs_stay(connection):
     connection.execute("INSERT INTO segment_messages VALUES ('theirs', 'm1', 0)")
     theirs = "SELECT * FROM conversation_segments WHERE segmenter IS NULL"
     before = connection.fetch_all(theirs)
-    for parameters in (SHORT, Parameters(pause=5), SHORT):
+    for parameters in (SHORT, SegmentParameters(pause=5), SHORT):
         update(connection, parameters)
         assert connection.fetch_all(theirs) == before
         assert members(connection) == [["m0", "m1", "m2"]]
@@ -225,13 +227,13 @@ def test_other_parameters_or_another_model_replace_all_segments(connection):
     talk(connection, *["soup"] * 3, step=30)
     first = update(connection, None)
     assert first.segments == 1
-    changed = update(connection, Parameters(pause=10))
+    changed = update(connection, SegmentParameters(pause=10))
     assert (changed.removed, changed.written, changed.segments) == (1, 3, 3)
     assert update(connection, None) == writing.Segmented(0, 0, 0, 3)
     stored = json.loads(connection.fetch_one("SELECT parameters FROM segmenting_state")[0])
-    assert stored == {"depth": Parameters().depth, "largest": Parameters().largest,
-                      "model": "by-word-1", "pause": 10.0, "smallest": Parameters().smallest,
-                      "window": Parameters().window}  # fmt: skip
+    assert stored == {"depth": SegmentParameters().depth, "largest": SegmentParameters().largest,
+                      "model": "by-word-1", "pause": 10.0, "smallest": SegmentParameters().smallest,
+                      "window": SegmentParameters().window}  # fmt: skip
 
     class Other(ByWord):
         model = "by-word-2"
@@ -269,7 +271,7 @@ def test_an_update_reads_the_blocks_with_changes_and_writes_differences(connecti
 )  # fmt: skip
 def test_senseless_parameters_are_refused(bad):
     with pytest.raises(InvalidValue, match=next(iter(bad))):
-        Parameters(**bad)
+        SegmentParameters(**bad)
 
 
 @pytest.mark.parametrize(
@@ -438,7 +440,7 @@ def test_a_long_block_takes_time_in_proportion():
     count = 20_000
     chance = np.random.default_rng(1)
     vectors = chance.normal(size=(count, 16)).astype(np.float32)
-    parameters = Parameters(smallest=4, largest=10, depth=0.1)
+    parameters = SegmentParameters(smallest=4, largest=10, depth=0.1)
     began = time.process_time()
     starts = starts_of_segments(vectors, parameters)
     assert time.process_time() - began < 5
@@ -496,7 +498,7 @@ def test_wordllama_finds_where_the_subject_changes():
     ]
     texts = [*soup, *exam]
     weighed = weigh(WordLlama().encode_usable(texts)[0], texts)
-    assert starts_of_segments(weighed, Parameters(smallest=4, depth=0.1)) == [0, 4]
+    assert starts_of_segments(weighed, SegmentParameters(smallest=4, depth=0.1)) == [0, 4]
     assert similarities(weighed, 4).argmin() + 1 == 4
 
 
@@ -516,7 +518,7 @@ def test_the_command_writes_segments_that_a_sync_copies(homes, tmp_path, in_proc
             "SELECT max(message_count), sum(message_count), bool_or(is_stale) "
             "FROM raw.conversation_segments"
         ).fetchall() == [(8, 30, False)]
-        lab.embeddings.update(Parameters(pause=1))
+        lab.embeddings.update(SegmentParameters(pause=1))
         assert "update" in repr(lab.embeddings)
     assert "up to date" in in_process("index", "--home", str(home)).stdout
 

@@ -196,8 +196,9 @@ def test_control_c_while_threads_write_is_no_fault(home, tmp_path):
 
 READERS = {
     "bench etl", "bench import", "bench metrics", "bench report", "bench start", "bench storage",
-    "doctor", "info", "metrics list", "metrics show", "pipeline list", "report list", "report show",
-    "schema describe", "schema status", "schema verify", "sources", "sql", "verify",
+    "bench vectors", "doctor", "info", "knowledge list", "metrics list", "metrics show",
+    "pipeline list", "report list", "report show", "schema describe", "schema status",
+    "schema verify", "sources", "sql", "verify",
 }  # fmt: skip
 """The commands that change nothing in a home."""
 
@@ -307,7 +308,7 @@ def test_the_version_is_that_of_the_package(in_process):
     ("typed", "offered"),
     [
         ("sy", "sync"),
-        ("sync --on", "--on-change"),
+        ("sync --on-", "--on-change"),
         ("metrics show reply", "reply_latency"),
         ("metrics show turns --timezone Europe/Berl", "Europe/Berlin"),
         ("report run pat", "pattern_analysis"),

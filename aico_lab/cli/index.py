@@ -44,7 +44,7 @@ def index(
     Segments end at pauses, and where the subject changes. If an option is given, the others have
     their defaults, and all segments are made again if any differs from before.
     """
-    from aico_lab.embeddings.segmenting import Parameters
+    from aico_lab.embeddings.segmenting import SegmentParameters
 
     given = {
         name: value
@@ -53,7 +53,7 @@ def index(
         )
         if value is not None
     }  # fmt: skip
-    parameters = Parameters(**given) if given else None  # type: ignore[arg-type]
+    parameters = SegmentParameters(**given) if given else None  # type: ignore[arg-type]
     with open_lab(home, key_file) as lab, Bar("messages") as bar:
         result = lab.embeddings.update(parameters, progress=bar.show)
         lab.sync_vectors(progress=bar.show)

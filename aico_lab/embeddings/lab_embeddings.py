@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aico_lab.embeddings.audit import IndexAudit
-    from aico_lab.embeddings.segmenting import Parameters, Segmented
+    from aico_lab.embeddings.segmenting import Segmented, SegmentParameters
     from aico_lab.storage import Storage
 
 
@@ -26,7 +26,7 @@ class Embeddings(Explorer):
     @private_files()
     def update(
         self,
-        parameters: Parameters | None = None,
+        parameters: SegmentParameters | None = None,
         *,
         progress: Callable[[str, int, int | None], None] | None = None,
     ) -> Segmented:
@@ -34,9 +34,9 @@ class Embeddings(Explorer):
 
         ::
 
-            from aico_lab.embeddings.segmenting import Parameters
+            from aico_lab.embeddings.segmenting import SegmentParameters
 
-            lab.embeddings.update(Parameters(pause=1800))
+            lab.embeddings.update(SegmentParameters(pause=1800))
 
         What was done before an interruption is kept. `lab.sync()` then copies the segments into
         the warehouse.

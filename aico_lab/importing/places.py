@@ -70,7 +70,7 @@ class _Stored(NamedTuple):
 
     @property
     def said(self) -> tuple[object, ...]:
-        """What was said, by whom and at which minute of an hour."""
+        """The text with its writer, and its minute in an hour."""
         return _said(self.writer, self.time, self.content)
 
 

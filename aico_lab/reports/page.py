@@ -181,7 +181,7 @@ class Page:
             self._left_out[part.question] = part.finding
             return None
         if not hasattr(part, "metric"):
-            return part
+            return part.plot() if hasattr(part, "plot") else part
         chart = None if _is_empty(part) else part.plot()
         if chart is None or not _draws_rows(chart):
             self._left_out[part.metric.question] = part.finding

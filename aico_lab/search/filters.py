@@ -44,7 +44,7 @@ _NAMES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Filters:
+class SearchFilters:
     """The filters of a search, resolved; None or empty filters nothing.
 
     Attributes:
@@ -64,7 +64,7 @@ class Filters:
     sentiment: Sentiment | None = None
 
     def __bool__(self) -> bool:
-        return self != Filters()
+        return self != SearchFilters()
 
     def messages(self) -> tuple[str, list[str]]:
         """Return SQL for a message `m` that passes, and its parameters."""
@@ -98,7 +98,7 @@ def resolve(
     until: Moment | None,
     sentiment: str | None,
     timezone: str,
-) -> Filters:
+) -> SearchFilters:
     """Return the filters that names and times mean.
 
     Args:
@@ -121,7 +121,7 @@ def resolve(
     ends = _moment(primary, "until", until, timezone, end=True)
     if begins and ends and begins >= ends:
         raise InvalidValue("The period is empty: `since` is not before `until`.")
-    return Filters(
+    return SearchFilters(
         _ids(primary, "user", user),
         _ids(primary, "channel", channel),
         role,  # type: ignore[arg-type]
@@ -131,7 +131,7 @@ def resolve(
     )
 
 
-def among(primary: Connection, collection: str, filters: Filters) -> set[str] | None:
+def among(primary: Connection, collection: str, filters: SearchFilters) -> set[str] | None:
     """Return the items of a collection that may pass, or None for all; `kept` decides.
 
     Filters that most items pass are left to `kept`, which looks only at the best items.
@@ -152,7 +152,7 @@ def among(primary: Connection, collection: str, filters: Filters) -> set[str] | 
             f"CROSS JOIN segment_messages AS sm ON sm.message_id = m.message_id WHERE {condition}"
         )
     elif filters.channels or filters.since or filters.until:
-        spans = Filters(channels=filters.channels, since=filters.since, until=filters.until)
+        spans = SearchFilters(channels=filters.channels, since=filters.since, until=filters.until)
         condition, parameters = spans.messages()
         condition = (
             condition.replace("m.channel_id", "s.channel_id")
@@ -168,7 +168,7 @@ def among(primary: Connection, collection: str, filters: Filters) -> set[str] | 
 
 
 def kept(
-    primary: Connection, collection: str, filters: Filters, items: Collection[str]
+    primary: Connection, collection: str, filters: SearchFilters, items: Collection[str]
 ) -> set[str]:
     """Return those of some items that pass."""
     if collection != texts.SEGMENTS or not filters:

@@ -19,7 +19,7 @@ from aico_lab.search import filters as filters_
 
 if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.search.filters import Filters
+    from aico_lab.search.filters import SearchFilters
 
 MATCHED: Final = 20_000
 """Messages that are scored: the rarest words of a query are taken until so many have one."""
@@ -46,7 +46,7 @@ _SCORED: Final = """
 
 
 def find(
-    primary: Connection, text: str, limit: int, collection: str, filters: Filters
+    primary: Connection, text: str, limit: int, collection: str, filters: SearchFilters
 ) -> list[Found]:
     """Return the items with the words of a text, those with the highest scores first.
 
@@ -109,7 +109,7 @@ def _by_bm25(
 
 
 def _directly(
-    primary: Connection, text: str, limit: int, collection: str, filters: Filters
+    primary: Connection, text: str, limit: int, collection: str, filters: SearchFilters
 ) -> list[Found]:
     """Score every memory or chunk, of which there are few compared with messages."""
     some = filters_.among(primary, collection, filters)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.embeddings.index import VectorIndex
-    from aico_lab.search.filters import Filters
+    from aico_lab.search.filters import SearchFilters
     from aico_lab.search.tail import TailPassage
 
 Mode = Literal["semantic", "keyword", "hybrid"]
@@ -50,7 +50,7 @@ def search(
     *,
     mode: Mode = "hybrid",
     source: Source = "conversations",
-    filters: Filters,
+    filters: SearchFilters,
     k: int = 10,
     decay: float | None = None,
     around: int = passages.AROUND,
@@ -130,7 +130,7 @@ class _Question:
 
     text: str
     collections: tuple[str, ...]
-    filters: Filters
+    filters: SearchFilters
     depth: int
     late: dict[str, TailPassage]
 

@@ -6,14 +6,14 @@ import itertools
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from aico_lab.embeddings.segmenting import Parameters
+from aico_lab.embeddings.segmenting import SegmentParameters
 from aico_lab.search import passages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from aico_lab.adapters.libsql import Connection, Row
-    from aico_lab.search.filters import Filters
+    from aico_lab.search.filters import SearchFilters
 
 MOST: Final = 5_000
 """The newest messages in no segment that a search compares."""
@@ -36,7 +36,7 @@ class TailPassage(NamedTuple):
     passing: str
 
 
-def read(primary: Connection, filters: Filters) -> tuple[list[TailPassage], int]:
+def read(primary: Connection, filters: SearchFilters) -> tuple[list[TailPassage], int]:
     """Return the passages of the newest messages in no segment, one of which passes the filters.
 
     Returns:
@@ -84,7 +84,7 @@ def _parts(rows: Iterable[Row]) -> Iterator[list[Row]]:
             now = datetime.fromisoformat(row[4].decode())
         except ValueError:  # another program's
             now = before or datetime.min.replace(tzinfo=UTC)
-        far = before is not None and (now - before).total_seconds() > Parameters().pause
+        far = before is not None and (now - before).total_seconds() > SegmentParameters().pause
         if part and (far or len(part) == LENGTH):
             yield part
             part = []

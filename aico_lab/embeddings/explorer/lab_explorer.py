@@ -11,8 +11,8 @@ import polars as pl
 
 from aico_lab.domain.values import now, to_timestamp
 from aico_lab.embeddings.explorer import draw, stored
-from aico_lab.embeddings.explorer.passages import Passages, read_passages
-from aico_lab.embeddings.explorer.themes import Parameters, find_themes, nearest_theme
+from aico_lab.embeddings.explorer.passages import ExploredPassages, read_passages
+from aico_lab.embeddings.explorer.themes import ThemeParameters, find_themes, nearest_theme
 from aico_lab.embeddings.explorer.views import TEXT, View
 from aico_lab.errors import InvalidValue, NeverExplored, NeverSynced, UnknownName
 from aico_lab.home.files import private_files
@@ -41,7 +41,7 @@ class Explorer:
     @private_files()
     def explore(
         self,
-        parameters: Parameters | None = None,
+        parameters: ThemeParameters | None = None,
         *,
         themes: int | None = None,
         seed: int | None = None,
@@ -75,7 +75,7 @@ class Explorer:
 
         given: dict[str, Any] = {"themes": themes, "seed": seed, "min_people": min_people}
         chosen = replace(
-            parameters or Parameters(), **{k: v for k, v in given.items() if v is not None}
+            parameters or ThemeParameters(), **{k: v for k, v in given.items() if v is not None}
         )
         encoder, passages, vectors = self._passages(model, progress)
         exploration_id = stored.id_of(encoder.model, chosen, passages)
@@ -273,7 +273,7 @@ class Explorer:
         _, passages, vectors = self._passages(self._name_of(found.model), None)
         return self._place_new(found.exploration_id, passages, vectors)
 
-    def _place_new(self, exploration_id: str, passages: Passages, vectors: Vectors) -> int:
+    def _place_new(self, exploration_id: str, passages: ExploredPassages, vectors: Vectors) -> int:
         from aico_lab.embeddings.explorer import picture
 
         found = self._exploration(exploration_id)
@@ -512,7 +512,7 @@ class Explorer:
 
     def _passages(
         self, model: str | None, progress: Progress | None
-    ) -> tuple[Encoder, Passages, Vectors]:
+    ) -> tuple[Encoder, ExploredPassages, Vectors]:
         """Return the encoder of a model, and the passages that have a vector, with them."""
         from aico_lab.embeddings.encoders import open_encoder
         from aico_lab.embeddings.stored_vectors import StoredVectors

@@ -27,7 +27,7 @@ _READ: Final = """
 
 
 @dataclass(frozen=True, eq=False)
-class Passages:
+class ExploredPassages:
     """Passages, ordered by id.
 
     Attributes:
@@ -49,11 +49,11 @@ class Passages:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def only(self, chosen: Collection[int]) -> Passages:
+    def only(self, chosen: Collection[int]) -> ExploredPassages:
         """Return some of the passages, in the same order."""
         kept = sorted(chosen)
         rank = pl.DataFrame({"passage": kept, "new": range(len(kept))}, schema=_RANKS)
-        return Passages(
+        return ExploredPassages(
             [self.ids[at] for at in kept],
             [self.texts[at] for at in kept],
             [self.started[at] for at in kept],
@@ -67,7 +67,7 @@ class Passages:
 _RANKS: Final = {"passage": pl.Int64(), "new": pl.Int64()}
 
 
-def read_passages(connection: Connection) -> Passages:
+def read_passages(connection: Connection) -> ExploredPassages:
     """Return the segments that this package's segmenter made, with text, ordered by id."""
     rows = itertools.chain.from_iterable(connection.fetch_batches(_READ, size=_BATCH))
     ids: list[str] = []
@@ -98,7 +98,7 @@ def read_passages(connection: Connection) -> Passages:
         {"passage": of_passage, "person": persons, "content": contents},
         schema={"passage": pl.Int64(), "person": pl.String(), "content": pl.String()},
     )
-    return Passages(ids, texts, started, people, messages)
+    return ExploredPassages(ids, texts, started, people, messages)
 
 
 def _people(lines: Sequence[tuple[str | None, str]]) -> list[str | None]:

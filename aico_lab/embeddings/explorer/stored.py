@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.embeddings.explorer.clusters import Labels, Vectors
-    from aico_lab.embeddings.explorer.passages import Passages
-    from aico_lab.embeddings.explorer.themes import Parameters, Themes
+    from aico_lab.embeddings.explorer.passages import ExploredPassages
+    from aico_lab.embeddings.explorer.themes import ThemeParameters, Themes
 
 _EXPLORE: Final = "call lab.embeddings.explore() first."
 _PLACES: Final = ("segment_id", "theme", "distance", "is_outlier", "x", "y")
@@ -69,7 +69,7 @@ class Exploration:
         return float(self.notes.get("outlier_distance", np.inf))
 
 
-def id_of(model: str, parameters: Parameters, passages: Passages) -> str:
+def id_of(model: str, parameters: ThemeParameters, passages: ExploredPassages) -> str:
     """Return the id of an exploration of passages."""
     digest = hashlib.sha256(json.dumps([model, asdict(parameters)], sort_keys=True).encode())
     for segment, text in zip(passages.ids, passages.texts, strict=True):
@@ -83,9 +83,9 @@ def write(
     *,
     created_at: str,
     model: str,
-    parameters: Parameters,
+    parameters: ThemeParameters,
     generation: int | None,
-    passages: Passages,
+    passages: ExploredPassages,
     themes: Themes,
     drawn: Vectors,
 ) -> None:
@@ -176,7 +176,7 @@ def find(connection: Connection) -> str:
     return str(found[0])
 
 
-def find_alike(connection: Connection, model: str, parameters: Parameters) -> str | None:
+def find_alike(connection: Connection, model: str, parameters: ThemeParameters) -> str | None:
     """Return the id of the exploration of a model and parameters, or None if there is none."""
     found = connection.fetch_one(
         "SELECT exploration_id FROM explorations WHERE model = ? AND parameters = ?",
@@ -185,7 +185,7 @@ def find_alike(connection: Connection, model: str, parameters: Parameters) -> st
     return None if found is None else str(found[0])
 
 
-def to_json(parameters: Parameters) -> str:
+def to_json(parameters: ThemeParameters) -> str:
     """Return parameters as they are stored."""
     return json.dumps(asdict(parameters), sort_keys=True)
 

@@ -44,7 +44,7 @@ _RANDOM: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Parameters:
+class ThemeParameters:
     """The parameters of an exploration, which are stored with it.
 
     Attributes:
@@ -151,7 +151,7 @@ class Themes:
         }
 
 
-def find_themes(vectors: Vectors, words: Words, parameters: Parameters) -> Themes:
+def find_themes(vectors: Vectors, words: Words, parameters: ThemeParameters) -> Themes:
     """Find the themes of passages; the same input has the same themes.
 
     Args:
@@ -209,7 +209,7 @@ def nearest_theme(points: Vectors, centres: Sequence[Vectors]) -> tuple[Labels, 
 
 
 def _merge(
-    labels: Labels, centres: Vectors, words: Words, parameters: Parameters
+    labels: Labels, centres: Vectors, words: Words, parameters: ThemeParameters
 ) -> tuple[Labels, list[list[str]], list[list[Word]]]:
     """Merge clusters with the same words, or whose centres nearly coincide, until there are none.
 

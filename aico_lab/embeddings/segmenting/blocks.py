@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
 
 APART: Final = timedelta(days=1)
-"""Changes of a conversation that are further apart are read separately."""
+"""MessageChanges of a conversation that are further apart are read separately."""
 
 STEP: Final = 200
 """Messages that are read at a time, beyond the changes, until a pause is found."""
@@ -44,7 +44,7 @@ class Place(NamedTuple):
     conversation_id: str
 
 
-class Message(NamedTuple):
+class SegmentedMessage(NamedTuple):
     """A message that belongs into a segment.
 
     Attributes:
@@ -68,7 +68,7 @@ class Message(NamedTuple):
 
 
 @dataclass(slots=True)
-class Changes:
+class MessageChanges:
     """The times at which messages of a conversation changed, as ranges of stored times."""
 
     ranges: list[tuple[str, str]] = field(default_factory=list)
@@ -100,8 +100,8 @@ def to_datetime(timestamp: str) -> datetime | None:
 
 
 def read_blocks(
-    connection: Connection, place: Place, changes: Changes, pause: float
-) -> Iterator[list[Message]]:
+    connection: Connection, place: Place, changes: MessageChanges, pause: float
+) -> Iterator[list[SegmentedMessage]]:
     """Yield whole blocks of a conversation, all that its changes can have altered.
 
     A block is yielded once, in order of time; messages of equal times are in order of arrival.
@@ -127,7 +127,7 @@ def read_blocks(
 
 def _read_around(
     connection: Connection, place: Place, begin: datetime, end: datetime, pause: float
-) -> list[Message]:
+) -> list[SegmentedMessage]:
     """Return the messages of a range, and those before and after it up to a pause."""
     inside = _messages(
         connection.fetch_all(
@@ -143,8 +143,8 @@ def _read_around(
 
 
 def _reach(
-    connection: Connection, place: Place, edge: Message, pause: float, *, later: bool
-) -> list[Message]:
+    connection: Connection, place: Place, edge: SegmentedMessage, pause: float, *, later: bool
+) -> list[SegmentedMessage]:
     """Return the messages on one side of another that no pause separates from it, nearest first."""
     comparison, order = (">", "") if later else ("<", "DESC")
     reached = [edge]
@@ -164,15 +164,17 @@ def _reach(
         bound = [rows[-1][3].decode(errors="replace"), rows[-1][0]]
 
 
-def _messages(rows: Iterable[Sequence[Any]]) -> list[Message]:
+def _messages(rows: Iterable[Sequence[Any]]) -> list[SegmentedMessage]:
     """Return the messages that can be in a segment: with text, and a time that has an order."""
-    found: list[Message] = []
+    found: list[SegmentedMessage] = []
     for row_id, message_id, content, timestamp in rows:
         text = content.decode(errors="replace")
         stored = timestamp.decode(errors="replace")
         time = to_datetime(stored) if text.strip() else None
         if time is not None:
-            found.append(Message(row_id, message_id.decode(errors="replace"), text, stored, time))
+            found.append(
+                SegmentedMessage(row_id, message_id.decode(errors="replace"), text, stored, time)
+            )
     return found
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from aico_lab.embeddings.segmenting.parameters import Parameters
+    from aico_lab.embeddings.segmenting.parameters import SegmentParameters
 
     Vectors = NDArray[np.float32]
 
@@ -48,7 +48,7 @@ def weigh(vectors: Vectors, texts: Sequence[str]) -> Vectors:
     return weighed
 
 
-def starts_of_segments(vectors: Vectors, parameters: Parameters) -> list[int]:
+def starts_of_segments(vectors: Vectors, parameters: SegmentParameters) -> list[int]:
     """Return the positions of the first messages of the segments of one block.
 
     The deepest drops come first, as long as the parts are not too small: those that are deep

@@ -14,7 +14,7 @@ SEGMENTER = "pause-coherence-1"
 
 
 @dataclass(frozen=True, slots=True)
-class Parameters:
+class SegmentParameters:
     """Where a segment ends; the defaults are chosen on annotated threads: see the README.
 
     Attributes:
@@ -53,10 +53,10 @@ class Parameters:
         return json.dumps(numbers | {"model": model}, sort_keys=True)
 
 
-def from_json(text: str | None) -> Parameters | None:
+def from_json(text: str | None) -> SegmentParameters | None:
     """Return stored parameters, or None if there are none that this version understands."""
     try:
         stored = json.loads(text or "")
-        return Parameters(**{name: stored[name] for name in Parameters.__slots__})
+        return SegmentParameters(**{name: stored[name] for name in SegmentParameters.__slots__})
     except (ValueError, TypeError, KeyError, InvalidValue):
         return None

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from aico_lab.embeddings.segmenting.blocks import Changes, Place, read_blocks
+from aico_lab.embeddings.segmenting.blocks import MessageChanges, Place, read_blocks
 from aico_lab.embeddings.segmenting.boundaries import starts_of_segments, weigh
-from aico_lab.embeddings.segmenting.parameters import SEGMENTER, Parameters, from_json
+from aico_lab.embeddings.segmenting.parameters import SEGMENTER, SegmentParameters, from_json
 from aico_lab.embeddings.segmenting.summary import most_typical, shorten
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
     from aico_lab.embeddings.encoders import Encoder
     from aico_lab.embeddings.encoders.base import Vectors
-    from aico_lab.embeddings.segmenting.blocks import Message
+    from aico_lab.embeddings.segmenting.blocks import SegmentedMessage
 
     Progress = Callable[[str, int, int | None], None]
 
@@ -74,7 +74,7 @@ _STRAYS: Final = """
 
 @dataclass(frozen=True, slots=True)
 class Segmented:
-    """What an update of the segments did.
+    """The counts of an update of the segments.
 
     Attributes:
         messages: Messages that were read, because they or messages near them changed.
@@ -98,7 +98,7 @@ def is_current(connection: Connection) -> bool:
 def update_segments(
     connection: Connection,
     encoder: Encoder,
-    parameters: Parameters | None = None,
+    parameters: SegmentParameters | None = None,
     *,
     progress: Progress | None = None,
 ) -> Segmented:
@@ -132,7 +132,7 @@ class _Segment:
     """A segment to be written, with its messages."""
 
     place: Place
-    messages: Sequence[Message]
+    messages: Sequence[SegmentedMessage]
     vectors: Vectors
     weighed: Vectors
 
@@ -173,16 +173,16 @@ class _Updating:
     def __init__(self, connection: Connection, encoder: Encoder) -> None:
         self._connection = connection
         self._encoder = encoder
-        self._parameters = Parameters()
+        self._parameters = SegmentParameters()
         self.done = self.messages = self.written = self.removed = 0
 
-    def begin(self, parameters: Parameters | None) -> None:
+    def begin(self, parameters: SegmentParameters | None) -> None:
         """Note the new messages; with other parameters than before, remove all segments first."""
         with self._connection.transaction():
             state = self._connection.fetch_one("SELECT segmenter, parameters FROM segmenting_state")
             segmenter, stored = state or (None, None)
             before = from_json(stored) if segmenter == SEGMENTER else None
-            self._parameters = parameters or before or Parameters()
+            self._parameters = parameters or before or SegmentParameters()
             now = self._parameters.to_json(self._encoder.model)
             if (segmenter, stored) != (SEGMENTER, now):
                 self.removed += len(
@@ -224,9 +224,9 @@ class _Updating:
             self.done += len(set(noted) | set(read))
         return True
 
-    def _noted(self) -> tuple[list[int], dict[Place, Changes]]:
+    def _noted(self) -> tuple[list[int], dict[Place, MessageChanges]]:
         noted: list[int] = []
-        changes: dict[Place, Changes] = {}
+        changes: dict[Place, MessageChanges] = {}
         for row_id, channel, conversation, time, sound in self._connection.fetch_all(
             _NOTED, [BATCH]
         ):
@@ -235,12 +235,12 @@ class _Updating:
                 place = Place(channel.decode(errors="replace"),
                               conversation.decode(errors="replace"))  # fmt: skip
                 at = time.decode(errors="replace")
-                changes.setdefault(place, Changes()).ranges.append((at, at))
+                changes.setdefault(place, MessageChanges()).ranges.append((at, at))
         return noted, changes
 
     def _read(
-        self, changes: dict[Place, Changes], old: dict[str, bool]
-    ) -> list[tuple[Place, list[Message]]]:
+        self, changes: dict[Place, MessageChanges], old: dict[str, bool]
+    ) -> list[tuple[Place, list[SegmentedMessage]]]:
         """Return the blocks around changes, and add the segments that hold their messages to `old`.
 
         Stale segments among those had messages elsewhere, so that more blocks are to be read.
@@ -259,7 +259,9 @@ class _Updating:
                 return blocks
             old |= _add_ranges(changes, more)
 
-    def _write(self, blocks: list[tuple[Place, list[Message]]], old: dict[str, bool]) -> None:
+    def _write(
+        self, blocks: list[tuple[Place, list[SegmentedMessage]]], old: dict[str, bool]
+    ) -> None:
         """Write the segments of blocks that differ from the old ones, and remove the others."""
         made = self._segments(blocks)
         new = {row[0]: row for row in self._rows(made)}  # in the order of `made`
@@ -299,7 +301,7 @@ class _Updating:
         self.removed += len(gone)
         self.written += sum(there.get(name) != row for name, row in new.items())
 
-    def _segments(self, blocks: list[tuple[Place, list[Message]]]) -> list[_Segment]:
+    def _segments(self, blocks: list[tuple[Place, list[SegmentedMessage]]]) -> list[_Segment]:
         texts = [message.content for _, block in blocks for message in block]
         row_of = {text: row for row, text in enumerate(dict.fromkeys(texts))}  # many are equal
         found, usable = self._encoder.encode_usable(list(row_of))
@@ -329,9 +331,11 @@ class _Updating:
 
 
 def _add_ranges(
-    changes: dict[Place, Changes], segments: Iterable[Sequence[Any]]
+    changes: dict[Place, MessageChanges], segments: Iterable[Sequence[Any]]
 ) -> dict[str, bool]:
     """Add the times of stale segments to the changes, and return their ids."""
     for _, channel, conversation, begin, end in segments:
-        changes.setdefault(Place(channel, conversation), Changes()).ranges.append((begin, end))
+        changes.setdefault(Place(channel, conversation), MessageChanges()).ranges.append(
+            (begin, end)
+        )
     return {row[0]: True for row in segments}
