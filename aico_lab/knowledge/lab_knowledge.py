@@ -35,7 +35,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What became of a file.
+    """The result of adding a file.
 
     Attributes:
         path: The file.

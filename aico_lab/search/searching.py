@@ -118,7 +118,7 @@ def _check(text: object, mode: str, source: str, k: object, decay: float | None)
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """What is searched.
+    """The texts that a search compares.
 
     Attributes:
         text: The text to search for.
