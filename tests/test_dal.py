@@ -794,7 +794,7 @@ async def test_a_statement_that_takes_too_long_is_undone(path, outside):
 async def test_waiting_for_other_writers_is_bounded(path, outside):
     """By the operation's limit, else by the adapter's busy timeout; readers do not wait."""
     async with (
-        DataAccessLayer(Counting(path), operation_timeout=0.1) as limited,
+        DataAccessLayer(Counting(path), operation_timeout=0.4) as limited,
         DataAccessLayer(Counting(path, busy_timeout=0.1)) as patient,
     ):
         await limited.fetch_all("SELECT 1")
@@ -804,7 +804,7 @@ async def test_waiting_for_other_writers_is_bounded(path, outside):
                     start = time.monotonic()
                     with pytest.raises(error):
                         await write
-                    assert 0.1 <= time.monotonic() - start < 1
+                    assert 0.1 <= time.monotonic() - start < 5
                 assert await dal.fetch_all("SELECT a FROM t") == []
         async with limited.transaction():  # a writer of this process
             for dal, error in ((limited, OperationTimedOut), (patient, DatabaseLocked)):
@@ -816,7 +816,7 @@ async def test_waiting_for_other_writers_is_bounded(path, outside):
 @pytest.mark.slow
 async def test_an_interrupted_operation_spoils_its_transaction(path, outside):
     """Catching the interruption allows no partial commit; an inner transaction contains it."""
-    async with DataAccessLayer(Counting(path), operation_timeout=0.05) as dal:
+    async with DataAccessLayer(Counting(path), operation_timeout=0.15) as dal:
         with pytest.raises(OperationTimedOut, match="start again"):
             async with dal.transaction():
                 await dal.execute(INSERT, ["half"])
