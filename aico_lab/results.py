@@ -1,4 +1,4 @@
-"""Results as JSON, in the form that commands print and `.write()` stores, and files of results."""
+"""Results as JSON, as commands print and `.write()` stores them, as text in cells, and in files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from aico_lab.home.files import os_errors, private_files
 from aico_lab.home.folder import Home
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 RESULTS: Final = (".csv", ".parquet", ".json")
@@ -33,6 +33,25 @@ def json_text(value: object, *, ensure_ascii: bool = False) -> str:
     mark = secrets.token_hex(16)  # Python's json cannot write decimals as numbers
     text = json.dumps(_plain(value, mark), ensure_ascii=ensure_ascii, allow_nan=False)
     return re.sub(f'"{mark}([-0-9.]+)"', r"\1", text) if mark in text else text
+
+
+def in_cell(value: object, number: Callable[[float], str]) -> str:
+    """Return a value as text in a cell of a table.
+
+    Args:
+        value: The value; None becomes a dash.
+        number: Returns the text of a number with a fraction.
+    """
+    match value:
+        case None:
+            return "–"  # noqa: RUF001 - a dash, as in tables
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case float():
+            return number(value)
+    return str(value)
 
 
 def distinct(names: list[str]) -> list[str]:

@@ -56,6 +56,14 @@ def rows(lab, table):
     return lab.primary.fetch_all(f"SELECT * FROM {table} ORDER BY 1, 2")
 
 
+def test_periods_are_given_as_to_metrics(explored):
+    """One conversation a day: the last five days have five passages."""
+    assert len(explored.embeddings.picture(since="5d")) == 5
+    assert len(explored.embeddings.picture(since="2024-01-30", until="2024-01-31")) == 2
+    with pytest.raises(InvalidValue, match="since='soon' is not a time"):
+        explored.embeddings.picture(since="soon")
+
+
 def test_themes_are_those_of_the_subjects_and_reach_sql(explored):
     themes = explored.embeddings.themes()
     assert sorted(themes.pl()["passages"]) == [12, 12, 12]

@@ -16,8 +16,8 @@ from aico_lab.metrics.engine import periods
 from aico_lab.metrics.engine.asking import compile_query
 from aico_lab.metrics.engine.catalogue import CATALOGUE
 from aico_lab.metrics.engine.filters import Filters
-from aico_lab.metrics.engine.local_time import midnight, to_ms
 from aico_lab.metrics.engine.talk import Talk
+from aico_lab.zones import midnight, to_ms
 from tests.talks import said, talk, world
 
 if TYPE_CHECKING:

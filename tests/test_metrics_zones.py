@@ -15,15 +15,12 @@ from hypothesis import strategies as st
 from aico_lab.errors import InvalidValue
 from aico_lab.metrics.engine.local_time import (
     first_day_from,
-    get_zone,
     local_ms,
-    midnight,
     odd_days,
     offsets,
-    to_local,
-    to_ms,
     year_of,
 )
+from aico_lab.zones import get_zone, midnight, to_local, to_ms
 
 FIRST, LAST = datetime(1970, 1, 2, tzinfo=UTC), datetime(2037, 12, 30, tzinfo=UTC)
 YEARS = range(FIRST.year, LAST.year + 1)

@@ -15,10 +15,12 @@ from aico_lab.embeddings import text_index, texts
 from aico_lab.embeddings.encoders import open_encoder
 from aico_lab.embeddings.encoders.wordllama import WordLlama
 from aico_lab.embeddings.index import VectorIndex
+from aico_lab.embeddings.opened_store import OpenedStore
 from aico_lab.embeddings.stored_vectors import text_sha256
 from aico_lab.errors import InvalidValue, OtherModel, UnknownName
 from aico_lab.projections import vectors
 from aico_lab.runtime import report_kernel
+from aico_lab.search.filters import resolve
 from aico_lab.search.searching import RANK
 from tests.messages import add, add_memories, at, message
 
@@ -174,6 +176,30 @@ def test_filters_are_of_one_message(lab: Lab):
         lab.embeddings.refresh()  # the same again, of segments
 
 
+def test_a_span_back_has_the_same_days_as_in_metrics(lab: Lab):
+    """Whole days, ending with the day of the last message, not so many hours before it."""
+    times = ("2024-03-01T23:00", "2024-03-02T01:00", "2024-03-02T23:30", "2024-03-03T10:00")
+    for number, time in enumerate(times):
+        written = f"{time}:00.000000Z"
+        add(lab.primary, message(number, content=f"soup {number}", timestamp=written))
+    lab.sync()
+    for span, zone, count in (("2d", "UTC", 3), ("1w", "UTC", 4), ("1d", "Europe/Berlin", 2)):
+        with type(lab).open(lab.home.path, timezone=zone) as there:
+            lines = [
+                line
+                for one in there.search("soup", since=span, mode="keyword")
+                for line in one.messages
+            ]
+            assert there.metrics.overview(since=span).pl()["n"][0] == count
+            # A passage is found whole if one of its messages passes.
+            assert count <= len(lines) <= len(times)
+            begins = resolve(
+                there.primary, user=None, channel=None, role=None, since=span, until=None,
+                sentiment=None, timezone=zone,
+            ).since  # fmt: skip
+            assert sum(f"{time}:00.000000Z" >= begins for time in times) == count
+
+
 def test_what_cannot_be_searched_for_is_said(talked: Lab):
     """Names that do not exist, with similar ones; and values out of range."""
     with pytest.raises(UnknownName, match=r"There is no user 'uu'"):
@@ -244,8 +270,8 @@ def test_chroma_is_asked_beyond_some_texts_and_what_it_lacks_is_compared(
     index, encoder = lab.memories.index, open_encoder()
     asked = []
     monkeypatch.setattr(
-        index_._Chroma, "entries",
-        lambda own, name, real=index_._Chroma.entries: asked.append(name) or real(own, name),
+        OpenedStore, "entries",
+        lambda own, name, real=OpenedStore.entries: asked.append(name) or real(own, name),
     )  # fmt: skip
     texts_of = {id_[2:] for id_, _ in index.query("number 5", 300)}
     assert len(texts_of) == 300

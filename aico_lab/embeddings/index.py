@@ -13,46 +13,30 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from aico_lab.adapters.chroma import ChromaDBAdapter
 from aico_lab.embeddings import text_index, texts
 from aico_lab.embeddings.encoders import open_encoder
+from aico_lab.embeddings.known_texts import Found, KnownTexts
+from aico_lab.embeddings.opened_store import OpenedStore
 from aico_lab.embeddings.stored_vectors import text_sha256
-from aico_lab.embeddings.text_index import REMEDY
-from aico_lab.errors import HomeError, NotADatabase, StorageError
+from aico_lab.errors import HomeError, StorageError
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        Callable,
-        Collection,
-        Iterable,
-        Iterator,
-        Sequence,
-    )
-    from collections.abc import (
-        Set as AbstractSet,
-    )
+    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Set as AbstractSet
     from contextlib import AbstractContextManager
 
-    from numpy.typing import NDArray
-
-    from aico_lab.adapters.chroma_collection import Collection as Entries
-    from aico_lab.adapters.chroma_store import ChromaConnection
     from aico_lab.adapters.libsql import Connection
     from aico_lab.embeddings.encoders import Encoder
     from aico_lab.embeddings.encoders.base import Vectors
+    from aico_lab.embeddings.known_texts import Keep, Rows
     from aico_lab.home.folder import Home
     from aico_lab.home.keys import Keys
-
-    Keep = Callable[[Sequence[str]], Collection[str]]
-    Rows = NDArray[np.intp]
-
-LAYOUT: Final = "vectors by text"
-"""The key of the facts in the store's state; a store of another layout is made anew."""
 
 COMPARED = 20_000
 """The number of texts up to which a query compares every vector."""
@@ -65,13 +49,6 @@ TAIL = 5_000
 
 RELOADED = 20_000
 """The number of changed items above which everything is read again."""
-
-
-class Found(NamedTuple):
-    """An item that a query found; `score` is the cosine similarity, -1 to 1."""
-
-    item_id: str
-    score: float
 
 
 class VectorIndex:
@@ -105,8 +82,8 @@ class VectorIndex:
         self._lock = threading.RLock()
         self._opened = contextlib.ExitStack()
         self._primary: Connection | None = None
-        self._known: dict[str, _Texts] = {}
-        self._chroma: _Chroma | None = None
+        self._known: dict[str, KnownTexts] = {}
+        self._chroma: OpenedStore | None = None
         self._encoded: dict[str, Vectors | None] = {}  # by text, of messages in no segment yet
 
     def __repr__(self) -> str:
@@ -298,7 +275,7 @@ class VectorIndex:
             self._primary = self._opened.enter_context(self._open_primary())
         return self._primary
 
-    def _current(self, collection: str) -> _Texts:
+    def _current(self, collection: str) -> KnownTexts:
         """Return the texts of a collection as they are committed now."""
         primary, known = self._connection(), self._known.get(collection)
         if known is not None:
@@ -314,22 +291,22 @@ class VectorIndex:
             known.cursor = target
         return known
 
-    def _read(self, collection: str, target: feed.Cursor) -> _Texts:
+    def _read(self, collection: str, target: feed.Cursor) -> KnownTexts:
         """Return all texts of a collection: those of `text_index`, and later changes."""
         primary, indexed = self._connection(), text_index.cursor(self._connection())
         if indexed is not None and feed.continues(primary, indexed):
-            known = _Texts(indexed)
+            known = KnownTexts(indexed)
             for item_id, key in primary.fetch_all(
                 "SELECT item_id, text_sha256 FROM text_index WHERE collection = ?", [collection]
             ):
                 known.put(item_id, key)
             if self._follow(known, collection, target):
                 return known
-        known = _Texts(target)
+        known = KnownTexts(target)
         self._add(known, texts.read_all(primary, collection))
         return known
 
-    def _follow(self, known: _Texts, collection: str, target: feed.Cursor) -> bool:
+    def _follow(self, known: KnownTexts, collection: str, target: feed.Cursor) -> bool:
         """Apply the changes since a cursor; return False if everything has to be read again."""
         primary = self._connection()
         if not feed.continues(primary, known.cursor):
@@ -342,7 +319,7 @@ class VectorIndex:
         self._add(known, texts.read_some(primary, collection, ids))
         return True
 
-    def _add(self, known: _Texts, items: Iterable[texts.Item]) -> None:
+    def _add(self, known: KnownTexts, items: Iterable[texts.Item]) -> None:
         """Add items, with the vectors of texts that are not known."""
         new: dict[bytes, str] = {}
         for item_id, text in items:
@@ -362,7 +339,7 @@ class VectorIndex:
         model, dimensions = self._encoder.model, self._encoder.dimensions
         return text_index.vectors(self._connection(), model, dimensions, keys)
 
-    def _held(self, known: _Texts) -> Vectors:
+    def _held(self, known: KnownTexts) -> Vectors:
         """Return the vectors of all rows, of which those without a vector are zero."""
         if known.matrix is None or len(known.matrix) < len(known.keys):
             rows = 0 if known.matrix is None else len(known.matrix)
@@ -379,7 +356,7 @@ class VectorIndex:
             known.matrix = grown
         return known.matrix
 
-    def _scores(self, known: _Texts, rows: Rows, vector: Vectors) -> Vectors:
+    def _scores(self, known: KnownTexts, rows: Rows, vector: Vectors) -> Vectors:
         """Return the cosine similarity of some rows with a vector; NaN without a vector."""
         if len(known.keys) <= HELD:
             held = self._held(known)
@@ -400,17 +377,17 @@ class VectorIndex:
             parts.append(np.einsum("ij,j->i", part, vector))
         return np.concatenate(parts)
 
-    def _opened_store(self) -> _Chroma:
+    def _opened_store(self) -> OpenedStore:
         """Return the newest state of the vector store; raise StorageError if it is unusable."""
         if self._chroma is None or self._chroma.version != self._store.version():
             chroma, self._chroma = self._chroma, None
             if chroma is not None:
                 chroma.close()
-            self._chroma = _Chroma(self._store, self._encoder.model)
+            self._chroma = OpenedStore(self._store, self._encoder.model)
         return self._chroma
 
     def _approximate(
-        self, known: _Texts, vector: Vectors, limit: int, collection: str
+        self, known: KnownTexts, vector: Vectors, limit: int, collection: str
     ) -> list[Found]:
         """Ask Chroma's index, and compare the texts that it does not have.
 
@@ -455,148 +432,3 @@ def open_index(
     """
     store = ChromaDBAdapter(home.vectors, keys.chroma(), read_only=True)
     return VectorIndex(open_primary, store, open_encoder())
-
-
-class _Texts:
-    """The distinct texts of a collection by row: the items that have each, and its vector."""
-
-    def __init__(self, cursor: feed.Cursor) -> None:
-        self.cursor = cursor
-        self.version = 0
-        self._rows: tuple[int, Rows] = (-1, np.empty(0, int))
-        self.keys: list[bytes] = []
-        self.row_of: dict[bytes, int] = {}
-        self.holders: list[set[str]] = []
-        self.key_of: dict[str, bytes] = {}
-        self.matrix: Vectors | None = None
-        self.learnt: dict[bytes, Vectors] = {}  # vectors of rows that are not in the matrix yet
-
-    def put(self, item_id: str, key: bytes) -> None:
-        """Add an item with the text of a hash."""
-        row = self.row_of.get(key)
-        if row is None:
-            row = self.row_of[key] = len(self.keys)
-            self.keys.append(key)
-            self.holders.append(set())
-        self.holders[row].add(item_id)
-        self.key_of[item_id] = key
-        self.version += 1
-
-    def drop(self, item_id: str) -> None:
-        """Remove an item, if it exists; its text keeps its row."""
-        key = self.key_of.pop(item_id, None)
-        if key is not None:
-            self.holders[self.row_of[key]].discard(item_id)
-            self.version += 1
-
-    def learn(self, key: bytes, vector: Vectors) -> None:
-        """Keep the vector of a text until the matrix has it."""
-        self.learnt[key] = vector
-
-    def holders_of(self, key: bytes) -> set[str]:
-        """Return the items that have a text."""
-        row = self.row_of.get(key)
-        return set() if row is None else self.holders[row]
-
-    def rows_of(self, among: AbstractSet[str] | None) -> Rows:
-        """Return the rows of the texts of some items, or of all, in order."""
-        if among is None:
-            if self._rows[0] != self.version:
-                rows = np.array([row for row, ids in enumerate(self.holders) if ids], int)
-                self._rows = self.version, rows
-            return self._rows[1]
-        return np.array(
-            sorted({self.row_of[self.key_of[id_]] for id_ in among if id_ in self.key_of}), int
-        )
-
-    def best(
-        self,
-        rows: Rows,
-        scores: Vectors,
-        limit: int,
-        among: AbstractSet[str] | None,
-        keep: Keep | None,
-    ) -> list[Found]:
-        """Return the items with the highest scores among those that pass the filters."""
-        found: list[Found] = []
-        for places in _descending(scores, max(limit, 16)):
-            if len(found) >= limit and scores[places[0]] < found[limit - 1].score:
-                break
-            items = [
-                Found(item_id, float(scores[place]))
-                for place in places
-                for item_id in self.holders[rows[place]]
-                if among is None or item_id in among
-            ]
-            if keep is not None:
-                kept = set(keep([item.item_id for item in items]))
-                items = [item for item in items if item.item_id in kept]
-            found = sorted((*found, *items), key=lambda one: (-one.score, one.item_id))
-        return found[:limit]
-
-
-def _descending(scores: Vectors, first: int) -> Iterator[Rows]:
-    """Yield the places of the scores, highest first, in ever larger parts; NaN is left out."""
-    usable = np.flatnonzero(~np.isnan(scores))
-    done, size = 0, first
-    while done < len(usable):
-        end = min(len(usable), done + size)
-        if end < len(usable):
-            order = np.argpartition(-scores[usable], end)[:end]
-        else:
-            order = np.arange(len(usable))
-        order = order[np.argsort(-scores[usable][order], kind="stable")]
-        yield usable[order[done:end]]
-        done, size = end, size * 4
-
-
-class _Entries:
-    """A collection of Chroma: the texts it has, and those it was seen to lack."""
-
-    def __init__(self, collection: Entries) -> None:
-        self.collection = collection
-        self.keys = {bytes.fromhex(id_) for id_ in collection.ids()}
-        self.compared_at: tuple[_Texts, int] | None = None
-        self.lacked: Rows = np.empty(0, int)
-
-
-class _Chroma:
-    """An opened copy of the vector store.
-
-    Raises:
-        StorageError: The store cannot be opened, or is of another layout or model.
-    """
-
-    def __init__(self, adapter: ChromaDBAdapter, model: str) -> None:
-        self.version = adapter.version()
-        self._connection: ChromaConnection = adapter.connect()
-        self._entries: dict[str, _Entries] = {}
-        try:
-            state = (self._connection.state or {}).get(LAYOUT)
-            if state is None or state["model"] != model:
-                raise NotADatabase(f"The vector store has no vectors of {model}: {REMEDY}.")
-            self._deleted: dict[str, int] = state["deleted"]
-            self._names = set(self._connection.names())
-        except BaseException:
-            self.close()
-            raise
-
-    def has(self, collection: str) -> bool:
-        """Return whether there is a collection of that name."""
-        return collection in self._names
-
-    def deleted(self, collection: str) -> int:
-        """Return the number of deleted vectors that are still in the files of a collection."""
-        return self._deleted.get(collection, 0)
-
-    def entries(self, collection: str) -> _Entries:
-        """Return a collection; raise StorageError if it does not exist."""
-        if not self.has(collection):
-            raise StorageError(f"The vector store has no {collection}: {REMEDY}.")
-        if collection not in self._entries:
-            self._entries[collection] = _Entries(self._connection.collection(collection))
-        return self._entries[collection]
-
-    def close(self) -> None:
-        """Remove the opened copy."""
-        self._connection.close()

@@ -1,4 +1,4 @@
-"""What a lab makes of its texts with vectors, `lab.embeddings`."""
+"""Segments, their themes and the audit of the index: `lab.embeddings`."""
 
 from __future__ import annotations
 

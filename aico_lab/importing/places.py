@@ -38,9 +38,9 @@ _FEW: Final = 10_000
 """Pairs of messages of which it is compared how similar their texts are."""
 
 _AT_END, _BETWEEN, _GONE, _MARKED, _UNMARKED, _UNLIKE = 0.25, 2.0, 2.0, 1.0, 1.5, 0.5 - 2**-10
-"""What it costs that a message is new at the end, new between others, no longer there, edited with
-a mark, edited without, and quite unlike its earlier text. So a text that takes the place of another
-is an edit of it, and new messages are the last ones if that is possible."""
+"""The costs, in an alignment, of a message that is new at the end, new between others, gone, edited
+with a mark, edited without one, and, in addition, quite unlike its earlier text. So a text that
+takes the place of another is an edit of it, and new messages are the last ones if possible."""
 
 _SIMILAR: Final = 0.6
 """How similar texts must be so that one without the mark of an edit is the earlier version."""

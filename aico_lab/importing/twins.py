@@ -84,7 +84,7 @@ class Twins:
         return message._replace(message_id=message_id, timestamp=timestamp)
 
     def _nearest(self, message: MessageRecord) -> tuple[str, str] | None:
-        """Take the nearest copy of a message; return its id and time, or None without any."""
+        """Remove the nearest copy of a message; return its id and time, or None without one."""
         said = (message.conversation_id, message.role, message.content)
         copies = self._copies.get(_digest(*(one.encode() for one in said)), {})
         near = []

@@ -1,4 +1,4 @@
-"""Take out of texts what a database cannot store."""
+"""Remove characters from texts that a database cannot store."""
 
 from __future__ import annotations
 

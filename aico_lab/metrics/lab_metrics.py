@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from aico_lab.etl.reader import Reader
     from aico_lab.metrics.engine.answer import Answer
-    from aico_lab.metrics.engine.filters import Moment, Role
+    from aico_lab.metrics.engine.filters import Role
     from aico_lab.metrics.engine.metric import Metric, Parameter
+    from aico_lab.period import Moment
 
 FILTERS: Final = {
     "since": "The first day or moment, or how far back: '30d', '4w', '12h'.",

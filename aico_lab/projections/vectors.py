@@ -21,7 +21,7 @@ import numpy as np
 from aico_lab.adapters.chroma import ChromaDBAdapter
 from aico_lab.embeddings import text_index, texts
 from aico_lab.embeddings.encoders import open_encoder
-from aico_lab.embeddings.index import LAYOUT
+from aico_lab.embeddings.opened_store import LAYOUT
 from aico_lab.errors import CorruptDatabase, NotADatabase
 from aico_lab.projections.result import Projected
 from aico_lab.schema import feed

@@ -6,8 +6,7 @@ import calendar
 from datetime import date, datetime
 
 from aico_lab.metrics.engine.claims import MINUS
-from aico_lab.metrics.engine.local_time import to_local
-from aico_lab.zones import get_zone
+from aico_lab.zones import get_zone, to_local
 
 
 def written_mood(score: float) -> str:

@@ -8,35 +8,31 @@ without these filters.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
 
+from aico_lab import period
+from aico_lab.constants import POSITIVE
 from aico_lab.embeddings import texts
 from aico_lab.errors import InvalidValue, UnknownName, did_you_mean
-from aico_lab.messages.records import NotAMessageError
-from aico_lab.messages.timestamps import to_timestamp
-from aico_lab.zones import get_zone
+from aico_lab.zones import get_zone, to_local, to_ms
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from aico_lab.adapters.libsql import Connection
+    from aico_lab.period import Moment
 
 Role = Literal["user", "assistant", "system"]
 Sentiment = Literal["positive", "neutral", "negative"]
-Moment = str | date | datetime
 
 ROLES: Final = ("user", "assistant", "system")
 _SENTIMENTS: Final = {
-    "positive": "m.sentiment_score >= 0.05",
-    "negative": "m.sentiment_score <= -0.05",
-    "neutral": "m.sentiment_score > -0.05 AND m.sentiment_score < 0.05",
+    "positive": f"m.sentiment_score >= {POSITIVE}",
+    "negative": f"m.sentiment_score <= -{POSITIVE}",
+    "neutral": f"m.sentiment_score > -{POSITIVE} AND m.sentiment_score < {POSITIVE}",
 }
-_BACK: Final = re.compile(r"(\d{1,6})([hdw])", re.ASCII)
-_UNITS: Final = {"h": "hours", "d": "days", "w": "weeks"}
-_DAY: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _NAMES: Final = {
     "user": "SELECT CAST(user_id AS BLOB), CAST(name AS BLOB) FROM users",
     "channel": "SELECT CAST(channel_id AS BLOB), CAST(name AS BLOB) FROM channels",
@@ -117,16 +113,13 @@ def resolve(
     """
     _check("role", role, ROLES)
     _check("sentiment", sentiment, tuple(_SENTIMENTS))
-    begins = _moment(primary, "since", since, timezone)
-    ends = _moment(primary, "until", until, timezone, end=True)
-    if begins and ends and begins >= ends:
-        raise InvalidValue("The period is empty: `since` is not before `until`.")
+    begins, ends = period.bounds(since, until, timezone, _recent_ms(primary) if since else 0)
     return SearchFilters(
         _ids(primary, "user", user),
         _ids(primary, "channel", channel),
         role,  # type: ignore[arg-type]
-        begins,
-        ends,
+        None if begins is None else _stored(begins),
+        None if ends is None else _stored(ends),
         sentiment,  # type: ignore[arg-type]
     )
 
@@ -209,43 +202,16 @@ def _ids(primary: Connection, kind: str, given: str | Sequence[str] | None) -> t
     return tuple(dict.fromkeys(id_ for one in wanted for id_ in by_name[one]))
 
 
-def _moment(
-    primary: Connection, name: str, value: Moment | None, timezone: str, *, end: bool = False
-) -> str | None:
-    if value is None:
-        return None
-    zone = get_zone(timezone)
-    if isinstance(value, str) and (span := _BACK.fullmatch(value.strip())) and not end:
-        now = datetime.now(UTC)
-        last = primary.fetch_one(
-            "SELECT max(timestamp) FROM messages WHERE timestamp <= ?", [_stored(now)]
-        )
-        at = datetime.fromisoformat(last[0]) if last and last[0] else now
-        try:
-            return _stored(at - timedelta(**{_UNITS[span[2]]: int(span[1])}))
-        except OverflowError:
-            return None
-    if isinstance(value, str) and _DAY.fullmatch(value.strip()):
-        try:
-            value = date.fromisoformat(value.strip())
-        except ValueError:
-            raise InvalidValue(f"{name} is no day: {value!r} does not exist.") from None
-    if isinstance(value, date) and not isinstance(value, datetime):
-        day = value + timedelta(days=1) if end else value
-        value = datetime(day.year, day.month, day.day, tzinfo=zone)
-    if isinstance(value, datetime):
-        return _stored(value if value.tzinfo else value.replace(tzinfo=zone))
-    try:
-        parsed = datetime.fromisoformat(str(value).strip())
-        if parsed.tzinfo is None:
-            return _stored(parsed.replace(tzinfo=zone))
-        return to_timestamp(str(value).strip())
-    except (ValueError, OverflowError, NotAMessageError):
-        span_too = "" if end else ", or a span such as 30d, 4w or 12h"
-        raise InvalidValue(
-            f"{name} is a day such as 2024-05-01, a moment such as 2024-05-01T12:30{span_too}."
-        ) from None
+def _recent_ms(primary: Connection) -> int:
+    """Return the time of the last message that is not in the future, or the present time."""
+    now = datetime.now(UTC)
+    last = primary.fetch_one(
+        "SELECT max(timestamp) FROM messages WHERE timestamp <= ?", [_stored(to_ms(now))]
+    )
+    return to_ms(datetime.fromisoformat(last[0]) if last and last[0] else now)
 
 
-def _stored(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").zfill(27)
+def _stored(ms: int) -> str:
+    """Return a moment in the format of the database."""
+    moment = to_local(ms, get_zone("UTC")).replace(tzinfo=None)
+    return f"{moment.isoformat(timespec='microseconds')}Z"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters.sql_text import quoted
 from aico_lab.embeddings import texts
-from aico_lab.embeddings.index import Found
+from aico_lab.embeddings.known_texts import Found
 from aico_lab.repositories import full_text
 from aico_lab.repositories.words import bm25_of_any, pieces, words
 from aico_lab.search import filters as filters_

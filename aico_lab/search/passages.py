@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from aico_lab.adapters.libsql import Connection, Row
-    from aico_lab.embeddings.index import Found
+    from aico_lab.embeddings.known_texts import Found
 
 AROUND: Final = 3
 """Messages of the conversation that are shown before and after a passage."""

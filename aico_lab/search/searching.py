@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from aico_lab.embeddings import texts
-from aico_lab.embeddings.index import Found
+from aico_lab.embeddings.known_texts import Found
 from aico_lab.errors import InvalidValue, did_you_mean
 from aico_lab.repositories.words import bm25_of_any
 from aico_lab.search import filters as filters_

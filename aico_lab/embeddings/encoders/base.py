@@ -1,4 +1,4 @@
-"""What every encoder does with the vectors of its model: check them, and scale them."""
+"""The base class of encoders, which checks and scales the vectors of a model."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 WEIGHTS, TOKENIZER = "model.onnx", "tokenizer.json"
 POOLING = Path("1_Pooling", "config.json")
-"""Says whether the vector of the first token is the text's, in exports of sentence-transformers."""
+"""The file, in exports of sentence-transformers, that tells how vectors of tokens are pooled."""
 
 MAX_TOKENS = 512
 """The tokens of a text that count, unless the tokenizer has its own limit."""

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import polars as pl
 
 from aico_lab.domain.values import now, to_timestamp
-from aico_lab.embeddings.explorer import draw, stored
+from aico_lab.embeddings.explorer import draw, stored, tables
 from aico_lab.embeddings.explorer.passages import ExploredPassages, read_passages
 from aico_lab.embeddings.explorer.themes import ThemeParameters, find_themes, nearest_theme
 from aico_lab.embeddings.explorer.views import TEXT, View
-from aico_lab.errors import InvalidValue, NeverExplored, NeverSynced, UnknownName
+from aico_lab.errors import InvalidValue, NeverExplored, NeverSynced
 from aico_lab.home.files import private_files
 
 if TYPE_CHECKING:
@@ -23,10 +22,10 @@ if TYPE_CHECKING:
     from aico_lab.embeddings.encoders import Encoder
     from aico_lab.embeddings.explorer.clusters import Vectors
     from aico_lab.embeddings.explorer.stored import Exploration
+    from aico_lab.period import Moment
     from aico_lab.storage import Storage
 
     Progress = Callable[[str, int, int | None], None]
-    Moment = str | date | datetime
 
 _NAMES = {"theme": "Theme", "name": "Words", "passages": "Passages"}
 _SHARES = 8
@@ -104,24 +103,7 @@ class Explorer:
             NeverExplored: There is none.
         """
         found = self._exploration(exploration_id)
-        counts = found.places.group_by("theme").agg(
-            passages=pl.len().cast(pl.Int64),
-            outliers=pl.col("is_outlier").sum().cast(pl.Int64),
-            distance=pl.col("distance").mean(),
-        )
-        rows = (
-            pl.DataFrame(
-                {
-                    "theme": range(len(found.names)),
-                    "name": found.names,
-                    "words": [", ".join(words) for words in found.words],
-                },
-                schema={"theme": pl.Int64(), "name": pl.String(), "words": pl.String()},
-            )
-            .join(counts, "theme", how="left")
-            .with_columns(pl.col("passages", "outliers").fill_null(0))
-            .sort("theme")
-        )
+        rows = tables.of_themes(found)
         total = found.places.height
         outliers = int(found.places["is_outlier"].sum())
         share = f"{100 * outliers / total:.0f} %" if total else "none"
@@ -202,48 +184,16 @@ class Explorer:
             InvalidValue: `by` is something else.
             UnknownName: The person has no passage.
         """
-        from aico_lab.embeddings.explorer.resampling import by_person, interval
-
         if by not in ("week", "month"):
             raise InvalidValue(f"by must be 'week' or 'month', not {by!r}.")
         found = self._exploration(exploration_id)
-        every = "1w" if by == "week" else "1mo"
-        rows = self._rows(found, user=user, since=since, until=until).with_columns(
-            period=pl.col("moment").dt.truncate(every).dt.date()
-        )
+        rows = self._rows(found, user=user, since=since, until=until)
         number = len(found.names)
         largest = rows.group_by("theme").len().sort("len", "theme", descending=[True, False])
         chosen = list(themes) if themes is not None else largest["theme"].head(_SHARES).to_list()
         if any(not 0 <= one < number for one in chosen):
             raise InvalidValue(f"Themes have numbers from 0 to {number - 1}.")
-        made: list[dict[str, Any]] = []
-        for (period,), part in rows.sort("period").group_by("period", maintain_order=True):
-            persons = part["person"].fill_null("").rank("dense").to_numpy().astype(np.int64) - 1
-            people = int(persons.max()) + 1
-            counts = np.zeros((part.height, number + 1))
-            counts[np.arange(part.height), part["theme"].to_numpy()] = 1
-            counts[:, number] = 1
-            sums = by_person(persons, counts, people)
-            low, high = interval(sums, lambda s: s[:, :-1] / s[:, -1:])
-            made += [
-                {
-                    "period": period, "theme": theme, "name": found.names[theme],
-                    "share": 100 * sums[:, theme].sum() / part.height,
-                    "share_low": 100 * low[theme], "share_high": 100 * high[theme],
-                    "n": part.height, "people": people,
-                }
-                for theme in chosen
-            ]  # fmt: skip
-        table = pl.DataFrame(
-            made,
-            schema={
-                "period": pl.Date(), "theme": pl.Int64(), "name": pl.String(),
-                "share": pl.Float64(), "share_low": pl.Float64(), "share_high": pl.Float64(),
-                "n": pl.Int64(), "people": pl.Int64(),
-            },
-        ).with_columns(pl.col("share_low", "share_high").fill_nan(None))  # fmt: skip
-        order = {theme: place for place, theme in enumerate(chosen)}
-        table = table.sort(pl.col("theme").replace_strict(order, default=0), "period")
+        table = tables.of_shares(rows, found.names, chosen, by)
         periods = table["period"].n_unique()
         return View(
             "How do themes move over time?",
@@ -328,23 +278,7 @@ class Explorer:
         if not len(query):
             raise InvalidValue("The text is blank: write what to look for.")
         places, cosines = nearest(query, vectors, k, own=own)
-        names = dict(found.places.select("segment_id", "theme").iter_rows())
-        rows = pl.DataFrame(
-            [
-                {
-                    "segment_id": passages.ids[at], "cosine": float(cosine),
-                    "started": passages.started[at][:16].replace("T", " "),
-                    "name": found.names[names[passages.ids[at]]] if passages.ids[at] in names
-                    else None,
-                    TEXT: passages.texts[at],
-                }
-                for at, cosine in zip(places[0].tolist(), cosines[0].tolist(), strict=True)
-            ],
-            schema={
-                "segment_id": pl.String(), "cosine": pl.Float64(), "started": pl.String(),
-                "name": pl.String(), TEXT: pl.String(),
-            },
-        )  # fmt: skip
+        rows = tables.of_neighbours(found, passages, places[0], cosines[0])
         return View(
             "Which passages are nearest?",
             f"The {rows.height} nearest of {len(passages):,} passages.",
@@ -375,20 +309,7 @@ class Explorer:
 
         encoder, passages, vectors = self._passages(model, None)
         found = find_duplicates(passages.texts, vectors, near=near)
-        rows = pl.DataFrame(
-            [
-                {
-                    "passages": len(one.passages), "is_exact": one.is_exact, "cosine": one.cosine,
-                    TEXT: passages.texts[one.passages[0]],
-                    "segment_ids": [passages.ids[at] for at in one.passages],
-                }
-                for one in found
-            ],
-            schema={
-                "passages": pl.Int64(), "is_exact": pl.Boolean(), "cosine": pl.Float64(),
-                TEXT: pl.String(), "segment_ids": pl.List(pl.String()),
-            },
-        )  # fmt: skip
+        rows = tables.of_duplicates(found, passages)
         copies = sum(len(one.passages) - 1 for one in found)
         return View(
             "Which passages are there several times?",
@@ -462,7 +383,8 @@ class Explorer:
         rows = self._rows(found, user=user).sort("moment", "segment_id")
         if rows.is_empty():
             raise InvalidValue("Each of the two periods must have passages.")
-        cut = _moment(at, self._storage.timezone) if at else rows["moment"][rows.height // 2]
+        zone = self._storage.timezone
+        cut = tables.local(at, rows, zone) if at else rows["moment"][rows.height // 2]
         _, passages, vectors = self._passages(self._name_of(found.model), None)
         place = {segment: number for number, segment in enumerate(passages.ids)}
         rows = rows.filter(pl.col("segment_id").is_in(passages.ids))
@@ -473,17 +395,7 @@ class Explorer:
             (rows["moment"] >= cut).to_numpy(),
             rows["person"].to_list(),
         )
-        table = (
-            pl.DataFrame(
-                {
-                    "name": found.names, "before": 100 * drift.before, "after": 100 * drift.after,
-                    "change": 100 * (drift.after - drift.before), "low": 100 * drift.low,
-                    "high": 100 * drift.high,
-                }
-            )
-            .with_columns(pl.col("low", "high").fill_nan(None))
-            .sort("change", descending=True)
-        )  # fmt: skip
+        table = tables.of_changes(found.names, drift)
         clear = table.filter((pl.col("low") > 0) | (pl.col("high") < 0)).height
         return View(
             "What changed between two periods?",
@@ -541,42 +453,11 @@ class Explorer:
         since: Moment | None = None,
         until: Moment | None = None,
     ) -> pl.DataFrame:
-        """Return the explored passages that exist, with `person`, `moment`, `started` and text."""
-        passages = read_passages(self._storage.primary)
-        zone = self._storage.timezone
-        about = pl.DataFrame(
-            {
-                "segment_id": passages.ids, "person": passages.people,
-                "moment": passages.started, TEXT: passages.texts,
-            },
-            schema={
-                "segment_id": pl.String(), "person": pl.String(), "moment": pl.String(),
-                TEXT: pl.String(),
-            },
-        ).with_columns(
-            pl.col("moment")
-            .str.to_datetime("%Y-%m-%dT%H:%M:%S%.fZ", strict=False, time_zone="UTC")
-            .dt.convert_time_zone(zone)
+        """Return the explored passages that exist, as `tables.of_passages` does."""
+        return tables.of_passages(
+            found, read_passages(self._storage.primary), self._storage.timezone,
+            user=user, since=since, until=until,
         )  # fmt: skip
-        rows = (
-            found.places.join(about, "segment_id", maintain_order="left")
-            .drop_nulls("moment")
-            .with_columns(
-                name=pl.col("theme").replace_strict(
-                    dict(enumerate(found.names)), return_dtype=pl.String()
-                ),
-                started=pl.col("moment").dt.strftime("%Y-%m-%d %H:%M"),
-            )
-        )
-        if user is not None:
-            rows = rows.filter(pl.col("person") == user)
-            if rows.is_empty():
-                raise UnknownName(f"No explored passage is of a person {user!r}.")
-        if since is not None:
-            rows = rows.filter(pl.col("moment") >= _moment(since, zone))
-        if until is not None:
-            rows = rows.filter(pl.col("moment") < _moment(until, zone, end=True))
-        return rows
 
 
 def _caption(found: Exploration) -> str:
@@ -593,23 +474,3 @@ def _chosen(found: Exploration) -> str:
         return f"{number} groups as asked{equal}"
     among = ", ".join(f"{one} ({mean:.2f})" for one, (mean, _) in by_number.items())
     return f"{number} groups chosen by stability among {among}{equal}"
-
-
-def _moment(value: Moment, zone: str, *, end: bool = False) -> datetime:
-    """Return a day's beginning, or its end, or a moment, in a time zone.
-
-    Raises:
-        InvalidValue: The text is neither.
-    """
-    from datetime import timedelta
-
-    from aico_lab.zones import get_zone
-
-    try:
-        text = value.isoformat() if isinstance(value, date) else value.strip()
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidValue(f"{value!r} is neither a day, as 2024-03-01, nor a moment.") from None
-    if end and len(text) == len("2024-03-01"):
-        moment += timedelta(days=1)
-    return moment if moment.tzinfo else moment.replace(tzinfo=get_zone(zone))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from aico_lab import charts
+from aico_lab.results import in_cell
 from aico_lab.runtime.report_kernel import is_report
 
 if TYPE_CHECKING:
@@ -106,15 +107,6 @@ class View:
         )
 
 
-def _text(value: Any) -> str:
-    match value:
-        case None:
-            return "–"  # noqa: RUF001 - a dash, as in tables
-        case bool():
-            return "yes" if value else "no"
-        case int():
-            return f"{value:,}"
-        case float():
-            return f"{value:.3g}"
-    text = str(value)
+def _text(value: object) -> str:
+    text = in_cell(value, "{:.3g}".format)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

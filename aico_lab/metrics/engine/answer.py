@@ -13,6 +13,7 @@ import polars as pl
 from aico_lab.metrics.engine.claims import counted, isolated, with_minus, written
 from aico_lab.metrics.engine.intervals import COUNTED, FEW, FEWEST, MOST, PEOPLE_OF, UNIT, UNITS
 from aico_lab.metrics.engine.metric import NOTE, N
+from aico_lab.results import in_cell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -217,7 +218,7 @@ class Answer:
     def caption(self) -> str:
         """Parameters, filters, time zone, snapshot, notes, and counts of what was left out."""
         said = [
-            f"{name} {_text(value) if isinstance(value, bool) else value}"
+            f"{name} {in_cell(value, written) if isinstance(value, bool) else value}"
             for name, value in self.parameters.items()
             if value != ""
             and not (name == "names" and value is False)
@@ -314,7 +315,9 @@ class Answer:
         ]
 
     def _texts(self) -> list[list[str]]:
-        return [[_text(value) for value in row] for row in self.pl().head(SHOWN).iter_rows()]
+        return [
+            [in_cell(value, written) for value in row] for row in self.pl().head(SHOWN).iter_rows()
+        ]
 
     def _more(self) -> Sequence[str]:
         left = self._rows.height - SHOWN
@@ -393,16 +396,3 @@ def _lines(text: str, width: int) -> list[str]:
 
 def _side(column: Column) -> str:
     return "left" if column.type in ("text", "date", "truth") else "right"
-
-
-def _text(value: object) -> str:
-    match value:
-        case None:
-            return "–"  # noqa: RUF001 - a dash, as in tables
-        case bool():
-            return "yes" if value else "no"
-        case int():
-            return f"{value:,}"
-        case float():
-            return written(value)
-    return str(value)

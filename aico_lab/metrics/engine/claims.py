@@ -54,7 +54,7 @@ DOMINANT: Final = 25.0
 
 
 SIDES: Final = {"user": "people", "assistant": "the companion"}
-"""What sentences and charts call the sides."""
+"""The names of the sides in sentences and charts."""
 
 DIRECTION_MARKS: Final = "[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 """The characters that change the direction of the text after them."""

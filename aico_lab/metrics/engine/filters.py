@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
-from aico_lab.constants import MS_PER_HOUR
+from aico_lab import period
 from aico_lab.errors import InvalidValue
-from aico_lab.metrics.engine.local_time import midnight, to_local, to_ms
-from aico_lab.zones import get_zone
+from aico_lab.zones import get_zone, to_local
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from zoneinfo import ZoneInfo
+
+    from aico_lab.period import Moment
 
 Role = Literal["user", "assistant"]
-Moment: TypeAlias = "str | date | datetime"
 
-_BACK: Final = re.compile(r"(\d{1,6})\s*(h|d|w)")
 _MOST: Final = 1_000_000_000_000
-_WEEK: Final = re.compile(r"\d{4}-?W\d{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +75,7 @@ class Filters:
         Raises:
             InvalidValue: A bound is not a time, or the period ends before it begins.
         """
-        zone = get_zone(self.timezone)
-        since = None if self.since is None else _start(self.since, zone, recent_ms)
-        until = None if self.until is None else _end(self.until, zone)
-        if since is not None and until is not None and since >= until:
-            raise InvalidValue(
-                f"The period ends before it begins: since is {self.since}, until is {self.until}."
-            )
-        return since, until
+        return period.bounds(self.since, self.until, self.timezone, recent_ms)
 
     def begins(self, since_ms: int | None) -> str | None:
         """Return the local start of the period if `since` is relative ('30d'); else None.
@@ -95,15 +83,11 @@ class Filters:
         Args:
             since_ms: The start of the period that `bounds` returns.
         """
-        back = _counts_back(self.since)
+        back = period.counts_back(self.since)
         if back is None or since_ms is None:
             return None
         there = to_local(since_ms, get_zone(self.timezone))
         return f"{there:%Y-%m-%d %H:%M}" if back[2] == "h" else there.date().isoformat()
-
-
-def _counts_back(given: Moment | None) -> re.Match[str] | None:
-    return _BACK.fullmatch(given.strip()) if isinstance(given, str) else None
 
 
 def _check_least(name: str, least: object) -> None:
@@ -123,53 +107,3 @@ def _names(what: str, given: str | Sequence[str] | None) -> tuple[str, ...] | No
     if not names or not all(isinstance(name, str) for name in names):
         raise InvalidValue(f"{what} must be one id or a list of ids, not {given!r}.")
     return names
-
-
-def _start(given: Moment, zone: ZoneInfo, recent_ms: int) -> int:
-    if back := _counts_back(given):
-        number, unit = int(back[1]), back[2]
-        if number == 0:
-            raise InvalidValue(f"since={given!r} is a span of length 0: use at least 1{unit}.")
-        if unit == "h":
-            return recent_ms - number * MS_PER_HOUR
-        last_day = to_local(recent_ms, zone).date()
-        try:
-            first_day = last_day - timedelta(days=number * (7 if unit == "w" else 1) - 1)
-        except OverflowError:
-            raise InvalidValue(f"since={given!r} goes back before the year 1.") from None
-        return midnight(first_day, zone.key)
-    parsed = _parse("since", given)
-    return _exactly(parsed, zone) if isinstance(parsed, datetime) else midnight(parsed, zone.key)
-
-
-def _end(given: Moment, zone: ZoneInfo) -> int:
-    parsed = _parse("until", given)
-    if isinstance(parsed, datetime):
-        return _exactly(parsed, zone)
-    try:
-        return midnight(parsed + timedelta(days=1), zone.key)
-    except OverflowError:
-        raise InvalidValue(f"until={given} is the end of the calendar: leave it out.") from None
-
-
-def _parse(name: str, given: Moment) -> date | datetime:
-    if isinstance(given, date):  # a datetime is a date, too
-        return given
-    try:
-        text = given.strip()
-        if _WEEK.fullmatch(text):  # Python parses it as the Monday of the week
-            raise ValueError(text)
-        try:
-            return date.fromisoformat(text)
-        except ValueError:
-            return datetime.fromisoformat(text)
-    except (ValueError, AttributeError, TypeError):
-        also = ", or how far back, as '30d', '4w' or '12h'" if name == "since" else ""
-        raise InvalidValue(
-            f"{name}={given!r} is not a time: give a day as '2024-05-01', a moment as "
-            f"'2024-05-01T12:30'{also}."
-        ) from None
-
-
-def _exactly(moment: datetime, zone: ZoneInfo) -> int:
-    return to_ms(moment if moment.tzinfo else moment.replace(tzinfo=zone))

@@ -7,29 +7,23 @@ up a zone's UTC offsets for the years of the messages once, and adds them as int
 from __future__ import annotations
 
 import functools
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import ibis
 
 from aico_lab.constants import MS_PER_DAY
-from aico_lab.zones import get_zone
+from aico_lab.zones import EPOCH, LAST_MS, get_zone, midnight, to_local, to_ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from zoneinfo import ZoneInfo
 
     import ibis.expr.types as ir
 
 WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 """The days of the week as charts and answers name them."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-_FIRST_MS: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
-_LAST_MS: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
-_LAST_DAY: Final = _LAST_MS // MS_PER_DAY
-"""The ends of Python's calendar, which has the years 1 to 9999."""
+_LAST_DAY: Final = LAST_MS // MS_PER_DAY
 
 _UNCHANGED: Final = 1800
 """No zone changed its clocks before this year."""
@@ -42,35 +36,9 @@ _CYCLE: Final = 400  # years
 _CYCLE_MS: Final = 146_097 * MS_PER_DAY
 
 
-def to_ms(moment: datetime) -> int:
-    """Return an aware time in milliseconds since 1970 (UTC)."""
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
-
-
-def to_local(ms: int, zone: ZoneInfo) -> datetime:
-    """Return the local time of a zone at a time in milliseconds since 1970.
-
-    Where the local time would lie outside the calendar, in its first or last hours, the result is
-    in UTC. A moment outside the calendar is replaced by the nearest one inside.
-    """
-    moment = _EPOCH + timedelta(milliseconds=min(max(ms, _FIRST_MS), _LAST_MS))
-    try:
-        return moment.astimezone(zone)
-    except OverflowError:
-        return moment
-
-
-def midnight(day: date, zone: str) -> int:
-    """Return the beginning of a day in a zone, in milliseconds since 1970.
-
-    If clocks skip midnight, the day begins at the moment of the change.
-    """
-    return to_ms(datetime.combine(day, time(), get_zone(zone)))
-
-
 def first_day_from(ms: int, zone: str) -> int:
     """Return the first day that begins in a zone at `ms` or later, in days since 1970."""
-    day = to_local(ms, get_zone(zone)).toordinal() - _EPOCH.toordinal()
+    day = to_local(ms, get_zone(zone)).toordinal() - EPOCH.toordinal()
     while _begins(day, zone) < ms:
         day += 1
     return day
@@ -82,7 +50,7 @@ def odd_days(zone: str, first: date, last: date) -> list[date]:
     years = range(max(first.year - 1, date.min.year), min(last.year + 1, date.max.year) + 1)
     changes = [begins // MS_PER_DAY for begins, _ in offsets(zone, years)[1:]]
     near = {day + apart for day in changes for apart in (-1, 0, 1)}
-    start = _EPOCH.toordinal()
+    start = EPOCH.toordinal()
     inside = range(first.toordinal() - start, last.toordinal() - start + 1)
     return [
         date.fromordinal(day + start)
@@ -94,7 +62,7 @@ def odd_days(zone: str, first: date, last: date) -> list[date]:
 def _begins(day: int, zone: str) -> int:
     """Return the beginning of a day, which may lie after the end of the calendar."""
     known = min(day, _LAST_DAY)
-    begins = midnight(date.fromordinal(known + _EPOCH.toordinal()), zone)
+    begins = midnight(date.fromordinal(known + EPOCH.toordinal()), zone)
     return begins + (day - known) * MS_PER_DAY
 
 
@@ -117,7 +85,7 @@ def local_ms(ts_ms: ir.IntegerValue, shifts: Sequence[tuple[int, int]]) -> ir.In
 
 def year_of(ms: int) -> int:
     """Return the UTC year of a time in milliseconds since 1970."""
-    return (_EPOCH + timedelta(milliseconds=ms)).year
+    return (EPOCH + timedelta(milliseconds=ms)).year
 
 
 def offsets(zone: str, years: Iterable[int]) -> tuple[tuple[int, int], ...]:

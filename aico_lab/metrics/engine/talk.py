@@ -17,8 +17,8 @@ from aico_lab.constants import FIRST_PLAUSIBLE_MS, MS_PER_DAY, MS_PER_HOUR
 from aico_lab.mart import compiler, definitions
 from aico_lab.mart.places import SESSION_GAP_MS
 from aico_lab.metrics.engine import selected
-from aico_lab.metrics.engine.local_time import local_ms, offsets, to_local, year_of
-from aico_lab.zones import get_zone
+from aico_lab.metrics.engine.local_time import local_ms, offsets, year_of
+from aico_lab.zones import get_zone, to_local
 
 if TYPE_CHECKING:
     from datetime import date

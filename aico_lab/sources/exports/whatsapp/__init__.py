@@ -50,7 +50,7 @@ _MARK: Final = "\u200e"
 """The invisible character with which WhatsApp for iPhone begins its own words."""
 
 _CALLED_SO: Final = "~ "
-"""What WhatsApp writes before names that people gave themselves."""
+"""The mark that WhatsApp writes before names that people gave themselves."""
 
 _MOST: Final = 10_000
 """Authors that are counted."""

@@ -1,0 +1,227 @@
+"""The tables of the explorer: rows of themes, of their shares, of passages and of changes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import polars as pl
+
+from aico_lab import period
+from aico_lab.embeddings.explorer.resampling import by_person, interval
+from aico_lab.embeddings.explorer.views import TEXT
+from aico_lab.errors import UnknownName
+from aico_lab.zones import get_zone, to_local, to_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from aico_lab.embeddings.explorer.clusters import Vectors
+    from aico_lab.embeddings.explorer.drift import PeriodDrift
+    from aico_lab.embeddings.explorer.duplicates import Duplicates
+    from aico_lab.embeddings.explorer.passages import ExploredPassages
+    from aico_lab.embeddings.explorer.stored import Exploration
+    from aico_lab.period import Moment
+
+
+def of_themes(found: Exploration) -> pl.DataFrame:
+    """Return the themes with their words, passages and outliers, in their order."""
+    counts = found.places.group_by("theme").agg(
+        passages=pl.len().cast(pl.Int64),
+        outliers=pl.col("is_outlier").sum().cast(pl.Int64),
+        distance=pl.col("distance").mean(),
+    )
+    themes = pl.DataFrame(
+        {
+            "theme": range(len(found.names)),
+            "name": found.names,
+            "words": [", ".join(words) for words in found.words],
+        },
+        schema={"theme": pl.Int64(), "name": pl.String(), "words": pl.String()},
+    )
+    return (
+        themes.join(counts, "theme", how="left")
+        .with_columns(pl.col("passages", "outliers").fill_null(0))
+        .sort("theme")
+    )
+
+
+def of_passages(
+    found: Exploration,
+    passages: ExploredPassages,
+    zone: str,
+    *,
+    user: str | None,
+    since: Moment | None,
+    until: Moment | None,
+) -> pl.DataFrame:
+    """Return the explored passages that exist, with `person`, `moment`, `started` and text.
+
+    Args:
+        found: The exploration.
+        passages: The passages as they are now.
+        zone: The time zone of `moment`, and of days.
+        user: Only passages of this person, by id.
+        since: The first day or moment, or a span back from the last passage; see `period.bounds`.
+        until: The last day, which is included, or a moment.
+
+    Raises:
+        InvalidValue: A bound is not a time.
+        UnknownName: The person has no passage.
+    """
+    about = pl.DataFrame(
+        {
+            "segment_id": passages.ids, "person": passages.people,
+            "moment": passages.started, TEXT: passages.texts,
+        },
+        schema={
+            "segment_id": pl.String(), "person": pl.String(), "moment": pl.String(),
+            TEXT: pl.String(),
+        },
+    ).with_columns(
+        pl.col("moment")
+        .str.to_datetime("%Y-%m-%dT%H:%M:%S%.fZ", strict=False, time_zone="UTC")
+        .dt.convert_time_zone(zone)
+    )  # fmt: skip
+    rows = (
+        found.places.join(about, "segment_id", maintain_order="left")
+        .drop_nulls("moment")
+        .with_columns(
+            name=pl.col("theme").replace_strict(
+                dict(enumerate(found.names)), return_dtype=pl.String()
+            ),
+            started=pl.col("moment").dt.strftime("%Y-%m-%d %H:%M"),
+        )
+    )
+    start, end = period.bounds(since, until, zone, _recent_ms(rows))
+    if user is not None:
+        rows = rows.filter(pl.col("person") == user)
+        if rows.is_empty():
+            raise UnknownName(f"No explored passage is of a person {user!r}.")
+    if start is not None:
+        rows = rows.filter(pl.col("moment") >= to_local(start, get_zone(zone)))
+    if end is not None:
+        rows = rows.filter(pl.col("moment") < to_local(end, get_zone(zone)))
+    return rows
+
+
+def local(given: Moment, rows: pl.DataFrame, zone: str) -> datetime:
+    """Return the moment at which a period of passages begins, as people give it.
+
+    Raises:
+        InvalidValue: It is no time.
+    """
+    return to_local(period.start_of(given, zone, _recent_ms(rows)), get_zone(zone))
+
+
+def _recent_ms(rows: pl.DataFrame) -> int:
+    """Return the time of the last passage that is not in the future, or the present time."""
+    now = datetime.now(UTC)
+    last = rows.filter(pl.col("moment") <= now)["moment"].max()
+    return to_ms(last if isinstance(last, datetime) else now)
+
+
+def of_shares(
+    rows: pl.DataFrame, names: Sequence[str], chosen: Sequence[int], by: Literal["week", "month"]
+) -> pl.DataFrame:
+    """Return the share of themes in each week or month, with 95 % intervals over people.
+
+    Args:
+        rows: Passages, as `of_passages` returns them.
+        names: The names of all themes.
+        chosen: The numbers of the themes, in the order of the rows.
+        by: 'week' or 'month'.
+    """
+    number, every = len(names), "1w" if by == "week" else "1mo"
+    rows = rows.with_columns(period=pl.col("moment").dt.truncate(every).dt.date()).sort("period")
+    made: list[dict[str, Any]] = []
+    for (begins,), part in rows.group_by("period", maintain_order=True):
+        persons = part["person"].fill_null("").rank("dense").to_numpy().astype(np.int64) - 1
+        people = int(persons.max()) + 1
+        counts = np.zeros((part.height, number + 1))
+        counts[np.arange(part.height), part["theme"].to_numpy()] = 1
+        counts[:, number] = 1
+        sums = by_person(persons, counts, people)
+        low, high = interval(sums, lambda s: s[:, :-1] / s[:, -1:])
+        made += [
+            {
+                "period": begins, "theme": theme, "name": names[theme],
+                "share": 100 * sums[:, theme].sum() / part.height,
+                "share_low": 100 * low[theme], "share_high": 100 * high[theme],
+                "n": part.height, "people": people,
+            }
+            for theme in chosen
+        ]  # fmt: skip
+    table = pl.DataFrame(
+        made,
+        schema={
+            "period": pl.Date(), "theme": pl.Int64(), "name": pl.String(),
+            "share": pl.Float64(), "share_low": pl.Float64(), "share_high": pl.Float64(),
+            "n": pl.Int64(), "people": pl.Int64(),
+        },
+    ).with_columns(pl.col("share_low", "share_high").fill_nan(None))  # fmt: skip
+    order = {theme: place for place, theme in enumerate(chosen)}
+    return table.sort(pl.col("theme").replace_strict(order, default=0), "period")
+
+
+def of_neighbours(
+    found: Exploration, passages: ExploredPassages, places: NDArray[np.intp], cosines: Vectors
+) -> pl.DataFrame:
+    """Return passages with their cosine, time and theme.
+
+    Args:
+        found: The exploration.
+        passages: All passages.
+        places: The positions of those to return, in order.
+        cosines: Their cosines.
+    """
+    names = dict(found.places.select("segment_id", "theme").iter_rows())
+    return pl.DataFrame(
+        [
+            {
+                "segment_id": passages.ids[at], "cosine": float(cosine),
+                "started": passages.started[at][:16].replace("T", " "),
+                "name": found.names[names[passages.ids[at]]] if passages.ids[at] in names
+                else None,
+                TEXT: passages.texts[at],
+            }
+            for at, cosine in zip(places.tolist(), cosines.tolist(), strict=True)
+        ],
+        schema={
+            "segment_id": pl.String(), "cosine": pl.Float64(), "started": pl.String(),
+            "name": pl.String(), TEXT: pl.String(),
+        },
+    )  # fmt: skip
+
+
+def of_duplicates(found: Iterable[Duplicates], passages: ExploredPassages) -> pl.DataFrame:
+    """Return groups of duplicates with the text of their first passage."""
+    return pl.DataFrame(
+        [
+            {
+                "passages": len(one.passages), "is_exact": one.is_exact, "cosine": one.cosine,
+                TEXT: passages.texts[one.passages[0]],
+                "segment_ids": [passages.ids[at] for at in one.passages],
+            }
+            for one in found
+        ],
+        schema={
+            "passages": pl.Int64(), "is_exact": pl.Boolean(), "cosine": pl.Float64(),
+            TEXT: pl.String(), "segment_ids": pl.List(pl.String()),
+        },
+    )  # fmt: skip
+
+
+def of_changes(names: Sequence[str], drift: PeriodDrift) -> pl.DataFrame:
+    """Return the share of each theme before and after, in percent, the largest growth first."""
+    table = pl.DataFrame(
+        {
+            "name": names, "before": 100 * drift.before, "after": 100 * drift.after,
+            "change": 100 * (drift.after - drift.before), "low": 100 * drift.low,
+            "high": 100 * drift.high,
+        }
+    )  # fmt: skip
+    return table.with_columns(pl.col("low", "high").fill_nan(None)).sort("change", descending=True)

@@ -1,0 +1,119 @@
+"""The distinct texts of a collection in memory: the items that have each, and its vector."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from numpy.typing import NDArray
+
+    from aico_lab.embeddings.encoders.base import Vectors
+    from aico_lab.schema import feed
+
+    Keep = Callable[[Sequence[str]], Collection[str]]
+    Rows = NDArray[np.intp]
+
+
+class Found(NamedTuple):
+    """An item that a query found; `score` is the cosine similarity, -1 to 1."""
+
+    item_id: str
+    score: float
+
+
+class KnownTexts:
+    """The distinct texts of a collection by row: the items that have each, and its vector."""
+
+    def __init__(self, cursor: feed.Cursor) -> None:
+        self.cursor = cursor
+        self.version = 0
+        self._rows: tuple[int, Rows] = (-1, np.empty(0, int))
+        self.keys: list[bytes] = []
+        self.row_of: dict[bytes, int] = {}
+        self.holders: list[set[str]] = []
+        self.key_of: dict[str, bytes] = {}
+        self.matrix: Vectors | None = None
+        self.learnt: dict[bytes, Vectors] = {}  # vectors of rows that are not in the matrix yet
+
+    def put(self, item_id: str, key: bytes) -> None:
+        """Add an item with the text of a hash."""
+        row = self.row_of.get(key)
+        if row is None:
+            row = self.row_of[key] = len(self.keys)
+            self.keys.append(key)
+            self.holders.append(set())
+        self.holders[row].add(item_id)
+        self.key_of[item_id] = key
+        self.version += 1
+
+    def drop(self, item_id: str) -> None:
+        """Remove an item, if it exists; its text keeps its row."""
+        key = self.key_of.pop(item_id, None)
+        if key is not None:
+            self.holders[self.row_of[key]].discard(item_id)
+            self.version += 1
+
+    def learn(self, key: bytes, vector: Vectors) -> None:
+        """Keep the vector of a text until the matrix has it."""
+        self.learnt[key] = vector
+
+    def holders_of(self, key: bytes) -> set[str]:
+        """Return the items that have a text."""
+        row = self.row_of.get(key)
+        return set() if row is None else self.holders[row]
+
+    def rows_of(self, among: AbstractSet[str] | None) -> Rows:
+        """Return the rows of the texts of some items, or of all, in order."""
+        if among is None:
+            if self._rows[0] != self.version:
+                rows = np.array([row for row, ids in enumerate(self.holders) if ids], int)
+                self._rows = self.version, rows
+            return self._rows[1]
+        return np.array(
+            sorted({self.row_of[self.key_of[id_]] for id_ in among if id_ in self.key_of}), int
+        )
+
+    def best(
+        self,
+        rows: Rows,
+        scores: Vectors,
+        limit: int,
+        among: AbstractSet[str] | None,
+        keep: Keep | None,
+    ) -> list[Found]:
+        """Return the items with the highest scores among those that pass the filters."""
+        found: list[Found] = []
+        for places in _descending(scores, max(limit, 16)):
+            if len(found) >= limit and scores[places[0]] < found[limit - 1].score:
+                break
+            items = [
+                Found(item_id, float(scores[place]))
+                for place in places
+                for item_id in self.holders[rows[place]]
+                if among is None or item_id in among
+            ]
+            if keep is not None:
+                kept = set(keep([item.item_id for item in items]))
+                items = [item for item in items if item.item_id in kept]
+            found = sorted((*found, *items), key=lambda one: (-one.score, one.item_id))
+        return found[:limit]
+
+
+def _descending(scores: Vectors, first: int) -> Iterator[Rows]:
+    """Yield the places of the scores, highest first, in ever larger parts; NaN is left out."""
+    usable = np.flatnonzero(~np.isnan(scores))
+    done, size = 0, first
+    while done < len(usable):
+        end = min(len(usable), done + size)
+        if end < len(usable):
+            order = np.argpartition(-scores[usable], end)[:end]
+        else:
+            order = np.arange(len(usable))
+        order = order[np.argsort(-scores[usable][order], kind="stable")]
+        yield usable[order[done:end]]
+        done, size = end, size * 4

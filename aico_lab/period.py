@@ -1,0 +1,99 @@
+"""The bounds of a period, as people give them to metrics, searches and explorations."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from aico_lab.constants import MS_PER_HOUR
+from aico_lab.errors import InvalidValue
+from aico_lab.zones import get_zone, midnight, to_local, to_ms
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
+Moment: TypeAlias = "str | date | datetime"
+
+_BACK: Final = re.compile(r"(\d{1,6})\s*(h|d|w)")
+_WEEK: Final = re.compile(r"\d{4}-?W\d{2}")
+
+
+def bounds(
+    since: Moment | None, until: Moment | None, timezone: str, recent_ms: int
+) -> tuple[int | None, int | None]:
+    """Return start (included) and end (excluded) of a period, in UTC milliseconds.
+
+    Args:
+        since: The first day or moment, or how far to count back from the last message that is not
+            in the future: '30d' is 30 days ending with the day of that message, '4w' four weeks
+            of seven such days, '12h' twelve hours before it.
+        until: The last day (included), or a moment (excluded).
+        timezone: The zone of days, and of moments without one.
+        recent_ms: The time of the last message that is not in the future, in UTC milliseconds.
+
+    Raises:
+        InvalidValue: A bound is not a time, or the period ends before it begins.
+    """
+    start = None if since is None else start_of(since, timezone, recent_ms)
+    end = None if until is None else _end(until, get_zone(timezone))
+    if start is not None and end is not None and start >= end:
+        raise InvalidValue(f"The period ends before it begins: since is {since}, until is {until}.")
+    return start, end
+
+
+def counts_back(given: Moment | None) -> re.Match[str] | None:
+    """Return the number and the unit of a span such as '30d'; None for anything else."""
+    return _BACK.fullmatch(given.strip()) if isinstance(given, str) else None
+
+
+def start_of(given: Moment, timezone: str, recent_ms: int) -> int:
+    """Return the moment from which a period runs, in UTC milliseconds; see `bounds`."""
+    zone = get_zone(timezone)
+    if back := counts_back(given):
+        number, unit = int(back[1]), back[2]
+        if number == 0:
+            raise InvalidValue(f"since={given!r} is a span of length 0: use at least 1{unit}.")
+        if unit == "h":
+            return recent_ms - number * MS_PER_HOUR
+        last_day = to_local(recent_ms, zone).date()
+        try:
+            first_day = last_day - timedelta(days=number * (7 if unit == "w" else 1) - 1)
+        except OverflowError:
+            raise InvalidValue(f"since={given!r} goes back before the year 1.") from None
+        return midnight(first_day, zone.key)
+    parsed = _parse("since", given)
+    return _exactly(parsed, zone) if isinstance(parsed, datetime) else midnight(parsed, zone.key)
+
+
+def _end(given: Moment, zone: ZoneInfo) -> int:
+    parsed = _parse("until", given)
+    if isinstance(parsed, datetime):
+        return _exactly(parsed, zone)
+    try:
+        return midnight(parsed + timedelta(days=1), zone.key)
+    except OverflowError:
+        raise InvalidValue(f"until={given} is the end of the calendar: leave it out.") from None
+
+
+def _parse(name: str, given: Moment) -> date | datetime:
+    if isinstance(given, date):  # a datetime is a date, too
+        return given
+    try:
+        text = given.strip()
+        if _WEEK.fullmatch(text):  # Python parses it as the Monday of the week
+            raise ValueError(text)
+        try:
+            return date.fromisoformat(text)
+        except ValueError:
+            return datetime.fromisoformat(text)
+    except (ValueError, AttributeError, TypeError):
+        also = ", or how far back, as '30d', '4w' or '12h'" if name == "since" else ""
+        raise InvalidValue(
+            f"{name}={given!r} is not a time: give a day as '2024-05-01', a moment as "
+            f"'2024-05-01T12:30'{also}."
+        ) from None
+
+
+def _exactly(moment: datetime, zone: ZoneInfo) -> int:
+    return to_ms(moment if moment.tzinfo else moment.replace(tzinfo=zone))
