@@ -60,8 +60,9 @@ _TRIGGERS: Final = {
     WHEN OLD.by_message_id IS NOT NULL BEGIN
         {_outdate(_of("OLD.by_message_id"))}
     END""",
+    # `NEW.id` is -1 where the database chooses the id, which is nearly always.
     "segments_message_id_taken": f"""BEFORE INSERT ON messages
-    WHEN EXISTS (SELECT 1 FROM messages WHERE id = NEW.id) BEGIN
+    WHEN NEW.id <> -1 AND EXISTS (SELECT 1 FROM messages WHERE id = NEW.id) BEGIN
         {_outdate(_of("SELECT message_id FROM messages WHERE id = NEW.id"))}
     END""",
 }
