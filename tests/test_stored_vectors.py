@@ -11,8 +11,10 @@ import pytest
 from aico_lab.embeddings.encoders import Encoder
 from aico_lab.embeddings.encoders.wordllama import WordLlama
 from aico_lab.embeddings.stored_vectors import StoredVectors, text_sha256
+from aico_lab.embeddings.text_index import refresh
 from aico_lab.errors import UnstorableValue
 from tests.databases import with_core_schemas
+from tests.messages import add_memories
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,15 +82,17 @@ def test_a_vector_that_another_program_wrote_wrongly_is_made_again(connection, f
 
 
 def test_vectors_of_texts_that_are_gone_are_deleted_for_every_model(connection):
-    """A vector can be inverted to something close to its text."""
+    """A vector can be inverted to something close to its text; an exploration stores some, too."""
+    add_memories(connection, "homesick", "never seen")
     for model in ("a", "b"):
         StoredVectors(connection, Counting(model)).of(TEXTS)
-    stored = StoredVectors(connection, Counting("a"))
-    assert stored.forget_others({text_sha256("homesick"), text_sha256("never seen")}) == 2
-    assert connection.fetch_all("SELECT model, text_sha256 FROM text_vectors ORDER BY 1") == [
-        (model, text_sha256("homesick")) for model in ("a", "b")
-    ]
-    assert stored.forget_others({text_sha256("homesick")}) == 0
+    refresh(connection, Counting("a"))
+    rows = "SELECT model, text_sha256 FROM text_vectors ORDER BY 1, 2"
+    kept = [("a", text_sha256(text)) for text in ("homesick", "never seen")]
+    assert connection.fetch_all(rows) == sorted([*kept, ("b", text_sha256("homesick"))])
+    connection.execute("DELETE FROM memories WHERE content = 'homesick'")
+    refresh(connection, Counting("a"))
+    assert connection.fetch_all(rows) == [("a", text_sha256("never seen"))]
 
 
 def test_what_was_encoded_before_an_interruption_stays(connection, monkeypatch):

@@ -59,16 +59,22 @@ class CollectionAudit:
     orphans: int
     deleted: int
 
-    def advice(self) -> list[str]:
-        """Return a sentence for each fault, which says what to do."""
-        name, said = self.collection, []
-        for recall, where in (
+    def faults(self) -> list[str]:
+        """Return a sentence for each kind of search that finds too little."""
+        searches = (
             (self.recall, "Search by meaning"),
             (self.recall_filtered, "Search under filters"),
             (self.recall_of_chroma, "Chroma's index"),
-        ):
-            if recall is not None and recall < RECALL:
-                said.append(f"{where} finds only {recall:.0%} of the nearest in {name}: {REMEDY}.")
+        )
+        return [
+            f"{where} finds only {recall:.0%} of the nearest in {self.collection}: {REMEDY}."
+            for recall, where in searches
+            if recall is not None and recall < RECALL
+        ]
+
+    def remarks(self) -> list[str]:
+        """Return a sentence for each difference of Chroma's files that a search makes up for."""
+        name, said = self.collection, []
         if self.missing or self.orphans:
             said.append(
                 f"Chroma lacks {self.missing:,} texts of {name} and has {self.orphans:,} that no "
@@ -107,16 +113,12 @@ class IndexAudit:
         found = [self.damage] if self.damage else []
         if self.readable:
             found.append(f"{self.readable:,} entries of Chroma hold texts: {REMEDY}.")
-        return found + [
-            said for one in self.collections for said in one.advice() if " finds only " in said
-        ]
+        return found + [said for one in self.collections for said in one.faults()]
 
     @property
     def advice(self) -> list[str]:
         """Sentences that say what to do; none if there is nothing to do."""
-        damaged = [] if self.damage is None else [self.damage]
-        readable = [said for said in self.faults if "hold texts" in said]
-        return damaged + readable + [said for one in self.collections for said in one.advice()]
+        return self.faults + [said for one in self.collections for said in one.remarks()]
 
     def __repr__(self) -> str:
         lines = [

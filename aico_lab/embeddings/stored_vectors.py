@@ -1,7 +1,7 @@
 """Vectors by model and text, in libSQL, so that no text is encoded twice.
 
-Rebuilding an index, exploring, and comparing models read vectors from here. A vector can be
-inverted to something close to its text, so vectors of deleted texts are deleted, too.
+Rebuilding an index, exploring, and comparing models read vectors from here.
+`aico_lab.embeddings.text_index` deletes the vectors of texts that no longer exist.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.embeddings.encoders import Encoder
@@ -82,21 +82,6 @@ class StoredVectors:
         for row, vector in enumerate(one for one in found if one is not None):
             result[row] = vector
         return result, [one is not None for one in found]
-
-    def forget_others(self, hashes: Collection[bytes]) -> int:
-        """Delete the vectors, of all models, of texts other than some.
-
-        Args:
-            hashes: The keys of the texts that exist.
-
-        Returns:
-            The number of deleted vectors.
-        """
-        kept = frozenset(hashes)
-        stored = self._connection.fetch_all("SELECT rowid, text_sha256 FROM text_vectors")
-        others = [(row,) for row, key in stored if key not in kept]
-        self._connection.execute_many("DELETE FROM text_vectors WHERE rowid = ?", others)
-        return len(others)
 
     def _read(self, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
         """Return the stored vectors that have the model's dimensions and length 1."""

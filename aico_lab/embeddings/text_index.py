@@ -29,6 +29,11 @@ REMEDY = "run `aico-lab sync --only vectors --full`"
 NOT_SCALED = 1e-3
 """The least difference from 1 of the squared length of a vector that was not scaled."""
 
+# Of all models, and those that only an exploration stored, too.
+_FORGET = (
+    "DELETE FROM text_vectors WHERE NOT EXISTS "
+    "(SELECT 1 FROM text_index AS i WHERE i.text_sha256 = text_vectors.text_sha256)"
+)
 _STATE = "SELECT model, seq, anchor FROM text_index_state"
 
 
@@ -161,11 +166,13 @@ def refresh(
             if primary.fetch_all(_STATE)[0] != before:
                 continue  # another process has updated the index meanwhile
             written, deleted, skipped = _write(primary, changes, unusable)
+            read = any(change.read or change.stored for change in changes.values())
+            if read or not follows:  # a vector can be inverted to something close to its text
+                primary.execute(_FORGET)
             primary.execute(
                 "UPDATE text_index_state SET model = ?, seq = ?, anchor = ?",
                 [encoder.model, target.seq, target.anchor],
             )
-        read = any(change.read or change.stored for change in changes.values())
         mode: Literal["full", "increment", "nothing"] = (
             "full" if not follows else "increment" if read else "nothing"
         )
@@ -221,7 +228,7 @@ def _stored(
 def _write(
     primary: Connection, changes: Mapping[str, _Change], unusable: Container[bytes]
 ) -> tuple[int, int, int]:
-    """Write the differences, and delete the vectors of texts that no longer exist.
+    """Write the differences.
 
     Args:
         primary: The primary database, in a transaction.
@@ -232,7 +239,6 @@ def _write(
         The numbers of items written, deleted, and without a vector.
     """
     written = deleted = skipped = 0
-    former: set[bytes] = set()
     for collection, change in changes.items():
         usable = {id_: key for id_, key in change.found.items() if key not in unusable}
         new = {id_: key for id_, key in usable.items() if change.stored.get(id_) != key}
@@ -248,13 +254,7 @@ def _write(
             "DELETE FROM text_index WHERE collection = ? AND item_id = ?",
             [(collection, id_) for id_ in gone],
         )
-        former.update(change.stored[id_] for id_ in (*new, *gone) if id_ in change.stored)
         written += len(new)
         deleted += sum(id_ not in change.found for id_ in gone)
         skipped += change.read - len(usable)
-    primary.execute_many(  # a vector can be inverted to something close to its text
-        "DELETE FROM text_vectors WHERE text_sha256 = ?1 "
-        "AND NOT EXISTS (SELECT 1 FROM text_index WHERE text_sha256 = ?1)",
-        [(key,) for key in former],
-    )
     return written, deleted, skipped
