@@ -134,6 +134,13 @@ def test_new_edited_and_deleted_passages_find_their_place(explored):
     assert sum(before.get(one) == place for one, place in after.items()) == 34
 
 
+def test_the_remedy_for_a_damaged_exploration_helps(explored):
+    explored.primary.execute("UPDATE explorations SET space = x'00'")
+    with pytest.raises(InvalidValue, match=r"explore\(seed=1\)"):
+        explored.embeddings.explore(WHOLE, themes=3, min_people=3, renew=True)
+    assert len(explored.embeddings.explore(WHOLE, themes=3, min_people=3, seed=1)) == 3
+
+
 def test_shares_over_time_sum_to_all_passages(explored):
     found = explored.embeddings.over_time(by="month", themes=[0, 1, 2]).pl()
     assert found.group_by("period").agg(pl.col("share").sum())["share"].to_list() == pytest.approx(

@@ -1,4 +1,4 @@
-"""How much two models, or two periods, differ in what passages are about."""
+"""Measure how much two models, or two periods, differ in what passages are about."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     Numbers = NDArray[np.float64]
 
 NEIGHBOURS: Final = 10
-QUERIES: Final = 2_000
-"""The most passages whose neighbours are compared."""
+"""The number of nearest passages that are compared."""
 
-_FLIPS: Final = 1_000
+QUERIES: Final = 2_000
+"""The maximum number of passages whose neighbours are compared."""
+
+_SWAPS: Final = 1_000
+"""The number of random swaps of people's periods."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +37,16 @@ class ModelDrift:
 
     Attributes:
         passages: The number of passages.
-        overlap: The mean share of a passage's nearest passages that both models agree on, 0 to 1.
+        neighbours: The number of nearest passages of a passage that are compared.
+        overlap: The mean share of a passage's nearest passages that are the same in both models, 0
+            to 1.
         by_chance: The overlap of unrelated models.
         procrustes: The share of the variance of one model's vectors that the best rotation and
             scaling of the other's does not explain: 0 if they differ by that alone, at most 1.
     """
 
     passages: int
+    neighbours: int
     overlap: float
     by_chance: float
     procrustes: float
@@ -56,7 +62,8 @@ class PeriodDrift:
         low: The low end of the 95 % interval of the change, after minus before; NaN without one.
         high: The high end.
         shift: The cosine distance of the mean vectors of both periods, 0 to 2.
-        by_chance: The distance that 95 % of random swaps of each person's two periods stay below.
+        by_chance: The 95th percentile of that distance if the two periods of random people are
+            swapped.
         people: The number of people of both periods together.
     """
 
@@ -95,6 +102,7 @@ def between_models(
     both = (first[:, :, None] == second[:, None, :]).any(axis=2)
     return ModelDrift(
         passages=number,
+        neighbours=neighbours,
         overlap=float(both.mean()),
         by_chance=neighbours / (number - 1),
         procrustes=_procrustes(one, other),
@@ -177,9 +185,9 @@ def _distance(one: Numbers, other: Numbers) -> float:
 
 
 def _by_chance(earlier: Numbers, later: Numbers, counted: NDArray[np.int64], seed: int) -> float:
-    """Return the distance that 95 % of random swaps of people's periods stay below."""
+    """Return the 95th percentile of the distance if the periods of random people are swapped."""
     random = np.random.default_rng([seed, 6])
-    swapped = random.random((_FLIPS, len(earlier))) < 0.5  # noqa: PLR2004 - a coin
+    swapped = random.random((_SWAPS, len(earlier))) < 0.5  # noqa: PLR2004 - a coin
     one = swapped @ later + ~swapped @ earlier
     other = earlier.sum(axis=0) + later.sum(axis=0) - one
     passages = swapped @ counted[1] + ~swapped @ counted[0]

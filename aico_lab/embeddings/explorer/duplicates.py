@@ -1,4 +1,4 @@
-"""Find passages that are there several times: with the same text, or with nearly the same."""
+"""Find duplicates: passages with the same text, or with nearly the same."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _COMPARED: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """Passages that say the same.
+    """A group of passages with the same text, or with nearly the same.
 
     Attributes:
-        passages: The numbers of the passages, in order.
+        passages: The positions of the passages, in order.
         is_exact: Whether all have the same text, apart from case and spaces.
         cosine: The lowest cosine of a passage with the group's first one; 1 for exact duplicates.
     """
@@ -39,12 +39,12 @@ class Duplicates:
 def find_duplicates(
     texts: Sequence[str], vectors: Vectors, *, near: float = NEAR
 ) -> list[Duplicates]:
-    """Return groups of two or more passages that say the same, the largest first.
+    """Return the groups of two or more duplicates, the largest first.
 
     Args:
         texts: The texts of the passages.
         vectors: Their unit vectors, of shape (passages, dimensions).
-        near: The least cosine of near duplicates; above 1 for exact duplicates only.
+        near: The minimum cosine of near duplicates; above 1 for exact duplicates only.
     """
     first_with: dict[str, int] = {}
     same = np.array(

@@ -1,4 +1,4 @@
-"""The tables of the explorer: rows of themes, of their shares, of passages and of changes."""
+"""The tables of the results of the explorer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def of_themes(found: Exploration) -> pl.DataFrame:
-    """Return the themes with their words, passages and outliers, in their order."""
+    """Return the themes by number, with their words and the numbers of passages and outliers."""
     counts = found.places.group_by("theme").agg(
         passages=pl.len().cast(pl.Int64),
         outliers=pl.col("is_outlier").sum().cast(pl.Int64),
@@ -58,7 +58,7 @@ def of_passages(
     since: Moment | None,
     until: Moment | None,
 ) -> pl.DataFrame:
-    """Return the explored passages that exist, with `person`, `moment`, `started` and text.
+    """Return the explored passages that still exist, with `person`, `moment`, `started` and text.
 
     Args:
         found: The exploration.
@@ -69,7 +69,7 @@ def of_passages(
         until: The last day, which is included, or a moment.
 
     Raises:
-        InvalidValue: A bound is not a time.
+        InvalidValue: A bound is not a time, or the period ends before it begins.
         UnknownName: The person has no passage.
     """
     about = pl.DataFrame(
@@ -109,10 +109,15 @@ def of_passages(
 
 
 def local(given: Moment, rows: pl.DataFrame, zone: str) -> datetime:
-    """Return the moment at which a period of passages begins, as people give it.
+    """Return the local time at which a period of passages begins.
+
+    Args:
+        given: A day or moment, or a span back from the last passage.
+        rows: The passages, as `of_passages` returns them.
+        zone: The time zone.
 
     Raises:
-        InvalidValue: It is no time.
+        InvalidValue: The beginning is not a time.
     """
     return to_local(period.start_of(given, zone, _recent_ms(rows)), get_zone(zone))
 
@@ -127,7 +132,7 @@ def _recent_ms(rows: pl.DataFrame) -> int:
 def of_shares(
     rows: pl.DataFrame, names: Sequence[str], chosen: Sequence[int], by: Literal["week", "month"]
 ) -> pl.DataFrame:
-    """Return the share of themes in each week or month, with 95 % intervals over people.
+    """Return the shares of themes in each week or month in %, with 95 % intervals over people.
 
     Args:
         rows: Passages, as `of_passages` returns them.
@@ -216,7 +221,7 @@ def of_duplicates(found: Iterable[Duplicates], passages: ExploredPassages) -> pl
 
 
 def of_changes(names: Sequence[str], drift: PeriodDrift) -> pl.DataFrame:
-    """Return the share of each theme before and after, in percent, the largest growth first."""
+    """Return the share of each theme before and after in %, the largest growth first."""
     table = pl.DataFrame(
         {
             "name": names, "before": 100 * drift.before, "after": 100 * drift.after,

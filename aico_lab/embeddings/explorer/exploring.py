@@ -1,4 +1,4 @@
-"""The explorer of `lab.embeddings`: what the conversations are about."""
+"""The methods of `lab.embeddings` that explore what conversations are about."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from aico_lab.domain.values import now, to_timestamp
-from aico_lab.embeddings.explorer import draw, stored, tables
+from aico_lab.embeddings.explorer import charts, stored, tables
 from aico_lab.embeddings.explorer.passages import ExploredPassages, read_passages
 from aico_lab.embeddings.explorer.themes import ThemeParameters, find_themes, nearest_theme
 from aico_lab.embeddings.explorer.views import TEXT, View
@@ -28,12 +28,15 @@ if TYPE_CHECKING:
     Progress = Callable[[str, int, int | None], None]
 
 _NAMES = {"theme": "Theme", "name": "Words", "passages": "Passages"}
-_SHARES = 8
-"""The number of themes that `over_time` shows, unless it is told which."""
+_SHOWN = 8
+"""The number of themes that `over_time` shows by default."""
 
 
 class Explorer:
-    """Explores the segments of messages as passages; see `lab.embeddings`."""
+    """Finds the themes of passages, draws a map of them, and compares periods and models.
+
+    A passage is a segment of a conversation.
+    """
 
     _storage: Storage
 
@@ -51,25 +54,28 @@ class Explorer:
     ) -> View:
         """Find the themes of all passages, draw the map of them, and store both.
 
-        If an exploration of the same model and parameters is stored, it stays as it is, and new
+        If an exploration of the same model and parameters is stored, its themes stay, and new
         passages are placed into it. Call `update()` before, so that new messages are in a passage,
-        and `lab.sync()` after, so that SQL and metrics see the themes.
+        and `lab.sync()` after, so that SQL sees the themes.
 
         Args:
-            parameters: All parameters; None for the usual ones.
-            themes: The number of themes; by default it is chosen by stability.
+            parameters: All parameters; None for the default ones.
+            themes: The number of themes before similar ones are merged; by default it is chosen
+                by stability.
             seed: The seed of the random numbers.
-            min_people: The fewest people who use a word that names a theme, by default 5.
+            min_people: The minimum number of people who use a word that names a theme; by default
+                5.
             model: The model; see `aico_lab.embeddings.encoders`.
-            renew: Find themes again, if there are other passages than in the stored exploration.
+            renew: Find themes again if passages were added, edited or removed.
             progress: Called with "texts", the number of encoded texts, and their total.
 
         Raises:
             NeverExplored: There are no passages.
             InvalidValue: A parameter is out of range.
+            UnknownName: There is no such kind of model.
             ModelMissing: The model is not on this machine.
         """
-        from aico_lab.embeddings.explorer import picture
+        from aico_lab.embeddings.explorer import map_layout
         from aico_lab.embeddings.explorer.theme_names import words_of
 
         given: dict[str, Any] = {"themes": themes, "seed": seed, "min_people": min_people}
@@ -84,12 +90,12 @@ class Explorer:
             return self.themes(exploration_id=known)
         if known != exploration_id:
             found = find_themes(vectors, words_of(passages.messages), chosen)
-            drawn = picture.draw(found.space.place(vectors), seed=chosen.seed)
+            coordinates = map_layout.lay_out(found.space.place(vectors), seed=chosen.seed)
             stored.write(
                 self._storage.primary, exploration_id, created_at=to_timestamp(now()),
                 model=encoder.model, parameters=chosen,
                 generation=self._generation(), passages=passages, themes=found,
-                drawn=drawn,
+                coordinates=coordinates,
             )  # fmt: skip
         return self.themes(exploration_id=exploration_id)
 
@@ -97,10 +103,10 @@ class Explorer:
         """Return the themes of the newest exploration, the largest first.
 
         Args:
-            exploration_id: Another exploration.
+            exploration_id: Another exploration than the newest one.
 
         Raises:
-            NeverExplored: There is none.
+            NeverExplored: There is no exploration.
         """
         found = self._exploration(exploration_id)
         rows = tables.of_themes(found)
@@ -113,13 +119,13 @@ class Explorer:
             "What are the conversations about?",
             finding,
             f"{_caption(found)}{stable} (adjusted Rand index between samples), {_chosen(found)}; "
-            "an outlier is no nearer to any theme than half of all random directions.",
+            "an outlier is no nearer to any theme than the median random direction.",
             rows,
             {
                 **_NAMES, "words": "More words", "outliers": "Outliers",
                 "distance": "Mean distance",
             },
-            _draw=draw.themes,
+            _draw=charts.themes,
             exploration_id=found.exploration_id,
         )  # fmt: skip
 
@@ -132,22 +138,25 @@ class Explorer:
         content: bool = False,
         exploration_id: str | None = None,
     ) -> View:
-        """Return the map of passages; with texts, dragging over a region lists its passages.
+        """Return the map of passages.
+
+        If the chart shows texts, dragging over a region lists its first passages.
 
         Args:
             user: Only passages of this person, by id.
-            since: The first day or moment.
+            since: The first day or moment, or a span back from the last passage, such as '30d'.
             until: The last day, which is included, or a moment.
             content: Whether a report shows the texts.
             exploration_id: Another exploration than the newest one.
 
         Raises:
             NeverExplored: There is no exploration.
+            InvalidValue: A bound is not a time, or the period ends before it begins.
             UnknownName: The person has no passage.
         """
         found = self._exploration(exploration_id)
         rows = self._rows(found, user=user, since=since, until=until)
-        shown = min(rows.height, draw.MOST_POINTS)
+        shown = min(rows.height, charts.MOST_POINTS)
         some = f", {shown:,} of them drawn" if shown < rows.height else ""
         return View(
             "Which passages are alike?",
@@ -156,7 +165,7 @@ class Explorer:
             rows,
             {"name": "Theme", "started": "Time", "x": "x", "y": "y", TEXT: "Text"},
             content,
-            draw.picture,
+            charts.picture,
         )
 
     def over_time(
@@ -169,19 +178,20 @@ class Explorer:
         until: Moment | None = None,
         exploration_id: str | None = None,
     ) -> View:
-        """Return the share of themes in each week or month, with 95 % intervals over people.
+        """Return the shares of themes in each week or month, with 95 % intervals over people.
 
         Args:
             by: 'week' or 'month', in the lab's time zone.
             themes: The numbers of the themes; by default the largest eight.
             user: Only passages of this person, by id; there is no interval then.
-            since: The first day or moment.
+            since: The first day or moment, or a span back from the last passage, such as '30d'.
             until: The last day, which is included, or a moment.
             exploration_id: Another exploration than the newest one.
 
         Raises:
             NeverExplored: There is no exploration.
-            InvalidValue: `by` is something else.
+            InvalidValue: `by` or the number of a theme is invalid, a bound is not a time, or the
+                period ends before it begins.
             UnknownName: The person has no passage.
         """
         if by not in ("week", "month"):
@@ -190,7 +200,7 @@ class Explorer:
         rows = self._rows(found, user=user, since=since, until=until)
         number = len(found.names)
         largest = rows.group_by("theme").len().sort("len", "theme", descending=[True, False])
-        chosen = list(themes) if themes is not None else largest["theme"].head(_SHARES).to_list()
+        chosen = list(themes) if themes is not None else largest["theme"].head(_SHOWN).to_list()
         if any(not 0 <= one < number for one in chosen):
             raise InvalidValue(f"Themes have numbers from 0 to {number - 1}.")
         table = tables.of_shares(rows, found.names, chosen, by)
@@ -206,14 +216,14 @@ class Explorer:
                 "share_low": "Low (%)", "share_high": "High (%)", "n": "Passages",
                 "people": "People",
             },
-            _draw=draw.over_time,
+            _draw=charts.over_time,
         )  # fmt: skip
 
     @private_files()
     def place_new(self, *, exploration_id: str | None = None) -> int:
         """Place new and edited passages into the stored exploration, and return their number.
 
-        Themes, centres and the places of all other passages stay.
+        The themes, their centres, and the coordinates of all other passages stay.
 
         Raises:
             NeverExplored: There is no exploration.
@@ -224,7 +234,7 @@ class Explorer:
         return self._place_new(found.exploration_id, passages, vectors)
 
     def _place_new(self, exploration_id: str, passages: ExploredPassages, vectors: Vectors) -> int:
-        from aico_lab.embeddings.explorer import picture
+        from aico_lab.embeddings.explorer import map_layout
 
         found = self._exploration(exploration_id)
         points = found.space.place(vectors)
@@ -240,13 +250,13 @@ class Explorer:
         new, old = np.flatnonzero(is_new), np.flatnonzero(~is_new)
         if not len(new):
             return 0
-        drawn = np.array(
+        coordinates = np.array(
             [before[passages.ids[at]][4:6] for at in old.tolist()], np.float32
         ).reshape(-1, 2)
         stored.write_places(
             self._storage.primary, found.exploration_id, [passages.ids[at] for at in new.tolist()],
             theme[new], distance[new], distance[new] >= found.far,
-            picture.place(points[new], points[old], drawn),
+            map_layout.place_among(points[new], points[old], coordinates),
         )  # fmt: skip
         return len(new)
 
@@ -257,7 +267,7 @@ class Explorer:
         """Return the passages that are nearest to a text, by the exploration's model.
 
         Args:
-            text: Any text; or the id of a passage, which is left out then.
+            text: Any text; or the id of a passage, which is then left out of the result.
             k: The number of passages.
             content: Whether a report shows the texts.
             exploration_id: Another exploration than the newest one.
@@ -298,12 +308,14 @@ class Explorer:
         """Return groups of passages with the same text, or with nearly the same.
 
         Args:
-            near: The least cosine of near duplicates; above 1 for exact ones only.
+            near: The minimum cosine of near duplicates; above 1 for exact ones only.
             content: Whether a report shows the texts.
             model: The model; see `aico_lab.embeddings.encoders`.
 
         Raises:
             NeverExplored: There are no passages.
+            UnknownName: There is no such kind of model.
+            ModelMissing: The model is not on this machine.
         """
         from aico_lab.embeddings.explorer.duplicates import find_duplicates
 
@@ -333,18 +345,21 @@ class Explorer:
         user: str | None = None,
         exploration_id: str | None = None,
     ) -> View:
-        """Compare two periods, or two models.
+        """Compare two periods, or, if a model is given, two models.
 
         Args:
-            at: The day or moment at which the later period begins; by default the middle passage.
-            model: Compare this model with the exploration's instead; then there are no periods.
-            user: Only passages of this person, by id; without an interval then.
+            at: The beginning of the later period: a day or moment, or a span back from the last
+                passage, such as '30d'; by default the time of the middle passage.
+            model: The model to compare with that of the exploration; `at` and `user` are then
+                ignored.
+            user: Only passages of this person, by id; there is no interval then.
             exploration_id: Another exploration than the newest one.
 
         Raises:
             NeverExplored: There is no exploration.
-            InvalidValue: One of the periods has no passages.
-            UnknownName: The person has no passage.
+            InvalidValue: One of the periods has no passages, or `at` is not a time.
+            UnknownName: The person has no passage, or there is no such kind of model.
+            ModelMissing: A model is not on this machine.
         """
         found = self._exploration(exploration_id)
         if model is not None:
@@ -370,7 +385,8 @@ class Explorer:
         )
         return View(
             "How much do two models differ?",
-            f"Of the ten nearest passages, the models share {100 * drift.overlap:.0f} %.",
+            f"Of the {drift.neighbours} passages nearest to a passage, {100 * drift.overlap:.0f} % "
+            "are the same in both models.",
             f"{found.model} and {encoder.model}, {drift.passages:,} passages; a Procrustes "
             "distance of 0 is a rotation, 1 is unrelated.",
             rows,
@@ -408,7 +424,7 @@ class Explorer:
                 "name": "Theme", "before": "Before (%)", "after": "After (%)",
                 "change": "Change (points)", "low": "Low", "high": "High",
             },
-            _draw=draw.change,
+            _draw=charts.change,
         )  # fmt: skip
 
     def _exploration(self, exploration_id: str | None) -> Exploration:
@@ -416,7 +432,7 @@ class Explorer:
         return stored.read(primary, exploration_id or stored.find(primary))
 
     def _generation(self) -> int | None:
-        """Return the newest snapshot, or None if there is none."""
+        """Return the generation of the newest snapshot, or None if there is none."""
         try:
             return self._storage.reader.generation
         except NeverSynced:
@@ -425,7 +441,7 @@ class Explorer:
     def _passages(
         self, model: str | None, progress: Progress | None
     ) -> tuple[Encoder, ExploredPassages, Vectors]:
-        """Return the encoder of a model, and the passages that have a vector, with them."""
+        """Return the encoder of a model, the passages that have a vector, and their vectors."""
         from aico_lab.embeddings.encoders import open_encoder
         from aico_lab.embeddings.stored_vectors import StoredVectors
 
@@ -453,7 +469,7 @@ class Explorer:
         since: Moment | None = None,
         until: Moment | None = None,
     ) -> pl.DataFrame:
-        """Return the explored passages that exist, as `tables.of_passages` does."""
+        """Return the explored passages that still exist; see `tables.of_passages`."""
         return tables.of_passages(
             found, read_passages(self._storage.primary), self._storage.timezone,
             user=user, since=since, until=until,
@@ -466,7 +482,7 @@ def _caption(found: Exploration) -> str:
 
 
 def _chosen(found: Exploration) -> str:
-    """Return how the number of themes was chosen."""
+    """Return a phrase that tells how the number of themes was chosen."""
     number, by_number = found.notes.get("clusters"), found.notes.get("stability_by_number", {})
     merged = sum(len(names) - 1 for names in found.notes.get("merged", []))
     equal = f", {merged} of them merged into others" if merged else ""
