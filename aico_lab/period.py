@@ -1,4 +1,4 @@
-"""The bounds of a period, as people give them to metrics, searches and explorations."""
+"""Read the bounds of a period, as people give them to metrics, searches and explorations."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def bounds(
     """Return start (included) and end (excluded) of a period, in UTC milliseconds.
 
     Args:
-        since: The first day or moment, or how far to count back from the last message that is not
-            in the future: '30d' is 30 days ending with the day of that message, '4w' four weeks
-            of seven such days, '12h' twelve hours before it.
+        since: The first day or moment, or a span back from the last message that is not in the
+            future: '30d' is the 30 days that end with the day of that message, '4w' the 28 days,
+            and '12h' begins twelve hours before that message.
         until: The last day (included), or a moment (excluded).
         timezone: The zone of days, and of moments without one.
         recent_ms: The time of the last message that is not in the future, in UTC milliseconds.
@@ -43,12 +43,16 @@ def bounds(
 
 
 def counts_back(given: Moment | None) -> re.Match[str] | None:
-    """Return the number and the unit of a span such as '30d'; None for anything else."""
+    """Return the match of a span such as '30d', with its number and unit; None for other values."""
     return _BACK.fullmatch(given.strip()) if isinstance(given, str) else None
 
 
 def start_of(given: Moment, timezone: str, recent_ms: int) -> int:
-    """Return the moment from which a period runs, in UTC milliseconds; see `bounds`."""
+    """Return the start of a period in UTC milliseconds; see `bounds`.
+
+    Raises:
+        InvalidValue: The start is not a time, or lies outside the calendar.
+    """
     zone = get_zone(timezone)
     if back := counts_back(given):
         number, unit = int(back[1]), back[2]
