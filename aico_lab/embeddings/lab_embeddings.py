@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from aico_lab.embeddings.explorer.exploring import Explorer
+from aico_lab.embeddings.exploration.exploring import Explorer
 from aico_lab.errors import NotPermitted
 from aico_lab.home.files import private_files
 

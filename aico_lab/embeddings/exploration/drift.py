@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from aico_lab.embeddings.explorer.neighbours import nearest
-from aico_lab.embeddings.explorer.resampling import by_person, interval
-from aico_lab.embeddings.explorer.space import reproducible
+from aico_lab.embeddings.exploration.neighbours import nearest
+from aico_lab.embeddings.exploration.resampling import by_person, interval
+from aico_lab.embeddings.exploration.space import reproducible
 from aico_lab.errors import InvalidValue
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from aico_lab.embeddings.explorer.clusters import Labels, Vectors
+    from aico_lab.embeddings.exploration.clusters import Labels, Vectors
 
     Numbers = NDArray[np.float64]
 

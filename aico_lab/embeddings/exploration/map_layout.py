@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from aico_lab.embeddings.explorer.neighbours import nearest
+from aico_lab.embeddings.exploration.neighbours import nearest
 from aico_lab.errors import InvalidValue
 from aico_lab.runtime.machine_code import compiled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from aico_lab.embeddings.explorer.clusters import Vectors
+    from aico_lab.embeddings.exploration.clusters import Vectors
 
 LAID_OUT: Final = 15_000
 """The maximum number of passages that are laid out; the others are placed among them."""
@@ -48,7 +48,7 @@ def lay_out(points: Vectors, *, seed: int = 0) -> Vectors:
     """Return coordinates of passages, of shape (passages, 2); those laid out have the mean 0.
 
     Args:
-        points: Unit vectors in a space (`aico_lab.embeddings.explorer.space`), whose first two
+        points: Unit vectors in a space (`aico_lab.embeddings.exploration.space`), whose first two
             components vary most.
         seed: The seed of the random numbers.
     """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from aico_lab.embeddings.explorer.space import reproducible, unit
+from aico_lab.embeddings.exploration.space import reproducible, unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,19 +9,20 @@ import numpy as np
 import polars as pl
 
 from aico_lab.domain.values import now, to_timestamp
-from aico_lab.embeddings.explorer import charts, stored, tables
-from aico_lab.embeddings.explorer.passages import ExploredPassages, read_passages
-from aico_lab.embeddings.explorer.themes import ThemeParameters, find_themes, nearest_theme
-from aico_lab.embeddings.explorer.views import TEXT, View
+from aico_lab.embeddings.exploration import charts, stored, tables
+from aico_lab.embeddings.exploration.passages import ExploredPassages, read_passages
+from aico_lab.embeddings.exploration.themes import ThemeParameters, find_themes, nearest_theme
+from aico_lab.embeddings.exploration.views import TEXT, View
 from aico_lab.errors import InvalidValue, NeverExplored, NeverSynced
 from aico_lab.home.files import private_files
+from aico_lab.zones import get_zone, to_local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aico_lab.embeddings.encoders import Encoder
-    from aico_lab.embeddings.explorer.clusters import Vectors
-    from aico_lab.embeddings.explorer.stored import Exploration
+    from aico_lab.embeddings.exploration.clusters import Vectors
+    from aico_lab.embeddings.exploration.stored import Exploration
     from aico_lab.period import Moment
     from aico_lab.storage import Storage
 
@@ -75,8 +76,8 @@ class Explorer:
             UnknownName: There is no such kind of model.
             ModelMissing: The model is not on this machine.
         """
-        from aico_lab.embeddings.explorer import map_layout
-        from aico_lab.embeddings.explorer.theme_names import words_of
+        from aico_lab.embeddings.exploration import map_layout
+        from aico_lab.embeddings.exploration.theme_names import words_of
 
         given: dict[str, Any] = {"themes": themes, "seed": seed, "min_people": min_people}
         chosen = replace(
@@ -234,7 +235,7 @@ class Explorer:
         return self._place_new(found.exploration_id, passages, vectors)
 
     def _place_new(self, exploration_id: str, passages: ExploredPassages, vectors: Vectors) -> int:
-        from aico_lab.embeddings.explorer import map_layout
+        from aico_lab.embeddings.exploration import map_layout
 
         found = self._exploration(exploration_id)
         points = found.space.place(vectors)
@@ -276,7 +277,7 @@ class Explorer:
             NeverExplored: There is no exploration.
             InvalidValue: The text is blank, or `k` is below 1.
         """
-        from aico_lab.embeddings.explorer.neighbours import nearest
+        from aico_lab.embeddings.exploration.neighbours import nearest
 
         if k < 1:
             raise InvalidValue("k must be at least 1.")
@@ -317,7 +318,7 @@ class Explorer:
             UnknownName: There is no such kind of model.
             ModelMissing: The model is not on this machine.
         """
-        from aico_lab.embeddings.explorer.duplicates import find_duplicates
+        from aico_lab.embeddings.exploration.duplicates import find_duplicates
 
         encoder, passages, vectors = self._passages(model, None)
         found = find_duplicates(passages.texts, vectors, near=near)
@@ -367,7 +368,7 @@ class Explorer:
         return self._between_periods(found, at, user)
 
     def _between_models(self, found: Exploration, model: str) -> View:
-        from aico_lab.embeddings.explorer.drift import between_models
+        from aico_lab.embeddings.exploration.drift import between_models
 
         _, passages, one = self._passages(self._name_of(found.model), None)
         encoder, others, other = self._passages(model, None)
@@ -394,13 +395,13 @@ class Explorer:
         )
 
     def _between_periods(self, found: Exploration, at: Moment | None, user: str | None) -> View:
-        from aico_lab.embeddings.explorer.drift import between_periods
+        from aico_lab.embeddings.exploration.drift import between_periods
 
         rows = self._rows(found, user=user).sort("moment", "segment_id")
         if rows.is_empty():
             raise InvalidValue("Each of the two periods must have passages.")
-        zone = self._storage.timezone
-        cut = tables.local(at, rows, zone) if at else rows["moment"][rows.height // 2]
+        zone, times = self._storage.timezone, rows.select(tables.MOMENT_MS).to_series()
+        cut = tables.start_of(at, rows, zone) if at else times[rows.height // 2]
         _, passages, vectors = self._passages(self._name_of(found.model), None)
         place = {segment: number for number, segment in enumerate(passages.ids)}
         rows = rows.filter(pl.col("segment_id").is_in(passages.ids))
@@ -408,15 +409,15 @@ class Explorer:
             rows["theme"].to_numpy(),
             len(found.names),
             vectors[[place[one] for one in rows["segment_id"]]],
-            (rows["moment"] >= cut).to_numpy(),
+            (rows.select(tables.MOMENT_MS).to_series() >= cut).to_numpy(),
             rows["person"].to_list(),
         )
         table = tables.of_changes(found.names, drift)
         clear = table.filter((pl.col("low") > 0) | (pl.col("high") < 0)).height
         return View(
             "What changed between two periods?",
-            f"From {cut:%Y-%m-%d} on, the shares of {clear} of {table.height} themes differ "
-            "clearly from before.",
+            f"From {to_local(cut, get_zone(zone)):%Y-%m-%d} on, the shares of {clear} of "
+            f"{table.height} themes differ clearly from before.",
             f"{_caption(found)}, {drift.people:,} people, 95 % intervals by resampling people; the "
             f"mean vectors are {drift.shift:.4f} apart, by chance up to {drift.by_chance:.4f}.",
             table,

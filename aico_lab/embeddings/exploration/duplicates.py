@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from aico_lab.embeddings.explorer.neighbours import nearest
+from aico_lab.embeddings.exploration.neighbours import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aico_lab.embeddings.explorer.clusters import Labels, Vectors
+    from aico_lab.embeddings.exploration.clusters import Labels, Vectors
 
 NEAR: Final = 0.95
 """Texts whose vectors have at least this cosine are nearly the same."""

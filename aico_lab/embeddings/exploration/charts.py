@@ -1,4 +1,4 @@
-"""Charts of the results of the explorer: themes, the map, shares over time and their change."""
+"""Charts of the results of explorations: themes, the map, shares over time and their change."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from aico_lab import charts
-from aico_lab.embeddings.explorer.views import TEXT
+from aico_lab.embeddings.exploration.views import TEXT
 
 if TYPE_CHECKING:
-    from aico_lab.embeddings.explorer.views import View
+    from aico_lab.embeddings.exploration.views import View
 
 MOST_POINTS: Final = 5_000
 """The maximum number of passages that a map draws: more would make a page slow and large."""

@@ -1,4 +1,4 @@
-"""The explorer's calculations: themes, names, map, neighbours, duplicates and drift."""
+"""The calculations of an exploration: themes, names, map, neighbours, duplicates and drift."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree, procrustes
 
-from aico_lab.embeddings.explorer import drift, map_layout
-from aico_lab.embeddings.explorer.clusters import cluster
-from aico_lab.embeddings.explorer.duplicates import find_duplicates
-from aico_lab.embeddings.explorer.neighbours import nearest
-from aico_lab.embeddings.explorer.resampling import interval
-from aico_lab.embeddings.explorer.space import Space, unit
-from aico_lab.embeddings.explorer.stability import Agreement, adjusted_rand_index, choose
-from aico_lab.embeddings.explorer.theme_names import words_of
-from aico_lab.embeddings.explorer.themes import ThemeParameters, find_themes
+from aico_lab.embeddings.exploration import drift, map_layout
+from aico_lab.embeddings.exploration.clusters import cluster
+from aico_lab.embeddings.exploration.duplicates import find_duplicates
+from aico_lab.embeddings.exploration.neighbours import nearest
+from aico_lab.embeddings.exploration.resampling import interval
+from aico_lab.embeddings.exploration.space import Space, unit
+from aico_lab.embeddings.exploration.stability import Agreement, adjusted_rand_index, choose
+from aico_lab.embeddings.exploration.theme_names import words_of
+from aico_lab.embeddings.exploration.themes import ThemeParameters, find_themes
 from aico_lab.errors import InvalidValue
 
 SUBJECTS = {

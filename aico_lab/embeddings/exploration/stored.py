@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
-from aico_lab.embeddings.explorer.space import Space, unit
+from aico_lab.embeddings.exploration.space import Space, unit
 from aico_lab.embeddings.stored_vectors import text_sha256
 from aico_lab.errors import NeverExplored
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.embeddings.explorer.clusters import Labels, Vectors
-    from aico_lab.embeddings.explorer.passages import ExploredPassages
-    from aico_lab.embeddings.explorer.themes import ThemeParameters, Themes
+    from aico_lab.embeddings.exploration.clusters import Labels, Vectors
+    from aico_lab.embeddings.exploration.passages import ExploredPassages
+    from aico_lab.embeddings.exploration.themes import ThemeParameters, Themes
 
 _EXPLORE: Final = "call lab.embeddings.explore() first."
 _PLACES: Final = ("segment_id", "theme", "distance", "is_outlier", "x", "y")
@@ -40,7 +40,7 @@ class Exploration:
         generation: The newest snapshot when it was made, or None if there was none.
         explored: The number of passages that it was made of.
         stability: The agreement of themes between samples; None if it was not measured.
-        notes: Facts by name; see `aico_lab.embeddings.explorer.themes.Themes.notes`.
+        notes: Facts by name; see `aico_lab.embeddings.exploration.themes.Themes.notes`.
         names: The name of each theme.
         words: The words of each theme, the most distinguishing first.
         centres: The centres of each theme: unit vectors of the space, of shape (centres,

@@ -1,4 +1,4 @@
-"""Results of the explorer, which notebooks display as a table and as a chart."""
+"""Results of explorations, which notebooks display as a table and as a chart."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LONGEST: Final = 300
 
 @dataclass(frozen=True, repr=False)
 class View:
-    """A result of the explorer: a table with a finding, a caption, and mostly a chart.
+    """A result of an exploration: a table with a finding, a caption, and mostly a chart.
 
     Attributes:
         question: The question that the result answers.

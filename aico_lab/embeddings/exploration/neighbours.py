@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from aico_lab.embeddings.explorer.space import reproducible
+from aico_lab.embeddings.exploration.space import reproducible
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from aico_lab.embeddings.explorer.clusters import Labels, Vectors
+    from aico_lab.embeddings.exploration.clusters import Labels, Vectors
 
 _AT_ONCE: Final = 2**24
 """The maximum number of similarities in memory at a time: 64 MB."""

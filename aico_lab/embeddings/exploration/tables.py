@@ -1,30 +1,33 @@
-"""The tables of the results of the explorer."""
+"""The tables of the results of explorations."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import polars as pl
 
 from aico_lab import period
-from aico_lab.embeddings.explorer.resampling import by_person, interval
-from aico_lab.embeddings.explorer.views import TEXT
+from aico_lab.embeddings.exploration.resampling import by_person, interval
+from aico_lab.embeddings.exploration.views import TEXT
 from aico_lab.errors import UnknownName
-from aico_lab.zones import get_zone, to_local, to_ms
+from aico_lab.zones import to_ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from aico_lab.embeddings.explorer.clusters import Vectors
-    from aico_lab.embeddings.explorer.drift import PeriodDrift
-    from aico_lab.embeddings.explorer.duplicates import Duplicates
-    from aico_lab.embeddings.explorer.passages import ExploredPassages
-    from aico_lab.embeddings.explorer.stored import Exploration
+    from aico_lab.embeddings.exploration.clusters import Vectors
+    from aico_lab.embeddings.exploration.drift import PeriodDrift
+    from aico_lab.embeddings.exploration.duplicates import Duplicates
+    from aico_lab.embeddings.exploration.passages import ExploredPassages
+    from aico_lab.embeddings.exploration.stored import Exploration
     from aico_lab.period import Moment
+
+MOMENT_MS: Final = pl.col("moment").dt.epoch("ms")
+"""The time of a passage in UTC milliseconds; polars compares no times of different zones."""
 
 
 def of_themes(found: Exploration) -> pl.DataFrame:
@@ -102,31 +105,31 @@ def of_passages(
         if rows.is_empty():
             raise UnknownName(f"No explored passage is of a person {user!r}.")
     if start is not None:
-        rows = rows.filter(pl.col("moment") >= to_local(start, get_zone(zone)))
+        rows = rows.filter(start <= MOMENT_MS)
     if end is not None:
-        rows = rows.filter(pl.col("moment") < to_local(end, get_zone(zone)))
+        rows = rows.filter(end > MOMENT_MS)
     return rows
 
 
-def local(given: Moment, rows: pl.DataFrame, zone: str) -> datetime:
-    """Return the local time at which a period of passages begins.
+def start_of(given: Moment, rows: pl.DataFrame, zone: str) -> int:
+    """Return the start of a period of passages, in UTC milliseconds.
 
     Args:
-        given: A day or moment, or a span back from the last passage.
+        given: The first day or moment, or a span back from the last passage.
         rows: The passages, as `of_passages` returns them.
         zone: The time zone.
 
     Raises:
-        InvalidValue: The beginning is not a time.
+        InvalidValue: The start is not a time.
     """
-    return to_local(period.start_of(given, zone, _recent_ms(rows)), get_zone(zone))
+    return period.start_of(given, zone, _recent_ms(rows))
 
 
 def _recent_ms(rows: pl.DataFrame) -> int:
-    """Return the time of the last passage that is not in the future, or the present time."""
-    now = datetime.now(UTC)
-    last = rows.filter(pl.col("moment") <= now)["moment"].max()
-    return to_ms(last if isinstance(last, datetime) else now)
+    """Return the time of the last passage that is not in the future, or else now, in UTC ms."""
+    now = to_ms(datetime.now(UTC))
+    last: int | None = rows.select(MOMENT_MS.filter(now >= MOMENT_MS).max()).item()
+    return now if last is None else last
 
 
 def of_shares(
@@ -141,7 +144,7 @@ def of_shares(
         by: 'week' or 'month'.
     """
     number, every = len(names), "1w" if by == "week" else "1mo"
-    rows = rows.with_columns(period=pl.col("moment").dt.truncate(every).dt.date()).sort("period")
+    rows = rows.with_columns(period=pl.col("moment").dt.date().dt.truncate(every)).sort("period")
     made: list[dict[str, Any]] = []
     for (begins,), part in rows.group_by("period", maintain_order=True):
         persons = part["person"].fill_null("").rank("dense").to_numpy().astype(np.int64) - 1

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from aico_lab.embeddings.explorer import space as spaces
-from aico_lab.embeddings.explorer.clusters import RESTARTS, assign, cluster
-from aico_lab.embeddings.explorer.space import Space, reproducible
-from aico_lab.embeddings.explorer.stability import RUNS, agreement, choose
-from aico_lab.embeddings.explorer.theme_names import (
+from aico_lab.embeddings.exploration import space as spaces
+from aico_lab.embeddings.exploration.clusters import RESTARTS, assign, cluster
+from aico_lab.embeddings.exploration.space import Space, reproducible
+from aico_lab.embeddings.exploration.stability import RUNS, agreement, choose
+from aico_lab.embeddings.exploration.theme_names import (
     MIN_PEOPLE,
     PRIOR,
     alike,
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from aico_lab.embeddings.explorer.clusters import Labels, Vectors
-    from aico_lab.embeddings.explorer.stability import Agreement
-    from aico_lab.embeddings.explorer.theme_names import Word, Words
+    from aico_lab.embeddings.exploration.clusters import Labels, Vectors
+    from aico_lab.embeddings.exploration.stability import Agreement
+    from aico_lab.embeddings.exploration.theme_names import Word, Words
 
 CANDIDATES: Final = (10, 20, 30, 40)
 """The numbers of themes to choose from."""
