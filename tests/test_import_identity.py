@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aico_lab.errors import DuplicateId, InvalidValue
-from aico_lab.importing import placing
+from aico_lab.importing import classifying
 from aico_lab.importing.importer import import_batches
 from aico_lab.messages.identity import ORIGINAL, original_id
 from aico_lab.messages.rules import MAX_ID
@@ -218,7 +218,7 @@ def test_an_export_of_qualified_messages_can_be_read_again(primary, take, tmp_pa
 def test_replies_follow_the_messages_that_they_answer(primary, take, monkeypatch, reverse, size):
     """Whichever comes first, in whatever batch: an id names one of its own conversation."""
     monkeypatch.setattr(files, "BATCH_MESSAGES", size)
-    monkeypatch.setattr(placing, "REPLIES", size)
+    monkeypatch.setattr(classifying, "REPLIES", size)
     lines = [
         line(chat, number, f"{chat}{number}", reply_to=number - 1 if number > 1 else None)
         for number in (1, 2, 3)

@@ -1,4 +1,4 @@
-"""Find the stored conversation that a file under another name, or in another form, is of.
+"""Find the stored conversation to which a file under another name, or in another form, belongs.
 
 Where a product gives ids that no other message of it has, or times that are as good, they identify
 a chat whatever its file is called, and wherever it begins. So an import whose messages are stored
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _ROWS: Final = 10_000
 _MINUTES: Final = len("2025-05-13T21:")
-"""Where the minutes of a time begin, which are the same in nearly all zones."""
+"""The position of the minutes in a stored time, which are the same in nearly all zones."""
 
 # Cast to BLOB, since the driver panics on text of other programs that is not UTF-8.
 _STORED: Final = """

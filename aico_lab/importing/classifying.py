@@ -140,8 +140,8 @@ class _Ids:
         return None if stored is None else (stored.conversation_id, stored.original)
 
 
-class Placing:
-    """The messages of a batch to insert and to update.
+class Classified:
+    """The messages of a batch, divided into new ones, edits and conflicts.
 
     Attributes:
         new: Messages to insert.
@@ -191,7 +191,7 @@ class Placing:
                 or other in stored
                 or is_marked(message.metadata)
             ):
-                message_id = self._place(at, message)
+                message_id = self._classify(at, message)
             else:  # almost always
                 new[message_id] = message
             self.stored_ids.append(message_id)
@@ -199,10 +199,10 @@ class Placing:
         self.edits = [self._with_reply(message) for message in self._edits.values()]
 
     def plan(self, planned: Planned) -> None:
-        """Add what would be stored, if this were no dry run, to the messages of the batches before.
+        """Add the messages that would be stored if this were no dry run.
 
         Args:
-            planned: Those messages, which are changed.
+            planned: The messages of the batches before; the messages of this one are added to it.
         """
         stored = self._ids.stored
         for message_id in self.returned:
@@ -230,7 +230,7 @@ class Placing:
                 message_ids += [name, qualified(message.conversation_id, name)]
         self._ids.look_up(message_ids)
 
-    def _place(self, at: int, message: MessageRecord) -> str:
+    def _classify(self, at: int, message: MessageRecord) -> str:
         """Classify a message; return the id under which it is stored."""
         original = _original(message)
         message_id, there = self._ids.find(message.conversation_id, original, message.message_id)
