@@ -123,54 +123,47 @@ class IndexAudit:
         return self.faults + [said for one in self.collections for said in one.remarks()]
 
     def __repr__(self) -> str:
-        lines = [
-            f"Index of {self.model}, {self.bytes / 1e6:,.1f} MB on disk",
-            (
-                f"{'collection':<24}{'items':>10}{'texts':>10}{'recall':>8}{'filtered':>10}"
-                f"{'Chroma':>8}{'missing':>9}{'orphans':>9}{'deleted':>9}"
-            ),
-        ]
-        lines += [
-            f"{one.collection:<24}{one.items:>10,}{one.texts:>10,}{_share(one.recall):>8}"
-            f"{_share(one.recall_filtered):>10}{_share(one.recall_of_chroma):>8}"
-            f"{one.missing:>9,}{one.orphans:>9,}{one.deleted:>9,}"
-            for one in self.collections
-        ]
+        lines = [self._title(), _in_columns(tuple(_COLUMNS))]
+        lines += [_in_columns(_cells(one)) for one in self.collections]
         return "\n".join([*lines, *self.advice])
 
     def _repr_html_(self) -> str:
         from html import escape
 
-        heads = [
-            "collection",
-            "items",
-            "texts",
-            "recall",
-            "filtered",
-            "Chroma",
-            "missing",
-            "orphans",
-            "deleted",
-        ]
+        head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
         rows = "".join(
-            "<tr>"
-            + "".join(
-                f"<td>{escape(str(value))}</td>"
-                for value in (
-                    one.collection, f"{one.items:,}", f"{one.texts:,}", _share(one.recall),
-                    _share(one.recall_filtered), _share(one.recall_of_chroma),
-                    f"{one.missing:,}", f"{one.orphans:,}", f"{one.deleted:,}",
-                )
-            )
-            + "</tr>"
+            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(one))}</tr>"
             for one in self.collections
-        )  # fmt: skip
-        head = "".join(f"<th>{name}</th>" for name in heads)
+        )
         advice = "".join(f"<p>{escape(said)}</p>" for said in self.advice)
         return (
-            f"<p>Index of {escape(self.model)}, {self.bytes / 1e6:,.1f} MB on disk</p>"
+            f"<p>{escape(self._title())}</p>"
             f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{advice}"
         )
+
+    def _title(self) -> str:
+        return f"Index of {self.model}, {self.bytes / 1e6:,.1f} MB on disk"
+
+
+_COLUMNS: Final = {
+    "collection": 24, "items": 10, "texts": 10, "recall": 8, "filtered": 10, "Chroma": 8,
+    "missing": 9, "orphans": 9, "deleted": 9,
+}  # fmt: skip
+"""The columns of the table of collections, with their widths in characters."""
+
+
+def _cells(one: CollectionAudit) -> tuple[str, ...]:
+    """Return the values of `_COLUMNS` as text."""
+    return (
+        one.collection, f"{one.items:,}", f"{one.texts:,}", _share(one.recall),
+        _share(one.recall_filtered), _share(one.recall_of_chroma), f"{one.missing:,}",
+        f"{one.orphans:,}", f"{one.deleted:,}",
+    )  # fmt: skip
+
+
+def _in_columns(cells: tuple[str, ...]) -> str:
+    padded = zip(cells[1:], list(_COLUMNS.values())[1:], strict=True)
+    return f"{cells[0]:<{_COLUMNS['collection']}}" + "".join(f"{c:>{w}}" for c, w in padded)
 
 
 def audit(index: VectorIndex) -> IndexAudit:

@@ -111,8 +111,8 @@ def resolve(
         UnknownName: There is no such person or channel.
         InvalidValue: Another value is invalid, or the period ends before it begins.
     """
-    _check("role", role, ROLES)
-    _check("sentiment", sentiment, tuple(_SENTIMENTS))
+    check_choice("role", role, ROLES)
+    check_choice("sentiment", sentiment, tuple(_SENTIMENTS))
     begins, ends = period.bounds(since, until, timezone, _recent_ms(primary) if since else 0)
     return SearchFilters(
         _ids(primary, "user", user),
@@ -177,9 +177,10 @@ def passing(
     return {key.decode(errors="replace") for (key,) in rows}
 
 
-def _check(name: str, value: str | None, known: Sequence[str]) -> None:
+def check_choice(name: str, value: str | None, known: Sequence[str]) -> None:
+    """Raise InvalidValue unless a value is None or one of the known ones."""
     if value is not None and value not in known:
-        end = did_you_mean(str(value), known, f": it is {', '.join(known)}.")
+        end = did_you_mean(str(value), known, f": use {', '.join(known)}.")
         raise InvalidValue(f"There is no {name} {value!r}{end}")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from aico_lab.embeddings import texts
 from aico_lab.embeddings.known_texts import Found
-from aico_lab.errors import InvalidValue, did_you_mean
+from aico_lab.errors import InvalidValue
 from aico_lab.repositories.words import bm25_of_any
 from aico_lab.search import filters as filters_
 from aico_lab.search import keyword, passages, tail
@@ -108,9 +108,7 @@ def _check(text: object, mode: str, source: str, k: object, decay: float | None)
     if not isinstance(text, str):
         raise InvalidValue(f"The text to search for must be a str, not {type(text).__name__}.")
     for name, value, known in (("mode", mode, get_args(Mode)), ("source", source, tuple(SOURCES))):
-        if value not in known:
-            end = did_you_mean(str(value), known, f": it is {', '.join(known)}.")
-            raise InvalidValue(f"There is no {name} {value!r}{end}")
+        filters_.check_choice(name, str(value), known)
     if type(k) is not int or k < 0:
         raise InvalidValue(f"k must be a whole number of passages, 0 or more, not {k!r}.")
     if decay is not None and not (decay > 0 and math.isfinite(decay)):

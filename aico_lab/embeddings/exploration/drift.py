@@ -27,6 +27,8 @@ NEIGHBOURS: Final = 10
 QUERIES: Final = 2_000
 """The maximum number of passages whose neighbours are compared."""
 
+NO_PERIOD: Final = "Each of the two periods must have passages: choose another beginning with `at`."
+
 _SWAPS: Final = 1_000
 """The number of random swaps of people's periods."""
 
@@ -93,7 +95,7 @@ def between_models(
     """
     number = len(one)
     if len(other) != number or number < 2:  # noqa: PLR2004 - a pair
-        raise InvalidValue("Two models are compared on the same passages, at least two.")
+        raise InvalidValue("Compare two models on the same passages, at least two.")
     neighbours = min(neighbours, number - 1)
     random = np.random.default_rng([seed, 5])
     asked = np.sort(random.choice(number, min(QUERIES, number), replace=False))
@@ -146,7 +148,7 @@ def between_periods(
         InvalidValue: One of the periods has no passages.
     """
     if is_later.all() or not is_later.any():
-        raise InvalidValue("Each of the two periods must have passages.")
+        raise InvalidValue(NO_PERIOD)
     ranks = {person: place for place, person in enumerate(dict.fromkeys(people))}
     person = np.array([ranks[one] for one in people], np.int64)
     column = themes + number * is_later

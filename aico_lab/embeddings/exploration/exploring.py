@@ -395,11 +395,11 @@ class Explorer:
         )
 
     def _between_periods(self, found: Exploration, at: Moment | None, user: str | None) -> View:
-        from aico_lab.embeddings.exploration.drift import between_periods
+        from aico_lab.embeddings.exploration.drift import NO_PERIOD, between_periods
 
         rows = self._rows(found, user=user).sort("moment", "segment_id")
         if rows.is_empty():
-            raise InvalidValue("Each of the two periods must have passages.")
+            raise InvalidValue(NO_PERIOD)
         zone, times = self._storage.timezone, rows.select(tables.MOMENT_MS).to_series()
         cut = tables.start_of(at, rows, zone) if at else times[rows.height // 2]
         _, passages, vectors = self._passages(self._name_of(found.model), None)

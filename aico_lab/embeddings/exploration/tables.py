@@ -11,7 +11,7 @@ import polars as pl
 from aico_lab import period
 from aico_lab.embeddings.exploration.resampling import by_person, interval
 from aico_lab.embeddings.exploration.views import TEXT
-from aico_lab.errors import UnknownName
+from aico_lab.errors import UnknownName, did_you_mean
 from aico_lab.zones import to_ms
 
 if TYPE_CHECKING:
@@ -103,7 +103,9 @@ def of_passages(
     if user is not None:
         rows = rows.filter(pl.col("person") == user)
         if rows.is_empty():
-            raise UnknownName(f"No explored passage is of a person {user!r}.")
+            ids = [one for one in passages.people if one is not None]
+            advice = did_you_mean(str(user), ids, ": give the id of a person with a passage.")
+            raise UnknownName(f"No explored passage is of a person {user!r}{advice}")
     if start is not None:
         rows = rows.filter(start <= MOMENT_MS)
     if end is not None:

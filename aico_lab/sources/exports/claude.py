@@ -229,7 +229,7 @@ def _nodes(messages: list[dict[str, Any]]) -> list[_Node]:
         elif parents[index] is None and index and (index < oldest or name is not None):
             parents[index] = index - 1
             supposed.add(index)
-    _open_circles(parents, supposed)
+    _open_cycles(parents, supposed)
     nodes: list[_Node] = []
     for index, message in enumerate(messages):
         order = nodes[-1].order if nodes else 0.0
@@ -251,8 +251,8 @@ def _older(messages: list[dict[str, Any]]) -> int:
     return count
 
 
-def _open_circles(parents: list[int | None], supposed: set[int]) -> None:
-    """Make a message a first one where a parent that the file does not name closes a circle."""
+def _open_cycles(parents: list[int | None], supposed: set[int]) -> None:
+    """Make a message a first one where a parent that the file does not name closes a cycle."""
     walks: dict[int, int] = {}
     for start in range(len(parents)):
         at: int | None = start

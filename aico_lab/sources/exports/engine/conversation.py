@@ -236,7 +236,7 @@ class Options:
         """Return the options as a person writes them: zones by name, times as text, seconds.
 
         Raises:
-            InvalidValue: There is no such zone, or the time or the step is none.
+            InvalidValue: There is no such zone, or the time or the step is invalid.
         """
         begins = start if isinstance(start, datetime) else None
         if isinstance(start, str):
