@@ -71,18 +71,20 @@ class Explorer:
         """
         from aico_lab.embeddings.explorer import picture
         from aico_lab.embeddings.explorer.theme_names import words_of
+        from aico_lab.embeddings.home_model import remember_name
 
         given: dict[str, Any] = {"themes": themes, "seed": seed, "min_people": min_people}
         chosen = replace(
             parameters or ThemeParameters(), **{k: v for k, v in given.items() if v is not None}
         )
-        encoder, passages, vectors = self._passages(model, progress)
+        encoder, passages, vectors = self._passages(self._encoder(model), progress)
         exploration_id = stored.id_of(encoder.model, chosen, passages)
         known = stored.find_alike(self._storage.primary, encoder.model, chosen)
         if known and not renew:
             self._place_new(known, passages, vectors)
             return self.themes(exploration_id=known)
         if known != exploration_id:
+            remember_name(self._storage.primary, encoder)
             found = find_themes(vectors, words_of(passages.messages), chosen)
             drawn = picture.draw(found.space.place(vectors), seed=chosen.seed)
             stored.write(
@@ -220,7 +222,7 @@ class Explorer:
             ModelMissing: Its model is not on this machine.
         """
         found = self._exploration(exploration_id)
-        _, passages, vectors = self._passages(self._name_of(found.model), None)
+        _, passages, vectors = self._passages(self._encoder_of(found), None)
         return self._place_new(found.exploration_id, passages, vectors)
 
     def _place_new(self, exploration_id: str, passages: ExploredPassages, vectors: Vectors) -> int:
@@ -271,7 +273,7 @@ class Explorer:
         if k < 1:
             raise InvalidValue("k must be at least 1.")
         found = self._exploration(exploration_id)
-        encoder, passages, vectors = self._passages(self._name_of(found.model), None)
+        encoder, passages, vectors = self._passages(self._encoder_of(found), None)
         place = {segment: at for at, segment in enumerate(passages.ids)}
         own = np.array([place[text]]) if text in place else None
         query = vectors[own] if own is not None else encoder.encode_usable([text])[0]
@@ -307,7 +309,7 @@ class Explorer:
         """
         from aico_lab.embeddings.explorer.duplicates import find_duplicates
 
-        encoder, passages, vectors = self._passages(model, None)
+        encoder, passages, vectors = self._passages(self._encoder(model), None)
         found = find_duplicates(passages.texts, vectors, near=near)
         rows = tables.of_duplicates(found, passages)
         copies = sum(len(one.passages) - 1 for one in found)
@@ -354,8 +356,8 @@ class Explorer:
     def _between_models(self, found: Exploration, model: str) -> View:
         from aico_lab.embeddings.explorer.drift import between_models
 
-        _, passages, one = self._passages(self._name_of(found.model), None)
-        encoder, others, other = self._passages(model, None)
+        _, passages, one = self._passages(self._encoder_of(found), None)
+        encoder, others, other = self._passages(self._encoder(model), None)
         both = set(passages.ids) & set(others.ids)
         kept = [
             [at for at, segment in enumerate(side.ids) if segment in both]
@@ -385,7 +387,7 @@ class Explorer:
             raise InvalidValue("Each of the two periods must have passages.")
         zone = self._storage.timezone
         cut = tables.local(at, rows, zone) if at else rows["moment"][rows.height // 2]
-        _, passages, vectors = self._passages(self._name_of(found.model), None)
+        _, passages, vectors = self._passages(self._encoder_of(found), None)
         place = {segment: number for number, segment in enumerate(passages.ids)}
         rows = rows.filter(pl.col("segment_id").is_in(passages.ids))
         drift = between_periods(
@@ -422,14 +424,25 @@ class Explorer:
         except NeverSynced:
             return None
 
+    def _encoder(self, model: str | None) -> Encoder:
+        """Return the encoder of a model; by default that of the home's."""
+        from aico_lab.embeddings.home_model import open_home_encoder
+
+        return open_home_encoder(self._storage.primary, model)
+
+    def _encoder_of(self, found: Exploration) -> Encoder:
+        """Return the encoder with which an exploration was made."""
+        from aico_lab.embeddings.home_model import reopen_encoder
+
+        return reopen_encoder(self._storage.primary, found.model)
+
     def _passages(
-        self, model: str | None, progress: Progress | None
+        self, encoder: Encoder, progress: Progress | None
     ) -> tuple[Encoder, ExploredPassages, Vectors]:
-        """Return the encoder of a model, and the passages that have a vector, with them."""
-        from aico_lab.embeddings.encoders import open_encoder
+        """Return an encoder, and the passages for which it has a vector, with their vectors."""
         from aico_lab.embeddings.stored_vectors import StoredVectors
 
-        primary, encoder = self._storage.primary, open_encoder(model)
+        primary = self._storage.primary
         passages = read_passages(primary)
         told = None if progress is None else lambda done, total: progress("texts", done, total)
         vectors, usable = StoredVectors(primary, encoder).of(passages.texts, told)
@@ -440,10 +453,6 @@ class Explorer:
                 "There are no passages: import messages, and call lab.embeddings.update() first."
             )
         return encoder, passages, vectors
-
-    def _name_of(self, model: str) -> str | None:
-        """Return the name by which a stored model is opened."""
-        return model if ":" in model else None
 
     def _rows(
         self,
