@@ -21,14 +21,18 @@ if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
     from aico_lab.search.filters import SearchFilters
 
-MATCHED: Final = 20_000
+MATCHED: Final = 5_000
 """Messages that are scored: the rarest words of a query are taken until so many have one."""
 
 COMMON: Final = 5
 """Words are taken until one message of so many has one."""
 
-RESCORED: Final = 100
-"""The least passages, chosen by the scores of their messages, whose own scores are computed."""
+RESCORED: Final = 300
+"""The passages, chosen by the scores of their messages, whose own scores are computed.
+
+On the demo's 22,846 passages, 300 of them from 5,000 messages have 7.5 of the 10 best of a query
+that is a message; 100 from 20,000 messages have 6.2, and take three times as long.
+"""
 
 TERMS: Final = 32
 """The words of a query that count, the rarest first."""
@@ -62,20 +66,20 @@ def find(
     if collection != texts.SEGMENTS:
         return _directly(primary, text, limit, collection, filters)
     full_text.index_messages(primary)
-    weights = _rarest(primary, text)
-    if not weights:
+    weights, rarest = _weights(primary, text)
+    if not rarest:
         return []
     condition, parameters = filters.messages()
-    match = " OR ".join(map(quoted, weights))
+    match = " OR ".join(map(quoted, rarest))
     rows = primary.fetch_all(
-        _SCORED.format(condition=condition), [match, *parameters, max(RESCORED, limit)]
+        _SCORED.format(condition=condition), [match, *parameters, max(RESCORED, 3 * limit)]
     )
     ids = [key.decode(errors="replace") for key, _ in rows]
     return _by_bm25(list(texts.read_some(primary, collection, ids)), weights, limit)
 
 
-def _rarest(primary: Connection, text: str) -> dict[str, float]:
-    """Return the rarest words of a text that occur in messages, with their weights."""
+def _weights(primary: Connection, text: str) -> tuple[dict[str, float], list[str]]:
+    """Return the weights of a text's words that occur in messages, and the rarest words."""
     distinct = list(dict.fromkeys(word for piece in pieces(text) for word in words(piece)))
     primary.execute(
         "CREATE VIRTUAL TABLE IF NOT EXISTS temp.words_of_messages "
@@ -88,14 +92,18 @@ def _rarest(primary: Connection, text: str) -> dict[str, float]:
     )
     # An estimate, because counting the rows takes longer than the rest of the search.
     last = primary.fetch_all("SELECT indexed_through FROM search_state")[0][0]
-    taken: dict[str, float] = {}
-    messages = 0
+    most, messages = max(RESCORED, min(MATCHED, last // COMMON)), 0
+    rarest: list[str] = []
     for word, count in counts[:TERMS]:
         messages += count
-        if taken and messages > max(RESCORED, min(MATCHED, last // COMMON)):
+        if rarest and messages > most:
             break
-        taken[word] = math.log(1 + (max(last, count) - count + 0.5) / (count + 0.5))
-    return taken
+        rarest.append(word)
+    weights = {
+        word: math.log(1 + (max(last, count) - count + 0.5) / (count + 0.5))
+        for word, count in counts[:TERMS]
+    }
+    return weights, rarest
 
 
 def _by_bm25(
