@@ -40,12 +40,12 @@ def whole(folder: Path, rows: int) -> float:
     shutil.rmtree(folder / "whole", ignore_errors=True)
     shutil.copytree(folder / "home", folder / "whole")
     with Lab.open(folder / "whole") as lab:
-        lab.primary  # noqa: B018 - opened before the clock starts
+        blank = lab.primary.fetch_all("SELECT count(*) FROM messages WHERE trim(content) = ''")
         started = time.perf_counter()
         made = lab.embeddings.update()
         lab.sync_vectors()
         seconds = time.perf_counter() - started
-    expect(made.messages, rows)
+    expect(made.messages + blank[0][0], rows)
     return seconds
 
 

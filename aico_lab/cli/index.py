@@ -35,6 +35,14 @@ def index(
             show_default="0.45",
         ),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="The model that makes vectors from now on: wordllama, onnx:FOLDER, or "
+            "sentence-transformers:FOLDER.",
+            show_default="the home's",
+        ),
+    ] = None,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     json: JsonOption = False,
@@ -55,8 +63,9 @@ def index(
     }  # fmt: skip
     parameters = SegmentParameters(**given) if given else None  # type: ignore[arg-type]
     with open_lab(home, key_file) as lab, Bar("messages") as bar:
+        is_other = model is not None and lab.embeddings.use_model(model)
         result = lab.embeddings.update(parameters, progress=bar.show)
-        lab.sync_vectors(progress=bar.show)
+        lab.sync_vectors(full=is_other, progress=bar.show)
     if json:
         emit(result)
     else:

@@ -19,7 +19,6 @@ import numpy as np
 
 from aico_lab.adapters.chroma import ChromaDBAdapter
 from aico_lab.embeddings import text_index, texts
-from aico_lab.embeddings.encoders import open_encoder
 from aico_lab.embeddings.known_texts import Found, KnownTexts
 from aico_lab.embeddings.opened_store import OpenedStore
 from aico_lab.embeddings.stored_vectors import read_vectors, text_sha256
@@ -425,7 +424,10 @@ class VectorIndex:
 
 
 def open_index(
-    open_primary: Callable[[], AbstractContextManager[Connection]], home: Home, keys: Keys
+    open_primary: Callable[[], AbstractContextManager[Connection]],
+    home: Home,
+    keys: Keys,
+    encoder: Encoder,
 ) -> VectorIndex:
     """Return an index that searches the texts of a home by meaning.
 
@@ -433,6 +435,7 @@ def open_index(
         open_primary: Opens a connection to the primary database.
         home: The lab's folder.
         keys: The home's opened keys.
+        encoder: The encoder of the home's model.
     """
     store = ChromaDBAdapter(home.vectors, keys.chroma(), read_only=True)
-    return VectorIndex(open_primary, store, open_encoder())
+    return VectorIndex(open_primary, store, encoder)

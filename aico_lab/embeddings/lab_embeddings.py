@@ -64,7 +64,7 @@ class Embeddings(Explorer):
         Raises:
             OtherModel: The index has vectors of another model.
         """
-        from aico_lab.embeddings.encoders import open_encoder
+        from aico_lab.embeddings.home_model import open_home_encoder
         from aico_lab.embeddings.text_index import refresh
 
         def show(done: int, total: int) -> None:
@@ -73,7 +73,8 @@ class Embeddings(Explorer):
 
         with contextlib.suppress(NotPermitted):
             self.update(progress=progress)
-            refresh(self._storage.primary, open_encoder(), progress=show)
+            primary = self._storage.primary
+            refresh(primary, open_home_encoder(primary), progress=show)
 
     @private_files()
     def audit(self) -> IndexAudit:
@@ -83,12 +84,40 @@ class Embeddings(Explorer):
             OtherModel: The index has vectors of another model.
         """
         from aico_lab.embeddings.audit import audit
+        from aico_lab.embeddings.home_model import open_home_encoder
         from aico_lab.embeddings.index import open_index
 
         storage = self._storage
-        _ = storage.primary  # opening it brings the schema up to date
-        with open_index(storage.open_primary, storage.home, storage.keys) as index:
+        encoder = open_home_encoder(storage.primary)
+        with open_index(storage.open_primary, storage.home, storage.keys, encoder) as index:
             return audit(index)
+
+    def use_model(self, name: str) -> bool:
+        """Make the vectors of this home with another model from now on.
+
+        ::
+
+            if lab.embeddings.use_model("onnx:~/models/multilingual"):
+                lab.sync_vectors(full=True)
+
+        Segments keep their boundaries, which WordLlama finds. A lab that is open elsewhere uses
+        the model once it is opened again.
+
+        Args:
+            name: The model; see `aico_lab.embeddings.encoders`.
+
+        Returns:
+            Whether the home used another model before.
+
+        Raises:
+            UnknownName: There is no such kind of model.
+            ModelMissing: The model is not on this machine.
+            ModelUnusable: The model's files cannot be read, or do not fit together.
+            LibraryMissing: The library that runs the model is not installed.
+        """
+        from aico_lab.embeddings.home_model import choose_model
+
+        return choose_model(self._storage.primary, name)
 
     def __repr__(self) -> str:
         return (

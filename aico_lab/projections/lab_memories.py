@@ -22,11 +22,14 @@ class Memories:
     @private_files()
     def index(self) -> VectorIndex:
         """The vector index, which finds by meaning whatever is committed."""
+        from aico_lab.embeddings.home_model import open_home_encoder
         from aico_lab.embeddings.index import open_index
 
         storage = self._storage
-        _ = storage.primary  # opening it brings the schema up to date
-        return storage.keep_open(open_index(storage.open_primary, storage.home, storage.keys))
+        encoder = open_home_encoder(storage.primary)
+        return storage.keep_open(
+            open_index(storage.open_primary, storage.home, storage.keys, encoder)
+        )
 
     def __repr__(self) -> str:
         return "<Memories: .index finds them by meaning>"

@@ -20,7 +20,7 @@ import numpy as np
 
 from aico_lab.adapters.chroma import ChromaDBAdapter
 from aico_lab.embeddings import text_index, texts
-from aico_lab.embeddings.encoders import open_encoder
+from aico_lab.embeddings.home_model import open_home_encoder
 from aico_lab.embeddings.opened_store import LAYOUT
 from aico_lab.embeddings.stored_vectors import read_vectors
 from aico_lab.errors import CorruptDatabase, NotADatabase
@@ -72,7 +72,8 @@ def sync_vectors(
 ) -> Projected:
     """Update the vectors of a home; see `project_texts`."""
     adapter = ChromaDBAdapter(home.vectors, keys.chroma())
-    return project_texts(primary, adapter, encoder or open_encoder(), full=full, progress=progress)
+    encoder = encoder or open_home_encoder(primary)
+    return project_texts(primary, adapter, encoder, full=full, progress=progress)
 
 
 def project_texts(

@@ -24,11 +24,22 @@ _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 _K1, _B = 1.2, 0.75  # SQLite's parameters of BM25
 
 
+class _Marks(dict[int, int | None]):
+    """A table for `str.translate` that removes combining marks."""
+
+    def __missing__(self, code: int) -> int | None:
+        self[code] = None if unicodedata.combining(chr(code)) else code
+        return self[code]
+
+
+_WITHOUT_MARKS: Final = _Marks()
+
+
 def words(text: str) -> list[str]:
     """Return the words of a text in order, without case and accents (tokenizer `unicode61`)."""
-    apart = unicodedata.normalize("NFD", text)
-    plain = "".join(c for c in apart if not unicodedata.combining(c))
-    return _WORD.findall(plain.lower())
+    if not text.isascii():
+        text = unicodedata.normalize("NFD", text).translate(_WITHOUT_MARKS)
+    return _WORD.findall(text.lower())
 
 
 def pieces(query: str) -> list[str]:

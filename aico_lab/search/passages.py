@@ -12,7 +12,7 @@ from aico_lab.embeddings import texts
 from aico_lab.runtime.report_kernel import is_report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     import polars as pl
 
@@ -214,7 +214,8 @@ def of_messages(
 ) -> Passage:
     """Return a passage of messages in no segment, from rows with the columns of `columns`."""
     id_ = f"{UNSEGMENTED}{_line(rows[0]).message_id}"
-    return replace(_passage(primary, id_, rows, around, {}), score=score)
+    (passage,) = _surrounded(primary, [(id_, rows, {})], around)
+    return replace(passage, score=score)
 
 
 def columns() -> tuple[str, str]:
@@ -235,54 +236,69 @@ def _segments(primary: Connection, ids: Sequence[str], around: int) -> Iterable[
     groups: dict[bytes, list[Row]] = {}
     for row in rows:
         groups.setdefault(row[0], []).append(row)
-    for key, group in groups.items():
-        messages = [row[3:] for row in group]
-        more = {"summary": _text(group[0][1]), "coherence": group[0][2]}
-        yield _passage(primary, _text(key) or "", messages, around, more)
-
-
-def _passage(
-    primary: Connection, id_: str, rows: Sequence[Row], around: int, more: dict[str, Any]
-) -> Passage:
-    lines = tuple(map(_line, rows))
-    channel, conversation = rows[0][7], rows[0][8]
-    place = "m.channel_id = ? AND m.conversation_id = ?"
-    within = [_text(channel), _text(conversation)]
-    before: list[Row] = []
-    after: list[Row] = []
-    if around:
-        before = primary.fetch_all(
-            f"SELECT {_MESSAGE} FROM messages AS m {_WHO} WHERE {place} "
-            "AND (m.timestamp, m.id) < (?, ?) ORDER BY m.timestamp DESC, m.id DESC LIMIT ?",
-            [*within, lines[0].timestamp, rows[0][6], around],
-        )[::-1]
-        after = primary.fetch_all(
-            f"SELECT {_MESSAGE} FROM messages AS m {_WHO} WHERE {place} "
-            "AND (m.timestamp, m.id) > (?, ?) ORDER BY m.timestamp, m.id LIMIT ?",
-            [*within, lines[-1].timestamp, rows[-1][6], around],
+    made = [
+        (
+            _text(key) or "",
+            [row[3:] for row in group],
+            {"summary": _text(group[0][1]), "coherence": group[0][2]},
         )
-    people = dict.fromkeys(line.user_id for line in lines if line.user_id is not None)
-    metadata = {
-        "source": "conversations",
-        "channel_id": within[0],
-        "conversation_id": within[1],
-        "people": list(people),
-        "roles": list(dict.fromkeys(line.role for line in lines)),
-        "started_at": lines[0].timestamp,
-        "ended_at": lines[-1].timestamp,
-        "message_ids": [line.message_id for line in lines],
-        **more,
-    }
-    return Passage(
-        id_,
-        "conversations",
-        "\n".join(line.content for line in lines if line.content.strip()),
-        0.0,
-        metadata,
-        tuple(map(_line, before)),
-        lines,
-        tuple(map(_line, after)),
+        for key, group in groups.items()
+    ]
+    yield from _surrounded(primary, made, around)
+
+
+def _surrounded(
+    primary: Connection, passages: Sequence[tuple[str, Sequence[Row], dict[str, Any]]], around: int
+) -> Iterator[Passage]:
+    """Yield passages, given by id, messages and further facts, with the messages around each."""
+    before = _next_to(primary, [rows[0][6] for _, rows, _ in passages], "<", "DESC", around)
+    after = _next_to(primary, [rows[-1][6] for _, rows, _ in passages], ">", "ASC", around)
+    for id_, rows, more in passages:
+        lines = tuple(map(_line, rows))
+        people = dict.fromkeys(line.user_id for line in lines if line.user_id is not None)
+        metadata = {
+            "source": "conversations",
+            "channel_id": _text(rows[0][7]),
+            "conversation_id": _text(rows[0][8]),
+            "people": list(people),
+            "roles": list(dict.fromkeys(line.role for line in lines)),
+            "started_at": lines[0].timestamp,
+            "ended_at": lines[-1].timestamp,
+            "message_ids": [line.message_id for line in lines],
+            **more,
+        }
+        yield Passage(
+            id_,
+            "conversations",
+            "\n".join(line.content for line in lines if line.content.strip()),
+            0.0,
+            metadata,
+            before.get(rows[0][6], ()),
+            lines,
+            after.get(rows[-1][6], ()),
+        )
+
+
+def _next_to(
+    primary: Connection, edges: Sequence[int], side: str, order: str, around: int
+) -> dict[int, tuple[Line, ...]]:
+    """Return the messages of the conversation next to each of some messages, in order."""
+    if not around:
+        return {}
+    rows = primary.fetch_all(
+        f"SELECT {_MESSAGE}, edge.id FROM json_each(?) AS hit "
+        "CROSS JOIN messages AS edge ON edge.id = hit.value CROSS JOIN messages AS m ON m.id IN "
+        "(SELECT n.id FROM messages AS n WHERE n.channel_id = edge.channel_id "
+        "AND n.conversation_id = edge.conversation_id "
+        f"AND (n.timestamp, n.id) {side} (edge.timestamp, edge.id) "
+        f"ORDER BY n.timestamp {order}, n.id {order} LIMIT ?) {_WHO} "
+        "ORDER BY m.timestamp, m.id",
+        [json.dumps(edges), around],
     )
+    found: dict[int, list[Line]] = {}
+    for row in rows:
+        found.setdefault(row[9], []).append(_line(row))
+    return {edge: tuple(lines) for edge, lines in found.items()}
 
 
 def _memories(primary: Connection, ids: Sequence[str], _around: int) -> Iterable[Passage]:

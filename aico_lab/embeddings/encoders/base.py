@@ -23,10 +23,12 @@ class Encoder(ABC):
     """Encodes texts as vectors; equal texts get equal vectors, whatever else is encoded.
 
     Attributes:
+        name: The name by which `open_encoder` opens it from every folder.
         model: The name of the model with its version; vectors of other names cannot be compared.
         dimensions: The number of dimensions of every vector.
     """
 
+    name: str
     model: str
     dimensions: int
 

@@ -54,6 +54,7 @@ class Onnx(Encoder):
                     f"The folder {place} has no {name}: put the model's files there; nothing is "
                     "downloaded."
                 )
+        self.name = f"onnx:{place.resolve()}"
         try:
             self.model = f"onnx:{place.resolve().name}@{version_of(_files(place))}"
             self._tokenizer = Tokenizer.from_file(str(place / TOKENIZER))

@@ -41,6 +41,7 @@ class SentenceTransformers(Encoder):
                 "pip install 'aico-lab[sentence-transformers]'."
             ) from error
         folder = _folder(name)
+        self.name = f"sentence-transformers:{folder.resolve() if Path(name).is_dir() else name}"
         try:
             files = sorted(path for path in folder.rglob("*") if path.is_file())
             self.model = f"sentence-transformers:{Path(name).name}@{version_of(files)}"

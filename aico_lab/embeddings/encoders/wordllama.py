@@ -33,6 +33,7 @@ BATCH = 4096
 class WordLlama(Encoder):
     """Encodes texts with WordLlama, which is loaded at the first use, once per process."""
 
+    name = "wordllama"
     model = MODEL
     dimensions = DIMENSIONS
 

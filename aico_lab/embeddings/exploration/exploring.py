@@ -66,7 +66,7 @@ class Explorer:
             seed: The seed of the random numbers.
             min_people: The minimum number of people who use a word that names a theme; by default
                 5.
-            model: The model; see `aico_lab.embeddings.encoders`.
+            model: The model, by default the home's; see `aico_lab.embeddings.encoders`.
             renew: Find themes again if passages were added, edited or removed.
             progress: Called with "texts", the number of encoded texts, and their total.
 
@@ -78,18 +78,20 @@ class Explorer:
         """
         from aico_lab.embeddings.exploration import map_layout
         from aico_lab.embeddings.exploration.theme_names import words_of
+        from aico_lab.embeddings.home_model import remember_name
 
         given: dict[str, Any] = {"themes": themes, "seed": seed, "min_people": min_people}
         chosen = replace(
             parameters or ThemeParameters(), **{k: v for k, v in given.items() if v is not None}
         )
-        encoder, passages, vectors = self._passages(model, progress)
+        encoder, passages, vectors = self._passages(self._encoder(model), progress)
         exploration_id = stored.id_of(encoder.model, chosen, passages)
         known = stored.find_alike(self._storage.primary, encoder.model, chosen)
         if known and not renew:
             self._place_new(known, passages, vectors)
             return self.themes(exploration_id=known)
         if known != exploration_id:
+            remember_name(self._storage.primary, encoder)
             found = find_themes(vectors, words_of(passages.messages), chosen)
             coordinates = map_layout.lay_out(found.space.place(vectors), seed=chosen.seed)
             stored.write(
@@ -231,7 +233,7 @@ class Explorer:
             ModelMissing: Its model is not on this machine.
         """
         found = self._exploration(exploration_id)
-        _, passages, vectors = self._passages(self._name_of(found.model), None)
+        _, passages, vectors = self._passages(self._encoder_of(found), None)
         return self._place_new(found.exploration_id, passages, vectors)
 
     def _place_new(self, exploration_id: str, passages: ExploredPassages, vectors: Vectors) -> int:
@@ -282,7 +284,7 @@ class Explorer:
         if k < 1:
             raise InvalidValue("k must be at least 1.")
         found = self._exploration(exploration_id)
-        encoder, passages, vectors = self._passages(self._name_of(found.model), None)
+        encoder, passages, vectors = self._passages(self._encoder_of(found), None)
         place = {segment: at for at, segment in enumerate(passages.ids)}
         own = np.array([place[text]]) if text in place else None
         query = vectors[own] if own is not None else encoder.encode_usable([text])[0]
@@ -311,7 +313,7 @@ class Explorer:
         Args:
             near: The minimum cosine of near duplicates; above 1 for exact ones only.
             content: Whether a report shows the texts.
-            model: The model; see `aico_lab.embeddings.encoders`.
+            model: The model, by default the home's; see `aico_lab.embeddings.encoders`.
 
         Raises:
             NeverExplored: There are no passages.
@@ -320,7 +322,7 @@ class Explorer:
         """
         from aico_lab.embeddings.exploration.duplicates import find_duplicates
 
-        encoder, passages, vectors = self._passages(model, None)
+        encoder, passages, vectors = self._passages(self._encoder(model), None)
         found = find_duplicates(passages.texts, vectors, near=near)
         rows = tables.of_duplicates(found, passages)
         copies = sum(len(one.passages) - 1 for one in found)
@@ -370,8 +372,8 @@ class Explorer:
     def _between_models(self, found: Exploration, model: str) -> View:
         from aico_lab.embeddings.exploration.drift import between_models
 
-        _, passages, one = self._passages(self._name_of(found.model), None)
-        encoder, others, other = self._passages(model, None)
+        _, passages, one = self._passages(self._encoder_of(found), None)
+        encoder, others, other = self._passages(self._encoder(model), None)
         both = set(passages.ids) & set(others.ids)
         kept = [
             [at for at, segment in enumerate(side.ids) if segment in both]
@@ -402,7 +404,7 @@ class Explorer:
             raise InvalidValue(NO_PERIOD)
         zone, times = self._storage.timezone, rows.select(tables.MOMENT_MS).to_series()
         cut = tables.start_of(at, rows, zone) if at else times[rows.height // 2]
-        _, passages, vectors = self._passages(self._name_of(found.model), None)
+        _, passages, vectors = self._passages(self._encoder_of(found), None)
         place = {segment: number for number, segment in enumerate(passages.ids)}
         rows = rows.filter(pl.col("segment_id").is_in(passages.ids))
         drift = between_periods(
@@ -439,14 +441,25 @@ class Explorer:
         except NeverSynced:
             return None
 
+    def _encoder(self, model: str | None) -> Encoder:
+        """Return the encoder of a model; by default that of the home's model."""
+        from aico_lab.embeddings.home_model import open_home_encoder
+
+        return open_home_encoder(self._storage.primary, model)
+
+    def _encoder_of(self, found: Exploration) -> Encoder:
+        """Return the encoder with which an exploration was made."""
+        from aico_lab.embeddings.home_model import reopen_encoder
+
+        return reopen_encoder(self._storage.primary, found.model)
+
     def _passages(
-        self, model: str | None, progress: Progress | None
+        self, encoder: Encoder, progress: Progress | None
     ) -> tuple[Encoder, ExploredPassages, Vectors]:
-        """Return the encoder of a model, the passages that have a vector, and their vectors."""
-        from aico_lab.embeddings.encoders import open_encoder
+        """Return an encoder, the passages that have a vector, and their vectors."""
         from aico_lab.embeddings.stored_vectors import StoredVectors
 
-        primary, encoder = self._storage.primary, open_encoder(model)
+        primary = self._storage.primary
         passages = read_passages(primary)
         told = None if progress is None else lambda done, total: progress("texts", done, total)
         vectors, usable = StoredVectors(primary, encoder).of(passages.texts, told)
@@ -457,10 +470,6 @@ class Explorer:
                 "There are no passages: import messages, and call lab.embeddings.update() first."
             )
         return encoder, passages, vectors
-
-    def _name_of(self, model: str) -> str | None:
-        """Return the name by which a stored model is opened."""
-        return model if ":" in model else None
 
     def _rows(
         self,
