@@ -51,6 +51,9 @@ def lay_out(points: Vectors, *, seed: int = 0) -> Vectors:
         points: Unit vectors in a space (`aico_lab.embeddings.exploration.space`), whose first two
             components vary most.
         seed: The seed of the random numbers.
+
+    Raises:
+        InvalidValue: There are no points.
     """
     number = len(points)
     if points.ndim != 2 or not number:  # noqa: PLR2004 - rows and columns
