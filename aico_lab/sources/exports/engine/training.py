@@ -14,6 +14,7 @@ from aico_lab.sources.exports.engine.conversation import ExportedConversation, S
 from aico_lab.sources.exports.engine.epochs import to_any_time
 from aico_lab.sources.exports.engine.fields import TEXT, to_id, to_object, to_objects, to_text
 from aico_lab.sources.exports.engine.json_items import items, shape
+from aico_lab.sources.exports.engine.replaced import TolerantDecoder
 from aico_lab.sources.files import Lines
 
 if TYPE_CHECKING:
@@ -91,19 +92,24 @@ def documents(export: Opened, key: str) -> Iterator[tuple[str, dict[str, Any]] |
 
 
 def _lines(member: Member) -> Iterator[dict[str, Any] | Unreadable]:
-    with member.open() as stream:
+    decoder = TolerantDecoder()
+    with member.replacing() as replaced, member.open() as stream:
         lines = Lines(stream)  # type: ignore[arg-type]  # it only reads lines
         for line in lines:
             where = f"line {lines.number:,}"
             if line is None:
                 yield Unreadable(where, "it is too long")
             elif line.strip():
+                text = replaced.decoded(line).removeprefix("\ufeff").strip()
                 try:
-                    value = json.loads(line)
+                    value, end = decoder.raw_decode(text, 0)
                 except (ValueError, RecursionError):
                     yield Unreadable(where, "it is not valid JSON")
                     continue
-                if isinstance(value, dict):
+                if end < len(text):
+                    yield Unreadable(where, "it is not valid JSON")
+                elif isinstance(value, dict):
+                    replaced.numbers += decoder.replaced
                     yield value
                 else:
                     yield Unreadable(where, "it is not an object")
