@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -97,3 +98,17 @@ def test_a_value_nested_absurdly_harms_only_its_conversation(
     assert recognise(path).name == "claude"
     got = read("claude", path)
     assert [message.conversation_id for message in got.messages] == ["claude:c", "claude:e"]
+
+
+def test_a_message_of_discord_nested_absurdly_takes_no_minutes(tmp_path: Path) -> None:
+    head = {"guild": {"id": "1"}, "channel": {"id": "2", "name": "c"}}
+    author = {"id": "7", "name": "Ada", "isBot": False}
+    said = {"id": "8", "type": "Default", "timestamp": "2026-01-01T00:00:00Z", "author": author}
+    whole = json.dumps(said | {"content": "hi"}).encode()
+    bad = b'{"id": "9", "type": ' + b'{"a":' * 30_000 + b"1" + b"}" * 30_000 + b"}"
+    path = tmp_path / "chat.json"
+    begin = json.dumps(head).encode()[:-1] + b', "messages": ['
+    path.write_bytes(begin + b",".join([whole, bad, whole.replace(b'"8"', b'"10"')]) + b"]}")
+    before = time.process_time()
+    assert read("discord", path).contents == ["hi", "hi"]
+    assert time.process_time() - before < 2

@@ -157,7 +157,8 @@ def _content(columns: list[str], given: Mapping[str, str] | None) -> str | None:
     """Return the column of the text, or None if there is none."""
     if given and not names_any(columns, given):
         return None
-    return columns_by_field(columns, given).get("content", (None,))[0]
+    found = columns_by_field(columns, given)
+    return next((found[name][0] for name in ("content", "question") if name in found), None)
 
 
 def _is_deep(parent: str) -> bool:

@@ -47,6 +47,7 @@ OPENING: Final = r'\{\s*+"(?:[^"\\]|\\.)*+"\s*+:'
 """The beginning of an object. In the text of a message its quotation marks are escaped."""
 
 _OPENING: Final = re.compile(OPENING)
+_MANY: Final = re.compile(r'(?:[\[{]\s*+(?:"(?:[^"\\]|\\.)*+"\s*+:\s*+)?+){500}')
 _LOST: Final = "the JSON is damaged here, or items without the usual keys are"
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
@@ -256,11 +257,11 @@ def _search(
             except json.JSONDecodeError as error:
                 cut_off = error.pos >= len(window.text) - NEAR or "Unterminated" in error.msg
                 if not (cut_off and len(window.text) - begin < LONGEST and window.grow()):
-                    window.at = window.begin + 1
+                    window.leave()
                     is_gap = is_fault = True
                 continue
             except (RecursionError, ValueError):
-                window.at = begin + 1
+                window.leave()
                 is_gap = is_fault = True
                 continue
             is_item = isinstance(item, dict) and needs <= item.keys()
@@ -303,6 +304,15 @@ class Window:
             self.at = max(len(self.text) - NEAR, self.at)
             if not self.grow():
                 return None
+
+    def leave(self) -> None:
+        """Move past the beginning of the last find, which is no sound item.
+
+        Nor are the objects and lists in each other that begin there, if they are many: to try each
+        of them takes minutes.
+        """
+        found = _MANY.match(self.text, self.begin)
+        self.at = self.begin + 1 if found is None else found.end()
 
     def grow(self) -> bool:
         """Read on, and drop the text before `at`; return whether there was more.

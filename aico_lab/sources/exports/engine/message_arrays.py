@@ -140,7 +140,7 @@ def _decoded(window: Window, decoder: TolerantDecoder) -> object | None:
 
 def _find_message(window: Window, needs: frozenset[str]) -> bool:
     """Move to the next message; return False, at the next chat, if this one has no more."""
-    window.at += 1
+    window.leave()
     while (begin := window.search(_NEXT_MESSAGE)) is not None:
         found = _NEXT_MESSAGE.match(window.text, begin)
         if found is None or found["message"] is None:
@@ -148,7 +148,7 @@ def _find_message(window: Window, needs: frozenset[str]) -> bool:
         if _is_message(window, needs):
             window.at = window.begin
             return True
-        window.at = window.begin + 1
+        window.leave()
     return False
 
 
