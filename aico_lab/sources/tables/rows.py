@@ -191,7 +191,7 @@ class RowsToRecords:
         if given is not None:
             return given
         if role == "user":
-            return author or self._options.me
+            return self._options.me if author is None else self._survey.cast.spelled(author)
         return None
 
     def _time(self, row: TableRow, conversation: str) -> tuple[datetime, str, bool]:
