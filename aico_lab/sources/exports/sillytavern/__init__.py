@@ -44,6 +44,7 @@ from aico_lab.sources.exports.sillytavern.times import to_time
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+    from datetime import datetime
 
     from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.sources.exports.engine.opened import Member, Opened
@@ -326,7 +327,23 @@ def _said(line: dict[str, Any], extra: dict[str, Any]) -> Said:
         role=_role(line),
         author=to_text(line.get("name")) or None,
         metadata=kept,
+        first=_first_swipe(line),
     )
+
+
+def _first_swipe(line: dict[str, Any]) -> tuple[datetime, str] | None:
+    """Return the time and the text of the first swipe if another one, with another time, is shown.
+
+    A swipe gives the message its own time and text, so these do not tell which message it is.
+    """
+    swipes, infos = line.get("swipes"), to_objects(line.get("swipe_info"))
+    if not (isinstance(swipes, list) and len(swipes) > 1 and infos):
+        return None
+    given, text = infos[0].get("send_date"), swipes[0]
+    time = to_time(given)
+    if time is None or time == to_time(line.get("send_date")) or not isinstance(text, str):
+        return None
+    return time, text
 
 
 def _text(line: dict[str, Any]) -> str:
