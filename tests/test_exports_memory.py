@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import random
 import time
+import tracemalloc
+from array import array
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import ijson
 import pytest
 
+from aico_lab.importing.known_places import KnownPlaces
+from aico_lab.importing.same_chat import Place
 from aico_lab.sources import recognise
 from aico_lab.sources.exports.engine import stored
 from aico_lab.sources.exports.engine.json_nesting import deep_items
@@ -112,3 +116,25 @@ def test_a_message_of_discord_nested_absurdly_takes_no_minutes(tmp_path: Path) -
     before = time.process_time()
     assert read("discord", path).contents == ["hi", "hi"]
     assert time.process_time() - before < 2
+
+
+def test_the_chats_of_many_messages_are_known_in_little_memory() -> None:
+    """Each message takes 12 bytes; in a dict of dicts it took more than 100."""
+    count, chats = 200_000, 400
+    chance = random.Random(1)
+    ids = [
+        array("Q", [chance.getrandbits(64) for _ in range(count // chats)]) for _ in range(chats)
+    ]
+    places = [Place(f"replika:{chat}", "replika") for chat in range(chats)]
+    tracemalloc.start()
+    try:
+        known = KnownPlaces()
+        for some, place in zip(ids, places, strict=True):
+            assert not any(known.of(some))
+            known.add(some, place)
+        assert tracemalloc.get_traced_memory()[0] < 6 << 20
+    finally:
+        tracemalloc.stop()
+    for some, place in zip(ids[::40], places[::40], strict=True):
+        known.add(some[:5], places[1])  # the first place stays
+        assert set(known.of(some)) == {place}
