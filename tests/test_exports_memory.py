@@ -14,7 +14,7 @@ import ijson
 import pytest
 
 from aico_lab.importing.known_places import KnownPlaces
-from aico_lab.importing.same_chat import Place
+from aico_lab.importing.same_chat import ChatPlace
 from aico_lab.sources import recognise
 from aico_lab.sources.exports.engine import stored
 from aico_lab.sources.exports.engine.json_nesting import deep_items
@@ -125,7 +125,7 @@ def test_the_chats_of_many_messages_are_known_in_little_memory() -> None:
     ids = [
         array("Q", [chance.getrandbits(64) for _ in range(count // chats)]) for _ in range(chats)
     ]
-    places = [Place(f"replika:{chat}", "replika") for chat in range(chats)]
+    places = [ChatPlace(f"replika:{chat}", "replika") for chat in range(chats)]
     tracemalloc.start()
     try:
         known = KnownPlaces()

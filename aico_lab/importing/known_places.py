@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from aico_lab.importing.same_chat import Place
+    from aico_lab.importing.same_chat import ChatPlace
 
 _LATER: Final = 50_000
 """Messages in a dict, which takes ten times the memory, before they go into arrays."""
@@ -22,12 +22,12 @@ class KnownPlaces:
         self._digests = np.empty(0, np.uint64)  # sorted
         self._numbers = np.empty(0, np.uint32)
         self._later: dict[int, int] = {}
-        self._places: list[Place] = []
-        self._by_place: dict[Place, int] = {}
+        self._places: list[ChatPlace] = []
+        self._by_place: dict[ChatPlace, int] = {}
 
-    def of(self, digests: Sequence[int]) -> list[Place | None]:
+    def of(self, digests: Sequence[int]) -> list[ChatPlace | None]:
         """Return the place of each message, or None."""
-        found: list[Place | None] = [None] * len(digests)
+        found: list[ChatPlace | None] = [None] * len(digests)
         if self._digests.size:
             wanted = np.asarray(digests, np.uint64)
             at = np.minimum(np.searchsorted(self._digests, wanted), self._digests.size - 1)
@@ -39,7 +39,7 @@ class KnownPlaces:
                     found[number] = self._places[self._later[one]]
         return found
 
-    def add(self, digests: Iterable[int], place: Place) -> None:
+    def add(self, digests: Iterable[int], place: ChatPlace) -> None:
         """Add messages that are not known yet, in a place."""
         number = self._by_place.setdefault(place, len(self._places))
         if number == len(self._places):

@@ -44,7 +44,7 @@ _UNDER = """
 """
 
 
-class Place(NamedTuple):
+class ChatPlace(NamedTuple):
     """A conversation and its channel."""
 
     conversation_id: str
@@ -60,10 +60,10 @@ class SameChats:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, ChatPlace] = {}
         self._known: KnownPlaces | None = None
         self._formats: set[str] = set()
-        self._elsewhere: dict[str, dict[int, Place]] = {}
+        self._elsewhere: dict[str, dict[int, ChatPlace]] = {}
 
     def as_stored(self, batch: Batch) -> Batch:
         """Return a batch whose messages are in the conversations that have them already.
@@ -73,7 +73,7 @@ class SameChats:
         """
         channels = {one.conversation_id: one.channel_id for one in batch.messages}
         for name, ids in batch.global_ids.items():
-            own = Place(name, channels.get(name, name))
+            own = ChatPlace(name, channels.get(name, name))
             self._places[name] = self._place(own, ids)
         for name, others in batch.other_ids.items():
             messages = [one for one in batch.messages if one.conversation_id == name]
@@ -105,7 +105,7 @@ class SameChats:
             ),
         )
 
-    def _place(self, own: Place, ids: Sequence[int]) -> Place:
+    def _place(self, own: ChatPlace, ids: Sequence[int]) -> ChatPlace:
         """Return the place that has most of some ids; the own one if none has any."""
         stored = self._read_stored(own.conversation_id.partition(":")[0])
         known = stored.of(ids)
@@ -139,10 +139,10 @@ class SameChats:
         for message_id, *place in (row for some in rows for row in some):
             name, channel = (one.decode(errors="replace") for one in place)
             given = message_id.decode(errors="replace").removeprefix(f"{name}:")
-            self._known.add([digest(given)], Place(name, channel))
+            self._known.add([digest(given)], ChatPlace(name, channel))
         return self._known
 
-    def _place_of(self, one: MessageRecord | FeedbackRecord) -> Place | None:
+    def _place_of(self, one: MessageRecord | FeedbackRecord) -> ChatPlace | None:
         """Return the place of a message or of feedback on one; None if it stays where it is."""
         name = one.conversation_id or ""
         elsewhere = self._elsewhere.get(name)
@@ -153,7 +153,9 @@ class SameChats:
         place = self._places.get(name)
         return None if place is None or place.conversation_id == name else place
 
-    def _place_under(self, own: str, others: Iterable[str], messages: list[MessageRecord]) -> Place:
+    def _place_under(
+        self, own: str, others: Iterable[str], messages: list[MessageRecord]
+    ) -> ChatPlace:
         """Return the place, of the conversation's own and others, that has most of its messages.
 
         Of the stored ones of that time, or of those given, half must be the same; only the hour and
@@ -187,10 +189,10 @@ class SameChats:
             if 2 * count >= min(stored[name].total(), len(messages))
         }
         found = max(shared, key=lambda name: (shared[name], name == own), default=own)
-        return Place(found, found)
+        return ChatPlace(found, found)
 
 
-def _moved(message: MessageRecord, place: Place | None) -> MessageRecord:
+def _moved(message: MessageRecord, place: ChatPlace | None) -> MessageRecord:
     if place is None:
         return message
     old, reply = message.conversation_id, message.reply_to
@@ -202,7 +204,7 @@ def _moved(message: MessageRecord, place: Place | None) -> MessageRecord:
     )
 
 
-def _moved_feedback(event: FeedbackRecord, place: Place | None) -> FeedbackRecord:
+def _moved_feedback(event: FeedbackRecord, place: ChatPlace | None) -> FeedbackRecord:
     if place is None or event.conversation_id is None or event.message_id is None:
         return event
     old = event.conversation_id
@@ -213,7 +215,7 @@ def _moved_feedback(event: FeedbackRecord, place: Place | None) -> FeedbackRecor
     )
 
 
-def _id(name: str, old: str, place: Place) -> str:
+def _id(name: str, old: str, place: ChatPlace) -> str:
     """Return the id that a message of the old conversation has in its place."""
     begin = f"{old}:"
     if not name.startswith(begin):
