@@ -175,7 +175,8 @@ def _conversation(item: dict[str, Any]) -> ExportedConversation | Unreadable:
         started=from_epoch(item.get("created_at")) or from_epoch(chat.get("timestamp")),
         off_path=frozenset(
             to_id(tree[key].message.get("id")) or key for key in tree.keys() - set(path)
-        ),
+        )
+        - {said.message_id for said in messages},
         skipped=skipped,
     )
 

@@ -15,7 +15,7 @@ from aico_lab.sources.exports.engine.recognition import is_empty, misnamed, modu
 from aico_lab.sources.exports.engine.records import RecordMaker
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
     from aico_lab.sources.exports.engine.conversation import ExportedConversation, Traits
@@ -88,7 +88,7 @@ def read(
                         skipped.clear()
                         if gathering.total == limit:
                             complete.note_broken(reader.reading)
-                            yield gathering.taken(complete)
+                            yield gathering.taken(complete, export.notes())
                             return
                         yield gathering.taken()
                 complete.note_skipped(skipped)
@@ -99,7 +99,7 @@ def read(
         for where, reason in export.faults.reasons.items():
             gathering.rejected.append(Rejected(0, reason, where))
             complete.note_damage(far=True)
-        yield gathering.taken(complete)
+        yield gathering.taken(complete, export.notes())
 
 
 def _begin(
@@ -203,11 +203,12 @@ class _Gathering:
             or self._characters >= BATCH_CHARACTERS
         )
 
-    def taken(self, complete: _Complete | None = None) -> Batch:
+    def taken(self, complete: _Complete | None = None, notes: Sequence[str] = ()) -> Batch:
         """Return the outcomes as a batch, and begin another one.
 
         Args:
             complete: With the last batch, the conversations that were read.
+            notes: With the last batch, sentences about oddities of the export.
         """
         reader = self._reader
         messages = self._messages
@@ -235,6 +236,7 @@ class _Gathering:
             other_ids=reader.other_ids,
             off_path=frozenset(reader.off_path),
             derived=frozenset(reader.derived - later),
+            notes=list(notes),
         )
         channels = {one.channel_id for one in held}
         users = {one.user_id for one in held}
