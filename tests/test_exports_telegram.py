@@ -98,14 +98,18 @@ def test_all_chats_of_an_account(tmp_path: Path) -> None:
     assert got.contents == ["Hi", "Hello", "to a friend", "in a group"]
     assert got.roles == ["user", "assistant", "user", "user"]
     assert [one.conversation_id for one in got.messages] == [
-        "telegram:700",
-        "telegram:700",
-        "telegram:702",
+        "telegram:700 with user300",
+        "telegram:700 with user300",
+        "telegram:702 with user300",
         "telegram:703",
     ]
     assert not got.rejected
     kinds = {name: channel.kind for name, channel in got.channels.items()}
-    assert kinds == {"telegram:700": "direct", "telegram:702": "direct", "telegram:703": "group"}
+    assert kinds == {
+        "telegram:700 with user300": "direct",
+        "telegram:702 with user300": "direct",
+        "telegram:703": "group",
+    }
 
 
 def test_the_other_side_of_a_bot_chat_is_the_companion_also_in_old_exports(tmp_path: Path) -> None:
@@ -232,7 +236,7 @@ def test_replies_in_another_chat_are_none_here(tmp_path: Path) -> None:
         ),
     )
     replies = [one.reply_to for one in read("telegram", path).messages]
-    assert replies == [None, "telegram:700:1", None, "telegram:700:1"]
+    assert replies == [None, "telegram:700 with user300:1", None, "telegram:700 with user300:1"]
 
 
 def test_what_was_not_said_is_counted(tmp_path: Path) -> None:

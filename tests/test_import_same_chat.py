@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from aico_lab.importing.importer import import_batches
 from aico_lab.lab import Lab
+from aico_lab.sources import SOURCES
+from aico_lab.sources.exports.engine.conversation import Options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -184,3 +187,163 @@ def test_a_folder_may_have_a_session_of_gemini_in_two_files(lab: Lab, tmp_path: 
 def conversations_of_gemini(lab: Lab) -> int:
     """Return the number of conversations."""
     return len(lab.primary.fetch_all("SELECT DISTINCT conversation_id FROM messages"))
+
+
+def bot_chat(path: Path, person: str, account: int, *ids: int) -> Path:
+    """Write one person's chat with a bot whose every second message is the bot's."""
+    by = [(person, f"user{account}"), ("Otto", "user777")]
+    messages = [
+        {
+            "id": at, "type": "message", "from": by[at % 2][0], "from_id": by[at % 2][1],
+            "date": f"2024-05-01T10:{at:02d}:00", "date_unixtime": str(1714557600 + 60 * at),
+            "text": f"to or from {person} {at}",
+        }
+        for at in ids
+    ]  # fmt: skip
+    document = {"name": "Otto", "type": "bot_chat", "id": 777, "messages": messages}
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return path
+
+
+def texts(lab: Lab) -> dict[str, list[str]]:
+    """Return the texts of each conversation."""
+    found: dict[str, list[str]] = {}
+    for name, text in lab.primary.fetch_all(
+        "SELECT conversation_id, content FROM messages ORDER BY timestamp"
+    ):
+        found.setdefault(name, []).append(text)
+    return found
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_two_accounts_may_talk_with_one_bot(lab: Lab, tmp_path: Path, *, is_folder: bool) -> None:
+    """The chat has the same id in both exports, and their messages' ids overlap."""
+    (folder := tmp_path / "exports").mkdir()
+    paths = [
+        bot_chat(folder / "ada.json", "Ada", 1, *range(6)),
+        bot_chat(folder / "ben.json", "Ben", 2, *range(3, 9)),
+    ]
+    for path in [folder] if is_folder else paths:
+        lab.import_from(path)
+    assert texts(lab) == {
+        "telegram:777 with user1": [f"to or from Ada {at}" for at in range(6)],
+        "telegram:777 with user2": [f"to or from Ben {at}" for at in range(3, 9)],
+    }
+    for path in paths:
+        again = lab.import_from(path, deletions=True)
+        assert (again.added, again.updated, again.missing) == (0, 0, 0)
+
+
+def test_an_export_without_a_message_of_the_person_is_of_the_same_chat(
+    lab: Lab, tmp_path: Path
+) -> None:
+    lab.import_from(bot_chat(tmp_path / "a.json", "Ada", 1, 1, 3))
+    assert list(texts(lab)) == ["telegram:777"]
+    lab.import_from(bot_chat(tmp_path / "b.json", "Ada", 1, *range(1, 6)))
+    assert list(texts(lab)) == ["telegram:777"]
+    lab.import_from(bot_chat(tmp_path / "c.json", "Ben", 2, *range(1, 6)))
+    assert list(texts(lab)) == ["telegram:777", "telegram:777 with user2"]
+
+
+def test_a_part_without_the_person_goes_to_the_only_chat_with_that_bot(
+    lab: Lab, tmp_path: Path
+) -> None:
+    lab.import_from(bot_chat(tmp_path / "a.json", "Ada", 1, *range(4)))
+    lab.import_from(bot_chat(tmp_path / "b.json", "Ada", 1, 3, 5))
+    assert list(texts(lab)) == ["telegram:777 with user1"]
+    lab.import_from(bot_chat(tmp_path / "c.json", "Ben", 2, *range(10, 14)))
+    lab.import_from(bot_chat(tmp_path / "b.json", "Ada", 1, 3, 5, 7))
+    assert {name: len(said) for name, said in texts(lab).items()} == {
+        "telegram:777 with user1": 6,
+        "telegram:777 with user2": 4,
+    }
+
+
+def of_earlier_versions(lab: Lab, name: str, path: Path, **answers: Any) -> None:
+    """Import a file as before its person was a part of the conversation's id."""
+    batches = list(SOURCES[name].read(path, options=Options(**answers)))
+    (batch,) = [one for one in batches if one.messages]
+    (own,) = batch.persons
+    shared = batch.persons[own][0]
+    assert shared != own
+    batch.messages[:] = [
+        one._replace(
+            conversation_id=shared,
+            channel_id=one.channel_id.replace(own, shared),
+            message_id=one.message_id.replace(own, shared),
+        )
+        for one in batch.messages
+    ]
+    batch.channels[:] = [
+        one._replace(channel_id=one.channel_id.replace(own, shared)) for one in batch.channels
+    ]
+    batch.feedback.clear()
+    batch.persons.clear()  # type: ignore[attr-defined]
+    import_batches(lab.primary, [batch])
+
+
+def test_what_is_stored_without_the_person_stays_that_of_the_first_one(
+    lab: Lab, tmp_path: Path
+) -> None:
+    of_earlier_versions(lab, "telegram", bot_chat(tmp_path / "a.json", "Ada", 1, *range(6)))
+    assert list(texts(lab)) == ["telegram:777"]
+    assert lab.import_from(bot_chat(tmp_path / "b.json", "Ada", 1, *range(8))).added == 2
+    lab.import_from(bot_chat(tmp_path / "c.json", "Ben", 2, *range(6)))
+    lab.import_from(bot_chat(tmp_path / "b.json", "Ada", 1, *range(8)))
+    assert texts(lab) == {
+        "telegram:777": [f"to or from Ada {at}" for at in range(8)],
+        "telegram:777 with user2": [f"to or from Ben {at}" for at in range(6)],
+    }
+
+
+def test_backups_of_two_people_may_have_one_name(lab: Lab, tmp_path: Path) -> None:
+    paths = {}
+    for first_id, person in enumerate(("Ada", "Ben")):
+        (tmp_path / person).mkdir()
+        paths[person] = tmp_path / person / "replika_backup.no.csv"
+        backup(paths[person], range(6), first_id=first_id << 20)
+        lab.import_from(paths[person], me=person)
+    assert sorted(map(len, texts(lab).values())) == [6, 6]
+    backup(paths["Ada"], range(20, 26))  # the site keeps only the last ones
+    backup(paths["Ben"], range(3, 9), first_id=1 << 20)
+    for person, path in paths.items():
+        lab.import_from(path, me=person)
+    assert sorted(map(len, texts(lab).values())) == [9, 12]
+    assert lab.import_from(paths["Ada"]).added == 0
+
+
+def test_a_backup_that_is_stored_without_its_person_stays_one_chat(
+    lab: Lab, tmp_path: Path
+) -> None:
+    path = tmp_path / "replika_backup.no.csv"
+    of_earlier_versions(lab, "replika", backup(path, range(6)), me="Ada")
+    lab.import_from(backup(path, range(20, 26)), me="Ada")
+    lab.import_from(backup(path, range(3, 9)), me="Ada")
+    assert {name: len(said) for name, said in texts(lab).items()} == {"replika:replika_backup": 15}
+
+
+def tavern(path: Path, person: str, count: int) -> Path:
+    """Write a chat whose header does not say when it was made."""
+    path.parent.mkdir(exist_ok=True)
+    lines: list[dict[str, Any]] = [{"user_name": person, "character_name": "Sera"}]
+    for at in range(count):
+        lines.append(
+            {
+                "name": ("Sera", person)[at % 2], "is_user": bool(at % 2), "mes": f"{person} {at}",
+                "send_date": f"2026-01-01T10:{at:02d}:00.000Z",
+            }
+        )  # fmt: skip
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return path
+
+
+def test_chats_of_two_people_with_one_character_may_have_one_name(lab: Lab, tmp_path: Path) -> None:
+    ada, ben = tmp_path / "a" / "Sera.jsonl", tmp_path / "b" / "Sera.jsonl"
+    of_earlier_versions(lab, "sillytavern", tavern(ada, "Ada", 4))
+    lab.import_from(tavern(ben, "Ben", 4))
+    lab.import_from(tavern(ada, "Ada", 6))
+    lab.import_from(tavern(ben, "Ben", 6))
+    assert {name: len(said) for name, said in texts(lab).items()} == {
+        "sillytavern:Sera": 6,
+        "sillytavern:Sera with Ben": 6,
+    }

@@ -3,7 +3,9 @@
 Where a product gives ids that no other message of it has, or times that are as good, they identify
 a chat whatever its file is called, and wherever it begins. So an import whose messages are stored
 in another conversation of the same format goes into that one. Where there are no ids, and a chat is
-known by who takes part, it is the same one if most of its messages are stored.
+known by who takes part, it is the same one if most of its messages are stored. Where other people's
+exports have the same id of a chat, as that of a bot, the person belongs to the stored id; what was
+stored without one stays where it is.
 """
 
 from __future__ import annotations
@@ -44,6 +46,20 @@ _UNDER = """
 """
 
 
+_FIRST: Final = """
+    SELECT role <> 'user', CAST(user_id AS BLOB), CAST(metadata AS BLOB) FROM messages
+    WHERE channel_id = ?1 AND conversation_id = ?2
+    ORDER BY 1, id LIMIT 1
+"""
+_WITH: Final = """
+    SELECT DISTINCT CAST(conversation_id AS BLOB) FROM messages
+    WHERE channel_id IN (
+        SELECT channel_id FROM channels
+        WHERE channel_id = ?1 OR channel_id >= ?2 AND channel_id < ?3
+    ) AND conversation_id >= ?2 AND conversation_id < ?3
+"""
+
+
 class ChatPlace(NamedTuple):
     """A conversation and its channel."""
 
@@ -72,9 +88,15 @@ class SameChats:
             batch: The batch; it has the `global_ids` of the conversations that begin in it.
         """
         channels = {one.conversation_id: one.channel_id for one in batch.messages}
-        for name, ids in batch.global_ids.items():
+        for name in dict.fromkeys((*batch.persons, *batch.global_ids)):
+            if name in self._places:
+                continue
             own = ChatPlace(name, channels.get(name, name))
-            self._places[name] = self._place(own, ids)
+            if name in batch.persons:
+                messages = [one for one in batch.messages if one.conversation_id == name]
+                own = self._place_of_person(own, *batch.persons[name], messages)
+            ids = batch.global_ids.get(name)
+            self._places[name] = own if ids is None else self._place(name, own, ids)
         for name, others in batch.other_ids.items():
             messages = [one for one in batch.messages if one.conversation_id == name]
             if messages and name not in self._places:
@@ -105,7 +127,47 @@ class SameChats:
             ),
         )
 
-    def _place(self, own: ChatPlace, ids: Sequence[int]) -> ChatPlace:
+    def _place_of_person(
+        self, own: ChatPlace, shared_id: str, person: Sequence[str], messages: list[MessageRecord]
+    ) -> ChatPlace:
+        """Return the place of a conversation of one person, whose id others may have, too.
+
+        Earlier versions stored it under that id alone: there it stays if its first message of a
+        user is of this person. An export without a message of any person is of the only
+        conversation with that id, or of the one that has most of its messages.
+        """
+        channel = own.channel_id if own.channel_id != own.conversation_id else shared_id
+        shared = ChatPlace(shared_id, channel)
+        if not person:
+            bounds = [own.channel_id, f"{shared_id} with ", f"{shared_id} with!"]
+            rows = self._connection.fetch_all(_WITH, bounds)
+            names = [name.decode(errors="replace") for (name,) in rows]
+            if len(names) != 1 or self._first_user(shared) is not None:
+                return self._place_under(own.conversation_id, names, messages) if names else own
+            is_channel = own.channel_id == own.conversation_id
+            return ChatPlace(names[0], names[0] if is_channel else own.channel_id)
+        if self._first_user(own) is None:
+            first = self._first_user(shared)
+            if first is not None and (not first or first.intersection(person)):
+                return shared
+        return own
+
+    def _first_user(self, place: ChatPlace) -> frozenset[str] | None:
+        """Return the id and the name of the user who wrote the first message that is stored there.
+
+        They are empty if no user did; None means that there is no message at all.
+        """
+        row = self._connection.fetch_one(_FIRST, [place.channel_id, place.conversation_id])
+        if row is None:
+            return None
+        is_other, *texts = row
+        if is_other:
+            return frozenset()
+        user, metadata = ("" if one is None else one.decode(errors="replace") for one in texts)
+        kind, author = writer_of("", metadata)
+        return frozenset(filter(None, (user, author if kind == "author" else "")))
+
+    def _place(self, name: str, own: ChatPlace, ids: Sequence[int]) -> ChatPlace:
         """Return the place that has most of some ids; the own one if none has any."""
         stored = self._read_stored(own.conversation_id.partition(":")[0])
         known = stored.of(ids)
@@ -115,7 +177,7 @@ class SameChats:
         mine = [place for place in places if place.conversation_id == own.conversation_id]
         chosen = (mine or places)[0] if most else own
         if len(found) > 1:
-            self._elsewhere[own.conversation_id] = {
+            self._elsewhere[name] = {
                 one: place
                 for one, place in zip(ids, known, strict=True)
                 if place is not None and place != chosen

@@ -128,6 +128,8 @@ class Batch:
             product gives an id to one message only; see `importing.same_chat`.
         other_ids: With the first messages of a conversation, other ids under which it may be
             stored; see `importing.same_chat`.
+        persons: With the first messages of a conversation whose id in the export other people's
+            exports have too: the stored form of that id, and the spellings of its person.
         off_path: With the first batch of a conversation, the ids of its messages in branches that
             it does not take, or no longer.
         derived: The ids of messages that are derived from their texts, so that an edited message
@@ -155,6 +157,7 @@ class Batch:
     has_twins: bool = False
     global_ids: Mapping[str, array[int]] = field(default_factory=dict)
     other_ids: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    persons: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     off_path: frozenset[str] = frozenset()
     derived: frozenset[str] = frozenset()
     read_as: str = ""

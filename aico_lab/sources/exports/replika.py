@@ -32,7 +32,7 @@ from aico_lab.sources.exports.engine.fields import (
     to_time,
 )
 from aico_lab.sources.exports.engine.json_items import items, shape
-from aico_lab.sources.exports.engine.names import without_date
+from aico_lab.sources.exports.engine.names import with_person, without_date
 from aico_lab.sources.exports.engine.stored import Seen, Shelf
 
 if TYPE_CHECKING:
@@ -91,7 +91,6 @@ def recognise(export: Opened) -> str | None:
 
 def conversations(export: Opened, options: Options) -> Generator[ExportedConversation | Unreadable]:
     """Yield the chats of an export."""
-    del options
     is_alone = len(export.members) == 1
     seen = Seen()
     for member in export.members:
@@ -99,7 +98,7 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
         if not (is_alone or is_json or _is_backup(member)):
             continue
         with Shelf() as shelf:
-            chats = _Chats(shelf, seen)
+            chats = _Chats(shelf, seen, options.me)
             parts = _messages(member, chats) if is_json else _rows(member, chats)
             for part in parts:
                 yield Unreadable(f"{part.where} of {member.name}", part.reason)
@@ -115,8 +114,9 @@ def _is_backup(member: Member) -> bool:
 class _Chats(dict[str, "_Chat"]):
     """The chats of a file by id; other files of the export may have the same messages."""
 
-    def __init__(self, shelf: Shelf, seen: Seen) -> None:
+    def __init__(self, shelf: Shelf, seen: Seen, me: str | None) -> None:
         super().__init__()
+        self._person = () if me is None else (me,)
         self._shelf = shelf
         self._seen = seen
 
@@ -126,6 +126,12 @@ class _Chats(dict[str, "_Chat"]):
             rows = self._shelf.begin(newest_first=newest_first)
             self[chat_id] = _Chat(chat_id, rows, self._seen)
         return self[chat_id]
+
+    def of_file(self, name: str, *, newest_first: bool) -> _Chat:
+        """Return the chat of a file that has no id of it, begun if it is new."""
+        chat = self.of(with_person(name, self._person), newest_first=newest_first)
+        chat.shared_id, chat.person = name, self._person
+        return chat
 
 
 class _Chat:
@@ -137,6 +143,8 @@ class _Chat:
         self._seen = seen
         self._ids = array("Q")
         self.skipped: Counter[str] = Counter()
+        self.shared_id: str | None = None
+        self.person: tuple[str, ...] = ()
 
     def add(self, message_id: str | None, time: str, author: str, role: str, *rest: object) -> None:
         """Add a message, unless it is repeated: an updated backup may overlap an older one."""
@@ -155,6 +163,8 @@ class _Chat:
             channel_name="Replika",
             names_person=False,
             global_ids=self._ids,
+            shared_id=self.shared_id,
+            person=self.person,
             skipped=self.skipped,
         )
 
@@ -183,7 +193,7 @@ def _said(row: StoredRow) -> Said:
 def _rows(member: Member, chats: _Chats) -> Iterator[Unreadable]:
     """Read a CSV file into `chats`; yield the lines that are no messages."""
     is_newest_first = not member.name.lower().endswith((".on.csv", ".rf.csv"))
-    chat = chats.of(without_date(member.base), newest_first=is_newest_first)
+    chat = chats.of_file(without_date(member.base), newest_first=is_newest_first)
     for number, lines in _records(member):
         fields, left_over = _fields(lines)
         if fields is None or left_over:

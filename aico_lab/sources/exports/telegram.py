@@ -25,6 +25,7 @@ from aico_lab.sources.exports.engine.conversation import (
 from aico_lab.sources.exports.engine.fields import to_id, to_text, to_time
 from aico_lab.sources.exports.engine.json_items import shape
 from aico_lab.sources.exports.engine.message_arrays import chats
+from aico_lab.sources.exports.engine.names import with_person
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -50,8 +51,9 @@ _HAS_BARE_KEY: Final = re.compile(rb"[{,]\s*+document_id[ \t]*+:")
 _BARE_KEY: Final = re.compile(rb'"(?:[^"\\\r\n]|\\.)*+"|(?<=[{,\s])document_id(?=[ \t]*+:)')
 
 _NUMBER: Final = re.compile(r"-?\d{1,18}")
+_ACCOUNT: Final = re.compile(r"(?:user)?(\d+)")
 _LOOKED_AT: Final = 1_000
-"""Messages of a bot's chat that are read ahead, to find out which author is the bot."""
+"""Messages of a chat of two that are read ahead, to find out who they are."""
 
 _NEVER: Final = 1970
 """The year of the time of editing that old exports give messages that were never edited."""
@@ -145,15 +147,19 @@ def _conversation(
     options: Options,
 ) -> ExportedConversation:
     kind, name = to_text(keys.get("type")), to_text(keys.get("name")) or None
-    ahead = list(islice(items, _LOOKED_AT if kind == "bot_chat" else 0))
+    is_group = kind not in _NOT_GROUPS
+    ahead = list(islice(items, 0 if is_group else _LOOKED_AT))
     bots = _bots(chat_id, name, ahead) if kind == "bot_chat" else frozenset()
+    person = () if is_group else _person(chat_id, bots, ahead)
     skipped: Counter[str] = Counter()
     return ExportedConversation(
-        chat_id,
+        with_person(chat_id, person),
         _messages(chain(ahead, items), faults, skipped, _Chat(chat_id, bots, options)),
         title=name,
-        is_group=kind not in _NOT_GROUPS,
+        is_group=is_group,
         has_seconds=True,
+        shared_id=None if is_group else chat_id,
+        person=person,
         skipped=skipped,
     )
 
@@ -171,6 +177,24 @@ def _bots(
     named = frozenset(author for author, own in authors.items() if own == name)
     is_open = len(set(authors.values())) > 1 and ids.isdisjoint(map(_author_id, said))
     return named if is_open else ids
+
+
+def _person(
+    chat_id: str, bots: frozenset[str], ahead: list[dict[str, Any] | Unreadable]
+) -> tuple[str, ...]:
+    """Return the id and the name of a chat's first author who is not its other side.
+
+    A chat of two has the id of the other side, as in everybody's chat with the same bot.
+    """
+    others = bots | {chat_id, f"user{chat_id}"}
+    for one in ahead:
+        if isinstance(one, dict) and one.get("type") == "message":
+            author, name = _author(one)
+            account = _ACCOUNT.fullmatch(author or "")
+            if author is not None and account is not None and author not in others:
+                spellings = (f"user{account[1]}", account[1], name)
+                return tuple(spelling for spelling in spellings if spelling)
+    return ()
 
 
 def _folded(name: str | None) -> str:

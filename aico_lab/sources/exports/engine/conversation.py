@@ -121,6 +121,9 @@ class ExportedConversation:
             a stored conversation of the format that has such messages is the same one.
         other_ids: Other ids that the conversation may have in earlier exports; if most messages are
             stored under one of them, it is the same one.
+        shared_id: The id in the export, if other people's exports may have it for their own
+            conversation, as that of a bot; then `conversation_id` has the person, too.
+        person: Spellings of the person whose conversation it is; empty if they are not known.
         off_path: The ids of messages of other branches than the one that the conversation took, at
             least of those that an earlier export may have had on its path.
         authors: Messages by author, if they are known before `messages` are read.
@@ -140,6 +143,8 @@ class ExportedConversation:
     has_seconds: bool = False
     global_ids: array[int] | None = None
     other_ids: tuple[str, ...] = ()
+    shared_id: str | None = None
+    person: tuple[str, ...] = ()
     off_path: frozenset[str] = frozenset()
     authors: Counter[str] | None = None
     metadata: dict[str, object] = field(default_factory=dict)

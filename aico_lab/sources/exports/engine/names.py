@@ -1,15 +1,23 @@
-"""Derive the name of a conversation from its file if the content has no name."""
+"""Derive the name of a conversation from its file or its people."""
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _SUFFIXES: Final = re.compile(r"\.(jsonl?|csv|txt|tsv|db|zip|no|on|rf)$", re.IGNORECASE)
 _COUNTER: Final = re.compile(r"\s*(\(\d{1,3}\)|[-_ ]copy)$", re.IGNORECASE)
 _DATE: Final = re.compile(
     r"[-_. ]*(?<!\d)(\d{4}[-_.]?\d\d([-_.]?\d\d)?)([-_. T@]?\d\d[-_.:h]?\d\d([-_.:m]?\d\ds?)?)?$"
 )
+
+
+def with_person(name: str, person: Iterable[str]) -> str:
+    """Return the name of a conversation with one person, whose first spelling counts."""
+    return next((f"{name} with {one}" for one in person), name)
 
 
 def without_counter(name: str) -> str:

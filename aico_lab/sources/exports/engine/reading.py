@@ -234,6 +234,7 @@ class _Gathering:
             has_twins=self._has_twins,
             global_ids=reader.global_ids,
             other_ids=reader.other_ids,
+            persons=reader.persons,
             off_path=frozenset(reader.off_path),
             derived=frozenset(reader.derived - later),
             notes=list(notes),
@@ -247,6 +248,9 @@ class _Gathering:
         waiting = {one.conversation_id for one in held}
         reader.other_ids = {
             name: others for name, others in reader.other_ids.items() if name in waiting
+        }
+        reader.persons = {
+            name: shared for name, shared in reader.persons.items() if name in waiting
         }
         reader.off_path = set()
         reader.derived &= later

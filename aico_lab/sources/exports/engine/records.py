@@ -71,6 +71,8 @@ class RecordMaker:
         global_ids: The `global_ids` of the conversations begun so far, by id; the caller may clear
             them.
         other_ids: Other ids of the conversations begun so far, by id; the caller may clear them.
+        persons: The shared ids and the persons of the conversations begun so far, by id; the caller
+            may clear them.
         off_path: The ids of messages that are in other branches of the conversations begun so far;
             the caller may clear them.
         derived: The ids of the messages read so far that are derived from the messages themselves;
@@ -103,6 +105,7 @@ class RecordMaker:
         self.memories: list[MemoryRecord] = []
         self.global_ids: dict[str, array[int]] = {}
         self.other_ids: dict[str, tuple[str, ...]] = {}
+        self.persons: dict[str, tuple[str, tuple[str, ...]]] = {}
         self.off_path: set[str] = set()
         self.derived: set[str] = set()
         self.zoneless = 0
@@ -199,6 +202,9 @@ class RecordMaker:
         if conversation.other_ids:
             others = (joined_id(self._format, clean(one)) for one in conversation.other_ids)
             self.other_ids[name] = tuple(others)
+        if conversation.shared_id is not None:
+            shared = joined_id(self._format, clean(conversation.shared_id))
+            self.persons[name] = shared, tuple(map(clean, conversation.person))
         if not conversation.skipped[DAMAGED]:  # else the branch may be another one
             self.off_path |= {joined_id(name, clean(one)) for one in conversation.off_path}
 

@@ -38,7 +38,7 @@ from aico_lab.sources.exports.engine.fields import (
     to_utc_time,
 )
 from aico_lab.sources.exports.engine.json_items import shape
-from aico_lab.sources.exports.engine.names import without_counter
+from aico_lab.sources.exports.engine.names import with_person, without_counter
 from aico_lab.sources.exports.engine.replaced import TolerantDecoder
 from aico_lab.sources.exports.sillytavern.times import to_time
 
@@ -108,6 +108,8 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
             title=chat.title,
             channel_id=chat.character,
             channel_name=chat.character,
+            shared_id=chat.shared_id,
+            person=chat.person,
             metadata={} if chat.main is None else {"branch_of": chat.main},
             skipped=skipped,
         )
@@ -140,6 +142,8 @@ class _Chat:
         conversation_id: The id of the conversation.
         title: The name of the file.
         character: The name of the character; None in a group.
+        shared_id: The name of the file, if nothing else identifies a chat with one character.
+        person: The first person in such a chat.
         main: The name of the chat from which this checkpoint was made, or None.
     """
 
@@ -147,6 +151,8 @@ class _Chat:
     conversation_id: str
     title: str
     character: str | None
+    shared_id: str | None
+    person: tuple[str, ...]
     main: str | None
 
 
@@ -166,7 +172,11 @@ def _begin(member: Member) -> _Chat:
         identity = f"{character}:{title}"
     if main is not None:
         identity = f"{identity or character or ''}:{title}"
-    return _Chat(member, identity or title, title, character, main)
+    if identity is not None or character is None:
+        return _Chat(member, identity or title, title, character, None, (), main)
+    names = (to_text(line.get("name")) for line in said if _role(line) == "user")
+    person = tuple(islice((name for name in names if name not in _UNNAMED), 1))
+    return _Chat(member, with_person(title, person), title, character, title, person, main)
 
 
 def _character(member: Member, header: dict[str, Any], said: list[dict[str, Any]]) -> str | None:
