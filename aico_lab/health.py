@@ -251,7 +251,9 @@ def _quarantined(table: str) -> tuple[str, str]:
 
 def _check_temporary(lab: Lab) -> str:
     """Look for data that killed readers left, which the next sync removes."""
-    folders = left_over(lab.home.temporary)
+    from aico_lab.adapters.sealed import left_open
+
+    folders = left_over(lab.home.temporary) + left_open()
     if not folders:
         return "none left by programs that were killed"
     size = sum(_size(folder, "**/*") for folder in folders)

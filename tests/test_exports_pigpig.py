@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
+import subprocess
+import sys
 import zipfile
 
 import pytest
 
+from aico_lab.adapters import sealed
+from aico_lab.adapters.libsql_readonly import open_readonly
 from aico_lab.sources import recognise
 from tests.exported import read
 
@@ -163,3 +168,70 @@ def test_values_of_any_type_are_read(tmp_path, bad):
     database(path, row("1", "Hi"), odd, row("3", "Ho"))
     got = read("pigpig", path)
     assert [text for text in got.contents if text] == ["Hi", "Ho"]
+
+
+@pytest.fixture
+def crashed(tmp_path, monkeypatch):
+    """A database whose program was killed, so that it is read from a copy."""
+    (tmp_path / "ram").mkdir()
+    monkeypatch.setattr(sealed, "RAM", tmp_path / "ram")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "ram"))
+    (tmp_path / "bot").mkdir()
+    writing = database(tmp_path / "memory.db", row("1", "CANARY"), keep_open=True)
+    for suffix in ("", "-wal"):
+        shutil.copy(tmp_path / f"memory.db{suffix}", tmp_path / "bot")
+    writing.close()
+    return tmp_path / "bot" / "memory.db"
+
+
+@pytest.mark.parametrize("is_zip", [False, True])
+def test_a_database_is_copied_once(crashed, monkeypatch, *, is_zip):
+    path = crashed
+    if is_zip:
+        path = crashed.with_suffix(".zip")
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in ("memory.db", "memory.db-wal"):
+                archive.write(crashed.with_name(name), name)
+    made = []
+    make = sealed.PrivateFolder.__init__
+
+    def noted(self, size=0):
+        make(self, size)
+        made.append(self)
+
+    monkeypatch.setattr(sealed.PrivateFolder, "__init__", noted)
+    assert read("pigpig", path).contents == ["CANARY"]
+    assert len(made) == 1 + is_zip
+    assert not any(one.path.exists() for one in made)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from aico_lab.adapters import sealed
+from aico_lab.adapters.libsql_readonly import open_readonly
+sealed.RAM = Path(sys.argv[2])
+with open_readonly(Path(sys.argv[1]), None):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_copy_of_a_program_that_was_killed_is_found_and_removed(crashed, tmp_path):
+    ram = tmp_path / "ram"
+    subprocess.run([sys.executable, "-c", KILLED, crashed, ram], check=False)
+    (left,) = sealed.left_open()
+    assert b"CANARY" in b"".join(path.read_bytes() for path in left.iterdir())
+    with open_readonly(crashed, None) as connection:
+        assert connection.fetch_all("SELECT content FROM messages") == [("CANARY",)]
+        assert not left.exists()
+        assert sealed.left_open() == []  # this copy has an owner
+    assert not [path for path in ram.rglob("*") if path.is_file()]
+
+
+def test_a_copy_too_large_for_the_memory_is_among_the_temporary_files(tmp_path, monkeypatch):
+    (tmp_path / "ram").mkdir()
+    monkeypatch.setattr(sealed, "RAM", tmp_path / "ram")
+    monkeypatch.setattr(sealed.tempfile, "gettempdir", lambda: str(tmp_path))
+    folder = sealed.PrivateFolder(1 << 60)
+    assert folder.path.parent.parent == tmp_path
+    folder.remove()

@@ -11,8 +11,6 @@ from __future__ import annotations
 import re
 import shutil
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters.libsql import BUSY_TIMEOUT, Connection
@@ -24,9 +22,11 @@ from aico_lab.errors import (
     NotPermitted,
     SourceMissing,
 )
+from aico_lab.home.files import os_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _LOGS: Final = ("-wal", "-journal")
 _HEX: Final = re.compile(r"(?:0x|[xX]')?((?:[0-9a-fA-F]{2})+)'?")
@@ -62,10 +62,8 @@ def open_unwritable(path: Path, key: str | None) -> Iterator[Connection]:
         with _follow(path, key) as connection:
             yield connection
     elif _size(path, "-wal"):
-        with TemporaryDirectory(prefix="aico-lab-") as folder:
-            copy = _copy(path, Path(folder))
-            with _connect(path, key, "?mode=rw", file=copy) as connection:
-                yield connection
+        with _copied(path) as copy, _connect(path, key, "?mode=rw", file=copy) as connection:
+            yield connection
     else:
         with _connect(path, key, _IMMUTABLE) as connection:
             yield connection
@@ -122,8 +120,8 @@ def _follow(path: Path, key: str | None) -> Iterator[Connection]:
         except NotPermitted:
             if not any(_size(path, log) for log in _LOGS):
                 raise
-            folder = opened.enter_context(TemporaryDirectory(prefix="aico-lab-"))
-            connection = _connect(path, key, "?mode=rw", file=_copy(path, Path(folder)))
+            copy = opened.enter_context(_copied(path))
+            connection = _connect(path, key, "?mode=rw", file=copy)
         yield opened.enter_context(connection)
 
 
@@ -159,12 +157,25 @@ def _forms(key: str | None) -> Iterator[str | bytes]:
             yield bytes.fromhex(digits[1])
 
 
+@contextmanager
+def _copied(path: Path) -> Iterator[Path]:
+    """Copy a file and its logs for the block into a private folder, which no kill leaves behind."""
+    from aico_lab.adapters.sealed import PrivateFolder  # few files are copied
+
+    folder = PrivateFolder(path.stat().st_size + sum(_size(path, log) for log in _LOGS))
+    try:
+        yield _copy(path, folder.path)
+    finally:
+        folder.remove()
+
+
 def _copy(path: Path, folder: Path) -> Path:
     before = _state(path), *(_size(path, log) for log in _LOGS)
     for suffix in ("", *_LOGS):
         if not suffix or _size(path, suffix):
             name = f"{path.name}{suffix}"
-            shutil.copyfile(path.with_name(name), folder / name)
+            with os_errors(folder):
+                shutil.copyfile(path.with_name(name), folder / name)
     if before != (_state(path), *(_size(path, log) for log in _LOGS)):
         raise _changed(path)
     return folder / path.name

@@ -28,6 +28,8 @@ from aico_lab.errors import CorruptDatabase, InvalidValue, NotADatabase, NotPerm
 from aico_lab.home.files import open_atomically, os_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from _typeshed import ReadableBuffer
 
 RAM = Path("/dev/shm")  # noqa: S108 - a private folder is made in it
@@ -42,9 +44,17 @@ class PrivateFolder:
     of killed processes, whose locks are free.
     """
 
-    def __init__(self) -> None:
-        root = _private_root()
-        _sweep(root)
+    def __init__(self, size: int = 0) -> None:
+        """Make the folder: in RAM, unless what it is for would take half of what is free there.
+
+        Args:
+            size: The bytes of what it is for, if they are known.
+
+        Raises:
+            NotPermitted: Another user can write where it would be.
+        """
+        root = _private_root(size)
+        remove_left_open()
         name = secrets.token_hex(8)
         # Any thread may release it, because the garbage collector may run in any.
         lock = FileLock(root / f"{name}.lock", timeout=0, thread_local=False)
@@ -67,10 +77,10 @@ def _remove(folder: Path, lock: FileLock, owner: int) -> None:
     lock.release()
 
 
-def _private_root() -> Path:
-    user = str(os.getuid()) if os.name == "posix" else getpass.getuser()
-    parent = RAM if os.access(RAM, os.W_OK) else Path(tempfile.gettempdir())
-    root = parent / f"aico-lab-{user}"
+def _private_root(size: int) -> Path:
+    ram, temporary = _roots()
+    has_room = os.access(RAM, os.W_OK) and 2 * size <= shutil.disk_usage(RAM).free
+    root = ram if has_room else temporary
     with os_errors(root):
         root.mkdir(mode=0o700, exist_ok=True)
         found = root.lstat()
@@ -81,16 +91,41 @@ def _private_root() -> Path:
     return root
 
 
-def _sweep(root: Path) -> None:
-    for folder in root.iterdir():
-        if folder.suffix == ".lock":
-            continue
-        lock = FileLock(root / f"{folder.name}.lock", timeout=0)
-        try:
-            lock.acquire()
-        except (Timeout, OSError):
-            continue
+def _roots() -> tuple[Path, Path]:
+    """Return where this user's private folders are: in RAM, and among the temporary files."""
+    user = str(os.getuid()) if os.name == "posix" else getpass.getuser()
+    return RAM / f"aico-lab-{user}", Path(tempfile.gettempdir()) / f"aico-lab-{user}"
+
+
+def left_open() -> list[Path]:
+    """Return the private folders of processes that were killed."""
+    found = []
+    for folder, lock in _left_open():
+        lock.release()
+        found.append(folder)
+    return found
+
+
+def remove_left_open() -> None:
+    """Remove the private folders of processes that were killed."""
+    for folder, lock in _left_open():
         _remove(folder, lock, os.getpid())
+
+
+def _left_open() -> Iterator[tuple[Path, FileLock]]:
+    """Yield private folders without an owner, each with its lock, which is held."""
+    for root in dict.fromkeys(_roots()):
+        try:
+            folders = [one for one in root.iterdir() if one.suffix != ".lock"]
+        except OSError:
+            continue
+        for folder in folders:
+            lock = FileLock(root / f"{folder.name}.lock", timeout=0)
+            try:
+                lock.acquire()
+            except (Timeout, OSError):
+                continue
+            yield folder, lock
 
 
 def seal(folder: Path, target: Path, identity: str, *, first: str) -> None:

@@ -129,7 +129,10 @@ def sync(
     """
     started = time.perf_counter()
     evolution.check(on_change)
+    from aico_lab.adapters.sealed import remove_left_open  # after the fast imports of a start
+
     remove_left_over(home.temporary)  # of readers that were killed
+    remove_left_open()
     if not (full or acknowledge) and (newest := _up_to_date(primary, home)):
         return SyncResult("nothing", newest, seconds=time.perf_counter() - started)
 

@@ -71,7 +71,7 @@ def read_working(member: Member) -> Iterator[tuple[str, Remembered]]:
     Raises:
         StorageError: The file is damaged, or lmdb is not installed.
     """
-    folder = PrivateFolder()
+    folder = PrivateFolder(member.size)
     try:
         copy = folder.path / "data.mdb"
         with member.open() as source, copy.open("wb") as target:

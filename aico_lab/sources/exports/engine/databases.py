@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters.libsql_readonly import open_readonly
@@ -12,6 +12,7 @@ from aico_lab.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.sources.exports.engine.opened import Member, Opened
@@ -31,7 +32,9 @@ def databases(export: Opened) -> list[Member]:
 
 @contextmanager
 def database(export: Opened, member: Member, key: str | None = None) -> Iterator[Connection]:
-    """Open a database for the block; a database in an archive is unpacked for the block.
+    """Open a database for the block, or again, since it stays open until the export is closed.
+
+    So a database that is read from a copy, as one in an archive, is copied once.
 
     Args:
         export: The export.
@@ -41,21 +44,26 @@ def database(export: Opened, member: Member, key: str | None = None) -> Iterator
     Raises:
         StorageError: The database cannot be read, or is damaged.
     """
-    if member.path is not None:
-        with open_readonly(member.path, key) as connection:
-            yield connection
-        return
-    folder = PrivateFolder()
-    try:
-        for one in export.members:
-            if one.name == member.name or one.name in {f"{member.name}{log}" for log in _LOGS}:
-                log = one.name.removeprefix(member.name)
-                with one.open() as source, (folder.path / f"copy.db{log}").open("wb") as target:
-                    shutil.copyfileobj(source, target)
-        with open_readonly(folder.path / "copy.db", key) as connection:
-            yield connection
-    finally:
-        folder.remove()
+    name = member.name, key
+    if name not in export.connections:
+        with ExitStack() as opening:
+            path = _unpacked(export, member, opening) if member.path is None else member.path
+            export.connections[name] = opening.enter_context(open_readonly(path, key))
+            export.until_closed.push(opening.pop_all())
+    yield export.connections[name]
+
+
+def _unpacked(export: Opened, member: Member, opening: ExitStack) -> Path:
+    """Return the path of a copy of a database in an archive, with its logs."""
+    names = [member.name, *(f"{member.name}{log}" for log in _LOGS)]
+    parts = [one for one in export.members if one.name in names]
+    folder = PrivateFolder(sum(one.size for one in parts))
+    opening.callback(folder.remove)
+    for one in parts:
+        log = one.name.removeprefix(member.name)
+        with one.open() as source, (folder.path / f"copy.db{log}").open("wb") as target:
+            shutil.copyfileobj(source, target)
+    return folder.path / "copy.db"
 
 
 def columns(export: Opened, member: Member, table: str) -> frozenset[str]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from aico_lab.adapters.libsql import Connection
+
 HEAD: Final = 65_536
 """Bytes of `Member.head`."""
 
@@ -96,11 +98,15 @@ class Opened:
         path: The file, folder or archive that the user named.
         members: Its files, by name.
         faults: What cannot be read in its archives; grows while its files are read.
+        until_closed: Closed when the export is.
+        connections: Connections to its databases, by file and key; see `engine.databases`.
     """
 
     path: Path
     members: tuple[Member, ...]
     faults: Faults = field(default_factory=Faults)
+    until_closed: ExitStack = field(default_factory=ExitStack)
+    connections: dict[tuple[str, str | None], Connection] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -139,7 +145,7 @@ def opened(path: Path) -> Iterator[Opened]:
         if not path.exists():
             raise SourceMissing(f"The file {path} does not exist; check its name.")
         if path.is_dir():
-            yield Opened(path, tuple(_of_folder(path, faults, open_files)), faults)
+            yield Opened(path, tuple(_of_folder(path, faults, open_files)), faults, open_files)
         elif not path.is_file():  # reading a pipe or a device may never end
             raise SourceUnreadable(f"{path} is neither a file nor a folder; name the export.")
         else:
@@ -147,9 +153,9 @@ def opened(path: Path) -> Iterator[Opened]:
             if is_archive(stream):
                 size = path.stat().st_size
                 members = _of_archive(stream, str(path), size, faults, open_files)
-                yield Opened(path, tuple(members), faults)
+                yield Opened(path, tuple(members), faults, open_files)
             else:
-                yield Opened(path, (_of_file(path, path.name),), faults)
+                yield Opened(path, (_of_file(path, path.name),), faults, open_files)
 
 
 @contextmanager
