@@ -325,15 +325,15 @@ def test_a_backup_that_is_stored_without_its_person_stays_one_chat(
 def tavern(path: Path, person: str, count: int) -> Path:
     """Write a chat whose header does not say when it was made."""
     path.parent.mkdir(exist_ok=True)
-    lines: list[dict[str, Any]] = [{"user_name": person, "character_name": "Sera"}]
-    for at in range(count):
-        lines.append(
-            {
-                "name": ("Sera", person)[at % 2], "is_user": bool(at % 2), "mes": f"{person} {at}",
-                "send_date": f"2026-01-01T10:{at:02d}:00.000Z",
-            }
-        )  # fmt: skip
-    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    header = {"user_name": person, "character_name": "Sera"}
+    lines = [
+        {
+            "name": ("Sera", person)[at % 2], "is_user": bool(at % 2), "mes": f"{person} {at}",
+            "send_date": f"2026-01-01T10:{at:02d}:00.000Z",
+        }
+        for at in range(count)
+    ]  # fmt: skip
+    path.write_text("\n".join(map(json.dumps, (header, *lines))), encoding="utf-8")
     return path
 
 

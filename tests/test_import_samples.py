@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from aico_lab.errors import AicoLabError
+from aico_lab.sources import SOURCES
 from aico_lab.sources.exports.engine.conversation import Options
 from tests.test_exports import FORMATS, SAMPLES, expected
 
@@ -52,3 +54,37 @@ def test_samples_again_add_nothing_and_an_edit_updates_one_message(
             for result in [lab.import_from(name, path, options=options, dry_run=dry_run)]
         ]
         assert counts == [(0, 1), (0, 1), (0, 0)], sample
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [{}, {"map": {"content": "x"}}, {"map": {"author": "mes"}}, {"role_map": {"x": "user"}}],
+)
+def test_no_error_about_a_file_that_is_no_table_has_a_text(answers: dict[str, Any]) -> None:
+    """As of a saved import of tables that meets another file; errors go into logs."""
+    options = Options.read(**answers, start="2024-01-01")
+    for sample, (name, _) in FORMATS.items():
+        try:
+            list(SOURCES["table"].read(SAMPLES / sample, options=options))
+        except AicoLabError as refused:
+            told = str(refused)
+            if name != "replika":  # whose CSV is a table
+                assert f"in the format {name}" in told or name in ("openai", "sharegpt"), told
+        else:
+            told = ""
+        texts = [line["content"] or "" for line in expected(sample)]
+        assert not [text for text in texts if len(text) > 8 and text in told], told
+
+
+def test_no_error_about_a_wrong_column_has_a_text(tmp_path: Path) -> None:
+    rows = [f"2024-05-01T10:{at:02d}:00Z,a secret {at},{'wor ' * 12}{at}" for at in range(60)]
+    path = tmp_path / "chat.csv"
+    path.write_text("\n".join(["when,text,more", *rows]), encoding="utf-8")
+    for column in ("text", "more"):
+        other = {"text": "more", "more": "text"}[column]
+        for field in ("author", "role"):
+            options = Options.read(map={"content": other, field: column}, companion="Otto")
+            with pytest.raises(AicoLabError) as refused:
+                list(SOURCES["table"].read(path, options=options))
+            assert "secret" not in str(refused.value)
+            assert "wor" not in str(refused.value).replace("word", "")

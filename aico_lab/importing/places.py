@@ -46,6 +46,9 @@ _AT_END, _BETWEEN, _GONE, _MARKED, _UNMARKED, _UNLIKE = 0.25, 2.0, 2.0, 1.0, 1.5
 with a mark, edited without one, and, in addition, quite unlike its earlier text. So a text that
 takes the place of another is an edit of it, and new messages are the last ones if possible."""
 
+_EARLIER: Final = 0.125
+"""The cost of taking a message for the earlier text, by whose id the stored one is known."""
+
 _SIMILAR: Final = 0.6
 """The minimum similarity of two texts of which the one without a mark of an edit is the earlier."""
 
@@ -276,6 +279,8 @@ def _cost(stored: _Stored, message: MessageRecord, *, is_few: bool) -> float:
     """
     if _is_same(stored, message):
         return 0.0
+    if stored.message_id == message.message_id:
+        return _EARLIER
     is_edited = _is_edited(message.metadata)
     likeness = _likeness(stored, message) if is_few else 0.0
     if stored.is_edited and not is_edited and likeness < _SIMILAR:

@@ -138,7 +138,7 @@ def folded(name: str) -> str:
 
 
 def columns_by_field(
-    columns: Sequence[str], given: Mapping[str, str] | None = None
+    columns: Sequence[str], given: Mapping[str, str] | None = None, *, all_are_names: bool = True
 ) -> dict[str, tuple[str, ...]]:
     """Return the column of each field of a message; a time may be in two columns.
 
@@ -148,11 +148,12 @@ def columns_by_field(
     Args:
         columns: The names of the columns.
         given: Columns that the user names, by field.
+        all_are_names: See `listed`.
 
     Raises:
         UnknownName: There is no such field or column.
     """
-    found = {} if given is None else named_columns(columns, given)
+    found = {} if given is None else named_columns(columns, given, all_are_names=all_are_names)
     taken = {column for named in found.values() for column in named}
     by_name: dict[str, str] = {}
     for column in columns:
@@ -296,8 +297,15 @@ def check_fields(given: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def named_columns(columns: Sequence[str], given: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+def named_columns(
+    columns: Sequence[str], given: Mapping[str, str], *, all_are_names: bool = True
+) -> dict[str, tuple[str, ...]]:
     """Return the columns that the user names, by field.
+
+    Args:
+        columns: The names of the columns.
+        given: Columns that the user names, by field.
+        all_are_names: See `listed`.
 
     Raises:
         UnknownName: There is no such field or column.
@@ -308,16 +316,18 @@ def named_columns(columns: Sequence[str], given: Mapping[str, str]) -> dict[str,
         parts = [column] if column in columns or field != "timestamp" else column.split("+")
         if len(parts) > 2:  # noqa: PLR2004
             raise InvalidValue("A time is in one column or in two, such as timestamp=Date+Time.")
-        found[field] = tuple(_existing(columns, part) for part in parts)
+        found[field] = tuple(
+            _existing(columns, part, all_are_names=all_are_names) for part in parts
+        )
     return found
 
 
-def _existing(columns: Sequence[str], name: str) -> str:
+def _existing(columns: Sequence[str], name: str, *, all_are_names: bool) -> str:
     if name in columns:
         return name
     similar = [column for column in columns if folded(column) == folded(name.strip())]
     if len(similar) == 1:
         return similar[0]
-    names = f"Its columns are {listed(columns, all_are_names=True)}."
+    names = f"Its columns are {listed(columns, all_are_names=all_are_names)}."
     guess = did_you_mean(name.strip(), columns, ".")
     raise UnknownName(f"The file has no column {name.strip()!r}{guess} {names}")

@@ -10,9 +10,11 @@ from aico_lab.messages.records import Batch, NotAMessageError
 from aico_lab.sources.exports.engine.advice import advice
 from aico_lab.sources.exports.engine.conversation import Options
 from aico_lab.sources.exports.engine.opened import opened
+from aico_lab.sources.exports.engine.recognition import fitting_formats
 from aico_lab.sources.exports.engine.stored import Shelf
 from aico_lab.sources.files import batches
 from aico_lab.sources.files import size as total
+from aico_lab.sources.tables.delimited import header_of
 from aico_lab.sources.tables.headers import (
     NAMES,
     columns_by_field,
@@ -137,11 +139,15 @@ def _table(export: Opened, member: Member, options: Options) -> OpenedTable:
     table = open_table(member, options.columns)
     if table is not None:
         return table
-    if options.columns:  # an error about the first column that is not there
-        from aico_lab.sources.tables.delimited import header_of
-
-        if len(columns := header_of(member)) > 1:
-            columns_by_field(columns, options.columns)
+    if found := fitting_formats(export):
+        looks = " or ".join(f"{one.name} ({one.why})" for one in found)
+        raise SourceUnreadable(
+            f"{export.path} is no table: it is in the format {looks}, which takes no --map and no "
+            "--role-map, and is recognised by itself: leave these and the name of a source out."
+        )
+    columns = header_of(member)
+    if options.columns and len(columns) > 1:  # an error about the first column that is not there
+        columns_by_field(columns, options.columns, all_are_names=False)
     instead = advice(export)
     raise no_table(member) if instead is None else SourceUnreadable(instead)
 

@@ -39,6 +39,7 @@ _SELF: Final = frozenset({"me", "i", "you", "ich", "moi", "yo"})
 """Words by which a program calls the person whose table it is."""
 
 _MOST: Final = 1_000
+_MOST_UNKNOWN: Final = 50
 _SHOWN: Final = 12
 _LONGEST: Final = 40
 
@@ -129,11 +130,18 @@ class Cast:
         unknown = Counter(
             {value: count for value, count in self.values.items() if self._role(value) is None}
         )
+        longest = max(map(len, unknown), default=0)
+        if len(unknown) > _MOST_UNKNOWN or longest > _LONGEST:  # they may be texts of messages
+            raise SourceUnreadable(
+                f"The column {column} has {len(unknown):,} values that are no known roles, of up "
+                f"to {longest:,} characters, so it is hardly one of roles: name that with --map "
+                "role=COLUMN."
+            )
         if unknown:
             shown = ", ".join(
-                f"{value[:_LONGEST]} ({count:,})" for value, count in unknown.most_common(_SHOWN)
+                f"{value} ({count:,})" for value, count in unknown.most_common(_SHOWN)
             )
-            example = unknown.most_common(1)[0][0][:_LONGEST]
+            example = unknown.most_common(1)[0][0]
             raise SourceUnreadable(
                 f"The column {column} has values that are no known roles: {shown}. Say which role "
                 f"each of them is, such as --role-map {example!r}=assistant (or user, system)."

@@ -18,6 +18,11 @@ ASSUMED: Final = "me"
 """The user id of the person of an export that names nobody, unless `Options.me` does."""
 
 _SHOWN: Final = 12
+_LONGEST: Final = 80
+"""Characters of the longest name that an error quotes."""
+
+_MANY, _TIMES = 50, 2
+"""More authors than the first, with fewer messages each than the second, may be no authors."""
 
 
 @dataclass(slots=True)
@@ -125,8 +130,13 @@ def count_authors(
 
 
 def _question(everybody: Counter[str], options: Options, *, is_there: bool) -> WhoIsWho:
-    listed = ", ".join(f"{name} ({count:,})" for name, count in everybody.most_common(_SHOWN))
-    more = f" and {len(everybody) - _SHOWN:,} more" if len(everybody) > _SHOWN else ""
+    names = Counter({name: count for name, count in everybody.items() if len(name) <= _LONGEST})
+    if len(everybody) > _MANY and everybody.total() < _TIMES * len(everybody):
+        names.clear()  # a column of texts may have been taken for that of the authors
+    shown = [f"{name} ({count:,})" for name, count in names.most_common(_SHOWN)]
+    left = len(everybody) - len(shown)
+    listed = ", ".join(shown) or f"{left:,} names or texts, which are not shown"
+    more = f" and {left:,} more" if shown and left else ""
     begin = "The file does not say who the companion is"
     if options.companion:
         begin = f"Nobody in the file is called {' or '.join(options.companion)}"
@@ -134,5 +144,5 @@ def _question(everybody: Counter[str], options: Options, *, is_there: bool) -> W
         begin = f"Nobody in the file is called {options.me}, as --me says"
     return WhoIsWho(
         f"{begin}: name the companion with --companion NAME, one of {listed}{more}.",
-        authors=[name for name, _ in everybody.most_common()],
+        authors=[name for name, _ in names.most_common()],
     )

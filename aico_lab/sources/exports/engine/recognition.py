@@ -116,8 +116,7 @@ def misnamed(export: Opened, name: str) -> SourceUnreadable:
             f"{export.path} is not in the format {name}: it is empty; name the file as it was "
             "downloaded."
         )
-    package = __package__.removesuffix(".engine")
-    others = {known: f"{package}.{known}" for known in FORMATS if known != name}
+    others = {known: module for known, module in _modules().items() if known != name}
     found = _fitting(export, others | {"table": "aico_lab.sources.tables.reading"})
     instead = advice(export) if _may_need_advice(export, found) else None
     if instead is not None:
@@ -131,6 +130,16 @@ def misnamed(export: Opened, name: str) -> SourceUnreadable:
         f"{export.path} is not in the format {name}: it looks like {looks}; leave the format out, "
         "or name that one."
     )
+
+
+def fitting_formats(export: Opened) -> list[Recognised]:
+    """Return the formats of other programs that an export may have; tables are none of them."""
+    return _fitting(export, _modules())
+
+
+def _modules() -> dict[str, str]:
+    package = __package__.removesuffix(".engine")
+    return {name: f"{package}.{name}" for name in FORMATS}
 
 
 def _fitting(export: Opened, formats: Mapping[str, str]) -> list[Recognised]:
