@@ -73,6 +73,36 @@ def test_an_edited_message_is_updated_and_an_older_export_leaves_it(lab, take):
 
 
 @pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("lunch", "dinner*"),
+        ("ok", "okay-then-let-us-do-that*"),
+        ("ok ok ok", "ok no* ok"),
+        ("ok ok", "no* yes*"),
+        ("a b", "a x* b"),
+    ],
+)
+def test_an_older_export_does_not_add_the_text_before_an_edit(lab, take, before, after):
+    """However little the texts have in common: the edited one is known by the id of the first."""
+
+    def lines(said: str) -> list[str]:
+        words = [f"21:07 - Ann: {word.replace('*', EDITED)}" for word in f"hi {said} bye".split()]
+        return ["21:07 - Zed: begin", *words]
+
+    take(*lines(before))
+    take(*lines(after))
+    said = ["begin", "hi", *after.replace("*", "").split(), "bye"]
+    assert Counter(texts(lab)) == Counter(said)
+    result = take(*lines(before), deletions=True)
+    assert (result.added, result.updated, Counter(texts(lab))) == (0, 0, Counter(said))
+    berlin = Options(companion=("Zed",), zone=get_zone("Europe/Berlin"))
+    for export in (before, after):  # as a folder is imported again, the oldest file first
+        assert take(*lines(export), options=berlin).added == 0
+    assert Counter(texts(lab)) == Counter(said)
+    assert {time[11:16] for time, *_ in stored(lab)} == {"19:07"}
+
+
+@pytest.mark.parametrize(
     ("before", "after", "changed"),
     [
         ("a b c", "a x* c", (0, 2, 1)),
