@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import random
 import tracemalloc
@@ -750,6 +751,76 @@ def test_another_companion_in_the_same_conversation_updates_the_roles(tmp_path, 
         "Ada": "user",
         "Otto": "assistant",
     }
+
+
+AMBIGUOUS = """Date,Sender,Message
+1/2/2026 10:05,Ada,hello
+1/3/2026 9:06,Otto,yes
+3/1/2026 9:06,Otto,yes
+5/5/2026 9:06,Ada,bye
+"""
+
+
+@pytest.mark.parametrize("more", ["", "13/5/2026 9:07,Otto,bye\n"])
+def test_another_order_of_day_and_month_updates_the_times(tmp_path, lab, more):
+    """Also if a later file shows it by itself."""
+    path = tmp_path / "chat.csv"
+    path.write_text(AMBIGUOUS)
+    assert lab.import_from(path, companion="Otto", day_first=False).added == 4
+    path.write_text(AMBIGUOUS + more)
+    corrected = {} if more else {"day_first": True}
+    result = lab.import_from(path, companion="Otto", timezone="UTC", **corrected)
+    assert (result.added, result.updated) == (bool(more), 1 + 2)
+    days = {time[:10] for (time,) in stored_in(lab, "timestamp")}
+    assert days == {"2026-02-01", "2026-03-01", "2026-01-03", "2026-05-05"} | (
+        {"2026-05-13"} if more else set()
+    )
+    again = lab.import_from(path, companion="Otto", timezone="UTC", **corrected)
+    assert (again.added, again.updated) == (0, 0)
+
+
+def test_another_companion_of_a_table_updates_its_roles(tmp_path, lab):
+    path = tmp_path / "chat.csv"
+    path.write_text(AUTHORS)
+    added = lab.import_from(path, companion="Ada").added
+    for _ in range(2):
+        result = lab.import_from(path, companion="Otto")
+        assert result.added == 0
+        assert dict(stored_in(lab, "json_extract(metadata, '$.author'), role")) == {
+            "Ada": "user",
+            "Otto": "assistant",
+        }
+    assert result.updated == 0
+    path.write_text(f"{AUTHORS}2024-05-03 10:00,Ada,more\n")
+    assert lab.import_from(path, companion="Otto").added == 1
+    assert set(stored_in(lab, "conversation_id")) == {("table:Ada",)}
+    assert lab.primary.fetch_all("SELECT count(*) FROM messages") == [(added + 1,)]
+
+
+@pytest.mark.parametrize("names", list(itertools.permutations([None, "Ada", "Bea"], 2)))
+def test_another_person_of_a_table_without_authors_updates_it(tmp_path, lab, names):
+    path = tmp_path / "chat.csv"
+    path.write_text(
+        "date,role,text\n2024-05-01 10:00,user,Hi\n2024-05-01 10:00,assistant,Hi\n"
+        "2024-05-01 10:01,user,so?\n"
+    )
+    assert lab.import_from(path, me=names[0]).added == 3
+    assert lab.import_from(path, me=names[1]).added == 0
+    other = tmp_path / "other.csv"
+    other.write_text("date,role,text\n2024-05-02 10:00,user,Hi\n2024-05-02 10:00,assistant,Hi\n")
+    assert lab.import_from(other, me="Cy").added == 2
+    assert len(set(stored_in(lab, "conversation_id"))) == 2
+
+
+def test_a_question_and_its_answer_stay_so_under_another_person(tmp_path, lab):
+    path = tmp_path / "chat.csv"
+    path.write_text("date,prompt,response\n2024-05-01 10:00,Hi,Hello\n2024-05-01 10:01,so?,well\n")
+    assert lab.import_from(path).added == 4
+    assert lab.import_from(path, me="Ada").added == 0
+    replies = lab.primary.fetch_all(
+        "SELECT a.content, q.content FROM messages a JOIN messages q ON q.message_id = a.reply_to"
+    )
+    assert sorted(replies) == [("Hello", "Hi"), ("well", "so?")]
 
 
 def test_tables_of_two_companions_are_two_conversations(tmp_path, lab):

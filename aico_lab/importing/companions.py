@@ -7,6 +7,7 @@ with the same companion: files of other people are other conversations.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +28,38 @@ _PEOPLE: Final = """
         AND role = 'user' AND user_id IS NOT NULL
     GROUP BY conversation_id, user_id ORDER BY min(id)
 """
+
+_BEGINNING: Final = """
+    SELECT DISTINCT CAST(conversation_id AS BLOB) FROM messages
+    WHERE channel_id IN (SELECT channel_id FROM channels WHERE channel_id >= ?1 AND channel_id < ?2)
+        AND conversation_id = channel_id
+    LIMIT 100
+"""
+_COUNTED: Final = """
+    SELECT count(*) FROM json_each(?) AS pair JOIN messages
+        ON message_id = pair.value ->> 1 AND conversation_id = pair.value ->> 0
+"""
+
+
+class StoredTables:
+    """The stored messages of tables."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def place(self, name: str, people: Collection[str]) -> str:
+        """Return the conversation of a companion with some people; see `conversation_of`."""
+        return conversation_of(self._connection, name, people)
+
+    def conversations(self, begin: str) -> list[str]:
+        """Return the conversations whose ids begin with a text, which ends with a colon."""
+        rows = self._connection.fetch_all(_BEGINNING, [begin, f"{begin[:-1]};"])
+        return [name.decode(errors="replace") for (name,) in rows]
+
+    def count(self, messages: Collection[tuple[str, str]]) -> int:
+        """Return how many of some messages are stored, by their conversations and ids."""
+        [(count,)] = self._connection.fetch_all(_COUNTED, [json.dumps(sorted(messages))])
+        return int(count)
 
 
 def conversation_of(connection: Connection, name: str, people: Collection[str]) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from aico_lab.errors import WrongUse
-from aico_lab.importing.companions import conversation_of
+from aico_lab.importing.companions import StoredTables
 from aico_lab.importing.importer import check_on_conflict, import_batches
 from aico_lab.importing.saved import completed, load_saved, no_source, saved_names
 from aico_lab.sources import SOURCES, Source, recognise
@@ -102,7 +101,7 @@ def import_from(
     check_on_conflict(on_conflict)
     result = import_batches(
         connection,
-        source.read(path, limit=limit, options=options, place=partial(conversation_of, connection)),
+        source.read(path, limit=limit, options=options, stored=StoredTables(connection)),
         on_conflict=on_conflict,
         dry_run=dry_run,
         deletions=deletions,

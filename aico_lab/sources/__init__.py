@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.sources.exports.engine.recognition import Recognised
     from aico_lab.sources.objects import batches_of
-    from aico_lab.sources.tables.survey import Place
+    from aico_lab.sources.tables.identity import KnownMessages
 
 _MODULES: Final = {
     "Batch": "aico_lab.messages.records",
@@ -114,7 +114,7 @@ class Source:
         *,
         limit: int | None = None,
         options: Options | None = None,
-        place: Place | None = None,
+        stored: KnownMessages | None = None,
     ) -> Iterator[Batch]:
         """Return an iterator over the messages in batches, in the order of the source.
 
@@ -122,8 +122,7 @@ class Source:
             path: The file; None for a source that needs none.
             limit: The most messages to read.
             options: The user's answers about the export or table.
-            place: For a table, returns the conversation of a companion with some people, where
-                others may be stored.
+            stored: For a table, the stored messages, if it may have been imported before.
 
         Raises:
             WrongUse: The file is missing or superfluous, or the limit is below 1.
@@ -140,7 +139,8 @@ class Source:
         if self.table:
             from aico_lab.sources.tables.reading import read as read_table
 
-            return read_table(cast("Path", _named(path)), limit=limit, options=options, place=place)
+            named = cast("Path", _named(path))
+            return read_table(named, limit=limit, options=options, stored=stored)
         return self._reader().read(_named(path), limit=limit)
 
     def total(self, path: Path | str | None = None, limit: int | None = None) -> int | None:

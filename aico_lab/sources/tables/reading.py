@@ -19,6 +19,7 @@ from aico_lab.sources.tables.headers import (
     NAMES,
     columns_by_field,
 )
+from aico_lab.sources.tables.identity import known_as
 from aico_lab.sources.tables.layout import Reached
 from aico_lab.sources.tables.opened import no_table, open_table
 from aico_lab.sources.tables.rows import RowsToRecords
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aico_lab.sources.exports.engine.opened import Member, Opened
+    from aico_lab.sources.tables.identity import KnownMessages
     from aico_lab.sources.tables.layout import OpenedTable, TableRow
-    from aico_lab.sources.tables.survey import Place
 
 __all__ = ["described", "fields_of", "read", "recognise", "total"]
 
@@ -94,7 +95,7 @@ def read(
     *,
     limit: int | None = None,
     options: Options | None = None,
-    place: Place | None = None,
+    stored: KnownMessages | None = None,
 ) -> Iterator[Batch]:
     """Yield the messages of a table in batches, in constant memory.
 
@@ -102,8 +103,8 @@ def read(
         path: The file.
         limit: The most messages to read.
         options: The answers of the user.
-        place: Returns the conversation of a companion with some people; by default the one that is
-            named after the companion.
+        stored: The stored messages, from which the conversation and the ids of a table follow that
+            was imported before; None if it was not.
 
     Raises:
         SourceMissing: The file does not exist.
@@ -118,9 +119,12 @@ def read(
         survey = TableSurvey(table, options)
         survey.run()
         is_known_by_author = "user_id" not in survey.columns
-        if place is not None and survey.named_after is not None and is_known_by_author:
-            survey.named_after = place(survey.named_after, survey.cast.everybody())
-        yield from _batches(member, survey, limit)
+        known = None
+        if stored is not None:
+            if survey.named_after is not None and is_known_by_author:
+                survey.named_after = stored.place(survey.named_after, survey.cast.everybody())
+            known = known_as(survey, stored)
+        yield from _batches(member, survey, known, limit)
 
 
 def _member(export: Opened) -> Member:
@@ -152,9 +156,11 @@ def _table(export: Opened, member: Member, options: Options) -> OpenedTable:
     raise no_table(member) if instead is None else SourceUnreadable(instead)
 
 
-def _batches(member: Member, survey: TableSurvey, limit: int | None) -> Iterator[Batch]:
+def _batches(
+    member: Member, survey: TableSurvey, known: TableSurvey | None, limit: int | None
+) -> Iterator[Batch]:
     reached = Reached()
-    maker = RowsToRecords(survey)
+    maker = RowsToRecords(survey, known)
     named: dict[str, Any] = {
         "read_as": _sentence(member, survey.table, survey.options.columns),
         "notes": survey.notes,

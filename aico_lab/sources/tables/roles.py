@@ -182,6 +182,11 @@ class Cast:
             return "user"
         return self._roles.of(conversation, Said("", None, author=author))
 
+    def authors(self) -> set[str]:
+        """Return the authors, or some of them if they are many."""
+        named = {author for one in self.by_conversation.values() for author in one.counts}
+        return self.people | self.speakers | named
+
     def companions(self) -> list[str]:
         """Return the authors who are companions, each in one spelling."""
         found = self.speakers | {

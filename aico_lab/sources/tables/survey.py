@@ -26,15 +26,10 @@ from aico_lab.sources.tables.pairs import Pairs
 from aico_lab.sources.tables.roles import Cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
     from datetime import datetime
 
     from aico_lab.sources.tables.dates import Moment
     from aico_lab.sources.tables.layout import OpenedTable, TableRow
-
-    Place = Callable[[str, Collection[str]], str]
-    """Returns the id of a conversation, by the id that only its companion gives it, and the ids of
-    its people."""
 
 
 NUMBER_FIELDS: Final = ("sentiment_score", "response_time")
