@@ -750,3 +750,17 @@ def test_a_name_that_somebody_chose_is_known_without_its_tilde() -> None:
     assert got.roles == ["user", "assistant"]
     names = {one.user_id: one.name for batch in chat(text).batches for one in batch.users}
     assert names["~ Cy"] == "Cy"
+
+
+def test_a_guess_of_the_order_of_day_and_month_is_said(lab, tmp_path):
+    path = tmp_path / "chat.txt"
+    path.write_text("".join(f"1/{n}/26, 10:05 - {'AZ'[n % 2]}: words\n" for n in range(2, 6)))
+    (told,) = lab.import_from(path, companion="Z").notes
+    assert told == (
+        "No number in the dates of chat.txt is above 12. By the way they change, the month comes "
+        "first; if that is wrong, import it again with --day-first."
+    )
+    assert not lab.import_from(path, companion="Z", day_first=False).notes
+    assert lab.import_from(path, companion="Z", day_first=True).updated == 4
+    path.write_text("".join(f"1/{n}/26, 10:05 - {'AZ'[n % 2]}: words\n" for n in range(12, 16)))
+    assert not lab.import_from(path, companion="Z").notes

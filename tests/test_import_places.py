@@ -16,6 +16,7 @@ from aico_lab.sources.exports.engine import reading
 from aico_lab.sources.exports.engine.conversation import Options
 from aico_lab.zones import get_zone
 from tests.effort import examples
+from tests.exported import read
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,6 +145,66 @@ def test_an_edit_is_known_in_another_zone_and_under_another_companion(lab, take)
     ]  # fmt: skip
     assert counts(take(*lines)) == (0, 0, 3)
     assert texts(lab) == ["ok", "typo", "bye"]
+
+
+@pytest.mark.parametrize(
+    "dates",
+    [
+        [("28.03.26", "20:00"), ("29.03.26", "20:00"), ("29.03.26", "20:01")],
+        [("25.10.26", "02:30"), ("25.10.26", "02:31"), ("25.10.26", "02:30")],
+        [("25.10.26", "02:30"), ("25.10.26", "02:30"), ("25.10.26", "03:30")],
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("zones", [("Europe/Berlin", "UTC"), ("UTC", "Europe/Berlin")])
+def test_an_edit_at_a_change_of_clocks_is_known_in_another_zone(lab, tmp_path, dates, place, zones):
+    path = tmp_path / "chat.txt"
+    first, second = (Options(companion=("Zed",), zone=get_zone(zone)) for zone in zones)
+
+    def take(text: str, options: Options) -> ImportResult:
+        said = ["one", "two", "three"]
+        said[place] = text
+        lines = [
+            f"{day}, {time} - {author}: {words}\n"
+            for (day, time), author, words in zip(dates, ("Ann", "Zed", "Ann"), said, strict=True)
+        ]
+        path.write_text("".join(lines), encoding="utf-8")
+        return lab.import_from("whatsapp", path, options=options)
+
+    take("quite another text", first)
+    take(f"edited{EDITED}", first)
+    result = take(f"edited{EDITED}", second)
+    assert (result.added, len(stored(lab))) == (0, 3)
+    told = {text: time for time, _, text in stored(lab)}
+    fresh = [
+        one.timestamp
+        for one in read("whatsapp", path, companion=("Zed",), zone=second.zone).messages
+    ]
+    assert sorted(told.values()) == sorted(fresh)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])
+@pytest.mark.parametrize("decides", ["13/2/26, 10:05 - A: now\n", ""])
+def test_dates_that_were_read_the_wrong_way_round_are_corrected(lab, tmp_path, decides, zone):
+    """By the user, or by a number above 12 in a later export; also of an edited message."""
+    path = tmp_path / "chat.txt"
+    days = ["1/2", "2/2", "3/2", "4/2", "5/2"]
+    begin = "".join(f"{day}/26, 10:05 - {'AZ'[n % 2]}: words {n}\n" for n, day in enumerate(days))
+    path.write_text(begin)
+    answers = {"companion": "Z", "timezone": zone}
+    assert lab.import_from(path, day_first=False, **answers).added == 5
+    begin = begin.replace("words 1", f"else{EDITED}")
+    path.write_text(begin)
+    assert lab.import_from(path, day_first=False, **answers).added == 0
+    path.write_text(begin.replace("words 3", f"x{EDITED}") + decides)
+    answers["day_first"] = None if decides else True
+    result = lab.import_from(path, **answers)
+    assert (result.added, result.updated) == (bool(decides), 4)
+    times = [time for time, *_ in stored(lab)]
+    assert [time[:10] for time in times[:5]] == [f"2026-02-0{n}" for n in range(1, 6)]
+    assert texts(lab)[:5] == ["words 0", "else", "words 2", "x", "words 4"]
+    again = lab.import_from(path, **answers)
+    assert (again.added, again.updated) == (0, 0)
 
 
 def test_what_an_older_version_stored_keeps_its_ids_and_is_updated(lab, take):

@@ -41,8 +41,8 @@ _COUNTED: Final = """
 """
 
 
-class StoredTables:
-    """The stored messages of tables."""
+class StoredMessages:
+    """The stored messages, as those of a file are compared with them."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from aico_lab.errors import WrongUse
-from aico_lab.importing.companions import StoredTables
+from aico_lab.importing.companions import StoredMessages
+from aico_lab.importing.dates_before import with_known_order
 from aico_lab.importing.importer import check_on_conflict, import_batches
 from aico_lab.importing.saved import completed, load_saved, no_source, saved_names
 from aico_lab.sources import SOURCES, Source, recognise
@@ -99,9 +100,11 @@ def import_from(
     source.check_options(options, deletions=deletions)
     on_conflict = on_conflict or source.on_conflict_in(path, options)
     check_on_conflict(on_conflict)
+    stored = StoredMessages(connection)
+    options = with_known_order(connection, source, path, options)
     result = import_batches(
         connection,
-        source.read(path, limit=limit, options=options, stored=StoredTables(connection)),
+        source.read(path, limit=limit, options=options, stored=stored),
         on_conflict=on_conflict,
         dry_run=dry_run,
         deletions=deletions,

@@ -22,7 +22,7 @@ from aico_lab.sources.exports.engine.conversation import EDITED
 from aico_lab.sources.exports.engine.records import AUTHOR, DERIVED, joined_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.messages.records import Batch, MessageRecord
@@ -33,6 +33,10 @@ BETWEEN_ZONES: Final = timedelta(hours=27)
 
 _BETWEEN_OFFSETS: Final = timedelta(minutes=15)
 """The least time between two zones, of which all others are multiples."""
+
+_YEAR: Final = timedelta(days=366)
+_CLOCKS: Final = (timedelta(), timedelta(hours=1), timedelta(hours=-1))
+"""The distances by which two zones may differ more or less after a change of clocks."""
 
 _MOST: Final = 1_000_000
 """The maximum number of pairs of messages at one time that are compared; among more pairs, only
@@ -106,7 +110,8 @@ class Places:
         if not slots:
             return batch
         messages = list(batch.messages)
-        stored = self._stored(messages, slots)
+        around = _YEAR if batch.dates_differ else BETWEEN_ZONES
+        stored = self._stored(messages, slots, around)
         ids = {one.message_id for there in stored.values() for one in there}
         for slot, places in slots.items():
             there = [one for one in stored.get(slot, ()) if one.message_id not in self._taken]
@@ -134,9 +139,15 @@ class Places:
         return replace(batch, messages=messages, feedback=feedback)
 
     def _stored(
-        self, messages: list[MessageRecord], slots: dict[_Slot, list[int]]
+        self, messages: list[MessageRecord], slots: dict[_Slot, list[int]], around: timedelta
     ) -> dict[_Slot, list[_Stored]]:
-        """Return the stored messages by slot, with their times as this import reads them."""
+        """Return the stored messages by slot, with their times as this import reads them.
+
+        Args:
+            messages: The messages of the batch.
+            slots: Their places by slot.
+            around: The time before the first and after the last message to look at.
+        """
         times: dict[str, dict[object, str]] = defaultdict(dict)
         channels = set()
         for (conversation, writer, time), places in slots.items():
@@ -151,8 +162,8 @@ class Places:
             _STORED,
             [
                 json.dumps(sorted(channels)),
-                later(min(time for *_, time in slots), -BETWEEN_ZONES),
-                later(max(time for *_, time in slots), BETWEEN_ZONES),
+                later(min(time for *_, time in slots), -around),
+                later(max(time for *_, time in slots), around),
                 json.dumps(sorted(times)),
             ],
             size=_ROWS,
@@ -164,9 +175,14 @@ class Places:
             )
             writer = writer_of(role, metadata)
             found[name].append(_Stored(message_id, time, writer, content, _is_edited(metadata)))
+        ids = {one.message_id for those in found.values() for one in those}
+        new: dict[str, set[tuple[tuple[str, str], str]]] = defaultdict(set)
+        for (name, writer, time), places in slots.items():
+            if any(messages[at].message_id not in ids for at in places):
+                new[name].add((writer, time))
         by_slot: dict[_Slot, list[_Stored]] = defaultdict(list)
         for name, those in found.items():
-            for one, time in zip(those, _as_read(those, times[name]), strict=True):
+            for one, time in zip(those, _as_read(those, times[name], new[name]), strict=True):
                 by_slot[name, one.writer, time].append(one)
         return by_slot
 
@@ -179,16 +195,23 @@ class Places:
         return name
 
 
-def _as_read(stored: Sequence[_Stored], times: dict[object, str]) -> Iterator[str]:
+def _as_read(
+    stored: Sequence[_Stored],
+    times: dict[object, str],
+    new: Collection[tuple[tuple[str, str], str]],
+) -> Iterator[str]:
     """Yield the times of stored messages as an import in another zone reads them.
 
     Each message that is not known by its id is as far from its stored time as the one before it
     that is known. If none is, as in a chat that is stored under another id, they are known by what
-    was said, and when or at which minute.
+    was said, and when or at which minute. In another zone the clocks may have changed between the
+    two messages, and where day and month are read the other way round, every distance differs; so
+    there a message is looked for in the places of new ones, first by what was said.
 
     Args:
         stored: The stored messages of a conversation, in the order of their times.
         times: The times of the given messages by id, and by `_Stored.said`.
+        new: The writers and times of given messages that are not known by their ids.
     """
     found = [times.get(one.message_id) for one in stored]
     if not any(found):
@@ -202,8 +225,13 @@ def _as_read(stored: Sequence[_Stored], times: dict[object, str]) -> Iterator[st
             apart = _between(one.time, known)
             shift = shift if apart % _BETWEEN_OFFSETS else apart  # not that of another swipe
             yield known
+        elif not any(shifts):
+            yield one.time
         else:
-            yield later(one.time, shift) if shift else one.time
+            moved = later(one.time, shift)
+            near = (later(time, by) for time in (moved, _turned(one.time)) for by in _CLOCKS)
+            likely = (times.get(one.said) or moved, *near)
+            yield next((time for time in likely if (one.writer, time) in new), moved)
 
 
 def _paired(stored: Sequence[_Stored], given: Sequence[MessageRecord]) -> list[_Stored | None]:
@@ -333,6 +361,11 @@ def _between(first: str, second: str) -> timedelta:
         return datetime.fromisoformat(second) - datetime.fromisoformat(first)
     except (ValueError, TypeError):  # another program wrote it
         return timedelta()
+
+
+def _turned(time: str) -> str:
+    """Return a stored time with the numbers of day and month exchanged."""
+    return f"{time[:5]}{time[8:10]}-{time[5:7]}{time[10:]}"
 
 
 def later(time: str, by: timedelta) -> str:

@@ -134,6 +134,8 @@ class Batch:
             it does not take, or no longer.
         derived: The ids of messages that are derived from their texts, so that an edited message
             is stored under another one; see `importing.places`.
+        dates_differ: Whether messages may be stored at other dates, as day and month were read the
+            other way round.
         read_as: With the first batch of a table, the sentence about what was recognised.
         notes: Sentences about oddities of the file, with one of its batches.
     """
@@ -160,5 +162,6 @@ class Batch:
     persons: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     off_path: frozenset[str] = frozenset()
     derived: frozenset[str] = frozenset()
+    dates_differ: bool = False
     read_as: str = ""
     notes: list[str] = field(default_factory=list)

@@ -199,6 +199,8 @@ class Options:
         step: The time between two messages of such files.
         day_first: Whether the day comes before the month in dates that could be read either way;
             None refuses such files.
+        known_day_first: Whether the day comes before the month in the dates by which the messages
+            are stored, if an earlier import read them in the other order; no answer of the user.
         trust_times: Whether to take times that all lie within a few seconds for real.
         columns: For a table, columns by field of a message, such as `{"content": "Text"}`; a time
             in two columns is named `Date+Time`.
@@ -211,6 +213,7 @@ class Options:
     start: datetime | None = None
     step: timedelta | None = None
     day_first: bool | None = None
+    known_day_first: bool | None = None
     trust_times: bool = False
     columns: Mapping[str, str] = field(default_factory=dict)
     role_map: Mapping[str, str] = field(default_factory=dict)

@@ -98,6 +98,7 @@ class Opened:
         path: The file, folder or archive that the user named.
         members: Its files, by name.
         faults: What cannot be read in its archives; grows while its files are read.
+        remarks: Sentences of its format about the export; grows while its files are read.
         until_closed: Closed when the export is.
         connections: Connections to its databases, by file and key; see `engine.databases`.
     """
@@ -105,6 +106,7 @@ class Opened:
     path: Path
     members: tuple[Member, ...]
     faults: Faults = field(default_factory=Faults)
+    remarks: dict[str, None] = field(default_factory=dict)
     until_closed: ExitStack = field(default_factory=ExitStack)
     connections: dict[tuple[str, str | None], Connection] = field(default_factory=dict)
 
@@ -114,11 +116,14 @@ class Opened:
         return sum(member.size for member in self.members)
 
     def notes(self) -> list[str]:
-        """Return sentences about what was replaced in the files read so far."""
+        """Return sentences about the files read so far, and about what was replaced in them."""
         return [
-            sentence
-            for member in self.members
-            for sentence in member.replaced.sentences(member.name)
+            *self.remarks,
+            *(
+                sentence
+                for member in self.members
+                for sentence in member.replaced.sentences(member.name)
+            ),
         ]
 
     def named(self, *names: str) -> list[Member]:
@@ -145,7 +150,9 @@ def opened(path: Path) -> Iterator[Opened]:
         if not path.exists():
             raise SourceMissing(f"The file {path} does not exist; check its name.")
         if path.is_dir():
-            yield Opened(path, tuple(_of_folder(path, faults, open_files)), faults, open_files)
+            yield Opened(
+                path, tuple(_of_folder(path, faults, open_files)), faults, until_closed=open_files
+            )
         elif not path.is_file():  # reading a pipe or a device may never end
             raise SourceUnreadable(f"{path} is neither a file nor a folder; name the export.")
         else:
@@ -153,9 +160,9 @@ def opened(path: Path) -> Iterator[Opened]:
             if is_archive(stream):
                 size = path.stat().st_size
                 members = _of_archive(stream, str(path), size, faults, open_files)
-                yield Opened(path, tuple(members), faults, open_files)
+                yield Opened(path, tuple(members), faults, until_closed=open_files)
             else:
-                yield Opened(path, (_of_file(path, path.name),), faults, open_files)
+                yield Opened(path, (_of_file(path, path.name),), faults, until_closed=open_files)
 
 
 @contextmanager

@@ -237,6 +237,7 @@ class _Gathering:
             persons=reader.persons,
             off_path=frozenset(reader.off_path),
             derived=frozenset(reader.derived - later),
+            dates_differ=reader.dates_differ,
             notes=list(notes),
         )
         channels = {one.channel_id for one in held}

@@ -77,6 +77,7 @@ class RecordMaker:
             the caller may clear them.
         derived: The ids of the messages read so far that are derived from the messages themselves;
             the caller may clear them.
+        dates_differ: See `Batch`.
         zoneless: The number of messages whose time has no zone and was read as UTC.
         local: The number of messages whose time has no zone in the export.
         estimated: The number of messages whose time is estimated.
@@ -98,6 +99,7 @@ class RecordMaker:
         self._start = options.start
         self._file_times = FileTimes()
         self._held: list[tuple[ExportedConversation, list[Said]]] = []
+        self.dates_differ = options.known_day_first is not None
         self.reading: str | None = None
         self.channels: dict[str, ChannelRecord] = {}
         self.users: dict[str, UserRecord] = {}

@@ -90,6 +90,12 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
         if order is None or reason is not None:
             yield Unreadable(member.name, reason or _UNDECIDED)
             continue
+        if chat.form.is_guess(day_first=options.day_first):
+            other = "month" if order == "day" else "day"
+            export.remarks[
+                f"No number in the dates of {member.name} is above 12. By the way they change, the "
+                f"{order} comes first; if that is wrong, import it again with --{other}-first."
+            ] = None
         faults: list[Unreadable] = []
         skipped: Counter[str] = Counter()
         named_by_file = _name(export, member)
@@ -106,7 +112,7 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
         )
         yield ExportedConversation(
             identity,
-            _messages(member, chat, order, skipped, faults),
+            _messages(member, chat, (order, _known_order(order, options)), skipped, faults),
             title=name,
             is_group=chat.group.is_of(chat.authors),
             other_ids=tuple(others),
@@ -218,8 +224,21 @@ def _survey(member: Member, *, bracketed: bool) -> _Chat:
 
 
 def _messages(
-    member: Member, chat: _Chat, order: Order, skipped: Counter[str], faults: list[Unreadable]
+    member: Member,
+    chat: _Chat,
+    orders: tuple[Order, Order],
+    skipped: Counter[str],
+    faults: list[Unreadable],
 ) -> Iterator[Said]:
+    """Yield the messages of a chat.
+
+    Args:
+        member: The file.
+        chat: The facts about it.
+        orders: The order of its dates, and that by which ids know them.
+        skipped: Counts what is no message.
+        faults: Grows by the lines that cannot be read.
+    """
     message: _Message | None = None
     is_first = True
     for number, line in _lines(member):
@@ -232,11 +251,11 @@ def _messages(
                     Unreadable(f"line {number:,}", "the line stands before the first message")
                 )
             continue
-        if message is not None and (said := message.said(order, skipped)) is not None:
+        if message is not None and (said := message.said(orders, skipped)) is not None:
             yield said
         message = _Message(one, *chat.split(one, is_first=is_first))
         is_first = False
-    if message is not None and (said := message.said(order, skipped)) is not None:
+    if message is not None and (said := message.said(orders, skipped)) is not None:
         yield said
 
 
@@ -255,7 +274,7 @@ class _Message:
             self._lines.append(line)
             self._characters += len(line) + 1
 
-    def said(self, order: Order, skipped: Counter[str]) -> Said | None:
+    def said(self, orders: tuple[Order, Order], skipped: Counter[str]) -> Said | None:
         """Return the message; if nobody wrote it, count the reason and return None."""
         text = text_of("\n".join(self._lines))
         reason = "notice" if self._author is None else text.reason
@@ -267,13 +286,23 @@ class _Message:
             kept[ATTACHMENTS] = text.media
         if text.is_edited:
             kept[EDITED] = True
+        order, known = orders
+        known_time = None if known == order else time_of(self._head, known)
         return Said(
             text.content,
             time_of(self._head, order),
             author=self._author,
             author_name=self._author and self._author.removeprefix(_CALLED_SO),
             metadata=kept,
+            first=None if known_time is None else (known_time, text.content),
         )
+
+
+def _known_order(order: Order, options: Options) -> Order:
+    """Return the order of dates by which ids know messages."""
+    if options.known_day_first is None or order == "year":
+        return order
+    return "day" if options.known_day_first else "month"
 
 
 @lru_cache(maxsize=4_096)

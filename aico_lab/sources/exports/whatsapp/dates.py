@@ -184,14 +184,8 @@ class Form:
         Args:
             day_first: The user's answer, or None.
         """
-        if self._is_year_first():
-            return "year"
-        if self.day_line or self.month_line:
-            return "day" if self.day_line else "month"
-        if day_first is not None:
-            return "day" if day_first else "month"
-        if self._dotted:  # no language has dots and the month first
-            return "day"
+        if (known := self._certain(day_first=day_first)) is not None:
+            return known
         for first, second in (
             (self._first_falls, self._second_falls),
             (self._first_changes, self._second_changes),
@@ -200,6 +194,20 @@ class Form:
                 return "day" if first > second else "month"
         is_clear = self._last is None or self._last[0] == self._last[1]
         return "day" if is_clear else None
+
+    def is_guess(self, *, day_first: bool | None) -> bool:
+        """Return whether only the way in which the numbers change shows the order."""
+        changes = [(self._first_falls, self._first_changes), (self._second_falls, self._second_changes)]
+        return self._certain(day_first=day_first) is None and changes[0] != changes[1]
+
+    def _certain(self, *, day_first: bool | None) -> Order | None:
+        if self._is_year_first():
+            return "year"
+        if self.day_line or self.month_line:
+            return "day" if self.day_line else "month"
+        if day_first is not None:
+            return "day" if day_first else "month"
+        return "day" if self._dotted else None  # no language has dots and the month first
 
     def _is_year_first(self) -> bool:
         return self._third_is_no_year > self._first_is_no_year

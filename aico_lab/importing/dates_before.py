@@ -1,0 +1,61 @@
+"""Find out in which order of day and month the messages of a chat are stored.
+
+WhatsApp writes dates without saying which of the two comes first. A few days may mislead, or the
+user may have answered wrongly. As the ids of such messages derive from their times, messages that
+were read in the wrong order are known by that order ever after.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from aico_lab.errors import AicoLabError
+from aico_lab.importing.companions import StoredMessages
+from aico_lab.importing.same_chat import SameChats
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.sources import Source
+    from aico_lab.sources.exports.engine.conversation import Options
+
+_FORMAT: Final = "whatsapp"
+_LOOKED_AT: Final = 200
+"""Messages at the beginning of a chat of which most must be stored."""
+
+
+def with_known_order(
+    connection: Connection, source: Source, path: Path | None, options: Options
+) -> Options:
+    """Return options with the order of day and month in which the messages are stored.
+
+    Args:
+        connection: The primary database.
+        source: The source; only a chat of WhatsApp leaves the order open.
+        path: The file.
+        options: The answers of the user.
+    """
+    stored = StoredMessages(connection)
+    if source.name != _FORMAT or not stored.conversations(f"{_FORMAT}:"):
+        return options
+
+    def missing(tried: Options) -> int:
+        chats = SameChats(connection)
+        found = {
+            (one.conversation_id, one.message_id)
+            for batch in source.read(path, limit=_LOOKED_AT, options=tried)
+            for one in chats.as_stored(batch).messages
+        }
+        return len(found) - stored.count(found)
+
+    try:
+        least, best = missing(options), options
+        for day_first in (True, False) if least else ():
+            tried = replace(options, known_day_first=day_first)
+            if (left := missing(tried)) < least:
+                least, best = left, tried
+    except AicoLabError:  # the import itself says what is wrong
+        return options
+    return best
