@@ -221,6 +221,12 @@ def say_imported(
             f"{result.missing:,} stored {are} no longer in the export, or left by the path of the "
             f"conversation: {done} with missing_since, and left out of metrics."
         )
+    if result.uncompared:
+        were = "conversation was" if result.uncompared == 1 else "conversations were"
+        say(
+            f"{result.uncompared:,} {were} not compared with the stored messages: a part is "
+            "damaged, or was not read."
+        )
     if result.returned:
         say(f"{_messages(result.returned)} back, after missing from another export.")
     if result.skipped:

@@ -61,6 +61,12 @@ class Present:
             first, last = self._times.get(name, (time, time))
             self._times[name] = min(first, time), max(last, time)
 
+    def note_unread(self, conversation: str, message_ids: Iterable[str]) -> None:
+        """Note messages that the export has in a form that cannot be read."""
+        if conversation in self._digests:  # else it is not compared
+            digests = (_digest(one.encode()) for one in message_ids)
+            self._digests[conversation].extend(digests)
+
     def mark_others(
         self,
         connection: Connection,

@@ -83,6 +83,8 @@ class ImportResult:
         updated: Stored messages that were updated.
         missing: Stored messages that were marked, since the export no longer has them, or has them
             in a branch that their conversation left.
+        uncompared: With deletions, conversations that were not compared with the stored ones, since
+            they are damaged or were read in part.
         returned: Stored messages whose mark was removed, since the source has them again.
         local: Messages whose time has no zone in the file, whatever zone it was read in.
         people: Different people who wrote as users.
@@ -114,6 +116,7 @@ class ImportResult:
     zoneless: int = 0
     updated: int = 0
     missing: int = 0
+    uncompared: int = 0
     returned: int = 0
     local: int = 0
     people: int = 0
@@ -238,6 +241,9 @@ def import_batches(
                 result.missing += mark_off_path(connection, batch.off_path, dry_run=dry_run)
             if deletions:
                 present.note(batch.messages, classified.stored_ids)
+                for name, unread in batch.also_there.items():
+                    present.note_unread(name, unread)
+                result.uncompared += batch.uncompared
                 if batch.whole:
                     result.missing += present.mark_others(
                         connection, batch.whole, ends_known=batch.ends_known, dry_run=dry_run

@@ -120,6 +120,11 @@ class SameChats:
             messages=messages,
             feedback=[_moved_feedback(one, self._place_of(one)) for one in batch.feedback],
             whole=frozenset(whole - unsound),
+            also_there={
+                place.conversation_id: frozenset(_id(one, name, place) for one in ids)
+                for name, ids in batch.also_there.items()
+                for place in [self._places.get(name, ChatPlace(name, name))]
+            },
             derived=frozenset(
                 moved_one.message_id
                 for one, moved_one in zip(batch.messages, messages, strict=True)

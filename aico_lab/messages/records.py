@@ -123,6 +123,9 @@ class Batch:
             from their first message in the export to the last.
         ends_known: Whether `whole` conversations have no messages before or after those in the
             export, which may otherwise be of a part of the time.
+        uncompared: With the last batch of an export, the number of the other conversations.
+        also_there: The ids of messages that conversations have and that cannot be read, by the
+            conversation; an earlier export may have had them in a readable form.
         has_twins: Whether the messages may be stored under other ids, see `importing.twins`.
         global_ids: With the first batch of a conversation, digests of its messages' ids, if the
             product gives an id to one message only; see `importing.same_chat`.
@@ -156,6 +159,8 @@ class Batch:
     memories: list[MemoryRecord] = field(default_factory=list)
     whole: frozenset[str] = frozenset()
     ends_known: bool = False
+    uncompared: int = 0
+    also_there: Mapping[str, frozenset[str]] = field(default_factory=dict)
     has_twins: bool = False
     global_ids: Mapping[str, array[int]] = field(default_factory=dict)
     other_ids: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

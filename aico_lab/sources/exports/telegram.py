@@ -22,7 +22,7 @@ from aico_lab.sources.exports.engine.conversation import (
     Traits,
     Unreadable,
 )
-from aico_lab.sources.exports.engine.fields import to_id, to_text, to_time
+from aico_lab.sources.exports.engine.fields import DAMAGED, to_id, to_text, to_time
 from aico_lab.sources.exports.engine.json_items import shape
 from aico_lab.sources.exports.engine.message_arrays import chats
 from aico_lab.sources.exports.engine.names import with_person
@@ -152,14 +152,17 @@ def _conversation(
     bots = _bots(chat_id, name, ahead) if kind == "bot_chat" else frozenset()
     person = () if is_group else _person(chat_id, bots, ahead)
     skipped: Counter[str] = Counter()
+    also_there: set[str] = set()
+    of_chat = _Chat(chat_id, bots, options)
     return ExportedConversation(
         with_person(chat_id, person),
-        _messages(chain(ahead, items), faults, skipped, _Chat(chat_id, bots, options)),
+        _messages(chain(ahead, items), faults, (skipped, also_there), of_chat),
         title=name,
         is_group=is_group,
         has_seconds=True,
         shared_id=None if is_group else chat_id,
         person=person,
+        also_there=also_there,
         skipped=skipped,
     )
 
@@ -214,16 +217,22 @@ def _author_id(item: dict[str, Any]) -> str | None:
 def _messages(
     items: Iterator[dict[str, Any] | Unreadable],
     faults: list[Unreadable],
-    skipped: Counter[str],
+    others: tuple[Counter[str], set[str]],
     chat: _Chat,
 ) -> Iterator[Said]:
+    skipped, also_there = others
     for item in items:
         if isinstance(item, Unreadable):
             faults.append(item)
         elif item.get("type") == "message":
             yield chat.said(item)
+        elif item.get("type") != "unsupported":
+            skipped["notice"] += 1
+        elif (message_id := to_id(item.get("id"))) is not None:
+            skipped["unsupported message"] += 1
+            also_there.add(message_id)
         else:
-            skipped["unsupported message" if item.get("type") == "unsupported" else "notice"] += 1
+            skipped[DAMAGED] += 1
 
 
 class _Chat:

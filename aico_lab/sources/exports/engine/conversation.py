@@ -128,6 +128,7 @@ class ExportedConversation:
             least of those that an earlier export may have had on its path.
         authors: Messages by author, if they are known before `messages` are read.
         metadata: Anything to keep with the channel.
+        also_there: The ids of messages that cannot be read; may grow while `messages` are read.
         skipped: Counts items that are no messages, by reason, such as 'system prompt'; may grow
             while `messages` are read.
     """
@@ -148,6 +149,7 @@ class ExportedConversation:
     off_path: frozenset[str] = frozenset()
     authors: Counter[str] | None = None
     metadata: dict[str, object] = field(default_factory=dict)
+    also_there: set[str] = field(default_factory=set)
     skipped: Counter[str] = field(default_factory=Counter)
 
 

@@ -8,7 +8,12 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final, Protocol
 
 from aico_lab.messages.records import BATCH_MESSAGES, Batch, MessageRecord, Rejected
-from aico_lab.sources.exports.engine.conversation import Kept, Options, Unreadable
+from aico_lab.sources.exports.engine.conversation import (
+    ExportedConversation,
+    Kept,
+    Options,
+    Unreadable,
+)
 from aico_lab.sources.exports.engine.opened import opened
 from aico_lab.sources.exports.engine.people import Roles, count_authors
 from aico_lab.sources.exports.engine.recognition import is_empty, misnamed, module_of
@@ -18,11 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
-    from aico_lab.sources.exports.engine.conversation import ExportedConversation, Traits
+    from aico_lab.sources.exports.engine.conversation import Traits
     from aico_lab.sources.exports.engine.opened import Opened
 
 _INCOMPLETE: Final = (
-    "damaged message", "unsupported message", "message repeated from another chat"
+    "damaged message", "message repeated from another chat"
 )  # fmt: skip
 """Reasons for which messages are skipped that may have been read from an earlier export."""
 
@@ -93,6 +98,8 @@ def read(
                         yield gathering.taken()
                 complete.note_skipped(skipped)
                 gathering.skipped.update(skipped)
+                if isinstance(part, ExportedConversation) and part.also_there:
+                    gathering.also_there[reader.id_of(part)] = reader.also_there(part)
         found = gathering.total or reader.memories or export.faults.reasons
         if not found and not recognised:
             raise misnamed(export, name)
@@ -142,6 +149,11 @@ class _Complete:
             return frozenset()
         return frozenset(self._read - self._broken)
 
+    @property
+    def broken(self) -> int:
+        """The number of the other conversations."""
+        return len(self._read - self.whole)
+
     def begin(self, conversation_id: str) -> None:
         """Note the beginning of a conversation."""
         self._last = conversation_id
@@ -185,6 +197,7 @@ class _Gathering:
         self._characters = 0
         self.rejected: list[Rejected] = []
         self.skipped: Counter[str] = Counter()
+        self.also_there: dict[str, frozenset[str]] = {}
 
     def add(self, outcome: MessageRecord | Rejected) -> None:
         """Add a message, or the reason why an item is no message."""
@@ -231,6 +244,8 @@ class _Gathering:
             local=reader.local,
             whole=frozenset() if complete is None else complete.whole,
             ends_known=complete is not None and complete.ends_known,
+            uncompared=0 if complete is None else complete.broken,
+            also_there=self.also_there,
             has_twins=self._has_twins,
             global_ids=reader.global_ids,
             other_ids=reader.other_ids,

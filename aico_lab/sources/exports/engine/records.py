@@ -118,6 +118,11 @@ class RecordMaker:
         """Return the id under which a conversation is stored."""
         return joined_id(self._format, clean(conversation.conversation_id))
 
+    def also_there(self, conversation: ExportedConversation) -> frozenset[str]:
+        """Return the ids under which messages are stored that cannot be read here."""
+        name = self.id_of(conversation)
+        return frozenset(joined_id(name, clean(one)) for one in conversation.also_there)
+
     def read(self, conversation: ExportedConversation) -> Iterator[MessageRecord | Rejected]:
         """Yield a record of each message, or the reason why the message cannot be stored.
 
