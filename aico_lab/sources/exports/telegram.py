@@ -150,7 +150,7 @@ def _conversation(
     is_group = kind not in _NOT_GROUPS
     ahead = list(islice(items, 0 if is_group else _LOOKED_AT))
     bots = _bots(chat_id, name, ahead) if kind == "bot_chat" else frozenset()
-    person = () if is_group else _person(chat_id, bots, ahead)
+    person = () if is_group else _person(chat_id, name, bots, ahead)
     skipped: Counter[str] = Counter()
     also_there: set[str] = set()
     of_chat = _Chat(chat_id, bots, options)
@@ -183,18 +183,22 @@ def _bots(
 
 
 def _person(
-    chat_id: str, bots: frozenset[str], ahead: list[dict[str, Any] | Unreadable]
+    chat_id: str,
+    title: str | None,
+    bots: frozenset[str],
+    ahead: list[dict[str, Any] | Unreadable],
 ) -> tuple[str, ...]:
     """Return the id and the name of a chat's first author who is not its other side.
 
-    A chat of two has the id of the other side, as in everybody's chat with the same bot.
+    A chat of two has the id and the name of the other side, as everybody's chat with the same bot.
     """
     others = bots | {chat_id, f"user{chat_id}"}
     for one in ahead:
         if isinstance(one, dict) and one.get("type") == "message":
             author, name = _author(one)
             account = _ACCOUNT.fullmatch(author or "")
-            if author is not None and account is not None and author not in others:
+            is_other = author in others or name == title
+            if account is not None and not is_other:
                 spellings = (f"user{account[1]}", account[1], name)
                 return tuple(spelling for spelling in spellings if spelling)
     return ()

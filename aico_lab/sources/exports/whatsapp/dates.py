@@ -197,11 +197,9 @@ class Form:
 
     def is_guess(self, *, day_first: bool | None) -> bool:
         """Return whether only the way in which the numbers change shows the order."""
-        changes = [
-            (self._first_falls, self._first_changes),
-            (self._second_falls, self._second_changes),
-        ]
-        return self._certain(day_first=day_first) is None and changes[0] != changes[1]
+        first = self._first_falls, self._first_changes
+        is_shown = first != (self._second_falls, self._second_changes)
+        return is_shown and self._certain(day_first=day_first) is None
 
     def _certain(self, *, day_first: bool | None) -> Order | None:
         if self._is_year_first():
