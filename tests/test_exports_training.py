@@ -243,3 +243,44 @@ def test_a_conversation_that_a_file_has_twice_is_imported_once(lab, tmp_path):
     assert (result.added, result.skipped) == (3, {"repeated conversation": 3})
     result = lab.import_from(path, start="2026-01-01")
     assert (result.added, result.updated, result.known) == (0, 0, 3)
+
+
+def training(path, *conversations):
+    """Write conversations of texts, by the user and the assistant in turn."""
+    lines = [
+        {
+            "messages": [
+                {"role": ("user", "assistant")[place % 2], "content": text}
+                for place, text in enumerate(said.split())
+            ]
+        }
+        for said in conversations
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return path
+
+
+def test_a_conversation_without_an_id_that_grew_is_the_same_one(lab, tmp_path):
+    path = tmp_path / "train.jsonl"
+    asked = {"start": "2026-01-01", "step": 60}
+
+    def take(*conversations):
+        result = lab.import_from(training(path, *conversations), **asked)
+        return result.added, result.updated
+
+    def talks():
+        found = {}
+        for name, text in lab.primary.fetch_all(
+            "SELECT conversation_id, content FROM messages ORDER BY timestamp, id"
+        ):
+            found[name] = f"{found.get(name, '')} {text}".strip()
+        return sorted(found.values())
+
+    assert take("q a", "other b") == (4, 0)
+    assert take("q a q2 a2", "other b") == (2, 2)  # what comes after it is later now
+    assert talks() == ["other b", "q a q2 a2"]
+    assert take("q a q2 a2", "other b") == (0, 0)
+    assert take("q a q2 a2 q3 a3", "q a q2 a2", "q c")[0] == 4
+    assert talks() == ["other b", "q a q2 a2 q3 a3", "q c"]
+    assert take("q a q2 a2 q3 a3", "q a q2 a2 q3 else", "q c")[0] == 6
+    assert talks() == ["other b", "q a q2 a2 q3 a3", "q a q2 a2 q3 else", "q c"]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aico_lab.errors import WrongUse
 from aico_lab.importing.companions import StoredMessages
-from aico_lab.importing.dates_before import with_known_order
 from aico_lab.importing.importer import check_on_conflict, import_batches
 from aico_lab.importing.saved import completed, load_saved, no_source, saved_names
+from aico_lab.importing.stored_before import with_stored
 from aico_lab.sources import SOURCES, Source, recognise
 from aico_lab.sources.exports.engine.conversation import Options
 from aico_lab.sources.tables.older import NOTE, older_reader
@@ -101,7 +101,7 @@ def import_from(
     on_conflict = on_conflict or source.on_conflict_in(path, options)
     check_on_conflict(on_conflict)
     stored = StoredMessages(connection)
-    options = with_known_order(connection, source, path, options)
+    options = with_stored(connection, source, path, options)
     result = import_batches(
         connection,
         source.read(path, limit=limit, options=options, stored=stored),

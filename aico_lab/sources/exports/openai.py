@@ -60,8 +60,7 @@ def recognise(export: Opened) -> str | None:
 
 def conversations(export: Opened, options: Options) -> Generator[ExportedConversation | Unreadable]:
     """Yield the conversations of an export."""
-    del options
-    names = Names()
+    names = Names("openai", options.known_conversations)
     for found in documents(export, "messages"):
         if isinstance(found, Unreadable):
             yield found

@@ -69,8 +69,7 @@ def recognise(export: Opened) -> str | None:
 
 def conversations(export: Opened, options: Options) -> Generator[ExportedConversation | Unreadable]:
     """Yield the conversations of an export."""
-    del options
-    names = Names()
+    names = Names("sharegpt", options.known_conversations)
     for found in documents(export, _KEY):
         if isinstance(found, Unreadable):
             yield found

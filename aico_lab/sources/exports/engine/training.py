@@ -19,11 +19,12 @@ from aico_lab.sources.exports.engine.replaced import TolerantDecoder
 from aico_lab.sources.files import Lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from datetime import datetime
 
     from aico_lab.sources.exports.engine.opened import Member, Opened
 
+CHANNEL: Final = "training"
 SUFFIXES: Final = (".jsonl", ".json", ".ndjson", ".txt")
 
 _LOOKED_AT: Final = 20
@@ -116,14 +117,25 @@ def _lines(member: Member) -> Iterator[dict[str, Any] | Unreadable]:
 
 
 class Names:
-    """Names conversations by their id, or else by their content."""
+    """Names conversations by their id, or else by their content.
 
-    def __init__(self) -> None:
+    A conversation without an id that grew has the name of its stored beginning.
+    """
+
+    def __init__(self, format_name: str, stored: Collection[str]) -> None:
+        """Begin a file.
+
+        Args:
+            format_name: The name of the format.
+            stored: The ids of the conversations that are stored.
+        """
+        self._stored = {name.removeprefix(f"{format_name}:") for name in stored}
+        self._states: dict[str, frozenset[bytes]] = {}  # of conversations that grew, by name
         self._known: dict[str, set[bytes]] = {}
         self._equal = Occurrences()
 
     def of(self, item: dict[str, Any], messages: object) -> str | None:
-        """Return the id of a conversation; None if the file has the whole conversation twice.
+        """Return the id of a conversation; None if another one of the file has all of it.
 
         An id that is repeated with other messages belongs to another conversation.
 
@@ -139,12 +151,40 @@ class Names:
         given = next(filter(None, (to_id(item.get(key)) for key in _IDS)), None)
         if given is None:
             count = self._equal.next(digest)
-            return f"x-{digest.hex()}" + (f"-{count + 1}" if count else "")
+            name = f"x-{digest.hex()}" + (f"-{count + 1}" if count else "")
+            return name if name in self._stored else self._grown(messages, name)
         known = self._known.setdefault(given, set())
         if digest in known:
             return None
         known.add(digest)
         return given if len(known) == 1 else f"{given}-{digest.hex()[:8]}"
+
+    def _grown(self, messages: object, own: str) -> str | None:
+        """Return the name of the longest beginning that is stored, or else the own one.
+
+        Of several conversations that begin so, the first one in the file is that conversation; None
+        if this one is an earlier state of it.
+        """
+        if not self._stored or not isinstance(messages, list):
+            return own
+        digest = hashlib.sha256(b"[")
+        states = []
+        for place, message in enumerate(messages):
+            text = json.dumps(message, sort_keys=True, separators=(",", ":"))
+            digest.update(f"{',' if place else ''}{text}".encode())
+            whole = digest.copy()
+            whole.update(b"]")
+            states.append(whole.digest()[:16])
+        for state in reversed(states[1:-1]):  # one message may begin any conversation
+            name = f"x-{state.hex()}"
+            if name not in self._stored:
+                continue
+            if name not in self._states:
+                self._states[name] = frozenset(states)
+                return name
+            if states[-1] in self._states[name]:
+                return None
+        return own
 
 
 def conversation(
@@ -158,7 +198,7 @@ def conversation(
         name,
         messages,
         title=title,
-        channel_id="training",
+        channel_id=CHANNEL,
         channel_name="Training conversations",
         started=time_of(item),
         skipped=skipped,

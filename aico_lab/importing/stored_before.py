@@ -1,8 +1,11 @@
-"""Find out in which order of day and month the messages of a chat are stored.
+"""Find out how earlier imports read a file whose conversations or messages have no ids.
 
-WhatsApp writes dates without saying which of the two comes first. A few days may mislead, or the
-user may have answered wrongly. As the ids of such messages derive from their times, messages that
-were read in the wrong order are known by that order ever after.
+WhatsApp writes dates without saying whether the day or the month comes first. A few days may
+mislead, or the user may have answered wrongly. As the ids of such messages derive from their times,
+messages that were read in the wrong order are known by that order ever after.
+
+A conversation of a training file is known by its content, so one that grew is known by its
+beginning.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from aico_lab.errors import AicoLabError
 from aico_lab.importing.companions import StoredMessages
 from aico_lab.importing.same_chat import SameChats
+from aico_lab.sources.exports.engine.training import CHANNEL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,22 +25,39 @@ if TYPE_CHECKING:
     from aico_lab.sources import Source
     from aico_lab.sources.exports.engine.conversation import Options
 
+_TRAINING: Final = frozenset({"openai", "sharegpt"})
+
+# Cast to BLOB, since the driver panics on text of other programs that is not UTF-8.
+_CONVERSATIONS: Final = """
+    SELECT DISTINCT CAST(conversation_id AS BLOB) FROM messages WHERE channel_id = ?
+"""
 _FORMAT: Final = "whatsapp"
 _LOOKED_AT: Final = 200
 """Messages at the beginning of a chat of which most must be stored."""
 
 
-def with_known_order(
+def with_stored(
     connection: Connection, source: Source, path: Path | None, options: Options
 ) -> Options:
-    """Return options with the order of day and month in which the messages are stored.
+    """Return options with what the format needs to know about stored messages.
 
     Args:
         connection: The primary database.
-        source: The source; only a chat of WhatsApp leaves the order open.
+        source: The source.
         path: The file.
         options: The answers of the user.
     """
+    if source.name in _TRAINING:
+        rows = connection.fetch_all(_CONVERSATIONS, [f"{source.name}:{CHANNEL}"])
+        names = frozenset(name.decode(errors="replace") for (name,) in rows)
+        return replace(options, known_conversations=names)
+    return _with_known_order(connection, source, path, options)
+
+
+def _with_known_order(
+    connection: Connection, source: Source, path: Path | None, options: Options
+) -> Options:
+    """Return options with the order of day and month in which the messages are stored."""
     stored = StoredMessages(connection)
     if source.name != _FORMAT or not stored.conversations(f"{_FORMAT}:"):
         return options
