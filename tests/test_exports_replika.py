@@ -255,3 +255,19 @@ def test_the_person_is_who_the_user_says_as_the_file_has_no_name(tmp_path, me, u
     got = read("replika", path, me=me)
     assert [message.user_id for message in got.messages] == [user, user]
     assert got.authors == ["Me", "Rep"]
+
+
+@pytest.mark.parametrize("cut", [1, 2, 12, 20])
+def test_a_file_that_ends_within_an_id_is_reported(tmp_path, lab, cut):
+    path = tmp_path / "replika_backup.no.csv"
+    rows = [
+        f"2023-01-01T10:0{at}:00.000Z,{('Rep', 'Me')[at % 2]},words {at},None,{at + 1:024x}\n"
+        for at in range(3)
+    ]
+    whole = "Timestamp,From,Text,Reaction,ID\n" + "".join(rows)
+    path.write_text(whole[:-cut])
+    result = lab.import_from(path)
+    is_whole = cut == 1  # only the end of the line is missing
+    assert (result.added, result.rejected) == (2 + is_whole, not is_whole)
+    path.write_text(whole)
+    assert lab.import_from(path).added == (not is_whole)

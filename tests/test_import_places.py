@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from aico_lab.importing import places
 from aico_lab.sources.exports.engine import reading
 from aico_lab.sources.exports.engine.conversation import Options
 from aico_lab.zones import get_zone
@@ -329,6 +330,17 @@ def test_a_swipe_in_sillytavern_with_a_time_of_its_own_is_an_update(lab, take_ta
     assert counts(take_tavern(*edited, swiped(3), after)) == (1, 3, 1)
     assert counts(take_tavern(*begin, ("Zed", "one", {}), deletions=True)) == (0, 2, 2)
     assert lab.primary.fetch_all("SELECT count(*) FROM messages") == [(5,)]
+
+
+def test_an_edit_among_very_many_messages_of_one_moment_is_known(lab, take, monkeypatch):
+    monkeypatch.setattr(places, "_MOST", 100)
+    lines = ["21:06 - Zed: begin", *(f"21:07 - Ann: {number}" for number in range(12))]
+    take(*lines)
+    lines[1] = "21:07 - Ann: edited"
+    lines[6] = f"21:07 - Ann: else{EDITED}"
+    lines.append("21:08 - Zed: end")
+    assert counts(take(*lines)) == (1, 11, 2)
+    assert texts(lab)[:8] == ["begin", "edited", "1", "2", "3", "4", "else", "6"]
 
 
 # Growth

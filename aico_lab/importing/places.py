@@ -39,8 +39,8 @@ _CLOCKS: Final = (timedelta(), timedelta(hours=1), timedelta(hours=-1))
 """The distances by which two zones may differ more or less after a change of clocks."""
 
 _MOST: Final = 1_000_000
-"""The maximum number of pairs of messages at one time that are compared; among more pairs, only
-equal texts are recognised."""
+"""The maximum number of pairs of messages at one time that are compared; among more pairs, the
+equal ones at the beginning and the end are left out."""
 
 _FEW: Final = 10_000
 """The maximum number of pairs of messages whose texts are compared for similarity."""
@@ -267,7 +267,12 @@ def _aligned(
     while begin < min(len(stored), len(given)) and _is_same(stored[begin], given[begin]):
         yield begin, begin
         begin += 1
-    old, new = stored[begin:], given[begin:]
+    end = 0
+    if (len(stored) - begin) * (len(given) - begin) > _MOST:  # else the costs decide
+        while end < min(len(stored), len(given)) - begin and _is_same(stored[~end], given[~end]):
+            end += 1
+            yield len(stored) - end, len(given) - end
+    old, new = stored[begin : len(stored) - end], given[begin : len(given) - end]
     if not old or len(old) * len(new) > _MOST:
         return
     is_few = len(old) * len(new) <= _FEW

@@ -55,6 +55,9 @@ _NEXT: Final = re.compile(r"(?<=.)(?=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z,(?:M
 """Where another message begins within a line."""
 
 _ID: Final = re.compile(r"[0-9A-Fa-f]{16,64}")
+_DIGITS: Final = 16
+"""Digits of the shortest id."""
+
 _LONGEST: Final = 1 << 20
 """Bytes of the longest line."""
 
@@ -194,7 +197,8 @@ def _rows(member: Member, chats: _Chats) -> Iterator[Unreadable]:
     """Read a CSV file into `chats`; yield the lines that are no messages."""
     is_newest_first = not member.name.lower().endswith((".on.csv", ".rf.csv"))
     chat = chats.of_file(without_date(member.base), newest_first=is_newest_first)
-    for number, lines in _records(member):
+    digits = 0
+    for number, lines, is_cut in _records(member):
         fields, left_over = _fields(lines)
         if fields is None or left_over:
             yield Unreadable(
@@ -203,6 +207,10 @@ def _rows(member: Member, chats: _Chats) -> Iterator[Unreadable]:
         if fields is None:
             continue
         time, sender, text, reaction, message_id = fields
+        if is_cut and len(message_id) < (digits or _DIGITS):
+            yield Unreadable(f"line {number:,}", "the file is cut off in this line")
+            continue
+        digits = len(message_id)
         role = _ROLES.get(sender.strip().casefold())
         if role is None:
             yield Unreadable(f"line {number:,}", "the sender is neither Me nor Rep")
@@ -212,26 +220,28 @@ def _rows(member: Member, chats: _Chats) -> Iterator[Unreadable]:
         chat.add(to_id(message_id), time.strip(), sender.strip(), role, words, named, None)
 
 
-def _records(member: Member) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number of each message's first line, and its lines."""
+def _records(member: Member) -> Iterator[tuple[int, list[str], bool]]:
+    """Yield the number of each message's first line, its lines, and whether the last has no end."""
     begun = number = 0
+    is_cut = False
     lines: list[str] = []
     with member.replacing() as replaced, member.open() as stream:
         while line := stream.readline(_LONGEST):
             number += 1
+            is_cut = not line.endswith((b"\n", b"\r"))
             for text in _apart(replaced.decoded(line).removeprefix("\ufeff")):
                 if _BEGIN.match(text) or len(lines) >= _LINES:
                     if lines:
-                        yield begun, lines
+                        yield begun, lines, False
                     begun, lines = number, [text]
                 elif lines:
                     lines.append(text)
                 elif text.strip() and number > 1:
-                    yield number, [text]
+                    yield number, [text], False
     while lines and not lines[-1].strip():
         lines.pop()
     if lines:
-        yield begun, lines
+        yield begun, lines, is_cut
 
 
 def _apart(line: str) -> list[str]:
