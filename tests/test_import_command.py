@@ -453,3 +453,30 @@ def test_a_map_of_a_table_is_no_question_about_a_document(lab: Lab, tmp_path: Pa
     path.write_text(json.dumps({"name": "Ann", "id": 1}, indent=1))
     with pytest.raises(SourceUnreadable, match=r"is no table .*columns found: none"):
         lab.import_from("table", path, map={"content": "Wording"})
+
+
+@pytest.mark.usefixtures("chat")
+def test_an_empty_name_is_no_folder(lab, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments in (("",), ("whatsapp", "")):
+        with pytest.raises(WrongUse, match="is empty"):
+            lab.import_from(*arguments, companion="Otto")
+
+
+def test_an_index_of_claude_is_called_so(lab, tmp_path):
+    path = tmp_path / "conversations.json"
+    times = {"created_at": "2026-01-01T10:00:00Z", "updated_at": "2026-01-01T10:00:00Z"}
+    path.write_text(json.dumps([{"uuid": "a", "name": "b", **times}]))
+    with pytest.raises(SourceUnreadable, match="only the index"):
+        lab.import_from(path)
+
+
+def test_a_chat_has_a_person(lab, table):
+    with pytest.raises(InvalidValue, match="Everybody"):
+        lab.import_from(table, companion=("Otto", "Ada"))
+
+
+def test_a_start_that_is_not_used_is_said(lab, table, chat):
+    for path in (table, chat):
+        (told,) = lab.import_from(path, companion="Otto", timezone="UTC", start="2026-01-01").notes
+        assert "has times of its own" in told

@@ -55,6 +55,8 @@ def choose(home: Home, what: Path | str, path: Path | str | None, options: Optio
         SourceUnreadable: No format or more than one fits, or the file cannot be read.
     """
     name = str(what)
+    if not (name and (path is None or str(path))):  # as a variable of a shell that is not set
+        raise WrongUse("The name of the file is empty: name the file to import.")
     if path is None and name in SOURCES:
         return ChosenSource(SOURCES[name], None, options)
     if path is None:

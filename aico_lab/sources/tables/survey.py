@@ -12,6 +12,7 @@ from aico_lab.messages.storable import storable
 from aico_lab.sources.exports.engine.conversation import Options, Said
 from aico_lab.sources.exports.engine.moments import Run
 from aico_lab.sources.exports.engine.records import joined_id
+from aico_lab.sources.exports.engine.times import START_UNUSED
 from aico_lab.sources.tables.dates import FormOfTimes, is_missing, joined
 from aico_lab.sources.tables.headers import (
     NUMBERS,
@@ -143,6 +144,8 @@ class TableSurvey:
         if is_timed:
             self.form.decide("+".join(self.columns["timestamp"]))
         self.is_timed = self.form.read > 0
+        if self.is_timed and self.options.start is not None:
+            self.notes.append(START_UNUSED)
         if not self.is_timed and self.rows and self.options.start is None:
             shown = listed(self.table.columns, all_are_names=True)
             raise SourceUnreadable(

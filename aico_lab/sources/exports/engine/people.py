@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from aico_lab.errors import WhoIsWho
+from aico_lab.errors import InvalidValue, WhoIsWho
 from aico_lab.sources.exports.engine.conversation import Kept, Unreadable, folded_name
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Roles:
             authors: The authors whose role is open, by conversation.
 
         Raises:
+            InvalidValue: Everybody is named as the companion.
             WhoIsWho: The companion of a conversation is not known.
         """
         self._companions = {folded_name(name) for name in options.companion}
@@ -89,6 +90,12 @@ class Roles:
                 self._others[conversation_id] = others[0]
             elif others:
                 open_question = True
+        every = {author for those in authors.values() for author in those.counts + those.known}
+        if len(options.companion) > 1 and len(every) > 1 and self._are_all(authors):
+            raise InvalidValue(
+                "Everybody who wrote is named as the companion: name only the companion with "
+                "--companion, so that the others are people."
+            )
         if open_question or (everybody and self._companions and not found):
             is_there = any(
                 self._is(author, those.names.get(author), {self._me})
@@ -96,6 +103,13 @@ class Roles:
                 for author in those.counts + those.known
             )
             raise _question(everybody, options, is_there=is_there)
+
+    def _are_all(self, authors: dict[str, Authors]) -> bool:
+        return all(
+            self._is(author, those.names.get(author), self._companions)
+            for those in authors.values()
+            for author in those.counts + those.known
+        )
 
     def of(self, conversation_id: str, said: Said) -> str:
         """Return the role of a message whose format leaves it open."""

@@ -98,15 +98,14 @@ def read(
                         yield gathering.taken()
                 complete.note_skipped(skipped)
                 gathering.skipped.update(skipped)
-                if isinstance(part, ExportedConversation) and part.also_there:
-                    gathering.also_there[reader.id_of(part)] = reader.also_there(part)
+                gathering.note_unread(part)
         found = gathering.total or reader.memories or export.faults.reasons
         if not found and not recognised:
             raise misnamed(export, name)
         for where, reason in export.faults.reasons.items():
             gathering.rejected.append(Rejected(0, reason, where))
             complete.note_damage(far=True)
-        yield gathering.taken(complete, export.notes())
+        yield gathering.taken(complete, export.notes() + reader.notes(gathering.total))
 
 
 def _begin(
@@ -207,6 +206,11 @@ class _Gathering:
             self._messages.append(outcome)
             self._characters += len(outcome.content)
             self.total += 1
+
+    def note_unread(self, part: ExportedConversation | Kept | Unreadable | None) -> None:
+        """Note the messages of a conversation that cannot be read, after all others were."""
+        if isinstance(part, ExportedConversation) and part.also_there:
+            self.also_there[self._reader.id_of(part)] = self._reader.also_there(part)
 
     @property
     def is_full(self) -> bool:

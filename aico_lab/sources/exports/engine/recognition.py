@@ -79,6 +79,11 @@ def recognise(path: Path, formats: Mapping[str, str]) -> Recognised:
             raise SourceUnreadable(f"{path} looks like {both}: choose one with --as.")
         for name, reason in export.faults.reasons.items():
             raise SourceUnreadable(f"{path} has nothing that can be read. {name}: {reason}.")
+        if len(export.members) == 1 and _is_index(export.members[0]):
+            raise SourceUnreadable(
+                f"{path} is only the index of Claude's conversations: import the folder or the zip "
+                "that it is from, which has the messages."
+            )
         raise SourceUnreadable(
             f"{path} has none of the known formats, so it may be another product's file: it is "
             f"{_described(export)}. "
@@ -90,6 +95,11 @@ def _may_need_advice(export: Opened, found: list[Recognised]) -> bool:
     """Return whether nothing fits an export, or only lines with dates in a table."""
     is_table = export.members[0].suffix in TABLE_SUFFIXES if len(export.members) == 1 else False
     return not found or (is_table and [one.name for one in found] == ["whatsapp"])
+
+
+def _is_index(member: Member) -> bool:
+    """Return whether a file lists conversations of Claude whose messages are in other files."""
+    return {"item.uuid", "item.name", "item.created_at", "item.updated_at"} <= shape(member)
 
 
 def is_empty(export: Opened) -> bool:

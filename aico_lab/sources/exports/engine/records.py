@@ -27,7 +27,7 @@ from aico_lab.messages.storable import storable, with_texts
 from aico_lab.sources.exports.engine.fields import DAMAGED
 from aico_lab.sources.exports.engine.moments import FileTimes, runs
 from aico_lab.sources.exports.engine.people import ASSUMED
-from aico_lab.sources.exports.engine.times import NO_TIMES, Clock
+from aico_lab.sources.exports.engine.times import NO_TIMES, START_UNUSED, Clock
 
 if TYPE_CHECKING:
     from array import array
@@ -97,6 +97,7 @@ class RecordMaker:
         self._roles = roles
         self.context = Context(names_users=True)
         self._start = options.start
+        self._is_start_used = False
         self._file_times = FileTimes()
         self._held: list[tuple[ExportedConversation, list[Said]]] = []
         self.dates_differ = options.known_day_first is not None
@@ -122,6 +123,15 @@ class RecordMaker:
         """Return the ids under which messages are stored that cannot be read here."""
         name = self.id_of(conversation)
         return frozenset(joined_id(name, clean(one)) for one in conversation.also_there)
+
+    def notes(self, messages: int) -> list[str]:
+        """Return sentences about answers of the user that no message needed.
+
+        Args:
+            messages: The number of messages of the export.
+        """
+        is_idle = self._options.start is not None and not self._is_start_used
+        return [START_UNUSED] if messages and is_idle else []
 
     def read(self, conversation: ExportedConversation) -> Iterator[MessageRecord | Rejected]:
         """Yield a record of each message, or the reason why the message cannot be stored.
@@ -176,6 +186,7 @@ class RecordMaker:
         if paced and self._start is None:
             yield Rejected(0, NO_TIMES, where)
             return
+        self._is_start_used |= paced
         clock = Clock(self._options, self._start if paced else first, paced=paced)
         writer = _Writer(self, self._format, conversation, self._person(conversation, ahead))
         for number, (said, is_import) in enumerate(self._timed(conversation, ahead, messages), 1):

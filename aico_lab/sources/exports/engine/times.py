@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 STEP: Final = timedelta(seconds=60)
 """The time between two messages of a file without times, unless `Options.step` says another."""
 
+START_UNUSED: Final = "The file has times of its own, so the start that was given is not used."
+
 NO_TIMES: Final = (
     "no message has a time: give the time of the first one with --start TIME, and the seconds "
     "between two with --step SECONDS"
