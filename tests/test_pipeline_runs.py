@@ -263,6 +263,17 @@ def test_what_is_wrong_before_the_first_step_is_recorded_too(lab, job):
     assert ["TOML" in runs[0].error, "fulll" in runs[1].error] == [True, True]
 
 
+def test_a_missing_file_stops_no_other_step_if_its_own_goes_on(lab, job):
+    """As an inbox on a disk that is not there: the step fails, the others are run."""
+    text = "[[steps]]\nrun = 'import'\npath = 'inbox'\non_failure = 'continue'\n" + SYNC
+    with pytest.raises(SourceMissing, match=r"^Step 1 \(import\): the file .*inbox does not exist"):
+        lab.pipelines.run(job(text))
+    assert statuses(lab.pipelines.show("job")) == ["failed", "ok"]
+    with pytest.raises(WrongUse):  # while a fault of the file stops all
+        lab.pipelines.run(job(text.replace("path", "pathh")))
+    assert statuses(lab.pipelines.show("job")) == ["waiting", "waiting"]
+
+
 def test_an_unforeseen_error_is_recorded_without_its_text(lab, job, monkeypatch):
     """Which may quote a message."""
 
@@ -538,6 +549,7 @@ def folder_of(run) -> str:
 def test_a_report_is_skipped_only_if_nothing_is_new(lab, reported, tmp_path):
     """Not after a sync with changes, other parameters, a changed notebook, or a removed page."""
     skip = "on_unchanged = 'skip'\n"
+    reported()
     first = folder_of(reported(skip))
     assert folder_of(reported(skip)) == first
     assert folder_of(reported()) != first
@@ -553,6 +565,31 @@ def test_a_report_is_skipped_only_if_nothing_is_new(lab, reported, tmp_path):
     assert folder_of(synced) != changed
     (lab.home.path / synced.outputs[0].path).unlink()
     assert folder_of(reported(skip)) != folder_of(synced)
+
+
+def test_a_report_is_made_anew_by_another_version(lab, reported):
+    """Which may write another page; and where none is known to be of this one."""
+    skip = "on_unchanged = 'skip'\n"
+    first = folder_of(reported(skip))
+    assert folder_of(reported(skip)) == first
+    lab.primary.execute("UPDATE pipeline_runs SET versions = '{}'")
+    assert folder_of(reported(skip)) != first
+
+
+def test_the_timeout_of_a_report_is_that_of_its_step(lab, reported, monkeypatch):
+    """Or the usual one."""
+    given = []
+    real = type(lab.reports).run
+
+    def run(self, *arguments, timeout):
+        given.append(timeout)
+        return real(self, *arguments, timeout=timeout)
+
+    monkeypatch.setattr(type(lab.reports), "run", run)
+    reported("timeout = '2m'")
+    reported()
+    assert 119 < given[0] <= 120
+    assert given[1] == 600
 
 
 def test_reports_beyond_the_count_are_removed(lab, reported, tmp_path):

@@ -36,7 +36,7 @@ def reports(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def pipelines(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the matching names of pipelines, shipped and in the home."""
-    from aico_lab.pipeline.definition import pipelines
+    from aico_lab.pipeline.finding import pipelines
 
     return _beginning(incomplete, pipelines(home_of(ctx.params.get("home"))))
 

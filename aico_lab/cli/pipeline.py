@@ -179,7 +179,8 @@ def pipeline_list(*, home: HomeOption = None, json: JsonOption = False) -> None:
 
     A pipeline of the home takes the place of one of the package with the same name.
     """
-    from aico_lab.pipeline.definition import pipelines, read_pipeline
+    from aico_lab.pipeline.definition import read_pipeline
+    from aico_lab.pipeline.finding import pipelines
 
     lab_home = home_of(home)
     read = {

@@ -167,10 +167,10 @@ def _check_generation(lab: Lab, options: Mapping[str, Any], *, to_come: int) -> 
         to_come: The number of snapshots that earlier steps may publish.
     """
     generation = options.get("parameters", {}).get("generation")
+    named = generation if isinstance(generation, int) and generation > 0 else None
     newest = snapshots.newest(lab.home.snapshots)
-    known = not isinstance(generation, int) or generation < 1
-    if not known and not newest < generation <= newest + to_come:
-        snapshots.find(lab.home.snapshots, generation)
+    if not (newest < named <= newest + to_come if named else to_come):
+        snapshots.find(lab.home.snapshots, named)
 
 
 def _check_export(lab: Lab, options: Mapping[str, Any], earlier: list[str]) -> None:

@@ -73,6 +73,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.errors import InvalidValue, UnknownName, WrongUse, did_you_mean
 from aico_lab.home.files import os_errors
+from aico_lab.pipeline.finding import find_pipeline
 from aico_lab.pipeline.kinds import (
     OPTIONS,
     REQUIRED,
@@ -83,15 +84,11 @@ from aico_lab.pipeline.kinds import (
     read_seconds,
 )
 from aico_lab.pipeline.notices import NotifySettings, read_notify
-from aico_lab.shipped import shipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aico_lab.home.folder import Home
-
-_MOVED: Final = {"daily": "nightly"}
-"""The present names of shipped pipelines that had another one."""
 
 _KEYS: Final = ("description", "steps", "keep", "notify")
 
@@ -172,20 +169,6 @@ class Pipeline:
     faults: tuple[StepFault, ...] = ()
 
 
-def pipelines(home: Home | None = None) -> dict[str, tuple[Path, str]]:
-    """Return the files and origins of the pipelines that can be run by name.
-
-    Args:
-        home: A home, whose own pipelines take precedence over shipped ones with the same name.
-    """
-    found = {name: (path, "package") for name, path in shipped("pipelines", ".toml").items()}
-    if home is not None and (folder := home.path / "pipelines").is_dir():
-        with os_errors(folder):
-            own = {path.stem: (path, "home") for path in sorted(folder.glob("[!.]*.toml"))}
-        found |= own
-    return dict(sorted(found.items()))
-
-
 def load_pipeline(name: str, home: Home | None = None) -> Pipeline:
     """Read a pipeline without faults.
 
@@ -215,7 +198,7 @@ def read_pipeline(name: str, home: Home | None = None) -> Pipeline:
         UnknownName: The pipeline does not exist.
         HomeNotWritable: The file cannot be read.
     """
-    path, origin = _find(name, home)
+    path, origin = find_pipeline(name, home)
     with os_errors(path):
         data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
@@ -226,21 +209,6 @@ def read_pipeline(name: str, home: Home | None = None) -> Pipeline:
         faults = (StepFault(0, fault),)
         return Pipeline(path.stem, "", (), path, origin, digest, faults=faults)
     return _Reading(path, home).read(content, origin, digest)
-
-
-def _find(name: str, home: Home | None) -> tuple[Path, str]:
-    """Return the file of a pipeline and its origin."""
-    known = pipelines(home)
-    if not name.lower().endswith(".toml"):
-        if name in known:
-            return known[name]
-    elif (path := Path(name).expanduser().absolute()).is_file():
-        origins = {one.resolve(): origin for one, origin in known.values()}
-        return path, origins.get(path.resolve(), str(path))
-    if (now := _MOVED.get(name)) in known:
-        raise UnknownName(f"The pipeline {name} is {now} now: run `aico-lab pipeline run {now}`.")
-    end = f": name a .toml file, or one of these: {', '.join(known) or 'none'}."
-    raise UnknownName(f"There is no pipeline {name!r}{did_you_mean(name, known, end)}")
 
 
 class _Reading:

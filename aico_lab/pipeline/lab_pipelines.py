@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from aico_lab.errors import InvalidValue, PipelineBusy, PipelineChanged, UnknownName, did_you_mean
 from aico_lab.home.files import private_files
 from aico_lab.pipeline.checking import check_pipeline
-from aico_lab.pipeline.definition import pipelines, read_pipeline
+from aico_lab.pipeline.definition import read_pipeline
+from aico_lab.pipeline.finding import pipelines
 from aico_lab.pipeline.records import clear_up, read_runs
 from aico_lab.pipeline.running import run_pipeline
 

@@ -13,10 +13,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from aico_lab.errors import InvalidValue, LibraryMissing, UnknownName, did_you_mean
+from aico_lab.errors import AicoLabError, InvalidValue, LibraryMissing, UnknownName, did_you_mean
+from aico_lab.pipeline.records import note_safely
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.pipeline.definition import Pipeline
+    from aico_lab.pipeline.records import PipelineRun
 
 EVENTS: Final = ("failure", "recovery", "success")
 """The ends of a run that a notice can be about; a recovery is a success after a failure."""
@@ -115,7 +120,58 @@ def check_notify(settings: NotifySettings) -> Iterator[Exception]:
             )
 
 
-def send(settings: NotifySettings, title: str, body: str, *, is_good: bool) -> list[str]:
+def tell_end(
+    connection: Connection,
+    pipeline: Pipeline,
+    run: PipelineRun,
+    before: list[PipelineRun],
+    error: Exception | None = None,
+) -> None:
+    """Send the notice of the end of a run, if one is wanted; what fails is a warning of the run.
+
+    Args:
+        connection: The primary database.
+        pipeline: The pipeline.
+        run: The run, which is recorded.
+        before: The runs of the pipeline before it, the newest first.
+        error: The error that ended it, or None.
+    """
+    settings = pipeline.notify
+    if settings is None:
+        return
+    recovered = error is None and bool(before) and before[0].status in ("failed", "interrupted")
+    if error is not None:
+        events, ended = {"failure"}, "failed"
+    elif recovered:
+        events, ended = {"recovery", "success"}, "works again"
+    else:
+        events, ended = {"success"}, "is done"
+    if not events & set(settings.on):
+        return
+    lines = [f"Run {run.run_id}, started {run.started_at[:16].replace('T', ' ')} UTC."]
+    if error is not None:
+        # The text of an error may hold a path, or the words of a notebook's cell.
+        failed = [f"{one.id} (tries: {one.tries})" for one in run.steps if one.status == "failed"]
+        lines.append(f"Failed: {', '.join(failed) or 'before the first step'}; {_kind(error)}")
+    if count := sum(len(step.warnings) for step in run.steps):
+        lines.append(f"Warnings: {count}.")
+    lines.append(f"See `aico-lab pipeline show {run.run_id}`.")
+    problems = _send(
+        settings, f"aico-lab: {pipeline.name} {ended}", "\n".join(lines), is_good=error is None
+    )
+    if problems:
+        run.warnings = [*run.warnings, *problems]
+        note_safely(run, connection)
+
+
+def _kind(error: Exception) -> str:
+    """Return the sentence of an error's class, which is the same for all errors of it."""
+    if not isinstance(error, AicoLabError):
+        return "an unexpected error."
+    return (type(error).__doc__ or type(error).__name__).partition("\n")[0]
+
+
+def _send(settings: NotifySettings, title: str, body: str, *, is_good: bool) -> list[str]:
     """Send a notice to all addresses, and return a sentence for each one that failed."""
     if find_spec("apprise") is None:
         return [MISSING]

@@ -75,5 +75,5 @@ def _reports(home: Home, run: PipelineRun) -> list[tuple[str, Path]]:
         (one.step, folder)
         for one in run.outputs
         for folder in [(home.path / one.path).parent]
-        if folder.parent.parent == home.reports and folder.is_dir()
+        if folder.parent.parent == home.reports and ".." not in folder.parts and folder.is_dir()
     ]

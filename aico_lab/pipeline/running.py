@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from aico_lab.errors import AicoLabError, ReportError, StorageError
+from aico_lab.errors import AicoLabError, ReportError, SourceError, StorageError
 from aico_lab.pipeline.checking import input_faults, named
-from aico_lab.pipeline.notices import send
+from aico_lab.pipeline.notices import tell_end
 from aico_lab.pipeline.records import (
     alone,
     begin,
@@ -117,11 +117,14 @@ def run_pipeline(
     primary = lab.primary
     clear_up(primary, lab.home)
     with alone(lab.home, pipeline):
-        before = read_runs(primary, of=pipeline, limit=1)
+        before = read_runs(primary, of=pipeline)
         steps = steps_waiting(pipeline.steps)
         if retried is not None:
             _keep_done(steps, retried)
         run = begin(primary, pipeline, steps, retried.run_id if retried else None)
+        last_good = next((past for past in before if past.status == "ok"), None)
+        if last_good is None or last_good.versions != run.versions:
+            pipeline = _without_skipping(pipeline)
         going = _Running(lab, pipeline, run, clock or StepClock(), on_step, on_result)
         try:
             results = going.all(allow_shell=allow_shell)
@@ -129,7 +132,7 @@ def run_pipeline(
             with suppress(StorageError):  # the first error is the one to raise
                 run.end(primary, stopped)
             if isinstance(stopped, Exception):
-                _tell(lab, pipeline, run, before, stopped)
+                tell_end(primary, pipeline, run, before, stopped)
             if on_end:
                 on_end(run)
             raise
@@ -137,7 +140,7 @@ def run_pipeline(
         run.removed, run.warnings = remove_old(primary, lab.home, pipeline, run)
         if run.removed or run.warnings:
             note_safely(run, primary)
-        _tell(lab, pipeline, run, before, None)
+        tell_end(primary, pipeline, run, before)
         if on_end:
             on_end(run)
         return results
@@ -151,6 +154,17 @@ def _keep_done(steps: list[StepRecord], retried: PipelineRun) -> None:
         step.status = "kept"
 
 
+def _without_skipping(pipeline: Pipeline) -> Pipeline:
+    """Return the pipeline with every report run, since another version may write another page."""
+    steps = (
+        replace(step, options=step.options | {"on_unchanged": "run"})
+        if "on_unchanged" in step.options
+        else step
+        for step in pipeline.steps
+    )
+    return replace(pipeline, steps=tuple(steps))
+
+
 @dataclass(slots=True)
 class _Running:
     """The steps of one run."""
@@ -162,14 +176,12 @@ class _Running:
     on_step: Callable[[str, int, int], None] | None
     on_result: Callable[[StepResult], None] | None
     results: list[StepResult] = field(default_factory=list)
+    missing: dict[int, Exception] = field(default_factory=dict)
 
     def all(self, *, allow_shell: bool) -> list[StepResult]:
         """Check the pipeline, run its steps, and return their results."""
         pipeline, total = self.pipeline, len(self.pipeline.steps)
-        for fault in pipeline.faults:
-            raise fault.error
-        for fault in input_faults(self.lab, pipeline, allow_shell=allow_shell):
-            raise fault.error
+        self._check(allow_shell=allow_shell)
         failure: AicoLabError | None = None
         for number, (step, record) in enumerate(zip(pipeline.steps, self.run.steps, strict=True)):
             if record.status == "kept":
@@ -188,12 +200,28 @@ class _Running:
             raise failure
         return self.results
 
+    def _check(self, *, allow_shell: bool) -> None:
+        """Raise the first fault; note those of missing files in steps after which others are run.
+
+        Such a step fails when its turn comes.
+        """
+        pipeline = self.pipeline
+        for fault in pipeline.faults:
+            raise fault.error
+        for fault in input_faults(self.lab, pipeline, allow_shell=allow_shell):
+            goes_on = pipeline.steps[fault.step - 1].goes_on
+            if not goes_on or not isinstance(fault.error, SourceError):
+                raise fault.error
+            self.missing[fault.step] = fault.error
+
     def _one(self, number: int, step: Step, record: StepRecord) -> None:
         """Run a step and record how it went."""
         began = self.clock.monotonic()
         record.status = "running"
         self.run.save(self.lab.primary)
         try:
+            if number in self.missing:
+                raise self.missing[number]
             with named(number, step):
                 done = self._tried(step, record, began)
             record.warnings = warnings_of(done)
@@ -259,47 +287,3 @@ class _Running:
     def _add_output(self, step: Step, file: Path) -> None:
         with suppress(AicoLabError):  # it was removed meanwhile
             self.run.outputs.append(output_of(self.lab.home, step, file))
-
-
-def _tell(
-    lab: Lab,
-    pipeline: Pipeline,
-    run: PipelineRun,
-    before: list[PipelineRun],
-    error: Exception | None,
-) -> None:
-    """Send the notice of the end of a run, if one is wanted; what fails is a warning of the run."""
-    settings = pipeline.notify
-    if settings is None:
-        return
-    recovered = error is None and bool(before) and before[0].status in ("failed", "interrupted")
-    if error is not None:
-        events = ["failure"]
-    else:
-        events = ["recovery", "success"] if recovered else ["success"]
-    if not set(events) & set(settings.on):
-        return
-    ended = "failed" if error is not None else "works again" if recovered else "is done"
-    lines = [f"Run {run.run_id}, started {run.started_at[:16].replace('T', ' ')} UTC."]
-    failed = [step for step in run.steps if step.status == "failed"]
-    if error is not None:
-        # The text of an error may hold a path, or what a cell of a notebook said.
-        where = ", ".join(f"{one.id} (tries: {one.tries})" for one in failed)
-        lines.append(f"Failed: {where or 'before the first step'}; {_kind(error)}")
-    count = sum(len(step.warnings) for step in run.steps)
-    if count:
-        lines.append(f"{count} warnings.")
-    lines.append(f"See `aico-lab pipeline show {run.run_id}`.")
-    problems = send(
-        settings, f"aico-lab: {pipeline.name} {ended}", "\n".join(lines), is_good=error is None
-    )
-    if problems:
-        run.warnings = [*run.warnings, *problems]
-        note_safely(run, lab.primary)
-
-
-def _kind(error: Exception) -> str:
-    """Return the sentence of an error's class, which is the same for all errors of it."""
-    if not isinstance(error, AicoLabError):
-        return "an unexpected error."
-    return (type(error).__doc__ or type(error).__name__).partition("\n")[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Final
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from aico_lab.pipeline.definition import Step
 
 # The working directory is not searched for modules: one there must not shadow another.
+# Until `main` begins, an interruption ends the process without a word.
 _START: Final = """\
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 sys.path[:] = filter(None, sys.path)
 from aico_lab.lab import Lab
 from aico_lab.pipeline.step_process import main
@@ -87,6 +90,7 @@ def run_in_process(lab: Lab, step: Step, seconds: float) -> object:
 def main(open_lab: Callable[..., Lab]) -> None:
     """Run the step that stdin describes, and write its result or error to stdout."""
     end_with_parent()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with os.fdopen(os.dup(1), "wb") as answer:
         os.dup2(2, 1)  # what libraries print
         zone, step = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by `run_in_process`

@@ -70,10 +70,10 @@ class ShellResult:
     """The result of a command that succeeded.
 
     Attributes:
-        command: The command.
+        exit_code: Its exit code.
     """
 
-    command: str | list[str]
+    exit_code: int
 
 
 def run_step(lab: Lab, step: Step, seconds: float | None) -> object:  # noqa: PLR0911 - one a kind
@@ -191,7 +191,7 @@ def _shell(lab: Lab, options: Mapping[str, Any], seconds: float | None) -> Shell
         raise
     if code:
         raise StepFailed(f"the command ended with exit code {code}.")
-    return ShellResult(command)
+    return ShellResult(code)
 
 
 def end_process(process: subprocess.Popen[bytes], *, group: bool = False) -> None:
