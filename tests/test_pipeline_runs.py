@@ -297,6 +297,25 @@ def test_control_c_is_an_interruption(lab, job, monkeypatch):
     assert lab.pipelines.show("job").status == "interrupted"
 
 
+def test_a_snapshot_that_differs_fails_its_proof(lab, job):
+    """The sentence names the table."""
+    add(lab.primary, message(0))
+    lab.sync()
+    lab.primary.execute("DROP TRIGGER feed_messages_update")
+    lab.primary.execute("UPDATE messages SET content = 'other'")
+    with pytest.raises(StepFailed, match=r"\(verify\): snapshot 1 differs .* in .*messages"):
+        lab.pipelines.run(job("[[steps]]\nrun = 'verify'"))
+
+
+@pytest.mark.slow
+def test_an_index_step_makes_segments_that_a_sync_publishes(lab, job):
+    """With the options of the command."""
+    add(lab.primary, message(0), message(1))
+    run = lab.pipelines.run(job(f"[[steps]]\nrun = 'index'\npause = 900\n{SYNC}"))
+    assert run.status == "ok"
+    assert lab.sql("SELECT count(*) > 0 FROM raw.conversation_segments").fetchall() == [(True,)]
+
+
 # Retries
 
 
