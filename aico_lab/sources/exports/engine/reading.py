@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from aico_lab.messages.records import BATCH_MESSAGES, Batch, MessageRecord, Rejected
 from aico_lab.sources.exports.engine.conversation import Kept, Options, Unreadable
+from aico_lab.sources.exports.engine.fields import BROKEN_VERSIONS, DAMAGED
 from aico_lab.sources.exports.engine.opened import opened
 from aico_lab.sources.exports.engine.people import Roles, count_authors
 from aico_lab.sources.exports.engine.recognition import is_empty, misnamed, module_of
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.engine.opened import Opened
 
 _INCOMPLETE: Final = (
-    "damaged message", "unsupported message", "message repeated from another chat"
+    DAMAGED, BROKEN_VERSIONS, "unsupported message", "message repeated from another chat"
 )  # fmt: skip
 """Reasons for which messages are skipped that may have been read from an earlier export."""
 
