@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.charts.figure import in_a_sentence
 from aico_lab.metrics.engine.claims import MINUS, counted, isolated
+from aico_lab.metrics.engine.days import (
+    written_day,
+    written_days,
+    written_minute,
+    written_moment,
+)
 from aico_lab.metrics.engine.durations import duration
 from aico_lab.metrics.interaction.breakdown import FEWEST_REPLIES
 from aico_lab.metrics.time.extremes import RECORDS, alike
-from aico_lab.reports.written import (
-    written_day,
-    written_days,
-    written_moment,
-    written_mood,
-    written_time,
-)
+from aico_lab.reports.written import written_mood, written_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -142,7 +142,7 @@ def _facts(overview: Answer, times: Times) -> dict[str, str]:
     fewer = _fewer(filters)
     chosen = (
         filters.since and f"from {_begins(overview)} on",
-        filters.until and f"until {filters.until}",
+        filters.until and f"until {written_moment(filters.until, zone)}",
         overview.users and _listed(overview.users, "people"),
         overview.channels and f"in {_listed(overview.channels, 'channels')}",
         filters.role and f"messages by {_SIDES[filters.role]}",
@@ -154,7 +154,10 @@ def _facts(overview: Answer, times: Times) -> dict[str, str]:
         "Time zone": zone,
     }
     if times.recent_ms is not None:
-        facts["Last message"] = written_time(times.recent_ms, zone)
+        narrowed = filters.until or filters.users or filters.channels or filters.role
+        facts["Last message of all" if narrowed else "Last message"] = written_time(
+            times.recent_ms, zone
+        )
     if times.synced_ms is not None:
         facts["Last sync"] = written_time(times.synced_ms, zone)
     facts["Snapshot"] = str(overview.generation)
@@ -217,6 +220,8 @@ def _median(label: str, row: Mapping[str, Any] | None) -> Tile:
     if row is None:
         return Tile(label, None)
     n, median = row["n"], row["p50"]
+    if not n:
+        return Tile(label, None, "no replies")
     few = n < FEWEST_REPLIES
     shown = None if few or median is None else duration(median)
     return Tile(label, shown, f"of {'only ' if few else ''}{counted(n, 'replies')}")
@@ -256,7 +261,7 @@ def _record(name: str, row: Mapping[str, Any] | None, zone: str) -> Tile:
         return Tile(name, hours, f"of {zone}, {counted(row['n'], 'messages')}", also)
     value = duration(60 * row["value"])
     begins = datetime.fromisoformat(row["begins"])
-    return Tile(name, value, f"from {written_day(begins.date())}, {begins:%H:%M}", also)
+    return Tile(name, value, f"from {written_minute(begins)}", also)
 
 
 def tiles(now: Sequence[Tile], before: Sequence[Tile] = (), note: str = "") -> Fragment:
