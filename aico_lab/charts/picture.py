@@ -64,8 +64,8 @@ _EMPTY: Final = re.compile(r"<g[^>]*></g>|<g[^>]*/>")
 _PLAIN: Final = re.compile(r"<g>((?:<(?!g|/g)[^>]*>|[^<])*)</g>")
 
 
-def picture(specification: dict[str, Any]) -> tuple[str, int, int]:
-    """Return a chart as an SVG, its width and its height in pixels.
+def picture(specification: dict[str, Any]) -> tuple[str, int, int, bool]:
+    """Return a chart as an SVG, its width and height in pixels, and whether it has all marks.
 
     Args:
         specification: A Vega-Lite specification with its theme, and without a title.
@@ -123,11 +123,12 @@ def quoted(text: str) -> str:
     return quote(text, safe=" !$&'()*+,-./:;=?@[]_~|").replace("&", "%26")
 
 
-def _slim(svg: str) -> tuple[str, int, int]:
-    """Return an SVG without invisible parts, and its width and height."""
+def _slim(svg: str) -> tuple[str, int, int, bool]:
+    """Return an SVG without invisible parts, its width and height, and whether it has all marks."""
     head = re.match(r'<svg[^>]* width="([\d.]+)" height="([\d.]+)"', svg)
     width, height = (round(float(side)) for side in head.groups()) if head else (0, 0)
-    svg = _MARKS.sub(_thinned, svg)
+    drawn, svg = svg, _MARKS.sub(_thinned, svg)
+    is_whole = svg == drawn
     svg = _INVISIBLE.sub("", svg)
     svg = _NEEDLESS.sub("", svg)
     svg = svg.replace(f' font-family="{theme.FONT}"', "")
@@ -136,7 +137,7 @@ def _slim(svg: str) -> tuple[str, int, int]:
     opening = re.match(r"<svg[^>]*>", svg)
     at = opening.end() if opening else 0
     style = f"<style>{theme.style_of_picture(svg)}</style>"
-    return f'{svg[: at - 1]} font-family="{_FONT}">{style}{svg[at:]}', width, height
+    return f'{svg[: at - 1]} font-family="{_FONT}">{style}{svg[at:]}', width, height, is_whole
 
 
 def _thinned(group: re.Match[str]) -> str:
