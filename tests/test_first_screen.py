@@ -390,6 +390,9 @@ def test_a_median_of_few_replies_is_left_out(opened):
         assert shown["median time until the companion replies"] == [value, more]
         if replies == 1:
             assert shown["median time until people reply"] == [DASH, "no replies"]
+    alone = lines_of(Page(opened(hourly(3), "alone"), "R").tiles())
+    for side in ("people reply", "the companion replies"):
+        assert alone[f"median time until {side}"] == [DASH, "no replies"]
 
 
 def test_the_demo_counts_people_as_its_page_does(opened):

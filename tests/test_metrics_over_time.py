@@ -282,6 +282,26 @@ def test_durations_of_records_are_in_a_unit_that_people_read():
     assert rows["duration"].to_list() == [None, None, "90 days", "60 s"]
 
 
+def test_several_weeks_in_which_as_many_began_are_weeks():
+    spoken = [said(week * 7 * DAY, user=f"u{week}") for week in range(3)]
+    with world(talk(*spoken)) as made:
+        found = made.ask("cumulative_people").finding
+    assert found.endswith(
+        "began in the weeks from 25 March 2024, 1 April 2024 and 8 April 2024 alike"
+    )
+
+
+def test_the_course_of_a_mood_that_hardly_changes_does_not_zoom_onto_nothing():
+    """It is drawn from 0."""
+    spoken = [
+        said(60 * turn, ("user", "assistant")[turn % 2], sentiment=0.5 + turn % 3 / 1000)
+        for turn in range(12)
+    ]
+    with world(talk(*spoken)) as made:
+        layers = made.ask("sentiment_trajectory", steps=4).plot().to_dict()["layer"]
+    assert [layer["encoding"]["y"]["scale"]["zero"] for layer in layers] == [True, True]
+
+
 def test_the_finding_of_the_records():
     spoken = [said(at, user=f"u{at % 2}") for at in (0, 60, 90, 3 * DAY, 3 * DAY + 5)]
     with world(talk(*spoken)) as made:

@@ -202,7 +202,7 @@ def figures(overview: Answer, latency: Answer, extremes: Answer | None) -> list[
     ]
     replies = {row["role"]: row for row in latency.pl().iter_rows(named=True)}
     made += [
-        _median(f"median time until {_SIDES[side]} {reply}", replies.get(side))
+        _median(f"median time until {_SIDES[side]} {reply}", replies.get(side), latency)
         for side, reply in (("user", "reply"), ("assistant", "replies"))
         if role in (None, side)
     ]
@@ -215,13 +215,11 @@ def figures(overview: Answer, latency: Answer, extremes: Answer | None) -> list[
     return made + [_record(name, records.get(name), overview.filters.timezone) for name in RECORDS]
 
 
-def _median(label: str, row: Mapping[str, Any] | None) -> Tile:
+def _median(label: str, row: Mapping[str, Any] | None, latency: Answer) -> Tile:
     """Return the tile of a row of `reply_latency`, without a median of few replies."""
-    if row is None:
-        return Tile(label, None)
+    if row is None or not row["n"]:
+        return Tile(label, None, "" if latency.left_out else "no replies")
     n, median = row["n"], row["p50"]
-    if not n:
-        return Tile(label, None, "no replies")
     few = n < FEWEST_REPLIES
     shown = None if few or median is None else duration(median)
     return Tile(label, shown, f"of {'only ' if few else ''}{counted(n, 'replies')}")
@@ -321,7 +319,7 @@ def nothing_to_show(left_out: Mapping[str, str]) -> Fragment:
     for question, reason in left_out.items():
         questions.setdefault(reason.rstrip("."), []).append(question)
     listed = "".join(
-        f"<li>{escape(reason)}: {escape(' '.join(asked))}</li>"
+        f"<li>{escape(reason[:1].upper() + reason[1:])}: {escape(' '.join(asked))}</li>"
         for reason, asked in questions.items()
     )
     return Fragment(

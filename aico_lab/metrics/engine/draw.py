@@ -88,7 +88,7 @@ def dots(
         y = y.axis(labelExpr=SIDE)
     base = alt.Chart(rows).encode(y=y, **extra)
     x = alt.X(f"{value}:Q", title=label(answer, value)).scale(
-        zero=zero or _from_zero(rows, value, label(answer, value))
+        zero=zero or from_zero(rows, value, label(answer, value))
     )
     chart = _with_ends(base, rows, value, x, reference=reference)
     lines = rows.select({category, colour or category}).n_unique()
@@ -133,7 +133,7 @@ def side_by_side(
     ).drop_nulls("value")
     y = alt.Y("what:N", title=None, sort=list(columns.values()))
     base = alt.Chart(long).encode(y, side("role", long), offset("role"))
-    x = (x or alt.X("value:Q").scale(zero=_from_zero(long, "value", title))).title(title)
+    x = (x or alt.X("value:Q").scale(zero=from_zero(long, "value", title))).title(title)
     chart = _with_ends(base, long, "value", x, reference=reference)
     if written is not None:
         texts = long.with_columns(
@@ -149,7 +149,7 @@ def side_by_side(
     return chart.properties(width=WIDTH, height=height)
 
 
-def _from_zero(rows: pl.DataFrame, value: str, title: str) -> bool:
+def from_zero(rows: pl.DataFrame, value: str, title: str) -> bool:
     """Return whether an axis begins at 0: for shares, and where values hardly differ.
 
     Args:

@@ -158,7 +158,7 @@ def bars(
             y.axis(draw.whole(max(rows[value].to_list(), default=0))) if whole else y,
             alt.Y2Datum(0),
             colour(rows),
-            tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), f"{value}:Q", "state:N"],
+            tooltip=[alt.Tooltip("start:T", format="%-d %b %Y"), f"{value}:Q", "state:N"],
         )
         .properties(width=draw.WIDTH, height=height)
     )

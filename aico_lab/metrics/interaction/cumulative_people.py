@@ -52,6 +52,8 @@ def _describe(rows: pl.DataFrame) -> str:
         return f"{people} wrote, {every}{rows[_FIRST][0]} {when} {called(new['start'][0])}"
     by = "the week from " if unit == "week" else ""
     most = max(new["n"].to_list())
+    if (new["n"] == most).sum() > 1:
+        when = claims.plural(when)
     half = called(rows.filter(pl.col("people") * 2 >= last["people"])["start"][0])
     first = rows[_FIRST][0]
     began = f"the most new ones, {most:,}, began"

@@ -66,7 +66,7 @@ def _draw(answer: Answer) -> Chart:
         ),
         alt.X2("week_end:T"),
         alt.Y("weekday:O", title=None).scale(domain=list(WEEKDAYS)),
-        tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), "n:Q", "people:Q"],
+        tooltip=[alt.Tooltip("start:T", format="%-d %b %Y"), "n:Q", "people:Q"],
     )
     # A day without messages must differ from one with few at a glance.
     none = alt.Scale(domain=["no messages"], range=[charts.LINES])

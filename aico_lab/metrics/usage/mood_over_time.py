@@ -85,7 +85,7 @@ def _draw(answer: Answer) -> Chart:
         *draw.intervals(base, rows, "mean", along="y"),
         base.mark_point(size=50, opacity=1).encode(
             y,
-            tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), "mean:Q", "n:Q", "people:Q"],
+            tooltip=[alt.Tooltip("start:T", format="%-d %b %Y"), "mean:Q", "n:Q", "people:Q"],
         ),
     ).properties(width=draw.WIDTH, height=220)
 

@@ -43,7 +43,8 @@ def _draw(answer: Answer) -> Chart:
     names = [side for side in claims.SIDES if side in set(rows["role"])]
     colour, dash = draw.dashed(draw.side("role", rows), names)
     base = alt.Chart(rows).encode(x, colour)
-    y = alt.Y("mean:Q", title=draw.label(answer, "mean")).scale(zero=False)
+    title = draw.label(answer, "mean")
+    y = alt.Y("mean:Q", title=title).scale(zero=draw.from_zero(rows, "mean", title))
     layers = [base.mark_line().encode(y, dash), base.mark_point(opacity=1).encode(y)]
     if rows["mean_low"].null_count() < rows.height:
         band = base.mark_area(opacity=0.2).encode(alt.Y("mean_low:Q"), alt.Y2("mean_high:Q"))
