@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from aico_lab.charts import theme
-from aico_lab.charts.labels import PARTS, drawable, wrapped
+from aico_lab.charts.labels import PARTS, drawable, in_lines, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,11 +34,14 @@ _SIZED: Final = {"axis": ("label", "title"), "legend": ("label", "title"), "head
 
 _LARGER: Final = re.compile(r'(font-size=")([\d.]+)(px")')
 
+_LABEL: Final = 150
+"""The most pixels of a label, with the letters that are larger."""
+
 _AXES: Final = {
     "axis": {"maxExtent": 400},
     "axisY": {"titlePadding": 18},
-    "axisXDiscrete": {"labelLimit": 150, "titlePadding": 32},
-    "axisYDiscrete": {"labelLimit": 150, "titlePadding": 32},
+    "axisXDiscrete": {"labelLimit": _LABEL, "titlePadding": 32},
+    "axisYDiscrete": {"labelLimit": _LABEL, "titlePadding": 32},
 }
 """The room for labels, also of wider fonts. Beyond `maxExtent`, 200 by default, Vega puts the title
 of an axis over its labels."""
@@ -86,7 +89,8 @@ def picture(specification: dict[str, Any]) -> tuple[str, int, int, bool]:
             sizes[str(larger)] = str(size)
     for axis, own in _AXES.items():
         config[axis] = {**config.get(axis, {}), **own}
-    roomy = {"padding": _ROOM, **drawable(specification), "config": config}
+    fitting = in_lines(drawable(specification), _LABEL / _WIDER)
+    roomy = {"padding": _ROOM, **fitting, "config": config}
     compiled = vl_convert.vegalite_to_vega(roomy)
     _wrap_titles(compiled, _smallest(specification, "width"), _smallest(specification, "height"))
     drawn = vl_convert.vega_to_svg(compiled, allowed_base_urls=[])
