@@ -239,6 +239,12 @@ def test_titles_and_findings_name_the_sides_and_begin_with_a_capital(labs):
     assert "user" not in course.finding
 
 
+@pytest.mark.parametrize("name", ["frequent_words", "distinguishing_words"])
+def test_the_legend_of_words_names_only_the_sides_that_are_drawn(labs, name):
+    answer = getattr(labs("a group channel").metrics, name)(role="user", min_people=1)
+    assert answer.plot().to_dict()["encoding"]["color"]["scale"]["domain"] == ["user"]
+
+
 def test_lines_of_a_legend_differ_by_their_dashes_too(labs):
     metrics = labs("a group channel").metrics
     for answer in (metrics.sentiment_trajectory(steps=2), metrics.word_course()):
