@@ -548,10 +548,10 @@ class Lab:
         around: int = 3,
         content: bool = False,
     ) -> Passages:
-        """Search what is committed: conversations, memories and documents.
+        """Search all committed conversations, memories and documents.
 
-        Messages in no segment yet are searched as well, up to 5,000; `lab.embeddings.update()`
-        makes segments of them.
+        Of messages in no segment yet, the newest 5,000 are searched by meaning as well;
+        `lab.embeddings.update()` makes segments of them.
 
         Args:
             text: The text to search for; nothing is found for a blank one.
@@ -565,7 +565,8 @@ class Lab:
             until: The last day, which is included, or a moment.
             sentiment: 'positive', 'neutral' or 'negative'. One message must pass all filters.
             k: The maximum number of passages.
-            decay: Days after which a passage counts half; None for no decay.
+            decay: The age in days at which a score is halved, counted from the newest passage
+                found; None for no decay.
             around: The number of messages before, and after, each passage.
             content: Whether a report shows the texts.
 
@@ -623,7 +624,7 @@ class Lab:
 
     @cached_property
     def embeddings(self) -> Embeddings:
-        """The segments of messages."""
+        """The segments of messages, their themes, and the index that searches them."""
         from aico_lab.embeddings.lab_embeddings import Embeddings
 
         return Embeddings(self.storage)

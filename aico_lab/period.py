@@ -1,4 +1,4 @@
-"""The bounds of a period, as people give them to metrics, searches and explorations."""
+"""Read the bounds of a period, as people give them to metrics, searches and explorations."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def bounds(
     """Return start (included) and end (excluded) of a period, in UTC milliseconds.
 
     Args:
-        since: The first day or moment, or how far to count back from the last message that is not
-            in the future: '30d' is 30 days ending with the day of that message, '4w' four weeks
-            of seven such days, '12h' twelve hours before it.
+        since: The first day or moment, or a span back from the last message that is not in the
+            future: '30d' is the 30 days that end with the day of that message, '4w' the 28 days,
+            and '12h' begins twelve hours before that message.
         until: The last day (included), or a moment (excluded).
         timezone: The zone of days, and of moments without one.
         recent_ms: The time of the last message that is not in the future, in UTC milliseconds.
@@ -43,12 +43,16 @@ def bounds(
 
 
 def counts_back(given: Moment | None) -> re.Match[str] | None:
-    """Return the number and the unit of a span such as '30d'; None for anything else."""
+    """Return the match of a span such as '30d', with its number and unit; None for other values."""
     return _BACK.fullmatch(given.strip()) if isinstance(given, str) else None
 
 
 def start_of(given: Moment, timezone: str, recent_ms: int) -> int:
-    """Return the moment from which a period runs, in UTC milliseconds; see `bounds`."""
+    """Return the start of a period in UTC milliseconds; see `bounds`.
+
+    Raises:
+        InvalidValue: The start is not a time, or lies outside the calendar.
+    """
     zone = get_zone(timezone)
     if back := counts_back(given):
         number, unit = int(back[1]), back[2]
@@ -62,21 +66,20 @@ def start_of(given: Moment, timezone: str, recent_ms: int) -> int:
         except OverflowError:
             raise InvalidValue(f"since={given!r} goes back before the year 1.") from None
         return midnight(first_day, zone.key)
-    parsed = _parse("since", given)
-    return _exactly(parsed, zone) if isinstance(parsed, datetime) else midnight(parsed, zone.key)
+    day = parsed("since", given)
+    return _exactly(day, zone) if isinstance(day, datetime) else midnight(day, zone.key)
 
 
-def _end(given: Moment, zone: ZoneInfo) -> int:
-    parsed = _parse("until", given)
-    if isinstance(parsed, datetime):
-        return _exactly(parsed, zone)
-    try:
-        return midnight(parsed + timedelta(days=1), zone.key)
-    except OverflowError:
-        raise InvalidValue(f"until={given} is the end of the calendar: leave it out.") from None
+def parsed(name: str, given: Moment) -> date | datetime:
+    """Return a bound that does not count back, as a day or a moment.
 
+    Args:
+        name: 'since' or 'until', for the message of the error.
+        given: The bound.
 
-def _parse(name: str, given: Moment) -> date | datetime:
+    Raises:
+        InvalidValue: It is neither.
+    """
     if isinstance(given, date):  # a datetime is a date, too
         return given
     try:
@@ -93,6 +96,16 @@ def _parse(name: str, given: Moment) -> date | datetime:
             f"{name}={given!r} is not a time: give a day as '2024-05-01', a moment as "
             f"'2024-05-01T12:30'{also}."
         ) from None
+
+
+def _end(given: Moment, zone: ZoneInfo) -> int:
+    day = parsed("until", given)
+    if isinstance(day, datetime):
+        return _exactly(day, zone)
+    try:
+        return midnight(day + timedelta(days=1), zone.key)
+    except OverflowError:
+        raise InvalidValue(f"until={given} is the end of the calendar: leave it out.") from None
 
 
 def _exactly(moment: datetime, zone: ZoneInfo) -> int:

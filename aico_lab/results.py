@@ -1,4 +1,4 @@
-"""Results as JSON, as commands print and `.write()` stores them, as text in cells, and in files."""
+"""Write results as JSON, as the cells of a table, and into files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def json_text(value: object, *, ensure_ascii: bool = False) -> str:
 
 
 def in_cell(value: object, number: Callable[[float], str]) -> str:
-    """Return a value as text in a cell of a table.
+    """Return a value as the text of a cell of a table.
 
     Args:
         value: The value; None becomes a dash.

@@ -83,6 +83,9 @@ class Storage:
         """A connection to the primary database, opened on first use, with its schema up to date.
 
         It is read-only if the home cannot be written.
+
+        Raises:
+            NotADatabase: The file is empty, or not the database of a home.
         """
         self.check_open()
         if self._primary is None:

@@ -1,4 +1,4 @@
-"""Time zones by their IANA names, in any case, and the local times of moments in them."""
+"""Find time zones by their IANA names, in any case, and convert times between them and UTC."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def to_ms(moment: datetime) -> int:
 
 
 def to_local(ms: int, zone: ZoneInfo) -> datetime:
-    """Return the local time of a zone at a time in milliseconds since 1970.
+    """Return a time in milliseconds since 1970 (UTC) as the local time of a zone.
 
     Where the local time would lie outside the calendar, in its first or last hours, the result is
     in UTC. A moment outside the calendar is replaced by the nearest one inside.
@@ -53,7 +53,7 @@ def to_local(ms: int, zone: ZoneInfo) -> datetime:
 
 
 def midnight(day: date, zone: str) -> int:
-    """Return the beginning of a day in a zone, in milliseconds since 1970.
+    """Return the beginning of a day in a zone, in milliseconds since 1970 (UTC).
 
     If clocks skip midnight, the day begins at the moment of the change.
     """

@@ -9,7 +9,7 @@ import pytest
 from aico_lab.reports.runner import run_notebook
 from tests.messages import add
 from tests.notebooks import charts
-from tests.test_explorer_stored import talk
+from tests.test_exploration_stored import talk
 
 pytestmark = pytest.mark.slow
 

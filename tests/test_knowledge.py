@@ -170,12 +170,14 @@ def test_a_file_that_cannot_be_read_is_one_sentence(lab, tmp_path, name, content
 
 
 def test_what_is_not_there_is_said(lab: Lab, tmp_path: Path):
-    """A missing file, and a folder without documents."""
+    """A missing file, and a folder without documents, which keeps the other files out, too."""
     (missing,) = lab.knowledge.add(tmp_path / "none.md")
     assert missing.error.startswith(f"There is no file {tmp_path / 'none.md'}")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "guide.md").write_text(GUIDE)
     with pytest.raises(SourceMissing, match=r"There is no \.md, \.txt or \.pdf file"):
-        lab.knowledge.add(tmp_path / "empty")
+        lab.knowledge.add(tmp_path / "guide.md", tmp_path / "empty")
+    assert lab.knowledge.list() == []
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])

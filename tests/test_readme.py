@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ import typer
 
 from aico_lab import config
 from aico_lab.cli.app import ORDER, app
+from aico_lab.lab import Lab
 from aico_lab.sources.exports import FORMATS
 from tests.test_knowledge import pdf
 
@@ -258,9 +260,16 @@ def test_the_tree_names_every_module_and_folder():
     there = {*package.glob("[!_]*.py"), *(package / "metrics").glob("[!_]*/")}
     there |= {path.parent for path in package.glob("*/__init__.py")}
     assert {path.name for path in there if path.name != "__pycache__"} <= named
-    rooms = "cli|etl|mart|metrics|notebooks|pipelines|schema|sources"
-    for path in re.findall(rf"`((?:{rooms})/[\w/.]*)`", table):
-        assert (package / path).exists() or (ROOT / path).exists(), path
+    for path in re.findall(r"`([a-z][a-z_/]*(?:/|\.py))`", table.partition("### Extending")[0]):
+        found = (folder / path for folder in (package, ROOT, package / "sources" / "exports"))
+        assert any(one.exists() for one in found), path
+
+
+def test_each_part_of_a_lab_is_in_the_module_of_its_name():
+    """As `lab.metrics` in `metrics/lab_metrics.py`, so that the tree shows where a part is."""
+    package = ROOT / "aico_lab"
+    parts = {name for name, part in vars(Lab).items() if isinstance(part, cached_property)}
+    assert {path.stem.removeprefix("lab_") for path in package.rglob("lab_*.py")} == parts
 
 
 def installed_from_the_readme(folder: Path) -> Path:
@@ -366,10 +375,11 @@ def test_the_examples_run_from_top_to_bottom(tmp_path):
         )  # fmt: skip
         assert process.returncode == 0, f"{call[-1]}\n{process.stderr}"
         if call[-1].startswith("aico-lab init"):
-            # A short notebook of that name, since the one of the package has tests of its own.
+            # Short notebooks of these names, since those of the package have tests of their own.
             notebooks = tmp_path / "home" / "notebooks"
             notebooks.mkdir()
-            shutil.copy(tmp_path / "pattern_analysis.ipynb", notebooks)
+            for name in ("pattern_analysis", "embedding_exploration"):
+                shutil.copy(tmp_path / "pattern_analysis.ipynb", notebooks / f"{name}.ipynb")
     for made in ("messages.parquet", "sessions.png", "reply_latency.csv"):
         assert (tmp_path / made).stat().st_size
 

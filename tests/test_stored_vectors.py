@@ -10,7 +10,7 @@ import pytest
 
 from aico_lab.embeddings.encoders import Encoder
 from aico_lab.embeddings.encoders.wordllama import WordLlama
-from aico_lab.embeddings.stored_vectors import StoredVectors, text_sha256
+from aico_lab.embeddings.stored_vectors import StoredVectors, read_vectors, text_sha256
 from aico_lab.embeddings.text_index import refresh
 from aico_lab.errors import UnstorableValue
 from tests.databases import with_core_schemas
@@ -68,13 +68,15 @@ def test_models_are_kept_apart_with_their_dimensions(connection):
 
 @pytest.mark.parametrize(
     "foreign", [b"", b"x", struct.pack("<2f", 1, 0), struct.pack("<256f", *[np.nan] * 256),
-                struct.pack("<256f", *[1e30] * 256), "text"],
-    ids=["empty", "odd", "short", "NaN", "long", "text"],
+                struct.pack("<256f", *[1e30] * 256), "text", "t" * 1024],
+    ids=["empty", "odd", "short", "NaN", "long", "text", "text of that size"],
 )  # fmt: skip
 def test_a_vector_that_another_program_wrote_wrongly_is_made_again(connection, foreign):
+    """A search leaves it out, and compares the others."""
     encoder = Counting()
     expected, _ = StoredVectors(connection, encoder).of(TEXTS)
     connection.execute("UPDATE text_vectors SET vector = ?", [foreign])
+    assert read_vectors(connection, "counting", 256, [text_sha256("homesick")]) == {}
     for _ in range(2):
         found, _ = StoredVectors(connection, encoder).of(TEXTS)
         assert np.array_equal(found, expected)

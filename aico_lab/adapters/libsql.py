@@ -162,6 +162,9 @@ class Connection:
             columns: The columns of the values in each row.
             rows: The values.
             on_conflict: An upsert clause, such as 'ON CONFLICT (user_id) DO NOTHING'.
+
+        Raises:
+            InvalidStatement: A row does not have one value for each column; nothing is inserted.
         """
         places = f"({', '.join('?' * len(columns))})"
         insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES "

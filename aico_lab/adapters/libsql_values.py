@@ -48,7 +48,7 @@ def encode(row: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[int, ...]]:
 def encode_exactly(
     row: Sequence[Any], needed: int, where: str
 ) -> tuple[tuple[Any, ...], tuple[int, ...]]:
-    """Encode values after checking that there is one for each parameter of the statement."""
+    """Return the encoded values of a row; raise InvalidStatement unless there are `needed` ones."""
     if len(row) != needed:
         raise InvalidStatement(
             f"{where} was given {len(row)} values for a statement with {needed} parameters."

@@ -225,7 +225,7 @@ def sync(
     json: JsonOption = False,
 ) -> None:
     """Bring the warehouse up to date and publish a snapshot of it."""
-    from aico_lab.cli.imports import note_unexplained
+    from aico_lab.cli.import_results import note_unexplained
 
     if only in ("vectors", "cache"):
         from aico_lab.errors import InvalidValue
@@ -378,7 +378,7 @@ def load(
 
     The variable AICO_LAB_SOURCE_KEY holds the key of an encrypted file.
     """
-    from aico_lab.cli.imports import note_load, say_loaded
+    from aico_lab.cli.import_results import note_load, say_loaded
 
     with open_lab(home, key_file) as lab, Bar("rows") as bar:
         result = lab.load(

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from aico_lab.cli.common import program
-from aico_lab.cli.imports import REPORT, import_with_progress
+from aico_lab.cli.import_results import REPORT, import_with_progress
 from aico_lab.cli.output import Bar, emit, say
 from aico_lab.config import Settings
 from aico_lab.home.folder import Home

@@ -145,7 +145,7 @@ def import_(
 
     Messages that are stored already are not added a second time.
     """
-    from aico_lab.cli.imports import import_with_progress, report_on, say_imported
+    from aico_lab.cli.import_results import import_with_progress, report_on, say_imported
     from aico_lab.errors import WrongUse
     from aico_lab.sources.exports.engine.conversation import Options
 

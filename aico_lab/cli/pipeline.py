@@ -122,7 +122,7 @@ def pipeline_check(
 
 
 def _tell(result: StepResult, *, quiet: bool) -> None:
-    from aico_lab.cli.imports import note_import, note_load, note_unexplained
+    from aico_lab.cli.import_results import note_import, note_load, note_unexplained
     from aico_lab.etl.foreign import LoadResult
     from aico_lab.etl.sync import SyncResult
     from aico_lab.importing.importer import ImportResult
@@ -151,7 +151,7 @@ def _tell(result: StepResult, *, quiet: bool) -> None:
 
 def _note_watched(result: WatchResult) -> None:
     """Print what became of each new file of a watched folder."""
-    from aico_lab.cli.imports import note_import
+    from aico_lab.cli.import_results import note_import
 
     if not result.files:
         why = f"{result.unchanged:,} unchanged" if result.unchanged else "no file matches"

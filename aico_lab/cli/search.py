@@ -47,7 +47,8 @@ def search(
     ] = None,
     k: Annotated[int, typer.Option("--k", min=0, help="The maximum number of passages.")] = 10,
     decay: Annotated[
-        float | None, typer.Option(help="The days after which a passage counts half.")
+        float | None,
+        typer.Option(help="The age in days at which the score of a passage is halved."),
     ] = None,
     timezone: Annotated[str, typer.Option(help="The IANA time zone of days.")] = "UTC",
     home: HomeOption = None,

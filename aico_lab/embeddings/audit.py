@@ -1,4 +1,4 @@
-"""Measure the index: what a search finds of what it should find, and what its files hold."""
+"""Measure the recall of searches, and check the files of the vector store."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ if TYPE_CHECKING:
     from aico_lab.embeddings.index import VectorIndex
 
 NEAREST: Final = 10
+"""The number of nearest texts that a search should find."""
+
 SAMPLE: Final = 50
-"""The number of neighbours per text, and of texts, that are searched."""
+"""The maximum number of texts that are searched for."""
 
 FILTERED: Final = 7
-"""The filtered search may find one item of so many."""
+"""The search under filters may find only one item of this many."""
 
 EQUAL: Final = 1e-5
 """Scores that differ by less than this are equal up to rounding."""
 
 RECALL: Final = 0.95
-"""The least share of the nearest texts that a search should find."""
+"""The recall below which a search is a fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +43,10 @@ class CollectionAudit:
         texts: The number of their distinct texts.
         approximate: Whether a search without filters asks Chroma instead of comparing all vectors.
         recall: The share of the 10 nearest texts that a search finds, 0 to 1; None without texts.
-        recall_filtered: The same for a search that may find one item of seven.
-        recall_of_chroma: The same for Chroma's index; None if it has no such texts.
+        recall_filtered: The same for a search that may find every seventh item only.
+        recall_of_chroma: The same for Chroma's index alone; None if it has none of the texts.
         missing: The number of texts that Chroma lacks.
-        orphans: The number of entries of Chroma whose text does not exist any more.
+        orphans: The number of entries of Chroma whose text no longer exists.
         deleted: The number of deleted vectors that are still in Chroma's files.
     """
 
@@ -60,7 +62,7 @@ class CollectionAudit:
     deleted: int
 
     def faults(self) -> list[str]:
-        """Return a sentence for each kind of search that finds too little."""
+        """Return a sentence for each kind of search whose recall is too low."""
         searches = (
             (self.recall, "Search by meaning"),
             (self.recall_filtered, "Search under filters"),
@@ -73,7 +75,7 @@ class CollectionAudit:
         ]
 
     def remarks(self) -> list[str]:
-        """Return a sentence for each difference of Chroma's files that a search makes up for."""
+        """Return a sentence for each flaw of Chroma's files that does not affect searches."""
         name, said = self.collection, []
         if self.missing or self.orphans:
             said.append(
@@ -97,8 +99,8 @@ class IndexAudit:
         model: The model of the vectors.
         collections: The state of each collection that has texts.
         damage: Why Chroma cannot be opened, with the remedy; None if it can, or does not exist.
-        readable: The number of Chroma's entries that hold a text, which none should.
-        bytes: The size of Chroma's files on the disk.
+        readable: The number of Chroma's entries that hold a text; 0 is expected.
+        bytes: The size of Chroma's files on the disk, in bytes.
     """
 
     model: str
@@ -109,7 +111,7 @@ class IndexAudit:
 
     @property
     def faults(self) -> list[str]:
-        """Sentences about damage, and about searches that find too little."""
+        """Sentences about damage, and about searches whose recall is too low."""
         found = [self.damage] if self.damage else []
         if self.readable:
             found.append(f"{self.readable:,} entries of Chroma hold texts: {REMEDY}.")
@@ -117,62 +119,55 @@ class IndexAudit:
 
     @property
     def advice(self) -> list[str]:
-        """Sentences that say what to do; none if there is nothing to do."""
+        """All faults and remarks, each with its remedy; empty if there is nothing to do."""
         return self.faults + [said for one in self.collections for said in one.remarks()]
 
     def __repr__(self) -> str:
-        lines = [
-            f"Index of {self.model}, {self.bytes / 1e6:,.1f} MB on disk",
-            (
-                f"{'collection':<24}{'items':>10}{'texts':>10}{'recall':>8}{'filtered':>10}"
-                f"{'Chroma':>8}{'missing':>9}{'orphans':>9}{'deleted':>9}"
-            ),
-        ]
-        lines += [
-            f"{one.collection:<24}{one.items:>10,}{one.texts:>10,}{_share(one.recall):>8}"
-            f"{_share(one.recall_filtered):>10}{_share(one.recall_of_chroma):>8}"
-            f"{one.missing:>9,}{one.orphans:>9,}{one.deleted:>9,}"
-            for one in self.collections
-        ]
+        lines = [self._title(), _in_columns(tuple(_COLUMNS))]
+        lines += [_in_columns(_cells(one)) for one in self.collections]
         return "\n".join([*lines, *self.advice])
 
     def _repr_html_(self) -> str:
         from html import escape
 
-        heads = [
-            "collection",
-            "items",
-            "texts",
-            "recall",
-            "filtered",
-            "Chroma",
-            "missing",
-            "orphans",
-            "deleted",
-        ]
+        head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
         rows = "".join(
-            "<tr>"
-            + "".join(
-                f"<td>{escape(str(value))}</td>"
-                for value in (
-                    one.collection, f"{one.items:,}", f"{one.texts:,}", _share(one.recall),
-                    _share(one.recall_filtered), _share(one.recall_of_chroma),
-                    f"{one.missing:,}", f"{one.orphans:,}", f"{one.deleted:,}",
-                )
-            )
-            + "</tr>"
+            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(one))}</tr>"
             for one in self.collections
-        )  # fmt: skip
-        head = "".join(f"<th>{name}</th>" for name in heads)
+        )
         advice = "".join(f"<p>{escape(said)}</p>" for said in self.advice)
         return (
-            f"<p>Index of {escape(self.model)}, {self.bytes / 1e6:,.1f} MB on disk</p>"
+            f"<p>{escape(self._title())}</p>"
             f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{advice}"
         )
 
+    def _title(self) -> str:
+        return f"Index of {self.model}, {self.bytes / 1e6:,.1f} MB on disk"
+
+
+_COLUMNS: Final = {
+    "collection": 24, "items": 10, "texts": 10, "recall": 8, "filtered": 10, "Chroma": 8,
+    "missing": 9, "orphans": 9, "deleted": 9,
+}  # fmt: skip
+"""The columns of the table of collections, with their widths in characters."""
+
+
+def _cells(one: CollectionAudit) -> tuple[str, ...]:
+    """Return the values of `_COLUMNS` as text."""
+    return (
+        one.collection, f"{one.items:,}", f"{one.texts:,}", _share(one.recall),
+        _share(one.recall_filtered), _share(one.recall_of_chroma), f"{one.missing:,}",
+        f"{one.orphans:,}", f"{one.deleted:,}",
+    )  # fmt: skip
+
+
+def _in_columns(cells: tuple[str, ...]) -> str:
+    padded = zip(cells[1:], list(_COLUMNS.values())[1:], strict=True)
+    return f"{cells[0]:<{_COLUMNS['collection']}}" + "".join(f"{c:>{w}}" for c, w in padded)
+
 
 def audit(index: VectorIndex) -> IndexAudit:
-    """Compare searches of a sample of the texts with comparing every vector, and look into Chroma.
+    """Return the recall of searches for a sample of the texts, and the state of Chroma's files.
 
     Raises:
         OtherModel: The index has vectors of another model.
@@ -231,7 +226,7 @@ def _recall(
     among: AbstractSet[str] | None,
     approximate: bool | None,
 ) -> float:
-    """Return the share of the nearest items that a search finds.
+    """Return the share of the nearest items that a search finds, 0 to 1.
 
     Args:
         index: The index.

@@ -1,6 +1,7 @@
-"""The model of a home's vectors, and the names by which the models of stored vectors are opened.
+"""Choose the model of a home's vectors, and open the models of stored vectors again.
 
-Both are facts of the home, in the table `system_state`, so that every process uses the same model.
+The chosen model, and the name by which each model is opened, are rows of the table `system_state`,
+so every process uses the same model.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def reopen_encoder(primary: Connection, model: str) -> Encoder:
 
 
 def choose_model(primary: Connection, name: str) -> bool:
-    """Make a model that of the home, and return whether it was another before.
+    """Choose the model of a home; return whether the home had another one before.
 
     Args:
         primary: The primary database.

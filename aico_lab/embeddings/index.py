@@ -1,11 +1,11 @@
 """Find segments, memories and chunks of documents by meaning.
 
-An index finds whatever is committed: it reads the table `text_index`, and follows the change feed
-from there, so that texts which nobody has indexed yet are encoded and compared as well.
+An index finds all texts that are committed: it reads the table `text_index`, and follows the change
+feed from there, so texts that are not indexed yet are encoded and compared as well.
 
-Up to `COMPARED` texts, and under filters, a query compares every vector, which is exact: 10,000
-take about 2 ms. With more texts it asks Chroma's approximate index, and compares the vectors that
-Chroma does not have.
+With up to `COMPARED` texts, and under filters, a query compares every vector, which is exact and
+takes about 2 ms for 10,000. With more texts it asks Chroma's approximate index, and compares only
+the vectors that Chroma does not have.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from aico_lab.adapters.chroma import ChromaDBAdapter
 from aico_lab.embeddings import text_index, texts
 from aico_lab.embeddings.known_texts import Found, KnownTexts
 from aico_lab.embeddings.opened_store import OpenedStore
-from aico_lab.embeddings.stored_vectors import text_sha256
+from aico_lab.embeddings.stored_vectors import read_vectors, text_sha256
 from aico_lab.errors import HomeError, StorageError
 from aico_lab.schema import feed
 
@@ -41,19 +41,23 @@ COMPARED = 20_000
 """The number of texts up to which a query compares every vector."""
 
 HELD = 200_000
-"""The number of vectors of a collection that are kept in memory: 200 MB of 256 dimensions."""
+"""The number of texts up to which all vectors of a collection are kept in memory: 200 MB of 256
+dimensions."""
 
-TAIL = 5_000
-"""The number of texts that Chroma lacks up to which it is asked."""
+LACKED = 5_000
+"""Chroma is not asked if it lacks more texts than this."""
+
+ENCODED = 5_000
+"""The number of texts in no segment yet whose vectors are kept in memory."""
 
 RELOADED = 20_000
-"""The number of changed items above which everything is read again."""
+"""The number of changed items above which a collection is read again as a whole."""
 
 
 class VectorIndex:
-    """Searches texts by meaning; it may be used by several threads at the same time.
+    """Searches texts by meaning; several threads may use it at the same time.
 
-    An opened copy of Chroma's files, if they are needed, is in the private folder of
+    If Chroma's files are needed, an opened copy of them is in the private folder of
     `aico_lab.adapters.sealed` until `close`.
     """
 
@@ -65,7 +69,7 @@ class VectorIndex:
         *,
         compared: int | None = None,
     ) -> None:
-        """Make an index; the first query opens the databases.
+        """Keep the arguments; the first query opens the databases.
 
         Args:
             open_primary: Opens a connection to the primary database.
@@ -167,7 +171,7 @@ class VectorIndex:
             return known.best(rows, self._scores(known, rows, vector), limit, among, keep)
 
     def similarities(self, text: str, others: Sequence[str]) -> list[float]:
-        """Return the cosine similarity of a text with others; NaN for a blank one."""
+        """Return the cosine similarity of a text with each of others; NaN if either is blank."""
         vectors, _ = self._encoder.encode_usable([text])
         if not len(vectors):
             return [math.nan] * len(others)
@@ -175,7 +179,7 @@ class VectorIndex:
             new = [other for other in dict.fromkeys(others) if other not in self._encoded]
             found, usable = self._encoder.encode_usable(new)
             rows = iter(found)
-            if len(self._encoded) > TAIL:
+            if len(self._encoded) > ENCODED:
                 self._encoded.clear()
                 return self.similarities(text, others)
             for other, use in zip(new, usable, strict=True):
@@ -215,10 +219,10 @@ class VectorIndex:
         return self._store.size()
 
     def open_store(self) -> None:
-        """Open the vector store, if there is one.
+        """Open the vector store if it exists.
 
         Raises:
-            StorageError: It is damaged, or another program's, or of another layout or model.
+            StorageError: The store is damaged, or of another program, layout or model.
         """
         with self._lock:
             if self._store.exists():
@@ -228,8 +232,8 @@ class VectorIndex:
         """Compare the entries of a collection of the store with the texts that exist.
 
         Returns:
-            The number of entries whose text exists, of those whose text does not, and of deleted
-            vectors that are still in the store's files.
+            The numbers of entries whose text exists, of entries whose text no longer exists, and of
+            deleted vectors that are still in the store's files.
         """
         with self._lock:
             known = self._current(collection)
@@ -241,7 +245,7 @@ class VectorIndex:
             return there, len(keys) - there, chroma.deleted(collection)
 
     def readable(self, collection: str) -> int:
-        """Return the number of entries of the store that hold a text, which none should."""
+        """Return the number of entries of the store that hold a text; 0 is expected."""
         with self._lock:
             if not self._store.exists() or not (chroma := self._opened_store()).has(collection):
                 return 0
@@ -253,7 +257,7 @@ class VectorIndex:
             return sum(map(len, self._current(collection).holders))
 
     def close(self) -> None:
-        """Close the databases, and forget the vectors; another query would open them again."""
+        """Close the databases, and drop the vectors; the next query opens the databases again."""
         with self._lock:
             chroma, self._chroma, self._primary = self._chroma, None, None
             self._known.clear()
@@ -291,7 +295,7 @@ class VectorIndex:
         return known
 
     def _read(self, collection: str, target: feed.Cursor) -> KnownTexts:
-        """Return all texts of a collection: those of `text_index`, and later changes."""
+        """Return all texts of a collection, read from `text_index` and the changes since then."""
         primary, indexed = self._connection(), text_index.cursor(self._connection())
         if indexed is not None and feed.continues(primary, indexed):
             known = KnownTexts(indexed)
@@ -306,7 +310,7 @@ class VectorIndex:
         return known
 
     def _follow(self, known: KnownTexts, collection: str, target: feed.Cursor) -> bool:
-        """Apply the changes since a cursor; return False if everything has to be read again."""
+        """Apply the changes since the cursor; return False if all texts have to be read again."""
         primary = self._connection()
         if not feed.continues(primary, known.cursor):
             return False
@@ -319,7 +323,7 @@ class VectorIndex:
         return True
 
     def _add(self, known: KnownTexts, items: Iterable[texts.Item]) -> None:
-        """Add items, with the vectors of texts that are not known."""
+        """Add items, and the vectors of texts that are new."""
         new: dict[bytes, str] = {}
         for item_id, text in items:
             if text is not None and text.strip():
@@ -336,10 +340,10 @@ class VectorIndex:
 
     def _stored(self, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
         model, dimensions = self._encoder.model, self._encoder.dimensions
-        return text_index.vectors(self._connection(), model, dimensions, keys)
+        return read_vectors(self._connection(), model, dimensions, keys)
 
     def _held(self, known: KnownTexts) -> Vectors:
-        """Return the vectors of all rows, of which those without a vector are zero."""
+        """Return the vectors of all rows; a row without a vector is zero."""
         if known.matrix is None or len(known.matrix) < len(known.keys):
             rows = 0 if known.matrix is None else len(known.matrix)
             grown = np.zeros((len(known.keys), self._encoder.dimensions), np.float32)
@@ -356,7 +360,7 @@ class VectorIndex:
         return known.matrix
 
     def _scores(self, known: KnownTexts, rows: Rows, vector: Vectors) -> Vectors:
-        """Return the cosine similarity of some rows with a vector; NaN without a vector."""
+        """Return the cosine similarity of some rows with a vector; NaN for rows without one."""
         if len(known.keys) <= HELD:
             held = self._held(known)
             # In this thread alone: synchronising the threads of a matrix product on a busy machine
@@ -377,7 +381,7 @@ class VectorIndex:
         return np.concatenate(parts)
 
     def _opened_store(self) -> OpenedStore:
-        """Return the newest state of the vector store; raise StorageError if it is unusable."""
+        """Return the opened store, anew if it changed; raise StorageError if it is unusable."""
         if self._chroma is None or self._chroma.version != self._store.version():
             chroma, self._chroma = self._chroma, None
             if chroma is not None:
@@ -399,7 +403,7 @@ class VectorIndex:
             entries.lacked = np.array(lacked, int)
             entries.compared_at = known, known.version
         rows = entries.lacked
-        if len(rows) > TAIL:
+        if len(rows) > LACKED:
             raise StorageError("Chroma lacks too many texts.")
         scores = self._scores(known, rows, vector) if len(rows) else np.empty(0, np.float32)
         best = dict(known.best(rows, scores, limit, None, None))

@@ -1,4 +1,4 @@
-"""The distinct texts of a collection in memory: the items that have each, and its vector."""
+"""The distinct texts of a collection in memory, with the items that have them and their vectors."""
 
 from __future__ import annotations
 
@@ -20,14 +20,31 @@ if TYPE_CHECKING:
 
 
 class Found(NamedTuple):
-    """An item that a query found; `score` is the cosine similarity, -1 to 1."""
+    """An item that a search found.
+
+    Attributes:
+        item_id: The id of the segment, memory or chunk.
+        score: The higher, the better: of a search by meaning the cosine similarity (-1 to 1), by
+            words BM25, by both the sum of reciprocal ranks.
+    """
 
     item_id: str
     score: float
 
 
 class KnownTexts:
-    """The distinct texts of a collection by row: the items that have each, and its vector."""
+    """The distinct texts of a collection, each with a row of its own.
+
+    Attributes:
+        cursor: The position in the change feed up to which the texts are current.
+        version: A number that grows with each change.
+        keys: The hash of the text of each row.
+        row_of: The row of each hash.
+        holders: The items that have the text of each row; empty if none has it any more.
+        key_of: The hash of the text of each item.
+        matrix: The vectors of the first rows, of shape (rows, dimensions); None if not read yet.
+        learnt: Vectors of rows that the matrix lacks, by hash.
+    """
 
     def __init__(self, cursor: feed.Cursor) -> None:
         self.cursor = cursor
@@ -38,10 +55,10 @@ class KnownTexts:
         self.holders: list[set[str]] = []
         self.key_of: dict[str, bytes] = {}
         self.matrix: Vectors | None = None
-        self.learnt: dict[bytes, Vectors] = {}  # vectors of rows that are not in the matrix yet
+        self.learnt: dict[bytes, Vectors] = {}
 
     def put(self, item_id: str, key: bytes) -> None:
-        """Add an item with the text of a hash."""
+        """Add an item whose text has a hash."""
         row = self.row_of.get(key)
         if row is None:
             row = self.row_of[key] = len(self.keys)
@@ -86,7 +103,15 @@ class KnownTexts:
         among: AbstractSet[str] | None,
         keep: Keep | None,
     ) -> list[Found]:
-        """Return the items with the highest scores among those that pass the filters."""
+        """Return the items with the highest scores, equally good ones ordered by id.
+
+        Args:
+            rows: Rows of texts.
+            scores: The score of each of these rows; NaN for none.
+            limit: The maximum number of items.
+            among: Only these items; None for all.
+            keep: Returns those of the given items that may be found; None for all.
+        """
         found: list[Found] = []
         for places in _descending(scores, max(limit, 16)):
             if len(found) >= limit and scores[places[0]] < found[limit - 1].score:
@@ -105,7 +130,7 @@ class KnownTexts:
 
 
 def _descending(scores: Vectors, first: int) -> Iterator[Rows]:
-    """Yield the places of the scores, highest first, in ever larger parts; NaN is left out."""
+    """Yield the positions of the scores, highest first, in growing parts; NaN is left out."""
     usable = np.flatnonzero(~np.isnan(scores))
     done, size = 0, first
     while done < len(usable):

@@ -1,11 +1,11 @@
-"""Segments, their themes and the audit of the index: `lab.embeddings`."""
+"""`lab.embeddings`: segments, their themes, and the audit of the index."""
 
 from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING
 
-from aico_lab.embeddings.explorer.lab_explorer import Explorer
+from aico_lab.embeddings.exploration.exploring import Explorer
 from aico_lab.errors import NotPermitted
 from aico_lab.home.files import private_files
 
@@ -38,12 +38,13 @@ class Embeddings(Explorer):
 
             lab.embeddings.update(SegmentParameters(pause=1800))
 
-        What was done before an interruption is kept. `lab.sync()` then copies the segments into
-        the warehouse.
+        Segments that were written before an interruption are kept. `lab.sync()` then copies the
+        segments into the warehouse.
 
         Args:
-            parameters: Where segments end. Other ones than before replace all segments that this
-                program wrote. None means those of the update before, or the usual ones.
+            parameters: Where segments end. If they differ from those of the update before, all
+                segments that this program wrote are made again. None means the parameters of the
+                update before, or the default ones.
             progress: Called with "messages", the number of changed messages done, and their total.
         """
         from aico_lab.embeddings.encoders import open_encoder
@@ -55,7 +56,7 @@ class Embeddings(Explorer):
     def refresh(self, *, progress: Callable[[str, int, int | None], None] | None = None) -> None:
         """Make segments of new messages, and store the vectors of all texts that are searched.
 
-        A home that cannot be written stays as it is; a search compares what is new by itself.
+        If the home cannot be written, nothing is stored: a search then encodes new texts itself.
 
         Args:
             progress: Called with "messages" or "texts", the number done, and their total.
@@ -77,7 +78,7 @@ class Embeddings(Explorer):
 
     @private_files()
     def audit(self) -> IndexAudit:
-        """Measure what a search finds of what it should find, and what the index's files hold.
+        """Measure the recall of searches, and check the files of the vector store.
 
         Raises:
             OtherModel: The index has vectors of another model.

@@ -1,4 +1,4 @@
-"""An opened copy of the vector store, which is asked where a collection has many texts."""
+"""An opened copy of the vector store, which searches ask if a collection has many texts."""
 
 from __future__ import annotations
 
@@ -16,11 +16,21 @@ if TYPE_CHECKING:
     from aico_lab.embeddings.known_texts import KnownTexts, Rows
 
 LAYOUT: Final = "vectors by text"
-"""The key of the facts in the store's state; a store of another layout is made anew."""
+"""The key, in the store's state, of its model, cursor and numbers of deleted vectors.
+
+A store without this key has another layout, and is rebuilt.
+"""
 
 
 class StoreEntries:
-    """A collection of Chroma: the texts it has, and those it was seen to lack."""
+    """The texts that a collection of Chroma has, and those that it lacks.
+
+    Attributes:
+        collection: The collection.
+        keys: The hashes of the texts that it has.
+        compared_at: The texts, and their version, for which `lacked` was computed; None before.
+        lacked: The rows of those texts that the collection does not have.
+    """
 
     def __init__(self, collection: Collection) -> None:
         self.collection = collection
@@ -33,7 +43,7 @@ class OpenedStore:
     """An opened copy of the vector store.
 
     Raises:
-        StorageError: The store cannot be opened, or is of another layout or model.
+        StorageError: The store cannot be opened, or has another layout or model.
     """
 
     def __init__(self, adapter: ChromaDBAdapter, model: str) -> None:
@@ -59,7 +69,7 @@ class OpenedStore:
         return self._deleted.get(collection, 0)
 
     def entries(self, collection: str) -> StoreEntries:
-        """Return a collection; raise StorageError if it does not exist."""
+        """Return the entries of a collection; raise StorageError if the store does not have it."""
         if not self.has(collection):
             raise StorageError(f"The vector store has no {collection}: {REMEDY}.")
         if collection not in self._entries:

@@ -1,6 +1,6 @@
-"""Vectors by model and text, in libSQL, so that no text is encoded twice.
+"""Store vectors by model and text in libSQL, so that no text is encoded twice.
 
-Rebuilding an index, exploring, and comparing models read vectors from here.
+Rebuilding an index, exploring, and comparing models read these vectors.
 `aico_lab.embeddings.text_index` deletes the vectors of texts that no longer exist.
 """
 
@@ -19,22 +19,56 @@ if TYPE_CHECKING:
     from aico_lab.embeddings.encoders.base import Vectors
 
 BATCH = 2_000
-"""Texts that are encoded, and whose vectors are stored, at a time."""
+"""The number of texts that are encoded, and whose vectors are stored, in one transaction."""
 
 READ = 500
-"""Hashes in one query."""
+"""The number of hashes in one query."""
+
+NOT_SCALED = 1e-3
+"""A vector whose squared length differs from 1 by at least this was not scaled to length 1."""
 
 
 def text_sha256(text: str) -> bytes:
-    """Return the key of a text's vector."""
+    """Return the SHA-256 of a text, the key of its vector."""
     return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
+
+
+def read_vectors(
+    connection: Connection, model: str, dimensions: int, keys: Sequence[bytes]
+) -> dict[bytes, Vectors]:
+    """Return the stored vectors of texts by the hashes of the texts.
+
+    Vectors that another program damaged are left out: those of another size or length.
+
+    Args:
+        connection: The primary database.
+        model: The model that made the vectors.
+        dimensions: The number of dimensions of its vectors.
+        keys: The hashes of the texts.
+    """
+    found: dict[bytes, Vectors] = {}
+    for start in range(0, len(keys), READ):
+        part = keys[start : start + READ]
+        rows = connection.fetch_all(
+            "SELECT text_sha256, vector FROM text_vectors WHERE model = ? "
+            "AND typeof(vector) = 'blob' AND length(vector) = ? "
+            f"AND text_sha256 IN ({', '.join('?' * len(part))})",
+            [model, 4 * dimensions, *part],
+        )
+        if rows:
+            packed = np.frombuffer(b"".join(vector for _, vector in rows), "<f4")
+            vectors = packed.reshape(len(rows), dimensions).astype(np.float32)
+            squares = np.einsum("ij,ij->i", vectors, vectors)
+            scaled = np.abs(squares - 1) < NOT_SCALED  # false for NaN
+            found.update((rows[at][0], vectors[at]) for at in np.flatnonzero(scaled).tolist())
+    return found
 
 
 class StoredVectors:
     """The vectors of one encoder's model in the primary database."""
 
     def __init__(self, connection: Connection, encoder: Encoder) -> None:
-        """Make the object; nothing is read yet.
+        """Keep the arguments; nothing is read yet.
 
         Args:
             connection: The primary database, outside a snapshot.
@@ -48,12 +82,12 @@ class StoredVectors:
     ) -> tuple[Vectors, list[bool]]:
         """Return the vectors of texts; those that are not stored are encoded and stored.
 
-        Each batch is committed, so that what was encoded before an interruption stays.
+        Each batch is committed, so that vectors encoded before an interruption stay.
 
         Args:
             texts: The texts.
-            progress: Called with the number of distinct texts that have a vector, or cannot have
-                one, and their total.
+            progress: Called with the number of distinct texts that were looked up or encoded, and
+                their total.
 
         Returns:
             As `Encoder.encode_usable`: vectors of shape (usable texts, dimensions), and for each
@@ -65,7 +99,9 @@ class StoredVectors:
         """
         keys = [text_sha256(text) for text in texts]
         distinct = {key: text for key, text in zip(keys, texts, strict=True) if text.strip()}
-        known = self._read(list(distinct))
+        known = read_vectors(
+            self._connection, self._encoder.model, self._encoder.dimensions, list(distinct)
+        )
         unknown = [key for key in distinct if key not in known]
         done = len(distinct) - len(unknown)
         for start in range(0, len(unknown), BATCH):
@@ -83,30 +119,6 @@ class StoredVectors:
             result[row] = vector
         return result, [one is not None for one in found]
 
-    def _read(self, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
-        """Return the stored vectors that have the model's dimensions and length 1."""
-        found: dict[bytes, Vectors] = {}
-        size = 4 * self._encoder.dimensions
-        for start in range(0, len(keys), READ):
-            part = keys[start : start + READ]
-            rows = self._connection.fetch_all(
-                "SELECT text_sha256, vector FROM text_vectors WHERE model = ? "
-                f"AND text_sha256 IN ({', '.join('?' * len(part))})",
-                [self._encoder.model, *part],
-            )
-            sound = [(key, vector) for key, vector in rows if _is_packed(vector, size)]
-            if sound:
-                vectors = np.frombuffer(b"".join(vector for _, vector in sound), "<f4")
-                vectors = vectors.reshape(len(sound), -1).astype(np.float32)
-                lengths = np.einsum("ij,ij->i", vectors, vectors)
-                usable = np.isclose(lengths, 1, atol=1e-4)  # not NaN, nor another program's
-                found.update(
-                    (key, vector)
-                    for (key, _), vector, use in zip(sound, vectors, usable, strict=True)
-                    if use
-                )
-        return found
-
     def _write(self, keys: Sequence[bytes], vectors: Vectors) -> None:
         self._connection.insert_many(
             "text_vectors",
@@ -118,7 +130,3 @@ class StoredVectors:
             on_conflict="ON CONFLICT (model, text_sha256) DO UPDATE "
             "SET dimensions = excluded.dimensions, vector = excluded.vector",
         )
-
-
-def _is_packed(vector: object, size: int) -> bool:
-    return isinstance(vector, bytes) and len(vector) == size

@@ -1,7 +1,8 @@
-"""The table `text_index`: the text of each item, as a hash, and so its vector in `text_vectors`.
+"""Keep the table `text_index` up to date: the hash of each item's text.
 
-The table follows the change feed. It and its cursor are in the primary database and are written in
-one transaction. Search compares these vectors, and Chroma is brought to their state.
+The hash is the key of the text's vector in `text_vectors`. The table follows the change feed; it
+and its cursor are in the primary database and are written in one transaction. Searches compare
+these vectors, and Chroma is brought to their state.
 """
 
 from __future__ import annotations
@@ -10,26 +11,21 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from aico_lab.embeddings import texts
-from aico_lab.embeddings.stored_vectors import READ, StoredVectors, text_sha256
+from aico_lab.embeddings.stored_vectors import StoredVectors, text_sha256
 from aico_lab.errors import OtherModel
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Container, Mapping, Sequence
+    from collections.abc import Callable, Collection, Container, Mapping
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.embeddings.encoders import Encoder
-    from aico_lab.embeddings.encoders.base import Vectors
 
 REMEDY = "run `aico-lab sync --only vectors --full`"
+"""The end of a sentence about vectors that must be made anew."""
 
-NOT_SCALED = 1e-3
-"""The least difference from 1 of the squared length of a vector that was not scaled."""
-
-# Of all models, and those that only an exploration stored, too.
+# The vectors of all models, also of texts that only an exploration knew.
 _FORGET = (
     "DELETE FROM text_vectors WHERE NOT EXISTS "
     "(SELECT 1 FROM text_index AS i WHERE i.text_sha256 = text_vectors.text_sha256)"
@@ -46,8 +42,9 @@ class Refreshed:
             item changed.
         written: The number of items added, or whose text changed.
         deleted: The number of items removed.
-        skipped: The number of items read that have no vector: blank, or not valid text.
-        cursor: The position in the change feed up to which the table goes.
+        skipped: The number of items read that have no vector, because they are blank or not valid
+            text.
+        cursor: The position in the change feed up to which the table is current.
     """
 
     mode: Literal["full", "increment", "nothing"]
@@ -63,7 +60,7 @@ class _Change:
 
     Attributes:
         found: The hashes of the texts that were read, by item.
-        stored: Their hashes in the table, and those of items that no longer exist.
+        stored: The hashes in the table of these items, and of items that no longer exist.
         read: The number of items that were read.
     """
 
@@ -99,32 +96,11 @@ def lacks_vectors(primary: Connection, encoder: Encoder) -> bool:
     return bool(
         primary.fetch_all(
             "SELECT 1 FROM text_index AS i WHERE NOT EXISTS (SELECT 1 FROM text_vectors AS v "
-            "WHERE v.model = ? AND v.text_sha256 = i.text_sha256 AND length(v.vector) = ?) LIMIT 1",
+            "WHERE v.model = ? AND v.text_sha256 = i.text_sha256 AND typeof(v.vector) = 'blob' "
+            "AND length(v.vector) = ?) LIMIT 1",
             [encoder.model, 4 * encoder.dimensions],
         )
     )
-
-
-def vectors(
-    primary: Connection, encoder_model: str, dimensions: int, keys: Sequence[bytes]
-) -> dict[bytes, Vectors]:
-    """Return the stored vectors of some texts, by hash, each of length 1 in `dimensions`.
-
-    Vectors that another program damaged are left out.
-    """
-    found: dict[bytes, Vectors] = {}
-    for start in range(0, len(keys), READ):
-        part = keys[start : start + READ]
-        rows = primary.fetch_all(
-            "SELECT text_sha256, vector FROM text_vectors WHERE model = ? "
-            f"AND length(vector) = ? AND text_sha256 IN ({', '.join('?' * len(part))})",
-            [encoder_model, 4 * dimensions, *part],
-        )
-        for key, vector in rows:
-            numbers = np.frombuffer(vector, "<f4").astype(np.float32, copy=False)
-            if abs(float(numbers @ numbers) - 1) < NOT_SCALED:  # false for NaN
-                found[key] = numbers
-    return found
 
 
 def refresh(
@@ -191,7 +167,7 @@ def _compare(
     Args:
         primary: The primary database, in a snapshot.
         collection: One of `texts.COLLECTIONS`.
-        since: The change after which items may differ; None to read all.
+        since: The last change of the feed that the table has; None to read all items.
         target: The end of the feed.
         needed: Receives the texts whose vectors are needed, by hash.
     """
@@ -215,7 +191,7 @@ def _compare(
 def _stored(
     primary: Connection, collection: str, ids: Collection[str] | None = None
 ) -> dict[str, bytes]:
-    """Return the hashes in the table by item: of all items of a collection, or of some."""
+    """Return the hashes in the table, by item, of all items of a collection or of some."""
     some = "" if ids is None else "AND item_id IN (SELECT value FROM json_each(?))"
     return dict(
         primary.fetch_all(

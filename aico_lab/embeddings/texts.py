@@ -1,7 +1,7 @@
-"""The texts that are searched by meaning, as the primary database has them.
+"""Read the texts that are searched by meaning from the primary database.
 
-An item is a segment of a conversation, a memory, or a chunk of a document. The text of a segment is
-the contents of its messages in order, one a line; blank ones are left out.
+An item is a segment of a conversation, a memory, or a chunk of a document. The text of a segment
+has the contents of its messages in order, one per line, without blank ones.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def read_all(connection: Connection, collection: str) -> Iterator[Item]:
 
 
 def read_some(connection: Connection, collection: str, ids: Collection[str]) -> Iterator[Item]:
-    """Yield the existing items of a collection that have these ids."""
+    """Yield the items of a collection that have some ids; ids without an item are ignored."""
     query = _READ[collection].format(
         ids="json_each(?) AS k CROSS JOIN", matched=f"ON s.{_ID[collection]} = k.value"
     )
@@ -99,8 +99,8 @@ def changed(connection: Connection, collection: str, since: int, until: int) -> 
     Args:
         connection: The primary database.
         collection: One of `COLLECTIONS`.
-        since: The last change of the feed that is known.
-        until: The last change to read.
+        since: The sequence number of the last change that is known already.
+        until: The sequence number of the last change to read.
     """
     rows = connection.fetch_all(_CHANGED[collection], [since, until])
     return {key.decode(errors="replace") for (key,) in rows if key is not None}

@@ -283,7 +283,7 @@ RAW: Final = (
             Field(
                 "stability",
                 _NUMBER,
-                "agreement of themes between seeds, up to 1; NULL if it was not measured",
+                "agreement of themes between samples, up to 1; NULL if it was not measured",
             ),
             Field("notes", _TEXT, "remarks for readers, as JSON; NULL if there are none"),
             Field(

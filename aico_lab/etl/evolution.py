@@ -170,7 +170,11 @@ def _losses(contract: Contract, found: Types, *, same_rules: bool) -> list[str]:
 
 
 def as_found(contract: Contract, found: Types) -> Contract:
-    """Return the contract with exactly the columns and types of the warehouse."""
+    """Return the contract with exactly the columns and types of the warehouse.
+
+    Raises:
+        SchemaChanged: The warehouse lacks a column that identifies the rows.
+    """
     live = {column.name: column for column in contract.columns}
     columns = []
     for name, type_ in found:

@@ -133,7 +133,12 @@ def held(lock: Path, seconds: float, busy: Callable[[str], AicoLabError]) -> Ite
 
 @contextlib.contextmanager
 def os_errors(path: Path) -> Iterator[None]:
-    """Convert an OSError in the block, about `path` or a file below, to this package's errors."""
+    """Convert an OSError in the block, about `path` or a file below, to this package's errors.
+
+    Raises:
+        DiskFull: The disk is full.
+        HomeNotWritable: The file cannot be used for another reason.
+    """
     try:
         yield
     except OSError as refused:

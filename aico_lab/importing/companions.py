@@ -1,7 +1,7 @@
-"""Find the conversation of a table that names its people, and no conversations.
+"""Find the conversation of a table that has people but no conversations.
 
-Its companion names the conversation. A study has one file for each participant, all with the same
-companion: files of other people are other conversations.
+The conversation is named after the companion. A study may have one file for each participant, all
+with the same companion: files of other people are other conversations.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
 
 _SHOWN: Final = 8
-"""The most people in the name of a conversation."""
+"""The maximum number of people in the name of a conversation."""
 
 # Cast to BLOB, since the driver panics on text of other programs that is not UTF-8.
 _PEOPLE: Final = """
@@ -32,8 +32,9 @@ _PEOPLE: Final = """
 def conversation_of(connection: Connection, name: str, people: Collection[str]) -> str:
     """Return the id of the conversation of a companion with some people.
 
-    It is the stored one in which most of them and fewest others wrote; else a new one, which has
-    the name of the companion alone if no other has.
+    The result is the stored conversation in which most of these people and the fewest others
+    wrote. Without one, it is a new conversation, named after the companion alone if that name is
+    free.
 
     Args:
         connection: The primary database.

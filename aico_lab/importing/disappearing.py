@@ -1,4 +1,4 @@
-"""Mark the stored messages that a later export of their conversation no longer has on its path.
+"""Mark stored messages that a later export of their conversation no longer has on its path.
 
 A marked message stays stored, with `missing_since` in its metadata; metrics leave it out. An import
 that has the message again removes the mark.
@@ -47,7 +47,7 @@ _UNMARK: Final = f"""
 
 
 class Present:
-    """The messages that an export has, by conversation; 8 bytes for each."""
+    """The messages of an export by conversation, in 8 bytes each."""
 
     def __init__(self) -> None:
         self._digests: dict[str, array[int]] = {}

@@ -1,4 +1,4 @@
-"""Import a file: find out how to read it, from its content, its name, or what was saved."""
+"""Import a file, in the way that its content, its name or a saved import tells."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ChosenSource(NamedTuple):
         source: The source.
         path: The file, or None for a source that needs none.
         options: The answers, completed by saved ones.
-        why: The evidence for the format, if it was recognised; else empty.
+        why: The evidence for a recognised format; empty if the format was named.
     """
 
     source: Source

@@ -7,9 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
 from aico_lab.errors import InvalidValue
+from aico_lab.importing.classifying import (
+    WHERE_GIVEN,
+    Classified,
+    Planned,
+    count_dangling,
+    mend_replies,
+)
 from aico_lab.importing.disappearing import Present, mark_off_path, unmark
 from aico_lab.importing.places import Places
-from aico_lab.importing.placing import WHERE_GIVEN, Placing, Planned, mend_replies
 from aico_lab.importing.rescoring import score_with_stored
 from aico_lab.importing.same_chat import SameChats
 from aico_lab.importing.twins import Twins
@@ -60,6 +66,8 @@ class ImportResult:
         conflicts: Messages with the conversation and id of another one, but another content, role
             or timestamp.
         conflict_examples: The first `LINES_KEPT` conflicts.
+        dangling: New replies to messages that are not stored: these were refused, or deleted before
+            the export, or are in another file. Not known in a dry run.
         qualified: New messages whose id another conversation uses too, stored under the id
             `<conversation_id>:<message_id>`.
         assumed_me: Messages of the user `me`, which is assumed for files that name no user.
@@ -92,6 +100,7 @@ class ImportResult:
     known: int = 0
     conflicts: int = 0
     conflict_examples: list[Conflict] = field(default_factory=list)
+    dangling: int = 0
     qualified: int = 0
     assumed_me: int = 0
     far_times: int = 0
@@ -144,15 +153,15 @@ class ImportResult:
         if batch.lines:
             self.far_lines += [batch.lines[at] for at in far[: LINES_KEPT - len(self.far_lines)]]
 
-    def add(self, batch: Batch, placing: Placing) -> None:
+    def add(self, batch: Batch, classified: Classified) -> None:
         """Add the counts of a batch that was written."""
-        self.added += len(placing.new)
-        self.qualified += placing.qualified
-        self.conflicts += len(placing.conflicts)
-        self.updated += len(placing.edits)
-        self.returned += len(placing.returned)
+        self.added += len(classified.new)
+        self.qualified += classified.qualified
+        self.conflicts += len(classified.conflicts)
+        self.updated += len(classified.edits)
+        self.returned += len(classified.returned)
         self.known = self.read - self.added - self.conflicts
-        for place in placing.conflicts[: LINES_KEPT - len(self.conflict_examples)]:
+        for place in classified.conflicts[: LINES_KEPT - len(self.conflict_examples)]:
             self.conflict_examples.append(
                 Conflict(batch.lines[place], None)
                 if batch.lines
@@ -202,20 +211,21 @@ def import_batches(
     present = Present()
     twins, chats, places = Twins(connection), SameChats(connection), Places(connection)
     planned: Planned = {}
+    [(last,)] = connection.fetch_all("SELECT coalesce(max(id), 0) FROM messages")
     with without_garbage_collector(), connection.bulk():
         for read in batches:
             batch = twins.as_stored(read) if read.has_twins else chats.as_stored(read)
             batch = places.as_stored(batch)
             result.look_at(batch)
             with connection.transaction():
-                placing = Placing(
+                classified = Classified(
                     connection, batch.messages, replace=on_conflict == "replace", planned=planned
                 )
                 if dry_run:
-                    placing.plan(planned)
+                    classified.plan(planned)
                 else:
-                    _write(connection, batch, placing)
-            result.add(batch, placing)
+                    _write(connection, batch, classified)
+            result.add(batch, classified)
             people.update(
                 one.user_id
                 for one in batch.messages
@@ -223,11 +233,11 @@ def import_batches(
             )
             conversations.update(one.conversation_id for one in batch.messages)
             channels.update((one.channel_id, None) for one in batch.messages)
-            elsewhere |= placing.elsewhere
+            elsewhere |= classified.elsewhere
             if batch.off_path and not (deletions and dry_run):  # which counts them below
                 result.missing += mark_off_path(connection, batch.off_path, dry_run=dry_run)
             if deletions:
-                present.note(batch.messages, placing.stored_ids)
+                present.note(batch.messages, classified.stored_ids)
                 if batch.whole:
                     result.missing += present.mark_others(
                         connection, batch.whole, ends_known=batch.ends_known, dry_run=dry_run
@@ -240,20 +250,22 @@ def import_batches(
     result.channels = list(channels)[:LINES_KEPT]
     if elsewhere and not dry_run:
         mend_replies(connection)
+    if result.added and not dry_run:
+        result.dangling = count_dangling(connection, last)
     return result
 
 
-def _write(connection: Connection, batch: Batch, placing: Placing) -> None:
+def _write(connection: Connection, batch: Batch, classified: Classified) -> None:
     """Score and write the new messages and the edits of one batch."""
-    messages = score_with_stored(connection, [*placing.new, *placing.edits])
-    new, edits = messages[: len(placing.new)], messages[len(placing.new) :]
+    messages = score_with_stored(connection, [*classified.new, *classified.edits])
+    new, edits = messages[: len(classified.new)], messages[len(classified.new) :]
     if batch.assumed_me:  # an edit must not overwrite the author with an assumed one
         edits = [edit._replace(user_id=None) for edit in edits]
     write_batch(connection, batch, new, edits)
     if edits:
         _replace(connection, edits)
-    if placing.returned:
-        unmark(connection, placing.returned)
+    if classified.returned:
+        unmark(connection, classified.returned)
 
 
 def write_batch(

@@ -29,13 +29,17 @@ if TYPE_CHECKING:
 
 _ROWS: Final = 10_000
 BETWEEN_ZONES: Final = timedelta(hours=27)
-"""More than the time between two zones: an import may have read the times in another one."""
+"""More than any two time zones differ: an earlier import may have read times in another zone."""
+
+_BETWEEN_OFFSETS: Final = timedelta(minutes=15)
+"""The least time between two zones, of which all others are multiples."""
 
 _MOST: Final = 1_000_000
-"""Pairs of messages at one time that are compared; among more, only the same texts are known."""
+"""The maximum number of pairs of messages at one time that are compared; among more pairs, only
+equal texts are recognised."""
 
 _FEW: Final = 10_000
-"""Pairs of messages of which it is compared how similar their texts are."""
+"""The maximum number of pairs of messages whose texts are compared for similarity."""
 
 _AT_END, _BETWEEN, _GONE, _MARKED, _UNMARKED, _UNLIKE = 0.25, 2.0, 2.0, 1.0, 1.5, 0.5 - 2**-10
 """The costs, in an alignment, of a message that is new at the end, new between others, gone, edited
@@ -43,10 +47,10 @@ with a mark, edited without one, and, in addition, quite unlike its earlier text
 takes the place of another is an edit of it, and new messages are the last ones if possible."""
 
 _SIMILAR: Final = 0.6
-"""How similar texts must be so that one without the mark of an edit is the earlier version."""
+"""The minimum similarity of two texts of which the one without a mark of an edit is the earlier."""
 
 _COMPARED: Final = 500
-"""Characters of a text that are compared."""
+"""The number of characters of a text that are compared."""
 
 # Cast to BLOB, since the driver panics on text of other programs that is not UTF-8.
 _STORED: Final = f"""
@@ -188,20 +192,19 @@ def _as_read(stored: Sequence[_Stored], times: dict[object, str]) -> Iterator[st
         found = [
             times.get((one.writer, one.time, one.content)) or times.get(one.said) for one in stored
         ]
-    shift = next(
-        (_between(one.time, known) for one, known in zip(stored, found, strict=True) if known),
-        timedelta(),
-    )
+    shifts = [_between(one.time, known) for one, known in zip(stored, found, strict=True) if known]
+    shift = next((one for one in shifts if not one % _BETWEEN_OFFSETS), timedelta())
     for one, known in zip(stored, found, strict=True):
         if known:
-            shift = timedelta() if known == one.time else _between(one.time, known)
+            apart = _between(one.time, known)
+            shift = shift if apart % _BETWEEN_OFFSETS else apart  # not that of another swipe
             yield known
         else:
             yield later(one.time, shift) if shift else one.time
 
 
 def _paired(stored: Sequence[_Stored], given: Sequence[MessageRecord]) -> list[_Stored | None]:
-    """Return the stored message that each message of a slot is, or None if it is new."""
+    """Return for each message of a slot the stored message that it is, or None if it is new."""
     known = {one.message_id: one for one in stored}
     same = [known.get(message.message_id) for message in given]
     if all(
@@ -264,7 +267,7 @@ def _is_same(stored: _Stored, message: MessageRecord) -> bool:
 
 
 def _cost(stored: _Stored, message: MessageRecord, *, is_few: bool) -> float:
-    """Return what it costs to take a message for a stored one: 0 for the same text.
+    """Return the cost of taking a message for a stored one: 0 for the same text.
 
     Args:
         stored: The stored message.
@@ -293,7 +296,12 @@ def _version(message: MessageRecord, stored: _Stored) -> MessageRecord:
 
 
 def writer_of(role: str, metadata: str | None) -> tuple[str, str]:
-    """Return what tells the writers of a conversation apart, whoever the companion is."""
+    """Return a key that tells the writers of a conversation apart, whoever the companion is.
+
+    Args:
+        role: The role of the message, the key if its metadata have no author.
+        metadata: The metadata of the message, as JSON.
+    """
     author = _kept(metadata).get(AUTHOR)
     return ("author", author) if isinstance(author, str) else ("role", role)
 
@@ -323,7 +331,7 @@ def _between(first: str, second: str) -> timedelta:
 
 
 def later(time: str, by: timedelta) -> str:
-    """Return a stored time, moved by a span."""
+    """Return a stored time, moved by a span, as the database stores it."""
     try:
         moved = datetime.fromisoformat(time) + by
     except (ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""Score messages with context from the database, and stored ones that lack a current score."""
+"""Score the sentiment of new messages, and of stored ones without a current score."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DUE: Final = """(
     (sentiment_source GLOB 'vader-*' AND sentiment_source <> ?1)
     OR (sentiment_score IS NULL AND sentiment_source IS NULL AND trim(content, ?2) <> '')
 )"""
-"""Scored by an older version of the rules, or stored by another program without a score."""
+"""The condition of messages that an older version scored, or that never were scored."""
 
 # Cast to BLOB, since the driver panics on text of other programs that is not UTF-8.
 _EARLIER: Final = """SELECT CAST(content AS BLOB) FROM (
@@ -53,7 +53,7 @@ class RescoreResult:
 
 
 def score_with_stored(connection: Connection, messages: list[MessageRecord]) -> list[MessageRecord]:
-    """Score messages; the language of short ones is found with stored texts of the conversation."""
+    """Return messages with scores; stored texts help to find the language of short ones."""
 
     def earlier(message: MessageRecord) -> list[str]:
         place = [message.channel_id, message.conversation_id]

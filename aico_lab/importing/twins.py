@@ -1,4 +1,4 @@
-"""Find messages that are stored under another id, since a product keeps them in two places.
+"""Recognise messages that are stored under another id because a product keeps them in two places.
 
 AICO has a message in two memories, under two ids and at two times shortly after each other, and
 either memory may be missing. So a message that is new by its id may be stored already.

@@ -1,4 +1,4 @@
-"""Cut documents into chunks, each with its place: the headings above it, or its page."""
+"""Cut documents into chunks, each with its place: the headings above the chunk, or its page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LONGEST: Final = 1_000
-"""Characters of a chunk."""
+"""The maximum number of characters of a chunk."""
 
 _FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})")
 _HEADING: Final = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
@@ -26,12 +26,12 @@ class Chunk(NamedTuple):
 
 
 def of_text(text: str, place: str | None = None) -> Iterator[Chunk]:
-    """Yield the chunks of a text: whole paragraphs as far as they fit, else whole sentences."""
+    """Yield the chunks of a text: as many paragraphs as fit, or sentences of long paragraphs."""
     yield from (Chunk(place, content) for content in _packed(_paragraphs(text), "\n\n"))
 
 
 def of_markdown(text: str) -> Iterator[Chunk]:
-    """Yield the chunks of a Markdown text; no chunk goes beyond a heading."""
+    """Yield the chunks of a Markdown text; a heading always begins another chunk."""
     headings: list[tuple[int, str]] = []
     lines: list[str] = []
     fence: str | None = None
@@ -59,7 +59,7 @@ def of_markdown(text: str) -> Iterator[Chunk]:
         headings = [one for one in headings if one[0] < heading[0]]
         if heading[1]:
             headings.append(heading)
-    if fence is not None:  # it was never closed, so the last line was taken for its content
+    if fence is not None:  # never closed, so the line appended above is in it
         place = " > ".join(title for _, title in headings) or None
         yield from of_text("\n".join(lines[:-1]), place)
 
@@ -79,7 +79,7 @@ def _heading(line: str, lines: list[str]) -> tuple[tuple[int, str] | None, list[
 
 
 def _paragraphs(text: str) -> Iterator[str]:
-    """Yield paragraphs; those that are too long in parts of whole sentences."""
+    """Yield paragraphs; one that is too long is cut between sentences."""
     for paragraph in _PARAGRAPHS.split(text.strip()):
         if len(paragraph) <= LONGEST:
             yield paragraph
@@ -88,7 +88,7 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 
 def _sentences(paragraph: str) -> Iterator[str]:
-    """Yield sentences; those that are too long in parts, which end at white space if possible."""
+    """Yield sentences; one that is too long is cut, at white space if possible."""
     for sentence in _SENTENCE_ENDS.split(paragraph):
         remaining = sentence.strip()
         while len(remaining) > LONGEST:
@@ -100,7 +100,7 @@ def _sentences(paragraph: str) -> Iterator[str]:
 
 
 def _packed(parts: Iterator[str], between: str) -> Iterator[str]:
-    """Join parts as long as they fit into a chunk; blank ones are left out."""
+    """Yield parts joined as long as they fit into a chunk, without blank ones."""
     joined = ""
     for part in parts:
         if not part.strip():

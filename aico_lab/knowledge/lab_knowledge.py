@@ -1,4 +1,4 @@
-"""The documents of a lab, `lab.knowledge`."""
+"""`lab.knowledge`: people's own documents."""
 
 from __future__ import annotations
 
@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document; `kind` is 'markdown', 'text' or 'pdf'."""
+    """A document.
+
+    Attributes:
+        document_id: The id, derived from the path.
+        name: The name of the file.
+        kind: 'markdown', 'text' or 'pdf'.
+        added_at: The time at which its newest version was added, in UTC, ISO 8601.
+        chunks: The number of its chunks.
+        path: The path of the file; None if another program stored the document without one.
+    """
 
     document_id: str
     name: str
@@ -42,7 +51,7 @@ class Added:
         outcome: 'added', 'replaced' if another version of the file was known, 'unchanged', or
             'failed'.
         chunks: The number of its chunks.
-        error: Why it failed.
+        error: The reason of a failure, with a remedy; None if there is none.
     """
 
     path: str
@@ -61,17 +70,17 @@ class Knowledge:
     def add(self, *paths: Path | str) -> list[Added]:
         """Add files, or replace the chunks of those that changed.
 
-        A file is known by its content, wherever it is, and a new version of it by its path. A file
-        that cannot be read keeps no other out.
+        A file is known by its content, wherever it is, and a new version of it by its path. For a
+        file that does not exist or cannot be read, the outcome is 'failed'; the others are added.
 
         Args:
             paths: Markdown, text and PDF files, or folders with some.
 
         Raises:
-            SourceMissing: There is no such file, or no document in a folder.
+            SourceMissing: There is no document in a folder; then nothing is added.
         """
         primary = self._storage.primary
-        return [_add(primary, path) for path in _files(paths)]
+        return [_add(primary, path) for path in list(_files(paths))]
 
     def list(self) -> list[Document]:
         """Return the documents, by name."""
@@ -90,7 +99,7 @@ class Knowledge:
         """Remove a document, given by its name, its path or its id, and return it.
 
         Raises:
-            UnknownName: There is no such document, or there are several with that name.
+            UnknownName: No document has that name, path or id, or several have that name.
         """
         known = Knowledge.list(self)
         found = [one for one in known if name in (one.document_id, one.path)]
@@ -158,7 +167,7 @@ def _add(primary: Connection, path: Path) -> Added:
 def _write(
     primary: Connection, document_id: str, path: Path, sha256: str, chunks: Sequence[Chunk]
 ) -> None:
-    """Write a document, and of its chunks only those that differ."""
+    """Write a document and its new chunks, and delete the chunks that it no longer has."""
     kind = reading.KINDS[path.suffix.lower()]
     shown = str(path).encode(errors="replace").decode()
     primary.execute(

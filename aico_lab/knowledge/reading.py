@@ -1,4 +1,4 @@
-"""Read Markdown, text and PDF files."""
+"""Read the chunks of Markdown, text and PDF files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def content_of(path: Path) -> bytes:
 
     Raises:
         SourceMissing: There is no such file.
-        SourceUnreadable: It is of no known kind, too large, empty, or cannot be read.
+        SourceUnreadable: The file is of no known kind, too large, empty, or cannot be read.
     """
     if not path.exists():
         raise SourceMissing(f"There is no file {path}: name an existing one.")
@@ -51,7 +51,9 @@ def content_of(path: Path) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise SourceUnreadable(f"{path.name} cannot be read ({reason}).") from error
+        raise SourceUnreadable(
+            f"{path.name} cannot be read ({reason}): check its permissions and the disk."
+        ) from error
     if not content.strip():
         raise SourceUnreadable(f"{path.name} is empty: there is nothing to find in it.")
     return content
@@ -61,12 +63,12 @@ def read(name: str, kind: str, content: bytes) -> list[Chunk]:
     """Return the chunks of a document.
 
     Args:
-        name: The file's name, for people.
+        name: The file's name, for errors.
         kind: 'markdown', 'text' or 'pdf'.
         content: The file's bytes.
 
     Raises:
-        SourceUnreadable: It is damaged, encrypted, not text, or has no text.
+        SourceUnreadable: The document is damaged, encrypted, not text, or has no text.
     """
     if kind == "pdf":
         return _pdf(name, content)

@@ -6,8 +6,8 @@ written in half the time, and one vector per text keeps the graph of the index (
 6,000 copies of one vector, 200 queries for the exact text of another entry all failed.
 
 `text_index` says which texts there are; the store is brought to its state by comparing ids, so that
-replaying changes nothing. Deleted vectors stay in the graph's file, so a small collection is made
-anew after a deletion, and a large one as soon as many of its vectors are deleted.
+replaying changes nothing. Deleted vectors stay in the graph's file, so a small collection is
+rebuilt after a deletion, and a large one as soon as many of its vectors are deleted ones.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from aico_lab.adapters.chroma import ChromaDBAdapter
 from aico_lab.embeddings import text_index, texts
 from aico_lab.embeddings.home_model import open_home_encoder
 from aico_lab.embeddings.opened_store import LAYOUT
+from aico_lab.embeddings.stored_vectors import read_vectors
 from aico_lab.errors import CorruptDatabase, NotADatabase
 from aico_lab.projections.result import Projected
 from aico_lab.schema import feed
@@ -42,10 +43,10 @@ QUIET = 10_000
 """Changes of other tables after which the cursor moves on, so that the feed can be pruned."""
 
 SMALL = 2_000
-"""Collections of at most as many texts are made anew after a deletion, which takes a second."""
+"""A collection of at most this many texts is rebuilt after a deletion, which takes a second."""
 
 DEAD = 0.05
-"""The share of deleted vectors above which a larger collection is made anew."""
+"""The share of deleted vectors above which a larger collection is rebuilt."""
 
 _ANY = (
     "SELECT EXISTS (SELECT 1 FROM memories) OR EXISTS (SELECT 1 FROM knowledge_chunks) "
@@ -236,6 +237,6 @@ class _Follower:
         ordered = sorted(ids)
         for start in range(0, len(ordered), BATCH):
             part = [bytes.fromhex(id_) for id_ in ordered[start : start + BATCH]]
-            found = text_index.vectors(self._primary, self._model, self._dimensions, part)
+            found = read_vectors(self._primary, self._model, self._dimensions, part)
             if found:
                 yield [key.hex() for key in found], np.stack(list(found.values()))

@@ -1,8 +1,8 @@
 """The filters of a search, and the items that pass them.
 
-A passage of a conversation passes if one of its messages passes every filter. A memory has a person
-and a time, and passes no filter by channel, role or sentiment. A document passes only a search
-without these filters.
+A passage of a conversation passes if one of its messages passes every filter. A memory has only a
+person and a time, so it passes no filter by channel, role or sentiment. A document passes no filter
+at all.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _NAMES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class SearchFilters:
-    """The filters of a search, resolved; None or empty filters nothing.
+    """The filters of a search, with ids and stored times; an empty or None one filters nothing.
 
     Attributes:
         users: Ids of people.
         channels: Ids of channels.
         role: The side that wrote.
-        since: The first moment, in the format of the database.
-        until: The moment before which a message was written.
+        since: The first moment, as the database stores it.
+        until: The moment before which a message was written, as the database stores it.
         sentiment: The sentiment of the message.
     """
 
@@ -63,7 +63,7 @@ class SearchFilters:
         return self != SearchFilters()
 
     def messages(self) -> tuple[str, list[str]]:
-        """Return SQL for a message `m` that passes, and its parameters."""
+        """Return the SQL condition that a message `m` must meet, and its parameters."""
         conditions: dict[str, list[str]] = {}
         if self.users:
             conditions["m.user_id IN (SELECT value FROM json_each(?))"] = [json.dumps(self.users)]
@@ -95,7 +95,7 @@ def resolve(
     sentiment: str | None,
     timezone: str,
 ) -> SearchFilters:
-    """Return the filters that names and times mean.
+    """Return filters with the ids and stored times of names, days and spans.
 
     Args:
         primary: The primary database.
@@ -109,10 +109,10 @@ def resolve(
 
     Raises:
         UnknownName: There is no such person or channel.
-        InvalidValue: Another value is invalid.
+        InvalidValue: Another value is invalid, or the period ends before it begins.
     """
-    _check("role", role, ROLES)
-    _check("sentiment", sentiment, tuple(_SENTIMENTS))
+    check_choice("role", role, ROLES)
+    check_choice("sentiment", sentiment, tuple(_SENTIMENTS))
     begins, ends = period.bounds(since, until, timezone, _recent_ms(primary) if since else 0)
     return SearchFilters(
         _ids(primary, "user", user),
@@ -124,10 +124,11 @@ def resolve(
     )
 
 
-def among(primary: Connection, collection: str, filters: SearchFilters) -> set[str] | None:
-    """Return the items of a collection that may pass, or None for all; `kept` decides.
+def candidates(primary: Connection, collection: str, filters: SearchFilters) -> set[str] | None:
+    """Return the items of a collection that may pass, or None for all.
 
-    Filters that most items pass are left to `kept`, which looks only at the best items.
+    For segments these are candidates, which `passing` examines: filters that most segments pass are
+    left to it, as it looks only at the best ones.
     """
     if collection == texts.KNOWLEDGE:
         return set() if filters else None
@@ -160,10 +161,10 @@ def among(primary: Connection, collection: str, filters: SearchFilters) -> set[s
     return {key.decode(errors="replace") for (key,) in primary.fetch_all(query, parameters) if key}
 
 
-def kept(
+def passing(
     primary: Connection, collection: str, filters: SearchFilters, items: Collection[str]
 ) -> set[str]:
-    """Return those of some items that pass."""
+    """Return those of the given items that pass the filters."""
     if collection != texts.SEGMENTS or not filters:
         return set(items)
     condition, parameters = filters.messages()
@@ -176,14 +177,15 @@ def kept(
     return {key.decode(errors="replace") for (key,) in rows}
 
 
-def _check(name: str, value: str | None, known: Sequence[str]) -> None:
+def check_choice(name: str, value: str | None, known: Sequence[str]) -> None:
+    """Raise InvalidValue unless a value is None or one of the known ones."""
     if value is not None and value not in known:
-        end = did_you_mean(str(value), known, f": it is {', '.join(known)}.")
+        end = did_you_mean(str(value), known, f": use {', '.join(known)}.")
         raise InvalidValue(f"There is no {name} {value!r}{end}")
 
 
 def _ids(primary: Connection, kind: str, given: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return the ids of people or channels that are given by id or name."""
+    """Return the ids of people or channels given by id or name; raise if one is unknown."""
     if given is None:
         return ()
     wanted = [given] if isinstance(given, str) else list(given)
@@ -203,7 +205,7 @@ def _ids(primary: Connection, kind: str, given: str | Sequence[str] | None) -> t
 
 
 def _recent_ms(primary: Connection) -> int:
-    """Return the time of the last message that is not in the future, or the present time."""
+    """Return the time of the last message that is not in the future, or else now, in UTC ms."""
     now = datetime.now(UTC)
     last = primary.fetch_one(
         "SELECT max(timestamp) FROM messages WHERE timestamp <= ?", [_stored(to_ms(now))]
@@ -212,6 +214,6 @@ def _recent_ms(primary: Connection) -> int:
 
 
 def _stored(ms: int) -> str:
-    """Return a moment in the format of the database."""
+    """Return a time in UTC milliseconds as the database stores it."""
     moment = to_local(ms, get_zone("UTC")).replace(tzinfo=None)
     return f"{moment.isoformat(timespec='microseconds')}Z"

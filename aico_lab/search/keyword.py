@@ -1,7 +1,8 @@
 """Find items by words: messages by the full-text index (FTS5), memories and documents directly.
 
-An item need not contain every word: the more, and the rarer, the higher its score, which is BM25's.
-The rarity of a word is the share of messages that have it.
+An item need not contain every word. The score is BM25: the more words an item contains, and the
+rarer they are, the higher. Words are rare among all messages, or among the memories or documents
+that may be found.
 """
 
 from __future__ import annotations
@@ -22,20 +23,21 @@ if TYPE_CHECKING:
     from aico_lab.search.filters import SearchFilters
 
 MATCHED: Final = 5_000
-"""Messages that are scored: the rarest words of a query are taken until so many have one."""
+"""The words of a query choose passages, the rarest first, until this many messages have one."""
 
 COMMON: Final = 5
-"""Words are taken until one message of so many has one."""
+"""The words also choose no more passages once one message in this many has one of them."""
 
 RESCORED: Final = 300
-"""The passages, chosen by the scores of their messages, whose own scores are computed.
+"""The minimum number of passages, chosen by the scores of their messages, that are scored.
 
-On the demo's 22,846 passages, 300 of them from 5,000 messages have 7.5 of the 10 best of a query
-that is a message; 100 from 20,000 messages have 6.2, and take three times as long.
+Among 22,846 passages of the demo, 300 that are chosen from 5,000 messages contain 7.5 of the 10
+best ones of a query that is a message; 100 from 20,000 messages contain 6.2, and take three times
+as long.
 """
 
 TERMS: Final = 32
-"""The words of a query that count, the rarest first."""
+"""The maximum number of words of a query that are used, the rarest first."""
 
 _SCORED: Final = """
     WITH hit AS MATERIALIZED (
@@ -56,7 +58,7 @@ def find(
 
     Args:
         primary: The primary database; where it can be written, new messages are indexed first.
-        text: The words.
+        text: The words; other characters are ignored.
         limit: The maximum number of items.
         collection: One of `aico_lab.embeddings.texts.COLLECTIONS`.
         filters: The filters; a message with a word must itself pass them.
@@ -75,11 +77,13 @@ def find(
         _SCORED.format(condition=condition), [match, *parameters, max(RESCORED, 3 * limit)]
     )
     ids = [key.decode(errors="replace") for key, _ in rows]
-    return _by_bm25(list(texts.read_some(primary, collection, ids)), weights, limit)
+    return _by_bm25(
+        list(texts.read_some(primary, collection, ids)), " ".join(weights), weights, limit
+    )
 
 
 def _weights(primary: Connection, text: str) -> tuple[dict[str, float], list[str]]:
-    """Return the weights of a text's words that occur in messages, and the rarest words."""
+    """Return the weights in BM25 of a text's words that occur in messages, and the rarest words."""
     distinct = list(dict.fromkeys(word for piece in pieces(text) for word in words(piece)))
     primary.execute(
         "CREATE VIRTUAL TABLE IF NOT EXISTS temp.words_of_messages "
@@ -107,10 +111,9 @@ def _weights(primary: Connection, text: str) -> tuple[dict[str, float], list[str
 
 
 def _by_bm25(
-    items: list[texts.Item], weights: dict[str, float] | None, limit: int, text: str = ""
+    items: list[texts.Item], query: str, weights: dict[str, float] | None, limit: int
 ) -> list[Found]:
-    """Return the items with the highest scores for weighted words, or for those of a text."""
-    query = " ".join(weights) if weights else text
+    """Return the items with the highest scores for the words of a query."""
     scores = bm25_of_any(query, [item.text or "" for item in items], weights)
     found = [Found(items[place].item_id, score) for place, score in scores.items()]
     return sorted(found, key=lambda one: (-one.score, one.item_id))[:limit]
@@ -120,10 +123,10 @@ def _directly(
     primary: Connection, text: str, limit: int, collection: str, filters: SearchFilters
 ) -> list[Found]:
     """Score every memory or chunk, of which there are few compared with messages."""
-    some = filters_.among(primary, collection, filters)
+    some = filters_.candidates(primary, collection, filters)
     items = (
         texts.read_all(primary, collection)
         if some is None
         else texts.read_some(primary, collection, some)
     )
-    return _by_bm25([item for item in items if item.text], None, limit, text)
+    return _by_bm25([item for item in items if item.text], text, None, limit)

@@ -1,4 +1,4 @@
-"""Passages that a search found, with their messages and those around them."""
+"""Passages that a search found, with their messages and the messages around them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from aico_lab.embeddings.known_texts import Found
 
 AROUND: Final = 3
-"""Messages of the conversation that are shown before and after a passage."""
+"""The number of messages of the conversation that are shown before, and after, a passage."""
 
 SHOWN: Final = 200
-"""Characters of a passage in a table."""
+"""The maximum number of characters of a passage in a list of several."""
 
-TAIL: Final = "messages:"
-"""The beginning of the id of a passage of messages that are in no segment yet."""
+UNSEGMENTED: Final = "messages:"
+"""The prefix of the id of a passage whose messages are in no segment yet."""
 
 _MESSAGE: Final = """CAST(m.message_id AS BLOB), CAST(coalesce(u.name, m.user_id) AS BLOB),
     CAST(m.user_id AS BLOB), CAST(m.role AS BLOB), CAST(m.timestamp AS BLOB),
@@ -36,7 +36,16 @@ _WHO: Final = "LEFT JOIN users AS u ON u.user_id = m.user_id"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A message in a transcript; `name` is that of the person, or None for a message of nobody."""
+    """A message in a transcript.
+
+    Attributes:
+        message_id: The id of the message.
+        name: The name of the person, or the id if there is no name; None if unknown.
+        user_id: The id of the person; None if unknown.
+        role: 'user', 'assistant' or 'system'.
+        timestamp: The time in UTC, as the database stores it.
+        content: The text.
+    """
 
     message_id: str
     name: str | None
@@ -51,15 +60,16 @@ class Passage:
     """A passage that a search found.
 
     Attributes:
-        id: The segment, memory or chunk.
+        id: The id of the segment, memory or chunk of a document.
         source: 'conversations', 'memories' or 'knowledge'.
-        text: Its text.
-        score: How well it fits: cosine similarity of a semantic search, BM25 of a keyword search,
-            reciprocal ranks of a hybrid one; multiplied by the decay, if there is one.
-        metadata: Where it is from: conversation, channel, people, times, or document and place.
-        before: Messages of the conversation before it.
-        messages: Its messages; none for a memory or a document.
-        after: Messages of the conversation after it.
+        text: The text.
+        score: The higher, the better: in a semantic search the cosine similarity, in a keyword
+            search BM25, in a hybrid search the sum of reciprocal ranks; with `decay`, multiplied by
+            its factor.
+        metadata: The origin: conversation, channel, people and times, or document and place.
+        before: The messages of the conversation before the passage.
+        messages: The messages of the passage; none for a memory or a document.
+        after: The messages of the conversation after the passage.
     """
 
     id: str
@@ -72,7 +82,7 @@ class Passage:
     after: tuple[Line, ...] = ()
 
     def transcript(self) -> str:
-        """Return the messages as text, those of the passage marked by `>`."""
+        """Return the messages as text, one per line; `>` marks those of the passage."""
         if not self.messages:
             return self.text
         parts = ((" ", self.before), (">", self.messages), (" ", self.after))
@@ -97,7 +107,7 @@ class Passage:
 class Passages(Sequence[Passage]):
     """The passages that a search found, the best first.
 
-    They show themselves with the transcript around them; in a report only with `content=True`.
+    Notebooks display them with the messages around them, reports only with `content=True`.
 
     Attributes:
         query: The text that was searched for.
@@ -171,11 +181,13 @@ class Passages(Sequence[Passage]):
 def read(
     primary: Connection, found: Iterable[tuple[str, Found]], around: int = AROUND
 ) -> list[Passage]:
-    """Return the passages that exist among some that were found, in the same order.
+    """Return the passages of items that a search found, in the same order.
+
+    Items that were deleted meanwhile are left out.
 
     Args:
         primary: The primary database.
-        found: Collections and items of them.
+        found: The items found, each with its collection.
         around: The number of messages before, and after, each passage.
     """
     wanted = list(found)
@@ -200,8 +212,8 @@ def read(
 def of_messages(
     primary: Connection, rows: Sequence[Row], score: float, around: int = AROUND
 ) -> Passage:
-    """Return a passage of messages that are in no segment, selected as `columns` says."""
-    id_ = f"{TAIL}{_line(rows[0]).message_id}"
+    """Return a passage of messages in no segment, from rows with the columns of `columns`."""
+    id_ = f"{UNSEGMENTED}{_line(rows[0]).message_id}"
     (passage,) = _surrounded(primary, [(id_, rows, {})], around)
     return replace(passage, score=score)
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from aico_lab.embeddings import texts
 from aico_lab.embeddings.known_texts import Found
-from aico_lab.errors import InvalidValue, did_you_mean
+from aico_lab.errors import InvalidValue
 from aico_lab.repositories.words import bm25_of_any
 from aico_lab.search import filters as filters_
 from aico_lab.search import keyword, passages, tail
-from aico_lab.search.passages import TAIL, Passage, Passages
+from aico_lab.search.passages import UNSEGMENTED, Passage, Passages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,7 @@ RANK: Final = 60
 """The constant of reciprocal rank fusion (Cormack, Clarke and Büttcher 2009)."""
 
 DEPTH: Final = 100
-"""The least items of each ranking that are fused, or weighted by their age."""
+"""The minimum number of items of each ranking that are fused, or weighted by their age."""
 
 _DAY: Final = 86_400
 Ranked = list[tuple[str, Found]]
@@ -60,19 +60,20 @@ def search(
 
     Args:
         primary: The primary database.
-        index: The index by meaning.
+        index: The index that searches by meaning.
         text: The text to search for; nothing is found for a blank one.
         mode: 'semantic', 'keyword', or 'hybrid', which fuses the ranks of both.
         source: 'conversations', 'memories', 'knowledge', or 'all'.
         filters: The filters.
         k: The maximum number of passages.
-        decay: Days after which a passage counts half, reckoned from the newest one that was found;
+        decay: The age in days at which a score is halved, counted from the newest passage found;
             None for no decay.
         around: The number of messages before, and after, each passage.
         content: Whether a report shows the texts.
 
     Raises:
         InvalidValue: An argument is invalid.
+        OtherModel: The index has vectors of another model.
     """
     _check(text, mode, source, k, decay)
     notes: list[str] = []
@@ -82,7 +83,7 @@ def search(
     late: dict[str, TailPassage] = {}
     if texts.SEGMENTS in SOURCES[source]:
         found, left_out = tail.read(primary, filters)
-        late = {f"{TAIL}{one.rows[0][0].decode(errors='replace')}": one for one in found}
+        late = {f"{UNSEGMENTED}{one.rows[0][0].decode(errors='replace')}": one for one in found}
         if left_out:
             notes.append(
                 f"{left_out:,} messages are in no segment yet and were not searched by meaning: "
@@ -105,26 +106,24 @@ def search(
 
 def _check(text: object, mode: str, source: str, k: object, decay: float | None) -> None:
     if not isinstance(text, str):
-        raise InvalidValue(f"The text to search for is text, not {type(text).__name__}.")
+        raise InvalidValue(f"The text to search for must be a str, not {type(text).__name__}.")
     for name, value, known in (("mode", mode, get_args(Mode)), ("source", source, tuple(SOURCES))):
-        if value not in known:
-            end = did_you_mean(str(value), known, f": it is {', '.join(known)}.")
-            raise InvalidValue(f"There is no {name} {value!r}{end}")
+        filters_.check_choice(name, str(value), known)
     if type(k) is not int or k < 0:
-        raise InvalidValue("k, the maximum number of passages, is a whole number, 0 or more.")
+        raise InvalidValue(f"k must be a whole number of passages, 0 or more, not {k!r}.")
     if decay is not None and not (decay > 0 and math.isfinite(decay)):
-        raise InvalidValue("decay is a number of days above 0.")
+        raise InvalidValue(f"decay must be a number of days above 0, not {decay!r}.")
 
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """The texts that a search compares.
+    """The part of a search that all its rankings have in common.
 
     Attributes:
         text: The text to search for.
         collections: The collections.
         filters: The filters.
-        depth: The number of items that each ranking needs.
+        depth: The number of items of each ranking.
         late: Passages of messages in no segment, by id.
     """
 
@@ -143,9 +142,9 @@ def _semantic(primary: Connection, index: VectorIndex, question: _Question) -> R
         if filters and collection == texts.SEGMENTS:
 
             def keep(items: Sequence[str]) -> set[str]:
-                return filters_.kept(primary, texts.SEGMENTS, filters, items)
+                return filters_.passing(primary, texts.SEGMENTS, filters, items)
 
-        among = filters_.among(primary, collection, filters)
+        among = filters_.candidates(primary, collection, filters)
         nearest = index.nearest(text, question.depth, collection, among=among, keep=keep)
         found += [(collection, one) for one in nearest]
     if late:
@@ -209,7 +208,7 @@ def _collection(passage: Passage) -> str:
 
 
 def _decayed(found: Sequence[Passage], days: float) -> list[Passage]:
-    """Return passages with their scores halved for every so many days of age, best first."""
+    """Return passages whose scores are halved for each `days` of age, the best first."""
     times = [_time(one) for one in found]
     newest = max((time for time in times if time is not None), default=0.0)
     weighted = [

@@ -1,4 +1,4 @@
-"""Messages that are in no segment yet, as passages, so that a search finds what is committed."""
+"""Read messages in no segment yet as passages, so that a search finds all that is committed."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from aico_lab.search.filters import SearchFilters
 
 MOST: Final = 5_000
-"""The newest messages in no segment that a search compares."""
+"""The maximum number of messages in no segment that a search compares, the newest ones."""
 
 LENGTH: Final = 12
-"""The messages of a passage."""
+"""The maximum number of messages of a passage."""
 
 
 class TailPassage(NamedTuple):
     """Consecutive messages of a conversation.
 
     Attributes:
-        rows: The messages, as rows that `passages.of_messages` reads.
-        text: Their text.
-        passing: The text of those that pass the filters.
+        rows: The messages, as rows for `passages.of_messages`.
+        text: The text of all messages.
+        passing: The text of the messages that pass the filters.
     """
 
     rows: tuple[Row, ...]
@@ -37,10 +37,10 @@ class TailPassage(NamedTuple):
 
 
 def read(primary: Connection, filters: SearchFilters) -> tuple[list[TailPassage], int]:
-    """Return the passages of the newest messages in no segment, one of which passes the filters.
+    """Return passages of messages in no segment; one message of each passes the filters.
 
     Returns:
-        The passages, and the number of older messages that were left out.
+        The passages of the newest messages, and the number of older messages that were left out.
     """
     columns, who = passages.columns()
     condition, parameters = filters.messages()
@@ -76,13 +76,13 @@ def _text(rows: Iterable[Row]) -> str:
 
 
 def _parts(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Yield the rows of a conversation in parts that end at pauses and are short enough."""
+    """Yield the rows of a conversation in parts of at most `LENGTH`, which end at pauses."""
     part: list[Row] = []
     before: datetime | None = None
     for row in rows:
         try:
             now = datetime.fromisoformat(row[4].decode())
-        except ValueError:  # another program's
+        except ValueError:  # another program wrote it
             now = before or datetime.min.replace(tzinfo=UTC)
         far = before is not None and (now - before).total_seconds() > SegmentParameters().pause
         if part and (far or len(part) == LENGTH):

@@ -1,7 +1,7 @@
-"""Read the blocks of messages, without a pause inside, around the places where something changed.
+"""Read the blocks of messages in which something changed; a block has no pause inside.
 
-A change can only alter segments of its own block, and of blocks that it joined or parted. So no
-other message is read again.
+A change can alter only the segments of its own block, and of blocks that it joined or parted. So
+no other messages are read again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
 
 APART: Final = timedelta(days=1)
-"""MessageChanges of a conversation that are further apart are read separately."""
+"""Changes of a conversation that are further apart are read separately."""
 
 STEP: Final = 200
 """Messages that are read at a time, beyond the changes, until a pause is found."""
@@ -45,14 +45,14 @@ class Place(NamedTuple):
 
 
 class SegmentedMessage(NamedTuple):
-    """A message that belongs into a segment.
+    """A message that belongs to a segment.
 
     Attributes:
         row_id: The order of arrival.
         message_id: The id.
         content: The text, which is not blank.
-        timestamp: The time, as stored.
-        time: The same, as a point in time.
+        timestamp: The time, as the database stores it.
+        time: The same time, in UTC.
     """
 
     row_id: int
@@ -69,12 +69,12 @@ class SegmentedMessage(NamedTuple):
 
 @dataclass(slots=True)
 class MessageChanges:
-    """The times at which messages of a conversation changed, as ranges of stored times."""
+    """The times of the messages of a conversation that changed, as ranges of stored times."""
 
     ranges: list[tuple[str, str]] = field(default_factory=list)
 
     def clusters(self) -> Iterator[tuple[datetime, datetime]]:
-        """Yield ranges that contain all others, in order, merging those that are near."""
+        """Yield the ranges in order, those that are at most `APART` from each other merged."""
         times = sorted(
             (begin, end)
             for one, other in self.ranges
@@ -90,7 +90,7 @@ class MessageChanges:
 
 
 def to_datetime(timestamp: str) -> datetime | None:
-    """Return a stored time; None if another program wrote it in a form that has no order."""
+    """Return a stored time; None if another program stored it in a form that cannot be sorted."""
     if len(timestamp) != len("2024-05-01T12:30:00.000000Z") or not timestamp.endswith("Z"):
         return None
     try:
@@ -102,14 +102,14 @@ def to_datetime(timestamp: str) -> datetime | None:
 def read_blocks(
     connection: Connection, place: Place, changes: MessageChanges, pause: float
 ) -> Iterator[list[SegmentedMessage]]:
-    """Yield whole blocks of a conversation, all that its changes can have altered.
+    """Yield every block of a conversation that its changes can have altered.
 
-    A block is yielded once, in order of time; messages of equal times are in order of arrival.
+    Each block is yielded once, in order of time; messages of equal times are in order of arrival.
 
     Args:
         connection: The primary database, inside a transaction.
         place: The conversation.
-        changes: When its messages changed, and when those were that are gone.
+        changes: The times of the messages that were added, edited or deleted.
         pause: The longest silence inside a block, in seconds.
     """
     done: datetime | None = None
@@ -145,7 +145,7 @@ def _read_around(
 def _reach(
     connection: Connection, place: Place, edge: SegmentedMessage, pause: float, *, later: bool
 ) -> list[SegmentedMessage]:
-    """Return the messages on one side of another that no pause separates from it, nearest first."""
+    """Return the messages before or after another one up to a pause, the nearest first."""
     comparison, order = (">", "") if later else ("<", "DESC")
     reached = [edge]
     bound: list[Any] = [edge.timestamp, edge.row_id]
@@ -165,7 +165,7 @@ def _reach(
 
 
 def _messages(rows: Iterable[Sequence[Any]]) -> list[SegmentedMessage]:
-    """Return the messages that can be in a segment: with text, and a time that has an order."""
+    """Return the messages that can be in a segment: with text, and a time that can be sorted."""
     found: list[SegmentedMessage] = []
     for row_id, message_id, content, timestamp in rows:
         text = content.decode(errors="replace")
@@ -179,7 +179,7 @@ def _messages(rows: Iterable[Sequence[Any]]) -> list[SegmentedMessage]:
 
 
 def _stored(time: datetime, seconds: float = 0) -> str:
-    """Return a time, some seconds later, as it is stored; within the times that are possible."""
+    """Return a time, moved by seconds, as the database stores it, within the years 1 to 9999."""
     try:
         moved = time + timedelta(seconds=seconds)
     except OverflowError:

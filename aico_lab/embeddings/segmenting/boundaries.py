@@ -1,9 +1,9 @@
 """Find where segments begin: after pauses, and where the coherence of messages drops.
 
-The second follows TextTiling (Hearst 1997), with vectors of messages instead of counts of words:
-the messages right before and right after each gap are compared. A gap whose similarity is far below
-the mean of its block is a boundary; the mean separates conversations better than TextTiling's peaks
-on both sides of the gap do.
+Coherence is measured as in TextTiling (Hearst 1997), with vectors of messages instead of counts of
+words: the messages right before and right after each gap are compared. A gap whose similarity is
+far below the mean of its block is a boundary. Comparing with the mean separates conversations
+better than comparing with the peaks on both sides of the gap, as TextTiling does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Vectors = NDArray[np.float32]
 
 CHUNK: Final = 4_096
-"""Gaps that are compared at a time, so that a long block needs little memory."""
+"""The number of gaps that are compared at a time, so that a long block needs little memory."""
 
 
 def starts_of_blocks(seconds: Sequence[float], pause: float) -> list[int]:
@@ -39,9 +39,9 @@ def starts_of_blocks(seconds: Sequence[float], pause: float) -> list[int]:
 
 
 def weigh(vectors: Vectors, texts: Sequence[str]) -> Vectors:
-    """Return vectors of messages at the logarithm of the length of their texts.
+    """Return vectors of messages, each multiplied by the logarithm of the length of its text.
 
-    A long message says more about the subject than "ok" does, but not as much more as it is longer.
+    A long message says more about the subject than "ok" does, but not in proportion to its length.
     """
     weights = np.log1p(np.fromiter(map(len, texts), np.float32, len(texts)))
     weighed: Vectors = vectors * weights[:, None]
@@ -51,12 +51,12 @@ def weigh(vectors: Vectors, texts: Sequence[str]) -> Vectors:
 def starts_of_segments(vectors: Vectors, parameters: SegmentParameters) -> list[int]:
     """Return the positions of the first messages of the segments of one block.
 
-    The deepest drops come first, as long as the parts are not too small: those that are deep
-    enough, and then those that split a part that is too large.
+    Drops in coherence are tried from the deepest on. One is a boundary if it is deep enough, or if
+    it splits a part that is too large, and if neither side becomes too small.
 
     Args:
         vectors: The weighed vectors of the block's messages, of shape (messages, dimensions).
-        parameters: The sizes of segments, and the least depth of a drop.
+        parameters: The sizes of segments, and the minimum depth of a drop.
     """
     count = len(vectors)
     if count < 2 * parameters.smallest:
@@ -74,7 +74,7 @@ def starts_of_segments(vectors: Vectors, parameters: SegmentParameters) -> list[
 
 
 def depths_of_gaps(vectors: Vectors, window: int) -> NDArray[np.float64]:
-    """Return for each gap between messages how far its similarity is below the mean of the block.
+    """Return for each gap between messages the mean similarity of the block minus that of the gap.
 
     Args:
         vectors: The weighed vectors of the block's messages, of shape (messages, dimensions).
@@ -88,7 +88,7 @@ def depths_of_gaps(vectors: Vectors, window: int) -> NDArray[np.float64]:
 def similarities(vectors: Vectors, window: int) -> NDArray[np.float64]:
     """Return for each gap the cosine of the sums of vectors before and after it.
 
-    What all messages of the block have in common is subtracted first: it hides their differences.
+    The mean of all messages of the block is subtracted first, because it hides their differences.
 
     Args:
         vectors: As for `depths_of_gaps`.

@@ -10,21 +10,21 @@ from aico_lab.domain import values
 from aico_lab.errors import InvalidValue
 
 SEGMENTER = "pause-coherence-1"
-"""Name and version; another version replaces all segments of the one before."""
+"""The name and version of the segmenter; a new version replaces all segments of the last one."""
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentParameters:
-    """Where a segment ends; the defaults are chosen on annotated threads: see the README.
+    """The rules for where a segment ends; the README says how the defaults were chosen.
 
     Attributes:
         pause: Seconds of silence after which a new segment always begins.
-        smallest: The least messages that a drop in coherence leaves on either side; only a pause
-            makes smaller segments.
-        largest: The most messages of a segment; a longer one is split where its coherence drops
-            most.
-        depth: The least depth of a drop in coherence at which a segment ends: by how much the
-            cosine of the messages before and after is below its mean in the block, 0 to 2.
+        smallest: The minimum number of messages that a drop in coherence leaves on either side;
+            only a pause makes smaller segments.
+        largest: The maximum number of messages of a segment; a longer one is split where its
+            coherence drops most.
+        depth: The minimum depth of a drop in coherence at which a segment ends: the mean cosine of
+            the block minus the cosine of the messages before and after the gap, 0 to 2.
         window: The number of messages before and after that are compared.
     """
 
@@ -48,7 +48,7 @@ class SegmentParameters:
             values.whole_number(name, getattr(self, name), least)
 
     def to_json(self, model: str) -> str:
-        """Return the parameters as stored: with the model on whose vectors coherence depends."""
+        """Return the parameters as JSON, with the model on whose vectors coherence depends."""
         numbers = asdict(self) | {"pause": float(self.pause), "depth": float(self.depth)}
         return json.dumps(numbers | {"model": model}, sort_keys=True)
 

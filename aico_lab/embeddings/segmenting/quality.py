@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def pk(annotated: Collection[int], found: Collection[int], messages: int) -> float:
-    """Return Pk: how often two messages at a distance are wrongly together or apart.
+    """Return Pk: the share of pairs of messages that are wrongly together or apart.
 
-    The distance is half the mean length of the annotated segments. 0 is best; an error of about a
-    half is that of boundaries at random.
+    The two messages are half the mean length of the annotated segments apart. 0 is best; boundaries
+    at random have about 0.5.
 
     Args:
         annotated: The positions of the first messages of the annotated segments.
@@ -27,7 +27,7 @@ def pk(annotated: Collection[int], found: Collection[int], messages: int) -> flo
 
 
 def window_diff(annotated: Collection[int], found: Collection[int], messages: int) -> float:
-    """Return WindowDiff: how often a window has another number of boundaries than annotated.
+    """Return WindowDiff: the share of windows with another number of boundaries than annotated.
 
     0 is best. Unlike Pk it also counts superfluous boundaries near true ones.
 

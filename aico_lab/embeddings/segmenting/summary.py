@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Vectors = NDArray[np.float32]
 
 LONGEST: Final = 200
-"""The most characters of a summary."""
+"""The maximum number of characters of a summary."""
 
 _SPACE: Final = re.compile(r"\s+")
 _SENTENCE: Final = re.compile(r"(?<=[.!?…\u3002\uff01\uff1f])\s+|\n+")
@@ -42,8 +42,8 @@ def shorten(
 ) -> list[str]:
     """Return the summaries of segments, each made of one message.
 
-    A message that is too long is reduced to its sentence nearest to the centre of its segment, and
-    that, if it still is too long, to its beginning.
+    A message that is too long is replaced by its sentence nearest to the centre of its segment; a
+    sentence that is too long is cut.
 
     Args:
         messages: The most typical message of each segment.

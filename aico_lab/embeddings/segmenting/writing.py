@@ -1,8 +1,8 @@
-"""Write segments of messages to the primary database, and let them follow edits and deletions.
+"""Write segments of messages to the primary database, and update them after edits and deletions.
 
-Messages to read are noted in the table `segmenting_changes`: new ones at the beginning of an
-update, changed ones by triggers, which also mark segments as stale. Each batch of them is one
-transaction, with its segments, so an update that is killed is continued by the next one.
+The messages to read are noted in the table `segmenting_changes`: new ones at the beginning of an
+update, changed ones by triggers, which also mark segments as stale. Each batch is written with its
+segments in one transaction, so the next update continues one that was killed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Progress = Callable[[str, int, int | None], None]
 
 BATCH: Final = 5_000
-"""Changed messages in one transaction; others can write between two transactions."""
+"""The number of changed messages in one transaction; others can write between transactions."""
 
 _HOUR: Final = 3600.0
 _DIGITS: Final = 6
@@ -77,10 +77,10 @@ class Segmented:
     """The counts of an update of the segments.
 
     Attributes:
-        messages: Messages that were read, because they or messages near them changed.
-        written: Segments that were added or changed.
-        removed: Segments that were removed.
-        segments: Segments that there are now, without those of other programs.
+        messages: The number of messages read, because they or messages near them changed.
+        written: The number of segments added or changed.
+        removed: The number of segments removed.
+        segments: The number of segments after the update, without those of other programs.
     """
 
     messages: int
@@ -90,7 +90,7 @@ class Segmented:
 
 
 def is_current(connection: Connection) -> bool:
-    """Return whether the segments are those of the messages as they are now."""
+    """Return whether the segments are up to date with the messages."""
     state = connection.fetch_one("SELECT segmenter FROM segmenting_state")
     return state == (SEGMENTER,) and connection.fetch_one(_BEHIND, [SEGMENTER]) == (0,)
 
@@ -104,15 +104,15 @@ def update_segments(
 ) -> Segmented:
     """Bring the segments up to date with the messages.
 
-    Every message with text that is not missing in its source is then in exactly one segment, and
-    the segments are those that an update of all messages at once would make. Segments that other
-    programs wrote are left alone.
+    Afterwards every message with text, unless it is missing from its source, is in exactly one
+    segment, and the segments are those that an update of all messages at once would make. Segments
+    of other programs stay unchanged.
 
     Args:
         connection: The primary database, outside a transaction.
         encoder: Makes the vectors by which coherence is measured.
-        parameters: Where segments end. Other ones than before replace all segments. None means
-            those of the update before, or the usual ones.
+        parameters: Where segments end. If they differ from those of the update before, all segments
+            are made again. None means the parameters of the update before, or the default ones.
         progress: Called with "messages", the number of changed messages done, and their total.
     """
     run = _Updating(connection, encoder)
@@ -241,9 +241,9 @@ class _Updating:
     def _read(
         self, changes: dict[Place, MessageChanges], old: dict[str, bool]
     ) -> list[tuple[Place, list[SegmentedMessage]]]:
-        """Return the blocks around changes, and add the segments that hold their messages to `old`.
+        """Return the blocks around changes, and add the segments of their messages to `old`.
 
-        Stale segments among those had messages elsewhere, so that more blocks are to be read.
+        If such a segment is stale, it had messages elsewhere, whose blocks are read as well.
         """
         while True:
             blocks = [

@@ -178,7 +178,8 @@ def _conversation(item: dict[str, Any]) -> ExportedConversation | Unreadable:
             name
             for node in nodes
             if node not in on_path and (name := to_id(node.message.get("uuid"))) is not None
-        ),
+        )
+        - {said.message_id for said in messages},  # a message may be there twice
         skipped=skipped,
     )
 
@@ -229,7 +230,7 @@ def _nodes(messages: list[dict[str, Any]]) -> list[_Node]:
         elif parents[index] is None and index and (index < oldest or name is not None):
             parents[index] = index - 1
             supposed.add(index)
-    _open_circles(parents, supposed)
+    _open_cycles(parents, supposed)
     nodes: list[_Node] = []
     for index, message in enumerate(messages):
         order = nodes[-1].order if nodes else 0.0
@@ -251,8 +252,8 @@ def _older(messages: list[dict[str, Any]]) -> int:
     return count
 
 
-def _open_circles(parents: list[int | None], supposed: set[int]) -> None:
-    """Make a message a first one where a parent that the file does not name closes a circle."""
+def _open_cycles(parents: list[int | None], supposed: set[int]) -> None:
+    """Make a message a first one where a parent that the file does not name closes a cycle."""
     walks: dict[int, int] = {}
     for start in range(len(parents)):
         at: int | None = start

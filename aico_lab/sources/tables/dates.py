@@ -135,6 +135,7 @@ class FormOfTimes:
         read: The number of values that have a known form.
         unread: The number of values that have none.
         serial: Whether numbers are those of a spreadsheet.
+        order: The part that comes first in dates of numbers; None until it is decided.
     """
 
     day_first: bool | None = None

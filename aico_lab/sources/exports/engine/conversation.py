@@ -85,6 +85,8 @@ class Said:
         metadata: Anything else to keep, under the keys of `aico_lab.messages.metadata` and of this
             module where one fits.
         ratings: Ratings of the message.
+        first: The time and the text of the first version, by which a message without an id is
+            known; None if they are `time` and `content`.
     """
 
     content: str
@@ -96,6 +98,7 @@ class Said:
     reply_to: str | None = None
     metadata: dict[str, object] = field(default_factory=dict)
     ratings: list[Rating] = field(default_factory=list)
+    first: tuple[datetime, str] | None = None
 
 
 @dataclass(slots=True)
@@ -236,7 +239,7 @@ class Options:
         """Return the options as a person writes them: zones by name, times as text, seconds.
 
         Raises:
-            InvalidValue: There is no such zone, or the time or the step is none.
+            InvalidValue: There is no such zone, or the time or the step is invalid.
         """
         begins = start if isinstance(start, datetime) else None
         if isinstance(start, str):

@@ -2,7 +2,7 @@
 
 Programs that import a chat often give every message the time of the import. Nobody can write six
 messages and read the answers within two seconds, so both sides must alternate: a bot may well send
-many messages at once. Where successive messages are only milliseconds apart, a few of them tell.
+many messages at once. Where successive messages are only milliseconds apart, a few of them suffice.
 """
 
 from __future__ import annotations

@@ -1,34 +1,37 @@
-"""The tables of the explorer: rows of themes, of their shares, of passages and of changes."""
+"""The tables of the results of explorations."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import polars as pl
 
 from aico_lab import period
-from aico_lab.embeddings.explorer.resampling import by_person, interval
-from aico_lab.embeddings.explorer.views import TEXT
-from aico_lab.errors import UnknownName
-from aico_lab.zones import get_zone, to_local, to_ms
+from aico_lab.embeddings.exploration.resampling import by_person, interval
+from aico_lab.embeddings.exploration.views import TEXT
+from aico_lab.errors import UnknownName, did_you_mean
+from aico_lab.zones import to_ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from aico_lab.embeddings.explorer.clusters import Vectors
-    from aico_lab.embeddings.explorer.drift import PeriodDrift
-    from aico_lab.embeddings.explorer.duplicates import Duplicates
-    from aico_lab.embeddings.explorer.passages import ExploredPassages
-    from aico_lab.embeddings.explorer.stored import Exploration
+    from aico_lab.embeddings.exploration.clusters import Vectors
+    from aico_lab.embeddings.exploration.drift import PeriodDrift
+    from aico_lab.embeddings.exploration.duplicates import Duplicates
+    from aico_lab.embeddings.exploration.passages import ExploredPassages
+    from aico_lab.embeddings.exploration.stored import Exploration
     from aico_lab.period import Moment
+
+MOMENT_MS: Final = pl.col("moment").dt.epoch("ms")
+"""The time of a passage in UTC milliseconds; polars compares no times of different zones."""
 
 
 def of_themes(found: Exploration) -> pl.DataFrame:
-    """Return the themes with their words, passages and outliers, in their order."""
+    """Return the themes by number, with their words and the numbers of passages and outliers."""
     counts = found.places.group_by("theme").agg(
         passages=pl.len().cast(pl.Int64),
         outliers=pl.col("is_outlier").sum().cast(pl.Int64),
@@ -58,7 +61,7 @@ def of_passages(
     since: Moment | None,
     until: Moment | None,
 ) -> pl.DataFrame:
-    """Return the explored passages that exist, with `person`, `moment`, `started` and text.
+    """Return the explored passages that still exist, with `person`, `moment`, `started` and text.
 
     Args:
         found: The exploration.
@@ -69,7 +72,7 @@ def of_passages(
         until: The last day, which is included, or a moment.
 
     Raises:
-        InvalidValue: A bound is not a time.
+        InvalidValue: A bound is not a time, or the period ends before it begins.
         UnknownName: The person has no passage.
     """
     about = pl.DataFrame(
@@ -100,34 +103,41 @@ def of_passages(
     if user is not None:
         rows = rows.filter(pl.col("person") == user)
         if rows.is_empty():
-            raise UnknownName(f"No explored passage is of a person {user!r}.")
+            ids = [one for one in passages.people if one is not None]
+            advice = did_you_mean(str(user), ids, ": give the id of a person with a passage.")
+            raise UnknownName(f"No explored passage is of a person {user!r}{advice}")
     if start is not None:
-        rows = rows.filter(pl.col("moment") >= to_local(start, get_zone(zone)))
+        rows = rows.filter(start <= MOMENT_MS)
     if end is not None:
-        rows = rows.filter(pl.col("moment") < to_local(end, get_zone(zone)))
+        rows = rows.filter(end > MOMENT_MS)
     return rows
 
 
-def local(given: Moment, rows: pl.DataFrame, zone: str) -> datetime:
-    """Return the moment at which a period of passages begins, as people give it.
+def start_of(given: Moment, rows: pl.DataFrame, zone: str) -> int:
+    """Return the start of a period of passages, in UTC milliseconds.
+
+    Args:
+        given: The first day or moment, or a span back from the last passage.
+        rows: The passages, as `of_passages` returns them.
+        zone: The time zone.
 
     Raises:
-        InvalidValue: It is no time.
+        InvalidValue: The start is not a time.
     """
-    return to_local(period.start_of(given, zone, _recent_ms(rows)), get_zone(zone))
+    return period.start_of(given, zone, _recent_ms(rows))
 
 
 def _recent_ms(rows: pl.DataFrame) -> int:
-    """Return the time of the last passage that is not in the future, or the present time."""
-    now = datetime.now(UTC)
-    last = rows.filter(pl.col("moment") <= now)["moment"].max()
-    return to_ms(last if isinstance(last, datetime) else now)
+    """Return the time of the last passage that is not in the future, or else now, in UTC ms."""
+    now = to_ms(datetime.now(UTC))
+    last: int | None = rows.select(MOMENT_MS.filter(now >= MOMENT_MS).max()).item()
+    return now if last is None else last
 
 
 def of_shares(
     rows: pl.DataFrame, names: Sequence[str], chosen: Sequence[int], by: Literal["week", "month"]
 ) -> pl.DataFrame:
-    """Return the share of themes in each week or month, with 95 % intervals over people.
+    """Return the shares of themes in each week or month in %, with 95 % intervals over people.
 
     Args:
         rows: Passages, as `of_passages` returns them.
@@ -136,7 +146,7 @@ def of_shares(
         by: 'week' or 'month'.
     """
     number, every = len(names), "1w" if by == "week" else "1mo"
-    rows = rows.with_columns(period=pl.col("moment").dt.truncate(every).dt.date()).sort("period")
+    rows = rows.with_columns(period=pl.col("moment").dt.date().dt.truncate(every)).sort("period")
     made: list[dict[str, Any]] = []
     for (begins,), part in rows.group_by("period", maintain_order=True):
         persons = part["person"].fill_null("").rank("dense").to_numpy().astype(np.int64) - 1
@@ -216,7 +226,7 @@ def of_duplicates(found: Iterable[Duplicates], passages: ExploredPassages) -> pl
 
 
 def of_changes(names: Sequence[str], drift: PeriodDrift) -> pl.DataFrame:
-    """Return the share of each theme before and after, in percent, the largest growth first."""
+    """Return the share of each theme before and after in %, the largest growth first."""
     table = pl.DataFrame(
         {
             "name": names, "before": 100 * drift.before, "after": 100 * drift.after,

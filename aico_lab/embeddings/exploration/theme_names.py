@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     Numbers = NDArray[np.int64]
 
 PRIOR: Final = 500.0
-"""The weight of the prior, in words, as of the metric `distinguishing_words`."""
+"""The weight of the prior, in words, as in the metric `distinguishing_words`."""
 
 MIN_PEOPLE: Final = 5
-"""The fewest people who use a word that names a theme: a rare one may reveal who wrote it."""
+"""The minimum number of people who use a word that names a theme: rare words reveal who wrote."""
 
 NAMED, KEPT = 4, 12
 """The number of words in a name, and of words kept with a theme."""
 
 CLEAR: Final = 3.0
-"""A word distinguishes a theme if its log-odds ratio is at least so many standard errors."""
+"""The minimum log-odds ratio, in standard errors, of a word that distinguishes a theme."""
 
 _ADDRESS: Final = r"(?i)\b(?:[a-z][a-z0-9+.-]*://|www\.)\S+|\S+@\S+\.\S+"
 _WORD: Final = r"\p{L}[\p{L}\p{M}]*(?:'[\p{L}\p{M}]+)*"
@@ -134,8 +134,8 @@ def distinguishing(
         words: The words of the passages.
         themes: The theme of each passage, from 0.
         number: The number of themes.
-        min_people: The fewest people in whose passages of the theme a word occurs. All unknown
-            people count as one.
+        min_people: The minimum number of people in whose passages of the theme a word occurs. All
+            unknown people count as one.
         prior: The weight of the prior, in words.
     """
     size = max(len(words.vocabulary), 1)
@@ -173,10 +173,10 @@ def distinguishing(
 
 
 def alike(words: Sequence[Sequence[Word]]) -> list[tuple[int, int]]:
-    """Return the pairs of themes that are about the same, by their words.
+    """Return the pairs of themes with nearly the same first words.
 
-    They are if the first word of each is among the first two words of the other: of five themes
-    that begin with "hello" or "hi", one is left.
+    The first word of each is among the first two words of the other. So five themes that begin with
+    "hello" or "hi" become one.
     """
     first = [[word.word for word in of_theme[:2]] for of_theme in words]
     return [
@@ -190,7 +190,7 @@ def alike(words: Sequence[Sequence[Word]]) -> list[tuple[int, int]]:
 
 
 def name_themes(words: Iterable[Sequence[Word]]) -> list[str]:
-    """Return a name for each theme: its first words; else its number, as "Theme 7"."""
+    """Return a name for each theme: its first words, or "Theme 7" if no word distinguishes it."""
     return [
         ", ".join(word.word for word in of_theme[:NAMED]) or f"Theme {number}"
         for number, of_theme in enumerate(words, 1)

@@ -1,4 +1,4 @@
-"""Spherical k-means: clusters of unit vectors by their cosine, deterministic by seed."""
+"""Find clusters of unit vectors by spherical k-means, reproducibly for a seed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from aico_lab.embeddings.explorer.space import reproducible, unit
+from aico_lab.embeddings.exploration.space import reproducible, unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     Labels = NDArray[np.int64]
 
 RESTARTS: Final = 5
-"""The number of beginnings of a search for clusters."""
+"""The number of random initialisations."""
 
 _FIRST_ROUNDS: Final = 5
 _ROUNDS: Final = 100
 _ENOUGH: Final = 3e-4
-"""A round that improves the mean similarity by a smaller share is the last one."""
+"""The relative improvement of the mean similarity below which a round is the last one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,13 +43,13 @@ class Clusters:
 def cluster(points: Vectors, number: int, *, seed: int, restarts: int = RESTARTS) -> Clusters:
     """Return clusters with a high mean similarity.
 
-    Of several beginnings, the best one after a few rounds is continued.
+    Of several random initialisations, the one that is best after a few rounds is continued.
 
     Args:
         points: Unit vectors of shape (points, dimensions).
-        number: The number of clusters, at most that of points.
+        number: The number of clusters, at most the number of points.
         seed: The seed of the random numbers.
-        restarts: The number of beginnings.
+        restarts: The number of random initialisations.
     """
     random = np.random.default_rng(seed)
     begun = (
@@ -61,14 +61,14 @@ def cluster(points: Vectors, number: int, *, seed: int, restarts: int = RESTARTS
 
 @reproducible
 def assign(points: Vectors, centres: Vectors) -> Clusters:
-    """Return the points in the clusters with the nearest centres."""
+    """Assign each point to the cluster with the nearest centre."""
     scores = points @ centres.T
     labels = scores.argmax(axis=1)
     return Clusters(centres, labels, np.take_along_axis(scores, labels[:, None], axis=1)[:, 0])
 
 
 def _improve(points: Vectors, found: Clusters, rounds: int) -> Clusters:
-    """Move the centres, and assign points to them, until little changes or the rounds end."""
+    """Alternate between moving the centres and assigning the points, until little changes."""
     before = -np.inf
     for _ in range(rounds):
         mean = _mean(found)
@@ -84,7 +84,7 @@ def _mean(found: Clusters) -> float:
 
 
 def _centres(points: Vectors, found: Clusters, number: int) -> Vectors:
-    """Return the directions of the sums of clusters; an empty one starts at the farthest point."""
+    """Return the directions of the clusters' sums; an empty cluster moves to the farthest point."""
     member = np.zeros((len(points), number), np.float32)
     member[np.arange(len(points)), found.labels] = 1
     centres = unit(member.T @ points)

@@ -7,8 +7,9 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 import pytest
 
-from aico_lab.embeddings.explorer.passages import read_passages
-from aico_lab.embeddings.explorer.themes import ThemeParameters
+from aico_lab.embeddings.exploration.passages import read_passages
+from aico_lab.embeddings.exploration.tables import of_shares
+from aico_lab.embeddings.exploration.themes import ThemeParameters
 from aico_lab.embeddings.segmenting import SegmentParameters as Segmenting
 from aico_lab.errors import InvalidValue, NeverExplored, UnknownName
 from aico_lab.runtime import report_kernel
@@ -62,6 +63,26 @@ def test_periods_are_given_as_to_metrics(explored):
     assert len(explored.embeddings.picture(since="2024-01-30", until="2024-01-31")) == 2
     with pytest.raises(InvalidValue, match="since='soon' is not a time"):
         explored.embeddings.picture(since="soon")
+
+
+def test_days_are_those_of_the_zone(explored):
+    """Passages are of noon in UTC, which is the next day in Kiritimati, 14 hours ahead."""
+    with type(explored).open(explored.home.path, timezone="Pacific/Kiritimati") as there:
+        assert len(there.embeddings.picture(since="2024-02-01", until="2024-02-01")) == 1
+        assert len(there.embeddings.picture(since="5d")) == 5
+        shares = there.embeddings.over_time(themes=[0]).pl()
+        assert dict(shares.select("period", "n").iter_rows()) == {
+            date(2024, 1, 1): 30, date(2024, 2, 1): 6
+        }  # fmt: skip
+        assert "From 2024-02-01 on" in there.embeddings.drift(at="2024-02-01").finding
+        assert "From 2024-01-20 on" in there.embeddings.drift().finding
+
+
+def test_a_month_may_begin_where_clocks_skip_midnight():
+    rows = pl.DataFrame(
+        {"moment": [datetime(2017, 10, 5, tzinfo=UTC)], "theme": [0], "person": ["ada"]}
+    ).with_columns(pl.col("moment").dt.convert_time_zone("America/Asuncion"))
+    assert of_shares(rows, ["one"], [0], "month")["period"].to_list() == [date(2017, 10, 1)]
 
 
 def test_themes_are_those_of_the_subjects_and_reach_sql(explored):
@@ -132,6 +153,13 @@ def test_new_edited_and_deleted_passages_find_their_place(explored):
     ]
     assert sorted(map(len, by_subject)) == [1, 1, 1]
     assert sum(before.get(one) == place for one, place in after.items()) == 34
+
+
+def test_the_remedy_for_a_damaged_exploration_helps(explored):
+    explored.primary.execute("UPDATE explorations SET space = x'00'")
+    with pytest.raises(InvalidValue, match=r"explore\(seed=1\)"):
+        explored.embeddings.explore(WHOLE, themes=3, min_people=3, renew=True)
+    assert len(explored.embeddings.explore(WHOLE, themes=3, min_people=3, seed=1)) == 3
 
 
 def test_shares_over_time_sum_to_all_passages(explored):

@@ -8,25 +8,27 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from aico_lab.embeddings.explorer.clusters import assign, cluster
+from aico_lab.embeddings.exploration.clusters import assign, cluster
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from aico_lab.embeddings.explorer.clusters import Labels, Vectors
+    from aico_lab.embeddings.exploration.clusters import Labels, Vectors
 
 RUNS: Final = 5
-"""Times that themes are searched for each number, each in another sample with another seed."""
+"""The number of samples in which themes are found, each with a seed of its own."""
 
 SAMPLE: Final = 0.8
-"""The share of the passages in a sample, and `LARGEST` the most of them: a sample must leave out
-some, or similar themes would show only that the passages are the same."""
+"""The share of the passages in a sample. Samples of all passages would agree because their passages
+are the same."""
+
 LARGEST: Final = 8_000
+"""The maximum number of passages in a sample."""
 
 ENOUGH: Final = 0.85
-"""The share of the best agreement that the chosen number of themes has at least."""
+"""The chosen number of themes has at least this share of the best mean agreement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,8 @@ class Agreement:
 
     Attributes:
         themes: The number of themes.
-        mean: The mean adjusted Rand index of all pairs of runs: 1 if they put the same passages
-            together, about 0 for random themes; NaN with a single run.
+        mean: The mean adjusted Rand index of all pairs of samples: 1 if their themes have the same
+            passages, about 0 for random themes; NaN with a single sample.
         spread: The standard deviation of the index over the pairs.
     """
 
@@ -46,18 +48,18 @@ class Agreement:
 
 
 def agreement(points: Vectors, number: int, *, seed: int, runs: int = RUNS) -> Agreement:
-    """Return how well themes of several samples agree on all points.
+    """Return the agreement of the themes of several samples on all points.
 
     Args:
         points: Unit vectors of shape (points, dimensions).
         number: The number of themes.
-        seed: The seed of the first run; the others have the next ones.
-        runs: The number of runs.
+        seed: The seed of the first sample; the others have the numbers after it.
+        runs: The number of samples.
     """
     size = max(number, min(LARGEST, round(SAMPLE * len(points))))
     found = []
     for run in range(runs):
-        # The stream of a sample is another one than that of the search with the same seed.
+        # A stream of random numbers of its own, apart from that of the clusters with this seed.
         random = np.random.default_rng([seed + run, 1])
         sample = np.sort(random.choice(len(points), size, replace=False))
         centres = cluster(points[sample], number, seed=seed + run).centres
@@ -69,10 +71,9 @@ def agreement(points: Vectors, number: int, *, seed: int, runs: int = RUNS) -> A
 
 
 def choose(agreements: Sequence[Agreement]) -> Agreement:
-    """Return the agreement of the number to use, the largest that agrees about as well as the best.
+    """Return the agreement of the number to use: the largest with `ENOUGH` of the best mean.
 
-    About as well means at least `ENOUGH` of the best mean. More themes say more, and the index of a
-    few large themes is high more easily.
+    More themes say more, and few large themes get a high index more easily.
     """
     best = max(one.mean for one in agreements)
     enough = [one for one in agreements if not one.mean < ENOUGH * best]

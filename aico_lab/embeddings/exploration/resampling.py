@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     Numbers = NDArray[np.float64]
 
 FEWEST: Final = 10
-"""The fewest people of an interval, as of metrics."""
+"""The minimum number of people for an interval, as in the metrics."""
 
 DRAWS: Final = 1_000
 
 _AT_ONCE: Final = 2**22
-"""The most weights in memory at a time: 32 MB."""
+"""The maximum number of weights in memory at a time: 32 MB."""
 
 
 def interval(
     sums: Numbers, statistic: Callable[[Numbers], Numbers], *, seed: int = 0, draws: int = DRAWS
 ) -> tuple[Numbers, Numbers]:
-    """Return the low and the high end of a statistic of sums over people.
+    """Return the ends of the 95 % interval of a statistic of sums over people.
 
     Args:
         sums: The sums of each person, of shape (people, sums).
@@ -37,8 +37,8 @@ def interval(
         draws: The number of draws.
 
     Returns:
-        Two arrays of shape (values,); NaN with fewer than `FEWEST` people, or where the statistic
-        is undefined in most draws.
+        The low and the high ends, of shape (values,); NaN with fewer than `FEWEST` people, or where
+        the statistic is undefined in most draws.
     """
     people = len(sums)
     values = statistic(sums.sum(axis=0, keepdims=True))

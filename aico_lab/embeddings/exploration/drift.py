@@ -1,4 +1,4 @@
-"""How much two models, or two periods, differ in what passages are about."""
+"""Measure how much two models, or two periods, differ in what passages are about."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from aico_lab.embeddings.explorer.neighbours import nearest
-from aico_lab.embeddings.explorer.resampling import by_person, interval
-from aico_lab.embeddings.explorer.space import reproducible
+from aico_lab.embeddings.exploration.neighbours import nearest
+from aico_lab.embeddings.exploration.resampling import by_person, interval
+from aico_lab.embeddings.exploration.space import reproducible
 from aico_lab.errors import InvalidValue
 
 if TYPE_CHECKING:
@@ -17,15 +17,20 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from aico_lab.embeddings.explorer.clusters import Labels, Vectors
+    from aico_lab.embeddings.exploration.clusters import Labels, Vectors
 
     Numbers = NDArray[np.float64]
 
 NEIGHBOURS: Final = 10
-QUERIES: Final = 2_000
-"""The most passages whose neighbours are compared."""
+"""The number of nearest passages that are compared."""
 
-_FLIPS: Final = 1_000
+QUERIES: Final = 2_000
+"""The maximum number of passages whose neighbours are compared."""
+
+NO_PERIOD: Final = "Each of the two periods must have passages: choose another beginning with `at`."
+
+_SWAPS: Final = 1_000
+"""The number of random swaps of people's periods."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +39,16 @@ class ModelDrift:
 
     Attributes:
         passages: The number of passages.
-        overlap: The mean share of a passage's nearest passages that both models agree on, 0 to 1.
+        neighbours: The number of nearest passages of a passage that are compared.
+        overlap: The mean share of a passage's nearest passages that are the same in both models, 0
+            to 1.
         by_chance: The overlap of unrelated models.
         procrustes: The share of the variance of one model's vectors that the best rotation and
             scaling of the other's does not explain: 0 if they differ by that alone, at most 1.
     """
 
     passages: int
+    neighbours: int
     overlap: float
     by_chance: float
     procrustes: float
@@ -56,7 +64,8 @@ class PeriodDrift:
         low: The low end of the 95 % interval of the change, after minus before; NaN without one.
         high: The high end.
         shift: The cosine distance of the mean vectors of both periods, 0 to 2.
-        by_chance: The distance that 95 % of random swaps of each person's two periods stay below.
+        by_chance: The 95th percentile of that distance if the two periods of random people are
+            swapped.
         people: The number of people of both periods together.
     """
 
@@ -86,7 +95,7 @@ def between_models(
     """
     number = len(one)
     if len(other) != number or number < 2:  # noqa: PLR2004 - a pair
-        raise InvalidValue("Two models are compared on the same passages, at least two.")
+        raise InvalidValue("Compare two models on the same passages, at least two.")
     neighbours = min(neighbours, number - 1)
     random = np.random.default_rng([seed, 5])
     asked = np.sort(random.choice(number, min(QUERIES, number), replace=False))
@@ -95,6 +104,7 @@ def between_models(
     both = (first[:, :, None] == second[:, None, :]).any(axis=2)
     return ModelDrift(
         passages=number,
+        neighbours=neighbours,
         overlap=float(both.mean()),
         by_chance=neighbours / (number - 1),
         procrustes=_procrustes(one, other),
@@ -138,7 +148,7 @@ def between_periods(
         InvalidValue: One of the periods has no passages.
     """
     if is_later.all() or not is_later.any():
-        raise InvalidValue("Each of the two periods must have passages.")
+        raise InvalidValue(NO_PERIOD)
     ranks = {person: place for place, person in enumerate(dict.fromkeys(people))}
     person = np.array([ranks[one] for one in people], np.int64)
     column = themes + number * is_later
@@ -177,9 +187,9 @@ def _distance(one: Numbers, other: Numbers) -> float:
 
 
 def _by_chance(earlier: Numbers, later: Numbers, counted: NDArray[np.int64], seed: int) -> float:
-    """Return the distance that 95 % of random swaps of people's periods stay below."""
+    """Return the 95th percentile of the distance if the periods of random people are swapped."""
     random = np.random.default_rng([seed, 6])
-    swapped = random.random((_FLIPS, len(earlier))) < 0.5  # noqa: PLR2004 - a coin
+    swapped = random.random((_SWAPS, len(earlier))) < 0.5  # noqa: PLR2004 - a coin
     one = swapped @ later + ~swapped @ earlier
     other = earlier.sum(axis=0) + later.sum(axis=0) - one
     passages = swapped @ counted[1] + ~swapped @ counted[0]

@@ -1,4 +1,4 @@
-"""Find passages that are there several times: with the same text, or with nearly the same."""
+"""Find duplicates: passages with the same text, or with nearly the same."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from aico_lab.embeddings.explorer.neighbours import nearest
+from aico_lab.embeddings.exploration.neighbours import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aico_lab.embeddings.explorer.clusters import Labels, Vectors
+    from aico_lab.embeddings.exploration.clusters import Labels, Vectors
 
 NEAR: Final = 0.95
 """Texts whose vectors have at least this cosine are nearly the same."""
@@ -23,10 +23,10 @@ _COMPARED: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """Passages that say the same.
+    """A group of passages with the same text, or with nearly the same.
 
     Attributes:
-        passages: The numbers of the passages, in order.
+        passages: The positions of the passages, in order.
         is_exact: Whether all have the same text, apart from case and spaces.
         cosine: The lowest cosine of a passage with the group's first one; 1 for exact duplicates.
     """
@@ -39,12 +39,12 @@ class Duplicates:
 def find_duplicates(
     texts: Sequence[str], vectors: Vectors, *, near: float = NEAR
 ) -> list[Duplicates]:
-    """Return groups of two or more passages that say the same, the largest first.
+    """Return the groups of two or more duplicates, the largest first.
 
     Args:
         texts: The texts of the passages.
         vectors: Their unit vectors, of shape (passages, dimensions).
-        near: The least cosine of near duplicates; above 1 for exact duplicates only.
+        near: The minimum cosine of near duplicates; above 1 for exact duplicates only.
     """
     first_with: dict[str, int] = {}
     same = np.array(

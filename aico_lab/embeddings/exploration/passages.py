@@ -1,4 +1,4 @@
-"""The passages that are explored: the segments of messages, read from the primary database."""
+"""Read the passages to explore: the segments of messages in the primary database."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class ExploredPassages:
         ids: The ids of their segments.
         texts: Their texts.
         started: When their first messages were written, as the database stores it.
-        people: The person of each passage: the first that wrote as a user in it; else the first
-            named one; None if no message names one.
-        messages: A row for each message with text: `passage`, `person` (who wrote it, or to whom
-            the companion wrote) and `content`.
+        people: The person of each passage: the first one who wrote in it as a user, or else the
+            first one whom a message names; None if no message names anybody.
+        messages: A row for each message with text: `passage` (its position), `person` (who wrote
+            it, or to whom the companion wrote; None if unknown) and `content`.
     """
 
     ids: Sequence[str]
@@ -102,7 +102,7 @@ def read_passages(connection: Connection) -> ExploredPassages:
 
 
 def _people(lines: Sequence[tuple[str | None, str]]) -> list[str | None]:
-    """Return the person of each message: the last one who wrote as a user, or else the first."""
+    """Return the person of each message: the last one so far who wrote as a user, or the first."""
     users = [user if role == "user" else None for user, role in lines]
     first = next(filter(None, users), next((user for user, _ in lines if user), None))
     found, last = [], first

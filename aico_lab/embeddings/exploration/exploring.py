@@ -1,4 +1,4 @@
-"""The explorer of `lab.embeddings`: what the conversations are about."""
+"""The methods of `lab.embeddings` that explore what conversations are about."""
 
 from __future__ import annotations
 
@@ -9,31 +9,35 @@ import numpy as np
 import polars as pl
 
 from aico_lab.domain.values import now, to_timestamp
-from aico_lab.embeddings.explorer import draw, stored, tables
-from aico_lab.embeddings.explorer.passages import ExploredPassages, read_passages
-from aico_lab.embeddings.explorer.themes import ThemeParameters, find_themes, nearest_theme
-from aico_lab.embeddings.explorer.views import TEXT, View
+from aico_lab.embeddings.exploration import charts, stored, tables
+from aico_lab.embeddings.exploration.passages import ExploredPassages, read_passages
+from aico_lab.embeddings.exploration.themes import ThemeParameters, find_themes, nearest_theme
+from aico_lab.embeddings.exploration.views import TEXT, View
 from aico_lab.errors import InvalidValue, NeverExplored, NeverSynced
 from aico_lab.home.files import private_files
+from aico_lab.zones import get_zone, to_local
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aico_lab.embeddings.encoders import Encoder
-    from aico_lab.embeddings.explorer.clusters import Vectors
-    from aico_lab.embeddings.explorer.stored import Exploration
+    from aico_lab.embeddings.exploration.clusters import Vectors
+    from aico_lab.embeddings.exploration.stored import Exploration
     from aico_lab.period import Moment
     from aico_lab.storage import Storage
 
     Progress = Callable[[str, int, int | None], None]
 
 _NAMES = {"theme": "Theme", "name": "Words", "passages": "Passages"}
-_SHARES = 8
-"""The number of themes that `over_time` shows, unless it is told which."""
+_SHOWN = 8
+"""The number of themes that `over_time` shows by default."""
 
 
 class Explorer:
-    """Explores the segments of messages as passages; see `lab.embeddings`."""
+    """Finds the themes of passages, draws a map of them, and compares periods and models.
+
+    A passage is a segment of a conversation.
+    """
 
     _storage: Storage
 
@@ -51,26 +55,29 @@ class Explorer:
     ) -> View:
         """Find the themes of all passages, draw the map of them, and store both.
 
-        If an exploration of the same model and parameters is stored, it stays as it is, and new
+        If an exploration of the same model and parameters is stored, its themes stay, and new
         passages are placed into it. Call `update()` before, so that new messages are in a passage,
-        and `lab.sync()` after, so that SQL and metrics see the themes.
+        and `lab.sync()` after, so that SQL sees the themes.
 
         Args:
-            parameters: All parameters; None for the usual ones.
-            themes: The number of themes; by default it is chosen by stability.
+            parameters: All parameters; None for the default ones.
+            themes: The number of themes before similar ones are merged; by default it is chosen
+                by stability.
             seed: The seed of the random numbers.
-            min_people: The fewest people who use a word that names a theme, by default 5.
-            model: The model; see `aico_lab.embeddings.encoders`.
-            renew: Find themes again, if there are other passages than in the stored exploration.
+            min_people: The minimum number of people who use a word that names a theme; by default
+                5.
+            model: The model, by default the home's; see `aico_lab.embeddings.encoders`.
+            renew: Find themes again if passages were added, edited or removed.
             progress: Called with "texts", the number of encoded texts, and their total.
 
         Raises:
             NeverExplored: There are no passages.
             InvalidValue: A parameter is out of range.
+            UnknownName: There is no such kind of model.
             ModelMissing: The model is not on this machine.
         """
-        from aico_lab.embeddings.explorer import picture
-        from aico_lab.embeddings.explorer.theme_names import words_of
+        from aico_lab.embeddings.exploration import map_layout
+        from aico_lab.embeddings.exploration.theme_names import words_of
         from aico_lab.embeddings.home_model import remember_name
 
         given: dict[str, Any] = {"themes": themes, "seed": seed, "min_people": min_people}
@@ -86,12 +93,12 @@ class Explorer:
         if known != exploration_id:
             remember_name(self._storage.primary, encoder)
             found = find_themes(vectors, words_of(passages.messages), chosen)
-            drawn = picture.draw(found.space.place(vectors), seed=chosen.seed)
+            coordinates = map_layout.lay_out(found.space.place(vectors), seed=chosen.seed)
             stored.write(
                 self._storage.primary, exploration_id, created_at=to_timestamp(now()),
                 model=encoder.model, parameters=chosen,
                 generation=self._generation(), passages=passages, themes=found,
-                drawn=drawn,
+                coordinates=coordinates,
             )  # fmt: skip
         return self.themes(exploration_id=exploration_id)
 
@@ -99,10 +106,10 @@ class Explorer:
         """Return the themes of the newest exploration, the largest first.
 
         Args:
-            exploration_id: Another exploration.
+            exploration_id: Another exploration than the newest one.
 
         Raises:
-            NeverExplored: There is none.
+            NeverExplored: There is no exploration.
         """
         found = self._exploration(exploration_id)
         rows = tables.of_themes(found)
@@ -115,13 +122,13 @@ class Explorer:
             "What are the conversations about?",
             finding,
             f"{_caption(found)}{stable} (adjusted Rand index between samples), {_chosen(found)}; "
-            "an outlier is no nearer to any theme than half of all random directions.",
+            "an outlier is no nearer to any theme than the median random direction.",
             rows,
             {
                 **_NAMES, "words": "More words", "outliers": "Outliers",
                 "distance": "Mean distance",
             },
-            _draw=draw.themes,
+            _draw=charts.themes,
             exploration_id=found.exploration_id,
         )  # fmt: skip
 
@@ -134,22 +141,25 @@ class Explorer:
         content: bool = False,
         exploration_id: str | None = None,
     ) -> View:
-        """Return the map of passages; with texts, dragging over a region lists its passages.
+        """Return the map of passages.
+
+        If the chart shows texts, dragging over a region lists its first passages.
 
         Args:
             user: Only passages of this person, by id.
-            since: The first day or moment.
+            since: The first day or moment, or a span back from the last passage, such as '30d'.
             until: The last day, which is included, or a moment.
             content: Whether a report shows the texts.
             exploration_id: Another exploration than the newest one.
 
         Raises:
             NeverExplored: There is no exploration.
+            InvalidValue: A bound is not a time, or the period ends before it begins.
             UnknownName: The person has no passage.
         """
         found = self._exploration(exploration_id)
         rows = self._rows(found, user=user, since=since, until=until)
-        shown = min(rows.height, draw.MOST_POINTS)
+        shown = min(rows.height, charts.MOST_POINTS)
         some = f", {shown:,} of them drawn" if shown < rows.height else ""
         return View(
             "Which passages are alike?",
@@ -158,7 +168,7 @@ class Explorer:
             rows,
             {"name": "Theme", "started": "Time", "x": "x", "y": "y", TEXT: "Text"},
             content,
-            draw.picture,
+            charts.picture,
         )
 
     def over_time(
@@ -171,19 +181,20 @@ class Explorer:
         until: Moment | None = None,
         exploration_id: str | None = None,
     ) -> View:
-        """Return the share of themes in each week or month, with 95 % intervals over people.
+        """Return the shares of themes in each week or month, with 95 % intervals over people.
 
         Args:
             by: 'week' or 'month', in the lab's time zone.
             themes: The numbers of the themes; by default the largest eight.
             user: Only passages of this person, by id; there is no interval then.
-            since: The first day or moment.
+            since: The first day or moment, or a span back from the last passage, such as '30d'.
             until: The last day, which is included, or a moment.
             exploration_id: Another exploration than the newest one.
 
         Raises:
             NeverExplored: There is no exploration.
-            InvalidValue: `by` is something else.
+            InvalidValue: `by` or the number of a theme is invalid, a bound is not a time, or the
+                period ends before it begins.
             UnknownName: The person has no passage.
         """
         if by not in ("week", "month"):
@@ -192,7 +203,7 @@ class Explorer:
         rows = self._rows(found, user=user, since=since, until=until)
         number = len(found.names)
         largest = rows.group_by("theme").len().sort("len", "theme", descending=[True, False])
-        chosen = list(themes) if themes is not None else largest["theme"].head(_SHARES).to_list()
+        chosen = list(themes) if themes is not None else largest["theme"].head(_SHOWN).to_list()
         if any(not 0 <= one < number for one in chosen):
             raise InvalidValue(f"Themes have numbers from 0 to {number - 1}.")
         table = tables.of_shares(rows, found.names, chosen, by)
@@ -208,14 +219,14 @@ class Explorer:
                 "share_low": "Low (%)", "share_high": "High (%)", "n": "Passages",
                 "people": "People",
             },
-            _draw=draw.over_time,
+            _draw=charts.over_time,
         )  # fmt: skip
 
     @private_files()
     def place_new(self, *, exploration_id: str | None = None) -> int:
         """Place new and edited passages into the stored exploration, and return their number.
 
-        Themes, centres and the places of all other passages stay.
+        The themes, their centres, and the coordinates of all other passages stay.
 
         Raises:
             NeverExplored: There is no exploration.
@@ -226,7 +237,7 @@ class Explorer:
         return self._place_new(found.exploration_id, passages, vectors)
 
     def _place_new(self, exploration_id: str, passages: ExploredPassages, vectors: Vectors) -> int:
-        from aico_lab.embeddings.explorer import picture
+        from aico_lab.embeddings.exploration import map_layout
 
         found = self._exploration(exploration_id)
         points = found.space.place(vectors)
@@ -242,13 +253,13 @@ class Explorer:
         new, old = np.flatnonzero(is_new), np.flatnonzero(~is_new)
         if not len(new):
             return 0
-        drawn = np.array(
+        coordinates = np.array(
             [before[passages.ids[at]][4:6] for at in old.tolist()], np.float32
         ).reshape(-1, 2)
         stored.write_places(
             self._storage.primary, found.exploration_id, [passages.ids[at] for at in new.tolist()],
             theme[new], distance[new], distance[new] >= found.far,
-            picture.place(points[new], points[old], drawn),
+            map_layout.place_among(points[new], points[old], coordinates),
         )  # fmt: skip
         return len(new)
 
@@ -259,7 +270,7 @@ class Explorer:
         """Return the passages that are nearest to a text, by the exploration's model.
 
         Args:
-            text: Any text; or the id of a passage, which is left out then.
+            text: Any text; or the id of a passage, which is then left out of the result.
             k: The number of passages.
             content: Whether a report shows the texts.
             exploration_id: Another exploration than the newest one.
@@ -268,7 +279,7 @@ class Explorer:
             NeverExplored: There is no exploration.
             InvalidValue: The text is blank, or `k` is below 1.
         """
-        from aico_lab.embeddings.explorer.neighbours import nearest
+        from aico_lab.embeddings.exploration.neighbours import nearest
 
         if k < 1:
             raise InvalidValue("k must be at least 1.")
@@ -300,14 +311,16 @@ class Explorer:
         """Return groups of passages with the same text, or with nearly the same.
 
         Args:
-            near: The least cosine of near duplicates; above 1 for exact ones only.
+            near: The minimum cosine of near duplicates; above 1 for exact ones only.
             content: Whether a report shows the texts.
-            model: The model; see `aico_lab.embeddings.encoders`.
+            model: The model, by default the home's; see `aico_lab.embeddings.encoders`.
 
         Raises:
             NeverExplored: There are no passages.
+            UnknownName: There is no such kind of model.
+            ModelMissing: The model is not on this machine.
         """
-        from aico_lab.embeddings.explorer.duplicates import find_duplicates
+        from aico_lab.embeddings.exploration.duplicates import find_duplicates
 
         encoder, passages, vectors = self._passages(self._encoder(model), None)
         found = find_duplicates(passages.texts, vectors, near=near)
@@ -335,18 +348,21 @@ class Explorer:
         user: str | None = None,
         exploration_id: str | None = None,
     ) -> View:
-        """Compare two periods, or two models.
+        """Compare two periods, or, if a model is given, two models.
 
         Args:
-            at: The day or moment at which the later period begins; by default the middle passage.
-            model: Compare this model with the exploration's instead; then there are no periods.
-            user: Only passages of this person, by id; without an interval then.
+            at: The beginning of the later period: a day or moment, or a span back from the last
+                passage, such as '30d'; by default the time of the middle passage.
+            model: The model to compare with that of the exploration; `at` and `user` are then
+                ignored.
+            user: Only passages of this person, by id; there is no interval then.
             exploration_id: Another exploration than the newest one.
 
         Raises:
             NeverExplored: There is no exploration.
-            InvalidValue: One of the periods has no passages.
-            UnknownName: The person has no passage.
+            InvalidValue: One of the periods has no passages, or `at` is not a time.
+            UnknownName: The person has no passage, or there is no such kind of model.
+            ModelMissing: A model is not on this machine.
         """
         found = self._exploration(exploration_id)
         if model is not None:
@@ -354,7 +370,7 @@ class Explorer:
         return self._between_periods(found, at, user)
 
     def _between_models(self, found: Exploration, model: str) -> View:
-        from aico_lab.embeddings.explorer.drift import between_models
+        from aico_lab.embeddings.exploration.drift import between_models
 
         _, passages, one = self._passages(self._encoder_of(found), None)
         encoder, others, other = self._passages(self._encoder(model), None)
@@ -372,7 +388,8 @@ class Explorer:
         )
         return View(
             "How much do two models differ?",
-            f"Of the ten nearest passages, the models share {100 * drift.overlap:.0f} %.",
+            f"Of the {drift.neighbours} passages nearest to a passage, {100 * drift.overlap:.0f} % "
+            "are the same in both models.",
             f"{found.model} and {encoder.model}, {drift.passages:,} passages; a Procrustes "
             "distance of 0 is a rotation, 1 is unrelated.",
             rows,
@@ -380,13 +397,13 @@ class Explorer:
         )
 
     def _between_periods(self, found: Exploration, at: Moment | None, user: str | None) -> View:
-        from aico_lab.embeddings.explorer.drift import between_periods
+        from aico_lab.embeddings.exploration.drift import NO_PERIOD, between_periods
 
         rows = self._rows(found, user=user).sort("moment", "segment_id")
         if rows.is_empty():
-            raise InvalidValue("Each of the two periods must have passages.")
-        zone = self._storage.timezone
-        cut = tables.local(at, rows, zone) if at else rows["moment"][rows.height // 2]
+            raise InvalidValue(NO_PERIOD)
+        zone, times = self._storage.timezone, rows.select(tables.MOMENT_MS).to_series()
+        cut = tables.start_of(at, rows, zone) if at else times[rows.height // 2]
         _, passages, vectors = self._passages(self._encoder_of(found), None)
         place = {segment: number for number, segment in enumerate(passages.ids)}
         rows = rows.filter(pl.col("segment_id").is_in(passages.ids))
@@ -394,15 +411,15 @@ class Explorer:
             rows["theme"].to_numpy(),
             len(found.names),
             vectors[[place[one] for one in rows["segment_id"]]],
-            (rows["moment"] >= cut).to_numpy(),
+            (rows.select(tables.MOMENT_MS).to_series() >= cut).to_numpy(),
             rows["person"].to_list(),
         )
         table = tables.of_changes(found.names, drift)
         clear = table.filter((pl.col("low") > 0) | (pl.col("high") < 0)).height
         return View(
             "What changed between two periods?",
-            f"From {cut:%Y-%m-%d} on, the shares of {clear} of {table.height} themes differ "
-            "clearly from before.",
+            f"From {to_local(cut, get_zone(zone)):%Y-%m-%d} on, the shares of {clear} of "
+            f"{table.height} themes differ clearly from before.",
             f"{_caption(found)}, {drift.people:,} people, 95 % intervals by resampling people; the "
             f"mean vectors are {drift.shift:.4f} apart, by chance up to {drift.by_chance:.4f}.",
             table,
@@ -410,7 +427,7 @@ class Explorer:
                 "name": "Theme", "before": "Before (%)", "after": "After (%)",
                 "change": "Change (points)", "low": "Low", "high": "High",
             },
-            _draw=draw.change,
+            _draw=charts.change,
         )  # fmt: skip
 
     def _exploration(self, exploration_id: str | None) -> Exploration:
@@ -418,14 +435,14 @@ class Explorer:
         return stored.read(primary, exploration_id or stored.find(primary))
 
     def _generation(self) -> int | None:
-        """Return the newest snapshot, or None if there is none."""
+        """Return the generation of the newest snapshot, or None if there is none."""
         try:
             return self._storage.reader.generation
         except NeverSynced:
             return None
 
     def _encoder(self, model: str | None) -> Encoder:
-        """Return the encoder of a model; by default that of the home's."""
+        """Return the encoder of a model; by default that of the home's model."""
         from aico_lab.embeddings.home_model import open_home_encoder
 
         return open_home_encoder(self._storage.primary, model)
@@ -439,7 +456,7 @@ class Explorer:
     def _passages(
         self, encoder: Encoder, progress: Progress | None
     ) -> tuple[Encoder, ExploredPassages, Vectors]:
-        """Return an encoder, and the passages for which it has a vector, with their vectors."""
+        """Return an encoder, the passages that have a vector, and their vectors."""
         from aico_lab.embeddings.stored_vectors import StoredVectors
 
         primary = self._storage.primary
@@ -462,7 +479,7 @@ class Explorer:
         since: Moment | None = None,
         until: Moment | None = None,
     ) -> pl.DataFrame:
-        """Return the explored passages that exist, as `tables.of_passages` does."""
+        """Return the explored passages that still exist; see `tables.of_passages`."""
         return tables.of_passages(
             found, read_passages(self._storage.primary), self._storage.timezone,
             user=user, since=since, until=until,
@@ -475,7 +492,7 @@ def _caption(found: Exploration) -> str:
 
 
 def _chosen(found: Exploration) -> str:
-    """Return how the number of themes was chosen."""
+    """Return a phrase that tells how the number of themes was chosen."""
     number, by_number = found.notes.get("clusters"), found.notes.get("stability_by_number", {})
     merged = sum(len(names) - 1 for names in found.notes.get("merged", []))
     equal = f", {merged} of them merged into others" if merged else ""

@@ -1,4 +1,4 @@
-"""Charts of the explorer."""
+"""Charts of the results of explorations: themes, the map, shares over time and their change."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from aico_lab import charts
-from aico_lab.embeddings.explorer.views import TEXT
+from aico_lab.embeddings.exploration.views import TEXT
 
 if TYPE_CHECKING:
-    from aico_lab.embeddings.explorer.views import View
+    from aico_lab.embeddings.exploration.views import View
 
 MOST_POINTS: Final = 5_000
-"""The most passages that a map draws: more would make a page slow and large."""
+"""The maximum number of passages that a map draws: more would make a page slow and large."""
 
-_READ: Final = 12
-"""Passages of a selected region that are listed."""
+_LISTED: Final = 12
+"""The maximum number of passages of a selected region that are listed."""
 
 
 def themes(view: View) -> Any:
@@ -36,7 +36,7 @@ def themes(view: View) -> Any:
 
 
 def over_time(view: View) -> Any:
-    """Draw the share of each theme in each period, with its interval, one panel a theme."""
+    """Draw the share of each theme in each period, with its interval, in one panel per theme."""
     import altair as alt
 
     rows = view.pl()
@@ -60,7 +60,7 @@ def over_time(view: View) -> Any:
 def picture(view: View) -> Any:
     """Draw the map: a point for each passage, the largest themes in colours, and their names.
 
-    With texts, dragging over a region lists passages of it.
+    If the view shows texts, dragging over a region lists its first passages.
     """
     import altair as alt
 
@@ -108,19 +108,19 @@ def picture(view: View) -> Any:
         alt.Chart(points)
         .transform_filter(brush)
         .transform_window(row_number="row_number()")
-        .transform_filter(f"datum.row_number <= {_READ}")
+        .transform_filter(f"datum.row_number <= {_LISTED}")
         .mark_text(align="left", limit=charts.WIDTH, fontSize=11)
         .encode(
             alt.Y("row_number:O", axis=None), x=alt.value(0), text=f"{TEXT}:N",
             tooltip=["name:N", "started:N", f"{TEXT}:N"],
         )
-        .properties(width=charts.WIDTH, height=_READ * 16)
+        .properties(width=charts.WIDTH, height=_LISTED * 16)
     )  # fmt: skip
     return alt.vconcat(chart, listed)
 
 
 def _between_ends(alt: Any, coordinates: pl.Series) -> Any:
-    """Return a scale on which a few passages far from all others are drawn at the edge."""
+    """Return a scale that draws the few passages far from all others at the edge."""
     low, high = (float(coordinates.quantile(end) or 0) for end in (0.01, 0.99))
     margin = 0.1 * (high - low) or 1.0
     domain = [low - margin, high + margin]

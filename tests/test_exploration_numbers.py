@@ -1,4 +1,4 @@
-"""The explorer's calculations: themes, names, map, neighbours, duplicates and drift."""
+"""The calculations of an exploration: themes, names, map, neighbours, duplicates and drift."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree, procrustes
 
-from aico_lab.embeddings.explorer import drift, picture
-from aico_lab.embeddings.explorer.clusters import cluster
-from aico_lab.embeddings.explorer.duplicates import find_duplicates
-from aico_lab.embeddings.explorer.neighbours import nearest
-from aico_lab.embeddings.explorer.resampling import interval
-from aico_lab.embeddings.explorer.space import Space, unit
-from aico_lab.embeddings.explorer.stability import Agreement, adjusted_rand_index, choose
-from aico_lab.embeddings.explorer.theme_names import words_of
-from aico_lab.embeddings.explorer.themes import ThemeParameters, find_themes
+from aico_lab.embeddings.exploration import drift, map_layout
+from aico_lab.embeddings.exploration.clusters import cluster
+from aico_lab.embeddings.exploration.duplicates import find_duplicates
+from aico_lab.embeddings.exploration.neighbours import nearest
+from aico_lab.embeddings.exploration.resampling import interval
+from aico_lab.embeddings.exploration.space import Space, unit
+from aico_lab.embeddings.exploration.stability import Agreement, adjusted_rand_index, choose
+from aico_lab.embeddings.exploration.theme_names import words_of
+from aico_lab.embeddings.exploration.themes import ThemeParameters, find_themes
 from aico_lab.errors import InvalidValue
 
 SUBJECTS = {
@@ -63,7 +63,7 @@ def test_a_space_keeps_what_tells_texts_apart_and_can_be_stored():
     assert np.allclose(space.components @ space.components.T, np.eye(8), atol=1e-5)
     with pytest.raises(InvalidValue, match="same model"):
         space.place(vectors[:, :16])
-    with pytest.raises(InvalidValue, match="explore again"):
+    with pytest.raises(InvalidValue, match=r"another seed"):
         Space.unpack(b"123", 32, 1.0)
 
 
@@ -97,7 +97,7 @@ def test_any_number_of_passages_has_a_space_and_clusters(
     found = cluster(points, number, seed=seed)
     assert np.isfinite(found.centres).all()
     assert set(found.labels.tolist()) <= set(range(number))
-    assert np.isfinite(picture.draw(points, seed=seed)).all()
+    assert np.isfinite(map_layout.lay_out(points, seed=seed)).all()
 
 
 def test_clusters_are_the_groups_whatever_the_seed():
@@ -227,17 +227,17 @@ def test_on_the_map_neighbours_share_a_group_and_further_passages_join_them(monk
     vectors, group = blobs(6, 100)
     space = Space.of(vectors, removed=0)
     points = space.place(vectors)
-    drawn = picture.draw(points)
+    drawn = map_layout.lay_out(points)
     _, near = cKDTree(drawn).query(drawn, 11)
     assert (group[near[:, 1:]] == group[:, None]).mean() > 0.95
-    assert np.array_equal(picture.draw(points), drawn)
+    assert np.array_equal(map_layout.lay_out(points), drawn)
     assert np.abs(drawn.mean(axis=0)).max() < 1e-3
     half = np.arange(0, 600, 2)
-    placed = picture.place(points[1::2], points[half], drawn[half])
+    placed = map_layout.place_among(points[1::2], points[half], drawn[half])
     _, near = cKDTree(drawn[half]).query(placed, 5)
     assert (group[half][near] == group[1::2, None]).mean() > 0.95
-    monkeypatch.setattr(picture, "DRAWN", 200)
-    drawn = picture.draw(points)
+    monkeypatch.setattr(map_layout, "LAID_OUT", 200)
+    drawn = map_layout.lay_out(points)
     _, near = cKDTree(drawn).query(drawn, 11)
     assert (group[near[:, 1:]] == group[:, None]).mean() > 0.9
 
@@ -262,6 +262,8 @@ def test_models_that_differ_by_a_rotation_do_not_differ():
     same = drift.between_models(vectors, unit(vectors @ turn))
     assert same.overlap > 0.99
     assert same.procrustes < 1e-4
+    few = drift.between_models(vectors[:5], vectors[:5])
+    assert (few.passages, few.neighbours, few.overlap) == (5, 4, 1)
     random = np.random.default_rng(4)
     other = unit(random.standard_normal((300, 16)).astype(np.float32))
     unrelated = drift.between_models(vectors, other)

@@ -1,4 +1,4 @@
-"""Explorations in the primary database: written once, read back, and kept up with new passages."""
+"""Write explorations to the primary database, read them, and add passages that come later."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
-from aico_lab.embeddings.explorer.space import Space, unit
+from aico_lab.embeddings.exploration.space import Space, unit
 from aico_lab.embeddings.stored_vectors import text_sha256
 from aico_lab.errors import NeverExplored
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.embeddings.explorer.clusters import Labels, Vectors
-    from aico_lab.embeddings.explorer.passages import ExploredPassages
-    from aico_lab.embeddings.explorer.themes import ThemeParameters, Themes
+    from aico_lab.embeddings.exploration.clusters import Labels, Vectors
+    from aico_lab.embeddings.exploration.passages import ExploredPassages
+    from aico_lab.embeddings.exploration.themes import ThemeParameters, Themes
 
 _EXPLORE: Final = "call lab.embeddings.explore() first."
 _PLACES: Final = ("segment_id", "theme", "distance", "is_outlier", "x", "y")
@@ -33,20 +33,21 @@ class Exploration:
     """A stored exploration.
 
     Attributes:
-        exploration_id: Its id: the same passages, model and parameters have the same one.
+        exploration_id: Its id, derived from passages, model and parameters.
         created_at: When it was made, as the database stores it.
         model: The model that made the vectors.
         parameters: Its parameters, by name.
         generation: The newest snapshot when it was made, or None if there was none.
         explored: The number of passages that it was made of.
         stability: The agreement of themes between samples; None if it was not measured.
-        notes: Remarks: see `aico_lab.embeddings.explorer.themes.Themes.notes`.
+        notes: Facts by name; see `aico_lab.embeddings.exploration.themes.Themes.notes`.
         names: The name of each theme.
         words: The words of each theme, the most distinguishing first.
-        centres: The centres of each theme, in the space.
-        space: The space of the points.
-        places: A row for each passage: `segment_id`, `theme`, `distance`, `is_outlier`, `x`, `y`;
-            passages that were placed later are included.
+        centres: The centres of each theme: unit vectors of the space, of shape (centres,
+            components).
+        space: The space in which passages and centres are compared.
+        places: A row for each passage, also those placed later: `segment_id`, `theme`, `distance`
+            (cosine distance to the nearest centre, 0 to 2), `is_outlier`, `x` and `y` on the map.
     """
 
     exploration_id: str
@@ -65,12 +66,12 @@ class Exploration:
 
     @property
     def far(self) -> float:
-        """The distance from which on a passage is an outlier."""
+        """The cosine distance from which on a passage is an outlier."""
         return float(self.notes.get("outlier_distance", np.inf))
 
 
 def id_of(model: str, parameters: ThemeParameters, passages: ExploredPassages) -> str:
-    """Return the id of an exploration of passages."""
+    """Return the id of an exploration, which depends on model, parameters, passages and texts."""
     digest = hashlib.sha256(json.dumps([model, asdict(parameters)], sort_keys=True).encode())
     for segment, text in zip(passages.ids, passages.texts, strict=True):
         digest.update(b"\0" + segment.encode(errors="replace") + text_sha256(text))
@@ -87,9 +88,9 @@ def write(
     generation: int | None,
     passages: ExploredPassages,
     themes: Themes,
-    drawn: Vectors,
+    coordinates: Vectors,
 ) -> None:
-    """Write an exploration in one transaction; it replaces older ones of its model and parameters.
+    """Write an exploration in one transaction, in place of that of its model and parameters.
 
     Args:
         connection: The primary database.
@@ -100,7 +101,7 @@ def write(
         generation: The newest snapshot, if there is one.
         passages: The passages.
         themes: Their themes.
-        drawn: Their coordinates on the map.
+        coordinates: Their coordinates on the map, of shape (passages, 2).
     """
     stored = to_json(parameters)
     sizes = np.bincount(themes.of_passage, minlength=len(themes.themes)).tolist()
@@ -132,7 +133,7 @@ def write(
         )  # fmt: skip
         write_places(
             connection, exploration_id, passages.ids, themes.of_passage, themes.distance,
-            themes.is_outlier, drawn,
+            themes.is_outlier, coordinates,
         )  # fmt: skip
 
 
@@ -143,14 +144,14 @@ def write_places(  # noqa: PLR0917 - the columns
     themes: Labels,
     distance: Vectors,
     is_outlier: NDArray[np.bool_],
-    drawn: Vectors,
+    coordinates: Vectors,
 ) -> None:
-    """Write the places of passages; those of the same passages are replaced."""
+    """Write the themes and coordinates of passages, in place of those that they have."""
     columns = (
         themes.tolist(),
         [round(one, 6) for one in distance.tolist()],
         is_outlier.astype(int).tolist(),
-        *([round(one, 4) for one in drawn[:, axis].tolist()] for axis in (0, 1)),
+        *([round(one, 4) for one in coordinates[:, axis].tolist()] for axis in (0, 1)),
     )
     connection.insert_many(
         "passage_themes",
@@ -186,7 +187,7 @@ def find_alike(connection: Connection, model: str, parameters: ThemeParameters) 
 
 
 def to_json(parameters: ThemeParameters) -> str:
-    """Return parameters as they are stored."""
+    """Return the parameters as the JSON text that is stored."""
     return json.dumps(asdict(parameters), sort_keys=True)
 
 

@@ -1,4 +1,4 @@
-"""Results of the explorer, which show themselves in notebooks as a table and as a chart."""
+"""Results of explorations, which notebooks display as a table and as a chart."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     import polars as pl
 
 SHOWN: Final = 30
-"""The most rows of a table that are displayed."""
+"""The maximum number of rows that are displayed."""
 
 TEXT: Final = "text"
-"""The column of messages' text, which a report shows only if it is asked to."""
+"""The column with the text of messages, which a report hides unless `content` is True."""
 
 _LONGEST: Final = 300
 
 
 @dataclass(frozen=True, repr=False)
 class View:
-    """A result: a table with a finding, a caption, and for most a chart.
+    """A result of an exploration: a table with a finding, a caption, and mostly a chart.
 
     Attributes:
-        question: The question that it answers.
+        question: The question that the result answers.
         finding: The result in one sentence.
         caption: Model, parameters, filters and remarks.
         headings: The heading of each column that is displayed, by name.
         content: Whether a report shows the text of messages.
-        exploration_id: The exploration that it shows; empty if it shows none.
+        exploration_id: The exploration whose themes these are; empty for other results.
     """
 
     question: str
@@ -49,7 +49,7 @@ class View:
     exploration_id: str = ""
 
     def pl(self) -> pl.DataFrame:
-        """Return the rows; without the text of messages in a report that does not ask for it."""
+        """Return the rows; in a report without the text of messages, unless `content` is True."""
         return self._rows if self.shows_text else self._rows.drop(TEXT, strict=False)
 
     @property
@@ -58,7 +58,7 @@ class View:
         return self.content or not is_report()
 
     def plot(self) -> alt.TopLevelMixin | None:
-        """Return the chart; None without one, or without rows."""
+        """Return the chart; None if the result has no chart or no rows."""
         if self._draw is None or self._rows.is_empty():
             return None
         import altair as alt
@@ -83,7 +83,7 @@ class View:
 
     def _more(self) -> str:
         left = self._rows.height - SHOWN
-        return f"… and {left:,} more rows; .pl() gives all." if left > 0 else ""
+        return f"… and {left:,} more rows; .pl() returns all." if left > 0 else ""
 
     def __repr__(self) -> str:
         headings, rows = self._table()

@@ -1,4 +1,4 @@
-"""The nearest passages of passages, by comparing all of them: exact, and without an index."""
+"""Find the nearest passages exactly, by comparing all of them, without an index."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from aico_lab.embeddings.explorer.space import reproducible
+from aico_lab.embeddings.exploration.space import reproducible
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from aico_lab.embeddings.explorer.clusters import Labels, Vectors
+    from aico_lab.embeddings.exploration.clusters import Labels, Vectors
 
 _AT_ONCE: Final = 2**24
-"""The most similarities in memory at a time: 64 MB."""
+"""The maximum number of similarities in memory at a time: 64 MB."""
 
 
 @reproducible
@@ -26,7 +26,7 @@ def nearest(
     Args:
         queries: Unit vectors, of shape (queries, dimensions).
         points: Unit vectors, of shape (points, dimensions).
-        number: The number of neighbours; fewer if there are not so many points.
+        number: The number of neighbours; fewer if there are fewer points.
         own: The place of each query among the points, which is left out; None if the queries are
             not among them.
 

@@ -48,6 +48,12 @@ _ASTRAY = """
     ORDER BY messages.id LIMIT ?
 """
 
+_DANGLING = """
+    SELECT count(*) FROM messages AS reply
+    WHERE id > ? AND reply_to IS NOT NULL
+        AND NOT EXISTS (SELECT 1 FROM messages WHERE message_id = reply.reply_to)
+"""
+
 
 class _Stored(NamedTuple):
     """A stored message: its conversation, the id given by its source, and a digest.
@@ -140,8 +146,8 @@ class _Ids:
         return None if stored is None else (stored.conversation_id, stored.original)
 
 
-class Placing:
-    """The messages of a batch to insert and to update.
+class Classified:
+    """The messages of a batch, divided into new ones, edits and conflicts.
 
     Attributes:
         new: Messages to insert.
@@ -191,7 +197,7 @@ class Placing:
                 or other in stored
                 or is_marked(message.metadata)
             ):
-                message_id = self._place(at, message)
+                message_id = self._classify(at, message)
             else:  # almost always
                 new[message_id] = message
             self.stored_ids.append(message_id)
@@ -199,10 +205,10 @@ class Placing:
         self.edits = [self._with_reply(message) for message in self._edits.values()]
 
     def plan(self, planned: Planned) -> None:
-        """Add what would be stored, if this were no dry run, to the messages of the batches before.
+        """Add the messages that would be stored if this were no dry run.
 
         Args:
-            planned: Those messages, which are changed.
+            planned: The messages of the batches before; the messages of this one are added to it.
         """
         stored = self._ids.stored
         for message_id in self.returned:
@@ -230,7 +236,7 @@ class Placing:
                 message_ids += [name, qualified(message.conversation_id, name)]
         self._ids.look_up(message_ids)
 
-    def _place(self, at: int, message: MessageRecord) -> str:
+    def _classify(self, at: int, message: MessageRecord) -> str:
         """Classify a message; return the id under which it is stored."""
         original = _original(message)
         message_id, there = self._ids.find(message.conversation_id, original, message.message_id)
@@ -289,6 +295,17 @@ def _edited(older: MessageRecord, edit: MessageRecord) -> MessageRecord:
         kept["sentiment_score"] = older.sentiment_score
         kept["sentiment_source"] = older.sentiment_source
     return edit._replace(channel_id=older.channel_id, **kept)
+
+
+def count_dangling(connection: Connection, after: int = 0) -> int:
+    """Return the number of replies to messages that are not stored.
+
+    Args:
+        connection: The primary database.
+        after: The row id after which messages are counted.
+    """
+    [(count,)] = connection.fetch_all(_DANGLING, [after])
+    return int(count)
 
 
 def mend_replies(connection: Connection) -> None:

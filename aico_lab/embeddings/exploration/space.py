@@ -1,9 +1,9 @@
-"""The space in which passages are compared: without what all texts of a model have in common.
+"""The space in which passages are compared, made of the vectors of a model by principal components.
 
-The vectors of a model share a direction, and their largest principal components separate long from
-short and formal from casual texts rather than subjects (Mu and Viswanath, "All-but-the-Top", 2018).
-So the mean and the largest components are subtracted, and of the rest only the larger components
-are kept, which makes themes more stable and everything faster.
+All vectors of a model have a direction in common, and their largest principal components separate
+long from short and formal from casual texts rather than subjects (Mu and Viswanath,
+"All-but-the-Top", 2018). So the mean and the largest components are subtracted. Of the rest only
+the larger components are kept, which makes themes more stable and everything faster.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def reproducible(function: Callable[P, T]) -> Callable[P, T]:
     """Let a function multiply matrices in one thread.
 
     Sums then have the same rounding errors whatever the number of processors. On a busy machine it
-    takes less time, too: threads that wait for each other spin.
+    also takes less time, because threads that wait for each other keep the processor busy.
     """
 
     @functools.wraps(function)
@@ -56,8 +56,8 @@ class Space:
     Attributes:
         mean: The mean of the vectors that the space was made of, of shape (dimensions,).
         components: Orthonormal rows, largest variance first, of shape (components, dimensions).
-        share: The share of the variance, of what is left after the removed components, that the
-            kept ones have; 0 to 1.
+        share: The share of the kept components in the variance that is left without the removed
+            ones, 0 to 1.
     """
 
     mean: Vectors
@@ -72,7 +72,7 @@ class Space:
         Args:
             vectors: An array of shape (passages, dimensions).
             removed: The number of largest principal components to subtract; 0 for none.
-            components: The number of components to keep; fewer if there are not so many.
+            components: The number of components to keep; fewer if there are fewer.
 
         Raises:
             InvalidValue: There are no vectors, a number is not finite, or an option is invalid.
@@ -86,7 +86,7 @@ class Space:
         variances, directions = np.linalg.eigh(centred.T @ centred)
         variances, directions = np.maximum(variances[::-1], 0), directions[:, ::-1].T
         rank = int((variances > variances[0] * 1e-9).sum()) if variances[0] > 0 else 0
-        # Of few or uniform texts so little may be left that removing would leave nothing.
+        # Few or uniform texts may have so few components that removing some would leave none.
         removed = min(removed, max(rank - 1, 0))
         kept = slice(removed, max(min(removed + components, rank), removed + 1))
         found = directions[kept]
@@ -106,7 +106,7 @@ class Space:
         if vectors.ndim != 2 or vectors.shape[1] != len(self.mean):  # noqa: PLR2004 - rows, columns
             raise InvalidValue(
                 f"The vectors must have {len(self.mean)} dimensions, as those of the exploration: "
-                "choose the same model, or explore again."
+                "choose the same model."
             )
         if not len(vectors):
             return np.empty((0, len(self.components)), np.float32)
@@ -127,18 +127,21 @@ class Space:
         """Return the space that was packed.
 
         Raises:
-            InvalidValue: The bytes are no such space.
+            InvalidValue: The bytes are not those of a space of that many dimensions.
         """
         numbers = np.frombuffer(packed, "<f4") if len(packed) % 4 == 0 else np.empty(0, "<f4")
         if dimensions < 1 or len(numbers) < 2 * dimensions or len(numbers) % dimensions:
-            raise InvalidValue("The stored space of the exploration is damaged: explore again.")
+            raise InvalidValue(
+                "The stored space of the exploration is damaged: explore with another seed, as in "
+                "lab.embeddings.explore(seed=1)."
+            )
         rows = numbers.reshape(-1, dimensions).astype(np.float32)
         check(rows)
         return cls(rows[0], rows[1:], share)
 
 
 def unit(vectors: NDArray[np.floating[Any]]) -> Vectors:
-    """Return the rows with length 1; rows of zeros stay."""
+    """Return the rows scaled to length 1; rows of zeros stay."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     scaled: Vectors = (vectors / np.where(lengths > 1e-9, lengths, np.inf)).astype(np.float32)  # noqa: PLR2004 - rounding
     return scaled
@@ -149,4 +152,4 @@ def check(vectors: Vectors) -> None:
     if vectors.ndim != 2 or not vectors.size:  # noqa: PLR2004 - rows and columns
         raise InvalidValue("There are no vectors to explore.")
     if not np.isfinite(vectors).all():
-        raise InvalidValue("A vector has a number that is not finite: embed the texts again.")
+        raise InvalidValue("A vector has a number that is not finite: use another model.")

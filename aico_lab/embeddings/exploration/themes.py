@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from aico_lab.embeddings.explorer import space as spaces
-from aico_lab.embeddings.explorer.clusters import RESTARTS, assign, cluster
-from aico_lab.embeddings.explorer.space import Space, reproducible
-from aico_lab.embeddings.explorer.stability import RUNS, agreement, choose
-from aico_lab.embeddings.explorer.theme_names import (
+from aico_lab.embeddings.exploration import space as spaces
+from aico_lab.embeddings.exploration.clusters import RESTARTS, assign, cluster
+from aico_lab.embeddings.exploration.space import Space, reproducible
+from aico_lab.embeddings.exploration.stability import RUNS, agreement, choose
+from aico_lab.embeddings.exploration.theme_names import (
     MIN_PEOPLE,
     PRIOR,
     alike,
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from aico_lab.embeddings.explorer.clusters import Labels, Vectors
-    from aico_lab.embeddings.explorer.stability import Agreement
-    from aico_lab.embeddings.explorer.theme_names import Word, Words
+    from aico_lab.embeddings.exploration.clusters import Labels, Vectors
+    from aico_lab.embeddings.exploration.stability import Agreement
+    from aico_lab.embeddings.exploration.theme_names import Word, Words
 
 CANDIDATES: Final = (10, 20, 30, 40)
 """The numbers of themes to choose from."""
 
 PASSAGES_A_THEME: Final = 20
-"""The fewest passages per theme, on average, for a number of themes to be a candidate."""
+"""A number of themes is a candidate if themes have at least this mean number of passages."""
 
 SAME: Final = 0.8
-"""Themes whose centres have at least this cosine are one theme."""
+"""Two themes are merged if the cosine of their centres is at least this."""
 
 _RANDOM: Final = 20_000
 """The number of random directions that outliers are compared with."""
@@ -48,14 +48,14 @@ class ThemeParameters:
     """The parameters of an exploration, which are stored with it.
 
     Attributes:
-        themes: The number of themes before equal ones are merged; None chooses by stability.
+        themes: The number of themes before similar ones are merged; None chooses by stability.
         seed: The seed of all random numbers.
         removed: The number of largest principal components that are subtracted.
         components: The number of components, after those, that are kept.
         candidates: The numbers of themes to choose from.
-        runs: The number of samples that stability is measured with.
-        restarts: The number of searches for clusters, of which the best is kept.
-        min_people: The fewest people who use a word that names a theme.
+        runs: The number of samples with which stability is measured.
+        restarts: The number of random initialisations of k-means, of which the best is kept.
+        min_people: The minimum number of people who use a word that names a theme.
         prior: The weight of the prior of a word's log-odds, in words.
     """
 
@@ -76,7 +76,7 @@ class ThemeParameters:
                 if number is not None and number < least.get(name, 1):
                     raise InvalidValue(f"{name} must be at least {least.get(name, 1)}.")
         if not self.candidates:
-            raise InvalidValue("candidates must name a number of themes.")
+            raise InvalidValue("candidates must have at least one number of themes.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,12 +103,11 @@ class Themes:
         themes: The themes, the largest first; a passage's theme is an index of them.
         of_passage: The theme of each passage: the one with the nearest centre.
         distance: The cosine distance of each passage to that centre, 0 to 2.
-        far: The distance from which on a passage is an outlier. It is the median distance of
-            random directions to their nearest centre: an outlier is no nearer to any theme than a
-            passage about nothing would be.
+        far: The distance from which on a passage is an outlier: the median distance of random
+            directions to their nearest centre.
         agreements: The stability of each candidate number of themes.
         chosen: The number of clusters, before merging.
-        merged: The names of the themes that were merged into one, and its name, by theme.
+        merged: For each theme that was merged of several clusters, the names of these clusters.
     """
 
     space: Space
@@ -132,11 +131,11 @@ class Themes:
         return next(found, float("nan"))
 
     def place(self, points: Vectors) -> tuple[Labels, Vectors]:
-        """Return the theme with the nearest centre, and the distance to it, of points."""
+        """Return for each point the theme with the nearest centre, and the distance to it."""
         return nearest_theme(points, [theme.centres for theme in self.themes])
 
     def notes(self) -> dict[str, Any]:
-        """Return remarks for readers, as JSON has them."""
+        """Return the facts that are stored with an exploration, as values of JSON."""
         return {
             "dimensions": len(self.space.mean),
             "clusters": self.chosen,
@@ -152,7 +151,7 @@ class Themes:
 
 
 def find_themes(vectors: Vectors, words: Words, parameters: ThemeParameters) -> Themes:
-    """Find the themes of passages; the same input has the same themes.
+    """Return the themes of passages, which are the same for the same input.
 
     Args:
         vectors: Vectors of a model, of shape (passages, dimensions).
@@ -197,11 +196,11 @@ def find_themes(vectors: Vectors, words: Words, parameters: ThemeParameters) -> 
 
 
 def nearest_theme(points: Vectors, centres: Sequence[Vectors]) -> tuple[Labels, Vectors]:
-    """Return the theme with the nearest centre, and the distance to it, of each point.
+    """Return for each point the theme with the nearest centre, and the cosine distance to it.
 
     Args:
         points: Unit vectors, of shape (points, components).
-        centres: The centres of each theme.
+        centres: The centres of each theme: unit vectors, of shape (centres, components).
     """
     theme = np.repeat(np.arange(len(centres)), [len(one) for one in centres])
     found = assign(points, np.vstack(list(centres)))
@@ -211,11 +210,11 @@ def nearest_theme(points: Vectors, centres: Sequence[Vectors]) -> tuple[Labels, 
 def _merge(
     labels: Labels, centres: Vectors, words: Words, parameters: ThemeParameters
 ) -> tuple[Labels, list[list[str]], list[list[Word]]]:
-    """Merge clusters with the same words, or whose centres nearly coincide, until there are none.
+    """Merge clusters with the same words, or with nearly the same centre, until none are left.
 
     Returns:
-        The group of each cluster, the names of the clusters of each group of several, and the words
-        of each group.
+        The group of each cluster; for each group of several clusters, their names; and the words of
+        each group.
     """
 
     def words_by(group: Labels, number: int) -> list[list[Word]]:
