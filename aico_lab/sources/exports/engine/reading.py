@@ -14,6 +14,7 @@ from aico_lab.sources.exports.engine.conversation import (
     Options,
     Unreadable,
 )
+from aico_lab.sources.exports.engine.fields import BROKEN_VERSIONS, DAMAGED
 from aico_lab.sources.exports.engine.opened import opened
 from aico_lab.sources.exports.engine.people import Roles, count_authors
 from aico_lab.sources.exports.engine.recognition import is_empty, misnamed, module_of
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.engine.opened import Opened
 
 _INCOMPLETE: Final = (
-    "damaged message", "message repeated from another chat"
+    DAMAGED, BROKEN_VERSIONS, "message repeated from another chat"
 )  # fmt: skip
 """Reasons for which messages are skipped that may have been read from an earlier export."""
 

@@ -25,9 +25,11 @@ from aico_lab.sources.exports.engine.conversation import (
     Unreadable,
 )
 from aico_lab.sources.exports.engine.fields import (
+    BROKEN_VERSIONS,
     DAMAGED,
     FLAG,
     ID,
+    LIST,
     OBJECT,
     TEXT,
     fits,
@@ -61,6 +63,8 @@ _LOOKED_AT: Final = 200
 _BACKUPS: Final = re.compile(r"(^|/)backups/")
 _UNNAMED: Final = frozenset({"", "unused", "You"})
 _LINE: Final = {"name": TEXT, "send_date": ID, "is_user": FLAG, "is_system": FLAG, "extra": OBJECT}
+_SWIPES: Final = {"swipes": LIST, "swipe_info": LIST}
+_SWIPE: Final = {"send_date": ID}
 _GAP: Final = re.compile(r"\s*")
 _NOTICES: Final = frozenset(
     {
@@ -288,7 +292,7 @@ def _messages(
         if reason is not None:
             skipped[reason] += 1
             continue
-        yield _said(line, extra)
+        yield _said(line, extra, skipped)
 
 
 def _is_damaged(line: dict[str, Any]) -> bool:
@@ -319,7 +323,7 @@ def _role(line: dict[str, Any]) -> str:
     return "user" if line.get("is_user") is True else "assistant"
 
 
-def _said(line: dict[str, Any], extra: dict[str, Any]) -> Said:
+def _said(line: dict[str, Any], extra: dict[str, Any], skipped: Counter[str]) -> Said:
     kept: dict[str, object] = {}
     swipes = line.get("swipes")
     if isinstance(swipes, list) and len(swipes) > 1:
@@ -337,23 +341,29 @@ def _said(line: dict[str, Any], extra: dict[str, Any]) -> Said:
         role=_role(line),
         author=to_text(line.get("name")) or None,
         metadata=kept,
-        first=_first_swipe(line),
+        first=_first_swipe(line, skipped),
     )
 
 
-def _first_swipe(line: dict[str, Any]) -> tuple[datetime, str] | None:
+def _first_swipe(line: dict[str, Any], skipped: Counter[str]) -> tuple[datetime, str] | None:
     """Return the time and the text of the first swipe if another one, with another time, is shown.
 
     A swipe gives the message its own time and text, so these do not tell which message it is.
     """
-    swipes, infos = line.get("swipes"), to_objects(line.get("swipe_info"))
-    if not (isinstance(swipes, list) and len(swipes) > 1 and infos):
+    if not fits(line, _SWIPES):
+        skipped[BROKEN_VERSIONS] += 1
         return None
-    given, text = infos[0].get("send_date"), swipes[0]
-    time = to_time(given)
-    if time is None or time == to_time(line.get("send_date")) or not isinstance(text, str):
+    swipes, infos = line.get("swipes") or [], line.get("swipe_info") or []
+    if len(swipes) <= 1 or not infos:
         return None
-    return time, text
+    first = infos[0]
+    if not (isinstance(swipes[0], str) and isinstance(first, dict) and fits(first, _SWIPE)):
+        skipped[BROKEN_VERSIONS] += 1
+        return None
+    time = to_time(first.get("send_date"))
+    if time is None or time == to_time(line.get("send_date")):
+        return None
+    return time, swipes[0]
 
 
 def _text(line: dict[str, Any]) -> str:
