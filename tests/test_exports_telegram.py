@@ -98,16 +98,16 @@ def test_all_chats_of_an_account(tmp_path: Path) -> None:
     assert got.contents == ["Hi", "Hello", "to a friend", "in a group"]
     assert got.roles == ["user", "assistant", "user", "user"]
     assert [one.conversation_id for one in got.messages] == [
-        "telegram:700 with user300",
-        "telegram:700 with user300",
-        "telegram:702 with user300",
+        "telegram:user300 with 700",
+        "telegram:user300 with 700",
+        "telegram:user300 with 702",
         "telegram:703",
     ]
     assert not got.rejected
     kinds = {name: channel.kind for name, channel in got.channels.items()}
     assert kinds == {
-        "telegram:700 with user300": "direct",
-        "telegram:702 with user300": "direct",
+        "telegram:user300 with 700": "direct",
+        "telegram:user300 with 702": "direct",
         "telegram:703": "group",
     }
 
@@ -236,7 +236,7 @@ def test_replies_in_another_chat_are_none_here(tmp_path: Path) -> None:
         ),
     )
     replies = [one.reply_to for one in read("telegram", path).messages]
-    assert replies == [None, "telegram:700 with user300:1", None, "telegram:700 with user300:1"]
+    assert replies == [None, "telegram:user300 with 700:1", None, "telegram:user300 with 700:1"]
 
 
 def test_what_was_not_said_is_counted(tmp_path: Path) -> None:

@@ -281,6 +281,6 @@ def test_after_any_exports_what_is_marked_is_what_the_last_one_lacks(homes, tmp_
             "SELECT conversation_id, message_id FROM messages "
             "WHERE instr(metadata, 'missing_since')"
         )
-        assert {(c.split(":")[-1].split()[0], m.split(":")[-1]) for c, m in found} == {
+        assert {(c.split(":")[-1].split()[-1], m.split(":")[-1]) for c, m in found} == {
             (str(number), str(at)) for number, ids in gone.items() for at in ids
         }

@@ -226,8 +226,8 @@ def test_two_accounts_may_talk_with_one_bot(lab: Lab, tmp_path: Path, *, is_fold
     for path in [folder] if is_folder else paths:
         lab.import_from(path)
     assert texts(lab) == {
-        "telegram:777 with user1": [f"to or from Ada {at}" for at in range(6)],
-        "telegram:777 with user2": [f"to or from Ben {at}" for at in range(3, 9)],
+        "telegram:user1 with 777": [f"to or from Ada {at}" for at in range(6)],
+        "telegram:user2 with 777": [f"to or from Ben {at}" for at in range(3, 9)],
     }
     for path in paths:
         again = lab.import_from(path, deletions=True)
@@ -242,7 +242,7 @@ def test_an_export_without_a_message_of_the_person_is_of_the_same_chat(
     lab.import_from(bot_chat(tmp_path / "b.json", "Ada", 1, *range(1, 6)))
     assert list(texts(lab)) == ["telegram:777"]
     lab.import_from(bot_chat(tmp_path / "c.json", "Ben", 2, *range(1, 6)))
-    assert list(texts(lab)) == ["telegram:777", "telegram:777 with user2"]
+    assert list(texts(lab)) == ["telegram:777", "telegram:user2 with 777"]
 
 
 def test_a_part_without_the_person_goes_to_the_only_chat_with_that_bot(
@@ -250,12 +250,12 @@ def test_a_part_without_the_person_goes_to_the_only_chat_with_that_bot(
 ) -> None:
     lab.import_from(bot_chat(tmp_path / "a.json", "Ada", 1, *range(4)))
     lab.import_from(bot_chat(tmp_path / "b.json", "Ada", 1, 3, 5))
-    assert list(texts(lab)) == ["telegram:777 with user1"]
+    assert list(texts(lab)) == ["telegram:user1 with 777"]
     lab.import_from(bot_chat(tmp_path / "c.json", "Ben", 2, *range(10, 14)))
     lab.import_from(bot_chat(tmp_path / "b.json", "Ada", 1, 3, 5, 7))
     assert {name: len(said) for name, said in texts(lab).items()} == {
-        "telegram:777 with user1": 6,
-        "telegram:777 with user2": 4,
+        "telegram:user1 with 777": 6,
+        "telegram:user2 with 777": 4,
     }
 
 
@@ -292,7 +292,7 @@ def test_what_is_stored_without_the_person_stays_that_of_the_first_one(
     lab.import_from(bot_chat(tmp_path / "b.json", "Ada", 1, *range(8)))
     assert texts(lab) == {
         "telegram:777": [f"to or from Ada {at}" for at in range(8)],
-        "telegram:777 with user2": [f"to or from Ben {at}" for at in range(6)],
+        "telegram:user2 with 777": [f"to or from Ben {at}" for at in range(6)],
     }
 
 
@@ -345,5 +345,5 @@ def test_chats_of_two_people_with_one_character_may_have_one_name(lab: Lab, tmp_
     lab.import_from(tavern(ben, "Ben", 6))
     assert {name: len(said) for name, said in texts(lab).items()} == {
         "sillytavern:Sera": 6,
-        "sillytavern:Sera with Ben": 6,
+        "sillytavern:Ben with Sera": 6,
     }

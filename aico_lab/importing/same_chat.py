@@ -55,8 +55,10 @@ _WITH: Final = """
     SELECT DISTINCT CAST(conversation_id AS BLOB) FROM messages
     WHERE channel_id IN (
         SELECT channel_id FROM channels
-        WHERE channel_id = ?1 OR channel_id >= ?2 AND channel_id < ?3
+        WHERE channel_id = ?1
+            OR channel_id >= ?2 AND channel_id < ?3 AND substr(channel_id, -length(?4)) = ?4
     ) AND conversation_id >= ?2 AND conversation_id < ?3
+        AND substr(conversation_id, -length(?4)) = ?4
 """
 
 
@@ -144,8 +146,9 @@ class SameChats:
         channel = own.channel_id if own.channel_id != own.conversation_id else shared_id
         shared = ChatPlace(shared_id, channel)
         if not person:
-            bounds = [own.channel_id, f"{shared_id} with ", f"{shared_id} with!"]
-            rows = self._connection.fetch_all(_WITH, bounds)
+            name, _, rest = shared_id.partition(":")
+            bounds = [f"{name}:", f"{name};", f" with {rest}"]
+            rows = self._connection.fetch_all(_WITH, [own.channel_id, *bounds])
             names = [name.decode(errors="replace") for (name,) in rows]
             if len(names) != 1 or self._first_user(shared) is not None:
                 return self._place_under(own.conversation_id, names, messages) if names else own

@@ -17,7 +17,7 @@ _DATE: Final = re.compile(
 
 def with_person(name: str, person: Iterable[str]) -> str:
     """Return the name of a conversation with one person, whose first spelling counts."""
-    return next((f"{name} with {one}" for one in person), name)
+    return next((f"{one} with {name}" for one in person), name)
 
 
 def without_counter(name: str) -> str:
