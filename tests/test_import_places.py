@@ -343,6 +343,16 @@ def test_an_edit_among_very_many_messages_of_one_moment_is_known(lab, take, monk
     assert texts(lab)[:8] == ["begin", "edited", "1", "2", "3", "4", "else", "6"]
 
 
+def test_a_message_behind_a_deleted_one_is_no_edit_of_it(lab, take):
+    """Where both sides write at one time, the order of all of them shows it."""
+    begin = ["21:07 - Ann: so?", "21:07 - Zed: well", "21:07 - Ann: and?"]
+    take("21:06 - Zed: hi", *begin)
+    del begin[1]
+    result = take("21:06 - Zed: hi", *begin, "21:07 - Zed: quite another answer", deletions=True)
+    assert (counts(result), result.missing) == ((1, 3, 0), 1)
+    assert texts(lab) == ["hi", "so?", "well", "and?", "quite another answer"]
+
+
 # Growth
 
 

@@ -71,13 +71,14 @@ _STORED: Final = f"""
 
 
 class _Stored(NamedTuple):
-    """A stored message with a derived id."""
+    """A stored message with a derived id; its number counts the stored ones in their order."""
 
     message_id: str
     time: str
     writer: tuple[str, str]
     content: str
     is_edited: bool
+    number: int
 
     @property
     def said(self) -> tuple[object, ...]:
@@ -113,12 +114,16 @@ class Places:
         around = _YEAR if batch.dates_differ else BETWEEN_ZONES
         stored = self._stored(messages, slots, around)
         ids = {one.message_id for there in stored.values() for one in there}
+        pairs: dict[tuple[str, str], dict[int, _Stored | None]] = defaultdict(dict)
         for slot, places in slots.items():
             there = [one for one in stored.get(slot, ()) if one.message_id not in self._taken]
             given = [messages[at] for at in places]
-            for at, message, found in zip(places, given, _paired(there, given), strict=True):
-                if found is not None:
-                    messages[at] = _version(message, found)
+            pairs[slot[0], slot[2]].update(zip(places, _paired(there, given), strict=True))
+        for found in pairs.values():
+            for at, one in _in_order(messages, found):
+                message = messages[at]
+                if one is not None:
+                    messages[at] = _version(message, one)
                 elif message.message_id in ids or message.message_id in self._taken:
                     messages[at] = message._replace(message_id=self._free(message, ids))
                 self._taken.add(messages[at].message_id)
@@ -169,12 +174,14 @@ class Places:
             size=_ROWS,
         )
         found: dict[str, list[_Stored]] = defaultdict(list)
-        for row in (row for some in rows for row in some):
+        for number, row in enumerate(row for some in rows for row in some):
             message_id, name, time, role, content, metadata = (
                 "" if one is None else one.decode(errors="replace") for one in row
             )
             writer = writer_of(role, metadata)
-            found[name].append(_Stored(message_id, time, writer, content, _is_edited(metadata)))
+            found[name].append(
+                _Stored(message_id, time, writer, content, _is_edited(metadata), number)
+            )
         ids = {one.message_id for those in found.values() for one in those}
         new: dict[str, set[tuple[tuple[str, str], str]]] = defaultdict(set)
         for (name, writer, time), places in slots.items():
@@ -254,6 +261,26 @@ def _paired(stored: Sequence[_Stored], given: Sequence[MessageRecord]) -> list[_
         if found[place] is None and moved.get(message.content):
             found[place] = moved[message.content].pop()
     return found
+
+
+def _in_order(
+    messages: Sequence[MessageRecord], found: dict[int, _Stored | None]
+) -> list[tuple[int, _Stored | None]]:
+    """Return the messages of one time with the stored ones that they are, in their order.
+
+    A text without the mark of an edit that comes after a message which is stored behind its place
+    is a new one: what was there is deleted.
+    """
+    last = -1
+    pairs = []
+    for at, one in sorted(found.items()):
+        message, known = messages[at], one
+        if known is not None and _is_same(known, message):
+            last = known.number
+        elif known is not None and known.number < last and not _is_edited(message.metadata):
+            known = known if known.message_id == message.message_id else None
+        pairs.append((at, known))
+    return pairs
 
 
 def _aligned(
