@@ -409,7 +409,10 @@ def test_lines_end_where_a_period_has_no_passage_and_months_have_a_year(explored
     assert [(one["year"], one["month"]) for one in axis["values"]] == [
         (2024, 1), (2024, 2), (2024, 3), (2024, 5)
     ]  # fmt: skip
-    assert chart["facet"]["header"]["labelLimit"] <= chart["spec"]["width"]
+    # Titles of two lines fit panels of half the width, with which a page finds out what fits.
+    assert chart["facet"]["header"]["labelLimit"] <= chart["spec"]["width"] / 2
+    assert rows[0]["panel"].replace("\n", " ") == rows[0]["name"]
+    assert rows[0]["panel"].count("\n") == 1
 
 
 def test_a_theme_without_a_colour_of_its_own_is_grey_and_changes_have_a_zero(explored, monkeypatch):

@@ -60,8 +60,11 @@ def over_time(view: View) -> Any:
     import altair as alt
 
     is_month = view.headings["period"] == "Month"
-    rows = _with_gaps(view.pl(), "1mo" if is_month else "1w")
-    names = view.pl()["name"].unique(maintain_order=True).to_list()
+    rows = _with_gaps(view.pl(), "1mo" if is_month else "1w").with_columns(
+        panel=pl.col("name").str.replace(r"^(.*?, .*?,) ", "$1\n")
+    )
+    order = view.pl()["theme"].unique(maintain_order=True).to_list()
+    panels = dict(rows.select("theme", "panel").iter_rows())
     periods = rows["period"].unique().sort()
     chosen = periods.gather_every(-(-len(periods) // _TICKS)).to_list()
     ticks = [alt.DateTime(year=one.year, month=one.month, date=one.day) for one in chosen]
@@ -80,8 +83,10 @@ def over_time(view: View) -> Any:
         alt.layer(band, ends, line)
         .properties(width=charts.WIDTH // 2 - 40, height=90)
         .facet(
-            # Without a limit, long names would make the panels of a page narrow.
-            alt.Facet("name:N", title=None, sort=names).header(labelLimit=charts.WIDTH // 2 - 60),
+            # In two lines: long titles would make the panels of a page narrow.
+            alt.Facet("panel:N", title=None, sort=[panels[one] for one in order]).header(
+                labelExpr="split(datum.label, '\\n')", labelLimit=charts.WIDTH // 4 - 20
+            ),
             columns=2,
         )
         .resolve_scale(y="independent")
@@ -104,7 +109,12 @@ def _colours(alt: Any, rows: pl.DataFrame, largest: Sequence[str]) -> tuple[pl.D
     domain = [*own, *([_OTHERS] if len(largest) > len(own) else [])]
     scale = alt.Scale(domain=domain, range=[*_COLOURS[: len(own)], charts.GREY][: len(domain)])
     legend = alt.Legend(title=None, orient="bottom")
-    return rows.with_columns(colour=named), alt.Color("colour:N", scale=scale, legend=legend)
+    rank = pl.col("name").replace_strict(
+        {name: place for place, name in enumerate(own)}, default=len(own), return_dtype=pl.Int64()
+    )
+    return rows.with_columns(colour=named, rank=rank), alt.Color(
+        "colour:N", scale=scale, legend=legend
+    )
 
 
 def by_person(view: View) -> Any:
@@ -125,7 +135,7 @@ def by_person(view: View) -> Any:
             ),
             alt.Y("person:N", title=None, sort=people),
             colour,
-            order=alt.Order("theme:Q"),
+            order=alt.Order("rank:Q"),
             tooltip=["person:N", "name:N", "passages:Q", "share:Q", "n:Q"],
         )
         .properties(width=charts.WIDTH, height=22 * len(people))

@@ -13,6 +13,7 @@ import polars as pl
 from aico_lab.constants import MS_PER_HOUR
 from aico_lab.domain.values import now, to_timestamp
 from aico_lab.embeddings.exploration import charts, stored, tables
+from aico_lab.embeddings.exploration.captions import caption, few, how_chosen, only
 from aico_lab.embeddings.exploration.passages import ExploredPassages, read_passages
 from aico_lab.embeddings.exploration.selection import (
     NOTHING,
@@ -21,7 +22,6 @@ from aico_lab.embeddings.exploration.selection import (
     recent_ms,
     select,
 )
-from aico_lab.embeddings.exploration.stability import ENOUGH
 from aico_lab.embeddings.exploration.themes import ThemeParameters, find_themes, nearest_theme
 from aico_lab.embeddings.exploration.views import TEXT, View
 from aico_lab.errors import InvalidValue, NeverExplored, NeverSynced, NotPermitted
@@ -167,9 +167,9 @@ class Explorer:
         return View(
             "What are the conversations about?",
             finding,
-            f"{_caption(found, chosen)}; {_chosen(found)}; an outlier is no nearer to any theme "
+            f"{caption(found, chosen)}; {how_chosen(found)}; an outlier is no nearer to any theme "
             "than the median random direction; a word names a theme if at least "
-            f"{counted(people, 'people')} used it there{_few(found, people)}.",
+            f"{counted(people, 'people')} used it there{few(found, people)}.",
             table,
             {
                 "theme": "Theme", "name": "Words", "passages": "Passages", "people": "People",
@@ -216,7 +216,7 @@ class Explorer:
         return View(
             "Which passages are alike?",
             finding,
-            f"{_caption(found, chosen)}; times of {self._storage.timezone}.",
+            f"{caption(found, chosen)}; times of {self._storage.timezone}.",
             rows.drop("writers", "moment"),
             {"name": "Theme", "started": "Time", "x": "x", "y": "y", TEXT: "Text"},
             content,
@@ -268,7 +268,7 @@ class Explorer:
             f"{counted(periods, f'{by}s')}."
             if periods
             else NOTHING,
-            f"{_caption(found, chosen)}; {by}s of {self._storage.timezone}; 95 % intervals over "
+            f"{caption(found, chosen)}; {by}s of {self._storage.timezone}; 95 % intervals over "
             f"people, none below {FEWEST} people; a passage of several people counts in parts.",
             table,
             {
@@ -321,7 +321,7 @@ class Explorer:
         return View(
             "Who writes about what?",
             finding,
-            f"{_caption(found, chosen)}; a passage counts for everybody who wrote in it.",
+            f"{caption(found, chosen)}; a passage counts for everybody who wrote in it.",
             table,
             {
                 "person": "Person", "name": "Theme", "passages": "Passages",
@@ -431,7 +431,7 @@ class Explorer:
         return View(
             "Which passages are nearest?",
             f"{nearest_ones} {among}." if rows.height else NOTHING,
-            f"{_only(chosen)}Cosine of the vectors of {found.model}, compared with all of them.",
+            f"{only(chosen)}Cosine of the vectors of {found.model}, compared with all of them.",
             rows,
             {
                 "cosine": "Cosine", "started": f"Time ({zone})", "name": "Theme", TEXT: "Text",
@@ -488,7 +488,7 @@ class Explorer:
         return View(
             "Which passages are there several times?",
             finding if len(some) else NOTHING,
-            f"{_only(chosen)}{encoder.model}, cosine of at least {near:g} with the group's first "
+            f"{only(chosen)}{encoder.model}, cosine of at least {near:g} with the group's first "
             "passage; exact apart from case and spaces.",
             tables.of_duplicates(found, some),
             {
@@ -544,7 +544,7 @@ class Explorer:
             for side in (passages, others)
         ]
         question = "How much do two models differ?"
-        compared = f"{_only(chosen)}{found.model} and {encoder.model}"
+        compared = f"{only(chosen)}{found.model} and {encoder.model}"
         if len(both) < 2:  # noqa: PLR2004 - a pair
             few = "Two models are compared by at least two passages."
             return View(question, few if both else NOTHING, f"{compared}.", pl.DataFrame(), {})
@@ -572,14 +572,14 @@ class Explorer:
         _, passages, vectors = self._passages(self._encoder_of(found), None)
         rows, chosen = self._rows(found, passages, **filters)
         rows = rows.sort("moment", "segment_id")
-        question, caption = "What changed between two periods?", _caption(found, chosen)
+        question, about = "What changed between two periods?", caption(found, chosen)
         times = rows.select(tables.MOMENT_MS).to_series().to_numpy()
         zone = self._storage.timezone
         cut = _middle(times) if at is None else start_of(at, zone, recent_ms(times))
         if cut is None:
             same = "All passages begin at the same moment: there are no two periods."
             finding = same if rows.height else NOTHING
-            return View(question, finding, f"{caption}.", pl.DataFrame(), {})
+            return View(question, finding, f"{about}.", pl.DataFrame(), {})
         place = {segment: number for number, segment in enumerate(passages.ids)}
         drift = between_periods(
             rows["theme"].to_numpy(),
@@ -596,12 +596,11 @@ class Explorer:
         else:
             clear = table.filter("is_clear")
             one = clear.filter(pl.col("without") / pl.col("change") < _MAINLY).height
-            only = f", {one} of these mainly by one person" if one else ""
+            mainly = f", {one} of these mainly by one person" if one else ""
             number = clear.height or "none"
-            are = "differs" if clear.height == 1 else "differ"
-            said = (
-                f"the shares of {number} of {counted(table.height, 'themes')} {are} clearly{only}"
-            )
+            shares, differ = ("share", "differs") if clear.height == 1 else ("shares", "differ")
+            themes = counted(table.height, "themes")
+            said = f"the {shares} of {number} of {themes} {differ} clearly from before{mainly}"
             chance = (
                 "intervals that all together hold with 95 %, by flipping the signs of people's "
                 f"contributions; the mean vectors are {drift.shift:.4f} apart, by chance up to "
@@ -612,7 +611,7 @@ class Explorer:
         return View(
             question,
             f"From {begins:{day}} on, {said}.",
-            f"{caption}; {(times < cut).sum():,} passages before, {(times >= cut).sum():,} after, "
+            f"{about}; {(times < cut).sum():,} passages before, {(times >= cut).sum():,} after, "
             f"{people}; {chance}.",
             table,
             {
@@ -684,55 +683,9 @@ class Explorer:
         return tables.of_passages(found, chosen.passages, self._storage.timezone), chosen
 
 
-def _only(chosen: Selection) -> str:
-    """Return the filters as the beginning of a caption; empty without filters."""
-    return f"Only {chosen.said}. " if chosen.said else ""
-
-
-def _caption(found: Exploration, chosen: Selection) -> str:
-    seed = found.parameters.get("seed", 0)
-    made = f"{found.created_at[:10]} of {counted(found.explored, 'passages')}, seed {seed}"
-    return f"{_only(chosen)}{found.model}, explored {made}"
-
-
 def _middle(times: NDArray[np.int64]) -> int | None:
     """Return the time that divides sorted times into halves as equal as possible, if one does."""
     starts = np.unique(times)[1:]
     if not len(starts):
         return None
     return int(starts[np.abs(np.searchsorted(times, starts) - len(times) / 2).argmin()])
-
-
-def _few(found: Exploration, people: int) -> str:
-    """Return why fewer people than asked for are enough for a name; empty if they are not."""
-    asked = found.parameters.get("min_people", people)
-    return f", as there are no more ({asked} were asked for)" if people < asked else ""
-
-
-def _chosen(found: Exploration) -> str:
-    """Return phrases that tell how the number of themes was chosen, and how stable they are."""
-    number, by_number = found.notes.get("clusters", 0), found.notes.get("stability_by_number", {})
-    asked, distinct = found.parameters.get("themes"), found.notes.get("distinct", number)
-    equal = counted(sum(len(names) - 1 for names in found.notes.get("merged", [])), "groups")
-    merged = "" if equal.startswith("0 ") else f", {equal} of them merged into others"
-    groups = counted(number, "groups")
-    if asked and asked > number:
-        how = f"{groups} of the {asked:,} asked for, as no more vectors differ{merged}"
-    elif asked:
-        how = f"{groups} as asked for{merged}"
-    elif len(by_number) > 1:
-        among = ", ".join(f"{one} ({mean:.2f})" for one, (mean, _) in by_number.items())
-        how = (
-            f"{groups}, the largest number whose stability is at least {100 * ENOUGH:.0f} % of the "
-            f"best, of {among}{merged}"
-        )
-    else:
-        how = f"{groups}, as there are too few passages for more{merged}"
-    if found.stability is not None and number > 1:
-        how += f"; stability {found.stability:.2f} (adjusted Rand index of groups between samples)"
-    if 2 * distinct < found.explored:
-        how += (
-            f"; the model tells only {distinct:,} of the {found.explored:,} passages apart, so "
-            "themes and map say little"
-        )
-    return how
