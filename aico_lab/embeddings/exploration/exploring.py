@@ -606,12 +606,13 @@ class Explorer:
                 f"contributions; the mean vectors are {drift.shift:.4f} apart, by chance up to "
                 f"{drift.by_chance:.4f}"
             )
+        before = int((times < cut).sum())
         begins = to_local(cut, get_zone(zone))
         day = "%Y-%m-%d" if at is not None or np.ptp(times) >= _TWO_DAYS else "%Y-%m-%d %H:%M"
         return View(
             question,
             f"From {begins:{day}} on, {said}.",
-            f"{about}; {(times < cut).sum():,} passages before, {(times >= cut).sum():,} after, "
+            f"{about}; {counted(before, 'passages')} before, {len(times) - before:,} after, "
             f"{people}; {chance}.",
             table,
             {
