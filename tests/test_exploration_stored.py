@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
@@ -393,6 +394,26 @@ def test_as_many_passages_are_drawn_as_the_map_says(explored, monkeypatch):
     listed = view.plot().to_dict()["vconcat"][1]
     assert {"filter": {"param": "region", "empty": False}} in listed["transform"]
     assert "datum.started" in str(listed["transform"])
+
+
+def test_a_widget_draws_all_passages_of_a_large_map(explored, monkeypatch):
+    """Without texts unless they are asked for, and never in a report."""
+    pytest.importorskip("jscatter")
+    embeddings = explored.embeddings
+    assert embeddings.picture().widget() is None
+    monkeypatch.setattr(charts, "MOST_POINTS", 20)
+    widget = embeddings.picture().widget()
+    assert len(widget.points) == 36
+    assert widget.tooltip_properties == ["theme", "time"]
+    assert embeddings.picture(content=True).widget().tooltip_properties[-1] == "text"
+    monkeypatch.setattr(report_kernel, "_marked", [True])
+    assert embeddings.picture().widget() is None
+
+
+def test_without_the_library_of_the_widget_there_is_none(explored, monkeypatch):
+    monkeypatch.setattr(charts, "MOST_POINTS", 20)
+    monkeypatch.setitem(sys.modules, "jscatter", None)
+    assert explored.embeddings.picture().widget() is None
 
 
 def test_lines_end_where_a_period_has_no_passage_and_months_have_a_year(explored):

@@ -24,6 +24,8 @@ _LISTED: Final = 10
 _LONGEST: Final = 600
 """The maximum number of characters of a passage in a tooltip."""
 
+_WIDGET_HEIGHT: Final = 480
+
 _ROW: Final = 34
 """The height of a bar whose label has two lines, as the names of themes need."""
 
@@ -203,6 +205,29 @@ def picture(view: View) -> Any:
         .properties(width=charts.WIDTH, height=_LISTED * _ROW)
     )  # fmt: skip
     return alt.vconcat(chart, listed)
+
+
+def scatter(view: View) -> Any:
+    """Draw all passages of the map with WebGL, as a widget of jupyter-scatter.
+
+    The text of messages is among what hovering shows only if `content` is True.
+
+    Raises:
+        ImportError: jupyter-scatter is not installed.
+    """
+    import jscatter
+
+    properties = ["theme", "time", *([TEXT] if view.content else [])]
+    rows = view.pl().drop("theme").rename({"name": "theme", "started": "time"})
+    drawn = jscatter.Scatter(
+        data=rows.select("x", "y", *properties),
+        x="x",
+        y="y",
+        color_by="theme",
+        height=_WIDGET_HEIGHT,
+    )
+    drawn.tooltip(enable=True, properties=properties)
+    return drawn.widget
 
 
 def _between_ends(alt: Any, coordinates: pl.Series) -> Any:

@@ -191,7 +191,8 @@ class Explorer:
     ) -> View:
         """Return the map of passages.
 
-        If the chart shows texts, dragging over a region lists its first passages.
+        If the chart shows texts, dragging over a region lists its first passages. It draws at most
+        5,000 passages; with the extra `scatter`, `.widget()` draws all of them in JupyterLab.
 
         Args:
             user: Only passages with a message of these people: ids or names.
@@ -221,6 +222,7 @@ class Explorer:
             {"name": "Theme", "started": "Time", "x": "x", "y": "y", TEXT: "Text"},
             content,
             charts.picture,
+            _scatter=charts.scatter if rows.height > charts.MOST_POINTS else None,
         )
 
     def over_time(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import textwrap
 from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
@@ -48,6 +49,7 @@ class View:
     content: bool | None = None
     _draw: Callable[[View], alt.TopLevelMixin] | None = field(default=None)
     exploration_id: str = ""
+    _scatter: Callable[[View], Any] | None = field(default=None)
 
     def pl(self) -> pl.DataFrame:
         """Return the rows; without the text of messages, and the time of day, if it is hidden."""
@@ -75,6 +77,18 @@ class View:
             subtitle=[self.question, *textwrap.wrap(self.caption, 100)],
         )
         return self._draw(self).properties(title=title)
+
+    def widget(self) -> Any:
+        """Return the map as a widget for JupyterLab that draws all passages, with WebGL.
+
+        None if the chart draws all of them, in reports, and without jupyter-scatter, which the
+        extra `scatter` installs.
+        """
+        if self._scatter is None or is_report():
+            return None
+        with contextlib.suppress(ImportError):
+            return self._scatter(self)
+        return None
 
     def __len__(self) -> int:
         return self._rows.height
