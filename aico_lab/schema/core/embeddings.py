@@ -107,5 +107,12 @@ EMBEDDINGS = {
             "themes": ("exploration_id", "theme"),
             "passage_themes": ("exploration_id", "segment_id"),
         },
-    )
+    ),
+    2: SchemaVersion(
+        version=2,
+        name="Current exploration",
+        description="When an exploration was asked for last: the newest is the current one.",
+        sql_statements=["ALTER TABLE explorations ADD COLUMN chosen_at TIMESTAMP TEXT"],
+        rollback_statements=["ALTER TABLE explorations DROP COLUMN chosen_at"],
+    ),
 }
