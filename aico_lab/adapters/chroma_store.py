@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -94,6 +95,23 @@ class ChromaConnection:
         """Return the names of all collections, in alphabetical order."""
         with translated(self.name):
             return sorted(found.name for found in self._open().list_collections())
+
+    def search_among(self, candidates: int) -> None:
+        """Let queries examine more candidates, which makes them slower and more often right.
+
+        Args:
+            candidates: The number of nearest candidates that a query keeps (`ef_search`).
+        """
+        changed = False
+        for name in self.names():
+            with self._reading(name) as driver:
+                if driver.configuration_json["hnsw"]["ef_search"] != candidates:
+                    with warnings.catch_warnings():  # that there is no embedding function
+                        warnings.simplefilter("ignore", DeprecationWarning)
+                        driver.modify(configuration={"hnsw": {"ef_search": candidates}})
+                    changed = True
+        if changed:
+            self._stop()  # a collection that was read before would keep its number
 
     def drop(self, name: str) -> None:
         """Delete a collection with everything that its files hold of it."""
