@@ -281,8 +281,10 @@ class Explorer:
         """
         from aico_lab.embeddings.exploration.neighbours import nearest
 
-        if k < 1:
-            raise InvalidValue("k must be at least 1.")
+        if not isinstance(text, str):
+            raise InvalidValue(f"The text must be a str, not {type(text).__name__}.")
+        if type(k) is not int or k < 1:
+            raise InvalidValue(f"k must be a whole number of at least 1, not {k!r}.")
         found = self._exploration(exploration_id)
         encoder, passages, vectors = self._passages(self._encoder_of(found), None)
         place = {segment: at for at, segment in enumerate(passages.ids)}
@@ -330,7 +332,9 @@ class Explorer:
             "Which passages are there several times?",
             f"{len(found):,} groups of duplicates; {copies:,} of {len(passages):,} passages repeat "
             "another.",
-            f"{encoder.model}, cosine of at least {near:g}; exact apart from case and spaces.",
+            f"{encoder.model}; each passage of a group has a cosine of at least {near:g} with "
+            "another one of it, and the least one with the first is shown; exact apart from case "
+            "and spaces.",
             rows,
             {
                 "passages": "Passages", "is_exact": "Exact", "cosine": "Least cosine",

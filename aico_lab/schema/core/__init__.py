@@ -5,7 +5,15 @@ The ETL relies on the declared types, which keep SQLite's affinity: `TIMESTAMP T
 `BOOLEAN INTEGER` is 0 or 1.
 """
 
-from aico_lab.schema.core import conversations, embeddings, operations, people, search, text_index
+from aico_lab.schema.core import (
+    conversations,
+    embeddings,
+    item_words,
+    operations,
+    people,
+    search,
+    text_index,
+)
 from aico_lab.schema.registry import SchemaRegistry
 
 CORE = SchemaRegistry()
@@ -21,3 +29,4 @@ CORE.register("bus", "core", operations.BUS, priority=6)
 CORE.register("search", "core", search.SEARCH, priority=7)
 CORE.register("embeddings", "core", embeddings.EMBEDDINGS, priority=8)
 CORE.register("text_index", "core", text_index.TEXT_INDEX, priority=9)
+CORE.register("item_words", "core", item_words.ITEM_WORDS, priority=10)
