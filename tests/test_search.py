@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aico_lab.adapters import chroma_store
 from aico_lab.adapters.chroma import ChromaDBAdapter
 from aico_lab.embeddings import index as index_
 from aico_lab.embeddings import text_index, texts
 from aico_lab.embeddings.encoders import open_encoder
 from aico_lab.embeddings.encoders.wordllama import WordLlama
 from aico_lab.embeddings.index import VectorIndex
-from aico_lab.embeddings.opened_store import CANDIDATES, OpenedStore
+from aico_lab.embeddings.opened_store import OpenedStore
 from aico_lab.embeddings.stored_vectors import text_sha256
 from aico_lab.errors import InvalidValue, OtherModel, UnknownName
 from aico_lab.projections import vectors
@@ -435,8 +436,6 @@ def test_chroma_is_asked_beyond_some_texts_and_what_it_lacks_is_compared(
     exact = index.nearest_to(
         encoder.encode_usable(["number 5"])[0][0], 20, texts.MEMORIES, approximate=False
     )
-    (memories,) = index._opened_store()._connection.client.list_collections()
-    assert memories.configuration_json["hnsw"]["ef_search"] == CANDIDATES
     assert index.query("number 5", 20) == [
         (one.item_id, pytest.approx(one.score, abs=1e-5)) for one in exact
     ]
@@ -451,6 +450,18 @@ def test_chroma_is_asked_beyond_some_texts_and_what_it_lacks_is_compared(
     assert (memories.texts, memories.missing, memories.orphans, memories.deleted) == (300, 0, 0, 0)
     assert memories.recall_of_chroma >= 0.95
     assert memories.recall_filtered == 1
+
+
+@pytest.mark.slow
+def test_chroma_searches_among_many_candidates(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    """Also in a store that was made with fewer."""
+    many(lab, 20)
+    monkeypatch.setattr(chroma_store, "CANDIDATES", 100)
+    lab.sync_vectors()
+    monkeypatch.undo()
+    lab.memories.index.open_store()
+    (memories,) = lab.memories.index._chroma._connection.client.list_collections()
+    assert memories.configuration_json["hnsw"]["ef_search"] == chroma_store.CANDIDATES > 1_000
 
 
 @pytest.mark.slow

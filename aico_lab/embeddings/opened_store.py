@@ -21,19 +21,6 @@ LAYOUT: Final = "vectors by text"
 A store without this key has another layout, and is rebuilt.
 """
 
-CANDIDATES: Final = 1_600
-"""The number of candidates among which Chroma searches.
-
-Chroma's own 100 are enough for texts that it holds, but not for what people ask. Recall@10 of first
-sentences and of short queries by hand, and the time of a query:
-
-- 100: 0.92 and 0.98 of 21,797 segments of the demo, 0.98 and 0.80 of 45,060 paragraphs; 5 ms
-- 400: 0.97 and 0.99, 0.99 and 0.88; 8 ms
-- 800: 0.99 and 1.00, 1.00 and 0.93; 9 ms
-- 1,600: 1.00 and 1.00, 1.00 and 0.98; 13 ms
-- 3,200: 1.00 and 1.00, 1.00 and 0.99; 16 ms
-"""
-
 
 class StoreEntries:
     """The texts that a collection of Chroma has, and those that it lacks.
@@ -69,7 +56,7 @@ class OpenedStore:
                 raise NotADatabase(f"The vector store has no vectors of {model}: {REMEDY}.")
             self._deleted: dict[str, int] = state["deleted"]
             self._names = set(self._connection.names())
-            self._connection.search_among(CANDIDATES)
+            self._connection.widen()
         except BaseException:
             self.close()
             raise
