@@ -59,9 +59,15 @@
     ├── BusError
     │   ├── InvalidTopic
     │   └── HandlerFailed
-    └── ReportError
-        ├── NotebookFailed
-        └── NotebookTimedOut
+    ├── ReportError
+    │   ├── NotebookFailed
+    │   └── NotebookTimedOut
+    └── PipelineError
+        ├── PipelineBusy            it is running already; transient, exit code 75
+        ├── PipelineChanged         a run cannot be continued with another file
+        ├── ShellRefused            nobody allowed commands of the shell; exit code 2
+        ├── StepFailed
+        └── StepTimedOut
 
 The text of an error is one sentence that says what to do next; it never contains a key or the text
 of a message.
@@ -73,6 +79,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 
 class AicoLabError(Exception):
@@ -347,7 +354,13 @@ class HandlerFailed(BusError):
 
 
 class ReportError(AicoLabError):
-    """A report could not be created."""
+    """A report could not be created.
+
+    Attributes:
+        notebook: The partial notebook, if one was kept.
+    """
+
+    notebook: Path | None = None
 
 
 class NotebookFailed(ReportError):
@@ -356,6 +369,35 @@ class NotebookFailed(ReportError):
 
 class NotebookTimedOut(ReportError):
     """The notebook exceeded its timeout."""
+
+
+class PipelineError(AicoLabError):
+    """A pipeline could not be run to its end."""
+
+
+class PipelineBusy(PipelineError):
+    """The pipeline is running already on this home."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: the caller may try again later
+    transient = True
+
+
+class PipelineChanged(PipelineError):
+    """The file of a pipeline is not the one that a run used."""
+
+
+class ShellRefused(PipelineError):
+    """A pipeline has a command of the shell, and the person did not allow any."""
+
+    exit_code = 2
+
+
+class StepFailed(PipelineError):
+    """A step found a fault, its command failed, or its process was lost."""
+
+
+class StepTimedOut(PipelineError):
+    """A step exceeded its timeout and was ended."""
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:

@@ -24,6 +24,7 @@ from aico_lab.errors import (
 from aico_lab.etl import snapshots
 from aico_lab.etl.misplaced import check_places
 from aico_lab.home.files import held
+from aico_lab.importing.classifying import count_dangling
 from aico_lab.importing.rescoring import count_due
 from aico_lab.lab import Lab
 from aico_lab.messages.timestamps import plausible_times
@@ -145,7 +146,9 @@ def _check_primary(lab: Lab) -> str:
         raise CorruptDatabase(
             f"{len(broken)} rows of aico.db refer to rows that do not exist: restore a backup."
         )
-    return "sound, and every reference leads to a row"
+    dangling = count_dangling(lab.primary)
+    replies = f"; {dangling:,} replies are to messages that are not stored" if dangling else ""
+    return f"sound, and every reference leads to a row{replies}"
 
 
 def _check_schema(lab: Lab) -> str:

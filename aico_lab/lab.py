@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from aico_lab.knowledge.lab_knowledge import Knowledge
     from aico_lab.messages.records import Batch
     from aico_lab.metrics.lab_metrics import Metrics
+    from aico_lab.pipeline.lab_pipelines import Pipelines
     from aico_lab.projections.lab_memories import Memories
     from aico_lab.projections.result import Projected
     from aico_lab.reports.lab_reports import Reports
@@ -622,6 +623,13 @@ class Lab:
         from aico_lab.reports.lab_reports import Reports
 
         return Reports(self.storage)
+
+    @cached_property
+    def pipelines(self) -> Pipelines:
+        """The pipelines: run them, and list the runs."""
+        from aico_lab.pipeline.lab_pipelines import Pipelines
+
+        return Pipelines(self)
 
     @cached_property
     def memories(self) -> Memories:

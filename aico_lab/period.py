@@ -66,21 +66,20 @@ def start_of(given: Moment, timezone: str, recent_ms: int) -> int:
         except OverflowError:
             raise InvalidValue(f"since={given!r} goes back before the year 1.") from None
         return midnight(first_day, zone.key)
-    parsed = _parse("since", given)
-    return _exactly(parsed, zone) if isinstance(parsed, datetime) else midnight(parsed, zone.key)
+    day = parsed("since", given)
+    return _exactly(day, zone) if isinstance(day, datetime) else midnight(day, zone.key)
 
 
-def _end(given: Moment, zone: ZoneInfo) -> int:
-    parsed = _parse("until", given)
-    if isinstance(parsed, datetime):
-        return _exactly(parsed, zone)
-    try:
-        return midnight(parsed + timedelta(days=1), zone.key)
-    except OverflowError:
-        raise InvalidValue(f"until={given} is the end of the calendar: leave it out.") from None
+def parsed(name: str, given: Moment) -> date | datetime:
+    """Return a bound that does not count back, as a day or a moment.
 
+    Args:
+        name: 'since' or 'until', for the message of the error.
+        given: The bound.
 
-def _parse(name: str, given: Moment) -> date | datetime:
+    Raises:
+        InvalidValue: It is neither.
+    """
     if isinstance(given, date):  # a datetime is a date, too
         return given
     try:
@@ -97,6 +96,16 @@ def _parse(name: str, given: Moment) -> date | datetime:
             f"{name}={given!r} is not a time: give a day as '2024-05-01', a moment as "
             f"'2024-05-01T12:30'{also}."
         ) from None
+
+
+def _end(given: Moment, zone: ZoneInfo) -> int:
+    day = parsed("until", given)
+    if isinstance(day, datetime):
+        return _exactly(day, zone)
+    try:
+        return midnight(day + timedelta(days=1), zone.key)
+    except OverflowError:
+        raise InvalidValue(f"until={given} is the end of the calendar: leave it out.") from None
 
 
 def _exactly(moment: datetime, zone: ZoneInfo) -> int:

@@ -78,6 +78,23 @@ def results_file(path: Path) -> Iterator[Path]:
             be inside a home, where it might replace `lab.json`.
         HomeNotWritable: The file cannot be written.
     """
+    path = check_results_file(path)
+    beside = path.with_name(f".{secrets.token_hex(4)}.{path.stem}{path.suffix.lower()}")
+    with os_errors(path):
+        try:
+            with private_files():
+                yield beside
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def check_results_file(path: Path) -> Path:
+    """Return the absolute path of a file for results.
+
+    Raises:
+        InvalidValue: See `results_file`.
+    """
     path = path.expanduser().absolute()
     if path.suffix.lower() not in RESULTS:
         raise InvalidValue(f"{path.name!r} does not end in {' or '.join(RESULTS)}.")
@@ -87,14 +104,7 @@ def results_file(path: Path) -> Iterator[Path]:
         notebooks = (folder / "notebooks") in path.resolve().parents
         if Home(folder).marker.exists() and not notebooks:
             raise InvalidValue(f"{path} is inside the home {folder}: name a file elsewhere.")
-    beside = path.with_name(f".{secrets.token_hex(4)}.{path.stem}{path.suffix.lower()}")
-    with os_errors(path):
-        try:
-            with private_files():
-                yield beside
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+    return path
 
 
 def _plain(value: Any, mark: str) -> Any:  # noqa: C901, PLR0911 - one line a type

@@ -221,6 +221,40 @@ def sides_of(lab):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["sentiment_transfer", "mood_recovery"])
+def test_rows_of_one_side_have_room_for_labels_of_two_lines(labs, name):
+    answer = getattr(labs("a group channel").metrics, name)(role="user")
+    chart = answer.plot().to_dict()
+    rows = {row.get("what") for rows in chart["datasets"].values() for row in rows} - {None}
+    assert chart["height"] / len(rows) >= 36
+
+
+def test_titles_and_findings_name_the_sides_and_begin_with_a_capital(labs):
+    metrics = labs("a group channel").metrics
+    trajectory = metrics.sentiment_trajectory(steps=2)
+    assert trajectory.finding.startswith("the companion: ")
+    assert "; people: " in trajectory.finding
+    assert "".join(trajectory.plot().to_dict()["title"]["text"]).startswith("The companion: ")
+    course = metrics.word_course(by="side", words="tomatoes", min_people=1)
+    assert "user" not in course.finding
+
+
+@pytest.mark.parametrize("name", ["frequent_words", "distinguishing_words"])
+def test_the_legend_of_words_names_only_the_sides_that_are_drawn(labs, name):
+    answer = getattr(labs("a group channel").metrics, name)(role="user", min_people=1)
+    assert answer.plot().to_dict()["encoding"]["color"]["scale"]["domain"] == ["user"]
+
+
+def test_lines_of_a_legend_differ_by_their_dashes_too(labs):
+    metrics = labs("a group channel").metrics
+    for answer in (metrics.sentiment_trajectory(steps=2), metrics.word_course()):
+        layers = answer.plot().to_dict()["layer"]
+        line = next(layer for layer in layers if layer["mark"]["type"] == "line")["encoding"]
+        assert line["strokeDash"]["field"] == line["color"]["field"]
+        assert line["strokeDash"]["scale"]["domain"] == line["color"]["scale"]["domain"]
+        assert len({str(dash) for dash in line["strokeDash"]["scale"]["range"]}) >= 2
+
+
 def test_charts_name_the_sides_as_the_sentences_of_the_page_do(labs):
     texts = dict(sides_of(labs("a group channel")))
     assert [name for name, found in texts.items() if found & {"user", "assistant"}] == []

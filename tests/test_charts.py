@@ -20,6 +20,7 @@ import polars as pl
 import pytest
 
 from aico_lab import charts
+from aico_lab.charts.picture import picture
 from aico_lab.reports import first_screen
 from aico_lab.reports.html import export_html
 from aico_lab.reports.runner import run_notebook
@@ -72,6 +73,16 @@ def test_a_picture_is_small_whatever_is_drawn():
     assert 300 < unquote(picture).count("<path") <= 550
     assert len(picture) < 100_000
     assert len(re.search(r'src="([^"]*)"', html_of(chart()))[1]) < 12_000
+
+
+def test_the_picture_of_a_chart_has_labels_of_two_lines_where_its_rows_are_high():
+    long = "Slope, given the own previous turn"
+    rows = pl.DataFrame({"of": [long, "Slope"], "x": [1, 2]})
+    bars = alt.Chart(rows).mark_bar().encode(x="x:Q", y="of:N")
+    for height, cut in ((80, False), (40, True)):
+        svg, *_ = picture(bars.properties(height=height).to_dict())
+        assert ("…" in svg) == cut
+        assert (">own previous turn<" in svg) != cut
 
 
 def test_numbers_are_written_once_and_short():

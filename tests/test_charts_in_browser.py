@@ -89,6 +89,12 @@ def seen(tmp_path_factory):
         for name in ("mood_over_time", "stickiness", "trend", "calendar_days", "cumulative_people"):
             html = made.ask(name).plot()._repr_mimebundle_()["text/html"]
             parts.append(f'<section id="{name}-far">{html}</section>')
+    year = [
+        {**said(0), "timestamp": datetime(2024, month, 5, tzinfo=UTC)} for month in range(3, 11)
+    ]
+    with world(talk(*year)) as made:
+        html = made.ask("mood_over_time", period="month").plot()._repr_mimebundle_()["text/html"]
+        parts.append(f'<section id="months">{html}</section>')
     parts += [f'<section id="own-{name}">{html}</section>' for name, html in own()]
     alt.renderers.enable(renderer)
     alt.theme.enable(theme)
@@ -166,6 +172,36 @@ def test_weeks_tick_on_mondays_and_counts_are_whole(seen):
         for name in ("weekly_activity", "daily_activity", "trend", "overview"):
             labels = texts(seen.page, f"{name}-{people}", "role-axis-label")
             assert not [label for label in labels if re.fullmatch(r"\d*\.\d+", label)]
+
+
+def test_a_phone_labels_every_one_of_eight_months(seen):
+    seen.page.set_viewport_size({"width": 390, "height": 900})
+    wait(seen.page)
+    labels = texts(seen.page, "months", "role-axis-label")
+    months = ["Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct"]
+    assert [label for label in labels if "20" in label] == [f"{month} 2024" for month in months]
+
+
+def test_lines_have_one_legend(seen):
+    seen.page.set_viewport_size({"width": 1280, "height": 900})
+    wait(seen.page)
+    assert texts(seen.page, "word_course-40", "role-legend-label") == ["cat", "sad", "wonderful"]
+
+
+def test_paper_gets_the_picture_of_a_chart_that_is_wider_than_a_sheet(seen):
+    """A chart drawn for a wide screen would have letters too small to read."""
+    page = seen.page
+    shown = (
+        "() => ['weekly_activity-40', 'own-wide'].map(name =>"
+        " document.querySelector(`#${name} .aico-lab-plot`).firstElementChild.localName)"
+    )
+    for width, kinds in ((1280, ["img", "img"]), (640, ["div", "div"])):
+        page.set_viewport_size({"width": width, "height": 900})
+        wait(page)
+        page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        assert page.evaluate(shown) == kinds
+        page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+        assert page.evaluate(shown) == ["div", "div"]
 
 
 def test_dark_mode_and_paper_change_colours_without_drawing_again(seen):

@@ -187,21 +187,21 @@ def test_the_keyboard_suffices(address):
     with visit(address) as seen:
         seen.page.locator(READY).wait_for()
         start = seen.page.get_by_role("slider", name="First day")
-        before = start.get_attribute("aria-valuetext")
+        before = start.get_attribute("aria-valuenow")
         start.focus()
         for _ in range(3):
             seen.page.keyboard.press("ArrowRight")
             settled(seen)
-        assert start.get_attribute("aria-valuetext") > before
+        assert start.get_attribute("aria-valuenow") > before
         assert "420" not in figures(seen)[0]["Messages"]
         seen.page.keyboard.press("Escape")
         settled(seen)
-        assert start.get_attribute("aria-valuetext") == before
+        assert start.get_attribute("aria-valuenow") == before
         field(seen, "From").fill("2024-06-01")
         field(seen, "To").fill("2024-05-01")  # before it: both become it
         settled(seen)
         assert field(seen, "From").input_value() == "2024-05-01"
-        assert "2024-05-01 to 2024-05-01" in figures(seen)[1]
+        assert "1 May 2024." in figures(seen)[1]
         assert figures(seen)[0]["Days with messages"] == "1"
         seen.page.get_by_role("button", name="Whole period").press("Enter")
         settled(seen)
@@ -337,7 +337,7 @@ def test_merged_hours_and_weeks_are_told(tmp_path):
             "after the merging, which are of fewer than 5 people"
         ).is_visible()
         assert tiles["Messages"] == "68"  # those of the first two days are too few
-        assert tiles["Days with messages"] == "at least 0"
+        assert tiles["Days with messages"] == "–"  # noqa: RUF001
         assert tiles["Busiest day"] == tiles["Busiest hour (UTC)"] == "–"  # noqa: RUF001
         assert field(seen, "Person").count() == 0
         field(seen, "From").fill("2024-04-10")  # a Wednesday

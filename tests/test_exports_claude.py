@@ -348,3 +348,12 @@ def test_conversations_after_a_damaged_one_go_in(tmp_path):
     got = read("claude", path)
     assert got.contents == ["One", "Three"]
     assert len(got.rejected) == 2
+
+
+def test_a_message_that_is_there_twice_is_on_the_path(lab, tmp_path):
+    said = {"sender": "human", "text": "hi", "created_at": "2026-01-01T00:00:00Z"}
+    messages = [said | {"uuid": "m"}, said | {"uuid": "m"}]
+    path = tmp_path / "conversations.json"
+    path.write_text(json.dumps([{"uuid": "c", "name": "N", "chat_messages": messages}]))
+    result = lab.import_from(path)
+    assert (result.added, result.missing) == (1, 0)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+import time
+import tracemalloc
+from array import array
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import ijson
 import pytest
 
+from aico_lab.importing.known_places import KnownPlaces
+from aico_lab.importing.same_chat import ChatPlace
 from aico_lab.sources import recognise
 from aico_lab.sources.exports.engine import stored
 from aico_lab.sources.exports.engine.json_nesting import deep_items
@@ -97,3 +102,39 @@ def test_a_value_nested_absurdly_harms_only_its_conversation(
     assert recognise(path).name == "claude"
     got = read("claude", path)
     assert [message.conversation_id for message in got.messages] == ["claude:c", "claude:e"]
+
+
+def test_a_message_of_discord_nested_absurdly_takes_no_minutes(tmp_path: Path) -> None:
+    head = {"guild": {"id": "1"}, "channel": {"id": "2", "name": "c"}}
+    author = {"id": "7", "name": "Ada", "isBot": False}
+    said = {"id": "8", "type": "Default", "timestamp": "2026-01-01T00:00:00Z", "author": author}
+    whole = json.dumps(said | {"content": "hi"}).encode()
+    bad = b'{"id": "9", "type": ' + b'{"a":' * 30_000 + b"1" + b"}" * 30_000 + b"}"
+    path = tmp_path / "chat.json"
+    begin = json.dumps(head).encode()[:-1] + b', "messages": ['
+    path.write_bytes(begin + b",".join([whole, bad, whole.replace(b'"8"', b'"10"')]) + b"]}")
+    before = time.process_time()
+    assert read("discord", path).contents == ["hi", "hi"]
+    assert time.process_time() - before < 2
+
+
+def test_the_chats_of_many_messages_are_known_in_little_memory() -> None:
+    """Each message takes 12 bytes; in a dict of dicts it took more than 100."""
+    count, chats = 200_000, 400
+    chance = random.Random(1)
+    ids = [
+        array("Q", [chance.getrandbits(64) for _ in range(count // chats)]) for _ in range(chats)
+    ]
+    places = [ChatPlace(f"replika:{chat}", "replika") for chat in range(chats)]
+    tracemalloc.start()
+    try:
+        known = KnownPlaces()
+        for some, place in zip(ids, places, strict=True):
+            assert not any(known.of(some))
+            known.add(some, place)
+        assert tracemalloc.get_traced_memory()[0] < 6 << 20
+    finally:
+        tracemalloc.stop()
+    for some, place in zip(ids[::40], places[::40], strict=True):
+        known.add(some[:5], places[1])  # the first place stays
+        assert set(known.of(some)) == {place}

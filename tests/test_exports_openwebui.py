@@ -224,3 +224,12 @@ def test_a_damaged_row_leaves_the_others(tmp_path):
     got = read("openwebui", database(tmp_path, *bad, chat(say("a", "user", "Hi"))))
     assert got.contents == ["Hi"]
     assert [one.where for one in got.rejected] == ["chat x0", "chat x1"]
+
+
+def test_a_history_without_messages_is_damage(tmp_path):
+    chat = {"title": "T", "models": ["m"], "history": {"a": 1}, "messages": []}
+    path = tmp_path / "chats.json"
+    path.write_text(json.dumps([{"id": "c", "chat": chat}]))
+    assert [one.reason for one in read("openwebui", path).rejected] == [
+        "it has no list of messages"
+    ]

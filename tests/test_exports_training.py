@@ -231,3 +231,15 @@ def test_messages_with_values_of_a_wrong_type_are_counted(tmp_path, name, wrong)
     got = read(name, lines(tmp_path / "a.jsonl", talk), start=START)
     assert got.contents == ["Hi", "Yo"]
     assert got.skipped == {"damaged message": 4}
+
+
+def test_a_conversation_that_a_file_has_twice_is_imported_once(lab, tmp_path):
+    said = [{"from": "human", "value": "Bye"}, {"from": "gpt", "value": "Bye!"}]
+    other = [{"from": "human", "value": "Hi"}]
+    items = [{"id": "a", "conversations": one} for one in (said, said, other, other, said)]
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(items))
+    result = lab.import_from(path, start="2026-01-01")
+    assert (result.added, result.skipped) == (3, {"repeated conversation": 3})
+    result = lab.import_from(path, start="2026-01-01")
+    assert (result.added, result.updated, result.known) == (0, 0, 3)

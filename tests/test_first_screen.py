@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from aico_lab.cli.demo import HEADLINES
 from aico_lab.errors import UnknownName
 from aico_lab.metrics.engine.claims import isolated
+from aico_lab.metrics.engine.days import written_days, written_moment
 from aico_lab.metrics.engine.filters import Filters
 from aico_lab.reports.page import NotAsked, Page
 from aico_lab.reports.period_before import Times, period_before
-from aico_lab.reports.written import written_days
 
 if TYPE_CHECKING:
     from aico_lab.lab import Lab
@@ -111,6 +111,21 @@ def test_days_are_written_as_people_write_them():
     assert written_days(date(2023, 4, 5), date(2024, 5, 9)) == "5 April 2023 to 9 May 2024"
 
 
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ("30d", "30d"),
+        ("2024-04-05", "5 April 2024"),
+        (date(2024, 4, 5), "5 April 2024"),
+        (" 2024-04-05T06:30 ", "5 April 2024, 06:30"),
+        ("2024-04-05T06:30:00+00:00", "5 April 2024, 08:30"),
+        (datetime(2024, 4, 5, 21, 59, 59, 999_000, tzinfo=UTC), "6 April 2024, 00:00"),
+    ],
+)
+def test_bounds_are_written_as_local_time_in_words(given, text):
+    assert written_moment(given, "Europe/Berlin") == text
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, homes):
     """A home with two messages a day in April, and three in May, by people in two channels."""
@@ -159,8 +174,8 @@ def test_each_figure_is_compared_with_the_period_before(made):
     assert len(shown) == 11
     assert all("before: " in lines[-1] for lines in shown.values())
     assert (
-        "Before: as many days, the last day only up to this time, from 2024-04-01 to "
-        "2024-04-30 09:01." in page.tiles().text
+        "Before: as many days, the last day only up to this time, from 1 April 2024 to "
+        "30 April 2024, 09:01." in page.tiles().text
     )
 
 
@@ -175,6 +190,8 @@ def test_a_side_and_a_channel_are_said_and_questions_about_both_sides_are_named(
     header = page.header()
     assert "One person and the companion in Channel 1" in header.title
     assert "messages by people" in header.text
+    assert "Last message of all" in header.text  # which may be that of somebody else
+    assert "Last message of all" not in Page(made, "R", since="30d").header().text
     assert set(lines_of(page.tiles())) & {"median time until the companion replies"} == set()
     asked = page.ask("extremes")
     assert isinstance(asked, NotAsked)
@@ -213,7 +230,7 @@ def test_the_period_before_is_limited_by_the_selection(made):
 def test_a_period_of_hours_is_told_in_local_minutes(made):
     page = Page(made, "R", since="72h", timezone="Europe/Berlin")
     found = re.search(r"Before: as many hours, from (.*?) to (.*?)\.", page.tiles().text)
-    assert found.groups() == ("2024-05-24 11:01", "2024-05-27 11:01")
+    assert found.groups() == ("24 May 2024, 11:01", "27 May 2024, 11:01")
 
 
 @pytest.mark.slow
@@ -324,7 +341,7 @@ def test_at_a_constant_rate_an_unfinished_day_is_no_decline(opened):
         ]  # fmt: skip
     berlin = Page(lab, "R", since="1d", timezone="Europe/Berlin").tiles()
     assert lines_of(berlin)["messages"][-1] == "before: 7 (+0 %)"
-    assert "from 2024-03-09 to 2024-03-09 06:00." in berlin.text
+    assert "from 9 March 2024 to 9 March 2024, 06:00." in berlin.text
 
 
 def test_what_is_withheld_is_no_0(opened):
@@ -371,6 +388,11 @@ def test_a_median_of_few_replies_is_left_out(opened):
         ]  # fmt: skip
         shown = lines_of(Page(opened(lines, f"home{replies}"), "R").tiles())
         assert shown["median time until the companion replies"] == [value, more]
+        if replies == 1:
+            assert shown["median time until people reply"] == [DASH, "no replies"]
+    alone = lines_of(Page(opened(hourly(3), "alone"), "R").tiles())
+    for side in ("people reply", "the companion replies"):
+        assert alone[f"median time until {side}"] == [DASH, "no replies"]
 
 
 def test_the_demo_counts_people_as_its_page_does(opened):

@@ -182,3 +182,11 @@ def test_a_linked_snapshot_takes_its_place_on_the_disk_once(synced):
     each = sum(path.stat().st_size for path in synced.home.warehouse.glob("**/*") if path.is_file())
     counted = describe(synced)["bytes"]["warehouse"]
     assert counted == each - first.stat().st_size
+
+
+@pytest.mark.slow
+def test_replies_to_messages_that_are_not_stored_are_counted(synced):
+    with synced.primary.transaction():
+        synced.primary.execute("UPDATE messages SET reply_to = 'gone' WHERE id = 1")
+    details = [one.detail for one in diagnose(Settings.resolve(home=synced.home.path)) if one.ok]
+    assert any("1 replies are to messages that are not stored" in detail for detail in details)

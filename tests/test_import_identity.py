@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from aico_lab.errors import DuplicateId, InvalidValue
 from aico_lab.importing import classifying
+from aico_lab.importing.classifying import count_dangling
 from aico_lab.importing.importer import import_batches
 from aico_lab.messages.identity import ORIGINAL, original_id
 from aico_lab.messages.rules import MAX_ID
@@ -673,7 +674,7 @@ def test_a_batch_without_clashes_asks_the_database_once(primary, tmp_path):
     ]
     counting = Counting(primary)
     import_batches(counting, jsonl.read(write(tmp_path / "m.jsonl", *lines)))
-    assert counting.queries == 1
+    assert counting.queries == 1 + 2  # and the import twice, about replies
 
 
 FIELDS = {"user_id": "ben", "response_time": 2.5, "reply_to": "9", "metadata": {"mood": "fine"}}
@@ -767,3 +768,15 @@ def test_a_score_alone_is_not_an_edit(primary, take):
     take(second, again, on_conflict="replace")  # as stored, but for the score
     assert primary.fetch_all("SELECT content, sentiment_score FROM messages") == [("bad", 0.5)]
     assert feed.head(primary).seq == seq
+
+
+def test_a_reply_to_a_message_that_was_refused_waits_for_it(primary, take):
+    """Its id is kept and counted, in this import and in all messages."""
+    replies = [line("a", "2", "so?", reply_to="1"), line("a", "3", "well", reply_to="2")]
+    result = take(line("a", "1", "first", timestamp="never"), *replies)
+    assert (result.added, result.rejected, result.dangling) == (2, 1, 1)
+    assert take(*replies).dangling == 0  # known already
+    assert count_dangling(primary) == 1
+    assert take(line("a", "1", "first")).dangling == 0
+    assert count_dangling(primary) == 0
+    assert take(line("b", "1", "x", reply_to="9"), dry_run=True).dangling == 0

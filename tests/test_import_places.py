@@ -219,6 +219,27 @@ def test_an_edit_in_sillytavern_is_an_update_also_of_the_last_swipe(lab, take_ta
     assert texts(lab) == ["hi", "hello", "so?", "another"]
 
 
+def test_a_swipe_in_sillytavern_with_a_time_of_its_own_is_an_update(lab, take_tavern):
+    infos = [{"send_date": f"May 13, 2025 9:{at:02}pm"} for at in (3, 7, 29)]
+    begin = (("Ann", "hi", {}), ("Zed", "hello", {}), ("Ann", "so?", {}))
+    swipes = ["one", "another", "third"]
+
+    def swiped(count: int) -> tuple[str, str, dict[str, Any]]:
+        keys = {"swipes": swipes[:count], "swipe_id": count - 1, "swipe_info": infos[:count]}
+        return "Zed", swipes[count - 1], keys | infos[count - 1]
+
+    assert counts(take_tavern(*begin, ("Zed", "one", {}))) == (4, 0, 0)
+    for count in (2, 3):
+        assert counts(take_tavern(*begin, swiped(count))) == (0, 3, 1)
+        assert counts(take_tavern(*begin, swiped(count))) == (0, 4, 0)
+        assert texts(lab) == ["hi", "hello", "so?", swipes[count - 1]]
+    edited = (("Ann", "hi", {}), ("Zed", "hello!", {}), ("Ann", "so?", {}))
+    after = ("Ann", "well", {"send_date": "May 13, 2025 9:30pm"})
+    assert counts(take_tavern(*edited, swiped(3), after)) == (1, 3, 1)
+    assert counts(take_tavern(*begin, ("Zed", "one", {}), deletions=True)) == (0, 2, 2)
+    assert lab.primary.fetch_all("SELECT count(*) FROM messages") == [(5,)]
+
+
 # Growth
 
 

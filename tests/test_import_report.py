@@ -35,3 +35,12 @@ def test_one_command_after_init_gives_a_report(cli, sample, options, about):
 def test_a_dry_run_has_no_report(cli):
     told = cli("import", str(SAMPLES / "telegram_result.json"), "--report", "--dry-run")
     assert (told.returncode, "leave out --report or --dry-run" in told.stderr) == (2, True)
+
+
+def test_replies_to_messages_that_are_not_stored_are_told(cli, tmp_path):
+    cli("init", "--no-encryption")
+    said = {"content": "hi", "timestamp": "2024-05-01T10:00:00Z", "reply_to": "gone"}
+    path = tmp_path / "m.jsonl"
+    path.write_text(json.dumps(said) + "\n")
+    told = cli("import", "jsonl", str(path)).stderr
+    assert "1 reply is to a message that is not stored" in told

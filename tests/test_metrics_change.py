@@ -299,7 +299,7 @@ def test_a_trend_claims_what_the_data_support(counts, says):
         ([1] + [0] * 19, "No change of the level of messages is found in 20 weeks"),
         (
             [3] * 10 + [40] * 10,
-            "2 phases of messages in 20 weeks, mean per week: 3 from 2024-01-01",
+            "2 phases of messages in 20 weeks, mean per week: 3 from 1 January 2024",
         ),
     ],
 )
@@ -377,9 +377,9 @@ def test_a_silence_and_a_new_beginning_are_two_changes():
         (date(2024, 3, 25), date(2024, 5, 5), 6, 1, pytest.approx(34 / 6), "week"),
     ]
     assert answer.finding == (
-        "3 phases of messages in 18 weeks, mean per week: 20.7 from 2024-01-01, "
-        "0 from 2024-02-12, 5.67 from 2024-03-25 (uncertain: 18 weeks); "
-        "nothing was written for 6 weeks, from 2024-02-12 to 2024-03-24"
+        "3 phases of messages in 18 weeks, mean per week: 20.7 from 1 January 2024, "
+        "0 from 12 February 2024, 5.67 from 25 March 2024 (uncertain: 18 weeks); "
+        "nothing was written for 6 weeks, from 12 February to 24 March 2024"
     )
     assert answer.pl().select("periods", "phases").unique().rows() == [(18, 3)]
 
@@ -460,11 +460,11 @@ def test_phases_that_are_left_out_are_not_at_the_end():
     with world(talk(*spoken)) as made:
         assert made.ask("change_points").finding == (
             "2 phases of messages in 38 weeks, mean per week: "
-            "2 from 2024-04-08, 1,000 from 2024-08-19"
+            "2 from 8 April 2024, 1,000 from 19 August 2024"
         )
         assert made.ask("change_points", filters={"min_people": 5}).finding == (
             "2 phases of messages in 38 weeks; of the rows that are shown, mean per week: "
-            "1,000 from 2024-08-19"
+            "1,000 from 19 August 2024"
         )
 
 
@@ -501,7 +501,7 @@ def test_a_long_silence_is_named_and_is_no_level(weeks, drawn):
     with world(talk(*weekly(weeks))) as made:
         answer = made.ask("change_points")
     silent = weeks.count(0)
-    assert (f"nothing was written for {silent} weeks, from 2024-" in answer.finding) == (silent > 3)
+    assert (f"nothing was written for {silent} weeks, from " in answer.finding) == (silent > 3)
     plot = answer.plot().to_dict()
     (rows,) = (rows for rows in plot["datasets"].values() if rows and "after" in rows[0])
     ends = [(row["start"][:10], row["after"][:10]) for row in rows]

@@ -155,7 +155,9 @@ def test_a_group_without_the_word_has_0_uses_and_a_month_without_words_no_row():
             ("dogs", "2024-03", 0, 0, 0.0), ("dogs", "2024-05", 12, 12, 200.0),
             ("cats", "2024-03", 12, 12, 200.0), ("cats", "2024-05", 0, 0, 0.0),
         ]  # fmt: skip
-        assert answer.finding.startswith("dogs: from 0 per 1,000 words in 2024-03 to 200")
+        assert answer.finding.startswith(
+            "dogs: least in March 2024 (0 per 1,000 words), most in May 2024 (200), no clear "
+        )
         answer.plot().to_dict()
 
 
@@ -261,7 +263,7 @@ def rare_and_usual() -> pl.DataFrame:
 def test_a_rare_word_does_not_hide_what_is_found_of_others():
     with world(rare_and_usual()) as made:
         alone = made.ask("word_course", words="apple").finding
-        assert alone.startswith("apple: from ")
+        assert alone.startswith("apple: least in ")
         for words in ("apple,zebra", "zebra,apple"):
             finding = made.ask("word_course", words=words).finding
             assert finding == f"{alone}; zebra: too little data (6 people)"

@@ -574,15 +574,27 @@ def test_a_period_of_retention_is_called_what_it_is():
         )
 
 
+def test_the_busiest_week_tells_the_people_of_its_chart():
+    """Those who wrote, not those to whom only the companion wrote."""
+    spoken = [said(0, user="a"), said(60, "assistant", user="b", conversation="d")]
+    with world(talk(*spoken)) as made:
+        assert made.ask("weekly_activity").finding == (
+            "All was written in the week from 25 March 2024: 2 messages in 2 conversations; "
+            "1 person wrote (the week is unfinished)"
+        )
+        companion = made.ask("monthly_activity", filters={"role": "assistant"}).finding
+        assert companion.startswith("All was written in March 2024: 1 message in 1 conversation (")
+
+
 def test_several_weeks_of_the_same_size_are_weeks_and_one_month_is_one_month():
     week = 7 * 86_400
     spoken = [said(at * week, user="u") for at in range(2)]
     with world(talk(*spoken)) as made:
         assert made.ask("weekly_activity").finding == (
-            "Most was written in the weeks from 2024-03-25 and 2024-04-01 alike: 1 message"
+            "Most was written in the weeks from 25 March 2024 and 1 April 2024 alike: 1 message"
         )
         assert made.ask("sessions").finding.endswith(
-            "; the most, 1, in the weeks from 2024-03-25 and 2024-04-01 alike"
+            "; the most, 1, in the weeks from 25 March 2024 and 1 April 2024 alike"
         )
     with world(talk(said(0))) as made:
         assert made.ask("stickiness").finding == (

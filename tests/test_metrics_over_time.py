@@ -82,11 +82,11 @@ def test_the_finding_of_the_mood_compares_periods_of_enough_people():
 
     with world(weeks(0.1, 0.5, 0.1)) as made:
         assert made.ask("mood_over_time").finding == (
-            "Mean sentiment between +0.100 (the week from 2024-03-25) and +0.500 (the week from "
-            "2024-04-01)"
+            "Mean sentiment between +0.100 (the week from 25 March 2024) and +0.500 (the week "
+            "from 1 April 2024)"
         )
         month = made.ask("mood_over_time", period="month", filters={"until": "2024-03-31"})
-        assert month.finding == "Mean sentiment +0.100 in the month from 2024-03-01"
+        assert month.finding == "Mean sentiment +0.100 in March 2024"
     with world(weeks(0.1, 0.101)) as made:
         assert "no clear difference" in made.ask("mood_over_time").finding
     with world(weeks(0.1, 0.5, people=12)) as made:
@@ -252,32 +252,68 @@ def test_the_findings_of_days_and_people():
     with world(talk(*spoken)) as made:
         assert made.ask("calendar_days").finding == (
             "Something was written on 3 of 6 days; the longest break: 3 days, from "
-            "2024-04-01 to 2024-04-03"
+            "1 to 3 April 2024"
         )
         weeks = made.ask("cumulative_people").finding
-        assert weeks == "2 people wrote, all first in the week from 2024-03-25"
+        assert weeks == "2 people wrote, all first in the week from 25 March 2024"
         assert made.ask("cumulative_people", period="day").finding == (
-            "2 people wrote within 6 days, half of them by 2024-03-30; the most new ones, 1, "
-            "began on 2024-03-30 and 2024-03-31 alike"
+            "2 people wrote within 6 days, half of them by 30 March 2024; the most new ones, "
+            "1, began on 30 March 2024 and 31 March 2024 alike"
         )
         some = made.ask("calendar_days", filters={"until": "2024-03-31"})
         assert some.finding == "Something was written on every day of 2"
         one = made.ask("calendar_days", filters={"until": "2024-03-30"})
-        assert one.finding == "Everything was written on 2024-03-30"
+        assert one.finding == "Everything was written on 30 March 2024"
+
+
+def test_those_who_return_after_the_start_of_a_period_are_not_called_new():
+    spoken = [said(day * DAY, user=user) for day in (0, 20, 30) for user in "ab"]
+    with world(talk(*spoken, said(31 * DAY, user="c"))) as made:
+        later = made.ask("cumulative_people", period="day", filters={"since": "2024-04-10"})
+        assert later.finding == (
+            "3 people wrote within 21 days, half of them by 19 April 2024; most, 2, wrote for the "
+            "first time in this selection on 19 April 2024"
+        )
+
+
+def test_durations_of_records_are_in_a_unit_that_people_read():
+    with world(talk(said(0), said(60), said(90 * DAY))) as made:
+        rows = made.ask("extremes").pl()
+    assert rows["duration"].to_list() == [None, None, "90 days", "60 s"]
+
+
+def test_several_weeks_in_which_as_many_began_are_weeks():
+    spoken = [said(week * 7 * DAY, user=f"u{week}") for week in range(3)]
+    with world(talk(*spoken)) as made:
+        found = made.ask("cumulative_people").finding
+    assert found.endswith(
+        "began in the weeks from 25 March 2024, 1 April 2024 and 8 April 2024 alike"
+    )
+
+
+def test_the_course_of_a_mood_that_hardly_changes_does_not_zoom_onto_nothing():
+    """It is drawn from 0."""
+    spoken = [
+        said(60 * turn, ("user", "assistant")[turn % 2], sentiment=0.5 + turn % 3 / 1000)
+        for turn in range(12)
+    ]
+    with world(talk(*spoken)) as made:
+        layers = made.ask("sentiment_trajectory", steps=4).plot().to_dict()["layer"]
+    assert [layer["encoding"]["y"]["scale"]["zero"] for layer in layers] == [True, True]
 
 
 def test_the_finding_of_the_records():
     spoken = [said(at, user=f"u{at % 2}") for at in (0, 60, 90, 3 * DAY, 3 * DAY + 5)]
     with world(talk(*spoken)) as made:
         assert made.ask("extremes").finding == (
-            "Busiest day: 2024-03-30 with 3 messages; busiest hour: 22:00 to 23:00 with 5 "
-            "messages; longest silence: 3 days from 2024-03-30 22:01; longest session: 90 s "
-            "from 2024-03-30 22:00"
+            "Busiest day: 30 March 2024 with 3 messages; busiest hour: 22:00 to 23:00 with 5 "
+            "messages; longest silence: 3 days from 30 March 2024, 22:01; longest "
+            "session: 90 s from 30 March 2024, 22:00"
         )
     with world(talk(said(0), said(DAY))) as made:
         assert made.ask("extremes").finding == (
-            "Busiest day: 2024-03-30 with 1 message (like 1 other day); busiest hour: 22:00 to "
-            "23:00 with 2 messages; longest silence: 24 h from 2024-03-30 22:00"
+            "Busiest day: 30 March 2024 with 1 message (like 1 other day); busiest hour: 22:00 to "
+            "23:00 with 2 messages; longest silence: 24 h from 30 March 2024, 22:00"
         )
 
 
@@ -314,7 +350,7 @@ def test_the_trend_speaks_of_a_long_gap_and_not_of_a_short_one():
 
     long = [*range(8), *range(25, 34)]
     with world(weeks(*long)) as made:
-        gap = "; nothing was written for 17 weeks, from 2024-05-27 to 2024-09-22"
+        gap = "; nothing was written for 17 weeks, from 27 May to 22 September 2024"
         for measure in ("messages", "users"):
             assert made.ask("trend", measure=measure).finding.endswith(gap)
         assert made.ask("trend", measure="sentiment").finding.endswith(
@@ -323,9 +359,28 @@ def test_the_trend_speaks_of_a_long_gap_and_not_of_a_short_one():
         hidden = made.ask("trend", filters={"min_cell": 2})
         assert hidden.finding.endswith(gap)
         months = made.ask("trend", period="month").finding
-        assert months.endswith("nothing was written for 3 months, from 2024-06-01 to 2024-08-31")
+        assert months.endswith("nothing was written for 3 months, from 1 June to 31 August 2024")
     with world(weeks(*range(8), *range(11, 20))) as made:
         assert "nothing was written" not in made.ask("trend").finding
+
+
+def test_a_slope_that_the_finding_does_not_state_is_not_drawn():
+    def weeks(**sizes: int) -> pl.DataFrame:
+        numbers = [size for size, times in sizes.items() for _ in range(times)]
+        return talk(*(
+            said(2 * DAY + week * 7 * DAY + n)
+            for week, size in enumerate(numbers)
+            for n in range(int(size.removeprefix("n")))
+        ))  # fmt: skip
+
+    with world(weeks(n3=5, n0=18, n20=14)) as made:
+        answer = made.ask("trend")
+        assert "95 % interval" not in answer.finding
+        assert "median slope" not in str(answer.plot().to_dict())
+    with world(weeks(n3=9, n4=9, n5=9)) as made:
+        answer = made.ask("trend")
+        assert "95 % interval" in answer.finding
+        assert "median slope" in str(answer.plot().to_dict())
 
 
 def test_the_longest_gap_is_the_first_of_those_of_equal_length():
@@ -333,7 +388,7 @@ def test_the_longest_gap_is_the_first_of_those_of_equal_length():
     rows = pl.DataFrame({"start": days, "n": [1, 0, 0, 1, 0, 0, 1, 0]})
     rows = rows.with_columns(complete=True)
     row = gaps.with_longest(rows, "day").row(0, named=True)
-    days = "from 2024-03-31 to 2024-04-01 (like 1 other break)"
+    days = "from 31 March to 1 April 2024 (like 1 other break)"
     assert gaps.described(row) == f"nothing was written for 2 days, {days}"
     assert gaps.longest(row) == f"the longest break: 2 days, {days}"
     none = gaps.with_longest(rows.filter(pl.col("n") > 0), "day").row(0, named=True)
@@ -341,21 +396,21 @@ def test_the_longest_gap_is_the_first_of_those_of_equal_length():
     unfinished = rows[6:].with_columns(complete=pl.col("n") > 0)
     assert gaps.with_longest(unfinished, "day")[gaps.LENGTH].to_list() == [0, 0]
     one = gaps.with_longest(rows[6:], "day").row(0, named=True)
-    assert gaps.described(one) == "nothing was written on 2024-04-06"
+    assert gaps.described(one) == "nothing was written on 6 April 2024"
 
 
 def test_gaps_that_tie_with_the_longest_are_told():
     """In the calendar, the trend and the change points."""
     with world(talk(*(said(3 * day * DAY) for day in range(4)))) as made:
         assert made.ask("calendar_days").finding == (
-            "Something was written on 4 of 10 days; the longest break: 2 days, from 2024-03-31 to "
-            "2024-04-01 (like 2 other breaks)"
+            "Something was written on 4 of 10 days; the longest break: 2 days, from 31 March to "
+            "1 April 2024 (like 2 other breaks)"
         )
     weeks = [*range(8), *range(12, 20), *range(24, 32), 36]
     with world(talk(*(said(2 * DAY + week * 7 * DAY) for week in weeks))) as made:
         for name in ("trend", "change_points"):
             found = made.ask(name).finding
-            assert "for 4 weeks, from 2024-05-27 to 2024-06-23 (like 2 other breaks)" in found
+            assert "for 4 weeks, from 27 May to 23 June 2024 (like 2 other breaks)" in found
 
 
 def test_a_series_in_longer_periods_than_asked_for_says_so():

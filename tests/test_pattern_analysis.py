@@ -106,7 +106,7 @@ def test_parameters_choose_and_days_and_hours_are_those_of_the_zone(report):
     told = header(path)
     for said in (
         "Person 1 and the companion: 28 February to 3 March 2024",
-        "from 2024-02-28 on, until 2024-03-03, Person 1",
+        "from 28 February 2024 on, until 3 March 2024, Person 1",
         f"Time zone {timezone}",
         "Snapshot 1",
     ):

@@ -26,7 +26,7 @@ def write(folder, text):
 
 def test_the_shipped_pipelines_are_sound():
     """Each can be loaded, and says what it is for."""
-    assert "daily" in shipped("pipelines", ".toml")
+    assert "nightly" in shipped("pipelines", ".toml")
     for name in shipped("pipelines", ".toml"):
         pipeline = load_pipeline(name)
         assert pipeline.description
@@ -180,10 +180,14 @@ REPORT = "[[steps]]\nrun = 'report'\nname = 'pattern_analysis'"
 WRONG = [
     ("steps = 1", InvalidValue, "has no steps"),
     ("[[step]]\nrun = 'sync'", UnknownName, "no 'step'.*did you mean steps"),
-    ("foo = 1\n[[steps]]\nrun = 'sync'", UnknownName, "no 'foo'.*description and steps"),
+    (
+        "foo = 1\n[[steps]]\nrun = 'sync'",
+        UnknownName,
+        "no 'foo'.*description, steps, keep and notify",
+    ),
     ("description = 1\n[[steps]]\nrun = 'sync'", InvalidValue, "'description' of .* text"),
     ("[[steps]]\n", UnknownName, "run = one of"),
-    ("[[steps]]\nrun = 'shell'", UnknownName, "run = one of"),
+    ("[[steps]]\nrun = 'magic'", UnknownName, "run = one of"),
     ("[[steps]]\nrun = 'sync'\nfulll = true", UnknownName, "it takes full"),
     ("[[steps]]\nrun = 'sync'\nfull = 'yes'", InvalidValue, "'full' of step 1 .* true or false"),
     (

@@ -28,7 +28,7 @@ CORE_TABLES = {
     "messages",
     "conversation_segments", "segment_messages", "embeddings", "memories", "devices",
     "personality_profiles", "feedback_events", "system_state", "change_log", "outbox",
-    "report_runs", "schema_metadata", "schema_migration_history",
+    "report_runs", "pipeline_runs", "schema_metadata", "schema_migration_history",
 }  # fmt: skip
 TIME = "2018-05-02T19:38:15.000000Z"
 

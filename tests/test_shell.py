@@ -197,8 +197,8 @@ def test_control_c_while_threads_write_is_no_fault(home, tmp_path):
 READERS = {
     "bench etl", "bench import", "bench metrics", "bench report", "bench start", "bench storage",
     "bench vectors", "doctor", "info", "knowledge list", "metrics list", "metrics show",
-    "pipeline list", "report list", "report show", "schema describe", "schema status",
-    "schema verify", "sources", "sql", "verify",
+    "pipeline check", "pipeline list", "pipeline runs", "pipeline show", "report list",
+    "report show", "schema describe", "schema status", "schema verify", "sources", "sql", "verify",
 }  # fmt: skip
 """The commands that change nothing in a home."""
 

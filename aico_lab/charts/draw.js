@@ -3,6 +3,7 @@
 const NARROW = 520; // below this width, what stands side by side stands one below the other
 const FULL = 500; // a chart of at least this natural width fills its column
 const TWO_LINES = 34; // a row of at least this height has labels of two lines
+const PAPER = 760; // wider charts have letters too small to read when they are printed on A4
 const ROWS = 500; // the most rows of a table; a CSV file has all
 
 const ruler = document.createElement("canvas").getContext("2d");
@@ -90,6 +91,9 @@ const adapted = (spec, width) => {
     if (isDiscrete(x) && x.axis !== null && !x.axis?.labelExpr)
       x.axis = { labelExpr: `aicoLabCut(datum.label, ${(x.axis?.labelLimit ?? 180) - 4})`, ...x.axis };
     if (isDiscrete(x) && x.axis?.labelOverlap === false && width < NARROW) x.axis.labelFontSize = 9;
+    // So that each of up to eight months, or weeks, has its label on a phone.
+    if (x?.type === "temporal" && x.axis && width < NARROW)
+      x.axis = { labelFontSize: 10, labelSeparation: 2, ...x.axis };
     for (const channel of [facet, row, column])
       if (channel?.field && channel.header !== null && !channel.header?.labelExpr)
         channel.header = { labelExpr: `aicoLabCut(datum.label, ${width - 8})`, ...channel.header };
@@ -347,8 +351,23 @@ const work = async () => {
 const show = (figure) => {
   const plot = figure.querySelector(".aico-lab-plot");
   const spec = JSON.parse(figure.querySelector('script[type="application/json"]').textContent);
-  const title = plot.querySelector("img")?.alt ?? "";
+  const picture = plot.querySelector("img");
+  const title = picture?.alt ?? "";
   let made = null;
+  // A print does not wait until charts are drawn again, so paper gets the picture of a wide chart,
+  // unless it has only a part of the marks.
+  const print = (begins) => {
+    const shown = plot.firstElementChild;
+    if (!begins) picture.replaceWith(picture.chart ?? picture);
+    else if (made && shown !== picture && plot.dataset.drawn > PAPER) {
+      picture.chart = shown;
+      shown.replaceWith(picture);
+    }
+  };
+  if (picture && !("thinned" in picture.dataset)) {
+    window.addEventListener("beforeprint", () => print(true));
+    window.addEventListener("afterprint", () => print(false));
+  }
   onWidth(plot, (width) => {
     tasks.set(plot, async () => {
       const target = document.createElement("div");

@@ -152,8 +152,9 @@ def _figure(
 ) -> str:
     bare = {name: value for name, value in specification.items() if name != "title"}
     told = bare.pop("description", None) or title
-    svg, width, height = picture(bare)
+    svg, width, height, is_whole = picture(bare)
     columns = dict(details.columns) if details else {}
+    size = f'width="{width}" height="{height}" style="min-width:{_READABLE * width:.0f}px"'
     asked = f'<span class="aico-lab-question">{_prose(question)}</span>'
     noted = f'<small class="aico-lab-caption">{_prose(caption)}</small>'
     return (
@@ -161,7 +162,7 @@ def _figure(
         f"<figcaption><strong>{_prose(title)}</strong>{asked if question else ''}"
         "</figcaption>"
         f'<div class="aico-lab-plot"><img alt="{escape(told)}" src="{data_uri(svg)}"'
-        f' width="{width}" height="{height}" style="min-width:{_READABLE * width:.0f}px"></div>'
+        f" {size}{'' if is_whole else ' data-thinned'}></div>"
         f"{noted if caption else ''}{_on_demand(details)}"
         f'<script type="application/json">{_json(_lean(bare, columns))}</script>'
         f"<script>{_QUEUE}</script></figure>"

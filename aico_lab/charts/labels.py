@@ -19,6 +19,9 @@ _ROOM: Final = 150
 _WIDE, _CAPITAL, _USUAL = 17.0, 11.5, 7.6
 """Upper bounds of the width of characters at 12 pixels."""
 
+_TWO_LINES: Final = 34
+"""A row of at least this height, in pixels, has labels of two lines."""
+
 _LAST_OF_ONE_UNIT: Final = 0xFFFF
 _JOINER: Final = "\u200d"
 _GUIDES: Final = {
@@ -33,6 +36,52 @@ def drawable(specification: dict[str, Any]) -> dict[str, Any]:
     """Return a Vega-Lite specification whose long labels with emoji are shortened."""
     values = list(_texts(specification))
     return _with_labels(specification, values) if values else specification
+
+
+def in_lines(specification: dict[str, Any], room: float) -> dict[str, Any]:
+    """Return a Vega-Lite specification whose high rows have labels of two lines, as in `draw.js`.
+
+    Args:
+        specification: The specification.
+        room: The pixels of a line.
+    """
+    heights = [view["height"] for view in _views(specification) if _is_number(view.get("height"))]
+    rows = [row for rows in specification.get("datasets", {}).values() for row in rows]
+    return _with_lines(specification, rows, max(heights, default=0), room)
+
+
+def _with_lines(
+    view: dict[str, Any], rows: list[dict[str, Any]], height: float, room: float
+) -> dict[str, Any]:
+    own = dict(view)
+    for part in PARTS:
+        if part in own:
+            own[part] = [_with_lines(child, rows, height, room) for child in own[part]]
+    y = own.get("encoding", {}).get("y")
+    if not isinstance(y, dict) or y.get("type") not in ("nominal", "ordinal"):
+        return own
+    told, field = y.get("axis", {}), str(y.get("field"))
+    names = {str(row[field]) for row in rows if row.get(field) is not None}
+    if told is None or "labelExpr" in told or not names or height / len(names) < _TWO_LINES:
+        return own
+    lines = {name: wrapped(name, room) for name in names}
+    table = {name: [of[0], " ".join(of[1:])] for name, of in lines.items() if len(of) > 1}
+    if table:
+        expression = f"({json.dumps(table, ensure_ascii=False)})[datum.label] || datum.label"
+        y = {**y, "axis": {**told, "labelExpr": expression}}
+        own["encoding"] = {**own["encoding"], "y": y}
+    return own
+
+
+def _views(view: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield view
+    for part in PARTS:
+        for child in view.get(part, ()):
+            yield from _views(child)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
 
 
 def shortened(text: str, room: float = _ROOM) -> str:

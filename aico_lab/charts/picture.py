@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from aico_lab.charts import theme
-from aico_lab.charts.labels import PARTS, drawable, wrapped
+from aico_lab.charts.labels import PARTS, drawable, in_lines, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,11 +34,14 @@ _SIZED: Final = {"axis": ("label", "title"), "legend": ("label", "title"), "head
 
 _LARGER: Final = re.compile(r'(font-size=")([\d.]+)(px")')
 
+_LABEL: Final = 150
+"""The most pixels of a label, with the letters that are larger."""
+
 _AXES: Final = {
     "axis": {"maxExtent": 400},
     "axisY": {"titlePadding": 18},
-    "axisXDiscrete": {"labelLimit": 150, "titlePadding": 32},
-    "axisYDiscrete": {"labelLimit": 150, "titlePadding": 32},
+    "axisXDiscrete": {"labelLimit": _LABEL, "titlePadding": 32},
+    "axisYDiscrete": {"labelLimit": _LABEL, "titlePadding": 32},
 }
 """The room for labels, also of wider fonts. Beyond `maxExtent`, 200 by default, Vega puts the title
 of an axis over its labels."""
@@ -64,8 +67,8 @@ _EMPTY: Final = re.compile(r"<g[^>]*></g>|<g[^>]*/>")
 _PLAIN: Final = re.compile(r"<g>((?:<(?!g|/g)[^>]*>|[^<])*)</g>")
 
 
-def picture(specification: dict[str, Any]) -> tuple[str, int, int]:
-    """Return a chart as an SVG, its width and its height in pixels.
+def picture(specification: dict[str, Any]) -> tuple[str, int, int, bool]:
+    """Return a chart as an SVG, its width and height in pixels, and whether it has all marks.
 
     Args:
         specification: A Vega-Lite specification with its theme, and without a title.
@@ -86,7 +89,8 @@ def picture(specification: dict[str, Any]) -> tuple[str, int, int]:
             sizes[str(larger)] = str(size)
     for axis, own in _AXES.items():
         config[axis] = {**config.get(axis, {}), **own}
-    roomy = {"padding": _ROOM, **drawable(specification), "config": config}
+    fitting = in_lines(drawable(specification), _LABEL / _WIDER)
+    roomy = {"padding": _ROOM, **fitting, "config": config}
     compiled = vl_convert.vegalite_to_vega(roomy)
     _wrap_titles(compiled, _smallest(specification, "width"), _smallest(specification, "height"))
     drawn = vl_convert.vega_to_svg(compiled, allowed_base_urls=[])
@@ -123,11 +127,12 @@ def quoted(text: str) -> str:
     return quote(text, safe=" !$&'()*+,-./:;=?@[]_~|").replace("&", "%26")
 
 
-def _slim(svg: str) -> tuple[str, int, int]:
-    """Return an SVG without invisible parts, and its width and height."""
+def _slim(svg: str) -> tuple[str, int, int, bool]:
+    """Return an SVG without invisible parts, its width and height, and whether it has all marks."""
     head = re.match(r'<svg[^>]* width="([\d.]+)" height="([\d.]+)"', svg)
     width, height = (round(float(side)) for side in head.groups()) if head else (0, 0)
-    svg = _MARKS.sub(_thinned, svg)
+    drawn, svg = svg, _MARKS.sub(_thinned, svg)
+    is_whole = svg == drawn
     svg = _INVISIBLE.sub("", svg)
     svg = _NEEDLESS.sub("", svg)
     svg = svg.replace(f' font-family="{theme.FONT}"', "")
@@ -136,7 +141,7 @@ def _slim(svg: str) -> tuple[str, int, int]:
     opening = re.match(r"<svg[^>]*>", svg)
     at = opening.end() if opening else 0
     style = f"<style>{theme.style_of_picture(svg)}</style>"
-    return f'{svg[: at - 1]} font-family="{_FONT}">{style}{svg[at:]}', width, height
+    return f'{svg[: at - 1]} font-family="{_FONT}">{style}{svg[at:]}', width, height, is_whole
 
 
 def _thinned(group: re.Match[str]) -> str:

@@ -1,7 +1,8 @@
 """The command line: parse arguments, call `Lab`, print results.
 
 Results go to stdout, as text or with `--json` as one JSON value; progress and errors to stderr.
-Exit codes: 0 success, 1 failure, 2 wrong use, 130 stopped by Control-C, 141 closed output pipe.
+Exit codes: 0 success, 1 failure, 2 wrong use, 75 the pipeline is running already, 130 stopped by
+Control-C, 141 closed output pipe.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ _KEPT: Final = {
     "knowledge remove": "a document is removed as a whole or not at all",
     "lab": "notebooks are kept as they were saved",
     "load": "the last snapshot is intact; run it again to continue",
-    "pipeline run": "finished steps are kept; run it again to continue",
+    "pipeline run": "finished steps are kept; `pipeline retry` continues the run",
+    "pipeline retry": "finished steps are kept; retry the new run to continue",
     "report run": "the run is recorded as interrupted; run it again for the report",
     "rescore": "every batch of scores that was stored is kept; run it again to continue",
     "schema activate": "a version is applied as a whole or not at all; run it again to continue",

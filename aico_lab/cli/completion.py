@@ -34,11 +34,11 @@ def reports(ctx: typer.Context, incomplete: str) -> list[str]:
     return _beginning(incomplete, notebooks(home_of(ctx.params.get("home"))))
 
 
-def pipelines(incomplete: str) -> list[str]:
-    """Return the matching names of shipped pipelines."""
-    from aico_lab.shipped import shipped
+def pipelines(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the matching names of pipelines, shipped and in the home."""
+    from aico_lab.pipeline.finding import pipelines
 
-    return _beginning(incomplete, shipped("pipelines", ".toml"))
+    return _beginning(incomplete, pipelines(home_of(ctx.params.get("home"))))
 
 
 def timezones(incomplete: str) -> list[str]:

@@ -140,6 +140,13 @@ def _note_assumptions(result: ImportResult) -> None:
             f"{_messages(result.qualified)} stored as <conversation_id>:<message_id>, since "
             "another conversation has a message with the same id."
         )
+    if result.dangling:
+        is_one = result.dangling == 1
+        note(
+            f"{_counted(result.dangling, 'reply', 'replies')} {'is' if is_one else 'are'} to a "
+            f"message that is not stored: {'its' if is_one else 'their'} reply_to stays, and leads "
+            "to it once it is imported."
+        )
     if result.far_times:
         lines = ", ".join(map(str, result.far_lines[:LINES_SHOWN]))
         more = ", …" if result.far_times > LINES_SHOWN else ""

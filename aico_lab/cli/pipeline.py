@@ -1,7 +1,9 @@
-"""`aico-lab pipeline`: run several steps as one job."""
+"""`aico-lab pipeline`: run several steps as one job, and list the runs."""
 
 from __future__ import annotations
 
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,53 +14,124 @@ from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, home_of, 
 from aico_lab.cli.output import Bar, emit, note, say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aico_lab.importing.importer import ImportResult
-    from aico_lab.pipeline import Step, StepResult
+    from aico_lab.pipeline import StepResult
+    from aico_lab.pipeline.records import PipelineRun
     from aico_lab.pipeline.watching import WatchResult
 
-pipeline = typer.Typer(help="Run several steps as one job.", no_args_is_help=True)
+pipeline = typer.Typer(
+    help="Run several steps as one job, and list the runs.", no_args_is_help=True
+)
+
+NameArgument = Annotated[
+    str,
+    typer.Argument(
+        help="The name of a pipeline of the home or the package, or the path of a .toml file.",
+        autocompletion=completion.pipelines,
+    ),
+]
+RunArgument = Annotated[
+    str,
+    typer.Argument(help="The id of a run, or the name of a pipeline, for its newest run."),
+]
+ShellOption = Annotated[
+    bool, typer.Option("--allow-shell", help="Allow steps that are commands of the shell.")
+]
 
 
 @pipeline.command("run")
 def pipeline_run(
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="The name of a pipeline of the package, or the path of a .toml file.",
-            autocompletion=completion.pipelines,
-        ),
-    ],
+    name: NameArgument,
     *,
+    allow_shell: ShellOption = False,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Run the steps of a pipeline, up to the first that fails."""
-    from aico_lab.pipeline import load_pipeline, run_pipeline
+    """Run the steps of a pipeline, up to the first that fails.
 
-    steps = load_pipeline(name, home_of(home))
+    The run is recorded, whatever its end.
+    """
+    with open_lab(home, key_file) as lab:
+        _run(partial(lab.pipelines.run, name, allow_shell=allow_shell), json=json)
+
+
+@pipeline.command("retry")
+def pipeline_retry(
+    run: RunArgument,
+    *,
+    allow_shell: ShellOption = False,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Continue a run at the step that failed.
+
+    The file of the pipeline must be the same as then.
+    """
+    with open_lab(home, key_file) as lab:
+        _run(partial(lab.pipelines.retry, run, allow_shell=allow_shell), json=json)
+
+
+def _run(start: Callable[..., PipelineRun], *, json: bool) -> None:
+    """Run a pipeline, and print the results of its steps up to the first that failed."""
     results: list[StepResult] = []
+    ended: list[PipelineRun] = []
     try:
-        with open_lab(home, key_file) as lab, Bar("steps") as bar:
-            run_pipeline(lab, steps, on_step=bar.show, on_result=results.append)
+        with Bar("steps") as bar:
+            start(on_step=bar.show, on_result=results.append, on_end=ended.append)
     finally:
-        for step, result in zip(steps.steps, results, strict=False):  # up to one that failed
-            _tell(step, result, quiet=json)
+        for result in results:
+            _tell(result, quiet=json)
+        for run in ended:
+            for warning in run.warnings:
+                note(warning)
+            if run.removed and not json:
+                say(f"{run.removed:,} old reports removed")
     if json:
         emit(results)
 
 
-def _tell(step: Step, result: StepResult, *, quiet: bool) -> None:
+@pipeline.command("check")
+def pipeline_check(
+    name: NameArgument,
+    *,
+    allow_shell: ShellOption = False,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Find the faults of a pipeline without running it.
+
+    A line for each step, and one for each fault.
+    """
+    with open_lab(home, key_file) as lab:
+        checks = lab.pipelines.check(name, allow_shell=allow_shell)
+    if json:
+        emit(checks)
+    else:
+        for one in checks:
+            named = one.id if one.run in ("", one.id) else f"{one.id} ({one.run})"
+            say(f"{'FAIL' if one.faults else 'ok  '} {one.step or '':<3} {named}")
+            for fault in one.faults:
+                say(f"         {fault}")
+    if any(one.faults for one in checks):
+        raise typer.Exit(1)
+
+
+def _tell(result: StepResult, *, quiet: bool) -> None:
     from aico_lab.cli.import_results import note_import, note_load, note_unexplained
     from aico_lab.etl.foreign import LoadResult
     from aico_lab.etl.sync import SyncResult
     from aico_lab.importing.importer import ImportResult
+    from aico_lab.pipeline.steps import UnchangedReport
     from aico_lab.pipeline.watching import WatchResult
 
     match done := result.result:
         case ImportResult():
-            path = step.options.get("path")
-            _note_counts(step.options["source"] if path is None else path.name, done)
+            _note_counts(result.what, done)
             note_import(done)
         case WatchResult():
             _note_watched(done)
@@ -71,7 +144,8 @@ def _tell(step: Step, result: StepResult, *, quiet: bool) -> None:
     if not quiet:
         page = getattr(done, "html", None)  # of a report
         at = f": {page}" if isinstance(page, Path) else ""
-        ended = "done" if result.ok else "failed"
+        unchanged = isinstance(done, UnchangedReport)
+        ended = "unchanged" if unchanged else "done" if result.ok else "failed"
         say(f"{result.run:<8} {ended} in {result.seconds:.1f} s{at}")
 
 
@@ -100,14 +174,106 @@ def _note_counts(name: str, result: ImportResult) -> None:
 
 
 @pipeline.command("list")
-def pipeline_list(*, json: JsonOption = False) -> None:
-    """List the pipelines that come with the package."""
-    from aico_lab.pipeline import load_pipeline
-    from aico_lab.shipped import shipped
+def pipeline_list(*, home: HomeOption = None, json: JsonOption = False) -> None:
+    """List the pipelines of the home and of the package.
 
-    pipelines = {name: load_pipeline(name) for name in shipped("pipelines", ".toml")}
+    A pipeline of the home takes the place of one of the package with the same name.
+    """
+    from aico_lab.pipeline.definition import read_pipeline
+    from aico_lab.pipeline.finding import pipelines
+
+    lab_home = home_of(home)
+    read = {
+        name: read_pipeline(str(path), lab_home) for name, (path, _) in pipelines(lab_home).items()
+    }
     if json:
-        emit(pipelines)
+        # Without the addresses of notices, which are secrets.
+        emit(
+            {
+                name: {
+                    "name": name,
+                    "description": one.description,
+                    "from": one.origin,
+                    "path": one.path,
+                    "steps": [{"run": step.run, "id": step.id} for step in one.steps],
+                    "faults": [str(fault.error) for fault in one.faults],
+                }
+                for name, one in read.items()
+            }
+        )
         return
-    for name, steps in pipelines.items():
-        say(f"{name:<12} {steps.description}")
+    for name, one in read.items():
+        broken = f"broken: {one.faults[0].error}" if one.faults else one.description
+        say(f"{name:<12} {one.origin:<8} {broken}")
+
+
+@pipeline.command("runs")
+def pipeline_runs(
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="The maximum number of runs.")] = 20,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the runs of pipelines, the newest first."""
+    with open_lab(home, key_file) as lab:
+        runs = lab.pipelines.runs(limit)
+    if json:
+        emit(runs)
+        return
+    for run in runs:
+        done = sum(step.status in ("ok", "kept") for step in run.steps)
+        warnings = len(run.warnings) + sum(len(step.warnings) for step in run.steps)
+        said = f", {warnings} warning{'' if warnings == 1 else 's'}" if warnings else ""
+        say(
+            f"{run.run_id}  {_minute(run.started_at)}  {run.status:<11}  {run.pipeline}  "
+            f"{done} of {len(run.steps)} steps{said}"
+        )
+
+
+@pipeline.command("show")
+def pipeline_show(
+    run: RunArgument,
+    *,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show the steps, warnings, versions and outputs of a run."""
+    with open_lab(home, key_file) as lab:
+        shown = lab.pipelines.show(run)
+    if json:
+        emit(shown)
+        return
+    facts = {
+        "run": shown.run_id,
+        "pipeline": shown.pipeline,
+        "from": shown.origin,
+        "file": f"SHA-256 {shown.file_sha256}",
+        "status": shown.status,
+        "started": shown.started_at,
+        "finished": shown.finished_at,
+        "retry of": shown.retry_of,
+        "versions": ", ".join(f"{name} {one}" for name, one in shown.versions.items()),
+        "removed": f"{shown.removed} old reports" if shown.removed else None,
+        "error": shown.error,
+    }
+    for fact, value in facts.items():
+        if value is not None:
+            say(f"{fact:<10} {value}")
+    for step in shown.steps:
+        tries = f", {step.tries} tries" if step.tries > 1 else ""
+        took = f" in {step.seconds:.1f} s{tries}" if step.tries else ""
+        say(f"step       {step.id}: {step.status}{took}")
+        for warning in step.warnings:
+            say(f"           {warning}")
+        if step.error and step.error != shown.error:
+            say(f"           {step.error}")
+    for output in shown.outputs:
+        say(f"output     {output.path} (SHA-256 {output.sha256})")
+    for warning in shown.warnings:
+        say(f"warning    {warning}")
+
+
+def _minute(text: str) -> str:
+    return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M} UTC"

@@ -48,6 +48,12 @@ _ASTRAY = """
     ORDER BY messages.id LIMIT ?
 """
 
+_DANGLING = """
+    SELECT count(*) FROM messages AS reply
+    WHERE id > ? AND reply_to IS NOT NULL
+        AND NOT EXISTS (SELECT 1 FROM messages WHERE message_id = reply.reply_to)
+"""
+
 
 class _Stored(NamedTuple):
     """A stored message: its conversation, the id given by its source, and a digest.
@@ -289,6 +295,17 @@ def _edited(older: MessageRecord, edit: MessageRecord) -> MessageRecord:
         kept["sentiment_score"] = older.sentiment_score
         kept["sentiment_source"] = older.sentiment_source
     return edit._replace(channel_id=older.channel_id, **kept)
+
+
+def count_dangling(connection: Connection, after: int = 0) -> int:
+    """Return the number of replies to messages that are not stored.
+
+    Args:
+        connection: The primary database.
+        after: The row id after which messages are counted.
+    """
+    [(count,)] = connection.fetch_all(_DANGLING, [after])
+    return int(count)
 
 
 def mend_replies(connection: Connection) -> None:

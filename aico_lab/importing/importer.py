@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
 from aico_lab.errors import InvalidValue
-from aico_lab.importing.classifying import WHERE_GIVEN, Classified, Planned, mend_replies
+from aico_lab.importing.classifying import (
+    WHERE_GIVEN,
+    Classified,
+    Planned,
+    count_dangling,
+    mend_replies,
+)
 from aico_lab.importing.disappearing import Present, mark_off_path, unmark
 from aico_lab.importing.places import Places
 from aico_lab.importing.rescoring import score_with_stored
@@ -60,6 +66,8 @@ class ImportResult:
         conflicts: Messages with the conversation and id of another one, but another content, role
             or timestamp.
         conflict_examples: The first `LINES_KEPT` conflicts.
+        dangling: New replies to messages that are not stored: these were refused, or deleted before
+            the export, or are in another file. Not known in a dry run.
         qualified: New messages whose id another conversation uses too, stored under the id
             `<conversation_id>:<message_id>`.
         assumed_me: Messages of the user `me`, which is assumed for files that name no user.
@@ -92,6 +100,7 @@ class ImportResult:
     known: int = 0
     conflicts: int = 0
     conflict_examples: list[Conflict] = field(default_factory=list)
+    dangling: int = 0
     qualified: int = 0
     assumed_me: int = 0
     far_times: int = 0
@@ -202,6 +211,7 @@ def import_batches(
     present = Present()
     twins, chats, places = Twins(connection), SameChats(connection), Places(connection)
     planned: Planned = {}
+    [(last,)] = connection.fetch_all("SELECT coalesce(max(id), 0) FROM messages")
     with without_garbage_collector(), connection.bulk():
         for read in batches:
             batch = twins.as_stored(read) if read.has_twins else chats.as_stored(read)
@@ -240,6 +250,8 @@ def import_batches(
     result.channels = list(channels)[:LINES_KEPT]
     if elsewhere and not dry_run:
         mend_replies(connection)
+    if result.added and not dry_run:
+        result.dangling = count_dangling(connection, last)
     return result
 
 

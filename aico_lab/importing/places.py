@@ -31,6 +31,9 @@ _ROWS: Final = 10_000
 BETWEEN_ZONES: Final = timedelta(hours=27)
 """More than any two time zones differ: an earlier import may have read times in another zone."""
 
+_BETWEEN_OFFSETS: Final = timedelta(minutes=15)
+"""The least time between two zones, of which all others are multiples."""
+
 _MOST: Final = 1_000_000
 """The maximum number of pairs of messages at one time that are compared; among more pairs, only
 equal texts are recognised."""
@@ -189,13 +192,12 @@ def _as_read(stored: Sequence[_Stored], times: dict[object, str]) -> Iterator[st
         found = [
             times.get((one.writer, one.time, one.content)) or times.get(one.said) for one in stored
         ]
-    shift = next(
-        (_between(one.time, known) for one, known in zip(stored, found, strict=True) if known),
-        timedelta(),
-    )
+    shifts = [_between(one.time, known) for one, known in zip(stored, found, strict=True) if known]
+    shift = next((one for one in shifts if not one % _BETWEEN_OFFSETS), timedelta())
     for one, known in zip(stored, found, strict=True):
         if known:
-            shift = timedelta() if known == one.time else _between(one.time, known)
+            apart = _between(one.time, known)
+            shift = shift if apart % _BETWEEN_OFFSETS else apart  # not that of another swipe
             yield known
         else:
             yield later(one.time, shift) if shift else one.time

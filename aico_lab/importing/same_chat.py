@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from aico_lab.adapters.libsql import Connection
+    from aico_lab.importing.known_places import KnownPlaces
     from aico_lab.messages.records import Batch, FeedbackRecord, MessageRecord
 
 _ROWS: Final = 10_000
@@ -43,7 +44,7 @@ _UNDER = """
 """
 
 
-class _Place(NamedTuple):
+class ChatPlace(NamedTuple):
     """A conversation and its channel."""
 
     conversation_id: str
@@ -59,10 +60,10 @@ class SameChats:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._places: dict[str, _Place] = {}
-        self._known: dict[int, _Place] = {}
+        self._places: dict[str, ChatPlace] = {}
+        self._known: KnownPlaces | None = None
         self._formats: set[str] = set()
-        self._elsewhere: dict[str, dict[int, _Place]] = {}
+        self._elsewhere: dict[str, dict[int, ChatPlace]] = {}
 
     def as_stored(self, batch: Batch) -> Batch:
         """Return a batch whose messages are in the conversations that have them already.
@@ -72,7 +73,7 @@ class SameChats:
         """
         channels = {one.conversation_id: one.channel_id for one in batch.messages}
         for name, ids in batch.global_ids.items():
-            own = _Place(name, channels.get(name, name))
+            own = ChatPlace(name, channels.get(name, name))
             self._places[name] = self._place(own, ids)
         for name, others in batch.other_ids.items():
             messages = [one for one in batch.messages if one.conversation_id == name]
@@ -104,40 +105,44 @@ class SameChats:
             ),
         )
 
-    def _place(self, own: _Place, ids: Sequence[int]) -> _Place:
+    def _place(self, own: ChatPlace, ids: Sequence[int]) -> ChatPlace:
         """Return the place that has most of some ids; the own one if none has any."""
-        self._read_stored(own.conversation_id.partition(":")[0])
-        known = self._known
-        there = [known[one] for one in ids if one in known]
-        found = Counter(there)
+        stored = self._read_stored(own.conversation_id.partition(":")[0])
+        known = stored.of(ids)
+        found = Counter(place for place in known if place is not None)
         most = max(found.values(), default=0)
         places = [place for place, count in found.items() if count == most]
         mine = [place for place in places if place.conversation_id == own.conversation_id]
         chosen = (mine or places)[0] if most else own
         if len(found) > 1:
             self._elsewhere[own.conversation_id] = {
-                one: known[one] for one in ids if known.get(one, chosen) != chosen
+                one: place
+                for one, place in zip(ids, known, strict=True)
+                if place is not None and place != chosen
             }
-        for one in ids:  # they may be written with this batch
-            known.setdefault(one, chosen)
+        new = (one for one, place in zip(ids, known, strict=True) if place is None)
+        stored.add(new, chosen)  # they may be written with this batch
         return chosen
 
-    def _read_stored(self, format_name: str) -> None:
-        """Note the places of all stored messages of a format, once."""
+    def _read_stored(self, format_name: str) -> KnownPlaces:
+        """Return the places of all stored messages, with those of a format."""
+        if self._known is None:
+            from aico_lab.importing.known_places import KnownPlaces  # only these formats need NumPy
+
+            self._known = KnownPlaces()
         if format_name in self._formats:
-            return
+            return self._known
         self._formats.add(format_name)
-        places: dict[_Place, _Place] = {}
         rows = self._connection.fetch_batches(
             _STORED, [f"{format_name}:", f"{format_name};"], size=_ROWS
         )
         for message_id, *place in (row for some in rows for row in some):
             name, channel = (one.decode(errors="replace") for one in place)
             given = message_id.decode(errors="replace").removeprefix(f"{name}:")
-            there = _Place(name, channel)
-            self._known.setdefault(digest(given), places.setdefault(there, there))
+            self._known.add([digest(given)], ChatPlace(name, channel))
+        return self._known
 
-    def _place_of(self, one: MessageRecord | FeedbackRecord) -> _Place | None:
+    def _place_of(self, one: MessageRecord | FeedbackRecord) -> ChatPlace | None:
         """Return the place of a message or of feedback on one; None if it stays where it is."""
         name = one.conversation_id or ""
         elsewhere = self._elsewhere.get(name)
@@ -150,7 +155,7 @@ class SameChats:
 
     def _place_under(
         self, own: str, others: Iterable[str], messages: list[MessageRecord]
-    ) -> _Place:
+    ) -> ChatPlace:
         """Return the place, of the conversation's own and others, that has most of its messages.
 
         Of the stored ones of that time, or of those given, half must be the same; only the hour and
@@ -184,10 +189,10 @@ class SameChats:
             if 2 * count >= min(stored[name].total(), len(messages))
         }
         found = max(shared, key=lambda name: (shared[name], name == own), default=own)
-        return _Place(found, found)
+        return ChatPlace(found, found)
 
 
-def _moved(message: MessageRecord, place: _Place | None) -> MessageRecord:
+def _moved(message: MessageRecord, place: ChatPlace | None) -> MessageRecord:
     if place is None:
         return message
     old, reply = message.conversation_id, message.reply_to
@@ -199,7 +204,7 @@ def _moved(message: MessageRecord, place: _Place | None) -> MessageRecord:
     )
 
 
-def _moved_feedback(event: FeedbackRecord, place: _Place | None) -> FeedbackRecord:
+def _moved_feedback(event: FeedbackRecord, place: ChatPlace | None) -> FeedbackRecord:
     if place is None or event.conversation_id is None or event.message_id is None:
         return event
     old = event.conversation_id
@@ -210,7 +215,7 @@ def _moved_feedback(event: FeedbackRecord, place: _Place | None) -> FeedbackReco
     )
 
 
-def _id(name: str, old: str, place: _Place) -> str:
+def _id(name: str, old: str, place: ChatPlace) -> str:
     """Return the id that a message of the old conversation has in its place."""
     begin = f"{old}:"
     if not name.startswith(begin):

@@ -133,7 +133,7 @@ class Batch:
         derived: The ids of messages that are derived from their texts, so that an edited message
             is stored under another one; see `importing.places`.
         read_as: With the first batch of a table, the sentence about what was recognised.
-        notes: With the first batch, sentences about oddities of the file.
+        notes: Sentences about oddities of the file, with one of its batches.
     """
 
     messages: list[MessageRecord]

@@ -1,47 +1,43 @@
-"""Run the steps of a pipeline, after checking what they read."""
+"""Run the steps of a pipeline, after checking what they read, and record the run."""
 
 from __future__ import annotations
 
+import math
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
 
-from aico_lab.config import source_key
-from aico_lab.errors import (
-    AicoLabError,
-    LinesRejected,
-    SourceError,
-    SourceMissing,
-    SourceUnreadable,
-    SyncError,
-    WrongUse,
+from aico_lab.errors import AicoLabError, ReportError, SourceError, StorageError
+from aico_lab.pipeline.checking import input_faults, named
+from aico_lab.pipeline.notices import tell_end
+from aico_lab.pipeline.records import (
+    alone,
+    begin,
+    clear_up,
+    note_safely,
+    output_of,
+    read_runs,
+    sentence,
+    steps_waiting,
 )
-from aico_lab.etl import snapshots
-from aico_lab.importing.importer import ImportResult
-from aico_lab.importing.saved import described
-from aico_lab.pipeline.definition import source_of
-from aico_lab.pipeline.watching import WatchResult, fixed_part, import_watched, is_pattern
-from aico_lab.sources import SOURCES, recognise
-from aico_lab.sources.exports.engine.conversation import ANSWERS, Options
+from aico_lab.pipeline.retention import remove_old
+from aico_lab.pipeline.step_warnings import warnings_of
+from aico_lab.pipeline.steps import rejected, run_step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from aico_lab.lab import Lab
     from aico_lab.pipeline.definition import Pipeline, Step
+    from aico_lab.pipeline.records import PipelineRun, StepRecord
 
-_OF_A_FILE = (SourceError, WrongUse)
-"""Errors whose cause may be the file of a step."""
+_FIRST_PAUSE: Final = 1.0
+"""Seconds before the second try of a step; each later pause is twice as long."""
 
-_NO_ANSWERS = frozenset({"on_rejects", "on_nothing"})
-"""Options of an import that change nothing about how a file is read."""
-
-_TABLES_KEEP = (
-    "Tables hold no whole conversations: with deletions = true only the exports of other programs "
-    "are compared with what is stored."
-)
+_IN_THIS_PROCESS: Final = ("report", "shell")
+"""The kinds of steps that have a process of their own, which they end at a timeout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,31 +48,64 @@ class StepResult:
         run: The kind of step.
         result: The result of the corresponding method of `Lab`.
         seconds: The duration in seconds.
-        ok: Whether the pipeline continues; false after an import with invalid lines.
+        ok: Whether the step succeeded; false after an import with invalid lines.
+        id: The id of the step.
+        tries: How often it was begun.
+        warnings: Sentences about its result.
+        what: The source or the file's name of an import, else the id.
     """
 
     run: str
     result: object
     seconds: float
     ok: bool = True
+    id: str = ""
+    tries: int = 1
+    warnings: list[str] = field(default_factory=list)
+    what: str = ""
+
+
+class StepClock:
+    """The time that timeouts and the pauses between tries are measured with."""
+
+    def monotonic(self) -> float:
+        """Return seconds from an arbitrary moment."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait for some seconds."""
+        time.sleep(seconds)
 
 
 def run_pipeline(
     lab: Lab,
     pipeline: Pipeline,
     *,
+    allow_shell: bool = False,
+    retried: PipelineRun | None = None,
     on_step: Callable[[str, int, int], None] | None = None,
     on_result: Callable[[StepResult], None] | None = None,
+    on_end: Callable[[PipelineRun], None] | None = None,
+    clock: StepClock | None = None,
 ) -> list[StepResult]:
     """Run the steps in order, up to the first that fails; finished steps are not undone.
+
+    After a step with `on_failure = "continue"` the others are run, and its error is raised at the
+    end.
 
     Args:
         lab: The home to work on.
         pipeline: The pipeline.
+        allow_shell: Whether commands of the shell may be run.
+        retried: A run of the same file, whose good steps before the first other one are left out.
         on_step: Called with the next step, the number of steps done, and their total.
         on_result: Called with the result of each step, also of an import with invalid lines.
+        on_end: Called with the record of the run, whatever its end, before an error is raised.
+        clock: The time for timeouts and pauses.
 
     Raises:
+        PipelineBusy: The pipeline is running already on this home.
+        ShellRefused: A step is a command, and `allow_shell` is False; no step was run.
         SourceMissing: The file of a step does not exist; no step was run.
         SourceUnreadable: The file of a step is a folder; no step was run.
         UnknownName: A table or column of a step, or the generation of a report, does not exist; no
@@ -85,167 +114,176 @@ def run_pipeline(
         LinesRejected: An import met invalid lines; the valid ones were imported.
         AicoLabError: A step failed.
     """
-    publishing = 0
-    for number, step in enumerate(pipeline.steps, 1):
-        path = step.options.get("path")
-        if path is not None and step.run == "import" and is_pattern(path):
-            path = fixed_part(path)
-        if path is not None and not path.exists():
-            raise SourceMissing(
-                f"Step {number} ({step.run}): the file {path} does not exist; check its name."
-            )
-        with _named(number, step):
-            _check_inputs(lab, step, to_come=publishing)
-        publishing += step.run in ("sync", "load")
-    results = []
-    for number, step in enumerate(pipeline.steps):
-        if on_step:
-            on_step(f"{pipeline.name}: {step.run}", number, len(pipeline.steps))
-        started = time.perf_counter()
-        with _named(number + 1, step):
-            done = _run(lab, step)
-        rejected = _rejected(number + 1, step, done)
-        result = StepResult(step.run, done, time.perf_counter() - started, ok=rejected is None)
-        results.append(result)
-        if on_result:
-            on_result(result)
-        if rejected:
-            raise rejected
-    if on_step:
-        on_step(pipeline.name, len(pipeline.steps), len(pipeline.steps))
-    return results
+    primary = lab.primary
+    clear_up(primary, lab.home)
+    with alone(lab.home, pipeline):
+        before = read_runs(primary, of=pipeline)
+        steps = steps_waiting(pipeline.steps)
+        if retried is not None:
+            _keep_done(steps, retried)
+        run = begin(primary, pipeline, steps, retried.run_id if retried else None)
+        last_good = next((past for past in before if past.status == "ok"), None)
+        if last_good is None or last_good.versions != run.versions:
+            pipeline = _without_skipping(pipeline)
+        going = _Running(lab, pipeline, run, clock or StepClock(), on_step, on_result)
+        try:
+            results = going.all(allow_shell=allow_shell)
+        except BaseException as stopped:
+            with suppress(StorageError):  # the first error is the one to raise
+                run.end(primary, stopped)
+            if isinstance(stopped, Exception):
+                tell_end(primary, pipeline, run, before, stopped)
+            if on_end:
+                on_end(run)
+            raise
+        run.end(primary)
+        run.removed, run.warnings = remove_old(primary, lab.home, pipeline, run)
+        if run.removed or run.warnings:
+            note_safely(run, primary)
+        tell_end(primary, pipeline, run, before)
+        if on_end:
+            on_end(run)
+        return results
 
 
-@contextmanager
-def _named(number: int, step: Step) -> Iterator[None]:
-    """Name the step, and its file, in an error of the block."""
-    try:
-        yield
-    except AicoLabError as error:
-        path = step.options.get("path")
-        is_named = path is None or path.name in str(error) or not isinstance(error, _OF_A_FILE)
-        error.args = (f"Step {number} ({step.run}): {'' if is_named else f'{path}: '}{error}",)
-        raise
+def _keep_done(steps: list[StepRecord], retried: PipelineRun) -> None:
+    """Mark the steps that a run had done before the first that failed or was not reached."""
+    for step, past in zip(steps, retried.steps, strict=True):
+        if past.status not in ("ok", "kept"):
+            return
+        step.status = "kept"
 
 
-def _check_inputs(lab: Lab, step: Step, *, to_come: int) -> None:
-    """Raise the error that a step would raise because of what it reads.
-
-    Args:
-        lab: The home to work on.
-        step: The step.
-        to_come: The number of snapshots that earlier steps may publish.
-    """
-    options = step.options
-    path = options.get("path")
-    source = source_of(options, lab.home) if step.run == "import" else None
-    takes_folders = step.run == "import" and (source is None or source.export)
-    if path is not None and path.is_dir() and not takes_folders:
-        raise SourceUnreadable(f"{path} is a folder: name a file in it.")
-    if step.run == "load":
-        _check_table(options)
-    if step.run == "report":
-        generation = options.get("parameters", {}).get("generation")
-        newest = snapshots.newest(lab.home.snapshots)
-        known = not isinstance(generation, int) or generation < 1
-        if not known and not newest < generation <= newest + to_come:
-            snapshots.find(lab.home.snapshots, generation)
-
-
-def _check_table(options: Mapping[str, Any]) -> None:
-    """Raise an error if a load names an unknown table or column, or an unsuitable one."""
-    from aico_lab.adapters.libsql_readonly import open_readonly
-    from aico_lab.etl.foreign_source import ROWID, check_source
-
-    with open_readonly(options["path"].absolute(), source_key()) as connection:
-        check_source(
-            connection,
-            options["table"],
-            key=options.get("key"),
-            watermark=options.get("watermark", ROWID),
-        )
-
-
-def _run(lab: Lab, step: Step) -> object:
-    options = step.options
-    match step.run:
-        case "import":
-            return _import(lab, options)
-        case "sync":
-            synced = lab.sync(**options)
-            if damaged := synced.damage():
-                raise SyncError(" ".join(damaged))
-            return synced
-        case "load":
-            return lab.load(**options)
-        case _:
-            return lab.reports.run(**options)
-
-
-def _import(lab: Lab, options: Mapping[str, Any]) -> ImportResult | WatchResult:
-    """Import a source, a file, or the new files of a watched folder."""
-    path: Path | None = options.get("path")
-    source: str | None = options.get("source") or options.get("as")
-    answers = {name: options[name] for name in ANSWERS if name in options}
-    asked: dict[str, Any] = {
-        "limit": options.get("limit"),
-        "on_conflict": options.get("on_conflict"),
-        "deletions": options.get("deletions", False),
-        "options": Options.read(**answers) if answers else None,
-    }
-
-    told_of_tables = False
-
-    def take(one: Path) -> ImportResult:
-        nonlocal told_of_tables
-        if source is not None:
-            return lab.import_from(source, one, **asked)
-        name = recognise(one, asked["options"]).name
-        if SOURCES[name].export or not asked["deletions"]:
-            return lab.import_from(name, one, **asked)
-        taken = lab.import_from(name, one, **asked | {"deletions": False})
-        if not told_of_tables:
-            taken.notes.append(_TABLES_KEEP)
-        told_of_tables = True
-        return taken
-
-    if path is None:
-        return lab.import_from(options["source"], **asked)
-    if not is_pattern(path) and ("source" in options or not path.is_dir()):
-        return take(path)
-    told = {name: value for name, value in options.items() if name not in _NO_ANSWERS}
-    if source is not None and source not in SOURCES:
-        told["saved"] = described(lab.home)[source]
-    keep_going = options.get("on_rejects") == "continue"
-    return import_watched(lab, path, take, answers=told, keep_going=keep_going)
-
-
-def _rejected(number: int, step: Step, result: object) -> LinesRejected | None:
-    """Return the error for files that cannot be read and invalid lines, if they end the job."""
-    goes_on = step.options.get("on_rejects") == "continue"
-    if isinstance(result, WatchResult):
-        if not (result.files or result.unchanged) and step.options.get("on_nothing") == "fail":
-            return LinesRejected(
-                f"Step {number} (import) found no file: nothing matches {result.watched}."
-            )
-        if result.broken and not goes_on:
-            first = result.broken[0]
-            return LinesRejected(
-                f"Step {number} (import) could not read {len(result.broken):,} of "
-                f"{len(result.files):,} new files, the first being {first.path} ({first.error}) "
-                "Replace or move it, or set on_rejects = 'continue' in that step."
-            )
-        results = [one.result for one in result.files if one.result is not None]
-    else:
-        results = [result] if isinstance(result, ImportResult) else []
-    rejected = sum(one.rejected for one in results)
-    if not rejected or goes_on:
-        return None
-    first_one = next(one.examples[0] for one in results if one.rejected)
-    noun = f"{'part' if first_one.where else 'line'}{'' if rejected == 1 else 's'}"
-    where = first_one.where or f"line {first_one.line}"
-    return LinesRejected(
-        f"Step {number} (import) left out {rejected:,} invalid {noun}, the first being "
-        f"{where} ({first_one.reason.rstrip('.')}): correct the file, or set "
-        "on_rejects = 'continue' in that step."
+def _without_skipping(pipeline: Pipeline) -> Pipeline:
+    """Return the pipeline with every report run, since another version may write another page."""
+    steps = (
+        replace(step, options=step.options | {"on_unchanged": "run"})
+        if "on_unchanged" in step.options
+        else step
+        for step in pipeline.steps
     )
+    return replace(pipeline, steps=tuple(steps))
+
+
+@dataclass(slots=True)
+class _Running:
+    """The steps of one run."""
+
+    lab: Lab
+    pipeline: Pipeline
+    run: PipelineRun
+    clock: StepClock
+    on_step: Callable[[str, int, int], None] | None
+    on_result: Callable[[StepResult], None] | None
+    results: list[StepResult] = field(default_factory=list)
+    missing: dict[int, Exception] = field(default_factory=dict)
+
+    def all(self, *, allow_shell: bool) -> list[StepResult]:
+        """Check the pipeline, run its steps, and return their results."""
+        pipeline, total = self.pipeline, len(self.pipeline.steps)
+        self._check(allow_shell=allow_shell)
+        failure: AicoLabError | None = None
+        for number, (step, record) in enumerate(zip(pipeline.steps, self.run.steps, strict=True)):
+            if record.status == "kept":
+                continue
+            if self.on_step:
+                self.on_step(f"{pipeline.name}: {step.label}", number, total)
+            try:
+                self._one(number + 1, step, record)
+            except AicoLabError as error:
+                if not step.goes_on:
+                    raise
+                failure = failure or error
+        if self.on_step:
+            self.on_step(pipeline.name, total, total)
+        if failure is not None:
+            raise failure
+        return self.results
+
+    def _check(self, *, allow_shell: bool) -> None:
+        """Raise the first fault; note those of missing files in steps after which others are run.
+
+        Such a step fails when its turn comes.
+        """
+        pipeline = self.pipeline
+        for fault in pipeline.faults:
+            raise fault.error
+        for fault in input_faults(self.lab, pipeline, allow_shell=allow_shell):
+            goes_on = pipeline.steps[fault.step - 1].goes_on
+            if not goes_on or not isinstance(fault.error, SourceError):
+                raise fault.error
+            self.missing[fault.step] = fault.error
+
+    def _one(self, number: int, step: Step, record: StepRecord) -> None:
+        """Run a step and record how it went."""
+        began = self.clock.monotonic()
+        record.status = "running"
+        self.run.save(self.lab.primary)
+        try:
+            if number in self.missing:
+                raise self.missing[number]
+            with named(number, step):
+                done = self._tried(step, record, began)
+            record.warnings = warnings_of(done)
+            self._note_outputs(step, done)
+            refused = rejected(number, step, done)
+            record.seconds = self.clock.monotonic() - began
+            path: Path | None = step.options.get("path")
+            result = StepResult(
+                step.run,
+                done,
+                record.seconds,
+                refused is None,
+                step.id,
+                record.tries,
+                record.warnings,
+                step.options.get("source", step.id) if path is None else path.name,
+            )
+            self.results.append(result)
+            if self.on_result:
+                self.on_result(result)
+            if refused is not None:
+                raise refused
+        except BaseException as stopped:
+            record.seconds = self.clock.monotonic() - began
+            record.status = "failed"
+            record.error = sentence(stopped)
+            if isinstance(stopped, ReportError) and stopped.notebook is not None:
+                self._add_output(step, stopped.notebook)
+            raise
+        record.status = "ok"
+        self.run.save(self.lab.primary)
+
+    def _tried(self, step: Step, record: StepRecord, began: float) -> object:
+        """Return the result of a step, which is tried again after errors that may pass."""
+        clock, pause = self.clock, _FIRST_PAUSE
+        while True:
+            record.tries += 1
+            spent = clock.monotonic() - began
+            limit = math.inf if step.timeout is None else step.timeout
+            left = None if step.timeout is None else max(step.timeout - spent, 0.1)
+            try:
+                return self._attempt(step, left)
+            except AicoLabError as error:
+                late = clock.monotonic() - began + pause >= limit
+                if not error.transient or record.tries > step.retries or late:
+                    raise
+            clock.sleep(pause)
+            pause *= 2
+
+    def _attempt(self, step: Step, seconds: float | None) -> object:
+        if seconds is None or step.run in _IN_THIS_PROCESS:
+            return run_step(self.lab, step, seconds)
+        from aico_lab.pipeline.step_process import run_in_process
+
+        return run_in_process(self.lab, step, seconds)
+
+    def _note_outputs(self, step: Step, done: Any) -> None:
+        for name in ("html", "notebook", "file"):
+            file: Path | None = getattr(done, name, None)
+            if file is not None:
+                self._add_output(step, file)
+
+    def _add_output(self, step: Step, file: Path) -> None:
+        with suppress(AicoLabError):  # it was removed meanwhile
+            self.run.outputs.append(output_of(self.lab.home, step, file))

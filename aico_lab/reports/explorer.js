@@ -5,7 +5,6 @@ const told = JSON.parse(host.querySelector('script[type="application/json"]').te
 const DAY_MS = 864e5;
 const NO_HOUR = 24, WEEK = 25, SLOTS = 26; // places after the hours of a day
 const WEEKDAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
-const MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(" ");
 const NOTHING = "Nothing to draw for what is chosen";
 const FEW = 30; // messages, whose mean varies much by chance
 const FIRST = 10; // bars of channels or people that are shown at first
@@ -22,6 +21,12 @@ const counted = (number, noun) => `${written(number)} ${noun}${number === 1 ? ""
 const share = (part, whole) => (whole ? `${written((100 * part) / whole, 1)} %` : "–");
 const withMinus = (text) => text.replace("-", "−");
 const iso = (day) => new Date(day * DAY_MS).toISOString().slice(0, 10);
+const LONG_MONTHS = "January February March April May June July August September October November December".split(" ");
+const MONTHS = LONG_MONTHS.map((month) => month.slice(0, 3));
+const inWords = (day) => {
+  const date = new Date(day * DAY_MS);
+  return `${date.getUTCDate()} ${LONG_MONTHS[date.getUTCMonth()]} ${date.getUTCFullYear()}`;
+};
 const hours = (hour) => `${String(hour).padStart(2, "0")}:00–${String(hour + 1).padStart(2, "0")}:00`;
 const signed = (value) => {
   const text = Math.abs(value).toFixed(2);
@@ -59,6 +64,10 @@ function binsOf(from, to, most, units = UNITS) {
   for (let bin = 0; bin < count; bin++) of.fill(bin, starts[bin] - from, starts[bin + 1] - from);
   return {unit: unit.name, count, starts, of};
 }
+
+// The name of a bin in words.
+const begins = ({unit, starts}, bin) =>
+  unit === "day" ? inWords(starts[bin]) : `${unit} from ${inWords(starts[bin])}`;
 
 // --- the cube ---------------------------------------------------------------------------------
 
@@ -202,7 +211,7 @@ function timeTicks(from, to, width) {
     }
     if (found.length) return found;
   }
-  return [[from, iso(from)]];
+  return [[from, inWords(from)]];
 }
 
 // A frame for values over time: scales, and axes as markup.
@@ -359,12 +368,12 @@ function explore(cube) {
       const gap = next - x > 4 ? 1 : 0, top = Math.min(frame.y(n), frame.bottom - 1);
       marks += `<rect class="${inside(bin) ? "bar" : "off"}" x="${x.toFixed(1)}" y="${top.toFixed(1)}"` +
         ` width="${Math.max(next - x - gap, 0.8).toFixed(1)}" height="${(frame.bottom - top).toFixed(1)}">` +
-        `<title>${whole.unit} from ${iso(whole.starts[bin])}: ${counted(n, "message")}</title></rect>`;
+        `<title>${begins(whole, bin)}: ${counted(n, "message")}</title></rect>`;
     });
     picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
     bars.innerHTML = frame.axes + marks;
     const top = sums.byTime.indexOf(Math.max(...sums.byTime));
-    bars.setAttribute("aria-label", `Messages by ${whole.unit}, at most ${written(most)} in the ${whole.unit} from ${iso(whole.starts[top])}`);
+    bars.setAttribute("aria-label", `Messages by ${whole.unit}, at most ${written(most)}: ${begins(whole, top)}`);
     history.caption.textContent = `Messages by ${whole.unit}`;
     const [x, end] = [frame.x(from()), frame.x(to() + 1)];
     for (const [name, value] of Object.entries({x, y: frame.top, width: Math.max(end - x, 1), height: frame.bottom - frame.top}))
@@ -377,7 +386,7 @@ function explore(cube) {
       handle.setAttribute("aria-valuemin", 0);
       handle.setAttribute("aria-valuemax", DAYS - 1);
       handle.setAttribute("aria-valuenow", now);
-      handle.setAttribute("aria-valuetext", iso(told.first + now));
+      handle.setAttribute("aria-valuetext", inWords(told.first + now));
     });
   }
 
@@ -484,12 +493,12 @@ function explore(cube) {
           const x = frame.x((zoom.starts[bin] + zoom.starts[bin + 1]) / 2).toFixed(1), y = frame.y(v).toFixed(1);
           path += `${bin && of[bin - 1] !== null ? "L" : "M"}${x} ${y}`;
           const few = weights[side][bin] < FEW ? ' class="few"' : "";
-          dots += `<circle${few} cx="${x}" cy="${y}" r="${zoom.count > 60 ? 2 : 3}"><title>${SIDES_SAID[side]}, ${zoom.unit} from ` +
-            `${iso(zoom.starts[bin])}: ${withMinus(written(v, digits))}${unit} of ${counted(weights[side][bin], "message")}</title></circle>`;
+          dots += `<circle${few} cx="${x}" cy="${y}" r="${zoom.count > 60 ? 2 : 3}"><title>${SIDES_SAID[side]}, ` +
+            `${begins(zoom, bin)}: ${withMinus(written(v, digits))}${unit} of ${counted(weights[side][bin], "message")}</title></circle>`;
         });
         marks += `<g class="${SIDES[side]}"><path d="${path}"/>${dots}</g>`;
       });
-      made.body.innerHTML = svg(width, height, `${title} by ${zoom.unit}, from ${iso(from())} to ${iso(to())}`, marks);
+      made.body.innerHTML = svg(width, height, `${title} by ${zoom.unit}, from ${inWords(from())} to ${inWords(to())}`, marks);
       made.body.prepend(make("p", {class: "legend"}, ...[...SIDES].reverse().filter((name) => found[SIDES.indexOf(name)].some((v) => v !== null))
         .map((name) => make("span", {class: name}, SIDES_SAID[SIDES.indexOf(name)]))));
       if (weights.some((of) => of.some((n) => n > 0 && n < FEW)))
@@ -534,16 +543,17 @@ function explore(cube) {
     };
     const rated = scored(all), read = worded(all);
     set("messages", written(all.messages), filtered ? `${share(all.messages, told.total)} of the selection` : "");
-    set("days", (noDay ? "at least " : "") + written(days), noDay || `of ${counted(shown.to - shown.from + 1, "day")}`);
+    if (noDay && !days) set("days", "–", `unknown: ${noDay}`);
+    else set("days", (noDay ? "at least " : "") + written(days), noDay || `of ${counted(shown.to - shown.from + 1, "day")}`);
     if (told.apart) set("people", written(told.people.filter((name, code) => sums.active[code] > 0 && code < told.own).length));
     else set("people", told.named === null ? "–" : written(told.named), filtered ? "in the whole selection" : "");
     set("sessions", written(all.sessions));
-    busiest("day", byDay, "day", (day) => iso(told.first + day), noDay);
+    busiest("day", byDay, "day", (day) => inWords(told.first + day), noDay);
     busiest("hour", byHour, "hour", hours, noHour);
     set("mood", rated ? signed(all.sentiment / told.scoreUnits / rated) : "–", rated ? counted(rated, "scored message") : "no scores");
     set("words", read ? written(all.words / read, 1) : "–");
     const said = [];
-    if (!isWhole(shown)) said.push(`${iso(from())} to ${iso(to())}`);
+    if (!isWhole(shown)) said.push(from() === to() ? inWords(from()) : `${inWords(from())} to ${inWords(to())}`);
     if (shown.side >= 0) said.push(`by ${SIDES_SAID[shown.side]}`);
     if (shown.channel >= 0) said.push(told.channels[shown.channel]);
     if (shown.person >= 0) said.push(told.people[shown.person]);

@@ -16,6 +16,7 @@ import polars as pl
 
 from aico_lab.charts import Html, unbroken
 from aico_lab.metrics.engine.claims import counted
+from aico_lab.metrics.engine.days import written_day
 from aico_lab.reports.cube import SCORE_UNITS, Cube, cube
 from aico_lab.reports.merging import WEEK
 from aico_lab.reports.packing import packed
@@ -104,13 +105,10 @@ def tiles_of(made: Cube) -> list[ExplorerTile]:
     mood = all_["sentiment"] / SCORE_UNITS / scored if scored > 0 else None
     return [
         ExplorerTile("messages", "Messages", f"{all_['messages']:,}"),
-        ExplorerTile(
-            "days", "Days with messages", f"{'at least ' if no_day else ''}{days.height:,}",
-            no_day or f"of {span}",
-        ),
+        ExplorerTile("days", "Days with messages", *_days(days.height, no_day, span)),
         ExplorerTile("people", "People", _NONE if made.named is None else f"{made.named:,}"),
         ExplorerTile("sessions", "Sessions begun", f"{all_['sessions']:,}"),
-        ExplorerTile("day", "Busiest day", *_busiest(days, _iso, "day", no_day)),
+        ExplorerTile("day", "Busiest day", *_busiest(days, _written, "day", no_day)),
         ExplorerTile(
             "hour", f"Busiest hour ({made.filters.timezone})",
             *_busiest(hours, _hours, "hour", no_hour),
@@ -143,6 +141,19 @@ def _unknown(made: Cube, merged: pl.DataFrame, what: str) -> str:
     if n := int(merged["messages"].sum()):
         return f"{counted(n, 'messages')} {what}"
     return f"{counted(made.left_out, 'messages')} left out" if made.left_out else ""
+
+
+def _days(known: int, unknown: str, span: str) -> tuple[str, str]:
+    """Return the value and the note of the tile of the days with messages.
+
+    Args:
+        known: The number of known days with messages.
+        unknown: Why the day of some messages is unknown; empty if all are known.
+        span: The number of all days.
+    """
+    if not unknown:
+        return f"{known:,}", f"of {span}"
+    return (f"at least {known:,}", unknown) if known else (_NONE, f"unknown: {unknown}")
 
 
 def _busiest(
@@ -201,8 +212,8 @@ def _hours(hour: int) -> str:
     return f"{hour:02}:00–{hour + 1:02}:00"  # noqa: RUF001
 
 
-def _iso(day: int) -> str:
-    return (date(1970, 1, 1) + timedelta(days=day)).isoformat()
+def _written(day: int) -> str:
+    return written_day(date(1970, 1, 1) + timedelta(days=day))
 
 
 def _shipped(name: str) -> str:

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.charts.figure import in_a_sentence
 from aico_lab.metrics.engine.claims import MINUS, counted, isolated
+from aico_lab.metrics.engine.days import (
+    written_day,
+    written_days,
+    written_minute,
+    written_moment,
+)
 from aico_lab.metrics.engine.durations import duration
 from aico_lab.metrics.interaction.breakdown import FEWEST_REPLIES
 from aico_lab.metrics.time.extremes import RECORDS, alike
-from aico_lab.reports.written import (
-    written_day,
-    written_days,
-    written_moment,
-    written_mood,
-    written_time,
-)
+from aico_lab.reports.written import written_mood, written_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -142,7 +142,7 @@ def _facts(overview: Answer, times: Times) -> dict[str, str]:
     fewer = _fewer(filters)
     chosen = (
         filters.since and f"from {_begins(overview)} on",
-        filters.until and f"until {filters.until}",
+        filters.until and f"until {written_moment(filters.until, zone)}",
         overview.users and _listed(overview.users, "people"),
         overview.channels and f"in {_listed(overview.channels, 'channels')}",
         filters.role and f"messages by {_SIDES[filters.role]}",
@@ -154,7 +154,10 @@ def _facts(overview: Answer, times: Times) -> dict[str, str]:
         "Time zone": zone,
     }
     if times.recent_ms is not None:
-        facts["Last message"] = written_time(times.recent_ms, zone)
+        narrowed = filters.until or filters.users or filters.channels or filters.role
+        facts["Last message of all" if narrowed else "Last message"] = written_time(
+            times.recent_ms, zone
+        )
     if times.synced_ms is not None:
         facts["Last sync"] = written_time(times.synced_ms, zone)
     facts["Snapshot"] = str(overview.generation)
@@ -199,7 +202,7 @@ def figures(overview: Answer, latency: Answer, extremes: Answer | None) -> list[
     ]
     replies = {row["role"]: row for row in latency.pl().iter_rows(named=True)}
     made += [
-        _median(f"median time until {_SIDES[side]} {reply}", replies.get(side))
+        _median(f"median time until {_SIDES[side]} {reply}", replies.get(side), latency)
         for side, reply in (("user", "reply"), ("assistant", "replies"))
         if role in (None, side)
     ]
@@ -212,10 +215,10 @@ def figures(overview: Answer, latency: Answer, extremes: Answer | None) -> list[
     return made + [_record(name, records.get(name), overview.filters.timezone) for name in RECORDS]
 
 
-def _median(label: str, row: Mapping[str, Any] | None) -> Tile:
+def _median(label: str, row: Mapping[str, Any] | None, latency: Answer) -> Tile:
     """Return the tile of a row of `reply_latency`, without a median of few replies."""
-    if row is None:
-        return Tile(label, None)
+    if row is None or not row["n"]:
+        return Tile(label, None, "" if latency.left_out else "no replies")
     n, median = row["n"], row["p50"]
     few = n < FEWEST_REPLIES
     shown = None if few or median is None else duration(median)
@@ -256,7 +259,7 @@ def _record(name: str, row: Mapping[str, Any] | None, zone: str) -> Tile:
         return Tile(name, hours, f"of {zone}, {counted(row['n'], 'messages')}", also)
     value = duration(60 * row["value"])
     begins = datetime.fromisoformat(row["begins"])
-    return Tile(name, value, f"from {written_day(begins.date())}, {begins:%H:%M}", also)
+    return Tile(name, value, f"from {written_minute(begins)}", also)
 
 
 def tiles(now: Sequence[Tile], before: Sequence[Tile] = (), note: str = "") -> Fragment:
@@ -316,7 +319,7 @@ def nothing_to_show(left_out: Mapping[str, str]) -> Fragment:
     for question, reason in left_out.items():
         questions.setdefault(reason.rstrip("."), []).append(question)
     listed = "".join(
-        f"<li>{escape(reason)}: {escape(' '.join(asked))}</li>"
+        f"<li>{escape(reason[:1].upper() + reason[1:])}: {escape(' '.join(asked))}</li>"
         for reason, asked in questions.items()
     )
     return Fragment(

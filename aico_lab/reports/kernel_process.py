@@ -27,7 +27,9 @@ main()
 COMMAND: Final = ("-c", _START)
 """The arguments of Python that run a kernel, instead of `-m ipykernel_launcher`."""
 
-_PARENT: Final = "JPY_PARENT_PID"  # set by jupyter_client; a handle on Windows
+PARENT: Final = "JPY_PARENT_PID"
+"""The environment variable with the parent, as jupyter_client sets it; a handle on Windows."""
+
 _SIGNAL_AT_PARENTS_DEATH: Final = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
@@ -46,5 +48,5 @@ def end_with_parent() -> None:
         return
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_DEATH, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != int(os.environ.get(_PARENT, os.getppid())):
-        sys.exit("The program that started this kernel has ended.")
+    if os.getppid() != int(os.environ.get(PARENT, os.getppid())):
+        sys.exit("The program that started this process has ended.")

@@ -14,13 +14,14 @@ from aico_lab.errors import InvalidValue, UnknownName, did_you_mean
 from aico_lab.etl import snapshots
 from aico_lab.home.files import private_files
 from aico_lab.home.working_copies import own_notebooks
-from aico_lab.reports.records import clear_up, page_of, read_runs, recorded
+from aico_lab.reports.records import clear_up, find_same, page_of, read_runs, recorded
 from aico_lab.shipped import shipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from aico_lab.home.folder import Home
+    from aico_lab.reports.parameters import NotebookParameter
     from aico_lab.reports.records import ReportRun
     from aico_lab.reports.runner import RunResult
     from aico_lab.storage import Storage
@@ -115,26 +116,13 @@ class Reports:
             DiskFull: The disk is full.
             ReportError: A cell raised, or the timeout was exceeded; the partial notebook is kept.
         """
-        from aico_lab.reports.parameters import bind, read_parameters
         from aico_lab.reports.runner import run_notebook
-        from aico_lab.reports.values import check_in_snapshot, check_values
+        from aico_lab.reports.values import check_in_snapshot
         from aico_lab.reports.written import written_time
 
         storage, home = self._storage, self._storage.home
-        storage.check_open()
         check_timeout(timeout)
-        notebook = find_notebook(str(name), home)
-        declared = read_parameters(notebook)
-        given = {"timezone": storage.timezone} if "timezone" in declared else {}
-        values = bind(declared, given | dict(parameters or {}))
-        check_values(declared, values)
-        # 0 means the newest snapshot: fix its number now, since a sync may publish another one.
-        wanted = values.get("generation")
-        generation, _ = snapshots.find(
-            home.snapshots, wanted if isinstance(wanted, int) and wanted else storage.generation
-        )
-        if "generation" in values:
-            values["generation"] = generation
+        notebook, declared, values, generation = self._resolve(str(name), parameters)
         with contextlib.closing(storage.read_snapshot(generation)) as reader:
             reader.connection()
             check_in_snapshot(reader, declared, values)
@@ -162,6 +150,51 @@ class Reports:
                     withheld=() if values.get("names", True) else _IDS,
                     on_cell=on_cell,
                 )
+
+    def find_same(
+        self, name: str | Path, parameters: Mapping[str, object] | None = None
+    ) -> ReportRun | None:
+        """Return the newest good run that `run` would only repeat; None if there is none.
+
+        It has the same notebook, parameters and snapshot, and its page is still there.
+
+        Args:
+            name: See `run`.
+            parameters: See `run`.
+
+        Raises:
+            UnknownName: The notebook or a parameter does not exist.
+            InvalidValue: A parameter has the wrong type, or a value that its filter rejects.
+            NeverSynced: There is no snapshot yet.
+        """
+        notebook, _, values, generation = self._resolve(str(name), parameters)
+        storage = self._storage
+        return find_same(
+            storage.primary, storage.home, notebook, parameters=values, generation=generation
+        )
+
+    def _resolve(
+        self, name: str, parameters: Mapping[str, object] | None
+    ) -> tuple[Path, dict[str, NotebookParameter], dict[str, object], int]:
+        """Return the notebook, its declared parameters, their values, and the generation."""
+        from aico_lab.reports.parameters import bind, read_parameters
+        from aico_lab.reports.values import check_values
+
+        storage, home = self._storage, self._storage.home
+        storage.check_open()
+        notebook = find_notebook(name, home)
+        declared = read_parameters(notebook)
+        given = {"timezone": storage.timezone} if "timezone" in declared else {}
+        values = bind(declared, given | dict(parameters or {}))
+        check_values(declared, values)
+        # 0 means the newest snapshot: fix its number now, since a sync may publish another one.
+        wanted = values.get("generation")
+        generation, _ = snapshots.find(
+            home.snapshots, wanted if isinstance(wanted, int) and wanted else storage.generation
+        )
+        if "generation" in values:
+            values["generation"] = generation
+        return notebook, declared, values, generation
 
     def list(self, name: str | None = None) -> list[ReportRun]:
         """Return the runs of one report, or of all, newest first."""

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from aico_lab.metrics.engine.catalogue import CATALOGUE
+from aico_lab.metrics.engine.days import written_moment
 from aico_lab.metrics.engine.metric import N, RoleFilter
 from aico_lab.reports import first_screen
 from aico_lab.reports.explorer import explorer
 from aico_lab.reports.period_before import period_before, read_times
-from aico_lab.reports.written import written_moment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

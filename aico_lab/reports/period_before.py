@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.constants import FIRST_PLAUSIBLE_MS
-from aico_lab.reports.written import written_day
+from aico_lab.metrics.engine.days import written_day
 from aico_lab.zones import get_zone, midnight, to_local
 
 if TYPE_CHECKING:

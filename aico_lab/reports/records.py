@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -253,6 +253,37 @@ def _remove_unfinished(folder: Path) -> None:
                 shutil.rmtree(left)
             else:
                 left.unlink()
+
+
+def find_same(
+    connection: Connection,
+    home: Home,
+    notebook: Path,
+    *,
+    parameters: Mapping[str, object],
+    generation: int,
+) -> ReportRun | None:
+    """Return the newest good run of the same notebook, parameters and snapshot, if it has a page.
+
+    Args:
+        connection: The primary database.
+        home: The lab's folder.
+        notebook: The notebook.
+        parameters: The values of the notebook's parameters.
+        generation: The generation of the snapshot.
+    """
+    digest = hashlib.sha256(notebook.read_bytes()).hexdigest()
+    same = connection.fetch_all(
+        "SELECT run_id FROM report_runs WHERE report = ? AND generation = ? "
+        "AND notebook_sha256 = ? AND status = 'succeeded'",
+        [notebook.stem, generation, digest],
+    )
+    for run in read_runs(connection, notebook.stem):
+        if (run.run_id,) in same and run.parameters == dict(parameters):
+            page = page_of(home, run)
+            if page.is_file():
+                return replace(run, html=page)
+    return None
 
 
 def read_runs(connection: Connection, report: str | None = None) -> list[ReportRun]:

@@ -129,7 +129,9 @@ def run_notebook(
         export_html(executed, page, title=title)
         executed.replace(result)
     if problem is not None:
-        raise type(problem)(f"{problem}; the notebook up to there is {result}.")
+        problem = type(problem)(f"{problem}; the notebook up to there is {result}.")
+        problem.notebook = result
+        raise problem
     return RunResult(result, page, time.monotonic() - began)
 
 

@@ -151,7 +151,7 @@ def _draw(answer: Answer) -> Chart:
         .encode(
             alt.X("z:Q", title="z-score of the log-odds (right: people's, left: the companion's)"),
             alt.Y("word:N", title=None, sort=rows["word"].to_list()),
-            draw.side("role"),
+            draw.side("role", rows),
         )
         .properties(width=draw.WIDTH, height=15 * rows.height)
     )

@@ -107,6 +107,7 @@ def _draw(answer: Answer) -> Chart:
     long = rows.unpivot(
         ["by_user", "by_assistant"], index="word", variable_name="role", value_name="uses"
     ).with_columns(pl.col("role").str.strip_prefix("by_"))
+    long = long.filter(pl.col("uses") > 0)  # so that the legend names the sides that are drawn
     return (
         alt.Chart(long)
         .mark_bar()
@@ -115,7 +116,7 @@ def _draw(answer: Answer) -> Chart:
                 draw.whole(max(rows["n"].to_list()))
             ),
             alt.Y("word:N", title=None, sort=rows["word"].to_list()),
-            draw.side("role"),
+            draw.side("role", long),
         )
         .properties(width=draw.WIDTH, height=18 * rows.height)
     )

@@ -10,6 +10,7 @@ from ibis import _
 from aico_lab.constants import MS_PER_MINUTE
 from aico_lab.metrics.engine import claims, draw, periods
 from aico_lab.metrics.engine.checks import GAP_MINUTES, SCOPE, to_gap_ms
+from aico_lab.metrics.engine.days import written_day
 from aico_lab.metrics.engine.durations import duration
 from aico_lab.metrics.engine.intervals import estimate, mean
 from aico_lab.metrics.engine.metric import PEOPLE, Column, RoleFilter, interval, metric
@@ -46,7 +47,7 @@ def _describe(rows: pl.DataFrame) -> str:
     total = int(known["n"].sum())
     usual = duration(60 * float((known["n"] * known["minutes"]).sum()) / total)
     said = f"{claims.counted(total, 'sessions')}, {usual} on average"
-    top = claims.leading(known, "n", "start")
+    top = claims.leading(known, "n", "start", called=written_day)
     if known.height == 1:
         return f"{said}, all in the week from {top}"
     most = max(known["n"].to_list())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from datetime import date
 from typing import TYPE_CHECKING, Final
 
 import ibis
@@ -13,7 +14,8 @@ from ibis import _
 from aico_lab.errors import InvalidValue
 from aico_lab.mart.text import APOSTROPHES
 from aico_lab.metrics.conversation import frequent_words
-from aico_lab.metrics.engine import claims, draw, guards, pseudonyms
+from aico_lab.metrics.engine import claims, draw, guards, periods, pseudonyms
+from aico_lab.metrics.engine.days import written_start
 from aico_lab.metrics.engine.intervals import (
     COUNTED,
     FEWEST,
@@ -113,10 +115,9 @@ def _describe(rows: pl.DataFrame) -> str:
             continue
         ordered = sure.sort("rate", maintain_order=True)
         low, high = ordered.row(0, named=True), ordered.row(-1, named=True)
-        in_ = "in " if by != "side" else "by the "
         if sure.height == 1 or high["rate"] == low["rate"]:
             every = f"in each of {claims.counted(sure.height, f'{by}s')}"
-            which = f"{in_}{high['group']}" if sure.height == 1 else every
+            which = _where(high) if sure.height == 1 else every
             text = f"{word}: {claims.written(high['rate'])} per 1,000 words {which}"
         else:
             apart = claims.extremes_differ(
@@ -127,9 +128,9 @@ def _describe(rows: pl.DataFrame) -> str:
                 log=True,
             )
             text = (
-                f"{word}: from {claims.written(low['rate'])} per 1,000 words {in_}{low['group']} "
-                f"to {claims.written(high['rate'])} {in_}{high['group']}"
-                f"{'' if apart else ' (no clear difference)'}"
+                f"{word}: least {_where(low)} ({claims.written(low['rate'])} per 1,000 words), "
+                f"most {_where(high)} ({claims.written(high['rate'])})"
+                f"{'' if apart else ', no clear difference'}"
             )
         least = min((low, high), key=lambda row: row[UNITS])
         most = max(low[MOST], high[MOST])
@@ -141,6 +142,15 @@ def _describe(rows: pl.DataFrame) -> str:
     return "; ".join([*said, *few])
 
 
+def _where(row: claims.Row) -> str:
+    """Return the month, side or channel of a row, in words."""
+    if row["by"] == "side":
+        return f"by {claims.SIDES[row['group']]}"
+    if row["by"] == "month":
+        return f"in {written_start(date.fromisoformat(row['group'] + '-01'), 'month')}"
+    return f"in {row['group']}"
+
+
 def _draw(answer: Answer) -> Chart:
     import altair as alt
 
@@ -148,20 +158,21 @@ def _draw(answer: Answer) -> Chart:
     words = rows["word"].unique(maintain_order=True).to_list()
     if by == "month":
         rows = _with_every_month(rows)
-        x = alt.X("month:T", title=f"Month ({answer.filters.timezone})").axis(
-            format="%b %Y", labelAngle=0, labelOverlap=True, tickCount="month"
-        )
+        months = rows["month"].unique().sort().to_list()
+        x = periods.axis_of(months, "month", "month", f"({answer.filters.timezone})")
     else:
         groups = rows["group"].unique(maintain_order=True).to_list()
-        x = alt.X("group:N", sort=groups, title=by.capitalize()).axis(
-            labelAngle=0 if by == "side" else -45
-        )
-    base = alt.Chart(rows).encode(x, alt.Color("word:N", title=None, sort=words))
-    if by != "month":
-        base = base.encode(alt.XOffset("word:N", sort=words))
+        x = alt.X("group:N", sort=groups, title=by.capitalize())
+        x = x.axis(labelAngle=0, labelExpr=draw.SIDE) if by == "side" else x.axis(labelAngle=-45)
+    colour, dash = draw.dashed(alt.Color("word:N", title=None).scale(domain=words), words)
     rate = alt.Y("rate:Q", title=draw.label(answer, "rate")).scale(zero=True)
-    marks = base.mark_line(point=True) if by == "month" else base.mark_point(size=70, opacity=1)
-    layers = [marks.encode(rate)]
+    if by == "month":
+        base = alt.Chart(rows).encode(x, colour)
+        layers = [base.mark_line().encode(rate, dash), base.mark_point(opacity=1).encode(rate)]
+    else:
+        base = alt.Chart(rows).encode(x, alt.Color("word:N", title=None, sort=words))
+        base = base.encode(alt.XOffset("word:N", sort=words))
+        layers = [base.mark_point(size=70, opacity=1).encode(rate)]
     if rows["rate_low"].is_not_null().any():
         ends = base.mark_rule(opacity=0.4).encode(alt.Y("rate_low:Q"), alt.Y2("rate_high:Q"))
         layers.insert(0, ends)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import polars as pl
 
-from aico_lab.metrics.engine.claims import counted, isolated, with_minus, written
+from aico_lab.metrics.engine.claims import SIDES, counted, isolated, with_minus, written
+from aico_lab.metrics.engine.days import written_moment
 from aico_lab.metrics.engine.intervals import COUNTED, FEW, FEWEST, MOST, PEOPLE_OF, UNIT, UNITS
 from aico_lab.metrics.engine.metric import NOTE, N
 from aico_lab.results import in_cell
@@ -153,8 +154,11 @@ class Answer:
         if self._rows.is_empty():
             empty = alt.Chart(pl.DataFrame({"x": []})).mark_point()
             return empty.properties(title=alt.Title(question, subtitle=caption), height=20)
+        title = self.finding
+        if title.startswith(tuple(SIDES.values())):  # which begin in lower case
+            title = f"{title[:1].upper()}{title[1:]}"
         return self.metric.chart(self).properties(
-            title=alt.Title(_lines(self.finding, 75), subtitle=[question, *caption])
+            title=alt.Title(_lines(title, 75), subtitle=[question, *caption])
         )
 
     def _details(self) -> charts.Details:
@@ -225,9 +229,13 @@ class Answer:
             and not (name == "top" and len(self) < value)
         ]
         filters = self.filters
-        limits = {name: getattr(filters, name) for name in ("since", "until", "role")}
+        limits: dict[str, str | None] = {
+            name: None if bound is None else written_moment(bound, filters.timezone)
+            for name, bound in (("since", filters.since), ("until", filters.until))
+        }
         if self.begins is not None:
-            limits["since"] = f"{filters.since} (from {self.begins})"
+            limits["since"] = f"{filters.since} (from {written_moment(self.begins, 'UTC')})"
+        limits["role"] = filters.role
         said += [f"{name} {value}" for name, value in limits.items() if value is not None]
         for plural, chosen in (("people", self.users), ("channels", self.channels)):
             if chosen:

@@ -237,7 +237,13 @@ def dominated(most: float | None, what: str) -> str:
     return f"; one person has {most:.0f} % of the {what}"
 
 
-def leading(rows: pl.DataFrame, value: str, name: str, alike: int = 0) -> str:
+def leading(
+    rows: pl.DataFrame,
+    value: str,
+    name: str,
+    alike: int = 0,
+    called: Callable[[Any], str] = str,
+) -> str:
     """Return the name of the row with the largest value, or the names of all rows that tie.
 
     Args:
@@ -245,9 +251,10 @@ def leading(rows: pl.DataFrame, value: str, name: str, alike: int = 0) -> str:
         value: The column of values.
         name: The column of names.
         alike: How many tie if some of them have no row; else 0.
+        called: Returns a name in words.
     """
     top = rows.filter(pl.col(value) == pl.col(value).max())
-    names = [str(one) for one in top[name].to_list()]
+    names = [called(one) for one in top[name].to_list()]
     if len(names) > _NAMED or alike > len(names):
         return f"{names[0]} and {counted(max(alike, len(names)) - 1, 'others')} alike"
     if len(names) == 1:

@@ -16,7 +16,7 @@ from aico_lab import charts
 from aico_lab.metrics.engine import claims
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import altair as alt
 
@@ -28,8 +28,16 @@ LINE = 28
 """Height of one category, in pixels: labels may have two lines."""
 
 
+_TWO_LINES: Final = 36
+"""The least height of a category whose label may need two lines, as `draw.js` has it."""
+
+
 _COUNTED: Final = 5
 """Up to this count, every number has its tick."""
+
+
+_DASHES: Final = ([1, 0], [6, 3], [2, 2], [10, 3, 2, 3], [12, 4])
+"""The dashes of lines that a legend distinguishes; the first line is solid."""
 
 
 _NOTHING: Final = 0.05
@@ -80,7 +88,7 @@ def dots(
         y = y.axis(labelExpr=SIDE)
     base = alt.Chart(rows).encode(y=y, **extra)
     x = alt.X(f"{value}:Q", title=label(answer, value)).scale(
-        zero=zero or _from_zero(rows, value, label(answer, value))
+        zero=zero or from_zero(rows, value, label(answer, value))
     )
     chart = _with_ends(base, rows, value, x, reference=reference)
     lines = rows.select({category, colour or category}).n_unique()
@@ -125,7 +133,7 @@ def side_by_side(
     ).drop_nulls("value")
     y = alt.Y("what:N", title=None, sort=list(columns.values()))
     base = alt.Chart(long).encode(y, side("role", long), offset("role"))
-    x = (x or alt.X("value:Q").scale(zero=_from_zero(long, "value", title))).title(title)
+    x = (x or alt.X("value:Q").scale(zero=from_zero(long, "value", title))).title(title)
     chart = _with_ends(base, long, "value", x, reference=reference)
     if written is not None:
         texts = long.with_columns(
@@ -137,10 +145,11 @@ def side_by_side(
             layer.data = alt.Undefined
         beside = alt.Chart().mark_text(align="left", dx=8, color=charts.INK)
         chart += beside.encode(alt.X("end:Q"), y, offset("role"), text="text:N")
-    return chart.properties(width=WIDTH, height=max(60, LINE * long.height))
+    height = max(60, LINE * long.height, _TWO_LINES * long["what"].n_unique())
+    return chart.properties(width=WIDTH, height=height)
 
 
-def _from_zero(rows: pl.DataFrame, value: str, title: str) -> bool:
+def from_zero(rows: pl.DataFrame, value: str, title: str) -> bool:
     """Return whether an axis begins at 0: for shares, and where values hardly differ.
 
     Args:
@@ -255,6 +264,25 @@ def shades(
         symbolSize=160,
     )
     return alt.Opacity(f"{column}:Q", title=title, scale=scale, legend=legend)
+
+
+def dashed(colour: alt.Color, names: Sequence[str]) -> tuple[alt.Color, alt.StrokeDash]:
+    """Return encodings of lines that also differ by their dashes, with such lines in the legend.
+
+    Args:
+        colour: The encoding of the colour.
+        names: The values of its column, in the order of the legend.
+    """
+    import altair as alt
+
+    told: Any = colour.to_dict()
+    legend = alt.Legend(
+        **told.get("legend", {}), symbolType="stroke", symbolSize=300, symbolStrokeWidth=2
+    )
+    dashes = [_DASHES[place % len(_DASHES)] for place in range(len(names))]
+    scale = alt.Scale(domain=list(names), range=dashes)
+    dash = alt.StrokeDash(f"{told['field']}:N", title=None, scale=scale, legend=legend)
+    return colour.legend(legend), dash
 
 
 SIDE: Final = f"({json.dumps(claims.SIDES)})[datum.label]"

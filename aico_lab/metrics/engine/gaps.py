@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from aico_lab.metrics.engine import claims, periods
+from aico_lab.metrics.engine.days import written_day, written_days
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,8 +65,8 @@ def described(row: Mapping[str, Any], what: str = "nothing was written") -> str:
     """Return a clause about the longest gap, such as 'nothing was written for 3 days, from ...'."""
     length = claims.counted(row[LENGTH], f"{row[_UNIT]}s")
     if row[FIRST] == row[LAST]:
-        return f"{what} on {row[FIRST]}{_alike(row)}"
-    return f"{what} for {length}, from {row[FIRST]} to {row[LAST]}{_alike(row)}"
+        return f"{what} on {written_day(row[FIRST])}{_alike(row)}"
+    return f"{what} for {length}, from {written_days(row[FIRST], row[LAST])}{_alike(row)}"
 
 
 def _alike(row: Mapping[str, Any]) -> str:
@@ -91,5 +92,6 @@ def told(finding: str, row: Mapping[str, Any]) -> str:
 def longest(row: Mapping[str, Any]) -> str:
     """Return a clause such as 'the longest break: 3 days, from ... to ...'."""
     length = claims.counted(row[LENGTH], f"{row[_UNIT]}s")
-    when = f"on {row[FIRST]}" if row[FIRST] == row[LAST] else f"from {row[FIRST]} to {row[LAST]}"
+    on = "on" if row[FIRST] == row[LAST] else "from"
+    when = f"{on} {written_days(row[FIRST], row[LAST])}"
     return f"the longest break: {length}, {when}{_alike(row)}"

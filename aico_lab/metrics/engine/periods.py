@@ -158,7 +158,7 @@ def bars(
             y.axis(draw.whole(max(rows[value].to_list(), default=0))) if whole else y,
             alt.Y2Datum(0),
             colour(rows),
-            tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), f"{value}:Q", "state:N"],
+            tooltip=[alt.Tooltip("start:T", format="%-d %b %Y"), f"{value}:Q", "state:N"],
         )
         .properties(width=draw.WIDTH, height=height)
     )
@@ -191,14 +191,27 @@ def axis(answer: Answer, unit: Unit, column: str = "start") -> alt.X:
     Altair writes a date as midnight without a zone, which browsers read as local time. So readers
     in any zone see the same days.
     """
+    cut = f", the last {DRAWN} of {len(answer):,}" if len(answer) > DRAWN else ""
+    starts = answer.pl()["start"].drop_nulls().tail(DRAWN).to_list()
+    return axis_of(starts, unit, column, f"({answer.filters.timezone}{cut})")
+
+
+def axis_of(starts: list[date], unit: Unit, column: str, note: str) -> alt.X:
+    """Return an axis of days.
+
+    Args:
+        starts: The first day of every period, ascending and without gaps.
+        unit: The length of a period.
+        column: The column of days.
+        note: What the title says besides the unit.
+    """
     import altair as alt
 
-    cut = f", the last {DRAWN} of {len(answer):,}" if len(answer) > DRAWN else ""
     name = {"day": "Day", "week": "Week from Monday", "month": "Month"}[unit]
-    encoding = alt.X(f"{column}:T", title=f"{name} ({answer.filters.timezone}{cut})")
+    encoding = alt.X(f"{column}:T", title=f"{name} {note}")
     pattern = "%b" if unit == "month" else "%-d %b"
     lines = f"[timeFormat(datum.value, '{pattern}'), timeFormat(datum.value, '%Y')]"
-    days = ticks(answer.pl()["start"].drop_nulls().tail(DRAWN).to_list(), unit)
+    days = ticks(starts, unit)
     if not days or days[0].year < _OLDEST:
         return encoding.axis(labelExpr=lines, labelAngle=0, labelOverlap=True, tickCount=_TICKS)
     values = [alt.DateTime(year=day.year, month=day.month, date=day.day) for day in days]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from aico_lab.metrics.engine import claims, periods
+from aico_lab.metrics.engine.days import during, written_start
 from aico_lab.metrics.engine.metric import PEOPLE, Column, metric
 
 if TYPE_CHECKING:
@@ -45,19 +46,21 @@ def _describe_activity(rows: pl.DataFrame, unit: Unit) -> str:
     if wrote.is_empty():
         return f"Too little data: nothing was written in the {unit}s that are shown"
     top = wrote.row(wrote["n"].arg_max() or 0, named=True)
-    when = {"day": "on", "week": "in the week from", "month": "in the month from"}[unit]
+    when = during(unit)
     tied = (wrote["n"] == top["n"]).sum() > 1
     when = claims.plural(when) if tied else when
-    which = f"Most was written {when} {claims.leading(wrote, 'n', 'start')}"
+    called = functools.partial(written_start, unit=unit)
+    which = f"Most was written {when} {claims.leading(wrote, 'n', 'start', called=called)}"
     if wrote.height == 1:
-        which = f"All was written {when} {top['start']}"
+        which = f"All was written {when} {called(top['start'])}"
     elif tied:
         return f"{which}: {claims.counted(top['n'], 'messages')}"
     unfinished = "" if top["complete"] else f" (the {unit} is unfinished)"
-    whom = f" with {claims.counted(top['people'], 'people')}" if top["people"] else ""
+    # Those of the chart: people to whom only the companion wrote are not among them.
+    whom = f"; {claims.counted(top['users'], 'people')} wrote" if top["users"] else ""
     return (
-        f"{which}: {claims.counted(top['n'], 'messages')}{whom} in "
-        f"{claims.counted(top['conversations'], 'conversations')}{unfinished}"
+        f"{which}: {claims.counted(top['n'], 'messages')} in "
+        f"{claims.counted(top['conversations'], 'conversations')}{whom}{unfinished}"
     )
 
 

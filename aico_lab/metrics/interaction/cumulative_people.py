@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import polars as pl
 from ibis import _
 
 from aico_lab.metrics.engine import claims, periods
+from aico_lab.metrics.engine.days import during, written_start
 from aico_lab.metrics.engine.metric import Column, RoleFilter, metric
 from aico_lab.metrics.engine.talk import as_date, days_of
 
@@ -43,17 +45,23 @@ def _describe(rows: pl.DataFrame) -> str:
     new = rows.filter(pl.col("n") > 0)
     if not last["people"] or new.is_empty():
         return f"Too little data: nobody began to write in the {unit}s that are shown"
-    when = {"day": "on", "week": "in the week from", "month": "in the month from"}[unit]
+    when, called = during(unit), partial(written_start, unit=unit)
     within = claims.counted(rows.height, f"{unit}s")
     if new.height == 1:
         every = "" if last["people"] == 1 else "all "
-        return f"{people} wrote, {every}{rows[_FIRST][0]} {when} {new['start'][0]}"
-    by = "" if unit == "day" else f"the {unit} from "
+        return f"{people} wrote, {every}{rows[_FIRST][0]} {when} {called(new['start'][0])}"
+    by = "the week from " if unit == "week" else ""
     most = max(new["n"].to_list())
-    half = rows.filter(pl.col("people") * 2 >= last["people"])["start"][0]
+    if (new["n"] == most).sum() > 1:
+        when = claims.plural(when)
+    half = called(rows.filter(pl.col("people") * 2 >= last["people"])["start"][0])
+    first = rows[_FIRST][0]
+    began = f"the most new ones, {most:,}, began"
+    if first != "first":  # filters hide earlier messages, so they need not be new
+        began = f"most, {most:,}, wrote {first}"
     return (
-        f"{people} wrote within {within}, half of them by {by}{half}; the most new ones, "
-        f"{most:,}, began {when} {claims.leading(new, 'n', 'start')}"
+        f"{people} wrote within {within}, half of them by {by}{half}; "
+        f"{began} {when} {claims.leading(new, 'n', 'start', called=called)}"
     )
 
 

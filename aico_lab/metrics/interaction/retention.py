@@ -85,7 +85,7 @@ def _draw(answer: Answer) -> Chart:
     unit = answer.parameters["period"]
     cohorts = answer.pl()["cohort"].unique().sort().tail(_TRIANGLE)
     cut = f", of the last {_TRIANGLE}" if answer.pl()["cohort"].n_unique() > _TRIANGLE else ""
-    name = pl.col("cohort").dt.strftime("%Y-%m" if unit == "month" else "%Y-%m-%d")
+    name = pl.col("cohort").dt.strftime("%b %Y" if unit == "month" else "%-d %b %Y")
     rows = answer.pl().filter(
         pl.col("cohort").is_in(cohorts.implode()), pl.col("since") < _TRIANGLE
     )
@@ -93,13 +93,14 @@ def _draw(answer: Answer) -> Chart:
         row=name + pl.format(" ({})", pl.col("n")),
         text=pl.format("{}{}", pl.col("share").round().cast(pl.Int64), periods.MARK),
     )
+    in_order = rows.sort("cohort")["row"].unique(maintain_order=True).to_list()
     filters = answer.filters  # which do not change when people began
     of_all = " of all data" if filters.since is not None or filters.channels else ""
     base = alt.Chart(rows).encode(
         alt.X("since:O", title=f"{unit.capitalize()}s since the first one (*: unfinished)").axis(
             labelAngle=0
         ),
-        alt.Y("row:N", title=f"First {unit}{of_all} (people){cut}", sort="ascending"),
+        alt.Y("row:N", title=f"First {unit}{of_all} (people){cut}", sort=in_order),
     )
     # The share of the first period is always 100 %, so colours are only for later ones.
     later = rows.filter(pl.col("since") > 0)

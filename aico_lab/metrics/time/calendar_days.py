@@ -10,6 +10,7 @@ from ibis import _
 
 from aico_lab import charts
 from aico_lab.metrics.engine import claims, draw, gaps, periods
+from aico_lab.metrics.engine.days import written_day
 from aico_lab.metrics.engine.local_time import WEEKDAYS
 from aico_lab.metrics.engine.metric import PEOPLE, Column, metric
 
@@ -41,7 +42,7 @@ def _describe(rows: pl.DataFrame) -> str:
         return (
             f"Something was written on every day of {days:,}"
             if days > 1
-            else (f"Everything was written on {first['start']}")
+            else (f"Everything was written on {written_day(first['start'])}")
         )
     longest = f"; {gaps.longest(first)}" if first[gaps.LENGTH] else ""
     return f"Something was written on {written:,} of {claims.counted(days, 'days')}{longest}"
@@ -65,7 +66,7 @@ def _draw(answer: Answer) -> Chart:
         ),
         alt.X2("week_end:T"),
         alt.Y("weekday:O", title=None).scale(domain=list(WEEKDAYS)),
-        tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), "n:Q", "people:Q"],
+        tooltip=[alt.Tooltip("start:T", format="%-d %b %Y"), "n:Q", "people:Q"],
     )
     # A day without messages must differ from one with few at a glance.
     none = alt.Scale(domain=["no messages"], range=[charts.LINES])

@@ -10,6 +10,7 @@ import polars as pl
 from aico_lab import charts
 from aico_lab.errors import InvalidValue
 from aico_lab.metrics.engine import claims, draw, gaps, series
+from aico_lab.metrics.engine.days import written_day
 from aico_lab.metrics.engine.intervals import MOST
 from aico_lab.metrics.engine.metric import NOTE, Column, Parameter, metric
 
@@ -157,7 +158,7 @@ def _describe_phases(rows: pl.DataFrame) -> str:
     if found == 1:
         return f"No change of the level of {name} is found in {within}{mainly}"
     said = rows.select("start", "level").head(_SAID).rows()
-    phases = [f"{claims.written(level)} from {start}" for start, level in said]
+    phases = [f"{claims.written(level)} from {written_day(start)}" for start, level in said]
     more = ", …" if rows.height > len(phases) else ""
     listed = f"{', '.join(phases)}{more}{claims.doubt(number, f'{unit}s')}{mainly}"
     of = "; of the rows that are shown" if rows.height < found else ""

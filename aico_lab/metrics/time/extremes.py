@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import ibis
@@ -12,6 +12,7 @@ from ibis import _
 
 from aico_lab.constants import MS_PER_DAY, MS_PER_MINUTE
 from aico_lab.metrics.engine import claims, draw
+from aico_lab.metrics.engine.days import written_day, written_minute
 from aico_lab.metrics.engine.durations import duration
 from aico_lab.metrics.engine.local_time import local_ms
 from aico_lab.metrics.engine.metric import PEOPLE, Column, RoleFilter, metric
@@ -60,14 +61,15 @@ def _finish(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
                 "ends": last,
                 "value": float(row["value"]) if counts else row["value"] / MS_PER_MINUTE,
                 "unit": "messages" if counts else "minutes",
+                "duration": None if counts else duration(row["value"] / 1000),
                 "alike": row["alike"],
                 "place": row["place"],
             }
         )
     schema = {
         "record": pl.String, "n": pl.Int64, "people": pl.Int64, "begins": pl.String,
-        "ends": pl.String, "value": pl.Float64, "unit": pl.String, "alike": pl.Int64,
-        "place": pl.Int64,
+        "ends": pl.String, "value": pl.Float64, "unit": pl.String,
+        "duration": pl.String, "alike": pl.Int64, "place": pl.Int64,
     }  # fmt: skip
     return pl.DataFrame(found, schema=schema, orient="row").sort("place")
 
@@ -85,11 +87,13 @@ def _describe(rows: pl.DataFrame) -> str:
         record, count = row["record"], int(row["value"])
         also = alike(row)
         if record == "busiest day":
-            text = f"{row['begins']} with {claims.counted(count, 'messages')}"
+            day = written_day(date.fromisoformat(row["begins"]))
+            text = f"{day} with {claims.counted(count, 'messages')}"
         elif record == "busiest hour":
             text = f"{row['begins']} to {row['ends']} with {claims.counted(count, 'messages')}"
         else:
-            text = f"{duration(60 * row['value'])} from {row['begins']}"
+            begins = written_minute(datetime.fromisoformat(row["begins"]))
+            text = f"{row['duration']} from {begins}"
         said.append(f"{record}: {text}{also}")
     text = "; ".join(said)
     return text[:1].upper() + text[1:]
@@ -133,6 +137,7 @@ def _lines(answer: Answer) -> list[str]:
         Column("ends", "text", "local day, hour or time of the end"),
         Column("value", "number", "number of messages, or duration in minutes"),
         Column("unit", "text", "messages or minutes"),
+        Column("duration", "text", "the duration in days, h, min or s; none for counts"),
         Column("alike", "integer", "number of days, hours, silences or sessions with this value"),
     ],
     finish=_finish,

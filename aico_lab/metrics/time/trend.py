@@ -121,13 +121,20 @@ def _describe_slope(rows: pl.DataFrame) -> str:
         return f"{goes} up in {within}: {found}"
     if row["slope_high"] < 0:
         return f"{goes} down in {within}: {found}"
-    values = rows.filter("complete")["value"].drop_nulls()
+    if _is_vague(rows):
+        return f"No clear direction of {name} in {within}"
+    return f"No clear direction of {name} in {within}: {found}"
+
+
+def _is_vague(rows: pl.DataFrame) -> bool:
+    """Return whether the interval of the slope is wider than the range of the values."""
+    row, values = rows.row(0, named=True), rows.filter("complete")["value"].drop_nulls()
+    if row["slope_low"] is None or row["slope_high"] is None or values.is_empty():
+        return False
     span = values.max() - values.min()  # type: ignore[operator]
     if row["measure"] != "sentiment":
         span = max(span, 1)  # counts are spread within a unit
-    if row["slope_high"] - row["slope_low"] > span:
-        return f"No clear direction of {name} in {within}"
-    return f"No clear direction of {name} in {within}: {found}"
+    return bool(row["slope_high"] - row["slope_low"] > span)
 
 
 def _draw(answer: Answer) -> Chart:
@@ -149,7 +156,8 @@ def _draw(answer: Answer) -> Chart:
     lines = pl.concat(
         [
             smooth if smooth["level"].count() else smooth.clear(),
-            _line(rows),
+            # A slope that the finding does not state is not drawn either.
+            _line(rows).clear() if _is_vague(answer.pl()) else _line(rows),
         ]
     )
     if lines.is_empty():  # an empty legend has no size

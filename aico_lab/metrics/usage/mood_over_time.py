@@ -8,6 +8,7 @@ import polars as pl
 from ibis import _
 
 from aico_lab.metrics.engine import claims, draw, periods
+from aico_lab.metrics.engine.days import written_start
 from aico_lab.metrics.engine.intervals import COUNTED, FEWEST, MOST, UNIT, UNITS, estimate, mean
 from aico_lab.metrics.engine.metric import NOTE, PEOPLE, Column, interval, metric
 
@@ -50,8 +51,10 @@ def _describe(rows: pl.DataFrame) -> str:
     least = min((low, high), key=lambda row: row[UNITS])
     most = max(low[MOST], high[MOST])
     doubt = claims.doubt(least[UNITS], least[UNIT], most, least[COUNTED])
+    when = "the week from " if unit == "week" else ""
+    first, second = (f"{when}{written_start(row['start'], unit)}" for row in (low, high))
     if low["start"] == high["start"]:
-        return f"Mean sentiment {high['mean']:+z.3f} in the {unit} from {high['start']}{doubt}"
+        return f"Mean sentiment {high['mean']:+z.3f} in {first}{doubt}"
     apart = claims.extremes_differ(
         (low["mean_low"], low["mean_high"]),
         (high["mean_low"], high["mean_high"]),
@@ -63,8 +66,8 @@ def _describe(rows: pl.DataFrame) -> str:
         within = claims.counted(sure.height, f"{unit}s")
         return f"Mean sentiment always {high['mean']:+z.3f}, in {within}{doubt}"
     return (
-        f"Mean sentiment between {low['mean']:+z.3f} (the {unit} from {low['start']}) and "
-        f"{high['mean']:+z.3f} (the {unit} from {high['start']}){change}{doubt}"
+        f"Mean sentiment between {low['mean']:+z.3f} ({first}) and "
+        f"{high['mean']:+z.3f} ({second}){change}{doubt}"
     )
 
 
@@ -82,7 +85,7 @@ def _draw(answer: Answer) -> Chart:
         *draw.intervals(base, rows, "mean", along="y"),
         base.mark_point(size=50, opacity=1).encode(
             y,
-            tooltip=[alt.Tooltip("start:T", format="%Y-%m-%d"), "mean:Q", "n:Q", "people:Q"],
+            tooltip=[alt.Tooltip("start:T", format="%-d %b %Y"), "mean:Q", "n:Q", "people:Q"],
         ),
     ).properties(width=draw.WIDTH, height=220)
 

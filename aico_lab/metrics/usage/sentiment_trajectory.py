@@ -40,9 +40,12 @@ def _draw(answer: Answer) -> Chart:
     x = alt.X("middle:Q", title="Position in the conversation (% of its turns)").scale(
         domain=[0, 100], nice=False
     )
-    base = alt.Chart(rows).encode(x, color=draw.side("role", rows))
-    y = alt.Y("mean:Q", title=draw.label(answer, "mean")).scale(zero=False)
-    layers = [base.mark_line(point=True).encode(y)]
+    names = [side for side in claims.SIDES if side in set(rows["role"])]
+    colour, dash = draw.dashed(draw.side("role", rows), names)
+    base = alt.Chart(rows).encode(x, colour)
+    title = draw.label(answer, "mean")
+    y = alt.Y("mean:Q", title=title).scale(zero=draw.from_zero(rows, "mean", title))
+    layers = [base.mark_line().encode(y, dash), base.mark_point(opacity=1).encode(y)]
     if rows["mean_low"].null_count() < rows.height:
         band = base.mark_area(opacity=0.2).encode(alt.Y("mean_low:Q"), alt.Y2("mean_high:Q"))
         layers.insert(0, band)
@@ -54,14 +57,15 @@ def _course(rows: pl.DataFrame) -> str:
     for (role,), course in rows.drop_nulls("mean").group_by("role", maintain_order=True):
         units, unit = int(course[UNITS].min()), course[UNIT][0]  # type: ignore[arg-type]
         if units < FEWEST or course.height == 1:
-            sentences.append(f"{role}: {claims.too_little(units, unit).lower()}")
+            sentences.append(f"{claims.SIDES[role]}: {claims.too_little(units, unit).lower()}")
             continue
         first, last = course.row(0, named=True), course.row(-1, named=True)
         ends = [row[end] for row in (first, last) for end in ("mean_low", "mean_high")]
         apart = None not in ends and (ends[1] < ends[2] or ends[3] < ends[0])
         change = "" if apart else ", no clear change"
         sentences.append(
-            f"{role}: mean sentiment from {first['mean']:+z.3f} to {last['mean']:+z.3f}{change}"
+            f"{claims.SIDES[role]}: mean sentiment from {first['mean']:+z.3f} to "
+            f"{last['mean']:+z.3f}{change}"
             f"{claims.doubt(units, unit, max(first[MOST], last[MOST]), first[COUNTED])}"
         )
     return "; ".join(sentences) or "Too little data: no conversation with scores has enough turns"

@@ -11,6 +11,7 @@ from aico_lab.schema.core import (
     item_words,
     operations,
     people,
+    pipelines,
     search,
     text_index,
 )
@@ -29,4 +30,5 @@ CORE.register("bus", "core", operations.BUS, priority=6)
 CORE.register("search", "core", search.SEARCH, priority=7)
 CORE.register("embeddings", "core", embeddings.EMBEDDINGS, priority=8)
 CORE.register("text_index", "core", text_index.TEXT_INDEX, priority=9)
-CORE.register("item_words", "core", item_words.ITEM_WORDS, priority=10)
+CORE.register("pipelines", "core", pipelines.PIPELINES, priority=10)
+CORE.register("item_words", "core", item_words.ITEM_WORDS, priority=11)

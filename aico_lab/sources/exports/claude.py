@@ -178,7 +178,8 @@ def _conversation(item: dict[str, Any]) -> ExportedConversation | Unreadable:
             name
             for node in nodes
             if node not in on_path and (name := to_id(node.message.get("uuid"))) is not None
-        ),
+        )
+        - {said.message_id for said in messages},  # a message may be there twice
         skipped=skipped,
     )
 

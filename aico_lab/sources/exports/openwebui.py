@@ -175,7 +175,8 @@ def _conversation(item: dict[str, Any]) -> ExportedConversation | Unreadable:
         started=from_epoch(item.get("created_at")) or from_epoch(chat.get("timestamp")),
         off_path=frozenset(
             to_id(tree[key].message.get("id")) or key for key in tree.keys() - set(path)
-        ),
+        )
+        - {said.message_id for said in messages},
         skipped=skipped,
     )
 
@@ -239,8 +240,11 @@ def _has_messages(chat: dict[str, Any], skipped: Counter[str]) -> bool:
     """Return whether a chat has a list of messages; count its system prompt."""
     if to_text(chat.get("system")).strip():
         skipped["system prompt"] += 1
+    history = to_object(chat.get("history"))
     has_list = chat.get("history") is not None or chat.get("messages") is not None
-    return has_list and fits(chat, _CHAT) and fits(to_object(chat.get("history")), _HISTORY)
+    if history and history.get("messages") is None:  # an empty chat has an empty object there
+        has_list = bool(chat.get("messages"))
+    return has_list and fits(chat, _CHAT) and fits(history, _HISTORY)
 
 
 def _is_damaged(message: dict[str, Any]) -> bool:

@@ -206,10 +206,10 @@ def _records(member: Member) -> Iterator[tuple[int, list[str]]]:
     """Yield the number of each message's first line, and its lines."""
     begun = number = 0
     lines: list[str] = []
-    with member.open() as stream:
+    with member.replacing() as replaced, member.open() as stream:
         while line := stream.readline(_LONGEST):
             number += 1
-            for text in _apart(line.decode("utf-8", "replace").removeprefix("\ufeff")):
+            for text in _apart(replaced.decoded(line).removeprefix("\ufeff")):
                 if _BEGIN.match(text) or len(lines) >= _LINES:
                     if lines:
                         yield begun, lines

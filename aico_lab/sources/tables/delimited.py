@@ -12,7 +12,7 @@ from aico_lab.sources.csv_file import Rows
 from aico_lab.sources.exports.engine.recognition import TABLE_SUFFIXES
 from aico_lab.sources.files import Lines
 from aico_lab.sources.tables.encodings import FALLBACK, WORDS, Decoder, as_utf8
-from aico_lab.sources.tables.headers import columns_by_field
+from aico_lab.sources.tables.headers import columns_by_field, has_texts
 from aico_lab.sources.tables.layout import (
     LINES_LOOKED_AT,
     OpenedTable,
@@ -198,12 +198,13 @@ def _delimited(
     if given and not names_any(columns, given):
         return None
     fields = columns_by_field(columns, given)
-    if "content" not in fields:
+    if not has_texts(fields):
         return None
     if len(columns) == 1 and member.suffix not in TABLE_SUFFIXES:
         return None
     same = sum(count == len(columns) for count in counts) / len(counts) if counts else 1.0
-    table = TextTable(member, delimiter, columns, encoding, skipped, fields["content"][0])
+    text = fields.get("content", fields.get("answer", ("",)))[0]
+    table = TextTable(member, delimiter, columns, encoding, skipped, text)
     table.twice = twice
     return table, (len(fields), same, len(columns))
 

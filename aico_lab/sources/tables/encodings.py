@@ -58,8 +58,10 @@ class Decoder:
     @property
     def note(self) -> str | None:
         """A sentence about lines in another encoding than the rest, or None."""
-        if not (self.others and self.utf8):
-            return None
+        return self.sentence() if self.others and self.utf8 else None
+
+    def sentence(self) -> str:
+        """Return the sentence about those lines."""
         return (
             f"{self.others:,} {'line is' if self.others == 1 else 'lines are'} not UTF-8, as the "
             f"rest is, and read as {FALLBACK}; the first is line {self.first:,}."

@@ -19,6 +19,17 @@ NAMES: Final[dict[str, tuple[str, ...]]] = {
         *("what", "was", "quoi", "que", "ausserung", "messaggio", "testo"),
         *("contenuto", "testodelmessaggio", "mensagem", "conteudo", "textodamensagem"),
     ),
+    "question": (
+        *("question", "prompt", "userprompt", "usermessage", "userinput", "userquery", "query"),
+        *("input", "request", "instruction", "user", "human", "frage", "eingabe", "requete"),
+        *("pregunta", "entrada", "domanda", "richiesta", "pergunta"),
+    ),
+    "answer": (
+        *("answer", "response", "assistantmessage", "assistantresponse", "botmessage"),
+        *("botresponse", "airesponse", "modelresponse", "completion", "output", "reply"),
+        *("assistant", "bot", "ai", "companion", "antwort", "ausgabe", "reponse", "respuesta"),
+        *("salida", "risposta", "resposta", "saida"),
+    ),
     "timestamp": (
         *("timestamp", "datetime", "dateandtime", "datetimestamp", "createdat", "sentat"),
         *("createtime", "senttime", "sendtime", "messagetime", "sentdate", "created", "sent"),
@@ -93,7 +104,11 @@ _DATA_IS_DATE: Final = frozenset(
 NUMBERS: Final = frozenset({"nummer", "nr"})
 """Spellings of ids that may also be other numbers, such as those of telephones."""
 
-OWN: Final = frozenset(NAMES) - {"author"}
+_PAIR: Final = ("question", "answer")
+_ONE_MESSAGE: Final = ("message", "msg")
+"""Spellings of a text that is a question, if the table has answers and names no writers."""
+
+OWN: Final = frozenset(NAMES) - {"author", *_PAIR}
 """The names of the columns of this package's own tables."""
 
 _ALIASES: Final = {"id": "message_id", "conversation": "conversation_id", "channel": "channel_id"}
@@ -127,6 +142,9 @@ def columns_by_field(
 ) -> dict[str, tuple[str, ...]]:
     """Return the column of each field of a message; a time may be in two columns.
 
+    A table with the texts of two messages in a row has a question and an answer instead of a
+    content and a role.
+
     Args:
         columns: The names of the columns.
         given: Columns that the user names, by field.
@@ -134,7 +152,7 @@ def columns_by_field(
     Raises:
         UnknownName: There is no such field or column.
     """
-    found = {} if given is None else _given(columns, given)
+    found = {} if given is None else named_columns(columns, given)
     taken = {column for named in found.values() for column in named}
     by_name: dict[str, str] = {}
     for column in columns:
@@ -145,8 +163,11 @@ def columns_by_field(
         del by_name[name]
     if not _DATA_IS_DATE & by_name.keys():
         by_name.pop("data", None)
+    pair = _question_and_answer(found, by_name)
+    found |= pair
+    taken.update(column for named in pair.values() for column in named)
     for field, names in NAMES.items():
-        if field in found:
+        if field in found or field in (("content", "role") if pair else _PAIR):
             continue
         own = [field] if field in columns and field not in taken else []
         named = own or [by_name[name] for name in names if name in by_name]
@@ -161,6 +182,45 @@ def columns_by_field(
             found[field] = tuple(named)
             taken.update(named)
     return found
+
+
+def has_texts(found: Mapping[str, tuple[str, ...]]) -> bool:
+    """Return whether there is a column of texts, or there are two, of questions and answers."""
+    return "content" in found or "question" in found
+
+
+def _question_and_answer(
+    found: Mapping[str, tuple[str, ...]], by_name: Mapping[str, str]
+) -> dict[str, tuple[str, ...]]:
+    """Return the columns of questions and of answers if a row has both, else nothing.
+
+    Args:
+        found: The columns that the user names, by field.
+        by_name: The other columns by folded name.
+
+    Raises:
+        UnknownName: The user names one of the two, and the other is not known.
+    """
+    if "content" in found:
+        return {}
+    is_asked = any(name in found for name in _PAIR)
+    pair = {}
+    for field in _PAIR:
+        named = [by_name[name] for name in NAMES[field] if name in by_name]
+        pair[field] = found.get(field) or tuple(named[:1])
+    texts = [name for name in NAMES["content"] if name in by_name]
+    names_nobody = not any(
+        name in by_name for field in ("role", "author") for name in NAMES[field]
+    ) and not {"role", "author"}.intersection(found)
+    if texts and texts[0] in _ONE_MESSAGE and names_nobody and not is_asked:
+        pair["question"], texts = (by_name[texts[0]],), []
+    missing = [field for field in _PAIR if not pair[field]]
+    if missing and is_asked:
+        raise UnknownName(
+            f"The table has no column that is called like the {missing[0]} of a row: name it with "
+            f"--map {missing[0]}=COLUMN."
+        )
+    return {} if missing or (texts and not is_asked) else pair
 
 
 def are_own(found: Mapping[str, tuple[str, ...]]) -> bool:
@@ -231,10 +291,18 @@ def check_fields(given: Mapping[str, str]) -> dict[str, str]:
         if not column.strip():
             raise InvalidValue(f"The field {field} is mapped to no column; name one.")
         found[field] = column
+    if "content" in found and not found.keys().isdisjoint(_PAIR):
+        raise InvalidValue("A row is one message (content) or two (question and answer).")
     return found
 
 
-def _given(columns: Sequence[str], given: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+def named_columns(columns: Sequence[str], given: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return the columns that the user names, by field.
+
+    Raises:
+        UnknownName: There is no such field or column.
+        InvalidValue: A field has too many columns, or another one excludes it.
+    """
     found: dict[str, tuple[str, ...]] = {}
     for field, column in check_fields(given).items():
         parts = [column] if column in columns or field != "timestamp" else column.split("+")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aico_lab.messages.records import NotAMessageError
 from aico_lab.sources.exports.engine.conversation import Unreadable
 from aico_lab.sources.exports.engine.json_items import items, shape
+from aico_lab.sources.exports.engine.replaced import TolerantDecoder
 from aico_lab.sources.files import MAX_LINE, Lines
 from aico_lab.sources.jsonl import parse_line
+from aico_lab.sources.tables.encodings import Decoder
 from aico_lab.sources.tables.headers import columns_by_field
 from aico_lab.sources.tables.layout import (
     LINES_LOOKED_AT,
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from aico_lab.sources.exports.engine.opened import Member
+    from aico_lab.sources.exports.engine.replaced import Replaced
 
 
 @dataclass(slots=True)
@@ -51,7 +54,7 @@ class JsonTable:
             yield reached.number, item
 
     def notes(self) -> list[str]:  # noqa: D102
-        return []
+        return self.member.replaced.sentences(self.member.name)
 
 
 @dataclass(slots=True)
@@ -63,24 +66,46 @@ class LinesTable:
     layout: str
     kind: str = "jsonl"
     unit: str = "line"
+    _others: Decoder = field(default_factory=Decoder)
 
     def rows(self, reached: Reached) -> Iterator[tuple[int, TableRow | NotAMessageError]]:
         """Yield the objects with the numbers of their lines."""
-        with self.member.open() as stream:
+        self._others = Decoder()
+        with self.member.replacing() as replaced, self.member.open() as stream:
             lines = Lines(stream)  # type: ignore[arg-type]  # it only reads lines
             for line in lines:
                 if line is not None and not line.strip():
                     continue
                 found: TableRow | NotAMessageError
                 try:
-                    found = parse_line(line)
+                    found = self._parsed(line, lines.number, replaced)
                 except NotAMessageError as refused:
                     found = refused
                 reached.number, reached.position = lines.number, lines.position
                 yield lines.number, found
 
-    def notes(self) -> list[str]:  # noqa: D102
-        return []
+    def _parsed(self, line: bytes | None, number: int, replaced: Replaced) -> TableRow:
+        if line is None or not (b"NaN" in line or b"Infinity" in line):
+            try:
+                return parse_line(line)
+            except NotAMessageError:
+                if line is None or _is_utf8(line):
+                    raise
+        decoder = TolerantDecoder()
+        try:
+            text = self._others.decoded(line, number).strip()
+            value, end = decoder.raw_decode(text, 0)
+        except (ValueError, RecursionError):
+            return parse_line(line)
+        if end < len(text) or not isinstance(value, dict):
+            return parse_line(line)
+        replaced.numbers += decoder.replaced
+        return value
+
+    def notes(self) -> list[str]:
+        """Return sentences about lines in another encoding, and about numbers that are none."""
+        found = [self._others.sentence()] if self._others.others else []
+        return found + self.member.replaced.sentences(self.member.name)
 
 
 def json_table(
@@ -120,11 +145,20 @@ def json_table(
     return None
 
 
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _content(columns: list[str], given: Mapping[str, str] | None) -> str | None:
     """Return the column of the text, or None if there is none."""
     if given and not names_any(columns, given):
         return None
-    return columns_by_field(columns, given).get("content", (None,))[0]
+    found = columns_by_field(columns, given)
+    return next((found[name][0] for name in ("content", "question") if name in found), None)
 
 
 def _is_deep(parent: str) -> bool:

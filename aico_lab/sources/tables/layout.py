@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from aico_lab.sources.tables.headers import columns_by_field
+from aico_lab.sources.tables.headers import named_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -68,7 +68,7 @@ def names_any(columns: list[str], given: Mapping[str, str]) -> bool:
 
     for name, column in given.items():
         try:
-            columns_by_field(columns, {name: column})
+            named_columns(columns, {name: column})
         except UnknownName:
             continue
         return True

@@ -8,7 +8,7 @@ from aico_lab.errors import SourceUnreadable
 from aico_lab.sources.files import is_binary
 from aico_lab.sources.tables.delimited import header_of, text_table
 from aico_lab.sources.tables.encodings import WORDS, as_utf8
-from aico_lab.sources.tables.headers import columns_by_field
+from aico_lab.sources.tables.headers import columns_by_field, has_texts
 from aico_lab.sources.tables.json_table import json_table
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ def open_table(member: Member, given: Mapping[str, str] | None = None) -> Opened
 
 
 def _with_content(table: OpenedTable, given: Mapping[str, str] | None) -> OpenedTable | None:
-    has_content = "content" in columns_by_field(table.columns, given)
-    return table if has_content else None
+    return table if has_texts(columns_by_field(table.columns, given)) else None
 
 
 def no_table(member: Member) -> SourceUnreadable:

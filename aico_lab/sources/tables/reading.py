@@ -34,6 +34,8 @@ __all__ = ["described", "fields_of", "read", "recognise", "total"]
 
 _WORDS: Final = {
     "content": "the text",
+    "question": "the text of the user",
+    "answer": "the answer in the same row",
     "timestamp": "the time",
     "role": "the role",
     "author": "the author",

@@ -81,6 +81,7 @@ class Cast:
     _given: dict[str, str] = field(default_factory=dict)
     _roles: Roles | None = None
     _by_author: dict[str, str] = field(default_factory=dict)
+    _spellings: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._given = check_roles(self.options.role_map)
@@ -96,7 +97,18 @@ class Cast:
             authors = self.by_conversation.setdefault(conversation, Authors())
             if author in authors.counts or len(authors.counts) < _MOST:
                 authors.counts[author] += 1
-        self.named |= author is not None
+        if author is not None:
+            self.named = True
+            if self._role(author) is not None:
+                folded = folded_name(author)
+                self._spellings[folded] = min(author, self._spellings.get(folded, author))
+
+    def spelled(self, author: str) -> str:
+        """Return an author in one spelling if the name is a word for a role, else unchanged.
+
+        A program may write `Human` and `human`; names that differ so may be two people's.
+        """
+        return self._spellings.get(folded_name(author), author) if self._spellings else author
 
     def _add_author(self, author: str, role: str | None) -> None:
         if role == "user" and len(self.people) < _MOST:
@@ -180,12 +192,13 @@ class Cast:
 
     def everybody(self) -> set[str]:
         """Return the authors who are no companions, or some of them if they are many."""
-        return self.people | {
+        people = self.people | {
             author
             for conversation, authors in self.by_conversation.items()
             for author in authors.counts
             if self.role(conversation, None, author) == "user"
         }
+        return {self.spelled(author) for author in people}
 
     def _role(self, value: str) -> str | None:
         folded = folded_name(value)

@@ -20,6 +20,7 @@ from aico_lab.sources.tables.dates import is_missing
 from aico_lab.sources.tables.headers import (
     are_own,
 )
+from aico_lab.sources.tables.pairs import ANSWER, NO_TEXT, ROLE, TEXT
 from aico_lab.sources.tables.roles import SKIPPED
 from aico_lab.sources.tables.survey import MOST_CONVERSATIONS, NUMBER_FIELDS
 
@@ -46,6 +47,7 @@ class RowsToRecords:
         self._role_column = roles[0] if roles else None
         self._clocks: dict[str, Clock] = {}
         self._last: datetime | None = None
+        self._asked: str | None = None  # the id of the message before in the same row
         self._paced = Clock(survey.options, survey.options.start, paced=True)
         self._used = {column for columns in survey.columns.values() for column in columns}
         self._begin()
@@ -74,7 +76,7 @@ class RowsToRecords:
     ) -> Iterator[tuple[int, MessageRecord | Rejected]]:
         """Yield a record of each row, or the reason why there is none."""
         unit = self._survey.table.unit
-        for number, row in rows:
+        for number, row in self._apart(rows):
             try:
                 if isinstance(row, NotAMessageError):
                     raise row
@@ -91,6 +93,22 @@ class RowsToRecords:
             if record is not None:
                 yield number, record
 
+    def _apart(
+        self, rows: Iterator[tuple[int, TableRow | NotAMessageError]]
+    ) -> Iterator[tuple[int, TableRow | NotAMessageError]]:
+        """Yield the messages of each row, as rows of their own; those without text are counted."""
+        pairs = self._survey.pairs
+        for number, row in rows:
+            self._asked = None
+            if pairs is None or isinstance(row, NotAMessageError):
+                yield number, row
+                continue
+            for message in pairs.messages(row):
+                if message[TEXT] is None or message[TEXT] == "":
+                    self._skipped[NO_TEXT] += 1
+                else:
+                    yield number, message
+
     def _record(self, row: TableRow) -> MessageRecord | None:
         survey = self._survey
         conversation = survey.conversation(row)
@@ -99,24 +117,12 @@ class RowsToRecords:
         if role == SKIPPED:
             self._skipped["message of a tool"] += 1
             return None
-        content = survey.cell(row, "content")
-        if isinstance(content, str):
-            content = storable(content)
+        fields = self._fields(row, role, author)
         metadata = self._metadata(row)
         if author is not None:
             metadata[AUTHOR] = author
-        fields: dict[str, object] = {
-            name: value
-            for name in ("conversation_id", "channel_id", "message_id", "reply_to")
-            if (value := _identifier(survey.cell(row, name))) is not None
-        }
-        if survey.named_after is not None:
-            fields["conversation_id"] = survey.named_after
-        fields |= {"role": role, "content": content, "user_id": self._user(row, role, author)}
-        for name in NUMBER_FIELDS:
-            if (value := survey.cell(row, name)) not in (None, ""):
-                fields[name] = self._number(name, value)
         time, written, is_estimated = self._time(row, conversation)
+        is_estimated |= self._asked is not None  # the time is that of the question
         stamp = to_timestamp(time)
         if is_estimated:
             metadata[TIMESTAMP_ESTIMATED] = True
@@ -129,11 +135,35 @@ class RowsToRecords:
         known_by = record.content if survey.has_older_ids else text
         record = record._replace(content=text)
         self._estimated += is_estimated
-        if not is_unnamed:
-            return record
-        who = self._who(row, role, author)
-        parts = (record.conversation_id, record.channel_id, *who, written, known_by)
-        return record._replace(message_id=derive_id(parts, self.context.occurrences))
+        if is_unnamed:
+            who = self._who(row, role, author)
+            parts = (record.conversation_id, record.channel_id, *who, written, known_by)
+            record = record._replace(message_id=derive_id(parts, self.context.occurrences))
+        self._asked = record.message_id
+        return record
+
+    def _fields(self, row: TableRow, role: str, author: str | None) -> dict[str, object]:
+        """Return the fields of a record that are read from one cell each."""
+        survey = self._survey
+        content = survey.cell(row, "content")
+        if isinstance(content, str):
+            content = storable(content)
+        fields: dict[str, object] = {
+            name: value
+            for name in ("conversation_id", "channel_id", "message_id", "reply_to")
+            if (value := _identifier(survey.cell(row, name))) is not None
+        }
+        if survey.named_after is not None:
+            fields["conversation_id"] = survey.named_after
+        fields |= {"role": role, "content": content, "user_id": self._user(row, role, author)}
+        for name in NUMBER_FIELDS:
+            if (value := survey.cell(row, name)) not in (None, ""):
+                fields[name] = self._number(name, value)
+        if self._asked is not None:
+            fields["reply_to"] = self._asked
+        if row.get(ROLE) == "assistant" and "message_id" in fields:
+            fields["message_id"] = f"{fields['message_id']}{ANSWER}"
+        return fields
 
     def _role(self, row: TableRow) -> str | None:
         named = self._survey.text(row, "role")
@@ -161,7 +191,7 @@ class RowsToRecords:
         if given is not None:
             return given
         if role == "user":
-            return author or self._options.me
+            return self._options.me if author is None else self._survey.cast.spelled(author)
         return None
 
     def _time(self, row: TableRow, conversation: str) -> tuple[datetime, str, bool]:

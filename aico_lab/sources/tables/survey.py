@@ -22,6 +22,7 @@ from aico_lab.sources.tables.headers import (
     says_utc,
 )
 from aico_lab.sources.tables.layout import Reached
+from aico_lab.sources.tables.pairs import Pairs
 from aico_lab.sources.tables.roles import Cast
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class TableSurvey:
         table: The table.
         options: The answers of the user.
         columns: The columns of each field of a message; a time may have two.
+        pairs: The question and the answer of a row, or None if a row is one message.
         rows: The number of rows.
         cast: The roles, by the values of the columns of roles and authors.
         form: The form of the times.
@@ -74,6 +76,9 @@ class TableSurvey:
         self.table, self.options = table, options
         self.rows = 0
         self.columns = columns_by_field(self.table.columns, self.options.columns)
+        self.pairs = Pairs(self.columns) if "question" in self.columns else None
+        if self.pairs is not None:
+            self.columns = self.pairs.columns
         is_asked = self.options.me is not None or self.options.companion
         if is_asked and "role" not in self.columns and "author" not in self.columns:
             if "user_id" in self.columns:
@@ -117,7 +122,7 @@ class TableSurvey:
             conversation = self.conversation(row)
             if counting is not None:
                 counting.add(self.text(row, "message_id"))
-            role, author = self.text(row, "role"), self.text(row, "author")
+            role, author = self._writer(row)
             self.cast.add(conversation, role, author)
             self.names_users |= self.cell(row, "user_id") not in (None, "")
             if is_timed and not is_missing(time := self.time(row)):
@@ -191,6 +196,11 @@ class TableSurvey:
             return None
         companions = self.cast.companions()
         return joined_id("table", storable(", ".join(companions))) if companions else None
+
+    def _writer(self, row: TableRow) -> tuple[str | None, str | None]:
+        """Return the role and the author of a row, or of the question in it."""
+        role = self.text(row, "role") if self.pairs is None else "user"
+        return role, self.text(row, "author")
 
     def cell(self, row: TableRow, name: str) -> Any:
         """Return the value of a field in a row; None if there is none."""

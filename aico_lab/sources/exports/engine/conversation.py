@@ -85,6 +85,8 @@ class Said:
         metadata: Anything else to keep, under the keys of `aico_lab.messages.metadata` and of this
             module where one fits.
         ratings: Ratings of the message.
+        first: The time and the text of the first version, by which a message without an id is
+            known; None if they are `time` and `content`.
     """
 
     content: str
@@ -96,6 +98,7 @@ class Said:
     reply_to: str | None = None
     metadata: dict[str, object] = field(default_factory=dict)
     ratings: list[Rating] = field(default_factory=list)
+    first: tuple[datetime, str] | None = None
 
 
 @dataclass(slots=True)

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 DAMAGED: Final = "damaged message"
 """The reason for which items and messages of a wrong type are skipped."""
 
+BROKEN_VERSIONS: Final = "damaged versions of a message"
+"""The reason for which other versions of a message are skipped, by which it may be known."""
+
 ID: Final = (str, int, NoneType)
 TEXT: Final = (str, NoneType)
 OBJECT: Final = (dict, NoneType)

@@ -1,12 +1,13 @@
 """Read the items of a JSON document one by one, in little memory, also from a damaged file.
 
-`ijson` streams sound documents. It stops at the first fault. The text after the fault is searched
-for objects that have the keys of an item; each such object that parses is an item.
+`ijson` streams sound documents. It stops at the first fault. If the fault is a byte that is not
+UTF-8, or a number such as NaN, that is replaced and counted. The text after any other fault is
+searched for objects that have the keys of an item; each such object that parses is an item.
 """
 
 from __future__ import annotations
 
-import codecs
+import contextlib
 import itertools
 import json
 import re
@@ -16,10 +17,17 @@ import ijson
 
 from aico_lab.sources.exports.engine.conversation import Unreadable
 from aico_lab.sources.exports.engine.json_nesting import Shallow, TooDeep, deep_items
+from aico_lab.sources.exports.engine.replaced import (
+    Replaced,
+    SoundStream,
+    TolerantDecoder,
+    Utf8,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
+    from aico_lab.sources.exports.engine.json_nesting import Stream
     from aico_lab.sources.exports.engine.opened import Member
 
 _PIECE: Final = 1 << 20
@@ -39,6 +47,7 @@ OPENING: Final = r'\{\s*+"(?:[^"\\]|\\.)*+"\s*+:'
 """The beginning of an object. In the text of a message its quotation marks are escaped."""
 
 _OPENING: Final = re.compile(OPENING)
+_MANY: Final = re.compile(r'(?:[\[{]\s*+(?:"(?:[^"\\]|\\.)*+"\s*+:\s*+)?+){500}')
 _LOST: Final = "the JSON is damaged here, or items without the usual keys are"
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
@@ -66,7 +75,7 @@ def items(
     wanted = frozenset(needs)
     reason = None
     try:
-        for item in _sound(member, prefix, repair):
+        for item in _values(member, prefix, repair):
             number += 1
             if isinstance(item, dict):
                 known += wanted <= item.keys()
@@ -92,25 +101,59 @@ def items(
                 yield Unreadable(f"{what} {number + gaps}", _LOST)
 
 
-def _sound(
+def _values(
     member: Member, prefix: str, repair: Callable[[bytes], bytes] | None
 ) -> Iterator[object]:
-    """Yield the values at a prefix.
+    """Yield the values at a prefix; if a parser stops, what no parser takes is replaced.
 
     Raises:
         ijson.JSONError: The document is damaged.
     """
     number = 0
     try:
-        with member.open() as stream:
-            whole = Shallow(MendedStream(stream, repair))
-            for item in ijson.items(whole, prefix, use_float=True):
-                number += 1
-                yield item
-    except TooDeep:
-        with member.open() as stream:
-            found = deep_items(MendedStream(stream, repair), prefix)
-            yield from itertools.islice(found, number, None)
+        for value in _parsed(member, prefix, repair, is_mended=False):
+            number += 1
+            yield value
+    except (ijson.JSONError, ValueError) as error:
+        if not _is_replaceable(error):
+            raise
+    else:
+        return
+    yield from itertools.islice(_parsed(member, prefix, repair, is_mended=True), number, None)
+
+
+def _parsed(
+    member: Member, prefix: str, repair: Callable[[bytes], bytes] | None, *, is_mended: bool
+) -> Iterator[object]:
+    """Yield the values at a prefix, as one parser reads them.
+
+    Args:
+        member: The file.
+        prefix: The prefix.
+        repair: Mends pieces of the file.
+        is_mended: Whether to replace what no parser takes, which takes time.
+
+    Raises:
+        ijson.JSONError: The document is damaged.
+    """
+
+    def begun(stream: IO[bytes]) -> MendedStream | SoundStream:
+        mended = MendedStream(stream, repair)
+        return SoundStream(mended, replaced) if is_mended else mended
+
+    number = 0
+    with member.replacing() as replaced:
+        try:
+            with member.open() as stream:
+                whole = Shallow(begun(stream))
+                for item in ijson.items(whole, prefix, use_float=True):
+                    number += 1
+                    yield item
+        except TooDeep:
+            replaced.clear()
+            with member.open() as stream:
+                found = deep_items(begun(stream), prefix)
+                yield from itertools.islice(found, number, None)
 
 
 def shape(member: Member, repair: Callable[[bytes], bytes] | None = None) -> frozenset[str]:
@@ -119,32 +162,44 @@ def shape(member: Member, repair: Callable[[bytes], bytes] | None = None) -> fro
     A path is in ijson's notation, such as 'item.mapping' or 'messages.item.from_id'. The root of a
     list is 'item', that of an object has the path ''.
     """
-    found: set[str] = set()
     head = member.head()
     if head.lstrip()[:1] not in (b"[", b"{"):
         return frozenset()
+    head = head if repair is None else repair(head)
+    found: set[str] = set()
+    try:
+        _note_paths(_Bytes(head), found)
+    except (ijson.JSONError, ValueError) as error:  # mostly the cut end of the head
+        if _is_replaceable(error):
+            with contextlib.suppress(ijson.JSONError, ValueError):
+                _note_paths(SoundStream(_Bytes(head), Replaced()), found)
+    return frozenset(found)
+
+
+def _note_paths(stream: Stream, found: set[str]) -> None:
+    """Add the paths of the keys at the beginning of a JSON document.
+
+    Raises:
+        ijson.JSONError: The document ends or is damaged.
+    """
     # ijson.parse names the path of every event, which takes minutes where values nest deeply.
-    events = ijson.basic_parse(_Bytes(head if repair is None else repair(head)))
+    events = ijson.basic_parse(stream)
     open_paths: list[str] = []
     path = ""
-    try:
-        for event, value in itertools.islice(events, _EVENTS):
-            above = open_paths[-1] if open_paths else ""
-            if event == "map_key":
-                path = f"{above}.{value}" if above else value
-                found.add(path)
-            elif event in ("start_map", "start_array"):
-                if len(open_paths) >= _DEEPEST:
-                    break
-                if event == "start_array":
-                    path = f"{path}.item" if path else "item"
-                open_paths.append(path)
-            elif event in ("end_map", "end_array"):
-                open_paths.pop()
-                path = open_paths[-1] if open_paths else ""
-    except (ijson.JSONError, ValueError):
-        pass  # the head of a file mostly ends in the middle of a value
-    return frozenset(found)
+    for event, value in itertools.islice(events, _EVENTS):
+        above = open_paths[-1] if open_paths else ""
+        if event == "map_key":
+            path = f"{above}.{value}" if above else value
+            found.add(path)
+        elif event in ("start_map", "start_array"):
+            if len(open_paths) >= _DEEPEST:
+                break
+            if event == "start_array":
+                path = f"{path}.item" if path else "item"
+            open_paths.append(path)
+        elif event in ("end_map", "end_array"):
+            open_paths.pop()
+            path = open_paths[-1] if open_paths else ""
 
 
 class _Bytes:
@@ -192,26 +247,27 @@ def _search(
 
     Any key may come first: neither is the order of keys fixed, nor has every item all keys.
     """
-    decoder = json.JSONDecoder(strict=False)
+    decoder = TolerantDecoder()
     is_gap = is_fault = False
-    with member.open() as stream:
-        window = Window(MendedStream(stream, repair))
+    with member.replacing() as replaced, member.open() as stream:
+        window = Window(MendedStream(stream, repair), replaced)
         while (begin := window.search(_OPENING)) is not None:
             try:
                 item, end = decoder.raw_decode(window.text, begin)
             except json.JSONDecodeError as error:
                 cut_off = error.pos >= len(window.text) - NEAR or "Unterminated" in error.msg
                 if not (cut_off and len(window.text) - begin < LONGEST and window.grow()):
-                    window.at = window.begin + 1
+                    window.leave()
                     is_gap = is_fault = True
                 continue
             except (RecursionError, ValueError):
-                window.at = begin + 1
+                window.leave()
                 is_gap = is_fault = True
                 continue
             is_item = isinstance(item, dict) and needs <= item.keys()
             window.at = end if is_item else begin + 1
             if is_item:
+                replaced.numbers += decoder.replaced
                 if is_gap:
                     yield None
                 yield item
@@ -230,9 +286,10 @@ class Window:
         begin: The position in the part at which the last find begins.
     """
 
-    def __init__(self, source: MendedStream) -> None:
+    def __init__(self, source: MendedStream, replaced: Replaced) -> None:
+        """Begin; `replaced` is counted up."""
         self._source = source
-        self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+        self._utf8 = Utf8(replaced)
         self.text = ""
         self.at = 0
         self.begin = 0
@@ -248,6 +305,15 @@ class Window:
             if not self.grow():
                 return None
 
+    def leave(self) -> None:
+        """Move past the beginning of the last find, which is no sound item.
+
+        Nor are the objects and lists in each other that begin there, if they are many: to try each
+        of them takes minutes.
+        """
+        found = _MANY.match(self.text, self.begin)
+        self.at = self.begin + 1 if found is None else found.end()
+
     def grow(self) -> bool:
         """Read on, and drop the text before `at`; return whether there was more.
 
@@ -259,11 +325,17 @@ class Window:
         while wanted > 0 and (piece := self._source.read(_PIECE)):
             pieces.append(piece)
             wanted -= len(piece)
-        text = self._decode(b"".join(pieces), final=not pieces)
+        text = self._utf8.decoded(b"".join(pieces), final=not pieces)
         self.text = self.text[self.at :] + text
         self.begin -= self.at
         self.at = 0
         return bool(pieces)
+
+
+def _is_replaceable(error: Exception) -> bool:
+    """Return whether replacing bytes or numbers may mend a document."""
+    said = str(error).partition("\n")[0]  # the other lines quote the document
+    return "lexical error" in said or "malformed number" in said
 
 
 def _reason(error: Exception) -> str:

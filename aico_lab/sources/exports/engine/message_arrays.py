@@ -18,11 +18,13 @@ from aico_lab.sources.exports.engine.json_items import (
     MendedStream,
     Window,
 )
+from aico_lab.sources.exports.engine.replaced import TolerantDecoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator
 
     from aico_lab.sources.exports.engine.opened import Member
+    from aico_lab.sources.exports.engine.replaced import Replaced
 
 _STRING: Final = r'"(?:[^"\\]|\\.)*+"'
 _ARRAY: Final = r'"messages"\s*+:\s*+\['
@@ -33,7 +35,6 @@ _CHAT: Final = rf'(?P<chat>\{{(?:[^"\[\]]++|{_STRING}){{0,{_TOKENS}}}?{_ARRAY})'
 _NEXT: Final = re.compile(rf'{_CHAT}|(?P<array>{_ARRAY})|(?P<message>\{{\s*+"id"\s*+:)', re.DOTALL)
 _NEXT_MESSAGE: Final = re.compile(rf"{_CHAT}|{_ARRAY}|(?P<message>{OPENING})", re.DOTALL)
 _GAP: Final = re.compile(r"[\s,]*+")
-_DECODER: Final = json.JSONDecoder(strict=False)
 
 _CUT_OFF: Final = "the file ends, or is damaged, before the end of this chat"
 _LOST: Final = "the name and id of the chat are damaged, so its messages cannot be told from others"
@@ -54,8 +55,8 @@ def chats(
         repair: Mends pieces of the file, each cut at the end of a line.
     """
     wanted = frozenset(needs)
-    with member.open() as stream:
-        window = Window(MendedStream(stream, repair))
+    with member.replacing() as replaced, member.open() as stream:
+        window = Window(MendedStream(stream, repair), replaced)
         is_lost = False
         while (begin := window.search(_NEXT)) is not None:
             found = _NEXT.match(window.text, begin)
@@ -69,7 +70,7 @@ def chats(
                 window.at = window.begin + len(found[0])
                 continue
             window.at, is_lost = found.end(), False
-            messages = _messages(window, wanted)
+            messages = _messages(window, wanted, replaced)
             yield keys, messages
             for _ in messages:
                 pass
@@ -83,8 +84,11 @@ def _keys(begin: str | None) -> dict[str, Any] | None:
     return keys if isinstance(keys, dict) else None
 
 
-def _messages(window: Window, needs: frozenset[str]) -> Iterator[dict[str, Any] | Unreadable]:
+def _messages(
+    window: Window, needs: frozenset[str], replaced: Replaced
+) -> Iterator[dict[str, Any] | Unreadable]:
     """Yield the messages of an array, from its beginning at `window.at`."""
+    decoder = TolerantDecoder()
     number = 0
     while _more(window):
         if window.text[window.at] == "]":
@@ -92,8 +96,9 @@ def _messages(window: Window, needs: frozenset[str]) -> Iterator[dict[str, Any] 
             if not (_more(window) and window.text[window.at] == "{"):
                 return
         number += 1
-        item = _decoded(window)
+        item = _decoded(window, decoder)
         if isinstance(item, dict):
+            replaced.numbers += decoder.replaced
             yield item
             continue
         yield Unreadable(f"message {number:,}", "it is damaged")
@@ -115,12 +120,12 @@ def _more(window: Window) -> bool:
             return False
 
 
-def _decoded(window: Window) -> object | None:
+def _decoded(window: Window, decoder: TolerantDecoder) -> object | None:
     """Return the value at `window.at` and move past it; None, without moving, if it is damaged."""
     while True:
         window.begin = window.at
         try:
-            item, end = _DECODER.raw_decode(window.text, window.at)
+            item, end = decoder.raw_decode(window.text, window.at)
         except json.JSONDecodeError as error:
             cut_off = error.pos >= len(window.text) - NEAR or "Unterminated" in error.msg
             too_long = len(window.text) - window.at >= LONGEST
@@ -135,7 +140,7 @@ def _decoded(window: Window) -> object | None:
 
 def _find_message(window: Window, needs: frozenset[str]) -> bool:
     """Move to the next message; return False, at the next chat, if this one has no more."""
-    window.at += 1
+    window.leave()
     while (begin := window.search(_NEXT_MESSAGE)) is not None:
         found = _NEXT_MESSAGE.match(window.text, begin)
         if found is None or found["message"] is None:
@@ -143,10 +148,10 @@ def _find_message(window: Window, needs: frozenset[str]) -> bool:
         if _is_message(window, needs):
             window.at = window.begin
             return True
-        window.at = window.begin + 1
+        window.leave()
     return False
 
 
 def _is_message(window: Window, needs: frozenset[str]) -> bool:
-    item = _decoded(window)
+    item = _decoded(window, TolerantDecoder())
     return isinstance(item, dict) and needs <= item.keys()

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Final
 
 from aico_lab.errors import SourceMissing, SourceUnreadable
 from aico_lab.sources.exports.engine.archives import MOST_MEMBERS, Faults, is_archive, packed
+from aico_lab.sources.exports.engine.replaced import Replaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,12 +39,14 @@ class Member:
         name: Its path inside the export, with slashes.
         size: Its size in bytes.
         path: Its path on the disk; None in an archive.
+        replaced: What was replaced in it; grows while it is read.
     """
 
     name: str
     size: int
     _open: Callable[[], IO[bytes]]
     path: Path | None = None
+    replaced: Replaced = field(default_factory=Replaced, compare=False)
 
     @property
     def stem(self) -> str:
@@ -70,6 +73,15 @@ class Member:
         with reading(self.name), self._open() as stream:
             yield stream
 
+    @contextmanager
+    def replacing(self) -> Iterator[Replaced]:
+        """Count what is replaced while the file is read once; it may be read several times."""
+        found = Replaced()
+        try:
+            yield found
+        finally:
+            self.replaced.note(found)
+
     def head(self) -> bytes:
         """Return the first bytes, without a byte order mark, as far as they can be read."""
         with self.open() as stream:
@@ -94,6 +106,14 @@ class Opened:
     def size(self) -> int:
         """Bytes of all members together."""
         return sum(member.size for member in self.members)
+
+    def notes(self) -> list[str]:
+        """Return sentences about what was replaced in the files read so far."""
+        return [
+            sentence
+            for member in self.members
+            for sentence in member.replaced.sentences(member.name)
+        ]
 
     def named(self, *names: str) -> list[Member]:
         """Return the members whose last part is one of some names, in any case of letters."""

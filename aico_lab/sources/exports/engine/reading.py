@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from aico_lab.messages.records import BATCH_MESSAGES, Batch, MessageRecord, Rejected
 from aico_lab.sources.exports.engine.conversation import Kept, Options, Unreadable
+from aico_lab.sources.exports.engine.fields import BROKEN_VERSIONS, DAMAGED
 from aico_lab.sources.exports.engine.opened import opened
 from aico_lab.sources.exports.engine.people import Roles, count_authors
 from aico_lab.sources.exports.engine.recognition import is_empty, misnamed, module_of
 from aico_lab.sources.exports.engine.records import RecordMaker
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
     from aico_lab.sources.exports.engine.conversation import ExportedConversation, Traits
     from aico_lab.sources.exports.engine.opened import Opened
 
 _INCOMPLETE: Final = (
-    "damaged message", "unsupported message", "message repeated from another chat"
+    DAMAGED, BROKEN_VERSIONS, "unsupported message", "message repeated from another chat"
 )  # fmt: skip
 """Reasons for which messages are skipped that may have been read from an earlier export."""
 
@@ -88,7 +89,7 @@ def read(
                         skipped.clear()
                         if gathering.total == limit:
                             complete.note_broken(reader.reading)
-                            yield gathering.taken(complete)
+                            yield gathering.taken(complete, export.notes())
                             return
                         yield gathering.taken()
                 complete.note_skipped(skipped)
@@ -99,7 +100,7 @@ def read(
         for where, reason in export.faults.reasons.items():
             gathering.rejected.append(Rejected(0, reason, where))
             complete.note_damage(far=True)
-        yield gathering.taken(complete)
+        yield gathering.taken(complete, export.notes())
 
 
 def _begin(
@@ -203,11 +204,12 @@ class _Gathering:
             or self._characters >= BATCH_CHARACTERS
         )
 
-    def taken(self, complete: _Complete | None = None) -> Batch:
+    def taken(self, complete: _Complete | None = None, notes: Sequence[str] = ()) -> Batch:
         """Return the outcomes as a batch, and begin another one.
 
         Args:
             complete: With the last batch, the conversations that were read.
+            notes: With the last batch, sentences about oddities of the export.
         """
         reader = self._reader
         messages = self._messages
@@ -235,6 +237,7 @@ class _Gathering:
             other_ids=reader.other_ids,
             off_path=frozenset(reader.off_path),
             derived=frozenset(reader.derived - later),
+            notes=list(notes),
         )
         channels = {one.channel_id for one in held}
         users = {one.user_id for one in held}

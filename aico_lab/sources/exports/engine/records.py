@@ -340,7 +340,10 @@ class _Writer:
         """Return the id of a message, which the answers about zone and companion do not change."""
         if said.message_id is not None:
             return joined_id(self._id, clean(said.message_id))
-        time = "" if said.time is None else said.time.isoformat()
+        begun = said.time
+        if said.first is not None:
+            begun, content = said.first[0], clean(said.first[1])
+        time = "" if begun is None else begun.isoformat()
         who = ("", role) if said.author is None else (clean(said.author), "")
         parts = "\0".join((self._id, time, *who, content))
         digest = hashlib.sha256(parts.encode())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.messages.context import Occurrences
@@ -14,10 +15,10 @@ from aico_lab.sources.exports.engine.conversation import ExportedConversation, S
 from aico_lab.sources.exports.engine.epochs import to_any_time
 from aico_lab.sources.exports.engine.fields import TEXT, to_id, to_object, to_objects, to_text
 from aico_lab.sources.exports.engine.json_items import items, shape
+from aico_lab.sources.exports.engine.replaced import TolerantDecoder
 from aico_lab.sources.files import Lines
 
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Iterator
     from datetime import datetime
 
@@ -91,19 +92,24 @@ def documents(export: Opened, key: str) -> Iterator[tuple[str, dict[str, Any]] |
 
 
 def _lines(member: Member) -> Iterator[dict[str, Any] | Unreadable]:
-    with member.open() as stream:
+    decoder = TolerantDecoder()
+    with member.replacing() as replaced, member.open() as stream:
         lines = Lines(stream)  # type: ignore[arg-type]  # it only reads lines
         for line in lines:
             where = f"line {lines.number:,}"
             if line is None:
                 yield Unreadable(where, "it is too long")
             elif line.strip():
+                text = replaced.decoded(line).removeprefix("\ufeff").strip()
                 try:
-                    value = json.loads(line)
+                    value, end = decoder.raw_decode(text, 0)
                 except (ValueError, RecursionError):
                     yield Unreadable(where, "it is not valid JSON")
                     continue
-                if isinstance(value, dict):
+                if end < len(text):
+                    yield Unreadable(where, "it is not valid JSON")
+                elif isinstance(value, dict):
+                    replaced.numbers += decoder.replaced
                     yield value
                 else:
                     yield Unreadable(where, "it is not an object")
@@ -113,11 +119,11 @@ class Names:
     """Names conversations by their id, or else by their content."""
 
     def __init__(self) -> None:
-        self._known: dict[str, bytes] = {}
+        self._known: dict[str, set[bytes]] = {}
         self._equal = Occurrences()
 
-    def of(self, item: dict[str, Any], messages: object) -> str:
-        """Return the id of a conversation.
+    def of(self, item: dict[str, Any], messages: object) -> str | None:
+        """Return the id of a conversation; None if the file has the whole conversation twice.
 
         An id that is repeated with other messages belongs to another conversation.
 
@@ -134,15 +140,19 @@ class Names:
         if given is None:
             count = self._equal.next(digest)
             return f"x-{digest.hex()}" + (f"-{count + 1}" if count else "")
-        if self._known.setdefault(given, digest) != digest:
-            return f"{given}-{digest.hex()[:8]}"
-        return given
+        known = self._known.setdefault(given, set())
+        if digest in known:
+            return None
+        known.add(digest)
+        return given if len(known) == 1 else f"{given}-{digest.hex()[:8]}"
 
 
 def conversation(
-    name: str, item: dict[str, Any], messages: list[Said], skipped: Counter[str]
+    name: str | None, item: dict[str, Any], messages: list[Said], skipped: Counter[str]
 ) -> ExportedConversation:
-    """Return a conversation of a training file."""
+    """Return a conversation of a training file, without messages if it has no name of its own."""
+    if name is None:
+        return ExportedConversation("repeated", [], skipped=Counter({"repeated conversation": 1}))
     title = to_text(item.get("title")) or None
     return ExportedConversation(
         name,

@@ -25,9 +25,11 @@ from aico_lab.sources.exports.engine.conversation import (
     Unreadable,
 )
 from aico_lab.sources.exports.engine.fields import (
+    BROKEN_VERSIONS,
     DAMAGED,
     FLAG,
     ID,
+    LIST,
     OBJECT,
     TEXT,
     fits,
@@ -39,13 +41,16 @@ from aico_lab.sources.exports.engine.fields import (
 )
 from aico_lab.sources.exports.engine.json_items import shape
 from aico_lab.sources.exports.engine.names import without_counter
+from aico_lab.sources.exports.engine.replaced import TolerantDecoder
 from aico_lab.sources.exports.sillytavern.times import to_time
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+    from datetime import datetime
 
     from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.sources.exports.engine.opened import Member, Opened
+    from aico_lab.sources.exports.engine.replaced import Replaced
 
 TRAITS: Final = Traits(ends_known=True, damage_is_near=True)
 
@@ -58,8 +63,9 @@ _LOOKED_AT: Final = 200
 _BACKUPS: Final = re.compile(r"(^|/)backups/")
 _UNNAMED: Final = frozenset({"", "unused", "You"})
 _LINE: Final = {"name": TEXT, "send_date": ID, "is_user": FLAG, "is_system": FLAG, "extra": OBJECT}
+_SWIPES: Final = {"swipes": LIST, "swipe_info": LIST}
+_SWIPE: Final = {"send_date": ID}
 _GAP: Final = re.compile(r"\s*")
-_DECODER: Final = json.JSONDecoder(strict=False)
 _NOTICES: Final = frozenset(
     {
         "help",
@@ -181,13 +187,13 @@ def _character(member: Member, header: dict[str, Any], said: list[dict[str, Any]
 
 def _lines(member: Member) -> Iterator[Line]:
     """Yield the objects of a file with the numbers of their lines."""
-    with member.open() as stream:
+    with member.replacing() as replaced, member.open() as stream:
         for number, line in enumerate(_raw_lines(stream), 1):
             if line is None:
                 yield number, Unreadable(f"line {number:,}", "it is too long")
                 continue
-            text = line.decode("utf-8", "replace").removeprefix("\ufeff")
-            yield from ((number, one) for one in _objects(text, number))
+            text = replaced.decoded(line).removeprefix("\ufeff")
+            yield from ((number, one) for one in _objects(text, number, replaced))
 
 
 def _raw_lines(stream: IO[bytes]) -> Iterator[bytes | None]:
@@ -199,16 +205,18 @@ def _raw_lines(stream: IO[bytes]) -> Iterator[bytes | None]:
         yield line if is_whole else None
 
 
-def _objects(text: str, number: int) -> Iterator[dict[str, Any] | Unreadable]:
+def _objects(text: str, number: int, replaced: Replaced) -> Iterator[dict[str, Any] | Unreadable]:
     """Yield the object of a line, or all of them if line breaks between them were lost."""
+    decoder = TolerantDecoder()
     at = _end_of_gap(text, 0)
     while at < len(text):
         try:
-            value, end = _DECODER.raw_decode(text, at)
+            value, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
             yield Unreadable(f"line {number:,}", "the line is damaged, or torn off at its end")
             return
         if isinstance(value, dict):
+            replaced.numbers += decoder.replaced
             yield value
         else:
             yield Unreadable(f"line {number:,}", "it is not an object")
@@ -274,7 +282,7 @@ def _messages(
         if reason is not None:
             skipped[reason] += 1
             continue
-        yield _said(line, extra)
+        yield _said(line, extra, skipped)
 
 
 def _is_damaged(line: dict[str, Any]) -> bool:
@@ -305,7 +313,7 @@ def _role(line: dict[str, Any]) -> str:
     return "user" if line.get("is_user") is True else "assistant"
 
 
-def _said(line: dict[str, Any], extra: dict[str, Any]) -> Said:
+def _said(line: dict[str, Any], extra: dict[str, Any], skipped: Counter[str]) -> Said:
     kept: dict[str, object] = {}
     swipes = line.get("swipes")
     if isinstance(swipes, list) and len(swipes) > 1:
@@ -323,7 +331,29 @@ def _said(line: dict[str, Any], extra: dict[str, Any]) -> Said:
         role=_role(line),
         author=to_text(line.get("name")) or None,
         metadata=kept,
+        first=_first_swipe(line, skipped),
     )
+
+
+def _first_swipe(line: dict[str, Any], skipped: Counter[str]) -> tuple[datetime, str] | None:
+    """Return the time and the text of the first swipe if another one, with another time, is shown.
+
+    A swipe gives the message its own time and text, so these do not tell which message it is.
+    """
+    if not fits(line, _SWIPES):
+        skipped[BROKEN_VERSIONS] += 1
+        return None
+    swipes, infos = line.get("swipes") or [], line.get("swipe_info") or []
+    if len(swipes) <= 1 or not infos:
+        return None
+    first = infos[0]
+    if not (isinstance(swipes[0], str) and isinstance(first, dict) and fits(first, _SWIPE)):
+        skipped[BROKEN_VERSIONS] += 1
+        return None
+    time = to_time(first.get("send_date"))
+    if time is None or time == to_time(line.get("send_date")):
+        return None
+    return time, swipes[0]
 
 
 def _text(line: dict[str, Any]) -> str:

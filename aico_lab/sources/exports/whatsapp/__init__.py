@@ -182,13 +182,13 @@ def _is_bracketed(member: Member) -> bool | None:
 def _lines(member: Member) -> Iterator[tuple[int, str]]:
     """Yield the numbers and texts of lines; only LF ends a line, as texts have other separators."""
     number = 0
-    with member.open() as stream:
+    with member.replacing() as replaced, member.open() as stream:
         while data := stream.readline(_LONGEST_LINE):
             number += 1
             rest = data
             while len(rest) == _LONGEST_LINE and not rest.endswith(b"\n"):
                 rest = stream.readline(_LONGEST_LINE)
-            text = data.decode("utf-8", errors="replace").rstrip("\r\n")
+            text = replaced.decoded(data).rstrip("\r\n")
             yield number, text.removeprefix("\ufeff") if number == 1 else text
 
 

@@ -1,0 +1,215 @@
+"""Tell people about the end of a run through Apprise: by e-mail, a webhook, or on the desktop.
+
+The addresses are secrets: they are neither printed nor stored. A notice names the pipeline, the
+step and the kind of an error, but no path and no text of the home.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from aico_lab.errors import AicoLabError, InvalidValue, LibraryMissing, UnknownName, did_you_mean
+from aico_lab.pipeline.records import note_safely
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.pipeline.definition import Pipeline
+    from aico_lab.pipeline.records import PipelineRun
+
+EVENTS: Final = ("failure", "recovery", "success")
+"""The ends of a run that a notice can be about; a recovery is a success after a failure."""
+
+_USUAL: Final = ("failure", "recovery")
+_KEYS: Final = ("urls", "urls_file", "on")
+_OFF: Final = logging.CRITICAL + 1
+
+MISSING: Final = "Notices need Apprise: run `pip install 'aico-lab[notify]'`."
+
+
+@dataclass(frozen=True, slots=True)
+class NotifySettings:
+    """The addresses of notices, and the ends of a run that these are about.
+
+    Attributes:
+        on: The ends of a run, of `EVENTS`.
+        urls: The addresses in the pipeline's file, as Apprise has them.
+        urls_file: A file with one address a line, or None.
+    """
+
+    on: tuple[str, ...]
+    urls: tuple[str, ...] = field(default=(), repr=False)
+    urls_file: Path | None = None
+
+    def addresses(self) -> list[str]:
+        """Return all addresses.
+
+        Raises:
+            InvalidValue: The file cannot be read, or there is no address.
+        """
+        found = list(self.urls)
+        if self.urls_file is not None:
+            try:
+                lines = self.urls_file.read_text(encoding="utf-8").splitlines()
+            except (OSError, UnicodeDecodeError):
+                raise InvalidValue(
+                    f"The addresses of notices cannot be read from {self.urls_file}: check its "
+                    "name and its permissions."
+                ) from None
+            found += [line for one in lines if (line := one.strip()) and not line.startswith("#")]
+        if not found:
+            raise InvalidValue(f"{self.urls_file} has no address: write one a line.")
+        return found
+
+
+def read_notify(given: object, pipeline: Path) -> NotifySettings | None:
+    """Return the settings of the table `notify` of a pipeline, or None if there is none.
+
+    Raises:
+        InvalidValue: A value is missing, or has the wrong type.
+        UnknownName: A name is unknown.
+    """
+    if given is None:
+        return None
+    if not isinstance(given, dict):
+        raise InvalidValue("[notify] must be a table with urls or urls_file.")
+    for name in given:
+        if name not in _KEYS:
+            end = did_you_mean(name, _KEYS, f"; it has {', '.join(_KEYS)}.")
+            raise UnknownName(f"[notify] has no {name!r}{end}")
+    on = _texts("on", given.get("on", list(_USUAL)))
+    for event in on:
+        if event not in EVENTS:
+            end = did_you_mean(event, EVENTS, f"; these are: {', '.join(EVENTS)}.")
+            raise UnknownName(f"[notify] cannot tell 'on' {event!r}{end}")
+    urls = _texts("urls", given["urls"]) if "urls" in given else ()
+    file = given.get("urls_file")
+    if file is not None and (not isinstance(file, str) or not file):
+        raise InvalidValue("'urls_file' of [notify] must be the name of a file.")
+    if not urls and file is None:
+        raise InvalidValue("[notify] needs 'urls' or 'urls_file'.")
+    return NotifySettings(on, urls, pipeline.parent / Path(file).expanduser() if file else None)
+
+
+def _texts(name: str, given: Any) -> tuple[str, ...]:
+    if not isinstance(given, list) or not given or not all(type(one) is str for one in given):
+        raise InvalidValue(f"{name!r} of [notify] must be a list of texts.")  # never quoted
+    return tuple(given)
+
+
+def check_notify(settings: NotifySettings) -> Iterator[Exception]:
+    """Yield the errors for everything that would keep a notice from being sent."""
+    if find_spec("apprise") is None:
+        yield LibraryMissing(MISSING)
+        return
+    try:
+        addresses = settings.addresses()
+    except InvalidValue as wrong:
+        yield wrong
+        return
+    for number, address in enumerate(addresses, 1):
+        if not _quietly(lambda address=address: bool(_to(address))):
+            yield InvalidValue(
+                f"Address {number} of {len(addresses)} of [notify] is not one that Apprise knows."
+            )
+
+
+def tell_end(
+    connection: Connection,
+    pipeline: Pipeline,
+    run: PipelineRun,
+    before: list[PipelineRun],
+    error: Exception | None = None,
+) -> None:
+    """Send the notice of the end of a run, if one is wanted; what fails is a warning of the run.
+
+    Args:
+        connection: The primary database.
+        pipeline: The pipeline.
+        run: The run, which is recorded.
+        before: The runs of the pipeline before it, the newest first.
+        error: The error that ended it, or None.
+    """
+    settings = pipeline.notify
+    if settings is None:
+        return
+    recovered = error is None and bool(before) and before[0].status in ("failed", "interrupted")
+    if error is not None:
+        events, ended = {"failure"}, "failed"
+    elif recovered:
+        events, ended = {"recovery", "success"}, "works again"
+    else:
+        events, ended = {"success"}, "is done"
+    if not events & set(settings.on):
+        return
+    lines = [f"Run {run.run_id}, started {run.started_at[:16].replace('T', ' ')} UTC."]
+    if error is not None:
+        # The text of an error may hold a path, or the words of a notebook's cell.
+        failed = [f"{one.id} (tries: {one.tries})" for one in run.steps if one.status == "failed"]
+        lines.append(f"Failed: {', '.join(failed) or 'before the first step'}; {_kind(error)}")
+    if count := sum(len(step.warnings) for step in run.steps):
+        lines.append(f"Warnings: {count}.")
+    lines.append(f"See `aico-lab pipeline show {run.run_id}`.")
+    problems = _send(
+        settings, f"aico-lab: {pipeline.name} {ended}", "\n".join(lines), is_good=error is None
+    )
+    if problems:
+        run.warnings = [*run.warnings, *problems]
+        note_safely(run, connection)
+
+
+def _kind(error: Exception) -> str:
+    """Return the sentence of an error's class, which is the same for all errors of it."""
+    if not isinstance(error, AicoLabError):
+        return "an unexpected error."
+    return (type(error).__doc__ or type(error).__name__).partition("\n")[0]
+
+
+def _send(settings: NotifySettings, title: str, body: str, *, is_good: bool) -> list[str]:
+    """Send a notice to all addresses, and return a sentence for each one that failed."""
+    if find_spec("apprise") is None:
+        return [MISSING]
+    try:
+        addresses = settings.addresses()
+    except InvalidValue as wrong:
+        return [str(wrong)]
+
+    def deliver(address: str) -> bool:
+        kind = "success" if is_good else "failure"
+        return bool(_to(address).notify(body=body, title=title, notify_type=kind))
+
+    return [
+        f"Notice {number} of {len(addresses)} was not sent: check its address and its service."
+        for number, address in enumerate(addresses, 1)
+        if not _quietly(lambda address=address: deliver(address))
+    ]
+
+
+def _to(address: str) -> Any:
+    """Return Apprise with one address, or with none if it does not know the address."""
+    import apprise
+
+    told = apprise.Apprise(asset=apprise.AppriseAsset(app_id="aico-lab", app_desc="aico-lab"))
+    told.add(address)
+    return told
+
+
+def _quietly(action: Any) -> bool:
+    """Return the result of a function; False if it raises. Its logs could show an address."""
+    logger = logging.getLogger("apprise")
+    level = logger.level
+    logger.setLevel(_OFF)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return bool(action())
+    except Exception:  # noqa: BLE001 - a plugin may raise anything; a notice never fails a run
+        return False
+    finally:
+        logger.setLevel(level)
