@@ -581,7 +581,7 @@ class Lab:
             k: The maximum number of passages.
             decay: The age in days at which a score is halved, counted from the newest passage
                 found that is not in the future; None for no decay. The 10,000 nearest passages, and
-                the 1,000 with the highest scores by words, are weighted, or 5 `k` if that is more.
+                the 500 with the highest scores by words, are weighted, or 5 `k` if that is more.
             around: The number of messages before, and after, each passage.
             content: Whether a report shows the texts.
             timezone: The IANA time zone of days; by default the lab's.

@@ -41,7 +41,7 @@ RANK: Final = 60
 DEPTH: Final = 100
 """The minimum number of items of each ranking that are fused."""
 
-WEIGHTED: Final = {"semantic": 10_000, "keyword": 1_000}
+WEIGHTED: Final = {"semantic": 10_000, "keyword": 500}
 """The minimum number of items of each ranking whose scores are weighted by their age."""
 
 LARGEST: Final = 1_000_000
@@ -75,7 +75,7 @@ def search(
         filters: The filters.
         k: The maximum number of passages.
         decay: The age in days at which a score is halved, counted from the newest passage found
-            that is not in the future; None for no decay. The 10,000 nearest passages, and the 1,000
+            that is not in the future; None for no decay. The 10,000 nearest passages, and the 500
             with the highest scores by words, are weighted, or 5 `k` if that is more.
         around: The number of messages before, and after, each passage.
         content: Whether a report shows the texts.
