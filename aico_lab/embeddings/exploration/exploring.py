@@ -412,8 +412,10 @@ class Explorer:
         """
         from aico_lab.embeddings.exploration.neighbours import nearest
 
-        if k < 1:
-            raise InvalidValue("k must be at least 1.")
+        if not isinstance(text, str):
+            raise InvalidValue(f"The text must be a str, not {type(text).__name__}.")
+        if type(k) is not int or k < 1:
+            raise InvalidValue(f"k must be a whole number of at least 1, not {k!r}.")
         found = self._exploration(exploration_id)
         encoder, passages, vectors = self._passages(self._encoder_of(found), None)
         chosen = self._select(passages, user=user, since=since, until=until)

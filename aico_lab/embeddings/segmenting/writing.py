@@ -66,10 +66,6 @@ _HOLDING: Final = """
     FROM conversation_segments AS s WHERE s.segmenter IS NOT NULL AND s.segment_id IN (
         SELECT sm.segment_id FROM json_each(?) AS m
         CROSS JOIN segment_messages AS sm WHERE sm.message_id = m.value)"""
-_STRAYS: Final = """
-    INSERT OR IGNORE INTO segmenting_changes SELECT m.id
-    FROM json_each(?) AS s CROSS JOIN segment_messages AS sm ON sm.segment_id = s.value
-    CROSS JOIN messages AS m ON m.message_id = sm.message_id"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,13 +186,13 @@ class _Updating:
                         "SELECT 1 FROM conversation_segments WHERE segmenter IS NOT NULL"
                     )
                 )
+                self._connection.execute(  # first, so that triggers note none of the messages
+                    "INSERT OR REPLACE INTO segmenting_state VALUES (1, 0, ?, ?)", [SEGMENTER, now]
+                )
                 self._connection.execute(
                     "DELETE FROM conversation_segments WHERE segmenter IS NOT NULL"
                 )
                 self._connection.execute("DELETE FROM segmenting_changes")
-                self._connection.execute(
-                    "INSERT OR REPLACE INTO segmenting_state VALUES (1, 0, ?, ?)", [SEGMENTER, now]
-                )
             self._connection.execute(_NOTE_NEW)
             self._connection.execute(_MOVE)
 
@@ -266,8 +262,7 @@ class _Updating:
         made = self._segments(blocks)
         new = {row[0]: row for row in self._rows(made)}  # in the order of `made`
         gone = [name for name in old if name not in new]
-        self._connection.execute(_STRAYS, [json.dumps(gone)])
-        self._connection.execute_many(
+        self._connection.execute_many(  # a trigger notes their messages
             "DELETE FROM conversation_segments WHERE segment_id = ?", [(name,) for name in gone]
         )
         there = {
