@@ -273,6 +273,12 @@ class _Updating:
                 [json.dumps([name for name in old if name in new])],
             )
         }
+        members = self._members(there)
+        wanted = {
+            name: [message.message_id for message in one.messages]
+            for name, one in zip(new, made, strict=True)
+        }
+        other = [name for name in new if members.get(name) != wanted[name]]
         self._connection.execute_many(
             f"UPDATE conversation_segments SET {', '.join(f'{name} = ?' for name in _COLUMNS)} "
             "WHERE segment_id = ?",
@@ -283,18 +289,34 @@ class _Updating:
             _COLUMNS,
             [row for name, row in new.items() if name not in there],
         )
+        self._connection.execute_many(  # another program deleted some of these
+            "DELETE FROM segment_messages WHERE segment_id = ?",
+            [(name,) for name in other if name in there],
+        )
         self._connection.insert_many(
             "segment_messages",
             ("segment_id", "message_id", "position"),
             [
-                (name, message.message_id, position)
-                for name, one in zip(new, made, strict=True)
-                if name not in there
-                for position, message in enumerate(one.messages)
+                (name, message_id, position)
+                for name in other
+                for position, message_id in enumerate(wanted[name])
             ],
         )
         self.removed += len(gone)
-        self.written += sum(there.get(name) != row for name, row in new.items())
+        self.written += sum(
+            there.get(name) != row or members.get(name) != wanted[name] for name, row in new.items()
+        )
+
+    def _members(self, segments: Iterable[str]) -> dict[str, list[str]]:
+        """Return the ids of the messages of each of some segments, in order."""
+        found: dict[str, list[str]] = {}
+        for segment_id, message_id in self._connection.fetch_all(
+            "SELECT segment_id, CAST(message_id AS BLOB) FROM segment_messages "
+            "WHERE segment_id IN (SELECT value FROM json_each(?)) ORDER BY segment_id, position",
+            [json.dumps(list(segments))],
+        ):
+            found.setdefault(segment_id, []).append(message_id.decode(errors="replace"))
+        return found
 
     def _segments(self, blocks: list[tuple[Place, list[SegmentedMessage]]]) -> list[_Segment]:
         texts = [message.content for _, block in blocks for message in block]
