@@ -378,7 +378,7 @@ class Lab:
         warnings = result.warnings
         if only is None:
             try:
-                if self.sync_vectors(full=full).rebuilt:
+                if self._sync_vectors(full=full).rebuilt:
                     warnings = [*warnings, "The vectors were damaged and were rebuilt."]
             except (StorageError, HomeError, EncoderError) as error:
                 problems.append(str(error))
@@ -388,10 +388,11 @@ class Lab:
     def sync_vectors(self, *, full: bool = False, progress: Progress | None = None) -> Projected:
         """Bring only the vectors of segments, memories and documents up to date.
 
-        Damaged vectors, and those of another program, are made anew.
+        Damaged and missing vectors, and the store of another program, are made anew. `sync` does
+        the same without reading all vectors to find those that another program damaged.
 
         Args:
-            full: Make all vectors anew in the vector store, and accept another model than before.
+            full: Make the whole vector store anew, and accept another model than before.
             progress: Called with "vectors", the number of encoded texts, and their total.
 
         Raises:
@@ -399,13 +400,25 @@ class Lab:
             OtherModel: The vectors are of another model, and `full` is False.
             StorageError: A database failed.
         """
+        return self._sync_vectors(full=full, examine=True, progress=progress)
+
+    def _sync_vectors(
+        self, *, full: bool, examine: bool = False, progress: Progress | None = None
+    ) -> Projected:
         from aico_lab.projections.vectors import sync_vectors
 
         def show(done: int, total: int) -> None:
             if progress is not None:
                 progress("vectors", done, total)
 
-        return sync_vectors(self.primary, self.home, self.storage.keys, full=full, progress=show)
+        return sync_vectors(
+            self.primary,
+            self.home,
+            self.storage.keys,
+            full=full,
+            examine=examine,
+            progress=show,
+        )
 
     @private_files()
     def sync_cache(self, *, full: bool = False) -> Projected:
@@ -547,6 +560,7 @@ class Lab:
         decay: float | None = None,
         around: int = 3,
         content: bool = False,
+        timezone: str | None = None,
     ) -> Passages:
         """Search all committed conversations, memories and documents.
 
@@ -566,9 +580,11 @@ class Lab:
             sentiment: 'positive', 'neutral' or 'negative'. One message must pass all filters.
             k: The maximum number of passages.
             decay: The age in days at which a score is halved, counted from the newest passage
-                found; None for no decay.
+                found that is not in the future; None for no decay. The 10,000 nearest passages, and
+                the 500 with the highest scores by words, are weighted, or 5 `k` if that is more.
             around: The number of messages before, and after, each passage.
             content: Whether a report shows the texts.
+            timezone: The IANA time zone of days; by default the lab's.
 
         Raises:
             InvalidValue: An argument is invalid.
@@ -580,7 +596,7 @@ class Lab:
 
         filters = resolve(
             self.primary, user=user, channel=channel, role=role, since=since, until=until,
-            sentiment=sentiment, timezone=self.timezone,
+            sentiment=sentiment, timezone=timezone or self.timezone,
         )  # fmt: skip
         return search(
             self.primary, self.memories.index, text, mode=mode, source=source, filters=filters,

@@ -34,6 +34,13 @@ LONGEST = (
 """The modules that take longest, the longest first."""
 
 
+LONG = (
+    "bench", "charts_in_browser", "exports_fuzz", "jupyterlab", "metrics_coverage",
+    "metrics_spark", "page_in_browser", "real_data", "segmenting_quality", "tables_fuzz",
+)  # fmt: skip
+"""The modules whose slow tests are for changes that are about to land."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     effort.load(fast="not slow" in config.option.markexpr)
 
@@ -41,6 +48,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Return one process more than there are processors, since slow tests also wait."""
     return (os.cpu_count() or 1) + ("not slow" not in config.option.markexpr)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.path.stem.removeprefix("test_") in LONG and item.get_closest_marker("slow"):
+        item.add_marker("long")
 
 
 @pytest.hookimpl(trylast=True)

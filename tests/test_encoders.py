@@ -103,7 +103,8 @@ class TestEveryEncoder:
         """Only its beginning counts, because a batch may be padded to its longest text."""
         huge = "long " * 100_000
         vectors = encode(encoder, [huge, *TEXTS])
-        assert np.array_equal(vectors[0], encode(encoder, ["long " * (MAX_TOKENS + 100)])[0])
+        beginning = encode(encoder, ["long " * (MAX_TOKENS + 100)])[0]
+        assert np.allclose(vectors[0], beginning, atol=1e-3)
 
     def test_its_name_has_a_version_and_no_path(self, encoder):
         assert any(mark in encoder.model for mark in ("@", "-0.4-"))

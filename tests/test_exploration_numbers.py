@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree, procrustes
 
-from aico_lab.embeddings.exploration import drift, map_layout
+from aico_lab.embeddings.exploration import drift, duplicates, map_layout
 from aico_lab.embeddings.exploration.clusters import cluster
 from aico_lab.embeddings.exploration.duplicates import find_duplicates
 from aico_lab.embeddings.exploration.neighbours import nearest
-from aico_lab.embeddings.exploration.resampling import interval
 from aico_lab.embeddings.exploration.space import Space, unit
 from aico_lab.embeddings.exploration.stability import Agreement, adjusted_rand_index, choose
+from aico_lab.embeddings.exploration.tables import of_shares
 from aico_lab.embeddings.exploration.theme_names import words_of
 from aico_lab.embeddings.exploration.themes import ThemeParameters, find_themes
 from aico_lab.errors import InvalidValue
@@ -153,12 +155,35 @@ def test_themes_of_the_same_words_are_one():
 
 def test_a_word_of_few_people_names_no_theme():
     vectors, group = blobs(4, 60)
-    few = words_of(messages_about(group, people=4))
+    messages = messages_about(group, people=6)
+    theirs = (
+        messages.with_columns(  # the fifth and the sixth person write about nothing
+            content=pl.when(pl.col("person").is_in(["p4", "p5"]))
+            .then(pl.lit("…"))
+            .otherwise("content")
+        )
+        .with_row_index()
+        .with_columns(
+            content=pl.when(pl.col("index") < 2).then(pl.lit("or")).otherwise("content"),
+            person=pl.when(pl.col("index") < 2).then(pl.format("q{}", "index")).otherwise("person"),
+        )
+    )
+    few = words_of(theirs)
     found = find_themes(vectors, few, ThemeParameters(removed=0, themes=4))
     assert [theme.name for theme in found.themes] == ["Theme 1", "Theme 2", "Theme 3", "Theme 4"]
+    assert found.min_people == 5
     found = find_themes(vectors, few, ThemeParameters(removed=0, themes=4, min_people=4))
     assert not any(theme.name.startswith("Theme") for theme in found.themes)
     assert {word.people for theme in found.themes for word in theme.words} == {4}
+
+
+@pytest.mark.parametrize("people", [1, 4])
+def test_in_a_home_of_few_people_words_of_all_of_them_name_themes(people):
+    vectors, group = blobs(4, 60)
+    words = words_of(messages_about(group, people=people))
+    found = find_themes(vectors, words, ThemeParameters(removed=0, themes=4))
+    assert not any(theme.name.startswith("Theme") for theme in found.themes)
+    assert found.notes()["min_people"] == people
 
 
 def test_a_passage_about_nothing_is_an_outlier():
@@ -204,8 +229,12 @@ def test_without_any_words_themes_have_numbers():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"themes": 0}, {"components": 0}, {"candidates": ()}, {"min_people": 0}, {"seed": -1}]
-)
+    "wrong",
+    [
+        {"themes": 0}, {"components": 0}, {"candidates": ()}, {"min_people": 0}, {"seed": -1},
+        {"themes": "5"}, {"seed": 1.5}, {"prior": float("nan")}, {"themes": True}, {"seed": None},
+    ],
+)  # fmt: skip
 def test_parameters_out_of_range_are_refused(wrong):
     with pytest.raises(InvalidValue):
         ThemeParameters(**wrong)
@@ -256,6 +285,37 @@ def test_duplicates_are_exact_or_near():
     assert find_duplicates([], np.empty((0, 3), np.float32)) == []
 
 
+def test_each_duplicate_is_near_the_first_of_its_group():
+    """Of a chain in which each text is near the next one, only the middle is near both ends."""
+    angle = np.deg2rad([0, 15, 30, 45, 60])
+    chain = np.column_stack([np.cos(angle), np.sin(angle)]).astype(np.float32)
+    found = find_duplicates(["a", "b", "c", "d", "e"], chain, near=0.96)
+    assert [one.passages for one in found] == [(0, 1), (2, 3)]
+    assert all(one.cosine >= 0.96 for one in found)
+    # What occurs most often represents its group, wherever it is.
+    found = find_duplicates(["a", "b", "c", "b", "e"], chain[[0, 1, 2, 1, 4]], near=0.96)
+    assert [one.passages for one in found] == [(1, 0, 2, 3)]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 40), st.integers(1, 3), st.floats(0.5, 1), st.integers(0, 2**32))
+def test_representatives_are_not_near_each_other(number, block, near, seed):
+    """Whatever the block in which texts are compared."""
+    vectors = unit(np.random.default_rng(seed).standard_normal((number, 3)).astype(np.float32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicates, "_AT_ONCE", block)
+        found = find_duplicates([str(at) for at in range(number)], vectors, near=near)
+    grouped = [at for one in found for at in one.passages]
+    assert len(grouped) == len(set(grouped))
+    firsts = [one.passages[0] for one in found] + [
+        at for at in range(number) if at not in set(grouped)
+    ]
+    between = vectors[firsts] @ vectors[firsts].T - 2 * np.eye(len(firsts))
+    assert (between < near + 1e-6).all()
+    for one in found:
+        assert (vectors[list(one.passages)] @ vectors[one.passages[0]] >= near - 1e-6).all()
+
+
 def test_models_that_differ_by_a_rotation_do_not_differ():
     vectors, _ = blobs(5, 60)
     turn = np.linalg.qr(np.random.default_rng(3).standard_normal((32, 32)))[0].astype(np.float32)
@@ -277,7 +337,7 @@ def test_models_that_differ_by_a_rotation_do_not_differ():
 def test_a_change_of_themes_is_found_and_none_is_invented():
     random = np.random.default_rng(5)
     vectors, _ = blobs(2, 1000)
-    people = [f"p{one}" for one in random.integers(0, 80, 2000)]
+    people = [[f"p{one}"] for one in random.integers(0, 80, 2000)]
     is_later = random.random(2000) < 0.5
     same = random.integers(0, 2, 2000)
     found = drift.between_periods(same, 2, vectors[same * 1000], is_later, people)
@@ -295,15 +355,120 @@ def test_a_change_of_themes_is_found_and_none_is_invented():
         drift.between_periods(moved, 2, vectors[:2000], np.ones(2000, bool), people)
 
 
-def test_intervals_cover_the_truth_and_need_ten_people():
-    """Of a share that differs between people, in 200 simulated homes."""
-    random, covered = np.random.default_rng(6), 0
-    for home in range(200):
-        size = random.integers(5, 50, 60)
-        part = random.binomial(size, random.beta(3, 7, 60))
-        sums = np.column_stack([part, size]).astype(float)
-        low, high = interval(sums, lambda s: s[:, :1] / s[:, 1:], seed=home, draws=400)
-        covered += bool(low[0] <= 0.3 <= high[0])
-    assert covered >= 180
-    low, _ = interval(sums[:9], lambda s: s[:, :1] / s[:, 1:])
-    assert np.isnan(low).all()
+def homes(number, people, share, spread, seed=7):
+    """Return passages of homes, each in a month of its own, and the share of theme 0 of them all.
+
+    Shares differ between people, by a beta distribution, and so do the numbers of passages.
+    """
+    random = np.random.default_rng(seed)
+    size = np.maximum(1, random.lognormal(1.5, 1.2, (number, people)).astype(int))
+    part = random.binomial(size, random.beta(share * spread, (1 - share) * spread, size.shape))
+    home, person = (axis.ravel() for axis in np.indices(size.shape))
+    rows = np.repeat(np.arange(size.size), size.ravel())
+    before = np.cumsum(size.ravel()) - size.ravel()
+    in_theme = np.arange(len(rows)) - before[rows] < part.ravel()[rows]
+    month = np.datetime64("1970-01") + home[rows].astype("timedelta64[M]")
+    return pl.DataFrame(
+        {"moment": month.astype("datetime64[us]"), "theme": np.where(in_theme, 0, 1)}
+    ).with_columns(
+        pl.col("moment").dt.replace_time_zone("UTC"),
+        writers=pl.concat_list(pl.format("p{}", pl.Series(person[rows]))),
+    )
+
+
+def covered(number, people, share, spread):
+    """Return how often the interval of the share has it, and of how many homes there is one."""
+    found = of_shares(homes(number, people, share, spread), ["one", "other"], [0], "month")
+    inside = (found["share_low"] <= 100 * share) & (100 * share <= found["share_high"])
+    return float(inside.mean()), found["share_low"].count()
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.2])
+def test_intervals_of_shares_cover_the_truth(share):
+    """Rare themes too: resampling people covered 36 to 79 % here."""
+    covering, intervals = covered(100, 10, share, 6)
+    assert covering >= 0.9
+    assert intervals == 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("people", "number"), [(10, 1000), (50, 400), (300, 100)])
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.2])
+def test_intervals_cover_at_every_number_of_people(people, number, share):
+    assert covered(number, people, share, 6)[0] >= 0.92
+
+
+def test_a_theme_without_a_passage_may_have_a_share_above_0():
+    """And nothing is said about fewer than ten people."""
+    rows = homes(2, 10, 1e-9, 10)
+    found = of_shares(rows, ["one", "other"], [0, 1], "month")
+    assert found["share"].to_list() == [0, 0, 100, 100]
+    assert (found["share_high"][:2] > 5).all()
+    assert (found["share_low"][2:] < 95).all()
+    assert found["people"].to_list() == [10] * 4
+    nine = rows.filter(pl.col("writers").list.first() != "p0")
+    assert of_shares(nine, ["one", "other"], [0], "month")["share_low"].null_count() == 2
+
+
+def test_a_passage_of_several_people_counts_once_and_for_each():
+    rows = pl.DataFrame(
+        {
+            "moment": [datetime(2024, 1, 1, tzinfo=UTC)] * 3, "theme": [0, 0, 1],
+            "writers": [["ann", "bob"], ["bob"], []],
+        },
+        schema_overrides={"writers": pl.List(pl.String())},
+    )  # fmt: skip
+    found = of_shares(rows, ["one", "other"], [0], "month")
+    assert found["share"].to_list() == pytest.approx([200 / 3])
+    assert (found["n"].item(), found["people"].item()) == (3, 2)
+
+
+def people_drift(random, people, *, themes=8, growth=1, apart=False, change=0.0):
+    """Return the drift of a home whose people differ, and whose last theme may grow."""
+    shares = random.dirichlet(np.full(themes, 0.5), people)
+    size = np.maximum(1, random.lognormal(1.5, 1, (2, people)).astype(int))
+    size[1] *= growth
+    if apart:
+        size[np.arange(people) % 2, np.arange(people)] = 0
+    rows = []
+    for later in (0, 1):
+        for person in range(people):
+            theme = random.choice(themes, size[later, person], p=shares[person])
+            moved = random.random(len(theme)) < change * later
+            rows += [(later, person, one) for one in np.where(moved, themes - 1, theme)]
+    later, person, theme = np.array(rows).T
+    writers = [[f"p{one}"] for one in person]
+    return drift.between_periods(theme, themes, np.eye(themes)[theme], later == 1, writers)
+
+
+@pytest.mark.parametrize(("growth", "apart"), [(1, False), (1, True), (4, False)])
+def test_few_homes_without_a_change_have_any_clear_one(growth, apart, monkeypatch):
+    """One in twenty: over all themes, and also if people come and go, or write more."""
+    monkeypatch.setattr(drift, "_FLIPS", 200)
+    random = np.random.default_rng(8)
+    clear = 0
+    for _ in range(60):
+        found = people_drift(random, 20, growth=growth, apart=apart)
+        clear += bool(((found.low > 0) | (found.high < 0)).any())
+    assert clear <= 8  # of more, 1 in 200 times if the rate is 5 %
+
+
+def test_a_change_of_many_people_is_clear_and_one_of_a_single_person_is_not():
+    random = np.random.default_rng(9)
+    found = people_drift(random, 40, change=0.5)
+    assert found.low[-1] > 0
+    assert found.without[-1] > 0.5 * (found.after - found.before)[-1]
+    theme = np.concatenate([np.tile([0, 1], 400), np.full(500, 2)])
+    is_later = np.concatenate([np.arange(800) % 4 < 2, np.ones(500, bool)])
+    writers = [[f"p{at % 40}"] for at in range(800)] + [["one"]] * 500
+    found = drift.between_periods(theme, 3, np.eye(3)[theme], is_later, writers)
+    assert found.after[2] - found.before[2] > 0.5
+    assert not found.low[2] > 0
+    assert found.without[2] == 0
+    assert found.people_of.tolist() == [20, 20, 1]
+
+
+def test_of_fewer_than_ten_people_nothing_is_said_about_chance():
+    found = people_drift(np.random.default_rng(10), 9)
+    assert np.isnan([*found.low, *found.high, found.by_chance]).all()
+    assert found.people == 9

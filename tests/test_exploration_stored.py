@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
 
+from aico_lab import Lab
+from aico_lab.embeddings.exploration import charts
 from aico_lab.embeddings.exploration.passages import read_passages
 from aico_lab.embeddings.exploration.tables import of_shares
 from aico_lab.embeddings.exploration.themes import ThemeParameters
 from aico_lab.embeddings.segmenting import SegmentParameters as Segmenting
 from aico_lab.errors import InvalidValue, NeverExplored, UnknownName
 from aico_lab.runtime import report_kernel
+from tests.databases import open_copy
 from tests.messages import add, message
 
 ABOUT = {
@@ -45,12 +50,23 @@ def talk(conversations=36, people=12, first=0, subjects=tuple(ABOUT)):
     ]
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A home with an exploration, to copy, and its key."""
+    folder = tmp_path_factory.mktemp("explored")
+    with Lab.create(folder / "home", key_file=folder / "key") as lab:
+        add(lab.primary, *talk())
+        lab.embeddings.update(Segmenting(pause=3600))
+        lab.embeddings.explore(WHOLE, themes=3, min_people=3)
+    return folder / "home", folder / "key"
+
+
 @pytest.fixture
-def explored(lab):
-    add(lab.primary, *talk())
-    lab.embeddings.update(Segmenting(pause=3600))
-    lab.embeddings.explore(WHOLE, themes=3, min_people=3)
-    return lab
+def explored(model, home):
+    """A lab with a conversation a day, each about one of three subjects, and three themes."""
+    made, key = model
+    with open_copy(made, home, key) as lab:
+        yield lab
 
 
 def rows(lab, table):
@@ -80,7 +96,7 @@ def test_days_are_those_of_the_zone(explored):
 
 def test_a_month_may_begin_where_clocks_skip_midnight():
     rows = pl.DataFrame(
-        {"moment": [datetime(2017, 10, 5, tzinfo=UTC)], "theme": [0], "person": ["ada"]}
+        {"moment": [datetime(2017, 10, 5, tzinfo=UTC)], "theme": [0], "writers": [["ada"]]}
     ).with_columns(pl.col("moment").dt.convert_time_zone("America/Asuncion"))
     assert of_shares(rows, ["one"], [0], "month")["period"].to_list() == [date(2017, 10, 1)]
 
@@ -108,7 +124,7 @@ def test_the_same_passages_are_explored_once(explored):
     assert [rows(explored, t) for t in ("explorations", "themes", "passage_themes")] == before
     explored.embeddings.explore(WHOLE, themes=2, min_people=3)
     assert len(rows(explored, "explorations")) == 2
-    assert len(explored.embeddings.themes()) == 2  # of the newest
+    assert len(explored.embeddings.themes()) == 2  # of the current one
     add(explored.primary, *talk(3, first=36))
     explored.embeddings.update()
     two = explored.embeddings.explore(WHOLE, themes=2, min_people=3)
@@ -116,6 +132,123 @@ def test_the_same_passages_are_explored_once(explored):
     renewed = explored.embeddings.explore(WHOLE, themes=2, min_people=3, renew=True)
     assert renewed.exploration_id != two.exploration_id
     assert len(rows(explored, "explorations")) == 2  # the older one of these parameters went
+
+
+def test_an_exploration_asked_for_again_is_the_current_one(explored):
+    """Also in SQL, which lists all of them."""
+    three = explored.embeddings.explore(WHOLE, themes=3, min_people=3).exploration_id
+    two = explored.embeddings.explore(WHOLE, themes=2, min_people=3).exploration_id
+    explored.sync()
+    current = "SELECT exploration_id FROM mart.explorations WHERE is_current"
+    assert explored.sql(current).fetchall() == [(two,)]
+    explored.embeddings.explore(WHOLE, themes=3, min_people=3)
+    assert len(explored.embeddings.themes()) == 3
+    assert explored.embeddings.themes().exploration_id == three
+    explored.sync()
+    assert explored.sql(current).fetchall() == [(three,)]
+    assert explored.sql("SELECT count(*), sum(people) FROM mart.themes").fetchone() == (3, 12)
+    listed = explored.sql(
+        "SELECT model, parameters->>'themes', seed, passages FROM mart.explorations ORDER BY 2"
+    )
+    assert [row[1:] for row in listed.fetchall()] == [("2", 0, 36), ("3", 0, 36)]
+
+
+def test_passages_that_are_mostly_gone_are_explored_again(explored):
+    """Else all new ones would lie at one point of the map, as no passage of it is near them."""
+    explored.embeddings.update(Segmenting(pause=3600, largest=8))
+    for view in (
+        explored.embeddings.themes, explored.embeddings.picture, explored.embeddings.over_time,
+        explored.embeddings.drift, explored.embeddings.place_new,
+    ):  # fmt: skip
+        with pytest.raises(NeverExplored, match=r"explore\(renew=True\)"):
+            view()
+    found = explored.embeddings.explore(WHOLE, themes=3, min_people=3)
+    places = explored.embeddings.picture().pl()
+    assert places.height == found.pl()["passages"].sum() == 36
+    assert places.select("x", "y").n_unique() > 30
+
+
+def test_every_result_has_only_what_the_filters_choose(explored):
+    explored.primary.execute("UPDATE users SET name = 'Zoe' WHERE user_id = 'p1'")
+    embeddings = explored.embeddings
+    texts = dict(embeddings.picture().pl()["segment_id", "text"].iter_rows())
+    passages = read_passages(explored.primary)
+    own = {
+        segment
+        for segment, writers, started in zip(
+            passages.ids, passages.writers, passages.started, strict=True
+        )
+        if "p1" in writers and "2024-01-10" <= started < "2024-02-01"
+    }
+    assert len(own) == 2
+    filters = {"user": "Zoe", "since": "2024-01-10", "until": "2024-01-31"}
+    said = "Only from 2024-01-10 on, until 2024-01-31, Person 2"
+    views = {
+        name: getattr(embeddings, name)(**filters)
+        for name in ("themes", "picture", "over_time", "by_person", "duplicates", "drift")
+    }
+    views["neighbours"] = embeddings.neighbours("pizza", **filters)
+    views["models"] = embeddings.drift(model="wordllama", **filters)
+    assert all(view.caption.startswith(said) for view in views.values())
+    assert set(views["picture"].pl()["segment_id"]) == own
+    assert set(views["neighbours"].pl()["segment_id"]) == own
+    assert views["themes"].pl()["passages"].sum() == 2
+    assert views["by_person"].pl().select("person", "n").unique().rows() == [("Person 2", 2)]
+    assert views["over_time"].pl()["n"].unique().to_list() == [2]
+    assert "1 person" in views["drift"].caption
+    near = embeddings.duplicates(near=0, **filters).pl()
+    assert set(near["segment_ids"].explode()) <= own
+    assert set(near["text"]) <= {texts[one] for one in own}
+    assert ", 2 passages;" in views["models"].caption
+
+
+def test_filters_that_nothing_passes_are_told_and_nobody_unknown_is_accepted(explored):
+    embeddings = explored.embeddings
+    nothing = {"since": "2030-01-01"}
+    for view in (
+        embeddings.themes(**nothing), embeddings.picture(**nothing), embeddings.drift(**nothing),
+        embeddings.over_time(**nothing), embeddings.by_person(**nothing),
+        embeddings.neighbours("pizza", **nothing), embeddings.duplicates(**nothing),
+        embeddings.drift(model="wordllama", **nothing),
+    ):  # fmt: skip
+        assert view.finding == "No passage matches the filters."
+        assert len(view) == 0
+        assert view.plot() is None
+        assert "2030-01-01" in view._repr_html_()
+    for method in (embeddings.themes, embeddings.duplicates, embeddings.by_person):
+        with pytest.raises(UnknownName, match="p1"):
+            method(user="p1x")
+
+
+def test_a_passage_is_of_everybody_who_wrote_in_it(lab):
+    """In a group; the companion's own passage is nobody's, but a filter by its person finds it."""
+    group = [
+        message(
+            at, message_id=f"g{number}:{at}", channel_id="g", conversation_id=f"g{number}",
+            user_id=person, role="user", content=f"{lines[at % 4]} {number}",
+            timestamp=f"2024-01-{number + 1:02}T12:00:{at:02}.000000Z",
+        )
+        for number in range(6)
+        for lines in [ABOUT[tuple(ABOUT)[number % 3]]]
+        for at, person in enumerate(("ann", "bob", "cy", "ann"))
+    ]  # fmt: skip
+    alone = message(
+        1, message_id="alone", channel_id="d", conversation_id="d", user_id="dee",
+        role="assistant", content="Are you there? I play the piano.",
+        timestamp="2024-01-20T12:00:00.000000Z",
+    )  # fmt: skip
+    add(lab.primary, *group, alone)
+    lab.embeddings.update()
+    lab.embeddings.explore(WHOLE, themes=2, min_people=3)
+    found = {one: len(lab.embeddings.picture(user=one)) for one in ("ann", "bob", "cy", "dee")}
+    assert found == {"ann": 6, "bob": 6, "cy": 6, "dee": 1}
+    assert len(lab.embeddings.picture(user=["bob", "dee"])) == 7
+    assert lab.embeddings.over_time().pl()["people"].unique().to_list() == [3]
+    assert "3 people" in lab.embeddings.drift().caption
+    people = lab.embeddings.by_person(names=True).pl()
+    assert dict(people.group_by("person").agg(pl.col("passages").sum()).iter_rows()) == {
+        "ann": 6, "bob": 6, "cy": 6
+    }  # fmt: skip
 
 
 def test_an_exploration_made_again_from_scratch_is_the_same(explored):
@@ -174,6 +307,8 @@ def test_shares_over_time_sum_to_all_passages(explored):
     one = explored.embeddings.over_time(by="week", user="p1").pl()
     assert one["people"].unique().to_list() == [1]
     assert one["share_low"].null_count() == one.height
+    with pytest.raises(InvalidValue, match="themes is empty"):
+        explored.embeddings.over_time(themes=[])
     with pytest.raises(UnknownName, match="nobody"):
         explored.embeddings.over_time(user="nobody")
     with pytest.raises(InvalidValue, match="week"):
@@ -203,7 +338,9 @@ def test_duplicates_and_drift(explored):
     moved = explored.embeddings.drift(at="2024-03-01").pl()
     rise = moved.row(0, named=True)
     assert rise["after"] == 100
-    assert rise["low"] > 30
+    assert rise["low"] > 10
+    assert rise["is_clear"]
+    assert rise["people"] == 12
     same = explored.embeddings.drift(model="wordllama").pl()
     assert dict(same.iter_rows())["shared nearest passages"] == 1
     assert dict(same.iter_rows())["Procrustes distance"] == pytest.approx(0, abs=1e-6)
@@ -228,6 +365,166 @@ def test_a_report_shows_texts_only_if_it_is_asked_to(explored, monkeypatch):
     asked = embeddings.neighbours("music", k=40, content=True)
     assert f"I play the {SECRET}" in asked._repr_html_()
     assert f"I play the {SECRET}" in embeddings.picture(content=True).plot().to_json()
+
+
+def test_texts_and_times_are_hidden_where_content_is_off(explored):
+    """As the notebook's parameter does in JupyterLab, too, whose file has what is shown."""
+    embeddings = explored.embeddings
+    for view in (
+        embeddings.picture(content=False), embeddings.neighbours("music", content=False),
+        embeddings.duplicates(near=0.1, content=False),
+    ):  # fmt: skip
+        chart = view.plot()
+        shown = f"{view!r}{view._repr_html_()}{view.pl()}{chart.to_json() if chart else ''}"
+        assert f"I play the {SECRET}" not in shown
+        assert "12:00" not in shown
+    assert "12:00" in repr(embeddings.neighbours("music"))
+    assert f"I play the {SECRET}" in embeddings.picture().plot().to_json()
+
+
+def test_as_many_passages_are_drawn_as_the_map_says(explored, monkeypatch):
+    monkeypatch.setattr(charts, "MOST_POINTS", 20)
+    view = explored.embeddings.picture(content=True)
+    assert "36 passages on a map, 20 of them drawn" in view.finding
+    (points,) = (
+        rows for rows in view.plot().to_dict()["datasets"].values() if "started" in rows[0]
+    )
+    assert len(points) == 20
+    # Nothing is listed before a region is selected, and then with time and theme.
+    listed = view.plot().to_dict()["vconcat"][1]
+    assert {"filter": {"param": "region", "empty": False}} in listed["transform"]
+    assert "datum.started" in str(listed["transform"])
+
+
+def test_a_widget_draws_all_passages_of_a_large_map(explored, monkeypatch):
+    """Without texts unless they are asked for, and never in a report."""
+    pytest.importorskip("jscatter")
+    embeddings = explored.embeddings
+    assert embeddings.picture().widget() is None
+    monkeypatch.setattr(charts, "MOST_POINTS", 20)
+    widget = embeddings.picture().widget()
+    assert len(widget.points) == 36
+    assert widget.tooltip_properties == ["theme", "time"]
+    assert embeddings.picture(content=True).widget().tooltip_properties[-1] == "text"
+    monkeypatch.setattr(report_kernel, "_marked", [True])
+    assert embeddings.picture().widget() is None
+
+
+def test_without_the_library_of_the_widget_there_is_none(explored, monkeypatch):
+    monkeypatch.setattr(charts, "MOST_POINTS", 20)
+    monkeypatch.setitem(sys.modules, "jscatter", None)
+    assert explored.embeddings.picture().widget() is None
+
+
+def test_lines_end_where_a_period_has_no_passage_and_months_have_a_year(explored):
+    add(explored.primary, *talk(12, first=130))
+    explored.embeddings.update()
+    explored.embeddings.place_new()
+    chart = explored.embeddings.over_time(themes=[0]).plot().to_dict()
+    (rows,) = chart["datasets"].values()
+    assert [(row["period"][:7], row["share"] is None) for row in rows] == [
+        ("2024-01", False), ("2024-02", False), ("2024-03", True), ("2024-05", False)
+    ]  # fmt: skip
+    axis = chart["spec"]["layer"][0]["encoding"]["x"]["axis"]
+    assert axis["format"] == "%b %Y"
+    assert [(one["year"], one["month"]) for one in axis["values"]] == [
+        (2024, 1), (2024, 2), (2024, 3), (2024, 5)
+    ]  # fmt: skip
+    # Titles of two lines fit panels of half the width, with which a page finds out what fits.
+    assert chart["facet"]["header"]["labelLimit"] <= chart["spec"]["width"] / 2
+    assert rows[0]["panel"].replace("\n", " ") == rows[0]["name"]
+    assert rows[0]["panel"].count("\n") == 1
+
+
+def test_a_theme_without_a_colour_of_its_own_is_grey_and_changes_have_a_zero(explored, monkeypatch):
+    monkeypatch.setattr(charts, "_COLOURS", charts._COLOURS[:2])
+    for view in (explored.embeddings.picture(), explored.embeddings.by_person()):
+        chart = view.plot().to_dict()
+        rows = max(chart["datasets"].values(), key=len)
+        assert len({row["colour"] for row in rows}) == 3
+        grey = {row["name"] for row in rows if row["colour"] == "all other themes"}
+        assert grey == {explored.embeddings.themes().pl()["name"][2]}
+    change = explored.embeddings.drift().plot().to_dict()
+    assert [{"zero": 0}] in change["datasets"].values()
+    assert "labelLimit" not in str(change["layer"])  # the page fits labels to its width
+    assert change["height"] == 34 * 3
+
+
+@pytest.mark.parametrize("apart", [0, 1])
+def test_two_periods_are_cut_between_moments(lab, apart):
+    """Most passages may begin at one midnight, if times of day are unknown."""
+    add(
+        lab.primary,
+        *(
+            message(
+                0, message_id=f"m{number}", channel_id=f"c{number}", conversation_id=f"c{number}",
+                user_id=f"p{number}", content=f"{ABOUT['food'][number % 4]} {number}",
+                timestamp=f"2024-01-{10 + (apart if number > 3 else 0)}T00:00:00.000000Z",
+            )
+            for number in range(5)
+        ),
+    )  # fmt: skip
+    lab.embeddings.update()
+    lab.embeddings.explore()
+    found = lab.embeddings.drift()
+    if apart:
+        assert "cannot be told whether themes changed; 10 are needed" in found.finding
+        assert "4 passages before, 1 after, 5 people" in found.caption
+        assert found.pl()["low"].null_count() == found.pl().height
+        assert "by chance" not in found.caption
+    else:
+        assert found.finding.startswith("All passages begin at the same moment")
+        assert found.plot() is None
+
+
+def test_sentences_are_right_about_one_passage(lab):
+    add(lab.primary, message(1, content="I play the piano and sing", role="user"))
+    lab.embeddings.update()
+    lab.embeddings.explore()
+    views = (
+        lab.embeddings.themes(), lab.embeddings.picture(), lab.embeddings.over_time(by="week"),
+        lab.embeddings.by_person(), lab.embeddings.neighbours("piano"),
+        lab.embeddings.duplicates(), lab.embeddings.drift(),
+        lab.embeddings.drift(model="wordllama"),
+    )  # fmt: skip
+    for view in views:
+        words = f"{view.finding} {view.caption}"
+        assert not re.search(r"\b1 (themes|passages|people|weeks|groups)\b|\bNone;|nan\b", words), (
+            words
+        )
+    few = lab.embeddings.explore(themes=1000).caption
+    assert "1 group of the 1,000 asked for, as no more vectors differ" in few
+    assert "as there are no more (5 were asked for)" in few
+
+
+def test_why_this_number_of_themes_was_chosen_is_told(lab):
+    """And that equal vectors say nothing."""
+    add(
+        lab.primary,
+        *(
+            message(
+                0, message_id=f"m{number}", channel_id=f"c{number}", conversation_id=f"c{number}",
+                content="😀" * (1 + number % 2), role="user",
+            )
+            for number in range(30)
+        ),
+    )  # fmt: skip
+    lab.embeddings.update()
+    said = lab.embeddings.explore().caption
+    assert "as there are too few passages for more" in said
+    assert "the model tells only" in said
+    assert "passages apart" in said
+
+
+def test_arguments_of_a_wrong_kind_are_refused_in_one_sentence(explored):
+    embeddings = explored.embeddings
+    for call in (
+        lambda: embeddings.explore(themes="5"), lambda: embeddings.explore(seed=1.5),
+        lambda: embeddings.duplicates(near=float("nan")), lambda: embeddings.duplicates(near="x"),
+        lambda: embeddings.by_person(top=0), lambda: embeddings.picture(user=[]),
+    ):  # fmt: skip
+        with pytest.raises(InvalidValue):
+            call()
 
 
 def test_without_an_exploration_or_passages_a_sentence_says_what_to_do(lab):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import time
+import zlib
 from typing import TYPE_CHECKING
 
 import pypdf
@@ -62,6 +65,19 @@ def pdf(*pages: str) -> bytes:
     out += f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n{table}".encode()
     return out + (
         f"trailer\n<< /Size {len(objects) + 1} /Root 1 0 R >>\nstartxref\n{start}\n%%EOF\n".encode()
+    )
+
+
+def bomb() -> bytes:
+    """Return a small PDF with a page of 100 MB."""
+    plain = pdf("x" * 10)
+    packed = zlib.compress(b" " * 100_000_000)
+    start = plain.index(b"<< /Length", plain.index(b"/Contents"))
+    return (
+        plain[:start]
+        + f"<< /Filter /FlateDecode /Length {len(packed)} >>\nstream\n".encode()
+        + packed
+        + plain[plain.index(b"\nendstream", start) :]
     )
 
 
@@ -133,6 +149,53 @@ def test_documents_are_added_once_and_replaced_when_they_change(lab: Lab, tmp_pa
         lab.knowledge.remove("guide.md")
 
 
+def test_a_file_has_its_own_new_text_even_if_another_file_has_the_same(lab: Lab, tmp_path: Path):
+    """So that its old text is not found any more, and the new one is when the other is removed."""
+    first, second = tmp_path / "a.md", tmp_path / "b.md"
+    first.write_text("Striped zebras.")
+    second.write_text("Tall giraffes.")
+    lab.knowledge.add(first, second)
+    first.write_text("Tall giraffes.")
+    assert [one.outcome for one in lab.knowledge.add(first)] == ["replaced"]
+    assert [one.outcome for one in lab.knowledge.add(first)] == ["unchanged"]
+    assert not lab.search("zebras", mode="keyword", source="knowledge")
+    lab.knowledge.remove("b.md")
+    (passage,) = lab.search("giraffes", mode="keyword", source="knowledge")
+    assert passage.metadata["document"] == "a.md"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["# x" + " " * 400_000 + "y", "# x" + " #" * 200_000 + " y", "a\n" + "=" * 400_000 + " =",
+     "x" * 3_000_000, "a. " * 100_000],
+)  # fmt: skip
+def test_long_lines_take_no_longer_than_as_many_short_ones(text: str):
+    """Of headings, of their underlines, and of text."""
+    start = time.process_time()
+    list(chunks.of_markdown(text))
+    assert time.process_time() - start < 1
+
+
+def test_the_number_signs_that_close_a_heading_are_no_part_of_it():
+    """As Markdown has it."""
+    for line, title in (
+        ("# Plants #", "Plants"), ("## C# ##", "C#"), ("# C#", "C#"), ("#\tPlants\t#\t", "Plants"),
+        ("# #", None), ("#", None), ("#Plants", None),
+    ):  # fmt: skip
+        assert list(chunks.of_markdown(f"{line}\n\nfern"))[-1].place == title
+
+
+def test_only_regular_files_are_read(lab: Lab, tmp_path: Path):
+    """Whoever opens a named pipe waits until another program writes to it."""
+    os.mkfifo(tmp_path / "a.md")
+    (tmp_path / "b.md").mkdir()
+    (tmp_path / "b.md" / "c.md").write_text("fern")
+    bad, good = lab.knowledge.add(tmp_path / "a.md", tmp_path / "b.md")
+    assert (bad.error, good.outcome) == (
+        "a.md is not a regular file: copy its content into one.", "added",
+    )  # fmt: skip
+
+
 def test_pdfs_are_read_by_page(lab: Lab, tmp_path: Path):
     """Also one that only restricts what its readers may do."""
     content = pdf("The fern likes shade", "", "Use rye flour")
@@ -149,6 +212,7 @@ def test_pdfs_are_read_by_page(lab: Lab, tmp_path: Path):
         ("a.pdf", encrypted(pdf("secret"), "swordfish"), "a.pdf is encrypted: save a copy"),
         ("a.pdf", pdf("text")[:200], "a.pdf is damaged: export the PDF again."),
         ("a.pdf", b"no PDF at all", "a.pdf is damaged: export the PDF again."),
+        ("a.pdf", bomb(), "a.pdf holds more than can be read"),
         ("a.pdf", pdf("", ""), "a.pdf has pages without text, such as scanned ones"),
         ("a.pdf", pdf(), "a.pdf has no pages"),
         ("a.txt", b"", "a.txt is empty"),
@@ -195,6 +259,9 @@ def test_the_command_adds_lists_and_removes(cli, tmp_path: Path):
     done = cli("knowledge", "add", str(tmp_path / "a.md"), str(tmp_path / "b.pdf"))
     assert done.returncode == 1
     assert "added      a.md, 4 passages" in done.stdout
+    (tmp_path / "c.txt").write_text("fern")
+    assert "c.txt, 1 passage\n" in cli("knowledge", "add", str(tmp_path / "c.txt")).stdout
+    cli("knowledge", "remove", "c.txt")
     assert done.stderr == "b.pdf is damaged: export the PDF again.\n"
     (listed,) = json.loads(cli("knowledge", "list", "--json").stdout)
     assert listed["name"] == "a.md"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import subprocess
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aico_lab.errors import InvalidValue
-from aico_lab.home.files import private_files
+from aico_lab.errors import DiskFull, InvalidValue
+from aico_lab.home.files import RAM, os_errors, private_files
 from aico_lab.results import results_file
 from tests.notebooks import write_notebook
 
@@ -54,6 +55,15 @@ with Lab.create(home, protection=sys.argv[3]) as lab:
         lab.reports.run(home.parent / "small.ipynb")
 assert os.umask(0) == int(sys.argv[2], 8)
 """
+
+
+@pytest.mark.parametrize(
+    ("folder", "remedy"), [("ram", "--shm-size=1g"), ("disk", "free some space")]
+)
+def test_a_full_memory_has_another_remedy_than_a_full_disk(tmp_path, folder, remedy):
+    """Nothing that is deleted on a disk makes room in it."""
+    with pytest.raises(DiskFull, match=remedy), os_errors(RAM if folder == "ram" else tmp_path):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def open_to_others(folder: Path) -> dict[str, str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import random
 from typing import TYPE_CHECKING
 
 import pytest
 
+from aico_lab.adapters import chroma_store
 from aico_lab.adapters.chroma import ChromaDBAdapter
 from aico_lab.embeddings import index as index_
 from aico_lab.embeddings import text_index, texts
@@ -20,6 +22,8 @@ from aico_lab.embeddings.stored_vectors import text_sha256
 from aico_lab.errors import InvalidValue, OtherModel, UnknownName
 from aico_lab.projections import vectors
 from aico_lab.runtime import report_kernel
+from aico_lab.schema.core import CORE
+from aico_lab.search import keyword
 from aico_lab.search.filters import resolve
 from aico_lab.search.searching import RANK
 from tests.messages import add, add_memories, at, message
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from aico_lab.lab import Lab
 
 HOUR = 3600
+START_OF_TIME = "0001-01-01T00:00:00.000000Z"
 TALKS = {
     "cooking": ("I made onion soup", "With white wine?", "Yes, and bread with cheese"),
     "music": ("The cello lesson was hard", "Did you practise scales?", "Only Bach"),
@@ -64,6 +69,7 @@ def found(lab: Lab, text: str, **options) -> list[str]:
     return [one.text.split("\n")[0] for one in lab.search(text, **options)]
 
 
+WORDS = ["rain", "snow", "wind", "moon", "star", "the", "and"]
 SOUP, CELLO, HOME, EXAM = (lines[0] for lines in TALKS.values())
 
 
@@ -213,9 +219,125 @@ def test_what_cannot_be_searched_for_is_said(talked: Lab):
         {"mode": "sementic"}, {"source": "web"}, {"role": "bot"}, {"sentiment": "sad"},
         {"k": -1}, {"k": 1.5}, {"decay": 0}, {"since": "yesterday"}, {"until": "30d"},
         {"since": "2024-02-30"}, {"since": "2024-03-02", "until": "2024-03-01"}, {"user": []},
+        {"user": 5}, {"channel": [5]}, {"decay": "3"}, {"decay": True}, {"around": -1},
+        {"around": "x"}, {"k": 10**30}, {"source": 5}, {"timezone": "Mars"},
     ):  # fmt: skip
         with pytest.raises(InvalidValue):
             talked.search("x", **wrong)
+    for mode in ("semantic", "keyword", "hybrid"):
+        with pytest.raises(InvalidValue, match="half of a surrogate pair"):
+            talked.search("soup \ud800", mode=mode)
+
+
+def test_days_are_those_of_the_zone(lab: Lab):
+    """That of the lab, or another one that is given."""
+    add(lab.primary, message(1, content="soup", timestamp="2024-03-01T23:30:00.000000Z"))
+    assert not lab.search("soup", since="2024-03-02")
+    assert lab.search("soup", since="2024-03-02", timezone="Europe/Berlin")
+
+
+def test_a_filter_leaves_words_that_others_use_more_often(lab: Lab, monkeypatch):
+    """Random searches find as many passages as there are, by comparison with plain Python."""
+    for name, value in (("MATCHED", 4), ("RESCORED", 2)):
+        monkeypatch.setattr(keyword, name, value)
+    chance = random.Random(1)
+    rows = [
+        message(
+            number,
+            content=" ".join(chance.sample(WORDS, chance.choice((1, 2, 4)))),
+            user_id=chance.choice("uv"),
+            channel_id=chance.choice("cd"),
+            conversation_id=f"k{number // 3}",
+        )
+        for number in range(90)
+    ]
+    add(lab.primary, *rows)
+    remembered = {one["content"] for one in rows[:30]}
+    add_memories(lab.primary, *sorted(remembered))
+    lab.embeddings.refresh()
+    for _ in range(40):
+        asked = chance.sample(WORDS, chance.choice((1, 2, 3)))
+        options = {
+            name: value
+            for name, value in (("user", "u"), ("channel", "d"), ("role", "assistant"))
+            if chance.random() < 0.4
+        }
+        k = chance.choice((1, 5, 200))
+        passing = [
+            one
+            for one in rows
+            if all(one[f"{name}_id" if name != "role" else name] == value
+                   for name, value in options.items())
+            and set(asked) & set(one["content"].split())
+        ]  # fmt: skip
+        expected = {(one["channel_id"], one["conversation_id"]) for one in passing}
+        answer = lab.search(" ".join(asked), mode="keyword", k=k, **options)
+        places = [(one.metadata["channel_id"], one.metadata["conversation_id"]) for one in answer]
+        assert set(places) <= expected
+        assert k < 200 or set(places) == expected
+        assert len(answer) >= min(k, len(expected))
+        if not options.keys() - {"user"}:
+            memories = lab.search(" ".join(asked), mode="keyword", source="memories", k=200)
+            held = {one for one in remembered if set(asked) & set(one.split())}
+            assert {one.text for one in memories} == held
+
+
+def test_words_weigh_the_same_in_all_that_is_searched(lab: Lab, tmp_path: Path):
+    """A text that has all words comes first, whether in a segment, new, a memory or a document."""
+    add(
+        lab.primary,
+        *(
+            message(n, content=f"the piano of number {n} is old", conversation_id=f"k{n}")
+            for n in range(30)
+        ),
+    )
+    lab.embeddings.refresh()
+    add(lab.primary, message(100, content="xylophone piano", conversation_id="new"))
+    add_memories(lab.primary, "a zither near the piano")
+    (tmp_path / "a.md").write_text("A zebra at the piano.")
+    lab.knowledge.add(tmp_path / "a.md")
+    for _ in range(2):
+        for text in ("xylophone piano", "piano zither", "piano zebra"):
+            best = lab.search(text, mode="keyword", source="all")[0]
+            assert set(text.split()) <= set(best.text.lower().strip(".").split())
+        lab.embeddings.refresh()
+
+
+def test_memories_and_documents_are_searched_by_an_index(lab: Lab, monkeypatch):
+    """Which follows changes of other programs, also a REPLACE, and finds what was there before."""
+    add_memories(lab.primary, "likes tea", "has a cat")
+
+    def words_of(text: str) -> list[str]:
+        return [one.text for one in lab.search(text, mode="keyword", source="memories")]
+
+    monkeypatch.setattr(texts, "read_all", None)
+    assert words_of("tea") == ["likes tea"]
+    lab.primary.execute("UPDATE memories SET content = 'likes milk' WHERE content = 'likes tea'")
+    assert (words_of("tea"), words_of("MILK")) == ([], ["likes milk"])
+    columns = "memory_id, user_id, content, memory_type, importance, created_at"
+    lab.primary.execute("PRAGMA recursive_triggers = OFF")
+    lab.primary.execute(
+        f"INSERT OR REPLACE INTO memories ({columns}) SELECT memory_id, user_id, 'a dog', "
+        "memory_type, importance, created_at FROM memories WHERE content = 'has a cat'"
+    )
+    assert (words_of("cat"), words_of("dog")) == ([], ["a dog"])
+    CORE.rollback("item_words", 0, lab.primary)
+    CORE.apply_core_schemas(lab.primary)
+    assert (words_of("milk"), words_of("dog")) == (["likes milk"], ["a dog"])
+    lab.primary.execute("DELETE FROM memories")
+    assert words_of("milk dog") == []
+
+
+def test_the_audit_asks_with_sentences(talked: Lab, monkeypatch):
+    """Encoded anew, as a person's query is no text of the index."""
+    asked = []
+    monkeypatch.setattr(
+        VectorIndex, "encode",
+        lambda own, found_, real=VectorIndex.encode: asked.extend(found_) or real(own, found_),
+    )  # fmt: skip
+    (segments,) = talked.embeddings.audit().collections
+    assert sorted(asked) == sorted([CELLO, HOME, EXAM, "Yes, and bread with cheese"])
+    assert (segments.recall, segments.damaged) == (1, 0)
 
 
 def test_odd_queries_are_answered(talked: Lab):
@@ -240,6 +362,38 @@ def test_age_halves_a_score(lab: Lab):
     decayed = lab.search("onion soup", mode="semantic", decay=10)
     assert [one.score for one in decayed] == pytest.approx([1, 0.5, 0.25], abs=1e-5)
     assert [one.metadata["conversation_id"] for one in decayed] == ["k2", "k1", "k0"]
+
+
+def test_a_moment_in_the_future_makes_nothing_old(lab: Lab):
+    """Ages are counted from the newest moment that is not in the future, however old others are."""
+    for number, time in enumerate(
+        ("9999-01-01T00:00:00.000000Z", at(0), at(-86_400), at(-86_400 * 2_000), START_OF_TIME)
+    ):
+        add(lab.primary, message(number, content="onion soup", conversation_id=f"k{number}",
+                                 timestamp=time))  # fmt: skip
+    for _ in range(2):
+        found_ = lab.search("onion soup", mode="semantic", decay=1)
+        assert [one.score for one in found_] == pytest.approx([1, 1, 0.5, 0, 0], abs=1e-5)
+        conversations = [one.metadata["conversation_id"] for one in found_]
+        assert sorted(conversations[:2]) == ["k0", "k1"]
+        assert conversations[2:] == ["k2", "k3", "k4"]
+        lab.embeddings.refresh()
+
+
+@pytest.mark.parametrize("mode", ["semantic", "keyword", "hybrid"])
+def test_age_is_weighed_of_more_passages_than_are_shown(lab: Lab, mode: str):
+    """A new one is found behind a hundred old ones that fit better."""
+    add(
+        lab.primary,
+        *(
+            message(number, content=f"onion soup {number}", conversation_id=f"k{number}")
+            for number in range(120)
+        ),
+        message(200, content="a garden with onion beds, and much else", conversation_id="new",
+                timestamp=at(100 * 86_400)),
+    )  # fmt: skip
+    newest = lab.search("onion soup", mode=mode, k=1, decay=1)[0]
+    assert newest.metadata["conversation_id"] == "new"
 
 
 def test_the_command_prints_passages(talked: Lab, cli):
@@ -299,6 +453,18 @@ def test_chroma_is_asked_beyond_some_texts_and_what_it_lacks_is_compared(
 
 
 @pytest.mark.slow
+def test_chroma_searches_among_many_candidates(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    """Also in a store that was made with fewer."""
+    many(lab, 20)
+    monkeypatch.setattr(chroma_store, "CANDIDATES", 100)
+    lab.sync_vectors()
+    monkeypatch.undo()
+    lab.memories.index.open_store()
+    (memories,) = lab.memories.index._chroma._connection.client.list_collections()
+    assert memories.configuration_json["hnsw"]["ef_search"] == chroma_store.CANDIDATES > 1_000
+
+
+@pytest.mark.slow
 def test_an_increment_costs_what_changed(lab: Lab, monkeypatch: pytest.MonkeyPatch):
     """Only new texts are encoded, and Chroma gets only them; an audit counts what stays behind."""
     monkeypatch.setattr(vectors, "SMALL", 0)
@@ -325,6 +491,47 @@ def test_an_increment_costs_what_changed(lab: Lab, monkeypatch: pytest.MonkeyPat
     assert lab.embeddings.audit().advice == []
 
 
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "UPDATE text_vectors SET vector = zeroblob(1024)",
+        "UPDATE text_vectors SET vector = x'0000c07f' || substr(vector, 5) WHERE rowid % 2",
+        "UPDATE text_vectors SET vector = 'text'",
+        "DELETE FROM text_vectors",
+        "UPDATE text_vectors SET model = 'minilm'",
+        "DELETE FROM text_index WHERE item_id <> 'u:likes tea'",
+        "UPDATE text_index SET text_sha256 = randomblob(32)",
+    ],
+)
+def test_texts_whose_vectors_another_program_damaged_are_found(lab: Lab, harm: str, monkeypatch):
+    """The audit counts them; if they are too many to be encoded anew, a search says so."""
+    add_memories(lab.primary, "likes tea", "has a cat", "plays the cello")
+    lab.embeddings.refresh()
+    encoder = open_encoder()
+    assert text_index.is_complete(lab.primary, encoder)
+    lab.primary.execute(harm)
+    assert not text_index.is_complete(lab.primary, encoder)
+    for text in ("likes tea", "has a cat", "plays the cello"):
+        best = lab.search(text, mode="semantic", source="memories")
+        assert (len(best), best[0].text, best.notes) == (3, text, ())
+    (memories,) = lab.embeddings.audit().collections
+    assert (memories.items, memories.texts, memories.lacking) == (3, 3, 0)
+    assert memories.damaged in (2, 3)
+    assert (
+        f"{memories.damaged} texts of memories are not indexed" in lab.embeddings.audit().faults[0]
+    )
+    if "text_vectors" in harm:
+        monkeypatch.setattr(index_, "ENCODED", 0)
+        lab.memories.index.close()
+        answer = lab.search("tea", mode="semantic", source="memories")
+        assert len(answer) == 3 - memories.damaged
+        assert "have no readable vector and were not searched by meaning" in answer.notes[0]
+    text_index.refresh(lab.primary, encoder, full=True)
+    assert text_index.is_complete(lab.primary, encoder)
+    lab.memories.index.close()
+    assert len(lab.search("tea", mode="semantic", source="memories")) == 3
+
+
 @pytest.mark.slow
 def test_vectors_that_another_program_damaged_are_made_again(lab: Lab):
     """Not a number, of another length, or deleted: a sync mends them, and a search gets by."""
@@ -338,7 +545,10 @@ def test_vectors_that_another_program_damaged_are_made_again(lab: Lab):
         lab.primary.execute(f"{harm} WHERE {where}")
         lab.memories.index.close()
         lab.memories.index.query("number", 100)
-        lab.sync_vectors(full="c07f" in harm)
+        assert lab.embeddings.audit().collections[0].damaged > 0
+        lab.sync()
+        assert lab.sync_vectors().mode == "full"
+        assert lab.sync_vectors().mode == "nothing"
         add_memories(lab.primary, harm)
         lab.sync_vectors()
         (memories,) = lab.embeddings.audit().collections

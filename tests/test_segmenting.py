@@ -35,6 +35,7 @@ from aico_lab.schema import feed
 from tests.databases import with_core_schemas
 from tests.effort import examples
 from tests.messages import add, at, message
+from tests.test_segments_schema import outside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,6 +125,30 @@ def talk(connection: Connection, *texts: str, begin: int = 0, step: int = 1, **c
             for number, text in enumerate(texts)
         ),
     )
+
+
+@pytest.mark.parametrize("foreign_keys", [False, True])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM conversation_segments",
+        "DELETE FROM conversation_segments WHERE rowid = 1",
+        "DELETE FROM segment_messages WHERE message_id = 'm1'",
+    ],
+)
+def test_segments_that_another_program_deletes_are_made_again(connection, statement, foreign_keys):
+    """With all of their messages, which did not change."""
+    talk(connection, "onion soup", "with wine", "and bread")
+    talk(connection, "a cello lesson", "of Bach", begin=9_000)
+    update(connection)
+    before = rows(connection)
+    with outside(connection) as other:
+        other.execute(f"PRAGMA foreign_keys = {foreign_keys:d}")
+        other.execute(statement)
+    assert rows(connection) != before
+    assert update(connection).written > 0
+    assert rows(connection) == before
+    assert connection.fetch_all("SELECT * FROM segmenting_changes") == []
 
 
 def test_a_pause_and_a_change_of_subject_begin_a_segment(connection):

@@ -245,43 +245,45 @@ def test_a_damaged_writer_is_made_anew_by_a_full_sync(synced, cli, damaged):
     assert diagnosed(synced) == {}
 
 
-PARTS = {
-    "a file in the place of": ("warehouse", "warehouse/snapshots", "warehouse/readers", "tmp"),
-    "a folder in the place of": (
-        "warehouse/checksums", "warehouse/published", "warehouse/sync.lock", "warehouse/sync",
-        "warehouse/writer.duckdb", "warehouse/writer.duckdb.wal",
-        "warehouse/snapshots/00000001.duckdb", "warehouse/snapshots/00000002.duckdb.wal",
-        "warehouse/snapshots/00000003.duckdb", "warehouse/snapshots/.00000003.duckdb.partial",
-        "vectors.age", "vectors.lock",
-    ),
-}  # fmt: skip
-"""What may lie where a part of a home belongs, and is none."""
-
+FILE, FOLDER = "a file in the place of", "a folder in the place of"
+WRONG = {
+    (FILE, "warehouse"): [],
+    (FILE, "warehouse/snapshots"): [],
+    (FILE, "warehouse/readers"): ["tmp"],
+    (FOLDER, "warehouse/checksums"): ["warehouse/published", "warehouse/sync.lock"],
+    (FOLDER, "warehouse/sync"): [],
+    (FOLDER, "warehouse/writer.duckdb"): [],
+    (FOLDER, "warehouse/writer.duckdb.wal"): ["warehouse/snapshots/00000001.duckdb"],
+    (FOLDER, "warehouse/snapshots/00000002.duckdb.wal"): [],
+    (FOLDER, "warehouse/snapshots/00000003.duckdb"): [
+        "warehouse/snapshots/.00000003.duckdb.partial"
+    ],
+    (FOLDER, "vectors.age"): ["vectors.lock"],
+}
+"""What may lie where a part of a home belongs, and is none, with others at the same time."""
 
 QUICK = ("warehouse/snapshots", "warehouse/writer.duckdb")
 """Which of them the fast subset tries."""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "part"),
     [
         pytest.param(kind, part, marks=[] if part in QUICK else pytest.mark.slow)
-        for kind, parts in PARTS.items()
-        for part in parts
+        for kind, part in WRONG
     ],
 )
 def test_a_full_sync_replaces_what_is_of_the_wrong_kind(synced, cli, kind, part):
     """Until then commands name it; nothing that the primary database does not hold is lost."""
-    path = synced.home.path / part
     add(synced.primary, message(300))
     synced.sync()
     synced.close()
-    remove_whole(path)
-    if kind.startswith("a file"):
-        path.write_text("x")
-    else:
-        (path / "inner").mkdir(parents=True)
+    for path in (synced.home.path / one for one in (part, *WRONG[kind, part])):
+        remove_whole(path)
+        if kind == FILE:
+            path.write_text("x")
+        else:
+            (path / "inner").mkdir(parents=True)
     with Lab.open(synced.home.path) as lab:
         add(lab.primary, message(301))
         lab.primary.execute(

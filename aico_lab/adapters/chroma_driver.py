@@ -19,6 +19,7 @@ from aico_lab.errors import (
     UnknownName,
     UnstorableValue,
 )
+from aico_lab.home.files import FULL_RAM, RAM
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters.base import Meanings
 
+_FULL = f"found no space. Free some on the disk; or the memory {RAM} {FULL_RAM}"
 _DAMAGED = "is damaged: run `aico-lab sync --only vectors --full`"
 
 # Messages of Chroma's Rust part about SQLite, its index and the operating system.
@@ -42,8 +44,8 @@ _MESSAGES: Meanings = (
     ),
     ("malformed", CorruptDatabase, _DAMAGED),
     ("hnsw", CorruptDatabase, _DAMAGED),
-    ("is full", DiskFull, "lies on a full disk: free some space"),
-    ("no space left", DiskFull, "lies on a full disk: free some space"),
+    ("is full", DiskFull, _FULL),
+    ("no space left", DiskFull, _FULL),
     ("is locked", DatabaseLocked, "is in use by another program: try again when it is done"),
     ("readonly", NotPermitted, "may not be written: check its permissions"),
     ("permission denied", NotPermitted, "may not be opened: check its permissions"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,6 +22,19 @@ REMEDY = "run `aico-lab sync --only vectors --full`"
 STATE = "state.json"
 DATABASE = "chroma.sqlite3"
 """Chroma's main file; without it Chroma would open an empty store."""
+
+CANDIDATES = 1_600
+"""The number of candidates among which a query of Chroma searches (`ef_search`).
+
+Chroma's own 100 are enough for texts that it holds, but not for what people ask. Recall@10 of first
+sentences and of short queries by hand, and the time of a query:
+
+- 100: 0.92 and 0.98 of 21,797 segments of the demo, 0.98 and 0.80 of 45,060 paragraphs; 5 ms
+- 400: 0.97 and 0.99, 0.99 and 0.88; 8 ms
+- 800: 0.99 and 1.00, 1.00 and 0.93; 9 ms
+- 1,600: 1.00 and 1.00, 1.00 and 0.98; 13 ms
+- 3,200: 1.00 and 1.00, 1.00 and 0.99; 16 ms
+"""
 
 
 class ChromaConnection:
@@ -94,6 +108,19 @@ class ChromaConnection:
         """Return the names of all collections, in alphabetical order."""
         with translated(self.name):
             return sorted(found.name for found in self._open().list_collections())
+
+    def widen(self) -> None:
+        """Let queries of collections that were made otherwise search among `CANDIDATES`, too."""
+        changed = False
+        for name in self.names():
+            with self._reading(name) as driver:
+                if driver.configuration_json["hnsw"]["ef_search"] != CANDIDATES:
+                    with warnings.catch_warnings():  # that there is no embedding function
+                        warnings.simplefilter("ignore", DeprecationWarning)
+                        driver.modify(configuration={"hnsw": {"ef_search": CANDIDATES}})
+                    changed = True
+        if changed:
+            self._stop()  # a collection that was read before would keep its number
 
     def drop(self, name: str) -> None:
         """Delete a collection with everything that its files hold of it."""
@@ -169,7 +196,7 @@ class ChromaConnection:
         found = self._open().get_or_create_collection(
             name,
             embedding_function=None,
-            configuration={"hnsw": {"space": "cosine"}},
+            configuration={"hnsw": {"space": "cosine", "ef_search": CANDIDATES}},
             metadata=dict(facts) if facts else None,
         )
         if found.configuration_json["hnsw"]["space"] != "cosine":

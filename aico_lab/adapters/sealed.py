@@ -25,14 +25,13 @@ import pyrage
 from filelock import FileLock, Timeout
 
 from aico_lab.errors import CorruptDatabase, InvalidValue, NotADatabase, NotPermitted
-from aico_lab.home.files import open_atomically, os_errors
+from aico_lab.home.files import RAM, open_atomically, os_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from _typeshed import ReadableBuffer
 
-RAM = Path("/dev/shm")  # noqa: S108 - a private folder is made in it
 HEADER = b"age-encryption.org/v1\n"
 CHUNK = 1 << 16  # bytes that age decrypts and authenticates at a time
 

@@ -76,7 +76,9 @@ def _say(result: Segmented) -> None:
     if not result.written and not result.removed:
         say(f"Nothing changed; {result.segments:,} segments are up to date.")
         return
+    segments = "segment" if result.segments == 1 else "segments"
+    messages = "message" if result.messages == 1 else "messages"
     say(
-        f"{result.segments:,} segments: {result.written:,} written, {result.removed:,} removed, "
-        f"{result.messages:,} messages read; run `aico-lab sync` next."
+        f"{result.segments:,} {segments}: {result.written:,} written, {result.removed:,} removed, "
+        f"{result.messages:,} {messages} read; run `aico-lab sync` next."
     )

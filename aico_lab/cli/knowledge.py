@@ -35,7 +35,8 @@ def knowledge_add(
         if one.error:
             note(one.error)
         elif not json:
-            say(f"{one.outcome:<10} {Path(one.path).name}, {one.chunks:,} passages")
+            passages = "passage" if one.chunks == 1 else "passages"
+            say(f"{one.outcome:<10} {Path(one.path).name}, {one.chunks:,} {passages}")
     if any(one.error for one in done):
         raise typer.Exit(1)
 

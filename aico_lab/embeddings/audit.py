@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from aico_lab.embeddings import texts
-from aico_lab.embeddings.text_index import REMEDY
+from aico_lab.embeddings.text_index import REMEDY, REPAIR
 from aico_lab.errors import AicoLabError
 
 if TYPE_CHECKING:
@@ -21,7 +22,12 @@ NEAREST: Final = 10
 """The number of nearest texts that a search should find."""
 
 SAMPLE: Final = 50
-"""The maximum number of texts that are searched for."""
+"""The maximum number of texts whose sentences are searched for."""
+
+SHORTEST: Final = 20
+"""The minimum number of characters of these sentences."""
+
+_SENTENCE_ENDS: Final = re.compile(r"(?<=[.!?…\u3002\uff01\uff1f])\s+|\n+")
 
 FILTERED: Final = 7
 """The search under filters may find only one item of this many."""
@@ -41,8 +47,12 @@ class CollectionAudit:
         collection: Its name.
         items: The number of segments, memories or chunks that can be found.
         texts: The number of their distinct texts.
+        damaged: The number of texts that are not indexed, or have no readable vector.
+        lacking: The number of those that a search does not even encode anew, so that it does not
+            find them.
         approximate: Whether a search without filters asks Chroma instead of comparing all vectors.
-        recall: The share of the 10 nearest texts that a search finds, 0 to 1; None without texts.
+        recall: The share of the 10 nearest texts that a search for a sentence finds, 0 to 1; None
+            without texts.
         recall_filtered: The same for a search that may find every seventh item only.
         recall_of_chroma: The same for Chroma's index alone; None if it has none of the texts.
         missing: The number of texts that Chroma lacks.
@@ -53,6 +63,8 @@ class CollectionAudit:
     collection: str
     items: int
     texts: int
+    damaged: int
+    lacking: int
     approximate: bool
     recall: float | None
     recall_filtered: float | None
@@ -62,13 +74,19 @@ class CollectionAudit:
     deleted: int
 
     def faults(self) -> list[str]:
-        """Return a sentence for each kind of search whose recall is too low."""
+        """Return a sentence about damaged texts, and for each kind of search of too low recall."""
+        found = []
+        if self.damaged:
+            found.append(
+                f"{self.damaged:,} texts of {self.collection} are not indexed or have no readable "
+                f"vector, and {self.lacking:,} of them cannot be found by meaning: {REPAIR}."
+            )
         searches = (
             (self.recall, "Search by meaning"),
             (self.recall_filtered, "Search under filters"),
             (self.recall_of_chroma, "Chroma's index"),
         )
-        return [
+        return found + [
             f"{where} finds only {recall:.0%} of the nearest in {self.collection}: {REMEDY}."
             for recall, where in searches
             if recall is not None and recall < RECALL
@@ -80,8 +98,7 @@ class CollectionAudit:
         if self.missing or self.orphans:
             said.append(
                 f"Chroma lacks {self.missing:,} texts of {name} and has {self.orphans:,} that no "
-                "longer exist; search reads them from the primary database: run "
-                "`aico-lab sync --only vectors`."
+                f"longer exist; search reads them from the primary database: {REPAIR}."
             )
         if self.deleted:
             said.append(
@@ -167,7 +184,10 @@ def _in_columns(cells: tuple[str, ...]) -> str:
 
 
 def audit(index: VectorIndex) -> IndexAudit:
-    """Return the recall of searches for a sample of the texts, and the state of Chroma's files.
+    """Return the recall of searches for sentences of a sample, and the state of Chroma's files.
+
+    A sentence is encoded anew, as what people search for is no text of the index: an approximate
+    index finds the texts that it has itself much more often than others that are near.
 
     Raises:
         OtherModel: The index has vectors of another model.
@@ -183,7 +203,7 @@ def audit(index: VectorIndex) -> IndexAudit:
         readable = sum(index.readable(name) for name in texts.COLLECTIONS)
     return IndexAudit(
         index.model,
-        tuple(one for one in collections if one.texts or one.orphans),
+        tuple(one for one in collections if one.texts or one.lacking or one.orphans),
         damage,
         readable,
         index.size_on_disk(),
@@ -192,29 +212,43 @@ def audit(index: VectorIndex) -> IndexAudit:
 
 def _audit(index: VectorIndex, collection: str, *, opened: bool) -> CollectionAudit:
     holders, vectors = index.vectors(collection)
+    damaged, lacking = index.damaged(collection), index.lacking(collection)
     items = sorted(item for group in holders for item in group)
     some = set(items[::FILTERED])
-    there, orphans, deleted = index.entries(collection) if opened else (0, 0, 0)
+    there, missing, orphans, deleted = index.entries(collection) if opened else (0, 0, 0, 0)
     asks = {"recall": None, "recall_filtered": some, "recall_of_chroma": None}
     recalls: dict[str, float | None] = dict.fromkeys(asks)
+    queries = index.encode(
+        [
+            _sentence(text)
+            for text in index.sample(collection, items[:: -(-len(items) // SAMPLE) or 1])
+        ]
+    )
     for name, among in asks.items():
-        if len(holders) and (name != "recall_of_chroma" or there):
+        if len(queries) and (name != "recall_of_chroma" or there):
             approximate = True if name == "recall_of_chroma" else None
             recalls[name] = _recall(
-                index, collection, holders, vectors, among=among, approximate=approximate
+                index, collection, holders, vectors, queries, among=among, approximate=approximate
             )
     return CollectionAudit(
         collection,
         len(items),
         len(holders),
+        damaged,
+        lacking,
         index.is_approximate(collection),
         recalls["recall"],
         recalls["recall_filtered"],
         recalls["recall_of_chroma"],
-        len(holders) - there if opened and index.exists() else 0,
+        missing if opened and index.exists() else 0,
         orphans,
         deleted,
     )
+
+
+def _sentence(text: str) -> str:
+    """Return the first sentence of a text that is not very short, or else the text."""
+    return next((one for one in _SENTENCE_ENDS.split(text) if len(one) >= SHORTEST), text)
 
 
 def _recall(
@@ -222,6 +256,7 @@ def _recall(
     collection: str,
     holders: list[list[str]],
     vectors: Vectors,
+    queries: Vectors,
     *,
     among: AbstractSet[str] | None,
     approximate: bool | None,
@@ -233,6 +268,7 @@ def _recall(
         collection: The collection.
         holders: The items of each text.
         vectors: The vectors of the texts, of shape (texts, dimensions).
+        queries: The vectors to search for, of shape (queries, dimensions).
         among: The items that may be found; None for all.
         approximate: See `VectorIndex.nearest_to`.
     """
@@ -240,7 +276,7 @@ def _recall(
         [len(ids if among is None else [one for one in ids if one in among]) for ids in holders]
     )
     found = wanted = 0
-    for vector in vectors[:: -(-len(vectors) // SAMPLE)]:
+    for vector in queries:
         scores = np.repeat(vectors @ vector, counts)
         best = -np.sort(-scores)[:NEAREST]
         answers = index.nearest_to(

@@ -4,8 +4,9 @@ An index finds all texts that are committed: it reads the table `text_index`, an
 feed from there, so texts that are not indexed yet are encoded and compared as well.
 
 With up to `COMPARED` texts, and under filters, a query compares every vector, which is exact and
-takes about 2 ms for 10,000. With more texts it asks Chroma's approximate index, and compares only
-the vectors that Chroma does not have.
+takes about 4 ms for 45,000. With more texts it asks Chroma's approximate index, and compares only
+the vectors that Chroma does not have. Texts whose vectors another program damaged or deleted are
+encoded anew, in memory.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from aico_lab.home.folder import Home
     from aico_lab.home.keys import Keys
 
-COMPARED = 20_000
+COMPARED = 100_000
 """The number of texts up to which a query compares every vector."""
 
 HELD = 200_000
@@ -48,7 +49,11 @@ LACKED = 5_000
 """Chroma is not asked if it lacks more texts than this."""
 
 ENCODED = 5_000
-"""The number of texts in no segment yet whose vectors are kept in memory."""
+"""The number of texts in no segment yet whose vectors are kept in memory, and the maximum number of
+texts without a readable vector that are encoded anew."""
+
+READ = 20_000
+"""The number of vectors that are read at a time where not all are kept in memory."""
 
 RELOADED = 20_000
 """The number of changed items above which a collection is read again as a whole."""
@@ -199,6 +204,30 @@ class VectorIndex:
             usable = rows[np.einsum("ij,ij->i", held[rows], held[rows]) > 0]
             return [sorted(known.holders[row]) for row in usable], held[usable]
 
+    def sample(self, collection: str, item_ids: Sequence[str]) -> list[str]:
+        """Return the texts of some items, without those that no longer exist or are not text."""
+        with self._lock:
+            items = texts.read_some(self._connection(), collection, item_ids)
+            return [one.text for one in items if one.text is not None]
+
+    def encode(self, texts_: Sequence[str]) -> Vectors:
+        """Return the vectors of texts, without blank ones, of shape (texts, dimensions)."""
+        vectors, _ = self._encoder.encode_usable(texts_)
+        return vectors
+
+    def damaged(self, collection: str) -> int:
+        """Return the number of texts that are not indexed, or have no readable vector."""
+        with self._lock:
+            known = self._current(collection)
+            self._held(known)
+            return len(known.unindexed) + sum(bool(known.holders_of(key)) for key in known.unstored)
+
+    def lacking(self, collection: str) -> int:
+        """Return the number of texts that cannot be found, as nobody knows their vectors."""
+        with self._lock:
+            known = self._current(collection)
+            return sum(bool(known.holders_of(key)) for key in known.unknown)
+
     @property
     def model(self) -> str:
         """The model of the vectors."""
@@ -228,21 +257,26 @@ class VectorIndex:
             if self._store.exists():
                 self._opened_store()
 
-    def entries(self, collection: str) -> tuple[int, int, int]:
+    def entries(self, collection: str) -> tuple[int, int, int, int]:
         """Compare the entries of a collection of the store with the texts that exist.
 
         Returns:
-            The numbers of entries whose text exists, of entries whose text no longer exists, and of
-            deleted vectors that are still in the store's files.
+            The numbers of entries whose text exists, of texts that have no entry, of entries whose
+            text no longer exists, and of deleted vectors that are still in the store's files.
         """
         with self._lock:
             known = self._current(collection)
             if not self._store.exists():
-                return 0, 0, 0
+                return 0, 0, 0, 0
             chroma = self._opened_store()
             keys = chroma.entries(collection).keys if chroma.has(collection) else set()
-            there = sum(bool(known.holders_of(key)) for key in keys)
-            return there, len(keys) - there, chroma.deleted(collection)
+            texts_ = {
+                key
+                for key, ids in zip(known.keys, known.holders, strict=True)
+                if ids and key not in known.blank
+            }
+            there = len(keys & texts_)
+            return there, len(texts_) - there, len(keys) - there, chroma.deleted(collection)
 
     def readable(self, collection: str) -> int:
         """Return the number of entries of the store that hold a text; 0 is expected."""
@@ -298,14 +332,19 @@ class VectorIndex:
         """Return all texts of a collection, read from `text_index` and the changes since then."""
         primary, indexed = self._connection(), text_index.cursor(self._connection())
         if indexed is not None and feed.continues(primary, indexed):
-            known = KnownTexts(indexed)
+            known = KnownTexts(collection, indexed)
             for item_id, key in primary.fetch_all(
                 "SELECT item_id, text_sha256 FROM text_index WHERE collection = ?", [collection]
             ):
                 known.put(item_id, key)
             if self._follow(known, collection, target):
+                ids = texts.read_ids(primary, collection)
+                for item_id in known.key_of.keys() - ids:
+                    known.drop(item_id)
+                absent = texts.read_some(primary, collection, ids - known.key_of.keys())
+                known.unindexed = self._add(known, absent)
                 return known
-        known = KnownTexts(target)
+        known = KnownTexts(collection, target)
         self._add(known, texts.read_all(primary, collection))
         return known
 
@@ -322,21 +361,26 @@ class VectorIndex:
         self._add(known, texts.read_some(primary, collection, ids))
         return True
 
-    def _add(self, known: KnownTexts, items: Iterable[texts.Item]) -> None:
-        """Add items, and the vectors of texts that are new."""
+    def _add(self, known: KnownTexts, items: Iterable[texts.Item]) -> set[str]:
+        """Add items, and the vectors of texts that are new; return the items that have a vector."""
         new: dict[bytes, str] = {}
+        added: dict[str, bytes] = {}
         for item_id, text in items:
             if text is not None and text.strip():
                 key = text_sha256(text)
                 if key not in known.row_of:
                     new[key] = text
                 known.put(item_id, key)
+                added[item_id] = key
         stored = self._stored(list(new))
         missing = [key for key in new if key not in stored]
         vectors, usable = self._encoder.encode_usable([new[key] for key in missing])
         encoded = [key for key, use in zip(missing, usable, strict=True) if use]
         for key, vector in (*stored.items(), *zip(encoded, vectors, strict=True)):
             known.learn(key, vector)
+        blank = set(missing) - set(encoded)
+        known.blank |= blank
+        return {item_id for item_id, key in added.items() if key not in blank}
 
     def _stored(self, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
         model, dimensions = self._encoder.model, self._encoder.dimensions
@@ -344,20 +388,43 @@ class VectorIndex:
 
     def _held(self, known: KnownTexts) -> Vectors:
         """Return the vectors of all rows; a row without a vector is zero."""
-        if known.matrix is None or len(known.matrix) < len(known.keys):
-            rows = 0 if known.matrix is None else len(known.matrix)
-            grown = np.zeros((len(known.keys), self._encoder.dimensions), np.float32)
-            grown[:rows] = 0 if known.matrix is None else known.matrix
-            stored = self._stored([key for key in known.keys[rows:] if key not in known.learnt])
-            for row in range(rows, len(known.keys)):
-                key = known.keys[row]
-                vector = known.learnt.pop(key, None)
-                if vector is None:
-                    vector = stored.get(key)
-                if vector is not None:
-                    grown[row] = vector
-            known.matrix = grown
-        return known.matrix
+        rows = len(known.keys)
+        if known.matrix is None or known.filled < rows:
+            if known.matrix is None or len(known.matrix) < rows:  # with room for an eighth more
+                room = rows if known.matrix is None else rows + rows // 8
+                grown = np.zeros((room, self._encoder.dimensions), np.float32)
+                if known.matrix is not None:
+                    grown[: known.filled] = known.matrix[: known.filled]
+                known.matrix = grown
+            new = known.keys[known.filled :]
+            found = self._stored([key for key in new if key not in known.learnt])
+            found |= {key: known.learnt.pop(key) for key in new if key in known.learnt}
+            found |= self._encoded_anew(known, [key for key in new if key not in found])
+            for row, key in enumerate(new, known.filled):
+                if key in found:
+                    known.matrix[row] = found[key]
+            known.filled = rows
+        return known.matrix[:rows]
+
+    def _encoded_anew(self, known: KnownTexts, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
+        """Return the vectors of texts that have no readable one, unless they are too many."""
+        item_of = {
+            next(iter(ids)): key
+            for key in keys
+            if key not in known.blank and (ids := known.holders_of(key))
+        }
+        known.unstored |= set(item_of.values())
+        if len(item_of) > ENCODED:
+            known.unknown |= set(item_of.values())
+            return {}
+        items = [
+            one
+            for one in texts.read_some(self._connection(), known.collection, item_of.keys())
+            if one.text is not None
+        ]
+        vectors, usable = self._encoder.encode_usable([one.text or "" for one in items])
+        encoded = [item_of[one.item_id] for one, use in zip(items, usable, strict=True) if use]
+        return dict(zip(encoded, vectors, strict=True))
 
     def _scores(self, known: KnownTexts, rows: Rows, vector: Vectors) -> Vectors:
         """Return the cosine similarity of some rows with a vector; NaN for rows without one."""
@@ -371,8 +438,8 @@ class VectorIndex:
             scores[scores == 0] = np.nan
             return scores
         parts = [np.empty(0, np.float32)]
-        for start in range(0, len(rows), COMPARED):
-            keys = [known.keys[row] for row in rows[start : start + COMPARED]]
+        for start in range(0, len(rows), READ):
+            keys = [known.keys[row] for row in rows[start : start + READ]]
             stored = self._stored([key for key in keys if key not in known.learnt])
             found = {**stored, **{key: known.learnt[key] for key in keys if key in known.learnt}}
             nothing = np.full(self._encoder.dimensions, np.nan, np.float32)

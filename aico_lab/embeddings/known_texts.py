@@ -36,17 +36,25 @@ class KnownTexts:
     """The distinct texts of a collection, each with a row of its own.
 
     Attributes:
+        collection: The collection.
         cursor: The position in the change feed up to which the texts are current.
         version: A number that grows with each change.
         keys: The hash of the text of each row.
         row_of: The row of each hash.
         holders: The items that have the text of each row; empty if none has it any more.
         key_of: The hash of the text of each item.
-        matrix: The vectors of the first rows, of shape (rows, dimensions); None if not read yet.
+        matrix: The vectors of the first `filled` rows, and room for more, of shape (rows,
+            dimensions); None if not read yet.
+        filled: The number of rows whose vectors were read.
         learnt: Vectors of rows that the matrix lacks, by hash.
+        blank: The hashes of texts that have no vector, as they have no words.
+        unindexed: The items that the table `text_index` should have, and has not.
+        unstored: The hashes of texts whose vector is not stored, or was damaged.
+        unknown: The hashes of those that were not encoded anew either, as they are too many.
     """
 
-    def __init__(self, cursor: feed.Cursor) -> None:
+    def __init__(self, collection: str, cursor: feed.Cursor) -> None:
+        self.collection = collection
         self.cursor = cursor
         self.version = 0
         self._rows: tuple[int, Rows] = (-1, np.empty(0, int))
@@ -55,6 +63,11 @@ class KnownTexts:
         self.holders: list[set[str]] = []
         self.key_of: dict[str, bytes] = {}
         self.matrix: Vectors | None = None
+        self.filled = 0
+        self.blank: set[bytes] = set()
+        self.unindexed: set[str] = set()
+        self.unstored: set[bytes] = set()
+        self.unknown: set[bytes] = set()
         self.learnt: dict[bytes, Vectors] = {}
 
     def put(self, item_id: str, key: bytes) -> None:

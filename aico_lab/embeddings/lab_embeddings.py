@@ -122,6 +122,6 @@ class Embeddings(Explorer):
     def __repr__(self) -> str:
         return (
             "<Embeddings: .update() groups messages into segments, .explore() finds their themes, "
-            ".themes(), .picture(), .over_time(), .neighbours(), .duplicates() and .drift() show "
-            "them, .audit() measures the index>"
+            ".themes(), .picture(), .over_time(), .by_person(), .neighbours(), .duplicates() and "
+            ".drift() show them, .audit() measures the index>"
         )

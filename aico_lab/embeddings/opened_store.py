@@ -56,6 +56,7 @@ class OpenedStore:
                 raise NotADatabase(f"The vector store has no vectors of {model}: {REMEDY}.")
             self._deleted: dict[str, int] = state["deleted"]
             self._names = set(self._connection.names())
+            self._connection.widen()
         except BaseException:
             self.close()
             raise

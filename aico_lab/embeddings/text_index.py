@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from aico_lab.embeddings import texts
-from aico_lab.embeddings.stored_vectors import StoredVectors, text_sha256
+from aico_lab.embeddings.stored_vectors import BATCH, StoredVectors, read_vectors, text_sha256
 from aico_lab.errors import OtherModel
 from aico_lab.schema import feed
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 REMEDY = "run `aico-lab sync --only vectors --full`"
 """The end of a sentence about vectors that must be made anew."""
+
+REPAIR = "run `aico-lab sync --only vectors`"
+"""The end of a sentence about vectors that are missing or damaged."""
 
 # The vectors of all models, also of texts that only an exploration knew.
 _FORGET = (
@@ -92,7 +95,10 @@ def check_model(primary: Connection, encoder: Encoder) -> None:
 
 
 def lacks_vectors(primary: Connection, encoder: Encoder) -> bool:
-    """Return whether a text of the index has no vector of the encoder's model and dimensions."""
+    """Return whether a text of the index has no vector of the encoder's model and dimensions.
+
+    The numbers of the vectors are not read.
+    """
     return bool(
         primary.fetch_all(
             "SELECT 1 FROM text_index AS i WHERE NOT EXISTS (SELECT 1 FROM text_vectors AS v "
@@ -100,6 +106,30 @@ def lacks_vectors(primary: Connection, encoder: Encoder) -> bool:
             "AND length(v.vector) = ?) LIMIT 1",
             [encoder.model, 4 * encoder.dimensions],
         )
+    )
+
+
+def is_complete(primary: Connection, encoder: Encoder) -> bool:
+    """Return whether the index has all texts that it should have, each with a readable vector.
+
+    Args:
+        primary: The primary database; the index is up to date with the change feed.
+        encoder: The encoder of the index's model.
+    """
+    for collection in texts.COLLECTIONS:
+        ids, stored = texts.read_ids(primary, collection), _stored(primary, collection)
+        if stored.keys() - ids:
+            return False
+        absent = texts.read_some(primary, collection, ids - stored.keys())
+        found = [one.text for one in absent if one.text is not None]
+        if any(encoder.encode_usable(found)[1]):
+            return False
+    rows = primary.fetch_all("SELECT DISTINCT text_sha256 FROM text_index")
+    keys = [key for (key,) in rows]
+    parts = (keys[start : start + BATCH] for start in range(0, len(keys), BATCH))
+    return all(
+        len(read_vectors(primary, encoder.model, encoder.dimensions, part)) == len(part)
+        for part in parts
     )
 
 

@@ -42,6 +42,9 @@ _READ: Final = {
         FROM {ids} knowledge_chunks AS s {matched} WHERE typeof(s.chunk_id) = 'text'""",
 }
 _ID: Final = {SEGMENTS: "segment_id", MEMORIES: "memory_id", KNOWLEDGE: "chunk_id"}
+_TABLE: Final = {
+    SEGMENTS: "conversation_segments", MEMORIES: "memories", KNOWLEDGE: "knowledge_chunks",
+}  # fmt: skip
 
 _SPAN: Final = "k.seq > ?1 AND k.seq <= ?2 AND typeof(k.row_key) = 'text'"
 _KEYS: Final = (
@@ -74,6 +77,15 @@ class Item(NamedTuple):
 
     item_id: str
     text: str | None
+
+
+def read_ids(connection: Connection, collection: str) -> set[str]:
+    """Return the ids of all items of a collection."""
+    id_, table = _ID[collection], _TABLE[collection]
+    rows = connection.fetch_all(
+        f"SELECT CAST({id_} AS BLOB) FROM {table} WHERE typeof({id_}) = 'text'"
+    )
+    return {key.decode(errors="replace") for (key,) in rows}
 
 
 def read_all(connection: Connection, collection: str) -> Iterator[Item]:

@@ -322,19 +322,39 @@ TABLES: Final = (
         ),
     ),
     Table(
+        "mart.explorations",
+        "a stored exploration of what passages are about",
+        (
+            Field("exploration_id", _TEXT, "id of the exploration"),
+            Field("model", _TEXT, "the model that made the vectors"),
+            Field("parameters", _TEXT, "parameters of the exploration, as a JSON object"),
+            Field("seed", _WHOLE, "seed of the random numbers"),
+            Field("generation", _WHOLE, "number of the explored snapshot; NULL if there was none"),
+            Field("passages", _WHOLE, "number of explored passages"),
+            Field(
+                "stability",
+                _NUMBER,
+                "agreement of themes between samples, up to 1; NULL if it was not measured",
+            ),
+            Field("created_ms", _WHOLE, "when the exploration was made", _MS_OF_UTC),
+            Field("is_current", _TRUTH, "whether it is the one that was asked for last"),
+        ),
+    ),
+    Table(
         "mart.themes",
-        "a theme of the newest exploration",
+        "a theme of the current exploration",
         (
             _THEME,
             _THEME_NAME,
             Field("passages", _WHOLE, "number of passages, outliers included; NULL for none"),
             Field("outliers", _WHOLE, "number of these that are far from every theme"),
+            Field("people", _WHOLE, "number of people who wrote in them; NULL for none"),
             Field("model", _TEXT, "the model that made the vectors"),
         ),
     ),
     Table(
         "mart.passage_themes",
-        "a passage of the newest exploration",
+        "a passage of the current exploration",
         (
             _SEGMENT,
             _CONVERSATION,
@@ -351,7 +371,7 @@ TABLES: Final = (
     ),
     Table(
         "mart.message_themes",
-        "a message of a passage of the newest exploration",
+        "a message of a passage of the current exploration",
         (_ID, _SEGMENT, _THEME, _THEME_NAME, _OUTLIER),
     ),
     Table(

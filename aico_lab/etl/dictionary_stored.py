@@ -291,6 +291,7 @@ RAW: Final = (
                 _BYTES,
                 "mean and principal components of the vectors, numbers of 32 bits, little-endian",
             ),
+            Field("chosen_at", _TIME, "when the exploration became the current one"),
         ),
     ),
     Table(

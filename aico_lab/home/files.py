@@ -9,6 +9,7 @@ import secrets
 import shutil
 import threading
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from filelock import FileLock, Timeout
@@ -17,9 +18,17 @@ from aico_lab.errors import DiskFull, HomeNotWritable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from aico_lab.errors import AicoLabError
+
+RAM = Path("/dev/shm")  # noqa: S108 - private folders are made in it
+"""Memory in the form of a file system, on Linux."""
+
+FULL_RAM = (
+    "is full: it is memory of a fixed size. Enlarge it: a container by `--shm-size=1g`, a machine "
+    "by `mount -o remount,size=1g /dev/shm`"
+)
+"""The end of a sentence about `RAM`."""
 
 _umask_lock = threading.Lock()
 _umask_users = 0
@@ -143,6 +152,8 @@ def os_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as refused:
         if refused.errno in (errno.ENOSPC, errno.EDQUOT):
+            if path.is_relative_to(RAM):
+                raise DiskFull(f"{RAM} {FULL_RAM}.") from refused
             raise DiskFull(f"The disk that holds {path} is full: free some space.") from refused
         raise HomeNotWritable(
             f"{refused.filename or path} cannot be used ({refused.strerror}): "

@@ -12,8 +12,9 @@ LONGEST: Final = 1_000
 """The maximum number of characters of a chunk."""
 
 _FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})")
-_HEADING: Final = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
-_UNDERLINE: Final = re.compile(r" {0,3}(=+|-+)[ \t]*$")
+# No pattern has two parts that match the same spaces, which would take quadratic time.
+_HEADING: Final = re.compile(r" {0,3}(#{1,6})(?=[ \t]|$)")
+_UNDERLINE: Final = re.compile(r" {0,3}(=+|-+)$")
 _PARAGRAPHS: Final = re.compile(r"\n[ \t]*\n\s*")
 _SENTENCE_ENDS: Final = re.compile(r"(?<=[.!?…\u3002\uff01\uff1f])\s+|\n")
 
@@ -67,15 +68,22 @@ def of_markdown(text: str) -> Iterator[Chunk]:
 def _heading(line: str, lines: list[str]) -> tuple[tuple[int, str] | None, list[str]]:
     """Return the level and title of a heading that ends with a line, and the lines before it."""
     if found := _HEADING.match(line):
-        return (len(found[1]), (found[2] or "").strip()), lines
+        return (len(found[1]), _title(line[found.end() :])), lines
     if (
-        (found := _UNDERLINE.match(line))
+        (found := _UNDERLINE.match(line.rstrip(" \t")))
         and lines
         and lines[-1].strip()
         and (len(lines) == 1 or not lines[-2].strip())
     ):
         return (1 if found[1][0] == "=" else 2, lines[-1].strip()), lines[:-1]
     return None, lines
+
+
+def _title(rest: str) -> str:
+    """Return the text of a heading without the number signs that may close it."""
+    title = rest.strip(" \t")
+    unclosed = title.rstrip("#")
+    return (unclosed if unclosed[-1:] in ("", " ", "\t") else title).strip()
 
 
 def _paragraphs(text: str) -> Iterator[str]:
@@ -90,13 +98,13 @@ def _paragraphs(text: str) -> Iterator[str]:
 def _sentences(paragraph: str) -> Iterator[str]:
     """Yield sentences; one that is too long is cut, at white space if possible."""
     for sentence in _SENTENCE_ENDS.split(paragraph):
-        remaining = sentence.strip()
-        while len(remaining) > LONGEST:
-            at = remaining.rfind(" ", LONGEST // 2, LONGEST + 1)
-            at = LONGEST if at < 0 else at
-            yield remaining[:at].rstrip()
-            remaining = remaining[at:].lstrip()
-        yield remaining
+        whole, start = sentence.strip(), 0
+        while len(whole) - start > LONGEST:
+            at = whole.rfind(" ", start + LONGEST // 2, start + LONGEST + 1)
+            at = start + LONGEST if at < 0 else at
+            yield whole[start:at].strip()
+            start = at
+        yield whole[start:].strip()
 
 
 def _packed(parts: Iterator[str], between: str) -> Iterator[str]:

@@ -141,27 +141,29 @@ def _files(paths: Iterable[Path | str]) -> Iterable[Path]:
 
 
 def _add(primary: Connection, path: Path) -> Added:
+    document_id = hashlib.sha256(str(path).encode(errors="surrogateescape")).hexdigest()[:16]
     try:
         content = reading.content_of(path)
         sha256 = hashlib.sha256(content).hexdigest()
         known = primary.fetch_all(
-            "SELECT document_id, (SELECT count(*) FROM knowledge_chunks AS c "
-            "WHERE c.document_id = d.document_id) FROM knowledge_documents AS d WHERE sha256 = ?",
-            [sha256],
+            "SELECT document_id, sha256, (SELECT count(*) FROM knowledge_chunks AS c "
+            "WHERE c.document_id = d.document_id) FROM knowledge_documents AS d "
+            "WHERE document_id = ? OR sha256 = ?",
+            [document_id, sha256],
         )
-        if known:
-            return Added(str(path), "unchanged", known[0][1])
+        is_known = any(id_ == document_id for id_, _, _ in known)
+        # The content of another file does not make a new version of this one unnecessary: each
+        # file has the text that it has on the disk.
+        for id_, stored, chunks_ in known:
+            if stored == sha256 and (id_ == document_id or not is_known):
+                return Added(str(path), "unchanged", chunks_)
         kind = reading.KINDS[path.suffix.lower()]
         chunks = reading.read(path.name, kind, content)
     except SourceError as error:
         return Added(str(path), "failed", error=str(error))
-    document_id = hashlib.sha256(str(path).encode(errors="surrogateescape")).hexdigest()[:16]
     with primary.transaction():
-        there = primary.fetch_one(
-            "SELECT 1 FROM knowledge_documents WHERE document_id = ?", [document_id]
-        )
         _write(primary, document_id, path, sha256, chunks)
-    return Added(str(path), "replaced" if there else "added", len(chunks))
+    return Added(str(path), "replaced" if is_known else "added", len(chunks))
 
 
 def _write(

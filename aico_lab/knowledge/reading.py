@@ -35,10 +35,13 @@ def content_of(path: Path) -> bytes:
 
     Raises:
         SourceMissing: There is no such file.
-        SourceUnreadable: The file is of no known kind, too large, empty, or cannot be read.
+        SourceUnreadable: The file is no regular file, of no known kind, too large, empty, or cannot
+            be read.
     """
     if not path.exists():
         raise SourceMissing(f"There is no file {path}: name an existing one.")
+    if not path.is_file():  # reading a named pipe waits for another program, without end
+        raise SourceUnreadable(f"{path.name} is not a regular file: copy its content into one.")
     if path.suffix.lower() not in KINDS:
         raise SourceUnreadable(
             f"{path.name} is neither Markdown (.md), text (.txt) nor PDF (.pdf): convert it first."
@@ -96,7 +99,7 @@ def _pdf(name: str, content: bytes) -> list[Chunk]:
     import io
 
     import pypdf
-    from pypdf.errors import DependencyError, FileNotDecryptedError
+    from pypdf.errors import DependencyError, FileNotDecryptedError, LimitReachedError
 
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it logs every flaw of a file
     locked = f"{name} is encrypted: save a copy of it without a password first."
@@ -115,6 +118,11 @@ def _pdf(name: str, content: bytes) -> list[Chunk]:
     except (DependencyError, FileNotDecryptedError):
         raise SourceUnreadable(locked) from None
     except Exception as error:
+        if isinstance(error, LimitReachedError):
+            raise SourceUnreadable(
+                f"{name} holds more than can be read (a compressed part is too large when it is "
+                "opened): split it into smaller files."
+            ) from error
         raise SourceUnreadable(f"{name} is damaged: export the PDF again.") from error
     if not pages:
         raise SourceUnreadable(f"{name} has no pages: there is nothing to find in it.")

@@ -127,39 +127,52 @@ REPLIES: Final = """CREATE OR REPLACE VIEW mart.replies AS
     FROM raw.messages r JOIN raw.messages a ON a.message_id = r.reply_to"""
 """The messages that name the message which they answer, and that message."""
 
-_NEWEST: Final = """(
+_CURRENT: Final = """(
         SELECT exploration_id, model FROM raw.explorations
-        ORDER BY created_at DESC, exploration_id LIMIT 1
+        ORDER BY coalesce(chosen_at, created_at) DESC, exploration_id LIMIT 1
     )"""
 
+EXPLORATIONS: Final = f"""CREATE OR REPLACE VIEW mart.explorations AS
+    SELECT
+        exploration_id, model, parameters, seed, generation, passages, stability,
+        epoch_ms(created_at) AS created_ms,
+        exploration_id = (SELECT exploration_id FROM {_CURRENT}) AS is_current
+    FROM raw.explorations"""
+"""All stored explorations; the current one is that which was asked for last."""
+
 THEMES: Final = f"""CREATE OR REPLACE VIEW mart.themes AS
-    SELECT theme, t.name, p.passages, p.outliers, e.model
-    FROM {_NEWEST} e JOIN raw.themes t USING (exploration_id) LEFT JOIN (
+    SELECT theme, t.name, p.passages, p.outliers, w.people, e.model
+    FROM {_CURRENT} e JOIN raw.themes t USING (exploration_id) LEFT JOIN (
         SELECT
             exploration_id, theme, count(*) AS passages, count(*) FILTER (is_outlier) AS outliers
         FROM raw.passage_themes GROUP BY ALL
-    ) p USING (exploration_id, theme)"""
-"""The themes of the newest exploration."""
+    ) p USING (exploration_id, theme) LEFT JOIN (
+        SELECT exploration_id, theme, count(DISTINCT m.user_id) AS people
+        FROM raw.passage_themes JOIN raw.segment_messages sm USING (segment_id)
+        JOIN raw.messages m ON m.message_id = sm.message_id AND m.role = 'user'
+        GROUP BY ALL
+    ) w USING (exploration_id, theme)"""
+"""The themes of the current exploration."""
 
 PASSAGE_THEMES: Final = f"""CREATE OR REPLACE VIEW mart.passage_themes AS
     SELECT
         segment_id, s.conversation_id, s.channel_id, epoch_ms(s.started_at) AS started_ms,
         epoch_ms(s.ended_at) AS ended_ms, theme, t.name, p.distance, p.is_outlier, p.x, p.y
-    FROM {_NEWEST} e JOIN raw.passage_themes p USING (exploration_id)
+    FROM {_CURRENT} e JOIN raw.passage_themes p USING (exploration_id)
     JOIN raw.themes t USING (exploration_id, theme)
     JOIN raw.conversation_segments s USING (segment_id)"""
-"""The passages of the newest exploration, with their themes and their places on the map."""
+"""The passages of the current exploration, with their themes and their places on the map."""
 
 MESSAGE_THEMES: Final = f"""CREATE OR REPLACE VIEW mart.message_themes AS
     SELECT m.id, segment_id, theme, t.name, p.is_outlier
-    FROM {_NEWEST} e JOIN raw.passage_themes p USING (exploration_id)
+    FROM {_CURRENT} e JOIN raw.passage_themes p USING (exploration_id)
     JOIN raw.themes t USING (exploration_id, theme)
     JOIN raw.segment_messages sm USING (segment_id)
     JOIN raw.messages m ON m.message_id = sm.message_id"""
 """The messages of these passages, each with the theme of its passage."""
 
 _OF_THEMES: Final = {
-    "explorations": {"exploration_id", "model", "created_at"},
+    "explorations": {"exploration_id", "model", "created_at", "chosen_at"},
     "themes": {"exploration_id", "theme", "name"},
     "passage_themes": {
         "exploration_id", "segment_id", "theme", "distance", "is_outlier", "x", "y"
@@ -203,7 +216,23 @@ VIEWS: Final = (
             }
         },
     ),
-    (THEMES, _OF_THEMES),
+    (
+        EXPLORATIONS,
+        {
+            "explorations": {
+                "exploration_id", "model", "parameters", "seed", "generation", "passages",
+                "stability", "created_at", "chosen_at",
+            }
+        },
+    ),
+    (
+        THEMES,
+        _OF_THEMES
+        | {
+            "segment_messages": {"segment_id", "message_id"},
+            "messages": {"message_id", "user_id", "role"},
+        },
+    ),
     (
         PASSAGE_THEMES,
         _OF_THEMES

@@ -68,12 +68,13 @@ def sync_vectors(
     *,
     encoder: Encoder | None = None,
     full: bool = False,
+    examine: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Projected:
     """Update the vectors of a home; see `project_texts`."""
     adapter = ChromaDBAdapter(home.vectors, keys.chroma())
     encoder = encoder or open_home_encoder(primary)
-    return project_texts(primary, adapter, encoder, full=full, progress=progress)
+    return project_texts(primary, adapter, encoder, full=full, examine=examine, progress=progress)
 
 
 def project_texts(
@@ -82,6 +83,7 @@ def project_texts(
     encoder: Encoder,
     *,
     full: bool = False,
+    examine: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Projected:
     """Update `text_index` and the vector store; rebuild the store if it is damaged or foreign.
@@ -93,6 +95,7 @@ def project_texts(
         adapter: Opens the vector store.
         encoder: Encodes the texts.
         full: Read all texts and rebuild the store, whatever its state and its model.
+        examine: Read every stored vector, and mend those that are missing or damaged.
         progress: Called with the number of encoded texts and their total.
 
     Raises:
@@ -101,11 +104,11 @@ def project_texts(
         StorageError: A database failed; an encrypted vector store is unchanged.
     """
     try:
-        return _project(primary, adapter, encoder, full=full, progress=progress)
+        return _project(primary, adapter, encoder, full=full, examine=examine, progress=progress)
     except (CorruptDatabase, NotADatabase):
         _read_through(primary)  # raises if the primary database is damaged: the vectors stay
         adapter.remove()  # a rebuild would only empty it
-        again = _project(primary, adapter, encoder, full=full, progress=progress)
+        again = _project(primary, adapter, encoder, full=full, examine=examine, progress=progress)
         return replace(again, mode="full", rebuilt=True)
 
 
@@ -124,6 +127,7 @@ def _project(
     encoder: Encoder,
     *,
     full: bool,
+    examine: bool,
     progress: Callable[[int, int], None] | None,
 ) -> Projected:
     started = time.perf_counter()
@@ -131,10 +135,14 @@ def _project(
         text_index.check_model(primary, encoder)
     if not adapter.exists() and not primary.fetch_all(_ANY)[0][0]:
         return Projected("nothing")
-    if not full and _is_current(primary, adapter, encoder):
+    current = not full and _is_current(primary, adapter, encoder)
+    if current and not (examine and not text_index.is_complete(primary, encoder)):
         return Projected("nothing")
     refreshed = text_index.refresh(primary, encoder, full=full, progress=progress)
-    if text_index.lacks_vectors(primary, encoder):  # another program deleted or damaged some
+    # Another program may have deleted or damaged some.
+    if text_index.lacks_vectors(primary, encoder) or (
+        examine and not full and not text_index.is_complete(primary, encoder)
+    ):
         refreshed = text_index.refresh(primary, encoder, full=True, progress=progress)
     with adapter.connect() as store:
         state = (store.state or {}).get(LAYOUT)

@@ -181,7 +181,8 @@ class Page:
             self._left_out[part.question] = part.finding
             return None
         if not hasattr(part, "metric"):
-            return part.plot() if hasattr(part, "plot") else part
+            chart = part.plot() if hasattr(part, "plot") else None
+            return part if chart is None else chart
         chart = None if _is_empty(part) else part.plot()
         if chart is None or not _draws_rows(chart):
             self._left_out[part.metric.question] = part.finding

@@ -85,33 +85,27 @@ def bm25(query: str, texts: Sequence[str]) -> dict[int, float]:
     }
 
 
-def bm25_of_any(
-    query: str, texts: Sequence[str], weights: Mapping[str, float] | None = None
-) -> dict[int, float]:
-    """Return the scores of the texts that contain any word of a query; higher is better.
+def bm25_of_any(weights: Mapping[str, float], texts: Sequence[str]) -> dict[int, float]:
+    """Return the scores of the texts that contain any of some words; higher is better.
 
     The keys are positions in `texts`.
 
     Args:
-        query: The words.
+        weights: The weight of each word.
         texts: The texts.
-        weights: The weight of each word; by default its rarity in the texts.
     """
-    wanted = {word for piece in pieces(query) for word in words(piece)}
     read = [words(text) for text in texts]
     average = sum(map(len, read)) / max(1, len(read)) or 1
-    counts = [Counter(word for word in text if word in wanted) for text in read]
-    held = Counter(word for found in counts for word in found)
-    rarity = weights or {
-        word: math.log(1 + (len(read) - n + 0.5) / (n + 0.5)) for word, n in held.items()
-    }
-    return {
-        position: _score(
-            found.values(), [rarity[word] for word in found], len(read[position]) / average
-        )
-        for position, found in enumerate(counts)
-        if found
-    }
+    scores = {}
+    for position, text in enumerate(read):
+        counts = Counter(text)
+        if found := sorted(weights.keys() & counts.keys()):  # always summed in the same order
+            scores[position] = _score(
+                [counts[word] for word in found],
+                [weights[word] for word in found],
+                len(text) / average,
+            )
+    return scores
 
 
 def _score(found: Iterable[int], weights: Iterable[float], length: float) -> float:

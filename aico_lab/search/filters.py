@@ -8,6 +8,7 @@ at all.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
@@ -19,7 +20,7 @@ from aico_lab.errors import InvalidValue, UnknownName, did_you_mean
 from aico_lab.zones import get_zone, to_local, to_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.period import Moment
@@ -111,6 +112,7 @@ def resolve(
         UnknownName: There is no such person or channel.
         InvalidValue: Another value is invalid, or the period ends before it begins.
     """
+    get_zone(timezone)  # also where it is not needed
     check_choice("role", role, ROLES)
     check_choice("sentiment", sentiment, tuple(_SENTIMENTS))
     begins, ends = period.bounds(since, until, timezone, _recent_ms(primary) if since else 0)
@@ -124,38 +126,51 @@ def resolve(
     )
 
 
+def condition(collection: str, filters: SearchFilters) -> tuple[str, list[str]] | None:
+    """Return the SQL condition that a message or memory `m` must meet, and its parameters.
+
+    For a collection of which nothing passes, return None.
+    """
+    if not filters:
+        return "1", []
+    if collection == texts.KNOWLEDGE or (
+        collection == texts.MEMORIES and (filters.channels or filters.role or filters.sentiment)
+    ):
+        return None
+    sql, parameters = filters.messages()
+    if collection == texts.MEMORIES:
+        sql = sql.replace("m.timestamp", "m.created_at")
+    return sql, parameters
+
+
 def candidates(primary: Connection, collection: str, filters: SearchFilters) -> set[str] | None:
     """Return the items of a collection that may pass, or None for all.
 
     For segments these are candidates, which `passing` examines: filters that most segments pass are
     left to it, as it looks only at the best ones.
     """
-    if collection == texts.KNOWLEDGE:
-        return set() if filters else None
-    condition, parameters = filters.messages()
+    if not filters:
+        return None
+    passing_ = condition(collection, filters)
+    if passing_ is None:
+        return set()
+    where, parameters = passing_
     if collection == texts.MEMORIES:
-        if filters.channels or filters.role or filters.sentiment:
-            return set()
-        if not filters:
-            return None
-        condition = condition.replace("m.timestamp", "m.created_at")
-        query = f"SELECT CAST(m.memory_id AS BLOB) FROM memories AS m WHERE {condition}"
+        query = f"SELECT CAST(m.memory_id AS BLOB) FROM memories AS m WHERE {where}"
     elif filters.users:
         query = (
             "SELECT DISTINCT CAST(sm.segment_id AS BLOB) FROM messages AS m "
-            f"CROSS JOIN segment_messages AS sm ON sm.message_id = m.message_id WHERE {condition}"
+            f"CROSS JOIN segment_messages AS sm ON sm.message_id = m.message_id WHERE {where}"
         )
     elif filters.channels or filters.since or filters.until:
         spans = SearchFilters(channels=filters.channels, since=filters.since, until=filters.until)
-        condition, parameters = spans.messages()
-        condition = (
-            condition.replace("m.channel_id", "s.channel_id")
+        where, parameters = spans.messages()
+        where = (
+            where.replace("m.channel_id", "s.channel_id")
             .replace("m.timestamp >=", "s.ended_at >=")
             .replace("m.timestamp <", "s.started_at <")
         )
-        query = (
-            f"SELECT CAST(s.segment_id AS BLOB) FROM conversation_segments AS s WHERE {condition}"
-        )
+        query = f"SELECT CAST(s.segment_id AS BLOB) FROM conversation_segments AS s WHERE {where}"
     else:
         return None
     return {key.decode(errors="replace") for (key,) in primary.fetch_all(query, parameters) if key}
@@ -167,11 +182,11 @@ def passing(
     """Return those of the given items that pass the filters."""
     if collection != texts.SEGMENTS or not filters:
         return set(items)
-    condition, parameters = filters.messages()
+    where, parameters = filters.messages()
     rows = primary.fetch_all(
         "SELECT CAST(hit.value AS BLOB) FROM json_each(?) AS hit WHERE EXISTS (SELECT 1 "
         "FROM segment_messages AS sm CROSS JOIN messages AS m ON m.message_id = sm.message_id "
-        f"WHERE sm.segment_id = hit.value AND {condition})",
+        f"WHERE sm.segment_id = hit.value AND {where})",
         [json.dumps(sorted(items)), *parameters],
     )
     return {key.decode(errors="replace") for (key,) in rows}
@@ -188,7 +203,9 @@ def _ids(primary: Connection, kind: str, given: str | Sequence[str] | None) -> t
     """Return the ids of people or channels given by id or name; raise if one is unknown."""
     if given is None:
         return ()
-    wanted = [given] if isinstance(given, str) else list(given)
+    wanted = [given] if isinstance(given, str) else given
+    if not isinstance(wanted, Collection) or not all(isinstance(one, str) for one in wanted):
+        raise InvalidValue(f"{kind} must be an id or a name, or a list of them, not {given!r}.")
     if not wanted:
         raise InvalidValue(f"The list of {kind}s is empty: leave it out for all.")
     by_name: dict[str, list[str]] = {}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
-from aico_lab.embeddings import texts
+from aico_lab.embeddings import text_index, texts
 from aico_lab.embeddings.known_texts import Found
 from aico_lab.errors import InvalidValue
-from aico_lab.repositories.words import bm25_of_any
 from aico_lab.search import filters as filters_
 from aico_lab.search import keyword, passages, tail
+from aico_lab.search.keyword import NewText
 from aico_lab.search.passages import UNSEGMENTED, Passage, Passages
 
 if TYPE_CHECKING:
@@ -37,7 +39,13 @@ RANK: Final = 60
 """The constant of reciprocal rank fusion (Cormack, Clarke and Büttcher 2009)."""
 
 DEPTH: Final = 100
-"""The minimum number of items of each ranking that are fused, or weighted by their age."""
+"""The minimum number of items of each ranking that are fused."""
+
+WEIGHTED: Final = {"semantic": 10_000, "keyword": 500}
+"""The minimum number of items of each ranking whose scores are weighted by their age."""
+
+LARGEST: Final = 1_000_000
+"""The maximum of `k` and of `around`."""
 
 _DAY: Final = 86_400
 Ranked = list[tuple[str, Found]]
@@ -66,8 +74,9 @@ def search(
         source: 'conversations', 'memories', 'knowledge', or 'all'.
         filters: The filters.
         k: The maximum number of passages.
-        decay: The age in days at which a score is halved, counted from the newest passage found;
-            None for no decay.
+        decay: The age in days at which a score is halved, counted from the newest passage found
+            that is not in the future; None for no decay. The 10,000 nearest passages, and the 500
+            with the highest scores by words, are weighted, or 5 `k` if that is more.
         around: The number of messages before, and after, each passage.
         content: Whether a report shows the texts.
 
@@ -75,11 +84,11 @@ def search(
         InvalidValue: An argument is invalid.
         OtherModel: The index has vectors of another model.
     """
-    _check(text, mode, source, k, decay)
+    _check(text, mode, source)
+    _check_numbers(k, around, decay)
     notes: list[str] = []
     if not text.strip() or not k:
         return Passages(text, mode, (), (), content)
-    depth = k if mode != "hybrid" and decay is None else max(DEPTH, 5 * k)
     late: dict[str, TailPassage] = {}
     if texts.SEGMENTS in SOURCES[source]:
         found, left_out = tail.read(primary, filters)
@@ -89,30 +98,50 @@ def search(
                 f"{left_out:,} messages are in no segment yet and were not searched by meaning: "
                 "run `aico-lab index`."
             )
-    question = _Question(text, SOURCES[source], filters, depth, late)
+    question = _Question(text, SOURCES[source], filters, late)
     rankings = []
+    for one, rank in _RANKINGS.items():
+        if mode in (one, "hybrid"):
+            depth = k if mode != "hybrid" and decay is None else max(DEPTH, 5 * k)
+            depth = depth if decay is None else max(depth, WEIGHTED[one])
+            rankings.append(rank(primary, index, question, depth))
     if mode != "keyword":
-        rankings.append(_semantic(primary, index, question))
-    if mode != "semantic":
-        rankings.append(_keyword(primary, question))
+        notes += _lacking(index, SOURCES[source])
     ranked = _fused(rankings) if mode == "hybrid" else rankings[0]
-    read = _read(primary, ranked[: depth if decay else k], late, 0 if decay else around)
     if decay is not None:
-        weighted = _decayed(read, decay)[:k]
-        chosen = [(_collection(one), Found(one.id, one.score)) for one in weighted]
-        read = _read(primary, chosen, late, around)
+        ranked = _decayed(ranked, _times(primary, ranked, late), decay)
+    read = _read(primary, ranked[:k], late, around)
     return Passages(text, mode, tuple(read), tuple(notes), content)
 
 
-def _check(text: object, mode: str, source: str, k: object, decay: float | None) -> None:
+def _check(text: object, mode: object, source: object) -> None:
     if not isinstance(text, str):
         raise InvalidValue(f"The text to search for must be a str, not {type(text).__name__}.")
+    if not _is_unicode(text):
+        raise InvalidValue(
+            "The text to search for has half of a surrogate pair, which is no character: remove it."
+        )
     for name, value, known in (("mode", mode, get_args(Mode)), ("source", source, tuple(SOURCES))):
         filters_.check_choice(name, str(value), known)
-    if type(k) is not int or k < 0:
-        raise InvalidValue(f"k must be a whole number of passages, 0 or more, not {k!r}.")
-    if decay is not None and not (decay > 0 and math.isfinite(decay)):
+
+
+def _check_numbers(k: object, around: object, decay: object) -> None:
+    for name, number, what in (("k", k, "passages"), ("around", around, "messages")):
+        if type(number) is not int or not 0 <= number <= LARGEST:
+            raise InvalidValue(
+                f"{name} must be a whole number of {what}, 0 to {LARGEST:,}, not {number!r}."
+            )
+    is_number = isinstance(decay, int | float) and not isinstance(decay, bool)
+    if decay is not None and not (is_number and 0 < decay < math.inf):  # type: ignore[operator]
         raise InvalidValue(f"decay must be a number of days above 0, not {decay!r}.")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,18 +152,16 @@ class _Question:
         text: The text to search for.
         collections: The collections.
         filters: The filters.
-        depth: The number of items of each ranking.
         late: Passages of messages in no segment, by id.
     """
 
     text: str
     collections: tuple[str, ...]
     filters: SearchFilters
-    depth: int
     late: dict[str, TailPassage]
 
 
-def _semantic(primary: Connection, index: VectorIndex, question: _Question) -> Ranked:
+def _semantic(primary: Connection, index: VectorIndex, question: _Question, depth: int) -> Ranked:
     text, filters, late = question.text, question.filters, question.late
     found: Ranked = []
     for collection in question.collections:
@@ -145,7 +172,7 @@ def _semantic(primary: Connection, index: VectorIndex, question: _Question) -> R
                 return filters_.passing(primary, texts.SEGMENTS, filters, items)
 
         among = filters_.candidates(primary, collection, filters)
-        nearest = index.nearest(text, question.depth, collection, among=among, keep=keep)
+        nearest = index.nearest(text, depth, collection, among=among, keep=keep)
         found += [(collection, one) for one in nearest]
     if late:
         scores = index.similarities(text, [one.text for one in late.values()])
@@ -154,20 +181,26 @@ def _semantic(primary: Connection, index: VectorIndex, question: _Question) -> R
             for id_, score in zip(late, scores, strict=True)
             if not math.isnan(score)
         ]
-    return _ordered(found)[: question.depth]
-
-
-def _keyword(primary: Connection, question: _Question) -> Ranked:
-    text, late, depth = question.text, question.late, question.depth
-    found: Ranked = [
-        (collection, one)
-        for collection in question.collections
-        for one in keyword.find(primary, text, depth, collection, question.filters)
-    ]
-    ids = list(late)
-    scores = bm25_of_any(text, [one.passing for one in late.values()])
-    found += [(texts.SEGMENTS, Found(ids[place], score)) for place, score in scores.items()]
     return _ordered(found)[:depth]
+
+
+def _keyword(primary: Connection, _: VectorIndex, question: _Question, depth: int) -> Ranked:
+    new = [NewText(id_, one.text, one.passing) for id_, one in question.late.items()]
+    return keyword.find(
+        primary, question.text, depth, question.collections, filters=question.filters, new=new
+    )
+
+
+_RANKINGS: Final = {"semantic": _semantic, "keyword": _keyword}
+
+
+def _lacking(index: VectorIndex, collections: Sequence[str]) -> list[str]:
+    """Return a sentence if texts were not searched by meaning, as nobody knows their vectors."""
+    lacking = sum(index.lacking(name) for name in collections)
+    if not lacking:
+        return []
+    said = f"{lacking:,} texts have no readable vector and were not searched by meaning: "
+    return [f"{said}{text_index.REPAIR}."]
 
 
 def _ordered(found: Ranked) -> Ranked:
@@ -207,25 +240,49 @@ def _collection(passage: Passage) -> str:
     return SOURCES[passage.source][0]
 
 
-def _decayed(found: Sequence[Passage], days: float) -> list[Passage]:
-    """Return passages whose scores are halved for each `days` of age, the best first."""
-    times = [_time(one) for one in found]
-    newest = max((time for time in times if time is not None), default=0.0)
-    weighted = [
-        replace(
-            one,
-            score=max(one.score, 0.0)
-            * 0.5 ** min(1_000, (newest - (newest if time is None else time)) / _DAY / days),
-        )
-        for one, time in zip(found, times, strict=True)
-    ]
-    return sorted(weighted, key=lambda one: (-one.score, one.id))
+def _times(
+    primary: Connection, ranked: Ranked, late: dict[str, TailPassage]
+) -> dict[tuple[str, str], float]:
+    """Return the times at which passages end, and memories were made, in seconds since 1970.
+
+    Documents have none.
+    """
+    stored = [(id_, one.rows[-1][4]) for id_, one in late.items()]
+    found = {(texts.SEGMENTS, id_): time_ for id_, time_ in stored}
+    for collection, query in _TIMES.items():
+        ids = [one.item_id for name, one in ranked if name == collection]
+        rows = primary.fetch_all(query, [json.dumps(ids)]) if ids else []
+        found |= {(collection, id_.decode(errors="replace")): time_ for id_, time_ in rows}
+    times = {}
+    for key, written in found.items():
+        try:
+            times[key] = datetime.fromisoformat(written.decode()).timestamp()
+        except (ValueError, AttributeError, OverflowError):  # another program wrote it
+            continue
+    return times
 
 
-def _time(passage: Passage) -> float | None:
-    """Return the time of a passage in seconds since 1970, or None for a document."""
-    written = passage.metadata.get("ended_at") or passage.metadata.get("created_at")
-    try:
-        return datetime.fromisoformat(str(written)).timestamp()
-    except ValueError:
-        return None
+_TIMES: Final = {
+    texts.SEGMENTS: "SELECT CAST(s.segment_id AS BLOB), CAST(s.ended_at AS BLOB) FROM json_each(?) "
+    "AS hit CROSS JOIN conversation_segments AS s ON s.segment_id = hit.value",
+    texts.MEMORIES: "SELECT CAST(m.memory_id AS BLOB), CAST(m.created_at AS BLOB) "
+    "FROM json_each(?) AS hit CROSS JOIN memories AS m ON m.memory_id = hit.value",
+}
+
+
+def _decayed(ranked: Ranked, times: dict[tuple[str, str], float], days: float) -> Ranked:
+    """Return items whose scores are halved for each `days` of age, the best first.
+
+    The age is counted from the newest item that is not in the future. Newer ones, and those without
+    a time, have none.
+    """
+    now = time.time()
+    newest = max((one for one in times.values() if one <= now), default=now)
+    weighted = []
+    for collection, (id_, score) in ranked:
+        halvings = max(newest - times.get((collection, id_), newest), 0.0) / _DAY / days
+        # Ordered by the logarithm, because the product of a very old one is 0.
+        order = math.log2(score) - halvings if score > 0 else -math.inf
+        found = Found(id_, max(score, 0.0) * 0.5**halvings)
+        weighted.append((-order, collection, id_, found))
+    return [(collection, found) for _, collection, _, found in sorted(weighted)]

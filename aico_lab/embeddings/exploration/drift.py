@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from aico_lab.embeddings.exploration.neighbours import nearest
-from aico_lab.embeddings.exploration.resampling import by_person, interval
 from aico_lab.embeddings.exploration.space import reproducible
 from aico_lab.errors import InvalidValue
+from aico_lab.metrics.engine.intervals import FEWEST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,8 +29,8 @@ QUERIES: Final = 2_000
 
 NO_PERIOD: Final = "Each of the two periods must have passages: choose another beginning with `at`."
 
-_SWAPS: Final = 1_000
-"""The number of random swaps of people's periods."""
+_FLIPS: Final = 1_000
+"""The number of random flips of the signs of people's contributions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,16 @@ class PeriodDrift:
     Attributes:
         before: The share of each theme in the passages of the earlier period, 0 to 1.
         after: The share in the later period.
-        low: The low end of the 95 % interval of the change, after minus before; NaN without one.
+        low: The low end of the interval of the change, after minus before. All intervals together
+            hold with 95 %: if nothing changes, one of them excludes 0 in 5 % of homes. NaN with
+            fewer than `FEWEST` people.
         high: The high end.
+        without: The change without the person who contributes most to it; NaN if nobody is left in
+            one of the periods.
+        people_of: The number of people with a passage in each theme.
         shift: The cosine distance of the mean vectors of both periods, 0 to 2.
-        by_chance: The 95th percentile of that distance if the two periods of random people are
-            swapped.
+        by_chance: The 95th percentile of that distance without a change; NaN with fewer than
+            `FEWEST` people.
         people: The number of people of both periods together.
     """
 
@@ -73,6 +78,8 @@ class PeriodDrift:
     after: Numbers
     low: Numbers
     high: Numbers
+    without: Numbers
+    people_of: NDArray[np.int64]
     shift: float
     by_chance: float
     people: int
@@ -130,55 +137,131 @@ def between_periods(
     number: int,
     vectors: Vectors,
     is_later: NDArray[np.bool_],
-    people: Sequence[object],
+    writers: Sequence[Sequence[str]],
     *,
     seed: int = 0,
 ) -> PeriodDrift:
     """Compare the themes and the mean vectors of two periods.
+
+    Each change is a sum of contributions of people, whose passages resemble each other. Without a
+    change, a contribution is as likely as its opposite. So chance is what flipping the signs of
+    random people's contributions makes of the change. A change that one person makes has the same
+    size after every flip, and so is never clear.
 
     Args:
         themes: The theme of each passage, from 0.
         number: The number of themes.
         vectors: The vector of each passage, of shape (passages, dimensions).
         is_later: Whether each passage is of the later period.
-        people: The person of each passage.
-        seed: The seed of the random draws.
+        writers: The people who wrote in each passage; for several it counts in equal parts.
+        seed: The seed of the random swaps.
 
     Raises:
         InvalidValue: One of the periods has no passages.
     """
     if is_later.all() or not is_later.any():
         raise InvalidValue(NO_PERIOD)
-    ranks = {person: place for place, person in enumerate(dict.fromkeys(people))}
-    person = np.array([ranks[one] for one in people], np.int64)
-    column = themes + number * is_later
-    counts = np.zeros((len(themes), 2 * number))
-    counts[np.arange(len(themes)), column] = 1
-    sums = by_person(person, counts, len(ranks))
-
-    def change(totals: Numbers) -> Numbers:
-        before, after = _shares(totals, number)
-        return after - before
-
-    low, high = interval(sums, change, seed=seed)
-    before, after = _shares(sums.sum(axis=0, keepdims=True), number)
+    ranks: dict[str | None, int] = {None: 0}  # nobody wrote
+    entries = [
+        (at, ranks.setdefault(one, len(ranks)), 1 / max(len(people), 1))
+        for at, people in enumerate(writers)
+        for one in (people or (None,))
+    ]
+    at, person = (np.array(column, np.int64) for column in list(zip(*entries, strict=True))[:2])
+    weight = np.array([one for *_, one in entries])[:, None]
+    is_theme = np.zeros((len(themes), number))
+    is_theme[np.arange(len(themes)), themes] = 1
     exact = vectors.astype(np.float64)
-    earlier, later = (by_person(person[of], exact[of], len(ranks)) for of in (~is_later, is_later))
-    counted = np.array(
-        [np.bincount(person[of], minlength=len(ranks)) for of in (~is_later, is_later)]
+    sides = [
+        [
+            _by_person(person[of], weight[of] * values[at[of]], len(ranks))
+            for of in (~is_later[at], is_later[at])
+        ]
+        for values in (is_theme, exact)
+    ]
+    (before, after), (earlier, later) = sides
+    people = len(ranks) - 1
+    low = high = np.full(number, np.nan)
+    by_chance = float("nan")
+    if people >= FEWEST:
+        random = np.random.default_rng([seed, 6])
+        signs = random.choice([-1.0, 1.0], (_FLIPS, len(ranks)))
+        reach = _reach(_contributions(before, after, before, after), signs)
+        change = _change(before.sum(axis=0), after.sum(axis=0))
+        low, high = change - reach, change + reach
+        by_chance = _by_chance(earlier, later, before, after, signs)
+    return PeriodDrift(
+        before.sum(axis=0) / before.sum(),
+        after.sum(axis=0) / after.sum(),
+        low,
+        high,
+        _without_one(before, after),
+        np.count_nonzero((before + after)[1:], axis=0),
+        _distance(earlier.sum(axis=0), later.sum(axis=0)),
+        by_chance,
+        people,
     )
-    shift = _distance(earlier.sum(axis=0), later.sum(axis=0))
-    chance = _by_chance(earlier, later, counted, seed)
-    return PeriodDrift(before[0], after[0], low, high, shift, chance, len(ranks))
 
 
-def _shares(totals: Numbers, number: int) -> tuple[Numbers, Numbers]:
+def _by_person(people: NDArray[np.int64], values: Numbers, number: int) -> Numbers:
+    """Return the sums of values for each person, of shape (people, values)."""
+    sums = np.zeros((number, values.shape[1]))
+    np.add.at(sums, people, values)
+    return sums
+
+
+def _change(before: Numbers, after: Numbers) -> Numbers:
+    """Return the changes of shares, for sums whose last axis is the themes; NaN for no passages."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        before, after = totals[:, :number], totals[:, number:]
-        return (
-            before / before.sum(axis=1, keepdims=True),
-            after / after.sum(axis=1, keepdims=True),
+        changes: Numbers = after / after.sum(-1, keepdims=True) - before / before.sum(
+            -1, keepdims=True
         )
+    return changes
+
+
+def _contributions(earlier: Numbers, later: Numbers, before: Numbers, after: Numbers) -> Numbers:
+    """Return each person's contribution to the difference of the means of two periods.
+
+    Args:
+        earlier: The sums of values of each person's earlier passages, of shape (people, values).
+        later: The sums of those of the later passages.
+        before: The numbers of each person's earlier passages, of shape (people, themes).
+        after: The numbers of the later ones.
+    """
+    counts = [side.sum(axis=1, keepdims=True) for side in (before, after)]
+    mean = (earlier + later).sum(axis=0) / (before + after).sum()
+    first, second = (
+        (values - mean * count) / count.sum()
+        for values, count in zip((earlier, later), counts, strict=True)
+    )
+    contributions: Numbers = second - first
+    return contributions
+
+
+def _reach(contributions: Numbers, signs: Numbers) -> Numbers:
+    """Return half the widths of intervals of all changes that together hold with 95 %.
+
+    Each change by chance is taken in units of its spread. The 95th percentile of the largest of all
+    themes is the half width in these units (Westfall and Young, "Resampling-Based Multiple
+    Testing", 1993).
+    """
+    spread = np.sqrt((contributions**2).sum(axis=0))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        largest = np.nan_to_num(np.abs(signs @ contributions) / spread).max(axis=1)
+    reach: Numbers = np.quantile(largest, 0.95) * spread
+    return reach
+
+
+def _without_one(before: Numbers, after: Numbers) -> Numbers:
+    """Return the change of each theme without the person who contributes most to it."""
+    change = _change(before.sum(axis=0), after.sum(axis=0))
+    without = _change(before.sum(axis=0) - before, after.sum(axis=0) - after)
+    without = without[np.isfinite(without).all(axis=1)]
+    if not len(without):
+        return np.full(len(change), np.nan)
+    most = (without * np.sign(change)).argmin(axis=0)
+    least: Numbers = without[most, np.arange(len(change))]
+    return least
 
 
 def _distance(one: Numbers, other: Numbers) -> float:
@@ -186,15 +269,14 @@ def _distance(one: Numbers, other: Numbers) -> float:
     return float(1 - one @ other / lengths) if lengths > 0 else float("nan")
 
 
-def _by_chance(earlier: Numbers, later: Numbers, counted: NDArray[np.int64], seed: int) -> float:
-    """Return the 95th percentile of the distance if the periods of random people are swapped."""
-    random = np.random.default_rng([seed, 6])
-    swapped = random.random((_SWAPS, len(earlier))) < 0.5  # noqa: PLR2004 - a coin
-    one = swapped @ later + ~swapped @ earlier
-    other = earlier.sum(axis=0) + later.sum(axis=0) - one
-    passages = swapped @ counted[1] + ~swapped @ counted[0]
-    both = (passages > 0) & (passages < counted.sum())
-    if not both.any():
-        return float("nan")
-    distances = [_distance(*pair) for pair in zip(one[both], other[both], strict=True)]
+def _by_chance(  # the sums of `_contributions`, and the signs
+    earlier: Numbers, later: Numbers, before: Numbers, after: Numbers, signs: Numbers
+) -> float:
+    """Return the 95th percentile of the distance if random contributions change their sign."""
+    differences = signs @ _contributions(earlier, later, before, after)
+    mean = (earlier + later).sum(axis=0) / (before + after).sum()
+    is_after = after.sum() / (before + after).sum()
+    distances = [
+        _distance(mean - one * is_after, mean + one * (1 - is_after)) for one in differences
+    ]
     return float(np.nanquantile(distances, 0.95))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from aico_lab.embeddings.exploration.neighbours import nearest
+from aico_lab.embeddings.exploration.space import reproducible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 NEAR: Final = 0.95
 """Texts whose vectors have at least this cosine are nearly the same."""
 
-_COMPARED: Final = 10
-"""The number of neighbours of each text that are compared with it."""
+_AT_ONCE: Final = 512
+"""The number of texts that are compared with all representatives at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """A group of passages with the same text, or with nearly the same.
+    """A group of passages with the same text, or with nearly the same as its representative.
 
     Attributes:
-        passages: The positions of the passages, in order.
+        passages: The positions of the passages: first the representative, then the others in order.
         is_exact: Whether all have the same text, apart from case and spaces.
-        cosine: The lowest cosine of a passage with the group's first one; 1 for exact duplicates.
+        cosine: The lowest cosine of a passage with the representative; 1 for exact duplicates.
     """
 
     passages: tuple[int, ...]
@@ -41,10 +41,14 @@ def find_duplicates(
 ) -> list[Duplicates]:
     """Return the groups of two or more duplicates, the largest first.
 
+    A text represents a group if it is near no representative before it; texts that occur more often
+    come first. Each other text joins the group of the nearest representative before it.
+
     Args:
         texts: The texts of the passages.
         vectors: Their unit vectors, of shape (passages, dimensions).
-        near: The minimum cosine of near duplicates; above 1 for exact duplicates only.
+        near: The minimum cosine of near duplicates with the representative of their group; above 1
+            for exact duplicates only.
     """
     first_with: dict[str, int] = {}
     same = np.array(
@@ -54,33 +58,46 @@ def find_duplicates(
         ],
         np.int64,
     )
-    distinct = np.unique(same)
-    root = _connect(vectors, distinct, near)[np.searchsorted(distinct, same)] if len(same) else same
-    order = np.argsort(root, kind="stable")
-    cuts = np.flatnonzero(np.diff(root[order])) + 1
+    distinct, text_of, copies = np.unique(same, return_inverse=True, return_counts=True)
+    order = np.argsort(-copies, kind="stable")
+    represented_by = np.arange(len(distinct))
+    if near <= 1:
+        represented_by[order] = order[_represent(vectors[distinct[order]], near)]
+    group = represented_by[text_of]
+    by_group = np.argsort(group, kind="stable")
     found = []
-    for members in np.split(order, cuts):
+    for members in np.split(by_group, np.flatnonzero(np.diff(group[by_group])) + 1):
         if len(members) > 1:
-            exact = len(np.unique(same[members])) == 1
-            least = float((vectors[members] @ vectors[members[0]]).min())
-            found.append(Duplicates(tuple(members.tolist()), exact, 1.0 if exact else least))
+            first = distinct[group[members[0]]]
+            others = members[members != first]
+            is_exact = len(np.unique(same[members])) == 1
+            least = 1.0 if is_exact else float((vectors[others] @ vectors[first]).min())
+            found.append(Duplicates((int(first), *others.tolist()), is_exact, least))
     return sorted(found, key=lambda one: (-len(one.passages), one.passages))
 
 
-def _connect(vectors: Vectors, distinct: Labels, near: float) -> Labels:
-    """Return, for each distinct text, the first passage of its group."""
-    from scipy import sparse
-
-    chosen = vectors[distinct]
-    if near > 1 or len(distinct) < 2:  # noqa: PLR2004 - a pair
-        return distinct
-    places, cosines = nearest(chosen, chosen, _COMPARED, own=np.arange(len(chosen)))
-    rows, columns = np.nonzero(cosines >= near)
-    graph = sparse.coo_array(
-        (np.ones(len(rows), np.int8), (rows, places[rows, columns])),
-        shape=(len(chosen), len(chosen)),
-    )
-    _, group = sparse.csgraph.connected_components(graph, directed=False)
-    _, first = np.unique(group, return_index=True)
-    groups: Labels = distinct[first[group]]
-    return groups
+@reproducible
+def _represent(vectors: Vectors, near: float) -> Labels:
+    """Return the position of the representative of each vector, its own for a representative."""
+    found = np.arange(len(vectors))
+    representatives = np.empty_like(vectors)
+    places = np.empty(len(vectors), np.int64)
+    number = 0
+    for start in range(0, len(vectors), _AT_ONCE):
+        part = vectors[start : start + _AT_ONCE]
+        known, best = np.full(len(part), -np.inf, np.float32), np.zeros(len(part), np.int64)
+        if number:
+            scores = part @ representatives[:number].T
+            best = places[scores.argmax(axis=1)]
+            known = scores.max(axis=1)
+        among = part @ part.T
+        for at in range(len(part)):
+            if known[at] >= near:
+                found[start + at] = best[at]
+                continue
+            representatives[number], places[number] = part[at], start + at
+            number += 1
+            nearer = among[at, at + 1 :] > known[at + 1 :]
+            known[at + 1 :][nearer] = among[at, at + 1 :][nearer]
+            best[at + 1 :][nearer] = start + at
+    return found

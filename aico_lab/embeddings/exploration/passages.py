@@ -34,8 +34,9 @@ class ExploredPassages:
         ids: The ids of their segments.
         texts: Their texts.
         started: When their first messages were written, as the database stores it.
-        people: The person of each passage: the first one who wrote in it as a user, or else the
-            first one whom a message names; None if no message names anybody.
+        writers: The people who wrote in each passage as a user, in the order of their messages.
+        named: Further people whom a message of the passage names, such as those to whom only the
+            companion wrote.
         messages: A row for each message with text: `passage` (its position), `person` (who wrote
             it, or to whom the companion wrote; None if unknown) and `content`.
     """
@@ -43,7 +44,8 @@ class ExploredPassages:
     ids: Sequence[str]
     texts: Sequence[str]
     started: Sequence[str]
-    people: Sequence[str | None]
+    writers: Sequence[tuple[str, ...]]
+    named: Sequence[tuple[str, ...]]
     messages: pl.DataFrame
 
     def __len__(self) -> int:
@@ -57,7 +59,8 @@ class ExploredPassages:
             [self.ids[at] for at in kept],
             [self.texts[at] for at in kept],
             [self.started[at] for at in kept],
-            [self.people[at] for at in kept],
+            [self.writers[at] for at in kept],
+            [self.named[at] for at in kept],
             self.messages.join(rank, "passage", maintain_order="left").select(
                 "person", "content", passage="new"
             ),
@@ -73,7 +76,8 @@ def read_passages(connection: Connection) -> ExploredPassages:
     ids: list[str] = []
     texts: list[str] = []
     started: list[str] = []
-    people: list[str | None] = []
+    writers: list[tuple[str, ...]] = []
+    named: list[tuple[str, ...]] = []
     of_passage: list[int] = []
     persons: list[str | None] = []
     contents: list[str] = []
@@ -86,19 +90,21 @@ def read_passages(connection: Connection) -> ExploredPassages:
         if not lines:
             continue
         said = [content for *_, content in lines]
-        who = _people([(user, role) for _, user, role, _ in lines])
         of_passage += [len(ids)] * len(said)
-        persons += who
+        persons += _people([(user, role) for _, user, role, _ in lines])
         contents += said
         ids.append(key.decode(errors="replace"))
         texts.append("\n".join(said))
         started.append(_text(lines[0][0]) or "")
-        people.append(who[0])
+        wrote = dict.fromkeys(user for _, user, role, _ in lines if user and role == "user")
+        others = dict.fromkeys(user for _, user, *_ in lines if user and user not in wrote)
+        writers.append(tuple(wrote))
+        named.append(tuple(others))
     messages = pl.DataFrame(
         {"passage": of_passage, "person": persons, "content": contents},
         schema={"passage": pl.Int64(), "person": pl.String(), "content": pl.String()},
     )
-    return ExploredPassages(ids, texts, started, people, messages)
+    return ExploredPassages(ids, texts, started, writers, named, messages)
 
 
 def _people(lines: Sequence[tuple[str | None, str]]) -> list[str | None]:

@@ -113,10 +113,12 @@ def write(
         )
         connection.execute(
             "INSERT INTO explorations (exploration_id, created_at, model, parameters, seed, "
-            "generation, passages, stability, notes, space) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "generation, passages, stability, notes, space, chosen_at) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 exploration_id, created_at, model, stored, parameters.seed, generation,
                 len(passages), stability, json.dumps(themes.notes()), themes.space.pack(),
+                created_at,
             ],
         )  # fmt: skip
         connection.execute_many(
@@ -164,17 +166,34 @@ def write_places(  # noqa: PLR0917 - the columns
 
 
 def find(connection: Connection) -> str:
-    """Return the id of the newest exploration.
+    """Return the id of the current exploration, the one that was asked for last.
 
     Raises:
         NeverExplored: There is none.
     """
     found = connection.fetch_one(
-        "SELECT exploration_id FROM explorations ORDER BY created_at DESC, exploration_id LIMIT 1"
+        "SELECT exploration_id FROM explorations "
+        "ORDER BY coalesce(chosen_at, created_at) DESC, exploration_id LIMIT 1"
     )
     if found is None:
         raise NeverExplored(f"There is no exploration yet: {_EXPLORE}")
     return str(found[0])
+
+
+def choose(connection: Connection, exploration_id: str, at: str) -> None:
+    """Make a stored exploration the current one.
+
+    Args:
+        connection: The primary database.
+        exploration_id: The exploration.
+        at: The time now, as the database stores it.
+    """
+    if find(connection) != exploration_id:
+        with connection.transaction():
+            connection.execute(
+                "UPDATE explorations SET chosen_at = ? WHERE exploration_id = ?",
+                [at, exploration_id],
+            )
 
 
 def find_alike(connection: Connection, model: str, parameters: ThemeParameters) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from math import isnan
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,7 +55,8 @@ class ThemeParameters:
         candidates: The numbers of themes to choose from.
         runs: The number of samples with which stability is measured.
         restarts: The number of random initialisations of k-means, of which the best is kept.
-        min_people: The minimum number of people who use a word that names a theme.
+        min_people: The minimum number of people who use a word that names a theme; if there are
+            fewer people, all of them.
         prior: The weight of the prior of a word's log-odds, in words.
     """
 
@@ -72,8 +73,16 @@ class ThemeParameters:
     def __post_init__(self) -> None:
         least = {"removed": 0, "seed": 0, "prior": 0}
         for name, value in asdict(self).items():
+            if name == "themes" and value is None:
+                continue
+            is_whole = name != "prior"
             for number in value if isinstance(value, tuple) else [value]:
-                if number is not None and number < least.get(name, 1):
+                if isinstance(number, bool) or not isinstance(
+                    number, int if is_whole else float | int
+                ):
+                    kind = "a whole number" if is_whole else "a number"
+                    raise InvalidValue(f"{name} must be {kind}, not {number!r}.")
+                if not number >= least.get(name, 1):
                     raise InvalidValue(f"{name} must be at least {least.get(name, 1)}.")
         if not self.candidates:
             raise InvalidValue("candidates must have at least one number of themes.")
@@ -108,6 +117,8 @@ class Themes:
         agreements: The stability of each candidate number of themes.
         chosen: The number of clusters, before merging.
         merged: For each theme that was merged of several clusters, the names of these clusters.
+        distinct: The number of distinct points.
+        min_people: The minimum number of people who use a word that names a theme here.
     """
 
     space: Space
@@ -117,7 +128,9 @@ class Themes:
     far: float
     agreements: Sequence[Agreement]
     chosen: int
-    merged: Sequence[Sequence[str]] = field(default_factory=tuple)
+    merged: Sequence[Sequence[str]]
+    distinct: int
+    min_people: int
 
     @property
     def is_outlier(self) -> NDArray[np.bool_]:
@@ -147,6 +160,8 @@ class Themes:
             "merged": [list(names) for names in self.merged],
             "outlier_distance": self.far,
             "variance_kept": round(self.space.share, 4),
+            "distinct": self.distinct,
+            "min_people": self.min_people,
         }
 
 
@@ -164,6 +179,8 @@ def find_themes(vectors: Vectors, words: Words, parameters: ThemeParameters) -> 
     space = Space.of(vectors, removed=parameters.removed, components=parameters.components)
     points = space.place(vectors)
     distinct = len(np.unique(points, axis=0))
+    people = max(len(np.unique(words.person)), 1)
+    parameters = replace(parameters, min_people=min(parameters.min_people, people))
     if parameters.themes:
         numbers = [min(parameters.themes, distinct)]
     else:
@@ -192,6 +209,8 @@ def find_themes(vectors: Vectors, words: Words, parameters: ThemeParameters) -> 
         agreements=agreements,
         chosen=number,
         merged=merged,
+        distinct=distinct,
+        min_people=parameters.min_people,
     )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import textwrap
 from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
 
 from aico_lab import charts
 from aico_lab.results import in_cell
@@ -15,13 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import altair as alt
-    import polars as pl
 
-SHOWN: Final = 30
+SHOWN: Final = 40
 """The maximum number of rows that are displayed."""
 
 TEXT: Final = "text"
-"""The column with the text of messages, which a report hides unless `content` is True."""
+"""The column with the text of messages."""
 
 _LONGEST: Final = 300
 
@@ -35,7 +37,7 @@ class View:
         finding: The result in one sentence.
         caption: Model, parameters, filters and remarks.
         headings: The heading of each column that is displayed, by name.
-        content: Whether a report shows the text of messages.
+        content: Whether the text of messages is shown; None shows it except in a report.
         exploration_id: The exploration whose themes these are; empty for other results.
     """
 
@@ -44,18 +46,22 @@ class View:
     caption: str
     _rows: pl.DataFrame
     headings: Mapping[str, str]
-    content: bool = False
+    content: bool | None = None
     _draw: Callable[[View], alt.TopLevelMixin] | None = field(default=None)
     exploration_id: str = ""
+    _scatter: Callable[[View], Any] | None = field(default=None)
 
     def pl(self) -> pl.DataFrame:
-        """Return the rows; in a report without the text of messages, unless `content` is True."""
-        return self._rows if self.shows_text else self._rows.drop(TEXT, strict=False)
+        """Return the rows; without the text of messages, and the time of day, if it is hidden."""
+        if self.shows_text or TEXT not in self._rows.columns:
+            return self._rows
+        days = [pl.col("started").str.slice(0, 10)] if "started" in self._rows.columns else []
+        return self._rows.drop(TEXT).with_columns(days)
 
     @property
     def shows_text(self) -> bool:
         """Whether the text of messages is shown."""
-        return self.content or not is_report()
+        return not is_report() if self.content is None else self.content
 
     def plot(self) -> alt.TopLevelMixin | None:
         """Return the chart; None if the result has no chart or no rows."""
@@ -72,6 +78,18 @@ class View:
         )
         return self._draw(self).properties(title=title)
 
+    def widget(self) -> Any:
+        """Return the map as a widget for JupyterLab that draws all passages, with WebGL.
+
+        None if the chart draws all of them, in reports, and without jupyter-scatter, which the
+        extra `scatter` installs.
+        """
+        if self._scatter is None or is_report():
+            return None
+        with contextlib.suppress(ImportError):
+            return self._scatter(self)
+        return None
+
     def __len__(self) -> int:
         return self._rows.height
 
@@ -83,14 +101,17 @@ class View:
 
     def _more(self) -> str:
         left = self._rows.height - SHOWN
-        return f"… and {left:,} more rows; .pl() returns all." if left > 0 else ""
+        if left <= 0:
+            return ""
+        return f"… and {left:,} more rows{'' if is_report() else '; .pl() returns all'}."
 
     def __repr__(self) -> str:
         headings, rows = self._table()
-        lines = ["  ".join(headings), *("  ".join(row) for row in rows)]
+        lines = ["  ".join(headings), *("  ".join(row) for row in rows)] if rows else []
         return "\n".join(filter(None, [self.finding, self.caption, "", *lines, self._more()]))
 
-    def _repr_html_(self) -> str:
+    def table(self) -> charts.Html:
+        """Return the table alone, to be shown below the chart."""
         headings, rows = self._table()
         left = 'style="text-align: left; white-space: pre-wrap;"'
         heads = "".join(f"<th {left}>{escape(one)}</th>" for one in headings)
@@ -99,11 +120,16 @@ class View:
             for row in rows
         )
         more = f"<p>{escape(self._more())}</p>" if self._more() else ""
-        return (
+        return charts.Html(
             '<div class="mathjax_ignore" style="overflow-x: auto;">'
+            f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{more}</div>"
+        )
+
+    def _repr_html_(self) -> str:
+        return (
             f"<p><strong>{escape(self.finding)}</strong><br>"
             f"<small>{escape(self.question)} {escape(self.caption)}</small></p>"
-            f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{more}</div>"
+            f"{self.table().text if len(self) else ''}"
         )
 
 

@@ -66,10 +66,6 @@ _HOLDING: Final = """
     FROM conversation_segments AS s WHERE s.segmenter IS NOT NULL AND s.segment_id IN (
         SELECT sm.segment_id FROM json_each(?) AS m
         CROSS JOIN segment_messages AS sm WHERE sm.message_id = m.value)"""
-_STRAYS: Final = """
-    INSERT OR IGNORE INTO segmenting_changes SELECT m.id
-    FROM json_each(?) AS s CROSS JOIN segment_messages AS sm ON sm.segment_id = s.value
-    CROSS JOIN messages AS m ON m.message_id = sm.message_id"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,13 +186,13 @@ class _Updating:
                         "SELECT 1 FROM conversation_segments WHERE segmenter IS NOT NULL"
                     )
                 )
+                self._connection.execute(  # first, so that triggers note none of the messages
+                    "INSERT OR REPLACE INTO segmenting_state VALUES (1, 0, ?, ?)", [SEGMENTER, now]
+                )
                 self._connection.execute(
                     "DELETE FROM conversation_segments WHERE segmenter IS NOT NULL"
                 )
                 self._connection.execute("DELETE FROM segmenting_changes")
-                self._connection.execute(
-                    "INSERT OR REPLACE INTO segmenting_state VALUES (1, 0, ?, ?)", [SEGMENTER, now]
-                )
             self._connection.execute(_NOTE_NEW)
             self._connection.execute(_MOVE)
 
@@ -266,8 +262,7 @@ class _Updating:
         made = self._segments(blocks)
         new = {row[0]: row for row in self._rows(made)}  # in the order of `made`
         gone = [name for name in old if name not in new]
-        self._connection.execute(_STRAYS, [json.dumps(gone)])
-        self._connection.execute_many(
+        self._connection.execute_many(  # a trigger notes their messages
             "DELETE FROM conversation_segments WHERE segment_id = ?", [(name,) for name in gone]
         )
         there = {
@@ -278,6 +273,12 @@ class _Updating:
                 [json.dumps([name for name in old if name in new])],
             )
         }
+        members = self._members(there)
+        wanted = {
+            name: [message.message_id for message in one.messages]
+            for name, one in zip(new, made, strict=True)
+        }
+        other = [name for name in new if members.get(name) != wanted[name]]
         self._connection.execute_many(
             f"UPDATE conversation_segments SET {', '.join(f'{name} = ?' for name in _COLUMNS)} "
             "WHERE segment_id = ?",
@@ -288,18 +289,34 @@ class _Updating:
             _COLUMNS,
             [row for name, row in new.items() if name not in there],
         )
+        self._connection.execute_many(  # another program deleted some of these
+            "DELETE FROM segment_messages WHERE segment_id = ?",
+            [(name,) for name in other if name in there],
+        )
         self._connection.insert_many(
             "segment_messages",
             ("segment_id", "message_id", "position"),
             [
-                (name, message.message_id, position)
-                for name, one in zip(new, made, strict=True)
-                if name not in there
-                for position, message in enumerate(one.messages)
+                (name, message_id, position)
+                for name in other
+                for position, message_id in enumerate(wanted[name])
             ],
         )
         self.removed += len(gone)
-        self.written += sum(there.get(name) != row for name, row in new.items())
+        self.written += sum(
+            there.get(name) != row or members.get(name) != wanted[name] for name, row in new.items()
+        )
+
+    def _members(self, segments: Iterable[str]) -> dict[str, list[str]]:
+        """Return the ids of the messages of each of some segments, in order."""
+        found: dict[str, list[str]] = {}
+        for segment_id, message_id in self._connection.fetch_all(
+            "SELECT segment_id, CAST(message_id AS BLOB) FROM segment_messages "
+            "WHERE segment_id IN (SELECT value FROM json_each(?)) ORDER BY segment_id, position",
+            [json.dumps(list(segments))],
+        ):
+            found.setdefault(segment_id, []).append(message_id.decode(errors="replace"))
+        return found
 
     def _segments(self, blocks: list[tuple[Place, list[SegmentedMessage]]]) -> list[_Segment]:
         texts = [message.content for _, block in blocks for message in block]

@@ -83,6 +83,23 @@ _NOTES: Final = {
         INSERT OR IGNORE INTO segmenting_changes VALUES (NEW.id);
     END""",
 }
+# Messages that lose their segment without changing themselves. Deleting a segment deletes the
+# membership of its messages: by a cascade, or where foreign keys are off, by the second trigger.
+_LOST_SEGMENTS: Final = {
+    "segmenting_lost_membership": """AFTER DELETE ON segment_messages
+    WHEN (SELECT segmented_through FROM segmenting_state) > 0 BEGIN
+        INSERT OR IGNORE INTO segmenting_changes
+        SELECT id FROM messages WHERE message_id = OLD.message_id
+            AND id <= (SELECT segmented_through FROM segmenting_state);
+    END""",
+    "segmenting_lost_segment": """AFTER DELETE ON conversation_segments BEGIN
+        DELETE FROM segment_messages WHERE segment_id = OLD.segment_id;
+    END""",
+}
+# Those that lost it before there were these triggers.
+_NOTE_LOST: Final = """INSERT OR IGNORE INTO segmenting_changes
+    SELECT id FROM messages AS m WHERE id <= (SELECT segmented_through FROM segmenting_state)
+        AND NOT EXISTS (SELECT 1 FROM segment_messages AS sm WHERE sm.message_id = m.message_id)"""
 
 EMBEDDINGS = {
     1: SchemaVersion(
@@ -107,5 +124,23 @@ EMBEDDINGS = {
             "themes": ("exploration_id", "theme"),
             "passage_themes": ("exploration_id", "segment_id"),
         },
-    )
+    ),
+    2: SchemaVersion(
+        version=2,
+        name="Current exploration",
+        description="When an exploration was asked for last: the newest is the current one.",
+        sql_statements=["ALTER TABLE explorations ADD COLUMN chosen_at TIMESTAMP TEXT"],
+        rollback_statements=["ALTER TABLE explorations DROP COLUMN chosen_at"],
+    ),
+    3: SchemaVersion(
+        version=3,
+        name="Lost segments",
+        description="Messages whose segment is deleted are put into segments again.",
+        sql_statements=(
+            _NOTE_LOST,
+            *(f"CREATE TRIGGER {name} {body}" for name, body in _LOST_SEGMENTS.items()),
+        ),
+        rollback_statements=tuple(f"DROP TRIGGER {name}" for name in reversed(_LOST_SEGMENTS)),
+        derived=True,
+    ),
 }
