@@ -156,7 +156,7 @@ WRONG_ON_A_HOME = [
     (["import", "chitchat", "some.file"], 2, "leave"),
     (["report", "run", "nope"], 2, "pattern_analysis"),
     (["report", "run", "pattern_analisys"], 2, "did you mean pattern_analysis?"),
-    (["pipeline", "run", "dayly"], 2, "did you mean daily?"),
+    (["pipeline", "run", "nightli"], 2, "did you mean nightly?"),
     (["report", "run", "pattern_analysis", "-p", "gap=1"], 2, "gap_minutes"),
     (["report", "run", "pattern_analysis", "-p", "gap_minute=1"], 2, "did you mean gap_minutes?"),
     (["report", "run", "pattern_analysis", "-p", "since=7d", "-p", "since=9d"], 2, "twice"),

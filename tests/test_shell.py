@@ -312,7 +312,7 @@ def test_the_version_is_that_of_the_package(in_process):
         ("metrics show reply", "reply_latency"),
         ("metrics show turns --timezone Europe/Berl", "Europe/Berlin"),
         ("report run pat", "pattern_analysis"),
-        ("pipeline run d", "daily"),
+        ("pipeline run n", "nightly"),
         ("import json", "jsonl"),
         ("report run --home {home} min", "mine"),
         ("import --home {home} mon", "monthly"),
