@@ -1,10 +1,12 @@
-"""Remember in which conversation each of very many messages is, in little memory."""
+"""Remember very many messages, and in which conversation each is, in little memory."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+
+from aico_lab.messages.identity import digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -13,6 +15,34 @@ if TYPE_CHECKING:
 
 _LATER: Final = 50_000
 """Messages in a dict, which takes ten times the memory, before they go into arrays."""
+
+
+class KnownIds:
+    """Ids of messages, by their digests, in 8 bytes for each."""
+
+    def __init__(self) -> None:
+        self._digests = np.empty(0, np.uint64)  # sorted
+        self._later: set[int] = set()
+
+    def among(self, ids: Iterable[str]) -> set[str]:
+        """Return those of some ids that are known."""
+        by_digest = {digest(one): one for one in ids}
+        found = {by_digest[one] for one in self._later.intersection(by_digest)}
+        if self._digests.size and by_digest:
+            wanted = np.fromiter(by_digest, np.uint64, len(by_digest))
+            at = np.minimum(np.searchsorted(self._digests, wanted), self._digests.size - 1)
+            there = wanted[self._digests[at] == wanted]
+            found.update(by_digest[one] for one in there.tolist())
+        return found
+
+    def add(self, ids: Iterable[str]) -> None:
+        """Add ids."""
+        self._later.update(map(digest, ids))
+        if len(self._later) >= _LATER:
+            new = np.sort(np.fromiter(self._later, np.uint64, len(self._later)))
+            # Two sorted parts, which a stable sort merges in linear time.
+            self._digests = np.sort(np.concatenate([self._digests, new]), kind="stable")
+            self._later = set()
 
 
 class KnownPlaces:

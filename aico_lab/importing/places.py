@@ -15,6 +15,7 @@ from collections import defaultdict
 from dataclasses import replace
 from datetime import datetime, timedelta
 from difflib import SequenceMatcher
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aico_lab.messages.metadata import EDITED_AT
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from aico_lab.adapters.libsql import Connection
+    from aico_lab.importing.known_places import KnownIds
     from aico_lab.messages.records import Batch, MessageRecord
 
 _ROWS: Final = 10_000
@@ -95,7 +97,13 @@ class Places:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._taken: set[str] = set()
+
+    @cached_property
+    def _taken(self) -> KnownIds:
+        """The ids that messages of this import have by now."""
+        from aico_lab.importing.known_places import KnownIds  # only these formats need NumPy
+
+        return KnownIds()
 
     def as_stored(self, batch: Batch) -> Batch:
         """Return a batch in which messages that are stored, also as edited, have their stored ids.
@@ -114,9 +122,11 @@ class Places:
         around = _YEAR if batch.dates_differ else BETWEEN_ZONES
         stored = self._stored(messages, slots, around)
         ids = {one.message_id for there in stored.values() for one in there}
+        own = {messages[at].message_id for places in slots.values() for at in places}
+        taken = self._taken.among(ids | own)
         pairs: dict[tuple[str, str], dict[int, _Stored | None]] = defaultdict(dict)
         for slot, places in slots.items():
-            there = [one for one in stored.get(slot, ()) if one.message_id not in self._taken]
+            there = [one for one in stored.get(slot, ()) if one.message_id not in taken]
             given = [messages[at] for at in places]
             pairs[slot[0], slot[2]].update(zip(places, _paired(there, given), strict=True))
         for found in pairs.values():
@@ -124,9 +134,10 @@ class Places:
                 message = messages[at]
                 if one is not None:
                     messages[at] = _version(message, one)
-                elif message.message_id in ids or message.message_id in self._taken:
-                    messages[at] = message._replace(message_id=self._free(message, ids))
-                self._taken.add(messages[at].message_id)
+                elif message.message_id in ids or message.message_id in taken:
+                    messages[at] = message._replace(message_id=self._free(message, ids | taken))
+                taken.add(messages[at].message_id)
+        self._taken.add(messages[at].message_id for places in slots.values() for at in places)
         names = {
             old.message_id: new.message_id
             for old, new in zip(batch.messages, messages, strict=True)
@@ -196,9 +207,9 @@ class Places:
     def _free(self, message: MessageRecord, ids: set[str]) -> str:
         """Return an id for a new message whose own id a message with another text has by now."""
         name = message.message_id
-        while name in ids or name in self._taken:
-            digest = hashlib.sha256(name.encode()).hexdigest()[:32]
-            name = joined_id(message.conversation_id, f"{DERIVED}{digest}")
+        while name in ids or self._taken.among([name]):
+            own = hashlib.sha256(name.encode()).hexdigest()[:32]
+            name = joined_id(message.conversation_id, f"{DERIVED}{own}")
         return name
 
 
