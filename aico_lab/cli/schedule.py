@@ -148,7 +148,7 @@ def _say_runs(runs: list[ScheduledRun]) -> None:
 def schedule_list(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
-    """List the schedules, their next and last runs, and what was missed."""
+    """List next and last runs, and what was missed."""
     states = _states(home, key_file)
     if json:
         emit(states)
@@ -170,9 +170,9 @@ def schedule_list(
 def schedule_status(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
-    """Exit with 1 if a run is overdue, was missed or failed last, and say why.
+    """Tell what is overdue, was missed or failed last.
 
-    For monitoring: one sentence for each problem.
+    For monitoring: one sentence for each problem, and the exit code is 1 if there is one.
     """
     problems = [problem for one in _states(home, key_file) for problem in one.problems]
     if json:
@@ -205,9 +205,9 @@ def schedule_install(
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Let the operating system look at the schedules every five minutes.
+    """Let the operating system run what is due.
 
-    It is a job of the person: systemd's user timer, launchd's agent, a line of the crontab, or a
+    It looks every five minutes, by a job of the person: systemd's user timer, launchd's agent, a line of the crontab, or a
     task of Windows. No key is in it.
     """
     job = _job(
@@ -237,7 +237,7 @@ def schedule_install(
 def schedule_uninstall(
     *, system: SystemOption = None, home: HomeOption = None, json: JsonOption = False
 ) -> None:
-    """Remove the job of the operating system that `schedule install` made."""
+    """Remove the job of the operating system again."""
     from aico_lab.pipeline.system_jobs import uninstall
 
     job = _job(system, home)
