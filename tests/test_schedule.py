@@ -249,6 +249,17 @@ def test_a_changed_schedule_begins_anew(lab, morning, clock):
     assert [one.status for one in lab.schedules.tick()] == ["ok"]
 
 
+@pytest.mark.parametrize("away", ["", "schedule = '30 6 * *'"])
+def test_a_file_that_was_away_or_broken_keeps_its_schedule(lab, morning, clock, away):
+    lab.schedules.tick()
+    clock.to("2026-03-03T05:00")
+    morning.write_text(f"{away}\n{SYNC}")
+    lab.schedules.tick()
+    clock.to("2026-03-03T05:40")
+    morning.write_text(MORNING)
+    assert [one.status for one in lab.schedules.tick()] == ["ok"]
+
+
 def test_a_failure_keeps_no_other_from_running_and_is_not_repeated(lab, cli, morning, clock):
     bad = morning.with_name("a-bad.toml")
     bad.write_text(MORNING.replace("'sync'", "'load'\npath = 'x.db'\ntable = 't'"))

@@ -207,8 +207,8 @@ def schedule_install(
 ) -> None:
     """Let the operating system run what is due.
 
-    It looks every five minutes, by a job of the person: systemd's user timer, launchd's agent, a line of the crontab, or a
-    task of Windows. No key is in it.
+    It looks every five minutes, by a job of the person: a user timer of systemd, an agent of
+    launchd, a line of the crontab, or a task of Windows. No key is in it.
     """
     job = _job(
         system,

@@ -289,14 +289,17 @@ class Schedules:
         return noted
 
     def _note(self, schedules: dict[str, Schedule]) -> dict[str, datetime]:
-        """Note new and changed schedules, and return the times since which all of them exist."""
+        """Note new and changed schedules, and return the times since which all of them exist.
+
+        Others stay noted: a file that is being edited, or on a disk that is away, comes back.
+        """
         primary, now = self._lab.primary, records.utc_now()
         noted = self._noted()
         since = {
             name: _since(schedule, noted.get(name), now) or now
             for name, schedule in schedules.items()
         }
-        wanted = {
+        wanted = noted | {
             name: {
                 "schedule": schedule.cron,
                 "timezone": schedule.timezone,
