@@ -65,6 +65,7 @@
     └── PipelineError
         ├── PipelineBusy            it is running already; transient, exit code 75
         ├── PeriodDone              a scheduled run was begun already
+        ├── PeriodMissed            no run began in time; for notices, it is never raised
         ├── PipelineChanged         a run cannot be continued with another file
         ├── SchedulerRefused        the operating system does not start a job
         ├── ShellRefused            nobody allowed commands of the shell; exit code 2
@@ -386,6 +387,10 @@ class PipelineBusy(PipelineError):
 
 class PeriodDone(PipelineError):
     """A run was begun already for the time of the schedule."""
+
+
+class PeriodMissed(PipelineError):
+    """No run began in time for the schedule."""
 
 
 class PipelineChanged(PipelineError):

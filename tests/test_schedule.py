@@ -13,7 +13,7 @@ import pytest
 
 from aico_lab.errors import InvalidValue, PeriodDone, UnknownName
 from aico_lab.lab import Lab
-from aico_lab.pipeline import load_pipeline, records, run_pipeline
+from aico_lab.pipeline import load_pipeline, notices, records, run_pipeline
 from aico_lab.pipeline.records import PipelineRun, read_runs
 from aico_lab.pipeline.schedule import Schedule, due, last_time, missed, times_after
 
@@ -238,6 +238,21 @@ def test_a_pipeline_runs_once_for_its_time(lab, clock):
     assert "3 times, from 2026-03-04 06:30 (Europe/Berlin)" in lost.error
     retried = lab.pipelines.retry(lost.run_id)
     assert (retried.status, retried.period) == ("ok", lost.period)
+
+
+def test_a_notice_tells_of_what_was_missed_and_that_it_works_again(
+    lab, morning, clock, monkeypatch
+):
+    told = []
+    monkeypatch.setattr(notices, "_send", lambda _, title, body, **__: told.append((title, body)))
+    morning.write_text(f"{MORNING}[notify]\nurls = ['json://127.0.0.1']\n")
+    lab.schedules.tick()
+    clock.to("2026-03-04T06:00")
+    lab.schedules.tick()
+    assert [title for title, _ in told] == [
+        "aico-lab: morning was missed", "aico-lab: morning works again",
+    ]  # fmt: skip
+    assert "No run began in time for the schedule." in told[0][1]
 
 
 def test_a_changed_schedule_begins_anew(lab, morning, clock):

@@ -13,11 +13,18 @@ from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters.libsql import NOW
 from aico_lab.domain.values import to_timestamp
-from aico_lab.errors import AicoLabError, InvalidValue, PeriodDone, PipelineBusy
+from aico_lab.errors import (
+    AicoLabError,
+    InvalidValue,
+    PeriodDone,
+    PeriodMissed,
+    PipelineBusy,
+)
 from aico_lab.home.files import private_files
 from aico_lab.pipeline import records
 from aico_lab.pipeline.definition import read_pipeline
 from aico_lab.pipeline.finding import pipelines
+from aico_lab.pipeline.notices import tell_end
 from aico_lab.pipeline.records import alone, begin, clear_up, read_runs, steps_waiting
 from aico_lab.pipeline.running import run_pipeline
 from aico_lab.pipeline.schedule import WRONG_CLOCK, due, last_time, missed, times_after
@@ -194,7 +201,7 @@ class Schedules:
     def _note_missed(
         self, pipeline: Pipeline, schedule: Schedule, since: datetime
     ) -> list[ScheduledRun]:
-        """Record the periods that are too long ago to run, in one record, and return it."""
+        """Record the periods that are too long ago to run, in one record, and send its notice."""
         lab = self._lab
 
         def lost() -> MissedPeriods | None:
@@ -217,6 +224,7 @@ class Schedules:
                 )
         except AicoLabError as error:  # it is running, or the database is locked
             return [ScheduledRun(pipeline.name, None, "busy", None, str(error))]
+        tell_end(lab.primary, pipeline, run, [], PeriodMissed(reason))
         return [ScheduledRun(pipeline.name, run.period, "missed", run.run_id, reason)]
 
     def states(self) -> list[ScheduleState]:
