@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import random
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from aico_lab.errors import InvalidValue, PeriodDone, UnknownName
+from aico_lab.errors import InvalidValue, PeriodDone, StepFailed, UnknownName
 from aico_lab.lab import Lab
-from aico_lab.pipeline import load_pipeline, notices, records, run_pipeline
+from aico_lab.pipeline import load_pipeline, notices, records, run_pipeline, running
 from aico_lab.pipeline.records import PipelineRun, read_runs
 from aico_lab.pipeline.schedule import Schedule, due, last_time, missed, times_after
 
@@ -333,8 +334,6 @@ def test_status_and_list_tell_what_is_wrong(lab, cli, clock):
 
 @pytest.mark.usefixtures("morning")
 def test_an_interrupted_run_is_begun_again_and_retry_keeps_the_period(lab, clock, monkeypatch):
-    from aico_lab.pipeline import running
-
     lab.schedules.tick()
     clock.to("2026-03-03T05:30")
     real = running.run_step
@@ -454,3 +453,36 @@ def test_a_month_has_one_good_run_a_day_or_a_reason():
             good += bool(ended)
             reasons += not ended
     assert good > 2000, (good, reasons)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("morning")
+def test_a_month_of_a_home_is_recorded_whole(lab, clock, monkeypatch):
+    """The same with a home: every day of October has one good run, or the record of a reason."""
+    rnd = random.Random(16)
+
+    def step(*_):
+        end = rnd.choices((None, StepFailed("no"), KeyboardInterrupt()), (75, 10, 15))[0]
+        if end is not None:
+            raise end
+
+    monkeypatch.setattr(running, "run_step", step)
+    clock.to("2026-10-01T00:00")
+    while clock.now < utc("2026-11-02T00:00"):
+        with suppress(KeyboardInterrupt):
+            lab.schedules.tick()
+        clock.now += timedelta(hours=rnd.choice((3, 5, 7, 7, 30)))
+    runs = read_runs(lab.primary)
+    zone = ZoneInfo("Europe/Berlin")
+    for day in range(1, 32):
+        period = datetime(2026, 10, day, 6, 30, tzinfo=zone).astimezone(UTC)
+        own = [run for run in runs if run.period and datetime.fromisoformat(run.period) == period]
+        assert [run.status for run in own].count("ok") <= 1
+        until = f"{datetime(2026, 10, day, tzinfo=zone):%Y-%m-%d} 06:30"
+        lost = [
+            run for run in runs if run.status == "missed" and run.period >= f"{period:%Y-%m-%d}"
+        ]
+        named = [run for run in lost if until in run.error or " times, from " in run.error]
+        assert all(run.status == "ok" or run.error for run in own)
+        assert own or named, day
+    assert {run.status for run in runs} == {"ok", "failed", "interrupted", "missed"}
