@@ -16,6 +16,12 @@ HOME_VARIABLE = "AICO_LAB_HOME"
 KEY_FILE_VARIABLE = "AICO_LAB_KEY_FILE"
 PASSPHRASE_VARIABLE = "AICO_LAB_PASSPHRASE"  # noqa: S105 - the name of a variable, not a secret
 
+CREDENTIALS = "CREDENTIALS_DIRECTORY"
+"""The environment variable with the folder of a service's credentials, which systemd sets."""
+
+PASSPHRASE_CREDENTIAL = "aico-lab.passphrase"  # noqa: S105 - the name of a file
+KEY_CREDENTIAL = "aico-lab.key"
+
 SOURCE_KEY_VARIABLE = "AICO_LAB_SOURCE_KEY"
 """The environment variable with the key of another program's encrypted database."""
 
@@ -45,6 +51,8 @@ class Settings:
     ) -> Settings:
         """Return settings from arguments, or else the environment, or else the platform's defaults.
 
+        A credential that systemd hands over counts as the environment.
+
         Args:
             home: The lab's folder.
             key_file: The key file.
@@ -53,11 +61,16 @@ class Settings:
         """
         env = os.environ if environment is None else environment
         named_home = home or env.get(HOME_VARIABLE) or usual_home()
-        named_key_file = key_file or env.get(KEY_FILE_VARIABLE)
+        named_key_file = key_file or env.get(KEY_FILE_VARIABLE) or _credential(env, KEY_CREDENTIAL)
+        if passphrase is None:
+            passphrase = env.get(PASSPHRASE_VARIABLE)
+        handed_over = _credential(env, PASSPHRASE_CREDENTIAL)
+        if passphrase is None and handed_over is not None:
+            passphrase = handed_over.read_text(encoding="utf-8", errors="replace").rstrip("\r\n")
         return cls(
             home=Path(named_home).expanduser().absolute(),
             key_file=Path(named_key_file).expanduser().absolute() if named_key_file else None,
-            passphrase=env.get(PASSPHRASE_VARIABLE) if passphrase is None else passphrase,
+            passphrase=passphrase,
         )
 
     def environment(self) -> dict[str, str]:
@@ -76,6 +89,13 @@ class Settings:
         return others | {name: value for name, value in given.items() if value is not None}
 
 
+def _credential(env: Mapping[str, str], name: str) -> Path | None:
+    """Return the file of a credential that systemd hands over, or None."""
+    folder = env.get(CREDENTIALS)
+    path = Path(folder, name) if folder else None
+    return path if path is not None and path.is_file() else None
+
+
 def source_key() -> str | None:
     """Return the key of another program's encrypted database, or None if it is not set."""
     return os.environ.get(SOURCE_KEY_VARIABLE) or None
@@ -91,4 +111,9 @@ def usual_key_file(home_id: str) -> Path:
 
     It is outside the home, so that a copied or stolen home does not contain its own key.
     """
-    return platformdirs.user_config_path("aico-lab") / "keys" / f"{home_id}.key"
+    return config_folder() / "keys" / f"{home_id}.key"
+
+
+def config_folder() -> Path:
+    """Return the folder of this package in the platform's folder for configurations."""
+    return platformdirs.user_config_path("aico-lab")

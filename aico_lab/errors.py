@@ -64,7 +64,10 @@
     │   └── NotebookTimedOut
     └── PipelineError
         ├── PipelineBusy            it is running already; transient, exit code 75
+        ├── PeriodDone              a scheduled run was begun already
+        ├── PeriodMissed            no run began in time; for notices, it is never raised
         ├── PipelineChanged         a run cannot be continued with another file
+        ├── SchedulerRefused        the operating system does not start a job
         ├── ShellRefused            nobody allowed commands of the shell; exit code 2
         ├── StepFailed
         └── StepTimedOut
@@ -382,8 +385,20 @@ class PipelineBusy(PipelineError):
     transient = True
 
 
+class PeriodDone(PipelineError):
+    """A run was begun already for the time of the schedule."""
+
+
+class PeriodMissed(PipelineError):
+    """No run began in time for the schedule."""
+
+
 class PipelineChanged(PipelineError):
     """The file of a pipeline is not the one that a run used."""
+
+
+class SchedulerRefused(PipelineError):
+    """The scheduler of the operating system does not start or end a job."""
 
 
 class ShellRefused(PipelineError):

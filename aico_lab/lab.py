@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from aico_lab.messages.records import Batch
     from aico_lab.metrics.lab_metrics import Metrics
     from aico_lab.pipeline.lab_pipelines import Pipelines
+    from aico_lab.pipeline.lab_schedules import Schedules
     from aico_lab.projections.lab_memories import Memories
     from aico_lab.projections.result import Projected
     from aico_lab.reports.lab_reports import Reports
@@ -630,6 +631,13 @@ class Lab:
         from aico_lab.pipeline.lab_pipelines import Pipelines
 
         return Pipelines(self)
+
+    @cached_property
+    def schedules(self) -> Schedules:
+        """The schedules of the pipelines: run what is due, and list the next and last runs."""
+        from aico_lab.pipeline.lab_schedules import Schedules
+
+        return Schedules(self)
 
     @cached_property
     def memories(self) -> Memories:

@@ -183,7 +183,7 @@ WRONG = [
     (
         "foo = 1\n[[steps]]\nrun = 'sync'",
         UnknownName,
-        "no 'foo'.*description, steps, keep and notify",
+        "no 'foo'.*description, steps, .* and catch_up",
     ),
     ("description = 1\n[[steps]]\nrun = 'sync'", InvalidValue, "'description' of .* text"),
     ("[[steps]]\n", UnknownName, "run = one of"),

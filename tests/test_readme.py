@@ -145,7 +145,9 @@ def texts_of_help() -> Iterator[tuple[str, str]]:
             yield f"{name} {one.name}", getattr(one, "help", "") or ""
 
 
-@pytest.mark.parametrize("group", ["", "metrics", "report", "pipeline", "schema", "bench"])
+@pytest.mark.parametrize(
+    "group", ["", "metrics", "report", "pipeline", "schedule", "schema", "bench"]
+)
 def test_no_summary_of_a_command_is_cut_off_at_80_columns(group, in_process, monkeypatch):
     """In the list of commands, which shows the first sentence of each."""
     monkeypatch.setenv("COLUMNS", "80")
@@ -175,7 +177,7 @@ def test_texts_of_help_have_one_grammar():
 
 
 def test_common_options_are_options_of_the_commands_that_the_readme_says():
-    """`--home` where a home is used, `--key-file` where it is decrypted, `--json` but for `lab`."""
+    """`--home` where a home is used, `--key-file` where it is decrypted, `--json` if it ends."""
 
     def having(option: str) -> set[str]:
         return {n for n, c in COMMANDS.items() if any(option in one.opts for one in c.params)}
@@ -187,8 +189,9 @@ def test_common_options_are_options_of_the_commands_that_the_readme_says():
         "demo",
         "sources",
         "pipeline list",
+        "schedule uninstall",
     }
-    assert having("--json") == COMMANDS.keys() - {"lab"}
+    assert having("--json") == COMMANDS.keys() - {"lab", "schedule run"}
 
 
 def test_every_format_of_an_export_has_a_row_that_says_how_to_get_it():

@@ -27,6 +27,7 @@ from aico_lab.cli.metrics import metrics
 from aico_lab.cli.output import Bar, emit, note, say
 from aico_lab.cli.pipeline import pipeline
 from aico_lab.cli.report import report
+from aico_lab.cli.schedule import schedule
 from aico_lab.cli.schema import schema
 from aico_lab.cli.search import search
 from aico_lab.cli.sql import sql
@@ -50,6 +51,7 @@ ORDER: Final = (
     "index",
     "knowledge",
     "pipeline",
+    "schedule",
     "rescore",
     "info",
     "doctor",
@@ -77,6 +79,7 @@ app = typer.Typer(
 app.add_typer(report, name="report")
 app.add_typer(schema, name="schema")
 app.add_typer(pipeline, name="pipeline")
+app.add_typer(schedule, name="schedule")
 app.add_typer(bench, name="bench")
 app.add_typer(metrics, name="metrics")
 app.add_typer(knowledge, name="knowledge")

@@ -195,6 +195,7 @@ def pipeline_list(*, home: HomeOption = None, json: JsonOption = False) -> None:
                     "description": one.description,
                     "from": one.origin,
                     "path": one.path,
+                    "schedule": one.schedule and one.schedule.cron,
                     "steps": [{"run": step.run, "id": step.id} for step in one.steps],
                     "faults": [str(fault.error) for fault in one.faults],
                 }
@@ -254,6 +255,7 @@ def pipeline_show(
         "started": shown.started_at,
         "finished": shown.finished_at,
         "retry of": shown.retry_of,
+        "period": shown.period,
         "versions": ", ".join(f"{name} {one}" for name, one in shown.versions.items()),
         "removed": f"{shown.removed} old reports" if shown.removed else None,
         "error": shown.error,

@@ -6,6 +6,9 @@ Whether input files exist is checked when the pipeline runs, before the first st
 
     description = "Import new messages and write the morning's report"
     keep = { count = 30, days = 90 }   # of the outputs of old runs
+    schedule = "30 6 * * *"      # minute, hour, day, month, day of the week
+    timezone = "Europe/Berlin"   # of the schedule; by default that of the lab
+    catch_up = "12h"             # how late a run may start; the default
 
     [notify]
     urls_file = "notify.txt"     # or urls = ["mailto://…"], as Apprise has them
@@ -84,13 +87,14 @@ from aico_lab.pipeline.kinds import (
     read_seconds,
 )
 from aico_lab.pipeline.notices import NotifySettings, read_notify
+from aico_lab.pipeline.schedule import Schedule, read_schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aico_lab.home.folder import Home
 
-_KEYS: Final = ("description", "steps", "keep", "notify")
+_KEYS: Final = ("description", "steps", "keep", "notify", "schedule", "timezone", "catch_up")
 
 _COMMON: Final[dict[str, type]] = {
     "id": str,
@@ -156,6 +160,7 @@ class Pipeline:
         keep: How long outputs of old runs are kept, or None for always.
         notify: The settings of notices, or None.
         faults: The faults of the file.
+        schedule: The times at which it runs, or None.
     """
 
     name: str
@@ -167,6 +172,7 @@ class Pipeline:
     keep: Keep | None = None
     notify: NotifySettings | None = field(default=None, repr=False)
     faults: tuple[StepFault, ...] = ()
+    schedule: Schedule | None = None
 
 
 def load_pipeline(name: str, home: Home | None = None) -> Pipeline:
@@ -242,6 +248,7 @@ class _Reading:
             self._try(0, lambda: check_type(f"'description' of {path}", description, str))
         keep = self._try(0, lambda: read_keep(f"'keep' of {path}", content.get("keep")))
         notify = self._try(0, lambda: read_notify(content.get("notify"), path))
+        schedule = self._try(0, lambda: read_schedule(content, path))
         raw = content.get("steps")
         if not isinstance(raw, list) or not raw:
             raw = []
@@ -264,6 +271,7 @@ class _Reading:
             keep,
             notify,
             tuple(self.faults),
+            schedule,
         )
 
     def _fault(self, number: int, error: WrongUse) -> None:

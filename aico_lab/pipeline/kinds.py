@@ -122,13 +122,23 @@ def read_seconds(given: object) -> float | None:
     """
     from aico_lab.reports.lab_reports import check_timeout
 
+    if (seconds := read_span("timeout", given)) is not None:
+        check_timeout(seconds)
+    return seconds
+
+
+def read_span(what: str, given: object) -> float | None:
+    """Return a span of time in seconds: a number, or text such as '90s', '10m' or '2h'.
+
+    Raises:
+        InvalidValue: It is neither.
+    """
     if given is None:
         return None
     if isinstance(given, str) and (found := _SPAN.fullmatch(given.strip())):
-        given = float(found[1]) * _SECONDS[found[2]]
+        return float(found[1]) * _SECONDS[found[2]]
     if isinstance(given, bool) or not isinstance(given, int | float):
-        raise InvalidValue("timeout must be a number of seconds, or text such as '10m'.")
-    check_timeout(given)
+        raise InvalidValue(f"{what} must be a number of seconds, or text such as '10m'.")
     return float(given)
 
 

@@ -28,6 +28,7 @@ EVENTS: Final = ("failure", "recovery", "success")
 
 _USUAL: Final = ("failure", "recovery")
 _KEYS: Final = ("urls", "urls_file", "on")
+_NOT_GOOD: Final = ("failed", "interrupted", "missed")
 _OFF: Final = logging.CRITICAL + 1
 
 MISSING: Final = "Notices need Apprise: run `pip install 'aico-lab[notify]'`."
@@ -139,9 +140,9 @@ def tell_end(
     settings = pipeline.notify
     if settings is None:
         return
-    recovered = error is None and bool(before) and before[0].status in ("failed", "interrupted")
+    recovered = error is None and bool(before) and before[0].status in _NOT_GOOD
     if error is not None:
-        events, ended = {"failure"}, "failed"
+        events, ended = {"failure"}, "was missed" if run.status == "missed" else "failed"
     elif recovered:
         events, ended = {"recovery", "success"}, "works again"
     else:
@@ -152,7 +153,8 @@ def tell_end(
     if error is not None:
         # The text of an error may hold a path, or the words of a notebook's cell.
         failed = [f"{one.id} (tries: {one.tries})" for one in run.steps if one.status == "failed"]
-        lines.append(f"Failed: {', '.join(failed) or 'before the first step'}; {_kind(error)}")
+        where = ", ".join(failed) or "before the first step"
+        lines.append(f"Failed: {where}; {_kind(error)}")
     if count := sum(len(step.warnings) for step in run.steps):
         lines.append(f"Warnings: {count}.")
     lines.append(f"See `aico-lab pipeline show {run.run_id}`.")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from aico_lab.pipeline.definition import Pipeline, Step
 
 StepStatus = Literal["waiting", "running", "ok", "failed", "kept"]
-RunStatus = Literal["running", "ok", "failed", "interrupted"]
+RunStatus = Literal["running", "ok", "failed", "interrupted", "missed"]
 
 INTERRUPTED: Final = "It was interrupted."
 
@@ -40,7 +40,7 @@ _PATIENCE: Final = 1.0
 
 _COLUMNS: Final = (
     "run_id, pipeline, origin, file_sha256, status, started_at, finished_at, error, steps, "
-    "outputs, warnings, versions, removed, retry_of"
+    "outputs, warnings, versions, removed, retry_of, period"
 )
 
 
@@ -91,7 +91,8 @@ class PipelineRun:
         pipeline: The name of the pipeline.
         origin: 'package', 'home', or the path of a file elsewhere.
         file_sha256: The digest of its file.
-        status: The status; 'interrupted' means stopped or killed.
+        status: The status; 'interrupted' means stopped or killed, and 'missed' that no run started
+            for `period`.
         started_at: The start, in UTC, ISO 8601.
         finished_at: The end, in UTC, ISO 8601, or None.
         error: The reason of a failure, or None.
@@ -101,6 +102,7 @@ class PipelineRun:
         versions: The versions of the package, Python and DuckDB.
         removed: The number of reports of earlier runs that it removed.
         retry_of: The run that it continued, or None.
+        period: The time of the schedule for which it started, in UTC, ISO 8601, or None.
     """
 
     run_id: str
@@ -117,6 +119,7 @@ class PipelineRun:
     versions: dict[str, str]
     removed: int = 0
     retry_of: str | None = None
+    period: str | None = None
 
     def save(self, connection: Connection) -> None:
         """Write the run to the primary database."""
@@ -157,9 +160,14 @@ def sentence(error: BaseException) -> str:
     return str(error) if isinstance(error, AicoLabError) else type(error).__name__
 
 
+def utc_now() -> datetime:
+    """Return the current time."""
+    return datetime.now(UTC)
+
+
 def now() -> str:
     """Return the current time as the database has it."""
-    return values.to_timestamp(datetime.now(UTC))
+    return values.to_timestamp(utc_now())
 
 
 def _json(items: list[Any]) -> str:
@@ -193,23 +201,37 @@ def alone(home: Home, pipeline: Pipeline) -> Iterator[None]:
 
 
 def begin(
-    connection: Connection, pipeline: Pipeline, steps: list[StepRecord], retry_of: str | None
+    connection: Connection,
+    pipeline: Pipeline,
+    steps: list[StepRecord],
+    retry_of: str | None = None,
+    period: str | None = None,
+    *,
+    missed: str | None = None,
 ) -> PipelineRun:
     """Record the start of a run and return it.
+
+    Args:
+        connection: The primary database.
+        pipeline: The pipeline.
+        steps: The records of its steps.
+        retry_of: The run that it continues, or None.
+        period: The time of the schedule for which it starts, or None.
+        missed: The reason why no run started for the period; it is recorded instead of a run.
 
     Raises:
         DatabaseLocked: Another program keeps the run from being recorded.
     """
-    started = datetime.now(UTC)
+    started = utc_now()
     run = PipelineRun(
         f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
         pipeline.name,
         pipeline.origin,
         pipeline.sha256,
-        "running",
+        "running" if missed is None else "missed",
         values.to_timestamp(started),
-        None,
-        None,
+        None if missed is None else values.to_timestamp(started),
+        missed,
         steps,
         [],
         [],
@@ -220,13 +242,15 @@ def begin(
         },
         0,
         retry_of,
+        period,
     )
     try:
         connection.execute(
-            f"INSERT INTO pipeline_runs ({_COLUMNS}) VALUES ({', '.join('?' * 14)})",
+            f"INSERT INTO pipeline_runs ({_COLUMNS}) VALUES ({', '.join('?' * 15)})",
             [
                 run.run_id, run.pipeline, run.origin, run.file_sha256, run.status, run.started_at,
-                None, None, _json(steps), "[]", "[]", json.dumps(run.versions), 0, retry_of,
+                run.finished_at, run.error, _json(steps), "[]", "[]", json.dumps(run.versions), 0,
+                retry_of, period,
             ],
         )  # fmt: skip
     except DatabaseLocked as locked:

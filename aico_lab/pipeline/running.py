@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from aico_lab.errors import AicoLabError, ReportError, SourceError, StorageError
+from aico_lab.domain.values import to_timestamp
+from aico_lab.errors import AicoLabError, PeriodDone, ReportError, SourceError, StorageError
 from aico_lab.pipeline.checking import input_faults, named
 from aico_lab.pipeline.notices import tell_end
 from aico_lab.pipeline.records import (
@@ -20,13 +21,16 @@ from aico_lab.pipeline.records import (
     read_runs,
     sentence,
     steps_waiting,
+    utc_now,
 )
 from aico_lab.pipeline.retention import remove_old
+from aico_lab.pipeline.schedule import is_taken
 from aico_lab.pipeline.step_warnings import warnings_of
 from aico_lab.pipeline.steps import rejected, run_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
     from pathlib import Path
 
     from aico_lab.lab import Lab
@@ -87,6 +91,8 @@ def run_pipeline(
     on_result: Callable[[StepResult], None] | None = None,
     on_end: Callable[[PipelineRun], None] | None = None,
     clock: StepClock | None = None,
+    period: datetime | None = None,
+    force: bool = False,
 ) -> list[StepResult]:
     """Run the steps in order, up to the first that fails; finished steps are not undone.
 
@@ -102,8 +108,11 @@ def run_pipeline(
         on_result: Called with the result of each step, also of an import with invalid lines.
         on_end: Called with the record of the run, whatever its end, before an error is raised.
         clock: The time for timeouts and pauses.
+        period: The time of the schedule for which it runs, or None.
+        force: Whether it runs even if there is a run for the period.
 
     Raises:
+        PeriodDone: There is a run for the period.
         PipelineBusy: The pipeline is running already on this home.
         ShellRefused: A step is a command, and `allow_shell` is False; no step was run.
         SourceMissing: The file of a step does not exist; no step was run.
@@ -118,10 +127,21 @@ def run_pipeline(
     clear_up(primary, lab.home)
     with alone(lab.home, pipeline):
         before = read_runs(primary, of=pipeline)
+        if period is not None and not force and is_taken(period, utc_now(), before):
+            raise PeriodDone(
+                f"{pipeline.name} has a run for {period:%Y-%m-%d %H:%M} UTC already: add --force "
+                "for another one."
+            )
         steps = steps_waiting(pipeline.steps)
         if retried is not None:
             _keep_done(steps, retried)
-        run = begin(primary, pipeline, steps, retried.run_id if retried else None)
+        run = begin(
+            primary,
+            pipeline,
+            steps,
+            retried.run_id if retried else None,
+            _period_of(period, retried),
+        )
         last_good = next((past for past in before if past.status == "ok"), None)
         if last_good is None or last_good.versions != run.versions:
             pipeline = _without_skipping(pipeline)
@@ -144,6 +164,13 @@ def run_pipeline(
         if on_end:
             on_end(run)
         return results
+
+
+def _period_of(period: datetime | None, retried: PipelineRun | None) -> str | None:
+    """Return the period to record: a run that continues another one is for that one's."""
+    if period is not None:
+        return to_timestamp(period)
+    return retried.period if retried is not None else None
 
 
 def _keep_done(steps: list[StepRecord], retried: PipelineRun) -> None:
