@@ -99,8 +99,24 @@ def test_without_a_whole_period_before_there_is_none(filters, first):
 def test_a_period_before_in_which_the_data_begin_is_called_so(since, first):
     times = Times(first_ms=ms(first), recent_ms=RECENT, synced_ms=None)
     assert period_before(Filters(since=since), times) == (
-        f"Nothing to compare with: the first message of this selection, of "
+        f"Nothing to compare with: the first message of all, of "
         f"{first.day} {first:%B %Y}, lies within the period before."
+    )
+
+
+@pytest.mark.parametrize(
+    ("filters", "of"),
+    [
+        ({"user": "a"}, "of the chosen people"),
+        ({"user": "a", "channel": "c"}, "of the chosen people in the chosen channels"),
+        ({"role": "assistant"}, "by the companion"),
+    ],
+)
+def test_a_first_message_before_the_selection_is_not_called_one_of_it(filters, of):
+    times = Times(first_ms=ms(datetime(2024, 5, 1, tzinfo=UTC)), recent_ms=RECENT, synced_ms=None)
+    assert period_before(Filters(since="30d", **filters), times) == (
+        f"Nothing to compare with: the first message {of}, of 1 May 2024, lies within the period "
+        "before."
     )
 
 
