@@ -18,6 +18,7 @@ from aico_lab.errors import UnknownName
 from aico_lab.metrics.engine.claims import isolated
 from aico_lab.metrics.engine.days import written_days, written_moment
 from aico_lab.metrics.engine.filters import Filters
+from aico_lab.reports.first_screen import Tile, tiles
 from aico_lab.reports.page import NotAsked, Page
 from aico_lab.reports.period_before import Times, period_before
 
@@ -173,8 +174,17 @@ def lines_of(fragment) -> dict[str, list[str]]:
     """The lines of each tile by its label."""
     found = {}
     for tile in re.findall(r"<div><dt>(.*?)</dt>(.*?)</div>", fragment.text):
-        found[tile[0]] = re.findall(r"<dd[^>]*>(.*?)</dd>", tile[1])
+        lines = re.findall(r"<dd[^>]*>(.*?)</dd>", tile[1])
+        found[tile[0]] = [line.replace("\u00a0", " ").replace("<wbr>", "") for line in lines]
     return found
+
+
+def test_a_line_of_a_tile_is_broken_inside_a_zone_and_not_before_a_unit():
+    tile = Tile("busiest hour", "22:00", "of America/New_York, 3 messages", count=860, key="n")
+    html = tiles([tile], [Tile("then", "790", count=790, key="n")]).text
+    assert "of America/<wbr>New_York, 3 messages" in html
+    assert "before: 790 (+9\u00a0%)" in html
+    assert "anywhere" not in html.split(".aico-lab-tiles", 1)[1]
 
 
 def test_each_figure_is_compared_with_the_period_before(made):
